@@ -1,0 +1,41 @@
+# Two commands: `make run` shows the main job, `make test` passes the tests. Both set up all they need.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: run test check bench soak gpu clean
+
+run: $(READY)
+	$(BIN)/outrider demo
+
+test: $(READY)
+	$(BIN)/python -m tests.servers
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	for b in benchmarks/*.py; do $(BIN)/python $$b || exit 1; done
+
+soak: $(READY)
+	$(BIN)/python -m tests.servers
+	$(BIN)/python -m pytest -m "long or not long" --timeout=3600
+
+gpu: $(READY)
+	$(BIN)/python -m pytest -m gpu tests/oracle tests/unit
+	$(BIN)/python benchmarks/scoring.py --device cuda
+
+# uv keeps whatever already satisfies a requirement: a CPU build of torch that stands in $(VENV) stays.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[test,dev,parquet,pandas]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) dist build

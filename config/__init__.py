@@ -1,0 +1,1 @@
+"""What can be set: settings, units, loading, errors."""

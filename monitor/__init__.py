@@ -1,0 +1,1 @@
+"""What it means: detectors, scoring, statistics, incidents, the daemon."""

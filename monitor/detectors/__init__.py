@@ -1,0 +1,1 @@
+"""The detectors: energies of events under a fitted density."""

@@ -1,0 +1,1 @@
+"""What is kept: tables, the ledger, the control store, history."""
