@@ -1,0 +1,243 @@
+"""Consumers: the columns in which events travel, from the log to the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int64 = NDArray[np.int64]
+Float32 = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+UNREADABLE_BATCH = "unreadable_batch"
+RETENTION = "retention"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Partition:
+    """One partition of one topic; a file is partition 0 of the topic named by its path."""
+
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """Where delivery goes on: the next offset and, in a file, the byte at which that row starts."""
+
+    next_offset: int
+    cursor: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Rows of a CSV or Parquet file as columns by name.
+
+    A CSV column holds text cells (None where the row has too few), a Parquet column numbers or objects.
+    `row_bytes` are the rows as they stood in the file, where they are known; `faults` maps a row that
+    could not be cut into cells to its dead-letter reason and detail.
+    """
+
+    columns: Mapping[str, Sequence[object] | NDArray[np.generic]]
+    n_rows: int
+    row_bytes: Sequence[bytes | None] | None = None
+    faults: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.n_rows
+
+    def slice(self, start: int, stop: int) -> Table:
+        """Return the rows [start, stop)."""
+        return Table(
+            columns={name: column[start:stop] for name, column in self.columns.items()},
+            n_rows=max(0, min(stop, self.n_rows) - start),
+            row_bytes=None if self.row_bytes is None else self.row_bytes[start:stop],
+            faults={row - start: fault for row, fault in self.faults.items() if start <= row < stop},
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawBatch:
+    """Consecutive records of one partition, not yet decoded.
+
+    [begin, end) are the source's positions around the fetch: `end` is at least the last offset + 1, and
+    more where control batches, compaction holes and aborted transactions were passed over, so that a
+    batch without records still moves the position.
+
+    `timestamps_us` are the broker's; None for files. `cursors` holds the byte at which each row starts
+    and, last, the byte after the last row. `passed_over` says why [begin, end) could not be read
+    ("retention", "unreadable_batch"); such a batch has no records.
+    """
+
+    partition: Partition
+    begin: int
+    end: int
+    offsets: Int64
+    values: Sequence[bytes | None] | Table
+    keys: Sequence[bytes | None] | None = None
+    timestamps_us: Int64 | None = None
+    cursors: Int64 | None = None
+    passed_over: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def trim(self, begin: int) -> RawBatch:
+        """Return the batch without the records below `begin`; the same batch where there are none."""
+        if begin <= self.begin:
+            return self
+        cut = int(np.searchsorted(self.offsets, begin))
+        return replace(
+            self,
+            begin=min(begin, self.end),
+            offsets=self.offsets[cut:],
+            values=self.values.slice(cut, len(self.offsets))
+            if isinstance(self.values, Table)
+            else self.values[cut:],
+            keys=None if self.keys is None else self.keys[cut:],
+            timestamps_us=None if self.timestamps_us is None else self.timestamps_us[cut:],
+            cursors=None if self.cursors is None else self.cursors[cut:],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Events:
+    """Decoded events of one partition as columns, in the order of their offsets."""
+
+    offsets: Int64
+    times_us: Int64
+    features: Float32
+    keys: list[str | None] | None = None
+    ids: list[str | None] | None = None
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def slice(self, start: int, stop: int) -> Events:
+        """Return the events [start, stop); the arrays are views."""
+        return Events(
+            offsets=self.offsets[start:stop],
+            times_us=self.times_us[start:stop],
+            features=self.features[start:stop],
+            keys=None if self.keys is None else self.keys[start:stop],
+            ids=None if self.ids is None else self.ids[start:stop],
+        )
+
+    def take(self, mask: Mask) -> Events:
+        """Return the events where the mask holds; the same object where it holds everywhere."""
+        if mask.all():
+            return self
+        chosen = np.flatnonzero(mask)
+        return Events(
+            offsets=self.offsets[chosen],
+            times_us=self.times_us[chosen],
+            features=self.features[chosen],
+            keys=None if self.keys is None else [self.keys[i] for i in chosen],
+            ids=None if self.ids is None else [self.ids[i] for i in chosen],
+        )
+
+    @staticmethod
+    def empty(n_features: int) -> Events:
+        """Return no events of so many features."""
+        none = np.empty(0, np.int64)
+        return Events(offsets=none, times_us=none, features=np.empty((0, n_features), np.float32))
+
+    @staticmethod
+    def concat(pieces: Sequence[Events]) -> Events:
+        """Return the pieces one after the other; at least one is needed, to know the number of features."""
+        if len(pieces) == 1:
+            return pieces[0]
+        return Events(
+            offsets=np.concatenate([piece.offsets for piece in pieces]),
+            times_us=np.concatenate([piece.times_us for piece in pieces]),
+            features=np.concatenate([piece.features for piece in pieces]),
+            keys=_joined([piece.keys for piece in pieces], [len(piece) for piece in pieces]),
+            ids=_joined([piece.ids for piece in pieces], [len(piece) for piece in pieces]),
+        )
+
+
+def _joined(columns: Sequence[list[str | None] | None], lengths: Sequence[int]) -> list[str | None] | None:
+    """Return the columns one after the other, with None where a piece has none; None where all have none."""
+    if all(column is None for column in columns):
+        return None
+    joined: list[str | None] = []
+    for column, length in zip(columns, lengths, strict=True):
+        joined.extend([None] * length if column is None else column)
+    return joined
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetters:
+    """Records that could not become events, with the reason; one row may stand for a range of offsets.
+
+    `end_offsets` is the offset + 1, except where a range [offset, end_offset) was unreadable as a whole.
+    """
+
+    offsets: Int64
+    end_offsets: Int64
+    reasons: list[str]
+    details: list[str]
+    payloads: list[bytes | None]
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def slice(self, start: int, stop: int) -> DeadLetters:
+        """Return the dead letters [start, stop)."""
+        return DeadLetters(
+            offsets=self.offsets[start:stop],
+            end_offsets=self.end_offsets[start:stop],
+            reasons=self.reasons[start:stop],
+            details=self.details[start:stop],
+            payloads=self.payloads[start:stop],
+        )
+
+    @staticmethod
+    def empty() -> DeadLetters:
+        """Return no dead letters."""
+        none = np.empty(0, np.int64)
+        return DeadLetters(offsets=none, end_offsets=none, reasons=[], details=[], payloads=[])
+
+    @staticmethod
+    def concat(pieces: Sequence[DeadLetters]) -> DeadLetters:
+        """Return the pieces one after the other."""
+        if not pieces:
+            return DeadLetters.empty()
+        if len(pieces) == 1:
+            return pieces[0]
+        return DeadLetters(
+            offsets=np.concatenate([piece.offsets for piece in pieces]),
+            end_offsets=np.concatenate([piece.end_offsets for piece in pieces]),
+            reasons=[reason for piece in pieces for reason in piece.reasons],
+            details=[detail for piece in pieces for detail in piece.details],
+            payloads=[payload for piece in pieces for payload in piece.payloads],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoded:
+    """What a raw batch became: events, dead letters, and the positions around both.
+
+    `passed_over` is carried over from the raw batch; an unreadable batch is a dead letter here already,
+    the others are the caller's gaps.
+    """
+
+    partition: Partition
+    begin: int
+    end: int
+    cursors: Int64 | None
+    events: Events
+    dead: DeadLetters
+    passed_over: str | None = None
+
+    def cursor_at(self, offset: int) -> int | None:
+        """Return the byte at which the row `offset` starts, for begin <= offset <= end; None without cursors."""
+        if self.cursors is None:
+            return None
+        return int(self.cursors[offset - self.begin])
