@@ -1,0 +1,190 @@
+"""Incidents: the life of one problem, as a pure function of findings and event time.
+
+At most one incident of a kind is unresolved in a stream. Each judged window brings a finding of a kind, or
+none; `advance` turns that into the transitions opened, escalated, repeated and resolved. Time is event time,
+so that a replay gives the same incidents.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+
+class Kind(StrEnum):
+    """What can be wrong with a stream."""
+
+    SPIKE = "spike"
+    SLOW_RISE = "slow_rise"
+    DRIFT = "drift"
+    CALIBRATION = "calibration"
+    SILENCE = "silence"
+    DEAD_LETTERS = "dead_letters"
+    GAP = "gap"
+
+
+class Severity(StrEnum):
+    """How loud an incident is."""
+
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+_LOUDNESS = {Severity.WARNING: 0, Severity.CRITICAL: 1}
+
+
+class Change(StrEnum):
+    """What a transition does to its incident."""
+
+    OPENED = "opened"
+    ESCALATED = "escalated"
+    REPEATED = "repeated"
+    RESOLVED = "resolved"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What one detector found in one window, with every number that led to it."""
+
+    kind: Kind
+    severity: Severity
+    summary: str
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A window of event time, [start, end) in microseconds."""
+
+    start_us: int
+    end_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How an incident lives on: the settings of `alerts` that steer it."""
+
+    resolve_after: int
+    repeat_interval_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenIncident:
+    """An unresolved incident as it is stored."""
+
+    kind: Kind
+    severity: Severity
+    window_start_us: int
+    opened_at_us: int
+    last_told_us: int
+    clean_windows: int
+    windows_fired: int
+    summary: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """One step in the life of an incident; `at_us` is event time, the end of the window that caused it."""
+
+    change: Change
+    kind: Kind
+    severity: Severity
+    window_start_us: int
+    at_us: int
+    summary: str
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """The incident after a window (None when none is open) and the transition that led there, if any."""
+
+    incident: OpenIncident | None
+    transition: Transition | None
+
+
+def pass_quiet(incident: OpenIncident, quiet_windows: int, size_us: int, after_us: int, policy: Policy) -> Step:
+    """Let windows without events pass over an open incident: nothing in them shows that the problem lasts.
+
+    Args:
+        incident: The open incident.
+        quiet_windows: How many windows had no event since the last judged one.
+        size_us: The length of a window.
+        after_us: End of the last judged window; the quiet windows follow it.
+        policy: When an incident resolves.
+    """
+    needed = policy.resolve_after - incident.clean_windows
+    if quiet_windows < needed:
+        return Step(incident=replace(incident, clean_windows=incident.clean_windows + quiet_windows), transition=None)
+    window = Interval(start_us=after_us + (needed - 1) * size_us, end_us=after_us + needed * size_us)
+    return Step(incident=None, transition=_resolved(incident, window, policy))
+
+
+def advance(kind: Kind, incident: OpenIncident | None, finding: Finding | None, window: Interval, policy: Policy) -> Step:
+    """Return the incident of `kind` after `window`, and the transition if there is one.
+
+    An incident opens at the first finding, escalates when a finding is louder than it, is repeated when it still
+    fires after `repeat_interval`, and resolves after `resolve_after` windows in a row without a finding: the
+    closing test is separate from the opening one, so that a flapping count does not page twice.
+    """
+    if finding is None:
+        return Step(incident=None, transition=None) if incident is None else _clean(incident, window, policy)
+    if incident is None:
+        return _opened(kind, finding, window)
+    return _fired_again(incident, finding, window, policy)
+
+
+def _opened(kind: Kind, finding: Finding, window: Interval) -> Step:
+    incident = OpenIncident(
+        kind=kind,
+        severity=finding.severity,
+        window_start_us=window.start_us,
+        opened_at_us=window.end_us,
+        last_told_us=window.end_us,
+        clean_windows=0,
+        windows_fired=1,
+        summary=finding.summary,
+    )
+    return Step(incident=incident, transition=_transition(Change.OPENED, finding, window))
+
+
+def _fired_again(incident: OpenIncident, finding: Finding, window: Interval, policy: Policy) -> Step:
+    again = replace(incident, clean_windows=0, windows_fired=incident.windows_fired + 1)
+    if _LOUDNESS[finding.severity] > _LOUDNESS[incident.severity]:
+        louder = replace(again, severity=finding.severity, last_told_us=window.end_us, summary=finding.summary)
+        return Step(incident=louder, transition=_transition(Change.ESCALATED, finding, window))
+    if window.end_us - incident.last_told_us >= policy.repeat_interval_us:
+        told = replace(again, last_told_us=window.end_us)
+        return Step(incident=told, transition=_transition(Change.REPEATED, finding, window))
+    return Step(incident=again, transition=None)
+
+
+def _clean(incident: OpenIncident, window: Interval, policy: Policy) -> Step:
+    if incident.clean_windows + 1 < policy.resolve_after:
+        return Step(incident=replace(incident, clean_windows=incident.clean_windows + 1), transition=None)
+    return Step(incident=None, transition=_resolved(incident, window, policy))
+
+
+def _resolved(incident: OpenIncident, window: Interval, policy: Policy) -> Transition:
+    minutes = (window.end_us - incident.opened_at_us) / 60e6
+    return Transition(
+        change=Change.RESOLVED,
+        kind=incident.kind,
+        severity=incident.severity,
+        window_start_us=window.start_us,
+        at_us=window.end_us,
+        summary=f"resolved after {policy.resolve_after} clean windows, {minutes:.1f} min after it opened",
+        details={"clean_windows": policy.resolve_after, "windows_fired": incident.windows_fired},
+    )
+
+
+def _transition(change: Change, finding: Finding, window: Interval) -> Transition:
+    return Transition(
+        change=change,
+        kind=finding.kind,
+        severity=finding.severity,
+        window_start_us=window.start_us,
+        at_us=window.end_us,
+        summary=finding.summary,
+        details=finding.details,
+    )
