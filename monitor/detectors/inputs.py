@@ -1,0 +1,254 @@
+"""Detectors: what they accept as events, and how they refuse the rest.
+
+Every detector takes numpy arrays, torch tensors and data frames. This module turns them into one
+contiguous float array, or raises a ModelError that says which rows and columns are wrong.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from config.errors import ModelError
+
+FloatArray = NDArray[np.float32] | NDArray[np.float64]
+
+_SHOWN = 5
+_FINITE_CHUNK = 1 << 18
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Events:
+    """Checked events: finite numbers, one row an event, and the column names where there are any."""
+
+    values: FloatArray
+    names: tuple[str, ...] | None
+
+
+def check_events(
+    x: object,
+    *,
+    owner: str,
+    n_features: int | None = None,
+    names: Sequence[str] | None = None,
+    min_rows: int = 1,
+    finite: bool = True,
+) -> Events:
+    """Return `x` as contiguous float32 or float64 rows, or say what is wrong with it.
+
+    float32 stays float32; every other number becomes float64. The values of a float array that is
+    contiguous already are not copied.
+
+    Args:
+        x: A numpy array, a torch tensor, a data frame (pandas, polars) or nested lists of numbers.
+        owner: The detector's name, for the message.
+        n_features: The number of columns that the detector was fitted on; None before a fit.
+        names: The names it was fitted on. A frame must have the same, in the same order.
+        min_rows: The fewest rows that make sense for the caller.
+        finite: Look for NaN and infinity. The scoring path finds them in the energies instead.
+
+    Raises:
+        ModelError: anything else than finite numbers in rows of the expected width.
+    """
+    found_names = _column_names(x)
+    if found_names is not None and names is not None:
+        _check_names(found_names, tuple(names), owner)
+    values = _as_floats(x, owner, found_names)
+    _check_shape(values, owner, n_features, min_rows)
+    if finite:
+        check_finite(values, owner=owner, names=found_names or names)
+    return Events(values=values, names=found_names)
+
+
+def check_finite(values: FloatArray, *, owner: str, names: Sequence[str] | None = None) -> None:
+    """Raise a ModelError that names the rows and columns holding NaN or infinity, if there are any."""
+    bad_rows: list[int] = []
+    bad_columns: list[int] = []
+    total = 0
+    for start in range(0, len(values), _FINITE_CHUNK):
+        finite = np.isfinite(values[start : start + _FINITE_CHUNK])
+        if finite.all():
+            continue
+        rows = np.flatnonzero(~finite.all(axis=1))
+        total += len(rows)
+        bad_columns.extend(np.flatnonzero(~finite.all(axis=0)).tolist())
+        if len(bad_rows) < _SHOWN:
+            bad_rows.extend((rows + start)[: _SHOWN - len(bad_rows)].tolist())
+    if not total:
+        return
+    part = values[bad_rows]
+    what = " and ".join(
+        word for word, there in (("NaN", np.isnan(part).any()), ("inf", np.isinf(part).any())) if there
+    )
+    raise ModelError(
+        f"{owner}: input X contains {what} in {total} of {len(values)} rows (rows {_listed(bad_rows, total)}; "
+        f"columns {_columns(sorted(set(bad_columns)), names)}). "
+        f"{owner} does not accept missing values encoded as NaN; drop those rows or fill them before the call"
+    )
+
+
+def check_sample_weights(weights: object, n: int, *, owner: str) -> NDArray[np.float64]:
+    """Return one finite, non-negative weight per row, not all zero."""
+    array = np.asarray(weights)
+    if array.dtype.kind not in "biuf" or array.shape != (n,):
+        raise ModelError(
+            f"{owner}: sample_weight must be {n} numbers, one per row; got shape {array.shape} of {array.dtype}"
+        )
+    result = array.astype(np.float64)
+    bad = np.flatnonzero(~(np.isfinite(result) & (result >= 0)))
+    if len(bad):
+        raise ModelError(
+            f"{owner}: sample_weight must be finite and not negative; rows {_listed(bad[:_SHOWN].tolist(), len(bad))} are not"
+        )
+    if not result.sum() > 0:
+        raise ModelError(f"{owner}: every sample_weight is zero, so nothing is left to fit on")
+    return result
+
+
+def check_labels(labels: object, n: int, *, owner: str) -> NDArray[np.int64]:
+    """Return one whole number per row; what negative labels mean is the caller's business."""
+    array = np.asarray(_to_numpy(labels))
+    if array.shape != (n,):
+        raise ModelError(
+            f"{owner}: labels must be one whole number per row: {n} rows, but labels of shape {array.shape}"
+        )
+    if array.dtype.kind == "f" and np.array_equal(array, np.floor(array)):
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "biu":
+        raise ModelError(f"{owner}: labels must be whole numbers (negative = unknown); got {array.dtype}")
+    return array.astype(np.int64)
+
+
+def _column_names(x: object) -> tuple[str, ...] | None:
+    """Return the names of a frame's columns, or None for anything without text names."""
+    columns = getattr(x, "columns", None)
+    if columns is None or not hasattr(x, "to_numpy"):
+        return None
+    names = list(columns)
+    return tuple(names) if all(isinstance(name, str) for name in names) else None
+
+
+def _check_names(found: tuple[str, ...], expected: tuple[str, ...], owner: str) -> None:
+    if found == expected:
+        return
+    missing = [name for name in expected if name not in found]
+    extra = [name for name in found if name not in expected]
+    parts = []
+    if missing:
+        parts.append(f"missing: {_quoted(missing)}")
+    if extra:
+        parts.append(f"not known to the model: {_quoted(extra)}")
+    if not parts:
+        place = next(i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b)
+        parts.append(
+            f"same names in another order (column {place} is {found[place]!r}, expected {expected[place]!r}); "
+            "select the columns in the model's order, e.g. frame[list(model.feature_names_)]"
+        )
+    raise ModelError(
+        f"{owner}: the feature names should match those that were passed during fit. " + "; ".join(parts)
+    )
+
+
+def _to_numpy(x: object) -> Any:
+    """Take a tensor to the host and a frame to an array; leave the rest alone."""
+    if hasattr(x, "detach") and hasattr(x, "cpu"):
+        tensor = x.detach().cpu()
+        if str(tensor.dtype) == "torch.bfloat16":
+            tensor = tensor.float()
+        return tensor.numpy()
+    if hasattr(x, "to_numpy"):
+        return x.to_numpy()
+    return x
+
+
+def _as_floats(x: object, owner: str, names: tuple[str, ...] | None) -> FloatArray:
+    if x is None:
+        raise ModelError(f"{owner}: x is None; give an array of shape (events, features)")
+    if isinstance(x, str | bytes):
+        raise ModelError(f"{owner}: x is text; give numbers of shape (events, features), not a file name")
+    if hasattr(x, "tocsr"):
+        raise ModelError(
+            f"{owner}: x is a sparse matrix, and a dense array is needed: pass x.toarray() when it fits in memory"
+        )
+    raw = _to_numpy(x)
+    try:
+        array = np.asarray(raw)
+    except ValueError as reason:
+        raise ModelError(
+            f"{owner}: x cannot be read as one array of rows of equal length: {reason}"
+        ) from reason
+    if array.dtype.kind == "O":
+        array = _from_objects(array, owner, names)
+    if array.dtype.kind == "c":
+        raise ModelError(f"{owner}: Complex data not supported; give real numbers")
+    if array.dtype.kind not in "biuf":
+        raise ModelError(
+            f"{owner}: x holds {array.dtype} and must hold numbers; convert or drop the text and date columns"
+        )
+    dtype = np.float32 if array.dtype == np.float32 else np.float64
+    result: FloatArray = np.ascontiguousarray(array, dtype=dtype) if array.ndim else array.astype(dtype)
+    return result
+
+
+def _from_objects(array: NDArray[Any], owner: str, names: tuple[str, ...] | None) -> NDArray[Any]:
+    """Convert an object array of numbers; say where the first thing stands that is none."""
+    for place, value in np.ndenumerate(array):
+        if isinstance(value, str | bytes) or value is None or not hasattr(value, "__float__"):
+            column = place[1] if len(place) > 1 else 0
+            what = "missing (None)" if value is None else f"{value!r}"
+            label = names[column] if names else str(column)
+            raise _NotANumber(
+                f"{owner}: x must hold numbers, but row {place[0] if place else 0}, column {label} is {what} "
+                "(argument must be a string or a number that float() takes)"
+            )
+    if any(isinstance(value, complex) for value in array.ravel()[:_SHOWN]):
+        return array.astype(np.complex128)
+    return array.astype(np.float64)
+
+
+class _NotANumber(ModelError, TypeError):
+    """The events hold an object that is no number."""
+
+
+def _check_shape(values: FloatArray, owner: str, n_features: int | None, min_rows: int) -> None:
+    if values.ndim != 2:
+        hint = (
+            "Reshape your data: x.reshape(1, -1) for a single event, x.reshape(-1, 1) for a single feature"
+            if values.ndim < 2
+            else "Flatten each event to one row"
+        )
+        raise ModelError(
+            f"{owner}: expected a 2D array of shape (events, features), got {values.ndim} dimension(s), shape {values.shape}. {hint}"
+        )
+    n, width = values.shape
+    if width == 0:
+        raise ModelError(f"{owner}: 0 feature(s) (shape={values.shape}) while a minimum of 1 is required")
+    if n_features is not None and width != n_features:
+        raise ModelError(
+            f"X has {width} features, but {owner} is expecting {n_features} features as input; "
+            "score the same columns as in the fit, or fit again"
+        )
+    if n < min_rows:
+        raise ModelError(
+            f"{owner}: found array with {n} sample(s) (shape={values.shape}) while a minimum of {min_rows} is required"
+        )
+
+
+def _listed(rows: list[int], total: int) -> str:
+    text = ", ".join(str(row) for row in rows)
+    return text + (f" and {total - len(rows)} more" if total > len(rows) else "")
+
+
+def _columns(columns: list[int], names: Sequence[str] | None) -> str:
+    shown = [repr(names[c]) if names is not None else str(c) for c in columns[:_SHOWN]]
+    return _listed_text(shown, len(columns))
+
+
+def _quoted(names: list[str]) -> str:
+    return _listed_text([repr(name) for name in names[:_SHOWN]], len(names))
+
+
+def _listed_text(shown: list[str], total: int) -> str:
+    return ", ".join(shown) + (f" and {total - len(shown)} more" if total > len(shown) else "")

@@ -1,0 +1,117 @@
+"""The inbox between the polling thread and the worker: a bounded queue that holds partitions back, never blocks.
+
+The polling thread must go on polling while the store is slow, so `put` does not block; instead `crowded` says which
+partitions have enough under way, and the source pauses exactly those.
+"""
+
+import queue
+import threading
+from dataclasses import dataclass
+
+from consumers.batch import Partition, RawBatch, Table
+from storage.ledger import Claim
+
+MAX_QUEUED_BYTES = 32 * 1024 * 1024
+MAX_PENDING_RECORDS = 40_000
+_ROW_BYTES_GUESS = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """A partition is ours from `claim.next_offset` on."""
+
+    partition: Partition
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrived:
+    """Records of a partition, fetched under an epoch."""
+
+    epoch: int
+    batch: RawBatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revoked:
+    """A partition is no longer ours; what is pending of it is another's to read again."""
+
+    partition: Partition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaughtUp:
+    """The partition's fetch position was the log's end, asked afresh at `at_s` on the daemon's clock."""
+
+    partition: Partition
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """Nothing more will ever come from this partition."""
+
+    partition: Partition
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wake:
+    """The stream was sealed further or has a new threshold."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """Nothing more is polled: commit what is there and stop."""
+
+
+Message = Claimed | Arrived | Revoked | CaughtUp | Ended | Wake | Finish
+
+
+class Inbox:
+    """Messages in order, and how much of each partition is under way between the fetch and the commit."""
+
+    def __init__(self) -> None:
+        self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._queued_bytes = 0
+        self._pending: dict[Partition, int] = {}
+
+    def put(self, message: Message) -> None:
+        """Add a message; never blocks."""
+        if isinstance(message, Arrived):
+            with self._lock:
+                self._queued_bytes += size_bytes(message.batch)
+                partition = message.batch.partition
+                self._pending[partition] = self._pending.get(partition, 0) + len(message.batch)
+        self._messages.put(message)
+
+    def get(self, timeout_s: float) -> Message | None:
+        """Return the next message, or None after `timeout_s` without one."""
+        try:
+            message = self._messages.get(timeout=max(timeout_s, 0.0)) if timeout_s > 0 else self._messages.get_nowait()
+        except queue.Empty:
+            return None
+        if isinstance(message, Arrived):
+            with self._lock:
+                self._queued_bytes -= size_bytes(message.batch)
+        return message
+
+    def settle(self, partition: Partition, records: int) -> None:
+        """Say that so many records of a partition are committed, or dropped."""
+        with self._lock:
+            self._pending[partition] = max(0, self._pending.get(partition, 0) - records)
+
+    def crowded(self, partitions: frozenset[Partition]) -> frozenset[Partition]:
+        """Return those that have enough under way; all of them when the queue is full."""
+        with self._lock:
+            if self._queued_bytes >= MAX_QUEUED_BYTES:
+                return partitions
+            return frozenset(p for p in partitions if self._pending.get(p, 0) >= MAX_PENDING_RECORDS)
+
+
+def size_bytes(batch: RawBatch) -> int:
+    """Return about how much memory the values of a batch take."""
+    if isinstance(batch.values, Table):
+        return len(batch) * _ROW_BYTES_GUESS
+    return sum(len(value) for value in batch.values if value is not None)

@@ -1,0 +1,185 @@
+"""The polling thread of a stream: it owns the source, claims positions, and fills the inbox.
+
+Claims are made here and nowhere else: one thread decides which partitions are ours, and every batch carries the epoch
+under which it was fetched, so that what an older claim left behind in the queue is recognised and dropped.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from config.errors import BrokerUnavailable, StorageUnavailable
+from consumers.batch import Partition, Position
+from consumers.source import Poll, Source
+from monitor.inbox import Arrived, CaughtUp, Claimed, Ended, Finish, Inbox, Revoked
+from storage.ledger import Claim, Ledger, NewSource
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 0.25
+_CAUGHT_UP_EVERY_S = 1.0
+_PUBLISH_EVERY_S = 5.0
+_BACKOFF_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reclaim:
+    """The worker lost this claim (fenced, or a commit of unknown outcome): claim again if it is still ours."""
+
+    partition: Partition
+    epoch: int
+
+
+class Intake:
+    """Polls one source until it is told to stop; all calls to the source are made in `run`."""
+
+    def __init__(
+        self,
+        *,
+        stream_id: int,
+        owner: str,
+        open_source: Callable[[], Source],
+        ledger: Ledger,
+        inbox: Inbox,
+        stop: threading.Event,
+    ) -> None:
+        self._stream_id = stream_id
+        self._owner = owner
+        self._open_source = open_source
+        self._ledger = ledger
+        self._inbox = inbox
+        self._stop = stop
+        self._requests: queue.SimpleQueue[Reclaim] = queue.SimpleQueue()
+        self._claims: dict[Partition, Claim] = {}
+        self._unclaimed: set[Partition] = set()
+        self._last_batch_s: dict[Partition, float] = {}
+        self._positions: Mapping[Partition, int] = {}
+        self.last_poll_s = time.monotonic()
+
+    def reclaim(self, request: Reclaim) -> None:
+        """Ask for a fresh claim; called by the worker's thread."""
+        self._requests.put(request)
+
+    def publish(self, positions: Mapping[Partition, int]) -> None:
+        """Leave the committed positions for lag tools; called by the worker's thread."""
+        self._positions = positions
+
+    def run(self) -> None:
+        """Poll until told to stop; then let the worker finish and close the source."""
+        source = self._open_source()
+        try:
+            next_check_s = next_publish_s = time.monotonic()
+            while not self._stop.is_set():
+                self._serve_requests()
+                self._claim_all(source)
+                source.hold(self._inbox.crowded(frozenset(self._claims)))
+                self._take(source, self._polled(source))
+                now_s = self.last_poll_s = time.monotonic()
+                if now_s >= next_check_s:
+                    self._check_quiet(source, now_s)
+                    next_check_s = now_s + _CAUGHT_UP_EVERY_S
+                if now_s >= next_publish_s and self._positions:
+                    source.publish(self._positions)
+                    next_publish_s = now_s + _PUBLISH_EVERY_S
+        finally:
+            self._inbox.put(Finish())
+            source.close()
+
+    def _polled(self, source: Source) -> Poll:
+        try:
+            return source.poll(_POLL_S)
+        except BrokerUnavailable as away:
+            log.warning("%s; trying again.", away, extra={"action": "poll"})
+            self._stop.wait(_BACKOFF_S)
+            return Poll()
+
+    def _take(self, source: Source, polled: Poll) -> None:
+        for partition in polled.revoked:
+            self._forget(partition)
+            self._inbox.put(Revoked(partition=partition))
+        for partition in polled.replaced:
+            self._replace(source, partition)
+        self._unclaimed |= polled.assigned | polled.replaced
+        for batch in polled.batches:
+            claim = self._claims.get(batch.partition)
+            if claim is not None:
+                self._last_batch_s[batch.partition] = time.monotonic()
+                self._inbox.put(Arrived(epoch=claim.epoch, batch=batch))
+        for partition in polled.ended:
+            if partition in self._claims:
+                self._inbox.put(Ended(partition=partition, epoch=self._claims[partition].epoch))
+
+    def _forget(self, partition: Partition) -> None:
+        self._claims.pop(partition, None)
+        self._unclaimed.discard(partition)
+
+    def _serve_requests(self) -> None:
+        while not self._requests.empty():
+            request = self._requests.get()
+            claim = self._claims.get(request.partition)
+            if claim is not None and claim.epoch == request.epoch:
+                del self._claims[request.partition]
+                self._unclaimed.add(request.partition)
+
+    def _claim_all(self, source: Source) -> None:
+        for partition in sorted(self._unclaimed):
+            try:
+                claim = self._ledger.claim(self._source_id(source, partition), self._owner)
+            except (StorageUnavailable, BrokerUnavailable) as away:
+                log.warning("Cannot claim %s: %s; trying again.", partition, away, extra={"action": "claim"})
+                self._stop.wait(_BACKOFF_S)
+                return
+            self._unclaimed.discard(partition)
+            try:
+                source.seek(partition, Position(next_offset=claim.next_offset, cursor=claim.cursor))
+            except KeyError:
+                continue
+            self._claims[partition] = claim
+            self._last_batch_s[partition] = time.monotonic()
+            self._inbox.put(Claimed(partition=partition, claim=claim))
+
+    def _source_id(self, source: Source, partition: Partition) -> int:
+        """Return the stored source of a partition; one that was added since the start begins at its beginning."""
+        for known in self._ledger.sources(self._stream_id):
+            if (known.topic, known.partition) == (partition.topic, partition.partition):
+                return known.source_id
+        found = next(found for found in source.discover() if found.partition == partition)
+        log.info("The partition %s is new; it is read from its beginning.", partition, extra={"action": "claim"})
+        added = self._ledger.register(self._stream_id, [_new_source(partition, found.identity, found.begin)])
+        return added[0].source_id
+
+    def _replace(self, source: Source, partition: Partition) -> None:
+        """Begin a new incarnation: the log under this name is another one, or ends before the stored position."""
+        self._forget(partition)
+        self._inbox.put(Revoked(partition=partition))
+        found = next((found for found in source.discover() if found.partition == partition), None)
+        if found is None:
+            return
+        log.warning(
+            "%s is another log than the stored position belongs to; a new incarnation starts at offset %d.",
+            partition,
+            found.begin,
+            extra={"action": "incarnation"},
+        )
+        self._ledger.new_incarnation(self._stream_id, _new_source(partition, found.identity, found.begin))
+
+    def _check_quiet(self, source: Source, now_s: float) -> None:
+        """Ask the broker whether the partitions that bring nothing are at their end; only then may they be idle."""
+        quiet = frozenset(p for p in self._claims if now_s - self._last_batch_s[p] >= _CAUGHT_UP_EVERY_S)
+        if not quiet:
+            return
+        try:
+            caught_up = source.caught_up(quiet)
+        except BrokerUnavailable:
+            return
+        for partition in caught_up:
+            self._inbox.put(CaughtUp(partition=partition, at_s=now_s))
+
+
+def _new_source(partition: Partition, identity: str, next_offset: int) -> NewSource:
+    return NewSource(
+        topic=partition.topic, partition=partition.partition, identity=identity, next_offset=next_offset, cursor=None
+    )
