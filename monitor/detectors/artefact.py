@@ -166,7 +166,8 @@ def write_bytes(data: bytes, path: str | os.PathLike[str]) -> None:
         Path(file.name).replace(target)
     except OSError as reason:
         raise ModelError(
-            f"cannot write the model to {target}: {reason.strerror or reason}; choose a directory that exists and is writable"
+            f"cannot write the model to {target}: {reason.strerror or reason}; "
+            "choose a directory that exists and is writable"
         ) from reason
 
 
@@ -202,7 +203,8 @@ def _read_header(data: bytes, where: str) -> _Header:
     length = int.from_bytes(data[:8], "little")
     if length > MAX_HEADER_BYTES:
         raise ModelError(
-            f"{where} is damaged or not an Outrider model: its header claims {length} bytes, more than {MAX_HEADER_BYTES}"
+            f"{where} is damaged or not an Outrider model: its header claims {length} bytes, "
+            f"more than {MAX_HEADER_BYTES}"
         )
     if length > len(data) - 8:
         raise ModelError(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from config.errors import ModelError
 
-FloatArray = NDArray[np.float32] | NDArray[np.float64]
+FloatArray = NDArray[np.floating[Any]]
 
 _SHOWN = 5
 _FINITE_CHUNK = 1 << 18
@@ -83,8 +83,8 @@ def check_finite(values: FloatArray, *, owner: str, names: Sequence[str] | None 
         word for word, there in (("NaN", np.isnan(part).any()), ("inf", np.isinf(part).any())) if there
     )
     raise ModelError(
-        f"{owner}: input X contains {what} in {total} of {len(values)} rows (rows {_listed(bad_rows, total)}; "
-        f"columns {_columns(sorted(set(bad_columns)), names)}). "
+        f"{owner}: input X contains {what} in {total} of {len(values)} rows "
+        f"(rows {_listed(bad_rows, total)}; columns {_columns(sorted(set(bad_columns)), names)}). "
         f"{owner} does not accept missing values encoded as NaN; drop those rows or fill them before the call"
     )
 
@@ -94,14 +94,14 @@ def check_sample_weights(weights: object, n: int, *, owner: str) -> NDArray[np.f
     array = np.asarray(weights)
     if array.dtype.kind not in "biuf" or array.shape != (n,):
         raise ModelError(
-            f"{owner}: sample_weight must be {n} numbers, one per row; got shape {array.shape} of {array.dtype}"
+            f"{owner}: sample_weight must be {n} numbers, one per row; "
+            f"got shape {array.shape} of {array.dtype}"
         )
     result = array.astype(np.float64)
     bad = np.flatnonzero(~(np.isfinite(result) & (result >= 0)))
     if len(bad):
-        raise ModelError(
-            f"{owner}: sample_weight must be finite and not negative; rows {_listed(bad[:_SHOWN].tolist(), len(bad))} are not"
-        )
+        rows = _listed(bad[:_SHOWN].tolist(), len(bad))
+        raise ModelError(f"{owner}: sample_weight must be finite and not negative; rows {rows} are not")
     if not result.sum() > 0:
         raise ModelError(f"{owner}: every sample_weight is zero, so nothing is left to fit on")
     return result
@@ -143,8 +143,9 @@ def _check_names(found: tuple[str, ...], expected: tuple[str, ...], owner: str) 
     if not parts:
         place = next(i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b)
         parts.append(
-            f"same names in another order (column {place} is {found[place]!r}, expected {expected[place]!r}); "
-            "select the columns in the model's order, e.g. frame[list(model.feature_names_)]"
+            f"same names in another order (column {place} is {found[place]!r}, "
+            f"expected {expected[place]!r}); select the columns in the model's order, "
+            "e.g. frame[list(model.feature_names_)]"
         )
     raise ModelError(
         f"{owner}: the feature names should match those that were passed during fit. " + "; ".join(parts)
@@ -170,7 +171,8 @@ def _as_floats(x: object, owner: str, names: tuple[str, ...] | None) -> FloatArr
         raise ModelError(f"{owner}: x is text; give numbers of shape (events, features), not a file name")
     if hasattr(x, "tocsr"):
         raise ModelError(
-            f"{owner}: x is a sparse matrix, and a dense array is needed: pass x.toarray() when it fits in memory"
+            f"{owner}: x is a sparse matrix, and a dense array is needed: "
+            "pass x.toarray() when it fits in memory"
         )
     raw = _to_numpy(x)
     try:
@@ -188,8 +190,7 @@ def _as_floats(x: object, owner: str, names: tuple[str, ...] | None) -> FloatArr
             f"{owner}: x holds {array.dtype} and must hold numbers; convert or drop the text and date columns"
         )
     dtype = np.float32 if array.dtype == np.float32 else np.float64
-    result: FloatArray = np.ascontiguousarray(array, dtype=dtype) if array.ndim else array.astype(dtype)
-    return result
+    return array.astype(dtype, order="C", copy=False)
 
 
 def _from_objects(array: NDArray[Any], owner: str, names: tuple[str, ...] | None) -> NDArray[Any]:
@@ -199,7 +200,7 @@ def _from_objects(array: NDArray[Any], owner: str, names: tuple[str, ...] | None
             column = place[1] if len(place) > 1 else 0
             what = "missing (None)" if value is None else f"{value!r}"
             label = names[column] if names else str(column)
-            raise _NotANumber(
+            raise _NotANumberError(
                 f"{owner}: x must hold numbers, but row {place[0] if place else 0}, column {label} is {what} "
                 "(argument must be a string or a number that float() takes)"
             )
@@ -208,7 +209,7 @@ def _from_objects(array: NDArray[Any], owner: str, names: tuple[str, ...] | None
     return array.astype(np.float64)
 
 
-class _NotANumber(ModelError, TypeError):
+class _NotANumberError(ModelError, TypeError):
     """The events hold an object that is no number."""
 
 
@@ -220,7 +221,8 @@ def _check_shape(values: FloatArray, owner: str, n_features: int | None, min_row
             else "Flatten each event to one row"
         )
         raise ModelError(
-            f"{owner}: expected a 2D array of shape (events, features), got {values.ndim} dimension(s), shape {values.shape}. {hint}"
+            f"{owner}: expected a 2D array of shape (events, features), "
+            f"got {values.ndim} dimension(s), shape {values.shape}. {hint}"
         )
     n, width = values.shape
     if width == 0:
@@ -232,7 +234,8 @@ def _check_shape(values: FloatArray, owner: str, n_features: int | None, min_row
         )
     if n < min_rows:
         raise ModelError(
-            f"{owner}: found array with {n} sample(s) (shape={values.shape}) while a minimum of {min_rows} is required"
+            f"{owner}: found array with {n} sample(s) (shape={values.shape}) "
+            f"while a minimum of {min_rows} is required"
         )
 
 
