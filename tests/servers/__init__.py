@@ -1,1 +1,1 @@
-"""Tests."""
+"""Tests: the real servers that the tests start: Apache Kafka and PostgreSQL."""

@@ -1,0 +1,90 @@
+"""Tests: the real servers as fixtures, started when the first test asks, one of each for a pytest process."""
+
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers.kafka import KafkaServer
+from tests.servers.postgres import PostgresServer
+
+_MARK_OF_FIXTURE = {"kafka_server": "kafka", "postgres_server": "postgres"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let kafka-python load its schemas: it reads them in a way that Python 3.11 and 3.12 deprecate."""
+    config.addinivalue_line("filterwarnings", "ignore:(read|open)_text is deprecated:DeprecationWarning")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a server by the fixtures that it asks for: `-m "not kafka"` then needs no Java."""
+    for item in items:
+        for fixture, mark in _MARK_OF_FIXTURE.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(mark)
+
+
+def _log_of_failed_run(request: pytest.FixtureRequest, server: str) -> Path | None:
+    """Return where a server's log goes when a test has failed, else None: then it is thrown away."""
+    if not request.session.testsfailed:
+        return None
+    return Path(tempfile.gettempdir()) / f"outrider-{server}-{os.getpid()}.log"
+
+
+@pytest.fixture(scope="session")
+def kafka_server(request: pytest.FixtureRequest) -> Iterator[KafkaServer]:
+    """A running broker, shared by the session: a test that stops it starts it again."""
+    server = KafkaServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close(keep_log=_log_of_failed_run(request, "kafka"))
+
+
+@pytest.fixture(scope="session")
+def postgres_server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
+    """A running PostgreSQL, shared by the session: a test that stops it starts it again."""
+    server = PostgresServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close(keep_log=_log_of_failed_run(request, "postgres"))
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """The URL of an empty PostgreSQL database that only this test has."""
+    url = postgres_server.create_database()
+    yield url
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """The URL of a SQLite file that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'outrider.db'}"
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty database that only this test has: the test runs once for each kind."""
+    fixture = {"sqlite": "sqlite_url", "postgresql": "postgres_url"}[request.param]
+    return str(request.getfixturevalue(fixture))
+
+
+@pytest.fixture
+def kafka_topic(request: pytest.FixtureRequest, kafka_server: KafkaServer) -> Callable[..., str]:
+    """A factory of topics that only this test has: `kafka_topic(2, **{"cleanup.policy": "compact"})`."""
+    stem = re.sub(r"[^A-Za-z0-9]+", "-", request.node.name)[:60].strip("-").lower()
+
+    def make(partitions: int = 1, **settings: str) -> str:
+        name = f"{stem}-{os.urandom(4).hex()}"
+        kafka_server.create_topic(name, partitions, settings)
+        return name
+
+    return make

