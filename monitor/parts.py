@@ -1,0 +1,348 @@
+"""The statistics of a window in mergeable parts: counts, largest energies, a histogram of all. Pure.
+
+A part is what one commit adds to one window. Merging is a sum of integers and a choice of the largest values,
+so it is associative and commutative and gives the same bytes whatever the cuts, restarts or order: thresholds
+computed from merged parts replay bit for bit.
+"""
+
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from config.errors import OutriderError
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Int16 = NDArray[np.int16]
+Int64 = NDArray[np.int64]
+Bool = NDArray[np.bool_]
+
+TOP = 256
+"""Energies kept exactly: at p99.5 a window of 50,000 events has its own limit inside the list."""
+
+BIN_WIDTH = 0.02
+"""Width of a bin in asinh((energy - median) / IQR): 0.02 IQR near the median, 2% of the distance far off."""
+
+LAST_BIN = 500
+"""Bins run from -500 to 500, to 11,000 IQR on either side; what lies beyond falls in the outermost bins."""
+
+VERSION = 1
+
+
+class DamagedPart(OutriderError):  # noqa: N818 - named by what a person finds
+    """A stored part cannot be read: its bytes are damaged, or a newer Outrider wrote them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """Centre and unit of the histogram, in nats: median and interquartile range of the reference energies."""
+
+    median: float
+    iqr: float
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.median) and np.isfinite(self.iqr) and self.iqr > 0):
+            raise ValueError(
+                f"a scale needs a finite median and a positive finite IQR, not {self.median}, {self.iqr}"
+            )
+
+    @staticmethod
+    def of(reference: Float32) -> "Scale":
+        """Return the scale of a model's reference energies.
+
+        An IQR below what float32 can tell apart at the median (half of the energies equal) would make bins of
+        no width: it is replaced by one nat, or by that spacing where it is wider.
+        """
+        if not len(reference):
+            raise ValueError("a scale needs at least one reference energy")
+        low, median, high = np.quantile(reference.astype(np.float64), (0.25, 0.5, 0.75))
+        spacing = float(np.spacing(np.float32(abs(median))))
+        iqr = float(high - low)
+        return Scale(median=float(median), iqr=iqr if iqr > spacing else max(1.0, spacing))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Part:
+    """What some events of one window add up to. Two parts are the same when `encode` gives the same bytes.
+
+    `top` holds the largest energies in descending order, ties kept, all of them where there are no more than
+    256; `bins` the histogram's non-empty bins in ascending order and `counts` the events in each. `late` and
+    `dead` count events and dead letters that belong to the window's time and are in none of the statistics.
+    """
+
+    events: int
+    outliers: int
+    late: int
+    dead: int
+    top: Float32
+    bins: Int16
+    counts: Int64
+
+    @staticmethod
+    def counts_only(*, late: int = 0, dead: int = 0) -> "Part":
+        """Return a part without events."""
+        return Part(
+            events=0,
+            outliers=0,
+            late=late,
+            dead=dead,
+            top=np.empty(0, np.float32),
+            bins=np.empty(0, np.int16),
+            counts=np.empty(0, np.int64),
+        )
+
+    @property
+    def complete_above(self) -> float:
+        """Return the energy above which `top` misses nothing: -infinity where it holds every event."""
+        return -np.inf if self.events <= len(self.top) else float(self.top[-1])
+
+
+def bin_edges(scale: Scale) -> Float64:
+    """Return the 1,000 lower edges of bins -499 to 500, in nats."""
+    warped = BIN_WIDTH * np.arange(1 - LAST_BIN, LAST_BIN + 1)
+    return np.asarray(scale.median + scale.iqr * np.sinh(warped), np.float64)
+
+
+def bin_index(energies: Float32, scale: Scale) -> Int64:
+    """Return each energy's bin: floor(asinh((energy - median) / IQR) / 0.02), clipped to +-500.
+
+    The last bit of an asinh differs between processors. The bin is therefore decided by comparison with the
+    edges, and the asinh only says where to look, so that parts from different machines add up to the same
+    histogram.
+    """
+    edges = bin_edges(scale)
+    exact = energies.astype(np.float64)
+    guess = np.floor(np.arcsinh((exact - scale.median) / scale.iqr) * (1 / BIN_WIDTH))
+    guess = np.clip(guess, -LAST_BIN, LAST_BIN).astype(np.int64)
+    padded = np.concatenate([[-np.inf], edges, [np.inf]])
+    guess += exact >= padded[guess + LAST_BIN + 1]
+    guess -= exact < padded[guess + LAST_BIN]
+    return guess
+
+
+def summarise(energies: Float32, outlier: Bool, scale: Scale) -> Part:
+    """Return the part of one window's energies.
+
+    Args:
+        energies: Finite energies of the window's events, late ones left out.
+        outlier: Which of them are above the threshold in force.
+        scale: Of the model that gave the energies.
+
+    Raises:
+        ValueError: The arrays differ in length, or an energy is not finite.
+    """
+    _, parts = summarise_windows(energies, outlier, np.zeros(len(energies), np.int64), scale)
+    return parts[0] if parts else Part.counts_only()
+
+
+def summarise_windows(
+    energies: Float32, outlier: Bool, windows: Int64, scale: Scale
+) -> tuple[Int64, list[Part]]:
+    """Return the windows that events fall in, ascending, and the part of each, in one pass over a batch.
+
+    Args:
+        energies: Finite energies.
+        outlier: Which of them are above the threshold in force.
+        windows: The window of each event, by any integer, for example its start.
+        scale: Of the model that gave the energies.
+
+    Raises:
+        ValueError: The arrays differ in length, or an energy is not finite.
+    """
+    energies = _checked(energies, outlier, windows)
+    order = np.argsort(windows, kind="stable")
+    windows, energies, outlier = windows[order], energies[order], outlier[order]
+    begins = np.flatnonzero(np.diff(windows, prepend=windows[:1] - 1))
+    ends = np.append(begins[1:], len(windows))
+    flagged = np.concatenate([[0], np.cumsum(outlier)])
+    index = bin_index(energies, scale)
+    parts = []
+    for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+        bins, counts = _histogram(index[begin:end])
+        parts.append(
+            Part(
+                events=end - begin,
+                outliers=int(flagged[end] - flagged[begin]),
+                late=0,
+                dead=0,
+                top=_largest(energies[begin:end]),
+                bins=bins,
+                counts=counts,
+            )
+        )
+    return windows[begins], parts
+
+
+def _checked(energies: Float32, outlier: Bool, windows: Int64) -> Float32:
+    if not len(energies) == len(outlier) == len(windows):
+        raise ValueError(
+            f"{len(energies)} energies, {len(outlier)} flags and {len(windows)} windows do not match"
+        )
+    if energies.dtype != np.float32:
+        raise ValueError(f"energies are float32, rounded once where they are computed, not {energies.dtype}")
+    if not np.isfinite(energies).all():
+        raise ValueError("an energy is not finite: the scorer bounds them by the largest float32")
+    return energies + np.float32(0)  # -0.0 becomes 0.0: equal energies have equal bytes
+
+
+def _histogram(index: Int64) -> tuple[Int16, Int64]:
+    if len(index) > 2 * LAST_BIN:
+        dense = np.bincount(index + LAST_BIN, minlength=2 * LAST_BIN + 1)
+        return _sparse(dense)
+    bins, counts = np.unique(index, return_counts=True)
+    return bins.astype(np.int16), counts.astype(np.int64)
+
+
+def _sparse(dense: Int64) -> tuple[Int16, Int64]:
+    filled = np.flatnonzero(dense)
+    return (filled - LAST_BIN).astype(np.int16), dense[filled].astype(np.int64)
+
+
+def _largest(energies: Float32) -> Float32:
+    if len(energies) > TOP:
+        energies = np.partition(energies, len(energies) - TOP)[-TOP:]
+    return np.ascontiguousarray(np.sort(energies)[::-1])
+
+
+def merge(parts: Iterable[Part]) -> Part:
+    """Return the part of all events of the parts: what `summarise` gives for them together.
+
+    The parts are of one model: their histograms share a scale.
+    """
+    parts = list(parts)
+    if len(parts) == 1:
+        return parts[0]
+    dense = np.zeros(2 * LAST_BIN + 1, np.int64)
+    for part in parts:
+        dense[part.bins.astype(np.int64) + LAST_BIN] += part.counts
+    bins, counts = _sparse(dense)
+    return Part(
+        events=sum(part.events for part in parts),
+        outliers=sum(part.outliers for part in parts),
+        late=sum(part.late for part in parts),
+        dead=sum(part.dead for part in parts),
+        top=_largest(np.concatenate([np.empty(0, np.float32), *(part.top for part in parts)])),
+        bins=bins,
+        counts=counts,
+    )
+
+
+class _Energies(msgspec.Struct, forbid_unknown_fields=True):
+    """Little-endian arrays; counts in the fewest bytes that hold the largest."""
+
+    top: bytes
+    bins: bytes
+    counts: bytes
+
+
+class _Sections(msgspec.Struct, forbid_unknown_fields=True):
+    """The body: a map of sections by name. A later statistic is a further section with a default of None."""
+
+    counts: tuple[int, int, int, int]
+    energies: _Energies
+
+
+_WIDTHS = ("<u1", "<u2", "<u4", "<u8")
+
+
+def encode(part: Part) -> bytes:
+    """Return the part as MessagePack: [version, CRC-32 of the body, body], the body a map of sections."""
+    largest = int(part.counts.max(initial=0))
+    width = next(width for width in _WIDTHS if largest <= np.iinfo(width).max)
+    energies = _Energies(
+        top=part.top.astype("<f4").tobytes(),
+        bins=part.bins.astype("<i2").tobytes(),
+        counts=part.counts.astype(width).tobytes(),
+    )
+    sections = _Sections(counts=(part.events, part.outliers, part.late, part.dead), energies=energies)
+    body = msgspec.msgpack.encode(sections)
+    return msgspec.msgpack.encode((VERSION, zlib.crc32(body), body))
+
+
+def decode(payload: bytes) -> Part:
+    """Return the part that `encode` wrote.
+
+    Raises:
+        DamagedPart: The bytes are not a part, are damaged, or hold a section that this version does not know
+            (it could not be merged, so it is refused and not dropped).
+    """
+    body = _body(payload)
+    try:
+        sections = msgspec.msgpack.decode(body, type=_Sections)
+    except msgspec.MsgspecError as error:
+        raise DamagedPart(
+            f"a stored window part has sections that this version of Outrider does not read ({error}): "
+            "run the newer version that wrote it"
+        ) from error
+    events, outliers, late, dead = sections.counts
+    part = Part(
+        events=events,
+        outliers=outliers,
+        late=late,
+        dead=dead,
+        top=_array(sections.energies.top, "<f4").astype(np.float32),
+        bins=_array(sections.energies.bins, "<i2").astype(np.int16),
+        counts=_counts(sections.energies).astype(np.int64),
+    )
+    _refuse_contradiction(part)
+    return part
+
+
+def _body(payload: bytes) -> bytes:
+    try:
+        version, checksum, body = msgspec.msgpack.decode(payload, type=tuple[int, int, bytes])
+    except msgspec.MsgspecError as error:
+        raise DamagedPart(
+            f"a stored window part of {len(payload)} bytes is not readable ({error}): "
+            "the database file or row is damaged; restore it from a backup"
+        ) from error
+    if version != VERSION:
+        raise DamagedPart(
+            f"a stored window part has format {version}, this version of Outrider reads {VERSION}: "
+            "run the version that wrote it"
+        )
+    if zlib.crc32(body) != checksum:
+        raise DamagedPart(
+            f"a stored window part of {len(payload)} bytes does not match its checksum: "
+            "the database file or row is damaged; restore it from a backup"
+        )
+    return body
+
+
+def _array(raw: bytes, dtype: str) -> NDArray[np.generic]:
+    if len(raw) % np.dtype(dtype).itemsize:
+        raise DamagedPart(f"a stored window part has {len(raw)} bytes where {dtype} values were expected")
+    return np.frombuffer(raw, dtype)
+
+
+def _counts(energies: _Energies) -> NDArray[np.generic]:
+    filled = len(energies.bins) // 2
+    width = len(energies.counts) // filled if filled else 1
+    for dtype in _WIDTHS:
+        if np.dtype(dtype).itemsize == width and len(energies.counts) == width * filled:
+            return np.frombuffer(energies.counts, dtype)
+    raise DamagedPart(f"a stored window part has {len(energies.counts)} bytes of counts for {filled} bins")
+
+
+def _refuse_contradiction(part: Part) -> None:
+    """Refuse a part whose numbers do not fit together: a faulty program wrote it."""
+    whole = (
+        int(part.counts.sum()) == part.events
+        and len(part.top) == min(part.events, TOP)
+        and 0 <= part.outliers <= part.events
+        and min(part.late, part.dead) >= 0
+        and bool((part.counts > 0).all())
+        and bool((np.abs(part.bins.astype(np.int64)) <= LAST_BIN).all())
+        and bool((np.diff(part.bins.astype(np.int64)) > 0).all())
+        and bool(np.isfinite(part.top).all())
+        and bool((np.diff(part.top) <= 0).all())
+    )
+    if not whole:
+        raise DamagedPart(
+            f"a stored window part contradicts itself ({part.events} events, {int(part.counts.sum())} in its "
+            f"histogram, {len(part.top)} largest energies, {part.outliers} outliers): restore the database from a backup"
+        )

@@ -1,0 +1,226 @@
+"""The law of the energies of many windows: ranks and tails, exact where the lists of largest reach. Pure.
+
+Ranks follow Weibull's plotting position: the value at fraction p of n energies has descending rank (1 - p)(n
++ 1), so that a new energy exceeds it with probability 1 - p on average over samples, whatever the
+distribution.
+"""
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from monitor.parts import LAST_BIN, Float32, Float64, Int64, Part, Scale, bin_edges, bin_index
+
+EXACT_LIMIT = 2**18
+"""Energies that a sketch of many windows keeps exactly: 1 MiB, and the p99 of 26 million events."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EnergySketch:
+    """How `n` energies are distributed.
+
+    `top` holds the largest in descending order and misses none above `complete_above`, nor has it any below;
+    `counts` the rest of them by bin, from -500 to 500, none of which is above `complete_above`.
+    """
+
+    n: int
+    top: Float32
+    complete_above: float
+    counts: Int64
+    scale: Scale
+
+    @staticmethod
+    def from_part(part: Part, scale: Scale) -> "EnergySketch":
+        """Return the sketch of one window."""
+        return EnergySketch.from_parts([part], scale)
+
+    @staticmethod
+    def from_parts(parts: Iterable[Part], scale: Scale) -> "EnergySketch":
+        """Return the sketch of many windows of one model."""
+        look_back = LookBack(scale)
+        for i, part in enumerate(parts):
+            look_back.add(i, part)
+        return look_back.sketch()
+
+    def count_above(self, energy: float) -> float:
+        """Return how many energies are above: exact from `complete_above` on, within one bin below."""
+        if energy >= self.complete_above:
+            return float(np.searchsorted(-self.top.astype(np.float64), -energy, side="left"))
+        low, high = self._bounds()
+        at = _bin_of(energy, self.scale)
+        above = len(self.top) + int(self.counts[at + 1 :].sum())
+        lower, upper = float(low[at]), float(high[at])
+        if energy >= upper or not self.counts[at]:
+            return float(above)
+        span = _warp(upper, self.scale) - _warp(lower, self.scale)
+        share = (_warp(upper, self.scale) - _warp(max(energy, lower), self.scale)) / span if span > 0 else 1.0
+        return above + float(self.counts[at]) * min(max(share, 0.0), 1.0)
+
+    def survival(self, energy: float) -> float:
+        """Return the share of energies above. Raises ValueError for an empty sketch."""
+        self._refuse_empty()
+        return self.count_above(energy) / self.n
+
+    def quantile(self, p: float) -> float:
+        """Return the energy at fraction `p`. Raises ValueError for an empty sketch."""
+        return float(self.quantiles(np.array([p]))[0])
+
+    def quantiles(self, p: Float64) -> Float64:
+        """Return the energies at fractions `p`: between two exact ones, else inside the bin of the rank."""
+        self._refuse_empty()
+        rank = np.clip((1.0 - p) * (self.n + 1), 1, self.n)
+        reached = rank <= len(self.top)
+        return np.asarray(np.where(reached, self._exact(rank), self._interpolated(rank)), np.float64)
+
+    def bracket(self, p: float) -> tuple[float, float]:
+        """Return what certainly bounds the energy at fraction `p`: two exact neighbours, or its bin."""
+        self._refuse_empty()
+        rank = float(np.clip((1.0 - p) * (self.n + 1), 1, self.n))
+        low, high = self._bounds()
+        below, above = np.ceil(rank), np.floor(rank)
+        last = len(self.top)
+        lower = self.top[int(below) - 1] if below <= last else low[self._bin_of_rank(np.array([below]))[0]]
+        upper = self.top[int(above) - 1] if above <= last else high[self._bin_of_rank(np.array([above]))[0]]
+        return float(lower), float(upper)
+
+    def _refuse_empty(self) -> None:
+        if not self.n:
+            raise ValueError("a sketch of no events has no quantiles: merge windows with events first")
+
+    def _exact(self, rank: Float64) -> Float64:
+        """Interpolate between neighbours of the exact list; ranks beyond it give its last value."""
+        if not len(self.top):
+            return np.full(len(rank), np.nan)
+        top = self.top.astype(np.float64)
+        last = len(top) - 1
+        below = np.minimum(np.ceil(rank).astype(np.int64) - 1, last)
+        above = np.minimum(np.floor(rank).astype(np.int64) - 1, last)
+        share = rank - np.floor(rank)
+        return np.where(top[above] == top[below], top[above], top[above] * (1 - share) + top[below] * share)
+
+    def _bin_of_rank(self, rank: Float64) -> Int64:
+        """Return the position of the bin where each descending rank falls."""
+        from_above = len(self.top) + np.cumsum(self.counts[::-1])
+        # A rank between two bins counts to the upper one up to its middle: ranks are centred on their events.
+        at = np.searchsorted(from_above + 0.5, rank, side="left")
+        return np.minimum(len(self.counts) - 1 - at, len(self.counts) - 1).clip(0)
+
+    def _interpolated(self, rank: Float64) -> Float64:
+        """Spread the events of a bin evenly in asinh((energy - median) / IQR); take the one of the rank."""
+        low, high = self._bounds()
+        at = self._bin_of_rank(rank)
+        above = len(self.top) + (int(self.counts.sum()) - np.cumsum(self.counts))[at]
+        share = np.clip((rank - above - 0.5) / np.maximum(self.counts[at], 1), 0, 1)
+        upper = np.arcsinh((high[at] - self.scale.median) / self.scale.iqr)
+        lower = np.arcsinh((low[at] - self.scale.median) / self.scale.iqr)
+        value = self.scale.median + self.scale.iqr * np.sinh(upper - share * (upper - lower))
+        return np.asarray(np.clip(value, low[at], high[at]), np.float64)
+
+    def _bounds(self) -> tuple[Float64, Float64]:
+        """Return what bounds the energies of each bin: its edges, and nothing above `complete_above`.
+
+        The lowest bin has no lower edge; it is given a bin's width, for no limit is sought there.
+        """
+        edges = bin_edges(self.scale)
+        lowest = self.scale.median - self.scale.iqr * np.sinh(0.02 * LAST_BIN)
+        low = np.concatenate([[lowest], edges])
+        high = np.concatenate([edges, [max(self.complete_above, float(edges[-1]))]])
+        return np.minimum(low, self.complete_above), np.minimum(high, self.complete_above)
+
+
+def _warp(energy: float, scale: Scale) -> float:
+    return float(np.arcsinh((energy - scale.median) / scale.iqr))
+
+
+def _bin_of(energy: float, scale: Scale) -> int:
+    """Return the position of an energy's bin; float64, for it may lie between float32 values."""
+    return int(np.searchsorted(bin_edges(scale), energy, side="right"))
+
+
+class LookBack:
+    """The windows that a limit is computed from, added and evicted one by one.
+
+    It is a cache over stored windows: integer counts are added and taken away exactly, and the lists of
+    largest are kept per window, so that its sketch is to the bit the one of the same windows merged from
+    nothing.
+    """
+
+    def __init__(self, scale: Scale) -> None:
+        self.scale = scale
+        self._dense = np.zeros(2 * LAST_BIN + 1, np.int64)
+        self._events = 0
+        self._parts: dict[Hashable, Part] = {}
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __contains__(self, window: Hashable) -> bool:
+        return window in self._parts
+
+    @property
+    def windows(self) -> list[Hashable]:
+        """Return the windows that are in it, in the order of adding."""
+        return list(self._parts)
+
+    def part(self, window: Hashable) -> Part:
+        """Return the part of a window that is in it."""
+        return self._parts[window]
+
+    def add(self, window: Hashable, part: Part) -> None:
+        """Add a window. Raises ValueError where it is in already."""
+        if window in self._parts:
+            raise ValueError(
+                f"window {window} is in the look-back already: evict it before it is added again"
+            )
+        self._parts[window] = part
+        self._events += part.events
+        self._dense[part.bins.astype(np.int64) + LAST_BIN] += part.counts
+
+    def evict(self, window: Hashable) -> None:
+        """Take a window out. Raises KeyError where it is not in."""
+        part = self._parts.pop(window)
+        self._events -= part.events
+        self._dense[part.bins.astype(np.int64) + LAST_BIN] -= part.counts
+
+    def sketch(self) -> EnergySketch:
+        """Return the sketch of the windows in it."""
+        floor = max((part.complete_above for part in self._parts.values()), default=-np.inf)
+        listed = np.concatenate([np.empty(0, np.float32), *(part.top for part in self._parts.values())])
+        listed = listed[listed >= floor]
+        if len(listed) > EXACT_LIMIT:
+            listed = np.partition(listed, len(listed) - EXACT_LIMIT)
+            floor = float(listed[len(listed) - EXACT_LIMIT])
+            listed = listed[-EXACT_LIMIT:]
+        top = np.ascontiguousarray(np.sort(listed)[::-1])
+        known = np.bincount(bin_index(top, self.scale) + LAST_BIN, minlength=2 * LAST_BIN + 1)
+        return EnergySketch(
+            n=self._events, top=top, complete_above=floor, counts=self._dense - known, scale=self.scale
+        )
+
+    def exceedances(self, windows: Iterable[Hashable], energy: float) -> Int64:
+        """Return how many energies of each window are above, rounded where its own largest do not reach."""
+        counts = [
+            EnergySketch.from_part(part, self.scale).count_above(energy)
+            if energy < part.complete_above
+            else np.searchsorted(-part.top.astype(np.float64), -energy, side="left")
+            for part in (self._parts[window] for window in windows)
+        ]
+        return np.rint(np.asarray(counts, np.float64)).astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowEnergies:
+    """The energies of a window that are kept in its row, in nats."""
+
+    p50: float
+    p99: float
+    maximum: float
+
+
+def window_energies(part: Part, scale: Scale) -> WindowEnergies | None:
+    """Return median, 99th percentile and maximum of a window's energies; None for one without events."""
+    if not part.events:
+        return None
+    p50, p99 = EnergySketch.from_part(part, scale).quantiles(np.array([0.5, 0.99]))
+    return WindowEnergies(p50=float(p50), p99=float(p99), maximum=float(part.top[0]))
