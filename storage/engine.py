@@ -1,0 +1,253 @@
+"""Storage room: one database, SQLite or PostgreSQL, behind `read()` and `write()` transactions.
+
+Every error that a retry can heal leaves here as `StorageUnavailable`; every other database error as it is, because
+repeating a wrong statement does not make it right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, Connection, make_url
+
+from config.errors import ConfigError, SchemaMismatch
+from storage import dialects
+from storage.failures import CommitUnknown, StorageFull, translated
+from storage.migrations import KNOWN_REVISIONS
+from storage.turns import Turns
+
+__all__ = ["CommitUnknown", "Database", "StorageFull"]
+
+_CLOCK_US = {
+    # SQLite's clock is the machine's, to the millisecond.
+    "sqlite": "CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000",
+    "postgresql": "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)",
+}
+
+
+class Database:
+    """The store of one daemon or one reader.
+
+    Opening connects to nothing: an absent server shows at the first transaction, as `StorageUnavailable`.
+
+    Args:
+        url: `sqlite:///FILE`, `postgresql://...` or `postgres://...`.
+        read_only: Opens an existing SQLite file without the right to change or create it.
+
+    Raises:
+        ConfigError: The URL cannot be understood, or the folder of the SQLite file does not exist.
+    """
+
+    def __init__(self, url: str, *, read_only: bool = False) -> None:
+        self._url = _parsed(url)
+        self.read_only = read_only
+        self.address = _address(self._url)
+        self.dialect: Literal["sqlite", "postgresql"]
+        if self._url.get_backend_name() == "sqlite":
+            self.dialect = "sqlite"
+            self.file: Path | None = _sqlite_file(self._url, must_exist=read_only)
+            self._reader = dialects.sqlite_engine(self.file, "read-only" if read_only else "reader")
+            self._writer = self._reader if read_only else dialects.sqlite_engine(self.file, "writer")
+        else:
+            self.dialect = "postgresql"
+            self.file = None
+            self._reader = self._writer = dialects.postgresql_engine(self._url)
+        self._turns = Turns()
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Give a connection whose statements see the database without changing it.
+
+        Raises:
+            StorageUnavailable: The database cannot be reached now.
+        """
+        with self._transaction(self._reader) as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Give a connection that is one transaction: all of it when the block ends, nothing when it raises.
+
+        On SQLite writers of this process take turns in the order in which they came, since SQLite lets one write
+        at a time and does not queue fairly.
+
+        Raises:
+            StorageUnavailable: The database cannot be reached now, or ended the transaction; nothing is stored.
+            CommitUnknown: The connection broke during COMMIT, so that it may or may not have happened.
+        """
+        if self.read_only:
+            message = f"{self.address} was opened read-only"
+            raise RuntimeError(message)
+        turn = self._turns if self.dialect == "sqlite" else contextlib.nullcontext()
+        with turn, self._transaction(self._writer) as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _transaction(self, engine: sa.Engine) -> Iterator[Connection]:
+        with translated(self.address, self.file):
+            connection = engine.connect()
+        with connection:
+            with translated(self.address, self.file):
+                transaction = connection.begin()
+            try:
+                with translated(self.address, self.file):
+                    yield connection
+            except BaseException:
+                dialects.abandon(connection, transaction)
+                raise
+            with translated(self.address, self.file, committing=True):
+                try:
+                    transaction.commit()
+                except BaseException:
+                    dialects.abandon(connection, transaction)
+                    raise
+
+    def now_us(self, connection: Connection) -> int:
+        """Return the database's clock in microseconds since 1970; it moves on inside a transaction."""
+        return int(connection.scalar(sa.select(self.clock())) or 0)
+
+    def clock(self) -> sa.ColumnElement[int]:
+        """Return the database's clock as an SQL expression, for statements that compare or store it."""
+        return sa.literal_column(_CLOCK_US[self.dialect], sa.BigInteger)
+
+    def upgrade(self) -> None:
+        """Bring the schema to this version; safe while another process does the same.
+
+        Raises:
+            SchemaMismatch: The database is newer than this program.
+        """
+        from storage.migrations.upgrade import upgrade  # noqa: PLC0415  (Alembic takes 0.2 s to import)
+
+        upgrade(self)
+
+    def revision(self) -> str | None:
+        """Return the schema's revision, or None where there is no schema of ours."""
+        with self.read() as connection:
+            if not sa.inspect(connection).has_table("alembic_version"):
+                return None
+            return connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+
+    def check(self) -> None:
+        """Refuse to work on a schema of another version.
+
+        Raises:
+            SchemaMismatch: The schema is missing, older or newer; says which and what to do.
+        """
+        found, wanted = self.revision(), KNOWN_REVISIONS[-1]
+        if found == wanted:
+            return
+        if found is None:
+            message = f"{self.address} has no Outrider tables yet (schema {wanted} is needed): run `outrider db upgrade`"
+        elif found in KNOWN_REVISIONS:
+            message = (
+                f"{self.address} has schema {found}, this Outrider needs {wanted}: run `outrider db upgrade`"
+            )
+        else:
+            message = (
+                f"{self.address} has schema {found}, which a newer Outrider wrote; "
+                f"this one knows up to {wanted}: install the newer Outrider"
+            )
+        raise SchemaMismatch(message)
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the right to be the one daemon of a SQLite file; on PostgreSQL any number may run.
+
+        Raises:
+            ConfigError: Another daemon holds the file; names its process id.
+        """
+        if self.file is None:
+            yield
+            return
+        # A file of its own: closing any descriptor of the database file itself would drop SQLite's own locks.
+        lock_file = self.file.with_name(self.file.name + ".daemon-lock")
+        descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+                message = (
+                    f"{self.file} is in use by another Outrider daemon (process {holder}): stop it, give this one "
+                    f"another database.url, or use PostgreSQL to run several"
+                )
+                raise ConfigError(message) from None
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def checkpoint(self) -> None:
+        """Move SQLite's write-ahead log into the file as far as readers allow; nothing on PostgreSQL."""
+        if self.dialect != "sqlite":
+            return
+        with self._turns, translated(self.address, self.file), self._writer.connect() as connection:
+            driver = connection.connection.driver_connection
+            if not isinstance(driver, sqlite3.Connection):
+                raise TypeError(type(driver))
+            driver.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def close(self) -> None:
+        """Close every idle connection."""
+        self._reader.dispose()
+        self._writer.dispose()
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _parsed(text: str) -> URL:
+    try:
+        url = make_url(text)
+    except sa.exc.ArgumentError:
+        message = f"database.url {text.split('@')[-1]!r} is no URL: write sqlite:///FILE or postgresql://USER@HOST/NAME"
+        raise ConfigError(message) from None
+    backend, _, driver = url.drivername.partition("+")
+    if backend == "sqlite" and driver in {"", "pysqlite"}:
+        return url
+    if backend in {"postgresql", "postgres"} and driver in {"", "psycopg"}:
+        return url.set(drivername="postgresql+psycopg")
+    message = f"database.url has the unknown kind {url.drivername!r}: write sqlite:///FILE or postgresql://USER@HOST/NAME"
+    raise ConfigError(message)
+
+
+def _sqlite_file(url: URL, *, must_exist: bool) -> Path:
+    if url.database in {None, "", ":memory:"} or str(url.database).startswith("file:"):
+        message = (
+            "database.url names no SQLite file: write sqlite:///FILE (a database in memory cannot be shared)"
+        )
+        raise ConfigError(message)
+    file = Path(str(url.database)).expanduser()
+    # The real path, so that two names of one file share one lock.
+    file = Path(os.path.realpath(file))
+    if not file.parent.is_dir():
+        message = f"the folder {file.parent} of the database {file} does not exist: create it or change database.url"
+        raise ConfigError(message)
+    if file.is_dir():
+        message = f"the database {file} is a folder: name a file in database.url"
+        raise ConfigError(message)
+    if must_exist and not file.exists():
+        message = f"there is no database {file}: start the daemon once, or give the right database.url"
+        raise ConfigError(message)
+    return file
+
+
+def _address(url: URL) -> str:
+    """Return the database as a person names it, without user's password or options."""
+    if url.get_backend_name() == "sqlite":
+        return str(url.database)
+    host = url.host or url.query.get("host") or "localhost"
+    host = host if isinstance(host, str) else ",".join(host)
+    port = "" if host.startswith("/") else f":{url.port or 5432}"
+    return f"PostgreSQL {url.database or ''} at {host}{port}".replace("  ", " ")

@@ -1,0 +1,6 @@
+"""Storage room: the schema's history, one Alembic revision per step, additive first."""
+
+from __future__ import annotations
+
+KNOWN_REVISIONS: tuple[str, ...] = ("0001",)
+"""Every revision from the first to the one that this version needs; kept here so that a check imports no Alembic."""

@@ -1,0 +1,52 @@
+"""Storage room: bring a database to the newest revision, once, whoever else tries at the same time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+
+from storage import views
+from storage.engine import Database
+from storage.migrations import KNOWN_REVISIONS
+from storage.partitions import ensure_score_days
+
+_LOCK_KEY = 0x6F757472_6D696772
+"""Any constant that all Outriders share: the second upgrader waits behind it and finds the work done."""
+
+
+def upgrade(db: Database) -> None:
+    """Apply the missing revisions and recreate the views in one transaction; nothing where nothing is missing.
+
+    Raises:
+        SchemaMismatch: The database is newer than this program.
+        StorageUnavailable: The database cannot be reached, or another upgrade takes longer than a minute.
+    """
+    with db.write() as connection:
+        if db.dialect == "postgresql":
+            connection.exec_driver_sql("SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = 0")
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+        found = _revision(connection)
+        if found != KNOWN_REVISIONS[-1]:
+            if found is None or found in KNOWN_REVISIONS:
+                views.drop(connection, db.dialect)
+                command.upgrade(_config(connection), "head")
+                views.create(connection, db.dialect)
+    db.check()
+    ensure_score_days(db)
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+
+
+def _config(connection: sa.Connection) -> Config:
+    config = Config()
+    # Alembic reads % as the start of a variable.
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config

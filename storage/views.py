@@ -1,0 +1,117 @@
+"""Storage room: the ten views that people query, with the same names and columns on both databases.
+
+The columns of the contract come first and in its order; what follows them may grow. A view's `*_us` column is the
+stored number: filter on it where an index or a range scan matters.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from sqlalchemy.engine import Connection
+
+Dialect = Literal["sqlite", "postgresql"]
+
+_ORIGIN = "st.name AS stream, so.topic, so.partition"
+
+
+def _time(column: str, name: str, dialect: Dialect) -> str:
+    if dialect == "sqlite":
+        text = f"strftime('%Y-%m-%dT%H:%M:%S', {column} / 1000000, 'unixepoch') || printf('.%06dZ', {column} % 1000000)"
+        return f"{text} AS {name}"
+    # Seconds and microseconds apart: an interval times a large number passes through a double.
+    return (
+        f"timestamptz 'epoch' + ({column} / 1000000) * interval '1 second' "
+        f"+ ({column} % 1000000) * interval '1 microsecond' AS {name}"
+    )
+
+
+def _json(column: str, name: str, dialect: Dialect) -> str:
+    return f"{column} AS {name}" if dialect == "sqlite" else f"{column}::json AS {name}"
+
+
+def _score_columns(table: str, dialect: Dialect) -> str:
+    return f"""{_ORIGIN}, {table}.source_offset, so.incarnation,
+       {_time(f"{table}.event_time_us", "event_time", dialect)}, {table}.event_time_us,
+       {_time(f"{table}.stored_at_us", "stored_at", dialect)},
+       {table}.key, {table}.event_id, {table}.energy, t.threshold, {table}.energy > t.threshold AS is_outlier,
+       m.version AS model_version"""
+
+
+def _score_joins(table: str) -> str:
+    return f"""JOIN sources so ON so.id = {table}.source_id
+  JOIN streams st ON st.id = so.stream_id
+  JOIN thresholds t ON t.id = {table}.threshold_id
+  JOIN models m ON m.id = t.model_id"""
+
+
+def definitions(dialect: Dialect) -> dict[str, str]:
+    """Return the SELECT behind each view, by the view's name."""
+
+    def time(column: str, name: str) -> str:
+        return _time(column, name, dialect)
+
+    def json(column: str, name: str) -> str:
+        return _json(column, name, dialect)
+
+    of_source = "JOIN sources so ON so.id = x.source_id JOIN streams st ON st.id = so.stream_id"
+    of_stream = "JOIN streams st ON st.id = x.stream_id"
+    return {
+        "score_history": f"""SELECT {_score_columns("s", dialect)},
+       s.stored_at_us, s.threshold_id, s.source_id
+  FROM scores s {_score_joins("s")}""",
+        "outlier_history": f"""SELECT {_score_columns("o", dialect)},
+       {json("o.features", "features")}, o.stored_at_us, o.threshold_id, o.source_id
+  FROM outliers o {_score_joins("o")}""",
+        "window_history": f"""SELECT st.name AS stream, {time("x.window_start_us", "window_start")},
+       {time("x.window_end_us", "window_end")}, x.events, x.outliers, x.expected AS expected_outliers, x.late,
+       x.p_value, x.energy_p50, x.energy_p99, x.energy_max, m.version AS model_version,
+       x.window_start_us, x.window_end_us, x.dead, t.threshold, {json("x.details", "details")},
+       {time("x.judged_at_us", "judged_at")}
+  FROM windows x {of_stream}
+  LEFT JOIN thresholds t ON t.id = x.threshold_id LEFT JOIN models m ON m.id = t.model_id""",
+        "threshold_history": f"""SELECT st.name AS stream, {time("x.computed_at_us", "computed_at")},
+       {time("x.valid_from_us", "valid_from")}, x.percentile, x.threshold, x.lower, x.upper, x.n, x.method,
+       m.version AS model_version, x.computed_at_us, x.valid_from_us, {json("x.details", "details")},
+       {time("x.recorded_at_us", "recorded_at")}, x.id
+  FROM thresholds x {of_stream} JOIN models m ON m.id = x.model_id""",
+        "incident_history": f"""SELECT x.id, st.name AS stream, x.kind, x.severity, x.status,
+       {time("x.window_start_us", "window_start")}, {time("x.opened_at_us", "opened_at")},
+       {time("x.resolved_at_us", "resolved_at")}, x.summary, {json("x.details", "details")},
+       x.window_start_us, x.opened_at_us, x.resolved_at_us, x.windows_fired, x.clean_windows
+  FROM incidents x {of_stream}""",
+        "notification_history": f"""SELECT x.id, x.incident_id, tr.transition, x.channel, x.state, x.attempts,
+       x.last_error, {time("x.created_at_us", "created_at")}, {time("x.delivered_at_us", "delivered_at")},
+       st.name AS stream, x.created_at_us, {time("x.next_attempt_at_us", "next_attempt_at")}, tr.summary
+  FROM notifications x JOIN transitions tr ON tr.id = x.transition_id JOIN streams st ON st.id = tr.stream_id""",
+        "dead_letter_history": f"""SELECT {_ORIGIN}, x.source_offset, x.reason, x.detail, x.payload,
+       {time("x.recorded_at_us", "recorded_at")}, x.end_offset, x.count, so.incarnation, x.recorded_at_us, x.id
+  FROM dead_letters x {of_source}""",
+        "drift_history": f"""SELECT st.name AS stream, x.horizon, {time("x.window_start_us", "window_start")},
+       {time("x.window_end_us", "window_end")}, x.statistic, NULLIF(x.feature, '') AS feature, x.before, x.after,
+       x.effect, x.z, x."limit", x.drifted, x.window_start_us, x.window_end_us, x.id
+  FROM drift_verdicts x {of_stream}""",
+        "calibration_history": f"""SELECT st.name AS stream, {time("x.at_us", "at")}, x.promised_per_week,
+       x.realised_per_week, x.windows_learned, x.dispersion, x.exceedance, x.state, x.at_us
+  FROM calibrations x {of_stream}""",
+        "gap_history": f"""SELECT {_ORIGIN}, x.from_offset, x.to_offset, x.reason,
+       {time("x.recorded_at_us", "recorded_at")}, so.incarnation, x.recorded_at_us, x.event_time_us, x.incident_id,
+       x.id
+  FROM gaps x {of_source}""",
+    }
+
+
+def drop(connection: Connection, dialect: Dialect) -> None:
+    """Drop the views: SQLite refuses to alter a table while a view names it."""
+    if dialect == "sqlite":
+        for name in definitions(dialect):
+            connection.exec_driver_sql(f"DROP VIEW IF EXISTS {name}")
+
+
+def create(connection: Connection, dialect: Dialect) -> None:
+    """Create the views, or replace those of the version before (PostgreSQL keeps views that build on them)."""
+    verb = "CREATE VIEW" if dialect == "sqlite" else "CREATE OR REPLACE VIEW"
+    for name, select in definitions(dialect).items():
+        # A percent sign would be taken for a parameter by psycopg.
+        statement = f"{verb} {name} AS {select}"
+        connection.exec_driver_sql(statement if dialect == "sqlite" else statement.replace("%", "%%"))
