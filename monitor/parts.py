@@ -344,5 +344,6 @@ def _refuse_contradiction(part: Part) -> None:
     if not whole:
         raise DamagedPart(
             f"a stored window part contradicts itself ({part.events} events, {int(part.counts.sum())} in its "
-            f"histogram, {len(part.top)} largest energies, {part.outliers} outliers): restore the database from a backup"
+            f"histogram, {len(part.top)} largest energies, {part.outliers} outliers): "
+            "restore the database from a backup"
         )

@@ -90,12 +90,22 @@ def _dispersion(x: NDArray[np.float64], n: NDArray[np.float64], rate: float) -> 
     return float(dispersion * (1 + np.sqrt((2 + dispersion / expected) / windows)))
 
 
-def reference_counts(limit_in_reference: float, reference: NDArray[np.float32]) -> tuple[int, int]:
-    """Return how many reference energies are above a limit mapped back to them, and how many there are."""
-    above = len(reference) - int(
-        np.searchsorted(reference.astype(np.float64), limit_in_reference, side="right")
-    )
-    return above, len(reference)
+def rate_bound(law: CountLaw, level: float) -> float:
+    """Return the rate that the true one is below with probability `level`.
+
+    By the gamma law of an over-dispersed count; for a dispersion of 1 the exact Poisson bound (Garwood 1936).
+    """
+    effective = law.rate * law.calibration_n / law.dispersion
+    shape = effective + 1 if level > 0.5 else effective
+    return float(special.gammaincinv(shape, level)) * law.dispersion / law.calibration_n
+
+
+def rate_is_suspect(law: CountLaw, nominal: float) -> bool:
+    """Say whether the rate's 90% interval lies outside a third to three times the limit's nominal exceedance.
+
+    The learned rate follows a slow attack; the nominal one does not.
+    """
+    return rate_bound(law, 0.05) > 3 * nominal or rate_bound(law, 0.95) < nominal / 3
 
 
 def survival(law: CountLaw, n: int, count: float) -> float:

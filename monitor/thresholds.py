@@ -238,6 +238,23 @@ def _as_float32(value: float) -> float:
     return float(np.float32(min(max(value, -largest), largest)))
 
 
+def reference_counts(limit: Limit, reference: Float32 | None) -> tuple[int, int]:
+    """Return how many reference energies are above the limit, mapped back to them, and how many there are.
+
+    Both are 0 where the limit is the look-back's own percentile: its windows must not count twice.
+    """
+    if reference is None or limit.method == "plain":
+        return 0, 0
+    value = limit.value
+    if limit.method == "anchored":
+        location, scale = limit.details["location"], limit.details["scale"]
+        if not isinstance(location, float) or not isinstance(scale, float) or scale <= 0:
+            return 0, 0
+        value = (value - location) / scale
+    above = len(reference) - int(np.searchsorted(reference.astype(np.float64), value, side="right"))
+    return above, len(reference)
+
+
 def decide_limit(
     previous: Limit | None,
     sketch: EnergySketch,

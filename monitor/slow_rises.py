@@ -1,0 +1,134 @@
+"""Slow rises: a rate of outliers that stays up a little, found by a Shiryaev-Roberts statistic. Pure.
+
+Each window multiplies the evidence by the likelihood ratio of a raised rate; the sum of the evidence over all
+possible onsets, less the number of windows, is a martingale on a clean stream. So the mean time to a false
+alarm at the limit A is at least A windows, whatever the law's details: nothing is simulated or tuned
+(Shiryaev 1963, Roberts 1966).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from monitor.parts import Int64
+from monitor.spikes import HOUR_US, WEEK_US, CountLaw, rate_bound
+
+RAISED = 1.75
+"""The ratio of rates that the evidence is for: nearly as quick at 1.5 and at 3 as evidence made for those."""
+
+RATE_LEVEL = 0.9
+"""The clean rate is taken at this one-sided bound: a rate taken too low would be found to have risen."""
+
+_POISSON_BELOW = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlowRise:
+    """What is carried from window to window; all of it is finite, so that it can be stored as JSON.
+
+    `evidence` is ln(1 + R), R the Shiryaev-Roberts statistic; `best` the largest log-likelihood ratio of a
+    rise that began at `onset_us`, at least 0.
+    """
+
+    evidence: float = 0.0
+    best: float = 0.0
+    onset_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlowRiseVerdict:
+    """The judgement after one window: ln R against its limit, and since when the rate is probably up."""
+
+    log_statistic: float
+    log_limit: float
+    onset_us: int | None
+    fires: bool
+
+
+def alarm_windows(per_week: float, window_us: int, *, share: float = 0.25) -> float:
+    """Return the number of windows in the promised time between two false alarms of slow rises."""
+    if not (per_week > 0 and window_us > 0 and 0 < share <= 1):
+        raise ValueError(
+            f"no budget from {per_week} a week, windows of {window_us} us and a share of {share}"
+        )
+    return max(WEEK_US / window_us / (per_week * share), 2.0)
+
+
+def slow_rise_step(
+    state: SlowRise,
+    law: CountLaw,
+    n: int,
+    x: int,
+    *,
+    window_start_us: int,
+    limit_windows: float,
+    clean_rate: float,
+    raised: float = RAISED,
+) -> tuple[SlowRise, SlowRiseVerdict]:
+    """Take in one window of n events with x outliers; return the new state and the verdict.
+
+    After an alarm the state is the first one again.
+
+    Args:
+        state: After the window before.
+        law: Of counts at the limit in force; its dispersion is used.
+        n: Events of the window.
+        x: Outliers of it.
+        window_start_us: Its start.
+        limit_windows: From `alarm_windows`.
+        clean_rate: The highest rate that is still clean, from `highest_clean_rate`.
+        raised: The ratio of rates that the evidence is for.
+    """
+    gain = _log_likelihood_ratio(x, n * clean_rate, law.dispersion, raised)
+    log_statistic = state.evidence + gain
+    onset_us = state.onset_us if state.best > 0 else window_start_us
+    best = max(state.best + gain, 0.0)
+    log_limit = float(np.log(limit_windows))
+    fires = log_statistic >= log_limit
+    verdict = SlowRiseVerdict(
+        log_statistic=log_statistic,
+        log_limit=log_limit,
+        onset_us=onset_us if best > 0 else None,
+        fires=fires,
+    )
+    if fires:
+        return SlowRise(), verdict
+    evidence = float(np.logaddexp(0.0, log_statistic))
+    return SlowRise(evidence=evidence, best=best, onset_us=onset_us if best > 0 else None), verdict
+
+
+def _log_likelihood_ratio(x: int, mean: float, dispersion: float, raised: float) -> float:
+    """Return theta x - Lambda: a negative binomial of this mean and dispersion tilted to a raised mean.
+
+    Lambda is the logarithm of the moment-generating function at theta, so that the ratio's clean mean is 1.
+    """
+    excess = dispersion - 1
+    tilt = raised * dispersion / (1 + raised * excess)
+    if excess < _POISSON_BELOW:
+        return x * float(np.log(raised)) - mean * (raised - 1)
+    return x * float(np.log(tilt)) + mean / excess * float(np.log1p(-excess * (tilt - 1)))
+
+
+def highest_clean_rate(law: CountLaw, starts_us: Int64, outliers: Int64, events: Int64) -> float:
+    """Return the rate of the busiest hour, at a 90% bound for what the calibration leaves open.
+
+    A rate with a daily course is above its mean for hours; measured against the mean that would be a rise
+    every day.
+
+    Args:
+        law: Learned from the same windows.
+        starts_us: Starts of the look-back's clean windows.
+        outliers: Events above the limit in each.
+        events: Events of each.
+    """
+    bound = rate_bound(law, RATE_LEVEL)
+    filled = events > 0
+    if not filled.any():
+        return bound
+    hours = starts_us[filled] // HOUR_US
+    _, hour = np.unique(hours, return_inverse=True)
+    x = np.bincount(hour, weights=outliers[filled].astype(np.float64))
+    n = np.bincount(hour, weights=events[filled].astype(np.float64))
+    whole = n >= 0.5 * np.median(n)
+    busiest = float((x[whole] / n[whole]).max())
+    return max(bound, busiest * bound / law.rate)
