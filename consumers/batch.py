@@ -237,7 +237,7 @@ class Decoded:
     passed_over: str | None = None
 
     def cursor_at(self, offset: int) -> int | None:
-        """Return the byte at which the row `offset` starts, for begin <= offset <= end; None without cursors."""
+        """Return the byte at which the row `offset` starts, begin <= offset <= end; None without cursors."""
         if self.cursors is None:
             return None
         return int(self.cursors[offset - self.begin])

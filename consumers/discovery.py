@@ -1,0 +1,144 @@
+"""Consumers: which features a stream has, found from its first records."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from config.errors import ConfigError
+from config.streams import EventSettings
+from consumers.batch import RawBatch, Table
+from consumers.codec_messages import parse
+from consumers.codec_table import cell_number, check_columns
+from consumers.refusals import Refused
+
+NUMERIC_SHARE = 0.99
+"""A field is a feature if it is a finite number in at least this share of the events."""
+
+MAX_DEPTH = 8
+
+
+def discover_features(event: EventSettings, raw_batches: Sequence[RawBatch]) -> tuple[str, ...]:
+    """Return the features by name, in the order in which they first appear.
+
+    Configured names are returned as they are. Otherwise these are the fields that are numbers in nearly
+    all records, without time, key and id; nested ones are dotted. Lists of numbers, and records of
+    float32, give x0, x1, ... by their most frequent length. The same records give the same names.
+
+    Raises:
+        ConfigError: No field is a feature, or a table lacks a configured column.
+    """
+    tables = [raw.values for raw in raw_batches if isinstance(raw.values, Table)]
+    if tables:
+        _check_table(event, list(tables[0].columns))
+    if event.features != "auto":
+        return tuple(event.features)
+    fields = {event.time.field if event.time else None, event.key, event.id}
+    if tables:
+        names = _numeric(map(_numeric_cells, _table_rows(tables)), fields)
+    elif event.format == "float32":
+        names = _by_length(len(value) / 4 for value in _values(raw_batches))
+    else:
+        names = _of_messages(event, raw_batches, fields)
+    if not names:
+        n = sum(map(len, raw_batches))
+        raise ConfigError(
+            f"event.features: no field is a number in 99% of the first {n} events; name the features, or check "
+            f"event.format ({event.format})"
+        )
+    return names
+
+
+def _values(raw_batches: Iterable[RawBatch]) -> Iterator[bytes]:
+    for raw in raw_batches:
+        assert not isinstance(raw.values, Table)
+        yield from (value for value in raw.values if value)
+
+
+def _of_messages(
+    event: EventSettings, raw_batches: Iterable[RawBatch], fields: set[str | None]
+) -> tuple[str, ...]:
+    objects: list[dict[Any, Any]] = []
+    lengths: list[float] = []
+    for value in _values(raw_batches):
+        if len(value) > event.max_size:
+            continue
+        try:
+            message = parse(value, event.format)
+        except Refused:
+            continue
+        if isinstance(message, dict):
+            objects.append(message)
+        elif isinstance(message, list):
+            lengths.append(len(message))
+    if len(lengths) > len(objects):
+        return _by_length(lengths)
+    return _numeric((dict(_leaves(message)) for message in objects), fields)
+
+
+def _by_length(lengths: Iterable[float]) -> tuple[str, ...]:
+    """Return x0, x1, ... for the most frequent whole length; of equally frequent ones the first."""
+    counted = Counter(length for length in lengths if length >= 1 and length == int(length))
+    if not counted:
+        return ()
+    return tuple(f"x{i}" for i in range(int(counted.most_common(1)[0][0])))
+
+
+def _numeric(events: Iterable[Mapping[str, bool]], fields: set[str | None]) -> tuple[str, ...]:
+    """Return the fields that are numeric in nearly all of the events, which map field to is-a-number."""
+    numeric: dict[str, int] = {}
+    n = 0
+    for found in events:
+        n += 1
+        for name, is_number in found.items():
+            numeric[name] = numeric.get(name, 0) + is_number
+    return tuple(name for name, k in numeric.items() if name not in fields and k >= NUMERIC_SHARE * n > 0)
+
+
+def _leaves(message: Mapping[Any, Any], path: str = "", depth: int = 1) -> Iterator[tuple[str, bool]]:
+    """Yield the fields below a message, dotted, in order; a key with dots goes before the same path."""
+    for name, value in message.items():
+        if not isinstance(name, str) or not name:
+            continue
+        if isinstance(value, dict) and depth < MAX_DEPTH:
+            for inner, is_number in _leaves(value, f"{path}{name}.", depth + 1):
+                if path or inner not in message:
+                    yield inner, is_number
+        else:
+            yield f"{path}{name}", _is_number(value)
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < math.inf
+
+
+def _check_table(event: EventSettings, columns: Sequence[str]) -> None:
+    wanted = [(f"event.{field}", name) for field, name in (("key", event.key), ("id", event.id)) if name]
+    if event.time is not None:
+        wanted.append(("event.time.field", event.time.field))
+    if event.features != "auto":
+        wanted.extend(("event.features", name) for name in event.features)
+    check_columns(columns, wanted)
+
+
+def _table_rows(tables: Iterable[Table]) -> Iterator[dict[str, object]]:
+    for table in tables:
+        for row in range(len(table)):
+            if row not in table.faults:
+                yield {name: column[row] for name, column in table.columns.items()}
+
+
+def _numeric_cells(cells: Mapping[str, object]) -> dict[str, bool]:
+    return {name: _is_numeric_cell(cell) for name, cell in cells.items()}
+
+
+def _is_numeric_cell(cell: object) -> bool:
+    try:
+        cell_number("", cell, mean_if_missing=False)
+    except Refused:
+        return False
+    return True

@@ -1,0 +1,79 @@
+"""Consumers: text from events, made fit for every database and log: no NUL, no lone surrogate, bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+REPLACEMENT = "�"
+MAX_KEY = 256
+MAX_DETAIL = 200
+
+
+def clean(text: str, limit: int) -> str:
+    """Return the text cut to `limit` characters, with NUL and lone surrogates replaced.
+
+    PostgreSQL refuses NUL in text, UTF-8 has no lone surrogates.
+    """
+    text = text[:limit]
+    if "\0" in text:
+        text = text.replace("\0", REPLACEMENT)
+    if not text.isascii():
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text[:limit]
+
+
+def scalar_text(value: object) -> str | None:
+    """Return a scalar as text, as JSON writes it; None for null, objects and lists."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return number_text(value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value.isoformat() if isinstance(value, datetime) else None
+
+
+def number_text(value: float) -> str:
+    """Return a number as text; Python refuses to write integers of thousands of digits."""
+    if isinstance(value, int) and value.bit_length() > 1_000:
+        return f"an integer of {value.bit_length()} bits"
+    return str(value)
+
+
+def text_column(values: Sequence[object]) -> list[str | None]:
+    """Return a column of scalars as clean text of at most MAX_KEY characters; None for anything else."""
+    texts: list[str | None] = [
+        value if type(value) is str else scalar_text(value)  # the common case without a call
+        for value in values
+    ]
+    present = [text for text in texts if text is not None]
+    joined = "".join(present)
+    if not joined.isascii() or "\0" in joined or max(map(len, present), default=0) > MAX_KEY:
+        return [None if text is None else _clean_key(text) for text in texts]
+    return texts
+
+
+def _clean_key(text: str) -> str:
+    return text if len(text) <= MAX_KEY and text.isascii() and "\0" not in text else clean(text, MAX_KEY)
+
+
+def bytes_column(values: Sequence[bytes | None]) -> list[str | None] | None:
+    """Return a column of Kafka keys as clean text; None where no record has a key."""
+    if not any(value is not None for value in values):
+        return None
+    return text_column(values)
+
+
+def shown(value: object) -> str:
+    """Return how a value is shown in a detail: as Python writes it, shortened."""
+    if isinstance(value, str | bytes):
+        return clean(repr(value[:MAX_DETAIL]), MAX_DETAIL)
+    if isinstance(value, int | float):
+        return number_text(value)
+    if isinstance(value, list | tuple | dict):
+        kind = "an object" if isinstance(value, dict) else "a list"
+        return f"{kind} of {len(value)}"
+    return clean(repr(value), MAX_DETAIL)

@@ -1,0 +1,234 @@
+"""Consumers: event times as people write them, to microseconds since 1970 (UTC)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consumers.batch import Int64, Mask
+
+Unit = Literal["auto", "s", "ms", "us", "ns"]
+
+END_OF_TIME_US = 9_214_646_400_000_000
+"""The start of 2262: times are 1970 to 2261, which nanoseconds in 64 bits can hold as well."""
+
+NO_TIME = int(np.iinfo(np.int64).min)
+BAD_TIME = NO_TIME + 1
+
+SCALES = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1, 1_000)}
+"""Microseconds of one unit, as a fraction."""
+
+MAGNITUDES = ((1e11, "s"), (1e14, "ms"), (1e17, "us"), (math.inf, "ns"))
+"""Below which number an epoch of unknown unit is in which unit: each is right from March 1973 on."""
+
+RFC3339 = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,18}))?\s?([Zz]|[+-]\d\d:?\d\d)?", re.ASCII
+)
+NUMBER = re.compile(r"\s*[+-]?(\d{1,30})(\.\d{0,30})?([eE][+-]?\d{1,3})?\s*", re.ASCII)
+DAYS_IN_MONTH = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+
+def times_us(values: Sequence[object] | NDArray[np.generic], unit: Unit) -> Int64:
+    """Return each time in microseconds since 1970; NO_TIME where there is none, BAD_TIME where it is no time.
+
+    Read are RFC 3339 (a time without an offset is UTC; digits below the microsecond are cut) and epochs
+    as integers, floats or numeric strings. With the unit "auto" the number's magnitude decides, see
+    MAGNITUDES. Integers are exact; a float of seconds is exact to the microsecond until 2242.
+    Times outside 1970 to 2261 are bad.
+    """
+    if isinstance(values, np.ndarray):
+        if values.dtype.kind == "M":
+            return _from_datetime64(values)
+        if values.dtype.kind in "iu" and values.dtype != np.uint64:
+            return _from_integers(values.astype(np.int64), unit)
+        if values.dtype.kind == "f":
+            return _from_floats(values.astype(np.float64), unit)
+        return times_us(values.tolist(), unit)
+    kinds = list(map(type, values))
+    present = set(kinds)
+    if len(present) == 1:
+        return _of_one_kind(values, present.pop(), unit)
+    result = np.empty(len(values), np.int64)
+    for kind in present:
+        rows = [i for i, other in enumerate(kinds) if other is kind]
+        result[rows] = _of_one_kind([values[i] for i in rows], kind, unit)
+    return result
+
+
+def _of_one_kind(values: Sequence[object], kind: type, unit: Unit) -> Int64:
+    if kind is str:
+        return _from_strings(values, unit)  # type: ignore[arg-type]
+    if kind is float:
+        return _from_floats(np.array(values, np.float64), unit)
+    if kind is int:
+        try:
+            return _from_integers(np.array(values, np.int64), unit)
+        except OverflowError:
+            pass
+    return np.array([time_us(value, unit) for value in values], np.int64)
+
+
+def time_us(value: object, unit: Unit) -> int:
+    """Return one time in microseconds, or NO_TIME or BAD_TIME: what `times_us` does, without its speed."""
+    if value is None or value == "":
+        return NO_TIME
+    if isinstance(value, datetime):
+        moment = value.replace(tzinfo=UTC) if value.tzinfo is None else value
+        return _in_range((moment - EPOCH) // MICROSECOND)
+    if isinstance(value, str):
+        return _from_string(value, unit)
+    if isinstance(value, int) and not isinstance(value, bool):
+        times, over = SCALES[_unit_of(value) if unit == "auto" else unit]
+        return _in_range(value * times // over)
+    if isinstance(value, float):
+        return int(_from_floats(np.array([value]), unit)[0])
+    return BAD_TIME
+
+
+def _in_range(moment_us: int) -> int:
+    return moment_us if 0 <= moment_us < END_OF_TIME_US else BAD_TIME
+
+
+def _unit_of(number: float) -> str:
+    return next(unit for below, unit in MAGNITUDES if abs(number) < below or below == math.inf)
+
+
+def _from_datetime64(values: NDArray[np.generic]) -> Int64:
+    absent = np.isnat(values)
+    moments = values.astype("datetime64[us]").astype(np.int64)
+    return np.where(absent, NO_TIME, _checked(moments))
+
+
+def _checked(moments_us: Int64) -> Int64:
+    return np.where((moments_us >= 0) & (moments_us < END_OF_TIME_US), moments_us, BAD_TIME)
+
+
+def _from_integers(numbers: Int64, unit: Unit) -> Int64:
+    if unit != "auto":
+        return _scaled(numbers, unit)
+    result = np.full(len(numbers), BAD_TIME)
+    low = 0.0
+    for below, name in MAGNITUDES:
+        here = (numbers >= low) & (numbers < below)
+        result[here] = _scaled(numbers[here], name)
+        low = below
+    return result
+
+
+def _scaled(numbers: Int64, unit: str) -> Int64:
+    times, over = SCALES[unit]
+    fits = (numbers >= 0) & (numbers <= END_OF_TIME_US * over // times)
+    return np.where(fits, _checked(np.where(fits, numbers, 0) * times // over), BAD_TIME)
+
+
+def _from_floats(numbers: NDArray[np.float64], unit: Unit) -> Int64:
+    result = np.full(len(numbers), BAD_TIME)
+    low = 0.0
+    for below, name in MAGNITUDES if unit == "auto" else ((math.inf, unit),):
+        times, over = SCALES[name]
+        with np.errstate(over="ignore"):
+            here = (numbers >= low) & (numbers < below) & (numbers * (times / over) < END_OF_TIME_US)
+        result[here] = _checked(np.rint(numbers[here] * times / over).astype(np.int64))
+        low = below
+    return result
+
+
+def _from_strings(values: Sequence[str], unit: Unit) -> Int64:
+    """Parse strings of one length together; what does not fit the first one's layout goes one by one."""
+    result = np.full(len(values), BAD_TIME)
+    lengths = np.fromiter(map(len, values), np.int64, len(values))
+    for length in np.unique(lengths).tolist():
+        rows = np.flatnonzero(lengths == length)
+        chosen = values if len(rows) == len(values) else [values[i] for i in rows.tolist()]
+        result[rows] = _from_even_strings(chosen, length, unit)
+    return result
+
+
+def _from_even_strings(values: Sequence[str], length: int, unit: Unit) -> Int64:
+    joined = "".join(values)
+    layout = RFC3339.fullmatch(values[0])
+    if joined.isascii() and layout is not None:
+        return _from_rfc3339(
+            np.frombuffer(joined.encode(), np.uint8).reshape(-1, length), layout, values, unit
+        )
+    if joined.isascii() and length <= 18 and joined.isdigit():
+        return _from_integers(np.array(list(map(int, values)), np.int64), unit)
+    return np.array([time_us(value, unit) for value in values], np.int64)
+
+
+def _from_rfc3339(text: NDArray[np.uint8], layout: re.Match[str], values: Sequence[str], unit: Unit) -> Int64:
+    """Parse a matrix of characters by the layout of its first row; rows laid out otherwise go one by one."""
+    fraction, zone = layout.span(7), layout.span(8)
+    digits = text.astype(np.int64) - ord("0")
+    number_spans = [(0, 4), (5, 7), (8, 10), (11, 13), (14, 16), (17, 19)]
+    fits = _agrees(text, layout)
+    year, month, day, hour, minute, second = (_number(digits, a, b) for a, b in number_spans)
+    micros = np.zeros(len(text), np.int64)
+    if fraction[0] >= 0:
+        stop = min(fraction[1], fraction[0] + 6)
+        micros = _number(digits, fraction[0], stop) * 10 ** (6 - (stop - fraction[0]))
+    offset = np.zeros(len(text), np.int64)
+    if zone[1] - zone[0] > 1:
+        minutes = _number(digits, zone[1] - 2, zone[1])
+        hours = _number(digits, zone[0] + 1, zone[0] + 3)
+        fits &= (hours < 24) & (minutes < 60)
+        offset = (hours * 60 + minutes) * np.where(text[:, zone[0]] == ord("-"), -1, 1)
+    fits &= _is_date(year, month, day) & (hour < 24) & (minute < 60) & (second <= 60)
+    days = _days_from_civil(year, month, day)
+    seconds = days * 86_400 + (hour * 60 + minute - offset) * 60 + second
+    result = _checked(seconds * 1_000_000 + micros)
+    for row in np.flatnonzero(~fits).tolist():
+        result[row] = BAD_TIME if len(values) == 1 else _from_string(values[row], unit)
+    return result
+
+
+def _agrees(text: NDArray[np.uint8], layout: re.Match[str]) -> Mask:
+    """Say which rows have digits where the match has digits, and a mark of the same kind elsewhere."""
+    fits = np.ones(len(text), np.bool_)
+    for column, character in enumerate(layout.string):
+        cells = text[:, column]
+        if character.isdigit():
+            fits &= (cells >= ord("0")) & (cells <= ord("9"))
+        elif character in "+-" and column > 10:
+            fits &= (cells == ord("+")) | (cells == ord("-"))
+        else:
+            fits &= cells == ord(character)
+    return fits
+
+
+def _number(digits: Int64, start: int, stop: int) -> Int64:
+    return digits[:, start:stop] @ 10 ** np.arange(stop - start - 1, -1, -1)
+
+
+def _is_date(year: Int64, month: Int64, day: Int64) -> Mask:
+    leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
+    last = DAYS_IN_MONTH[np.clip(month, 0, 12)] + (leap & (month == 2))
+    is_date: Mask = (month >= 1) & (month <= 12) & (day >= 1) & (day <= last)
+    return is_date
+
+
+def _days_from_civil(year: Int64, month: Int64, day: Int64) -> Int64:
+    """Return days since 1970 in the proleptic Gregorian calendar, years counted from March."""
+    shifted = year - (month <= 2)
+    day_of_year = (153 * (month + np.where(month > 2, -3, 9)) + 2) // 5 + day - 1
+    return shifted * 365 + shifted // 4 - shifted // 100 + shifted // 400 + day_of_year - 719_468
+
+
+def _from_string(text: str, unit: Unit) -> int:
+    layout = RFC3339.fullmatch(text.strip()) if len(text) <= 64 else None
+    if layout is not None:
+        plain = layout.string
+        characters = np.frombuffer(plain.encode(), np.uint8).reshape(1, -1)
+        return int(_from_rfc3339(characters, layout, [plain], unit)[0])
+    number = NUMBER.fullmatch(text) if len(text) <= 80 else None
+    if number is None:
+        return BAD_TIME
+    return time_us(int(text) if number[2] is number[3] is None else float(text), unit)
