@@ -154,8 +154,9 @@ def summarise_windows(
         ValueError: The arrays differ in length, or an energy is not finite.
     """
     energies = _checked(energies, outlier, windows)
-    order = np.argsort(windows, kind="stable")
-    windows, energies, outlier = windows[order], energies[order], outlier[order]
+    if (np.diff(windows) < 0).any():
+        order = np.argsort(windows, kind="stable")
+        windows, energies, outlier = windows[order], energies[order], outlier[order]
     begins = np.flatnonzero(np.diff(windows, prepend=windows[:1] - 1))
     ends = np.append(begins[1:], len(windows))
     flagged = np.concatenate([[0], np.cumsum(outlier)])

@@ -5,7 +5,7 @@ Ranks follow Weibull's plotting position: the value at fraction p of n energies 
 distribution.
 """
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,10 +38,26 @@ class EnergySketch:
     @staticmethod
     def from_parts(parts: Iterable[Part], scale: Scale) -> "EnergySketch":
         """Return the sketch of many windows of one model."""
-        look_back = LookBack(scale)
-        for i, part in enumerate(parts):
-            look_back.add(i, part)
-        return look_back.sketch()
+        parts = list(parts)
+        dense = np.zeros(2 * LAST_BIN + 1, np.int64)
+        for part in parts:
+            dense[part.bins.astype(np.int64) + LAST_BIN] += part.counts
+        return EnergySketch.from_sums(parts, dense, scale)
+
+    @staticmethod
+    def from_sums(parts: Collection[Part], dense: Int64, scale: Scale) -> "EnergySketch":
+        """Return the sketch of windows whose histograms are added up in `dense` already."""
+        floor = max((part.complete_above for part in parts), default=-np.inf)
+        listed = np.concatenate([np.empty(0, np.float32), *(part.top for part in parts)])
+        listed = listed[listed >= floor]
+        if len(listed) > EXACT_LIMIT:
+            listed = np.partition(listed, len(listed) - EXACT_LIMIT)[-EXACT_LIMIT:]
+            floor = float(listed[0])
+        top = np.ascontiguousarray(np.sort(listed)[::-1])
+        known = np.bincount(bin_index(top, scale) + LAST_BIN, minlength=2 * LAST_BIN + 1)
+        return EnergySketch(
+            n=int(dense.sum()), top=top, complete_above=floor, counts=dense - known, scale=scale
+        )
 
     def count_above(self, energy: float) -> float:
         """Return how many energies are above: exact from `complete_above` on, within one bin below."""
@@ -136,77 +152,6 @@ def _warp(energy: float, scale: Scale) -> float:
 def _bin_of(energy: float, scale: Scale) -> int:
     """Return the position of an energy's bin; float64, for it may lie between float32 values."""
     return int(np.searchsorted(bin_edges(scale), energy, side="right"))
-
-
-class LookBack:
-    """The windows that a limit is computed from, added and evicted one by one.
-
-    It is a cache over stored windows: integer counts are added and taken away exactly, and the lists of
-    largest are kept per window, so that its sketch is to the bit the one of the same windows merged from
-    nothing.
-    """
-
-    def __init__(self, scale: Scale) -> None:
-        self.scale = scale
-        self._dense = np.zeros(2 * LAST_BIN + 1, np.int64)
-        self._events = 0
-        self._parts: dict[Hashable, Part] = {}
-
-    def __len__(self) -> int:
-        return len(self._parts)
-
-    def __contains__(self, window: Hashable) -> bool:
-        return window in self._parts
-
-    @property
-    def windows(self) -> list[Hashable]:
-        """Return the windows that are in it, in the order of adding."""
-        return list(self._parts)
-
-    def part(self, window: Hashable) -> Part:
-        """Return the part of a window that is in it."""
-        return self._parts[window]
-
-    def add(self, window: Hashable, part: Part) -> None:
-        """Add a window. Raises ValueError where it is in already."""
-        if window in self._parts:
-            raise ValueError(
-                f"window {window} is in the look-back already: evict it before it is added again"
-            )
-        self._parts[window] = part
-        self._events += part.events
-        self._dense[part.bins.astype(np.int64) + LAST_BIN] += part.counts
-
-    def evict(self, window: Hashable) -> None:
-        """Take a window out. Raises KeyError where it is not in."""
-        part = self._parts.pop(window)
-        self._events -= part.events
-        self._dense[part.bins.astype(np.int64) + LAST_BIN] -= part.counts
-
-    def sketch(self) -> EnergySketch:
-        """Return the sketch of the windows in it."""
-        floor = max((part.complete_above for part in self._parts.values()), default=-np.inf)
-        listed = np.concatenate([np.empty(0, np.float32), *(part.top for part in self._parts.values())])
-        listed = listed[listed >= floor]
-        if len(listed) > EXACT_LIMIT:
-            listed = np.partition(listed, len(listed) - EXACT_LIMIT)
-            floor = float(listed[len(listed) - EXACT_LIMIT])
-            listed = listed[-EXACT_LIMIT:]
-        top = np.ascontiguousarray(np.sort(listed)[::-1])
-        known = np.bincount(bin_index(top, self.scale) + LAST_BIN, minlength=2 * LAST_BIN + 1)
-        return EnergySketch(
-            n=self._events, top=top, complete_above=floor, counts=self._dense - known, scale=self.scale
-        )
-
-    def exceedances(self, windows: Iterable[Hashable], energy: float) -> Int64:
-        """Return how many energies of each window are above, rounded where its own largest do not reach."""
-        counts = [
-            EnergySketch.from_part(part, self.scale).count_above(energy)
-            if energy < part.complete_above
-            else np.searchsorted(-part.top.astype(np.float64), -energy, side="left")
-            for part in (self._parts[window] for window in windows)
-        ]
-        return np.rint(np.asarray(counts, np.float64)).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

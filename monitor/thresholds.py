@@ -7,14 +7,13 @@ the live energies (a change of location and scale), and lets the live percentile
 reference finds it possible.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from monitor.parts import Bool, Float32, Float64, Int64
+from monitor.parts import Float32, Float64
 from monitor.sketch import EnergySketch
 
 Detail = float | int | str | bool | None
@@ -302,42 +301,3 @@ def _too_few(n: int, reference_n: int | None, percentile: float) -> str | None:
         needed = int(np.ceil(LOOK_BACK_TAIL / a))
         return f"p{percentile:g} needs {needed:,} events in the look-back, it has {n:,}"
     return None
-
-
-LARGEST_LEFT_OUT = 0.25
-"""Share of the look-back that open incidents may keep out: without a bound a lasting change deadlocks."""
-
-
-def calibration_windows(
-    starts_us: Int64,
-    ends_us: Int64,
-    open_incidents: Sequence[tuple[int, int | None]],
-    at_us: int,
-    *,
-    look_back_us: int,
-    adopt_after_us: int,
-) -> Bool:
-    """Return which windows count for a threshold computed at event time `at_us`.
-
-    Those that lie in the look-back count. Of them, windows of an open incident are left out while it is
-    younger than `adopt_after_us`, the newest first and at most a quarter of all: what lasts is taken in as
-    the new normal.
-
-    Args:
-        starts_us: Starts of the windows with events, ascending.
-        ends_us: Their ends.
-        open_incidents: Start of the first window and end of the last bad one of each; None where it is still
-            bad.
-        at_us: The tick.
-        look_back_us: Length of the look-back.
-        adopt_after_us: Age from which an open incident no longer keeps windows out.
-    """
-    inside = (starts_us >= at_us - look_back_us) & (ends_us <= at_us)
-    bad = np.zeros(len(starts_us), np.bool_)
-    for start_us, end_us in open_incidents:
-        if at_us - start_us < adopt_after_us:
-            bad |= (ends_us > start_us) & (starts_us < (at_us if end_us is None else end_us))
-    left_out = np.flatnonzero(inside & bad)
-    most = int(LARGEST_LEFT_OUT * int(inside.sum()))
-    inside[left_out[max(len(left_out) - most, 0) :]] = False
-    return inside
