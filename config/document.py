@@ -1,0 +1,156 @@
+"""Configuration: the YAML file as plain values, with the line that each key stands on."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from config.errors import ConfigError
+
+Key = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """Nested values, and for each key's path the place where it was set."""
+
+    values: dict[str, Any]
+    places: dict[Key, str] = field(default_factory=dict)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 less its traps: `on` and `no` are texts, 1:30 is no number, and a time stays a text."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - yaml's own form
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$", re.IGNORECASE), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9]+\.[0-9]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?)$"),
+    list("-+0123456789."),
+)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"^<<$"), ["<"])
+
+
+def read_document(path: Path) -> Document:
+    """Read a configuration file.
+
+    Raises:
+        ConfigError: The file is missing, unreadable, no YAML, has a key twice, or is no mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path}: there is no such file; name one with --config, or write one with `outrider init`"
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; name a file with --config") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    return parse_document(text, str(path))
+
+
+def parse_document(text: str, name: str) -> Document:
+    """Read configuration text; `name` is what errors call it."""
+    try:
+        return _Reading(name).read(_Loader(text))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        raise ConfigError(f"{place}: is not YAML: {error.problem or error.context}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name}: is not YAML: {str(error).splitlines()[0]}") from error
+
+
+class _Reading:
+    """One pass over the nodes of a file; it gathers places and problems on the way."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.places: dict[Key, str] = {(): name}
+        self.problems: list[str] = []
+
+    def read(self, loader: _Loader) -> Document:
+        try:
+            root = loader.get_single_node()
+            values = {} if root is None else self._value(loader, root, (), ())
+        finally:
+            loader.dispose()
+        if values is None:
+            values = {}
+        if not isinstance(values, dict):
+            self.problems.append(f"{self.name}: must hold keys and values, such as streams: ...")
+        if self.problems:
+            raise ConfigError(*self.problems)
+        return Document(values=values, places=self.places)
+
+    def _value(self, loader: _Loader, node: yaml.Node, path: Key, around: tuple[yaml.Node, ...]) -> Any:
+        if node in around:
+            place = self._place(node)
+            self.problems.append(f"{place}: {dotted(path)}: the anchor holds itself; write the value out")
+            return None
+        inside = (*around, node)
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(loader, node, path, inside)
+        if isinstance(node, yaml.SequenceNode):
+            entries = []
+            for index, entry in enumerate(node.value):
+                self.places[*path, index] = self._place(entry)
+                entries.append(self._value(loader, entry, (*path, index), inside))
+            return entries
+        return loader.construct_object(node)
+
+    def _mapping(
+        self, loader: _Loader, node: yaml.MappingNode, path: Key, inside: tuple[yaml.Node, ...]
+    ) -> dict[str, Any]:
+        self._find_repeated(node, path)
+        loader.flatten_mapping(node)
+        values: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            place = self._place(key_node)
+            key = key_node.value
+            if not isinstance(key_node, yaml.ScalarNode) or not isinstance(
+                loader.construct_object(key_node), str
+            ):
+                shown = key if isinstance(key_node, yaml.ScalarNode) else "a list or mapping"
+                self.problems.append(
+                    f"{place}: {dotted((*path, shown))}: a key must be a text; put it between quotes"
+                )
+                continue
+            self.places[*path, key] = place
+            values[key] = self._value(loader, value_node, (*path, key), inside)
+        return values
+
+    def _find_repeated(self, node: yaml.MappingNode, path: Key) -> None:
+        first: dict[str, yaml.Node] = {}
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag.endswith(":merge"):
+                continue
+            if key_node.value in first:
+                line = first[key_node.value].start_mark.line + 1
+                key = dotted((*path, key_node.value))
+                self.problems.append(
+                    f"{self._place(key_node)}: {key}: stands twice, first on line {line}; leave one out"
+                )
+            first.setdefault(key_node.value, key_node)
+
+    def _place(self, node: yaml.Node) -> str:
+        return f"{self.name}:{node.start_mark.line + 1}"
+
+
+def dotted(path: Key) -> str:
+    """Write a path as people do: streams.payments.window.size, notify.routes[0]."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".") or "the configuration"

@@ -1,0 +1,125 @@
+"""Configuration: what pydantic found wrong, one line each: place, key, problem, way out."""
+
+import re
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from config.document import Document, Key, dotted
+from config.known import suggest
+from config.masking import Secret
+
+_TYPES = {
+    "string_type": "must be a text; put a number between quotes",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "tuple_type": "must be a list, such as [a, b]",
+    "dict_type": "must hold keys and values",
+    "model_type": "must hold keys and values",
+    "model_attributes_type": "must hold keys and values",
+    "path_type": "must be a path",
+    "string_too_short": "must not be empty",
+    "missing": "is missing",
+    "too_short": "must have at least one entry",
+}
+_LIMITS = {
+    "greater_than": ("gt", "greater than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+}
+_NO_STREAM = (
+    "there is no stream; add one, such as streams: {payments: {source: {type: kafka, topics: [payments]}}}"
+)
+
+
+def findings(error: ValidationError, document: Document) -> Iterator[tuple[Key, str]]:
+    """Yield the path and the sentence of each thing that is wrong."""
+    for detail in error.errors(include_url=False):
+        path = _path(detail["loc"], document.values)
+        context = detail.get("ctx", {})
+        if detail["type"] == "default_factory_not_called":
+            continue
+        if detail["type"] == "outrider":
+            for key, message in context["problems"]:
+                yield (
+                    path + tuple(int(part) if part.isdigit() else part for part in key.split(".") if part),
+                    message,
+                )
+        else:
+            yield path, _sentence(detail, context, path, document.values)
+
+
+def _path(location: tuple[str | int, ...], values: Any) -> Key:
+    """Return the path in the file; pydantic adds the chosen `type` to it, which is no key."""
+    path: list[str | int] = []
+    here = values
+    for part in location:
+        if isinstance(here, dict) and part not in here and here.get("type") == part:
+            continue
+        path.append(part)
+        if isinstance(here, dict):
+            here = here.get(part)
+        else:
+            here = (
+                here[part] if isinstance(here, list) and isinstance(part, int) and part < len(here) else None
+            )
+    return tuple(path)
+
+
+def _sentence(detail: ErrorDetails, context: Mapping[str, Any], path: Key, values: Any) -> str:
+    match detail["type"]:
+        case "value_error":
+            sentence = str(context["error"])
+        case "extra_forbidden":
+            sentence = f"unknown key; {suggest(path, values)}"
+        case "literal_error":
+            sentence = _choice(detail["input"], context["expected"])
+        case "union_tag_invalid":
+            sentence = _choice(context["tag"], context["expected_tags"])
+        case "union_tag_not_found":
+            sentence = f"needs a type: {_types(path)}"
+        case "missing" | "too_short" if path == ("streams",):
+            sentence = _NO_STREAM
+        case _:
+            sentence = _plain(detail, context)
+    return sentence
+
+
+def _plain(detail: ErrorDetails, context: Mapping[str, Any]) -> str:
+    kind = detail["type"]
+    if kind in _LIMITS:
+        key, words = _LIMITS[kind]
+        return f"must be {words} {context[key]:g}"
+    if detail["input"] is None and kind != "missing":
+        return "has no value; write one, or leave the key out"
+    return _TYPES.get(kind, detail["msg"][:1].lower() + detail["msg"][1:])
+
+
+def _types(path: Key) -> str:
+    return "kafka, file or synthetic" if path[-1] == "source" else "log or webhook"
+
+
+def _choice(value: object, listed: str) -> str:
+    expected = re.findall(r"'([^']*)'", listed)
+    choices = f"choose {' or '.join(filter(None, (', '.join(expected[:-1]), expected[-1])))}"
+    if not isinstance(value, str) or isinstance(value, Secret):
+        return f"must be a text; {choices}"
+    near = get_close_matches(value.lower(), expected, n=1, cutoff=0.6)
+    return f"{value!r} is not known; " + (f"did you mean {near[0]}? ({choices})" if near else choices)
+
+
+def located(path: Key, message: str, document: Document) -> str:
+    """Return the line that a person reads: where the key was set, the key, what is wrong with it."""
+    for length in range(len(path), -1, -1):
+        place = document.places.get(path[:length])
+        if place is not None:
+            return f"{place}: {dotted(path)}: {message}"
+    return f"{dotted(path)}: {message}"

@@ -1,0 +1,156 @@
+"""Configuration: how the Kafka brokers are reached, in the client's own words."""
+
+import re
+from difflib import get_close_matches
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from config.section import Section, raise_problems, split_list
+
+_SERVER = re.compile(r"^(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+):([0-9]{1,6})$")
+
+# Options that would break what Outrider promises: each event scored and stored once.
+_REFUSED = {
+    "enable_auto_commit": "positions are committed in the database together with the scores; leave it out",
+    "auto_offset_reset": "a silent reset loses or repeats events: use source.start or `offsets reset`",
+    "isolation_level": "only committed events are read, so that no aborted one is scored; leave it out",
+    "value_deserializer": "event.format decodes, so that what cannot be decoded is kept; leave it out",
+    "key_deserializer": "keys are decoded so that a bad one cannot stop the stream; leave it out",
+    "allow_auto_create_topics": "a mistyped topic must be an error, not a new topic; leave it out",
+    "group_id": "every stream has a group of its own; set streams.<name>.source.group_id",
+    "bootstrap_servers": "set kafka.bootstrap_servers, one level up",
+}
+# The names only serve to find slips of the pen; what is not near one of them goes to the client as it is.
+_KNOWN = (
+    "api_version",
+    "bootstrap_timeout_ms",
+    "check_crcs",
+    "client_dns_lookup",
+    "client_id",
+    "client_rack",
+    "connections_max_idle_ms",
+    "consumer_timeout_ms",
+    "enable_incremental_fetch_sessions",
+    "exclude_internal_topics",
+    "fetch_max_bytes",
+    "fetch_max_wait_ms",
+    "fetch_min_bytes",
+    "group_instance_id",
+    "heartbeat_interval_ms",
+    "max_in_flight_requests_per_connection",
+    "max_partition_fetch_bytes",
+    "max_poll_interval_ms",
+    "max_poll_records",
+    "metadata_max_age_ms",
+    "metrics_enabled",
+    "partition_assignment_strategy",
+    "proxy_url",
+    "receive_buffer_bytes",
+    "receive_message_max_bytes",
+    "reconnect_backoff_max_ms",
+    "reconnect_backoff_ms",
+    "request_timeout_ms",
+    "retry_backoff_ms",
+    "sasl_kerberos_domain_name",
+    "sasl_kerberos_name",
+    "sasl_kerberos_service_name",
+    "sasl_mechanism",
+    "sasl_oauth_token_provider",
+    "sasl_plain_password",
+    "sasl_plain_password_file",
+    "sasl_plain_username",
+    "security_protocol",
+    "send_buffer_bytes",
+    "session_timeout_ms",
+    "socket_options",
+    "socks5_proxy",
+    "ssl_cafile",
+    "ssl_certfile",
+    "ssl_check_hostname",
+    "ssl_ciphers",
+    "ssl_crlfile",
+    "ssl_keyfile",
+    "ssl_password",
+    "ssl_password_file",
+)
+_NUMERIC = re.compile(r"(?:_ms|_bytes|_records|_per_connection)$")
+_BOOLEAN = frozenset(
+    {
+        "check_crcs",
+        "enable_incremental_fetch_sessions",
+        "exclude_internal_topics",
+        "metrics_enabled",
+        "ssl_check_hostname",
+    }
+)
+
+
+def _check_servers(value: object) -> tuple[str, ...]:
+    servers = split_list(value)
+    for server in servers:
+        match = _SERVER.match(server)
+        if match is None:
+            raise ValueError(
+                f"{server!r} is no broker address; write host:port, such as {_as_address(server)}"
+            )
+        if not 1 <= int(match[2]) <= 65_535:
+            raise ValueError(f"{server!r} has a port outside 1 to 65535")
+    return servers
+
+
+def _as_address(server: str) -> str:
+    return f"{server}:9092" if re.fullmatch(r"[A-Za-z0-9_.-]+", server) else "localhost:9092"
+
+
+def _check_client(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    raise_problems((name, message) for name in value if (message := _refusal(name)))
+    options, problems = {}, []
+    for name, option in value.items():
+        try:
+            options[name] = _typed(name, option)
+        except ValueError as error:
+            problems.append((name, str(error)))
+    raise_problems(problems)
+    return options
+
+
+def _refusal(name: str) -> str | None:
+    if name in _REFUSED:
+        return f"cannot be set: {_REFUSED[name]}"
+    near = get_close_matches(name, _KNOWN, n=1, cutoff=0.85)
+    if name not in _KNOWN and near:
+        return f"unknown to the Kafka client; did you mean {near[0]}?"
+    return None
+
+
+def _typed(name: str, option: object) -> object:
+    """Return the option as the type that the client wants; the environment only has texts."""
+    if not isinstance(option, str):
+        return option
+    if _NUMERIC.search(name):
+        if not option.isdecimal():
+            raise ValueError("must be a whole number")
+        return int(option)
+    if name in _BOOLEAN:
+        if option.lower() not in {"true", "false"}:
+            raise ValueError("must be true or false")
+        return option.lower() == "true"
+    return option
+
+
+class KafkaSettings(Section):
+    """The Kafka cluster that the streams share."""
+
+    bootstrap_servers: Annotated[
+        tuple[str, ...],
+        BeforeValidator(_check_servers),
+        WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}),
+    ] = Field(default=("localhost:9092",), description="Brokers to ask first, each as host:port.")
+    client: Annotated[dict[str, Any], BeforeValidator(_check_client)] = Field(
+        default={"security_protocol": "PLAINTEXT"},
+        repr=False,
+        description="Options of kafka-python; for a secret, <option>_file names a file that holds it.",
+    )

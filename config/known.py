@@ -1,0 +1,107 @@
+"""Configuration: which keys there are at a path of the settings, found by walking the classes."""
+
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from config.document import Key, dotted
+from config.section import Section
+from config.settings import Settings
+
+
+def sections_at(path: Sequence[str | int], values: Any) -> list[type[Section]]:
+    """Return the classes that may stand at a path: one, or several where `type` chooses and does not say."""
+    return [kind for kind in _types_at(path, values) if _is_section(kind)]
+
+
+def takes_structure(path: Sequence[str | int], values: Any) -> bool:
+    """Return whether a mapping or a list of sections stands at a path, so that a text there is JSON."""
+    for kind in _types_at(path, values):
+        origin = get_origin(kind)
+        if _is_section(kind) or origin is dict:
+            return True
+        if origin is tuple and any(_is_section(part) for part in _options(get_args(kind)[0])):
+            return True
+    return False
+
+
+def known_keys(path: Sequence[str | int], values: Any) -> list[str]:
+    """Return the keys that the section at a path has."""
+    return [name for section in sections_at(path, values) for name in section.model_fields]
+
+
+def suggest(path: Key, values: Any) -> str:
+    """Say which key was meant by an unknown one: near in spelling, or the same word elsewhere."""
+    wrong = str(path[-1])
+    here = list(dict.fromkeys(known_keys(path[:-1], values)))
+    near = get_close_matches(wrong.lower(), here, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean {dotted((*path[:-1], near[0]))}?"
+    elsewhere = next(_paths_named(wrong, Settings, ()), None)
+    if elsewhere is not None:
+        name = path[1] if len(path) > 1 and path[0] == "streams" else "<name>"
+        return f"it belongs at {dotted(elsewhere).replace('*', str(name))}"
+    return f"known keys here: {', '.join(sorted(here))}" if here else "no keys are known here"
+
+
+def _types_at(path: Sequence[str | int], values: Any) -> list[Any]:
+    kinds: list[Any] = [Settings]
+    for part in path:
+        kinds = [option for kind in kinds for option in _step(kind, part, values)]
+        values = _child(values, part)
+    chosen = [
+        kind for kind in kinds if _is_section(kind) and _tag(kind) == _child(values, "type") is not None
+    ]
+    return chosen or kinds
+
+
+def _step(kind: Any, part: str | int, values: Any) -> list[Any]:
+    if _is_section(kind):
+        tag = _tag(kind)
+        given = _child(values, "type")
+        if part not in kind.model_fields or (tag is not None and given is not None and given != tag):
+            return []
+        return _options(kind.model_fields[str(part)].annotation)
+    origin = get_origin(kind)
+    if origin is dict:
+        return _options(get_args(kind)[1])
+    if origin is tuple and isinstance(part, int):
+        return _options(get_args(kind)[0])
+    return []
+
+
+def _options(annotation: Any) -> list[Any]:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _options(get_args(annotation)[0])
+    if origin is Union or origin is UnionType:
+        return [option for part in get_args(annotation) for option in _options(part)]
+    return [annotation]
+
+
+def _tag(section: type[Section]) -> str | None:
+    tag = section.model_fields.get("type")
+    return None if tag is None else str(get_args(tag.annotation)[0])
+
+
+def _child(values: Any, part: str | int) -> Any:
+    if isinstance(values, dict):
+        return values.get(part)
+    return values[part] if isinstance(values, list) and isinstance(part, int) and part < len(values) else None
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)
+
+
+def _paths_named(name: str, kind: Any, path: Key) -> Iterator[Key]:
+    if _is_section(kind):
+        for field, info in kind.model_fields.items():
+            if field == name:
+                yield (*path, field)
+            for option in _options(info.annotation):
+                yield from _paths_named(name, option, (*path, field))
+    elif get_origin(kind) is dict:
+        for option in _options(get_args(kind)[1]):
+            yield from _paths_named(name, option, (*path, "*"))

@@ -1,0 +1,49 @@
+"""Configuration: keys whose part is not built: one line each, removed when the part is there."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from config.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotYet:
+    """A key, as a pattern of its path, the values that work, and what to do meanwhile."""
+
+    key: str
+    works: tuple[object, ...]
+    meanwhile: str
+
+
+NOT_YET = (
+    NotYet(key="streams.*.threshold.method", works=("percentile",), meanwhile="use percentile"),
+    NotYet(key="streams.*.alerts.silence_after", works=("auto", "never"), meanwhile="use auto or never"),
+    NotYet(key="streams.*.alerts.drift.horizons", works=(["10m", "1h", "1d"],), meanwhile="leave it out"),
+    NotYet(key="notify.channels.*.type", works=("log",), meanwhile="use log, and read incident_history"),
+)
+
+
+def find_not_yet(
+    settings: Settings, table: tuple[NotYet, ...] = NOT_YET
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield the path of each key that is set to something not built, with what to say about it."""
+    values = dict(_leaves(settings.public(), ()))
+    for entry in table:
+        pattern = re.compile("^" + re.escape(entry.key).replace(r"\*", "[^.]+") + "$")
+        for path, value in values.items():
+            if pattern.match(".".join(path)) and value not in entry.works:
+                yield path, f"not yet: {_shown(value)} is not built; {entry.meanwhile}"
+
+
+def _shown(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _leaves(tree: dict[str, Any], path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], object]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, (*path, key))
+        else:
+            yield (*path, key), value

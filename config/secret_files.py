@@ -1,0 +1,99 @@
+"""Configuration: secrets that stand in files of their own, named by a key that ends in _file."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from config.document import Document, Key
+from config.environment import Problems
+from config.masking import Secret
+
+_SUFFIX = "_file"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reference:
+    holder: dict[str, Any]
+    path: Key
+    key: str
+    keeps_name: bool
+
+
+def read_secret_files(document: Document) -> Problems:
+    """Put the content of each secret file where its secret belongs; the document's values change."""
+    problems: Problems = []
+    for reference in list(_references(document.values)):
+        problem = _resolve(reference, document)
+        if problem is not None:
+            problems.append(((*reference.path, reference.key + _SUFFIX), problem))
+    return problems
+
+
+def _references(values: dict[str, Any]) -> Iterator[_Reference]:
+    database = _mapping(values, "database")
+    if "url_file" in database:
+        yield _Reference(holder=database, path=("database",), key="url", keeps_name=True)
+    channels = _mapping(values, "notify", "channels")
+    for name in channels:
+        channel = _mapping(channels, name)
+        if "url_file" in channel and channel.get("type") == "webhook":
+            yield _Reference(holder=channel, path=("notify", "channels", name), key="url", keeps_name=True)
+    client = _mapping(values, "kafka", "client")
+    for name in list(client):
+        # The client's own ssl_cafile, ssl_certfile, ssl_keyfile and ssl_crlfile have no such ending.
+        if name.endswith(_SUFFIX) and name != _SUFFIX:
+            path = ("kafka", "client")
+            yield _Reference(holder=client, path=path, key=name.removesuffix(_SUFFIX), keeps_name=False)
+
+
+def _mapping(values: Any, *path: str) -> dict[str, Any]:
+    for part in path:
+        values = values.get(part) if isinstance(values, dict) else None
+    return values if isinstance(values, dict) else {}
+
+
+def _resolve(reference: _Reference, document: Document) -> str | None:
+    """Put one secret in its place; return what is wrong, or nothing."""
+    holder, key = reference.holder, reference.key
+    name = holder[key + _SUFFIX]
+    if not reference.keeps_name:
+        del holder[key + _SUFFIX]
+    if name is None:
+        return None
+    if not isinstance(name, str) or not name:
+        return "must be the path of a file that holds the secret"
+    if holder.get(key) is not None:
+        plain_wins = _overrides(document, (*reference.path, key), (*reference.path, key + _SUFFIX))
+        if plain_wins is not False:
+            return None if plain_wins else f"is given beside {key}; leave one of them out"
+    secret, problem = _read(name)
+    if problem is None:
+        holder[key] = secret
+        document.places[*reference.path, key] = f"secret file {name}"
+    return problem
+
+
+def _read(name: str) -> tuple[Secret, str | None]:
+    secret = ""
+    try:
+        secret = Path(name).read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        problem: str | None = f"{name} cannot be read: {error.strerror}; name a file that this user may read"
+    except UnicodeDecodeError:
+        problem = f"{name} is not UTF-8 text; save the secret as text"
+    else:
+        problem = None if secret else f"{name} is empty; write the secret into it"
+    return Secret(secret), problem
+
+
+def _overrides(document: Document, plain: Key, file: Key) -> bool | None:
+    """Return whether the environment sets the plain key over the file key; none when it sets both or none."""
+    plain_set, file_set = (_from_environment(document, path) for path in (plain, file))
+    return None if plain_set == file_set else plain_set
+
+
+def _from_environment(document: Document, path: Key) -> bool:
+    around = (path[:length] for length in range(len(path), -1, -1))
+    places = (document.places[key] for key in around if key in document.places)
+    return next(places, "").startswith("environment variable")

@@ -1,0 +1,98 @@
+"""Configuration: what every section of the settings shares: strictness, plain values, named problems."""
+
+import json
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
+
+
+class Section(BaseModel):
+    """A part of the configuration: it does not change, and it has no keys but its own."""
+
+    # Built on first use: a command that prints its help pays for no validators.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True, defer_build=True
+    )
+
+
+def raise_problems(problems: Iterable[tuple[str, str]]) -> None:
+    """Raise one error for all problems of a section, each a (dotted) key and a message."""
+    found = list(problems)
+    if found:
+        message = "; ".join(f"{key}: {text}" for key, text in found)
+        raise PydanticCustomError("outrider", "{message}", {"message": message, "problems": found})
+
+
+def _refuse_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError(f"must be a number, not {str(value).lower()}")
+    return value
+
+
+Int = Annotated[int, BeforeValidator(_refuse_bool)]
+Number = Annotated[float, BeforeValidator(_refuse_bool)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+def split_list(value: object) -> tuple[str, ...]:
+    """Read a list of texts, written as a list, as one text with commas, or as JSON in one text."""
+    if isinstance(value, str):
+        if value.startswith("["):
+            try:
+                value = json.loads(value)
+            except json.JSONDecodeError as error:
+                raise ValueError(
+                    f"must be a list; as JSON it breaks at column {error.colno}: {error.msg}"
+                ) from error
+        else:
+            value = [part.strip() for part in value.split(",")]
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError("must be a list with at least one entry, such as [a, b]")
+    for entry in value:
+        if not isinstance(entry, str) or not entry:
+            raise ValueError("every entry of the list must be a text; put a number between quotes")
+    repeated = sorted({entry for entry in value if value.count(entry) > 1})
+    if repeated:
+        raise ValueError(f"names {repeated[0]!r} twice; leave one out")
+    return tuple(value)
+
+
+def _auto_or_names(value: object) -> "tuple[str, ...] | Literal['auto']":
+    return "auto" if value == "auto" else split_list(value)
+
+
+def _auto_or_count(value: object) -> "int | Literal['auto']":
+    if value == "auto":
+        return "auto"
+    text = str(value)
+    if isinstance(value, bool) or not text.isdecimal() or not 1 <= int(text[:9]) <= 10_000:
+        raise ValueError("must be auto or a whole number from 1 to 10000")
+    return int(text)
+
+
+_LIST_SCHEMA: dict[str, object] = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+_LIST_OR_TEXT: dict[str, object] = {"anyOf": [_LIST_SCHEMA, {"type": "string"}]}
+
+# Without it pydantic compares the value with a type that it no longer knows, and warns.
+_AsIs = PlainSerializer(lambda value: value)
+
+Names = Annotated[tuple[str, ...], BeforeValidator(split_list), WithJsonSchema(_LIST_OR_TEXT)]
+AutoOrNames = Annotated[
+    tuple[str, ...] | Literal["auto"], PlainValidator(_auto_or_names), _AsIs, WithJsonSchema(_LIST_OR_TEXT)
+]
+AutoOrCount = Annotated[
+    int | Literal["auto"],
+    PlainValidator(_auto_or_count),
+    _AsIs,
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1}]}),
+]

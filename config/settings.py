@@ -1,0 +1,213 @@
+"""Configuration: all settings together, how they are shown, and their JSON Schema."""
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from config.kafka import KafkaSettings
+from config.masking import mask_options, mask_url, mask_webhook
+from config.notify import (
+    ChannelSettings,
+    LogChannel,
+    MatchSettings,
+    NotifySettings,
+    RouteSettings,
+    WebhookChannel,
+)
+from config.section import Section, raise_problems
+from config.sources import (
+    FileSourceSettings,
+    KafkaSourceSettings,
+    SourceSettings,
+    Start,
+    SyntheticSourceSettings,
+    parse_start,
+)
+from config.streams import (
+    AlertSettings,
+    DriftSettings,
+    EventSettings,
+    ModelSettings,
+    StreamSettings,
+    ThresholdSettings,
+    TimeSettings,
+    WindowSettings,
+)
+from config.units import PositiveDuration, format_duration
+
+__all__ = [
+    "AlertSettings",
+    "ChannelSettings",
+    "DatabaseSettings",
+    "DriftSettings",
+    "EventSettings",
+    "FileSourceSettings",
+    "KafkaSettings",
+    "KafkaSourceSettings",
+    "LogChannel",
+    "MatchSettings",
+    "ModelSettings",
+    "NotifySettings",
+    "RetentionSettings",
+    "RouteSettings",
+    "Settings",
+    "SourceSettings",
+    "Start",
+    "StreamSettings",
+    "SyntheticSourceSettings",
+    "ThresholdSettings",
+    "TimeSettings",
+    "WebhookChannel",
+    "WindowSettings",
+    "config_schema",
+    "parse_start",
+]
+
+_STREAM = re.compile(r"^[a-z][a-z0-9_]*$")
+_POSTGRESQL = "postgresql+psycopg"
+_SCHEMES = ("sqlite", "postgresql", "postgres", _POSTGRESQL)
+
+
+def _check_url(value: object) -> object:
+    """Refuse an address that no database of ours has; the address may hold a password and is not repeated."""
+    if not isinstance(value, str):
+        return value
+    scheme, separator, rest = value.partition("://")
+    forms = "write sqlite:///outrider.db or postgresql://user@host/database"
+    if not separator or not re.match(r"^[A-Za-z][A-Za-z0-9+.-]*$", scheme):
+        raise ValueError(f"is no database address; {forms}")
+    if scheme not in _SCHEMES:
+        near = get_close_matches(scheme.partition("+")[0].lower(), _SCHEMES[:3], n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}://?" if near else forms
+        raise ValueError(f"names a database that is not known, {scheme}://; {hint}")
+    if scheme == "sqlite":
+        path = rest.removeprefix("/").partition("?")[0]
+        if not rest.startswith("/"):
+            raise ValueError("has two slashes where sqlite has three; did you mean sqlite:///outrider.db?")
+        if path in {"", ":memory:"}:
+            raise ValueError(
+                "is a database in memory, which ends with the process; name a file: sqlite:///outrider.db"
+            )
+    elif not rest.partition("/")[2].partition("?")[0]:
+        raise ValueError("names no database after the host; write postgresql://user@host/database")
+    return value
+
+
+class DatabaseSettings(Section):
+    """Where everything that is decided is kept."""
+
+    url: Annotated[str, BeforeValidator(_check_url)] = Field(
+        default="sqlite:///outrider.db", repr=False, description="sqlite:/// and a path, or postgresql://."
+    )
+    url_file: Path | None = Field(default=None, description="A file that holds the address.")
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        """Return the address in SQLAlchemy's words, with the driver that is installed."""
+        scheme, separator, rest = self.url.partition("://")
+        return (scheme if scheme == "sqlite" else _POSTGRESQL) + separator + rest
+
+
+class RetentionSettings(Section):
+    """How long rows are kept, by the time of storing."""
+
+    scores: PositiveDuration = Field(default=timedelta(days=7), description="Scores of all events.")
+    outliers: PositiveDuration = Field(
+        default=timedelta(days=90), description="Outliers with their features."
+    )
+    windows: PositiveDuration = Field(default=timedelta(days=400), description="Judged windows.")
+    dead_letters: PositiveDuration = Field(
+        default=timedelta(days=7), description="What could not be decoded."
+    )
+
+
+class Settings(Section):
+    """Everything that can be set."""
+
+    database: DatabaseSettings = Field(default_factory=DatabaseSettings, description="The database.")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where energies are computed.")
+    kafka: KafkaSettings = Field(
+        default_factory=KafkaSettings, description="The Kafka cluster of the streams."
+    )
+    streams: dict[str, StreamSettings] = Field(min_length=1, description="Streams by name.")
+    notify: NotifySettings = Field(default_factory=NotifySettings, description="Whom to tell.")
+    retention: RetentionSettings = Field(
+        default_factory=RetentionSettings, description="What is kept how long."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _groups_are_named_after_streams(cls, data: Any) -> Any:
+        streams = data.get("streams") if isinstance(data, dict) else None
+        if not isinstance(streams, dict):
+            return data
+        return data | {"streams": {name: _with_group(name, stream) for name, stream in streams.items()}}
+
+    @model_validator(mode="after")
+    def _streams_fit_together(self) -> "Settings":
+        raise_problems([*self._stream_misfits(), *self._shared_groups(), *self._lost_routes()])
+        return self
+
+    def _stream_misfits(self) -> Iterator[tuple[str, str]]:
+        for name, stream in self.streams.items():
+            if not _STREAM.match(name):
+                yield f"streams.{name}", "is no stream name; use a-z, 0-9 and _, a letter first"
+            look_back = stream.threshold.look_back
+            if self.retention.windows < look_back:
+                least = f"streams.{name}.threshold.look_back ({format_duration(look_back)})"
+                yield "retention.windows", f"must be at least {least}: limits are drawn from stored windows"
+
+    def _shared_groups(self) -> Iterator[tuple[str, str]]:
+        readers: dict[tuple[str, str], str] = {}
+        for name, stream in self.streams.items():
+            source = stream.source
+            if not isinstance(source, KafkaSourceSettings):
+                continue
+            for topic in source.topics:
+                other = readers.setdefault((source.group_id, topic), name)
+                if other != name:
+                    message = (
+                        f"streams {other} and {name} read topic {topic!r} in one group, {source.group_id!r}, "
+                        "so each would get a part of it; leave group_id out"
+                    )
+                    yield f"streams.{name}.source.group_id", message
+
+    def _lost_routes(self) -> Iterator[tuple[str, str]]:
+        for number, route in enumerate(self.notify.routes):
+            for stream in route.match.stream or ():
+                if stream not in self.streams:
+                    near = get_close_matches(stream, self.streams, n=1)
+                    hint = f"did you mean {near[0]}?" if near else f"known streams: {', '.join(self.streams)}"
+                    yield f"notify.routes.{number}.match.stream", f"there is no stream {stream!r}; {hint}"
+
+    def public(self) -> dict[str, Any]:
+        """Return all settings as they take effect, in the words of the file, with secrets masked."""
+        shown = self.model_dump(mode="json")
+        shown["database"]["url"] = mask_url(self.database.url)
+        shown["kafka"]["client"] = mask_options(self.kafka.client)
+        for name, channel in self.notify.channels.items():
+            if isinstance(channel, WebhookChannel):
+                shown["notify"]["channels"][name]["url"] = mask_webhook(channel.url)
+        return shown
+
+
+def _with_group(name: object, stream: Any) -> Any:
+    source = stream.get("source") if isinstance(stream, dict) else None
+    if not isinstance(source, dict) or source.get("type") != "kafka" or "group_id" in source:
+        return stream
+    return stream | {"source": source | {"group_id": f"outrider-{name}"}}
+
+
+def config_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the configuration file."""
+    schema = Settings.model_json_schema(mode="validation")
+    return (
+        {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+        | schema
+        | {"title": "Outrider configuration"}
+    )

@@ -1,0 +1,281 @@
+"""Configuration: units of the settings: durations, sizes, rates and times, as text and as values."""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from difflib import get_close_matches
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, GetCoreSchemaHandler, PlainSerializer, WithJsonSchema
+from pydantic_core import CoreSchema, core_schema
+
+_MICROSECOND = timedelta(microseconds=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Event times are 64-bit microseconds; two centuries keep every sum of a time and a duration inside.
+_LONGEST = timedelta(days=200 * 365)
+_LATEST_YEAR = 2261
+
+_DURATION_UNITS = {
+    "y": timedelta(days=365),
+    "w": timedelta(weeks=1),
+    "d": timedelta(days=1),
+    "h": timedelta(hours=1),
+    "m": timedelta(minutes=1),
+    "s": timedelta(seconds=1),
+    "ms": timedelta(milliseconds=1),
+}
+_SIZE_UNITS = {
+    "B": 1,
+    "kB": 10**3,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "TiB": 2**40,
+}
+_RATE_UNITS = {
+    "hour": timedelta(hours=1),
+    "day": timedelta(days=1),
+    "week": timedelta(weeks=1),
+    "month": timedelta(days=30),
+    "year": timedelta(days=365),
+}
+
+# A variable stands for any text, so an editor that checks against the JSON Schema must let it pass.
+_OR_VARIABLE = r"|^.*\$\{.+\}.*$"
+_DURATION = re.compile("^" + "".join(rf"(?:(?P<{unit}>[0-9]+){unit})?" for unit in _DURATION_UNITS) + "$")
+_DURATION_PATTERN = "^(?=.)" + "".join(f"([0-9]+{unit})?" for unit in _DURATION_UNITS) + "$" + _OR_VARIABLE
+_SIZE = re.compile(r"^([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)$")
+_RATE = re.compile(r"^([0-9]+(?:\.[0-9]+)?)\s*/\s*([A-Za-z]+)$")
+_TIME = re.compile(
+    r"^(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?(?:([Zz])|([+-]\d{2}:\d{2}))$", re.ASCII
+)
+_DURATION_FORMS = "write a duration such as 500ms, 10s, 5m, 1h30m, 7d or 1w (units ms, s, m, h, d, w, y)"
+_SIZE_FORMS = "write a size such as 512B, 4KiB, 1MiB, 1GiB or 1MB"
+_RATE_FORMS = "write a rate such as 1/week, 2/day or 0.5/week (per hour, day, week, month, year)"
+_TIME_FORMS = "write a time as RFC 3339 has it, such as 2026-01-31T08:00:00Z"
+
+
+def to_us(duration: timedelta) -> int:
+    """Return the duration in whole microseconds."""
+    return duration // _MICROSECOND
+
+
+def parse_duration(text: str) -> timedelta:
+    """Read a duration as Prometheus writes it: whole numbers with units, the largest unit first.
+
+    Raises:
+        ValueError: The text is no duration; the message says which forms exist.
+    """
+    match = _DURATION.match(text)
+    if not text or match is None:
+        problem = "has no unit" if re.fullmatch(r"[0-9.]+", text) else "is not a duration"
+        raise ValueError(f"{text!r} {problem}; {_DURATION_FORMS}")
+    try:
+        total = sum(
+            (int(count) * _DURATION_UNITS[unit] for unit, count in match.groupdict().items() if count),
+            timedelta(),
+        )
+    except (OverflowError, ValueError):  # ValueError: more digits than int() reads
+        total = timedelta.max
+    if total > _LONGEST:
+        raise ValueError("the duration is longer than 200 years; write a shorter one, such as 400d")
+    return total
+
+
+def format_duration(duration: timedelta) -> str:
+    """Write a duration so that `parse_duration` reads it back; the finest unit is the millisecond."""
+    rest = round(duration / _DURATION_UNITS["ms"])
+    sign, rest = ("-", -rest) if rest < 0 else ("", rest)
+    parts = []
+    for unit in ("d", "h", "m", "s", "ms"):
+        count, rest = divmod(rest, _DURATION_UNITS[unit] // _DURATION_UNITS["ms"])
+        if count:
+            parts.append(f"{count}{unit}")
+    return sign + ("".join(parts) or "0s")
+
+
+def parse_size(text: str) -> int:
+    """Read a size in bytes: KiB, MiB, GiB are powers of 1,024; kB, MB, GB of 1,000.
+
+    Raises:
+        ValueError: The text is no size; the message says which forms exist.
+    """
+    match = _SIZE.match(text)
+    if match is None:
+        problem = "has no unit" if re.fullmatch(r"[0-9.]+", text) else "is not a size"
+        raise ValueError(f"{text!r} {problem}; {_SIZE_FORMS}")
+    count, unit = match.groups()
+    if unit not in _SIZE_UNITS:
+        by_lower = {known.lower(): known for known in _SIZE_UNITS}
+        near = get_close_matches(unit.lower(), by_lower, n=1, cutoff=0.5)
+        hint = f" (did you mean {count}{by_lower[near[0]]}?)" if near else ""
+        raise ValueError(f"{text!r} has an unknown unit {unit!r}{hint}; {_SIZE_FORMS}")
+    size = Decimal(count) * _SIZE_UNITS[unit]
+    if size != int(size):
+        raise ValueError(f"{text!r} is not a whole number of bytes; {_SIZE_FORMS}")
+    return int(size)
+
+
+def format_size(size_bytes: int) -> str:
+    """Write a size in the largest binary unit that divides it."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if size_bytes and size_bytes % _SIZE_UNITS[unit] == 0:
+            return f"{size_bytes // _SIZE_UNITS[unit]}{unit}"
+    return f"{size_bytes}B"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """How often something may happen: a count per hour, day, week, month (30 days) or year (365 days)."""
+
+    count: float
+    unit: str = "week"
+
+    @property
+    def per_week(self) -> float:
+        """Return the expected number in a week."""
+        return self.count * (_RATE_UNITS["week"] / _RATE_UNITS[self.unit])
+
+    def __str__(self) -> str:
+        count = int(self.count) if self.count == int(self.count) else self.count
+        return f"{count}/{self.unit}"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Let pydantic read a rate from its text and write it as text."""
+        return core_schema.no_info_plain_validator_function(
+            _validate_rate, serialization=core_schema.plain_serializer_function_ser_schema(str)
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: Any) -> dict[str, Any]:
+        """Describe the text form."""
+        pattern = rf"^[0-9]+(\.[0-9]+)?\s*/\s*({'|'.join(_RATE_UNITS)})$" + _OR_VARIABLE
+        return {"type": "string", "pattern": pattern, "examples": ["1/week", "2/day"]}
+
+
+def parse_rate(text: str) -> Rate:
+    """Read a rate: a number above zero, a slash and a unit of time.
+
+    Raises:
+        ValueError: The text is no rate; the message says which forms exist.
+    """
+    match = _RATE.match(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a rate; {_RATE_FORMS}")
+    count, unit = match.groups()
+    if unit not in _RATE_UNITS:
+        near = get_close_matches(unit, _RATE_UNITS, n=1, cutoff=0.5)
+        hint = f" (did you mean {count}/{near[0]}?)" if near else ""
+        raise ValueError(f"{text!r} has an unknown unit {unit!r}{hint}; {_RATE_FORMS}")
+    if not 0 < float(count) < float("inf"):
+        raise ValueError(f"{text!r} cannot be kept: no detector promises zero false alarms; {_RATE_FORMS}")
+    return Rate(count=float(count), unit=unit)
+
+
+def parse_time(text: str) -> int:
+    """Read an RFC 3339 time into microseconds since 1970, UTC; finer digits are cut off.
+
+    Raises:
+        ValueError: The text is no time, has no offset, or lies outside 1970 to 2261.
+    """
+    match = _TIME.match(text)
+    if match is None:
+        bare = re.fullmatch(r"\d{4}-\d{2}-\d{2}([Tt ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?)?", text)
+        problem = "has no offset from UTC or no seconds" if bare else "is not a time"
+        raise ValueError(f"{text!r} {problem}; {_TIME_FORMS}")
+    date, clock, fraction, zulu, offset = match.groups()
+    try:
+        moment = datetime.fromisoformat(f"{date}T{clock}{'+00:00' if zulu else offset}")
+        since_1970 = moment - _EPOCH
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{text!r} is not a time: {error}; {_TIME_FORMS}") from error
+    time_us = to_us(since_1970) + int((fraction or "0")[:6].ljust(6, "0"))
+    if time_us < 0 or moment.year > _LATEST_YEAR:
+        raise ValueError(f"{text!r} lies outside the years 1970 to {_LATEST_YEAR}; {_TIME_FORMS}")
+    return time_us
+
+
+def format_time(time_us: int) -> str:
+    """Write a time in microseconds since 1970 as RFC 3339 in UTC."""
+    text = (_EPOCH + timedelta(microseconds=time_us)).isoformat(timespec="microseconds")
+    return text.removesuffix("+00:00") + "Z"
+
+
+def _refuse_other(value: object, forms: str) -> ValueError:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return ValueError(f"{value} has no unit; {forms}")
+    return ValueError(f"this is not a text with a unit; {forms}")
+
+
+def _validate_duration(value: object) -> timedelta:
+    if isinstance(value, timedelta):
+        return value
+    if isinstance(value, str):
+        return parse_duration(value)
+    raise _refuse_other(value, _DURATION_FORMS)
+
+
+def _validate_positive(value: object) -> timedelta:
+    duration = _validate_duration(value)
+    if duration <= timedelta():
+        raise ValueError(f"must be longer than zero; {_DURATION_FORMS}")
+    return duration
+
+
+def _validate_size(value: object) -> int:
+    if isinstance(value, str):
+        return parse_size(value)
+    raise _refuse_other(value, _SIZE_FORMS)
+
+
+def _validate_rate(value: object) -> Rate:
+    if isinstance(value, Rate):
+        return value
+    if isinstance(value, str):
+        return parse_rate(value)
+    raise _refuse_other(value, _RATE_FORMS)
+
+
+def _validate_time(value: object) -> int:
+    if isinstance(value, str):
+        return parse_time(value)
+    raise ValueError(f"this is not a time; {_TIME_FORMS}")
+
+
+_DURATION_SCHEMA = {"type": "string", "pattern": _DURATION_PATTERN, "examples": ["10s", "1h30m", "7d"]}
+_SIZE_SCHEMA = {
+    "type": "string",
+    "pattern": rf"^[0-9]+(\.[0-9]+)?\s*({'|'.join(_SIZE_UNITS)})$" + _OR_VARIABLE,
+    "examples": ["4KiB", "1GiB"],
+}
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_validate_duration),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema(_DURATION_SCHEMA),
+]
+PositiveDuration = Annotated[
+    timedelta,
+    BeforeValidator(_validate_positive),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema(_DURATION_SCHEMA),
+]
+Size = Annotated[
+    int,
+    BeforeValidator(_validate_size),
+    PlainSerializer(format_size, return_type=str),
+    WithJsonSchema(_SIZE_SCHEMA),
+]
+Time = Annotated[
+    int,
+    BeforeValidator(_validate_time),
+    PlainSerializer(format_time, return_type=str),
+    WithJsonSchema({"type": "string", "examples": ["2026-01-31T08:00:00Z"]}),
+]
