@@ -6,6 +6,7 @@ Rows are taken in chunks whose work array holds at most `WORK_ELEMENTS` numbers:
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor
 
 from config.errors import ModelError
+
+LOG_2PI = math.log(2.0 * math.pi)
 
 ArrayLike: TypeAlias = Tensor | npt.NDArray[Any]
 
@@ -117,34 +120,54 @@ def gmm_energy(  # noqa: PLR0917 - the signature people know
 def log_densities(z: Tensor, mu: Tensor, L: Tensor, log_det_cov: Tensor) -> Tensor:
     """Return log N(z_i | mu_k, L_k L_k^T) of each sample and component, (n, K), in float64."""
     D = z.shape[1]
-    return -0.5 * (squared_distances(z, mu, L) + (D * math.log(2.0 * math.pi) + log_det_cov.double()))
+    return -0.5 * (squared_distances(z, mu, L) + (D * LOG_2PI + log_det_cov.double()))
 
 
 def squared_distances(z: Tensor, mu: Tensor, L: Tensor) -> Tensor:
-    """Return the squared Mahalanobis distance of each sample to each component, (n, K), in float64.
+    """Return the squared Mahalanobis distance of each sample to each component, (n, K), in float64."""
+    return make_metric(mu, L, z.dtype, exact=_any_grad(z, mu, L)).squared_distances(z)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """What distances to the components of one mixture need: a common centre, offsets and inverse factors."""
+
+    centre: Tensor
+    offsets: Tensor
+    whiten: Tensor
+
+    def squared_distances(self, z: Tensor) -> Tensor:
+        """Return the squared distance of each row to each component, (n, K), in float64, never infinite."""
+        K, D = self.offsets.shape
+        work = self.whiten.dtype
+        limit = (
+            math.sqrt(torch.finfo(work).max) / 1e6
+        )  # beyond it a square could overflow and the order is lost
+        distances = []
+        for part in _chunks(z, K * D):
+            deviation = ((z[part].to(work) - self.centre).mT - self.offsets[:, :, None]).clamp(-limit, limit)
+            distances.append((self.whiten @ deviation).square().sum(1).mT)
+        return torch.cat(distances).double().clamp_max(torch.finfo(torch.float64).max / 8)
+
+
+def make_metric(mu: Tensor, L: Tensor, dtype: torch.dtype, *, exact: bool = False) -> Metric:
+    """Return the metric of components with means `mu` and Cholesky factors `L` for samples of `dtype`.
 
     Float32 samples are measured in float32 where nothing can cancel: well-conditioned factors, and means
-    close together in units of their widths. All else, and all with a gradient, is measured in float64.
+    close together in units of their widths. All else, and all with a gradient (`exact`), takes float64.
     """
-    K, D = mu.shape
+    D = mu.shape[1]
     L, mu = L.double(), mu.double()
-    whiten = torch.linalg.solve_triangular(
-        L, torch.eye(D, dtype=L.dtype, device=L.device).expand_as(L), upper=False
-    )
+    eye = torch.eye(D, dtype=L.dtype, device=L.device).expand_as(L)
+    whiten = torch.linalg.solve_triangular(L, eye, upper=False)
     work = torch.float64
     centre = mu.detach().mean(0)
-    if z.dtype == torch.float32 and not (torch.is_grad_enabled() and _any_grad(z, mu, L)):
+    if dtype == torch.float32 and not exact:
         centre = centre.float().double()  # exact in both precisions
         reach = L.flatten(1).norm(dim=1) + (mu - centre).norm(dim=1)
         if bool((reach * whiten.flatten(1).norm(dim=1) / D).max() <= MAX_AMPLIFICATION):
             work = torch.float32
-    centred, whiten = (mu - centre).to(work), whiten.to(work)
-    limit = math.sqrt(torch.finfo(work).max) / 1e6  # beyond it a square could overflow and the order is lost
-    distances = []
-    for part in _chunks(z, K * D):
-        deviation = ((z[part].to(work) - centre.to(work)).mT - centred[:, :, None]).clamp(-limit, limit)
-        distances.append((whiten @ deviation).square().sum(1, dtype=work).mT)
-    return torch.cat(distances).double().clamp_max(torch.finfo(torch.float64).max / 8)
+    return Metric(centre=centre.to(work), offsets=(mu - centre).to(work), whiten=whiten.to(work))
 
 
 def factor(cov: Tensor, eps: float) -> Tensor:
@@ -173,7 +196,7 @@ def _chunks(z: Tensor, width: int) -> Iterator[slice]:
 
 
 def _any_grad(*tensors: Tensor) -> bool:
-    return any(t.requires_grad for t in tensors)
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
 def _tensors(*arrays: ArrayLike) -> tuple[list[Tensor], bool]:

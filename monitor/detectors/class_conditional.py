@@ -1,0 +1,294 @@
+"""Detectors: one Gaussian per known class, for features that come with labels."""
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, Self, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
+
+from config.errors import ModelError
+from monitor.detectors import artefact as files
+from monitor.detectors.artefact import Artefact
+from monitor.detectors.attribution import explain
+from monitor.detectors.explanation import Explanation
+from monitor.detectors.inputs import FloatArray, check_events, check_labels
+from monitor.detectors.mixture_params import LOG_2PI, Metric, factor, make_metric
+
+Score = Literal["likelihood", "mahalanobis"]
+F64 = NDArray[np.float64]
+
+KIND = "class_conditional"
+_NAME = "ClassConditionalGaussian"
+_ROWS = 256  # every block that is scored has this shape: an energy does not depend on its neighbours
+_EXTREME = {np.dtype(t): np.finfo(t).max for t in (np.float32, np.float64)}
+
+
+class ClassConditionalGaussian:
+    """Score events by the Gaussians of known classes.
+
+    `score="likelihood"` is -log sum_c pi_c N(z | mu_c, Sigma_c), in nats; `score="mahalanobis"` is
+    min_c (z - mu_c)^T Sigma_c^-1 (z - mu_c) / D. They rank events differently as soon as the classes
+    have different covariances or weights. Both are larger for stranger events.
+
+    Args:
+        model: Turns what the data loader (and `predict`) holds into features, (n, D). Any callable; a torch
+            module is run in evaluation mode without gradients. Without it, the data are the features.
+        score: Which of the two.
+        reg: Added to every variance, in the features' units squared.
+        device: Where the scores are computed, a torch device.
+    """
+
+    kind = KIND
+
+    def __init__(
+        self,
+        model: Callable[[Any], Any] | None = None,
+        *,
+        score: Score = "likelihood",
+        reg: float = 1e-6,
+        device: str = "cpu",
+    ) -> None:
+        if score not in ("likelihood", "mahalanobis"):
+            raise ModelError(f"{_NAME}: score must be 'likelihood' or 'mahalanobis', not {score!r}")
+        if not (np.isfinite(reg) and reg >= 0):
+            raise ModelError(f"{_NAME}: reg must be a number that is not negative, not {reg!r}")
+        self.model = model
+        self.score: Score = score
+        self.reg = float(reg)
+        self.device = device
+        self.feature_names_: tuple[str, ...] | None = None
+        self.reference_energies_: NDArray[np.float32] | None = None
+        self._metrics: dict[torch.dtype, Metric] = {}
+
+    def fit(self, data: Any, labels: Any = None) -> Self:
+        """Fit on a data loader of (batch, labels), or on an array of inputs and its labels.
+
+        Raises:
+            ModelError: The loader is empty or yields something else, or see `fit_features`.
+        """
+        if labels is not None:
+            return self.fit_features(data if self.model is None else self._features(data), labels)
+        if data is None or isinstance(data, np.ndarray | torch.Tensor) or hasattr(data, "to_numpy"):
+            raise ModelError(
+                f"{_NAME}: labels are needed; call fit(x, labels), or fit(loader) with batches of (x, labels)"
+            )
+        features, known = [], []
+        for batch, batch_labels in _pairs(data):
+            z = check_events(self._features(batch), owner=_NAME).values
+            features.append(z)
+            known.append(check_labels(batch_labels, len(z), owner=_NAME))
+        if not features:
+            raise ModelError(f"{_NAME}: the data loader yields no batch; give at least one labelled batch")
+        if len({z.shape[1] for z in features}) > 1:
+            widths = sorted({z.shape[1] for z in features})
+            raise ModelError(f"{_NAME}: the model returns features of different widths: {widths}")
+        return self.fit_features(np.concatenate(features), np.concatenate(known))
+
+    def fit_features(self, z: Any, labels: Any) -> Self:
+        """Fit mean, maximum-likelihood covariance and weight of each class; labels < 0 are unknown, left out.
+
+        Raises:
+            ModelError: `z` is unusable, the labels do not fit it, or no sample has a known label.
+        """
+        events = check_events(z, owner=_NAME)
+        known = check_labels(labels, len(events.values), owner=_NAME)
+        classes = np.unique(known[known >= 0])
+        if not len(classes):
+            raise ModelError(
+                f"{_NAME}: no known sample: all {len(known)} labels are negative (unknown); label some events"
+            )
+        d = events.values.shape[1]
+        self.classes_ = classes
+        counts = np.array([int((known == c).sum()) for c in classes])
+        self.weights_ = counts / counts.sum()
+        self.means_ = np.empty((len(classes), d))
+        self.covariances_ = np.empty((len(classes), d, d))
+        for k, c in enumerate(classes):
+            rows = events.values[known == c].astype(np.float64)
+            self.means_[k] = rows.mean(axis=0)
+            rows -= self.means_[k]
+            self.covariances_[k] = rows.T @ rows / len(rows)
+        self.feature_names_ = events.names
+        self._set_factors(factor(torch.from_numpy(self.covariances_), self.reg).numpy())
+        self.training_ = {
+            "rows": int(counts.sum()),
+            "unknown": int((known < 0).sum()),
+            "classes": counts.tolist(),
+        }
+        return self
+
+    def predict(self, x: Any) -> FloatArray:
+        """Return the score of each input, through the model if there is one."""
+        return self.predict_features(x if self.model is None else self._features(x))
+
+    def predict_features(self, z: Any) -> FloatArray:
+        """Return the score of each row of features; larger is stranger.
+
+        Raises:
+            ModelError: There is no fit yet, or `z` is not finite numbers in rows of the fitted width.
+        """
+        self._check_fitted()
+        rows = check_events(z, owner=_NAME, n_features=self.n_features, names=self.feature_names_).values
+        out = np.empty(len(rows), dtype=rows.dtype)
+        block = np.empty((_ROWS, self.n_features), dtype=rows.dtype)
+        for start in range(0, len(rows), _ROWS):
+            part = rows[start : start + _ROWS]
+            block[: len(part)] = part
+            block[len(part) :] = part[0]
+            out[start : start + len(part)] = self._score_block(block)[: len(part)]
+        return out
+
+    def energy(self, x: Any) -> FloatArray:
+        """Return the score of each event, under the name that all detectors share."""
+        return self.predict(x)
+
+    def explain(self, x: Any) -> Explanation:
+        """Return what each feature adds to the energy under the classes' mixture, exactly.
+
+        The features are those behind the model, and costs are nats of the likelihood whatever `score` is.
+        """
+        self._check_fitted()
+        z = x if self.model is None else self._features(x)
+        rows = check_events(z, owner=_NAME, n_features=self.n_features, names=self.feature_names_).values
+        names = self.feature_names_ or tuple(f"x{j}" for j in range(self.n_features))
+        inverse = np.stack([solve_triangular(f, np.eye(len(f)), lower=True) for f in self.factors_])
+        return explain(rows.astype(np.float64), self.weights_, self.means_, inverse, names)
+
+    @property
+    def n_features(self) -> int:
+        """The number of features after the model."""
+        self._check_fitted()
+        return int(self.means_.shape[1])
+
+    @property
+    def feature_means_(self) -> F64:
+        """The mean of each feature over the known samples."""
+        self._check_fitted()
+        return cast("F64", self.weights_ @ self.means_)
+
+    def artefact(self) -> Artefact:
+        """Return the fitted classes as plain values; the feature model is not among them."""
+        self._check_fitted()
+        return Artefact(
+            kind=KIND,
+            n_features=self.n_features,
+            feature_names=self.feature_names_,
+            tensors={
+                "classes": self.classes_,
+                "weights": self.weights_,
+                "means": self.means_,
+                "covariances": self.covariances_,
+                "factors": self.factors_,
+            },
+            settings={"score": self.score, "reg": self.reg, "feature_model": self.model is not None},
+            training=self.training_,
+            reference_energies=self.reference_energies_,
+        )
+
+    def to_bytes(self) -> bytes:
+        """Return the artefact's bytes."""
+        return files.to_bytes(self.artefact())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the artefact to `path`."""
+        files.save(self.artefact(), path)
+
+    @classmethod
+    def from_artefact(
+        cls, stored: Artefact, *, model: Callable[[Any], Any] | None = None, device: str = "cpu"
+    ) -> Self:
+        """Return the detector that `artefact` described; a feature model has to be given again.
+
+        Raises:
+            ModelError: The artefact is of another kind or contradicts itself.
+        """
+        if stored.kind != KIND:
+            raise ModelError(f"a {stored.kind} model is not a {KIND} model; load it with load_detector")
+        if stored.settings.get("feature_model") and model is None:
+            raise ModelError(
+                f"{_NAME}: this model was fitted behind a feature model, which is not in the file; "
+                "load it with the same callable: ClassConditionalGaussian.load(path, model=...)"
+            )
+        score, reg = stored.settings.get("score"), stored.settings.get("reg")
+        if score not in ("likelihood", "mahalanobis") or not isinstance(reg, int | float):
+            raise ModelError(
+                f"the {KIND} model's settings are unusable: score={score!r}, reg={reg!r}; fit it again"
+            )
+        found = cls(model, score=cast("Score", score), reg=reg, device=device)
+        d = stored.n_features
+        found.classes_ = stored.tensor("classes", None)
+        k = len(found.classes_)
+        found.weights_ = stored.tensor("weights", k)
+        found.means_ = stored.tensor("means", k, d)
+        found.covariances_ = stored.tensor("covariances", k, d, d)
+        found.feature_names_ = stored.feature_names
+        found.reference_energies_ = stored.reference_energies
+        found.training_ = dict(stored.training)
+        factors = stored.tensor("factors", k, d, d)
+        if k == 0 or not (np.diagonal(factors, axis1=1, axis2=2) > 0).all() or not (found.weights_ > 0).all():
+            raise ModelError(f"the {KIND} model's weights or factors are not positive; fit it again")
+        found._set_factors(factors)
+        return found
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, model: Callable[[Any], Any] | None = None) -> Self:
+        """Read the detector at `path`."""
+        return cls.from_artefact(files.load(path, kind=KIND), model=model)
+
+    def _set_factors(self, factors: F64) -> None:
+        self.factors_ = factors
+        log_det = 2 * np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
+        constant = np.log(self.weights_) - 0.5 * (len(self.means_[0]) * LOG_2PI + log_det)
+        self._log_constant = torch.from_numpy(constant).to(self.device)
+        self._metrics = {}
+
+    def _score_block(self, block: FloatArray) -> FloatArray:
+        rows = torch.from_numpy(block).to(self.device)
+        metric = self._metrics.get(rows.dtype)
+        if metric is None:
+            means, factors = (torch.from_numpy(a).to(self.device) for a in (self.means_, self.factors_))
+            metric = self._metrics[rows.dtype] = make_metric(means, factors, rows.dtype)
+        squared = metric.squared_distances(rows)
+        if self.score == "mahalanobis":
+            values = squared.amin(1) / self.n_features
+        else:
+            values = -torch.logsumexp(self._log_constant - 0.5 * squared, dim=1)
+        limit = float(_EXTREME[block.dtype])
+        return cast("FloatArray", values.clamp(-limit, limit).cpu().numpy().astype(block.dtype))
+
+    def _features(self, batch: Any) -> Any:
+        if self.model is None:
+            return batch
+        if not isinstance(self.model, torch.nn.Module):
+            return self.model(batch)
+        device = next((p.device for p in self.model.parameters()), None)
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                given = batch if isinstance(batch, torch.Tensor) else torch.as_tensor(np.asarray(batch))
+                return self.model(given if device is None else given.to(device))
+        finally:
+            self.model.train(was_training)
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "factors_"):
+            raise ModelError(
+                f"{_NAME}: there is no fit yet; call fit(loader) or fit_features(z, labels) first"
+            )
+
+
+def _pairs(loader: Iterable[Any]) -> Iterable[tuple[Any, Any]]:
+    try:
+        batches = iter(loader)
+    except TypeError as reason:
+        raise ModelError(f"{_NAME}: {type(loader).__name__} is no data loader of (batch, labels)") from reason
+    for batch in batches:
+        if not isinstance(batch, tuple | list) or len(batch) < 2:
+            raise ModelError(
+                f"{_NAME}: the data loader must yield (batch, labels); it yields a {type(batch).__name__}"
+            )
+        yield batch[0], batch[1]

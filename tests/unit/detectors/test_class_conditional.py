@@ -1,0 +1,172 @@
+"""The class-conditional Gaussian: labels, loaders, models, files, errors."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from config.errors import ModelError
+from monitor.detectors.class_conditional import ClassConditionalGaussian
+from monitor.detectors.detector import Detector, load_detector
+
+
+@pytest.fixture
+def rows():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, size=600)
+    return rng.normal(size=(600, 4)) + 4 * labels[:, None], labels
+
+
+def test_unknown_labels_are_ignored(rows):
+    z, labels = rows
+    noise = np.full((50, 4), 1e6)
+    some = ClassConditionalGaussian().fit_features(
+        np.vstack([z, noise]), np.concatenate([labels, np.full(50, -1)])
+    )
+    without = ClassConditionalGaussian().fit_features(z, labels)
+    np.testing.assert_array_equal(some.predict_features(z), without.predict_features(z))
+
+
+def test_weights_are_the_shares_of_the_known_samples():
+    z = np.arange(10.0).reshape(-1, 1)
+    detector = ClassConditionalGaussian().fit_features(z, [0, 0, 0, 7, -1, -1, -1, 7, 0, 0])
+    assert detector.classes_.tolist() == [0, 7]
+    np.testing.assert_allclose(detector.weights_, [5 / 7, 2 / 7])
+
+
+def test_the_two_scores_disagree_about_order_when_covariances_differ():
+    rng = np.random.default_rng(1)
+    labels = np.repeat([0, 1], 2000)
+    z = rng.normal(size=(4000, 2)) * np.where(labels == 0, 0.1, 3.0)[:, None] + 8 * labels[:, None]
+    probes = np.array([[0.3, 0.0], [8.0, 13.0]])
+    order = {
+        score: ClassConditionalGaussian(score=score).fit_features(z, labels).predict_features(probes).argmax()
+        for score in ("likelihood", "mahalanobis")
+    }
+    assert order == {"likelihood": 1, "mahalanobis": 0}
+
+
+def test_a_loader_and_a_model_give_what_features_and_labels_give(rows):
+    z, labels = rows
+    module = torch.nn.Linear(4, 2).double()
+    batches = [(torch.tensor(z[i : i + 64]), torch.tensor(labels[i : i + 64])) for i in range(0, 600, 64)]
+    by_loader = ClassConditionalGaussian(module).fit(batches)
+    with torch.no_grad():
+        features = module(torch.tensor(z)).numpy()
+    by_features = ClassConditionalGaussian().fit_features(features, labels)
+    np.testing.assert_allclose(by_loader.predict(torch.tensor(z)), by_features.predict(features), rtol=1e-9)
+
+
+def test_a_module_is_evaluated_without_dropout_and_left_as_it_was(rows):
+    z, labels = rows
+    module = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Dropout(0.5)).double().train()
+    detector = ClassConditionalGaussian(module).fit(torch.tensor(z), labels)
+    first, second = (detector.predict(torch.tensor(z)) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert module.training
+
+
+def test_any_callable_will_do_as_a_model(rows):
+    z, labels = rows
+    detector = ClassConditionalGaussian(lambda batch: np.asarray(batch)[:, :2]).fit([(z, labels)])
+    assert detector.n_features == 2
+
+
+def test_it_fits_on_arrays_with_labels_and_frames_keep_their_names(rows):
+    z, labels = rows
+    frame = pd.DataFrame(z, columns=list("abcd"))
+    detector = ClassConditionalGaussian().fit(frame, labels)
+    assert detector.feature_names_ == ("a", "b", "c", "d")
+    with pytest.raises(ModelError, match="order"):
+        detector.predict(frame[["b", "a", "c", "d"]])
+
+
+def test_a_class_of_one_sample_has_finite_scores():
+    z = np.array([[0.0, 0.0], [1.0, 1.0], [0.5, 0.0], [9.0, 9.0]])
+    detector = ClassConditionalGaussian().fit_features(z, [0, 0, 0, 1])
+    assert np.isfinite(detector.predict_features(z)).all()
+
+
+def test_explanations_cost_what_replacing_saves(rows):
+    z, labels = rows
+    detector = ClassConditionalGaussian().fit_features(z, labels)
+    events = z[:5] + np.array([0.0, 0.0, 6.0, 0.0])
+    explanation = detector.explain(events)
+    for j in range(4):
+        replaced = events.copy()
+        replaced[:, j] = explanation.expected[:, j]
+        saved = detector.energy(events) - detector.energy(replaced)
+        np.testing.assert_allclose(explanation.cost[:, j], saved, rtol=1e-8, atol=1e-9)
+
+
+def test_it_is_a_detector_and_comes_back_from_its_bytes(rows, tmp_path):
+    z, labels = rows
+    detector = ClassConditionalGaussian(score="mahalanobis").fit(
+        pd.DataFrame(z, columns=list("abcd")), labels
+    )
+    assert isinstance(detector, Detector)
+    detector.save(tmp_path / "m.safetensors")
+    for source in (detector.to_bytes(), tmp_path / "m.safetensors"):
+        again = load_detector(source, kind="class_conditional", n_features=4)
+        np.testing.assert_array_equal(again.energy(z), detector.energy(z))
+        assert again.feature_names_ == detector.feature_names_
+
+
+def test_a_feature_model_must_be_given_again_at_load(rows, tmp_path):
+    z, labels = rows
+
+    def model(batch):
+        return np.asarray(batch)[:, :3]
+
+    detector = ClassConditionalGaussian(model).fit([(z, labels)])
+    detector.save(tmp_path / "m.safetensors")
+    with pytest.raises(ModelError, match="same callable"):
+        ClassConditionalGaussian.load(tmp_path / "m.safetensors")
+    again = ClassConditionalGaussian.load(tmp_path / "m.safetensors", model=model)
+    np.testing.assert_array_equal(again.predict(z), detector.predict(z))
+
+
+@pytest.mark.parametrize(
+    ("z", "labels", "message"),
+    [
+        (np.zeros((3, 2)), [-1, -1, -2], "no known sample"),
+        (np.zeros((3, 2)), [0, 1], "one whole number per row"),
+        (np.zeros((3, 2)), [0.5, 1, 2], "whole numbers"),
+        (np.zeros((0, 2)), [], "0 sample"),
+        (np.zeros(3), [0, 1, 2], "2D"),
+        (np.array([[np.nan, 1.0]]), [0], "rows 0; columns 0"),
+        (np.array([["a", "b"]]), [0], "must hold numbers"),
+        (None, [0], "x is None"),
+    ],
+)
+def test_bad_input_is_refused_with_a_reason(z, labels, message):
+    with pytest.raises(ModelError, match=message):
+        ClassConditionalGaussian().fit_features(z, labels)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([], "no batch"),
+        (np.zeros((4, 2)), "labels are needed"),
+        (5, "no data loader"),
+        ([np.zeros((4, 2))], "must yield"),
+        ([(np.zeros((4, 2)), [0] * 4), (np.zeros((4, 3)), [0] * 4)], "different widths"),
+    ],
+)
+def test_bad_loaders_are_refused_with_a_reason(data, message):
+    with pytest.raises(ModelError, match=message):
+        ClassConditionalGaussian().fit(data)
+
+
+def test_scoring_before_a_fit_and_with_another_width_is_refused(rows):
+    z, labels = rows
+    with pytest.raises(ModelError, match="no fit yet"):
+        ClassConditionalGaussian().predict(z)
+    with pytest.raises(ModelError, match="3 features"):
+        ClassConditionalGaussian().fit(z, labels).predict(z[:, :3])
+
+
+def test_an_unknown_score_is_refused():
+    with pytest.raises(ModelError, match="score must be"):
+        ClassConditionalGaussian(score="euclid")
