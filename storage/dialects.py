@@ -26,7 +26,7 @@ _KEEPALIVES = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5,
 
 
 def sqlite_engine(file: Path, role: Literal["writer", "reader", "read-only"]) -> sa.Engine:
-    """Return an engine over one file; a `reader` may create it but changes nothing, a `read-only` may not even that."""
+    """Return an engine over one file; a `reader` may create it but changes nothing, `read-only` not even that."""
     mode = "ro" if role == "read-only" else "rwc"
     # Percent signs, question marks and hashes of a file name would be read as parts of the URI.
     uri = f"{file.absolute().as_uri()}?mode={mode}"
@@ -54,8 +54,8 @@ def sqlite_engine(file: Path, role: Literal["writer", "reader", "read-only"]) ->
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        # The driver begins nothing by itself (isolation_level=None): a deferred transaction that turns into a writer
-        # fails at once with "locked" instead of waiting, so writers say IMMEDIATE.
+        # The driver begins nothing by itself (isolation_level=None): a deferred transaction that turns into a
+        # writer fails at once with "locked" instead of waiting, so writers say IMMEDIATE.
         connection.exec_driver_sql(begin)
 
     return engine
@@ -115,7 +115,7 @@ def postgresql_engine(url: URL) -> sa.Engine:
 
 
 def abandon(connection: Connection, transaction: Transaction) -> None:
-    """Roll back, whatever state the connection is in; a connection that cannot is closed and not used again."""
+    """Roll back, whatever state the connection is in; one that cannot is closed and not used again."""
     try:
         transaction.rollback()
     except (sa.exc.SQLAlchemyError, psycopg.Error, sqlite3.Error):

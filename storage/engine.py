@@ -1,7 +1,7 @@
 """Storage room: one database, SQLite or PostgreSQL, behind `read()` and `write()` transactions.
 
-Every error that a retry can heal leaves here as `StorageUnavailable`; every other database error as it is, because
-repeating a wrong statement does not make it right.
+Every error that a retry can heal leaves here as `StorageUnavailable`; every other database error as it is,
+because repeating a wrong statement does not make it right.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, make_url
 
 from config.errors import ConfigError, SchemaMismatch
@@ -25,6 +26,7 @@ from storage.turns import Turns
 
 __all__ = ["CommitUnknown", "Database", "StorageFull"]
 
+_FORMS = "sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
 _CLOCK_US = {
     # SQLite's clock is the machine's, to the millisecond.
     "sqlite": "CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000",
@@ -75,11 +77,12 @@ class Database:
     def write(self) -> Iterator[Connection]:
         """Give a connection that is one transaction: all of it when the block ends, nothing when it raises.
 
-        On SQLite writers of this process take turns in the order in which they came, since SQLite lets one write
-        at a time and does not queue fairly.
+        On SQLite writers of this process take turns in the order in which they came, since SQLite lets one
+        write at a time and does not queue fairly.
 
         Raises:
-            StorageUnavailable: The database cannot be reached now, or ended the transaction; nothing is stored.
+            StorageUnavailable: The database cannot be reached now, or ended the transaction: nothing is stored.
+            StorageFull: The SQLite file cannot be written until a person acts.
             CommitUnknown: The connection broke during COMMIT, so that it may or may not have happened.
         """
         if self.read_only:
@@ -117,6 +120,10 @@ class Database:
         """Return the database's clock as an SQL expression, for statements that compare or store it."""
         return sa.literal_column(_CLOCK_US[self.dialect], sa.BigInteger)
 
+    def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+        """Return an INSERT of this dialect, for its ON CONFLICT clause."""
+        return sqlite.insert(table) if self.dialect == "sqlite" else postgresql.insert(table)
+
     def upgrade(self) -> None:
         """Bring the schema to this version; safe while another process does the same.
 
@@ -132,7 +139,8 @@ class Database:
         with self.read() as connection:
             if not sa.inspect(connection).has_table("alembic_version"):
                 return None
-            return connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+            found = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+            return None if found is None else str(found)
 
     def check(self) -> None:
         """Refuse to work on a schema of another version.
@@ -144,7 +152,9 @@ class Database:
         if found == wanted:
             return
         if found is None:
-            message = f"{self.address} has no Outrider tables yet (schema {wanted} is needed): run `outrider db upgrade`"
+            message = (
+                f"{self.address} has no Outrider tables yet (schema {wanted}): run `outrider db upgrade`"
+            )
         elif found in KNOWN_REVISIONS:
             message = (
                 f"{self.address} has schema {found}, this Outrider needs {wanted}: run `outrider db upgrade`"
@@ -175,8 +185,8 @@ class Database:
             except BlockingIOError:
                 holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
                 message = (
-                    f"{self.file} is in use by another Outrider daemon (process {holder}): stop it, give this one "
-                    f"another database.url, or use PostgreSQL to run several"
+                    f"{self.file} is in use by another Outrider daemon (process {holder}): stop it, give this "
+                    f"one another database.url, or use PostgreSQL to run several"
                 )
                 raise ConfigError(message) from None
             os.ftruncate(descriptor, 0)
@@ -200,7 +210,7 @@ class Database:
         self._reader.dispose()
         self._writer.dispose()
 
-    def __enter__(self) -> Database:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -211,14 +221,16 @@ def _parsed(text: str) -> URL:
     try:
         url = make_url(text)
     except sa.exc.ArgumentError:
-        message = f"database.url {text.split('@')[-1]!r} is no URL: write sqlite:///FILE or postgresql://USER@HOST/NAME"
+        # What stands before an @ may hold a password.
+        shown = text.rsplit("@", maxsplit=1)[-1]
+        message = f"database.url {shown!r} is no URL: write {_FORMS}"
         raise ConfigError(message) from None
     backend, _, driver = url.drivername.partition("+")
     if backend == "sqlite" and driver in {"", "pysqlite"}:
         return url
     if backend in {"postgresql", "postgres"} and driver in {"", "psycopg"}:
         return url.set(drivername="postgresql+psycopg")
-    message = f"database.url has the unknown kind {url.drivername!r}: write sqlite:///FILE or postgresql://USER@HOST/NAME"
+    message = f"database.url has the unknown kind {url.drivername!r}: write {_FORMS}"
     raise ConfigError(message)
 
 
@@ -232,7 +244,7 @@ def _sqlite_file(url: URL, *, must_exist: bool) -> Path:
     # The real path, so that two names of one file share one lock.
     file = Path(os.path.realpath(file))
     if not file.parent.is_dir():
-        message = f"the folder {file.parent} of the database {file} does not exist: create it or change database.url"
+        message = f"the folder of the database {file} does not exist: create it or change database.url"
         raise ConfigError(message)
     if file.is_dir():
         message = f"the database {file} is a folder: name a file in database.url"

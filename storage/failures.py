@@ -14,10 +14,10 @@ from config.errors import OutriderError, StorageUnavailable
 
 
 class CommitUnknown(StorageUnavailable):
-    """The connection broke during COMMIT: the transaction may or may not be stored; read the position before going on."""
+    """The connection broke during COMMIT, so that it may or may not be stored: read the position first."""
 
 
-class StorageFull(OutriderError):
+class StorageFull(OutriderError):  # noqa: N818 - names the state, as its siblings do
     """The database file cannot be written: the disk is full, or the file or its folder is read-only."""
 
 
@@ -73,7 +73,7 @@ def _known(error: Exception, address: str, file: Path | None, *, committing: boo
 def _known_postgresql(error: psycopg.Error, address: str, *, committing: bool) -> OutriderError | None:
     state = error.sqlstate
     if state is None:
-        # The driver itself speaks: no connection, or the one we had is gone. A misuse of the driver is none of these.
+        # The driver itself speaks: no connection, or the one we had is gone; other errors of its are misuse.
         retryable = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
     else:
         retryable = state.startswith(_RETRYABLE_CLASSES) or state in _RETRYABLE_CODES

@@ -7,7 +7,7 @@ from collections import deque
 
 
 class Turns:
-    """A first-come-first-served mutual exclusion; `threading.Lock` promises no order, and commits would starve."""
+    """First come, first served; `threading.Lock` promises no order, and one writer could starve the others."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()

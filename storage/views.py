@@ -1,8 +1,10 @@
 """Storage room: the ten views that people query, with the same names and columns on both databases.
 
-The columns of the contract come first and in its order; what follows them may grow. A view's `*_us` column is the
-stored number: filter on it where an index or a range scan matters.
+The columns of the contract come first and in its order; what follows them may grow. A view's `*_us` column is
+the stored number: filter on it where an index or a range scan matters. The statements hold no input.
 """
+
+# ruff: noqa: S608
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ _ORIGIN = "st.name AS stream, so.topic, so.partition"
 
 def _time(column: str, name: str, dialect: Dialect) -> str:
     if dialect == "sqlite":
-        text = f"strftime('%Y-%m-%dT%H:%M:%S', {column} / 1000000, 'unixepoch') || printf('.%06dZ', {column} % 1000000)"
-        return f"{text} AS {name}"
+        seconds = f"strftime('%Y-%m-%dT%H:%M:%S', {column} / 1000000, 'unixepoch')"
+        return f"{seconds} || printf('.%06dZ', {column} % 1000000) AS {name}"
     # Seconds and microseconds apart: an interval times a large number passes through a double.
     return (
         f"timestamptz 'epoch' + ({column} / 1000000) * interval '1 second' "
@@ -83,20 +85,22 @@ def definitions(dialect: Dialect) -> dict[str, str]:
         "notification_history": f"""SELECT x.id, x.incident_id, tr.transition, x.channel, x.state, x.attempts,
        x.last_error, {time("x.created_at_us", "created_at")}, {time("x.delivered_at_us", "delivered_at")},
        st.name AS stream, x.created_at_us, {time("x.next_attempt_at_us", "next_attempt_at")}, tr.summary
-  FROM notifications x JOIN transitions tr ON tr.id = x.transition_id JOIN streams st ON st.id = tr.stream_id""",
+  FROM notifications x JOIN transitions tr ON tr.id = x.transition_id
+  JOIN streams st ON st.id = tr.stream_id""",
         "dead_letter_history": f"""SELECT {_ORIGIN}, x.source_offset, x.reason, x.detail, x.payload,
-       {time("x.recorded_at_us", "recorded_at")}, x.end_offset, x.count, so.incarnation, x.recorded_at_us, x.id
+       {time("x.recorded_at_us", "recorded_at")}, x.end_offset, x.count, so.incarnation,
+       x.recorded_at_us, x.id
   FROM dead_letters x {of_source}""",
         "drift_history": f"""SELECT st.name AS stream, x.horizon, {time("x.window_start_us", "window_start")},
-       {time("x.window_end_us", "window_end")}, x.statistic, NULLIF(x.feature, '') AS feature, x.before, x.after,
-       x.effect, x.z, x."limit", x.drifted, x.window_start_us, x.window_end_us, x.id
+       {time("x.window_end_us", "window_end")}, x.statistic, NULLIF(x.feature, '') AS feature, x.before,
+       x.after, x.effect, x.z, x."limit", x.drifted, x.window_start_us, x.window_end_us, x.id
   FROM drift_verdicts x {of_stream}""",
         "calibration_history": f"""SELECT st.name AS stream, {time("x.at_us", "at")}, x.promised_per_week,
        x.realised_per_week, x.windows_learned, x.dispersion, x.exceedance, x.state, x.at_us
   FROM calibrations x {of_stream}""",
         "gap_history": f"""SELECT {_ORIGIN}, x.from_offset, x.to_offset, x.reason,
-       {time("x.recorded_at_us", "recorded_at")}, so.incarnation, x.recorded_at_us, x.event_time_us, x.incident_id,
-       x.id
+       {time("x.recorded_at_us", "recorded_at")}, so.incarnation, x.recorded_at_us, x.event_time_us,
+       x.incident_id, x.id
   FROM gaps x {of_source}""",
     }
 
@@ -109,7 +113,7 @@ def drop(connection: Connection, dialect: Dialect) -> None:
 
 
 def create(connection: Connection, dialect: Dialect) -> None:
-    """Create the views, or replace those of the version before (PostgreSQL keeps views that build on them)."""
+    """Create the views, or replace those of the version before: on PostgreSQL others may build on them."""
     verb = "CREATE VIEW" if dialect == "sqlite" else "CREATE OR REPLACE VIEW"
     for name, select in definitions(dialect).items():
         # A percent sign would be taken for a parameter by psycopg.

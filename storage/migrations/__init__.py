@@ -3,4 +3,4 @@
 from __future__ import annotations
 
 KNOWN_REVISIONS: tuple[str, ...] = ("0001",)
-"""Every revision from the first to the one that this version needs; kept here so that a check imports no Alembic."""
+"""Every revision up to the one that this version needs; kept here so that a check imports no Alembic."""

@@ -18,7 +18,7 @@ _LOCK_KEY = 0x6F757472_6D696772
 
 
 def upgrade(db: Database) -> None:
-    """Apply the missing revisions and recreate the views in one transaction; nothing where nothing is missing.
+    """Apply the missing revisions and recreate the views in one transaction; nothing if nothing is missing.
 
     Raises:
         SchemaMismatch: The database is newer than this program.
@@ -29,11 +29,10 @@ def upgrade(db: Database) -> None:
             connection.exec_driver_sql("SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = 0")
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
         found = _revision(connection)
-        if found != KNOWN_REVISIONS[-1]:
-            if found is None or found in KNOWN_REVISIONS:
-                views.drop(connection, db.dialect)
-                command.upgrade(_config(connection), "head")
-                views.create(connection, db.dialect)
+        if found is None or found in KNOWN_REVISIONS[:-1]:
+            views.drop(connection, db.dialect)
+            command.upgrade(_config(connection), "head")
+            views.create(connection, db.dialect)
     db.check()
     ensure_score_days(db)
 
@@ -41,7 +40,8 @@ def upgrade(db: Database) -> None:
 def _revision(connection: sa.Connection) -> str | None:
     if not sa.inspect(connection).has_table("alembic_version"):
         return None
-    return connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+    found = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+    return None if found is None else str(found)
 
 
 def _config(connection: sa.Connection) -> Config:

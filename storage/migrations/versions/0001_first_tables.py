@@ -56,6 +56,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("window_size_us", sa.BigInteger(), nullable=False),
+        sa.Column("lead_us", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("sealed_until_us", sa.BigInteger(), nullable=True),
         sa.Column("last_tick_us", sa.BigInteger(), nullable=True),
         sa.Column("revision", sa.BigInteger(), server_default="0", nullable=False),
@@ -236,12 +237,6 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["model_id"], ["models.id"], name=op.f("fk_thresholds_model_id")),
         sa.ForeignKeyConstraint(["stream_id"], ["streams.id"], name=op.f("fk_thresholds_stream_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_thresholds")),
-        sa.UniqueConstraint(
-            "stream_id",
-            "model_id",
-            "computed_at_us",
-            name=op.f("uq_thresholds_stream_id_model_id_computed_at_us"),
-        ),
     )
     op.create_index(
         "ix_thresholds_valid_from", "thresholds", ["stream_id", "valid_from_us", "id"], unique=False

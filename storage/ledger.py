@@ -1,0 +1,392 @@
+"""Storage room: the commit of a batch; position, scores, outliers, dead letters and parts, all or nothing.
+
+A position moves only for the owner of its epoch and only from where the commit began, so that every event is
+stored exactly once, whoever is killed, frozen or thought dead at whatever moment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from config.errors import ModelError
+from storage import registry
+from storage.bulk import insert_columns, insert_scores, shortest, storable
+from storage.commits import (
+    Commit,
+    Committed,
+    Control,
+    DeadLetterColumns,
+    Fenced,
+    OutlierColumns,
+    PartRow,
+    ScoreColumns,
+    Stale,
+)
+from storage.engine import Database
+from storage.letters import Stored, limited
+from storage.partitions import day_of, ensure_score_days, partition_name
+from storage.registry import Claim, NewSource, SourceState, StreamState
+from storage.tables import FOREVER_US, dead_letters, gaps, models, positions, streams, thresholds
+
+__all__ = [
+    "Claim",
+    "Commit",
+    "Committed",
+    "Control",
+    "DeadLetterColumns",
+    "Fenced",
+    "Ledger",
+    "NewSource",
+    "OutlierColumns",
+    "PartRow",
+    "ScoreColumns",
+    "SourceState",
+    "Stale",
+    "StoredModel",
+    "StreamState",
+    "ThresholdState",
+]
+
+_MINUTE_US = 60_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThresholdState:
+    """A limit and the event time of the first window for which it holds."""
+
+    id: int
+    model_id: int
+    valid_from_us: int
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredModel:
+    """A model as it was stored; its artefact has been checked against its checksum."""
+
+    id: int
+    stream_id: int
+    version: int
+    kind: str
+    state: str
+    artefact: bytes
+    checksum: str
+    created_at_us: int
+    valid_from_us: int | None
+    feature_names: tuple[str, ...]
+    summary: dict[str, object] | None
+
+
+class _NotStoredError(Exception):
+    """Ends the transaction without storing anything; carries what `commit` then returns."""
+
+    def __init__(self, outcome: Fenced | Stale) -> None:
+        super().__init__(type(outcome).__name__)
+        self.outcome = outcome
+
+
+class _DayMissingError(Exception):
+    """Ends the transaction because `scores` has no partition for the day."""
+
+    def __init__(self, day: int) -> None:
+        super().__init__(f"no partition for day {day}")
+        self.day = day
+
+
+class Ledger:
+    """What the data plane writes. One instance serves all threads of a process."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._known_days: frozenset[int] = frozenset()
+
+    def open_stream(self, name: str, window_size_us: int) -> StreamState:
+        """Return the stream of a name, made on first sight; see `registry.open_stream` for a changed size."""
+        return registry.open_stream(self._db, name, window_size_us)
+
+    def register(self, stream_id: int, found: Sequence[NewSource]) -> list[SourceState]:
+        """Store new partitions and new incarnations of replaced ones; returns all active sources."""
+        return registry.register(self._db, stream_id, found)
+
+    def new_incarnation(self, stream_id: int, new: NewSource) -> SourceState:
+        """Start a partition anew, whatever its identity."""
+        return registry.new_incarnation(self._db, stream_id, new)
+
+    def sources(self, stream_id: int) -> list[SourceState]:
+        """Return the active sources by topic and partition."""
+        return registry.active_sources(self._db, stream_id)
+
+    def claim(self, source_id: int, owner: str) -> Claim | None:
+        """Take a source over from whoever has it; None when it is no longer active."""
+        return registry.claim(self._db, source_id, owner)
+
+    def commit(self, commit: Commit) -> Committed | Fenced | Stale:
+        """Store a stretch of a source, or nothing of it.
+
+        Raises:
+            StorageUnavailable: Nothing is stored; the same commit may be tried again.
+            CommitUnknown: It may be stored; claim the source again and go on from its position.
+        """
+        features = _features_as_json(commit.outliers)
+        while True:
+            try:
+                with self._db.write() as connection:
+                    return self._commit(connection, commit, features)
+            except _NotStoredError as refused:
+                return refused.outcome
+            except _DayMissingError as missing:
+                ensure_score_days(self._db, missing.day)
+
+    def _commit(self, connection: Connection, commit: Commit, features: list[str]) -> Committed:
+        stored_at_us = self._move(connection, commit)
+        # A statement of its own: it must see a seal that ended while the move waited for the position's row.
+        control = _control(connection, commit.stream_id)
+        if _is_stale(commit, control):
+            raise _NotStoredError(Stale(control=control))
+        if len(commit.scores):
+            self._require_day(connection, day_of(stored_at_us))
+            insert_scores(connection, commit.source_id, stored_at_us, commit.scores)
+        if len(commit.outliers):
+            _insert_outliers(connection, commit, stored_at_us, features)
+        if len(commit.dead):
+            _insert_dead_letters(connection, commit, stored_at_us)
+        if commit.gap_reason is not None:
+            _insert_gap(connection, commit, stored_at_us)
+        if commit.parts:
+            _insert_parts(connection, commit)
+        return Committed(control=control)
+
+    def _move(self, connection: Connection, commit: Commit) -> int:
+        """Move the position and return the time of storing; its row stays locked until the commit ends."""
+        values: dict[str, object] = {
+            "next_offset": commit.end,
+            "cursor": commit.end_cursor,
+            "committed_at_us": self._db.clock(),
+        }
+        if commit.watermark_us is not None:
+            values["watermark_us"] = _larger(positions.c.watermark_us, commit.watermark_us)
+        if len(commit.scores):
+            values["last_event_us"] = _larger(positions.c.last_event_us, int(commit.scores.times_us.max()))
+            values["idle_until_us"] = 0
+        if commit.ended:
+            values["idle_until_us"] = FOREVER_US
+        stored_at_us = connection.scalar(
+            sa.update(positions)
+            .where(
+                positions.c.source_id == commit.source_id,
+                positions.c.epoch == commit.epoch,
+                positions.c.next_offset == commit.begin,
+                positions.c.active,
+            )
+            .values(values)
+            .returning(positions.c.committed_at_us)
+        )
+        if stored_at_us is None:
+            raise _NotStoredError(Fenced())
+        return int(stored_at_us)
+
+    def _require_day(self, connection: Connection, day: int) -> None:
+        if self._db.dialect == "sqlite" or day in self._known_days:
+            return
+        if connection.scalar(sa.text("SELECT to_regclass(:name)"), {"name": partition_name(day)}) is None:
+            raise _DayMissingError(day)
+        self._known_days |= {day}
+
+    def idle(self, source_id: int, epoch: int, for_us: int) -> bool:
+        """Say that the source is at its log's end and holds no window open for so long; False when fenced.
+
+        The next committed event ends it at once. An ended source stays ended.
+        """
+        until = sa.case(
+            (positions.c.idle_until_us == FOREVER_US, sa.literal(FOREVER_US, sa.BigInteger)),
+            else_=self._db.clock() + sa.literal(for_us, sa.BigInteger),
+        )
+        with self._db.write() as connection:
+            moved = connection.execute(
+                sa.update(positions)
+                .where(positions.c.source_id == source_id, positions.c.epoch == epoch, positions.c.active)
+                .values(idle_until_us=until)
+            )
+            return moved.rowcount == 1
+
+    def control(self, stream_id: int) -> Control:
+        """Return what the control plane has decided for the stream."""
+        with self._db.read() as connection:
+            return _control(connection, stream_id)
+
+    def schedule(self, stream_id: int, since_us: int | None = None) -> list[ThresholdState]:
+        """Return the thresholds in the order in which they hold; of equal starts the last one counts.
+
+        Args:
+            stream_id: The stream.
+            since_us: Leaves out those that were superseded before this event time.
+        """
+        order = (thresholds.c.valid_from_us, thresholds.c.id)
+        query = (
+            sa.select(
+                thresholds.c.id, thresholds.c.model_id, thresholds.c.valid_from_us, thresholds.c.threshold
+            )
+            .where(thresholds.c.stream_id == stream_id)
+            .order_by(*order)
+        )
+        if since_us is not None:
+            first = (
+                sa.select(sa.func.max(thresholds.c.valid_from_us))
+                .where(thresholds.c.stream_id == stream_id, thresholds.c.valid_from_us <= since_us)
+                .scalar_subquery()
+            )
+            query = query.where(thresholds.c.valid_from_us >= sa.func.coalesce(first, since_us))
+        with self._db.read() as connection:
+            return [ThresholdState(**row) for row in connection.execute(query).mappings()]
+
+    def model(self, model_id: int) -> StoredModel:
+        """Return a stored model.
+
+        Raises:
+            ModelError: There is no such model, or its artefact does not match its checksum.
+        """
+        with self._db.read() as connection:
+            row = connection.execute(sa.select(models).where(models.c.id == model_id)).one_or_none()
+        if row is None:
+            message = f"there is no model {model_id} in {self._db.address}"
+            raise ModelError(message)
+        if checksum(row.artefact) != row.checksum:
+            message = (
+                f"model {row.version} of stream {row.stream_id} in {self._db.address} is damaged (its "
+                f"checksum does not match): promote another version or fit again"
+            )
+            raise ModelError(message)
+        return StoredModel(
+            id=row.id,
+            stream_id=row.stream_id,
+            version=row.version,
+            kind=row.kind,
+            state=row.state,
+            artefact=row.artefact,
+            checksum=row.checksum,
+            created_at_us=row.created_at_us,
+            valid_from_us=row.valid_from_us,
+            feature_names=tuple(json.loads(row.feature_names)),
+            summary=None if row.summary is None else json.loads(row.summary),
+        )
+
+
+def checksum(artefact: bytes) -> str:
+    """Return the checksum that `models.checksum` holds: SHA-256 in hexadecimal."""
+    return hashlib.sha256(artefact).hexdigest()
+
+
+def _larger(column: sa.Column[int], value: int) -> sa.ColumnElement[int]:
+    """Return the larger of a column and a value; the value where the column is NULL."""
+    new = sa.literal(value, sa.BigInteger)
+    return sa.case((column > new, column), else_=new)
+
+
+def _control(connection: Connection, stream_id: int) -> Control:
+    row = connection.execute(
+        sa.select(streams.c.sealed_until_us, streams.c.revision).where(streams.c.id == stream_id)
+    ).one()
+    return Control(sealed_until_us=row.sealed_until_us, revision=row.revision)
+
+
+def _is_stale(commit: Commit, control: Control) -> bool:
+    if control.revision != commit.assumed.revision:
+        return True
+    sealed = control.sealed_until_us
+    return sealed is not None and any(
+        part.events > 0 and part.window_end_us <= sealed for part in commit.parts
+    )
+
+
+def _features_as_json(outliers: OutlierColumns) -> list[str]:
+    names = storable(outliers.feature_names)
+    return [
+        json.dumps(dict(zip(names, shortest(row), strict=True)), ensure_ascii=False)
+        for row in outliers.features
+    ]
+
+
+def _insert_outliers(connection: Connection, commit: Commit, stored_at_us: int, features: list[str]) -> None:
+    columns = commit.outliers
+    n = len(columns)
+    insert_columns(
+        connection,
+        "outliers",
+        {
+            "source_id": [commit.source_id] * n,
+            "source_offset": columns.offsets.tolist(),
+            "event_time_us": columns.times_us.tolist(),
+            "energy": columns.energies.tolist(),
+            "threshold_id": columns.threshold_ids.tolist(),
+            "stored_at_us": [stored_at_us] * n,
+            "key": [None] * n if columns.keys is None else storable(columns.keys),
+            "event_id": [None] * n if columns.ids is None else storable(columns.ids),
+            "features": features,
+        },
+    )
+
+
+def _insert_dead_letters(connection: Connection, commit: Commit, recorded_at_us: int) -> None:
+    minute = recorded_at_us // _MINUTE_US * _MINUTE_US
+    counted = connection.execute(
+        sa.select(dead_letters.c.reason, sa.func.count(), sa.func.count(dead_letters.c.payload))
+        .where(dead_letters.c.source_id == commit.source_id, dead_letters.c.recorded_at_us >= minute)
+        .group_by(dead_letters.c.reason)
+    )
+    stored = {reason: Stored(rows=rows, payloads=payloads) for reason, rows, payloads in counted}
+    letters = limited(commit.dead, stored)
+    n = len(letters.count)
+    insert_columns(
+        connection,
+        "dead_letters",
+        {
+            "source_id": [commit.source_id] * n,
+            "source_offset": letters.source_offset,
+            "end_offset": letters.end_offset,
+            "count": letters.count,
+            "reason": storable(letters.reason),
+            "detail": storable(letters.detail),
+            "payload": letters.payload,
+            "recorded_at_us": [recorded_at_us] * n,
+        },
+    )
+
+
+def _insert_gap(connection: Connection, commit: Commit, recorded_at_us: int) -> None:
+    connection.execute(
+        sa.insert(gaps).values(
+            source_id=commit.source_id,
+            from_offset=commit.begin,
+            to_offset=commit.end,
+            reason=commit.gap_reason,
+            recorded_at_us=recorded_at_us,
+            event_time_us=commit.watermark_us,
+        )
+    )
+
+
+def _insert_parts(connection: Connection, commit: Commit) -> None:
+    parts = commit.parts
+    n = len(parts)
+    insert_columns(
+        connection,
+        "window_parts",
+        {
+            "stream_id": [commit.stream_id] * n,
+            "source_id": [commit.source_id] * n,
+            "window_start_us": [part.window_start_us for part in parts],
+            "window_end_us": [part.window_end_us for part in parts],
+            "threshold_id": [part.threshold_id for part in parts],
+            "events": [part.events for part in parts],
+            "outliers": [part.outliers for part in parts],
+            "late": [part.late for part in parts],
+            "dead": [part.dead for part in parts],
+            "payload": [part.payload for part in parts],
+        },
+    )
