@@ -151,7 +151,7 @@ def _refuse_strays(batch: Decoded, watermark_us: int | None, final: bool, rule: 
     """Turn events of stray future times into dead letters; return how many events are settled."""
     if rule.max_future_us is None:
         return batch, len(batch.events)
-    stray, settled = stray_future(batch.events.times_us, watermark_us, rule.max_future_us, final)
+    stray, settled = stray_future(batch.events.times_us, watermark_us, rule.max_future_us, final=final)
     if not stray[:settled].any():
         return batch, settled
     stray[settled:] = False

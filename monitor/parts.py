@@ -157,8 +157,10 @@ def summarise_windows(
     if (np.diff(windows) < 0).any():
         order = np.argsort(windows, kind="stable")
         windows, energies, outlier = windows[order], energies[order], outlier[order]
-    begins = np.flatnonzero(np.diff(windows, prepend=windows[:1] - 1))
-    ends = np.append(begins[1:], len(windows))
+    first = np.ones(len(windows), np.bool_)
+    first[1:] = windows[1:] != windows[:-1]
+    begins = np.flatnonzero(first)
+    ends = np.append(begins, len(windows))[1:]
     flagged = np.concatenate([[0], np.cumsum(outlier)])
     index = bin_index(energies, scale)
     parts = []

@@ -87,7 +87,10 @@ class EnergySketch:
         self._refuse_empty()
         rank = np.clip((1.0 - p) * (self.n + 1), 1, self.n)
         reached = rank <= len(self.top)
-        return np.asarray(np.where(reached, self._exact(rank), self._interpolated(rank)), np.float64)
+        found = np.empty(len(rank))
+        found[reached] = self._exact(rank[reached])
+        found[~reached] = self._interpolated(rank[~reached])
+        return found
 
     def bracket(self, p: float) -> tuple[float, float]:
         """Return what certainly bounds the energy at fraction `p`: two exact neighbours, or its bin."""
@@ -105,22 +108,17 @@ class EnergySketch:
             raise ValueError("a sketch of no events has no quantiles: merge windows with events first")
 
     def _exact(self, rank: Float64) -> Float64:
-        """Interpolate between neighbours of the exact list; ranks beyond it give its last value."""
-        if not len(self.top):
-            return np.full(len(rank), np.nan)
+        """Interpolate between neighbours of the exact list."""
         top = self.top.astype(np.float64)
-        last = len(top) - 1
-        below = np.minimum(np.ceil(rank).astype(np.int64) - 1, last)
-        above = np.minimum(np.floor(rank).astype(np.int64) - 1, last)
-        share = rank - np.floor(rank)
-        return np.where(top[above] == top[below], top[above], top[above] * (1 - share) + top[below] * share)
+        above, below = np.floor(rank).astype(np.int64) - 1, np.ceil(rank).astype(np.int64) - 1
+        high, low, share = top[above], top[below], rank - np.floor(rank)
+        return np.where(high == low, high, high * (1 - share) + low * share)
 
     def _bin_of_rank(self, rank: Float64) -> Int64:
-        """Return the position of the bin where each descending rank falls."""
+        """Return the position of the bin where each descending rank falls, between two bins the nearer one."""
         from_above = len(self.top) + np.cumsum(self.counts[::-1])
-        # A rank between two bins counts to the upper one up to its middle: ranks are centred on their events.
         at = np.searchsorted(from_above + 0.5, rank, side="left")
-        return np.minimum(len(self.counts) - 1 - at, len(self.counts) - 1).clip(0)
+        return np.maximum(len(self.counts) - 1 - at, 0)
 
     def _interpolated(self, rank: Float64) -> Float64:
         """Spread the events of a bin evenly in asinh((energy - median) / IQR); take the one of the rank."""

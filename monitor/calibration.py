@@ -1,0 +1,148 @@
+"""Calibration: the threshold of a new model and the threshold of a tick, each with its learned law. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.judging import law_details
+from monitor.look_back import LookBack
+from monitor.parts import Scale
+from monitor.spikes import CountLaw, learn_law, rate_is_suspect
+from monitor.thresholds import Limit, decide_limit, exceedance, reference_counts, reference_limit
+from storage.calibration import CalibrationRow, NewThreshold, StoredThreshold
+from storage.models import Activation
+
+Float32 = NDArray[np.float32]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThresholdRule:
+    """The settings of `threshold` that a tick depends on."""
+
+    percentile: float
+    look_back_us: int
+    adopt_after_us: int
+    size_us: int
+    per_week: float
+
+
+def first_threshold(reference: Float32, model_id: int, activation: Activation, percentile: float) -> NewThreshold:
+    """Return a model's first threshold: the percentile of its reference energies, at once.
+
+    Args:
+        reference: Energies of training events that the model did not see, ascending.
+        model_id: The model.
+        activation: From when it is valid.
+        percentile: For example 99.5.
+    """
+    limit = reference_limit(reference, percentile)
+    above, m = reference_counts(limit, reference)
+    nothing = np.empty(0, np.int64)
+    law = learn_law(above, m, nothing, nothing)
+    return _row(limit, law, Scale.of(reference), model_id, activation.computed_at_us, activation.valid_from_us)
+
+
+def tick_threshold(
+    previous: StoredThreshold,
+    look_back: LookBack,
+    counted: Sequence[int],
+    reference: Float32,
+    rule: ThresholdRule,
+    *,
+    tick_us: int,
+    valid_from_us: int,
+) -> tuple[NewThreshold, CountLaw, float]:
+    """Return the threshold of a tick, its law of counts, and the exceedance of the counted windows at it.
+
+    Args:
+        previous: The newest row of the same model.
+        look_back: The windows that count, all of them and no others.
+        counted: Their starts.
+        reference: The model's reference energies, ascending.
+        rule: The settings.
+        tick_us: The tick.
+        valid_from_us: The first window start that it can be valid from.
+    """
+    sketch = look_back.sketch()
+    limit = decide_limit(
+        _limit_of(previous), sketch, reference, rule.percentile, dispersion=law_of(previous.details).dispersion
+    )
+    above, m = reference_counts(limit, reference)
+    outliers = look_back.exceedances(counted, limit.value)
+    events = np.array([look_back.part(start).events for start in counted], np.int64)
+    law = learn_law(above, m, outliers, events)
+    seen = int(events.sum())
+    row = _row(limit, law, look_back.scale, previous.model_id, tick_us, valid_from_us)
+    return row, law, float(outliers.sum() / seen) if seen else 0.0
+
+
+def calibration_row(
+    tick_us: int, limit: NewThreshold, law: CountLaw, share: float, rule: ThresholdRule, fired: tuple[int, int]
+) -> CalibrationRow:
+    """Return promised against realised at a tick.
+
+    Args:
+        tick_us: The tick.
+        limit: Its threshold.
+        law: What was learned.
+        share: The exceedance of the counted windows.
+        rule: The settings.
+        fired: How many incidents opened over how many judged windows of the look-back.
+    """
+    a = exceedance(rule.percentile)
+    weeks = fired[1] * rule.size_us / (7 * 86_400e6)
+    suspect = limit.method == "anchored" or rate_is_suspect(law, a)
+    return CalibrationRow(
+        at_us=tick_us,
+        promised_per_week=rule.per_week,
+        realised_per_week=fired[0] / weeks if weeks else None,
+        windows_learned=law.windows,
+        dispersion=law.dispersion,
+        exceedance=share,
+        state="suspect" if suspect and law.windows else law.state,
+    )
+
+
+def law_of(details: Mapping[str, Any]) -> CountLaw:
+    """Return the law of counts that is stored with a threshold."""
+    return CountLaw(**details["law"])
+
+
+def scale_of(details: Mapping[str, Any]) -> Scale:
+    """Return the scale of the energies that is stored with a threshold."""
+    return Scale(**details["scale"])
+
+
+def _limit_of(row: StoredThreshold) -> Limit:
+    return Limit(
+        value=row.threshold,
+        lower=row.lower,
+        upper=row.upper,
+        n=row.n,
+        method=row.method,
+        percentile=row.percentile,
+        details=dict(row.details["limit"]),
+    )
+
+
+def _row(
+    limit: Limit, law: CountLaw, scale: Scale, model_id: int, computed_at_us: int, valid_from_us: int
+) -> NewThreshold:
+    return NewThreshold(
+        model_id=model_id,
+        computed_at_us=computed_at_us,
+        valid_from_us=valid_from_us,
+        percentile=limit.percentile,
+        threshold=limit.value,
+        lower=limit.lower,
+        upper=limit.upper,
+        n=limit.n,
+        method=limit.method,
+        details={
+            "limit": limit.details,
+            "law": law_details(law),
+            "scale": {"median": scale.median, "iqr": scale.iqr},
+        },
+    )

@@ -1,0 +1,337 @@
+"""Judging: merge a sealed window's parts and decide what it means. Pure: facts in, rows out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from monitor.incidents import (
+    Finding,
+    Interval,
+    Kind,
+    OpenIncident,
+    Policy,
+    Severity,
+    Transition,
+    advance,
+    pass_quiet,
+)
+from monitor.parts import Part, Scale, decode, encode, merge
+from monitor.sketch import window_energies
+from monitor.spikes import CountLaw, judge_window, window_budget
+from storage.calibration import StoredThreshold
+from storage.control import IncidentRow, Judgement, StoredIncident, TransitionRow, WindowFacts, WindowRow
+
+_JUDGED_KINDS = (Kind.SPIKE, Kind.DEAD_LETTERS, Kind.GAP)
+_SHOWN_ENERGIES = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeRule:
+    """The settings that judging depends on; `channels` gives the channels for a kind and a severity."""
+
+    size_us: int
+    per_week: float
+    min_outliers: int
+    min_ratio: float
+    max_dead_letter_ratio: float
+    policy: Policy
+    channels: Callable[[Kind, Severity], Sequence[str]]
+    max_age_us: int
+    config_hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibrated:
+    """A threshold row as judging needs it: the learned law of counts and the scale of the energies."""
+
+    row: StoredThreshold
+    law: CountLaw
+    scale: Scale
+    model_version: int
+
+
+def judge(facts: WindowFacts, calibrated: Callable[[int], Calibrated], rule: JudgeRule, now_us: int) -> Judgement:
+    """Return all that a sealed window leads to.
+
+    A window with neither events nor dead letters (only late ones) is kept, and decides nothing: whether such a part
+    came before or after the seal depends on the speed of reading, which no decision may.
+
+    Args:
+        facts: The window's parts, the open incidents, gaps that belong to none yet.
+        calibrated: Gives a threshold row by its id.
+        rule: The settings.
+        now_us: The wall clock, only to tell whom a notification is too old for.
+    """
+    part = merge([decode(stored.payload) for stored in facts.parts])
+    threshold_id = next((stored.threshold_id for stored in facts.parts if stored.events), facts.parts[0].threshold_id)
+    if not part.events and not part.dead:
+        return Judgement(window=_row(facts, part, threshold_id, judged=False))
+    assert threshold_id is not None, "the fold gives every part its threshold"
+    known = calibrated(threshold_id)
+    alpha = window_budget(rule.per_week, rule.size_us)
+    findings = {
+        Kind.SPIKE: _spike(facts, part, known, rule, alpha),
+        Kind.DEAD_LETTERS: _dead_letters(facts, part, rule),
+        Kind.GAP: _gap(facts),
+    }
+    rows = [row for kind in _JUDGED_KINDS for row in _live_on(kind, findings[kind], facts, rule, now_us)]
+    return Judgement(
+        window=_judged_row(facts, part, known, findings[Kind.SPIKE], rule, alpha),
+        incidents=rows,
+        gap_ids=[gap.id for gap in facts.gaps],
+    )
+
+
+def _row(facts: WindowFacts, part: Part, threshold_id: int | None, *, judged: bool) -> WindowRow:
+    return WindowRow(
+        window_start_us=facts.window_start_us,
+        window_end_us=facts.window_end_us,
+        threshold_id=threshold_id,
+        events=part.events,
+        outliers=part.outliers,
+        late=part.late,
+        dead=part.dead,
+        judged=judged,
+    )
+
+
+def _judged_row(
+    facts: WindowFacts, part: Part, known: Calibrated, spike: Finding | None, rule: JudgeRule, alpha: float
+) -> WindowRow:
+    verdict = judge_window(
+        known.law, part.events, part.outliers, alpha=alpha, min_outliers=rule.min_outliers, min_ratio=rule.min_ratio
+    )
+    energies = window_energies(part, known.scale)
+    return WindowRow(
+        window_start_us=facts.window_start_us,
+        window_end_us=facts.window_end_us,
+        threshold_id=known.row.id,
+        events=part.events,
+        outliers=part.outliers,
+        late=part.late,
+        dead=part.dead,
+        judged=True,
+        expected=verdict.mean,
+        p_value=verdict.p_value if part.events else None,
+        energy_p50=energies.p50 if energies else None,
+        energy_p99=energies.p99 if energies else None,
+        energy_max=energies.maximum if energies else None,
+        payload=encode(part),
+        details=None if spike is None else {"fired": Kind.SPIKE.value, "limit": verdict.limit},
+    )
+
+
+def _spike(facts: WindowFacts, part: Part, known: Calibrated, rule: JudgeRule, alpha: float) -> Finding | None:
+    """Return the finding of a window with improbably many outliers."""
+    law, limit = known.law, known.row
+    verdict = judge_window(
+        law, part.events, part.outliers, alpha=alpha, min_outliers=rule.min_outliers, min_ratio=rule.min_ratio
+    )
+    if not verdict.fires:
+        return None
+    # Twice as improbable, in powers of ten, as what opens an incident: no longer a matter of the promise.
+    severity = Severity.CRITICAL if verdict.p_value <= alpha**2 else Severity.WARNING
+    summary = (
+        f"{part.outliers:,} outliers among {part.events:,} events in the window from {when(facts.window_start_us)}; "
+        f"a clean window has {verdict.mean:.3g}, and {verdict.fires_at:,} or more count as a spike"
+    )
+    details = {
+        "window": _window(facts),
+        "events": part.events,
+        "outliers": part.outliers,
+        "outliers_expected": verdict.mean,
+        "outliers_limit": verdict.limit,
+        "fires_at": verdict.fires_at,
+        "p_value": verdict.p_value,
+        "alpha": alpha,
+        "attainable": verdict.attainable,
+        "promise_per_week": rule.per_week,
+        "floors": {"min_outliers": rule.min_outliers, "min_ratio": rule.min_ratio},
+        "law": law_details(law),
+        "threshold": threshold_details(limit),
+        "model_version": known.model_version,
+        "largest_energies": [float(energy) for energy in part.top[:_SHOWN_ENERGIES]],
+        "late": part.late,
+        "dead_letters": part.dead,
+        "config_hash": rule.config_hash,
+    }
+    return Finding(kind=Kind.SPIKE, severity=severity, summary=summary, details=details)
+
+
+def _dead_letters(facts: WindowFacts, part: Part, rule: JudgeRule) -> Finding | None:
+    """Return the finding of a window where too large a share of the records could not be read."""
+    records = part.events + part.late + part.dead
+    share = part.dead / records
+    if part.dead < rule.min_outliers or share <= rule.max_dead_letter_ratio:
+        return None
+    summary = (
+        f"{part.dead:,} of {records:,} records could not be read as events around {when(facts.window_start_us)} "
+        f"({share:.1%}, more than {rule.max_dead_letter_ratio:.1%}); dead_letter_history has the reasons"
+    )
+    details = {
+        "window": _window(facts),
+        "dead_letters": part.dead,
+        "records": records,
+        "share": share,
+        "limit": rule.max_dead_letter_ratio,
+        "config_hash": rule.config_hash,
+    }
+    severity = Severity.CRITICAL if share > 0.5 else Severity.WARNING
+    return Finding(kind=Kind.DEAD_LETTERS, severity=severity, summary=summary, details=details)
+
+
+def _gap(facts: WindowFacts) -> Finding | None:
+    """Return the finding of ranges that could not be read since the last judged window."""
+    if not facts.gaps:
+        return None
+    ranges = [
+        {
+            "topic": gap.topic,
+            "partition": gap.partition,
+            "from_offset": gap.from_offset,
+            "to_offset": gap.to_offset,
+            "reason": gap.reason,
+        }
+        for gap in facts.gaps
+    ]
+    missed = sum(gap.to_offset - gap.from_offset for gap in facts.gaps)
+    first = facts.gaps[0]
+    summary = (
+        f"{missed:,} offsets could not be read, the first range {first.from_offset:,} to {first.to_offset:,} of "
+        f"{first.topic}[{first.partition}] ({first.reason}); their events are in no score and no window"
+    )
+    details = {"window": _window(facts), "ranges": ranges, "offsets": missed}
+    return Finding(kind=Kind.GAP, severity=Severity.CRITICAL, summary=summary, details=details)
+
+
+def _live_on(
+    kind: Kind, finding: Finding | None, facts: WindowFacts, rule: JudgeRule, now_us: int
+) -> list[IncidentRow]:
+    """Return what the window does to the stream's incident of one kind."""
+    stored = next((incident for incident in facts.open_incidents if incident.kind == kind), None)
+    window = Interval(start_us=facts.window_start_us, end_us=facts.window_end_us)
+    rows = []
+    incident = None if stored is None else _life_of(stored)
+    if stored is not None and incident is not None and facts.last_judged_end_us is not None:
+        quiet = (window.start_us - facts.last_judged_end_us) // rule.size_us
+        step = pass_quiet(incident, max(quiet, 0), rule.size_us, facts.last_judged_end_us, rule.policy)
+        if step.transition is not None:
+            rows.append(_ended(stored, incident, step.transition, rule, now_us))
+            stored = None
+        incident = step.incident
+    step = advance(kind, incident, finding, window, rule.policy)
+    if step.incident is not None:
+        rows.append(_alive(stored, step.incident, step.transition, rule, now_us))
+    elif incident is not None and stored is not None and step.transition is not None:
+        rows.append(_ended(stored, incident, step.transition, rule, now_us))
+    return rows
+
+
+def _life_of(stored: StoredIncident) -> OpenIncident:
+    return OpenIncident(
+        kind=Kind(stored.kind),
+        severity=Severity(stored.severity),
+        window_start_us=stored.window_start_us,
+        opened_at_us=stored.opened_at_us,
+        last_told_us=stored.last_told_us,
+        clean_windows=stored.clean_windows,
+        windows_fired=stored.windows_fired,
+        summary=stored.summary,
+    )
+
+
+def _alive(
+    stored: StoredIncident | None, life: OpenIncident, transition: Transition | None, rule: JudgeRule, now_us: int
+) -> IncidentRow:
+    return IncidentRow(
+        id=None if stored is None else stored.id,
+        kind=life.kind.value,
+        severity=life.severity.value,
+        status="open",
+        window_start_us=life.window_start_us,
+        opened_at_us=life.opened_at_us,
+        last_told_us=life.last_told_us,
+        clean_windows=life.clean_windows,
+        windows_fired=life.windows_fired,
+        summary=life.summary,
+        details=_history(stored, transition),
+        transition=None if transition is None else _told(transition, rule, now_us),
+    )
+
+
+def _ended(
+    stored: StoredIncident, life: OpenIncident, transition: Transition, rule: JudgeRule, now_us: int
+) -> IncidentRow:
+    return IncidentRow(
+        id=stored.id,
+        kind=stored.kind,
+        severity=stored.severity,
+        status="resolved",
+        window_start_us=stored.window_start_us,
+        opened_at_us=stored.opened_at_us,
+        last_told_us=life.last_told_us,
+        clean_windows=rule.policy.resolve_after,
+        windows_fired=life.windows_fired,
+        summary=stored.summary,
+        details=_history(stored, transition),
+        resolved_at_us=transition.at_us,
+        transition=_told(transition, rule, now_us),
+    )
+
+
+def _history(stored: StoredIncident | None, transition: Transition | None) -> Mapping[str, Any]:
+    """Return what led to the incident by transition: the numbers of the last one of each sort."""
+    before = {} if stored is None else dict(stored.details)
+    return before if transition is None else before | {transition.change.value: transition.details}
+
+
+def _told(transition: Transition, rule: JudgeRule, now_us: int) -> TransitionRow:
+    channels = ["log", *(c for c in rule.channels(transition.kind, transition.severity) if c != "log")]
+    too_old = now_us - transition.at_us > rule.max_age_us
+    return TransitionRow(
+        transition=transition.change.value,
+        window_start_us=transition.window_start_us,
+        at_us=transition.at_us,
+        summary=transition.summary,
+        details=transition.details,
+        channels=channels,
+        silent=[channel for channel in channels if channel != "log"] if too_old else [],
+    )
+
+
+def law_details(law: CountLaw) -> dict[str, Any]:
+    """Return a law of counts as the JSON that is stored with a threshold and with an incident."""
+    return {
+        "rate": law.rate,
+        "calibration_n": law.calibration_n,
+        "dispersion": law.dispersion,
+        "windows": law.windows,
+        "state": law.state,
+    }
+
+
+def threshold_details(row: StoredThreshold) -> dict[str, Any]:
+    """Return a threshold as the JSON that is stored with an incident."""
+    return {
+        "value": row.threshold,
+        "lower": row.lower,
+        "upper": row.upper,
+        "n": row.n,
+        "percentile": row.percentile,
+        "method": row.method,
+        "computed_at": when(row.computed_at_us),
+        "valid_from": when(row.valid_from_us),
+    }
+
+
+def _window(facts: WindowFacts) -> dict[str, str]:
+    return {"start": when(facts.window_start_us), "end": when(facts.window_end_us)}
+
+
+def when(time_us: int) -> str:
+    """Return a time as RFC 3339 in UTC."""
+    at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time_us)
+    return at.isoformat().replace("+00:00", "Z")
+
+

@@ -1,0 +1,395 @@
+"""The worker of a stream: decode, fold, commit. One thread, one ordered chain of commits per source and epoch.
+
+A batch's way is one straight line: `Inbox.get` -> `Codec.decode` -> `fold` (cut, score, flag, summarise) ->
+`Ledger.commit`. Everything kept here can be dropped at any time and read again from the stored position.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from config.errors import StorageUnavailable
+from consumers.batch import Decoded, Partition, Position
+from consumers.codec import Codec
+from monitor.commits import commit_of, position_commit
+from monitor.fold import Energies, Folded, Schedule, WindowRule, fold, join
+from monitor.inbox import Arrived, CaughtUp, Claimed, Ended, Finish, Inbox, Message, Revoked, Wake
+from monitor.intake import Reclaim
+from storage.engine import CommitUnknown
+from storage.ledger import Claim, Commit, Committed, Control, Fenced, Ledger, Stale
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+COMMIT_INTERVAL_S = 1.0
+COMMIT_EVENTS = 10_000
+_HELD_LOOK_S = 0.5
+_IDLE_LEASE_S = 10.0
+_IDLE_RENEW_S = 3.0
+_FRESH_S = 3.0
+_MAX_BACKOFF_S = 5.0
+_REFUSED_SAMPLE = 1_000
+
+
+@dataclass(slots=True, kw_only=True)
+class Lane:
+    """What is pending of one source under one epoch."""
+
+    partition: Partition
+    claim: Claim
+    next_offset: int
+    cursor: int | None
+    watermark_us: int | None
+    pending: deque[Decoded] = field(default_factory=deque)
+    records: int = 0
+    first_pending_s: float = 0.0
+    last_event_s: float = 0.0
+    caught_up_s: float = float("-inf")
+    idle_until_s: float = float("-inf")
+    ended: bool = False
+    end_stored: bool = False
+    held_at: Control | None = None
+
+    def add(self, decoded: Decoded, now_s: float) -> None:
+        """Append what was decoded; it follows what is pending without a gap."""
+        if not self.pending:
+            self.first_pending_s = now_s
+        self.pending.append(decoded)
+        self.records += len(decoded.events) + len(decoded.dead)
+        if len(decoded.events):
+            self.last_event_s = now_s
+
+    def take(self) -> Decoded:
+        """Remove and return the next piece to commit: up to `COMMIT_EVENTS`, and a passed-over range alone."""
+        pieces = [self.pending.popleft()]
+        size = len(pieces[0].events)
+        while self.pending and size < COMMIT_EVENTS and not _is_gap(pieces[0]) and not _is_gap(self.pending[0]):
+            pieces.append(self.pending.popleft())
+            size += len(pieces[-1].events)
+        piece = join(pieces)
+        self.records -= len(piece.events) + len(piece.dead)
+        return piece
+
+    def put_back(self, rest: Decoded) -> None:
+        """Return what had to wait to the front."""
+        self.pending.appendleft(rest)
+        self.records += len(rest.events) + len(rest.dead)
+
+
+def _is_gap(piece: Decoded) -> bool:
+    return piece.passed_over is not None
+
+
+class Worker:
+    """Turns what the inbox holds into commits until it is told to finish."""
+
+    def __init__(
+        self,
+        *,
+        stream: str,
+        stream_id: int,
+        rule: WindowRule,
+        idle_timeout_s: float,
+        codec: Codec,
+        ledger: Ledger,
+        inbox: Inbox,
+        energies: Energies,
+        load_schedule: Callable[[], Schedule],
+        reclaim: Callable[[Reclaim], None],
+        publish: Callable[[dict[Partition, int]], None],
+        committed: Callable[[], None],
+        features: tuple[str, ...],
+        stop: threading.Event,
+        drain_timeout_s: float,
+    ) -> None:
+        self._stream = stream
+        self._stream_id = stream_id
+        self._rule = rule
+        self._idle_timeout_s = idle_timeout_s
+        self._codec = codec
+        self._ledger = ledger
+        self._inbox = inbox
+        self._energies = energies
+        self._load_schedule = load_schedule
+        self._reclaim = reclaim
+        self._publish = publish
+        self._committed = committed
+        self._features = features
+        self._stop = stop
+        self._drain_timeout_s = drain_timeout_s
+        self._lanes: dict[Partition, Lane] = {}
+        self._control = Control(sealed_until_us=None, revision=-1)
+        self._schedule: Schedule | None = None
+        self._control_seen_s = float("-inf")
+        self._finishing_s: float | None = None
+        self._refusals = _Refusals()
+        self.events_committed = 0
+        self.last_commit_s = time.monotonic()
+
+    @property
+    def ended(self) -> bool:
+        """Return whether every source said its end and the end is stored."""
+        lanes = list(self._lanes.values())
+        return bool(lanes) and all(lane.end_stored for lane in lanes)
+
+    def run(self) -> None:
+        """Work until `Finish` has come and what was decoded is committed."""
+        while True:
+            message = self._inbox.get(self._patience_s())
+            while message is not None:
+                self._take(message)
+                message = self._inbox.get(0.0) if self._due_lane(time.monotonic()) is None else None
+            self._commit_due()
+            if self._finishing_s is not None and self._drained():
+                return
+
+    def _drained(self) -> bool:
+        waiting = any(lane.pending and lane.held_at is None for lane in self._lanes.values())
+        return not waiting or time.monotonic() - (self._finishing_s or 0.0) > self._drain_timeout_s
+
+    def _patience_s(self) -> float:
+        """Return how long to wait for a message: until the next commit or look at the stream is due."""
+        now_s = time.monotonic()
+        due = [_IDLE_RENEW_S]
+        for lane in self._lanes.values():
+            if lane.held_at is not None:
+                due.append(self._control_seen_s + _HELD_LOOK_S - now_s)
+            elif lane.pending:
+                due.append(lane.first_pending_s + COMMIT_INTERVAL_S - now_s)
+        return max(0.0, min(due)) if self._finishing_s is None else 0.0
+
+    def _take(self, message: Message) -> None:
+        match message:
+            case Arrived():
+                self._decode(message)
+            case Claimed():
+                self._open_lane(message)
+            case Revoked():
+                self._drop(message.partition)
+            case CaughtUp():
+                if message.partition in self._lanes:
+                    self._lanes[message.partition].caught_up_s = message.at_s
+            case Ended():
+                lane = self._lanes.get(message.partition)
+                if lane is not None and lane.claim.epoch == message.epoch:
+                    lane.ended = True
+            case Wake():
+                self._control_seen_s = float("-inf")
+            case Finish():
+                self._finishing_s = time.monotonic()
+
+    def _open_lane(self, message: Claimed) -> None:
+        self._drop(message.partition)
+        claim = message.claim
+        self._lanes[message.partition] = Lane(
+            partition=message.partition,
+            claim=claim,
+            next_offset=claim.next_offset,
+            cursor=claim.cursor,
+            watermark_us=claim.watermark_us,
+            last_event_s=time.monotonic(),
+        )
+
+    def _drop(self, partition: Partition) -> None:
+        lane = self._lanes.pop(partition, None)
+        if lane is not None:
+            self._inbox.settle(partition, lane.records)
+
+    def _decode(self, message: Arrived) -> None:
+        batch = message.batch
+        lane = self._lanes.get(batch.partition)
+        if lane is None or lane.claim.epoch != message.epoch:
+            self._inbox.settle(batch.partition, len(batch))
+            return
+        decoded = self._codec.decode(batch, time.time_ns() // 1_000)
+        lane.add(decoded, time.monotonic())
+        self._refusals.count(self._stream, decoded)
+
+    def _due_lane(self, now_s: float) -> Lane | None:
+        """Return a lane whose commit is due, the one that waits longest first; None when none is due."""
+        due = [lane for lane in self._lanes.values() if self._is_due(lane, now_s)]
+        return min(due, key=lambda lane: lane.first_pending_s, default=None)
+
+    def _is_due(self, lane: Lane, now_s: float) -> bool:
+        if lane.held_at is not None and lane.held_at == self._control:
+            return False
+        if not lane.pending:
+            return lane.ended and not lane.end_stored
+        full = lane.records >= COMMIT_EVENTS
+        waited = now_s - lane.first_pending_s >= COMMIT_INTERVAL_S
+        return full or waited or lane.ended or self._finishing_s is not None or lane.held_at is not None
+
+    def _commit_due(self) -> None:
+        self._look()
+        for lane in list(self._lanes.values()):
+            while self._lanes.get(lane.partition) is lane and self._is_due(lane, time.monotonic()):
+                self._commit(lane)
+            self._maybe_idle(lane)
+
+    def _look(self) -> None:
+        """Read how far the stream is sealed while something waits for it."""
+        waits = self._schedule is None or any(lane.held_at is not None for lane in self._lanes.values())
+        now_s = time.monotonic()
+        if waits and now_s - self._control_seen_s >= _HELD_LOOK_S:
+            self._moved_on(self._retrying(lambda: self._ledger.control(self._stream_id)))
+            self._control_seen_s = now_s
+
+    def _moved_on(self, control: Control) -> None:
+        """Take over the stream's state; a new revision means other thresholds or another model."""
+        if self._schedule is None or control.revision != self._control.revision:
+            self._schedule = self._retrying(self._load_schedule)
+        self._control = control
+
+    def _commit(self, lane: Lane) -> None:
+        """Commit the next piece of a lane."""
+        if not lane.pending:
+            self._store_end(lane)
+            return
+        piece = lane.take()
+        if _is_gap(piece):
+            self._pass_over(lane, piece)
+            return
+        while True:  # until the ledger takes it: each round folds under what the stream is by then
+            folded = self._fold(lane, piece)
+            if folded.end == lane.next_offset and folded.watermark_us == lane.watermark_us:
+                self._wait(lane, piece, folded)
+                return
+            commit = commit_of(self._stream_id, lane.claim, piece, folded, self._control, self._features)
+            outcome = self._send(lane, commit)
+            if isinstance(outcome, Stale):
+                continue
+            if isinstance(outcome, Committed):
+                self._after_commit(lane, commit, len(folded.scored.events) + len(folded.dead))
+                if folded.rest is not None:
+                    self._wait(lane, folded.rest, folded)
+            return
+
+    def _fold(self, lane: Lane, piece: Decoded) -> Folded:
+        assert self._schedule is not None, "the schedule is read before the first commit"
+        return fold(
+            piece,
+            watermark_us=lane.watermark_us,
+            final=lane.ended and not lane.pending,
+            control=self._control,
+            schedule=self._schedule,
+            rule=self._rule,
+            energies=self._energies,
+        )
+
+    def _wait(self, lane: Lane, rest: Decoded, folded: Folded) -> None:
+        """Put back what lead holds, or what more input has to settle."""
+        lane.put_back(rest)
+        lane.held_at = self._control if folded.held else None
+        lane.first_pending_s = time.monotonic()
+
+    def _store_end(self, lane: Lane) -> None:
+        """Say that nothing will ever follow, once everything of the source is committed."""
+        commit = self._position_commit(lane, None, ended=True)
+        if isinstance(self._send(lane, commit), Committed):
+            lane.end_stored = True
+            self._committed()
+
+    def _pass_over(self, lane: Lane, piece: Decoded) -> None:
+        """Commit a range that could not be read: as a gap, or as the dead letter that it became."""
+        while isinstance(outcome := self._send(lane, commit := self._position_commit(lane, piece)), Stale):
+            pass
+        if isinstance(outcome, Committed):
+            self._after_commit(lane, commit, len(piece.dead))
+
+    def _position_commit(self, lane: Lane, piece: Decoded | None, *, ended: bool = False) -> Commit:
+        return position_commit(
+            self._stream_id,
+            lane.claim,
+            piece,
+            Position(next_offset=lane.next_offset, cursor=lane.cursor),
+            lane.watermark_us,
+            self._control,
+            ended=ended,
+        )
+
+    def _after_commit(self, lane: Lane, commit: Commit, records: int) -> None:
+        lane.next_offset = commit.end
+        lane.cursor = commit.end_cursor
+        lane.watermark_us = commit.watermark_us
+        lane.held_at = None
+        lane.end_stored = False
+        lane.idle_until_s = float("-inf")
+        lane.first_pending_s = self.last_commit_s = time.monotonic()
+        self.events_committed += len(commit.scores)
+        self._inbox.settle(lane.partition, records)
+        self._publish({each.partition: each.next_offset for each in self._lanes.values()})
+        self._committed()
+
+    def _send(self, lane: Lane, commit: Commit) -> Committed | Fenced | Stale:
+        """Commit; a fenced or unknown outcome drops the lane and asks for a fresh claim."""
+        try:
+            outcome = self._retrying(lambda: self._ledger.commit(commit))
+        except CommitUnknown as unknown:
+            log.warning("%s; reading %s again from the stored position.", unknown, lane.partition, extra={"action": "commit"})
+            outcome = Fenced()
+        match outcome:
+            case Committed() | Stale():
+                self._moved_on(outcome.control)
+            case Fenced():
+                log.info("%s was taken over; dropping what is pending.", lane.partition, extra={"action": "fence"})
+                self._drop(lane.partition)
+                self._reclaim(Reclaim(partition=lane.partition, epoch=lane.claim.epoch))
+        return outcome
+
+    def _maybe_idle(self, lane: Lane) -> None:
+        """Renew the idle lease of a source that is at its log's end and has been silent for `idle_timeout`."""
+        now_s = time.monotonic()
+        silent = now_s - lane.last_event_s >= self._idle_timeout_s
+        fresh = now_s - lane.caught_up_s <= _FRESH_S
+        if lane.pending or lane.ended or not silent or not fresh or now_s < lane.idle_until_s:
+            return
+        if self._retrying(lambda: self._ledger.idle(lane.claim.source_id, lane.claim.epoch, _IDLE_LEASE_S)):
+            lane.idle_until_s = now_s + _IDLE_RENEW_S
+            self._committed()
+        else:
+            self._drop(lane.partition)
+            self._reclaim(Reclaim(partition=lane.partition, epoch=lane.claim.epoch))
+
+    def _retrying(self, call: Callable[[], T]) -> T:
+        """Call until the store answers; only what the store marks as passing is tried again."""
+        pause_s = 0.1
+        while True:
+            try:
+                return call()
+            except CommitUnknown:
+                raise
+            except StorageUnavailable as away:
+                if self._finishing_s is not None and time.monotonic() - self._finishing_s > self._drain_timeout_s:
+                    raise
+                log.warning("%s; trying again in %.1f s.", away, pause_s, extra={"action": "store"})
+                self._stop.wait(pause_s) if not self._stop.is_set() else time.sleep(pause_s)
+                pause_s = min(2 * pause_s, _MAX_BACKOFF_S)
+
+
+class _Refusals:
+    """Says loudly when the first events of a stream are all refused."""
+
+    def __init__(self) -> None:
+        self._refused = 0
+        self._done = False
+
+    def count(self, stream: str, decoded: Decoded) -> None:
+        if self._done:
+            return
+        self._refused += len(decoded.dead)
+        if len(decoded.events):
+            self._done = True
+        elif self._refused >= _REFUSED_SAMPLE:
+            self._done = True
+            log.error(
+                "Stream %s: the first %d records were all refused, the last as %s (%s); check event.format and event.features.",
+                stream,
+                self._refused,
+                decoded.dead.reasons[-1] if decoded.dead.reasons else "?",
+                decoded.dead.details[-1] if decoded.dead.details else "?",
+                extra={"action": "refuse"},
+            )

@@ -1,0 +1,256 @@
+"""Storage room: what a threshold tick reads and writes: the judged windows of the look-back, threshold rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from storage.control import lock_stream
+from storage.engine import Database
+from storage.tables import calibrations, streams, thresholds, windows
+
+_CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedWindow:
+    """A judged window of one model; `fired` when a detector found something in it."""
+
+    window_start_us: int
+    window_end_us: int
+    events: int
+    outliers: int
+    fired: bool
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredThreshold:
+    """A threshold row with all that it was computed from."""
+
+    id: int
+    model_id: int
+    computed_at_us: int
+    valid_from_us: int
+    percentile: float
+    threshold: float
+    lower: float
+    upper: float
+    n: int
+    method: str
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewThreshold:
+    """A threshold row to store."""
+
+    model_id: int
+    computed_at_us: int
+    valid_from_us: int
+    percentile: float
+    threshold: float
+    lower: float
+    upper: float
+    n: int
+    method: str
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationRow:
+    """Promised against realised at a tick."""
+
+    at_us: int
+    promised_per_week: float
+    realised_per_week: float | None
+    windows_learned: int
+    dispersion: float
+    exceedance: float
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TickFacts:
+    """Where a stream stands with its ticks."""
+
+    sealed_until_us: int | None
+    last_tick_us: int | None
+    last_judged_end_us: int | None
+    lead_us: int
+
+
+class CalibrationStore:
+    """Reads windows and writes thresholds; one tick at a time per stream."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def tick_facts(self, stream_id: int) -> TickFacts:
+        """Return where the stream stands with its ticks."""
+        judged = (
+            sa.select(sa.func.max(windows.c.window_end_us))
+            .where(windows.c.stream_id == stream_id, windows.c.judged_at_us.is_not(None))
+            .scalar_subquery()
+        )
+        query = sa.select(streams.c.sealed_until_us, streams.c.last_tick_us, judged, streams.c.lead_us)
+        with self._db.read() as conn:
+            sealed, ticked, ended, lead_us = conn.execute(query.where(streams.c.id == stream_id)).one()
+        return TickFacts(
+            sealed_until_us=sealed, last_tick_us=ticked, last_judged_end_us=ended, lead_us=lead_us
+        )
+
+    def threshold(self, threshold_id: int) -> StoredThreshold:
+        """Return one threshold row."""
+        with self._db.read() as conn:
+            return _threshold(conn.execute(sa.select(thresholds).where(thresholds.c.id == threshold_id)).one())
+
+    def newest(self, stream_id: int) -> StoredThreshold | None:
+        """Return the row that is valid last; None before the first model."""
+        query = (
+            sa.select(thresholds)
+            .where(thresholds.c.stream_id == stream_id)
+            .order_by(thresholds.c.valid_from_us.desc(), thresholds.c.id.desc())
+            .limit(1)
+        )
+        with self._db.read() as conn:
+            row = conn.execute(query).first()
+        return None if row is None else _threshold(row)
+
+    def judged_windows(self, stream_id: int, model_id: int, after_us: int, until_us: int) -> list[JudgedWindow]:
+        """Return the judged windows of a model that start at or after `after_us` and end at or before `until_us`.
+
+        Read in chunks by key, so that no long read holds back SQLite's write-ahead log.
+        """
+        found: list[JudgedWindow] = []
+        while True:
+            query = (
+                sa.select(windows)
+                .join(thresholds, thresholds.c.id == windows.c.threshold_id)
+                .where(
+                    windows.c.stream_id == stream_id,
+                    windows.c.window_start_us >= after_us,
+                    windows.c.window_end_us <= until_us,
+                    windows.c.judged_at_us.is_not(None),
+                    thresholds.c.model_id == model_id,
+                )
+                .order_by(windows.c.window_start_us)
+                .limit(_CHUNK)
+            )
+            with self._db.read() as conn:
+                rows = conn.execute(query).all()
+            found += [_window(row) for row in rows if row.payload is not None]
+            if len(rows) < _CHUNK:
+                return found
+            after_us = rows[-1].window_start_us + 1
+
+    def tick(
+        self,
+        stream_id: int,
+        *,
+        last_tick_us: int | None,
+        tick_us: int,
+        threshold: NewThreshold | None,
+        calibration: CalibrationRow | None,
+    ) -> bool:
+        """Store what tick `tick_us` computed; return whether it was ours to store.
+
+        The tick is refused when another one was stored since `last_tick_us` was read.
+        """
+        with self._db.write() as conn:
+            lock_stream(conn, stream_id)
+            before = streams.c.last_tick_us
+            unmoved = before.is_(None) if last_tick_us is None else before == last_tick_us
+            moved = conn.execute(
+                streams.update().where(streams.c.id == stream_id, unmoved).values(last_tick_us=tick_us)
+            )
+            if moved.rowcount != 1:
+                return False
+            if threshold is not None:
+                insert_threshold(conn, stream_id, threshold, self._db.now_us(conn))
+            if calibration is not None:
+                conn.execute(
+                    calibrations.insert().values(
+                        stream_id=stream_id,
+                        at_us=calibration.at_us,
+                        promised_per_week=calibration.promised_per_week,
+                        realised_per_week=calibration.realised_per_week,
+                        windows_learned=calibration.windows_learned,
+                        dispersion=calibration.dispersion,
+                        exceedance=calibration.exceedance,
+                        state=calibration.state,
+                    )
+                )
+            return True
+
+    def firings(self, stream_id: int, kinds: Sequence[str], after_us: int, until_us: int) -> tuple[int, int]:
+        """Return how many incidents of these kinds opened in (after, until], and over how many judged windows."""
+        from storage.tables import incidents  # noqa: PLC0415
+
+        opened = sa.select(sa.func.count()).where(
+            incidents.c.stream_id == stream_id,
+            incidents.c.kind.in_(kinds),
+            incidents.c.opened_at_us > after_us,
+            incidents.c.opened_at_us <= until_us,
+        )
+        judged = sa.select(sa.func.count()).where(
+            windows.c.stream_id == stream_id,
+            windows.c.judged_at_us.is_not(None),
+            windows.c.window_start_us >= after_us,
+            windows.c.window_end_us <= until_us,
+        )
+        with self._db.read() as conn:
+            return conn.execute(opened).scalar_one(), conn.execute(judged).scalar_one()
+
+
+def insert_threshold(conn: sa.Connection, stream_id: int, row: NewThreshold, now_us: int) -> int:
+    """Insert a threshold row; return its id."""
+    return conn.execute(
+        thresholds.insert()
+        .values(
+            stream_id=stream_id,
+            model_id=row.model_id,
+            computed_at_us=row.computed_at_us,
+            valid_from_us=row.valid_from_us,
+            percentile=row.percentile,
+            threshold=row.threshold,
+            lower=row.lower,
+            upper=row.upper,
+            n=row.n,
+            method=row.method,
+            details=json.dumps(row.details),
+            recorded_at_us=now_us,
+        )
+        .returning(thresholds.c.id)
+    ).scalar_one()
+
+
+def _threshold(row: sa.Row[Any]) -> StoredThreshold:
+    return StoredThreshold(
+        id=row.id,
+        model_id=row.model_id,
+        computed_at_us=row.computed_at_us,
+        valid_from_us=row.valid_from_us,
+        percentile=row.percentile,
+        threshold=row.threshold,
+        lower=row.lower,
+        upper=row.upper,
+        n=row.n,
+        method=row.method,
+        details=json.loads(row.details or "{}"),
+    )
+
+
+def _window(row: sa.Row[Any]) -> JudgedWindow:
+    return JudgedWindow(
+        window_start_us=row.window_start_us,
+        window_end_us=row.window_end_us,
+        events=row.events,
+        outliers=row.outliers,
+        fired=row.details is not None,
+        payload=row.payload,
+    )

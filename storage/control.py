@@ -1,0 +1,463 @@
+"""Storage room: the control plane's transactions: seal a stream, judge a window.
+
+Both call back for the decision with what they have read under lock and write what it says, so that the decision stays
+a pure function and what it saw is what holds when it is stored. Each step is idempotent by a unique key: a second
+holder of the lease does no harm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+
+from storage.engine import Database
+from storage.tables import (
+    gaps,
+    incidents,
+    notifications,
+    positions,
+    sources,
+    streams,
+    transitions,
+    window_parts,
+    windows,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFacts:
+    """How far a source has come; `idle` on the database's clock. An ended source will never bring anything again."""
+
+    watermark_us: int | None
+    idle: bool
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealFacts:
+    """What sealing is decided on, with the position rows locked; `now_us` is the database's clock."""
+
+    now_us: int
+    sources: Sequence[SourceFacts]
+    sealed_until_us: int | None
+    last_tick_us: int | None
+    last_judged_end_us: int | None
+    first_part_end_us: int | None
+    last_part_end_us: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPart:
+    """A part of a window as the ledger wrote it."""
+
+    threshold_id: int | None
+    events: int
+    outliers: int
+    late: int
+    dead: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredIncident:
+    """An open incident."""
+
+    id: int
+    kind: str
+    severity: str
+    window_start_us: int
+    opened_at_us: int
+    last_told_us: int
+    clean_windows: int
+    windows_fired: int
+    summary: str
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredGap:
+    """A range of offsets that could not be read and belongs to no incident yet."""
+
+    id: int
+    topic: str
+    partition: int
+    from_offset: int
+    to_offset: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowFacts:
+    """What a window is judged on."""
+
+    window_start_us: int
+    window_end_us: int
+    parts: Sequence[StoredPart]
+    last_judged_end_us: int | None
+    open_incidents: Sequence[StoredIncident]
+    gaps: Sequence[StoredGap]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowRow:
+    """The window as it is kept; `judged` is False when it holds only late events."""
+
+    window_start_us: int
+    window_end_us: int
+    threshold_id: int | None
+    events: int
+    outliers: int
+    late: int
+    dead: int
+    judged: bool
+    expected: float | None = None
+    p_value: float | None = None
+    energy_p50: float | None = None
+    energy_p99: float | None = None
+    energy_max: float | None = None
+    payload: bytes | None = None
+    details: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransitionRow:
+    """One transition and the channels that are told; a channel in `silent` gets a row that is never sent."""
+
+    transition: str
+    window_start_us: int
+    at_us: int
+    summary: str
+    details: Mapping[str, Any]
+    channels: Sequence[str] = ()
+    silent: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncidentRow:
+    """An incident after the window. `id` None: a new one."""
+
+    id: int | None
+    kind: str
+    severity: str
+    status: str
+    window_start_us: int
+    opened_at_us: int
+    last_told_us: int
+    clean_windows: int
+    windows_fired: int
+    summary: str
+    details: Mapping[str, Any]
+    resolved_at_us: int | None = None
+    transition: TransitionRow | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """All that judging a window writes, the incidents in order."""
+
+    window: WindowRow
+    incidents: Sequence[IncidentRow] = ()
+    gap_ids: Sequence[int] = field(default=())
+
+
+class ControlStore:
+    """Seals and judges one stream after the other."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def seal(self, stream_id: int, decide: Callable[[SealFacts], int | None]) -> int | None:
+        """Move `sealed_until` to what `decide` says; return it, or None when nothing moved.
+
+        The position rows are locked in order, so that no commit of this stream is between its guard and its end
+        while the watermarks are read.
+        """
+        with self._db.write() as conn:
+            facts = self._seal_facts(conn, stream_id)
+            target = decide(facts)
+            if target is None:
+                return None
+            before = streams.c.sealed_until_us
+            unmoved = before.is_(None) if facts.sealed_until_us is None else before == facts.sealed_until_us
+            moved = conn.execute(
+                streams.update().where(streams.c.id == stream_id, unmoved).values(sealed_until_us=target)
+            )
+            return target if moved.rowcount == 1 else None
+
+    def _seal_facts(self, conn: sa.Connection, stream_id: int) -> SealFacts:
+        now_us = self._db.now_us(conn)
+        lock_stream(conn, stream_id)
+        locked = conn.execute(
+            sa.select(positions.c.watermark_us, positions.c.idle_until_us)
+            .where(positions.c.stream_id == stream_id, positions.c.active)
+            .order_by(positions.c.source_id)
+            .with_for_update()
+        ).all()
+        sealed, ticked = conn.execute(
+            sa.select(streams.c.sealed_until_us, streams.c.last_tick_us).where(streams.c.id == stream_id)
+        ).one()
+        open_parts = [window_parts.c.stream_id == stream_id]
+        if sealed is not None:
+            open_parts.append(window_parts.c.window_end_us > sealed)
+        first, last = conn.execute(
+            sa.select(
+                sa.func.min(window_parts.c.window_end_us), sa.func.max(window_parts.c.window_end_us)
+            ).where(*open_parts, window_parts.c.events + window_parts.c.dead > 0)
+        ).one()
+        return SealFacts(
+            now_us=now_us,
+            sources=[
+                SourceFacts(watermark_us=watermark, idle=until > now_us, ended=until == FOREVER_US)
+                for watermark, until in locked
+            ],
+            sealed_until_us=sealed,
+            last_tick_us=ticked,
+            last_judged_end_us=_last_judged_end(conn, stream_id),
+            first_part_end_us=first,
+            last_part_end_us=last,
+        )
+
+    def due_windows(self, stream_id: int, limit: int = 1_000) -> list[int]:
+        """Return the starts of sealed windows that have parts, in order."""
+        sealed = sa.select(streams.c.sealed_until_us).where(streams.c.id == stream_id).scalar_subquery()
+        query = (
+            sa.select(window_parts.c.window_start_us)
+            .where(window_parts.c.stream_id == stream_id, window_parts.c.window_end_us <= sealed)
+            .distinct()
+            .order_by(window_parts.c.window_start_us)
+            .limit(limit)
+        )
+        with self._db.read() as conn:
+            return list(conn.execute(query).scalars())
+
+    def judge(
+        self, stream_id: int, stream: str, window_start_us: int, decide: Callable[[WindowFacts], Judgement]
+    ) -> bool:
+        """Judge a sealed window, or fold what came late into it; return whether this call stored something.
+
+        One transaction: the window, its incidents, their transitions and notifications appear, and the parts
+        disappear. Parts that arrive meanwhile stay for the next call: they can only be late.
+        """
+        with self._db.write() as conn:
+            lock_stream(conn, stream_id)
+            ids, facts = self._window_facts(conn, stream_id, window_start_us)
+            if not ids:
+                return False
+            known = conn.execute(
+                sa.select(windows.c.window_start_us).where(
+                    windows.c.stream_id == stream_id, windows.c.window_start_us == window_start_us
+                )
+            ).first()
+            if known is not None:
+                self._fold_late(conn, stream_id, facts)
+            else:
+                self._store(conn, stream_id, stream, decide(facts))
+            conn.execute(window_parts.delete().where(window_parts.c.id.in_(ids)))
+            return True
+
+    def _window_facts(
+        self, conn: sa.Connection, stream_id: int, start_us: int
+    ) -> tuple[list[int], WindowFacts]:
+        of_window = (window_parts.c.stream_id == stream_id, window_parts.c.window_start_us == start_us)
+        rows = conn.execute(sa.select(window_parts).where(*of_window).order_by(window_parts.c.id)).all()
+        facts = WindowFacts(
+            window_start_us=start_us,
+            window_end_us=rows[0].window_end_us if rows else start_us,
+            parts=[
+                StoredPart(
+                    threshold_id=row.threshold_id,
+                    events=row.events,
+                    outliers=row.outliers,
+                    late=row.late,
+                    dead=row.dead,
+                    payload=row.payload,
+                )
+                for row in rows
+            ],
+            last_judged_end_us=_last_judged_end(conn, stream_id),
+            open_incidents=_open_incidents(conn, stream_id),
+            gaps=_unassigned_gaps(conn, stream_id, rows[0].window_end_us if rows else start_us),
+        )
+        return [row.id for row in rows], facts
+
+    def _fold_late(self, conn: sa.Connection, stream_id: int, facts: WindowFacts) -> None:
+        if any(part.events for part in facts.parts):
+            raise RuntimeError(
+                f"window {facts.window_start_us} of stream {stream_id} was judged before all its events were there; "
+                "the ledger's seal check must have refused that commit"
+            )
+        late, dead = sum(part.late for part in facts.parts), sum(part.dead for part in facts.parts)
+        of_window = (windows.c.stream_id == stream_id, windows.c.window_start_us == facts.window_start_us)
+        conn.execute(windows.update().where(*of_window).values(late=windows.c.late + late, dead=windows.c.dead + dead))
+
+    def _store(self, conn: sa.Connection, stream_id: int, stream: str, judgement: Judgement) -> None:
+        row = judgement.window
+        conn.execute(
+            windows.insert().values(
+                stream_id=stream_id,
+                window_start_us=row.window_start_us,
+                window_end_us=row.window_end_us,
+                threshold_id=row.threshold_id,
+                events=row.events,
+                outliers=row.outliers,
+                late=row.late,
+                dead=row.dead,
+                expected=row.expected,
+                p_value=row.p_value,
+                energy_p50=row.energy_p50,
+                energy_p99=row.energy_p99,
+                energy_max=row.energy_max,
+                payload=row.payload,
+                details=None if row.details is None else json.dumps(row.details),
+                judged_at_us=self._db.now_us(conn) if row.judged else None,
+            )
+        )
+        by_kind = {
+            change.kind: self._write_incident(conn, stream_id, stream, change)
+            for change in judgement.incidents
+        }
+        if judgement.gap_ids:
+            conn.execute(
+                gaps.update().where(gaps.c.id.in_(judgement.gap_ids)).values(incident_id=by_kind["gap"])
+            )
+        return True
+
+    def _write_incident(self, conn: sa.Connection, stream_id: int, stream: str, row: IncidentRow) -> int:
+        values = {
+            "severity": row.severity,
+            "status": row.status,
+            "last_told_us": row.last_told_us,
+            "clean_windows": row.clean_windows,
+            "windows_fired": row.windows_fired,
+            "resolved_at_us": row.resolved_at_us,
+            "summary": row.summary,
+            "details": json.dumps(row.details),
+        }
+        if row.id is None:
+            opened = {"stream_id": stream_id, "kind": row.kind, "window_start_us": row.window_start_us}
+            opened["opened_at_us"] = row.opened_at_us
+            incident_id = conn.execute(
+                incidents.insert().values(**opened, **values).returning(incidents.c.id)
+            ).scalar_one()
+        else:
+            incident_id = row.id
+            conn.execute(incidents.update().where(incidents.c.id == row.id).values(**values))
+        if row.transition is not None:
+            self._write_transition(conn, stream_id, stream, incident_id, row, row.transition)
+        return incident_id
+
+    def _write_transition(
+        self,
+        conn: sa.Connection,
+        stream_id: int,
+        stream: str,
+        incident_id: int,
+        row: IncidentRow,
+        step: TransitionRow,
+    ) -> None:
+        now_us = self._db.now_us(conn)
+        transition_id = conn.execute(
+            transitions.insert()
+            .values(
+                incident_id=incident_id,
+                stream_id=stream_id,
+                transition=step.transition,
+                window_start_us=step.window_start_us,
+                at_us=step.at_us,
+                summary=step.summary,
+                details=json.dumps(step.details),
+                recorded_at_us=now_us,
+            )
+            .returning(transitions.c.id)
+        ).scalar_one()
+        for channel in step.channels:
+            pending = channel not in step.silent
+            conn.execute(
+                notifications.insert().values(
+                    id=notification_id(stream, row, step, channel),
+                    incident_id=incident_id,
+                    transition_id=transition_id,
+                    channel=channel,
+                    state="pending" if pending else "skipped",
+                    next_attempt_at_us=now_us if pending else None,
+                    created_at_us=now_us,
+                )
+            )
+
+
+def lock_stream(conn: sa.Connection, stream_id: int) -> None:
+    """Let one control transaction at a time work on a stream, whoever believes to hold the lease.
+
+    Always the first lock of a transaction, before any position row. NO KEY UPDATE, since rows that refer to the
+    stream may be inserted by others meanwhile.
+    """
+    conn.execute(sa.select(streams.c.id).where(streams.c.id == stream_id).with_for_update(key_share=True))
+
+
+def notification_id(stream: str, incident: IncidentRow, step: TransitionRow, channel: str) -> str:
+    """Return the id of the message about one transition on one channel: the same on every repeat of the work."""
+    named = (stream, incident.kind, incident.window_start_us, step.transition, step.window_start_us, channel)
+    return hashlib.sha256("|".join(map(str, named)).encode()).hexdigest()[:32]
+
+
+def _last_judged_end(conn: sa.Connection, stream_id: int) -> int | None:
+    judged = windows.c.judged_at_us.is_not(None)
+    query = (
+        sa.select(windows.c.window_end_us)
+        .where(windows.c.stream_id == stream_id, judged)
+        .order_by(windows.c.window_start_us.desc())
+        .limit(1)
+    )
+    return conn.execute(query).scalar_one_or_none()
+
+
+def _open_incidents(conn: sa.Connection, stream_id: int) -> list[StoredIncident]:
+    rows = conn.execute(
+        sa.select(incidents)
+        .where(incidents.c.stream_id == stream_id, incidents.c.status == "open")
+        .order_by(incidents.c.id)
+    )
+    return [
+        StoredIncident(
+            id=row.id,
+            kind=row.kind,
+            severity=row.severity,
+            window_start_us=row.window_start_us,
+            opened_at_us=row.opened_at_us,
+            last_told_us=row.last_told_us,
+            clean_windows=row.clean_windows,
+            windows_fired=row.windows_fired,
+            summary=row.summary,
+            details=json.loads(row.details or "{}"),
+        )
+        for row in rows
+    ]
+
+
+def _unassigned_gaps(conn: sa.Connection, stream_id: int, before_us: int) -> list[StoredGap]:
+    rows = conn.execute(
+        sa.select(gaps, sources.c.topic, sources.c.partition)
+        .join(sources, sources.c.id == gaps.c.source_id)
+        .where(
+            sources.c.stream_id == stream_id,
+            gaps.c.incident_id.is_(None),
+            sa.or_(gaps.c.event_time_us.is_(None), gaps.c.event_time_us < before_us),
+        )
+        .order_by(gaps.c.event_time_us, sources.c.topic, sources.c.partition, gaps.c.from_offset)
+    )
+    return [
+        StoredGap(
+            id=row.id,
+            topic=row.topic,
+            partition=row.partition,
+            from_offset=row.from_offset,
+            to_offset=row.to_offset,
+            reason=row.reason,
+        )
+        for row in rows
+    ]

@@ -1,0 +1,179 @@
+"""Storage room: models with their artefacts, and their activation through the first threshold that names them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from storage.calibration import NewThreshold, insert_threshold
+from storage.control import lock_stream
+from storage.engine import Database
+from storage.tables import models, streams, thresholds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewModel:
+    """A model to store; `checksum` is the artefact's own."""
+
+    kind: str
+    artefact: bytes
+    checksum: str
+    feature_names: Sequence[str]
+    summary: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """A stored model without its artefact."""
+
+    id: int
+    version: int
+    kind: str
+    state: str
+    created_at_us: int
+    valid_from_us: int | None
+    feature_names: tuple[str, ...]
+    summary: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activation:
+    """From when a model may be valid: no stored event is later than that, and no threshold row is."""
+
+    valid_from_us: int
+    computed_at_us: int
+
+
+class ModelStore:
+    """Stores models and makes them active; the schedule of thresholds is the only switch."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def add(
+        self,
+        stream_id: int,
+        model: NewModel,
+        first_threshold: Callable[[int, Activation], NewThreshold],
+        *,
+        only_first: bool = False,
+    ) -> ModelInfo | None:
+        """Store a model and activate it, in one transaction.
+
+        Args:
+            stream_id: The stream.
+            model: The model.
+            first_threshold: Gives its first threshold row for the model's id and the activation.
+            only_first: Store nothing (and return None) when the stream has a model already: a warm-up that
+                somebody else has finished first.
+        """
+        with self._db.write() as conn:
+            lock_stream(conn, stream_id)
+            newest = conn.execute(
+                sa.select(sa.func.max(models.c.version)).where(models.c.stream_id == stream_id)
+            ).scalar_one()
+            if only_first and newest is not None:
+                return None
+            model_id = conn.execute(
+                models.insert()
+                .values(
+                    stream_id=stream_id,
+                    version=(newest or 0) + 1,
+                    kind=model.kind,
+                    state="candidate",
+                    artefact=model.artefact,
+                    checksum=model.checksum,
+                    created_at_us=self._db.now_us(conn),
+                    feature_names=json.dumps(list(model.feature_names)),
+                    summary=json.dumps(model.summary),
+                )
+                .returning(models.c.id)
+            ).scalar_one()
+            self._activate(conn, stream_id, model_id, first_threshold)
+            return _info(conn.execute(_columns().where(models.c.id == model_id)).one())
+
+    def promote(
+        self, stream_id: int, model_id: int, first_threshold: Callable[[int, Activation], NewThreshold]
+    ) -> ModelInfo:
+        """Make a stored model the active one from the next free window on."""
+        with self._db.write() as conn:
+            lock_stream(conn, stream_id)
+            self._activate(conn, stream_id, model_id, first_threshold)
+            return _info(conn.execute(_columns().where(models.c.id == model_id)).one())
+
+    def _activate(
+        self,
+        conn: sa.Connection,
+        stream_id: int,
+        model_id: int,
+        first_threshold: Callable[[int, Activation], NewThreshold],
+    ) -> None:
+        activation = _activation(conn, stream_id)
+        insert_threshold(conn, stream_id, first_threshold(model_id, activation), self._db.now_us(conn))
+        of_stream = models.c.stream_id == stream_id
+        conn.execute(models.update().where(of_stream, models.c.state == "active").values(state="retired"))
+        conn.execute(
+            models.update()
+            .where(models.c.id == model_id)
+            .values(state="active", valid_from_us=activation.valid_from_us)
+        )
+        conn.execute(
+            streams.update().where(streams.c.id == stream_id).values(revision=streams.c.revision + 1)
+        )
+
+    def list(self, stream_id: int) -> list[ModelInfo]:
+        """Return the models of a stream, oldest first."""
+        query = _columns().where(models.c.stream_id == stream_id).order_by(models.c.version)
+        with self._db.read() as conn:
+            return [_info(row) for row in conn.execute(query)]
+
+    def active(self, stream_id: int) -> ModelInfo | None:
+        """Return the active model, or None before the first one."""
+        return next((model for model in reversed(self.list(stream_id)) if model.state == "active"), None)
+
+    def artefact(self, model_id: int) -> bytes:
+        """Return a model's artefact."""
+        with self._db.read() as conn:
+            return conn.execute(sa.select(models.c.artefact).where(models.c.id == model_id)).scalar_one()
+
+
+def _activation(conn: sa.Connection, stream_id: int) -> Activation:
+    """Return the first window start that no stored event and no threshold row can lie beyond.
+
+    Before anything is sealed the first model is valid from the beginning of time.
+    """
+    size_us, sealed, lead_us = conn.execute(
+        sa.select(streams.c.window_size_us, streams.c.sealed_until_us, streams.c.lead_us).where(
+            streams.c.id == stream_id
+        )
+    ).one()
+    newest = conn.execute(
+        sa.select(sa.func.max(thresholds.c.valid_from_us)).where(thresholds.c.stream_id == stream_id)
+    ).scalar_one()
+    if newest is None:
+        return Activation(valid_from_us=0, computed_at_us=0)
+    if sealed is None:
+        return Activation(valid_from_us=newest, computed_at_us=0)
+    free_us = -(-(sealed + lead_us) // size_us) * size_us
+    return Activation(valid_from_us=max(free_us, newest + size_us), computed_at_us=sealed)
+
+
+def _columns() -> sa.Select[Any]:
+    return sa.select(*(column for column in models.c if column.name != "artefact"))
+
+
+def _info(row: sa.Row[Any]) -> ModelInfo:
+    return ModelInfo(
+        id=row.id,
+        version=row.version,
+        kind=row.kind,
+        state=row.state,
+        created_at_us=row.created_at_us,
+        valid_from_us=row.valid_from_us,
+        feature_names=tuple(json.loads(row.feature_names)),
+        summary=json.loads(row.summary or "{}"),
+    )
