@@ -36,8 +36,7 @@ class MessageCodec:
         element: Any = float | None if schema.mean_if_missing else float
         make = msgspec.json.Decoder if schema.format == "json" else msgspec.msgpack.Decoder
         self._decoders: list[Callable[[Any], Any]] = [
-            make(kind.struct | list[element]).decode
-            for kind in self._types  # type: ignore[valid-type]
+            make(kind.struct | list[element]).decode for kind in self._types
         ]
 
     def decode(self, raw: RawBatch, now_us: int) -> Decoded:
@@ -52,7 +51,7 @@ class MessageCodec:
             typed, rows = self._read_typed(turn, values, rows)
             pieces.extend(typed)
             if turn and 2 * len(rows) < before:
-                # Most messages are of the second type: it goes first from now on. Either order reads the same.
+                # Most messages fit the second type: it goes first from now on; either order reads the same.
                 self._types.reverse()
                 self._decoders.reverse()
             if not rows:

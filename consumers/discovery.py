@@ -45,7 +45,7 @@ def discover_features(event: EventSettings, raw_batches: Sequence[RawBatch]) -> 
     if not names:
         n = sum(map(len, raw_batches))
         raise ConfigError(
-            f"event.features: no field is a number in 99% of the first {n} events; name the features, or check "
+            f"event.features: no field is a number in 99% of the first {n} events; name them, or check "
             f"event.format ({event.format})"
         )
     return names

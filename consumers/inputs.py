@@ -1,0 +1,119 @@
+"""Consumers: the bytes behind a source of lines: a regular file, or what standard input has brought."""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+import tempfile
+from collections import deque
+from pathlib import Path
+from typing import IO
+
+from config.errors import ConfigError
+
+SEGMENT_BYTES = 64 << 20
+
+
+def open_regular(path: Path) -> int:
+    """Open a regular file for reading and return its descriptor.
+
+    Raises:
+        ConfigError: There is no such file, it may not be read, or it is not a regular file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise ConfigError(f"source.path: there is no file {str(path)!r} (in {Path.cwd()})") from None
+    except OSError as error:
+        raise ConfigError(f"source.path: {str(path)!r} cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ConfigError(f"source.path: {str(path)!r} is not a regular file; for a pipe write path: '-'")
+    return descriptor
+
+
+class FileInput:
+    """A regular file; it stays the same file when another one takes its name."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = open_regular(path)
+
+    def read_at(self, cursor: int, n_bytes: int, timeout_s: float) -> bytes:  # noqa: ARG002 - never waits
+        """Return up to `n_bytes` from `cursor` on."""
+        return os.pread(self._descriptor, n_bytes, cursor)
+
+    def size(self) -> int:
+        """Return the file's size now."""
+        return os.fstat(self._descriptor).st_size
+
+    def complete(self) -> bool:
+        """Return True: a file is read to the end that it has."""
+        return True
+
+    def close(self) -> None:
+        """Close the file; once."""
+        os.close(self._descriptor)
+
+
+class SpooledInput:
+    """What a pipe has brought, kept in temporary files so that reading may go back.
+
+    Bytes are taken from the pipe only when they are asked for, so a slow reader slows the writer. Segments
+    that `forget` is told about are deleted.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._segments: deque[tuple[int, IO[bytes]]] = deque()
+        self._size = 0
+        self._ended = False
+
+    def read_at(self, cursor: int, n_bytes: int, timeout_s: float) -> bytes:
+        """Return up to `n_bytes` from `cursor` on, waiting for the pipe where nothing is kept there."""
+        if cursor >= self._size:
+            self._receive(n_bytes, timeout_s)
+        for start, file in self._segments:
+            if start <= cursor < start + SEGMENT_BYTES:
+                return os.pread(file.fileno(), n_bytes, cursor - start)
+        return b""
+
+    def _receive(self, n_bytes: int, timeout_s: float) -> None:
+        if self._ended:
+            return
+        readable, _, _ = select.select([self._descriptor], [], [], timeout_s)
+        if not readable:
+            return
+        room = SEGMENT_BYTES - self._size % SEGMENT_BYTES
+        arrived = os.read(self._descriptor, min(n_bytes, room))
+        if not arrived:
+            self._ended = True
+            return
+        if self._size % SEGMENT_BYTES == 0:
+            self._segments.append((self._size, tempfile.TemporaryFile(buffering=0)))  # noqa: SIM115 - kept open
+        written = 0
+        while written < len(arrived):
+            written += self._segments[-1][1].write(arrived[written:])
+        self._size += len(arrived)
+
+    def size(self) -> int:
+        """Return how many bytes have come so far."""
+        return self._size
+
+    def complete(self) -> bool:
+        """Return whether the writer has closed the pipe."""
+        return self._ended
+
+    def first_kept(self) -> int:
+        """Return the first byte that can still be read."""
+        return self._segments[0][0] if self._segments else 0
+
+    def forget(self, before: int) -> None:
+        """Delete what lies before this byte, by whole segments; the last one stays."""
+        while len(self._segments) > 1 and self._segments[1][0] <= before:
+            self._segments.popleft()[1].close()
+
+    def close(self) -> None:
+        """Delete everything that was kept; the pipe itself stays open."""
+        while self._segments:
+            self._segments.popleft()[1].close()

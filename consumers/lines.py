@@ -1,0 +1,135 @@
+"""Consumers: rows of a file by their bytes: bounded reads, bounded rows, a cursor for each."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from consumers.batch import Int64
+
+BLOCK_BYTES = 1 << 20
+BOM = b"\xef\xbb\xbf"
+
+
+class Input(Protocol):
+    """Bytes that can be read from any place up to where they end now."""
+
+    def read_at(self, cursor: int, n_bytes: int, timeout_s: float) -> bytes:
+        """Return up to `n_bytes` from `cursor` on; nothing at the end, or when nothing came in time."""
+        ...
+
+    def size(self) -> int:
+        """Return how many bytes there are now."""
+        ...
+
+    def complete(self) -> bool:
+        """Return whether all the bytes that will come are there."""
+        ...
+
+    def close(self) -> None:
+        """Free the file."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lines:
+    """Consecutive rows without their line ends; `cursors` holds one more, the byte after the last."""
+
+    rows: list[bytes]
+    cursors: Int64
+
+
+class LineReader:
+    """Read rows from a cursor on.
+
+    A row ends with a newline (or CR and newline); the last one may go without, once the input is complete.
+    Of a row longer than `max_bytes` only the first `max_bytes` + 1 are kept, which is enough to refuse it:
+    the rest is skipped block by block, over several calls if it has to be.
+    """
+
+    def __init__(self, source: Input, cursor: int, max_bytes: int) -> None:
+        self._input = source
+        self._keep = max_bytes + 1
+        self._head = b""
+        self._cut = 0
+        self._rest = b""
+        self._cursor = cursor
+        self._read = cursor
+        self._first = True
+
+    @property
+    def cursor(self) -> int:
+        """Return the byte at which the next row starts."""
+        return self._cursor
+
+    def read(self, max_rows: int, max_bytes: int, timeout_s: float) -> Lines:
+        """Return up to so many rows and about so many bytes; fewer when the time is up or the input ends."""
+        deadline = time.monotonic() + timeout_s
+        rows: list[bytes] = []
+        lengths: list[int] = []
+        taken = 0
+        start = self._cursor
+        while len(rows) < max_rows and taken < max_bytes:
+            if not self._rest:
+                self._rest = self._fill(max(0.0, deadline - time.monotonic()) if not rows else 0.0)
+            if not self._rest:
+                if self._input.complete() and self._read >= self._input.size():
+                    self._take_last(rows, lengths)
+                break
+            taken += self._split(max_rows - len(rows), rows, lengths)
+            if time.monotonic() >= deadline:
+                break
+        cursors = np.empty(len(rows) + 1, np.int64)
+        cursors[0] = start
+        np.cumsum(lengths, out=cursors[1:])
+        cursors[1:] += start
+        self._cursor = int(cursors[-1])
+        return Lines(rows=rows, cursors=cursors)
+
+    def _fill(self, timeout_s: float) -> bytes:
+        block = self._input.read_at(self._read, BLOCK_BYTES, timeout_s)
+        self._read += len(block)
+        return block
+
+    def _split(self, max_rows: int, rows: list[bytes], lengths: list[int]) -> int:
+        """Move whole rows from the block to `rows`; what is left of the block stays, or begins a row."""
+        before = len(self._rest)
+        pieces = self._rest.split(b"\n", max_rows)
+        last = pieces.pop()
+        if pieces:
+            pieces[0] = self._head + pieces[0]
+            lengths.append(len(pieces[0]) + self._cut + 1)
+            lengths.extend([len(piece) + 1 for piece in pieces[1:]])
+            rows.append(self._row(pieces[0], whole=not self._cut))
+            rows.extend([self._row(piece) for piece in pieces[1:]])
+            self._head, self._cut = b"", 0
+        if len(pieces) == max_rows:
+            self._rest = last
+        else:
+            self._rest = b""
+            self._begin(last)
+        return before - len(self._rest)
+
+    def _begin(self, tail: bytes) -> None:
+        """Keep the start of a row that goes on in the next block."""
+        head = self._head + tail
+        self._head = head[: self._keep]
+        self._cut += len(head) - len(self._head)
+
+    def _take_last(self, rows: list[bytes], lengths: list[int]) -> None:
+        if self._head:
+            rows.append(self._row(self._head, whole=not self._cut))
+            lengths.append(len(self._head) + self._cut)
+            self._head, self._cut = b"", 0
+
+    def _row(self, piece: bytes, *, whole: bool = True) -> bytes:
+        if self._first:
+            self._first = False
+            if self._cursor == 0:
+                piece = piece.removeprefix(BOM)
+        if whole and piece.endswith(b"\r"):
+            piece = piece[:-1]
+        return piece if len(piece) <= self._keep else piece[: self._keep]

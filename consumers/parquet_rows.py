@@ -1,0 +1,101 @@
+"""Consumers: rows of a Parquet file as columns, found by the metadata of its row groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from config.errors import ConfigError
+from consumers.batch import Table
+
+
+class ParquetRows:
+    """One open Parquet file. Needs pyarrow, which is an extra."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file and read its metadata.
+
+        Raises:
+            ConfigError: pyarrow is missing, or the file is no Parquet file.
+        """
+        try:
+            import pyarrow as pa  # noqa: PLC0415 - an extra
+            from pyarrow import parquet  # noqa: PLC0415
+        except ImportError:
+            raise ConfigError(
+                f"source.path: {str(path)!r} needs pyarrow; install it with: pip install 'outrider[parquet]'"
+            ) from None
+        self._arrow = pa
+        try:
+            self._file = parquet.ParquetFile(path)
+        except (pa.ArrowException, OSError) as error:
+            raise ConfigError(f"source.path: {str(path)!r} is not a readable Parquet file: {error}") from None
+        metadata = self._file.metadata
+        sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+        self._starts = np.concatenate([[0], np.cumsum(np.array(sizes, np.int64))]).astype(np.int64)
+        self._batches: Iterator[Any] | None = None
+        self._next = 0
+
+    @property
+    def n_rows(self) -> int:
+        """Return how many rows the file has."""
+        return int(self._starts[-1])
+
+    def seek(self, row: int) -> None:
+        """Continue at this row."""
+        self._next = row
+        self._batches = None
+
+    def read(self, max_rows: int) -> tuple[int, int, Table | None]:
+        """Return the rows [begin, end) and their columns; no table where this row group cannot be read."""
+        begin = self._next
+        group = int(np.searchsorted(self._starts, begin, side="right")) - 1
+        skip = 0
+        if self._batches is None:
+            skip = begin - int(self._starts[group])
+            self._batches = self._file.iter_batches(batch_size=max_rows, row_groups=[group])
+        try:
+            batch = next(self._batches)
+            while skip >= batch.num_rows:
+                skip -= batch.num_rows
+                batch = next(self._batches)
+            table = self._columns(batch.slice(skip))
+        except (self._arrow.ArrowException, OSError, StopIteration):
+            self.seek(int(self._starts[group + 1]))
+            return begin, self._next, None
+        self._next = begin + len(table)
+        if self._next >= self._starts[group + 1]:
+            self._batches = None
+        return begin, self._next, table
+
+    def _columns(self, batch: Any) -> Table:
+        """Return a record batch as columns; the fields of nested columns get dotted names."""
+        table = self._arrow.Table.from_batches([batch])
+        types = self._arrow.types
+        while any(types.is_struct(field.type) for field in table.schema):
+            table = table.flatten()
+        columns = {name: self._column(table.column(name)) for name in dict.fromkeys(table.column_names)}
+        return Table(columns=columns, n_rows=table.num_rows)
+
+    def _column(self, column: Any) -> Any:
+        """Return numbers and times without nulls as an array, anything else as a list."""
+        types = self._arrow.types
+        if types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        kind = column.type
+        if types.is_decimal(kind):
+            column = column.cast(self._arrow.float64())
+        elif types.is_timestamp(kind) or types.is_date(kind):
+            column = column.cast(self._arrow.timestamp("us"), safe=False)
+            return column.combine_chunks().to_numpy(zero_copy_only=False)
+        plain = types.is_floating(column.type) or types.is_integer(column.type)
+        if plain and column.null_count == 0:
+            return column.combine_chunks().to_numpy(zero_copy_only=False)
+        return column.to_pylist()
+
+    def close(self) -> None:
+        """Close the file; may be called again."""
+        self._file.close()
