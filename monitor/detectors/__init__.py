@@ -1,1 +1,50 @@
-"""The detectors: energies of events under a fitted density."""
+"""Detectors: densities that give every event an energy. Names are imported when first asked for."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from monitor.detectors.aegmm import AEGMM
+    from monitor.detectors.class_conditional import ClassConditionalGaussian
+    from monitor.detectors.crossfit import reference_energies
+    from monitor.detectors.detector import Detector, load_detector
+    from monitor.detectors.explanation import Explanation
+    from monitor.detectors.gaussian_mixture import GaussianMixture
+    from monitor.detectors.mixture_params import gmm_energy, gmm_params
+    from monitor.detectors.vaegmm import VAEGMM
+
+_HOMES = {
+    "AEGMM": "aegmm",
+    "ClassConditionalGaussian": "class_conditional",
+    "Detector": "detector",
+    "Explanation": "explanation",
+    "GaussianMixture": "gaussian_mixture",
+    "VAEGMM": "vaegmm",
+    "gmm_energy": "mixture_params",
+    "gmm_params": "mixture_params",
+    "load_detector": "detector",
+    "reference_energies": "crossfit",
+}
+
+__all__ = [
+    "AEGMM",
+    "VAEGMM",
+    "ClassConditionalGaussian",
+    "Detector",
+    "Explanation",
+    "GaussianMixture",
+    "gmm_energy",
+    "gmm_params",
+    "load_detector",
+    "reference_energies",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

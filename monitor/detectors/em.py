@@ -1,0 +1,194 @@
+"""Detectors: expectation-maximisation for Gaussian mixtures, as free functions on arrays.
+
+Everything here works on standardised rows. Parameters and factors are float64; the passes over the rows
+run in the rows' own precision and are added up in float64.
+
+The second moments are gathered in each component's own whitened coordinates, v = L^-1 (z - mu): there
+they are near the identity, so that sums keep their digits whatever the condition number, and the E step
+has computed v already.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+CovarianceType = Literal["full", "tied", "diag", "spherical"]
+
+LOG_2PI = math.log(2 * math.pi)
+# Responsibilities below this add nothing to a float32 sum, and as subnormals would slow it several times.
+NEGLIGIBLE = 1e-8
+_CHUNK_BYTES = 2 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixture:
+    """Weights (K), means (K, D) and covariances (K, D, D) of a mixture, float64."""
+
+    weights: Tensor
+    means: Tensor
+    covariances: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Factors:
+    """What the E step needs of a mixture: lower Cholesky factors, their inverses, and the log constants."""
+
+    lower: Tensor
+    inverse: Tensor
+    offset: Tensor
+    log_constant: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moments:
+    """Sums over rows that add up over chunks and processes, in whitened coordinates of a mixture."""
+
+    mass: Tensor
+    first: Tensor
+    second: Tensor
+    log_likelihood: Tensor
+
+    @staticmethod
+    def zero(k: int, d: int) -> "Moments":
+        """Return the moments of no rows."""
+        f64 = torch.float64
+        return Moments(
+            mass=torch.zeros(k, dtype=f64),
+            first=torch.zeros(k, d, dtype=f64),
+            second=torch.zeros(k, d, d, dtype=f64),
+            log_likelihood=torch.zeros(2, dtype=f64),
+        )
+
+    def flat(self) -> Tensor:
+        """Return all sums as one vector, for one all_reduce."""
+        return torch.cat([self.mass, self.first.flatten(), self.second.flatten(), self.log_likelihood])
+
+    def from_flat(self, flat: Tensor) -> "Moments":
+        """Return moments of this shape from a vector made by `flat`."""
+        k, d = self.first.shape
+        mass, first, second, log_likelihood = torch.split(flat, [k, k * d, k * d * d, 2])
+        return Moments(
+            mass=mass,
+            first=first.view(k, d),
+            second=second.view(k, d, d),
+            log_likelihood=log_likelihood,
+        )
+
+
+def factorise(mixture: Mixture) -> Factors:
+    """Return the factors of a mixture with positive definite covariances."""
+    k, d = mixture.means.shape
+    lower = torch.linalg.cholesky(mixture.covariances)
+    eye = torch.eye(d, dtype=torch.float64).expand(k, d, d)
+    inverse = torch.linalg.solve_triangular(lower, eye, upper=False)
+    log_det = 2 * lower.diagonal(dim1=1, dim2=2).log().sum(1)
+    return Factors(
+        lower=lower,
+        inverse=inverse,
+        offset=(inverse @ mixture.means.unsqueeze(2)).squeeze(2),
+        log_constant=mixture.weights.log() - 0.5 * (d * LOG_2PI + log_det),
+    )
+
+
+def chunk_rows(k: int, d: int) -> int:
+    """Return how many rows an E step should take at once to stay in the cache."""
+    return max(256, min(8192, _CHUNK_BYTES // (4 * k * d)))
+
+
+def whiten(z: Tensor, factors: Factors) -> tuple[Tensor, Tensor]:
+    """Return v = L_k^-1 (z - mu_k) as (K, D, n), and log(phi_k N(z | k)) as (K, n)."""
+    k, d = factors.offset.shape
+    weight = torch.cat([factors.inverse, -factors.offset.unsqueeze(2)], dim=2).to(z.dtype)
+    augmented = torch.ones(d + 1, len(z), dtype=z.dtype)
+    augmented[:d] = z.T
+    v = (weight.view(k * d, d + 1) @ augmented).view(k, d, len(z))
+    log_joint = factors.log_constant.to(z.dtype).unsqueeze(1) - 0.5 * v.square().sum(1)
+    return v, log_joint
+
+
+def log_density(z: Tensor, factors: Factors) -> Tensor:
+    """Return log p(z) of each row."""
+    return torch.logsumexp(whiten(z, factors)[1], dim=0)
+
+
+def gather(z: Tensor, factors: Factors, weights: Tensor | None, total: Moments) -> Tensor:
+    """Add the moments of the rows `z` to `total` and return their log-likelihoods (E step).
+
+    Args:
+        z: Rows in the precision of the pass.
+        factors: Of the present mixture.
+        weights: One weight a row (zero leaves it out), or None.
+        total: Sums that grow in place.
+    """
+    v, log_joint = whiten(z, factors)
+    log_likelihood = torch.logsumexp(log_joint, dim=0)
+    share = (log_joint - log_likelihood).exp_()
+    if weights is not None:
+        share *= weights
+    share[share < NEGLIGIBLE] = 0.0
+    root = share.sqrt()
+    v *= root.unsqueeze(1)
+    total.mass.add_(share.sum(1, dtype=torch.float64))
+    total.first.add_(torch.bmm(v, root.unsqueeze(2)).squeeze(2))
+    total.second.add_(torch.bmm(v, v.transpose(1, 2)))
+    wide = log_likelihood.double()
+    total.log_likelihood[0] += wide.sum() if weights is None else wide @ weights.double()
+    total.log_likelihood[1] += len(z) if weights is None else weights.double().sum()
+    return log_likelihood
+
+
+def maximise(mixture: Mixture, factors: Factors, moments: Moments) -> Mixture:
+    """Return the mixture that fits the moments best, without any shrinkage (M step)."""
+    mass = moments.mass.clamp_min(torch.finfo(torch.float64).tiny)
+    shift = moments.first / mass.unsqueeze(1)
+    inner = moments.second / mass.view(-1, 1, 1) - shift.unsqueeze(2) * shift.unsqueeze(1)
+    covariances = factors.lower @ inner @ factors.lower.transpose(1, 2)
+    return Mixture(
+        weights=moments.mass / moments.mass.sum(),
+        means=mixture.means + (factors.lower @ shift.unsqueeze(2)).squeeze(2),
+        covariances=0.5 * (covariances + covariances.transpose(1, 2)),
+    )
+
+
+def shrink(mixture: Mixture, mass: Tensor, kind: CovarianceType, reg: float, prior_rows: float) -> Mixture:
+    """Return the mixture with covariances of the wanted form that are safely positive definite.
+
+    The rule, for columns in units of their own deviation: each covariance is averaged with the pooled
+    within-component covariance, which counts for `prior_rows` rows; then `reg` times (1 + its own
+    variance) is added to every diagonal element. Pooling keeps directions that are narrow in all
+    components narrow; the diagonal keeps directions without any variance finite.
+    """
+    pooled = torch.einsum("k,kij->ij", mixture.weights, mixture.covariances)
+    cov = mixture.covariances
+    d = cov.shape[1]
+    if kind == "tied":
+        cov = pooled.expand_as(cov)
+    else:
+        rows = mass.view(-1, 1, 1)
+        cov = (rows * cov + prior_rows * pooled) / (rows + prior_rows)
+    if kind in ("diag", "spherical"):
+        cov = torch.diag_embed(cov.diagonal(dim1=1, dim2=2))
+    variance = cov.diagonal(dim1=1, dim2=2).clamp_min(0.0)
+    cov = cov + torch.diag_embed(reg * (1.0 + variance))
+    if kind == "spherical":
+        level = cov.diagonal(dim1=1, dim2=2).mean(1)
+        cov = level.view(-1, 1, 1) * torch.eye(d, dtype=torch.float64)
+    return Mixture(weights=mixture.weights, means=mixture.means, covariances=cov)
+
+
+def keep(mixture: Mixture, alive: Tensor) -> Mixture:
+    """Return the mixture of the components marked in `alive`, weights summing to one again."""
+    weights = mixture.weights[alive]
+    return Mixture(
+        weights=weights / weights.sum(),
+        means=mixture.means[alive],
+        covariances=mixture.covariances[alive],
+    )
+
+
+def amplification(factors: Factors) -> float:
+    """Return by how much the factors can enlarge a rounding error of a standardised row, in deviations."""
+    return float(factors.inverse.abs().sum(2).max())

@@ -1,0 +1,379 @@
+"""Detectors: the Gaussian mixture, fitted by EM, with the names that scikit-learn's users know."""
+
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from config.errors import ModelError
+from monitor.detectors import artefact, attribution, fitting
+from monitor.detectors.artefact import Artefact
+from monitor.detectors.crossfit import reference_energies
+from monitor.detectors.em import CovarianceType, Mixture
+from monitor.detectors.explanation import Explanation
+from monitor.detectors.inputs import FloatArray, check_events, check_finite, check_sample_weights
+from monitor.detectors.processes import Processes
+from monitor.detectors.score_path import Scorer, make_scorer
+
+F64 = NDArray[np.float64]
+
+_COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
+
+
+class GaussianMixture:
+    """A mixture of Gaussians whose energy, -log p(x), tells how strange an event is.
+
+    Args:
+        n_components: How many, or "auto" for the best of 1 to 8 by BIC.
+        covariance_type: full, tied, diag or spherical.
+        tol: EM stops when the mean log-likelihood moves by less than this.
+        max_iter: The most passes over all rows.
+        n_init: How many starts are tried; the best is kept.
+        reg_covar: Added to every variance, in units of the column's own variance.
+        prior_rows: For how many rows the pooled covariance counts in each component's; None for as many
+            as there are features.
+        contamination: The share of the training events taken to be strange: as many of the largest energies
+            are left out of every pass (trimmed EM).
+        random_state: The seed.
+        device: Where energies are computed, "cpu" or a torch CUDA device.
+
+    Attributes:
+        weights_: (K,) shares.
+        means_: (K, D).
+        covariances_: (K, D, D), (D, D), (K, D) or (K,) by covariance type.
+        converged_: Whether EM met `tol`.
+        n_iter_: Passes over all rows.
+        lower_bound_: The last mean log-likelihood.
+        report_: The fit report.
+        reference_energies_: Sorted energies of events that the model did not see, after `calibrate`.
+    """
+
+    kind = "gaussian_mixture"
+    reference_energies_: NDArray[np.float32] | None
+
+    def __init__(
+        self,
+        n_components: int | Literal["auto"] = 1,
+        *,
+        covariance_type: CovarianceType = "full",
+        tol: float = 1e-3,
+        max_iter: int = 100,
+        n_init: int = 4,
+        reg_covar: float = 1e-6,
+        prior_rows: float | None = None,
+        contamination: float = 0.0,
+        random_state: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.tol = tol
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.reg_covar = reg_covar
+        self.prior_rows = prior_rows
+        self.contamination = contamination
+        self.random_state = random_state
+        self.device = device
+
+    def fit(
+        self,
+        x: Any,
+        y: object = None,
+        sample_weight: object = None,
+        progress: Callable[[int, float], None] | None = None,
+    ) -> Self:
+        """Fit on events; under torchrun each process gives its own rows and all get the same mixture.
+
+        Args:
+            x: Events: numpy, torch or a data frame, whose names are kept.
+            y: Ignored; there for scikit-learn's pipelines.
+            sample_weight: One weight an event.
+            progress: Called after every pass over all rows with its number and mean log-likelihood.
+
+        Raises:
+            ModelError: unusable events or settings.
+        """
+        del y
+        self._check_settings()
+        fewest = 1 if self.n_components == "auto" else self.n_components
+        events = check_events(x, owner=type(self).__name__, min_rows=max(fewest, 1))
+        weights = (
+            None
+            if sample_weight is None
+            else check_sample_weights(sample_weight, len(events.values), owner=type(self).__name__)
+        )
+        fitted = fitting.fit(events.values, weights, self._plan(), Processes.present(), progress)
+        self._take(fitted.mixture, fitted.scaling.centre, fitted.scaling.scale)
+        self._name(events.names, events.values.shape[1])
+        self.converged_ = fitted.converged
+        self.n_iter_ = fitted.iterations
+        self.lower_bound_ = fitted.report.log_likelihood[-1]
+        self.report_: fitting.Report | None = fitted.report
+        return self
+
+    def calibrate(self, x: Any, folds: int = 5) -> Self:
+        """Set the reference energies from the training events, each scored by a fit without its fold."""
+        values = self._checked(x)
+        self.reference_energies_ = reference_energies(lambda: type(self)(**self.get_params()), values, folds)
+        return self
+
+    def energy(self, x: Any) -> FloatArray:
+        """Return the energy of each event in nats: -log p(x), float32 for float32 events.
+
+        The energy of an event is the same to the bit whatever it is batched with.
+        """
+        values = self._checked(x, finite=False)
+        energies = self._scorer(values.dtype).energies(values)
+        if not np.isfinite(energies).all():
+            check_finite(values, owner=type(self).__name__, names=self.feature_names_)
+        return energies
+
+    def score_samples(self, x: Any) -> FloatArray:
+        """Return log p(x) of each event."""
+        log_density: FloatArray = np.negative(self.energy(x))
+        return log_density
+
+    def score(self, x: Any, y: object = None) -> float:
+        """Return the mean log-likelihood of the events."""
+        del y
+        return float(self.score_samples(x).mean(dtype=np.float64))
+
+    def responsibilities(self, x: Any) -> F64:
+        """Return each component's share (n, K) in each event."""
+        log_joint = self._log_joint(self._checked(x))
+        share = np.exp(log_joint - log_joint.max(axis=1, keepdims=True))
+        total: F64 = share / share.sum(axis=1, keepdims=True)
+        return total
+
+    def predict_proba(self, x: Any) -> F64:
+        """Return each component's share (n, K) in each event; scikit-learn's name."""
+        return self.responsibilities(x)
+
+    def predict(self, x: Any) -> NDArray[np.int64]:
+        """Return the component with the largest share in each event."""
+        place: NDArray[np.int64] = self._log_joint(self._checked(x)).argmax(axis=1)
+        return place
+
+    def fit_predict(self, x: Any, y: object = None) -> NDArray[np.int64]:
+        """Fit, and return the component of each event."""
+        return self.fit(x, y).predict(x)
+
+    def explain(self, x: Any) -> Explanation:
+        """Return by event and feature how unexpected it is given the others, and what that costs."""
+        values = self._checked(x).astype(np.float64)
+        inverse = self._inverse()
+        names = self.feature_names_ or tuple(f"x{j}" for j in range(self.n_features))
+        return attribution.explain(values, self.weights_, self.means_, inverse, names)
+
+    def sample(self, n_samples: int = 1) -> tuple[F64, NDArray[np.int64]]:
+        """Return events drawn from the mixture, and their components."""
+        self._fitted()
+        if n_samples < 1:
+            raise ModelError(f"Invalid value for 'n_samples': {n_samples}; draw at least one event")
+        rng = np.random.default_rng(self.random_state)
+        place = np.repeat(np.arange(len(self.weights_)), rng.multinomial(n_samples, self.weights_))
+        noise = rng.standard_normal((n_samples, self.n_features))
+        lower = self._lower()
+        drawn = self.means_[place] + np.einsum("nij,nj->ni", lower[place], noise)
+        return drawn, place
+
+    def bic(self, x: Any) -> float:
+        """Return Schwarz's criterion on the events; smaller is better."""
+        values = self._checked(x)
+        return fitting.bic(self.score(values) * len(values), self._n_parameters(), len(values))
+
+    def aic(self, x: Any) -> float:
+        """Return Akaike's criterion on the events; smaller is better."""
+        values = self._checked(x)
+        return 2.0 * self._n_parameters() - 2.0 * self.score(values) * len(values)
+
+    @property
+    def n_features(self) -> int:
+        """The number of columns that it was fitted on."""
+        self._fitted()
+        return self.n_features_in_
+
+    def to_artefact(self) -> Artefact:
+        """Return the model as plain values."""
+        self._fitted()
+        report = self.report_
+        training = {
+            "converged": self.converged_,
+            "n_iter": self.n_iter_,
+            "lower_bound": self.lower_bound_,
+            "report": None if report is None else asdict(report),
+        }
+        return Artefact(
+            kind=self.kind,
+            n_features=self.n_features_in_,
+            feature_names=self.feature_names_,
+            settings={name: value for name, value in self.get_params().items() if name != "device"},
+            training=training,
+            tensors={"weights": self.weights_, "means": self.means_, "cholesky": self._cholesky},
+            reference_energies=self.reference_energies_,
+        )
+
+    @classmethod
+    def from_artefact(cls, stored: Artefact, device: str = "cpu") -> Self:
+        """Bring back a fitted mixture.
+
+        Raises:
+            ModelError: the artefact's values do not make a mixture.
+        """
+        known = inspect.signature(cls).parameters
+        settings = {name: value for name, value in stored.settings.items() if name in known}
+        model = cls(**{**settings, "device": device})
+        model._check_settings()
+        d = stored.n_features
+        weights = stored.tensor("weights", None)
+        k = len(weights)
+        shape = {"full": (k, d, d), "tied": (1, d, d), "diag": (k, d), "spherical": (k, d)}
+        cholesky = stored.tensor("cholesky", *shape[model.covariance_type])
+        model._set(weights, stored.tensor("means", k, d), cholesky)
+        model._name(stored.feature_names, d)
+        training = stored.training
+        model.converged_ = bool(training.get("converged", True))
+        model.n_iter_ = int(training.get("n_iter", 0))
+        model.lower_bound_ = float(training.get("lower_bound", 0.0))
+        report = training.get("report")
+        model.report_ = None if report is None else fitting.report_from(report)
+        model.reference_energies_ = stored.reference_energies
+        return model
+
+    def to_bytes(self) -> bytes:
+        """Return the model as the bytes of a safetensors file."""
+        return artefact.to_bytes(self.to_artefact())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to a file, at once."""
+        artefact.save(self.to_artefact(), path)
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002 - scikit-learn's signature
+        """Return the constructor's arguments."""
+        del deep
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def set_params(self, **params: Any) -> Self:
+        """Set some of the constructor's arguments."""
+        known = inspect.signature(type(self)).parameters
+        for name, value in params.items():
+            if name not in known:
+                raise ModelError(f"GaussianMixture has no parameter {name!r}; known are {', '.join(known)}")
+            setattr(self, name, value)
+        return self
+
+    def _plan(self) -> fitting.Plan:
+        return fitting.Plan(
+            n_components=None if self.n_components == "auto" else self.n_components,
+            covariance_type=self.covariance_type,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            n_init=self.n_init,
+            reg_covar=self.reg_covar,
+            prior_rows=self.prior_rows,
+            contamination=self.contamination,
+            seed=self.random_state,
+        )
+
+    def _check_settings(self) -> None:
+        auto = self.n_components == "auto"
+        if not auto and (not isinstance(self.n_components, int | np.integer) or self.n_components < 1):
+            raise ModelError(
+                f'n_components must be a positive whole number or "auto", not {self.n_components!r}'
+            )
+        if self.covariance_type not in _COVARIANCE_TYPES:
+            raise ModelError(
+                f"covariance_type must be one of {', '.join(_COVARIANCE_TYPES)}, not {self.covariance_type!r}"
+            )
+        if not 0 <= self.contamination < 0.5:
+            raise ModelError(f"contamination must lie in [0, 0.5), not {self.contamination!r}")
+        if not self.reg_covar > 0:
+            raise ModelError(
+                f"reg_covar must be positive, not {self.reg_covar!r}; "
+                "without it a constant column has no density"
+            )
+        if self.n_init < 1 or self.max_iter < 1 or not self.tol >= 0:
+            raise ModelError("n_init and max_iter must be at least 1, and tol must not be negative")
+
+    def _take(self, mixture: Mixture, centre: F64, scale: F64) -> None:
+        """Take over a mixture of standardised columns."""
+        lower = torch.linalg.cholesky(mixture.covariances).numpy() * scale[:, None]
+        if self.covariance_type == "tied":
+            lower = lower[:1]
+        elif self.covariance_type in ("diag", "spherical"):
+            lower = np.diagonal(lower, axis1=1, axis2=2).copy()
+        self._set(mixture.weights.numpy(), mixture.means.numpy() * scale + centre, lower)
+
+    def _set(self, weights: F64, means: F64, cholesky: F64) -> None:
+        self.weights_ = weights
+        self.means_ = means
+        self._cholesky = cholesky
+        self._scorers: dict[np.dtype[Any], Scorer] = {}
+        self.reference_energies_ = None
+
+    def _name(self, names: tuple[str, ...] | None, d: int) -> None:
+        self.n_features_in_ = d
+        self.feature_names_: tuple[str, ...] | None = names
+        if names is not None:
+            self.feature_names_in_ = np.array(names, dtype=object)
+
+    @property
+    def covariances_(self) -> F64:
+        """The covariances, shaped as scikit-learn shapes them for the covariance type."""
+        if self.covariance_type in ("diag", "spherical"):
+            return np.square(self._cholesky)
+        product: F64 = self._cholesky @ np.swapaxes(self._cholesky, 1, 2)
+        return product[0] if self.covariance_type == "tied" else product
+
+    def _lower(self) -> F64:
+        if self._cholesky.ndim == 3:
+            shape = (len(self.weights_), *self._cholesky.shape[1:])
+            return np.ascontiguousarray(np.broadcast_to(self._cholesky, shape))
+        return self._cholesky[:, :, None] * np.eye(self._cholesky.shape[1])
+
+    def _inverse(self) -> F64:
+        lower = torch.from_numpy(self._lower())
+        eye = torch.eye(lower.shape[1], dtype=torch.float64).expand_as(lower)
+        inverse: F64 = torch.linalg.solve_triangular(lower, eye, upper=False).numpy()
+        return inverse
+
+    def _scorer(self, dtype: np.dtype[Any]) -> Scorer:
+        if dtype not in self._scorers:
+            kind = torch.float32 if dtype == np.float32 else torch.float64
+            self._scorers[dtype] = make_scorer(
+                self.weights_, self.means_, self._inverse(), kind, device=self.device
+            )
+        return self._scorers[dtype]
+
+    def _log_joint(self, values: FloatArray) -> F64:
+        inverse = self._inverse()
+        constant = attribution.log_constants(self.weights_, inverse)
+        result = np.empty((len(values), len(constant)))
+        for at in range(0, len(values), 4096):
+            away = values[at : at + 4096].astype(np.float64)[None] - self.means_[:, None]
+            white = away @ np.swapaxes(inverse, 1, 2)
+            result[at : at + 4096] = (constant[:, None] - 0.5 * np.square(white).sum(2)).T
+        return result
+
+    def _n_parameters(self) -> int:
+        return fitting.count_parameters(len(self.weights_), self.n_features_in_, self.covariance_type)
+
+    def _checked(self, x: Any, *, finite: bool = True) -> FloatArray:
+        self._fitted()
+        return check_events(
+            x,
+            owner=type(self).__name__,
+            n_features=self.n_features_in_,
+            names=self.feature_names_,
+            finite=finite,
+        ).values
+
+    def _fitted(self) -> None:
+        if not hasattr(self, "weights_"):
+            raise ModelError("this GaussianMixture is not fitted yet; call fit(x) or load one first")
