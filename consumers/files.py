@@ -72,7 +72,7 @@ class FileSource:
         self._told = False
         self._ended = False
         self._replaced = False
-        self._counted = (0, 0)
+        self._counted = (0, 0, 0)
         self._delivered: deque[tuple[int, int]] = deque()
         self._stdin_identity = f"stdin:{os.getpid()}:{time.time_ns()}"
 
@@ -117,15 +117,17 @@ class FileSource:
         source = FileInput(self._path)
         try:
             size = source.size()
-            cursor, newlines = self._counted if self._counted[0] <= size else (0, 0)
+            inode, cursor, newlines = self._counted
+            if inode != source.inode() or cursor > size:
+                cursor, newlines = 0, 0
             last = source.read_at(max(0, size - 1), 1, 0.0)
             while block := source.read_at(cursor, BLOCK_BYTES, 0.0):
                 newlines += block.count(b"\n")
                 cursor += len(block)
                 last = block[-1:]
+            self._counted = (source.inode(), cursor, newlines)
         finally:
             source.close()
-        self._counted = (cursor, newlines)
         unfinished = 1 if cursor and last != b"\n" else 0
         return max(0, newlines + unfinished - (1 if self._format == "csv" else 0))
 
@@ -197,28 +199,29 @@ class FileSource:
         if not self._told:
             self._told = True
             return Poll(assigned=frozenset({self.partition}))
-        if self._row is None or self._held or self._ended or self._replaced_already():
+        if self._row is None or self._held or self._ended:
             time.sleep(timeout_s)
             return Poll()
-        if self._replaced or self._shrunk():
-            self._row, self._replaced = None, True
-            return Poll(replaced=frozenset({self.partition}))
         deadline = time.monotonic() + timeout_s
         if self._to_skip:
             self._skip(timeout_s)
-        batch = None if self._to_skip else self._read(max(0.0, deadline - time.monotonic()))
+        lies_beyond = self._replaced or self._shrunk()
+        batch = None
+        if not self._to_skip and not lies_beyond:
+            batch = self._read(max(0.0, deadline - time.monotonic()))
         if batch is not None:
             return Poll(batches=[batch])
-        if not self._at_end():
+        return self._without_rows(lies_beyond=lies_beyond)
+
+    def _without_rows(self, *, lies_beyond: bool) -> Poll:
+        """Say why a poll brought no rows: not yet, the position is beyond the end, or that was all."""
+        if not lies_beyond and not self._at_end():
             return Poll()
-        if self._to_skip:
+        if lies_beyond or self._to_skip:
             self._row = None
             return Poll(replaced=frozenset({self.partition}))
         self._ended = True
         return Poll(ended=frozenset({self.partition}))
-
-    def _replaced_already(self) -> bool:
-        return self._replaced and self._row is None
 
     def _shrunk(self) -> bool:
         reader = self._reader

@@ -47,6 +47,10 @@ class FileInput:
         """Return the file's size now."""
         return os.fstat(self._descriptor).st_size
 
+    def inode(self) -> int:
+        """Return the number that tells this file from another one of the same name."""
+        return os.fstat(self._descriptor).st_ino
+
     def complete(self) -> bool:
         """Return True: a file is read to the end that it has."""
         return True
