@@ -108,8 +108,8 @@ class PartRow:
 class Commit:
     """Everything that one stretch [begin, end) of a source becomes.
 
-    `watermark_us` is the largest event time so far or the head event's; it never moves back. `gap_reason` says
-    why [begin, end) could not be read. `ended` means that nothing will ever follow.
+    `watermark_us` is the largest event time so far or the head event's; it never moves back. `gap_reason`
+    says why [begin, end) could not be read. `ended` means that nothing will ever follow.
     """
 
     stream_id: int

@@ -26,7 +26,7 @@ _KEEPALIVES = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5,
 
 
 def sqlite_engine(file: Path, role: Literal["writer", "reader", "read-only"]) -> sa.Engine:
-    """Return an engine over one file; a `reader` may create it but changes nothing, `read-only` not even that."""
+    """Return an engine over one file; a `reader` may create it, `read-only` not even that."""
     mode = "ro" if role == "read-only" else "rwc"
     # Percent signs, question marks and hashes of a file name would be read as parts of the URI.
     uri = f"{file.absolute().as_uri()}?mode={mode}"
@@ -89,9 +89,10 @@ def _into_wal(connection: sqlite3.Connection) -> None:
         return
 
 
-def postgresql_engine(url: URL) -> sa.Engine:
+def postgresql_engine(url: URL, *, read_only: bool) -> sa.Engine:
     """Return an engine whose sessions give up rather than hold a lock for long."""
     ours = {"application_name": "outrider", "connect_timeout": 10, **_KEEPALIVES}
+    settings = _SESSION | ({"default_transaction_read_only": "on"} if read_only else {})
     engine = sa.create_engine(
         url,
         pool_size=4,
@@ -107,7 +108,7 @@ def postgresql_engine(url: URL) -> sa.Engine:
     def _settings(connection: psycopg.Connection[Any], _record: object) -> None:
         # By statement and not by `options`: poolers between us and the server refuse the latter.
         with connection.cursor() as cursor:
-            for name, value in _SESSION.items():
+            for name, value in settings.items():
                 cursor.execute("SELECT set_config(%s, %s, false)", (name, value))
         connection.commit()
 

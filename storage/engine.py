@@ -60,7 +60,7 @@ class Database:
         else:
             self.dialect = "postgresql"
             self.file = None
-            self._reader = self._writer = dialects.postgresql_engine(self._url)
+            self._reader = self._writer = dialects.postgresql_engine(self._url, read_only=read_only)
         self._turns = Turns()
 
     @contextlib.contextmanager
@@ -81,7 +81,7 @@ class Database:
         write at a time and does not queue fairly.
 
         Raises:
-            StorageUnavailable: The database cannot be reached now, or ended the transaction: nothing is stored.
+            StorageUnavailable: The database cannot be reached now, or it ended the transaction.
             StorageFull: The SQLite file cannot be written until a person acts.
             CommitUnknown: The connection broke during COMMIT, so that it may or may not have happened.
         """
@@ -185,8 +185,8 @@ class Database:
             except BlockingIOError:
                 holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
                 message = (
-                    f"{self.file} is in use by another Outrider daemon (process {holder}): stop it, give this "
-                    f"one another database.url, or use PostgreSQL to run several"
+                    f"{self.file} is in use by another Outrider daemon (process {holder}): stop it, "
+                    f"give this one another database.url, or use PostgreSQL to run several"
                 )
                 raise ConfigError(message) from None
             os.ftruncate(descriptor, 0)

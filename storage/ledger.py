@@ -164,11 +164,10 @@ class Ledger:
 
     def _move(self, connection: Connection, commit: Commit) -> int:
         """Move the position and return the time of storing; its row stays locked until the commit ends."""
-        values: dict[str, object] = {
-            "next_offset": commit.end,
-            "cursor": commit.end_cursor,
-            "committed_at_us": self._db.clock(),
-        }
+        values: dict[str, object] = {"next_offset": commit.end, "committed_at_us": self._db.clock()}
+        if commit.end != commit.begin:
+            # A commit that only says how time goes on knows no cursor, and must not lose the stored one.
+            values["cursor"] = commit.end_cursor
         if commit.watermark_us is not None:
             values["watermark_us"] = _larger(positions.c.watermark_us, commit.watermark_us)
         if len(commit.scores):

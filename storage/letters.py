@@ -60,7 +60,6 @@ def limited(dead: DeadLetterColumns, stored: Mapping[str, Stored]) -> LetterRows
         beyond = kept_rows[reason] >= ROWS_PER_MINUTE
         if beyond:
             ranges[reason] = len(rows.count)
-            detail = f"a range of more than {ROWS_PER_MINUTE} in a minute; its first: {detail}"  # noqa: PLW2901
         whole = payload is not None and not beyond and kept_payloads[reason] < PAYLOADS_PER_MINUTE
         kept_rows[reason] += 1
         kept_payloads[reason] += whole
@@ -68,6 +67,7 @@ def limited(dead: DeadLetterColumns, stored: Mapping[str, Stored]) -> LetterRows
         rows.end_offset.append(end)
         rows.count.append(end - offset)
         rows.reason.append(reason)
-        rows.detail.append(detail[:_DETAIL_CHARACTERS])
+        said = f"a range, after {ROWS_PER_MINUTE} in a minute; its first: {detail}" if beyond else detail
+        rows.detail.append(said[:_DETAIL_CHARACTERS])
         rows.payload.append(payload[:PAYLOAD_BYTES] if whole and payload is not None else None)
     return rows

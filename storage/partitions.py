@@ -1,6 +1,6 @@
 """Storage room: the daily partitions of `scores` on PostgreSQL.
 
-The partition key is the day of *storing*: an event with a stray date must not need a partition that nobody made.
+The partition key is the day of *storing*: one event with a stray date must not need a partition of its own.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def partition_name(day: int) -> str:
 def ensure_score_days(db: Database, day: int | None = None) -> None:
     """Make the partitions of a day (default: the database's today) and of the day after; nothing on SQLite.
 
-    Safe when several processes call it at once. Readers and committers are not held up: a partition is made beside
-    the table and attached, which needs no exclusive lock on it.
+    Safe when several processes call it at once. Readers and committers are not held up: a partition is made
+    beside the table and attached, which needs no exclusive lock on it.
     """
     if db.dialect != "postgresql":
         return

@@ -1,7 +1,7 @@
 """Storage room: streams, their sources and incarnations, and who owns a source.
 
-Locks are taken in one order everywhere: position rows by source id, then the stream's row; so nothing here can
-deadlock with a seal.
+Locks are taken in the order of the control plane, the stream's row and then position rows by source id, so
+that nothing here can deadlock with a seal; a commit holds one position row only.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from storage.commits import Control
+from storage.control import lock_stream
 from storage.engine import Database
 from storage.tables import positions, sources, streams, window_parts
 
 _log = logging.getLogger(__name__)
-_REGISTER_KEY = 0x72656773
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +115,7 @@ def _stream(connection: Connection, name: str) -> sa.Row[tuple[object, ...]] | N
 
 
 def _resize(connection: Connection, stream_id: int, size_us: int) -> None:
+    lock_stream(connection, stream_id)
     connection.execute(
         sa.select(positions.c.source_id)
         .where(positions.c.stream_id == stream_id)
@@ -140,7 +141,7 @@ def register(db: Database, stream_id: int, found: Sequence[NewSource]) -> list[S
     A partition that is known under the same identity keeps its position. Returns all active sources.
     """
     with db.write() as connection:
-        _serialise(db, connection, stream_id)
+        lock_stream(connection, stream_id)
         known = {(each.topic, each.partition): each for each in _sources(connection, stream_id)}
         replaced = [
             each
@@ -156,12 +157,12 @@ def register(db: Database, stream_id: int, found: Sequence[NewSource]) -> list[S
 
 
 def new_incarnation(db: Database, stream_id: int, new: NewSource) -> SourceState:
-    """Start a partition anew, whatever its identity: its log was replaced, or its position is set by a person.
+    """Start a partition anew, whatever its identity: its log was replaced, or a person sets its position.
 
     What the old incarnation stored stays; whoever still commits for it is fenced.
     """
     with db.write() as connection:
-        _serialise(db, connection, stream_id)
+        lock_stream(connection, stream_id)
         old = [
             each.source_id
             for each in _sources(connection, stream_id)
@@ -179,7 +180,7 @@ def active_sources(db: Database, stream_id: int) -> list[SourceState]:
 
 
 def claim(db: Database, source_id: int, owner: str) -> Claim | None:
-    """Take a source over from whoever has it; None when it is no longer active (read `active_sources` again)."""
+    """Take a source over from whoever has it; None when it is no longer active: read the sources again."""
     with db.write() as connection:
         row = connection.execute(
             sa.update(positions)
@@ -192,17 +193,9 @@ def claim(db: Database, source_id: int, owner: str) -> Claim | None:
                 positions.c.cursor,
                 positions.c.watermark_us,
             )
-        ).one_or_none()
-        return None if row is None else Claim(**row._mapping)  # noqa: SLF001  (SQLAlchemy's public name for it)
-
-
-def _serialise(db: Database, connection: Connection, stream_id: int) -> None:
-    """Let one registration of a stream run at a time; on SQLite writers are alone anyway."""
-    if db.dialect == "postgresql":
-        connection.execute(
-            sa.text("SELECT pg_advisory_xact_lock(:key, :stream)"),
-            {"key": _REGISTER_KEY, "stream": stream_id},
         )
+        mapping = row.mappings().one_or_none()
+        return None if mapping is None else Claim(**mapping)
 
 
 def _sources(connection: Connection, stream_id: int) -> list[SourceState]:

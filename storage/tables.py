@@ -1,8 +1,8 @@
-"""Storage room: every table as SQLAlchemy Core metadata; the migrations create them, everybody else only reads this.
+"""Storage room: every table as SQLAlchemy Core metadata; the migrations create them, the others only read it.
 
-Times are BIGINT microseconds since 1970 UTC (`*_us`); JSON is TEXT. Foreign keys bind the tables of the control
-plane; the tables that a commit fills by the thousand (`scores`, `outliers`, `dead_letters`, `window_parts`) carry
-none, because a look-up per row would halve the rate of the one path that must be fast.
+Times are BIGINT microseconds since 1970 UTC (`*_us`); JSON is TEXT. Foreign keys bind the tables of the
+control plane; those that a commit fills by the thousand (`scores`, `outliers`, `dead_letters`,
+`window_parts`) carry none, because a look-up per row would slow down the one path that must be fast.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ streams = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("name", _Text, nullable=False, unique=True),
     sa.Column("window_size_us", _Us, nullable=False),
-    # The largest grace + ahead that this stream ever ran with: no stored event lies beyond sealed_until + lead.
+    # The largest grace + ahead this stream ever ran with: no stored event lies beyond sealed_until + lead.
     sa.Column("lead_us", _Us, nullable=False, server_default="0"),
     sa.Column("sealed_until_us", _Us),
     sa.Column("last_tick_us", _Us),
@@ -113,8 +113,8 @@ thresholds = sa.Table(
     sa.Index("ix_thresholds_valid_from", "stream_id", "valid_from_us", "id"),
 )
 
-# On PostgreSQL `scores` has one more column in front, stored_day (days since 1970), which is its partition key and
-# the head of its primary key (partitions.py): the columns here are those that both databases share.
+# On PostgreSQL `scores` has one more column in front, stored_day (days since 1970): its partition key and the
+# head of its primary key (partitions.py). The columns here are those that both databases share.
 scores = sa.Table(
     "scores",
     metadata,
@@ -196,6 +196,7 @@ windows = sa.Table(
     sa.Column("payload", sa.LargeBinary),
     sa.Column("details", _Text),
     sa.Column("judged_at_us", _Us),
+    sa.Index("ix_windows_judged", "stream_id", "judged_at_us"),
 )
 
 incidents = sa.Table(

@@ -7,7 +7,7 @@ from collections import deque
 
 
 class Turns:
-    """First come, first served; `threading.Lock` promises no order, and one writer could starve the others."""
+    """First come, first served; `threading.Lock` promises no order, and one writer could starve others."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()

@@ -56,11 +56,13 @@ def definitions(dialect: Dialect) -> dict[str, str]:
     def json(column: str, name: str) -> str:
         return _json(column, name, dialect)
 
+    # On PostgreSQL the partition key: a query that bounds it reads only the days that it wants.
+    stored_day = "s.stored_day" if dialect == "postgresql" else "s.stored_at_us / 86400000000"
     of_source = "JOIN sources so ON so.id = x.source_id JOIN streams st ON st.id = so.stream_id"
     of_stream = "JOIN streams st ON st.id = x.stream_id"
     return {
         "score_history": f"""SELECT {_score_columns("s", dialect)},
-       s.stored_at_us, s.threshold_id, s.source_id
+       s.stored_at_us, s.threshold_id, s.source_id, {stored_day} AS stored_day
   FROM scores s {_score_joins("s")}""",
         "outlier_history": f"""SELECT {_score_columns("o", dialect)},
        {json("o.features", "features")}, o.stored_at_us, o.threshold_id, o.source_id

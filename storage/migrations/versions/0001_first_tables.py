@@ -310,6 +310,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["threshold_id"], ["thresholds.id"], name=op.f("fk_windows_threshold_id")),
         sa.PrimaryKeyConstraint("stream_id", "window_start_us", name=op.f("pk_windows")),
     )
+    op.create_index("ix_windows_judged", "windows", ["stream_id", "judged_at_us"], unique=False)
 
 
 def _create_scores() -> None:

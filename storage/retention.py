@@ -1,0 +1,167 @@
+"""Storage room: delete what has been stored for long enough, in pieces that hold up nobody.
+
+Age is the time since storing, not the event's: a back-fill of old events is kept as long as any other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from config.settings import RetentionSettings
+from config.units import to_us
+from storage.engine import Database
+from storage.partitions import day_of, drop_score_days
+from storage.tables import FOREVER_US, dead_letters, incidents, outliers, scores, sources, streams, windows
+
+CHUNK_ROWS = 5_000
+"""Rows deleted in one transaction: under 100 ms on a slow disk, so that commits pass in between."""
+_VACUUM_PAGES = 500
+_SPARE_SHARE = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deleted:
+    """What one run deleted; on PostgreSQL scores go by whole days, `score_days`, and are not counted."""
+
+    scores: int
+    score_days: int
+    outliers: int
+    dead_letters: int
+    windows: int
+
+
+def apply(db: Database, retention: RetentionSettings, now_us: int) -> Deleted:
+    """Delete what is older than its retention; what it got done stays done when it is interrupted.
+
+    Windows and outliers since the beginning of an unresolved incident stay, whatever their age.
+    """
+    cut_scores = now_us - to_us(retention.scores)
+    score_days, deleted_scores = 0, 0
+    if db.dialect == "postgresql":
+        score_days = len(drop_score_days(db, day_of(cut_scores)))
+    else:
+        deleted_scores = _delete_in_log_order(db, scores, cut_scores)
+    deleted = Deleted(
+        scores=deleted_scores,
+        score_days=score_days,
+        outliers=_delete_in_log_order(db, outliers, now_us - to_us(retention.outliers)),
+        dead_letters=_delete_dead_letters(db, now_us - to_us(retention.dead_letters)),
+        windows=_delete_windows(db, now_us - to_us(retention.windows)),
+    )
+    if db.dialect == "sqlite":
+        _give_back_pages(db)
+    return deleted
+
+
+def _delete_in_log_order(db: Database, table: sa.Table, cut_us: int) -> int:
+    """Delete from a table whose rows were stored in the order of (source, offset), its primary key."""
+    total = 0
+    for source_id, protected_us in _protected_from(db).items():
+        # Scores of an incident may go: its outliers and windows tell what happened.
+        until_us = FOREVER_US if table is scores else protected_us
+        last = -1
+        while True:
+            chunk = (
+                sa.select(table.c.source_offset, table.c.stored_at_us)
+                .where(table.c.source_id == source_id, table.c.source_offset > last)
+                .order_by(table.c.source_offset)
+                .limit(CHUNK_ROWS)
+                .subquery()
+            )
+            ends = sa.select(sa.func.max(chunk.c.source_offset), sa.func.min(chunk.c.stored_at_us))
+            with db.write() as connection:
+                end, oldest_us = connection.execute(ends).one()
+                if end is None or oldest_us >= cut_us:
+                    break
+                total += connection.execute(
+                    sa.delete(table).where(
+                        table.c.source_id == source_id,
+                        table.c.source_offset > last,
+                        table.c.source_offset <= end,
+                        table.c.stored_at_us < cut_us,
+                        table.c.event_time_us < until_us,
+                    )
+                ).rowcount
+            last = end
+    return total
+
+
+def _protected_from(db: Database) -> dict[int, int]:
+    """Return for each source the event time from which its stream's unresolved incidents need its rows."""
+    first = _first_unresolved().subquery()
+    query = sa.select(sources.c.id, sa.func.coalesce(first.c.since_us, FOREVER_US)).join_from(
+        sources, first, first.c.stream_id == sources.c.stream_id, isouter=True
+    )
+    with db.read() as connection:
+        return {source_id: since_us for source_id, since_us in connection.execute(query)}
+
+
+def _first_unresolved() -> sa.Select[tuple[int, int]]:
+    return (
+        sa.select(incidents.c.stream_id, sa.func.min(incidents.c.window_start_us).label("since_us"))
+        .where(incidents.c.status == "open")
+        .group_by(incidents.c.stream_id)
+    )
+
+
+def _delete_dead_letters(db: Database, cut_us: int) -> int:
+    with db.read() as connection:
+        source_ids = connection.scalars(sa.select(sources.c.id)).all()
+    total = 0
+    for source_id in source_ids:
+        oldest = (
+            sa.select(dead_letters.c.id)
+            .where(dead_letters.c.source_id == source_id, dead_letters.c.recorded_at_us < cut_us)
+            .order_by(dead_letters.c.recorded_at_us)
+            .limit(CHUNK_ROWS)
+        )
+        total += _until_none(db, sa.delete(dead_letters).where(dead_letters.c.id.in_(oldest)))
+    return total
+
+
+def _delete_windows(db: Database, cut_us: int) -> int:
+    with db.read() as connection:
+        stream_ids = connection.scalars(sa.select(streams.c.id)).all()
+        protected = {stream_id: since_us for stream_id, since_us in connection.execute(_first_unresolved())}
+    total = 0
+    for stream_id in stream_ids:
+        oldest = (
+            sa.select(windows.c.window_start_us)
+            .where(
+                windows.c.stream_id == stream_id,
+                windows.c.judged_at_us < cut_us,
+                windows.c.window_start_us < protected.get(stream_id, FOREVER_US),
+            )
+            .order_by(windows.c.judged_at_us)
+            .limit(CHUNK_ROWS)
+        )
+        of_stream = windows.c.stream_id == stream_id
+        total += _until_none(db, sa.delete(windows).where(of_stream, windows.c.window_start_us.in_(oldest)))
+    return total
+
+
+def _until_none(db: Database, delete: sa.Delete) -> int:
+    total = 0
+    while True:
+        with db.write() as connection:
+            deleted = connection.execute(delete).rowcount
+        total += deleted
+        if deleted < CHUNK_ROWS:
+            return total
+
+
+def _give_back_pages(db: Database) -> None:
+    """Shrink the SQLite file, but leave a tenth of it free: the rows to come would only make it grow again."""
+    while True:
+        with db.write() as connection:
+            free = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+            surplus = free - int(_SPARE_SHARE * (pages - free))
+            if surplus <= 0:
+                return
+            # The rows of this statement are its steps: unless they are all fetched it stops after one page.
+            connection.exec_driver_sql(f"PRAGMA incremental_vacuum({min(surplus, _VACUUM_PAGES)})").all()
+            if connection.exec_driver_sql("PRAGMA freelist_count").scalar_one() == free:
+                return  # a file that was made without auto_vacuum
