@@ -125,6 +125,12 @@ class ModelStore:
             streams.update().where(streams.c.id == stream_id).values(revision=streams.c.revision + 1)
         )
 
+    def report_warm_up(self, stream_id: int, n_events: int, wanted: int) -> None:
+        """Keep how far a warm-up is, for `status`."""
+        details = json.dumps({"warm_up": {"events": n_events, "wanted": wanted}})
+        with self._db.write() as conn:
+            conn.execute(streams.update().where(streams.c.id == stream_id).values(details=details))
+
     def list(self, stream_id: int) -> list[ModelInfo]:
         """Return the models of a stream, oldest first."""
         query = _columns().where(models.c.stream_id == stream_id).order_by(models.c.version)

@@ -1,0 +1,179 @@
+"""Fitting: from training events to a model that can be stored, with its reference energies."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from config.errors import ModelError
+from config.streams import ModelSettings
+from monitor.detectors.crossfit import reference_energies
+from monitor.detectors.detector import Detector, detector_class
+from monitor.training import TrainingSet
+from storage.ledger import checksum
+from storage.models import NewModel
+
+Float32 = NDArray[np.float32]
+_HELD_OUT_SHARE = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedModel:
+    """A model ready to be stored, and the energies of events that it did not see, ascending."""
+
+    detector: Detector
+    reference: Float32
+    stored: NewModel
+
+
+def fewest_events(n_features: int) -> int:
+    """Return how many events a fit needs: enough for a covariance, and for a limit to mean anything."""
+    return max(50, 5 * n_features)
+
+
+def fit_model(
+    training: TrainingSet,
+    settings: ModelSettings,
+    *,
+    labels: NDArray[np.int64] | None = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> FittedModel:
+    """Fit the detector that the settings name, and score events that it did not see.
+
+    Mixtures are cross-fitted on five contiguous folds; trained networks keep the last fifth out. Of a training set
+    that is taken to hold `contamination` strange events, as many of the largest energies are no reference.
+
+    Raises:
+        ModelError: Too few events, or events that the detector cannot be fitted on.
+    """
+    needed = fewest_events(len(training.names))
+    if len(training) < needed:
+        raise ModelError(
+            f"a fit on {len(training.names)} features needs at least {needed:,} events, there are {len(training):,} "
+            f"({training.refused:,} records were refused): give more, or name fewer features in event.features"
+        )
+    features, means = _filled(training.features)
+    detector, reference = _fitted(features, training.names, settings, labels, progress)
+    kept = len(reference) - round(settings.contamination * len(reference))
+    reference = np.sort(reference)[:kept]
+    detector.reference_energies_ = reference
+    artefact = detector.to_bytes()
+    return FittedModel(
+        detector=detector,
+        reference=reference,
+        stored=NewModel(
+            kind=settings.kind,
+            artefact=artefact,
+            checksum=checksum(artefact),
+            feature_names=training.names,
+            summary={
+                "events": len(training),
+                "refused": training.refused,
+                "features": len(training.names),
+                "feature_means": [float(mean) for mean in means],
+                "reference_n": len(reference),
+                "contamination": settings.contamination,
+            }
+            | _summary_of(detector),
+        ),
+    )
+
+
+def model_of(detector: Detector, names: tuple[str, ...]) -> FittedModel:
+    """Return a detector from a file as a model that can be stored.
+
+    Raises:
+        ModelError: It has no reference energies, or other features than the stream.
+    """
+    if detector.reference_energies_ is None or not len(detector.reference_energies_):
+        raise ModelError(
+            "this model has no reference energies, so no limit can be drawn: call calibrate(x) on it before saving"
+        )
+    own = detector.feature_names_
+    if own is not None and names and tuple(own) != tuple(names):
+        raise ModelError(f"this model has the features {', '.join(own)}; the stream has {', '.join(names)}")
+    kept = tuple(own or names)
+    if len(kept) != detector.n_features:
+        raise ModelError(
+            f"this model has {detector.n_features} features without names, the stream names {len(kept)}: "
+            "fit it on a DataFrame, or set event.features"
+        )
+    detector.feature_names_ = kept
+    artefact = detector.to_bytes()
+    return FittedModel(
+        detector=detector,
+        reference=np.sort(detector.reference_energies_),
+        stored=NewModel(
+            kind=detector.kind,
+            artefact=artefact,
+            checksum=checksum(artefact),
+            feature_names=kept,
+            summary={"imported": True, "reference_n": len(detector.reference_energies_)},
+        ),
+    )
+
+
+def _filled(features: Float32) -> tuple[Float32, Float32]:
+    """Return the features with the column's mean where one is missing, and the means."""
+    absent = np.isnan(features)
+    if not absent.any():
+        return features, features.mean(axis=0, dtype=np.float64).astype(np.float32)
+    counted = np.maximum((~absent).sum(axis=0), 1)
+    means = (np.where(absent, 0.0, features).sum(axis=0, dtype=np.float64) / counted).astype(np.float32)
+    return np.where(absent, means, features).astype(np.float32), means
+
+
+def _fitted(
+    features: Float32,
+    names: tuple[str, ...],
+    settings: ModelSettings,
+    labels: NDArray[np.int64] | None,
+    progress: Callable[[int, float], None] | None,
+) -> tuple[Detector, Float32]:
+    build: Any = detector_class(settings.kind)
+    if settings.kind == "gaussian_mixture":
+        fixed = {
+            "covariance_type": settings.covariance_type,
+            "contamination": settings.contamination,
+            "random_state": settings.random_state,
+        }
+        detector = build(n_components=settings.n_components, **fixed).fit(features, progress=progress)
+        chosen = len(detector.weights_)
+        reference = reference_energies(lambda: build(n_components=chosen, **fixed), features)
+    elif settings.kind == "class_conditional":
+        if labels is None:
+            raise ModelError("model.kind class_conditional needs labels: outrider fit STREAM FILE --label FIELD")
+        detector = build().fit_features(features, labels)
+        held = _held_out(len(features))
+        reference = build().fit_features(features[:held], labels[:held]).energy(features[held:])
+    else:
+        held = _held_out(len(features))
+        detector = build(n_features=features.shape[1], random_state=settings.random_state)
+        detector.fit(features[:held])
+        reference = detector.energy(features[held:])
+    detector.feature_names_ = names
+    return detector, np.asarray(reference, np.float32)
+
+
+def _held_out(n: int) -> int:
+    """Return how many of the first events are trained on; the last fifth is the reference."""
+    return n - n // _HELD_OUT_SHARE
+
+
+def _summary_of(detector: Any) -> dict[str, Any]:
+    """Return what a person wants to know of the fit."""
+    report = getattr(detector, "report_", None)
+    summary: dict[str, Any] = {}
+    weights = getattr(detector, "weights_", None)
+    if weights is not None:
+        summary["n_components"] = len(weights)
+    for name in ("seconds", "dropped"):
+        value = getattr(report, name, None)
+        if isinstance(value, int | float):
+            summary[name] = value
+    lower_bound = getattr(detector, "lower_bound_", None)
+    if lower_bound is not None:
+        summary["mean_log_likelihood"] = float(lower_bound)
+    return summary

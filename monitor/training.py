@@ -1,0 +1,256 @@
+"""Training events: read from a source without moving any position, the same ones at every try.
+
+Which events are taken depends on the log alone, not on the pace of its partitions: each partition gives its first
+`L` events, `L` being the smallest level at which the partitions together have enough; a process that is killed while it
+reads takes the same ones again.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from config.errors import BrokerUnavailable, ConfigError
+from config.settings import StreamSettings
+from config.units import to_us
+from consumers.batch import Events, Partition, Position, RawBatch, Table
+from consumers.codec import Codec, discover_features, make_codec
+from consumers.source import Source
+
+SAMPLE_RECORDS = 1_000
+"""Records of each partition that `features: auto` looks at."""
+
+_POLL_S = 0.25
+_CHECK_END_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSet:
+    """Events in the order of their times; `exhausted` when the input held no more of them."""
+
+    features: NDArray[np.float32]
+    names: tuple[str, ...]
+    refused: int
+    exhausted: bool
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Share:
+    """What one partition has given so far."""
+
+    raw: list[RawBatch] = field(default_factory=list)
+    records: int = 0
+    events: list[Events] = field(default_factory=list)
+    n_events: int = 0
+    refused: int = 0
+    exhausted: bool = False
+    checked_s: float = float("-inf")
+
+
+class TrainingReader:
+    """Reads the training events of one stream; owns its source while it reads.
+
+    Args:
+        source: A source of its own, outside of any group.
+        settings: Of the stream.
+        starts: Where each partition begins.
+        wanted: How many events; None for all until every partition ends.
+        features: The names, where they are known; None to find them by the stream's settings.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        settings: StreamSettings,
+        starts: Mapping[Partition, Position],
+        *,
+        wanted: int | None,
+        features: tuple[str, ...] | None = None,
+    ) -> None:
+        self._source = source
+        self._settings = settings
+        self._starts = starts
+        self._wanted = wanted
+        self._shares = {partition: _Share() for partition in sorted(starts)}
+        self._level = None if wanted is None else -(-wanted // len(starts))
+        self._codec: Codec | None = None
+        self._names = features
+
+    @property
+    def n_events(self) -> int:
+        """Return how many usable events were read so far."""
+        return sum(share.n_events for share in self._shares.values())
+
+    def read(
+        self, *, stop: Callable[[], bool], deadline_s: float | None, progress: Callable[[int], None]
+    ) -> TrainingSet | None:
+        """Read until there are enough, or the input ends, or the deadline passes; None when told to stop.
+
+        Args:
+            stop: Says whether to give up.
+            deadline_s: On the monotonic clock; what there is by then is returned. None waits for ever.
+            progress: Called with the number of events read.
+
+        Raises:
+            ConfigError: No field is a feature.
+        """
+        sought: set[Partition] = set()
+        while not self._enough():
+            if stop():
+                return None
+            if deadline_s is not None and time.monotonic() >= deadline_s:
+                break
+            self._source.hold(frozenset(p for p in self._shares if self._full(p)))
+            self._take(sought)
+            self._decode()
+            progress(self.n_events)
+        return self._result()
+
+    def _enough(self) -> bool:
+        """Return whether every partition has given its share; raise the level where some have no more."""
+        if not all(self._full(partition) for partition in self._shares):
+            return False
+        if self._codec is None:
+            self._decode(final=True)
+            return self._enough()
+        if self._wanted is None or self._level is None:
+            return True
+        missing = self._wanted - sum(min(s.n_events, self._level) for s in self._shares.values())
+        open_shares = [share for share in self._shares.values() if not share.exhausted]
+        if missing <= 0:
+            return True
+        if not open_shares:
+            return all(s.n_events <= self._level for s in self._shares.values()) or self._raise_level(missing)
+        return self._raise_level(-(-missing // len(open_shares)))
+
+    def _raise_level(self, by: int) -> bool:
+        assert self._level is not None
+        self._level += by
+        return False
+
+    def _full(self, partition: Partition) -> bool:
+        share = self._shares[partition]
+        if share.exhausted:
+            return True
+        if self._level is None:
+            return False
+        if self._codec is None:
+            return share.records >= max(SAMPLE_RECORDS, self._level)
+        return share.n_events >= self._level
+
+    def _take(self, sought: set[Partition]) -> None:
+        try:
+            polled = self._source.poll(_POLL_S)
+        except BrokerUnavailable:
+            return
+        for partition in (polled.assigned & self._starts.keys()) - sought:
+            self._source.seek(partition, self._starts[partition])
+            sought.add(partition)
+        for batch in polled.batches:
+            share = self._shares[batch.partition]
+            share.raw.append(batch)
+            share.records += len(batch)
+            share.checked_s = time.monotonic()
+        for partition in polled.ended:
+            self._shares[partition].exhausted = True
+        if self._wanted is not None:
+            self._check_ends(sought)
+
+    def _check_ends(self, sought: set[Partition]) -> None:
+        """Mark the partitions that have given all that their log holds now."""
+        now_s = time.monotonic()
+        quiet = frozenset(p for p in sought if not self._full(p) and now_s - self._shares[p].checked_s >= _CHECK_END_S)
+        if not quiet:
+            return
+        caught_up = self._source.caught_up(quiet)
+        for partition in quiet:
+            self._shares[partition].checked_s = now_s
+            self._shares[partition].exhausted = partition in caught_up
+        if self._ran_dry():
+            # All that is there is too little: go on waiting for what is still to be produced.
+            for partition in caught_up:
+                self._shares[partition].exhausted = False
+
+    def _ran_dry(self) -> bool:
+        return all(share.exhausted for share in self._shares.values()) and self.n_events < (self._wanted or 0)
+
+    def _decode(self, *, final: bool = False) -> None:
+        """Decode what was read, once enough is there to know the features."""
+        if self._codec is None:
+            sampled = all(s.exhausted or s.records >= SAMPLE_RECORDS for s in self._shares.values())
+            if not (sampled or final) or not any(share.raw for share in self._shares.values()):
+                return
+            self._make_codec()
+        assert self._codec is not None
+        for share in self._shares.values():
+            for raw in share.raw:
+                decoded = self._codec.decode(raw, time.time_ns() // 1_000)
+                share.events.append(decoded.events)
+                share.n_events += len(decoded.events)
+                share.refused += len(decoded.dead)
+            share.raw.clear()
+
+    def _make_codec(self) -> None:
+        event = self._settings.event
+        if self._names is None:
+            self._names = discover_features(event, [raw for share in self._shares.values() for raw in _first(share.raw)])
+        self._codec = make_codec(
+            event,
+            self._names,
+            layout=self._source.layout,
+            max_future_us=to_us(self._settings.window.max_future),
+        )
+
+    def _result(self) -> TrainingSet:
+        if self._codec is None:
+            self._decode(final=True)
+        taken = [
+            Events.concat(share.events).slice(0, share.n_events if self._level is None else self._level)
+            for share in self._shares.values()
+            if share.events
+        ]
+        refused = sum(share.refused for share in self._shares.values())
+        if not taken or not any(len(events) for events in taken):
+            if self._names is None:
+                raise ConfigError("there is no event to learn the features from; is the input empty?")
+            return TrainingSet(
+                features=np.empty((0, len(self._names)), np.float32), names=self._names, refused=refused, exhausted=True
+            )
+        events = Events.concat(taken)
+        order = np.argsort(events.times_us, kind="stable")[: self._wanted]
+        assert self._names is not None
+        return TrainingSet(
+            features=events.features[order],
+            names=self._names,
+            refused=refused,
+            exhausted=all(share.exhausted for share in self._shares.values()),
+        )
+
+
+def _first(batches: list[RawBatch]) -> list[RawBatch]:
+    """Return the batches that hold the first records of a partition, cut to the sample."""
+    first: list[RawBatch] = []
+    left = SAMPLE_RECORDS
+    for batch in batches:
+        if left <= 0:
+            break
+        first.append(batch if len(batch) <= left else _head(batch, left))
+        left -= len(batch)
+    return first
+
+
+def _head(batch: RawBatch, n: int) -> RawBatch:
+    values = batch.values.slice(0, n) if isinstance(batch.values, Table) else batch.values[:n]
+    return replace(
+        batch,
+        offsets=batch.offsets[:n],
+        values=values,
+        keys=None if batch.keys is None else batch.keys[:n],
+        timestamps_us=None if batch.timestamps_us is None else batch.timestamps_us[:n],
+        cursors=None if batch.cursors is None else batch.cursors[: n + 1],
+    )

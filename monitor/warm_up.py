@@ -1,0 +1,124 @@
+"""Warm-up: fit a stream's first model on its own first events, without moving a position.
+
+Partitions stay paused meanwhile; the holder of the stream's lease reads with a reader of its own from the stored
+positions, and everybody else waits for its model. The events are scored afterwards like all others, once.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from config.errors import ModelError
+from config.settings import StreamSettings
+from consumers.batch import Partition, Position
+from consumers.source import Source
+from monitor.calibration import first_threshold
+from monitor.fitting import fewest_events, fit_model
+from monitor.training import TrainingReader
+from storage.models import ModelInfo, ModelStore
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_S = 3600.0
+"""How long a warm-up waits for all its events; then it fits on what there is, when that is enough."""
+
+_REPORT_EVERY_S = 1.0
+
+
+class WarmUp:
+    """One attempt to give a stream its first model."""
+
+    def __init__(
+        self,
+        stream: str,
+        stream_id: int,
+        settings: StreamSettings,
+        models: ModelStore,
+        *,
+        stop: threading.Event,
+        renew: Callable[[], bool],
+    ) -> None:
+        self._stream = stream
+        self._stream_id = stream_id
+        self._settings = settings
+        self._models = models
+        self._stop = stop
+        self._renew = renew
+        self._reported_s = float("-inf")
+        self._started_s = time.monotonic()
+        self._lost_lease = False
+
+    def run(self, source: Source, starts: Mapping[Partition, Position]) -> ModelInfo | None:
+        """Read, fit and store; None when told to stop, or when another process has a model or the lease.
+
+        Raises:
+            ModelError: The input has ended and does not hold enough events.
+            ConfigError: No field of the events is a feature.
+        """
+        wanted = self._settings.model.warm_up
+        reader = TrainingReader(source, self._settings, starts, wanted=wanted)
+        training = reader.read(
+            stop=self._give_up, deadline_s=self._started_s + TIMEOUT_S, progress=self._report
+        )
+        while training is not None and len(training) < fewest_events(len(training.names)) and not training.exhausted:
+            log.warning(
+                "Stream %s: %d usable events in %d minutes are too few to fit on; still waiting for %d.",
+                self._stream,
+                len(training),
+                TIMEOUT_S // 60,
+                wanted,
+                extra={"action": "warm_up", "stream": self._stream},
+            )
+            training = reader.read(
+                stop=self._give_up, deadline_s=time.monotonic() + TIMEOUT_S, progress=self._report
+            )
+        if training is None:
+            return None
+        if len(training) < fewest_events(len(training.names)):
+            raise ModelError(
+                f"stream {self._stream}: the input ended after {len(training):,} usable events, a model needs at least "
+                f"{fewest_events(len(training.names)):,}: fit one with `outrider fit {self._stream} FILE`"
+            )
+        fitted = fit_model(training, self._settings.model, progress=lambda *_: self._keep_lease())
+        percentile = self._settings.threshold.percentile
+        stored = self._models.add(
+            self._stream_id,
+            fitted.stored,
+            lambda model_id, activation: first_threshold(fitted.reference, model_id, activation, percentile),
+            only_first=True,
+        )
+        if stored is not None:
+            log.info(
+                "Stream %s: fitted %s on the first %d events; scoring starts from the first event.",
+                self._stream,
+                stored.kind,
+                len(training),
+                extra={"action": "warm_up", "stream": self._stream},
+            )
+        return stored
+
+    def _give_up(self) -> bool:
+        self._keep_lease()
+        return self._stop.is_set() or self._lost_lease
+
+    def _keep_lease(self) -> None:
+        self._lost_lease = self._lost_lease or not self._renew()
+
+    def _report(self, n: int) -> None:
+        now_s = time.monotonic()
+        if now_s - self._reported_s < _REPORT_EVERY_S:
+            return
+        wanted = self._settings.model.warm_up
+        self._models.report_warm_up(self._stream_id, n, wanted)
+        rate = n / max(now_s - self._started_s, 1e-9)
+        left = f"about {(wanted - n) / rate / 60:.0f} min left" if n else "nothing has come yet"
+        log.info(
+            "Stream %s is warming up: %d of %d events, %s.",
+            self._stream,
+            min(n, wanted),
+            wanted,
+            left,
+            extra={"action": "warm_up", "stream": self._stream},
+        )
+        self._reported_s = now_s
