@@ -115,7 +115,7 @@ class EnergySketch:
         return np.where(high == low, high, high * (1 - share) + low * share)
 
     def _bin_of_rank(self, rank: Float64) -> Int64:
-        """Return the position of the bin where each descending rank falls, between two bins the nearer one."""
+        """Return the position of the bin where each descending rank falls, between two the nearer."""
         from_above = len(self.top) + np.cumsum(self.counts[::-1])
         at = np.searchsorted(from_above + 0.5, rank, side="left")
         return np.maximum(len(self.counts) - 1 - at, 0)

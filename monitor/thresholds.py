@@ -8,6 +8,7 @@ reference finds it possible.
 """
 
 from dataclasses import dataclass, field, replace
+from math import fsum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,10 +165,12 @@ def anchor(sketch: EnergySketch, reference: Float32, percentile: float) -> Ancho
 
 def _line(x: Float64, y: Float64) -> tuple[float, float]:
     """Return intercept and slope of the least-squares line; slope 1 where x does not vary."""
-    dx = x - x.mean()
-    spread = float(dx @ dx)
-    slope = float(dx @ (y - y.mean())) / spread if spread > 0 else 1.0
-    return float(y.mean() - slope * x.mean()), slope
+    # Exact sums: a dot product's last bit depends on the processor, and limits replay to the bit.
+    x_mean, y_mean = fsum(x.tolist()) / len(x), fsum(y.tolist()) / len(y)
+    dx = x - x_mean
+    spread = fsum((dx * dx).tolist())
+    slope = fsum((dx * (y - y_mean)).tolist()) / spread if spread > 0 else 1.0
+    return y_mean - slope * x_mean, slope
 
 
 def anchored_limit(
@@ -221,10 +224,14 @@ def _limit(
     details: dict[str, Detail],
 ) -> Limit:
     rounded = _as_float32(value)
+    lower, upper = _as_float32(interval[0]), _as_float32(interval[1])
+    # Rounded outwards, so that the interval keeps its probability.
+    lower = lower if lower <= interval[0] else float(np.nextafter(np.float32(lower), np.float32(-np.inf)))
+    upper = upper if upper >= interval[1] else float(np.nextafter(np.float32(upper), np.float32(np.inf)))
     return Limit(
         value=rounded,
-        lower=min(_as_float32(interval[0]), rounded),
-        upper=max(_as_float32(interval[1]), rounded),
+        lower=min(lower, rounded),
+        upper=max(upper, rounded),
         n=n,
         method=method,
         percentile=percentile,

@@ -1,0 +1,186 @@
+"""The algebra of parts: whatever the cuts and the order, the same bytes, and the same limit to the bit."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from monitor.look_back import LookBack
+from monitor.parts import (
+    LAST_BIN,
+    TOP,
+    DamagedPart,
+    Part,
+    Scale,
+    bin_edges,
+    bin_index,
+    decode,
+    encode,
+    merge,
+    summarise,
+    summarise_windows,
+)
+from monitor.sketch import EnergySketch
+from monitor.thresholds import decide_limit
+
+SCALE = Scale(median=3.0, iqr=2.0)
+FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
+NEAR = st.floats(min_value=-20, max_value=60, width=32)
+TIED = st.sampled_from([-1.0, 0.0, -0.0, 3.0, 1e30]).map(float)
+FEW = arrays.arrays(np.float32, st.integers(0, 30), elements=st.one_of(NEAR, TIED, FINITE))
+SCALES = st.builds(Scale, median=st.floats(-1e6, 1e6), iqr=st.floats(1e-3, 1e6))
+
+
+@st.composite
+def drawn_energies(draw: st.DrawFn) -> np.ndarray:
+    """Few energies of any kind, mixed with ordinary ones: none, few, or more than the list holds."""
+    few = draw(FEW)
+    n = draw(st.sampled_from([0, 0, 5, TOP - 3, TOP, 3 * TOP]))
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
+    many = np.round(rng.gamma(4, 2, n), draw(st.sampled_from([0, 9]))).astype(np.float32)
+    return rng.permutation(np.concatenate([few, many]))
+
+
+ENERGIES = drawn_energies()
+
+
+def cut(energies: np.ndarray, cuts: list[int], scale: Scale = SCALE) -> list[Part]:
+    pieces = np.split(energies, sorted(c % (len(energies) + 1) for c in cuts))
+    return [summarise(piece, piece > 10, scale) for piece in pieces]
+
+
+@given(ENERGIES, st.lists(st.integers(0, 10_000), max_size=6))
+def test_parts_of_any_cuts_merge_to_the_bytes_of_the_whole(energies: np.ndarray, cuts: list[int]) -> None:
+    assert encode(merge(cut(energies, cuts))) == encode(summarise(energies, energies > 10, SCALE))
+
+
+@given(ENERGIES, st.lists(st.integers(0, 10_000), max_size=6), st.randoms(use_true_random=False))
+def test_the_order_of_merging_does_not_matter(energies: np.ndarray, cuts: list[int], random) -> None:
+    parts = cut(energies, cuts)
+    whole = encode(merge(parts))
+    random.shuffle(parts)
+    while len(parts) > 1:
+        at = random.randrange(len(parts) - 1)
+        parts[at : at + 2] = [merge(parts[at : at + 2])]
+    assert encode(parts[0]) == whole
+
+
+@given(ENERGIES, st.data())
+def test_one_pass_over_many_windows_gives_the_parts_of_each(
+    energies: np.ndarray, data: st.DataObject
+) -> None:
+    windows = data.draw(arrays.arrays(np.int64, len(energies), elements=st.integers(-3, 3)))
+    found, parts = summarise_windows(energies, energies > 10, windows, SCALE)
+    assert found.tolist() == sorted(set(windows.tolist()))
+    for window, part in zip(found, parts, strict=True):
+        own = energies[windows == window]
+        assert encode(part) == encode(summarise(own, own > 10, SCALE))
+
+
+@given(ENERGIES, SCALES)
+def test_the_bin_of_an_energy_is_the_one_whose_edges_hold_it(energies: np.ndarray, scale: Scale) -> None:
+    expected = np.searchsorted(bin_edges(scale), energies.astype(np.float64), side="right") - LAST_BIN
+    assert bin_index(energies, scale).tolist() == expected.tolist()
+
+
+@given(ENERGIES, st.integers(0, 10**6), st.integers(0, 10**6))
+def test_what_is_encoded_is_decoded_again(energies: np.ndarray, late: int, dead: int) -> None:
+    part = merge([summarise(energies, energies > 10, SCALE), Part.counts_only(late=late, dead=dead)])
+    again = decode(encode(part))
+    assert encode(again) == encode(part)
+    assert (again.events, again.late, again.dead) == (len(energies), late, dead)
+
+
+@given(ENERGIES, st.integers(0, 10**6), st.integers(1, 255))
+def test_a_changed_byte_is_refused(energies: np.ndarray, at: int, flip: int) -> None:
+    payload = bytearray(encode(summarise(energies, energies > 10, SCALE)))
+    payload[at % len(payload)] ^= flip
+    with pytest.raises(DamagedPart):
+        decode(bytes(payload))
+
+
+@given(st.binary(max_size=300))
+def test_foreign_bytes_are_refused(payload: bytes) -> None:
+    with pytest.raises(DamagedPart):
+        decode(payload)
+
+
+@given(st.lists(ENERGIES, min_size=1, max_size=8), st.lists(st.integers(0, 100), max_size=30))
+def test_a_look_back_is_to_the_bit_its_windows_merged_from_nothing(
+    windows: list[np.ndarray], moves: list[int]
+) -> None:
+    parts = [summarise(energies, energies > 10, SCALE) for energies in windows]
+    look_back = LookBack(SCALE)
+    for move in moves:
+        at = move % len(parts)
+        if at in look_back:
+            look_back.evict(at)
+        else:
+            look_back.add(at, parts[at])
+    cached = look_back.sketch()
+    fresh = EnergySketch.from_parts([parts[at] for at in sorted(look_back.windows)], SCALE)
+    assert (cached.n, cached.complete_above) == (fresh.n, fresh.complete_above)
+    assert cached.top.tobytes() == fresh.top.tobytes()
+    assert cached.counts.tobytes() == fresh.counts.tobytes()
+
+
+@given(
+    st.lists(ENERGIES, min_size=1, max_size=6).filter(lambda windows: any(len(w) for w in windows)),
+    st.floats(1, 99.9),
+    st.randoms(use_true_random=False),
+)
+def test_a_limit_is_the_same_to_the_bit_in_any_order_of_merging(
+    windows: list[np.ndarray], percentile: float, random
+) -> None:
+    reference = np.sort(np.concatenate(windows))
+    parts = [summarise(energies, energies > 10, SCALE) for energies in windows]
+    one = decide_limit(None, EnergySketch.from_parts(parts, SCALE), reference, percentile)
+    random.shuffle(parts)
+    other = decide_limit(None, EnergySketch.from_parts(parts, SCALE), reference, percentile)
+    assert one == other
+
+
+@given(st.lists(ENERGIES, min_size=1, max_size=6), st.floats(0, 1))
+def test_the_bracket_of_a_quantile_holds_the_order_statistics_and_the_quantile(
+    windows: list[np.ndarray], p: float
+) -> None:
+    energies = np.sort(np.concatenate(windows))[::-1].astype(np.float64)
+    if not len(energies) or energies[-1] < bin_edges(SCALE)[0]:
+        return  # the lowest bin has no lower edge
+    sketch = EnergySketch.from_parts([summarise(w, w > 10, SCALE) for w in windows], SCALE)
+    rank = np.clip((1 - p) * (len(energies) + 1), 1, len(energies))
+    low, high = sketch.bracket(p)
+    assert low <= energies[int(np.ceil(rank)) - 1] <= energies[int(np.floor(rank)) - 1] <= high
+    assert low <= sketch.quantile(p) <= high
+
+
+@given(st.lists(ENERGIES, min_size=1, max_size=6), st.lists(st.floats(0, 1), min_size=2, max_size=20))
+def test_quantiles_rise_with_the_fraction(windows: list[np.ndarray], fractions: list[float]) -> None:
+    sketch = EnergySketch.from_parts([summarise(w, w > 10, SCALE) for w in windows], SCALE)
+    if sketch.n:
+        found = sketch.quantiles(np.sort(fractions))
+        assert (np.diff(found) >= -1e-12 * np.abs(found[1:])).all()
+
+
+@given(st.lists(ENERGIES, min_size=1, max_size=6), st.lists(FINITE, min_size=2, max_size=20))
+def test_counts_above_fall_with_the_energy_and_are_exact_at_bin_edges(
+    windows: list[np.ndarray], asked: list[float]
+) -> None:
+    energies = np.concatenate(windows).astype(np.float64)
+    sketch = EnergySketch.from_parts([summarise(w, w > 10, SCALE) for w in windows], SCALE)
+    counts = [sketch.count_above(e) for e in sorted(asked)]
+    assert all(a >= b for a, b in pairwise(counts))
+    for energy in asked:
+        if energy >= sketch.complete_above:
+            assert sketch.count_above(energy) == (energies > energy).sum()
+    for edge in bin_edges(SCALE)[::97]:
+        assert (energies > edge).sum() <= sketch.count_above(float(edge)) <= (energies >= edge).sum()
+
+
+@given(ENERGIES)
+def test_the_largest_energies_are_kept_with_their_ties(energies: np.ndarray) -> None:
+    part = summarise(energies, energies > 10, SCALE)
+    assert part.top.tolist() == sorted(energies.tolist(), reverse=True)[:TOP]

@@ -1,0 +1,149 @@
+"""Parts of windows: edges of the numbers, and what a stored part may not be."""
+
+import msgspec
+import numpy as np
+import pytest
+
+from monitor import parts
+from monitor.parts import DamagedPart, Part, Scale, bin_edges, bin_index, decode, encode, merge, summarise
+
+SCALE = Scale(median=0.0, iqr=1.0)
+LARGEST = np.finfo(np.float32).max
+
+
+def part_of(*energies: float, scale: Scale = SCALE) -> Part:
+    array = np.array(energies, np.float32)
+    return summarise(array, array > 5, scale)
+
+
+def repacked(version: int = 1, **changes: object) -> bytes:
+    """Encode a part with changed sections and a right checksum."""
+    _, _, body = msgspec.msgpack.decode(encode(part_of(1, 2, 6)))
+    sections = msgspec.msgpack.decode(body)
+    energies = changes.pop("energies", {})
+    sections["energies"] |= energies
+    body = msgspec.msgpack.encode(sections | changes)
+    return msgspec.msgpack.encode((version, parts.zlib.crc32(body), body))
+
+
+def test_a_part_of_no_events_has_only_counts() -> None:
+    part = part_of()
+    assert (part.events, part.outliers, len(part.top), len(part.bins)) == (0, 0, 0, 0)
+    assert encode(part) == encode(Part.counts_only()) == encode(merge([]))
+
+
+def test_late_events_and_dead_letters_are_counted_beside_the_statistics() -> None:
+    merged = merge([part_of(1, 6), Part.counts_only(late=2, dead=3)])
+    assert (merged.events, merged.outliers, merged.late, merged.dead) == (2, 1, 2, 3)
+
+
+def test_bins_follow_the_formula_of_the_histogram() -> None:
+    energies = np.linspace(-50, 50, 4001).astype(np.float32)
+    scale = Scale(median=1.5, iqr=0.7)
+    formula = np.floor(np.arcsinh((energies.astype(np.float64) - 1.5) / 0.7) / 0.02)
+    assert bin_index(energies, scale).tolist() == formula.tolist()
+
+
+def test_energies_beyond_the_histogram_fall_in_its_outermost_bins() -> None:
+    part = part_of(-LARGEST, -1e30, 0, 1e30, LARGEST)
+    assert part.bins.tolist() == [-500, 0, 500]
+    assert part.counts.tolist() == [2, 1, 2]
+
+
+def test_a_thousand_events_fill_some_hundred_bins_and_little_room() -> None:
+    energies = np.random.default_rng(0).gamma(8, 1, 1000).astype(np.float32)
+    part = summarise(energies, energies > 18, Scale.of(energies))
+    assert 80 < len(part.bins) < 250
+    assert len(encode(part)) < 2048
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_an_energy_that_is_not_finite_is_refused(bad: float) -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        part_of(1, bad)
+
+
+def test_energies_of_double_precision_are_refused_for_they_were_not_rounded_once() -> None:
+    with pytest.raises(ValueError, match="float32"):
+        summarise(np.zeros(3), np.zeros(3, bool), SCALE)  # type: ignore[arg-type]
+
+
+def test_flags_of_another_length_are_refused() -> None:
+    with pytest.raises(ValueError, match="do not match"):
+        summarise(np.zeros(3, np.float32), np.zeros(2, bool), SCALE)
+
+
+def test_negative_zero_is_zero() -> None:
+    assert encode(part_of(-0.0, 0.0)) == encode(part_of(0.0, -0.0))
+
+
+def test_a_scale_is_the_median_and_the_interquartile_range() -> None:
+    scale = Scale.of(np.arange(101, dtype=np.float32))
+    assert (scale.median, scale.iqr) == (50, 50)
+
+
+def test_a_reference_of_equal_energies_has_a_scale_of_one_nat() -> None:
+    assert Scale.of(np.full(100, -7, np.float32)) == Scale(median=-7, iqr=1)
+
+
+def test_equal_reference_energies_too_large_for_one_nat_have_the_scale_of_their_precision() -> None:
+    scale = Scale.of(np.full(100, 1e30, np.float32))
+    assert scale.iqr == pytest.approx(float(np.spacing(np.float32(1e30))))
+    assert np.isfinite(bin_edges(scale)).all()
+
+
+def test_a_scale_needs_reference_energies() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        Scale.of(np.empty(0, np.float32))
+
+
+def test_a_scale_of_no_width_is_refused() -> None:
+    with pytest.raises(ValueError, match="positive"):
+        Scale(median=0, iqr=0)
+
+
+def test_a_part_is_complete_above_its_smallest_listed_energy_only_where_it_lists_not_all() -> None:
+    assert part_of(*range(256)).complete_above == -np.inf
+    assert part_of(*range(257)).complete_above == 1
+
+
+def test_large_counts_survive_the_encoding() -> None:
+    part = part_of(*([1.0] * 300))
+    for _ in range(30):
+        part = merge([part, part])
+    assert part.events == 300 * 2**30
+    assert decode(encode(part)).counts.tolist() == [300 * 2**30]
+
+
+def test_a_part_of_a_newer_format_says_so() -> None:
+    with pytest.raises(DamagedPart, match="has format 2, this version of Outrider reads 1"):
+        decode(repacked(version=2))
+
+
+def test_an_unknown_section_is_refused_for_merging_would_lose_it() -> None:
+    with pytest.raises(DamagedPart, match=r"occupancy.*run the newer version"):
+        decode(repacked(occupancy=b"123"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"counts": (4, 0, 0, 0)},
+        {"counts": (3, 4, 0, 0)},
+        {"counts": (3, 1, -1, 0)},
+        {"energies": {"top": b"123"}},
+        {"energies": {"top": np.array([1, 2, 6], "<f4").tobytes()}},
+        {"energies": {"bins": np.array([7, 5, 6], "<i2").tobytes()}},
+        {"energies": {"bins": np.array([5, 6, 700], "<i2").tobytes()}},
+        {"energies": {"counts": b"12345"}},
+        {"energies": {"counts": bytes([0, 1, 2])}},
+    ],
+)
+def test_a_part_that_contradicts_itself_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(DamagedPart):
+        decode(repacked(**changes))
+
+
+def test_a_cut_payload_says_that_the_row_is_damaged() -> None:
+    with pytest.raises(DamagedPart, match="damaged; restore it"):
+        decode(encode(part_of(1, 2))[:-1])

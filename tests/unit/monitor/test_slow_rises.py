@@ -1,0 +1,108 @@
+"""Slow rises: quiet on a clean stream as long as promised, quick on a raised rate, right about its onset."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from monitor.slow_rises import SlowRise, SlowRiseVerdict, alarm_windows, highest_clean_rate, slow_rise_step
+from monitor.spikes import CountLaw, rate_bound
+
+MINUTE = 60_000_000
+HOUR = 60 * MINUTE
+
+
+def law(**changes: object) -> CountLaw:
+    values = {"rate": 1e-3, "calibration_n": 10**7, "dispersion": 1.0, "windows": 1000, "state": "learned"}
+    return CountLaw(**(values | changes))  # type: ignore[arg-type]
+
+
+def run(counts: np.ndarray, dispersion: float = 1.0, limit_windows: float = 500.0) -> list[SlowRiseVerdict]:
+    state, verdicts = SlowRise(), []
+    for i, x in enumerate(counts.tolist()):
+        state, verdict = slow_rise_step(
+            state,
+            law(dispersion=dispersion),
+            3000,
+            x,
+            window_start_us=i * MINUTE,
+            limit_windows=limit_windows,
+            clean_rate=1e-3,
+        )
+        verdicts.append(verdict)
+    return verdicts
+
+
+@pytest.mark.parametrize("dispersion", [1.0, 1.0 + 1e-9, 1.5, 4.0])
+def test_the_evidence_of_one_clean_window_is_one_on_average(dispersion: float) -> None:
+    mean = 3.0
+    x = np.arange(4000)
+    excess = dispersion - 1
+    truth = stats.nbinom(mean / excess, 1 / dispersion) if excess > 1e-6 else stats.poisson(mean)
+    gain = np.array([run(np.array([i]), dispersion)[0].log_statistic for i in x[:400]])
+    assert float((truth.pmf(x[:400]) * np.exp(gain)).sum()) == pytest.approx(1, abs=1e-6)
+
+
+def test_a_clean_stream_alarms_no_more_often_than_promised() -> None:
+    counts = np.random.default_rng(1).poisson(3, 50_000)
+    alarms = sum(verdict.fires for verdict in run(counts))
+    assert 1 <= alarms <= 50_000 / 500
+
+
+def test_clustered_counts_alarm_no_more_often_than_promised_under_their_own_law() -> None:
+    counts = stats.nbinom(3 / 3, 1 / 4).rvs(50_000, random_state=2)
+    assert 1 <= sum(verdict.fires for verdict in run(counts, dispersion=4)) <= 100
+    assert sum(verdict.fires for verdict in run(counts, dispersion=1)) > 200
+
+
+def test_a_doubled_rate_is_found_within_a_few_windows_and_its_onset_named() -> None:
+    rng = np.random.default_rng(3)
+    delays, onsets = [], []
+    for _ in range(50):
+        verdicts = run(np.concatenate([rng.poisson(3, 200), rng.poisson(6, 200)]), limit_windows=20_000)
+        first = next(i for i, verdict in enumerate(verdicts) if verdict.fires)
+        delays.append(first - 200)
+        onsets.append((verdicts[first].onset_us or 0) // MINUTE - 200)
+    assert 5 < np.median(delays) < 20
+    assert abs(np.median(onsets)) <= 2
+
+
+def test_after_an_alarm_the_evidence_begins_anew() -> None:
+    verdicts = run(np.array([60, 0, 0, 3]))
+    assert [verdict.fires for verdict in verdicts] == [True, False, False, False]
+    assert verdicts[1].log_statistic < 0
+
+
+def test_a_window_without_events_changes_no_evidence_but_time() -> None:
+    state = SlowRise(evidence=2.0, best=1.5, onset_us=7)
+    after, _ = slow_rise_step(state, law(), 0, 0, window_start_us=9, limit_windows=100, clean_rate=1e-3)
+    assert after.evidence == pytest.approx(np.log1p(np.exp(2.0)))
+    assert (after.best, after.onset_us) == (1.5, 7)
+
+
+def test_the_state_can_be_stored_as_json() -> None:
+    state, _ = slow_rise_step(
+        SlowRise(), law(), 3000, 5, window_start_us=0, limit_windows=100, clean_rate=1e-3
+    )
+    assert SlowRise(**json.loads(json.dumps(asdict(state), allow_nan=False))) == state
+    assert SlowRise(**json.loads(json.dumps(asdict(SlowRise()), allow_nan=False))) == SlowRise()
+
+
+def test_a_quarter_of_one_alarm_a_week_is_four_weeks_of_windows() -> None:
+    assert alarm_windows(1, MINUTE) == 4 * 7 * 24 * 60
+
+
+def test_the_clean_rate_is_bounded_from_above_by_what_calibration_leaves_open() -> None:
+    found = law(rate=0.005, calibration_n=20_000)
+    none = np.empty(0, np.int64)
+    assert highest_clean_rate(found, none, none, none) == rate_bound(found, 0.9) > 0.005
+
+
+def test_the_clean_rate_is_that_of_the_busiest_hour() -> None:
+    starts = np.arange(24 * 60) * MINUTE
+    hour = starts // HOUR
+    outliers = np.where(hour == 14, 15, 6)
+    found = law(rate=float(outliers.mean() / 1000))
+    assert highest_clean_rate(found, starts, outliers, np.full(1440, 1000)) == pytest.approx(0.015, rel=0.05)
