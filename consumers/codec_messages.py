@@ -138,7 +138,7 @@ class MessageCodec:
 
     def _good(self, cells: Any, rows: list[int], left: list[int]) -> tuple[Any, Any, Any]:
         """Cast to float32; leave rows with what is not finite to be looked up, which names the field."""
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             features = cells.astype(np.float32)
         finite = np.isfinite(features)
         good = finite.all(axis=1)

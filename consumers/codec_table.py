@@ -51,7 +51,7 @@ class TableCodec:
                 )
                 good[row] = False
         index = np.flatnonzero(good)
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             features = cells[index].astype(np.float32)
         rows = Rows(
             index=index,
@@ -69,7 +69,7 @@ class TableCodec:
             column = [None] * len(table)
         numbers = as_numbers(column)
         if numbers is not None:
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", invalid="ignore"):
                 finite = np.isfinite(numbers.astype(np.float32))
             cells[:] = numbers
             doubtful: Iterable[int] = np.flatnonzero(~finite & good).tolist()

@@ -134,7 +134,7 @@ def _from_floats(numbers: NDArray[np.float64], unit: Unit) -> Int64:
     low = 0.0
     for below, name in MAGNITUDES if unit == "auto" else ((math.inf, unit),):
         times, over = SCALES[name]
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             here = (numbers >= low) & (numbers < below) & (numbers * (times / over) < END_OF_TIME_US)
         result[here] = _checked(np.rint(numbers[here] * times / over).astype(np.int64))
         low = below
