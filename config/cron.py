@@ -33,7 +33,7 @@ def check_cron(text: str) -> str:
 
 
 def _check_item(item: str, name: str, lowest: int, highest: int, names: list[str]) -> None:
-    match = _ITEM.match(item)
+    match = _ITEM.fullmatch(item)
     if match is None:
         raise ValueError(f"{item!r} is no {name} of a cron expression; write *, */5, 3, 1-5 or 1,15")
     first, last, step = match["first"], match["last"], match["step"]

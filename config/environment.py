@@ -95,7 +95,7 @@ def interpolate(document: Document, env: Mapping[str, str]) -> tuple[Document, P
         def replace(match: re.Match[str]) -> str:
             if match[0].startswith("$$"):
                 return match[0][1:]
-            if not _NAME.match(match[1]):
+            if not _NAME.fullmatch(match[1]):
                 problems.append(
                     (path, f"{match[0]} names no variable; write ${{NAME}}, or $${{ for a literal ${{")
                 )

@@ -29,6 +29,7 @@ _TYPES = {
     "missing": "is missing",
     "too_short": "must have at least one entry",
 }
+_OTHER_WORDS = {"gpu": "cuda", "gmm": "gaussian_mixture", "gaussian": "gaussian_mixture"}
 _LIMITS = {
     "greater_than": ("gt", "greater than"),
     "greater_than_equal": ("ge", "at least"),
@@ -86,7 +87,7 @@ def _sentence(detail: ErrorDetails, context: Mapping[str, Any], path: Key, value
             sentence = _choice(context["tag"], context["expected_tags"])
         case "union_tag_not_found":
             sentence = f"needs a type: {_types(path)}"
-        case "missing" | "too_short" if path == ("streams",):
+        case "missing" | "too_short" | "dict_type" if path == ("streams",):
             sentence = _NO_STREAM
         case _:
             sentence = _plain(detail, context)
@@ -112,14 +113,18 @@ def _choice(value: object, listed: str) -> str:
     choices = f"choose {' or '.join(filter(None, (', '.join(expected[:-1]), expected[-1])))}"
     if not isinstance(value, str) or isinstance(value, Secret):
         return f"must be a text; {choices}"
-    near = get_close_matches(value.lower(), expected, n=1, cutoff=0.6)
+    meant = _OTHER_WORDS.get(value.lower(), value.lower())
+    near = get_close_matches(meant, expected, n=1, cutoff=0.6)
     return f"{value!r} is not known; " + (f"did you mean {near[0]}? ({choices})" if near else choices)
 
 
 def located(path: Key, message: str, document: Document) -> str:
     """Return the line that a person reads: where the key was set, the key, what is wrong with it."""
-    for length in range(len(path), -1, -1):
-        place = document.places.get(path[:length])
-        if place is not None:
-            return f"{place}: {dotted(path)}: {message}"
-    return f"{dotted(path)}: {message}"
+    return f"{_place(path, document)}: {dotted(path)}: {message}"
+
+
+def _place(path: Key, document: Document) -> str:
+    """Return where a key was set; else where something in it was, as a variable does; else what holds it."""
+    inside = (place for key, place in document.places.items() if key[: len(path)] == path)
+    around = (document.places.get(path[:length]) for length in range(len(path), -1, -1))
+    return document.places.get(path) or next(inside, None) or next(filter(None, around), "settings")

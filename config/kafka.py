@@ -89,7 +89,7 @@ _BOOLEAN = frozenset(
 def _check_servers(value: object) -> tuple[str, ...]:
     servers = split_list(value)
     for server in servers:
-        match = _SERVER.match(server)
+        match = _SERVER.fullmatch(server)
         if match is None:
             raise ValueError(
                 f"{server!r} is no broker address; write host:port, such as {_as_address(server)}"

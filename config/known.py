@@ -35,10 +35,15 @@ def suggest(path: Key, values: Any) -> str:
     """Say which key was meant by an unknown one: near in spelling, or the same word elsewhere."""
     wrong = str(path[-1])
     here = list(dict.fromkeys(known_keys(path[:-1], values)))
+    joined = next(
+        (key for key in _all_paths(Settings, ()) if len(path) == 1 and "_".join(key) == wrong), None
+    )
+    if joined is not None:
+        return f"did you mean {'__'.join(joined)} (two underscores), or {dotted(joined)} in the file?"
     near = get_close_matches(wrong.lower(), here, n=1, cutoff=0.6)
     if near:
         return f"did you mean {dotted((*path[:-1], near[0]))}?"
-    elsewhere = next(_paths_named(wrong, Settings, ()), None)
+    elsewhere = next((key for key in _all_paths(Settings, ()) if key[-1] == wrong), None)
     if elsewhere is not None:
         name = path[1] if len(path) > 1 and path[0] == "streams" else "<name>"
         return f"it belongs at {dotted(elsewhere).replace('*', str(name))}"
@@ -95,13 +100,12 @@ def _is_section(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, Section)
 
 
-def _paths_named(name: str, kind: Any, path: Key) -> Iterator[Key]:
+def _all_paths(kind: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     if _is_section(kind):
         for field, info in kind.model_fields.items():
-            if field == name:
-                yield (*path, field)
+            yield (*path, field)
             for option in _options(info.annotation):
-                yield from _paths_named(name, option, (*path, field))
+                yield from _all_paths(option, (*path, field))
     elif get_origin(kind) is dict:
         for option in _options(get_args(kind)[1]):
-            yield from _paths_named(name, option, (*path, "*"))
+            yield from _all_paths(option, (*path, "*"))

@@ -1,7 +1,6 @@
 """Configuration: from a file and the environment to settings: defaults < file < environment."""
 
 from collections.abc import Iterable, Mapping
-from importlib.resources import files
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -42,7 +41,7 @@ def load(path: Path | None, env: Mapping[str, str]) -> Settings:
 
 def example_text() -> str:
     """Return the annotated example configuration."""
-    return (files("config") / "example.yaml").read_text(encoding="utf-8")
+    return Path(__file__).with_name("example.yaml").read_text(encoding="utf-8")
 
 
 def _follows(path: Key, known: Iterable[Key]) -> bool:

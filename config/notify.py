@@ -82,7 +82,7 @@ class NotifySettings(Section):
     @classmethod
     def _names_are_plain(cls, channels: dict[str, ChannelSettings]) -> dict[str, ChannelSettings]:
         for name in channels:
-            if not _CHANNEL.match(name):
+            if not _CHANNEL.fullmatch(name):
                 raise ValueError(f"{name!r} is no channel name; use letters, digits, _ and -, a letter first")
         return channels
 

@@ -82,7 +82,7 @@ def _check_url(value: object) -> object:
     if not separator or not re.match(r"^[A-Za-z][A-Za-z0-9+.-]*$", scheme):
         raise ValueError(f"is no database address; {forms}")
     if scheme not in _SCHEMES:
-        near = get_close_matches(scheme.partition("+")[0].lower(), _SCHEMES[:3], n=1, cutoff=0.5)
+        near = get_close_matches(scheme.partition("+")[0].lower(), _SCHEMES[:3], n=1, cutoff=0.6)
         hint = f"did you mean {near[0]}://?" if near else forms
         raise ValueError(f"names a database that is not known, {scheme}://; {hint}")
     if scheme == "sqlite":
@@ -155,7 +155,7 @@ class Settings(Section):
 
     def _stream_misfits(self) -> Iterator[tuple[str, str]]:
         for name, stream in self.streams.items():
-            if not _STREAM.match(name):
+            if not _STREAM.fullmatch(name):
                 yield f"streams.{name}", "is no stream name; use a-z, 0-9 and _, a letter first"
             look_back = stream.threshold.look_back
             if self.retention.windows < look_back:
@@ -206,6 +206,12 @@ def _with_group(name: object, stream: Any) -> Any:
 def config_schema() -> dict[str, Any]:
     """Return the JSON Schema of the configuration file."""
     schema = Settings.model_json_schema(mode="validation")
+    written = Settings.model_json_schema(mode="serialization")
+    for name, section in schema["$defs"].items():
+        for key, described in section["properties"].items():
+            # Where it describes what is read, pydantic has defaults in its own words (PT1M).
+            if "default" in described:
+                described["default"] = written["$defs"][name]["properties"][key]["default"]
     return (
         {"$schema": "https://json-schema.org/draft/2020-12/schema"}
         | schema

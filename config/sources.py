@@ -97,7 +97,7 @@ class KafkaSourceSettings(Section):
     @classmethod
     def _topics_have_legal_names(cls, topics: tuple[str, ...]) -> tuple[str, ...]:
         for topic in topics:
-            if not _TOPIC.match(topic) or topic in {".", ".."}:
+            if not _TOPIC.fullmatch(topic) or topic in {".", ".."}:
                 raise ValueError(f"{topic!r} is no topic name; Kafka allows letters, digits, dots, _ and -")
         return topics
 

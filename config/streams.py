@@ -174,10 +174,17 @@ class ThresholdSettings(Section):
     )
 
 
+def _write_all(durations: tuple[timedelta, ...]) -> list[str]:
+    return [format_duration(duration) for duration in durations]
+
+
+Horizons = Annotated[tuple[PositiveDuration, ...], PlainSerializer(_write_all, return_type=list[str])]
+
+
 class DriftSettings(Section):
     """Over which lengths of time drift is looked for."""
 
-    horizons: tuple[PositiveDuration, ...] = Field(
+    horizons: Horizons = Field(
         default=(timedelta(minutes=10), timedelta(hours=1), timedelta(days=1)),
         min_length=1,
         description="Lengths of time, short to long.",
@@ -219,7 +226,7 @@ class StreamSettings(Section):
     """One named feed of events."""
 
     source: SourceSettings = Field(description="Where the events come from.")
-    event: EventSettings = Field(default_factory=EventSettings, description="How a record becomes an event.")
+    event: EventSettings = Field(default_factory=EventSettings, description="How records are read.")
     model: ModelSettings = Field(default_factory=ModelSettings, description="The model.")
     window: WindowSettings = Field(default_factory=WindowSettings, description="Windows of event time.")
     threshold: ThresholdSettings = Field(default_factory=ThresholdSettings, description="The limit.")

@@ -71,7 +71,7 @@ def parse_duration(text: str) -> timedelta:
     Raises:
         ValueError: The text is no duration; the message says which forms exist.
     """
-    match = _DURATION.match(text)
+    match = _DURATION.fullmatch(text)
     if not text or match is None:
         problem = "has no unit" if re.fullmatch(r"[0-9.]+", text) else "is not a duration"
         raise ValueError(f"{text!r} {problem}; {_DURATION_FORMS}")
@@ -105,7 +105,7 @@ def parse_size(text: str) -> int:
     Raises:
         ValueError: The text is no size; the message says which forms exist.
     """
-    match = _SIZE.match(text)
+    match = _SIZE.fullmatch(text)
     if match is None:
         problem = "has no unit" if re.fullmatch(r"[0-9.]+", text) else "is not a size"
         raise ValueError(f"{text!r} {problem}; {_SIZE_FORMS}")
@@ -165,7 +165,7 @@ def parse_rate(text: str) -> Rate:
     Raises:
         ValueError: The text is no rate; the message says which forms exist.
     """
-    match = _RATE.match(text)
+    match = _RATE.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is not a rate; {_RATE_FORMS}")
     count, unit = match.groups()
@@ -184,7 +184,7 @@ def parse_time(text: str) -> int:
     Raises:
         ValueError: The text is no time, has no offset, or lies outside 1970 to 2261.
     """
-    match = _TIME.match(text)
+    match = _TIME.fullmatch(text)
     if match is None:
         bare = re.fullmatch(r"\d{4}-\d{2}-\d{2}([Tt ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?)?", text)
         problem = "has no offset from UTC or no seconds" if bare else "is not a time"

@@ -1,0 +1,90 @@
+"""The brokers and the client's options: in kafka-python's words, less those that would break promises."""
+
+from collections.abc import Callable
+
+import pytest
+
+from config.settings import Settings
+
+from .conftest import ONE_STREAM
+
+Load = Callable[..., Settings]
+Problem = Callable[..., str]
+
+
+@pytest.mark.parametrize("servers", ["[a:1, 'b.c:9092']", "'a:1,b.c:9092'", "'a:1, b.c:9092'"])
+def test_brokers_are_a_list_or_a_text_with_commas(load_text: Load, servers: str) -> None:
+    settings = load_text(f"kafka: {{bootstrap_servers: {servers}}}\n" + ONE_STREAM)
+    assert settings.kafka.bootstrap_servers == ("a:1", "b.c:9092")
+
+
+def test_a_broker_may_have_an_address_of_version_six(load_text: Load) -> None:
+    settings = load_text("kafka: {bootstrap_servers: ['[::1]:9092']}\n" + ONE_STREAM)
+    assert settings.kafka.bootstrap_servers == ("[::1]:9092",)
+
+
+@pytest.mark.parametrize(
+    ("server", "said"),
+    [
+        ("localhost", "'localhost' is no broker address; write host:port, such as localhost:9092"),
+        ("localhost:0", "has a port outside 1 to 65535"),
+        ("localhost:65536", "has a port outside 1 to 65535"),
+        ("localhost:kafka", "is no broker address"),
+        ("kafka://localhost:9092", "is no broker address"),
+        ("a b:9092", "is no broker address"),
+        ("", "must be a list with at least one entry|must be a text"),
+    ],
+)
+def test_a_wrong_address_is_refused(problem_of: Problem, server: str, said: str) -> None:
+    line = problem_of(f"kafka: {{bootstrap_servers: '{server}'}}\n" + ONE_STREAM)
+    assert line.startswith("outrider.yaml:1: kafka.bootstrap_servers: ")
+    assert any(part in line for part in said.split("|"))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "enable_auto_commit",
+        "auto_offset_reset",
+        "isolation_level",
+        "value_deserializer",
+        "key_deserializer",
+        "allow_auto_create_topics",
+        "group_id",
+        "bootstrap_servers",
+    ],
+)
+def test_an_option_that_would_break_a_promise_is_refused_with_the_reason(
+    problem_of: Problem, option: str
+) -> None:
+    line = problem_of(f"kafka: {{client: {{{option}: x}}}}\n" + ONE_STREAM)
+    assert line.startswith(f"outrider.yaml:1: kafka.client.{option}: cannot be set: ")
+
+
+def test_every_refused_option_is_reported(problems_of: Callable[..., tuple[str, ...]]) -> None:
+    assert len(problems_of("kafka: {client: {group_id: x, isolation_level: y}}\n" + ONE_STREAM)) == 2
+
+
+def test_a_slip_in_an_option_gets_the_nearest_known(problem_of: Problem) -> None:
+    line = problem_of("kafka: {client: {security_protocl: SSL}}\n" + ONE_STREAM)
+    assert line.endswith(
+        "kafka.client.security_protocl: unknown to the Kafka client; did you mean security_protocol?"
+    )
+
+
+def test_an_option_that_only_a_newer_client_knows_goes_through(load_text: Load) -> None:
+    settings = load_text("kafka: {client: {quantum_entanglement: 3}}\n" + ONE_STREAM)
+    assert settings.kafka.client == {"quantum_entanglement": 3}
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("session_timeout_ms: 6s", "must be a whole number"), ("check_crcs: si", "true or false")],
+)
+def test_an_option_of_the_wrong_type_is_refused(problem_of: Problem, option: str, said: str) -> None:
+    assert said in problem_of(f"kafka: {{client: {{{option}}}}}\n" + ONE_STREAM)
+
+
+def test_options_that_are_no_mapping_are_refused(problem_of: Problem) -> None:
+    line = problem_of("kafka: {client: SSL}\n" + ONE_STREAM)
+    assert line == "outrider.yaml:1: kafka.client: must hold keys and values"

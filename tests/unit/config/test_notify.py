@@ -1,0 +1,89 @@
+"""Channels and routes: whom to tell, and that every route leads somewhere."""
+
+from collections.abc import Callable
+
+import pytest
+
+from config.settings import NotifySettings, Settings
+
+from .conftest import ONE_STREAM
+
+Load = Callable[..., Settings]
+Problem = Callable[..., str]
+CHANNELS = "channels: {a: {type: log}, b: {type: log}}"
+
+
+@pytest.fixture
+def notify(load_text: Load) -> Callable[[str], NotifySettings]:
+    return lambda keys: load_text(f"notify: {{{keys}}}\n" + ONE_STREAM).notify
+
+
+Notify = Callable[[str], NotifySettings]
+
+
+def test_without_routes_every_channel_is_told(notify: Notify) -> None:
+    told = notify(CHANNELS).channels_for(stream="payments", kind="spike", severity="warning")
+    assert told == ("a", "b")
+
+
+def test_a_route_takes_what_matches_each_of_its_keys(notify: Notify) -> None:
+    routed = notify(
+        f"{CHANNELS}, routes: [{{match: {{stream: payments, kind: [spike, drift], severity: critical}}, "
+        "channels: [b]}]"
+    )
+    assert routed.channels_for(stream="payments", kind="drift", severity="critical") == ("b",)
+    assert routed.channels_for(stream="payments", kind="drift", severity="warning") == ()
+    assert routed.channels_for(stream="payments", kind="gap", severity="critical") == ()
+    assert routed.channels_for(stream="other", kind="drift", severity="critical") == ()
+
+
+def test_a_route_without_match_takes_everything(notify: Notify) -> None:
+    routed = notify(f"{CHANNELS}, routes: [{{channels: a}}]")
+    assert routed.channels_for(stream="payments", kind="gap", severity="warning") == ("a",)
+
+
+def test_two_routes_to_one_channel_tell_it_once(notify: Notify) -> None:
+    routed = notify(f"{CHANNELS}, routes: [{{channels: [a, b]}}, {{channels: [b]}}]")
+    assert routed.channels_for(stream="payments", kind="gap", severity="warning") == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (
+            "routes: [{channels: [ops]}]",
+            "notify.routes[0].channels: there is no channel 'ops'; known channels: none",
+        ),
+        (f"{CHANNELS}, routes: [{{channels: [c]}}]", "there is no channel 'c'; known channels: a, b"),
+        (
+            f"{CHANNELS}, routes: [{{channels: []}}]",
+            "notify.routes[0].channels: must be a list with at least one",
+        ),
+        (f"{CHANNELS}, routes: [{{}}]", "notify.routes[0].channels: is missing"),
+        (
+            f"{CHANNELS}, routes: [{{match: {{knd: x}}, channels: [a]}}]",
+            "did you mean notify.routes[0].match.kind?",
+        ),
+        (f"{CHANNELS}, routes: [{{match: {{kind: spik}}, channels: [a]}}]", "did you mean spike?"),
+        (f"{CHANNELS}, routes: [{{match: {{severity: bad}}, channels: [a]}}]", "choose warning or critical"),
+        (
+            f"{CHANNELS}, routes: [{{match: {{stream: payment}}, channels: [a]}}]",
+            "notify.routes[0].match.stream: there is no stream 'payment'; did you mean payments?",
+        ),
+        (f"{CHANNELS}, routes: {{}}", "notify.routes: must be a list"),
+        (
+            "channels: {ops: {type: webhok}}",
+            "notify.channels.ops: 'webhok' is not known; did you mean webhook?",
+        ),
+        ("channels: {ops: {}}", "notify.channels.ops: needs a type: log or webhook"),
+        (
+            "channels: {ops: {type: webhook}}",
+            "notify.channels.ops.url: is missing; a webhook needs url or url_file",
+        ),
+        ("channels: {ops: {type: webhook, url: 'ftp://x'}}", "must be an http:// or https:// address"),
+        ("channels: {'a.b': {type: log}}", "'a.b' is no channel name"),
+        ("max_age: 1", "notify.max_age: 1 has no unit"),
+    ],
+)
+def test_what_leads_nowhere_is_refused(problem_of: Problem, keys: str, said: str) -> None:
+    assert said in problem_of(f"notify: {{{keys}}}\n" + ONE_STREAM)

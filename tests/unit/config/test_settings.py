@@ -1,0 +1,183 @@
+"""All settings together: the database, what has to fit across streams, how they are shown."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+from pydantic import ValidationError
+
+from config.loading import load
+from config.settings import Settings, config_schema
+
+from .conftest import ONE_STREAM
+
+Load = Callable[..., Settings]
+Problem = Callable[..., str]
+Problems = Callable[..., tuple[str, ...]]
+
+
+@pytest.mark.parametrize(
+    ("url", "sqlalchemy_url"),
+    [
+        ("sqlite:///outrider.db", "sqlite:///outrider.db"),
+        ("sqlite:////var/lib/outrider.db", "sqlite:////var/lib/outrider.db"),
+        ("postgresql://ann:p%40w@db:5432/o", "postgresql+psycopg://ann:p%40w@db:5432/o"),
+        ("postgres://ann@db/o", "postgresql+psycopg://ann@db/o"),
+        ("postgresql+psycopg://db/o", "postgresql+psycopg://db/o"),
+        ("postgresql:///o?host=/run/postgresql", "postgresql+psycopg:///o?host=/run/postgresql"),
+    ],
+)
+def test_a_database_address_is_put_into_sqlalchemys_words(
+    load_text: Load, url: str, sqlalchemy_url: str
+) -> None:
+    assert load_text(f"database: {{url: '{url}'}}\n" + ONE_STREAM).database.sqlalchemy_url == sqlalchemy_url
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgrs://db/o", "postgrs://; did you mean postgres://?"),
+        ("postgresq://db/o", "did you mean postgresql://?"),
+        ("sqllite:///x.db", "did you mean sqlite://?"),
+        ("postgresql+psycopg2://db/o", "did you mean postgresql://?"),
+        ("mysql://db/o", "mysql://; write sqlite:///outrider.db or postgresql://user@host/database"),
+        ("outrider.db", "is no database address; write sqlite:///outrider.db"),
+        ("sqlite://outrider.db", "two slashes where sqlite has three"),
+        ("sqlite://", "two slashes where sqlite has three"),
+        ("sqlite:///:memory:", "in memory, which ends with the process"),
+        ("postgresql://db", "names no database after the host"),
+    ],
+)
+def test_a_wrong_database_address_is_refused_with_a_way_out(problem_of: Problem, url: str, said: str) -> None:
+    line = problem_of(f"database: {{url: '{url}'}}\n" + ONE_STREAM)
+    assert line.startswith("outrider.yaml:1: database.url: ")
+    assert said in line
+
+
+def test_a_device_by_another_word_is_recognised(problem_of: Problem) -> None:
+    assert problem_of("device: gpu\n" + ONE_STREAM).startswith(
+        "outrider.yaml:1: device: 'gpu' is not known; did you"
+    )
+    assert "did you mean cuda?" in problem_of("device: gpu\n" + ONE_STREAM)
+
+
+def test_an_unknown_key_is_named_with_its_line_and_the_nearest_known(problem_of: Problem) -> None:
+    line = problem_of("databse: {}\n" + ONE_STREAM)
+    assert line == "outrider.yaml:1: databse: unknown key; did you mean database?"
+
+
+def test_a_key_without_a_near_one_gets_the_list(problem_of: Problem) -> None:
+    line = problem_of("zzz: 1\n" + ONE_STREAM)
+    assert line.endswith(
+        "zzz: unknown key; known keys here: database, device, kafka, notify, retention, streams"
+    )
+
+
+@pytest.mark.parametrize("name", ["Payments", "1st", "a-b", "_a", "ä", ""])
+def test_a_stream_has_a_plain_name(problem_of: Problem, name: str) -> None:
+    line = problem_of(f"streams: {{'{name}': {{source: {{type: kafka, topics: [t]}}}}}}\n")
+    assert "is no stream name; use a-z, 0-9 and _, a letter first" in line
+
+
+def test_two_streams_of_one_group_do_not_share_a_topic(problem_of: Problem) -> None:
+    source = "{source: {type: kafka, topics: [t], group_id: g}}"
+    line = problem_of(f"streams:\n  a: {source}\n  b: {source}\n")
+    assert line.startswith(
+        "outrider.yaml:3: streams.b.source.group_id: streams a and b read topic 't' in one group"
+    )
+
+
+def test_two_streams_may_read_one_topic_in_groups_of_their_own(load_text: Load) -> None:
+    source = "{source: {type: kafka, topics: [t]}}"
+    settings = load_text(f"streams:\n  a: {source}\n  b: {source}\n")
+    assert [stream.group_id for stream in settings.streams.values()] == ["outrider-a", "outrider-b"]
+
+
+def test_windows_are_kept_as_long_as_limits_look_back(problem_of: Problem) -> None:
+    line = problem_of("retention: {windows: 1h}\n" + ONE_STREAM)
+    assert line.startswith(
+        "outrider.yaml:1: retention.windows: must be at least streams.payments.threshold.look_back"
+    )
+
+
+def test_rows_cannot_be_kept_for_no_time(problem_of: Problem) -> None:
+    assert "retention.scores: must be longer than zero" in problem_of(
+        "retention: {scores: 0s}\n" + ONE_STREAM
+    )
+
+
+def test_all_problems_are_reported_at_once(problems_of: Problems) -> None:
+    text = (
+        "databse: {}\ndevice: gpu\nkafka: {bootstrap_servers: here, client: {group_id: x}}\n"
+        "streams:\n  s:\n    source: {type: kafka, topics: [t]}\n    window: {size: 10}\n"
+        "retention: {scores: '${NOWHERE}'}\n"
+    )
+    lines = problems_of(text, {"OUTRIDER_FOO__BAR": "1"})
+    assert {line.split(": ")[1] for line in lines} == {
+        "databse",
+        "device",
+        "kafka.bootstrap_servers",
+        "kafka.client.group_id",
+        "streams.s.window.size",
+        "retention.scores",
+        "foo",
+    }
+    assert all("\n" not in line for line in lines)
+
+
+def test_all_misfits_are_reported_at_once(problems_of: Problems) -> None:
+    text = (
+        "streams:\n  A: {source: {type: kafka, topics: [t]}}\nretention: {windows: 1h}\n"
+        "notify: {channels: {log: {type: log}}, routes: [{match: {stream: b}, channels: [log]}]}\n"
+    )
+    assert len(problems_of(text)) == 3
+
+
+def test_settings_do_not_change(load_text: Load) -> None:
+    settings = load_text(ONE_STREAM)
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.device = "cpu"  # type: ignore[misc]
+
+
+def test_shown_settings_are_a_configuration_again(load_text: Load) -> None:
+    text = (
+        "streams:\n  a:\n    source: {type: kafka, topics: [t], start: 24h ago}\n"
+        "    event: {features: [x, y], time: {field: ts, unit: ms}}\n"
+        "    threshold: {refresh: '0 * * * *'}\n    alerts: {false_alarms: 0.5/week}\n"
+        "  b: {source: {type: synthetic, start: 2026-01-31T08:00:00Z}}\n"
+        "  c: {source: {type: file, path: x.csv}}\n"
+        "notify: {channels: {x: {type: log}}, routes: [{match: {kind: spike}, channels: x}]}\n"
+    )
+    settings = load_text(text)
+    assert load_text(json.dumps(settings.public())) == settings
+
+
+def test_settings_can_come_from_a_mapping() -> None:
+    settings = Settings.model_validate({"streams": {"s": {"source": {"type": "file", "path": "e.csv"}}}})
+    assert settings == load(None, {"OUTRIDER_STREAMS__S__SOURCE": '{"type": "file", "path": "e.csv"}'})
+
+
+def test_the_schema_names_every_key_and_demands_streams() -> None:
+    schema = config_schema()
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert schema["required"] == ["streams"]
+    assert set(schema["properties"]) == {"database", "device", "kafka", "streams", "notify", "retention"}
+    window = schema["$defs"]["WindowSettings"]
+    assert set(window["properties"]) == {"size", "grace", "idle_timeout", "ahead", "max_future"}
+    assert window["additionalProperties"] is False
+    assert window["properties"]["size"]["type"] == "string"
+    assert window["properties"]["size"]["default"] == "1m"
+
+
+def test_the_schema_is_json() -> None:
+    assert json.loads(json.dumps(config_schema())) == config_schema()
+
+
+def test_every_key_of_the_schema_is_described() -> None:
+    bare = [
+        f"{name}.{key}"
+        for name, section in config_schema()["$defs"].items()
+        for key, described in section["properties"].items()
+        if key != "type" and "description" not in described
+    ]
+    assert bare == []
