@@ -1,6 +1,12 @@
 """Consumers: how far a range of a log reaches that the client cannot read."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+from config.errors import BrokerUnavailable
+from consumers.batch import Partition
+from consumers.kafka import REQUEST_S, Connection
 
 
 def first_readable(is_readable: Callable[[int], bool], begin: int, end: int) -> int:
@@ -26,3 +32,49 @@ def first_readable(is_readable: Callable[[int], bool], begin: int, end: int) -> 
         else:
             unreadable = middle
     return readable
+
+
+class Probe:
+    """Reads single offsets with consumers of its own, each thrown away when a read has failed."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        one_batch = {"max_poll_records": 1, "max_partition_fetch_bytes": 1, "fetch_max_wait_ms": 50}
+        self._options = {**options, **one_batch, "group_id": None, "group_instance_id": None}
+        self._connection: Connection | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def end(self, partition: Partition) -> int:
+        """Return the last stable offset."""
+        return self._connected().ends([partition])[partition]
+
+    def is_readable(self, partition: Partition, offset: int) -> bool:
+        """Tell whether the batch that holds an offset below the end can be read from there.
+
+        Raises:
+            BrokerUnavailable: No answer came.
+        """
+        connection = self._connected()
+        connection.assign([partition])
+        connection.seek(partition, offset)
+        connection.let_deliver({partition})
+        deadline = time.monotonic() + REQUEST_S
+        while time.monotonic() < deadline:
+            fetched = connection.fetch(0.2)
+            if fetched.unreadable is not None:
+                self.__exit__()
+                return False
+            if fetched.records or fetched.out_of_range or connection.position(partition) != offset:
+                return True
+        raise BrokerUnavailable(f"no answer about offset {offset} of {partition}")
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            self._connection = Connection(self._options)
+        return self._connection

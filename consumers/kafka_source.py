@@ -1,0 +1,332 @@
+"""Consumers: Kafka topics as a source."""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from config.errors import BrokerUnavailable
+from consumers.assignment import Assignment, Change
+from consumers.batch import RETENTION, UNREADABLE_BATCH, Partition, Position, RawBatch
+from consumers.kafka import Connection, Topic, client_options, describe_topics
+from consumers.source import Found, Layout, Poll, Start
+from consumers.unreadable import Probe, first_readable
+
+_log = logging.getLogger(__name__)
+
+_CAUGHT_UP_S = 3.0
+# Assignments and positions that moved without records end a poll only between two waits of this length.
+_SLICE_S = 0.25
+_RECORD_OBJECT_BYTES = 600
+
+
+class KafkaSource:
+    """The partitions of some topics, read from where the caller says; Kafka's own positions are never read.
+
+    With `join` the partitions are shared out by the consumer group and come and go; without, all of them are
+    taken, and a group id is only the name under which `publish` shows positions to lag tools. The connection
+    is made by the first call that needs it, in the process that makes this call; no fork may follow.
+
+    A range that the client cannot read is found by reading from later offsets with other consumers, is
+    delivered as a batch without records, and is remembered, so that no consumer of ours meets it again.
+
+    Args:
+        topics: Names of topics that exist.
+        bootstrap_servers: Brokers to ask first, each as host:port.
+        client: Options of kafka-python, in its own words.
+        group_id: The consumer group.
+        join: Share the partitions with the other members of the group.
+
+    Raises:
+        ConfigError: An option is unknown to the client, or is not the user's to set.
+    """
+
+    def __init__(
+        self,
+        topics: Sequence[str],
+        bootstrap_servers: Sequence[str],
+        client: Mapping[str, Any] | None = None,
+        *,
+        group_id: str | None = None,
+        join: bool = True,
+    ) -> None:
+        self._topics = tuple(topics)
+        self._options = client_options(bootstrap_servers, client or {}, group_id)
+        self._joins = join and group_id is not None
+        self._connection: Connection | None = None
+        self._found: dict[str, Topic] = {}
+        self._assignment = Assignment()
+        # Appended by the client's IO thread, taken from the left by `poll`.
+        self._changes: deque[Change] = deque()
+        self._passed_over: list[RawBatch] = []
+        self._replaced: set[Partition] = set()
+        self._unreadable: dict[Partition, dict[int, int]] = {}
+
+    @property
+    def layout(self) -> Layout:
+        """Return that every record is one value."""
+        return "lines"
+
+    @property
+    def memory_bound_bytes(self) -> int:
+        """Return the most that fetched and not yet delivered records take, in bytes, before decompression.
+
+        One answer of a broker on its way in, one undelivered fetch of every partition, and the records of one
+        poll as objects. A record that alone exceeds `max_partition_fetch_bytes` comes on top.
+        """
+        per_partition = int(self._options["max_partition_fetch_bytes"])
+        in_flight = int(self._options["fetch_max_bytes"])
+        n_partitions = max(1, sum(len(topic.partitions) for topic in self._found.values()))
+        record_objects = _RECORD_OBJECT_BYTES * int(self._options["max_poll_records"])
+        return in_flight + 2 * n_partitions * per_partition + record_objects
+
+    def discover(self) -> list[Found]:
+        """Return all partitions of the topics, each with the topic's id, the log's start and stable end."""
+        connection = self._connected()
+        topics = describe_topics(self._options, self._topics)
+        found = [(each, topic.identity) for topic in topics.values() for each in topic.partitions]
+        begins = connection.begins(partition for partition, _ in found)
+        ends = connection.ends(partition for partition, _ in found)
+        return [
+            Found(partition=each, identity=identity, begin=begins[each], end=ends[each])
+            for each, identity in sorted(found)
+        ]
+
+    def resolve(self, start: Start, found: Sequence[Found]) -> dict[Partition, Position]:
+        """Return where each of these partitions begins; a time beyond the last record means the end."""
+        if start == "earliest":
+            return {each.partition: Position(next_offset=each.begin) for each in found}
+        ends = {each.partition: Position(next_offset=each.end) for each in found}
+        if start == "latest" or not found:
+            return ends
+        # Kafka's timestamps are milliseconds: the first at or after a time is at or after the next full one.
+        first = self._connected().first_at(ends, max(0, -(-start // 1000)))
+        return ends | {each: Position(next_offset=offset) for each, offset in first.items()}
+
+    def seek(self, partition: Partition, position: Position) -> None:
+        """Deliver an assigned partition from a position on.
+
+        Raises:
+            KeyError: The partition is not assigned (any more).
+        """
+        self._assignment.start(partition, position.next_offset)
+        self._replaced.discard(partition)
+        self._passed_over = [batch for batch in self._passed_over if batch.partition != partition]
+        self._move(partition, position.next_offset)
+        self._apply_pauses()
+
+    def hold(self, partitions: AbstractSet[Partition]) -> None:
+        """Pause exactly these partitions and resume all others that were sought."""
+        self._assignment.hold(partitions)
+        self._apply_pauses()
+
+    def poll(self, timeout_s: float) -> Poll:
+        """Return what has arrived, waiting up to `timeout_s` for something."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            connection = self._connected()
+            left_s = 0.0 if self._passed_over or self._changes else deadline - time.monotonic()
+            poll = self._gathered(self._fetched(connection, max(0.0, min(left_s, _SLICE_S))))
+            if poll.batches or poll.assigned or poll.revoked or poll.replaced or time.monotonic() >= deadline:
+                return poll
+
+    def caught_up(self, partitions: AbstractSet[Partition]) -> frozenset[Partition]:
+        """Return those that were delivered up to the last stable offset; none if nobody answers."""
+        asked = partitions & self._assignment.started
+        if not asked or self._connection is None:
+            return frozenset()
+        try:
+            ends = self._connection.ends(asked, timeout_s=_CAUGHT_UP_S)
+        except BrokerUnavailable as error:
+            _log.debug("nobody said where the logs end: %s", error, extra={"action": "caught_up"})
+            return frozenset()
+        # Equal and no less: a position beyond the end belongs to a log that is gone.
+        return frozenset(each for each in asked if self._assignment.next_offset(each) == ends[each])
+
+    def publish(self, positions: Mapping[Partition, int]) -> None:
+        """Commit positions to Kafka for lag tools; what becomes of it is only logged."""
+        if self._connection is not None:
+            self._connection.commit(positions)
+
+    def close(self) -> None:
+        """Leave the group and close all connections, within a few seconds whatever the brokers do."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _connected(self) -> Connection:
+        """Return the connection; make it, in this process, where there is none."""
+        if self._connection is None:
+            found = describe_topics(self._options, self._topics)
+            self._connection = Connection(self._options)
+            self._found = found
+            if self._joins:
+                self._connection.subscribe(self._topics, self._changes)
+            else:
+                self._take({each for topic in found.values() for each in topic.partitions})
+        return self._connection
+
+    def _take(self, partitions: AbstractSet[Partition]) -> None:
+        """Assign partitions without a group: those that were sought go on, new ones are reported."""
+        if self._connection is not None:
+            self._connection.assign(partitions)
+        for partition in self._assignment.started:
+            self._move(partition, self._assignment.next_offset(partition) or 0)
+        new = frozenset(partitions - self._assignment.partitions)
+        if new:
+            self._changes.append(("assigned", new))
+        self._apply_pauses()
+
+    def _apply_pauses(self) -> None:
+        if self._connection is not None:
+            self._connection.let_deliver(self._assignment.delivering)
+
+    def _move(self, partition: Partition, next_offset: int) -> None:
+        """Set the client's position; where a known unreadable range begins, to its end."""
+        for begin, end in self._unreadable.get(partition, {}).items():
+            if begin <= next_offset < end:
+                self._pass_over(partition, next_offset, end, UNREADABLE_BATCH)
+                return
+        if self._connection is not None:  # else the next one starts from the assignment
+            self._connection.seek(partition, next_offset)
+
+    def _pass_over(self, partition: Partition, begin: int, end: int, reason: str) -> None:
+        """Queue a batch without records and go on behind it."""
+        self._passed_over.append(_batch(partition, begin, end, [], passed_over=reason))
+        self._assignment.advance(partition, end)
+        self._move(partition, end)
+
+    def _fetched(self, connection: Connection, wait_s: float) -> Mapping[Partition, Sequence[Any]]:
+        """Return the client's records; what keeps it from having some is dealt with here."""
+        fetched = connection.fetch(wait_s)
+        if fetched.out_of_range:
+            self._leave_range(connection, fetched.out_of_range)
+        if fetched.truncated:
+            self._replace(fetched.truncated)
+        if fetched.unreadable is not None:
+            self._recover(fetched.unreadable)
+        return fetched.records
+
+    def _gathered(self, records: Mapping[Partition, Sequence[Any]]) -> Poll:
+        """Return batches of what the client handed over, and every change since the last poll."""
+        self._watch_topics()
+        changes = [self._changes.popleft() for _ in range(len(self._changes))]
+        assigned, revoked = self._assignment.apply(changes)
+        delivering = self._assignment.delivering
+        batches = [batch for batch in self._passed_over if batch.partition in delivering]
+        kept = self._assignment.started - delivering
+        self._passed_over = [batch for batch in self._passed_over if batch.partition in kept]
+        for partition in sorted(delivering):
+            batch = self._delivered(partition, records.get(partition, []))
+            if batch is not None:
+                batches.append(batch)
+        replaced, self._replaced = self._replaced, set()
+        if changes:
+            self._apply_pauses()
+        return Poll(batches=batches, assigned=assigned, revoked=revoked, replaced=frozenset(replaced))
+
+    def _delivered(self, partition: Partition, records: Sequence[Any]) -> RawBatch | None:
+        """Return one partition's records and the move of its position as a batch; None for neither."""
+        begin = self._assignment.next_offset(partition)
+        end = self._connection.position(partition) if self._connection is not None else None
+        if begin is None or end is None or end <= begin:
+            return None
+        batch = _batch(partition, begin, end, [record for record in records if record.offset >= begin])
+        self._assignment.advance(partition, end)
+        if end in self._unreadable.get(partition, {}):
+            self._move(partition, end)
+        return batch
+
+    def _watch_topics(self) -> None:
+        """Notice topics that were created again and, without a group, partitions that were added."""
+        if self._connection is None:
+            return
+        for name, topic in self._found.items():
+            if self._connection.topic_id(name) not in {None, topic.identity}:
+                self._replace({each for each in self._assignment.partitions if each.topic == name})
+                # Data of the old log may still be buffered in the client, and leader epochs cached.
+                self._reconnect()
+                return
+        if not self._joins:
+            known = self._assignment.partitions.union(*(partitions for _, partitions in self._changes))
+            now = known.union(*(self._connection.partitions(name) for name in self._topics))
+            if now != known:
+                self._take(now)
+
+    def _replace(self, partitions: AbstractSet[Partition]) -> None:
+        """Stop partitions whose log is another one now, and say so with the next poll."""
+        self._assignment.stop(partitions)
+        self._replaced |= partitions
+        for partition in partitions:
+            self._unreadable.pop(partition, None)
+        self._apply_pauses()
+
+    def _leave_range(self, connection: Connection, positions: Mapping[Partition, int]) -> None:
+        """Go on at the log's start where records were deleted; a position beyond its end is another log's."""
+        try:
+            begins, ends = connection.begins(positions), connection.ends(positions)
+        except BrokerUnavailable as error:  # it will be out of range again
+            _log.debug("nobody said where the logs begin: %s", error, extra={"action": "leave_range"})
+            return
+        for partition, position in positions.items():
+            if self._assignment.next_offset(partition) != position:
+                continue
+            if position < begins[partition]:
+                self._pass_over(partition, position, begins[partition], RETENTION)
+            elif position > ends[partition]:
+                self._replace({partition})
+
+    def _recover(self, error: Exception) -> None:
+        """Find what cannot be read, and make a new consumer: the old one would never return from a poll."""
+        said = f"{type(error).__name__}: {error}"
+        _log.warning(
+            "a batch could not be read (%s); looking for its extent", said, extra={"action": "recover"}
+        )
+        try:
+            for partition, begin, end in self._unreadable_ranges():
+                self._unreadable.setdefault(partition, {})[begin] = end
+                _log.warning(
+                    "%s cannot be read from offset %d to %d; going on behind it",
+                    partition,
+                    begin,
+                    end,
+                    extra={"action": "pass_over"},
+                )
+        finally:
+            self._reconnect()
+
+    def _unreadable_ranges(self) -> Iterator[tuple[Partition, int, int]]:
+        """Yield the range, from its position on, of each partition that cannot be read there."""
+        with Probe(self._options) as probe:
+            for partition in sorted(self._assignment.delivering):
+                begin, end = self._assignment.next_offset(partition) or 0, probe.end(partition)
+                if begin < end and not probe.is_readable(partition, begin):
+                    is_readable = partial(probe.is_readable, partition)
+                    yield partition, begin, first_readable(is_readable, begin, end)
+
+    def _reconnect(self) -> None:
+        """Close the consumer; the next call makes another one. What a group had assigned is gone."""
+        self.close()
+        if self._joins:
+            self._changes = deque([("revoked", self._assignment.partitions)])
+
+
+def _batch(
+    partition: Partition, begin: int, end: int, records: Sequence[Any], *, passed_over: str | None = None
+) -> RawBatch:
+    """Return records of the client as columns."""
+    return RawBatch(
+        partition=partition,
+        begin=begin,
+        end=end,
+        offsets=np.fromiter((record.offset for record in records), np.int64, len(records)),
+        values=[record.value for record in records],
+        keys=[record.key for record in records],
+        timestamps_us=np.fromiter((record.timestamp for record in records), np.int64, len(records)) * 1000,
+        passed_over=passed_over,
+    )
