@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, field_validator, model_validator
 
@@ -83,13 +83,19 @@ StartField = Annotated[
 ]
 
 
+def _without_default(schema: dict[str, Any]) -> None:
+    schema.pop("default", None)
+
+
 class KafkaSourceSettings(Section):
     """Events come from topics of the Kafka cluster named under `kafka`."""
 
     type: Literal["kafka"]
     topics: Names = Field(description="Topics that feed this stream.")
     group_id: Text = Field(
-        default="outrider", description="Consumer group; outrider-<stream> when not given."
+        default="outrider",
+        description="Consumer group; outrider-<stream> when not given.",
+        json_schema_extra=_without_default,
     )
     start: StartField = Field(default=EARLIEST, description="Where to begin when no position is stored.")
 

@@ -73,6 +73,16 @@ def test_a_key_without_a_near_one_gets_the_list(problem_of: Problem) -> None:
     )
 
 
+def test_a_key_at_the_wrong_place_is_sent_to_its_own(problem_of: Problem) -> None:
+    line = problem_of("bootstrap_servers: ['a:1']\n" + ONE_STREAM)
+    assert line.endswith("bootstrap_servers: unknown key; it belongs at kafka.bootstrap_servers")
+
+
+def test_a_word_that_means_another_thing_elsewhere_is_not_sent_there(problem_of: Problem) -> None:
+    line = problem_of("notify: {channels: {l: {type: log, path: x}}}\n" + ONE_STREAM)
+    assert line.endswith("notify.channels.l.path: unknown key; known keys here: type")
+
+
 @pytest.mark.parametrize("name", ["Payments", "1st", "a-b", "_a", "ä", ""])
 def test_a_stream_has_a_plain_name(problem_of: Problem, name: str) -> None:
     line = problem_of(f"streams: {{'{name}': {{source: {{type: kafka, topics: [t]}}}}}}\n")
@@ -167,6 +177,14 @@ def test_the_schema_names_every_key_and_demands_streams() -> None:
     assert window["additionalProperties"] is False
     assert window["properties"]["size"]["type"] == "string"
     assert window["properties"]["size"]["default"] == "1m"
+
+
+def test_the_defaults_of_the_schema_are_in_the_words_of_the_file() -> None:
+    definitions = config_schema()["$defs"]
+    assert definitions["DriftSettings"]["properties"]["horizons"]["default"] == ["10m", "1h", "1d"]
+    assert definitions["AlertSettings"]["properties"]["false_alarms"]["default"] == "1/week"
+    assert "default" not in definitions["KafkaSourceSettings"]["properties"]["group_id"]
+    assert '"PT' not in json.dumps(config_schema())
 
 
 def test_the_schema_is_json() -> None:
