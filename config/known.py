@@ -43,7 +43,7 @@ def suggest(path: Key, values: Any) -> str:
     near = get_close_matches(wrong.lower(), here, n=1, cutoff=0.6)
     if near:
         return f"did you mean {dotted((*path[:-1], near[0]))}?"
-    # The same word in another part of the file means another thing; only a key at the top may belong anywhere.
+    # The same word in another part means another thing; only a key at the top may belong anywhere.
     related = (key for key in _all_paths(Settings, ()) if len(path) == 1 or key[0] == path[0])
     elsewhere = next((key for key in related if key[-1] == wrong), None)
     if elsewhere is not None:
