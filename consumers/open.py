@@ -1,0 +1,68 @@
+"""Consumers: from a stream's settings to its source, whichever kind it is."""
+
+from typing import assert_never
+
+from config.errors import ConfigError
+from config.settings import Settings
+from config.sources import FileSourceSettings, KafkaSourceSettings, SyntheticSourceSettings
+from config.units import to_us
+from consumers.files import FileSource
+from consumers.mixture_blocks import Plan
+from consumers.source import Source
+from consumers.synthetic import SyntheticSource
+
+
+def open_source(stream_name: str, settings: Settings, *, group: bool, identity: str | None = None) -> Source:
+    """Return the source of a stream; nothing is asked of brokers before its first call.
+
+    Args:
+        stream_name: A stream of the settings.
+        settings: All settings, for what the streams share.
+        group: Share Kafka's partitions with other processes through the consumer group. Without it all of
+            them are taken; the group's name then only shows positions to lag tools.
+        identity: What an earlier process found, for a synthetic stream that is to go on where it stood.
+
+    Raises:
+        ConfigError: There is no such stream, or its source cannot be opened as it is configured.
+    """
+    stream = settings.streams.get(stream_name)
+    if stream is None:
+        known = ", ".join(settings.streams)
+        raise ConfigError(f"there is no stream {stream_name!r}; known streams: {known}")
+    source = stream.source
+    match source:
+        case KafkaSourceSettings():
+            # Imported here: streams of files start without loading the client (0.3 s).
+            from consumers.kafka_source import KafkaSource  # noqa: PLC0415
+
+            return KafkaSource(
+                source.topics,
+                settings.kafka.bootstrap_servers,
+                settings.kafka.client,
+                group_id=source.group_id,
+                join=group,
+            )
+        case FileSourceSettings():
+            return FileSource(source.path, max_event_bytes=stream.event.max_size)
+        case SyntheticSourceSettings():
+            return _synthetic(source, identity)
+        case _:
+            assert_never(source)
+
+
+def _synthetic(source: SyntheticSourceSettings, identity: str | None) -> SyntheticSource:
+    plan = Plan(
+        seed=source.seed,
+        rate=source.rate,
+        n_features=source.features,
+        partitions=source.partitions,
+        first_burst_us=to_us(source.first_burst),
+        burst_every_us=to_us(source.burst_every),
+        burst_length_us=to_us(source.burst_length),
+        burst_share=source.burst_share,
+        drift_after_us=None if source.drift_after is None else to_us(source.drift_after),
+        drift_shift=source.drift_shift,
+    )
+    return SyntheticSource(
+        plan, events=source.events, speed=source.speed, start_us=source.start, identity=identity
+    )
