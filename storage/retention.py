@@ -6,6 +6,7 @@ Age is the time since storing, not the event's: a back-fill of old events is kep
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -95,10 +96,10 @@ def _protected_from(db: Database) -> dict[int, int]:
         sources, first, first.c.stream_id == sources.c.stream_id, isouter=True
     )
     with db.read() as connection:
-        return {source_id: since_us for source_id, since_us in connection.execute(query)}
+        return dict(connection.execute(query).tuples().all())
 
 
-def _first_unresolved() -> sa.Select[tuple[int, int]]:
+def _first_unresolved() -> sa.Select[Any]:
     return (
         sa.select(incidents.c.stream_id, sa.func.min(incidents.c.window_start_us).label("since_us"))
         .where(incidents.c.status == "open")
@@ -124,7 +125,7 @@ def _delete_dead_letters(db: Database, cut_us: int) -> int:
 def _delete_windows(db: Database, cut_us: int) -> int:
     with db.read() as connection:
         stream_ids = connection.scalars(sa.select(streams.c.id)).all()
-        protected = {stream_id: since_us for stream_id, since_us in connection.execute(_first_unresolved())}
+        protected = {row.stream_id: row.since_us for row in connection.execute(_first_unresolved())}
     total = 0
     for stream_id in stream_ids:
         oldest = (
@@ -161,7 +162,8 @@ def _give_back_pages(db: Database) -> None:
             surplus = free - int(_SPARE_SHARE * (pages - free))
             if surplus <= 0:
                 return
-            # The rows of this statement are its steps: unless they are all fetched it stops after one page.
-            connection.exec_driver_sql(f"PRAGMA incremental_vacuum({min(surplus, _VACUUM_PAGES)})").all()
+            # The rows of this statement are its steps: unless all are fetched, it stops after one.
+            step = min(surplus, _VACUUM_PAGES)
+            connection.exec_driver_sql(f"PRAGMA incremental_vacuum({step})").all()
             if connection.exec_driver_sql("PRAGMA freelist_count").scalar_one() == free:
                 return  # a file that was made without auto_vacuum

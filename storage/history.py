@@ -1,0 +1,218 @@
+"""Storage room: what people ask; read-only, in batches of columns, and never one long transaction.
+
+For example `History("sqlite:///outrider.db").scores("payments", since="1h", outliers=True).to_frame()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Self, TypedDict, Unpack
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from config.errors import ConfigError
+from config.units import parse_duration, parse_time, to_us
+from storage import listings
+from storage.engine import Database
+from storage.listings import Columns, Listing, to_columns
+from storage.reading import ScoreLog, ViewRows
+from storage.tables import positions, streams
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST_EVENT = sa.select(sa.func.max(positions.c.last_event_us))
+
+When = str | datetime | timedelta
+"""RFC 3339 text, a datetime with a zone, or a duration ("1h") back from the stream's latest row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batches:
+    """Rows as batches of columns, read anew whenever they are iterated.
+
+    A batch is a dict of numpy arrays (numbers, booleans, times as datetime64 in UTC) and lists (texts, parsed
+    JSON, bytes, and whole numbers that may be missing).
+    """
+
+    read: Callable[[], Iterator[Columns]]
+    listing: Listing
+
+    def __iter__(self) -> Iterator[Columns]:
+        return self.read()
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return all rows as one pandas frame; times carry the zone UTC."""
+        import pandas as pd  # noqa: PLC0415  (an extra: reading columns needs no pandas)
+
+        frames = [pd.DataFrame(batch) for batch in self] or [pd.DataFrame(to_columns(self.listing, []))]
+        frame = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+        for name, kind in self.listing.columns.items():
+            if kind == "time":
+                frame[name] = frame[name].dt.tz_localize("UTC")
+        return frame
+
+
+class Bounds(TypedDict, total=False):
+    """Which rows of a listing: `since` (inclusive), `until` (exclusive), the newest `limit`."""
+
+    since: When | None
+    until: When | None
+    limit: int | None
+
+
+class History:
+    """The stored history of all streams, for reading only.
+
+    Every method takes `since` (inclusive), `until` (exclusive) and `limit` (the newest so many, oldest
+    first).
+
+    Raises:
+        ConfigError: There is no such database or it cannot be named so.
+        SchemaMismatch: Another version of Outrider wrote it.
+        StorageUnavailable: The server cannot be reached.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._db = Database(url, read_only=True)
+        self._db.check()
+
+    def scores(
+        self,
+        stream: str,
+        *,
+        since: When | None = None,
+        until: When | None = None,
+        outliers: bool = False,
+        limit: int | None = None,
+    ) -> Batches:
+        """Return every event with its energy and limit, by source and offset; times bound the event time.
+
+        Outliers come with their features. With `limit` the rows come in the order of event time.
+
+        Raises:
+            ConfigError: There is no such stream, or a time cannot be read.
+        """
+        listing = listings.OUTLIERS if outliers else listings.SCORES
+
+        def read() -> Iterator[Columns]:
+            with self._db.read() as connection:
+                stream_id = self._stream_id(connection, stream)
+                latest_us = connection.scalar(
+                    sa.select(sa.func.max(positions.c.last_event_us)).where(
+                        positions.c.stream_id == stream_id
+                    )
+                )
+            log = ScoreLog(
+                db=self._db,
+                listing=listing,
+                stream_id=stream_id,
+                since_us=_moment(since, latest_us),
+                until_us=_moment(until, latest_us),
+            )
+            return log.forward() if limit is None else log.newest(limit)
+
+        self._require(stream)
+        return Batches(read=read, listing=listing)
+
+    def windows(self, stream: str | None = None, **bounds: Unpack[Bounds]) -> Batches:
+        """Return the judged windows by their start, which the times bound."""
+        return self._list(listings.WINDOWS, stream, **bounds)
+
+    def thresholds(self, stream: str | None = None, **bounds: Unpack[Bounds]) -> Batches:
+        """Return the limits in the order in which they became valid; the times bound that."""
+        return self._list(listings.THRESHOLDS, stream, **bounds)
+
+    def incidents(self, stream: str | None = None, **bounds: Unpack[Bounds]) -> Batches:
+        """Return the incidents by the time at which they opened, which the times bound."""
+        return self._list(listings.INCIDENTS, stream, **bounds)
+
+    def notifications(self, stream: str | None = None, **bounds: Unpack[Bounds]) -> Batches:
+        """Return the notifications by the time at which they were made, which the times bound."""
+        return self._list(listings.NOTIFICATIONS, stream, **bounds)
+
+    def dead_letters(self, stream: str | None = None, **bounds: Unpack[Bounds]) -> Batches:
+        """Return what could not be used, by the time of recording, which the times bound."""
+        return self._list(listings.DEAD_LETTERS, stream, **bounds)
+
+    def drift(self, stream: str | None = None, **bounds: Unpack[Bounds]) -> Batches:
+        """Return the verdicts on drift by the end of their windows, which the times bound."""
+        return self._list(listings.DRIFT, stream, **bounds)
+
+    def calibration(self, stream: str | None = None, **bounds: Unpack[Bounds]) -> Batches:
+        """Return promised against realised alarms over time."""
+        return self._list(listings.CALIBRATION, stream, **bounds)
+
+    def gaps(self, stream: str | None = None, **bounds: Unpack[Bounds]) -> Batches:
+        """Return the ranges that could not be read, by the time of recording, which the times bound."""
+        return self._list(listings.GAPS, stream, **bounds)
+
+    def streams(self) -> list[str]:
+        """Return the names of the stored streams."""
+        with self._db.read() as connection:
+            return list(connection.scalars(sa.select(streams.c.name).order_by(streams.c.name)))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _list(self, listing: Listing, stream: str | None, **bounds: Unpack[Bounds]) -> Batches:
+        if stream is not None:
+            self._require(stream)
+        limit = bounds.get("limit")
+
+        def read() -> Iterator[Columns]:
+            view = ViewRows(db=self._db, listing=listing, stream=stream, since_us=None, until_us=None)
+            latest_us = view.latest_us()
+            bounded = replace(
+                view,
+                since_us=_moment(bounds.get("since"), latest_us),
+                until_us=_moment(bounds.get("until"), latest_us),
+            )
+            return bounded.forward() if limit is None else bounded.newest(limit)
+
+        return Batches(read=read, listing=listing)
+
+    def _require(self, stream: str) -> None:
+        with self._db.read() as connection:
+            self._stream_id(connection, stream)
+
+    def _stream_id(self, connection: Connection, stream: str) -> int:
+        found = connection.scalar(sa.select(streams.c.id).where(streams.c.name == stream))
+        if found is None:
+            known = (
+                ", ".join(connection.scalars(sa.select(streams.c.name).order_by(streams.c.name))) or "none"
+            )
+            raise ConfigError(f"there is no stream {stream!r} in {self._db.address}; it holds: {known}")
+        return int(found)
+
+
+def _moment(when: When | None, latest_us: int | None) -> int | None:
+    """Return a bound in microseconds; durations count back from the latest row, if there is one."""
+    if when is None:
+        return None
+    if isinstance(when, datetime):
+        if when.tzinfo is None:
+            raise ConfigError(f"the time {when} has no zone: give one, such as datetime.UTC")
+        return (when - _EPOCH) // timedelta(microseconds=1)
+    if isinstance(when, timedelta):
+        return None if latest_us is None else latest_us - to_us(when)
+    try:
+        back = parse_duration(when)
+    except ValueError:
+        try:
+            return parse_time(when)
+        except ValueError:
+            forms = "write a duration such as 1h30m, or a time such as 2026-01-31T00:00:00Z"
+            raise ConfigError(f"{when!r} is neither a duration nor a time: {forms}") from None
+    return None if latest_us is None else latest_us - to_us(back)

@@ -1,0 +1,248 @@
+"""The commit of a batch: all of it, once, for the owner only."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from storage.engine import Database
+from storage.ledger import Committed, Control, Fenced, Ledger, NewSource, OutlierColumns, ScoreColumns, Stale
+from storage.tables import FOREVER_US, positions, streams
+from tests.integration.storage.batches import (
+    MINUTE,
+    SECOND,
+    T0,
+    Feed,
+    count,
+    letters_of,
+    open_feed,
+    part_of,
+    rows,
+    seal,
+)
+
+
+def test_a_commit_stores_scores_outliers_dead_letters_parts_and_the_position(feed: Feed) -> None:
+    outcome = feed.commit(
+        10,
+        end=12,
+        outlier_offsets=[3, 4],
+        dead=letters_of([10, 11]),
+        parts=[part_of(T0, events=10, threshold_id=feed.threshold_id)],
+        end_cursor=777,
+    )
+    assert outcome == Committed(control=Control(sealed_until_us=None, revision=0))
+    assert [count(feed.db, table) for table in ("scores", "outliers", "dead_letters", "window_parts")] == [
+        10,
+        2,
+        2,
+        1,
+    ]
+    position = feed.position()
+    assert (position.next_offset, position.cursor) == (12, 777)
+    assert position.watermark_us == position.last_event_us == T0 + 9 * SECOND
+    assert position.committed_at_us > T0
+
+
+def test_the_features_of_an_outlier_are_stored_by_name_in_their_shortest_form(feed: Feed) -> None:
+    feed.commit(5, outlier_offsets=[2])
+    ((features,),) = rows(feed.db, "SELECT features FROM outliers")
+    assert features == '{"amount": 0.1, "age.days": 0.1}'
+
+
+def test_a_feature_that_json_has_no_number_for_is_null(feed: Feed) -> None:
+    plain = feed.build(1)
+    odd = OutlierColumns(
+        offsets=plain.scores.offsets,
+        times_us=plain.scores.times_us,
+        energies=np.array([np.float32(3e38)]),
+        threshold_ids=plain.scores.threshold_ids,
+        features=np.array([[np.nan, -np.inf]], np.float32),
+        feature_names=("a", "b"),
+    )
+    feed.commit(1, outliers=odd)
+    ((features,),) = rows(feed.db, "SELECT features FROM outliers")
+    assert json.loads(features) == {"a": None, "b": None}
+
+
+def test_a_commit_without_events_still_moves_the_position(feed: Feed) -> None:
+    assert isinstance(feed.commit(0, end=25), Committed)
+    assert feed.position().next_offset == 25
+    assert count(feed.db, "scores") == 0
+
+
+def test_the_watermark_never_goes_back(feed: Feed) -> None:
+    feed.commit(5, watermark_us=T0 + MINUTE)
+    feed.commit(5, watermark_us=T0)
+    feed.commit(0, end=11, watermark_us=None)
+    assert feed.position().watermark_us == T0 + MINUTE
+
+
+def test_an_old_owner_is_fenced_after_another_claim(feed: Feed) -> None:
+    zombie = feed.build(10)
+    feed.claim_again("another")
+    assert feed.send(zombie) == Fenced()
+    assert count(feed.db, "scores") == 0
+    assert feed.position().next_offset == 0
+
+
+def test_each_claim_is_another_epoch_and_tells_where_to_go_on(feed: Feed) -> None:
+    feed.commit(10, end_cursor=400)
+    first, second = feed.claim_again("a"), feed.claim_again("b")
+    assert second.epoch == first.epoch + 1
+    assert (second.next_offset, second.cursor, second.watermark_us) == (10, 400, T0 + 9 * SECOND)
+    assert feed.position().owner == "b"
+
+
+@pytest.mark.parametrize("begin", [0, 9, 11])
+def test_a_commit_that_begins_elsewhere_is_fenced(feed: Feed, begin: int) -> None:
+    feed.commit(10)
+    assert feed.send(feed.build(5, begin=begin, end=begin + 5)) == Fenced()
+    assert count(feed.db, "scores") == 10
+
+
+def test_the_same_commit_twice_is_stored_once(feed: Feed) -> None:
+    commit = feed.build(10)
+    assert isinstance(feed.send(commit), Committed)
+    assert feed.send(commit) == Fenced()
+    assert count(feed.db, "scores") == 10
+
+
+def test_a_part_of_a_window_that_was_sealed_meanwhile_makes_the_commit_stale(feed: Feed) -> None:
+    commit = feed.build(10, parts=[part_of(T0)])
+    seal(feed.db, feed.stream_id, T0 + MINUTE)
+    assert feed.send(commit) == Stale(control=Control(sealed_until_us=T0 + MINUTE, revision=0))
+    assert [count(feed.db, table) for table in ("scores", "window_parts")] == [0, 0]
+    assert feed.position().next_offset == 0
+
+
+def test_late_counts_of_a_sealed_window_are_welcome(feed: Feed) -> None:
+    seal(feed.db, feed.stream_id, T0 + MINUTE)
+    assert isinstance(feed.commit(10, parts=[part_of(T0, events=0, late=10)]), Committed)
+    assert rows(feed.db, "SELECT events, late FROM window_parts") == [(0, 10)]
+
+
+def test_a_part_of_a_window_that_is_still_open_is_welcome(feed: Feed) -> None:
+    seal(feed.db, feed.stream_id, T0)
+    assert isinstance(feed.commit(10, parts=[part_of(T0)]), Committed)
+
+
+def test_another_revision_of_the_stream_makes_the_commit_stale(feed: Feed) -> None:
+    commit = feed.build(10)
+    seal(feed.db, feed.stream_id, T0, revisions=1)
+    assert feed.send(commit) == Stale(control=Control(sealed_until_us=T0, revision=1))
+    assert count(feed.db, "scores") == 0
+
+
+def test_a_seal_that_holds_the_position_first_is_seen_by_the_commit_that_waits_for_it(db: Database) -> None:
+    feed = open_feed(db)
+    commit = feed.build(10, parts=[part_of(T0)])
+    with ThreadPoolExecutor(1) as pool:
+        with db.write() as connection:
+            connection.execute(
+                sa.select(positions.c.source_id)
+                .where(positions.c.stream_id == feed.stream_id)
+                .order_by(positions.c.source_id)
+                .with_for_update()
+            ).all()
+            waiting = pool.submit(Ledger(db).commit, commit)
+            connection.execute(sa.update(streams).values(sealed_until_us=T0 + MINUTE))
+        assert waiting.result(20) == Stale(control=Control(sealed_until_us=T0 + MINUTE, revision=0))
+
+
+def test_events_end_the_idle_lease_and_dead_letters_alone_do_not(feed: Feed, ledger: Ledger) -> None:
+    assert ledger.idle(feed.claim.source_id, feed.claim.epoch, MINUTE)
+    leased = feed.position().idle_until_us
+    feed.commit(0, end=1, dead=letters_of([0]))
+    assert feed.position().idle_until_us == leased > 0
+    feed.commit(1)
+    assert feed.position().idle_until_us == 0
+
+
+def test_an_ended_source_is_idle_for_ever(feed: Feed, ledger: Ledger) -> None:
+    feed.commit(5, ended=True, end_cursor=90)
+    assert feed.position().idle_until_us == FOREVER_US
+    assert ledger.idle(feed.claim.source_id, feed.claim.epoch, MINUTE)
+    assert feed.position().idle_until_us == FOREVER_US
+
+
+def test_saying_that_a_source_has_ended_keeps_its_cursor(feed: Feed) -> None:
+    feed.commit(5, end_cursor=90)
+    feed.commit(0, ended=True)
+    assert (feed.position().next_offset, feed.position().cursor) == (5, 90)
+
+
+def test_an_old_owner_cannot_call_a_source_idle(feed: Feed, ledger: Ledger) -> None:
+    feed.claim_again("another")
+    assert not ledger.idle(feed.claim.source_id, feed.claim.epoch, MINUTE)
+    assert feed.position().idle_until_us == 0
+
+
+def test_a_range_that_could_not_be_read_is_a_gap(feed: Feed) -> None:
+    feed.commit(0, end=40, gap_reason="retention", watermark_us=T0)
+    assert rows(feed.db, "SELECT from_offset, to_offset, reason, event_time_us FROM gaps") == [
+        (0, 40, "retention", T0)
+    ]
+
+
+def test_two_sources_commit_side_by_side(db: Database) -> None:
+    feeds = [open_feed(db, partition=partition) for partition in range(2)]
+
+    def run(feed: Feed) -> None:
+        for _ in range(20):
+            assert isinstance(feed.commit(200), Committed)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(run, feeds))
+    assert rows(db, "SELECT source_id, count(*), max(source_offset) FROM scores GROUP BY 1 ORDER BY 1") == [
+        (feed.claim.source_id, 4000, 3999) for feed in feeds
+    ]
+
+
+def test_commits_never_deadlock_with_somebody_who_locks_all_positions_in_order(db: Database) -> None:
+    feeds = [open_feed(db, partition=partition) for partition in range(3)]
+
+    def run(feed: Feed) -> None:
+        for _ in range(15):
+            assert isinstance(feed.commit(50), Committed)
+
+    def lock_all() -> None:
+        for _ in range(30):
+            with db.write() as connection:
+                connection.execute(
+                    sa.select(positions.c.source_id).order_by(positions.c.source_id).with_for_update()
+                ).all()
+                connection.execute(sa.update(streams).values(last_tick_us=T0))
+
+    with ThreadPoolExecutor(4) as pool:
+        work = [pool.submit(run, feed) for feed in feeds] + [pool.submit(lock_all)]
+        for each in work:
+            each.result(60)
+    assert count(db, "scores") == 3 * 15 * 50
+
+
+def test_texts_that_no_database_can_hold_are_stored_with_a_replacement(feed: Feed) -> None:
+    plain = feed.build(2)
+    texts = ScoreColumns(
+        offsets=plain.scores.offsets,
+        times_us=plain.scores.times_us,
+        energies=plain.scores.energies,
+        threshold_ids=plain.scores.threshold_ids,
+        keys=["a\x00b", "\ud800"],
+        ids=[None, "ü"],
+    )
+    assert isinstance(feed.commit(2, scores=texts), Committed)
+    assert rows(feed.db, "SELECT key, event_id FROM scores ORDER BY source_offset") == [
+        ("a\ufffdb", None),
+        ("\ufffd", "ü"),
+    ]
+
+
+def test_a_flood_of_dead_letters_keeps_a_hundred_payloads_a_minute_and_then_counts(feed: Feed) -> None:
+    feed.commit(0, end=150, dead=letters_of(range(150)))
+    feed.commit(0, end=300, dead=letters_of(range(150, 300)))
+    assert rows(feed.db, "SELECT count(*), sum(count) FROM dead_letters") == [(300, 300)]
+    by_minute = rows(feed.db, "SELECT count(payload) FROM dead_letters GROUP BY recorded_at_us / 60000000")
+    assert {payloads for (payloads,) in by_minute} == {100}
