@@ -1,0 +1,223 @@
+"""Tests: the contract that every source keeps, run over Kafka, files and the synthetic stream."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from consumers.batch import Partition, Position
+from consumers.files import FileSource
+from consumers.mixture_blocks import Plan
+from consumers.source import Source
+from consumers.synthetic import SyntheticSource
+from tests.reading import Reader, follow_each_other
+
+N = 700
+
+
+@dataclass(frozen=True, kw_only=True)
+class Log:
+    """A log that does not grow, and a way to open another source over it."""
+
+    open: Callable[[], Source]
+
+    def found(self) -> dict[Partition, tuple[int, int]]:
+        """Every partition with its begin and end."""
+        return {each.partition: (each.begin, each.end) for each in self.open().discover()}
+
+
+@pytest.fixture(params=["kafka", "kafka_group", "jsonl", "csv", "parquet", "synthetic"])
+def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Log]:
+    with ExitStack() as cleanups:
+        opener = _OPENERS[request.param](request, tmp_path)
+
+        def open_one() -> Source:
+            source = opener()
+            cleanups.callback(source.close)
+            return source
+
+        yield Log(open=open_one)
+
+
+def _kafka(request: pytest.FixtureRequest, _: Path, *, group: bool = False) -> Callable[[], Source]:
+    from consumers.kafka_source import KafkaSource
+    from tests.servers.records import produce
+
+    server = request.getfixturevalue("kafka_server")
+    topic = request.getfixturevalue("kafka_topic")(2)
+    for partition in (0, 1):
+        produce(server, topic, [b'{"x": %d}' % i for i in range(N)], partition=partition)
+
+    def open_one() -> Source:
+        group_id = f"{topic}-{time.time_ns()}" if group else None
+        return KafkaSource([topic], [server.bootstrap], group_id=group_id)
+
+    return open_one
+
+
+def _kafka_group(request: pytest.FixtureRequest, path: Path) -> Callable[[], Source]:
+    return _kafka(request, path, group=True)
+
+
+def _jsonl(_: pytest.FixtureRequest, path: Path) -> Callable[[], Source]:
+    file = path / "events.jsonl"
+    file.write_text("".join(json.dumps({"x": i}) + "\n" for i in range(N)))
+    return lambda: FileSource(file, rows_per_poll=100)
+
+
+def _csv(_: pytest.FixtureRequest, path: Path) -> Callable[[], Source]:
+    file = path / "events.csv"
+    file.write_text("x,y\n" + "".join(f"{i},{i * i}\n" for i in range(N)))
+    return lambda: FileSource(file, rows_per_poll=100)
+
+
+def _parquet(_: pytest.FixtureRequest, path: Path) -> Callable[[], Source]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = path / "events.parquet"
+    pq.write_table(pa.table({"x": list(range(N))}), file, row_group_size=150)
+    return lambda: FileSource(file, rows_per_poll=100)
+
+
+def _synthetic(_: pytest.FixtureRequest, __: Path) -> Callable[[], Source]:
+    plan = Plan(seed=3, partitions=2)
+    return lambda: SyntheticSource(plan, events=2 * N, speed=0, start_us=1_700_000_000_000_000)
+
+
+_OPENERS: dict[str, Callable[[pytest.FixtureRequest, Path], Callable[[], Source]]] = {
+    "kafka": _kafka,
+    "kafka_group": _kafka_group,
+    "jsonl": _jsonl,
+    "csv": _csv,
+    "parquet": _parquet,
+    "synthetic": _synthetic,
+}
+
+
+def test_discover_finds_every_partition_in_order_and_the_same_log_twice(log: Log) -> None:
+    first, second = log.open().discover(), log.open().discover()
+    assert [each.partition for each in first] == sorted(each.partition for each in first)
+    assert [(each.partition, each.identity) for each in first] == [
+        (each.partition, each.identity) for each in second
+    ]
+    assert sum(each.end - each.begin for each in first) == N * len(first)
+
+
+def test_an_assigned_partition_delivers_nothing_before_it_is_sought(log: Log) -> None:
+    reader = Reader(log.open()).assigned(log.found()).poll_for(1)
+    assert reader.batches == []
+
+
+def test_everything_arrives_once_in_order_and_without_a_gap(log: Log) -> None:
+    found = log.found()
+    reader = Reader(log.open()).seek_all({each: begin for each, (begin, _) in found.items()})
+    reader.read_to({each: end for each, (_, end) in found.items()})
+    for partition, (begin, end) in found.items():
+        assert reader.offsets(partition) == list(range(begin, end))
+        assert follow_each_other(reader.of(partition))
+        assert reader.of(partition)[0].begin == begin
+
+
+def test_delivery_starts_at_the_position_that_was_sought(log: Log) -> None:
+    found = log.found()
+    partition, (begin, end) = next(iter(found.items()))
+    whole = Reader(log.open()).seek_all({partition: begin}).read_to({partition: end})
+    middle = begin + 250
+    reader = Reader(log.open()).assigned([partition])
+    reader.source.seek(partition, Position(next_offset=middle, cursor=_cursor_at(whole, middle)))
+    assert reader.read_to({partition: end}).offsets(partition) == list(range(middle, end))
+    assert reader.of(partition)[0].begin == middle
+
+
+def _cursor_at(reader: Reader, offset: int) -> int | None:
+    for batch in reader.batches:
+        if batch.begin <= offset < batch.end and batch.cursors is not None:
+            return int(batch.cursors[offset - batch.begin])
+    return None
+
+
+def test_a_second_seek_moves_the_delivery_back(log: Log) -> None:
+    partition, (begin, end) = next(iter(log.found().items()))
+    reader = Reader(log.open()).seek_all({partition: begin}).read_to({partition: end})
+    reader.forget().source.seek(partition, Position(next_offset=begin))
+    assert reader.read_to({partition: end}).offsets(partition) == list(range(begin, end))
+
+
+def test_held_partitions_deliver_nothing_and_lose_nothing(log: Log) -> None:
+    found = log.found()
+    source = log.open()
+    reader = Reader(source)
+    source.hold(set(found))
+    reader.seek_all({each: begin for each, (begin, _) in found.items()}).poll_for(1)
+    assert reader.batches == []
+    source.hold(frozenset())
+    reader.read_to({each: end for each, (_, end) in found.items()})
+    for partition, (begin, end) in found.items():
+        assert reader.offsets(partition) == list(range(begin, end))
+
+
+def test_holding_and_releasing_between_polls_repeats_and_loses_nothing(log: Log) -> None:
+    found = log.found()
+    source = log.open()
+    reader = Reader(source).seek_all({each: begin for each, (begin, _) in found.items()})
+    ends = {each: end for each, (_, end) in found.items()}
+    deadline = time.monotonic() + 30
+    while any(reader.end(each) != end for each, end in ends.items()):
+        assert time.monotonic() < deadline
+        for held in (set(found), set()):
+            source.hold(held)
+            reader.polls.append(source.poll(0.1))
+    for partition, (begin, end) in found.items():
+        assert reader.offsets(partition) == list(range(begin, end))
+        assert follow_each_other(reader.of(partition))
+
+
+def test_seeking_a_partition_that_is_not_assigned_is_a_key_error(log: Log) -> None:
+    reader = Reader(log.open()).assigned(log.found())
+    with pytest.raises(KeyError):
+        reader.source.seek(Partition(topic="nobody-has-this", partition=7), Position(next_offset=0))
+
+
+def test_only_what_was_delivered_to_its_end_is_caught_up(log: Log) -> None:
+    found = log.found()
+    everything = frozenset(found)
+    reader = Reader(log.open()).assigned(found)
+    assert reader.source.caught_up(everything) == frozenset()
+    reader.seek_all({each: begin for each, (begin, _) in found.items()})
+    reader.source.hold(everything)
+    reader.poll_for(0.3)
+    assert reader.source.caught_up(everything) == frozenset()
+    reader.source.hold(frozenset())
+    reader.read_to({each: end for each, (_, end) in found.items()})
+    assert reader.source.caught_up(everything) == everything
+
+
+def test_earliest_is_the_begin_and_latest_is_the_end(log: Log) -> None:
+    source = log.open()
+    found = source.discover()
+    assert {each: at.next_offset for each, at in source.resolve("earliest", found).items()} == {
+        each.partition: each.begin for each in found
+    }
+    assert {each: at.next_offset for each, at in source.resolve("latest", found).items()} == {
+        each.partition: each.end for each in found
+    }
+
+
+def test_a_poll_with_nothing_to_deliver_keeps_to_its_timeout(log: Log) -> None:
+    reader = Reader(log.open()).assigned(log.found())
+    began = time.monotonic()
+    reader.source.poll(0.5)
+    assert time.monotonic() - began < 1.5
+
+
+def test_publishing_never_fails_and_closing_twice_is_closing_once(log: Log) -> None:
+    found = log.found()
+    reader = Reader(log.open()).assigned(found)
+    reader.source.publish({each: begin for each, (begin, _) in found.items()})
+    reader.source.close()
+    reader.source.close()

@@ -1,0 +1,97 @@
+"""Tests: how tests read a source: poll until something is true, with a bound, and look at what came."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+
+from consumers.batch import Partition, Position, RawBatch
+from consumers.source import Poll, Source
+
+
+class Reader:
+    """Polls a source and keeps everything that it said."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.polls: list[Poll] = []
+
+    def poll_until(self, condition: Callable[["Reader"], bool], *, within_s: float = 30) -> "Reader":
+        """Poll until the condition holds."""
+        deadline = time.monotonic() + within_s
+        while not condition(self):
+            assert time.monotonic() < deadline, f"{within_s:g} s passed; so far: {self.batches[-3:]}"
+            self.polls.append(self.source.poll(0.2))
+        return self
+
+    def poll_for(self, seconds: float) -> "Reader":
+        """Poll for a while; for what should not come."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.polls.append(self.source.poll(0.1))
+        return self
+
+    def assigned(self, partitions: Iterable[Partition]) -> "Reader":
+        """Poll until the partitions were assigned."""
+        wanted = set(partitions)
+        return self.poll_until(lambda r: wanted <= {each for poll in r.polls for each in poll.assigned})
+
+    def seek_all(self, positions: dict[Partition, int]) -> "Reader":
+        """Wait for the partitions and start each at its offset."""
+        self.assigned(positions)
+        for partition, offset in positions.items():
+            self.source.seek(partition, Position(next_offset=offset))
+        return self
+
+    def read_to(self, ends: dict[Partition, int], *, within_s: float = 30) -> "Reader":
+        """Poll until each partition's position is its end."""
+        return self.poll_until(
+            lambda r: all(r.end(each) == end for each, end in ends.items()), within_s=within_s
+        )
+
+    @property
+    def batches(self) -> list[RawBatch]:
+        """All batches, in the order of their coming."""
+        return [batch for poll in self.polls for batch in poll.batches]
+
+    def of(self, partition: Partition) -> list[RawBatch]:
+        """The batches of one partition."""
+        return [batch for batch in self.batches if batch.partition == partition]
+
+    def end(self, partition: Partition) -> int | None:
+        """The end of the partition's last batch."""
+        batches = self.of(partition)
+        return batches[-1].end if batches else None
+
+    def offsets(self, partition: Partition) -> list[int]:
+        """The offsets of all records of one partition."""
+        return [int(offset) for batch in self.of(partition) for offset in batch.offsets]
+
+    def values(self, partition: Partition) -> list[bytes | None]:
+        """The values of all records of one partition."""
+        return [value for batch in self.of(partition) for value in batch.values]
+
+    def passed_over(self, partition: Partition) -> list[tuple[int, int, str]]:
+        """The ranges of one partition that were not read, with the reason."""
+        return [
+            (batch.begin, batch.end, batch.passed_over) for batch in self.of(partition) if batch.passed_over
+        ]
+
+    def replaced(self) -> set[Partition]:
+        """All partitions that were reported as replaced."""
+        return {each for poll in self.polls for each in poll.replaced}
+
+    def forget(self) -> "Reader":
+        """Forget what was said so far."""
+        self.polls.clear()
+        return self
+
+
+def follow_each_other(batches: Sequence[RawBatch]) -> bool:
+    """Tell whether each batch begins where the one before ended and holds its own offsets in order."""
+    joined = all(before.end == after.begin for before, after in pairwise(batches))
+    inside = all(
+        batch.begin <= batch.end and all(batch.begin <= offset < batch.end for offset in batch.offsets)
+        for batch in batches
+    )
+    in_order = all(list(batch.offsets) == sorted(set(batch.offsets)) for batch in batches)
+    return joined and inside and in_order
