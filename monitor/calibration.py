@@ -17,6 +17,7 @@ from storage.models import Activation
 
 Float32 = NDArray[np.float32]
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThresholdRule:
     """The settings of `threshold` that a tick depends on."""
@@ -28,7 +29,9 @@ class ThresholdRule:
     per_week: float
 
 
-def first_threshold(reference: Float32, model_id: int, activation: Activation, percentile: float) -> NewThreshold:
+def first_threshold(
+    reference: Float32, model_id: int, activation: Activation, percentile: float
+) -> NewThreshold:
     """Return a model's first threshold: the percentile of its reference energies, at once.
 
     Args:
@@ -41,7 +44,9 @@ def first_threshold(reference: Float32, model_id: int, activation: Activation, p
     above, m = reference_counts(limit, reference)
     nothing = np.empty(0, np.int64)
     law = learn_law(above, m, nothing, nothing)
-    return _row(limit, law, Scale.of(reference), model_id, activation.computed_at_us, activation.valid_from_us)
+    return _row(
+        limit, law, Scale.of(reference), model_id, activation.computed_at_us, activation.valid_from_us
+    )
 
 
 def tick_threshold(
@@ -67,7 +72,11 @@ def tick_threshold(
     """
     sketch = look_back.sketch()
     limit = decide_limit(
-        _limit_of(previous), sketch, reference, rule.percentile, dispersion=law_of(previous.details).dispersion
+        _limit_of(previous),
+        sketch,
+        reference,
+        rule.percentile,
+        dispersion=law_of(previous.details).dispersion,
     )
     above, m = reference_counts(limit, reference)
     outliers = look_back.exceedances(counted, limit.value)
@@ -79,7 +88,12 @@ def tick_threshold(
 
 
 def calibration_row(
-    tick_us: int, limit: NewThreshold, law: CountLaw, share: float, rule: ThresholdRule, fired: tuple[int, int]
+    tick_us: int,
+    limit: NewThreshold,
+    law: CountLaw,
+    share: float,
+    rule: ThresholdRule,
+    fired: tuple[int, int],
 ) -> CalibrationRow:
     """Return promised against realised at a tick.
 

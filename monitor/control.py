@@ -55,6 +55,7 @@ class ControlPlane:
         reference: Callable[[int], Float32],
         now_us: Callable[[], int],
         renew: Callable[[], bool],
+        advanced: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._control = control
@@ -63,6 +64,7 @@ class ControlPlane:
         self._reference = reference
         self._now_us = now_us
         self._renew = renew
+        self._advanced = advanced
         self._known: dict[int, Calibrated] = {}
         self._look_back: _LookBackCache | None = None
 
@@ -101,7 +103,10 @@ class ControlPlane:
             settings.stream_id,
             lambda facts: seal_to(facts, settings.size_us, settings.grace_us, self._tick_at_or_after),
         )
-        return sealed is not None
+        if sealed is None:
+            return False
+        self._advanced()
+        return True
 
     def _tick_at_or_after(self, event_time_us: int) -> int:
         return tick_at_or_after(self._settings.refresh, event_time_us)
@@ -134,7 +139,9 @@ class ControlPlane:
             tick_us=tick_us,
             valid_from_us=max(first_us, newest.valid_from_us),
         )
-        fired = self._calibration.firings(settings.stream_id, ("spike",), tick_us - rule.look_back_us, tick_us)
+        fired = self._calibration.firings(
+            settings.stream_id, ("spike",), tick_us - rule.look_back_us, tick_us
+        )
         stored = self._calibration.tick(
             settings.stream_id,
             last_tick_us=facts.last_tick_us,
@@ -165,7 +172,9 @@ class ControlPlane:
         known = self._known.get(threshold_id)
         if known is None:
             row = self._calibration.threshold(threshold_id)
-            version = next(m.version for m in self._models.list(self._settings.stream_id) if m.id == row.model_id)
+            version = next(
+                m.version for m in self._models.list(self._settings.stream_id) if m.id == row.model_id
+            )
             known = Calibrated(
                 row=row, law=law_of(row.details), scale=scale_of(row.details), model_version=version
             )
@@ -205,8 +214,8 @@ class _LookBackCache:
             adopt_after_us=rule.adopt_after_us,
         )
         counted = {window.window_start_us for window, count in zip(windows, counts, strict=True) if count}
-        for start in [start for start in self.look_back.windows if start not in counted]:
-            self.look_back.evict(start)
+        for gone in [start for start in self.look_back.windows if start not in counted]:
+            self.look_back.evict(gone)
         for start in sorted(counted):
             if start not in self.look_back:
                 self.look_back.add(start, decode(self._windows[start].payload))

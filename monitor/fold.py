@@ -5,8 +5,9 @@ late ones, summarise one part per window. It reads nothing but its arguments, so
 moved on under it (a window sealed, a new threshold), and gives the same rows at any speed of replay.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,18 @@ from storage.ledger import Control, PartRow, ThresholdState
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
-Energies = Callable[[Float32, int], Float32]
-"""Energies of features (n, D) under the model of an id."""
+
+
+class Scores(Protocol):
+    """What the fold needs of the scoring worker's core."""
+
+    def energies(self, features: Float32, model_id: int) -> Float32:
+        """Return the energies of features (n, D) under a model."""
+        ...
+
+    def scale(self, model_id: int) -> Scale:
+        """Return the scale of the model's energies."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +55,11 @@ class Schedule:
     threshold_ids: Int64
     model_ids: Int64
     limits: NDArray[np.float64]
-    scales: dict[int, Scale]
+    newest_id: int
+    rows: tuple[ThresholdState, ...]
 
     @staticmethod
-    def of(rows: list[ThresholdState], scales: dict[int, Scale]) -> "Schedule":
+    def of(rows: Sequence[ThresholdState]) -> "Schedule":
         """Build the schedule of stored threshold rows; of two rows valid from one time the later one holds."""
         ordered = sorted(rows, key=lambda row: (row.valid_from_us, row.id))
         return Schedule(
@@ -55,8 +67,13 @@ class Schedule:
             threshold_ids=np.array([row.id for row in ordered], np.int64),
             model_ids=np.array([row.model_id for row in ordered], np.int64),
             limits=np.array([row.threshold for row in ordered], np.float64),
-            scales=scales,
+            newest_id=max((row.id for row in rows), default=0),
+            rows=tuple(ordered),
         )
+
+    def extended(self, rows: Sequence[ThresholdState]) -> "Schedule":
+        """Return the schedule with rows that were stored since."""
+        return Schedule.of([*self.rows, *rows]) if rows else self
 
     def rows_at(self, window_starts_us: Int64) -> Int64:
         """Return the schedule's row for each window; the first row holds for everything before it."""
@@ -115,7 +132,7 @@ def fold(
     control: Control,
     schedule: Schedule,
     rule: WindowRule,
-    energies: Energies,
+    scores: Scores,
 ) -> Folded:
     """Fold a batch into the columns of one commit.
 
@@ -126,7 +143,7 @@ def fold(
         control: How far the stream is sealed, as the writer knows it; the ledger checks it again.
         schedule: The threshold rows.
         rule: Window settings.
-        energies: The scorer.
+        scores: The scorer.
     """
     batch, settled = _refuse_strays(batch, watermark_us, final, rule)
     ahead = lead_cut(batch.events.times_us, rule.lead_limit(control.sealed_until_us))
@@ -135,19 +152,21 @@ def fold(
     before = watermark_before(taken.events.times_us, watermark_us)
     own = _largest(watermark_us, taken.events.times_us)
     held = ahead < len(batch.events) and ahead <= settled
-    scored = _score(taken.events, before, control, schedule, rule, energies)
+    scored = _score(taken.events, before, control, schedule, rule, scores)
     return Folded(
         end=taken.end,
         watermark_us=_largest(own, batch.events.times_us[n : n + 1]) if held else own,
         scored=scored,
         dead=taken.dead,
-        parts=_parts(scored, taken.dead, watermark_us, schedule, rule),
+        parts=_parts(scored, taken.dead, watermark_us, schedule, rule, scores),
         rest=rest,
         held=held,
     )
 
 
-def _refuse_strays(batch: Decoded, watermark_us: int | None, final: bool, rule: WindowRule) -> tuple[Decoded, int]:
+def _refuse_strays(
+    batch: Decoded, watermark_us: int | None, final: bool, rule: WindowRule
+) -> tuple[Decoded, int]:
     """Turn events of stray future times into dead letters; return how many events are settled."""
     if rule.max_future_us is None:
         return batch, len(batch.events)
@@ -160,7 +179,10 @@ def _refuse_strays(batch: Decoded, watermark_us: int | None, final: bool, rule: 
         offsets=batch.events.offsets[refused],
         end_offsets=batch.events.offsets[refused] + 1,
         reasons=["future_time"] * len(refused),
-        details=[f"{_seconds(batch.events.times_us[i])} s since 1970; the events after it are earlier" for i in refused],
+        details=[
+            f"{_seconds(batch.events.times_us[i])} s since 1970; the events after it are earlier"
+            for i in refused
+        ],
         payloads=[None] * len(refused),
     )
     dead = _ordered(DeadLetters.concat([batch.dead, letters]))
@@ -214,14 +236,14 @@ def _largest(watermark_us: int | None, times_us: Int64) -> int | None:
 
 
 def _score(
-    events: Events, before: Int64, control: Control, schedule: Schedule, rule: WindowRule, energies: Energies
+    events: Events, before: Int64, control: Control, schedule: Schedule, rule: WindowRule, scores: Scores
 ) -> Scored:
     rows = schedule.rows_at(window_start(events.times_us, rule.size_us))
     energy = np.empty(len(events), np.float32)
     models = schedule.model_ids[rows]
     for model_id in np.unique(models):
         of_model = models == model_id
-        energy[of_model] = energies(events.features[of_model], int(model_id))
+        energy[of_model] = scores.energies(events.features[of_model], int(model_id))
     return Scored(
         events=events,
         energies=energy,
@@ -232,7 +254,12 @@ def _score(
 
 
 def _parts(
-    scored: Scored, dead: DeadLetters, watermark_us: int | None, schedule: Schedule, rule: WindowRule
+    scored: Scored,
+    dead: DeadLetters,
+    watermark_us: int | None,
+    schedule: Schedule,
+    rule: WindowRule,
+    scores: Scores,
 ) -> list[PartRow]:
     """Summarise one part per window touched; late events and dead letters are only counted."""
     windows = window_start(scored.events.times_us, rule.size_us)
@@ -242,7 +269,7 @@ def _parts(
         here = windows == start
         on_time = here & ~scored.late
         at = int(schedule.rows_at(np.array([start]))[0])
-        scale = schedule.scales[int(schedule.model_ids[at])]
+        scale = scores.scale(int(schedule.model_ids[at]))
         part = replace(
             summarise(scored.energies[on_time], scored.outlier[on_time], scale),
             late=int((here & scored.late).sum()),

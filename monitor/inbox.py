@@ -41,10 +41,10 @@ class Revoked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaughtUp:
-    """The partition's fetch position was the log's end, asked afresh at `at_s` on the daemon's clock."""
+    """The fetch position was the log's end: the source may be called idle until `until_us` on the database's clock."""
 
     partition: Partition
-    at_s: float
+    until_us: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +89,11 @@ class Inbox:
     def get(self, timeout_s: float) -> Message | None:
         """Return the next message, or None after `timeout_s` without one."""
         try:
-            message = self._messages.get(timeout=max(timeout_s, 0.0)) if timeout_s > 0 else self._messages.get_nowait()
+            message = (
+                self._messages.get(timeout=max(timeout_s, 0.0))
+                if timeout_s > 0
+                else self._messages.get_nowait()
+            )
         except queue.Empty:
             return None
         if isinstance(message, Arrived):

@@ -23,6 +23,8 @@ _POLL_S = 0.25
 _CAUGHT_UP_EVERY_S = 1.0
 _PUBLISH_EVERY_S = 5.0
 _BACKOFF_S = 1.0
+_RECLAIM_AFTER_S = 1.0
+_IDLE_LEASE_US = 5_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,9 @@ class Intake:
         ledger: Ledger,
         inbox: Inbox,
         stop: threading.Event,
+        drained: threading.Event,
+        drain_timeout_s: float,
+        assigned: frozenset[Partition] = frozenset(),
     ) -> None:
         self._stream_id = stream_id
         self._owner = owner
@@ -52,10 +57,12 @@ class Intake:
         self._ledger = ledger
         self._inbox = inbox
         self._stop = stop
+        self._drained = drained
+        self._drain_timeout_s = drain_timeout_s
         self._requests: queue.SimpleQueue[Reclaim] = queue.SimpleQueue()
         self._claims: dict[Partition, Claim] = {}
-        self._unclaimed: set[Partition] = set()
-        self._last_batch_s: dict[Partition, float] = {}
+        self._unclaimed = set(assigned)
+        self._lost: dict[Partition, float] = {}
         self._positions: Mapping[Partition, int] = {}
         self.last_poll_s = time.monotonic()
 
@@ -73,19 +80,20 @@ class Intake:
         try:
             next_check_s = next_publish_s = time.monotonic()
             while not self._stop.is_set():
-                self._serve_requests()
                 self._claim_all(source)
                 source.hold(self._inbox.crowded(frozenset(self._claims)))
                 self._take(source, self._polled(source))
                 now_s = self.last_poll_s = time.monotonic()
+                self._serve_requests(now_s)
                 if now_s >= next_check_s:
-                    self._check_quiet(source, now_s)
+                    self._check_ends(source)
                     next_check_s = now_s + _CAUGHT_UP_EVERY_S
                 if now_s >= next_publish_s and self._positions:
                     source.publish(self._positions)
                     next_publish_s = now_s + _PUBLISH_EVERY_S
         finally:
             self._inbox.put(Finish())
+            self._drained.wait(self._drain_timeout_s)
             source.close()
 
     def _polled(self, source: Source) -> Poll:
@@ -106,7 +114,6 @@ class Intake:
         for batch in polled.batches:
             claim = self._claims.get(batch.partition)
             if claim is not None:
-                self._last_batch_s[batch.partition] = time.monotonic()
                 self._inbox.put(Arrived(epoch=claim.epoch, batch=batch))
         for partition in polled.ended:
             if partition in self._claims:
@@ -115,14 +122,23 @@ class Intake:
     def _forget(self, partition: Partition) -> None:
         self._claims.pop(partition, None)
         self._unclaimed.discard(partition)
+        self._lost.pop(partition, None)
 
-    def _serve_requests(self) -> None:
+    def _serve_requests(self, now_s: float) -> None:
+        """Give up claims that were lost, and claim again what is still assigned a while later.
+
+        Not at once: a process that was frozen learns only from the polls after it whether it still owns the
+        partition, and must not take it from whoever does.
+        """
         while not self._requests.empty():
             request = self._requests.get()
             claim = self._claims.get(request.partition)
             if claim is not None and claim.epoch == request.epoch:
                 del self._claims[request.partition]
-                self._unclaimed.add(request.partition)
+                self._lost[request.partition] = now_s
+        for partition in [p for p, at_s in self._lost.items() if now_s - at_s >= _RECLAIM_AFTER_S]:
+            del self._lost[partition]
+            self._unclaimed.add(partition)
 
     def _claim_all(self, source: Source) -> None:
         for partition in sorted(self._unclaimed):
@@ -133,12 +149,14 @@ class Intake:
                 self._stop.wait(_BACKOFF_S)
                 return
             self._unclaimed.discard(partition)
+            if claim is None:  # another incarnation has begun meanwhile: look again
+                self._lost[partition] = time.monotonic()
+                continue
             try:
                 source.seek(partition, Position(next_offset=claim.next_offset, cursor=claim.cursor))
             except KeyError:
                 continue
             self._claims[partition] = claim
-            self._last_batch_s[partition] = time.monotonic()
             self._inbox.put(Claimed(partition=partition, claim=claim))
 
     def _source_id(self, source: Source, partition: Partition) -> int:
@@ -147,7 +165,9 @@ class Intake:
             if (known.topic, known.partition) == (partition.topic, partition.partition):
                 return known.source_id
         found = next(found for found in source.discover() if found.partition == partition)
-        log.info("The partition %s is new; it is read from its beginning.", partition, extra={"action": "claim"})
+        log.info(
+            "The partition %s is new; it is read from its beginning.", partition, extra={"action": "claim"}
+        )
         added = self._ledger.register(self._stream_id, [_new_source(partition, found.identity, found.begin)])
         return added[0].source_id
 
@@ -166,20 +186,29 @@ class Intake:
         )
         self._ledger.new_incarnation(self._stream_id, _new_source(partition, found.identity, found.begin))
 
-    def _check_quiet(self, source: Source, now_s: float) -> None:
-        """Ask the broker whether the partitions that bring nothing are at their end; only then may they be idle."""
-        quiet = frozenset(p for p in self._claims if now_s - self._last_batch_s[p] >= _CAUGHT_UP_EVERY_S)
-        if not quiet:
+    def _check_ends(self, source: Source) -> None:
+        """Ask the broker which partitions are at their end; only there may they be idle.
+
+        All are asked, not only the silent ones: a partition that brings nothing but dead letters is never silent,
+        and has to be able to be idle all the same.
+        """
+        if not self._claims:
             return
         try:
-            caught_up = source.caught_up(quiet)
-        except BrokerUnavailable:
+            # The lease is timed from before the question: a process that is frozen after it gives no stale answer.
+            until_us = self._ledger.now_us() + _IDLE_LEASE_US
+            caught_up = source.caught_up(frozenset(self._claims))
+        except (BrokerUnavailable, StorageUnavailable):
             return
         for partition in caught_up:
-            self._inbox.put(CaughtUp(partition=partition, at_s=now_s))
+            self._inbox.put(CaughtUp(partition=partition, until_us=until_us))
 
 
 def _new_source(partition: Partition, identity: str, next_offset: int) -> NewSource:
     return NewSource(
-        topic=partition.topic, partition=partition.partition, identity=identity, next_offset=next_offset, cursor=None
+        topic=partition.topic,
+        partition=partition.partition,
+        identity=identity,
+        next_offset=next_offset,
+        cursor=None,
     )

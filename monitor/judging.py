@@ -51,7 +51,9 @@ class Calibrated:
     model_version: int
 
 
-def judge(facts: WindowFacts, calibrated: Callable[[int], Calibrated], rule: JudgeRule, now_us: int) -> Judgement:
+def judge(
+    facts: WindowFacts, calibrated: Callable[[int], Calibrated], rule: JudgeRule, now_us: int
+) -> Judgement:
     """Return all that a sealed window leads to.
 
     A window with neither events nor dead letters (only late ones) is kept, and decides nothing: whether such a part
@@ -64,7 +66,9 @@ def judge(facts: WindowFacts, calibrated: Callable[[int], Calibrated], rule: Jud
         now_us: The wall clock, only to tell whom a notification is too old for.
     """
     part = merge([decode(stored.payload) for stored in facts.parts])
-    threshold_id = next((stored.threshold_id for stored in facts.parts if stored.events), facts.parts[0].threshold_id)
+    threshold_id = next(
+        (stored.threshold_id for stored in facts.parts if stored.events), facts.parts[0].threshold_id
+    )
     if not part.events and not part.dead:
         return Judgement(window=_row(facts, part, threshold_id, judged=False))
     assert threshold_id is not None, "the fold gives every part its threshold"
@@ -100,7 +104,12 @@ def _judged_row(
     facts: WindowFacts, part: Part, known: Calibrated, spike: Finding | None, rule: JudgeRule, alpha: float
 ) -> WindowRow:
     verdict = judge_window(
-        known.law, part.events, part.outliers, alpha=alpha, min_outliers=rule.min_outliers, min_ratio=rule.min_ratio
+        known.law,
+        part.events,
+        part.outliers,
+        alpha=alpha,
+        min_outliers=rule.min_outliers,
+        min_ratio=rule.min_ratio,
     )
     energies = window_energies(part, known.scale)
     return WindowRow(
@@ -122,7 +131,9 @@ def _judged_row(
     )
 
 
-def _spike(facts: WindowFacts, part: Part, known: Calibrated, rule: JudgeRule, alpha: float) -> Finding | None:
+def _spike(
+    facts: WindowFacts, part: Part, known: Calibrated, rule: JudgeRule, alpha: float
+) -> Finding | None:
     """Return the finding of a window with improbably many outliers."""
     law, limit = known.law, known.row
     verdict = judge_window(
@@ -242,7 +253,11 @@ def _life_of(stored: StoredIncident) -> OpenIncident:
 
 
 def _alive(
-    stored: StoredIncident | None, life: OpenIncident, transition: Transition | None, rule: JudgeRule, now_us: int
+    stored: StoredIncident | None,
+    life: OpenIncident,
+    transition: Transition | None,
+    rule: JudgeRule,
+    now_us: int,
 ) -> IncidentRow:
     return IncidentRow(
         id=None if stored is None else stored.id,
@@ -333,5 +348,3 @@ def when(time_us: int) -> str:
     """Return a time as RFC 3339 in UTC."""
     at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time_us)
     return at.isoformat().replace("+00:00", "Z")
-
-

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -11,6 +12,7 @@ from apscheduler.triggers.cron import CronTrigger
 from config.units import to_us
 
 log = logging.getLogger(__name__)
+_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -24,8 +26,33 @@ def tick_at_or_after(refresh: timedelta | str, event_time_us: int) -> int:
         step = to_us(refresh)
         return -(-event_time_us // step) * step
     at = _EPOCH + timedelta(microseconds=event_time_us)
-    fires = CronTrigger.from_crontab(refresh, timezone=UTC).get_next_fire_time(None, at)
+    fires: datetime = _cron(refresh).get_next_fire_time(None, at)
     return (fires - _EPOCH) // timedelta(microseconds=1)
+
+
+@lru_cache(maxsize=64)
+def _cron(text: str) -> CronTrigger:
+    """Return the trigger of a cron line; its weekdays count from Sunday, APScheduler's from Monday."""
+    minute, hour, day, month, weekday = text.split()
+    return CronTrigger(
+        minute=minute, hour=hour, day=day, month=month, day_of_week=_weekdays(weekday), timezone=UTC
+    )
+
+
+def _weekdays(field: str) -> str:
+    """Return a cron line's weekday field as a list of names; 0 and 7 are Sunday."""
+    if not any(character.isdigit() for character in field.partition("/")[0]):
+        return field
+    days: list[str] = []
+    for item in field.split(","):
+        span, _, step = item.partition("/")
+        first, _, last = span.partition("-")
+        if not first.isdigit():
+            days.append(item)
+            continue
+        end = int(last) if last else (6 if step else int(first))
+        days += [_DAYS[number % 7] for number in range(int(first), end + 1, int(step or 1))]
+    return ",".join(dict.fromkeys(days))
 
 
 class Timetable:
@@ -52,7 +79,9 @@ class Timetable:
             try:
                 job()
             except Exception:
-                log.exception("The job %s failed; it keeps its old state and runs again.", name, extra={"action": "job"})
+                log.exception(
+                    "The job %s failed; it keeps its old state and runs again.", name, extra={"action": "job"}
+                )
             else:
                 self._last_success_s[name] = self._clock()
 

@@ -4,14 +4,18 @@ It holds the models that the schedule still needs (the current and the next one)
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from config.errors import ConfigError
-from monitor.detectors.detector import Detector
+from config.errors import ConfigError, ModelError
+from monitor.detectors.detector import Detector, load_detector
+from monitor.parts import Scale
+from storage.ledger import StoredModel
 
+_LARGEST = float(np.finfo(np.float32).max)
 _KEPT_MODELS = 3  # the current model, the next one, and the last one for late events
 
 
@@ -25,35 +29,73 @@ def pick_device(wanted: str) -> str:
     if wanted == "auto":
         return "cuda" if available else "cpu"
     if wanted == "cuda" and not available:
-        raise ConfigError("device: cuda was asked for, but torch finds no CUDA device here; set device: auto or cpu")
+        raise ConfigError(
+            "device: cuda was asked for, but torch finds no CUDA device here; set device: auto or cpu"
+        )
     return wanted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A stored model on the scoring device, with what stands in for a missing feature and the scale of its energies."""
+
+    detector: Detector
+    feature_means: NDArray[np.float32] | None
+    scale: Scale
 
 
 class Scorer:
     """Scores events with stored models; owns one device and is used by one thread."""
 
-    def __init__(self, load: Callable[[int], Detector]) -> None:
+    def __init__(self, load: Callable[[int], LoadedModel]) -> None:
         self._load = load
-        self._models: dict[int, Detector] = {}
+        self._models: dict[int, LoadedModel] = {}
 
-    def detector(self, model_id: int) -> Detector:
-        """Return the model, loaded at most once while it is in use."""
+    def _model(self, model_id: int) -> LoadedModel:
         model = self._models.pop(model_id, None) or self._load(model_id)
         self._models[model_id] = model
         while len(self._models) > _KEPT_MODELS:
             self._models.pop(next(iter(self._models)))
         return model
 
+    def scale(self, model_id: int) -> Scale:
+        """Return the scale of a model's energies."""
+        return self._model(model_id).scale
+
     def energies(self, features: NDArray[np.float32], model_id: int) -> NDArray[np.float32]:
         """Return the energy of each event in nats, rounded once to float32.
 
         A feature that is NaN (`missing: mean`) takes the model's training mean.
         """
-        model = self.detector(model_id)
+        model = self._model(model_id)
         if not len(features):
             return np.empty(0, np.float32)
         absent = np.isnan(features)
         if absent.any():
-            means = np.asarray(model.feature_means_, np.float32)
-            features = np.where(absent, means, features)
-        return np.asarray(model.energy(features), dtype=np.float32)
+            if model.feature_means is None:
+                raise ModelError(
+                    "event.missing: mean needs a model that was fitted here; an imported one has no means"
+                )
+            features = np.where(absent, model.feature_means, features).astype(np.float32)
+        energies = np.asarray(model.detector.energy(features), dtype=np.float64)
+        # The tail statistics need finite numbers: an energy beyond float32 is as strange as float32 can say.
+        return np.clip(energies, -_LARGEST, _LARGEST).astype(np.float32)
+
+
+def load_model(stored: StoredModel, device: str) -> LoadedModel:
+    """Bring a stored model onto the scoring device.
+
+    Raises:
+        ModelError: The artefact is damaged, or has no reference energies.
+    """
+    detector = load_detector(
+        stored.artefact, kind=stored.kind, n_features=len(stored.feature_names), device=device
+    )
+    if detector.reference_energies_ is None:
+        raise ModelError(f"model {stored.version} has no reference energies: fit it again")
+    means = (stored.summary or {}).get("feature_means")
+    return LoadedModel(
+        detector=detector,
+        feature_means=None if means is None else np.asarray(means, np.float32),
+        scale=Scale.of(detector.reference_energies_),
+    )

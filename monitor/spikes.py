@@ -22,7 +22,15 @@ LEARNED_WINDOWS = 300
 """Windows from which the promise is learned; below it is provisional, and may be off several times."""
 
 SIGNIFICANT = 2.0
-"""Standard errors above 1 from which a dispersion is more than chance, and is raised by its own error."""
+"""Standard errors above 1 from which a dispersion is more than chance, and is raised for its own error."""
+
+HALF_LOG_ALPHA = 5.0
+"""Half of ln(1 / alpha) at one alarm a week of windows of 10 s to 1 m: how steeply a tail answers to dispersion.
+
+A tail at alpha is near exp(-ln(1 / alpha) x true / estimated dispersion), so that an estimate with relative
+error s has a mean realised rate of alpha exp(ln(1 / alpha)^2 s^2 / 2): raising it by s^2 ln(1 / alpha) / 2 brings
+the mean back to alpha.
+"""
 
 POISSON_BELOW = 1e-6
 """Excess of variance over mean below which the Poisson tail stands in for an endless negative binomial."""
@@ -78,7 +86,7 @@ def learn_law(reference_exceed: int, reference_n: int, outliers: Int64, events: 
 
 
 def _dispersion(x: NDArray[np.float64], n: NDArray[np.float64], rate: float) -> float:
-    """Return the Pearson dispersion, at least 1; a significant one is raised by its own standard error."""
+    """Return the Pearson dispersion, at least 1; a significant one is raised for its own standard error."""
     windows = len(n)
     if windows < 2 or not x.sum():
         return 1.0
@@ -87,7 +95,7 @@ def _dispersion(x: NDArray[np.float64], n: NDArray[np.float64], rate: float) -> 
     expected = float(n.mean()) * rate
     if dispersion <= 1 + SIGNIFICANT * np.sqrt((2 + 1 / expected) / windows):
         return max(1.0, dispersion)
-    return float(dispersion * (1 + np.sqrt((2 + dispersion / expected) / windows)))
+    return float(dispersion * (1 + HALF_LOG_ALPHA * (2 + dispersion / expected) / windows))
 
 
 def rate_bound(law: CountLaw, level: float) -> float:

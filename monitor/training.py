@@ -164,7 +164,9 @@ class TrainingReader:
     def _check_ends(self, sought: set[Partition]) -> None:
         """Mark the partitions that have given all that their log holds now."""
         now_s = time.monotonic()
-        quiet = frozenset(p for p in sought if not self._full(p) and now_s - self._shares[p].checked_s >= _CHECK_END_S)
+        quiet = frozenset(
+            p for p in sought if not self._full(p) and now_s - self._shares[p].checked_s >= _CHECK_END_S
+        )
         if not quiet:
             return
         caught_up = self._source.caught_up(quiet)
@@ -198,7 +200,9 @@ class TrainingReader:
     def _make_codec(self) -> None:
         event = self._settings.event
         if self._names is None:
-            self._names = discover_features(event, [raw for share in self._shares.values() for raw in _first(share.raw)])
+            self._names = discover_features(
+                event, [raw for share in self._shares.values() for raw in _first(share.raw)]
+            )
         self._codec = make_codec(
             event,
             self._names,
@@ -219,7 +223,10 @@ class TrainingReader:
             if self._names is None:
                 raise ConfigError("there is no event to learn the features from; is the input empty?")
             return TrainingSet(
-                features=np.empty((0, len(self._names)), np.float32), names=self._names, refused=refused, exhausted=True
+                features=np.empty((0, len(self._names)), np.float32),
+                names=self._names,
+                refused=refused,
+                exhausted=True,
             )
         events = Events.concat(taken)
         order = np.argsort(events.times_us, kind="stable")[: self._wanted]

@@ -61,7 +61,11 @@ class WarmUp:
         training = reader.read(
             stop=self._give_up, deadline_s=self._started_s + TIMEOUT_S, progress=self._report
         )
-        while training is not None and len(training) < fewest_events(len(training.names)) and not training.exhausted:
+        while (
+            training is not None
+            and len(training) < fewest_events(len(training.names))
+            and not training.exhausted
+        ):
             log.warning(
                 "Stream %s: %d usable events in %d minutes are too few to fit on; still waiting for %d.",
                 self._stream,

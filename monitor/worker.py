@@ -16,7 +16,7 @@ from config.errors import StorageUnavailable
 from consumers.batch import Decoded, Partition, Position
 from consumers.codec import Codec
 from monitor.commits import commit_of, position_commit
-from monitor.fold import Energies, Folded, Schedule, WindowRule, fold, join
+from monitor.fold import Folded, Schedule, Scores, WindowRule, fold, join
 from monitor.inbox import Arrived, CaughtUp, Claimed, Ended, Finish, Inbox, Message, Revoked, Wake
 from monitor.intake import Reclaim
 from storage.engine import CommitUnknown
@@ -28,9 +28,7 @@ T = TypeVar("T")
 COMMIT_INTERVAL_S = 1.0
 COMMIT_EVENTS = 10_000
 _HELD_LOOK_S = 0.5
-_IDLE_LEASE_S = 10.0
-_IDLE_RENEW_S = 3.0
-_FRESH_S = 3.0
+_PATIENCE_S = 3.0
 _MAX_BACKOFF_S = 5.0
 _REFUSED_SAMPLE = 1_000
 
@@ -48,8 +46,6 @@ class Lane:
     records: int = 0
     first_pending_s: float = 0.0
     last_event_s: float = 0.0
-    caught_up_s: float = float("-inf")
-    idle_until_s: float = float("-inf")
     ended: bool = False
     end_stored: bool = False
     held_at: Control | None = None
@@ -67,7 +63,9 @@ class Lane:
         """Remove and return the next piece to commit: up to `COMMIT_EVENTS`, and a passed-over range alone."""
         pieces = [self.pending.popleft()]
         size = len(pieces[0].events)
-        while self.pending and size < COMMIT_EVENTS and not _is_gap(pieces[0]) and not _is_gap(self.pending[0]):
+        while (
+            self.pending and size < COMMIT_EVENTS and not _is_gap(pieces[0]) and not _is_gap(self.pending[0])
+        ):
             pieces.append(self.pending.popleft())
             size += len(pieces[-1].events)
         piece = join(pieces)
@@ -97,8 +95,7 @@ class Worker:
         codec: Codec,
         ledger: Ledger,
         inbox: Inbox,
-        energies: Energies,
-        load_schedule: Callable[[], Schedule],
+        scores: Scores,
         reclaim: Callable[[Reclaim], None],
         publish: Callable[[dict[Partition, int]], None],
         committed: Callable[[], None],
@@ -113,8 +110,7 @@ class Worker:
         self._codec = codec
         self._ledger = ledger
         self._inbox = inbox
-        self._energies = energies
-        self._load_schedule = load_schedule
+        self._scores = scores
         self._reclaim = reclaim
         self._publish = publish
         self._committed = committed
@@ -122,8 +118,8 @@ class Worker:
         self._stop = stop
         self._drain_timeout_s = drain_timeout_s
         self._lanes: dict[Partition, Lane] = {}
-        self._control = Control(sealed_until_us=None, revision=-1)
-        self._schedule: Schedule | None = None
+        self._control = Control(sealed_until_us=None, revision=-1, last_tick_us=None)
+        self._schedule = Schedule.of([])
         self._control_seen_s = float("-inf")
         self._finishing_s: float | None = None
         self._refusals = _Refusals()
@@ -135,6 +131,11 @@ class Worker:
         """Return whether every source said its end and the end is stored."""
         lanes = list(self._lanes.values())
         return bool(lanes) and all(lane.end_stored for lane in lanes)
+
+    def stuck_s(self) -> float:
+        """Return how long records have been waiting without a commit; 0 while nothing waits."""
+        waiting = any(lane.pending for lane in list(self._lanes.values()))
+        return time.monotonic() - self.last_commit_s if waiting else 0.0
 
     def run(self) -> None:
         """Work until `Finish` has come and what was decoded is committed."""
@@ -154,7 +155,7 @@ class Worker:
     def _patience_s(self) -> float:
         """Return how long to wait for a message: until the next commit or look at the stream is due."""
         now_s = time.monotonic()
-        due = [_IDLE_RENEW_S]
+        due = [_PATIENCE_S]
         for lane in self._lanes.values():
             if lane.held_at is not None:
                 due.append(self._control_seen_s + _HELD_LOOK_S - now_s)
@@ -172,7 +173,7 @@ class Worker:
                 self._drop(message.partition)
             case CaughtUp():
                 if message.partition in self._lanes:
-                    self._lanes[message.partition].caught_up_s = message.at_s
+                    self._maybe_idle(self._lanes[message.partition], message)
             case Ended():
                 lane = self._lanes.get(message.partition)
                 if lane is not None and lane.claim.epoch == message.epoch:
@@ -198,6 +199,11 @@ class Worker:
         lane = self._lanes.pop(partition, None)
         if lane is not None:
             self._inbox.settle(partition, lane.records)
+
+    def _lose(self, lane: Lane) -> None:
+        log.info("%s was taken over; dropping what is pending.", lane.partition, extra={"action": "fence"})
+        self._drop(lane.partition)
+        self._reclaim(Reclaim(partition=lane.partition, epoch=lane.claim.epoch))
 
     def _decode(self, message: Arrived) -> None:
         batch = message.batch
@@ -228,20 +234,22 @@ class Worker:
         for lane in list(self._lanes.values()):
             while self._lanes.get(lane.partition) is lane and self._is_due(lane, time.monotonic()):
                 self._commit(lane)
-            self._maybe_idle(lane)
 
     def _look(self) -> None:
         """Read how far the stream is sealed while something waits for it."""
-        waits = self._schedule is None or any(lane.held_at is not None for lane in self._lanes.values())
+        waits = self._control.revision < 0 or any(lane.held_at is not None for lane in self._lanes.values())
         now_s = time.monotonic()
         if waits and now_s - self._control_seen_s >= _HELD_LOOK_S:
             self._moved_on(self._retrying(lambda: self._ledger.control(self._stream_id)))
             self._control_seen_s = now_s
 
     def _moved_on(self, control: Control) -> None:
-        """Take over the stream's state; a new revision means other thresholds or another model."""
-        if self._schedule is None or control.revision != self._control.revision:
-            self._schedule = self._retrying(self._load_schedule)
+        """Take over the stream's state; what was scheduled since is read after it, so it can only be newer."""
+        seen = self._control
+        if (control.revision, control.last_tick_us) != (seen.revision, seen.last_tick_us):
+            newest_id = self._schedule.newest_id
+            rows = self._retrying(lambda: self._ledger.schedule(self._stream_id, after_id=newest_id))
+            self._schedule = self._schedule.extended(rows)
         self._control = control
 
     def _commit(self, lane: Lane) -> None:
@@ -269,7 +277,6 @@ class Worker:
             return
 
     def _fold(self, lane: Lane, piece: Decoded) -> Folded:
-        assert self._schedule is not None, "the schedule is read before the first commit"
         return fold(
             piece,
             watermark_us=lane.watermark_us,
@@ -277,7 +284,7 @@ class Worker:
             control=self._control,
             schedule=self._schedule,
             rule=self._rule,
-            energies=self._energies,
+            scores=self._scores,
         )
 
     def _wait(self, lane: Lane, rest: Decoded, folded: Folded) -> None:
@@ -317,7 +324,6 @@ class Worker:
         lane.watermark_us = commit.watermark_us
         lane.held_at = None
         lane.end_stored = False
-        lane.idle_until_s = float("-inf")
         lane.first_pending_s = self.last_commit_s = time.monotonic()
         self.events_committed += len(commit.scores)
         self._inbox.settle(lane.partition, records)
@@ -329,30 +335,38 @@ class Worker:
         try:
             outcome = self._retrying(lambda: self._ledger.commit(commit))
         except CommitUnknown as unknown:
-            log.warning("%s; reading %s again from the stored position.", unknown, lane.partition, extra={"action": "commit"})
+            log.warning(
+                "%s; reading %s again from the stored position.",
+                unknown,
+                lane.partition,
+                extra={"action": "commit"},
+            )
             outcome = Fenced()
         match outcome:
             case Committed() | Stale():
                 self._moved_on(outcome.control)
             case Fenced():
-                log.info("%s was taken over; dropping what is pending.", lane.partition, extra={"action": "fence"})
-                self._drop(lane.partition)
-                self._reclaim(Reclaim(partition=lane.partition, epoch=lane.claim.epoch))
+                self._lose(lane)
         return outcome
 
-    def _maybe_idle(self, lane: Lane) -> None:
-        """Renew the idle lease of a source that is at its log's end and has been silent for `idle_timeout`."""
-        now_s = time.monotonic()
-        silent = now_s - lane.last_event_s >= self._idle_timeout_s
-        fresh = now_s - lane.caught_up_s <= _FRESH_S
-        if lane.pending or lane.ended or not silent or not fresh or now_s < lane.idle_until_s:
+    def _maybe_idle(self, lane: Lane, seen: CaughtUp) -> None:
+        """Renew the idle lease of a source that is at its log's end and has been silent for `idle_timeout`.
+
+        `seen` has come through the inbox after everything that was polled before it, so that with nothing pending
+        all of that is committed; the ledger checks the position again.
+        """
+        silent = time.monotonic() - lane.last_event_s >= self._idle_timeout_s
+        if lane.ended or not silent or any(len(piece.events) for piece in lane.pending):
             return
-        if self._retrying(lambda: self._ledger.idle(lane.claim.source_id, lane.claim.epoch, _IDLE_LEASE_S)):
-            lane.idle_until_s = now_s + _IDLE_RENEW_S
+        while lane.pending and self._lanes.get(lane.partition) is lane:
+            self._commit(lane)
+        claim = lane.claim
+        if self._retrying(
+            lambda: self._ledger.idle(claim.source_id, claim.epoch, lane.next_offset, seen.until_us)
+        ):
             self._committed()
         else:
-            self._drop(lane.partition)
-            self._reclaim(Reclaim(partition=lane.partition, epoch=lane.claim.epoch))
+            self._lose(lane)
 
     def _retrying(self, call: Callable[[], T]) -> T:
         """Call until the store answers; only what the store marks as passing is tried again."""
@@ -363,7 +377,10 @@ class Worker:
             except CommitUnknown:
                 raise
             except StorageUnavailable as away:
-                if self._finishing_s is not None and time.monotonic() - self._finishing_s > self._drain_timeout_s:
+                if (
+                    self._finishing_s is not None
+                    and time.monotonic() - self._finishing_s > self._drain_timeout_s
+                ):
                     raise
                 log.warning("%s; trying again in %.1f s.", away, pause_s, extra={"action": "store"})
                 self._stop.wait(pause_s) if not self._stop.is_set() else time.sleep(pause_s)

@@ -107,7 +107,9 @@ class CalibrationStore:
     def threshold(self, threshold_id: int) -> StoredThreshold:
         """Return one threshold row."""
         with self._db.read() as conn:
-            return _threshold(conn.execute(sa.select(thresholds).where(thresholds.c.id == threshold_id)).one())
+            return _threshold(
+                conn.execute(sa.select(thresholds).where(thresholds.c.id == threshold_id)).one()
+            )
 
     def newest(self, stream_id: int) -> StoredThreshold | None:
         """Return the row that is valid last; None before the first model."""
@@ -121,7 +123,9 @@ class CalibrationStore:
             row = conn.execute(query).first()
         return None if row is None else _threshold(row)
 
-    def judged_windows(self, stream_id: int, model_id: int, after_us: int, until_us: int) -> list[JudgedWindow]:
+    def judged_windows(
+        self, stream_id: int, model_id: int, after_us: int, until_us: int
+    ) -> list[JudgedWindow]:
         """Return the judged windows of a model that start at or after `after_us` and end at or before `until_us`.
 
         Read in chunks by key, so that no long read holds back SQLite's write-ahead log.
@@ -209,7 +213,7 @@ class CalibrationStore:
 
 def insert_threshold(conn: sa.Connection, stream_id: int, row: NewThreshold, now_us: int) -> int:
     """Insert a threshold row; return its id."""
-    return conn.execute(
+    threshold_id: int = conn.execute(
         thresholds.insert()
         .values(
             stream_id=stream_id,
@@ -227,6 +231,7 @@ def insert_threshold(conn: sa.Connection, stream_id: int, row: NewThreshold, now
         )
         .returning(thresholds.c.id)
     ).scalar_one()
+    return threshold_id
 
 
 def _threshold(row: sa.Row[Any]) -> StoredThreshold:

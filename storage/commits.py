@@ -13,10 +13,15 @@ Texts = Sequence[str | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Control:
-    """What the control plane has decided; a commit says under which of it the events were scored."""
+    """What the control plane has decided; a commit says under which of it the events were scored.
+
+    `revision` moves with every activation of a model. A tick moves only `last_tick_us`: its threshold is valid from
+    beyond anything that may be stored by then, so that no batch under way was scored wrongly for it.
+    """
 
     sealed_until_us: int | None
     revision: int
+    last_tick_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from storage.engine import Database
 from storage.tables import (
+    FOREVER_US,
     gaps,
     incidents,
     notifications,
@@ -293,7 +294,9 @@ class ControlStore:
             )
         late, dead = sum(part.late for part in facts.parts), sum(part.dead for part in facts.parts)
         of_window = (windows.c.stream_id == stream_id, windows.c.window_start_us == facts.window_start_us)
-        conn.execute(windows.update().where(*of_window).values(late=windows.c.late + late, dead=windows.c.dead + dead))
+        conn.execute(
+            windows.update().where(*of_window).values(late=windows.c.late + late, dead=windows.c.dead + dead)
+        )
 
     def _store(self, conn: sa.Connection, stream_id: int, stream: str, judgement: Judgement) -> None:
         row = judgement.window
@@ -325,7 +328,6 @@ class ControlStore:
             conn.execute(
                 gaps.update().where(gaps.c.id.in_(judgement.gap_ids)).values(incident_id=by_kind["gap"])
             )
-        return True
 
     def _write_incident(self, conn: sa.Connection, stream_id: int, stream: str, row: IncidentRow) -> int:
         values = {
@@ -341,7 +343,7 @@ class ControlStore:
         if row.id is None:
             opened = {"stream_id": stream_id, "kind": row.kind, "window_start_us": row.window_start_us}
             opened["opened_at_us"] = row.opened_at_us
-            incident_id = conn.execute(
+            incident_id: int = conn.execute(
                 incidents.insert().values(**opened, **values).returning(incidents.c.id)
             ).scalar_one()
         else:

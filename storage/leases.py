@@ -30,7 +30,9 @@ class Leases:
             if conn.execute(sa.select(leases.c.name).where(leases.c.name == name)).first() is not None:
                 return False
             added = conn.execute(
-                self._db.insert_new(leases).values(name=name, holder=holder, expires_at_us=until_us)
+                self._db.insert(leases)
+                .values(name=name, holder=holder, expires_at_us=until_us)
+                .on_conflict_do_nothing()
             )
             return added.rowcount == 1
 

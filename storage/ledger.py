@@ -106,9 +106,9 @@ class Ledger:
         self._db = db
         self._known_days: frozenset[int] = frozenset()
 
-    def open_stream(self, name: str, window_size_us: int) -> StreamState:
+    def open_stream(self, name: str, window_size_us: int, lead_us: int) -> StreamState:
         """Return the stream of a name, made on first sight; see `registry.open_stream` for a changed size."""
-        return registry.open_stream(self._db, name, window_size_us)
+        return registry.open_stream(self._db, name, window_size_us, lead_us)
 
     def register(self, stream_id: int, found: Sequence[NewSource]) -> list[SourceState]:
         """Store new partitions and new incarnations of replaced ones; returns all active sources."""
@@ -164,7 +164,12 @@ class Ledger:
 
     def _move(self, connection: Connection, commit: Commit) -> int:
         """Move the position and return the time of storing; its row stays locked until the commit ends."""
-        values: dict[str, object] = {"next_offset": commit.end, "committed_at_us": self._db.clock()}
+        values: dict[str, object] = {
+            "next_offset": commit.end,
+            "committed_at_us": self._db.clock(),
+            # Whatever moves, or tells of a head event, shows that there is something to wait for.
+            "idle_until_us": FOREVER_US if commit.ended else 0,
+        }
         if commit.end != commit.begin:
             # A commit that only says how time goes on knows no cursor, and must not lose the stored one.
             values["cursor"] = commit.end_cursor
@@ -172,9 +177,6 @@ class Ledger:
             values["watermark_us"] = _larger(positions.c.watermark_us, commit.watermark_us)
         if len(commit.scores):
             values["last_event_us"] = _larger(positions.c.last_event_us, int(commit.scores.times_us.max()))
-            values["idle_until_us"] = 0
-        if commit.ended:
-            values["idle_until_us"] = FOREVER_US
         stored_at_us = connection.scalar(
             sa.update(positions)
             .where(
@@ -197,50 +199,53 @@ class Ledger:
             raise _DayMissingError(day)
         self._known_days |= {day}
 
-    def idle(self, source_id: int, epoch: int, for_us: int) -> bool:
-        """Say that the source is at its log's end and holds no window open for so long; False when fenced.
+    def idle(self, source_id: int, epoch: int, next_offset: int, until_us: int) -> bool:
+        """Say that the source stands at its log's end and holds no window open until then; False when fenced.
 
-        The next committed event ends it at once. An ended source stays ended.
+        Args:
+            source_id: The source.
+            epoch: The claim under which this is said.
+            next_offset: The end that was seen; a source that stands elsewhere is not idle.
+            until_us: On the database's clock (`now_us`), counted from before the log's end was asked for.
         """
-        until = sa.case(
-            (positions.c.idle_until_us == FOREVER_US, sa.literal(FOREVER_US, sa.BigInteger)),
-            else_=self._db.clock() + sa.literal(for_us, sa.BigInteger),
-        )
         with self._db.write() as connection:
             moved = connection.execute(
                 sa.update(positions)
-                .where(positions.c.source_id == source_id, positions.c.epoch == epoch, positions.c.active)
-                .values(idle_until_us=until)
+                .where(
+                    positions.c.source_id == source_id,
+                    positions.c.epoch == epoch,
+                    positions.c.next_offset == next_offset,
+                    positions.c.active,
+                )
+                .values(idle_until_us=_larger(positions.c.idle_until_us, until_us))
             )
             return moved.rowcount == 1
+
+    def now_us(self) -> int:
+        """Return the database's clock."""
+        with self._db.read() as connection:
+            return self._db.now_us(connection)
 
     def control(self, stream_id: int) -> Control:
         """Return what the control plane has decided for the stream."""
         with self._db.read() as connection:
             return _control(connection, stream_id)
 
-    def schedule(self, stream_id: int, since_us: int | None = None) -> list[ThresholdState]:
+    def schedule(self, stream_id: int, after_id: int = 0) -> list[ThresholdState]:
         """Return the thresholds in the order in which they hold; of equal starts the last one counts.
 
         Args:
             stream_id: The stream.
-            since_us: Leaves out those that were superseded before this event time.
+            after_id: Leaves out the rows that were stored up to this one.
         """
         order = (thresholds.c.valid_from_us, thresholds.c.id)
         query = (
             sa.select(
                 thresholds.c.id, thresholds.c.model_id, thresholds.c.valid_from_us, thresholds.c.threshold
             )
-            .where(thresholds.c.stream_id == stream_id)
+            .where(thresholds.c.stream_id == stream_id, thresholds.c.id > after_id)
             .order_by(*order)
         )
-        if since_us is not None:
-            first = (
-                sa.select(sa.func.max(thresholds.c.valid_from_us))
-                .where(thresholds.c.stream_id == stream_id, thresholds.c.valid_from_us <= since_us)
-                .scalar_subquery()
-            )
-            query = query.where(thresholds.c.valid_from_us >= sa.func.coalesce(first, since_us))
         with self._db.read() as connection:
             return [ThresholdState(**row) for row in connection.execute(query).mappings()]
 
@@ -289,9 +294,11 @@ def _larger(column: sa.Column[int], value: int) -> sa.ColumnElement[int]:
 
 def _control(connection: Connection, stream_id: int) -> Control:
     row = connection.execute(
-        sa.select(streams.c.sealed_until_us, streams.c.revision).where(streams.c.id == stream_id)
+        sa.select(streams.c.sealed_until_us, streams.c.revision, streams.c.last_tick_us).where(
+            streams.c.id == stream_id
+        )
     ).one()
-    return Control(sealed_until_us=row.sealed_until_us, revision=row.revision)
+    return Control(sealed_until_us=row.sealed_until_us, revision=row.revision, last_tick_us=row.last_tick_us)
 
 
 def _is_stale(commit: Commit, control: Control) -> bool:

@@ -144,7 +144,9 @@ class ModelStore:
     def artefact(self, model_id: int) -> bytes:
         """Return a model's artefact."""
         with self._db.read() as conn:
-            return conn.execute(sa.select(models.c.artefact).where(models.c.id == model_id)).scalar_one()
+            return bytes(
+                conn.execute(sa.select(models.c.artefact).where(models.c.id == model_id)).scalar_one()
+            )
 
 
 def _activation(conn: sa.Connection, stream_id: int) -> Activation:

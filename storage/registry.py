@@ -29,7 +29,6 @@ class StreamState:
     name: str
     window_size_us: int
     control: Control
-    last_tick_us: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,18 +72,30 @@ class Claim:
     watermark_us: int | None
 
 
-def open_stream(db: Database, name: str, window_size_us: int) -> StreamState:
+def open_stream(db: Database, name: str, window_size_us: int, lead_us: int) -> StreamState:
     """Return the stream of a name, made on first sight.
 
     Another window size than before holds from the first window that begins after everything that is sealed or
     counted: the windows before it keep the old size, and no two windows overlap.
+
+    Args:
+        db: The database.
+        name: The stream's name.
+        window_size_us: The length of its windows.
+        lead_us: grace + ahead; the largest ever is kept, since events may be stored as far beyond the seal.
     """
     with db.write() as connection:
         row = _stream(connection, name)
         if row is None:
             connection.execute(
                 db.insert(streams)
-                .values(name=name, window_size_us=window_size_us, revision=0, created_at_us=db.clock())
+                .values(
+                    name=name,
+                    window_size_us=window_size_us,
+                    lead_us=lead_us,
+                    revision=0,
+                    created_at_us=db.clock(),
+                )
                 .on_conflict_do_nothing()
             )
             row = _stream(connection, name)
@@ -98,6 +109,8 @@ def open_stream(db: Database, name: str, window_size_us: int) -> StreamState:
                 extra={"action": "window_size_changed", "stream": name},
             )
             row = _stream(connection, name)
+        if row is not None and row.lead_us < lead_us:
+            connection.execute(sa.update(streams).where(streams.c.id == row.id).values(lead_us=lead_us))
         if row is None:
             message = f"stream {name} was deleted while it was opened"
             raise LookupError(message)
@@ -105,8 +118,9 @@ def open_stream(db: Database, name: str, window_size_us: int) -> StreamState:
             id=row.id,
             name=row.name,
             window_size_us=row.window_size_us,
-            control=Control(sealed_until_us=row.sealed_until_us, revision=row.revision),
-            last_tick_us=row.last_tick_us,
+            control=Control(
+                sealed_until_us=row.sealed_until_us, revision=row.revision, last_tick_us=row.last_tick_us
+            ),
         )
 
 
@@ -185,7 +199,7 @@ def claim(db: Database, source_id: int, owner: str) -> Claim | None:
         row = connection.execute(
             sa.update(positions)
             .where(positions.c.source_id == source_id, positions.c.active)
-            .values(epoch=positions.c.epoch + 1, owner=owner)
+            .values(epoch=positions.c.epoch + 1, owner=owner, idle_until_us=0)
             .returning(
                 positions.c.source_id,
                 positions.c.epoch,
@@ -225,7 +239,9 @@ def _sources(connection: Connection, stream_id: int) -> list[SourceState]:
 def _deactivate(connection: Connection, source_ids: Sequence[int]) -> None:
     for source_id in sorted(source_ids):
         connection.execute(
-            sa.update(positions).where(positions.c.source_id == source_id).values(active=False)
+            sa.update(positions)
+            .where(positions.c.source_id == source_id)
+            .values(active=False, epoch=positions.c.epoch + 1)
         )
 
 

@@ -154,7 +154,7 @@ def _until_none(db: Database, delete: sa.Delete) -> int:
 
 
 def _give_back_pages(db: Database) -> None:
-    """Shrink the SQLite file, but leave a tenth of it free: the rows to come would only make it grow again."""
+    """Shrink the SQLite file, but leave a tenth of it free: the rows to come would make it grow again."""
     while True:
         with db.write() as connection:
             free = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()

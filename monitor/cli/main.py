@@ -1,0 +1,101 @@
+"""The command line: one group, whose commands are imported only when they are called."""
+
+import importlib
+import logging
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import click
+
+from config.errors import OutriderError
+
+COMMANDS = {
+    "init": ("monitor.cli.init", "Sample a topic or file and write a configuration."),
+    "check": ("monitor.cli.check", "Validate the configuration, connect, and say what the promise means."),
+    "fit": ("monitor.cli.fit", "Fit a model on a file or on the stream's own first events."),
+    "run": ("monitor.cli.run", "Run the daemon."),
+    "score": ("monitor.cli.score", "Score a file with the active model; store nothing."),
+    "status": ("monitor.cli.status", "Show where each stream stands."),
+    "history": ("monitor.cli.history", "List scores from the history."),
+    "incidents": ("monitor.cli.incidents", "List incidents, or show why one fired."),
+    "thresholds": ("monitor.cli.thresholds", "List a stream's thresholds."),
+    "models": ("monitor.cli.models", "List, promote or import a stream's models."),
+    "demo": ("monitor.cli.demo", "Show the main job on a synthetic stream."),
+    "db": ("monitor.cli.db", "Upgrade or check the database."),
+    "config": ("monitor.cli.config", "Print the configuration's JSON Schema."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and imports one when it runs, so that --help stays fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of their use."""
+        return [name for name, (module, _) in COMMANDS.items() if _exists(module)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command."""
+        if cmd_name not in COMMANDS or not _exists(COMMANDS[cmd_name][0]):
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands with their help, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+
+def _exists(module: str) -> bool:
+    return (Path(__file__).parent / f"{module.rpartition('.')[2]}.py").exists()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "-c",
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    envvar="OUTRIDER_CONFIG",
+    help="The configuration file (default: outrider.yaml, or $OUTRIDER_CONFIG).",
+)
+@click.option("--debug", is_flag=True, help="Show tracebacks and debug messages.")
+@click.version_option(version=metadata.version("outrider"), prog_name="outrider")
+@click.pass_context
+def outrider(ctx: click.Context, config_path: Path | None, debug: bool) -> None:
+    """Watch streams of feature events for outliers and drift."""
+    ctx.ensure_object(dict)
+    ctx.obj = {"config": config_path, "debug": debug}
+
+
+def main() -> None:
+    """Run the command line: one clear line for what a person can mend, a traceback only with --debug."""
+    debug = "--debug" in sys.argv
+    try:
+        outrider.main(standalone_mode=False)
+    except click.ClickException as misuse:
+        misuse.show()
+        sys.exit(2)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except OutriderError as error:
+        if debug:
+            raise
+        click.echo(f"outrider: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+    except Exception as error:
+        if debug:
+            raise
+        logging.getLogger(__name__).debug("unexpected", exc_info=True)
+        click.echo(
+            f"outrider: unexpected {type(error).__name__}: {error} (run again with --debug to see where)",
+            err=True,
+        )
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

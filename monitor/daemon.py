@@ -1,0 +1,155 @@
+"""The daemon: streams, jobs on the wall clock, signals, and the exit code. The only place with a clock and a signal."""
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from config.errors import OutriderError, StorageUnavailable
+from config.settings import Settings
+from monitor.notify import LogChannel, deliver_due
+from monitor.schedule import Timetable
+from monitor.scoring import pick_device
+from monitor.stream import StreamRunner
+from storage.engine import Database
+from storage.outbox import Outbox
+from storage.partitions import ensure_score_days
+from storage.retention import apply as apply_retention
+
+log = logging.getLogger(__name__)
+
+_DELIVER_EVERY_S = 1.0
+_CHECKPOINT_EVERY_S = 60.0
+_RETENTION_EVERY_S = 3600.0
+_WATCH_EVERY_S = 10.0
+_STUCK_AFTER_S = 60.0
+_WAIT_S = 0.2
+
+
+class Daemon:
+    """Runs streams until all of them end or it is told to stop."""
+
+    def __init__(self, settings: Settings, streams: Sequence[str] | None = None) -> None:
+        self._settings = settings
+        self._names = list(streams or settings.streams)
+        self._stop = threading.Event()
+        self._runners: list[StreamRunner] = []
+
+    def stop(self) -> None:
+        """Ask for the end, from any thread or a signal handler."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Run; return when all streams have ended or the stop was obeyed.
+
+        Raises:
+            OutriderError: What ended a stream against its will.
+        """
+        with ExitStack() as ends:
+            db = ends.enter_context(Database(self._settings.database.url))
+            self._prepare(db)
+            if self._stop.is_set():
+                return
+            ends.enter_context(db.exclusive())
+            device = pick_device(self._settings.device)
+            owner = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
+            self._runners = [
+                StreamRunner(name, self._settings, db, owner=owner, device=device) for name in self._names
+            ]
+            timetable = self._timetable(db)
+            timetable.start()
+            ends.callback(timetable.stop)
+            self._run_streams()
+            self._tell_the_rest(db)
+        self._raise_failure()
+
+    def _prepare(self, db: Database) -> None:
+        """Bring the schema up, waiting for a database that is not there yet."""
+        while not self._stop.is_set():
+            try:
+                db.upgrade()
+                self._ensure_days(db)
+            except StorageUnavailable as away:
+                log.warning("%s; trying again.", away, extra={"action": "start"})
+                self._stop.wait(1.0)
+            else:
+                return
+
+    def _ensure_days(self, db: Database) -> None:
+        today = time.time_ns() // 86_400_000_000_000
+        for day in (today, today + 1):
+            ensure_score_days(db, day)
+
+    def _run_streams(self) -> None:
+        threads = [threading.Thread(target=runner.run, name=runner.name) for runner in self._runners]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            if self._stop.is_set() or any(runner.failure for runner in self._runners):
+                for runner in self._runners:
+                    runner.stop()
+            self._stop.wait(_WAIT_S) if not self._stop.is_set() else time.sleep(_WAIT_S)
+        for thread in threads:
+            thread.join()
+
+    def _timetable(self, db: Database) -> Timetable:
+        outbox, channels = Outbox(db), {"log": LogChannel()}
+        retention = self._settings.retention
+        timetable = Timetable(time.monotonic)
+        timetable.every(_DELIVER_EVERY_S, "deliver", lambda: deliver_due(outbox, channels))
+        timetable.every(_CHECKPOINT_EVERY_S, "checkpoint", db.checkpoint)
+        timetable.every(_RETENTION_EVERY_S, "score_days", lambda: self._ensure_days(db))
+        timetable.every(
+            _RETENTION_EVERY_S, "retention", lambda: apply_retention(db, retention, time.time_ns() // 1_000)
+        )
+        timetable.every(_WATCH_EVERY_S, "progress", self._watch)
+        return timetable
+
+    def _watch(self) -> None:
+        """Say that a stream is alive and does not progress: the commonest failure of consumers raises nothing."""
+        for runner in self._runners:
+            stuck_s = runner.stuck_s()
+            if stuck_s > _STUCK_AFTER_S:
+                log.warning(
+                    "Stream %s has had records waiting and committed nothing for %.0f s.",
+                    runner.name,
+                    stuck_s,
+                    extra={"action": "watch", "stream": runner.name},
+                )
+
+    def _tell_the_rest(self, db: Database) -> None:
+        """Try what is still in the outbox once more before the end."""
+        try:
+            while deliver_due(Outbox(db), {"log": LogChannel()}):
+                pass
+        except StorageUnavailable as away:
+            log.warning("%s; the next run tells what is left.", away, extra={"action": "stop"})
+
+    def _raise_failure(self) -> None:
+        failures = [runner.failure for runner in self._runners if runner.failure is not None]
+        known = [failure for failure in failures if isinstance(failure, OutriderError)]
+        for failure in (*known, *failures):
+            raise failure
+
+
+@contextmanager
+def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` at the first SIGTERM or SIGINT; the second one ends the process at once."""
+    seen = threading.Event()
+
+    def handle(number: int, _frame: object) -> None:
+        if seen.is_set():
+            os._exit(128 + number)
+        seen.set()
+        stop()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,65 @@
+"""From the settings to the rules that the pure functions go by."""
+
+import hashlib
+import json
+
+from config.settings import Settings
+from config.units import to_us
+from monitor.calibration import ThresholdRule
+from monitor.control import ControlSettings
+from monitor.fold import WindowRule
+from monitor.incidents import Policy
+from monitor.judging import JudgeRule
+
+
+def window_rule(settings: Settings, stream: str) -> WindowRule:
+    """Return how the stream's events fall into windows."""
+    window, source = settings.streams[stream].window, settings.streams[stream].source
+    return WindowRule(
+        size_us=to_us(window.size),
+        grace_us=to_us(window.grace),
+        ahead_us=to_us(window.ahead),
+        max_future_us=to_us(window.max_future) if source.type == "file" else None,
+    )
+
+
+def control_settings(settings: Settings, stream: str, stream_id: int) -> ControlSettings:
+    """Return what the stream's control plane goes by."""
+    own = settings.streams[stream]
+    size_us = to_us(own.window.size)
+    notify = settings.notify
+    return ControlSettings(
+        stream=stream,
+        stream_id=stream_id,
+        size_us=size_us,
+        grace_us=to_us(own.window.grace),
+        refresh=own.threshold.refresh,
+        threshold=ThresholdRule(
+            percentile=own.threshold.percentile,
+            look_back_us=to_us(own.threshold.look_back),
+            adopt_after_us=to_us(own.threshold.adopt_after),
+            size_us=size_us,
+            per_week=own.alerts.false_alarms.per_week,
+        ),
+        judge=JudgeRule(
+            size_us=size_us,
+            per_week=own.alerts.false_alarms.per_week,
+            min_outliers=own.alerts.min_outliers,
+            min_ratio=own.alerts.min_ratio,
+            max_dead_letter_ratio=own.alerts.max_dead_letter_ratio,
+            policy=Policy(
+                resolve_after=own.alerts.resolve_after, repeat_interval_us=to_us(own.alerts.repeat_interval)
+            ),
+            channels=lambda kind, severity: notify.channels_for(
+                stream=stream, kind=kind.value, severity=severity.value
+            ),
+            max_age_us=to_us(notify.max_age),
+            config_hash=config_hash(settings, stream),
+        ),
+    )
+
+
+def config_hash(settings: Settings, stream: str) -> str:
+    """Return a short hash of a stream's settings, to tell under which of them an incident opened."""
+    shown = json.dumps(settings.public()["streams"][stream], sort_keys=True, default=str)
+    return hashlib.sha256(shown.encode()).hexdigest()[:16]

@@ -1,0 +1,281 @@
+"""One stream of the daemon: its threads, from finding the partitions to the last judged window.
+
+Three threads: the intake polls, the worker decodes, scores and commits, the control loop seals, judges and ticks. What
+they share are an inbox, two events and the database.
+"""
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from config.errors import BrokerUnavailable, StorageUnavailable
+from config.settings import Settings, StreamSettings
+from config.units import to_us
+from consumers.codec import make_codec
+from consumers.open import open_source
+from consumers.source import Layout, Source
+from monitor.control import ControlPlane
+from monitor.inbox import Inbox, Wake
+from monitor.intake import Intake
+from monitor.lease import Lease
+from monitor.registering import register_sources, starts_of
+from monitor.rules import control_settings, window_rule
+from monitor.scoring import Scorer, load_model
+from monitor.warm_up import WarmUp
+from monitor.worker import Worker
+from storage.calibration import CalibrationStore
+from storage.control import ControlStore
+from storage.engine import Database
+from storage.leases import Leases
+from storage.ledger import Ledger, StreamState
+from storage.models import ModelInfo, ModelStore
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+DRAIN_TIMEOUT_S = 20.0
+_LOOK_S = 1.0
+_BACKOFF_S = 1.0
+
+
+class StreamRunner:
+    """Runs one stream until it ends or is told to stop; `failure` says why it ended otherwise."""
+
+    def __init__(self, name: str, settings: Settings, db: Database, *, owner: str, device: str) -> None:
+        self.name = name
+        self.failure: BaseException | None = None
+        self._settings = settings
+        self._stream_settings = settings.streams[name]
+        self._db = db
+        self._owner = owner
+        self._device = device
+        self._ledger = Ledger(db)
+        self._models = ModelStore(db)
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._inbox = Inbox()
+        self._threads: list[threading.Thread] = []
+        self._piped: Source | None = None
+        self._layout: Layout = "lines"
+        self._kept_reference: tuple[int, NDArray[np.float32]] | None = None
+        self.worker: Worker | None = None
+
+    def stop(self) -> None:
+        """Ask for the end: what is decoded is committed first."""
+        self._stop.set()
+        self._wake.set()
+
+    @property
+    def stopping(self) -> bool:
+        """Return whether the end was asked for."""
+        return self._stop.is_set()
+
+    def stuck_s(self) -> float:
+        """Return how long records have been waiting without a commit; 0 while nothing waits."""
+        return 0.0 if self.worker is None else self.worker.stuck_s()
+
+    def run(self) -> None:
+        """Run the stream in this thread until it ends."""
+        try:
+            state = self._until_it_answers(self._open)
+            model = None if state is None else self._model(state)
+            if state is not None and model is not None:
+                self._run(state, model)
+        except Exception as failure:  # noqa: BLE001 - the worker loop: whatever ends a stream ends the daemon, with its reason
+            self._fail(failure)
+
+    def _fail(self, failure: BaseException) -> None:
+        self.failure = self.failure or failure
+        self.stop()
+
+    def _until_it_answers(self, call: Callable[[], T]) -> T | None:
+        """Call until broker and store answer; None when told to stop."""
+        while not self._stop.is_set():
+            try:
+                return call()
+            except (BrokerUnavailable, StorageUnavailable) as away:
+                log.warning(
+                    "Stream %s: %s; trying again.",
+                    self.name,
+                    away,
+                    extra={"action": "start", "stream": self.name},
+                )
+                self._stop.wait(_BACKOFF_S)
+        return None
+
+    def _open(self) -> StreamState:
+        """Store the stream and the positions of all its partitions, before anything is committed."""
+        window = self._stream_settings.window
+        state = self._ledger.open_stream(
+            self.name, window_size_us=to_us(window.size), lead_us=to_us(window.grace) + to_us(window.ahead)
+        )
+        with self._reader(state.id) as source:
+            register_sources(self._ledger, state.id, source, self._stream_settings)
+            self._layout = source.layout
+        return state
+
+    @contextlib.contextmanager
+    def _reader(self, stream_id: int) -> Iterator[Source]:
+        """Give a source outside of any group; a pipe can be opened only once and is kept for the intake."""
+        source = self._piped or self._source(stream_id, group=False)
+        if _is_pipe(self._stream_settings):
+            self._piped = source
+        try:
+            yield source
+        finally:
+            if self._piped is None:
+                source.close()
+
+    def _source(self, stream_id: int, *, group: bool) -> Source:
+        known = self._ledger.sources(stream_id)
+        return open_source(
+            self.name, self._settings, group=group, identity=known[0].identity if known else None
+        )
+
+    def _model(self, state: StreamState) -> ModelInfo | None:
+        """Return the active model; warm up for the first one, or wait for whoever does."""
+        lease = Lease(Leases(self._db), f"control:{self.name}", self._owner)
+        while not self._stop.is_set():
+            model = self._until_it_answers(lambda: self._models.active(state.id))
+            if model is not None or self._stop.is_set():
+                return model
+            if self._until_it_answers(lease.renew):
+                warm_up = WarmUp(
+                    self.name,
+                    state.id,
+                    self._stream_settings,
+                    self._models,
+                    stop=self._stop,
+                    renew=lease.renew,
+                )
+                with self._reader(state.id) as source:
+                    warm_up.run(source, starts_of(self._ledger, state.id))
+            else:
+                self._stop.wait(_LOOK_S)
+        return None
+
+    def _run(self, state: StreamState, model: ModelInfo) -> None:
+        drained = threading.Event()
+        intake = Intake(
+            stream_id=state.id,
+            owner=self._owner,
+            open_source=lambda: self._piped or self._source(state.id, group=self._db.dialect != "sqlite"),
+            assigned=frozenset(starts_of(self._ledger, state.id)) if self._piped else frozenset(),
+            ledger=self._ledger,
+            inbox=self._inbox,
+            stop=self._stop,
+            drained=drained,
+            drain_timeout_s=DRAIN_TIMEOUT_S,
+        )
+        window = self._stream_settings.window
+        self.worker = worker = Worker(
+            stream=self.name,
+            stream_id=state.id,
+            rule=window_rule(self._settings, self.name),
+            idle_timeout_s=window.idle_timeout.total_seconds(),
+            codec=make_codec(
+                self._stream_settings.event,
+                model.feature_names,
+                layout=self._layout,
+                max_future_us=to_us(window.max_future),
+            ),
+            ledger=self._ledger,
+            inbox=self._inbox,
+            scores=Scorer(lambda model_id: load_model(self._ledger.model(model_id), self._device)),
+            reclaim=intake.reclaim,
+            publish=intake.publish,
+            committed=self._wake.set,
+            features=model.feature_names,
+            stop=self._stop,
+            drain_timeout_s=DRAIN_TIMEOUT_S,
+        )
+        self._threads = [
+            self._thread("intake", intake.run),
+            self._thread("worker", lambda: self._drain(worker, drained)),
+            self._thread("control", lambda: self._control(state, worker)),
+        ]
+        for thread in self._threads:
+            thread.start()
+        for thread in self._threads:
+            thread.join()
+
+    def _thread(self, role: str, work: Callable[[], None]) -> threading.Thread:
+        def run() -> None:
+            try:
+                work()
+            except Exception as failure:  # noqa: BLE001 - the worker loop: see `run`
+                self._fail(failure)
+                self._inbox.put(Wake())
+
+        return threading.Thread(target=run, name=f"{self.name}-{role}", daemon=True)
+
+    def _drain(self, worker: Worker, drained: threading.Event) -> None:
+        try:
+            worker.run()
+        finally:
+            drained.set()
+
+    def _control(self, state: StreamState, worker: Worker) -> None:
+        """Seal, judge and tick while this process holds the lease; end the stream when nothing is left to do."""
+        lease = Lease(Leases(self._db), f"control:{self.name}", self._owner)
+        plane = ControlPlane(
+            control_settings(self._settings, self.name, state.id),
+            control=ControlStore(self._db),
+            calibration=CalibrationStore(self._db),
+            models=self._models,
+            reference=self._reference,
+            now_us=lambda: time.time_ns() // 1_000,
+            renew=lease.renew,
+            advanced=lambda: self._inbox.put(Wake()),
+        )
+        while not self._stop.is_set():
+            self._wake.clear()
+            ended = worker.ended
+            if self._step(plane, lease) and ended:
+                self.stop()
+            self._wake.wait(_LOOK_S)
+        self._let_go(plane, lease)
+
+    def _step(self, plane: ControlPlane, lease: Lease) -> bool:
+        """Do what is due; return whether there was nothing to do while the lease was ours."""
+        try:
+            return lease.renew() and not plane.run_due() and lease.renew()
+        except StorageUnavailable as away:
+            log.warning(
+                "Stream %s: %s; trying again.",
+                self.name,
+                away,
+                extra={"action": "control", "stream": self.name},
+            )
+            self._stop.wait(_BACKOFF_S)
+            return False
+
+    def _let_go(self, plane: ControlPlane, lease: Lease) -> None:
+        for thread in self._threads[:2]:
+            thread.join(DRAIN_TIMEOUT_S)
+        try:
+            plane.run_due()
+            lease.release()
+        except StorageUnavailable as away:
+            log.warning(
+                "Stream %s: %s; the lease runs out by itself.", self.name, away, extra={"action": "stop"}
+            )
+
+    def _reference(self, model_id: int) -> NDArray[np.float32]:
+        """Return a model's reference energies, ascending; the last model's are kept."""
+        if self._kept_reference is None or self._kept_reference[0] != model_id:
+            energies = load_model(self._ledger.model(model_id), "cpu").detector.reference_energies_
+            assert energies is not None, "load_model refuses a model without them"
+            self._kept_reference = (model_id, np.sort(energies))
+        return self._kept_reference[1]
+
+
+def _is_pipe(settings: StreamSettings) -> bool:
+    return settings.source.type == "file" and settings.source.is_stdin
