@@ -1,0 +1,85 @@
+"""Property: windows lose and repeat nothing, watermarks and lateness do not depend on how batches are cut."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumers.windows import (
+    NO_WATERMARK_US,
+    late_mask,
+    lead_cut,
+    stray_future,
+    watermark_before,
+    window_start,
+)
+
+TIMES = st.lists(st.integers(0, 2_000), max_size=40).map(lambda times: np.array(times, np.int64))
+SOME_TIMES = st.lists(st.integers(0, 2_000), min_size=1, max_size=40).map(lambda ts: np.array(ts, np.int64))
+BEFORE = st.none() | st.integers(0, 2_000)
+
+
+@given(TIMES, st.integers(1, 500))
+def test_every_time_lies_in_exactly_the_window_that_starts_at_or_before_it(times, size):
+    start = window_start(times, size)
+    assert (start % size == 0).all()
+    assert ((start <= times) & (times < start + size)).all()
+
+
+@given(TIMES, BEFORE, st.integers(0, 40))
+def test_the_watermark_does_not_depend_on_where_a_batch_is_cut(times, before, cut):
+    whole = watermark_before(times, before)
+    first, second = times[:cut], times[cut:]
+    marks = [before, *first.tolist()]
+    known = [mark for mark in marks if mark is not None]
+    parts = [watermark_before(first, before), watermark_before(second, max(known) if known else None)]
+    np.testing.assert_array_equal(whole, np.concatenate(parts))
+
+
+@given(TIMES, BEFORE)
+def test_the_watermark_is_the_largest_time_at_earlier_offsets(times, before):
+    start = NO_WATERMARK_US if before is None else before
+    expected = [max([start, *times[:i].tolist()]) for i in range(len(times))]
+    assert watermark_before(times, before).tolist() == expected
+
+
+@given(TIMES, BEFORE, st.integers(1, 500), st.integers(0, 500), BEFORE)
+def test_lateness_is_what_its_definition_says(times, before, size, grace, sealed):
+    marks = watermark_before(times, before)
+    late = late_mask(times, size, grace, marks, sealed)
+    for time, mark, is_late in zip(times.tolist(), marks.tolist(), late.tolist(), strict=True):
+        end = time - time % size + size
+        assert is_late == (end + grace <= mark or (sealed is not None and end <= sealed))
+
+
+@given(TIMES, st.integers(0, 2_500))
+def test_the_lead_is_cut_at_the_first_event_beyond_the_limit(times, limit):
+    cut = lead_cut(times, limit)
+    assert (times[:cut] < limit).all()
+    assert cut == len(times) or times[cut] >= limit
+
+
+def by_definition(times, watermark, max_future):
+    mark, strays = watermark, []
+    for i, time in enumerate(times):
+        jumps = mark is None or time > mark + max_future
+        stray = jumps and any(other < time - max_future for other in times[i + 1 : i + 3])
+        strays.append(stray)
+        if not stray:
+            mark = time if mark is None else max(mark, time)
+    return strays
+
+
+@given(TIMES, BEFORE, st.integers(0, 300))
+def test_stray_times_are_those_that_the_next_two_events_do_not_agree_with(times, watermark, max_future):
+    mask, settled = stray_future(times, watermark, max_future, final=True)
+    assert settled == len(times)
+    assert mask.tolist() == by_definition(times.tolist(), watermark, max_future)
+
+
+@given(SOME_TIMES, BEFORE, st.integers(0, 300), st.lists(st.integers(0, 2_000), max_size=5))
+def test_what_is_settled_does_not_change_with_what_follows(times, watermark, max_future, following):
+    mask, settled = stray_future(times, watermark, max_future, final=False)
+    longer = np.concatenate([times, np.array(following, np.int64)])
+    whole, _ = stray_future(longer, watermark, max_future, final=True)
+    np.testing.assert_array_equal(mask[:settled], whole[:settled])
+    assert settled >= len(times) - 2

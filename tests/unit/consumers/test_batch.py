@@ -1,0 +1,82 @@
+"""Columns: cut, chosen, put together."""
+
+import numpy as np
+
+from consumers.batch import DeadLetters, Decoded, Events, Partition, Table
+from tests.unit.consumers.records import raw
+
+
+def events(*offsets, keys=None):
+    n = len(offsets)
+    return Events(
+        offsets=np.array(offsets, np.int64),
+        times_us=np.array(offsets, np.int64) * 10,
+        features=np.arange(2 * n, dtype=np.float32).reshape(n, 2),
+        keys=keys,
+    )
+
+
+def test_partitions_sort_by_topic_and_number_and_serve_as_keys():
+    a0, a1, b0 = (Partition(topic=t, partition=p) for t, p in (("a", 0), ("a", 1), ("b", 0)))
+    assert sorted([b0, a1, a0]) == [a0, a1, b0]
+    assert {a0: 1}[Partition(topic="a", partition=0)] == 1
+
+
+def test_cut_events_put_together_are_the_same_events():
+    whole = events(1, 2, 5, keys=["x", None, "z"])
+    again = Events.concat([whole.slice(0, 1), whole.slice(1, 1), whole.slice(1, 3)])
+    assert again.offsets.tolist() == [1, 2, 5]
+    assert again.keys == ["x", None, "z"]
+    np.testing.assert_array_equal(again.features, whole.features)
+
+
+def test_events_without_keys_beside_events_with_keys_get_none():
+    assert Events.concat([events(1), events(2, keys=["y"])]).keys == [None, "y"]
+    assert Events.concat([events(1), events(2)]).keys is None
+
+
+def test_a_slice_shares_memory_and_taking_everything_copies_nothing():
+    whole = events(1, 2, 3)
+    assert np.shares_memory(whole.slice(1, 3).features, whole.features)
+    assert whole.take(np.array([True, True, True])) is whole
+    assert whole.take(np.array([False, True, False])).offsets.tolist() == [2]
+
+
+def test_dead_letters_can_be_cut_and_put_together():
+    dead = DeadLetters(
+        offsets=np.array([1, 2]),
+        end_offsets=np.array([2, 9]),
+        reasons=["a", "b"],
+        details=["", ""],
+        payloads=[b"", None],
+    )
+    again = DeadLetters.concat([dead.slice(0, 1), DeadLetters.empty(), dead.slice(1, 2)])
+    assert again.end_offsets.tolist() == [2, 9]
+    assert again.reasons == ["a", "b"]
+    assert len(DeadLetters.concat([])) == 0
+
+
+def test_records_below_the_position_are_trimmed():
+    batch = raw([b"a", b"b", b"c"], begin=10, keys=[b"1", b"2", b"3"])
+    trimmed = batch.trim(12)
+    assert (trimmed.begin, trimmed.end, trimmed.values, trimmed.keys) == (12, 13, [b"c"], [b"3"])
+    assert batch.trim(10) is batch
+    assert len(batch.trim(13)) == 0
+
+
+def test_a_table_is_cut_with_its_faults():
+    table = Table(columns={"a": ["1", None, "3"]}, n_rows=3, faults={1: ("empty", "")}, row_bytes=[b"1", b"", b"3"])
+    cut = table.slice(1, 3)
+    assert (len(cut), cut.columns["a"], cut.faults, cut.row_bytes) == (2, [None, "3"], {0: ("empty", "")}, [b"", b"3"])
+
+
+def test_the_cursor_of_every_row_is_known_and_that_of_the_end():
+    decoded = Decoded(
+        partition=Partition(topic="f", partition=0),
+        begin=5,
+        end=7,
+        cursors=np.array([100, 110, 130]),
+        events=Events.empty(2),
+        dead=DeadLetters.empty(),
+    )
+    assert [decoded.cursor_at(offset) for offset in (5, 6, 7)] == [100, 110, 130]

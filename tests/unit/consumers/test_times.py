@@ -1,0 +1,171 @@
+"""Event times as people write them."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumers.times import BAD_TIME, END_OF_TIME_US, NO_TIME, time_us, times_us
+
+EXACT = 1_714_566_896_123_456
+MOMENT = "2024-05-01T12:34:56.123456Z"
+
+
+def one(value, unit="auto"):
+    vectorised = int(times_us([value], unit)[0])
+    assert vectorised == time_us(value, unit)
+    return vectorised
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        MOMENT,
+        "2024-05-01t12:34:56.123456z",
+        "2024-05-01 12:34:56.123456Z",
+        "2024-05-01T12:34:56.123456+00:00",
+        "2024-05-01T14:34:56.123456+02:00",
+        "2024-05-01T07:04:56.123456-05:30",
+        "2024-05-01T14:34:56.123456+0200",
+        "2024-05-01T12:34:56.123456789Z",
+        "2024-05-01T12:34:56,123456Z",
+        " 2024-05-01T12:34:56.123456Z ",
+    ],
+)
+def test_one_moment_is_read_in_all_the_forms_of_rfc_3339(text):
+    assert one(text) == EXACT
+
+
+def test_a_time_without_an_offset_is_utc():
+    assert one("2024-05-01T12:34:56.123456") == EXACT
+
+
+def test_fractions_of_fewer_digits_are_read_as_fractions():
+    assert one("2024-05-01T12:34:56.1Z") == EXACT - 23_456
+    assert one("2024-05-01T12:34:56Z") == EXACT - 123_456
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2024-02-30T00:00:00Z",
+        "2023-02-29T00:00:00Z",
+        "2024-13-01T00:00:00Z",
+        "2024-00-01T00:00:00Z",
+        "2024-01-00T00:00:00Z",
+        "2024-01-01T24:00:00Z",
+        "2024-01-01T00:60:00Z",
+        "2024-01-01T00:00:61Z",
+        "2024-01-01T00:00:00+24:00",
+        "1969-12-31T23:59:59.999999Z",
+        "2262-01-01T00:00:00Z",
+        "1970-01-01T00:00:00+01:00",
+        "yesterday",
+        "2024-01-01",
+        "1_700_000_000",
+        "٠١٢٣",
+        "nan",
+        "1" * 10_000,
+    ],
+)
+def test_what_is_no_time_between_1970_and_2261_is_bad(text):
+    assert one(text) == BAD_TIME
+
+
+def test_a_leap_day_and_a_leap_second_are_times():
+    assert one("2024-02-29T00:00:00Z") == 1_709_164_800_000_000
+    assert one("2016-12-31T23:59:60Z") == one("2017-01-01T00:00:00Z")
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_nothing_is_no_time(value):
+    assert one(value) == NO_TIME
+
+
+@pytest.mark.parametrize("value", [True, [1], {"a": 1}, b"2024", float("nan"), float("inf"), -1, -0.5, 10**40])
+def test_a_value_that_is_no_epoch_is_bad(value):
+    assert one(value) == BAD_TIME
+
+
+@pytest.mark.parametrize(
+    ("value", "unit"),
+    [
+        (1_714_566_896.123456, "s"),
+        (1_714_566_896_123.456, "ms"),
+        (1_714_566_896_123_456, "us"),
+        (1_714_566_896_123_456_789, "ns"),
+        ("1714566896.123456", "s"),
+        ("1714566896123456", "us"),
+        ("1714566896123456789", "ns"),
+    ],
+)
+def test_an_epoch_is_read_in_its_unit_and_auto_tells_the_unit(value, unit):
+    assert one(value, unit) == EXACT
+    assert one(value, "auto") == EXACT
+
+
+def test_a_given_unit_is_not_guessed_again():
+    assert one(1_714_566_896, "ms") == 1_714_566_896_000
+    assert one(10**13, "s") == BAD_TIME
+
+
+def test_the_last_microsecond_is_a_time_and_the_next_is_not():
+    assert one(END_OF_TIME_US - 1, "us") == END_OF_TIME_US - 1
+    assert one(END_OF_TIME_US, "us") == BAD_TIME
+    assert one("2261-12-31T23:59:59.999999Z") == END_OF_TIME_US - 1
+
+
+def test_datetimes_are_read_with_their_offset():
+    assert one(datetime(2024, 5, 1, 12, 34, 56, 123456, tzinfo=UTC)) == EXACT
+    ahead = timezone(timedelta(hours=2))
+    assert one(datetime(2024, 5, 1, 14, 34, 56, 123456, tzinfo=ahead)) == EXACT
+
+
+def test_a_mixed_column_is_read_value_by_value():
+    column = [MOMENT, 1_714_566_896, None, "x", 1_714_566_896.5, "2024-05-01T12:34:56Z", True, 10**40]
+    seconds = EXACT - 123_456
+    expected = [EXACT, seconds, NO_TIME, BAD_TIME, seconds + 500_000, seconds, BAD_TIME, BAD_TIME]
+    assert times_us(column, "auto").tolist() == expected
+
+
+def test_strings_of_one_length_but_different_layouts_are_all_read():
+    column = ["2024-05-01T12:34:56+02:00", "2024-05-01T12:34:56.1234Z", "2024-05-01T12:34:56.12345", "x" * 25]
+    expected = [time_us(value, "auto") for value in column]
+    assert times_us(column, "auto").tolist() == expected
+    assert expected[3] == BAD_TIME
+
+
+def test_numpy_columns_of_a_table_are_read_without_objects():
+    stamps = np.array(["2024-05-01T12:34:56.123456", "NaT", "1969-01-01"], "datetime64[us]")
+    assert times_us(stamps, "auto").tolist() == [EXACT, NO_TIME, BAD_TIME]
+    assert times_us(np.array([1_714_566_896], np.int64), "auto").tolist() == [EXACT - 123_456]
+    assert times_us(np.array([1_714_566_896.5]), "s").tolist() == [EXACT - 123_456 + 500_000]
+    assert times_us(np.array([2**64 - 1], np.uint64), "auto").tolist() == [BAD_TIME]
+    assert times_us(np.array([True]), "auto").tolist() == [BAD_TIME]
+    assert times_us([], "auto").tolist() == []
+
+
+YEARS = st.datetimes(datetime(1970, 1, 2), datetime(2261, 12, 30))  # noqa: DTZ001 - offsets are drawn apart
+OFFSETS = st.integers(-23 * 60 - 59, 23 * 60 + 59).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+
+
+@given(st.lists(st.builds(lambda moment, zone: moment.replace(tzinfo=zone), YEARS, OFFSETS), max_size=20))
+def test_every_datetime_is_read_back_to_the_microsecond(moments):
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    expected = [(moment - epoch) // timedelta(microseconds=1) for moment in moments]
+    assert times_us([moment.isoformat() for moment in moments], "auto").tolist() == expected
+    assert times_us(moments, "auto").tolist() == expected
+
+
+@given(st.lists(st.text("0123456789-:TZ+. ", max_size=33) | st.integers() | st.floats(), max_size=10))
+def test_a_column_is_read_as_its_values_are(values):
+    assert times_us(values, "auto").tolist() == [time_us(value, "auto") for value in values]
+
+
+@given(st.integers(100_000_000, END_OF_TIME_US - 2))
+def test_an_epoch_of_seconds_as_float_is_exact_to_the_microsecond_until_2242(moment):
+    seconds = moment / 1e6
+    tolerance = 0 if moment < 2**33 * 10**6 else 1
+    assert abs(int(times_us([seconds], "s")[0]) - moment) <= tolerance
