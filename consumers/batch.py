@@ -97,9 +97,7 @@ class RawBatch:
             self,
             begin=min(begin, self.end),
             offsets=self.offsets[cut:],
-            values=self.values.slice(cut, len(self.offsets))
-            if isinstance(self.values, Table)
-            else self.values[cut:],
+            values=self.values.slice(cut, len(self.offsets)) if isinstance(self.values, Table) else self.values[cut:],
             keys=None if self.keys is None else self.keys[cut:],
             timestamps_us=None if self.timestamps_us is None else self.timestamps_us[cut:],
             cursors=None if self.cursors is None else self.cursors[cut:],

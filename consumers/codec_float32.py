@@ -40,9 +40,7 @@ class Float32Codec:
             detail = f"{names[column]}: {features[row, column]}"
             refusals.add(int(index[row]), Reason.NOT_FINITE, detail)
         rows = (
-            Rows(index=index[good], features=features[good])
-            if not good.all()
-            else Rows(index=index, features=features)
+            Rows(index=index[good], features=features[good]) if not good.all() else Rows(index=index, features=features)
         )
         return assemble(raw, self.schema, rows, refusals, now_us)
 

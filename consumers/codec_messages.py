@@ -35,9 +35,7 @@ class MessageCodec:
         self._types = message_types(schema)
         element: Any = float | None if schema.mean_if_missing else float
         make = msgspec.json.Decoder if schema.format == "json" else msgspec.msgpack.Decoder
-        self._decoders: list[Callable[[Any], Any]] = [
-            make(kind.struct | list[element]).decode for kind in self._types
-        ]
+        self._decoders: list[Callable[[Any], Any]] = [make(kind.struct | list[element]).decode for kind in self._types]
 
     def decode(self, raw: RawBatch, now_us: int) -> Decoded:
         """Return the batch as columns: every record is an event or a dead letter."""
@@ -151,9 +149,7 @@ class MessageCodec:
         left.extend(index[~good].tolist())
         return index[good], features[good], np.flatnonzero(good).tolist()
 
-    def _read_one_by_one(
-        self, values: Sequence[bytes | None], rows: Sequence[int], refusals: Refusals
-    ) -> Rows:
+    def _read_one_by_one(self, values: Sequence[bytes | None], rows: Sequence[int], refusals: Refusals) -> Rows:
         schema = self.schema
         index: list[int] = []
         read: list[tuple[list[float], Any, Any, Any]] = []

@@ -46,9 +46,7 @@ class TableCodec:
             self._fill(cells[:, j], name, table, good, refusals)
         if schema.mean_if_missing:
             for row in np.flatnonzero(good & np.isnan(cells).all(axis=1)).tolist():
-                refusals.add(
-                    row, Reason.MISSING_FEATURE, f"{schema.features[0]} and all other features: absent"
-                )
+                refusals.add(row, Reason.MISSING_FEATURE, f"{schema.features[0]} and all other features: absent")
                 good[row] = False
         index = np.flatnonzero(good)
         with np.errstate(over="ignore", invalid="ignore"):

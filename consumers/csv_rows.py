@@ -36,9 +36,7 @@ def parse_header(line: bytes, path: str) -> Header:
     repeated = [name for name, n in Counter(names).items() if n > 1]
     if repeated:
         listed = ", ".join(map(repr, repeated))
-        raise ConfigError(
-            f"source.path: the header of {path!r} repeats {listed}; give every column its own name"
-        )
+        raise ConfigError(f"source.path: the header of {path!r} repeats {listed}; give every column its own name")
     return Header(names=tuple(names), delimiter=delimiter)
 
 
@@ -65,9 +63,7 @@ def parse_rows(header: Header, lines: Sequence[bytes], max_bytes: int) -> Table:
     )
 
 
-def _cells(
-    line: bytes, delimiter: str, width: int, max_bytes: int
-) -> tuple[Sequence[str], tuple[str, str] | None]:
+def _cells(line: bytes, delimiter: str, width: int, max_bytes: int) -> tuple[Sequence[str], tuple[str, str] | None]:
     if len(line) > max_bytes:
         return (), (Reason.TOO_LARGE, f"more than {max_bytes} bytes")
     text = line.decode("utf-8", "replace")

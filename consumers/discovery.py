@@ -57,9 +57,7 @@ def _values(raw_batches: Iterable[RawBatch]) -> Iterator[bytes]:
         yield from (value for value in raw.values if value)
 
 
-def _of_messages(
-    event: EventSettings, raw_batches: Iterable[RawBatch], fields: set[str | None]
-) -> tuple[str, ...]:
+def _of_messages(event: EventSettings, raw_batches: Iterable[RawBatch], fields: set[str | None]) -> tuple[str, ...]:
     objects: list[dict[Any, Any]] = []
     lengths: list[float] = []
     for value in _values(raw_batches):

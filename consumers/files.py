@@ -277,9 +277,7 @@ class FileSource:
         if self._parquet is not None:
             return self._row is not None and self._row >= self._parquet.n_rows
         reader, source = self._reader, self._input
-        return (
-            reader is not None and source is not None and source.complete() and reader.cursor >= source.size()
-        )
+        return reader is not None and source is not None and source.complete() and reader.cursor >= source.size()
 
     def caught_up(self, partitions: AbstractSet[Partition]) -> frozenset[Partition]:
         """Return the partition if every row that is there now was delivered."""

@@ -71,10 +71,7 @@ class SyntheticSource:
     def discover(self) -> list[Found]:
         """Return all partitions and how many of their events are due."""
         identity = f"synthetic:plan={self.plan.fingerprint}:start={self.start_us}"
-        return [
-            Found(partition=each, identity=identity, begin=0, end=self._due(each))
-            for each in self._partitions
-        ]
+        return [Found(partition=each, identity=identity, begin=0, end=self._due(each)) for each in self._partitions]
 
     def resolve(self, start: Start, found: Sequence[Found]) -> dict[Partition, Position]:
         """Return the beginning, the events that are due, or the slot of a time."""
@@ -85,9 +82,7 @@ class SyntheticSource:
             return 0
         if start == "latest":
             return found.end
-        return min(
-            found.end, self._share(found.partition, self.plan.slots_before(int(start) - self.start_us))
-        )
+        return min(found.end, self._share(found.partition, self.plan.slots_before(int(start) - self.start_us)))
 
     def _share(self, partition: Partition, slots: int) -> int:
         """Return how many of the first events of the stream are this partition's."""

@@ -156,9 +156,7 @@ def _from_even_strings(values: Sequence[str], length: int, unit: Unit) -> Int64:
     joined = "".join(values)
     layout = RFC3339.fullmatch(values[0])
     if joined.isascii() and layout is not None:
-        return _from_rfc3339(
-            np.frombuffer(joined.encode(), np.uint8).reshape(-1, length), layout, values, unit
-        )
+        return _from_rfc3339(np.frombuffer(joined.encode(), np.uint8).reshape(-1, length), layout, values, unit)
     if joined.isascii() and length <= 18 and joined.isdigit():
         return _from_integers(np.array(list(map(int, values)), np.int64), unit)
     return np.array([time_us(value, unit) for value in values], np.int64)

@@ -34,9 +34,7 @@ def watermark_before(times_us: Int64, before_us: int | None) -> Int64:
     return running
 
 
-def late_mask(
-    times_us: Int64, size_us: int, grace_us: int, watermark_us: Int64, sealed_until_us: int | None
-) -> Mask:
+def late_mask(times_us: Int64, size_us: int, grace_us: int, watermark_us: Int64, sealed_until_us: int | None) -> Mask:
     """Say which events are late, `watermark_us` being the watermark before each of them.
 
     An event is late if its window's end plus the grace is not after its own source's watermark at earlier
@@ -55,9 +53,7 @@ def lead_cut(times_us: Int64, limit_us: int) -> int:
     return int(beyond.argmax()) if beyond.any() else len(times_us)
 
 
-def stray_future(
-    times_us: Int64, watermark_us: int | None, max_future_us: int, *, final: bool
-) -> tuple[Mask, int]:
+def stray_future(times_us: Int64, watermark_us: int | None, max_future_us: int, *, final: bool) -> tuple[Mask, int]:
     """Say which events of a file carry a stray time of the future, and how many events are settled.
 
     A file has no broker's timestamp to compare with. An event beyond the watermark + `max_future_us` (the

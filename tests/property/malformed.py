@@ -17,10 +17,12 @@ ODD_VALUES: list[Any] = [
 ]  # fmt: skip
 FIELDS = ["ts", "id", "cust", "a", "b", "c", "c.d", "e", "f.g.h", "f", "", "x\0"]
 ODD_BYTES = [
-    None, b"", b" ", b"\n", b"null", b"true", b"3", b'"s"', b"[]", b"{}", b"[1,2,3]", b"[1,2,3", b"\x00\x00\x00\x00\x07{}",
-    b"\xff\xfe{\x00}\x00", b"\xef\xbb\xbf{}", b'{"a":1}{"a":2}', b'{"a":\xff}', b'{"a":"\xff"}', b'{"a":"\\ud800"}',
-    b'{"a":1' + b"0" * 5000 + b"}", b'{"id":1' + b"0" * 5000 + b',"a":1,"b":1,"c":{"d":1}}', b"[" * 3000, b'{"a":' * 2000,
-    b"\x93\x01\x02\x03", b"\xc1", b"\x81\xa1a", b"\xdf\xff\xff\xff\xff", b"\xc7\x0c\xff" + b"\x7f" * 12, b"\x81\x90\x01",
+    None, b"", b" ", b"\n", b"null", b"true", b"3", b'"s"', b"[]", b"{}", b"[1,2,3]", b"[1,2,3",
+    b"\x00\x00\x00\x00\x07{}", b"\xff\xfe{\x00}\x00", b"\xef\xbb\xbf{}", b'{"a":1}{"a":2}',
+    b'{"a":\xff}', b'{"a":"\xff"}', b'{"a":"\\ud800"}', b'{"a":1' + b"0" * 5000 + b"}",
+    b'{"id":1' + b"0" * 5000 + b',"a":1,"b":1,"c":{"d":1}}', b"[" * 3000, b'{"a":' * 2000,
+    b"\x93\x01\x02\x03", b"\xc1", b"\x81\xa1a", b"\xdf\xff\xff\xff\xff",
+    b"\xc7\x0c\xff" + b"\x7f" * 12, b"\x81\x90\x01",
 ]  # fmt: skip
 
 

@@ -93,7 +93,7 @@ def test_the_payload_of_a_row_of_columns_is_json():
 
 
 def test_a_missing_column_is_named_with_the_nearest_one():
-    with pytest.raises(ConfigError, match="event.features.*'amount'.*did you mean 'amounts'"):
+    with pytest.raises(ConfigError, match=r"event\.features.*'amount'.*did you mean 'amounts'"):
         check_columns(["amounts", "ts"], [("event.features", "amount")])
 
 

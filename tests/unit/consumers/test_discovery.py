@@ -67,7 +67,7 @@ def test_numeric_columns_of_a_table_are_features():
 
 
 def test_a_named_column_that_a_table_lacks_is_an_error_that_names_the_nearest():
-    with pytest.raises(ConfigError, match="'amout'.*did you mean 'amount'"):
+    with pytest.raises(ConfigError, match=r"'amout'.*did you mean 'amount'"):
         discover_features(EventSettings(features=["amout"]), [table_batch({"amount": ["1"]})])
 
 

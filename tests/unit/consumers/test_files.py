@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -320,6 +322,12 @@ def test_a_parquet_position_beyond_the_end_means_another_file(tmp_path):
     assert drain(opened(path, Position(next_offset=1_000)))[1].ended
 
 
+def test_without_pyarrow_the_error_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ConfigError, match=r"pip install 'outrider\[parquet\]'"):
+        FileSource(tmp_path / "x.parquet").discover()
+
+
 def test_a_file_that_is_no_parquet_file_is_an_error(tmp_path):
     path = tmp_path / "x.parquet"
     path.write_bytes(b"not parquet")
@@ -343,3 +351,29 @@ def test_damaged_pages_of_a_parquet_file_are_unreadable_and_the_next_group_is_re
         (600, 900, None),
         (900, 1000, None),
     ]
+
+
+READ_STANDARD_INPUT = """
+import sys
+from consumers.batch import Position
+from consumers.files import FileSource
+source = FileSource("-", rows_per_poll=2)
+(found,) = source.discover()
+source.poll(0)
+source.seek(found.partition, Position(next_offset=0))
+rows = []
+while len(rows) < 2:
+    rows += [row for batch in source.poll(5).batches for row in batch.values]
+source.seek(found.partition, Position(next_offset=1))
+rows = []
+while not (poll := source.poll(5)).ended:
+    rows += [row for batch in poll.batches for row in batch.values]
+print(rows)
+"""
+
+
+def test_standard_input_can_be_read_again_from_an_earlier_row():
+    done = subprocess.run(
+        [sys.executable, "-c", READ_STANDARD_INPUT], input=b"[1]\n[2]\n[3]\n[4]", capture_output=True, check=True
+    )
+    assert done.stdout == b"[b'[2]', b'[3]', b'[4]']\n"
