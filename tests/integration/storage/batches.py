@@ -128,30 +128,27 @@ class Feed:
         assert claim is not None
         return claim
 
+    def idle_until(self, until_us: int) -> bool:
+        return Ledger(self.db).idle(self.claim.source_id, self.claim.epoch, self.claim.next_offset, until_us)
+
     def position(self) -> Any:
         with self.db.read() as connection:
-            return connection.execute(
-                sa.select(positions).where(positions.c.source_id == self.claim.source_id)
-            ).one()
+            return connection.execute(sa.select(positions).where(positions.c.source_id == self.claim.source_id)).one()
 
 
 def open_feed(db: Database, name: str = "payments", partition: int = 0) -> Feed:
     ledger = Ledger(db)
-    stream = ledger.open_stream(name, MINUTE)
+    stream = ledger.open_stream(name, MINUTE, lead_us=10 * MINUTE)
     known = ledger.schedule(stream.id)
     threshold_id = known[0].id if known else add_threshold(db, stream.id)
-    sources = ledger.register(
-        stream.id, [NewSource(topic=name, partition=partition, identity="log-1", next_offset=0)]
-    )
+    sources = ledger.register(stream.id, [NewSource(topic=name, partition=partition, identity="log-1", next_offset=0)])
     source = next(each for each in sources if each.partition == partition)
     claim = ledger.claim(source.source_id, "me")
     assert claim is not None
     return Feed(db=db, stream_id=stream.id, threshold_id=threshold_id, claim=claim, control=stream.control)
 
 
-def add_threshold(
-    db: Database, stream_id: int, *, threshold: float = THRESHOLD, valid_from_us: int = 0
-) -> int:
+def add_threshold(db: Database, stream_id: int, *, threshold: float = THRESHOLD, valid_from_us: int = 0) -> int:
     with db.write() as connection:
         model_id = connection.scalar(
             sa.insert(models)

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from storage.engine import Database
-from storage.ledger import Committed, Control, Fenced, Ledger, NewSource, OutlierColumns, ScoreColumns, Stale
+from storage.ledger import Committed, Control, Fenced, Ledger, OutlierColumns, ScoreColumns, Stale
 from storage.tables import FOREVER_US, positions, streams
 from tests.integration.storage.batches import (
     MINUTE,
@@ -152,19 +152,29 @@ def test_a_seal_that_holds_the_position_first_is_seen_by_the_commit_that_waits_f
         assert waiting.result(20) == Stale(control=Control(sealed_until_us=T0 + MINUTE, revision=0))
 
 
-def test_events_end_the_idle_lease_and_dead_letters_alone_do_not(feed: Feed, ledger: Ledger) -> None:
-    assert ledger.idle(feed.claim.source_id, feed.claim.epoch, MINUTE)
-    leased = feed.position().idle_until_us
+def test_any_commit_ends_the_idle_lease(feed: Feed) -> None:
+    assert feed.idle_until(T0 + MINUTE)
+    assert feed.position().idle_until_us == T0 + MINUTE
     feed.commit(0, end=1, dead=letters_of([0]))
-    assert feed.position().idle_until_us == leased > 0
-    feed.commit(1)
     assert feed.position().idle_until_us == 0
 
 
-def test_an_ended_source_is_idle_for_ever(feed: Feed, ledger: Ledger) -> None:
+def test_an_idle_lease_is_not_shortened_by_an_older_renewal(feed: Feed) -> None:
+    assert feed.idle_until(T0 + MINUTE)
+    assert feed.idle_until(T0)
+    assert feed.position().idle_until_us == T0 + MINUTE
+
+
+def test_a_source_that_stands_elsewhere_cannot_be_called_idle(feed: Feed, ledger: Ledger) -> None:
+    feed.commit(5)
+    assert not ledger.idle(feed.claim.source_id, feed.claim.epoch, 4, T0 + MINUTE)
+    assert feed.position().idle_until_us == 0
+
+
+def test_an_ended_source_is_idle_for_ever(feed: Feed) -> None:
     feed.commit(5, ended=True, end_cursor=90)
     assert feed.position().idle_until_us == FOREVER_US
-    assert ledger.idle(feed.claim.source_id, feed.claim.epoch, MINUTE)
+    assert feed.idle_until(T0)
     assert feed.position().idle_until_us == FOREVER_US
 
 
@@ -174,17 +184,15 @@ def test_saying_that_a_source_has_ended_keeps_its_cursor(feed: Feed) -> None:
     assert (feed.position().next_offset, feed.position().cursor) == (5, 90)
 
 
-def test_an_old_owner_cannot_call_a_source_idle(feed: Feed, ledger: Ledger) -> None:
+def test_an_old_owner_cannot_call_a_source_idle(feed: Feed) -> None:
     feed.claim_again("another")
-    assert not ledger.idle(feed.claim.source_id, feed.claim.epoch, MINUTE)
+    assert not feed.idle_until(T0)
     assert feed.position().idle_until_us == 0
 
 
 def test_a_range_that_could_not_be_read_is_a_gap(feed: Feed) -> None:
     feed.commit(0, end=40, gap_reason="retention", watermark_us=T0)
-    assert rows(feed.db, "SELECT from_offset, to_offset, reason, event_time_us FROM gaps") == [
-        (0, 40, "retention", T0)
-    ]
+    assert rows(feed.db, "SELECT from_offset, to_offset, reason, event_time_us FROM gaps") == [(0, 40, "retention", T0)]
 
 
 def test_two_sources_commit_side_by_side(db: Database) -> None:

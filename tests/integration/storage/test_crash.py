@@ -1,0 +1,138 @@
+"""A process that is killed, or whose connection breaks, in the middle of a commit."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from config.errors import StorageUnavailable
+from storage.engine import CommitUnknown, Database
+from storage.ledger import Committed, Fenced, Ledger
+from tests.integration.storage.batches import Feed, count, letters_of, open_feed, part_of
+
+_TABLES = ("scores", "outliers", "dead_letters", "window_parts")
+_ROOT = Path(__file__).parents[3]
+
+# Commits ten events and kills itself before the n-th statement, or just before or after COMMIT reaches the database.
+_CHILD = """
+import os, signal, sys
+import sqlalchemy as sa
+from storage.engine import Database
+from tests.integration.storage.batches import letters_of, open_feed, part_of, T0
+
+url, when = sys.argv[1], sys.argv[2]
+db = Database(url)
+feed = open_feed(db)
+commit = feed.build(10, outlier_offsets=[1], dead=letters_of([10]), end=11, parts=[part_of(T0, events=10)])
+engine = db._writer
+seen = 0
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def die_at_statement(*_):
+    global seen
+    seen += 1
+    if seen == int(when):
+        die()
+
+if when == "before-commit":
+    sa.event.listen(engine, "commit", die)
+elif when == "after-commit":
+    sa.event.listen(engine.pool, "checkin", die)
+else:
+    sa.event.listen(engine, "before_cursor_execute", die_at_statement)
+feed.send(commit)
+raise SystemExit("it should have died")
+"""
+
+
+def _killed(url: str, when: str) -> None:
+    child = subprocess.run(
+        [sys.executable, "-c", _CHILD, url, when], cwd=_ROOT, capture_output=True, text=True, check=False
+    )
+    assert child.returncode == -9, child.stderr
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("when", ["2", "3", "before-commit"])
+def test_a_process_killed_inside_the_transaction_leaves_nothing(db: Database, database_url: str, when: str) -> None:
+    _killed(database_url, when)
+    assert {table: count(db, table) for table in _TABLES} == dict.fromkeys(_TABLES, 0)
+    feed = open_feed(db)
+    assert feed.claim.next_offset == 0
+    assert isinstance(feed.commit(11), Committed)
+    assert count(db, "scores") == 11
+
+
+@pytest.mark.fault
+def test_a_process_killed_after_the_transaction_leaves_all_of_it_once(db: Database, database_url: str) -> None:
+    _killed(database_url, "after-commit")
+    assert [count(db, table) for table in _TABLES] == [10, 1, 1, 1]
+    feed = open_feed(db)
+    assert feed.claim.next_offset == 11
+
+
+def test_a_block_that_raises_stores_nothing(feed: Feed) -> None:
+    with pytest.raises(ZeroDivisionError), feed.db.write() as connection:
+        connection.exec_driver_sql("UPDATE positions SET next_offset = 99")
+        _ = 1 / 0
+    assert feed.position().next_offset == 0
+
+
+def _break_at_commit(db: Database, url: str, *, after_it_happened: bool) -> None:
+    """Let the next COMMIT reach the server and lose its answer, or lose the connection before it gets there."""
+
+    def lose(connection: sa.Connection) -> None:
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, psycopg.Connection)
+        if after_it_happened:
+            driver.commit()
+            driver.close()
+            return
+        with psycopg.connect(url, autocommit=True) as other:
+            other.execute("SELECT pg_terminate_backend(%s)", (driver.info.backend_pid,))
+
+    sa.event.listen(db._writer, "commit", lose, once=True)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("after_it_happened", [False, True])
+def test_a_commit_of_unknown_outcome_is_stored_exactly_once_after_claiming_again(
+    postgres_url: str, after_it_happened: bool
+) -> None:
+    with Database(postgres_url) as db:
+        db.upgrade()
+        feed = open_feed(db)
+        commit = feed.build(10, outlier_offsets=[1], dead=letters_of([0]), parts=[part_of(0)])
+        _break_at_commit(db, postgres_url, after_it_happened=after_it_happened)
+        with pytest.raises(CommitUnknown, match="outcome"):
+            feed.send(commit)
+        if after_it_happened:
+            assert feed.send(commit) == Fenced()
+        feed.claim = feed.claim_again("me")
+        while feed.claim.next_offset < 10:
+            assert isinstance(feed.commit(10), Committed)
+        assert count(db, "scores") == 10
+
+
+@pytest.mark.fault
+def test_a_connection_that_breaks_before_the_commit_is_storage_unavailable_and_the_next_commit_works(
+    postgres_url: str,
+) -> None:
+    with Database(postgres_url) as db:
+        db.upgrade()
+        feed = open_feed(db)
+        with (
+            pytest.raises(StorageUnavailable, match=r"PostgreSQL .* at 127\.0\.0\.1") as caught,
+            db.write() as connection,
+        ):
+            pid = connection.scalar(sa.text("SELECT pg_backend_pid()"))
+            with psycopg.connect(postgres_url, autocommit=True) as other:
+                other.execute("SELECT pg_terminate_backend(%s)", (pid,))
+            connection.exec_driver_sql("UPDATE positions SET next_offset = 99")
+        assert not isinstance(caught.value, CommitUnknown)
+        assert isinstance(Ledger(db).commit(feed.build(10)), Committed)
