@@ -144,9 +144,7 @@ def _fitted(
         reference = reference_energies(lambda: build(n_components=chosen, **fixed), features)
     elif settings.kind == "class_conditional":
         if labels is None:
-            raise ModelError(
-                "model.kind class_conditional needs labels: outrider fit STREAM FILE --label FIELD"
-            )
+            raise ModelError("model.kind class_conditional needs labels: outrider fit STREAM FILE --label FIELD")
         detector = build().fit_features(features, labels)
         held = _held_out(len(features))
         reference = build().fit_features(features[:held], labels[:held]).energy(features[held:])

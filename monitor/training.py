@@ -164,9 +164,7 @@ class TrainingReader:
     def _check_ends(self, sought: set[Partition]) -> None:
         """Mark the partitions that have given all that their log holds now."""
         now_s = time.monotonic()
-        quiet = frozenset(
-            p for p in sought if not self._full(p) and now_s - self._shares[p].checked_s >= _CHECK_END_S
-        )
+        quiet = frozenset(p for p in sought if not self._full(p) and now_s - self._shares[p].checked_s >= _CHECK_END_S)
         if not quiet:
             return
         caught_up = self._source.caught_up(quiet)

@@ -1,0 +1,101 @@
+"""`outrider score`: energies of a file's events under the active model; nothing is stored."""
+
+import csv
+import sys
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import click
+
+from monitor.cli.settings import settings_of, stream_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from config.settings import Settings
+    from consumers.batch import RawBatch
+    from consumers.files import FileSource
+    from storage.engine import Database
+    from storage.models import ModelInfo
+
+
+@click.command(name="score")
+@click.argument("stream")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--output", type=click.Path(path_type=Path), help="Write to this file (default: standard output).")
+@click.pass_context
+def command(ctx: click.Context, stream: str, file: Path, output: Path | None) -> None:
+    """Write a CSV row (row, energy, is_outlier) for each event of FILE, scored with STREAM's active model."""
+    settings = settings_of(ctx)
+    name = stream_of(settings, stream)
+    if output is None:
+        refused = _score(settings, name, file, sys.stdout)
+    else:
+        with output.open("w", newline="") as target:
+            refused = _score(settings, name, file, target)
+    if refused:
+        click.echo(f"outrider: {refused:,} records of {file} are no events and have no row", err=True)
+
+
+def _score(settings: "Settings", name: str, file: Path, target: IO[str]) -> int:
+    """Score the file batch by batch; return how many records were refused."""
+    from config.units import to_us
+    from consumers.codec import make_codec
+    from consumers.files import FileSource
+    from monitor.scoring import Scorer, load_model, pick_device
+    from storage.engine import Database
+    from storage.ledger import Ledger
+
+    own = settings.streams[name]
+    with Database(settings.database.url, read_only=settings.database.url.startswith("sqlite")) as db:
+        db.check()
+        model, limit = _active(db, name)
+        ledger = Ledger(db)
+        device = pick_device(settings.device)
+        scorer = Scorer(lambda model_id: load_model(ledger.model(model_id), device))
+        source = FileSource(file, max_event_bytes=own.event.max_size)
+        event = own.event.model_copy(update={"format": "json"})
+        codec = make_codec(event, model.feature_names, layout=source.layout, max_future_us=to_us(own.window.max_future))
+        rows = csv.writer(target, lineterminator="\n")
+        rows.writerow(["row", "energy", "is_outlier"])
+        refused = 0
+        try:
+            for raw in _batches(source):
+                decoded = codec.decode(raw, time.time_ns() // 1_000)
+                energies = scorer.energies(decoded.events.features, model.id)
+                outliers = energies > limit
+                rows.writerows(
+                    zip(decoded.events.offsets.tolist(), map(repr, energies.tolist()), map(int, outliers), strict=True)
+                )
+                refused += len(decoded.dead)
+        finally:
+            source.close()
+    return refused
+
+
+def _batches(source: "FileSource") -> "Iterator[RawBatch]":
+    """Give all batches of a file from its beginning."""
+    starts = source.resolve("earliest", source.discover())
+    ended = False
+    while not ended:
+        polled = source.poll(0.25)
+        for partition in polled.assigned:
+            source.seek(partition, starts[partition])
+        yield from polled.batches
+        ended = bool(polled.ended)
+
+
+def _active(db: "Database", name: str) -> "tuple[ModelInfo, float]":
+    """Return the stream's active model and its newest limit."""
+    from config.errors import ConfigError
+    from storage.calibration import CalibrationStore
+    from storage.ledger import Ledger
+    from storage.models import ModelStore
+
+    known = next((stream for stream in Ledger(db).streams() if stream.name == name), None)
+    model = None if known is None else ModelStore(db).active(known.id)
+    newest = None if known is None else CalibrationStore(db).newest(known.id)
+    if model is None or newest is None:
+        raise ConfigError(f"stream {name} has no model yet: fit one with `outrider fit {name} FILE`, or run the daemon")
+    return model, newest.threshold
