@@ -1,0 +1,238 @@
+"""The schema: migrations, versions, views, partitions."""
+
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from config.errors import SchemaMismatch
+from storage import tables
+from storage.engine import Database
+from storage.ledger import Committed
+from storage.partitions import DAY_US, ensure_score_days, score_days
+from tests.integration.storage.batches import T0, Feed, add_threshold, count, open_feed, rows
+
+# The contract's views, in its words: the columns come first and in this order.
+_SCORES = (
+    "stream, topic, partition, source_offset, incarnation, event_time, event_time_us, stored_at, key, event_id, "
+    "energy, threshold, is_outlier, model_version"
+)
+CONTRACT = {
+    "score_history": _SCORES,
+    "outlier_history": f"{_SCORES}, features",
+    "window_history": "stream, window_start, window_end, events, outliers, expected_outliers, late, p_value, "
+    "energy_p50, energy_p99, energy_max, model_version",
+    "threshold_history": "stream, computed_at, valid_from, percentile, threshold, lower, upper, n, method, "
+    "model_version",
+    "incident_history": "id, stream, kind, severity, status, window_start, opened_at, resolved_at, summary, details",
+    "notification_history": "id, incident_id, transition, channel, state, attempts, last_error, created_at, "
+    "delivered_at",
+    "dead_letter_history": "stream, topic, partition, source_offset, reason, detail, payload, recorded_at",
+    "drift_history": "stream, horizon, window_start, window_end, statistic, feature, before, after, effect, z, "
+    "limit, drifted",
+    "calibration_history": "stream, at, promised_per_week, realised_per_week, windows_learned, dispersion, "
+    "exceedance, state",
+    "gap_history": "stream, topic, partition, from_offset, to_offset, reason, recorded_at",
+}
+
+
+@pytest.mark.parametrize("view", CONTRACT)
+def test_a_view_has_the_columns_of_the_contract_first_and_in_order(db: Database, view: str) -> None:
+    promised = CONTRACT[view].split(", ")
+    with db.read() as connection:
+        found = list(connection.exec_driver_sql(f"SELECT * FROM {view}").keys())
+    assert found[: len(promised)] == promised
+
+
+def test_both_databases_have_the_same_views_with_the_same_columns(sqlite_url: str, postgres_url: str) -> None:
+    found = []
+    for url in (sqlite_url, postgres_url):
+        with Database(url) as db:
+            db.upgrade()
+            with db.read() as connection:
+                found.append(
+                    {
+                        view: list(connection.exec_driver_sql(f"SELECT * FROM {view}").keys())
+                        for view in sa.inspect(connection).get_view_names()
+                    }
+                )
+    assert found[0] == found[1]
+    assert set(found[0]) == set(CONTRACT)
+
+
+def test_an_event_reads_the_same_in_the_views_of_both_databases(feed: Feed) -> None:
+    feed.commit(5, outlier_offsets=[3])
+    time = "event_time" if feed.db.dialect == "sqlite" else 'to_char(event_time, \'YYYY-MM-DD"T"HH24:MI:SS.US"Z"\')'
+    found = rows(
+        feed.db,
+        f"SELECT stream, topic, partition, source_offset, incarnation, {time}, event_time_us, energy, threshold, "
+        "is_outlier, model_version FROM score_history WHERE source_offset >= 2 ORDER BY source_offset",
+    )
+    assert found == [
+        ("payments", "payments", 0, 2, 1, "2026-01-01T00:00:02.000000Z", T0 + 2_000_000, 1, 10, False, 1),
+        ("payments", "payments", 0, 3, 1, "2026-01-01T00:00:03.000000Z", T0 + 3_000_000, 20, 10, True, 1),
+        ("payments", "payments", 0, 4, 1, "2026-01-01T00:00:04.000000Z", T0 + 4_000_000, 1, 10, False, 1),
+    ]
+
+
+def test_an_outlier_shows_its_features_by_name(feed: Feed) -> None:
+    feed.commit(5, outlier_offsets=[3])
+    # ->> is the same operator on both.
+    ((amount, is_outlier),) = rows(feed.db, "SELECT features ->> 'amount', is_outlier FROM outlier_history")
+    assert (float(amount), bool(is_outlier)) == (0.1, True)
+
+
+@pytest.mark.parametrize("time_us", [0, 1, T0 + 999_999, 9_214_646_399_999_999])
+def test_times_in_views_are_exact_to_the_microsecond(feed: Feed, time_us: int) -> None:
+    feed.commit(0, end=1, gap_reason="retention")
+    with feed.db.write() as connection:
+        connection.execute(sa.update(tables.gaps).values(recorded_at_us=time_us))
+    ((shown,),) = rows(feed.db, "SELECT recorded_at FROM gap_history")
+    moment = datetime.strptime(f"{shown[:-1]}+0000", "%Y-%m-%dT%H:%M:%S.%f%z") if isinstance(shown, str) else shown
+    assert moment - datetime(1970, 1, 1, tzinfo=UTC) == timedelta(microseconds=time_us)
+
+
+def test_upgrading_twice_changes_nothing(db: Database) -> None:
+    open_feed(db).commit(5)
+    db.upgrade()
+    db.check()
+    assert count(db, "score_history") == 5
+
+
+def test_the_migrations_make_what_the_tables_say(db: Database) -> None:
+    with db.read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": False, "include_name": _not_a_partition})
+        differences = compare_metadata(context, tables.metadata)
+    # The two columns and the index that scores has on PostgreSQL only.
+    found = {str(each[1].name if each[0] == "remove_index" else each[-1].name) for each in differences}
+    assert found <= {"stored_day", "ix_scores_event_time_us"}
+
+
+def _not_a_partition(name: str | None, kind: str, _parents: object) -> bool:
+    return kind != "table" or not str(name).startswith("scores_d")
+
+
+def test_eight_upgrades_at_once_make_one_schema(database_url: str) -> None:
+    start = threading.Barrier(8)
+
+    def upgrade(_: int) -> None:
+        with Database(database_url) as db:
+            start.wait()
+            db.upgrade()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(upgrade, range(8)))
+    with Database(database_url) as db:
+        db.check()
+        assert isinstance(open_feed(db).commit(3), Committed)
+
+
+def test_a_database_without_tables_is_named_with_what_to_do(database_url: str) -> None:
+    with Database(database_url) as db, pytest.raises(SchemaMismatch, match=r"0001.*outrider db upgrade"):
+        db.check()
+
+
+def test_a_newer_schema_is_refused_and_left_alone(db: Database) -> None:
+    with db.write() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    for refused in (db.check, db.upgrade):
+        with pytest.raises(SchemaMismatch, match=r"9999.*newer.*0001"):
+            refused()
+    assert db.revision() == "9999"
+
+
+def test_a_check_imports_no_alembic(sqlite_url: str) -> None:
+    with Database(sqlite_url) as db:
+        db.upgrade()
+    program = "import sys; from storage.engine import Database; Database(sys.argv[1]).check(); print('alembic' in sys.modules)"
+    child = subprocess.run(
+        [sys.executable, "-c", program, sqlite_url],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert child.stdout.strip() == "False"
+
+
+def test_today_and_tomorrow_have_a_partition_after_the_upgrade(postgres_url: str) -> None:
+    with Database(postgres_url) as db:
+        db.upgrade()
+        with db.read() as connection:
+            today = db.now_us(connection) // DAY_US
+            assert score_days(connection) >= {today, today + 1}
+
+
+def test_eight_makers_of_one_partition_do_not_fail(postgres_url: str) -> None:
+    with Database(postgres_url) as db:
+        db.upgrade()
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda _: ensure_score_days(db, 30_000), range(8)))
+        with db.read() as connection:
+            assert score_days(connection) >= {30_000, 30_001}
+
+
+def test_a_commit_on_a_day_without_partition_makes_it(postgres_url: str) -> None:
+    with Database(postgres_url) as db:
+        db.upgrade()
+        feed = open_feed(db)
+        with db.write() as connection:
+            for day in score_days(connection):
+                connection.exec_driver_sql(f"DROP TABLE scores_d{day}")
+        assert isinstance(feed.commit(5), Committed)
+        assert count(db, "scores") == 5
+
+
+def test_a_partition_is_attached_while_readers_and_committers_go_on(postgres_url: str) -> None:
+    with Database(postgres_url) as db:
+        db.upgrade()
+        with db.read() as reader:
+            assert reader.exec_driver_sql("SELECT count(*) FROM scores").scalar_one() == 0
+            ensure_score_days(db, 30_000)
+            assert isinstance(open_feed(db).commit(5), Committed)
+
+
+def test_the_sqlite_file_can_give_pages_back_and_has_readers_beside_its_writer(sqlite_url: str) -> None:
+    with Database(sqlite_url) as db:
+        db.upgrade()
+        add_threshold(db, open_feed(db).stream_id, valid_from_us=1)
+        with db.write() as connection:
+            found = {
+                name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
+                for name in ("auto_vacuum", "journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+            }
+    assert found == {
+        "auto_vacuum": 2,
+        "journal_mode": "wal",
+        "synchronous": 2,
+        "foreign_keys": 1,
+        "busy_timeout": 5000,
+    }
+
+
+def test_postgresql_sessions_give_up_rather_than_hold_a_lock(postgres_url: str) -> None:
+    with Database(postgres_url) as db, db.read() as connection:
+        found = {
+            name: connection.exec_driver_sql(f"SHOW {name}").scalar_one()
+            for name in (
+                "idle_in_transaction_session_timeout",
+                "statement_timeout",
+                "lock_timeout",
+                "transaction_isolation",
+                "application_name",
+            )
+        }
+    assert found == {
+        "idle_in_transaction_session_timeout": "10s",
+        "statement_timeout": "30s",
+        "lock_timeout": "5s",
+        "transaction_isolation": "read committed",
+        "application_name": "outrider",
+    }
