@@ -242,6 +242,44 @@ class Connection:
         closing.join(2 * _CLOSE_S)
 
 
+class Directory:
+    """Answers what topics there are now; keeps one connection for it, and makes a new one after an error."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._options = options
+        self._admin: KafkaAdminClient | None = None
+
+    def describe(self, topics: Sequence[str]) -> dict[str, Topic]:
+        """Return the topics, freshly asked; none is created by asking.
+
+        Raises:
+            ConfigError: A topic does not exist; the nearest one is named.
+            BrokerUnavailable: Nobody answered.
+        """
+        addresses = _addresses(self._options)
+        try:
+            with _translated(addresses):
+                if self._admin is None:
+                    self._admin = _open_admin(self._options)
+                described = {each["name"]: each for each in self._admin.describe_topics(list(topics))}
+                for topic in topics:
+                    error = kafka_errors.for_code(described[topic]["error_code"])
+                    if error is kafka_errors.UnknownTopicOrPartitionError:
+                        raise ConfigError(_no_such_topic(topic, self._admin.list_topics(), addresses))
+                    if error is not kafka_errors.NoError:
+                        raise error(topic)
+        except (BrokerUnavailable, ConfigError):
+            self.close()
+            raise
+        return {topic: _topic(described[topic]) for topic in topics}
+
+    def close(self) -> None:
+        """Close the connection; the next question makes another one."""
+        admin, self._admin = self._admin, None
+        if admin is not None:
+            admin.close()
+
+
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # the client has no types
     """Takes notes of rebalances on the client's IO thread, where nothing may block."""
 
@@ -257,9 +295,7 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # the client 
         self._changes.append(("revoked", frozenset(map(_partition, revoked))))
 
 
-def client_options(
-    bootstrap_servers: Sequence[str], client: Mapping[str, Any], group_id: str | None
-) -> dict[str, Any]:
+def client_options(bootstrap_servers: Sequence[str], client: Mapping[str, Any], group_id: str | None) -> dict[str, Any]:
     """Return the consumer's options: the user's over our defaults, and over both what exactness rests on.
 
     Raises:
@@ -269,46 +305,17 @@ def client_options(
     fixed = {**_RULES, "bootstrap_servers": list(bootstrap_servers), "group_id": group_id}
     for name, value in client.items():
         if name in fixed and value != fixed[name]:
-            raise ConfigError(
-                f"kafka.client.{name} cannot be set to {value!r}: Outrider needs {fixed[name]!r}"
-            )
+            raise ConfigError(f"kafka.client.{name} cannot be set to {value!r}: Outrider needs {fixed[name]!r}")
         if name not in known:
             near = get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ConfigError(f"kafka.client.{name} is no option of kafka-python's consumer{hint}")
     protocol = client.get("security_protocol", "PLAINTEXT")
     if protocol not in _PROTOCOLS:  # the client takes any other word for PLAINTEXT
-        raise ConfigError(
-            f"kafka.client.security_protocol is {protocol!r}; it is one of {', '.join(_PROTOCOLS)}"
-        )
+        raise ConfigError(f"kafka.client.security_protocol is {protocol!r}; it is one of {', '.join(_PROTOCOLS)}")
     if importlib.util.find_spec("crc32c") is None:
-        raise ConfigError(
-            "the package crc32c is missing, without which Kafka is read at a quarter of the speed"
-        )
+        raise ConfigError("the package crc32c is missing, without which Kafka is read at a quarter of the speed")
     return {**_DEFAULTS, **client, **fixed}
-
-
-def describe_topics(options: Mapping[str, Any], topics: Sequence[str]) -> dict[str, Topic]:
-    """Return the topics as they are now; none is created by asking.
-
-    Raises:
-        ConfigError: A topic does not exist; the nearest one is named.
-        BrokerUnavailable: Nobody answered.
-    """
-    addresses = _addresses(options)
-    with _translated(addresses):
-        admin = _open_admin(options)
-        try:
-            described = {each["name"]: each for each in admin.describe_topics(list(topics))}
-            for topic in topics:
-                error = kafka_errors.for_code(described[topic]["error_code"])
-                if error is kafka_errors.UnknownTopicOrPartitionError:
-                    raise ConfigError(_no_such_topic(topic, admin.list_topics(), addresses))
-                if error is not kafka_errors.NoError:
-                    raise error(topic)
-        finally:
-            admin.close()
-    return {topic: _topic(described[topic]) for topic in topics}
 
 
 def _open(options: Mapping[str, Any]) -> tuple[KafkaConsumer, Any]:

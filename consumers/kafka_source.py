@@ -3,17 +3,17 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from config.errors import BrokerUnavailable
+from config.errors import BrokerUnavailable, ConfigError
 from consumers.assignment import Assignment, Change
 from consumers.batch import RETENTION, UNREADABLE_BATCH, Partition, Position, RawBatch
-from consumers.kafka import Connection, Topic, client_options, describe_topics
+from consumers.kafka import Connection, Directory, Topic, client_options
 from consumers.source import Found, Layout, Poll, Start
 from consumers.unreadable import Probe, first_readable
 
@@ -22,6 +22,8 @@ _log = logging.getLogger(__name__)
 _CAUGHT_UP_S = 3.0
 # Assignments and positions that moved without records end a poll only between two waits of this length.
 _SLICE_S = 0.25
+# To delete a topic, create it again and fill it takes longer; a look-up takes 1 ms.
+_BELIEVED_S = 0.1
 _RECORD_OBJECT_BYTES = 600
 
 
@@ -58,6 +60,7 @@ class KafkaSource:
         self._topics = tuple(topics)
         self._options = client_options(bootstrap_servers, client or {}, group_id)
         self._joins = join and group_id is not None
+        self._directory = Directory(self._options)
         self._connection: Connection | None = None
         self._found: dict[str, Topic] = {}
         self._assignment = Assignment()
@@ -66,6 +69,7 @@ class KafkaSource:
         self._passed_over: list[RawBatch] = []
         self._replaced: set[Partition] = set()
         self._unreadable: dict[Partition, dict[int, int]] = {}
+        self._looked_up_s = 0.0
 
     @property
     def layout(self) -> Layout:
@@ -88,7 +92,7 @@ class KafkaSource:
     def discover(self) -> list[Found]:
         """Return all partitions of the topics, each with the topic's id, the log's start and stable end."""
         connection = self._connected()
-        topics = describe_topics(self._options, self._topics)
+        topics = self._directory.describe(self._topics)
         found = [(each, topic.identity) for topic in topics.values() for each in topic.partitions]
         begins = connection.begins(partition for partition, _ in found)
         ends = connection.ends(partition for partition, _ in found)
@@ -131,7 +135,8 @@ class KafkaSource:
         while True:
             connection = self._connected()
             left_s = 0.0 if self._passed_over or self._changes else deadline - time.monotonic()
-            poll = self._gathered(self._fetched(connection, max(0.0, min(left_s, _SLICE_S))))
+            records = self._fetched(connection, max(0.0, min(left_s, _SLICE_S)))
+            poll = self._gathered(records if self._are_of_known_logs(records) else {})
             if poll.batches or poll.assigned or poll.revoked or poll.replaced or time.monotonic() >= deadline:
                 return poll
 
@@ -155,14 +160,19 @@ class KafkaSource:
 
     def close(self) -> None:
         """Leave the group and close all connections, within a few seconds whatever the brokers do."""
+        self._directory.close()
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
+        self._looked_up_s = 0.0
         if connection is not None:
             connection.close()
 
     def _connected(self) -> Connection:
         """Return the connection; make it, in this process, where there is none."""
         if self._connection is None:
-            found = describe_topics(self._options, self._topics)
+            found = self._directory.describe(self._topics)
             self._connection = Connection(self._options)
             self._found = found
             if self._joins:
@@ -212,6 +222,36 @@ class KafkaSource:
             self._recover(fetched.unreadable)
         return fetched.records
 
+    def _are_of_known_logs(self, records: Mapping[Partition, Sequence[Any]]) -> bool:
+        """Tell whether what was fetched is of the logs that we know, and not of topics created again.
+
+        The client fetches by the topic's name: when the topic was deleted, created again and filled beyond our
+        position, it goes on as if nothing had been. So records are believed when the topics' ids were looked
+        up after the fetch, or so shortly before that nobody can have done all this meanwhile.
+        """
+        if not records or time.monotonic() - self._looked_up_s < _BELIEVED_S:
+            return True
+        try:
+            found = self._directory.describe(self._topics)
+        except (BrokerUnavailable, ConfigError) as error:
+            _log.debug("nobody said what topics there are: %s", error, extra={"action": "look_up"})
+            self._start_again(records, frozenset())
+            return False
+        self._looked_up_s = time.monotonic()
+        replaced = {topic for topic in found if found[topic].identity != self._found[topic].identity}
+        if replaced:
+            self._start_again(records, replaced)
+        return not replaced
+
+    def _start_again(self, partitions: Iterable[Partition], replaced: AbstractSet[str]) -> None:
+        """Drop what was fetched of partitions: those of replaced topics are given up, others fetched again."""
+        for partition in self._assignment.started.intersection(partitions):
+            self._move(partition, self._assignment.next_offset(partition) or 0)
+        if replaced:
+            self._replace({each for each in self._assignment.partitions if each.topic in replaced})
+            # Data of the old log may still be buffered in the client, and leader epochs cached.
+            self._reconnect()
+
     def _gathered(self, records: Mapping[Partition, Sequence[Any]]) -> Poll:
         """Return batches of what the client handed over, and every change since the last poll."""
         self._watch_topics()
@@ -246,13 +286,11 @@ class KafkaSource:
         """Notice topics that were created again and, without a group, partitions that were added."""
         if self._connection is None:
             return
-        for name, topic in self._found.items():
-            if self._connection.topic_id(name) not in {None, topic.identity}:
-                self._replace({each for each in self._assignment.partitions if each.topic == name})
-                # Data of the old log may still be buffered in the client, and leader epochs cached.
-                self._reconnect()
-                return
-        if not self._joins:
+        ids = {name: self._connection.topic_id(name) for name in self._topics}
+        replaced = {name for name in self._topics if ids[name] not in {None, self._found[name].identity}}
+        if replaced:
+            self._start_again((), replaced)
+        elif not self._joins:
             known = self._assignment.partitions.union(*(partitions for _, partitions in self._changes))
             now = known.union(*(self._connection.partitions(name) for name in self._topics))
             if now != known:
@@ -284,9 +322,7 @@ class KafkaSource:
     def _recover(self, error: Exception) -> None:
         """Find what cannot be read, and make a new consumer: the old one would never return from a poll."""
         said = f"{type(error).__name__}: {error}"
-        _log.warning(
-            "a batch could not be read (%s); looking for its extent", said, extra={"action": "recover"}
-        )
+        _log.warning("a batch could not be read (%s); looking for its extent", said, extra={"action": "recover"})
         try:
             for partition, begin, end in self._unreadable_ranges():
                 self._unreadable.setdefault(partition, {})[begin] = end
@@ -311,7 +347,7 @@ class KafkaSource:
 
     def _reconnect(self) -> None:
         """Close the consumer; the next call makes another one. What a group had assigned is gone."""
-        self.close()
+        self._disconnect()
         if self._joins:
             self._changes = deque([("revoked", self._assignment.partitions)])
 

@@ -15,8 +15,16 @@ _MARK_OF_FIXTURE = {"kafka_server": "kafka", "postgres_server": "postgres"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let kafka-python load its schemas: it reads them in a way that Python 3.11 and 3.12 deprecate."""
+    """Bear with two ways of kafka-python, which neither its users nor ours can change.
+
+    It reads its schemas in a way that Python 3.11 and 3.12 deprecate, and when it is closed while it still
+    tries to reach a broker that is away, it leaves the unconnected socket to the garbage collector.
+    """
     config.addinivalue_line("filterwarnings", "ignore:(read|open)_text is deprecated:DeprecationWarning")
+    config.addinivalue_line(
+        "filterwarnings",
+        r"ignore:unclosed <socket\.socket [^>]*proto=6, laddr=\('0\.0\.0\.0':ResourceWarning",
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,0 +1,485 @@
+"""Tests: the Kafka source on a real broker: transactions, holes, deletions, damage, rebalances, outages."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import crc32c
+import pytest
+
+from config.errors import BrokerUnavailable, ConfigError
+from consumers.batch import Partition, Position
+from consumers.kafka_source import KafkaSource
+from tests.reading import Reader, follow_each_other
+from tests.servers.kafka import KafkaServer
+from tests.servers.process import free_port, wait_until
+from tests.servers.records import admin, delete_records, produce, producer
+
+Opener = Callable[..., Reader]
+QUICK_GROUP = {"session_timeout_ms": 2000, "heartbeat_interval_ms": 200}
+
+
+@pytest.fixture
+def open_reader(kafka_server: KafkaServer) -> Iterator[Opener]:
+    """A factory of readers over topics of the server, closed at the end."""
+    opened: list[KafkaSource] = []
+
+    def open_one(topic: str, client: dict[str, object] | None = None, **options: str) -> Reader:
+        source = KafkaSource([topic], [kafka_server.bootstrap], client, **options)
+        opened.append(source)
+        return Reader(source)
+
+    yield open_one
+    for source in opened:
+        source.close()
+
+
+def first(topic: str) -> Partition:
+    return Partition(topic=topic, partition=0)
+
+
+def numbered(n: int, start: int = 0) -> list[bytes]:
+    return [b"value-%d" % i for i in range(start, start + n)]
+
+
+def end_of(reader: Reader) -> int:
+    return reader.source.discover()[0].end
+
+
+def test_aborted_transactions_and_control_batches_are_passed_over_up_to_the_logs_end(
+    kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
+) -> None:
+    topic = kafka_topic()
+    with producer(kafka_server, transactional_id=topic) as writer:
+        writer.init_transactions()
+        for value, commit in ((b"kept", True), (b"dropped", False), (b"kept too", True), (b"dropped", False)):
+            writer.begin_transaction()
+            for _ in range(3):
+                writer.send(topic, value, partition=0)
+            writer.flush()
+            writer.commit_transaction() if commit else writer.abort_transaction()
+    reader = open_reader(topic)
+    end = end_of(reader)
+    reader.seek_all({first(topic): 0}).read_to({first(topic): end})
+    assert reader.values(first(topic)) == [b"kept"] * 3 + [b"kept too"] * 3
+    assert end == 16  # four transactions of three records and a marker each
+    assert reader.source.caught_up({first(topic)}) == {first(topic)}
+
+
+def test_only_aborted_records_move_the_position_by_an_empty_batch(
+    kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
+) -> None:
+    topic = kafka_topic()
+    with producer(kafka_server, transactional_id=topic) as writer:
+        writer.init_transactions()
+        writer.begin_transaction()
+        writer.send(topic, b"dropped", partition=0)
+        writer.flush()
+        writer.abort_transaction()
+    reader = open_reader(topic).seek_all({first(topic): 0}).read_to({first(topic): 2})
+    assert [(batch.begin, batch.end, len(batch), batch.passed_over) for batch in reader.batches] == [(0, 2, 0, None)]
+
+
+def test_records_of_an_open_transaction_wait_for_its_end_and_the_log_ends_before_them(
+    kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
+) -> None:
+    topic = kafka_topic()
+    produce(kafka_server, topic, numbered(5))
+    with producer(kafka_server, transactional_id=topic) as writer:
+        writer.init_transactions()
+        writer.begin_transaction()
+        writer.send(topic, b"open", partition=0).get(10)
+        reader = open_reader(topic).seek_all({first(topic): 0}).read_to({first(topic): 5})
+        assert reader.source.discover()[0].end == 5
+        assert reader.source.caught_up({first(topic)}) == {first(topic)}
+        writer.commit_transaction()
+    assert reader.read_to({first(topic): 7}).values(first(topic))[-1] == b"open"
+
+
+def test_holes_of_compaction_are_passed_over(
+    kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
+) -> None:
+    topic = kafka_topic(1, **{"cleanup.policy": "compact", "segment.ms": "100", "min.cleanable.dirty.ratio": "0.001"})
+    keys = [b"same"] * 50 + [b"other"] * 50
+    produce(kafka_server, topic, numbered(100), keys=keys)
+
+    def compacted() -> bool:
+        produce(kafka_server, topic, [b"roll"], keys=[b"roll"])
+        reader = open_reader(topic)
+        reader.seek_all({first(topic): 0}).read_to({first(topic): end_of(reader)})
+        return len(reader.offsets(first(topic))) < 90
+
+    wait_until(compacted, within_s=60, what="the cleaner")
+    reader = open_reader(topic)
+    end = end_of(reader)
+    reader.seek_all({first(topic): 0}).read_to({first(topic): end})
+    assert follow_each_other(reader.batches)
+    assert b"value-49" in reader.values(first(topic))
+    assert b"value-0" not in reader.values(first(topic))
+    assert reader.of(first(topic))[0].begin == 0
+
+
+def test_deleted_records_are_one_gap_for_retention_and_reading_goes_on_at_the_logs_start(
+    kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
+) -> None:
+    topic = kafka_topic()
+    produce(kafka_server, topic, numbered(100))
+    delete_records(kafka_server, topic, 60)
+    reader = open_reader(topic).seek_all({first(topic): 10}).read_to({first(topic): 100})
+    assert reader.passed_over(first(topic)) == [(10, 60, "retention")]
+    assert reader.offsets(first(topic)) == list(range(60, 100))
+    assert follow_each_other(reader.of(first(topic)))
+
+
+def test_a_position_beyond_the_logs_end_is_another_log(
+    kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
+) -> None:
+    topic = kafka_topic()
+    produce(kafka_server, topic, numbered(10))
+    reader = open_reader(topic).seek_all({first(topic): 500})
+    reader.poll_until(lambda r: r.replaced() == {first(topic)})
+    assert reader.batches == []
+    reader.source.seek(first(topic), Position(next_offset=4))
+    assert reader.read_to({first(topic): 10}).offsets(first(topic)) == list(range(4, 10))
+
+
+def test_a_topic_created_again_under_a_running_consumer_is_replaced_with_another_identity(
+    kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
+) -> None:
+    topic = kafka_topic()
+    produce(kafka_server, topic, numbered(10))
+    reader = open_reader(topic).seek_all({first(topic): 0}).read_to({first(topic): 10})
+    before = reader.source.discover()[0].identity
+    with admin(kafka_server) as client:
+        client.delete_topics([topic])
+        wait_until(lambda: topic not in client.list_topics(), within_s=20, what="the deletion")
+    kafka_server.create_topic(topic)
+    produce(kafka_server, topic, numbered(30, start=1000))
+    reader.forget().poll_until(lambda r: r.replaced() == {first(topic)})
+    assert reader.batches == []
+    assert reader.source.discover()[0].identity != before
+    reader.source.seek(first(topic), Position(next_offset=0))
+    assert reader.read_to({first(topic): 30}).values(first(topic)) == numbered(30, start=1000)
+
+
+def test_a_deleted_topic_is_not_created_by_reading_from_it(
+    kafka_topic: Callable[..., str], open_reader: Opener
+) -> None:
+    with KafkaServer({"auto.create.topics.enable": "true"}) as server:
+        server.create_topic("brief")
+        reader = Reader(KafkaSource(["brief"], [server.bootstrap], {"metadata_max_age_ms": 200}))
+        reader.seek_all({first("brief"): 0}).poll_for(0.5)
+        with admin(server) as client:
+            client.delete_topics(["brief"])
+            wait_until(lambda: "brief" not in client.list_topics(), within_s=20, what="the deletion")
+            reader.poll_for(2)
+            assert "brief" not in client.list_topics()
+        reader.source.close()
+
+
+def test_partitions_that_are_added_later_are_assigned(
+    kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
+) -> None:
+    topic = kafka_topic()
+    reader = open_reader(topic, {"metadata_max_age_ms": 300}).seek_all({first(topic): 0})
+    with admin(kafka_server) as client:
+        client.create_partitions({topic: 2})
+    second = Partition(topic=topic, partition=1)
+    reader.seek_all({second: 0})
+    produce(kafka_server, topic, numbered(3), partition=1)
+    assert reader.read_to({second: 3}).offsets(second) == [0, 1, 2]
+
+
+def test_tombstones_have_no_value_and_keep_their_key(
+    kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
+) -> None:
+    topic = kafka_topic()
+    produce(kafka_server, topic, [b"x", None, b""], keys=[b"a", b"b", None])
+    reader = open_reader(topic).seek_all({first(topic): 0}).read_to({first(topic): 3})
+    assert reader.values(first(topic)) == [b"x", None, b""]
+    assert [key for batch in reader.batches for key in batch.keys or ()] == [b"a", b"b", None]
+
+
+@pytest.mark.parametrize("codec", ["gzip", "lz4", "zstd"])
+def test_compressed_batches_are_read_from_their_middle(
+    kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener, codec: str
+) -> None:
+    topic = kafka_topic()
+    produce(kafka_server, topic, numbered(200), compression_type=codec)
+    reader = open_reader(topic).seek_all({first(topic): 77}).read_to({first(topic): 200})
+    assert reader.values(first(topic)) == numbered(123, start=77)
+
+
+def test_brokers_timestamps_come_in_microseconds(
+    kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
+) -> None:
+    topic = kafka_topic()
+    with producer(kafka_server) as writer:
+        for second in (10, 20, 30):
+            writer.send(topic, b"x", partition=0, timestamp_ms=1_700_000_000_000 + second * 1000).get(10)
+    reader = open_reader(topic)
+    found = reader.source.discover()
+    reader.seek_all({first(topic): 0}).read_to({first(topic): 3})
+    times = [int(t) - 1_700_000_000_000_000 for batch in reader.batches for t in batch.timestamps_us]  # type: ignore[union-attr]
+    assert times == [10_000_000, 20_000_000, 30_000_000]
+    at = {
+        us: reader.source.resolve(1_700_000_000_000_000 + us, found)[first(topic)].next_offset
+        for us in (0, 20_000_000, 20_000_001, 40_000_000)
+    }
+    assert at == {0: 0, 20_000_000: 1, 20_000_001: 2, 40_000_000: 3}
+
+
+def test_a_message_larger_than_the_fetch_arrives_whole(
+    kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
+) -> None:
+    topic = kafka_topic(1, **{"max.message.bytes": "8000000"})
+    large = bytes(range(256)) * 16_000
+    produce(kafka_server, topic, [b"small", large, b"small"], max_request_size=8_000_000)
+    reader = open_reader(topic, {"max_partition_fetch_bytes": 65_536, "fetch_max_bytes": 131_072})
+    reader.seek_all({first(topic): 0}).read_to({first(topic): 3})
+    assert reader.values(first(topic)) == [b"small", large, b"small"]
+
+
+def test_the_bound_on_memory_grows_with_partitions_and_fetch_sizes(
+    kafka_topic: Callable[..., str], open_reader: Opener
+) -> None:
+    reader = open_reader(kafka_topic(4), {"max_partition_fetch_bytes": 2**20, "fetch_max_bytes": 2**24})
+    before = reader.source.memory_bound_bytes  # type: ignore[attr-defined]
+    reader.source.discover()
+    assert reader.source.memory_bound_bytes - before == 2 * 3 * 2**20  # type: ignore[attr-defined]
+
+
+def test_a_batch_damaged_on_disk_is_passed_over_and_what_follows_arrives(
+    kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
+) -> None:
+    topic = kafka_topic()
+    for start in range(0, 500, 100):
+        produce(kafka_server, topic, numbered(100, start=start))
+    damage(kafka_server, topic, b"value-250")
+    for options in ({}, {"group_id": f"{topic}-group"}):
+        reader = open_reader(topic, QUICK_GROUP, **options)
+        read_with_reassignment(reader, first(topic), 500)
+        assert ("unreadable_batch", 200, 300) in {
+            (reason, begin, end) for begin, end, reason in reader.passed_over(first(topic))
+        }
+        assert sorted(set(reader.offsets(first(topic)))) == [*range(200), *range(300, 500)]
+
+
+def test_two_damaged_batches_of_two_partitions_are_passed_over_each(
+    kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
+) -> None:
+    topic = kafka_topic(2)
+    both = [Partition(topic=topic, partition=number) for number in (0, 1)]
+    for partition in both:
+        for start in (0, 20, 40, 60):
+            values = numbered(20, start=start)
+            produce(kafka_server, topic, values, partition=partition.partition)
+    damage(kafka_server, topic, b"value-25", b"value-65", partition=0)
+    damage(kafka_server, topic, b"value-45", partition=1)
+    reader = open_reader(topic).seek_all(dict.fromkeys(both, 0)).read_to(dict.fromkeys(both, 80))
+    unreadable = "unreadable_batch"
+    assert reader.passed_over(both[0]) == [(20, 40, unreadable), (60, 80, unreadable)]
+    assert reader.passed_over(both[1]) == [(40, 60, unreadable)]
+    for partition in both:
+        assert follow_each_other(reader.of(partition))
+
+
+def test_a_header_name_that_is_no_text_costs_its_batch_and_nothing_else(
+    kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
+) -> None:
+    topic = kafka_topic()
+    produce(kafka_server, topic, numbered(3))
+    with producer(kafka_server) as writer:
+        writer.send(topic, b"odd", headers=[("name", b"")], partition=0)
+    produce(kafka_server, topic, numbered(3, start=4))
+
+    def spoil(stored: bytearray) -> None:
+        at = stored.index(b"name")
+        stored[at] = 0xFF
+        batch = stored.rindex(b"\x02", 0, stored.index(b"odd") - 40) - 16  # the magic byte, behind 16 others
+        length = int.from_bytes(stored[batch + 8 : batch + 12], "big")
+        checked = bytes(stored[batch + 21 : batch + 12 + length])
+        stored[batch + 17 : batch + 21] = crc32c.crc32c(checked).to_bytes(4, "big")
+
+    rewrite(kafka_server, topic, spoil)
+    reader = open_reader(topic).seek_all({first(topic): 0}).read_to({first(topic): 7})
+    assert reader.passed_over(first(topic)) == [(3, 4, "unreadable_batch")]
+    assert reader.values(first(topic)) == numbered(3) + numbered(3, start=4)
+
+
+def damage(server: KafkaServer, topic: str, *values: bytes, partition: int = 0) -> None:
+    """Flip a byte of records on disk."""
+
+    def flip(stored: bytearray) -> None:
+        for value in values:
+            stored[stored.index(value)] ^= 0xFF
+
+    rewrite(server, topic, flip, partition=partition)
+
+
+def rewrite(server: KafkaServer, topic: str, change: Callable[[bytearray], None], *, partition: int = 0) -> None:
+    """Change the log file of a partition while the broker is down."""
+    server.stop()
+    segment: Path = server.segments(topic, partition)[0]
+    stored = bytearray(segment.read_bytes())
+    change(stored)
+    segment.write_bytes(stored)
+    server.start()
+
+
+def read_with_reassignment(reader: Reader, partition: Partition, end: int) -> None:
+    """Read to an end as the daemon does: sought again from the last end whenever it was assigned again."""
+    answered = 0
+
+    def there(r: Reader) -> bool:
+        nonlocal answered
+        for poll in r.polls[answered:]:
+            if partition in poll.assigned:
+                r.source.seek(partition, Position(next_offset=r.end(partition) or 0))
+        answered = len(r.polls)
+        return r.end(partition) == end
+
+    reader.poll_until(there, within_s=60)
+
+
+def test_a_rebalance_reports_what_went_and_what_came_and_delivers_nothing_before_the_seek(
+    kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
+) -> None:
+    topic = kafka_topic(2)
+    both = {Partition(topic=topic, partition=number) for number in (0, 1)}
+    for partition in (0, 1):
+        produce(kafka_server, topic, numbered(50), partition=partition)
+    old = open_reader(topic, QUICK_GROUP, group_id=topic).seek_all(dict.fromkeys(both, 0))
+    old.read_to(dict.fromkeys(both, 50)).forget()
+    new = open_reader(topic, QUICK_GROUP, group_id=topic)
+    deadline = time.monotonic() + 30
+    while not (owned(new) and len(owned(old) | owned(new)) == 2 and revoked(old)):
+        assert time.monotonic() < deadline
+        old.poll_for(0.1)
+        new.poll_for(0.1)
+    assert owned(old) | owned(new) == both
+    assert not owned(old) & owned(new)
+    assert revoked(old) == both
+    assert old.batches == []
+    assert new.batches == []
+    (moved,) = owned(new)
+    with pytest.raises(KeyError):
+        old.source.seek(moved, Position(next_offset=0))
+    new.source.seek(moved, Position(next_offset=20))
+    assert new.read_to({moved: 50}).offsets(moved) == list(range(20, 50))
+
+
+def owned(reader: Reader) -> set[Partition]:
+    partitions: set[Partition] = set()
+    for poll in reader.polls:
+        partitions = (partitions - poll.revoked) | poll.assigned
+    return partitions
+
+
+def revoked(reader: Reader) -> set[Partition]:
+    return {each for poll in reader.polls for each in poll.revoked}
+
+
+def test_a_member_that_leaves_hands_its_partitions_over_at_once(
+    kafka_topic: Callable[..., str], open_reader: Opener
+) -> None:
+    topic = kafka_topic()
+    leaving = open_reader(topic, group_id=topic).assigned([first(topic)])
+    leaving.source.close()
+    began = time.monotonic()
+    open_reader(topic, group_id=topic).assigned([first(topic)])
+    assert time.monotonic() - began < 15  # a session lasts 45 s
+
+
+@pytest.mark.parametrize("join", [True, False])
+def test_published_positions_are_seen_by_lag_tools(
+    kafka_server: KafkaServer, kafka_topic: Callable[..., str], *, join: bool
+) -> None:
+    topic = kafka_topic()
+    produce(kafka_server, topic, numbered(10))
+    source = KafkaSource([topic], [kafka_server.bootstrap], group_id=topic, join=join)
+    reader = Reader(source).seek_all({first(topic): 0}).read_to({first(topic): 10})
+    with admin(kafka_server) as client:
+
+        def shown() -> bool:
+            source.publish({first(topic): 7})
+            reader.poll_for(0.1)
+            listed = client.list_group_offsets([topic])[topic]
+            return [at.offset for tp, at in listed.items() if tp.topic == topic] == [7]
+
+        wait_until(shown, within_s=20, what="the committed position")
+    source.close()
+
+
+def test_a_broker_that_restarts_is_read_on_from_where_it_stood(
+    kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
+) -> None:
+    topic = kafka_topic()
+    produce(kafka_server, topic, numbered(10))
+    readers = [open_reader(topic), open_reader(topic, QUICK_GROUP, group_id=topic)]
+    for reader in readers:
+        reader.seek_all({first(topic): 0}).read_to({first(topic): 10})
+    kafka_server.stop()
+    for reader in readers:
+        began = time.monotonic()
+        reader.source.poll(0.5)
+        assert time.monotonic() - began < 2
+        assert reader.source.caught_up({first(topic)}) == frozenset()
+    kafka_server.start()
+    produce(kafka_server, topic, numbered(10, start=10))
+    for reader in readers:
+        read_with_reassignment(reader, first(topic), 20)
+        assert reader.values(first(topic)) == numbered(20)
+
+
+def test_a_frozen_broker_makes_polls_empty_and_closing_short(
+    kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
+) -> None:
+    topic = kafka_topic()
+    readers = [open_reader(topic), open_reader(topic, group_id=topic)]
+    for reader in readers:
+        reader.seek_all({first(topic): 0}).poll_for(0.3)
+    kafka_server.pause()
+    try:
+        for reader in readers:
+            began = time.monotonic()
+            assert reader.source.poll(0.5).batches == []
+            assert time.monotonic() - began < 2
+            assert reader.source.caught_up({first(topic)}) == frozenset()
+            began = time.monotonic()
+            reader.source.close()
+            assert time.monotonic() - began < 8
+    finally:
+        kafka_server.resume()
+
+
+def test_a_broker_that_is_away_is_named_and_leaves_no_thread_behind() -> None:
+    address = f"127.0.0.1:{free_port()}"
+    before = threading.active_count()
+    source = KafkaSource(["any"], [address], {"bootstrap_timeout_ms": 500})
+    with pytest.raises(BrokerUnavailable, match=address):
+        source.discover()
+    source.close()
+    assert threading.active_count() == before
+
+
+def test_a_topic_that_does_not_exist_is_an_error_that_names_the_nearest(
+    kafka_server: KafkaServer, kafka_topic: Callable[..., str]
+) -> None:
+    topic = kafka_topic()
+    source = KafkaSource([topic[:-1]], [kafka_server.bootstrap])
+    with pytest.raises(ConfigError, match=f"did you mean {topic}"):
+        source.discover()
+    with admin(kafka_server) as client:
+        assert topic[:-1] not in client.list_topics()
+
+
+def test_a_source_does_not_work_in_a_forked_child(
+    kafka_topic: Callable[..., str], open_reader: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = open_reader(kafka_topic())
+    reader.source.poll(0)
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    with pytest.raises(RuntimeError, match="fork"):
+        reader.source.poll(0)
