@@ -1,0 +1,48 @@
+"""Tests: what of the Kafka client's options is the user's, and what exactness rests on."""
+
+import pytest
+
+from config.errors import ConfigError
+from consumers.kafka import client_options
+
+
+def test_the_users_options_reach_the_client_beside_ours() -> None:
+    options = client_options(["a:1", "b:2"], {"fetch_max_bytes": 5, "security_protocol": "SSL"}, "group")
+    assert options["fetch_max_bytes"] == 5
+    assert options["security_protocol"] == "SSL"
+    assert options["bootstrap_servers"] == ["a:1", "b:2"]
+    assert options["group_id"] == "group"
+
+
+def test_nothing_is_committed_reset_or_read_uncommitted_by_the_client_itself() -> None:
+    options = client_options(["a:1"], {}, None)
+    assert options["enable_auto_commit"] is False
+    assert options["auto_offset_reset"] == "none"
+    assert options["isolation_level"] == "read_committed"
+    assert options["allow_auto_create_topics"] is False
+    assert "value_deserializer" not in options
+    assert "key_deserializer" not in options
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("enable_auto_commit", True), ("auto_offset_reset", "latest"), ("isolation_level", "read_uncommitted")],
+)
+def test_an_option_that_exactness_rests_on_cannot_be_changed(option: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"kafka.client.{option}"):
+        client_options(["a:1"], {option: value}, None)
+
+
+def test_deserializers_are_refused() -> None:
+    with pytest.raises(ConfigError, match="value_deserializer"):
+        client_options(["a:1"], {"value_deserializer": bytes}, None)
+
+
+def test_an_unknown_option_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean fetch_max_bytes"):
+        client_options(["a:1"], {"fetch_max_byte": 1}, None)
+
+
+def test_a_mistyped_protocol_is_not_taken_for_plaintext() -> None:
+    with pytest.raises(ConfigError, match=r"SASL-SSL.*one of PLAINTEXT, SSL"):
+        client_options(["a:1"], {"security_protocol": "SASL-SSL"}, None)
