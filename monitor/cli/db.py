@@ -1,0 +1,34 @@
+"""`outrider db`: the schema of the database."""
+
+import click
+
+from monitor.cli.settings import settings_of
+from storage.engine import Database
+
+
+@click.group(name="db")
+def command() -> None:
+    """Upgrade or check the database."""
+
+
+@command.command(name="upgrade")
+@click.pass_context
+def upgrade(ctx: click.Context) -> None:
+    """Bring the schema to this version; creates it where there is none."""
+    with Database(settings_of(ctx).database.url) as db:
+        before = db.revision()
+        db.upgrade()
+        after = db.revision()
+        if before == after:
+            click.echo(f"{db.address} has schema {after} already.")
+        else:
+            click.echo(f"{db.address} has schema {after} now (before: {before or 'none'}).")
+
+
+@command.command(name="check")
+@click.pass_context
+def check(ctx: click.Context) -> None:
+    """Say whether the schema is this version's; ends with 1 when it is not."""
+    with Database(settings_of(ctx).database.url, read_only=True) as db:
+        db.check()
+        click.echo(f"{db.address} has schema {db.revision()}, which this Outrider works with.")

@@ -1,0 +1,64 @@
+"""The command line: what the promise on false alarms means in counts of outliers."""
+
+from config.streams import StreamSettings
+from config.units import to_us
+from monitor.spikes import CountLaw, advise_window, describe, judge_window, window_budget
+from monitor.thresholds import REFERENCE_TAIL, exceedance
+
+_HELD_OUT_SHARE = 5
+_ROUND_COUNTS = (100, 1_000, 10_000)
+
+
+def promise(law: CountLaw, n: int, settings: StreamSettings) -> str:
+    """Say how many outliers among n events of a window are a spike, how often that errs, and what floor is set."""
+    window_us = to_us(settings.window.size)
+    alpha = window_budget(settings.alerts.false_alarms.per_week, window_us)
+    said = describe(law, n, alpha=alpha, window_us=window_us)
+    verdict = judge_window(
+        law, n, 0, alpha=alpha, min_outliers=settings.alerts.min_outliers, min_ratio=settings.alerts.min_ratio
+    )
+    if verdict.fires_at > verdict.limit + 1:
+        said += f"; your floor raises that to {verdict.fires_at:,} or more"
+    return said
+
+
+def advice(law: CountLaw, n: int, settings: StreamSettings) -> str | None:
+    """Say which window size would carry the promise, where fewer than one outlier a window is expected."""
+    return advise_window(law, n, window_us=to_us(settings.window.size))
+
+
+def nominal_law(settings: StreamSettings) -> CountLaw:
+    """Return the law of counts before anything was fitted: the percentile's own rate, known from the warm-up."""
+    return CountLaw(
+        rate=exceedance(settings.threshold.percentile),
+        calibration_n=_reference_n(settings),
+        dispersion=1.0,
+        windows=0,
+        state="provisional",
+    )
+
+
+def nominal_counts(settings: StreamSettings) -> tuple[int, ...]:
+    """Return how many events a window may have: the synthetic stream says it, for others some round numbers."""
+    source = settings.source
+    if source.type == "synthetic":
+        return (max(1, round(source.rate * settings.window.size.total_seconds())),)
+    return _ROUND_COUNTS
+
+
+def thin_reference(settings: StreamSettings) -> str | None:
+    """Say when the warm-up cannot carry the percentile."""
+    n, share = _reference_n(settings), exceedance(settings.threshold.percentile)
+    if n * share >= REFERENCE_TAIL:
+        return None
+    needed = round(REFERENCE_TAIL / share * settings.model.warm_up / n)
+    return (
+        f"{n:,} reference energies have {n * share:.3g} above the {settings.threshold.percentile:g} percentile, "
+        f"too few to hold the limit: set model.warm_up to {needed:,} or more, or a lower percentile"
+    )
+
+
+def _reference_n(settings: StreamSettings) -> int:
+    """Return how many training events a model does not see: all by cross-fitting, or the last fifth."""
+    warm_up = settings.model.warm_up
+    return warm_up if settings.model.kind == "gaussian_mixture" else max(1, warm_up // _HELD_OUT_SHARE)

@@ -1,0 +1,243 @@
+"""`outrider status`: where each stream stands, from SQL alone."""
+
+from typing import Any
+
+import click
+
+from config.settings import Settings
+from config.units import format_time
+from monitor.calibration import law_of
+from monitor.cli.promise import promise
+from monitor.cli.settings import settings_of
+from monitor.cli.stored import database_of
+from monitor.cli.tables import FORMATS, Row, printable, short_time, write
+from storage.engine import Database
+from storage.standing import StreamStanding, standing_of, stream_ids
+from storage.tables import FOREVER_US
+
+COLUMNS = (
+    "stream",
+    "state",
+    "running",
+    "warm_up_events",
+    "warm_up_wanted",
+    "lag",
+    "last_event_time",
+    "last_event_age_s",
+    "last_commit",
+    "last_commit_age_s",
+    "sealed_until",
+    "model_version",
+    "model_kind",
+    "threshold",
+    "threshold_lower",
+    "threshold_upper",
+    "threshold_n",
+    "threshold_percentile",
+    "threshold_method",
+    "promise",
+    "open_incidents",
+    "dead_letters_last_hour",
+    "notifications_pending",
+    "notifications_dead",
+    "incidents",
+    "sources",
+)
+
+
+@click.command(name="status")
+@click.option("--format", "form", type=click.Choice(FORMATS), default="table", help="How to write it.")
+@click.pass_context
+def command(ctx: click.Context, form: str) -> None:
+    """Show where each stream stands: warming up or running, last event and commit, limit, incidents."""
+    settings = settings_of(ctx)
+    with database_of(settings) as db:
+        rows = _rows(db, settings)
+    if form == "table":
+        click.echo("\n\n".join(_block(row) for row in rows))
+    else:
+        write(rows, COLUMNS, form)
+
+
+def _rows(db: Database, settings: Settings) -> list[Row]:
+    stored = stream_ids(db)
+    names = list(dict.fromkeys([*settings.streams, *stored]))
+    return [
+        _row(standing_of(db, stored[name], lease=f"control:{name}"), settings)
+        if name in stored
+        else dict.fromkeys(COLUMNS) | _nothing(name)
+        for name in names
+    ]
+
+
+def _nothing(name: str) -> dict[str, Any]:
+    return {
+        "stream": name,
+        "state": "never run",
+        "running": False,
+        "open_incidents": 0,
+        "dead_letters_last_hour": 0,
+        "notifications_pending": 0,
+        "notifications_dead": 0,
+        "incidents": [],
+        "sources": [],
+    }
+
+
+def _row(standing: StreamStanding, settings: Settings) -> dict[str, Any]:
+    model, limit = standing.model, standing.threshold
+    warm_up = _warm_up(standing, settings)
+    return {
+        "stream": standing.name,
+        "state": _state(standing),
+        "running": standing.held,
+        "warm_up_events": None if warm_up is None else warm_up[0],
+        "warm_up_wanted": None if warm_up is None else warm_up[1],
+        "lag": 0 if _at_end(standing) else None,
+        "last_event_time": _time(standing.last_event_us),
+        "last_event_age_s": _age_s(standing, standing.last_event_us),
+        "last_commit": _time(standing.last_commit_us),
+        "last_commit_age_s": _age_s(standing, standing.last_commit_us),
+        "sealed_until": _time(standing.sealed_until_us),
+        "model_version": None if model is None else model.version,
+        "model_kind": None if model is None else model.kind,
+        "threshold": None if limit is None else limit.threshold,
+        "threshold_lower": None if limit is None else limit.lower,
+        "threshold_upper": None if limit is None else limit.upper,
+        "threshold_n": None if limit is None else limit.n,
+        "threshold_percentile": None if limit is None else limit.percentile,
+        "threshold_method": None if limit is None else limit.method,
+        "promise": _promise(standing, settings),
+        "open_incidents": len(standing.problems),
+        "dead_letters_last_hour": standing.dead_letters_last_hour,
+        "notifications_pending": standing.notifications.get("pending", 0),
+        "notifications_dead": standing.notifications.get("dead", 0),
+        "incidents": [
+            {
+                "id": each.id,
+                "kind": each.kind,
+                "severity": each.severity,
+                "opened_at": format_time(each.opened_at_us),
+                "summary": each.summary,
+            }
+            for each in standing.problems
+        ],
+        "sources": [
+            {
+                "topic": each.topic,
+                "partition": each.partition,
+                "incarnation": each.incarnation,
+                "next_offset": each.next_offset,
+                "last_event_time": _time(each.last_event_us),
+                "last_commit": _time(each.committed_at_us),
+                "at_end": each.idle_until_us > standing.now_us,
+            }
+            for each in standing.sources
+        ],
+    }
+
+
+def _state(standing: StreamStanding) -> str:
+    if standing.model is None:
+        return "warming up" if standing.held else "warming up, stopped"
+    if standing.sources and all(each.idle_until_us == FOREVER_US for each in standing.sources):
+        return "ended"
+    return "running" if standing.held else "stopped"
+
+
+def _warm_up(standing: StreamStanding, settings: Settings) -> tuple[int, int] | None:
+    """Return how many events of how many are there; None when there is a model."""
+    if standing.model is not None:
+        return None
+    told = standing.details.get("warm_up", {})
+    own = settings.streams.get(standing.name)
+    wanted = int(told.get("wanted", own.model.warm_up if own else 0))
+    return min(int(told.get("events", 0)), wanted), wanted
+
+
+def _at_end(standing: StreamStanding) -> bool:
+    """Return whether the owner has just seen every log's end behind its position; only then is the lag known."""
+    return bool(standing.sources) and all(each.idle_until_us > standing.now_us for each in standing.sources)
+
+
+def _promise(standing: StreamStanding, settings: Settings) -> str | None:
+    own = settings.streams.get(standing.name)
+    if own is None or standing.threshold is None or standing.events_a_window is None:
+        return None
+    return promise(law_of(standing.threshold.details), standing.events_a_window, own)
+
+
+def _time(time_us: int | None) -> str | None:
+    return None if time_us is None else format_time(time_us)
+
+
+def _age_s(standing: StreamStanding, time_us: int | None) -> float | None:
+    return None if time_us is None else (standing.now_us - time_us) / 1e6
+
+
+def _block(row: Row) -> str:
+    """Return one stream as a few lines, the state first."""
+    state = row["state"]
+    if row["warm_up_wanted"] is not None:
+        tail = "" if row["running"] else " (stopped)"
+        state = f"warming up {row['warm_up_events']} of {row['warm_up_wanted']} events{tail}"
+    lines = [f"{row['stream']}: {state}"]
+    if row["sources"]:
+        lines += [_events_line(row), _lag_line(row)]
+    if row["threshold"] is not None:
+        lines.append(_threshold_line(row))
+    if row["promise"] is not None:
+        lines.append(f"  spike          {row['promise']}")
+    if state != "never run":
+        lines += _problem_lines(row)
+    return "\n".join(lines)
+
+
+def _events_line(row: Row) -> str:
+    if row["last_event_time"] is None:
+        return "  events         none stored yet"
+    return (
+        f"  events         last of {short_time(row['last_event_time'])} ({_ago(row['last_event_age_s'])}), "
+        f"last commit {_ago(row['last_commit_age_s'])}"
+    )
+
+
+def _lag_line(row: Row) -> str:
+    places = ", ".join(
+        f"{printable(each['topic'])}[{each['partition']}] {each['next_offset']:,}" for each in row["sources"][:4]
+    )
+    more = f" and {len(row['sources']) - 4} more" if len(row["sources"]) > 4 else ""
+    known = "none, at the end" if row["lag"] == 0 else "only the broker knows it"
+    return f"  lag            {known}; next offset of {places}{more}"
+
+
+def _threshold_line(row: Row) -> str:
+    return (
+        f"  threshold      {row['threshold']:.5g} ({row['threshold_lower']:.5g} to {row['threshold_upper']:.5g}), "
+        f"the {row['threshold_percentile']:g} percentile by {row['threshold_method']} of {row['threshold_n']:,} "
+        f"energies, model {row['model_version']} ({row['model_kind']})"
+    )
+
+
+def _problem_lines(row: Row) -> list[str]:
+    lines = [f"  incidents      {row['open_incidents']} open"]
+    lines += [
+        f"    #{each['id']} {each['kind']}, {each['severity']}, since {short_time(each['opened_at'])}: "
+        f"{printable(each['summary'])}"
+        for each in row["incidents"]
+    ]
+    lines.append(f"  dead letters   {row['dead_letters_last_hour']:,} in the last hour")
+    lines.append(
+        f"  notifications  {row['notifications_pending']:,} to be told, {row['notifications_dead']:,} given up"
+    )
+    return lines
+
+
+def _ago(age_s: float) -> str:
+    """Return an age for reading; the clock of an event may be ahead of the database's."""
+    if age_s < 0:
+        return f"{-age_s:.0f} s ahead of the clock"
+    for unit_s, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if age_s >= 2 * unit_s:
+            return f"{age_s / unit_s:.0f} {name} ago"
+    return f"{age_s:.0f} s ago"

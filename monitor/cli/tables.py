@@ -1,0 +1,162 @@
+"""The command line: rows as a table on a terminal, and as CSV, JSON or JSON lines for programs."""
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import click
+import numpy as np
+
+from config.units import format_time
+from storage.listings import Column, Columns
+
+Row = Mapping[str, Any]
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+FORMATS = ("table", "csv", "json", "jsonl")
+
+
+def format_option(command: Command) -> Command:
+    """Give a command the option --format, under the name `form`."""
+    option = click.option(
+        "--format",
+        "form",
+        type=click.Choice(FORMATS),
+        help="How to write the rows (default: table on a terminal, csv elsewhere).",
+    )
+    return option(command)
+
+
+def format_of(form: str | None) -> str:
+    """Return the format that was asked for, or the one that fits where the output goes."""
+    return form or ("table" if sys.stdout.isatty() else "csv")
+
+
+def rows_of(batches: Iterable[Columns]) -> Iterator[dict[str, Any]]:
+    """Give the rows of batches of columns as plain values: times as RFC 3339, what is missing as None."""
+    for batch in batches:
+        names = list(batch)
+        for values in zip(*(_plain(column) for column in batch.values()), strict=True):
+            yield dict(zip(names, values, strict=True))
+
+
+def write(
+    rows: Iterable[Row],
+    columns: Sequence[str],
+    form: str,
+    *,
+    shown: Sequence[str] | None = None,
+    nothing: str = "Nothing.",
+) -> None:
+    """Write rows to standard output.
+
+    Args:
+        rows: The rows; they are written as they come, except in a table.
+        columns: Which of their values, in which order.
+        form: One of `FORMATS`.
+        shown: The columns of a table, where a terminal is too narrow for all.
+        nothing: What a table of no rows says.
+    """
+    if form == "table":
+        _write_table(rows, shown or columns, nothing)
+    elif form == "csv":
+        _write_csv(rows, columns)
+    elif form == "jsonl":
+        for row in rows:
+            sys.stdout.write(_json(row, columns) + "\n")
+    else:
+        separator = "[\n"
+        for row in rows:
+            sys.stdout.write(separator + _json(row, columns))
+            separator = ",\n"
+        sys.stdout.write("[]\n" if separator == "[\n" else "\n]\n")
+
+
+def readable(value: Any) -> str:
+    """Return a value as a person reads it in a table: five digits, times to the second, nothing unprintable."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else ""
+        case float():
+            return f"{value:.5g}"
+        case Mapping():
+            return printable(", ".join(f"{name}={readable(each)}" for name, each in value.items()))
+        case list() | tuple():
+            return printable(", ".join(readable(each) for each in value))
+        case _:
+            return printable(str(value))
+
+
+def printable(text: str) -> str:
+    """Return text that cannot steer a terminal: what came with an event may hold escape sequences."""
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape", "surrogatepass").decode() for sign in text
+    )
+
+
+def short_time(time: int | str | None) -> str:
+    """Return a time, in microseconds or as RFC 3339, to the second, in UTC."""
+    if time is None:
+        return ""
+    text = time if isinstance(time, str) else format_time(time)
+    return text[:19] + "Z"
+
+
+def _plain(column: Column) -> list[Any]:
+    if isinstance(column, list):
+        return column
+    if column.dtype.kind == "M":
+        texts = np.datetime_as_string(column.astype("datetime64[us]"), unit="us").tolist()
+        return [None if text == "NaT" else text + "Z" for text in texts]
+    if column.dtype == np.float32:
+        # The shortest text that is the same float32: 0.1 instead of 0.10000000149011612.
+        return [float(str(value)) if np.isfinite(value) else None for value in column]
+    if column.dtype.kind == "f":
+        return [value if np.isfinite(value) else None for value in column.tolist()]
+    return list(column.tolist())
+
+
+def _write_table(rows: Iterable[Row], columns: Sequence[str], nothing: str) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    kept = [[row[name] for name in columns] for row in rows]
+    if not kept:
+        click.echo(nothing)
+        return
+    for place, name in enumerate(columns):
+        numeric = all(isinstance(values[place], int | float | None) for values in kept)
+        table.add_column(name.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
+    for values in kept:
+        table.add_row(*(Text(_cell(name, value)) for name, value in zip(columns, values, strict=True)))
+    # Into a file or a pipe a table is as wide as it needs to be.
+    console = Console(file=sys.stdout) if sys.stdout.isatty() else Console(file=sys.stdout, width=10_000)
+    console.print(table)
+
+
+def _cell(name: str, value: Any) -> str:
+    is_time = isinstance(value, str) and (name.endswith(("_at", "_time", "_from")) or name == "window_start")
+    return short_time(value) if is_time else readable(value)
+
+
+def _write_csv(rows: Iterable[Row], columns: Sequence[str]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([_csv_cell(row[name]) for name in columns])
+
+
+def _csv_cell(value: Any) -> Any:
+    nested = isinstance(value, bool | Mapping | list | tuple)
+    return json.dumps(value, ensure_ascii=False) if nested else value
+
+
+def _json(row: Row, columns: Sequence[str]) -> str:
+    return json.dumps({name: row[name] for name in columns}, ensure_ascii=False)
