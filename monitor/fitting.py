@@ -81,6 +81,32 @@ def fit_model(
     )
 
 
+def class_labels(training: TrainingSet, label: str) -> NDArray[np.int64]:
+    """Return the class of each training event: integers as they are, other texts numbered; unknown ones are -1.
+
+    Raises:
+        ModelError: No event carries the field.
+    """
+    texts = training.labels or ()
+    known = sorted({text for text in texts if text})
+    if not known:
+        raise ModelError(f"--label {label}: no event carries this field")
+    numbers = [_integer(text) for text in known]
+    if all(number is not None for number in numbers):
+        code = {text: number for text, number in zip(known, numbers, strict=True) if number is not None}
+    else:
+        code = {text: i for i, text in enumerate(known)}
+    return np.array([-1 if not text else code[text] for text in texts], np.int64)
+
+
+def _integer(text: str) -> int | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return int(value) if value.is_integer() else None
+
+
 def model_of(detector: Detector, names: tuple[str, ...]) -> FittedModel:
     """Return a detector from a file as a model that can be stored.
 

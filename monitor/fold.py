@@ -145,7 +145,7 @@ def fold(
         rule: Window settings.
         scores: The scorer.
     """
-    batch, settled = _refuse_strays(batch, watermark_us, final, rule)
+    batch, settled = _refuse_strays(batch, watermark_us, rule, final=final)
     ahead = lead_cut(batch.events.times_us, rule.lead_limit(control.sealed_until_us))
     n = min(settled, ahead)
     taken, rest = _split(batch, n)
@@ -164,9 +164,7 @@ def fold(
     )
 
 
-def _refuse_strays(
-    batch: Decoded, watermark_us: int | None, final: bool, rule: WindowRule
-) -> tuple[Decoded, int]:
+def _refuse_strays(batch: Decoded, watermark_us: int | None, rule: WindowRule, *, final: bool) -> tuple[Decoded, int]:
     """Turn events of stray future times into dead letters; return how many events are settled."""
     if rule.max_future_us is None:
         return batch, len(batch.events)
@@ -180,8 +178,7 @@ def _refuse_strays(
         end_offsets=batch.events.offsets[refused] + 1,
         reasons=["future_time"] * len(refused),
         details=[
-            f"{_seconds(batch.events.times_us[i])} s since 1970; the events after it are earlier"
-            for i in refused
+            f"{_seconds(batch.events.times_us[i])} s since 1970; the events after it are earlier" for i in refused
         ],
         payloads=[None] * len(refused),
     )

@@ -34,6 +34,7 @@ class TrainingSet:
     names: tuple[str, ...]
     refused: int
     exhausted: bool
+    labels: tuple[str | None, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -61,6 +62,7 @@ class TrainingReader:
         starts: Where each partition begins.
         wanted: How many events; None for all until every partition ends.
         features: The names, where they are known; None to find them by the stream's settings.
+        label: A field that is kept beside the features and is none of them.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class TrainingReader:
         *,
         wanted: int | None,
         features: tuple[str, ...] | None = None,
+        label: str | None = None,
     ) -> None:
         self._source = source
         self._settings = settings
@@ -80,6 +83,7 @@ class TrainingReader:
         self._level = None if wanted is None else -(-wanted // len(starts))
         self._codec: Codec | None = None
         self._names = features
+        self._label = label
 
     @property
     def n_events(self) -> int:
@@ -198,9 +202,10 @@ class TrainingReader:
     def _make_codec(self) -> None:
         event = self._settings.event
         if self._names is None:
-            self._names = discover_features(
-                event, [raw for share in self._shares.values() for raw in _first(share.raw)]
-            )
+            sample = [raw for share in self._shares.values() for raw in _first(share.raw)]
+            self._names = tuple(name for name in discover_features(event, sample) if name != self._label)
+        if self._label is not None:
+            event = event.model_copy(update={"id": self._label})
         self._codec = make_codec(
             event,
             self._names,
@@ -234,6 +239,7 @@ class TrainingReader:
             names=self._names,
             refused=refused,
             exhausted=all(share.exhausted for share in self._shares.values()),
+            labels=None if self._label is None or events.ids is None else tuple(events.ids[i] for i in order),
         )
 
 

@@ -63,9 +63,7 @@ class Lane:
         """Remove and return the next piece to commit: up to `COMMIT_EVENTS`, and a passed-over range alone."""
         pieces = [self.pending.popleft()]
         size = len(pieces[0].events)
-        while (
-            self.pending and size < COMMIT_EVENTS and not _is_gap(pieces[0]) and not _is_gap(self.pending[0])
-        ):
+        while self.pending and size < COMMIT_EVENTS and not _is_gap(pieces[0]) and not _is_gap(self.pending[0]):
             pieces.append(self.pending.popleft())
             size += len(pieces[-1].events)
         piece = join(pieces)
@@ -361,9 +359,7 @@ class Worker:
         while lane.pending and self._lanes.get(lane.partition) is lane:
             self._commit(lane)
         claim = lane.claim
-        if self._retrying(
-            lambda: self._ledger.idle(claim.source_id, claim.epoch, lane.next_offset, seen.until_us)
-        ):
+        if self._retrying(lambda: self._ledger.idle(claim.source_id, claim.epoch, lane.next_offset, seen.until_us)):
             self._committed()
         else:
             self._lose(lane)
@@ -377,10 +373,7 @@ class Worker:
             except CommitUnknown:
                 raise
             except StorageUnavailable as away:
-                if (
-                    self._finishing_s is not None
-                    and time.monotonic() - self._finishing_s > self._drain_timeout_s
-                ):
+                if self._finishing_s is not None and time.monotonic() - self._finishing_s > self._drain_timeout_s:
                     raise
                 log.warning("%s; trying again in %.1f s.", away, pause_s, extra={"action": "store"})
                 self._stop.wait(pause_s) if not self._stop.is_set() else time.sleep(pause_s)
@@ -403,7 +396,8 @@ class _Refusals:
         elif self._refused >= _REFUSED_SAMPLE:
             self._done = True
             log.error(
-                "Stream %s: the first %d records were all refused, the last as %s (%s); check event.format and event.features.",
+                "Stream %s: the first %d records were all refused, the last as %s (%s); "
+                "check event.format and event.features.",
                 stream,
                 self._refused,
                 decoded.dead.reasons[-1] if decoded.dead.reasons else "?",

@@ -110,6 +110,11 @@ class Ledger:
         """Return the stream of a name, made on first sight; see `registry.open_stream` for a changed size."""
         return registry.open_stream(self._db, name, window_size_us, lead_us)
 
+    def find_stream(self, name: str) -> int | None:
+        """Return a stream's id, or None when it was never opened."""
+        with self._db.read() as connection:
+            return connection.scalar(sa.select(streams.c.id).where(streams.c.name == name))
+
     def register(self, stream_id: int, found: Sequence[NewSource]) -> list[SourceState]:
         """Store new partitions and new incarnations of replaced ones; returns all active sources."""
         return registry.register(self._db, stream_id, found)

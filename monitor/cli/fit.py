@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from config.settings import Settings, StreamSettings
+    from consumers.source import Source
     from monitor.training import TrainingSet
 
 
@@ -62,12 +63,13 @@ def _read(
     from config.errors import ConfigError
     from consumers.files import FileSource
     from consumers.open import open_source
-    from monitor.labels import read_labels
+    from monitor.fitting import class_labels
     from monitor.registering import register_sources, starts_of
     from monitor.training import TrainingReader
 
     if label is not None and file is None:
         raise ConfigError("--label needs a FILE whose events carry the field")
+    source: Source
     if file is not None:
         source = FileSource(file, max_event_bytes=own.event.max_size)
         starts = source.resolve("earliest", source.discover())
@@ -81,14 +83,13 @@ def _read(
     try:
         with _bar("reading events", wanted) as tell:
             reader = TrainingReader(
-                source, _in_files_words(own, file), starts, wanted=wanted, features=_without(own, label)
+                source, _in_files_words(own, file), starts, wanted=wanted, features=_named(own, label), label=label
             )
             training = reader.read(stop=lambda: False, deadline_s=None, progress=tell)
     finally:
         source.close()
     assert training is not None, "nobody stops this reader"
-    labels = None if label is None or file is None else read_labels(file, label, own.event, training)
-    return training, labels
+    return training, None if label is None else class_labels(training, label)
 
 
 def _in_files_words(own: "StreamSettings", file: Path | None) -> "StreamSettings":
@@ -98,7 +99,7 @@ def _in_files_words(own: "StreamSettings", file: Path | None) -> "StreamSettings
     return own.model_copy(update={"event": own.event.model_copy(update={"format": "json"})})
 
 
-def _without(own: "StreamSettings", label: str | None) -> tuple[str, ...] | None:
+def _named(own: "StreamSettings", label: str | None) -> tuple[str, ...] | None:
     """Return the named features; a label among them would give the answer away."""
     from config.errors import ConfigError
 

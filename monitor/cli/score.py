@@ -93,9 +93,9 @@ def _active(db: "Database", name: str) -> "tuple[ModelInfo, float]":
     from storage.ledger import Ledger
     from storage.models import ModelStore
 
-    known = next((stream for stream in Ledger(db).streams() if stream.name == name), None)
-    model = None if known is None else ModelStore(db).active(known.id)
-    newest = None if known is None else CalibrationStore(db).newest(known.id)
+    stream_id = Ledger(db).find_stream(name)
+    model = None if stream_id is None else ModelStore(db).active(stream_id)
+    newest = None if stream_id is None else CalibrationStore(db).newest(stream_id)
     if model is None or newest is None:
         raise ConfigError(f"stream {name} has no model yet: fit one with `outrider fit {name} FILE`, or run the daemon")
     return model, newest.threshold
