@@ -48,9 +48,7 @@ class SlowRiseVerdict:
 def alarm_windows(per_week: float, window_us: int, *, share: float = 0.25) -> float:
     """Return the number of windows in the promised time between two false alarms of slow rises."""
     if not (per_week > 0 and window_us > 0 and 0 < share <= 1):
-        raise ValueError(
-            f"no budget from {per_week} a week, windows of {window_us} us and a share of {share}"
-        )
+        raise ValueError(f"no budget from {per_week} a week, windows of {window_us} us and a share of {share}")
     return max(WEEK_US / window_us / (per_week * share), 2.0)
 
 
@@ -112,8 +110,9 @@ def _log_likelihood_ratio(x: int, mean: float, dispersion: float, raised: float)
 def highest_clean_rate(law: CountLaw, starts_us: Int64, outliers: Int64, events: Int64) -> float:
     """Return the rate of the busiest hour, at a 90% bound for what the calibration leaves open.
 
-    A rate with a daily course is above its mean for hours; measured against the mean that would be a rise
-    every day.
+    A rate with a daily course is above its mean for hours; measured against the mean that would be a rise every day.
+    The busiest of 24 hours is also the luckiest, so each hour is drawn to the mean by the share of the hours' variance
+    that chance explains (James and Stein's shrinkage): without a daily course this is the bound on the mean.
 
     Args:
         law: Learned from the same windows.
@@ -123,12 +122,13 @@ def highest_clean_rate(law: CountLaw, starts_us: Int64, outliers: Int64, events:
     """
     bound = rate_bound(law, RATE_LEVEL)
     filled = events > 0
-    if not filled.any():
+    if not filled.any() or not outliers[filled].any():
         return bound
-    hours = starts_us[filled] // HOUR_US
-    _, hour = np.unique(hours, return_inverse=True)
-    x = np.bincount(hour, weights=outliers[filled].astype(np.float64))
+    _, hour = np.unique(starts_us[filled] // HOUR_US, return_inverse=True)
     n = np.bincount(hour, weights=events[filled].astype(np.float64))
-    whole = n >= 0.5 * np.median(n)
-    busiest = float((x[whole] / n[whole]).max())
-    return max(bound, busiest * bound / law.rate)
+    rates = np.bincount(hour, weights=outliers[filled].astype(np.float64)) / n
+    mean = float((rates * n).sum() / n.sum())
+    by_chance = mean * law.dispersion / n
+    varied = max(float(np.average((rates - mean) ** 2 - by_chance, weights=n)), 0.0)
+    drawn = mean + (rates - mean) * varied / (varied + by_chance)
+    return bound * max(float(drawn.max()) / mean, 1.0)

@@ -170,9 +170,7 @@ def window_budget(per_week: float, window_us: int, *, share: float = 0.5) -> flo
         share: Of the promise that this detector may spend.
     """
     if not (per_week > 0 and window_us > 0 and 0 < share <= 1):
-        raise ValueError(
-            f"no budget from {per_week} a week, windows of {window_us} us and a share of {share}"
-        )
+        raise ValueError(f"no budget from {per_week} a week, windows of {window_us} us and a share of {share}")
     return min(per_week * share * window_us / WEEK_US, 0.5)
 
 

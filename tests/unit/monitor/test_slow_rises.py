@@ -83,9 +83,7 @@ def test_a_window_without_events_changes_no_evidence_but_time() -> None:
 
 
 def test_the_state_can_be_stored_as_json() -> None:
-    state, _ = slow_rise_step(
-        SlowRise(), law(), 3000, 5, window_start_us=0, limit_windows=100, clean_rate=1e-3
-    )
+    state, _ = slow_rise_step(SlowRise(), law(), 3000, 5, window_start_us=0, limit_windows=100, clean_rate=1e-3)
     assert SlowRise(**json.loads(json.dumps(asdict(state), allow_nan=False))) == state
     assert SlowRise(**json.loads(json.dumps(asdict(SlowRise()), allow_nan=False))) == SlowRise()
 
@@ -106,3 +104,22 @@ def test_the_clean_rate_is_that_of_the_busiest_hour() -> None:
     outliers = np.where(hour == 14, 15, 6)
     found = law(rate=float(outliers.mean() / 1000))
     assert highest_clean_rate(found, starts, outliers, np.full(1440, 1000)) == pytest.approx(0.015, rel=0.05)
+
+
+def test_the_luckiest_of_equal_hours_does_not_raise_the_clean_rate_by_much() -> None:
+    starts = np.arange(24 * 60) * MINUTE
+    outliers = np.random.default_rng(4).poisson(1, 1440)
+    found = law(rate=float(outliers.mean() / 1000), calibration_n=1_440_000)
+    hourly = outliers.reshape(24, 60).sum(axis=1)
+    assert hourly.max() / hourly.mean() > 1.2
+    rate = highest_clean_rate(found, starts, outliers, np.full(1440, 1000))
+    assert rate_bound(found, 0.9) <= rate < 1.1 * rate_bound(found, 0.9)
+
+
+def test_an_hour_of_few_events_says_little_about_the_clean_rate() -> None:
+    starts = np.arange(120) * MINUTE
+    events = np.where(starts < HOUR, 1000, 1)
+    outliers = np.where(starts < HOUR, 1, 0)
+    outliers[119] = 1
+    found = law(rate=float(outliers.sum() / events.sum()), calibration_n=int(events.sum()))
+    assert highest_clean_rate(found, starts, outliers, events) < 2 * rate_bound(found, 0.9)

@@ -1,0 +1,32 @@
+"""Promised against realised: limits under contamination, spikes, slow rises; tables with their seeds.
+
+    python benchmarks/statistics.py [--quick] [--only limits|spikes|rises] [--seed N]
+
+Energies and past counts are drawn; the realised rates of false alarms are read off exact laws, never counted.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+
+def main() -> None:
+    # This file's name is also the standard library's: its folder must not be where imports are looked for first.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    from benchmarks.promises import limits, rises, spikes
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer draws: under two minutes on two cores")
+    parser.add_argument("--only", choices=("limits", "spikes", "rises"))
+    parser.add_argument("--seed", type=int, default=20261121)
+    options = parser.parse_args()
+    for name, tables in (("limits", limits), ("spikes", spikes), ("rises", rises)):
+        if options.only in (None, name):
+            begun = time.perf_counter()
+            tables.show(quick=options.quick, seed=options.seed)
+            print(f"\n({name}: {time.perf_counter() - begun:.0f} s)\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
