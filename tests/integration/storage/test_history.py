@@ -1,0 +1,271 @@
+"""What people read: batches of columns, in order, without holding anything up."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import sqlalchemy as sa
+
+from config.errors import ConfigError, SchemaMismatch
+from storage import reading, tables
+from storage.engine import Database
+from storage.history import History
+from storage.listings import Columns
+from storage.partitions import DAY_US, ensure_score_days
+from tests.integration.storage.batches import MINUTE, SECOND, T0, Feed, letters_of, open_feed, scores_of
+
+
+@pytest.fixture
+def history(feed: Feed, database_url: str) -> Iterator[History]:
+    with History(database_url) as opened:
+        yield opened
+
+
+def _joined(batches: object, name: str) -> list[object]:
+    return [value for batch in batches for value in list(batch[name])]  # type: ignore[attr-defined]
+
+
+def _offsets(batches: object) -> list[object]:
+    return [int(value) for value in _joined(batches, "source_offset")]  # type: ignore[call-overload]
+
+
+def test_scores_come_as_typed_columns(feed: Feed, history: History) -> None:
+    feed.commit(3, outlier_offsets=[1])
+    (batch,) = history.scores("payments")
+    assert list(batch) == [
+        "stream",
+        "topic",
+        "partition",
+        "source_offset",
+        "incarnation",
+        "event_time",
+        "event_time_us",
+        "stored_at",
+        "key",
+        "event_id",
+        "energy",
+        "threshold",
+        "is_outlier",
+        "model_version",
+    ]
+    assert batch["stream"] == ["payments"] * 3
+    assert batch["key"] == [None] * 3
+    assert _kinds(batch) == {
+        "partition": "int64",
+        "source_offset": "int64",
+        "incarnation": "int64",
+        "event_time": "datetime64[us]",
+        "event_time_us": "int64",
+        "stored_at": "datetime64[us]",
+        "energy": "float32",
+        "threshold": "float64",
+        "is_outlier": "bool",
+        "model_version": "int64",
+    }
+    assert np.array(batch["event_time"])[1] == np.datetime64("2026-01-01T00:00:01")
+    assert np.array(batch["energy"]).tolist() == [1, 20, 1]
+    assert np.array(batch["is_outlier"]).tolist() == [False, True, False]
+
+
+def _kinds(batch: Columns) -> dict[str, str]:
+    return {name: str(column.dtype) for name, column in batch.items() if isinstance(column, np.ndarray)}
+
+
+def test_outliers_come_with_their_features(feed: Feed, history: History) -> None:
+    feed.commit(30, outlier_offsets=[7, 20])
+    (batch,) = history.scores("payments", outliers=True)
+    assert _offsets([batch]) == [7, 20]
+    assert batch["features"] == [{"amount": 0.1, "age.days": 0.1}] * 2
+
+
+def test_long_histories_come_in_pieces_that_lose_and_repeat_nothing(
+    feed: Feed, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_CHUNK_ROWS", 7)
+    feed.commit(25)
+    batches = list(history.scores("payments"))
+    assert [len(batch["energy"]) for batch in batches] == [7, 7, 7, 4]
+    assert _offsets(batches) == list(range(25))
+
+
+def test_sources_and_incarnations_come_one_after_the_other(db: Database, database_url: str) -> None:
+    feeds = [open_feed(db, partition=partition) for partition in (1, 0)]
+    for feed in feeds:
+        feed.commit(3)
+    with History(database_url) as history:
+        batches = list(history.scores("payments"))
+    assert _joined(batches, "partition") == [0, 0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [
+        ({"since": "3s"}, [6, 7, 8, 9]),
+        ({"since": timedelta(seconds=1)}, [8, 9]),
+        ({"since": "2026-01-01T00:00:08Z"}, [8, 9]),
+        ({"since": datetime(2026, 1, 1, 0, 0, 8, tzinfo=UTC)}, [8, 9]),
+        ({"until": "2026-01-01T00:00:02Z"}, [0, 1]),
+        ({"since": "2026-01-01T00:00:02Z", "until": "2026-01-01T00:00:04Z"}, [2, 3]),
+        ({"limit": 3}, [7, 8, 9]),
+        ({"limit": 2, "until": "2026-01-01T00:00:04Z"}, [2, 3]),
+        ({"limit": 0}, []),
+        ({"limit": 99}, list(range(10))),
+    ],
+)
+def test_times_and_limit_bound_the_scores(
+    feed: Feed, history: History, bounds: dict[str, object], expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_CHUNK_ROWS", 4)
+    feed.commit(10)
+    assert _offsets(history.scores("payments", **bounds)) == expected  # type: ignore[arg-type]
+
+
+def test_a_limit_takes_the_latest_of_all_sources_in_the_order_of_event_time(db: Database, database_url: str) -> None:
+    feeds = [open_feed(db, partition=partition) for partition in (0, 1)]
+    for feed in feeds:
+        feed.commit(5)
+    with History(database_url) as history:
+        (batch,) = history.scores("payments", limit=3)
+    assert np.array(batch["event_time_us"]).tolist() == [T0 + 3 * SECOND, T0 + 4 * SECOND, T0 + 4 * SECOND]
+
+
+def test_since_a_duration_of_a_stream_without_events_is_empty(history: History) -> None:
+    assert list(history.scores("payments", since="1h")) == []
+
+
+def test_iterating_twice_reads_twice(feed: Feed, history: History) -> None:
+    scores = history.scores("payments")
+    feed.commit(2)
+    assert _offsets(scores) == [0, 1]
+    feed.commit(2)
+    assert _offsets(scores) == [0, 1, 2, 3]
+
+
+def test_a_commit_between_two_pieces_is_not_held_up(
+    feed: Feed, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_CHUNK_ROWS", 5)
+    feed.commit(10)
+    pieces = iter(history.scores("payments"))
+    next(pieces)
+    with feed.db.write() as connection:
+        connection.execute(sa.delete(tables.scores).where(tables.scores.c.source_offset >= 8))
+    assert _offsets(pieces) == [5, 6, 7]
+
+
+def test_scores_of_several_days_of_storing_come_together(postgres_url: str) -> None:
+    with Database(postgres_url) as db:
+        db.upgrade()
+        feed = open_feed(db)
+        feed.commit(4)
+        ensure_score_days(db, 20_000)
+        with db.write() as connection:
+            connection.exec_driver_sql("UPDATE scores SET stored_day = 20000 WHERE source_offset < 2")
+            connection.execute(
+                sa.update(tables.scores).where(tables.scores.c.source_offset < 2).values(stored_at_us=20_000 * DAY_US)
+            )
+        with History(postgres_url) as history:
+            assert _offsets(history.scores("payments")) == [0, 1, 2, 3]
+            assert _offsets(history.scores("payments", limit=3)) == [1, 2, 3]
+
+
+def test_a_frame_has_times_with_a_zone(feed: Feed, history: History) -> None:
+    feed.commit(3, outlier_offsets=[0])
+    frame = history.scores("payments").to_frame()
+    assert frame["event_time"].iloc[2] == pd.Timestamp("2026-01-01T00:00:02Z")
+    assert str(frame["energy"].dtype) == "float32"
+    assert len(frame) == 3
+
+
+def test_an_empty_frame_has_its_columns(history: History) -> None:
+    frame = history.windows("payments").to_frame()
+    assert frame.empty
+    assert list(frame)[:4] == ["stream", "window_start", "window_end", "events"]
+
+
+def test_the_other_listings_read_what_is_stored(feed: Feed, history: History) -> None:
+    feed.commit(0, end=3, dead=letters_of([0, 1, 2]))
+    feed.commit(0, end=9, gap_reason="retention")
+    (letters,) = history.dead_letters("payments")
+    assert (letters["reason"], letters["payload"]) == (["not_json"] * 3, [b"{"] * 3)
+    (gaps,) = history.gaps()
+    assert (list(gaps["from_offset"]), gaps["reason"]) == ([3], ["retention"])
+    (limits,) = history.thresholds("payments")
+    assert (list(limits["threshold"]), np.isnan(np.array(limits["lower"])).tolist()) == ([10.0], [True])
+    for listing in (history.windows, history.incidents, history.notifications, history.drift, history.calibration):
+        assert list(listing("payments")) == []
+
+
+def test_a_listing_of_many_pages_loses_and_repeats_nothing(
+    feed: Feed, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_PAGE_ROWS", 4)
+    feed.commit(0, end=10, dead=letters_of(range(10)))
+    assert _offsets(history.dead_letters("payments")) == list(range(10))
+    assert _offsets(history.dead_letters("payments", limit=3)) == [7, 8, 9]
+
+
+def test_windows_are_bounded_back_from_the_latest_window(feed: Feed, history: History) -> None:
+    with feed.db.write() as connection:
+        for minute in range(5):
+            connection.execute(
+                sa.insert(tables.windows).values(
+                    stream_id=feed.stream_id,
+                    window_start_us=T0 + minute * MINUTE,
+                    window_end_us=T0 + (minute + 1) * MINUTE,
+                    threshold_id=None,
+                    events=minute,
+                    outliers=0,
+                    late=0,
+                    dead=0,
+                )
+            )
+    (batch,) = history.windows("payments", since="1m")
+    assert (list(batch["events"]), batch["model_version"]) == ([3, 4], [None, None])
+
+
+def test_an_unknown_stream_is_refused_with_the_known_ones(history: History) -> None:
+    with pytest.raises(ConfigError, match="no stream 'other'.*payments"):
+        history.scores("other")
+    with pytest.raises(ConfigError, match="no stream 'other'.*payments"):
+        history.windows("other")
+
+
+@pytest.mark.parametrize("when", ["yesterday", "5 parsecs", ""])
+def test_a_time_that_cannot_be_read_is_named(history: History, when: str) -> None:
+    with pytest.raises(ConfigError, match="neither a duration nor a time"):
+        list(history.scores("payments", since=when))
+
+
+def test_a_time_without_a_zone_is_refused(history: History) -> None:
+    with pytest.raises(ConfigError, match="no zone"):
+        list(history.scores("payments", since=datetime(2026, 1, 1)))  # noqa: DTZ001
+
+
+def test_a_missing_file_is_named_and_not_made(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no database .*absent\.db"):
+        History(f"sqlite:///{tmp_path / 'absent.db'}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_without_our_tables_is_refused(database_url: str) -> None:
+    with Database(database_url) as db, db.write() as connection:
+        connection.exec_driver_sql("CREATE TABLE other (x INTEGER)")
+    with pytest.raises(SchemaMismatch, match="outrider db upgrade"):
+        History(database_url)
+
+
+def test_history_cannot_write(feed: Feed, history: History) -> None:
+    with pytest.raises(sa.exc.DBAPIError, match="read"), history._db.read() as connection:
+        connection.exec_driver_sql("DELETE FROM streams")
+
+
+def test_a_score_whose_threshold_is_exactly_its_energy_is_no_outlier(feed: Feed, history: History) -> None:
+    scores = scores_of(0, 1, feed.threshold_id)
+    scores.energies[:] = 10
+    feed.commit(1, scores=scores)
+    (batch,) = history.scores("payments")
+    assert np.array(batch["is_outlier"]).tolist() == [False]

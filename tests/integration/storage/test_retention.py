@@ -1,0 +1,147 @@
+"""Retention deletes what was stored long ago, by the chunk, and nothing that is still needed."""
+
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from config.settings import RetentionSettings
+from storage import retention, tables
+from storage.engine import Database
+from storage.partitions import DAY_US, ensure_score_days, score_days
+from tests.integration.storage.batches import MINUTE, SECOND, T0, Feed, count, letters_of, open_feed, rows
+
+_DAY = timedelta(days=1)
+_KEEP = RetentionSettings(
+    scores=timedelta(days=7), outliers=timedelta(days=90), windows=timedelta(days=400), dead_letters=timedelta(days=7)
+)
+
+
+def _now(db: Database) -> int:
+    with db.read() as connection:
+        return db.now_us(connection)
+
+
+def _age(db: Database, table: sa.Table, column: str, days: float, **where: int) -> None:
+    """Let rows look as if they had been stored so many days ago."""
+    conditions = [table.c[name] == value for name, value in where.items()]
+    with db.write() as connection:
+        connection.execute(sa.update(table).where(*conditions).values({column: table.c[column] - int(days * DAY_US)}))
+
+
+def _add_window(feed: Feed, start_us: int, judged_at_us: int) -> None:
+    with feed.db.write() as connection:
+        connection.execute(
+            sa.insert(tables.windows).values(
+                stream_id=feed.stream_id,
+                window_start_us=start_us,
+                window_end_us=start_us + MINUTE,
+                threshold_id=feed.threshold_id,
+                events=1,
+                outliers=0,
+                late=0,
+                dead=0,
+                judged_at_us=judged_at_us,
+            )
+        )
+
+
+def _open_incident(feed: Feed, since_us: int) -> None:
+    with feed.db.write() as connection:
+        connection.execute(
+            sa.insert(tables.incidents).values(
+                stream_id=feed.stream_id,
+                kind="spike",
+                severity="warning",
+                status="open",
+                window_start_us=since_us,
+                opened_at_us=since_us,
+                last_told_us=since_us,
+                clean_windows=0,
+                windows_fired=1,
+                summary="a spike",
+            )
+        )
+
+
+def test_fresh_rows_stay(feed: Feed) -> None:
+    feed.commit(100, outlier_offsets=[5], dead=letters_of([100]), end=101)
+    _add_window(feed, T0, _now(feed.db))
+    deleted = retention.apply(feed.db, _KEEP, _now(feed.db))
+    assert deleted == retention.Deleted(scores=0, score_days=0, outliers=0, dead_letters=0, windows=0)
+    assert [count(feed.db, table) for table in ("scores", "outliers", "dead_letters", "windows")] == [100, 1, 1, 1]
+
+
+def test_each_table_is_deleted_by_its_own_age(feed: Feed) -> None:
+    feed.commit(10, outlier_offsets=[1, 2], dead=letters_of([10, 11]), end=12)
+    _age(feed.db, tables.outliers, "stored_at_us", 91, source_offset=1)
+    _age(feed.db, tables.dead_letters, "recorded_at_us", 8, source_offset=10)
+    _add_window(feed, T0, _now(feed.db) - 401 * DAY_US)
+    _add_window(feed, T0 + MINUTE, _now(feed.db) - 399 * DAY_US)
+    deleted = retention.apply(feed.db, _KEEP, _now(feed.db))
+    assert (deleted.outliers, deleted.dead_letters, deleted.windows) == (1, 1, 1)
+    assert rows(feed.db, "SELECT source_offset FROM outliers") == [(2,)]
+    assert rows(feed.db, "SELECT source_offset FROM dead_letters") == [(11,)]
+    assert rows(feed.db, "SELECT window_start_us FROM windows") == [(T0 + MINUTE,)]
+
+
+def test_the_age_of_an_event_does_not_matter_only_that_of_its_storing(feed: Feed) -> None:
+    feed.commit(10)
+    assert rows(feed.db, "SELECT min(event_time_us) FROM scores") == [(T0,)]
+    assert T0 < _now(feed.db) - 7 * DAY_US
+    retention.apply(feed.db, _KEEP, _now(feed.db))
+    assert count(feed.db, "scores") == 10
+
+
+def test_the_windows_and_outliers_of_an_unresolved_incident_stay_whatever_their_age(feed: Feed) -> None:
+    feed.commit(200, outlier_offsets=[10, 150])
+    _age(feed.db, tables.outliers, "stored_at_us", 1000)
+    for minute in (0, 1, 2, 3):
+        _add_window(feed, T0 + minute * MINUTE, _now(feed.db) - 1000 * DAY_US)
+    _open_incident(feed, T0 + 2 * MINUTE)
+    retention.apply(feed.db, _KEEP, _now(feed.db))
+    assert rows(feed.db, "SELECT window_start_us FROM windows ORDER BY 1") == [
+        (T0 + 2 * MINUTE,),
+        (T0 + 3 * MINUTE,),
+    ]
+    assert rows(feed.db, "SELECT event_time_us FROM outliers") == [(T0 + 150 * SECOND,)]
+
+
+@pytest.mark.parametrize("kept", [0, 1, retention.CHUNK_ROWS])
+def test_sqlite_deletes_many_chunks_of_scores_and_keeps_the_younger_ones(sqlite_url: str, kept: int) -> None:
+    with Database(sqlite_url) as db:
+        db.upgrade()
+        feed = open_feed(db)
+        old = 2 * retention.CHUNK_ROWS + 17
+        feed.commit(old)
+        _age(db, tables.scores, "stored_at_us", 8)
+        if kept:
+            feed.commit(kept)
+        assert retention.apply(db, _KEEP, _now(db)).scores == old
+        assert rows(db, "SELECT count(*), min(source_offset) FROM scores") == [(kept, old if kept else None)]
+
+
+def test_the_sqlite_file_shrinks_and_keeps_a_tenth_of_itself_free(sqlite_url: str) -> None:
+    with Database(sqlite_url) as db:
+        db.upgrade()
+        feed = open_feed(db)
+        feed.commit(30_000)
+        _age(db, tables.scores, "stored_at_us", 8)
+        feed.commit(3_000)
+        ((before,),) = rows(db, "PRAGMA page_count")
+        retention.apply(db, _KEEP, _now(db))
+        ((after,),), ((free,),) = rows(db, "PRAGMA page_count"), rows(db, "PRAGMA freelist_count")
+        assert after < before / 2
+        assert free <= 0.1 * after
+
+
+def test_postgresql_drops_whole_days_and_only_when_all_of_the_day_is_old(postgres_url: str) -> None:
+    with Database(postgres_url) as db:
+        db.upgrade()
+        today = _now(db) // DAY_US
+        for day in range(today - 10, today):
+            ensure_score_days(db, day)
+        deleted = retention.apply(db, _KEEP, today * DAY_US + DAY_US // 2)
+        assert deleted.score_days == 3
+        with db.read() as connection:
+            assert score_days(connection) == set(range(today - 7, today + 2))
