@@ -152,15 +152,11 @@ def anchor(sketch: EnergySketch, reference: Float32, percentile: float) -> Ancho
     top = float(order_statistic_quantiles(reference, np.array([1 - a]))[0])
     for i in range(PASSES):
         ranks = CAREFUL_RANKS if i < CAREFUL_PASSES else RANKS
-        location, scale = _line(
-            order_statistic_quantiles(reference, ranks), sketch.quantiles(ranks * (1 - share))
-        )
+        location, scale = _line(order_statistic_quantiles(reference, ranks), sketch.quantiles(ranks * (1 - share)))
         t_anchored = location + scale * top
         share = min(max((sketch.survival(t_anchored) - a) / (1 - a), 0.0), LARGEST_SHARE)
     high = float(order_statistic_quantiles(reference, np.array([1 - a / SLACK]))[0])
-    return Anchor(
-        location=location, scale=scale, share=share, t_anchored=t_anchored, t_high=location + scale * high
-    )
+    return Anchor(location=location, scale=scale, share=share, t_anchored=t_anchored, t_high=location + scale * high)
 
 
 def _line(x: Float64, y: Float64) -> tuple[float, float]:
@@ -173,9 +169,7 @@ def _line(x: Float64, y: Float64) -> tuple[float, float]:
     return y_mean - slope * x_mean, slope
 
 
-def anchored_limit(
-    sketch: EnergySketch, reference: Float32, percentile: float, *, dispersion: float = 1.0
-) -> Limit:
+def anchored_limit(sketch: EnergySketch, reference: Float32, percentile: float, *, dispersion: float = 1.0) -> Limit:
     """Return the look-back's percentile, or the mapped reference's where outliers have lifted it.
 
     A one-sided guard: high outliers can only raise a percentile, so there is no lower clip.
@@ -247,12 +241,14 @@ def _as_float32(value: float) -> float:
 def reference_counts(limit: Limit, reference: Float32 | None) -> tuple[int, int]:
     """Return how many reference energies are above the limit, mapped back to them, and how many there are.
 
-    Both are 0 where the limit is the look-back's own percentile: its windows must not count twice.
+    Both are 0 where the limit is the look-back's own percentile: its windows must not count twice. A limit that is
+    held is not that any more, so the reference counts for it, and there is a law even after a long silence.
     """
-    if reference is None or limit.method == "plain":
+    own_percentile = limit.method == "plain" and ("held" not in limit.details or "location" not in limit.details)
+    if reference is None or own_percentile:
         return 0, 0
     value = limit.value
-    if limit.method == "anchored":
+    if limit.method != "reference":
         location, scale = limit.details["location"], limit.details["scale"]
         if not isinstance(location, float) or not isinstance(scale, float) or scale <= 0:
             return 0, 0
@@ -301,9 +297,7 @@ def _too_few(n: int, reference_n: int | None, percentile: float) -> str | None:
     a = exceedance(percentile)
     if reference_n is not None and reference_n * a < REFERENCE_TAIL:
         needed = int(np.ceil(REFERENCE_TAIL / a))
-        return (
-            f"p{percentile:g} needs {needed:,} reference energies, the model has {reference_n:,}: fit on more"
-        )
+        return f"p{percentile:g} needs {needed:,} reference energies, the model has {reference_n:,}: fit on more"
     if n * a < LOOK_BACK_TAIL:
         needed = int(np.ceil(LOOK_BACK_TAIL / a))
         return f"p{percentile:g} needs {needed:,} events in the look-back, it has {n:,}"

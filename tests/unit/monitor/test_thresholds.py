@@ -168,9 +168,7 @@ def test_a_burst_in_half_of_the_look_back_does_not_blind_the_limit() -> None:
 def test_equal_reference_energies_give_a_limit_that_moves_with_the_location() -> None:
     reference = np.full(20_000, 5, np.float32)
     energies = np.full(60_000, 7, np.float32)
-    sketch = EnergySketch.from_part(
-        summarise(energies, energies > 9, Scale.of(reference)), Scale.of(reference)
-    )
+    sketch = EnergySketch.from_part(summarise(energies, energies > 9, Scale.of(reference)), Scale.of(reference))
     limit = anchored_limit(sketch, reference, 99.9)
     assert limit.value == pytest.approx(7, abs=0.03)
     assert (limit.lower <= limit.value <= limit.upper) is True
@@ -180,9 +178,7 @@ def test_energies_at_the_end_of_single_precision_give_a_finite_limit() -> None:
     reference = np.sort(np.random.default_rng(3).uniform(-3e38, 3e38, 20_000).astype(np.float32))
     scale = Scale.of(reference)
     energies = np.random.default_rng(4).uniform(-3e38, 3e38, 60_000).astype(np.float32)
-    limit = decide_limit(
-        None, EnergySketch.from_part(summarise(energies, energies > 1, scale), scale), reference, 99.9
-    )
+    limit = decide_limit(None, EnergySketch.from_part(summarise(energies, energies > 1, scale), scale), reference, 99.9)
     assert np.isfinite([limit.value, limit.lower, limit.upper]).all()
 
 
@@ -190,9 +186,7 @@ def test_negative_energies_have_limits_too() -> None:
     reference = np.sort(REFERENCE - np.float32(100))
     scale = Scale.of(reference)
     energies = (clean_energies() - 100).astype(np.float32)
-    limit = decide_limit(
-        None, EnergySketch.from_part(summarise(energies, energies > 0, scale), scale), reference, 99.5
-    )
+    limit = decide_limit(None, EnergySketch.from_part(summarise(energies, energies > 0, scale), scale), reference, 99.5)
     assert CLEAN.sf(limit.value + 100) == pytest.approx(0.005, rel=0.2)
 
 
@@ -254,4 +248,23 @@ def test_an_anchored_limit_is_mapped_back_to_the_reference() -> None:
 
 
 def test_windows_do_not_count_twice_at_their_own_percentile() -> None:
-    assert reference_counts(percentile_limit(sketch_of(clean_energies()), 99.5), REFERENCE) == (0, 0)
+    for limit in (
+        percentile_limit(sketch_of(clean_energies()), 99.5),
+        anchored_limit(sketch_of(clean_energies()), REFERENCE, 99.5),
+    ):
+        assert limit.method == "plain"
+        assert reference_counts(limit, REFERENCE) == (0, 0)
+
+
+def test_the_reference_counts_for_a_limit_that_outlived_its_look_back() -> None:
+    plain = anchored_limit(sketch_of(2 * clean_energies() - 5), REFERENCE, 99.5)
+    held = decide_limit(plain, sketch_of(np.empty(0)), REFERENCE, 99.5)
+    above, n = reference_counts(held, REFERENCE)
+    assert n == 20_000
+    assert above == pytest.approx(100, rel=0.3)
+
+
+def test_a_limit_of_a_model_without_reference_has_no_reference_counts() -> None:
+    held = decide_limit(percentile_limit(sketch_of(clean_energies()), 99.5), sketch_of(np.empty(0)), None, 99.5)
+    assert reference_counts(held, None) == (0, 0)
+    assert reference_counts(held, REFERENCE) == (0, 0)
