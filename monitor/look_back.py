@@ -19,6 +19,7 @@ def calibration_windows(
     *,
     look_back_us: int,
     adopt_after_us: int,
+    largest_left_out: float = LARGEST_LEFT_OUT,
 ) -> Bool:
     """Return which windows count for a threshold computed at event time `at_us`.
 
@@ -34,6 +35,8 @@ def calibration_windows(
         at_us: The tick.
         look_back_us: Length of the look-back.
         adopt_after_us: Age from which an open incident no longer keeps windows out.
+        largest_left_out: Share of the look-back that may be left out. A limit is computed from three quarters of it
+            at least, for it survives outliers; a law of counts does not, and is learned with 1.
     """
     inside = (starts_us >= at_us - look_back_us) & (ends_us <= at_us)
     bad = np.zeros(len(starts_us), np.bool_)
@@ -41,7 +44,7 @@ def calibration_windows(
         if at_us - start_us < adopt_after_us:
             bad |= (ends_us > start_us) & (starts_us < (at_us if end_us is None else end_us))
     left_out = np.flatnonzero(inside & bad)
-    most = int(LARGEST_LEFT_OUT * int(inside.sum()))
+    most = int(largest_left_out * int(inside.sum()))
     inside[left_out[max(len(left_out) - most, 0) :]] = False
     return inside
 
@@ -77,9 +80,7 @@ class LookBack:
     def add(self, window: Hashable, part: Part) -> None:
         """Add a window. Raises ValueError where it is in already."""
         if window in self._parts:
-            raise ValueError(
-                f"window {window} is in the look-back already: evict it before it is added again"
-            )
+            raise ValueError(f"window {window} is in the look-back already: evict it before it is added again")
         self._parts[window] = part
         self._dense[part.bins.astype(np.int64) + LAST_BIN] += part.counts
 

@@ -55,8 +55,18 @@ class CountLaw:
         return self.dispersion * (1 + n / self.calibration_n)
 
 
-def learn_law(reference_exceed: int, reference_n: int, outliers: Int64, events: Int64) -> CountLaw:
+def learn_law(
+    reference_exceed: int,
+    reference_n: int,
+    outliers: Int64,
+    events: Int64,
+    *,
+    otherwise: CountLaw | None = None,
+) -> CountLaw:
     """Learn the law of counts at one limit from clean windows.
+
+    Clean are the windows that fired no detector: a single one that did, learned as normal, lifts the dispersion until
+    nothing fires any more.
 
     Args:
         reference_exceed: Reference energies above the limit; 0 where the limit is the look-back's own
@@ -64,14 +74,17 @@ def learn_law(reference_exceed: int, reference_n: int, outliers: Int64, events: 
         reference_n: How many reference energies there are; 0 in the same case.
         outliers: Events above the limit in each window, counted at this limit.
         events: Events of each window.
+        otherwise: The law that stays where there is neither a reference nor a window with events.
 
     Raises:
-        ValueError: There is neither a reference nor a window with events.
+        ValueError: There is nothing of all that.
     """
     filled = events > 0
     x, n = outliers[filled].astype(np.float64), events[filled].astype(np.float64)
     total = reference_n + int(n.sum())
     if not total:
+        if otherwise is not None:
+            return otherwise
         raise ValueError("a law of counts needs reference energies or windows with events")
     # No exceedance at all says that the rate is small, not that it is zero: half an event bounds it.
     rate = max(reference_exceed + float(x.sum()), 0.5) / total

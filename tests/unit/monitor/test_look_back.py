@@ -17,9 +17,7 @@ DAY = 24 * HOUR
 def counted(
     *incidents: tuple[int, int | None], at_us: int = DAY, look_back_us: int = DAY, adopt_after_us: int = DAY
 ) -> np.ndarray:
-    return calibration_windows(
-        STARTS, ENDS, incidents, at_us, look_back_us=look_back_us, adopt_after_us=adopt_after_us
-    )
+    return calibration_windows(STARTS, ENDS, incidents, at_us, look_back_us=look_back_us, adopt_after_us=adopt_after_us)
 
 
 def test_a_window_is_in_a_look_back_once() -> None:
@@ -62,6 +60,13 @@ def test_incidents_keep_at_most_a_quarter_of_the_look_back_out_the_newest_window
     mask = counted((4 * HOUR, None))
     assert mask.sum() == 18 * 60
     assert mask[: 18 * 60].all()
+
+
+def test_all_windows_of_open_incidents_may_be_left_out_where_nothing_survives_them() -> None:
+    mask = calibration_windows(
+        STARTS, ENDS, [(4 * HOUR, None)], DAY, look_back_us=DAY, adopt_after_us=DAY, largest_left_out=1
+    )
+    assert mask.sum() == 4 * 60
 
 
 def test_an_incident_that_lasts_is_adopted() -> None:

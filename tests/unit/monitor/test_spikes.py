@@ -40,9 +40,7 @@ def test_a_significant_dispersion_is_raised_for_its_own_error() -> None:
     counts = stats.nbinom(1, 0.25).rvs(1000, random_state=2)
     n = np.full(1000, 3000)
     plain = counts.var(ddof=1) / counts.mean()
-    assert learn_law(0, 0, counts, n).dispersion == pytest.approx(
-        plain * (1 + 5 * (2 + plain / counts.mean()) / 1000)
-    )
+    assert learn_law(0, 0, counts, n).dispersion == pytest.approx(plain * (1 + 5 * (2 + plain / counts.mean()) / 1000))
 
 
 def test_an_insignificant_dispersion_is_not_raised() -> None:
@@ -59,6 +57,19 @@ def test_a_promise_is_provisional_until_300_windows(windows: int, state: str) ->
 def test_a_law_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="needs reference energies or windows"):
         learn_law(0, 0, np.zeros(3, int), np.zeros(3, int))
+
+
+def test_a_law_stays_where_there_is_nothing_to_learn_from() -> None:
+    none = np.empty(0, np.int64)
+    assert learn_law(0, 0, none, none, otherwise=law()) == law()
+
+
+def test_a_window_that_fired_learned_as_normal_hides_the_next_one() -> None:
+    counts, n = np.random.default_rng(8).poisson(1, 300), np.full(300, 200)
+    clean = spike_limit(learn_law(0, 0, counts, n), 200, 1e-4).count
+    counts[::25] = 190
+    assert clean < 10
+    assert spike_limit(learn_law(0, 0, counts, n), 200, 1e-4).count > 190
 
 
 def test_no_exceedance_does_not_mean_a_rate_of_zero() -> None:
@@ -154,8 +165,7 @@ def test_a_provisional_promise_says_so() -> None:
 def test_a_window_that_expects_less_than_one_outlier_gets_an_advice() -> None:
     advice = advise_window(law(), 100, window_us=MINUTE)
     assert advice == (
-        "a window has 0.1 outliers on average; windows of 10 minutes or more would have one, "
-        "and show smaller spikes"
+        "a window has 0.1 outliers on average; windows of 10 minutes or more would have one, and show smaller spikes"
     )
 
 
