@@ -169,7 +169,7 @@ class ClassConditionalGaussian:
         self._check_fitted()
         return cast("F64", self.weights_ @ self.means_)
 
-    def artefact(self) -> Artefact:
+    def to_artefact(self) -> Artefact:
         """Return the fitted classes as plain values; the feature model is not among them."""
         self._check_fitted()
         return Artefact(
@@ -190,16 +190,14 @@ class ClassConditionalGaussian:
 
     def to_bytes(self) -> bytes:
         """Return the artefact's bytes."""
-        return files.to_bytes(self.artefact())
+        return files.to_bytes(self.to_artefact())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the artefact to `path`."""
-        files.save(self.artefact(), path)
+        files.save(self.to_artefact(), path)
 
     @classmethod
-    def from_artefact(
-        cls, stored: Artefact, *, model: Callable[[Any], Any] | None = None, device: str = "cpu"
-    ) -> Self:
+    def from_artefact(cls, stored: Artefact, *, model: Callable[[Any], Any] | None = None, device: str = "cpu") -> Self:
         """Return the detector that `artefact` described; a feature model has to be given again.
 
         Raises:
@@ -214,9 +212,7 @@ class ClassConditionalGaussian:
             )
         score, reg = stored.settings.get("score"), stored.settings.get("reg")
         if score not in ("likelihood", "mahalanobis") or not isinstance(reg, int | float):
-            raise ModelError(
-                f"the {KIND} model's settings are unusable: score={score!r}, reg={reg!r}; fit it again"
-            )
+            raise ModelError(f"the {KIND} model's settings are unusable: score={score!r}, reg={reg!r}; fit it again")
         found = cls(model, score=cast("Score", score), reg=reg, device=device)
         d = stored.n_features
         found.classes_ = stored.tensor("classes", None)
@@ -276,9 +272,7 @@ class ClassConditionalGaussian:
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "factors_"):
-            raise ModelError(
-                f"{_NAME}: there is no fit yet; call fit(loader) or fit_features(z, labels) first"
-            )
+            raise ModelError(f"{_NAME}: there is no fit yet; call fit(loader) or fit_features(z, labels) first")
 
 
 def _pairs(loader: Iterable[Any]) -> Iterable[tuple[Any, Any]]:
@@ -288,7 +282,5 @@ def _pairs(loader: Iterable[Any]) -> Iterable[tuple[Any, Any]]:
         raise ModelError(f"{_NAME}: {type(loader).__name__} is no data loader of (batch, labels)") from reason
     for batch in batches:
         if not isinstance(batch, tuple | list) or len(batch) < 2:
-            raise ModelError(
-                f"{_NAME}: the data loader must yield (batch, labels); it yields a {type(batch).__name__}"
-            )
+            raise ModelError(f"{_NAME}: the data loader must yield (batch, labels); it yields a {type(batch).__name__}")
         yield batch[0], batch[1]

@@ -1,0 +1,284 @@
+"""Detectors: what the two autoencoding mixtures share: fit, scores, prediction, attribution, files."""
+
+import copy
+import math
+import os
+import time
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from config.errors import ModelError
+from monitor.detectors import artefact as files
+from monitor.detectors.artefact import Artefact
+from monitor.detectors.density_nets import DensityNets, ReconFeatures, probe
+from monitor.detectors.explanation import Explanation
+from monitor.detectors.inputs import FloatArray, check_events
+from monitor.detectors.latent_mixture import read_mixture
+from monitor.detectors.network_files import (
+    read_settings,
+    read_shape,
+    read_state,
+    refuse_missing,
+    state_arrays,
+)
+from monitor.detectors.network_scoring import FittedNetworks, Lens, make_lens, settle_networks
+from monitor.detectors.scaling import Scaling
+from monitor.detectors.training import Objective, Plan, latent_noise, train
+
+_MODULES = ("encoder_net", "decoder_net", "gmm_density_net")
+
+
+class NetworkDetector:
+    """An autoencoder whose latent and reconstruction error are judged by a Gaussian mixture.
+
+    The energy is the mixture's at the event's latent and reconstruction features, plus D (|x| / R - 1) for
+    events whose standardised length |x| is beyond R, the largest in training: the reconstruction features
+    are bounded and a network may be flat far out, and yet a far event has to be stranger than a near one.
+    """
+
+    kind: ClassVar[str]
+    _settings: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self,
+        *,
+        threshold: float | None,
+        encoder_net: nn.Module | None,
+        decoder_net: nn.Module | None,
+        gmm_density_net: nn.Module | None,
+        n_gmm: int,
+        latent_dim: int,
+        recon_features: ReconFeatures | None,
+        data_type: str | None,
+        standardise: bool,
+        random_state: int,
+        device: str,
+    ) -> None:
+        self.threshold = threshold
+        self.encoder_net = encoder_net
+        self.decoder_net = decoder_net
+        self.gmm_density_net = gmm_density_net
+        self.n_gmm = self._whole("n_gmm", n_gmm, 1)
+        self.latent_dim = self._whole("latent_dim", latent_dim, 1)
+        self.recon_features = recon_features
+        self.data_type = data_type
+        self.standardise = bool(standardise)
+        self.random_state = self._whole("random_state", random_state, 0)
+        self.device = device
+        self.feature_names_: tuple[str, ...] | None = None
+        self.reference_energies_: NDArray[np.float32] | None = None
+        self.training_: dict[str, Any] = {}
+        self._model: FittedNetworks | None = None
+        given = {name: getattr(self, name) for name in _MODULES if getattr(self, name) is not None}
+        self._given_states = {name: copy.deepcopy(net.state_dict()) for name, net in given.items()}
+
+    def score(self, x: Any) -> FloatArray:
+        """Return the score of each event, in nats; larger is stranger."""
+        return self.energy(x)
+
+    def energy(self, x: Any) -> FloatArray:
+        """Return the energy of each event in nats, without any latent noise: what the daemon compares."""
+        return self._fitted().energies(self._checked(x))
+
+    def infer_threshold(self, x: Any, threshold_perc: float = 95.0) -> float:
+        """Set the threshold to a percentile of the scores of `x`, and return it."""
+        if not 0 <= threshold_perc <= 100:
+            raise ModelError(f"{self._name}: threshold_perc must be from 0 to 100, not {threshold_perc}")
+        self.threshold = float(np.percentile(self.score(x).astype(np.float64), threshold_perc))
+        return self.threshold
+
+    def predict(
+        self,
+        x: Any,
+        return_instance_score: bool = True,  # noqa: FBT001, FBT002 - the signature people know
+    ) -> dict[str, dict[str, Any]]:
+        """Return `{"meta": {...}, "data": {"is_outlier": 0 or 1 per event, "instance_score": ... or None}}`.
+
+        Raises:
+            ModelError: No threshold is set, or `x` does not fit the model.
+        """
+        if self.threshold is None:
+            raise ModelError(f"{self._name}: no threshold is set; call infer_threshold(x) or set .threshold")
+        score = self.score(x)
+        return {
+            "meta": {"name": self._name, "detector_type": "outlier", "data_type": self.data_type},
+            "data": {
+                "is_outlier": (score > self.threshold).astype(np.int64),
+                "instance_score": score if return_instance_score else None,
+            },
+        }
+
+    def explain(self, x: Any) -> Explanation:
+        """Return what makes each event strange: how far each feature is from its reconstruction.
+
+        `expected` is the reconstruction, `z` the distance from it in units of that feature's usual distance
+        in training, `cost` the energy that goes away when the value is replaced by `expected`.
+        """
+        model = self._fitted()
+        return model.explain(self._checked(x), self.feature_names_ or tuple(f"x{j}" for j in range(self.n_features)))
+
+    @property
+    def n_features(self) -> int:
+        """The number of features of an event; of pixels, for an image."""
+        return math.prod(self._fitted().lens.shape)
+
+    @property
+    def feature_means_(self) -> NDArray[np.float64]:
+        """The mean of each feature in training."""
+        return self._fitted().lens.scaling.centre
+
+    def to_artefact(self) -> Artefact:
+        """Return the fitted model as plain values; of modules that were given, only their state."""
+        model = self._fitted()
+        given = [name for name in (*_MODULES, "recon_features") if getattr(self, name) is not None]
+        return Artefact(
+            kind=self.kind,
+            n_features=self.n_features,
+            feature_names=self.feature_names_,
+            tensors={
+                **state_arrays(model.nets),
+                **model.mixture.arrays(),
+                "scaling.centre": model.lens.scaling.centre,
+                "scaling.scale": model.lens.scaling.scale,
+                "residuals": model.residuals,
+            },
+            settings={
+                **{name: getattr(self, name) for name in self._settings},
+                "input_shape": list(model.lens.shape),
+                "normalise": model.nets.normalise,
+                "given": given,
+            },
+            training=self.training_,
+            reference_energies=self.reference_energies_,
+        )
+
+    def to_bytes(self) -> bytes:
+        """Return the model as an artefact's bytes."""
+        return files.to_bytes(self.to_artefact())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to a file, at once."""
+        files.save(self.to_artefact(), path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, device: str = "cpu", **modules: Any) -> Self:
+        """Read a model; networks and recon_features that it was given have to be given again, by name."""
+        return cls.from_artefact(files.load(path, kind=cls.kind), device=device, **modules)
+
+    @classmethod
+    def from_artefact(cls, stored: Artefact, *, device: str = "cpu", **modules: Any) -> Self:
+        """Return the model that the artefact describes.
+
+        Raises:
+            ModelError: Another kind, a module missing or of another shape, or contradictory values.
+        """
+        if stored.kind != cls.kind:
+            raise ModelError(f"a {stored.kind} model is not a {cls.kind} model; load it with load_detector")
+        refuse_missing(stored, modules, cls.__name__)
+        detector = cls(**read_settings(stored, cls._settings), **modules, device=device)
+        extra = read_settings(stored, ("input_shape", "normalise"))
+        d = stored.n_features
+        scaling = Scaling(centre=stored.tensor("scaling.centre", d), scale=stored.tensor("scaling.scale", d))
+        lens = Lens(scaling=scaling, shape=read_shape(stored, extra["input_shape"]), device=device)
+        sample = torch.zeros(2, *lens.shape, device=device)
+        nets = detector._build(sample)
+        read_state(nets, stored)
+        width = probe(nets, sample, detector.n_gmm)
+        nets.normalise = bool(extra["normalise"])
+        mixture = read_mixture(stored, detector.n_gmm, width)
+        detector._model = FittedNetworks(
+            nets=nets,
+            lens=lens,
+            mixture=mixture,
+            density=mixture.density(device),
+            residuals=stored.tensor("residuals", d),
+        )
+        detector.feature_names_ = stored.feature_names
+        detector.reference_energies_ = stored.reference_energies
+        detector.training_ = dict(stored.training)
+        return detector
+
+    def _networks(self, sample: Tensor) -> DensityNets:
+        """Return networks for events like `sample`, fresh where none were given."""
+        raise NotImplementedError
+
+    def _fit(self, x: Any, objective: Callable[[Tensor], Objective], plan: Plan, reference_fraction: float) -> Self:
+        began = time.monotonic()
+        if not 0 <= reference_fraction < 1:
+            raise ModelError(f"{self._name}: reference_fraction must be from 0 to below 1, not {reference_fraction}")
+        shape = _event_shape(x)
+        events = check_events(_flat(x, shape), owner=self._name, min_rows=2)
+        shape = shape if len(shape) > 1 else (events.values.shape[1],)
+        kept = len(events.values) - round(reference_fraction * len(events.values))
+        rows = events.values[:kept]
+        if kept < max(2, self.n_gmm):
+            raise ModelError(
+                f"{self._name}: {kept} rows to train on are fewer than the n_gmm={self.n_gmm} components; "
+                "give more rows"
+            )
+        lens = make_lens(rows, shape, self.device, standardise=self.standardise)
+        seen, radius = lens.training_rows(rows)
+        nets = self._build(seen[:2])
+        probe(nets, seen[:8], self.n_gmm)
+        report = train(nets, seen, objective(seen.flatten(1)), plan)
+        self._model = settle_networks(nets, lens, seen, radius, latent_noise(nets, seen, self.random_state))
+        self.feature_names_ = events.names
+        self.training_ = {
+            "rows": kept,
+            "epochs": report.epochs,
+            "best_epoch": report.best_epoch,
+            "skipped_steps": report.skipped_steps,
+            "stopped": report.stopped,
+            "dead_components": int((self._model.mixture.weights <= 0).sum()),
+            "batch_size": plan.batch_size,
+            "learning_rate": plan.learning_rate,
+            "seconds": time.monotonic() - began,
+        }
+        unseen = self._model.energies(events.values[kept:]).astype(np.float32)
+        self.reference_energies_ = np.sort(unseen) if len(unseen) else None
+        return self
+
+    def _build(self, sample: Tensor) -> DensityNets:
+        """Return the networks on the device, those given in the state that they were given in."""
+        for name, state in self._given_states.items():
+            getattr(self, name).to("cpu").load_state_dict(state)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.random_state)
+            return self._networks(sample.cpu()).to(self.device)
+
+    def _checked(self, x: Any) -> FloatArray:
+        fitted = self._fitted().lens.shape
+        shape = _event_shape(x)
+        if len(shape) > 1 and shape != fitted:
+            raise ModelError(f"{self._name}: events of shape {shape} were given, and the model was fitted on {fitted}")
+        flat = _flat(x, shape)
+        return check_events(flat, owner=self._name, n_features=math.prod(fitted), names=self.feature_names_).values
+
+    def _fitted(self) -> FittedNetworks:
+        if self._model is None:
+            raise ModelError(f"{self._name}: there is no fit yet; call fit(x) first")
+        return self._model
+
+    def _whole(self, name: str, value: object, least: int) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ModelError(f"{self._name}: {name} must be a whole number from {least} on, not {value!r}")
+        return int(value)
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+
+def _event_shape(x: Any) -> tuple[int, ...]:
+    """Return the shape of one event; () for what is no array of images or rows."""
+    return tuple(int(size) for size in getattr(x, "shape", ())[1:])
+
+
+def _flat(x: Any, shape: tuple[int, ...]) -> Any:
+    """Return images as rows of pixels, anything else as it is."""
+    return x.reshape(len(x), math.prod(shape)) if len(shape) > 1 else x

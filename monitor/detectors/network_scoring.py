@@ -1,0 +1,165 @@
+"""Detectors: events through fitted networks to energies, in blocks of one fixed shape.
+
+A block is padded to its shape, so an energy does not depend, to the bit, on what it was computed with.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from monitor.detectors.density_nets import DensityNets
+from monitor.detectors.explanation import Explanation
+from monitor.detectors.inputs import FloatArray
+from monitor.detectors.latent_mixture import LatentDensity, LatentMixture, settle
+from monitor.detectors.scaling import Scaling, chunks, column_scaling
+
+F64 = NDArray[np.float64]
+
+_NET_LIMIT = 1e6  # the networks see no value beyond this many deviations: float32 sums stay finite
+_BLOCK_ELEMENTS = 1 << 15
+_SETTLED_ROWS = 4096
+_RANGE_DEVIATIONS = 2.0
+_LEAST_RESIDUAL = 1e-6  # of a feature's deviation: for a column that is always reconstructed exactly
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lens:
+    """How the networks see events: standardised, within bounds, in their own shape, on a device."""
+
+    scaling: Scaling
+    shape: tuple[int, ...]
+    device: str
+
+    def tensor(self, z: F64) -> Tensor:
+        """Return standardised rows as the networks take them."""
+        clipped = np.clip(z, -_NET_LIMIT, _NET_LIMIT).astype(np.float32)
+        return torch.from_numpy(clipped).to(self.device).reshape(len(z), *self.shape)
+
+    def training_rows(self, rows: FloatArray) -> tuple[Tensor, float]:
+        """Return all rows as the networks take them, and the largest standardised length among them."""
+        seen = torch.empty(len(rows), *self.shape, device=self.device)
+        radius = 0.0
+        for part in chunks(*rows.shape):
+            z = self.scaling.standardise(rows[part])
+            radius = max(radius, float(np.sqrt(np.square(z).sum(axis=1)).max()))
+            seen[part] = self.tensor(z)
+        return seen, radius if radius > 0 else 1.0
+
+
+def make_lens(rows: FloatArray, shape: tuple[int, ...], device: str, *, standardise: bool) -> Lens:
+    """Return the lens for training rows; images get one centre and one deviation for all their pixels."""
+    d = rows.shape[1]
+    if not standardise:
+        return Lens(scaling=Scaling(centre=np.zeros(d), scale=np.ones(d)), shape=shape, device=device)
+    columns = rows if len(shape) == 1 else rows.reshape(-1, 1)
+    scaling = column_scaling(columns, None, lambda total: total, lambda extreme: extreme)
+    if len(shape) > 1:
+        scaling = Scaling(centre=np.repeat(scaling.centre, d), scale=np.repeat(scaling.scale, d))
+    return Lens(scaling=scaling, shape=shape, device=device)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedNetworks:
+    """Trained networks with their mixture, and each feature's usual distance from its reconstruction."""
+
+    nets: DensityNets
+    lens: Lens
+    mixture: LatentMixture
+    density: LatentDensity
+    residuals: F64
+
+    @property
+    def block_rows(self) -> int:
+        """The rows of every block."""
+        return min(max(_BLOCK_ELEMENTS // math.prod(self.lens.shape), 16), 1024)
+
+    def energies(self, rows: FloatArray, noise: Tensor | None = None) -> FloatArray:
+        """Return each row's energy in the rows' precision, the mean over the draws of `noise` if given."""
+        out = np.empty(len(rows), dtype=rows.dtype)
+        largest = float(np.finfo(rows.dtype).max)
+        for start in range(0, len(rows), self.block_rows):
+            z = self.lens.scaling.standardise(rows[start : start + self.block_rows])
+            _, energies = self._pass(z, noise)
+            out[start : start + len(z)] = energies.clip(-largest, largest)
+        return out
+
+    def explain(self, rows: FloatArray, features: tuple[str, ...]) -> Explanation:
+        """Return how far each value is from its reconstruction, and what replacing it by that would save."""
+        z = self.lens.scaling.standardise(rows)
+        made, energy = np.empty_like(z), np.empty(len(z))
+        for place in self._places(len(z)):
+            made[place], energy[place] = self._pass(z[place], None)
+        cost = np.empty_like(z)
+        for j in range(z.shape[1]):
+            replaced = z.copy()
+            replaced[:, j] = made[:, j]
+            for place in self._places(len(z)):
+                cost[place, j] = energy[place] - self._pass(replaced[place], None)[1]
+        scale = self.lens.scaling.scale
+        expected = made * scale + self.lens.scaling.centre
+        reach = _RANGE_DEVIATIONS * self.residuals * scale
+        return Explanation(
+            features=features,
+            value=rows.astype(np.float64),
+            z=(z - made) / self.residuals,
+            cost=cost,
+            expected=expected,
+            low=expected - reach,
+            high=expected + reach,
+        )
+
+    def _places(self, n: int) -> Iterator[slice]:
+        return (slice(start, start + self.block_rows) for start in range(0, n, self.block_rows))
+
+    def _pass(self, z: F64, noise: Tensor | None) -> tuple[F64, F64]:
+        """Return reconstruction and energy of up to one block of standardised rows."""
+        block = np.zeros((self.block_rows, z.shape[1]))
+        block[: len(z)] = z
+        with torch.no_grad():
+            x = self.lens.tensor(block)
+            latent, log_variance = self.nets.encode(x)
+            if noise is None or log_variance is None:
+                result = self.nets.complete(x, latent)
+                energies = self.density.energies(result.z)
+            else:
+                drawn = latent + torch.exp(0.5 * log_variance) * noise[:, None, :]
+                repeated = x.repeat(len(noise), *([1] * (x.ndim - 1)))
+                result = self.nets.complete(repeated, drawn.flatten(0, 1))
+                energies = self.density.energies(result.z).view(len(noise), len(x)).mean(0)
+        made = result.reconstruction[: len(z)].flatten(1).double().cpu().numpy()
+        return made, energies[: len(z)].cpu().numpy() + self.density.beyond(z)
+
+
+def settle_networks(nets: DensityNets, lens: Lens, seen: Tensor, radius: float, noise: Tensor | None) -> FittedNetworks:
+    """Fix the mixture and the usual residuals over the whole training set, a piece at a time.
+
+    Args:
+        nets: The trained networks.
+        lens: How they see events.
+        seen: The training rows as they see them.
+        radius: The largest standardised length among the rows.
+        noise: One draw for each row, as in the training: the latent's own spread belongs to the mixture.
+    """
+    z, gamma = [], []
+    squares = torch.zeros(seen[0].numel(), dtype=torch.float64)
+    with torch.no_grad():
+        for start in range(0, len(seen), _SETTLED_ROWS):
+            place = slice(start, start + _SETTLED_ROWS)
+            part = seen[place]
+            result = nets(part, None if noise is None else noise[place])
+            z.append(result.z)
+            gamma.append(result.gamma)
+            squares += (part - result.reconstruction).flatten(1).double().square().sum(0).cpu()
+    mixture = settle(torch.cat(z), torch.cat(gamma), radius)
+    return FittedNetworks(
+        nets=nets,
+        lens=lens,
+        mixture=mixture,
+        density=mixture.density(lens.device),
+        residuals=np.sqrt(squares.numpy() / len(seen)).clip(_LEAST_RESIDUAL),
+    )

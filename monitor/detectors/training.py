@@ -1,0 +1,255 @@
+"""Detectors: the loss of an autoencoding mixture, and a training that nothing but its data can stop."""
+
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, cast
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from config.errors import ModelError
+from monitor.detectors.density_nets import DensityNets, Pass
+from monitor.detectors.mixture_loss import mixture_loss
+from monitor.detectors.mixture_params import LOG_2PI, factor
+
+OptimizerFactory = Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]
+ReconstructionLoss = Callable[[Tensor, Tensor], Tensor]
+
+_LOG = logging.getLogger(__name__)
+_JUDGED_ROWS = 16384
+_MAX_GRADIENT = 100.0
+_ALIVE = 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossWeights:
+    """How the terms of the loss are weighted; `beta` is 0 without a variational latent."""
+
+    recon: float
+    energy: float
+    cov_diag: float
+    beta: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How to train."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    optimizer: OptimizerFactory | None
+    seed: int
+    verbose: bool | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """What happened in a training, one entry of `epochs` per epoch."""
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+    skipped_steps: int = 0
+    stopped: str | None = None
+
+
+def mean_squared_error(x: Tensor, reconstruction: Tensor) -> Tensor:
+    """Return the mean squared difference."""
+    return (x - reconstruction).square().mean()
+
+
+def gaussian_nll(cov_elbo: dict[str, Any], rows: Tensor) -> ReconstructionLoss:
+    """Return -mean log N(x | r, C) as a function of x and r.
+
+    Args:
+        cov_elbo: One of {"sim": common deviation}, {"cov_diag": deviations or None} and
+            {"cov_full": covariance or None}; None takes those of `rows`. All in standardised units.
+        rows: The training rows, flattened.
+
+    Raises:
+        ModelError: Another key, or values that are no deviations or covariance of these rows.
+    """
+    if len(cov_elbo) != 1 or next(iter(cov_elbo)) not in ("sim", "cov_diag", "cov_full"):
+        raise ModelError(f"cov_elbo must have one key: sim, cov_diag or cov_full; got {sorted(cov_elbo)}")
+    kind, value = next(iter(cov_elbo.items()))
+    D = rows.shape[1]
+    if kind == "cov_full":
+        cov = _covariance(rows) if value is None else torch.as_tensor(value, dtype=torch.float64, device=rows.device)
+        if cov.shape != (D, D):
+            raise ModelError(f"cov_elbo: cov_full must be ({D}, {D}), not {tuple(cov.shape)}")
+        lower = factor(cov[None], 1e-6)[0]
+        half_log_det = float(lower.diagonal().log().sum())
+        eye = torch.eye(D, dtype=lower.dtype, device=lower.device)
+        whiten = torch.linalg.solve_triangular(lower, eye, upper=False).to(rows)
+
+        def full(x: Tensor, reconstruction: Tensor) -> Tensor:
+            apart = (x - reconstruction).flatten(1) @ whiten.T
+            return cast("Tensor", 0.5 * (apart.square().sum(1).mean() + D * LOG_2PI) + half_log_det)
+
+        return full
+    if kind == "cov_diag" and value is None:
+        deviation = rows.double().std(0, correction=0).clamp_min(1e-3).to(rows)
+    else:
+        deviation = torch.as_tensor(value, dtype=torch.float64).to(rows).expand(D)
+    if not bool((deviation > 0).all()):
+        raise ModelError(f"cov_elbo: the deviations of {kind} must be positive")
+    log_det = float(deviation.double().log().sum())
+
+    def diagonal(x: Tensor, reconstruction: Tensor) -> Tensor:
+        apart = (x - reconstruction).flatten(1) / deviation
+        return 0.5 * (apart.square().sum(1).mean() + D * LOG_2PI) + log_det
+
+    return diagonal
+
+
+def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Return the KL divergence from the standard normal, averaged over samples and latent dimensions."""
+    return -0.5 * (log_variance - mean.square() - log_variance.exp() + 1.0).mean()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """The loss of one detector: its reconstruction term and the weights of all terms."""
+
+    recon: ReconstructionLoss
+    weights: LossWeights
+
+    def terms(self, result: Pass, x: Tensor) -> dict[str, Tensor]:
+        """Return the terms of the loss, their weighted sum `loss`, and how many components are dead."""
+        weights = self.weights
+        energy, cov_diag, phi = mixture_loss(result.z, result.gamma)
+        terms = {"recon": self.recon(x, result.reconstruction), "energy": energy, "cov_diag": cov_diag}
+        terms["loss"] = weights.recon * terms["recon"] + weights.energy * energy + weights.cov_diag * cov_diag
+        if result.mean is not None and result.log_variance is not None:
+            terms["kl"] = divergence(result.mean, result.log_variance)
+            terms["loss"] = terms["loss"] + weights.beta * terms["kl"]
+        terms["dead"] = (phi < _ALIVE / len(phi)).sum()
+        return terms
+
+
+def train(nets: DensityNets, rows: Tensor, objective: Objective, plan: Plan) -> Report:
+    """Train the networks in place and leave them as they were after the best epoch.
+
+    The best epoch is the one of the smallest loss, with the same noise every time, over up to 16,384 evenly
+    spread rows. A step whose loss or gradient is not finite is left out and counted; an epoch without any other kind of
+    step ends the training.
+
+    Raises:
+        ModelError: The first epoch had no usable step.
+    """
+    run = _Run(nets, objective, plan)
+    judged = rows[:: max(1, -(-len(rows) // _JUDGED_ROWS))]
+    best: dict[str, Tensor] = {}
+    lowest = float("inf")
+    with _progress(plan) as advance:
+        for epoch in range(1, plan.epochs + 1):
+            taken = run.epoch(rows)
+            figures = run.judge(judged) if taken else None
+            if figures is None:
+                run.report.stopped = f"epoch {epoch} had no usable step"
+                _LOG.warning("The training stops: %s.", run.report.stopped, extra={"action": "training_stopped"})
+                break
+            run.report.epochs.append({"epoch": float(epoch), **figures})
+            if figures["loss"] < lowest:
+                lowest, run.report.best_epoch = figures["loss"], epoch
+                best = {name: value.detach().clone() for name, value in nets.state_dict().items()}
+            advance(f"loss {figures['loss']:.4g}, best epoch {run.report.best_epoch}")
+    if not best:
+        raise ModelError(
+            "the training had no usable step: every loss was NaN or infinite; lower the learning rate, use "
+            "fewer components, or check the given networks"
+        )
+    nets.load_state_dict(best)
+    nets.eval()
+    return run.report
+
+
+def latent_noise(nets: DensityNets, rows: Tensor, seed: int) -> Tensor | None:
+    """Return one draw of latent noise for each row, the same for the same seed; None without heads."""
+    if not nets.latent_width:
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(len(rows), nets.latent_width, generator=generator).to(rows)
+
+
+class _Run:
+    """One training under way."""
+
+    def __init__(self, nets: DensityNets, objective: Objective, plan: Plan) -> None:
+        self.nets = nets
+        self.objective = objective
+        self.plan = plan
+        self.report = Report()
+        self.parameters = [p for p in nets.parameters() if p.requires_grad]
+        make = plan.optimizer or (lambda given: torch.optim.Adam(given, lr=plan.learning_rate, fused=True))
+        self.optimizer = make(self.parameters)
+        self.order = torch.Generator().manual_seed(plan.seed)
+        self.noise = torch.Generator().manual_seed(plan.seed + 1)
+
+    def epoch(self, rows: Tensor) -> int:
+        """Go once over the rows in random order; return how many steps were taken."""
+        self.nets.train()
+        batches = _batches(len(rows), self.plan.batch_size, self.order)
+        return sum(self._step(rows[batch.to(rows.device)]) for batch in batches)
+
+    def judge(self, rows: Tensor) -> dict[str, float] | None:
+        """Return the terms of the loss over `rows` with noise that never changes; None if one is not finite."""
+        self.nets.eval()
+        with torch.no_grad():
+            try:
+                terms = self.objective.terms(self.nets(rows, latent_noise(self.nets, rows, self.plan.seed)), rows)
+            except ModelError:
+                return None
+        figures = {name: float(value) for name, value in terms.items()}
+        return figures if all(abs(value) < float("inf") for value in figures.values()) else None
+
+    def _step(self, x: Tensor) -> bool:
+        self.optimizer.zero_grad(set_to_none=True)
+        width = self.nets.latent_width
+        moved = torch.randn(len(x), width, generator=self.noise).to(x) if width else None
+        try:
+            loss = self.objective.terms(self.nets(x, moved), x)["loss"]
+        except ModelError:  # NaN in the mixture's input: this batch has nothing to teach
+            self.report.skipped_steps += 1
+            return False
+        torch.autograd.backward(loss)
+        length = torch.nn.utils.clip_grad_norm_(self.parameters, _MAX_GRADIENT)
+        if not bool(torch.isfinite(loss) & torch.isfinite(length)):
+            self.report.skipped_steps += 1
+            return False
+        self.optimizer.step()
+        return True
+
+
+def _batches(n: int, size: int, generator: torch.Generator) -> list[Tensor]:
+    """Return shuffled row numbers in batches; a last one of less than half the size joins its neighbour."""
+    order = torch.randperm(n, generator=generator)
+    starts = list(range(0, n, size))
+    if len(starts) > 1 and n - starts[-1] < size / 2:
+        starts.pop()
+    return [order[start:end] for start, end in pairwise([*starts, n])]
+
+
+@contextmanager
+def _progress(plan: Plan) -> Iterator[Callable[[str], None]]:
+    """Show a bar on standard error, by default only on a terminal; yield what moves it on by one epoch."""
+    shown = sys.stderr.isatty() if plan.verbose is None else plan.verbose
+    if not shown:
+        yield lambda _: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("training", total=plan.epochs)
+        yield lambda text: bar.update(task, advance=1, description=text)
+
+
+def _covariance(rows: Tensor) -> Tensor:
+    wide = rows.double()
+    wide = wide - wide.mean(0)
+    return wide.T @ wide / len(wide)
