@@ -152,13 +152,9 @@ class Database:
         if found == wanted:
             return
         if found is None:
-            message = (
-                f"{self.address} has no Outrider tables yet (schema {wanted}): run `outrider db upgrade`"
-            )
+            message = f"{self.address} has no Outrider tables yet (schema {wanted}): run `outrider db upgrade`"
         elif found in KNOWN_REVISIONS:
-            message = (
-                f"{self.address} has schema {found}, this Outrider needs {wanted}: run `outrider db upgrade`"
-            )
+            message = f"{self.address} has schema {found}, this Outrider needs {wanted}: run `outrider db upgrade`"
         else:
             message = (
                 f"{self.address} has schema {found}, which a newer Outrider wrote; "
@@ -197,13 +193,22 @@ class Database:
 
     def checkpoint(self) -> None:
         """Move SQLite's write-ahead log into the file as far as readers allow; nothing on PostgreSQL."""
+        self._maintain("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def give_back_pages(self, pages: int) -> None:
+        """Cut up to so many free pages off the SQLite file; nothing on PostgreSQL."""
+        self._maintain(f"PRAGMA incremental_vacuum({pages})")
+
+    def _maintain(self, pragma: str) -> None:
+        """Run a statement of SQLite that begins and ends its own transaction, in the queue of the writers."""
         if self.dialect != "sqlite":
             return
         with self._turns, translated(self.address, self.file), self._writer.connect() as connection:
             driver = connection.connection.driver_connection
             if not isinstance(driver, sqlite3.Connection):
                 raise TypeError(type(driver))
-            driver.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            # A script runs each statement to its end; `execute` takes one step, which frees a single page.
+            driver.executescript(pragma)
 
     def close(self) -> None:
         """Close every idle connection."""
@@ -236,9 +241,7 @@ def _parsed(text: str) -> URL:
 
 def _sqlite_file(url: URL, *, must_exist: bool) -> Path:
     if url.database in {None, "", ":memory:"} or str(url.database).startswith("file:"):
-        message = (
-            "database.url names no SQLite file: write sqlite:///FILE (a database in memory cannot be shared)"
-        )
+        message = "database.url names no SQLite file: write sqlite:///FILE (a database in memory cannot be shared)"
         raise ConfigError(message)
     file = Path(str(url.database)).expanduser()
     # The real path, so that two names of one file share one lock.

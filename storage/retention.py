@@ -20,6 +20,7 @@ CHUNK_ROWS = 5_000
 """Rows deleted in one transaction: under 100 ms on a slow disk, so that commits pass in between."""
 _VACUUM_PAGES = 500
 _SPARE_SHARE = 0.1
+_INCREMENTAL = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,11 +93,12 @@ def _delete_in_log_order(db: Database, table: sa.Table, cut_us: int) -> int:
 def _protected_from(db: Database) -> dict[int, int]:
     """Return for each source the event time from which its stream's unresolved incidents need its rows."""
     first = _first_unresolved().subquery()
-    query = sa.select(sources.c.id, sa.func.coalesce(first.c.since_us, FOREVER_US)).join_from(
+    since_us = sa.func.coalesce(first.c.since_us, FOREVER_US).label("since_us")
+    query = sa.select(sources.c.id, since_us).join_from(
         sources, first, first.c.stream_id == sources.c.stream_id, isouter=True
     )
     with db.read() as connection:
-        return dict(connection.execute(query).tuples().all())
+        return {row.id: row.since_us for row in connection.execute(query)}
 
 
 def _first_unresolved() -> sa.Select[Any]:
@@ -156,14 +158,12 @@ def _until_none(db: Database, delete: sa.Delete) -> int:
 def _give_back_pages(db: Database) -> None:
     """Shrink the SQLite file, but leave a tenth of it free: the rows to come would make it grow again."""
     while True:
-        with db.write() as connection:
+        with db.read() as connection:
             free = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
             pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-            surplus = free - int(_SPARE_SHARE * (pages - free))
-            if surplus <= 0:
-                return
-            # The rows of this statement are its steps: unless all are fetched, it stops after one.
-            step = min(surplus, _VACUUM_PAGES)
-            connection.exec_driver_sql(f"PRAGMA incremental_vacuum({step})").all()
-            if connection.exec_driver_sql("PRAGMA freelist_count").scalar_one() == free:
-                return  # a file that was made without auto_vacuum
+            vacuum = connection.exec_driver_sql("PRAGMA auto_vacuum").scalar_one()
+        surplus = free - int(_SPARE_SHARE * (pages - free))
+        # A file that somebody made without auto_vacuum cannot shrink this way.
+        if surplus <= 0 or vacuum != _INCREMENTAL:
+            return
+        db.give_back_pages(min(surplus, _VACUUM_PAGES))

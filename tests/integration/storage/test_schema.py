@@ -151,7 +151,10 @@ def test_a_newer_schema_is_refused_and_left_alone(db: Database) -> None:
 def test_a_check_imports_no_alembic(sqlite_url: str) -> None:
     with Database(sqlite_url) as db:
         db.upgrade()
-    program = "import sys; from storage.engine import Database; Database(sys.argv[1]).check(); print('alembic' in sys.modules)"
+    program = (
+        "import sys; from storage.engine import Database; "
+        "Database(sys.argv[1]).check(); print('alembic' in sys.modules)  # as a command would"
+    )
     child = subprocess.run(
         [sys.executable, "-c", program, sqlite_url],
         cwd=Path(__file__).parents[3],
