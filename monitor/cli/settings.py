@@ -14,7 +14,7 @@ from config.settings import Settings
 
 def settings_of(ctx: click.Context) -> Settings:
     """Return the settings that the command runs under."""
-    _refuse_shadow()
+    refuse_shadow()
     named: Path | None = ctx.obj["config"]
     return load(named or Path("outrider.yaml"), os.environ)
 
@@ -32,13 +32,11 @@ def stream_of(settings: Settings, name: str) -> str:
     raise ConfigError(f"there is no stream {name!r} in the configuration; {hint}")
 
 
-def _refuse_shadow() -> None:
+def refuse_shadow() -> None:
     """Refuse to run when a file of the user's hides one of our packages."""
     ours = Path(__file__).resolve().parents[2]
     for package in ("config", "consumers", "storage"):
-        found = Path(
-            getattr(sys.modules.get(package), "__file__", None) or ours / package / "__init__.py"
-        ).resolve()
+        found = Path(getattr(sys.modules.get(package), "__file__", None) or ours / package / "__init__.py").resolve()
         if ours not in found.parents:
             raise ConfigError(
                 f"{found} hides Outrider's own package {package!r}: rename it, or run from another folder"

@@ -1,0 +1,157 @@
+"""`outrider demo`: the daemon on a synthetic stream with planted bursts and a drift, and what it found of them."""
+
+import logging
+import sys
+import tempfile
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from monitor.cli.settings import refuse_shadow
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+    from monitor.daemon import Daemon
+    from storage.history import History
+
+_EVENTS_A_SECOND = 20
+_EVENT_HOURS = 6
+_LOOK_S = 0.5
+_PLAIN_EVERY_S = 5.0
+
+
+@click.command(name="demo")
+@click.option("--seconds", default=40.0, show_default=True, type=click.FloatRange(min=5), help="How long it plays.")
+@click.option("--database", "url", help="Where to keep it (default: a new SQLite file in a temporary folder).")
+@click.option("--seed", default=1, show_default=True, help="Of the synthetic events.")
+@click.pass_context
+def command(ctx: click.Context, seconds: float, url: str | None, seed: int) -> None:
+    """Show the main job on a synthetic stream: six hours of events in about a minute."""
+    refuse_shadow()
+    url = url or f"sqlite:///{Path(tempfile.mkdtemp(prefix='outrider-demo-')) / 'demo.db'}"
+    name = f"demo_{datetime.now(UTC):%Y%m%d%H%M%S}"
+    settings = demo_settings(name, url, seconds, seed)
+    logging.getLogger().setLevel(logging.DEBUG if ctx.obj["debug"] else logging.CRITICAL)
+    _play(settings, name)
+
+
+def demo_settings(name: str, url: str, seconds: float, seed: int) -> "Settings":
+    """Return the configuration of the demo: the same words as in a file."""
+    from config.settings import Settings
+
+    hours = timedelta(hours=_EVENT_HOURS)
+    start = datetime.now(UTC).replace(second=0, microsecond=0) - hours - timedelta(minutes=5)
+    return Settings.model_validate(
+        {
+            "database": {"url": url},
+            "streams": {
+                name: {
+                    "source": {
+                        "type": "synthetic",
+                        "seed": seed,
+                        "rate": _EVENTS_A_SECOND,
+                        "events": int(hours.total_seconds()) * _EVENTS_A_SECOND,
+                        "speed": hours.total_seconds() / seconds,
+                        "start": start.isoformat(),
+                        "first_burst": "45m",
+                        "burst_every": "40m",
+                        "burst_length": "2m",
+                        "burst_share": 0.1,
+                        "drift_after": "5h30m",
+                        "drift_shift": 0.5,
+                    },
+                    "event": {"time": {"field": "ts"}, "id": "id"},
+                    "model": {"n_components": 3, "warm_up": 10_000},
+                    "window": {"size": "1m", "idle_timeout": "1s"},
+                }
+            },
+        }
+    )
+
+
+def _play(settings: "Settings", name: str) -> None:
+    """Run the daemon beside the view; Ctrl-C ends both, with the summary so far."""
+    from monitor.cli.demo_summary import summarise, summary_lines
+    from monitor.daemon import Daemon, stop_on_signals
+
+    daemon = Daemon(settings)
+    failure: list[BaseException] = []
+    thread = threading.Thread(target=lambda: _run(daemon, failure), name="daemon")
+    with stop_on_signals(daemon.stop):
+        thread.start()
+        _watch(settings, name, thread)
+        thread.join()
+    if failure:
+        raise failure[0]
+    for line in summary_lines(summarise(settings, name), settings.database.url, name):
+        click.echo(line)
+
+
+def _run(daemon: "Daemon", failure: list[BaseException]) -> None:
+    try:
+        daemon.run()
+    except Exception as error:  # noqa: BLE001 - carried to the main thread, which shows it like any other
+        failure.append(error)
+
+
+def _watch(settings: "Settings", name: str, daemon: threading.Thread) -> None:
+    """Show what the database says until the daemon ends."""
+    history = _history(settings, name, daemon)
+    if history is None:
+        return
+    with history:
+        if sys.stdout.isatty():
+            _watch_live(history, name, daemon)
+        else:
+            _watch_plain(history, name, daemon)
+
+
+def _history(settings: "Settings", name: str, daemon: threading.Thread) -> "History | None":
+    """Open the history once the daemon has made the tables and the stream; None when it ended before."""
+    from config.errors import OutriderError
+    from storage.history import History
+
+    while daemon.is_alive():
+        try:
+            history = History(settings.database.url)
+            if name in history.streams():
+                return history
+            history.close()
+        except OutriderError:
+            pass
+        daemon.join(_LOOK_S)
+    return None
+
+
+def _watch_live(history: "History", name: str, daemon: threading.Thread) -> None:
+    from rich.live import Live
+
+    from monitor.cli.demo_screen import look, screen
+
+    with Live(refresh_per_second=4, transient=False) as live:
+        began_s = time.monotonic()
+        while True:
+            live.update(screen(look(history, name), time.monotonic() - began_s))
+            if not daemon.is_alive():
+                return
+            daemon.join(_LOOK_S)
+
+
+def _watch_plain(history: "History", name: str, daemon: threading.Thread) -> None:
+    from monitor.cli.demo_screen import look, plain_line
+
+    began_s = time.monotonic()
+    told: set[int] = set()
+    while True:
+        seen = look(history, name)
+        click.echo(plain_line(seen, time.monotonic() - began_s))
+        for incident in [each for each in seen.incidents if each.id not in told]:
+            told.add(incident.id)
+            click.echo(f"  {incident.kind} {incident.status}: {incident.summary}")
+        if not daemon.is_alive():
+            return
+        daemon.join(_PLAIN_EVERY_S)

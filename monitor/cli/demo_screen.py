@@ -1,0 +1,135 @@
+"""The demo's view: what the database says of the stream, drawn for a terminal or said in a line."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from storage.history import History
+
+_SHOWN_WINDOWS = 60
+_SHOWN_INCIDENTS = 6
+_BARS = " ▁▂▃▄▅▆▇█"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenIncident:
+    """An incident as a person reads it."""
+
+    id: int
+    kind: str
+    status: str
+    severity: str
+    summary: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What one look at the database brought; `windows` are the newest, oldest first."""
+
+    events: int
+    windows: int
+    last_window: str
+    outliers: list[int]
+    expected: list[float]
+    p50: list[float]
+    p99: list[float]
+    threshold: float | None
+    method: str
+    incidents: list[SeenIncident]
+
+
+def look(history: "History", stream: str) -> Seen:
+    """Read the newest windows, the limit in force and the incidents."""
+    rows = [batch for batch in history.windows(stream) if len(batch["events"])]
+    columns = {
+        name: [value for batch in rows for value in batch[name]]
+        for name in ("window_start", "events", "outliers", "expected_outliers", "energy_p50", "energy_p99")
+    }
+    limits = [
+        (float(limit), str(method))
+        for batch in history.thresholds(stream)
+        for limit, method in zip(batch["threshold"], batch["method"], strict=True)
+    ]
+    incidents = [
+        SeenIncident(id=int(number), kind=str(kind), status=str(status), severity=str(severity), summary=str(summary))
+        for batch in history.incidents(stream)
+        for number, kind, status, severity, summary in zip(
+            batch["id"], batch["kind"], batch["status"], batch["severity"], batch["summary"], strict=True
+        )
+    ]
+    newest = slice(-_SHOWN_WINDOWS, None)
+    return Seen(
+        events=int(sum(columns["events"])),
+        windows=len(columns["events"]),
+        last_window=str(columns["window_start"][-1])[:19] if columns["window_start"] else "-",
+        outliers=[int(value) for value in columns["outliers"][newest]],
+        expected=[float(value) for value in columns["expected_outliers"][newest]],
+        p50=[float(value) for value in columns["energy_p50"][newest]],
+        p99=[float(value) for value in columns["energy_p99"][newest]],
+        threshold=limits[-1][0] if limits else None,
+        method=limits[-1][1] if limits else "",
+        incidents=incidents,
+    )
+
+
+def plain_line(seen: Seen, elapsed_s: float) -> str:
+    """Return the state in one line, for where there is no terminal."""
+    if not seen.windows:
+        return f"{elapsed_s:5.0f} s  warming up"
+    opened = sum(incident.status == "open" for incident in seen.incidents)
+    return (
+        f"{elapsed_s:5.0f} s  {seen.events:>9,} events in {seen.windows:,} windows up to {seen.last_window}  "
+        f"limit {seen.threshold:.2f} ({seen.method})  incidents {len(seen.incidents)} ({opened} open)"
+    )
+
+
+def screen(seen: Seen, elapsed_s: float) -> RenderableType:
+    """Return the state as a panel."""
+    if not seen.windows:
+        return Panel("warming up: the first model is fitted on the stream's own first events", title="outrider demo")
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("events", f"{seen.events:,}", "event time", seen.last_window)
+    facts.add_row("events/s", f"{seen.events / max(elapsed_s, 1e-9):,.0f}", "windows", f"{seen.windows:,}")
+    facts.add_row(
+        "limit", f"{seen.threshold:.3f} nats ({seen.method})", "elapsed", str(timedelta(seconds=int(elapsed_s)))
+    )
+    rows: list[RenderableType] = [
+        facts,
+        Text(),
+        _line("median energy", seen.p50, None),
+        _line("p99 energy   ", seen.p99, seen.threshold),
+        _line("outliers     ", [float(count) for count in seen.outliers], None),
+        Text(),
+        _incidents(seen.incidents),
+    ]
+    return Panel(Group(*rows), title="outrider demo", subtitle="Ctrl-C ends it with the summary so far")
+
+
+def _line(title: str, values: list[float], limit: float | None) -> Text:
+    """Return a sparkline; what is above the limit is red."""
+    text = Text(f"{title} ")
+    finite = np.asarray(values, np.float64)
+    low, high = float(finite.min()), float(finite.max())
+    for value in finite:
+        level = 1 + round((len(_BARS) - 2) * (value - low) / (high - low)) if high > low else 1
+        text.append(_BARS[level], style="bold red" if limit is not None and value > limit else "cyan")
+    return text.append(f" {finite[-1]:.4g}")
+
+
+def _incidents(incidents: list[SeenIncident]) -> RenderableType:
+    if not incidents:
+        return Text("no incident yet", style="dim")
+    table = Table(expand=True)
+    for column in ("incident", "kind", "status", "why"):
+        table.add_column(column)
+    for incident in incidents[-_SHOWN_INCIDENTS:]:
+        style = "bold red" if incident.status == "open" else "green"
+        table.add_row(str(incident.id), incident.kind, Text(incident.status, style=style), incident.summary)
+    return table
