@@ -1,0 +1,48 @@
+"""The command line: the bound on the memory of a stream's events, as a sum of its parts. Pure."""
+
+from dataclasses import dataclass
+
+from monitor.inbox import MAX_PENDING_RECORDS, MAX_QUEUED_BYTES
+
+_RECORD_BYTES = 64
+"""A decoded event besides its features: offset, time, energy, and references to key and id."""
+
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryBound:
+    """What a stream's events can take between the fetch and the commit, in bytes.
+
+    `fetch` is what the source holds, None where it reads no further than it is asked to; `features` counts
+    the columns of the model.
+    """
+
+    fetch: int | None
+    partitions: int
+    features: int
+
+    @property
+    def pending(self) -> int:
+        """Return what decoded events that wait for their commit can take."""
+        return MAX_PENDING_RECORDS * self.partitions * (4 * self.features + _RECORD_BYTES)
+
+    @property
+    def total(self) -> int:
+        """Return the sum."""
+        return (self.fetch or 0) + MAX_QUEUED_BYTES + self.pending
+
+    def lines(self) -> list[str]:
+        """Return the sum and its parts for reading."""
+        fetch = [] if self.fetch is None else [f"{_mib(self.fetch)} fetched and not yet taken over"]
+        return [
+            f"at most {_mib(self.total)} of events on their way, besides the program and the model:",
+            *(f"  {part}" for part in fetch),
+            f"  {_mib(MAX_QUEUED_BYTES)} waiting to be decoded",
+            f"  {_mib(self.pending)} waiting for their commit: {MAX_PENDING_RECORDS:,} events x "
+            f"{self.partitions:,} partition{'' if self.partitions == 1 else 's'} x (4 x {self.features:,} features + {_RECORD_BYTES}) bytes",
+        ]
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / _MIB:,.1f} MiB"
