@@ -20,11 +20,11 @@ from sqlalchemy.engine import URL, Connection, make_url
 
 from config.errors import ConfigError, SchemaMismatch
 from storage import dialects
-from storage.failures import CommitUnknown, StorageFull, translated
+from storage.failures import CommitUnknown, StorageDamaged, StorageFull, translated
 from storage.migrations import KNOWN_REVISIONS
 from storage.turns import Turns
 
-__all__ = ["CommitUnknown", "Database", "StorageFull"]
+__all__ = ["CommitUnknown", "Database", "StorageDamaged", "StorageFull"]
 
 _FORMS = "sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
 _CLOCK_US = {

@@ -21,6 +21,10 @@ class StorageFull(OutriderError):  # noqa: N818 - names the state, as its siblin
     """The database file cannot be written: the disk is full, or the file or its folder is read-only."""
 
 
+class StorageDamaged(OutriderError):  # noqa: N818 - names the state, as its siblings do
+    """The file is no SQLite database, or it is damaged."""
+
+
 # SQLSTATE classes and codes after which the same transaction may well succeed: connection (08), shutdown and
 # starting up (57P), resources (53), rollback by the server (40), locks and time-outs.
 _RETRYABLE_CLASSES = ("08", "53", "40", "57P")
@@ -28,6 +32,7 @@ _RETRYABLE_CODES = frozenset({"55P03", "57014", "25P03", "25006"})
 # The server has answered, so a commit that failed with one of these has certainly not happened.
 _DECIDED_CLASSES = ("40", "23")
 _SQLITE_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
+_SQLITE_DAMAGED = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 _SQLITE_UNWRITABLE = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN})
 
 
@@ -43,6 +48,7 @@ def translated(address: str, file: Path | None, *, committing: bool = False) -> 
     Raises:
         StorageUnavailable: A retry may succeed.
         StorageFull: The SQLite file cannot be written until a person acts.
+        StorageDamaged: The SQLite file cannot be read as a database.
     """
     try:
         yield
@@ -103,4 +109,6 @@ def _known_sqlite(error: sqlite3.Error, file: Path | None, *, committing: bool) 
             sqlite3.SQLITE_CANTOPEN: "check that the folder exists and that this user may write in it",
         }[primary]
         return StorageFull(f"the database {file} cannot be written ({error}): {advice}")
+    if primary in _SQLITE_DAMAGED:
+        return StorageDamaged(f"{file}: {error}; restore it from a backup, or name another file in database.url")
     return None
