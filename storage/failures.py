@@ -99,9 +99,8 @@ def _known_sqlite(error: sqlite3.Error, file: Path | None, *, committing: bool) 
     if primary in _SQLITE_BUSY:
         return StorageUnavailable(f"the database {file} is locked by another process: {error}")
     if primary == sqlite3.SQLITE_IOERR:
-        if committing:
-            return CommitUnknown(f"the outcome of a commit to {file} is unknown: {error}")
-        return StorageUnavailable(f"the database {file} cannot be read or written now: {error}")
+        kind = CommitUnknown if committing else StorageUnavailable
+        return kind(f"the database {file} cannot be read or written now: {error}")
     if primary in _SQLITE_UNWRITABLE:
         advice = {
             sqlite3.SQLITE_READONLY: "give this user the right to write the file and its folder",

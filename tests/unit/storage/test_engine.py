@@ -32,11 +32,11 @@ def test_a_postgresql_database_is_named_without_its_password(url: str, address: 
 
 
 def test_a_sqlite_file_is_named_by_its_path(tmp_path: Path) -> None:
-    with Database(f"sqlite:///{tmp_path}/a b%41#.db") as db:
+    with Database(f"sqlite:///{tmp_path}/a b#é.db") as db:
         assert db.dialect == "sqlite"
         with db.write() as connection:
             connection.exec_driver_sql("CREATE TABLE t (x)")
-    assert (tmp_path / "a b%41#.db").exists()
+    assert (tmp_path / "a b#é.db").exists()
 
 
 @pytest.mark.parametrize(
@@ -143,9 +143,9 @@ def test_a_reader_cannot_write_by_mistake(sqlite_url: str) -> None:
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     (tmp_path / "notes.db").write_text("this is a text, long enough to be read as a header of a file" * 20)
-    with Database(f"sqlite:///{tmp_path}/notes.db") as db:
-        with pytest.raises(StorageDamaged, match=r"notes\.db.*not a database"):
-            db.check()
+    db = Database(f"sqlite:///{tmp_path}/notes.db")
+    with pytest.raises(StorageDamaged, match=r"notes\.db.*not a database"):
+        db.check()
 
 
 def test_a_wrong_statement_is_not_called_unavailable(sqlite_url: str) -> None:
