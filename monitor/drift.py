@@ -1,0 +1,201 @@
+"""Drift: a lasting change of bounded statistics of the stream against the stream's own frozen past. Pure.
+
+A statistic is a running mean that merges over windows: mean ranks among the training values and mean squared distances
+of the ranks from the middle (per feature and for the energy), component occupancies, clipped products of pairs of
+standardised features. Means over one horizon are compared with the base, earlier means over the same horizon: what
+they vary by, slow waves included, is what is normal. The predictive t says how far the next one may lie away.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from monitor.parts import Float64, Int64
+from monitor.spikes import DAY_US, WEEK_US
+
+LEAST_BASE = 30
+"""Horizons in a base before there is a verdict: below it the autocorrelation is not known well enough."""
+
+LARGEST_RHO = 0.95
+"""Autocorrelation beyond which more blocks tell nothing more; the estimate is cut here."""
+
+LEAST_EVENTS = 0.5
+"""Share of the base's typical number of events that a horizon needs: fewer events make a mean vary more."""
+
+RANK_UNIT = float(np.sqrt(1 / 12))
+"""Deviation of one event's rank in training."""
+
+SPREAD_UNIT = float(np.sqrt(1 / 180))
+"""Deviation of one event's squared distance of the rank from the middle in training."""
+
+SEASON_DAYS = 2
+"""Days before whose same time of day is subtracted; a fixed number, so that all differences vary alike."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """What J statistics are and vary by over one horizon; frozen when the model is activated.
+
+    `effective` is the number of independent blocks in the base's mean, `dof` in its variance.
+    """
+
+    mean: Float64
+    deviation: Float64
+    blocks: int
+    rho: float
+    effective: float
+    dof: float
+    typical_events: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftVerdict:
+    """The judgement of one horizon: z and effect of each statistic; `drifted` names those beyond, largest |z| first."""
+
+    z: Float64
+    effect: Float64
+    limit: float
+    drifted: tuple[int, ...]
+
+
+def horizon_means(starts_us: Int64, sums: Float64, events: Int64, *, horizon_us: int) -> tuple[Int64, Float64, Int64]:
+    """Merge windows into aligned horizons: return their starts, the means of each statistic, and their events.
+
+    Args:
+        starts_us: Starts of windows, ascending.
+        sums: Sums of each statistic over the events of each window, (W, J).
+        events: Events of each window.
+        horizon_us: Length of a horizon, a multiple of the window's.
+    """
+    filled = events > 0
+    blocks, block = np.unique(starts_us[filled] // horizon_us, return_inverse=True)
+    merged = np.zeros((len(blocks), sums.shape[1]))
+    np.add.at(merged, block, sums[filled])
+    counts = np.bincount(block, weights=events[filled].astype(np.float64), minlength=len(blocks)).astype(np.int64)
+    return blocks * horizon_us, merged / counts[:, None], counts
+
+
+def horizon_budget(per_week: float, horizon_us: int, *, horizons: int, share: float = 0.25) -> float:
+    """Return the probability of a false alarm that one horizon may spend, all statistics of it together.
+
+    Args:
+        per_week: Promised false alarms a week of the whole stream.
+        horizon_us: Length of the horizon.
+        horizons: Number of horizons that share the budget.
+        share: Of the promise that drift may spend.
+    """
+    if not (per_week > 0 and horizon_us > 0 and horizons > 0 and 0 < share <= 1):
+        raise ValueError(f"no budget from {per_week} a week, {horizons} horizons and a share of {share}")
+    return min(per_week * share * horizon_us / WEEK_US / horizons, 0.5)
+
+
+def not_ready(starts_us: Int64, *, horizon_us: int) -> str | None:
+    """Say why a base has no verdict yet; None where it has.
+
+    A base shorter than a day takes the time of day for a drift, whatever the number of its horizons.
+    """
+    blocks = len(starts_us)
+    span_us = int(starts_us[-1] - starts_us[0]) + horizon_us if blocks else 0
+    if span_us < DAY_US:
+        return f"the base spans {span_us / 3600e6:.1f} of the 24 hours that a verdict needs"
+    if blocks < LEAST_BASE:
+        return f"the base has {blocks} of the {LEAST_BASE} horizons that a verdict needs"
+    return None
+
+
+def fit_base(means: Float64, events: Int64, units: Float64) -> Base:
+    """Learn what is normal from the means of consecutive horizons.
+
+    The lag-1 autocorrelation is pooled over the statistics, which steadies it, and corrected for its bias
+    (Kendall 1954); the effective numbers are those of an autoregression of first order (Bayley and Hammersley 1946).
+
+    Args:
+        means: (W, J), in the order of time.
+        events: Events of each horizon.
+        units: Training deviation of one event in each statistic, (J,).
+
+    Raises:
+        ValueError: There are fewer than ten horizons.
+    """
+    blocks = len(means)
+    if blocks < 10:
+        raise ValueError(f"a base needs ten horizons at least, not {blocks}")
+    mean = means.mean(axis=0)
+    centred = means - mean
+    rho = _pooled_rho(centred)
+    effective = blocks * (1 - rho) / (1 + rho)
+    # With strong autocorrelation the whole base may be worth little more than one block.
+    shrink = 1 - 1 / max(effective, 1.5)
+    return Base(
+        mean=mean,
+        # A statistic that never varied (a constant feature) still must not divide by zero.
+        deviation=np.maximum(np.sqrt((centred**2).mean(axis=0) / shrink), 1e-6 * units),
+        blocks=blocks,
+        rho=rho,
+        effective=effective,
+        dof=max(blocks * (1 - rho**2) / (1 + rho**2) - 1, 1.0),
+        typical_events=float(np.median(events)),
+    )
+
+
+def _pooled_rho(centred: Float64) -> float:
+    blocks = len(centred)
+    square = (centred**2).sum(axis=0)
+    varies = square > 0
+    if not varies.any():
+        return 0.0
+    found = float(((centred[1:] * centred[:-1]).sum(axis=0)[varies] / square[varies]).mean())
+    return float(np.clip((blocks * found + 1) / (blocks - 3), 0.0, LARGEST_RHO))
+
+
+def judge_drift(
+    base: Base, current: Float64, events: int, units: Float64, *, alpha: float, min_effect: float
+) -> DriftVerdict | None:
+    """Judge the means of one horizon; None where it has too few events to be compared.
+
+    Args:
+        base: Of the same horizon.
+        current: Mean of each statistic, (J,).
+        events: Events of the horizon.
+        units: Training deviation of one event in each statistic, (J,).
+        alpha: From `horizon_budget`.
+        min_effect: Smallest change worth telling, in those units.
+    """
+    if events < LEAST_EVENTS * base.typical_events:
+        return None
+    moved = current - base.mean
+    z = moved / (base.deviation * np.sqrt(1 + 1 / base.effective))
+    effect = moved / units
+    limit = float(special.stdtrit(base.dof, 1 - alpha / (2 * len(z))))
+    beyond = np.flatnonzero((np.abs(z) > limit) & (np.abs(effect) >= min_effect))
+    order = beyond[np.argsort(-np.abs(z[beyond]), kind="stable")]
+    return DriftVerdict(z=z, effect=effect, limit=limit, drifted=tuple(order.tolist()))
+
+
+def against_days_before(starts_us: Int64, means: Float64) -> tuple[NDArray[np.bool_], Float64]:
+    """Return which horizons have the same time on both days before, and those means less the days' average.
+
+    It takes a daily course out. A lasting change shows for one day only, then the days before have it too: whoever
+    uses the verdict keeps it until the base is renewed.
+
+    Args:
+        starts_us: Starts of horizons, ascending, a divisor of the day apart.
+        means: (W, J).
+    """
+    known = np.ones(len(starts_us), np.bool_)
+    before = np.zeros_like(means)
+    for days in range(1, SEASON_DAYS + 1):
+        at = np.searchsorted(starts_us, starts_us - days * DAY_US)
+        found = starts_us[np.minimum(at, len(starts_us) - 1)] == starts_us - days * DAY_US
+        known &= found
+        before += np.where(found[:, None], means[np.where(found, at, 0)], 0) / SEASON_DAYS
+    return known, (means - before)[known]
+
+
+def advise(body_z: float, body_limit: float, *, tail_fires: bool) -> str | None:
+    """Say what to do: `refit` where the body of the energies moved, `keep the limit` where only the tail is heavy."""
+    if abs(body_z) > body_limit:
+        return "drift: refit"
+    return "spike: keep the limit" if tail_fires else None

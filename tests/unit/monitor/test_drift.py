@@ -1,0 +1,190 @@
+"""Drift: quiet as often as promised on a stationary stream, right about what moved, silent where it cannot know."""
+
+import numpy as np
+import pytest
+from scipy import signal, stats
+
+from monitor.drift import (
+    RANK_UNIT,
+    SPREAD_UNIT,
+    advise,
+    against_days_before,
+    fit_base,
+    horizon_budget,
+    horizon_means,
+    judge_drift,
+    not_ready,
+)
+
+MINUTE = 60_000_000
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+J = 12
+UNITS = np.ones(J)
+
+
+def waves(rng: np.random.Generator, blocks: int, rho: float) -> np.ndarray:
+    noise = rng.standard_normal((blocks + 100, J))
+    return np.asarray(signal.lfilter([1], [1, -rho], noise, axis=0)[100:])
+
+
+def false_alarms(rho: float, base_blocks: int, draws: int, alpha: float) -> int:
+    rng = np.random.default_rng([int(rho * 10), base_blocks])
+    found = 0
+    for _ in range(draws):
+        x = waves(rng, base_blocks + 20, rho)
+        base = fit_base(x[:base_blocks], np.full(base_blocks, 100), UNITS)
+        verdict = judge_drift(base, x[-1], 100, UNITS, alpha=alpha, min_effect=0)
+        assert verdict is not None
+        found += bool(verdict.drifted)
+    return found
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.5])
+@pytest.mark.parametrize("base_blocks", [30, 100])
+def test_a_stationary_stream_alarms_no_more_than_twice_as_often_as_promised(rho: float, base_blocks: int) -> None:
+    found = false_alarms(rho, base_blocks, draws=1500, alpha=0.02)
+    promised = 1500 * 0.02
+    assert promised / 4 <= found <= stats.poisson(2 * promised).ppf(0.99)
+
+
+def test_a_slowly_waving_stream_alarms_seldom() -> None:
+    assert false_alarms(0.9, 100, draws=500, alpha=0.02) <= stats.poisson(2 * 500 * 0.02).ppf(0.99)
+
+
+def test_the_base_knows_its_autocorrelation_and_what_it_is_worth() -> None:
+    base = fit_base(waves(np.random.default_rng(1), 400, 0.5), np.full(400, 100), UNITS)
+    assert base.rho == pytest.approx(0.5, abs=0.05)
+    assert base.effective == pytest.approx(400 / 3, rel=0.15)
+    assert base.dof == pytest.approx(400 * 0.75 / 1.25, rel=0.1)
+
+
+def base_of(blocks: int = 100) -> tuple:
+    x = np.random.default_rng(2).standard_normal((blocks, J)) * 0.1
+    return fit_base(x, np.full(blocks, 100), UNITS), x
+
+
+def test_what_moved_is_named_the_furthest_first() -> None:
+    base, _ = base_of()
+    current = np.zeros(J)
+    current[[3, 7, 9]] = 1.0, -2.0, 0.05
+    verdict = judge_drift(base, current, 100, UNITS, alpha=1e-4, min_effect=0.1)
+    assert verdict is not None
+    assert verdict.drifted == (7, 3)
+    assert verdict.effect[7] == pytest.approx(-2, abs=0.05)
+
+
+def test_a_change_too_small_to_matter_is_no_drift() -> None:
+    base, _ = base_of()
+    current = base.mean + 0.9
+    for least, drifted in ((0.8, J), (1.0, 0)):
+        verdict = judge_drift(base, current, 100, UNITS, alpha=1e-4, min_effect=least)
+        assert verdict is not None
+        assert len(verdict.drifted) == drifted
+
+
+def test_a_horizon_of_few_events_has_no_verdict() -> None:
+    base, _ = base_of()
+    assert judge_drift(base, np.full(J, 9.0), 49, UNITS, alpha=1e-4, min_effect=0) is None
+
+
+def test_a_statistic_that_never_varied_and_does_not_move_is_no_drift() -> None:
+    x = np.random.default_rng(3).standard_normal((50, J))
+    x[:, 4] = 0.5
+    base = fit_base(x, np.full(50, 100), UNITS)
+    still = base.mean.copy()
+    verdict = judge_drift(base, still, 100, UNITS, alpha=1e-4, min_effect=0)
+    assert verdict is not None
+    assert verdict.drifted == ()
+    still[4] = 0.9
+    verdict = judge_drift(base, still, 100, UNITS, alpha=1e-4, min_effect=0.1)
+    assert verdict is not None
+    assert verdict.drifted == (4,)
+    assert np.isfinite(verdict.z).all()
+
+
+def test_statistics_that_never_vary_have_a_base_too() -> None:
+    base = fit_base(np.ones((30, J)), np.full(30, 100), UNITS)
+    assert base.rho == 0
+    assert np.isfinite(base.deviation).all()
+
+
+def test_a_base_of_few_horizons_is_refused() -> None:
+    with pytest.raises(ValueError, match="ten horizons"):
+        fit_base(np.ones((9, J)), np.full(9, 100), UNITS)
+
+
+def test_windows_merge_into_horizons_whatever_way() -> None:
+    rng = np.random.default_rng(4)
+    starts = np.arange(60) * MINUTE + DAY
+    events = rng.integers(0, 50, 60)
+    sums = rng.integers(0, 1000, (60, J)).astype(float) * (events[:, None] > 0)
+    begins, means, counts = horizon_means(starts, sums, events, horizon_us=10 * MINUTE)
+    assert begins.tolist() == [DAY + i * 10 * MINUTE for i in range(6)]
+    assert counts.tolist() == events.reshape(6, 10).sum(axis=1).tolist()
+    assert means == pytest.approx(sums.reshape(6, 10, J).sum(axis=1) / counts[:, None])
+
+
+def test_horizons_without_events_are_left_out() -> None:
+    begins, means, _ = horizon_means(
+        np.array([0, HOUR, 2 * HOUR]), np.array([[1.0], [0.0], [3.0]]), np.array([1, 0, 1]), horizon_us=HOUR
+    )
+    assert begins.tolist() == [0, 2 * HOUR]
+    assert means.tolist() == [[1], [3]]
+
+
+def test_the_budget_is_shared_by_the_horizons() -> None:
+    assert horizon_budget(1, 10 * MINUTE, horizons=1, share=1) == pytest.approx(1 / 1008)
+    assert horizon_budget(1, 10 * MINUTE, horizons=3) == pytest.approx(1 / 1008 / 12)
+
+
+@pytest.mark.parametrize(
+    ("horizon_us", "blocks", "reason"),
+    [
+        (10 * MINUTE, 0, "spans 0.0 of the 24 hours"),
+        (10 * MINUTE, 143, "spans 23.8 of the 24 hours"),
+        (10 * MINUTE, 144, None),
+        (HOUR, 24, "24 of the 30 horizons"),
+        (HOUR, 30, None),
+        (DAY, 29, "29 of the 30 horizons"),
+        (DAY, 30, None),
+    ],
+)
+def test_a_base_needs_a_day_and_thirty_horizons(horizon_us: int, blocks: int, reason: str | None) -> None:
+    found = not_ready(np.arange(blocks) * horizon_us, horizon_us=horizon_us)
+    assert found == reason or (reason is not None and found is not None and reason in found)
+
+
+def test_a_daily_course_is_no_drift_against_the_days_before() -> None:
+    rng = np.random.default_rng(5)
+    starts = np.arange(6 * 144) * 10 * MINUTE
+    course = 3 * np.sin(2 * np.pi * starts / DAY)[:, None] + rng.standard_normal((len(starts), J)) * 0.1
+    known, differences = against_days_before(starts, course)
+    assert known.sum() == 4 * 144
+    assert not known[: 2 * 144].any()
+    assert np.abs(differences).max() < 1
+    base = fit_base(differences[:-1], np.full(len(differences) - 1, 100), UNITS)
+    verdict = judge_drift(base, differences[-1] + np.eye(J)[2], 100, UNITS, alpha=1e-4, min_effect=0.1)
+    assert verdict is not None
+    assert verdict.drifted == (2,)
+
+
+def test_a_horizon_that_the_day_before_lacks_has_no_difference() -> None:
+    starts = np.delete(np.arange(4 * 24) * HOUR, 30)
+    known, differences = against_days_before(starts, np.zeros((len(starts), 2)))
+    missing = set((starts[~known] // HOUR).tolist()) - set(range(48))
+    assert missing == {54, 78}
+    assert len(differences) == known.sum()
+
+
+def test_units_are_those_of_uniform_ranks() -> None:
+    u = np.linspace(0, 1, 100_001)
+    assert u.std() == pytest.approx(RANK_UNIT, rel=1e-4)
+    assert ((u - 0.5) ** 2).std() == pytest.approx(SPREAD_UNIT, rel=1e-4)
+
+
+def test_a_moved_body_asks_for_a_refit_and_a_heavy_tail_does_not() -> None:
+    assert advise(7.0, 4.0, tail_fires=True) == "drift: refit"
+    assert advise(-7.0, 4.0, tail_fires=False) == "drift: refit"
+    assert advise(1.0, 4.0, tail_fires=True) == "spike: keep the limit"
+    assert advise(1.0, 4.0, tail_fires=False) is None
