@@ -1,0 +1,79 @@
+"""Measure `Ledger.commit` on both databases: `python -m tests.integration.storage.measure_commits [ROWS] [COMMITS]`.
+
+Prints rows a second, milliseconds of a commit and CPU of the client, without and with keys and ids; PostgreSQL waits for the disk at
+each commit, as in production. Each commit carries 0.5% outliers with 8 features and one part of 2 kB.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from storage.engine import Database
+from storage.ledger import Committed, Ledger, OutlierColumns, ScoreColumns
+from tests.integration.storage.batches import T0, Feed, open_feed, part_of
+from tests.servers.postgres import PostgresServer
+
+
+def main(rows: int, commits: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        _measure(f"sqlite:///{Path(folder) / 'outrider.db'}", rows, commits)
+    server = PostgresServer(durable=True)
+    server.start()
+    try:
+        _measure(server.create_database(), rows, commits)
+    finally:
+        server.close()
+
+
+def _measure(url: str, rows: int, commits: int) -> None:
+    with Database(url) as db:
+        db.upgrade()
+        for partition, texts in enumerate((False, True)):
+            feed = open_feed(db, partition=partition)
+            measured = [_commit(feed, rows, texts=texts) for _ in range(commits + 2)][2:]
+            durations, own = (np.array(column) for column in zip(*measured, strict=True))
+            low, middle, high = np.percentile(durations, [10, 50, 99]) * 1000
+            print(
+                f"{db.dialect:10} {'with keys and ids' if texts else 'without':17} "
+                f"{commits * rows / durations.sum():9.0f} rows/s   p10 {low:.1f} p50 {middle:.1f} p99 {high:.1f} ms   "
+                f"own CPU {own.sum() / commits / rows * 1e6:.2f} us/row"
+            )
+
+
+def _commit(feed: Feed, n: int, *, texts: bool) -> tuple[float, float]:
+    """Commit n events; returns seconds by the wall and of this process."""
+    offsets = np.arange(feed.claim.next_offset, feed.claim.next_offset + n)
+    rng = np.random.default_rng(n)
+    names = [f"customer-{i}" for i in offsets] if texts else None
+    scores = ScoreColumns(
+        offsets=offsets,
+        times_us=T0 + offsets * 1000,
+        energies=rng.normal(size=n).astype(np.float32),
+        threshold_ids=np.full(n, feed.threshold_id),
+        keys=names,
+        ids=names,
+    )
+    few = slice(0, n // 200)
+    outliers = OutlierColumns(
+        offsets=offsets[few],
+        times_us=scores.times_us[few],
+        energies=scores.energies[few],
+        threshold_ids=scores.threshold_ids[few],
+        features=rng.normal(size=(n // 200, 8)).astype(np.float32),
+        feature_names=tuple("abcdefgh"),
+    )
+    commit = feed.build(n, scores=scores, outliers=outliers, parts=[part_of(T0, events=n)])
+    begin, own = time.perf_counter(), time.process_time()
+    outcome = Ledger(feed.db).commit(commit)
+    durations = time.perf_counter() - begin, time.process_time() - own
+    assert isinstance(outcome, Committed)
+    feed.claim = feed.claim_again("me")
+    return durations
+
+
+if __name__ == "__main__":
+    numbers = [int(text) for text in sys.argv[1:]]
+    main(*(numbers + [10_000, 30][len(numbers) :]))
