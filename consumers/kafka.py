@@ -133,6 +133,7 @@ class Connection:
 
     def subscribe(self, topics: Sequence[str], changes: "deque[Change]") -> None:
         """Join the group; what it assigns is paused at some position and appended, on the IO thread."""
+        _remember_joins(self._consumer)
         self._consumer.subscribe(topics=list(topics), listener=_Listener(self._consumer, changes))
 
     def let_deliver(self, partitions: AbstractSet[Partition]) -> None:
@@ -394,6 +395,19 @@ def _topic(described: Mapping[str, Any]) -> Topic:
 
 def _addresses(options: Mapping[str, Any]) -> str:
     return ", ".join(options["bootstrap_servers"])
+
+
+def _remember_joins(consumer: KafkaConsumer) -> None:
+    """Keep the client from forgetting an assignment, and with it its heartbeats, forever.
+
+    Up to 3.0.12, when partitions become known and a poll ends while the group is being joined for that, the
+    next poll sees no more reason to join, and the coordinator's answer is never looked at. A join that was
+    begun and not looked at is a reason.
+    """
+    coordinator = consumer._coordinator  # noqa: SLF001 -- nothing public tells or mends it
+    if hasattr(coordinator, "_join_task"):
+        needs = coordinator.need_rejoin
+        coordinator.need_rejoin = lambda: coordinator._join_task is not None or needs()  # noqa: SLF001
 
 
 def _park(consumer: KafkaConsumer, partitions: AbstractSet[TopicPartition]) -> None:

@@ -381,6 +381,17 @@ def revoked(reader: Reader) -> set[Partition]:
     return {each for poll in reader.polls for each in poll.revoked}
 
 
+def test_polls_that_end_while_the_group_is_joined_do_not_lose_the_assignment(
+    kafka_topic: Callable[..., str], open_reader: Opener
+) -> None:
+    topic = kafka_topic()
+    for number in range(3):
+        source = open_reader(topic, group_id=f"{topic}-{number}").source
+        deadline = time.monotonic() + 20
+        while not source.poll(0.011).assigned:
+            assert time.monotonic() < deadline
+
+
 def test_a_member_that_leaves_hands_its_partitions_over_at_once(
     kafka_topic: Callable[..., str], open_reader: Opener
 ) -> None:
