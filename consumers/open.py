@@ -63,6 +63,4 @@ def _synthetic(source: SyntheticSourceSettings, identity: str | None) -> Synthet
         drift_after_us=None if source.drift_after is None else to_us(source.drift_after),
         drift_shift=source.drift_shift,
     )
-    return SyntheticSource(
-        plan, events=source.events, speed=source.speed, start_us=source.start, identity=identity
-    )
+    return SyntheticSource(plan, events=source.events, speed=source.speed, start_us=source.start, identity=identity)

@@ -44,9 +44,7 @@ class Reader:
 
     def read_to(self, ends: dict[Partition, int], *, within_s: float = 30) -> "Reader":
         """Poll until each partition's position is its end."""
-        return self.poll_until(
-            lambda r: all(r.end(each) == end for each, end in ends.items()), within_s=within_s
-        )
+        return self.poll_until(lambda r: all(r.end(each) == end for each, end in ends.items()), within_s=within_s)
 
     @property
     def batches(self) -> list[RawBatch]:
@@ -72,9 +70,7 @@ class Reader:
 
     def passed_over(self, partition: Partition) -> list[tuple[int, int, str]]:
         """The ranges of one partition that were not read, with the reason."""
-        return [
-            (batch.begin, batch.end, batch.passed_over) for batch in self.of(partition) if batch.passed_over
-        ]
+        return [(batch.begin, batch.end, batch.passed_over) for batch in self.of(partition) if batch.passed_over]
 
     def replaced(self) -> set[Partition]:
         """All partitions that were reported as replaced."""

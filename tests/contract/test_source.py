@@ -102,9 +102,7 @@ _OPENERS: dict[str, Callable[[pytest.FixtureRequest, Path], Callable[[], Source]
 def test_discover_finds_every_partition_in_order_and_the_same_log_twice(log: Log) -> None:
     first, second = log.open().discover(), log.open().discover()
     assert [each.partition for each in first] == sorted(each.partition for each in first)
-    assert [(each.partition, each.identity) for each in first] == [
-        (each.partition, each.identity) for each in second
-    ]
+    assert [(each.partition, each.identity) for each in first] == [(each.partition, each.identity) for each in second]
     assert sum(each.end - each.begin for each in first) == N * len(first)
 
 

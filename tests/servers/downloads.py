@@ -72,9 +72,7 @@ def kafka_jars() -> Path:
         command = [str(maven), "-q", "-B", "dependency:copy-dependencies", f"-DoutputDirectory={fetched}"]
         done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise ServerError(
-                f"Maven could not fetch Kafka {KAFKA_VERSION}: {done.stdout[-2000:]}{done.stderr[-500:]}"
-            )
+            raise ServerError(f"Maven could not fetch Kafka {KAFKA_VERSION}: {done.stdout[-2000:]}{done.stderr[-500:]}")
         shutil.rmtree(jars, ignore_errors=True)
         fetched.rename(jars)
     return jars

@@ -195,9 +195,7 @@ class KafkaServer:
         def serves_or_ended() -> bool:
             with self.log_path.open("rb") as log:
                 log.seek(written_before)
-                return (
-                    b"Kafka Server started" in log.read() and listens(self._port)
-                ) or process.poll() is not None
+                return (b"Kafka Server started" in log.read() and listens(self._port)) or process.poll() is not None
 
         try:
             wait_until(serves_or_ended, within_s=within_s, what=f"Kafka on {self.bootstrap}")

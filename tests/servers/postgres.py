@@ -41,12 +41,8 @@ class PostgresServer:
     def __init__(self, *, durable: bool = False, settings: Mapping[str, str] | None = None) -> None:
         self.directory = own_directory("postgres")
         self.log_path = self.directory / "server.log"
-        self._sync = (
-            {} if durable else {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-        )
-        self._settings = (
-            {"max_connections": "200", "shared_buffers": "64MB"} | self._sync | dict(settings or {})
-        )
+        self._sync = {} if durable else {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+        self._settings = {"max_connections": "200", "shared_buffers": "64MB"} | self._sync | dict(settings or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._names = itertools.count(1)
         self._port = 0
