@@ -59,18 +59,9 @@ def _write(
             return
         batches = history.scores(stream, since=since, until=until, outliers=outliers, limit=limit)
         write(
-            rows_of(batches),
+            (row | {"place": f"{row['topic']}[{row['partition']}] {row['source_offset']}"} for row in rows_of(batches)),
             columns,
             form,
-            shown=[
-                "event_time",
-                "topic",
-                "partition",
-                "source_offset",
-                "key",
-                "energy",
-                "threshold",
-                "features" if outliers else "is_outlier",
-            ],
+            shown=["event_time", "place", "key", "energy", "threshold", "features" if outliers else "is_outlier"],
             nothing="No outliers." if outliers else "No scores.",
         )

@@ -17,7 +17,7 @@ from storage.dossier import Dossier, dossier_of
 from storage.history import History
 from storage.listings import INCIDENTS
 
-_SHOWN = ("id", "stream", "kind", "severity", "status", "window_start", "opened_at", "resolved_at", "summary")
+_SHOWN = ("id", "stream", "kind", "severity", "status", "opened_at", "summary")
 
 
 @click.group(name="incidents", cls=Noun)

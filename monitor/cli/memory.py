@@ -35,12 +35,13 @@ class MemoryBound:
     def lines(self) -> list[str]:
         """Return the sum and its parts for reading."""
         fetch = [] if self.fetch is None else [f"{_mib(self.fetch)} fetched and not yet taken over"]
+        partitions = f"{self.partitions:,} partition{'' if self.partitions == 1 else 's'}"
         return [
             f"at most {_mib(self.total)} of events on their way, besides the program and the model:",
             *(f"  {part}" for part in fetch),
             f"  {_mib(MAX_QUEUED_BYTES)} waiting to be decoded",
-            f"  {_mib(self.pending)} waiting for their commit: {MAX_PENDING_RECORDS:,} events x "
-            f"{self.partitions:,} partition{'' if self.partitions == 1 else 's'} x (4 x {self.features:,} features + {_RECORD_BYTES}) bytes",
+            f"  {_mib(self.pending)} waiting for their commit: {MAX_PENDING_RECORDS:,} events x {partitions} "
+            f"x (4 x {self.features:,} features + {_RECORD_BYTES}) bytes",
         ]
 
 

@@ -23,6 +23,7 @@ from storage.models import Activation, ModelInfo, ModelStore
 from storage.standing import stream_ids
 
 COLUMNS = ("stream", "version", "kind", "state", "created_at", "valid_from", "events", "features", "summary")
+_SHOWN = ("version", "state", "kind", "valid_from", "events", "features")
 
 
 @click.group(name="models", cls=Noun)
@@ -45,7 +46,7 @@ def list_models(ctx: click.Context, stream: str, form: str | None) -> None:
         else:
             click.echo(not_yet(stream), err=True)
     rows = [_row(stream, model) for model in known]
-    write(rows, COLUMNS, format_of(form), shown=COLUMNS[1:-1], nothing="No models.")
+    write(rows, COLUMNS, format_of(form), shown=_SHOWN, nothing="No models.")
 
 
 @command.command(name="promote")

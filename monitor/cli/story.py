@@ -83,12 +83,9 @@ def _dead_letters(numbers: Mapping[str, Any]) -> Iterator[str]:
 
 def _gap(numbers: Mapping[str, Any]) -> Iterator[str]:
     yield f"{numbers['offsets']:,} offsets could not be read; their events are in no score and no window."
-    ranges = numbers["ranges"]
-    for each in ranges[:_SHOWN_RANGES]:
-        place = f"{each['topic']}[{each['partition']}]"
-        yield printable(f"{place} from {each['from_offset']:,} to {each['to_offset']:,}: {each['reason']}")
-    if len(ranges) > _SHOWN_RANGES:
-        yield f"and {len(ranges) - _SHOWN_RANGES:,} more ranges in gap_history"
+    more = len(numbers["ranges"]) - _SHOWN_RANGES
+    if more > 0:
+        yield f"Below are the first {_SHOWN_RANGES} of their ranges; gap_history has {more:,} more."
 
 
 _WORDS: Mapping[str, Callable[[Mapping[str, Any]], Iterator[str]]] = {
@@ -128,7 +125,9 @@ def _numbers(numbers: Mapping[str, Any]) -> Iterator[str]:
     for name, value in groups.items():
         if isinstance(value, Mapping):
             yield f"{name}: {_named(value)}"
-        elif not (value and isinstance(value[0], Mapping)):
+        elif value and isinstance(value[0], Mapping):
+            yield from (f"{name}: {_named(each)}" for each in value[:_SHOWN_RANGES])
+        else:
             yield f"{name} {readable(value)}"
 
 

@@ -16,6 +16,7 @@ Row = Mapping[str, Any]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 FORMATS = ("table", "csv", "json", "jsonl")
+_KEPT_WHOLE = 24
 
 
 def format_option(command: Command) -> Command:
@@ -121,28 +122,30 @@ def _plain(column: Column) -> list[Any]:
 
 
 def _write_table(rows: Iterable[Row], columns: Sequence[str], nothing: str) -> None:
-    from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     kept = [[row[name] for name in columns] for row in rows]
     if not kept:
         click.echo(nothing)
         return
+    cells = [[_cell(name, value) for name, value in zip(columns, values, strict=True)] for values in kept]
     for place, name in enumerate(columns):
         numeric = all(isinstance(values[place], int | float | None) for values in kept)
-        table.add_column(name.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
-    for values in kept:
-        table.add_row(*(Text(_cell(name, value)) for name, value in zip(columns, values, strict=True)))
+        # On a narrow terminal what is long gives way, and numbers, times and names stay whole.
+        short = max(len(texts[place]) for texts in cells) <= _KEPT_WHOLE
+        table.add_column(name.replace("_", " "), justify="right" if numeric else "left", overflow="fold", no_wrap=short)
+    for texts in cells:
+        table.add_row(*map(Text, texts))
     # Into a file or a pipe a table is as wide as it needs to be.
     console = Console(file=sys.stdout) if sys.stdout.isatty() else Console(file=sys.stdout, width=10_000)
     console.print(table)
 
 
 def _cell(name: str, value: Any) -> str:
-    is_time = isinstance(value, str) and (name.endswith(("_at", "_time", "_from")) or name == "window_start")
+    is_time = name.endswith(("_at", "_time", "_from"))
     return short_time(value) if is_time else readable(value)
 
 

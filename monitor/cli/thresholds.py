@@ -8,6 +8,7 @@ from monitor.cli.tables import format_of, format_option, rows_of, write
 from storage.listings import THRESHOLDS
 
 _TABLE_LIMIT = 50
+_SHOWN = ("valid_from", "percentile", "threshold", "lower", "upper", "n", "method", "model_version")
 
 
 @click.command(name="thresholds")
@@ -31,4 +32,4 @@ def command(ctx: click.Context, stream: str, limit: int | None, form: str | None
             return
         kept = limit or (_TABLE_LIMIT if form == "table" else None)
         rows = rows_of(history.thresholds(stream, limit=kept))
-        write(rows, columns, form, shown=columns[1:], nothing="No thresholds.")
+        write(rows, columns, form, shown=_SHOWN, nothing="No thresholds.")

@@ -1,0 +1,58 @@
+"""The command line, called in this process as a shell would call it."""
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from monitor.cli.main import main
+from storage.engine import Database
+from tests.unit.monitor.cli.payments import Payments, with_spike, write_config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+Outrider = Callable[..., Ran]
+
+
+@pytest.fixture
+def config(tmp_path: Path, database_url: str) -> Path:
+    return write_config(tmp_path, database_url)
+
+
+@pytest.fixture
+def db(database_url: str) -> Iterator[Database]:
+    with Database(database_url) as database:
+        yield database
+
+
+@pytest.fixture
+def outrider(config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Outrider:
+    """`outrider -c CONFIG ARGUMENTS...` through its entry point."""
+
+    def call(*arguments: object, config: Path = config) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["outrider", "-c", str(config), *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        written = capsys.readouterr()
+        return Ran(code=code, out=written.out, err=written.err)
+
+    return call
+
+
+@pytest.fixture
+def payments(db: Database, config: Path) -> Payments:
+    """The stream payments with an open spike."""
+    return with_spike(db, config)

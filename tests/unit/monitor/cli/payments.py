@@ -1,0 +1,173 @@
+"""A stream as a daemon would store it: a few windows, one of them a spike, through the real stores."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from config.loading import load
+from config.settings import Settings
+from monitor.calibration import first_threshold
+from monitor.control import ControlPlane
+from monitor.parts import Scale, encode, summarise
+from monitor.rules import control_settings
+from storage.calibration import CalibrationStore
+from storage.control import ControlStore
+from storage.engine import Database
+from storage.ledger import (
+    Commit,
+    Committed,
+    DeadLetterColumns,
+    Ledger,
+    NewSource,
+    OutlierColumns,
+    PartRow,
+    ScoreColumns,
+    checksum,
+)
+from storage.models import ModelStore, NewModel
+
+T0 = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
+NAMES = ("amount", "card.age_days")
+EVENTS = 60
+REFERENCE = np.sort(np.random.default_rng(1).normal(0, 1, 10_000)).astype(np.float32)
+
+
+def write_config(folder: Path, url: str, more: str = "") -> Path:
+    """Write a configuration with the streams payments and clicks; returns its path."""
+    path = folder / "outrider.yaml"
+    path.write_text(
+        f"""
+database: {{url: {json.dumps(url)}}}
+streams:
+  payments:
+    source: {{type: synthetic, rate: 1}}
+    alerts: {{min_outliers: 3}}
+  clicks:
+    source: {{type: synthetic, rate: 1}}
+{more}
+"""
+    )
+    return path
+
+
+class Payments:
+    """The stream `payments` of one partition with one event a second from T0 on."""
+
+    def __init__(self, db: Database, config: Path) -> None:
+        self.db = db
+        self.settings: Settings = load(config, {})
+        self.ledger = Ledger(db)
+        db.upgrade()
+        window = self.settings.streams["payments"].window
+        assert window.size.total_seconds() == 60
+        self.stream = self.ledger.open_stream("payments", window_size_us=MINUTE, lead_us=610 * SECOND)
+        new = NewSource(topic="payments", partition=0, identity="log-1", next_offset=0)
+        source = self.ledger.register(self.stream.id, [new])[0]
+        claim = self.ledger.claim(source.source_id, "me")
+        assert claim is not None
+        self.claim = claim
+        self.next_offset = 0
+        self.threshold_id: int | None = None
+
+    def add_model(self, artefact: bytes = b"an artefact", names: tuple[str, ...] = NAMES) -> None:
+        """Store a model with its first threshold and make it active."""
+        ModelStore(self.db).add(
+            self.stream.id,
+            NewModel(
+                kind="gaussian_mixture",
+                artefact=artefact,
+                checksum=checksum(artefact),
+                feature_names=names,
+                summary={"events": 10_000, "feature_means": [12.5, 300.0]},
+            ),
+            lambda model_id, activation: first_threshold(REFERENCE, model_id, activation, 99.5),
+        )
+        self.threshold_id = self.threshold_id or self.ledger.schedule(self.stream.id)[0].id
+
+    def commit_minute(self, outliers: int = 0, *, key: str = "alice", dead: int = 0) -> None:
+        """Store the next minute: energy 0, but 20 for its first events, the outliers."""
+        assert self.threshold_id is not None
+        offsets = np.arange(self.next_offset, self.next_offset + EVENTS, dtype=np.int64)
+        strange = np.arange(EVENTS) < outliers
+        energies = np.where(strange, 20, 0.1).astype(np.float32)
+        times_us = T0 + offsets * SECOND
+        part = summarise(energies, strange, Scale.of(REFERENCE))
+        end = self.next_offset + EVENTS + dead
+        letters = np.arange(self.next_offset + EVENTS, end, dtype=np.int64)
+        outcome = self.ledger.commit(
+            Commit(
+                stream_id=self.stream.id,
+                source_id=self.claim.source_id,
+                epoch=self.claim.epoch,
+                begin=self.next_offset,
+                end=end,
+                end_cursor=None,
+                watermark_us=int(times_us[-1]),
+                assumed=self.ledger.control(self.stream.id),
+                scores=ScoreColumns(
+                    offsets=offsets,
+                    times_us=times_us,
+                    energies=energies,
+                    threshold_ids=np.full(EVENTS, self.threshold_id, np.int64),
+                    keys=[key] * EVENTS,
+                ),
+                outliers=OutlierColumns(
+                    offsets=offsets[strange],
+                    times_us=times_us[strange],
+                    energies=energies[strange],
+                    threshold_ids=np.full(outliers, self.threshold_id, np.int64),
+                    features=np.full((outliers, 2), 99.5, np.float32),
+                    feature_names=NAMES,
+                    keys=[key] * outliers,
+                ),
+                dead=DeadLetterColumns(
+                    offsets=letters,
+                    end_offsets=letters + 1,
+                    reasons=["not_json"] * dead,
+                    details=["detail"] * dead,
+                    payloads=[b"{"] * dead,
+                ),
+                gap_reason=None,
+                parts=[
+                    PartRow(
+                        window_start_us=int(times_us[0]) // MINUTE * MINUTE,
+                        window_end_us=int(times_us[0]) // MINUTE * MINUTE + MINUTE,
+                        threshold_id=self.threshold_id,
+                        events=EVENTS,
+                        outliers=outliers,
+                        late=0,
+                        dead=0,
+                        payload=encode(part),
+                    )
+                ],
+                ended=False,
+            )
+        )
+        assert isinstance(outcome, Committed)
+        self.next_offset = end
+
+    def judge(self) -> None:
+        """Seal and judge what is due, as the control plane does."""
+        ControlPlane(
+            control_settings(self.settings, "payments", self.stream.id),
+            control=ControlStore(self.db),
+            calibration=CalibrationStore(self.db),
+            models=ModelStore(self.db),
+            reference=lambda _: REFERENCE,
+            now_us=lambda: T0,
+            renew=lambda: True,
+            advanced=lambda: None,
+        ).run_due()
+
+
+def with_spike(db: Database, config: Path) -> Payments:
+    """Store four minutes, the third with 30 outliers, and judge them but for the last."""
+    payments = Payments(db, config)
+    payments.add_model()
+    for outliers in (0, 1, 30, 0):
+        payments.commit_minute(outliers)
+    payments.judge()
+    return payments

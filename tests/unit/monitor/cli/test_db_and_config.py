@@ -1,0 +1,52 @@
+"""`outrider db` and `outrider config`."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from config.settings import config_schema
+from storage.engine import Database
+from storage.migrations import KNOWN_REVISIONS
+from tests.unit.monitor.cli.conftest import Outrider
+
+
+def test_upgrade_makes_the_schema_and_may_be_repeated(outrider: Outrider, db: Database) -> None:
+    first, again = outrider("db", "upgrade"), outrider("db", "upgrade")
+    assert (first.code, again.code) == (0, 0)
+    assert f"schema {KNOWN_REVISIONS[-1]} now (before: none)" in first.out
+    assert "already" in again.out
+    db.check()
+
+
+def test_check_accepts_the_schema_of_this_version(outrider: Outrider) -> None:
+    outrider("db", "upgrade")
+    ran = outrider("db", "check")
+    assert (ran.code, ran.err) == (0, "")
+    assert KNOWN_REVISIONS[-1] in ran.out
+
+
+def test_check_ends_with_1_where_there_are_no_tables(outrider: Outrider, db: Database) -> None:
+    with db.write():
+        pass
+    ran = outrider("db", "check")
+    assert (ran.code, ran.out) == (1, "")
+    assert "run `outrider db upgrade`" in ran.err
+
+
+def test_the_schema_is_printed_without_any_configuration(outrider: Outrider, tmp_path: Path) -> None:
+    ran = outrider("config", "schema", config=tmp_path / "absent.yaml")
+    assert ran.code == 0
+    assert json.loads(ran.out) == config_schema()
+
+
+def test_reading_commands_load_neither_torch_nor_the_kafka_client() -> None:
+    names = ("status", "history", "incidents", "thresholds", "models", "db", "config", "check")
+    program = f"""
+import importlib, sys
+for name in {names!r}:
+    importlib.import_module("monitor.cli." + name)
+print([name for name in ("torch", "kafka", "pandas") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,74 @@
+"""`outrider incidents` lists, and `show` says why one fired."""
+
+import json
+
+import pytest
+
+from tests.unit.monitor.cli.conftest import Outrider
+from tests.unit.monitor.cli.payments import Payments
+
+
+def test_the_bare_noun_lists(outrider: Outrider, payments: Payments) -> None:
+    bare, verb = outrider("incidents", "--format", "json"), outrider("incidents", "list", "--format", "json")
+    assert bare == verb
+    assert [(row["id"], row["kind"], row["status"]) for row in json.loads(bare.out)] == [(1, "spike", "open")]
+
+
+def test_open_leaves_the_resolved_out(outrider: Outrider, payments: Payments) -> None:
+    for _ in range(4):
+        payments.commit_minute()
+    payments.judge()
+    assert [row["status"] for row in json.loads(outrider("incidents", "--format", "json").out)] == ["resolved"]
+    assert json.loads(outrider("incidents", "--open", "--format", "json").out) == []
+
+
+def test_stream_leaves_other_streams_out(outrider: Outrider, payments: Payments) -> None:
+    assert len(json.loads(outrider("incidents", "--stream", "payments", "--format", "json").out)) == 1
+    assert json.loads(outrider("incidents", "--stream", "clicks", "--format", "json").out) == []
+    assert outrider("incidents", "--stream", "paiments").code == 2
+
+
+def test_no_incidents_are_said_in_a_table(outrider: Outrider, payments: Payments) -> None:
+    assert outrider("incidents", "--stream", "clicks", "--format", "table").out == "No incidents.\n"
+
+
+def test_show_says_in_words_why_it_fired_and_then_the_numbers(outrider: Outrider, payments: Payments) -> None:
+    ran = outrider("incidents", "show", 1)
+    assert ran.code == 0
+    words, numbers = ran.out.split("The numbers when it opened")
+    assert "Incident 1: spike on payments" in words.splitlines()[0]
+    assert "this one has 30" in words
+    assert "the 99.5 percentile of 10,000 energies" in words
+    assert "fires_at" in numbers
+    assert "config_hash" in numbers
+    assert len(ran.out.splitlines()) <= 45
+
+
+def test_show_names_the_strangest_events_with_what_is_usual(outrider: Outrider, payments: Payments) -> None:
+    out = outrider("incidents", "show", 1).out
+    assert "payments[0] 120, key alice: amount 99.5 (training mean 12.5)" in out
+
+
+def test_show_tells_every_transition_and_its_messages(outrider: Outrider, payments: Payments) -> None:
+    for _ in range(4):
+        payments.commit_minute()
+    payments.judge()
+    shown = json.loads(outrider("incidents", "show", 1, "--format", "json").out)
+    assert [step["transition"] for step in shown["transitions"]] == ["opened", "resolved"]
+    assert shown["transitions"][0]["notifications"] == {"log": "pending"}
+    assert shown["details"]["opened"]["outliers"] == 30
+    assert "resolved" in outrider("incidents", "show", 1).out
+
+
+def test_a_key_cannot_steer_the_terminal(outrider: Outrider, payments: Payments) -> None:
+    payments.commit_minute(2, key="\x1b[2Jgone")
+    out = outrider("history", "payments", "--limit", 60, "--format", "table").out
+    assert "\x1b" not in out
+    assert "\\x1b[2Jgone" in out
+
+
+@pytest.mark.parametrize("which", ["7", "0", "-1"])
+def test_an_unknown_incident_is_answered_with_the_latest(outrider: Outrider, payments: Payments, which: str) -> None:
+    ran = outrider("incidents", "show", "--", which)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"there is no incident {which}; the latest are 1" in ran.err

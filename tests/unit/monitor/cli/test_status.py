@@ -1,0 +1,107 @@
+"""`outrider status` tells from SQL alone where each stream stands."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monitor.lease import TTL_S
+from storage.engine import Database
+from storage.leases import Leases
+from storage.models import ModelStore
+from tests.unit.monitor.cli.conftest import Outrider
+from tests.unit.monitor.cli.payments import Payments
+
+
+def rows_of(outrider: Outrider) -> dict[str, Any]:
+    ran = outrider("status", "--format", "json")
+    assert ran.code == 0
+    return {row["stream"]: row for row in json.loads(ran.out)}
+
+
+def test_a_configured_stream_without_rows_was_never_run(outrider: Outrider, payments: Payments) -> None:
+    assert rows_of(outrider)["clicks"]["state"] == "never run"
+    assert "clicks: never run" in outrider("status").out
+
+
+def test_a_warm_up_is_told_as_n_of_m(outrider: Outrider, db: Database, config: Path) -> None:
+    payments = Payments(db, config)
+    ModelStore(db).report_warm_up(payments.stream.id, 1_234, 10_000)
+    Leases(db).acquire("control:payments", "somebody", TTL_S)
+    row = rows_of(outrider)["payments"]
+    assert (row["warm_up_events"], row["warm_up_wanted"], row["running"]) == (1_234, 10_000, True)
+    assert "payments: warming up 1234 of 10000 events" in outrider("status").out
+
+
+def test_a_warm_up_that_nobody_goes_on_with_is_told_as_stopped(outrider: Outrider, db: Database, config: Path) -> None:
+    Payments(db, config)
+    assert "payments: warming up 0 of 10000 events (stopped)" in outrider("status").out
+
+
+def test_a_held_lease_means_running(outrider: Outrider, db: Database, payments: Payments) -> None:
+    assert rows_of(outrider)["payments"]["state"] == "stopped"
+    Leases(db).acquire("control:payments", "somebody", TTL_S)
+    assert rows_of(outrider)["payments"]["state"] == "running"
+
+
+def test_it_gives_last_event_last_commit_and_next_offset(outrider: Outrider, payments: Payments) -> None:
+    row = rows_of(outrider)["payments"]
+    assert row["last_event_time"] == "2026-01-01T00:03:59.000000Z"
+    assert 0 <= row["last_commit_age_s"] < 600
+    assert [source["next_offset"] for source in row["sources"]] == [240]
+
+
+def test_lag_is_unknown_until_the_owner_has_seen_the_end(outrider: Outrider, payments: Payments) -> None:
+    assert rows_of(outrider)["payments"]["lag"] is None
+    ledger = payments.ledger
+    ledger.idle(payments.claim.source_id, payments.claim.epoch, payments.next_offset, ledger.now_us() + 60_000_000)
+    assert rows_of(outrider)["payments"]["lag"] == 0
+
+
+def test_it_gives_the_threshold_with_its_interval_and_the_promise_in_words(
+    outrider: Outrider, payments: Payments
+) -> None:
+    row = rows_of(outrider)["payments"]
+    assert row["threshold_lower"] < row["threshold"] < row["threshold_upper"]
+    assert (row["threshold_n"], row["threshold_method"], row["model_version"]) == (10_000, "reference", 1)
+    assert row["promise"].startswith("more than ")
+    assert " of 60 in a minute" in row["promise"]
+
+
+def test_it_counts_open_incidents_and_untold_notifications(outrider: Outrider, payments: Payments) -> None:
+    row = rows_of(outrider)["payments"]
+    assert (row["open_incidents"], row["incidents"][0]["kind"]) == (1, "spike")
+    assert (row["notifications_pending"], row["notifications_dead"]) == (1, 0)
+    assert "1 open" in outrider("status").out
+
+
+def test_it_counts_the_dead_letters_of_the_last_hour(outrider: Outrider, payments: Payments) -> None:
+    payments.commit_minute(dead=7)
+    assert rows_of(outrider)["payments"]["dead_letters_last_hour"] == 7
+
+
+def test_without_a_database_it_says_so_and_ends_with_2(outrider: Outrider, tmp_path: Path) -> None:
+    config = tmp_path / "other.yaml"
+    config.write_text(
+        f"database: {{url: 'sqlite:///{tmp_path}/absent.db'}}\nstreams: {{a: {{source: {{type: synthetic}}}}}}"
+    )
+    ran = outrider("status", config=config)
+    assert (ran.code, ran.out) == (2, "")
+    assert "there is no database" in ran.err
+    assert not (tmp_path / "absent.db").exists()
+
+
+def test_a_database_without_tables_ends_with_1(outrider: Outrider, db: Database) -> None:
+    with db.write():
+        pass
+    ran = outrider("status")
+    assert (ran.code, ran.out) == (1, "")
+    assert "outrider db upgrade" in ran.err
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "table"])
+def test_every_format_names_each_stream(outrider: Outrider, payments: Payments, form: str) -> None:
+    ran = outrider("status", "--format", form)
+    assert ran.code == 0
+    assert {"payments", "clicks"} <= set(ran.out.replace('"', " ").replace(",", " ").replace(":", " ").split())

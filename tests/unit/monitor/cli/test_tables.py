@@ -1,0 +1,101 @@
+"""Rows look the same to every program, and like a table on a terminal."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from monitor.cli.memory import MemoryBound
+from monitor.cli.tables import printable, readable, rows_of, write
+from storage.engine import Database
+from tests.unit.monitor.cli.payments import with_spike, write_config
+
+
+def test_columns_become_rows_of_plain_values() -> None:
+    batch = {
+        "at": np.array(["2026-01-01T00:00:00.000001", "NaT"], "datetime64[us]"),
+        "energy": np.array([0.1, np.nan], np.float32),
+        "p_value": np.array([0.25, np.nan]),
+        "n": np.array([1, 2]),
+        "is_outlier": np.array([True, False]),
+        "key": ["a", None],
+    }
+    first = {
+        "at": "2026-01-01T00:00:00.000001Z",
+        "energy": 0.1,
+        "p_value": 0.25,
+        "n": 1,
+        "is_outlier": True,
+        "key": "a",
+    }
+    second = {"at": None, "energy": None, "p_value": None, "n": 2, "is_outlier": False, "key": None}
+    assert list(rows_of([batch])) == [first, second]
+
+
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_json_is_one_array_and_jsonl_one_object_a_line(capsys: pytest.CaptureFixture[str], n: int) -> None:
+    rows = [{"a": place, "b": "x"} for place in range(n)]
+    write(rows, ["a"], "json")
+    assert json.loads(capsys.readouterr().out) == [{"a": place} for place in range(n)]
+    write(rows, ["a"], "jsonl")
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [{"a": place} for place in range(n)]
+
+
+def test_csv_has_a_header_nested_values_as_json_and_nothing_for_none(capsys: pytest.CaptureFixture[str]) -> None:
+    write([{"a": None, "b": True, "c": {"x": 1}}], ["a", "b", "c"], "csv")
+    assert capsys.readouterr().out == 'a,b,c\n,true,"{""x"": 1}"\n'
+
+
+def test_csv_of_no_rows_is_the_header(capsys: pytest.CaptureFixture[str]) -> None:
+    write([], ["a", "b"], "csv")
+    assert capsys.readouterr().out == "a,b\n"
+
+
+def test_a_table_into_a_file_cuts_nothing_off(capsys: pytest.CaptureFixture[str]) -> None:
+    write([{"text": "x" * 500}], ["text"], "table")
+    assert "x" * 500 in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, ""),
+        (True, "yes"),
+        (False, ""),
+        (0.123456789, "0.12346"),
+        ({"a": 1.0, "b": "c"}, "a=1, b=c"),
+        ([1, 2], "1, 2"),
+    ],
+)
+def test_values_are_short_in_a_table(value: object, text: str) -> None:
+    assert readable(value) == text
+
+
+def test_what_an_event_brought_cannot_steer_a_terminal() -> None:
+    assert printable("a\x1b[31m\r\n\x00é") == "a\\x1b[31m\\r\\n\\x00é"
+
+
+def test_the_bound_on_memory_is_the_sum_of_its_parts() -> None:
+    bound = MemoryBound(fetch=1_000, partitions=3, features=8)
+    assert bound.pending == 40_000 * 3 * (4 * 8 + 64)
+    assert bound.total == 1_000 + 32 * 1024 * 1024 + bound.pending
+
+
+def test_a_terminal_gets_a_table(tmp_path: Path, sqlite_url: str) -> None:
+    config = write_config(tmp_path, sqlite_url)
+    with Database(sqlite_url) as db:
+        with_spike(db, config)
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "monitor.cli.main", "-c", str(config), "history", "payments", "--limit", "2"]
+    with subprocess.Popen(command, stdout=theirs, stderr=subprocess.DEVNULL) as process:
+        assert process.wait(timeout=120) == 0
+    os.close(theirs)
+    shown = os.read(ours, 65_536).decode()
+    os.close(ours)
+    assert "event time" in shown
+    assert "source_offset" not in shown
