@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from config.errors import BrokerUnavailable, StorageUnavailable
 from consumers.batch import Partition, Position
-from consumers.source import Poll, Source
+from consumers.source import Found, Poll, Source
 from monitor.inbox import Arrived, CaughtUp, Claimed, Ended, Finish, Inbox, Revoked
 from storage.ledger import Claim, Ledger, NewSource
 
@@ -63,6 +63,7 @@ class Intake:
         self._claims: dict[Partition, Claim] = {}
         self._unclaimed = set(assigned)
         self._lost: dict[Partition, float] = {}
+        self._replaced: set[Partition] = set()
         self._positions: Mapping[Partition, int] = {}
         self.last_poll_s = time.monotonic()
 
@@ -82,7 +83,7 @@ class Intake:
             while not self._stop.is_set():
                 self._claim_all(source)
                 source.hold(self._inbox.crowded(frozenset(self._claims)))
-                self._take(source, self._polled(source))
+                self._take(self._polled(source))
                 now_s = self.last_poll_s = time.monotonic()
                 self._serve_requests(now_s)
                 if now_s >= next_check_s:
@@ -104,13 +105,15 @@ class Intake:
             self._stop.wait(_BACKOFF_S)
             return Poll()
 
-    def _take(self, source: Source, polled: Poll) -> None:
+    def _take(self, polled: Poll) -> None:
         for partition in polled.revoked:
             self._forget(partition)
             self._inbox.put(Revoked(partition=partition))
         for partition in polled.replaced:
-            self._replace(source, partition)
-        self._unclaimed |= polled.assigned | polled.replaced
+            self._forget(partition)
+            self._inbox.put(Revoked(partition=partition))
+        self._replaced |= polled.replaced
+        self._unclaimed |= polled.assigned
         for batch in polled.batches:
             claim = self._claims.get(batch.partition)
             if claim is not None:
@@ -122,6 +125,7 @@ class Intake:
     def _forget(self, partition: Partition) -> None:
         self._claims.pop(partition, None)
         self._unclaimed.discard(partition)
+        self._replaced.discard(partition)
         self._lost.pop(partition, None)
 
     def _serve_requests(self, now_s: float) -> None:
@@ -141,13 +145,17 @@ class Intake:
             self._unclaimed.add(partition)
 
     def _claim_all(self, source: Source) -> None:
-        for partition in sorted(self._unclaimed):
+        """Claim what was assigned, and begin anew what was replaced; what cannot be stored now is tried again."""
+        for partition in sorted(self._replaced | self._unclaimed):
             try:
+                if partition in self._replaced:
+                    self._begin_anew(source, partition)
                 claim = self._ledger.claim(self._source_id(source, partition), self._owner)
             except (StorageUnavailable, BrokerUnavailable) as away:
                 log.warning("Cannot claim %s: %s; trying again.", partition, away, extra={"action": "claim"})
                 self._stop.wait(_BACKOFF_S)
                 return
+            self._replaced.discard(partition)
             self._unclaimed.discard(partition)
             if claim is None:  # another incarnation has begun meanwhile: look again
                 self._lost[partition] = time.monotonic()
@@ -164,20 +172,14 @@ class Intake:
         for known in self._ledger.sources(self._stream_id):
             if (known.topic, known.partition) == (partition.topic, partition.partition):
                 return known.source_id
-        found = next(found for found in source.discover() if found.partition == partition)
-        log.info(
-            "The partition %s is new; it is read from its beginning.", partition, extra={"action": "claim"}
-        )
+        found = _found(source, partition)
+        log.info("The partition %s is new; it is read from its beginning.", partition, extra={"action": "claim"})
         added = self._ledger.register(self._stream_id, [_new_source(partition, found.identity, found.begin)])
         return added[0].source_id
 
-    def _replace(self, source: Source, partition: Partition) -> None:
+    def _begin_anew(self, source: Source, partition: Partition) -> None:
         """Begin a new incarnation: the log under this name is another one, or ends before the stored position."""
-        self._forget(partition)
-        self._inbox.put(Revoked(partition=partition))
-        found = next((found for found in source.discover() if found.partition == partition), None)
-        if found is None:
-            return
+        found = _found(source, partition)
         log.warning(
             "%s is another log than the stored position belongs to; a new incarnation starts at offset %d.",
             partition,
@@ -202,6 +204,14 @@ class Intake:
             return
         for partition in caught_up:
             self._inbox.put(CaughtUp(partition=partition, until_us=until_us))
+
+
+def _found(source: Source, partition: Partition) -> Found:
+    """Return a partition as it is now; while it is not there (a topic being made again) it is as if away."""
+    for found in source.discover():
+        if found.partition == partition:
+            return found
+    raise BrokerUnavailable(f"{partition} is not there now: waiting for it")
 
 
 def _new_source(partition: Partition, identity: str, next_offset: int) -> NewSource:

@@ -49,12 +49,14 @@ class Lane:
     ended: bool = False
     end_stored: bool = False
     held_at: Control | None = None
+    unsettled: bool = False
 
     def add(self, decoded: Decoded, now_s: float) -> None:
         """Append what was decoded; it follows what is pending without a gap."""
         if not self.pending:
             self.first_pending_s = now_s
         self.pending.append(decoded)
+        self.unsettled = False
         self.records += len(decoded.events) + len(decoded.dead)
         if len(decoded.events):
             self.last_event_s = now_s
@@ -147,7 +149,9 @@ class Worker:
                 return
 
     def _drained(self) -> bool:
-        waiting = any(lane.pending and lane.held_at is None for lane in self._lanes.values())
+        waiting = any(
+            lane.pending and lane.held_at is None and not lane.unsettled for lane in self._lanes.values()
+        )
         return not waiting or time.monotonic() - (self._finishing_s or 0.0) > self._drain_timeout_s
 
     def _patience_s(self) -> float:
@@ -176,6 +180,7 @@ class Worker:
                 lane = self._lanes.get(message.partition)
                 if lane is not None and lane.claim.epoch == message.epoch:
                     lane.ended = True
+                    lane.unsettled = False
             case Wake():
                 self._control_seen_s = float("-inf")
             case Finish():
@@ -223,6 +228,8 @@ class Worker:
             return False
         if not lane.pending:
             return lane.ended and not lane.end_stored
+        if lane.unsettled:
+            return False
         full = lane.records >= COMMIT_EVENTS
         waited = now_s - lane.first_pending_s >= COMMIT_INTERVAL_S
         return full or waited or lane.ended or self._finishing_s is not None or lane.held_at is not None
@@ -286,7 +293,8 @@ class Worker:
         )
 
     def _wait(self, lane: Lane, rest: Decoded, folded: Folded) -> None:
-        """Put back what lead holds, or what more input has to settle."""
+        """Put back what lead holds, or what more input has to settle (times of a file that may be stray)."""
+        lane.unsettled = not folded.held and not lane.pending
         lane.put_back(rest)
         lane.held_at = self._control if folded.held else None
         lane.first_pending_s = time.monotonic()
