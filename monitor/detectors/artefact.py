@@ -57,13 +57,9 @@ class Artefact:
         )
         if not fits:
             wanted = ", ".join("any" if size is None else str(size) for size in shape)
-            raise ModelError(
-                f"the {self.kind} model's array {name!r} has shape {array.shape}, expected ({wanted})"
-            )
+            raise ModelError(f"the {self.kind} model's array {name!r} has shape {array.shape}, expected ({wanted})")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ModelError(
-                f"the {self.kind} model's array {name!r} holds NaN or infinity; fit the model again"
-            )
+            raise ModelError(f"the {self.kind} model's array {name!r} holds NaN or infinity; fit the model again")
         return array
 
 
@@ -135,7 +131,7 @@ def from_bytes(data: bytes, *, kind: str | None = None, where: str = "the model"
     if header.n_features < 1 or (names is not None and len(names) != header.n_features):
         raise ModelError(f"{where} contradicts itself about its features; fit the model again")
     try:
-        tensors: dict[str, NDArray[Any]] = load_tensors(data)
+        tensors: dict[str, NDArray[Any]] = {n: a.copy() for n, a in load_tensors(data).items()}
     except (SafetensorError, ValueError, KeyError, OverflowError) as reason:
         raise ModelError(f"{where} is damaged: {reason}. Copy it again or fit the model again") from reason
     return Artefact(
@@ -207,9 +203,7 @@ def _read_header(data: bytes, where: str) -> _Header:
             f"more than {MAX_HEADER_BYTES}"
         )
     if length > len(data) - 8:
-        raise ModelError(
-            f"{where} is cut short: the header claims {length} bytes of {len(data) - 8}; copy it again"
-        )
+        raise ModelError(f"{where} is cut short: the header claims {length} bytes of {len(data) - 8}; copy it again")
     try:
         file = msgspec.json.decode(data[8 : 8 + length], type=_File)
         document = file.metadata.get(_KEY)
@@ -230,9 +224,7 @@ def _verify(data: bytes, claimed: str, where: str) -> None:
     digest.update(_ZEROS.encode())
     digest.update(memoryview(data)[end:])
     if digest.hexdigest() != claimed:
-        raise ModelError(
-            f"{where} is damaged: the checksum does not match; copy it again or fit the model again"
-        )
+        raise ModelError(f"{where} is damaged: the checksum does not match; copy it again or fit the model again")
 
 
 def _checksum_place(data: bytes) -> tuple[int, int]:

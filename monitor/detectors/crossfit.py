@@ -17,9 +17,7 @@ class _Fits(Protocol):
     def energy(self, x: Any) -> NDArray[np.floating[Any]]: ...
 
 
-def reference_energies(
-    make_detector: Callable[[], _Fits], x: FloatArray, folds: int = 5
-) -> NDArray[np.float32]:
+def reference_energies(make_detector: Callable[[], _Fits], x: FloatArray, folds: int = 5) -> NDArray[np.float32]:
     """Return the energy of every event under a model fitted without its fold, sorted.
 
     The folds are contiguous: neighbours in time are alike, and a random fold would have seen nearly every
@@ -35,8 +33,7 @@ def reference_energies(
     """
     if folds < 2 or len(x) < folds:
         raise ModelError(
-            f"reference energies by {folds} folds want at least {max(folds, 2)} events and 2 folds; "
-            f"got {len(x)} events"
+            f"reference energies by {folds} folds want at least {max(folds, 2)} events and 2 folds; got {len(x)} events"
         )
     edges = np.linspace(0, len(x), folds + 1).astype(int)
     energies = np.empty(len(x), dtype=np.float32)

@@ -21,6 +21,7 @@ LOG_2PI = math.log(2 * math.pi)
 # Responsibilities below this add nothing to a float32 sum, and as subnormals would slow it several times.
 NEGLIGIBLE = 1e-8
 _CHUNK_BYTES = 2 << 20
+_ROUNDING = 1e-7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,34 +99,49 @@ def chunk_rows(k: int, d: int) -> int:
     return max(256, min(8192, _CHUNK_BYTES // (4 * k * d)))
 
 
-def whiten(z: Tensor, factors: Factors) -> tuple[Tensor, Tensor]:
-    """Return v = L_k^-1 (z - mu_k) as (K, D, n), and log(phi_k N(z | k)) as (K, n)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """The factors in the precision of a pass: (K * D, D + 1) with the offsets, and the constants (K, 1)."""
+
+    product: Tensor
+    log_constant: Tensor
+
+
+def prepare(factors: Factors, dtype: torch.dtype) -> Prepared:
+    """Return the factors as one matrix for the E step."""
     k, d = factors.offset.shape
-    weight = torch.cat([factors.inverse, -factors.offset.unsqueeze(2)], dim=2).to(z.dtype)
-    augmented = torch.ones(d + 1, len(z), dtype=z.dtype)
+    product = torch.cat([factors.inverse, -factors.offset.unsqueeze(2)], dim=2)
+    return Prepared(
+        product=product.view(k * d, d + 1).to(dtype),
+        log_constant=factors.log_constant.unsqueeze(1).to(dtype),
+    )
+
+
+def whiten(z: Tensor, prepared: Prepared) -> tuple[Tensor, Tensor]:
+    """Return v = L_k^-1 (z - mu_k) as (K, D, n), and log(phi_k N(z | k)) as (K, n)."""
+    n, d = z.shape
+    augmented = torch.ones(d + 1, n, dtype=z.dtype)
     augmented[:d] = z.T
-    v = (weight.view(k * d, d + 1) @ augmented).view(k, d, len(z))
-    log_joint = factors.log_constant.to(z.dtype).unsqueeze(1) - 0.5 * v.square().sum(1)
-    return v, log_joint
+    v = (prepared.product @ augmented).view(-1, d, n)
+    return v, prepared.log_constant - 0.5 * v.square().sum(1)
 
 
-def log_density(z: Tensor, factors: Factors) -> Tensor:
-    """Return log p(z) of each row."""
-    return torch.logsumexp(whiten(z, factors)[1], dim=0)
-
-
-def gather(z: Tensor, factors: Factors, weights: Tensor | None, total: Moments) -> Tensor:
+def gather(z: Tensor, prepared: Prepared, weights: Tensor | None, limit: float | None, total: Moments) -> Tensor:
     """Add the moments of the rows `z` to `total` and return their log-likelihoods (E step).
 
     Args:
         z: Rows in the precision of the pass.
-        factors: Of the present mixture.
-        weights: One weight a row (zero leaves it out), or None.
+        prepared: Of the present mixture.
+        weights: One weight a row, or None.
+        limit: Rows of more energy than this are left out.
         total: Sums that grow in place.
     """
-    v, log_joint = whiten(z, factors)
+    v, log_joint = whiten(z, prepared)
     log_likelihood = torch.logsumexp(log_joint, dim=0)
     share = (log_joint - log_likelihood).exp_()
+    if limit is not None:
+        inside = (log_likelihood >= -limit).to(z.dtype)
+        weights = inside if weights is None else weights * inside
     if weights is not None:
         share *= weights
     share[share < NEGLIGIBLE] = 0.0
@@ -153,30 +169,41 @@ def maximise(mixture: Mixture, factors: Factors, moments: Moments) -> Mixture:
     )
 
 
-def shrink(mixture: Mixture, mass: Tensor, kind: CovarianceType, reg: float, prior_rows: float) -> Mixture:
+def shrink(mixture: Mixture, mass: Tensor, kind: CovarianceType, ridge: Tensor, prior_rows: float) -> Mixture:
     """Return the mixture with covariances of the wanted form that are safely positive definite.
 
-    The rule, for columns in units of their own deviation: each covariance is averaged with the pooled
-    within-component covariance, which counts for `prior_rows` rows; then `reg` times (1 + its own
-    variance) is added to every diagonal element. Pooling keeps directions that are narrow in all
-    components narrow; the diagonal keeps directions without any variance finite.
+    The rule: each covariance is averaged with the pooled within-component covariance, which counts for
+    `prior_rows` rows; then the columns' ridge, and a part in 10^7 of the component's own variance that
+    keeps the factors' rounding harmless, are added to its diagonal. Pooling keeps directions that are
+    narrow in all components narrow; the ridge keeps directions without any variance finite.
     """
     pooled = torch.einsum("k,kij->ij", mixture.weights, mixture.covariances)
     cov = mixture.covariances
     d = cov.shape[1]
     if kind == "tied":
         cov = pooled.expand_as(cov)
-    else:
+    elif prior_rows > 0:
         rows = mass.view(-1, 1, 1)
         cov = (rows * cov + prior_rows * pooled) / (rows + prior_rows)
     if kind in ("diag", "spherical"):
         cov = torch.diag_embed(cov.diagonal(dim1=1, dim2=2))
     variance = cov.diagonal(dim1=1, dim2=2).clamp_min(0.0)
-    cov = cov + torch.diag_embed(reg * (1.0 + variance))
+    cov = cov + torch.diag_embed(ridge + _ROUNDING * variance)
     if kind == "spherical":
         level = cov.diagonal(dim1=1, dim2=2).mean(1)
         cov = level.view(-1, 1, 1) * torch.eye(d, dtype=torch.float64)
     return Mixture(weights=mixture.weights, means=mixture.means, covariances=cov)
+
+
+def relative_ridge(reg: float, scale: Tensor) -> Tensor:
+    """Return what is added to the variance of each standardised column.
+
+    In the columns' own units this is scikit-learn's `reg_covar`, but never more than reg_covar times the
+    column's variance (so that a column of deviation 1e-8 is not drowned) and never less than a hundredth
+    of that (so that one of deviation 1e8 is not left singular).
+    """
+    variance = scale.square()
+    return (reg / variance).clamp(0.01 * reg, reg)
 
 
 def keep(mixture: Mixture, alive: Tensor) -> Mixture:

@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 
 from config.errors import ModelError
-from monitor.detectors import artefact, attribution, fitting
+from monitor.detectors import artefact, attribution, fitting, sklearn_bridge
 from monitor.detectors.artefact import Artefact
 from monitor.detectors.crossfit import reference_energies
 from monitor.detectors.em import CovarianceType, Mixture
 from monitor.detectors.explanation import Explanation
 from monitor.detectors.inputs import FloatArray, check_events, check_finite, check_sample_weights
 from monitor.detectors.processes import Processes
-from monitor.detectors.score_path import Scorer, make_scorer
+from monitor.detectors.score_path import Gaussians, Scorer, make_scorer
 
 F64 = NDArray[np.float64]
 
@@ -34,9 +34,9 @@ class GaussianMixture:
         tol: EM stops when the mean log-likelihood moves by less than this.
         max_iter: The most passes over all rows.
         n_init: How many starts are tried; the best is kept.
-        reg_covar: Added to every variance, in units of the column's own variance.
-        prior_rows: For how many rows the pooled covariance counts in each component's; None for as many
-            as there are features.
+        reg_covar: Added to every variance, but no more than this share of the column's variance, and no
+            less than a hundredth of that.
+        shrinkage: For how many rows the pooled covariance counts in each component's; None for none.
         contamination: The share of the training events taken to be strange: as many of the largest energies
             are left out of every pass (trimmed EM).
         random_state: The seed.
@@ -65,7 +65,7 @@ class GaussianMixture:
         max_iter: int = 100,
         n_init: int = 4,
         reg_covar: float = 1e-6,
-        prior_rows: float | None = None,
+        shrinkage: float | None = None,
         contamination: float = 0.0,
         random_state: int = 0,
         device: str = "cpu",
@@ -76,7 +76,7 @@ class GaussianMixture:
         self.max_iter = max_iter
         self.n_init = n_init
         self.reg_covar = reg_covar
-        self.prior_rows = prior_rows
+        self.shrinkage = shrinkage
         self.contamination = contamination
         self.random_state = random_state
         self.device = device
@@ -167,7 +167,7 @@ class GaussianMixture:
     def explain(self, x: Any) -> Explanation:
         """Return by event and feature how unexpected it is given the others, and what that costs."""
         values = self._checked(x).astype(np.float64)
-        inverse = self._inverse()
+        inverse = self.inverse_cholesky()
         names = self.feature_names_ or tuple(f"x{j}" for j in range(self.n_features))
         return attribution.explain(values, self.weights_, self.means_, inverse, names)
 
@@ -246,6 +246,26 @@ class GaussianMixture:
         model.reference_energies_ = stored.reference_energies
         return model
 
+    @classmethod
+    def from_sklearn(cls, mixture: Any, device: str = "cpu") -> Self:
+        """Take over a fitted scikit-learn GaussianMixture; energies are its negated score_samples.
+
+        Raises:
+            ModelError: it is not fitted, or its covariances are not positive definite.
+        """
+        return sklearn_bridge.take(cls, mixture, device)
+
+    def to_sklearn(self) -> Any:
+        """Return a fitted scikit-learn GaussianMixture of the same parameters (needs scikit-learn)."""
+        self._fitted()
+        return sklearn_bridge.give(self)
+
+    def __sklearn_tags__(self) -> Any:
+        return sklearn_bridge.tags()
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "weights_")
+
     def to_bytes(self) -> bytes:
         """Return the model as the bytes of a safetensors file."""
         return artefact.to_bytes(self.to_artefact())
@@ -276,7 +296,7 @@ class GaussianMixture:
             max_iter=self.max_iter,
             n_init=self.n_init,
             reg_covar=self.reg_covar,
-            prior_rows=self.prior_rows,
+            shrinkage=self.shrinkage,
             contamination=self.contamination,
             seed=self.random_state,
         )
@@ -284,9 +304,7 @@ class GaussianMixture:
     def _check_settings(self) -> None:
         auto = self.n_components == "auto"
         if not auto and (not isinstance(self.n_components, int | np.integer) or self.n_components < 1):
-            raise ModelError(
-                f'n_components must be a positive whole number or "auto", not {self.n_components!r}'
-            )
+            raise ModelError(f'n_components must be a positive whole number or "auto", not {self.n_components!r}')
         if self.covariance_type not in _COVARIANCE_TYPES:
             raise ModelError(
                 f"covariance_type must be one of {', '.join(_COVARIANCE_TYPES)}, not {self.covariance_type!r}"
@@ -295,11 +313,43 @@ class GaussianMixture:
             raise ModelError(f"contamination must lie in [0, 0.5), not {self.contamination!r}")
         if not self.reg_covar > 0:
             raise ModelError(
-                f"reg_covar must be positive, not {self.reg_covar!r}; "
-                "without it a constant column has no density"
+                f"reg_covar must be positive, not {self.reg_covar!r}; without it a constant column has no density"
             )
         if self.n_init < 1 or self.max_iter < 1 or not self.tol >= 0:
             raise ModelError("n_init and max_iter must be at least 1, and tol must not be negative")
+
+    @classmethod
+    def from_parameters(
+        cls,
+        weights: Any,
+        means: Any,
+        covariances: Any,
+        *,
+        covariance_type: CovarianceType = "full",
+        feature_names: tuple[str, ...] | None = None,
+        device: str = "cpu",
+    ) -> Self:
+        """Return a mixture of known parameters, shaped as `weights_`, `means_` and `covariances_` are.
+
+        Raises:
+            ModelError: shapes that do not fit, or covariances that are not positive definite.
+        """
+        phi, mu = np.array(weights, dtype=np.float64), np.array(means, dtype=np.float64)
+        sigma = np.array(covariances, dtype=np.float64)
+        if phi.ndim != 1 or mu.ndim != 2 or len(phi) != len(mu):
+            raise ModelError(f"weights {phi.shape} and means {mu.shape} must be (K,) and (K, D)")
+        k, d = mu.shape
+        model = cls(n_components=k, covariance_type=covariance_type, device=device)
+        model._check_settings()
+        shape = {"full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)}[covariance_type]
+        if sigma.shape != shape or (feature_names is not None and len(feature_names) != d):
+            raise ModelError(f"{covariance_type} covariances must have shape {shape}, not {sigma.shape}")
+        if not (phi >= 0).all() or not abs(phi.sum() - 1) < 1e-6 or not np.isfinite(mu).all():
+            raise ModelError("weights must be shares that sum to one, and means must be finite")
+        model._set(phi, mu, _cholesky(sigma, covariance_type, d))
+        model._name(feature_names, d)
+        model.converged_, model.n_iter_, model.lower_bound_, model.report_ = True, 0, 0.0, None
+        return model
 
     def _take(self, mixture: Mixture, centre: F64, scale: F64) -> None:
         """Take over a mixture of standardised columns."""
@@ -314,6 +364,7 @@ class GaussianMixture:
         self.weights_ = weights
         self.means_ = means
         self._cholesky = cholesky
+        self.covariances_ = _covariances(cholesky, self.covariance_type)
         self._scorers: dict[np.dtype[Any], Scorer] = {}
         self.reference_energies_ = None
 
@@ -323,21 +374,14 @@ class GaussianMixture:
         if names is not None:
             self.feature_names_in_ = np.array(names, dtype=object)
 
-    @property
-    def covariances_(self) -> F64:
-        """The covariances, shaped as scikit-learn shapes them for the covariance type."""
-        if self.covariance_type in ("diag", "spherical"):
-            return np.square(self._cholesky)
-        product: F64 = self._cholesky @ np.swapaxes(self._cholesky, 1, 2)
-        return product[0] if self.covariance_type == "tied" else product
-
     def _lower(self) -> F64:
         if self._cholesky.ndim == 3:
             shape = (len(self.weights_), *self._cholesky.shape[1:])
-            return np.ascontiguousarray(np.broadcast_to(self._cholesky, shape))
+            return np.array(np.broadcast_to(self._cholesky, shape))
         return self._cholesky[:, :, None] * np.eye(self._cholesky.shape[1])
 
-    def _inverse(self) -> F64:
+    def inverse_cholesky(self) -> F64:
+        """Return the inverse lower Cholesky factors, (K, D, D) for every covariance type."""
         lower = torch.from_numpy(self._lower())
         eye = torch.eye(lower.shape[1], dtype=torch.float64).expand_as(lower)
         inverse: F64 = torch.linalg.solve_triangular(lower, eye, upper=False).numpy()
@@ -345,14 +389,15 @@ class GaussianMixture:
 
     def _scorer(self, dtype: np.dtype[Any]) -> Scorer:
         if dtype not in self._scorers:
-            kind = torch.float32 if dtype == np.float32 else torch.float64
-            self._scorers[dtype] = make_scorer(
-                self.weights_, self.means_, self._inverse(), kind, device=self.device
-            )
+            inverse: F64 = 1.0 / self._cholesky if self._cholesky.ndim == 2 else self.inverse_cholesky()
+            if self.covariance_type == "tied":
+                inverse = inverse[:1]
+            mixture = Gaussians(weights=self.weights_, means=self.means_, inverse=inverse)
+            self._scorers[dtype] = make_scorer(mixture, dtype.type, self.device)
         return self._scorers[dtype]
 
     def _log_joint(self, values: FloatArray) -> F64:
-        inverse = self._inverse()
+        inverse = self.inverse_cholesky()
         constant = attribution.log_constants(self.weights_, inverse)
         result = np.empty((len(values), len(constant)))
         for at in range(0, len(values), 4096):
@@ -377,3 +422,29 @@ class GaussianMixture:
     def _fitted(self) -> None:
         if not hasattr(self, "weights_"):
             raise ModelError("this GaussianMixture is not fitted yet; call fit(x) or load one first")
+
+
+def _cholesky(covariances: F64, kind: CovarianceType, d: int) -> F64:
+    """Return the factors as GaussianMixture keeps them, of covariances as it shows them."""
+    if kind in ("diag", "spherical"):
+        variances = covariances if kind == "diag" else np.repeat(covariances[:, None], d, axis=1)
+        if not (variances > 0).all():
+            raise ModelError("variances must be positive; add a small number to those that are zero")
+        deviations: F64 = np.sqrt(variances)
+        return deviations
+    try:
+        factors: F64 = np.linalg.cholesky(covariances[None] if kind == "tied" else covariances).astype(float)
+    except np.linalg.LinAlgError as reason:
+        raise ModelError(
+            "a covariance is not positive definite; add a small number to its diagonal, or fit again"
+        ) from reason
+    return factors
+
+
+def _covariances(cholesky: F64, kind: CovarianceType) -> F64:
+    """Return covariances, shaped as scikit-learn shapes them, of the factors as GaussianMixture keeps them."""
+    if kind in ("diag", "spherical"):
+        variances: F64 = np.square(cholesky)
+        return variances[:, 0] if kind == "spherical" else variances
+    product: F64 = cholesky @ np.swapaxes(cholesky, 1, 2)
+    return product[0] if kind == "tied" else product

@@ -79,9 +79,7 @@ def check_finite(values: FloatArray, *, owner: str, names: Sequence[str] | None 
     if not total:
         return
     part = values[bad_rows]
-    what = " and ".join(
-        word for word, there in (("NaN", np.isnan(part).any()), ("inf", np.isinf(part).any())) if there
-    )
+    what = " and ".join(word for word, there in (("NaN", np.isnan(part).any()), ("inf", np.isinf(part).any())) if there)
     raise ModelError(
         f"{owner}: input X contains {what} in {total} of {len(values)} rows "
         f"(rows {_listed(bad_rows, total)}; columns {_columns(sorted(set(bad_columns)), names)}). "
@@ -94,8 +92,7 @@ def check_sample_weights(weights: object, n: int, *, owner: str) -> NDArray[np.f
     array = np.asarray(weights)
     if array.dtype.kind not in "biuf" or array.shape != (n,):
         raise ModelError(
-            f"{owner}: sample_weight must be {n} numbers, one per row; "
-            f"got shape {array.shape} of {array.dtype}"
+            f"{owner}: sample_weight must be {n} numbers, one per row; got shape {array.shape} of {array.dtype}"
         )
     result = array.astype(np.float64)
     bad = np.flatnonzero(~(np.isfinite(result) & (result >= 0)))
@@ -147,9 +144,7 @@ def _check_names(found: tuple[str, ...], expected: tuple[str, ...], owner: str) 
             f"expected {expected[place]!r}); select the columns in the model's order, "
             "e.g. frame[list(model.feature_names_)]"
         )
-    raise ModelError(
-        f"{owner}: the feature names should match those that were passed during fit. " + "; ".join(parts)
-    )
+    raise ModelError(f"{owner}: the feature names should match those that were passed during fit. " + "; ".join(parts))
 
 
 def _to_numpy(x: object) -> Any:
@@ -171,16 +166,13 @@ def _as_floats(x: object, owner: str, names: tuple[str, ...] | None) -> FloatArr
         raise ModelError(f"{owner}: x is text; give numbers of shape (events, features), not a file name")
     if hasattr(x, "tocsr"):
         raise ModelError(
-            f"{owner}: x is a sparse matrix, and a dense array is needed: "
-            "pass x.toarray() when it fits in memory"
+            f"{owner}: x is a sparse matrix, and a dense array is needed: pass x.toarray() when it fits in memory"
         )
     raw = _to_numpy(x)
     try:
         array = np.asarray(raw)
     except ValueError as reason:
-        raise ModelError(
-            f"{owner}: x cannot be read as one array of rows of equal length: {reason}"
-        ) from reason
+        raise ModelError(f"{owner}: x cannot be read as one array of rows of equal length: {reason}") from reason
     if array.dtype.kind == "O":
         array = _from_objects(array, owner, names)
     if array.dtype.kind == "c":
@@ -234,8 +226,7 @@ def _check_shape(values: FloatArray, owner: str, n_features: int | None, min_row
         )
     if n < min_rows:
         raise ModelError(
-            f"{owner}: found array with {n} sample(s) (shape={values.shape}) "
-            f"while a minimum of {min_rows} is required"
+            f"{owner}: found array with {n} sample(s) (shape={values.shape}) while a minimum of {min_rows} is required"
         )
 
 

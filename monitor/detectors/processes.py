@@ -47,6 +47,15 @@ class Processes:
         result: F64 = total.numpy()
         return result
 
+    def gather(self, array: F64) -> F64:
+        """Return the arrays of all processes, one after the other."""
+        if self.size == 1:
+            return array
+        before, total = self.first_row(len(array))
+        everything = np.zeros(total)
+        everything[before : before + len(array)] = array
+        return self.add(everything)
+
     def first_row(self, n: int) -> tuple[int, int]:
         """Return the number of rows before this process's own, and of all."""
         counts = np.zeros(self.size)

@@ -19,6 +19,10 @@ class Scaling:
     centre: F64
     scale: F64
 
+    def common(self) -> "Scaling":
+        """Return the scaling by one deviation for all columns: the root of their mean variance."""
+        return Scaling(centre=self.centre, scale=np.full_like(self.scale, np.sqrt(np.mean(self.scale**2))))
+
     def standardise(self, x: FloatArray) -> F64:
         """Return the rows in units of each column's deviation, from its centre."""
         z = np.subtract(x, self.centre, dtype=np.float64)

@@ -1,0 +1,56 @@
+"""Detectors: the rows of a fit, standardised in chunks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from monitor.detectors.inputs import FloatArray
+from monitor.detectors.scaling import Scaling
+
+F64 = NDArray[np.float64]
+
+_CACHE_BYTES = 128 << 20
+_PIECE = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Standardised rows in chunks; kept in single precision where that takes less than 128 MiB."""
+
+    values: FloatArray
+    weights: Tensor | None
+    scaling: Scaling
+    cached: Tensor | None
+
+    @staticmethod
+    def of(values: FloatArray, weights: F64 | None, scaling: Scaling) -> "Rows":
+        """Return the rows of an array."""
+        small = values.size * 4 <= _CACHE_BYTES
+        cached = torch.empty(values.shape, dtype=torch.float32) if small else None
+        if cached is not None:
+            for at in range(0, len(values), _PIECE):
+                cached[at : at + _PIECE] = torch.from_numpy(scaling.standardise(values[at : at + _PIECE]))
+        w = None if weights is None else torch.from_numpy(weights)
+        return Rows(values=values, weights=w, scaling=scaling, cached=cached)
+
+    @staticmethod
+    def standardised(z: F64, weights: F64) -> "Rows":
+        """Return rows that are standardised already."""
+        d = z.shape[1]
+        same = Scaling(centre=np.zeros(d), scale=np.ones(d))
+        cached = torch.from_numpy(z.astype(np.float32))
+        return Rows(values=z, weights=torch.from_numpy(weights), scaling=same, cached=cached)
+
+    def chunks(self, size: int, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
+        """Yield the place, the standardised rows and the weights of every chunk."""
+        for at in range(0, len(self.values), size):
+            place = slice(at, min(at + size, len(self.values)))
+            if self.cached is not None and dtype == torch.float32:
+                z = self.cached[place]
+            else:
+                z = torch.from_numpy(self.scaling.standardise(self.values[place])).to(dtype)
+            yield place, z, None if self.weights is None else self.weights[place].to(dtype)
