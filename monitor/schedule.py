@@ -9,10 +9,12 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 
+from config.errors import ConfigError
 from config.units import to_us
 
 log = logging.getLogger(__name__)
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -21,38 +23,54 @@ def tick_at_or_after(refresh: timedelta | str, event_time_us: int) -> int:
 
     Ticks of a duration are its multiples since 1970; a cron expression is read in UTC. A pure function of event
     time, so that a replay, a backlog and a back-test meet the same ticks.
+
+    Raises:
+        ConfigError: A cron line of a date that no calendar has, such as 30 February.
     """
     if isinstance(refresh, timedelta):
         step = to_us(refresh)
         return -(-event_time_us // step) * step
     at = _EPOCH + timedelta(microseconds=event_time_us)
-    fires: datetime = _cron(refresh).get_next_fire_time(None, at)
+    fires: datetime | None = _cron(refresh).get_next_fire_time(None, at)
+    if fires is None:
+        raise ConfigError(f"threshold.refresh: {refresh!r} never comes, there is no such date; try 0 0 * * *")
     return (fires - _EPOCH) // timedelta(microseconds=1)
 
 
 @lru_cache(maxsize=64)
 def _cron(text: str) -> CronTrigger:
-    """Return the trigger of a cron line; its weekdays count from Sunday, APScheduler's from Monday."""
+    """Return the trigger of a cron line.
+
+    APScheduler counts weekdays from Monday, knows no steps of names and refuses ranges that cron lines may have:
+    it is given every field as a list of its values, the weekdays by name.
+    """
     minute, hour, day, month, weekday = text.split()
+    weekdays = _listed(weekday, 0, 6, _DAYS, 0)
     return CronTrigger(
-        minute=minute, hour=hour, day=day, month=month, day_of_week=_weekdays(weekday), timezone=UTC
+        minute=",".join(map(str, _listed(minute, 0, 59))),
+        hour=",".join(map(str, _listed(hour, 0, 23))),
+        day=",".join(map(str, _listed(day, 1, 31))),
+        month=",".join(map(str, _listed(month, 1, 12, _MONTHS, 1))),
+        day_of_week=",".join(dict.fromkeys(_DAYS[number % 7] for number in weekdays)),
+        timezone=UTC,
     )
 
 
-def _weekdays(field: str) -> str:
-    """Return a cron line's weekday field as a list of names; 0 and 7 are Sunday."""
-    if not any(character.isdigit() for character in field.partition("/")[0]):
-        return field
-    days: list[str] = []
+def _listed(field: str, lowest: int, highest: int, names: tuple[str, ...] = (), first_name: int = 0) -> list[int]:
+    """Return the values of one field of a cron line, ascending; the configuration has checked its form."""
+
+    def number(text: str) -> int:
+        return names.index(text.lower()) + first_name if text.lower() in names else int(text)
+
+    values: set[int] = set()
     for item in field.split(","):
         span, _, step = item.partition("/")
-        first, _, last = span.partition("-")
-        if not first.isdigit():
-            days.append(item)
-            continue
-        end = int(last) if last else (6 if step else int(first))
-        days += [_DAYS[number % 7] for number in range(int(first), end + 1, int(step or 1))]
-    return ",".join(dict.fromkeys(days))
+        begin, _, end = span.partition("-")
+        first = lowest if span == "*" else number(begin)
+        open_ended = span == "*" or (step and not end)
+        last = highest if open_ended else number(end or begin)
+        values |= set(range(first, max(first, last) + 1, int(step or 1)))
+    return sorted(values)
 
 
 class Timetable:

@@ -1,0 +1,218 @@
+"""The timetable: ticks against a scan of every minute, jobs that fail."""
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from config.cron import check_cron
+from config.errors import ConfigError
+from monitor.schedule import Timetable, tick_at_or_after
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+T0 = datetime(2026, 2, 26, 22, 3, tzinfo=UTC)
+MINUTE = 60_000_000
+MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+WEEKDAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
+
+
+def us(at: datetime) -> int:
+    return (at - EPOCH) // timedelta(microseconds=1)
+
+
+def allowed(field: str, lowest: int, highest: int, names: list[str], base: int) -> set[int]:
+    """The values of a cron field by its definition, weekdays from Sunday with 7 for 0."""
+
+    def number(text: str) -> int:
+        return names.index(text.lower()) + base if text.lower() in names else int(text)
+
+    found: set[int] = set()
+    for item in field.split(","):
+        span, _, step = item.partition("/")
+        if span == "*":
+            first, last = lowest, highest
+        else:
+            begin, _, end = span.partition("-")
+            first = number(begin)
+            last = number(end) if end else (max(first, highest) if step else first)
+        found |= set(range(first, last + 1, int(step or 1)))
+    return found
+
+
+def scanned(cron: str, after: datetime) -> datetime:
+    """The first minute at or after a time that matches, by trying each of them."""
+    minute, hour, day, month, weekday = cron.split()
+    minutes, hours = allowed(minute, 0, 59, [], 0), allowed(hour, 0, 23, [], 0)
+    days, months = allowed(day, 1, 31, [], 0), allowed(month, 1, 12, MONTHS, 1)
+    weekdays = {number % 7 for number in allowed(weekday, 0, 6, WEEKDAYS, 0)}
+    at = after.replace(second=0, microsecond=0)
+    at += timedelta(minutes=1) if at < after else timedelta()
+    while True:
+        if at.month not in months or at.day not in days or at.isoweekday() % 7 not in weekdays:
+            at = (at + timedelta(days=1)).replace(hour=0, minute=0)
+        elif at.hour not in hours:
+            at = (at + timedelta(hours=1)).replace(minute=0)
+        elif at.minute in minutes:
+            return at
+        else:
+            at += timedelta(minutes=1)
+
+
+def test_ticks_of_a_duration_are_its_multiples_and_a_time_on_one_is_its_own_tick() -> None:
+    five = timedelta(minutes=5)
+    assert [tick_at_or_after(five, time) for time in (0, 1, 5 * MINUTE, 5 * MINUTE + 1)] == [
+        0,
+        5 * MINUTE,
+        5 * MINUTE,
+        10 * MINUTE,
+    ]
+
+
+@given(st.integers(1, 10**12), st.integers(0, 2**60))
+def test_a_tick_is_the_first_multiple_that_is_not_before_the_time(step: int, at_us: int) -> None:
+    tick = tick_at_or_after(timedelta(microseconds=step), at_us)
+    assert at_us <= tick < at_us + step
+    assert tick % step == 0
+
+
+@pytest.mark.parametrize(
+    "cron",
+    [
+        "*/5 * * * *",
+        "0 0 * * *",
+        "7,37 */6 * * *",
+        "30 4 1,15 * *",
+        "0 0 * * 0",
+        "0 0 * * 7",
+        "0 12 * * 5-7",
+        "0 12 * * 1-5/2",
+        "0 12 * * */2",
+        "0 12 * * */2,5",
+        "0 12 * * 2/2",
+        "0 12 * * mon-fri",
+        "0 12 * * sun-tue",
+        "0 12 * * MON-fri/2",
+        "0 12 * * mon,6",
+        "0 12 * * 1-wed",
+        "0 0 1 mar-may/2 *",
+        "0 0 1 2-4/2 *",
+        "0-5/10 * * * *",
+        "50/5 3 * * *",
+        "59/59 23 * * *",
+        "0 0 29 2 *",
+        "0 0 31 * *",
+    ],
+)
+def test_a_cron_line_fires_when_a_scan_of_every_minute_says_so(cron: str) -> None:
+    assert check_cron(cron) == cron
+    at = T0
+    for _ in range(8):
+        expected = scanned(cron, at)
+        assert tick_at_or_after(cron, us(at)) == us(expected)
+        at = expected + timedelta(microseconds=1)
+
+
+def test_a_date_that_no_calendar_has_is_refused_with_its_line() -> None:
+    with pytest.raises(ConfigError, match="'0 0 30 2 \\*' never comes"):
+        tick_at_or_after("0 0 30 2 *", us(T0))
+
+
+@st.composite
+def cron_field(draw: st.DrawFn, lowest: int, highest: int) -> str:
+    def item() -> str:
+        first = draw(st.integers(lowest, highest))
+        last = draw(st.none() | st.integers(first, highest))
+        span = draw(st.sampled_from(["*", f"{first}" if last is None else f"{first}-{last}"]))
+        step = draw(st.none() | st.integers(1, highest))
+        return span if step is None else f"{span}/{step}"
+
+    return ",".join(item() for _ in range(draw(st.integers(1, 2))))
+
+
+@given(cron_field(0, 59), cron_field(0, 23), cron_field(0, 7), st.integers(0, 400 * 1440))
+def test_any_minute_hour_and_weekday_fire_when_the_scan_says_so(
+    minute: str, hour: str, weekday: str, minutes: int
+) -> None:
+    cron = check_cron(f"{minute} {hour} * * {weekday}")
+    at = T0 + timedelta(minutes=minutes, microseconds=minutes % 3)
+    assert tick_at_or_after(cron, us(at)) == us(scanned(cron, at))
+
+
+def until(condition: Callable[[], bool], within_s: float = 20) -> None:
+    deadline = time.monotonic() + within_s
+    gate = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, f"{within_s:g} s passed"
+        gate.wait(0.01)
+
+
+def test_a_job_that_fails_runs_again_and_its_age_shows_that_it_never_succeeded() -> None:
+    runs = []
+
+    def fail() -> None:
+        runs.append(1)
+        raise ValueError("broken")
+
+    timetable = Timetable(time.monotonic)
+    timetable.every(0.02, "broken", fail)
+    timetable.start()
+    try:
+        until(lambda: len(runs) >= 3)
+        assert timetable.ages_s() == {"broken": None}
+    finally:
+        timetable.stop()
+
+
+def test_the_age_of_a_job_grows_from_its_last_success() -> None:
+    now = [100.0]
+    broken = threading.Event()
+    runs = []
+
+    def job() -> None:
+        runs.append(broken.is_set())
+        if broken.is_set():
+            raise OSError("the disk is away")
+
+    timetable = Timetable(lambda: now[0])
+    timetable.every(0.02, "job", job)
+    timetable.start()
+    try:
+        until(lambda: timetable.ages_s()["job"] == 0.0)
+        broken.set()
+        until(lambda: True in runs)
+        now[0] = 160.0
+        until(lambda: runs.count(True) >= 3)
+    finally:
+        timetable.stop()
+    assert timetable.ages_s() == {"job": 60.0}
+
+
+def test_a_job_never_runs_twice_at_once_and_missed_runs_become_one() -> None:
+    inside, most, runs = 0, 0, 0
+    go_on = threading.Event()
+    lock = threading.Lock()
+
+    def job() -> None:
+        nonlocal inside, most, runs
+        with lock:
+            inside, runs = inside + 1, runs + 1
+            most = max(most, inside)
+        go_on.wait(0.2)
+        with lock:
+            inside -= 1
+
+    timetable = Timetable(time.monotonic)
+    timetable.every(0.01, "slow", job)
+    timetable.start()
+    until(lambda: runs >= 2)
+    go_on.set()
+    timetable.stop()
+    assert most == 1
+
+
+def test_stopping_a_timetable_that_never_started_is_no_error() -> None:
+    Timetable(time.monotonic).stop()
