@@ -1,0 +1,53 @@
+"""Tests: a stream of events with planted bursts of outliers, the same for every run, and its topic."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tests.servers.kafka import KafkaServer
+
+START_US = 1_767_225_600_000_000  # 2026-01-01, a multiple of every window size
+FEATURES = ("x0", "x1", "x2")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feed:
+    """Records in the order of their event times; record i goes to partition i modulo the partitions.
+
+    Every `burst_every_s` there is a burst: for `burst_s` a quarter of the events lies far outside. Some events
+    come half a window behind, for which windows wait, and some so far behind that they are late.
+    """
+
+    events: int = 20_000
+    seconds: int = 2_000
+    seed: int = 1
+    burst_every_s: int = 400
+    burst_s: int = 20
+
+    def records(self) -> list[bytes]:
+        """Return the events as JSON."""
+        rng = np.random.default_rng(self.seed)
+        at_s = np.sort(rng.uniform(0, self.seconds, self.events))
+        mixing = np.array([[1.0, 0.4, 0.0], [0.0, 1.0, -0.3], [0.2, 0.0, 0.7]])
+        x = rng.normal(size=(self.events, len(FEATURES))) @ mixing
+        strange = (at_s % self.burst_every_s > self.burst_every_s - self.burst_s) & (rng.random(self.events) < 0.25)
+        x[strange] += 9.0
+        behind = rng.random(self.events)
+        at_s -= np.select([behind < 0.002, behind < 0.02], [60.0, 5.0], 0.0)
+        times_us = START_US + np.maximum(0, at_s * 1e6).astype(np.int64)
+        return [
+            json.dumps({"ts": int(time_us), "id": i, **dict(zip(FEATURES, row, strict=True))}).encode()
+            for i, (time_us, row) in enumerate(zip(times_us.tolist(), np.round(x, 6).tolist(), strict=True))
+        ]
+
+
+def fill(server: KafkaServer, topic: str, records: Sequence[bytes | None], partitions: int) -> None:
+    """Deal records out to the partitions of a topic."""
+    from tests.servers.records import producer  # the client warns at import, which pytest hears only inside tests
+
+    with producer(server, linger_ms=20, batch_size=65_536) as writer:
+        for i, record in enumerate(records):
+            writer.send(topic, record, partition=i % partitions)
+        writer.flush()

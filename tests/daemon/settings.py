@@ -1,0 +1,53 @@
+"""Tests: configurations under which a daemon shows in seconds what it else shows in days."""
+
+from typing import Any
+
+STREAM = "payments"
+SESSION_MS = 3_000
+
+
+def kafka_settings(
+    database_url: str, bootstrap: str, topic: str, *, client: dict[str, Any] | None = None, **stream: Any
+) -> dict[str, Any]:
+    """Return the settings of one stream of a topic: short windows, short looks back, one component.
+
+    Args:
+        database_url: Where it stores.
+        bootstrap: The broker.
+        topic: The topic; the group has its name.
+        client: Options of the Kafka client on top.
+        stream: Sections of the stream that replace ours.
+    """
+    source = {"type": "kafka", "topics": [topic], "group_id": topic}
+    return {
+        "database": {"url": database_url},
+        "device": "cpu",
+        "kafka": {
+            "bootstrap_servers": [bootstrap],
+            "client": {
+                "session_timeout_ms": SESSION_MS,
+                "heartbeat_interval_ms": 300,
+                "max_poll_records": 200,
+                **(client or {}),
+            },
+        },
+        "streams": {STREAM: {"source": source, **_STREAM, **stream}},
+    }
+
+
+def file_settings(database_url: str, path: str, **stream: Any) -> dict[str, Any]:
+    """Return the same settings over a file."""
+    source = {"type": "file", "path": path}
+    return {
+        "database": {"url": database_url},
+        "device": "cpu",
+        "streams": {STREAM: {"source": source, **_STREAM, **stream}},
+    }
+
+
+_STREAM: dict[str, Any] = {
+    "event": {"time": {"field": "ts"}, "id": "id", "features": ["x0", "x1", "x2"]},
+    "model": {"n_components": 1, "warm_up": 1_000},
+    "window": {"size": "10s", "grace": "10s", "ahead": "1m", "idle_timeout": "2s"},
+    "threshold": {"refresh": "1m", "look_back": "20m", "percentile": 99},
+}

@@ -1,0 +1,129 @@
+"""Tests: what a daemon has stored, watched while it works and compared when it is done."""
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from config.errors import OutriderError
+from storage.engine import Database
+
+Dump = dict[str, list[tuple[Any, ...]]]
+
+# What differs between two runs over the same events: ids, the wall clock, and how far a message has come.
+_SELECTS = {
+    "scores": """SELECT topic, partition, incarnation, source_offset, event_time_us, energy, threshold,
+        is_outlier, model_version, key, event_id FROM score_history ORDER BY 1, 2, 3, 4""",
+    "outliers": """SELECT so.topic, so.partition, x.source_offset, x.event_time_us, x.energy, x.features, x.event_id
+        FROM outliers x JOIN sources so ON so.id = x.source_id ORDER BY 1, 2, 3""",
+    "models": "SELECT version, kind, state, feature_names FROM models ORDER BY 1",
+    "windows": """SELECT w.window_start_us, w.window_end_us, t.computed_at_us, w.events, w.outliers, w.late, w.dead,
+        w.expected, w.p_value, w.energy_p50, w.energy_p99, w.energy_max, w.payload, w.details,
+        w.judged_at_us IS NOT NULL
+        FROM windows w LEFT JOIN thresholds t ON t.id = w.threshold_id ORDER BY 1""",
+    "thresholds": """SELECT computed_at_us, valid_from_us, percentile, threshold, lower, upper, n, method, details
+        FROM thresholds ORDER BY 1, 2""",
+    "calibrations": """SELECT at_us, promised_per_week, realised_per_week, windows_learned, dispersion, exceedance,
+        state FROM calibrations ORDER BY 1""",
+    "incidents": """SELECT kind, severity, status, window_start_us, opened_at_us, resolved_at_us, last_told_us,
+        clean_windows, windows_fired, summary, details FROM incidents ORDER BY opened_at_us, kind""",
+    "transitions": """SELECT i.kind, i.window_start_us, t.transition, t.window_start_us, t.at_us, t.summary, t.details
+        FROM transitions t JOIN incidents i ON i.id = t.incident_id ORDER BY t.at_us, 1, 2, 3""",
+    "notifications": "SELECT id, channel FROM notifications ORDER BY 1",
+    "dead_letters": """SELECT topic, partition, source_offset, end_offset, count, reason, detail, payload
+        FROM dead_letter_history ORDER BY 1, 2, 3""",
+    "gaps": "SELECT topic, partition, from_offset, to_offset, reason FROM gap_history ORDER BY 1, 2, 3",
+}
+_JSON = {"features", "feature_names", "details"}
+
+
+class Stored:
+    """Reads the database of a daemon, whether that runs, is frozen or is gone."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def scalar(self, select: str, **values: object) -> Any:
+        """Return one value."""
+        rows = self.rows(select, **values)
+        return rows[0][0] if rows else None
+
+    def rows(self, select: str, **values: object) -> Sequence[tuple[Any, ...]]:
+        """Return rows."""
+        with self._opened() as db, db.read() as connection:
+            return [tuple(row) for row in connection.execute(sa.text(select), values)]
+
+    @contextmanager
+    def _opened(self) -> Iterator[Database]:
+        with Database(self.url, read_only=True) as db:
+            yield db
+
+    def count(self, what: str) -> int:
+        """Return the number of rows of a table or view; 0 while there is no such thing, or nobody answers."""
+        try:
+            return int(self.scalar(f"SELECT count(*) FROM {what}") or 0)
+        except (OutriderError, sa.exc.DBAPIError):
+            return 0
+
+    def is_settled(self, records: int) -> bool:
+        """Return whether so many records are stored, and every window that has parts is judged."""
+        done = self.count("scores") + self.dead_letters() >= records
+        return done and self.count("window_parts") == 0
+
+    def dead_letters(self) -> int:
+        """Return how many records were refused."""
+        try:
+            return int(self.scalar("SELECT coalesce(sum(count), 0) FROM dead_letters") or 0)
+        except (OutriderError, sa.exc.DBAPIError):
+            return 0
+
+    def dump(self) -> Dump:
+        """Return everything that two runs over the same events must have in common."""
+        with self._opened() as db, db.read() as connection:
+            return {name: _canonical(connection.execute(sa.text(select))) for name, select in _SELECTS.items()}
+
+
+def _canonical(result: sa.CursorResult[Any]) -> list[tuple[Any, ...]]:
+    names = list(result.keys())
+    return [tuple(_value(name, value) for name, value in zip(names, row, strict=True)) for row in result]
+
+
+def _value(name: str, value: Any) -> object:
+    if name == "energy":
+        return float(np.float32(value))  # a float4 comes back as its shortest decimal, or widened
+    if name in _JSON and isinstance(value, str):
+        return json.dumps(json.loads(value), sort_keys=True)
+    if name == "is_outlier" or name.startswith("judged_at"):
+        return bool(value)
+    return bytes(value) if isinstance(value, memoryview) else value
+
+
+def differences(found: Dump, reference: Dump) -> Mapping[str, str]:
+    """Return, for each kind of row that is not the same, how many there are and the first that differs."""
+    told = {}
+    for name, rows in reference.items():
+        if found[name] != rows:
+            pairs = zip(found[name], rows, strict=False)
+            first = next(((mine, its) for mine, its in pairs if mine != its), None)
+            told[name] = f"{len(found[name])} rows, in the reference {len(rows)}; first difference: {first}"
+    return told
+
+
+def repeated_and_missing(dump: Dump, expected: Mapping[int, int]) -> tuple[list[object], int]:
+    """Return the (partition, offset) pairs that are stored twice, and how many of the expected ones are absent.
+
+    Args:
+        dump: What was stored.
+        expected: The number of records by partition, from offset 0 on.
+    """
+    seen = [(row[1], row[3]) for row in dump["scores"]]
+    seen += [(row[1], offset) for row in dump["dead_letters"] for offset in range(row[2], row[3])]
+    unique = set(seen)
+    wanted = {(partition, offset) for partition, n in expected.items() for offset in range(n)}
+    twice = sorted(seen) if len(seen) != len(unique) else []
+    repeated: list[object] = [a for a, b in itertools.pairwise(twice) if a == b]
+    return repeated, len(wanted - unique)

@@ -1,0 +1,40 @@
+"""Faults: the daemon is killed again and again while it warms up, drains a topic and judges."""
+
+import itertools
+import random
+from collections.abc import Callable
+
+import pytest
+
+from tests.daemon.process import DaemonProcess
+from tests.daemon.stored import Dump, Stored, differences, repeated_and_missing
+from tests.faults.conftest import Topic
+
+pytestmark = pytest.mark.fault
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.long)])
+def test_killed_at_random_instants_it_stores_what_an_undisturbed_run_stores(
+    kills: int, topic: Topic, reference: Dump, database_url: str, run_daemon: Callable[..., DaemonProcess]
+) -> None:
+    stored = Stored(database_url)
+    instants = random.Random(kills)
+    # The first lives end in the warm-up, the others at random progress of draining, sealing and judging.
+    warm_ups = max(1, kills // 5)
+    progress = sorted(instants.uniform(0, 0.95) for _ in range(kills - warm_ups))
+    daemon = run_daemon(topic.settings(database_url))
+    for share in itertools.chain([None] * warm_ups, progress):
+        if share is None:
+            daemon.until(lambda: stored.count("streams") > 0, "the stream is registered")
+        else:
+            wanted = share * topic.records
+            daemon.until(lambda wanted=wanted: stored.count("scores") > wanted, f"{wanted:.0f} scores")  # type: ignore[misc]
+        assert daemon.lives(instants.uniform(0, 0.5)), daemon.tail()
+        daemon.kill()
+        daemon.start()
+    daemon.until(lambda: stored.is_settled(topic.records), "the topic is drained")
+    assert daemon.terminate() == 0
+    dump = stored.dump()
+    assert repeated_and_missing(dump, topic.expected) == ([], 0)
+    assert differences(dump, reference) == {}
