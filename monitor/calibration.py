@@ -29,9 +29,7 @@ class ThresholdRule:
     per_week: float
 
 
-def first_threshold(
-    reference: Float32, model_id: int, activation: Activation, percentile: float
-) -> NewThreshold:
+def first_threshold(reference: Float32, model_id: int, activation: Activation, percentile: float) -> NewThreshold:
     """Return a model's first threshold: the percentile of its reference energies, at once.
 
     Args:
@@ -44,27 +42,25 @@ def first_threshold(
     above, m = reference_counts(limit, reference)
     nothing = np.empty(0, np.int64)
     law = learn_law(above, m, nothing, nothing)
-    return _row(
-        limit, law, Scale.of(reference), model_id, activation.computed_at_us, activation.valid_from_us
-    )
+    return _row(limit, law, Scale.of(reference), model_id, activation.computed_at_us, activation.valid_from_us)
 
 
 def tick_threshold(
     previous: StoredThreshold,
     look_back: LookBack,
-    counted: Sequence[int],
+    clean: Sequence[int],
     reference: Float32,
     rule: ThresholdRule,
     *,
     tick_us: int,
     valid_from_us: int,
 ) -> tuple[NewThreshold, CountLaw, float]:
-    """Return the threshold of a tick, its law of counts, and the exceedance of the counted windows at it.
+    """Return the threshold of a tick, its law of counts, and the exceedance of the clean windows at it.
 
     Args:
         previous: The newest row of the same model.
         look_back: The windows that count, all of them and no others.
-        counted: Their starts.
+        clean: The starts of those in which nothing was found: what the law of counts is learned from.
         reference: The model's reference energies, ascending.
         rule: The settings.
         tick_us: The tick.
@@ -79,9 +75,9 @@ def tick_threshold(
         dispersion=law_of(previous.details).dispersion,
     )
     above, m = reference_counts(limit, reference)
-    outliers = look_back.exceedances(counted, limit.value)
-    events = np.array([look_back.part(start).events for start in counted], np.int64)
-    law = learn_law(above, m, outliers, events)
+    outliers = look_back.exceedances(clean, limit.value)
+    events = np.array([look_back.part(start).events for start in clean], np.int64)
+    law = learn_law(above, m, outliers, events, otherwise=law_of(previous.details))
     seen = int(events.sum())
     row = _row(limit, law, look_back.scale, previous.model_id, tick_us, valid_from_us)
     return row, law, float(outliers.sum() / seen) if seen else 0.0
@@ -101,7 +97,7 @@ def calibration_row(
         tick_us: The tick.
         limit: Its threshold.
         law: What was learned.
-        share: The exceedance of the counted windows.
+        share: The exceedance of the clean windows.
         rule: The settings.
         fired: How many incidents opened over how many judged windows of the look-back.
     """

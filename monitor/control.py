@@ -8,18 +8,17 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monitor.calibration import ThresholdRule, calibration_row, law_of, scale_of, tick_threshold
 from monitor.judging import Calibrated, JudgeRule, judge
-from monitor.look_back import LookBack, calibration_windows
+from monitor.look_back import LARGEST_LEFT_OUT, LookBack, calibration_windows
 from monitor.parts import decode
 from monitor.schedule import tick_at_or_after
 from monitor.sealing import pending_tick_of, seal_to
-from storage.calibration import CalibrationStore, StoredThreshold, TickFacts
+from storage.calibration import CalibrationStore, JudgedWindow, StoredThreshold, TickFacts
 from storage.control import ControlStore
 from storage.models import ModelStore
 
@@ -128,20 +127,18 @@ class ControlPlane:
         settings, rule = self._settings, self._settings.threshold
         reference = self._reference(newest.model_id)
         cache = self._cache_of(newest)
-        counted = cache.refresh(self._calibration, tick_us, rule)
+        clean = cache.refresh(self._calibration, tick_us, rule)
         first_us = -(-(tick_us + facts.lead_us) // settings.size_us) * settings.size_us
         row, law, share = tick_threshold(
             newest,
             cache.look_back,
-            counted,
+            clean,
             reference,
             rule,
             tick_us=tick_us,
             valid_from_us=max(first_us, newest.valid_from_us),
         )
-        fired = self._calibration.firings(
-            settings.stream_id, ("spike",), tick_us - rule.look_back_us, tick_us
-        )
+        fired = self._calibration.firings(settings.stream_id, ("spike",), tick_us - rule.look_back_us, tick_us)
         stored = self._calibration.tick(
             settings.stream_id,
             last_tick_us=facts.last_tick_us,
@@ -172,12 +169,8 @@ class ControlPlane:
         known = self._known.get(threshold_id)
         if known is None:
             row = self._calibration.threshold(threshold_id)
-            version = next(
-                m.version for m in self._models.list(self._settings.stream_id) if m.id == row.model_id
-            )
-            known = Calibrated(
-                row=row, law=law_of(row.details), scale=scale_of(row.details), model_version=version
-            )
+            version = next(m.version for m in self._models.list(self._settings.stream_id) if m.id == row.model_id)
+            known = Calibrated(row=row, law=law_of(row.details), scale=scale_of(row.details), model_version=version)
             if len(self._known) > _STEPS_BETWEEN_RENEWALS:
                 self._known.clear()
             self._known[threshold_id] = known
@@ -192,10 +185,14 @@ class _LookBackCache:
         self.look_back = LookBack(scale_of(threshold.details))
         self._stream_id = stream_id
         self._read_until_us: int | None = None
-        self._windows: dict[int, Any] = {}
+        self._windows: dict[int, JudgedWindow] = {}
 
     def refresh(self, store: CalibrationStore, tick_us: int, rule: ThresholdRule) -> list[int]:
-        """Bring the look-back to a tick; return the starts of the windows that count, ascending."""
+        """Bring the look-back to a tick; return the starts of the clean windows in it, ascending.
+
+        The limit may be drawn from some windows that fired (it survives outliers, and must not starve); the law of
+        counts is learned from those that fired nothing.
+        """
         begin_us = tick_us - rule.look_back_us
         after_us = begin_us if self._read_until_us is None else max(begin_us, self._read_until_us)
         for window in store.judged_windows(self._stream_id, self.model_id, after_us, tick_us):
@@ -205,6 +202,17 @@ class _LookBackCache:
         for start in [start for start in self._windows if start < begin_us]:
             del self._windows[start]
         windows = [self._windows[start] for start in sorted(self._windows)]
+        counted = self._chosen(windows, tick_us, rule, LARGEST_LEFT_OUT)
+        for gone in [start for start in self.look_back.windows if start not in counted]:
+            self.look_back.evict(gone)
+        for start in sorted(counted):
+            if start not in self.look_back:
+                self.look_back.add(start, decode(self._windows[start].payload))
+        return sorted(self._chosen(windows, tick_us, rule, 1.0))
+
+    def _chosen(
+        self, windows: list[JudgedWindow], tick_us: int, rule: ThresholdRule, largest_left_out: float
+    ) -> set[int]:
         counts = calibration_windows(
             np.array([window.window_start_us for window in windows], np.int64),
             np.array([window.window_end_us for window in windows], np.int64),
@@ -212,11 +220,6 @@ class _LookBackCache:
             tick_us,
             look_back_us=rule.look_back_us,
             adopt_after_us=rule.adopt_after_us,
+            largest_left_out=largest_left_out,
         )
-        counted = {window.window_start_us for window, count in zip(windows, counts, strict=True) if count}
-        for gone in [start for start in self.look_back.windows if start not in counted]:
-            self.look_back.evict(gone)
-        for start in sorted(counted):
-            if start not in self.look_back:
-                self.look_back.add(start, decode(self._windows[start].payload))
-        return sorted(counted)
+        return {window.window_start_us for window, count in zip(windows, counts, strict=True) if count}
