@@ -107,10 +107,14 @@ def postgresql_engine(url: URL, *, read_only: bool) -> sa.Engine:
     @sa.event.listens_for(engine, "connect")
     def _settings(connection: psycopg.Connection[Any], _record: object) -> None:
         # By statement and not by `options`: poolers between us and the server refuse the latter.
-        with connection.cursor() as cursor:
-            for name, value in settings.items():
-                cursor.execute("SELECT set_config(%s, %s, false)", (name, value))
-        connection.commit()
+        try:
+            with connection.cursor() as cursor:
+                for name, value in settings.items():
+                    cursor.execute("SELECT set_config(%s, %s, false)", (name, value))
+            connection.commit()
+        except psycopg.Error:
+            connection.close()
+            raise
 
     return engine
 

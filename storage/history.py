@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from config.errors import ConfigError
+from config.errors import ConfigError, OutriderError
 from config.units import parse_duration, parse_time, to_us
 from storage import listings
 from storage.engine import Database
@@ -79,7 +79,11 @@ class History:
 
     def __init__(self, url: str) -> None:
         self._db = Database(url, read_only=True)
-        self._db.check()
+        try:
+            self._db.check()
+        except OutriderError:
+            self._db.close()
+            raise
 
     def scores(
         self,
@@ -103,9 +107,7 @@ class History:
             with self._db.read() as connection:
                 stream_id = self._stream_id(connection, stream)
                 latest_us = connection.scalar(
-                    sa.select(sa.func.max(positions.c.last_event_us)).where(
-                        positions.c.stream_id == stream_id
-                    )
+                    sa.select(sa.func.max(positions.c.last_event_us)).where(positions.c.stream_id == stream_id)
                 )
             log = ScoreLog(
                 db=self._db,
@@ -190,9 +192,7 @@ class History:
     def _stream_id(self, connection: Connection, stream: str) -> int:
         found = connection.scalar(sa.select(streams.c.id).where(streams.c.name == stream))
         if found is None:
-            known = (
-                ", ".join(connection.scalars(sa.select(streams.c.name).order_by(streams.c.name))) or "none"
-            )
+            known = ", ".join(connection.scalars(sa.select(streams.c.name).order_by(streams.c.name))) or "none"
             raise ConfigError(f"there is no stream {stream!r} in {self._db.address}; it holds: {known}")
         return int(found)
 

@@ -1,7 +1,7 @@
 """Measure `Ledger.commit` on both databases: `python -m tests.integration.storage.measure_commits [ROWS] [COMMITS]`.
 
-Prints rows a second, milliseconds of a commit and CPU of the client, without and with keys and ids; PostgreSQL waits for the disk at
-each commit, as in production. Each commit carries 0.5% outliers with 8 features and one part of 2 kB.
+Prints rows a second, milliseconds of a commit and CPU of the client, without and with keys and ids. PostgreSQL
+waits for the disk at each commit, as in production. Each commit carries 0.5% outliers with 8 features and one part.
 """
 
 import sys

@@ -59,8 +59,8 @@ def _killed(url: str, when: str) -> None:
 
 @pytest.mark.fault
 @pytest.mark.parametrize("when", ["2", "3", "before-commit"])
-def test_a_process_killed_inside_the_transaction_leaves_nothing(db: Database, database_url: str, when: str) -> None:
-    _killed(database_url, when)
+def test_a_process_killed_inside_the_transaction_leaves_nothing(db: Database, upgraded_url: str, when: str) -> None:
+    _killed(upgraded_url, when)
     assert {table: count(db, table) for table in _TABLES} == dict.fromkeys(_TABLES, 0)
     feed = open_feed(db)
     assert feed.claim.next_offset == 0
@@ -69,8 +69,8 @@ def test_a_process_killed_inside_the_transaction_leaves_nothing(db: Database, da
 
 
 @pytest.mark.fault
-def test_a_process_killed_after_the_transaction_leaves_all_of_it_once(db: Database, database_url: str) -> None:
-    _killed(database_url, "after-commit")
+def test_a_process_killed_after_the_transaction_leaves_all_of_it_once(db: Database, upgraded_url: str) -> None:
+    _killed(upgraded_url, "after-commit")
     assert [count(db, table) for table in _TABLES] == [10, 1, 1, 1]
     feed = open_feed(db)
     assert feed.claim.next_offset == 11

@@ -19,8 +19,8 @@ from tests.integration.storage.batches import MINUTE, SECOND, T0, Feed, letters_
 
 
 @pytest.fixture
-def history(feed: Feed, database_url: str) -> Iterator[History]:
-    with History(database_url) as opened:
+def history(feed: Feed, upgraded_url: str) -> Iterator[History]:
+    with History(upgraded_url) as opened:
         yield opened
 
 
@@ -91,11 +91,11 @@ def test_long_histories_come_in_pieces_that_lose_and_repeat_nothing(
     assert _offsets(batches) == list(range(25))
 
 
-def test_sources_and_incarnations_come_one_after_the_other(db: Database, database_url: str) -> None:
+def test_sources_and_incarnations_come_one_after_the_other(db: Database, upgraded_url: str) -> None:
     feeds = [open_feed(db, partition=partition) for partition in (1, 0)]
     for feed in feeds:
         feed.commit(3)
-    with History(database_url) as history:
+    with History(upgraded_url) as history:
         batches = list(history.scores("payments"))
     assert _joined(batches, "partition") == [0, 0, 0, 1, 1, 1]
 
@@ -123,11 +123,11 @@ def test_times_and_limit_bound_the_scores(
     assert _offsets(history.scores("payments", **bounds)) == expected  # type: ignore[arg-type]
 
 
-def test_a_limit_takes_the_latest_of_all_sources_in_the_order_of_event_time(db: Database, database_url: str) -> None:
+def test_a_limit_takes_the_latest_of_all_sources_in_the_order_of_event_time(db: Database, upgraded_url: str) -> None:
     feeds = [open_feed(db, partition=partition) for partition in (0, 1)]
     for feed in feeds:
         feed.commit(5)
-    with History(database_url) as history:
+    with History(upgraded_url) as history:
         (batch,) = history.scores("payments", limit=3)
     assert np.array(batch["event_time_us"]).tolist() == [T0 + 3 * SECOND, T0 + 4 * SECOND, T0 + 4 * SECOND]
 

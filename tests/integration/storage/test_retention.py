@@ -108,9 +108,8 @@ def test_the_windows_and_outliers_of_an_unresolved_incident_stay_whatever_their_
 
 
 @pytest.mark.parametrize("kept", [0, 1, retention.CHUNK_ROWS])
-def test_sqlite_deletes_many_chunks_of_scores_and_keeps_the_younger_ones(sqlite_url: str, kept: int) -> None:
-    with Database(sqlite_url) as db:
-        db.upgrade()
+def test_sqlite_deletes_many_chunks_of_scores_and_keeps_the_younger_ones(upgraded_sqlite_url: str, kept: int) -> None:
+    with Database(upgraded_sqlite_url) as db:
         feed = open_feed(db)
         old = 2 * retention.CHUNK_ROWS + 17
         feed.commit(old)
@@ -121,9 +120,8 @@ def test_sqlite_deletes_many_chunks_of_scores_and_keeps_the_younger_ones(sqlite_
         assert rows(db, "SELECT count(*), min(source_offset) FROM scores") == [(kept, old if kept else None)]
 
 
-def test_the_sqlite_file_shrinks_and_keeps_a_tenth_of_itself_free(sqlite_url: str) -> None:
-    with Database(sqlite_url) as db:
-        db.upgrade()
+def test_the_sqlite_file_shrinks_and_keeps_a_tenth_of_itself_free(upgraded_sqlite_url: str) -> None:
+    with Database(upgraded_sqlite_url) as db:
         feed = open_feed(db)
         feed.commit(30_000)
         _age(db, tables.scores, "stored_at_us", 8)

@@ -139,13 +139,15 @@ def test_a_database_without_tables_is_named_with_what_to_do(database_url: str) -
         db.check()
 
 
-def test_a_newer_schema_is_refused_and_left_alone(db: Database) -> None:
-    with db.write() as connection:
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
-    for refused in (db.check, db.upgrade):
-        with pytest.raises(SchemaMismatch, match=r"9999.*newer.*0001"):
-            refused()
-    assert db.revision() == "9999"
+def test_a_newer_schema_is_refused_and_left_alone(database_url: str) -> None:
+    with Database(database_url) as db:
+        db.upgrade()
+        with db.write() as connection:
+            connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+        for refused in (db.check, db.upgrade):
+            with pytest.raises(SchemaMismatch, match=r"9999.*newer.*0001"):
+                refused()
+        assert db.revision() == "9999"
 
 
 def test_a_check_imports_no_alembic(sqlite_url: str) -> None:
