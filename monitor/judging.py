@@ -1,7 +1,7 @@
 """Judging: merge a sealed window's parts and decide what it means. Pure: facts in, rows out."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -51,13 +51,12 @@ class Calibrated:
     model_version: int
 
 
-def judge(
-    facts: WindowFacts, calibrated: Callable[[int], Calibrated], rule: JudgeRule, now_us: int
-) -> Judgement:
+def judge(facts: WindowFacts, calibrated: Callable[[int], Calibrated], rule: JudgeRule, now_us: int) -> Judgement:
     """Return all that a sealed window leads to.
 
     A window with neither events nor dead letters (only late ones) is kept, and decides nothing: whether such a part
-    came before or after the seal depends on the speed of reading, which no decision may.
+    came before or after the seal depends on the speed of reading, which no decision may. For the same reason late
+    events are in the window's count alone, which grows as more of them come, and in nothing that is kept for good.
 
     Args:
         facts: The window's parts, the open incidents, gaps that belong to none yet.
@@ -66,9 +65,7 @@ def judge(
         now_us: The wall clock, only to tell whom a notification is too old for.
     """
     part = merge([decode(stored.payload) for stored in facts.parts])
-    threshold_id = next(
-        (stored.threshold_id for stored in facts.parts if stored.events), facts.parts[0].threshold_id
-    )
+    threshold_id = next((stored.threshold_id for stored in facts.parts if stored.events), facts.parts[0].threshold_id)
     if not part.events and not part.dead:
         return Judgement(window=_row(facts, part, threshold_id, judged=False))
     assert threshold_id is not None, "the fold gives every part its threshold"
@@ -126,14 +123,12 @@ def _judged_row(
         energy_p50=energies.p50 if energies else None,
         energy_p99=energies.p99 if energies else None,
         energy_max=energies.maximum if energies else None,
-        payload=encode(part),
+        payload=encode(replace(part, late=0)),
         details=None if spike is None else {"fired": Kind.SPIKE.value, "limit": verdict.limit},
     )
 
 
-def _spike(
-    facts: WindowFacts, part: Part, known: Calibrated, rule: JudgeRule, alpha: float
-) -> Finding | None:
+def _spike(facts: WindowFacts, part: Part, known: Calibrated, rule: JudgeRule, alpha: float) -> Finding | None:
     """Return the finding of a window with improbably many outliers."""
     law, limit = known.law, known.row
     verdict = judge_window(
@@ -163,7 +158,6 @@ def _spike(
         "threshold": threshold_details(limit),
         "model_version": known.model_version,
         "largest_energies": [float(energy) for energy in part.top[:_SHOWN_ENERGIES]],
-        "late": part.late,
         "dead_letters": part.dead,
         "config_hash": rule.config_hash,
     }
@@ -172,7 +166,7 @@ def _spike(
 
 def _dead_letters(facts: WindowFacts, part: Part, rule: JudgeRule) -> Finding | None:
     """Return the finding of a window where too large a share of the records could not be read."""
-    records = part.events + part.late + part.dead
+    records = part.events + part.dead
     share = part.dead / records
     if part.dead < rule.min_outliers or share <= rule.max_dead_letter_ratio:
         return None

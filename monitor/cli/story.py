@@ -60,11 +60,8 @@ def _spike(numbers: Mapping[str, Any]) -> Iterator[str]:
     )
     yield f"As many or more outliers come by chance with a probability of {numbers['p_value']:.2g}."
     yield f"How counts vary is {_learned(law)}; their variance is {law['dispersion']:.3g} times their mean."
-    if numbers["late"] or numbers["dead_letters"]:
-        yield (
-            f"Not judged with it: {numbers['late']:,} late events and {numbers['dead_letters']:,} records "
-            "that could not be read."
-        )
+    if numbers["dead_letters"]:
+        yield f"Not judged with it: {numbers['dead_letters']:,} records that could not be read."
 
 
 def _learned(law: Mapping[str, Any]) -> str:
