@@ -16,7 +16,10 @@ Row = Mapping[str, Any]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 FORMATS = ("table", "csv", "json", "jsonl")
-_KEPT_WHOLE = 24
+TABLE_ROWS = 50
+"""How many rows a table has where no limit is given."""
+
+_KEPT_WHOLE = 20
 
 
 def format_option(command: Command) -> Command:
@@ -35,6 +38,21 @@ def format_of(form: str | None) -> str:
     return form or ("table" if sys.stdout.isatty() else "csv")
 
 
+def limit_option(command: Command) -> Command:
+    """Give a command the option --limit."""
+    option = click.option(
+        "--limit",
+        type=click.IntRange(min=1),
+        help=f"The newest so many (default: {TABLE_ROWS} in a table, all of them elsewhere).",
+    )
+    return option(command)
+
+
+def limit_of(limit: int | None, form: str) -> int | None:
+    """Return the limit that was asked for, or the one of a table."""
+    return limit or (TABLE_ROWS if form == "table" else None)
+
+
 def rows_of(batches: Iterable[Columns]) -> Iterator[dict[str, Any]]:
     """Give the rows of batches of columns as plain values: times as RFC 3339, what is missing as None."""
     for batch in batches:
@@ -51,17 +69,17 @@ def write(
     shown: Sequence[str] | None = None,
     nothing: str = "Nothing.",
 ) -> None:
-    """Write rows to standard output.
+    """Write rows to standard output, as they come except in a table.
 
     Args:
-        rows: The rows; they are written as they come, except in a table.
+        rows: The rows.
         columns: Which of their values, in which order.
         form: One of `FORMATS`.
         shown: The columns of a table, where a terminal is too narrow for all.
         nothing: What a table of no rows says.
     """
     if form == "table":
-        _write_table(rows, shown or columns, nothing)
+        _write_table(list(rows), shown or columns, nothing)
     elif form == "csv":
         _write_csv(rows, columns)
     elif form == "jsonl":
@@ -121,7 +139,7 @@ def _plain(column: Column) -> list[Any]:
     return list(column.tolist())
 
 
-def _write_table(rows: Iterable[Row], columns: Sequence[str], nothing: str) -> None:
+def _write_table(rows: Sequence[Row], columns: Sequence[str], nothing: str) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -132,15 +150,19 @@ def _write_table(rows: Iterable[Row], columns: Sequence[str], nothing: str) -> N
         click.echo(nothing)
         return
     cells = [[_cell(name, value) for name, value in zip(columns, values, strict=True)] for values in kept]
+    needed = 0
     for place, name in enumerate(columns):
         numeric = all(isinstance(values[place], int | float | None) for values in kept)
-        # On a narrow terminal what is long gives way, and numbers, times and names stay whole.
-        short = max(len(texts[place]) for texts in cells) <= _KEPT_WHOLE
-        table.add_column(name.replace("_", " "), justify="right" if numeric else "left", overflow="fold", no_wrap=short)
+        title = name.replace("_", " ")
+        # On a narrow terminal what is long gives way; numbers, times and names stay whole.
+        width = max(len(title), *(len(texts[place]) for texts in cells))
+        table.add_column(title, justify="right" if numeric else "left", overflow="fold", no_wrap=width <= _KEPT_WHOLE)
+        needed += min(width, _KEPT_WHOLE) + 2
     for texts in cells:
         table.add_row(*map(Text, texts))
-    # Into a file or a pipe a table is as wide as it needs to be.
-    console = Console(file=sys.stdout) if sys.stdout.isatty() else Console(file=sys.stdout, width=10_000)
+    # Into a file or a pipe a table is as wide as it needs to be; nowhere is a number cut short.
+    console = Console(file=sys.stdout)
+    console.width = max(console.width, needed) if sys.stdout.isatty() else 10_000
     console.print(table)
 
 

@@ -25,13 +25,19 @@ Outrider = Callable[..., Ran]
 
 
 @pytest.fixture
-def config(tmp_path: Path, database_url: str) -> Path:
-    return write_config(tmp_path, database_url)
+def url(sqlite_url: str) -> str:
+    """The database of a test; test_both_databases.py has it be PostgreSQL too."""
+    return sqlite_url
 
 
 @pytest.fixture
-def db(database_url: str) -> Iterator[Database]:
-    with Database(database_url) as database:
+def config(tmp_path: Path, url: str) -> Path:
+    return write_config(tmp_path, url)
+
+
+@pytest.fixture
+def db(url: str) -> Iterator[Database]:
+    with Database(url) as database:
         yield database
 
 

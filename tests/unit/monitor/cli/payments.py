@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from config.loading import load
 from config.settings import Settings
 from monitor.calibration import first_threshold
 from monitor.control import ControlPlane
-from monitor.parts import Scale, encode, summarise
+from monitor.parts import Part, Scale, encode, merge, summarise
 from monitor.rules import control_settings
 from storage.calibration import CalibrationStore
 from storage.control import ControlStore
@@ -70,6 +71,7 @@ class Payments:
         assert claim is not None
         self.claim = claim
         self.next_offset = 0
+        self.minute = 0
         self.threshold_id: int | None = None
 
     def add_model(self, artefact: bytes = b"an artefact", names: tuple[str, ...] = NAMES) -> None:
@@ -88,64 +90,78 @@ class Payments:
         self.threshold_id = self.threshold_id or self.ledger.schedule(self.stream.id)[0].id
 
     def commit_minute(self, outliers: int = 0, *, key: str = "alice", dead: int = 0) -> None:
-        """Store the next minute: energy 0, but 20 for its first events, the outliers."""
+        """Store the next minute: energy 0.1, but 20 for its first events, the outliers; then what is unreadable."""
         assert self.threshold_id is not None
-        offsets = np.arange(self.next_offset, self.next_offset + EVENTS, dtype=np.int64)
-        strange = np.arange(EVENTS) < outliers
+        places = np.arange(EVENTS, dtype=np.int64)
+        start_us = T0 + self.minute * MINUTE
+        offsets, times_us = self.next_offset + places, start_us + places * SECOND
+        strange = places < outliers
         energies = np.where(strange, 20, 0.1).astype(np.float32)
-        times_us = T0 + offsets * SECOND
-        part = summarise(energies, strange, Scale.of(REFERENCE))
-        end = self.next_offset + EVENTS + dead
-        letters = np.arange(self.next_offset + EVENTS, end, dtype=np.int64)
-        outcome = self.ledger.commit(
-            Commit(
-                stream_id=self.stream.id,
-                source_id=self.claim.source_id,
-                epoch=self.claim.epoch,
-                begin=self.next_offset,
-                end=end,
-                end_cursor=None,
-                watermark_us=int(times_us[-1]),
-                assumed=self.ledger.control(self.stream.id),
-                scores=ScoreColumns(
-                    offsets=offsets,
-                    times_us=times_us,
-                    energies=energies,
-                    threshold_ids=np.full(EVENTS, self.threshold_id, np.int64),
-                    keys=[key] * EVENTS,
-                ),
-                outliers=OutlierColumns(
-                    offsets=offsets[strange],
-                    times_us=times_us[strange],
-                    energies=energies[strange],
-                    threshold_ids=np.full(outliers, self.threshold_id, np.int64),
-                    features=np.full((outliers, 2), 99.5, np.float32),
-                    feature_names=NAMES,
-                    keys=[key] * outliers,
-                ),
-                dead=DeadLetterColumns(
-                    offsets=letters,
-                    end_offsets=letters + 1,
-                    reasons=["not_json"] * dead,
-                    details=["detail"] * dead,
-                    payloads=[b"{"] * dead,
-                ),
-                gap_reason=None,
-                parts=[
-                    PartRow(
-                        window_start_us=int(times_us[0]) // MINUTE * MINUTE,
-                        window_end_us=int(times_us[0]) // MINUTE * MINUTE + MINUTE,
-                        threshold_id=self.threshold_id,
-                        events=EVENTS,
-                        outliers=outliers,
-                        late=0,
-                        dead=0,
-                        payload=encode(part),
-                    )
-                ],
-                ended=False,
-            )
+        letters = self.next_offset + EVENTS + np.arange(dead, dtype=np.int64)
+        part = merge([summarise(energies, strange, Scale.of(REFERENCE)), Part.counts_only(dead=dead)])
+        self.minute += 1
+        self._commit(
+            end=self.next_offset + EVENTS + dead,
+            watermark_us=int(times_us[-1]),
+            scores=ScoreColumns(
+                offsets=offsets,
+                times_us=times_us,
+                energies=energies,
+                threshold_ids=np.full(EVENTS, self.threshold_id, np.int64),
+                keys=[key] * EVENTS,
+            ),
+            outliers=OutlierColumns(
+                offsets=offsets[strange],
+                times_us=times_us[strange],
+                energies=energies[strange],
+                threshold_ids=np.full(outliers, self.threshold_id, np.int64),
+                features=np.full((outliers, 2), 99.5, np.float32),
+                feature_names=NAMES,
+                keys=[key] * outliers,
+            ),
+            dead=DeadLetterColumns(
+                offsets=letters,
+                end_offsets=letters + 1,
+                reasons=["not_json"] * dead,
+                details=["detail"] * dead,
+                payloads=[b"{"] * dead,
+            ),
+            parts=[
+                PartRow(
+                    window_start_us=start_us,
+                    window_end_us=start_us + MINUTE,
+                    threshold_id=self.threshold_id,
+                    events=EVENTS,
+                    outliers=outliers,
+                    late=0,
+                    dead=dead,
+                    payload=encode(part),
+                )
+            ],
         )
+
+    def lose(self, records: int) -> None:
+        """Pass over a range that the broker no longer has."""
+        self._commit(end=self.next_offset + records, gap_reason="retention")
+
+    def _commit(self, *, end: int, **changes: Any) -> None:
+        fields: dict[str, Any] = {
+            "stream_id": self.stream.id,
+            "source_id": self.claim.source_id,
+            "epoch": self.claim.epoch,
+            "begin": self.next_offset,
+            "end": end,
+            "end_cursor": None,
+            "watermark_us": None,
+            "assumed": self.ledger.control(self.stream.id),
+            "scores": ScoreColumns.empty(),
+            "outliers": OutlierColumns.empty(),
+            "dead": DeadLetterColumns.empty(),
+            "gap_reason": None,
+            "parts": (),
+            "ended": False,
+        }
+        outcome = self.ledger.commit(Commit(**(fields | changes)))
         assert isinstance(outcome, Committed)
         self.next_offset = end
 

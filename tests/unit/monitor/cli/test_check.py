@@ -1,19 +1,16 @@
 """`outrider check` says whether the settings work, what takes effect, and what the promises mean."""
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.servers.kafka import KafkaServer
 from tests.unit.monitor.cli.conftest import Outrider
-from tests.unit.monitor.cli.payments import Payments, write_config
-
-
-@pytest.fixture
-def sqlite_config(tmp_path: Path, sqlite_url: str) -> Path:
-    return write_config(tmp_path, sqlite_url)
+from tests.unit.monitor.cli.payments import Payments
 
 
 @pytest.fixture
@@ -40,6 +37,17 @@ def of_file(folder: Path, url: str, path: str) -> Path:
     return write(folder, f"database: {{url: '{url}'}}\nstreams: {{a: {{source: {{type: file, path: '{path}'}}}}}}")
 
 
+def of_topic(folder: Path, url: str, server: KafkaServer, topic: str) -> Path:
+    return write(
+        folder,
+        f"""
+database: {{url: '{url}'}}
+kafka: {{bootstrap_servers: ["{server.bootstrap}"]}}
+streams: {{a: {{source: {{type: kafka, topics: ["{topic}"]}}}}}}
+""",
+    )
+
+
 def test_it_prints_the_settings_that_take_effect(outrider: Outrider, config: Path) -> None:
     ran = outrider("check")
     assert ran.code == 0, ran.err
@@ -48,8 +56,8 @@ def test_it_prints_the_settings_that_take_effect(outrider: Outrider, config: Pat
     assert shown["streams"]["clicks"]["alerts"]["false_alarms"] == "1/week"
 
 
-def test_a_database_that_is_not_there_is_not_made(outrider: Outrider, sqlite_config: Path, tmp_path: Path) -> None:
-    ran = outrider("check", config=sqlite_config)
+def test_a_database_that_is_not_there_is_not_made(outrider: Outrider, tmp_path: Path) -> None:
+    ran = outrider("check")
     assert ran.code == 0
     assert "is not there yet" in ran.out
     assert not list(tmp_path.glob("*.db*"))
@@ -74,15 +82,15 @@ def test_the_promise_is_told_in_counts_of_the_windows_that_were_judged(outrider:
     assert "provisional: " in stream
 
 
-def test_the_promise_of_a_new_stream_is_told_by_the_nominal_rate(outrider: Outrider, sqlite_config: Path) -> None:
-    stream = outrider("check", "--offline", config=sqlite_config).out.split("# stream clicks")[1]
+def test_the_promise_of_a_new_stream_is_told_by_the_nominal_rate(outrider: Outrider) -> None:
+    stream = outrider("check", "--offline").out.split("# stream clicks")[1]
     assert "of 60 in a minute" in stream
     assert "provisional: 0 of 300 windows learned" in stream
 
 
-def test_a_window_that_is_too_short_for_the_promise_comes_with_advice(outrider: Outrider, sqlite_config: Path) -> None:
+def test_a_window_that_is_too_short_for_the_promise_comes_with_advice(outrider: Outrider) -> None:
     # 60 events a window, of which 0.5% are outliers: 0.3 a window.
-    stream = outrider("check", "--offline", config=sqlite_config).out.split("# stream clicks")[1]
+    stream = outrider("check", "--offline").out.split("# stream clicks")[1]
     assert "a window has 0.3 outliers on average" in stream
     assert "windows of " in stream
 
@@ -151,23 +159,39 @@ streams: {{a: {{source: {{type: kafka, topics: [a]}}}}, b: {{source: {{type: kaf
     assert ran.err.count("Kafka at") == 1
 
 
-def test_a_file_that_is_not_there_ends_with_2(outrider: Outrider, tmp_path: Path, sqlite_url: str) -> None:
+def test_a_file_that_is_not_there_ends_with_2(outrider: Outrider, tmp_path: Path, url: str) -> None:
     absent = tmp_path / "absent.jsonl"
-    config = write(
-        tmp_path, f"database: {{url: '{sqlite_url}'}}\nstreams: {{a: {{source: {{type: file, path: {absent}}}}}}}"
-    )
+    config = write(tmp_path, f"database: {{url: '{url}'}}\nstreams: {{a: {{source: {{type: file, path: {absent}}}}}}}")
     ran = outrider("check", config=config)
     assert ran.code == 2
     assert str(absent) in ran.err
 
 
-def test_standard_input_is_left_alone(outrider: Outrider, tmp_path: Path, sqlite_url: str) -> None:
-    config = write(
-        tmp_path, f"database: {{url: '{sqlite_url}'}}\nstreams: {{a: {{source: {{type: file, path: '-'}}}}}}"
-    )
+def test_standard_input_is_left_alone(outrider: Outrider, tmp_path: Path, url: str) -> None:
+    config = write(tmp_path, f"database: {{url: '{url}'}}\nstreams: {{a: {{source: {{type: file, path: '-'}}}}}}")
     ran = outrider("check", config=config)
     assert ran.code == 0, ran.err
     assert "standard input" in ran.out
+
+
+def test_it_names_the_partitions_of_a_topic_and_counts_them_in(
+    outrider: Outrider, tmp_path: Path, url: str, kafka_server: KafkaServer, kafka_topic: Callable[..., str]
+) -> None:
+    topic = kafka_topic(3)
+    ran = outrider("check", config=of_topic(tmp_path, url, kafka_server, topic))
+    assert ran.code == 0, ran.err
+    assert f"{topic}[2] has the offsets 0 to 0" in ran.out
+    assert "40,000 events x 3 partitions" in ran.out
+    assert "MiB fetched" in ran.out
+
+
+def test_a_topic_that_does_not_exist_ends_with_2(
+    outrider: Outrider, tmp_path: Path, url: str, kafka_server: KafkaServer, kafka_topic: Callable[..., str]
+) -> None:
+    topic = kafka_topic()
+    ran = outrider("check", config=of_topic(tmp_path, url, kafka_server, topic + "x"))
+    assert ran.code == 2
+    assert topic in ran.err
 
 
 def test_a_wrong_key_ends_with_2_and_one_line(outrider: Outrider, tmp_path: Path) -> None:

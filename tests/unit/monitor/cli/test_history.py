@@ -44,7 +44,12 @@ def test_limit_keeps_the_newest(outrider: Outrider) -> None:
 def test_a_table_is_limited_and_says_so(outrider: Outrider) -> None:
     ran = outrider("history", "payments", "--format", "table")
     assert ran.out.count("2026-01-01T") == 50
-    assert "newest 50" in ran.err
+    assert "newest 50 rows at most" in ran.err
+
+
+def test_a_table_with_a_limit_of_its_own_says_nothing(outrider: Outrider) -> None:
+    ran = outrider("history", "payments", "--format", "table", "--limit", 60)
+    assert (ran.out.count("2026-01-01T"), ran.err) == (60, "")
 
 
 def test_a_stream_that_never_ran_has_an_empty_list(outrider: Outrider) -> None:

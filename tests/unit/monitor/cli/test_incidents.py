@@ -60,6 +60,25 @@ def test_show_tells_every_transition_and_its_messages(outrider: Outrider, paymen
     assert "resolved" in outrider("incidents", "show", 1).out
 
 
+def test_dead_letters_are_told_with_their_share(outrider: Outrider, payments: Payments) -> None:
+    payments.commit_minute(dead=20)
+    payments.commit_minute()
+    payments.judge()
+    shown = outrider("incidents", "show", 2).out
+    assert "Incident 2: dead letters on payments" in shown
+    assert "20 of 80 records of the window were refused, 25.0%; more than 5.0%" in shown
+
+
+def test_a_gap_is_told_with_its_ranges(outrider: Outrider, payments: Payments) -> None:
+    payments.lose(1_000)
+    payments.commit_minute()
+    payments.commit_minute()
+    payments.judge()
+    shown = outrider("incidents", "show", 2).out
+    assert "1,000 offsets could not be read" in shown
+    assert "ranges: topic payments, partition 0, from_offset 240, to_offset 1240, reason retention" in shown
+
+
 def test_a_key_cannot_steer_the_terminal(outrider: Outrider, payments: Payments) -> None:
     payments.commit_minute(2, key="\x1b[2Jgone")
     out = outrider("history", "payments", "--limit", 60, "--format", "table").out

@@ -16,6 +16,19 @@ from storage.engine import Database
 from tests.unit.monitor.cli.payments import with_spike, write_config
 
 
+def on_terminal(*arguments: str, columns: int) -> str:
+    """Run the command on a terminal of its own and return what it shows."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm"}
+    command = [sys.executable, "-m", "monitor.cli.main", *arguments]
+    with subprocess.Popen(command, stdout=theirs, stderr=subprocess.DEVNULL, env=environment) as process:
+        assert process.wait(timeout=120) == 0
+    os.close(theirs)
+    shown = os.read(ours, 65_536).decode()
+    os.close(ours)
+    return shown
+
+
 def test_columns_become_rows_of_plain_values() -> None:
     batch = {
         "at": np.array(["2026-01-01T00:00:00.000001", "NaT"], "datetime64[us]"),
@@ -90,12 +103,15 @@ def test_a_terminal_gets_a_table(tmp_path: Path, sqlite_url: str) -> None:
     config = write_config(tmp_path, sqlite_url)
     with Database(sqlite_url) as db:
         with_spike(db, config)
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "monitor.cli.main", "-c", str(config), "history", "payments", "--limit", "2"]
-    with subprocess.Popen(command, stdout=theirs, stderr=subprocess.DEVNULL) as process:
-        assert process.wait(timeout=120) == 0
-    os.close(theirs)
-    shown = os.read(ours, 65_536).decode()
-    os.close(ours)
+    shown = on_terminal("-c", str(config), "history", "payments", "--limit", "2", columns=80)
     assert "event time" in shown
     assert "source_offset" not in shown
+
+
+def test_a_narrow_terminal_cuts_no_number_short(tmp_path: Path, sqlite_url: str) -> None:
+    config = write_config(tmp_path, sqlite_url)
+    with Database(sqlite_url) as db:
+        with_spike(db, config)
+    shown = on_terminal("-c", str(config), "history", "payments", "--outliers", "--limit", "1", columns=40)
+    assert "2026-01-01T00:02:29Z" in shown
+    assert "payments[0] 149" in shown

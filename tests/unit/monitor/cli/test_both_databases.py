@@ -1,0 +1,58 @@
+"""Every reading command says the same of the same rows on SQLite and on PostgreSQL."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from storage.engine import Database
+from tests.unit.monitor.cli.conftest import Outrider
+from tests.unit.monitor.cli.payments import Payments
+
+
+@pytest.fixture
+def url(database_url: str) -> str:
+    return database_url
+
+
+def test_status_history_incidents_thresholds_and_models_read_what_is_stored(
+    outrider: Outrider, payments: Payments
+) -> None:
+    status = json.loads(outrider("status", "--format", "json").out)
+    assert [(row["stream"], row["state"], row["open_incidents"]) for row in status] == [
+        ("payments", "stopped", 1),
+        ("clicks", "never run", 0),
+    ]
+    assert status[0]["last_event_time"] == "2026-01-01T00:03:59.000000Z"
+    assert status[0]["promise"].startswith("more than ")
+    scores = json.loads(outrider("history", "payments", "--since", "30s", "--format", "json").out)
+    assert [row["source_offset"] for row in scores] == list(range(209, 240))
+    outliers = json.loads(outrider("history", "payments", "--outliers", "--limit", 2, "--format", "json").out)
+    assert [row["event_time"] for row in outliers] == ["2026-01-01T00:02:28.000000Z", "2026-01-01T00:02:29.000000Z"]
+    assert outliers[0]["features"] == {"amount": 99.5, "card.age_days": 99.5}
+    incidents = json.loads(outrider("incidents", "--open", "--format", "json").out)
+    assert [(row["kind"], row["opened_at"]) for row in incidents] == [("spike", "2026-01-01T00:03:00.000000Z")]
+    thresholds = json.loads(outrider("thresholds", "payments", "--format", "json").out)
+    assert [row["n"] for row in thresholds] == [10_000]
+    models = json.loads(outrider("models", "payments", "--format", "json").out)
+    assert [(row["version"], row["state"]) for row in models] == [(1, "active")]
+
+
+def test_show_says_why_an_incident_fired(outrider: Outrider, payments: Payments) -> None:
+    out = outrider("incidents", "show", 1).out
+    assert "this one has 30" in out
+    assert "payments[0] 120, key alice: amount 99.5 (training mean 12.5)" in out
+
+
+def test_the_schema_is_made_and_checked(outrider: Outrider, db: Database, config: Path) -> None:
+    with db.write():
+        pass
+    assert outrider("db", "check").code == 1
+    assert outrider("db", "upgrade").code == 0
+    assert outrider("db", "check").code == 0
+
+
+def test_check_finds_the_database_and_the_promise_in_it(outrider: Outrider, payments: Payments) -> None:
+    out = outrider("check").out
+    assert "has schema 0001" in out
+    assert " of 60 in a minute; 1 false alarm in " in out
