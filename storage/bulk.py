@@ -4,8 +4,6 @@ SQLAlchemy's executemany costs ten times as much on PostgreSQL and four times as
 Table and column names in the statements are our own, never input.
 """
 
-# ruff: noqa: S608
-
 from __future__ import annotations
 
 import sqlite3
@@ -108,9 +106,7 @@ def _packed_texts(texts: Texts | None, n: int) -> list[bytes]:
     return [_NULL if data is None else size(len(data)) + data for data in encoded]
 
 
-def _insert_scores_sqlite(
-    driver: sqlite3.Connection, source_id: int, stored_at_us: int, scores: ScoreColumns
-) -> None:
+def _insert_scores_sqlite(driver: sqlite3.Connection, source_id: int, stored_at_us: int, scores: ScoreColumns) -> None:
     columns: dict[str, Sequence[object]] = {
         "source_offset": scores.offsets.tolist(),
         "event_time_us": scores.times_us.tolist(),

@@ -245,9 +245,7 @@ class Ledger:
         """
         order = (thresholds.c.valid_from_us, thresholds.c.id)
         query = (
-            sa.select(
-                thresholds.c.id, thresholds.c.model_id, thresholds.c.valid_from_us, thresholds.c.threshold
-            )
+            sa.select(thresholds.c.id, thresholds.c.model_id, thresholds.c.valid_from_us, thresholds.c.threshold)
             .where(thresholds.c.stream_id == stream_id, thresholds.c.id > after_id)
             .order_by(*order)
         )
@@ -310,17 +308,12 @@ def _is_stale(commit: Commit, control: Control) -> bool:
     if control.revision != commit.assumed.revision:
         return True
     sealed = control.sealed_until_us
-    return sealed is not None and any(
-        part.events > 0 and part.window_end_us <= sealed for part in commit.parts
-    )
+    return sealed is not None and any(part.events > 0 and part.window_end_us <= sealed for part in commit.parts)
 
 
 def _features_as_json(outliers: OutlierColumns) -> list[str]:
     names = storable(outliers.feature_names)
-    return [
-        json.dumps(dict(zip(names, shortest(row), strict=True)), ensure_ascii=False)
-        for row in outliers.features
-    ]
+    return [json.dumps(dict(zip(names, shortest(row), strict=True)), ensure_ascii=False) for row in outliers.features]
 
 
 def _insert_outliers(connection: Connection, commit: Commit, stored_at_us: int, features: list[str]) -> None:

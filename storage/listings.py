@@ -50,9 +50,7 @@ _SCORES: Mapping[str, Kind] = {
     "model_version": "int",
 }
 
-SCORES = Listing(
-    view="score_history", columns=_SCORES, key=("source_id", "source_offset"), time="event_time_us"
-)
+SCORES = Listing(view="score_history", columns=_SCORES, key=("source_id", "source_offset"), time="event_time_us")
 OUTLIERS = Listing(
     view="outlier_history",
     columns={**_SCORES, "features": "json"},
@@ -197,8 +195,7 @@ def to_columns(listing: Listing, rows: Sequence[Sequence[Any]]) -> Columns:
     """Return rows, each with the listing's columns first, as columns; NULL is NaN, NaT or None."""
     values = list(zip(*rows, strict=True)) if rows else [()] * len(listing.columns)
     return {
-        name: _CONVERSIONS[kind](column)
-        for (name, kind), column in zip(listing.columns.items(), values, strict=False)
+        name: _CONVERSIONS[kind](column) for (name, kind), column in zip(listing.columns.items(), values, strict=False)
     }
 
 

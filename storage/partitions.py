@@ -52,9 +52,7 @@ def create_partition(connection: Connection, day: int) -> None:
     """Make and attach the partition of one day; the caller holds the makers' lock."""
     name = partition_name(day)
     connection.exec_driver_sql(f"CREATE TABLE {name} (LIKE scores INCLUDING ALL)")
-    connection.exec_driver_sql(
-        f"ALTER TABLE scores ATTACH PARTITION {name} FOR VALUES FROM ({day}) TO ({day + 1})"
-    )
+    connection.exec_driver_sql(f"ALTER TABLE scores ATTACH PARTITION {name} FOR VALUES FROM ({day}) TO ({day + 1})")
 
 
 def score_days(connection: Connection) -> set[int]:

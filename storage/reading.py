@@ -69,9 +69,7 @@ class ScoreLog:
         with self.db.read() as connection:
             return sorted(score_days(connection))
 
-    def _chunks(
-        self, source_id: int, day: int | None, *, backward: bool
-    ) -> Iterator[Sequence[Sequence[Any]]]:
+    def _chunks(self, source_id: int, day: int | None, *, backward: bool) -> Iterator[Sequence[Sequence[Any]]]:
         """Give the rows within the bounds of one source, one piece of its log after the other."""
         table = scores if self.listing.view == "score_history" else outliers
         offset = table.c.source_offset
@@ -99,9 +97,7 @@ class ScoreLog:
                 yield rows
             last = low if backward else high
 
-    def _rows(
-        self, source_id: int, day: int | None, low: int, high: int, *, backward: bool
-    ) -> sa.Select[Any]:
+    def _rows(self, source_id: int, day: int | None, low: int, high: int, *, backward: bool) -> sa.Select[Any]:
         extra = ["source_id", *([] if day is None else ["stored_day"])]
         view = sa.table(self.listing.view, *map(sa.column, [*self.listing.columns, *extra]))
         query = sa.select(*(view.c[name] for name in self.listing.columns)).where(

@@ -118,9 +118,7 @@ def open_stream(db: Database, name: str, window_size_us: int, lead_us: int) -> S
             id=row.id,
             name=row.name,
             window_size_us=row.window_size_us,
-            control=Control(
-                sealed_until_us=row.sealed_until_us, revision=row.revision, last_tick_us=row.last_tick_us
-            ),
+            control=Control(sealed_until_us=row.sealed_until_us, revision=row.revision, last_tick_us=row.last_tick_us),
         )
 
 
@@ -160,8 +158,7 @@ def register(db: Database, stream_id: int, found: Sequence[NewSource]) -> list[S
         replaced = [
             each
             for each in found
-            if (each.topic, each.partition) in known
-            and known[each.topic, each.partition].identity != each.identity
+            if (each.topic, each.partition) in known and known[each.topic, each.partition].identity != each.identity
         ]
         _deactivate(connection, [known[each.topic, each.partition].source_id for each in replaced])
         for each in found:

@@ -4,8 +4,6 @@ The columns of the contract come first and in its order; what follows them may g
 the stored number: filter on it where an index or a range scan matters. The statements hold no input.
 """
 
-# ruff: noqa: S608
-
 from __future__ import annotations
 
 from typing import Literal
