@@ -46,9 +46,7 @@ class Scale:
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.median) and np.isfinite(self.iqr) and self.iqr > 0):
-            raise ValueError(
-                f"a scale needs a finite median and a positive finite IQR, not {self.median}, {self.iqr}"
-            )
+            raise ValueError(f"a scale needs a finite median and a positive finite IQR, not {self.median}, {self.iqr}")
 
     @staticmethod
     def of(reference: Float32) -> "Scale":
@@ -139,9 +137,7 @@ def summarise(energies: Float32, outlier: Bool, scale: Scale) -> Part:
     return parts[0] if parts else Part.counts_only()
 
 
-def summarise_windows(
-    energies: Float32, outlier: Bool, windows: Int64, scale: Scale
-) -> tuple[Int64, list[Part]]:
+def summarise_windows(energies: Float32, outlier: Bool, windows: Int64, scale: Scale) -> tuple[Int64, list[Part]]:
     """Return the windows that events fall in, ascending, and the part of each, in one pass over a batch.
 
     Args:
@@ -182,9 +178,7 @@ def summarise_windows(
 
 def _checked(energies: Float32, outlier: Bool, windows: Int64) -> Float32:
     if not len(energies) == len(outlier) == len(windows):
-        raise ValueError(
-            f"{len(energies)} energies, {len(outlier)} flags and {len(windows)} windows do not match"
-        )
+        raise ValueError(f"{len(energies)} energies, {len(outlier)} flags and {len(windows)} windows do not match")
     if energies.dtype != np.float32:
         raise ValueError(f"energies are float32, rounded once where they are computed, not {energies.dtype}")
     if not np.isfinite(energies).all():

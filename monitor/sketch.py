@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from monitor.parts import LAST_BIN, Float32, Float64, Int64, Part, Scale, bin_edges, bin_index
 
@@ -55,9 +56,7 @@ class EnergySketch:
             floor = float(listed[0])
         top = np.ascontiguousarray(np.sort(listed)[::-1])
         known = np.bincount(bin_index(top, scale) + LAST_BIN, minlength=2 * LAST_BIN + 1)
-        return EnergySketch(
-            n=int(dense.sum()), top=top, complete_above=floor, counts=dense - known, scale=scale
-        )
+        return EnergySketch(n=int(dense.sum()), top=top, complete_above=floor, counts=dense - known, scale=scale)
 
     def count_above(self, energy: float) -> float:
         """Return how many energies are above: exact from `complete_above` on, within one bin below."""
@@ -150,6 +149,17 @@ def _warp(energy: float, scale: Scale) -> float:
 def _bin_of(energy: float, scale: Scale) -> int:
     """Return the position of an energy's bin; float64, for it may lie between float32 values."""
     return int(np.searchsorted(bin_edges(scale), energy, side="right"))
+
+
+def order_statistic_quantiles(ascending: NDArray[np.floating], p: Float64) -> Float64:
+    """Return the energies at fractions `p` of a sorted sample, by the same ranks as an `EnergySketch`."""
+    n = len(ascending)
+    at = np.clip(p * (n + 1) - 1, 0, n - 1)
+    below = np.floor(at).astype(np.int64)
+    above = np.minimum(below + 1, n - 1)
+    low, high = ascending[below].astype(np.float64), ascending[above].astype(np.float64)
+    share = at - below
+    return np.where(low == high, low, low * (1 - share) + high * share)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,14 +8,13 @@ reference finds it possible.
 """
 
 from dataclasses import dataclass, field, replace
-from math import fsum
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
-from monitor.parts import Float32, Float64
-from monitor.sketch import EnergySketch
+from monitor.anchor import anchor
+from monitor.parts import Float32
+from monitor.sketch import EnergySketch, order_statistic_quantiles
 
 Detail = float | int | str | bool | None
 
@@ -27,15 +26,6 @@ REFERENCE_TAIL = 20
 
 LOOK_BACK_TAIL = 50
 """Look-back energies needed above the limit before it may move."""
-
-SLACK = 1.5
-"""The live percentile may exceed the mapped reference's by as much as this factor in exceedance."""
-
-PASSES = 8
-CAREFUL_PASSES = 2
-CAREFUL_RANKS = np.arange(30, 71, 5) / 100
-RANKS = np.arange(30, 91, 5) / 100
-LARGEST_SHARE = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,17 +53,6 @@ def exceedance(percentile: float) -> float:
     if not 0 < percentile < 100:
         raise ValueError(f"a percentile lies between 0 and 100, not {percentile}")
     return round(1 - percentile / 100, 12)
-
-
-def order_statistic_quantiles(ascending: NDArray[np.floating], p: Float64) -> Float64:
-    """Return the energies at fractions `p` of a sorted sample, by the same ranks as an `EnergySketch`."""
-    n = len(ascending)
-    at = np.clip(p * (n + 1) - 1, 0, n - 1)
-    below = np.floor(at).astype(np.int64)
-    above = np.minimum(below + 1, n - 1)
-    low, high = ascending[below].astype(np.float64), ascending[above].astype(np.float64)
-    share = at - below
-    return np.where(low == high, low, low * (1 - share) + high * share)
 
 
 def exceedance_interval(n: int, a: float, dispersion: float) -> tuple[float, float]:
@@ -122,53 +101,6 @@ def percentile_limit(sketch: EnergySketch, percentile: float, *, dispersion: flo
     return _limit(value, interval, n=sketch.n, method="plain", percentile=percentile, details=details)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Anchor:
-    """How the body of the live energies lies to the reference: live = location + scale x reference.
-
-    `share` is the estimated share of outliers in the look-back, `t_anchored` the mapped percentile, `t_high`
-    the largest energy that the live percentile may take.
-    """
-
-    location: float
-    scale: float
-    share: float
-    t_anchored: float
-    t_high: float
-
-
-def anchor(sketch: EnergySketch, reference: Float32, percentile: float) -> Anchor:
-    """Fit location, scale and share of outliers of the live energies against the reference.
-
-    Outliers of high energy shift the ranks of the clean ones: the clean quantile at rank r is the live
-    quantile at r (1 - share). Fit by least squares over ranks of the body, count what lies above the mapped
-    percentile beyond its nominal exceedance as outliers, and repeat. The first passes stay below rank 0.7,
-    for a start at 0.9 fails when bursts are over 10% of the look-back. It uses nothing of the limit in force:
-    feeding that back ratchets or freezes.
-    """
-    a = exceedance(percentile)
-    share = 0.0
-    location, scale, t_anchored = 0.0, 1.0, np.nan
-    top = float(order_statistic_quantiles(reference, np.array([1 - a]))[0])
-    for i in range(PASSES):
-        ranks = CAREFUL_RANKS if i < CAREFUL_PASSES else RANKS
-        location, scale = _line(order_statistic_quantiles(reference, ranks), sketch.quantiles(ranks * (1 - share)))
-        t_anchored = location + scale * top
-        share = min(max((sketch.survival(t_anchored) - a) / (1 - a), 0.0), LARGEST_SHARE)
-    high = float(order_statistic_quantiles(reference, np.array([1 - a / SLACK]))[0])
-    return Anchor(location=location, scale=scale, share=share, t_anchored=t_anchored, t_high=location + scale * high)
-
-
-def _line(x: Float64, y: Float64) -> tuple[float, float]:
-    """Return intercept and slope of the least-squares line; slope 1 where x does not vary."""
-    # Exact sums: a dot product's last bit depends on the processor, and limits replay to the bit.
-    x_mean, y_mean = fsum(x.tolist()) / len(x), fsum(y.tolist()) / len(y)
-    dx = x - x_mean
-    spread = fsum((dx * dx).tolist())
-    slope = fsum((dx * (y - y_mean)).tolist()) / spread if spread > 0 else 1.0
-    return y_mean - slope * x_mean, slope
-
-
 def anchored_limit(sketch: EnergySketch, reference: Float32, percentile: float, *, dispersion: float = 1.0) -> Limit:
     """Return the look-back's percentile, or the mapped reference's where outliers have lifted it.
 
@@ -184,7 +116,7 @@ def anchored_limit(sketch: EnergySketch, reference: Float32, percentile: float, 
         ValueError: The look-back or the reference is empty.
     """
     plain = percentile_limit(sketch, percentile, dispersion=dispersion)
-    found = anchor(sketch, reference, percentile)
+    found = anchor(sketch, reference, exceedance(percentile))
     t_plain = plain.details["t_plain"]
     details = plain.details | {
         "t_anchored": found.t_anchored,
@@ -192,6 +124,8 @@ def anchored_limit(sketch: EnergySketch, reference: Float32, percentile: float, 
         "eps": found.share,
         "location": found.location,
         "scale": found.scale,
+        "misfit": found.misfit,
+        "resolved": found.resolved,
         "reference_n": len(reference),
     }
     if isinstance(t_plain, float) and t_plain <= found.t_high:
@@ -268,8 +202,9 @@ def decide_limit(
     """Return the limit of a threshold tick.
 
     Anchored where the model has reference energies, else the plain percentile. It does not move (`held` in
-    the details says why) while fewer than 20 reference or 50 look-back energies lie above the percentile;
-    without a previous limit it is then the reference's percentile.
+    the details says why) while fewer than 20 reference or 50 look-back energies lie above the percentile, or
+    when the energies have moved to where the histogram is too coarse to compare them with the reference. A
+    first limit is then the reference's percentile.
 
     Args:
         previous: The limit in force for this model and percentile, if any.
@@ -282,15 +217,24 @@ def decide_limit(
         ValueError: There is nothing to compute a first limit from.
     """
     reason = _too_few(sketch.n, None if reference is None else len(reference), percentile)
-    if reason is not None and previous is not None and previous.percentile == percentile:
+    if reason is None:
+        limit = _live_limit(sketch, reference, percentile, dispersion)
+        if limit.details.get("resolved", True):
+            return limit
+        reason = "the energies lie so far from the reference that the bins are too coarse to compare: fit again"
+    if previous is not None and previous.percentile == percentile:
         return replace(previous, details=previous.details | {"held": reason})
     if reference is None:
         limit = percentile_limit(sketch, percentile, dispersion=dispersion)
-    elif reason is not None:
-        limit = reference_limit(reference, percentile, dispersion=dispersion)
     else:
-        return anchored_limit(sketch, reference, percentile, dispersion=dispersion)
-    return limit if reason is None else replace(limit, details=limit.details | {"held": reason})
+        limit = reference_limit(reference, percentile, dispersion=dispersion)
+    return replace(limit, details=limit.details | {"held": reason})
+
+
+def _live_limit(sketch: EnergySketch, reference: Float32 | None, percentile: float, dispersion: float) -> Limit:
+    if reference is None:
+        return percentile_limit(sketch, percentile, dispersion=dispersion)
+    return anchored_limit(sketch, reference, percentile, dispersion=dispersion)
 
 
 def _too_few(n: int, reference_n: int | None, percentile: float) -> str | None:

@@ -7,14 +7,13 @@ import pytest
 from scipy import stats
 
 from monitor.parts import Scale, summarise
-from monitor.sketch import EnergySketch
+from monitor.sketch import EnergySketch, order_statistic_quantiles
 from monitor.thresholds import (
     Limit,
     anchored_limit,
     decide_limit,
     exceedance,
     exceedance_interval,
-    order_statistic_quantiles,
     percentile_limit,
     reference_counts,
     reference_limit,
@@ -210,6 +209,34 @@ def test_a_reference_of_few_energies_does_not_move_the_limit_and_says_why() -> N
     limit = decide_limit(previous_limit(), sketch_of(clean_energies() + 50), REFERENCE[::2], 99.9)
     assert limit.value == previous_limit().value
     assert limit.details["held"] == "p99.9 needs 20,000 reference energies, the model has 10,000: fit on more"
+
+
+def far_sketch(location: float) -> EnergySketch:
+    """Return a look-back at another location, with a burst that keeps the lists of largest from covering the body."""
+    energies = clean_energies() / 5 + location
+    energies[:2000] = location + 1000
+    return sketch_of(energies)
+
+
+def test_a_body_that_moved_some_spreads_away_is_still_compared() -> None:
+    assert decide_limit(previous_limit(), far_sketch(20), REFERENCE, 99.5).method == "anchored"
+
+
+def test_a_body_in_too_few_bins_does_not_move_the_limit_and_says_so() -> None:
+    previous = reference_limit(REFERENCE, 99.5)
+    for location in (200.0, 1e6, 1e30):
+        limit = decide_limit(previous, far_sketch(location), REFERENCE, 99.5)
+        assert limit.value == previous.value
+        assert "too coarse to compare: fit again" in str(limit.details["held"])
+        assert decide_limit(None, far_sketch(location), REFERENCE, 99.5).value == previous.value
+
+
+def test_equal_reference_energies_do_not_make_the_bins_too_coarse() -> None:
+    reference = np.full(20_000, 5, np.float32)
+    energies = np.full(60_000, 5, np.float32)
+    sketch = EnergySketch.from_part(summarise(energies, energies > 9, Scale.of(reference)), Scale.of(reference))
+    limit = decide_limit(None, sketch, reference, 99.5)
+    assert (limit.value, limit.method) == (5, "plain")
 
 
 def test_just_enough_reference_energies_anchor_the_limit() -> None:
