@@ -1,5 +1,6 @@
 """The command line: one group, whose commands are imported only when they are called."""
 
+import difflib
 import importlib
 import logging
 import sys
@@ -40,6 +41,15 @@ class LazyGroup(click.Group):
             return None
         command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; a mistyped one is answered with the nearest."""
+        near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1) if args else []
+        if near and self.get_command(ctx, args[0]) is None:
+            ctx.fail(f"there is no command {args[0]!r}; did you mean {near[0]}?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands with their help, without importing them."""
