@@ -35,7 +35,11 @@ _REFUSED_SAMPLE = 1_000
 
 @dataclass(slots=True, kw_only=True)
 class Lane:
-    """What is pending of one source under one epoch."""
+    """What is pending of one source under one epoch.
+
+    `records` counts what is pending and what is on its way into the ledger, as the inbox does. `unsettled` says that
+    the head of what is pending cannot be judged before something follows it.
+    """
 
     partition: Partition
     claim: Claim
@@ -68,18 +72,15 @@ class Lane:
         while self.pending and size < COMMIT_EVENTS and not _is_gap(pieces[0]) and not _is_gap(self.pending[0]):
             pieces.append(self.pending.popleft())
             size += len(pieces[-1].events)
-        piece = join(pieces)
-        self.records -= len(piece.events) + len(piece.dead)
-        return piece
-
-    def put_back(self, rest: Decoded) -> None:
-        """Return what had to wait to the front."""
-        self.pending.appendleft(rest)
-        self.records += len(rest.events) + len(rest.dead)
+        return join(pieces)
 
 
 def _is_gap(piece: Decoded) -> bool:
     return piece.passed_over is not None
+
+
+def _stands_still(lane: Lane, folded: Folded) -> bool:
+    return folded.end == lane.next_offset and folded.watermark_us == lane.watermark_us
 
 
 class Worker:
@@ -122,6 +123,7 @@ class Worker:
         self._schedule = Schedule.of([])
         self._control_seen_s = float("-inf")
         self._finishing_s: float | None = None
+        self._stop_seen_s: float | None = None
         self._refusals = _Refusals()
         self.events_committed = 0
         self.last_commit_s = time.monotonic()
@@ -149,9 +151,7 @@ class Worker:
                 return
 
     def _drained(self) -> bool:
-        waiting = any(
-            lane.pending and lane.held_at is None and not lane.unsettled for lane in self._lanes.values()
-        )
+        waiting = any(lane.pending and lane.held_at is None and not lane.unsettled for lane in self._lanes.values())
         return not waiting or time.monotonic() - (self._finishing_s or 0.0) > self._drain_timeout_s
 
     def _patience_s(self) -> float:
@@ -161,7 +161,7 @@ class Worker:
         for lane in self._lanes.values():
             if lane.held_at is not None:
                 due.append(self._control_seen_s + _HELD_LOOK_S - now_s)
-            elif lane.pending:
+            elif lane.pending and not lane.unsettled:
                 due.append(lane.first_pending_s + COMMIT_INTERVAL_S - now_s)
         return max(0.0, min(due)) if self._finishing_s is None else 0.0
 
@@ -268,7 +268,7 @@ class Worker:
             return
         while True:  # until the ledger takes it: each round folds under what the stream is by then
             folded = self._fold(lane, piece)
-            if folded.end == lane.next_offset and folded.watermark_us == lane.watermark_us:
+            if _stands_still(lane, folded):
                 self._wait(lane, piece, folded)
                 return
             commit = commit_of(self._stream_id, lane.claim, piece, folded, self._control, self._features)
@@ -282,10 +282,23 @@ class Worker:
             return
 
     def _fold(self, lane: Lane, piece: Decoded) -> Folded:
+        """Fold a piece; nothing more is waited for behind its end when the source has ended or could not be read on.
+
+        An event that has to wait for those after it does not wait for ever: behind it, 10,000 records that are no
+        events are as good as an end. Else what must wait would fill the bound on memory, and nothing more would come.
+        """
+        final = _is_gap(lane.pending[0]) if lane.pending else lane.ended
+        folded = self._folded(lane, piece, final=final)
+        crowded = len(piece.events) + len(piece.dead) >= COMMIT_EVENTS
+        if crowded and not folded.held and _stands_still(lane, folded):
+            return self._folded(lane, piece, final=True)
+        return folded
+
+    def _folded(self, lane: Lane, piece: Decoded, *, final: bool) -> Folded:
         return fold(
             piece,
             watermark_us=lane.watermark_us,
-            final=lane.ended and not lane.pending,
+            final=final,
             control=self._control,
             schedule=self._schedule,
             rule=self._rule,
@@ -295,7 +308,7 @@ class Worker:
     def _wait(self, lane: Lane, rest: Decoded, folded: Folded) -> None:
         """Put back what lead holds, or what more input has to settle (times of a file that may be stray)."""
         lane.unsettled = not folded.held and not lane.pending
-        lane.put_back(rest)
+        lane.pending.appendleft(rest)
         lane.held_at = self._control if folded.held else None
         lane.first_pending_s = time.monotonic()
 
@@ -332,6 +345,7 @@ class Worker:
         lane.end_stored = False
         lane.first_pending_s = self.last_commit_s = time.monotonic()
         self.events_committed += len(commit.scores)
+        lane.records -= records
         self._inbox.settle(lane.partition, records)
         self._publish({each.partition: each.next_offset for each in self._lanes.values()})
         self._committed()
@@ -362,7 +376,8 @@ class Worker:
         all of that is committed; the ledger checks the position again.
         """
         silent = time.monotonic() - lane.last_event_s >= self._idle_timeout_s
-        if lane.ended or not silent or any(len(piece.events) for piece in lane.pending):
+        unknown = self._control.revision < 0
+        if unknown or lane.ended or not silent or any(len(piece.events) for piece in lane.pending):
             return
         while lane.pending and self._lanes.get(lane.partition) is lane:
             self._commit(lane)
@@ -381,11 +396,20 @@ class Worker:
             except CommitUnknown:
                 raise
             except StorageUnavailable as away:
-                if self._finishing_s is not None and time.monotonic() - self._finishing_s > self._drain_timeout_s:
+                if self._out_of_time():
                     raise
                 log.warning("%s; trying again in %.1f s.", away, pause_s, extra={"action": "store"})
                 self._stop.wait(pause_s) if not self._stop.is_set() else time.sleep(pause_s)
                 pause_s = min(2 * pause_s, _MAX_BACKOFF_S)
+
+    def _out_of_time(self) -> bool:
+        """Return whether the stop is older than the time to drain; the message to finish may wait behind this call."""
+        if not self._stop.is_set():
+            return False
+        now_s = time.monotonic()
+        if self._stop_seen_s is None:
+            self._stop_seen_s = now_s
+        return now_s - self._stop_seen_s > self._drain_timeout_s
 
 
 class _Refusals:

@@ -1,0 +1,180 @@
+"""A stream with a model that was really fitted, and a worker on it that a test feeds by hand."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+import sqlalchemy as sa
+
+from config.streams import EventSettings, ModelSettings
+from consumers.batch import Partition, RawBatch
+from consumers.codec import make_codec
+from monitor.calibration import first_threshold
+from monitor.fitting import FittedModel, fit_model
+from monitor.fold import WindowRule
+from monitor.inbox import Arrived, Claimed, Finish, Inbox
+from monitor.intake import Reclaim
+from monitor.scoring import Scorer, load_model
+from monitor.training import TrainingSet
+from monitor.worker import Worker
+from storage.engine import Database
+from storage.ledger import Claim, Ledger, NewSource
+from storage.models import ModelInfo, ModelStore
+from storage.tables import positions, streams
+
+T0 = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
+NAMES = ("x", "y")
+TOPIC = "payments"
+RULE = WindowRule(size_us=MINUTE, grace_us=10 * SECOND, ahead_us=10 * MINUTE, max_future_us=None)
+PERCENTILE = 99.0
+
+
+@lru_cache(maxsize=4)
+def fitted(seed: int = 0) -> FittedModel:
+    """Return a mixture of one component, fitted on 400 events."""
+    features = np.random.default_rng(seed).normal(size=(400, 2)).astype(np.float32)
+    training = TrainingSet(features=features, names=NAMES, refused=0, exhausted=False)
+    return fit_model(training, ModelSettings(n_components=1))
+
+
+def add_model(db: Database, stream_id: int, seed: int = 0, *, only_first: bool = False) -> ModelInfo | None:
+    """Store a fitted model and activate it."""
+    model = fitted(seed)
+    return ModelStore(db).add(
+        stream_id,
+        model.stored,
+        lambda model_id, activation: first_threshold(model.reference, model_id, activation, PERCENTILE),
+        only_first=only_first,
+    )
+
+
+def partition(number: int = 0) -> Partition:
+    return Partition(topic=TOPIC, partition=number)
+
+
+def open_stream(db: Database, partitions: int = 1, rule: WindowRule = RULE, name: str = "payments") -> int:
+    """Store a stream with a model and so many partitions; return its id."""
+    ledger = Ledger(db)
+    stream = ledger.open_stream(name, rule.size_us, rule.grace_us + rule.ahead_us)
+    ledger.register(
+        stream.id, [NewSource(topic=TOPIC, partition=p, identity="log", next_offset=0) for p in range(partitions)]
+    )
+    add_model(db, stream.id, only_first=True)
+    return stream.id
+
+
+def seal(db: Database, stream_id: int, until_us: int, *, revisions: int = 0) -> None:
+    """Seal a stream as a control plane would."""
+    with db.write() as conn:
+        moved = {"sealed_until_us": until_us, "revision": streams.c.revision + revisions}
+        conn.execute(sa.update(streams).where(streams.c.id == stream_id).values(moved))
+
+
+def rows(db: Database, query: str) -> list[tuple[object, ...]]:
+    with db.read() as conn:
+        return [tuple(row) for row in conn.exec_driver_sql(query)]
+
+
+def count(db: Database, table: str) -> int:
+    return int(str(rows(db, f"SELECT count(*) FROM {table}")[0][0]))
+
+
+def message(time_us: int, x: float = 0.1, y: float = 0.2) -> bytes:
+    return json.dumps({"x": x, "y": y, "ts": time_us / SECOND}).encode()
+
+
+def batch(values: Sequence[bytes | None], begin: int = 0, of: Partition | None = None, **others: object) -> RawBatch:
+    """Return consecutive records of one partition."""
+    n = len(values)
+    fields: dict[str, object] = {"end": begin + n, "offsets": np.arange(begin, begin + n, dtype=np.int64)}
+    return RawBatch(partition=of or partition(), begin=begin, values=values, **(fields | others))  # type: ignore[arg-type]
+
+
+def events(times_us: Iterable[int], begin: int = 0, of: Partition | None = None) -> RawBatch:
+    return batch([message(time_us) for time_us in times_us], begin, of)
+
+
+@dataclass
+class Bench:
+    """A worker with its inbox, and what it asked for."""
+
+    db: Database
+    stream_id: int
+    rule: WindowRule = RULE
+    idle_timeout_s: float = 60.0
+    drain_timeout_s: float = 20.0
+    reclaims: list[Reclaim] = field(default_factory=list)
+    published: dict[Partition, int] = field(default_factory=dict)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.ledger = Ledger(self.db)
+        self.inbox = Inbox()
+        self.worker = Worker(
+            stream="payments",
+            stream_id=self.stream_id,
+            rule=self.rule,
+            idle_timeout_s=self.idle_timeout_s,
+            codec=make_codec(
+                EventSettings.model_validate({"time": {"field": "ts", "unit": "s"}}),
+                NAMES,
+                layout="lines",
+                max_future_us=5 * MINUTE,
+            ),
+            ledger=self.ledger,
+            inbox=self.inbox,
+            scores=Scorer(lambda model_id: load_model(self.ledger.model(model_id), "cpu")),
+            reclaim=self.reclaims.append,
+            publish=self.published.update,
+            committed=lambda: None,
+            features=NAMES,
+            stop=self.stop,
+            drain_timeout_s=self.drain_timeout_s,
+        )
+
+    def claim(self, number: int = 0, owner: str = "me") -> Claim:
+        """Claim a partition and tell the worker, as the intake does."""
+        source = next(each for each in self.ledger.sources(self.stream_id) if each.partition == number)
+        claim = self.ledger.claim(source.source_id, owner)
+        assert claim is not None
+        self.inbox.put(Claimed(partition=partition(number), claim=claim))
+        return claim
+
+    def feed(self, claim: Claim, *batches: RawBatch) -> None:
+        for each in batches:
+            self.inbox.put(Arrived(epoch=claim.epoch, batch=each))
+
+    def finish(self) -> None:
+        """Let the worker do what there is, in this thread, and end."""
+        self.inbox.put(Finish())
+        self.worker.run()
+
+    def start(self) -> threading.Thread:
+        thread = threading.Thread(target=self.worker.run, daemon=True)
+        thread.start()
+        return thread
+
+    def end(self, thread: threading.Thread, within_s: float = 30) -> None:
+        self.inbox.put(Finish())
+        thread.join(within_s)
+        assert not thread.is_alive(), "the worker did not end"
+
+    def position(self, number: int = 0) -> sa.Row[tuple[object, ...]]:
+        source = next(each for each in self.ledger.sources(self.stream_id) if each.partition == number)
+        with self.db.read() as conn:
+            return conn.execute(sa.select(positions).where(positions.c.source_id == source.source_id)).one()
+
+
+def until(condition: Callable[[], bool], within_s: float = 30) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + within_s
+    gate = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, f"{within_s:g} s passed"
+        gate.wait(0.02)
