@@ -151,7 +151,8 @@ def fold(
     taken, rest = _split(batch, n)
     before = watermark_before(taken.events.times_us, watermark_us)
     own = _largest(watermark_us, taken.events.times_us)
-    held = ahead < len(batch.events) and ahead <= settled
+    # An event that is not settled may prove to be a stray: its time must not become a watermark.
+    held = ahead < settled
     scored = _score(taken.events, before, control, schedule, rule, scores)
     return Folded(
         end=taken.end,

@@ -77,8 +77,9 @@ class Intake:
 
     def run(self) -> None:
         """Poll until told to stop; then let the worker finish and close the source."""
-        source = self._open_source()
+        source: Source | None = None
         try:
+            source = self._open_source()
             next_check_s = next_publish_s = time.monotonic()
             while not self._stop.is_set():
                 self._claim_all(source)
@@ -95,7 +96,8 @@ class Intake:
         finally:
             self._inbox.put(Finish())
             self._drained.wait(self._drain_timeout_s)
-            source.close()
+            if source is not None:
+                source.close()
 
     def _polled(self, source: Source) -> Poll:
         try:

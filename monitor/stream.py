@@ -135,9 +135,7 @@ class StreamRunner:
 
     def _source(self, stream_id: int, *, group: bool) -> Source:
         known = self._ledger.sources(stream_id)
-        return open_source(
-            self.name, self._settings, group=group, identity=known[0].identity if known else None
-        )
+        return open_source(self.name, self._settings, group=group, identity=known[0].identity if known else None)
 
     def _model(self, state: StreamState) -> ModelInfo | None:
         """Return the active model; warm up for the first one, or wait for whoever does."""
@@ -225,9 +223,10 @@ class StreamRunner:
     def _control(self, state: StreamState, worker: Worker) -> None:
         """Seal, judge and tick while this process holds the lease; end the stream when nothing is left to do."""
         lease = Lease(Leases(self._db), f"control:{self.name}", self._owner)
+        control = ControlStore(self._db)
         plane = ControlPlane(
             control_settings(self._settings, self.name, state.id),
-            control=ControlStore(self._db),
+            control=control,
             calibration=CalibrationStore(self._db),
             models=self._models,
             reference=self._reference,
@@ -237,16 +236,16 @@ class StreamRunner:
         )
         while not self._stop.is_set():
             self._wake.clear()
-            ended = worker.ended
-            if self._step(plane, lease) and ended:
+            if self._step(plane, lease, lambda: worker.ended and control.all_ended(state.id)):
                 self.stop()
             self._wake.wait(_LOOK_S)
         self._let_go(plane, lease)
 
-    def _step(self, plane: ControlPlane, lease: Lease) -> bool:
-        """Do what is due; return whether there was nothing to do while the lease was ours."""
+    def _step(self, plane: ControlPlane, lease: Lease, all_ended: Callable[[], bool]) -> bool:
+        """Do what is due; return whether all had ended before and nothing was left to do, while the lease was ours."""
         try:
-            return lease.renew() and not plane.run_due() and lease.renew()
+            ended = all_ended()
+            return lease.renew() and not plane.run_due() and lease.renew() and ended
         except StorageUnavailable as away:
             log.warning(
                 "Stream %s: %s; trying again.",
@@ -264,9 +263,7 @@ class StreamRunner:
             plane.run_due()
             lease.release()
         except StorageUnavailable as away:
-            log.warning(
-                "Stream %s: %s; the lease runs out by itself.", self.name, away, extra={"action": "stop"}
-            )
+            log.warning("Stream %s: %s; the lease runs out by itself.", self.name, away, extra={"action": "stop"})
 
     def _reference(self, model_id: int) -> NDArray[np.float32]:
         """Return a model's reference energies, ascending; the last model's are kept."""

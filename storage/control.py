@@ -223,6 +223,12 @@ class ControlStore:
             last_part_end_us=last,
         )
 
+    def all_ended(self, stream_id: int) -> bool:
+        """Return whether every active source, claimed by whomever, has said that nothing more will come."""
+        active = sa.select(positions.c.idle_until_us).where(positions.c.stream_id == stream_id, positions.c.active)
+        with self._db.read() as conn:
+            return all(until == FOREVER_US for until in conn.execute(active).scalars())
+
     def due_windows(self, stream_id: int, limit: int = 1_000) -> list[int]:
         """Return the starts of sealed windows that have parts, in order."""
         sealed = sa.select(streams.c.sealed_until_us).where(streams.c.id == stream_id).scalar_subquery()
