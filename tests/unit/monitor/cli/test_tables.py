@@ -13,6 +13,7 @@ import pytest
 from monitor.cli.memory import MemoryBound
 from monitor.cli.tables import printable, readable, rows_of, write
 from storage.engine import Database
+from storage.listings import Columns
 from tests.unit.monitor.cli.payments import with_spike, write_config
 
 
@@ -30,7 +31,7 @@ def on_terminal(*arguments: str, columns: int) -> str:
 
 
 def test_columns_become_rows_of_plain_values() -> None:
-    batch = {
+    batch: Columns = {
         "at": np.array(["2026-01-01T00:00:00.000001", "NaT"], "datetime64[us]"),
         "energy": np.array([0.1, np.nan], np.float32),
         "p_value": np.array([0.25, np.nan]),
