@@ -5,16 +5,18 @@ import os
 import signal
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.servers.process import ServerError, dying_with_parent, tail, wait_until
+from tests.servers.process import ServerError, dying_with_parent, tail
 
 PATIENCE_S = 120.0
 """A bound and no expectation: the machine that runs the tests may be busy with others."""
+
+_LOOK_EVERY_S = 0.05
 
 
 class DaemonProcess:
@@ -94,16 +96,12 @@ class DaemonProcess:
 
     def until(self, condition: Callable[[], bool], what: str, within_s: float = PATIENCE_S) -> None:
         """Wait for what the daemon brings about; raise with the end of its log when it ends or takes too long."""
-
-        def holds_or_ended() -> bool:
-            return condition() or not self.is_running
-
-        try:
-            wait_until(holds_or_ended, within_s=within_s, what=what)
-        except ServerError as error:
-            raise ServerError(f"{error}\n{self.tail()}") from None
-        if not condition():
-            raise ServerError(f"the daemon ended before {what}\n{self.tail()}")
+        deadline = time.monotonic() + within_s
+        while not condition():
+            if not self.lives(_LOOK_EVERY_S) and not condition():
+                raise ServerError(f"the daemon ended before {what}\n{self.tail()}")
+            if time.monotonic() > deadline:
+                raise ServerError(f"waited {within_s:g} s for {what}\n{self.tail()}")
 
     def tail(self, lines: int = 40) -> str:
         """Return the end of its log."""
@@ -126,12 +124,3 @@ class DaemonProcess:
         """End it if it still lives, frozen or not."""
         if self.is_running:
             self.kill()
-
-
-def together(*calls: Callable[[], object]) -> None:
-    """Run calls at the same time and wait for all."""
-    threads = [threading.Thread(target=call) for call in calls]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()

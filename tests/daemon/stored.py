@@ -2,8 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -42,49 +41,48 @@ _JSON = {"features", "feature_names", "details"}
 
 
 class Stored:
-    """Reads the database of a daemon, whether that runs, is frozen or is gone."""
+    """Reads the database of a daemon, whether that runs, is frozen or is gone; closed by whoever made it."""
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self._db: Database | None = None
 
-    def scalar(self, select: str, **values: object) -> Any:
-        """Return one value."""
-        rows = self.rows(select, **values)
-        return rows[0][0] if rows else None
-
-    def rows(self, select: str, **values: object) -> Sequence[tuple[Any, ...]]:
+    def rows(self, select: str, **values: object) -> list[tuple[Any, ...]]:
         """Return rows."""
-        with self._opened() as db, db.read() as connection:
+        self._db = self._db or Database(self.url, read_only=True)
+        with self._db.read() as connection:
             return [tuple(row) for row in connection.execute(sa.text(select), values)]
 
-    @contextmanager
-    def _opened(self) -> Iterator[Database]:
-        with Database(self.url, read_only=True) as db:
-            yield db
+    def number(self, select: str, **values: object) -> int:
+        """Return one number; 0 for NULL, while there is no such table yet, and while nobody answers."""
+        try:
+            return int(self.rows(select, **values)[0][0] or 0)
+        except (OutriderError, sa.exc.DBAPIError):
+            return 0
 
     def count(self, what: str) -> int:
-        """Return the number of rows of a table or view; 0 while there is no such thing, or nobody answers."""
-        try:
-            return int(self.scalar(f"SELECT count(*) FROM {what}") or 0)
-        except (OutriderError, sa.exc.DBAPIError):
-            return 0
+        """Return the number of rows of a table or view."""
+        return self.number(f"SELECT count(*) FROM {what}")
 
-    def is_settled(self, records: int) -> bool:
-        """Return whether so many records are stored, and every window that has parts is judged."""
-        done = self.count("scores") + self.dead_letters() >= records
-        return done and self.count("window_parts") == 0
+    def progress(self) -> int:
+        """Return how many offsets of all partitions are committed; all start at 0."""
+        return self.number("SELECT sum(next_offset) FROM positions WHERE active")
 
-    def dead_letters(self) -> int:
-        """Return how many records were refused."""
-        try:
-            return int(self.scalar("SELECT coalesce(sum(count), 0) FROM dead_letters") or 0)
-        except (OutriderError, sa.exc.DBAPIError):
-            return 0
+    def is_settled(self, offsets: int) -> bool:
+        """Return whether all offsets are committed, and every window that has parts is judged."""
+        return self.progress() >= offsets and self.count("window_parts") == 0
 
     def dump(self) -> Dump:
         """Return everything that two runs over the same events must have in common."""
-        with self._opened() as db, db.read() as connection:
+        self._db = self._db or Database(self.url, read_only=True)
+        with self._db.read() as connection:
             return {name: _canonical(connection.execute(sa.text(select))) for name, select in _SELECTS.items()}
+
+    def close(self) -> None:
+        """Close its connections."""
+        if self._db is not None:
+            self._db.close()
+            self._db = None
 
 
 def _canonical(result: sa.CursorResult[Any]) -> list[tuple[Any, ...]]:
@@ -102,14 +100,15 @@ def _value(name: str, value: Any) -> object:
     return bytes(value) if isinstance(value, memoryview) else value
 
 
-def differences(found: Dump, reference: Dump) -> Mapping[str, str]:
+def differences(found: Dump, reference: Dump) -> dict[str, str]:
     """Return, for each kind of row that is not the same, how many there are and the first that differs."""
     told = {}
     for name, rows in reference.items():
         if found[name] != rows:
             pairs = zip(found[name], rows, strict=False)
-            first = next(((mine, its) for mine, its in pairs if mine != its), None)
-            told[name] = f"{len(found[name])} rows, in the reference {len(rows)}; first difference: {first}"
+            first = next(((mine, its) for mine, its in pairs if mine != its), ((), ()))
+            values = [f"{a!r} instead of {b!r}" for a, b in zip(*first, strict=True) if a != b]
+            told[name] = f"{len(found[name])} rows, in the reference {len(rows)}; in {first[0][:4]}: {values}"
     return told
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,13 +51,20 @@ def reference(topic: Topic, tmp_path_factory: pytest.TempPathFactory) -> Dump:
     """What a daemon on SQLite stores of the topic without any fault."""
     folder = tmp_path_factory.mktemp("reference")
     stored = Stored(f"sqlite:///{folder / 'outrider.db'}")
-    with DaemonProcess(folder, topic.settings(stored.url)).start() as daemon:
+    with DaemonProcess(folder, topic.settings(stored.url)).start() as daemon, closing(stored):
         daemon.until(lambda: stored.is_settled(topic.records), "the reference run")
         assert daemon.terminate() == 0
-    dump = stored.dump()
+        dump = stored.dump()
     assert len(dump["incidents"]) >= 3, "the planted bursts make incidents, or there is little to compare"
     assert sum(row[5] for row in dump["windows"]) > 0, "some events are late"
     return dump
+
+
+@pytest.fixture
+def stored(database_url: str) -> Iterator[Stored]:
+    """What the daemon of this test stores."""
+    with closing(Stored(database_url)) as watched:
+        yield watched
 
 
 @pytest.fixture

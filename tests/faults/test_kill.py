@@ -16,20 +16,19 @@ pytestmark = pytest.mark.fault
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.long)])
 def test_killed_at_random_instants_it_stores_what_an_undisturbed_run_stores(
-    kills: int, topic: Topic, reference: Dump, database_url: str, run_daemon: Callable[..., DaemonProcess]
+    kills: int, topic: Topic, reference: Dump, stored: Stored, run_daemon: Callable[..., DaemonProcess]
 ) -> None:
-    stored = Stored(database_url)
     instants = random.Random(kills)
     # The first lives end in the warm-up, the others at random progress of draining, sealing and judging.
     warm_ups = max(1, kills // 5)
     progress = sorted(instants.uniform(0, 0.95) for _ in range(kills - warm_ups))
-    daemon = run_daemon(topic.settings(database_url))
+    daemon = run_daemon(topic.settings(stored.url))
     for share in itertools.chain([None] * warm_ups, progress):
         if share is None:
             daemon.until(lambda: stored.count("streams") > 0, "the stream is registered")
         else:
             wanted = share * topic.records
-            daemon.until(lambda wanted=wanted: stored.count("scores") > wanted, f"{wanted:.0f} scores")  # type: ignore[misc]
+            daemon.until(lambda wanted=wanted: stored.progress() > wanted, f"{wanted:.0f} offsets")  # type: ignore[misc]
         assert daemon.lives(instants.uniform(0, 0.5)), daemon.tail()
         daemon.kill()
         daemon.start()
