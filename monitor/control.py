@@ -68,16 +68,13 @@ class ControlPlane:
         self._look_back: _LookBackCache | None = None
 
     def run_due(self) -> bool:
-        """Do everything that is due; return whether anything was stored.
+        """Do everything that is due; return whether anything was.
 
         Stops early when the lease is lost.
         """
         moved = False
         while self._renew():
-            judged = self._judge_due()
-            ticked = self._tick_due()
-            sealed = self._seal()
-            if not (judged or ticked or sealed):
+            if not (self._judge_due() or self._tick_due() or self._seal()):
                 return moved
             moved = True
         return moved
@@ -85,16 +82,14 @@ class ControlPlane:
     def _judge_due(self) -> bool:
         settings = self._settings
         starts = self._control.due_windows(settings.stream_id, limit=_STEPS_BETWEEN_RENEWALS)
-        stored = [
+        for start in starts:
             self._control.judge(
                 settings.stream_id,
                 settings.stream,
                 start,
                 lambda facts: judge(facts, self._calibrated, settings.judge, self._now_us()),
             )
-            for start in starts
-        ]
-        return any(stored)
+        return bool(starts)
 
     def _seal(self) -> bool:
         settings = self._settings
@@ -120,6 +115,8 @@ class ControlPlane:
         tick_us = self._tick_at_or_after(ended)
         if facts.sealed_until_us < tick_us // settings.size_us * settings.size_us:
             return False
+        if facts.first_part_end_us is not None and facts.first_part_end_us <= tick_us:
+            return False  # sealed, and not judged yet: by another holder of the lease, a moment ago
         newest = self._calibration.newest(settings.stream_id)
         return newest is not None and self._tick(facts, newest, tick_us)
 
@@ -198,7 +195,8 @@ class _LookBackCache:
         for window in store.judged_windows(self._stream_id, self.model_id, after_us, tick_us):
             if window.events:
                 self._windows[window.window_start_us] = window
-        self._read_until_us = tick_us
+        # A window that reaches over the tick has not been read.
+        self._read_until_us = tick_us // rule.size_us * rule.size_us
         for start in [start for start in self._windows if start < begin_us]:
             del self._windows[start]
         windows = [self._windows[start] for start in sorted(self._windows)]

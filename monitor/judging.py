@@ -20,7 +20,7 @@ from monitor.parts import Part, Scale, decode, encode, merge
 from monitor.sketch import window_energies
 from monitor.spikes import CountLaw, judge_window, window_budget
 from storage.calibration import StoredThreshold
-from storage.control import IncidentRow, Judgement, StoredIncident, TransitionRow, WindowFacts, WindowRow
+from storage.judgements import IncidentRow, Judgement, StoredIncident, TransitionRow, WindowFacts, WindowRow
 
 _JUDGED_KINDS = (Kind.SPIKE, Kind.DEAD_LETTERS, Kind.GAP)
 _SHOWN_ENERGIES = 10

@@ -3,12 +3,10 @@
 from collections.abc import Callable
 
 from storage.calibration import TickFacts
-from storage.control import SealFacts
+from storage.judgements import SealFacts
 
 
-def seal_to(
-    facts: SealFacts, size_us: int, grace_us: int, tick_at_or_after: Callable[[int], int]
-) -> int | None:
+def seal_to(facts: SealFacts, size_us: int, grace_us: int, tick_at_or_after: Callable[[int], int]) -> int | None:
     """Return the new `sealed_until`, or None when there is nothing to seal.
 
     Nothing is sealed past the tick that the windows before it call for: a threshold is computed from the windows

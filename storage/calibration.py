@@ -9,9 +9,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from storage.control import lock_stream
+from storage.control import lock_stream, unjudged
 from storage.engine import Database
-from storage.tables import calibrations, streams, thresholds, windows
+from storage.tables import calibrations, incidents, streams, thresholds, window_parts, windows
 
 _CHUNK = 500
 
@@ -76,11 +76,12 @@ class CalibrationRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TickFacts:
-    """Where a stream stands with its ticks."""
+    """Where a stream stands with its ticks; `first_part_end_us` is the end of the first window still to be judged."""
 
     sealed_until_us: int | None
     last_tick_us: int | None
     last_judged_end_us: int | None
+    first_part_end_us: int | None
     lead_us: int
 
 
@@ -97,19 +98,22 @@ class CalibrationStore:
             .where(windows.c.stream_id == stream_id, windows.c.judged_at_us.is_not(None))
             .scalar_subquery()
         )
-        query = sa.select(streams.c.sealed_until_us, streams.c.last_tick_us, judged, streams.c.lead_us)
+        first_part = sa.select(sa.func.min(window_parts.c.window_end_us)).where(*unjudged(stream_id)).scalar_subquery()
+        # One statement, so that the columns tell of one moment.
+        query = sa.select(
+            streams.c.sealed_until_us,
+            streams.c.last_tick_us,
+            judged.label("last_judged_end_us"),
+            first_part.label("first_part_end_us"),
+            streams.c.lead_us,
+        ).where(streams.c.id == stream_id)
         with self._db.read() as conn:
-            sealed, ticked, ended, lead_us = conn.execute(query.where(streams.c.id == stream_id)).one()
-        return TickFacts(
-            sealed_until_us=sealed, last_tick_us=ticked, last_judged_end_us=ended, lead_us=lead_us
-        )
+            return TickFacts(**conn.execute(query).mappings().one())
 
     def threshold(self, threshold_id: int) -> StoredThreshold:
         """Return one threshold row."""
         with self._db.read() as conn:
-            return _threshold(
-                conn.execute(sa.select(thresholds).where(thresholds.c.id == threshold_id)).one()
-            )
+            return _threshold(conn.execute(sa.select(thresholds).where(thresholds.c.id == threshold_id)).one())
 
     def newest(self, stream_id: int) -> StoredThreshold | None:
         """Return the row that is valid last; None before the first model."""
@@ -123,9 +127,7 @@ class CalibrationStore:
             row = conn.execute(query).first()
         return None if row is None else _threshold(row)
 
-    def judged_windows(
-        self, stream_id: int, model_id: int, after_us: int, until_us: int
-    ) -> list[JudgedWindow]:
+    def judged_windows(self, stream_id: int, model_id: int, after_us: int, until_us: int) -> list[JudgedWindow]:
         """Return the judged windows of a model that start at or after `after_us` and end at or before `until_us`.
 
         Read in chunks by key, so that no long read holds back SQLite's write-ahead log.
@@ -193,8 +195,6 @@ class CalibrationStore:
 
     def firings(self, stream_id: int, kinds: Sequence[str], after_us: int, until_us: int) -> tuple[int, int]:
         """Return how many incidents of these kinds opened in (after, until], and over how many judged windows."""
-        from storage.tables import incidents  # noqa: PLC0415
-
         opened = sa.select(sa.func.count()).where(
             incidents.c.stream_id == stream_id,
             incidents.c.kind.in_(kinds),

@@ -9,13 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
 
 import sqlalchemy as sa
 
 from storage.engine import Database
+from storage.judgements import (
+    IncidentRow,
+    Judgement,
+    SealFacts,
+    SourceFacts,
+    StoredGap,
+    StoredIncident,
+    StoredPart,
+    TransitionRow,
+    WindowFacts,
+)
 from storage.tables import (
     FOREVER_US,
     gaps,
@@ -28,142 +37,6 @@ from storage.tables import (
     window_parts,
     windows,
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceFacts:
-    """How far a source has come; `idle` on the database's clock. An ended source will never bring anything again."""
-
-    watermark_us: int | None
-    idle: bool
-    ended: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SealFacts:
-    """What sealing is decided on, with the position rows locked; `now_us` is the database's clock."""
-
-    now_us: int
-    sources: Sequence[SourceFacts]
-    sealed_until_us: int | None
-    last_tick_us: int | None
-    last_judged_end_us: int | None
-    first_part_end_us: int | None
-    last_part_end_us: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredPart:
-    """A part of a window as the ledger wrote it."""
-
-    threshold_id: int | None
-    events: int
-    outliers: int
-    late: int
-    dead: int
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredIncident:
-    """An open incident."""
-
-    id: int
-    kind: str
-    severity: str
-    window_start_us: int
-    opened_at_us: int
-    last_told_us: int
-    clean_windows: int
-    windows_fired: int
-    summary: str
-    details: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredGap:
-    """A range of offsets that could not be read and belongs to no incident yet."""
-
-    id: int
-    topic: str
-    partition: int
-    from_offset: int
-    to_offset: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WindowFacts:
-    """What a window is judged on."""
-
-    window_start_us: int
-    window_end_us: int
-    parts: Sequence[StoredPart]
-    last_judged_end_us: int | None
-    open_incidents: Sequence[StoredIncident]
-    gaps: Sequence[StoredGap]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WindowRow:
-    """The window as it is kept; `judged` is False when it holds only late events."""
-
-    window_start_us: int
-    window_end_us: int
-    threshold_id: int | None
-    events: int
-    outliers: int
-    late: int
-    dead: int
-    judged: bool
-    expected: float | None = None
-    p_value: float | None = None
-    energy_p50: float | None = None
-    energy_p99: float | None = None
-    energy_max: float | None = None
-    payload: bytes | None = None
-    details: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TransitionRow:
-    """One transition and the channels that are told; a channel in `silent` gets a row that is never sent."""
-
-    transition: str
-    window_start_us: int
-    at_us: int
-    summary: str
-    details: Mapping[str, Any]
-    channels: Sequence[str] = ()
-    silent: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IncidentRow:
-    """An incident after the window. `id` None: a new one."""
-
-    id: int | None
-    kind: str
-    severity: str
-    status: str
-    window_start_us: int
-    opened_at_us: int
-    last_told_us: int
-    clean_windows: int
-    windows_fired: int
-    summary: str
-    details: Mapping[str, Any]
-    resolved_at_us: int | None = None
-    transition: TransitionRow | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
-    """All that judging a window writes, the incidents in order."""
-
-    window: WindowRow
-    incidents: Sequence[IncidentRow] = ()
-    gap_ids: Sequence[int] = field(default=())
 
 
 class ControlStore:
@@ -202,14 +75,8 @@ class ControlStore:
         sealed, ticked = conn.execute(
             sa.select(streams.c.sealed_until_us, streams.c.last_tick_us).where(streams.c.id == stream_id)
         ).one()
-        open_parts = [window_parts.c.stream_id == stream_id]
-        if sealed is not None:
-            open_parts.append(window_parts.c.window_end_us > sealed)
-        first, last = conn.execute(
-            sa.select(
-                sa.func.min(window_parts.c.window_end_us), sa.func.max(window_parts.c.window_end_us)
-            ).where(*open_parts, window_parts.c.events + window_parts.c.dead > 0)
-        ).one()
+        end = window_parts.c.window_end_us
+        first, last = conn.execute(sa.select(sa.func.min(end), sa.func.max(end)).where(*unjudged(stream_id))).one()
         return SealFacts(
             now_us=now_us,
             sources=[
@@ -267,9 +134,7 @@ class ControlStore:
             conn.execute(window_parts.delete().where(window_parts.c.id.in_(ids)))
             return True
 
-    def _window_facts(
-        self, conn: sa.Connection, stream_id: int, start_us: int
-    ) -> tuple[list[int], WindowFacts]:
+    def _window_facts(self, conn: sa.Connection, stream_id: int, start_us: int) -> tuple[list[int], WindowFacts]:
         of_window = (window_parts.c.stream_id == stream_id, window_parts.c.window_start_us == start_us)
         rows = conn.execute(sa.select(window_parts).where(*of_window).order_by(window_parts.c.id)).all()
         facts = WindowFacts(
@@ -300,9 +165,7 @@ class ControlStore:
             )
         late, dead = sum(part.late for part in facts.parts), sum(part.dead for part in facts.parts)
         of_window = (windows.c.stream_id == stream_id, windows.c.window_start_us == facts.window_start_us)
-        conn.execute(
-            windows.update().where(*of_window).values(late=windows.c.late + late, dead=windows.c.dead + dead)
-        )
+        conn.execute(windows.update().where(*of_window).values(late=windows.c.late + late, dead=windows.c.dead + dead))
 
     def _store(self, conn: sa.Connection, stream_id: int, stream: str, judgement: Judgement) -> None:
         row = judgement.window
@@ -326,14 +189,9 @@ class ControlStore:
                 judged_at_us=self._db.now_us(conn) if row.judged else None,
             )
         )
-        by_kind = {
-            change.kind: self._write_incident(conn, stream_id, stream, change)
-            for change in judgement.incidents
-        }
+        by_kind = {change.kind: self._write_incident(conn, stream_id, stream, change) for change in judgement.incidents}
         if judgement.gap_ids:
-            conn.execute(
-                gaps.update().where(gaps.c.id.in_(judgement.gap_ids)).values(incident_id=by_kind["gap"])
-            )
+            conn.execute(gaps.update().where(gaps.c.id.in_(judgement.gap_ids)).values(incident_id=by_kind["gap"]))
 
     def _write_incident(self, conn: sa.Connection, stream_id: int, stream: str, row: IncidentRow) -> int:
         values = {
@@ -405,6 +263,18 @@ def lock_stream(conn: sa.Connection, stream_id: int) -> None:
     stream may be inserted by others meanwhile.
     """
     conn.execute(sa.select(streams.c.id).where(streams.c.id == stream_id).with_for_update(key_share=True))
+
+
+def unjudged(stream_id: int) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return what holds for the parts of a stream that are still to be judged, of sealed windows too.
+
+    Parts without events and dead letters decide nothing, nor does what comes late into a judged window.
+    """
+    judged = sa.exists().where(
+        windows.c.stream_id == window_parts.c.stream_id,
+        windows.c.window_start_us == window_parts.c.window_start_us,
+    )
+    return (window_parts.c.stream_id == stream_id, window_parts.c.events + window_parts.c.dead > 0, ~judged)
 
 
 def notification_id(stream: str, incident: IncidentRow, step: TransitionRow, channel: str) -> str:

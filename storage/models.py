@@ -121,9 +121,7 @@ class ModelStore:
             .where(models.c.id == model_id)
             .values(state="active", valid_from_us=activation.valid_from_us)
         )
-        conn.execute(
-            streams.update().where(streams.c.id == stream_id).values(revision=streams.c.revision + 1)
-        )
+        conn.execute(streams.update().where(streams.c.id == stream_id).values(revision=streams.c.revision + 1))
 
     def report_warm_up(self, stream_id: int, n_events: int, wanted: int) -> None:
         """Keep how far a warm-up is, for `status`."""
@@ -144,9 +142,7 @@ class ModelStore:
     def artefact(self, model_id: int) -> bytes:
         """Return a model's artefact."""
         with self._db.read() as conn:
-            return bytes(
-                conn.execute(sa.select(models.c.artefact).where(models.c.id == model_id)).scalar_one()
-            )
+            return bytes(conn.execute(sa.select(models.c.artefact).where(models.c.id == model_id)).scalar_one())
 
 
 def _activation(conn: sa.Connection, stream_id: int) -> Activation:
@@ -159,15 +155,19 @@ def _activation(conn: sa.Connection, stream_id: int) -> Activation:
             streams.c.id == stream_id
         )
     ).one()
-    newest = conn.execute(
-        sa.select(sa.func.max(thresholds.c.valid_from_us)).where(thresholds.c.stream_id == stream_id)
-    ).scalar_one()
+    newest, computed = conn.execute(
+        sa.select(sa.func.max(thresholds.c.valid_from_us), sa.func.max(thresholds.c.computed_at_us)).where(
+            thresholds.c.stream_id == stream_id
+        )
+    ).one()
     if newest is None:
         return Activation(valid_from_us=0, computed_at_us=0)
+    # A microsecond after all that was computed: the time of no tick, and of no other activation.
+    computed_at_us = max(computed, sealed or 0) + 1
     if sealed is None:
-        return Activation(valid_from_us=newest, computed_at_us=0)
+        return Activation(valid_from_us=newest, computed_at_us=computed_at_us)
     free_us = -(-(sealed + lead_us) // size_us) * size_us
-    return Activation(valid_from_us=max(free_us, newest + size_us), computed_at_us=sealed)
+    return Activation(valid_from_us=max(free_us, newest + size_us), computed_at_us=computed_at_us)
 
 
 def _columns() -> sa.Select[Any]:

@@ -10,7 +10,7 @@ from monitor.incidents import Policy
 from monitor.judging import Calibrated, JudgeRule, judge
 from monitor.parts import Part, Scale, encode, summarise
 from storage.calibration import StoredThreshold
-from storage.control import Judgement, StoredPart, WindowFacts
+from storage.judgements import Judgement, StoredPart, WindowFacts
 
 SCALE = Scale(median=0.0, iqr=1.0)
 RULE = JudgeRule(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from monitor.schedule import tick_at_or_after
 from monitor.sealing import pending_tick_of, seal_to
-from storage.control import SealFacts, SourceFacts
+from storage.judgements import SealFacts, SourceFacts
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND

@@ -1,0 +1,143 @@
+"""Storage room: the values that go into and come out of sealing and judging."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFacts:
+    """How far a source has come; `idle` on the database's clock. An ended source will never bring anything again."""
+
+    watermark_us: int | None
+    idle: bool
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealFacts:
+    """What sealing is decided on, with the position rows locked; `now_us` is the database's clock."""
+
+    now_us: int
+    sources: Sequence[SourceFacts]
+    sealed_until_us: int | None
+    last_tick_us: int | None
+    last_judged_end_us: int | None
+    first_part_end_us: int | None
+    last_part_end_us: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPart:
+    """A part of a window as the ledger wrote it."""
+
+    threshold_id: int | None
+    events: int
+    outliers: int
+    late: int
+    dead: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredIncident:
+    """An open incident."""
+
+    id: int
+    kind: str
+    severity: str
+    window_start_us: int
+    opened_at_us: int
+    last_told_us: int
+    clean_windows: int
+    windows_fired: int
+    summary: str
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredGap:
+    """A range of offsets that could not be read and belongs to no incident yet."""
+
+    id: int
+    topic: str
+    partition: int
+    from_offset: int
+    to_offset: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowFacts:
+    """What a window is judged on."""
+
+    window_start_us: int
+    window_end_us: int
+    parts: Sequence[StoredPart]
+    last_judged_end_us: int | None
+    open_incidents: Sequence[StoredIncident]
+    gaps: Sequence[StoredGap]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowRow:
+    """The window as it is kept; `judged` is False when it holds only late events."""
+
+    window_start_us: int
+    window_end_us: int
+    threshold_id: int | None
+    events: int
+    outliers: int
+    late: int
+    dead: int
+    judged: bool
+    expected: float | None = None
+    p_value: float | None = None
+    energy_p50: float | None = None
+    energy_p99: float | None = None
+    energy_max: float | None = None
+    payload: bytes | None = None
+    details: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransitionRow:
+    """One transition and the channels that are told; a channel in `silent` gets a row that is never sent."""
+
+    transition: str
+    window_start_us: int
+    at_us: int
+    summary: str
+    details: Mapping[str, Any]
+    channels: Sequence[str] = ()
+    silent: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncidentRow:
+    """An incident after the window. `id` None: a new one."""
+
+    id: int | None
+    kind: str
+    severity: str
+    status: str
+    window_start_us: int
+    opened_at_us: int
+    last_told_us: int
+    clean_windows: int
+    windows_fired: int
+    summary: str
+    details: Mapping[str, Any]
+    resolved_at_us: int | None = None
+    transition: TransitionRow | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """All that judging a window writes, the incidents in order."""
+
+    window: WindowRow
+    incidents: Sequence[IncidentRow] = ()
+    gap_ids: Sequence[int] = field(default=())
