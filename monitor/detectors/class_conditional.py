@@ -16,6 +16,7 @@ from monitor.detectors.attribution import explain
 from monitor.detectors.explanation import Explanation
 from monitor.detectors.inputs import FloatArray, check_events, check_labels
 from monitor.detectors.mixture_params import LOG_2PI, Metric, factor, make_metric
+from monitor.detectors.threads import one_thread
 
 Score = Literal["likelihood", "mahalanobis"]
 F64 = NDArray[np.float64]
@@ -133,13 +134,17 @@ class ClassConditionalGaussian:
         self._check_fitted()
         rows = check_events(z, owner=_NAME, n_features=self.n_features, names=self.feature_names_).values
         out = np.empty(len(rows), dtype=rows.dtype)
+        with one_thread():
+            self._score_rows(rows, out)
+        return out
+
+    def _score_rows(self, rows: FloatArray, out: FloatArray) -> None:
         block = np.empty((_ROWS, self.n_features), dtype=rows.dtype)
         for start in range(0, len(rows), _ROWS):
             part = rows[start : start + _ROWS]
             block[: len(part)] = part
             block[len(part) :] = part[0]
             out[start : start + len(part)] = self._score_block(block)[: len(part)]
-        return out
 
     def energy(self, x: Any) -> FloatArray:
         """Return the score of each event, under the name that all detectors share."""

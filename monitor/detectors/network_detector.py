@@ -28,8 +28,10 @@ from monitor.detectors.network_files import (
 )
 from monitor.detectors.network_scoring import FittedNetworks, Lens, make_lens, settle_networks
 from monitor.detectors.scaling import Scaling
+from monitor.detectors.threads import one_thread
 from monitor.detectors.training import Objective, Plan, latent_noise, train
 
+_SMALL_PASS = 50_000_000  # multiplications in a pass of one batch below which more threads do not pay
 _MODULES = ("encoder_net", "decoder_net", "gmm_density_net")
 
 
@@ -225,8 +227,10 @@ class NetworkDetector:
         seen, radius = lens.training_rows(rows)
         nets = self._build(seen[:2])
         probe(nets, seen[:8], self.n_gmm)
-        report = train(nets, seen, objective(seen.flatten(1)), plan)
-        self._model = settle_networks(nets, lens, seen, radius, latent_noise(nets, seen, self.random_state))
+        with one_thread(when=sum(p.numel() for p in nets.parameters()) * plan.batch_size < _SMALL_PASS):
+            report = train(nets, seen, objective(seen.flatten(1)), plan)
+            noise = latent_noise(nets, seen, self.random_state)
+            self._model = settle_networks(nets, lens, seen, radius, noise)
         self.feature_names_ = events.names
         self.training_ = {
             "rows": kept,

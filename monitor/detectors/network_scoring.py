@@ -1,27 +1,34 @@
 """Detectors: events through fitted networks to energies, in blocks of one fixed shape.
 
-A block is padded to its shape, so an energy does not depend, to the bit, on what it was computed with.
+An energy does not depend, to the bit, on what it was computed with: blocks are padded to their shape, and
+linear layers are computed with the rows along the fast axis. (With the rows along the slow axis, matrix
+libraries treat the last rows of a block by other kernels: 1 of 5 shapes tried differed in the last bit.)
+One thread computes them, so that the number of cores does not matter either.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from monitor.detectors.density_nets import DensityNets
 from monitor.detectors.explanation import Explanation
 from monitor.detectors.inputs import FloatArray
 from monitor.detectors.latent_mixture import LatentDensity, LatentMixture, settle
 from monitor.detectors.scaling import Scaling, chunks, column_scaling
+from monitor.detectors.threads import one_thread
 
 F64 = NDArray[np.float64]
 
 _NET_LIMIT = 1e6  # the networks see no value beyond this many deviations: float32 sums stay finite
 _BLOCK_ELEMENTS = 1 << 15
+_LEAST_BLOCK = 64  # a multiple of every vector length: no row falls into a remainder
 _SETTLED_ROWS = 4096
 _RANGE_DEVIATIONS = 2.0
 _LEAST_RESIDUAL = 1e-6  # of a feature's deviation: for a column that is always reconstructed exactly
@@ -76,7 +83,8 @@ class FittedNetworks:
     @property
     def block_rows(self) -> int:
         """The rows of every block."""
-        return min(max(_BLOCK_ELEMENTS // math.prod(self.lens.shape), 16), 1024)
+        wanted = _BLOCK_ELEMENTS // math.prod(self.lens.shape)
+        return min(max(1 << max(wanted.bit_length() - 1, 0), _LEAST_BLOCK), 1024)
 
     def energies(self, rows: FloatArray, noise: Tensor | None = None) -> FloatArray:
         """Return each row's energy in the rows' precision, the mean over the draws of `noise` if given."""
@@ -120,7 +128,7 @@ class FittedNetworks:
         """Return reconstruction and energy of up to one block of standardised rows."""
         block = np.zeros((self.block_rows, z.shape[1]))
         block[: len(z)] = z
-        with torch.no_grad():
+        with torch.no_grad(), one_thread(), _RowsAlongLanes():
             x = self.lens.tensor(block)
             latent, log_variance = self.nets.encode(x)
             if noise is None or log_variance is None:
@@ -133,6 +141,28 @@ class FittedNetworks:
                 energies = self.density.energies(result.z).view(len(noise), len(x)).mean(0)
         made = result.reconstruction[: len(z)].flatten(1).double().cpu().numpy()
         return made, energies[: len(z)].cpu().numpy() + self.density.beyond(z)
+
+
+class _RowsAlongLanes(TorchFunctionMode):
+    """Computes linear layers, also those of modules that a user gave, as (W x^T)^T."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func is torch.nn.functional.linear:
+            return _linear(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    lanes = weight @ x.reshape(-1, x.shape[-1]).mT.contiguous()
+    if bias is not None:
+        lanes = lanes + bias[:, None]
+    return lanes.mT.reshape(*x.shape[:-1], len(weight)).contiguous()
 
 
 def settle_networks(nets: DensityNets, lens: Lens, seen: Tensor, radius: float, noise: Tensor | None) -> FittedNetworks:
