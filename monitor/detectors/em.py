@@ -169,29 +169,38 @@ def maximise(mixture: Mixture, factors: Factors, moments: Moments) -> Mixture:
     )
 
 
-def shrink(mixture: Mixture, mass: Tensor, kind: CovarianceType, ridge: Tensor, prior_rows: float) -> Mixture:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shrinkage:
+    """What keeps covariances sane: `rows` made-up rows of covariance `target`, and a ridge (D)."""
+
+    rows: float
+    target: Tensor
+    ridge: Tensor
+
+
+def shrink(mixture: Mixture, mass: Tensor, kind: CovarianceType, shrinkage: Shrinkage) -> Mixture:
     """Return the mixture with covariances of the wanted form that are safely positive definite.
 
-    The rule: each covariance is averaged with the pooled within-component covariance, which counts for
-    `prior_rows` rows; then the columns' ridge, and a part in 10^7 of the component's own variance that
-    keeps the factors' rounding harmless, are added to its diagonal. Pooling keeps directions that are
-    narrow in all components narrow; the ridge keeps directions without any variance finite.
+    The rule: every component is given `rows` made-up rows that vary as the events as a whole do, then the
+    columns' ridge, and a part in 10^7 of its own variance that keeps the factors' rounding harmless, are
+    added to its diagonal. The made-up rows stand for what a component of so many rows may not have seen
+    yet: they keep it from being certain, and being a full covariance they widen no direction that is
+    narrow everywhere. The ridge keeps directions without any variance finite.
     """
-    pooled = torch.einsum("k,kij->ij", mixture.weights, mixture.covariances)
-    cov = mixture.covariances
-    d = cov.shape[1]
+    cov, added = mixture.covariances, shrinkage.rows
+    rows = mass.view(-1, 1, 1)
     if kind == "tied":
-        cov = pooled.expand_as(cov)
-    elif prior_rows > 0:
-        rows = mass.view(-1, 1, 1)
-        cov = (rows * cov + prior_rows * pooled) / (rows + prior_rows)
+        rows = mass.sum().expand_as(rows)
+        cov = torch.einsum("k,kij->ij", mixture.weights, cov).expand_as(cov)
+    if added > 0:
+        cov = (rows * cov + added * shrinkage.target) / (rows + added)
     if kind in ("diag", "spherical"):
         cov = torch.diag_embed(cov.diagonal(dim1=1, dim2=2))
     variance = cov.diagonal(dim1=1, dim2=2).clamp_min(0.0)
-    cov = cov + torch.diag_embed(ridge + _ROUNDING * variance)
+    cov = cov + torch.diag_embed(shrinkage.ridge + _ROUNDING * variance)
     if kind == "spherical":
         level = cov.diagonal(dim1=1, dim2=2).mean(1)
-        cov = level.view(-1, 1, 1) * torch.eye(d, dtype=torch.float64)
+        cov = level.view(-1, 1, 1) * torch.eye(cov.shape[1], dtype=torch.float64)
     return Mixture(weights=mixture.weights, means=mixture.means, covariances=cov)
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from config.errors import ModelError
-from monitor.detectors import artefact, attribution, fitting, sklearn_bridge
+from monitor.detectors import artefact, attribution, fitting, passes, selection, sklearn_bridge
 from monitor.detectors.artefact import Artefact
 from monitor.detectors.crossfit import reference_energies
 from monitor.detectors.em import CovarianceType, Mixture
@@ -29,14 +29,15 @@ class GaussianMixture:
     """A mixture of Gaussians whose energy, -log p(x), tells how strange an event is.
 
     Args:
-        n_components: How many, or "auto" for the best of 1 to 8 by BIC.
+        n_components: How many, or "auto" for the best of 1 to 8 on rows held out.
         covariance_type: full, tied, diag or spherical.
         tol: EM stops when the mean log-likelihood moves by less than this.
         max_iter: The most passes over all rows.
         n_init: How many starts are tried; the best is kept.
         reg_covar: Added to every variance, but no more than this share of the column's variance, and no
             less than a hundredth of that.
-        shrinkage: For how many rows the pooled covariance counts in each component's; None for none.
+        shrinkage: How many made-up rows, varying as all events do, each component is given; None for what
+            serves rows held out best (none where that makes no difference).
         contamination: The share of the training events taken to be strange: as many of the largest energies
             are left out of every pass (trimmed EM).
         random_state: The seed.
@@ -186,7 +187,7 @@ class GaussianMixture:
     def bic(self, x: Any) -> float:
         """Return Schwarz's criterion on the events; smaller is better."""
         values = self._checked(x)
-        return fitting.bic(self.score(values) * len(values), self._n_parameters(), len(values))
+        return selection.bic(self.score(values) * len(values), self._n_parameters(), len(values))
 
     def aic(self, x: Any) -> float:
         """Return Akaike's criterion on the events; smaller is better."""
@@ -288,8 +289,8 @@ class GaussianMixture:
             setattr(self, name, value)
         return self
 
-    def _plan(self) -> fitting.Plan:
-        return fitting.Plan(
+    def _plan(self) -> passes.Plan:
+        return passes.Plan(
             n_components=None if self.n_components == "auto" else self.n_components,
             covariance_type=self.covariance_type,
             tol=self.tol,
@@ -407,7 +408,7 @@ class GaussianMixture:
         return result
 
     def _n_parameters(self) -> int:
-        return fitting.count_parameters(len(self.weights_), self.n_features_in_, self.covariance_type)
+        return selection.count_parameters(len(self.weights_), self.n_features_in_, self.covariance_type)
 
     def _checked(self, x: Any, *, finite: bool = True) -> FloatArray:
         self._fitted()

@@ -45,6 +45,24 @@ class Rows:
         cached = torch.from_numpy(z.astype(np.float32))
         return Rows(values=z, weights=torch.from_numpy(weights), scaling=same, cached=cached)
 
+    def take(self, mask: NDArray[np.bool_]) -> "Rows":
+        """Return some of the rows."""
+        place = torch.from_numpy(mask)
+        return Rows(
+            values=self.values[mask],
+            weights=None if self.weights is None else self.weights[place],
+            scaling=self.scaling,
+            cached=None if self.cached is None else self.cached[place],
+        )
+
+    def single(self) -> tuple[Tensor, Tensor]:
+        """Return all rows and their weights in single precision, for the few that are a sample."""
+        z = self.cached
+        if z is None:
+            z = torch.from_numpy(self.scaling.standardise(self.values)).float()
+        w = torch.ones(len(z)) if self.weights is None else self.weights.float()
+        return z, w
+
     def chunks(self, size: int, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
         """Yield the place, the standardised rows and the weights of every chunk."""
         for at in range(0, len(self.values), size):
