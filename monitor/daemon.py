@@ -57,9 +57,7 @@ class Daemon:
             ends.enter_context(db.exclusive())
             device = pick_device(self._settings.device)
             owner = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
-            self._runners = [
-                StreamRunner(name, self._settings, db, owner=owner, device=device) for name in self._names
-            ]
+            self._runners = [StreamRunner(name, self._settings, db, owner=owner, device=device) for name in self._names]
             timetable = self._timetable(db)
             timetable.start()
             ends.callback(timetable.stop)

@@ -89,11 +89,7 @@ class Inbox:
     def get(self, timeout_s: float) -> Message | None:
         """Return the next message, or None after `timeout_s` without one."""
         try:
-            message = (
-                self._messages.get(timeout=max(timeout_s, 0.0))
-                if timeout_s > 0
-                else self._messages.get_nowait()
-            )
+            message = self._messages.get(timeout=max(timeout_s, 0.0)) if timeout_s > 0 else self._messages.get_nowait()
         except queue.Empty:
             return None
         if isinstance(message, Arrived):

@@ -103,9 +103,7 @@ class Step:
     transition: Transition | None
 
 
-def pass_quiet(
-    incident: OpenIncident, quiet_windows: int, size_us: int, after_us: int, policy: Policy
-) -> Step:
+def pass_quiet(incident: OpenIncident, quiet_windows: int, size_us: int, after_us: int, policy: Policy) -> Step:
     """Let windows without events pass over an open incident: nothing in them shows that the problem lasts.
 
     Args:
@@ -117,9 +115,7 @@ def pass_quiet(
     """
     needed = policy.resolve_after - incident.clean_windows
     if quiet_windows < needed:
-        return Step(
-            incident=replace(incident, clean_windows=incident.clean_windows + quiet_windows), transition=None
-        )
+        return Step(incident=replace(incident, clean_windows=incident.clean_windows + quiet_windows), transition=None)
     window = Interval(start_us=after_us + (needed - 1) * size_us, end_us=after_us + needed * size_us)
     return Step(incident=None, transition=_resolved(incident, window, policy))
 
@@ -157,9 +153,7 @@ def _opened(kind: Kind, finding: Finding, window: Interval) -> Step:
 def _fired_again(incident: OpenIncident, finding: Finding, window: Interval, policy: Policy) -> Step:
     again = replace(incident, clean_windows=0, windows_fired=incident.windows_fired + 1)
     if _LOUDNESS[finding.severity] > _LOUDNESS[incident.severity]:
-        louder = replace(
-            again, severity=finding.severity, last_told_us=window.end_us, summary=finding.summary
-        )
+        louder = replace(again, severity=finding.severity, last_told_us=window.end_us, summary=finding.summary)
         return Step(incident=louder, transition=_transition(Change.ESCALATED, finding, window))
     if window.end_us - incident.last_told_us >= policy.repeat_interval_us:
         told = replace(again, last_told_us=window.end_us)

@@ -47,9 +47,7 @@ def control_settings(settings: Settings, stream: str, stream_id: int) -> Control
             min_outliers=own.alerts.min_outliers,
             min_ratio=own.alerts.min_ratio,
             max_dead_letter_ratio=own.alerts.max_dead_letter_ratio,
-            policy=Policy(
-                resolve_after=own.alerts.resolve_after, repeat_interval_us=to_us(own.alerts.repeat_interval)
-            ),
+            policy=Policy(resolve_after=own.alerts.resolve_after, repeat_interval_us=to_us(own.alerts.repeat_interval)),
             channels=lambda kind, severity: notify.channels_for(
                 stream=stream, kind=kind.value, severity=severity.value
             ),

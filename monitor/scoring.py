@@ -29,9 +29,7 @@ def pick_device(wanted: str) -> str:
     if wanted == "auto":
         return "cuda" if available else "cpu"
     if wanted == "cuda" and not available:
-        raise ConfigError(
-            "device: cuda was asked for, but torch finds no CUDA device here; set device: auto or cpu"
-        )
+        raise ConfigError("device: cuda was asked for, but torch finds no CUDA device here; set device: auto or cpu")
     return wanted
 
 
@@ -73,9 +71,7 @@ class Scorer:
         absent = np.isnan(features)
         if absent.any():
             if model.feature_means is None:
-                raise ModelError(
-                    "event.missing: mean needs a model that was fitted here; an imported one has no means"
-                )
+                raise ModelError("event.missing: mean needs a model that was fitted here; an imported one has no means")
             features = np.where(absent, model.feature_means, features).astype(np.float32)
         energies = np.asarray(model.detector.energy(features), dtype=np.float64)
         # The tail statistics need finite numbers: an energy beyond float32 is as strange as float32 can say.
@@ -88,9 +84,7 @@ def load_model(stored: StoredModel, device: str) -> LoadedModel:
     Raises:
         ModelError: The artefact is damaged, or has no reference energies.
     """
-    detector = load_detector(
-        stored.artefact, kind=stored.kind, n_features=len(stored.feature_names), device=device
-    )
+    detector = load_detector(stored.artefact, kind=stored.kind, n_features=len(stored.feature_names), device=device)
     if detector.reference_energies_ is None:
         raise ModelError(f"model {stored.version} has no reference energies: fit it again")
     means = (stored.summary or {}).get("feature_means")

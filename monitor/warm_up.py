@@ -58,14 +58,8 @@ class WarmUp:
         """
         wanted = self._settings.model.warm_up
         reader = TrainingReader(source, self._settings, starts, wanted=wanted)
-        training = reader.read(
-            stop=self._give_up, deadline_s=self._started_s + TIMEOUT_S, progress=self._report
-        )
-        while (
-            training is not None
-            and len(training) < fewest_events(len(training.names))
-            and not training.exhausted
-        ):
+        training = reader.read(stop=self._give_up, deadline_s=self._started_s + TIMEOUT_S, progress=self._report)
+        while training is not None and len(training) < fewest_events(len(training.names)) and not training.exhausted:
             log.warning(
                 "Stream %s: %d usable events in %d minutes are too few to fit on; still waiting for %d.",
                 self._stream,
@@ -74,9 +68,7 @@ class WarmUp:
                 wanted,
                 extra={"action": "warm_up", "stream": self._stream},
             )
-            training = reader.read(
-                stop=self._give_up, deadline_s=time.monotonic() + TIMEOUT_S, progress=self._report
-            )
+            training = reader.read(stop=self._give_up, deadline_s=time.monotonic() + TIMEOUT_S, progress=self._report)
         if training is None:
             return None
         if len(training) < fewest_events(len(training.names)):
