@@ -7,76 +7,27 @@ A batch's way is one straight line: `Inbox.get` -> `Codec.decode` -> `fold` (cut
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 from config.errors import StorageUnavailable
 from consumers.batch import Decoded, Partition, Position
 from consumers.codec import Codec
 from monitor.commits import commit_of, position_commit
-from monitor.fold import Folded, Schedule, Scores, WindowRule, fold, join
+from monitor.fold import Folded, Schedule, Scores, WindowRule, fold
 from monitor.inbox import Arrived, CaughtUp, Claimed, Ended, Finish, Inbox, Message, Revoked, Wake
 from monitor.intake import Reclaim
+from monitor.lane import COMMIT_EVENTS, COMMIT_INTERVAL_S, Lane, is_gap
+from monitor.refused import Refusals
 from storage.engine import CommitUnknown
-from storage.ledger import Claim, Commit, Committed, Control, Fenced, Ledger, Stale
+from storage.ledger import Commit, Committed, Control, Fenced, Ledger, Stale
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-COMMIT_INTERVAL_S = 1.0
-COMMIT_EVENTS = 10_000
 _HELD_LOOK_S = 0.5
 _PATIENCE_S = 3.0
 _MAX_BACKOFF_S = 5.0
-_REFUSED_SAMPLE = 1_000
-
-
-@dataclass(slots=True, kw_only=True)
-class Lane:
-    """What is pending of one source under one epoch.
-
-    `records` counts what is pending and what is on its way into the ledger, as the inbox does. `unsettled` says that
-    the head of what is pending cannot be judged before something follows it.
-    """
-
-    partition: Partition
-    claim: Claim
-    next_offset: int
-    cursor: int | None
-    watermark_us: int | None
-    pending: deque[Decoded] = field(default_factory=deque)
-    records: int = 0
-    first_pending_s: float = 0.0
-    last_event_s: float = 0.0
-    ended: bool = False
-    end_stored: bool = False
-    held_at: Control | None = None
-    unsettled: bool = False
-
-    def add(self, decoded: Decoded, now_s: float) -> None:
-        """Append what was decoded; it follows what is pending without a gap."""
-        if not self.pending:
-            self.first_pending_s = now_s
-        self.pending.append(decoded)
-        self.unsettled = False
-        self.records += len(decoded.events) + len(decoded.dead)
-        if len(decoded.events):
-            self.last_event_s = now_s
-
-    def take(self) -> Decoded:
-        """Remove and return the next piece to commit: up to `COMMIT_EVENTS`, and a passed-over range alone."""
-        pieces = [self.pending.popleft()]
-        size = len(pieces[0].events)
-        while self.pending and size < COMMIT_EVENTS and not _is_gap(pieces[0]) and not _is_gap(self.pending[0]):
-            pieces.append(self.pending.popleft())
-            size += len(pieces[-1].events)
-        return join(pieces)
-
-
-def _is_gap(piece: Decoded) -> bool:
-    return piece.passed_over is not None
 
 
 def _stands_still(lane: Lane, folded: Folded) -> bool:
@@ -124,7 +75,7 @@ class Worker:
         self._control_seen_s = float("-inf")
         self._finishing_s: float | None = None
         self._stop_seen_s: float | None = None
-        self._refusals = _Refusals()
+        self._refusals = Refusals()
         self.events_committed = 0
         self.last_commit_s = time.monotonic()
 
@@ -224,15 +175,7 @@ class Worker:
         return min(due, key=lambda lane: lane.first_pending_s, default=None)
 
     def _is_due(self, lane: Lane, now_s: float) -> bool:
-        if lane.held_at is not None and lane.held_at == self._control:
-            return False
-        if not lane.pending:
-            return lane.ended and not lane.end_stored
-        if lane.unsettled:
-            return False
-        full = lane.records >= COMMIT_EVENTS
-        waited = now_s - lane.first_pending_s >= COMMIT_INTERVAL_S
-        return full or waited or lane.ended or self._finishing_s is not None or lane.held_at is not None
+        return lane.is_due(self._control, now_s, finishing=self._finishing_s is not None)
 
     def _commit_due(self) -> None:
         self._look()
@@ -263,7 +206,7 @@ class Worker:
             self._store_end(lane)
             return
         piece = lane.take()
-        if _is_gap(piece):
+        if is_gap(piece):
             self._pass_over(lane, piece)
             return
         while True:  # until the ledger takes it: each round folds under what the stream is by then
@@ -287,7 +230,7 @@ class Worker:
         An event that has to wait for those after it does not wait for ever: behind it, 10,000 records that are no
         events are as good as an end. Else what must wait would fill the bound on memory, and nothing more would come.
         """
-        final = _is_gap(lane.pending[0]) if lane.pending else lane.ended
+        final = is_gap(lane.pending[0]) if lane.pending else lane.ended
         folded = self._folded(lane, piece, final=final)
         crowded = len(piece.events) + len(piece.dead) >= COMMIT_EVENTS
         if crowded and not folded.held and _stands_still(lane, folded):
@@ -410,29 +353,3 @@ class Worker:
         if self._stop_seen_s is None:
             self._stop_seen_s = now_s
         return now_s - self._stop_seen_s > self._drain_timeout_s
-
-
-class _Refusals:
-    """Says loudly when the first events of a stream are all refused."""
-
-    def __init__(self) -> None:
-        self._refused = 0
-        self._done = False
-
-    def count(self, stream: str, decoded: Decoded) -> None:
-        if self._done:
-            return
-        self._refused += len(decoded.dead)
-        if len(decoded.events):
-            self._done = True
-        elif self._refused >= _REFUSED_SAMPLE:
-            self._done = True
-            log.error(
-                "Stream %s: the first %d records were all refused, the last as %s (%s); "
-                "check event.format and event.features.",
-                stream,
-                self._refused,
-                decoded.dead.reasons[-1] if decoded.dead.reasons else "?",
-                decoded.dead.details[-1] if decoded.dead.details else "?",
-                extra={"action": "refuse"},
-            )
