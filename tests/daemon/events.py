@@ -43,11 +43,14 @@ class Feed:
         ]
 
 
-def fill(server: KafkaServer, topic: str, records: Sequence[bytes | None], partitions: int) -> None:
-    """Deal records out to the partitions of a topic."""
+def fill(
+    server: KafkaServer, topic: str, records: Sequence[bytes | None], partitions: int, *, linger_ms: int = 20
+) -> None:
+    """Deal records out to the partitions of a topic; within `linger_ms` they share a batch."""
     from tests.servers.records import producer  # the client warns at import, which pytest hears only inside tests
 
-    with producer(server, linger_ms=20, batch_size=65_536) as writer:
+    with producer(server, linger_ms=linger_ms, batch_size=65_536) as writer:
         for i, record in enumerate(records):
-            writer.send(topic, record, partition=i % partitions)
+            # A record without a value, a tombstone, wants a key to delete.
+            writer.send(topic, record, key=b"gone" if record is None else None, partition=i % partitions)
         writer.flush()

@@ -1,0 +1,117 @@
+"""Faults: a daemon is frozen between two statements for longer than its session, and wakes up when replaced.
+
+The test holds a lock that the daemon's next statement waits for, stops the process there, and lets the lock go: the
+server then runs the statement for a client that does not know, inside a transaction that stays open.
+"""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+
+from tests.daemon.process import DaemonProcess
+from tests.daemon.stored import Dump, Stored, differences, repeated_and_missing
+from tests.faults.conftest import PARTITIONS, Topic
+from tests.servers.postgres import PostgresServer
+
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(900)]
+
+# What a frozen client leaves behind is ended by the server: an open transaction after 10 s, a COPY after 30 s.
+RELEASED_WITHIN_S = 240.0
+
+
+@contextmanager
+def writers_waiting(url: str, table: str) -> Iterator[psycopg.Connection]:
+    """Hold back every statement that writes to a table; readers go on."""
+    with psycopg.connect(url, autocommit=True) as connection, connection.transaction():
+        connection.execute(f'LOCK TABLE "{table}" IN SHARE MODE')
+        yield connection
+
+
+def a_writer_waits(connection: psycopg.Connection, table: str) -> bool:
+    """Tell whether a session waits for the table."""
+    query = "SELECT count(*) FROM pg_locks WHERE relation = %s::regclass AND NOT granted"
+    row = connection.execute(query, (table,)).fetchone()
+    return row is not None and row[0] > 0
+
+
+def is_replaced_by(other: DaemonProcess, stored: Stored) -> bool:
+    """Tell whether the other daemon has claimed every partition."""
+    owned = "SELECT count(*) FROM positions WHERE active AND owner LIKE :owner"
+    return stored.number(owned, owner=f"%:{other.pid}:%") == PARTITIONS
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "window_parts",
+        "windows",
+        pytest.param("positions", marks=pytest.mark.long),
+        pytest.param("scores", marks=pytest.mark.long),
+        pytest.param("outliers", marks=pytest.mark.long),
+        pytest.param("streams", marks=pytest.mark.long),
+        pytest.param("thresholds", marks=pytest.mark.long),
+        pytest.param("calibrations", marks=pytest.mark.long),
+        pytest.param("incidents", marks=pytest.mark.long),
+        pytest.param("transitions", marks=pytest.mark.long),
+        pytest.param("notifications", marks=pytest.mark.long),
+        pytest.param("leases", marks=pytest.mark.long),
+    ],
+)
+def test_frozen_before_it_writes_to_a_table_and_replaced_it_does_no_harm(
+    table: str, topic: Topic, reference: Dump, postgres_url: str, run_daemon: Callable[..., DaemonProcess]
+) -> None:
+    stored = Stored(postgres_url)
+    frozen = run_daemon(topic.settings(postgres_url), "frozen")
+    frozen.until(lambda: stored.progress() > 0.1 * topic.records, "a tenth of the topic is drained")
+    with writers_waiting(postgres_url, table) as connection:
+        frozen.until(lambda: a_writer_waits(connection, table), f"a statement waits for {table}")
+        frozen.send(signal.SIGSTOP)
+    _replace_and_wake(frozen, topic, reference, stored, run_daemon)
+
+
+@pytest.mark.long
+def test_frozen_before_it_learns_of_its_commit_and_replaced_it_does_no_harm(
+    topic: Topic,
+    reference: Dump,
+    postgres_server: PostgresServer,
+    postgres_url: str,
+    run_daemon: Callable[..., DaemonProcess],
+) -> None:
+    """A commit waits for a standby that does not exist; the client is frozen before it gets the answer."""
+    stored = Stored(postgres_url)
+    name = postgres_url.rpartition("/")[2]
+    postgres_server.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = on')
+    frozen = run_daemon(topic.settings(postgres_url), "frozen")
+    frozen.until(lambda: stored.progress() > 0.1 * topic.records, "a tenth of the topic is drained")
+    committing = """SELECT count(*) FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid
+        WHERE a.wait_event = 'SyncRep' AND l.relation = 'window_parts'::regclass"""
+    try:
+        postgres_server.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        postgres_server.execute("SELECT pg_reload_conf()")
+        frozen.until(lambda: stored.number(committing) > 0, "a batch waits for the answer to its COMMIT")
+        frozen.send(signal.SIGSTOP)
+    finally:
+        postgres_server.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        postgres_server.execute("SELECT pg_reload_conf()")
+    _replace_and_wake(frozen, topic, reference, stored, run_daemon)
+
+
+def _replace_and_wake(
+    frozen: DaemonProcess,
+    topic: Topic,
+    reference: Dump,
+    stored: Stored,
+    run_daemon: Callable[..., DaemonProcess],
+) -> None:
+    other = run_daemon(topic.settings(stored.url), "other")
+    other.until(lambda: is_replaced_by(other, stored), "the other one has claimed all partitions", RELEASED_WITHIN_S)
+    frozen.send(signal.SIGCONT)
+    other.until(lambda: stored.is_settled(topic.records), "the topic is drained")
+    assert (frozen.terminate(), other.terminate()) == (0, 0)
+    dump = stored.dump()
+    stored.close()
+    assert repeated_and_missing(dump, topic.expected) == ([], 0)
+    assert differences(dump, reference) == {}

@@ -1,0 +1,22 @@
+"""A topic of plain events for the tests that care for the daemon's life and not for what it reads."""
+
+import os
+
+import pytest
+
+from tests.daemon.events import Feed, fill
+from tests.daemon.fixtures import run_daemon, stored_in_postgres, stored_in_sqlite
+from tests.servers.kafka import KafkaServer
+
+__all__ = ["plain_topic", "run_daemon", "stored_in_postgres", "stored_in_sqlite"]
+
+PLAIN = Feed(events=8_000, seconds=1_600)
+
+
+@pytest.fixture(scope="session")
+def plain_topic(kafka_server: KafkaServer) -> str:
+    """The name of a topic of four partitions that holds the events of `PLAIN`."""
+    name = f"plain-{os.urandom(4).hex()}"
+    kafka_server.create_topic(name, 4)
+    fill(kafka_server, name, PLAIN.records(), 4)
+    return name
