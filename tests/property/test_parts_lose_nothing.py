@@ -69,9 +69,7 @@ def test_the_order_of_merging_does_not_matter(energies: np.ndarray, cuts: list[i
 
 
 @given(ENERGIES, st.data())
-def test_one_pass_over_many_windows_gives_the_parts_of_each(
-    energies: np.ndarray, data: st.DataObject
-) -> None:
+def test_one_pass_over_many_windows_gives_the_parts_of_each(energies: np.ndarray, data: st.DataObject) -> None:
     windows = data.draw(arrays.arrays(np.int64, len(energies), elements=st.integers(-3, 3)))
     found, parts = summarise_windows(energies, energies > 10, windows, SCALE)
     assert found.tolist() == sorted(set(windows.tolist()))
@@ -109,9 +107,7 @@ def test_foreign_bytes_are_refused(payload: bytes) -> None:
 
 
 @given(st.lists(ENERGIES, min_size=1, max_size=8), st.lists(st.integers(0, 100), max_size=30))
-def test_a_look_back_is_to_the_bit_its_windows_merged_from_nothing(
-    windows: list[np.ndarray], moves: list[int]
-) -> None:
+def test_a_look_back_is_to_the_bit_its_windows_merged_from_nothing(windows: list[np.ndarray], moves: list[int]) -> None:
     parts = [summarise(energies, energies > 10, SCALE) for energies in windows]
     look_back = LookBack(SCALE)
     for move in moves:
