@@ -10,7 +10,7 @@ reference finds it possible.
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from monitor.anchor import anchor
 from monitor.parts import Float32
@@ -62,9 +62,9 @@ def exceedance_interval(n: int, a: float, dispersion: float) -> tuple[float, flo
     as fewer: both parameters are divided by the dispersion of the counts.
     """
     k = min(max(a * (n + 1), 1.0), float(n))
-    law = stats.beta(k / dispersion, (n + 1 - k) / dispersion)
+    alpha, beta = k / dispersion, (n + 1 - k) / dispersion
     tail = (1 - LEVEL) / 2
-    return float(law.ppf(tail)), float(law.ppf(1 - tail))
+    return float(special.betaincinv(alpha, beta, tail)), float(special.betaincinv(alpha, beta, 1 - tail))
 
 
 def reference_limit(reference: Float32, percentile: float, *, dispersion: float = 1.0) -> Limit:
