@@ -6,7 +6,7 @@ number of rows.
 """
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -19,7 +19,7 @@ from config.errors import ModelError
 from monitor.detectors import em, selection
 from monitor.detectors.em import Mixture
 from monitor.detectors.inputs import FloatArray
-from monitor.detectors.passes import Plan, Progress, Task, expectation_maximisation
+from monitor.detectors.passes import Plan, Progress, Task, expectation_maximisation, polish
 from monitor.detectors.processes import Processes
 from monitor.detectors.rows import Rows
 from monitor.detectors.scaling import Scaling, column_scaling
@@ -96,9 +96,15 @@ def fit(values: FloatArray, weights: F64 | None, plan: Plan, processes: Processe
     best, prior = choice.run, choice.shrinkage.rows
     task = Task(plan=plan, shrinkage=choice.shrinkage, processes=processes)
     final = best
-    if total > len(sample.values):
+    rows = sample
+    if total > SAMPLE_ROWS:
         rows = Rows.of(values, weights, scaling)
         final = expectation_maximisation(rows, best.mixture, task, progress)
+    elif progress is not None:
+        progress(len(best.trace), best.log_likelihood)
+    if values.dtype == np.float64:
+        own = task if rows is not sample else replace(task, processes=alone)
+        final = polish(rows, final, own)
     k = len(final.mixture.weights)
     report = Report(
         log_likelihood=final.trace,

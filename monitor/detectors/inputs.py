@@ -218,7 +218,7 @@ def _check_shape(values: FloatArray, owner: str, n_features: int | None, min_row
         )
     n, width = values.shape
     if width == 0:
-        raise ModelError(f"{owner}: 0 feature(s) (shape={values.shape}) while a minimum of 1 is required")
+        raise ModelError(f"0 feature(s) (shape={values.shape}) while a minimum of 1 is required by {owner}.")
     if n_features is not None and width != n_features:
         raise ModelError(
             f"X has {width} features, but {owner} is expecting {n_features} features as input; "

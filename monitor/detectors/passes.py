@@ -1,7 +1,7 @@
 """Detectors: the iterations of EM over rows in chunks, on one process or several."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -88,10 +88,18 @@ def expectation_maximisation(
     return Run(mixture=mixture, mass=mass, trace=tuple(trace), converged=converged, trimmed=trimmed)
 
 
-def one_pass(rows: Rows, factors: Factors, limit: float | None, *, keep_energies: bool) -> tuple[Moments, F64 | None]:
+def one_pass(
+    rows: Rows,
+    factors: Factors,
+    limit: float | None,
+    *,
+    keep_energies: bool,
+    dtype: torch.dtype | None = None,
+) -> tuple[Moments, F64 | None]:
     """Return the moments of all rows whose energy is at most `limit`, and all energies if asked."""
     k, d = factors.offset.shape
-    dtype = torch.float32 if em.amplification(factors) < _SINGLE_LIMIT else torch.float64
+    if dtype is None:
+        dtype = torch.float32 if em.amplification(factors) < _SINGLE_LIMIT else torch.float64
     total = Moments.zero(k, d)
     energies = np.empty(len(rows.values)) if keep_energies else None
     prepared = em.prepare(factors, dtype)
@@ -100,6 +108,21 @@ def one_pass(rows: Rows, factors: Factors, limit: float | None, *, keep_energies
         if energies is not None:
             energies[place] = -log_density.double().numpy()
     return total, energies
+
+
+def polish(rows: Rows, run: Run, task: Task) -> Run:
+    """Return the run after one more step in double precision, which float64 events deserve."""
+    factors = em.factorise(run.mixture)
+    contamination = task.plan.contamination
+    limit = None
+    if contamination > 0:
+        _, energies = one_pass(rows, factors, None, keep_energies=True)
+        assert energies is not None
+        limit, _ = _trim(energies, contamination, task.processes)
+    moments, _ = one_pass(rows, factors, limit, keep_energies=False, dtype=torch.float64)
+    moments = moments.from_flat(task.processes.sum(moments.flat()))
+    mixture, mass = m_step(run.mixture, factors, moments, task)
+    return replace(run, mixture=mixture, mass=mass)
 
 
 def m_step(mixture: Mixture, factors: Factors, moments: Moments, task: Task) -> tuple[Mixture, Tensor]:

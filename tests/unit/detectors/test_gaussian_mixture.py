@@ -1,0 +1,211 @@
+"""GaussianMixture: fit, energies, files, and the ways of scikit-learn."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.mixture import GaussianMixture as SklearnMixture
+from sklearn.utils.estimator_checks import check_estimator
+
+from config.errors import ModelError
+from monitor.detectors import GaussianMixture, load_detector
+
+SIX = np.array([[2, 1], [2, 2], [2, 3], [7, 5], [8, 5], [9, 5]], dtype=float)
+
+
+def blobs(n=600, k=3, d=4, seed=0):
+    rng = np.random.default_rng(seed)
+    place = rng.integers(0, k, n)
+    return rng.normal(size=(n, d)) + 8.0 * place[:, None]
+
+
+def test_six_points_make_the_two_groups_of_the_textbook():
+    gm = GaussianMixture(2, random_state=0).fit(SIX)
+    order = np.argsort(-gm.means_[:, 0])
+    assert np.allclose(gm.means_[order], [[8, 5], [2, 2]], atol=1e-6)
+    labels = gm.predict(SIX)
+    assert len(set(labels[:3])) == len(set(labels[3:])) == 1
+    assert labels[0] != labels[3]
+    assert np.allclose(gm.score_samples(SIX), [3.83, 4.58, 3.83, 3.83, 4.58, 3.83], atol=0.01)
+
+
+def test_known_components_are_recovered():
+    x = blobs(n=6000)
+    gm = GaussianMixture(3, random_state=0).fit(x)
+    assert np.allclose(np.sort(gm.means_[:, 0]), [0, 8, 16], atol=0.15)
+    assert np.allclose(gm.covariances_, np.eye(4), atol=0.12)
+
+
+def test_auto_finds_the_number_of_separate_groups():
+    assert len(GaussianMixture("auto", random_state=0).fit(blobs(n=2000)).weights_) == 3
+
+
+def test_auto_takes_one_component_for_one_gaussian():
+    x = np.random.default_rng(0).normal(size=(3000, 5))
+    assert len(GaussianMixture("auto").fit(x).weights_) == 1
+
+
+def test_the_same_seed_gives_the_same_model_to_the_bit():
+    x = blobs()
+    energies = [GaussianMixture(3, random_state=5).fit(x).energy(x) for _ in range(2)]
+    assert np.array_equal(*energies)
+
+
+def test_energy_is_float32_for_float32_and_float64_for_float64():
+    gm = GaussianMixture(2).fit(blobs())
+    assert gm.energy(blobs().astype(np.float32)).dtype == np.float32
+    assert gm.energy(blobs()).dtype == np.float64
+    assert gm.energy(torch.from_numpy(blobs()).float()).dtype == np.float32
+
+
+def test_the_log_likelihood_never_falls():
+    rng = np.random.default_rng(1)
+    x = rng.standard_t(3, size=(3000, 4)) * np.array([1, 5, 0.1, 2])
+    trace = GaussianMixture(4, tol=0, max_iter=60, n_init=1, shrinkage=0).fit(x).report_.log_likelihood
+    assert len(trace) > 10
+    assert np.diff(trace).min() > -1e-5
+
+
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
+def test_one_component_is_the_maximum_likelihood_gaussian(kind):
+    x = np.random.default_rng(0).normal(size=(500, 3)) * [1, 2, 3]
+    ours = GaussianMixture(1, covariance_type=kind).fit(x)
+    theirs = SklearnMixture(1, covariance_type=kind).fit(x)
+    assert np.allclose(ours.means_, theirs.means_)
+    assert np.allclose(ours.covariances_, theirs.covariances_, rtol=1e-4, atol=1e-6)
+    assert np.allclose(ours.score_samples(x), theirs.score_samples(x), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
+def test_a_mixture_goes_to_scikit_learn_and_back(kind):
+    x = blobs()
+    gm = GaussianMixture(3, covariance_type=kind).fit(x)
+    theirs = gm.to_sklearn()
+    assert np.allclose(theirs.score_samples(x), -gm.energy(x), rtol=1e-9)
+    assert np.array_equal(theirs.predict(x), gm.predict(x))
+    back = GaussianMixture.from_sklearn(theirs)
+    assert np.allclose(back.energy(x), gm.energy(x), rtol=1e-9)
+
+
+def test_a_mixture_that_scikit_learn_fitted_is_taken_over_with_its_names():
+    frame = pd.DataFrame(blobs(), columns=list("abcd"))
+    theirs = SklearnMixture(3, random_state=0).fit(frame)
+    gm = GaussianMixture.from_sklearn(theirs)
+    assert gm.feature_names_ == ("a", "b", "c", "d")
+    assert np.allclose(gm.score_samples(frame), theirs.score_samples(frame))
+
+
+def test_an_unfitted_scikit_learn_mixture_is_refused():
+    with pytest.raises(ModelError, match="not fitted"):
+        GaussianMixture.from_sklearn(SklearnMixture())
+
+
+@pytest.mark.filterwarnings("ignore:Estimator GaussianMixture does not inherit")
+def test_scikit_learns_checks_pass():
+    expected = {
+        "check_estimators_unfitted": "the error is ours: scikit-learn, whose class it wants, is no dependency",
+    }
+    results = check_estimator(GaussianMixture(n_init=1), on_fail=None, on_skip=None, expected_failed_checks=expected)
+    failed = [f"{r['check_name']}: {r['exception']}" for r in results if r["status"] == "failed"]
+    assert not failed, "\n".join(failed)
+    assert sum(r["status"] == "passed" for r in results) > 30
+
+
+def test_a_saved_model_gives_the_same_energies_to_the_bit(tmp_path):
+    x = blobs().astype(np.float32)
+    gm = GaussianMixture(3).fit(pd.DataFrame(x, columns=list("abcd"))).calibrate(x)
+    gm.save(tmp_path / "m.safetensors")
+    back = load_detector(tmp_path / "m.safetensors", kind="gaussian_mixture", n_features=4)
+    assert np.array_equal(back.energy(x), gm.energy(x))
+    assert back.feature_names_ == ("a", "b", "c", "d")
+    assert np.array_equal(back.reference_energies_, gm.reference_energies_)
+    assert back.report_ == gm.report_
+    assert back.to_bytes() == gm.to_bytes()
+
+
+def test_a_model_of_another_width_is_refused_when_the_width_matters():
+    with pytest.raises(ModelError, match="fitted on 4 features and the events have 5"):
+        load_detector(GaussianMixture(2).fit(blobs()).to_bytes(), n_features=5)
+
+
+def test_a_frame_with_other_names_is_refused():
+    gm = GaussianMixture(2).fit(pd.DataFrame(blobs(), columns=list("abcd")))
+    with pytest.raises(ModelError, match="missing: 'd'"):
+        gm.energy(pd.DataFrame(blobs(), columns=list("abce")))
+
+
+def test_nan_in_events_to_score_is_refused_with_its_row():
+    gm = GaussianMixture(2).fit(blobs())
+    x = blobs()
+    x[17, 2] = np.nan
+    with pytest.raises(ModelError, match="rows 17; columns 2"):
+        gm.energy(x)
+
+
+def test_events_beyond_the_range_of_a_square_still_have_finite_energies():
+    gm = GaussianMixture(2).fit(blobs())
+    x = np.full((1, 4), 1e30, dtype=np.float32)
+    assert np.isfinite(gm.energy(x)).all()
+    assert gm.energy(x)[0] >= gm.energy(x / 1e12)[0] > 1e30
+    assert gm.energy(x.astype(np.float64))[0] > 1e58
+
+
+def test_fewer_rows_than_components_is_refused():
+    with pytest.raises(ModelError, match="minimum of 5"):
+        GaussianMixture(5).fit(blobs(n=4))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"n_components": 0},
+        {"n_components": "many"},
+        {"covariance_type": "round"},
+        {"contamination": 0.5},
+        {"reg_covar": 0},
+        {"n_init": 0},
+        {"max_iter": 0},
+        {"tol": -1},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings):
+    with pytest.raises(ModelError):
+        GaussianMixture(**settings).fit(blobs())
+
+
+def test_energy_before_fit_says_what_to_do():
+    with pytest.raises(ModelError, match="call fit"):
+        GaussianMixture().energy(blobs())
+
+
+def test_sample_draws_what_the_mixture_says():
+    gm = GaussianMixture(3, random_state=1).fit(blobs(n=3000))
+    drawn, place = gm.sample(20_000)
+    assert np.allclose(drawn.mean(axis=0), gm.weights_ @ gm.means_, atol=0.2)
+    assert np.allclose(np.bincount(place) / 20_000, gm.weights_, atol=0.02)
+
+
+def test_bic_and_aic_are_those_of_scikit_learn():
+    x = blobs()
+    gm = GaussianMixture(3).fit(x)
+    theirs = gm.to_sklearn()
+    assert np.isclose(gm.bic(x), theirs.bic(x))
+    assert np.isclose(gm.aic(x), theirs.aic(x))
+
+
+def test_a_weight_of_two_is_the_row_twice():
+    x = blobs(n=300)
+    w = np.random.default_rng(0).integers(0, 3, 300)
+    weighted = GaussianMixture(1).fit(x, sample_weight=w)
+    repeated = GaussianMixture(1).fit(np.repeat(x, w, axis=0))
+    assert np.allclose(weighted.means_, repeated.means_)
+    assert np.allclose(weighted.covariances_, repeated.covariances_)
+
+
+def test_progress_is_told_every_pass():
+    seen = []
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(25_000, 2)).astype(np.float32)
+    gm = GaussianMixture(2, n_init=1).fit(x, progress=lambda i, value: seen.append((i, value)))
+    assert [i for i, _ in seen] == list(range(1, gm.n_iter_ + 1))
+    assert tuple(value for _, value in seen) == gm.report_.log_likelihood

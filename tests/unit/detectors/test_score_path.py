@@ -1,0 +1,92 @@
+"""The scoring path: one fixed shape, whatever comes."""
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+from monitor.detectors.score_path import Gaussians, make_scorer
+
+
+def gaussians(d, k, seed=0, form="full"):
+    rng = np.random.default_rng(seed)
+    weights, means = rng.dirichlet(np.full(k, 3.0)), rng.normal(size=(k, d)) * 2
+    if form == "diag":
+        return Gaussians(weights=weights, means=means, inverse=1 / rng.uniform(0.5, 2, (k, d)))
+    root = rng.normal(size=(1 if form == "tied" else k, d, d))
+    covariances = root @ root.swapaxes(1, 2) / d + 0.1 * np.eye(d)
+    return Gaussians(weights=weights, means=means, inverse=np.linalg.inv(np.linalg.cholesky(covariances)))
+
+
+SHAPES = [(1, 1), (1, 5), (3, 1), (8, 4), (18, 8), (32, 8), (33, 3), (64, 2), (118, 4), (300, 2)]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("d", "k"), SHAPES)
+def test_an_energy_is_the_same_to_the_bit_in_any_batch_and_place(d, k, dtype):
+    scorer = make_scorer(gaussians(d, k), dtype)
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(1500, d)).astype(dtype)
+    whole = scorer.energies(x)
+    for size in (1, 2, 7, 16, 63, 257, 1024):
+        at = int(rng.integers(0, 1500 - size))
+        assert np.array_equal(scorer.energies(x[at : at + size]), whole[at : at + size])
+        some = rng.permutation(1500)[:size]
+        assert np.array_equal(scorer.energies(x[some]), whole[some])
+
+
+@pytest.mark.parametrize("form", ["tied", "diag"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_shared_and_diagonal_factors_keep_the_bits_too(form, dtype):
+    scorer = make_scorer(gaussians(20, 5, form=form), dtype)
+    x = np.random.default_rng(1).normal(size=(1500, 20)).astype(dtype)
+    whole = scorer.energies(x)
+    assert np.array_equal(np.concatenate([scorer.energies(part) for part in np.array_split(x, 41)]), whole)
+
+
+@pytest.mark.parametrize(("d", "k"), [(8, 4), (64, 4), (128, 16), (300, 2)])
+def test_an_energy_is_the_same_to_the_bit_for_any_number_of_threads(d, k):
+    scorer = make_scorer(gaussians(d, k), np.float32)
+    x = np.random.default_rng(1).normal(size=(700, d)).astype(np.float32)
+    energies = []
+    for threads in (1, 2, 3, 4):
+        with threadpool_limits(threads):
+            energies.append(scorer.energies(x))
+    assert all(np.array_equal(energies[0], other) for other in energies[1:])
+
+
+def test_two_scorers_of_one_mixture_agree_to_the_bit():
+    x = np.random.default_rng(1).normal(size=(100, 18)).astype(np.float32)
+    assert np.array_equal(*(make_scorer(gaussians(18, 4), np.float32).energies(x) for _ in range(2)))
+
+
+def test_single_precision_gives_way_to_double_where_the_condition_number_asks_for_it():
+    rng = np.random.default_rng(0)
+    turn, _ = np.linalg.qr(rng.normal(size=(8, 8)))
+    narrow = (turn * np.logspace(0, -8, 8)) @ turn.T
+    inverse = np.linalg.inv(np.linalg.cholesky(narrow))[None]
+    mixture = Gaussians(weights=np.ones(1), means=np.zeros((1, 8)), inverse=inverse)
+    assert make_scorer(mixture, np.float32).dtype == np.float64
+    assert make_scorer(gaussians(8, 4), np.float32).dtype == np.float32
+
+
+def test_many_calls_keep_one_set_of_buffers():
+    scorer = make_scorer(gaussians(8, 4), np.float32)
+    for size in (1, 100, 5000):
+        scorer.energies(np.zeros((size, 8), dtype=np.float32))
+    assert len(scorer.spare) == 1
+
+
+def test_a_row_with_nan_gives_nan_and_leaves_its_neighbours_alone():
+    scorer = make_scorer(gaussians(8, 4), np.float32)
+    x = np.random.default_rng(1).normal(size=(50, 8)).astype(np.float32)
+    clean = scorer.energies(x)
+    x[10, 3] = np.nan
+    energies = scorer.energies(x)
+    assert np.isnan(energies[10])
+    assert np.array_equal(np.delete(energies, 10), np.delete(clean, 10))
+
+
+def test_rows_that_may_not_be_written_to_are_scored():
+    x = np.zeros((4, 8), dtype=np.float32)
+    x.flags.writeable = False
+    assert np.isfinite(make_scorer(gaussians(8, 4), np.float32).energies(x)).all()
