@@ -1,0 +1,263 @@
+"""A stream in one process, step by step in any order: commits of several sources, seals, judgements and ticks.
+
+The steps are those of the running daemon (`fold`, `Ledger.commit`, `ControlPlane`), with real rows in a real database.
+What they leave behind must not depend on the order in which they came.
+"""
+
+import random
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from consumers.batch import DeadLetters, Decoded, Events, Position
+from monitor.calibration import ThresholdRule
+from monitor.commits import commit_of, position_commit
+from monitor.control import ControlPlane, ControlSettings
+from monitor.fold import Schedule, WindowRule, fold, join
+from monitor.incidents import Policy
+from monitor.judging import JudgeRule
+from monitor.scoring import Scorer, load_model
+from storage.calibration import CalibrationStore
+from storage.control import ControlStore
+from storage.engine import Database
+from storage.ledger import Committed, Control, Ledger, Stale
+from storage.models import ModelStore
+from tests.integration.control.feeding import NAMES, PERCENTILE, SECOND, T0, open_stream, partition
+
+Rows = list[tuple[Any, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """What happens: the sources' records and the settings; `fires` when there are incidents in it."""
+
+    rule: WindowRule
+    refresh: timedelta | str
+    look_back: timedelta
+    sources: list[Decoded]
+    fires: bool = True
+    resolve_after: int = 2
+    repeat: timedelta = timedelta(minutes=3)
+
+
+def records(seed: int, *, n: int, span_s: int, number: int = 0, strange: tuple[float, float] | None = None) -> Decoded:
+    """Return n records over so many seconds: most in order, some late or far back, some dead letters.
+
+    Between the two shares of the span that `strange` names, one event in eight is an outlier.
+    """
+    rng = np.random.default_rng(seed)
+    times = np.sort(rng.integers(0, span_s * SECOND, n)) + T0
+    back = rng.random(n) < 0.1
+    times[back] -= rng.choice([SECOND, 30 * SECOND, 300 * SECOND], int(back.sum()))
+    features = rng.normal(size=(n, 2)).astype(np.float32)
+    if strange is not None:
+        low, high = (T0 + share * span_s * SECOND for share in strange)
+        features[(times >= low) & (times < high) & (rng.random(n) < 0.125)] *= 9
+    dead = np.flatnonzero(rng.random(n) < 0.03)
+    alive = np.setdiff1d(np.arange(n), dead)
+    return Decoded(
+        partition=partition(number),
+        begin=0,
+        end=n,
+        cursors=None,
+        events=Events(offsets=alive.astype(np.int64), times_us=times[alive], features=features[alive]),
+        dead=DeadLetters(
+            offsets=dead.astype(np.int64),
+            end_offsets=dead.astype(np.int64) + 1,
+            reasons=["not_json"] * len(dead),
+            details=["-"] * len(dead),
+            payloads=[None] * len(dead),
+        ),
+    )
+
+
+def cut(whole: Decoded, begin: int, end: int) -> Decoded:
+    """Return the records [begin, end)."""
+    a, b = np.searchsorted(whole.events.offsets, [begin, end])
+    c, d = np.searchsorted(whole.dead.offsets, [begin, end])
+    return replace(whole, begin=begin, end=end, events=whole.events.slice(a, b), dead=whole.dead.slice(c, d))
+
+
+class Writer:
+    """The data plane of one source: what it has read and not committed, and what it believes of the stream."""
+
+    def __init__(self, db: Database, stream_id: int, scene: Scene, number: int) -> None:
+        self._ledger = Ledger(db)
+        self._stream_id = stream_id
+        self._rule = scene.rule
+        self._whole = scene.sources[number]
+        source = next(each for each in self._ledger.sources(stream_id) if each.partition == number)
+        claim = self._ledger.claim(source.source_id, "simulation")
+        assert claim is not None
+        self._claim = claim
+        self._read = claim.next_offset
+        self._next = claim.next_offset
+        self._watermark_us = claim.watermark_us
+        self._pending: Decoded | None = None
+        self._unsettled = False
+        self._control = Control(sealed_until_us=None, revision=-1)
+        self._schedule = Schedule.of([])
+        self._scorer = Scorer(lambda model_id: load_model(self._ledger.model(model_id), "cpu"))
+        self.ended = False
+
+    def look(self) -> None:
+        """Read how far the stream is sealed, and the schedule after it."""
+        self._control = self._ledger.control(self._stream_id)
+        self._schedule = Schedule.of(self._ledger.schedule(self._stream_id))
+
+    def commit(self, n: int) -> bool:
+        """Read up to n records and commit what may be committed; return whether anything moved."""
+        if self.ended:
+            return False
+        if self._control.revision < 0:
+            self.look()
+        if self._read == self._whole.end and self._pending is None:
+            return self._end()
+        if self._pending is None or self._unsettled:
+            end = min(self._read + n, self._whole.end)
+            more = cut(self._whole, self._read, end)
+            self._pending = more if self._pending is None else join([self._pending, more])
+            self._read = end
+        return self._commit(self._pending)
+
+    def _commit(self, piece: Decoded) -> bool:
+        while True:
+            folded = fold(
+                piece,
+                watermark_us=self._watermark_us,
+                final=self._read == self._whole.end,
+                control=self._control,
+                schedule=self._schedule,
+                rule=self._rule,
+                scores=self._scorer,
+            )
+            self._unsettled = folded.rest is not None and not folded.held
+            if folded.end == self._next and folded.watermark_us == self._watermark_us:
+                self.look()
+                return False
+            outcome = self._ledger.commit(commit_of(self._stream_id, self._claim, piece, folded, self._control, NAMES))
+            if isinstance(outcome, Stale):
+                self.look()
+                continue
+            assert isinstance(outcome, Committed)
+            self._next, self._watermark_us = folded.end, folded.watermark_us
+            self._pending = folded.rest
+            return True
+
+    def _end(self) -> bool:
+        at = Position(next_offset=self._next)
+        self.look()
+        commit = position_commit(self._stream_id, self._claim, None, at, self._watermark_us, self._control, ended=True)
+        self.ended = isinstance(self._ledger.commit(commit), Committed)
+        return self.ended
+
+
+def control_plane(db: Database, stream_id: int, scene: Scene) -> ControlPlane:
+    """Return a control plane that believes to hold the lease."""
+    ledger, size_us = Ledger(db), scene.rule.size_us
+
+    def reference(model_id: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+        energies = load_model(ledger.model(model_id), "cpu").detector.reference_energies_
+        assert energies is not None
+        return np.sort(energies)
+
+    return ControlPlane(
+        ControlSettings(
+            stream="payments",
+            stream_id=stream_id,
+            size_us=size_us,
+            grace_us=scene.rule.grace_us,
+            refresh=scene.refresh,
+            threshold=ThresholdRule(
+                percentile=PERCENTILE,
+                look_back_us=scene.look_back // timedelta(microseconds=1),
+                adopt_after_us=scene.look_back // timedelta(microseconds=1),
+                size_us=size_us,
+                per_week=1000.0,
+            ),
+            judge=JudgeRule(
+                size_us=size_us,
+                per_week=1000.0,
+                min_outliers=3,
+                min_ratio=0.0,
+                max_dead_letter_ratio=0.05,
+                policy=Policy(
+                    resolve_after=scene.resolve_after, repeat_interval_us=scene.repeat // timedelta(microseconds=1)
+                ),
+                channels=lambda kind, severity: ("ops",),
+                max_age_us=2**62,
+                config_hash="-",
+            ),
+        ),
+        control=ControlStore(db),
+        calibration=CalibrationStore(db),
+        models=ModelStore(db),
+        reference=reference,
+        now_us=lambda: 0,
+        renew=lambda: True,
+        advanced=lambda: None,
+    )
+
+
+def run_in_turn(db: Database, scene: Scene, n: int = 10**9) -> None:
+    """Commit n records of each source in turn, and let the control plane do all that is due in between."""
+    stream_id = open_stream(db, len(scene.sources), scene.rule)
+    writers = [Writer(db, stream_id, scene, number) for number in range(len(scene.sources))]
+    plane = control_plane(db, stream_id, scene)
+    quiet = 0
+    while not all(writer.ended for writer in writers):
+        moved = [writer.commit(n) for writer in writers]
+        quiet = 0 if plane.run_due() or any(moved) else quiet + 1
+        assert quiet < 3, "nothing moves any more"
+    plane.run_due()
+
+
+def run_at_random(db: Database, scene: Scene, seed: int) -> None:
+    """Take single steps in a random order, with two holders of the lease, restarts of both planes and any cuts."""
+    chance = random.Random(seed)
+    stream_id = open_stream(db, len(scene.sources), scene.rule)
+    writers = [Writer(db, stream_id, scene, number) for number in range(len(scene.sources))]
+    planes = [control_plane(db, stream_id, scene) for _ in range(2)]
+    quiet = 0
+    while not all(writer.ended for writer in writers):
+        kind = chance.random()
+        if kind < 0.02:
+            planes[chance.randrange(2)] = control_plane(db, stream_id, scene)
+        elif kind < 0.04:
+            number = chance.randrange(len(writers))
+            writers[number] = Writer(db, stream_id, scene, number)
+        elif kind < 0.6:
+            writer = chance.choice(writers)
+            quiet = 0 if writer.commit(chance.choice([1, 7, 60, 400])) else quiet + 1
+        else:
+            plane = chance.choice(planes)
+            step = chance.choice([plane._judge_due, plane._tick_due, plane._seal])
+            quiet = 0 if step() else quiet + 1
+        assert quiet < 2_000, "nothing moves any more"
+    while planes[0].run_due() or planes[1].run_due():
+        pass
+
+
+def decided(db: Database) -> dict[str, Rows]:
+    """Return all that a stream's rows say, without the wall clock."""
+    queries = {
+        "scores": "SELECT s.source_id, s.source_offset, s.event_time_us, s.energy, t.valid_from_us, t.computed_at_us "
+        "FROM scores s JOIN thresholds t ON t.id = s.threshold_id ORDER BY 1, 2",
+        "windows": "SELECT w.window_start_us, w.window_end_us, w.events, w.outliers, w.late, w.dead, w.expected, "
+        "w.p_value, w.energy_p50, w.energy_p99, w.energy_max, w.payload, w.details, w.judged_at_us IS NULL, "
+        "t.computed_at_us FROM windows w JOIN thresholds t ON t.id = w.threshold_id ORDER BY 1",
+        "thresholds": "SELECT model_id, computed_at_us, valid_from_us, percentile, threshold, lower, upper, n, method, "
+        "details FROM thresholds ORDER BY computed_at_us, id",
+        "calibrations": "SELECT at_us, promised_per_week, realised_per_week, windows_learned, dispersion, exceedance, "
+        "state FROM calibrations ORDER BY 1",
+        "transitions": "SELECT i.kind, i.window_start_us, t.transition, t.window_start_us, t.at_us, t.summary, "
+        "t.details FROM transitions t JOIN incidents i ON i.id = t.incident_id ORDER BY t.at_us, i.kind, t.id",
+        "incidents": "SELECT kind, severity, status, window_start_us, opened_at_us, resolved_at_us, last_told_us, "
+        "clean_windows, windows_fired, summary, details FROM incidents ORDER BY opened_at_us, kind, id",
+        "notifications": "SELECT id, channel, state FROM notifications ORDER BY 1",
+    }
+    with db.read() as conn:
+        return {name: [tuple(row) for row in conn.execute(sa.text(query))] for name, query in queries.items()}
