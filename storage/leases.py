@@ -21,9 +21,7 @@ class Leases:
             mine = sa.or_(leases.c.holder == holder, leases.c.expires_at_us <= now_us)
             until_us = now_us + int(ttl_s * 1e6)
             taken = conn.execute(
-                leases.update()
-                .where(leases.c.name == name, mine)
-                .values(holder=holder, expires_at_us=until_us)
+                leases.update().where(leases.c.name == name, mine).values(holder=holder, expires_at_us=until_us)
             )
             if taken.rowcount == 1:
                 return True
@@ -33,8 +31,9 @@ class Leases:
                 self._db.insert(leases)
                 .values(name=name, holder=holder, expires_at_us=until_us)
                 .on_conflict_do_nothing()
+                .returning(leases.c.name)
             )
-            return added.rowcount == 1
+            return added.first() is not None
 
     def release(self, name: str, holder: str) -> None:
         """Give the lease up, if it is ours."""
