@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 
 from config.errors import OutriderError, StorageUnavailable
 from config.settings import Settings
-from monitor.notify import LogChannel, deliver_due
+from monitor.notify import channels_of, deliver_due
 from monitor.schedule import Timetable
 from monitor.scoring import pick_device
 from monitor.stream import StreamRunner
@@ -95,7 +95,7 @@ class Daemon:
             thread.join()
 
     def _timetable(self, db: Database) -> Timetable:
-        outbox, channels = Outbox(db), {"log": LogChannel()}
+        outbox, channels = Outbox(db), channels_of(self._settings.notify)
         retention = self._settings.retention
         timetable = Timetable(time.monotonic)
         timetable.every(_DELIVER_EVERY_S, "deliver", lambda: deliver_due(outbox, channels))
@@ -122,7 +122,7 @@ class Daemon:
     def _tell_the_rest(self, db: Database) -> None:
         """Try what is still in the outbox once more before the end."""
         try:
-            while deliver_due(Outbox(db), {"log": LogChannel()}):
+            while deliver_due(Outbox(db), channels_of(self._settings.notify)):
                 pass
         except StorageUnavailable as away:
             log.warning("%s; the next run tells what is left.", away, extra={"action": "stop"})

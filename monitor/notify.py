@@ -6,6 +6,7 @@ lost when the process dies in between, and a message that is told twice carries 
 
 import logging
 
+from config.notify import NotifySettings
 from storage.outbox import Message, Outbox
 
 log = logging.getLogger("outrider.incidents")
@@ -40,10 +41,19 @@ class LogChannel:
         )
 
 
+def channels_of(settings: NotifySettings) -> dict[str, LogChannel]:
+    """Return the channels that messages can be sent on, by name; `log` is always one of them."""
+    named = (name for name, channel in settings.channels.items() if channel.type == "log")
+    return {name: LogChannel() for name in ("log", *named)}
+
+
 def deliver_due(outbox: Outbox, channels: dict[str, LogChannel]) -> int:
-    """Send what is due; return how many messages were delivered."""
+    """Send what is due; return how many messages were delivered.
+
+    Messages for a channel that is no longer configured stay where they are, and hold up no others.
+    """
     sent = 0
-    for message in outbox.due():
+    for message in outbox.due(channels.keys()):
         channels[message.channel].send(message)
         outbox.delivered(message.id)
         sent += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,8 +37,8 @@ class Outbox:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def due(self, limit: int = 100) -> list[Message]:
-        """Return the notifications whose time has come, oldest first."""
+    def due(self, channels: Collection[str], limit: int = 100) -> list[Message]:
+        """Return the notifications of these channels whose time has come, oldest first."""
         query = (
             sa.select(
                 notifications.c.id,
@@ -57,8 +57,12 @@ class Outbox:
             .join(transitions, transitions.c.id == notifications.c.transition_id)
             .join(incidents, incidents.c.id == notifications.c.incident_id)
             .join(streams, streams.c.id == incidents.c.stream_id)
-            .where(notifications.c.state == "pending", notifications.c.next_attempt_at_us <= self._db.clock())
-            .order_by(notifications.c.transition_id)
+            .where(
+                notifications.c.state == "pending",
+                notifications.c.channel.in_(channels),
+                notifications.c.next_attempt_at_us <= self._db.clock(),
+            )
+            .order_by(notifications.c.transition_id, notifications.c.channel)
             .limit(limit)
         )
         with self._db.read() as conn:
