@@ -189,7 +189,8 @@ def checksum(data: bytes) -> str:
 
 
 def _read_header(data: bytes, where: str) -> _Header:
-    if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
+    # A header of 1,152 bytes also begins with 80 04, as pickles do; only a safetensors header goes on with a brace.
+    if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05") and data[8:9] != b"{":
         raise ModelError(
             f"{where} is a pickle or a torch checkpoint, which could run code; Outrider reads only its own "
             "safetensors files: fit the model again and save it with .save()"

@@ -1,0 +1,37 @@
+"""The length of an artefact's header may look like anything, a pickle's first bytes among them."""
+
+import numpy as np
+import pytest
+
+from monitor.detectors.artefact import Artefact, from_bytes, to_bytes
+
+
+@pytest.mark.parametrize("first", [b"\x80\x02", b"\x80\x04", b"\x80\x05"])
+def test_a_header_whose_length_begins_like_a_pickle_is_read(first: bytes) -> None:
+    wanted = int.from_bytes(first, "little")
+    data = padded_to(wanted)
+    assert data[:2] == first
+    assert from_bytes(data).n_features == 1
+
+
+def padded_to(header_bytes: int) -> bytes:
+    """Return an artefact whose header has so many bytes."""
+    shortest = int.from_bytes(artefact("")[:8], "little")
+    data = artefact("x" * (header_bytes - shortest))
+    assert int.from_bytes(data[:8], "little") == header_bytes
+    return data
+
+
+def artefact(note: str) -> bytes:
+    """Return the bytes of an artefact with a note in its training summary."""
+    return to_bytes(
+        Artefact(
+            kind="gaussian_mixture",
+            n_features=1,
+            feature_names=("x",),
+            settings={},
+            training={"note": note},
+            reference_energies=None,
+            tensors={"weights": np.ones(1)},
+        )
+    )
