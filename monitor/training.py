@@ -181,7 +181,13 @@ class TrainingReader:
                 self._shares[partition].exhausted = False
 
     def _ran_dry(self) -> bool:
-        return all(share.exhausted for share in self._shares.values()) and self.n_events < (self._wanted or 0)
+        """Return whether the logs hold too little for now; where they hold less than a sample, that has to do."""
+        wanted = self._wanted or 0
+        if not all(share.exhausted for share in self._shares.values()):
+            return False
+        if sum(share.records for share in self._shares.values()) >= wanted:
+            self._decode(final=True)
+        return self.n_events < wanted
 
     def _decode(self, *, final: bool = False) -> None:
         """Decode what was read, once enough is there to know the features."""
