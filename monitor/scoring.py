@@ -20,11 +20,13 @@ _KEPT_MODELS = 3  # the current model, the next one, and the last one for late e
 
 
 def pick_device(wanted: str) -> str:
-    """Return the device to score on: `auto` is CUDA where there is one.
+    """Return the device to score on, and prepare torch for it: `auto` is CUDA where there is one.
 
     Raises:
         ConfigError: CUDA is asked for and there is none.
     """
+    # A stream scores in one thread, streams side by side; threads of their own inside each would only wait for cores.
+    torch.set_num_threads(1)
     available = torch.cuda.is_available()
     if wanted == "auto":
         return "cuda" if available else "cpu"
