@@ -4,7 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from storage.control import ControlStore
 from storage.engine import Database
+from tests.integration.control.feeding import open_stream
+from tests.integration.control.judging import Source
 
 
 @pytest.fixture
@@ -19,3 +22,18 @@ def sqlite_db(sqlite_url: str) -> Iterator[Database]:
     with Database(sqlite_url) as database:
         database.upgrade()
         yield database
+
+
+@pytest.fixture
+def stream_id(db: Database) -> int:
+    return open_stream(db, partitions=3)
+
+
+@pytest.fixture
+def source(db: Database, stream_id: int) -> Source:
+    return Source(db, stream_id)
+
+
+@pytest.fixture
+def control(db: Database) -> ControlStore:
+    return ControlStore(db)

@@ -1,0 +1,138 @@
+"""Sources that commit parts, and decisions about them as the control plane would take them."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+
+from monitor.parts import Part, Scale, encode, summarise
+from storage.engine import Database
+from storage.judgements import IncidentRow, Judgement, TransitionRow, WindowFacts, WindowRow
+from storage.ledger import (
+    Commit,
+    Committed,
+    DeadLetterColumns,
+    Ledger,
+    OutlierColumns,
+    PartRow,
+    ScoreColumns,
+    Stale,
+)
+from tests.integration.control.feeding import MINUTE, T0
+
+T = TypeVar("T")
+
+
+class Source:
+    """One claimed source that commits parts without scores."""
+
+    def __init__(self, db: Database, stream_id: int, number: int = 0) -> None:
+        self.ledger = Ledger(db)
+        self.stream_id = stream_id
+        source = next(each for each in self.ledger.sources(stream_id) if each.partition == number)
+        claim = self.ledger.claim(source.source_id, "me")
+        assert claim is not None
+        self.claim = claim
+        self.offset = claim.next_offset
+        self.threshold_id = self.ledger.schedule(stream_id)[0].id
+
+    def commit(
+        self, *parts: PartRow, watermark_us: int | None = None, gap: str | None = None, ended: bool = False
+    ) -> Committed | Stale:
+        outcome = self.ledger.commit(
+            Commit(
+                stream_id=self.stream_id,
+                source_id=self.claim.source_id,
+                epoch=self.claim.epoch,
+                begin=self.offset,
+                end=self.offset + 1,
+                end_cursor=None,
+                watermark_us=watermark_us,
+                assumed=self.ledger.control(self.stream_id),
+                scores=ScoreColumns.empty(),
+                outliers=OutlierColumns.empty(),
+                dead=DeadLetterColumns.empty(),
+                gap_reason=gap,
+                parts=parts,
+                ended=ended,
+            )
+        )
+        assert isinstance(outcome, Committed | Stale)
+        self.offset += isinstance(outcome, Committed)
+        return outcome
+
+    def part(self, window: int = 0, *, events: int = 1, late: int = 0, dead: int = 0) -> PartRow:
+        """A part of the window that starts so many minutes after T0."""
+        energies = np.full(events, 2.0, np.float32)
+        part: Part = replace(
+            summarise(energies, energies > 10, Scale(median=1.0, iqr=1.0)) if events else Part.counts_only(),
+            late=late,
+            dead=dead,
+        )
+        return PartRow(
+            window_start_us=T0 + window * MINUTE,
+            window_end_us=T0 + (window + 1) * MINUTE,
+            threshold_id=self.threshold_id,
+            events=events,
+            outliers=0,
+            late=late,
+            dead=dead,
+            payload=encode(part),
+        )
+
+
+def window_of(facts: WindowFacts) -> WindowRow:
+    return WindowRow(
+        window_start_us=facts.window_start_us,
+        window_end_us=facts.window_end_us,
+        threshold_id=facts.parts[0].threshold_id,
+        events=sum(part.events for part in facts.parts),
+        outliers=0,
+        late=sum(part.late for part in facts.parts),
+        dead=sum(part.dead for part in facts.parts),
+        judged=True,
+    )
+
+
+def opened(facts: WindowFacts, kind: str = "spike", channels: tuple[str, ...] = ("log",)) -> IncidentRow:
+    start, end = facts.window_start_us, facts.window_end_us
+    told = TransitionRow(
+        transition="opened", window_start_us=start, at_us=end, summary="a spike", details={"n": 1}, channels=channels
+    )
+    return IncidentRow(
+        id=None,
+        kind=kind,
+        severity="warning",
+        status="open",
+        window_start_us=start,
+        opened_at_us=end,
+        last_told_us=end,
+        clean_windows=0,
+        windows_fired=1,
+        summary="a spike",
+        details={},
+        transition=told,
+    )
+
+
+def calm(facts: WindowFacts) -> Judgement:
+    return Judgement(window=window_of(facts))
+
+
+def spike(facts: WindowFacts) -> Judgement:
+    return Judgement(window=window_of(facts), incidents=[opened(facts)])
+
+
+def together(*calls: Callable[[], T]) -> list[T]:
+    """Call all at once, each in a thread of its own."""
+    gate = threading.Barrier(len(calls))
+
+    def call(each: Callable[[], T]) -> T:
+        gate.wait(10)
+        return each()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(call, calls))

@@ -1,0 +1,177 @@
+"""Models and ticks: what is valid from when, and that no event can be scored by two of them."""
+
+import pytest
+
+from monitor.calibration import first_threshold
+from storage.calibration import CalibrationStore, NewThreshold
+from storage.engine import Database
+from storage.ledger import Ledger
+from storage.models import ModelInfo, ModelStore
+from tests.integration.control.feeding import (
+    MINUTE,
+    NAMES,
+    PERCENTILE,
+    RULE,
+    T0,
+    add_model,
+    count,
+    fitted,
+    rows,
+    seal,
+)
+from tests.integration.control.judging import together
+
+LEAD = RULE.grace_us + RULE.ahead_us
+
+
+def promote(db: Database, stream_id: int, model_id: int) -> ModelInfo:
+    return ModelStore(db).promote(
+        stream_id, model_id, lambda of, at: first_threshold(fitted().reference, of, at, PERCENTILE)
+    )
+
+
+def revision(db: Database, stream_id: int) -> int:
+    return Ledger(db).control(stream_id).revision
+
+
+def starts(db: Database) -> list[tuple[object, ...]]:
+    return rows(db, "SELECT model_id, valid_from_us FROM thresholds ORDER BY valid_from_us, id")
+
+
+def threshold(model_id: int, tick_us: int, value: float = 5.0) -> NewThreshold:
+    return NewThreshold(
+        model_id=model_id,
+        computed_at_us=tick_us,
+        valid_from_us=tick_us + 11 * MINUTE,
+        percentile=99.0,
+        threshold=value,
+        lower=value,
+        upper=value,
+        n=100,
+        method="percentile",
+        details={},
+    )
+
+
+def test_a_tick_is_stored_once_by_whoever_comes_first(db: Database, stream_id: int) -> None:
+    store = CalibrationStore(db)
+    newest = store.newest(stream_id)
+    assert newest is not None
+
+    def tick(value: float) -> bool:
+        row = threshold(newest.model_id, T0, value)
+        return store.tick(stream_id, last_tick_us=None, tick_us=T0, threshold=row, calibration=None)
+
+    assert sorted(together(lambda: tick(1.0), lambda: tick(2.0), lambda: tick(3.0))) == [False, False, True]
+    assert count(db, "thresholds") == 2
+    assert store.tick_facts(stream_id).last_tick_us == T0
+
+
+def test_a_tick_that_was_computed_before_another_one_is_refused(db: Database, stream_id: int) -> None:
+    store = CalibrationStore(db)
+    newest = store.newest(stream_id)
+    assert newest is not None
+    first = store.tick(
+        stream_id, last_tick_us=None, tick_us=T0, threshold=threshold(newest.model_id, T0), calibration=None
+    )
+    stale = store.tick(
+        stream_id,
+        last_tick_us=None,
+        tick_us=T0 + MINUTE,
+        threshold=threshold(newest.model_id, T0 + MINUTE),
+        calibration=None,
+    )
+    assert (first, stale) == (True, False)
+    assert store.tick_facts(stream_id).last_tick_us == T0
+
+
+def test_the_first_model_is_valid_from_the_beginning_of_time(db: Database, stream_id: int) -> None:
+    model = ModelStore(db).active(stream_id)
+    assert model is not None
+    assert (model.version, model.state, model.valid_from_us, model.feature_names) == (1, "active", 0, NAMES)
+    assert starts(db) == [(model.id, 0)]
+
+
+def test_of_two_that_warm_up_at_once_one_stores_its_model(db: Database) -> None:
+    stream = Ledger(db).open_stream("another", MINUTE, LEAD)
+    stored = together(*[lambda: add_model(db, stream.id, only_first=True)] * 3)
+    assert sum(model is not None for model in stored) == 1
+    assert len(ModelStore(db).list(stream.id)) == 1
+
+
+def test_a_later_model_is_valid_from_the_first_window_beyond_all_that_may_be_stored(
+    db: Database, stream_id: int
+) -> None:
+    seal(db, stream_id, T0 + 3 * MINUTE)
+    before = revision(db, stream_id)
+    model = add_model(db, stream_id, seed=1)
+    assert model is not None
+    assert model.valid_from_us is not None
+    assert T0 + 3 * MINUTE + LEAD <= model.valid_from_us < T0 + 3 * MINUTE + LEAD + MINUTE
+    assert model.valid_from_us % MINUTE == 0
+    assert revision(db, stream_id) == before + 1
+    assert [each.state for each in ModelStore(db).list(stream_id)] == ["retired", "active"]
+
+
+def test_a_model_starts_after_the_last_threshold_that_is_known(db: Database, stream_id: int) -> None:
+    seal(db, stream_id, T0)
+    newest = CalibrationStore(db).newest(stream_id)
+    assert newest is not None
+    far = threshold(newest.model_id, T0 + 60 * MINUTE)
+    CalibrationStore(db).tick(stream_id, last_tick_us=None, tick_us=far.computed_at_us, threshold=far, calibration=None)
+    model = add_model(db, stream_id, seed=1)
+    assert model is not None
+    assert model.valid_from_us == far.valid_from_us + MINUTE
+
+
+@pytest.mark.parametrize("sealed", [None, T0])
+def test_models_can_be_promoted_back_and_forth_while_nothing_moves(
+    db: Database, stream_id: int, sealed: int | None
+) -> None:
+    if sealed is not None:
+        seal(db, stream_id, sealed)
+    second = add_model(db, stream_id, seed=1)
+    assert second is not None
+    first = ModelStore(db).list(stream_id)[0]
+    for model in (first, second, second, first):
+        assert promote(db, stream_id, model.id).state == "active"
+    assert [each.state for each in ModelStore(db).list(stream_id)] == ["active", "retired"]
+    assert revision(db, stream_id) == 6
+    newest = CalibrationStore(db).newest(stream_id)
+    assert newest is not None
+    assert newest.model_id == first.id
+    begins = [int(str(valid_from)) for _, valid_from in starts(db)]
+    assert begins == sorted(begins)
+    assert sealed is None or len(set(begins)) == len(begins)
+
+
+def test_a_tick_at_the_time_of_an_activation_of_the_same_model_is_stored_beside_it(
+    db: Database, stream_id: int
+) -> None:
+    seal(db, stream_id, T0)
+    model = add_model(db, stream_id, seed=1)
+    assert model is not None
+    stored = CalibrationStore(db).tick(
+        stream_id, last_tick_us=None, tick_us=T0, threshold=threshold(model.id, T0), calibration=None
+    )
+    assert stored
+    promote(db, stream_id, model.id)
+    assert count(db, "thresholds") == 4
+
+
+def test_an_activation_that_fails_changes_nothing(db: Database, stream_id: int) -> None:
+    def fail(model_id: int, activation: object) -> NewThreshold:
+        raise ValueError("no reference")
+
+    before = revision(db, stream_id)
+    with pytest.raises(ValueError, match="no reference"):
+        ModelStore(db).add(stream_id, fitted(1).stored, fail)
+    assert [each.state for each in ModelStore(db).list(stream_id)] == ["active"]
+    assert (revision(db, stream_id), count(db, "thresholds")) == (before, 1)
+
+
+def test_a_stored_model_comes_back_to_the_byte(db: Database, stream_id: int) -> None:
+    model = ModelStore(db).active(stream_id)
+    assert model is not None
+    assert ModelStore(db).artefact(model.id) == fitted(0).stored.artefact
+    assert Ledger(db).model(model.id).feature_names == NAMES
