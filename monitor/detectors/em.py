@@ -22,6 +22,7 @@ LOG_2PI = math.log(2 * math.pi)
 NEGLIGIBLE = 1e-8
 _CHUNK_BYTES = 2 << 20
 _ROUNDING = 1e-7
+_SPARSE_FROM = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,15 +146,31 @@ def gather(z: Tensor, prepared: Prepared, weights: Tensor | None, limit: float |
     if weights is not None:
         share *= weights
     share[share < NEGLIGIBLE] = 0.0
-    root = share.sqrt()
-    v *= root.unsqueeze(1)
     total.mass.add_(share.sum(1, dtype=torch.float64))
-    total.first.add_(torch.bmm(v, root.unsqueeze(2)).squeeze(2))
-    total.second.add_(torch.bmm(v, v.transpose(1, 2)))
+    _add_products(v, share.sqrt(), total)
     wide = log_likelihood.double()
     total.log_likelihood[0] += wide.sum() if weights is None else wide @ weights.double()
     total.log_likelihood[1] += len(z) if weights is None else weights.double().sum()
     return log_likelihood
+
+
+def _add_products(v: Tensor, root: Tensor, total: Moments) -> None:
+    """Add the first and second moments of the whitened rows, weighted by the squares of `root`.
+
+    With many features the rows that are not a component's are left out of its product first: most events
+    belong to one or two components, and the product costs D^2 a row.
+    """
+    if v.shape[1] < _SPARSE_FROM:
+        v *= root.unsqueeze(1)
+        total.first.add_(torch.bmm(v, root.unsqueeze(2)).squeeze(2))
+        total.second.add_(torch.bmm(v, v.transpose(1, 2)))
+        return
+    for component, (rows, weight) in enumerate(zip(v, root, strict=True)):
+        own = weight.nonzero().squeeze(1)
+        part, w = (rows[:, own], weight[own]) if 2 * len(own) < len(weight) else (rows, weight)
+        part = part * w
+        total.first[component] += part @ w
+        total.second[component] += part @ part.T
 
 
 def maximise(mixture: Mixture, factors: Factors, moments: Moments) -> Mixture:
@@ -204,15 +221,15 @@ def shrink(mixture: Mixture, mass: Tensor, kind: CovarianceType, shrinkage: Shri
     return Mixture(weights=mixture.weights, means=mixture.means, covariances=cov)
 
 
-def relative_ridge(reg: float, scale: Tensor) -> Tensor:
+def relative_ridge(reg: float, scale: Tensor, reach: Tensor) -> Tensor:
     """Return what is added to the variance of each standardised column.
 
     In the columns' own units this is scikit-learn's `reg_covar`, but never more than reg_covar times the
-    column's variance (so that a column of deviation 1e-8 is not drowned) and never less than a hundredth
-    of that (so that one of deviation 1e8 is not left singular).
+    square of the column's reach (so that a column of size 1e-8 is not drowned), and never less than a
+    hundredth of reg_covar times its variance (so that one of size 1e8 is not left singular).
     """
-    variance = scale.square()
-    return (reg / variance).clamp(0.01 * reg, reg)
+    least = torch.full_like(scale, 0.01 * reg)
+    return torch.maximum(torch.minimum(reg / scale.square(), reg * (reach / scale).square()), least)
 
 
 def keep(mixture: Mixture, alive: Tensor) -> Mixture:

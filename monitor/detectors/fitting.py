@@ -88,7 +88,7 @@ def fit(values: FloatArray, weights: F64 | None, plan: Plan, processes: Processe
     scaling = column_scaling(values, weights, processes.add, processes.largest)
     if plan.covariance_type == "spherical":
         scaling = scaling.common()
-    ridge = em.relative_ridge(plan.reg_covar, torch.from_numpy(scaling.scale))
+    ridge = em.relative_ridge(plan.reg_covar, torch.from_numpy(scaling.scale), torch.from_numpy(scaling.reach))
     sample, total = _sample(values, weights, scaling, processes, rng)
     alone = Processes(rank=0, size=1)
     shrinkage = em.Shrinkage(rows=plan.shrinkage or 0.0, target=_overall(sample), ridge=ridge)

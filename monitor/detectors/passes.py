@@ -16,8 +16,8 @@ from monitor.detectors.rows import Rows
 F64 = NDArray[np.float64]
 Progress = Callable[[int, float], None]
 
-# Beyond this a float32 row's rounding, enlarged by the factors, would show in the responsibilities.
-_SINGLE_LIMIT = 3e3
+# Beyond this a float32 row's rounding, enlarged by the factors, would come near a hundredth of a deviation.
+_SINGLE_LIMIT = 3e4
 _FEWEST_ROWS = 0.5
 
 

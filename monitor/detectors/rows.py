@@ -41,7 +41,7 @@ class Rows:
     def standardised(z: F64, weights: F64) -> "Rows":
         """Return rows that are standardised already."""
         d = z.shape[1]
-        same = Scaling(centre=np.zeros(d), scale=np.ones(d))
+        same = Scaling(centre=np.zeros(d), scale=np.ones(d), reach=np.ones(d))
         cached = torch.from_numpy(z.astype(np.float32))
         return Rows(values=z, weights=torch.from_numpy(weights), scaling=same, cached=cached)
 

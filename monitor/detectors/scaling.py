@@ -1,7 +1,7 @@
 """Detectors: the centre and deviation of every column, so that a fit does not depend on units."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +14,19 @@ _CHUNK_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaling:
-    """Columns are standardised as (x - centre) / scale, in float64."""
+    """Columns are standardised as (x - centre) / scale, in float64.
+
+    `reach` is how far the farthest value lies from the centre: in a column that is nearly always the same it
+    says more of the column's size than the deviation does. Empty where nobody asks.
+    """
 
     centre: F64
     scale: F64
+    reach: F64 = field(default_factory=lambda: np.zeros(0))
 
     def common(self) -> "Scaling":
         """Return the scaling by one deviation for all columns: the root of their mean variance."""
-        return Scaling(centre=self.centre, scale=np.full_like(self.scale, np.sqrt(np.mean(self.scale**2))))
+        return replace(self, scale=np.full_like(self.scale, np.sqrt(np.mean(self.scale**2))))
 
     def standardise(self, x: FloatArray) -> F64:
         """Return the rows in units of each column's deviation, from its centre."""
@@ -83,4 +88,8 @@ def column_scaling(
     constant = (high <= low) | ~(variance > 0)
     centre = np.where(constant, low + (high - low) / 2, centre + shift)
     size = np.where(np.abs(centre) > 0, np.abs(centre), 1.0)
-    return Scaling(centre=centre, scale=np.where(constant, size, np.sqrt(variance)))
+    return Scaling(
+        centre=centre,
+        scale=np.where(constant, size, np.sqrt(variance)),
+        reach=np.where(constant, size, np.maximum(high - centre, centre - low)),
+    )

@@ -28,6 +28,7 @@ _FEWEST_HELD_OUT = 100
 _PIECES = 50
 # So many passes tell good starts from bad ones; the best alone goes on.
 _TRIAL_PASSES = 8
+_TRIAL_ROWS = 6000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,28 +68,31 @@ def choose(sample: Rows, task: Task, rng: np.random.Generator) -> Choice:
     k = _simplest(trials, weights)
     shrinkage = replace(task.shrinkage, rows=trials[k].rows)
     settled = replace(task, shrinkage=shrinkage)
-    run = best_start(sample, k, settled, rng)
-    again = expectation_maximisation(sample, trials[k].run.mixture, settled, None)
-    run = again if again.log_likelihood > run.log_likelihood else run
+    run = expectation_maximisation(sample, trials[k].run.mixture, settled, None)
     found = {count: _mean(trial.log_density, weights) for count, trial in trials.items()}
     return Choice(run=run, shrinkage=shrinkage, held_out=found if plan.n_components is None else {})
 
 
 def best_start(sample: Rows, k: int, task: Task, rng: np.random.Generator) -> Run:
-    """Return EM's end on the sample from the best of `n_init` starts."""
-    z, weights = sample.single()
+    """Return EM's end on the sample from the best of `n_init` starts, each tried on some of the rows."""
     plan = task.plan
+    few = sample
+    if plan.n_init > 1 and k > 1 and len(sample.values) > _TRIAL_ROWS:
+        chosen = np.zeros(len(sample.values), dtype=bool)
+        chosen[rng.choice(len(sample.values), _TRIAL_ROWS, replace=False)] = True
+        few = sample.take(chosen)
+    z, weights = few.single()
     best: Run | None = None
     for _ in range(plan.n_init if k > 1 else 1):
         centres = start.plus_plus(z, weights, k, rng)
         centres, place = start.k_means(z, weights, centres)
         raw, mass = start.from_places(z, weights, place, len(centres))
         mixture = em.shrink(raw, mass, plan.covariance_type, task.shrinkage)
-        run = expectation_maximisation(sample, mixture, task, None, _TRIAL_PASSES)
+        run = expectation_maximisation(few, mixture, task, None, _TRIAL_PASSES)
         if best is None or run.log_likelihood > best.log_likelihood:
             best = run
     assert best is not None
-    if best.converged or plan.max_iter <= _TRIAL_PASSES:
+    if few is sample and (best.converged or plan.max_iter <= _TRIAL_PASSES):
         return best
     rest = expectation_maximisation(sample, best.mixture, task, None)
     return replace(rest, trace=best.trace + rest.trace)
