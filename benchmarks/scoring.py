@@ -1,0 +1,117 @@
+"""Benchmark: energies per second, side by side in one run.
+
+Every competitor scores the same float32 events under the same mixture on the same threads. `--quick` takes
+smaller batches and less time, `--threads` sets the threads of all, `--device cuda` scores ours on a GPU
+beside the processor. Accuracy is the largest error relative to float64 truth, |error| / max(|energy|, 1).
+"""
+
+import argparse
+import importlib
+import os
+import resource
+import sys
+import time
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    return parser.parse_args()
+
+
+OPTIONS = arguments()
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[name] = str(OPTIONS.threads)
+
+import numpy as np  # noqa: E402 - the libraries read the number of threads when they are imported
+import torch  # noqa: E402
+
+from monitor.detectors import GaussianMixture  # noqa: E402
+
+torch.set_num_threads(OPTIONS.threads)
+CELLS = [(8, 4), (32, 8), (128, 16)]
+BATCHES = [1, 256, 4096] if OPTIONS.quick else [1, 256, 4096, 65536, 1_000_000]
+SECONDS = 0.1 if OPTIONS.quick else 0.6
+
+
+def mixture(d, k):
+    rng = np.random.default_rng(d)
+    root = rng.normal(size=(k, d, d))
+    covariances = root @ root.swapaxes(1, 2) / d + 0.1 * np.eye(d)
+    return rng.dirichlet(np.full(k, 3.0)), rng.normal(size=(k, d)) * 2, covariances
+
+
+def scikit_learn(weights, means, covariances):
+    theirs = importlib.import_module("sklearn.mixture").GaussianMixture(len(weights))
+    theirs.weights_, theirs.means_ = weights.astype(np.float32), means.astype(np.float32)
+    theirs.covariances_ = covariances.astype(np.float32)
+    upper = np.linalg.inv(np.linalg.cholesky(covariances)).swapaxes(1, 2)
+    theirs.precisions_cholesky_ = upper.astype(np.float32)
+    theirs.n_features_in_ = means.shape[1]
+    return lambda x: -theirs.score_samples(x)
+
+
+def torch_distributions(weights, means, covariances):
+    tensor = lambda values: torch.from_numpy(values.astype(np.float32))  # noqa: E731
+    parts = torch.distributions.MultivariateNormal(tensor(means), tensor(covariances))
+    mix = torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(tensor(weights)), parts, validate_args=False
+    )
+
+    def energies(x):
+        # One call on 10^6 x 128 would want terabytes: it is given pieces, as its users must.
+        return np.concatenate([-mix.log_prob(part).numpy() for part in torch.from_numpy(x).split(4096)])
+
+    return energies
+
+
+def rate(score, x):
+    """Return rows per second of the fastest call within the time, and of the median call."""
+    score(x)
+    times = []
+    end = time.perf_counter() + SECONDS
+    while not times or time.perf_counter() < end:
+        began = time.perf_counter()
+        score(x)
+        times.append(time.perf_counter() - began)
+    return len(x) / min(times)
+
+
+def peak_mib():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main():
+    print(f"threads {OPTIONS.threads}, device {OPTIONS.device}, numpy {np.__version__}, torch {torch.__version__}")
+    print(f"{'D, K':>8} {'batch':>8} {'who':>20} {'rows/s':>12} {'ours/theirs':>12} {'error':>9} {'+MiB':>6}")
+    for d, k in CELLS:
+        parameters = mixture(d, k)
+        truth = GaussianMixture.from_parameters(*parameters)
+        who = {"outrider": truth.energy}
+        if OPTIONS.device != "cpu":
+            who[f"outrider {OPTIONS.device}"] = GaussianMixture.from_parameters(
+                *parameters, device=OPTIONS.device
+            ).energy
+        who["scikit-learn"] = scikit_learn(*parameters)
+        who["torch.distributions"] = torch_distributions(*parameters)
+        for batch in BATCHES:
+            x = (np.random.default_rng(1).normal(size=(batch, d)) * 2).astype(np.float32)
+            exact = truth.energy(x[:4096].astype(np.float64))
+            ours = 0.0
+            for label, score in who.items():
+                before = peak_mib()
+                found = score(x)[:4096]
+                error = np.max(np.abs(found - exact) / np.maximum(np.abs(exact), 1))
+                speed = rate(score, x)
+                ours = ours or speed
+                print(
+                    f"{f'{d}, {k}':>8} {batch:>8} {label:>20} {speed:>12,.0f} {ours / speed:>12.2f} "
+                    f"{error:>9.1e} {peak_mib() - before:>6.0f}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
