@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.batch import DeadLetters, Decoded, Events
-from consumers.windows import late_mask, lead_cut, stray_future, watermark_before, window_start
+from consumers.windows import NO_WATERMARK_US, late_mask, lead_cut, stray_future, watermark_before, window_start
 from monitor.parts import Scale, encode, summarise
 from storage.ledger import Control, PartRow, ThresholdState
 
@@ -145,10 +145,12 @@ def fold(
         rule: Window settings.
         scores: The scorer.
     """
-    batch, settled = _refuse_strays(batch, watermark_us, rule, final=final)
-    ahead = lead_cut(batch.events.times_us, rule.lead_limit(control.sealed_until_us))
+    stray, settled = _strays(batch.events, watermark_us, rule, final=final)
+    # What waits is left as it came, strays among it: each is told by the events that follow it.
+    ahead = lead_cut(np.where(stray, NO_WATERMARK_US, batch.events.times_us), rule.lead_limit(control.sealed_until_us))
     n = min(settled, ahead)
     taken, rest = _split(batch, n)
+    taken = _refuse(taken, stray[:n])
     before = watermark_before(taken.events.times_us, watermark_us)
     own = _largest(watermark_us, taken.events.times_us)
     # An event that is not settled may prove to be a stray: its time must not become a watermark.
@@ -165,15 +167,22 @@ def fold(
     )
 
 
-def _refuse_strays(batch: Decoded, watermark_us: int | None, rule: WindowRule, *, final: bool) -> tuple[Decoded, int]:
-    """Turn events of stray future times into dead letters; return how many events are settled."""
+def _strays(
+    events: Events, watermark_us: int | None, rule: WindowRule, *, final: bool
+) -> tuple[NDArray[np.bool_], int]:
+    """Say which events carry stray future times, and how many events are settled."""
     if rule.max_future_us is None:
-        return batch, len(batch.events)
-    stray, settled = stray_future(batch.events.times_us, watermark_us, rule.max_future_us, final=final)
-    if not stray[:settled].any():
-        return batch, settled
+        return np.zeros(len(events), np.bool_), len(events)
+    stray, settled = stray_future(events.times_us, watermark_us, rule.max_future_us, final=final)
     stray[settled:] = False
+    return stray, settled
+
+
+def _refuse(batch: Decoded, stray: NDArray[np.bool_]) -> Decoded:
+    """Turn events of stray times into dead letters."""
     refused = np.flatnonzero(stray)
+    if not len(refused):
+        return batch
     letters = DeadLetters(
         offsets=batch.events.offsets[refused],
         end_offsets=batch.events.offsets[refused] + 1,
@@ -184,7 +193,7 @@ def _refuse_strays(batch: Decoded, watermark_us: int | None, rule: WindowRule, *
         payloads=[None] * len(refused),
     )
     dead = _ordered(DeadLetters.concat([batch.dead, letters]))
-    return replace(batch, events=batch.events.take(~stray), dead=dead), settled - len(refused)
+    return replace(batch, events=batch.events.take(~stray), dead=dead)
 
 
 def _seconds(time_us: np.int64) -> str:

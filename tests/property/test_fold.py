@@ -1,0 +1,278 @@
+"""The fold: whatever the cuts and the seals, the same flags, thresholds, late marks and windows, each record once."""
+
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumers.batch import DeadLetters, Decoded, Events, Partition
+from monitor.fold import Folded, Schedule, WindowRule, fold, join
+from monitor.parts import Part, Scale, decode, encode, merge
+from storage.ledger import Control, ThresholdState
+
+PARTITION = Partition(topic="t", partition=0)
+SIZE, GRACE, AHEAD, MAX_FUTURE = 10, 3, 25, 30
+KAFKA = WindowRule(size_us=SIZE, grace_us=GRACE, ahead_us=AHEAD, max_future_us=None)
+FILE = replace(KAFKA, max_future_us=MAX_FUTURE)
+SCHEDULE = Schedule.of(
+    [
+        ThresholdState(id=1, model_id=1, valid_from_us=0, threshold=0.5),
+        ThresholdState(id=2, model_id=1, valid_from_us=60, threshold=0.25),
+        ThresholdState(id=3, model_id=2, valid_from_us=100, threshold=-0.5),
+        ThresholdState(id=4, model_id=2, valid_from_us=100, threshold=-0.25),
+    ]
+)
+
+
+@dataclass
+class Energies:
+    """Two models whose energy is a feature, or its negative; says what it was asked."""
+
+    asked: list[tuple[int, int]] = field(default_factory=list)
+
+    def energies(self, features: np.ndarray, model_id: int) -> np.ndarray:
+        self.asked.append((model_id, len(features)))
+        return features[:, 0] if model_id == 1 else -features[:, 0]
+
+    def scale(self, model_id: int) -> Scale:
+        return Scale(median=float(model_id), iqr=1.0)
+
+
+@st.composite
+def logs(draw: st.DrawFn, largest_step: int = 12, furthest_back: int = 25) -> Decoded:
+    """A log of one source: times that rise and fall, dead letters and holes between the events."""
+    n = draw(st.integers(0, 25))
+    steps = draw(st.lists(st.integers(-furthest_back, largest_step), min_size=n, max_size=n))
+    kinds = draw(st.lists(st.sampled_from(["event", "event", "event", "dead", "hole"]), min_size=n, max_size=n))
+    at = 0
+    times, places, dead = [], [], []
+    for offset, (step, kind) in enumerate(zip(steps, kinds, strict=True)):
+        if kind == "event":
+            at = max(0, at + step)
+            times.append(at)
+            places.append(offset)
+        elif kind == "dead":
+            dead.append(offset)
+    energy = [((offset * 7919) % 100) / 50 - 1 for offset in places]
+    return Decoded(
+        partition=PARTITION,
+        begin=0,
+        end=n,
+        cursors=np.arange(0, 10 * n + 1, 10, dtype=np.int64),
+        events=Events(
+            offsets=np.array(places, np.int64),
+            times_us=np.array(times, np.int64),
+            features=np.array(energy, np.float32).reshape(-1, 1),
+        ),
+        dead=DeadLetters(
+            offsets=np.array(dead, np.int64),
+            end_offsets=np.array(dead, np.int64) + 1,
+            reasons=["not_json"] * len(dead),
+            details=["-"] * len(dead),
+            payloads=[None] * len(dead),
+        ),
+    )
+
+
+def cut(whole: Decoded, begin: int, end: int) -> Decoded:
+    assert whole.cursors is not None
+    a, b = np.searchsorted(whole.events.offsets, [begin, end])
+    c, d = np.searchsorted(whole.dead.offsets, [begin, end])
+    return replace(
+        whole,
+        begin=begin,
+        end=end,
+        cursors=whole.cursors[begin : end + 1],
+        events=whole.events.slice(a, b),
+        dead=whole.dead.slice(c, d),
+    )
+
+
+@dataclass
+class Reader:
+    """Reads a log in pieces, folds and commits them, as far as the stream is sealed."""
+
+    whole: Decoded
+    rule: WindowRule = KAFKA
+    folded: list[Folded] = field(default_factory=list)
+    watermark_us: int | None = None
+    sealed_until_us: int | None = 0
+    committed: int = 0
+    read: int = 0
+    pending: Decoded | None = None
+    unsettled: bool = False
+
+    def step(self, n: int) -> bool:
+        """Read n more records where nothing is held back, and commit; return whether anything moved."""
+        before = (self.committed, self.watermark_us, self.read)
+        if self.pending is None or self.unsettled:
+            more = cut(self.whole, self.read, min(self.whole.end, self.read + n))
+            self.pending = more if self.pending is None else join([self.pending, more])
+            self.read = more.end
+        folded = fold(
+            self.pending,
+            watermark_us=self.watermark_us,
+            final=self.read == self.whole.end,
+            control=Control(sealed_until_us=self.sealed_until_us, revision=0),
+            schedule=SCHEDULE,
+            rule=self.rule,
+            scores=Energies(),
+        )
+        assert folded.end == (folded.rest.begin if folded.rest else self.pending.end)
+        assert folded.rest is None or folded.rest.end == self.pending.end
+        assert self.pending.cursor_at(folded.end) == 10 * folded.end
+        self.pending = folded.rest
+        self.unsettled = folded.rest is not None and not folded.held
+        self.committed, self.watermark_us = folded.end, folded.watermark_us
+        self.folded.append(folded)
+        return (self.committed, self.watermark_us, self.read) != before
+
+    def seal(self, share: float = 1.0) -> bool:
+        """Seal as far as the source's own watermark allows, or less."""
+        if self.watermark_us is None:
+            return False
+        allowed = (self.watermark_us - GRACE) // SIZE
+        done = (self.sealed_until_us or 0) // SIZE
+        before = self.sealed_until_us
+        self.sealed_until_us = max(done, done + round(share * (allowed - done))) * SIZE
+        return self.sealed_until_us != before
+
+    def to_the_end(self) -> "Reader":
+        """Go on to the end of the log, sealing all that can be."""
+        while self.committed < self.whole.end or self.read < self.whole.end:
+            assert any([self.step(1_000), self.seal()]), "nothing moves any more"
+        return self
+
+    def rows(self) -> list[tuple[int, int, float, int, bool, bool]]:
+        """Offset, time, energy, threshold, outlier and late of every event that was committed, in their order."""
+        return [
+            row
+            for each in self.folded
+            for row in zip(
+                each.scored.events.offsets.tolist(),
+                each.scored.events.times_us.tolist(),
+                each.scored.energies.tolist(),
+                each.scored.threshold_ids.tolist(),
+                each.scored.outlier.tolist(),
+                each.scored.late.tolist(),
+                strict=True,
+            )
+        ]
+
+    def letters(self) -> list[tuple[int, str]]:
+        return [
+            pair for each in self.folded for pair in zip(each.dead.offsets.tolist(), each.dead.reasons, strict=True)
+        ]
+
+    def windows(self) -> dict[tuple[int, int | None], bytes]:
+        """The merged part of every window, by start and threshold row."""
+        parts: dict[tuple[int, int | None], list[Part]] = {}
+        for each in self.folded:
+            for row in each.parts:
+                part = decode(row.payload or b"")
+                assert (row.events, row.outliers, row.late, row.dead) == (
+                    part.events,
+                    part.outliers,
+                    part.late,
+                    part.dead,
+                )
+                parts.setdefault((row.window_start_us, row.threshold_id), []).append(part)
+        return {window: encode(merge(found)) for window, found in parts.items()}
+
+
+STEPS = st.lists(st.tuples(st.integers(1, 8), st.floats(0, 1)), max_size=40)
+
+
+def read(whole: Decoded, steps: list[tuple[int, float]], rule: WindowRule = KAFKA) -> Reader:
+    reader = Reader(whole, rule)
+    for n, share in steps:
+        reader.step(n)
+        reader.seal(share)
+    return reader.to_the_end()
+
+
+def at_once(whole: Decoded, rule: WindowRule = KAFKA) -> Reader:
+    """Read all in one batch: nothing is too far ahead and nothing is sealed."""
+    reader = Reader(whole, replace(rule, ahead_us=10**9))
+    reader.step(10**9)
+    return reader
+
+
+@given(logs(), STEPS)
+def test_any_cuts_and_seals_give_the_rows_and_windows_of_one_batch(
+    whole: Decoded, steps: list[tuple[int, float]]
+) -> None:
+    reader, one = read(whole, steps), at_once(whole)
+    assert reader.rows() == one.rows()
+    assert reader.letters() == one.letters()
+    assert reader.windows() == one.windows()
+
+
+@given(logs(largest_step=90), STEPS)
+def test_gaps_in_time_wider_than_the_lead_change_nothing(whole: Decoded, steps: list[tuple[int, float]]) -> None:
+    reader, one = read(whole, steps), at_once(whole)
+    assert (reader.rows(), reader.windows()) == (one.rows(), one.windows())
+
+
+@given(logs(largest_step=90, furthest_back=90), STEPS)
+def test_stray_times_of_a_file_are_refused_whatever_the_cuts(whole: Decoded, steps: list[tuple[int, float]]) -> None:
+    reader, one = read(whole, steps, FILE), at_once(whole, FILE)
+    assert reader.letters() == one.letters()
+    assert (reader.rows(), reader.windows()) == (one.rows(), one.windows())
+
+
+@given(logs(largest_step=90, furthest_back=90), STEPS, st.sampled_from([KAFKA, FILE]))
+def test_every_record_is_an_event_or_a_dead_letter_once_and_counted_in_one_window(
+    whole: Decoded, steps: list[tuple[int, float]], rule: WindowRule
+) -> None:
+    reader = read(whole, steps, rule)
+    offsets = [row[0] for row in reader.rows()]
+    dead = [offset for offset, _ in reader.letters()]
+    assert sorted(offsets + dead) == sorted([*whole.events.offsets.tolist(), *whole.dead.offsets.tolist()])
+    assert offsets == sorted(offsets)
+    parts = [decode(payload) for payload in reader.windows().values()]
+    assert sum(part.events + part.late for part in parts) == len(offsets)
+    assert sum(part.outliers for part in parts) == sum(row[4] and not row[5] for row in reader.rows())
+
+
+@given(logs(largest_step=40), STEPS)
+def test_nothing_is_stored_at_or_beyond_the_lead_and_no_event_enters_a_sealed_window(
+    whole: Decoded, steps: list[tuple[int, float]]
+) -> None:
+    reader = Reader(whole)
+    for n, share in steps:
+        sealed = reader.sealed_until_us or 0
+        reader.step(n)
+        last = reader.folded[-1]
+        assert (last.scored.events.times_us < KAFKA.lead_limit(sealed)).all()
+        assert all(row.events == 0 for row in last.parts if row.window_end_us <= sealed)
+        reader.seal(share)
+
+
+@given(logs(largest_step=90), STEPS)
+def test_the_watermark_is_that_of_what_was_read_and_the_head_that_waits(
+    whole: Decoded, steps: list[tuple[int, float]]
+) -> None:
+    reader = Reader(whole)
+    for n, share in steps:
+        reader.step(n)
+        last = reader.folded[-1]
+        seen = whole.events.times_us[whole.events.offsets < reader.committed]
+        head = whole.events.times_us[whole.events.offsets >= reader.committed][:1] if last.held else []
+        assert reader.watermark_us == max([*seen, *head], default=None)
+        reader.seal(share)
+
+
+@given(logs(), st.lists(st.integers(0, 25), max_size=5))
+def test_pieces_that_are_joined_again_are_the_whole(whole: Decoded, cuts: list[int]) -> None:
+    places = [0, *sorted(min(place, whole.end) for place in cuts), whole.end]
+    pieces = [cut(whole, begin, end) for begin, end in pairwise(places)]
+    joined = join(pieces)
+    assert (joined.begin, joined.end) == (whole.begin, whole.end)
+    assert joined.cursors is not None
+    assert whole.cursors is not None
+    assert joined.cursors.tolist() == whole.cursors.tolist()
+    assert joined.events.offsets.tolist() == whole.events.offsets.tolist()
+    assert joined.dead.offsets.tolist() == whole.dead.offsets.tolist()
