@@ -84,6 +84,7 @@ class TrainingReader:
         self._codec: Codec | None = None
         self._names = features
         self._label = label
+        self._sought: set[Partition] = set()
 
     @property
     def n_events(self) -> int:
@@ -103,14 +104,13 @@ class TrainingReader:
         Raises:
             ConfigError: No field is a feature.
         """
-        sought: set[Partition] = set()
         while not self._enough():
             if stop():
                 return None
             if deadline_s is not None and time.monotonic() >= deadline_s:
                 break
             self._source.hold(frozenset(p for p in self._shares if self._full(p)))
-            self._take(sought)
+            self._take()
             self._decode()
             progress(self.n_events)
         return self._result()
@@ -121,7 +121,7 @@ class TrainingReader:
             return False
         if self._codec is None:
             self._decode(final=True)
-            return self._enough()
+            return self._codec is None or self._enough()  # without any record there is nothing to wait for
         if self._wanted is None or self._level is None:
             return True
         missing = self._wanted - sum(min(s.n_events, self._level) for s in self._shares.values())
@@ -147,14 +147,14 @@ class TrainingReader:
             return share.records >= max(SAMPLE_RECORDS, self._level)
         return share.n_events >= self._level
 
-    def _take(self, sought: set[Partition]) -> None:
+    def _take(self) -> None:
         try:
             polled = self._source.poll(_POLL_S)
         except BrokerUnavailable:
             return
-        for partition in (polled.assigned & self._starts.keys()) - sought:
+        for partition in (polled.assigned & self._starts.keys()) - self._sought:
             self._source.seek(partition, self._starts[partition])
-            sought.add(partition)
+            self._sought.add(partition)
         for batch in polled.batches:
             share = self._shares[batch.partition]
             share.raw.append(batch)
@@ -163,15 +163,20 @@ class TrainingReader:
         for partition in polled.ended:
             self._shares[partition].exhausted = True
         if self._wanted is not None:
-            self._check_ends(sought)
+            self._check_ends()
 
-    def _check_ends(self, sought: set[Partition]) -> None:
+    def _check_ends(self) -> None:
         """Mark the partitions that have given all that their log holds now."""
         now_s = time.monotonic()
-        quiet = frozenset(p for p in sought if not self._full(p) and now_s - self._shares[p].checked_s >= _CHECK_END_S)
+        quiet = frozenset(
+            p for p in self._sought if not self._full(p) and now_s - self._shares[p].checked_s >= _CHECK_END_S
+        )
         if not quiet:
             return
-        caught_up = self._source.caught_up(quiet)
+        try:
+            caught_up = self._source.caught_up(quiet)
+        except BrokerUnavailable:
+            return
         for partition in quiet:
             self._shares[partition].checked_s = now_s
             self._shares[partition].exhausted = partition in caught_up

@@ -15,6 +15,7 @@ from consumers.mixture_blocks import Plan
 from consumers.source import Source
 from consumers.synthetic import SyntheticSource
 from tests.reading import Reader, follow_each_other
+from tests.unit.consumers.memory import MemorySource
 
 N = 700
 
@@ -30,7 +31,7 @@ class Log:
         return {each.partition: (each.begin, each.end) for each in self.open().discover()}
 
 
-@pytest.fixture(params=["kafka", "kafka_group", "jsonl", "csv", "parquet", "synthetic"])
+@pytest.fixture(params=["kafka", "kafka_group", "jsonl", "csv", "parquet", "synthetic", "memory"])
 def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Log]:
     with ExitStack() as cleanups:
         opener = _OPENERS[request.param](request, tmp_path)
@@ -89,6 +90,12 @@ def _synthetic(_: pytest.FixtureRequest, __: Path) -> Callable[[], Source]:
     return lambda: SyntheticSource(plan, events=2 * N, speed=0, start_us=1_700_000_000_000_000)
 
 
+def _memory(_: pytest.FixtureRequest, __: Path) -> Callable[[], Source]:
+    values = [b'{"x": %d}' % i for i in range(N)]
+    logs = {Partition(topic="memory", partition=p): values for p in range(2)}
+    return lambda: MemorySource(logs, amounts=lambda _: 100)
+
+
 _OPENERS: dict[str, Callable[[pytest.FixtureRequest, Path], Callable[[], Source]]] = {
     "kafka": _kafka,
     "kafka_group": _kafka_group,
@@ -96,6 +103,7 @@ _OPENERS: dict[str, Callable[[pytest.FixtureRequest, Path], Callable[[], Source]
     "csv": _csv,
     "parquet": _parquet,
     "synthetic": _synthetic,
+    "memory": _memory,
 }
 
 
