@@ -2,14 +2,15 @@
 
 With W_k the inverse Cholesky factor of component k and c a common centre, all ||W_k (x - mu_k)||^2 come
 out of one matrix product with x - c, a constant row of ones carrying the offsets W_k (mu_k - c). The
-product always has one fixed shape, the last rows padded, so that no row's sums depend on its neighbours.
+product always has one fixed shape, the last rows padded, so that no row's sums depend on its neighbours;
+up to 16 rows have a narrower shape where it gives the same bits, which is tried when the scorer is made.
 Rows lie along the fast axis, where everything after the product runs lane by lane. From 32 features on
 the product goes by block rows of the triangle, which leaves out most of its zeros.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,7 +31,8 @@ _DEPTH = 192
 _BLOCKED_FROM = 32
 # Lanes of a chunk: enough to fill the kernels, few enough for the cache and for the latency of one event.
 _CPU_CELLS = 1 << 16
-_CPU_LANES = (48, 1024)
+_CPU_LANES = (128, 1024)
+_SMALL_LANES = 16
 _CUDA_CELLS = 1 << 24
 _CUDA_LANES = (1024, 1 << 16)
 _PROBES = 256
@@ -100,7 +102,9 @@ class Scorer:
     dtype: np.dtype[Any]
     device: str
     make_kernel: Callable[[], Kernel]
+    make_small: Callable[[], Kernel] | None = None
     spare: list[Kernel] = field(default_factory=list)
+    spare_small: list[Kernel] = field(default_factory=list)
     exact: "list[Scorer]" = field(default_factory=list)
 
     def energies(self, x: FloatArray) -> FloatArray:
@@ -110,13 +114,10 @@ class Scorer:
         the square of their distance has no number give the largest number there is.
         """
         out = np.empty(len(x), dtype=x.dtype)
-        # Taking a kernel with its buffers off the list is atomic, so threads never share one.
-        kernel = self.spare.pop() if self.spare else self.make_kernel()
-        with np.errstate(over="ignore", invalid="ignore"):
-            for at in range(0, len(x), self.lanes):
-                part = x[at : at + self.lanes]
-                kernel(part, out[at : at + len(part)])
-        self.spare.append(kernel)
+        if self.make_small is not None and len(x) <= _SMALL_LANES:
+            _run(x, out, self.spare_small, self.make_small, _SMALL_LANES)
+        else:
+            _run(x, out, self.spare, self.make_kernel, self.lanes)
         finite = np.isfinite(out)
         if not finite.all():
             out[~finite] = self._far(x[~finite])
@@ -131,6 +132,16 @@ class Scorer:
                 self.exact.append(make_scorer(self.mixture, np.float64, self.device))
             energies = self.exact[0].energies(rows.astype(np.float64))
         return np.minimum(energies, np.finfo(rows.dtype).max).astype(rows.dtype)
+
+
+def _run(x: FloatArray, out: FloatArray, spare: list[Kernel], make: Callable[[], Kernel], lanes: int) -> None:
+    # Taking a kernel with its buffers off the list is atomic, so threads never share one.
+    kernel = spare.pop() if spare else make()
+    with np.errstate(over="ignore", invalid="ignore"):
+        for at in range(0, len(x), lanes):
+            part = x[at : at + lanes]
+            kernel(part, out[at : at + len(part)])
+    spare.append(kernel)
 
 
 class CpuKernel:
@@ -264,7 +275,22 @@ def _build(mixture: Gaussians, work: type[np.floating[Any]], rows: type[np.float
             return CudaKernel(factors, torch.float32 if work == np.float32 else torch.float64, device)
         return CpuKernel(factors, work)
 
-    return Scorer(mixture=mixture, lanes=factors.lanes, dtype=np.dtype(work), device=device, make_kernel=make_kernel)
+    scorer = Scorer(mixture=mixture, lanes=factors.lanes, dtype=np.dtype(work), device=device, make_kernel=make_kernel)
+    return scorer if place.type == "cuda" else _with_small(scorer, factors, work, rows)
+
+
+def _with_small(scorer: Scorer, factors: Factors, work: type[np.floating[Any]], rows: type[np.floating[Any]]) -> Scorer:
+    """Return the scorer with a second, narrow shape for a few rows, if this machine gives the same bits.
+
+    Kernels of the libraries for the two shapes add in the same order as a rule, not by promise. So it is
+    tried on the probes, and one differing bit keeps the one shape for all.
+    """
+    narrow = replace(factors, lanes=_SMALL_LANES)
+    small = replace(scorer, make_small=lambda: CpuKernel(narrow, work), spare=[], spare_small=[], exact=[])
+    probes = _probes(scorer.mixture).astype(rows)
+    wide = scorer.energies(probes)
+    pieces = [small.energies(probes[at : at + _SMALL_LANES]) for at in range(0, _PROBES, _SMALL_LANES)]
+    return small if np.array_equal(np.concatenate(pieces), wide, equal_nan=True) else scorer
 
 
 def _factors(mixture: Gaussians, rows: type[np.floating[Any]], *, on_gpu: bool) -> Factors:

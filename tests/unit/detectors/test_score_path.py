@@ -50,7 +50,8 @@ def test_an_energy_is_the_same_to_the_bit_for_any_number_of_threads(d, k):
     energies = []
     for threads in (1, 2, 3, 4):
         with threadpool_limits(threads):
-            energies.append(scorer.energies(x))
+            few = np.concatenate([scorer.energies(x[at : at + 7]) for at in range(0, 700, 7)])
+            energies += [scorer.energies(x), few]
     assert all(np.array_equal(energies[0], other) for other in energies[1:])
 
 
@@ -74,6 +75,7 @@ def test_many_calls_keep_one_set_of_buffers():
     for size in (1, 100, 5000):
         scorer.energies(np.zeros((size, 8), dtype=np.float32))
     assert len(scorer.spare) == 1
+    assert len(scorer.spare_small) <= 1
 
 
 def test_a_row_with_nan_gives_nan_and_leaves_its_neighbours_alone():
