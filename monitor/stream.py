@@ -145,19 +145,23 @@ class StreamRunner:
             if model is not None or self._stop.is_set():
                 return model
             if self._until_it_answers(lease.renew):
-                warm_up = WarmUp(
-                    self.name,
-                    state.id,
-                    self._stream_settings,
-                    self._models,
-                    stop=self._stop,
-                    renew=lease.renew,
-                )
-                with self._reader(state.id) as source:
-                    warm_up.run(source, starts_of(self._ledger, state.id))
+                self._until_it_answers(lambda: self._warm_up(state, lease))
             else:
                 self._stop.wait(_LOOK_S)
         return None
+
+    def _warm_up(self, state: StreamState, lease: Lease) -> None:
+        warm_up = WarmUp(
+            self.name,
+            state.id,
+            self._stream_settings,
+            self._models,
+            stop=self._stop,
+            renew=lease.renew,
+        )
+        with self._reader(state.id) as source:
+            starts = starts_of(self._ledger, state.id)
+            warm_up.run(source, starts, assigned=frozenset(starts) if self._piped else frozenset())
 
     def _run(self, state: StreamState, model: ModelInfo) -> None:
         drained = threading.Event()

@@ -63,6 +63,7 @@ class TrainingReader:
         wanted: How many events; None for all until every partition ends.
         features: The names, where they are known; None to find them by the stream's settings.
         label: A field that is kept beside the features and is none of them.
+        assigned: What the source has said to be assigned before, to an earlier reader of it.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class TrainingReader:
         wanted: int | None,
         features: tuple[str, ...] | None = None,
         label: str | None = None,
+        assigned: frozenset[Partition] = frozenset(),
     ) -> None:
         self._source = source
         self._settings = settings
@@ -84,6 +86,7 @@ class TrainingReader:
         self._codec: Codec | None = None
         self._names = features
         self._label = label
+        self._assigned = assigned
         self._sought: set[Partition] = set()
 
     @property
@@ -152,7 +155,7 @@ class TrainingReader:
             polled = self._source.poll(_POLL_S)
         except BrokerUnavailable:
             return
-        for partition in (polled.assigned & self._starts.keys()) - self._sought:
+        for partition in ((polled.assigned | self._assigned) & self._starts.keys()) - self._sought:
             self._source.seek(partition, self._starts[partition])
             self._sought.add(partition)
         for batch in polled.batches:

@@ -49,15 +49,27 @@ class WarmUp:
         self._started_s = time.monotonic()
         self._lost_lease = False
 
-    def run(self, source: Source, starts: Mapping[Partition, Position]) -> ModelInfo | None:
+    def run(
+        self,
+        source: Source,
+        starts: Mapping[Partition, Position],
+        *,
+        assigned: frozenset[Partition] = frozenset(),
+    ) -> ModelInfo | None:
         """Read, fit and store; None when told to stop, or when another process has a model or the lease.
 
+        Args:
+            source: A source of its own, outside of any group.
+            starts: The stored positions.
+            assigned: What the source has said to be assigned before, to an earlier attempt.
+
         Raises:
+            StorageUnavailable: The store is away; nothing is stored, and another attempt reads the same events.
             ModelError: The input has ended and does not hold enough events.
             ConfigError: No field of the events is a feature.
         """
         wanted = self._settings.model.warm_up
-        reader = TrainingReader(source, self._settings, starts, wanted=wanted)
+        reader = TrainingReader(source, self._settings, starts, wanted=wanted, assigned=assigned)
         training = reader.read(stop=self._give_up, deadline_s=self._started_s + TIMEOUT_S, progress=self._report)
         while training is not None and len(training) < fewest_events(len(training.names)) and not training.exhausted:
             log.warning(

@@ -126,8 +126,11 @@ def test_an_empty_input_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_an_empty_input_with_known_names_has_no_events() -> None:
-    found = read(MemorySource(logs(0), ends=True), 100)
-    assert (len(found), found.exhausted) == (0, True)
+    starts = {partition(0): Position(next_offset=0)}
+    of = TrainingReader(MemorySource(logs(0), ends=True), NAMED, starts, wanted=100, features=("x", "y"))
+    found = of.read(stop=lambda: False, deadline_s=time.monotonic() + 20, progress=lambda n: None)
+    assert found is not None
+    assert (len(found), found.names, found.exhausted) == (0, ("x", "y"), True)
 
 
 def test_reading_stops_when_it_is_told_to() -> None:
