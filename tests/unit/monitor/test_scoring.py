@@ -1,0 +1,128 @@
+"""The scoring worker's core: missing features, finite energies, models that are kept."""
+
+from functools import lru_cache
+
+import numpy as np
+import pytest
+import torch
+
+from config.errors import ConfigError, ModelError
+from config.streams import ModelSettings
+from monitor.detectors.detector import load_detector
+from monitor.fitting import FittedModel, fit_model, model_of
+from monitor.scoring import LoadedModel, Scorer, load_model, pick_device
+from monitor.training import TrainingSet
+from storage.ledger import StoredModel
+
+NAMES = ("x", "y")
+
+
+@lru_cache(maxsize=1)
+def fitted() -> FittedModel:
+    features = (np.random.default_rng(0).normal(size=(300, 2)) + [5.0, -2.0]).astype(np.float32)
+    training = TrainingSet(features=features, names=NAMES, refused=0, exhausted=True)
+    return fit_model(training, ModelSettings(n_components=1))
+
+
+def stored(**changes: object) -> StoredModel:
+    model = fitted().stored
+    values = {
+        "id": 1,
+        "stream_id": 1,
+        "version": 4,
+        "kind": model.kind,
+        "state": "active",
+        "artefact": model.artefact,
+        "checksum": model.checksum,
+        "created_at_us": 0,
+        "valid_from_us": 0,
+        "feature_names": NAMES,
+        "summary": dict(model.summary),
+    }
+    return StoredModel(**(values | changes))  # type: ignore[arg-type]
+
+
+def loaded(**changes: object) -> LoadedModel:
+    return load_model(stored(**changes), "cpu")
+
+
+def scorer() -> Scorer:
+    return Scorer(lambda _: loaded())
+
+
+def test_energies_are_those_of_the_detector_rounded_once() -> None:
+    features = np.random.default_rng(1).normal(size=(50, 2)).astype(np.float32)
+    energies = scorer().energies(features, 1)
+    assert energies.dtype == np.float32
+    exact = load_detector(fitted().stored.artefact, kind="gaussian_mixture").energy(features)
+    np.testing.assert_array_equal(energies, np.asarray(exact, np.float32))
+
+
+def test_a_missing_feature_takes_the_training_mean() -> None:
+    means = np.array(fitted().stored.summary["feature_means"], np.float32)
+    holes = np.array([[np.nan, 1.0], [2.0, np.nan], [np.nan, np.nan]], np.float32)
+    filled = np.array([[means[0], 1.0], [2.0, means[1]], means], np.float32)
+    np.testing.assert_array_equal(scorer().energies(holes, 1), scorer().energies(filled, 1))
+
+
+def test_a_missing_feature_and_a_model_without_means_is_an_error_that_says_so() -> None:
+    of = Scorer(lambda _: loaded(summary={"imported": True}))
+    assert len(of.energies(np.zeros((2, 2), np.float32), 1)) == 2
+    with pytest.raises(ModelError, match="an imported one has no means"):
+        of.energies(np.array([[np.nan, 0]], np.float32), 1)
+
+
+@pytest.mark.parametrize("value", [3.4e38, -3.4e38, 1e30, 1e-45, 0.0])
+def test_energies_are_finite_whatever_finite_features_come(value: float) -> None:
+    features = np.array([[value, 0], [0, value], [value, value], [value, -value]], np.float32)
+    assert np.isfinite(scorer().energies(features, 1)).all()
+
+
+def test_no_events_have_no_energies() -> None:
+    energies = scorer().energies(np.empty((0, 2), np.float32), 1)
+    assert (energies.shape, energies.dtype) == ((0,), np.float32)
+
+
+def test_an_energy_does_not_depend_on_what_it_was_scored_with() -> None:
+    features = np.random.default_rng(2).normal(size=(700, 2)).astype(np.float32)
+    of = scorer()
+    whole = of.energies(features, 1)
+    pieces = [of.energies(piece, 1) for piece in np.split(features, [1, 2, 9, 500])]
+    np.testing.assert_array_equal(np.concatenate(pieces), whole)
+
+
+def test_the_three_models_that_were_used_last_are_kept() -> None:
+    loads = []
+
+    def load(model_id: int) -> LoadedModel:
+        loads.append(model_id)
+        return loaded()
+
+    of = Scorer(load)
+    for model_id in (1, 2, 3, 1, 2, 3, 4, 2, 3, 4, 1):
+        of.scale(model_id)
+    assert loads == [1, 2, 3, 4, 1]
+
+
+def test_a_model_without_reference_energies_is_refused() -> None:
+    detector = load_detector(fitted().stored.artefact, kind="gaussian_mixture")
+    detector.reference_energies_ = None
+    with pytest.raises(ModelError, match="model 4 has no reference energies"):
+        loaded(artefact=detector.to_bytes())
+    with pytest.raises(ModelError, match="no reference energies, so no limit can be drawn"):
+        model_of(detector, NAMES)
+
+
+def test_a_model_of_other_features_is_refused() -> None:
+    detector = load_detector(fitted().stored.artefact, kind="gaussian_mixture")
+    with pytest.raises(ModelError, match="has the features x, y; the stream has x, z"):
+        model_of(detector, ("x", "z"))
+    assert model_of(detector, NAMES).stored.feature_names == NAMES
+
+
+def test_the_device_is_cuda_only_where_there_is_one() -> None:
+    assert pick_device("cpu") == "cpu"
+    assert pick_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="no CUDA device"):
+            pick_device("cuda")
