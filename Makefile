@@ -11,7 +11,7 @@ run: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m tests.servers
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff format --check .
@@ -24,7 +24,7 @@ bench: $(READY)
 
 soak: $(READY)
 	$(BIN)/python -m tests.servers
-	$(BIN)/python -m pytest -m "long or not long" --timeout=3600
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "long or not long" --timeout=3600
 
 gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu tests/oracle tests/unit
