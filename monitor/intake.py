@@ -8,14 +8,14 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from config.errors import BrokerUnavailable, StorageUnavailable
 from consumers.batch import Partition, Position
 from consumers.source import Found, Poll, Source
 from monitor.inbox import Arrived, CaughtUp, Claimed, Ended, Finish, Inbox, Revoked
-from storage.ledger import Claim, Ledger, NewSource
+from storage.ledger import Claim, Ledger, NewSource, SourceState
 
 log = logging.getLogger(__name__)
 
@@ -171,13 +171,15 @@ class Intake:
 
     def _source_id(self, source: Source, partition: Partition) -> int:
         """Return the stored source of a partition; one that was added since the start begins at its beginning."""
-        for known in self._ledger.sources(self._stream_id):
-            if (known.topic, known.partition) == (partition.topic, partition.partition):
-                return known.source_id
+        source_id = _id_of(partition, self._ledger.sources(self._stream_id))
+        if source_id is not None:
+            return source_id
         found = _found(source, partition)
         log.info("The partition %s is new; it is read from its beginning.", partition, extra={"action": "claim"})
-        added = self._ledger.register(self._stream_id, [_new_source(partition, found.identity, found.begin)])
-        return added[0].source_id
+        new = _new_source(partition, found.identity, found.begin)
+        source_id = _id_of(partition, self._ledger.register(self._stream_id, [new]))
+        assert source_id is not None, "what was registered is among the active sources"
+        return source_id
 
     def _begin_anew(self, source: Source, partition: Partition) -> None:
         """Begin a new incarnation: the log under this name is another one, or ends before the stored position."""
@@ -206,6 +208,12 @@ class Intake:
             return
         for partition in caught_up:
             self._inbox.put(CaughtUp(partition=partition, until_us=until_us))
+
+
+def _id_of(partition: Partition, sources: Sequence[SourceState]) -> int | None:
+    """Return the id of a partition among the active sources of its stream."""
+    wanted = (partition.topic, partition.partition)
+    return next((each.source_id for each in sources if (each.topic, each.partition) == wanted), None)
 
 
 def _found(source: Source, partition: Partition) -> Found:
