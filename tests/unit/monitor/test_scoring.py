@@ -19,7 +19,7 @@ NAMES = ("x", "y")
 
 @lru_cache(maxsize=1)
 def fitted() -> FittedModel:
-    features = (np.random.default_rng(0).normal(size=(300, 2)) + [5.0, -2.0]).astype(np.float32)
+    features = np.random.default_rng(0).normal((5.0, -2.0), 1.0, (300, 2)).astype(np.float32)
     training = TrainingSet(features=features, names=NAMES, refused=0, exhausted=True)
     return fit_model(training, ModelSettings(n_components=1))
 
