@@ -65,7 +65,7 @@ def protocol_a(kdd: F32, seed: int, cap: int) -> Trial:
 
 def protocol_b(kdd: F32, seed: int, cap: int) -> Trial:
     order = np.random.default_rng(seed).permutation(len(kdd))
-    train, test = np.split(order, 2)
+    train, test = np.array_split(order, 2)
     train = train[kdd[train, 118] == 0][:cap]
     strange = kdd[test, 118] == 1
     return Trial(
@@ -81,7 +81,7 @@ def protocol_b(kdd: F32, seed: int, cap: int) -> Trial:
 def half_of_the_ordinary(rows: F32, strange: NDArray[np.bool_], seed: int) -> Trial:
     rng = np.random.default_rng(seed)
     ordinary = rng.permutation(np.flatnonzero(~strange))
-    train, held = np.split(ordinary, 2) if len(ordinary) % 2 == 0 else np.split(ordinary[1:], 2)
+    train, held = np.array_split(ordinary, 2)
     test = np.concatenate([held, np.flatnonzero(strange)])
     return Trial(
         train=rows[train],

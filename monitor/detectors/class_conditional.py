@@ -15,7 +15,7 @@ from monitor.detectors.artefact import Artefact
 from monitor.detectors.attribution import explain
 from monitor.detectors.explanation import Explanation
 from monitor.detectors.inputs import FloatArray, check_events, check_labels
-from monitor.detectors.mixture_params import LOG_2PI, Metric, factor, make_metric
+from monitor.detectors.mixture_params import LANES, LOG_2PI, SPARE_LANES, Metric, factor, make_metric
 from monitor.detectors.threads import one_thread
 
 Score = Literal["likelihood", "mahalanobis"]
@@ -23,7 +23,8 @@ F64 = NDArray[np.float64]
 
 KIND = "class_conditional"
 _NAME = "ClassConditionalGaussian"
-_ROWS = 256  # every block that is scored has this shape: an energy does not depend on its neighbours
+_LANES = 2 * LANES  # every block that is scored has so many rows: an energy does not depend on its neighbours
+_ROWS = _LANES - SPARE_LANES
 _EXTREME = {np.dtype(t): np.finfo(t).max for t in (np.float32, np.float64)}
 
 
@@ -139,7 +140,7 @@ class ClassConditionalGaussian:
         return out
 
     def _score_rows(self, rows: FloatArray, out: FloatArray) -> None:
-        block = np.empty((_ROWS, self.n_features), dtype=rows.dtype)
+        block = np.empty((_LANES, self.n_features), dtype=rows.dtype)
         for start in range(0, len(rows), _ROWS):
             part = rows[start : start + _ROWS]
             block[: len(part)] = part

@@ -22,9 +22,9 @@ ArrayLike: TypeAlias = Tensor | npt.NDArray[Any]
 
 WORK_ELEMENTS = 1 << 17  # 1 MB of float64: the work array of a chunk stays in the second-level cache
 WORK_ELEMENTS_CUDA = 1 << 24  # 128 MB: a GPU wants few and large kernels
-MAX_AMPLIFICATION = (
-    32.0  # float32 distances lose up to this factor of their 24 bits before float64 takes over
-)
+LANES = 192  # a multiple of the rows that any matrix kernel takes at once: none is treated as a remainder
+SPARE_LANES = 48  # and so many at the end of a block hold no event, where another library might see a remainder
+MAX_AMPLIFICATION = 32.0  # float32 distances lose up to this factor of their 24 bits before float64 takes over
 TINY_VARIANCE = 1e-30  # 1 / variance stays finite in float32, sums and gradients in float64
 
 
@@ -52,9 +52,7 @@ def gmm_params(z: ArrayLike, gamma: ArrayLike, eps: float = 1e-6) -> tuple[Any, 
     K = resp.shape[1]
     mass = resp.sum(0, dtype=torch.float64)
     divisor = torch.where(mass > 0, mass, torch.ones_like(mass))
-    centre = rows.detach().mean(
-        0, dtype=torch.float64
-    )  # a constant: it cancels, so the gradient needs no part of it
+    centre = rows.detach().mean(0, dtype=torch.float64)  # a constant: it cancels, so the gradient needs no part of it
     shift = rows.new_zeros((K, D), dtype=torch.float64)
     for part in _chunks(rows, K * D):
         shift = shift + resp[part].double().mT @ (rows[part].double() - centre)
@@ -74,7 +72,7 @@ def gmm_params(z: ArrayLike, gamma: ArrayLike, eps: float = 1e-6) -> tuple[Any, 
     return _returned((phi, mu, cov, L, log_det), rows.dtype, numpy_out)
 
 
-def gmm_energy(  # noqa: PLR0917 - the signature people know
+def gmm_energy(
     z: ArrayLike,
     phi: ArrayLike,
     mu: ArrayLike,
@@ -140,9 +138,7 @@ class Metric:
         """Return the squared distance of each row to each component, (n, K), in float64, never infinite."""
         K, D = self.offsets.shape
         work = self.whiten.dtype
-        limit = (
-            math.sqrt(torch.finfo(work).max) / 1e6
-        )  # beyond it a square could overflow and the order is lost
+        limit = math.sqrt(torch.finfo(work).max) / 1e6  # beyond it a square could overflow and the order is lost
         distances = []
         for part in _chunks(z, K * D):
             deviation = ((z[part].to(work) - self.centre).mT - self.offsets[:, :, None]).clamp(-limit, limit)
@@ -191,7 +187,8 @@ def factor(cov: Tensor, eps: float) -> Tensor:
 
 def _chunks(z: Tensor, width: int) -> Iterator[slice]:
     n = len(z)
-    rows = max(16, (WORK_ELEMENTS_CUDA if z.is_cuda else WORK_ELEMENTS) // width)
+    rows = (WORK_ELEMENTS_CUDA if z.is_cuda else WORK_ELEMENTS) // width
+    rows = max(rows // LANES * LANES, LANES)
     return (slice(start, min(start + rows, n)) for start in range(0, n, rows))
 
 
@@ -219,9 +216,7 @@ def _check_samples(z: Tensor, gamma: Tensor) -> None:
             f"got {tuple(z.shape)} and {tuple(gamma.shape)}"
         )
     if 0 in (*z.shape, *gamma.shape):
-        raise ModelError(
-            f"gmm_params: nothing to estimate from: z is {tuple(z.shape)}, gamma {tuple(gamma.shape)}"
-        )
+        raise ModelError(f"gmm_params: nothing to estimate from: z is {tuple(z.shape)}, gamma {tuple(gamma.shape)}")
 
 
 def _check_mixture(z: Tensor, *mixture: Tensor) -> None:

@@ -26,7 +26,7 @@ from monitor.detectors.network_files import (
     refuse_missing,
     state_arrays,
 )
-from monitor.detectors.network_scoring import FittedNetworks, Lens, make_lens, settle_networks
+from monitor.detectors.network_scoring import FittedNetworks, Lens, make_lens, precise, settle_networks
 from monitor.detectors.scaling import Scaling
 from monitor.detectors.threads import one_thread
 from monitor.detectors.training import Objective, Plan, latent_noise, train
@@ -193,8 +193,11 @@ class NetworkDetector:
         width = probe(nets, sample, detector.n_gmm)
         nets.normalise = bool(extra["normalise"])
         mixture = read_mixture(stored, detector.n_gmm, width)
+        wide, dtype = precise(nets, sample)
         detector._model = FittedNetworks(
             nets=nets,
+            precise=wide,
+            dtype=dtype,
             lens=lens,
             mixture=mixture,
             density=mixture.density(device),

@@ -1,11 +1,13 @@
 """Detectors: events through fitted networks to energies, in blocks of one fixed shape.
 
-An energy does not depend, to the bit, on what it was computed with: blocks are padded to their shape, and
-linear layers are computed with the rows along the fast axis. (With the rows along the slow axis, matrix
-libraries treat the last rows of a block by other kernels: 1 of 5 shapes tried differed in the last bit.)
-One thread computes them, so that the number of cores does not matter either.
+An energy does not depend, to the bit, on what it was computed with: blocks are padded to their shape, linear
+layers are computed with the rows along the fast axis, and the last lanes stay empty. (With the rows along
+the slow axis, or in the last lanes, matrix libraries use other kernels: 1 of 5 shapes tried differed in the
+last bit.) One thread computes them, so that the number of cores does not matter either. The networks are
+trained in float32 and score in float64: an energy is rounded once, at its end.
 """
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from monitor.detectors.density_nets import DensityNets
 from monitor.detectors.explanation import Explanation
 from monitor.detectors.inputs import FloatArray
 from monitor.detectors.latent_mixture import LatentDensity, LatentMixture, settle
+from monitor.detectors.mixture_params import LANES, SPARE_LANES
 from monitor.detectors.scaling import Scaling, chunks, column_scaling
 from monitor.detectors.threads import one_thread
 
@@ -28,7 +31,8 @@ F64 = NDArray[np.float64]
 
 _NET_LIMIT = 1e6  # the networks see no value beyond this many deviations: float32 sums stay finite
 _BLOCK_ELEMENTS = 1 << 15
-_LEAST_BLOCK = 64  # a multiple of every vector length: no row falls into a remainder
+_MOST_LANES = 5 * LANES
+_DRAWS_AT_ONCE = 10
 _SETTLED_ROWS = 4096
 _RANGE_DEVIATIONS = 2.0
 _LEAST_RESIDUAL = 1e-6  # of a feature's deviation: for a column that is always reconstructed exactly
@@ -42,10 +46,10 @@ class Lens:
     shape: tuple[int, ...]
     device: str
 
-    def tensor(self, z: F64) -> Tensor:
+    def tensor(self, z: F64, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return standardised rows as the networks take them."""
-        clipped = np.clip(z, -_NET_LIMIT, _NET_LIMIT).astype(np.float32)
-        return torch.from_numpy(clipped).to(self.device).reshape(len(z), *self.shape)
+        clipped = torch.from_numpy(np.clip(z, -_NET_LIMIT, _NET_LIMIT))
+        return clipped.to(self.device, dtype).reshape(len(z), *self.shape)
 
     def training_rows(self, rows: FloatArray) -> tuple[Tensor, float]:
         """Return all rows as the networks take them, and the largest standardised length among them."""
@@ -75,6 +79,8 @@ class FittedNetworks:
     """Trained networks with their mixture, and each feature's usual distance from its reconstruction."""
 
     nets: DensityNets
+    precise: DensityNets
+    dtype: torch.dtype
     lens: Lens
     mixture: LatentMixture
     density: LatentDensity
@@ -82,9 +88,9 @@ class FittedNetworks:
 
     @property
     def block_rows(self) -> int:
-        """The rows of every block."""
-        wanted = _BLOCK_ELEMENTS // math.prod(self.lens.shape)
-        return min(max(1 << max(wanted.bit_length() - 1, 0), _LEAST_BLOCK), 1024)
+        """How many events a block holds; its last lanes stay empty."""
+        wanted = _BLOCK_ELEMENTS // math.prod(self.lens.shape) // LANES * LANES
+        return min(max(wanted, LANES), _MOST_LANES) - SPARE_LANES
 
     def energies(self, rows: FloatArray, noise: Tensor | None = None) -> FloatArray:
         """Return each row's energy in the rows' precision, the mean over the draws of `noise` if given."""
@@ -126,19 +132,23 @@ class FittedNetworks:
 
     def _pass(self, z: F64, noise: Tensor | None) -> tuple[F64, F64]:
         """Return reconstruction and energy of up to one block of standardised rows."""
-        block = np.zeros((self.block_rows, z.shape[1]))
+        block = np.zeros((self.block_rows + SPARE_LANES, z.shape[1]))
         block[: len(z)] = z
         with torch.no_grad(), one_thread(), _RowsAlongLanes():
-            x = self.lens.tensor(block)
-            latent, log_variance = self.nets.encode(x)
+            x = self.lens.tensor(block, self.dtype)
+            latent, log_variance = self.precise.encode(x)
             if noise is None or log_variance is None:
-                result = self.nets.complete(x, latent)
+                result = self.precise.complete(x, latent)
                 energies = self.density.energies(result.z)
             else:
-                drawn = latent + torch.exp(0.5 * log_variance) * noise[:, None, :]
-                repeated = x.repeat(len(noise), *([1] * (x.ndim - 1)))
-                result = self.nets.complete(repeated, drawn.flatten(0, 1))
-                energies = self.density.energies(result.z).view(len(noise), len(x)).mean(0)
+                deviation = torch.exp(0.5 * log_variance)
+                total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+                for draws in torch.split(noise.to(latent), _DRAWS_AT_ONCE):
+                    drawn = latent + deviation * draws[:, None, :]
+                    repeated = x.repeat(len(draws), *([1] * (x.ndim - 1)))
+                    result = self.precise.complete(repeated, drawn.flatten(0, 1))
+                    total += self.density.energies(result.z).view(len(draws), len(x)).sum(0)
+                energies = total / len(noise)
         made = result.reconstruction[: len(z)].flatten(1).double().cpu().numpy()
         return made, energies[: len(z)].cpu().numpy() + self.density.beyond(z)
 
@@ -165,6 +175,17 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return lanes.mT.reshape(*x.shape[:-1], len(weight)).contiguous()
 
 
+def precise(nets: DensityNets, sample: Tensor) -> tuple[DensityNets, torch.dtype]:
+    """Return a copy of the networks in float64; the networks themselves where one of them cannot take it."""
+    try:
+        wide = copy.deepcopy(nets).double().eval()
+        with torch.no_grad():
+            result = wide(sample.double())
+    except RuntimeError:  # a module of the user's makes float32 of its own, or cannot be copied
+        return nets, torch.float32
+    return (wide, torch.float64) if result.z.dtype == torch.float64 else (nets, torch.float32)
+
+
 def settle_networks(nets: DensityNets, lens: Lens, seen: Tensor, radius: float, noise: Tensor | None) -> FittedNetworks:
     """Fix the mixture and the usual residuals over the whole training set, a piece at a time.
 
@@ -175,19 +196,22 @@ def settle_networks(nets: DensityNets, lens: Lens, seen: Tensor, radius: float, 
         radius: The largest standardised length among the rows.
         noise: One draw for each row, as in the training: the latent's own spread belongs to the mixture.
     """
+    wide, dtype = precise(nets, seen[:2])
     z, gamma = [], []
     squares = torch.zeros(seen[0].numel(), dtype=torch.float64)
     with torch.no_grad():
         for start in range(0, len(seen), _SETTLED_ROWS):
             place = slice(start, start + _SETTLED_ROWS)
-            part = seen[place]
-            result = nets(part, None if noise is None else noise[place])
+            part = seen[place].to(dtype)
+            result = wide(part, None if noise is None else noise[place].to(dtype))
             z.append(result.z)
             gamma.append(result.gamma)
             squares += (part - result.reconstruction).flatten(1).double().square().sum(0).cpu()
     mixture = settle(torch.cat(z), torch.cat(gamma), radius)
     return FittedNetworks(
         nets=nets,
+        precise=wide,
+        dtype=dtype,
         lens=lens,
         mixture=mixture,
         density=mixture.density(lens.device),

@@ -1,0 +1,106 @@
+"""Oracle: the energies of VAEGMM and AEGMM against numpy layers and scipy's normals, all in float64."""
+
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
+
+from monitor.detectors.aegmm import AEGMM
+from monitor.detectors.vaegmm import VAEGMM
+
+RELATIVE = {np.float32: 1e-4, np.float64: 1e-10}
+BOTH = pytest.mark.parametrize("make", [VAEGMM, AEGMM])
+DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+def data(n, D, seed=0, offset=0.0, condition=1.0):
+    rng = np.random.default_rng(seed)
+    latent = rng.normal(size=(n, min(D, 3)))
+    mixing = np.random.default_rng(99).normal(size=(min(D, 3), D))
+    rows = np.tanh(latent) @ mixing + 0.1 * rng.normal(size=(n, D))
+    return rows * np.geomspace(1.0, condition**-0.5, D) + offset
+
+
+def stack(arrays, part, x, activation, *, last):
+    """Apply the linear layers of one network, read from the artefact, in the order of their numbers."""
+    numbers = sorted({int(name.split(".")[2]) for name in arrays if name.startswith(f"net.{part}.")})
+    for position, number in enumerate(numbers, start=1):
+        weight, bias = (arrays[f"net.{part}.{number}.{kind}"].astype(np.float64) for kind in ("weight", "bias"))
+        x = x @ weight.T + bias
+        if last or position < len(numbers):
+            x = activation(x)
+    return x
+
+
+def true_energy(detector, rows, noise=None):
+    """Return the energy by the formulas, from nothing but the arrays of the artefact."""
+    arrays = detector.to_artefact().tensors
+    variational = isinstance(detector, VAEGMM)
+    activation = (lambda t: np.maximum(t, 0.0)) if variational else np.tanh
+    x = (rows.astype(np.float64) - arrays["scaling.centre"]) / arrays["scaling.scale"]
+    latent = stack(arrays, "encoder", x, activation, last=variational)
+    if variational:
+        heads = {
+            head: latent @ arrays[f"net.{head}.weight"].astype(np.float64).T
+            + arrays[f"net.{head}.bias"].astype(np.float64)
+            for head in ("mean_head", "log_variance_head")
+        }
+        latent = heads["mean_head"]
+        if noise is not None:
+            latent = latent + np.exp(0.5 * heads["log_variance_head"]) * noise
+    made = stack(arrays, "decoder", latent, activation, last=False)
+    length, other = np.linalg.norm(x, axis=1), np.linalg.norm(made, axis=1)
+    cosine = (x * made).sum(1) / np.maximum(length * other, 1e-12)
+    distance = np.linalg.norm(made - x, axis=1) / (np.minimum(length, other) + 1e-12)
+    z = np.column_stack([latent, -cosine, np.clip(distance, 0, 100)])
+    logs = [
+        np.log(weight) + np.atleast_1d(multivariate_normal(mean, factor @ factor.T).logpdf(z))
+        for weight, mean, factor in zip(
+            arrays["mixture.weights"], arrays["mixture.means"], arrays["mixture.factors"], strict=True
+        )
+    ]
+    beyond = x.shape[1] * np.maximum(length / arrays["mixture.radius"][0] - 1.0, 0.0)
+    return beyond - logsumexp(logs, axis=0)
+
+
+def fit(make, rows, **settings):
+    return make(**settings).fit(rows, epochs=3, batch_size=64, verbose=False)
+
+
+@BOTH
+@DTYPES
+@pytest.mark.parametrize(("D", "n_gmm"), [(1, 1), (6, 2), (33, 4), (512, 2)])
+def test_energies_equal_the_formulas(make, dtype, D, n_gmm):
+    detector = fit(make, data(500, D).astype(dtype), n_gmm=n_gmm)
+    held = data(300, D, seed=1).astype(dtype)
+    np.testing.assert_allclose(detector.energy(held), true_energy(detector, held), rtol=RELATIVE[dtype])
+
+
+@BOTH
+@DTYPES
+@pytest.mark.parametrize(("offset", "condition"), [(1e4, 1.0), (0.0, 1e6), (0.0, 1e8)])
+def test_offsets_and_unequal_columns_cost_no_digits(make, dtype, offset, condition):
+    detector = fit(make, data(500, 6, offset=offset, condition=condition).astype(dtype))
+    held = data(300, 6, seed=1, offset=offset, condition=condition).astype(dtype)
+    np.testing.assert_allclose(detector.energy(held), true_energy(detector, held), rtol=RELATIVE[dtype])
+
+
+@BOTH
+@DTYPES
+def test_far_events_and_one_alone_equal_the_formulas(make, dtype):
+    rows = data(500, 6).astype(dtype)
+    detector = fit(make, rows)
+    far = (np.geomspace(10, 1e4, 20)[:, None] * rows[0]).astype(dtype)
+    np.testing.assert_allclose(detector.energy(far), true_energy(detector, far), rtol=RELATIVE[dtype])
+    np.testing.assert_allclose(detector.energy(rows[:1]), true_energy(detector, rows[:1]), rtol=RELATIVE[dtype])
+
+
+def test_the_score_is_the_mean_over_draws_of_standard_noise():
+    rows = data(500, 6)
+    detector = fit(VAEGMM, rows)
+    held = data(100, 6, seed=1)
+    rng = np.random.default_rng(3)
+    draws = np.stack([true_energy(detector, held, rng.normal(size=2)) for _ in range(500)])
+    standard_error = draws.std(axis=0) / np.sqrt(250)
+    found = detector.score(held, samples=500)
+    assert (np.abs(found - draws.mean(axis=0)) < 5 * standard_error + 1e-9).mean() > 0.98
