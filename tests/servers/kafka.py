@@ -169,8 +169,7 @@ class KafkaServer:
             *self._java(),
             "kafka.tools.StorageTool",
             "format",
-            "-t",
-            cluster,
+            f"--cluster-id={cluster}",  # one word: one id in 64 begins with a dash
             "-c",
             "server.properties",
         ]
