@@ -62,7 +62,7 @@ class ModelSettings(Section):
     kind: Literal["gaussian_mixture", "vaegmm", "aegmm", "class_conditional"] = Field(
         default="gaussian_mixture", description="Kind of detector."
     )
-    n_components: AutoOrCount = Field(default="auto", description="Components; auto chooses 1 to 8 by BIC.")
+    n_components: AutoOrCount = Field(default="auto", description="Components; auto chooses 1 to 8 by held-out likelihood.")
     covariance_type: Literal["full", "tied", "diag", "spherical"] = Field(
         default="full", description="Shape of the components' covariances."
     )
