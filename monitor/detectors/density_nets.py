@@ -83,11 +83,15 @@ class DensityNets(nn.Module):
 
     def complete(self, x: Tensor, latent: Tensor) -> Pass:
         """Return reconstruction, mixture input and responsibilities from the latent on."""
-        reconstruction = self.decoder(latent)
-        z = torch.cat([latent.flatten(1), self.recon_features(x, reconstruction)], dim=1)
+        reconstruction, z = self.reconstruct(x, latent)
         raw = self.density(z)
         gamma = torch.softmax(raw, dim=1) if self.normalise else raw
         return Pass(reconstruction=reconstruction, z=z, gamma=gamma)
+
+    def reconstruct(self, x: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the reconstruction and the mixture's input."""
+        reconstruction = self.decoder(latent)
+        return reconstruction, torch.cat([latent.flatten(1), self.recon_features(x, reconstruction)], dim=1)
 
 
 def hidden_widths(n_features: int) -> tuple[int, int, int]:

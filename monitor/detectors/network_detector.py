@@ -198,6 +198,7 @@ class NetworkDetector:
             nets=nets,
             precise=wide,
             dtype=dtype,
+            keep_lanes=not detector._given_states,
             lens=lens,
             mixture=mixture,
             density=mixture.density(device),
@@ -233,7 +234,7 @@ class NetworkDetector:
         with one_thread(when=sum(p.numel() for p in nets.parameters()) * plan.batch_size < _SMALL_PASS):
             report = train(nets, seen, objective(seen.flatten(1)), plan)
             noise = latent_noise(nets, seen, self.random_state)
-            self._model = settle_networks(nets, lens, seen, radius, noise)
+            self._model = settle_networks(nets, lens, seen, radius, noise, keep_lanes=not self._given_states)
         self.feature_names_ = events.names
         self.training_ = {
             "rows": kept,

@@ -76,11 +76,15 @@ def make_lens(rows: FloatArray, shape: tuple[int, ...], device: str, *, standard
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FittedNetworks:
-    """Trained networks with their mixture, and each feature's usual distance from its reconstruction."""
+    """Trained networks with their mixture, and each feature's usual distance from its reconstruction.
+
+    `precise` is the copy that scores, of `dtype`; `keep_lanes` holds where no network came from a user.
+    """
 
     nets: DensityNets
     precise: DensityNets
     dtype: torch.dtype
+    keep_lanes: bool
     lens: Lens
     mixture: LatentMixture
     density: LatentDensity
@@ -134,27 +138,35 @@ class FittedNetworks:
         """Return reconstruction and energy of up to one block of standardised rows."""
         block = np.zeros((self.block_rows + SPARE_LANES, z.shape[1]))
         block[: len(z)] = z
-        with torch.no_grad(), one_thread(), _RowsAlongLanes():
+        with torch.no_grad(), one_thread(), _RowsAlongLanes(self.keep_lanes):
             x = self.lens.tensor(block, self.dtype)
             latent, log_variance = self.precise.encode(x)
             if noise is None or log_variance is None:
-                result = self.precise.complete(x, latent)
-                energies = self.density.energies(result.z)
+                made, z_latent = self.precise.reconstruct(x, latent)
+                energies = self.density.energies(z_latent)
             else:
                 deviation = torch.exp(0.5 * log_variance)
                 total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
                 for draws in torch.split(noise.to(latent), _DRAWS_AT_ONCE):
                     drawn = latent + deviation * draws[:, None, :]
                     repeated = x.repeat(len(draws), *([1] * (x.ndim - 1)))
-                    result = self.precise.complete(repeated, drawn.flatten(0, 1))
-                    total += self.density.energies(result.z).view(len(draws), len(x)).sum(0)
+                    made, z_latent = self.precise.reconstruct(repeated, drawn.flatten(0, 1))
+                    total += self.density.energies(z_latent).view(len(draws), len(x)).sum(0)
                 energies = total / len(noise)
-        made = result.reconstruction[: len(z)].flatten(1).double().cpu().numpy()
-        return made, energies[: len(z)].cpu().numpy() + self.density.beyond(z)
+        reconstruction = made[: len(z)].flatten(1).double().cpu().numpy()
+        return reconstruction, energies[: len(z)].cpu().numpy() + self.density.beyond(z)
 
 
 class _RowsAlongLanes(TorchFunctionMode):
-    """Computes linear layers, also those of modules that a user gave, as (W x^T)^T."""
+    """Computes linear layers, also those of modules that a user gave, as (W x^T)^T.
+
+    With `keep_lanes` the result stays in that order, which spares the next layer a transposition; modules
+    that a user gave get rows in their usual order.
+    """
+
+    def __init__(self, keep_lanes: bool) -> None:  # noqa: FBT001 - a private class
+        super().__init__()
+        self.keep_lanes = keep_lanes
 
     def __torch_function__(
         self,
@@ -164,7 +176,8 @@ class _RowsAlongLanes(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         if func is torch.nn.functional.linear:
-            return _linear(*args, **(kwargs or {}))
+            result = _linear(*args, **(kwargs or {}))
+            return result if self.keep_lanes else result.contiguous()
         return func(*args, **(kwargs or {}))
 
 
@@ -172,7 +185,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     lanes = weight @ x.reshape(-1, x.shape[-1]).mT.contiguous()
     if bias is not None:
         lanes = lanes + bias[:, None]
-    return lanes.mT.reshape(*x.shape[:-1], len(weight)).contiguous()
+    return lanes.mT.reshape(*x.shape[:-1], len(weight))
 
 
 def precise(nets: DensityNets, sample: Tensor) -> tuple[DensityNets, torch.dtype]:
@@ -186,7 +199,9 @@ def precise(nets: DensityNets, sample: Tensor) -> tuple[DensityNets, torch.dtype
     return (wide, torch.float64) if result.z.dtype == torch.float64 else (nets, torch.float32)
 
 
-def settle_networks(nets: DensityNets, lens: Lens, seen: Tensor, radius: float, noise: Tensor | None) -> FittedNetworks:
+def settle_networks(
+    nets: DensityNets, lens: Lens, seen: Tensor, radius: float, noise: Tensor | None, *, keep_lanes: bool
+) -> FittedNetworks:
     """Fix the mixture and the usual residuals over the whole training set, a piece at a time.
 
     Args:
@@ -195,6 +210,7 @@ def settle_networks(nets: DensityNets, lens: Lens, seen: Tensor, radius: float, 
         seen: The training rows as they see them.
         radius: The largest standardised length among the rows.
         noise: One draw for each row, as in the training: the latent's own spread belongs to the mixture.
+        keep_lanes: No network came from a user.
     """
     wide, dtype = precise(nets, seen[:2])
     z, gamma = [], []
@@ -212,6 +228,7 @@ def settle_networks(nets: DensityNets, lens: Lens, seen: Tensor, radius: float, 
         nets=nets,
         precise=wide,
         dtype=dtype,
+        keep_lanes=keep_lanes,
         lens=lens,
         mixture=mixture,
         density=mixture.density(lens.device),
