@@ -18,11 +18,21 @@ from sqlalchemy.engine import Connection
 
 from storage.commits import ScoreColumns, Texts
 from storage.partitions import day_of
+from storage.tables import metadata
 
+# A client that is frozen inside a COPY holds its transaction for ever: while the server waits for the rest of the data
+# no time-out ends it. So scores are copied into a table of the session's own, before the commit has locked anything;
+# everything after that is one statement at a time, which the session's time-outs end.
+_STAGE = """CREATE TEMPORARY TABLE IF NOT EXISTS staged_scores (
+  source_offset BIGINT, event_time_us BIGINT, energy REAL, threshold_id INTEGER, key TEXT, event_id TEXT
+) ON COMMIT DELETE ROWS"""
 _COPY_SCORES = (
-    "COPY scores (stored_day, source_id, source_offset, event_time_us, energy, threshold_id, stored_at_us, "
-    "key, event_id) FROM STDIN (FORMAT BINARY)"
+    "COPY staged_scores (source_offset, event_time_us, energy, threshold_id, key, event_id) "
+    "FROM STDIN (FORMAT BINARY)"
 )
+_INSERT_STAGED = """INSERT INTO scores (
+  stored_day, source_id, stored_at_us, source_offset, event_time_us, energy, threshold_id, key, event_id
+) SELECT %s, %s, %s, source_offset, event_time_us, energy, threshold_id, key, event_id FROM staged_scores"""
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\x00" + struct.pack(">ii", 0, 0)
 _COPY_TRAILER = struct.pack(">h", -1)
 _ROWS_PER_STATEMENT = 500
@@ -32,10 +42,6 @@ _ROWS_PER_STATEMENT = 500
 _FIXED = np.dtype(
     [
         ("fields", ">i2"),
-        ("stored_day_size", ">i4"),
-        ("stored_day", ">i4"),
-        ("source_id_size", ">i4"),
-        ("source_id", ">i4"),
         ("source_offset_size", ">i4"),
         ("source_offset", ">i8"),
         ("event_time_us_size", ">i4"),
@@ -44,16 +50,25 @@ _FIXED = np.dtype(
         ("energy", ">f4"),
         ("threshold_id_size", ">i4"),
         ("threshold_id", ">i4"),
-        ("stored_at_us_size", ">i4"),
-        ("stored_at_us", ">i8"),
     ]
 )
 _WITHOUT_TEXTS = np.dtype([*_FIXED.descr, ("key_size", ">i4"), ("event_id_size", ">i4")])
 _NULL = struct.pack(">i", -1)
 
 
+def stage_scores(connection: Connection, scores: ScoreColumns) -> None:
+    """Bring the rows to the server, where they can be without a lock (PostgreSQL); `insert_scores` follows."""
+    driver = connection.connection.driver_connection
+    if not len(scores) or not isinstance(driver, psycopg.Connection):
+        return
+    with driver.cursor() as cursor:
+        cursor.execute(_STAGE)
+        with cursor.copy(_COPY_SCORES) as copy:
+            copy.write(b"".join((_COPY_HEADER, pack_scores(scores), _COPY_TRAILER)))
+
+
 def insert_scores(connection: Connection, source_id: int, stored_at_us: int, scores: ScoreColumns) -> None:
-    """Insert one row per event, all stored at the same time."""
+    """Insert one row per event, all stored at the same time; on PostgreSQL those that were staged."""
     if not len(scores):
         return
     driver = connection.connection.driver_connection
@@ -62,32 +77,24 @@ def insert_scores(connection: Connection, source_id: int, stored_at_us: int, sco
         return
     if not isinstance(driver, psycopg.Connection):
         raise TypeError(type(driver))
-    with driver.cursor() as cursor, cursor.copy(_COPY_SCORES) as copy:
-        copy.write(b"".join((_COPY_HEADER, pack_scores(source_id, stored_at_us, scores), _COPY_TRAILER)))
+    with driver.cursor() as cursor:
+        cursor.execute(_INSERT_STAGED, (day_of(stored_at_us), source_id, stored_at_us))
+        if cursor.rowcount != len(scores):
+            message = f"{len(scores)} scores were staged, {cursor.rowcount} inserted"
+            raise RuntimeError(message)
 
 
-def pack_scores(source_id: int, stored_at_us: int, scores: ScoreColumns) -> bytes:
+def pack_scores(scores: ScoreColumns) -> bytes:
     """Return the rows in PostgreSQL's binary COPY format, without its header and trailer."""
     plain = scores.keys is None and scores.ids is None
     rows = np.zeros(len(scores), _WITHOUT_TEXTS if plain else _FIXED)
-    rows["fields"] = 9
-    for name in (
-        "stored_day",
-        "source_id",
-        "source_offset",
-        "event_time_us",
-        "energy",
-        "threshold_id",
-        "stored_at_us",
-    ):
+    rows["fields"] = 6
+    for name in ("source_offset", "event_time_us", "energy", "threshold_id"):
         rows[f"{name}_size"] = _FIXED[name].itemsize
-    rows["stored_day"] = day_of(stored_at_us)
-    rows["source_id"] = source_id
     rows["source_offset"] = scores.offsets
     rows["event_time_us"] = scores.times_us
     rows["energy"] = scores.energies
     rows["threshold_id"] = scores.threshold_ids
-    rows["stored_at_us"] = stored_at_us
     if plain:
         rows["key_size"] = rows["event_id_size"] = -1
         return rows.tobytes()
@@ -135,17 +142,21 @@ def _insert_scores_sqlite(driver: sqlite3.Connection, source_id: int, stored_at_
 def insert_columns(connection: Connection, table: str, columns: Mapping[str, Sequence[object]]) -> None:
     """Insert rows given as columns of equal length into one of our tables; texts must be `storable`."""
     names = ", ".join(f'"{name}"' for name in columns)
-    rows = zip(*columns.values(), strict=True)
     driver = connection.connection.driver_connection
     if isinstance(driver, sqlite3.Connection):
+        rows = zip(*columns.values(), strict=True)
         places = ", ".join("?" * len(columns))
         driver.executemany(f"INSERT INTO {table} ({names}) VALUES ({places})", rows)
         return
     if not isinstance(driver, psycopg.Connection):
         raise TypeError(type(driver))
-    with driver.cursor() as cursor, cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
-        for row in rows:
-            copy.write_row(row)
+    types = (metadata.tables[table].c[name].type.compile(connection.dialect) for name in columns)
+    arrays = ", ".join(f"%s::{kind}[]" for kind in types)
+    with driver.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO {table} ({names}) SELECT * FROM unnest({arrays})",
+            [list(values) for values in columns.values()],
+        )
 
 
 def storable(texts: Texts) -> Texts:

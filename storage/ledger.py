@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection
 
 from config.errors import ModelError
 from storage import registry
-from storage.bulk import insert_columns, insert_scores, shortest, storable
+from storage.bulk import insert_columns, insert_scores, shortest, stage_scores, storable
 from storage.commits import (
     Commit,
     Committed,
@@ -149,6 +149,7 @@ class Ledger:
                 ensure_score_days(self._db, missing.day)
 
     def _commit(self, connection: Connection, commit: Commit, features: list[str]) -> Committed:
+        stage_scores(connection, commit.scores)
         stored_at_us = self._move(connection, commit)
         # A statement of its own: it must see a seal that ended while the move waited for the position's row.
         control = _control(connection, commit.stream_id)

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storage.bulk import insert_scores
+from storage.bulk import insert_scores, stage_scores
 from storage.engine import Database
 from storage.ledger import ScoreColumns
 from storage.partitions import ensure_score_days
@@ -61,6 +61,7 @@ def test_scores_come_back_as_they_were(
     )
     with db.write() as connection:
         connection.execute(sa.delete(scores))
+        stage_scores(connection, columns)
         insert_scores(connection, 7, today, columns)
     with db.read() as connection:
         found = connection.execute(sa.select(scores).order_by(scores.c.source_offset)).all()
@@ -85,6 +86,7 @@ def test_every_row_of_a_batch_is_inserted_whatever_its_size(db: Database, today:
         keys=[str(i) for i in offsets],
     )
     with db.write() as connection:
+        stage_scores(connection, columns)
         insert_scores(connection, 1, today, columns)
     with db.read() as connection:
         assert connection.execute(
