@@ -45,7 +45,7 @@ class DaemonProcess:
                 stderr=log,
                 preexec_fn=dying_with_parent(signal.SIGKILL),  # noqa: PLW1509 -- calls prctl, nothing else
                 # One thread for the matrices: several daemons and two servers share the machine.
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"},
             )
         return self
 
@@ -101,11 +101,18 @@ class DaemonProcess:
             if not self.lives(_LOOK_EVERY_S) and not condition():
                 raise ServerError(f"the daemon ended before {what}\n{self.tail()}")
             if time.monotonic() > deadline:
-                raise ServerError(f"waited {within_s:g} s for {what}\n{self.tail()}")
+                raise ServerError(f"waited {within_s:g} s for {what}\n{self._last_words()}")
 
     def tail(self, lines: int = 40) -> str:
         """Return the end of its log."""
         return tail(self.log_path, lines)
+
+    def _last_words(self) -> str:
+        """End it in a way that makes it say where every thread stands; return the end of its log."""
+        self.send(signal.SIGCONT)
+        self.send(signal.SIGABRT)
+        self.wait()
+        return self.tail(150)
 
     def _ended(self, with_signal: signal.Signals, within_s: float = PATIENCE_S) -> int:
         if self.is_running:
