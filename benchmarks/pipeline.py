@@ -21,10 +21,10 @@ import psutil
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)  # run as a script, this folder would come first
 
-from tests.daemon.process import DaemonProcess
-from tests.daemon.stored import Stored
-from tests.servers.kafka import KafkaServer
-from tests.servers.postgres import PostgresServer
+from tests.daemon.process import DaemonProcess  # noqa: E402 -- see above
+from tests.daemon.stored import Stored  # noqa: E402 -- see above
+from tests.servers.kafka import KafkaServer  # noqa: E402 -- see above
+from tests.servers.postgres import PostgresServer  # noqa: E402 -- see above
 
 PARTITIONS = 4
 D = 8
