@@ -125,8 +125,8 @@ def scikit_by_likelihood(trial: Trial, seed: int) -> Score:
     return standardised(trial, of)
 
 
-def mixture(k: Any) -> Callable[[Trial, int], Score]:
-    return lambda trial, seed: GaussianMixture(k, random_state=seed).fit(trial.train).energy
+def mixture(k: Any, **settings: Any) -> Callable[[Trial, int], Score]:
+    return lambda trial, seed: GaussianMixture(k, random_state=seed, **settings).fit(trial.train).energy
 
 
 def class_conditional(trial: Trial, seed: int) -> Score:
@@ -150,6 +150,7 @@ def detectors(batch_size: int, epochs: int) -> dict[str, Callable[[Trial, int], 
         "GaussianMixture K=2": mixture(2),
         "GaussianMixture K=4": mixture(4),
         "GaussianMixture auto": mixture("auto"),
+        "GaussianMixture auto, reg 1e-3": mixture("auto", reg_covar=1e-3),
         "ClassConditional (by protocol)": class_conditional,
         "AEGMM": network(AEGMM, **options),
         "VAEGMM": network(VAEGMM, **options),
@@ -231,6 +232,7 @@ def main() -> None:
     if arguments.protocol in ("small", "all"):
         small = {
             "GaussianMixture auto": mixture("auto"),
+            "GaussianMixture auto, reg 1e-3": mixture("auto", reg_covar=1e-3),
             "scikit-learn, best by likelihood": scikit_by_likelihood,
             "scikit-learn, one Gaussian": scikit(1),
         }

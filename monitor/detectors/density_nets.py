@@ -154,8 +154,8 @@ def mixture_width(sample: Tensor, latent: int, recon_features: ReconFeatures) ->
     return latent + features.shape[1]
 
 
-def probe(nets: DensityNets, rows: Tensor, n_gmm: int) -> int:
-    """Run a few rows through the networks and return the width of the mixture's input.
+def probe(nets: DensityNets, rows: Tensor, n_gmm: int | None) -> tuple[int, int]:
+    """Run a few rows through the networks; return the width of the mixture's input and the components.
 
     A density network that ends in its own softmax is recognised and not normalised twice.
 
@@ -176,14 +176,14 @@ def probe(nets: DensityNets, rows: Tensor, n_gmm: int) -> int:
         z = torch.cat([latent.flatten(1), nets.recon_features(rows, made)], dim=1)
         takes = f"{z.shape[1]} columns, the latent and the features of the reconstruction"
         raw = _run(nets.density, z, "gmm_density_net", takes)
-    if raw.ndim != 2 or raw.shape[1] != n_gmm:
+    if raw.ndim != 2 or raw.shape[1] != (raw.shape[1] if n_gmm is None else n_gmm):
         raise ModelError(
             f"gmm_density_net returns shape {tuple(raw.shape[1:])} per event and must return n_gmm={n_gmm} "
             "numbers; change its last layer or n_gmm"
         )
     near_one = (raw.sum(1) - 1.0).abs() <= _DISTRIBUTION_TOLERANCE
-    nets.normalise = not (n_gmm > 1 and bool((raw >= 0).all()) and bool(near_one.all()))
-    return z.shape[1]
+    nets.normalise = not (raw.shape[1] > 1 and bool((raw >= 0).all()) and bool(near_one.all()))
+    return z.shape[1], raw.shape[1]
 
 
 def _events(rows: Tensor) -> str:

@@ -45,6 +45,7 @@ class NetworkDetector:
 
     kind: ClassVar[str]
     _settings: ClassVar[tuple[str, ...]]
+    _default_components: ClassVar[int]
 
     def __init__(
         self,
@@ -53,7 +54,7 @@ class NetworkDetector:
         encoder_net: nn.Module | None,
         decoder_net: nn.Module | None,
         gmm_density_net: nn.Module | None,
-        n_gmm: int,
+        n_gmm: int | None,
         latent_dim: int,
         recon_features: ReconFeatures | None,
         data_type: str | None,
@@ -65,7 +66,8 @@ class NetworkDetector:
         self.encoder_net = encoder_net
         self.decoder_net = decoder_net
         self.gmm_density_net = gmm_density_net
-        self.n_gmm = self._whole("n_gmm", n_gmm, 1)
+        default = None if gmm_density_net is not None else self._default_components
+        self.n_gmm = default if n_gmm is None else self._whole("n_gmm", n_gmm, 1)
         self.latent_dim = self._whole("latent_dim", latent_dim, 1)
         self.recon_features = recon_features
         self.data_type = data_type
@@ -190,9 +192,9 @@ class NetworkDetector:
         sample = torch.zeros(2, *lens.shape, device=device)
         nets = detector._build(sample)
         read_state(nets, stored)
-        width = probe(nets, sample, detector.n_gmm)
+        width, components = probe(nets, sample, detector.n_gmm)
         nets.normalise = bool(extra["normalise"])
-        mixture = read_mixture(stored, detector.n_gmm, width)
+        mixture = read_mixture(stored, components, width)
         wide, dtype = precise(nets, sample)
         detector._model = FittedNetworks(
             nets=nets,
@@ -222,7 +224,7 @@ class NetworkDetector:
         shape = shape if len(shape) > 1 else (events.values.shape[1],)
         kept = len(events.values) - round(reference_fraction * len(events.values))
         rows = events.values[:kept]
-        if kept < max(2, self.n_gmm):
+        if kept < max(2, self.n_gmm or 1):
             raise ModelError(
                 f"{self._name}: {kept} rows to train on are fewer than the n_gmm={self.n_gmm} components; "
                 "give more rows"
@@ -230,7 +232,7 @@ class NetworkDetector:
         lens = make_lens(rows, shape, self.device, standardise=self.standardise)
         seen, radius = lens.training_rows(rows)
         nets = self._build(seen[:2])
-        probe(nets, seen[:8], self.n_gmm)
+        self.n_gmm = probe(nets, seen[:8], self.n_gmm)[1]
         with one_thread(when=sum(p.numel() for p in nets.parameters()) * plan.batch_size < _SMALL_PASS):
             report = train(nets, seen, objective(seen.flatten(1)), plan)
             noise = latent_noise(nets, seen, self.random_state)

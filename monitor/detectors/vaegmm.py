@@ -31,7 +31,7 @@ class VAEGMM(NetworkDetector):
         decoder_net: Turns the latent, (n, latent_dim), back into events.
         gmm_density_net: Turns latent and reconstruction features into n_gmm responsibilities; a softmax is
             added unless it has its own. Networks left out are built for the number of features.
-        n_gmm: The number of components.
+        n_gmm: The number of components; left out, 2, or as many as a given gmm_density_net returns.
         samples: How many draws of the latent noise `score` averages over; 0 for none.
         beta: The weight of the divergence in the loss.
         latent_dim: The width of the latent.
@@ -44,6 +44,7 @@ class VAEGMM(NetworkDetector):
     """
 
     kind = "vaegmm"
+    _default_components = 2
     _settings = (
         "threshold",
         "n_gmm",
@@ -62,7 +63,7 @@ class VAEGMM(NetworkDetector):
         decoder_net: nn.Module | None = None,
         gmm_density_net: nn.Module | None = None,
         *,
-        n_gmm: int = 2,
+        n_gmm: int | None = None,
         latent_dim: int = 2,
         samples: int = 10,
         beta: float = 1.0,
@@ -162,5 +163,5 @@ class VAEGMM(NetworkDetector):
         heads = variational_heads(encoder, sample, self.latent_dim)
         features = self.recon_features or cosine_and_distance
         width = mixture_width(sample, self.latent_dim, features)
-        density = self.gmm_density_net or dense((width, 10, self.n_gmm), "relu", last=False)
+        density = self.gmm_density_net or dense((width, 10, self.n_gmm or self._default_components), "relu", last=False)
         return DensityNets(encoder=encoder, decoder=decoder, density=density, recon_features=features, heads=heads)

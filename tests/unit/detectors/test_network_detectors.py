@@ -235,6 +235,11 @@ def test_a_softmax_inside_the_density_network_is_not_applied_twice(make, latent,
     np.testing.assert_array_equal(make(**bare, n_gmm=3).fit(train, **QUICK).energy(train), with_own)
 
 
+@pytest.mark.parametrize(("make", "latent"), [(VAEGMM, 6), (AEGMM, 2)])
+def test_a_given_density_network_decides_how_many_components_there_are(make, latent, train):
+    assert make(**own_networks(latent)).fit(train, **QUICK).n_gmm == 3
+
+
 @BOTH
 def test_other_reconstruction_features_can_be_given(make, train):
     def squared_error(x, reconstruction):
