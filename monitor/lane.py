@@ -13,6 +13,10 @@ from storage.ledger import Claim, Control
 COMMIT_INTERVAL_S = 1.0
 """How long events may wait for others to be committed with: the latency of the history."""
 
+TELL_AGAIN_S = 5.0
+"""How often a source that lead holds back says its watermark again. A database that lost its last commits (a replica
+that was promoted, a crash without synchronous commit) has forgotten it, and would wait for it for ever."""
+
 COMMIT_EVENTS = 10_000
 """Events of one commit: a transaction of 50 to 100 ms, so that writers of other streams do not wait."""
 
@@ -37,6 +41,7 @@ class Lane:
     ended: bool = False
     end_stored: bool = False
     held_at: Control | None = None
+    told_s: float = float("-inf")
     unsettled: bool = False
 
     def add(self, decoded: Decoded, now_s: float) -> None:
@@ -67,7 +72,7 @@ class Lane:
             finishing: Nothing more is polled: waiting brings nothing.
         """
         if self.held_at is not None and self.held_at == control:
-            return False
+            return now_s - self.told_s >= TELL_AGAIN_S
         if not self.pending:
             return self.ended and not self.end_stored
         if self.unsettled:

@@ -17,7 +17,7 @@ from monitor.commits import commit_of, position_commit
 from monitor.fold import Folded, Schedule, Scores, WindowRule, fold
 from monitor.inbox import Arrived, CaughtUp, Claimed, Ended, Finish, Inbox, Message, Revoked, Wake
 from monitor.intake import Reclaim
-from monitor.lane import COMMIT_EVENTS, COMMIT_INTERVAL_S, Lane, is_gap
+from monitor.lane import COMMIT_EVENTS, COMMIT_INTERVAL_S, TELL_AGAIN_S, Lane, is_gap
 from monitor.refused import Refusals
 from storage.engine import CommitUnknown
 from storage.ledger import Commit, Committed, Control, Fenced, Ledger, Stale
@@ -210,9 +210,11 @@ class Worker:
             self._pass_over(lane, piece)
             return
         while True:  # until the ledger takes it: each round folds under what the stream is by then
+            under = self._control
             folded = self._fold(lane, piece)
             if _stands_still(lane, folded):
-                self._wait(lane, piece, folded)
+                self._tell_again(lane)
+                self._wait(lane, piece, folded, under)
                 return
             commit = commit_of(self._stream_id, lane.claim, piece, folded, self._control, self._features)
             outcome = self._send(lane, commit)
@@ -221,7 +223,7 @@ class Worker:
             if isinstance(outcome, Committed):
                 self._after_commit(lane, commit, len(folded.scored.events) + len(folded.dead))
                 if folded.rest is not None:
-                    self._wait(lane, folded.rest, folded)
+                    self._wait(lane, folded.rest, folded, under)
             return
 
     def _fold(self, lane: Lane, piece: Decoded) -> Folded:
@@ -248,12 +250,24 @@ class Worker:
             scores=self._scores,
         )
 
-    def _wait(self, lane: Lane, rest: Decoded, folded: Folded) -> None:
-        """Put back what lead holds, or what more input has to settle (times of a file that may be stray)."""
+    def _wait(self, lane: Lane, rest: Decoded, folded: Folded, under: Control) -> None:
+        """Put back what lead holds, or what more input has to settle (times of a file that may be stray).
+
+        What lead holds waits for another state of the stream than the one it was folded `under`: the commit may have
+        brought it already.
+        """
         lane.unsettled = not folded.held and not lane.pending
         lane.pending.appendleft(rest)
-        lane.held_at = self._control if folded.held else None
+        lane.held_at = under if folded.held else None
         lane.first_pending_s = time.monotonic()
+
+    def _tell_again(self, lane: Lane) -> None:
+        """Say the watermark of what lead holds back again, now and then; where the position is not ours, claim anew."""
+        now_s = time.monotonic()
+        if lane.held_at is None or now_s - lane.told_s < TELL_AGAIN_S:
+            return
+        lane.told_s = now_s
+        self._send(lane, self._position_commit(lane, None))
 
     def _store_end(self, lane: Lane) -> None:
         """Say that nothing will ever follow, once everything of the source is committed."""
@@ -286,7 +300,7 @@ class Worker:
         lane.watermark_us = commit.watermark_us
         lane.held_at = None
         lane.end_stored = False
-        lane.first_pending_s = self.last_commit_s = time.monotonic()
+        lane.told_s = lane.first_pending_s = self.last_commit_s = time.monotonic()
         self.events_committed += len(commit.scores)
         lane.records -= records
         self._inbox.settle(lane.partition, records)
