@@ -33,6 +33,7 @@ class AEGMM(NetworkDetector):
         recon_features: Turns events and reconstructions into columns beside the latent; left out, the
             negative cosine similarity and the relative Euclidean distance. It sees standardised events.
         data_type: Only kept for the description of a prediction.
+        n_features: How many features `fit` has to find; None takes what comes.
         standardise: Centre and scale the events inside (each column; images as a whole).
         random_state: Seeds the networks and the order of the batches.
         device: Where to train and score, a torch device.
@@ -53,6 +54,7 @@ class AEGMM(NetworkDetector):
         latent_dim: int = 2,
         recon_features: ReconFeatures | None = None,
         data_type: str | None = None,
+        n_features: int | None = None,
         standardise: bool = True,
         random_state: int = 0,
         device: str = "cpu",
@@ -66,6 +68,7 @@ class AEGMM(NetworkDetector):
             latent_dim=latent_dim,
             recon_features=recon_features,
             data_type=data_type,
+            n_features=n_features,
             standardise=standardise,
             random_state=random_state,
             device=device,

@@ -58,6 +58,7 @@ class NetworkDetector:
         latent_dim: int,
         recon_features: ReconFeatures | None,
         data_type: str | None,
+        n_features: int | None,
         standardise: bool,
         random_state: int,
         device: str,
@@ -71,6 +72,7 @@ class NetworkDetector:
         self.latent_dim = self._whole("latent_dim", latent_dim, 1)
         self.recon_features = recon_features
         self.data_type = data_type
+        self._expected = None if n_features is None else self._whole("n_features", n_features, 1)
         self.standardise = bool(standardise)
         self.random_state = self._whole("random_state", random_state, 0)
         self.device = device
@@ -220,7 +222,7 @@ class NetworkDetector:
         if not 0 <= reference_fraction < 1:
             raise ModelError(f"{self._name}: reference_fraction must be from 0 to below 1, not {reference_fraction}")
         shape = _event_shape(x)
-        events = check_events(_flat(x, shape), owner=self._name, min_rows=2)
+        events = check_events(_flat(x, shape), owner=self._name, n_features=self._expected, min_rows=2)
         shape = shape if len(shape) > 1 else (events.values.shape[1],)
         kept = len(events.values) - round(reference_fraction * len(events.values))
         rows = events.values[:kept]

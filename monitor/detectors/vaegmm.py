@@ -38,6 +38,7 @@ class VAEGMM(NetworkDetector):
         recon_features: Turns events and reconstructions into columns beside the latent; left out, the
             negative cosine similarity and the relative Euclidean distance. It sees standardised events.
         data_type: Only kept for the description of a prediction.
+        n_features: How many features `fit` has to find; None takes what comes.
         standardise: Centre and scale the events inside (each column; images as a whole).
         random_state: Seeds the networks, the order of the batches and all noise.
         device: Where to train and score, a torch device.
@@ -69,6 +70,7 @@ class VAEGMM(NetworkDetector):
         beta: float = 1.0,
         recon_features: ReconFeatures | None = None,
         data_type: str | None = None,
+        n_features: int | None = None,
         standardise: bool = True,
         random_state: int = 0,
         device: str = "cpu",
@@ -82,6 +84,7 @@ class VAEGMM(NetworkDetector):
             latent_dim=latent_dim,
             recon_features=recon_features,
             data_type=data_type,
+            n_features=n_features,
             standardise=standardise,
             random_state=random_state,
             device=device,

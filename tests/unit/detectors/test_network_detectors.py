@@ -297,6 +297,13 @@ def test_another_width_and_a_score_before_the_fit_are_refused(make, fitted, trai
 
 
 @BOTH
+def test_a_number_of_features_that_was_announced_is_checked(make, train):
+    assert make(n_features=5).fit(train, **QUICK).n_features == 5
+    with pytest.raises(ModelError, match="5 features"):
+        make(n_features=4).fit(train, **QUICK)
+
+
+@BOTH
 def test_fewer_rows_than_components_are_refused(make, train):
     with pytest.raises(ModelError, match="fewer than the n_gmm=5"):
         make(n_gmm=5).fit(train[:4], **QUICK)
