@@ -222,8 +222,8 @@ class DeadLetters:
 class Decoded:
     """What a raw batch became: events, dead letters, and the positions around both.
 
-    `passed_over` is carried over from the raw batch; an unreadable batch is a dead letter here already,
-    the others are the caller's gaps.
+    `passed_over` is carried over from the raw batch: the caller stores the range as a gap, so that an incident opens.
+    An unreadable batch is a dead letter here as well.
     """
 
     partition: Partition
