@@ -51,7 +51,5 @@ def _number(text: str, name: str, lowest: int, highest: int, names: list[str]) -
     value = int(text) if text.isdigit() and len(text) < 5 else -1
     if not lowest <= value <= highest:
         known = f" or {names[0]} to {names[-1]}" if names else ""
-        raise ValueError(
-            f"{text!r} is no {name} of a cron expression; it goes from {lowest} to {highest}{known}"
-        )
+        raise ValueError(f"{text!r} is no {name} of a cron expression; it goes from {lowest} to {highest}{known}")
     return value

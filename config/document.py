@@ -26,15 +26,9 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - yaml's own form
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$", re.IGNORECASE), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789")
-)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$", re.IGNORECASE), list("tTfF"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:[0-9]+\.[0-9]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?)$"),
@@ -121,13 +115,9 @@ class _Reading:
         for key_node, value_node in node.value:
             place = self._place(key_node)
             key = key_node.value
-            if not isinstance(key_node, yaml.ScalarNode) or not isinstance(
-                loader.construct_object(key_node), str
-            ):
+            if not isinstance(key_node, yaml.ScalarNode) or not isinstance(loader.construct_object(key_node), str):
                 shown = key if isinstance(key_node, yaml.ScalarNode) else "a list or mapping"
-                self.problems.append(
-                    f"{place}: {dotted((*path, shown))}: a key must be a text; put it between quotes"
-                )
+                self.problems.append(f"{place}: {dotted((*path, shown))}: a key must be a text; put it between quotes")
                 continue
             self.places[*path, key] = place
             values[key] = self._value(loader, value_node, (*path, key), inside)

@@ -96,13 +96,9 @@ def interpolate(document: Document, env: Mapping[str, str]) -> tuple[Document, P
             if match[0].startswith("$$"):
                 return match[0][1:]
             if not _NAME.fullmatch(match[1]):
-                problems.append(
-                    (path, f"{match[0]} names no variable; write ${{NAME}}, or $${{ for a literal ${{")
-                )
+                problems.append((path, f"{match[0]} names no variable; write ${{NAME}}, or $${{ for a literal ${{"))
             elif match[1] not in env:
-                problems.append(
-                    (path, f"the environment variable {match[1]} is not set; set it, or write the value")
-                )
+                problems.append((path, f"the environment variable {match[1]} is not set; set it, or write the value"))
             return env.get(match[1], "")
 
         return _REFERENCE.sub(replace, text)

@@ -36,9 +36,7 @@ _LIMITS = {
     "less_than": ("lt", "less than"),
     "less_than_equal": ("le", "at most"),
 }
-_NO_STREAM = (
-    "there is no stream; add one, such as streams: {payments: {source: {type: kafka, topics: [payments]}}}"
-)
+_NO_STREAM = "there is no stream; add one, such as streams: {payments: {source: {type: kafka, topics: [payments]}}}"
 
 
 def findings(error: ValidationError, document: Document) -> Iterator[tuple[Key, str]]:
@@ -69,9 +67,7 @@ def _path(location: tuple[str | int, ...], values: Any) -> Key:
         if isinstance(here, dict):
             here = here.get(part)
         else:
-            here = (
-                here[part] if isinstance(here, list) and isinstance(part, int) and part < len(here) else None
-            )
+            here = here[part] if isinstance(here, list) and isinstance(part, int) and part < len(here) else None
     return tuple(path)
 
 

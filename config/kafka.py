@@ -91,9 +91,7 @@ def _check_servers(value: object) -> tuple[str, ...]:
     for server in servers:
         match = _SERVER.fullmatch(server)
         if match is None:
-            raise ValueError(
-                f"{server!r} is no broker address; write host:port, such as {_as_address(server)}"
-            )
+            raise ValueError(f"{server!r} is no broker address; write host:port, such as {_as_address(server)}")
         if not 1 <= int(match[2]) <= 65_535:
             raise ValueError(f"{server!r} has a port outside 1 to 65535")
     return servers

@@ -35,9 +35,7 @@ def suggest(path: Key, values: Any) -> str:
     """Say which key was meant by an unknown one: near in spelling, or the same word elsewhere."""
     wrong = str(path[-1])
     here = list(dict.fromkeys(known_keys(path[:-1], values)))
-    joined = next(
-        (key for key in _all_paths(Settings, ()) if len(path) == 1 and "_".join(key) == wrong), None
-    )
+    joined = next((key for key in _all_paths(Settings, ()) if len(path) == 1 and "_".join(key) == wrong), None)
     if joined is not None:
         return f"did you mean {'__'.join(joined)} (two underscores), or {dotted(joined)} in the file?"
     near = get_close_matches(wrong.lower(), here, n=1, cutoff=0.6)
@@ -57,9 +55,7 @@ def _types_at(path: Sequence[str | int], values: Any) -> list[Any]:
     for part in path:
         kinds = [option for kind in kinds for option in _step(kind, part, values)]
         values = _child(values, part)
-    chosen = [
-        kind for kind in kinds if _is_section(kind) and _tag(kind) == _child(values, "type") is not None
-    ]
+    chosen = [kind for kind in kinds if _is_section(kind) and _tag(kind) == _child(values, "type") is not None]
     return chosen or kinds
 
 

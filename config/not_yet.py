@@ -25,9 +25,7 @@ NOT_YET = (
 )
 
 
-def find_not_yet(
-    settings: Settings, table: tuple[NotYet, ...] = NOT_YET
-) -> Iterator[tuple[tuple[str, ...], str]]:
+def find_not_yet(settings: Settings, table: tuple[NotYet, ...] = NOT_YET) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield the path of each key that is set to something not built, with what to say about it."""
     values = dict(_leaves(settings.public(), ()))
     for entry in table:

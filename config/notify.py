@@ -101,7 +101,5 @@ class NotifySettings(Section):
         """Return the channels that are told of such an incident, each once, in the order of their names."""
         if not self.routes:
             return tuple(sorted(self.channels))
-        taken = (
-            route for route in self.routes if route.match.takes(stream=stream, kind=kind, severity=severity)
-        )
+        taken = (route for route in self.routes if route.match.takes(stream=stream, kind=kind, severity=severity))
         return tuple(sorted({name for route in taken for name in route.channels}))

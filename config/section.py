@@ -51,9 +51,7 @@ def split_list(value: object) -> tuple[str, ...]:
             try:
                 value = json.loads(value)
             except json.JSONDecodeError as error:
-                raise ValueError(
-                    f"must be a list; as JSON it breaks at column {error.colno}: {error.msg}"
-                ) from error
+                raise ValueError(f"must be a list; as JSON it breaks at column {error.colno}: {error.msg}") from error
         else:
             value = [part.strip() for part in value.split(",")]
     if not isinstance(value, list | tuple) or not value:

@@ -90,9 +90,7 @@ def _check_url(value: object) -> object:
         if not rest.startswith("/"):
             raise ValueError("has two slashes where sqlite has three; did you mean sqlite:///outrider.db?")
         if path in {"", ":memory:"}:
-            raise ValueError(
-                "is a database in memory, which ends with the process; name a file: sqlite:///outrider.db"
-            )
+            raise ValueError("is a database in memory, which ends with the process; name a file: sqlite:///outrider.db")
     elif not rest.partition("/")[2].partition("?")[0]:
         raise ValueError("names no database after the host; write postgresql://user@host/database")
     return value
@@ -117,13 +115,9 @@ class RetentionSettings(Section):
     """How long rows are kept, by the time of storing."""
 
     scores: PositiveDuration = Field(default=timedelta(days=7), description="Scores of all events.")
-    outliers: PositiveDuration = Field(
-        default=timedelta(days=90), description="Outliers with their features."
-    )
+    outliers: PositiveDuration = Field(default=timedelta(days=90), description="Outliers with their features.")
     windows: PositiveDuration = Field(default=timedelta(days=400), description="Judged windows.")
-    dead_letters: PositiveDuration = Field(
-        default=timedelta(days=7), description="What could not be decoded."
-    )
+    dead_letters: PositiveDuration = Field(default=timedelta(days=7), description="What could not be decoded.")
 
 
 class Settings(Section):
@@ -131,14 +125,10 @@ class Settings(Section):
 
     database: DatabaseSettings = Field(default_factory=DatabaseSettings, description="The database.")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where energies are computed.")
-    kafka: KafkaSettings = Field(
-        default_factory=KafkaSettings, description="The Kafka cluster of the streams."
-    )
+    kafka: KafkaSettings = Field(default_factory=KafkaSettings, description="The Kafka cluster of the streams.")
     streams: dict[str, StreamSettings] = Field(min_length=1, description="Streams by name.")
     notify: NotifySettings = Field(default_factory=NotifySettings, description="Whom to tell.")
-    retention: RetentionSettings = Field(
-        default_factory=RetentionSettings, description="What is kept how long."
-    )
+    retention: RetentionSettings = Field(default_factory=RetentionSettings, description="What is kept how long.")
 
     @model_validator(mode="before")
     @classmethod
@@ -212,8 +202,4 @@ def config_schema() -> dict[str, Any]:
             # Where it describes what is read, pydantic has defaults in its own words (PT1M).
             if "default" in described:
                 described["default"] = written["$defs"][name]["properties"][key]["default"]
-    return (
-        {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-        | schema
-        | {"title": "Outrider configuration"}
-    )
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema | {"title": "Outrider configuration"}

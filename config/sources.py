@@ -117,9 +117,7 @@ class FileSourceSettings(Section):
     """Events come from one file, whose suffix says its format, or from standard input."""
 
     type: Literal["file"]
-    path: Path = Field(
-        description='A .jsonl, .ndjson, .json (one object a line), .csv or .parquet file, or "-".'
-    )
+    path: Path = Field(description='A .jsonl, .ndjson, .json (one object a line), .csv or .parquet file, or "-".')
 
     @field_validator("path")
     @classmethod
@@ -155,34 +153,22 @@ class SyntheticSourceSettings(Section):
     rate: Number = Field(default=500.0, gt=0, description="Events in a second of event time.")
     events: Int | None = Field(default=None, ge=1, description="How many in all; null is without end.")
     speed: Number = Field(default=1.0, ge=0, description="Seconds of event time in a second; 0 is unpaced.")
-    start: Time | None = Field(
-        default=None, description="Event time of the first event (RFC 3339); null is now."
-    )
+    start: Time | None = Field(default=None, description="Event time of the first event (RFC 3339); null is now.")
     features: Int = Field(default=4, ge=1, le=1000, description="Numeric features of an event.")
     partitions: Int = Field(default=1, ge=1, le=1000, description="Partitions that the events are dealt to.")
-    first_burst: Duration = Field(
-        default=timedelta(minutes=10), description="From the start to the first burst."
-    )
+    first_burst: Duration = Field(default=timedelta(minutes=10), description="From the start to the first burst.")
     burst_every: PositiveDuration = Field(
         default=timedelta(minutes=30), description="From one burst's begin to the next one's."
     )
-    burst_length: PositiveDuration = Field(
-        default=timedelta(minutes=1), description="How long a burst lasts."
-    )
-    burst_share: Number = Field(
-        default=0.1, ge=0, le=1, description="Share of outliers inside a burst; 0 is none."
-    )
-    drift_after: Duration | None = Field(
-        default=None, description="From the start to the drift; null is never."
-    )
+    burst_length: PositiveDuration = Field(default=timedelta(minutes=1), description="How long a burst lasts.")
+    burst_share: Number = Field(default=0.1, ge=0, le=1, description="Share of outliers inside a burst; 0 is none.")
+    drift_after: Duration | None = Field(default=None, description="From the start to the drift; null is never.")
     drift_shift: Number = Field(default=0.5, description="How far the drift moves, in standard deviations.")
 
     @model_validator(mode="after")
     def _bursts_do_not_overlap(self) -> "SyntheticSourceSettings":
         if self.burst_length >= self.burst_every:
-            raise_problems(
-                [("burst_length", "must be shorter than burst_every, else one burst runs into the next")]
-            )
+            raise_problems([("burst_length", "must be shorter than burst_every, else one burst runs into the next")])
         return self
 
     @property

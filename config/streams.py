@@ -28,13 +28,9 @@ class TimeSettings(Section):
 class EventSettings(Section):
     """How a record becomes an event."""
 
-    format: Literal["json", "float32", "msgpack"] = Field(
-        default="json", description="How records are encoded."
-    )
+    format: Literal["json", "float32", "msgpack"] = Field(default="json", description="How records are encoded.")
     features: AutoOrNames = Field(default="auto", description="Names of numeric fields, or auto.")
-    time: TimeSettings | None = Field(
-        default=None, description="The event's time; null is the broker's timestamp."
-    )
+    time: TimeSettings | None = Field(default=None, description="The event's time; null is the broker's timestamp.")
     key: Text | None = Field(default=None, description="Field to keep as the key; null is the Kafka key.")
     id: Text | None = Field(default=None, description="Field to keep for joins.")
     missing: Literal["reject", "mean"] = Field(default="reject", description="What to do without a feature.")
@@ -62,7 +58,9 @@ class ModelSettings(Section):
     kind: Literal["gaussian_mixture", "vaegmm", "aegmm", "class_conditional"] = Field(
         default="gaussian_mixture", description="Kind of detector."
     )
-    n_components: AutoOrCount = Field(default="auto", description="Components; auto chooses 1 to 8 by held-out likelihood.")
+    n_components: AutoOrCount = Field(
+        default="auto", description="Components; auto chooses 1 to 8 by held-out likelihood."
+    )
     covariance_type: Literal["full", "tied", "diag", "spherical"] = Field(
         default="full", description="Shape of the components' covariances."
     )
@@ -93,9 +91,7 @@ class WindowSettings(Section):
     def _lead_covers_a_window(self) -> "WindowSettings":
         if self.ahead < self.size:
             size = format_duration(self.size)
-            raise_problems(
-                [("ahead", f"must be at least window.size ({size}), else no window fills; try {size}")]
-            )
+            raise_problems([("ahead", f"must be at least window.size ({size}), else no window fills; try {size}")])
         return self
 
 
@@ -159,15 +155,9 @@ class ThresholdSettings(Section):
     """How the limit of the energy is drawn, and how often."""
 
     method: Literal["percentile", "pot"] = Field(default="percentile", description="How the limit is drawn.")
-    percentile: Percentile = Field(
-        default=99.5, description="Share of normal events below the limit, in percent."
-    )
-    look_back: PositiveDuration = Field(
-        default=timedelta(hours=24), description="Event time that a limit looks at."
-    )
-    refresh: Refresh = Field(
-        default=timedelta(minutes=5), description="A duration or cron in UTC, on event time."
-    )
+    percentile: Percentile = Field(default=99.5, description="Share of normal events below the limit, in percent.")
+    look_back: PositiveDuration = Field(default=timedelta(hours=24), description="Event time that a limit looks at.")
+    refresh: Refresh = Field(default=timedelta(minutes=5), description="A duration or cron in UTC, on event time.")
     adopt_after: PositiveDuration = Field(
         default=timedelta(hours=24),
         description="An open incident's windows are left out no longer than this.",
@@ -202,23 +192,15 @@ class DriftSettings(Section):
 class AlertSettings(Section):
     """When a finding becomes an incident, and when it ends."""
 
-    false_alarms: Rate = Field(
-        default=Rate(count=1.0, unit="week"), description="False alarms that are acceptable."
-    )
+    false_alarms: Rate = Field(default=Rate(count=1.0, unit="week"), description="False alarms that are acceptable.")
     min_outliers: Int = Field(default=5, ge=1, description="Fewer outliers in a window are never a spike.")
-    min_ratio: Number = Field(
-        default=0.0, ge=0, le=1, description="Least share of outliers in a spike's window."
-    )
+    min_ratio: Number = Field(default=0.0, ge=0, le=1, description="Least share of outliers in a spike's window.")
     max_dead_letter_ratio: Number = Field(
         default=0.05, ge=0, le=1, description="A larger share of dead letters in a window is an incident."
     )
     resolve_after: Int = Field(default=3, ge=1, description="Clean windows that end an incident.")
-    repeat_interval: PositiveDuration = Field(
-        default=timedelta(hours=4), description="Repeat an open incident."
-    )
-    silence_after: SilenceAfter = Field(
-        default="auto", description="Silence that is an incident: auto, never, 30m."
-    )
+    repeat_interval: PositiveDuration = Field(default=timedelta(hours=4), description="Repeat an open incident.")
+    silence_after: SilenceAfter = Field(default="auto", description="Silence that is an incident: auto, never, 30m.")
     drift: DriftSettings = Field(default=DriftSettings(), description="Lasting changes.")
 
 
@@ -244,9 +226,7 @@ class StreamSettings(Section):
             message = f"must hold at least {_LEAST_WINDOWS} windows of {size}; try {format_duration(least)}"
             yield "threshold.look_back", message
         if isinstance(self.source, FileSourceSettings) and self.event.format != "json":
-            message = (
-                f"{self.event.format} records come from Kafka; leave it out: a file's suffix says its format"
-            )
+            message = f"{self.event.format} records come from Kafka; leave it out: a file's suffix says its format"
             yield "event.format", message
 
     @property

@@ -27,8 +27,7 @@ _STAGE = """CREATE TEMPORARY TABLE IF NOT EXISTS staged_scores (
   source_offset BIGINT, event_time_us BIGINT, energy REAL, threshold_id INTEGER, key TEXT, event_id TEXT
 ) ON COMMIT DELETE ROWS"""
 _COPY_SCORES = (
-    "COPY staged_scores (source_offset, event_time_us, energy, threshold_id, key, event_id) "
-    "FROM STDIN (FORMAT BINARY)"
+    "COPY staged_scores (source_offset, event_time_us, energy, threshold_id, key, event_id) FROM STDIN (FORMAT BINARY)"
 )
 _INSERT_STAGED = """INSERT INTO scores (
   stored_day, source_id, stored_at_us, source_offset, event_time_us, energy, threshold_id, key, event_id

@@ -53,9 +53,7 @@ def random_mixture(rng, D, K, condition=10.0, offset=0.0):
 
 
 @DTYPES
-@pytest.mark.parametrize(
-    ("n", "D", "K"), [(500, 1, 1), (500, 8, 4), (2000, 32, 8), (3000, 3, 64), (600, 512, 2)]
-)
+@pytest.mark.parametrize(("n", "D", "K"), [(500, 1, 1), (500, 8, 4), (2000, 32, 8), (3000, 3, 64), (600, 512, 2)])
 def test_parameters_equal_the_definition(dtype, n, D, K):
     z, gamma = samples(np.random.default_rng(1), n, D, K, dtype)
     phi, mu, cov, L, log_det = gmm_params(z, gamma)

@@ -63,9 +63,7 @@ def test_anchors_and_merges_work_and_own_keys_win() -> None:
 
 
 def test_a_key_that_stands_twice_is_an_error_with_both_lines() -> None:
-    assert refused("a:\n  b: 1\n  b: 2\n") == (
-        "outrider.yaml:3: a.b: stands twice, first on line 2; leave one out",
-    )
+    assert refused("a:\n  b: 1\n  b: 2\n") == ("outrider.yaml:3: a.b: stands twice, first on line 2; leave one out",)
 
 
 def test_every_repeated_key_is_reported() -> None:

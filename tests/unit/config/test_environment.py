@@ -18,9 +18,7 @@ def test_a_default_holds_where_nothing_is_set(load_text: Load) -> None:
 
 
 def test_the_file_goes_over_the_default(load_text: Load) -> None:
-    assert (
-        load_text("database: {url: 'sqlite:///file.db'}\n" + ONE_STREAM).database.url == "sqlite:///file.db"
-    )
+    assert load_text("database: {url: 'sqlite:///file.db'}\n" + ONE_STREAM).database.url == "sqlite:///file.db"
 
 
 def test_the_environment_goes_over_the_file(load_text: Load) -> None:
@@ -163,9 +161,7 @@ def test_a_variable_that_a_text_names_is_no_setting_itself(load_text: Load) -> N
 
 def test_a_missing_variable_is_named_with_its_key(problem_of: Callable[..., str]) -> None:
     line = problem_of("database: {url: '${NOWHERE}'}\n" + ONE_STREAM)
-    assert line.startswith(
-        "outrider.yaml:1: database.url: the environment variable NOWHERE is not set; set it"
-    )
+    assert line.startswith("outrider.yaml:1: database.url: the environment variable NOWHERE is not set; set it")
 
 
 def test_a_form_that_is_no_variable_name_is_an_error(problem_of: Callable[..., str]) -> None:

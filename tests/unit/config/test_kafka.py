@@ -54,9 +54,7 @@ def test_a_wrong_address_is_refused(problem_of: Problem, server: str, said: str)
         "bootstrap_servers",
     ],
 )
-def test_an_option_that_would_break_a_promise_is_refused_with_the_reason(
-    problem_of: Problem, option: str
-) -> None:
+def test_an_option_that_would_break_a_promise_is_refused_with_the_reason(problem_of: Problem, option: str) -> None:
     line = problem_of(f"kafka: {{client: {{{option}: x}}}}\n" + ONE_STREAM)
     assert line.startswith(f"outrider.yaml:1: kafka.client.{option}: cannot be set: ")
 
@@ -67,9 +65,7 @@ def test_every_refused_option_is_reported(problems_of: Callable[..., tuple[str, 
 
 def test_a_slip_in_an_option_gets_the_nearest_known(problem_of: Problem) -> None:
     line = problem_of("kafka: {client: {security_protocl: SSL}}\n" + ONE_STREAM)
-    assert line.endswith(
-        "kafka.client.security_protocl: unknown to the Kafka client; did you mean security_protocol?"
-    )
+    assert line.endswith("kafka.client.security_protocl: unknown to the Kafka client; did you mean security_protocol?")
 
 
 def test_an_option_that_only_a_newer_client_knows_goes_through(load_text: Load) -> None:

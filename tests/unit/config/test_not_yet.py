@@ -32,9 +32,7 @@ def test_a_part_that_is_not_built_is_refused_by_its_key(
 
 def test_a_channel_that_is_not_built_is_refused(problem_of: Callable[..., str]) -> None:
     line = problem_of("notify: {channels: {ops: {type: webhook, url: 'https://h/x'}}}\n" + ONE_STREAM)
-    assert line.startswith(
-        "outrider.yaml:1: notify.channels.ops.type: not yet: webhook is not built; use log"
-    )
+    assert line.startswith("outrider.yaml:1: notify.channels.ops.type: not yet: webhook is not built; use log")
 
 
 @pytest.mark.parametrize(
@@ -46,9 +44,7 @@ def test_a_channel_that_is_not_built_is_refused(problem_of: Callable[..., str]) 
         "alerts: {drift: {horizons: [10m, 60m, 24h]}}",
     ],
 )
-def test_what_is_built_is_accepted_when_written_out(
-    load_text: Callable[..., Settings], sections: str
-) -> None:
+def test_what_is_built_is_accepted_when_written_out(load_text: Callable[..., Settings], sections: str) -> None:
     load_text(f"streams:\n  s:\n    source: {{type: kafka, topics: [t]}}\n    {sections}\n")
 
 

@@ -58,9 +58,7 @@ def test_a_secret_given_twice_in_one_place_is_an_error(problem_of: Problem, addr
     assert line.endswith("database.url_file: is given beside url; leave one of them out")
 
 
-def test_a_plain_variable_goes_over_the_secret_file_of_the_configuration(
-    load_text: Load, address: Path
-) -> None:
+def test_a_plain_variable_goes_over_the_secret_file_of_the_configuration(load_text: Load, address: Path) -> None:
     settings = load_text(
         f"database: {{url_file: {address}}}\n" + ONE_STREAM, {"OUTRIDER_DATABASE__URL": "sqlite:///env.db"}
     )
@@ -82,9 +80,7 @@ def test_a_missing_secret_file_is_named_with_its_key(problem_of: Problem) -> Non
 
 def test_an_empty_secret_file_is_an_error(problem_of: Problem, tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n", encoding="utf-8")
-    assert "empty is empty; write the secret into it" in problem_of(
-        "database: {url_file: empty}\n" + ONE_STREAM
-    )
+    assert "empty is empty; write the secret into it" in problem_of("database: {url_file: empty}\n" + ONE_STREAM)
 
 
 def test_a_secret_file_that_is_no_text_is_an_error(problem_of: Problem, tmp_path: Path) -> None:
@@ -93,9 +89,7 @@ def test_a_secret_file_that_is_no_text_is_an_error(problem_of: Problem, tmp_path
 
 
 def test_a_secret_file_that_is_no_path_is_an_error(problem_of: Problem) -> None:
-    assert "must be the path of a file" in problem_of(
-        "kafka: {client: {ssl_password_file: 7}}\n" + ONE_STREAM
-    )
+    assert "must be the path of a file" in problem_of("kafka: {client: {ssl_password_file: 7}}\n" + ONE_STREAM)
 
 
 def test_settings_are_shown_without_secrets(load_text: Load, secret: Path) -> None:
@@ -147,9 +141,7 @@ def test_a_password_in_an_address_is_masked(url: str, masked: str) -> None:
 
 
 def test_of_a_webhook_only_the_host_is_shown() -> None:
-    assert (
-        mask_webhook("https://u:pw@hooks.example.org/services/T0/key?a=b") == "https://hooks.example.org/***"
-    )
+    assert mask_webhook("https://u:pw@hooks.example.org/services/T0/key?a=b") == "https://hooks.example.org/***"
     assert mask_webhook("nothing") == "***"
 
 

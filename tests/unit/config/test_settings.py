@@ -27,9 +27,7 @@ Problems = Callable[..., tuple[str, ...]]
         ("postgresql:///o?host=/run/postgresql", "postgresql+psycopg:///o?host=/run/postgresql"),
     ],
 )
-def test_a_database_address_is_put_into_sqlalchemys_words(
-    load_text: Load, url: str, sqlalchemy_url: str
-) -> None:
+def test_a_database_address_is_put_into_sqlalchemys_words(load_text: Load, url: str, sqlalchemy_url: str) -> None:
     assert load_text(f"database: {{url: '{url}'}}\n" + ONE_STREAM).database.sqlalchemy_url == sqlalchemy_url
 
 
@@ -55,9 +53,7 @@ def test_a_wrong_database_address_is_refused_with_a_way_out(problem_of: Problem,
 
 
 def test_a_device_by_another_word_is_recognised(problem_of: Problem) -> None:
-    assert problem_of("device: gpu\n" + ONE_STREAM).startswith(
-        "outrider.yaml:1: device: 'gpu' is not known; did you"
-    )
+    assert problem_of("device: gpu\n" + ONE_STREAM).startswith("outrider.yaml:1: device: 'gpu' is not known; did you")
     assert "did you mean cuda?" in problem_of("device: gpu\n" + ONE_STREAM)
 
 
@@ -68,9 +64,7 @@ def test_an_unknown_key_is_named_with_its_line_and_the_nearest_known(problem_of:
 
 def test_a_key_without_a_near_one_gets_the_list(problem_of: Problem) -> None:
     line = problem_of("zzz: 1\n" + ONE_STREAM)
-    assert line.endswith(
-        "zzz: unknown key; known keys here: database, device, kafka, notify, retention, streams"
-    )
+    assert line.endswith("zzz: unknown key; known keys here: database, device, kafka, notify, retention, streams")
 
 
 def test_a_key_at_the_wrong_place_is_sent_to_its_own(problem_of: Problem) -> None:
@@ -92,9 +86,7 @@ def test_a_stream_has_a_plain_name(problem_of: Problem, name: str) -> None:
 def test_two_streams_of_one_group_do_not_share_a_topic(problem_of: Problem) -> None:
     source = "{source: {type: kafka, topics: [t], group_id: g}}"
     line = problem_of(f"streams:\n  a: {source}\n  b: {source}\n")
-    assert line.startswith(
-        "outrider.yaml:3: streams.b.source.group_id: streams a and b read topic 't' in one group"
-    )
+    assert line.startswith("outrider.yaml:3: streams.b.source.group_id: streams a and b read topic 't' in one group")
 
 
 def test_two_streams_may_read_one_topic_in_groups_of_their_own(load_text: Load) -> None:
@@ -105,15 +97,11 @@ def test_two_streams_may_read_one_topic_in_groups_of_their_own(load_text: Load) 
 
 def test_windows_are_kept_as_long_as_limits_look_back(problem_of: Problem) -> None:
     line = problem_of("retention: {windows: 1h}\n" + ONE_STREAM)
-    assert line.startswith(
-        "outrider.yaml:1: retention.windows: must be at least streams.payments.threshold.look_back"
-    )
+    assert line.startswith("outrider.yaml:1: retention.windows: must be at least streams.payments.threshold.look_back")
 
 
 def test_rows_cannot_be_kept_for_no_time(problem_of: Problem) -> None:
-    assert "retention.scores: must be longer than zero" in problem_of(
-        "retention: {scores: 0s}\n" + ONE_STREAM
-    )
+    assert "retention.scores: must be longer than zero" in problem_of("retention: {scores: 0s}\n" + ONE_STREAM)
 
 
 def test_all_problems_are_reported_at_once(problems_of: Problems) -> None:

@@ -106,9 +106,7 @@ def test_a_file_is_read_from_its_beginning(load_text: Load) -> None:
 @pytest.mark.parametrize("event_format", ["float32", "msgpack"])
 def test_the_records_of_a_file_have_no_other_encoding(problem_of: Problem, event_format: str) -> None:
     text = stream("type: file, path: e.jsonl") + f"    event: {{format: {event_format}}}\n"
-    assert problem_of(text).startswith(
-        f"outrider.yaml:4: streams.s.event.format: {event_format} records come from"
-    )
+    assert problem_of(text).startswith(f"outrider.yaml:4: streams.s.event.format: {event_format} records come from")
 
 
 def test_a_synthetic_source_has_defaults_for_everything(load_text: Load) -> None:

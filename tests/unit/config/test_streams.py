@@ -42,9 +42,7 @@ def test_the_defaults_are_the_documented_ones(stream: Callable[..., StreamSettin
 
 
 @pytest.mark.parametrize(("size", "ahead"), [("1m", "10m"), ("10s", "10m"), ("5m", "10m"), ("1h", "2h")])
-def test_the_lead_is_ten_minutes_or_two_windows(
-    stream: Callable[..., StreamSettings], size: str, ahead: str
-) -> None:
+def test_the_lead_is_ten_minutes_or_two_windows(stream: Callable[..., StreamSettings], size: str, ahead: str) -> None:
     hours = {"10m": timedelta(minutes=10), "2h": timedelta(hours=2)}
     assert stream(f"window: {{size: {size}}}").window.ahead == hours[ahead]
 

@@ -37,9 +37,7 @@ def test_a_duration_is_read_as_prometheus_writes_it(text: str, seconds: float) -
     assert parse_duration(text) == timedelta(seconds=seconds)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "s", "1m1h", "1h 30m", "-5m", "1.5h", "5 m", "1M", "1s\n", "10µs", "²s"]
-)
+@pytest.mark.parametrize("text", ["", "s", "1m1h", "1h 30m", "-5m", "1.5h", "5 m", "1M", "1s\n", "10µs", "²s"])
 def test_what_is_no_duration_is_refused_with_the_forms(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration; write a duration such as 500ms, 10s"):
         parse_duration(text)

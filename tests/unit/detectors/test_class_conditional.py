@@ -20,9 +20,7 @@ def rows():
 def test_unknown_labels_are_ignored(rows):
     z, labels = rows
     noise = np.full((50, 4), 1e6)
-    some = ClassConditionalGaussian().fit_features(
-        np.vstack([z, noise]), np.concatenate([labels, np.full(50, -1)])
-    )
+    some = ClassConditionalGaussian().fit_features(np.vstack([z, noise]), np.concatenate([labels, np.full(50, -1)]))
     without = ClassConditionalGaussian().fit_features(z, labels)
     np.testing.assert_array_equal(some.predict_features(z), without.predict_features(z))
 
@@ -101,9 +99,7 @@ def test_explanations_cost_what_replacing_saves(rows):
 
 def test_it_is_a_detector_and_comes_back_from_its_bytes(rows, tmp_path):
     z, labels = rows
-    detector = ClassConditionalGaussian(score="mahalanobis").fit(
-        pd.DataFrame(z, columns=list("abcd")), labels
-    )
+    detector = ClassConditionalGaussian(score="mahalanobis").fit(pd.DataFrame(z, columns=list("abcd")), labels)
     assert isinstance(detector, Detector)
     detector.save(tmp_path / "m.safetensors")
     for source in (detector.to_bytes(), tmp_path / "m.safetensors"):

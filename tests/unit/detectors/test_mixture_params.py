@@ -126,9 +126,7 @@ def test_peak_memory_does_not_grow_with_the_components_and_features_of_every_row
     z = rng.normal(size=(200_000, 8)).astype(np.float32)
     gamma = np.full((200_000, 4), 0.25, dtype=np.float32)
     largest = peak_tensor_bytes(lambda: gmm_energy(z, *gmm_params(z, gamma), return_mean=False))
-    assert (
-        largest < 200_000 * 8 * 8
-    )  # one float64 (n, K) or (n, D) array at most; n K D D floats would be 205 MB
+    assert largest < 200_000 * 8 * 8  # one float64 (n, K) or (n, D) array at most; n K D D floats would be 205 MB
 
 
 def peak_tensor_bytes(work):
