@@ -29,10 +29,9 @@ class JudgedWindow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoredThreshold:
+class NewThreshold:
     """A threshold row with all that it was computed from."""
 
-    id: int
     model_id: int
     computed_at_us: int
     valid_from_us: int
@@ -46,19 +45,10 @@ class StoredThreshold:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewThreshold:
-    """A threshold row to store."""
+class StoredThreshold(NewThreshold):
+    """A threshold row as it is stored."""
 
-    model_id: int
-    computed_at_us: int
-    valid_from_us: int
-    percentile: float
-    threshold: float
-    lower: float
-    upper: float
-    n: int
-    method: str
-    details: Mapping[str, Any]
+    id: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
