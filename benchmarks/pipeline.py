@@ -127,8 +127,7 @@ def _drain(kind: str, folder: Path, url: str, broker: KafkaServer, n: int, *, ma
         begun, cpu, done = time.perf_counter(), _cpu_s(process), stored.progress()
         resident: list[tuple[int, int]] = []
         while (at := stored.progress()) < n:
-            if not daemon.lives(0.2):
-                sys.exit(f"the daemon ended\n{daemon.tail()}")
+            daemon.until(lambda at=at: stored.progress() > at, f"more than {at:,} offsets are committed", 60)  # type: ignore[misc]
             resident.append((at, process.memory_info().rss))
         took, used = time.perf_counter() - begun, _cpu_s(process) - cpu
         _row(f"Kafka to rows in {kind}", n - done, took, used)

@@ -176,6 +176,7 @@ class Connection:
         """
         if self._process != os.getpid():
             raise RuntimeError("a Kafka consumer does not survive a fork: make it in the process that polls")
+        _empty_hand(self._consumer)
         try:
             records = self._consumer.poll(timeout_ms=int(wait_s * 1000))
         except kafka_errors.OffsetOutOfRangeError as error:
@@ -408,6 +409,18 @@ def _remember_joins(consumer: KafkaConsumer) -> None:
     if hasattr(coordinator, "_join_task"):
         needs = coordinator.need_rejoin
         coordinator.need_rejoin = lambda: coordinator._join_task is not None or needs()  # noqa: SLF001
+
+
+def _empty_hand(consumer: KafkaConsumer) -> None:
+    """Let the client go back to the records of partitions that were paused and are no more.
+
+    Up to 3.0.12 it looks for them only when it has no partition in hand. One whose records were all handed over
+    stays in hand until records of another arrive, which never happens when all others wait to be looked for.
+    """
+    fetcher = consumer._fetcher  # noqa: SLF001 -- nothing public tells or mends it
+    in_hand = getattr(fetcher, "_next_partition_records", None)
+    if in_hand is not None and not in_hand:
+        fetcher._next_partition_records = None  # noqa: SLF001
 
 
 def _park(consumer: KafkaConsumer, partitions: AbstractSet[TopicPartition]) -> None:
