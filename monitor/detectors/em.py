@@ -22,7 +22,7 @@ LOG_2PI = math.log(2 * math.pi)
 NEGLIGIBLE = 1e-8
 _CHUNK_BYTES = 2 << 20
 _ROUNDING = 1e-7
-_SPARSE_FROM = 64
+_HALVED_FROM = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,10 @@ class Factors:
     inverse: Tensor
     offset: Tensor
     log_constant: Tensor
+
+    def offset_from(self, means: Tensor) -> Tensor:
+        """Return this mixture's means less others, (K, D)."""
+        return (self.lower @ self.offset.unsqueeze(2)).squeeze(2) - means
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,29 +106,28 @@ def chunk_rows(k: int, d: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """The factors in the precision of a pass: (K * D, D + 1) with the offsets, and the constants (K, 1)."""
+    """The factors in the precision of a pass: (D, K * D), their offsets (K * D), and the constants (K, 1)."""
 
     product: Tensor
+    offset: Tensor
     log_constant: Tensor
 
 
 def prepare(factors: Factors, dtype: torch.dtype) -> Prepared:
     """Return the factors as one matrix for the E step."""
     k, d = factors.offset.shape
-    product = torch.cat([factors.inverse, -factors.offset.unsqueeze(2)], dim=2)
     return Prepared(
-        product=product.view(k * d, d + 1).to(dtype),
+        product=factors.inverse.reshape(k * d, d).to(dtype).T,
+        offset=factors.offset.neg().flatten().to(dtype),
         log_constant=factors.log_constant.unsqueeze(1).to(dtype),
     )
 
 
 def whiten(z: Tensor, prepared: Prepared) -> tuple[Tensor, Tensor]:
-    """Return v = L_k^-1 (z - mu_k) as (K, D, n), and log(phi_k N(z | k)) as (K, n)."""
+    """Return v = L_k^-1 (z - mu_k) as (n, K, D), and log(phi_k N(z | k)) as (K, n)."""
     n, d = z.shape
-    augmented = torch.ones(d + 1, n, dtype=z.dtype)
-    augmented[:d] = z.T
-    v = (prepared.product @ augmented).view(-1, d, n)
-    return v, prepared.log_constant - 0.5 * v.square().sum(1)
+    v = torch.addmm(prepared.offset, z, prepared.product).view(n, -1, d)
+    return v, prepared.log_constant - 0.5 * v.square().sum(2).T
 
 
 def gather(z: Tensor, prepared: Prepared, weights: Tensor | None, limit: float | None, total: Moments) -> Tensor:
@@ -138,39 +141,52 @@ def gather(z: Tensor, prepared: Prepared, weights: Tensor | None, limit: float |
         total: Sums that grow in place.
     """
     v, log_joint = whiten(z, prepared)
-    log_likelihood = torch.logsumexp(log_joint, dim=0)
-    share = (log_joint - log_likelihood).exp_()
+    highest = log_joint.amax(0)
+    share = log_joint.sub_(highest).exp_()
+    sums = share.sum(0)
+    log_likelihood = highest + sums.log()
+    share /= sums
     if limit is not None:
         inside = (log_likelihood >= -limit).to(z.dtype)
         weights = inside if weights is None else weights * inside
     if weights is not None:
         share *= weights
-    share[share < NEGLIGIBLE] = 0.0
-    total.mass.add_(share.sum(1, dtype=torch.float64))
-    _add_products(v, share.sqrt(), total)
+    _add_products(v, share, total)
     wide = log_likelihood.double()
     total.log_likelihood[0] += wide.sum() if weights is None else wide @ weights.double()
     total.log_likelihood[1] += len(z) if weights is None else weights.double().sum()
     return log_likelihood
 
 
-def _add_products(v: Tensor, root: Tensor, total: Moments) -> None:
-    """Add the first and second moments of the whitened rows, weighted by the squares of `root`.
+def _add_products(v: Tensor, share: Tensor, total: Moments) -> None:
+    """Add the mass and the first and second moments of the whitened rows, weighted by `share`.
 
-    With many features the rows that are not a component's are left out of its product first: most events
-    belong to one or two components, and the product costs D^2 a row.
+    Rows that are not a component's are left out of its product: most events belong to one or two
+    components, and the product costs D^2 a row.
     """
-    if v.shape[1] < _SPARSE_FROM:
-        v *= root.unsqueeze(1)
-        total.first.add_(torch.bmm(v, root.unsqueeze(2)).squeeze(2))
-        total.second.add_(torch.bmm(v, v.transpose(1, 2)))
+    for component, weight in enumerate(share):
+        own = (weight >= NEGLIGIBLE).nonzero().squeeze(1)
+        w = weight.index_select(0, own)
+        part = v[:, component].index_select(0, own)
+        total.mass[component] += w.sum(dtype=torch.float64)
+        root = w.sqrt_()
+        part *= root.unsqueeze(1)
+        total.first[component] += part.T @ root
+        _add_square(part, total.second[component])
+
+
+def _add_square(part: Tensor, total: Tensor) -> None:
+    """Add A^T A to the total; with many columns by halves, one of which need not be computed."""
+    d = part.shape[1]
+    if d < _HALVED_FROM:
+        total += part.T @ part
         return
-    for component, (rows, weight) in enumerate(zip(v, root, strict=True)):
-        own = weight.nonzero().squeeze(1)
-        part, w = (rows[:, own], weight[own]) if 2 * len(own) < len(weight) else (rows, weight)
-        part = part * w
-        total.first[component] += part @ w
-        total.second[component] += part @ part.T
+    left, right = part[:, : d // 2], part[:, d // 2 :]
+    cross = left.T @ right
+    total[: d // 2, : d // 2] += left.T @ left
+    total[: d // 2, d // 2 :] += cross
+    total[d // 2 :, : d // 2] += cross.T
+    total[d // 2 :, d // 2 :] += right.T @ right
 
 
 def maximise(mixture: Mixture, factors: Factors, moments: Moments) -> Mixture:
@@ -184,6 +200,21 @@ def maximise(mixture: Mixture, factors: Factors, moments: Moments) -> Mixture:
         means=mixture.means + (factors.lower @ shift.unsqueeze(2)).squeeze(2),
         covariances=0.5 * (covariances + covariances.transpose(1, 2)),
     )
+
+
+def expected_gain(before: Factors, moments: Moments, mixture: Mixture, after: Factors) -> float:
+    """Return by how much a new mixture raises the mean log-likelihood were each row's shares to stay as they are.
+
+    This is the change of Dempster, Laird and Rubin's Q, from the moments alone. The log-likelihood itself rises
+    by at least that, and near the maximum by at most twice that.
+    """
+    turn = after.inverse @ before.lower
+    shift = (after.inverse @ before.offset_from(mixture.means).unsqueeze(2)).squeeze(2)
+    turned = (turn @ moments.first.unsqueeze(2)).squeeze(2)
+    squares = ((turn @ moments.second) * turn).sum() - moments.second.diagonal(dim1=1, dim2=2).sum()
+    squares += 2 * (shift * turned).sum() + moments.mass @ shift.square().sum(1)
+    constants = moments.mass @ (after.log_constant - before.log_constant)
+    return float((constants - 0.5 * squares) / moments.mass.sum())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,8 +72,8 @@ def expectation_maximisation(
     converged = False
     mass = mixture.weights
     most = plan.max_iter if passes is None else min(passes, plan.max_iter)
+    factors = em.factorise(mixture)
     while len(trace) < most and not converged:
-        factors = em.factorise(mixture)
         moments, energies = one_pass(rows, factors, limit, keep_energies=plan.contamination > 0)
         moments = moments.from_flat(task.processes.sum(moments.flat()))
         trace.append(float(moments.log_likelihood[0] / moments.log_likelihood[1]))
@@ -85,6 +85,11 @@ def expectation_maximisation(
         settled = 3 if energies is not None else 2
         converged = len(trace) >= settled and abs(trace[-1] - trace[-2]) < plan.tol
         mixture, mass = m_step(mixture, factors, moments, task)
+        before, factors = factors, em.factorise(mixture)
+        if energies is None and len(mass) == len(moments.mass):
+            # The next pass would find no more than twice this gain: it can be spared.
+            gain = em.expected_gain(before, moments, mixture, factors)
+            converged = converged or 2 * abs(gain) < plan.tol
     return Run(mixture=mixture, mass=mass, trace=tuple(trace), converged=converged, trimmed=trimmed)
 
 
@@ -99,7 +104,7 @@ def one_pass(
     """Return the moments of all rows whose energy is at most `limit`, and all energies if asked."""
     k, d = factors.offset.shape
     if dtype is None:
-        dtype = torch.float32 if em.amplification(factors) < _SINGLE_LIMIT else torch.float64
+        dtype = precision(factors)
     total = Moments.zero(k, d)
     energies = np.empty(len(rows.values)) if keep_energies else None
     prepared = em.prepare(factors, dtype)
@@ -108,6 +113,11 @@ def one_pass(
         if energies is not None:
             energies[place] = -log_density.double().numpy()
     return total, energies
+
+
+def precision(factors: Factors) -> torch.dtype:
+    """Return the precision that a pass needs."""
+    return torch.float32 if em.amplification(factors) < _SINGLE_LIMIT else torch.float64
 
 
 def polish(rows: Rows, run: Run, task: Task) -> Run:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from monitor.detectors import em, start
 from monitor.detectors.em import Mixture, Shrinkage
-from monitor.detectors.passes import Run, Task, expectation_maximisation, one_pass
+from monitor.detectors.passes import Run, Task, expectation_maximisation, one_pass, precision
 from monitor.detectors.rows import Rows
 
 F64 = NDArray[np.float64]
@@ -23,12 +23,15 @@ LARGEST_AUTO = 8
 # Made-up rows to choose from, and how many nats an event fewer of them may cost.
 _PRIOR_ROWS = (0.0, 0.2, 1.0, 5.0, 20.0)
 _INDIFFERENT = 0.01
+# Without any, the start that wins is the one with a component on a handful of equal rows.
+_PRIOR_OF_STARTS = 1.0
 # With fewer rows held out than this, chance decides: no shrinkage, and BIC for the components.
 _FEWEST_HELD_OUT = 100
 _PIECES = 50
 # So many passes tell good starts from bad ones; the best alone goes on.
 _TRIAL_PASSES = 8
-_TRIAL_ROWS = 6000
+_TRIAL_ROWS = (1500, 6000)
+_TRIAL_ROWS_PER_MEAN = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,8 @@ def choose(sample: Rows, task: Task, rng: np.random.Generator) -> Choice:
         return _by_bic(sample, task, counts, rng)
     if plan.n_components is not None and (plan.shrinkage is not None or plan.n_components == 1):
         return Choice(run=best_start(sample, counts[0], task, rng), shrinkage=task.shrinkage, held_out={})
+    if plan.shrinkage is None:
+        task = replace(task, shrinkage=replace(task.shrinkage, rows=_PRIOR_OF_STARTS))
     learn, test = sample.take(~held), sample.take(held)
     weights = np.ones(len(test.values)) if test.weights is None else test.weights.numpy()
     trials: dict[int, _Trial] = {}
@@ -77,9 +82,11 @@ def best_start(sample: Rows, k: int, task: Task, rng: np.random.Generator) -> Ru
     """Return EM's end on the sample from the best of `n_init` starts, each tried on some of the rows."""
     plan = task.plan
     few = sample
-    if plan.n_init > 1 and k > 1 and len(sample.values) > _TRIAL_ROWS:
-        chosen = np.zeros(len(sample.values), dtype=bool)
-        chosen[rng.choice(len(sample.values), _TRIAL_ROWS, replace=False)] = True
+    n, d = sample.values.shape
+    enough = int(np.clip(_TRIAL_ROWS_PER_MEAN * k * d, *_TRIAL_ROWS))
+    if plan.n_init > 1 and k > 1 and n > enough:
+        chosen = np.zeros(n, dtype=bool)
+        chosen[rng.choice(n, enough, replace=False)] = True
         few = sample.take(chosen)
     z, weights = few.single()
     best: Run | None = None
@@ -143,11 +150,13 @@ def _trial(learn: Rows, test: Rows, weights: F64, run: Run, task: Task) -> _Tria
 
 
 def _log_density(rows: Rows, mixture: Mixture) -> F64:
-    prepared = em.prepare(em.factorise(mixture), torch.float64)
+    factors = em.factorise(mixture)
+    dtype = precision(factors)
+    prepared = em.prepare(factors, dtype)
     k, d = mixture.means.shape
     parts = [
-        torch.logsumexp(em.whiten(z, prepared)[1], dim=0).numpy()
-        for _, z, _ in rows.chunks(em.chunk_rows(k, d), torch.float64)
+        torch.logsumexp(em.whiten(z, prepared)[1], dim=0).double().numpy()
+        for _, z, _ in rows.chunks(em.chunk_rows(k, d), dtype)
     ]
     return np.concatenate(parts)
 
