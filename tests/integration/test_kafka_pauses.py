@@ -14,6 +14,27 @@ PATIENCE_S = 30.0
 RECORDS = 100
 
 
+class Drain:
+    """Reads a source, and knows how far each partition has come."""
+
+    def __init__(self, source: KafkaSource) -> None:
+        self.source = source
+        self.ends: dict[Partition, int] = {}
+
+    def until(self, condition: Callable[[dict[Partition, int]], bool]) -> None:
+        """Poll until the ends of the partitions fulfil a condition."""
+        begun_s = time.monotonic()
+        while not condition(self.ends):
+            assert time.monotonic() - begun_s < PATIENCE_S, self.ends
+            polled = self.source.poll(0.25)
+            for partition in polled.assigned:
+                self.source.seek(partition, Position(next_offset=0))
+                self.ends[partition] = 0
+            for batch in polled.batches:
+                assert batch.begin == self.ends[batch.partition]
+                self.ends[batch.partition] = batch.end
+
+
 @pytest.mark.parametrize("join", [False, True])
 def test_a_partition_that_was_held_in_the_midst_of_a_fetch_goes_on_when_the_others_have_nothing_more(
     join: bool, kafka_server: KafkaServer, kafka_topic: Callable[..., str]
@@ -21,20 +42,13 @@ def test_a_partition_that_was_held_in_the_midst_of_a_fetch_goes_on_when_the_othe
     topic = kafka_topic(3)
     fill(kafka_server, topic, [b"%d" % i for i in range(3 * RECORDS)], 3)
     source = KafkaSource([topic], [kafka_server.bootstrap], {"max_poll_records": 10}, group_id=topic, join=join)
-    begun_s, ends = time.monotonic(), dict.fromkeys((Partition(topic=topic, partition=i) for i in range(3)), 0)
+    drain = Drain(source)
     try:
-        while min(ends.values()) < RECORDS:
-            assert time.monotonic() - begun_s < PATIENCE_S, ends
-            polled = source.poll(0.25)
-            for partition in polled.assigned:
-                source.seek(partition, Position(next_offset=0))
-            for batch in polled.batches:
-                assert batch.begin == ends[batch.partition]
-                ends[batch.partition] = batch.end
-            # Hold what has just come, as the daemon does under pressure, until all others have ended.
-            held = {batch.partition for batch in polled.batches[:1]}
-            others_ended = all(end == RECORDS for partition, end in ends.items() if partition not in held)
-            source.hold(set() if others_ended else held)
+        drain.until(lambda ends: any(0 < end < RECORDS for end in ends.values()))
+        held = next(partition for partition, end in drain.ends.items() if 0 < end < RECORDS)
+        source.hold({held})
+        drain.until(lambda ends: all(end == RECORDS for partition, end in ends.items() if partition != held))
+        source.hold(set())
+        drain.until(lambda ends: ends[held] == RECORDS)
     finally:
         source.close()
-    assert set(ends.values()) == {RECORDS}
