@@ -47,7 +47,7 @@ def is_replaced_by(other: DaemonProcess, stored: Stored) -> bool:
     "table",
     [
         "window_parts",
-        "windows",
+        pytest.param("windows", marks=pytest.mark.long),
         pytest.param("positions", marks=pytest.mark.long),
         pytest.param("scores", marks=pytest.mark.long),
         pytest.param("outliers", marks=pytest.mark.long),
@@ -61,12 +61,12 @@ def is_replaced_by(other: DaemonProcess, stored: Stored) -> bool:
     ],
 )
 def test_frozen_before_it_writes_to_a_table_and_replaced_it_does_no_harm(
-    table: str, topic: Topic, reference: Dump, postgres_url: str, run_daemon: Callable[..., DaemonProcess]
+    table: str, topic: Topic, reference: Dump, stored_in_postgres: Stored, run_daemon: Callable[..., DaemonProcess]
 ) -> None:
-    stored = Stored(postgres_url)
-    frozen = run_daemon(topic.settings(postgres_url), "frozen")
+    stored = stored_in_postgres
+    frozen = run_daemon(topic.settings(stored.url), "frozen")
     frozen.until(lambda: stored.progress() > 0.1 * topic.records, "a tenth of the topic is drained")
-    with writers_waiting(postgres_url, table) as connection:
+    with writers_waiting(stored.url, table) as connection:
         frozen.until(lambda: a_writer_waits(connection, table), f"a statement waits for {table}")
         frozen.send(signal.SIGSTOP)
     _replace_and_wake(frozen, topic, reference, stored, run_daemon)
@@ -77,14 +77,14 @@ def test_frozen_before_it_learns_of_its_commit_and_replaced_it_does_no_harm(
     topic: Topic,
     reference: Dump,
     postgres_server: PostgresServer,
-    postgres_url: str,
+    stored_in_postgres: Stored,
     run_daemon: Callable[..., DaemonProcess],
 ) -> None:
     """A commit waits for a standby that does not exist; the client is frozen before it gets the answer."""
-    stored = Stored(postgres_url)
-    name = postgres_url.rpartition("/")[2]
+    stored = stored_in_postgres
+    name = stored.url.rpartition("/")[2]
     postgres_server.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = on')
-    frozen = run_daemon(topic.settings(postgres_url), "frozen")
+    frozen = run_daemon(topic.settings(stored.url), "frozen")
     frozen.until(lambda: stored.progress() > 0.1 * topic.records, "a tenth of the topic is drained")
     committing = """SELECT count(*) FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid
         WHERE a.wait_event = 'SyncRep' AND l.relation = 'window_parts'::regclass"""
@@ -112,6 +112,5 @@ def _replace_and_wake(
     other.until(lambda: stored.is_settled(topic.records), "the topic is drained")
     assert (frozen.terminate(), other.terminate()) == (0, 0)
     dump = stored.dump()
-    stored.close()
     assert repeated_and_missing(dump, topic.expected) == ([], 0)
     assert differences(dump, reference) == {}

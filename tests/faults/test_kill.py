@@ -14,7 +14,7 @@ pytestmark = pytest.mark.fault
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.long)])
 def test_killed_at_random_instants_it_stores_what_an_undisturbed_run_stores(
     kills: int, topic: Topic, reference: Dump, stored: Stored, run_daemon: Callable[..., DaemonProcess]
 ) -> None:

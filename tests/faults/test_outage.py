@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 
@@ -35,12 +36,24 @@ def test_the_broker_goes_away_and_comes_back(
     daemon = run_daemon(topic.settings(stored.url))
     daemon.until(lambda: stored.progress() > 0.2 * topic.records, "a fifth of the topic is drained")
     kafka_server.restart()
-    daemon.until(lambda: stored.progress() > 0.6 * topic.records, "more is drained by the same process")
+    daemon.until(lambda: stored.is_settled(topic.records), "the topic is drained by the same process")
+    assert daemon.terminate() == 0
+    assert_as_if_nothing_had_been(stored, topic, reference)
+
+
+@pytest.mark.long
+def test_the_broker_is_away_when_the_daemon_starts_again(
+    kafka_server: KafkaServer,
+    topic: Topic,
+    reference: Dump,
+    stored: Stored,
+    run_daemon: Callable[..., DaemonProcess],
+) -> None:
+    daemon = run_daemon(topic.settings(stored.url))
+    daemon.until(lambda: stored.progress() > 0.5 * topic.records, "half of the topic is drained")
     kafka_server.stop()
     try:
-        daemon.kill()
-        said = len(daemon.log)
-        daemon.start().until(says_that_it_waits(daemon, said), "it waits for the broker")
+        _start_and_wait(daemon)
     finally:
         kafka_server.start()
     daemon.until(lambda: stored.is_settled(topic.records), "the topic is drained")
@@ -50,48 +63,63 @@ def test_the_broker_goes_away_and_comes_back(
 
 @pytest.mark.parametrize("mode", ["fast", pytest.param("immediate", marks=pytest.mark.long)])
 def test_the_database_server_goes_away_and_comes_back(
-    mode: str,
+    mode: Literal["fast", "immediate"],
     postgres_server: PostgresServer,
     topic: Topic,
     reference: Dump,
-    postgres_url: str,
+    stored_in_postgres: Stored,
     run_daemon: Callable[..., DaemonProcess],
 ) -> None:
-    stored = Stored(postgres_url)
-    daemon = run_daemon(topic.settings(postgres_url))
+    stored = stored_in_postgres
+    daemon = run_daemon(topic.settings(stored.url))
     daemon.until(lambda: stored.progress() > 0.2 * topic.records, "a fifth of the topic is drained")
     said = len(daemon.log)
-    _away(postgres_server, mode, lambda: daemon.until(says_that_it_waits(daemon, said), "it waits for the database"))
-    daemon.until(lambda: stored.progress() > 0.6 * topic.records, "more is drained by the same process")
-    _away(postgres_server, mode, lambda: _start_without_database(daemon))
+    postgres_server.stop(mode)
+    try:
+        daemon.until(says_that_it_waits(daemon, said), "it waits for the database")
+    finally:
+        postgres_server.start()
+    daemon.until(lambda: stored.is_settled(topic.records), "the topic is drained by the same process")
+    assert daemon.terminate() == 0
+    assert_as_if_nothing_had_been(stored, topic, reference)
+
+
+@pytest.mark.long
+def test_the_database_server_is_away_when_the_daemon_starts_again(
+    postgres_server: PostgresServer,
+    topic: Topic,
+    reference: Dump,
+    stored_in_postgres: Stored,
+    run_daemon: Callable[..., DaemonProcess],
+) -> None:
+    stored = stored_in_postgres
+    daemon = run_daemon(topic.settings(stored.url))
+    daemon.until(lambda: stored.progress() > 0.5 * topic.records, "half of the topic is drained")
+    postgres_server.stop()
+    try:
+        _start_and_wait(daemon)
+    finally:
+        postgres_server.start()
     daemon.until(lambda: stored.is_settled(topic.records), "the topic is drained")
     assert daemon.terminate() == 0
     assert_as_if_nothing_had_been(stored, topic, reference)
-    stored.close()
 
 
-def _away(server: PostgresServer, mode: str, meanwhile: Callable[[], object]) -> None:
-    server.stop("immediate" if mode == "immediate" else "fast")
-    try:
-        meanwhile()
-    finally:
-        server.start()
-
-
-def _start_without_database(daemon: DaemonProcess) -> None:
+def _start_and_wait(daemon: DaemonProcess) -> None:
+    """Start it again while a server is away, until it says so."""
     daemon.kill()
     said = len(daemon.log)
-    daemon.start().until(says_that_it_waits(daemon, said), "it waits for the database")
+    daemon.start().until(says_that_it_waits(daemon, said), "it waits for the server")
 
 
 def test_another_process_holds_the_database_file_for_longer_than_one_waits(
-    topic: Topic, reference: Dump, sqlite_url: str, run_daemon: Callable[..., DaemonProcess]
+    topic: Topic, reference: Dump, stored_in_sqlite: Stored, run_daemon: Callable[..., DaemonProcess]
 ) -> None:
-    stored = Stored(sqlite_url)
-    daemon = run_daemon(topic.settings(sqlite_url))
+    stored = stored_in_sqlite
+    daemon = run_daemon(topic.settings(stored.url))
     daemon.until(lambda: stored.progress() > 0.2 * topic.records, "a fifth of the topic is drained")
     said = len(daemon.log)
-    holder = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None, timeout=30)
+    holder = sqlite3.connect(stored.url.removeprefix("sqlite:///"), isolation_level=None, timeout=30)
     try:
         holder.execute("BEGIN IMMEDIATE")
         daemon.until(says_that_it_waits(daemon, said), "it waits for the file")
@@ -101,4 +129,3 @@ def test_another_process_holds_the_database_file_for_longer_than_one_waits(
     daemon.until(lambda: stored.is_settled(topic.records), "the topic is drained")
     assert daemon.terminate() == 0
     assert_as_if_nothing_had_been(stored, topic, reference)
-    stored.close()

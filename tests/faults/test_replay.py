@@ -11,7 +11,7 @@ from tests.faults.conftest import Topic
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(1800)]
 
 
-@pytest.mark.parametrize("restarts", [2, pytest.param(10, marks=pytest.mark.long)])
+@pytest.mark.parametrize("restarts", [1, pytest.param(10, marks=pytest.mark.long)])
 def test_a_slow_run_with_restarts_decides_what_a_fast_one_decides(
     restarts: int, topic: Topic, reference: Dump, stored: Stored, run_daemon: Callable[..., DaemonProcess]
 ) -> None:
