@@ -1,44 +1,31 @@
 """Judging: merge a sealed window's parts and decide what it means. Pure: facts in, rows out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from monitor.incidents import (
-    Finding,
-    Interval,
-    Kind,
-    OpenIncident,
-    Policy,
-    Severity,
-    Transition,
-    advance,
-    pass_quiet,
-)
+from monitor.incidents import Finding, Interval, Kind, Severity
+from monitor.lives import LifeRule, live_on, when
 from monitor.parts import Part, Scale, decode, encode, merge
 from monitor.sketch import window_energies
 from monitor.spikes import CountLaw, judge_window, window_budget
 from storage.calibration import StoredThreshold
-from storage.judgements import IncidentRow, Judgement, StoredIncident, TransitionRow, WindowFacts, WindowRow
+from storage.judgements import Judgement, WindowFacts, WindowRow
 
-_JUDGED_KINDS = (Kind.SPIKE, Kind.DEAD_LETTERS, Kind.GAP)
 _SHOWN_ENERGIES = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeRule:
-    """The settings that judging depends on; `channels` gives the channels for a kind and a severity."""
+    """The settings that judging depends on."""
 
     size_us: int
     per_week: float
     min_outliers: int
     min_ratio: float
     max_dead_letter_ratio: float
-    policy: Policy
-    channels: Callable[[Kind, Severity], Sequence[str]]
-    max_age_us: int
     config_hash: str
+    life: LifeRule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +63,20 @@ def judge(facts: WindowFacts, calibrated: Callable[[int], Calibrated], rule: Jud
         Kind.DEAD_LETTERS: _dead_letters(facts, part, rule),
         Kind.GAP: _gap(facts),
     }
-    rows = [row for kind in _JUDGED_KINDS for row in _live_on(kind, findings[kind], facts, rule, now_us)]
+    window = Interval(start_us=facts.window_start_us, end_us=facts.window_end_us)
+    rows = [
+        row
+        for kind, finding in findings.items()
+        for row in live_on(
+            kind,
+            finding,
+            facts.open_incidents,
+            window,
+            rule.life,
+            now_us=now_us,
+            quiet_since_us=facts.last_judged_end_us,
+        )
+    ]
     return Judgement(
         window=_judged_row(facts, part, known, findings[Kind.SPIKE], rule, alpha),
         incidents=rows,
@@ -210,105 +210,6 @@ def _gap(facts: WindowFacts) -> Finding | None:
     return Finding(kind=Kind.GAP, severity=Severity.CRITICAL, summary=summary, details=details)
 
 
-def _live_on(
-    kind: Kind, finding: Finding | None, facts: WindowFacts, rule: JudgeRule, now_us: int
-) -> list[IncidentRow]:
-    """Return what the window does to the stream's incident of one kind."""
-    stored = next((incident for incident in facts.open_incidents if incident.kind == kind), None)
-    window = Interval(start_us=facts.window_start_us, end_us=facts.window_end_us)
-    rows = []
-    incident = None if stored is None else _life_of(stored)
-    if stored is not None and incident is not None and facts.last_judged_end_us is not None:
-        quiet = (window.start_us - facts.last_judged_end_us) // rule.size_us
-        step = pass_quiet(incident, max(quiet, 0), rule.size_us, facts.last_judged_end_us, rule.policy)
-        if step.transition is not None:
-            rows.append(_ended(stored, incident, step.transition, rule, now_us))
-            stored = None
-        incident = step.incident
-    step = advance(kind, incident, finding, window, rule.policy)
-    if step.incident is not None:
-        rows.append(_alive(stored, step.incident, step.transition, rule, now_us))
-    elif incident is not None and stored is not None and step.transition is not None:
-        rows.append(_ended(stored, incident, step.transition, rule, now_us))
-    return rows
-
-
-def _life_of(stored: StoredIncident) -> OpenIncident:
-    return OpenIncident(
-        kind=Kind(stored.kind),
-        severity=Severity(stored.severity),
-        window_start_us=stored.window_start_us,
-        opened_at_us=stored.opened_at_us,
-        last_told_us=stored.last_told_us,
-        clean_windows=stored.clean_windows,
-        windows_fired=stored.windows_fired,
-        summary=stored.summary,
-    )
-
-
-def _alive(
-    stored: StoredIncident | None,
-    life: OpenIncident,
-    transition: Transition | None,
-    rule: JudgeRule,
-    now_us: int,
-) -> IncidentRow:
-    return IncidentRow(
-        id=None if stored is None else stored.id,
-        kind=life.kind.value,
-        severity=life.severity.value,
-        status="open",
-        window_start_us=life.window_start_us,
-        opened_at_us=life.opened_at_us,
-        last_told_us=life.last_told_us,
-        clean_windows=life.clean_windows,
-        windows_fired=life.windows_fired,
-        summary=life.summary,
-        details=_history(stored, transition),
-        transition=None if transition is None else _told(transition, rule, now_us),
-    )
-
-
-def _ended(
-    stored: StoredIncident, life: OpenIncident, transition: Transition, rule: JudgeRule, now_us: int
-) -> IncidentRow:
-    return IncidentRow(
-        id=stored.id,
-        kind=stored.kind,
-        severity=stored.severity,
-        status="resolved",
-        window_start_us=stored.window_start_us,
-        opened_at_us=stored.opened_at_us,
-        last_told_us=life.last_told_us,
-        clean_windows=rule.policy.resolve_after,
-        windows_fired=life.windows_fired,
-        summary=stored.summary,
-        details=_history(stored, transition),
-        resolved_at_us=transition.at_us,
-        transition=_told(transition, rule, now_us),
-    )
-
-
-def _history(stored: StoredIncident | None, transition: Transition | None) -> Mapping[str, Any]:
-    """Return what led to the incident by transition: the numbers of the last one of each sort."""
-    before = {} if stored is None else dict(stored.details)
-    return before if transition is None else before | {transition.change.value: transition.details}
-
-
-def _told(transition: Transition, rule: JudgeRule, now_us: int) -> TransitionRow:
-    channels = ["log", *(c for c in rule.channels(transition.kind, transition.severity) if c != "log")]
-    too_old = now_us - transition.at_us > rule.max_age_us
-    return TransitionRow(
-        transition=transition.change.value,
-        window_start_us=transition.window_start_us,
-        at_us=transition.at_us,
-        summary=transition.summary,
-        details=transition.details,
-        channels=channels,
-        silent=[channel for channel in channels if channel != "log"] if too_old else [],
-    )
-
-
 def law_details(law: CountLaw) -> dict[str, Any]:
     """Return a law of counts as the JSON that is stored with a threshold and with an incident."""
     return {
@@ -336,9 +237,3 @@ def threshold_details(row: StoredThreshold) -> dict[str, Any]:
 
 def _window(facts: WindowFacts) -> dict[str, str]:
     return {"start": when(facts.window_start_us), "end": when(facts.window_end_us)}
-
-
-def when(time_us: int) -> str:
-    """Return a time as RFC 3339 in UTC."""
-    at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time_us)
-    return at.isoformat().replace("+00:00", "Z")

@@ -10,6 +10,7 @@ from monitor.control import ControlSettings
 from monitor.fold import WindowRule
 from monitor.incidents import Policy
 from monitor.judging import JudgeRule
+from monitor.lives import LifeRule
 
 
 def window_rule(settings: Settings, stream: str) -> WindowRule:
@@ -27,7 +28,6 @@ def control_settings(settings: Settings, stream: str, stream_id: int) -> Control
     """Return what the stream's control plane goes by."""
     own = settings.streams[stream]
     size_us = to_us(own.window.size)
-    notify = settings.notify
     return ControlSettings(
         stream=stream,
         stream_id=stream_id,
@@ -47,13 +47,20 @@ def control_settings(settings: Settings, stream: str, stream_id: int) -> Control
             min_outliers=own.alerts.min_outliers,
             min_ratio=own.alerts.min_ratio,
             max_dead_letter_ratio=own.alerts.max_dead_letter_ratio,
-            policy=Policy(resolve_after=own.alerts.resolve_after, repeat_interval_us=to_us(own.alerts.repeat_interval)),
-            channels=lambda kind, severity: notify.channels_for(
-                stream=stream, kind=kind.value, severity=severity.value
-            ),
-            max_age_us=to_us(notify.max_age),
             config_hash=config_hash(settings, stream),
+            life=life_rule(settings, stream),
         ),
+    )
+
+
+def life_rule(settings: Settings, stream: str) -> LifeRule:
+    """Return how the stream's incidents live, and who is told."""
+    own, notify = settings.streams[stream], settings.notify
+    return LifeRule(
+        size_us=to_us(own.window.size),
+        policy=Policy(resolve_after=own.alerts.resolve_after, repeat_interval_us=to_us(own.alerts.repeat_interval)),
+        channels=lambda kind, severity: notify.channels_for(stream=stream, kind=kind.value, severity=severity.value),
+        max_age_us=to_us(notify.max_age),
     )
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from storage.control import lock_stream, unjudged
+from storage.control import unjudged
 from storage.engine import Database
+from storage.incidents import lock_stream
 from storage.tables import calibrations, incidents, streams, thresholds, window_parts, windows
 
 _CHUNK = 500

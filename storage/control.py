@@ -7,33 +7,28 @@ holder of the lease does no harm.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
+from typing import Any
 
 import sqlalchemy as sa
 
 from storage.engine import Database
+from storage.incidents import lock_stream, open_incidents, write_incident
 from storage.judgements import (
-    IncidentRow,
     Judgement,
     SealFacts,
     SourceFacts,
     StoredGap,
-    StoredIncident,
     StoredPart,
-    TransitionRow,
     WindowFacts,
 )
 from storage.tables import (
     FOREVER_US,
     gaps,
-    incidents,
-    notifications,
     positions,
     sources,
     streams,
-    transitions,
     window_parts,
     windows,
 )
@@ -152,8 +147,9 @@ class ControlStore:
                 for row in rows
             ],
             last_judged_end_us=_last_judged_end(conn, stream_id),
-            open_incidents=_open_incidents(conn, stream_id),
+            open_incidents=open_incidents(conn, stream_id),
             gaps=_unassigned_gaps(conn, stream_id, rows[0].window_end_us if rows else start_us),
+            state=_state(conn, stream_id),
         )
         return [row.id for row in rows], facts
 
@@ -189,80 +185,14 @@ class ControlStore:
                 judged_at_us=self._db.now_us(conn) if row.judged else None,
             )
         )
-        by_kind = {change.kind: self._write_incident(conn, stream_id, stream, change) for change in judgement.incidents}
+        by_kind = {
+            change.kind: write_incident(self._db, conn, stream_id, stream, change) for change in judgement.incidents
+        }
+        if judgement.state is not None:
+            handed_on = json.dumps(judgement.state)
+            conn.execute(streams.update().where(streams.c.id == stream_id).values(judge_state=handed_on))
         if judgement.gap_ids:
             conn.execute(gaps.update().where(gaps.c.id.in_(judgement.gap_ids)).values(incident_id=by_kind["gap"]))
-
-    def _write_incident(self, conn: sa.Connection, stream_id: int, stream: str, row: IncidentRow) -> int:
-        values = {
-            "severity": row.severity,
-            "status": row.status,
-            "last_told_us": row.last_told_us,
-            "clean_windows": row.clean_windows,
-            "windows_fired": row.windows_fired,
-            "resolved_at_us": row.resolved_at_us,
-            "summary": row.summary,
-            "details": json.dumps(row.details),
-        }
-        if row.id is None:
-            opened = {"stream_id": stream_id, "kind": row.kind, "window_start_us": row.window_start_us}
-            opened["opened_at_us"] = row.opened_at_us
-            incident_id: int = conn.execute(
-                incidents.insert().values(**opened, **values).returning(incidents.c.id)
-            ).scalar_one()
-        else:
-            incident_id = row.id
-            conn.execute(incidents.update().where(incidents.c.id == row.id).values(**values))
-        if row.transition is not None:
-            self._write_transition(conn, stream_id, stream, incident_id, row, row.transition)
-        return incident_id
-
-    def _write_transition(
-        self,
-        conn: sa.Connection,
-        stream_id: int,
-        stream: str,
-        incident_id: int,
-        row: IncidentRow,
-        step: TransitionRow,
-    ) -> None:
-        now_us = self._db.now_us(conn)
-        transition_id = conn.execute(
-            transitions.insert()
-            .values(
-                incident_id=incident_id,
-                stream_id=stream_id,
-                transition=step.transition,
-                window_start_us=step.window_start_us,
-                at_us=step.at_us,
-                summary=step.summary,
-                details=json.dumps(step.details),
-                recorded_at_us=now_us,
-            )
-            .returning(transitions.c.id)
-        ).scalar_one()
-        for channel in step.channels:
-            pending = channel not in step.silent
-            conn.execute(
-                notifications.insert().values(
-                    id=notification_id(stream, row, step, channel),
-                    incident_id=incident_id,
-                    transition_id=transition_id,
-                    channel=channel,
-                    state="pending" if pending else "skipped",
-                    next_attempt_at_us=now_us if pending else None,
-                    created_at_us=now_us,
-                )
-            )
-
-
-def lock_stream(conn: sa.Connection, stream_id: int) -> None:
-    """Let one control transaction at a time work on a stream, whoever believes to hold the lease.
-
-    Always the first lock of a transaction, before any position row. NO KEY UPDATE, since rows that refer to the
-    stream may be inserted by others meanwhile.
-    """
-    conn.execute(sa.select(streams.c.id).where(streams.c.id == stream_id).with_for_update(key_share=True))
 
 
 def unjudged(stream_id: int) -> tuple[sa.ColumnElement[bool], ...]:
@@ -277,12 +207,6 @@ def unjudged(stream_id: int) -> tuple[sa.ColumnElement[bool], ...]:
     return (window_parts.c.stream_id == stream_id, window_parts.c.events + window_parts.c.dead > 0, ~judged)
 
 
-def notification_id(stream: str, incident: IncidentRow, step: TransitionRow, channel: str) -> str:
-    """Return the id of the message about one transition on one channel: the same on every repeat of the work."""
-    named = (stream, incident.kind, incident.window_start_us, step.transition, step.window_start_us, channel)
-    return hashlib.sha256("|".join(map(str, named)).encode()).hexdigest()[:32]
-
-
 def _last_judged_end(conn: sa.Connection, stream_id: int) -> int | None:
     judged = windows.c.judged_at_us.is_not(None)
     query = (
@@ -294,27 +218,9 @@ def _last_judged_end(conn: sa.Connection, stream_id: int) -> int | None:
     return conn.execute(query).scalar_one_or_none()
 
 
-def _open_incidents(conn: sa.Connection, stream_id: int) -> list[StoredIncident]:
-    rows = conn.execute(
-        sa.select(incidents)
-        .where(incidents.c.stream_id == stream_id, incidents.c.status == "open")
-        .order_by(incidents.c.id)
-    )
-    return [
-        StoredIncident(
-            id=row.id,
-            kind=row.kind,
-            severity=row.severity,
-            window_start_us=row.window_start_us,
-            opened_at_us=row.opened_at_us,
-            last_told_us=row.last_told_us,
-            clean_windows=row.clean_windows,
-            windows_fired=row.windows_fired,
-            summary=row.summary,
-            details=json.loads(row.details or "{}"),
-        )
-        for row in rows
-    ]
+def _state(conn: sa.Connection, stream_id: int) -> dict[str, Any]:
+    carried = conn.execute(sa.select(streams.c.judge_state).where(streams.c.id == stream_id)).scalar_one()
+    return {} if carried is None else dict(json.loads(carried))
 
 
 def _unassigned_gaps(conn: sa.Connection, stream_id: int, before_us: int) -> list[StoredGap]:

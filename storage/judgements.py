@@ -71,7 +71,7 @@ class StoredGap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowFacts:
-    """What a window is judged on."""
+    """What a window is judged on; `state` is what the last judged window handed on."""
 
     window_start_us: int
     window_end_us: int
@@ -79,6 +79,7 @@ class WindowFacts:
     last_judged_end_us: int | None
     open_incidents: Sequence[StoredIncident]
     gaps: Sequence[StoredGap]
+    state: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,8 +137,9 @@ class IncidentRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """All that judging a window writes, the incidents in order."""
+    """All that judging a window writes, the incidents in order; `state` None leaves what is handed on as it was."""
 
     window: WindowRow
     incidents: Sequence[IncidentRow] = ()
     gap_ids: Sequence[int] = field(default=())
+    state: Mapping[str, Any] | None = None

@@ -10,8 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from storage.calibration import NewThreshold, insert_threshold
-from storage.control import lock_stream
 from storage.engine import Database
+from storage.incidents import lock_stream
 from storage.tables import models, streams, thresholds
 
 

@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from storage.commits import Control
-from storage.control import lock_stream
 from storage.engine import Database
+from storage.incidents import lock_stream
 from storage.tables import positions, sources, streams, window_parts
 
 _log = logging.getLogger(__name__)

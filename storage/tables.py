@@ -45,6 +45,8 @@ streams = sa.Table(
     sa.Column("revision", _Us, nullable=False, server_default="0"),
     sa.Column("created_at_us", _Us, nullable=False),
     sa.Column("details", _Text),
+    # What the detectors carry from one judged window to the next (JSON), moved in the transaction that judges.
+    sa.Column("judge_state", _Text),
 )
 
 sources = sa.Table(

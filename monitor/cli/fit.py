@@ -131,7 +131,7 @@ def _fit_and_store(
 ) -> None:
     from monitor.calibration import first_threshold
     from monitor.fitting import fit_model
-    from monitor.judging import when
+    from monitor.lives import when
     from storage.engine import Database
     from storage.models import ModelStore
 

@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-KNOWN_REVISIONS: tuple[str, ...] = ("0001",)
+KNOWN_REVISIONS: tuple[str, ...] = ("0001", "0002")
 """Every revision up to the one that this version needs; kept here so that a check imports no Alembic."""

@@ -19,6 +19,7 @@ from monitor.control import ControlPlane, ControlSettings
 from monitor.fold import Schedule, WindowRule, fold, join
 from monitor.incidents import Policy
 from monitor.judging import JudgeRule
+from monitor.lives import LifeRule
 from monitor.scoring import Scorer, load_model
 from storage.calibration import CalibrationStore
 from storage.control import ControlStore
@@ -184,12 +185,15 @@ def control_plane(db: Database, stream_id: int, scene: Scene) -> ControlPlane:
                 min_outliers=3,
                 min_ratio=0.0,
                 max_dead_letter_ratio=0.05,
-                policy=Policy(
-                    resolve_after=scene.resolve_after, repeat_interval_us=scene.repeat // timedelta(microseconds=1)
-                ),
-                channels=lambda kind, severity: ("ops",),
-                max_age_us=2**62,
                 config_hash="-",
+                life=LifeRule(
+                    size_us=size_us,
+                    policy=Policy(
+                        resolve_after=scene.resolve_after, repeat_interval_us=scene.repeat // timedelta(microseconds=1)
+                    ),
+                    channels=lambda kind, severity: ("ops",),
+                    max_age_us=2**62,
+                ),
             ),
         ),
         control=ControlStore(db),

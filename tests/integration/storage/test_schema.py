@@ -135,7 +135,7 @@ def test_eight_upgrades_at_once_make_one_schema(database_url: str) -> None:
 
 
 def test_a_database_without_tables_is_named_with_what_to_do(database_url: str) -> None:
-    with Database(database_url) as db, pytest.raises(SchemaMismatch, match=r"0001.*outrider db upgrade"):
+    with Database(database_url) as db, pytest.raises(SchemaMismatch, match=r"0002.*outrider db upgrade"):
         db.check()
 
 
@@ -145,7 +145,7 @@ def test_a_newer_schema_is_refused_and_left_alone(database_url: str) -> None:
         with db.write() as connection:
             connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
         for refused in (db.check, db.upgrade):
-            with pytest.raises(SchemaMismatch, match=r"9999.*newer.*0001"):
+            with pytest.raises(SchemaMismatch, match=r"9999.*newer.*0002"):
                 refused()
         assert db.revision() == "9999"
 

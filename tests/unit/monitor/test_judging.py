@@ -9,7 +9,8 @@ import pytest
 
 from monitor.calibration import first_threshold, law_of, scale_of
 from monitor.incidents import Policy
-from monitor.judging import Calibrated, JudgeRule, judge, when
+from monitor.judging import Calibrated, JudgeRule, judge
+from monitor.lives import LifeRule, when
 from monitor.parts import Part, Scale, encode, summarise
 from storage.calibration import StoredThreshold
 from storage.judgements import IncidentRow, Judgement, StoredGap, StoredIncident, StoredPart, WindowFacts
@@ -25,10 +26,13 @@ RULE = JudgeRule(
     min_outliers=5,
     min_ratio=0.0,
     max_dead_letter_ratio=0.05,
-    policy=Policy(resolve_after=3, repeat_interval_us=4 * HOUR),
-    channels=lambda kind, severity: ["ops", "log", severity.value],
-    max_age_us=HOUR,
     config_hash="hash",
+    life=LifeRule(
+        size_us=MINUTE,
+        policy=Policy(resolve_after=3, repeat_interval_us=4 * HOUR),
+        channels=lambda kind, severity: ["ops", "log", severity.value],
+        max_age_us=HOUR,
+    ),
 )
 
 

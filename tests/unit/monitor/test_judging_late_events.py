@@ -8,6 +8,7 @@ import pytest
 from monitor.calibration import law_of, scale_of
 from monitor.incidents import Policy
 from monitor.judging import Calibrated, JudgeRule, judge
+from monitor.lives import LifeRule
 from monitor.parts import Part, Scale, encode, summarise
 from storage.calibration import StoredThreshold
 from storage.judgements import Judgement, StoredPart, WindowFacts
@@ -19,10 +20,13 @@ RULE = JudgeRule(
     min_outliers=5,
     min_ratio=0.0,
     max_dead_letter_ratio=0.5,
-    policy=Policy(resolve_after=3, repeat_interval_us=3_600_000_000),
-    channels=lambda kind, severity: ["log"],
-    max_age_us=3_600_000_000,
     config_hash="hash",
+    life=LifeRule(
+        size_us=10_000_000,
+        policy=Policy(resolve_after=3, repeat_interval_us=3_600_000_000),
+        channels=lambda kind, severity: ["log"],
+        max_age_us=3_600_000_000,
+    ),
 )
 
 

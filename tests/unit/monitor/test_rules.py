@@ -51,12 +51,12 @@ def test_the_control_plane_goes_by_the_settings_of_its_own_stream() -> None:
     assert own.threshold.look_back_us == 12 * 3600 * SECOND
     assert own.threshold.adopt_after_us == 3600 * SECOND
     assert own.judge.per_week == own.threshold.per_week == 14
-    assert (own.judge.min_outliers, own.judge.policy.resolve_after) == (9, 7)
+    assert (own.judge.min_outliers, own.judge.life.policy.resolve_after) == (9, 7)
     assert control_settings(settings(), "b", 5).refresh == timedelta(minutes=5)
 
 
 def test_routes_say_who_is_told() -> None:
-    channels = control_settings(settings(), "a", 4).judge.channels
+    channels = control_settings(settings(), "a", 4).judge.life.channels
     assert channels(Kind.SPIKE, Severity.CRITICAL) == ("night",)
     assert channels(Kind.SPIKE, Severity.WARNING) == ()
 

@@ -54,5 +54,5 @@ def test_the_schema_is_made_and_checked(outrider: Outrider, db: Database, config
 
 def test_check_finds_the_database_and_the_promise_in_it(outrider: Outrider, payments: Payments) -> None:
     out = outrider("check").out
-    assert "has schema 0001" in out
+    assert "has schema 0002" in out
     assert " of 60 in a minute; 1 false alarm in " in out

@@ -65,7 +65,7 @@ def test_a_database_that_is_not_there_is_not_made(outrider: Outrider, tmp_path: 
 
 def test_it_names_the_schema_of_the_database(outrider: Outrider, payments: Payments) -> None:
     payments.add_model()
-    assert "has schema 0001" in outrider("check").out
+    assert "has schema 0002" in outrider("check").out
 
 
 def test_a_stored_model_that_cannot_be_loaded_ends_with_1(outrider: Outrider, payments: Payments) -> None:

@@ -1,0 +1,154 @@
+"""The lives of a stream's incidents, from what is stored to what is to be stored. Pure.
+
+`incidents.py` says how one incident lives; here a finding of any detector becomes the rows of its incident, its
+transition and the channels that are told.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from monitor.incidents import (
+    Finding,
+    Interval,
+    Kind,
+    OpenIncident,
+    Policy,
+    Severity,
+    Transition,
+    advance,
+    pass_quiet,
+)
+from storage.judgements import IncidentRow, StoredIncident, TransitionRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LifeRule:
+    """The settings by which incidents live; `channels` gives the channels for a kind and a severity."""
+
+    size_us: int
+    policy: Policy
+    channels: Callable[[Kind, Severity], Sequence[str]]
+    max_age_us: int
+
+
+def live_on(
+    kind: Kind,
+    finding: Finding | None,
+    open_incidents: Sequence[StoredIncident],
+    window: Interval,
+    rule: LifeRule,
+    *,
+    now_us: int,
+    quiet_since_us: int | None = None,
+) -> list[IncidentRow]:
+    """Return what a window does to the stream's incident of one kind.
+
+    Args:
+        kind: The kind.
+        finding: What its detector found in the window, or nothing.
+        open_incidents: The stream's open incidents, of all kinds.
+        window: The window, or another interval that was judged as a whole.
+        rule: How an incident lives on.
+        now_us: The wall clock, only to tell whom a notification is too old for.
+        quiet_since_us: End of the last judged window, where windows without events count as clean.
+    """
+    stored = next((incident for incident in open_incidents if incident.kind == kind), None)
+    rows = []
+    incident = None if stored is None else _life_of(stored)
+    if stored is not None and incident is not None and quiet_since_us is not None:
+        quiet = (window.start_us - quiet_since_us) // rule.size_us
+        step = pass_quiet(incident, max(quiet, 0), rule.size_us, quiet_since_us, rule.policy)
+        if step.transition is not None:
+            rows.append(_ended(stored, incident, step.transition, rule, now_us))
+            stored = None
+        incident = step.incident
+    step = advance(kind, incident, finding, window, rule.policy)
+    if step.incident is not None:
+        rows.append(_alive(stored, step.incident, step.transition, rule, now_us))
+    elif incident is not None and stored is not None and step.transition is not None:
+        rows.append(_ended(stored, incident, step.transition, rule, now_us))
+    return rows
+
+
+def _life_of(stored: StoredIncident) -> OpenIncident:
+    return OpenIncident(
+        kind=Kind(stored.kind),
+        severity=Severity(stored.severity),
+        window_start_us=stored.window_start_us,
+        opened_at_us=stored.opened_at_us,
+        last_told_us=stored.last_told_us,
+        clean_windows=stored.clean_windows,
+        windows_fired=stored.windows_fired,
+        summary=stored.summary,
+    )
+
+
+def _alive(
+    stored: StoredIncident | None,
+    life: OpenIncident,
+    transition: Transition | None,
+    rule: LifeRule,
+    now_us: int,
+) -> IncidentRow:
+    return IncidentRow(
+        id=None if stored is None else stored.id,
+        kind=life.kind.value,
+        severity=life.severity.value,
+        status="open",
+        window_start_us=life.window_start_us,
+        opened_at_us=life.opened_at_us,
+        last_told_us=life.last_told_us,
+        clean_windows=life.clean_windows,
+        windows_fired=life.windows_fired,
+        summary=life.summary,
+        details=_history(stored, transition),
+        transition=None if transition is None else _told(transition, rule, now_us),
+    )
+
+
+def _ended(
+    stored: StoredIncident, life: OpenIncident, transition: Transition, rule: LifeRule, now_us: int
+) -> IncidentRow:
+    return IncidentRow(
+        id=stored.id,
+        kind=stored.kind,
+        severity=stored.severity,
+        status="resolved",
+        window_start_us=stored.window_start_us,
+        opened_at_us=stored.opened_at_us,
+        last_told_us=life.last_told_us,
+        clean_windows=rule.policy.resolve_after,
+        windows_fired=life.windows_fired,
+        summary=stored.summary,
+        details=_history(stored, transition),
+        resolved_at_us=transition.at_us,
+        transition=_told(transition, rule, now_us),
+    )
+
+
+def _history(stored: StoredIncident | None, transition: Transition | None) -> Mapping[str, Any]:
+    """Return what led to the incident by transition: the numbers of the last one of each sort."""
+    before = {} if stored is None else dict(stored.details)
+    return before if transition is None else before | {transition.change.value: transition.details}
+
+
+def _told(transition: Transition, rule: LifeRule, now_us: int) -> TransitionRow:
+    channels = ["log", *(c for c in rule.channels(transition.kind, transition.severity) if c != "log")]
+    too_old = now_us - transition.at_us > rule.max_age_us
+    return TransitionRow(
+        transition=transition.change.value,
+        window_start_us=transition.window_start_us,
+        at_us=transition.at_us,
+        summary=transition.summary,
+        details=transition.details,
+        channels=channels,
+        silent=[channel for channel in channels if channel != "log"] if too_old else [],
+    )
+
+
+def when(time_us: int) -> str:
+    """Return a time as RFC 3339 in UTC."""
+    at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time_us)
+    return at.isoformat().replace("+00:00", "Z")

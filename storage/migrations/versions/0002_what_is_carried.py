@@ -1,0 +1,15 @@
+"""Storage room: revision 0002, what detectors carry from window to window; additive."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("streams", sa.Column("judge_state", sa.Text(), nullable=True))
