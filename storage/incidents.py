@@ -109,6 +109,7 @@ def _write_transition(
             summary=step.summary,
             details=json.dumps(step.details),
             recorded_at_us=now_us,
+            severity=row.severity,
         )
         .returning(transitions.c.id)
     ).scalar_one()

@@ -240,6 +240,8 @@ transitions = sa.Table(
     sa.Column("summary", _Text, nullable=False),
     sa.Column("details", _Text),
     sa.Column("recorded_at_us", _Us, nullable=False),
+    # The incident's at that time, so that a message is the same at every attempt; the incident may escalate.
+    sa.Column("severity", _Text),
     sa.UniqueConstraint("incident_id", "transition", "window_start_us"),
 )
 
@@ -284,6 +286,15 @@ leases = sa.Table(
     sa.Column("name", _Text, primary_key=True),
     sa.Column("holder", _Text, nullable=False),
     sa.Column("expires_at_us", _Us, nullable=False),
+)
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("name", _Text, primary_key=True),
+    sa.Column("succeeded_at_us", _Us),
+    sa.Column("failed_at_us", _Us),
+    sa.Column("last_error", _Text),
 )
 
 calibrations = sa.Table(

@@ -13,3 +13,12 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("streams", sa.Column("judge_state", sa.Text(), nullable=True))
+    op.add_column("transitions", sa.Column("severity", sa.Text(), nullable=True))
+    op.create_table(
+        "jobs",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("succeeded_at_us", sa.BigInteger(), nullable=True),
+        sa.Column("failed_at_us", sa.BigInteger(), nullable=True),
+        sa.Column("last_error", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_jobs")),
+    )
