@@ -17,6 +17,7 @@ from monitor.detectors.explanation import Explanation
 from monitor.detectors.inputs import FloatArray, check_events, check_labels
 from monitor.detectors.mixture_params import LANES, LOG_2PI, SPARE_LANES, Metric, factor, make_metric
 from monitor.detectors.threads import one_thread
+from monitor.detectors.unfitted import not_fitted
 
 Score = Literal["likelihood", "mahalanobis"]
 F64 = NDArray[np.float64]
@@ -278,7 +279,7 @@ class ClassConditionalGaussian:
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "factors_"):
-            raise ModelError(f"{_NAME}: there is no fit yet; call fit(loader) or fit_features(z, labels) first")
+            raise not_fitted(_NAME, "call fit(loader) or fit_features(z, labels), or load one first")
 
 
 def _pairs(loader: Iterable[Any]) -> Iterable[tuple[Any, Any]]:

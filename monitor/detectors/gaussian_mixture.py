@@ -20,6 +20,7 @@ from monitor.detectors.inputs import FloatArray, check_events, check_finite, che
 from monitor.detectors.processes import Processes
 from monitor.detectors.score_path import Gaussians, Scorer, make_scorer
 from monitor.detectors.threads import one_thread
+from monitor.detectors.unfitted import not_fitted
 
 F64 = NDArray[np.float64]
 
@@ -428,7 +429,7 @@ class GaussianMixture:
 
     def _fitted(self) -> None:
         if not hasattr(self, "weights_"):
-            raise ModelError("this GaussianMixture is not fitted yet; call fit(x) or load one first")
+            raise not_fitted(type(self).__name__)
 
 
 def _cholesky(covariances: F64, kind: CovarianceType, d: int) -> F64:

@@ -4,6 +4,7 @@ Every detector takes numpy arrays, torch tensors and data frames. This module tu
 contiguous float array, or raises a ModelError that says which rows and columns are wrong.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,7 +46,7 @@ def check_events(
         x: A numpy array, a torch tensor, a data frame (pandas, polars) or nested lists of numbers.
         owner: The detector's name, for the message.
         n_features: The number of columns that the detector was fitted on; None before a fit.
-        names: The names it was fitted on. A frame must have the same, in the same order.
+        names: The names it was fitted on. A frame must have the same; its columns are taken in this order.
         min_rows: The fewest rows that make sense for the caller.
         finite: Look for NaN and infinity. The scoring path finds them in the energies instead.
 
@@ -53,10 +54,13 @@ def check_events(
         ModelError: anything else than finite numbers in rows of the expected width.
     """
     found_names = _column_names(x)
-    if found_names is not None and names is not None:
-        _check_names(found_names, tuple(names), owner)
+    expected = None if names is None else tuple(names)
+    if found_names is not None:
+        _check_names(found_names, expected, owner)
     values = _as_floats(x, owner, found_names)
     _check_shape(values, owner, n_features, min_rows)
+    if found_names is not None and expected is not None and found_names != expected:
+        values, found_names = _in_order(values, found_names, expected), expected
     if finite:
         check_finite(values, owner=owner, names=found_names or names)
     return Events(values=values, names=found_names)
@@ -127,24 +131,29 @@ def _column_names(x: object) -> tuple[str, ...] | None:
     return tuple(names) if all(isinstance(name, str) for name in names) else None
 
 
-def _check_names(found: tuple[str, ...], expected: tuple[str, ...], owner: str) -> None:
-    if found == expected:
+def _check_names(found: tuple[str, ...], expected: tuple[str, ...] | None, owner: str) -> None:
+    """Refuse names that are there twice, and any other set of names than the expected, if there is one."""
+    twice = [name for name, times in Counter(found).items() if times > 1]
+    if twice:
+        raise ModelError(f"{owner}: several columns have the name {_quoted(twice)}; rename them or keep one of each")
+    if expected is None:
         return
-    missing = [name for name in expected if name not in found]
-    extra = [name for name in found if name not in expected]
-    parts = []
-    if missing:
-        parts.append(f"missing: {_quoted(missing)}")
+    here, wanted = set(found), set(expected)
+    missing = [name for name in expected if name not in here]
+    extra = [name for name in found if name not in wanted]
+    parts = [f"missing: {_quoted(missing)}"] if missing else []
     if extra:
         parts.append(f"not known to the model: {_quoted(extra)}")
-    if not parts:
-        place = next(i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b)
-        parts.append(
-            f"same names in another order (column {place} is {found[place]!r}, "
-            f"expected {expected[place]!r}); select the columns in the model's order, "
-            "e.g. frame[list(model.feature_names_)]"
+    if parts:
+        raise ModelError(
+            f"{owner}: the feature names should match those that were passed during fit. " + "; ".join(parts)
         )
-    raise ModelError(f"{owner}: the feature names should match those that were passed during fit. " + "; ".join(parts))
+
+
+def _in_order(values: FloatArray, found: tuple[str, ...], expected: tuple[str, ...]) -> FloatArray:
+    """Return the columns in the expected order of their names."""
+    place = {name: column for column, name in enumerate(found)}
+    return np.ascontiguousarray(values[:, [place[name] for name in expected]])
 
 
 def _to_numpy(x: object) -> Any:

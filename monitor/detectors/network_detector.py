@@ -30,6 +30,7 @@ from monitor.detectors.network_scoring import FittedNetworks, Lens, make_lens, p
 from monitor.detectors.scaling import Scaling
 from monitor.detectors.threads import one_thread
 from monitor.detectors.training import Objective, Plan, latent_noise, train
+from monitor.detectors.unfitted import not_fitted
 
 _SMALL_PASS = 50_000_000  # multiplications in a pass of one batch below which more threads do not pay
 _MODULES = ("encoder_net", "decoder_net", "gmm_density_net")
@@ -273,7 +274,7 @@ class NetworkDetector:
 
     def _fitted(self) -> FittedNetworks:
         if self._model is None:
-            raise ModelError(f"{self._name}: there is no fit yet; call fit(x) first")
+            raise not_fitted(self._name)
         return self._model
 
     def _whole(self, name: str, value: object, least: int) -> int:

@@ -75,8 +75,7 @@ def test_it_fits_on_arrays_with_labels_and_frames_keep_their_names(rows):
     frame = pd.DataFrame(z, columns=list("abcd"))
     detector = ClassConditionalGaussian().fit(frame, labels)
     assert detector.feature_names_ == ("a", "b", "c", "d")
-    with pytest.raises(ModelError, match="order"):
-        detector.predict(frame[["b", "a", "c", "d"]])
+    assert np.array_equal(detector.predict(frame[["b", "a", "d", "c"]]), detector.predict(frame))
 
 
 def test_a_class_of_one_sample_has_finite_scores():
@@ -157,7 +156,7 @@ def test_bad_loaders_are_refused_with_a_reason(data, message):
 
 def test_scoring_before_a_fit_and_with_another_width_is_refused(rows):
     z, labels = rows
-    with pytest.raises(ModelError, match="no fit yet"):
+    with pytest.raises(ModelError, match="not fitted yet"):
         ClassConditionalGaussian().predict(z)
     with pytest.raises(ModelError, match="3 features"):
         ClassConditionalGaussian().fit(z, labels).predict(z[:, :3])

@@ -102,13 +102,12 @@ def test_an_unfitted_scikit_learn_mixture_is_refused():
 
 @pytest.mark.filterwarnings("ignore:Estimator GaussianMixture does not inherit")
 def test_scikit_learns_checks_pass():
-    expected = {
-        "check_estimators_unfitted": "the error is ours: scikit-learn, whose class it wants, is no dependency",
-    }
-    results = check_estimator(GaussianMixture(n_init=1), on_fail=None, on_skip=None, expected_failed_checks=expected)
+    results = check_estimator(GaussianMixture(n_init=1), on_fail=None, on_skip=None)
     failed = [f"{r['check_name']}: {r['exception']}" for r in results if r["status"] == "failed"]
     assert not failed, "\n".join(failed)
     assert sum(r["status"] == "passed" for r in results) > 30
+    # The one that does not apply: other libraries' arrays are refused or read as numpy's, never passed through.
+    assert [r["check_name"] for r in results if r["status"] == "skipped"] in ([], ["check_array_api_input"])
 
 
 def test_a_saved_model_gives_the_same_energies_to_the_bit(tmp_path):

@@ -33,10 +33,25 @@ def test_a_frame_gives_its_names():
     assert events.values.tolist() == [[1.0, 3.0], [2.0, 4.0]]
 
 
-def test_a_frame_in_another_order_is_refused_with_the_place():
+def test_a_frame_in_another_order_is_taken_by_name():
     frame = pd.DataFrame({"b": [1.0], "a": [2.0]})
-    with pytest.raises(ModelError, match=r"another order.*column 0 is 'b', expected 'a'"):
+    events = check(frame, names=("a", "b"), n_features=2)
+    assert events.values.tolist() == [[2.0, 1.0]]
+    assert events.names == ("a", "b")
+    assert events.values.flags.c_contiguous
+
+
+def test_bad_columns_of_a_frame_in_another_order_keep_their_names():
+    frame = pd.DataFrame({"b": [np.inf], "a": [2.0]})
+    with pytest.raises(ModelError, match="columns 'b'"):
         check(frame, names=("a", "b"), n_features=2)
+
+
+@pytest.mark.parametrize("names", [None, ("a", "b")])
+def test_a_name_that_stands_twice_is_refused(names):
+    frame = pd.DataFrame([[1.0, 2.0]], columns=["a", "a"])
+    with pytest.raises(ModelError, match="several columns have the name 'a'"):
+        check(frame, names=names)
 
 
 def test_a_frame_with_other_names_is_refused_and_both_sides_are_named():

@@ -292,7 +292,7 @@ def test_bad_events_are_refused_at_fit_and_at_scoring(make, x, message, fitted):
 def test_another_width_and_a_score_before_the_fit_are_refused(make, fitted, train):
     with pytest.raises(ModelError, match="3 features"):
         fitted[make].energy(train[:, :3])
-    with pytest.raises(ModelError, match="no fit yet"):
+    with pytest.raises(ModelError, match="not fitted yet"):
         make().energy(train)
 
 
