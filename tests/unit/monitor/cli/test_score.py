@@ -1,0 +1,45 @@
+"""`outrider score`: energies of a file under the active model."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from monitor.detectors import GaussianMixture
+from storage.engine import Database
+from tests.unit.monitor.cli.conftest import Outrider
+from tests.unit.monitor.cli.payments import NAMES
+
+EVENTS = (np.random.default_rng(3).normal(size=(400, 2)) * [1.0, 1000.0]).astype(np.float32)
+
+
+@pytest.fixture
+def model(tmp_path: Path, outrider: Outrider, db: Database) -> GaussianMixture:
+    """The active model of the stream payments."""
+    mixture = GaussianMixture(n_components=1, random_state=0).fit(EVENTS).calibrate(EVENTS)
+    mixture.feature_names_ = NAMES
+    mixture.save(tmp_path / "model.safetensors")
+    ran = outrider("models", "import", "payments", tmp_path / "model.safetensors")
+    assert ran.code == 0, ran.err
+    return mixture
+
+
+def write_table(path: Path, order: list[int]) -> Path:
+    """Write the events with a time as CSV, the columns of both names in this order."""
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["ts", *(NAMES[j] for j in order), "note"])
+        rows.writerows([1_767_225_600 + i, *(repr(float(row[j])) for j in order), "x"] for i, row in enumerate(EVENTS))
+    return path
+
+
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_the_columns_of_a_table_are_taken_by_name(
+    tmp_path: Path, outrider: Outrider, model: GaussianMixture, order: list[int]
+) -> None:
+    ran = outrider("score", "payments", write_table(tmp_path / "events.csv", order))
+    assert ran.code == 0, ran.err
+    energies = [float(row["energy"]) for row in csv.DictReader(io.StringIO(ran.out))]
+    assert np.allclose(energies, model.energy(EVENTS), rtol=1e-6)
