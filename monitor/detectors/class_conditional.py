@@ -96,7 +96,7 @@ class ClassConditionalGaussian:
         Raises:
             ModelError: `z` is unusable, the labels do not fit it, or no sample has a known label.
         """
-        events = check_events(z, owner=_NAME)
+        events = check_events(z, owner=_NAME, squares=True)
         known = check_labels(labels, len(events.values), owner=_NAME)
         classes = np.unique(known[known >= 0])
         if not len(classes):
@@ -159,7 +159,7 @@ class ClassConditionalGaussian:
         """
         self._check_fitted()
         z = x if self.model is None else self._features(x)
-        rows = check_events(z, owner=_NAME, n_features=self.n_features, names=self.feature_names_).values
+        rows = check_events(z, owner=_NAME, n_features=self.n_features, names=self.feature_names_, squares=True).values
         names = self.feature_names_ or tuple(f"x{j}" for j in range(self.n_features))
         inverse = np.stack([solve_triangular(f, np.eye(len(f)), lower=True) for f in self.factors_])
         return explain(rows.astype(np.float64), self.weights_, self.means_, inverse, names)

@@ -109,7 +109,7 @@ class GaussianMixture:
         del y
         self._check_settings()
         fewest = 1 if self.n_components == "auto" else self.n_components
-        events = check_events(x, owner=type(self).__name__, min_rows=max(fewest, 1))
+        events = check_events(x, owner=type(self).__name__, min_rows=max(fewest, 1), squares=True)
         weights = (
             None
             if sample_weight is None
@@ -174,7 +174,7 @@ class GaussianMixture:
 
     def explain(self, x: Any) -> Explanation:
         """Return by event and feature how unexpected it is given the others, and what that costs."""
-        values = self._checked(x).astype(np.float64)
+        values = self._checked(x, squares=True).astype(np.float64)
         inverse = self.inverse_cholesky()
         names = self.feature_names_ or tuple(f"x{j}" for j in range(self.n_features))
         return attribution.explain(values, self.weights_, self.means_, inverse, names)
@@ -417,7 +417,7 @@ class GaussianMixture:
     def _n_parameters(self) -> int:
         return selection.count_parameters(len(self.weights_), self.n_features_in_, self.covariance_type)
 
-    def _checked(self, x: Any, *, finite: bool = True) -> FloatArray:
+    def _checked(self, x: Any, *, finite: bool = True, squares: bool = False) -> FloatArray:
         self._fitted()
         return check_events(
             x,
@@ -425,6 +425,7 @@ class GaussianMixture:
             n_features=self.n_features_in_,
             names=self.feature_names_,
             finite=finite,
+            squares=squares,
         ).values
 
     def _fitted(self) -> None:

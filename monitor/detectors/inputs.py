@@ -7,16 +7,18 @@ contiguous float array, or raises a ModelError that says which rows and columns 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from config.errors import ModelError
+from monitor.detectors.conversion import FloatArray, as_floats, column_names, to_numpy
 
-FloatArray = NDArray[np.floating[Any]]
+__all__ = ["Events", "FloatArray", "check_events", "check_finite", "check_labels", "check_sample_weights"]
 
 _SHOWN = 5
+# Squares of what is larger, and their sums, have no number in float64.
+_LARGEST = 1e150
 _FINITE_CHUNK = 1 << 18
 
 
@@ -36,6 +38,7 @@ def check_events(
     names: Sequence[str] | None = None,
     min_rows: int = 1,
     finite: bool = True,
+    squares: bool = False,
 ) -> Events:
     """Return `x` as contiguous float32 or float64 rows, or say what is wrong with it.
 
@@ -49,21 +52,36 @@ def check_events(
         names: The names it was fitted on. A frame must have the same; its columns are taken in this order.
         min_rows: The fewest rows that make sense for the caller.
         finite: Look for NaN and infinity. The scoring path finds them in the energies instead.
+        squares: Refuse numbers beyond 1e150 too: a fit and an explanation need their squares.
 
     Raises:
         ModelError: anything else than finite numbers in rows of the expected width.
     """
-    found_names = _column_names(x)
+    found_names = column_names(x)
     expected = None if names is None else tuple(names)
     if found_names is not None:
         _check_names(found_names, expected, owner)
-    values = _as_floats(x, owner, found_names)
+    values = as_floats(x, owner, found_names)
     _check_shape(values, owner, n_features, min_rows)
     if found_names is not None and expected is not None and found_names != expected:
         values, found_names = _in_order(values, found_names, expected), expected
     if finite:
         check_finite(values, owner=owner, names=found_names or names)
+    if squares and values.dtype == np.float64:
+        _check_size(values, owner, found_names or names)
     return Events(values=values, names=found_names)
+
+
+def _check_size(values: FloatArray, owner: str, names: Sequence[str] | None) -> None:
+    if max(values.max(), -values.min()) <= _LARGEST:
+        return
+    beyond = ~(np.abs(values) <= _LARGEST)
+    rows, columns = np.flatnonzero(beyond.any(axis=1)), np.flatnonzero(beyond.any(axis=0))
+    raise ModelError(
+        f"{owner}: input X contains numbers beyond {_LARGEST:g}, whose squares have no number in float64 "
+        f"(rows {_listed(rows[:_SHOWN].tolist(), len(rows))}; columns {_columns(columns.tolist(), names)}); "
+        "give these columns another unit, or drop the rows"
+    )
 
 
 def check_finite(values: FloatArray, *, owner: str, names: Sequence[str] | None = None) -> None:
@@ -87,7 +105,8 @@ def check_finite(values: FloatArray, *, owner: str, names: Sequence[str] | None 
     raise ModelError(
         f"{owner}: input X contains {what} in {total} of {len(values)} rows "
         f"(rows {_listed(bad_rows, total)}; columns {_columns(sorted(set(bad_columns)), names)}). "
-        f"{owner} does not accept missing values encoded as NaN; drop those rows or fill them before the call"
+        f"{owner} does not accept missing values encoded as NaN, nor infinity; drop those rows or fill them "
+        "before the call"
     )
 
 
@@ -110,7 +129,7 @@ def check_sample_weights(weights: object, n: int, *, owner: str) -> NDArray[np.f
 
 def check_labels(labels: object, n: int, *, owner: str) -> NDArray[np.int64]:
     """Return one whole number per row; what negative labels mean is the caller's business."""
-    array = np.asarray(_to_numpy(labels))
+    array = np.asarray(to_numpy(labels))
     if array.shape != (n,):
         raise ModelError(
             f"{owner}: labels must be one whole number per row: {n} rows, but labels of shape {array.shape}"
@@ -120,15 +139,6 @@ def check_labels(labels: object, n: int, *, owner: str) -> NDArray[np.int64]:
     if array.dtype.kind not in "biu":
         raise ModelError(f"{owner}: labels must be whole numbers (negative = unknown); got {array.dtype}")
     return array.astype(np.int64)
-
-
-def _column_names(x: object) -> tuple[str, ...] | None:
-    """Return the names of a frame's columns, or None for anything without text names."""
-    columns = getattr(x, "columns", None)
-    if columns is None or not hasattr(x, "to_numpy"):
-        return None
-    names = list(columns)
-    return tuple(names) if all(isinstance(name, str) for name in names) else None
 
 
 def _check_names(found: tuple[str, ...], expected: tuple[str, ...] | None, owner: str) -> None:
@@ -154,64 +164,6 @@ def _in_order(values: FloatArray, found: tuple[str, ...], expected: tuple[str, .
     """Return the columns in the expected order of their names."""
     place = {name: column for column, name in enumerate(found)}
     return np.ascontiguousarray(values[:, [place[name] for name in expected]])
-
-
-def _to_numpy(x: object) -> Any:
-    """Take a tensor to the host and a frame to an array; leave the rest alone."""
-    if hasattr(x, "detach") and hasattr(x, "cpu"):
-        tensor = x.detach().cpu()
-        if str(tensor.dtype) == "torch.bfloat16":
-            tensor = tensor.float()
-        return tensor.numpy()
-    if hasattr(x, "to_numpy"):
-        return x.to_numpy()
-    return x
-
-
-def _as_floats(x: object, owner: str, names: tuple[str, ...] | None) -> FloatArray:
-    if x is None:
-        raise ModelError(f"{owner}: x is None; give an array of shape (events, features)")
-    if isinstance(x, str | bytes):
-        raise ModelError(f"{owner}: x is text; give numbers of shape (events, features), not a file name")
-    if hasattr(x, "tocsr"):
-        raise ModelError(
-            f"{owner}: x is a sparse matrix, and a dense array is needed: pass x.toarray() when it fits in memory"
-        )
-    raw = _to_numpy(x)
-    try:
-        array = np.asarray(raw)
-    except ValueError as reason:
-        raise ModelError(f"{owner}: x cannot be read as one array of rows of equal length: {reason}") from reason
-    if array.dtype.kind == "O":
-        array = _from_objects(array, owner, names)
-    if array.dtype.kind == "c":
-        raise ModelError(f"{owner}: Complex data not supported; give real numbers")
-    if array.dtype.kind not in "biuf":
-        raise ModelError(
-            f"{owner}: x holds {array.dtype} and must hold numbers; convert or drop the text and date columns"
-        )
-    dtype = np.float32 if array.dtype == np.float32 else np.float64
-    return array.astype(dtype, order="C", copy=False)
-
-
-def _from_objects(array: NDArray[Any], owner: str, names: tuple[str, ...] | None) -> NDArray[Any]:
-    """Convert an object array of numbers; say where the first thing stands that is none."""
-    for place, value in np.ndenumerate(array):
-        if isinstance(value, str | bytes) or value is None or not hasattr(value, "__float__"):
-            column = place[1] if len(place) > 1 else 0
-            what = "missing (None)" if value is None else f"{value!r}"
-            label = names[column] if names else str(column)
-            raise _NotANumberError(
-                f"{owner}: x must hold numbers, but row {place[0] if place else 0}, column {label} is {what} "
-                "(argument must be a string or a number that float() takes)"
-            )
-    if any(isinstance(value, complex) for value in array.ravel()[:_SHOWN]):
-        return array.astype(np.complex128)
-    return array.astype(np.float64)
-
-
-class _NotANumberError(ModelError, TypeError):
-    """The events hold an object that is no number."""
 
 
 def _check_shape(values: FloatArray, owner: str, n_features: int | None, min_rows: int) -> None:

@@ -65,8 +65,9 @@ class LatentDensity:
     def beyond(self, rows: F64) -> F64:
         """Return D (|x| / R - 1) for standardised rows beyond the training's radius R, 0 within."""
         scale = np.abs(rows).max(axis=1, initial=1e-300, keepdims=True)  # the square of a far value overflows
-        length = np.sqrt(np.square(rows / scale).sum(axis=1)) * scale[:, 0]
-        excess: F64 = rows.shape[1] * np.maximum(length / self.radius - 1.0, 0.0)
+        with np.errstate(over="ignore"):  # infinity is as far as a number can say; energies are clipped
+            length = np.sqrt(np.square(rows / scale).sum(axis=1)) * scale[:, 0]
+            excess: F64 = rows.shape[1] * np.maximum(length / self.radius - 1.0, 0.0)
         return excess
 
 

@@ -127,7 +127,9 @@ class NetworkDetector:
         in training, `cost` the energy that goes away when the value is replaced by `expected`.
         """
         model = self._fitted()
-        return model.explain(self._checked(x), self.feature_names_ or tuple(f"x{j}" for j in range(self.n_features)))
+        return model.explain(
+            self._checked(x, squares=True), self.feature_names_ or tuple(f"x{j}" for j in range(self.n_features))
+        )
 
     @property
     def n_features(self) -> int:
@@ -223,7 +225,7 @@ class NetworkDetector:
         if not 0 <= reference_fraction < 1:
             raise ModelError(f"{self._name}: reference_fraction must be from 0 to below 1, not {reference_fraction}")
         shape = _event_shape(x)
-        events = check_events(_flat(x, shape), owner=self._name, n_features=self._expected, min_rows=2)
+        events = check_events(_flat(x, shape), owner=self._name, n_features=self._expected, min_rows=2, squares=True)
         shape = shape if len(shape) > 1 else (events.values.shape[1],)
         kept = len(events.values) - round(reference_fraction * len(events.values))
         rows = events.values[:kept]
@@ -264,13 +266,15 @@ class NetworkDetector:
             torch.manual_seed(self.random_state)
             return self._networks(sample.cpu()).to(self.device)
 
-    def _checked(self, x: Any) -> FloatArray:
+    def _checked(self, x: Any, *, squares: bool = False) -> FloatArray:
         fitted = self._fitted().lens.shape
         shape = _event_shape(x)
         if len(shape) > 1 and shape != fitted:
             raise ModelError(f"{self._name}: events of shape {shape} were given, and the model was fitted on {fitted}")
         flat = _flat(x, shape)
-        return check_events(flat, owner=self._name, n_features=math.prod(fitted), names=self.feature_names_).values
+        return check_events(
+            flat, owner=self._name, n_features=math.prod(fitted), names=self.feature_names_, squares=squares
+        ).values
 
     def _fitted(self) -> FittedNetworks:
         if self._model is None:
