@@ -282,6 +282,7 @@ def _parts(
             late=int((here & scored.late).sum()),
             dead=int((dead_windows == start).sum()),
         )
+        offsets = scored.events.offsets[on_time]
         rows.append(
             PartRow(
                 window_start_us=int(start),
@@ -292,6 +293,8 @@ def _parts(
                 late=part.late,
                 dead=part.dead,
                 payload=encode(part),
+                first_offset=int(offsets[0]) if len(offsets) else None,
+                last_offset=int(offsets[-1]) if len(offsets) else None,
             )
         )
     return rows

@@ -97,7 +97,10 @@ class DeadLetterColumns:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartRow:
-    """What a commit adds to one window under one threshold; `events` is 0 for counts of a sealed window."""
+    """What a commit adds to one window under one threshold; `events` is 0 for counts of a sealed window.
+
+    `first_offset` and `last_offset` are those of its events that are not late, None where it has none.
+    """
 
     window_start_us: int
     window_end_us: int
@@ -107,6 +110,8 @@ class PartRow:
     late: int
     dead: int
     payload: bytes | None
+    first_offset: int | None = None
+    last_offset: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -393,5 +393,7 @@ def _insert_parts(connection: Connection, commit: Commit) -> None:
             "late": [part.late for part in parts],
             "dead": [part.dead for part in parts],
             "payload": [part.payload for part in parts],
+            "first_offset": [part.first_offset for part in parts],
+            "last_offset": [part.last_offset for part in parts],
         },
     )

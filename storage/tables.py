@@ -47,6 +47,8 @@ streams = sa.Table(
     sa.Column("details", _Text),
     # What the detectors carry from one judged window to the next (JSON), moved in the transaction that judges.
     sa.Column("judge_state", _Text),
+    # How often somebody has accepted an incident: what is computed from windows is computed anew when it moves.
+    sa.Column("acceptances", sa.Integer, nullable=False, server_default="0"),
 )
 
 sources = sa.Table(
@@ -176,6 +178,9 @@ window_parts = sa.Table(
     sa.Column("late", _Us, nullable=False),
     sa.Column("dead", _Us, nullable=False),
     sa.Column("payload", sa.LargeBinary),
+    # Of its events that are not late: where the window lies in the log. An event that comes late lies behind.
+    sa.Column("first_offset", _Us),
+    sa.Column("last_offset", _Us),
     sa.Index("ix_window_parts_due", "stream_id", "window_end_us", "window_start_us"),
 )
 
@@ -198,6 +203,8 @@ windows = sa.Table(
     sa.Column("payload", sa.LargeBinary),
     sa.Column("details", _Text),
     sa.Column("judged_at_us", _Us),
+    # When a person took the window back into the calibration, whatever was found in it.
+    sa.Column("adopted_at_us", _Us),
     sa.Index("ix_windows_judged", "stream_id", "judged_at_us"),
 )
 
@@ -308,6 +315,20 @@ calibrations = sa.Table(
     sa.Column("dispersion", _Double),
     sa.Column("exceedance", _Double),
     sa.Column("state", _Text, nullable=False),
+)
+
+accepted_references = sa.Table(
+    "accepted_references",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    _reference("stream_id", "streams.id"),
+    _reference("model_id", "models.id"),
+    _reference("incident_id", "incidents.id"),
+    # The live energies that a person took for normal, instead of the model's reference: float32, ascending.
+    sa.Column("energies", sa.LargeBinary, nullable=False),
+    sa.Column("at_us", _Us, nullable=False),
+    sa.Column("recorded_at_us", _Us, nullable=False),
+    sa.Index("ix_accepted_references_model_id", "model_id"),
 )
 
 drift_verdicts = sa.Table(

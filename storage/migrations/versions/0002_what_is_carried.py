@@ -13,6 +13,25 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("streams", sa.Column("judge_state", sa.Text(), nullable=True))
+    op.add_column("streams", sa.Column("acceptances", sa.Integer(), nullable=False, server_default="0"))
+    op.add_column("window_parts", sa.Column("first_offset", sa.BigInteger(), nullable=True))
+    op.add_column("window_parts", sa.Column("last_offset", sa.BigInteger(), nullable=True))
+    op.add_column("windows", sa.Column("adopted_at_us", sa.BigInteger(), nullable=True))
+    op.create_table(
+        "accepted_references",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("stream_id", sa.Integer(), nullable=False),
+        sa.Column("model_id", sa.Integer(), nullable=False),
+        sa.Column("incident_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("energies", sa.LargeBinary(), nullable=False),
+        sa.Column("at_us", sa.BigInteger(), nullable=False),
+        sa.Column("recorded_at_us", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["stream_id"], ["streams.id"], name=op.f("fk_accepted_references_stream_id")),
+        sa.ForeignKeyConstraint(["model_id"], ["models.id"], name=op.f("fk_accepted_references_model_id")),
+        sa.ForeignKeyConstraint(["incident_id"], ["incidents.id"], name=op.f("fk_accepted_references_incident_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_accepted_references")),
+    )
+    op.create_index("ix_accepted_references_model_id", "accepted_references", ["model_id"], unique=False)
     op.add_column("transitions", sa.Column("severity", sa.Text(), nullable=True))
     op.create_table(
         "jobs",
