@@ -190,7 +190,7 @@ class Intake:
             found.begin,
             extra={"action": "incarnation"},
         )
-        self._ledger.new_incarnation(self._stream_id, _new_source(partition, found.identity, found.begin))
+        self._ledger.begin_anew(self._stream_id, [_new_source(partition, found.identity, found.begin)])
 
     def _check_ends(self, source: Source) -> None:
         """Ask the broker which partitions are at their end; only there may they be idle.

@@ -119,9 +119,9 @@ class Ledger:
         """Store new partitions and new incarnations of replaced ones; returns all active sources."""
         return registry.register(self._db, stream_id, found)
 
-    def new_incarnation(self, stream_id: int, new: NewSource) -> SourceState:
-        """Start a partition anew, whatever its identity."""
-        return registry.new_incarnation(self._db, stream_id, new)
+    def begin_anew(self, stream_id: int, new: Sequence[NewSource]) -> list[SourceState]:
+        """Start partitions anew, whatever their identity: all of them or none."""
+        return registry.begin_anew(self._db, stream_id, new)
 
     def sources(self, stream_id: int) -> list[SourceState]:
         """Return the active sources by topic and partition."""

@@ -167,21 +167,19 @@ def register(db: Database, stream_id: int, found: Sequence[NewSource]) -> list[S
         return _sources(connection, stream_id)
 
 
-def new_incarnation(db: Database, stream_id: int, new: NewSource) -> SourceState:
-    """Start a partition anew, whatever its identity: its log was replaced, or a person sets its position.
+def begin_anew(db: Database, stream_id: int, new: Sequence[NewSource]) -> list[SourceState]:
+    """Start partitions anew, whatever their identity: a log was replaced, or a person sets positions.
 
-    What the old incarnation stored stays; whoever still commits for it is fenced.
+    All of them or none. What the old incarnations stored stays; whoever still commits for one is fenced.
     """
     with db.write() as connection:
         lock_stream(connection, stream_id)
-        old = [
-            each.source_id
-            for each in _sources(connection, stream_id)
-            if (each.topic, each.partition) == (new.topic, new.partition)
-        ]
-        _deactivate(connection, old)
-        source_id = _add(db, connection, stream_id, new)
-        return next(each for each in _sources(connection, stream_id) if each.source_id == source_id)
+        begun = {(each.topic, each.partition) for each in new}
+        known = _sources(connection, stream_id)
+        _deactivate(connection, [each.source_id for each in known if (each.topic, each.partition) in begun])
+        for each in new:
+            _add(db, connection, stream_id, each)
+        return [each for each in _sources(connection, stream_id) if (each.topic, each.partition) in begun]
 
 
 def active_sources(db: Database, stream_id: int) -> list[SourceState]:

@@ -22,6 +22,7 @@ COMMANDS = {
     "incidents": ("monitor.cli.incidents", "List incidents, or show why one fired."),
     "thresholds": ("monitor.cli.thresholds", "List a stream's thresholds."),
     "models": ("monitor.cli.models", "List, promote or import a stream's models."),
+    "offsets": ("monitor.cli.offsets", "Show a stream's positions, or set them anew."),
     "demo": ("monitor.cli.demo", "Show the main job on a synthetic stream."),
     "db": ("monitor.cli.db", "Upgrade or check the database."),
     "config": ("monitor.cli.config", "Print the configuration's JSON Schema."),
@@ -96,6 +97,12 @@ def main() -> None:
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.stderr.close()
+    except OSError as error:
+        if debug:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        click.echo(f"outrider: {place}{error.strerror or error}", err=True)
+        sys.exit(1)
     except Exception as error:
         if debug:
             raise

@@ -4,11 +4,13 @@ import click
 
 
 class Noun(click.Group):
-    """A group whose verb `list` may be left out: `outrider models payments` is `outrider models list payments`."""
+    """A group whose first verb may be left out: `outrider models payments` is `outrider models list payments`."""
+
+    default_verb = "list"
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put the verb `list` in front where none of the group's verbs stands there."""
+        """Put the default verb in front where none of the group's verbs stands there."""
         verb = args[0] if args else ""
         if verb not in self.commands and verb not in ctx.help_option_names:
-            args = ["list", *args]
+            args = [self.default_verb, *args]
         return super().parse_args(ctx, args)

@@ -5,10 +5,10 @@ import os
 import pytest
 
 from tests.daemon.events import Feed, fill
-from tests.daemon.fixtures import run_daemon, stored_in_postgres, stored_in_sqlite
+from tests.daemon.fixtures import run_daemon, stored, stored_in_postgres, stored_in_sqlite
 from tests.servers.kafka import KafkaServer
 
-__all__ = ["plain_topic", "run_daemon", "stored_in_postgres", "stored_in_sqlite"]
+__all__ = ["plain_topic", "run_daemon", "stored", "stored_in_postgres", "stored_in_sqlite"]
 
 PLAIN = Feed(events=8_000, seconds=1_600)
 

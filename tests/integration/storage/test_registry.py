@@ -71,7 +71,7 @@ def test_another_identity_is_a_new_incarnation_and_fences_the_old_one(feed: Feed
 
 def test_a_reset_begins_a_new_incarnation_of_the_same_log_and_keeps_the_old_rows(feed: Feed, ledger: Ledger) -> None:
     feed.commit(10)
-    ledger.new_incarnation(feed.stream_id, NewSource(topic="payments", partition=0, identity="log-1", next_offset=0))
+    ledger.begin_anew(feed.stream_id, [NewSource(topic="payments", partition=0, identity="log-1", next_offset=0)])
     again = open_feed(feed.db)
     assert again.claim.source_id != feed.claim.source_id
     assert isinstance(again.commit(10), Committed)
