@@ -11,6 +11,7 @@ _FIELDS: tuple[tuple[str, int, int, list[str]], ...] = (
     ("month", 1, 12, _MONTHS),
     ("day of week", 0, 7, _WEEKDAYS),
 )
+_LONGEST_MONTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _ITEM = re.compile(r"^(?:\*|(?P<first>\w+)(?:-(?P<last>\w+))?)(?:/(?P<step>[0-9]+))?$", re.ASCII)
 
 
@@ -18,7 +19,8 @@ def check_cron(text: str) -> str:
     """Return the expression with single spaces if its five fields are well formed.
 
     Raises:
-        ValueError: Another number of fields, or a field that is no list, range or step of its values.
+        ValueError: Another number of fields, a field that is no list, range or step of its values, or days that
+            none of the months has.
     """
     fields = text.split()
     if len(fields) != len(_FIELDS):
@@ -29,7 +31,36 @@ def check_cron(text: str) -> str:
     for field, (name, lowest, highest, names) in zip(fields, _FIELDS, strict=True):
         for item in field.split(","):
             _check_item(item, name, lowest, highest, names)
+    _check_dates(fields[2], fields[3])
     return " ".join(fields)
+
+
+def _check_dates(days: str, months: str) -> None:
+    """Refuse dates that no calendar has, such as 30 February: such a tick would be waited for in vain."""
+    first_day = min(_begin(item, 1, []) for item in days.split(","))
+    chosen = {month for item in months.split(",") for month in _spread(item)}
+    longest = max(_LONGEST_MONTHS[month - 1] for month in chosen)
+    if first_day > longest:
+        raise ValueError(
+            f"{days} {months} as day of month and month of a cron expression is a date that never comes: the longest "
+            f"month in it has {longest} days; try 0 0 1 * *"
+        )
+
+
+def _begin(item: str, lowest: int, names: list[str]) -> int:
+    match = _ITEM.fullmatch(item)
+    assert match is not None, "the item was checked"
+    return lowest if match["first"] is None else _number(match["first"], "", 0, 99, names)
+
+
+def _spread(item: str) -> range:
+    """Return the months of an item: `first/step` goes on to the year's end."""
+    match = _ITEM.fullmatch(item)
+    assert match is not None, "the item was checked"
+    first, last, step = match["first"], match["last"], match["step"]
+    begin = _begin(item, 1, _MONTHS)
+    end = 12 if first is None or (step and not last) else _number(last or first, "", 0, 99, _MONTHS)
+    return range(begin, end + 1, int(step or 1))
 
 
 def _check_item(item: str, name: str, lowest: int, highest: int, names: list[str]) -> None:

@@ -47,7 +47,7 @@ def read_document(path: Path) -> Document:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigError(
-            f"{path}: there is no such file; name one with --config, or write one (the README has a first one to copy)"
+            f"{path}: there is no such file; name one with --config, or let `outrider init` write one from your events"
         ) from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}; name a file with --config") from error

@@ -49,6 +49,11 @@ _RATE_UNITS = {
 _OR_VARIABLE = r"|^.*\$\{.+\}.*$"
 _DURATION = re.compile("^" + "".join(rf"(?:(?P<{unit}>[0-9]+){unit})?" for unit in _DURATION_UNITS) + "$")
 _DURATION_PATTERN = "^(?=.)" + "".join(f"([0-9]+{unit})?" for unit in _DURATION_UNITS) + "$" + _OR_VARIABLE
+_OTHER_DURATION = re.compile(
+    r"^\s*([0-9]+)\s*(?:(?P<ms>ms|msecs?|millis|milliseconds?)|(?P<s>s|secs?|seconds?)|(?P<m>m|mins?|minutes?)"
+    r"|(?P<h>h|hrs?|hours?)|(?P<d>d|days?)|(?P<w>w|wks?|weeks?)|(?P<y>y|yrs?|years?))\s*$",
+    re.IGNORECASE,
+)
 _SIZE = re.compile(r"^([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)$")
 _RATE = re.compile(r"^([0-9]+(?:\.[0-9]+)?)\s*/\s*([A-Za-z]+)$")
 _TIME = re.compile(
@@ -74,7 +79,9 @@ def parse_duration(text: str) -> timedelta:
     match = _DURATION.fullmatch(text)
     if not text or match is None:
         problem = "has no unit" if re.fullmatch(r"[0-9.]+", text) else "is not a duration"
-        raise ValueError(f"{text!r} {problem}; {_DURATION_FORMS}")
+        meant = _OTHER_DURATION.fullmatch(text)
+        hint = f"did you mean {meant[1]}{meant.lastgroup}? " if meant else ""
+        raise ValueError(f"{text!r} {problem}; {hint}{_DURATION_FORMS}")
     try:
         total = sum(
             (int(count) * _DURATION_UNITS[unit] for unit, count in match.groupdict().items() if count),

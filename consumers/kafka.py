@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import os
+import socket
 import struct
 import threading
 import time
@@ -55,6 +56,7 @@ _DEFAULTS: dict[str, Any] = {
 _PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 REQUEST_S = 10.0
 _CLOSE_S = 3.0
+_PROBE_S = 1.0
 
 # What reading a damaged or malformed batch raises: its checksum, its codec, its lengths, its header names.
 _UNREADABLE = (
@@ -372,8 +374,27 @@ def _translated(addresses: str) -> Iterator[None]:
         raise _refusal(addresses, error) from error
     except (kafka_errors.KafkaError, OSError) as error:
         raise BrokerUnavailable(
-            f"Kafka at {addresses} does not answer ({error}); check the address and that the broker runs"
+            f"Kafka at {addresses} does not answer ({_why_away(addresses) or error}); "
+            "check kafka.bootstrap_servers and that the broker runs"
         ) from error
+
+
+def _why_away(addresses: str) -> str | None:
+    """Return what keeps a connection from any of the brokers, which the client does not say; None if nothing does."""
+    found = []
+    for address in addresses.split(", "):
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_S).close()
+        except socket.gaierror:
+            found.append(f"there is no host {host!r}")
+        except ConnectionRefusedError:
+            found.append(f"nothing listens on port {port} of {host}")
+        except OSError as error:
+            found.append(f"{address}: {error}")
+        else:
+            return None
+    return ", ".join(found)
 
 
 def _refusal(addresses: str, error: Exception) -> ConfigError:

@@ -215,9 +215,12 @@ class TrainingReader:
 
     def _make_codec(self) -> None:
         event = self._settings.event
+        sample = [raw for share in self._shares.values() for raw in _first(share.raw)]
         if self._names is None:
-            sample = [raw for share in self._shares.values() for raw in _first(share.raw)]
             self._names = tuple(name for name in discover_features(event, sample) if name != self._label)
+        else:
+            # A table that lacks one of them is refused by its name, not row by row.
+            discover_features(event.model_copy(update={"features": self._names}), sample)
         if self._label is not None:
             event = event.model_copy(update={"id": self._label})
         self._codec = make_codec(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import psycopg
 import sqlalchemy as sa
 
-from config.errors import OutriderError, StorageUnavailable
+from config.errors import ConfigError, OutriderError, StorageUnavailable
 
 
 class CommitUnknown(StorageUnavailable):
@@ -29,6 +30,41 @@ class StorageDamaged(OutriderError):  # noqa: N818 - names the state, as its sib
 # starting up (57P), resources (53), rollback by the server (40), locks and time-outs.
 _RETRYABLE_CLASSES = ("08", "53", "40", "57P")
 _RETRYABLE_CODES = frozenset({"55P03", "57014", "25P03", "25006"})
+# What the server says to a connection that it will refuse again: while a connection is made the driver has no
+# SQLSTATE, only the server's words.
+_REFUSED_CONNECTION = (
+    (
+        re.compile(r"password authentication failed"),
+        "does not let user {user} in: the password, or the user, is wrong; correct database.url (or what sets it: "
+        "database.url_file, OUTRIDER_DATABASE__URL)",
+    ),
+    (
+        re.compile(r"no password supplied"),
+        "wants a password of user {user} and got none; write postgresql://{user}:PASSWORD@HOST/NAME, or put the "
+        "address into a file and name it in database.url_file",
+    ),
+    (
+        re.compile(r'database "(?P<name>.*)" does not exist'),
+        "has no database {name!r}; create it (CREATE DATABASE), or correct database.url",
+    ),
+    (
+        re.compile(r'role "(?P<name>.*)" does not exist'),
+        "has no user {name!r}; create it (CREATE ROLE ... LOGIN), or correct database.url",
+    ),
+    (
+        re.compile(r"no pg_hba\.conf entry"),
+        "does not let user {user} in from this machine: its pg_hba.conf has no line for that; add one, or correct "
+        "database.url",
+    ),
+    (
+        re.compile(r'permission denied for database "(?P<name>.*)"|role ".*" is not permitted to log in'),
+        "does not let user {user} in: grant it LOGIN, and CONNECT on the database, or correct database.url",
+    ),
+)
+_NO_RIGHT = "42501"
+_READ_ONLY = "25006"
+_DISK_FULL = "53100"
+
 # The server has answered, so a commit that failed with one of these has certainly not happened.
 _DECIDED_CLASSES = ("40", "23")
 _SQLITE_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
@@ -49,6 +85,7 @@ def translated(address: str, file: Path | None, *, committing: bool = False) -> 
         StorageUnavailable: A retry may succeed.
         StorageFull: The SQLite file cannot be written until a person acts.
         StorageDamaged: The SQLite file cannot be read as a database.
+        ConfigError: PostgreSQL refuses the user, the database or a statement until a person acts.
     """
     try:
         yield
@@ -78,6 +115,14 @@ def _known(error: Exception, address: str, file: Path | None, *, committing: boo
 
 def _known_postgresql(error: psycopg.Error, address: str, *, committing: bool) -> OutriderError | None:
     state = error.sqlstate
+    reason = " ".join(str(error).split())
+    if state is None and (refused := _refused(error, reason)):
+        return ConfigError(f"{address} {refused}")
+    if state == _NO_RIGHT:
+        return ConfigError(
+            f"{address} does not let this user work ({reason.partition(' LINE ')[0]}): grant it the right (a first run "
+            "needs CREATE on the schema), or name another user in database.url"
+        )
     if state is None:
         # The driver itself speaks: no connection, or the one we had is gone; other errors of its are misuse.
         retryable = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
@@ -85,10 +130,33 @@ def _known_postgresql(error: psycopg.Error, address: str, *, committing: bool) -
         retryable = state.startswith(_RETRYABLE_CLASSES) or state in _RETRYABLE_CODES
     if not retryable:
         return None
-    reason = " ".join(str(error).split())
+    if state == _READ_ONLY:
+        reason = f"it is read-only ({reason}): name the primary server in database.url, or let this user write"
+    elif state == _DISK_FULL:
+        reason = f"its disk is full ({reason}): free space there, or shorten `retention`"
     if committing and (state is None or state == "40003" or not state.startswith(_DECIDED_CLASSES)):
         return CommitUnknown(f"the outcome of a commit to {address} is unknown: {reason}")
-    return StorageUnavailable(f"{address} is not available: {reason}")
+    return StorageUnavailable(f"{address} is not available: {_without_frame(reason)}")
+
+
+def _without_frame(reason: str) -> str:
+    """Return a reason without what the address says already; of a server that does not answer, with what to check."""
+    said = re.sub(
+        r'^connection (?:failed|is bad): |connection to server at "[^"]*"(?: \(.*?\))?, port \d+ failed: ', "", reason
+    )
+    said, asked, _ = said.partition(" Is the server running")
+    away = asked or "resolve host" in said or "timeout" in said
+    return f"{said}; check database.url and that the server runs" if away else said
+
+
+def _refused(error: psycopg.Error, reason: str) -> str | None:
+    """Return why the server will not have this connection, whenever it is asked; None where it may later."""
+    user = getattr(error.pgconn, "user", b"") or b""
+    for pattern, advice in _REFUSED_CONNECTION:
+        match = pattern.search(reason)
+        if match is not None:
+            return advice.format(user=user.decode(errors="replace") or "?", **match.groupdict())
+    return None
 
 
 def _known_sqlite(error: sqlite3.Error, file: Path | None, *, committing: bool) -> OutriderError | None:

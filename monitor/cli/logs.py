@@ -35,5 +35,7 @@ def set_up_logging(*, debug: bool = False) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if debug else logging.INFO)
-    for noisy in ("kafka", "apscheduler", "alembic"):
+    for noisy in ("apscheduler", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING if not debug else logging.INFO)
+    # Of a broker that is away the client says a dozen lines at every knock; ours is one, with the way out.
+    logging.getLogger("kafka").setLevel(logging.CRITICAL if not debug else logging.INFO)

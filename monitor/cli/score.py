@@ -11,7 +11,7 @@ import click
 from monitor.cli.settings import settings_of, stream_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from config.settings import Settings
     from consumers.batch import RawBatch
@@ -62,6 +62,7 @@ def _score(settings: "Settings", name: str, file: Path, target: IO[str]) -> int:
         refused = 0
         try:
             for raw in _batches(source):
+                _check_columns(file, raw, model.feature_names)
                 decoded = codec.decode(raw, time.time_ns() // 1_000)
                 energies = scorer.energies(decoded.events.features, model.id)
                 outliers = energies > limit
@@ -72,6 +73,15 @@ def _score(settings: "Settings", name: str, file: Path, target: IO[str]) -> int:
         finally:
             source.close()
     return refused
+
+
+def _check_columns(file: Path, raw: "RawBatch", features: "Sequence[str]") -> None:
+    """Refuse a table without the model's columns, in whose place every row would be refused."""
+    from consumers.batch import Table
+    from consumers.codec_table import check_columns
+
+    if isinstance(raw.values, Table) and raw.begin == 0:
+        check_columns(list(raw.values.columns), [(f"{file}", name) for name in features])
 
 
 def _batches(source: "FileSource") -> "Iterator[RawBatch]":

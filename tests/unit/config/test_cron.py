@@ -13,6 +13,9 @@ from config.cron import check_cron
         "0 3 * * mon-fri",
         "15,45 0-6/2 1 jan,JUL *",
         "0 0 31 12 7",
+        "0 0 29 2 *",
+        "0 0 31 feb/2 *",
+        "0 0 30-31,5 2 *",
     ],
 )
 def test_a_well_formed_expression_is_kept(text: str) -> None:
@@ -39,6 +42,9 @@ def test_spaces_are_evened_out() -> None:
         ("*/99 * * * *", "step outside"),
         ("1,,2 * * * *", "'' is no minute"),
         ("@ * * * *", "'@' is no minute"),
+        ("0 0 30 2 *", "30 2 as day of month and month .* never comes"),
+        ("0 0 31 apr,jun-jun,9/2 *", "never comes: the longest month in it has 30 days"),
+        ("0 0 30-31 feb 1", "never comes"),
     ],
 )
 def test_a_malformed_expression_is_refused_by_its_field(text: str, said: str) -> None:

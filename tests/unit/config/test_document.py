@@ -111,7 +111,9 @@ def test_a_file_that_is_no_mapping_is_an_error(text: str) -> None:
 
 
 def test_a_missing_file_is_named_with_what_to_try(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nowhere\.yaml: there is no such file; name one with --config"):
+    with pytest.raises(
+        ConfigError, match=r"nowhere\.yaml: there is no such file; name one with --config, or let `outrider init`"
+    ):
         load(tmp_path / "nowhere.yaml", {})
 
 

@@ -39,13 +39,21 @@ def test_a_duration_is_read_as_prometheus_writes_it(text: str, seconds: float) -
 
 @pytest.mark.parametrize("text", ["", "s", "1m1h", "1h 30m", "-5m", "1.5h", "5 m", "1M", "1s\n", "10µs", "²s"])
 def test_what_is_no_duration_is_refused_with_the_forms(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a duration; write a duration such as 500ms, 10s"):
+    with pytest.raises(
+        ValueError, match=r"is not a duration; (did you mean \w+\? )?write a duration such as 500ms, 10s"
+    ):
         parse_duration(text)
 
 
 @pytest.mark.parametrize("text", ["10", "0", "1.5"])
 def test_a_duration_without_unit_is_refused_by_that_name(text: str) -> None:
     with pytest.raises(ValueError, match="has no unit"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(("text", "meant"), [("1 minute", "1m"), ("10sec", "10s"), ("2 Hours", "2h"), ("5 ms", "5ms")])
+def test_a_duration_in_other_words_is_told_its_own(text: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=f"did you mean {meant}\\?"):
         parse_duration(text)
 
 
