@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 
 from monitor.calibration import ThresholdRule, calibration_row, law_of, scale_of, tick_threshold
 from monitor.judging import Calibrated, JudgeRule, judge
+from monitor.keepers import CalibrationKeeper, ControlKeeper, ModelKeeper
 from monitor.look_back import LARGEST_LEFT_OUT, LookBack, calibration_windows
 from monitor.parts import decode
 from monitor.schedule import tick_at_or_after
 from monitor.sealing import pending_tick_of, seal_to
-from storage.calibration import CalibrationStore, JudgedWindow, StoredThreshold, TickFacts
-from storage.control import ControlStore
-from storage.models import ModelStore
+from storage.calibration import JudgedWindow, StoredThreshold, TickFacts
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +47,9 @@ class ControlPlane:
         self,
         settings: ControlSettings,
         *,
-        control: ControlStore,
-        calibration: CalibrationStore,
-        models: ModelStore,
+        control: ControlKeeper,
+        calibration: CalibrationKeeper,
+        models: ModelKeeper,
         reference: Callable[[int], Float32],
         now_us: Callable[[], int],
         renew: Callable[[], bool],
@@ -184,7 +183,7 @@ class _LookBackCache:
         self._read_until_us: int | None = None
         self._windows: dict[int, JudgedWindow] = {}
 
-    def refresh(self, store: CalibrationStore, tick_us: int, rule: ThresholdRule) -> list[int]:
+    def refresh(self, store: CalibrationKeeper, tick_us: int, rule: ThresholdRule) -> list[int]:
         """Bring the look-back to a tick; return the starts of the clean windows in it, ascending.
 
         The limit may be drawn from some windows that fired (it survives outliers, and must not starve); the law of

@@ -1,0 +1,70 @@
+"""What the control plane needs of its stores: the database has it, and a back-test keeps it in memory."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from storage.calibration import CalibrationRow, JudgedWindow, NewThreshold, StoredThreshold, TickFacts
+from storage.judgements import Judgement, SealFacts, WindowFacts
+from storage.models import ModelInfo
+
+
+class ControlKeeper(Protocol):
+    """Seals and judges, as `storage.control.ControlStore` does."""
+
+    def seal(self, stream_id: int, decide: Callable[[SealFacts], int | None]) -> int | None:
+        """Move `sealed_until` to what `decide` says; return it, or None when nothing moved."""
+        ...
+
+    def due_windows(self, stream_id: int, limit: int = ...) -> list[int]:
+        """Return the starts of sealed windows that have parts, in order."""
+        ...
+
+    def judge(
+        self, stream_id: int, stream: str, window_start_us: int, decide: Callable[[WindowFacts], Judgement]
+    ) -> bool:
+        """Judge a sealed window; return whether this call stored something."""
+        ...
+
+
+class CalibrationKeeper(Protocol):
+    """Reads windows and writes thresholds, as `storage.calibration.CalibrationStore` does."""
+
+    def tick_facts(self, stream_id: int) -> TickFacts:
+        """Return where the stream stands with its ticks."""
+        ...
+
+    def threshold(self, threshold_id: int) -> StoredThreshold:
+        """Return one threshold row."""
+        ...
+
+    def newest(self, stream_id: int) -> StoredThreshold | None:
+        """Return the row that is valid last; None before the first model."""
+        ...
+
+    def judged_windows(self, stream_id: int, model_id: int, after_us: int, until_us: int) -> list[JudgedWindow]:
+        """Return the judged windows of a model that start at or after `after_us` and end at or before `until_us`."""
+        ...
+
+    def tick(
+        self,
+        stream_id: int,
+        *,
+        last_tick_us: int | None,
+        tick_us: int,
+        threshold: NewThreshold | None,
+        calibration: CalibrationRow | None,
+    ) -> bool:
+        """Store what a tick computed; return whether it was ours to store."""
+        ...
+
+    def firings(self, stream_id: int, kinds: Sequence[str], after_us: int, until_us: int) -> tuple[int, int]:
+        """Return how many incidents of these kinds opened in (after, until], and over how many judged windows."""
+        ...
+
+
+class ModelKeeper(Protocol):
+    """Lists models, as `storage.models.ModelStore` does."""
+
+    def list(self, stream_id: int) -> list[ModelInfo]:
+        """Return the models of a stream, oldest first."""
+        ...
