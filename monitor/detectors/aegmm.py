@@ -104,12 +104,17 @@ class AEGMM(NetworkDetector):
         Raises:
             ModelError: `x` or a network cannot be used, or no step of the training could.
         """
-        weights = LossWeights(recon=1.0, energy=w_energy, cov_diag=w_cov_diag, beta=0.0)
+        weights = LossWeights(
+            recon=1.0,
+            energy=self._number("w_energy", w_energy, 0.0),
+            cov_diag=self._number("w_cov_diag", w_cov_diag, 0.0),
+            beta=0.0,
+        )
         plan = Plan(
             epochs=self._whole("epochs", epochs, 1),
             batch_size=self._whole("batch_size", batch_size, 2),
-            learning_rate=learning_rate,
-            optimizer=optimizer,
+            learning_rate=self._number("learning_rate", learning_rate, 0.0),
+            optimizer=self._maker(optimizer),
             seed=self.random_state,
             verbose=verbose,
         )

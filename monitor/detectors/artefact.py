@@ -152,6 +152,8 @@ def save(artefact: Artefact, path: str | os.PathLike[str]) -> None:
 
 def write_bytes(data: bytes, path: str | os.PathLike[str]) -> None:
     """Replace `path` by `data` in one step."""
+    if not isinstance(path, str | os.PathLike):
+        raise ModelError(f"a model is saved to a path, not to {path!r}")
     target = Path(path)
     try:
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:

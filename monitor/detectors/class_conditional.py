@@ -11,6 +11,7 @@ from scipy.linalg import solve_triangular
 
 from config.errors import ModelError
 from monitor.detectors import artefact as files
+from monitor.detectors.arguments import number, usable_device
 from monitor.detectors.artefact import Artefact
 from monitor.detectors.attribution import explain
 from monitor.detectors.explanation import Explanation
@@ -56,12 +57,10 @@ class ClassConditionalGaussian:
     ) -> None:
         if score not in ("likelihood", "mahalanobis"):
             raise ModelError(f"{_NAME}: score must be 'likelihood' or 'mahalanobis', not {score!r}")
-        if not (np.isfinite(reg) and reg >= 0):
-            raise ModelError(f"{_NAME}: reg must be a number that is not negative, not {reg!r}")
         self.model = model
         self.score: Score = score
-        self.reg = float(reg)
-        self.device = device
+        self.reg = number(_NAME, "reg", reg, low=0.0)
+        self.device = usable_device(_NAME, device)
         self.feature_names_: tuple[str, ...] | None = None
         self.reference_energies_: NDArray[np.float32] | None = None
         self._metrics: dict[torch.dtype, Metric] = {}
@@ -267,13 +266,18 @@ class ClassConditionalGaussian:
             return batch
         if not isinstance(self.model, torch.nn.Module):
             return self.model(batch)
-        device = next((p.device for p in self.model.parameters()), None)
+        like = next(self.model.parameters(), None)
         was_training = self.model.training
         self.model.eval()
         try:
             with torch.no_grad():
                 given = batch if isinstance(batch, torch.Tensor) else torch.as_tensor(np.asarray(batch))
-                return self.model(given if device is None else given.to(device))
+                if like is not None:
+                    given = given.to(like if given.is_floating_point() else like.device)
+                return self.model(given)
+        except (RuntimeError, TypeError, ValueError, IndexError) as reason:
+            first = str(reason).splitlines()[0]
+            raise ModelError(f"{_NAME}: the feature model does not accept the events: {first}") from reason
         finally:
             self.model.train(was_training)
 

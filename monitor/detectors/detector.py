@@ -88,6 +88,8 @@ def load_detector(
     """
     if isinstance(source, bytes | bytearray | memoryview):
         stored = artefact.from_bytes(bytes(source), kind=kind)
+    elif not isinstance(source, str | os.PathLike):
+        raise ModelError(f"a model is loaded from a path or from bytes, not from {source!r}")
     else:
         stored = artefact.load(source, kind=kind)
     if n_features is not None and stored.n_features != n_features:

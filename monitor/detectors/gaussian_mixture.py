@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from config.errors import ModelError
 from monitor.detectors import artefact, attribution, fitting, passes, selection, sklearn_bridge
+from monitor.detectors.arguments import number, usable_device, whole
 from monitor.detectors.artefact import Artefact
 from monitor.detectors.crossfit import reference_energies
 from monitor.detectors.em import CovarianceType, Mixture
@@ -182,7 +183,7 @@ class GaussianMixture:
     def sample(self, n_samples: int = 1) -> tuple[F64, NDArray[np.int64]]:
         """Return events drawn from the mixture, and their components."""
         self._fitted()
-        if n_samples < 1:
+        if not isinstance(n_samples, int | np.integer) or n_samples < 1:
             raise ModelError(f"Invalid value for 'n_samples': {n_samples}; draw at least one event")
         rng = np.random.default_rng(self.random_state)
         place = np.repeat(np.arange(len(self.weights_)), rng.multinomial(n_samples, self.weights_))
@@ -310,6 +311,7 @@ class GaussianMixture:
         )
 
     def _check_settings(self) -> None:
+        owner = type(self).__name__
         auto = self.n_components == "auto"
         if not auto and (not isinstance(self.n_components, int | np.integer) or self.n_components < 1):
             raise ModelError(f'n_components must be a positive whole number or "auto", not {self.n_components!r}')
@@ -317,14 +319,20 @@ class GaussianMixture:
             raise ModelError(
                 f"covariance_type must be one of {', '.join(_COVARIANCE_TYPES)}, not {self.covariance_type!r}"
             )
-        if not 0 <= self.contamination < 0.5:
+        if not 0 <= number(owner, "contamination", self.contamination) < 0.5:
             raise ModelError(f"contamination must lie in [0, 0.5), not {self.contamination!r}")
-        if not self.reg_covar > 0:
+        if not number(owner, "reg_covar", self.reg_covar) > 0:
             raise ModelError(
                 f"reg_covar must be positive, not {self.reg_covar!r}; without it a constant column has no density"
             )
-        if self.n_init < 1 or self.max_iter < 1 or not self.tol >= 0:
-            raise ModelError("n_init and max_iter must be at least 1, and tol must not be negative")
+        if self.shrinkage is not None:
+            number(owner, "shrinkage", self.shrinkage, low=0.0)
+        number(owner, "tol", self.tol, low=0.0)
+        whole(owner, "n_init", self.n_init, 1)
+        whole(owner, "max_iter", self.max_iter, 1)
+        if isinstance(self.random_state, int | float | str):
+            whole(owner, "random_state", self.random_state, 0)
+        usable_device(owner, self.device)
 
     @classmethod
     def from_parameters(
@@ -342,8 +350,11 @@ class GaussianMixture:
         Raises:
             ModelError: shapes that do not fit, or covariances that are not positive definite.
         """
-        phi, mu = np.array(weights, dtype=np.float64), np.array(means, dtype=np.float64)
-        sigma = np.array(covariances, dtype=np.float64)
+        try:
+            phi, mu = np.array(weights, dtype=np.float64), np.array(means, dtype=np.float64)
+            sigma = np.array(covariances, dtype=np.float64)
+        except (TypeError, ValueError) as reason:
+            raise ModelError(f"weights, means and covariances must be arrays of numbers: {reason}") from reason
         if phi.ndim != 1 or mu.ndim != 2 or len(phi) != len(mu):
             raise ModelError(f"weights {phi.shape} and means {mu.shape} must be (K,) and (K, D)")
         k, d = mu.shape
@@ -352,8 +363,11 @@ class GaussianMixture:
         shape = {"full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)}[covariance_type]
         if sigma.shape != shape or (feature_names is not None and len(feature_names) != d):
             raise ModelError(f"{covariance_type} covariances must have shape {shape}, not {sigma.shape}")
-        if not (phi >= 0).all() or not abs(phi.sum() - 1) < 1e-6 or not np.isfinite(mu).all():
-            raise ModelError("weights must be shares that sum to one, and means must be finite")
+        finite = np.isfinite(mu).all() and np.isfinite(sigma).all()
+        if not (phi >= 0).all() or not abs(phi.sum() - 1) < 1e-6 or not finite:
+            raise ModelError("weights must be shares that sum to one, and means and covariances must be finite")
+        if sigma.ndim > 1 and covariance_type in ("full", "tied") and not _symmetric(sigma):
+            raise ModelError("covariances must be symmetric; give (S + S.T) / 2 where rounding has made them differ")
         model._set(phi, mu, _cholesky(sigma, covariance_type, d))
         model._name(feature_names, d)
         model.converged_, model.n_iter_, model.lower_bound_, model.report_ = True, 0, 0.0, None
@@ -431,6 +445,11 @@ class GaussianMixture:
     def _fitted(self) -> None:
         if not hasattr(self, "weights_"):
             raise not_fitted(type(self).__name__)
+
+
+def _symmetric(covariances: F64) -> bool:
+    apart = np.abs(covariances - np.swapaxes(covariances, -1, -2)).max(initial=0.0)
+    return bool(apart <= 1e-3 * np.abs(covariances).max(initial=0.0))
 
 
 def _cholesky(covariances: F64, kind: CovarianceType, d: int) -> F64:

@@ -7,6 +7,7 @@ contiguous float array, or raises a ModelError that says which rows and columns 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ __all__ = ["Events", "FloatArray", "check_events", "check_finite", "check_labels
 _SHOWN = 5
 # Squares of what is larger, and their sums, have no number in float64.
 _LARGEST = 1e150
+_LARGEST_LABEL = (1 << 62) - 1
 _FINITE_CHUNK = 1 << 18
 
 
@@ -112,7 +114,7 @@ def check_finite(values: FloatArray, *, owner: str, names: Sequence[str] | None 
 
 def check_sample_weights(weights: object, n: int, *, owner: str) -> NDArray[np.float64]:
     """Return one finite, non-negative weight per row, not all zero."""
-    array = np.asarray(weights)
+    array = np.asarray(to_numpy(weights))
     if array.dtype.kind not in "biuf" or array.shape != (n,):
         raise ModelError(
             f"{owner}: sample_weight must be {n} numbers, one per row; got shape {array.shape} of {array.dtype}"
@@ -122,7 +124,11 @@ def check_sample_weights(weights: object, n: int, *, owner: str) -> NDArray[np.f
     if len(bad):
         rows = _listed(bad[:_SHOWN].tolist(), len(bad))
         raise ModelError(f"{owner}: sample_weight must be finite and not negative; rows {rows} are not")
-    if not result.sum() > 0:
+    with np.errstate(over="ignore"):
+        total = result.sum()
+    if not np.isfinite(total):
+        raise ModelError(f"{owner}: all sample_weight together have no number in float64; divide by the largest")
+    if not total > 0:
         raise ModelError(f"{owner}: every sample_weight is zero, so nothing is left to fit on")
     return result
 
@@ -134,10 +140,14 @@ def check_labels(labels: object, n: int, *, owner: str) -> NDArray[np.int64]:
         raise ModelError(
             f"{owner}: labels must be one whole number per row: {n} rows, but labels of shape {array.shape}"
         )
+    if array.dtype.kind == "O" and all(isinstance(label, Integral) for label in array):
+        array = np.array([min(max(int(label), -1), _LARGEST_LABEL + 1) for label in array])
     if array.dtype.kind == "f" and np.array_equal(array, np.floor(array)):
-        array = array.astype(np.int64)
+        array = np.clip(array, -1, _LARGEST_LABEL + 1.0).astype(np.int64)
     if array.dtype.kind not in "biu":
         raise ModelError(f"{owner}: labels must be whole numbers (negative = unknown); got {array.dtype}")
+    if (array > _LARGEST_LABEL).any():
+        raise ModelError(f"{owner}: labels must be at most {_LARGEST_LABEL}; number the classes from 0 on")
     return array.astype(np.int64)
 
 

@@ -198,7 +198,12 @@ def _any_grad(*tensors: Tensor) -> bool:
 
 def _tensors(*arrays: ArrayLike) -> tuple[list[Tensor], bool]:
     numpy_out = not any(isinstance(a, Tensor) for a in arrays)
-    tensors = [a if isinstance(a, Tensor) else torch.as_tensor(np.asarray(a)) for a in arrays]
+    try:
+        tensors = [a if isinstance(a, Tensor) else torch.as_tensor(np.asarray(a)) for a in arrays]
+    except (TypeError, ValueError) as reason:
+        raise ModelError(f"gmm_params and gmm_energy take tensors and arrays of numbers: {reason}") from reason
+    if any(t.is_complex() for t in tensors):
+        raise ModelError("gmm_params and gmm_energy take real numbers, not complex ones")
     floats = [t if t.is_floating_point() else t.to(torch.float64) for t in tensors]
     device = next((t.device for t in floats if t.device.type != "cpu"), floats[0].device)
     return [t.to(device) for t in floats], numpy_out

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from config.errors import ModelError
 from monitor.detectors import artefact as files
+from monitor.detectors.arguments import number, usable_device, whole
 from monitor.detectors.artefact import Artefact
 from monitor.detectors.density_nets import DensityNets, ReconFeatures, probe
 from monitor.detectors.explanation import Explanation
@@ -29,7 +30,7 @@ from monitor.detectors.network_files import (
 from monitor.detectors.network_scoring import FittedNetworks, Lens, make_lens, precise, settle_networks
 from monitor.detectors.scaling import Scaling
 from monitor.detectors.threads import one_thread
-from monitor.detectors.training import Objective, Plan, latent_noise, train
+from monitor.detectors.training import Objective, OptimizerFactory, Plan, latent_noise, train
 from monitor.detectors.unfitted import not_fitted
 
 _SMALL_PASS = 50_000_000  # multiplications in a pass of one batch below which more threads do not pay
@@ -64,7 +65,7 @@ class NetworkDetector:
         random_state: int,
         device: str,
     ) -> None:
-        self.threshold = threshold
+        self.threshold = None if threshold is None else self._number("threshold", threshold)
         self.encoder_net = encoder_net
         self.decoder_net = decoder_net
         self.gmm_density_net = gmm_density_net
@@ -76,12 +77,17 @@ class NetworkDetector:
         self._expected = None if n_features is None else self._whole("n_features", n_features, 1)
         self.standardise = bool(standardise)
         self.random_state = self._whole("random_state", random_state, 0)
-        self.device = device
+        self.device = usable_device(self._name, device)
         self.feature_names_: tuple[str, ...] | None = None
         self.reference_energies_: NDArray[np.float32] | None = None
         self.training_: dict[str, Any] = {}
         self._model: FittedNetworks | None = None
         given = {name: getattr(self, name) for name in _MODULES if getattr(self, name) is not None}
+        for name, net in given.items():
+            if not isinstance(net, nn.Module):
+                raise ModelError(f"{self._name}: {name} must be a torch module, not {net!r}")
+        if recon_features is not None and not callable(recon_features):
+            raise ModelError(f"{self._name}: recon_features must be a function, not {recon_features!r}")
         self._given_states = {name: copy.deepcopy(net.state_dict()) for name, net in given.items()}
 
     def score(self, x: Any) -> FloatArray:
@@ -94,9 +100,8 @@ class NetworkDetector:
 
     def infer_threshold(self, x: Any, threshold_perc: float = 95.0) -> float:
         """Set the threshold to a percentile of the scores of `x`, and return it."""
-        if not 0 <= threshold_perc <= 100:
-            raise ModelError(f"{self._name}: threshold_perc must be from 0 to 100, not {threshold_perc}")
-        self.threshold = float(np.percentile(self.score(x).astype(np.float64), threshold_perc))
+        share = self._number("threshold_perc", threshold_perc, 0.0, 100.0)
+        self.threshold = float(np.percentile(self.score(x).astype(np.float64), share))
         return self.threshold
 
     def predict(
@@ -115,7 +120,7 @@ class NetworkDetector:
         return {
             "meta": {"name": self._name, "detector_type": "outlier", "data_type": self.data_type},
             "data": {
-                "is_outlier": (score > self.threshold).astype(np.int64),
+                "is_outlier": (score > self._number("threshold", self.threshold)).astype(np.int64),
                 "instance_score": score if return_instance_score else None,
             },
         }
@@ -222,8 +227,8 @@ class NetworkDetector:
 
     def _fit(self, x: Any, objective: Callable[[Tensor], Objective], plan: Plan, reference_fraction: float) -> Self:
         began = time.monotonic()
-        if not 0 <= reference_fraction < 1:
-            raise ModelError(f"{self._name}: reference_fraction must be from 0 to below 1, not {reference_fraction}")
+        if self._number("reference_fraction", reference_fraction, 0.0, 1.0) == 1:
+            raise ModelError(f"{self._name}: reference_fraction must be below 1: something has to be trained on")
         shape = _event_shape(x)
         events = check_events(_flat(x, shape), owner=self._name, n_features=self._expected, min_rows=2, squares=True)
         shape = shape if len(shape) > 1 else (events.values.shape[1],)
@@ -282,9 +287,15 @@ class NetworkDetector:
         return self._model
 
     def _whole(self, name: str, value: object, least: int) -> int:
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ModelError(f"{self._name}: {name} must be a whole number from {least} on, not {value!r}")
-        return int(value)
+        return whole(self._name, name, value, least)
+
+    def _number(self, name: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:
+        return number(self._name, name, value, low, high)
+
+    def _maker(self, optimizer: OptimizerFactory | None) -> OptimizerFactory | None:
+        if optimizer is not None and not callable(optimizer):
+            raise ModelError(f"{self._name}: optimizer must be a function of the parameters, not {optimizer!r}")
+        return optimizer
 
     @property
     def _name(self) -> str:

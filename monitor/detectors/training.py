@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -64,7 +64,7 @@ def mean_squared_error(x: Tensor, reconstruction: Tensor) -> Tensor:
     return (x - reconstruction).square().mean()
 
 
-def gaussian_nll(cov_elbo: dict[str, Any], rows: Tensor) -> ReconstructionLoss:
+def gaussian_nll(cov_elbo: Mapping[str, Any], rows: Tensor) -> ReconstructionLoss:
     """Return -mean log N(x | r, C) as a function of x and r.
 
     Args:
@@ -75,12 +75,13 @@ def gaussian_nll(cov_elbo: dict[str, Any], rows: Tensor) -> ReconstructionLoss:
     Raises:
         ModelError: Another key, or values that are no deviations or covariance of these rows.
     """
-    if len(cov_elbo) != 1 or next(iter(cov_elbo)) not in ("sim", "cov_diag", "cov_full"):
-        raise ModelError(f"cov_elbo must have one key: sim, cov_diag or cov_full; got {sorted(cov_elbo)}")
+    known = isinstance(cov_elbo, Mapping) and len(cov_elbo) == 1 and set(cov_elbo) <= {"sim", "cov_diag", "cov_full"}
+    if not known:
+        raise ModelError(f"cov_elbo must be a dict of one key: sim, cov_diag or cov_full; got {cov_elbo!r}")
     kind, value = next(iter(cov_elbo.items()))
     D = rows.shape[1]
     if kind == "cov_full":
-        cov = _covariance(rows) if value is None else torch.as_tensor(value, dtype=torch.float64, device=rows.device)
+        cov = _covariance(rows) if value is None else _numbers(kind, value).to(rows.device)
         if cov.shape != (D, D):
             raise ModelError(f"cov_elbo: cov_full must be ({D}, {D}), not {tuple(cov.shape)}")
         lower = factor(cov[None], 1e-6)[0]
@@ -96,7 +97,10 @@ def gaussian_nll(cov_elbo: dict[str, Any], rows: Tensor) -> ReconstructionLoss:
     if kind == "cov_diag" and value is None:
         deviation = rows.double().std(0, correction=0).clamp_min(1e-3).to(rows)
     else:
-        deviation = torch.as_tensor(value, dtype=torch.float64).to(rows).expand(D)
+        given = _numbers(kind, value)
+        if given.numel() not in (1, D):
+            raise ModelError(f"cov_elbo: {kind} must be one deviation, or {D} of them, not {given.numel()}")
+        deviation = given.flatten().to(rows).expand(D)
     if not bool((deviation > 0).all()):
         raise ModelError(f"cov_elbo: the deviations of {kind} must be positive")
     log_det = float(deviation.double().log().sum())
@@ -106,6 +110,16 @@ def gaussian_nll(cov_elbo: dict[str, Any], rows: Tensor) -> ReconstructionLoss:
         return 0.5 * (apart.square().sum(1).mean() + D * LOG_2PI) + log_det
 
     return diagonal
+
+
+def _numbers(kind: str, value: object) -> Tensor:
+    try:
+        given = torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as reason:
+        raise ModelError(f"cov_elbo: {kind} must be numbers, not {value!r}") from reason
+    if not bool(torch.isfinite(given).all()):
+        raise ModelError(f"cov_elbo: {kind} must be finite")
+    return given
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -189,6 +203,8 @@ class _Run:
         self.parameters = [p for p in nets.parameters() if p.requires_grad]
         make = plan.optimizer or (lambda given: torch.optim.Adam(given, lr=plan.learning_rate, fused=True))
         self.optimizer = make(self.parameters)
+        if not isinstance(self.optimizer, torch.optim.Optimizer):
+            raise ModelError(f"the optimizer function must return a torch optimizer, not {self.optimizer!r}")
         self.order = torch.Generator().manual_seed(plan.seed)
         self.noise = torch.Generator().manual_seed(plan.seed + 1)
 

@@ -90,7 +90,7 @@ class VAEGMM(NetworkDetector):
             device=device,
         )
         self.samples = self._whole("samples", samples, 0)
-        self.beta = float(beta)
+        self.beta = self._number("beta", beta, 0.0)
 
     def fit(
         self,
@@ -128,13 +128,18 @@ class VAEGMM(NetworkDetector):
         Raises:
             ModelError: `x` or a network cannot be used, or no step of the training could.
         """
-        weights = LossWeights(recon=w_recon, energy=w_energy, cov_diag=w_cov_diag, beta=self.beta)
-        likelihood = dict(cov_elbo) if cov_elbo is not None else {"sim": 0.05}
+        weights = LossWeights(
+            recon=self._number("w_recon", w_recon, 0.0),
+            energy=self._number("w_energy", w_energy, 0.0),
+            cov_diag=self._number("w_cov_diag", w_cov_diag, 0.0),
+            beta=self.beta,
+        )
+        likelihood = {"sim": 0.05} if cov_elbo is None else cov_elbo
         plan = Plan(
             epochs=self._whole("epochs", epochs, 1),
             batch_size=self._whole("batch_size", batch_size, 2),
-            learning_rate=learning_rate,
-            optimizer=optimizer,
+            learning_rate=self._number("learning_rate", learning_rate, 0.0),
+            optimizer=self._maker(optimizer),
             seed=self.random_state,
             verbose=verbose,
         )

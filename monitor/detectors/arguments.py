@@ -1,0 +1,47 @@
+"""Detectors: what their arguments may be, and what is said of the rest."""
+
+import math
+from numbers import Integral, Real
+
+import torch
+
+from config.errors import ModelError
+
+
+def whole(owner: str, name: str, value: object, least: int) -> int:
+    """Return a whole number from `least` on.
+
+    Raises:
+        ModelError: it is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ModelError(f"{owner}: {name} must be a whole number from {least} on, not {value!r}")
+    return int(value)
+
+
+def number(owner: str, name: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:
+    """Return a finite number from `low` to `high`.
+
+    Raises:
+        ModelError: it is something else.
+    """
+    given = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if not math.isfinite(given) or not low <= given <= high:
+        reach = [f" from {low:g}" if low > -math.inf else "", f" to {high:g}" if high < math.inf else ""]
+        raise ModelError(f"{owner}: {name} must be a finite number{''.join(reach)}, not {value!r}")
+    return given
+
+
+def usable_device(owner: str, device: object) -> str:
+    """Return the name of a torch device that there is here.
+
+    Raises:
+        ModelError: torch knows no such device, or finds none here.
+    """
+    try:
+        place = torch.device(str(device))
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError) as reason:
+        first = str(reason).splitlines()[0]
+        raise ModelError(f'{owner}: device {device!r} cannot be used here ({first}); try device="cpu"') from reason
+    return str(device)
