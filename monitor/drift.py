@@ -24,12 +24,6 @@ LARGEST_RHO = 0.95
 LEAST_EVENTS = 0.5
 """Share of the base's typical number of events that a horizon needs: fewer events make a mean vary more."""
 
-RANK_UNIT = float(np.sqrt(1 / 12))
-"""Deviation of one event's rank in training."""
-
-SPREAD_UNIT = float(np.sqrt(1 / 180))
-"""Deviation of one event's squared distance of the rank from the middle in training."""
-
 SEASON_DAYS = 2
 """Days before whose same time of day is subtracted; a fixed number, so that all differences vary alike."""
 

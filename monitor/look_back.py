@@ -1,6 +1,7 @@
 """The look-back: which windows a limit is computed from, and their merged statistics kept up to date."""
 
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -81,7 +82,8 @@ class LookBack:
         """Add a window. Raises ValueError where it is in already."""
         if window in self._parts:
             raise ValueError(f"window {window} is in the look-back already: evict it before it is added again")
-        self._parts[window] = part
+        # What a limit does not need is not kept a day long.
+        self._parts[window] = part if part.drift is None else replace(part, drift=None)
         self._dense[part.bins.astype(np.int64) + LAST_BIN] += part.counts
 
     def evict(self, window: Hashable) -> None:

@@ -6,14 +6,16 @@ computed from merged parts replay bit for bit.
 """
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from config.errors import OutriderError
+from monitor.drift_sums import DriftSection, DriftSums, add, pack, unpack
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -69,7 +71,8 @@ class Part:
 
     `top` holds the largest energies in descending order, ties kept, all of them where there are no more than
     256; `bins` the histogram's non-empty bins in ascending order and `counts` the events in each. `late` and
-    `dead` count events and dead letters that belong to the window's time and are in none of the statistics.
+    `dead` count events and dead letters that belong to the window's time and are in none of the statistics. `drift`
+    is None without events, and where the model was fitted before drift was watched.
     """
 
     events: int
@@ -79,6 +82,7 @@ class Part:
     top: Float32
     bins: Int16
     counts: Int64
+    drift: DriftSums | None = None
 
     @staticmethod
     def counts_only(*, late: int = 0, dead: int = 0) -> "Part":
@@ -225,7 +229,14 @@ def merge(parts: Iterable[Part]) -> Part:
         top=_largest(np.concatenate([np.empty(0, np.float32), *(part.top for part in parts)])),
         bins=bins,
         counts=counts,
+        drift=_merged_drift([part for part in parts if part.events]),
     )
+
+
+def _merged_drift(parts: Sequence[Part]) -> DriftSums | None:
+    """Return the sums over all events; None where those of some events are missing."""
+    sums = [part.drift for part in parts if part.drift is not None]
+    return reduce(add, sums) if sums and len(sums) == len(parts) else None
 
 
 class _Energies(msgspec.Struct, forbid_unknown_fields=True):
@@ -236,11 +247,12 @@ class _Energies(msgspec.Struct, forbid_unknown_fields=True):
     counts: bytes
 
 
-class _Sections(msgspec.Struct, forbid_unknown_fields=True):
+class _Sections(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """The body: a map of sections by name. A later statistic is a further section with a default of None."""
 
     counts: tuple[int, int, int, int]
     energies: _Energies
+    drift: DriftSection | None = None
 
 
 _WIDTHS = ("<u1", "<u2", "<u4", "<u8")
@@ -255,7 +267,11 @@ def encode(part: Part) -> bytes:
         bins=part.bins.astype("<i2").tobytes(),
         counts=part.counts.astype(width).tobytes(),
     )
-    sections = _Sections(counts=(part.events, part.outliers, part.late, part.dead), energies=energies)
+    sections = _Sections(
+        counts=(part.events, part.outliers, part.late, part.dead),
+        energies=energies,
+        drift=None if part.drift is None else pack(part.drift),
+    )
     body = msgspec.msgpack.encode(sections)
     return msgspec.msgpack.encode((VERSION, zlib.crc32(body), body))
 
@@ -284,6 +300,7 @@ def decode(payload: bytes) -> Part:
         top=_array(sections.energies.top, "<f4").astype(np.float32),
         bins=_array(sections.energies.bins, "<i2").astype(np.int16),
         counts=_counts(sections.energies).astype(np.int64),
+        drift=_drift(sections.drift),
     )
     _refuse_contradiction(part)
     return part
@@ -325,6 +342,13 @@ def _counts(energies: _Energies) -> NDArray[np.generic]:
     raise DamagedPart(f"a stored window part has {len(energies.counts)} bytes of counts for {filled} bins")
 
 
+def _drift(section: DriftSection | None) -> DriftSums | None:
+    try:
+        return None if section is None else unpack(section)
+    except ValueError as error:
+        raise DamagedPart(f"a stored window part is damaged: {error}; restore the database from a backup") from error
+
+
 def _refuse_contradiction(part: Part) -> None:
     """Refuse a part whose numbers do not fit together: a faulty program wrote it."""
     whole = (
@@ -337,6 +361,7 @@ def _refuse_contradiction(part: Part) -> None:
         and bool((np.diff(part.bins.astype(np.int64)) > 0).all())
         and bool(np.isfinite(part.top).all())
         and bool((np.diff(part.top) <= 0).all())
+        and (part.drift is None or part.drift.fits(part.events))
     )
     if not whole:
         raise DamagedPart(

@@ -8,7 +8,8 @@ import numpy as np
 from scipy import signal
 
 from benchmarks.promises import table
-from monitor.drift import RANK_UNIT, against_days_before, fit_base, judge_drift
+from monitor.drift import against_days_before, fit_base, judge_drift
+from monitor.yardstick import RANK_UNIT
 
 ALPHA = 1e-3
 STATISTICS = 40

@@ -1,5 +1,6 @@
 """The algebra of parts: whatever the cuts and the order, the same bytes, and the same limit to the bit."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from monitor.drift_sums import code_events
 from monitor.look_back import LookBack
 from monitor.parts import (
     LAST_BIN,
@@ -25,6 +27,7 @@ from monitor.parts import (
 )
 from monitor.sketch import EnergySketch
 from monitor.thresholds import decide_limit
+from monitor.yardstick import Yardstick, profile_of, quantile_edges
 
 SCALE = Scale(median=3.0, iqr=2.0)
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -180,3 +183,29 @@ def test_counts_above_fall_with_the_energy_and_are_exact_at_bin_edges(
 def test_the_largest_energies_are_kept_with_their_ties(energies: np.ndarray) -> None:
     part = summarise(energies, energies > 10, SCALE)
     assert part.top.tolist() == sorted(energies.tolist(), reverse=True)[:TOP]
+
+
+WATCHED = np.random.default_rng(11).standard_normal((300, 3)).astype(np.float32)
+YARDSTICK = Yardstick(features=profile_of(WATCHED), energy_edges=quantile_edges(WATCHED[:, 0]))
+
+
+@given(
+    arrays.arrays(np.float32, st.tuples(st.integers(1, 40), st.just(3)), elements=FINITE),
+    st.lists(st.integers(0, 10_000), max_size=6),
+    st.randoms(use_true_random=False),
+)
+def test_drift_sums_lose_nothing_under_any_cut_and_order(features: np.ndarray, cuts: list[int], random) -> None:
+    """Events are coded with other neighbours, added up with others, merged in any order, stored in between."""
+    energies = np.ascontiguousarray(features[:, 1])
+    shares = np.random.default_rng(len(features)).dirichlet(np.ones(2), len(features)).astype(np.float32)
+    whole = code_events(YARDSTICK, features, energies, shares)
+    flags = np.zeros(len(features), np.bool_)
+    expected = replace(summarise(energies, flags, SCALE), drift=whole.add_up(slice(None)))
+    pieces = []
+    for rows in np.split(np.arange(len(features)), sorted(c % (len(features) + 1) for c in cuts)):
+        if len(rows):
+            alone = code_events(YARDSTICK, features[rows], energies[rows], shares[rows])
+            piece = replace(summarise(energies[rows], flags[rows], SCALE), drift=alone.add_up(slice(None)))
+            pieces.append(decode(encode(piece)))
+    random.shuffle(pieces)
+    assert encode(merge(pieces)) == encode(expected)

@@ -5,8 +5,6 @@ import pytest
 from scipy import signal, stats
 
 from monitor.drift import (
-    RANK_UNIT,
-    SPREAD_UNIT,
     advise,
     against_days_before,
     fit_base,
@@ -15,6 +13,7 @@ from monitor.drift import (
     judge_drift,
     not_ready,
 )
+from monitor.yardstick import RANK_UNIT, SPREAD_UNIT
 
 MINUTE = 60_000_000
 HOUR = 60 * MINUTE

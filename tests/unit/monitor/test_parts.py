@@ -1,10 +1,13 @@
 """Parts of windows: edges of the numbers, and what a stored part may not be."""
 
+from dataclasses import replace
+
 import msgspec
 import numpy as np
 import pytest
 
 from monitor import parts
+from monitor.drift_sums import Codes
 from monitor.parts import DamagedPart, Part, Scale, bin_edges, bin_index, decode, encode, merge, summarise
 
 SCALE = Scale(median=0.0, iqr=1.0)
@@ -147,3 +150,42 @@ def test_a_part_that_contradicts_itself_is_refused(changes: dict[str, object]) -
 def test_a_cut_payload_says_that_the_row_is_damaged() -> None:
     with pytest.raises(DamagedPart, match="damaged; restore it"):
         decode(encode(part_of(1, 2))[:-1])
+
+
+OLD = bytes.fromhex(
+    "9301ce76e9110fc45082a6636f756e74739405010000a8656e65726769657383a3746f70c414000020420000404000002040000000400000"
+    "803fa462696e73c40ae0ff000010001f00c400a6636f756e7473c4050101010101"
+)
+"""A part of five energies as the first version wrote it."""
+
+
+def with_drift(*energies: float) -> Part:
+    ones = np.ones((len(energies), 2), np.int8)
+    return replace(part_of(*energies), drift=Codes(ranks=ones, shares=None, scores=ones).add_up(slice(None)))
+
+
+def test_a_part_from_before_drift_was_watched_reads_and_writes_the_same_bytes() -> None:
+    part = decode(OLD)
+    assert part.top.tolist() == [40, 3, 2.5, 2, 1]
+    assert part.drift is None
+    assert encode(part) == OLD == encode(part_of(1, 2, 2.5, 3, 40, scale=Scale(median=2.0, iqr=1.5)))
+
+
+def test_drift_sums_are_kept_and_added() -> None:
+    merged = decode(encode(merge([with_drift(1, 2), with_drift(3), Part.counts_only(late=2)])))
+    assert merged.drift is not None
+    assert merged.drift.ranks.tolist() == [3, 3]
+    assert merged.drift.pairs is not None
+    assert merged.drift.pairs.tolist() == [3]
+
+
+def test_sums_that_miss_events_are_no_sums_in_any_order() -> None:
+    for parts_ in ([with_drift(1), part_of(2), with_drift(3)], [part_of(2), with_drift(1)]):
+        assert merge(parts_).drift is None
+    assert merge([merge([with_drift(1), part_of(2)]), with_drift(3)]).drift is None
+
+
+def test_drift_sums_that_no_such_events_can_have_are_refused() -> None:
+    damaged = replace(part_of(1), drift=with_drift(*range(99)).drift)
+    with pytest.raises(DamagedPart, match="contradicts itself"):
+        decode(encode(damaged))
