@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.judging import law_details
+from monitor.judged import law_details
+from monitor.limits import Limit, exceedance
 from monitor.look_back import LookBack
 from monitor.parts import Scale
-from monitor.spikes import CountLaw, learn_law, rate_is_suspect
-from monitor.thresholds import Limit, decide_limit, exceedance, reference_counts, reference_limit
+from monitor.slow_rises import RATE_LEVEL, highest_clean_rate
+from monitor.spikes import CountLaw, learn_law, rate_bound, rate_is_suspect
+from monitor.thresholds import Method, decide_limit, first_limit, is_contested, reference_counts
 from storage.calibration import CalibrationRow, NewThreshold, StoredThreshold
 from storage.models import Activation
 
@@ -23,26 +25,38 @@ class ThresholdRule:
     """The settings of `threshold` that a tick depends on."""
 
     percentile: float
+    method: Method = "percentile"
     look_back_us: int
     adopt_after_us: int
     size_us: int
     per_week: float
 
 
-def first_threshold(reference: Float32, model_id: int, activation: Activation, percentile: float) -> NewThreshold:
-    """Return a model's first threshold: the percentile of its reference energies, at once.
+def first_threshold(
+    reference: Float32, model_id: int, activation: Activation, percentile: float, method: Method = "percentile"
+) -> NewThreshold:
+    """Return a model's first threshold, at once from its reference energies: whatever the limit before it was.
 
     Args:
         reference: Energies of training events that the model did not see, ascending.
         model_id: The model.
         activation: From when it is valid.
         percentile: For example 99.5.
+        method: How the limit is drawn.
     """
-    limit = reference_limit(reference, percentile)
+    limit = first_limit(reference, percentile, method=method)
     above, m = reference_counts(limit, reference)
     nothing = np.empty(0, np.int64)
     law = learn_law(above, m, nothing, nothing)
-    return _row(limit, law, Scale.of(reference), model_id, activation.computed_at_us, activation.valid_from_us)
+    return _row(
+        limit,
+        law,
+        Scale.of(reference),
+        model_id,
+        activation.computed_at_us,
+        activation.valid_from_us,
+        {"clean_rate": rate_bound(law, RATE_LEVEL)},
+    )
 
 
 def tick_threshold(
@@ -54,6 +68,7 @@ def tick_threshold(
     *,
     tick_us: int,
     valid_from_us: int,
+    most_events: int,
 ) -> tuple[NewThreshold, CountLaw, float]:
     """Return the threshold of a tick, its law of counts, and the exceedance of the clean windows at it.
 
@@ -61,10 +76,11 @@ def tick_threshold(
         previous: The newest row of the same model.
         look_back: The windows that count, all of them and no others.
         clean: The starts of those in which nothing was found: what the law of counts is learned from.
-        reference: The model's reference energies, ascending.
+        reference: The model's reference energies, ascending, or what a person took for normal instead of them.
         rule: The settings.
         tick_us: The tick.
         valid_from_us: The first window start that it can be valid from.
+        most_events: The largest number of events of a window of the look-back.
     """
     sketch = look_back.sketch()
     limit = decide_limit(
@@ -73,13 +89,19 @@ def tick_threshold(
         reference,
         rule.percentile,
         dispersion=law_of(previous.details).dispersion,
+        method=rule.method,
     )
     above, m = reference_counts(limit, reference)
     outliers = look_back.exceedances(clean, limit.value)
     events = np.array([look_back.part(start).events for start in clean], np.int64)
     law = learn_law(above, m, outliers, events, otherwise=law_of(previous.details))
     seen = int(events.sum())
-    row = _row(limit, law, look_back.scale, previous.model_id, tick_us, valid_from_us)
+    more = {
+        "clean_rate": highest_clean_rate(law, np.array(clean, np.int64), outliers, events),
+        "most_events": most_events,
+        "disagrees_since_us": disagrees_since(previous.details.get("disagrees_since_us"), limit, tick_us),
+    }
+    row = _row(limit, law, look_back.scale, previous.model_id, tick_us, valid_from_us, more)
     return row, law, float(outliers.sum() / seen) if seen else 0.0
 
 
@@ -103,7 +125,7 @@ def calibration_row(
     """
     a = exceedance(rule.percentile)
     weeks = fired[1] * rule.size_us / (7 * 86_400e6)
-    suspect = limit.method == "anchored" or rate_is_suspect(law, a)
+    suspect = is_contested(limit.method, limit.details["limit"]) or rate_is_suspect(law, a)
     return CalibrationRow(
         at_us=tick_us,
         promised_per_week=rule.per_week,
@@ -113,6 +135,24 @@ def calibration_row(
         exceedance=share,
         state="suspect" if suspect and law.windows else law.state,
     )
+
+
+def disagrees_since(before_us: int | None, limit: Limit, tick_us: int) -> int | None:
+    """Return the first tick of the unbroken row of those at which the percentile and the reference disagreed.
+
+    A limit that is held says nothing new.
+    """
+    if "held" in limit.details:
+        return before_us
+    if not is_contested(limit.method, limit.details):
+        return None
+    return tick_us if before_us is None else before_us
+
+
+def clean_rate_of(details: Mapping[str, Any]) -> float:
+    """Return the highest clean rate that is stored with a threshold; rows of earlier versions give their law's."""
+    stored = details.get("clean_rate")
+    return rate_bound(law_of(details), RATE_LEVEL) if stored is None else float(stored)
 
 
 def law_of(details: Mapping[str, Any]) -> CountLaw:
@@ -138,7 +178,13 @@ def _limit_of(row: StoredThreshold) -> Limit:
 
 
 def _row(
-    limit: Limit, law: CountLaw, scale: Scale, model_id: int, computed_at_us: int, valid_from_us: int
+    limit: Limit,
+    law: CountLaw,
+    scale: Scale,
+    model_id: int,
+    computed_at_us: int,
+    valid_from_us: int,
+    more: Mapping[str, Any],
 ) -> NewThreshold:
     return NewThreshold(
         model_id=model_id,
@@ -154,5 +200,6 @@ def _row(
             "limit": limit.details,
             "law": law_details(law),
             "scale": {"median": scale.median, "iqr": scale.iqr},
+            **more,
         },
     )

@@ -36,6 +36,7 @@ def control_settings(settings: Settings, stream: str, stream_id: int) -> Control
         refresh=own.threshold.refresh,
         threshold=ThresholdRule(
             percentile=own.threshold.percentile,
+            method=own.threshold.method,
             look_back_us=to_us(own.threshold.look_back),
             adopt_after_us=to_us(own.threshold.adopt_after),
             size_us=size_us,

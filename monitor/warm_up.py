@@ -89,11 +89,13 @@ class WarmUp:
                 f"{fewest_events(len(training.names)):,}: fit one with `outrider fit {self._stream} FILE`"
             )
         fitted = fit_model(training, self._settings.model, progress=lambda *_: self._keep_lease())
-        percentile = self._settings.threshold.percentile
+        rule = self._settings.threshold
         stored = self._models.add(
             self._stream_id,
             fitted.stored,
-            lambda model_id, activation: first_threshold(fitted.reference, model_id, activation, percentile),
+            lambda model_id, activation: first_threshold(
+                fitted.reference, model_id, activation, rule.percentile, rule.method
+            ),
             only_first=True,
         )
         if stored is not None:

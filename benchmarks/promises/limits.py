@@ -11,9 +11,9 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.promises import table
+from monitor.limits import anchored_limit, exceedance, percentile_limit
 from monitor.parts import Scale, summarise_windows
 from monitor.sketch import EnergySketch
-from monitor.thresholds import anchored_limit, exceedance, percentile_limit
 
 PERCENTILES = (99.0, 99.5, 99.9)
 SHARES = (0.0, 0.001, 0.005, 0.02, 0.05)

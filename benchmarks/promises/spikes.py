@@ -12,8 +12,9 @@ from scipy import signal, stats
 
 from benchmarks.promises import table
 from benchmarks.promises.exact import TailTable, counts
+from monitor.limits import exceedance, reference_limit
 from monitor.spikes import CountLaw, learn_law, spike_limit, window_budget
-from monitor.thresholds import exceedance, reference_counts, reference_limit
+from monitor.thresholds import reference_counts
 
 SECOND = 1_000_000
 EVENTS = 1000

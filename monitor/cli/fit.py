@@ -139,12 +139,14 @@ def _fit_and_store(
     with _bar("fitting", None) as tell:
         fitted = fit_model(training, own.model, labels=labels, progress=lambda step, _: tell(step))
     _, stream_id = _opened(settings, name)
-    percentile = own.threshold.percentile
+    rule = own.threshold
     with Database(settings.database.url) as db:
         stored = ModelStore(db).add(
             stream_id,
             fitted.stored,
-            lambda model_id, activation: first_threshold(fitted.reference, model_id, activation, percentile),
+            lambda model_id, activation: first_threshold(
+                fitted.reference, model_id, activation, rule.percentile, rule.method
+            ),
         )
     assert stored is not None, "only a warm-up gives way"
     summary = stored.summary

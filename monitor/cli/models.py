@@ -134,8 +134,8 @@ def _refuse_other_features(stream: str, chosen: ModelInfo, known: list[ModelInfo
 def _first_threshold(reference: NDArray[np.float32], own: StreamSettings) -> Callable[[int, Activation], NewThreshold]:
     from monitor.calibration import first_threshold
 
-    percentile = own.threshold.percentile
-    return lambda model_id, activation: first_threshold(reference, model_id, activation, percentile)
+    rule = own.threshold
+    return lambda model_id, activation: first_threshold(reference, model_id, activation, rule.percentile, rule.method)
 
 
 def _active(db: Database, stream: str) -> ModelInfo | None:

@@ -2,8 +2,9 @@
 
 from config.streams import StreamSettings
 from config.units import to_us
+from monitor.limits import REFERENCE_TAIL, exceedance
 from monitor.spikes import CountLaw, advise_window, describe, judge_window, window_budget
-from monitor.thresholds import REFERENCE_TAIL, exceedance
+from monitor.tail import fewest_energies
 
 _HELD_OUT_SHARE = 5
 _ROUND_COUNTS = (100, 1_000, 10_000)
@@ -49,12 +50,13 @@ def nominal_counts(settings: StreamSettings) -> tuple[int, ...]:
 def thin_reference(settings: StreamSettings) -> str | None:
     """Say when the warm-up cannot carry the percentile."""
     n, share = _reference_n(settings), exceedance(settings.threshold.percentile)
-    if n * share >= REFERENCE_TAIL:
+    if n * share >= REFERENCE_TAIL or (settings.threshold.method == "pot" and n >= fewest_energies()):
         return None
     needed = round(REFERENCE_TAIL / share * settings.model.warm_up / n)
     return (
         f"{n:,} reference energies have {n * share:.3g} above the {settings.threshold.percentile:g} percentile, "
-        f"too few to hold the limit: set model.warm_up to {needed:,} or more, or a lower percentile"
+        f"too few to hold the limit: set model.warm_up to {needed:,} or more, a lower percentile, "
+        "or threshold.method to pot"
     )
 
 

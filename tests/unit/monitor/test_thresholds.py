@@ -6,18 +6,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from monitor.parts import Scale, summarise
-from monitor.sketch import EnergySketch, order_statistic_quantiles
-from monitor.thresholds import (
+from monitor.limits import (
     Limit,
     anchored_limit,
-    decide_limit,
     exceedance,
     exceedance_interval,
     percentile_limit,
-    reference_counts,
     reference_limit,
 )
+from monitor.parts import Scale, summarise
+from monitor.sketch import EnergySketch, order_statistic_quantiles
+from monitor.thresholds import decide_limit, reference_counts
 
 CLEAN = stats.gamma(8)
 REFERENCE = np.sort(CLEAN.rvs(20_000, random_state=1).astype(np.float32))

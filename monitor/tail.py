@@ -1,0 +1,169 @@
+"""The tail of energies beyond what was seen: a generalised Pareto law over the largest of them. Pure.
+
+Peaks over threshold (Pickands 1975; Coles, "An Introduction to Statistical Modeling of Extreme Values", chapter 4):
+above a high level the excesses follow P(Y > y) = (1 + shape y / scale)^(-1 / shape), whatever the law of all
+energies. That reaches beyond the largest energy; within reach an order statistic needs no such law and is better.
+
+Nothing is declustered: the limit is a percentile of events and not of clusters, and clusters bias no percentile. They
+carry less information than as many single events, so the interval divides the log-likelihood by the dispersion.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from monitor.parts import Float64
+
+FEWEST_PEAKS = 100
+MOST_PEAKS = 2_000
+SHARE = 0.02
+LARGEST_SHARE = 0.1
+"""The 2% largest are the tail, at least 100 and at most 2,000 of them, and never more than a tenth of all."""
+
+SHAPE_CAP = 0.5
+"""Shapes run from -0.5, below which maximum likelihood is not regular, to 0.5, where the variance ends.
+
+Energies of Gaussian bodies have shape 0, of Student t with v degrees of freedom 2 / v. Without a cap a few outliers
+among the peaks are read as a shape of 1 and more, and the limit goes to where nothing ever is.
+"""
+
+_STRAIGHT = 1e-9
+_HALVINGS = 26
+_REFINED = 5
+_REACH = 4.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Tail:
+    """The law of the energies above `level`, which `share` of all `n` are; `excesses` are theirs over it."""
+
+    level: float
+    share: float
+    shape: float
+    scale: float
+    n: int
+    excesses: Float64
+
+    @property
+    def capped(self) -> bool:
+        """Say whether the cap decided the shape."""
+        return abs(self.shape) >= SHAPE_CAP
+
+    def quantile(self, a: float) -> float:
+        """Return the energy that is exceeded with probability `a`, at most `share`."""
+        return self.level + self.scale * float(_stretch(np.array(self.shape), self.share / a))
+
+    def interval(self, a: float, *, level: float, dispersion: float) -> tuple[float, float]:
+        """Return the bounds of the energy that is exceeded with probability `a`.
+
+        By profile likelihood over shape and scale (Coles, section 4.3.3): all quantiles whose best likelihood lies
+        less than half a chi-square quantile below the highest. The Beta interval of the share adds to it in squares
+        (the variance recovered from the bounds: Zou and Donner 2008).
+
+        Args:
+            a: The exceedance.
+            level: Probability that the interval holds the exact quantile.
+            dispersion: Of the counts of outliers, at least 1: by so much the log-likelihood is divided.
+        """
+        value = self.quantile(a)
+        drop = dispersion * float(special.chdtri(1, 1 - level)) / 2
+        least, most = _profile_bounds(self, drop, dispersion, self.share / a)
+        peaks, rest = len(self.excesses) / dispersion, (self.n - len(self.excesses)) / dispersion
+        tail = (1 - level) / 2
+        shares = special.betaincinv(peaks, rest + 1, np.array([tail, 1 - tail]))
+        low, high = (self.scale * _stretch(np.array(self.shape), shares / a) + self.level).tolist()
+        down, up = np.hypot(value - self.level - least, value - low), np.hypot(self.level + most - value, high - value)
+        return value - float(down), value + float(up)
+
+
+def fewest_energies() -> int:
+    """Return how many energies a tail needs at least."""
+    return round(FEWEST_PEAKS / LARGEST_SHARE)
+
+
+def fit_tail(descending: Float64, n: int) -> Tail | None:
+    """Return the law of the largest of n energies by maximum likelihood; None where fewer than 100 peaks are known.
+
+    Args:
+        descending: The largest energies, all there are above the last of them.
+        n: How many energies there are in all.
+    """
+    peaks = int(np.clip(round(SHARE * n), FEWEST_PEAKS, MOST_PEAKS))
+    peaks = min(peaks, len(descending) - 1, int(LARGEST_SHARE * n))
+    if peaks < FEWEST_PEAKS:
+        return None
+    level = float(descending[peaks])
+    excesses = descending[:peaks].astype(np.float64) - level
+    shape, scale = _most_likely(excesses)
+    return Tail(level=level, share=peaks / n, shape=shape, scale=scale, n=n, excesses=excesses)
+
+
+def _stretch(shape: Float64, ratio: Float64 | float) -> Float64:
+    """Return (ratio^shape - 1) / shape: how many scales above the level the exceedance is that much smaller."""
+    log_ratio = np.log(ratio)
+    straight = np.abs(shape) < _STRAIGHT
+    return np.asarray(np.where(straight, log_ratio, np.expm1(shape * log_ratio) / np.where(straight, 1.0, shape)))
+
+
+def _log_likelihood(excesses: Float64, shape: Float64, scale: Float64) -> Float64:
+    """Return the log-likelihood at each pair of shape and scale; -infinity where an excess is impossible."""
+    straight = np.abs(shape) < _STRAIGHT
+    safe = np.where(straight, 1.0, shape)
+    inner = (safe / scale)[:, None] * excesses
+    with np.errstate(invalid="ignore", divide="ignore"):
+        bent = (1 + 1 / safe) * np.log1p(np.maximum(inner, -1.0)).sum(axis=1)
+    possible = straight | (inner.min(axis=1) > -1)
+    found = -len(excesses) * np.log(scale) - np.where(straight, excesses.sum() / scale, bent)
+    return np.where(possible, found, -np.inf)
+
+
+def _best_scales(excesses: Float64, shapes: Float64) -> Float64:
+    """Return the most likely scale at each shape: where the derivative of the likelihood, which falls, is zero."""
+    mean, largest = float(excesses.mean()), float(excesses.max())
+    low = np.log(np.maximum(mean / 100, -shapes * largest * (1 + 1e-9)))
+    high = np.log(np.full(len(shapes), 2 * mean + largest))
+    for _ in range(_HALVINGS):
+        scale = np.exp((low + high) / 2)
+        slope = (1 + shapes) * (excesses / (scale[:, None] + shapes[:, None] * excesses)).sum(axis=1) - len(excesses)
+        low, high = np.where(slope > 0, np.log(scale), low), np.where(slope > 0, high, np.log(scale))
+    return np.asarray(np.exp((low + high) / 2))
+
+
+def _most_likely(excesses: Float64) -> tuple[float, float]:
+    """Return the most likely shape within the cap, and its scale: on a grid, then on finer ones around its best."""
+    step = SHAPE_CAP / 10
+    shapes = np.linspace(-SHAPE_CAP, SHAPE_CAP, 21)
+    for _ in range(_REFINED):
+        scales = _best_scales(excesses, shapes)
+        best = int(np.argmax(_log_likelihood(excesses, shapes, scales)))
+        shape, scale = float(shapes[best]), float(scales[best])
+        shapes = np.clip(shape + step * np.linspace(-1, 1, 11), -SHAPE_CAP, SHAPE_CAP)
+        step /= 5
+    return shape, scale
+
+
+def _profile_bounds(tail: Tail, drop: float, dispersion: float, ratio: float) -> tuple[float, float]:
+    """Return how far above the level the quantile lies, least and most, with a likelihood of at most `drop` less."""
+    excesses = tail.excesses
+    reach = _REACH * (1 + max(tail.shape, 0.0)) * float(np.sqrt(dispersion / len(excesses)))
+    shapes = np.clip(tail.shape + reach * np.linspace(-1, 1, 21), -SHAPE_CAP, SHAPE_CAP)
+    shapes = np.append(shapes, tail.shape)
+    scales = _best_scales(excesses, shapes)
+    likely = _log_likelihood(excesses, shapes, scales)
+    floor = likely[-1] - drop
+    shapes, scales = shapes[likely >= floor], scales[likely >= floor]
+    stretch = _stretch(shapes, ratio)
+    least = float((stretch * _edge(excesses, shapes, scales, floor, 0.01)).min())
+    most = float((stretch * _edge(excesses, shapes, scales, floor, 100.0)).max())
+    return least, most
+
+
+def _edge(excesses: Float64, shapes: Float64, scales: Float64, floor: float, factor: float) -> Float64:
+    """Return between each scale and `factor` times it where the log-likelihood falls to `floor`."""
+    inside, outside = np.log(scales), np.log(scales * factor)
+    for _ in range(_HALVINGS):
+        middle = (inside + outside) / 2
+        likely = _log_likelihood(excesses, shapes, np.exp(middle)) >= floor
+        inside, outside = np.where(likely, middle, inside), np.where(likely, outside, middle)
+    return np.asarray(np.exp(inside))
