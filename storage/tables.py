@@ -287,6 +287,45 @@ gaps = sa.Table(
     sa.Index("ix_gaps_source_id", "source_id"),
 )
 
+# A model that scores beside the active one, with its own limit: it flags nothing and alarms nobody.
+shadows = sa.Table(
+    "shadows",
+    metadata,
+    sa.Column("model_id", sa.ForeignKey("models.id"), primary_key=True, autoincrement=False),
+    _reference("stream_id", "streams.id"),
+    sa.Column("percentile", _Double, nullable=False),
+    sa.Column("threshold", _Double, nullable=False),
+    sa.Column("since_us", _Us, nullable=False),
+    # Event time from which the daemon itself decides whether to promote; NULL leaves it to a person.
+    sa.Column("due_us", _Us),
+    sa.Column("ended", sa.Boolean, nullable=False),
+    sa.Column("verdict", _Text),
+)
+
+shadow_parts = sa.Table(
+    "shadow_parts",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("stream_id", sa.Integer, nullable=False),
+    sa.Column("model_id", sa.Integer, nullable=False),
+    sa.Column("window_start_us", _Us, nullable=False),
+    sa.Column("window_end_us", _Us, nullable=False),
+    sa.Column("payload", sa.LargeBinary, nullable=False),
+    sa.Index("ix_shadow_parts_due", "stream_id", "window_end_us"),
+)
+
+shadow_windows = sa.Table(
+    "shadow_windows",
+    metadata,
+    sa.Column("model_id", sa.ForeignKey("models.id"), primary_key=True, autoincrement=False),
+    sa.Column("window_start_us", _Us, primary_key=True, autoincrement=False),
+    _reference("stream_id", "streams.id"),
+    sa.Column("window_end_us", _Us, nullable=False),
+    sa.Column("events", _Us, nullable=False),
+    sa.Column("outliers", _Us, nullable=False),
+    sa.Column("payload", sa.LargeBinary, nullable=False),
+)
+
 leases = sa.Table(
     "leases",
     metadata,

@@ -41,3 +41,45 @@ def upgrade() -> None:
         sa.Column("last_error", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_jobs")),
     )
+    _create_shadows()
+
+
+def _create_shadows() -> None:
+    op.create_table(
+        "shadows",
+        sa.Column("model_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("stream_id", sa.Integer(), nullable=False),
+        sa.Column("percentile", sa.Double(), nullable=False),
+        sa.Column("threshold", sa.Double(), nullable=False),
+        sa.Column("since_us", sa.BigInteger(), nullable=False),
+        sa.Column("due_us", sa.BigInteger(), nullable=True),
+        sa.Column("ended", sa.Boolean(), nullable=False),
+        sa.Column("verdict", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(["model_id"], ["models.id"], name=op.f("fk_shadows_model_id")),
+        sa.ForeignKeyConstraint(["stream_id"], ["streams.id"], name=op.f("fk_shadows_stream_id")),
+        sa.PrimaryKeyConstraint("model_id", name=op.f("pk_shadows")),
+    )
+    op.create_table(
+        "shadow_parts",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("stream_id", sa.Integer(), nullable=False),
+        sa.Column("model_id", sa.Integer(), nullable=False),
+        sa.Column("window_start_us", sa.BigInteger(), nullable=False),
+        sa.Column("window_end_us", sa.BigInteger(), nullable=False),
+        sa.Column("payload", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_shadow_parts")),
+    )
+    op.create_index("ix_shadow_parts_due", "shadow_parts", ["stream_id", "window_end_us"], unique=False)
+    op.create_table(
+        "shadow_windows",
+        sa.Column("model_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("window_start_us", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("stream_id", sa.Integer(), nullable=False),
+        sa.Column("window_end_us", sa.BigInteger(), nullable=False),
+        sa.Column("events", sa.BigInteger(), nullable=False),
+        sa.Column("outliers", sa.BigInteger(), nullable=False),
+        sa.Column("payload", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(["model_id"], ["models.id"], name=op.f("fk_shadow_windows_model_id")),
+        sa.ForeignKeyConstraint(["stream_id"], ["streams.id"], name=op.f("fk_shadow_windows_stream_id")),
+        sa.PrimaryKeyConstraint("model_id", "window_start_us", name=op.f("pk_shadow_windows")),
+    )
