@@ -83,13 +83,14 @@ def _fit(sketch: EnergySketch, reference: Float32, a: float, share: float, large
     """
     location, scale, t_anchored, used = 0.0, 1.0, np.nan, share
     top, high = order_statistic_quantiles(reference, 1 - np.array([a, a / SLACK])).tolist()
+    careful, all_of_it = (order_statistic_quantiles(reference, ranks) for ranks in (CAREFUL_RANKS, RANKS))
     for i in range(PASSES):
-        ranks, used = CAREFUL_RANKS if i < CAREFUL_PASSES else RANKS, share
-        location, scale = _line(order_statistic_quantiles(reference, ranks), sketch.quantiles(ranks * (1 - used)))
+        (ranks, at), used = ((CAREFUL_RANKS, careful) if i < CAREFUL_PASSES else (RANKS, all_of_it)), share
+        location, scale = _line(at, sketch.quantiles(ranks * (1 - used)))
         t_anchored = location + scale * top
         share = min(max((sketch.survival(t_anchored) - a) / (1 - a), 0.0), largest_share)
     body = sketch.quantiles(RANKS * (1 - used))
-    away = np.abs(body - location - scale * order_statistic_quantiles(reference, RANKS)).max()
+    away = np.abs(body - location - scale * all_of_it).max()
     spread = float(body[-1] - body[0])
     return Anchor(
         location=location,

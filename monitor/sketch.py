@@ -6,7 +6,7 @@ distribution.
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,8 @@ class EnergySketch:
     """How `n` energies are distributed.
 
     `top` holds the largest in descending order and misses none above `complete_above`, nor has it any below;
-    `counts` the rest of them by bin, from -500 to 500, none of which is above `complete_above`.
+    `counts` the rest of them by bin, from -500 to 500, none of which is above `complete_above`. What bounds the
+    energies of each bin, and how many are in it or above, is kept: a limit asks for some hundred ranks.
     """
 
     n: int
@@ -30,6 +31,15 @@ class EnergySketch:
     complete_above: float
     counts: Int64
     scale: Scale
+    _low: Float64 = field(init=False, repr=False)
+    _high: Float64 = field(init=False, repr=False)
+    _from_above: Int64 = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        low, high = _bounds(self.scale, self.complete_above)
+        object.__setattr__(self, "_low", low)
+        object.__setattr__(self, "_high", high)
+        object.__setattr__(self, "_from_above", len(self.top) + np.cumsum(self.counts[::-1]))
 
     @staticmethod
     def from_part(part: Part, scale: Scale) -> "EnergySketch":
@@ -62,10 +72,9 @@ class EnergySketch:
         """Return how many energies are above: exact from `complete_above` on, within one bin below."""
         if energy >= self.complete_above:
             return float(np.searchsorted(-self.top.astype(np.float64), -energy, side="left"))
-        low, high = self._bounds()
         at = _bin_of(energy, self.scale)
         above = len(self.top) + int(self.counts[at + 1 :].sum())
-        lower, upper = float(low[at]), float(high[at])
+        lower, upper = float(self._low[at]), float(self._high[at])
         if energy >= upper or not self.counts[at]:
             return float(above)
         span = _warp(upper, self.scale) - _warp(lower, self.scale)
@@ -95,11 +104,10 @@ class EnergySketch:
         """Return what certainly bounds the energy at fraction `p`: two exact neighbours, or its bin."""
         self._refuse_empty()
         rank = float(np.clip((1.0 - p) * (self.n + 1), 1, self.n))
-        low, high = self._bounds()
         below, above = np.ceil(rank), np.floor(rank)
         last = len(self.top)
-        lower = self.top[int(below) - 1] if below <= last else low[self._bin_of_rank(np.array([below]))[0]]
-        upper = self.top[int(above) - 1] if above <= last else high[self._bin_of_rank(np.array([above]))[0]]
+        lower = self.top[int(below) - 1] if below <= last else self._low[self._bin_of_rank(np.array([below]))[0]]
+        upper = self.top[int(above) - 1] if above <= last else self._high[self._bin_of_rank(np.array([above]))[0]]
         return float(lower), float(upper)
 
     def _refuse_empty(self) -> None:
@@ -115,31 +123,31 @@ class EnergySketch:
 
     def _bin_of_rank(self, rank: Float64) -> Int64:
         """Return the position of the bin where each descending rank falls, between two the nearer."""
-        from_above = len(self.top) + np.cumsum(self.counts[::-1])
-        at = np.searchsorted(from_above + 0.5, rank, side="left")
+        at = np.searchsorted(self._from_above + 0.5, rank, side="left")
         return np.maximum(len(self.counts) - 1 - at, 0)
 
     def _interpolated(self, rank: Float64) -> Float64:
         """Spread the events of a bin evenly in asinh((energy - median) / IQR); take the one of the rank."""
-        low, high = self._bounds()
         at = self._bin_of_rank(rank)
-        above = len(self.top) + (int(self.counts.sum()) - np.cumsum(self.counts))[at]
+        low, high = self._low[at], self._high[at]
+        above = self._from_above[len(self.counts) - 1 - at] - self.counts[at]
         share = np.clip((rank - above - 0.5) / np.maximum(self.counts[at], 1), 0, 1)
-        upper = np.arcsinh((high[at] - self.scale.median) / self.scale.iqr)
-        lower = np.arcsinh((low[at] - self.scale.median) / self.scale.iqr)
+        upper = np.arcsinh((high - self.scale.median) / self.scale.iqr)
+        lower = np.arcsinh((low - self.scale.median) / self.scale.iqr)
         value = self.scale.median + self.scale.iqr * np.sinh(upper - share * (upper - lower))
-        return np.asarray(np.clip(value, low[at], high[at]), np.float64)
+        return np.asarray(np.clip(value, low, high), np.float64)
 
-    def _bounds(self) -> tuple[Float64, Float64]:
-        """Return what bounds the energies of each bin: its edges, and nothing above `complete_above`.
 
-        The lowest bin has no lower edge; it is given a bin's width, for no limit is sought there.
-        """
-        edges = bin_edges(self.scale)
-        lowest = self.scale.median - self.scale.iqr * np.sinh(0.02 * LAST_BIN)
-        low = np.concatenate([[lowest], edges])
-        high = np.concatenate([edges, [max(self.complete_above, float(edges[-1]))]])
-        return np.minimum(low, self.complete_above), np.minimum(high, self.complete_above)
+def _bounds(scale: Scale, complete_above: float) -> tuple[Float64, Float64]:
+    """Return what bounds the energies of each bin: its edges, and nothing above `complete_above`.
+
+    The lowest bin has no lower edge; it is given a bin's width, for no limit is sought there.
+    """
+    edges = bin_edges(scale)
+    lowest = scale.median - scale.iqr * np.sinh(0.02 * LAST_BIN)
+    low = np.concatenate([[lowest], edges])
+    high = np.concatenate([edges, [max(complete_above, float(edges[-1]))]])
+    return np.minimum(low, complete_above), np.minimum(high, complete_above)
 
 
 def _warp(energy: float, scale: Scale) -> float:
