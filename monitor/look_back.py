@@ -97,10 +97,11 @@ class LookBack:
 
     def exceedances(self, windows: Iterable[Hashable], energy: float) -> Int64:
         """Return how many energies of each window are above, rounded where its own largest do not reach."""
-        counts = [
-            EnergySketch.from_part(part, self.scale).count_above(energy)
-            if energy < part.complete_above
-            else np.searchsorted(-part.top.astype(np.float64), -energy, side="left")
-            for part in (self._parts[window] for window in windows)
-        ]
-        return np.rint(np.asarray(counts, np.float64)).astype(np.int64)
+        return np.array([count_above(self._parts[window], self.scale, energy) for window in windows], np.int64)
+
+
+def count_above(part: Part, scale: Scale, energy: float) -> int:
+    """Return how many energies of a window are above, rounded where its own largest do not reach."""
+    if energy >= part.complete_above:
+        return int(np.searchsorted(-part.top.astype(np.float64), -energy, side="left"))
+    return round(EnergySketch.from_part(part, scale).count_above(energy))

@@ -113,8 +113,8 @@ class History:
                 db=self._db,
                 listing=listing,
                 stream_id=stream_id,
-                since_us=_moment(since, latest_us),
-                until_us=_moment(until, latest_us),
+                since_us=moment(since, latest_us),
+                until_us=moment(until, latest_us),
             )
             return log.forward() if limit is None else log.newest(limit)
 
@@ -178,8 +178,8 @@ class History:
             latest_us = view.latest_us()
             bounded = replace(
                 view,
-                since_us=_moment(bounds.get("since"), latest_us),
-                until_us=_moment(bounds.get("until"), latest_us),
+                since_us=moment(bounds.get("since"), latest_us),
+                until_us=moment(bounds.get("until"), latest_us),
             )
             return bounded.forward() if limit is None else bounded.newest(limit)
 
@@ -197,8 +197,12 @@ class History:
         return int(found)
 
 
-def _moment(when: When | None, latest_us: int | None) -> int | None:
-    """Return a bound in microseconds; durations count back from the latest row, if there is one."""
+def moment(when: When | None, latest_us: int | None) -> int | None:
+    """Return a bound in microseconds; durations count back from the latest row, if there is one.
+
+    Raises:
+        ConfigError: It is neither a duration nor a time.
+    """
     if when is None:
         return None
     if isinstance(when, datetime):
