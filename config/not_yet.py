@@ -18,10 +18,8 @@ class NotYet:
 
 
 NOT_YET = (
-    NotYet(key="streams.*.threshold.method", works=("percentile",), meanwhile="use percentile"),
     NotYet(key="streams.*.alerts.silence_after", works=("auto", "never"), meanwhile="use auto or never"),
     NotYet(key="streams.*.alerts.drift.horizons", works=(["10m", "1h", "1d"],), meanwhile="leave it out"),
-    NotYet(key="notify.channels.*.type", works=("log",), meanwhile="use log, and read incident_history"),
 )
 
 

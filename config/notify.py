@@ -1,16 +1,41 @@
 """Configuration: whom to tell about incidents, and by which way."""
 
 import re
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from config.section import Names, Section, raise_problems, split_list
-from config.units import PositiveDuration
+from config.section import Int, Names, Section, raise_problems, split_list
+from config.units import PositiveDuration, format_duration
 
 _CHANNEL = re.compile(r"^[A-Za-z][A-Za-z0-9_-]*$")
+_HEADER = re.compile(r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+_HEADER_VALUE = re.compile(r"^[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?$")
+_ADDRESS = re.compile(r"^[\x21-\x7e]+$")
+_LONGEST_TIMEOUT = timedelta(minutes=5)
+_OWN_HEADERS = frozenset(
+    {
+        "connection",
+        "content-length",
+        "content-type",
+        "expect",
+        "host",
+        "idempotency-key",
+        "outrider-signature",
+        "outrider-timestamp",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "user-agent",
+    }
+)
+"""What a request sets by itself: two values of one of these would make it ambiguous."""
 
 IncidentKind = Literal["spike", "slow_rise", "drift", "calibration", "silence", "dead_letters", "gap"]
 Severity = Literal["warning", "critical"]
@@ -23,20 +48,59 @@ class LogChannel(Section):
 
 
 class WebhookChannel(Section):
-    """Posts each notification to an address."""
+    """Posts each notification to an address, as JSON."""
 
     type: Literal["webhook"]
-    url: str = Field(default="", repr=False, description="Where to post.")
+    url: str = Field(default="", repr=False, description="Where to post; http:// or https://.")
     url_file: Path | None = Field(default=None, description="A file that holds the address.")
+    secret: str = Field(default="", repr=False, description="Signs each request (HMAC-SHA256); empty signs none.")
+    secret_file: Path | None = Field(default=None, description="A file that holds the secret.")
+    headers: dict[str, str] = Field(
+        default={}, repr=False, description="Headers to add; NAME_file: PATH takes the value of NAME from a file."
+    )
+    timeout: PositiveDuration = Field(default=timedelta(seconds=10), description="Time for one whole request.")
+    concurrency: Int = Field(default=4, ge=1, le=32, description="Requests under way at once.")
 
     @model_validator(mode="after")
-    def _address_is_one(self) -> "WebhookChannel":
-        # The address itself is a secret: it is not repeated.
-        if not self.url:
-            raise_problems([("url", "is missing; a webhook needs url or url_file")])
-        elif not re.match(r"^https?://[^/\s]+", self.url):
-            raise_problems([("url", "must be an http:// or https:// address")])
+    def _request_can_be_made(self) -> "WebhookChannel":
+        raise_problems([*_address_problems(self.url), *_header_problems(self.headers), *self._timeout_problems()])
         return self
+
+    def _timeout_problems(self) -> Iterator[tuple[str, str]]:
+        if self.timeout > _LONGEST_TIMEOUT:
+            yield "timeout", f"must be at most {format_duration(_LONGEST_TIMEOUT)}"
+
+
+def _address_problems(url: str) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with an address; it is itself a secret and is not repeated."""
+    if not url:
+        yield "url", "is missing; a webhook needs url or url_file"
+        return
+    if not _ADDRESS.fullmatch(url):
+        yield "url", "holds a space or a sign that is not ASCII; write it percent-encoded"
+        return
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        yield "url", "has a port or a bracket that cannot be read; write http://HOST:PORT/PATH"
+        return
+    if parts.scheme not in {"http", "https"} or not host or port == 0:
+        yield "url", "must be an http:// or https:// address"
+
+
+def _header_problems(headers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with headers; their values may be secrets and are not repeated."""
+    for name, value in headers.items():
+        if not _HEADER.fullmatch(name):
+            yield "headers", f"{name!r} is no name of a header; use letters, digits and -"
+        elif name.lower() in _OWN_HEADERS:
+            yield f"headers.{name}", "is set by Outrider itself; leave it out"
+        elif not _HEADER_VALUE.fullmatch(value):
+            yield f"headers.{name}", "has a value that no header can have; use one line of ASCII"
+    lower = [name.lower() for name in headers]
+    for twice in sorted({name for name in lower if lower.count(name) > 1}):
+        yield "headers", f"names {twice!r} twice; leave one out"
 
 
 ChannelSettings = Annotated[LogChannel | WebhookChannel, Field(discriminator="type")]
@@ -73,6 +137,9 @@ class NotifySettings(Section):
         default=timedelta(hours=1),
         description="An incident of older event time is stored, and nobody is told.",
     )
+    deadline: PositiveDuration = Field(
+        default=timedelta(hours=24), description="How long a message is tried again before it is given up."
+    )
     channels: dict[str, ChannelSettings] = Field(default={}, description="Channels by name.")
     routes: tuple[RouteSettings, ...] = Field(
         default=(), description="Which incidents go where; none sends everything to every channel."
@@ -81,19 +148,21 @@ class NotifySettings(Section):
     @field_validator("channels")
     @classmethod
     def _names_are_plain(cls, channels: dict[str, ChannelSettings]) -> dict[str, ChannelSettings]:
-        for name in channels:
+        for name, channel in channels.items():
             if not _CHANNEL.fullmatch(name):
                 raise ValueError(f"{name!r} is no channel name; use letters, digits, _ and -, a letter first")
+            if name == "log" and not isinstance(channel, LogChannel):
+                raise ValueError("'log' is always the log; give the webhook another name")
         return channels
 
     @model_validator(mode="after")
     def _routes_lead_somewhere(self) -> "NotifySettings":
-        known = ", ".join(self.channels) or "none"
+        known = {"log", *self.channels}
         raise_problems(
-            (f"routes.{number}.channels", f"there is no channel {name!r}; known channels: {known}")
+            (f"routes.{number}.channels", f"there is no channel {name!r}; {nearest_channel(name, self.channels)}")
             for number, route in enumerate(self.routes)
             for name in route.channels
-            if name not in self.channels
+            if name not in known
         )
         return self
 
@@ -103,3 +172,9 @@ class NotifySettings(Section):
             return tuple(sorted(self.channels))
         taken = (route for route in self.routes if route.match.takes(stream=stream, kind=kind, severity=severity))
         return tuple(sorted({name for route in taken for name in route.channels}))
+
+
+def nearest_channel(name: str, channels: Mapping[str, ChannelSettings]) -> str:
+    """Say which channel was meant by an unknown one."""
+    near = get_close_matches(name, [*channels, "log"], n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else f"known channels: {', '.join(channels) or 'none'}"

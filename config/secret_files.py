@@ -37,14 +37,21 @@ def _references(values: dict[str, Any]) -> Iterator[_Reference]:
     channels = _mapping(values, "notify", "channels")
     for name in channels:
         channel = _mapping(channels, name)
-        if "url_file" in channel and channel.get("type") == "webhook":
-            yield _Reference(holder=channel, path=("notify", "channels", name), key="url", keeps_name=True)
-    client = _mapping(values, "kafka", "client")
-    for name in list(client):
-        # The client's own ssl_cafile, ssl_certfile, ssl_keyfile and ssl_crlfile have no such ending.
+        if channel.get("type") == "webhook":
+            path = ("notify", "channels", name)
+            for key in ("url", "secret"):
+                if key + _SUFFIX in channel:
+                    yield _Reference(holder=channel, path=path, key=key, keeps_name=True)
+            yield from _named_freely(_mapping(channel, "headers"), (*path, "headers"))
+    # The client's own ssl_cafile, ssl_certfile, ssl_keyfile and ssl_crlfile have no such ending.
+    yield from _named_freely(_mapping(values, "kafka", "client"), ("kafka", "client"))
+
+
+def _named_freely(holder: dict[str, Any], path: Key) -> Iterator[_Reference]:
+    """Yield the secret files of a section whose keys are the user's own."""
+    for name in list(holder):
         if name.endswith(_SUFFIX) and name != _SUFFIX:
-            path = ("kafka", "client")
-            yield _Reference(holder=client, path=path, key=name.removesuffix(_SUFFIX), keeps_name=False)
+            yield _Reference(holder=holder, path=path, key=name.removesuffix(_SUFFIX), keeps_name=False)
 
 
 def _mapping(values: Any, *path: str) -> dict[str, Any]:

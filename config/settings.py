@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from config.kafka import KafkaSettings
-from config.masking import mask_options, mask_url, mask_webhook
+from config.masking import MASK, mask_options, mask_url, mask_webhook
 from config.notify import (
     ChannelSettings,
     LogChannel,
@@ -182,7 +182,11 @@ class Settings(Section):
         shown["kafka"]["client"] = mask_options(self.kafka.client)
         for name, channel in self.notify.channels.items():
             if isinstance(channel, WebhookChannel):
-                shown["notify"]["channels"][name]["url"] = mask_webhook(channel.url)
+                shown["notify"]["channels"][name] |= {
+                    "url": mask_webhook(channel.url),
+                    "secret": MASK if channel.secret else "",
+                    "headers": dict.fromkeys(channel.headers, MASK),
+                }
         return shown
 
 

@@ -11,7 +11,8 @@ from contextlib import ExitStack, contextmanager
 
 from config.errors import OutriderError, StorageUnavailable
 from config.settings import Settings
-from monitor.notify import channels_of, deliver_due
+from config.units import to_us
+from monitor.notify.couriers import Couriers
 from monitor.schedule import Timetable
 from monitor.scoring import pick_device
 from monitor.stream import StreamRunner
@@ -22,7 +23,8 @@ from storage.retention import apply as apply_retention
 
 log = logging.getLogger(__name__)
 
-_DELIVER_EVERY_S = 1.0
+_TELL_WITHIN_S = 5.0
+_GIVE_UP_EVERY_S = 600.0
 _CHECKPOINT_EVERY_S = 60.0
 _RETENTION_EVERY_S = 3600.0
 _WATCH_EVERY_S = 10.0
@@ -61,8 +63,12 @@ class Daemon:
             timetable = self._timetable(db)
             timetable.start()
             ends.callback(timetable.stop)
-            self._run_streams()
-            self._tell_the_rest(db)
+            couriers = Couriers.of(self._settings.notify, Outbox(db))
+            couriers.start()
+            try:
+                self._run_streams()
+            finally:
+                couriers.finish(_TELL_WITHIN_S)
         self._raise_failure()
 
     def _prepare(self, db: Database) -> None:
@@ -95,10 +101,10 @@ class Daemon:
             thread.join()
 
     def _timetable(self, db: Database) -> Timetable:
-        outbox, channels = Outbox(db), channels_of(self._settings.notify)
-        retention = self._settings.retention
+        retention, notify = self._settings.retention, self._settings.notify
+        known, deadline_us = {"log", *notify.channels}, to_us(notify.deadline)
         timetable = Timetable(time.monotonic)
-        timetable.every(_DELIVER_EVERY_S, "deliver", lambda: deliver_due(outbox, channels))
+        timetable.every(_GIVE_UP_EVERY_S, "give_up", lambda: Outbox(db).give_up_unknown(known, deadline_us))
         timetable.every(_CHECKPOINT_EVERY_S, "checkpoint", db.checkpoint)
         timetable.every(_RETENTION_EVERY_S, "score_days", lambda: self._ensure_days(db))
         timetable.every(
@@ -118,14 +124,6 @@ class Daemon:
                     stuck_s,
                     extra={"action": "watch", "stream": runner.name},
                 )
-
-    def _tell_the_rest(self, db: Database) -> None:
-        """Try what is still in the outbox once more before the end."""
-        try:
-            while deliver_due(Outbox(db), channels_of(self._settings.notify)):
-                pass
-        except StorageUnavailable as away:
-            log.warning("%s; the next run tells what is left.", away, extra={"action": "stop"})
 
     def _raise_failure(self) -> None:
         failures = [runner.failure for runner in self._runners if runner.failure is not None]

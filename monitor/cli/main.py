@@ -23,6 +23,7 @@ COMMANDS = {
     "thresholds": ("monitor.cli.thresholds", "List a stream's thresholds."),
     "models": ("monitor.cli.models", "List, promote or import a stream's models."),
     "offsets": ("monitor.cli.offsets", "Show a stream's positions, or set them anew."),
+    "notify": ("monitor.cli.notify", "List the channels, or try one."),
     "demo": ("monitor.cli.demo", "Show the main job on a synthetic stream."),
     "db": ("monitor.cli.db", "Upgrade or check the database."),
     "config": ("monitor.cli.config", "Print the configuration's JSON Schema."),

@@ -1,60 +1,207 @@
-"""Telling people: from the outbox to the log, each message under one id, and none lost."""
+"""Telling people: from the outbox to the channels, each message under one id, in order, and none lost."""
 
 import logging
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import pytest
+import sqlalchemy as sa
 
 from config.notify import NotifySettings
-from monitor.notify import LogChannel, channels_of, deliver_due
+from monitor.notify.channel import Answer, LogChannel
+from monitor.notify.couriers import Couriers, channels_of, deliver_next
+from monitor.notify.webhook import Webhook
 from storage.control import ControlStore
 from storage.engine import Database
 from storage.judgements import Judgement, WindowFacts
 from storage.outbox import Message, Outbox
-from tests.integration.control.feeding import MINUTE, T0, count, rows, seal
-from tests.integration.control.judging import Source, opened, spike, window_of
+from storage.tables import notifications
+from tests.integration.control.feeding import MINUTE, SECOND, T0, count, rows, seal, until
+from tests.integration.control.judging import Source, opened, together, window_of
+from tests.servers.receiver import Hang, Receiver, Respond
+
+DAY = 86_400 * SECOND
+LEASE = 60 * SECOND
 
 
-def test_the_outbox_gives_what_is_pending_in_the_order_of_the_transitions(
-    db: Database, stream_id: int, source: Source, control: ControlStore
-) -> None:
-    source.commit(source.part(0), source.part(1))
-    seal(db, stream_id, T0 + 2 * MINUTE)
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as running:
+        yield running
 
-    def decide(facts: WindowFacts) -> Judgement:
-        kinds = ("spike", "dead_letters") if facts.window_start_us == T0 else ("gap",)
-        return Judgement(window=window_of(facts), incidents=[opened(facts, kind, ("ops", "log")) for kind in kinds])
 
-    for start in control.due_windows(stream_id):
-        control.judge(stream_id, "payments", start, decide)
-    due = Outbox(db).due(("log", "ops"))
-    assert [(each.kind, each.channel) for each in due] == [
-        ("spike", "log"),
-        ("spike", "ops"),
-        ("dead_letters", "log"),
-        ("dead_letters", "ops"),
-        ("gap", "log"),
-        ("gap", "ops"),
-    ]
-    assert len({each.id for each in due}) == 6
-    assert (due[0].stream, due[0].transition, due[0].window_start_us, due[0].details) == (
+Tell = Callable[..., None]
+
+
+@pytest.fixture
+def tell(db: Database, stream_id: int, source: Source, control: ControlStore) -> Tell:
+    """Open so many incidents of different kinds, told to these channels."""
+
+    def judge(*channels: str, kinds: tuple[str, ...] = ("spike",)) -> None:
+        source.commit(source.part())
+        seal(db, stream_id, T0 + MINUTE)
+
+        def decide(facts: WindowFacts) -> Judgement:
+            return Judgement(window=window_of(facts), incidents=[opened(facts, kind, channels) for kind in kinds])
+
+        assert control.judge(stream_id, "payments", T0, decide)
+
+    return judge
+
+
+def drain(outbox: Outbox, channel: str) -> list[Message]:
+    """Claim all that is due on a channel."""
+    claimed = []
+    while (message := outbox.claim(channel, LEASE)) is not None:
+        claimed.append(message)
+    return claimed
+
+
+def states(db: Database) -> list[tuple[object, ...]]:
+    return rows(db, "SELECT channel, state, attempts, last_error FROM notification_history ORDER BY 1, created_at_us")
+
+
+def make_due(db: Database, *, age_us: int = 0) -> None:
+    """Let the waiting time of all pending messages be over, and make them so much older."""
+    with db.write() as conn:
+        older = {"next_attempt_at_us": 0, "created_at_us": notifications.c.created_at_us - age_us}
+        conn.execute(sa.update(notifications).where(notifications.c.state == "pending").values(older))
+
+
+class Scripted(LogChannel):
+    """A channel that answers by a script, then delivers."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers = list(answers)
+        self.told: list[Message] = []
+
+    def send(self, message: Message) -> Answer:
+        self.told.append(message)
+        return self.answers.pop(0) if self.answers else Answer(outcome="delivered", reason="ok")
+
+
+AWAY = Answer(outcome="retry", reason="answered 503")
+
+
+def test_the_outbox_gives_what_is_due_in_the_order_of_the_transitions(db: Database, tell: Tell) -> None:
+    tell("ops", "log", kinds=("spike", "dead_letters", "gap"))
+    outbox = Outbox(db)
+    claimed = drain(outbox, "ops")
+    assert [each.kind for each in claimed] == ["spike", "dead_letters", "gap"]
+    first = claimed[0]
+    assert (first.stream, first.transition, first.severity, first.window_start_us, first.details, first.attempt) == (
         "payments",
         "opened",
+        "warning",
         T0,
         {"n": 1},
+        1,
     )
-    Outbox(db).delivered(due[0].id)
-    assert [each.id for each in Outbox(db).due(("log", "ops"), limit=2)] == [due[1].id, due[2].id]
-    assert Outbox(db).pending() == 5
+    assert len({each.id for each in [*claimed, *drain(outbox, "log")]}) == 6
+    assert outbox.pending() == 6
 
 
-def test_the_id_of_a_message_is_that_of_its_transition_and_channel_in_every_database(
-    db: Database, stream_id: int, source: Source, control: ControlStore
+def test_a_claimed_message_is_claimed_by_nobody_else_until_its_lease_is_over(db: Database, tell: Tell) -> None:
+    tell("ops", kinds=("spike", "gap", "dead_letters"))
+    outbox = Outbox(db)
+    claimed = [each for each in together(*[lambda: outbox.claim("ops", LEASE)] * 4) if each is not None]
+    claimed += drain(outbox, "ops")
+    assert sorted(each.kind for each in claimed) == ["dead_letters", "gap", "spike"]
+    make_due(db)
+    assert [each.attempt for each in drain(outbox, "ops")] == [2, 2, 2]
+
+
+def test_the_steps_of_an_incident_are_told_in_their_order_though_the_first_one_fails(
+    db: Database, stream_id: int, source: Source, control: ControlStore, tell: Tell
 ) -> None:
-    source.commit(source.part())
-    seal(db, stream_id, T0 + MINUTE)
-    control.judge(stream_id, "payments", T0, spike)
-    assert [each.id for each in Outbox(db).due(["log"])] == ["0400107b56e45eeef8d8b68cdaf35518"]
+    tell("ops")
+    ((incident,),) = rows(db, "SELECT id FROM incidents")
+    source.commit(source.part(1))
+    seal(db, stream_id, T0 + 2 * MINUTE)
+
+    def resolve(facts: WindowFacts) -> Judgement:
+        row = opened(facts, channels=("ops",))
+        assert row.transition is not None
+        told = replace(row.transition, transition="resolved")
+        ended = replace(row, id=int(str(incident)), status="resolved", resolved_at_us=told.at_us, transition=told)
+        return Judgement(window=window_of(facts), incidents=[ended])
+
+    control.judge(stream_id, "payments", T0 + MINUTE, resolve)
+    outbox, channel = Outbox(db), Scripted(AWAY)
+    assert deliver_next(outbox, "ops", channel, DAY)
+    assert not deliver_next(outbox, "ops", channel, DAY)
+    make_due(db)
+    assert deliver_next(outbox, "ops", channel, DAY)
+    assert deliver_next(outbox, "ops", channel, DAY)
+    assert [each.transition for each in channel.told] == ["opened", "opened", "resolved"]
+
+
+def test_the_id_of_a_message_is_that_of_its_transition_and_channel_in_every_database(db: Database, tell: Tell) -> None:
+    tell("log")
+    assert [each.id for each in drain(Outbox(db), "log")] == ["0400107b56e45eeef8d8b68cdaf35518"]
+
+
+def test_a_failed_message_waits_and_says_why_and_is_delivered_later_under_its_id(db: Database, tell: Tell) -> None:
+    tell("ops")
+    outbox, channel = Outbox(db), Scripted(AWAY)
+    assert deliver_next(outbox, "ops", channel, DAY)
+    assert states(db) == [("ops", "pending", 1, "answered 503")]
+    assert not deliver_next(outbox, "ops", channel, DAY), "it waits"
+    make_due(db)
+    assert deliver_next(outbox, "ops", channel, DAY)
+    assert states(db) == [("ops", "delivered", 2, None)]
+    assert len({each.id for each in channel.told}) == 1
+
+
+def test_the_receiver_is_not_asked_again_before_the_time_that_it_asked_for(db: Database, tell: Tell) -> None:
+    tell("ops")
+    outbox = Outbox(db)
+    deliver_next(outbox, "ops", Scripted(replace(AWAY, wait_s=3_600.0)), DAY)
+    ((waits_us,),) = rows(db, "SELECT next_attempt_at_us - created_at_us FROM notifications")
+    assert 3_600 * SECOND <= int(str(waits_us)) < 3_700 * SECOND
+
+
+def test_what_is_refused_is_dead_at_once_and_says_why(
+    db: Database, tell: Tell, caplog: pytest.LogCaptureFixture
+) -> None:
+    tell("ops")
+    refused = Answer(outcome="refused", reason="answered 401: who are you?")
+    deliver_next(Outbox(db), "ops", Scripted(refused), DAY)
+    assert states(db) == [("ops", "dead", 1, "answered 401: who are you?")]
+    assert caplog.records[-1].levelno == logging.ERROR
+    assert "answered 401: who are you?; it is given up" in caplog.text
+
+
+def test_a_message_past_its_deadline_is_tried_once_more_and_then_dead(db: Database, tell: Tell) -> None:
+    tell("ops")
+    make_due(db, age_us=2 * DAY)
+    channel = Scripted(AWAY)
+    deliver_next(Outbox(db), "ops", channel, DAY)
+    assert states(db) == [("ops", "dead", 1, "answered 503")]
+
+
+def test_a_channel_that_breaks_is_tried_again(db: Database, tell: Tell, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(LogChannel):
+        def send(self, message: Message) -> Answer:
+            raise ZeroDivisionError
+
+    tell("ops")
+    deliver_next(Outbox(db), "ops", Broken(), DAY)
+    assert states(db) == [("ops", "pending", 1, "unexpected ZeroDivisionError")]
+
+
+def test_a_late_failure_does_not_undo_what_another_attempt_has_recorded(db: Database, tell: Tell) -> None:
+    tell("ops")
+    outbox = Outbox(db)
+    (first,) = drain(outbox, "ops")
+    make_due(db)
+    (second,) = drain(outbox, "ops")
+    outbox.failed(first, "too slow", lambda _: None)
+    assert states(db) == [("ops", "pending", 2, None)]
+    outbox.delivered(first)
+    outbox.failed(second, "hung up", lambda _: None)
+    assert states(db) == [("ops", "delivered", 2, None)]
 
 
 @dataclass
@@ -64,48 +211,40 @@ class Killed(LogChannel):
     told: list[str] = field(default_factory=list)
     dies: bool = True
 
-    def send(self, message: Message) -> None:
-        super().send(message)
+    def send(self, message: Message) -> Answer:
         self.told.append(message.id)
         if self.dies:
             self.dies = False
             raise SystemExit
+        return super().send(message)
 
 
-def test_a_message_that_went_out_before_the_process_died_is_told_again_under_its_id(
-    db: Database, stream_id: int, source: Source, control: ControlStore
-) -> None:
-    source.commit(source.part())
-    seal(db, stream_id, T0 + MINUTE)
-    control.judge(stream_id, "payments", T0, spike)
+def test_a_message_that_went_out_before_the_process_died_is_told_again_under_its_id(db: Database, tell: Tell) -> None:
+    tell("log")
     channel = Killed()
     with pytest.raises(SystemExit):
-        deliver_due(Outbox(db), {"log": channel})
-    assert deliver_due(Outbox(db), {"log": channel}) == 1
-    assert deliver_due(Outbox(db), {"log": channel}) == 0
+        deliver_next(Outbox(db), "log", channel, DAY)
+    assert not deliver_next(Outbox(db), "log", channel, DAY), "it is claimed"
+    make_due(db)
+    assert deliver_next(Outbox(db), "log", channel, DAY)
+    assert not deliver_next(Outbox(db), "log", channel, DAY)
     assert channel.told[0] == channel.told[1]
-    assert rows(db, "SELECT id, state, attempts FROM notifications") == [(channel.told[0], "delivered", 1)]
+    assert rows(db, "SELECT id, state, attempts FROM notifications") == [(channel.told[0], "delivered", 2)]
 
 
-def test_a_delivered_message_has_its_time_and_is_not_due_again(
-    db: Database, stream_id: int, source: Source, control: ControlStore
-) -> None:
-    source.commit(source.part())
-    seal(db, stream_id, T0 + MINUTE)
-    control.judge(stream_id, "payments", T0, spike)
-    assert deliver_due(Outbox(db), {"log": LogChannel()}) == 1
+def test_a_delivered_message_has_its_time_and_is_not_due_again(db: Database, tell: Tell) -> None:
+    tell("log")
+    assert deliver_next(Outbox(db), "log", LogChannel(), DAY)
     assert Outbox(db).pending() == 0
     assert int(str(rows(db, "SELECT delivered_at_us FROM notifications")[0][0])) > T0
 
 
 def test_the_log_line_of_an_incident_says_stream_kind_transition_and_why(
-    db: Database, stream_id: int, source: Source, control: ControlStore, caplog: pytest.LogCaptureFixture
+    db: Database, tell: Tell, caplog: pytest.LogCaptureFixture
 ) -> None:
-    source.commit(source.part())
-    seal(db, stream_id, T0 + MINUTE)
-    control.judge(stream_id, "payments", T0, spike)
+    tell("log")
     with caplog.at_level(logging.INFO, "outrider.incidents"):
-        deliver_due(Outbox(db), {"log": LogChannel()})
+        deliver_next(Outbox(db), "log", LogChannel(), DAY)
     (record,) = caplog.records
     assert record.getMessage() == "Stream payments: spike opened (incident 1): a spike"
     assert record.levelno == logging.WARNING
@@ -126,7 +265,8 @@ def test_what_is_critical_is_an_error_and_what_is_over_is_information(
     message = Message(
         id="1",
         channel="log",
-        attempts=0,
+        attempt=1,
+        created_at_us=T0,
         stream="payments",
         incident_id=7,
         kind="spike",
@@ -142,28 +282,26 @@ def test_what_is_critical_is_an_error_and_what_is_over_is_information(
     assert [record.levelno for record in caplog.records] == [level]
 
 
-def test_a_channel_that_is_gone_holds_up_no_others(
-    db: Database, stream_id: int, source: Source, control: ControlStore
-) -> None:
-    source.commit(source.part())
-    seal(db, stream_id, T0 + MINUTE)
-    told = ("gone", "log")
-    control.judge(
-        stream_id,
-        "payments",
-        T0,
-        lambda facts: Judgement(window=window_of(facts), incidents=[opened(facts, channels=told)]),
-    )
-    assert deliver_due(Outbox(db), {"log": LogChannel()}) == 1
-    assert rows(db, "SELECT channel, state FROM notifications ORDER BY 1") == [
-        ("gone", "pending"),
-        ("log", "delivered"),
-    ]
+def test_a_channel_that_is_gone_holds_up_no_others_and_is_given_up_after_the_deadline(db: Database, tell: Tell) -> None:
+    tell("gone", "log")
+    outbox = Outbox(db)
+    assert deliver_next(outbox, "log", LogChannel(), DAY)
+    assert outbox.give_up_unknown({"log"}, DAY) == 0
+    assert [state[:2] for state in states(db)] == [("gone", "pending"), ("log", "delivered")]
+    make_due(db, age_us=DAY)
+    assert outbox.give_up_unknown({"log", "gone"}, DAY) == 0
+    assert outbox.give_up_unknown({"log"}, DAY) == 1
+    assert states(db)[0] == ("gone", "dead", 0, "no daemon has a channel of this name any more")
 
 
-def test_a_channel_of_type_log_has_its_name_beside_the_log() -> None:
-    settings = NotifySettings.model_validate({"channels": {"ops": {"type": "log"}}})
-    assert set(channels_of(settings)) == {"log", "ops"}
+def test_channels_have_their_names_beside_the_log() -> None:
+    channels = {"ops": {"type": "log"}, "hook": {"type": "webhook", "url": "http://127.0.0.1/"}}
+    made = channels_of(NotifySettings.model_validate({"channels": channels}))
+    assert {name: type(channel) for name, channel in made.items()} == {
+        "log": LogChannel,
+        "ops": LogChannel,
+        "hook": Webhook,
+    }
 
 
 def test_a_silent_channel_has_a_row_that_is_never_sent(
@@ -179,6 +317,68 @@ def test_a_silent_channel_has_a_row_that_is_never_sent(
         return Judgement(window=window_of(facts), incidents=[silent])
 
     control.judge(stream_id, "payments", T0, decide)
-    assert [each.channel for each in Outbox(db).due(("log", "ops"))] == ["log"]
+    assert (len(drain(Outbox(db), "log")), len(drain(Outbox(db), "ops"))) == (1, 0)
     assert rows(db, "SELECT channel, state FROM notifications ORDER BY 1") == [("log", "pending"), ("ops", "skipped")]
     assert count(db, "transitions") == 1
+
+
+def test_it_counts_what_became_of_the_messages_of_each_channel(db: Database, tell: Tell) -> None:
+    tell("ops", "log", kinds=("spike", "gap"))
+    outbox = Outbox(db)
+    deliver_next(outbox, "ops", Scripted(Answer(outcome="refused", reason="answered 404")), DAY)
+    deliver_next(outbox, "log", LogChannel(), DAY)
+    counts = outbox.counts()
+    ops, log = counts["ops"], counts["log"]
+    assert (ops.pending, ops.delivered, ops.dead, ops.last_error) == (1, 0, 1, "answered 404")
+    assert (log.pending, log.delivered, log.dead, log.last_error) == (1, 1, 0, None)
+    assert log.last_delivered_us is not None
+    assert ops.oldest_pending_us is not None
+
+
+def couriers(db: Database, receiver: Receiver, **settings: object) -> Couriers:
+    """Couriers to a receiver as `ops`, and to a second one that answers at once, the log."""
+    ops = {"type": "webhook", "url": receiver.url} | settings
+    return Couriers.of(NotifySettings.model_validate({"channels": {"ops": ops}}), Outbox(db))
+
+
+def test_couriers_tell_what_is_due_and_end_when_it_is_told(db: Database, tell: Tell, receiver: Receiver) -> None:
+    tell("ops", "log", kinds=("spike", "gap"))
+    running = couriers(db, receiver)
+    running.start()
+    running.finish(30)
+    assert {state[:3] for state in states(db)} == {("ops", "delivered", 1), ("log", "delivered", 1)}
+    assert len(set(receiver.keys)) == 2
+
+
+def test_an_endpoint_that_hangs_delays_neither_the_log_nor_the_end(
+    db: Database, tell: Tell, receiver: Receiver
+) -> None:
+    tell("ops", "log")
+    receiver.react = lambda _: Hang()
+    running = couriers(db, receiver, timeout="5m")
+    running.start()
+    until(lambda: rows(db, "SELECT state FROM notifications WHERE channel = 'log'") == [("delivered",)])
+    until(lambda: len(receiver.requests) == 1)
+    running.finish(0.2)
+    assert [thread for thread in threading.enumerate() if thread.name == "courier-log"] == []
+    assert [state[:2] for state in states(db)] == [("log", "delivered"), ("ops", "pending")]
+
+
+def test_requests_of_one_channel_are_under_way_at_once_up_to_its_concurrency(
+    db: Database, tell: Tell, receiver: Receiver
+) -> None:
+    tell("ops", kinds=("spike", "gap", "dead_letters", "drift"))
+    at_once = threading.Barrier(2)
+    most: list[int] = []
+
+    def react(_: object) -> Respond:
+        at_once.wait(10)
+        most.append(at_once.n_waiting)
+        return Respond()
+
+    receiver.react = react
+    running = couriers(db, receiver, concurrency=2)
+    running.start()
+    until(lambda: Outbox(db).pending() == 0)
+    running.finish(10)
+    assert len(most) == 4

@@ -13,7 +13,6 @@ from .conftest import ONE_STREAM
 @pytest.mark.parametrize(
     ("sections", "said"),
     [
-        ("threshold: {method: pot}", "streams.s.threshold.method: not yet: pot is not built; use percentile"),
         (
             "alerts: {silence_after: 30m}",
             "streams.s.alerts.silence_after: not yet: 30m is not built; use auto or never",
@@ -30,15 +29,10 @@ def test_a_part_that_is_not_built_is_refused_by_its_key(
     assert stream_problem(sections) == f"outrider.yaml:4: {said}"
 
 
-def test_a_channel_that_is_not_built_is_refused(problem_of: Callable[..., str]) -> None:
-    line = problem_of("notify: {channels: {ops: {type: webhook, url: 'https://h/x'}}}\n" + ONE_STREAM)
-    assert line.startswith("outrider.yaml:1: notify.channels.ops.type: not yet: webhook is not built; use log")
-
-
 @pytest.mark.parametrize(
     "sections",
     [
-        "threshold: {method: percentile}",
+        "threshold: {method: pot}",
         "alerts: {silence_after: never}",
         "alerts: {silence_after: auto}",
         "alerts: {drift: {horizons: [10m, 60m, 24h]}}",

@@ -1,10 +1,11 @@
 """Channels and routes: whom to tell, and that every route leads somewhere."""
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 
-from config.settings import NotifySettings, Settings
+from config.settings import NotifySettings, Settings, WebhookChannel
 
 from .conftest import ONE_STREAM
 
@@ -86,4 +87,44 @@ def test_two_routes_to_one_channel_tell_it_once(notify: Notify) -> None:
     ],
 )
 def test_what_leads_nowhere_is_refused(problem_of: Problem, keys: str, said: str) -> None:
+    assert said in problem_of(f"notify: {{{keys}}}\n" + ONE_STREAM)
+
+
+WEBHOOK = "type: webhook, url: 'https://hooks.example.org/x'"
+
+
+def test_a_webhook_has_ten_seconds_and_no_secret_by_default(notify: Notify) -> None:
+    channel = notify(f"channels: {{ops: {{{WEBHOOK}}}}}").channels["ops"]
+    assert isinstance(channel, WebhookChannel)
+    assert (channel.timeout, channel.secret, channel.headers, channel.concurrency) == (timedelta(seconds=10), "", {}, 4)
+
+
+def test_a_message_is_tried_for_a_day_by_default(notify: Notify) -> None:
+    assert notify("deadline: 30m").deadline == timedelta(minutes=30)
+    assert notify("max_age: 1h").deadline == timedelta(hours=24)
+
+
+def test_the_log_may_stand_in_a_route(notify: Notify) -> None:
+    routed = notify(f"{CHANNELS}, routes: [{{channels: [log]}}]")
+    assert routed.channels_for(stream="payments", kind="gap", severity="warning") == ("log",)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (f"{CHANNELS}, routes: [{{channels: [bb]}}]", "there is no channel 'bb'; did you mean b?"),
+        ("channels: {log: {" + WEBHOOK + "}}", "'log' is always the log; give the webhook another name"),
+        ("channels: {ops: {type: webhook, url: 'http://h:99999/x'}}", "ops.url: has a port or a bracket that cannot"),
+        ("channels: {ops: {type: webhook, url: 'https:///x'}}", "ops.url: must be an http:// or https:// address"),
+        ("channels: {ops: {type: webhook, url: 'https://h/ü'}}", "ops.url: holds a space or a sign that is not ASCII"),
+        ("channels: {ops: {" + WEBHOOK + ", timeout: 6m}}", "ops.timeout: must be at most 5m"),
+        ("channels: {ops: {" + WEBHOOK + ", concurrency: 0}}", "ops.concurrency: must be at least 1"),
+        ("channels: {ops: {" + WEBHOOK + ", headers: {Host: x}}}", "headers.Host: is set by Outrider itself"),
+        ("channels: {ops: {" + WEBHOOK + ", headers: {'a b': x}}}", "'a b' is no name of a header"),
+        ("channels: {ops: {" + WEBHOOK + ', headers: {A: "x\\ny"}}}', "headers.A: has a value that no header can have"),
+        ("channels: {ops: {" + WEBHOOK + ", headers: {A: x, a: y}}}", "names 'a' twice"),
+        ("channels: {ops: {" + WEBHOOK + ", secrte: x}}", "did you mean notify.channels.ops.secret?"),
+    ],
+)
+def test_a_webhook_that_cannot_work_is_refused(problem_of: Problem, keys: str, said: str) -> None:
     assert said in problem_of(f"notify: {{{keys}}}\n" + ONE_STREAM)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from config.masking import Secret, mask_url, mask_webhook
-from config.settings import Settings
+from config.settings import Settings, WebhookChannel
 
 from .conftest import ONE_STREAM
 
@@ -44,6 +44,27 @@ def test_a_secret_file_may_be_named_by_a_variable(load_text: Load, address: Path
 def test_any_option_of_the_client_comes_from_a_file(load_text: Load, secret: Path, option: str) -> None:
     settings = load_text(f"kafka: {{client: {{{option}_file: {secret}}}}}\n" + ONE_STREAM)
     assert settings.kafka.client == {option: PASSWORD}
+
+
+def test_a_webhook_takes_address_secret_and_headers_from_files(load_text: Load, secret: Path) -> None:
+    (secret.parent / "url").write_text(f"https://hooks.example.org/{PASSWORD}\n", encoding="utf-8")
+    text = f"url_file: url, secret_file: {secret}, headers: {{Authorization_file: {secret}, X-Team: ops}}"
+    settings = load_text(f"notify: {{channels: {{ops: {{type: webhook, {text}}}}}}}\n" + ONE_STREAM)
+    channel = settings.notify.channels["ops"]
+    assert isinstance(channel, WebhookChannel)
+    assert (channel.url, channel.secret) == (f"https://hooks.example.org/{PASSWORD}", PASSWORD)
+    assert channel.headers == {"Authorization": PASSWORD, "X-Team": "ops"}
+    assert settings.public()["notify"]["channels"]["ops"] == {
+        "type": "webhook",
+        "url": "https://hooks.example.org/***",
+        "url_file": "url",
+        "secret": "***",
+        "secret_file": str(secret),
+        "headers": {"Authorization": "***", "X-Team": "***"},
+        "timeout": "10s",
+        "concurrency": 4,
+    }
+    assert PASSWORD not in repr(settings)
 
 
 @pytest.mark.parametrize("option", ["ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_crlfile"])
@@ -116,7 +137,9 @@ def test_settings_are_shown_without_secrets(load_text: Load, secret: Path) -> No
         f"kafka: {{client: {{sasl_plain_pasword: {PASSWORD}}}}}",
         f"kafka: {{client: {{sasl_plain_password: {PASSWORD}, group_id: x}}}}",
         f"notify: {{channels: {{ops: {{type: webhook, url: '{PASSWORD}'}}}}}}",
-        f"notify: {{channels: {{ops: {{type: webhook, url: 'https://h/{PASSWORD}'}}}}}}",
+        f"notify: {{channels: {{ops: {{type: webhook, url: 'https://h:x/{PASSWORD}'}}}}}}",
+        f"notify: {{channels: {{ops: {{type: webhook, url: 'https://h/x', secret: [{PASSWORD}]}}}}}}",
+        f"notify: {{channels: {{ops: {{type: webhook, url: 'https://h/x', headers: {{A: \"{PASSWORD}\\n\"}}}}}}}}",
     ],
 )
 def test_an_error_does_not_repeat_a_secret(problems_of: Callable[..., tuple[str, ...]], text: str) -> None:

@@ -1,0 +1,143 @@
+"""Tests: somebody who receives webhooks: a real HTTP server that keeps what came and answers as it is told."""
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Self
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request as it came; `headers` by lower-case name."""
+
+    line: str
+    headers: Mapping[str, str]
+    body: bytes
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Respond:
+    """An ordinary answer."""
+
+    status: int = 204
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drip:
+    """Bytes that come one by one, without an end: after `head`, which comes at once."""
+
+    head: bytes = b""
+    every_s: float = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hang:
+    """No answer, as long as the receiver lives."""
+
+
+Reaction = Respond | Drip | Hang
+
+
+class Receiver:
+    """A receiver on the loopback; `react` says what it does with a request, and may be changed at any time."""
+
+    def __init__(self, *, certificate: Path | None = None) -> None:
+        self.react: Callable[[Request], Reaction] = lambda _: Respond()
+        self.requests: list[Request] = []
+        self._closing = threading.Event()
+        self._certificate = certificate
+        self._server: ThreadingHTTPServer | None = None
+        self._scheme = "http" if certificate is None else "https"
+        self.port = 0
+        self._start()
+
+    @property
+    def url(self) -> str:
+        """The address to post to."""
+        return f"{self._scheme}://127.0.0.1:{self.port}/hook?team=ops"
+
+    @property
+    def keys(self) -> list[str]:
+        """The idempotency keys in the order in which they came."""
+        return [request.headers["idempotency-key"] for request in self.requests]
+
+    def _start(self) -> None:
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                request = Request(line=self.requestline, headers=headers, body=body, at_s=time.monotonic())
+                receiver.requests.append(request)
+                self.close_connection = True
+                receiver._answer(self, receiver.react(request))
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            allow_reuse_address = True
+
+            def handle_error(self, *_: Any) -> None:
+                pass  # the other side may hang up whenever it likes
+
+        self._server = Server(("127.0.0.1", self.port), Handler)
+        if self._certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self._certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.port = int(self._server.server_address[1])
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def _answer(self, handler: BaseHTTPRequestHandler, reaction: Reaction) -> None:
+        match reaction:
+            case Respond():
+                handler.send_response(reaction.status)
+                for name, value in reaction.headers.items():
+                    handler.send_header(name, value)
+                handler.send_header("Content-Length", str(len(reaction.body)))
+                handler.end_headers()
+                handler.wfile.write(reaction.body)
+            case Drip():
+                handler.wfile.write(reaction.head)
+                while not self._closing.wait(reaction.every_s):
+                    handler.wfile.write(b"x")
+            case Hang():
+                self._closing.wait()
+
+    def close(self) -> None:
+        """Stop; whatever hangs is let go."""
+        self._closing.set()
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextmanager
+def refusing_port() -> Iterator[int]:
+    """Give a port that refuses connections for as long as the block lasts."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield int(holder.getsockname()[1])

@@ -1,0 +1,60 @@
+"""The body of a webhook: what a receiver can rely on."""
+
+import json
+import math
+
+import pytest
+from pydantic import ValidationError
+
+from monitor.notify.payload import Payload, body_of, payload_schema
+from tests.unit.monitor.notify.messages import message
+
+
+def test_the_body_says_what_happened_to_which_incident() -> None:
+    assert json.loads(body_of(message())) == {
+        "version": 1,
+        "id": "0400107b56e45eeef8d8b68cdaf35518",
+        "test": False,
+        "stream": "payments",
+        "incident_id": 7,
+        "kind": "spike",
+        "severity": "warning",
+        "transition": "opened",
+        "window_start": "2026-01-01T00:00:00.000000Z",
+        "at": "2026-01-01T00:01:00.000000Z",
+        "summary": "30 outliers among 60 events",
+        "text": "Stream payments: spike opened (incident 7): 30 outliers among 60 events",
+        "details": {"p_value": 1e-9, "window": {"start": "2026-01-01T00:00:00Z"}},
+    }
+
+
+def test_the_body_is_the_same_at_every_attempt() -> None:
+    assert body_of(message(attempt=1)) == body_of(message(attempt=9))
+
+
+def test_a_number_that_json_does_not_have_is_null() -> None:
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    body = body_of(message(details={"z": math.inf, "deep": [{"p": math.nan}]}))
+    assert json.loads(body, parse_constant=refuse)["details"] == {"z": None, "deep": [{"p": None}]}
+
+
+def test_text_in_any_language_passes() -> None:
+    assert json.loads(body_of(message(summary="größer ≥ 3 🚨")))["summary"] == "größer ≥ 3 🚨"
+
+
+def test_a_test_message_is_marked() -> None:
+    body = json.loads(body_of(message(test=True, kind="test", incident_id=0)))
+    assert (body["test"], body["kind"], body["text"]) == (True, "test", "Test message: 30 outliers among 60 events")
+
+
+def test_the_schema_describes_each_key() -> None:
+    schema = payload_schema()
+    assert set(schema["required"]) == set(schema["properties"]) == set(Payload.model_fields)
+    assert all(described["description"] for described in schema["properties"].values())
+
+
+def test_a_kind_that_the_schema_does_not_name_is_not_sent() -> None:
+    with pytest.raises(ValidationError, match="kind"):
+        body_of(message(kind="earthquake"))
