@@ -5,25 +5,35 @@ any time: the lease only saves work, and what keeps the result right are the loc
 """
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.calibration import ThresholdRule, calibration_row, law_of, scale_of, tick_threshold
-from monitor.judging import Calibrated, JudgeRule, judge
-from monitor.keepers import CalibrationKeeper, ControlKeeper, ModelKeeper
-from monitor.look_back import LARGEST_LEFT_OUT, LookBack, calibration_windows
-from monitor.parts import decode
+from monitor.calibration import ThresholdRule, calibration_row, clean_rate_of, law_of, scale_of, tick_threshold
+from monitor.calibration_finding import calibration_finding
+from monitor.explaining import Explain, evidence_details
+from monitor.incidents import Interval, Kind
+from monitor.judged import Calibrated, JudgeRule
+from monitor.judging import judge, judge_early, wants_evidence
+from monitor.keepers import CalibrationKeeper, ControlKeeper, EarlyKeeper, EvidenceKeeper, ModelKeeper
+from monitor.kept_look_back import KeptLookBack
+from monitor.lives import live_on
 from monitor.schedule import tick_at_or_after
 from monitor.sealing import pending_tick_of, seal_to
-from storage.calibration import JudgedWindow, StoredThreshold, TickFacts
+from monitor.spike_finding import early_verdict
+from storage.calibration import NewThreshold, StoredThreshold, TickFacts
+from storage.judgements import IncidentRow, Judgement, StoredIncident, WindowFacts
 
 log = logging.getLogger(__name__)
 
 Float32 = NDArray[np.float32]
+PROMISED = (Kind.SPIKE, Kind.SLOW_RISE, Kind.DRIFT)
+"""The kinds of incidents that `false_alarms` is about, all of them together."""
+
 _STEPS_BETWEEN_RENEWALS = 200
 
 
@@ -54,6 +64,9 @@ class ControlPlane:
         now_us: Callable[[], int],
         renew: Callable[[], bool],
         advanced: Callable[[], None],
+        early: EarlyKeeper | None = None,
+        evidence: EvidenceKeeper | None = None,
+        explain: Explain | None = None,
     ) -> None:
         self._settings = settings
         self._control = control
@@ -63,8 +76,13 @@ class ControlPlane:
         self._now_us = now_us
         self._renew = renew
         self._advanced = advanced
+        self._early = early
+        self._evidence = evidence
+        self._explain = explain
         self._known: dict[int, Calibrated] = {}
-        self._look_back: _LookBackCache | None = None
+        self._look_back: KeptLookBack | None = None
+        self._accepted: Float32 | None = None
+        self._opened_early_us: int | None = None
 
     def run_due(self) -> bool:
         """Do everything that is due; return whether anything was.
@@ -74,6 +92,7 @@ class ControlPlane:
         moved = False
         while self._renew():
             if not (self._judge_due() or self._tick_due() or self._seal()):
+                self._open_early()
                 return moved
             moved = True
         return moved
@@ -82,13 +101,58 @@ class ControlPlane:
         settings = self._settings
         starts = self._control.due_windows(settings.stream_id, limit=_STEPS_BETWEEN_RENEWALS)
         for start in starts:
-            self._control.judge(
-                settings.stream_id,
-                settings.stream,
-                start,
-                lambda facts: judge(facts, self._calibrated, settings.judge, self._now_us()),
-            )
+            self._judge(start)
         return bool(starts)
+
+    def _judge(self, start_us: int) -> None:
+        """Judge a window; where it fires, once more with what explains it, which is looked up outside the lock."""
+        settings = self._settings
+        firing: list[WindowFacts] = []
+        known: Mapping[str, Any] | None = None
+
+        def decide(facts: WindowFacts) -> Judgement | None:
+            judgement = judge(facts, self._calibrated, settings.judge, self._now_us(), known)
+            if known is None and self._evidence is not None and wants_evidence(judgement.incidents):
+                firing.append(facts)
+                return None
+            return judgement
+
+        if not self._control.judge(settings.stream_id, settings.stream, start_us, decide) and firing:
+            known = self._explained(firing[0])
+            self._control.judge(settings.stream_id, settings.stream, start_us, decide)
+
+    def _open_early(self) -> None:
+        """Open the incident of the first open window, where its counts are above the full window's limit already."""
+        settings, early = self._settings, self._early
+        window = None if early is None else early.open_window(settings.stream_id)
+        if early is None or window is None or window.window_start_us == self._opened_early_us:
+            return
+        verdict = early_verdict(self._calibrated(window.threshold_id), window.events, window.outliers, settings.judge)
+        if verdict is None or not verdict.fires:
+            return
+        firing: list[WindowFacts] = []
+        known: Mapping[str, Any] | None = None
+
+        def decide(facts: WindowFacts) -> list[IncidentRow]:
+            rows = judge_early(facts, self._calibrated, settings.judge, self._now_us(), known)
+            if known is None and self._evidence is not None and rows:
+                firing.append(facts)
+                return []
+            return rows
+
+        start_us = window.window_start_us
+        if not early.open_early(settings.stream_id, settings.stream, start_us, decide) and firing:
+            known = self._explained(firing[0])
+            early.open_early(settings.stream_id, settings.stream, start_us, decide)
+        self._opened_early_us = start_us
+
+    def _explained(self, facts: WindowFacts) -> Mapping[str, Any]:
+        """Look up what explains a window that fires."""
+        assert self._evidence is not None, "asked for only where it can be looked up"
+        known = self._calibrated(next(part.threshold_id for part in facts.parts if part.threshold_id is not None))
+        found = self._evidence.of_window(facts.ranges, facts.window_start_us, facts.window_end_us)
+        model_id, rate = known.row.model_id, known.law.rate
+        return evidence_details(facts, found, model_id=model_id, clean_rate=rate, explain=self._explain)
 
     def _seal(self) -> bool:
         settings = self._settings
@@ -121,26 +185,27 @@ class ControlPlane:
 
     def _tick(self, facts: TickFacts, newest: StoredThreshold, tick_us: int) -> bool:
         settings, rule = self._settings, self._settings.threshold
-        reference = self._reference(newest.model_id)
-        cache = self._cache_of(newest)
-        clean = cache.refresh(self._calibration, tick_us, rule)
+        kept = self._kept_of(newest, facts.acceptances)
+        refreshed = kept.refresh(self._calibration, tick_us, rule)
         first_us = -(-(tick_us + facts.lead_us) // settings.size_us) * settings.size_us
         row, law, share = tick_threshold(
             newest,
-            cache.look_back,
-            clean,
-            reference,
+            kept.look_back,
+            refreshed.clean,
+            self._reference(newest.model_id) if self._accepted is None else self._accepted,
             rule,
             tick_us=tick_us,
             valid_from_us=max(first_us, newest.valid_from_us),
+            most_events=refreshed.most_events,
         )
-        fired = self._calibration.firings(settings.stream_id, ("spike",), tick_us - rule.look_back_us, tick_us)
+        fired = self._calibration.firings(settings.stream_id, PROMISED, tick_us - rule.look_back_us, tick_us)
         stored = self._calibration.tick(
             settings.stream_id,
             last_tick_us=facts.last_tick_us,
             tick_us=tick_us,
             threshold=row,
             calibration=calibration_row(tick_us, row, law, share, rule, fired),
+            change=self._calibration_life(newest, row, tick_us),
         )
         if stored and (row.threshold != newest.threshold or row.method != newest.method):
             log.info(
@@ -154,11 +219,30 @@ class ControlPlane:
             )
         return stored
 
-    def _cache_of(self, newest: StoredThreshold) -> "_LookBackCache":
-        cache = self._look_back
-        if cache is None or cache.model_id != newest.model_id:
-            cache = self._look_back = _LookBackCache(self._settings.stream_id, newest)
-        return cache
+    def _calibration_life(
+        self, newest: StoredThreshold, row: NewThreshold, tick_us: int
+    ) -> Callable[[Sequence[StoredIncident]], Sequence[IncidentRow]]:
+        """Return what a tick does to the incident of kind calibration; its life is counted in ticks."""
+        rule = self._settings.judge
+        finding = calibration_finding(
+            row,
+            self._settings.threshold,
+            tick_us,
+            model_version=self._calibrated(newest.id).model_version,
+            config_hash=rule.config_hash,
+        )
+        life = replace(rule.life, policy=replace(rule.life.policy, judged="ticks"))
+        at = Interval(start_us=tick_us, end_us=tick_us)
+        return lambda known: live_on(Kind.CALIBRATION, finding, known, at, life, now_us=self._now_us())
+
+    def _kept_of(self, newest: StoredThreshold, acceptances: int) -> KeptLookBack:
+        """Return the look-back that is kept, or a new one for another model or since somebody accepted something."""
+        kept = self._look_back
+        if kept is None or (kept.model_id, kept.acceptances) != (newest.model_id, acceptances):
+            stream_id, model_id = self._settings.stream_id, newest.model_id
+            kept = self._look_back = KeptLookBack(stream_id, model_id, scale_of(newest.details), acceptances)
+            self._accepted = self._calibration.accepted_reference(newest.model_id)
+        return kept
 
     def _calibrated(self, threshold_id: int) -> Calibrated:
         """Return a threshold row for judging; rows never change, so they are kept."""
@@ -166,57 +250,15 @@ class ControlPlane:
         if known is None:
             row = self._calibration.threshold(threshold_id)
             version = next(m.version for m in self._models.list(self._settings.stream_id) if m.id == row.model_id)
-            known = Calibrated(row=row, law=law_of(row.details), scale=scale_of(row.details), model_version=version)
+            known = Calibrated(
+                row=row,
+                law=law_of(row.details),
+                scale=scale_of(row.details),
+                model_version=version,
+                clean_rate=clean_rate_of(row.details),
+                most_events=row.details.get("most_events"),
+            )
             if len(self._known) > _STEPS_BETWEEN_RENEWALS:
                 self._known.clear()
             self._known[threshold_id] = known
         return known
-
-
-class _LookBackCache:
-    """The look-back of one model over stored windows: what a tick added or left out is the only work of the next."""
-
-    def __init__(self, stream_id: int, threshold: StoredThreshold) -> None:
-        self.model_id = threshold.model_id
-        self.look_back = LookBack(scale_of(threshold.details))
-        self._stream_id = stream_id
-        self._read_until_us: int | None = None
-        self._windows: dict[int, JudgedWindow] = {}
-
-    def refresh(self, store: CalibrationKeeper, tick_us: int, rule: ThresholdRule) -> list[int]:
-        """Bring the look-back to a tick; return the starts of the clean windows in it, ascending.
-
-        The limit may be drawn from some windows that fired (it survives outliers, and must not starve); the law of
-        counts is learned from those that fired nothing.
-        """
-        begin_us = tick_us - rule.look_back_us
-        after_us = begin_us if self._read_until_us is None else max(begin_us, self._read_until_us)
-        for window in store.judged_windows(self._stream_id, self.model_id, after_us, tick_us):
-            if window.events:
-                self._windows[window.window_start_us] = window
-        # A window that reaches over the tick has not been read.
-        self._read_until_us = tick_us // rule.size_us * rule.size_us
-        for start in [start for start in self._windows if start < begin_us]:
-            del self._windows[start]
-        windows = [self._windows[start] for start in sorted(self._windows)]
-        counted = self._chosen(windows, tick_us, rule, LARGEST_LEFT_OUT)
-        for gone in [start for start in self.look_back.windows if start not in counted]:
-            self.look_back.evict(gone)
-        for start in sorted(counted):
-            if start not in self.look_back:
-                self.look_back.add(start, decode(self._windows[start].payload))
-        return sorted(self._chosen(windows, tick_us, rule, 1.0))
-
-    def _chosen(
-        self, windows: list[JudgedWindow], tick_us: int, rule: ThresholdRule, largest_left_out: float
-    ) -> set[int]:
-        counts = calibration_windows(
-            np.array([window.window_start_us for window in windows], np.int64),
-            np.array([window.window_end_us for window in windows], np.int64),
-            [(window.window_start_us, window.window_end_us) for window in windows if window.fired],
-            tick_us,
-            look_back_us=rule.look_back_us,
-            adopt_after_us=rule.adopt_after_us,
-            largest_left_out=largest_left_out,
-        )
-        return {window.window_start_us for window, count in zip(windows, counts, strict=True) if count}

@@ -62,10 +62,11 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How an incident lives on: the settings of `alerts` that steer it."""
+    """How an incident lives on: the settings of `alerts` that steer it; `judged` is what is clean or not, in words."""
 
     resolve_after: int
     repeat_interval_us: int
+    judged: str = "windows"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +176,7 @@ def _resolved(incident: OpenIncident, window: Interval, policy: Policy) -> Trans
         severity=incident.severity,
         window_start_us=window.start_us,
         at_us=window.end_us,
-        summary=f"resolved after {policy.resolve_after} clean windows, {minutes:.1f} min after it opened",
+        summary=f"resolved after {policy.resolve_after} clean {policy.judged}, {minutes:.1f} min after it opened",
         details={"clean_windows": policy.resolve_after, "windows_fired": incident.windows_fired},
     )
 

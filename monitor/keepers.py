@@ -3,8 +3,20 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from storage.calibration import CalibrationRow, JudgedWindow, NewThreshold, StoredThreshold, TickFacts
-from storage.judgements import Judgement, SealFacts, WindowFacts
+from storage.evidence import Evidence
+from storage.judgements import (
+    IncidentRow,
+    Judgement,
+    OffsetRange,
+    OpenWindow,
+    SealFacts,
+    StoredIncident,
+    WindowFacts,
+)
 from storage.models import ModelInfo
 
 
@@ -20,9 +32,31 @@ class ControlKeeper(Protocol):
         ...
 
     def judge(
-        self, stream_id: int, stream: str, window_start_us: int, decide: Callable[[WindowFacts], Judgement]
+        self, stream_id: int, stream: str, window_start_us: int, decide: Callable[[WindowFacts], Judgement | None]
     ) -> bool:
-        """Judge a sealed window; return whether this call stored something."""
+        """Judge a sealed window; return whether this call stored something. `decide` says None to store nothing."""
+        ...
+
+
+class EarlyKeeper(Protocol):
+    """Tells and opens what an open window is already, as `storage.control.ControlStore` does."""
+
+    def open_window(self, stream_id: int) -> OpenWindow | None:
+        """Return the window that begins where the seal ends, if it has events."""
+        ...
+
+    def open_early(
+        self, stream_id: int, stream: str, window_start_us: int, decide: Callable[[WindowFacts], Sequence[IncidentRow]]
+    ) -> bool:
+        """Store the incidents of a window that is not judged yet; return whether there were any."""
+        ...
+
+
+class EvidenceKeeper(Protocol):
+    """Looks up what explains a window, as `storage.evidence.EvidenceStore` does."""
+
+    def of_window(self, ranges: Sequence[OffsetRange], start_us: int, end_us: int) -> Evidence:
+        """Return the strangest events and the keys of a window."""
         ...
 
 
@@ -53,8 +87,13 @@ class CalibrationKeeper(Protocol):
         tick_us: int,
         threshold: NewThreshold | None,
         calibration: CalibrationRow | None,
+        change: Callable[[Sequence[StoredIncident]], Sequence[IncidentRow]] = ...,
     ) -> bool:
-        """Store what a tick computed; return whether it was ours to store."""
+        """Store what a tick computed, and what it makes of the open incidents; return whether it was ours to store."""
+        ...
+
+    def accepted_reference(self, model_id: int) -> NDArray[np.float32] | None:
+        """Return the energies that a person last took for normal instead of the model's reference, ascending."""
         ...
 
     def firings(self, stream_id: int, kinds: Sequence[str], after_us: int, until_us: int) -> tuple[int, int]:

@@ -5,11 +5,12 @@ transition and the channels that are told.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from monitor.incidents import (
+    Change,
     Finding,
     Interval,
     Kind,
@@ -70,6 +71,38 @@ def live_on(
     elif incident is not None and stored is not None and step.transition is not None:
         rows.append(_ended(stored, incident, step.transition, rule, now_us))
     return rows
+
+
+def withdraw(
+    stored: StoredIncident,
+    why: str,
+    at: Interval,
+    rule: LifeRule,
+    *,
+    now_us: int,
+    details: Mapping[str, Any] | None = None,
+) -> IncidentRow:
+    """Return the end of an incident for another reason than clean windows.
+
+    Args:
+        stored: The incident.
+        why: In words, beginning with one that says what was done.
+        at: The window or the moment of event time at which it ends.
+        rule: How an incident lives on.
+        now_us: The wall clock, only to tell whom a notification is too old for.
+        details: What is stored with the transition.
+    """
+    life = _life_of(stored)
+    transition = Transition(
+        change=Change.RESOLVED,
+        kind=life.kind,
+        severity=life.severity,
+        window_start_us=at.start_us,
+        at_us=at.end_us,
+        summary=why,
+        details={"windows_fired": life.windows_fired, **(details or {})},
+    )
+    return replace(_ended(stored, life, transition, rule, now_us), clean_windows=life.clean_windows)
 
 
 def _life_of(stored: StoredIncident) -> OpenIncident:

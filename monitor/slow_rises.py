@@ -19,6 +19,12 @@ RAISED = 1.75
 RATE_LEVEL = 0.9
 """The clean rate is taken at this one-sided bound: a rate taken too low would be found to have risen."""
 
+RECOVERED = float(np.log(100))
+"""A rise is over when the clean rate explains what came since a hundred times better."""
+
+LEAST_WINDOWS = 100
+"""Windows that a law is learned from before a rise is looked for: before, the dispersion is not known well enough."""
+
 _POISSON_BELOW = 1e-6
 
 
@@ -93,6 +99,15 @@ def slow_rise_step(
         return SlowRise(), verdict
     evidence = float(np.logaddexp(0.0, log_statistic))
     return SlowRise(evidence=evidence, best=best, onset_us=onset_us if best > 0 else None), verdict
+
+
+def recovery_step(recovered: float, law: CountLaw, n: int, x: int, *, clean_rate: float) -> float:
+    """Return the evidence that a raised rate is down again, after a window of n events with x outliers.
+
+    A cumulative sum (Page 1954) of the log-likelihood ratio of the clean rate to the raised one, 0 at the alarm: over
+    `RECOVERED` the rise is over. The test that ends a rise is not the one that finds it, so that it does not flap.
+    """
+    return max(recovered - _log_likelihood_ratio(x, n * clean_rate, law.dispersion, RAISED), 0.0)
 
 
 def _log_likelihood_ratio(x: int, mean: float, dispersion: float, raised: float) -> float:

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from storage.control import unjudged
 from storage.engine import Database
-from storage.incidents import lock_stream
-from storage.tables import calibrations, incidents, streams, thresholds, window_parts, windows
+from storage.incidents import lock_stream, open_incidents, write_incident
+from storage.judgements import IncidentRow, StoredIncident
+from storage.tables import accepted_references, calibrations, incidents, streams, thresholds, window_parts, windows
 
 _CHUNK = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedWindow:
-    """A judged window of one model; `fired` when a detector found something in it."""
+    """A judged window of one model.
+
+    `fired` when a detector found something in it that nobody has accepted; `since_us` when that began, where it began
+    before the window.
+    """
 
     window_start_us: int
     window_end_us: int
@@ -27,6 +34,7 @@ class JudgedWindow:
     outliers: int
     fired: bool
     payload: bytes
+    since_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,13 +75,17 @@ class CalibrationRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TickFacts:
-    """Where a stream stands with its ticks; `first_part_end_us` is the end of the first window still to be judged."""
+    """Where a stream stands with its ticks; `first_part_end_us` is the end of the first window still to be judged.
+
+    `acceptances` counts what people have taken for normal: whatever was computed from windows before is out of date.
+    """
 
     sealed_until_us: int | None
     last_tick_us: int | None
     last_judged_end_us: int | None
     first_part_end_us: int | None
     lead_us: int
+    acceptances: int = 0
 
 
 class CalibrationStore:
@@ -97,6 +109,7 @@ class CalibrationStore:
             judged.label("last_judged_end_us"),
             first_part.label("first_part_end_us"),
             streams.c.lead_us,
+            streams.c.acceptances,
         ).where(streams.c.id == stream_id)
         with self._db.read() as conn:
             return TickFacts(**conn.execute(query).mappings().one())
@@ -153,10 +166,12 @@ class CalibrationStore:
         tick_us: int,
         threshold: NewThreshold | None,
         calibration: CalibrationRow | None,
+        change: Callable[[Sequence[StoredIncident]], Sequence[IncidentRow]] = lambda _: (),
     ) -> bool:
         """Store what tick `tick_us` computed; return whether it was ours to store.
 
-        The tick is refused when another one was stored since `last_tick_us` was read.
+        The tick is refused when another one was stored since `last_tick_us` was read. `change` says what becomes of
+        the stream's open incidents, in the same transaction.
         """
         with self._db.write() as conn:
             lock_stream(conn, stream_id)
@@ -182,7 +197,22 @@ class CalibrationStore:
                         state=calibration.state,
                     )
                 )
+            name = conn.execute(sa.select(streams.c.name).where(streams.c.id == stream_id)).scalar_one()
+            for row in change(open_incidents(conn, stream_id)):
+                write_incident(self._db, conn, stream_id, name, row)
             return True
+
+    def accepted_reference(self, model_id: int) -> NDArray[np.float32] | None:
+        """Return the energies that a person last took for normal instead of the model's reference, ascending."""
+        query = (
+            sa.select(accepted_references.c.energies)
+            .where(accepted_references.c.model_id == model_id)
+            .order_by(accepted_references.c.id.desc())
+            .limit(1)
+        )
+        with self._db.read() as conn:
+            stored = conn.execute(query).scalar_one_or_none()
+        return None if stored is None else np.frombuffer(bytes(stored), "<f4").astype(np.float32)
 
     def firings(self, stream_id: int, kinds: Sequence[str], after_us: int, until_us: int) -> tuple[int, int]:
         """Return how many incidents of these kinds opened in (after, until], and over how many judged windows."""
@@ -242,11 +272,13 @@ def _threshold(row: sa.Row[Any]) -> StoredThreshold:
 
 
 def _window(row: sa.Row[Any]) -> JudgedWindow:
+    found = {} if row.details is None else json.loads(row.details)
     return JudgedWindow(
         window_start_us=row.window_start_us,
         window_end_us=row.window_end_us,
         events=row.events,
         outliers=row.outliers,
-        fired=row.details is not None,
+        fired=row.details is not None and row.adopted_at_us is None,
         payload=row.payload,
+        since_us=found.get("since_us"),
     )

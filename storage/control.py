@@ -8,7 +8,7 @@ holder of the lease does no harm.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,7 +16,10 @@ import sqlalchemy as sa
 from storage.engine import Database
 from storage.incidents import lock_stream, open_incidents, write_incident
 from storage.judgements import (
+    IncidentRow,
     Judgement,
+    OffsetRange,
+    OpenWindow,
     SealFacts,
     SourceFacts,
     StoredGap,
@@ -105,12 +108,13 @@ class ControlStore:
             return list(conn.execute(query).scalars())
 
     def judge(
-        self, stream_id: int, stream: str, window_start_us: int, decide: Callable[[WindowFacts], Judgement]
+        self, stream_id: int, stream: str, window_start_us: int, decide: Callable[[WindowFacts], Judgement | None]
     ) -> bool:
         """Judge a sealed window, or fold what came late into it; return whether this call stored something.
 
         One transaction: the window, its incidents, their transitions and notifications appear, and the parts
-        disappear. Parts that arrive meanwhile stay for the next call: they can only be late.
+        disappear. Parts that arrive meanwhile stay for the next call: they can only be late. Where `decide` says
+        None (it has to look something up first) nothing is stored.
         """
         with self._db.write() as conn:
             lock_stream(conn, stream_id)
@@ -125,9 +129,63 @@ class ControlStore:
             if known is not None:
                 self._fold_late(conn, stream_id, facts)
             else:
-                self._store(conn, stream_id, stream, decide(facts))
+                judgement = decide(facts)
+                if judgement is None:
+                    return False
+                self._store(conn, stream_id, stream, judgement)
             conn.execute(window_parts.delete().where(window_parts.c.id.in_(ids)))
             return True
+
+    def open_window(self, stream_id: int) -> OpenWindow | None:
+        """Return the window that begins where the seal ends, if it has events: all before it is sealed."""
+        sealed = sa.select(streams.c.sealed_until_us).where(streams.c.id == stream_id).scalar_subquery()
+        query = (
+            sa.select(
+                window_parts.c.window_start_us,
+                window_parts.c.threshold_id,
+                sa.func.sum(window_parts.c.events).label("events"),
+                sa.func.sum(window_parts.c.outliers).label("outliers"),
+            )
+            .where(
+                window_parts.c.stream_id == stream_id,
+                # The index is by end; no window is longer than what its end and start say.
+                window_parts.c.window_end_us > sealed,
+                window_parts.c.window_start_us == sealed,
+                window_parts.c.events > 0,
+            )
+            .group_by(window_parts.c.window_start_us, window_parts.c.threshold_id)
+        )
+        with self._db.read() as conn:
+            row = conn.execute(query).first()
+        if row is None:
+            return None
+        return OpenWindow(
+            window_start_us=row.window_start_us,
+            threshold_id=row.threshold_id,
+            events=int(row.events),
+            outliers=int(row.outliers),
+        )
+
+    def open_early(
+        self, stream_id: int, stream: str, window_start_us: int, decide: Callable[[WindowFacts], Sequence[IncidentRow]]
+    ) -> bool:
+        """Store the incidents of a window that is not judged yet; return whether there were any.
+
+        Nothing is stored when the window is no longer the first open one, or something before it is still to be
+        judged: what a window opens depends on all before it.
+        """
+        with self._db.write() as conn:
+            lock_stream(conn, stream_id)
+            sealed = conn.execute(sa.select(streams.c.sealed_until_us).where(streams.c.id == stream_id)).scalar_one()
+            before = window_parts.c.window_start_us < window_start_us
+            waiting = conn.execute(sa.select(window_parts.c.id).where(*unjudged(stream_id), before).limit(1)).first()
+            if sealed != window_start_us or waiting is not None:
+                return False
+            _, facts = self._window_facts(conn, stream_id, window_start_us)
+            rows = decide(facts) if facts.parts else ()
+            for row in rows:
+                write_incident(self._db, conn, stream_id, stream, row)
+            return bool(rows)
 
     def _window_facts(self, conn: sa.Connection, stream_id: int, start_us: int) -> tuple[list[int], WindowFacts]:
         of_window = (window_parts.c.stream_id == stream_id, window_parts.c.window_start_us == start_us)
@@ -150,6 +208,7 @@ class ControlStore:
             open_incidents=open_incidents(conn, stream_id),
             gaps=_unassigned_gaps(conn, stream_id, rows[0].window_end_us if rows else start_us),
             state=_state(conn, stream_id),
+            ranges=_ranges(conn, of_window),
         )
         return [row.id for row in rows], facts
 
@@ -221,6 +280,23 @@ def _last_judged_end(conn: sa.Connection, stream_id: int) -> int | None:
 def _state(conn: sa.Connection, stream_id: int) -> dict[str, Any]:
     carried = conn.execute(sa.select(streams.c.judge_state).where(streams.c.id == stream_id)).scalar_one()
     return {} if carried is None else dict(json.loads(carried))
+
+
+def _ranges(conn: sa.Connection, of_window: tuple[sa.ColumnElement[bool], ...]) -> list[OffsetRange]:
+    rows = conn.execute(
+        sa.select(
+            sources.c.id.label("source_id"),
+            sources.c.topic,
+            sources.c.partition,
+            sa.func.min(window_parts.c.first_offset).label("first_offset"),
+            sa.func.max(window_parts.c.last_offset).label("last_offset"),
+        )
+        .join(sources, sources.c.id == window_parts.c.source_id)
+        .where(*of_window, window_parts.c.first_offset.is_not(None))
+        .group_by(sources.c.id, sources.c.topic, sources.c.partition)
+        .order_by(sources.c.topic, sources.c.partition, sources.c.id)
+    )
+    return [OffsetRange(**row) for row in rows.mappings()]
 
 
 def _unassigned_gaps(conn: sa.Connection, stream_id: int, before_us: int) -> list[StoredGap]:

@@ -97,27 +97,36 @@ def _write_transition(
     row: IncidentRow,
     step: TransitionRow,
 ) -> None:
+    """Write a transition and its messages; one that was written early gets its final numbers, and nobody a second one.
+
+    Whom only the final severity calls for is told then.
+    """
     now_us = db.now_us(conn)
-    transition_id = conn.execute(
-        transitions.insert()
-        .values(
-            incident_id=incident_id,
-            stream_id=stream_id,
-            transition=step.transition,
-            window_start_us=step.window_start_us,
-            at_us=step.at_us,
-            summary=step.summary,
-            details=json.dumps(step.details),
-            recorded_at_us=now_us,
-            severity=row.severity,
-        )
-        .returning(transitions.c.id)
-    ).scalar_one()
+    told = {"at_us": step.at_us, "summary": step.summary, "details": json.dumps(step.details)}
+    of_step = (
+        transitions.c.incident_id == incident_id,
+        transitions.c.transition == step.transition,
+        transitions.c.window_start_us == step.window_start_us,
+    )
+    early = None if row.id is None else conn.execute(sa.select(transitions.c.id).where(*of_step)).scalar_one_or_none()
+    if early is None:
+        fixed = {"incident_id": incident_id, "stream_id": stream_id, "transition": step.transition}
+        fixed |= {"window_start_us": step.window_start_us, "recorded_at_us": now_us}
+        insert = transitions.insert().values(**fixed, **told, severity=row.severity)
+        transition_id: int = conn.execute(insert.returning(transitions.c.id)).scalar_one()
+        written = set[str]()
+    else:
+        transition_id = early
+        conn.execute(transitions.update().where(*of_step).values(**told, severity=row.severity))
+        mine = sa.select(notifications.c.id).where(notifications.c.transition_id == early)
+        written = set(conn.execute(mine).scalars())
     for channel in step.channels:
-        pending = channel not in step.silent
+        message_id, pending = notification_id(stream, row, step, channel), channel not in step.silent
+        if message_id in written:
+            continue
         conn.execute(
             notifications.insert().values(
-                id=notification_id(stream, row, step, channel),
+                id=message_id,
                 incident_id=incident_id,
                 transition_id=transition_id,
                 channel=channel,

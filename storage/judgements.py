@@ -42,6 +42,17 @@ class StoredPart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OffsetRange:
+    """Where a window's events lie in the log of one source: all of them that are not late, and others' among them."""
+
+    source_id: int
+    topic: str
+    partition: int
+    first_offset: int
+    last_offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredIncident:
     """An open incident."""
 
@@ -71,7 +82,7 @@ class StoredGap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowFacts:
-    """What a window is judged on; `state` is what the last judged window handed on."""
+    """What a window is judged on; `state` is what the last judged window handed on, `ranges` ordered by partition."""
 
     window_start_us: int
     window_end_us: int
@@ -80,6 +91,17 @@ class WindowFacts:
     open_incidents: Sequence[StoredIncident]
     gaps: Sequence[StoredGap]
     state: Mapping[str, Any] = field(default_factory=dict)
+    ranges: Sequence[OffsetRange] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenWindow:
+    """The first window that is not sealed, as far as its parts have come."""
+
+    window_start_us: int
+    threshold_id: int
+    events: int
+    outliers: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitor.calibration import first_threshold, law_of, scale_of
+from monitor.calibration import clean_rate_of, first_threshold, law_of, scale_of
 from monitor.incidents import Policy
 from monitor.judging import Calibrated, JudgeRule, judge
 from monitor.lives import LifeRule, when
@@ -52,7 +52,14 @@ def calibrated(threshold_id: int) -> Calibrated:
         method=new.method,
         details=details,
     )
-    return Calibrated(row=row, law=law_of(details), scale=scale_of(details), model_version=2)
+    return Calibrated(
+        row=row,
+        law=law_of(details),
+        scale=scale_of(details),
+        model_version=2,
+        clean_rate=clean_rate_of(details),
+        most_events=None,
+    )
 
 
 def part(events: int = 100, outliers: int = 0, *, late: int = 0, dead: int = 0) -> Part:

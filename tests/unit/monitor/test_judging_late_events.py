@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from monitor.calibration import law_of, scale_of
+from monitor.calibration import clean_rate_of, law_of, scale_of
 from monitor.incidents import Policy
 from monitor.judging import Calibrated, JudgeRule, judge
 from monitor.lives import LifeRule
@@ -45,7 +45,14 @@ def calibrated(threshold_id: int) -> Calibrated:
         method="percentile",
         details={"law": law, "scale": {"median": SCALE.median, "iqr": SCALE.iqr}, "limit": {}},
     )
-    return Calibrated(row=row, law=law_of(row.details), scale=scale_of(row.details), model_version=1)
+    return Calibrated(
+        row=row,
+        law=law_of(row.details),
+        scale=scale_of(row.details),
+        model_version=1,
+        clean_rate=clean_rate_of(row.details),
+        most_events=None,
+    )
 
 
 def judged(parts: Sequence[Part]) -> Judgement:
