@@ -73,7 +73,8 @@ def _of_messages(event: EventSettings, raw_batches: Iterable[RawBatch], fields: 
             lengths.append(len(message))
     if len(lengths) > len(objects):
         return _by_length(lengths)
-    return _numeric((dict(_leaves(message)) for message in objects), fields)
+    numbers = ({name: _is_number(value) for name, value in leaves(message)} for message in objects)
+    return _numeric(numbers, fields)
 
 
 def _by_length(lengths: Iterable[float]) -> tuple[str, ...]:
@@ -95,17 +96,17 @@ def _numeric(events: Iterable[Mapping[str, bool]], fields: set[str | None]) -> t
     return tuple(name for name, k in numeric.items() if name not in fields and k >= NUMERIC_SHARE * n > 0)
 
 
-def _leaves(message: Mapping[Any, Any], path: str = "", depth: int = 1) -> Iterator[tuple[str, bool]]:
+def leaves(message: Mapping[Any, Any], path: str = "", depth: int = 1) -> Iterator[tuple[str, Any]]:
     """Yield the fields below a message, dotted, in order; a key with dots goes before the same path."""
     for name, value in message.items():
         if not isinstance(name, str) or not name:
             continue
         if isinstance(value, dict) and depth < MAX_DEPTH:
-            for inner, is_number in _leaves(value, f"{path}{name}.", depth + 1):
+            for inner, leaf in leaves(value, f"{path}{name}.", depth + 1):
                 if path or inner not in message:
-                    yield inner, is_number
+                    yield inner, leaf
         else:
-            yield f"{path}{name}", _is_number(value)
+            yield f"{path}{name}", value
 
 
 def _is_number(value: object) -> bool:

@@ -1,0 +1,101 @@
+"""Consumers: what records look like, told from their bytes, when nobody has said how they are encoded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from consumers.codec_messages import FAILURES, parse
+from consumers.refusals import Refused
+from consumers.text import shown
+
+_LOOKED_AT = 200
+_SHARE = 0.9
+_PLAUSIBLE = (1e-12, 1e12)
+"""The magnitudes that numbers of events have; random bytes taken as float32 are mostly outside."""
+
+_MAGIC = (
+    (b"\x1f\x8b", "gzip"),
+    (b"\x28\xb5\x2f\xfd", "zstandard"),
+    (b"Obj\x01", "Avro container files"),
+    (b"PAR1", "Parquet files"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """The encoding, where it is one that can be read, and what a person reads about it."""
+
+    encoding: Literal["json", "msgpack", "float32"] | None
+    said: str
+
+
+def look_at(values: Sequence[bytes | None]) -> Look:
+    """Return how the records are encoded, by what most of the first ones are."""
+    seen = [value for value in values if value][:_LOOKED_AT]
+    if not seen:
+        return Look(encoding=None, said="records without a value (tombstones)")
+    kinds = Counter(_kind(value) for value in seen)
+    widths = Counter(len(value) for value in seen if _is_float32(value))
+    for encoding in ("json", "msgpack"):
+        if kinds[encoding] >= _SHARE * len(seen):
+            return Look(encoding=encoding, said={"json": "JSON", "msgpack": "MessagePack"}[encoding])
+    if widths and max(widths.values()) >= _SHARE * len(seen):
+        width = widths.most_common(1)[0][0]
+        return Look(encoding="float32", said=f"packed float32, {width // 4} numbers of {width} bytes")
+    most = kinds.most_common(1)[0][0]
+    return Look(encoding=None, said=_describe(most, next(value for value in seen if _kind(value) == most)))
+
+
+def _kind(value: bytes) -> str:
+    framed = value[0] == 0 and len(value) > 5 and not _is_float32(value)
+    packed = "framed" if framed else next((name for magic, name in _MAGIC if value.startswith(magic)), None)
+    if packed is not None:
+        return packed
+    message = _parsed(value, "json")
+    if message is not None:
+        return "json" if isinstance(message, dict | list) else "scalar"
+    if _is_event(_parsed(value, "msgpack")):
+        return "msgpack"
+    try:
+        return "text" if value.decode().isprintable() else "binary"
+    except UnicodeDecodeError:
+        return "binary"
+
+
+def _parsed(value: bytes, encoding: str) -> Any:
+    try:
+        return parse(value, encoding)
+    except (Refused, *FAILURES):
+        return None
+
+
+def _is_event(message: object) -> bool:
+    if isinstance(message, dict):
+        return all(isinstance(name, str) for name in message)
+    return isinstance(message, list) and all(isinstance(cell, int | float | None) for cell in message)
+
+
+def _is_float32(value: bytes) -> bool:
+    if len(value) % 4:
+        return False
+    numbers = np.frombuffer(value, "<f4")
+    sizes = np.abs(numbers[numbers != 0]).astype(np.float64)
+    return bool(np.isfinite(numbers).all() and ((sizes > _PLAUSIBLE[0]) & (sizes < _PLAUSIBLE[1])).all())
+
+
+def _describe(kind: str, value: bytes) -> str:
+    if kind == "framed":
+        schema_id = int.from_bytes(value[1:5], "big")
+        return f"framed for a schema registry (0x00, then schema id {schema_id}), so Avro, Protobuf or JSON Schema"
+    if kind == "scalar":
+        return f"JSON, but neither objects nor lists of numbers: {shown(value[:60])}"
+    if kind == "text":
+        return f"text that is no JSON: {shown(value[:60])}"
+    if kind == "binary":
+        return f"binary of no kind that is known here (Protobuf or Avro, perhaps), beginning {value[:8].hex(' ')}"
+    return kind
