@@ -1,4 +1,4 @@
-"""What the control plane needs of its stores: the database has it, and a back-test keeps it in memory."""
+"""What control plane and warm-up need of their stores: the database has it, and a back-test keeps it in memory."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -17,7 +17,7 @@ from storage.judgements import (
     StoredIncident,
     WindowFacts,
 )
-from storage.models import ModelInfo
+from storage.models import Activation, ModelInfo, NewModel
 
 
 class ControlKeeper(Protocol):
@@ -106,4 +106,23 @@ class ModelKeeper(Protocol):
 
     def list(self, stream_id: int) -> list[ModelInfo]:
         """Return the models of a stream, oldest first."""
+        ...
+
+
+class FirstModelKeeper(Protocol):
+    """Stores the model of a warm-up, as `storage.models.ModelStore` does."""
+
+    def add(
+        self,
+        stream_id: int,
+        model: NewModel,
+        first_threshold: Callable[[int, Activation], NewThreshold],
+        *,
+        only_first: bool = ...,
+    ) -> ModelInfo | None:
+        """Store a model and activate it; None where there is one already."""
+        ...
+
+    def report_warm_up(self, stream_id: int, n_events: int, wanted: int) -> None:
+        """Keep how far a warm-up is."""
         ...

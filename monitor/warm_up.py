@@ -15,8 +15,9 @@ from consumers.batch import Partition, Position
 from consumers.source import Source
 from monitor.calibration import first_threshold
 from monitor.fitting import fewest_events, fit_model
+from monitor.keepers import FirstModelKeeper
 from monitor.training import TrainingReader
-from storage.models import ModelInfo, ModelStore
+from storage.models import ModelInfo
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class WarmUp:
         stream: str,
         stream_id: int,
         settings: StreamSettings,
-        models: ModelStore,
+        models: FirstModelKeeper,
         *,
         stop: threading.Event,
         renew: Callable[[], bool],

@@ -66,9 +66,7 @@ class RecordedWindows:
         after_us = -1
         while True:
             query = (
-                sa.select(
-                    windows.c.window_start_us, windows.c.window_end_us, thresholds.c.model_id, windows.c.payload
-                )
+                sa.select(windows.c.window_start_us, windows.c.window_end_us, thresholds.c.model_id, windows.c.payload)
                 .join(thresholds, thresholds.c.id == windows.c.threshold_id)
                 .where(*self._judged, windows.c.window_end_us > since_us, windows.c.window_start_us > after_us)
                 .order_by(windows.c.window_start_us)

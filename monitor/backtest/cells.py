@@ -1,0 +1,79 @@
+"""Back-test: the cells of a grid: one control plane of the daemon each, under one percentile and one promise."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from config.settings import Settings
+from config.streams import ThresholdSettings
+from config.units import Rate
+from monitor.backtest.memory import Memory
+from monitor.calibration import first_threshold
+from monitor.control import ControlPlane
+from monitor.rules import control_settings
+from storage.models import Activation, ModelInfo
+
+Float32 = NDArray[np.float32]
+STREAM_ID = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Models:
+    """The models that a back-test goes through, with their reference energies (ascending) by id."""
+
+    infos: Sequence[ModelInfo]
+    reference: Mapping[int, Float32]
+
+
+class Cell:
+    """One pair of percentile and promise, judged by the daemon's own control plane over a memory of its own."""
+
+    def __init__(self, settings: Settings, stream: str, percentile: float, promise: Rate, models: Models) -> None:
+        own = with_cell(settings, stream, percentile, promise)
+        rules = control_settings(own, stream, STREAM_ID)
+        lead_us = rules.grace_us + round(own.streams[stream].window.ahead.total_seconds() * 1e6)
+        self.percentile = percentile
+        self.promise = promise
+        self.size_us = rules.size_us
+        self.grace_us = rules.grace_us
+        self.memory = memory = Memory(models.infos, size_us=rules.size_us, lead_us=lead_us)
+        self._models = models
+        self._method = rules.threshold.method
+        self._plane = ControlPlane(
+            rules,
+            control=memory,
+            calibration=memory,
+            models=memory,
+            reference=models.reference.__getitem__,
+            now_us=lambda: memory.now_us,
+            renew=lambda: True,
+            advanced=lambda: None,
+        )
+
+    def activate(self, model_id: int, activation: Activation) -> None:
+        """Make a model active, as storing it does."""
+        reference = self._models.reference[model_id]
+        row = first_threshold(reference, model_id, activation, self.percentile, self._method)
+        self.memory.insert_threshold(row)
+
+    def run_due(self) -> None:
+        """Seal, judge and tick until nothing is due."""
+        self._plane.run_due()
+
+
+def with_cell(settings: Settings, stream: str, percentile: float, promise: Rate) -> Settings:
+    """Return the settings with a cell's percentile and promise in place of the stream's own."""
+    own = settings.streams[stream]
+    threshold = ThresholdSettings.model_validate(own.threshold.model_dump() | {"percentile": percentile})
+    alerts = own.alerts.model_copy(update={"false_alarms": promise})
+    changed = own.model_copy(update={"threshold": threshold, "alerts": alerts})
+    return settings.model_copy(update={"streams": {**settings.streams, stream: changed}})
+
+
+def cells_of(
+    settings: Settings, stream: str, percentiles: Iterable[float], promises: Sequence[Rate], models: Models
+) -> list[Cell]:
+    """Return a cell for each pair of a percentile and a promise."""
+    return [Cell(settings, stream, each, promise, models) for each in percentiles for promise in promises]

@@ -1,0 +1,181 @@
+"""Back-test: what a person knows about recorded events: labels of single events, or intervals of time.
+
+A labels file is CSV or JSON lines. Either each row is an interval (`start`, `end`: RFC 3339 or numbers since 1970),
+or it names an event (`id` as in `event.id`, or `offset` or `row`, from 0) with a `label`, and where one is known the
+number of the burst that it belongs to (`burst`, 0 for none).
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from config.errors import ConfigError
+from consumers.batch import Events
+from consumers.times import time_us
+
+_IDS = ("id", "event_id")
+_PLACES = ("offset", "row", "source_offset")
+_LABELS = ("label", "is_attack", "is_anomaly", "is_outlier", "anomaly", "outlier", "attack", "y")
+_BURSTS = ("burst",)
+_NORMAL = frozenset({"", "0", "0.0", "false", "no", "normal", "none", "null"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Burst:
+    """A stretch of time in which something was wrong; `events` is how many labelled ones, None of an interval."""
+
+    start_us: int
+    end_us: int
+    events: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """Either intervals, or labelled events by id or by place in the file, each with its burst (0: by time)."""
+
+    path: Path
+    intervals: Sequence[Burst] = ()
+    by_id: Mapping[str, int] | None = None
+    by_place: Mapping[int, int] | None = None
+
+    @property
+    def of_events(self) -> bool:
+        """Return whether single events are labelled."""
+        return self.by_id is not None or self.by_place is not None
+
+    def find(self, events: Events) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Return which events are labelled, and the burst of each.
+
+        Raises:
+            ConfigError: The labels go by id and the stream's events carry none.
+        """
+        if self.by_place is not None:
+            found = [self.by_place.get(offset) for offset in events.offsets.tolist()]
+        elif events.ids is None and len(events):
+            raise ConfigError(
+                f"{self.path} labels events by id, and the stream's events carry none: set event.id to the field "
+                "that holds it, or label them by row"
+            )
+        else:
+            assert self.by_id is not None, "intervals label no events"
+            found = [None if name is None else self.by_id.get(name) for name in events.ids or ()]
+        labelled = np.array([burst is not None for burst in found], np.bool_)
+        return labelled, np.array([burst or 0 for burst in found], np.int64)
+
+
+def read_labels(path: Path) -> Labels:
+    """Read a labels file.
+
+    Raises:
+        ConfigError: It cannot be read, or says neither when nor which events.
+    """
+    rows = list(_rows(path))
+    if not rows:
+        raise ConfigError(f"{path} holds no labels: give a row for each labelled event or interval")
+    columns = {name: None for row in rows for name in row}
+    if {"start", "end"} <= columns.keys():
+        return Labels(path=path, intervals=_intervals(path, rows))
+    label = next((name for name in _LABELS if name in columns), None)
+    strange = [row for row in rows if label is None or _is_strange(row.get(label))]
+    ids = next((name for name in _IDS if name in columns), None)
+    places = next((name for name in _PLACES if name in columns), None)
+    if ids is not None:
+        return Labels(path=path, by_id={_text(row.get(ids)): _burst_of(path, row) for row in strange})
+    if places is not None:
+        return Labels(path=path, by_place={_number(path, row, places): _burst_of(path, row) for row in strange})
+    raise ConfigError(
+        f"{path} has the columns {', '.join(columns)}: labels need start and end, or id or row and label "
+        "(and burst, where it is known)"
+    )
+
+
+def bursts_of(times_us: NDArray[np.int64], bursts: NDArray[np.int64], *, apart_us: int) -> list[Burst]:
+    """Return the bursts that labelled events make, in the order of time.
+
+    Args:
+        times_us: Of the labelled events.
+        bursts: The burst of each; events of burst 0 make one where they follow one another.
+        apart_us: Events of burst 0 that are further apart belong to different bursts.
+    """
+    numbers = bursts.copy()
+    loose = np.flatnonzero(numbers == 0)
+    loose = loose[np.argsort(times_us[loose], kind="stable")]
+    breaks = np.concatenate([[False], np.diff(times_us[loose]) > apart_us])[: len(loose)]
+    numbers[loose] = -1 - np.cumsum(breaks)
+    found = []
+    for number in np.unique(numbers):
+        own = times_us[numbers == number]
+        found.append(Burst(start_us=int(own.min()), end_us=int(own.max()) + 1, events=len(own)))
+    return sorted(found, key=lambda burst: burst.start_us)
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            if path.suffix.lower() in {".jsonl", ".ndjson", ".json"}:
+                yield from _json_rows(path, file)
+            else:
+                yield from csv.DictReader(file)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{path} cannot be read as labels: {error}") from error
+
+
+def _json_rows(path: Path, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ConfigError(f"{path}, line {number}: {error}") from error
+        if not isinstance(row, dict):
+            raise ConfigError(f"{path}, line {number}: a label is an object, such as {{'row': 7, 'label': 1}}")
+        yield row
+
+
+def _intervals(path: Path, rows: Sequence[Mapping[str, Any]]) -> list[Burst]:
+    found = []
+    for number, row in enumerate(rows, 1):
+        try:
+            start_us, end_us = (time_us(_unquoted(row.get(name)), "auto") for name in ("start", "end"))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{path}, interval {number}: {error}") from error
+        if end_us <= start_us:
+            raise ConfigError(f"{path}, interval {number}: its end is not after its start")
+        found.append(Burst(start_us=start_us, end_us=end_us))
+    return sorted(found, key=lambda burst: burst.start_us)
+
+
+def _unquoted(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value.strip()
+    return value
+
+
+def _is_strange(value: object) -> bool:
+    return _text(value).strip().lower() not in _NORMAL and value is not None and value is not False
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _burst_of(path: Path, row: Mapping[str, Any]) -> int:
+    name = next((name for name in _BURSTS if row.get(name) not in {None, ""}), None)
+    return 0 if name is None else max(_number(path, row, name), 0)
+
+
+def _number(path: Path, row: Mapping[str, Any], name: str) -> int:
+    try:
+        return int(float(row[name]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: {row.get(name)!r} is no {name}; it is a whole number") from error

@@ -1,0 +1,298 @@
+"""Back-test: the stores of one control plane, in memory: what the daemon keeps in the database for one stream.
+
+They answer the real control plane as the database's stores do (`monitor.keepers`), and keep beside it what a back-test
+counts: the judged windows and the life of every incident.
+"""
+# ruff: noqa: ARG002 - a memory holds one stream and has one caller: it needs less than the protocols tell it
+
+from bisect import bisect_left, insort
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consumers.windows import NO_WATERMARK_US
+from storage.calibration import CalibrationRow, JudgedWindow, NewThreshold, StoredThreshold, TickFacts
+from storage.commits import PartRow
+from storage.judgements import (
+    IncidentRow,
+    Judgement,
+    SealFacts,
+    SourceFacts,
+    StoredGap,
+    StoredIncident,
+    StoredPart,
+    WindowFacts,
+    WindowRow,
+)
+from storage.ledger import Control, ThresholdState
+from storage.models import ModelInfo
+
+
+@dataclass(slots=True, kw_only=True)
+class Life:
+    """One incident: as it was last written, and the windows in which it fired as [start, end) pairs."""
+
+    row: IncidentRow
+    fired: list[tuple[int, int]] = field(default_factory=list)
+
+
+class Memory:
+    """One stream under one pair of percentile and promise. It has one source, which never idles."""
+
+    def __init__(self, models: Sequence[ModelInfo], *, size_us: int, lead_us: int) -> None:
+        self.thresholds: list[StoredThreshold] = []
+        self.windows: list[WindowRow] = []
+        self.calibrations: list[CalibrationRow] = []
+        self.lives: list[Life] = []
+        self._models = list(models)
+        self._size_us = size_us
+        self._lead_us = lead_us
+        self._watermark_us: int | None = None
+        self._ended = False
+        self._sealed_until_us: int | None = None
+        self._last_tick_us: int | None = None
+        self._last_judged_end_us: int | None = None
+        self._ahead: list[ThresholdState] = []
+        self._newest: StoredThreshold | None = None
+        self._parts: dict[int, list[StoredPart]] = {}
+        self._waiting: list[int] = []
+        self._kept: list[JudgedWindow] = []
+        self._model_of: list[int] = []
+        self._open: dict[str, int] = {}
+        self._gaps: list[tuple[int, StoredGap]] = []
+        self._state: Mapping[str, Any] = {}
+
+    @property
+    def control(self) -> Control:
+        """Return how far the stream is sealed, in the words of the data plane."""
+        return Control(sealed_until_us=self._sealed_until_us, revision=1, last_tick_us=self._last_tick_us)
+
+    @property
+    def now_us(self) -> int:
+        """Return the event time that the stream has come to: the clock of a back-test."""
+        return self._watermark_us or 0
+
+    def schedule(self) -> list[ThresholdState]:
+        """Return the threshold rows that windows to come may need, as the fold knows them."""
+        sealed_us = self._sealed_until_us or 0
+        while len(self._ahead) > 1 and self._ahead[1].valid_from_us <= sealed_us:
+            del self._ahead[0]
+        return self._ahead
+
+    def take(self, parts: Sequence[PartRow], watermark_us: int | None) -> None:
+        """Take in what one commit brings."""
+        for part in parts:
+            start = part.window_start_us
+            if start not in self._parts:
+                self._parts[start] = []
+                insort(self._waiting, start)
+            self._parts[start].append(
+                StoredPart(
+                    **{each.name: getattr(part, each.name) for each in fields(StoredPart)},
+                )
+            )
+        self._watermark_us = watermark_us
+
+    def pass_over(self, gap: StoredGap) -> None:
+        """Take in a range that could not be read, at the watermark before it."""
+        at = NO_WATERMARK_US if self._watermark_us is None else self._watermark_us
+        self._gaps.append((at, gap))
+
+    def end(self) -> None:
+        """Say that nothing will ever follow."""
+        self._ended = True
+
+    def insert_threshold(self, row: NewThreshold) -> StoredThreshold:
+        """Insert a threshold row."""
+        values = {each.name: getattr(row, each.name) for each in fields(NewThreshold)}
+        stored = StoredThreshold(id=len(self.thresholds) + 1, **values)
+        self.thresholds.append(stored)
+        insort(
+            self._ahead,
+            ThresholdState(
+                id=stored.id, model_id=row.model_id, valid_from_us=row.valid_from_us, threshold=row.threshold
+            ),
+            key=lambda state: (state.valid_from_us, state.id),
+        )
+        if self._newest is None or stored.valid_from_us >= self._newest.valid_from_us:
+            self._newest = stored
+        return stored
+
+    def seal(self, stream_id: int, decide: Callable[[SealFacts], int | None]) -> int | None:
+        """Move `sealed_until` to what `decide` says; return it, or None when nothing moved."""
+        waiting = self._unjudged()
+        target = decide(
+            SealFacts(
+                now_us=self.now_us,
+                sources=[SourceFacts(watermark_us=self._watermark_us, idle=self._ended, ended=self._ended)],
+                sealed_until_us=self._sealed_until_us,
+                last_tick_us=self._last_tick_us,
+                last_judged_end_us=self._last_judged_end_us,
+                first_part_end_us=waiting[0] + self._size_us if waiting else None,
+                last_part_end_us=waiting[-1] + self._size_us if waiting else None,
+            )
+        )
+        if target is not None:
+            self._sealed_until_us = target
+        return target
+
+    def _unjudged(self) -> list[int]:
+        """Return the starts of the windows that are still to be judged: late events alone decide nothing."""
+        judged_until = self.windows[-1].window_start_us if self.windows else -1
+        return [
+            start
+            for start in self._waiting
+            if start > judged_until and any(part.events + part.dead for part in self._parts[start])
+        ]
+
+    def due_windows(self, stream_id: int, limit: int = 1_000) -> list[int]:
+        """Return the starts of sealed windows that have parts, in order."""
+        sealed = self._sealed_until_us
+        if sealed is None:
+            return []
+        return self._waiting[: min(bisect_left(self._waiting, sealed - self._size_us + 1), limit)]
+
+    def judge(
+        self, stream_id: int, stream: str, window_start_us: int, decide: Callable[[WindowFacts], Judgement | None]
+    ) -> bool:
+        """Judge a sealed window; what comes late into a judged one changes nothing that is counted."""
+        parts = self._parts.pop(window_start_us, None)
+        if parts is None:
+            return False
+        self._waiting.remove(window_start_us)
+        if self.windows and self.windows[-1].window_start_us >= window_start_us:
+            return True
+        end_us = window_start_us + self._size_us
+        facts = WindowFacts(
+            window_start_us=window_start_us,
+            window_end_us=end_us,
+            parts=parts,
+            last_judged_end_us=self._last_judged_end_us,
+            open_incidents=self._open_incidents(),
+            gaps=[gap for at, gap in self._gaps if at < end_us],
+            state=self._state,
+        )
+        judgement = decide(facts)
+        assert judgement is not None, "without evidence to look up a window is judged at once"
+        self._store(judgement)
+        return True
+
+    def _store(self, judgement: Judgement) -> None:
+        row = judgement.window
+        self.windows.append(row)
+        if row.judged:
+            self._last_judged_end_us = row.window_end_us
+        if row.judged and row.payload is not None and row.threshold_id is not None:
+            self._kept.append(
+                JudgedWindow(
+                    window_start_us=row.window_start_us,
+                    window_end_us=row.window_end_us,
+                    events=row.events,
+                    outliers=row.outliers,
+                    fired=row.details is not None,
+                    payload=row.payload,
+                    since_us=None if row.details is None else row.details.get("since_us"),
+                )
+            )
+            self._model_of.append(self.threshold(row.threshold_id).model_id)
+        for change in judgement.incidents:
+            self._write(change, (row.window_start_us, row.window_end_us))
+        if judgement.state is not None:
+            self._state = judgement.state
+        if judgement.gap_ids:
+            self._gaps = [(at, gap) for at, gap in self._gaps if gap.id not in judgement.gap_ids]
+
+    def _write(self, row: IncidentRow, window: tuple[int, int]) -> None:
+        if row.id is None:
+            self.lives.append(Life(row=row))
+            self._open[row.kind] = len(self.lives)
+        life = self.lives[self._open[row.kind] - 1]
+        life.row = row
+        if row.status != "open":
+            del self._open[row.kind]
+        elif not row.clean_windows:
+            life.fired.append(window)
+
+    def _open_incidents(self) -> list[StoredIncident]:
+        return [_stored(number, self.lives[number - 1].row) for number in sorted(self._open.values())]
+
+    def tick_facts(self, stream_id: int) -> TickFacts:
+        """Return where the stream stands with its ticks."""
+        waiting = self._unjudged()
+        return TickFacts(
+            sealed_until_us=self._sealed_until_us,
+            last_tick_us=self._last_tick_us,
+            last_judged_end_us=self._last_judged_end_us,
+            first_part_end_us=waiting[0] + self._size_us if waiting else None,
+            lead_us=self._lead_us,
+        )
+
+    def threshold(self, threshold_id: int) -> StoredThreshold:
+        """Return one threshold row."""
+        return self.thresholds[threshold_id - 1]
+
+    def newest(self, stream_id: int) -> StoredThreshold | None:
+        """Return the row that is valid last."""
+        return self._newest
+
+    def judged_windows(self, stream_id: int, model_id: int, after_us: int, until_us: int) -> list[JudgedWindow]:
+        """Return the judged windows of a model that start at or after `after_us` and end at or before `until_us`."""
+        begin = bisect_left(self._kept, after_us, key=lambda window: window.window_start_us)
+        return [
+            window
+            for window, model in zip(self._kept[begin:], self._model_of[begin:], strict=True)
+            if model == model_id and window.window_end_us <= until_us
+        ]
+
+    def tick(
+        self,
+        stream_id: int,
+        *,
+        last_tick_us: int | None,
+        tick_us: int,
+        threshold: NewThreshold | None,
+        calibration: CalibrationRow | None,
+        change: Callable[[Sequence[StoredIncident]], Sequence[IncidentRow]] = lambda _: (),
+    ) -> bool:
+        """Keep what a tick computed, and what it makes of the open incidents."""
+        self._last_tick_us = tick_us
+        if threshold is not None:
+            self.insert_threshold(threshold)
+        if calibration is not None:
+            self.calibrations.append(calibration)
+        for row in change(self._open_incidents()):
+            self._write(row, (tick_us - self._size_us, tick_us))
+        return True
+
+    def accepted_reference(self, model_id: int) -> NDArray[np.float32] | None:
+        """Return None: nobody accepts anything in a back-test."""
+        return None
+
+    def firings(self, stream_id: int, kinds: Sequence[str], after_us: int, until_us: int) -> tuple[int, int]:
+        """Return how many incidents of these kinds opened in (after, until], and over how many judged windows."""
+        opened = sum(life.row.kind in kinds and after_us < life.row.opened_at_us <= until_us for life in self.lives)
+        begin = bisect_left(self.windows, after_us, key=lambda window: window.window_start_us)
+        judged = sum(window.judged and window.window_end_us <= until_us for window in self.windows[begin:])
+        return opened, judged
+
+    def list(self, stream_id: int) -> list[ModelInfo]:
+        """Return the models of the stream."""
+        return self._models
+
+
+def _stored(number: int, row: IncidentRow) -> StoredIncident:
+    return StoredIncident(
+        id=number,
+        kind=row.kind,
+        severity=row.severity,
+        window_start_us=row.window_start_us,
+        opened_at_us=row.opened_at_us,
+        last_told_us=row.last_told_us,
+        clean_windows=row.clean_windows,
+        windows_fired=row.windows_fired,
+        summary=row.summary,
+        details=row.details,
+    )

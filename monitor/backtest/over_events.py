@@ -1,0 +1,120 @@
+"""Back-test over recorded events: each is decoded and scored once, and folded for every cell of the grid."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consumers.batch import Decoded
+from monitor.backtest.cells import Cell
+from monitor.fold import Folded, Schedule, Scores, WindowRule, fold, join
+from monitor.lane import COMMIT_EVENTS, is_gap
+from monitor.parts import Scale
+from storage.judgements import StoredGap
+
+Float32 = NDArray[np.float32]
+
+
+class ScoredOnce:
+    """The scorer, remembering what it scored of the piece in hand: every cell asks for the same events.
+
+    Energies do not depend on what an event was batched with, so a piece that a cell cuts elsewhere changes nothing.
+    """
+
+    def __init__(self, scores: Scores) -> None:
+        self._scores = scores
+        self._known: dict[tuple[int, bytes], Float32] = {}
+
+    def forget(self) -> None:
+        """Forget the piece in hand."""
+        self._known.clear()
+
+    def energies(self, features: Float32, model_id: int) -> Float32:
+        """Return the energies of features (n, D) under a model."""
+        key = (model_id, features.tobytes())
+        if key not in self._known:
+            self._known[key] = self._scores.energies(features, model_id)
+        return self._known[key]
+
+    def scale(self, model_id: int) -> Scale:
+        """Return the scale of the model's energies."""
+        return self._scores.scale(model_id)
+
+
+class Reader:
+    """The data plane of one cell: what it has taken of the file and not folded yet.
+
+    It goes the worker's way without its clock: whatever can be folded is, and what lead holds back waits until the
+    control plane has sealed and ticked as far as it can.
+    """
+
+    def __init__(self, cell: Cell, rule: WindowRule, scores: Scores) -> None:
+        self._cell = cell
+        self._rule = rule
+        self._scores = scores
+        self._schedule = Schedule.of([])
+        self._pending: Decoded | None = None
+        self._watermark_us: int | None = None
+        self.flagged: list[NDArray[np.int64]] = []
+
+    def take(self, piece: Decoded) -> None:
+        """Fold what a piece allows, and judge what it seals."""
+        if is_gap(piece):
+            self._settle(final=True)
+            self._pass_over(piece)
+            return
+        self._pending = piece if self._pending is None else join([self._pending, piece])
+        self._settle(final=False)
+
+    def end(self) -> None:
+        """Fold the rest; nothing follows it."""
+        self._settle(final=True)
+        self._cell.memory.end()
+        self._cell.run_due()
+
+    def _settle(self, *, final: bool) -> None:
+        while self._pending is not None:
+            folded = self._fold(self._pending, final=final)
+            crowded = len(self._pending.events) + len(self._pending.dead) >= COMMIT_EVENTS
+            if crowded and not folded.held and folded.end == self._pending.begin:
+                folded = self._fold(self._pending, final=True)
+            before = self._cell.memory.control
+            self._store(folded)
+            stands_still = folded.end == self._pending.begin and self._cell.memory.control == before
+            self._pending = folded.rest
+            if folded.rest is not None and not folded.held:
+                return  # the events behind it will tell whether its times are stray
+            if folded.rest is not None and stands_still:
+                raise RuntimeError(
+                    f"offset {folded.end} waits for a seal that never comes: lead, window and ticks differ"
+                )
+
+    def _fold(self, piece: Decoded, *, final: bool) -> Folded:
+        memory = self._cell.memory
+        if not self._schedule.rows or memory.thresholds[-1].id != self._schedule.newest_id:
+            self._schedule = Schedule.of(memory.schedule())
+        return fold(
+            piece,
+            watermark_us=self._watermark_us,
+            final=final,
+            control=memory.control,
+            schedule=self._schedule,
+            rule=self._rule,
+            scores=self._scores,
+        )
+
+    def _store(self, folded: Folded) -> None:
+        self._watermark_us = folded.watermark_us
+        self.flagged.append(folded.scored.events.offsets[folded.scored.outlier])
+        self._cell.memory.take(folded.parts, folded.watermark_us)
+        self._cell.run_due()
+
+    def _pass_over(self, piece: Decoded) -> None:
+        self._cell.memory.pass_over(
+            StoredGap(
+                id=piece.begin,
+                topic=piece.partition.topic,
+                partition=piece.partition.partition,
+                from_offset=piece.begin,
+                to_offset=piece.end,
+                reason=piece.passed_over or "",
+            )
+        )

@@ -1,0 +1,64 @@
+"""Back-test over stored windows: their statistics hold how many energies lie above any limit."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from monitor.backtest.cells import Cell
+from monitor.look_back import count_above
+from monitor.parts import Part, Scale, encode
+from storage.commits import PartRow
+from storage.ledger import ThresholdState
+from storage.models import Activation
+
+
+class Feeder:
+    """The data plane of one cell over windows that were folded long ago: only their outliers are counted anew."""
+
+    def __init__(self, cell: Cell, activations: Sequence[tuple[int, Activation]]) -> None:
+        self._cell = cell
+        self._activations = list(activations)
+        self._last_end_us: int | None = None
+
+    def take(self, start_us: int, end_us: int, model_id: int, part: Part, scale: Scale) -> None:
+        """Take one window of a model, with the scale of its energies, and judge it."""
+        cell, memory = self._cell, self._cell.memory
+        self._activate(end_us)
+        if self._last_end_us is not None and start_us > self._last_end_us:
+            # The first event after a gap closes what came before it, before its own limit is known.
+            memory.take([], start_us)
+            cell.run_due()
+        limit = _limit_at(memory.schedule(), start_us, model_id)
+        outliers = count_above(part, scale, limit.threshold)
+        row = PartRow(
+            window_start_us=start_us,
+            window_end_us=end_us,
+            threshold_id=limit.id,
+            events=part.events,
+            outliers=outliers,
+            late=0,
+            dead=part.dead,
+            payload=encode(replace(part, outliers=outliers)),
+        )
+        memory.take([row], end_us + cell.grace_us)
+        cell.run_due()
+        self._last_end_us = end_us
+
+    def end(self) -> None:
+        """Judge the rest; nothing follows."""
+        self._cell.memory.end()
+        self._cell.run_due()
+
+    def _activate(self, end_us: int) -> None:
+        """Activate the models that were stored before the window was sealed, and the first one in any case."""
+        while self._activations and (
+            self._activations[0][1].computed_at_us < end_us or not self._cell.memory.thresholds
+        ):
+            self._cell.activate(*self._activations.pop(0))
+
+
+def _limit_at(schedule: Sequence[ThresholdState], start_us: int, model_id: int) -> ThresholdState:
+    """Return the row that is valid for a window of a model; the first one holds for everything before it."""
+    own = [row for row in schedule if row.model_id == model_id]
+    if not own:
+        raise RuntimeError(f"the window at {start_us} is of model {model_id}, which no threshold row names")
+    return next((row for row in reversed(own) if row.valid_from_us <= start_us), own[0])

@@ -1,0 +1,288 @@
+"""Back-test: the live code with event time as the clock, over a file or over stored windows. Nothing is stored."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from datetime import timedelta
+from os import PathLike, environ
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from config.errors import ConfigError
+from config.loading import load
+from config.settings import Settings
+from config.sources import FileSourceSettings
+from config.units import Rate, format_duration, parse_rate, to_us
+from consumers.batch import Decoded
+from consumers.codec import make_codec
+from consumers.files import FileSource
+from monitor.backtest.cells import Cell, cells_of
+from monitor.backtest.labels import Burst, Labels, bursts_of, read_labels
+from monitor.backtest.outcome import Backtest, Known, outcome_of
+from monitor.backtest.over_events import Reader, ScoredOnce
+from monitor.backtest.over_windows import Feeder
+from monitor.backtest.warmed import Subject, stored_subject, warmed_subject
+from monitor.parts import Scale, decode
+from monitor.rules import window_rule
+from storage.engine import Database
+from storage.history import When
+from storage.ledger import Ledger
+from storage.models import Activation
+from storage.recorded import RecordedWindows
+
+PERCENTILES = (99.0, 99.5, 99.9)
+PROMISES = ("1/day", "1/week")
+
+Progress = Callable[[int, int | None], None]
+
+
+def backtest(
+    settings: Settings | str | PathLike[str],
+    stream: str,
+    file: str | PathLike[str] | None = None,
+    *,
+    since: When | None = None,
+    percentiles: Sequence[float] | None = None,
+    false_alarms: Sequence[str | Rate] | None = None,
+    labels: str | PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Backtest:
+    """Return what the daemon would have found, for each pair of a percentile and a promise.
+
+    The daemon's own fold, control plane and rules run over the past, with event time as the clock and its stores in
+    memory. Over a file every event is decoded and scored once, by the stream's active model or, where none is stored,
+    by one fitted on the first `model.warm_up` events. Over stored windows the outliers above each cell's limits are
+    counted from the windows' statistics. Each cell begins with the model's reference percentile, as a daemon does.
+
+        from monitor.backtest import backtest
+        backtest("outrider.yaml", "payments", since="7d", percentiles=[99, 99.9]).to_frame()
+
+    Args:
+        settings: The settings, or the path of the configuration.
+        stream: The stream.
+        file: Recorded events; without it the stored windows are taken.
+        since: From when on: a time, or a duration back from the latest event. Only for stored windows.
+        percentiles: Of the grid; by default 99, 99.5, 99.9 and the stream's own.
+        false_alarms: Promises of the grid, such as "1/week"; by default 1/day, 1/week and the stream's own.
+        labels: A file that says what was strange (see `monitor.backtest.labels`).
+        progress: Is told how many rows or windows are done, of how many (None: unknown).
+
+    Raises:
+        ConfigError: An argument makes no sense, or there is neither a model nor a file nor a window.
+        ModelError: The file's first events are too few to fit on.
+    """
+    if not isinstance(settings, Settings):
+        settings = load(Path(settings), environ)
+    if stream not in settings.streams:
+        raise ConfigError(f"there is no stream {stream!r}; the streams are {', '.join(settings.streams)}")
+    grid = _grid(settings, stream, percentiles, false_alarms)
+    known = None if labels is None else read_labels(Path(labels))
+    tell = progress or (lambda _done, _total: None)
+    if file is not None:
+        if since is not None:
+            raise ConfigError("since is for stored windows; a file is read from its beginning: leave one of them out")
+        return _over_file(settings, stream, Path(file), grid, known, tell)
+    return _over_windows(settings, stream, since, grid, known, tell)
+
+
+Grid = tuple[Sequence[float], Sequence[Rate]]
+
+
+def _grid(
+    settings: Settings, stream: str, percentiles: Sequence[float] | None, promises: Sequence[str | Rate] | None
+) -> Grid:
+    own = settings.streams[stream]
+    try:
+        rates = [rate if isinstance(rate, Rate) else parse_rate(rate) for rate in promises or PROMISES]
+    except ValueError as error:
+        raise ConfigError(f"false_alarms: {error}") from error
+    if promises is None and own.alerts.false_alarms.per_week not in {rate.per_week for rate in rates}:
+        rates.append(own.alerts.false_alarms)
+    asked = list(percentiles) if percentiles else sorted({*PERCENTILES, own.threshold.percentile})
+    for percentile in asked:
+        try:
+            own.threshold.__class__.model_validate({"percentile": percentile})
+        except ValidationError as error:
+            raise ConfigError(f"percentile: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+    return list(dict.fromkeys(asked)), rates
+
+
+def _over_file(
+    settings: Settings, stream: str, path: Path, grid: Grid, labels: Labels | None, tell: Progress
+) -> Backtest:
+    own = settings.streams[stream]
+    source = FileSourceSettings(type="file", path=path)
+    event = own.event.model_copy(update={"format": "json"})
+    if event.time is None:
+        raise ConfigError(
+            f"stream {stream} takes the time of reading, which says nothing of the past: "
+            "set event.time to the field of the events that holds their time"
+        )
+    own = own.model_copy(update={"source": source, "event": event})
+    settings = settings.model_copy(update={"streams": {**settings.streams, stream: own}})
+    subject = stored_subject(settings, stream) or warmed_subject(own, path, settings.device)
+    cells = cells_of(settings, stream, *grid, subject.models)
+    for cell in cells:
+        cell.activate(subject.model_id, Activation(valid_from_us=0, computed_at_us=0))
+    scores = ScoredOnce(subject.scores)
+    readers = [Reader(cell, window_rule(settings, stream), scores) for cell in cells]
+    found = _Found(labels, apart_us=_slack_us(settings, stream))
+    done = 0
+    for piece in _pieces(settings, stream, path, subject):
+        scores.forget()
+        for reader in readers:
+            reader.take(piece)
+        found.take(piece)
+        done = piece.end
+        tell(done, None)
+    for reader in readers:
+        reader.end()
+    return _result(settings, stream, cells, found.known(), [found.among(reader.flagged) for reader in readers])
+
+
+def _pieces(settings: Settings, stream: str, path: Path, subject: Subject) -> Iterator[Decoded]:
+    """Give the file's records, decoded as the daemon decodes them."""
+    own = settings.streams[stream]
+    with closing(FileSource(path, max_event_bytes=own.event.max_size)) as source:
+        starts = source.resolve("earliest", source.discover())
+        codec = make_codec(
+            own.event, subject.features, layout=source.layout, max_future_us=to_us(own.window.max_future)
+        )
+        ended = False
+        while not ended:
+            polled = source.poll(0.25)
+            for partition in polled.assigned:
+                source.seek(partition, starts[partition])
+            for raw in polled.batches:
+                yield codec.decode(raw, time.time_ns() // 1_000)
+            ended = bool(polled.ended)
+
+
+def _over_windows(
+    settings: Settings, stream: str, since: When | None, grid: Grid, labels: Labels | None, tell: Progress
+) -> Backtest:
+    if labels is not None and labels.of_events:
+        raise ConfigError(
+            f"{labels.path} labels single events, which stored windows do not hold: give intervals (start, end), "
+            "or the file with the events"
+        )
+    own, size_us = settings.streams[stream], to_us(settings.streams[stream].window.size)
+    subject = stored_subject(settings, stream)
+    if subject is None:
+        raise ConfigError(
+            f"stream {stream} has no model and no windows yet: run the daemon first, or give a FILE of events"
+        )
+    with Database(settings.database.url, read_only=True) as db:
+        stream_id = Ledger(db).find_stream(stream)
+        recorded = None if stream_id is None else RecordedWindows(db, stream_id)
+        extent = None if recorded is None else recorded.extent(since)
+        if recorded is None or extent is None or stream_id is None:
+            when = "" if since is None else f" since {since}"
+            raise ConfigError(
+                f"stream {stream} has no judged windows{when}: run the daemon first, or give a FILE of events"
+            )
+        cells = cells_of(settings, stream, *grid, subject.models)
+        feeders = [Feeder(cell, recorded.activations()) for cell in cells]
+        scales = {model_id: Scale.of(energies) for model_id, energies in subject.models.reference.items()}
+        for done, window in enumerate(recorded.read(extent.since_us), 1):
+            if window.window_end_us - window.window_start_us != size_us:
+                raise ConfigError(
+                    f"stream {stream}: the stored windows are of "
+                    f"{format_duration(timedelta(microseconds=window.window_end_us - window.window_start_us))}, "
+                    f"window.size is {format_duration(own.window.size)}: set it to theirs, or give a FILE of events"
+                )
+            part = decode(window.payload)
+            for feeder in feeders:
+                feeder.take(
+                    window.window_start_us, window.window_end_us, window.model_id, part, scales[window.model_id]
+                )
+            tell(done, extent.windows)
+        for feeder in feeders:
+            feeder.end()
+    known = None if labels is None else Known(bursts=_within(labels.intervals, extent.since_us, extent.end_us))
+    return _result(settings, stream, cells, known, [None] * len(cells))
+
+
+def _within(bursts: Sequence[Burst], begin_us: int, end_us: int) -> list[Burst]:
+    return [burst for burst in bursts if burst.start_us < end_us and burst.end_us > begin_us]
+
+
+class _Found:
+    """The labelled events that were met in the file."""
+
+    def __init__(self, labels: Labels | None, *, apart_us: int) -> None:
+        self._labels = labels
+        self._apart_us = apart_us
+        self._times_us: list[NDArray[np.int64]] = []
+        self._bursts: list[NDArray[np.int64]] = []
+        self._offsets: list[NDArray[np.int64]] = []
+        self._span_us: tuple[int, int] = (0, 0)
+
+    def take(self, piece: Decoded) -> None:
+        """Look a piece's events up in the labels."""
+        events = piece.events
+        if self._labels is None or not len(events):
+            return
+        first, last = int(events.times_us.min()), int(events.times_us.max())
+        self._span_us = (min(self._span_us[0] or first, first), max(self._span_us[1], last))
+        if self._labels.of_events:
+            labelled, bursts = self._labels.find(events)
+            self._times_us.append(events.times_us[labelled])
+            self._bursts.append(bursts[labelled])
+            self._offsets.append(events.offsets[labelled])
+
+    def known(self) -> Known | None:
+        """Return the bursts that lie in the file."""
+        if self._labels is None:
+            return None
+        if not self._labels.of_events:
+            return Known(bursts=_within(self._labels.intervals, *self._span_us))
+        times_us, bursts = (np.concatenate([np.empty(0, np.int64), *all_]) for all_ in (self._times_us, self._bursts))
+        if not len(times_us):
+            raise ConfigError(f"no labelled event of {self._labels.path} is among the events of the file")
+        return Known(bursts=bursts_of(times_us, bursts, apart_us=self._apart_us), events=len(times_us))
+
+    def among(self, flagged: Sequence[NDArray[np.int64]]) -> int | None:
+        """Return how many labelled events are among the offsets of the outliers."""
+        if self._labels is None or not self._labels.of_events:
+            return None
+        none = np.empty(0, np.int64)
+        return len(np.intersect1d(np.concatenate([none, *flagged]), np.concatenate([none, *self._offsets])))
+
+
+def _slack_us(settings: Settings, stream: str) -> int:
+    """Return how long after its last event a burst may still be answered: until an incident would have ended."""
+    own = settings.streams[stream]
+    return own.alerts.resolve_after * to_us(own.window.size)
+
+
+def _result(
+    settings: Settings, stream: str, cells: Sequence[Cell], known: Known | None, found: Sequence[int | None]
+) -> Backtest:
+    own = settings.streams[stream]
+    outcomes = [
+        outcome_of(
+            cell.memory,
+            cell.percentile,
+            cell.promise,
+            known,
+            size_us=cell.size_us,
+            slack_us=_slack_us(settings, stream),
+            min_outliers=own.alerts.min_outliers,
+            found_events=events,
+        )
+        for cell, events in zip(cells, found, strict=True)
+    ]
+    judged = [window for window in cells[0].memory.windows if window.judged]
+    if not judged:
+        raise ConfigError(f"stream {stream}: there is no window with an event in it to judge")
+    return Backtest(
+        stream=stream,
+        begin_us=judged[0].window_start_us,
+        end_us=judged[-1].window_end_us,
+        cells=outcomes,
+        memories=[cell.memory for cell in cells],
+    )

@@ -1,0 +1,128 @@
+"""Back-test: what the past is scored with: the stream's stored models, or one that is warmed up on the file."""
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from config.settings import Settings, StreamSettings
+from consumers.files import FileSource
+from monitor.backtest.cells import STREAM_ID, Models
+from monitor.fold import Scores
+from monitor.scoring import Scorer, load_model, pick_device
+from monitor.warm_up import WarmUp
+from storage.calibration import NewThreshold
+from storage.engine import Database
+from storage.ledger import Ledger, StoredModel
+from storage.models import Activation, ModelInfo, ModelStore, NewModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """Models with their reference energies, the active one's id and features, and what scores with them."""
+
+    models: Models
+    model_id: int
+    features: tuple[str, ...]
+    scores: Scores
+
+
+def stored_subject(settings: Settings, stream: str) -> Subject | None:
+    """Return the stream's stored models; None where there is no database yet, or no model in it."""
+    url = settings.database.url
+    if not _is_there(url):
+        return None
+    with Database(url, read_only=True) as db:
+        db.check()
+        ledger, models = Ledger(db), ModelStore(db)
+        stream_id = ledger.find_stream(stream)
+        active = None if stream_id is None else models.active(stream_id)
+        if active is None or stream_id is None:
+            return None
+        infos = models.list(stream_id)
+        return _subject([(info, ledger.model(info.id)) for info in infos], active, settings.device)
+
+
+def warmed_subject(own: StreamSettings, path: Path, device: str) -> Subject:
+    """Return a model fitted on the file's first events, by the rule of the daemon's warm-up.
+
+    Raises:
+        ModelError: There are too few.
+    """
+    kept = _FirstModel()
+    with closing(FileSource(path, max_event_bytes=own.event.max_size)) as source:
+        starts = source.resolve("earliest", source.discover())
+        WarmUp(str(path), STREAM_ID, own, kept, stop=threading.Event(), renew=lambda: True).run(source, starts)
+    assert kept.stored is not None, "nobody stops this warm-up"
+    info, model = kept.stored
+    return _subject([(info, model)], info, device)
+
+
+def _is_there(url: str) -> bool:
+    """Return whether there can be a database: an SQLite file is made by the daemon's first run."""
+    path = url.removeprefix("sqlite:///")
+    return path == url or Path(path).exists()
+
+
+def _subject(models: Sequence[tuple[ModelInfo, StoredModel]], active: ModelInfo, device: str) -> Subject:
+    by_id = {info.id: model for info, model in models}
+    scorer = Scorer(lambda model_id: load_model(by_id[model_id], pick_device(device)))
+    reference = {}
+    for info, model in models:
+        energies = load_model(model, "cpu").detector.reference_energies_
+        assert energies is not None, "load_model refuses a model without them"
+        reference[info.id] = np.sort(energies)
+    return Subject(
+        models=Models(infos=[info for info, _ in models], reference=reference),
+        model_id=active.id,
+        features=active.feature_names,
+        scores=scorer,
+    )
+
+
+class _FirstModel:
+    """Keeps the model of a warm-up, as the store would."""
+
+    def __init__(self) -> None:
+        self.stored: tuple[ModelInfo, StoredModel] | None = None
+
+    def add(
+        self,
+        stream_id: int,
+        model: NewModel,
+        first_threshold: Callable[[int, Activation], NewThreshold],  # noqa: ARG002 - each cell draws its own
+        *,
+        only_first: bool = False,  # noqa: ARG002 - it is
+    ) -> ModelInfo | None:
+        """Keep the model."""
+        info = ModelInfo(
+            id=1,
+            version=1,
+            kind=model.kind,
+            state="active",
+            created_at_us=0,
+            valid_from_us=0,
+            feature_names=tuple(model.feature_names),
+            summary=model.summary,
+        )
+        stored = StoredModel(
+            id=1,
+            stream_id=stream_id,
+            version=1,
+            kind=model.kind,
+            state="active",
+            artefact=model.artefact,
+            checksum=model.checksum,
+            created_at_us=0,
+            valid_from_us=0,
+            feature_names=tuple(model.feature_names),
+            summary=dict(model.summary),
+        )
+        self.stored = info, stored
+        return info
+
+    def report_warm_up(self, stream_id: int, n_events: int, wanted: int) -> None:
+        """Nobody asks how far it is."""
