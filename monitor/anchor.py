@@ -1,6 +1,6 @@
 """How the body of the live energies lies to the reference, and what share of outliers lies above it. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import fsum
 
 import numpy as np
@@ -17,16 +17,19 @@ CAREFUL_RANKS = np.arange(30, 71, 5) / 100
 RANKS = np.arange(30, 91, 5) / 100
 LARGEST_SHARE = 0.3
 
-MISFIT = 0.1
-"""Largest distance from the fitted line, over the body's spread, from which a second start is tried.
+MISFIT = 0.03
+"""Largest distance from the fitted line, over the body's spread, from which another share is looked for.
 
-Measured: at most 0.03 where the clean energies are the reference's at another location and scale; 0.14 and more
-where more than a quarter of the look-back are outliers and the line was drawn through them. Real drift of other
-kinds has 0.07 to 0.27, so it is no reason to refuse the line, only to look for a better one.
+Measured: at most 0.03 where the clean energies are the reference's at another location and scale and the share is
+right; 0.05 and more where the line was drawn through outliers. Real drift of other kinds has 0.07 to 0.27, so it is no
+reason to refuse the line, only to look for a better one.
 """
 
-SECOND_START = 0.25
-SECOND_LARGEST_SHARE = 0.5
+SEARCHED = np.arange(1, 101) / 200
+"""Shares of outliers that are tried where no line fits, up to a half."""
+
+FOUND_ABOVE = 0.5
+"""Part of a share that must lie above its mapped percentile: outliers have to be somewhere, a drift leaves none."""
 
 COARSE = 0.35
 """Widest bin over the body's spread (ranks 0.3 to 0.9) from which a fitted line cannot be trusted.
@@ -60,44 +63,72 @@ def anchor(sketch: EnergySketch, reference: Float32, a: float) -> Anchor:
     Outliers of high energy shift the ranks of the clean ones: the clean quantile at rank r is the live quantile at
     r (1 - share). Fit by least squares over ranks of the body, count what lies above the mapped percentile beyond its
     nominal exceedance as outliers, and repeat. It uses nothing of the limit in force: feeding that back ratchets or
-    freezes. Where no line fits, begin again as if a quarter were outliers, and take that line if it lies twice as
-    near: so up to 40% of outliers are found, and a drift of another shape is not mistaken for them.
+    freezes. Outliers that sit just above the limit, or are very many, can hide from that: a line drawn through them
+    leaves none above it. Where no line fits, therefore, the share is taken whose line lies nearest, if that is twice
+    as near and the outliers are found above it: so up to 40% of outliers are found, and a drift of another shape is
+    not mistaken for them.
 
     Args:
         sketch: Of the look-back.
         reference: Energies of training events that the model did not see, ascending.
         a: The nominal exceedance.
     """
-    found = _fit(sketch, reference, a, 0.0, LARGEST_SHARE)
-    if found.misfit > MISFIT:
-        second = _fit(sketch, reference, a, SECOND_START, SECOND_LARGEST_SHARE)
-        if second.misfit < found.misfit / 2:
-            return second
-    return found
+    found = _counted(sketch, reference, a)
+    if found.misfit <= MISFIT:
+        return found
+    other = _searched(sketch, reference, a)
+    return other if other is not None and other.misfit < found.misfit / 2 else found
 
 
-def _fit(sketch: EnergySketch, reference: Float32, a: float, share: float, largest_share: float) -> Anchor:
-    """Fit from a first share of outliers.
+def _counted(sketch: EnergySketch, reference: Float32, a: float) -> Anchor:
+    """Fit, count what lies above as outliers, and repeat.
 
     The first passes stay below rank 0.7, for a start at 0.9 fails when bursts are over 10% of the look-back.
     """
-    location, scale, t_anchored, used = 0.0, 1.0, np.nan, share
-    top, high = order_statistic_quantiles(reference, 1 - np.array([a, a / SLACK])).tolist()
-    careful, all_of_it = (order_statistic_quantiles(reference, ranks) for ranks in (CAREFUL_RANKS, RANKS))
+    share = used = 0.0
+    (top,) = order_statistic_quantiles(reference, np.array([1 - a])).tolist()
+    careful, whole = (order_statistic_quantiles(reference, ranks) for ranks in (CAREFUL_RANKS, RANKS))
+    location, scale = 0.0, 1.0
     for i in range(PASSES):
-        (ranks, at), used = ((CAREFUL_RANKS, careful) if i < CAREFUL_PASSES else (RANKS, all_of_it)), share
+        (ranks, at), used = ((CAREFUL_RANKS, careful) if i < CAREFUL_PASSES else (RANKS, whole)), share
         location, scale = _line(at, sketch.quantiles(ranks * (1 - used)))
-        t_anchored = location + scale * top
-        share = min(max((sketch.survival(t_anchored) - a) / (1 - a), 0.0), largest_share)
+        share = min(_share_above(sketch, location + scale * top, a), LARGEST_SHARE)
+    return _anchor(sketch, reference, a, (location, scale), used=used, share=share)
+
+
+def _searched(sketch: EnergySketch, reference: Float32, a: float) -> Anchor | None:
+    """Fit at the share of outliers whose line lies nearest to the body; None where they are not found above it."""
+    whole = order_statistic_quantiles(reference, RANKS)
+    bodies = sketch.quantiles(np.outer(1 - SEARCHED, RANKS).ravel()).reshape(len(SEARCHED), len(RANKS))
+    lines = [_line(whole, body) for body in bodies]
+    away = [float(np.abs(body - line[0] - line[1] * whole).max()) for body, line in zip(bodies, lines, strict=True)]
+    spread = np.maximum(bodies[:, -1] - bodies[:, 0], np.finfo(np.float64).tiny)
+    best = int(np.argmin(np.array(away) / spread))
+    share = float(SEARCHED[best])
+    found = _anchor(sketch, reference, a, lines[best], used=share, share=share)
+    counted = _share_above(sketch, found.t_anchored, a)
+    return replace(found, share=max(share, counted)) if counted >= FOUND_ABOVE * share else None
+
+
+def _share_above(sketch: EnergySketch, energy: float, a: float) -> float:
+    """Return the share of energies above that is more than the clean ones' own."""
+    return min(max((sketch.survival(energy) - a) / (1 - a), 0.0), 1.0)
+
+
+def _anchor(
+    sketch: EnergySketch, reference: Float32, a: float, line: tuple[float, float], *, used: float, share: float
+) -> Anchor:
+    location, scale = line
+    top, high = order_statistic_quantiles(reference, 1 - np.array([a, a / SLACK])).tolist()
     body = sketch.quantiles(RANKS * (1 - used))
-    away = np.abs(body - location - scale * all_of_it).max()
+    away = np.abs(body - location - scale * order_statistic_quantiles(reference, RANKS)).max()
     spread = float(body[-1] - body[0])
     return Anchor(
         location=location,
         scale=scale,
         share=share,
         misfit=float(away) / spread if spread > 0 else 0.0,
-        t_anchored=t_anchored,
+        t_anchored=location + scale * top,
         t_high=location + scale * high,
         resolved=_resolved(sketch, reference, share),
     )

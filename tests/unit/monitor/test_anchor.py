@@ -61,3 +61,23 @@ def test_live_energies_that_are_all_equal_lie_on_a_line_without_slope() -> None:
     found = anchor(sketch_of(np.full(50_000, 9.0)), REFERENCE, 0.005)
     assert found.scale == pytest.approx(0, abs=0.01)
     assert found.t_anchored == pytest.approx(9, abs=0.1)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.05])
+def test_outliers_that_sit_just_above_the_limit_do_not_hide(share: float) -> None:
+    rng = np.random.default_rng(6)
+    energies = rng.gamma(8, 1, 50_000)
+    limit, n = CLEAN.ppf(0.999), round(share * 50_000)
+    energies[:n] = rng.uniform(limit, limit + 1.9, n)
+    found = anchor(sketch_of(energies), REFERENCE, 0.001)
+    assert found.share > share / 3
+    assert 1 / 2 < CLEAN.sf(found.t_anchored) / 0.001 < 2
+
+
+def test_a_heavy_tail_that_the_reference_has_too_is_no_share_of_outliers() -> None:
+    rng = np.random.default_rng(7)
+    energies = stats.t(4).rvs(50_000, random_state=rng) ** 2 + 4
+    reference = np.sort(stats.t(4).rvs(20_000, random_state=rng).astype(np.float32) ** 2 + np.float32(4))
+    found = anchor(sketch_of(energies), reference, 0.005)
+    assert found.share < 0.005
+    assert found.misfit < 0.03
