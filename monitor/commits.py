@@ -25,6 +25,7 @@ def commit_of(
         dead=_dead(folded.dead),
         gap_reason=None,
         parts=folded.parts,
+        shadow_parts=folded.shadow_parts,
         ended=False,
     )
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from consumers.batch import DeadLetters, Decoded, Events
 from consumers.windows import NO_WATERMARK_US, late_mask, lead_cut, stray_future, watermark_before, window_start
 from monitor.parts import Scale, encode, summarise
-from storage.ledger import Control, PartRow, ThresholdState
+from monitor.shadow_parts import shadow_parts
+from storage.ledger import Control, PartRow, ShadowPartRow, ShadowState, ThresholdState
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
@@ -57,6 +58,7 @@ class Schedule:
     limits: NDArray[np.float64]
     newest_id: int
     rows: tuple[ThresholdState, ...]
+    shadows: tuple[ShadowState, ...] = ()
 
     @staticmethod
     def of(rows: Sequence[ThresholdState]) -> "Schedule":
@@ -73,7 +75,7 @@ class Schedule:
 
     def extended(self, rows: Sequence[ThresholdState]) -> "Schedule":
         """Return the schedule with rows that were stored since."""
-        return Schedule.of([*self.rows, *rows]) if rows else self
+        return replace(Schedule.of([*self.rows, *rows]), shadows=self.shadows) if rows else self
 
     def rows_at(self, window_starts_us: Int64) -> Int64:
         """Return the schedule's row for each window; the first row holds for everything before it."""
@@ -105,6 +107,7 @@ class Folded:
     scored: Scored
     dead: DeadLetters
     parts: list[PartRow]
+    shadow_parts: list[ShadowPartRow]
     rest: Decoded | None
     held: bool
 
@@ -162,6 +165,7 @@ def fold(
         scored=scored,
         dead=taken.dead,
         parts=_parts(scored, taken.dead, watermark_us, schedule, rule, scores),
+        shadow_parts=_shadow_parts(scored, schedule, rule, scores),
         rest=rest,
         held=held,
     )
@@ -298,6 +302,20 @@ def _parts(
             )
         )
     return rows
+
+
+def _shadow_parts(scored: Scored, schedule: Schedule, rule: WindowRule, scores: Scores) -> list[ShadowPartRow]:
+    if not schedule.shadows:
+        return []
+    on_time = ~scored.late
+    return shadow_parts(
+        scored.events.features[on_time],
+        window_start(scored.events.times_us[on_time], rule.size_us),
+        schedule.shadows,
+        size_us=rule.size_us,
+        energies=scores.energies,
+        scale=scores.scale,
+    )
 
 
 def _windows_of_dead(events: Events, dead: DeadLetters, watermark_us: int | None, rule: WindowRule) -> Int64:

@@ -3,7 +3,7 @@
 It holds the models that the schedule still needs (the current and the next one) and nothing else.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from monitor.parts import Scale
 from storage.ledger import StoredModel
 
 _LARGEST = float(np.finfo(np.float32).max)
-_KEPT_MODELS = 3  # the current model, the next one, and the last one for late events
+_KEPT_MODELS = 4  # the current model, the next one, the last one for late events, and one in the shadow
 
 
 def pick_device(wanted: str) -> str:
@@ -95,3 +95,29 @@ def load_model(stored: StoredModel, device: str) -> LoadedModel:
         feature_means=None if means is None else np.asarray(means, np.float32),
         scale=Scale.of(detector.reference_energies_),
     )
+
+
+def explain_events(
+    model: LoadedModel, names: Sequence[str], events: Sequence[Mapping[str, float]], *, top: int = 3
+) -> list[list[dict[str, float | str | None]]]:
+    """Return what the costliest features add to each event's energy, as rows for JSON.
+
+    Args:
+        model: What the events were scored with.
+        names: Its features in order.
+        events: Features by name, as outliers are stored; one that is missing takes the training mean.
+        top: How many features to name.
+    """
+    x = np.array([[event.get(name, np.nan) for name in names] for event in events], np.float32)
+    if model.feature_means is not None:
+        x = np.where(np.isnan(x), model.feature_means, x).astype(np.float32)
+    explained = model.detector.explain(x).rows(top)
+    # JSON has no infinity, and PostgreSQL refuses what is no JSON.
+    return [
+        [{name: value if _is_json(value) else None for name, value in reason.items()} for reason in reasons]
+        for reasons in explained
+    ]
+
+
+def _is_json(value: float | str) -> bool:
+    return isinstance(value, str) or bool(np.isfinite(value))

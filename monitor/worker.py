@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from config.errors import StorageUnavailable
@@ -198,6 +199,9 @@ class Worker:
             newest_id = self._schedule.newest_id
             rows = self._retrying(lambda: self._ledger.schedule(self._stream_id, after_id=newest_id))
             self._schedule = self._schedule.extended(rows)
+        if control.revision != seen.revision:
+            shadows = self._retrying(lambda: self._ledger.shadows(self._stream_id))
+            self._schedule = replace(self._schedule, shadows=tuple(shadows))
         self._control = control
 
     def _commit(self, lane: Lane) -> None:

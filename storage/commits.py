@@ -115,6 +115,16 @@ class PartRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowPartRow:
+    """What a commit adds to one window of a model that scores in the shadow of the active one."""
+
+    model_id: int
+    window_start_us: int
+    window_end_us: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
     """Everything that one stretch [begin, end) of a source becomes.
 
@@ -136,6 +146,7 @@ class Commit:
     gap_reason: str | None
     parts: Sequence[PartRow]
     ended: bool
+    shadow_parts: Sequence[ShadowPartRow] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

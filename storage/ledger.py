@@ -26,13 +26,14 @@ from storage.commits import (
     OutlierColumns,
     PartRow,
     ScoreColumns,
+    ShadowPartRow,
     Stale,
 )
 from storage.engine import Database
 from storage.letters import Stored, limited
 from storage.partitions import day_of, ensure_score_days, partition_name
 from storage.registry import Claim, NewSource, SourceState, StreamState
-from storage.tables import FOREVER_US, dead_letters, gaps, models, positions, streams, thresholds
+from storage.tables import FOREVER_US, dead_letters, gaps, models, positions, shadows, streams, thresholds
 
 __all__ = [
     "Claim",
@@ -46,6 +47,8 @@ __all__ = [
     "OutlierColumns",
     "PartRow",
     "ScoreColumns",
+    "ShadowPartRow",
+    "ShadowState",
     "SourceState",
     "Stale",
     "StoredModel",
@@ -64,6 +67,15 @@ class ThresholdState:
     model_id: int
     valid_from_us: int
     threshold: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowState:
+    """A model that scores beside the active one, its limit, and the start of the first window that it scores whole."""
+
+    model_id: int
+    threshold: float
+    since_us: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +178,8 @@ class Ledger:
             _insert_gap(connection, commit, stored_at_us)
         if commit.parts:
             _insert_parts(connection, commit)
+        if commit.shadow_parts:
+            _insert_shadow_parts(connection, commit)
         return Committed(control=control)
 
     def _move(self, connection: Connection, commit: Commit) -> int:
@@ -252,6 +266,14 @@ class Ledger:
         )
         with self._db.read() as connection:
             return [ThresholdState(**row) for row in connection.execute(query).mappings()]
+
+    def shadows(self, stream_id: int) -> list[ShadowState]:
+        """Return the models that score in the shadow of the active one; they change with the revision."""
+        query = sa.select(shadows.c.model_id, shadows.c.threshold, shadows.c.since_us).where(
+            shadows.c.stream_id == stream_id, ~shadows.c.ended
+        )
+        with self._db.read() as connection:
+            return [ShadowState(**row) for row in connection.execute(query).mappings()]
 
     def model(self, model_id: int) -> StoredModel:
         """Return a stored model.
@@ -395,5 +417,20 @@ def _insert_parts(connection: Connection, commit: Commit) -> None:
             "payload": [part.payload for part in parts],
             "first_offset": [part.first_offset for part in parts],
             "last_offset": [part.last_offset for part in parts],
+        },
+    )
+
+
+def _insert_shadow_parts(connection: Connection, commit: Commit) -> None:
+    parts = commit.shadow_parts
+    insert_columns(
+        connection,
+        "shadow_parts",
+        {
+            "stream_id": [commit.stream_id] * len(parts),
+            "model_id": [part.model_id for part in parts],
+            "window_start_us": [part.window_start_us for part in parts],
+            "window_end_us": [part.window_end_us for part in parts],
+            "payload": [part.payload for part in parts],
         },
     )

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from storage.calibration import NewThreshold, insert_threshold
 from storage.engine import Database
 from storage.incidents import lock_stream
-from storage.tables import models, streams, thresholds
+from storage.tables import models, shadows, streams, thresholds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,28 +73,11 @@ class ModelStore:
         """
         with self._db.write() as conn:
             lock_stream(conn, stream_id)
-            newest = conn.execute(
-                sa.select(sa.func.max(models.c.version)).where(models.c.stream_id == stream_id)
-            ).scalar_one()
-            if only_first and newest is not None:
+            if only_first and _newest_version(conn, stream_id) is not None:
                 return None
-            model_id = conn.execute(
-                models.insert()
-                .values(
-                    stream_id=stream_id,
-                    version=(newest or 0) + 1,
-                    kind=model.kind,
-                    state="candidate",
-                    artefact=model.artefact,
-                    checksum=model.checksum,
-                    created_at_us=self._db.now_us(conn),
-                    feature_names=json.dumps(list(model.feature_names)),
-                    summary=json.dumps(model.summary),
-                )
-                .returning(models.c.id)
-            ).scalar_one()
+            model_id = insert_model(conn, stream_id, model, "candidate", self._db.now_us(conn))
             self._activate(conn, stream_id, model_id, first_threshold)
-            return _info(conn.execute(_columns().where(models.c.id == model_id)).one())
+            return model_info(conn, model_id)
 
     def promote(
         self, stream_id: int, model_id: int, first_threshold: Callable[[int, Activation], NewThreshold]
@@ -103,7 +86,7 @@ class ModelStore:
         with self._db.write() as conn:
             lock_stream(conn, stream_id)
             self._activate(conn, stream_id, model_id, first_threshold)
-            return _info(conn.execute(_columns().where(models.c.id == model_id)).one())
+            return model_info(conn, model_id)
 
     def _activate(
         self,
@@ -112,7 +95,7 @@ class ModelStore:
         model_id: int,
         first_threshold: Callable[[int, Activation], NewThreshold],
     ) -> None:
-        activation = _activation(conn, stream_id)
+        activation = next_activation(conn, stream_id)
         insert_threshold(conn, stream_id, first_threshold(model_id, activation), self._db.now_us(conn))
         of_stream = models.c.stream_id == stream_id
         conn.execute(models.update().where(of_stream, models.c.state == "active").values(state="retired"))
@@ -121,6 +104,7 @@ class ModelStore:
             .where(models.c.id == model_id)
             .values(state="active", valid_from_us=activation.valid_from_us)
         )
+        conn.execute(shadows.update().where(shadows.c.model_id == model_id).values(ended=True))
         conn.execute(streams.update().where(streams.c.id == stream_id).values(revision=streams.c.revision + 1))
 
     def report_warm_up(self, stream_id: int, n_events: int, wanted: int) -> None:
@@ -145,7 +129,39 @@ class ModelStore:
             return bytes(conn.execute(sa.select(models.c.artefact).where(models.c.id == model_id)).scalar_one())
 
 
-def _activation(conn: sa.Connection, stream_id: int) -> Activation:
+def insert_model(conn: sa.Connection, stream_id: int, model: NewModel, state: str, now_us: int) -> int:
+    """Insert a model under the next version, the stream's row being locked; return its id."""
+    model_id: int = conn.execute(
+        models.insert()
+        .values(
+            stream_id=stream_id,
+            version=(_newest_version(conn, stream_id) or 0) + 1,
+            kind=model.kind,
+            state=state,
+            artefact=model.artefact,
+            checksum=model.checksum,
+            created_at_us=now_us,
+            feature_names=json.dumps(list(model.feature_names)),
+            summary=json.dumps(model.summary),
+        )
+        .returning(models.c.id)
+    ).scalar_one()
+    return model_id
+
+
+def model_info(conn: sa.Connection, model_id: int) -> ModelInfo:
+    """Return a stored model without its artefact."""
+    return _info(conn.execute(_columns().where(models.c.id == model_id)).one())
+
+
+def _newest_version(conn: sa.Connection, stream_id: int) -> int | None:
+    newest: int | None = conn.execute(
+        sa.select(sa.func.max(models.c.version)).where(models.c.stream_id == stream_id)
+    ).scalar_one()
+    return newest
+
+
+def next_activation(conn: sa.Connection, stream_id: int) -> Activation:
     """Return the first window start that no stored event and no threshold row can lie beyond.
 
     Before anything is sealed the first model is valid from the beginning of time.

@@ -43,7 +43,9 @@ def folded(end: int = 14) -> Folded:
         outlier=np.array([False, True, True]),
         late=np.array([False, False, True]),
     )
-    return Folded(end=end, watermark_us=3, scored=scored, dead=batch.dead, parts=[], rest=None, held=False)
+    return Folded(
+        end=end, watermark_us=3, scored=scored, dead=batch.dead, parts=[], shadow_parts=[], rest=None, held=False
+    )
 
 
 def test_every_event_is_a_score_and_every_outlier_has_its_features_too() -> None:

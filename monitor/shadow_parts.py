@@ -1,0 +1,59 @@
+"""What a batch adds to the windows of models that score in the shadow of the active one. Pure."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.parts import Scale, encode, merge, summarise_windows
+from monitor.parts import decode as decode_part
+from storage.ledger import ShadowPartRow, ShadowState
+from storage.shadows import Merged
+
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+
+
+def shadow_parts(
+    features: Float32,
+    windows_us: Int64,
+    shadows: Sequence[ShadowState],
+    *,
+    size_us: int,
+    energies: Callable[[Float32, int], Float32],
+    scale: Callable[[int], Scale],
+) -> list[ShadowPartRow]:
+    """Return one part for each window touched and each model in the shadow.
+
+    Args:
+        features: Of the events that are on time, (n, D).
+        windows_us: The start of the window of each.
+        shadows: The models in the shadow, which score whole windows only.
+        size_us: The length of a window.
+        energies: Gives the energies of features under a model.
+        scale: Gives the scale of a model's energies.
+    """
+    rows = []
+    for shadow in shadows:
+        chosen = windows_us >= shadow.since_us
+        if not chosen.any():
+            continue
+        found = energies(features[chosen], shadow.model_id)
+        outlier = found > shadow.threshold
+        starts, parts = summarise_windows(found, outlier, windows_us[chosen], scale(shadow.model_id))
+        rows += [
+            ShadowPartRow(
+                model_id=shadow.model_id,
+                window_start_us=start,
+                window_end_us=start + size_us,
+                payload=encode(part),
+            )
+            for start, part in zip(starts.tolist(), parts, strict=True)
+        ]
+    return rows
+
+
+def merged(payloads: Sequence[bytes]) -> Merged:
+    """Return what the parts of one window of a model add up to."""
+    part = merge([decode_part(payload) for payload in payloads])
+    return Merged(events=part.events, outliers=part.outliers, payload=encode(part))

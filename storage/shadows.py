@@ -1,0 +1,236 @@
+"""Storage room: models in the shadow of the active one: their windows, and what came of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from storage.engine import Database
+from storage.incidents import lock_stream
+from storage.models import ModelInfo, NewModel, insert_model, model_info, next_activation
+from storage.tables import models, shadow_parts, shadow_windows, shadows, streams, thresholds, windows
+
+_CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewShadow:
+    """How a model starts in the shadow: with the limit of its reference energies.
+
+    `due_after_us` is the event time after which the daemon decides by itself whether to promote it; None leaves it
+    to a person.
+    """
+
+    percentile: float
+    threshold: float
+    due_after_us: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shadow:
+    """A model in the shadow, as it is stored."""
+
+    model_id: int
+    version: int
+    kind: str
+    percentile: float
+    threshold: float
+    since_us: int
+    due_us: int | None
+    sealed_until_us: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowWindow:
+    """A judged window as both models saw it; the payloads are parts."""
+
+    window_start_us: int
+    window_end_us: int
+    fired: bool
+    active_threshold_id: int
+    active: bytes
+    shadow: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merged:
+    """What the parts of one window of a model add up to."""
+
+    events: int
+    outliers: int
+    payload: bytes
+
+
+class ShadowStore:
+    """Starts, follows and ends models in the shadow; one at a time in a stream."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def start(self, stream_id: int, model: NewModel, shadow: NewShadow) -> ModelInfo:
+        """Store a model and let it score beside the active one from the next free window on.
+
+        Another one that was in the shadow ends: it stays a candidate.
+        """
+        with self._db.write() as conn:
+            lock_stream(conn, stream_id)
+            self._end_current(conn, stream_id)
+            model_id = insert_model(conn, stream_id, model, "shadow", self._db.now_us(conn))
+            since_us = next_activation(conn, stream_id).valid_from_us
+            conn.execute(
+                shadows.insert().values(
+                    model_id=model_id,
+                    stream_id=stream_id,
+                    percentile=shadow.percentile,
+                    threshold=shadow.threshold,
+                    since_us=since_us,
+                    due_us=None if shadow.due_after_us is None else since_us + shadow.due_after_us,
+                    ended=False,
+                )
+            )
+            _revise(conn, stream_id)
+            return model_info(conn, model_id)
+
+    def _end_current(self, conn: sa.Connection, stream_id: int) -> None:
+        running = sa.select(shadows.c.model_id).where(shadows.c.stream_id == stream_id, ~shadows.c.ended)
+        conn.execute(models.update().where(models.c.id.in_(running)).values(state="candidate"))
+        conn.execute(shadows.update().where(shadows.c.stream_id == stream_id).values(ended=True))
+
+    def end(self, stream_id: int) -> None:
+        """Take the stream's model out of the shadow; it stays a candidate, its windows stay."""
+        with self._db.write() as conn:
+            lock_stream(conn, stream_id)
+            self._end_current(conn, stream_id)
+            _revise(conn, stream_id)
+
+    def current(self, stream_id: int) -> Shadow | None:
+        """Return the stream's model in the shadow."""
+        query = (
+            sa.select(
+                shadows.c.model_id,
+                models.c.version,
+                models.c.kind,
+                shadows.c.percentile,
+                shadows.c.threshold,
+                shadows.c.since_us,
+                shadows.c.due_us,
+                streams.c.sealed_until_us,
+            )
+            .join(models, models.c.id == shadows.c.model_id)
+            .join(streams, streams.c.id == shadows.c.stream_id)
+            .where(shadows.c.stream_id == stream_id, ~shadows.c.ended)
+        )
+        with self._db.read() as conn:
+            row = conn.execute(query).mappings().one_or_none()
+        return None if row is None else Shadow(**row)
+
+    def conclude(self, model_id: int, verdict: Mapping[str, Any]) -> None:
+        """Keep the verdict on a model in the shadow; the daemon does not ask again by itself."""
+        with self._db.write() as conn:
+            conn.execute(
+                shadows.update().where(shadows.c.model_id == model_id).values(verdict=json.dumps(verdict), due_us=None)
+            )
+
+    def verdicts(self, stream_id: int) -> dict[int, Mapping[str, Any]]:
+        """Return the last verdict on each of the stream's models that were in the shadow, by model."""
+        query = sa.select(shadows.c.model_id, shadows.c.verdict).where(
+            shadows.c.stream_id == stream_id, shadows.c.verdict.is_not(None)
+        )
+        with self._db.read() as conn:
+            return {model_id: json.loads(verdict) for model_id, verdict in conn.execute(query)}
+
+    def fold_windows(self, stream_id: int, merge: Callable[[Sequence[bytes]], Merged], limit: int = 200) -> int:
+        """Merge the parts of sealed windows, one transaction for each; return for how many."""
+        sealed = sa.select(streams.c.sealed_until_us).where(streams.c.id == stream_id).scalar_subquery()
+        due = (
+            sa.select(shadow_parts.c.model_id, shadow_parts.c.window_start_us)
+            .where(shadow_parts.c.stream_id == stream_id, shadow_parts.c.window_end_us <= sealed)
+            .distinct()
+            .order_by(shadow_parts.c.window_start_us)
+            .limit(limit)
+        )
+        with self._db.read() as conn:
+            found = conn.execute(due).all()
+        for model_id, start_us in found:
+            self._fold_window(stream_id, model_id, start_us, merge)
+        return len(found)
+
+    def _fold_window(
+        self, stream_id: int, model_id: int, start_us: int, merge: Callable[[Sequence[bytes]], Merged]
+    ) -> None:
+        of_window = (
+            shadow_parts.c.stream_id == stream_id,
+            shadow_parts.c.model_id == model_id,
+            shadow_parts.c.window_start_us == start_us,
+        )
+        with self._db.write() as conn:
+            lock_stream(conn, stream_id)
+            rows = conn.execute(sa.select(shadow_parts).where(*of_window).order_by(shadow_parts.c.id)).all()
+            if not rows:
+                return
+            merged = merge([row.payload for row in rows])
+            conn.execute(
+                shadow_windows.insert().values(
+                    model_id=model_id,
+                    window_start_us=start_us,
+                    stream_id=stream_id,
+                    window_end_us=rows[0].window_end_us,
+                    events=merged.events,
+                    outliers=merged.outliers,
+                    payload=merged.payload,
+                )
+            )
+            conn.execute(shadow_parts.delete().where(shadow_parts.c.id.in_([row.id for row in rows])))
+
+    def windows(self, stream_id: int, model_id: int, after_us: int = 0) -> list[ShadowWindow]:
+        """Return the judged windows that a model in the shadow scored, in order, beside what the active one saw.
+
+        Windows of an earlier active model are left out: its energies cannot be compared with the present one's.
+        """
+        active = (
+            sa.select(models.c.id).where(models.c.stream_id == stream_id, models.c.state == "active").scalar_subquery()
+        )
+        found: list[ShadowWindow] = []
+        while True:
+            query = (
+                sa.select(
+                    shadow_windows.c.window_start_us,
+                    shadow_windows.c.window_end_us,
+                    sa.and_(windows.c.details.is_not(None), windows.c.adopted_at_us.is_(None)).label("fired"),
+                    windows.c.threshold_id.label("active_threshold_id"),
+                    windows.c.payload.label("active"),
+                    shadow_windows.c.payload.label("shadow"),
+                )
+                .join(
+                    windows,
+                    sa.and_(
+                        windows.c.stream_id == stream_id,
+                        windows.c.window_start_us == shadow_windows.c.window_start_us,
+                    ),
+                )
+                .join(thresholds, thresholds.c.id == windows.c.threshold_id)
+                .where(
+                    shadow_windows.c.model_id == model_id,
+                    shadow_windows.c.window_start_us >= after_us,
+                    windows.c.judged_at_us.is_not(None),
+                    windows.c.events > 0,
+                    thresholds.c.model_id == active,
+                )
+                .order_by(shadow_windows.c.window_start_us)
+                .limit(_CHUNK)
+            )
+            with self._db.read() as conn:
+                rows = conn.execute(query).mappings().all()
+            found += [ShadowWindow(**(dict(row) | {"fired": bool(row["fired"])})) for row in rows]
+            if len(rows) < _CHUNK:
+                return found
+            after_us = rows[-1]["window_start_us"] + 1
+
+
+def _revise(conn: sa.Connection, stream_id: int) -> None:
+    """Make commits under way score again: they do not know which models are in the shadow."""
+    conn.execute(streams.update().where(streams.c.id == stream_id).values(revision=streams.c.revision + 1))
