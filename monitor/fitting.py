@@ -11,7 +11,8 @@ from config.errors import ModelError
 from config.streams import ModelSettings
 from monitor.detectors.crossfit import reference_energies
 from monitor.detectors.detector import Detector, detector_class
-from monitor.training import TrainingSet
+from monitor.training import TrainingSet, fewest_events
+from monitor.yardstick import profile_of
 from storage.ledger import checksum
 from storage.models import NewModel
 
@@ -26,11 +27,6 @@ class FittedModel:
     detector: Detector
     reference: Float32
     stored: NewModel
-
-
-def fewest_events(n_features: int) -> int:
-    """Return how many events a fit needs: enough for a covariance, and for a limit to mean anything."""
-    return max(50, 5 * n_features)
 
 
 def fit_model(
@@ -59,6 +55,7 @@ def fit_model(
     kept = len(reference) - round(settings.contamination * len(reference))
     reference = np.sort(reference)[:kept]
     detector.reference_energies_ = reference
+    detector.profile_ = profile_of(features)
     artefact = detector.to_bytes()
     return FittedModel(
         detector=detector,

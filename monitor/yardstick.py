@@ -25,6 +25,8 @@ RANK_UNIT = float(np.sqrt(1 / 12))
 SPREAD_UNIT = float(np.sqrt(1 / 180))
 """Deviation of one event's squared distance of the rank from the middle in training, of a continuous feature."""
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 _LEAST_UNIT = 0.1
 """Share of those below which no feature's own deviation falls: a constant feature has none."""
 
@@ -56,7 +58,7 @@ class Yardstick:
 def profile_of(rows: NDArray[np.floating]) -> FeatureProfile:
     """Return the profile of training events, (n, D); they are finite."""
     chosen = rows if len(rows) <= _MOST_ROWS else rows[np.linspace(0, len(rows) - 1, _MOST_ROWS).astype(np.int64)]
-    columns = np.ascontiguousarray(chosen.T, dtype=np.float32)
+    columns = np.ascontiguousarray(np.clip(chosen.T, -_LARGEST, _LARGEST), dtype=np.float32)
     edges = np.stack([quantile_edges(column) for column in columns])
     ranks = np.empty((2, len(columns)))
     for j, column in enumerate(columns):

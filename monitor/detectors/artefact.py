@@ -28,6 +28,8 @@ _KEY = "outrider"
 _REFERENCE = "reference_energies"
 _ZEROS = "0" * 64
 _MARK = b'{\\"checksum\\":\\"'
+_PROFILE = "profile."
+_PROFILE_FIELDS = ("edges", "centre", "deviation", "rank_deviation", "spread_deviation")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,7 @@ class Artefact:
     reference_energies: NDArray[np.float32] | None = None
     transforms: Sequence[Mapping[str, Any]] = ()
 
+    profile: FeatureProfile | None = None
     def tensor(self, name: str, *shape: int | None) -> NDArray[Any]:
         """Return the finite array `name` after checking its shape; None in `shape` fits any size.
 
@@ -98,6 +101,10 @@ def to_bytes(artefact: Artefact) -> bytes:
     document = msgspec.json.encode(header).decode()
     raw: bytes = save_tensors(tensors, {_KEY: document})
     if int.from_bytes(raw[:8], "little") > MAX_HEADER_BYTES:
+    if artefact.profile is not None:
+        tensors |= {
+            _PROFILE + name: np.ascontiguousarray(getattr(artefact.profile, name)) for name in _PROFILE_FIELDS
+        }
         raise ModelError(
             f"the {artefact.kind} model's description is larger than {MAX_HEADER_BYTES >> 20} MiB; "
             "shorten the feature names or the training summary"
@@ -154,6 +161,7 @@ def write_bytes(data: bytes, path: str | os.PathLike[str]) -> None:
     """Replace `path` by `data` in one step."""
     if not isinstance(path, str | os.PathLike):
         raise ModelError(f"a model is saved to a path, not to {path!r}")
+        profile=_profile(tensors, header.n_features, where),
     target = Path(path)
     try:
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
@@ -245,3 +253,17 @@ def _reference(array: NDArray[Any] | None, where: str) -> NDArray[np.float32] | 
     if array.ndim != 1 or array.dtype != np.float32 or not np.isfinite(array).all():
         raise ModelError(f"{where} has unusable reference energies; fit the model again")
     return np.sort(array)
+
+
+def _profile(tensors: dict[str, NDArray[Any]], d: int, where: str) -> FeatureProfile | None:
+    """Take the training's profile out of the arrays; None in a file from before drift was watched."""
+    found = {name: tensors.pop(_PROFILE + name, None) for name in _PROFILE_FIELDS}
+    if all(array is None for array in found.values()):
+        return None
+    kinds = {name: np.dtype(np.float32 if name == "edges" else np.float64) for name in _PROFILE_FIELDS}
+    shapes = {name: (d, BINS - 1) if name == "edges" else (d,) for name in _PROFILE_FIELDS}
+    for name, array in found.items():
+        usable = array is not None and array.dtype == kinds[name] and array.shape == shapes[name]
+        if array is None or not usable or not np.isfinite(array).all():
+            raise ModelError(f"{where} has an unusable profile of its training ({name}); fit the model again")
+    return FeatureProfile(**found)

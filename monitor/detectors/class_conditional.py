@@ -19,6 +19,7 @@ from monitor.detectors.inputs import FloatArray, check_events, check_labels
 from monitor.detectors.mixture_params import LANES, LOG_2PI, SPARE_LANES, Metric, factor, make_metric
 from monitor.detectors.threads import one_thread
 from monitor.detectors.unfitted import not_fitted
+from monitor.yardstick import FeatureProfile, profile_of
 
 Score = Literal["likelihood", "mahalanobis"]
 F64 = NDArray[np.float64]
@@ -63,6 +64,7 @@ class ClassConditionalGaussian:
         self.device = usable_device(_NAME, device)
         self.feature_names_: tuple[str, ...] | None = None
         self.reference_energies_: NDArray[np.float32] | None = None
+        self.profile_: FeatureProfile | None = None
         self._metrics: dict[torch.dtype, Metric] = {}
 
     def fit(self, data: Any, labels: Any = None) -> Self:
@@ -114,6 +116,7 @@ class ClassConditionalGaussian:
             rows -= self.means_[k]
             self.covariances_[k] = rows.T @ rows / len(rows)
         self.feature_names_ = events.names
+        self.profile_ = profile_of(events.values)
         self._set_factors(factor(torch.from_numpy(self.covariances_), self.reg).numpy())
         self.training_ = {
             "rows": int(counts.sum()),
@@ -150,6 +153,10 @@ class ClassConditionalGaussian:
     def energy(self, x: Any) -> FloatArray:
         """Return the score of each event, under the name that all detectors share."""
         return self.predict(x)
+
+    def measure(self, x: Any) -> tuple[FloatArray, None]:
+        """Return the score of each event; shares of classes are not watched."""
+        return self.predict(x), None
 
     def explain(self, x: Any) -> Explanation:
         """Return what each feature adds to the energy under the classes' mixture, exactly.
@@ -192,6 +199,7 @@ class ClassConditionalGaussian:
             settings={"score": self.score, "reg": self.reg, "feature_model": self.model is not None},
             training=self.training_,
             reference_energies=self.reference_energies_,
+            profile=self.profile_,
         )
 
     def to_bytes(self) -> bytes:
@@ -228,6 +236,7 @@ class ClassConditionalGaussian:
         found.covariances_ = stored.tensor("covariances", k, d, d)
         found.feature_names_ = stored.feature_names
         found.reference_energies_ = stored.reference_energies
+        found.profile_ = stored.profile
         found.training_ = dict(stored.training)
         factors = stored.tensor("factors", k, d, d)
         if k == 0 or not (np.diagonal(factors, axis1=1, axis2=2) > 0).all() or not (found.weights_ > 0).all():

@@ -12,6 +12,7 @@ from config.errors import ModelError
 from monitor.detectors import artefact
 from monitor.detectors.artefact import Artefact
 from monitor.detectors.explanation import Explanation
+from monitor.yardstick import FeatureProfile
 
 _CLASSES = {
     "gaussian_mixture": ("monitor.detectors.gaussian_mixture", "GaussianMixture"),
@@ -29,6 +30,7 @@ class Detector(Protocol):
     kind: str
     feature_names_: tuple[str, ...] | None
     reference_energies_: NDArray[np.float32] | None
+    profile_: FeatureProfile | None
 
     @property
     def n_features(self) -> int:
@@ -41,6 +43,13 @@ class Detector(Protocol):
 
     def energy(self, x: Any) -> NDArray[np.floating[Any]]:
         """Return the energy of each event; float32 in, float32 out, rounded once."""
+        ...
+
+    def measure(self, x: Any) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]] | None]:
+        """Return the energies, and each component's share (n, K) in each event where the model has such shares.
+
+        Both are the same to the bit whatever an event is batched with.
+        """
         ...
 
     def explain(self, x: Any) -> Explanation:

@@ -22,6 +22,7 @@ from monitor.detectors.processes import Processes
 from monitor.detectors.score_path import Gaussians, Scorer, make_scorer
 from monitor.detectors.threads import one_thread
 from monitor.detectors.unfitted import not_fitted
+from monitor.yardstick import FeatureProfile, profile_of
 
 F64 = NDArray[np.float64]
 
@@ -60,10 +61,12 @@ class GaussianMixture:
         report_: The fit report.
         reference_energies_: Sorted energies of events that the model did not see, after `calibrate`.
     """
+        profile_: What the training values of each feature were, for the daemon's watch on drift, after `calibrate`.
 
     kind = "gaussian_mixture"
     reference_energies_: NDArray[np.float32] | None
 
+    profile_: FeatureProfile | None
     def __init__(
         self,
         n_components: int | Literal["auto"] = 1,
@@ -131,6 +134,7 @@ class GaussianMixture:
         values = self._checked(x)
         self.reference_energies_ = reference_energies(lambda: type(self)(**self.get_params()), values, folds)
         return self
+        self.profile_ = profile_of(values)
 
     def energy(self, x: Any) -> FloatArray:
         """Return the energy of each event in nats: -log p(x), float32 for float32 events.
@@ -144,6 +148,18 @@ class GaussianMixture:
         return energies
 
     def score_samples(self, x: Any) -> FloatArray:
+    def measure(self, x: Any) -> tuple[FloatArray, FloatArray]:
+        """Return the energy of each event, and each component's share (n, K) in it, out of one pass.
+
+        The shares are rounded as the energies are: the same to the bit whatever an event is batched with.
+        """
+        values = self._checked(x, finite=False)
+        shares = np.empty((len(values), len(self.weights_)), dtype=values.dtype)
+        energies = self._scorer(values.dtype).energies(values, shares)
+        if not np.isfinite(energies).all():
+            check_finite(values, owner=type(self).__name__, names=self.feature_names_)
+        return energies, shares
+
         """Return log p(x) of each event."""
         log_density: FloatArray = np.negative(self.energy(x))
         return log_density
@@ -227,6 +243,7 @@ class GaussianMixture:
             tensors={"weights": self.weights_, "means": self.means_, "cholesky": self._cholesky},
             reference_energies=self.reference_energies_,
         )
+            profile=self.profile_,
 
     @classmethod
     def from_artefact(cls, stored: Artefact, device: str = "cpu") -> Self:
@@ -258,6 +275,7 @@ class GaussianMixture:
     @classmethod
     def from_sklearn(cls, mixture: Any, device: str = "cpu") -> Self:
         """Take over a fitted scikit-learn GaussianMixture; energies are its negated score_samples.
+        model.profile_ = stored.profile
 
         Raises:
             ModelError: it is not fitted, or its covariances are not positive definite.
@@ -394,6 +412,7 @@ class GaussianMixture:
         self.n_features_in_ = d
         self.feature_names_: tuple[str, ...] | None = names
         if names is not None:
+        self.profile_ = None
             self.feature_names_in_ = np.array(names, dtype=object)
 
     def _lower(self) -> F64:

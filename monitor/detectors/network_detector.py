@@ -33,6 +33,7 @@ from monitor.detectors.threads import one_thread
 from monitor.detectors.training import Objective, OptimizerFactory, Plan, latent_noise, train
 from monitor.detectors.unfitted import not_fitted
 
+from monitor.yardstick import FeatureProfile, profile_of
 _SMALL_PASS = 50_000_000  # multiplications in a pass of one batch below which more threads do not pay
 _MODULES = ("encoder_net", "decoder_net", "gmm_density_net")
 
@@ -81,6 +82,7 @@ class NetworkDetector:
         self.feature_names_: tuple[str, ...] | None = None
         self.reference_energies_: NDArray[np.float32] | None = None
         self.training_: dict[str, Any] = {}
+        self.profile_: FeatureProfile | None = None
         self._model: FittedNetworks | None = None
         given = {name: getattr(self, name) for name in _MODULES if getattr(self, name) is not None}
         for name, net in given.items():
@@ -99,6 +101,10 @@ class NetworkDetector:
         return self._fitted().energies(self._checked(x))
 
     def infer_threshold(self, x: Any, threshold_perc: float = 95.0) -> float:
+    def measure(self, x: Any) -> tuple[FloatArray, None]:
+        """Return the energy of each event; shares of the latent's components are not watched."""
+        return self.energy(x), None
+
         """Set the threshold to a percentile of the scores of `x`, and return it."""
         share = self._number("threshold_perc", threshold_perc, 0.0, 100.0)
         self.threshold = float(np.percentile(self.score(x).astype(np.float64), share))
@@ -170,6 +176,7 @@ class NetworkDetector:
             training=self.training_,
             reference_energies=self.reference_energies_,
         )
+            profile=self.profile_,
 
     def to_bytes(self) -> bytes:
         """Return the model as an artefact's bytes."""
@@ -223,6 +230,7 @@ class NetworkDetector:
 
     def _networks(self, sample: Tensor) -> DensityNets:
         """Return networks for events like `sample`, fresh where none were given."""
+        detector.profile_ = stored.profile
         raise NotImplementedError
 
     def _fit(self, x: Any, objective: Callable[[Tensor], Objective], plan: Plan, reference_fraction: float) -> Self:
@@ -253,6 +261,7 @@ class NetworkDetector:
             "epochs": report.epochs,
             "best_epoch": report.best_epoch,
             "skipped_steps": report.skipped_steps,
+        self.profile_ = profile_of(rows)
             "stopped": report.stopped,
             "dead_components": int((self._model.mixture.weights <= 0).sum()),
             "batch_size": plan.batch_size,

@@ -88,8 +88,8 @@ class Factors:
 class Kernel(Protocol):
     """Turns up to `lanes` rows into energies, always by the same operations on arrays of one shape."""
 
-    def __call__(self, part: FloatArray, out: FloatArray) -> None:
-        """Write the energies of the rows `part` to `out`."""
+    def __call__(self, part: FloatArray, out: FloatArray, shares: FloatArray | None) -> None:
+        """Write the energies of the rows `part` to `out`, and the components' shares (n, K) where they are wanted."""
         ...
 
 
@@ -107,40 +107,55 @@ class Scorer:
     spare_small: list[Kernel] = field(default_factory=list)
     exact: "list[Scorer]" = field(default_factory=list)
 
-    def energies(self, x: FloatArray) -> FloatArray:
+    def energies(self, x: FloatArray, shares: FloatArray | None = None) -> FloatArray:
         """Return the energy of each row, in the rows' own precision, rounded once.
 
         Rows must be of the right width. Those that hold NaN or infinity give NaN; those so far away that
         the square of their distance has no number give the largest number there is.
+
+        Args:
+            x: The rows.
+            shares: Filled, where it is given, with each component's share in each row, (n, K); with 0 for rows
+                that are as far from all components as numbers go.
         """
         out = np.empty(len(x), dtype=x.dtype)
         if self.make_small is not None and len(x) <= _SMALL_LANES:
-            _run(x, out, self.spare_small, self.make_small, _SMALL_LANES)
+            _run(x, out, shares, self.spare_small, self.make_small, _SMALL_LANES)
         else:
-            _run(x, out, self.spare, self.make_kernel, self.lanes)
+            _run(x, out, shares, self.spare, self.make_kernel, self.lanes)
         finite = np.isfinite(out)
         if not finite.all():
-            out[~finite] = self._far(x[~finite])
+            out[~finite], far = self._far(x[~finite])
+            if shares is not None:
+                shares[~finite] = far
         return out
 
-    def _far(self, rows: FloatArray) -> FloatArray:
+    def _far(self, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Score again in double precision what had no number in single."""
+        shares = np.zeros((len(rows), len(self.mixture.weights)))
         if rows.dtype == np.float64:
             energies: FloatArray = np.where(np.isfinite(rows).all(axis=1), np.inf, np.nan)
         else:
             if not self.exact:
                 self.exact.append(make_scorer(self.mixture, np.float64, self.device))
-            energies = self.exact[0].energies(rows.astype(np.float64))
-        return np.minimum(energies, np.finfo(rows.dtype).max).astype(rows.dtype)
+            energies = self.exact[0].energies(rows.astype(np.float64), shares)
+        return np.minimum(energies, np.finfo(rows.dtype).max).astype(rows.dtype), shares
 
 
-def _run(x: FloatArray, out: FloatArray, spare: list[Kernel], make: Callable[[], Kernel], lanes: int) -> None:
+def _run(
+    x: FloatArray,
+    out: FloatArray,
+    shares: FloatArray | None,
+    spare: list[Kernel],
+    make: Callable[[], Kernel],
+    lanes: int,
+) -> None:
     # Taking a kernel with its buffers off the list is atomic, so threads never share one.
     kernel = spare.pop() if spare else make()
     with np.errstate(over="ignore", invalid="ignore"):
         for at in range(0, len(x), lanes):
             part = x[at : at + lanes]
-            kernel(part, out[at : at + len(part)])
+            kernel(part, out[at : at + len(part)], None if shares is None else shares[at : at + len(part)])
     spare.append(kernel)
 
 
@@ -165,8 +180,8 @@ class CpuKernel:
         self.top = np.empty(lanes, dtype=work)
         self.sum = np.empty(lanes, dtype=work)
 
-    def __call__(self, part: FloatArray, out: FloatArray) -> None:
-        """Write the energies of the rows `part` to `out`."""
+    def __call__(self, part: FloatArray, out: FloatArray, shares: FloatArray | None) -> None:
+        """Write the energies of the rows `part` to `out`, and the components' shares where they are wanted."""
         n = len(part)
         np.subtract(part.T, self.centre, out=self.rows[1:, :n])
         if self.offset is None:
@@ -177,11 +192,16 @@ class CpuKernel:
         np.subtract(self.log_constant, half, out=half)
         if len(half) == 1:
             np.negative(half[0, :n], out=out)
+            if shares is not None:
+                shares[:] = 1
             return
         np.maximum.reduce(half, axis=0, out=top)
         np.subtract(half, top, out=half)
         np.exp(half, out=half)
         np.add.reduce(half, axis=0, out=total)
+        if shares is not None:
+            np.divide(half, total, out=half)
+            shares[:] = half[:, :n].T
         np.log(total, out=total)
         np.add(total, top, out=total)
         np.negative(total[:n], out=out, casting="same_kind")
@@ -228,14 +248,17 @@ class CudaKernel:
         self.rows[0] = 1.0
         self.k = factors.k
 
-    def __call__(self, part: FloatArray, out: FloatArray) -> None:
-        """Write the energies of the rows `part` to `out`."""
+    def __call__(self, part: FloatArray, out: FloatArray, shares: FloatArray | None) -> None:
+        """Write the energies of the rows `part` to `out`, and the components' shares where they are wanted."""
         n = len(part)
         host = torch.from_numpy(part if part.flags.writeable else part.copy())
         torch.sub(host.to(self.rows.device).T, self.centre, out=self.rows[1:, :n])
         half = self._triangles() if self.offset is None else self._shared_or_diagonal(self.offset)
-        log_density = torch.logsumexp(self.log_constant - half, dim=0)
+        joint = self.log_constant - half
+        log_density = torch.logsumexp(joint, dim=0)
         out[:] = log_density[:n].neg().to("cpu").numpy()
+        if shares is not None:
+            shares[:] = torch.exp(joint - log_density)[:, :n].T.to("cpu").numpy()
 
     def _triangles(self) -> Tensor:
         squares = [
@@ -288,9 +311,12 @@ def _with_small(scorer: Scorer, factors: Factors, work: type[np.floating[Any]], 
     narrow = replace(factors, lanes=_SMALL_LANES)
     small = replace(scorer, make_small=lambda: CpuKernel(narrow, work), spare=[], spare_small=[], exact=[])
     probes = _probes(scorer.mixture).astype(rows)
-    wide = scorer.energies(probes)
-    pieces = [small.energies(probes[at : at + _SMALL_LANES]) for at in range(0, _PROBES, _SMALL_LANES)]
-    return small if np.array_equal(np.concatenate(pieces), wide, equal_nan=True) else scorer
+    shares = np.empty((2, len(probes), len(scorer.mixture.weights)), rows)
+    wide = scorer.energies(probes, shares[0])
+    places = [slice(at, at + _SMALL_LANES) for at in range(0, _PROBES, _SMALL_LANES)]
+    pieces = [small.energies(probes[place], shares[1][place]) for place in places]
+    same = np.array_equal(np.concatenate(pieces), wide, equal_nan=True)
+    return small if same and np.array_equal(shares[0], shares[1], equal_nan=True) else scorer
 
 
 def _factors(mixture: Gaussians, rows: type[np.floating[Any]], *, on_gpu: bool) -> Factors:

@@ -92,3 +92,36 @@ def test_rows_that_may_not_be_written_to_are_scored():
     x = np.zeros((4, 8), dtype=np.float32)
     x.flags.writeable = False
     assert np.isfinite(make_scorer(gaussians(8, 4), np.float32).energies(x)).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("d", "k"), SHAPES)
+def test_shares_add_up_to_one_and_are_the_same_to_the_bit_in_any_batch(d, k, dtype):
+    scorer = make_scorer(gaussians(d, k), dtype)
+    x = np.random.default_rng(1).normal(size=(1500, d)).astype(dtype)
+    whole = np.empty((1500, k), dtype)
+    energies = scorer.energies(x, whole)
+    assert np.array_equal(energies, scorer.energies(x))
+    assert whole.sum(axis=1) == pytest.approx(1, abs=1e-5)
+    for size in (1, 7, 16, 257):
+        part = np.empty((size, k), dtype)
+        scorer.energies(x[40 : 40 + size], part)
+        assert np.array_equal(part, whole[40 : 40 + size])
+
+
+def test_shares_are_the_components_posterior():
+    mixture = gaussians(3, 4)
+    x = np.random.default_rng(2).normal(size=(200, 3))
+    shares = np.empty((200, 4))
+    make_scorer(mixture, np.float64).energies(x, shares)
+    white = np.einsum("kij,nkj->nki", mixture.inverse, x[:, None] - mixture.means)
+    joint = mixture.log_constant - 0.5 * np.square(white).sum(2)
+    expected = np.exp(joint - joint.max(1, keepdims=True))
+    assert shares == pytest.approx(expected / expected.sum(1, keepdims=True), abs=1e-9)
+
+
+def test_a_row_that_is_too_far_for_single_precision_has_the_shares_of_double():
+    scorer = make_scorer(gaussians(2, 3), np.float32)
+    shares = np.full((2, 3), np.nan, np.float32)
+    scorer.energies(np.array([[1e25, 0], [0.0, 0.0]], np.float32), shares)
+    assert shares.sum(axis=1) == pytest.approx(1)
