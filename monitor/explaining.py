@@ -8,7 +8,7 @@ from monitor.lives import when
 from storage.evidence import Evidence
 from storage.judgements import WindowFacts
 
-Reasons = Sequence[Mapping[str, float | str]]
+Reasons = Sequence[Mapping[str, float | str | None]]
 Explain = Callable[[int, Sequence[Mapping[str, float]]], Sequence[Reasons]]
 """Gives, for a model's id and events as features by name, what each feature adds to the energy, costliest first."""
 

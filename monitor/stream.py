@@ -8,30 +8,33 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from config.errors import BrokerUnavailable, StorageUnavailable
+from config.errors import BrokerUnavailable, ModelError, StorageUnavailable
 from config.settings import Settings, StreamSettings
 from config.units import to_us
 from consumers.codec import make_codec
 from consumers.open import open_source
 from consumers.source import Layout, Source
 from monitor.control import ControlPlane
+from monitor.explaining import Reasons
 from monitor.inbox import Inbox, Wake
 from monitor.intake import Intake
 from monitor.lease import Lease
 from monitor.registering import register_sources, starts_of
 from monitor.rules import control_settings, window_rule
-from monitor.scoring import Scorer, load_model
+from monitor.scoring import LoadedModel, Scorer, explain_events, load_model
 from monitor.warm_up import WarmUp
 from monitor.worker import Worker
 from storage.calibration import CalibrationStore
 from storage.control import ControlStore
 from storage.engine import Database
+from storage.evidence import EvidenceStore
 from storage.leases import Leases
 from storage.ledger import Ledger, StreamState
 from storage.models import ModelInfo, ModelStore
@@ -64,7 +67,7 @@ class StreamRunner:
         self._threads: list[threading.Thread] = []
         self._piped: Source | None = None
         self._layout: Layout = "lines"
-        self._kept_reference: tuple[int, NDArray[np.float32]] | None = None
+        self._kept_model: _KeptModel | None = None
         self.worker: Worker | None = None
 
     def stop(self) -> None:
@@ -237,6 +240,9 @@ class StreamRunner:
             now_us=lambda: time.time_ns() // 1_000,
             renew=lease.renew,
             advanced=lambda: self._inbox.put(Wake()),
+            early=control,
+            evidence=EvidenceStore(self._db),
+            explain=self._explain,
         )
         while not self._stop.is_set():
             self._wake.clear()
@@ -270,12 +276,39 @@ class StreamRunner:
             log.warning("Stream %s: %s; the lease runs out by itself.", self.name, away, extra={"action": "stop"})
 
     def _reference(self, model_id: int) -> NDArray[np.float32]:
-        """Return a model's reference energies, ascending; the last model's are kept."""
-        if self._kept_reference is None or self._kept_reference[0] != model_id:
-            energies = load_model(self._ledger.model(model_id), "cpu").detector.reference_energies_
+        """Return a model's reference energies, ascending."""
+        return self._kept(model_id).reference
+
+    def _explain(self, model_id: int, events: Sequence[Mapping[str, float]]) -> Sequence[Reasons]:
+        """Return what each feature adds to the events' energies. A model that cannot say it must not stop a stream."""
+        kept = self._kept(model_id)
+        try:
+            return explain_events(kept.loaded, kept.names, events)
+        except ModelError as refused:
+            log.warning("Stream %s: %s", self.name, refused, extra={"action": "explain", "stream": self.name})
+            return [[] for _ in events]
+
+    def _kept(self, model_id: int) -> "_KeptModel":
+        """Return a model for the control thread; the last one is kept."""
+        kept = self._kept_model
+        if kept is None or kept.model_id != model_id:
+            stored = self._ledger.model(model_id)
+            loaded = load_model(stored, "cpu")
+            energies = loaded.detector.reference_energies_
             assert energies is not None, "load_model refuses a model without them"
-            self._kept_reference = (model_id, np.sort(energies))
-        return self._kept_reference[1]
+            kept = _KeptModel(model_id=model_id, loaded=loaded, names=stored.feature_names, reference=np.sort(energies))
+            self._kept_model = kept
+        return kept
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _KeptModel:
+    """A model as the control thread needs it: on the CPU, beside the worker's own."""
+
+    model_id: int
+    loaded: LoadedModel
+    names: tuple[str, ...]
+    reference: NDArray[np.float32]
 
 
 def _is_pipe(settings: StreamSettings) -> bool:

@@ -24,6 +24,7 @@ from monitor.scoring import Scorer, load_model
 from storage.calibration import CalibrationStore
 from storage.control import ControlStore
 from storage.engine import Database
+from storage.evidence import EvidenceStore
 from storage.ledger import Committed, Control, Ledger, Stale
 from storage.models import ModelStore
 from tests.integration.control.feeding import NAMES, PERCENTILE, SECOND, T0, open_stream, partition
@@ -33,21 +34,30 @@ Rows = list[tuple[Any, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """What happens: the sources' records and the settings; `fires` when there are incidents in it."""
+    """What happens: the sources' records and the settings; `fires` if there are incidents, some of `kinds`."""
 
     rule: WindowRule
     refresh: timedelta | str
     look_back: timedelta
     sources: list[Decoded]
     fires: bool = True
+    kinds: frozenset[str] = frozenset()
     resolve_after: int = 2
     repeat: timedelta = timedelta(minutes=3)
 
 
-def records(seed: int, *, n: int, span_s: int, number: int = 0, strange: tuple[float, float] | None = None) -> Decoded:
+def records(
+    seed: int,
+    *,
+    n: int,
+    span_s: int,
+    number: int = 0,
+    strange: tuple[float, float] | None = None,
+    share: float = 0.125,
+) -> Decoded:
     """Return n records over so many seconds: most in order, some late or far back, some dead letters.
 
-    Between the two shares of the span that `strange` names, one event in eight is an outlier.
+    Between the two shares of the span that `strange` names, one event in eight (or another share) is an outlier.
     """
     rng = np.random.default_rng(seed)
     times = np.sort(rng.integers(0, span_s * SECOND, n)) + T0
@@ -56,7 +66,7 @@ def records(seed: int, *, n: int, span_s: int, number: int = 0, strange: tuple[f
     features = rng.normal(size=(n, 2)).astype(np.float32)
     if strange is not None:
         low, high = (T0 + share * span_s * SECOND for share in strange)
-        features[(times >= low) & (times < high) & (rng.random(n) < 0.125)] *= 9
+        features[(times >= low) & (times < high) & (rng.random(n) < share)] *= 9
     dead = np.flatnonzero(rng.random(n) < 0.03)
     alive = np.setdiff1d(np.arange(n), dead)
     return Decoded(
@@ -203,6 +213,8 @@ def control_plane(db: Database, stream_id: int, scene: Scene) -> ControlPlane:
         now_us=lambda: 0,
         renew=lambda: True,
         advanced=lambda: None,
+        early=ControlStore(db),
+        evidence=EvidenceStore(db),
     )
 
 
@@ -238,7 +250,7 @@ def run_at_random(db: Database, scene: Scene, seed: int) -> None:
             quiet = 0 if writer.commit(chance.choice([1, 7, 60, 400])) else quiet + 1
         else:
             plane = chance.choice(planes)
-            step = chance.choice([plane._judge_due, plane._tick_due, plane._seal])
+            step = chance.choice([plane._judge_due, plane._tick_due, plane._seal, plane._open_early])
             quiet = 0 if step() else quiet + 1
         assert quiet < 2_000, "nothing moves any more"
     while planes[0].run_due() or planes[1].run_due():

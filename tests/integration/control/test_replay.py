@@ -37,6 +37,13 @@ SCENES = {
         fires=False,
         sources=[records(6, n=550, span_s=420)],
     ),
+    "a slow rise": Scene(
+        rule=WindowRule(size_us=2 * SECOND, grace_us=2 * SECOND, ahead_us=20 * SECOND, max_future_us=None),
+        refresh=timedelta(minutes=1),
+        look_back=timedelta(minutes=10),
+        kinds=frozenset({"slow_rise"}),
+        sources=[records(10, n=2400, span_s=480, strange=(0.5, 1.0), share=0.05)],
+    ),
     "a file": Scene(
         rule=WindowRule(size_us=MINUTE, grace_us=10 * SECOND, ahead_us=3 * MINUTE, max_future_us=2 * MINUTE),
         refresh=timedelta(minutes=5),
@@ -85,6 +92,7 @@ def test_any_order_of_the_same_steps_leaves_the_same_rows(ran: Ran) -> None:
             assert found == expected[name], name
     assert len(expected["thresholds"]) > 1
     assert bool(expected["incidents"]) == ran.scene.fires
+    assert ran.scene.kinds <= {row[0] for row in expected["incidents"]}
 
 
 def test_a_backlog_in_one_piece_gets_the_thresholds_of_its_own_times(ran: Ran) -> None:
