@@ -22,10 +22,18 @@ def load(path: Path | None, env: Mapping[str, str]) -> Settings:
     Raises:
         ConfigError: Something cannot be used; a line for each problem names its place, key and way out.
     """
-    written = Document(values={}, places={(): "settings"}) if path is None else read_document(path)
+    return load_document(Document(values={}, places={(): "settings"}) if path is None else read_document(path), env)
+
+
+def load_document(written: Document, env: Mapping[str, str], *, over: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings of what is written; `env` fills its variables, `over` (or else `env`) goes over it.
+
+    Raises:
+        ConfigError: As `load`.
+    """
     named = frozenset(referenced(written.values))
     filled, unfilled = interpolate(written, env)
-    document, unread = overlay(filled, env, named)
+    document, unread = overlay(filled, env if over is None else over, named)
     problems = [*unfilled, *unread, *read_secret_files(document)]
     try:
         settings = Settings.model_validate(document.values)

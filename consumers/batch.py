@@ -103,6 +103,20 @@ class RawBatch:
             cursors=None if self.cursors is None else self.cursors[cut:],
         )
 
+    def head(self, n: int) -> RawBatch:
+        """Return the first n records; the same batch where there are no more."""
+        if len(self) <= n:
+            return self
+        return replace(
+            self,
+            end=int(self.offsets[n]),
+            offsets=self.offsets[:n],
+            values=self.values.slice(0, n) if isinstance(self.values, Table) else self.values[:n],
+            keys=None if self.keys is None else self.keys[:n],
+            timestamps_us=None if self.timestamps_us is None else self.timestamps_us[:n],
+            cursors=None if self.cursors is None else self.cursors[: n + 1],
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Events:

@@ -23,6 +23,7 @@ from consumers.facts import (
     is_in_order,
     is_time,
     kind_of,
+    late_by_us,
     number_words,
     percent_words,
     time_rank,
@@ -40,6 +41,7 @@ _EVEN = 0.15
 """Identifiers are spread evenly over their range, to this distance of the distribution functions; measures are not."""
 
 _HUGE = 1e9
+_LEAST_SPAN_S = 1.0
 _KEY_NAME = re.compile(
     r"(?:^|[._\- ])(?:key|user|customer|account|device|host|sensor|client|merchant|card)(?:$|[_\-])", re.IGNORECASE
 )
@@ -292,3 +294,16 @@ def times_of(sample: Sample, fields: Fields) -> list[Int64]:
         return []
     stamps, partitions = np.array(sample.stamps_us, np.int64), np.array(sample.partitions)
     return [stamps[partitions == partition] for partition in np.unique(partitions)]
+
+
+def volume_of(sample: Sample, fields: Fields) -> tuple[float | None, int]:
+    """Return how many events come in a second, and by how many microseconds one in a hundred is late.
+
+    The rate is None where the times do not tell it: none, or all about the same, as after a bulk load.
+    """
+    pieces = [piece[piece >= 0] for piece in times_of(sample, fields)]
+    late = late_by_us(pieces)
+    lateness = int(np.quantile(late, 0.99)) if len(late) else 0
+    spans = [(len(piece), float(piece.max() - piece.min()) / 1e6) for piece in pieces if len(piece) > 1]
+    told = [(n - 1) / span_s for n, span_s in spans if span_s >= _LEAST_SPAN_S]
+    return (sum(told) if told else None), lateness

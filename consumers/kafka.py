@@ -57,6 +57,7 @@ _PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 REQUEST_S = 10.0
 _CLOSE_S = 3.0
 _PROBE_S = 1.0
+_NEAREST = 3
 
 # What reading a damaged or malformed batch raises: its checksum, its codec, its lengths, its header names.
 _UNREADABLE = (
@@ -277,6 +278,23 @@ class Directory:
             raise
         return {topic: _topic(described[topic]) for topic in topics}
 
+    def names(self) -> list[str]:
+        """Return the names of all topics but the brokers' own, sorted.
+
+        Raises:
+            ConfigError: The brokers refuse us.
+            BrokerUnavailable: Nobody answered.
+        """
+        try:
+            with _translated(_addresses(self._options)):
+                if self._admin is None:
+                    self._admin = _open_admin(self._options)
+                described = self._admin.describe_topics()
+        except (BrokerUnavailable, ConfigError):
+            self.close()
+            raise
+        return sorted(each["name"] for each in described if not each["is_internal"])
+
     def close(self) -> None:
         """Close the connection; the next question makes another one."""
         admin, self._admin = self._admin, None
@@ -382,7 +400,7 @@ def _translated(addresses: str) -> Iterator[None]:
 def _why_away(addresses: str) -> str | None:
     """Return what keeps a connection from any of the brokers, which the client does not say; None if nothing does."""
     found = []
-    for address in addresses.split(", "):
+    for address in addresses.split(", ")[:_NEAREST]:
         host, _, port = address.rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_S).close()
@@ -402,8 +420,8 @@ def _refusal(addresses: str, error: Exception) -> ConfigError:
 
 
 def _no_such_topic(topic: str, topics: Sequence[str], addresses: str) -> str:
-    near = get_close_matches(topic, topics, n=1)
-    hint = f"did you mean {near[0]}?" if near else "create it, or correct streams.<name>.source.topics"
+    near = get_close_matches(topic, topics, n=_NEAREST)
+    hint = f"did you mean {' or '.join(near)}?" if near else "create it, or correct streams.<name>.source.topics"
     return f"there is no topic {topic!r} on Kafka at {addresses}; {hint}"
 
 

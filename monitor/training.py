@@ -7,7 +7,7 @@ reads takes the same ones again.
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from config.errors import BrokerUnavailable, ConfigError
 from config.settings import StreamSettings
 from config.units import to_us
-from consumers.batch import Events, Partition, Position, RawBatch, Table
+from consumers.batch import Events, Partition, Position, RawBatch
 from consumers.codec import Codec, discover_features, make_codec
 from consumers.source import Source
 
@@ -38,6 +38,11 @@ class TrainingSet:
 
     def __len__(self) -> int:
         return len(self.features)
+
+
+def fewest_events(n_features: int) -> int:
+    """Return how many events a fit needs: enough for a covariance, and for a limit to mean anything."""
+    return max(50, 5 * n_features)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -267,18 +272,6 @@ def _first(batches: list[RawBatch]) -> list[RawBatch]:
     for batch in batches:
         if left <= 0:
             break
-        first.append(batch if len(batch) <= left else _head(batch, left))
+        first.append(batch.head(left))
         left -= len(batch)
     return first
-
-
-def _head(batch: RawBatch, n: int) -> RawBatch:
-    values = batch.values.slice(0, n) if isinstance(batch.values, Table) else batch.values[:n]
-    return replace(
-        batch,
-        offsets=batch.offsets[:n],
-        values=values,
-        keys=None if batch.keys is None else batch.keys[:n],
-        timestamps_us=None if batch.timestamps_us is None else batch.timestamps_us[:n],
-        cursors=None if batch.cursors is None else batch.cursors[: n + 1],
-    )

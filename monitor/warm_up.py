@@ -14,9 +14,9 @@ from config.settings import StreamSettings
 from consumers.batch import Partition, Position
 from consumers.source import Source
 from monitor.calibration import first_threshold
-from monitor.fitting import fewest_events, fit_model
+from monitor.fitting import fit_model
 from monitor.keepers import FirstModelKeeper
-from monitor.training import TrainingReader
+from monitor.training import TrainingReader, fewest_events
 from storage.models import ModelInfo
 
 log = logging.getLogger(__name__)

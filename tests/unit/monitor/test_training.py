@@ -17,8 +17,8 @@ from consumers.batch import Partition, Position
 from consumers.files import FileSource
 from consumers.source import Source
 from monitor import training as training_module
-from monitor.fitting import class_labels, fewest_events, fit_model
-from monitor.training import TrainingReader, TrainingSet
+from monitor.fitting import class_labels, fit_model
+from monitor.training import TrainingReader, TrainingSet, fewest_events
 from tests.unit.consumers.memory import MemorySource
 
 T0_S = 1_767_225_600
