@@ -17,11 +17,11 @@ CAREFUL_RANKS = np.arange(30, 71, 5) / 100
 RANKS = np.arange(30, 91, 5) / 100
 LARGEST_SHARE = 0.3
 
-MISFIT = 0.03
+MISFIT = 0.02
 """Largest distance from the fitted line, over the body's spread, from which another share is looked for.
 
-Measured: at most 0.03 where the clean energies are the reference's at another location and scale and the share is
-right; 0.05 and more where the line was drawn through outliers. Real drift of other kinds has 0.07 to 0.27, so it is no
+Measured: mostly below 0.02 where the clean energies are the reference's at another location and scale and the share is
+right; 0.03 and more where the line was drawn through outliers. Real drift of other kinds has 0.07 to 0.27, so it is no
 reason to refuse the line, only to look for a better one.
 """
 
