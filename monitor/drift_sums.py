@@ -87,6 +87,14 @@ class Codes:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Measured:
+    """What one pass over events gives: their energies, and their codes where the model has a yardstick."""
+
+    energies: Float32
+    codes: Codes | None = None
+
+
 def code_events(
     yardstick: Yardstick, features: Float32, energies: Float32, shares: NDArray[np.floating] | None
 ) -> Codes:

@@ -5,8 +5,8 @@ late ones, summarise one part per window. It reads nothing but its arguments, so
 moved on under it (a window sealed, a new threshold), and gives the same rows at any speed of replay.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from consumers.batch import DeadLetters, Decoded, Events
 from consumers.windows import NO_WATERMARK_US, late_mask, lead_cut, stray_future, watermark_before, window_start
+from monitor.drift_sums import Codes, DriftSums, Measured
 from monitor.parts import Scale, encode, summarise
 from monitor.shadow_parts import shadow_parts
 from storage.ledger import Control, PartRow, ShadowPartRow, ShadowState, ThresholdState
@@ -24,6 +25,10 @@ Float32 = NDArray[np.float32]
 
 class Scores(Protocol):
     """What the fold needs of the scoring worker's core."""
+
+    def measure(self, features: Float32, model_id: int) -> Measured:
+        """Return the energies of features (n, D) under a model, and what drift adds up of them, in one pass."""
+        ...
 
     def energies(self, features: Float32, model_id: int) -> Float32:
         """Return the energies of features (n, D) under a model."""
@@ -85,13 +90,23 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """Events with all that was decided about them, row by row."""
+    """Events with all that was decided about them, row by row.
+
+    `codes` has the integers that drift adds up, by model; event i is row `places[i]` of its model's.
+    """
 
     events: Events
     energies: Float32
     threshold_ids: Int64
     outlier: NDArray[np.bool_]
     late: NDArray[np.bool_]
+    places: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
+    codes: Mapping[int, Codes] = field(default_factory=dict)
+
+    def drift_sums(self, rows: NDArray[np.bool_], model_id: int) -> DriftSums | None:
+        """Return what drift adds up over some events of one model; None where there is nothing to add up."""
+        codes = self.codes.get(model_id)
+        return codes.add_up(self.places[rows]) if codes is not None and rows.any() else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,15 +267,23 @@ def _score(
     rows = schedule.rows_at(window_start(events.times_us, rule.size_us))
     energy = np.empty(len(events), np.float32)
     models = schedule.model_ids[rows]
-    for model_id in np.unique(models):
+    places = np.zeros(len(events), np.int64)
+    codes = {}
+    for model_id in np.unique(models).tolist():
         of_model = models == model_id
-        energy[of_model] = scores.energies(events.features[of_model], int(model_id))
+        measured = scores.measure(events.features[of_model], model_id)
+        energy[of_model] = measured.energies
+        places[of_model] = np.arange(len(measured.energies))
+        if measured.codes is not None:
+            codes[model_id] = measured.codes
     return Scored(
         events=events,
         energies=energy,
         threshold_ids=schedule.threshold_ids[rows],
         outlier=energy > schedule.limits[rows],
         late=late_mask(events.times_us, rule.size_us, rule.grace_us, before, control.sealed_until_us),
+        places=places,
+        codes=codes,
     )
 
 
@@ -280,9 +303,10 @@ def _parts(
         here = windows == start
         on_time = here & ~scored.late
         at = int(schedule.rows_at(np.array([start]))[0])
-        scale = scores.scale(int(schedule.model_ids[at]))
+        model_id = int(schedule.model_ids[at])
         part = replace(
-            summarise(scored.energies[on_time], scored.outlier[on_time], scale),
+            summarise(scored.energies[on_time], scored.outlier[on_time], scores.scale(model_id)),
+            drift=scored.drift_sums(on_time, model_id),
             late=int((here & scored.late).sum()),
             dead=int((dead_windows == start).sum()),
         )

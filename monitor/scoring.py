@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from config.errors import ConfigError, ModelError
 from monitor.detectors.detector import Detector, load_detector
+from monitor.drift_sums import Measured, code_events
 from monitor.parts import Scale
+from monitor.yardstick import Yardstick, quantile_edges
 from storage.ledger import StoredModel
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -37,11 +39,15 @@ def pick_device(wanted: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """A stored model on the scoring device, with what stands in for a missing feature and the scale of its energies."""
+    """A stored model on the scoring device, with what stands in for a missing feature and the scale of its energies.
+
+    `yardstick` is what drift is measured by; None for a model that was fitted before drift was watched.
+    """
 
     detector: Detector
     feature_means: NDArray[np.float32] | None
     scale: Scale
+    yardstick: Yardstick | None = None
 
 
 class Scorer:
@@ -70,14 +76,34 @@ class Scorer:
         model = self._model(model_id)
         if not len(features):
             return np.empty(0, np.float32)
-        absent = np.isnan(features)
-        if absent.any():
-            if model.feature_means is None:
-                raise ModelError("event.missing: mean needs a model that was fitted here; an imported one has no means")
-            features = np.where(absent, model.feature_means, features).astype(np.float32)
-        energies = np.asarray(model.detector.energy(features), dtype=np.float64)
-        # The tail statistics need finite numbers: an energy beyond float32 is as strange as float32 can say.
-        return np.clip(energies, -_LARGEST, _LARGEST).astype(np.float32)
+        return _bounded(model.detector.energy(_filled(features, model)))
+
+    def measure(self, features: NDArray[np.float32], model_id: int) -> Measured:
+        """Return the energies, as `energies` does, and what drift adds up of the events."""
+        model = self._model(model_id)
+        if not len(features):
+            return Measured(energies=np.empty(0, np.float32))
+        features = _filled(features, model)
+        if model.yardstick is None:
+            return Measured(energies=_bounded(model.detector.energy(features)))
+        found, shares = model.detector.measure(features)
+        energies = _bounded(found)
+        return Measured(energies=energies, codes=code_events(model.yardstick, features, energies, shares))
+
+
+def _filled(features: NDArray[np.float32], model: LoadedModel) -> NDArray[np.float32]:
+    """Return the features with the training mean where one is missing."""
+    absent = np.isnan(features)
+    if not absent.any():
+        return features
+    if model.feature_means is None:
+        raise ModelError("event.missing: mean needs a model that was fitted here; an imported one has no means")
+    return np.where(absent, model.feature_means, features).astype(np.float32)
+
+
+def _bounded(energies: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Return the energies as float32: tail statistics need finite numbers, the largest is as strange as any."""
+    return np.clip(np.asarray(energies, np.float64), -_LARGEST, _LARGEST).astype(np.float32)
 
 
 def load_model(stored: StoredModel, device: str) -> LoadedModel:
@@ -94,7 +120,15 @@ def load_model(stored: StoredModel, device: str) -> LoadedModel:
         detector=detector,
         feature_means=None if means is None else np.asarray(means, np.float32),
         scale=Scale.of(detector.reference_energies_),
+        yardstick=yardstick_of(detector),
     )
+
+
+def yardstick_of(detector: Detector) -> Yardstick | None:
+    """Return what drift is measured by under a model; None where it does not know its training."""
+    if detector.profile_ is None or detector.reference_energies_ is None:
+        return None
+    return Yardstick(features=detector.profile_, energy_edges=quantile_edges(detector.reference_energies_))
 
 
 def explain_events(

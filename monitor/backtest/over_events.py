@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from consumers.batch import Decoded
 from monitor.backtest.cells import Cell
+from monitor.drift_sums import Measured
 from monitor.fold import Folded, Schedule, Scores, WindowRule, fold, join
 from monitor.lane import COMMIT_EVENTS, is_gap
 from monitor.parts import Scale
@@ -33,6 +34,10 @@ class ScoredOnce:
         if key not in self._known:
             self._known[key] = self._scores.energies(features, model_id)
         return self._known[key]
+
+    def measure(self, features: Float32, model_id: int) -> Measured:
+        """Return the energies; a back-test does not look for drift."""
+        return Measured(energies=self.energies(features, model_id))
 
     def scale(self, model_id: int) -> Scale:
         """Return the scale of the model's energies."""

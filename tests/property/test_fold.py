@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.batch import DeadLetters, Decoded, Events, Partition
+from monitor.drift_sums import Measured
 from monitor.fold import Folded, Schedule, WindowRule, fold, join
 from monitor.parts import Part, Scale, decode, encode, merge
 from storage.ledger import Control, ThresholdState
@@ -35,6 +36,9 @@ class Energies:
     def energies(self, features: np.ndarray, model_id: int) -> np.ndarray:
         self.asked.append((model_id, len(features)))
         return features[:, 0] if model_id == 1 else -features[:, 0]
+
+    def measure(self, features: np.ndarray, model_id: int) -> Measured:
+        return Measured(energies=self.energies(features, model_id))
 
     def scale(self, model_id: int) -> Scale:
         return Scale(median=float(model_id), iqr=1.0)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from consumers.batch import DeadLetters, Decoded, Events, Partition
+from monitor.drift_sums import Measured
 from monitor.fold import Folded, Schedule, WindowRule, fold
 from monitor.parts import Scale
 from storage.ledger import Control, ThresholdState
@@ -25,6 +26,9 @@ class Energies:
     def energies(self, features: np.ndarray, model_id: int) -> np.ndarray:
         self.asked.append((model_id, len(features)))
         return (features[:, 0] + model_id).astype(np.float32)
+
+    def measure(self, features: np.ndarray, model_id: int) -> Measured:
+        return Measured(energies=self.energies(features, model_id))
 
     def scale(self, model_id: int) -> Scale:
         return Scale(median=0.0, iqr=float(model_id))
