@@ -94,7 +94,9 @@ def fit_tail(descending: Float64, n: int) -> Tail | None:
     if peaks < FEWEST_PEAKS:
         return None
     level = float(descending[peaks])
-    excesses = descending[:peaks].astype(np.float64) - level
+    # Equal energies are equal as rounded to single precision.
+    rounding = float(np.spacing(np.float32(abs(level)))) / 2
+    excesses = np.maximum(descending[:peaks].astype(np.float64) - level, rounding)
     shape, scale = _most_likely(excesses)
     return Tail(level=level, share=peaks / n, shape=shape, scale=scale, n=n, excesses=excesses)
 
