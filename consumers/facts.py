@@ -17,7 +17,7 @@ from consumers.discovery import NUMERIC_SHARE
 from consumers.message_fields import FLOAT32_LIMIT
 from consumers.sample import Column
 from consumers.text import shown
-from consumers.times import MAGNITUDES, times_us
+from consumers.times import MAGNITUDES, NUMBER, times_us
 
 FEW = 50
 """Fewer values tell nothing about how often they repeat."""
@@ -118,17 +118,16 @@ def is_time(facts: Facts, now_us: int) -> bool:
     """Return whether a column holds times: text or dates that are, or numbers that are epochs of our days."""
     if not facts.times:
         return False
-    if facts.kinds["text"] + facts.kinds["date"] >= NUMERIC_SHARE * facts.present:
-        # Numerals in text are times only where they would be as numbers.
-        if facts.kinds["date"] or not all(str(value).strip().isdigit() for value in facts.values[:FEW]):
-            return True
-    elif not facts.is_numeric:
+    in_words = facts.kinds["text"] + facts.kinds["date"] >= NUMERIC_SHARE * facts.present
+    if in_words and not all(isinstance(value, str) and NUMBER.fullmatch(value) for value in facts.values[:FEW]):
+        return True
+    if not in_words and not facts.is_numeric:
         return False
     times = np.concatenate(facts.times)
     times = times[times >= 0]
     if times.min() < _EPOCH_FROM_US or times.max() > now_us + _EPOCH_AHEAD_US:
         return False
-    seconds = facts.kinds["number"] > 0 and float(np.median(facts.numbers)) < MAGNITUDES[0][0]
+    seconds = not in_words and float(np.median(facts.numbers)) < MAGNITUDES[0][0]
     # Small numbers can be anything (bytes of memory): they are times if they are called so, or come in order.
     return not seconds or time_rank(facts.column.name) < len(TIME_NAMES) or _order(facts.times) >= 0.9
 
