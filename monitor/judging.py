@@ -11,8 +11,9 @@ from monitor.parts import Part, decode, encode, merge
 from monitor.record_findings import dead_letters_finding, gap_finding
 from monitor.sketch import window_energies
 from monitor.slow_rise_finding import slow_rise_finding
+from monitor.slow_rises import RATE_LEVEL
 from monitor.spike_finding import early_verdict, spike_finding, spike_verdict
-from monitor.spikes import SpikeVerdict
+from monitor.spikes import SpikeVerdict, rate_bound
 from storage.judgements import IncidentRow, Judgement, StoredIncident, WindowFacts, WindowRow
 
 __all__ = ["Calibrated", "JudgeRule", "judge", "judge_early", "wants_evidence"]
@@ -111,7 +112,18 @@ def _window(
     if not part.events and not part.dead:
         return None
     assert threshold_id is not None, "the fold gives every part its threshold"
-    return Judged(facts=facts, part=part, known=calibrated(threshold_id), rule=rule, evidence=evidence or {})
+    known = _accepting(calibrated(threshold_id), facts)
+    return Judged(facts=facts, part=part, known=known, rule=rule, evidence=evidence or {})
+
+
+def _accepting(known: Calibrated, facts: WindowFacts) -> Calibrated:
+    """Return the calibration with the rate that a person has accepted, until a look-back has had time to learn it."""
+    accepted = facts.state.get("accepted")
+    if accepted is None or facts.window_start_us >= accepted["until_us"] or accepted["model_id"] != known.row.model_id:
+        return known
+    rate = accepted["rate"]
+    law = replace(known.law, rate=max(known.law.rate, rate))
+    return replace(known, law=law, clean_rate=max(known.clean_rate, rate_bound(law, RATE_LEVEL)))
 
 
 def _merged(facts: WindowFacts) -> tuple[Part, int | None]:

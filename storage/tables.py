@@ -224,6 +224,8 @@ incidents = sa.Table(
     sa.Column("windows_fired", _Us, nullable=False),
     sa.Column("summary", _Text, nullable=False),
     sa.Column("details", _Text),
+    # Event time up to which a person took what was found for normal.
+    sa.Column("accepted_at_us", _Us),
 )
 sa.Index(
     "uq_incidents_open",
@@ -368,6 +370,28 @@ accepted_references = sa.Table(
     sa.Column("at_us", _Us, nullable=False),
     sa.Column("recorded_at_us", _Us, nullable=False),
     sa.Index("ix_accepted_references_model_id", "model_id"),
+)
+
+# How far drift is judged, since when its base counts at the earliest, and what it carries on (JSON).
+drift_marks = sa.Table(
+    "drift_marks",
+    metadata,
+    sa.Column("stream_id", sa.ForeignKey("streams.id"), primary_key=True, autoincrement=False),
+    sa.Column("until_us", _Us),
+    sa.Column("rebased_from_us", _Us),
+    sa.Column("state", _Text),
+)
+
+# What was normal over one horizon, frozen: a base of the means themselves, or of differences against days before.
+drift_bases = sa.Table(
+    "drift_bases",
+    metadata,
+    sa.Column("stream_id", sa.ForeignKey("streams.id"), primary_key=True, autoincrement=False),
+    sa.Column("horizon_us", _Us, primary_key=True, autoincrement=False),
+    sa.Column("season", sa.Boolean, primary_key=True, autoincrement=False),
+    sa.Column("from_us", _Us, primary_key=True, autoincrement=False),
+    sa.Column("until_us", _Us, nullable=False),
+    sa.Column("base", _Text, nullable=False),
 )
 
 drift_verdicts = sa.Table(

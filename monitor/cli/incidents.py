@@ -10,11 +10,10 @@ from config.errors import ConfigError
 from config.units import format_time
 from monitor.cli.nouns import Noun
 from monitor.cli.settings import settings_of
-from monitor.cli.stored import database_of, history_of, is_stored, not_yet
+from monitor.cli.stored import database_of, history_of, is_stored, latest_incidents, not_yet
 from monitor.cli.story import story_of
 from monitor.cli.tables import Row, format_of, format_option, rows_of, write
 from storage.dossier import Dossier, dossier_of
-from storage.history import History
 from storage.listings import INCIDENTS
 
 _SHOWN = ("id", "stream", "kind", "severity", "status", "opened_at", "summary")
@@ -55,15 +54,8 @@ def show(ctx: click.Context, incident: int, form: str) -> None:
     with database_of(settings) as db:
         dossier = dossier_of(db, incident)
     if dossier is None:
-        with history_of(settings) as history:
-            raise ConfigError(f"there is no incident {incident}; {_latest(history)}")
+        raise ConfigError(f"there is no incident {incident}; {latest_incidents(settings)}")
     click.echo(json.dumps(_plain(dossier), ensure_ascii=False, indent=2) if form == "json" else story_of(dossier))
-
-
-def _latest(history: History) -> str:
-    """Return which incidents there are, for somebody who named another one."""
-    ids = [int(each) for batch in history.incidents(limit=5) for each in batch["id"]]
-    return f"the latest are {', '.join(map(str, ids))}" if ids else "there are none yet"
 
 
 def _plain(dossier: Dossier) -> dict[str, Any]:

@@ -20,6 +20,7 @@ COMMANDS = {
     "status": ("monitor.cli.status", "Show where each stream stands."),
     "history": ("monitor.cli.history", "List scores from the history."),
     "incidents": ("monitor.cli.incidents", "List incidents, or show why one fired."),
+    "accept": ("monitor.cli.accept", "Say that an incident is normal now."),
     "thresholds": ("monitor.cli.thresholds", "List a stream's thresholds."),
     "models": ("monitor.cli.models", "List, promote or import a stream's models."),
     "offsets": ("monitor.cli.offsets", "Show a stream's positions, or set them anew."),

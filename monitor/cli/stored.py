@@ -49,3 +49,10 @@ def is_stored(settings: Settings, stored: Sequence[str], name: str) -> bool:
 def not_yet(name: str) -> str:
     """Return what to say of a stream that is configured and has never run."""
     return f"Stream {name} has no history yet: `outrider run {name}` starts it."
+
+
+def latest_incidents(settings: Settings) -> str:
+    """Return which incidents there are, for somebody who named another one."""
+    with history_of(settings) as history:
+        ids = [int(each) for batch in history.incidents(limit=5) for each in batch["id"]]
+    return f"the latest are {', '.join(map(str, ids))}" if ids else "there are none yet"

@@ -17,6 +17,7 @@ def upgrade() -> None:
     op.add_column("window_parts", sa.Column("first_offset", sa.BigInteger(), nullable=True))
     op.add_column("window_parts", sa.Column("last_offset", sa.BigInteger(), nullable=True))
     op.add_column("windows", sa.Column("adopted_at_us", sa.BigInteger(), nullable=True))
+    op.add_column("incidents", sa.Column("accepted_at_us", sa.BigInteger(), nullable=True))
     op.create_table(
         "accepted_references",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -42,6 +43,30 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name=op.f("pk_jobs")),
     )
     _create_shadows()
+    _create_drift()
+
+
+def _create_drift() -> None:
+    op.create_table(
+        "drift_marks",
+        sa.Column("stream_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("until_us", sa.BigInteger(), nullable=True),
+        sa.Column("rebased_from_us", sa.BigInteger(), nullable=True),
+        sa.Column("state", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(["stream_id"], ["streams.id"], name=op.f("fk_drift_marks_stream_id")),
+        sa.PrimaryKeyConstraint("stream_id", name=op.f("pk_drift_marks")),
+    )
+    op.create_table(
+        "drift_bases",
+        sa.Column("stream_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("horizon_us", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("season", sa.Boolean(), autoincrement=False, nullable=False),
+        sa.Column("from_us", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("until_us", sa.BigInteger(), nullable=False),
+        sa.Column("base", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["stream_id"], ["streams.id"], name=op.f("fk_drift_bases_stream_id")),
+        sa.PrimaryKeyConstraint("stream_id", "horizon_us", "season", "from_us", name=op.f("pk_drift_bases")),
+    )
 
 
 def _create_shadows() -> None:
