@@ -1,0 +1,205 @@
+"""`outrider init` on files: the table, the configuration, and what it refuses."""
+
+import csv
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from config.loading import load
+from tests.unit.monitor.cli.conftest import Outrider, Ran
+
+N = 600
+
+
+def events(n: int = N) -> list[dict[str, Any]]:
+    rng = random.Random(3)
+    return [
+        {
+            "ts": f"2026-01-01T00:{i // 60:02d}:{i % 60:02d}Z",
+            "payment_id": 1_000 + i,
+            "customer_id": rng.randrange(40),
+            "amount": round(rng.lognormvariate(3, 1), 2),
+            "card": {"age_days": rng.randrange(900)},
+            "currency": rng.choice(["EUR", "USD"]),
+            "version": 3,
+        }
+        for i in range(n)
+    ]
+
+
+def write_jsonl(folder: Path, n: int = N) -> Path:
+    file = folder / "Payments 2026.jsonl"
+    file.write_text("".join(json.dumps(event) + "\n" for event in events(n)))
+    return file
+
+
+def write_csv(folder: Path) -> Path:
+    file = folder / "payments.csv"
+    flat = [{**event, "card": event["card"]["age_days"]} for event in events()]
+    with file.open("w", newline="") as target:
+        writer = csv.DictWriter(target, fieldnames=list(flat[0]))
+        writer.writeheader()
+        writer.writerows(flat)
+    return file
+
+
+def write_parquet(folder: Path) -> Path:
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    flat = [{**event, "card": event["card"]["age_days"]} for event in events()]
+    parquet.write_table(pa.Table.from_pylist(flat), folder / "payments.parquet")
+    return folder / "payments.parquet"
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "first.yaml"
+
+
+@pytest.fixture
+def init(outrider: Outrider, target: Path) -> Callable[..., Ran]:
+    return lambda *arguments: outrider("init", *arguments, config=target)
+
+
+def uses(out: str) -> dict[str, str]:
+    """Return field and use of the table."""
+    rows = (line.split() for line in out.splitlines()[1:] if line and not line.startswith(("Wrote", "Run")))
+    return {row[0]: row[1] for row in rows if len(row) > 2}
+
+
+def test_each_field_is_shown_with_its_use_and_why(init: Callable[..., Ran], tmp_path: Path) -> None:
+    ran = init("--file", write_jsonl(tmp_path))
+    assert ran.code == 0, ran.err
+    assert uses(ran.out) == {
+        "ts": "time",
+        "payment_id": "id",
+        "customer_id": "key",
+        "amount": "feature",
+        "card.age_days": "feature",
+        "currency": "refused",
+        "version": "refused",
+    }
+    assert "constant, always 3" in ran.out
+    assert "read 600 of 600 records" in ran.err
+
+
+@pytest.mark.parametrize("write", [write_jsonl, write_csv, write_parquet])
+def test_the_file_loads_and_names_what_the_table_showed(
+    init: Callable[..., Ran], target: Path, tmp_path: Path, write: Callable[[Path], Path]
+) -> None:
+    file = write(tmp_path)
+    assert init("--file", file).code == 0
+    [(name, stream)] = load(target, {}).streams.items()
+    assert name.startswith("payments")
+    assert stream.source.type == "file"
+    assert stream.source.path == file
+    assert stream.event.features in {("amount", "card.age_days"), ("amount", "card")}
+    assert (stream.event.id, stream.event.key) == ("payment_id", "customer_id")
+    assert stream.event.time is not None
+    assert stream.event.time.field == "ts"
+    assert stream.model.warm_up == N
+
+
+def test_a_configuration_that_is_there_is_kept_unless_forced(
+    init: Callable[..., Ran], target: Path, tmp_path: Path
+) -> None:
+    target.write_text("mine")
+    ran = init("--file", write_jsonl(tmp_path))
+    assert (ran.code, target.read_text()) == (2, "mine")
+    assert ran.err == (
+        f"outrider: {target} is there already: name another file with -c, or write over it with --force\n"
+    )
+    assert init("--file", write_jsonl(tmp_path), "--force").code == 0
+    assert "streams" in yaml.safe_load(target.read_text())
+
+
+def test_a_file_with_too_few_events_for_a_model_is_refused(
+    init: Callable[..., Ran], target: Path, tmp_path: Path
+) -> None:
+    ran = init("--file", write_jsonl(tmp_path, 20))
+    assert ran.code == 2
+    assert "20 events are too few, a model of 2 features needs 50; nothing was written" in ran.err
+    assert not target.exists()
+
+
+def test_a_file_without_any_feature_is_refused_with_the_table_shown(
+    init: Callable[..., Ran], target: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps({"n": i, "name": "a"}) + "\n" for i in range(100)))
+    ran = init("--file", tmp_path / "x.jsonl")
+    assert ran.code == 2
+    assert uses(ran.out) == {"n": "refused", "name": "refused"}
+    assert "no field can be a feature (see the table); nothing was written" in ran.err
+    assert not target.exists()
+
+
+def test_an_empty_file_is_refused(init: Callable[..., Ran], tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text("")
+    ran = init("--file", tmp_path / "x.jsonl")
+    assert ran.code == 2
+    assert ran.err.endswith("x.jsonl has no events: name a file that has some\n")
+
+
+def test_a_file_of_something_else_is_named_by_its_looks(init: Callable[..., Ran], tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text("2026;12.5;ok\n" * 100)
+    ran = init("--file", tmp_path / "x.jsonl")
+    assert ran.code == 2
+    assert "the records look like text that is no JSON: b'2026;12.5;ok'" in ran.err
+
+
+def test_records_that_are_no_events_are_counted(init: Callable[..., Ran], tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path)
+    file.write_text(file.read_text() + "?\n" * 3)
+    ran = init("--file", file)
+    assert ran.code == 0
+    assert "3 of them are no events (not_json 3)" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "name what to sample: --file events.jsonl, or --bootstrap-servers HOST:PORT --topic NAME"),
+        (("--file", "x.jsonl", "--topic", "t"), "--file and a topic exclude each other"),
+        (("--file", "-"), "standard input can be read only once"),
+        (("--file", "x.txt"), "the suffix of 'x.txt' names no format"),
+        (("--file", "no-such.jsonl"), "there is no file 'no-such.jsonl'"),
+        (("--topic", "t", "--wait", "10"), "--wait: '10' has no unit"),
+        (("--topic", "a b"), "'a b' is no topic name"),
+        (("--topic", "t", "--bootstrap-servers", "here"), "'here' is no broker address; write host:port"),
+        (("--topic", "t", "--client", "x"), "write KEY=VALUE"),
+        (
+            ("--topic", "t", "--client", "sasl_plain_password=secret"),
+            "'sasl_plain_password=${KAFKA_SASL_PLAIN_PASSWORD}'",
+        ),
+        (("--topic", "t", "--client", "securty_protocol=SSL"), "did you mean security_protocol?"),
+    ],
+)
+def test_a_usage_that_cannot_work_is_refused_with_the_way_out(
+    init: Callable[..., Ran], target: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    ran = init(*arguments)
+    assert ran.code == 2
+    assert said in ran.err
+    assert not target.exists()
+
+
+def test_a_secret_is_not_repeated(init: Callable[..., Ran]) -> None:
+    assert "hunter2" not in init("--topic", "t", "--client", "sasl_plain_password=hunter2").err
+
+
+def test_it_imports_no_torch(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path)
+    program = (
+        "import sys; sys.argv = ['outrider', '-c', 'a.yaml', 'init', '--file', sys.argv[1]]\n"
+        "from monitor.cli.main import main\n"
+        "try:\n    main()\n"
+        "finally:\n    assert 'torch' not in sys.modules and 'kafka' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(file)], cwd=tmp_path, check=True, capture_output=True)
