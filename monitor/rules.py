@@ -11,6 +11,8 @@ from monitor.fold import WindowRule
 from monitor.incidents import Policy
 from monitor.judging import JudgeRule
 from monitor.lives import LifeRule
+from monitor.promotion import PromotionRule
+from monitor.shadow_gate import GateRule
 
 
 def window_rule(settings: Settings, stream: str) -> WindowRule:
@@ -50,6 +52,24 @@ def control_settings(settings: Settings, stream: str, stream_id: int) -> Control
             max_dead_letter_ratio=own.alerts.max_dead_letter_ratio,
             config_hash=config_hash(settings, stream),
             life=life_rule(settings, stream),
+        ),
+    )
+
+
+def promotion_rule(settings: Settings, stream: str, stream_id: int) -> PromotionRule:
+    """Return what a promotion of one of the stream's models goes by."""
+    own = settings.streams[stream]
+    control = control_settings(settings, stream, stream_id)
+    return PromotionRule(
+        stream=stream,
+        stream_id=stream_id,
+        threshold=control.threshold,
+        gate=GateRule(
+            percentile=own.threshold.percentile,
+            per_week=own.alerts.false_alarms.per_week,
+            size_us=control.size_us,
+            min_outliers=own.alerts.min_outliers,
+            min_ratio=own.alerts.min_ratio,
         ),
     )
 

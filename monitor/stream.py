@@ -26,8 +26,9 @@ from monitor.explaining import Reasons
 from monitor.inbox import Inbox, Wake
 from monitor.intake import Intake
 from monitor.lease import Lease
+from monitor.promotion import Promoter
 from monitor.registering import register_sources, starts_of
-from monitor.rules import control_settings, window_rule
+from monitor.rules import control_settings, promotion_rule, window_rule
 from monitor.scoring import LoadedModel, Scorer, explain_events, load_model
 from monitor.warm_up import WarmUp
 from monitor.worker import Worker
@@ -38,6 +39,7 @@ from storage.evidence import EvidenceStore
 from storage.leases import Leases
 from storage.ledger import Ledger, StreamState
 from storage.models import ModelInfo, ModelStore
+from storage.shadows import ShadowStore
 
 log = logging.getLogger(__name__)
 
@@ -244,18 +246,28 @@ class StreamRunner:
             evidence=EvidenceStore(self._db),
             explain=self._explain,
         )
+        promoter = Promoter(
+            promotion_rule(self._settings, self.name, state.id),
+            shadows=ShadowStore(self._db),
+            models=self._models,
+            calibration=CalibrationStore(self._db),
+            reference=self._reference,
+        )
         while not self._stop.is_set():
             self._wake.clear()
-            if self._step(plane, lease, lambda: worker.ended and control.all_ended(state.id)):
+            if self._step(plane, promoter, lease, lambda: worker.ended and control.all_ended(state.id)):
                 self.stop()
             self._wake.wait(_LOOK_S)
         self._let_go(plane, lease)
 
-    def _step(self, plane: ControlPlane, lease: Lease, all_ended: Callable[[], bool]) -> bool:
+    def _step(self, plane: ControlPlane, promoter: Promoter, lease: Lease, all_ended: Callable[[], bool]) -> bool:
         """Do what is due; return whether all had ended before and nothing was left to do, while the lease was ours."""
         try:
             ended = all_ended()
-            return lease.renew() and not plane.run_due() and lease.renew() and ended
+            if not lease.renew():
+                return False
+            moved = plane.run_due() | promoter.run_due()
+            return not moved and lease.renew() and ended
         except StorageUnavailable as away:
             log.warning(
                 "Stream %s: %s; trying again.",

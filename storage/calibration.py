@@ -15,7 +15,16 @@ from storage.control import unjudged
 from storage.engine import Database
 from storage.incidents import lock_stream, open_incidents, write_incident
 from storage.judgements import IncidentRow, StoredIncident
-from storage.tables import accepted_references, calibrations, incidents, streams, thresholds, window_parts, windows
+from storage.tables import (
+    accepted_references,
+    calibrations,
+    incidents,
+    shadow_windows,
+    streams,
+    thresholds,
+    window_parts,
+    windows,
+)
 
 _CHUNK = 500
 
@@ -134,25 +143,42 @@ class CalibrationStore:
     def judged_windows(self, stream_id: int, model_id: int, after_us: int, until_us: int) -> list[JudgedWindow]:
         """Return the judged windows of a model that start at or after `after_us` and end at or before `until_us`.
 
-        Read in chunks by key, so that no long read holds back SQLite's write-ahead log.
+        What it scored in the shadow of another model counts as well: so a model that takes over has a past. Read in
+        chunks by key, so that no long read holds back SQLite's write-ahead log.
         """
-        found: list[JudgedWindow] = []
-        while True:
-            query = (
-                sa.select(windows)
-                .join(thresholds, thresholds.c.id == windows.c.threshold_id)
-                .where(
-                    windows.c.stream_id == stream_id,
-                    windows.c.window_start_us >= after_us,
-                    windows.c.window_end_us <= until_us,
-                    windows.c.judged_at_us.is_not(None),
-                    thresholds.c.model_id == model_id,
-                )
-                .order_by(windows.c.window_start_us)
-                .limit(_CHUNK)
+        inside = (
+            windows.c.stream_id == stream_id,
+            windows.c.window_end_us <= until_us,
+            windows.c.judged_at_us.is_not(None),
+        )
+        own = (
+            sa.select(windows)
+            .join(thresholds, thresholds.c.id == windows.c.threshold_id)
+            .where(*inside, thresholds.c.model_id == model_id)
+        )
+        in_shadow = (
+            sa.select(
+                windows.c.window_start_us,
+                windows.c.window_end_us,
+                windows.c.details,
+                windows.c.adopted_at_us,
+                shadow_windows.c.events,
+                shadow_windows.c.outliers,
+                shadow_windows.c.payload,
             )
+            .join(thresholds, thresholds.c.id == windows.c.threshold_id)
+            .join(shadow_windows, shadow_windows.c.window_start_us == windows.c.window_start_us)
+            .where(*inside, shadow_windows.c.model_id == model_id, thresholds.c.model_id != model_id)
+        )
+        found = [*self._in_chunks(in_shadow, after_us), *self._in_chunks(own, after_us)]
+        return sorted(found, key=lambda window: window.window_start_us)
+
+    def _in_chunks(self, query: sa.Select[Any], after_us: int) -> list[JudgedWindow]:
+        found: list[JudgedWindow] = []
+        ordered = query.order_by(windows.c.window_start_us).limit(_CHUNK)
+        while True:
             with self._db.read() as conn:
-                rows = conn.execute(query).all()
+                rows = conn.execute(ordered.where(windows.c.window_start_us >= after_us)).all()
             found += [_window(row) for row in rows if row.payload is not None]
             if len(rows) < _CHUNK:
                 return found

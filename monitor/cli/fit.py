@@ -1,6 +1,7 @@
 """`outrider fit`: fit a model on a file, or on the stream's own first events, and store it as the active one."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,10 @@ if TYPE_CHECKING:
 
     from config.settings import Settings, StreamSettings
     from consumers.source import Source
+    from monitor.fitting import FittedModel
     from monitor.training import TrainingSet
+    from storage.engine import Database
+    from storage.models import ModelInfo
 
 
 @click.command(name="fit")
@@ -23,17 +27,47 @@ if TYPE_CHECKING:
 @click.option("--kind", help="Kind of detector (default: model.kind of the configuration).")
 @click.option("--n-components", help="Components of the mixture: a number, or auto.")
 @click.option("--label", help="Field with the class of each event, for class_conditional.")
+@click.option("--shadow", is_flag=True, help="Let it score beside the active model, flagging nothing, until promoted.")
+@click.option(
+    "--promote-after", help="With --shadow: the daemon promotes it after so much event time (1d) if it holds."
+)
 @click.pass_context
 def command(
-    ctx: click.Context, stream: str, file: Path | None, kind: str | None, n_components: str | None, label: str | None
+    ctx: click.Context,
+    stream: str,
+    file: Path | None,
+    kind: str | None,
+    n_components: str | None,
+    label: str | None,
+    shadow: bool,
+    promote_after: str | None,
 ) -> None:
     """Fit on FILE (or on STREAM's own warm-up events) and store the model as STREAM's active one."""
     settings = settings_of(ctx)
     name = stream_of(settings, stream)
+    after_us = _promote_after(promote_after, shadow=shadow)
     set_up_logging(debug=ctx.obj["debug"])
     own = _with_options(settings.streams[name], kind, n_components)
     training, labels = _read(settings, name, own, file, label)
-    _fit_and_store(settings, name, own, training, labels)
+    _fit_and_store(settings, name, own, training, labels, _Shadow(after_us=after_us) if shadow else None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shadow:
+    after_us: int | None
+
+
+def _promote_after(text: str | None, *, shadow: bool) -> int | None:
+    from config.units import parse_duration, to_us
+
+    if text is None:
+        return None
+    if not shadow:
+        raise click.UsageError("--promote-after goes with --shadow: any other model is active at once")
+    try:
+        return to_us(parse_duration(text))
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--promote-after") from error
 
 
 def _with_options(settings: "StreamSettings", kind: str | None, n_components: str | None) -> "StreamSettings":
@@ -127,30 +161,26 @@ def _opened(settings: "Settings", name: str) -> Any:
 
 
 def _fit_and_store(
-    settings: "Settings", name: str, own: "StreamSettings", training: "TrainingSet", labels: "NDArray[Any] | None"
+    settings: "Settings",
+    name: str,
+    own: "StreamSettings",
+    training: "TrainingSet",
+    labels: "NDArray[Any] | None",
+    shadow: _Shadow | None,
 ) -> None:
-    from monitor.calibration import first_threshold
     from monitor.fitting import fit_model
     from monitor.lives import when
     from storage.engine import Database
-    from storage.models import ModelStore
 
     began_s = time.monotonic()
     with _bar("fitting", None) as tell:
         fitted = fit_model(training, own.model, labels=labels, progress=lambda step, _: tell(step))
     _, stream_id = _opened(settings, name)
-    rule = own.threshold
     with Database(settings.database.url) as db:
-        stored = ModelStore(db).add(
-            stream_id,
-            fitted.stored,
-            lambda model_id, activation: first_threshold(
-                fitted.reference, model_id, activation, rule.percentile, rule.method
-            ),
-        )
-    assert stored is not None, "only a warm-up gives way"
+        stored, since_us = _stored(db, name, stream_id, own, fitted, shadow)
     summary = stored.summary
-    click.echo(f"stream {name}: {stored.kind}, version {stored.version}, is active")
+    how = "is active" if shadow is None else "scores in the shadow of the active model and flags nothing"
+    click.echo(f"stream {name}: {stored.kind}, version {stored.version}, {how}")
     click.echo(f"  events      {len(training):,} ({training.refused:,} records refused)")
     click.echo(f"  features    {len(training.names)}: {', '.join(training.names)}")
     if "n_components" in summary:
@@ -158,9 +188,47 @@ def _fit_and_store(
     if "mean_log_likelihood" in summary:
         click.echo(f"  mean log-likelihood  {summary['mean_log_likelihood']:.4f} nats an event")
     click.echo(f"  reference   {len(fitted.reference):,} energies of events that the model did not see")
-    since = "the first window" if not stored.valid_from_us else when(stored.valid_from_us)
-    click.echo(f"  valid from  {since}")
+    since = "the first window" if not since_us else when(since_us)
+    click.echo(f"  {'valid from ' if shadow is None else 'scores from'} {since}")
     click.echo(f"  took        {time.monotonic() - began_s:.1f} s")
+    if shadow is not None:
+        click.echo(f"`outrider models gate {name}` says whether it holds, `outrider models promote {name} ", nl=False)
+        click.echo(f"{stored.version}` makes it the active one.")
+
+
+def _stored(
+    db: "Database", name: str, stream_id: int, own: "StreamSettings", fitted: "FittedModel", shadow: _Shadow | None
+) -> "tuple[ModelInfo, int | None]":
+    """Store the model as the active one or in its shadow; return it, and from which window start on it scores."""
+    from config.errors import ModelError
+    from monitor.calibration import first_threshold
+    from monitor.thresholds import first_limit
+    from storage.models import ModelStore
+    from storage.shadows import NewShadow, ShadowStore
+
+    rule, reference = own.threshold, fitted.reference
+    if shadow is None:
+        stored = ModelStore(db).add(
+            stream_id,
+            fitted.stored,
+            lambda model_id, activation: first_threshold(reference, model_id, activation, rule.percentile, rule.method),
+        )
+        assert stored is not None, "only a warm-up gives way"
+        return stored, stored.valid_from_us
+    active = ModelStore(db).active(stream_id)
+    if active is None:
+        raise ModelError(f"stream {name} has no active model to score beside: leave --shadow out")
+    if tuple(active.feature_names) != tuple(fitted.stored.feature_names):
+        raise ModelError(
+            f"the events have the features {', '.join(fitted.stored.feature_names)}, the active model of stream {name} "
+            f"has {', '.join(active.feature_names)}: a stream keeps its features; set event.features to these"
+        )
+    limit = first_limit(reference, rule.percentile, method=rule.method).value
+    new = NewShadow(percentile=rule.percentile, threshold=limit, due_after_us=shadow.after_us)
+    shadows = ShadowStore(db)
+    stored = shadows.start(stream_id, fitted.stored, new)
+    running = shadows.current(stream_id)
+    return stored, None if running is None else running.since_us
 
 
 def _bar(title: str, total: int | None) -> Any:

@@ -1,29 +1,34 @@
-"""`outrider models`: the models of a stream; promote one, or import one from a file."""
+"""`outrider models`: the models of a stream; promote one, roll back, ask the gate, or import one from a file."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
 from config.errors import ConfigError, ModelError
-from config.settings import StreamSettings
+from config.settings import Settings, StreamSettings
 from config.units import format_time, to_us
 from monitor.cli.nouns import Noun
 from monitor.cli.settings import settings_of, stream_of
 from monitor.cli.stored import database_of, is_stored, not_yet
-from monitor.cli.tables import format_of, format_option, write
-from storage.calibration import NewThreshold
+from monitor.cli.tables import format_of, format_option, readable, write
+from storage.calibration import CalibrationStore, NewThreshold
 from storage.engine import Database
 from storage.ledger import Ledger
 from storage.models import Activation, ModelInfo, ModelStore
+from storage.shadows import ShadowStore
 from storage.standing import stream_ids
 
-COLUMNS = ("stream", "version", "kind", "state", "created_at", "valid_from", "events", "features", "summary")
-_SHOWN = ("version", "state", "kind", "valid_from", "events", "features")
+if TYPE_CHECKING:
+    from monitor.promotion import Promoter
+    from monitor.shadow_gate import GateVerdict
+
+COLUMNS = ("stream", "version", "kind", "state", "created_at", "valid_from", "events", "features", "gate", "summary")
+_SHOWN = ("version", "state", "kind", "valid_from", "events", "features", "gate")
 
 
 @click.group(name="models", cls=Noun)
@@ -41,35 +46,114 @@ def list_models(ctx: click.Context, stream: str, form: str | None) -> None:
     with database_of(settings) as db:
         stored = stream_ids(db)
         known: list[ModelInfo] = []
+        verdicts: dict[int, Mapping[str, Any]] = {}
         if is_stored(settings, list(stored), stream):
             known = ModelStore(db).list(stored[stream])
+            verdicts = ShadowStore(db).verdicts(stored[stream])
         else:
             click.echo(not_yet(stream), err=True)
-    rows = [_row(stream, model) for model in known]
+    rows = [_row(stream, model, verdicts.get(model.id)) for model in known]
     write(rows, COLUMNS, format_of(form), shown=_SHOWN, nothing="No models.")
 
 
 @command.command(name="promote")
 @click.argument("stream")
 @click.argument("version", type=int)
+@click.option("--force", is_flag=True, help="Promote a model in the shadow whatever its gate says.")
 @click.pass_context
-def promote(ctx: click.Context, stream: str, version: int) -> None:
-    """Make VERSION the active model of STREAM from the next free window on."""
+def promote(ctx: click.Context, stream: str, version: int, force: bool) -> None:
+    """Make VERSION the active model of STREAM from the next free window on.
+
+    A model in the shadow has to hold the active one's likelihood and alert volume first (`models gate`).
+    """
     settings = settings_of(ctx)
-    own = settings.streams[stream_of(settings, stream)]
+    stream_of(settings, stream)
     with Database(settings.database.url) as db:
         db.check()
-        stream_id, store = stream_ids(db).get(stream), ModelStore(db)
-        known = [] if stream_id is None else store.list(stream_id)
+        known = _known(db, stream)
         chosen = _version(stream, version, known)
         _refuse_other_features(stream, chosen, known)
-        from monitor.scoring import load_model
-
-        reference = load_model(Ledger(db).model(chosen.id), "cpu").detector.reference_energies_
-        assert reference is not None, "load_model refuses a model without them"
-        assert stream_id is not None, "a stream without a row has no version to promote"
-        model = store.promote(stream_id, chosen.id, _first_threshold(np.sort(reference), own))
+        if chosen.state == "shadow" and not force:
+            _pass_gate(db, settings, stream, chosen)
+        model = _promoter(db, settings, stream).promote(chosen.id)
     click.echo(f"Stream {stream}: model {model.version} ({model.kind}) is active, {_from(model)}.")
+
+
+@command.command(name="rollback")
+@click.argument("stream")
+@click.pass_context
+def rollback(ctx: click.Context, stream: str) -> None:
+    """Make the model of STREAM active again that was active before the present one."""
+    settings = settings_of(ctx)
+    stream_of(settings, stream)
+    with Database(settings.database.url) as db:
+        db.check()
+        retired = [model for model in _known(db, stream) if model.state == "retired"]
+        if not retired:
+            raise ConfigError(f"stream {stream} had no other active model before: there is nothing to roll back to")
+        before = max(retired, key=lambda model: model.valid_from_us or 0)
+        model = _promoter(db, settings, stream).promote(before.id)
+    click.echo(f"Stream {stream}: model {model.version} ({model.kind}) is active again, {_from(model)}.")
+
+
+@command.command(name="gate")
+@click.argument("stream")
+@click.pass_context
+def gate(ctx: click.Context, stream: str) -> None:
+    """Say whether the model in the shadow of STREAM's active one would be promoted, and why."""
+    settings = settings_of(ctx)
+    stream_of(settings, stream)
+    with Database(settings.database.url) as db:
+        db.check()
+        in_shadow = [model for model in _known(db, stream) if model.state == "shadow"]
+        if not in_shadow:
+            raise ConfigError(f"stream {stream} has no model in the shadow; `outrider fit {stream} --shadow` makes one")
+        verdict = _verdict(db, settings, stream)
+    word = {None: "has too little to tell", True: "holds", False: "does not hold"}[verdict.holds]
+    click.echo(f"Stream {stream}: model {in_shadow[-1].version} {word}: {verdict.reason}.")
+    for name, number in verdict.numbers.items():
+        click.echo(f"  {name.replace('_', ' '):20} {readable(number)}")
+
+
+def _known(db: Database, stream: str) -> list[ModelInfo]:
+    stream_id = stream_ids(db).get(stream)
+    return [] if stream_id is None else ModelStore(db).list(stream_id)
+
+
+def _promoter(db: Database, settings: Settings, stream: str) -> "Promoter":
+    from monitor.promotion import Promoter
+    from monitor.rules import promotion_rule
+    from monitor.scoring import load_model
+
+    def reference(model_id: int) -> NDArray[np.float32]:
+        energies = load_model(Ledger(db).model(model_id), "cpu").detector.reference_energies_
+        assert energies is not None, "load_model refuses a model without them"
+        return np.sort(energies)
+
+    return Promoter(
+        promotion_rule(settings, stream, stream_ids(db)[stream]),
+        shadows=ShadowStore(db),
+        models=ModelStore(db),
+        calibration=CalibrationStore(db),
+        reference=reference,
+    )
+
+
+def _verdict(db: Database, settings: Settings, stream: str) -> "GateVerdict":
+    shadow = ShadowStore(db).current(stream_ids(db)[stream])
+    assert shadow is not None, "a model in the state shadow has its row"
+    return _promoter(db, settings, stream).judge(shadow)
+
+
+def _pass_gate(db: Database, settings: Settings, stream: str, chosen: ModelInfo) -> None:
+    """Raise ModelError, and keep the reason with the model, unless it holds."""
+    verdict = _verdict(db, settings, stream)
+    ShadowStore(db).conclude(chosen.id, {"holds": verdict.holds, "reason": verdict.reason, **verdict.numbers})
+    if not verdict.holds:
+        raise ModelError(
+            f"model {chosen.version} of stream {stream} stays in the shadow: {verdict.reason} "
+            "(--force promotes it all the same)"
+        )
 
 
 @command.command(name="import")
@@ -96,7 +180,7 @@ def import_model(ctx: click.Context, stream: str, file: Path) -> None:
     click.echo(f"Stream {stream}: model {model.version} ({model.kind}) is stored and active, {_from(model)}.")
 
 
-def _row(stream: str, model: ModelInfo) -> dict[str, Any]:
+def _row(stream: str, model: ModelInfo, verdict: Mapping[str, Any] | None) -> dict[str, Any]:
     return {
         "stream": stream,
         "version": model.version,
@@ -106,6 +190,7 @@ def _row(stream: str, model: ModelInfo) -> dict[str, Any]:
         "valid_from": None if model.valid_from_us is None else format_time(model.valid_from_us),
         "events": model.summary.get("events"),
         "features": list(model.feature_names),
+        "gate": None if verdict is None else verdict["reason"],
         "summary": dict(model.summary),
     }
 
