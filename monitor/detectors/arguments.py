@@ -7,6 +7,8 @@ import torch
 
 from config.errors import ModelError
 
+_MOST = (1 << 63) - 1  # what the libraries take as a seed or a size
+
 
 def whole(owner: str, name: str, value: object, least: int) -> int:
     """Return a whole number from `least` on.
@@ -14,9 +16,10 @@ def whole(owner: str, name: str, value: object, least: int) -> int:
     Raises:
         ModelError: it is something else.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+    given = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else least - 1
+    if not least <= given <= _MOST:
         raise ModelError(f"{owner}: {name} must be a whole number from {least} on, not {value!r}")
-    return int(value)
+    return given
 
 
 def number(owner: str, name: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:

@@ -21,15 +21,17 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from config.errors import ModelError
+from monitor.yardstick import BINS, FeatureProfile
 
 FORMAT = 1
 MAX_HEADER_BYTES = 4 << 20
+_LARGEST = 1e150  # the square of more has no number in float64
 _KEY = "outrider"
 _REFERENCE = "reference_energies"
-_ZEROS = "0" * 64
-_MARK = b'{\\"checksum\\":\\"'
 _PROFILE = "profile."
 _PROFILE_FIELDS = ("edges", "centre", "deviation", "rank_deviation", "spread_deviation")
+_ZEROS = "0" * 64
+_MARK = b'{\\"checksum\\":\\"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +45,9 @@ class Artefact:
     settings: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     reference_energies: NDArray[np.float32] | None = None
+    profile: FeatureProfile | None = None
     transforms: Sequence[Mapping[str, Any]] = ()
 
-    profile: FeatureProfile | None = None
     def tensor(self, name: str, *shape: int | None) -> NDArray[Any]:
         """Return the finite array `name` after checking its shape; None in `shape` fits any size.
 
@@ -64,6 +66,18 @@ class Artefact:
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ModelError(f"the {self.kind} model's array {name!r} holds NaN or infinity; fit the model again")
         return array
+
+    def numbers(self, name: str, *shape: int | None) -> NDArray[np.float64]:
+        """Return the array `name` of that shape as float64 whose squares and sums have numbers.
+
+        Raises:
+            ModelError: as `tensor` does, and for integers and numbers beyond 1e150.
+        """
+        array = self.tensor(name, *shape)
+        wide: NDArray[np.float64] = array.astype(np.float64)
+        if array.dtype.kind != "f" or (wide.size and max(wide.max(), -wide.min()) > _LARGEST):
+            raise ModelError(f"the {self.kind} model's array {name!r} holds unusable numbers; fit the model again")
+        return wide
 
 
 class _Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +102,8 @@ def to_bytes(artefact: Artefact) -> bytes:
     tensors = {name: np.ascontiguousarray(array) for name, array in artefact.tensors.items()}
     if artefact.reference_energies is not None:
         tensors[_REFERENCE] = np.ascontiguousarray(artefact.reference_energies, dtype=np.float32)
+    if artefact.profile is not None:
+        tensors |= {_PROFILE + name: np.ascontiguousarray(getattr(artefact.profile, name)) for name in _PROFILE_FIELDS}
     header = _Header(
         checksum=_ZEROS,
         format=FORMAT,
@@ -101,10 +117,6 @@ def to_bytes(artefact: Artefact) -> bytes:
     document = msgspec.json.encode(header).decode()
     raw: bytes = save_tensors(tensors, {_KEY: document})
     if int.from_bytes(raw[:8], "little") > MAX_HEADER_BYTES:
-    if artefact.profile is not None:
-        tensors |= {
-            _PROFILE + name: np.ascontiguousarray(getattr(artefact.profile, name)) for name in _PROFILE_FIELDS
-        }
         raise ModelError(
             f"the {artefact.kind} model's description is larger than {MAX_HEADER_BYTES >> 20} MiB; "
             "shorten the feature names or the training summary"
@@ -148,6 +160,7 @@ def from_bytes(data: bytes, *, kind: str | None = None, where: str = "the model"
         settings=header.settings,
         training=header.training,
         reference_energies=_reference(tensors.pop(_REFERENCE, None), where),
+        profile=_profile(tensors, header.n_features, where),
         tensors=tensors,
     )
 
@@ -161,7 +174,6 @@ def write_bytes(data: bytes, path: str | os.PathLike[str]) -> None:
     """Replace `path` by `data` in one step."""
     if not isinstance(path, str | os.PathLike):
         raise ModelError(f"a model is saved to a path, not to {path!r}")
-        profile=_profile(tensors, header.n_features, where),
     target = Path(path)
     try:
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
@@ -257,13 +269,15 @@ def _reference(array: NDArray[Any] | None, where: str) -> NDArray[np.float32] | 
 
 def _profile(tensors: dict[str, NDArray[Any]], d: int, where: str) -> FeatureProfile | None:
     """Take the training's profile out of the arrays; None in a file from before drift was watched."""
-    found = {name: tensors.pop(_PROFILE + name, None) for name in _PROFILE_FIELDS}
+    found: dict[str, Any] = {name: tensors.pop(_PROFILE + name, None) for name in _PROFILE_FIELDS}
     if all(array is None for array in found.values()):
         return None
     kinds = {name: np.dtype(np.float32 if name == "edges" else np.float64) for name in _PROFILE_FIELDS}
     shapes = {name: (d, BINS - 1) if name == "edges" else (d,) for name in _PROFILE_FIELDS}
+    usable: dict[str, NDArray[Any]] = {}
     for name, array in found.items():
-        usable = array is not None and array.dtype == kinds[name] and array.shape == shapes[name]
-        if array is None or not usable or not np.isfinite(array).all():
+        fits = array is not None and array.dtype == kinds[name] and array.shape == shapes[name]
+        if array is None or not fits or not np.isfinite(array).all():
             raise ModelError(f"{where} has an unusable profile of its training ({name}); fit the model again")
-    return FeatureProfile(**found)
+        usable[name] = array
+    return FeatureProfile(**usable)

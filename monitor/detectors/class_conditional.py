@@ -229,16 +229,19 @@ class ClassConditionalGaussian:
             raise ModelError(f"the {KIND} model's settings are unusable: score={score!r}, reg={reg!r}; fit it again")
         found = cls(model, score=cast("Score", score), reg=reg, device=device)
         d = stored.n_features
-        found.classes_ = stored.tensor("classes", None)
+        classes = stored.tensor("classes", None)
+        if classes.dtype.kind not in "iu":
+            raise ModelError(f"the {KIND} model's classes are no whole numbers; fit it again")
+        found.classes_ = classes.astype(np.int64)
         k = len(found.classes_)
-        found.weights_ = stored.tensor("weights", k)
-        found.means_ = stored.tensor("means", k, d)
-        found.covariances_ = stored.tensor("covariances", k, d, d)
+        found.weights_ = stored.numbers("weights", k)
+        found.means_ = stored.numbers("means", k, d)
+        found.covariances_ = stored.numbers("covariances", k, d, d)
         found.feature_names_ = stored.feature_names
         found.reference_energies_ = stored.reference_energies
         found.profile_ = stored.profile
         found.training_ = dict(stored.training)
-        factors = stored.tensor("factors", k, d, d)
+        factors = stored.numbers("factors", k, d, d)
         if k == 0 or not (np.diagonal(factors, axis1=1, axis2=2) > 0).all() or not (found.weights_ > 0).all():
             raise ModelError(f"the {KIND} model's weights or factors are not positive; fit it again")
         found._set_factors(factors)

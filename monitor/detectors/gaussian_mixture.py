@@ -30,6 +30,7 @@ F64 = NDArray[np.float64]
 # 0.07 s on one thread.
 _SMALL_FIT = 2_000_000
 
+_LEAST_DEVIATION = 1e-150  # the square of less has no number in float64
 _COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 
 
@@ -60,13 +61,13 @@ class GaussianMixture:
         lower_bound_: The last mean log-likelihood.
         report_: The fit report.
         reference_energies_: Sorted energies of events that the model did not see, after `calibrate`.
-    """
         profile_: What the training values of each feature were, for the daemon's watch on drift, after `calibrate`.
+    """
 
     kind = "gaussian_mixture"
     reference_energies_: NDArray[np.float32] | None
-
     profile_: FeatureProfile | None
+
     def __init__(
         self,
         n_components: int | Literal["auto"] = 1,
@@ -133,8 +134,8 @@ class GaussianMixture:
         """Set the reference energies from the training events, each scored by a fit without its fold."""
         values = self._checked(x)
         self.reference_energies_ = reference_energies(lambda: type(self)(**self.get_params()), values, folds)
-        return self
         self.profile_ = profile_of(values)
+        return self
 
     def energy(self, x: Any) -> FloatArray:
         """Return the energy of each event in nats: -log p(x), float32 for float32 events.
@@ -147,7 +148,6 @@ class GaussianMixture:
             check_finite(values, owner=type(self).__name__, names=self.feature_names_)
         return energies
 
-    def score_samples(self, x: Any) -> FloatArray:
     def measure(self, x: Any) -> tuple[FloatArray, FloatArray]:
         """Return the energy of each event, and each component's share (n, K) in it, out of one pass.
 
@@ -160,6 +160,7 @@ class GaussianMixture:
             check_finite(values, owner=type(self).__name__, names=self.feature_names_)
         return energies, shares
 
+    def score_samples(self, x: Any) -> FloatArray:
         """Return log p(x) of each event."""
         log_density: FloatArray = np.negative(self.energy(x))
         return log_density
@@ -242,8 +243,8 @@ class GaussianMixture:
             training=training,
             tensors={"weights": self.weights_, "means": self.means_, "cholesky": self._cholesky},
             reference_energies=self.reference_energies_,
-        )
             profile=self.profile_,
+        )
 
     @classmethod
     def from_artefact(cls, stored: Artefact, device: str = "cpu") -> Self:
@@ -257,25 +258,29 @@ class GaussianMixture:
         model = cls(**{**settings, "device": device})
         model._check_settings()
         d = stored.n_features
-        weights = stored.tensor("weights", None)
+        weights = stored.numbers("weights", None)
         k = len(weights)
         shape = {"full": (k, d, d), "tied": (1, d, d), "diag": (k, d), "spherical": (k, d)}
-        cholesky = stored.tensor("cholesky", *shape[model.covariance_type])
-        model._set(weights, stored.tensor("means", k, d), cholesky)
+        cholesky = stored.numbers("cholesky", *shape[model.covariance_type])
+        deviations = np.diagonal(cholesky, axis1=1, axis2=2) if cholesky.ndim == 3 else cholesky
+        shares = (weights >= 0).all() and abs(weights.sum() - 1) < 1e-6
+        if not shares or not (deviations > _LEAST_DEVIATION).all():
+            raise ModelError("the gaussian_mixture model's weights or factors make no mixture; fit it again")
+        model._set(weights, stored.numbers("means", k, d), cholesky)
         model._name(stored.feature_names, d)
         training = stored.training
         model.converged_ = bool(training.get("converged", True))
-        model.n_iter_ = int(training.get("n_iter", 0))
-        model.lower_bound_ = float(training.get("lower_bound", 0.0))
+        model.n_iter_ = whole("the stored model", "n_iter", training.get("n_iter", 0), 0)
+        model.lower_bound_ = number("the stored model", "lower_bound", training.get("lower_bound", 0.0))
         report = training.get("report")
         model.report_ = None if report is None else fitting.report_from(report)
         model.reference_energies_ = stored.reference_energies
+        model.profile_ = stored.profile
         return model
 
     @classmethod
     def from_sklearn(cls, mixture: Any, device: str = "cpu") -> Self:
         """Take over a fitted scikit-learn GaussianMixture; energies are its negated score_samples.
-        model.profile_ = stored.profile
 
         Raises:
             ModelError: it is not fitted, or its covariances are not positive definite.
@@ -407,12 +412,12 @@ class GaussianMixture:
         self.covariances_ = _covariances(cholesky, self.covariance_type)
         self._scorers: dict[np.dtype[Any], Scorer] = {}
         self.reference_energies_ = None
+        self.profile_ = None
 
     def _name(self, names: tuple[str, ...] | None, d: int) -> None:
         self.n_features_in_ = d
         self.feature_names_: tuple[str, ...] | None = names
         if names is not None:
-        self.profile_ = None
             self.feature_names_in_ = np.array(names, dtype=object)
 
     def _lower(self) -> F64:

@@ -84,8 +84,8 @@ def read_mixture(stored: Artefact, n_gmm: int, width: int) -> LatentMixture:
         ModelError: Its arrays do not fit together.
     """
     shapes = {"weights": (n_gmm,), "means": (n_gmm, width)}
-    arrays = {name: stored.tensor(f"mixture.{name}", *shapes.get(name, (n_gmm, width, width))) for name in _FIELDS}
-    radius = float(stored.tensor("mixture.radius", 1)[0])
+    arrays = {name: stored.numbers(f"mixture.{name}", *shapes.get(name, (n_gmm, width, width))) for name in _FIELDS}
+    radius = float(stored.numbers("mixture.radius", 1)[0])
     diagonals = np.diagonal(arrays["factors"], axis1=1, axis2=2)
     if not (radius > 0 and (diagonals > 0).all() and (arrays["weights"] > 0).any()):
         raise ModelError(f"the {stored.kind} model's mixture contradicts itself; fit it again")

@@ -25,6 +25,7 @@ from monitor.detectors.network_files import (
     read_shape,
     read_state,
     refuse_missing,
+    refuse_oversized,
     state_arrays,
 )
 from monitor.detectors.network_scoring import FittedNetworks, Lens, make_lens, precise, settle_networks
@@ -32,8 +33,8 @@ from monitor.detectors.scaling import Scaling
 from monitor.detectors.threads import one_thread
 from monitor.detectors.training import Objective, OptimizerFactory, Plan, latent_noise, train
 from monitor.detectors.unfitted import not_fitted
-
 from monitor.yardstick import FeatureProfile, profile_of
+
 _SMALL_PASS = 50_000_000  # multiplications in a pass of one batch below which more threads do not pay
 _MODULES = ("encoder_net", "decoder_net", "gmm_density_net")
 
@@ -81,8 +82,8 @@ class NetworkDetector:
         self.device = usable_device(self._name, device)
         self.feature_names_: tuple[str, ...] | None = None
         self.reference_energies_: NDArray[np.float32] | None = None
-        self.training_: dict[str, Any] = {}
         self.profile_: FeatureProfile | None = None
+        self.training_: dict[str, Any] = {}
         self._model: FittedNetworks | None = None
         given = {name: getattr(self, name) for name in _MODULES if getattr(self, name) is not None}
         for name, net in given.items():
@@ -100,11 +101,11 @@ class NetworkDetector:
         """Return the energy of each event in nats, without any latent noise: what the daemon compares."""
         return self._fitted().energies(self._checked(x))
 
-    def infer_threshold(self, x: Any, threshold_perc: float = 95.0) -> float:
     def measure(self, x: Any) -> tuple[FloatArray, None]:
         """Return the energy of each event; shares of the latent's components are not watched."""
         return self.energy(x), None
 
+    def infer_threshold(self, x: Any, threshold_perc: float = 95.0) -> float:
         """Set the threshold to a percentile of the scores of `x`, and return it."""
         share = self._number("threshold_perc", threshold_perc, 0.0, 100.0)
         self.threshold = float(np.percentile(self.score(x).astype(np.float64), share))
@@ -175,8 +176,8 @@ class NetworkDetector:
             },
             training=self.training_,
             reference_energies=self.reference_energies_,
-        )
             profile=self.profile_,
+        )
 
     def to_bytes(self) -> bytes:
         """Return the model as an artefact's bytes."""
@@ -204,8 +205,12 @@ class NetworkDetector:
         detector = cls(**read_settings(stored, cls._settings), **modules, device=device)
         extra = read_settings(stored, ("input_shape", "normalise"))
         d = stored.n_features
-        scaling = Scaling(centre=stored.tensor("scaling.centre", d), scale=stored.tensor("scaling.scale", d))
+        scaling = Scaling(centre=stored.numbers("scaling.centre", d), scale=stored.numbers("scaling.scale", d))
+        residuals = stored.numbers("residuals", d)
+        if not ((scaling.scale > 0).all() and (residuals > 0).all()):
+            raise ModelError(f"the {cls.kind} model's scaling contradicts itself; fit it again")
         lens = Lens(scaling=scaling, shape=read_shape(stored, extra["input_shape"]), device=device)
+        refuse_oversized(stored, detector.latent_dim, detector.n_gmm or 1)
         sample = torch.zeros(2, *lens.shape, device=device)
         nets = detector._build(sample)
         read_state(nets, stored)
@@ -221,16 +226,16 @@ class NetworkDetector:
             lens=lens,
             mixture=mixture,
             density=mixture.density(device),
-            residuals=stored.tensor("residuals", d),
+            residuals=residuals,
         )
         detector.feature_names_ = stored.feature_names
         detector.reference_energies_ = stored.reference_energies
+        detector.profile_ = stored.profile
         detector.training_ = dict(stored.training)
         return detector
 
     def _networks(self, sample: Tensor) -> DensityNets:
         """Return networks for events like `sample`, fresh where none were given."""
-        detector.profile_ = stored.profile
         raise NotImplementedError
 
     def _fit(self, x: Any, objective: Callable[[Tensor], Objective], plan: Plan, reference_fraction: float) -> Self:
@@ -256,12 +261,12 @@ class NetworkDetector:
             noise = latent_noise(nets, seen, self.random_state)
             self._model = settle_networks(nets, lens, seen, radius, noise, keep_lanes=not self._given_states)
         self.feature_names_ = events.names
+        self.profile_ = profile_of(rows)
         self.training_ = {
             "rows": kept,
             "epochs": report.epochs,
             "best_epoch": report.best_epoch,
             "skipped_steps": report.skipped_steps,
-        self.profile_ = profile_of(rows)
             "stopped": report.stopped,
             "dead_components": int((self._model.mixture.weights <= 0).sum()),
             "batch_size": plan.batch_size,

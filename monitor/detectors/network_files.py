@@ -10,6 +10,7 @@ from torch import nn
 
 from config.errors import ModelError
 from monitor.detectors.artefact import Artefact
+from monitor.detectors.density_nets import hidden_widths
 
 _PREFIX = "net."
 
@@ -56,6 +57,26 @@ def refuse_missing(stored: Artefact, modules: Mapping[str, Any], owner: str) -> 
     if extra:
         raise ModelError(
             f"{owner}: this model was fitted without {', '.join(extra)}; load it without, the default is in the file"
+        )
+
+
+def refuse_oversized(stored: Artefact, latent_dim: int, n_gmm: int) -> None:
+    """Raise a ModelError where default networks of these sizes would hold more numbers than the file does.
+
+    Args:
+        stored: The artefact.
+        latent_dim: The width of the latent that its settings name.
+        n_gmm: The number of components that they name.
+    """
+    held = sum(array.size for array in stored.tensors.values())
+    widths = hidden_widths(stored.n_features)
+    given = stored.settings.get("given")
+    both = isinstance(given, list) and "encoder_net" in given and "decoder_net" in given
+    needed = (latent_dim,) if both else (stored.n_features * widths[0], latent_dim * widths[2])
+    if max(*needed, n_gmm) > held:
+        raise ModelError(
+            f"the {stored.kind} model's settings ask for networks larger than the {held} numbers in the file; "
+            "fit it again"
         )
 
 

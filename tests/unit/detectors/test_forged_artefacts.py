@@ -1,0 +1,99 @@
+"""Artefacts with a valid checksum and contents that make no model: refused, and never larger than the file."""
+
+import contextlib
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from config.errors import ModelError
+from monitor.detectors import AEGMM, VAEGMM, ClassConditionalGaussian, GaussianMixture, artefact, load_detector
+
+X = np.random.default_rng(0).normal(size=(60, 3))
+
+
+@cache
+def artefact_of(kind):
+    if kind is ClassConditionalGaussian:
+        return kind().fit(X, np.arange(60) % 2).to_artefact()
+    return kind().fit(X, **({} if kind is GaussianMixture else {"epochs": 1, "verbose": False})).to_artefact()
+
+
+@pytest.fixture(params=[GaussianMixture, ClassConditionalGaussian, VAEGMM, AEGMM])
+def stored(request):
+    return artefact_of(request.param)
+
+
+def load(forged):
+    return load_detector(artefact.to_bytes(forged)).energy(X)
+
+
+def loads_or_refuses(forged):
+    """Load and score; anything but finite energies or a ModelError is a failure."""
+    with contextlib.suppress(ModelError):
+        assert np.isfinite(load(forged)).all()
+
+
+@pytest.mark.parametrize("change", [lambda a: a.ravel(), lambda a: a[:0], lambda a: np.concatenate([a, a])])
+def test_arrays_of_another_shape_are_refused(stored, change):
+    for name, array in stored.tensors.items():
+        forged = replace(stored, tensors={**stored.tensors, name: change(array)})
+        if forged.tensors[name].shape != array.shape:
+            with pytest.raises(ModelError):
+                load(forged)
+
+
+@pytest.mark.parametrize(
+    ("factor", "dtype"),
+    [
+        (0.0, np.float64),
+        (-1.0, np.float64),
+        (1e-300, np.float64),
+        (1e300, np.float64),
+        (1.0, np.int64),
+        (1, np.float16),
+    ],
+)
+def test_arrays_of_other_numbers_never_give_a_broken_model(stored, factor, dtype):
+    for name, array in stored.tensors.items():
+        with np.errstate(all="ignore"):
+            forged = np.nan_to_num(array.astype(np.float64) * factor).clip(-1e307, 1e307).astype(dtype)
+        loads_or_refuses(replace(stored, tensors={**stored.tensors, name: forged}))
+
+
+@pytest.mark.parametrize("value", [None, -1, "x", {}, 10**30, [10**6, 10**6]])
+def test_settings_and_summaries_of_another_kind_never_give_a_broken_model(stored, value):
+    for name in stored.settings:
+        loads_or_refuses(replace(stored, settings={**stored.settings, name: value}))
+    for name in stored.training:
+        loads_or_refuses(replace(stored, training={**stored.training, name: value}))
+
+
+@pytest.mark.parametrize("name", ["latent_dim", "n_gmm"])
+def test_settings_that_ask_for_networks_larger_than_the_file_are_refused_before_any_is_built(name):
+    stored = artefact_of(VAEGMM)
+    with pytest.raises(ModelError, match="ask for networks larger than the"):
+        load(replace(stored, settings={**stored.settings, name: 10**9}))
+
+
+def test_missing_arrays_and_settings_are_named(stored):
+    for name in stored.tensors:
+        with pytest.raises(ModelError):
+            load(replace(stored, tensors={n: a for n, a in stored.tensors.items() if n != name}))
+
+
+@pytest.mark.parametrize("width", [0, 1, 2, 4, 10**9])
+def test_another_number_of_features_is_refused(stored, width):
+    with pytest.raises(ModelError):
+        load(replace(stored, n_features=width, feature_names=None))
+
+
+def test_every_kind_is_refused_when_it_is_cut_or_a_bit_is_flipped(stored):
+    data = artefact.to_bytes(stored)
+    for place in range(0, len(data), 97):
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << (place % 8)
+        for found in (data[:place], bytes(damaged)):
+            with pytest.raises(ModelError):
+                load_detector(found)
