@@ -17,10 +17,7 @@ class NotYet:
     meanwhile: str
 
 
-NOT_YET = (
-    NotYet(key="streams.*.alerts.silence_after", works=("auto", "never"), meanwhile="use auto or never"),
-    NotYet(key="streams.*.alerts.drift.horizons", works=(["10m", "1h", "1d"],), meanwhile="leave it out"),
-)
+NOT_YET = (NotYet(key="streams.*.alerts.drift.horizons", works=(["10m", "1h", "1d"],), meanwhile="leave it out"),)
 
 
 def find_not_yet(settings: Settings, table: tuple[NotYet, ...] = NOT_YET) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from config.errors import OutriderError, StorageUnavailable
 from config.settings import Settings
@@ -15,8 +15,10 @@ from config.units import to_us
 from monitor.notify.couriers import Couriers
 from monitor.schedule import Timetable
 from monitor.scoring import pick_device
+from monitor.silence_watch import SilenceWatch
 from monitor.stream import StreamRunner
 from storage.engine import Database
+from storage.jobs import report_job
 from storage.outbox import Outbox
 from storage.partitions import ensure_score_days
 from storage.retention import apply as apply_retention
@@ -28,6 +30,7 @@ _GIVE_UP_EVERY_S = 600.0
 _CHECKPOINT_EVERY_S = 60.0
 _RETENTION_EVERY_S = 3600.0
 _WATCH_EVERY_S = 10.0
+_SILENCE_EVERY_S = 2.0
 _STUCK_AFTER_S = 60.0
 _WAIT_S = 0.2
 
@@ -60,7 +63,7 @@ class Daemon:
             device = pick_device(self._settings.device)
             owner = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
             self._runners = [StreamRunner(name, self._settings, db, owner=owner, device=device) for name in self._names]
-            timetable = self._timetable(db)
+            timetable = self._timetable(db, owner)
             timetable.start()
             ends.callback(timetable.stop)
             couriers = Couriers.of(self._settings.notify, Outbox(db))
@@ -100,10 +103,10 @@ class Daemon:
         for thread in threads:
             thread.join()
 
-    def _timetable(self, db: Database) -> Timetable:
+    def _timetable(self, db: Database, owner: str) -> Timetable:
         retention, notify = self._settings.retention, self._settings.notify
         known, deadline_us = {"log", *notify.channels}, to_us(notify.deadline)
-        timetable = Timetable(time.monotonic)
+        timetable = Timetable(time.monotonic, lambda name, error: _report(db, name, error))
         timetable.every(_GIVE_UP_EVERY_S, "give_up", lambda: Outbox(db).give_up_unknown(known, deadline_us))
         timetable.every(_CHECKPOINT_EVERY_S, "checkpoint", db.checkpoint)
         timetable.every(_RETENTION_EVERY_S, "score_days", lambda: self._ensure_days(db))
@@ -111,6 +114,9 @@ class Daemon:
             _RETENTION_EVERY_S, "retention", lambda: apply_retention(db, retention, time.time_ns() // 1_000)
         )
         timetable.every(_WATCH_EVERY_S, "progress", self._watch)
+        for name in self._names:
+            watch = SilenceWatch.of(self._settings, name, db, owner=owner)
+            timetable.every(_SILENCE_EVERY_S, f"silence {name}", watch.look)
         return timetable
 
     def _watch(self) -> None:
@@ -130,6 +136,12 @@ class Daemon:
         known = [failure for failure in failures if isinstance(failure, OutriderError)]
         for failure in (*known, *failures):
             raise failure
+
+
+def _report(db: Database, name: str, error: str | None) -> None:
+    """Keep for `status` what became of a job; a store that is away keeps nothing, and the job has logged its error."""
+    with suppress(StorageUnavailable):
+        report_job(db, name, error)
 
 
 @contextmanager

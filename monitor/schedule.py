@@ -9,12 +9,13 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 
-from config.errors import ConfigError
+from config.errors import ConfigError, OutriderError
 from config.units import to_us
 
 log = logging.getLogger(__name__)
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_REPORT_EVERY_S = 60.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -78,10 +79,20 @@ class Timetable:
 
     Each job runs at most once at a time, missed runs are coalesced into one, and the time of the last success is
     kept, so that a job that silently stopped succeeding can be seen.
+
+    Args:
+        clock: Seconds that only go forward.
+        report: Takes the name of a job that ran, and why it failed or None. Successes in a row are reported once a
+            minute.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, clock: Callable[[], float], report: Callable[[str, str | None], None] = lambda _name, _error: None
+    ) -> None:
         self._clock = clock
+        self._report = report
+        self._reported_s: dict[str, float] = {}
+        self._failing: set[str] = set()
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
             executors={"default": ThreadPoolExecutor(4)},
@@ -96,14 +107,32 @@ class Timetable:
         def run() -> None:
             try:
                 job()
-            except Exception:
+            except OutriderError as error:
+                self._failed(name, str(error))
+            except Exception as error:
                 log.exception(
                     "The job %s failed; it keeps its old state and runs again.", name, extra={"action": "job"}
                 )
+                self._failed(name, f"{type(error).__name__}: {error}")
             else:
-                self._last_success_s[name] = self._clock()
+                self._succeeded(name)
 
         self._scheduler.add_job(run, "interval", seconds=seconds, id=name)
+
+    def _failed(self, name: str, why: str) -> None:
+        """Report a failure; a row of them is said once, since a job may run each second."""
+        level = logging.DEBUG if name in self._failing else logging.WARNING
+        self._failing.add(name)
+        log.log(level, "The job %s failed: %s; it runs again.", name, why, extra={"action": "job", "job": name})
+        self._reported_s.pop(name, None)
+        self._report(name, why)
+
+    def _succeeded(self, name: str) -> None:
+        self._failing.discard(name)
+        now_s = self._last_success_s[name] = self._clock()
+        if now_s - self._reported_s.get(name, float("-inf")) >= _REPORT_EVERY_S:
+            self._reported_s[name] = now_s
+            self._report(name, None)
 
     def start(self) -> None:
         """Start the jobs' threads."""

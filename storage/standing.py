@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection
 
 from storage.calibration import CalibrationStore, StoredThreshold
 from storage.engine import Database
+from storage.jobs import JobState, job_states
 from storage.ledger import Ledger
 from storage.models import ModelInfo, ModelStore
 from storage.registry import SourceState
@@ -63,6 +64,9 @@ class StreamStanding:
     problems: Sequence[OpenProblem]
     dead_letters_last_hour: int
     notifications: Mapping[str, int]
+    oldest_pending_us: int | None
+    last_notification_error: str | None
+    jobs: Sequence[JobState]
 
     @property
     def last_event_us(self) -> int | None:
@@ -104,6 +108,9 @@ def standing_of(db: Database, stream_id: int, *, lease: str) -> StreamStanding:
         problems = _problems(connection, stream_id)
         letters = _letters_since(connection, stream_id, now_us - _HOUR_US)
         told = _notifications(connection, stream_id)
+        oldest_pending_us = _oldest_pending(connection, stream_id)
+        last_error = _last_notification_error(connection, stream_id)
+        jobs = [job for job in job_states(connection) if _concerns(job, row.name)]
         typical = _events_a_window(connection, stream_id)
     return StreamStanding(
         now_us=now_us,
@@ -119,6 +126,9 @@ def standing_of(db: Database, stream_id: int, *, lease: str) -> StreamStanding:
         problems=problems,
         dead_letters_last_hour=letters,
         notifications=told,
+        oldest_pending_us=oldest_pending_us,
+        last_notification_error=last_error,
+        jobs=jobs,
     )
 
 
@@ -168,6 +178,36 @@ def _notifications(connection: Connection, stream_id: int) -> dict[str, int]:
         .group_by(notifications.c.state)
     )
     return {state: int(count) for state, count in rows}
+
+
+def _oldest_pending(connection: Connection, stream_id: int) -> int | None:
+    oldest: int | None = connection.scalar(
+        sa.select(sa.func.min(notifications.c.created_at_us)).where(
+            notifications.c.state == "pending", notifications.c.incident_id.in_(_incidents_of(stream_id))
+        )
+    )
+    return oldest
+
+
+def _last_notification_error(connection: Connection, stream_id: int) -> str | None:
+    """Return why the latest message that was not delivered was not: the channel first."""
+    found = connection.execute(
+        sa.select(notifications.c.channel, notifications.c.last_error)
+        .where(notifications.c.last_error.is_not(None), notifications.c.incident_id.in_(_incidents_of(stream_id)))
+        .order_by(notifications.c.transition_id.desc(), notifications.c.channel)
+        .limit(1)
+    ).first()
+    return None if found is None else f"{found.channel}: {found.last_error}"
+
+
+def _incidents_of(stream_id: int) -> sa.Select[Any]:
+    return sa.select(incidents.c.id).where(incidents.c.stream_id == stream_id)
+
+
+def _concerns(job: JobState, stream: str) -> bool:
+    """Return whether a job is of all streams or of this one: a stream's own has its name at the end."""
+    own = job.name.partition(" ")[2]
+    return own in {"", stream}
 
 
 def _events_a_window(connection: Connection, stream_id: int) -> int | None:

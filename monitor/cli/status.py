@@ -40,8 +40,11 @@ COLUMNS = (
     "dead_letters_last_hour",
     "notifications_pending",
     "notifications_dead",
+    "notifications_oldest_age_s",
+    "notifications_last_error",
     "incidents",
     "sources",
+    "jobs",
 )
 
 
@@ -81,6 +84,7 @@ def _nothing(name: str) -> dict[str, Any]:
         "notifications_dead": 0,
         "incidents": [],
         "sources": [],
+        "jobs": [],
     }
 
 
@@ -112,6 +116,8 @@ def _row(standing: StreamStanding, settings: Settings) -> dict[str, Any]:
         "dead_letters_last_hour": standing.dead_letters_last_hour,
         "notifications_pending": standing.notifications.get("pending", 0),
         "notifications_dead": standing.notifications.get("dead", 0),
+        "notifications_oldest_age_s": _age_s(standing, standing.oldest_pending_us),
+        "notifications_last_error": standing.last_notification_error,
         "incidents": [
             {
                 "id": each.id,
@@ -133,6 +139,15 @@ def _row(standing: StreamStanding, settings: Settings) -> dict[str, Any]:
                 "at_end": each.idle_until_us > standing.now_us,
             }
             for each in standing.sources
+        ],
+        "jobs": [
+            {
+                "name": each.name,
+                "last_success_age_s": _age_s(standing, each.succeeded_at_us),
+                "last_failure_age_s": _age_s(standing, each.failed_at_us),
+                "last_error": each.last_error,
+            }
+            for each in standing.jobs
         ],
     }
 
@@ -227,10 +242,34 @@ def _problem_lines(row: Row) -> list[str]:
         for each in row["incidents"]
     ]
     lines.append(f"  dead letters   {row['dead_letters_last_hour']:,} in the last hour")
-    lines.append(
-        f"  notifications  {row['notifications_pending']:,} to be told, {row['notifications_dead']:,} given up"
+    lines.append(_notifications_line(row))
+    if row["notifications_last_error"] is not None:
+        lines.append(f"    {printable(row['notifications_last_error'])}")
+    return lines + _job_lines(row)
+
+
+def _notifications_line(row: Row) -> str:
+    oldest = row["notifications_oldest_age_s"]
+    since = "" if oldest is None else f" (the oldest stored {_ago(oldest)})"
+    return (
+        f"  notifications  {row['notifications_pending']:,} to be told{since}, {row['notifications_dead']:,} given up"
     )
-    return lines
+
+
+def _job_lines(row: Row) -> list[str]:
+    """Return the ages of the jobs' last successes, and a line for each job whose latest run failed."""
+    if not row["jobs"]:
+        return []
+    ages = ", ".join(
+        f"{each['name']} {'never' if each['last_success_age_s'] is None else _ago(each['last_success_age_s'])}"
+        for each in row["jobs"]
+    )
+    failed = [
+        f"    {each['name']} failed {_ago(each['last_failure_age_s'])}: {printable(each['last_error'])}"
+        for each in row["jobs"]
+        if each["last_error"] is not None
+    ]
+    return [f"  jobs           last done: {ages}", *failed]
 
 
 def _ago(age_s: float) -> str:

@@ -14,10 +14,6 @@ from .conftest import ONE_STREAM
     ("sections", "said"),
     [
         (
-            "alerts: {silence_after: 30m}",
-            "streams.s.alerts.silence_after: not yet: 30m is not built; use auto or never",
-        ),
-        (
             "alerts: {drift: {horizons: [1h]}}",
             "streams.s.alerts.drift.horizons: not yet: 1h is not built; leave it out",
         ),
@@ -34,7 +30,7 @@ def test_a_part_that_is_not_built_is_refused_by_its_key(
     [
         "threshold: {method: pot}",
         "alerts: {silence_after: never}",
-        "alerts: {silence_after: auto}",
+        "alerts: {silence_after: 30m}",
         "alerts: {drift: {horizons: [10m, 60m, 24h]}}",
     ],
 )

@@ -1,5 +1,6 @@
 """The timetable: ticks against a scan of every minute, jobs that fail."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.cron import check_cron
-from config.errors import ConfigError
+from config.errors import ConfigError, StorageUnavailable
 from monitor.schedule import Timetable, tick_at_or_after
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -216,3 +217,27 @@ def test_a_job_never_runs_twice_at_once_and_missed_runs_become_one() -> None:
 
 def test_stopping_a_timetable_that_never_started_is_no_error() -> None:
     Timetable(time.monotonic).stop()
+
+
+def test_each_failure_and_the_first_success_after_it_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    outcomes: list[Exception | None] = [None, None, StorageUnavailable("away"), StorageUnavailable("away"), None, None]
+    done = threading.Event()
+    reported = []
+
+    def job() -> None:
+        if not outcomes:
+            done.set()
+            return
+        outcome = outcomes.pop(0)
+        if outcome is not None:
+            raise outcome
+
+    timetable = Timetable(lambda: 100.0, lambda name, error: reported.append((name, error)))
+    timetable.every(0.01, "job", job)
+    with caplog.at_level(logging.WARNING):
+        timetable.start()
+        assert done.wait(30)
+        timetable.stop()
+    assert reported == [("job", None), ("job", "away"), ("job", "away"), ("job", None)]
+    said = [record.getMessage() for record in caplog.records if "failed" in record.getMessage()]
+    assert said == ["The job job failed: away; it runs again."]

@@ -8,8 +8,10 @@ import pytest
 
 from monitor.lease import TTL_S
 from storage.engine import Database
+from storage.jobs import report_job
 from storage.leases import Leases
 from storage.models import ModelStore
+from storage.outbox import Outbox
 from tests.unit.monitor.cli.conftest import Outrider
 from tests.unit.monitor.cli.payments import Payments
 
@@ -74,6 +76,38 @@ def test_it_counts_open_incidents_and_untold_notifications(outrider: Outrider, p
     assert (row["open_incidents"], row["incidents"][0]["kind"]) == (1, "spike")
     assert (row["notifications_pending"], row["notifications_dead"]) == (1, 0)
     assert "1 open" in outrider("status").out
+
+
+def test_it_says_why_a_notification_was_given_up_and_how_old_the_oldest_is(
+    outrider: Outrider, db: Database, payments: Payments
+) -> None:
+    outbox = Outbox(db)
+    message = outbox.claim("log", 1)
+    assert message is not None
+    assert 0 <= rows_of(outrider)["payments"]["notifications_oldest_age_s"] < 600
+    outbox.failed(message, "answered 410", lambda _: None)
+    row = rows_of(outrider)["payments"]
+    assert (row["notifications_pending"], row["notifications_dead"]) == (0, 1)
+    assert (row["notifications_oldest_age_s"], row["notifications_last_error"]) == (None, "log: answered 410")
+    assert "0 to be told, 1 given up\n    log: answered 410" in outrider("status").out
+
+
+def test_it_shows_when_jobs_last_succeeded_and_why_one_failed(
+    outrider: Outrider, db: Database, payments: Payments
+) -> None:
+    report_job(db, "retention", None)
+    report_job(db, "retention", "the disk is full")
+    report_job(db, "silence payments", None)
+    report_job(db, "silence clicks", None)
+    jobs = {job["name"]: job for job in rows_of(outrider)["payments"]["jobs"]}
+    assert set(jobs) == {"retention", "silence payments"}
+    assert (jobs["retention"]["last_error"], jobs["silence payments"]["last_error"]) == ("the disk is full", None)
+    assert 0 <= jobs["retention"]["last_success_age_s"] < 600
+    out = outrider("status").out
+    assert "last done: retention 0 s ago, silence payments 0 s ago" in out
+    assert "retention failed 0 s ago: the disk is full" in out
+    report_job(db, "retention", None)
+    assert "failed" not in outrider("status").out
 
 
 def test_it_counts_the_dead_letters_of_the_last_hour(outrider: Outrider, payments: Payments) -> None:

@@ -1,0 +1,80 @@
+"""The watch for silence: a job on the wall clock, for each stream whose lease this process holds."""
+
+from config.settings import Settings
+from config.units import to_us
+from monitor.lives import LifeRule
+from monitor.rules import life_rule
+from monitor.silence import Limit, SilenceRule, find_silence, limit_of, silence_rows
+from storage.engine import Database
+from storage.incidents import change_incidents
+from storage.silence import ArrivalFacts, SilenceStore
+
+_LOOK_BACK_US = 15 * 86_400_000_000
+
+
+def silence_rule(settings: Settings, stream: str) -> SilenceRule | None:
+    """Return by what the stream's silence is judged; None for `never`."""
+    own = settings.streams[stream]
+    after = own.alerts.silence_after
+    if after == "never":
+        return None
+    return SilenceRule(
+        after_us=None if isinstance(after, str) else to_us(after),
+        idle_timeout_us=to_us(own.window.idle_timeout),
+        size_us=to_us(own.window.size),
+        live_us=to_us(settings.notify.max_age),
+    )
+
+
+class SilenceWatch:
+    """Looks after one stream; `look` is called every few seconds, by one thread at a time.
+
+    All that it knows is stored, but for when it began to look.
+    """
+
+    def __init__(self, stream: str, db: Database, rule: SilenceRule | None, life: LifeRule, *, owner: str) -> None:
+        self._stream = stream
+        self._db = db
+        self._rule = rule
+        self._life = life
+        self._owner = owner
+        self._store = SilenceStore(db)
+        self._watched_since_us: int | None = None
+        self._known: tuple[int, int | None, Limit | None] | None = None
+
+    @classmethod
+    def of(cls, settings: Settings, stream: str, db: Database, *, owner: str) -> "SilenceWatch":
+        """Return the watch over a configured stream."""
+        return cls(stream, db, silence_rule(settings, stream), life_rule(settings, stream), owner=owner)
+
+    def look(self) -> None:
+        """Open, repeat or resolve the stream's incident of silence, as holder of its lease."""
+        stream_id = self._store.find(self._stream)
+        if stream_id is None or not self._store.held(f"control:{self._stream}", self._owner):
+            self._watched_since_us = None
+            return
+        facts = self._store.arrivals(stream_id)
+        if self._watched_since_us is None:
+            self._watched_since_us = facts.now_us
+        finding = None
+        if self._rule is not None:
+            limit = self._limit(stream_id, facts, self._rule)
+            finding = find_silence(facts, limit, self._rule, watched_since_us=self._watched_since_us)
+        # Looked at without a lock first: nearly always there is nothing to write.
+        if silence_rows(finding, self._store.open_incidents(stream_id), facts, self._life):
+            change_incidents(
+                self._db, stream_id, self._stream, lambda found: silence_rows(finding, found, facts, self._life)
+            )
+
+    def _limit(self, stream_id: int, facts: ArrivalFacts, rule: SilenceRule) -> Limit | None:
+        """Return how long the silence since the last event may last; the same as long as nothing comes."""
+        if rule.after_us is not None or facts.last_event_us is None or facts.last_arrival_us is None:
+            return None
+        # As long as no more than this has passed, no pauses of the past could make a silence of it.
+        if facts.now_us - facts.last_arrival_us <= rule.idle_timeout_us:
+            return None
+        key = (facts.last_event_us, facts.last_window_us)
+        if self._known is None or self._known[:2] != key:
+            history = self._store.pauses(stream_id, facts.last_event_us - _LOOK_BACK_US)
+            self._known = (*key, limit_of(history, facts.last_event_us, rule))
+        return self._known[2]
