@@ -93,7 +93,7 @@ def tick_threshold(
     )
     above, m = reference_counts(limit, reference)
     outliers = look_back.exceedances(clean, limit.value)
-    events = np.array([look_back.part(start).events for start in clean], np.int64)
+    events = look_back.events(clean)
     law = learn_law(above, m, outliers, events, otherwise=law_of(previous.details))
     seen = int(events.sum())
     more = {

@@ -1,12 +1,13 @@
 """The look-back: which windows a limit is computed from, and their merged statistics kept up to date."""
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from monitor.largest import Largest
 from monitor.parts import LAST_BIN, Bool, Int64, Part, Scale
-from monitor.sketch import EnergySketch
+from monitor.sketch import EnergySketch, listed_above
 
 LARGEST_LEFT_OUT = 0.25
 """Share of the look-back that open incidents may keep out: without a bound a lasting change deadlocks."""
@@ -62,6 +63,7 @@ class LookBack:
         self.scale = scale
         self._dense = np.zeros(2 * LAST_BIN + 1, np.int64)
         self._parts: dict[Hashable, Part] = {}
+        self._largest = Largest()
 
     def __len__(self) -> int:
         return len(self._parts)
@@ -85,23 +87,32 @@ class LookBack:
         # What a limit does not need is not kept a day long.
         self._parts[window] = part if part.drift is None else replace(part, drift=None)
         self._dense[part.bins.astype(np.int64) + LAST_BIN] += part.counts
+        self._largest.add(window, part)
 
     def evict(self, window: Hashable) -> None:
         """Take a window out. Raises KeyError where it is not in."""
         part = self._parts.pop(window)
         self._dense[part.bins.astype(np.int64) + LAST_BIN] -= part.counts
+        self._largest.evict(window, part)
 
     def sketch(self) -> EnergySketch:
         """Return the sketch of the windows in it."""
-        return EnergySketch.from_sums(self._parts.values(), self._dense, self.scale)
+        return EnergySketch.from_sums(self._largest.ascending(), self._largest.complete_above, self._dense, self.scale)
 
-    def exceedances(self, windows: Iterable[Hashable], energy: float) -> Int64:
+    def events(self, windows: Sequence[Hashable]) -> Int64:
+        """Return the number of events of each window."""
+        return self._largest.events(windows)
+
+    def exceedances(self, windows: Sequence[Hashable], energy: float) -> Int64:
         """Return how many energies of each window are above, rounded where its own largest do not reach."""
-        return np.array([count_above(self._parts[window], self.scale, energy) for window in windows], np.int64)
+        counts, exact = self._largest.above(windows, energy)
+        for at in np.flatnonzero(~exact).tolist():
+            counts[at] = count_above(self._parts[windows[at]], self.scale, energy)
+        return counts
 
 
 def count_above(part: Part, scale: Scale, energy: float) -> int:
     """Return how many energies of a window are above, rounded where its own largest do not reach."""
     if energy >= part.complete_above:
-        return int(np.searchsorted(-part.top.astype(np.float64), -energy, side="left"))
+        return listed_above(part.top, energy)
     return round(EnergySketch.from_part(part, scale).count_above(energy))

@@ -5,13 +5,14 @@ Ranks follow Weibull's plotting position: the value at fraction p of n energies 
 distribution.
 """
 
-from collections.abc import Collection, Iterable
+from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.parts import LAST_BIN, Float32, Float64, Int64, Part, Scale, bin_edges, bin_index
+from monitor.parts import LAST_BIN, Float32, Float64, Int64, Part, Scale, bin_edges
 
 EXACT_LIMIT = 2**18
 """Energies that a sketch of many windows keeps exactly: 1 MiB, and the p99 of 26 million events."""
@@ -53,25 +54,32 @@ class EnergySketch:
         dense = np.zeros(2 * LAST_BIN + 1, np.int64)
         for part in parts:
             dense[part.bins.astype(np.int64) + LAST_BIN] += part.counts
-        return EnergySketch.from_sums(parts, dense, scale)
+        ascending = np.sort(np.concatenate([np.empty(0, np.float32), *(part.top for part in parts)]))
+        floor = max((part.complete_above for part in parts), default=-np.inf)
+        return EnergySketch.from_sums(ascending, floor, dense, scale)
 
     @staticmethod
-    def from_sums(parts: Collection[Part], dense: Int64, scale: Scale) -> "EnergySketch":
-        """Return the sketch of windows whose histograms are added up in `dense` already."""
-        floor = max((part.complete_above for part in parts), default=-np.inf)
-        listed = np.concatenate([np.empty(0, np.float32), *(part.top for part in parts)])
-        listed = listed[listed >= floor]
+    def from_sums(ascending: Float32, floor: float, dense: Int64, scale: Scale) -> "EnergySketch":
+        """Return the sketch of windows that are added up already.
+
+        Args:
+            ascending: The lists of largest of all windows, in order.
+            floor: The energy above which none of the lists misses anything.
+            dense: The sum of their histograms.
+            scale: Of the energies.
+        """
+        listed = ascending[np.searchsorted(ascending, _at_least(floor)) :]
         if len(listed) > EXACT_LIMIT:
-            listed = np.partition(listed, len(listed) - EXACT_LIMIT)[-EXACT_LIMIT:]
+            listed = listed[-EXACT_LIMIT:]
             floor = float(listed[0])
-        top = np.ascontiguousarray(np.sort(listed)[::-1])
-        known = np.bincount(bin_index(top, scale) + LAST_BIN, minlength=2 * LAST_BIN + 1)
-        return EnergySketch(n=int(dense.sum()), top=top, complete_above=floor, counts=dense - known, scale=scale)
+        top = np.ascontiguousarray(listed[::-1])
+        counts = dense - _counted(listed, scale)
+        return EnergySketch(n=int(dense.sum()), top=top, complete_above=floor, counts=counts, scale=scale)
 
     def count_above(self, energy: float) -> float:
         """Return how many energies are above: exact from `complete_above` on, within one bin below."""
         if energy >= self.complete_above:
-            return float(np.searchsorted(-self.top.astype(np.float64), -energy, side="left"))
+            return float(listed_above(self.top, energy))
         at = _bin_of(energy, self.scale)
         above = len(self.top) + int(self.counts[at + 1 :].sum())
         lower, upper = float(self._low[at]), float(self._high[at])
@@ -116,9 +124,9 @@ class EnergySketch:
 
     def _exact(self, rank: Float64) -> Float64:
         """Interpolate between neighbours of the exact list."""
-        top = self.top.astype(np.float64)
         above, below = np.floor(rank).astype(np.int64) - 1, np.ceil(rank).astype(np.int64) - 1
-        high, low, share = top[above], top[below], rank - np.floor(rank)
+        high, low = self.top[above].astype(np.float64), self.top[below].astype(np.float64)
+        share = rank - np.floor(rank)
         return np.where(high == low, high, high * (1 - share) + low * share)
 
     def _bin_of_rank(self, rank: Float64) -> Int64:
@@ -148,6 +156,29 @@ def _bounds(scale: Scale, complete_above: float) -> tuple[Float64, Float64]:
     low = np.concatenate([[lowest], edges])
     high = np.concatenate([edges, [max(complete_above, float(edges[-1]))]])
     return np.minimum(low, complete_above), np.minimum(high, complete_above)
+
+
+def listed_above(descending: Float32, energy: float) -> int:
+    """Return how many energies of a list in descending order are above."""
+    return bisect_left(descending, -energy, key=lambda listed: -float(listed))
+
+
+def _counted(ascending: Float32, scale: Scale) -> Int64:
+    """Return how many energies of a list in order fall in each bin, decided by the same comparisons as `bin_index`."""
+    edges = bin_edges(scale)
+    with np.errstate(over="ignore"):  # an edge beyond every float32 is infinite among them
+        nearest = edges.astype(np.float32)
+        below = nearest.astype(np.float64) < edges
+        # The smallest float32 that is no smaller than an edge: a float32 energy is above both or neither.
+        nearest[below] = np.nextafter(nearest[below], np.float32(np.inf))
+    passed = np.searchsorted(ascending, nearest, side="left")
+    return np.diff(passed, prepend=0, append=len(ascending)).astype(np.int64)
+
+
+def _at_least(energy: float) -> np.float32:
+    """Return the smallest float32 that is no smaller."""
+    rounded = np.float32(energy)
+    return rounded if float(rounded) >= energy else np.nextafter(rounded, np.float32(np.inf))
 
 
 def _warp(energy: float, scale: Scale) -> float:
