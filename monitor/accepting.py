@@ -87,4 +87,5 @@ def accepted_words(kind: str, windows: int, reference: NewReference | None) -> s
         )
     if kind == Kind.DRIFT:
         return "drift is measured from here on"
-    return f"{windows:,} windows count as normal from the next limit on"
+    counted = "1 window counts" if windows == 1 else f"{windows:,} windows count"
+    return f"{counted} as normal from the next limit on, and so does their rate of outliers from now on"

@@ -17,14 +17,13 @@ from monitor.slow_rises import (
     LEAST_WINDOWS,
     RAISED,
     RECOVERED,
+    SHARE_OF_PROMISE,
     SlowRise,
     alarm_windows,
     recovery_step,
     slow_rise_step,
 )
 from storage.judgements import StoredIncident
-
-SHARE_OF_PROMISE = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

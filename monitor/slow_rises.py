@@ -19,6 +19,9 @@ RAISED = 1.75
 RATE_LEVEL = 0.9
 """The clean rate is taken at this one-sided bound: a rate taken too low would be found to have risen."""
 
+SHARE_OF_PROMISE = 0.25
+"""Of `false_alarms`, what slow rises may spend; a half is the spikes', a quarter drift's."""
+
 RECOVERED = float(np.log(100))
 """A rise is over when the clean rate explains what came since a hundred times better."""
 
@@ -51,7 +54,7 @@ class SlowRiseVerdict:
     fires: bool
 
 
-def alarm_windows(per_week: float, window_us: int, *, share: float = 0.25) -> float:
+def alarm_windows(per_week: float, window_us: int, *, share: float = SHARE_OF_PROMISE) -> float:
     """Return the number of windows in the promised time between two false alarms of slow rises."""
     if not (per_week > 0 and window_us > 0 and 0 < share <= 1):
         raise ValueError(f"no budget from {per_week} a week, windows of {window_us} us and a share of {share}")
@@ -101,6 +104,12 @@ def slow_rise_step(
     return SlowRise(evidence=evidence, best=best, onset_us=onset_us if best > 0 else None), verdict
 
 
+def windows_to_find(law: CountLaw, n: int, *, clean_rate: float, limit_windows: float, ratio: float = 2.0) -> float:
+    """Return after how many windows of n events a rate that has risen by `ratio` is found, about; infinite if never."""
+    gain = _log_likelihood_ratio(ratio * n * law.rate, n * clean_rate, law.dispersion, RAISED)
+    return float(np.log(limit_windows)) / gain if gain > 0 else float("inf")
+
+
 def recovery_step(recovered: float, law: CountLaw, n: int, x: int, *, clean_rate: float) -> float:
     """Return the evidence that a raised rate is down again, after a window of n events with x outliers.
 
@@ -110,7 +119,7 @@ def recovery_step(recovered: float, law: CountLaw, n: int, x: int, *, clean_rate
     return max(recovered - _log_likelihood_ratio(x, n * clean_rate, law.dispersion, RAISED), 0.0)
 
 
-def _log_likelihood_ratio(x: int, mean: float, dispersion: float, raised: float) -> float:
+def _log_likelihood_ratio(x: float, mean: float, dispersion: float, raised: float) -> float:
     """Return theta x - Lambda: a negative binomial of this mean and dispersion tilted to a raised mean.
 
     Lambda is the logarithm of the moment-generating function at theta, so that the ratio's clean mean is 1.

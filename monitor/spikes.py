@@ -249,7 +249,7 @@ def advise_window(law: CountLaw, n: int, *, window_us: int) -> str | None:
     mean = n * law.rate
     if mean >= 1 or n <= 0:
         return None
-    size = _period(int(window_us / mean))
+    size = period(int(window_us / mean))
     return (
         f"a window has {mean:.2g} outliers on average; "
         f"windows of {size} or more would have one, and show smaller spikes"
@@ -259,10 +259,10 @@ def advise_window(law: CountLaw, n: int, *, window_us: int) -> str | None:
 def _how_often(probability: float, window_us: int) -> str:
     if probability <= 0:
         return "no false alarm in practice"
-    return f"1 false alarm in {_period(window_us / probability)}"
+    return f"1 false alarm in {period(window_us / probability)}"
 
 
-def _period(us: float) -> str:
+def period(us: float) -> str:
     """Return a length of time in its own unit, rounded for reading."""
     for unit_us, name in (
         (365.25 * DAY_US, "year"),
@@ -279,7 +279,7 @@ def _period(us: float) -> str:
 
 
 def _a_period(us: int) -> str:
-    text = _period(us)
+    text = period(us)
     if text.startswith("1 "):
         return ("an " if text == "1 hour" else "a ") + text[2:]
     return text

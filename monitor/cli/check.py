@@ -10,9 +10,9 @@ import yaml
 from config.errors import BrokerUnavailable, ConfigError, OutriderError
 from config.settings import Settings, StreamSettings
 from consumers.source import Found
-from monitor.calibration import law_of
+from monitor.calibration import clean_rate_of, law_of
 from monitor.cli.memory import MemoryBound
-from monitor.cli.promise import advice, nominal_counts, nominal_law, promise, thin_reference
+from monitor.cli.promise import advice, nominal_counts, nominal_law, promises, thin_reference
 from monitor.cli.settings import settings_of
 from storage.engine import Database
 from storage.ledger import Ledger
@@ -77,6 +77,7 @@ def _check_database(settings: Settings, report: _Report) -> dict[str, StreamStan
     report.say("database")
     try:
         with Database(settings.database.url) as db:
+            db.check_writable()
             if db.file is not None and not db.file.exists():
                 report.say(f"{db.address} is not there yet: the first run makes it", indent=1)
                 return {}
@@ -202,13 +203,12 @@ def _feature_count(own: StreamSettings, standing: StreamStanding | None) -> int 
 
 def _promises(own: StreamSettings, standing: StreamStanding | None) -> Iterator[str]:
     """Say what the promise means for windows as they are, or for some sizes where none was judged yet."""
-    yield f"promise: {own.alerts.false_alarms} false alarms, half of them for spikes; a spike is"
     limit = None if standing is None else standing.threshold
     law = nominal_law(own) if limit is None else law_of(limit.details)
+    clean_rate = law.rate if limit is None else clean_rate_of(limit.details)
     typical = None if standing is None else standing.events_a_window
     counts = nominal_counts(own) if typical is None else (typical,)
-    for n in counts:
-        yield f"  {promise(law, n, own)}"
+    yield from promises(law, counts, own, clean_rate)
     hint = advice(law, counts[-1], own)
     if hint is not None:
         yield f"  {hint}"

@@ -1,9 +1,13 @@
 """The command line: what the promise on false alarms means in counts of outliers."""
 
+from collections.abc import Iterator, Sequence
+from math import ceil, isfinite
+
 from config.streams import StreamSettings
-from config.units import to_us
+from config.units import format_duration, to_us
 from monitor.limits import REFERENCE_TAIL, exceedance
-from monitor.spikes import CountLaw, advise_window, describe, judge_window, window_budget
+from monitor.slow_rises import LEAST_WINDOWS, SHARE_OF_PROMISE, alarm_windows, windows_to_find
+from monitor.spikes import WEEK_US, CountLaw, advise_window, describe, judge_window, period, window_budget
 from monitor.tail import fewest_energies
 
 _HELD_OUT_SHARE = 5
@@ -21,6 +25,35 @@ def promise(law: CountLaw, n: int, settings: StreamSettings) -> str:
     if verdict.fires_at > verdict.limit + 1:
         said += f"; your floor raises that to {verdict.fires_at:,} or more"
     return said
+
+
+def promises(law: CountLaw, counts: Sequence[int], settings: StreamSettings, clean_rate: float) -> Iterator[str]:
+    """Say how `false_alarms` is split over the detectors, and what each share means for windows of so many events."""
+    yield f"promise: {settings.alerts.false_alarms} false alarms, of all kinds together"
+    yield "  spikes, half of it:"
+    yield from (f"    {promise(law, n, settings)}" for n in counts)
+    yield f"  slow rises, a quarter: {slow_rise_promise(law, counts[-1], settings, clean_rate)}"
+    yield f"  drift, a quarter: {drift_promise(settings)}"
+
+
+def slow_rise_promise(law: CountLaw, n: int, settings: StreamSettings, clean_rate: float) -> str:
+    """Say how often slow rises err, and how soon a doubled rate shows."""
+    window_us = to_us(settings.window.size)
+    windows = alarm_windows(settings.alerts.false_alarms.per_week, window_us, share=SHARE_OF_PROMISE)
+    said = f"1 false alarm in {period(windows * window_us)} or more"
+    if law.windows < LEAST_WINDOWS:
+        return f"{said}; not looked for before {LEAST_WINDOWS} windows are learned ({law.windows:,} are)"
+    found = windows_to_find(law, n, clean_rate=clean_rate, limit_windows=windows)
+    if not isfinite(found):
+        return f"{said}; a doubled rate is within the day's course, and is not found"
+    return f"{said}; a doubled rate is found after about {max(ceil(found), 1):,} windows of {n:,} events"
+
+
+def drift_promise(settings: StreamSettings) -> str:
+    """Say how often drift errs, over which horizons."""
+    drift, per_week = settings.alerts.drift, settings.alerts.false_alarms.per_week
+    named = ", ".join(format_duration(horizon) for horizon in drift.horizons)
+    return f"1 false alarm in {period(WEEK_US / (per_week * SHARE_OF_PROMISE))} or more, over {named} together"
 
 
 def advice(law: CountLaw, n: int, settings: StreamSettings) -> str | None:

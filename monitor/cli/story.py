@@ -1,25 +1,27 @@
 """The command line: an incident told to a person, plain words first and the numbers after them. Pure."""
 
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from monitor.cli.reasons import SHOWN_RANGES, WORDS
 from monitor.cli.tables import printable, readable, short_time
 from storage.dossier import Dossier, StrangeEvent
 
+_SHOWN_EVENTS = 5
 _SHOWN_FEATURES = 8
-_SHOWN_RANGES = 10
 _WIDTH = 100
 
 
 def story_of(dossier: Dossier) -> str:
     """Return why an incident fired, in about a screenful."""
     numbers = dossier.details.get("opened", {})
-    words = _WORDS.get(dossier.kind)
+    words = WORDS.get(dossier.kind)
     sections = [
-        [_title(dossier), f"  {printable(dossier.summary)}."],
+        [_title(dossier), *_wrapped(f"{dossier.summary}.")],
         _section("Why it fired", words(numbers) if words is not None and numbers else ()),
-        _section("The strangest events of its first window", map(_event, dossier.strangest)),
+        _section("Keys that stand out", map(_key, numbers.get("keys", ()))),
+        _section("The strangest events of its first window", _strangest(dossier, numbers)),
         _section("What happened", _steps(dossier)),
         _section("The numbers when it opened", _numbers(numbers)),
     ]
@@ -40,56 +42,45 @@ def _section(title: str, lines: Iterable[str]) -> list[str]:
     return [title, *body] if body else []
 
 
-def _spike(numbers: Mapping[str, Any]) -> Iterator[str]:
-    limit, law = numbers["threshold"], numbers["law"]
-    yield (
-        f"An event is an outlier when its energy is above {limit['value']:.5g} nats "
-        f"({limit['lower']:.5g} to {limit['upper']:.5g} with 90% confidence)."
+def _wrapped(text: str) -> list[str]:
+    return [f"  {line}" for line in textwrap.wrap(printable(text), width=_WIDTH)]
+
+
+def _key(lift: Mapping[str, Any]) -> str:
+    return printable(
+        f"{lift['key']}: {lift['outliers']:,} of its {lift['events']:,} events, "
+        f"{lift['times_the_others']:.3g} times the others' rate (p {lift['p_value']:.2g})"
     )
-    yield (
-        f"That is the {limit['percentile']:g} percentile of {limit['n']:,} energies (method {limit['method']}) "
-        f"under model {numbers['model_version']}."
+
+
+def _strangest(dossier: Dossier, numbers: Mapping[str, Any]) -> Iterator[str]:
+    """Give the events that were stored with the incident, explained; of older incidents what the tables have."""
+    stored = numbers.get("strangest")
+    if not stored:
+        yield from map(_event, dossier.strangest)
+        return
+    by_place = {(each.topic, each.partition, each.source_offset): each for each in dossier.strangest}
+    for event in stored[:_SHOWN_EVENTS]:
+        known = by_place.get((event["topic"], event["partition"], event["offset"]))
+        if not event["reasons"] and known is not None:
+            yield _event(known)
+            continue
+        called = "".join(f", {what} {event[what]}" for what in ("key", "id") if event[what])
+        yield printable(
+            f"energy {event['energy']:.5g} at {short_time(event['time'])}, "
+            f"{event['topic']}[{event['partition']}] {event['offset']}{called}"
+        )
+        yield from (f"  {_reason(each)}" for each in event["reasons"])
+
+
+def _reason(reason: Mapping[str, Any]) -> str:
+    value, expected, low, high = (reason[name] for name in ("value", "expected", "low", "high"))
+    if None in (value, expected, low, high, reason["cost"]):
+        return printable(f"{reason['feature']} {readable(value)}: beyond all measure")
+    return printable(
+        f"{reason['feature']} {value:.5g} where {expected:.5g} is expected ({low:.5g} to {high:.5g}): "
+        f"{reason['cost']:.3g} nats of the energy"
     )
-    yield (
-        f"Of {numbers['events']:,} events such a window has {numbers['outliers_expected']:.3g} outliers "
-        f"on average; this one has {numbers['outliers']:,}, and {numbers['fires_at']:,} or more fire."
-    )
-    yield (
-        f"The limit is drawn so that a clean window fires with a probability below {numbers['alpha']:.2g}: "
-        f"the spikes' half of the promise, {numbers['promise_per_week']:g} a week."
-    )
-    yield f"As many or more outliers come by chance with a probability of {numbers['p_value']:.2g}."
-    yield f"How counts vary is {_learned(law)}; their variance is {law['dispersion']:.3g} times their mean."
-    if numbers["dead_letters"]:
-        yield f"Not judged with it: {numbers['dead_letters']:,} records that could not be read."
-
-
-def _learned(law: Mapping[str, Any]) -> str:
-    if law["state"] == "learned":
-        return f"learned from {law['windows']:,} windows"
-    return f"provisional, with {law['windows']:,} windows seen so far"
-
-
-def _dead_letters(numbers: Mapping[str, Any]) -> Iterator[str]:
-    yield (
-        f"{numbers['dead_letters']:,} of {numbers['records']:,} records of the window were refused, "
-        f"{numbers['share']:.1%}; more than {numbers['limit']:.1%} (alerts.max_dead_letter_ratio) is an incident."
-    )
-    yield "The view dead_letter_history has each with its reason, its offset and the beginning of its bytes."
-
-
-def _gap(numbers: Mapping[str, Any]) -> Iterator[str]:
-    yield f"{numbers['offsets']:,} offsets could not be read; their events are in no score and no window."
-    more = len(numbers["ranges"]) - _SHOWN_RANGES
-    if more > 0:
-        yield f"Below are the first {_SHOWN_RANGES} of their ranges; gap_history has {more:,} more."
-
-
-_WORDS: Mapping[str, Callable[[Mapping[str, Any]], Iterator[str]]] = {
-    "spike": _spike,
-    "dead_letters": _dead_letters,
-    "gap": _gap,
-}
 
 
 def _event(event: StrangeEvent) -> str:
@@ -116,14 +107,15 @@ def _steps(dossier: Dossier) -> Iterator[str]:
 
 def _numbers(numbers: Mapping[str, Any]) -> Iterator[str]:
     """Give all that was stored: what stands alone as a paragraph, then a line for each group."""
-    groups = {name: value for name, value in numbers.items() if isinstance(value, Mapping | list)}
-    alone = {name: value for name, value in numbers.items() if name not in groups}
+    shown = {name: value for name, value in numbers.items() if name not in ("strangest", "keys") and value != []}
+    groups = {name: value for name, value in shown.items() if isinstance(value, Mapping | list)}
+    alone = {name: value for name, value in shown.items() if name not in groups}
     yield from textwrap.wrap(_named(alone), width=_WIDTH)
     for name, value in groups.items():
         if isinstance(value, Mapping):
             yield f"{name}: {_named(value)}"
         elif value and isinstance(value[0], Mapping):
-            yield from (f"{name}: {_named(each)}" for each in value[:_SHOWN_RANGES])
+            yield from (f"{name}: {_named(each)}" for each in value[:SHOWN_RANGES])
         else:
             yield f"{name} {readable(value)}"
 

@@ -1,11 +1,15 @@
-"""`outrider thresholds`: the limits of a stream."""
+"""`outrider thresholds`: the limits of a stream, and what the newest means."""
 
 import click
 
+from config.settings import Settings
+from monitor.calibration import clean_rate_of, law_of
+from monitor.cli.promise import advice, promises
 from monitor.cli.settings import settings_of
-from monitor.cli.stored import history_of, is_stored, not_yet
+from monitor.cli.stored import database_of, history_of, is_stored, not_yet
 from monitor.cli.tables import TABLE_ROWS, format_of, format_option, limit_of, limit_option, rows_of, write
 from storage.listings import THRESHOLDS
+from storage.standing import standing_of, stream_ids
 
 _SHOWN = ("valid_from", "threshold", "lower", "upper", "percentile", "n", "method")
 
@@ -27,5 +31,26 @@ def command(ctx: click.Context, stream: str, limit: int | None, form: str | None
         kept = limit_of(limit, form)
         rows = rows_of(history.thresholds(stream, limit=kept))
         write(rows, columns, form, shown=_SHOWN, nothing="No thresholds.")
+    if form == "table":
+        _say_promise(settings, stream)
     if kept != limit:
         click.echo(f"A table has the newest {TABLE_ROWS} rows at most; --limit takes more.", err=True)
+
+
+def _say_promise(settings: Settings, stream: str) -> None:
+    """Say below the table what the limit in force means in counts, for windows as they are."""
+    own = settings.streams.get(stream)
+    if own is None:
+        return
+    with database_of(settings) as db:
+        standing = standing_of(db, stream_ids(db)[stream], lease=f"control:{stream}")
+    limit, typical = standing.threshold, standing.events_a_window
+    if limit is None or typical is None:
+        return
+    click.echo()
+    law = law_of(limit.details)
+    for line in promises(law, (typical,), own, clean_rate_of(limit.details)):
+        click.echo(line)
+    hint = advice(law, typical, own)
+    if hint is not None:
+        click.echo(f"  {hint}")

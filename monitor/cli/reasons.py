@@ -1,0 +1,128 @@
+"""The command line: why each kind of incident fires, in plain words, from the numbers that are stored with it. Pure."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+SHOWN_RANGES = 10
+
+
+def _limit(numbers: Mapping[str, Any]) -> Iterator[str]:
+    limit = numbers["threshold"]
+    yield (
+        f"An event is an outlier when its energy is above {limit['value']:.5g} nats "
+        f"({limit['lower']:.5g} to {limit['upper']:.5g} with 90% confidence)."
+    )
+    yield (
+        f"That is the {limit['percentile']:g} percentile of {limit['n']:,} energies (method {limit['method']}) "
+        f"under model {numbers['model_version']}."
+    )
+
+
+def _spike(numbers: Mapping[str, Any]) -> Iterator[str]:
+    yield from _limit(numbers)
+    yield (
+        f"Of {numbers['events']:,} events such a window has {numbers['outliers_expected']:.3g} outliers "
+        f"on average; this one has {numbers['outliers']:,}, and {numbers['fires_at']:,} or more fire."
+    )
+    yield (
+        f"The limit is drawn so that a clean window fires with a probability below {numbers['alpha']:.2g}: "
+        f"the spikes' half of the promise, {numbers['promise_per_week']:g} a week."
+    )
+    yield f"As many or more outliers come by chance with a probability of {numbers['p_value']:.2g}."
+    yield _law(numbers["law"])
+    if numbers["dead_letters"]:
+        yield f"Not judged with it: {numbers['dead_letters']:,} records that could not be read."
+
+
+def _law(law: Mapping[str, Any]) -> str:
+    learned = f"provisional, with {law['windows']:,} windows seen so far"
+    if law["state"] == "learned":
+        learned = f"learned from {law['windows']:,} windows"
+    return f"How counts vary is {learned}; their variance is {law['dispersion']:.3g} times their mean."
+
+
+def _slow_rise(numbers: Mapping[str, Any]) -> Iterator[str]:
+    yield from _limit(numbers)
+    yield (
+        f"Since about {numbers['since']} outliers are {numbers['ratio']:.3g} times as frequent as in the busiest hour "
+        f"that is still clean: {numbers['outliers']:,} in {numbers['windows']:,} windows. No single one is a spike."
+    )
+    yield (
+        f"The evidence has added up to what a clean stream reaches once in {numbers['limit_windows']:,.0f} windows at "
+        f"most: the slow rises' quarter of the promise, {numbers['promise_per_week']:g} a week."
+    )
+    yield _law(numbers["law"])
+    yield "If this is normal now, `outrider accept` says so; it ends by itself when the rate is down again."
+
+
+def _drift(numbers: Mapping[str, Any]) -> Iterator[str]:
+    """Give the statistics that moved, as far as they are stored: named first, what they were and are."""
+    for moved in numbers.get("drifted", ())[:SHOWN_RANGES]:
+        name = " ".join(str(moved[part]) for part in ("statistic", "feature") if moved.get(part))
+        yield f"{name}: {_number(moved.get('before'))} before, {_number(moved.get('after'))} now."
+    if numbers.get("advice"):
+        yield f"Advice: {numbers['advice']}."
+    yield "If this is normal now, `outrider accept` measures from here on; or fit a new model."
+
+
+def _number(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, int | float) else "unknown"
+
+
+def _calibration(numbers: Mapping[str, Any]) -> Iterator[str]:
+    if numbers["reason"] == "rate":
+        yield (
+            f"Of the events of clean windows {numbers['law']['rate']:.3%} are above the limit "
+            f"({numbers['rate_lower']:.3%} to {numbers['rate_upper']:.3%} with 90% confidence); "
+            f"by the percentile it were {numbers['nominal_rate']:.3%}."
+        )
+        yield "What is beyond a third or three times that is not chance: the limit follows what comes too slowly."
+    else:
+        yield (
+            f"The energies of the look-back put the percentile at {_number(numbers['t_plain'])}; mapped from the "
+            f"{_number(numbers['reference_n'])} energies of training it lies at {_number(numbers['t_anchored'])}, "
+            f"and {_number(numbers['t_high'])} is the most that chance explains."
+        )
+        yield (
+            f"Either about {numbers['eps'] or 0:.2%} of the events are outliers, or clean events have a heavier tail "
+            "now: from here both look the same."
+        )
+        yield f"Until somebody decides, the limit is {_number(numbers['limit']['value'])}, as if they were outliers."
+    yield "`outrider accept` says that this is normal now; `outrider fit` makes a new model of it."
+
+
+def _silence(numbers: Mapping[str, Any]) -> Iterator[str]:
+    yield f"Nothing came for {numbers['silent_s']:,.0f} s, and {numbers['allowed_s']:,.0f} s were allowed."
+    if numbers["silence_after"] == "auto" and numbers["usual_s"] is not None:
+        yield (
+            f"By its own pauses the stream may be silent for {numbers['usual_s']:,.0f} s (alerts.silence_after: auto)."
+        )
+    if not numbers["at_end"]:
+        yield "The source has not said that it has no more: events may be waiting that cannot be read."
+
+
+def _dead_letters(numbers: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        f"{numbers['dead_letters']:,} of {numbers['records']:,} records of the window were refused, "
+        f"{numbers['share']:.1%}; more than {numbers['limit']:.1%} (alerts.max_dead_letter_ratio) is an incident."
+    )
+    yield "The view dead_letter_history has each with its reason, its offset and the beginning of its bytes."
+
+
+def _gap(numbers: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{numbers['offsets']:,} offsets could not be read; their events are in no score and no window."
+    more = len(numbers["ranges"]) - SHOWN_RANGES
+    if more > 0:
+        yield f"Below are the first {SHOWN_RANGES} of their ranges; gap_history has {more:,} more."
+
+
+WORDS: Mapping[str, Callable[[Mapping[str, Any]], Iterator[str]]] = {
+    "spike": _spike,
+    "slow_rise": _slow_rise,
+    "drift": _drift,
+    "calibration": _calibration,
+    "silence": _silence,
+    "dead_letters": _dead_letters,
+    "gap": _gap,
+}
+"""What is said of each kind; of one without words its summary and numbers speak."""
