@@ -5,7 +5,7 @@ counts: the judged windows and the life of every incident.
 """
 # ruff: noqa: ARG002 - a memory holds one stream and has one caller: it needs less than the protocols tell it
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -59,6 +59,7 @@ class Memory:
         self._newest: StoredThreshold | None = None
         self._parts: dict[int, list[StoredPart]] = {}
         self._waiting: list[int] = []
+        self._judged_starts: list[int] = []
         self._kept: list[JudgedWindow] = []
         self._model_of: list[int] = []
         self._open: dict[str, int] = {}
@@ -185,6 +186,7 @@ class Memory:
         self.windows.append(row)
         if row.judged:
             self._last_judged_end_us = row.window_end_us
+            self._judged_starts.append(row.window_start_us)
         if row.judged and row.payload is not None and row.threshold_id is not None:
             self._kept.append(
                 JudgedWindow(
@@ -274,9 +276,8 @@ class Memory:
     def firings(self, stream_id: int, kinds: Sequence[str], after_us: int, until_us: int) -> tuple[int, int]:
         """Return how many incidents of these kinds opened in (after, until], and over how many judged windows."""
         opened = sum(life.row.kind in kinds and after_us < life.row.opened_at_us <= until_us for life in self.lives)
-        begin = bisect_left(self.windows, after_us, key=lambda window: window.window_start_us)
-        judged = sum(window.judged and window.window_end_us <= until_us for window in self.windows[begin:])
-        return opened, judged
+        begin = bisect_left(self._judged_starts, after_us)
+        return opened, bisect_right(self._judged_starts, until_us - self._size_us) - begin
 
     def list(self, stream_id: int) -> list[ModelInfo]:
         """Return the models of the stream."""

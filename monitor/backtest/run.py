@@ -36,7 +36,7 @@ from storage.recorded import RecordedWindows
 PERCENTILES = (99.0, 99.5, 99.9)
 PROMISES = ("1/day", "1/week")
 
-Progress = Callable[[int, int | None], None]
+Progress = Callable[[int, int], None]
 
 
 def backtest(
@@ -68,7 +68,7 @@ def backtest(
         percentiles: Of the grid; by default 99, 99.5, 99.9 and the stream's own.
         false_alarms: Promises of the grid, such as "1/week"; by default 1/day, 1/week and the stream's own.
         labels: A file that says what was strange (see `monitor.backtest.labels`).
-        progress: Is told how many rows or windows are done, of how many (None: unknown).
+        progress: Is told how many rows or windows are done, of how many.
 
     Raises:
         ConfigError: An argument makes no sense, or there is neither a model nor a file nor a window.
@@ -130,24 +130,23 @@ def _over_file(
     scores = ScoredOnce(subject.scores)
     readers = [Reader(cell, window_rule(settings, stream), scores) for cell in cells]
     found = _Found(labels, apart_us=_slack_us(settings, stream))
-    done = 0
-    for piece in _pieces(settings, stream, path, subject):
+    for piece, rows in _pieces(settings, stream, path, subject):
         scores.forget()
         for reader in readers:
             reader.take(piece)
         found.take(piece)
-        done = piece.end
-        tell(done, None)
+        tell(piece.end, rows)
     for reader in readers:
         reader.end()
     return _result(settings, stream, cells, found.known(), [found.among(reader.flagged) for reader in readers])
 
 
-def _pieces(settings: Settings, stream: str, path: Path, subject: Subject) -> Iterator[Decoded]:
-    """Give the file's records, decoded as the daemon decodes them."""
+def _pieces(settings: Settings, stream: str, path: Path, subject: Subject) -> Iterator[tuple[Decoded, int]]:
+    """Give the file's records, decoded as the daemon decodes them, and the number of its rows."""
     own = settings.streams[stream]
     with closing(FileSource(path, max_event_bytes=own.event.max_size)) as source:
-        starts = source.resolve("earliest", source.discover())
+        discovered = source.discover()
+        starts = source.resolve("earliest", discovered)
         codec = make_codec(
             own.event, subject.features, layout=source.layout, max_future_us=to_us(own.window.max_future)
         )
@@ -157,7 +156,7 @@ def _pieces(settings: Settings, stream: str, path: Path, subject: Subject) -> It
             for partition in polled.assigned:
                 source.seek(partition, starts[partition])
             for raw in polled.batches:
-                yield codec.decode(raw, time.time_ns() // 1_000)
+                yield codec.decode(raw, time.time_ns() // 1_000), discovered[0].end
             ended = bool(polled.ended)
 
 

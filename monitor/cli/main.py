@@ -23,6 +23,7 @@ COMMANDS = {
     "accept": ("monitor.cli.accept", "Say that an incident is normal now."),
     "thresholds": ("monitor.cli.thresholds", "List a stream's thresholds."),
     "models": ("monitor.cli.models", "List, promote or import a stream's models."),
+    "backtest": ("monitor.cli.backtest", "Run the live code over recorded events or stored windows."),
     "offsets": ("monitor.cli.offsets", "Show a stream's positions, or set them anew."),
     "notify": ("monitor.cli.notify", "List the channels, or try one."),
     "demo": ("monitor.cli.demo", "Show the main job on a synthetic stream."),
