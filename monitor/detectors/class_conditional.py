@@ -17,7 +17,7 @@ from monitor.detectors.attribution import explain
 from monitor.detectors.explanation import Explanation
 from monitor.detectors.inputs import FloatArray, check_events, check_labels
 from monitor.detectors.mixture_params import LANES, LOG_2PI, SPARE_LANES, Metric, factor, make_metric
-from monitor.detectors.threads import one_thread
+from monitor.detectors.threads import exact_products, one_thread
 from monitor.detectors.unfitted import not_fitted
 from monitor.yardstick import FeatureProfile, profile_of
 
@@ -138,7 +138,7 @@ class ClassConditionalGaussian:
         self._check_fitted()
         rows = check_events(z, owner=_NAME, n_features=self.n_features, names=self.feature_names_).values
         out = np.empty(len(rows), dtype=rows.dtype)
-        with one_thread():
+        with one_thread(), exact_products():
             self._score_rows(rows, out)
         return out
 

@@ -25,7 +25,7 @@ from monitor.detectors.inputs import FloatArray
 from monitor.detectors.latent_mixture import LatentDensity, LatentMixture, settle
 from monitor.detectors.mixture_params import LANES, SPARE_LANES
 from monitor.detectors.scaling import Scaling, chunks, column_scaling
-from monitor.detectors.threads import one_thread
+from monitor.detectors.threads import exact_products, one_thread
 
 F64 = NDArray[np.float64]
 
@@ -138,7 +138,7 @@ class FittedNetworks:
         """Return reconstruction and energy of up to one block of standardised rows."""
         block = np.zeros((self.block_rows + SPARE_LANES, z.shape[1]))
         block[: len(z)] = z
-        with torch.no_grad(), one_thread(), _RowsAlongLanes(self.keep_lanes):
+        with torch.no_grad(), one_thread(), exact_products(), _RowsAlongLanes(self.keep_lanes):
             x = self.lens.tensor(block, self.dtype)
             latent, log_variance = self.precise.encode(x)
             if noise is None or log_variance is None:

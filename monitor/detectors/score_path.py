@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from monitor.detectors.inputs import FloatArray
+from monitor.detectors.threads import exact_products
 
 F64 = NDArray[np.float64]
 
@@ -253,7 +254,8 @@ class CudaKernel:
         n = len(part)
         host = torch.from_numpy(part if part.flags.writeable else part.copy())
         torch.sub(host.to(self.rows.device).T, self.centre, out=self.rows[1:, :n])
-        half = self._triangles() if self.offset is None else self._shared_or_diagonal(self.offset)
+        with exact_products():
+            half = self._triangles() if self.offset is None else self._shared_or_diagonal(self.offset)
         joint = self.log_constant - half
         log_density = torch.logsumexp(joint, dim=0)
         out[:] = log_density[:n].neg().to("cpu").numpy()

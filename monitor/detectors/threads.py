@@ -1,4 +1,4 @@
-"""Detectors: one thread where more would cost speed or repeatability."""
+"""Detectors: what torch may do in the background: how many threads, and no shortened products."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,3 +22,21 @@ def one_thread(*, when: bool = True) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Keep float32 matrix products in float32 inside, whatever the process has asked of torch.
+
+    `torch.set_float32_matmul_precision("high")` lets them run in TF32 on a GPU, and "medium" in bfloat16 even
+    on some processors: three digits of seven.
+    """
+    before = torch.get_float32_matmul_precision()
+    if before == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 from threadpoolctl import threadpool_limits
 
+from monitor.detectors import ClassConditionalGaussian, GaussianMixture
 from monitor.detectors.score_path import Gaussians, make_scorer
 
 
@@ -125,3 +127,16 @@ def test_a_row_that_is_too_far_for_single_precision_has_the_shares_of_double():
     shares = np.full((2, 3), np.nan, np.float32)
     scorer.energies(np.array([[1e25, 0], [0.0, 0.0]], np.float32), shares)
     assert shares.sum(axis=1) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("kind", [GaussianMixture, ClassConditionalGaussian])
+def test_a_process_that_shortens_its_products_gets_the_same_energies(kind):
+    x = np.random.default_rng(0).normal(size=(300, 12)).astype(np.float32)
+    detector = kind().fit(x, *([np.arange(300) % 2] if kind is ClassConditionalGaussian else []))
+    energies = detector.energy(x)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert np.array_equal(detector.energy(x), energies)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
