@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from monitor.calibration import ThresholdRule, calibration_row, clean_rate_of, law_of, scale_of, tick_threshold
 from monitor.calibration_finding import calibration_finding
+from monitor.drift_watch import DriftWatch
 from monitor.explaining import Explain, evidence_details
 from monitor.incidents import Interval, Kind
 from monitor.judged import Calibrated, JudgeRule
@@ -67,6 +68,7 @@ class ControlPlane:
         early: EarlyKeeper | None = None,
         evidence: EvidenceKeeper | None = None,
         explain: Explain | None = None,
+        drift: DriftWatch | None = None,
     ) -> None:
         self._settings = settings
         self._control = control
@@ -79,6 +81,7 @@ class ControlPlane:
         self._early = early
         self._evidence = evidence
         self._explain = explain
+        self._drift = drift
         self._known: dict[int, Calibrated] = {}
         self._look_back: KeptLookBack | None = None
         self._accepted: Float32 | None = None
@@ -91,7 +94,7 @@ class ControlPlane:
         """
         moved = False
         while self._renew():
-            if not (self._judge_due() or self._tick_due() or self._seal()):
+            if not (self._judge_due() or self._drift_due() or self._tick_due() or self._seal()):
                 self._open_early()
                 return moved
             moved = True
@@ -154,6 +157,9 @@ class ControlPlane:
         model_id, rate = known.row.model_id, known.law.rate
         return evidence_details(facts, found, model_id=model_id, clean_rate=rate, explain=self._explain)
 
+    def _drift_due(self) -> bool:
+        return self._drift is not None and self._drift.run_due()
+
     def _seal(self) -> bool:
         settings = self._settings
         sealed = self._control.seal(
@@ -180,6 +186,8 @@ class ControlPlane:
             return False
         if facts.first_part_end_us is not None and facts.first_part_end_us <= tick_us:
             return False  # sealed, and not judged yet: by another holder of the lease, a moment ago
+        if self._drift_due():
+            return True  # a tick counts the incidents before it, those of drift among them
         newest = self._calibration.newest(settings.stream_id)
         return newest is not None and self._tick(facts, newest, tick_us)
 

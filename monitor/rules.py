@@ -7,9 +7,11 @@ from config.settings import Settings
 from config.units import to_us
 from monitor.calibration import ThresholdRule
 from monitor.control import ControlSettings
+from monitor.drift_watch import DriftRule
 from monitor.fold import WindowRule
 from monitor.incidents import Policy
 from monitor.judging import JudgeRule
+from monitor.limits import exceedance
 from monitor.lives import LifeRule
 from monitor.promotion import PromotionRule
 from monitor.shadow_gate import GateRule
@@ -71,6 +73,22 @@ def promotion_rule(settings: Settings, stream: str, stream_id: int) -> Promotion
             min_outliers=own.alerts.min_outliers,
             min_ratio=own.alerts.min_ratio,
         ),
+    )
+
+
+def drift_rule(settings: Settings, stream: str, stream_id: int) -> DriftRule:
+    """Return how drift of the stream is looked for."""
+    own = settings.streams[stream]
+    return DriftRule(
+        stream=stream,
+        stream_id=stream_id,
+        size_us=to_us(own.window.size),
+        horizons_us=tuple(to_us(length) for length in own.alerts.drift.horizons),
+        min_effect=own.alerts.drift.min_effect,
+        per_week=own.alerts.false_alarms.per_week,
+        exceedance=exceedance(own.threshold.percentile),
+        config_hash=config_hash(settings, stream),
+        life=life_rule(settings, stream),
     )
 
 

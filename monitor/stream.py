@@ -22,18 +22,20 @@ from consumers.codec import make_codec
 from consumers.open import open_source
 from consumers.source import Layout, Source
 from monitor.control import ControlPlane
+from monitor.drift_watch import DriftWatch, WatchedModel
 from monitor.explaining import Reasons
 from monitor.inbox import Inbox, Wake
 from monitor.intake import Intake
 from monitor.lease import Lease
 from monitor.promotion import Promoter
 from monitor.registering import register_sources, starts_of
-from monitor.rules import control_settings, promotion_rule, window_rule
+from monitor.rules import control_settings, drift_rule, promotion_rule, window_rule
 from monitor.scoring import LoadedModel, Scorer, explain_events, load_model
 from monitor.warm_up import WarmUp
 from monitor.worker import Worker
 from storage.calibration import CalibrationStore
 from storage.control import ControlStore
+from storage.drift import DriftStore
 from storage.engine import Database
 from storage.evidence import EvidenceStore
 from storage.leases import Leases
@@ -245,6 +247,12 @@ class StreamRunner:
             early=control,
             evidence=EvidenceStore(self._db),
             explain=self._explain,
+            drift=DriftWatch(
+                drift_rule(self._settings, self.name, state.id),
+                store=DriftStore(self._db),
+                model=self._watched,
+                now_us=lambda: time.time_ns() // 1_000,
+            ),
         )
         promoter = Promoter(
             promotion_rule(self._settings, self.name, state.id),
@@ -287,6 +295,11 @@ class StreamRunner:
         except StorageUnavailable as away:
             log.warning("Stream %s: %s; the lease runs out by itself.", self.name, away, extra={"action": "stop"})
 
+    def _watched(self, model_id: int) -> WatchedModel:
+        """Return what drift needs of a model."""
+        kept = self._kept(model_id)
+        return WatchedModel(version=kept.version, features=kept.names, yardstick=kept.loaded.yardstick)
+
     def _reference(self, model_id: int) -> NDArray[np.float32]:
         """Return a model's reference energies, ascending."""
         return self._kept(model_id).reference
@@ -308,7 +321,13 @@ class StreamRunner:
             loaded = load_model(stored, "cpu")
             energies = loaded.detector.reference_energies_
             assert energies is not None, "load_model refuses a model without them"
-            kept = _KeptModel(model_id=model_id, loaded=loaded, names=stored.feature_names, reference=np.sort(energies))
+            kept = _KeptModel(
+                model_id=model_id,
+                version=stored.version,
+                loaded=loaded,
+                names=tuple(stored.feature_names),
+                reference=np.sort(energies),
+            )
             self._kept_model = kept
         return kept
 
@@ -318,6 +337,7 @@ class _KeptModel:
     """A model as the control thread needs it: on the CPU, beside the worker's own."""
 
     model_id: int
+    version: int
     loaded: LoadedModel
     names: tuple[str, ...]
     reference: NDArray[np.float32]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Int8 = NDArray[np.int8]
+Int64 = NDArray[np.int64]
 
 BINS = 64
 """Bins at training quantiles: a mean rank loses 0.02% of its precision to them."""
