@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, make_url
 
-from config.errors import ConfigError, SchemaMismatch
+from config.errors import ConfigError, SchemaMismatch, StorageUnavailable
 from storage import dialects
 from storage.failures import CommitUnknown, StorageDamaged, StorageFull, translated
 from storage.migrations import KNOWN_REVISIONS
@@ -161,6 +161,38 @@ class Database:
                 f"this one knows up to {wanted}: install the newer Outrider"
             )
         raise SchemaMismatch(message)
+
+    def check_writable(self) -> None:
+        """Find out whether this user may write here, without writing.
+
+        Raises:
+            StorageFull: The SQLite file, or the folder in which it is to be made, cannot be written.
+            ConfigError: The PostgreSQL server does not let this user make tables.
+            StorageUnavailable: The database cannot be reached or written now.
+        """
+        if self.file is not None and not self.file.exists():
+            if not os.access(self.file.parent, os.W_OK | os.X_OK, effective_ids=True):
+                message = f"the database {self.file} cannot be made: this user may not write in {self.file.parent}"
+                raise StorageFull(message)
+            return
+        with self.write() as connection:
+            if self.dialect == "postgresql":
+                self._check_rights(connection)
+
+    def _check_rights(self, connection: Connection) -> None:
+        read_only, schema, may_create, user = connection.exec_driver_sql(
+            "SELECT current_setting('transaction_read_only') = 'on', current_schema(),"
+            " has_schema_privilege(current_schema(), 'CREATE'), current_user"
+        ).one()
+        if read_only:
+            message = f"{self.address} is read-only: name the primary server in database.url, or let user {user} write"
+            raise StorageUnavailable(message)
+        if not may_create:
+            message = (
+                f"{self.address} does not let user {user} make tables: run GRANT CREATE ON SCHEMA {schema or 'public'} "
+                f"TO {user}, or name another user in database.url"
+            )
+            raise ConfigError(message)
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:

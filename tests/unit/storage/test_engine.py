@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -183,3 +184,13 @@ def test_maintenance_of_a_sqlite_file_may_run_at_any_time(sqlite_url: str) -> No
         db.checkpoint()
         db.give_back_pages(10)
         db.check()
+
+
+def test_a_full_disk_of_postgresql_passes_once_somebody_frees_it_and_is_named() -> None:
+    full = psycopg.errors.DiskFull('could not extend file "base/1/2": No space left on device')
+    with pytest.raises(StorageUnavailable) as caught, translated("PostgreSQL o at h:5432", None):
+        raise full
+    assert str(caught.value) == (
+        'PostgreSQL o at h:5432 is not available: its disk is full (could not extend file "base/1/2": No space left on '
+        "device): free space there, or shorten `retention`"
+    )

@@ -1,0 +1,379 @@
+"""Errors that help: what a person sees of each mistake: one line that names the thing and the way out, and the code.
+
+Each row of the tables is a mistake in the configuration below, the command, the exit code and the whole line, with
+{server} and {kafka} for the addresses.
+"""
+
+import json
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from monitor.cli.main import main
+from storage.engine import Database
+from tests.servers.kafka import KafkaServer
+from tests.servers.postgres import PostgresServer
+
+USER = "outrider_scorer"
+GUEST = "outrider_guest"
+DATABASE = "outrider_errors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a command said on standard error, and its exit code."""
+
+    code: int
+    line: str
+
+
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Told]:
+    """Run a command in this process, under some settings, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(settings: dict[str, Any] | str, *arguments: str) -> Told:
+        text = settings if isinstance(settings, str) else yaml.safe_dump(settings)
+        Path("outrider.yaml").write_text(text)
+        monkeypatch.setattr(sys, "argv", ["outrider", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        err = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("{")]
+        assert len(err) == 1, f"one line, not {err}"
+        return Told(code=code, line=err[0])
+
+    return run
+
+
+def settings(*, url: str = "sqlite:///o.db", source: dict[str, Any] | None = None, **stream: Any) -> dict[str, Any]:
+    source = source or {"type": "synthetic", "rate": 100, "events": 5_000, "speed": 0}
+    return {"database": {"url": url}, "streams": {"payments": {"source": source, **stream}}}
+
+
+def topic(name: str, servers: str) -> dict[str, Any]:
+    kafka = {"bootstrap_servers": [servers], "client": {"bootstrap_timeout_ms": 1_000}}
+    return settings(source={"type": "kafka", "topics": [name]}) | {"kafka": kafka}
+
+
+SETTINGS = (
+    (
+        "a mistyped key",
+        settings(windo={"size": "1m"}),
+        "outrider.yaml:10: streams.payments.windo: unknown key; did you mean streams.payments.window?",
+    ),
+    (
+        "another unit",
+        settings(window={"size": "10sec"}),
+        "outrider.yaml:11: streams.payments.window.size: '10sec' is not a duration; did you mean 10s? write a duration "
+        "such as 500ms, 10s, 5m, 1h30m, 7d or 1w (units ms, s, m, h, d, w, y)",
+    ),
+    (
+        "no unit",
+        settings(window={"size": 60}),
+        "outrider.yaml:11: streams.payments.window.size: 60 has no unit; write a duration such as 500ms, 10s, 5m, "
+        "1h30m, 7d or 1w (units ms, s, m, h, d, w, y)",
+    ),
+    (
+        "a fraction for a percentile",
+        settings(threshold={"percentile": 0.999}),
+        "outrider.yaml:11: streams.payments.threshold.percentile: 0.999 is a fraction, percentiles go to 100; did you "
+        "mean 99.9?",
+    ),
+    (
+        "a date that never comes",
+        settings(threshold={"refresh": "0 0 30 2 *"}),
+        "outrider.yaml:11: streams.payments.threshold.refresh: 30 2 as day of month and month of a cron expression is "
+        "a date that never comes: the longest month in it has 29 days; try 0 0 1 * *",
+    ),
+    (
+        "a mistyped kind of database",
+        settings(url="postgress://user:hunter2@host/outrider"),
+        "outrider.yaml:2: database.url: names a database that is not known, postgress://; did you mean postgres://?",
+    ),
+    (
+        "a slash too few",
+        settings(url="sqlite://outrider.db"),
+        "outrider.yaml:2: database.url: has two slashes where sqlite has three; did you mean sqlite:///outrider.db?",
+    ),
+    (
+        "no database",
+        settings(url="postgresql://user:hunter2@host"),
+        "outrider.yaml:2: database.url: names no database after the host; write postgresql://user@host/database",
+    ),
+    (
+        "a folder that does not exist",
+        settings(url="sqlite:////no/such/folder/o.db"),
+        "the folder of the database /no/such/folder/o.db does not exist: create it or change database.url",
+    ),
+    (
+        "an address of brokers without a port",
+        topic("payments", "localhost"),
+        "outrider.yaml:4: kafka.bootstrap_servers: 'localhost' is no broker address; write host:port, such as "
+        "localhost:9092",
+    ),
+)
+
+
+@pytest.mark.parametrize(("wrong", "line"), [row[1:] for row in SETTINGS], ids=[row[0] for row in SETTINGS])
+def test_a_setting_that_cannot_be_used_is_named_with_its_place(
+    told: Callable[..., Told], wrong: dict[str, Any], line: str
+) -> None:
+    assert told(wrong, "check") == Told(code=2, line=f"outrider: {line}")
+
+
+def test_a_configuration_that_is_missing_leads_to_init(told: Callable[..., Told]) -> None:
+    assert told(settings(), "-c", "outrider.yml", "check") == Told(
+        code=2,
+        line="outrider: outrider.yml: there is no such file; name one with --config, or let `outrider init` write one "
+        "from your events",
+    )
+
+
+@pytest.fixture(scope="module")
+def payments(kafka_server: KafkaServer) -> None:
+    """The topic that is meant."""
+    kafka_server.create_topic("card-payments", 1, {})
+
+
+@pytest.mark.usefixtures("payments")
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_mistyped_topic_is_answered_with_the_nearest(
+    told: Callable[..., Told], kafka_server: KafkaServer, command: str
+) -> None:
+    name = (
+        f"outrider: there is no topic 'card-paymets' on Kafka at {kafka_server.bootstrap}; did you mean card-payments?"
+    )
+    assert told(topic("card-paymets", kafka_server.bootstrap), command) == Told(code=2, line=name)
+
+
+@pytest.mark.parametrize(
+    ("servers", "why"),
+    [
+        ("127.0.0.1:1", "nothing listens on port 1 of 127.0.0.1"),
+        ("broker.invalid:9092", "there is no host 'broker.invalid'"),
+    ],
+)
+def test_a_mistyped_broker_says_what_keeps_it_from_answering(told: Callable[..., Told], servers: str, why: str) -> None:
+    assert told(topic("payments", servers), "check") == Told(
+        code=1,
+        line=f"outrider: Kafka at {servers} does not answer ({why}); check kafka.bootstrap_servers and that the broker "
+        "runs",
+    )
+
+
+@pytest.fixture(scope="module")
+def guarded(postgres_server: PostgresServer) -> Iterator[PostgresServer]:
+    """PostgreSQL that asks two users for passwords, with a database of one of them."""
+    hba = Path(postgres_server.execute("SHOW hba_file")[0][0])
+    before = hba.read_text()
+    rules = [f"host all {user} 127.0.0.1/32 scram-sha-256\n" for user in (USER, GUEST)]
+    postgres_server.execute(f"CREATE ROLE {USER} LOGIN PASSWORD 'right'")
+    postgres_server.execute(f"CREATE ROLE {GUEST} LOGIN PASSWORD 'right'")
+    postgres_server.execute(f"CREATE DATABASE {DATABASE} OWNER {USER}")
+    hba.write_text("".join(rules) + before)
+    postgres_server.execute("SELECT pg_reload_conf()")
+    yield postgres_server
+    hba.write_text(before)
+    postgres_server.execute("SELECT pg_reload_conf()")
+    postgres_server.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
+    postgres_server.execute(f"DROP ROLE {USER}")
+    postgres_server.execute(f"DROP ROLE {GUEST}")
+
+
+SERVER = (
+    (
+        "a wrong password",
+        f"{USER}:wrong@127.0.0.1:{{port}}/{DATABASE}",
+        2,
+        f"PostgreSQL {DATABASE} at 127.0.0.1:{{port}} does not let user {USER} in: the password, or the user, is "
+        "wrong; correct database.url (or what sets it: database.url_file, OUTRIDER_DATABASE__URL)",
+    ),
+    (
+        "no password",
+        f"{USER}@127.0.0.1:{{port}}/{DATABASE}",
+        2,
+        f"PostgreSQL {DATABASE} at 127.0.0.1:{{port}} wants a password of user {USER} and got none; write "
+        f"postgresql://{USER}:PASSWORD@HOST/NAME, or put the address into a file and name it in database.url_file",
+    ),
+    (
+        "a mistyped database",
+        f"{USER}:right@127.0.0.1:{{port}}/outridr",
+        2,
+        "PostgreSQL outridr at 127.0.0.1:{port} has no database 'outridr'; create it (CREATE DATABASE), or correct "
+        "database.url",
+    ),
+    (
+        "a mistyped user",
+        f"scoer:right@127.0.0.1:{{port}}/{DATABASE}",
+        2,
+        f"PostgreSQL {DATABASE} at 127.0.0.1:{{port}} has no user 'scoer'; create it (CREATE ROLE ... LOGIN), or "
+        "correct database.url",
+    ),
+)
+
+
+@pytest.mark.parametrize("command", ["check", "run", "status"])
+@pytest.mark.parametrize(("url", "code", "line"), [row[1:] for row in SERVER], ids=[row[0] for row in SERVER])
+def test_a_server_that_refuses_is_not_asked_again(
+    told: Callable[..., Told], guarded: PostgresServer, url: str, code: int, line: str, command: str
+) -> None:
+    port = str(guarded.port)
+    wrong = settings(url="postgresql://" + url.replace("{port}", port))
+    assert told(wrong, command) == Told(code=code, line="outrider: " + line.replace("{port}", port))
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("127.0.0.1:1", "Connection refused; check database.url and that the server runs"),
+        (
+            "db.invalid:5432",
+            r"failed to resolve host 'db\.invalid': .*; check database\.url and that the server runs",
+        ),
+    ],
+)
+def test_a_server_that_is_away_is_named_with_what_to_check(told: Callable[..., Told], place: str, why: str) -> None:
+    found = told(settings(url=f"postgresql://u:hunter2@{place}/outrider"), "check")
+    assert found.code == 1
+    assert re.fullmatch(rf"outrider: PostgreSQL outrider at {re.escape(place)} is not available: {why}", found.line)
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        (
+            "check",
+            f"does not let user {GUEST} make tables: run GRANT CREATE ON SCHEMA public TO {GUEST}, or name another "
+            "user in database.url",
+        ),
+        (
+            "run",
+            "does not let this user work (permission denied for schema public): grant it the right (a first run needs "
+            "CREATE on the schema), or name another user in database.url",
+        ),
+    ],
+)
+def test_a_user_without_rights_is_told_which(
+    told: Callable[..., Told], guarded: PostgresServer, command: str, line: str
+) -> None:
+    url = f"postgresql://{GUEST}:right@127.0.0.1:{guarded.port}/{DATABASE}"
+    name = f"outrider: PostgreSQL {DATABASE} at 127.0.0.1:{guarded.port} {line}"
+    assert told(settings(url=url), command) == Told(code=2, line=name)
+
+
+def test_a_server_that_is_read_only_is_named(told: Callable[..., Told], guarded: PostgresServer) -> None:
+    guarded.execute(f"ALTER ROLE {USER} SET default_transaction_read_only = on")
+    try:
+        url = f"postgresql://{USER}:right@127.0.0.1:{guarded.port}/{DATABASE}"
+        assert told(settings(url=url), "check") == Told(
+            code=1,
+            line=f"outrider: PostgreSQL {DATABASE} at 127.0.0.1:{guarded.port} is read-only: name the primary server "
+            f"in database.url, or let user {USER} write",
+        )
+    finally:
+        guarded.execute(f"ALTER ROLE {USER} RESET default_transaction_read_only")
+
+
+@pytest.fixture
+def nobody() -> Iterator[None]:
+    """Files may be written only where their modes say so: as root they could be everywhere."""
+    if os.geteuid() != 0:
+        yield
+        return
+    import monitor.daemon  # noqa: F401  what is imported later might not be readable
+    import storage.migrations.upgrade  # noqa: F401
+
+    os.seteuid(pwd.getpwnam("nobody").pw_uid)
+    yield
+    os.seteuid(0)
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+@pytest.mark.parametrize(
+    ("exists", "said"),
+    [
+        (False, r"may not write in \S+|check that the folder exists and that this user may write in it"),
+        (True, r"\(attempt to write a readonly database\): give this user the right to write the file and its folder"),
+    ],
+)
+def test_a_file_that_may_not_be_written_is_named(
+    told: Callable[..., Told], tmp_path: Path, request: pytest.FixtureRequest, command: str, exists: bool, said: str
+) -> None:
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    url = f"sqlite:///{folder}/o.db"
+    if exists:
+        with Database(url) as db:
+            db.upgrade()
+        (folder / "o.db").chmod(0o444)
+    folder.chmod(0o555)
+    for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        parent.chmod(parent.stat().st_mode | 0o055)
+    Path("outrider.yaml").touch(mode=0o666)
+    Path("outrider.yaml").chmod(0o666)
+    request.getfixturevalue("nobody")
+    found = told(settings(url=url), command)
+    assert found.code == 1
+    assert re.fullmatch(rf"outrider: the database {re.escape(str(folder))}/o.db cannot be \w+.*({said})", found.line)
+
+
+def test_a_disk_that_is_full_is_named(tmp_path: Path) -> None:
+    """In a namespace of its own a process may mount a disk of 300 KB."""
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], check=False).returncode:
+        pytest.skip("no mount namespaces here")
+    (tmp_path / "disk").mkdir()
+    own = settings(url=f"sqlite:///{tmp_path}/disk/o.db", model={"warm_up": 1_000})
+    (tmp_path / "outrider.yaml").write_text(json.dumps(own))
+    command = f"mount -t tmpfs -o size=300k disk disk && exec {sys.executable} -m monitor.cli.main run"
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        f"outrider: the database {tmp_path}/disk/o.db cannot be written (database or disk is full): free space on its "
+        "disk, or shorten `retention`"
+    )
+
+
+def test_a_missing_extra_is_named_with_its_installation(
+    told: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("events.parquet").write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert told(settings(source={"type": "file", "path": "events.parquet"}), "check") == Told(
+        code=2,
+        line="outrider: source.path: 'events.parquet' needs pyarrow; install it with: pip install 'outrider[parquet]'",
+    )
+
+
+def test_a_column_that_a_table_lacks_is_named_when_a_model_is_fitted(told: Callable[..., Told]) -> None:
+    Path("r.csv").write_text("ts,amont,age\n" + "1767225600,1.5,3\n" * 100)
+    own = settings(event={"features": ["amount", "age"], "time": {"field": "ts"}})
+    assert told(own, "fit", "payments", "r.csv") == Told(
+        code=2, line="outrider: event.features: the table has no column 'amount'; did you mean 'amont'?"
+    )
+
+
+def test_a_file_of_events_that_does_not_exist_is_named(told: Callable[..., Told], tmp_path: Path) -> None:
+    assert told(settings(), "fit", "payments", "no-such.csv") == Told(
+        code=2, line=f"outrider: source.path: there is no file 'no-such.csv' (in {tmp_path})"
+    )
