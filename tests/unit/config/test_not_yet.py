@@ -9,17 +9,18 @@ from config.settings import Settings
 
 from .conftest import ONE_STREAM
 
+STREAM = "streams:\n  s:\n    source: {type: kafka, topics: [t]}\n"
 HORIZONS = NotYet(key="streams.*.alerts.drift.horizons", works=(["10m", "1h", "1d"],), meanwhile="leave it out")
 
 
 def test_a_part_that_is_not_built_is_refused_by_its_key(load_text: Callable[..., Settings]) -> None:
-    settings = load_text(ONE_STREAM + "    alerts: {drift: {horizons: [1h]}}\n")
+    settings = load_text(STREAM + "    alerts: {drift: {horizons: [1h]}}\n")
     path = ("streams", "s", "alerts", "drift", "horizons")
     assert list(find_not_yet(settings, (HORIZONS,))) == [(path, "not yet: 1h is not built; leave it out")]
 
 
 def test_what_works_is_accepted_when_written_out(load_text: Callable[..., Settings]) -> None:
-    settings = load_text(ONE_STREAM + "    alerts: {drift: {horizons: [10m, 60m, 24h]}}\n")
+    settings = load_text(STREAM + "    alerts: {drift: {horizons: [10m, 60m, 24h]}}\n")
     assert list(find_not_yet(settings, (HORIZONS,))) == []
 
 
@@ -33,7 +34,7 @@ def test_what_works_is_accepted_when_written_out(load_text: Callable[..., Settin
     ],
 )
 def test_what_is_built_is_accepted(load_text: Callable[..., Settings], sections: str) -> None:
-    settings = load_text(f"streams:\n  s:\n    source: {{type: kafka, topics: [t]}}\n    {sections}\n")
+    settings = load_text(f"{STREAM}    {sections}\n")
     assert list(find_not_yet(settings)) == []
 
 
