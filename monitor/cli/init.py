@@ -184,14 +184,14 @@ def _judge(records: "FirstRecords", settings: "Settings", name: str, origin: str
     is_file = settings.streams[name].source.type == "file"
     if look.encoding is None or (is_file and look.encoding != "json"):
         readable = "a JSON object a line" if is_file else "json, msgpack and float32 (see event.format)"
-        raise ConfigError(f"{origin}: the records look like {look.said}; Outrider reads {readable}: convert them")
+        raise ConfigError(f"{origin}: the records seem to be {look.said}; Outrider reads {readable}: convert them")
     sample = take_sample(records.batches, look.encoding)
     if sample.refused:
         listed = ", ".join(f"{reason} {n:,}" for reason, n in sample.refused.items())
         click.echo(f"{sum(sample.refused.values()):,} of them are no events ({listed})", err=True)
     if not sample.n:
         raise ConfigError(
-            f"{origin}: none of the {len(records):,} sampled records is an event; they look like {look.said}"
+            f"{origin}: none of the {len(records):,} sampled records is an event; they seem to be {look.said}"
         )
     max_future_us = to_us(settings.streams[name].window.max_future)
     return look, sample, judge_fields(sample, time.time_ns() // 1_000, max_future_us=max_future_us)

@@ -151,7 +151,7 @@ def test_a_file_of_something_else_is_named_by_its_looks(init: Callable[..., Ran]
     (tmp_path / "x.jsonl").write_text("2026;12.5;ok\n" * 100)
     ran = init("--file", tmp_path / "x.jsonl")
     assert ran.code == 2
-    assert "the records look like text that is no JSON: b'2026;12.5;ok'" in ran.err
+    assert "the records seem to be text that is no JSON: b'2026;12.5;ok'" in ran.err
 
 
 def test_records_that_are_no_events_are_counted(init: Callable[..., Ran], tmp_path: Path) -> None:
