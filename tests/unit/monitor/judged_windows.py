@@ -1,0 +1,148 @@
+"""Windows that are judged one after the other, with what they hand on, as the store would keep it."""
+
+import json
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from monitor.calibration import law_of, scale_of
+from monitor.incidents import Policy
+from monitor.judging import Calibrated, JudgeRule, judge, judge_early
+from monitor.lives import LifeRule
+from monitor.parts import Scale, encode, summarise
+from storage.calibration import StoredThreshold
+from storage.judgements import IncidentRow, Judgement, StoredIncident, StoredPart, WindowFacts
+
+MINUTE = 60_000_000
+T0 = 1_767_225_600_000_000
+EVENTS = 1_000
+SCALE = Scale(median=8.0, iqr=4.0)
+RULE = JudgeRule(
+    size_us=MINUTE,
+    per_week=1.0,
+    min_outliers=5,
+    min_ratio=0.0,
+    max_dead_letter_ratio=0.05,
+    config_hash="hash",
+    life=LifeRule(
+        size_us=MINUTE,
+        policy=Policy(resolve_after=3, repeat_interval_us=240 * MINUTE),
+        channels=lambda kind, severity: [severity.value],
+        max_age_us=2**62,
+    ),
+)
+
+
+def calibrated(
+    *, model_id: int = 1, windows: int = 1440, rate: float = 0.005, most_events: int | None = EVENTS
+) -> Calibrated:
+    """A learned calibration of one-minute windows with five outliers each."""
+    law = {"rate": rate, "calibration_n": 1_440_000, "dispersion": 1.0, "windows": windows, "state": "learned"}
+    details: dict[str, Any] = {
+        "law": law,
+        "scale": {"median": SCALE.median, "iqr": SCALE.iqr},
+        "limit": {},
+        "clean_rate": rate * 1.02,
+    }
+    row = StoredThreshold(
+        id=7,
+        model_id=model_id,
+        computed_at_us=0,
+        valid_from_us=0,
+        percentile=99.5,
+        threshold=50.0,
+        lower=49.0,
+        upper=51.0,
+        n=1_440_000,
+        method="plain",
+        details=details,
+    )
+    return Calibrated(
+        row=row,
+        law=law_of(details),
+        scale=scale_of(details),
+        model_version=2,
+        clean_rate=details["clean_rate"],
+        most_events=most_events,
+    )
+
+
+@dataclass
+class Stream:
+    """One stream: what is open, what is handed on, what was said."""
+
+    known: Calibrated = field(default_factory=calibrated)
+    open: dict[int, StoredIncident] = field(default_factory=dict)
+    state: dict[str, Any] = field(default_factory=dict)
+    said: list[tuple[int, str, str]] = field(default_factory=list)
+    window: int = 0
+    ids: int = 0
+
+    def facts(self, outliers: int, events: int = EVENTS) -> WindowFacts:
+        energies = np.full(events, 8.0, np.float32)
+        energies[:outliers] = 90.0
+        part = summarise(energies, energies > 50, SCALE)
+        stored = StoredPart(threshold_id=7, events=events, outliers=outliers, late=0, dead=0, payload=encode(part))
+        return WindowFacts(
+            window_start_us=T0 + self.window * MINUTE,
+            window_end_us=T0 + (self.window + 1) * MINUTE,
+            parts=[stored],
+            last_judged_end_us=T0 + self.window * MINUTE,
+            open_incidents=list(self.open.values()),
+            gaps=[],
+            state=json.loads(json.dumps(self.state)),
+        )
+
+    def early(self, outliers: int, events: int = EVENTS) -> list[IncidentRow]:
+        """Look at the window that is to be judged next while it is open, and store what that opens."""
+        rows = judge_early(self.facts(outliers, events), lambda _: self.known, RULE, T0)
+        self._store(rows)
+        return rows
+
+    def judge(self, outliers: int, events: int = EVENTS) -> Judgement:
+        """Judge the next window."""
+        judgement = judge(self.facts(outliers, events), lambda _: self.known, RULE, T0)
+        self._store(judgement.incidents)
+        assert judgement.state is not None
+        self.state = dict(judgement.state)
+        self.window += 1
+        return judgement
+
+    def run(self, counts: list[int]) -> list[Judgement]:
+        return [self.judge(count) for count in counts]
+
+    def _store(self, rows: Any) -> None:
+        for row in rows:
+            self.ids += row.id is None
+            number = row.id or self.ids
+            if row.transition is not None:
+                self.said.append((self.window, row.kind, row.transition.transition))
+            if row.status == "open":
+                self.open[number] = stored(row, number)
+            else:
+                del self.open[number]
+
+    @property
+    def kinds(self) -> set[str]:
+        """The kinds of incidents that are open."""
+        return {each.kind for each in self.open.values()}
+
+
+def stored(row: IncidentRow, number: int) -> StoredIncident:
+    return StoredIncident(
+        id=number,
+        kind=row.kind,
+        severity=row.severity,
+        window_start_us=row.window_start_us,
+        opened_at_us=row.opened_at_us,
+        last_told_us=row.last_told_us,
+        clean_windows=row.clean_windows,
+        windows_fired=row.windows_fired,
+        summary=row.summary,
+        details=json.loads(json.dumps(row.details)),
+    )
+
+
+def of_model(model_id: int) -> Calibrated:
+    return replace(calibrated(model_id=model_id))
