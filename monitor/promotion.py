@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.calibration import ThresholdRule, first_threshold, scale_of, tick_threshold
+from monitor.calibration import ThresholdRule, first_threshold, law_of, scale_of, tick_threshold
 from monitor.kept_look_back import KeptLookBack
 from monitor.parts import Scale, decode
 from monitor.shadow_gate import Contender, GateRule, GateVerdict, Pair, judge_gate
@@ -95,7 +95,7 @@ class Promoter:
         above = int((reference > shadow.threshold).sum())
         return judge_gate(
             pairs,
-            Contender(kind=active.kind, scale=scale_of(newest.details)),
+            Contender(kind=active.kind, scale=scale_of(newest.details), dispersion=law_of(newest.details).dispersion),
             Contender(kind=shadow.kind, scale=Scale.of(reference)),
             (above, len(reference)),
             rule.gate,

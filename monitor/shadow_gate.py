@@ -13,7 +13,7 @@ Two things are compared over windows that both models scored, the clean ones, on
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,10 +48,11 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """A model in a comparison: its kind, and the scale of its energies."""
+    """A model in a comparison: its kind, the scale of its energies, and the dispersion of its counts."""
 
     kind: str
     scale: Scale
+    dispersion: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +104,7 @@ def judge_gate(
     numbers |= {"flagged_share": share, "nominal_share": a}
     if not a / LARGEST_RATIO <= share <= a * LARGEST_RATIO:
         refusals.append(f"it flags {share:.3%} of the clean events, {a:.3%} is meant")
-    fired, allowed = _firings(clean, events, outliers, reference_counts, rule)
+    fired, allowed = _firings(clean, events, outliers, reference_counts, active.dispersion, rule)
     numbers |= {"would_fire": fired, "may_fire": allowed}
     if fired > allowed:
         refusals.append(f"{fired} windows would fire in which the active model found nothing, {allowed} may")
@@ -130,10 +131,16 @@ def _firings(
     events: NDArray[np.int64],
     outliers: NDArray[np.int64],
     reference_counts: tuple[int, int],
+    dispersion: float,
     rule: GateRule,
 ) -> tuple[int, int]:
-    """Return how many clean windows would fire, judged as the daemon judges, and how many may."""
+    """Return how many clean windows would fire, judged as the daemon judges, and how many may.
+
+    How far the counts spread is the stream's own, as the active model has learned it: learned from these windows, the
+    very ones that would fire would hide themselves.
+    """
     law = learn_law(*reference_counts, outliers, events)
+    law = replace(law, dispersion=min(law.dispersion, max(dispersion, 1.0)))
     alpha = window_budget(rule.per_week, rule.size_us)
     verdicts = (
         judge_window(

@@ -44,6 +44,7 @@ class Scene:
     kinds: frozenset[str] = frozenset()
     resolve_after: int = 2
     repeat: timedelta = timedelta(minutes=3)
+    per_week: float = 1000.0
 
 
 def records(
@@ -117,7 +118,8 @@ class Writer:
     def look(self) -> None:
         """Read how far the stream is sealed, and the schedule after it."""
         self._control = self._ledger.control(self._stream_id)
-        self._schedule = Schedule.of(self._ledger.schedule(self._stream_id))
+        shadows = tuple(self._ledger.shadows(self._stream_id))
+        self._schedule = replace(Schedule.of(self._ledger.schedule(self._stream_id)), shadows=shadows)
 
     def commit(self, n: int) -> bool:
         """Read up to n records and commit what may be committed; return whether anything moved."""
@@ -187,11 +189,11 @@ def control_plane(db: Database, stream_id: int, scene: Scene) -> ControlPlane:
                 look_back_us=scene.look_back // timedelta(microseconds=1),
                 adopt_after_us=scene.look_back // timedelta(microseconds=1),
                 size_us=size_us,
-                per_week=1000.0,
+                per_week=scene.per_week,
             ),
             judge=JudgeRule(
                 size_us=size_us,
-                per_week=1000.0,
+                per_week=scene.per_week,
                 min_outliers=3,
                 min_ratio=0.0,
                 max_dead_letter_ratio=0.05,

@@ -1,0 +1,179 @@
+"""A model in the shadow: scores beside the active one, passes the gate or does not, and takes over without a gap."""
+
+from datetime import timedelta
+
+import numpy as np
+import pytest
+from sklearn.mixture import GaussianMixture as ScikitMixture
+
+from monitor.calibration import ThresholdRule, first_threshold
+from monitor.detectors import GaussianMixture
+from monitor.fitting import FittedModel, model_of
+from monitor.fold import WindowRule
+from monitor.promotion import Promoter, PromotionRule
+from monitor.scoring import load_model
+from monitor.shadow_gate import GateRule
+from monitor.thresholds import reference_limit
+from storage.calibration import CalibrationStore
+from storage.engine import Database
+from storage.ledger import Ledger
+from storage.models import ModelStore
+from storage.shadows import NewShadow, ShadowStore
+from tests.integration.control.feeding import MINUTE, NAMES, PERCENTILE, RULE, SECOND, T0, fitted, open_stream, rows
+from tests.integration.control.simulation import Scene, Writer, control_plane, records
+
+HOURS = 4
+PER_MINUTE = 100
+APART = 50.0
+
+
+def scene(seed: int = 5) -> Scene:
+    source = records(seed, n=HOURS * 60 * PER_MINUTE, span_s=HOURS * 3600)
+    rule = WindowRule(size_us=MINUTE, grace_us=10 * SECOND, ahead_us=10 * MINUTE, max_future_us=None)
+    return Scene(rule=rule, refresh=timedelta(minutes=5), look_back=timedelta(hours=2), sources=[source], per_week=1.0)
+
+
+def apart(centre: float = 0.0, nats: float = APART) -> FittedModel:
+    """Return a mixture whose only component near `centre` has a weight of e^-nats: energies are as much higher."""
+    mixture = ScikitMixture(2)
+    near = min(np.exp(-nats), 1 - 1e-12)
+    mixture.weights_ = np.array([1 - near, near])
+    mixture.means_ = np.array([[1e3, 1e3], [centre, centre]])
+    mixture.covariances_ = mixture.precisions_ = mixture.precisions_cholesky_ = np.stack([np.eye(2)] * 2)
+    mixture.converged_, mixture.n_iter_, mixture.lower_bound_ = True, 1, 0.0
+    detector = GaussianMixture.from_sklearn(mixture)
+    held = np.random.default_rng(9).normal(centre, 1, (2_000, 2)).astype(np.float32)
+    detector.reference_energies_ = np.sort(detector.energy(held))
+    return model_of(detector, NAMES)
+
+
+def begin(db: Database, first: FittedModel, scene: Scene) -> tuple[int, Writer]:
+    """Store a stream whose first model is the given one."""
+    stream = Ledger(db).open_stream("payments", MINUTE, RULE.grace_us + RULE.ahead_us)
+    ModelStore(db).add(stream.id, first.stored, lambda of, at: first_threshold(first.reference, of, at, PERCENTILE))
+    assert open_stream(db, 1, scene.rule) == stream.id
+    return stream.id, Writer(db, stream.id, scene, 0)
+
+
+def put_in_shadow(db: Database, stream_id: int, model: FittedModel, due_after_us: int | None = None) -> int:
+    limit = reference_limit(model.reference, PERCENTILE).value
+    new = NewShadow(percentile=PERCENTILE, threshold=limit, due_after_us=due_after_us)
+    return ShadowStore(db).start(stream_id, model.stored, new).id
+
+
+def promoter(db: Database, stream_id: int, per_week: float = 1.0) -> Promoter:
+    def reference(model_id: int) -> np.ndarray:
+        energies = load_model(Ledger(db).model(model_id), "cpu").detector.reference_energies_
+        assert energies is not None
+        return np.sort(energies)
+
+    return Promoter(
+        PromotionRule(
+            stream="payments",
+            stream_id=stream_id,
+            threshold=ThresholdRule(
+                percentile=PERCENTILE,
+                look_back_us=120 * MINUTE,
+                adopt_after_us=120 * MINUTE,
+                size_us=MINUTE,
+                per_week=per_week,
+            ),
+            gate=GateRule(percentile=PERCENTILE, per_week=per_week, size_us=MINUTE, min_outliers=3, min_ratio=0.0),
+        ),
+        shadows=ShadowStore(db),
+        models=ModelStore(db),
+        calibration=CalibrationStore(db),
+        reference=reference,
+    )
+
+
+def run_until(db: Database, stream_id: int, scene: Scene, writer: Writer, until_us: float) -> None:
+    """Let both planes work until the stream is sealed up to a time, or its source has ended."""
+    plane, keeper = control_plane(db, stream_id, scene), promoter(db, stream_id)
+    while not writer.ended and (Ledger(db).control(stream_id).sealed_until_us or 0) < until_us:
+        writer.commit(400)
+        plane.run_due()
+        keeper.run_due()
+    plane.run_due()
+    keeper.run_due()
+
+
+def test_a_refit_whose_energies_lie_50_nats_apart_takes_over_without_a_blind_window_or_a_burst_of_alarms(
+    db: Database,
+) -> None:
+    play = scene()
+    stream_id, writer = begin(db, apart(), play)
+    run_until(db, stream_id, play, writer, T0 + 20 * MINUTE)
+    model_id = put_in_shadow(db, stream_id, apart(nats=0.0))
+    run_until(db, stream_id, play, writer, T0 + 130 * MINUTE)
+    assert rows(db, "SELECT DISTINCT model_version FROM score_history") == [(1,)], "the shadow flags nothing"
+
+    shadow = ShadowStore(db).current(stream_id)
+    assert shadow is not None
+    verdict = promoter(db, stream_id).judge(shadow)
+    assert verdict.holds, verdict
+    assert verdict.numbers["energy_difference"] == pytest.approx(-APART, abs=0.2)
+    promoter(db, stream_id).promote(model_id)
+    run_until(db, stream_id, play, writer, float("inf"))
+
+    per_model = rows(
+        db,
+        "SELECT m.version, count(*), sum(w.outliers) * 1.0 / sum(w.events), max(w.outliers) FROM windows w "
+        "JOIN thresholds t ON t.id = w.threshold_id JOIN models m ON m.id = t.model_id "
+        "WHERE w.judged_at_us IS NOT NULL GROUP BY 1 ORDER BY 1",
+    )
+    assert [row[0] for row in per_model] == [1, 2]
+    for _, windows, share, most in per_model:
+        assert int(str(windows)) > 60
+        assert 0.003 < float(str(share)) < 0.03, per_model
+        assert int(str(most)) < 10, per_model
+    assert rows(db, "SELECT kind FROM incidents WHERE kind IN ('spike', 'slow_rise', 'calibration')") == []
+    # The first limit of the new model is drawn from the windows that it scored in the shadow, and so is its law.
+    first = rows(db, f"SELECT method, n FROM thresholds WHERE model_id = {model_id} ORDER BY id LIMIT 1")
+    assert int(str(first[0][1])) > 5_000, first
+
+
+def test_the_shadow_scores_the_events_that_the_active_model_scored_in_whole_windows_only(db: Database) -> None:
+    play = scene()
+    stream_id, writer = begin(db, fitted(0), play)
+    run_until(db, stream_id, play, writer, T0 + 15 * MINUTE)
+    model_id = put_in_shadow(db, stream_id, fitted(0))
+    shadow = ShadowStore(db).current(stream_id)
+    assert shadow is not None
+    run_until(db, stream_id, play, writer, T0 + 90 * MINUTE)
+    pairs = rows(
+        db,
+        "SELECT s.window_start_us, s.events, w.events, s.outliers FROM shadow_windows s "
+        f"JOIN windows w ON w.window_start_us = s.window_start_us WHERE s.model_id = {model_id} ORDER BY 1",
+    )
+    assert len(pairs) > 50
+    assert all(mine == its for _, mine, its, _ in pairs)
+    assert int(str(pairs[0][0])) == shadow.since_us
+    assert rows(
+        db, "SELECT count(*) FROM shadow_parts WHERE window_end_us <= (SELECT sealed_until_us FROM streams)"
+    ) == [(0,)]
+
+
+def test_a_model_of_other_events_does_not_pass_and_stays_a_candidate_with_the_reason(db: Database) -> None:
+    play = scene()
+    stream_id, writer = begin(db, fitted(0), play)
+    run_until(db, stream_id, play, writer, T0 + 15 * MINUTE)
+    model_id = put_in_shadow(db, stream_id, apart(centre=4.0, nats=0.0), due_after_us=60 * MINUTE)
+    run_until(db, stream_id, play, writer, float("inf"))
+    store = ModelStore(db)
+    assert [(model.version, model.state) for model in store.list(stream_id)] == [(1, "active"), (2, "candidate")]
+    reason = ShadowStore(db).verdicts(stream_id)[model_id]["reason"]
+    assert "of the clean events" in reason
+    assert "nats more than under the active model" in reason
+
+
+def test_the_daemon_promotes_by_itself_when_the_time_has_come_and_the_gate_holds(db: Database) -> None:
+    play = scene()
+    stream_id, writer = begin(db, apart(), play)
+    run_until(db, stream_id, play, writer, T0 + 15 * MINUTE)
+    put_in_shadow(db, stream_id, apart(nats=0.0), due_after_us=60 * MINUTE)
+    run_until(db, stream_id, play, writer, T0 + 75 * MINUTE)
+    assert [model.state for model in ModelStore(db).list(stream_id)] == ["active", "shadow"]
+    run_until(db, stream_id, play, writer, float("inf"))
+    assert [model.state for model in ModelStore(db).list(stream_id)] == ["retired", "active"]
+    assert rows(db, "SELECT kind FROM incidents WHERE kind = 'spike'") == []
