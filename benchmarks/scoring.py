@@ -3,6 +3,12 @@
 Every competitor scores the same float32 events under the same mixture on the same threads. `--quick` takes
 smaller batches and less time, `--threads` sets the threads of all, `--device cuda` scores ours on a GPU
 beside the processor. Accuracy is the largest error relative to float64 truth, |error| / max(|energy|, 1).
+
+`--others` adds anomalib and pytorch-ood where they can be imported (`pip install anomalib pytorch-ood`, some 50
+packages); one that cannot is named and left out. pytorch-ood takes no parameters: it is fitted on labelled
+rows of the mixture, so its error is that of its fit and is not shown. alibi-detect cannot stand beside this
+project: version 0.13 with TensorFlow asks for numpy below 2. Batches of theirs whose work would not fit are
+given in pieces of 4096 rows, as their users must.
 """
 
 import argparse
@@ -18,6 +24,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--others", action="store_true")
     return parser.parse_args()
 
 
@@ -67,6 +74,44 @@ def torch_distributions(weights, means, covariances):
     return energies
 
 
+def in_pieces(score):
+    """Return the energies of a numpy array by a function of a tensor, 4096 rows at a time."""
+
+    def energies(x):
+        with torch.no_grad():
+            return np.concatenate([score(part).numpy() for part in torch.from_numpy(x).split(4096)])
+
+    return energies
+
+
+def anomalib(weights, means, covariances):
+    theirs = importlib.import_module("anomalib.models.components.cluster.gmm").GaussianMixture(len(weights))
+    theirs.weights, theirs.means = torch.from_numpy(weights).float(), torch.from_numpy(means).float()
+    theirs.covariances = torch.from_numpy(covariances).float()
+    return in_pieces(lambda part: -theirs.score_samples(part))
+
+
+def pytorch_ood(_weights, means, covariances):
+    rng = np.random.default_rng(0)
+    k, d = means.shape
+    labels = np.repeat(np.arange(k), 20 * d)
+    rows = np.einsum("nij,nj->ni", np.linalg.cholesky(covariances)[labels], rng.normal(size=(len(labels), d)))
+    theirs = importlib.import_module("pytorch_ood.detector").GMM(None)
+    theirs.fit_features(torch.from_numpy(rows + means[labels]).float(), torch.from_numpy(labels))
+    return in_pieces(theirs.predict_features)
+
+
+def others(parameters):
+    """Return the optional competitors that can be imported here, and say which cannot."""
+    found = {}
+    for name, make in (("anomalib", anomalib), ("pytorch-ood", pytorch_ood)):
+        try:
+            found[name] = make(*parameters)
+        except Exception as reason:  # noqa: BLE001 - whatever somebody else's package says, the benchmark goes on
+            print(f"{name} is left out: {type(reason).__name__}: {reason}")
+    return found
+
+
 def rate(score, x):
     """Return rows per second of the fastest call within the time, and of the median call."""
     score(x)
@@ -96,6 +141,8 @@ def main():
             ).energy
         who["scikit-learn"] = scikit_learn(*parameters)
         who["torch.distributions"] = torch_distributions(*parameters)
+        if OPTIONS.others:
+            who |= others(parameters)
         for batch in BATCHES:
             x = (np.random.default_rng(1).normal(size=(batch, d)) * 2).astype(np.float32)
             exact = truth.energy(x[:4096].astype(np.float64))
@@ -104,11 +151,12 @@ def main():
                 before = peak_mib()
                 found = score(x)[:4096]
                 error = np.max(np.abs(found - exact) / np.maximum(np.abs(exact), 1))
+                shown = "" if label == "pytorch-ood" else f"{error:.1e}"
                 speed = rate(score, x)
                 ours = ours or speed
                 print(
                     f"{f'{d}, {k}':>8} {batch:>8} {label:>20} {speed:>12,.0f} {ours / speed:>12.2f} "
-                    f"{error:>9.1e} {peak_mib() - before:>6.0f}",
+                    f"{shown:>9} {peak_mib() - before:>6.0f}",
                     flush=True,
                 )
 
