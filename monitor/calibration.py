@@ -1,12 +1,13 @@
 """Calibration: the threshold of a new model and the threshold of a tick, each with its learned law. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from monitor.body import warn_of_tail
 from monitor.judged import law_details
 from monitor.limits import Limit, exceedance
 from monitor.look_back import LookBack
@@ -45,6 +46,9 @@ def first_threshold(
         method: How the limit is drawn.
     """
     limit = first_limit(reference, percentile, method=method)
+    warning = warn_of_tail(reference, exceedance(percentile))
+    if warning is not None:
+        limit = replace(limit, details=limit.details | {"warning": warning})
     above, m = reference_counts(limit, reference)
     nothing = np.empty(0, np.int64)
     law = learn_law(above, m, nothing, nothing)

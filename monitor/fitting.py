@@ -11,6 +11,8 @@ from config.errors import ModelError
 from config.streams import ModelSettings
 from monitor.detectors.crossfit import reference_energies
 from monitor.detectors.detector import Detector, detector_class
+from monitor.detectors.gaussian_mixture import GaussianMixture
+from monitor.screening import screen
 from monitor.training import TrainingSet, fewest_events
 from monitor.yardstick import profile_of
 from storage.ledger import checksum
@@ -38,8 +40,9 @@ def fit_model(
 ) -> FittedModel:
     """Fit the detector that the settings name, and score events that it did not see.
 
-    Mixtures are cross-fitted on five contiguous folds; trained networks keep the last fifth out. Of a training set
-    that is taken to hold `contamination` strange events, as many of the largest energies are no reference.
+    Events that are strange beyond doubt, or the share that `contamination` says (`monitor.screening`), shape neither
+    the model nor its reference. Mixtures are cross-fitted on five contiguous folds; trained networks keep the last
+    fifth out.
 
     Raises:
         ModelError: Too few events, or events that the detector cannot be fitted on.
@@ -51,9 +54,8 @@ def fit_model(
             f"({training.refused:,} records were refused): give more, or name fewer features in event.features"
         )
     features, means = _filled(training.features)
-    detector, reference = _fitted(features, training.names, settings, labels, progress)
-    kept = len(reference) - round(settings.contamination * len(reference))
-    reference = np.sort(reference)[:kept]
+    detector, reference, left_out = _fitted(features, training.names, settings, labels, progress)
+    reference = np.sort(reference)
     detector.reference_energies_ = reference
     detector.profile_ = profile_of(features)
     artefact = detector.to_bytes()
@@ -72,6 +74,7 @@ def fit_model(
                 "feature_means": [float(mean) for mean in means],
                 "reference_n": len(reference),
                 "contamination": settings.contamination,
+                "left_out": left_out,
             }
             | _summary_of(detector),
         ),
@@ -154,30 +157,43 @@ def _fitted(
     settings: ModelSettings,
     labels: NDArray[np.int64] | None,
     progress: Callable[[int, float], None] | None,
-) -> tuple[Detector, Float32]:
+) -> tuple[Detector, Float32, int]:
+    """Return the detector, its reference energies, and how many events were left out of both."""
     build: Any = detector_class(settings.kind)
-    if settings.kind == "gaussian_mixture":
-        fixed = {
-            "covariance_type": settings.covariance_type,
-            "contamination": settings.contamination,
-            "random_state": settings.random_state,
-        }
-        detector = build(n_components=settings.n_components, **fixed).fit(features, progress=progress)
-        chosen = len(detector.weights_)
-        reference = reference_energies(lambda: build(n_components=chosen, **fixed), features)
-    elif settings.kind == "class_conditional":
+    if settings.kind == "class_conditional":
         if labels is None:
             raise ModelError("model.kind class_conditional needs labels: outrider fit STREAM FILE --label FIELD")
         detector = build().fit_features(features, labels)
         held = _held_out(len(features))
         reference = build().fit_features(features[:held], labels[:held]).energy(features[held:])
+        detector.feature_names_ = names
+        return detector, _without_largest(reference, settings.contamination), 0
+    screened = screen(features, settings.contamination, lambda x, k: _mixture(settings, k).fit(x, progress=progress))
+    kept = features if screened.all_kept else features[screened.kept]
+    if settings.kind == "gaussian_mixture":
+        detector = screened.mixture if screened.all_kept else _mixture(settings, None).fit(kept, progress=progress)
+        chosen = len(detector.weights_)
+        reference = reference_energies(lambda: _mixture(settings, chosen), kept)
     else:
-        held = _held_out(len(features))
-        detector = build(n_features=features.shape[1], random_state=settings.random_state)
-        detector.fit(features[:held])
-        reference = detector.energy(features[held:])
+        held = _held_out(len(kept))
+        detector = build(n_features=kept.shape[1], random_state=settings.random_state)
+        detector.fit(kept[:held])
+        reference = detector.energy(kept[held:])
     detector.feature_names_ = names
-    return detector, np.asarray(reference, np.float32)
+    return detector, np.asarray(reference, np.float32), screened.left_out
+
+
+def _mixture(settings: ModelSettings, n_components: int | None) -> GaussianMixture:
+    """Return an unfitted mixture of so many components, or as many as the settings say."""
+    return GaussianMixture(
+        n_components=n_components or settings.n_components,
+        covariance_type=settings.covariance_type,
+        random_state=settings.random_state,
+    )
+
+
+def _without_largest(energies: Float32, share: float) -> Float32:
+    return np.sort(np.asarray(energies, np.float32))[: len(energies) - round(share * len(energies))]
 
 
 def _held_out(n: int) -> int:

@@ -13,9 +13,11 @@ from config.errors import ModelError
 from config.settings import StreamSettings
 from consumers.batch import Partition, Position
 from consumers.source import Source
+from monitor.body import warn_of_tail
 from monitor.calibration import first_threshold
 from monitor.fitting import fit_model
 from monitor.keepers import FirstModelKeeper
+from monitor.limits import exceedance
 from monitor.training import TrainingReader, fewest_events
 from storage.models import ModelInfo
 
@@ -107,6 +109,11 @@ class WarmUp:
                 len(training),
                 extra={"action": "warm_up", "stream": self._stream},
             )
+            warning = warn_of_tail(fitted.reference, exceedance(rule.percentile))
+            if warning is not None:
+                log.warning(
+                    "Stream %s: %s.", self._stream, warning, extra={"action": "warm_up", "stream": self._stream}
+                )
         return stored
 
     def _give_up(self) -> bool:

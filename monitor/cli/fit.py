@@ -168,7 +168,9 @@ def _fit_and_store(
     labels: "NDArray[Any] | None",
     shadow: _Shadow | None,
 ) -> None:
+    from monitor.body import warn_of_tail
     from monitor.fitting import fit_model
+    from monitor.limits import exceedance
     from monitor.lives import when
     from storage.engine import Database
 
@@ -187,10 +189,15 @@ def _fit_and_store(
         click.echo(f"  components  {summary['n_components']}")
     if "mean_log_likelihood" in summary:
         click.echo(f"  mean log-likelihood  {summary['mean_log_likelihood']:.4f} nats an event")
+    if summary.get("left_out"):
+        click.echo(f"  left out    {summary['left_out']:,} events as strange; model.contamination says how many are")
     click.echo(f"  reference   {len(fitted.reference):,} energies of events that the model did not see")
     since = "the first window" if not since_us else when(since_us)
     click.echo(f"  {'valid from ' if shadow is None else 'scores from'} {since}")
     click.echo(f"  took        {time.monotonic() - began_s:.1f} s")
+    warning = warn_of_tail(fitted.reference, exceedance(own.threshold.percentile))
+    if warning is not None:
+        click.echo(f"warning: {warning}", err=True)
     if shadow is not None:
         click.echo(f"`outrider models gate {name}` says whether it holds, `outrider models promote {name} ", nl=False)
         click.echo(f"{stored.version}` makes it the active one.")
