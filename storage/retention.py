@@ -14,7 +14,17 @@ from config.settings import RetentionSettings
 from config.units import to_us
 from storage.engine import Database
 from storage.partitions import day_of, drop_score_days
-from storage.tables import FOREVER_US, dead_letters, incidents, outliers, scores, sources, streams, windows
+from storage.tables import (
+    FOREVER_US,
+    dead_letters,
+    incidents,
+    outliers,
+    scores,
+    shadow_windows,
+    sources,
+    streams,
+    windows,
+)
 
 CHUNK_ROWS = 5_000
 """Rows deleted in one transaction: under 100 ms on a slow disk, so that commits pass in between."""
@@ -52,6 +62,7 @@ def apply(db: Database, retention: RetentionSettings, now_us: int) -> Deleted:
         dead_letters=_delete_dead_letters(db, now_us - to_us(retention.dead_letters)),
         windows=_delete_windows(db, now_us - to_us(retention.windows)),
     )
+    _delete_shadow_windows(db)
     if db.dialect == "sqlite":
         _give_back_pages(db)
     return deleted
@@ -143,6 +154,17 @@ def _delete_windows(db: Database, cut_us: int) -> int:
         of_stream = windows.c.stream_id == stream_id
         total += _until_none(db, sa.delete(windows).where(of_stream, windows.c.window_start_us.in_(oldest)))
     return total
+
+
+def _delete_shadow_windows(db: Database) -> None:
+    """Delete what models in the shadow saw before the oldest window that is left."""
+    oldest = (
+        sa.select(sa.func.min(windows.c.window_start_us))
+        .where(windows.c.stream_id == shadow_windows.c.stream_id)
+        .scalar_subquery()
+    )
+    with db.write() as connection:
+        connection.execute(sa.delete(shadow_windows).where(shadow_windows.c.window_start_us < oldest))
 
 
 def _until_none(db: Database, delete: sa.Delete) -> int:

@@ -107,6 +107,28 @@ def test_the_windows_and_outliers_of_an_unresolved_incident_stay_whatever_their_
     assert rows(feed.db, "SELECT event_time_us FROM outliers") == [(T0 + 150 * SECOND,)]
 
 
+def test_what_a_model_saw_in_the_shadow_goes_with_the_windows(feed: Feed) -> None:
+    for minute, age in ((0, 401), (1, 399)):
+        _add_window(feed, T0 + minute * MINUTE, _now(feed.db) - age * DAY_US)
+    with feed.db.write() as connection:
+        model_id = connection.scalar(sa.select(tables.models.c.id))
+        for minute in (0, 1, 2):
+            connection.execute(
+                sa.insert(tables.shadow_windows).values(
+                    model_id=model_id,
+                    stream_id=feed.stream_id,
+                    window_start_us=T0 + minute * MINUTE,
+                    window_end_us=T0 + (minute + 1) * MINUTE,
+                    events=1,
+                    outliers=0,
+                    payload=b"",
+                )
+            )
+    retention.apply(feed.db, _KEEP, _now(feed.db))
+    left = rows(feed.db, "SELECT window_start_us FROM shadow_windows ORDER BY 1")
+    assert left == [(T0 + MINUTE,), (T0 + 2 * MINUTE,)], "one that is not judged yet stays"
+
+
 @pytest.mark.parametrize("kept", [0, 1, retention.CHUNK_ROWS])
 def test_sqlite_deletes_many_chunks_of_scores_and_keeps_the_younger_ones(upgraded_sqlite_url: str, kept: int) -> None:
     with Database(upgraded_sqlite_url) as db:
