@@ -147,6 +147,5 @@ def m_step(mixture: Mixture, factors: Factors, moments: Moments, task: Task) -> 
 
 def _trim(energies: F64, share: float, processes: Processes) -> tuple[float, int]:
     """Return the energy above which `share` of all rows lie, and their number."""
-    everything = processes.gather(energies)
-    limit = float(np.quantile(everything, 1 - share))
-    return limit, int((everything > limit).sum())
+    limit = processes.quantile(energies, 1 - share)
+    return limit, int(processes.add(np.array([(energies > limit).sum()], dtype=np.float64))[0])

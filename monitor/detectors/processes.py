@@ -10,6 +10,9 @@ from torch import Tensor
 
 F64 = NDArray[np.float64]
 
+_SIGN = 1 << 63
+_ALL = (1 << 64) - 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Processes:
@@ -47,14 +50,28 @@ class Processes:
         result: F64 = total.numpy()
         return result
 
-    def gather(self, array: F64) -> F64:
-        """Return the arrays of all processes, one after the other."""
+    def quantile(self, array: F64, share: float) -> float:
+        """Return the quantile of the values of all processes, as numpy interpolates it; no process sees all."""
         if self.size == 1:
-            return array
-        before, total = self.first_row(len(array))
-        everything = np.zeros(total)
-        everything[before : before + len(array)] = array
-        return self.add(everything)
+            return float(np.quantile(array, share))
+        place = share * (self.first_row(len(array))[1] - 1)
+        rank = int(place)
+        low = self.smallest(array, rank)
+        return low if place == rank else low + (self.smallest(array, rank + 1) - low) * (place - rank)
+
+    def smallest(self, array: F64, rank: int) -> float:
+        """Return the value of all processes that `rank` others precede: its eight bytes, counted one by one."""
+        keys = _ordered(array)
+        found = 0
+        for shift in range(56, -1, -8):
+            digits = (keys >> np.uint64(shift)) & np.uint64(255)
+            upto = np.cumsum(self.add(np.bincount(digits.astype(np.intp), minlength=256).astype(np.float64)))
+            digit = int(np.searchsorted(upto, rank, side="right"))
+            rank -= int(upto[digit - 1]) if digit else 0
+            keys = keys[digits == digit]
+            found |= digit << shift
+        bits = found ^ _SIGN if found & _SIGN else ~found & _ALL
+        return float(np.array([bits], dtype=np.uint64).view(np.float64)[0])
 
     def first_row(self, n: int) -> tuple[int, int]:
         """Return the number of rows before this process's own, and of all."""
@@ -62,3 +79,9 @@ class Processes:
         counts[self.rank] = n
         counts = self.add(counts)
         return int(counts[: self.rank].sum()), int(counts.sum())
+
+
+def _ordered(array: F64) -> NDArray[np.uint64]:
+    """Return the numbers' bits as integers of the same order."""
+    bits = np.ascontiguousarray(array, dtype=np.float64).view(np.uint64)
+    return np.where(bits >= np.uint64(_SIGN), ~bits, bits | np.uint64(_SIGN))
