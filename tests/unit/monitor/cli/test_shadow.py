@@ -1,0 +1,86 @@
+"""`outrider fit --shadow`, `models gate`, `promote` and `rollback`: a refit that has to show itself first."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.unit.monitor.cli.conftest import Outrider
+
+
+@pytest.fixture
+def events(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(4)
+    path = tmp_path / "events.jsonl"
+    path.write_text("".join(json.dumps({"a": a, "b": b}) + "\n" for a, b in rng.normal(size=(3_000, 2)).tolist()))
+    return path
+
+
+def states(outrider: Outrider) -> list[tuple[int, str]]:
+    return [(row["version"], row["state"]) for row in json.loads(outrider("models", "clicks", "--format", "json").out)]
+
+
+def test_a_model_in_the_shadow_is_promoted_by_force_only_while_there_is_too_little_to_tell_and_rolled_back(
+    outrider: Outrider, events: Path
+) -> None:
+    assert outrider("fit", "clicks", events, "--n-components", "1").code == 0
+    fitted = outrider("fit", "clicks", events, "--n-components", "2", "--shadow")
+    assert fitted.code == 0, fitted.err
+    assert "version 2, scores in the shadow of the active model and flags nothing" in fitted.out
+    assert "outrider models promote clicks 2" in fitted.out
+    assert states(outrider) == [(1, "active"), (2, "shadow")]
+
+    told = outrider("models", "gate", "clicks")
+    assert told.code == 0
+    assert "model 2 has too little to tell: it has scored 0 clean windows of the 30" in told.out
+    refused = outrider("models", "promote", "clicks", "2")
+    assert refused.code == 1
+    assert refused.err.count("\n") == 1
+    assert "stays in the shadow: it has scored 0 clean windows" in refused.err
+    assert "--force" in refused.err
+    kept = json.loads(outrider("models", "clicks", "--format", "json").out)[1]
+    assert kept["state"] == "shadow"
+    assert "0 clean windows" in kept["gate"]
+
+    assert outrider("models", "promote", "clicks", "2", "--force").code == 0
+    assert states(outrider) == [(1, "retired"), (2, "active")]
+    back = outrider("models", "rollback", "clicks")
+    assert "model 1 (gaussian_mixture) is active again" in back.out
+    assert states(outrider) == [(1, "active"), (2, "retired")]
+
+
+def test_one_model_at_a_time_is_in_the_shadow(outrider: Outrider, events: Path) -> None:
+    for shadow in ((), ("--shadow",), ("--shadow", "--promote-after", "1d")):
+        assert outrider("fit", "clicks", events, "--n-components", "1", *shadow).code == 0
+    assert states(outrider) == [(1, "active"), (2, "candidate"), (3, "shadow")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("models", "rollback", "clicks"), "had no other active model before"),
+        (("models", "gate", "clicks"), "has no model in the shadow; `outrider fit clicks --shadow` makes one"),
+        (("models", "promote", "clicks", "7"), "has no model 7"),
+        (("fit", "clicks", "--promote-after", "1d"), "--promote-after goes with --shadow"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(
+    outrider: Outrider, events: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    assert outrider("fit", "clicks", events, "--n-components", "1").code == 0
+    said = outrider(*arguments)
+    assert said.code == 2
+    assert words in said.err
+
+
+def test_a_shadow_needs_an_active_model_of_the_same_features(outrider: Outrider, events: Path, tmp_path: Path) -> None:
+    alone = outrider("fit", "clicks", events, "--n-components", "1", "--shadow")
+    assert alone.code != 0
+    assert "has no active model to score beside: leave --shadow out" in alone.err
+    assert outrider("fit", "clicks", events, "--n-components", "1").code == 0
+    other = tmp_path / "other.jsonl"
+    other.write_text(events.read_text().replace('"b"', '"c"'))
+    refused = outrider("fit", "clicks", other, "--n-components", "1", "--shadow")
+    assert refused.code != 0
+    assert "the events have the features a, c, the active model of stream clicks has a, b" in refused.err
