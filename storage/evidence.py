@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
@@ -75,7 +76,8 @@ class EvidenceStore:
                     partition=each.partition,
                     source_offset=row.source_offset,
                     event_time_us=row.event_time_us,
-                    energy=row.energy,
+                    # PostgreSQL gives the shortest number that stands for the float32, SQLite the float32 itself.
+                    energy=float(np.float32(row.energy)),
                     key=row.key,
                     event_id=row.event_id,
                     features=json.loads(row.features),

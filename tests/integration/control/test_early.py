@@ -1,0 +1,101 @@
+"""Opening a spike before its window is sealed: one incident, the same rows as without looking, on both databases."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+from monitor.fold import WindowRule
+from storage.control import ControlStore
+from storage.engine import Database
+from storage.judgements import Judgement, WindowFacts
+from tests.integration.control.feeding import MINUTE, SECOND, T0, open_stream, rows
+from tests.integration.control.judging import Source, opened, window_of
+from tests.integration.control.simulation import Rows, Scene, Writer, control_plane, decided, records
+
+BURST = Scene(
+    rule=WindowRule(size_us=MINUTE, grace_us=5 * SECOND, ahead_us=2 * MINUTE, max_future_us=None),
+    refresh=timedelta(minutes=5),
+    look_back=timedelta(minutes=30),
+    sources=[records(21, n=1_500, span_s=1_500, strange=(0.6, 0.72), share=0.8)],
+)
+
+
+@dataclass
+class Ran:
+    """What a run left, and how many incidents it saw opened by a window that was not sealed."""
+
+    rows: dict[str, Rows]
+    early: int
+
+
+def run(db: Database, *, early: bool) -> Ran:
+    stream_id = open_stream(db, 1, BURST.rule)
+    writer, plane, seen = Writer(db, stream_id, BURST, 0), control_plane(db, stream_id, BURST), 0
+    if not early:
+        plane._early = None
+    while not writer.ended:
+        writer.commit(10)
+        plane.run_due()
+        seen += len(
+            rows(
+                db,
+                "SELECT i.id FROM incidents i JOIN streams s ON s.id = i.stream_id "
+                "WHERE i.status = 'open' AND i.window_start_us >= s.sealed_until_us",
+            )
+        )
+        if early and seen == 1:  # a restart between opening and judging
+            plane = control_plane(db, stream_id, BURST)
+    plane.run_due()
+    return Ran(rows=decided(db), early=seen)
+
+
+def test_an_incident_that_opened_early_ends_up_as_if_nobody_had_looked(db: Database, tmp_path: Path) -> None:
+    looked = run(db, early=True)
+    assert looked.early > 0
+    assert [row[0] for row in looked.rows["incidents"]].count("spike") == 1
+    assert len(looked.rows["notifications"]) == 2 * len(looked.rows["transitions"])
+    with Database(f"sqlite:///{tmp_path / 'sealed.db'}") as other:
+        other.upgrade()
+        sealed = run(other, early=False)
+    assert sealed.early == 0
+    del looked.rows["scores"]  # whose float32 each database writes in its own way
+    for name, found in looked.rows.items():
+        assert comparable(found) == comparable(sealed.rows[name]), name
+
+
+def comparable(found: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
+    """Rows as both databases give them: a flag of SQLite is a number, bytes may be a memory view."""
+    return [tuple(bytes(cell) if isinstance(cell, memoryview) else cell for cell in row) for row in found]
+
+
+def test_the_message_of_an_early_incident_keeps_its_id(db: Database, stream_id: int, source: Source) -> None:
+    control = ControlStore(db)
+    control.seal(stream_id, lambda _: T0)
+    source.commit(source.part(0, events=3))
+    assert control.open_early(stream_id, "payments", T0, lambda facts: [opened(facts)])
+    before = rows(db, "SELECT id, state FROM notifications")
+    control.seal(stream_id, lambda _: T0 + MINUTE)
+
+    def judge(facts: WindowFacts) -> Judgement:
+        (known,) = facts.open_incidents
+        row = replace(opened(facts, channels=("log", "ops")), id=known.id, severity="critical")
+        return Judgement(window=window_of(facts), incidents=[row])
+
+    assert control.judge(stream_id, "payments", T0, judge)
+    after = rows(db, "SELECT id, state FROM notifications")
+    assert set(before) < set(after)
+    assert len(after) == 2
+    assert rows(db, "SELECT severity FROM transitions") == [("critical",)]
+
+
+def test_only_the_first_window_that_is_not_sealed_opens_early(db: Database, stream_id: int, source: Source) -> None:
+    control = ControlStore(db)
+    control.seal(stream_id, lambda _: T0)
+    source.commit(source.part(0, events=3), source.part(1, events=4))
+    window = control.open_window(stream_id)
+    assert window is not None
+    assert (window.window_start_us, window.events, window.threshold_id) == (T0, 3, source.threshold_id)
+    assert not control.open_early(stream_id, "payments", T0 + MINUTE, lambda facts: [opened(facts)])
+    control.seal(stream_id, lambda _: T0 + MINUTE)
+    assert not control.open_early(stream_id, "payments", T0 + MINUTE, lambda facts: [opened(facts)]), "0 is not judged"
