@@ -1,12 +1,13 @@
 """What control plane and warm-up need of their stores: the database has it, and a back-test keeps it in memory."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from storage.calibration import CalibrationRow, JudgedWindow, NewThreshold, StoredThreshold, TickFacts
+from storage.drift import BaseRow, DriftFacts, DriftStep, DriftWindow
 from storage.evidence import Evidence
 from storage.judgements import (
     IncidentRow,
@@ -98,6 +99,30 @@ class CalibrationKeeper(Protocol):
 
     def firings(self, stream_id: int, kinds: Sequence[str], after_us: int, until_us: int) -> tuple[int, int]:
         """Return how many incidents of these kinds opened in (after, until], and over how many judged windows."""
+        ...
+
+
+class DriftKeeper(Protocol):
+    """Reads windows and writes verdicts on drift, as `storage.drift.DriftStore` does."""
+
+    def facts(self, stream_id: int, horizons_us: Sequence[int]) -> DriftFacts:
+        """Return how far drift is judged, and what there is to judge."""
+        ...
+
+    def model_before(self, stream_id: int, before_us: int) -> tuple[int, int] | None:
+        """Return the model of the last window that starts before a time, and since when it has been the schedule's."""
+        ...
+
+    def windows(self, stream_id: int, model_id: int, from_us: int, until_us: int) -> Iterable[DriftWindow]:
+        """Yield the judged windows of a model that start in [from, until), in order."""
+        ...
+
+    def bases(self, stream_id: int, from_us: int) -> list[BaseRow]:
+        """Return the frozen bases that count from a time."""
+        ...
+
+    def store(self, stream_id: int, stream: str, before_us: int | None, step: DriftStep) -> bool:
+        """Store a step; False when another one was stored since `before_us`."""
         ...
 
 

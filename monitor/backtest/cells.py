@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 from config.settings import Settings
 from config.streams import ThresholdSettings
 from config.units import Rate
+from monitor.backtest.drift_memory import DriftMemory
 from monitor.backtest.memory import Memory
 from monitor.calibration import first_threshold
 from monitor.control import ControlPlane
-from monitor.rules import control_settings
+from monitor.drift_watch import DriftWatch, WatchedModel
+from monitor.rules import control_settings, drift_rule
 from storage.models import Activation, ModelInfo
 
 Float32 = NDArray[np.float32]
@@ -21,10 +23,11 @@ STREAM_ID = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Models:
-    """The models that a back-test goes through, with their reference energies (ascending) by id."""
+    """The models that a back-test goes through, with their reference energies (ascending) and more by id."""
 
     infos: Sequence[ModelInfo]
     reference: Mapping[int, Float32]
+    watched: Mapping[int, WatchedModel]
 
 
 class Cell:
@@ -50,6 +53,12 @@ class Cell:
             now_us=lambda: memory.now_us,
             renew=lambda: True,
             advanced=lambda: None,
+            drift=DriftWatch(
+                drift_rule(own, stream, STREAM_ID),
+                store=DriftMemory(memory),
+                model=models.watched.__getitem__,
+                now_us=lambda: memory.now_us,
+            ),
         )
 
     def activate(self, model_id: int, activation: Activation) -> None:

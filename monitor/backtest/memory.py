@@ -40,13 +40,21 @@ class Life:
 
 
 class Memory:
-    """One stream under one pair of percentile and promise. It has one source, which never idles."""
+    """One stream under one pair of percentile and promise. It has one source, which never idles.
+
+    `kept` holds the judged windows with events and `starts` their starts, both ascending; `activations` models with the
+    time from which each was valid, in order.
+    """
 
     def __init__(self, models: Sequence[ModelInfo], *, size_us: int, lead_us: int) -> None:
         self.thresholds: list[StoredThreshold] = []
         self.windows: list[WindowRow] = []
         self.calibrations: list[CalibrationRow] = []
         self.lives: list[Life] = []
+        self.kept: list[JudgedWindow] = []
+        self.starts: list[int] = []
+        self.activations: list[tuple[int, int]] = []
+        self._threshold_ids: list[int] = []
         self._models = list(models)
         self._size_us = size_us
         self._lead_us = lead_us
@@ -60,8 +68,6 @@ class Memory:
         self._parts: dict[int, list[StoredPart]] = {}
         self._waiting: list[int] = []
         self._judged_starts: list[int] = []
-        self._kept: list[JudgedWindow] = []
-        self._model_of: list[int] = []
         self._open: dict[str, int] = {}
         self._gaps: list[tuple[int, StoredGap]] = []
         self._state: Mapping[str, Any] = {}
@@ -110,6 +116,8 @@ class Memory:
         """Insert a threshold row."""
         values = {each.name: getattr(row, each.name) for each in fields(NewThreshold)}
         stored = StoredThreshold(id=len(self.thresholds) + 1, **values)
+        if not self.thresholds or self.thresholds[-1].model_id != row.model_id:
+            self.activations.append((row.model_id, row.valid_from_us))
         self.thresholds.append(stored)
         insort(
             self._ahead,
@@ -187,8 +195,10 @@ class Memory:
         if row.judged:
             self._last_judged_end_us = row.window_end_us
             self._judged_starts.append(row.window_start_us)
-        if row.judged and row.payload is not None and row.threshold_id is not None:
-            self._kept.append(
+        if row.judged and row.events and row.payload is not None and row.threshold_id is not None:
+            self.starts.append(row.window_start_us)
+            self._threshold_ids.append(row.threshold_id)
+            self.kept.append(
                 JudgedWindow(
                     window_start_us=row.window_start_us,
                     window_end_us=row.window_end_us,
@@ -199,7 +209,6 @@ class Memory:
                     since_us=None if row.details is None else row.details.get("since_us"),
                 )
             )
-            self._model_of.append(self.threshold(row.threshold_id).model_id)
         for change in judgement.incidents:
             self._write(change, (row.window_start_us, row.window_end_us))
         if judgement.state is not None:
@@ -232,6 +241,10 @@ class Memory:
             lead_us=self._lead_us,
         )
 
+    def threshold_of(self, at: int) -> StoredThreshold:
+        """Return the threshold row of a window that is kept, by its place."""
+        return self.thresholds[self._threshold_ids[at] - 1]
+
     def threshold(self, threshold_id: int) -> StoredThreshold:
         """Return one threshold row."""
         return self.thresholds[threshold_id - 1]
@@ -242,12 +255,9 @@ class Memory:
 
     def judged_windows(self, stream_id: int, model_id: int, after_us: int, until_us: int) -> list[JudgedWindow]:
         """Return the judged windows of a model that start at or after `after_us` and end at or before `until_us`."""
-        begin = bisect_left(self._kept, after_us, key=lambda window: window.window_start_us)
-        return [
-            window
-            for window, model in zip(self._kept[begin:], self._model_of[begin:], strict=True)
-            if model == model_id and window.window_end_us <= until_us
-        ]
+        begin = bisect_left(self.starts, after_us)
+        end = bisect_right(self.starts, until_us - self._size_us)
+        return [self.kept[at] for at in range(begin, end) if self.threshold_of(at).model_id == model_id]
 
     def tick(
         self,
@@ -265,9 +275,13 @@ class Memory:
             self.insert_threshold(threshold)
         if calibration is not None:
             self.calibrations.append(calibration)
-        for row in change(self._open_incidents()):
-            self._write(row, (tick_us - self._size_us, tick_us))
+        self.change(change, tick_us)
         return True
+
+    def change(self, change: Callable[[Sequence[StoredIncident]], Sequence[IncidentRow]], at_us: int) -> None:
+        """Let `change` say what becomes of the open incidents at a time."""
+        for row in change(self._open_incidents()):
+            self._write(row, (min(row.window_start_us, at_us - self._size_us), at_us))
 
     def accepted_reference(self, model_id: int) -> NDArray[np.float32] | None:
         """Return None: nobody accepts anything in a back-test."""

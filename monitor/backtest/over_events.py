@@ -22,22 +22,22 @@ class ScoredOnce:
 
     def __init__(self, scores: Scores) -> None:
         self._scores = scores
-        self._known: dict[tuple[int, bytes], Float32] = {}
+        self._known: dict[tuple[int, bytes], Measured] = {}
 
     def forget(self) -> None:
         """Forget the piece in hand."""
         self._known.clear()
 
-    def energies(self, features: Float32, model_id: int) -> Float32:
-        """Return the energies of features (n, D) under a model."""
+    def measure(self, features: Float32, model_id: int) -> Measured:
+        """Return the energies of features (n, D) under a model, and what drift adds up of them."""
         key = (model_id, features.tobytes())
         if key not in self._known:
-            self._known[key] = self._scores.energies(features, model_id)
+            self._known[key] = self._scores.measure(features, model_id)
         return self._known[key]
 
-    def measure(self, features: Float32, model_id: int) -> Measured:
-        """Return the energies; a back-test does not look for drift."""
-        return Measured(energies=self.energies(features, model_id))
+    def energies(self, features: Float32, model_id: int) -> Float32:
+        """Return the energies of features (n, D) under a model."""
+        return self.measure(features, model_id).energies
 
     def scale(self, model_id: int) -> Scale:
         """Return the scale of the model's energies."""

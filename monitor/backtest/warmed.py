@@ -11,6 +11,7 @@ import numpy as np
 from config.settings import Settings, StreamSettings
 from consumers.files import FileSource
 from monitor.backtest.cells import STREAM_ID, Models
+from monitor.drift_watch import WatchedModel
 from monitor.fold import Scores
 from monitor.scoring import Scorer, load_model, pick_device
 from monitor.warm_up import WarmUp
@@ -70,13 +71,15 @@ def _is_there(url: str) -> bool:
 def _subject(models: Sequence[tuple[ModelInfo, StoredModel]], active: ModelInfo, device: str) -> Subject:
     by_id = {info.id: model for info, model in models}
     scorer = Scorer(lambda model_id: load_model(by_id[model_id], pick_device(device)))
-    reference = {}
+    reference, watched = {}, {}
     for info, model in models:
-        energies = load_model(model, "cpu").detector.reference_energies_
+        loaded = load_model(model, "cpu")
+        energies = loaded.detector.reference_energies_
         assert energies is not None, "load_model refuses a model without them"
         reference[info.id] = np.sort(energies)
+        watched[info.id] = WatchedModel(version=info.version, features=info.feature_names, yardstick=loaded.yardstick)
     return Subject(
-        models=Models(infos=[info for info, _ in models], reference=reference),
+        models=Models(infos=[info for info, _ in models], reference=reference, watched=watched),
         model_id=active.id,
         features=active.feature_names,
         scores=scorer,

@@ -1,0 +1,163 @@
+"""The back-test against the daemon: over the same events both decide the same, row by row."""
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from config.loading import load
+from config.settings import Settings
+from monitor.backtest import Backtest, backtest
+from storage.engine import Database
+from tests.daemon.events import Feed
+from tests.daemon.process import DaemonProcess
+from tests.daemon.settings import STREAM, file_settings
+
+Rows = list[tuple[Any, ...]]
+PERCENTILE, PROMISE = 99.0, "1/week"
+
+THRESHOLDS = (
+    "SELECT computed_at_us, valid_from_us, percentile, threshold, lower, upper, n, method, details FROM thresholds "
+    "ORDER BY id"
+)
+WINDOWS = (
+    "SELECT window_start_us, window_end_us, events, outliers, dead, expected, p_value, energy_p50, energy_p99, "
+    "energy_max, payload, details FROM windows WHERE judged_at_us IS NOT NULL ORDER BY window_start_us"
+)
+INCIDENTS = (
+    "SELECT kind, severity, status, window_start_us, opened_at_us, resolved_at_us, last_told_us, clean_windows, "
+    "windows_fired, summary FROM incidents ORDER BY opened_at_us, kind"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    """A daemon that has read a file to its end, and that file."""
+
+    settings: Settings
+    file: Path
+    db: Database
+
+    def rows(self, query: str) -> Rows:
+        with self.db.read() as conn:
+            return [tuple(row) for row in conn.execute(sa.text(query))]
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
+    folder = tmp_path_factory.mktemp("backtest")
+    file = folder / "events.jsonl"
+    records = Feed(events=9_000, seconds=1_800).records()
+    records[4_321] = b"no event"
+    file.write_bytes(b"\n".join(records) + b"\n")
+    settings = file_settings(f"sqlite:///{folder / 'outrider.db'}", str(file))
+    with closing(DaemonProcess(folder, settings)) as daemon:
+        assert daemon.start().wait() == 0, daemon.tail()
+        read = load(daemon.config, {})
+    with Database(read.database.url) as db:
+        yield Ran(settings=read, file=file, db=db)
+
+
+def of_one_cell(ran: Ran, file: Path | None, database: str | None = None, **more: Any) -> Backtest:
+    settings = ran.settings
+    if database is not None:
+        settings = settings.model_copy(update={"database": type(settings.database)(url=database)})
+    return backtest(settings, STREAM, file, percentiles=[PERCENTILE], false_alarms=[PROMISE], **more)
+
+
+def thresholds(found: Backtest) -> Rows:
+    names = ("computed_at_us", "valid_from_us", "percentile", "threshold", "lower", "upper", "n", "method")
+    return [
+        (*(getattr(row, name) for name in names), json.loads(json.dumps(row.details)))
+        for row in found.memories[0].thresholds
+    ]
+
+
+def windows(found: Backtest) -> Rows:
+    names = (
+        *("window_start_us", "window_end_us", "events", "outliers", "dead", "expected", "p_value"),
+        *("energy_p50", "energy_p99", "energy_max", "payload", "details"),
+    )
+    return [tuple(getattr(row, name) for name in names) for row in found.memories[0].windows if row.judged]
+
+
+def incidents(found: Backtest) -> Rows:
+    names = (
+        *("kind", "severity", "status", "window_start_us", "opened_at_us", "resolved_at_us", "last_told_us"),
+        *("clean_windows", "windows_fired", "summary"),
+    )
+    rows = [tuple(getattr(life.row, name) for name in names) for life in found.memories[0].lives]
+    return sorted(rows, key=lambda row: (row[4], row[0]))
+
+
+def expected(ran: Ran) -> tuple[Rows, Rows, Rows]:
+    return (
+        [(*row[:-1], json.loads(row[-1])) for row in ran.rows(THRESHOLDS)],
+        [(*row[:-1], row[-1] and json.loads(row[-1])) for row in ran.rows(WINDOWS)],
+        ran.rows(INCIDENTS),
+    )
+
+
+def test_over_its_file_a_back_test_has_the_thresholds_windows_and_incidents_of_the_daemon(
+    ran: Ran, tmp_path: Path
+) -> None:
+    limits, judged, opened = expected(ran)
+    assert min(len(limits), len(judged), len(opened)) > 3
+    with_its_model = of_one_cell(ran, ran.file)
+    assert thresholds(with_its_model) == limits
+    assert windows(with_its_model) == judged
+    assert incidents(with_its_model) == opened
+    warmed_up = of_one_cell(ran, ran.file, f"sqlite:///{tmp_path / 'none.db'}")
+    assert (thresholds(warmed_up), windows(warmed_up), incidents(warmed_up)) == (limits, judged, opened)
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_over_the_stored_windows_it_has_them_too(ran: Ran) -> None:
+    limits, judged, opened = expected(ran)
+    found = of_one_cell(ran, None)
+    assert thresholds(found) == limits
+    assert windows(found) == judged
+    assert incidents(found) == opened
+
+
+def test_a_cell_is_the_same_alone_and_in_a_grid(ran: Ran) -> None:
+    grid = backtest(ran.settings, STREAM, ran.file, percentiles=[98, PERCENTILE], false_alarms=["1/day", PROMISE])
+    alone = of_one_cell(ran, ran.file)
+    assert grid.cells[-1] == alone.cells[0]
+    assert len({cell.outliers for cell in grid.cells}) > 1
+
+
+def test_planted_bursts_are_found_by_intervals_and_by_ids(ran: Ran, tmp_path: Path) -> None:
+    feed = Feed()
+    begin_us = 1_767_225_600_000_000
+    bursts = [
+        (begin_us + end * 1_000_000 - feed.burst_s * 1_000_000, begin_us + end * 1_000_000)
+        for end in range(feed.burst_every_s, 1_800, feed.burst_every_s)
+    ]
+    intervals = tmp_path / "bursts.csv"
+    intervals.write_text("start,end\n" + "".join(f"{start / 1e6},{end / 1e6}\n" for start, end in bursts))
+    for file in (ran.file, None):
+        cell = of_one_cell(ran, file, labels=intervals).cells[0]
+        assert (cell.bursts, cell.recall, cell.false_incidents, cell.precision) == (len(bursts), 1.0, 0, 1.0)
+        assert cell.delay_s is not None
+        assert 0 < cell.delay_s <= 20
+        assert cell.realised_per_week == 0
+    events = [json.loads(line) for line in ran.file.read_bytes().splitlines() if line.startswith(b"{")]
+    strange = [event for event in events if event["x0"] > 6]
+    by_id = tmp_path / "labels.jsonl"
+    by_id.write_text("".join(json.dumps({"id": event["id"], "label": 1}) + "\n" for event in strange))
+    cell = of_one_cell(ran, ran.file, labels=by_id).cells[0]
+    assert (cell.bursts, cell.recall) == (len(bursts), 1.0)
+    assert cell.events_found is not None
+    assert cell.events_found > 0.9
+
+
+def test_since_takes_the_last_of_the_stored_windows(ran: Ran) -> None:
+    whole, part = of_one_cell(ran, None), of_one_cell(ran, None, since="10m")
+    assert part.end_us == whole.end_us
+    assert part.begin_us >= whole.end_us - 620_000_000
