@@ -11,8 +11,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
-_HERE = Path(__file__).parent
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
@@ -50,16 +48,19 @@ Reaction = Respond | Drip | Hang
 
 
 class Receiver:
-    """A receiver on the loopback; `react` says what it does with a request, and may be changed at any time."""
+    """A receiver on the loopback, at a free port unless one is given.
 
-    def __init__(self, *, certificate: Path | None = None) -> None:
+    `react` says what it does with a request, and may be changed at any time.
+    """
+
+    def __init__(self, *, port: int = 0, certificate: Path | None = None) -> None:
         self.react: Callable[[Request], Reaction] = lambda _: Respond()
         self.requests: list[Request] = []
         self._closing = threading.Event()
         self._certificate = certificate
         self._server: ThreadingHTTPServer | None = None
         self._scheme = "http" if certificate is None else "https"
-        self.port = 0
+        self.port = port
         self._start()
 
     @property

@@ -1,0 +1,114 @@
+"""Integration: a topic that goes quiet: one incident of silence, over restarts, until events come again."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.daemon.process import DaemonProcess
+from tests.daemon.settings import kafka_settings
+from tests.daemon.stored import Stored
+from tests.servers.kafka import KafkaServer
+from tests.servers.receiver import Receiver
+
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(600)]
+
+Run = Callable[..., DaemonProcess]
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as running:
+        yield running
+
+
+def fill(server: KafkaServer, topic: str, events: int, over_s: float) -> None:
+    """Put so many events into the topic, their times evenly up to now."""
+    from tests.servers.records import produce
+
+    rng = np.random.default_rng(events)
+    now_us = time.time_ns() // 1_000
+    times_us = now_us - (np.arange(events)[::-1] * over_s * 1e6 / events).astype(np.int64)
+    rows = rng.normal(size=(events, 3)).round(6).tolist()
+    produce(
+        server,
+        topic,
+        [
+            json.dumps({"ts": int(at), "id": i, "x0": row[0], "x1": row[1], "x2": row[2]}).encode()
+            for i, (at, row) in enumerate(zip(times_us, rows, strict=True))
+        ],
+    )
+
+
+def settings(server: KafkaServer, topic: str, url: str, receiver: Receiver, silence_after: str) -> dict[str, Any]:
+    made = kafka_settings(
+        url,
+        server.bootstrap,
+        topic,
+        window={"size": "5s", "grace": "1s", "ahead": "1m", "idle_timeout": "1s"},
+        alerts={"silence_after": silence_after},
+    )
+    routes = [{"match": {"kind": "silence"}, "channels": ["ops"]}]
+    return made | {"notify": {"channels": {"ops": {"type": "webhook", "url": receiver.url}}, "routes": routes}}
+
+
+def silences(stored: Stored) -> list[tuple[Any, ...]]:
+    return stored.rows("SELECT status, severity, summary FROM incident_history WHERE kind = 'silence' ORDER BY id")
+
+
+def steps(receiver: Receiver) -> list[str]:
+    return [json.loads(request.body)["transition"] for request in receiver.requests]
+
+
+@pytest.mark.parametrize("silence_after", ["auto", pytest.param("6s", marks=pytest.mark.long)])
+def test_a_topic_that_goes_quiet_is_one_incident_over_restarts_until_events_come_again(
+    kafka_server: KafkaServer,
+    kafka_topic: Callable[..., str],
+    stored_in_sqlite: Stored,
+    run_daemon: Run,
+    receiver: Receiver,
+    silence_after: str,
+) -> None:
+    stored, topic = stored_in_sqlite, kafka_topic(1)
+    fill(kafka_server, topic, 2_000, over_s=300)
+    daemon = run_daemon(settings(kafka_server, topic, stored.url, receiver, silence_after))
+    daemon.until(lambda: steps(receiver) == ["opened"], "silence is told")
+    ((status, severity, summary),) = silences(stored)
+    assert (status, severity) == ("open", "warning")
+    assert summary.startswith("no event has come for ")
+    assert summary.endswith("the input was read to its end")
+    daemon.kill()
+    daemon.start()
+    daemon.until(lambda: stored.number("SELECT count(*) FROM leases") == 1, "the lease is held again")
+    assert daemon.lives(4), "time to open a second one"
+    assert [row[0] for row in silences(stored)] == ["open"]
+    fill(kafka_server, topic, 20, over_s=1)
+    daemon.until(lambda: steps(receiver) == ["opened", "resolved"], "its end is told")
+    assert daemon.terminate() == 0
+    assert [row[0] for row in silences(stored)] == ["resolved"]
+    assert "events come again" in json.loads(receiver.requests[-1].body)["summary"]
+
+
+def test_a_broker_that_cannot_be_asked_is_not_called_a_silent_producer(
+    kafka_server: KafkaServer,
+    kafka_topic: Callable[..., str],
+    stored_in_sqlite: Stored,
+    run_daemon: Run,
+    receiver: Receiver,
+) -> None:
+    stored, topic = stored_in_sqlite, kafka_topic(1)
+    fill(kafka_server, topic, 2_000, over_s=300)
+    daemon = run_daemon(settings(kafka_server, topic, stored.url, receiver, "12s"))
+    daemon.until(lambda: stored.progress() == 2_000, "the topic is drained")
+    kafka_server.pause()
+    try:
+        daemon.until(lambda: steps(receiver) == ["opened"], "it is told that nothing can be read")
+    finally:
+        kafka_server.resume()
+    ((status, severity, summary),) = silences(stored)
+    assert (status, severity) == ("open", "critical")
+    assert summary.startswith("nothing could be read for ")
+    assert "look whether the broker can be reached" in summary
