@@ -1,7 +1,8 @@
 """The command line: what the promise on false alarms means in counts of outliers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import ceil, isfinite
+from typing import Any
 
 from config.streams import StreamSettings
 from config.units import format_duration, to_us
@@ -59,6 +60,16 @@ def drift_promise(settings: StreamSettings) -> str:
 def advice(law: CountLaw, n: int, settings: StreamSettings) -> str | None:
     """Say which window size would carry the promise, where fewer than one outlier a window is expected."""
     return advise_window(law, n, window_us=to_us(settings.window.size))
+
+
+def said_of_limit(details: Mapping[str, Any]) -> list[str]:
+    """Say in words what a person should know of a limit: that it is held, that its training set was no clean one."""
+    said = []
+    if details.get("held"):
+        said.append(f"the limit does not move: {details['held']}")
+    if details.get("warning"):
+        said.append(f"warning: {details['warning']}")
+    return said
 
 
 def nominal_law(settings: StreamSettings) -> CountLaw:

@@ -166,7 +166,13 @@ def _write_table(rows: Sequence[Row], columns: Sequence[str], nothing: str) -> N
     console.print(table)
 
 
+_OPEN = 3.4e38
+"""From here on an upper bound is none: `monitor.limits.OPEN`, whose module takes long to import."""
+
+
 def _cell(name: str, value: Any) -> str:
+    if name == "upper" and isinstance(value, float) and value >= _OPEN:
+        return "open"
     is_time = name.endswith(("_at", "_time", "_from"))
     return short_time(value) if is_time else readable(value)
 

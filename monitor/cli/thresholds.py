@@ -4,7 +4,7 @@ import click
 
 from config.settings import Settings
 from monitor.calibration import clean_rate_of, law_of
-from monitor.cli.promise import advice, promises
+from monitor.cli.promise import advice, promises, said_of_limit
 from monitor.cli.settings import settings_of
 from monitor.cli.stored import database_of, history_of, is_stored, not_yet
 from monitor.cli.tables import TABLE_ROWS, format_of, format_option, limit_of, limit_option, rows_of, write
@@ -45,9 +45,13 @@ def _say_promise(settings: Settings, stream: str) -> None:
     with database_of(settings) as db:
         standing = standing_of(db, stream_ids(db)[stream], lease=f"control:{stream}")
     limit, typical = standing.threshold, standing.events_a_window
-    if limit is None or typical is None:
+    if limit is None:
         return
     click.echo()
+    for line in said_of_limit(limit.details["limit"]):
+        click.echo(line)
+    if typical is None:
+        return
     law = law_of(limit.details)
     for line in promises(law, (typical,), own, clean_rate_of(limit.details)):
         click.echo(line)

@@ -1,0 +1,60 @@
+"""`outrider thresholds` says in words what a person should know of the newest limit."""
+
+import numpy as np
+
+from monitor.body import fit_body
+from monitor.calibration import ThresholdRule, first_threshold, tick_threshold
+from monitor.cli.promise import said_of_limit
+from monitor.limits import OPEN, reference_limit
+from monitor.look_back import LookBack
+from monitor.parts import Scale
+from storage.calibration import CalibrationStore, NewThreshold
+from storage.models import Activation
+from tests.unit.monitor.cli.conftest import Outrider
+from tests.unit.monitor.cli.payments import REFERENCE, T0, Payments
+
+_NOW = Activation(valid_from_us=0, computed_at_us=0)
+RULE = ThresholdRule(percentile=99.5, look_back_us=10**10, adopt_after_us=10**10, size_us=6 * 10**7, per_week=1.0)
+
+
+def stored(payments: Payments, row: NewThreshold) -> None:
+    store = CalibrationStore(payments.db)
+    assert store.tick(payments.stream.id, last_tick_us=None, tick_us=T0, threshold=row, calibration=None)
+
+
+def test_a_limit_that_is_held_says_what_it_lacks(outrider: Outrider, payments: Payments) -> None:
+    newest = CalibrationStore(payments.db).newest(payments.stream.id)
+    assert newest is not None
+    look_back = LookBack(Scale.of(REFERENCE))
+    row, _, _ = tick_threshold(
+        newest, look_back, [], REFERENCE, RULE, tick_us=T0, valid_from_us=newest.valid_from_us, most_events=0
+    )
+    assert (row.threshold, row.method) == (newest.threshold, newest.method)
+    stored(payments, row)
+    said = outrider("thresholds", "payments", "--format", "table").out
+    assert "the limit does not move: p99.5 needs 10,000 events in the look-back, it has 0" in said
+
+
+def test_a_contaminated_warm_up_is_told_with_its_limit() -> None:
+    rng = np.random.default_rng(1)
+    energies = np.concatenate([rng.gamma(8, 1, 9_500), rng.uniform(60, 260, 500)])
+    reference = np.sort(energies.astype(np.float32))
+    assert fit_body(reference, 0.001).share > 0.04
+    row = first_threshold(reference, 1, _NOW, 99.5)
+    assert any("model.contamination: 0.05" in line for line in said_of_limit(row.details["limit"]))
+
+
+def test_an_upper_bound_that_is_none_is_shown_as_open(outrider: Outrider, payments: Payments) -> None:
+    newest = CalibrationStore(payments.db).newest(payments.stream.id)
+    assert newest is not None
+    few = REFERENCE[-50:]
+    assert reference_limit(few, 99.5).upper == OPEN
+    row = first_threshold(few, newest.model_id, _NOW, 99.5)
+    stored(payments, row)
+    assert " open " in outrider("thresholds", "payments", "--format", "table").out
+
+
+def test_an_ordinary_limit_needs_no_words() -> None:
+    rng = np.random.default_rng(2)
+    row = first_threshold(np.sort(rng.gamma(8, 1, 20_000).astype(np.float32)), 1, _NOW, 99.5)
+    assert said_of_limit(row.details["limit"]) == []
