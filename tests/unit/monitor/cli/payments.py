@@ -1,10 +1,12 @@
 """A stream as a daemon would store it: a few windows, one of them a spike, through the real stores."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from config.loading import load
 from config.settings import Settings
@@ -15,6 +17,7 @@ from monitor.rules import control_settings
 from storage.calibration import CalibrationStore
 from storage.control import ControlStore
 from storage.engine import Database
+from storage.evidence import EvidenceStore
 from storage.ledger import (
     Commit,
     Committed,
@@ -33,6 +36,9 @@ SECOND = 1_000_000
 MINUTE = 60 * SECOND
 NAMES = ("amount", "card.age_days")
 EVENTS = 60
+_REASONS: list[dict[str, float | str | None]] = [
+    {"feature": "amount", "value": 99.5, "z": 9.0, "cost": 17.5, "expected": 12.5, "low": 10.0, "high": 15.0}
+]
 REFERENCE = np.sort(np.random.default_rng(1).normal(0, 1, 10_000)).astype(np.float32)
 
 
@@ -74,7 +80,9 @@ class Payments:
         self.minute = 0
         self.threshold_id: int | None = None
 
-    def add_model(self, artefact: bytes = b"an artefact", names: tuple[str, ...] = NAMES) -> None:
+    def add_model(
+        self, artefact: bytes = b"an artefact", names: tuple[str, ...] = NAMES, percentile: float = 99.5
+    ) -> None:
         """Store a model with its first threshold and make it active."""
         ModelStore(self.db).add(
             self.stream.id,
@@ -85,13 +93,16 @@ class Payments:
                 feature_names=names,
                 summary={"events": 10_000, "feature_means": [12.5, 300.0]},
             ),
-            lambda model_id, activation: first_threshold(REFERENCE, model_id, activation, 99.5),
+            lambda model_id, activation: first_threshold(REFERENCE, model_id, activation, percentile),
         )
         self.threshold_id = self.threshold_id or self.ledger.schedule(self.stream.id)[0].id
 
-    def commit_minute(self, outliers: int = 0, *, key: str = "alice", dead: int = 0) -> None:
+    def commit_minute(
+        self, outliers: int = 0, *, key: str = "alice", keys: Sequence[str] | None = None, dead: int = 0
+    ) -> None:
         """Store the next minute: energy 0.1, but 20 for its first events, the outliers; then what is unreadable."""
         assert self.threshold_id is not None
+        keyed = [key] * EVENTS if keys is None else list(keys)
         places = np.arange(EVENTS, dtype=np.int64)
         start_us = T0 + self.minute * MINUTE
         offsets, times_us = self.next_offset + places, start_us + places * SECOND
@@ -108,7 +119,7 @@ class Payments:
                 times_us=times_us,
                 energies=energies,
                 threshold_ids=np.full(EVENTS, self.threshold_id, np.int64),
-                keys=[key] * EVENTS,
+                keys=keyed,
             ),
             outliers=OutlierColumns(
                 offsets=offsets[strange],
@@ -117,7 +128,7 @@ class Payments:
                 threshold_ids=np.full(outliers, self.threshold_id, np.int64),
                 features=np.full((outliers, 2), 99.5, np.float32),
                 feature_names=NAMES,
-                keys=[key] * outliers,
+                keys=keyed[:outliers],
             ),
             dead=DeadLetterColumns(
                 offsets=letters,
@@ -135,6 +146,32 @@ class Payments:
                     outliers=outliers,
                     late=0,
                     dead=dead,
+                    payload=encode(part),
+                    first_offset=int(offsets[0]),
+                    last_offset=int(offsets[-1]),
+                )
+            ],
+        )
+
+    def commit_energies(self, energies: NDArray[np.float32]) -> None:
+        """Store the next minute by its energies alone, under the threshold that is valid for it."""
+        start_us = T0 + self.minute * MINUTE
+        rows = sorted(self.ledger.schedule(self.stream.id), key=lambda row: (row.valid_from_us, row.id))
+        row = [each for each in rows if each.valid_from_us <= start_us][-1]
+        part = summarise(energies, energies > row.threshold, Scale.of(REFERENCE))
+        self.minute += 1
+        self._commit(
+            end=self.next_offset + len(energies),
+            watermark_us=start_us + MINUTE - 1,
+            parts=[
+                PartRow(
+                    window_start_us=start_us,
+                    window_end_us=start_us + MINUTE,
+                    threshold_id=row.id,
+                    events=part.events,
+                    outliers=part.outliers,
+                    late=0,
+                    dead=0,
                     payload=encode(part),
                 )
             ],
@@ -167,7 +204,11 @@ class Payments:
 
     def judge(self) -> None:
         """Seal and judge what is due, as the control plane does."""
-        ControlPlane(
+        self.plane().run_due()
+
+    def plane(self) -> ControlPlane:
+        """Return a control plane of the stream."""
+        return ControlPlane(
             control_settings(self.settings, "payments", self.stream.id),
             control=ControlStore(self.db),
             calibration=CalibrationStore(self.db),
@@ -176,7 +217,10 @@ class Payments:
             now_us=lambda: T0,
             renew=lambda: True,
             advanced=lambda: None,
-        ).run_due()
+            early=ControlStore(self.db),
+            evidence=EvidenceStore(self.db),
+            explain=lambda _, events: [_REASONS for _ in events],
+        )
 
 
 def with_spike(db: Database, config: Path) -> Payments:

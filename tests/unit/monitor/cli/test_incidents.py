@@ -1,9 +1,11 @@
 """`outrider incidents` lists, and `show` says why one fired."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from storage.engine import Database
 from tests.unit.monitor.cli.conftest import Outrider
 from tests.unit.monitor.cli.payments import Payments
 
@@ -44,9 +46,26 @@ def test_show_says_in_words_why_it_fired_and_then_the_numbers(outrider: Outrider
     assert len(ran.out.splitlines()) <= 45
 
 
-def test_show_names_the_strangest_events_with_what_is_usual(outrider: Outrider, payments: Payments) -> None:
+def test_show_explains_the_strangest_events_by_feature(outrider: Outrider, payments: Payments) -> None:
     out = outrider("incidents", "show", 1).out
-    assert "payments[0] 120, key alice: amount 99.5 (training mean 12.5)" in out
+    assert "payments[0] 120, key alice" in out
+    assert "amount 99.5 where 12.5 is expected (10 to 15): 17.5 nats of the energy" in out
+
+
+def test_show_says_where_the_window_lies_in_the_log(outrider: Outrider, payments: Payments) -> None:
+    assert "offsets: topic payments, partition 0, first 120, last 179" in outrider("incidents", "show", 1).out
+
+
+def test_show_names_the_keys_that_stand_out(outrider: Outrider, db: Database, config: Path) -> None:
+    payments = Payments(db, config)
+    payments.add_model()
+    payments.commit_minute()
+    payments.commit_minute(20, keys=["mallory"] * 18 + ["alice", "bob"] * 21)
+    payments.commit_minute()
+    payments.judge()
+    out = outrider("incidents", "show", 1).out
+    assert "mallory: 18 of its 18 events" in out
+    assert "alice:" not in out
 
 
 def test_show_tells_every_transition_and_its_messages(outrider: Outrider, payments: Payments) -> None:
