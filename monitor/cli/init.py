@@ -204,8 +204,8 @@ def _show(sample: "Sample", fields: "Fields") -> None:
     write(rows, ("field", "use", "why"), "table")
     if sample.n < _FEW:
         click.echo(
-            f"\n{sample.n:,} event{'s tell' if sample.n > 1 else ' tells'} little: what is constant or different in each "
-            "may not be so later. Run init again when there are more."
+            f"\n{sample.n:,} event{'s tell' if sample.n > 1 else ' tells'} little: what is constant or different in "
+            "each may not be so later. Run init again when there are more."
         )
 
 
