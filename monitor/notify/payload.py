@@ -13,7 +13,8 @@ from storage.outbox import Message
 class Payload(BaseModel):
     """One notification: one step in the life of one incident, told on one channel.
 
-    The body is the same, byte for byte, at every attempt. New keys may come; those that are here stay.
+    A message that is sent again has the same id, and the same body but for one case: where a window was told before
+    it ended, its final numbers take the place of the first ones. New keys may come; those that are here stay.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)

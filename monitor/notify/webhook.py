@@ -30,7 +30,7 @@ class Webhook:
         self._agent = f"Outrider/{metadata.version('outrider')}"
 
     def send(self, message: Message) -> Answer:
-        """Post the message; the same message has the same body and the same key at every attempt."""
+        """Post the message; it has the same key at every attempt."""
         body = body_of(message)
         headers = {
             "Content-Type": "application/json",

@@ -1,0 +1,132 @@
+"""Silence from what is stored: the pauses between windows, what has come, and who may write."""
+
+import pytest
+import sqlalchemy as sa
+
+from monitor.cli.story import story_of
+from monitor.incidents import Policy
+from monitor.lives import LifeRule
+from monitor.silence import SilenceRule
+from monitor.silence_watch import SilenceWatch
+from storage.dossier import dossier_of
+from storage.engine import Database
+from storage.leases import Leases
+from storage.silence import Pause, SilenceStore
+from storage.tables import FOREVER_US, positions, windows
+from tests.integration.control.feeding import MINUTE, SECOND, T0, rows
+from tests.integration.control.judging import Source
+
+RULE = SilenceRule(after_us=30 * SECOND, idle_timeout_us=SECOND, size_us=MINUTE, live_us=60 * MINUTE)
+LIFE = LifeRule(
+    size_us=MINUTE,
+    policy=Policy(resolve_after=3, repeat_interval_us=240 * MINUTE),
+    channels=lambda _kind, _severity: ("ops",),
+    max_age_us=60 * MINUTE,
+)
+
+
+def add_windows(db: Database, stream_id: int, *minutes: int, events: int = 1) -> None:
+    with db.write() as conn:
+        conn.execute(
+            windows.insert(),
+            [
+                {
+                    "stream_id": stream_id,
+                    "window_start_us": T0 + minute * MINUTE,
+                    "window_end_us": T0 + (minute + 1) * MINUTE,
+                    "events": events,
+                    "outliers": 0,
+                    "late": 0,
+                    "dead": 0,
+                    "judged_at_us": T0,
+                }
+                for minute in minutes
+            ],
+        )
+
+
+def set_positions(db: Database, stream_id: int, **ago_us: int) -> None:
+    """Set columns of all position rows, in microseconds before (or after) the database's clock."""
+    with db.write() as conn:
+        now_us = db.now_us(conn)
+        values = {name: us if us == FOREVER_US else now_us - us for name, us in ago_us.items()}
+        conn.execute(sa.update(positions).where(positions.c.stream_id == stream_id).values(values))
+
+
+def watch(db: Database, owner: str = "me", rule: SilenceRule | None = RULE) -> SilenceWatch:
+    return SilenceWatch("payments", db, rule, LIFE, owner=owner)
+
+
+def told(db: Database) -> list[tuple[object, ...]]:
+    return rows(db, "SELECT transition, channel, state FROM notification_history ORDER BY created_at_us, channel")
+
+
+def test_pauses_lie_between_windows_with_events_that_do_not_follow_each_other(db: Database, stream_id: int) -> None:
+    add_windows(db, stream_id, 0, 1, 2, 10, 11, 60)
+    add_windows(db, stream_id, 20, events=0)
+    half = MINUTE // 2
+    history = SilenceStore(db).pauses(stream_id, T0)
+    assert (history.begin_us, history.end_us, history.windows) == (T0, T0 + 61 * MINUTE, 6)
+    assert list(history.pauses) == [
+        Pause(start_us=T0 + 3 * MINUTE - half, end_us=T0 + 10 * MINUTE + half),
+        Pause(start_us=T0 + 12 * MINUTE - half, end_us=T0 + 60 * MINUTE + half),
+    ]
+    assert SilenceStore(db).pauses(stream_id, T0 + 5 * MINUTE).windows == 3
+
+
+def test_a_stream_without_windows_has_no_pauses(db: Database, stream_id: int) -> None:
+    history = SilenceStore(db).pauses(stream_id, T0)
+    assert (history.windows, list(history.pauses)) == (0, [])
+
+
+def test_a_stream_is_at_its_end_only_while_every_source_says_so(db: Database, stream_id: int, source: Source) -> None:
+    store = SilenceStore(db)
+    assert store.arrivals(stream_id).last_arrival_us is None
+    source.commit(source.part())
+    assert not store.arrivals(stream_id).at_end
+    set_positions(db, stream_id, idle_until_us=-MINUTE)
+    facts = store.arrivals(stream_id)
+    assert (facts.at_end, facts.ended) == (True, False)
+    assert facts.last_arrival_us is not None
+    assert 0 <= facts.now_us - facts.last_arrival_us < MINUTE
+    set_positions(db, stream_id, idle_until_us=FOREVER_US)
+    assert store.arrivals(stream_id).ended
+
+
+@pytest.fixture
+def quiet(db: Database, stream_id: int, source: Source) -> int:
+    """A stream that stands at its end, its last event a minute ago."""
+    source.commit(source.part())
+    set_positions(db, stream_id, committed_at_us=MINUTE, last_event_us=MINUTE, idle_until_us=-10 * MINUTE)
+    return stream_id
+
+
+def test_only_the_holder_of_the_lease_opens_an_incident_and_a_later_holder_ends_it(db: Database, quiet: int) -> None:
+    watch(db).look()
+    assert told(db) == []
+    Leases(db).acquire("control:payments", "me", 60)
+    watch(db, "you").look()
+    assert told(db) == []
+    watch(db).look()
+    watch(db).look()
+    assert told(db) == [("opened", "log", "pending"), ("opened", "ops", "pending")]
+    Leases(db).release("control:payments", "me")
+    Leases(db).acquire("control:payments", "you", 60)
+    set_positions(db, quiet, committed_at_us=0)
+    watch(db, "you").look()
+    watch(db, "you").look()
+    assert [step[0] for step in told(db)] == ["opened", "opened", "resolved", "resolved"]
+    ((incident,),) = rows(db, "SELECT id FROM incidents")
+    dossier = dossier_of(db, int(str(incident)))
+    assert dossier is not None
+    assert "no event has come for" in story_of(dossier)
+
+
+def test_where_silence_is_never_one_it_still_ends_what_was_opened_before(db: Database, quiet: int) -> None:
+    Leases(db).acquire("control:payments", "me", 60)
+    watch(db, rule=None).look()
+    assert told(db) == []
+    watch(db).look()
+    set_positions(db, quiet, committed_at_us=0)
+    watch(db, rule=None).look()
+    assert rows(db, "SELECT status FROM incidents") == [("resolved",)]
