@@ -24,6 +24,9 @@ LEARNED_WINDOWS = 300
 SIGNIFICANT = 2.0
 """Standard errors above 1 from which a dispersion is more than chance, and is raised for its own error."""
 
+TOLD_FROM = 30
+"""Windows from which a dispersion can be told. By chance five show one of 2.5, raised for its error 10: blind."""
+
 HALF_LOG_ALPHA = 5.0
 """Half of ln(1 / alpha) at one alarm a week of windows of 10 s to 1 m: how steeply a tail answers to dispersion.
 
@@ -99,12 +102,17 @@ def learn_law(
 
 
 def _dispersion(x: NDArray[np.float64], n: NDArray[np.float64], rate: float) -> float:
-    """Return the Pearson dispersion, at least 1; a significant one is raised for its own standard error."""
+    """Return the Pearson dispersion, at least 1; a significant one is raised for its own standard error.
+
+    Of few windows it is drawn towards 1, where it begins with the first of them.
+    """
     windows = len(n)
     if windows < 2 or not x.sum():
         return 1.0
     mean = n * (x.sum() / n.sum())
     dispersion = float(((x - mean) ** 2 / mean).sum() / (windows - 1))
+    if windows < TOLD_FROM:
+        return max(1.0, 1 + (dispersion - 1) * windows / TOLD_FROM)
     expected = float(n.mean()) * rate
     if dispersion <= 1 + SIGNIFICANT * np.sqrt((2 + 1 / expected) / windows):
         return max(1.0, dispersion)

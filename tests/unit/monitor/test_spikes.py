@@ -187,3 +187,10 @@ def test_a_rate_that_left_the_nominal_one_is_suspect() -> None:
 
 def test_a_rate_known_from_few_events_is_not_suspect() -> None:
     assert not rate_is_suspect(law(rate=3.5e-3, calibration_n=2000), 1e-3)
+
+
+def test_a_few_windows_that_vary_by_chance_do_not_blind_the_limit() -> None:
+    outliers, events = np.array([0, 1, 6, 5, 0]), np.full(5, 500)
+    law = learn_law(50, 10_000, outliers, events)
+    assert law.dispersion < 1.5
+    assert spike_limit(law, 500, 5e-5).count < 20
