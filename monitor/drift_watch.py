@@ -5,9 +5,9 @@ from step to step are stored, so a restart decides the same.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from monitor.drift import horizon_budget
 from monitor.drift_finding import drift_finding, verdict_rows
@@ -30,6 +30,7 @@ from monitor.drifting import (
     state_to_json,
 )
 from monitor.incidents import Finding, Interval, Kind
+from monitor.keepers import DriftKeeper
 from monitor.lives import LifeRule, live_on, withdraw
 from monitor.parts import decode
 from monitor.spikes import DAY_US
@@ -71,30 +72,6 @@ class WatchedModel:
     version: int
     features: tuple[str, ...]
     yardstick: Yardstick | None
-
-
-class DriftKeeper(Protocol):
-    """Reads windows and writes verdicts, as `storage.drift.DriftStore` does."""
-
-    def facts(self, stream_id: int, horizons_us: Sequence[int]) -> DriftFacts:
-        """Return how far drift is judged, and what there is to judge."""
-        ...
-
-    def model_before(self, stream_id: int, before_us: int) -> tuple[int, int] | None:
-        """Return the model of the last window that starts before a time, and since when it has been the schedule's."""
-        ...
-
-    def windows(self, stream_id: int, model_id: int, from_us: int, until_us: int) -> Iterable[DriftWindow]:
-        """Yield the judged windows of a model that start in [from, until), in order."""
-        ...
-
-    def bases(self, stream_id: int, from_us: int) -> list[BaseRow]:
-        """Return the frozen bases that count from a time."""
-        ...
-
-    def store(self, stream_id: int, stream: str, before_us: int | None, step: DriftStep) -> bool:
-        """Store a step; False when another one was stored since `before_us`."""
-        ...
 
 
 class DriftWatch:
@@ -142,7 +119,7 @@ class DriftWatch:
         renewed = state.base_from_us not in (None, base_from_us)
         if state.base_from_us != base_from_us:
             state = DriftState(base_from_us=base_from_us)
-        kept = self._kept_for(model_id, base_from_us)
+        kept = self._kept_for(model_id, base_from_us, facts.until_us)
         if model.yardstick is not None:
             kept.load(self._store, rule, until_us)
         statistics = kept.statistics(model)
@@ -209,9 +186,10 @@ class DriftWatch:
 
         return change
 
-    def _kept_for(self, model_id: int, base_from_us: int) -> "_Kept":
+    def _kept_for(self, model_id: int, base_from_us: int, judged_us: int | None) -> "_Kept":
+        """Return what is kept, or read it anew: for another model or base, and after another holder's steps."""
         kept = self._kept
-        if kept is None or (kept.model_id, kept.base_from_us) != (model_id, base_from_us):
+        if kept is None or (kept.model_id, kept.base_from_us, kept.loaded_us) != (model_id, base_from_us, judged_us):
             kept = self._kept = _Kept(model_id, base_from_us, self._rule.watched_us)
             kept.recall(self._store.bases(self._rule.stream_id, base_from_us))
         return kept
@@ -243,7 +221,7 @@ class _Kept:
         self.base_from_us = base_from_us
         self.horizons: dict[int, dict[int, Horizon]] = {length: {} for length in lengths}
         self._bases: dict[tuple[int, bool], FrozenBase] = {}
-        self._loaded_us: int | None = None
+        self.loaded_us: int | None = None
         self._shape: tuple[int, int, int] | None = None
 
     def recall(self, stored: Sequence[BaseRow]) -> None:
@@ -261,14 +239,14 @@ class _Kept:
 
     def load(self, store: DriftKeeper, rule: DriftRule, until_us: int) -> None:
         """Add the windows up to a time that are not in yet."""
-        from_us = self._since(until_us) if self._loaded_us is None else self._loaded_us
+        from_us = self._since(until_us) if self.loaded_us is None else self.loaded_us
         for window in store.windows(rule.stream_id, self.model_id, from_us, until_us):
             sums = decode(window.payload).drift
             if sums is None or (self._shape is not None and sums.shape != self._shape):
                 continue
             self._shape = sums.shape
             self._add(window, joined(sums))
-        self._loaded_us = until_us
+        self.loaded_us = until_us
 
     def _add(self, window: DriftWindow, sums: Any) -> None:
         for length, horizons in self.horizons.items():

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from monitor.daemon import Daemon
     from storage.history import History
 
-_EVENTS_A_SECOND = 20
-_EVENT_HOURS = 6
+_EVENTS = 432_000
+_EVENT_HOURS = 36  # a verdict on drift needs a base of a whole day
 _LOOK_S = 0.5
 _PLAIN_EVERY_S = 5.0
 
@@ -30,7 +30,7 @@ _PLAIN_EVERY_S = 5.0
 @click.option("--seed", default=1, show_default=True, help="Of the synthetic events.")
 @click.pass_context
 def command(ctx: click.Context, seconds: float, url: str | None, seed: int) -> None:
-    """Show the main job on a synthetic stream: six hours of events in about a minute."""
+    """Show the main job on a synthetic stream: a day and a half of events in about a minute."""
     refuse_shadow()
     url = url or f"sqlite:///{Path(tempfile.mkdtemp(prefix='outrider-demo-')) / 'demo.db'}"
     name = f"demo_{datetime.now(UTC):%Y%m%d%H%M%S}"
@@ -44,7 +44,7 @@ def demo_settings(name: str, url: str, seconds: float, seed: int) -> "Settings":
     from config.settings import Settings
 
     hours = timedelta(hours=_EVENT_HOURS)
-    start = datetime.now(UTC).replace(second=0, microsecond=0) - hours - timedelta(minutes=5)
+    start = datetime.now(UTC).replace(second=0, microsecond=0) - hours - timedelta(minutes=30)
     return Settings.model_validate(
         {
             "database": {"url": url},
@@ -53,20 +53,22 @@ def demo_settings(name: str, url: str, seconds: float, seed: int) -> "Settings":
                     "source": {
                         "type": "synthetic",
                         "seed": seed,
-                        "rate": _EVENTS_A_SECOND,
-                        "events": int(hours.total_seconds()) * _EVENTS_A_SECOND,
+                        "rate": _EVENTS / hours.total_seconds(),
+                        "events": _EVENTS,
                         "speed": hours.total_seconds() / seconds,
                         "start": start.isoformat(),
-                        "first_burst": "45m",
-                        "burst_every": "40m",
-                        "burst_length": "2m",
+                        "first_burst": "4h30m",
+                        "burst_every": "4h",
+                        "burst_length": "12m",
                         "burst_share": 0.1,
-                        "drift_after": "5h30m",
+                        "drift_after": "34h",
                         "drift_shift": 0.5,
                     },
                     "event": {"time": {"field": "ts"}, "id": "id"},
                     "model": {"n_components": 3, "warm_up": 10_000},
-                    "window": {"size": "1m", "idle_timeout": "1s"},
+                    "window": {"size": "6m", "idle_timeout": "1s"},
+                    "threshold": {"refresh": "30m", "look_back": "6d"},
+                    "alerts": {"drift": {"horizons": ["30m"]}},
                 }
             },
         }

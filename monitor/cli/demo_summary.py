@@ -20,6 +20,23 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SeenIncident:
+    """An incident: its kind, its first window, and the features that moved, where it is of drift."""
+
+    kind: str
+    window: Span
+    features: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftFound:
+    """The incident that told of the planted drift: what it names first, and how long after the drift began."""
+
+    feature: str
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """Planted against found."""
 
@@ -27,7 +44,7 @@ class Summary:
     found: int
     delays_s: list[float]
     drift_planted: bool
-    spikes_in_drift: int
+    drift: DriftFound | None
     false: int
     incidents: int
     events: int
@@ -50,39 +67,54 @@ def summarise(settings: "Settings", stream: str) -> Summary:
         events = sum(int(n) for batch in windows for n in batch["events"])
         until_us = max((_us(end) for batch in windows for end in batch["window_end"]), default=0)
         incidents = [
-            (str(kind), Span(start_us=_us(start), end_us=_us(opened)))
+            SeenIncident(
+                kind=str(kind),
+                window=Span(start_us=_us(start), end_us=_us(opened)),
+                features=_features(details),
+            )
             for batch in history.incidents(stream)
-            for kind, start, opened in zip(batch["kind"], batch["window_start"], batch["opened_at"], strict=True)
+            for kind, start, opened, details in zip(
+                batch["kind"], batch["window_start"], batch["opened_at"], batch["details"], strict=True
+            )
         ]
     planted = source.planted(until_us)
     source.close()
     return compare(planted, incidents, events)
 
 
-def compare(planted: list[tuple[int, int, str]], incidents: list[tuple[str, Span]], events: int) -> Summary:
-    """Count the bursts in which an incident opened, how late, and the incidents outside of everything planted.
+def compare(planted: list[tuple[int, int, str]], incidents: list[SeenIncident], events: int) -> Summary:
+    """Count the bursts in which an incident opened, how late, and the incidents that tell of nothing planted.
 
     Args:
         planted: Start, end and kind of each burst and drift.
-        incidents: Kind of each incident, and its first window.
+        incidents: The incidents in order.
         events: How many events were in windows.
     """
     bursts = [Span(start_us=start, end_us=end) for start, end, kind in planted if kind == "burst"]
     drifts = [Span(start_us=start, end_us=end) for start, end, kind in planted if kind == "drift"]
     delays = []
     for burst in bursts:
-        first = min((window.end_us for _, window in incidents if window.meets(burst)), default=None)
+        spikes = [each.window.end_us for each in incidents if each.kind != "drift" and each.window.meets(burst)]
+        first = min(spikes, default=None)
         if first is not None:
             delays.append((first - burst.start_us) / 1e6)
-    outside = [window for _, window in incidents if not any(window.meets(burst) for burst in bursts)]
-    in_drift = sum(any(window.meets(drift) for drift in drifts) for window in outside)
+    outside = [
+        each for each in incidents if each.kind == "drift" or not any(each.window.meets(burst) for burst in bursts)
+    ]
+    told = [each for each in outside if any(each.window.meets(drift) for drift in drifts)]
+    named = next((each for each in told if each.kind == "drift"), None)
     return Summary(
         bursts=len(bursts),
         found=len(delays),
         delays_s=delays,
         drift_planted=bool(drifts),
-        spikes_in_drift=in_drift,
-        false=len(outside) - in_drift,
+        drift=None
+        if named is None
+        else DriftFound(
+            feature=named.features[0] if named.features else "",
+            delay_s=(named.window.end_us - drifts[0].start_us) / 1e6,
+        ),
+        false=len(outside) - len(told),
         incidents=len(incidents),
         events=events,
     )
@@ -98,10 +130,7 @@ def summary_lines(summary: Summary, url: str, stream: str) -> list[str]:
         f"false incidents: {summary.false} (of {summary.incidents} incidents over {summary.events:,} events)",
     ]
     if summary.drift_planted:
-        lines.append(
-            f"planted 1 drift near the end; {summary.spikes_in_drift} incidents opened in it "
-            "(drift as a kind of its own is not looked for yet)"
-        )
+        lines.append(_drift_line(summary.drift))
     command = f"sqlite3 {url.removeprefix('sqlite:///')}" if url.startswith("sqlite") else f"psql {url}"
     # The stream's name is the demo's own.
     queries = (
@@ -112,6 +141,19 @@ def summary_lines(summary: Summary, url: str, stream: str) -> list[str]:
         f"where stream = '{stream}' order by energy desc limit 3",
     )
     return [*lines, "", "try:", *(f'  {command} "{query}"' for query in queries)]
+
+
+def _drift_line(found: DriftFound | None) -> str:
+    if found is None:
+        return "planted 1 drift near the end, found 0"
+    minutes = found.delay_s / 60
+    return f"planted 1 drift near the end, found 1: {found.feature} moved, told {minutes:.0f} min of event time later"
+
+
+def _features(details: Any) -> tuple[str, ...]:
+    """Return the features of a drift in order, of an incident's details."""
+    horizons = (details or {}).get("opened", {}).get("horizons") or [{}]
+    return tuple(each["feature"] for each in horizons[0].get("drifted", ()) if each["feature"])
 
 
 def _us(moment: Any) -> int:

@@ -16,6 +16,7 @@ from consumers.batch import DeadLetters, Decoded, Events, Position
 from monitor.calibration import ThresholdRule
 from monitor.commits import commit_of, position_commit
 from monitor.control import ControlPlane, ControlSettings
+from monitor.drift_watch import DriftRule, DriftWatch, WatchedModel
 from monitor.fold import Schedule, WindowRule, fold, join
 from monitor.incidents import Policy
 from monitor.judging import JudgeRule
@@ -23,6 +24,7 @@ from monitor.lives import LifeRule
 from monitor.scoring import Scorer, load_model
 from storage.calibration import CalibrationStore
 from storage.control import ControlStore
+from storage.drift import DriftStore
 from storage.engine import Database
 from storage.evidence import EvidenceStore
 from storage.ledger import Committed, Control, Ledger, Stale
@@ -45,6 +47,7 @@ class Scene:
     resolve_after: int = 2
     repeat: timedelta = timedelta(minutes=3)
     per_week: float = 1000.0
+    drift_horizons: tuple[timedelta, ...] = (timedelta(minutes=10),)
 
 
 def records(
@@ -55,10 +58,12 @@ def records(
     number: int = 0,
     strange: tuple[float, float] | None = None,
     share: float = 0.125,
+    moved: tuple[float, float] | None = None,
 ) -> Decoded:
     """Return n records over so many seconds: most in order, some late or far back, some dead letters.
 
-    Between the two shares of the span that `strange` names, one event in eight (or another share) is an outlier.
+    Between the two shares of the span that `strange` names, one event in eight (or another share) is an outlier;
+    between those of `moved` the first feature is 1.5 deviations higher.
     """
     rng = np.random.default_rng(seed)
     times = np.sort(rng.integers(0, span_s * SECOND, n)) + T0
@@ -68,6 +73,9 @@ def records(
     if strange is not None:
         low, high = (T0 + share * span_s * SECOND for share in strange)
         features[(times >= low) & (times < high) & (rng.random(n) < share)] *= 9
+    if moved is not None:
+        low, high = (T0 + share * span_s * SECOND for share in moved)
+        features[(times >= low) & (times < high), 0] += 1.5
     dead = np.flatnonzero(rng.random(n) < 0.03)
     alive = np.setdiff1d(np.arange(n), dead)
     return Decoded(
@@ -198,14 +206,7 @@ def control_plane(db: Database, stream_id: int, scene: Scene) -> ControlPlane:
                 min_ratio=0.0,
                 max_dead_letter_ratio=0.05,
                 config_hash="-",
-                life=LifeRule(
-                    size_us=size_us,
-                    policy=Policy(
-                        resolve_after=scene.resolve_after, repeat_interval_us=scene.repeat // timedelta(microseconds=1)
-                    ),
-                    channels=lambda kind, severity: ("ops",),
-                    max_age_us=2**62,
-                ),
+                life=_life_rule(scene),
             ),
         ),
         control=ControlStore(db),
@@ -217,6 +218,42 @@ def control_plane(db: Database, stream_id: int, scene: Scene) -> ControlPlane:
         advanced=lambda: None,
         early=ControlStore(db),
         evidence=EvidenceStore(db),
+        drift=_drift_watch(db, stream_id, scene),
+    )
+
+
+def _drift_watch(db: Database, stream_id: int, scene: Scene) -> DriftWatch:
+    ledger = Ledger(db)
+
+    def model(model_id: int) -> WatchedModel:
+        stored = ledger.model(model_id)
+        yardstick = load_model(stored, "cpu").yardstick
+        return WatchedModel(version=stored.version, features=tuple(stored.feature_names), yardstick=yardstick)
+
+    return DriftWatch(
+        DriftRule(
+            stream="payments",
+            stream_id=stream_id,
+            size_us=scene.rule.size_us,
+            horizons_us=tuple(each // timedelta(microseconds=1) for each in scene.drift_horizons),
+            min_effect=0.1,
+            per_week=scene.per_week,
+            exceedance=1 - PERCENTILE / 100,
+            config_hash="-",
+            life=_life_rule(scene),
+        ),
+        store=DriftStore(db),
+        model=model,
+        now_us=lambda: 0,
+    )
+
+
+def _life_rule(scene: Scene) -> LifeRule:
+    return LifeRule(
+        size_us=scene.rule.size_us,
+        policy=Policy(resolve_after=scene.resolve_after, repeat_interval_us=scene.repeat // timedelta(microseconds=1)),
+        channels=lambda kind, severity: ("ops",),
+        max_age_us=2**62,
     )
 
 
@@ -252,7 +289,7 @@ def run_at_random(db: Database, scene: Scene, seed: int) -> None:
             quiet = 0 if writer.commit(chance.choice([1, 7, 60, 400])) else quiet + 1
         else:
             plane = chance.choice(planes)
-            step = chance.choice([plane._judge_due, plane._tick_due, plane._seal, plane._open_early])
+            step = chance.choice([plane._judge_due, plane._drift_due, plane._tick_due, plane._seal, plane._open_early])
             quiet = 0 if step() else quiet + 1
         assert quiet < 2_000, "nothing moves any more"
     while planes[0].run_due() or planes[1].run_due():
@@ -275,6 +312,10 @@ def decided(db: Database) -> dict[str, Rows]:
         "t.details FROM transitions t JOIN incidents i ON i.id = t.incident_id ORDER BY t.at_us, i.kind, t.id",
         "incidents": "SELECT kind, severity, status, window_start_us, opened_at_us, resolved_at_us, last_told_us, "
         "clean_windows, windows_fired, summary, details FROM incidents ORDER BY opened_at_us, kind, id",
+        "drift_verdicts": "SELECT horizon, window_start_us, window_end_us, statistic, feature, before, after, effect, "
+        'z, "limit", drifted FROM drift_verdicts ORDER BY id',
+        "drift_bases": "SELECT horizon_us, season, from_us, until_us, base FROM drift_bases ORDER BY 4, 1, 2",
+        "drift_marks": "SELECT until_us, rebased_from_us, state FROM drift_marks",
         "notifications": "SELECT id, channel, state FROM notifications ORDER BY 1",
     }
     with db.read() as conn:

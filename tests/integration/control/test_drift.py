@@ -1,0 +1,141 @@
+"""Drift through the real control plane: found, named, resolved, and the same whatever the order and the restarts."""
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+
+from monitor.fold import WindowRule
+from storage.drift import rebase
+from storage.engine import Database
+from storage.incidents import lock_stream
+from tests.integration.control.feeding import MINUTE, T0, add_model, open_stream, rows
+from tests.integration.control.simulation import (
+    Rows,
+    Scene,
+    Writer,
+    control_plane,
+    decided,
+    records,
+    run_at_random,
+    run_in_turn,
+)
+
+SPAN_S = 40 * 3600
+HALF_HOURS = Scene(
+    rule=WindowRule(size_us=30 * MINUTE, grace_us=MINUTE, ahead_us=60 * MINUTE, max_future_us=None),
+    refresh=timedelta(hours=2),
+    look_back=timedelta(hours=6),
+    sources=[
+        records(21, n=1_500, span_s=SPAN_S, moved=(0.7, 0.85)),
+        records(22, n=500, span_s=SPAN_S, number=1, moved=(0.7, 0.85)),
+    ],
+    per_week=1.0,
+    drift_horizons=(timedelta(minutes=30), timedelta(hours=2)),
+)
+OF_DRIFT = "FROM incidents WHERE kind = 'drift' ORDER BY id"
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    with Database(f"sqlite:///{tmp_path_factory.mktemp('drift') / 'outrider.db'}") as db:
+        db.upgrade()
+        run_in_turn(db, HALF_HOURS, n=300)
+        yield db
+
+
+def drift_of(db: Database) -> dict[str, Rows]:
+    found = decided(db)
+    return {name: found[name] for name in ("drift_verdicts", "drift_bases", "drift_marks", "calibrations")} | {
+        name: [row for row in found[name] if "drift" in row] for name in ("incidents", "transitions")
+    }
+
+
+def test_a_planted_drift_is_found_named_and_resolved_when_it_is_over(ran: Database) -> None:
+    (found,) = rows(ran, f"SELECT status, summary, details {OF_DRIFT}")
+    assert found[0] == "resolved"
+    assert str(found[1]).startswith("over the 30m from 2026-01-02T04:")
+    assert "x is typically" in str(found[1])
+    opened = json.loads(str(found[2]))["opened"]
+    assert opened["advice"] == "drift: refit"
+    first = opened["horizons"][0]["drifted"][0]
+    assert (first["statistic"], first["feature"]) == ("rank", "x")
+    assert first["before"] == pytest.approx(0.5, abs=0.05)
+    assert first["after_value"] - first["before_value"] == pytest.approx(1.5, abs=0.5)
+    told = rows(
+        ran,
+        "SELECT transition, at_us FROM transitions t JOIN incidents i ON i.id = incident_id "
+        "WHERE i.kind = 'drift' ORDER BY t.id",
+    )
+    assert [told[0][0], told[-1][0]] == ["opened", "resolved"]
+    assert int(str(told[-1][1])) >= T0 + 34 * 60 * MINUTE
+
+
+def test_nothing_is_said_before_a_base_of_a_day_and_of_thirty_horizons(ran: Database) -> None:
+    bases = rows(ran, "SELECT horizon_us / 60000000, until_us FROM drift_bases")
+    assert bases == [(30, T0 + 24 * 60 * MINUTE)]  # horizons of 2 h would need 60 hours
+    assert rows(ran, "SELECT min(window_start_us) FROM drift_verdicts") == [(T0 + 24 * 60 * MINUTE,)]
+
+
+def test_another_database_comes_to_the_same(ran: Database, db: Database) -> None:
+    run_in_turn(db, HALF_HOURS)
+    assert drift_of(db) == drift_of(ran)
+    assert len(drift_of(ran)["drift_verdicts"]) > 50
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_any_order_of_steps_and_restarts_leaves_the_same_verdicts(
+    ran: Database, sqlite_db: Database, seed: int
+) -> None:
+    run_at_random(sqlite_db, HALF_HOURS, seed=seed)
+    assert drift_of(sqlite_db) == drift_of(ran)
+
+
+def test_windows_of_an_open_drift_stay_in_the_look_back(ran: Database) -> None:
+    """What keeps a window out is that its count fired, and drift marks no window."""
+    spans = "SELECT window_start_us, resolved_at_us FROM incidents WHERE kind = 'drift'"
+    (begin, end) = rows(ran, spans)[0]
+    inside = f"FROM windows WHERE window_start_us >= {begin} AND window_end_us <= {end}"
+    assert rows(ran, f"SELECT count(*) > 8 {inside} AND details IS NULL") == [(1,)]
+
+
+def half(db: Database) -> tuple[int, list[Writer]]:
+    """Run until the drift is open."""
+    stream_id = open_stream(db, 2, HALF_HOURS.rule)
+    writers = [Writer(db, stream_id, HALF_HOURS, number) for number in range(2)]
+    plane = control_plane(db, stream_id, HALF_HOURS)
+    while not rows(db, f"SELECT id {OF_DRIFT}"):
+        for writer in writers:
+            writer.commit(100)
+        plane.run_due()
+    return stream_id, writers
+
+
+def test_another_model_gets_a_new_base_and_ends_the_drift(sqlite_db: Database) -> None:
+    stream_id, writers = half(sqlite_db)
+    add_model(sqlite_db, stream_id, seed=1)
+    finish(sqlite_db, stream_id, writers)
+    assert rows(sqlite_db, f"SELECT status {OF_DRIFT}") == [("resolved",)]
+    ended = rows(sqlite_db, "SELECT summary FROM transitions WHERE transition = 'resolved' AND summary LIKE 'renewed%'")
+    assert len(ended) == 1
+    assert rows(sqlite_db, "SELECT count(DISTINCT from_us) FROM drift_bases") == [(1,)]  # too few hours for a second
+
+
+def test_an_accepted_drift_is_the_new_normal(sqlite_db: Database) -> None:
+    stream_id, writers = half(sqlite_db)
+    (mark,) = rows(sqlite_db, "SELECT until_us FROM drift_marks")
+    with sqlite_db.write() as conn:
+        lock_stream(conn, stream_id)
+        rebase(conn, stream_id, int(str(mark[0])))
+    finish(sqlite_db, stream_id, writers)
+    assert rows(sqlite_db, f"SELECT status {OF_DRIFT}") == [("resolved",)]
+
+
+def finish(db: Database, stream_id: int, writers: list[Writer]) -> None:
+    plane = control_plane(db, stream_id, HALF_HOURS)
+    while not all(writer.ended for writer in writers):
+        for writer in writers:
+            writer.commit(500)
+        plane.run_due()
+    plane.run_due()
