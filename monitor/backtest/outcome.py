@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from statistics import median
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from config.units import Rate
 from monitor.backtest.labels import Burst
@@ -137,8 +138,8 @@ def _against(
     return {
         "bursts": len(asked),
         "recall": len(delays_us) / len(asked) if asked else None,
-        "delay_s": median(delays_us) / 1e6 if delays_us else None,
-        "delay_windows": median(delays_us) / size_us if delays_us else None,
+        "delay_s": float(np.median(delays_us)) / 1e6 if delays_us else None,
+        "delay_windows": float(np.median(delays_us)) / size_us if delays_us else None,
         "false_incidents": len(false),
         "precision": 1 - len(false) / len(lives) if lives else None,
     }
