@@ -16,7 +16,7 @@ from scipy import stats
 from benchmarks.promises import table
 from monitor.limits import exceedance
 from monitor.look_back import LookBack
-from monitor.parts import LAST_BIN, Part, Scale, summarise, summarise_windows
+from monitor.parts import Part, Scale, summarise, summarise_windows
 from monitor.sketch import EnergySketch
 from monitor.thresholds import decide_limit, first_limit, is_contested
 
@@ -74,13 +74,12 @@ class Store:
     location: float
     width: float
     parts: list[Part]
-    dense: np.ndarray
     sums: np.ndarray
     squares: np.ndarray
 
     def sketch(self, chosen: np.ndarray, scale: Scale) -> EnergySketch:
         """Return the sketch of some of the windows, as a look-back gives it."""
-        return EnergySketch.from_sums([self.parts[i] for i in chosen], self.dense[chosen].sum(axis=0), scale)
+        return EnergySketch.from_parts([self.parts[i] for i in chosen], scale)
 
     def mean_and_three_sigma(self, chosen: np.ndarray) -> float:
         """Return mean + 3 standard deviations of their energies."""
@@ -118,14 +117,10 @@ def _store(
     _contaminate(rng, kind, share, energies, location + width * limit)
     single = energies.astype(np.float32).ravel()
     _, parts = summarise_windows(single, single > limit, np.repeat(np.arange(STORED), EVENTS), scale)
-    dense = np.zeros((STORED, 2 * LAST_BIN + 1), np.int64)
-    for row, part in zip(dense, parts, strict=True):
-        row[part.bins.astype(np.int64) + LAST_BIN] = part.counts
     return Store(
         location=location,
         width=width,
         parts=parts,
-        dense=dense,
         sums=energies.sum(axis=1),
         squares=(energies**2).sum(axis=1),
     )
