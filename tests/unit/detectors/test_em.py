@@ -1,0 +1,53 @@
+"""The expected gain of an M step, which spares a fit its last pass."""
+
+import numpy as np
+import pytest
+import torch
+
+from monitor.detectors import em
+from monitor.detectors.em import Factors, Mixture, Moments
+
+ROWS = torch.from_numpy(np.random.default_rng(3).normal(size=(400, 3)) + 4.0 * (np.arange(400) % 2)[:, None])
+
+
+def begun() -> Mixture:
+    means = torch.tensor([[0.5, -0.5, 0.0], [3.0, 3.5, 4.0]], dtype=torch.float64)
+    covariances = torch.eye(3, dtype=torch.float64).repeat(2, 1, 1) * torch.tensor([1.5, 2.5]).double().view(2, 1, 1)
+    return Mixture(weights=torch.tensor([0.3, 0.7], dtype=torch.float64), means=means, covariances=covariances)
+
+
+def passed(mixture: Mixture) -> tuple[Factors, Moments, torch.Tensor]:
+    factors = em.factorise(mixture)
+    prepared = em.prepare(factors, torch.float64)
+    total = Moments.zero(2, 3)
+    em.gather(ROWS, prepared, None, None, total)
+    return factors, total, em.whiten(ROWS, prepared)[1]
+
+
+def mean_log_likelihood(moments: Moments) -> float:
+    return float(moments.log_likelihood[0] / moments.log_likelihood[1])
+
+
+def test_the_expected_gain_is_the_change_of_the_complete_log_likelihood_row_by_row():
+    before, moments, joint_before = passed(begun())
+    mixture = em.maximise(begun(), before, moments)
+    after, _, joint_after = passed(mixture)
+    share = joint_before.softmax(0)
+    row_by_row = float((share * (joint_after - joint_before)).sum() / len(ROWS))
+    assert em.expected_gain(before, moments, mixture, after) == pytest.approx(row_by_row, abs=1e-7)
+
+
+def test_the_log_likelihood_rises_by_at_least_the_expected_gain():
+    mixture = begun()
+    for _ in range(6):
+        before, moments, _ = passed(mixture)
+        mixture = em.maximise(mixture, before, moments)
+        after, following, _ = passed(mixture)
+        gain = em.expected_gain(before, moments, mixture, after)
+        assert gain > -1e-9
+        assert mean_log_likelihood(following) - mean_log_likelihood(moments) >= gain - 1e-7
+
+
+def test_a_mixture_that_stays_as_it_is_gains_nothing():
+    factors, moments, _ = passed(begun())
+    assert em.expected_gain(factors, moments, begun(), factors) == pytest.approx(0.0, abs=1e-12)

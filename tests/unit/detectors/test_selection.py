@@ -1,0 +1,38 @@
+"""How many components "auto" takes, and what it is told by few rows or discrete ones."""
+
+import numpy as np
+import pytest
+
+from monitor.detectors import GaussianMixture
+
+
+@pytest.mark.parametrize("n", [60, 150])
+def test_few_rows_of_many_columns_are_not_cut_into_narrow_crowds(n):
+    rng = np.random.default_rng(0)
+    x, fresh = rng.normal(size=(n, 12)), rng.normal(size=(2000, 12))
+    auto, one = GaussianMixture("auto").fit(x), GaussianMixture(1).fit(x)
+    assert auto.score(fresh) > one.score(fresh) - 0.5
+
+
+def test_fewer_rows_than_can_be_held_out_are_one_component():
+    x = np.random.default_rng(0).normal(size=(19, 2))
+    assert len(GaussianMixture("auto").fit(x).weights_) == 1
+
+
+def test_components_that_sharpen_the_density_only_a_little_are_not_taken():
+    rng = np.random.default_rng(1)
+    place = rng.integers(0, 3, 6000)
+    near = 0.8 * rng.integers(-1, 2, 6000)
+    x = rng.normal(size=(6000, 4)) * 0.4 + 12.0 * place[:, None]
+    x[:, 0] += near
+    gm = GaussianMixture("auto").fit(x)
+    criterion = gm.report_.criterion
+    assert max(criterion, key=criterion.get) > 3
+    assert len(gm.weights_) == 3
+
+
+def test_the_report_gives_the_held_out_likelihood_by_number_of_components():
+    x = np.random.default_rng(0).normal(size=(200, 3))
+    gm = GaussianMixture("auto").fit(x)
+    assert set(gm.report_.criterion) >= {1, 2, 3}
+    assert gm.report_.components_asked is None
