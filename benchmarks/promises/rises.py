@@ -35,10 +35,14 @@ class Calibrated:
         self.law: CountLaw = learn_law(0, 0, x, n)
         self.clean_rate = highest_clean_rate(self.law, np.arange(len(x)) * MINUTE, x, n)
 
-    def alarms(self, x: np.ndarray, *, first_only: bool = False) -> list[int]:
-        """Return the windows that alarm, or the first of them."""
-        state, found = SlowRise(), []
+    def alarms(self, x: np.ndarray, *, first_only: bool = False, cusum: bool = False) -> list[int]:
+        """Return the windows that alarm, or the first of them; `cusum` by Page's sum of the same evidence.
+
+        Its run length, too, is at least the promised one when its limit is the logarithm of that (Lorden 1971).
+        """
+        state, found, page = SlowRise(), [], 0.0
         for i, count in enumerate(x.tolist()):
+            before = state.evidence
             state, verdict = slow_rise_step(
                 state,
                 self.law,
@@ -48,7 +52,9 @@ class Calibrated:
                 limit_windows=PROMISED,
                 clean_rate=self.clean_rate,
             )
-            if verdict.fires:
+            page = max(page + verdict.log_statistic - before, 0.0)
+            if page >= verdict.log_limit if cusum else verdict.fires:
+                page = 0.0
                 found.append(i)
                 if first_only:
                     break
@@ -63,7 +69,7 @@ def show(*, quick: bool, seed: int) -> None:
     rows: list[list[object]] = []
     for mean, dispersion, swing in ((1, 1.0, 0), (5, 1.0, 0), (1, 3.0, 0), (5, 3.0, 0), (5, 1.0, 0.2), (5, 1.0, 0.5)):
         rng = np.random.default_rng([seed, mean, int(dispersion), int(swing * 10)])
-        false = dict.fromkeys(("Shiryaev-Roberts", "mean + 3 sigma", "plain percentile"), 0)
+        false = dict.fromkeys(("Shiryaev-Roberts", "CUSUM", "mean + 3 sigma", "plain percentile"), 0)
         delays: dict[str, dict[float, list[int]]] = {name: {1.5: [], 2.0: [], 3.0: []} for name in false}
         for _ in range(times):
             day = _counts(rng, mean * _course(DAY, swing), dispersion)
@@ -74,13 +80,15 @@ def show(*, quick: bool, seed: int) -> None:
             }
             x = _counts(rng, mean * _course(length, swing), dispersion)
             false["Shiryaev-Roberts"] += len(calibrated.alarms(x))
+            false["CUSUM"] += len(calibrated.alarms(x, cusum=True))
             for name, bound in bounds.items():
                 false[name] += int((x > bound).sum())
             for raised in (1.5, 2.0, 3.0):
                 first = int(rng.integers(DAY))
                 up = _counts(rng, raised * mean * _course(DAY, swing, first), dispersion)
-                alarms = calibrated.alarms(up, first_only=True)
-                delays["Shiryaev-Roberts"][raised].append(alarms[0] + 1 if alarms else DAY)
+                for name, cusum in (("Shiryaev-Roberts", False), ("CUSUM", True)):
+                    alarms = calibrated.alarms(up, first_only=True, cusum=cusum)
+                    delays[name][raised].append(alarms[0] + 1 if alarms else DAY)
                 for name, bound in bounds.items():
                     above = np.flatnonzero(up > bound)
                     delays[name][raised].append(int(above[0]) + 1 if len(above) else DAY)
