@@ -58,6 +58,8 @@ def acceptance(
         adopt_since_us=incident.window_start_us if windowed else None,
         hold_until_us=at.end_us + look_back_us,
         reference=reference,
+        # What has moved is the new normal from where it was first seen.
+        rebase_from_us=incident.window_start_us if incident.kind == Kind.DRIFT else None,
     )
 
 
@@ -86,6 +88,6 @@ def accepted_words(kind: str, windows: int, reference: NewReference | None) -> s
             "the next limit is their percentile"
         )
     if kind == Kind.DRIFT:
-        return "drift is measured from here on"
+        return "drift is measured from the windows where it was first seen"
     counted = "1 window counts" if windows == 1 else f"{windows:,} windows count"
     return f"{counted} as normal from the next limit on, and so does their rate of outliers from now on"

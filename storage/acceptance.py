@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.engine import Connection
 
+from storage.drift import rebase
 from storage.engine import Database
 from storage.incidents import lock_stream, open_incidents, write_incident
 from storage.judgements import IncidentRow, StoredIncident
@@ -47,7 +48,7 @@ class Acceptance:
 
     `row` is the incident's end, at event time `at_us`; `adopt_since_us` since when its windows are taken back, None
     where it has none; until `hold_until_us` their rate of outliers is normal, whatever has been learned; `reference`
-    is what the limit's guard goes by from now on.
+    is what the limit's guard goes by from now on, and from `rebase_from_us` on drift is measured anew.
     """
 
     row: IncidentRow
@@ -55,6 +56,7 @@ class Acceptance:
     adopt_since_us: int | None
     hold_until_us: int
     reference: NewReference | None = None
+    rebase_from_us: int | None = None
 
 
 def accept(
@@ -87,18 +89,12 @@ def accept(
                     recorded_at_us=now_us,
                 )
             )
+        if acceptance.rebase_from_us is not None:
+            rebase(conn, stream_id, acceptance.rebase_from_us)
         write_incident(db, conn, stream_id, stream, acceptance.row)
         conn.execute(incidents.update().where(incidents.c.id == incident_id).values(accepted_at_us=acceptance.at_us))
         conn.execute(streams.update().where(streams.c.id == stream_id).values(acceptances=streams.c.acceptances + 1))
         return adopted
-
-
-def accepted_until(conn: Connection, stream_id: int, kind: str) -> int | None:
-    """Return the latest event time up to which an incident of this kind was accepted: a base begins anew there."""
-    query = sa.select(sa.func.max(incidents.c.accepted_at_us)).where(
-        incidents.c.stream_id == stream_id, incidents.c.kind == kind
-    )
-    return conn.execute(query).scalar_one_or_none()
 
 
 def _last_judged(conn: Connection, stream_id: int) -> tuple[int, int] | None:

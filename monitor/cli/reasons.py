@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 SHOWN_RANGES = 10
+_SHOWN_MOVES = 5
 
 
 def _limit(numbers: Mapping[str, Any]) -> Iterator[str]:
@@ -56,13 +57,26 @@ def _slow_rise(numbers: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _drift(numbers: Mapping[str, Any]) -> Iterator[str]:
-    """Give the statistics that moved, as far as they are stored: named first, what they were and are."""
-    for moved in numbers.get("drifted", ())[:SHOWN_RANGES]:
-        name = " ".join(str(moved[part]) for part in ("statistic", "feature") if moved.get(part))
-        yield f"{name}: {_number(moved.get('before'))} before, {_number(moved.get('after'))} now."
-    if numbers.get("advice"):
-        yield f"Advice: {numbers['advice']}."
-    yield "If this is normal now, `outrider accept` measures from here on; or fit a new model."
+    for horizon in numbers["horizons"]:
+        yield (
+            f"Over the {horizon['horizon']} from {horizon['window']['start']} {horizon['n_drifted']:,} of "
+            f"{horizon['statistics']:,} statistics of {horizon['events']:,} events moved, the most improbable first:"
+        )
+        yield from (f"  {_moved(each)}" for each in horizon["drifted"][:_SHOWN_MOVES])
+        yield (
+            f"  With |z| above {horizon['limit']:.3g}, which a stream that stays as it is reaches in a horizon with a "
+            f"probability of {horizon['alpha']:.2g}: drift's quarter of the promise."
+        )
+    yield f"Advice: {numbers['advice']}. If this is normal now, `outrider accept` measures from these windows on."
+
+
+def _moved(moved: Mapping[str, Any]) -> str:
+    name = " ".join(str(moved[part]) for part in ("feature", "statistic") if moved.get(part))
+    before, after = moved.get("before_value"), moved.get("after_value")
+    if before is None or after is None:
+        before, after = moved["before"], moved["after"]
+    change = f"{_number(before)} before, {_number(after)} now"
+    return f"{name}: {change} ({moved['effect']:+.2f} deviations, z {moved['z']:+.1f})"
 
 
 def _number(value: Any) -> str:

@@ -19,7 +19,7 @@ def story_of(dossier: Dossier) -> str:
     words = WORDS.get(dossier.kind)
     sections = [
         [_title(dossier), *_wrapped(f"{dossier.summary}.")],
-        _section("Why it fired", words(numbers) if words is not None and numbers else ()),
+        _section("Why it fired", map(printable, words(numbers)) if words is not None and numbers else ()),
         _section("Keys that stand out", map(_key, numbers.get("keys", ()))),
         _section("The strangest events of its first window", _strangest(dossier, numbers)),
         _section("What happened", _steps(dossier)),
@@ -115,9 +115,13 @@ def _numbers(numbers: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(value, Mapping):
             yield f"{name}: {_named(value)}"
         elif value and isinstance(value[0], Mapping):
-            yield from (f"{name}: {_named(each)}" for each in value[:SHOWN_RANGES])
+            yield from (f"{name}: {_named(_flat(each))}" for each in value[:SHOWN_RANGES])
         else:
             yield f"{name} {readable(value)}"
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if not isinstance(value, Mapping | list)}
 
 
 def _named(values: Mapping[str, Any]) -> str:

@@ -1,0 +1,76 @@
+"""An incident is accepted in one transaction: only while it is open, and with what that means for its kind."""
+
+import numpy as np
+
+from storage.acceptance import Acceptance, AcceptFacts, NewReference, accept
+from storage.calibration import CalibrationStore
+from storage.engine import Database
+from storage.incidents import change_incidents
+from storage.judgements import IncidentRow
+from tests.integration.storage.batches import MINUTE, T0, Feed, open_feed, rows
+
+
+def incident(kind: str, *, number: int | None = None, status: str = "open") -> IncidentRow:
+    return IncidentRow(
+        id=number,
+        kind=kind,
+        severity="warning",
+        status=status,
+        window_start_us=T0,
+        opened_at_us=T0 + MINUTE,
+        last_told_us=T0 + MINUTE,
+        clean_windows=0,
+        windows_fired=1,
+        summary="something",
+        details={},
+        resolved_at_us=None if status == "open" else T0 + 2 * MINUTE,
+    )
+
+
+def accepted(feed: Feed, kind: str, reference: NewReference | None = None) -> tuple[int, int | None]:
+    (number,) = change_incidents(feed.db, feed.stream_id, "payments", lambda _: [incident(kind)])
+
+    def decide(facts: AcceptFacts) -> Acceptance:
+        return Acceptance(
+            row=incident(kind, number=facts.incident.id, status="resolved"),
+            at_us=T0 + 2 * MINUTE,
+            adopt_since_us=T0,
+            hold_until_us=T0 + 9 * MINUTE,
+            reference=reference,
+            rebase_from_us=T0 if kind == "drift" else None,
+        )
+
+    return number, accept(feed.db, feed.stream_id, "payments", number, decide)
+
+
+def test_an_accepted_drift_is_measured_anew_from_where_it_was_seen(db: Database) -> None:
+    feed = open_feed(db)
+    assert accepted(feed, "drift")[1] == 0
+    assert rows(db, "SELECT rebased_from_us FROM drift_marks") == [(T0,)]
+    assert rows(db, "SELECT status, accepted_at_us FROM incidents") == [("resolved", T0 + 2 * MINUTE)]
+
+
+def test_the_newest_accepted_reference_counts_to_the_bit(db: Database) -> None:
+    feed = open_feed(db)
+    ((model_id,),) = rows(db, "SELECT id FROM models")
+    store = CalibrationStore(db)
+    assert store.accepted_reference(model_id) is None
+    for shift in (0, 1):
+        energies = np.linspace(shift, shift + 1, 7).astype(np.float32)
+        accepted(feed, "calibration", NewReference(model_id=model_id, at_us=T0, energies=energies))
+    found = store.accepted_reference(model_id)
+    assert found is not None
+    assert found.tobytes() == energies.tobytes()
+    assert store.tick_facts(feed.stream_id).acceptances == 2
+
+
+def test_what_has_ended_meanwhile_is_left_as_it_is(db: Database) -> None:
+    feed = open_feed(db)
+    number, _ = accepted(feed, "spike")
+    before = rows(db, "SELECT * FROM incidents"), rows(db, "SELECT acceptances FROM streams")
+
+    def never(_: AcceptFacts) -> Acceptance:
+        raise AssertionError
+
+    assert accept(db, feed.stream_id, "payments", number, never) is None
+    assert (rows(db, "SELECT * FROM incidents"), rows(db, "SELECT acceptances FROM streams")) == before
