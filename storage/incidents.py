@@ -120,8 +120,8 @@ def _write_transition(
         conn.execute(transitions.update().where(*of_step).values(**told, severity=row.severity))
         mine = sa.select(notifications.c.id).where(notifications.c.transition_id == early)
         written = set(conn.execute(mine).scalars())
-    for channel in step.channels:
-        message_id, pending = notification_id(stream, row, step, channel), channel not in step.silent
+    for channel, pending in _addressees(conn, incident_id, step).items():
+        message_id = notification_id(stream, row, step, channel)
         if message_id in written:
             continue
         conn.execute(
@@ -135,6 +135,22 @@ def _write_transition(
                 created_at_us=now_us,
             )
         )
+
+
+def _addressees(conn: sa.Connection, incident_id: int, step: TransitionRow) -> dict[str, bool]:
+    """Return the channels of a step, and whether each is told or only has a row that is never sent.
+
+    The end of an incident is told to those who were told of it and to nobody else, whomever the routes name by then
+    and however old it is: a page without its end stays open for ever, and an end without a page means nothing.
+    """
+    named = {channel: channel not in step.silent for channel in step.channels}
+    if step.transition != "resolved":
+        return named
+    states = sa.select(notifications.c.channel, notifications.c.state).where(notifications.c.incident_id == incident_id)
+    rows = conn.execute(states.order_by(notifications.c.transition_id, notifications.c.channel)).all()
+    told = {row.channel for row in rows if row.state != "skipped"}
+    everybody = dict.fromkeys([*named, *(row.channel for row in rows)])
+    return {channel: channel in told or (channel == "log" and named.get(channel, False)) for channel in everybody}
 
 
 def notification_id(stream: str, incident: IncidentRow, step: TransitionRow, channel: str) -> str:

@@ -322,6 +322,32 @@ def test_a_silent_channel_has_a_row_that_is_never_sent(
     assert count(db, "transitions") == 1
 
 
+@pytest.mark.parametrize("opened_is_told", [True, False])
+def test_the_end_of_an_incident_is_told_to_those_who_were_told_of_it_however_old_it_is(
+    db: Database, stream_id: int, source: Source, control: ControlStore, opened_is_told: bool
+) -> None:
+    source.commit(source.part(0), source.part(1))
+    seal(db, stream_id, T0 + 2 * MINUTE)
+
+    def step(facts: WindowFacts, transition: str, *channels: str, silent: tuple[str, ...]) -> Judgement:
+        row = opened(facts, channels=channels)
+        assert row.transition is not None
+        told = replace(row.transition, transition=transition, silent=silent)
+        row = replace(row, transition=told)
+        if transition == "resolved":
+            row = replace(row, id=facts.open_incidents[0].id, status="resolved", resolved_at_us=told.at_us)
+        return Judgement(window=window_of(facts), incidents=[row])
+
+    silent = () if opened_is_told else ("ops",)
+    control.judge(stream_id, "payments", T0, lambda facts: step(facts, "opened", "log", "ops", silent=silent))
+    last = ("night",) if opened_is_told else ()
+    control.judge(
+        stream_id, "payments", T0 + MINUTE, lambda facts: step(facts, "resolved", "log", "night", silent=last)
+    )
+    told = rows(db, "SELECT channel, state FROM notification_history WHERE transition = 'resolved' ORDER BY 1")
+    assert told == [("log", "pending"), ("night", "skipped"), ("ops", "pending" if opened_is_told else "skipped")]
+
+
 def test_it_counts_what_became_of_the_messages_of_each_channel(db: Database, tell: Tell) -> None:
     tell("ops", "log", kinds=("spike", "gap"))
     outbox = Outbox(db)

@@ -1,6 +1,7 @@
 """`outrider status` tells from SQL alone where each stream stands."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +105,8 @@ def test_it_shows_when_jobs_last_succeeded_and_why_one_failed(
     assert (jobs["retention"]["last_error"], jobs["silence payments"]["last_error"]) == ("the disk is full", None)
     assert 0 <= jobs["retention"]["last_success_age_s"] < 600
     out = outrider("status").out
-    assert "last done: retention 0 s ago, silence payments 0 s ago" in out
-    assert "retention failed 0 s ago: the disk is full" in out
+    assert re.search(r"last done: retention \d+ s ago, silence payments \d+ s ago", out)
+    assert re.search(r"retention failed \d+ s ago: the disk is full", out)
     report_job(db, "retention", None)
     assert "failed" not in outrider("status").out
 
