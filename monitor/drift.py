@@ -85,6 +85,11 @@ def horizon_budget(per_week: float, horizon_us: int, *, horizons: int, share: fl
     return min(per_week * share * horizon_us / WEEK_US / horizons, 0.5)
 
 
+def first_verdict_us(horizon_us: int) -> int:
+    """Return how long after a model became active there is a verdict at the earliest."""
+    return max(DAY_US, LEAST_BASE * horizon_us)
+
+
 def not_ready(starts_us: Int64, *, horizon_us: int) -> str | None:
     """Say why a base has no verdict yet; None where it has.
 

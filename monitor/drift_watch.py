@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from monitor.drift import horizon_budget
-from monitor.drift_finding import drift_finding, verdict_rows
+from monitor.drift_finding import drift_finding, length_of, verdict_rows
 from monitor.drift_statistics import Statistics, fits, joined
 from monitor.drifting import (
     EXAMPLE_DAYS,
@@ -28,6 +28,7 @@ from monitor.drifting import (
     live,
     state_of,
     state_to_json,
+    why_waiting,
 )
 from monitor.incidents import Finding, Interval, Kind
 from monitor.keepers import DriftKeeper
@@ -130,7 +131,7 @@ class DriftWatch:
             bases += kept.learn(length, statistics, state, until_us)
             verdict = kept.judge(length, statistics, state, rule, until_us)
             judged += [] if verdict is None else [verdict]
-        state = live(state, judged, rule.life.policy.resolve_after)
+        state = replace(live(state, judged, rule.life.policy.resolve_after), waiting=kept.waiting(model))
         kept.forget(until_us)
         finding = None
         if statistics is not None:
@@ -274,6 +275,18 @@ class _Kept:
             first_us = self._first_us(length, until_us)
             for start in [start for start in horizons if start < first_us]:
                 del horizons[start]
+
+    def waiting(self, model: WatchedModel) -> dict[str, str]:
+        """Say why there is no verdict yet, by the length of the horizon."""
+        if model.yardstick is None:
+            why = f"model {model.version} was fitted before drift was watched: refit to watch for drift"
+            return {length_of(length): why for length in self.horizons}
+        found = {
+            length: why_waiting(length, [horizons[start] for start in sorted(horizons)])
+            for length, horizons in self.horizons.items()
+            if (length, False) not in self._bases
+        }
+        return {length_of(length): why for length, why in found.items() if why is not None}
 
     def learn(self, length: int, statistics: Statistics, state: DriftState, until_us: int) -> list[BaseRow]:
         """Return the bases that have come together, to be stored."""

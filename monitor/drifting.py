@@ -65,10 +65,12 @@ class Alarm:
 class DriftState:
     """What is carried from step to step, by the length of the horizon.
 
-    `alarms` are the drifts that last; `spans` what earlier ones covered: no example of a normal day.
+    `alarms` are the drifts that last; `spans` what earlier ones covered: no example of a normal day. `waiting` says,
+    for people, why there is no verdict yet, by the horizon as the configuration writes it.
     """
 
     base_from_us: int | None = None
+    waiting: Mapping[str, str] = field(default_factory=dict)
     alarms: Mapping[int, Alarm] = field(default_factory=dict)
     spans: Mapping[int, Sequence[tuple[int, int]]] = field(default_factory=dict)
 
@@ -123,6 +125,12 @@ def learn(horizon_us: int, horizons: Sequence[Horizon], statistics: Statistics, 
     events = np.array([each.events for each in chosen], np.int64)
     base = fit_base(means, events, statistics.units(means.mean(axis=0)))
     return FrozenBase(horizon_us=horizon_us, season=False, until_us=until_us, base=base)
+
+
+def why_waiting(horizon_us: int, horizons: Sequence[Horizon]) -> str | None:
+    """Say why these horizons, in order, are no base yet; None where they are."""
+    starts = np.array([each.start_us for each in _enough(horizons)], np.int64)
+    return not_ready(starts, horizon_us=horizon_us)
 
 
 def learn_season(
@@ -251,6 +259,7 @@ def state_to_json(state: DriftState) -> dict[str, Any]:
     """Return the state as JSON."""
     return {
         "base_from_us": state.base_from_us,
+        "waiting": dict(state.waiting),
         "alarms": {str(length): asdict(alarm) for length, alarm in state.alarms.items()},
         "spans": {str(length): [list(span) for span in spans] for length, spans in state.spans.items()},
     }
@@ -260,6 +269,7 @@ def state_of(stored: Mapping[str, Any]) -> DriftState:
     """Return the state that `state_to_json` wrote, or the first one."""
     return DriftState(
         base_from_us=stored.get("base_from_us"),
+        waiting=stored.get("waiting", {}),
         alarms={int(length): Alarm(**alarm) for length, alarm in stored.get("alarms", {}).items()},
         spans={
             int(length): [(begin, end) for begin, end in spans] for length, spans in stored.get("spans", {}).items()

@@ -19,6 +19,7 @@ from storage.models import ModelInfo, ModelStore
 from storage.registry import SourceState
 from storage.tables import (
     dead_letters,
+    drift_marks,
     incidents,
     leases,
     notifications,
@@ -48,7 +49,8 @@ class StreamStanding:
     """One stream at `now_us` on the database's clock.
 
     `held` says whether a daemon holds the stream's lease; `threshold` is the one in force for the latest
-    event; `events_a_window` is typical of the latest judged windows, None before the first.
+    event; `events_a_window` is typical of the latest judged windows, None before the first. `drift` is what
+    the watch on drift carries on.
     """
 
     now_us: int
@@ -67,6 +69,7 @@ class StreamStanding:
     oldest_pending_us: int | None
     last_notification_error: str | None
     jobs: Sequence[JobState]
+    drift: Mapping[str, Any]
 
     @property
     def last_event_us(self) -> int | None:
@@ -112,6 +115,7 @@ def standing_of(db: Database, stream_id: int, *, lease: str) -> StreamStanding:
         last_error = _last_notification_error(connection, stream_id)
         jobs = [job for job in job_states(connection) if _concerns(job, row.name)]
         typical = _events_a_window(connection, stream_id)
+        drift = connection.scalar(sa.select(drift_marks.c.state).where(drift_marks.c.stream_id == stream_id))
     return StreamStanding(
         now_us=now_us,
         name=row.name,
@@ -129,6 +133,7 @@ def standing_of(db: Database, stream_id: int, *, lease: str) -> StreamStanding:
         oldest_pending_us=oldest_pending_us,
         last_notification_error=last_error,
         jobs=jobs,
+        drift=json.loads(drift or "{}"),
     )
 
 

@@ -1,11 +1,13 @@
 """The command line: what the promise on false alarms means in counts of outliers."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from math import ceil, isfinite
 from typing import Any
 
 from config.streams import StreamSettings
 from config.units import format_duration, to_us
+from monitor.drift import first_verdict_us
 from monitor.limits import REFERENCE_TAIL, exceedance
 from monitor.slow_rises import LEAST_WINDOWS, SHARE_OF_PROMISE, alarm_windows, windows_to_find
 from monitor.spikes import WEEK_US, CountLaw, advise_window, describe, judge_window, period, window_budget
@@ -53,8 +55,13 @@ def slow_rise_promise(law: CountLaw, n: int, settings: StreamSettings, clean_rat
 def drift_promise(settings: StreamSettings) -> str:
     """Say how often drift errs, over which horizons."""
     drift, per_week = settings.alerts.drift, settings.alerts.false_alarms.per_week
-    named = ", ".join(format_duration(horizon) for horizon in drift.horizons)
-    return f"1 false alarm in {period(WEEK_US / (per_week * SHARE_OF_PROMISE))} or more, over {named} together"
+    watched = [horizon for horizon in drift.horizons if horizon >= settings.window.size]
+    if not watched:
+        return f"not looked for: no horizon holds a window of {format_duration(settings.window.size)}"
+    named = ", ".join(format_duration(horizon) for horizon in watched)
+    waits = [format_duration(timedelta(microseconds=first_verdict_us(to_us(horizon)))) for horizon in watched]
+    said = f"1 false alarm in {period(WEEK_US / (per_week * SHARE_OF_PROMISE))} or more, over {named} together"
+    return f"{said}; no calibrated verdict before {', '.join(waits)} of a model"
 
 
 def advice(law: CountLaw, n: int, settings: StreamSettings) -> str | None:

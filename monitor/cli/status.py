@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from config.settings import Settings
-from config.units import format_time
+from config.units import format_duration, format_time
 from monitor.calibration import law_of
 from monitor.cli.promise import promise
 from monitor.cli.settings import settings_of
@@ -36,6 +36,7 @@ COLUMNS = (
     "threshold_percentile",
     "threshold_method",
     "promise",
+    "drift",
     "open_incidents",
     "dead_letters_last_hour",
     "notifications_pending",
@@ -112,6 +113,7 @@ def _row(standing: StreamStanding, settings: Settings) -> dict[str, Any]:
         "threshold_percentile": None if limit is None else limit.percentile,
         "threshold_method": None if limit is None else limit.method,
         "promise": _promise(standing, settings),
+        "drift": _drift(standing, settings),
         "open_incidents": len(standing.problems),
         "dead_letters_last_hour": standing.dead_letters_last_hour,
         "notifications_pending": standing.notifications.get("pending", 0),
@@ -182,6 +184,16 @@ def _promise(standing: StreamStanding, settings: Settings) -> str | None:
     return promise(law_of(standing.threshold.details), standing.events_a_window, own)
 
 
+def _drift(standing: StreamStanding, settings: Settings) -> dict[str, str] | None:
+    """Return by horizon whether drift is watched over it, and if not, why."""
+    own = settings.streams.get(standing.name)
+    if own is None or not standing.drift:
+        return None
+    waiting = standing.drift.get("waiting", {})
+    lengths = [format_duration(each) for each in own.alerts.drift.horizons if each >= own.window.size]
+    return {length: waiting.get(length, "watched") for length in lengths}
+
+
 def _time(time_us: int | None) -> str | None:
     return None if time_us is None else format_time(time_us)
 
@@ -203,6 +215,8 @@ def _block(row: Row) -> str:
         lines.append(_threshold_line(row))
     if row["promise"] is not None:
         lines.append(f"  spike          {row['promise']}")
+    if row["drift"] is not None:
+        lines.append(f"  drift          {'; '.join(f'{length}: {said}' for length, said in row['drift'].items())}")
     if state != "never run":
         lines += _problem_lines(row)
     return "\n".join(lines)

@@ -75,6 +75,8 @@ def test_a_planted_drift_is_found_named_and_resolved_when_it_is_over(ran: Databa
 def test_nothing_is_said_before_a_base_of_a_day_and_of_thirty_horizons(ran: Database) -> None:
     bases = rows(ran, "SELECT horizon_us / 60000000, until_us FROM drift_bases")
     assert bases == [(30, T0 + 24 * 60 * MINUTE)]  # horizons of 2 h would need 60 hours
+    (state,) = rows(ran, "SELECT state FROM drift_marks")
+    assert json.loads(str(state[0]))["waiting"] == {"2h": "the base has 20 of the 30 horizons that a verdict needs"}
     assert rows(ran, "SELECT min(window_start_us) FROM drift_verdicts") == [(T0 + 24 * 60 * MINUTE,)]
 
 
