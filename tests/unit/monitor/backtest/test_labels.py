@@ -1,0 +1,94 @@
+"""Labels files: what is strange, by event or by time."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from config.errors import ConfigError
+from consumers.batch import Events
+from monitor.backtest.labels import Burst, Labels, bursts_of, read_labels
+
+SECOND = 1_000_000
+
+
+def written(folder: Path, text: str, name: str = "labels.csv") -> Labels:
+    path = folder / name
+    path.write_text(text)
+    return read_labels(path)
+
+
+def events(*ids: str, first: int = 0) -> Events:
+    n = len(ids)
+    return Events(
+        offsets=np.arange(first, first + n),
+        times_us=np.arange(n) * SECOND,
+        features=np.zeros((n, 1), np.float32),
+        ids=list(ids),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "id,is_attack,burst\n7,1,2\n8,0,0\n9,1,0\n"),
+        ("b.csv", "event_id,label,burst\n7,attack,2\n8,normal,0\n9,probe,\n"),
+        ("c.jsonl", '{"id": 7, "label": true, "burst": 2}\n\n{"id": 8, "label": false}\n{"id": "9", "label": 1}\n'),
+        ("d.csv", "id,burst\n7,2\n9,0\n"),
+    ],
+)
+def test_labelled_events_are_found_by_their_ids_with_their_bursts(tmp_path: Path, name: str, text: str) -> None:
+    labelled, bursts = written(tmp_path, text, name).find(events("7", "8", "9", "10"))
+    assert labelled.tolist() == [True, False, True, False]
+    assert bursts[labelled].tolist() == [2, 0]
+
+
+def test_labelled_events_are_found_by_their_rows(tmp_path: Path) -> None:
+    labels = written(tmp_path, "row,label\n5,1\n6,0\n")
+    assert labels.find(events("a", "b", first=5))[0].tolist() == [True, False]
+
+
+def test_intervals_are_read_in_any_form_of_time_and_in_order(tmp_path: Path) -> None:
+    labels = written(tmp_path, "start,end\n2026-01-01T00:01:00Z,2026-01-01T00:02:00Z\n1767225600,1767225630.5\n")
+    first = 1_767_225_600 * SECOND
+    assert labels.intervals == [
+        Burst(start_us=first, end_us=first + 30_500_000),
+        Burst(start_us=first + 60 * SECOND, end_us=first + 120 * SECOND),
+    ]
+    assert not labels.of_events
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "holds no labels"),
+        ("when,what\n1,2\n", "has the columns when, what"),
+        ("start,end\n10,5\n", "interval 1: its end is not after"),
+        ("start,end\nyesterday,today\n", "interval 1"),
+        ("row,label\nseven,1\n", "'seven' is no row"),
+        ("row,label,burst\n7,1,big\n", "'big' is no burst"),
+    ],
+)
+def test_a_file_that_says_nothing_of_use_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        written(tmp_path, text)
+
+
+def test_a_file_that_is_not_there_and_lines_that_are_no_objects_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read as labels"):
+        read_labels(tmp_path / "none.csv")
+    with pytest.raises(ConfigError, match="line 2"):
+        written(tmp_path, '{"row": 1}\n[2]\n', "labels.jsonl")
+
+
+def test_labels_by_id_need_ids(tmp_path: Path) -> None:
+    without = Events(offsets=np.arange(1), times_us=np.zeros(1, np.int64), features=np.zeros((1, 1), np.float32))
+    with pytest.raises(ConfigError, match=r"set event\.id"):
+        written(tmp_path, "id,label\n7,1\n").find(without)
+
+
+def test_events_of_no_burst_make_one_where_they_follow_one_another() -> None:
+    times = np.array([0, 1, 2, 50, 51, 200]) * SECOND
+    numbers = np.array([0, 0, 0, 4, 4, 0])
+    found = bursts_of(times, numbers, apart_us=10 * SECOND)
+    assert [(burst.start_us // SECOND, burst.events) for burst in found] == [(0, 3), (50, 2), (200, 1)]

@@ -1,0 +1,100 @@
+"""What comes of a cell: incidents against bursts, promised against realised."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from config.units import Rate
+from monitor.backtest.labels import Burst
+from monitor.backtest.memory import Life, Memory
+from monitor.backtest.outcome import Known, Outcome, outcome_of
+from storage.judgements import IncidentRow, WindowRow
+
+MINUTE = 60_000_000
+DAY = 1440
+
+
+def window(minute: int) -> WindowRow:
+    return WindowRow(
+        window_start_us=minute * MINUTE,
+        window_end_us=(minute + 1) * MINUTE,
+        threshold_id=1,
+        events=100,
+        outliers=1,
+        late=0,
+        dead=0,
+        judged=True,
+    )
+
+
+def life(*minutes: int, kind: str = "spike") -> Life:
+    row = IncidentRow(
+        id=None,
+        kind=kind,
+        severity="warning",
+        status="open",
+        window_start_us=minutes[0] * MINUTE,
+        opened_at_us=(minutes[0] + 1) * MINUTE,
+        last_told_us=0,
+        clean_windows=0,
+        windows_fired=len(minutes),
+        summary="",
+        details={},
+    )
+    return Life(row=row, fired=[(minute * MINUTE, (minute + 1) * MINUTE) for minute in minutes])
+
+
+def burst(start_s: int, end_s: int, events: int | None = 20) -> Burst:
+    return Burst(start_us=start_s * 1_000_000, end_us=end_s * 1_000_000, events=events)
+
+
+def outcome(lives: Sequence[Life], bursts: Sequence[Burst] | None = None) -> Outcome:
+    memory = Memory([], size_us=MINUTE, lead_us=0)
+    memory.windows = [window(minute) for minute in range(DAY)]
+    memory.lives = list(lives)
+    known = None if bursts is None else Known(bursts=bursts, events=40)
+    return outcome_of(
+        memory,
+        99.5,
+        Rate(count=1, unit="day"),
+        known,
+        size_us=MINUTE,
+        slack_us=3 * MINUTE,
+        min_outliers=5,
+        found_events=None if bursts is None else 30,
+    )
+
+
+def test_without_labels_every_incident_of_the_promised_kinds_counts_against_the_promise() -> None:
+    found = outcome([life(10), life(700), life(900, kind="drift"), life(30, kind="dead_letters")])
+    assert found.alerts_per_day == 4
+    assert (found.promised_per_week, found.realised_per_week) == (7, 21)
+    assert found.incidents == {"spike": 2, "drift": 1, "dead_letters": 1}
+    assert (found.windows, found.events, found.outliers) == (DAY, 100 * DAY, DAY)
+    assert (found.recall, found.delay_s, found.precision) == (None, None, None)
+
+
+def test_an_incident_answers_a_burst_that_it_fired_over_or_shortly_after() -> None:
+    bursts = [burst(610, 640), burst(3610, 3640), burst(7210, 7240)]
+    found = outcome([life(10, 11), life(62), life(700)], bursts)
+    assert (found.bursts, found.recall) == (3, pytest.approx(2 / 3))
+    assert (found.false_incidents, found.precision) == (1, pytest.approx(2 / 3))
+    assert found.realised_per_week == 7
+    assert found.delay_s == pytest.approx(((660 - 610) + (3780 - 3610)) / 2)
+    assert found.delay_windows == pytest.approx(110 / 60)
+    assert found.events_found == 0.75
+
+
+def test_one_incident_may_answer_several_bursts() -> None:
+    found = outcome([life(10, 11, 14)], [burst(610, 640), burst(850, 880)])
+    assert (found.recall, found.false_incidents) == (1.0, 0)
+
+
+def test_bursts_of_fewer_events_than_a_spike_needs_are_not_asked_for_and_excuse_an_incident() -> None:
+    found = outcome([life(10)], [burst(610, 640, events=2)])
+    assert (found.bursts, found.recall, found.false_incidents) == (0, None, 0)
+
+
+def test_an_incident_before_a_burst_is_a_false_one() -> None:
+    found = outcome([life(9)], [burst(610, 640)])
+    assert (found.recall, found.false_incidents, found.precision) == (0.0, 1, 0.0)
