@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from config.errors import ModelError
 from monitor.detectors import artefact
 from monitor.detectors.artefact import Artefact
+from monitor.yardstick import profile_of
 
 
 def make(**changes):
@@ -135,3 +137,28 @@ def test_saving_into_a_missing_directory_says_what_to_do(tmp_path):
 def test_the_checksum_is_that_of_the_bytes():
     data = artefact.to_bytes(make())
     assert artefact.checksum(data).encode() in data
+
+
+def profiled(d=2):
+    rows = np.random.default_rng(0).normal(size=(300, d)).astype(np.float32)
+    return make(n_features=d, feature_names=None, profile=profile_of(rows))
+
+
+def test_the_profile_of_the_training_comes_back_to_the_bit():
+    before = profiled()
+    after = artefact.from_bytes(artefact.to_bytes(before))
+    assert not any(name.startswith("profile") for name in after.tensors)
+    for name in ("edges", "centre", "deviation", "rank_deviation", "spread_deviation"):
+        assert getattr(after.profile, name).tobytes() == getattr(before.profile, name).tobytes()
+
+
+def test_a_file_from_before_drift_was_watched_has_no_profile():
+    assert artefact.from_bytes(artefact.to_bytes(make())).profile is None
+
+
+@pytest.mark.parametrize("wrong", [np.zeros(3), np.full(2, np.nan), np.zeros(2, np.float32)])
+def test_a_profile_that_does_not_fit_is_refused(wrong):
+    whole = profiled()
+    broken = replace(whole, profile=replace(whole.profile, centre=wrong))
+    with pytest.raises(ModelError, match=r"unusable profile of its training \(centre\)"):
+        artefact.from_bytes(artefact.to_bytes(broken))

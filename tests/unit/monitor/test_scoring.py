@@ -91,7 +91,7 @@ def test_an_energy_does_not_depend_on_what_it_was_scored_with() -> None:
     np.testing.assert_array_equal(np.concatenate(pieces), whole)
 
 
-def test_the_three_models_that_were_used_last_are_kept() -> None:
+def test_the_four_models_that_were_used_last_are_kept() -> None:
     loads = []
 
     def load(model_id: int) -> LoadedModel:
@@ -99,9 +99,9 @@ def test_the_three_models_that_were_used_last_are_kept() -> None:
         return loaded()
 
     of = Scorer(load)
-    for model_id in (1, 2, 3, 1, 2, 3, 4, 2, 3, 4, 1):
+    for model_id in (1, 2, 3, 4, 1, 2, 3, 4, 5, 2, 3, 4, 5, 1):
         of.scale(model_id)
-    assert loads == [1, 2, 3, 4, 1]
+    assert loads == [1, 2, 3, 4, 5, 1]
 
 
 def test_a_model_without_reference_energies_is_refused() -> None:
@@ -126,3 +126,43 @@ def test_the_device_is_cuda_only_where_there_is_one() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="no CUDA device"):
             pick_device("cuda")
+
+
+def test_one_pass_gives_the_same_energies_and_what_drift_adds_up() -> None:
+    features = np.random.default_rng(2).normal((5.0, -2.0), 1.0, (400, 2)).astype(np.float32)
+    measured = scorer().measure(features, 1)
+    np.testing.assert_array_equal(measured.energies, scorer().energies(features, 1))
+    assert measured.codes is not None
+    whole = measured.codes.add_up(slice(None))
+    assert whole.fits(400)
+    assert np.abs(whole.ranks / 128 / 400).max() < 0.1  # these events are like the training's
+    parts = [scorer().measure(features[at : at + 37], 1).codes for at in range(0, 400, 37)]
+    sums = np.sum([part.add_up(slice(None)).ranks for part in parts if part is not None], axis=0)
+    assert sums.tolist() == whole.ranks.tolist()
+
+
+def test_a_missing_feature_has_the_rank_of_the_mean() -> None:
+    features = np.array([[np.nan, -2.0]], np.float32)
+    measured = scorer().measure(features, 1)
+    assert measured.codes is not None
+    assert abs(int(measured.codes.ranks[0, 0])) < 8
+
+
+def test_a_model_from_before_drift_was_watched_scores_and_adds_up_nothing() -> None:
+    old = load_detector(fitted().stored.artefact)
+    old.profile_ = None
+    of = Scorer(lambda _: loaded(artefact=old.to_bytes()))
+    measured = of.measure(np.zeros((3, 2), np.float32), 1)
+    assert measured.codes is None
+    np.testing.assert_array_equal(measured.energies, scorer().energies(np.zeros((3, 2), np.float32), 1))
+
+
+@pytest.mark.parametrize("kind", ["vaegmm", "aegmm"])
+def test_networks_are_watched_for_drift_too(kind: str) -> None:
+    features = np.random.default_rng(3).normal(size=(300, 3)).astype(np.float32)
+    training = TrainingSet(features=features, names=("a", "b", "c"), refused=0, exhausted=True)
+    model = fit_model(training, ModelSettings.model_validate({"kind": kind})).stored
+    of = Scorer(lambda _: loaded(kind=kind, artefact=model.artefact, feature_names=("a", "b", "c"), summary={}))
+    measured = of.measure(features, 1)
+    assert measured.codes is not None
+    assert measured.codes.add_up(slice(None)).shape == (4, 0, 3)
