@@ -63,12 +63,11 @@ def column_scaling(
     sums = np.zeros(d + 1)
     extremes = np.full(2 * d, -np.inf)
     for part in chunks(len(x), d):
-        rows = x[part].astype(np.float64)
-        w = np.ones(len(rows)) if weights is None else weights[part]
-        seen = rows if weights is None else rows[w > 0]
+        w = np.ones(part.stop - part.start) if weights is None else weights[part]
+        seen = x[part] if weights is None else x[part][w > 0]
         if len(seen):
             extremes = np.maximum(extremes, np.concatenate([seen.max(axis=0), -seen.min(axis=0)]))
-        sums[:d] += w @ (rows - first)
+        sums[:d] += w @ np.subtract(x[part], first, dtype=np.float64)
         sums[d] += w.sum()
     # The sums are taken from each process's own first row; they are put on one origin before they are added.
     sums[:d] += sums[d] * first
@@ -78,7 +77,7 @@ def column_scaling(
     high, low = extremes[:d], -extremes[d:]
     squares = np.zeros(2 * d)
     for part in chunks(len(x), d):
-        away = x[part].astype(np.float64) - centre
+        away = np.subtract(x[part], centre, dtype=np.float64)
         w = np.ones(len(away)) if weights is None else weights[part]
         squares[:d] += w @ np.square(away)
         squares[d:] += w @ away
