@@ -94,7 +94,7 @@ def judge_early(
     verdict = early_verdict(window.known, window.part.events, window.part.outliers, rule)
     if verdict is None or not verdict.fires:
         return []
-    return _lived(Kind.SPIKE, spike_finding(window, verdict), (), window, now_us)
+    return _lived(Kind.SPIKE, spike_finding(window, verdict, early=True), (), window, now_us)
 
 
 def wants_evidence(rows: Sequence[IncidentRow]) -> bool:

@@ -33,17 +33,18 @@ def early_verdict(known: Calibrated, events: int, outliers: int, rule: JudgeRule
     return spike_verdict(known, max(events, EARLY_MARGIN * known.most_events), outliers, rule)
 
 
-def spike_finding(window: Judged, verdict: SpikeVerdict) -> Finding | None:
-    """Return the finding of a window that was judged, None for a clean one."""
+def spike_finding(window: Judged, verdict: SpikeVerdict, *, early: bool = False) -> Finding | None:
+    """Return the finding of a window that was judged, None for a clean one; `early` for one that is still open."""
     if not verdict.fires:
         return None
     facts, part, rule = window.facts, window.part, window.rule
     alpha = window_budget(rule.per_week, rule.size_us)
     # Twice as improbable, in powers of ten, as what opens an incident: no longer a matter of the promise.
     severity = Severity.CRITICAL if verdict.p_value <= alpha**2 else Severity.WARNING
+    place, usual = ("of the open window", "one has up to") if early else ("in the window", "window has")
     summary = (
-        f"{part.outliers:,} outliers among {part.events:,} events in the window from {when(facts.window_start_us)}; "
-        f"a clean window has {verdict.mean:.3g}, and {verdict.fires_at:,} or more count as a spike"
+        f"{part.outliers:,} outliers among {part.events:,} events {place} from {when(facts.window_start_us)}; "
+        f"a clean {usual} {verdict.mean:.3g}, and {verdict.fires_at:,} or more count as a spike"
     )
     details = {
         "window": window_details(facts),

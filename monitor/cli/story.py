@@ -8,7 +8,7 @@ from monitor.cli.reasons import SHOWN_RANGES, WORDS
 from monitor.cli.tables import printable, readable, short_time
 from storage.dossier import Dossier, StrangeEvent
 
-_SHOWN_EVENTS = 5
+_SHOWN_EVENTS = 3
 _SHOWN_FEATURES = 8
 _WIDTH = 100
 

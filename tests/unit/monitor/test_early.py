@@ -11,6 +11,7 @@ def test_it_opens_at_the_limit_of_the_full_window_and_bears_its_times() -> None:
     assert (row.window_start_us, row.opened_at_us) == (T0, T0 + MINUTE)
     assert row.transition is not None
     assert (row.transition.transition, row.transition.at_us) == ("opened", T0 + MINUTE)
+    assert row.summary.startswith("60 outliers among 300 events of the open window from 2026-01-01T00:00:00Z")
 
 
 def test_counts_that_only_the_limit_for_the_events_so_far_would_call_a_spike_open_nothing() -> None:
