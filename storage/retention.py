@@ -17,6 +17,7 @@ from storage.partitions import day_of, drop_score_days
 from storage.tables import (
     FOREVER_US,
     dead_letters,
+    drift_verdicts,
     incidents,
     outliers,
     scores,
@@ -42,6 +43,7 @@ class Deleted:
     outliers: int
     dead_letters: int
     windows: int
+    drift_verdicts: int = 0
 
 
 def apply(db: Database, retention: RetentionSettings, now_us: int) -> Deleted:
@@ -61,6 +63,7 @@ def apply(db: Database, retention: RetentionSettings, now_us: int) -> Deleted:
         outliers=_delete_in_log_order(db, outliers, now_us - to_us(retention.outliers)),
         dead_letters=_delete_dead_letters(db, now_us - to_us(retention.dead_letters)),
         windows=_delete_windows(db, now_us - to_us(retention.windows)),
+        drift_verdicts=_delete_drift_verdicts(db, now_us - to_us(retention.windows)),
     )
     _delete_shadow_windows(db)
     if db.dialect == "sqlite":
@@ -165,6 +168,27 @@ def _delete_shadow_windows(db: Database) -> None:
     )
     with db.write() as connection:
         connection.execute(sa.delete(shadow_windows).where(shadow_windows.c.window_start_us < oldest))
+
+
+def _delete_drift_verdicts(db: Database, cut_us: int) -> int:
+    """Delete from the front of the table, whose rows were stored in the order of their ids; bases stay."""
+    total = 0
+    while True:
+        first = (
+            sa.select(drift_verdicts.c.id, drift_verdicts.c.recorded_at_us)
+            .order_by(drift_verdicts.c.id)
+            .limit(CHUNK_ROWS)
+            .subquery()
+        )
+        with db.write() as connection:
+            last, oldest_us = connection.execute(
+                sa.select(sa.func.max(first.c.id), sa.func.min(first.c.recorded_at_us))
+            ).one()
+            if last is None or oldest_us >= cut_us:
+                return total
+            total += connection.execute(
+                sa.delete(drift_verdicts).where(drift_verdicts.c.id <= last, drift_verdicts.c.recorded_at_us < cut_us)
+            ).rowcount
 
 
 def _until_none(db: Database, delete: sa.Delete) -> int:

@@ -6,6 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from config.settings import RetentionSettings
+from config.units import to_us
 from storage import retention, tables
 from storage.engine import Database
 from storage.partitions import DAY_US, ensure_score_days, score_days
@@ -165,3 +166,24 @@ def test_postgresql_drops_whole_days_and_only_when_all_of_the_day_is_old(postgre
         assert deleted.score_days == 3
         with db.read() as connection:
             assert score_days(connection) == set(range(today - 7, today + 2))
+
+
+def test_verdicts_on_drift_go_with_the_windows_that_they_are_of(feed: Feed) -> None:
+    now_us = _now(feed.db)
+    old_us = now_us - to_us(_KEEP.windows) - 1
+    with feed.db.write() as connection:
+        for number, recorded_us in enumerate((old_us, old_us, now_us)):
+            connection.execute(
+                sa.insert(tables.drift_verdicts).values(
+                    stream_id=feed.stream_id,
+                    horizon="1h",
+                    window_start_us=T0,
+                    window_end_us=T0 + number,
+                    statistic="rank",
+                    feature="x",
+                    drifted=False,
+                    recorded_at_us=recorded_us,
+                )
+            )
+    assert retention.apply(feed.db, _KEEP, now_us).drift_verdicts == 2
+    assert count(feed.db, "drift_verdicts") == 1
