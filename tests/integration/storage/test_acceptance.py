@@ -1,12 +1,16 @@
 """An incident is accepted in one transaction: only while it is open, and with what that means for its kind."""
 
+import json
+
 import numpy as np
+import sqlalchemy as sa
 
 from storage.acceptance import Acceptance, AcceptFacts, NewReference, accept
 from storage.calibration import CalibrationStore
 from storage.engine import Database
 from storage.incidents import change_incidents
 from storage.judgements import IncidentRow
+from storage.tables import windows
 from tests.integration.storage.batches import MINUTE, T0, Feed, open_feed, rows
 
 
@@ -62,6 +66,40 @@ def test_the_newest_accepted_reference_counts_to_the_bit(db: Database) -> None:
     assert found is not None
     assert found.tobytes() == energies.tobytes()
     assert store.tick_facts(feed.stream_id).acceptances == 2
+
+
+def fired(feed: Feed, number: int, kind: str, outliers: int) -> None:
+    with feed.db.write() as conn:
+        conn.execute(
+            sa.insert(windows).values(
+                stream_id=feed.stream_id,
+                window_start_us=T0 + number * MINUTE,
+                window_end_us=T0 + (number + 1) * MINUTE,
+                threshold_id=feed.threshold_id,
+                events=100,
+                outliers=outliers,
+                late=0,
+                dead=0,
+                details=json.dumps({"fired": kind}),
+                judged_at_us=T0,
+            )
+        )
+
+
+def test_the_windows_of_the_kind_are_taken_back_and_the_higher_rate_stays_normal(db: Database) -> None:
+    feed = open_feed(db)
+    fired(feed, 0, "spike", 50)
+    fired(feed, 1, "spike", 30)
+    fired(feed, 2, "slow_rise", 2)
+    assert accepted(feed, "spike")[1] == 2
+    assert rows(db, "SELECT adopted_at_us IS NULL FROM windows ORDER BY window_start_us") in (
+        [(0,), (0,), (1,)],
+        [(False,), (False,), (True,)],
+    )
+    assert accepted(feed, "slow_rise")[1] == 1
+    ((state,),) = rows(db, "SELECT judge_state FROM streams")
+    held = json.loads(state)["accepted"]
+    assert (held["rate"], held["until_us"]) == (0.4, T0 + 9 * MINUTE)
 
 
 def test_what_has_ended_meanwhile_is_left_as_it_is(db: Database) -> None:
