@@ -154,6 +154,11 @@ def _addressees(conn: sa.Connection, incident_id: int, step: TransitionRow) -> d
 
 
 def notification_id(stream: str, incident: IncidentRow, step: TransitionRow, channel: str) -> str:
-    """Return the id of the message about one transition on one channel: the same on every repeat of the work."""
-    named = (stream, incident.kind, incident.window_start_us, step.transition, step.window_start_us, channel)
+    """Return the id of the message about one transition on one channel: the same on every repeat of the work.
+
+    Two incidents of a kind may begin at the same event time (ten minutes that drifted, and the hour that they are part
+    of), but they do not open at the same time.
+    """
+    of_incident = (stream, incident.kind, incident.window_start_us, incident.opened_at_us)
+    named = (*of_incident, step.transition, step.window_start_us, channel)
     return hashlib.sha256("|".join(map(str, named)).encode()).hexdigest()[:32]

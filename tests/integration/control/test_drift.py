@@ -1,15 +1,19 @@
 """Drift through the real control plane: found, named, resolved, and the same whatever the order and the restarts."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
 from monitor.fold import WindowRule
+from monitor.incidents import Finding, Interval, Kind, Policy, Severity
+from monitor.lives import LifeRule, live_on
 from storage.drift import rebase
 from storage.engine import Database
-from storage.incidents import lock_stream
+from storage.incidents import change_incidents, lock_stream
+from storage.judgements import IncidentRow, StoredIncident
 from tests.integration.control.feeding import MINUTE, T0, add_model, open_stream, rows
 from tests.integration.control.simulation import (
     Rows,
@@ -141,3 +145,23 @@ def finish(db: Database, stream_id: int, writers: list[Writer]) -> None:
             writer.commit(500)
         plane.run_due()
     plane.run_due()
+
+
+def test_a_drift_of_an_hour_is_told_beside_one_of_its_first_minutes_that_is_over(db: Database, stream_id: int) -> None:
+    """Both begin at the same time, so that incident and window say nothing of which is which."""
+    life = LifeRule(
+        size_us=MINUTE,
+        policy=Policy(resolve_after=2, repeat_interval_us=240 * MINUTE),
+        channels=lambda _kind, _severity: (),
+        max_age_us=2**62,
+    )
+
+    def step(found: bool, minutes: int, until: int, known: Sequence[StoredIncident]) -> list[IncidentRow]:
+        finding = Finding(kind=Kind.DRIFT, severity=Severity.WARNING, summary="it moved", details={}) if found else None
+        at = Interval(start_us=T0 + (until - minutes) * MINUTE, end_us=T0 + until * MINUTE)
+        return live_on(Kind.DRIFT, finding, known, at, life, now_us=T0 + until * MINUTE)
+
+    for found, minutes, until in [(True, 10, 10), (False, 10, 20), (False, 10, 30), (True, 60, 60)]:
+        change_incidents(db, stream_id, "payments", partial(step, found, minutes, until))
+    assert rows(db, f"SELECT status, window_start_us {OF_DRIFT}") == [("resolved", T0), ("open", T0)]
+    assert rows(db, "SELECT count(*) FROM notifications") == [(3,)]

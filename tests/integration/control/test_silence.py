@@ -130,3 +130,20 @@ def test_where_silence_is_never_one_it_still_ends_what_was_opened_before(db: Dat
     set_positions(db, quiet, committed_at_us=0)
     watch(db, rule=None).look()
     assert rows(db, "SELECT status FROM incidents") == [("resolved",)]
+
+
+def test_a_second_silence_since_the_same_event_is_told_as_well(db: Database, quiet: int) -> None:
+    """What came between them was no event, or had an earlier time: the newest event is still the one before both."""
+    Leases(db).acquire("control:payments", "me", 60)
+    watch(db).look()
+    set_positions(db, quiet, committed_at_us=0)
+    watch(db).look()
+    set_positions(db, quiet, committed_at_us=MINUTE)
+    watch(db).look()
+    assert rows(db, "SELECT status FROM incidents ORDER BY id") == [("resolved",), ("open",)]
+    assert rows(db, "SELECT count(DISTINCT window_start_us) FROM incidents") == [(1,)]
+    assert [step for step in told(db) if step[1] == "ops"] == [
+        ("opened", "ops", "pending"),
+        ("resolved", "ops", "pending"),
+        ("opened", "ops", "pending"),
+    ]
