@@ -1,15 +1,21 @@
 """Drift: false alarms over promised ones on window summaries, and what is found of a change.
 
 Summaries of one horizon are Gaussian and autocorrelated over horizons; in the table of power they are mean ranks and
-products of pairs of real draws of 30 features.
+products of pairs of real draws of 30 features, by the sums that the daemon adds up.
 """
+
+import tempfile
+import time
 
 import numpy as np
 from scipy import signal
 
 from benchmarks.promises import table
 from monitor.drift import against_days_before, fit_base, judge_drift
-from monitor.yardstick import RANK_UNIT
+from monitor.drift_statistics import Statistics, joined
+from monitor.drift_sums import code_events, pack
+from monitor.yardstick import Yardstick, profile_of, quantile_edges
+from storage.engine import Database
 
 ALPHA = 1e-3
 STATISTICS = 40
@@ -76,41 +82,101 @@ def _season(times: int, seed: int) -> None:
     )
 
 
-def _ranks_and_products(x: np.ndarray, training: np.ndarray) -> np.ndarray:
-    """Return mean ranks by 64 bins at training quantiles, then mean clipped products of all pairs."""
-    edges = np.quantile(training, np.arange(1, 64) / 64, axis=0)
-    ranks = [(np.searchsorted(edges[:, j], x[:, j]) + 0.5).mean() / 64 for j in range(x.shape[1])]
-    z = np.clip((x - training.mean(axis=0)) / training.std(axis=0), -4, 4)
-    products = (z.T @ z) / len(z)
-    return np.concatenate([ranks, products[np.triu_indices(x.shape[1], 1)]])
+def _yardstick(d: int, rng: np.random.Generator) -> Yardstick:
+    training = rng.standard_normal((20_000, d)).astype(np.float32)
+    return Yardstick(features=profile_of(training), energy_edges=quantile_edges(_energies(training)))
+
+
+def _energies(x: np.ndarray) -> np.ndarray:
+    return np.asarray(0.5 * np.square(x, dtype=np.float64).sum(axis=1), np.float32)
+
+
+def _means(x: np.ndarray, statistics: Statistics) -> np.ndarray:
+    """Return the means of one horizon by the daemon's own sums."""
+    sums = code_events(statistics.yardstick, x, _energies(x), None).add_up(slice(None))
+    return statistics.means(joined(sums), len(x))
+
+
+def _changed(x: np.ndarray, change: str) -> np.ndarray:
+    if change == "0.2 sigma in x4":
+        x[:, 4] += 0.2
+    elif change == "correlation 0.3 of x4 and x9":
+        x[:, 9] = 0.3 * x[:, 4] + np.sqrt(1 - 0.09) * x[:, 9]
+    return x
 
 
 def _power(times: int, seed: int) -> None:
+    """Print what is found by the whole of a horizon's statistics, and what the features alone would find."""
     rng = np.random.default_rng([seed, 9])
-    training = rng.standard_normal((20_000, FEATURES))
     pairs = FEATURES * (FEATURES - 1) // 2
-    units = np.concatenate([np.full(FEATURES, RANK_UNIT), np.ones(pairs)])
-    past = np.array([_ranks_and_products(rng.standard_normal((EVENTS, FEATURES)), training) for _ in range(60)])
+    names = tuple(f"x{j}" for j in range(FEATURES))
+    statistics = Statistics(features=names, shape=(FEATURES + 1, 0, pairs), yardstick=_yardstick(FEATURES, rng))
+    draw = lambda: rng.standard_normal((EVENTS, FEATURES), dtype=np.float32)  # noqa: E731 - a name for a draw
+    past = np.array([_means(draw(), statistics) for _ in range(60)])
+    units = statistics.units(past.mean(axis=0))
     base = fit_base(past, np.full(60, EVENTS), units)
+    own = slice(0, FEATURES)
+    sigma, low, high = past.std(axis=0)[own], past.min(axis=0)[own], past.max(axis=0)[own]
     rows: list[list[object]] = []
-    named_pair = FEATURES + int(np.flatnonzero((np.array(np.triu_indices(FEATURES, 1)).T == (4, 9)).all(axis=1))[0])
-    for change, expected in (("none", -1), ("0.2 sigma in feature 4", 4), ("correlation 0.3 of 4 and 9", named_pair)):
-        found = first = 0
+    right = {"0.2 sigma in x4": "rank of x4", "correlation 0.3 of x4 and x9": "pair of x4 * x9"}
+    for change in ("none", *right):
+        found = first = three = outside = 0
         for _ in range(times):
-            x = rng.standard_normal((EVENTS, FEATURES))
-            if expected == 4:
-                x[:, 4] += 0.2
-            elif expected > 0:
-                x[:, 9] = 0.3 * x[:, 4] + np.sqrt(1 - 0.09) * x[:, 9]
-            verdict = judge_drift(base, _ranks_and_products(x, training), EVENTS, units, alpha=ALPHA, min_effect=0.1)
-            found += bool(verdict and verdict.drifted)
-            first += bool(verdict and verdict.drifted[:1] == (expected,))
-        rows.append([change, f"{found / times:.0%}", f"{first / times:.0%}" if expected >= 0 else "-"])
+            now = _means(_changed(draw(), change), statistics)
+            verdict = judge_drift(base, now, EVENTS, units, alpha=ALPHA, min_effect=0.1)
+            assert verdict is not None
+            found += bool(verdict.drifted)
+            first += [str(statistics.named(place)) for place in verdict.drifted[:1]] == [right.get(change)]
+            three += bool((np.abs(now[own] - past.mean(axis=0)[own]) > 3 * sigma).any())
+            outside += bool(((now[own] > high) | (now[own] < low)).any())
+        shares = [f"{count / times:.0%}" for count in (found, first, three, outside)]
+        rows.append([change, shares[0], shares[1] if change in right else "-", *shares[2:], "100%"])
     table.show(
-        f"one horizon of {EVENTS:,} events, {FEATURES} features and {pairs} pairs, base of 60 horizons, effect >= 0.1",
-        ("change", "found", "named first"),
+        f"one horizon of {EVENTS:,} events, {FEATURES} features and {pairs} pairs ({len(statistics)} statistics), base "
+        f"of 60 horizons, effect >= 0.1; beside it mean ranks alone, by mean + 3 sigma and by the range of the base",
+        ("change", "found", "named first", "mean + 3 sigma", "plain range", "always fire"),
         rows,
     )
+
+
+def _cost(seed: int) -> None:
+    """Print what drift costs an event, beside what its row in SQLite costs."""
+    rng = np.random.default_rng([seed, 11])
+    rows: list[list[object]] = []
+    for d, k in ((4, 3), (30, 3), (120, 8)):
+        yardstick = _yardstick(d, rng)
+        x = rng.standard_normal((5_000, d), dtype=np.float32)
+        energies, shares = _energies(x), rng.dirichlet(np.ones(k), len(x)).astype(np.float32)
+        took = []
+        for _ in range(10):
+            begun = time.perf_counter()
+            sums = code_events(yardstick, x, energies, shares).add_up(slice(None))
+            took.append(time.perf_counter() - begun)
+        section = pack(sums)
+        size = sum(len(raw or b"") for raw in (section.ranks, section.squares, section.occupancy, section.pairs))
+        rows.append([d, k, 1e6 * min(took) / len(x), size])
+    table.show(
+        f"cost of drift: best of 10 batches of 5,000 events; a row of scores in SQLite takes {_row_us():.1f} us",
+        ("features", "components", "us an event", "bytes a window"),
+        rows,
+    )
+
+
+def _row_us() -> float:
+    """Return the best time of a stored score, by the ledger's own statement and transaction."""
+    n = 5_000
+    with tempfile.TemporaryDirectory() as folder, Database(f"sqlite:///{folder}/outrider.db") as db:
+        db.upgrade()
+        took = []
+        for batch in range(5):
+            columns = ["source_id", "source_offset", "event_time_us", "energy", "threshold_id", "stored_at_us"]
+            values = [(1, batch * n + i, i, 1.0, 1, 0) for i in range(n)]
+            insert = f"INSERT INTO scores ({', '.join(columns)}) VALUES (?, ?, ?, ?, ?, ?)"
+            begun = time.perf_counter()
+            with db.write() as connection:
+                connection.exec_driver_sql(insert, values)
+            took.append(time.perf_counter() - begun)
+    return 1e6 * min(took) / n
 
 
 def show(*, quick: bool, seed: int) -> None:
@@ -120,3 +186,4 @@ def show(*, quick: bool, seed: int) -> None:
     _promise(times=1500 if quick else 20_000, seed=seed)
     _season(times=2 if quick else 20, seed=seed)
     _power(times=10 if quick else 100, seed=seed)
+    _cost(seed)
