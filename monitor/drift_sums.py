@@ -19,7 +19,7 @@ Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
 MOST_FEATURES = 256
-"""Features watched one by one; of wider events only energies and components are: each feature costs 30 ns an event."""
+"""Features watched one by one; of wider events only energies and components are: each feature costs 15 ns an event."""
 
 MOST_PAIRED = 32
 """Features watched in pairs: 32 have 496 pairs, 2 to 4 KB a window; 100 would have 4,950 and 20 to 40 KB."""
@@ -108,15 +108,14 @@ def code_events(
     """
     profile, d = yardstick.features, features.shape[1]
     watched = d if d <= MOST_FEATURES else 0
-    columns = np.ascontiguousarray(features.T[:watched])
-    ranks = np.empty((watched + 1, len(features)), np.int8)
-    for j, column in enumerate(columns):
-        ranks[j] = centred_ranks(column, profile.edges[j])
-    ranks[-1] = centred_ranks(energies, yardstick.energy_edges)
+    columns = np.empty((watched + 1, len(features)), np.float32)
+    columns[:watched] = features.T[:watched]
+    columns[watched] = energies
+    ranks = centred_ranks(columns, np.concatenate([profile.edges[:watched], yardstick.energy_edges[None]]))
     scores = None
     if 2 <= d <= MOST_PAIRED:
         scale = np.divide(SCORE_UNIT, profile.deviation, out=np.zeros(d), where=profile.deviation > 0)
-        away = (columns - profile.centre[:, None]) * scale[:, None]
+        away = (columns[:d] - profile.centre[:, None]) * scale[:, None]
         scores = np.rint(np.clip(away, -_REACH, _REACH)).astype(np.int8).T
     counted = None
     if shares is not None and shares.shape[1] > 1:

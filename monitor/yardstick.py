@@ -26,6 +26,7 @@ RANK_UNIT = float(np.sqrt(1 / 12))
 SPREAD_UNIT = float(np.sqrt(1 / 180))
 """Deviation of one event's squared distance of the rank from the middle in training, of a continuous feature."""
 
+_COLUMNS_AT_ONCE = 8
 _LARGEST = float(np.finfo(np.float32).max)
 
 _LEAST_UNIT = 0.1
@@ -61,16 +62,14 @@ def profile_of(rows: NDArray[np.floating]) -> FeatureProfile:
     chosen = rows if len(rows) <= _MOST_ROWS else rows[np.linspace(0, len(rows) - 1, _MOST_ROWS).astype(np.int64)]
     columns = np.ascontiguousarray(np.clip(chosen.T, -_LARGEST, _LARGEST), dtype=np.float32)
     edges = np.stack([quantile_edges(column) for column in columns])
-    ranks = np.empty((2, len(columns)))
-    for j, column in enumerate(columns):
-        rank = centred_ranks(column, edges[j]) / (2 * BINS)
-        ranks[:, j] = rank.std(), (rank**2).std()
+    ranks = centred_ranks(columns, edges)
+    spreads = np.square(ranks, dtype=np.int16)
     return FeatureProfile(
         edges=edges,
         centre=rows.mean(axis=0, dtype=np.float64),
         deviation=rows.std(axis=0, dtype=np.float64),
-        rank_deviation=np.maximum(ranks[0], _LEAST_UNIT * RANK_UNIT),
-        spread_deviation=np.maximum(ranks[1], _LEAST_UNIT * SPREAD_UNIT),
+        rank_deviation=np.maximum(ranks.std(axis=1) / (2 * BINS), _LEAST_UNIT * RANK_UNIT),
+        spread_deviation=np.maximum(spreads.std(axis=1) / (2 * BINS) ** 2, _LEAST_UNIT * SPREAD_UNIT),
     )
 
 
@@ -80,18 +79,26 @@ def quantile_edges(values: Float32) -> Float32:
     return np.ascontiguousarray(ordered[np.arange(1, BINS) * len(ordered) // BINS])
 
 
-def centred_ranks(values: Float32, edges: Float32) -> Int8:
+def centred_ranks(columns: Float32, edges: Float32) -> Int8:
     """Return twice the distance of each value's rank from the middle, in bins: whole numbers from -63 to 63.
 
     The bin of a value between two edges is b (0 to 63), and 2 b - 63 is returned; for a value that equals edges, the
     middle of the bins on both sides of them. The mean over the training values is near 0, whatever ties they have.
+    Every edge is compared with every value, which takes a quarter of the time of a binary search: no branch, all lanes.
+
+    Args:
+        columns: Finite values, (D, n).
+        edges: Of each column, (D, 63).
     """
-    below = np.searchsorted(edges, values, side="left")
-    centred = 2 * below - (BINS - 1)
-    tied = np.append(edges, np.float32(np.nan))[below] == values
-    if tied.any():
-        centred[tied] = below[tied] + np.searchsorted(edges, values[tied], side="right") - (BINS - 1)
-    return centred.astype(np.int8)
+    centred = np.full(columns.shape, 1 - BINS, np.int8)
+    for at in range(0, len(columns), _COLUMNS_AT_ONCE):
+        block = slice(at, at + _COLUMNS_AT_ONCE)
+        beyond = np.empty(columns[block].shape, np.bool_)
+        for edge in edges[block].T[:, :, None]:
+            for beats in (np.greater, np.greater_equal):
+                beats(columns[block], edge, out=beyond)
+                np.add(centred[block], beyond.view(np.int8), out=centred[block])
+    return centred
 
 
 def value_at(mean_rank: float, edges: Float32) -> float:

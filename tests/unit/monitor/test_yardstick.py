@@ -9,15 +9,27 @@ RNG = np.random.default_rng(7)
 NORMAL = RNG.standard_normal(40_000).astype(np.float32)
 
 
+def ranks_of(values: np.ndarray, training: np.ndarray) -> np.ndarray:
+    return centred_ranks(values[None], quantile_edges(training)[None])[0]
+
+
+def test_ranks_are_the_bins_that_a_search_finds() -> None:
+    columns = np.stack([NORMAL[:999], np.round(NORMAL[:999]), *RNG.standard_normal((9, 999))]).astype(np.float32)
+    edges = np.stack([quantile_edges(column) for column in columns])
+    found = centred_ranks(columns, edges)
+    for column, edge, ranks in zip(columns, edges, found, strict=True):
+        both = np.searchsorted(edge, column, "left") + np.searchsorted(edge, column, "right") - 63
+        assert ranks.tolist() == both.tolist()
+
+
 def test_training_values_are_spread_evenly_over_the_bins() -> None:
-    counts = np.bincount(centred_ranks(NORMAL, quantile_edges(NORMAL)).astype(int) + 63)[::2]
+    counts = np.bincount(ranks_of(NORMAL, NORMAL).astype(int) + 63)[::2]
     assert len(counts) == 64
     assert counts == pytest.approx(len(NORMAL) / 64, abs=2)
 
 
 def test_a_value_below_all_and_above_all_has_the_outermost_rank() -> None:
-    edges = quantile_edges(NORMAL)
-    assert centred_ranks(np.array([-99, 99], np.float32), edges).tolist() == [-63, 63]
+    assert ranks_of(np.array([-99, 99], np.float32), NORMAL).tolist() == [-63, 63]
 
 
 @pytest.mark.parametrize(
@@ -30,13 +42,13 @@ def test_a_value_below_all_and_above_all_has_the_outermost_rank() -> None:
     ids=["binary", "counts", "half zeros"],
 )
 def test_the_mean_rank_of_discrete_training_values_is_in_the_middle(values: np.ndarray) -> None:
-    ranks = centred_ranks(values, quantile_edges(values)) / 128
+    ranks = ranks_of(values, values) / 128
     assert abs(ranks.mean()) < 0.02
 
 
 def test_a_constant_feature_is_in_the_middle_until_it_changes() -> None:
-    edges = quantile_edges(np.full(500, 3.0, np.float32))
-    assert centred_ranks(np.array([2.9, 3.0, 3.1], np.float32), edges).tolist() == [-63, 0, 63]
+    constant = np.full(500, 3.0, np.float32)
+    assert ranks_of(np.array([2.9, 3.0, 3.1], np.float32), constant).tolist() == [-63, 0, 63]
 
 
 def test_units_are_the_feature_s_own_and_never_nothing() -> None:
