@@ -148,6 +148,6 @@ class FirstModelKeeper(Protocol):
         """Store a model and activate it; None where there is one already."""
         ...
 
-    def report_warm_up(self, stream_id: int, n_events: int, wanted: int) -> None:
-        """Keep how far a warm-up is."""
+    def report_warm_up(self, stream_id: int, n_events: int, wanted: int, left_s: float | None) -> None:
+        """Keep how far a warm-up is, and how long the rest may take."""
         ...

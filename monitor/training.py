@@ -244,14 +244,13 @@ class TrainingReader:
             if share.events
         ]
         refused = sum(share.refused for share in self._shares.values())
+        exhausted = all(share.exhausted for share in self._shares.values())
         if not taken or not any(len(events) for events in taken):
-            if self._names is None:
+            if self._names is None and exhausted:
                 raise ConfigError("there is no event to learn the features from; is the input empty?")
+            names = self._names or ()
             return TrainingSet(
-                features=np.empty((0, len(self._names)), np.float32),
-                names=self._names,
-                refused=refused,
-                exhausted=True,
+                features=np.empty((0, len(names)), np.float32), names=names, refused=refused, exhausted=exhausted
             )
         events = Events.concat(taken)
         order = np.argsort(events.times_us, kind="stable")[: self._wanted]
@@ -260,7 +259,7 @@ class TrainingReader:
             features=events.features[order],
             names=self._names,
             refused=refused,
-            exhausted=all(share.exhausted for share in self._shares.values()),
+            exhausted=exhausted,
             labels=None if self._label is None or events.ids is None else tuple(events.ids[i] for i in order),
         )
 

@@ -8,9 +8,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 
 from config.errors import ModelError
 from config.settings import StreamSettings
+from config.units import format_duration
 from consumers.batch import Partition, Position
 from consumers.source import Source
 from monitor.body import warn_of_tail
@@ -18,15 +20,18 @@ from monitor.calibration import first_threshold
 from monitor.fitting import fit_model
 from monitor.keepers import FirstModelKeeper
 from monitor.limits import exceedance
-from monitor.training import TrainingReader, fewest_events
+from monitor.pace import Pace, progress_words
+from monitor.training import TrainingReader, TrainingSet, fewest_events
 from storage.models import ModelInfo
 
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 3600.0
-"""How long a warm-up waits for all its events; then it fits on what there is, when that is enough."""
+"""How long a warm-up waits for all its events; then it fits on what there is, or as soon as that is enough."""
 
 _REPORT_EVERY_S = 1.0
+_TELL_EVERY_S = 30.0
+_REMIND_EVERY_S = 600.0
 
 
 class WarmUp:
@@ -41,6 +46,7 @@ class WarmUp:
         *,
         stop: threading.Event,
         renew: Callable[[], bool],
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
         self._stream = stream
         self._stream_id = stream_id
@@ -48,7 +54,10 @@ class WarmUp:
         self._models = models
         self._stop = stop
         self._renew = renew
+        self._timeout_s = timeout_s
         self._reported_s = float("-inf")
+        self._told_s = float("-inf")
+        self._pace = Pace()
         self._started_s = time.monotonic()
         self._lost_lease = False
 
@@ -73,17 +82,7 @@ class WarmUp:
         """
         wanted = self._settings.model.warm_up
         reader = TrainingReader(source, self._settings, starts, wanted=wanted, assigned=assigned)
-        training = reader.read(stop=self._give_up, deadline_s=self._started_s + TIMEOUT_S, progress=self._report)
-        while training is not None and len(training) < fewest_events(len(training.names)) and not training.exhausted:
-            log.warning(
-                "Stream %s: %d usable events in %d minutes are too few to fit on; still waiting for %d.",
-                self._stream,
-                len(training),
-                TIMEOUT_S // 60,
-                wanted,
-                extra={"action": "warm_up", "stream": self._stream},
-            )
-            training = reader.read(stop=self._give_up, deadline_s=time.monotonic() + TIMEOUT_S, progress=self._report)
+        training = self._read(reader)
         if training is None:
             return None
         if len(training) < fewest_events(len(training.names)):
@@ -103,10 +102,10 @@ class WarmUp:
         )
         if stored is not None:
             log.info(
-                "Stream %s: fitted %s on the first %d events; scoring starts from the first event.",
+                "Stream %s: fitted %s on the first %s events; scoring starts from the first event.",
                 self._stream,
                 stored.kind,
-                len(training),
+                f"{len(training):,}",
                 extra={"action": "warm_up", "stream": self._stream},
             )
             warning = warn_of_tail(fitted.reference, exceedance(rule.percentile))
@@ -116,6 +115,33 @@ class WarmUp:
                 )
         return stored
 
+    def _read(self, reader: TrainingReader) -> TrainingSet | None:
+        """Return the events to fit on: all that are wanted, and after the time-out as few as carry a model."""
+        deadline_s = self._started_s + self._timeout_s
+        reminded_s = float("-inf")
+        while True:
+            training = reader.read(stop=self._give_up, deadline_s=deadline_s, progress=self._report)
+            if training is None or training.exhausted or len(training) >= fewest_events(len(training.names)):
+                return training
+            if time.monotonic() - reminded_s >= _REMIND_EVERY_S:
+                self._say_missing(training)
+                reminded_s = time.monotonic()
+            deadline_s = time.monotonic() + _REPORT_EVERY_S
+
+    def _say_missing(self, training: TrainingSet) -> None:
+        needed = fewest_events(len(training.names))
+        log.warning(
+            "Stream %s: %s after %s; a model needs at least %s, so %s are missing: waiting for them. "
+            "`outrider fit %s FILE` makes one at once of a file of events.",
+            self._stream,
+            f"{len(training):,} usable events" if len(training) else "no usable event",
+            format_duration(timedelta(seconds=round(self._timeout_s))),
+            f"{needed:,}",
+            f"{needed - len(training):,}",
+            self._stream,
+            extra={"action": "warm_up", "stream": self._stream},
+        )
+
     def _give_up(self) -> bool:
         self._keep_lease()
         return self._stop.is_set() or self._lost_lease
@@ -124,19 +150,20 @@ class WarmUp:
         self._lost_lease = self._lost_lease or not self._renew()
 
     def _report(self, n: int) -> None:
+        """Keep how far it is each second, for `status`; log it when it begins, and now and then."""
         now_s = time.monotonic()
         if now_s - self._reported_s < _REPORT_EVERY_S:
             return
-        wanted = self._settings.model.warm_up
-        self._models.report_warm_up(self._stream_id, n, wanted)
-        rate = n / max(now_s - self._started_s, 1e-9)
-        left = f"about {(wanted - n) / rate / 60:.0f} min left" if n else "nothing has come yet"
-        log.info(
-            "Stream %s is warming up: %d of %d events, %s.",
-            self._stream,
-            min(n, wanted),
-            wanted,
-            left,
-            extra={"action": "warm_up", "stream": self._stream},
-        )
         self._reported_s = now_s
+        wanted = self._settings.model.warm_up
+        left_s = self._pace.left_s(now_s, n, wanted)
+        self._models.report_warm_up(self._stream_id, n, wanted, left_s)
+        if now_s - self._told_s < _TELL_EVERY_S:
+            return
+        self._told_s = now_s
+        log.info(
+            "Stream %s is %s.",
+            self._stream,
+            progress_words(n, wanted, left_s),
+            extra={"action": "warm_up", "stream": self._stream, "events": n, "wanted": wanted},
+        )

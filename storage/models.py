@@ -107,9 +107,9 @@ class ModelStore:
         conn.execute(shadows.update().where(shadows.c.model_id == model_id).values(ended=True))
         conn.execute(streams.update().where(streams.c.id == stream_id).values(revision=streams.c.revision + 1))
 
-    def report_warm_up(self, stream_id: int, n_events: int, wanted: int) -> None:
-        """Keep how far a warm-up is, for `status`."""
-        details = json.dumps({"warm_up": {"events": n_events, "wanted": wanted}})
+    def report_warm_up(self, stream_id: int, n_events: int, wanted: int, left_s: float | None = None) -> None:
+        """Keep how far a warm-up is, and how long the rest may take, for `status`."""
+        details = json.dumps({"warm_up": {"events": n_events, "wanted": wanted, "left_s": left_s}})
         with self._db.write() as conn:
             conn.execute(streams.update().where(streams.c.id == stream_id).values(details=details))
 

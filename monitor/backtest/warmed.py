@@ -127,5 +127,5 @@ class _FirstModel:
         self.stored = info, stored
         return info
 
-    def report_warm_up(self, stream_id: int, n_events: int, wanted: int) -> None:
+    def report_warm_up(self, stream_id: int, n_events: int, wanted: int, left_s: float | None) -> None:
         """Nobody asks how far it is."""

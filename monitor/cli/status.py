@@ -11,6 +11,7 @@ from monitor.cli.promise import promise
 from monitor.cli.settings import settings_of
 from monitor.cli.stored import database_of
 from monitor.cli.tables import FORMATS, Row, printable, short_time, write
+from monitor.pace import progress_words
 from storage.engine import Database
 from storage.standing import StreamStanding, standing_of, stream_ids
 from storage.tables import FOREVER_US
@@ -21,6 +22,7 @@ COLUMNS = (
     "running",
     "warm_up_events",
     "warm_up_wanted",
+    "warm_up_left_s",
     "lag",
     "last_event_time",
     "last_event_age_s",
@@ -98,6 +100,7 @@ def _row(standing: StreamStanding, settings: Settings) -> dict[str, Any]:
         "running": standing.held,
         "warm_up_events": None if warm_up is None else warm_up[0],
         "warm_up_wanted": None if warm_up is None else warm_up[1],
+        "warm_up_left_s": None if warm_up is None or not standing.held else warm_up[2],
         "lag": 0 if _at_end(standing) else None,
         "last_event_time": _time(standing.last_event_us),
         "last_event_age_s": _age_s(standing, standing.last_event_us),
@@ -162,14 +165,15 @@ def _state(standing: StreamStanding) -> str:
     return "running" if standing.held else "stopped"
 
 
-def _warm_up(standing: StreamStanding, settings: Settings) -> tuple[int, int] | None:
-    """Return how many events of how many are there; None when there is a model."""
+def _warm_up(standing: StreamStanding, settings: Settings) -> tuple[int, int, float | None] | None:
+    """Return how many events of how many are there, and how long the rest may take; None when there is a model."""
     if standing.model is not None:
         return None
     told = standing.details.get("warm_up", {})
     own = settings.streams.get(standing.name)
     wanted = int(told.get("wanted", own.model.warm_up if own else 0))
-    return min(int(told.get("events", 0)), wanted), wanted
+    left_s = told.get("left_s")
+    return min(int(told.get("events", 0)), wanted), wanted, None if left_s is None else float(left_s)
 
 
 def _at_end(standing: StreamStanding) -> bool:
@@ -207,7 +211,7 @@ def _block(row: Row) -> str:
     state = row["state"]
     if row["warm_up_wanted"] is not None:
         tail = "" if row["running"] else " (stopped)"
-        state = f"warming up {row['warm_up_events']} of {row['warm_up_wanted']} events{tail}"
+        state = f"{progress_words(row['warm_up_events'], row['warm_up_wanted'], row['warm_up_left_s'])}{tail}"
     lines = [f"{row['stream']}: {state}"]
     if row["sources"]:
         lines += [_events_line(row), _lag_line(row)]
@@ -236,7 +240,7 @@ def _lag_line(row: Row) -> str:
         f"{printable(each['topic'])}[{each['partition']}] {each['next_offset']:,}" for each in row["sources"][:4]
     )
     more = f" and {len(row['sources']) - 4} more" if len(row["sources"]) > 4 else ""
-    known = "none, at the end" if row["lag"] == 0 else "only the broker knows it"
+    known = "none, at the end" if row["lag"] == 0 else f"see `outrider offsets {row['stream']}`"
     return f"  lag            {known}; next offset of {places}{more}"
 
 

@@ -30,16 +30,16 @@ def test_a_configured_stream_without_rows_was_never_run(outrider: Outrider, paym
 
 def test_a_warm_up_is_told_as_n_of_m(outrider: Outrider, db: Database, config: Path) -> None:
     payments = Payments(db, config)
-    ModelStore(db).report_warm_up(payments.stream.id, 1_234, 10_000)
+    ModelStore(db).report_warm_up(payments.stream.id, 1_234, 10_000, 2_400.0)
     Leases(db).acquire("control:payments", "somebody", TTL_S)
     row = rows_of(outrider)["payments"]
     assert (row["warm_up_events"], row["warm_up_wanted"], row["running"]) == (1_234, 10_000, True)
-    assert "payments: warming up 1234 of 10000 events" in outrider("status").out
+    assert "payments: warming up: 1,234 of 10,000 events, about 40 min left" in outrider("status").out
 
 
 def test_a_warm_up_that_nobody_goes_on_with_is_told_as_stopped(outrider: Outrider, db: Database, config: Path) -> None:
     Payments(db, config)
-    assert "payments: warming up 0 of 10000 events (stopped)" in outrider("status").out
+    assert "payments: warming up: 0 of 10,000 events, none has come yet (stopped)" in outrider("status").out
 
 
 def test_a_held_lease_means_running(outrider: Outrider, db: Database, payments: Payments) -> None:

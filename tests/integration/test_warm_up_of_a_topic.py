@@ -1,0 +1,107 @@
+"""Integration: the warm-up of a stream whose topic holds less than it wants, on a real broker."""
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from config.streams import StreamSettings
+from consumers.kafka_source import KafkaSource
+from monitor.registering import register_sources, starts_of
+from monitor.warm_up import WarmUp
+from storage.engine import Database
+from storage.ledger import Ledger
+from storage.models import ModelInfo, ModelStore
+from tests.daemon.events import Feed, fill
+from tests.servers.kafka import KafkaServer
+
+RECORDS = Feed(events=200, seconds=100).records()
+MINUTE = 60_000_000
+WITHIN_S = 60.0
+
+
+class Run:
+    """A warm-up in its own thread, which a test can look at and end."""
+
+    def __init__(self, db: Database, server: KafkaServer, topic: str, *, timeout_s: float) -> None:
+        settings = StreamSettings.model_validate(
+            {
+                "source": {"type": "kafka", "topics": [topic]},
+                "event": {"time": {"field": "ts"}, "id": "id"},
+                "model": {"warm_up": 10_000, "n_components": 1},
+                "threshold": {"percentile": 95},
+            }
+        )
+        ledger = Ledger(db)
+        stream_id = ledger.open_stream("payments", MINUTE, 10 * MINUTE).id
+        self.model: ModelInfo | None = None
+        self.stop = threading.Event()
+        source = KafkaSource([topic], [server.bootstrap])
+
+        def run() -> None:
+            try:
+                register_sources(ledger, stream_id, source, settings)
+                warm_up = WarmUp(
+                    "payments",
+                    stream_id,
+                    settings,
+                    ModelStore(db),
+                    stop=self.stop,
+                    renew=lambda: True,
+                    timeout_s=timeout_s,
+                )
+                self.model = warm_up.run(source, starts_of(ledger, stream_id))
+            finally:
+                source.close()
+
+        self.thread = threading.Thread(target=run)
+        self.thread.start()
+
+    def end(self) -> ModelInfo | None:
+        """Return the model, once there is one."""
+        self.thread.join(WITHIN_S)
+        assert not self.thread.is_alive()
+        return self.model
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Database:
+    made = Database(f"sqlite:///{tmp_path / 'outrider.db'}")
+    made.upgrade()
+    return made
+
+
+def test_after_the_time_out_it_fits_on_what_there_is(
+    db: Database, kafka_server: KafkaServer, kafka_topic: Callable[..., str]
+) -> None:
+    topic = kafka_topic(2)
+    fill(kafka_server, topic, RECORDS[:120], 2)
+    model = Run(db, kafka_server, topic, timeout_s=2.0).end()
+    assert model is not None
+    assert model.summary["events"] == 120
+
+
+def test_where_that_is_too_little_it_says_what_is_missing_and_fits_as_soon_as_it_is_there(
+    db: Database,
+    kafka_server: KafkaServer,
+    kafka_topic: Callable[..., str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    topic = kafka_topic(1)
+    caplog.set_level(logging.WARNING, "monitor.warm_up")
+    told = threading.Event()
+    caplog.handler.addFilter(lambda record: told.set() or True if "missing" in record.getMessage() else True)
+    run = Run(db, kafka_server, topic, timeout_s=0.5)
+    try:
+        assert told.wait(WITHIN_S), "an empty topic does not end it"
+        assert "no usable event after" in caplog.text
+        assert "a model needs at least 50, so 50 are missing: waiting for them" in caplog.text
+        fill(kafka_server, topic, RECORDS[:60], 1)
+        model = run.end()
+    finally:
+        run.stop.set()
+        run.end()
+    assert model is not None
+    assert 50 <= model.summary["events"] <= 60
