@@ -139,7 +139,7 @@ def test_the_steps_of_an_incident_are_told_in_their_order_though_the_first_one_f
 
 def test_the_id_of_a_message_is_that_of_its_transition_and_channel_in_every_database(db: Database, tell: Tell) -> None:
     tell("log")
-    assert [each.id for each in drain(Outbox(db), "log")] == ["0400107b56e45eeef8d8b68cdaf35518"]
+    assert [each.id for each in drain(Outbox(db), "log")] == ["8633649b63103a86c14b7bb40a3f6230"]
 
 
 def test_a_failed_message_waits_and_says_why_and_is_delivered_later_under_its_id(db: Database, tell: Tell) -> None:
