@@ -83,8 +83,12 @@ def slow_rise_finding(
     rise = Rise.of(stored, row.model_id, row.percentile)
     if rise.alarm is not None and not any(each.kind == Kind.SLOW_RISE for each in open_incidents):
         rise = Rise(model_id=row.model_id, percentile=row.percentile)  # somebody has accepted it
-    if window.part.events and not spike and window.known.law.windows >= LEAST_WINDOWS:
-        rise = _watch(rise, window) if rise.alarm is None else _await_end(rise, rise.alarm, window)
+    if window.part.events and not spike:
+        if rise.alarm is not None:
+            # Whatever the law is learned from: a rise that outlasts the look-back leaves it no windows.
+            rise = _await_end(rise, rise.alarm, window)
+        elif window.known.law.windows >= LEAST_WINDOWS:
+            rise = _watch(rise, window)
     return rise, None if rise.alarm is None else _finding(rise, rise.alarm, window)
 
 

@@ -48,6 +48,17 @@ def test_it_stays_open_while_the_rate_is_up_and_ends_when_it_is_down() -> None:
     assert stream.said[1][0] <= 50 + 120 + 20
 
 
+def test_it_ends_also_when_it_has_outlasted_the_windows_that_the_law_is_learned_from() -> None:
+    """All windows of the look-back are the rise's own then: the law has none, and the rise must not keep it so."""
+    stream = Stream()
+    stream.run(CLEAN[:50] + RAISED * 2)
+    stream.known = calibrated(windows=0)
+    stream.run(RAISED)
+    assert stream.kinds == {"slow_rise"}
+    stream.run(CLEAN[:40])
+    assert stream.kinds == set()
+
+
 def test_the_windows_of_a_spike_do_not_open_a_rise_beside_it() -> None:
     stream = Stream()
     stream.run(CLEAN[:50] + [16] + [300] * 60 + [16] + CLEAN[50:100])
