@@ -1,8 +1,11 @@
 """The look-back of one model over stored windows, kept from tick to tick. A cache: built anew it is the same."""
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from monitor.calibration import ThresholdRule
 from monitor.keepers import CalibrationKeeper
@@ -28,7 +31,11 @@ class KeptLookBack:
         self.look_back = LookBack(scale)
         self._stream_id = stream_id
         self._read_until_us: int | None = None
-        self._windows: dict[int, JudgedWindow] = {}
+        self._windows: list[JudgedWindow] = []
+        self._starts_us = np.empty(0, np.int64)
+        self._ends_us = np.empty(0, np.int64)
+        self._events = np.empty(0, np.int64)
+        self._counted: set[int] = set()
 
     def refresh(self, store: CalibrationKeeper, tick_us: int, rule: ThresholdRule) -> Refreshed:
         """Bring the look-back to a tick.
@@ -38,38 +45,48 @@ class KeptLookBack:
         """
         begin_us = tick_us - rule.look_back_us
         after_us = begin_us if self._read_until_us is None else max(begin_us, self._read_until_us)
-        for window in store.judged_windows(self._stream_id, self.model_id, after_us, tick_us):
-            if window.events:
-                self._windows[window.window_start_us] = window
+        came = [w for w in store.judged_windows(self._stream_id, self.model_id, after_us, tick_us) if w.events]
         # A window that reaches over the tick has not been read.
         self._read_until_us = tick_us // rule.size_us * rule.size_us
-        for start in [start for start in self._windows if start < begin_us]:
-            del self._windows[start]
-        windows = [self._windows[start] for start in sorted(self._windows)]
-        counted = _chosen(windows, tick_us, rule, LARGEST_LEFT_OUT)
-        for gone in [start for start in self.look_back.windows if start not in counted]:
+        self._slide(came, begin_us)
+        fired = [
+            (window.window_start_us if window.since_us is None else window.since_us, window.window_end_us)
+            for window in self._windows
+            if window.fired
+        ]
+        counted = self._chosen(fired, tick_us, rule, LARGEST_LEFT_OUT)
+        windows = dict(zip(self._starts_us[counted].tolist(), np.flatnonzero(counted).tolist(), strict=True))
+        for gone in self._counted - windows.keys():
             self.look_back.evict(gone)
-        for start in sorted(counted):
-            if start not in self.look_back:
-                self.look_back.add(start, decode(self._windows[start].payload))
+        for start in sorted(windows.keys() - self._counted):
+            self.look_back.add(start, decode(self._windows[windows[start]].payload))
+        self._counted = set(windows)
         return Refreshed(
-            clean=sorted(_chosen(windows, tick_us, rule, 1.0)),
-            most_events=max((window.events for window in windows), default=0),
+            clean=self._starts_us[self._chosen(fired, tick_us, rule, 1.0)].tolist(),
+            most_events=int(self._events.max(initial=0)),
         )
 
+    def _slide(self, came: Sequence[JudgedWindow], begin_us: int) -> None:
+        """Take the new windows in, and let go of those that begin before the look-back."""
+        windows = [*self._windows, *came]
+        first = bisect_left(windows, begin_us, key=lambda window: window.window_start_us)
+        self._windows = windows[first:]
+        starts = np.array([window.window_start_us for window in came], np.int64)
+        ends = np.array([window.window_end_us for window in came], np.int64)
+        self._starts_us = np.concatenate([self._starts_us, starts])[first:]
+        self._ends_us = np.concatenate([self._ends_us, ends])[first:]
+        events = np.array([window.events for window in came], np.int64)
+        self._events = np.concatenate([self._events, events])[first:]
 
-def _chosen(windows: list[JudgedWindow], tick_us: int, rule: ThresholdRule, largest_left_out: float) -> set[int]:
-    counts = calibration_windows(
-        np.array([window.window_start_us for window in windows], np.int64),
-        np.array([window.window_end_us for window in windows], np.int64),
-        [
-            (window.window_start_us if window.since_us is None else window.since_us, window.window_end_us)
-            for window in windows
-            if window.fired
-        ],
-        tick_us,
-        look_back_us=rule.look_back_us,
-        adopt_after_us=rule.adopt_after_us,
-        largest_left_out=largest_left_out,
-    )
-    return {window.window_start_us for window, count in zip(windows, counts, strict=True) if count}
+    def _chosen(
+        self, fired: Sequence[tuple[int, int]], tick_us: int, rule: ThresholdRule, largest_left_out: float
+    ) -> NDArray[np.bool_]:
+        return calibration_windows(
+            self._starts_us,
+            self._ends_us,
+            fired,
+            tick_us,
+            look_back_us=rule.look_back_us,
+            adopt_after_us=rule.adopt_after_us,
+            largest_left_out=largest_left_out,
+        )

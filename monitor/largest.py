@@ -83,7 +83,7 @@ class Largest:
         return counts[rows], energy >= self._floor[rows]
 
     def _rows_of(self, windows: Iterable[Hashable]) -> NDArray[np.intp]:
-        return np.fromiter((self._row_of[window] for window in windows), np.intp)
+        return np.fromiter(map(self._row_of.__getitem__, windows), np.intp)
 
 
 def _at_most(energy: float) -> np.float32:

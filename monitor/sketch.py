@@ -8,6 +8,7 @@ distribution.
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,14 +166,19 @@ def listed_above(descending: Float32, energy: float) -> int:
 
 def _counted(ascending: Float32, scale: Scale) -> Int64:
     """Return how many energies of a list in order fall in each bin, decided by the same comparisons as `bin_index`."""
+    passed = np.searchsorted(ascending, _listed_edges(scale), side="left")
+    return np.diff(np.concatenate([[0], passed, [len(ascending)]])).astype(np.int64)
+
+
+@lru_cache(maxsize=16)
+def _listed_edges(scale: Scale) -> Float32:
+    """Return the smallest float32 that is no smaller, for each edge: a float32 energy is above both or neither."""
     edges = bin_edges(scale)
     with np.errstate(over="ignore"):  # an edge beyond every float32 is infinite among them
         nearest = edges.astype(np.float32)
         below = nearest.astype(np.float64) < edges
-        # The smallest float32 that is no smaller than an edge: a float32 energy is above both or neither.
         nearest[below] = np.nextafter(nearest[below], np.float32(np.inf))
-    passed = np.searchsorted(ascending, nearest, side="left")
-    return np.diff(passed, prepend=0, append=len(ascending)).astype(np.int64)
+    return nearest
 
 
 def _at_least(energy: float) -> np.float32:
@@ -210,6 +216,7 @@ class WindowEnergies:
     maximum: float
 
 
+@lru_cache(maxsize=32)
 def window_energies(part: Part, scale: Scale) -> WindowEnergies | None:
     """Return median, 99th percentile and maximum of a window's energies; None for one without events."""
     if not part.events:
