@@ -214,6 +214,12 @@ def _stored(
     from storage.shadows import NewShadow, ShadowStore
 
     rule, reference = own.threshold, fitted.reference
+    active = ModelStore(db).active(stream_id)
+    if active is not None and tuple(active.feature_names) != tuple(fitted.stored.feature_names):
+        raise ModelError(
+            f"the events have the features {', '.join(fitted.stored.feature_names)}, the active model of stream {name} "
+            f"has {', '.join(active.feature_names)}: a stream keeps its features; set event.features to these"
+        )
     if shadow is None:
         stored = ModelStore(db).add(
             stream_id,
@@ -222,14 +228,8 @@ def _stored(
         )
         assert stored is not None, "only a warm-up gives way"
         return stored, stored.valid_from_us
-    active = ModelStore(db).active(stream_id)
     if active is None:
         raise ModelError(f"stream {name} has no active model to score beside: leave --shadow out")
-    if tuple(active.feature_names) != tuple(fitted.stored.feature_names):
-        raise ModelError(
-            f"the events have the features {', '.join(fitted.stored.feature_names)}, the active model of stream {name} "
-            f"has {', '.join(active.feature_names)}: a stream keeps its features; set event.features to these"
-        )
     limit = first_limit(reference, rule.percentile, method=rule.method).value
     new = NewShadow(percentile=rule.percentile, threshold=limit, due_after_us=shadow.after_us)
     shadows = ShadowStore(db)

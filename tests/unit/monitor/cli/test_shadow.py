@@ -74,13 +74,21 @@ def test_what_cannot_be_done_is_said_in_a_line(
     assert words in said.err
 
 
-def test_a_shadow_needs_an_active_model_of_the_same_features(outrider: Outrider, events: Path, tmp_path: Path) -> None:
-    alone = outrider("fit", "clicks", events, "--n-components", "1", "--shadow")
-    assert alone.code != 0
-    assert "has no active model to score beside: leave --shadow out" in alone.err
+@pytest.mark.parametrize("shadow", [(), ("--shadow",)])
+def test_a_stream_keeps_its_features_when_another_model_is_fitted(
+    outrider: Outrider, events: Path, tmp_path: Path, shadow: tuple[str, ...]
+) -> None:
+    """The events that a daemon has decoded fit no model of others, and it would end at the first of them."""
     assert outrider("fit", "clicks", events, "--n-components", "1").code == 0
     other = tmp_path / "other.jsonl"
     other.write_text(events.read_text().replace('"b"', '"c"'))
-    refused = outrider("fit", "clicks", other, "--n-components", "1", "--shadow")
-    assert refused.code != 0
+    refused = outrider("fit", "clicks", other, "--n-components", "1", *shadow)
+    assert refused.code == 1
     assert "the events have the features a, c, the active model of stream clicks has a, b" in refused.err
+    assert states(outrider) == [(1, "active")]
+
+
+def test_a_shadow_needs_an_active_model(outrider: Outrider, events: Path) -> None:
+    alone = outrider("fit", "clicks", events, "--n-components", "1", "--shadow")
+    assert alone.code != 0
+    assert "has no active model to score beside: leave --shadow out" in alone.err
