@@ -107,7 +107,7 @@ def _watch(settings: "Settings", name: str, daemon: threading.Thread) -> None:
         return
     with history:
         if sys.stdout.isatty():
-            _watch_live(history, name, daemon)
+            _watch_live(settings, history, name, daemon)
         else:
             _watch_plain(history, name, daemon)
 
@@ -129,15 +129,15 @@ def _history(settings: "Settings", name: str, daemon: threading.Thread) -> "Hist
     return None
 
 
-def _watch_live(history: "History", name: str, daemon: threading.Thread) -> None:
+def _watch_live(settings: "Settings", history: "History", name: str, daemon: threading.Thread) -> None:
     from rich.live import Live
 
-    from monitor.cli.demo_screen import look, screen
+    from monitor.cli.demo_screen import Commits, look, screen
 
-    with Live(refresh_per_second=4, transient=False) as live:
+    with Live(refresh_per_second=4, transient=False) as live, Commits(settings, name) as commits:
         began_s = time.monotonic()
         while True:
-            live.update(screen(look(history, name), time.monotonic() - began_s))
+            live.update(screen(look(history, name), time.monotonic() - began_s, *commits.newest()))
             if not daemon.is_alive():
                 return
             daemon.join(_LOOK_S)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from rich.console import Group, RenderableType
@@ -11,9 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from config.settings import Settings
     from storage.history import History
 
-_SHOWN_WINDOWS = 60
+_SHOWN_WINDOWS = 40
 _SHOWN_INCIDENTS = 6
 _BARS = " ▁▂▃▄▅▆▇█"
 
@@ -43,6 +44,31 @@ class Seen:
     threshold: float | None
     method: str
     incidents: list[SeenIncident]
+
+
+class Commits:
+    """When the demo's stream was last committed, and how far."""
+
+    def __init__(self, settings: "Settings", stream: str) -> None:
+        from storage.engine import Database
+        from storage.ledger import Ledger
+
+        self._db = Database(settings.database.url)
+        self._ledger = Ledger(self._db)
+        self._stream_id = self._ledger.find_stream(stream)
+
+    def newest(self) -> tuple[int, float | None]:
+        """Return how many events are stored, and how many seconds ago the last were."""
+        known = [] if self._stream_id is None else self._ledger.sources(self._stream_id)
+        times = [each.committed_at_us for each in known if each.committed_at_us is not None]
+        age_s = (self._ledger.now_us() - max(times)) / 1e6 if times else None
+        return sum(each.next_offset for each in known), age_s
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._db.close()
 
 
 def look(history: "History", stream: str) -> Seen:
@@ -90,22 +116,24 @@ def plain_line(seen: Seen, elapsed_s: float) -> str:
     )
 
 
-def screen(seen: Seen, elapsed_s: float) -> RenderableType:
-    """Return the state as a panel."""
-    if not seen.windows:
+def screen(seen: Seen, elapsed_s: float, stored: int, age_s: float | None) -> RenderableType:
+    """Return the state as a panel; `age_s` is how long ago the last of the `stored` events were committed."""
+    if not seen.windows or seen.threshold is None:
         return Panel("warming up: the first model is fitted on the stream's own first events", title="outrider demo")
     facts = Table.grid(padding=(0, 2))
-    facts.add_row("events", f"{seen.events:,}", "event time", seen.last_window)
-    facts.add_row("events/s", f"{seen.events / max(elapsed_s, 1e-9):,.0f}", "windows", f"{seen.windows:,}")
-    facts.add_row(
-        "limit", f"{seen.threshold:.3f} nats ({seen.method})", "elapsed", str(timedelta(seconds=int(elapsed_s)))
-    )
+    facts.add_row("events", f"{stored:,}", "event time", seen.last_window)
+    facts.add_row("events/s", f"{stored / max(elapsed_s, 1e-9):,.0f}", "windows", f"{seen.windows:,}")
+    committed = "nothing yet" if age_s is None else f"{max(0.0, age_s):.1f} s ago"
+    facts.add_row("last commit", committed, "elapsed", str(timedelta(seconds=int(elapsed_s))))
     rows: list[RenderableType] = [
         facts,
         Text(),
+        Text(f"the last {len(seen.outliers)} windows", style="dim"),
         _line("median energy", seen.p50, None),
-        _line("p99 energy   ", seen.p99, seen.threshold),
-        _line("outliers     ", [float(count) for count in seen.outliers], None),
+        _line("p99 energy   ", seen.p99, seen.threshold).append(f", the limit is {seen.threshold:.4g} ({seen.method})"),
+        _line("outliers     ", [float(count) for count in seen.outliers], None).append(
+            f", a clean window has {seen.expected[-1]:.3g}"
+        ),
         Text(),
         _incidents(seen.incidents),
     ]
@@ -113,7 +141,7 @@ def screen(seen: Seen, elapsed_s: float) -> RenderableType:
 
 
 def _line(title: str, values: list[float], limit: float | None) -> Text:
-    """Return a sparkline; what is above the limit is red."""
+    """Return a sparkline, with the latest value behind it; what is above the limit is red."""
     text = Text(f"{title} ")
     finite = np.asarray(values, np.float64)
     low, high = float(finite.min()), float(finite.max())

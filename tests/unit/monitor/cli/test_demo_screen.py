@@ -1,0 +1,58 @@
+"""The demo's view says the same for a terminal and for a line: how far, how strange, and what is open."""
+
+from io import StringIO
+
+from rich.console import Console
+
+from monitor.cli.demo_screen import Seen, SeenIncident, plain_line, screen
+
+SPIKE = SeenIncident(id=7, kind="spike", status="open", severity="critical", summary="69 outliers among 1,200 events")
+SEEN = Seen(
+    events=12_000,
+    windows=10,
+    last_window="2026-01-01T00:54:00",
+    outliers=[6, 5, 69],
+    expected=[6.0, 6.0, 6.0],
+    p50=[6.1, 6.2, 6.1],
+    p99=[11.2, 11.1, 19.0],
+    threshold=11.75,
+    method="plain",
+    incidents=[SPIKE],
+)
+NOTHING = Seen(
+    events=0,
+    windows=0,
+    last_window="-",
+    outliers=[],
+    expected=[],
+    p50=[],
+    p99=[],
+    threshold=None,
+    method="",
+    incidents=[],
+)
+
+
+def drawn(seen: Seen) -> str:
+    terminal = Console(file=StringIO(), width=100, force_terminal=False)
+    terminal.print(screen(seen, 4.0, 12_400, 0.5))
+    written = terminal.file
+    assert isinstance(written, StringIO)
+    return written.getvalue()
+
+
+def test_the_view_has_the_pace_the_energies_against_the_limit_and_why_an_incident_is_open() -> None:
+    shown = drawn(SEEN)
+    for part in ("12,400", "3,100", "0.5 s ago", "19, the limit is 11.75", "69, a clean window has 6", "open", "spike"):
+        assert part in shown
+
+
+def test_before_the_first_window_it_says_that_it_warms_up() -> None:
+    assert "warming up" in drawn(NOTHING)
+    assert "warming up" in plain_line(NOTHING, 1.0)
+
+
+def test_without_a_terminal_a_line_says_how_far_it_is_and_what_is_open() -> None:
+    line = plain_line(SEEN, 4.0)
+    assert "12,000 events in 10 windows up to 2026-01-01T00:54:00" in line
+    assert "incidents 1 (1 open)" in line
