@@ -9,7 +9,6 @@ from config.document import Document, Key, read_document
 from config.environment import interpolate, overlay, referenced
 from config.errors import ConfigError
 from config.findings import findings, located
-from config.not_yet import find_not_yet
 from config.secret_files import read_secret_files
 from config.settings import Settings
 
@@ -41,7 +40,6 @@ def load_document(written: Document, env: Mapping[str, str], *, over: Mapping[st
         known = {problem[0] for problem in problems}
         problems += [found for found in findings(error, document) if not _follows(found[0], known)]
         raise _refuse(problems, document, {name: env[name] for name in named if name in env}) from None
-    problems += find_not_yet(settings)
     if problems:
         raise _refuse(problems, document, {name: env[name] for name in named if name in env})
     return settings
