@@ -65,11 +65,12 @@ class Promoter:
         return True
 
     def _decide(self, shadow: Shadow, verdict: GateVerdict) -> None:
-        self._shadows.conclude(shadow.model_id, {"holds": verdict.holds, "reason": verdict.reason, **verdict.numbers})
+        # The verdict last: with it the model is due no more, and whoever dies in between leaves it to the next.
         if verdict.holds:
             self.promote(shadow.model_id)
         else:
             self._shadows.end(self._rule.stream_id)
+        self._shadows.conclude(shadow.model_id, {"holds": verdict.holds, "reason": verdict.reason, **verdict.numbers})
         log.log(
             logging.INFO if verdict.holds else logging.WARNING,
             "Stream %s: model %d %s: %s.",

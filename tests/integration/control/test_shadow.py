@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.mixture import GaussianMixture as ScikitMixture
 
+from config.errors import StorageUnavailable
 from monitor.calibration import ThresholdRule, first_threshold
 from monitor.detectors import GaussianMixture
 from monitor.fitting import FittedModel, model_of
@@ -177,3 +178,42 @@ def test_the_daemon_promotes_by_itself_when_the_time_has_come_and_the_gate_holds
     run_until(db, stream_id, play, writer, float("inf"))
     assert [model.state for model in ModelStore(db).list(stream_id)] == ["retired", "active"]
     assert rows(db, "SELECT kind FROM incidents WHERE kind = 'spike'") == []
+
+
+def test_a_promotion_that_the_store_interrupts_is_made_at_the_next_look(sqlite_db: Database) -> None:
+    db, play = sqlite_db, scene()
+    stream_id, writer = begin(db, apart(), play)
+    run_until(db, stream_id, play, writer, T0 + 15 * MINUTE)
+    put_in_shadow(db, stream_id, apart(nats=0.0), due_after_us=60 * MINUTE)
+    plane, keeper = control_plane(db, stream_id, play), promoter(db, stream_id)
+    broken = interrupted_promoter(db, stream_id)
+    with pytest.raises(StorageUnavailable):
+        while True:
+            writer.commit(400)
+            plane.run_due()
+            broken.run_due()
+    while not writer.ended:
+        writer.commit(400)
+        plane.run_due()
+        keeper.run_due()
+    assert [model.state for model in ModelStore(db).list(stream_id)] == ["retired", "active"]
+
+
+def interrupted_promoter(db: Database, stream_id: int) -> Promoter:
+    """Return a promoter that reaches its verdict, and loses the store before the model is promoted."""
+    whole = promoter(db, stream_id)
+    asked: list[int] = []
+
+    def reference(model_id: int) -> np.ndarray:
+        asked.append(model_id)
+        if len(asked) > 1:
+            raise StorageUnavailable("the store is away")
+        return whole._reference(model_id)
+
+    return Promoter(
+        whole._rule,
+        shadows=ShadowStore(db),
+        models=ModelStore(db),
+        calibration=CalibrationStore(db),
+        reference=reference,
+    )
