@@ -25,8 +25,8 @@ from benchmarks.promises.table import show
 from config.settings import Settings
 from config.units import parse_rate
 from monitor.backtest.cells import Cell, Models
-from monitor.backtest.outcome import PROMISED
 from monitor.backtest.over_windows import Feeder
+from monitor.control import PROMISED
 from monitor.drift_sums import code_events
 from monitor.drift_watch import WatchedModel
 from monitor.parts import Part, Scale, summarise_windows

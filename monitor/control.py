@@ -23,6 +23,8 @@ from monitor.judging import judge, judge_early, wants_evidence
 from monitor.keepers import CalibrationKeeper, ControlKeeper, EarlyKeeper, EvidenceKeeper, ModelKeeper
 from monitor.kept_look_back import KeptLookBack
 from monitor.lives import live_on
+from monitor.look_back import LookBack
+from monitor.parts import Scale
 from monitor.schedule import tick_at_or_after
 from monitor.sealing import pending_tick_of, seal_to
 from monitor.spike_finding import early_verdict
@@ -69,6 +71,7 @@ class ControlPlane:
         evidence: EvidenceKeeper | None = None,
         explain: Explain | None = None,
         drift: DriftWatch | None = None,
+        make_look_back: Callable[[Scale], LookBack] = LookBack,
     ) -> None:
         self._settings = settings
         self._control = control
@@ -82,6 +85,7 @@ class ControlPlane:
         self._evidence = evidence
         self._explain = explain
         self._drift = drift
+        self._make_look_back = make_look_back
         self._known: dict[int, Calibrated] = {}
         self._look_back: KeptLookBack | None = None
         self._accepted: Float32 | None = None
@@ -248,7 +252,9 @@ class ControlPlane:
         kept = self._look_back
         if kept is None or (kept.model_id, kept.acceptances) != (newest.model_id, acceptances):
             stream_id, model_id = self._settings.stream_id, newest.model_id
-            kept = self._look_back = KeptLookBack(stream_id, model_id, scale_of(newest.details), acceptances)
+            kept = self._look_back = KeptLookBack(
+                stream_id, model_id, scale_of(newest.details), acceptances, self._make_look_back
+            )
             self._accepted = self._calibration.accepted_reference(newest.model_id)
         return kept
 

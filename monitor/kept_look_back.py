@@ -1,7 +1,7 @@
 """The look-back of one model over stored windows, kept from tick to tick. A cache: built anew it is the same."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,10 +25,17 @@ class Refreshed:
 class KeptLookBack:
     """What a tick added or left out is the only work of the next."""
 
-    def __init__(self, stream_id: int, model_id: int, scale: Scale, acceptances: int = 0) -> None:
+    def __init__(
+        self,
+        stream_id: int,
+        model_id: int,
+        scale: Scale,
+        acceptances: int = 0,
+        make: Callable[[Scale], LookBack] = LookBack,
+    ) -> None:
         self.model_id = model_id
         self.acceptances = acceptances
-        self.look_back = LookBack(scale)
+        self.look_back = make(scale)
         self._stream_id = stream_id
         self._read_until_us: int | None = None
         self._windows: list[JudgedWindow] = []

@@ -109,8 +109,10 @@ def _last_judged(conn: Connection, stream_id: int) -> tuple[int, int] | None:
 
 def _adopt(conn: Connection, stream_id: int, kind: str, since_us: int, now_us: int) -> Sequence[sa.Row[Any]]:
     """Take back the windows since then in which this kind was found; return them in order."""
+    # Never the payloads: an incident may have been open for a week.
+    columns = ("window_start_us", "threshold_id", "events", "outliers", "details")
     fired = conn.execute(
-        sa.select(windows)
+        sa.select(*(windows.c[name] for name in columns))
         .where(
             windows.c.stream_id == stream_id,
             windows.c.window_start_us >= since_us,

@@ -11,9 +11,11 @@ from config.streams import ThresholdSettings
 from config.units import Rate
 from monitor.backtest.drift_memory import DriftMemory
 from monitor.backtest.memory import Memory
+from monitor.backtest.shared import Sketches
 from monitor.calibration import first_threshold
 from monitor.control import ControlPlane
 from monitor.drift_watch import DriftWatch, WatchedModel
+from monitor.look_back import LookBack
 from monitor.rules import control_settings, drift_rule
 from storage.models import Activation, ModelInfo
 
@@ -33,7 +35,15 @@ class Models:
 class Cell:
     """One pair of percentile and promise, judged by the daemon's own control plane over a memory of its own."""
 
-    def __init__(self, settings: Settings, stream: str, percentile: float, promise: Rate, models: Models) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        stream: str,
+        percentile: float,
+        promise: Rate,
+        models: Models,
+        sketches: Sketches | None = None,
+    ) -> None:
         own = with_cell(settings, stream, percentile, promise)
         rules = control_settings(own, stream, STREAM_ID)
         lead_us = rules.grace_us + round(own.streams[stream].window.ahead.total_seconds() * 1e6)
@@ -59,6 +69,7 @@ class Cell:
                 model=models.watched.__getitem__,
                 now_us=lambda: memory.now_us,
             ),
+            make_look_back=LookBack if sketches is None else sketches.look_back,
         )
 
     def activate(self, model_id: int, activation: Activation) -> None:
@@ -85,4 +96,5 @@ def cells_of(
     settings: Settings, stream: str, percentiles: Iterable[float], promises: Sequence[Rate], models: Models
 ) -> list[Cell]:
     """Return a cell for each pair of a percentile and a promise."""
-    return [Cell(settings, stream, each, promise, models) for each in percentiles for promise in promises]
+    sketches = Sketches()
+    return [Cell(settings, stream, each, promise, models, sketches) for each in percentiles for promise in promises]

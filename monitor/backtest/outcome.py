@@ -10,14 +10,12 @@ import numpy as np
 from config.units import Rate
 from monitor.backtest.labels import Burst
 from monitor.backtest.memory import Life, Memory
+from monitor.control import PROMISED
 from monitor.incidents import Kind
 from monitor.spikes import DAY_US, WEEK_US
 
 if TYPE_CHECKING:
     import pandas as pd
-
-PROMISED = (Kind.SPIKE, Kind.SLOW_RISE, Kind.DRIFT)
-"""The kinds of incident that `false_alarms` is about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
