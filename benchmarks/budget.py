@@ -26,12 +26,12 @@ from config.settings import Settings
 from config.units import parse_rate
 from monitor.backtest.cells import Cell, Models
 from monitor.backtest.over_windows import Feeder
-from monitor.control import PROMISED
-from monitor.drift_sums import code_events
-from monitor.drift_watch import WatchedModel
+from monitor.control_plane.control import PROMISED
+from monitor.control_plane.drift_watch import WatchedModel
+from monitor.drifts.drift_sums import code_events
+from monitor.drifts.yardstick import Yardstick, profile_of, quantile_edges
 from monitor.parts import Part, Scale, summarise_windows
 from monitor.spikes import WEEK_US
-from monitor.yardstick import Yardstick, profile_of, quantile_edges
 from storage.models import Activation, ModelInfo
 
 MINUTE_US = 60_000_000

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.errors import OutriderError
-from monitor.drift_sums import DriftSection, DriftSums, add, pack, unpack
+from monitor.drifts.drift_sums import DriftSection, DriftSums, add, pack, unpack
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]

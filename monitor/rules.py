@@ -5,16 +5,16 @@ import json
 
 from config.settings import Settings
 from config.units import to_us
-from monitor.calibration import ThresholdRule
-from monitor.control import ControlSettings
-from monitor.drift_watch import DriftRule
-from monitor.fold import WindowRule
+from monitor.control_plane.control import ControlSettings
+from monitor.control_plane.drift_watch import DriftRule
+from monitor.control_plane.judging import JudgeRule
+from monitor.data_plane.fold import WindowRule
+from monitor.findings.calibration import ThresholdRule
+from monitor.findings.lives import LifeRule
 from monitor.incidents import Policy
-from monitor.judging import JudgeRule
-from monitor.limits import exceedance
-from monitor.lives import LifeRule
-from monitor.promotion import PromotionRule
-from monitor.shadow_gate import GateRule
+from monitor.percentiles.limits import exceedance
+from monitor.shadow.promotion import PromotionRule
+from monitor.shadow.shadow_gate import GateRule
 
 
 def window_rule(settings: Settings, stream: str) -> WindowRule:

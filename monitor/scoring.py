@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from config.errors import ConfigError, ModelError
 from monitor.detectors.detector import Detector, load_detector
-from monitor.drift_sums import Measured, code_events
+from monitor.drifts.drift_sums import Measured, code_events
+from monitor.drifts.yardstick import Yardstick, quantile_edges
 from monitor.parts import Scale
-from monitor.yardstick import Yardstick, quantile_edges
 from storage.ledger import StoredModel
 
 _LARGEST = float(np.finfo(np.float32).max)

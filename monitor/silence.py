@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from monitor.findings.lives import LifeRule, live_on, when
 from monitor.incidents import Finding, Interval, Kind, Severity
-from monitor.lives import LifeRule, live_on, when
 from storage.judgements import IncidentRow, StoredIncident
 from storage.silence import ArrivalFacts, Pause, PauseHistory
 

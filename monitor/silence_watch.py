@@ -2,7 +2,7 @@
 
 from config.settings import Settings
 from config.units import to_us
-from monitor.lives import LifeRule
+from monitor.findings.lives import LifeRule
 from monitor.rules import life_rule
 from monitor.silence import Limit, SilenceRule, find_silence, limit_of, silence_rows
 from storage.engine import Database

@@ -21,18 +21,18 @@ from config.units import to_us
 from consumers.codec import make_codec
 from consumers.open import open_source
 from consumers.source import Layout, Source
-from monitor.control import ControlPlane
-from monitor.drift_watch import DriftWatch, WatchedModel
-from monitor.explaining import Reasons
-from monitor.inbox import Inbox, Wake
-from monitor.intake import Intake
-from monitor.lease import Lease
-from monitor.promotion import Promoter
+from monitor.control_plane.control import ControlPlane
+from monitor.control_plane.drift_watch import DriftWatch, WatchedModel
+from monitor.control_plane.explaining import Reasons
+from monitor.control_plane.lease import Lease
+from monitor.data_plane.inbox import Inbox, Wake
+from monitor.data_plane.intake import Intake
+from monitor.data_plane.worker import Worker
 from monitor.registering import register_sources, starts_of
 from monitor.rules import control_settings, drift_rule, promotion_rule, window_rule
 from monitor.scoring import LoadedModel, Scorer, explain_events, load_model
-from monitor.warm_up import WarmUp
-from monitor.worker import Worker
+from monitor.shadow.promotion import Promoter
+from monitor.training.warm_up import WarmUp
 from storage.calibration import CalibrationStore
 from storage.control import ControlStore
 from storage.drift import DriftStore

@@ -1,7 +1,7 @@
 """The threshold of a stream: which limit it is, when it may move, and what its reference says of it. Pure.
 
-The percentile of the look-back, anchored on the reference (`monitor.limits`), or with method `pot` the generalised
-Pareto tail where too few energies lie above the percentile (`monitor.pot`).
+The percentile of the look-back, anchored on the reference (`monitor.percentiles.limits`), or with method `pot`
+the generalised Pareto tail where too few energies lie above the percentile (`monitor.percentiles.pot`).
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from monitor.limits import (
+from monitor.parts import Float32
+from monitor.percentiles.limits import (
     LOOK_BACK_TAIL,
     REFERENCE_TAIL,
     Limit,
@@ -19,9 +20,8 @@ from monitor.limits import (
     percentile_limit,
     reference_limit,
 )
-from monitor.parts import Float32
-from monitor.pot import pot_limit, reference_pot_limit
-from monitor.sketch import EnergySketch
+from monitor.percentiles.pot import pot_limit, reference_pot_limit
+from monitor.percentiles.sketch import EnergySketch
 
 Method = Literal["percentile", "pot"]
 

@@ -12,9 +12,9 @@ from scipy import signal
 
 from benchmarks.promises import table
 from monitor.drift import against_days_before, fit_base, judge_drift
-from monitor.drift_statistics import Statistics, joined
-from monitor.drift_sums import code_events, pack
-from monitor.yardstick import Yardstick, profile_of, quantile_edges
+from monitor.drifts.drift_statistics import Statistics, joined
+from monitor.drifts.drift_sums import code_events, pack
+from monitor.drifts.yardstick import Yardstick, profile_of, quantile_edges
 from storage.engine import Database
 
 ALPHA = 1e-3

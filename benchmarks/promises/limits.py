@@ -14,10 +14,10 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.promises import table
-from monitor.limits import exceedance
-from monitor.look_back import LookBack
 from monitor.parts import Part, Scale, summarise, summarise_windows
-from monitor.sketch import EnergySketch
+from monitor.percentiles.limits import exceedance
+from monitor.percentiles.look_back import LookBack
+from monitor.percentiles.sketch import EnergySketch
 from monitor.thresholds import decide_limit, first_limit, is_contested
 
 PERCENTILES = (99.0, 99.5, 99.9)

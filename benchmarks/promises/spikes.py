@@ -12,7 +12,7 @@ from scipy import signal, stats
 
 from benchmarks.promises import table
 from benchmarks.promises.exact import TailTable, counts
-from monitor.limits import exceedance, reference_limit
+from monitor.percentiles.limits import exceedance, reference_limit
 from monitor.spikes import CountLaw, learn_law, spike_limit, window_budget
 from monitor.thresholds import reference_counts
 

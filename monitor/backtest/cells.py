@@ -12,10 +12,10 @@ from config.units import Rate
 from monitor.backtest.drift_memory import DriftMemory
 from monitor.backtest.memory import Memory
 from monitor.backtest.shared import Sketches
-from monitor.calibration import first_threshold
-from monitor.control import ControlPlane
-from monitor.drift_watch import DriftWatch, WatchedModel
-from monitor.look_back import LookBack
+from monitor.control_plane.control import ControlPlane
+from monitor.control_plane.drift_watch import DriftWatch, WatchedModel
+from monitor.findings.calibration import first_threshold
+from monitor.percentiles.look_back import LookBack
 from monitor.rules import control_settings, drift_rule
 from storage.models import Activation, ModelInfo
 

@@ -10,7 +10,7 @@ import numpy as np
 from config.units import Rate
 from monitor.backtest.labels import Burst
 from monitor.backtest.memory import Life, Memory
-from monitor.control import PROMISED
+from monitor.control_plane.control import PROMISED
 from monitor.incidents import Kind
 from monitor.spikes import DAY_US, WEEK_US
 

@@ -5,9 +5,9 @@ from numpy.typing import NDArray
 
 from consumers.batch import Decoded
 from monitor.backtest.cells import Cell
-from monitor.drift_sums import Measured
-from monitor.fold import Folded, Schedule, Scores, WindowRule, fold, join
-from monitor.lane import COMMIT_EVENTS, is_gap
+from monitor.data_plane.fold import Folded, Schedule, Scores, WindowRule, fold, join
+from monitor.data_plane.lane import COMMIT_EVENTS, is_gap
+from monitor.drifts.drift_sums import Measured
 from monitor.parts import Scale
 from storage.judgements import StoredGap
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from monitor.backtest.cells import Cell
-from monitor.look_back import count_above
 from monitor.parts import Part, Scale, encode
+from monitor.percentiles.look_back import count_above
 from storage.commits import PartRow
 from storage.ledger import ThresholdState
 from storage.models import Activation

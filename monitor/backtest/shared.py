@@ -2,9 +2,9 @@
 
 from collections.abc import Hashable
 
-from monitor.look_back import LookBack
 from monitor.parts import Scale
-from monitor.sketch import EnergySketch
+from monitor.percentiles.look_back import LookBack
+from monitor.percentiles.sketch import EnergySketch
 
 _KEPT = 8
 """Cells go from tick to tick together; what the last few ticks added up is all that another cell can want."""

@@ -11,10 +11,10 @@ import numpy as np
 from config.settings import Settings, StreamSettings
 from consumers.files import FileSource
 from monitor.backtest.cells import STREAM_ID, Models
-from monitor.drift_watch import WatchedModel
-from monitor.fold import Scores
+from monitor.control_plane.drift_watch import WatchedModel
+from monitor.data_plane.fold import Scores
 from monitor.scoring import Scorer, load_model, pick_device
-from monitor.warm_up import WarmUp
+from monitor.training.warm_up import WarmUp
 from storage.calibration import NewThreshold
 from storage.engine import Database
 from storage.ledger import Ledger, StoredModel

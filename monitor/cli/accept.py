@@ -40,7 +40,7 @@ def command(ctx: click.Context, incident: int) -> None:
 
 def _accepted(db: Database, settings: Settings, found: Dossier) -> str:
     """Accept the incident; return what was done."""
-    from monitor.accepting import acceptance, accepted_words
+    from monitor.control_plane.accepting import acceptance, accepted_words
     from monitor.rules import life_rule
 
     stream_id = stream_ids(db)[found.stream]
@@ -64,9 +64,9 @@ def _accepted(db: Database, settings: Settings, found: Dossier) -> str:
 
 def _reference(db: Database, settings: Settings, stream: str, stream_id: int) -> NewReference:
     """Return the energies of the look-back as of the last tick: what is normal from now on."""
-    from monitor.accepting import accepted_energies
-    from monitor.calibration import scale_of
-    from monitor.kept_look_back import KeptLookBack
+    from monitor.control_plane.accepting import accepted_energies
+    from monitor.control_plane.kept_look_back import KeptLookBack
+    from monitor.findings.calibration import scale_of
     from monitor.rules import control_settings
     from storage.calibration import CalibrationStore
 

@@ -10,10 +10,10 @@ import yaml
 from config.errors import BrokerUnavailable, ConfigError, OutriderError
 from config.settings import Settings, StreamSettings
 from consumers.source import Found
-from monitor.calibration import clean_rate_of, law_of
 from monitor.cli.memory import MemoryBound
 from monitor.cli.promise import advice, nominal_counts, nominal_law, promises, thin_reference
 from monitor.cli.settings import settings_of
+from monitor.findings.calibration import clean_rate_of, law_of
 from storage.engine import Database
 from storage.ledger import Ledger
 from storage.migrations import KNOWN_REVISIONS

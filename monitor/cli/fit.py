@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from config.settings import Settings, StreamSettings
     from consumers.source import Source
-    from monitor.fitting import FittedModel
-    from monitor.training import TrainingSet
+    from monitor.training.events import TrainingSet
+    from monitor.training.fitting import FittedModel
     from storage.engine import Database
     from storage.models import ModelInfo
 
@@ -97,9 +97,9 @@ def _read(
     from config.errors import ConfigError
     from consumers.files import FileSource
     from consumers.open import open_source
-    from monitor.fitting import class_labels
     from monitor.registering import register_sources, starts_of
-    from monitor.training import TrainingReader
+    from monitor.training.events import TrainingReader
+    from monitor.training.fitting import class_labels
 
     if label is not None and file is None:
         raise ConfigError("--label needs a FILE whose events carry the field")
@@ -168,10 +168,10 @@ def _fit_and_store(
     labels: "NDArray[Any] | None",
     shadow: _Shadow | None,
 ) -> None:
-    from monitor.body import warn_of_tail
-    from monitor.fitting import fit_model
-    from monitor.limits import exceedance
-    from monitor.lives import when
+    from monitor.findings.lives import when
+    from monitor.percentiles.body import warn_of_tail
+    from monitor.percentiles.limits import exceedance
+    from monitor.training.fitting import fit_model
     from storage.engine import Database
 
     began_s = time.monotonic()
@@ -208,7 +208,7 @@ def _stored(
 ) -> "tuple[ModelInfo, int | None]":
     """Store the model as the active one or in its shadow; return it, and from which window start on it scores."""
     from config.errors import ModelError
-    from monitor.calibration import first_threshold
+    from monitor.findings.calibration import first_threshold
     from monitor.thresholds import first_limit
     from storage.models import ModelStore
     from storage.shadows import NewShadow, ShadowStore

@@ -220,7 +220,7 @@ def _starter(
     from config.sizing import Volume, advise
     from config.starter import Starter
     from consumers.fields import volume_of
-    from monitor.training import fewest_events
+    from monitor.training.events import fewest_events
 
     source = values["streams"][name]["source"]
     topic, path = source.get("topics", [None])[0], source.get("path")

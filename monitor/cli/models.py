@@ -24,8 +24,8 @@ from storage.shadows import ShadowStore
 from storage.standing import stream_ids
 
 if TYPE_CHECKING:
-    from monitor.promotion import Promoter
-    from monitor.shadow_gate import GateVerdict
+    from monitor.shadow.promotion import Promoter
+    from monitor.shadow.shadow_gate import GateVerdict
 
 COLUMNS = ("stream", "version", "kind", "state", "created_at", "valid_from", "events", "features", "gate", "summary")
 _SHOWN = ("version", "state", "kind", "valid_from", "events", "features", "gate")
@@ -121,9 +121,9 @@ def _known(db: Database, stream: str) -> list[ModelInfo]:
 
 
 def _promoter(db: Database, settings: Settings, stream: str) -> "Promoter":
-    from monitor.promotion import Promoter
     from monitor.rules import promotion_rule
     from monitor.scoring import load_model
+    from monitor.shadow.promotion import Promoter
 
     def reference(model_id: int) -> NDArray[np.float32]:
         energies = load_model(Ledger(db).model(model_id), "cpu").detector.reference_energies_
@@ -165,7 +165,7 @@ def import_model(ctx: click.Context, stream: str, file: Path) -> None:
     settings = settings_of(ctx)
     own = settings.streams[stream_of(settings, stream)]
     from monitor.detectors import load_detector
-    from monitor.fitting import model_of
+    from monitor.training.fitting import model_of
 
     detector = load_detector(file)
     with Database(settings.database.url) as db:
@@ -217,7 +217,7 @@ def _refuse_other_features(stream: str, chosen: ModelInfo, known: list[ModelInfo
 
 
 def _first_threshold(reference: NDArray[np.float32], own: StreamSettings) -> Callable[[int, Activation], NewThreshold]:
-    from monitor.calibration import first_threshold
+    from monitor.findings.calibration import first_threshold
 
     rule = own.threshold
     return lambda model_id, activation: first_threshold(reference, model_id, activation, rule.percentile, rule.method)

@@ -8,10 +8,10 @@ from typing import Any
 from config.streams import StreamSettings
 from config.units import format_duration, to_us
 from monitor.drift import first_verdict_us
-from monitor.limits import REFERENCE_TAIL, exceedance
+from monitor.percentiles.limits import REFERENCE_TAIL, exceedance
+from monitor.percentiles.tail import fewest_energies
 from monitor.slow_rises import LEAST_WINDOWS, SHARE_OF_PROMISE, alarm_windows, windows_to_find
 from monitor.spikes import WEEK_US, CountLaw, advise_window, describe, judge_window, period, window_budget
-from monitor.tail import fewest_energies
 
 _HELD_OUT_SHARE = 5
 _ROUND_COUNTS = (100, 1_000, 10_000)

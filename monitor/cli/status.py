@@ -6,12 +6,12 @@ import click
 
 from config.settings import Settings
 from config.units import format_duration, format_time
-from monitor.calibration import law_of
 from monitor.cli.promise import promise
 from monitor.cli.settings import settings_of
 from monitor.cli.stored import database_of
 from monitor.cli.tables import FORMATS, Row, printable, short_time, write
-from monitor.pace import progress_words
+from monitor.findings.calibration import law_of
+from monitor.training.pace import progress_words
 from storage.engine import Database
 from storage.standing import StreamStanding, standing_of, stream_ids
 from storage.tables import FOREVER_US

@@ -167,7 +167,7 @@ def _write_table(rows: Sequence[Row], columns: Sequence[str], nothing: str) -> N
 
 
 _OPEN = 3.4e38
-"""From here on an upper bound is none: `monitor.limits.OPEN`, whose module takes long to import."""
+"""From here on an upper bound is none: `monitor.percentiles.limits.OPEN`, whose module takes long to import."""
 
 
 def _cell(name: str, value: Any) -> str:

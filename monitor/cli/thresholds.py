@@ -3,11 +3,11 @@
 import click
 
 from config.settings import Settings
-from monitor.calibration import clean_rate_of, law_of
 from monitor.cli.promise import advice, promises, said_of_limit
 from monitor.cli.settings import settings_of
 from monitor.cli.stored import database_of, history_of, is_stored, not_yet
 from monitor.cli.tables import TABLE_ROWS, format_of, format_option, limit_of, limit_option, rows_of, write
+from monitor.findings.calibration import clean_rate_of, law_of
 from storage.listings import THRESHOLDS
 from storage.standing import standing_of, stream_ids
 

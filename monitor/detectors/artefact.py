@@ -21,7 +21,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from config.errors import ModelError
-from monitor.yardstick import BINS, FeatureProfile
+from monitor.drifts.yardstick import BINS, FeatureProfile
 
 FORMAT = 1
 MAX_HEADER_BYTES = 4 << 20

@@ -19,7 +19,7 @@ from monitor.detectors.inputs import FloatArray, check_events, check_labels
 from monitor.detectors.mixture_params import LANES, LOG_2PI, SPARE_LANES, Metric, factor, make_metric
 from monitor.detectors.threads import exact_products, one_thread
 from monitor.detectors.unfitted import not_fitted
-from monitor.yardstick import FeatureProfile, profile_of
+from monitor.drifts.yardstick import FeatureProfile, profile_of
 
 Score = Literal["likelihood", "mahalanobis"]
 F64 = NDArray[np.float64]

@@ -12,7 +12,7 @@ from config.errors import ModelError
 from monitor.detectors import artefact
 from monitor.detectors.artefact import Artefact
 from monitor.detectors.explanation import Explanation
-from monitor.yardstick import FeatureProfile
+from monitor.drifts.yardstick import FeatureProfile
 
 _CLASSES = {
     "gaussian_mixture": ("monitor.detectors.gaussian_mixture", "GaussianMixture"),

@@ -22,7 +22,7 @@ from monitor.detectors.processes import Processes
 from monitor.detectors.score_path import Gaussians, Scorer, make_scorer
 from monitor.detectors.threads import one_thread
 from monitor.detectors.unfitted import not_fitted
-from monitor.yardstick import FeatureProfile, profile_of
+from monitor.drifts.yardstick import FeatureProfile, profile_of
 
 F64 = NDArray[np.float64]
 

@@ -33,7 +33,7 @@ from monitor.detectors.scaling import Scaling
 from monitor.detectors.threads import one_thread
 from monitor.detectors.training import Objective, OptimizerFactory, Plan, latent_noise, train
 from monitor.detectors.unfitted import not_fitted
-from monitor.yardstick import FeatureProfile, profile_of
+from monitor.drifts.yardstick import FeatureProfile, profile_of
 
 _SMALL_PASS = 50_000_000  # multiplications in a pass of one batch below which more threads do not pay
 _MODULES = ("encoder_net", "decoder_net", "gmm_density_net")

@@ -9,7 +9,7 @@ import pytest
 from config.streams import StreamSettings
 from consumers.batch import Position
 from consumers.kafka_source import KafkaSource
-from monitor.training import SAMPLE_RECORDS, TrainingReader, TrainingSet
+from monitor.training.events import SAMPLE_RECORDS, TrainingReader, TrainingSet
 from tests.daemon.events import Feed, fill
 from tests.servers.kafka import KafkaServer
 

@@ -10,7 +10,7 @@ import pytest
 from config.streams import StreamSettings
 from consumers.kafka_source import KafkaSource
 from monitor.registering import register_sources, starts_of
-from monitor.warm_up import WarmUp
+from monitor.training.warm_up import WarmUp
 from storage.engine import Database
 from storage.ledger import Ledger
 from storage.models import ModelInfo, ModelStore
@@ -90,7 +90,7 @@ def test_where_that_is_too_little_it_says_what_is_missing_and_fits_as_soon_as_it
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     topic = kafka_topic(1)
-    caplog.set_level(logging.WARNING, "monitor.warm_up")
+    caplog.set_level(logging.WARNING, "monitor.training.warm_up")
     told = threading.Event()
     caplog.handler.addFilter(lambda record: told.set() or True if "missing" in record.getMessage() else True)
     run = Run(db, kafka_server, topic, timeout_s=0.5)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.batch import DeadLetters, Decoded, Events, Partition
-from monitor.drift_sums import Measured
-from monitor.fold import Folded, Schedule, WindowRule, fold, join
+from monitor.data_plane.fold import Folded, Schedule, WindowRule, fold, join
+from monitor.drifts.drift_sums import Measured
 from monitor.parts import Part, Scale, decode, encode, merge
 from storage.ledger import Control, ThresholdState
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from monitor.drift_sums import code_events
-from monitor.look_back import LookBack
+from monitor.drifts.drift_sums import code_events
+from monitor.drifts.yardstick import Yardstick, profile_of, quantile_edges
 from monitor.parts import (
     LAST_BIN,
     TOP,
@@ -25,9 +25,9 @@ from monitor.parts import (
     summarise,
     summarise_windows,
 )
-from monitor.sketch import EnergySketch
+from monitor.percentiles.look_back import LookBack
+from monitor.percentiles.sketch import EnergySketch
 from monitor.thresholds import decide_limit
-from monitor.yardstick import Yardstick, profile_of, quantile_edges
 
 SCALE = Scale(median=3.0, iqr=2.0)
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)

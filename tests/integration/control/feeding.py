@@ -13,14 +13,14 @@ import sqlalchemy as sa
 from config.streams import EventSettings, ModelSettings
 from consumers.batch import Partition, RawBatch
 from consumers.codec import make_codec
-from monitor.calibration import first_threshold
-from monitor.fitting import FittedModel, fit_model
-from monitor.fold import WindowRule
-from monitor.inbox import Arrived, Claimed, Finish, Inbox
-from monitor.intake import Reclaim
+from monitor.data_plane.fold import WindowRule
+from monitor.data_plane.inbox import Arrived, Claimed, Finish, Inbox
+from monitor.data_plane.intake import Reclaim
+from monitor.data_plane.worker import Worker
+from monitor.findings.calibration import first_threshold
 from monitor.scoring import Scorer, load_model
-from monitor.training import TrainingSet
-from monitor.worker import Worker
+from monitor.training.events import TrainingSet
+from monitor.training.fitting import FittedModel, fit_model
 from storage.engine import Database
 from storage.ledger import Claim, Ledger, NewSource
 from storage.models import ModelInfo, ModelStore

@@ -13,14 +13,14 @@ import numpy as np
 import sqlalchemy as sa
 
 from consumers.batch import DeadLetters, Decoded, Events, Position
-from monitor.calibration import ThresholdRule
-from monitor.commits import commit_of, position_commit
-from monitor.control import ControlPlane, ControlSettings
-from monitor.drift_watch import DriftRule, DriftWatch, WatchedModel
-from monitor.fold import Schedule, WindowRule, fold, join
+from monitor.control_plane.control import ControlPlane, ControlSettings
+from monitor.control_plane.drift_watch import DriftRule, DriftWatch, WatchedModel
+from monitor.control_plane.judging import JudgeRule
+from monitor.data_plane.commits import commit_of, position_commit
+from monitor.data_plane.fold import Schedule, WindowRule, fold, join
+from monitor.findings.calibration import ThresholdRule
+from monitor.findings.lives import LifeRule
 from monitor.incidents import Policy
-from monitor.judging import JudgeRule
-from monitor.lives import LifeRule
 from monitor.scoring import Scorer, load_model
 from storage.calibration import CalibrationStore
 from storage.control import ControlStore

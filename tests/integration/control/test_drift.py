@@ -7,9 +7,9 @@ from functools import partial
 
 import pytest
 
-from monitor.fold import WindowRule
+from monitor.data_plane.fold import WindowRule
+from monitor.findings.lives import LifeRule, live_on
 from monitor.incidents import Finding, Interval, Kind, Policy, Severity
-from monitor.lives import LifeRule, live_on
 from storage.drift import rebase
 from storage.engine import Database
 from storage.incidents import change_incidents, lock_stream

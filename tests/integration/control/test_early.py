@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
-from monitor.fold import WindowRule
+from monitor.data_plane.fold import WindowRule
 from storage.control import ControlStore
 from storage.engine import Database
 from storage.judgements import Judgement, WindowFacts

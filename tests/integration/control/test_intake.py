@@ -10,8 +10,8 @@ import pytest
 from config.errors import StorageUnavailable
 from consumers.batch import Partition
 from consumers.source import Poll, Source
-from monitor.inbox import Arrived, CaughtUp, Claimed, Ended, Finish, Inbox, Message, Revoked
-from monitor.intake import Intake, Reclaim
+from monitor.data_plane.inbox import Arrived, CaughtUp, Claimed, Ended, Finish, Inbox, Message, Revoked
+from monitor.data_plane.intake import Intake, Reclaim
 from storage.engine import Database
 from storage.ledger import Ledger
 from tests.integration.control.feeding import TOPIC, open_stream, partition, until
@@ -142,7 +142,7 @@ def test_a_log_that_was_replaced_is_begun_anew(sqlite_db: Database) -> None:
 def test_crowded_partitions_are_held_until_they_are_settled(
     sqlite_db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("monitor.inbox.MAX_PENDING_RECORDS", 3)
+    monkeypatch.setattr("monitor.data_plane.inbox.MAX_PENDING_RECORDS", 3)
     source = MemorySource(logs(1, n=30), amounts=lambda _: 3)
     running = Running(sqlite_db, open_stream(sqlite_db), source)
     running.thread.start()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from monitor.calibration import first_threshold
+from monitor.findings.calibration import first_threshold
 from storage.calibration import CalibrationStore, NewThreshold
 from storage.engine import Database
 from storage.ledger import Ledger

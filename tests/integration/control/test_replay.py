@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from monitor.fold import WindowRule
+from monitor.data_plane.fold import WindowRule
 from storage.engine import Database
 from tests.integration.control.feeding import MINUTE, SECOND, T0, count, rows
 from tests.integration.control.simulation import Rows, Scene, decided, records, run_at_random, run_in_turn

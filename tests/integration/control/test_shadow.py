@@ -7,14 +7,14 @@ import pytest
 from sklearn.mixture import GaussianMixture as ScikitMixture
 
 from config.errors import StorageUnavailable
-from monitor.calibration import ThresholdRule, first_threshold
+from monitor.data_plane.fold import WindowRule
 from monitor.detectors import GaussianMixture
-from monitor.fitting import FittedModel, model_of
-from monitor.fold import WindowRule
-from monitor.promotion import Promoter, PromotionRule
+from monitor.findings.calibration import ThresholdRule, first_threshold
 from monitor.scoring import load_model
-from monitor.shadow_gate import GateRule
+from monitor.shadow.promotion import Promoter, PromotionRule
+from monitor.shadow.shadow_gate import GateRule
 from monitor.thresholds import reference_limit
+from monitor.training.fitting import FittedModel, model_of
 from storage.calibration import CalibrationStore
 from storage.engine import Database
 from storage.ledger import Ledger

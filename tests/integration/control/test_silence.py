@@ -4,8 +4,8 @@ import pytest
 import sqlalchemy as sa
 
 from monitor.cli.story import story_of
+from monitor.findings.lives import LifeRule
 from monitor.incidents import Policy
-from monitor.lives import LifeRule
 from monitor.silence import SilenceRule
 from monitor.silence_watch import SilenceWatch
 from storage.dossier import dossier_of

@@ -11,7 +11,7 @@ from consumers.files import FileSource
 from consumers.mixture_blocks import Plan
 from consumers.synthetic import SyntheticSource
 from monitor.registering import starts_of
-from monitor.warm_up import WarmUp
+from monitor.training.warm_up import WarmUp
 from storage.engine import Database
 from storage.ledger import Ledger, NewSource
 from storage.models import ModelStore

@@ -8,9 +8,9 @@ import pytest
 
 from config.errors import StorageUnavailable
 from consumers.batch import UNREADABLE_BATCH
-from monitor import worker as worker_module
-from monitor.inbox import MAX_PENDING_RECORDS, CaughtUp, Ended, Revoked, Wake
-from monitor.intake import Reclaim
+from monitor.data_plane import worker as worker_module
+from monitor.data_plane.inbox import MAX_PENDING_RECORDS, CaughtUp, Ended, Revoked, Wake
+from monitor.data_plane.intake import Reclaim
 from storage.engine import Database
 from storage.tables import FOREVER_US
 from tests.integration.control.feeding import (

@@ -10,7 +10,7 @@ import pytest
 from config.errors import ModelError
 from monitor.detectors import artefact
 from monitor.detectors.artefact import Artefact
-from monitor.yardstick import profile_of
+from monitor.drifts.yardstick import profile_of
 
 
 def make(**changes):

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from monitor.calibration import law_of, scale_of
+from monitor.control_plane.judging import Calibrated, JudgeRule, judge, judge_early
+from monitor.findings.calibration import law_of, scale_of
+from monitor.findings.lives import LifeRule
 from monitor.incidents import Policy
-from monitor.judging import Calibrated, JudgeRule, judge, judge_early
-from monitor.lives import LifeRule
 from monitor.parts import Scale, encode, summarise
 from storage.calibration import StoredThreshold
 from storage.judgements import IncidentRow, Judgement, StoredIncident, StoredPart, WindowFacts

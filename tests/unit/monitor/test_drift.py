@@ -13,7 +13,7 @@ from monitor.drift import (
     judge_drift,
     not_ready,
 )
-from monitor.yardstick import RANK_UNIT, SPREAD_UNIT
+from monitor.drifts.yardstick import RANK_UNIT, SPREAD_UNIT
 
 MINUTE = 60_000_000
 HOUR = 60 * MINUTE

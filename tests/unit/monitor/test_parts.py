@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from monitor import parts
-from monitor.drift_sums import Codes
+from monitor.drifts.drift_sums import Codes
 from monitor.parts import DamagedPart, Part, Scale, bin_edges, bin_index, decode, encode, merge, summarise
 
 SCALE = Scale(median=0.0, iqr=1.0)

@@ -9,9 +9,9 @@ import torch
 from config.errors import ConfigError, ModelError
 from config.streams import ModelSettings
 from monitor.detectors.detector import load_detector
-from monitor.fitting import FittedModel, fit_model, model_of
 from monitor.scoring import LoadedModel, Scorer, load_model, pick_device
-from monitor.training import TrainingSet
+from monitor.training.events import TrainingSet
+from monitor.training.fitting import FittedModel, fit_model, model_of
 from storage.ledger import StoredModel
 
 NAMES = ("x", "y")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from monitor.findings.lives import LifeRule
 from monitor.incidents import Finding, Kind, Policy, Severity
-from monitor.lives import LifeRule
 from monitor.silence import (
     Limit,
     SilenceRule,

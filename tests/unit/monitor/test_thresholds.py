@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from monitor.limits import (
+from monitor.parts import Scale, summarise
+from monitor.percentiles.limits import (
     Limit,
     anchored_limit,
     exceedance,
@@ -14,8 +15,7 @@ from monitor.limits import (
     percentile_limit,
     reference_limit,
 )
-from monitor.parts import Scale, summarise
-from monitor.sketch import EnergySketch, order_statistic_quantiles
+from monitor.percentiles.sketch import EnergySketch, order_statistic_quantiles
 from monitor.thresholds import decide_limit, reference_counts
 
 CLEAN = stats.gamma(8)

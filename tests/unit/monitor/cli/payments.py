@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from config.loading import load
 from config.settings import Settings
-from monitor.calibration import first_threshold
-from monitor.control import ControlPlane
+from monitor.control_plane.control import ControlPlane
+from monitor.findings.calibration import first_threshold
 from monitor.parts import Part, Scale, encode, merge, summarise
 from monitor.rules import control_settings
 from storage.calibration import CalibrationStore

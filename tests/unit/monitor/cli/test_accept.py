@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitor.calibration import scale_of
-from monitor.kept_look_back import KeptLookBack
+from monitor.control_plane.kept_look_back import KeptLookBack
+from monitor.findings.calibration import scale_of
 from monitor.rules import control_settings
 from storage.calibration import CalibrationStore
 from storage.engine import Database

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from monitor.lease import TTL_S
+from monitor.control_plane.lease import TTL_S
 from storage.engine import Database
 from storage.jobs import report_job
 from storage.leases import Leases

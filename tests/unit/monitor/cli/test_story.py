@@ -9,8 +9,8 @@ from monitor.cli.story import story_of
 from monitor.incidents import Kind
 from monitor.slow_rises import LEAST_WINDOWS
 from storage.dossier import Dossier
+from tests.unit.monitor.findings.test_calibration_finding import TICK, found
 from tests.unit.monitor.judged_windows import T0, Stream
-from tests.unit.monitor.test_calibration_finding import TICK, found
 
 HOUR = 3_600_000_000
 

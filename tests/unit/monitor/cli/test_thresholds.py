@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from monitor.body import fit_body
-from monitor.calibration import ThresholdRule, first_threshold, tick_threshold
 from monitor.cli.promise import said_of_limit
-from monitor.limits import OPEN, reference_limit
-from monitor.look_back import LookBack
+from monitor.findings.calibration import ThresholdRule, first_threshold, tick_threshold
 from monitor.parts import Scale
+from monitor.percentiles.body import fit_body
+from monitor.percentiles.limits import OPEN, reference_limit
+from monitor.percentiles.look_back import LookBack
 from storage.calibration import CalibrationStore, NewThreshold
 from storage.models import Activation
 from tests.unit.monitor.cli.conftest import Outrider

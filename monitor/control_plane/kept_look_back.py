@@ -1,0 +1,99 @@
+"""The look-back of one model over stored windows, kept from tick to tick. A cache: built anew it is the same."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.control_plane.keepers import CalibrationKeeper
+from monitor.findings.calibration import ThresholdRule
+from monitor.parts import Scale, decode
+from monitor.percentiles.look_back import LARGEST_LEFT_OUT, LookBack, calibration_windows
+from storage.calibration import JudgedWindow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refreshed:
+    """The look-back at a tick: the starts of its clean windows, ascending, and the events of its fullest window."""
+
+    clean: list[int]
+    most_events: int
+
+
+class KeptLookBack:
+    """What a tick added or left out is the only work of the next."""
+
+    def __init__(
+        self,
+        stream_id: int,
+        model_id: int,
+        scale: Scale,
+        acceptances: int = 0,
+        make: Callable[[Scale], LookBack] = LookBack,
+    ) -> None:
+        self.model_id = model_id
+        self.acceptances = acceptances
+        self.look_back = make(scale)
+        self._stream_id = stream_id
+        self._read_until_us: int | None = None
+        self._windows: list[JudgedWindow] = []
+        self._starts_us = np.empty(0, np.int64)
+        self._ends_us = np.empty(0, np.int64)
+        self._events = np.empty(0, np.int64)
+        self._counted: set[int] = set()
+
+    def refresh(self, store: CalibrationKeeper, tick_us: int, rule: ThresholdRule) -> Refreshed:
+        """Bring the look-back to a tick.
+
+        The limit may be drawn from some windows that fired (it survives outliers, and must not starve); the law of
+        counts is learned from those that fired nothing.
+        """
+        begin_us = tick_us - rule.look_back_us
+        after_us = begin_us if self._read_until_us is None else max(begin_us, self._read_until_us)
+        came = [w for w in store.judged_windows(self._stream_id, self.model_id, after_us, tick_us) if w.events]
+        # A window that reaches over the tick has not been read.
+        self._read_until_us = tick_us // rule.size_us * rule.size_us
+        self._slide(came, begin_us)
+        fired = [
+            (window.window_start_us if window.since_us is None else window.since_us, window.window_end_us)
+            for window in self._windows
+            if window.fired
+        ]
+        counted = self._chosen(fired, tick_us, rule, LARGEST_LEFT_OUT)
+        windows = dict(zip(self._starts_us[counted].tolist(), np.flatnonzero(counted).tolist(), strict=True))
+        for gone in self._counted - windows.keys():
+            self.look_back.evict(gone)
+        for start in sorted(windows.keys() - self._counted):
+            self.look_back.add(start, decode(self._windows[windows[start]].payload))
+        self._counted = set(windows)
+        return Refreshed(
+            clean=self._starts_us[self._chosen(fired, tick_us, rule, 1.0)].tolist(),
+            most_events=int(self._events.max(initial=0)),
+        )
+
+    def _slide(self, came: Sequence[JudgedWindow], begin_us: int) -> None:
+        """Take the new windows in, and let go of those that begin before the look-back."""
+        windows = [*self._windows, *came]
+        first = bisect_left(windows, begin_us, key=lambda window: window.window_start_us)
+        self._windows = windows[first:]
+        starts = np.array([window.window_start_us for window in came], np.int64)
+        ends = np.array([window.window_end_us for window in came], np.int64)
+        self._starts_us = np.concatenate([self._starts_us, starts])[first:]
+        self._ends_us = np.concatenate([self._ends_us, ends])[first:]
+        events = np.array([window.events for window in came], np.int64)
+        self._events = np.concatenate([self._events, events])[first:]
+
+    def _chosen(
+        self, fired: Sequence[tuple[int, int]], tick_us: int, rule: ThresholdRule, largest_left_out: float
+    ) -> NDArray[np.bool_]:
+        return calibration_windows(
+            self._starts_us,
+            self._ends_us,
+            fired,
+            tick_us,
+            look_back_us=rule.look_back_us,
+            adopt_after_us=rule.adopt_after_us,
+            largest_left_out=largest_left_out,
+        )

@@ -1,0 +1,1 @@
+"""The way of a batch: polled, decoded, folded into columns, committed."""

@@ -1,0 +1,352 @@
+"""The fold of a batch: decoded events and dead letters become the columns of one commit. Pure.
+
+This is the middle of a batch's way: cut by lead, find each event's window and threshold row, score, flag, mark the
+late ones, summarise one part per window. It reads nothing but its arguments, so it can be run again when the stream
+moved on under it (a window sealed, a new threshold), and gives the same rows at any speed of replay.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consumers.batch import DeadLetters, Decoded, Events
+from consumers.windows import NO_WATERMARK_US, late_mask, lead_cut, stray_future, watermark_before, window_start
+from monitor.drifts.drift_sums import Codes, DriftSums, Measured
+from monitor.parts import Scale, encode, summarise
+from monitor.shadow.shadow_parts import shadow_parts
+from storage.ledger import Control, PartRow, ShadowPartRow, ShadowState, ThresholdState
+
+Int64 = NDArray[np.int64]
+Float32 = NDArray[np.float32]
+
+
+class Scores(Protocol):
+    """What the fold needs of the scoring worker's core."""
+
+    def measure(self, features: Float32, model_id: int) -> Measured:
+        """Return the energies of features (n, D) under a model, and what drift adds up of them, in one pass."""
+        ...
+
+    def energies(self, features: Float32, model_id: int) -> Float32:
+        """Return the energies of features (n, D) under a model."""
+        ...
+
+    def scale(self, model_id: int) -> Scale:
+        """Return the scale of the model's energies."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowRule:
+    """The settings of `window` in microseconds; `max_future_us` is None where the broker's clock bounds the times."""
+
+    size_us: int
+    grace_us: int
+    ahead_us: int
+    max_future_us: int | None
+
+    def lead_limit(self, sealed_until_us: int | None) -> int:
+        """Return the event time at and beyond which nothing may be stored yet."""
+        return (sealed_until_us or 0) + self.grace_us + self.ahead_us
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """Which threshold, and with it which model, is valid for a window; ordered by the start of validity."""
+
+    valid_from_us: Int64
+    threshold_ids: Int64
+    model_ids: Int64
+    limits: NDArray[np.float64]
+    newest_id: int
+    rows: tuple[ThresholdState, ...]
+    shadows: tuple[ShadowState, ...] = ()
+
+    @staticmethod
+    def of(rows: Sequence[ThresholdState]) -> "Schedule":
+        """Build the schedule of stored threshold rows; of two rows valid from one time the later one holds."""
+        ordered = sorted(rows, key=lambda row: (row.valid_from_us, row.id))
+        return Schedule(
+            valid_from_us=np.array([row.valid_from_us for row in ordered], np.int64),
+            threshold_ids=np.array([row.id for row in ordered], np.int64),
+            model_ids=np.array([row.model_id for row in ordered], np.int64),
+            limits=np.array([row.threshold for row in ordered], np.float64),
+            newest_id=max((row.id for row in rows), default=0),
+            rows=tuple(ordered),
+        )
+
+    def extended(self, rows: Sequence[ThresholdState]) -> "Schedule":
+        """Return the schedule with rows that were stored since."""
+        return replace(Schedule.of([*self.rows, *rows]), shadows=self.shadows) if rows else self
+
+    def rows_at(self, window_starts_us: Int64) -> Int64:
+        """Return the schedule's row for each window; the first row holds for everything before it."""
+        found = np.searchsorted(self.valid_from_us, window_starts_us, side="right") - 1
+        return np.maximum(found, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """Events with all that was decided about them, row by row.
+
+    `codes` has the integers that drift adds up, by model; event i is row `places[i]` of its model's.
+    """
+
+    events: Events
+    energies: Float32
+    threshold_ids: Int64
+    outlier: NDArray[np.bool_]
+    late: NDArray[np.bool_]
+    places: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
+    codes: Mapping[int, Codes] = field(default_factory=dict)
+
+    def drift_sums(self, rows: NDArray[np.bool_], model_id: int) -> DriftSums | None:
+        """Return what drift adds up over some events of one model; None where there is nothing to add up."""
+        codes = self.codes.get(model_id)
+        return codes.add_up(self.places[rows]) if codes is not None and rows.any() else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folded:
+    """What one commit will store, and the rest that has to wait.
+
+    `end` is the position after it; `watermark_us` includes the head event that lead holds back, so that a gap in
+    event time cannot deadlock. `held` says that lead, not the end of the input, cut the batch.
+    """
+
+    end: int
+    watermark_us: int | None
+    scored: Scored
+    dead: DeadLetters
+    parts: list[PartRow]
+    shadow_parts: list[ShadowPartRow]
+    rest: Decoded | None
+    held: bool
+
+
+def join(pieces: list[Decoded]) -> Decoded:
+    """Join consecutive pieces of one partition into one."""
+    if len(pieces) == 1:
+        return pieces[0]
+    cursors = [piece.cursors for piece in pieces if piece.cursors is not None]
+    return Decoded(
+        partition=pieces[0].partition,
+        begin=pieces[0].begin,
+        end=pieces[-1].end,
+        cursors=np.concatenate([*(c[:-1] for c in cursors[:-1]), cursors[-1]]) if cursors else None,
+        events=Events.concat([piece.events for piece in pieces]),
+        dead=DeadLetters.concat([piece.dead for piece in pieces]),
+    )
+
+
+def fold(
+    batch: Decoded,
+    *,
+    watermark_us: int | None,
+    final: bool,
+    control: Control,
+    schedule: Schedule,
+    rule: WindowRule,
+    scores: Scores,
+) -> Folded:
+    """Fold a batch into the columns of one commit.
+
+    Args:
+        batch: Consecutive records of one source from its stored position on.
+        watermark_us: The source's stored watermark.
+        final: Nothing follows this batch in its source.
+        control: How far the stream is sealed, as the writer knows it; the ledger checks it again.
+        schedule: The threshold rows.
+        rule: Window settings.
+        scores: The scorer.
+    """
+    stray, settled = _strays(batch.events, watermark_us, rule, final=final)
+    # What waits is left as it came, strays among it: each is told by the events that follow it.
+    ahead = lead_cut(np.where(stray, NO_WATERMARK_US, batch.events.times_us), rule.lead_limit(control.sealed_until_us))
+    n = min(settled, ahead)
+    taken, rest = _split(batch, n)
+    taken = _refuse(taken, stray[:n])
+    before = watermark_before(taken.events.times_us, watermark_us)
+    own = _largest(watermark_us, taken.events.times_us)
+    # An event that is not settled may prove to be a stray: its time must not become a watermark.
+    held = ahead < settled
+    scored = _score(taken.events, before, control, schedule, rule, scores)
+    return Folded(
+        end=taken.end,
+        watermark_us=_largest(own, batch.events.times_us[n : n + 1]) if held else own,
+        scored=scored,
+        dead=taken.dead,
+        parts=_parts(scored, taken.dead, watermark_us, schedule, rule, scores),
+        shadow_parts=_shadow_parts(scored, schedule, rule, scores),
+        rest=rest,
+        held=held,
+    )
+
+
+def _strays(
+    events: Events, watermark_us: int | None, rule: WindowRule, *, final: bool
+) -> tuple[NDArray[np.bool_], int]:
+    """Say which events carry stray future times, and how many events are settled."""
+    if rule.max_future_us is None:
+        return np.zeros(len(events), np.bool_), len(events)
+    stray, settled = stray_future(events.times_us, watermark_us, rule.max_future_us, final=final)
+    stray[settled:] = False
+    return stray, settled
+
+
+def _refuse(batch: Decoded, stray: NDArray[np.bool_]) -> Decoded:
+    """Turn events of stray times into dead letters."""
+    refused = np.flatnonzero(stray)
+    if not len(refused):
+        return batch
+    letters = DeadLetters(
+        offsets=batch.events.offsets[refused],
+        end_offsets=batch.events.offsets[refused] + 1,
+        reasons=["future_time"] * len(refused),
+        details=[
+            f"{_seconds(batch.events.times_us[i])} s since 1970; the events after it are earlier" for i in refused
+        ],
+        payloads=[None] * len(refused),
+    )
+    dead = _ordered(DeadLetters.concat([batch.dead, letters]))
+    return replace(batch, events=batch.events.take(~stray), dead=dead)
+
+
+def _seconds(time_us: np.int64) -> str:
+    return f"{int(time_us) / 1e6:.6f}"
+
+
+def _ordered(dead: DeadLetters) -> DeadLetters:
+    order = np.argsort(dead.offsets, kind="stable")
+    return DeadLetters(
+        offsets=dead.offsets[order],
+        end_offsets=dead.end_offsets[order],
+        reasons=[dead.reasons[i] for i in order],
+        details=[dead.details[i] for i in order],
+        payloads=[dead.payloads[i] for i in order],
+    )
+
+
+def _split(batch: Decoded, n: int) -> tuple[Decoded, Decoded | None]:
+    """Cut before the event `n`; dead letters before it go with the first piece."""
+    if n >= len(batch.events):
+        return batch, None
+    offset = int(batch.events.offsets[n])
+    letters = int(np.searchsorted(batch.dead.offsets, offset))
+    row = offset - batch.begin
+    first = replace(
+        batch,
+        end=offset,
+        cursors=None if batch.cursors is None else batch.cursors[: row + 1],
+        events=batch.events.slice(0, n),
+        dead=batch.dead.slice(0, letters),
+    )
+    rest = replace(
+        batch,
+        begin=offset,
+        cursors=None if batch.cursors is None else batch.cursors[row:],
+        events=batch.events.slice(n, len(batch.events)),
+        dead=batch.dead.slice(letters, len(batch.dead)),
+    )
+    return first, rest
+
+
+def _largest(watermark_us: int | None, times_us: Int64) -> int | None:
+    if not len(times_us):
+        return watermark_us
+    newest = int(times_us.max())
+    return newest if watermark_us is None else max(watermark_us, newest)
+
+
+def _score(
+    events: Events, before: Int64, control: Control, schedule: Schedule, rule: WindowRule, scores: Scores
+) -> Scored:
+    rows = schedule.rows_at(window_start(events.times_us, rule.size_us))
+    energy = np.empty(len(events), np.float32)
+    models = schedule.model_ids[rows]
+    places = np.zeros(len(events), np.int64)
+    codes = {}
+    for model_id in np.unique(models).tolist():
+        of_model = models == model_id
+        measured = scores.measure(events.features[of_model], model_id)
+        energy[of_model] = measured.energies
+        places[of_model] = np.arange(len(measured.energies))
+        if measured.codes is not None:
+            codes[model_id] = measured.codes
+    return Scored(
+        events=events,
+        energies=energy,
+        threshold_ids=schedule.threshold_ids[rows],
+        outlier=energy > schedule.limits[rows],
+        late=late_mask(events.times_us, rule.size_us, rule.grace_us, before, control.sealed_until_us),
+        places=places,
+        codes=codes,
+    )
+
+
+def _parts(
+    scored: Scored,
+    dead: DeadLetters,
+    watermark_us: int | None,
+    schedule: Schedule,
+    rule: WindowRule,
+    scores: Scores,
+) -> list[PartRow]:
+    """Summarise one part per window touched; late events and dead letters are only counted."""
+    windows = window_start(scored.events.times_us, rule.size_us)
+    dead_windows = _windows_of_dead(scored.events, dead, watermark_us, rule)
+    rows = []
+    for start in np.unique(np.concatenate([windows, dead_windows])):
+        here = windows == start
+        on_time = here & ~scored.late
+        at = int(schedule.rows_at(np.array([start]))[0])
+        model_id = int(schedule.model_ids[at])
+        part = replace(
+            summarise(scored.energies[on_time], scored.outlier[on_time], scores.scale(model_id)),
+            drift=scored.drift_sums(on_time, model_id),
+            late=int((here & scored.late).sum()),
+            dead=int((dead_windows == start).sum()),
+        )
+        offsets = scored.events.offsets[on_time]
+        rows.append(
+            PartRow(
+                window_start_us=int(start),
+                window_end_us=int(start) + rule.size_us,
+                threshold_id=int(schedule.threshold_ids[at]),
+                events=part.events,
+                outliers=part.outliers,
+                late=part.late,
+                dead=part.dead,
+                payload=encode(part),
+                first_offset=int(offsets[0]) if len(offsets) else None,
+                last_offset=int(offsets[-1]) if len(offsets) else None,
+            )
+        )
+    return rows
+
+
+def _shadow_parts(scored: Scored, schedule: Schedule, rule: WindowRule, scores: Scores) -> list[ShadowPartRow]:
+    if not schedule.shadows:
+        return []
+    on_time = ~scored.late
+    return shadow_parts(
+        scored.events.features[on_time],
+        window_start(scored.events.times_us[on_time], rule.size_us),
+        schedule.shadows,
+        size_us=rule.size_us,
+        energies=scores.energies,
+        scale=scores.scale,
+    )
+
+
+def _windows_of_dead(events: Events, dead: DeadLetters, watermark_us: int | None, rule: WindowRule) -> Int64:
+    """Return the window of each dead letter: that of the source's watermark before it; none before any event."""
+    if not len(dead):
+        return np.empty(0, np.int64)
+    running = watermark_before(np.append(events.times_us, 0), watermark_us)
+    seen = running[np.searchsorted(events.offsets, dead.offsets)]
+    known = seen >= 0
+    return window_start(seen[known], rule.size_us)

@@ -1,0 +1,234 @@
+"""The polling thread of a stream: it owns the source, claims positions, and fills the inbox.
+
+Claims are made here and nowhere else: one thread decides which partitions are ours, and every batch carries the epoch
+under which it was fetched, so that what an older claim left behind in the queue is recognised and dropped.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from config.errors import BrokerUnavailable, StorageUnavailable
+from consumers.batch import Partition, Position
+from consumers.source import Found, Poll, Source
+from monitor.data_plane.inbox import Arrived, CaughtUp, Claimed, Ended, Finish, Inbox, Revoked
+from storage.ledger import Claim, Ledger, NewSource, SourceState
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 0.25
+_CAUGHT_UP_EVERY_S = 1.0
+_PUBLISH_EVERY_S = 5.0
+_BACKOFF_S = 1.0
+_RECLAIM_AFTER_S = 1.0
+_IDLE_LEASE_US = 5_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reclaim:
+    """The worker lost this claim (fenced, or a commit of unknown outcome): claim again if it is still ours."""
+
+    partition: Partition
+    epoch: int
+
+
+class Intake:
+    """Polls one source until it is told to stop; all calls to the source are made in `run`."""
+
+    def __init__(
+        self,
+        *,
+        stream_id: int,
+        owner: str,
+        open_source: Callable[[], Source],
+        ledger: Ledger,
+        inbox: Inbox,
+        stop: threading.Event,
+        drained: threading.Event,
+        drain_timeout_s: float,
+        assigned: frozenset[Partition] = frozenset(),
+    ) -> None:
+        self._stream_id = stream_id
+        self._owner = owner
+        self._open_source = open_source
+        self._ledger = ledger
+        self._inbox = inbox
+        self._stop = stop
+        self._drained = drained
+        self._drain_timeout_s = drain_timeout_s
+        self._requests: queue.SimpleQueue[Reclaim] = queue.SimpleQueue()
+        self._claims: dict[Partition, Claim] = {}
+        self._unclaimed = set(assigned)
+        self._lost: dict[Partition, float] = {}
+        self._replaced: set[Partition] = set()
+        self._positions: Mapping[Partition, int] = {}
+        self.last_poll_s = time.monotonic()
+
+    def reclaim(self, request: Reclaim) -> None:
+        """Ask for a fresh claim; called by the worker's thread."""
+        self._requests.put(request)
+
+    def publish(self, positions: Mapping[Partition, int]) -> None:
+        """Leave the committed positions for lag tools; called by the worker's thread."""
+        self._positions = positions
+
+    def run(self) -> None:
+        """Poll until told to stop; then let the worker finish and close the source."""
+        source: Source | None = None
+        try:
+            source = self._open_source()
+            next_check_s = next_publish_s = time.monotonic()
+            while not self._stop.is_set():
+                self._claim_all(source)
+                source.hold(self._inbox.crowded(frozenset(self._claims)))
+                self._take(self._polled(source))
+                now_s = self.last_poll_s = time.monotonic()
+                self._serve_requests(now_s)
+                if now_s >= next_check_s:
+                    self._check_ends(source)
+                    next_check_s = now_s + _CAUGHT_UP_EVERY_S
+                if now_s >= next_publish_s and self._positions:
+                    source.publish(self._positions)
+                    next_publish_s = now_s + _PUBLISH_EVERY_S
+        finally:
+            self._inbox.put(Finish())
+            self._drained.wait(self._drain_timeout_s)
+            if source is not None:
+                source.close()
+
+    def _polled(self, source: Source) -> Poll:
+        try:
+            return source.poll(_POLL_S)
+        except BrokerUnavailable as away:
+            log.warning("%s; trying again.", away, extra={"action": "poll"})
+            self._stop.wait(_BACKOFF_S)
+            return Poll()
+
+    def _take(self, polled: Poll) -> None:
+        for partition in polled.revoked:
+            self._forget(partition)
+            self._inbox.put(Revoked(partition=partition))
+        for partition in polled.replaced:
+            self._forget(partition)
+            self._inbox.put(Revoked(partition=partition))
+        self._replaced |= polled.replaced
+        self._unclaimed |= polled.assigned
+        for batch in polled.batches:
+            claim = self._claims.get(batch.partition)
+            if claim is not None:
+                self._inbox.put(Arrived(epoch=claim.epoch, batch=batch))
+        for partition in polled.ended:
+            if partition in self._claims:
+                self._inbox.put(Ended(partition=partition, epoch=self._claims[partition].epoch))
+
+    def _forget(self, partition: Partition) -> None:
+        self._claims.pop(partition, None)
+        self._unclaimed.discard(partition)
+        self._replaced.discard(partition)
+        self._lost.pop(partition, None)
+
+    def _serve_requests(self, now_s: float) -> None:
+        """Give up claims that were lost, and claim again what is still assigned a while later.
+
+        Not at once: a process that was frozen learns only from the polls after it whether it still owns the
+        partition, and must not take it from whoever does.
+        """
+        while not self._requests.empty():
+            request = self._requests.get()
+            claim = self._claims.get(request.partition)
+            if claim is not None and claim.epoch == request.epoch:
+                del self._claims[request.partition]
+                self._lost[request.partition] = now_s
+        for partition in [p for p, at_s in self._lost.items() if now_s - at_s >= _RECLAIM_AFTER_S]:
+            del self._lost[partition]
+            self._unclaimed.add(partition)
+
+    def _claim_all(self, source: Source) -> None:
+        """Claim what was assigned, and begin anew what was replaced; what cannot be stored now is tried again."""
+        for partition in sorted(self._replaced | self._unclaimed):
+            try:
+                if partition in self._replaced:
+                    self._begin_anew(source, partition)
+                claim = self._ledger.claim(self._source_id(source, partition), self._owner)
+            except (StorageUnavailable, BrokerUnavailable) as away:
+                log.warning("Cannot claim %s: %s; trying again.", partition, away, extra={"action": "claim"})
+                self._stop.wait(_BACKOFF_S)
+                return
+            self._replaced.discard(partition)
+            self._unclaimed.discard(partition)
+            if claim is None:  # another incarnation has begun meanwhile: look again
+                self._lost[partition] = time.monotonic()
+                continue
+            try:
+                source.seek(partition, Position(next_offset=claim.next_offset, cursor=claim.cursor))
+            except KeyError:
+                continue
+            self._claims[partition] = claim
+            self._inbox.put(Claimed(partition=partition, claim=claim))
+
+    def _source_id(self, source: Source, partition: Partition) -> int:
+        """Return the stored source of a partition; one that was added since the start begins at its beginning."""
+        source_id = _id_of(partition, self._ledger.sources(self._stream_id))
+        if source_id is not None:
+            return source_id
+        found = _found(source, partition)
+        log.info("The partition %s is new; it is read from its beginning.", partition, extra={"action": "claim"})
+        new = _new_source(partition, found.identity, found.begin)
+        source_id = _id_of(partition, self._ledger.register(self._stream_id, [new]))
+        assert source_id is not None, "what was registered is among the active sources"
+        return source_id
+
+    def _begin_anew(self, source: Source, partition: Partition) -> None:
+        """Begin a new incarnation: the log under this name is another one, or ends before the stored position."""
+        found = _found(source, partition)
+        log.warning(
+            "%s is another log than the stored position belongs to; a new incarnation starts at offset %d.",
+            partition,
+            found.begin,
+            extra={"action": "incarnation"},
+        )
+        self._ledger.begin_anew(self._stream_id, [_new_source(partition, found.identity, found.begin)])
+
+    def _check_ends(self, source: Source) -> None:
+        """Ask the broker which partitions are at their end; only there may they be idle.
+
+        All are asked, not only the silent ones: a partition that brings nothing but dead letters is never silent,
+        and has to be able to be idle all the same.
+        """
+        if not self._claims:
+            return
+        try:
+            # The lease is timed from before the question: a process that is frozen after it gives no stale answer.
+            until_us = self._ledger.now_us() + _IDLE_LEASE_US
+            caught_up = source.caught_up(frozenset(self._claims))
+        except (BrokerUnavailable, StorageUnavailable):
+            return
+        for partition in caught_up:
+            self._inbox.put(CaughtUp(partition=partition, until_us=until_us))
+
+
+def _id_of(partition: Partition, sources: Sequence[SourceState]) -> int | None:
+    """Return the id of a partition among the active sources of its stream."""
+    wanted = (partition.topic, partition.partition)
+    return next((each.source_id for each in sources if (each.topic, each.partition) == wanted), None)
+
+
+def _found(source: Source, partition: Partition) -> Found:
+    """Return a partition as it is now; while it is not there (a topic being made again) it is as if away."""
+    for found in source.discover():
+        if found.partition == partition:
+            return found
+    raise BrokerUnavailable(f"{partition} is not there now: waiting for it")
+
+
+def _new_source(partition: Partition, identity: str, next_offset: int) -> NewSource:
+    return NewSource(
+        topic=partition.topic,
+        partition=partition.partition,
+        identity=identity,
+        next_offset=next_offset,
+        cursor=None,
+    )

@@ -1,0 +1,373 @@
+"""The worker of a stream: decode, fold, commit. One thread, one ordered chain of commits per source and epoch.
+
+A batch's way is one straight line: `Inbox.get` -> `Codec.decode` -> `fold` (cut, score, flag, summarise) ->
+`Ledger.commit`. Everything kept here can be dropped at any time and read again from the stored position.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from config.errors import StorageUnavailable
+from consumers.batch import Decoded, Partition, Position
+from consumers.codec import Codec
+from monitor.data_plane.commits import commit_of, position_commit
+from monitor.data_plane.fold import Folded, Schedule, Scores, WindowRule, fold
+from monitor.data_plane.inbox import Arrived, CaughtUp, Claimed, Ended, Finish, Inbox, Message, Revoked, Wake
+from monitor.data_plane.intake import Reclaim
+from monitor.data_plane.lane import COMMIT_EVENTS, COMMIT_INTERVAL_S, TELL_AGAIN_S, Lane, is_gap
+from monitor.data_plane.refused import Refusals
+from storage.engine import CommitUnknown
+from storage.ledger import Commit, Committed, Control, Fenced, Ledger, Stale
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_HELD_LOOK_S = 0.5
+_PATIENCE_S = 3.0
+_MAX_BACKOFF_S = 5.0
+
+
+def _stands_still(lane: Lane, folded: Folded) -> bool:
+    return folded.end == lane.next_offset and folded.watermark_us == lane.watermark_us
+
+
+class Worker:
+    """Turns what the inbox holds into commits until it is told to finish."""
+
+    def __init__(
+        self,
+        *,
+        stream: str,
+        stream_id: int,
+        rule: WindowRule,
+        idle_timeout_s: float,
+        codec: Codec,
+        ledger: Ledger,
+        inbox: Inbox,
+        scores: Scores,
+        reclaim: Callable[[Reclaim], None],
+        publish: Callable[[dict[Partition, int]], None],
+        committed: Callable[[], None],
+        features: tuple[str, ...],
+        stop: threading.Event,
+        drain_timeout_s: float,
+    ) -> None:
+        self._stream = stream
+        self._stream_id = stream_id
+        self._rule = rule
+        self._idle_timeout_s = idle_timeout_s
+        self._codec = codec
+        self._ledger = ledger
+        self._inbox = inbox
+        self._scores = scores
+        self._reclaim = reclaim
+        self._publish = publish
+        self._committed = committed
+        self._features = features
+        self._stop = stop
+        self._drain_timeout_s = drain_timeout_s
+        self._lanes: dict[Partition, Lane] = {}
+        self._control = Control(sealed_until_us=None, revision=-1, last_tick_us=None)
+        self._schedule = Schedule.of([])
+        self._control_seen_s = float("-inf")
+        self._finishing_s: float | None = None
+        self._stop_seen_s: float | None = None
+        self._refusals = Refusals()
+        self.events_committed = 0
+        self.last_commit_s = time.monotonic()
+
+    @property
+    def ended(self) -> bool:
+        """Return whether every source said its end and the end is stored."""
+        lanes = list(self._lanes.values())
+        return bool(lanes) and all(lane.end_stored for lane in lanes)
+
+    def stuck_s(self) -> float:
+        """Return how long records have been waiting without a commit; 0 while nothing waits."""
+        waiting = any(lane.pending for lane in list(self._lanes.values()))
+        return time.monotonic() - self.last_commit_s if waiting else 0.0
+
+    def run(self) -> None:
+        """Work until `Finish` has come and what was decoded is committed."""
+        while True:
+            message = self._inbox.get(self._patience_s())
+            while message is not None:
+                self._take(message)
+                message = self._inbox.get(0.0) if self._due_lane(time.monotonic()) is None else None
+            self._commit_due()
+            if self._finishing_s is not None and self._drained():
+                return
+
+    def _drained(self) -> bool:
+        waiting = any(lane.pending and lane.held_at is None and not lane.unsettled for lane in self._lanes.values())
+        return not waiting or time.monotonic() - (self._finishing_s or 0.0) > self._drain_timeout_s
+
+    def _patience_s(self) -> float:
+        """Return how long to wait for a message: until the next commit or look at the stream is due."""
+        now_s = time.monotonic()
+        due = [_PATIENCE_S]
+        for lane in self._lanes.values():
+            if lane.held_at is not None:
+                due.append(self._control_seen_s + _HELD_LOOK_S - now_s)
+            elif lane.pending and not lane.unsettled:
+                due.append(lane.first_pending_s + COMMIT_INTERVAL_S - now_s)
+        return max(0.0, min(due)) if self._finishing_s is None else 0.0
+
+    def _take(self, message: Message) -> None:
+        match message:
+            case Arrived():
+                self._decode(message)
+            case Claimed():
+                self._open_lane(message)
+            case Revoked():
+                self._drop(message.partition)
+            case CaughtUp():
+                if message.partition in self._lanes:
+                    self._maybe_idle(self._lanes[message.partition], message)
+            case Ended():
+                lane = self._lanes.get(message.partition)
+                if lane is not None and lane.claim.epoch == message.epoch:
+                    lane.ended = True
+                    lane.unsettled = False
+            case Wake():
+                self._control_seen_s = float("-inf")
+            case Finish():
+                self._finishing_s = time.monotonic()
+
+    def _open_lane(self, message: Claimed) -> None:
+        self._drop(message.partition)
+        claim = message.claim
+        self._lanes[message.partition] = Lane(
+            partition=message.partition,
+            claim=claim,
+            next_offset=claim.next_offset,
+            cursor=claim.cursor,
+            watermark_us=claim.watermark_us,
+            last_event_s=time.monotonic(),
+        )
+
+    def _drop(self, partition: Partition) -> None:
+        lane = self._lanes.pop(partition, None)
+        if lane is not None:
+            self._inbox.settle(partition, lane.records)
+
+    def _lose(self, lane: Lane) -> None:
+        log.info("%s was taken over; dropping what is pending.", lane.partition, extra={"action": "fence"})
+        self._drop(lane.partition)
+        self._reclaim(Reclaim(partition=lane.partition, epoch=lane.claim.epoch))
+
+    def _decode(self, message: Arrived) -> None:
+        batch = message.batch
+        lane = self._lanes.get(batch.partition)
+        if lane is None or lane.claim.epoch != message.epoch:
+            self._inbox.settle(batch.partition, len(batch))
+            return
+        decoded = self._codec.decode(batch, time.time_ns() // 1_000)
+        lane.add(decoded, time.monotonic())
+        self._refusals.count(self._stream, decoded)
+
+    def _due_lane(self, now_s: float) -> Lane | None:
+        """Return a lane whose commit is due, the one that waits longest first; None when none is due."""
+        due = [lane for lane in self._lanes.values() if self._is_due(lane, now_s)]
+        return min(due, key=lambda lane: lane.first_pending_s, default=None)
+
+    def _is_due(self, lane: Lane, now_s: float) -> bool:
+        return lane.is_due(self._control, now_s, finishing=self._finishing_s is not None)
+
+    def _commit_due(self) -> None:
+        self._look()
+        for lane in list(self._lanes.values()):
+            while self._lanes.get(lane.partition) is lane and self._is_due(lane, time.monotonic()):
+                self._commit(lane)
+
+    def _look(self) -> None:
+        """Read how far the stream is sealed while something waits for it."""
+        waits = self._control.revision < 0 or any(lane.held_at is not None for lane in self._lanes.values())
+        now_s = time.monotonic()
+        if waits and now_s - self._control_seen_s >= _HELD_LOOK_S:
+            self._moved_on(self._retrying(lambda: self._ledger.control(self._stream_id)))
+            self._control_seen_s = now_s
+
+    def _moved_on(self, control: Control) -> None:
+        """Take over the stream's state; what was scheduled since is read after it, so it can only be newer."""
+        seen = self._control
+        if (control.revision, control.last_tick_us) != (seen.revision, seen.last_tick_us):
+            newest_id = self._schedule.newest_id
+            rows = self._retrying(lambda: self._ledger.schedule(self._stream_id, after_id=newest_id))
+            self._schedule = self._schedule.extended(rows)
+        if control.revision != seen.revision:
+            shadows = self._retrying(lambda: self._ledger.shadows(self._stream_id))
+            self._schedule = replace(self._schedule, shadows=tuple(shadows))
+        self._control = control
+
+    def _commit(self, lane: Lane) -> None:
+        """Commit the next piece of a lane."""
+        if not lane.pending:
+            self._store_end(lane)
+            return
+        piece = lane.take()
+        if is_gap(piece):
+            self._pass_over(lane, piece)
+            return
+        while True:  # until the ledger takes it: each round folds under what the stream is by then
+            under = self._control
+            folded = self._fold(lane, piece)
+            if _stands_still(lane, folded):
+                self._tell_again(lane)
+                self._wait(lane, piece, folded, under)
+                return
+            commit = commit_of(self._stream_id, lane.claim, piece, folded, self._control, self._features)
+            outcome = self._send(lane, commit)
+            if isinstance(outcome, Stale):
+                continue
+            if isinstance(outcome, Committed):
+                self._after_commit(lane, commit, len(folded.scored.events) + len(folded.dead))
+                if folded.rest is not None:
+                    self._wait(lane, folded.rest, folded, under)
+            return
+
+    def _fold(self, lane: Lane, piece: Decoded) -> Folded:
+        """Fold a piece; nothing more is waited for behind its end when the source has ended or could not be read on.
+
+        An event that has to wait for those after it does not wait for ever: behind it, 10,000 records that are no
+        events are as good as an end. Else what must wait would fill the bound on memory, and nothing more would come.
+        """
+        final = is_gap(lane.pending[0]) if lane.pending else lane.ended
+        folded = self._folded(lane, piece, final=final)
+        crowded = len(piece.events) + len(piece.dead) >= COMMIT_EVENTS
+        if crowded and not folded.held and _stands_still(lane, folded):
+            return self._folded(lane, piece, final=True)
+        return folded
+
+    def _folded(self, lane: Lane, piece: Decoded, *, final: bool) -> Folded:
+        return fold(
+            piece,
+            watermark_us=lane.watermark_us,
+            final=final,
+            control=self._control,
+            schedule=self._schedule,
+            rule=self._rule,
+            scores=self._scores,
+        )
+
+    def _wait(self, lane: Lane, rest: Decoded, folded: Folded, under: Control) -> None:
+        """Put back what lead holds, or what more input has to settle (times of a file that may be stray).
+
+        What lead holds waits for another state of the stream than the one it was folded `under`: the commit may have
+        brought it already.
+        """
+        lane.unsettled = not folded.held and not lane.pending
+        lane.pending.appendleft(rest)
+        lane.held_at = under if folded.held else None
+        lane.first_pending_s = time.monotonic()
+
+    def _tell_again(self, lane: Lane) -> None:
+        """Say the watermark of what lead holds back again, now and then; where the position is not ours, claim anew."""
+        now_s = time.monotonic()
+        if lane.held_at is None or now_s - lane.told_s < TELL_AGAIN_S:
+            return
+        lane.told_s = now_s
+        self._send(lane, self._position_commit(lane, None))
+
+    def _store_end(self, lane: Lane) -> None:
+        """Say that nothing will ever follow, once everything of the source is committed."""
+        commit = self._position_commit(lane, None, ended=True)
+        if isinstance(self._send(lane, commit), Committed):
+            lane.end_stored = True
+            self._committed()
+
+    def _pass_over(self, lane: Lane, piece: Decoded) -> None:
+        """Commit a range that could not be read: as a gap, or as the dead letter that it became."""
+        while isinstance(outcome := self._send(lane, commit := self._position_commit(lane, piece)), Stale):
+            pass
+        if isinstance(outcome, Committed):
+            self._after_commit(lane, commit, len(piece.dead))
+
+    def _position_commit(self, lane: Lane, piece: Decoded | None, *, ended: bool = False) -> Commit:
+        return position_commit(
+            self._stream_id,
+            lane.claim,
+            piece,
+            Position(next_offset=lane.next_offset, cursor=lane.cursor),
+            lane.watermark_us,
+            self._control,
+            ended=ended,
+        )
+
+    def _after_commit(self, lane: Lane, commit: Commit, records: int) -> None:
+        lane.next_offset = commit.end
+        lane.cursor = commit.end_cursor
+        lane.watermark_us = commit.watermark_us
+        lane.held_at = None
+        lane.end_stored = False
+        lane.told_s = lane.first_pending_s = self.last_commit_s = time.monotonic()
+        self.events_committed += len(commit.scores)
+        lane.records -= records
+        self._inbox.settle(lane.partition, records)
+        self._publish({each.partition: each.next_offset for each in self._lanes.values()})
+        self._committed()
+
+    def _send(self, lane: Lane, commit: Commit) -> Committed | Fenced | Stale:
+        """Commit; a fenced or unknown outcome drops the lane and asks for a fresh claim."""
+        try:
+            outcome = self._retrying(lambda: self._ledger.commit(commit))
+        except CommitUnknown as unknown:
+            log.warning(
+                "%s; reading %s again from the stored position.",
+                unknown,
+                lane.partition,
+                extra={"action": "commit"},
+            )
+            outcome = Fenced()
+        match outcome:
+            case Committed() | Stale():
+                self._moved_on(outcome.control)
+            case Fenced():
+                self._lose(lane)
+        return outcome
+
+    def _maybe_idle(self, lane: Lane, seen: CaughtUp) -> None:
+        """Renew the idle lease of a source that is at its log's end and has been silent for `idle_timeout`.
+
+        `seen` has come through the inbox after everything that was polled before it, so that with nothing pending
+        all of that is committed; the ledger checks the position again.
+        """
+        silent = time.monotonic() - lane.last_event_s >= self._idle_timeout_s
+        unknown = self._control.revision < 0
+        if unknown or lane.ended or not silent or any(len(piece.events) for piece in lane.pending):
+            return
+        while lane.pending and self._lanes.get(lane.partition) is lane:
+            self._commit(lane)
+        claim = lane.claim
+        if self._retrying(lambda: self._ledger.idle(claim.source_id, claim.epoch, lane.next_offset, seen.until_us)):
+            self._committed()
+        else:
+            self._lose(lane)
+
+    def _retrying(self, call: Callable[[], T]) -> T:
+        """Call until the store answers; only what the store marks as passing is tried again."""
+        pause_s = 0.1
+        while True:
+            try:
+                return call()
+            except CommitUnknown:
+                raise
+            except StorageUnavailable as away:
+                if self._out_of_time():
+                    raise
+                log.warning("%s; trying again in %.1f s.", away, pause_s, extra={"action": "store"})
+                self._stop.wait(pause_s) if not self._stop.is_set() else time.sleep(pause_s)
+                pause_s = min(2 * pause_s, _MAX_BACKOFF_S)
+
+    def _out_of_time(self) -> bool:
+        """Return whether the stop is older than the time to drain; the message to finish may wait behind this call."""
+        if not self._stop.is_set():
+            return False
+        now_s = time.monotonic()
+        if self._stop_seen_s is None:
+            self._stop_seen_s = now_s
+        return now_s - self._stop_seen_s > self._drain_timeout_s

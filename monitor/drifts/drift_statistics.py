@@ -1,0 +1,111 @@
+"""The statistics of drift: what the sums of a window are the means of, by name and in units. Pure."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.drifts.drift_sums import MOST_PAIRED, SCORE_UNIT, SHARE_UNIT, DriftSums, pair_of
+from monitor.drifts.yardstick import BINS, RANK_UNIT, SPREAD_UNIT, Yardstick, value_at
+
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
+
+_LEAST_SHARE = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistic:
+    """One statistic: its name and what it is of; `feature` is empty where it is the whole stream's."""
+
+    name: str
+    feature: str
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.feature}" if self.feature else self.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Statistics:
+    """The J statistics of one model, in the order in which their sums are joined.
+
+    `rank` is the mean rank among the training values, `spread` the mean squared distance of the rank from the middle,
+    each of a feature or of the energy; `occupancy` the mean share of a component; `pair` the mean product of two
+    standardised features, near their correlation.
+    """
+
+    features: tuple[str, ...]
+    shape: tuple[int, int, int]
+    yardstick: Yardstick
+
+    @property
+    def watched(self) -> int:
+        """Return how many features are watched one by one."""
+        return self.shape[0] - 1
+
+    @property
+    def energy_rank(self) -> int:
+        """Return the place of the energy's mean rank."""
+        return self.watched
+
+    def __len__(self) -> int:
+        ranks, components, pairs = self.shape
+        return 2 * ranks + components + pairs
+
+    def named(self, place: int) -> Statistic:
+        """Return the statistic at a place."""
+        ranks, components, _ = self.shape
+        if place < 2 * ranks:
+            name = "rank" if place < ranks else "spread"
+            j = place % ranks
+            return (
+                Statistic(name=f"energy_{name}", feature="")
+                if j == self.watched
+                else Statistic(name=name, feature=self.features[j])
+            )
+        place -= 2 * ranks
+        if place < components:
+            return Statistic(name="occupancy", feature=f"component {place + 1}")
+        first, second = pair_of(place - components, len(self.features))
+        return Statistic(name="pair", feature=f"{self.features[first]} * {self.features[second]}")
+
+    def means(self, sums: Int64, events: int) -> Float64:
+        """Return the means of joined sums over so many events."""
+        ranks, components, pairs = self.shape
+        unit = np.repeat([2.0 * BINS, (2.0 * BINS) ** 2, SHARE_UNIT, SCORE_UNIT**2], [ranks, ranks, components, pairs])
+        means = sums / unit / events
+        means[:ranks] += 0.5
+        return np.asarray(means, np.float64)
+
+    def units(self, base_means: Float64) -> Float64:
+        """Return the training deviation of one event in each statistic."""
+        ranks, components, pairs = self.shape
+        profile, d = self.yardstick.features, self.watched
+        shares = np.clip(base_means[2 * ranks : 2 * ranks + components], _LEAST_SHARE, 1 - _LEAST_SHARE)
+        return np.concatenate(
+            [
+                [*profile.rank_deviation[:d], RANK_UNIT],
+                [*profile.spread_deviation[:d], SPREAD_UNIT],
+                np.sqrt(shares * (1 - shares)),
+                np.ones(pairs),
+            ]
+        )
+
+    def in_own_unit(self, place: int, mean: float) -> float | None:
+        """Return a mean rank as the training value that has this rank; None for other statistics."""
+        if place == self.energy_rank:
+            return value_at(mean, self.yardstick.energy_edges)
+        return value_at(mean, self.yardstick.features.edges[place]) if place < self.watched else None
+
+
+def joined(sums: DriftSums) -> Int64:
+    """Return all sums in one array."""
+    parts = [sums.ranks, sums.squares, sums.occupancy, sums.pairs]
+    return np.concatenate([part for part in parts if part is not None])
+
+
+def fits(shape: tuple[int, int, int], n_features: int) -> bool:
+    """Return whether sums of a shape can be a model's with so many features."""
+    ranks, _, pairs = shape
+    paired = n_features * (n_features - 1) // 2 if n_features <= MOST_PAIRED else 0
+    return ranks - 1 in (0, n_features) and pairs in (0, paired)

@@ -1,0 +1,107 @@
+"""What every detector of a window goes by: the settings, the calibration, and the window itself. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from monitor.findings.lives import LifeRule, when
+from monitor.parts import Part, Scale
+from monitor.spikes import CountLaw
+from storage.calibration import StoredThreshold
+from storage.judgements import OffsetRange, WindowFacts
+
+_SHOWN_RANGES = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeRule:
+    """The settings that judging depends on."""
+
+    size_us: int
+    per_week: float
+    min_outliers: int
+    min_ratio: float
+    max_dead_letter_ratio: float
+    config_hash: str
+    life: LifeRule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibrated:
+    """A threshold row as judging needs it: the learned law of counts and the scale of the energies.
+
+    `clean_rate` is the highest rate of outliers that is still clean; `most_events` the largest number of events of a
+    window of the look-back, None before the first tick.
+    """
+
+    row: StoredThreshold
+    law: CountLaw
+    scale: Scale
+    model_version: int
+    clean_rate: float
+    most_events: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """A window that is judged: what is stored of it, merged, with the limit that it was scored by.
+
+    `evidence` is what was looked up because something fires: the strangest events and the keys, ready to be stored.
+    """
+
+    facts: WindowFacts
+    part: Part
+    known: Calibrated
+    rule: JudgeRule
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+    def numbers(self) -> dict[str, Any]:
+        """Return what is stored with every finding about outliers, as JSON."""
+        return {
+            "law": law_details(self.known.law),
+            "threshold": threshold_details(self.known.row),
+            "model_version": self.known.model_version,
+            "dead_letters": self.part.dead,
+            "config_hash": self.rule.config_hash,
+            "offsets": [_range_details(each) for each in self.facts.ranges[:_SHOWN_RANGES]],
+            **self.evidence,
+        }
+
+
+def window_details(facts: WindowFacts) -> dict[str, str]:
+    """Return a window as the JSON that is stored with an incident."""
+    return {"start": when(facts.window_start_us), "end": when(facts.window_end_us)}
+
+
+def law_details(law: CountLaw) -> dict[str, Any]:
+    """Return a law of counts as the JSON that is stored with a threshold and with an incident."""
+    return {
+        "rate": law.rate,
+        "calibration_n": law.calibration_n,
+        "dispersion": law.dispersion,
+        "windows": law.windows,
+        "state": law.state,
+    }
+
+
+def threshold_details(row: StoredThreshold) -> dict[str, Any]:
+    """Return a threshold as the JSON that is stored with an incident."""
+    return {
+        "value": row.threshold,
+        "lower": row.lower,
+        "upper": row.upper,
+        "n": row.n,
+        "percentile": row.percentile,
+        "method": row.method,
+        "computed_at": when(row.computed_at_us),
+        "valid_from": when(row.valid_from_us),
+    }
+
+
+def _range_details(each: OffsetRange) -> dict[str, Any]:
+    return {
+        "topic": each.topic,
+        "partition": each.partition,
+        "first": each.first_offset,
+        "last": each.last_offset,
+    }

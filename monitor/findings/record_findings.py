@@ -1,0 +1,53 @@
+"""The findings about records that became no events: those that could not be read, and lost ranges of the log. Pure."""
+
+from monitor.findings.judged import JudgeRule, window_details
+from monitor.findings.lives import when
+from monitor.incidents import Finding, Kind, Severity
+from monitor.parts import Part
+from storage.judgements import WindowFacts
+
+
+def dead_letters_finding(facts: WindowFacts, part: Part, rule: JudgeRule) -> Finding | None:
+    """Return the finding of a window where too large a share of the records could not be read."""
+    records = part.events + part.dead
+    share = part.dead / records
+    if part.dead < rule.min_outliers or share <= rule.max_dead_letter_ratio:
+        return None
+    summary = (
+        f"{part.dead:,} of {records:,} records could not be read as events around {when(facts.window_start_us)} "
+        f"({share:.1%}, more than {rule.max_dead_letter_ratio:.1%}); dead_letter_history has the reasons"
+    )
+    details = {
+        "window": window_details(facts),
+        "dead_letters": part.dead,
+        "records": records,
+        "share": share,
+        "limit": rule.max_dead_letter_ratio,
+        "config_hash": rule.config_hash,
+    }
+    severity = Severity.CRITICAL if share > 0.5 else Severity.WARNING
+    return Finding(kind=Kind.DEAD_LETTERS, severity=severity, summary=summary, details=details)
+
+
+def gap_finding(facts: WindowFacts) -> Finding | None:
+    """Return the finding of ranges that could not be read since the last judged window."""
+    if not facts.gaps:
+        return None
+    ranges = [
+        {
+            "topic": gap.topic,
+            "partition": gap.partition,
+            "from_offset": gap.from_offset,
+            "to_offset": gap.to_offset,
+            "reason": gap.reason,
+        }
+        for gap in facts.gaps
+    ]
+    missed = sum(gap.to_offset - gap.from_offset for gap in facts.gaps)
+    first = facts.gaps[0]
+    summary = (
+        f"{missed:,} offsets could not be read, the first range {first.from_offset:,} to {first.to_offset:,} of "
+        f"{first.topic}[{first.partition}] ({first.reason}); their events are in no score and no window"
+    )
+    details = {"window": window_details(facts), "ranges": ranges, "offsets": missed}
+    return Finding(kind=Kind.GAP, severity=Severity.CRITICAL, summary=summary, details=details)

@@ -1,0 +1,90 @@
+"""Limits beyond what was seen: from the generalised Pareto tail, guarded by the reference's. Pure.
+
+Used where a percentile is out of reach: with fewer energies above it than an order statistic needs, down to where
+there is none at all. Where there are enough of them the percentile is as good and supposes less.
+"""
+
+import numpy as np
+
+from monitor.parts import Float32
+from monitor.percentiles.anchor import SLACK, Anchor, anchor
+from monitor.percentiles.limits import LEVEL, LOOK_BACK_TAIL, REFERENCE_TAIL, Detail, Limit, exceedance, make_limit
+from monitor.percentiles.sketch import EnergySketch
+from monitor.percentiles.tail import Tail, fit_tail
+
+
+def reference_pot_limit(reference: Float32, percentile: float, *, dispersion: float = 1.0) -> Limit | None:
+    """Return the limit by the tail of the reference energies, ascending; None where they are too few for a tail."""
+    tail = fit_tail(reference[::-1].astype(np.float64), len(reference))
+    if tail is None:
+        return None
+    details: dict[str, Detail] = {"reference_n": len(reference), "dispersion": dispersion, "tail_of": "reference"}
+    return _tail_limit(tail, percentile, dispersion, details)
+
+
+def pot_limit(
+    sketch: EnergySketch, reference: Float32 | None, percentile: float, *, dispersion: float = 1.0
+) -> Limit | None:
+    """Return the limit by the generalised Pareto tail of the look-back; None where a tail has too few energies.
+
+    The guard is that of `anchored_limit`: the look-back's tail stands while the reference's, mapped onto the live
+    body, finds it possible. The line between them is fitted at an exceedance that both can count at.
+
+    Args:
+        sketch: Of the look-back.
+        reference: Energies of training events that the model did not see, ascending; None where there are none.
+        percentile: For example 99.99.
+        dispersion: Of the counts of outliers; at least 1.
+    """
+    a = exceedance(percentile)
+    live = fit_tail(sketch.top.astype(np.float64), sketch.n)
+    if live is None:
+        return None
+    details: dict[str, Detail] = {"t_plain": live.quantile(a), "dispersion": dispersion, "tail_of": "look-back"}
+    if reference is None:
+        return _tail_limit(live, percentile, dispersion, details)
+    base = fit_tail(reference[::-1].astype(np.float64), len(reference))
+    if base is None:
+        return None
+    counted = max(a, REFERENCE_TAIL / len(reference), LOOK_BACK_TAIL / sketch.n)
+    found = anchor(sketch, reference, counted)
+    t_anchored, t_high = (found.location + found.scale * base.quantile(each) for each in (a, a / SLACK))
+    details |= {
+        "t_anchored": t_anchored,
+        "t_high": t_high,
+        "eps": found.share,
+        "location": found.location,
+        "scale": found.scale,
+        "misfit": found.misfit,
+        "resolved": found.resolved,
+        "reference_n": len(reference),
+        "counted_at": counted,
+        "lifted": sketch.quantile(1 - counted) > found.t_high,
+    }
+    if live.quantile(a) <= t_high and not details["lifted"]:
+        return _tail_limit(live, percentile, dispersion, details)
+    return _tail_limit(base, percentile, dispersion, details | {"tail_of": "reference"}, found)
+
+
+def _tail_limit(
+    tail: Tail, percentile: float, dispersion: float, details: dict[str, Detail], mapped: Anchor | None = None
+) -> Limit:
+    """Return the limit of a tail, through the line that maps it, if any."""
+    a = exceedance(percentile)
+    location, scale = (0.0, 1.0) if mapped is None else (mapped.location, mapped.scale)
+    lower, upper = tail.interval(a, level=LEVEL, dispersion=dispersion)
+    return make_limit(
+        location + scale * tail.quantile(a),
+        (location + scale * lower, location + scale * upper),
+        n=tail.n,
+        method="pot",
+        percentile=percentile,
+        details=details
+        | {
+            "shape": tail.shape,
+            "shape_capped": tail.capped,
+            "tail_scale": tail.scale,
+            "tail_level": location + scale * tail.level,
+            "peaks": len(tail.excesses),
+        },
+    )

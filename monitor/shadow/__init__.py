@@ -1,0 +1,1 @@
+"""Models that score beside the active one, and the gate before they take over."""

@@ -1,0 +1,156 @@
+"""Promotion: a model in the shadow takes over, with the limit that its own windows call for, or is kept back."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.control_plane.kept_look_back import KeptLookBack
+from monitor.findings.calibration import ThresholdRule, first_threshold, law_of, scale_of, tick_threshold
+from monitor.parts import Scale, decode
+from monitor.shadow.shadow_gate import Contender, GateRule, GateVerdict, Pair, judge_gate
+from monitor.shadow.shadow_parts import merged
+from storage.calibration import CalibrationStore, NewThreshold, StoredThreshold
+from storage.models import Activation, ModelInfo, ModelStore
+from storage.shadows import Shadow, ShadowStore
+
+log = logging.getLogger(__name__)
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromotionRule:
+    """The settings of a stream that a promotion depends on."""
+
+    stream: str
+    stream_id: int
+    threshold: ThresholdRule
+    gate: GateRule
+
+
+class Promoter:
+    """Judges and promotes the model in the shadow of one stream; `reference` gives a model's energies, ascending."""
+
+    def __init__(
+        self,
+        rule: PromotionRule,
+        *,
+        shadows: ShadowStore,
+        models: ModelStore,
+        calibration: CalibrationStore,
+        reference: Callable[[int], Float32],
+    ) -> None:
+        self._rule = rule
+        self._shadows = shadows
+        self._models = models
+        self._calibration = calibration
+        self._reference = reference
+
+    def run_due(self) -> bool:
+        """Merge the shadow's sealed windows, and decide on it when its time has come; return whether anything moved.
+
+        A verdict that there is too little to tell is no verdict: the next windows are waited for.
+        """
+        folded = self._shadows.fold_windows(self._rule.stream_id, merged)
+        if not folded:
+            return False
+        shadow = self._shadows.current(self._rule.stream_id)
+        if shadow is not None and _is_due(shadow):
+            verdict = self.judge(shadow)
+            if verdict.holds is not None:
+                self._decide(shadow, verdict)
+        return True
+
+    def _decide(self, shadow: Shadow, verdict: GateVerdict) -> None:
+        # The verdict last: with it the model is due no more, and whoever dies in between leaves it to the next.
+        if verdict.holds:
+            self.promote(shadow.model_id)
+        else:
+            self._shadows.end(self._rule.stream_id)
+        self._shadows.conclude(shadow.model_id, {"holds": verdict.holds, "reason": verdict.reason, **verdict.numbers})
+        log.log(
+            logging.INFO if verdict.holds else logging.WARNING,
+            "Stream %s: model %d %s: %s.",
+            self._rule.stream,
+            shadow.version,
+            "takes over" if verdict.holds else "stays a candidate",
+            verdict.reason,
+            extra={"action": "promote", "stream": self._rule.stream},
+        )
+
+    def judge(self, shadow: Shadow) -> GateVerdict:
+        """Return whether the model may take over, by the windows that are stored."""
+        rule = self._rule
+        self._shadows.fold_windows(rule.stream_id, merged)
+        active, newest = self._models.active(rule.stream_id), self._calibration.newest(rule.stream_id)
+        assert active is not None, "a model is in the shadow of an active one"
+        assert newest is not None, "an active model has a threshold"
+        reference = self._reference(shadow.model_id)
+        pairs = [
+            Pair(active=decode(window.active), shadow=decode(window.shadow), fired=window.fired)
+            for window in self._shadows.windows(rule.stream_id, shadow.model_id)
+        ]
+        above = int((reference > shadow.threshold).sum())
+        return judge_gate(
+            pairs,
+            Contender(kind=active.kind, scale=scale_of(newest.details), dispersion=law_of(newest.details).dispersion),
+            Contender(kind=shadow.kind, scale=Scale.of(reference)),
+            (above, len(reference)),
+            rule.gate,
+        )
+
+    def promote(self, model_id: int) -> ModelInfo:
+        """Make a stored model the active one from the next free window on.
+
+        Its limit is drawn as a tick would, from the windows that it scored in the shadow, where it has any: the
+        change of model moves the limit by rank, and there is no window without one that fits.
+        """
+        return self._models.promote(self._rule.stream_id, model_id, self._threshold_of(model_id))
+
+    def _threshold_of(self, model_id: int) -> Callable[[int, Activation], NewThreshold]:
+        rule, reference = self._rule.threshold, self._reference(model_id)
+        facts = self._calibration.tick_facts(self._rule.stream_id)
+        kept = KeptLookBack(self._rule.stream_id, model_id, Scale.of(reference))
+        found = kept.refresh(self._calibration, facts.sealed_until_us or 0, rule)
+
+        def threshold(model_id: int, activation: Activation) -> NewThreshold:
+            first = first_threshold(reference, model_id, activation, rule.percentile, rule.method)
+            if not len(kept.look_back):
+                return first
+            row, _, _ = tick_threshold(
+                _as_stored(first),
+                kept.look_back,
+                found.clean,
+                reference,
+                rule,
+                tick_us=activation.computed_at_us,
+                valid_from_us=activation.valid_from_us,
+                most_events=found.most_events,
+            )
+            return row
+
+        return threshold
+
+
+def _is_due(shadow: Shadow) -> bool:
+    sealed = shadow.sealed_until_us
+    return shadow.due_us is not None and sealed is not None and sealed >= shadow.due_us
+
+
+def _as_stored(row: NewThreshold) -> StoredThreshold:
+    return StoredThreshold(
+        id=0,
+        model_id=row.model_id,
+        computed_at_us=row.computed_at_us,
+        valid_from_us=row.valid_from_us,
+        percentile=row.percentile,
+        threshold=row.threshold,
+        lower=row.lower,
+        upper=row.upper,
+        n=row.n,
+        method=row.method,
+        details=row.details,
+    )

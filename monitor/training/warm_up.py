@@ -1,0 +1,169 @@
+"""Warm-up: fit a stream's first model on its own first events, without moving a position.
+
+Partitions stay paused meanwhile; the holder of the stream's lease reads with a reader of its own from the stored
+positions, and everybody else waits for its model. The events are scored afterwards like all others, once.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+
+from config.errors import ModelError
+from config.settings import StreamSettings
+from config.units import format_duration
+from consumers.batch import Partition, Position
+from consumers.source import Source
+from monitor.control_plane.keepers import FirstModelKeeper
+from monitor.findings.calibration import first_threshold
+from monitor.percentiles.body import warn_of_tail
+from monitor.percentiles.limits import exceedance
+from monitor.training.events import TrainingReader, TrainingSet, fewest_events
+from monitor.training.fitting import fit_model
+from monitor.training.pace import Pace, progress_words
+from storage.models import ModelInfo
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_S = 3600.0
+"""How long a warm-up waits for all its events; then it fits on what there is, or as soon as that is enough."""
+
+_REPORT_EVERY_S = 1.0
+_TELL_EVERY_S = 30.0
+_REMIND_EVERY_S = 600.0
+
+
+class WarmUp:
+    """One attempt to give a stream its first model."""
+
+    def __init__(
+        self,
+        stream: str,
+        stream_id: int,
+        settings: StreamSettings,
+        models: FirstModelKeeper,
+        *,
+        stop: threading.Event,
+        renew: Callable[[], bool],
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        self._stream = stream
+        self._stream_id = stream_id
+        self._settings = settings
+        self._models = models
+        self._stop = stop
+        self._renew = renew
+        self._timeout_s = timeout_s
+        self._reported_s = float("-inf")
+        self._told_s = float("-inf")
+        self._pace = Pace()
+        self._started_s = time.monotonic()
+        self._lost_lease = False
+
+    def run(
+        self,
+        source: Source,
+        starts: Mapping[Partition, Position],
+        *,
+        assigned: frozenset[Partition] = frozenset(),
+    ) -> ModelInfo | None:
+        """Read, fit and store; None when told to stop, or when another process has a model or the lease.
+
+        Args:
+            source: A source of its own, outside of any group.
+            starts: The stored positions.
+            assigned: What the source has said to be assigned before, to an earlier attempt.
+
+        Raises:
+            StorageUnavailable: The store is away; nothing is stored, and another attempt reads the same events.
+            ModelError: The input has ended and does not hold enough events.
+            ConfigError: No field of the events is a feature.
+        """
+        wanted = self._settings.model.warm_up
+        reader = TrainingReader(source, self._settings, starts, wanted=wanted, assigned=assigned)
+        training = self._read(reader)
+        if training is None:
+            return None
+        if len(training) < fewest_events(len(training.names)):
+            raise ModelError(
+                f"stream {self._stream}: the input ended after {len(training):,} usable events, a model needs at least "
+                f"{fewest_events(len(training.names)):,}: fit one with `outrider fit {self._stream} FILE`"
+            )
+        fitted = fit_model(training, self._settings.model, progress=lambda *_: self._keep_lease())
+        rule = self._settings.threshold
+        stored = self._models.add(
+            self._stream_id,
+            fitted.stored,
+            lambda model_id, activation: first_threshold(
+                fitted.reference, model_id, activation, rule.percentile, rule.method
+            ),
+            only_first=True,
+        )
+        if stored is not None:
+            log.info(
+                "Stream %s: fitted %s on the first %s events; scoring starts from the first event.",
+                self._stream,
+                stored.kind,
+                f"{len(training):,}",
+                extra={"action": "warm_up", "stream": self._stream},
+            )
+            warning = warn_of_tail(fitted.reference, exceedance(rule.percentile))
+            if warning is not None:
+                log.warning(
+                    "Stream %s: %s.", self._stream, warning, extra={"action": "warm_up", "stream": self._stream}
+                )
+        return stored
+
+    def _read(self, reader: TrainingReader) -> TrainingSet | None:
+        """Return the events to fit on: all that are wanted, and after the time-out as few as carry a model."""
+        deadline_s = self._started_s + self._timeout_s
+        reminded_s = float("-inf")
+        while True:
+            training = reader.read(stop=self._give_up, deadline_s=deadline_s, progress=self._report)
+            if training is None or training.exhausted or len(training) >= fewest_events(len(training.names)):
+                return training
+            if time.monotonic() - reminded_s >= _REMIND_EVERY_S:
+                self._say_missing(training)
+                reminded_s = time.monotonic()
+            deadline_s = time.monotonic() + _REPORT_EVERY_S
+
+    def _say_missing(self, training: TrainingSet) -> None:
+        needed = fewest_events(len(training.names))
+        log.warning(
+            "Stream %s: %s after %s; a model needs at least %s, so %s are missing: waiting for them. "
+            "`outrider fit %s FILE` makes one at once of a file of events.",
+            self._stream,
+            f"{len(training):,} usable events" if len(training) else "no usable event",
+            format_duration(timedelta(seconds=round(self._timeout_s))),
+            f"{needed:,}",
+            f"{needed - len(training):,}",
+            self._stream,
+            extra={"action": "warm_up", "stream": self._stream},
+        )
+
+    def _give_up(self) -> bool:
+        self._keep_lease()
+        return self._stop.is_set() or self._lost_lease
+
+    def _keep_lease(self) -> None:
+        self._lost_lease = self._lost_lease or not self._renew()
+
+    def _report(self, n: int) -> None:
+        """Keep how far it is each second, for `status`; log it when it begins, and now and then."""
+        now_s = time.monotonic()
+        if now_s - self._reported_s < _REPORT_EVERY_S:
+            return
+        self._reported_s = now_s
+        wanted = self._settings.model.warm_up
+        left_s = self._pace.left_s(now_s, n, wanted)
+        self._models.report_warm_up(self._stream_id, n, wanted, left_s)
+        if now_s - self._told_s < _TELL_EVERY_S:
+            return
+        self._told_s = now_s
+        log.info(
+            "Stream %s is %s.",
+            self._stream,
+            progress_words(n, wanted, left_s),
+            extra={"action": "warm_up", "stream": self._stream, "events": n, "wanted": wanted},
+        )

@@ -1,0 +1,226 @@
+"""Judging a window: what it writes, whom it tells, and that all of it can be stored."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from monitor.control_plane.judging import Calibrated, JudgeRule, judge
+from monitor.findings.calibration import clean_rate_of, first_threshold, law_of, scale_of
+from monitor.findings.lives import LifeRule, when
+from monitor.incidents import Policy
+from monitor.parts import Part, Scale, encode, summarise
+from storage.calibration import StoredThreshold
+from storage.judgements import IncidentRow, Judgement, StoredGap, StoredIncident, StoredPart, WindowFacts
+from storage.models import Activation
+
+MINUTE = 60_000_000
+T0 = 1_767_225_600_000_000
+HOUR = 60 * MINUTE
+REFERENCE = np.sort(np.random.default_rng(0).gamma(4, 2, 4000)).astype(np.float32)
+RULE = JudgeRule(
+    size_us=MINUTE,
+    per_week=1.0,
+    min_outliers=5,
+    min_ratio=0.0,
+    max_dead_letter_ratio=0.05,
+    config_hash="hash",
+    life=LifeRule(
+        size_us=MINUTE,
+        policy=Policy(resolve_after=3, repeat_interval_us=4 * HOUR),
+        channels=lambda kind, severity: ["ops", "log", severity.value],
+        max_age_us=HOUR,
+    ),
+)
+
+
+def calibrated(threshold_id: int) -> Calibrated:
+    new = first_threshold(REFERENCE, 1, Activation(valid_from_us=0, computed_at_us=0), 99.0)
+    details: Any = json.loads(json.dumps(new.details))
+    row = StoredThreshold(
+        id=threshold_id,
+        model_id=1,
+        computed_at_us=0,
+        valid_from_us=0,
+        percentile=new.percentile,
+        threshold=new.threshold,
+        lower=new.lower,
+        upper=new.upper,
+        n=new.n,
+        method=new.method,
+        details=details,
+    )
+    return Calibrated(
+        row=row,
+        law=law_of(details),
+        scale=scale_of(details),
+        model_version=2,
+        clean_rate=clean_rate_of(details),
+        most_events=None,
+    )
+
+
+def part(events: int = 100, outliers: int = 0, *, late: int = 0, dead: int = 0) -> Part:
+    energies = np.full(events, 8.0, np.float32)
+    energies[:outliers] = 90.0
+    known = summarise(energies, energies > 50, Scale.of(REFERENCE)) if events else Part.counts_only()
+    return replace(known, late=late, dead=dead)
+
+
+def facts(*parts: Part, window: int = 0, last: int | None = None, **known: Any) -> WindowFacts:
+    return WindowFacts(
+        window_start_us=T0 + window * MINUTE,
+        window_end_us=T0 + (window + 1) * MINUTE,
+        parts=[
+            StoredPart(
+                threshold_id=7,
+                events=each.events,
+                outliers=each.outliers,
+                late=each.late,
+                dead=each.dead,
+                payload=encode(each),
+            )
+            for each in parts
+        ],
+        last_judged_end_us=None if last is None else T0 + last * MINUTE,
+        open_incidents=known.get("open_incidents", []),
+        gaps=known.get("gaps", []),
+    )
+
+
+def judged(of: WindowFacts, rule: JudgeRule = RULE, now_us: int = T0) -> Judgement:
+    return judge(of, calibrated, rule, now_us)
+
+
+def stored(row: IncidentRow, number: int = 1) -> StoredIncident:
+    return StoredIncident(
+        id=number,
+        kind=row.kind,
+        severity=row.severity,
+        window_start_us=row.window_start_us,
+        opened_at_us=row.opened_at_us,
+        last_told_us=row.last_told_us,
+        clean_windows=row.clean_windows,
+        windows_fired=row.windows_fired,
+        summary=row.summary,
+        details=row.details,
+    )
+
+
+def told(of: Judgement) -> list[tuple[str, str]]:
+    return [(row.kind, row.transition.transition) for row in of.incidents if row.transition]
+
+
+def test_a_calm_window_is_a_row_with_its_energies_and_what_was_expected() -> None:
+    row = judged(facts(part(60), part(40))).window
+    assert (row.events, row.outliers, row.judged, row.threshold_id, row.details) == (100, 0, True, 7, None)
+    assert row.energy_max == 8.0
+    assert row.energy_p50 == pytest.approx(8.0, abs=0.1)
+    assert row.expected == pytest.approx(1.0, rel=0.2)
+    assert row.p_value == 1.0
+
+
+def test_a_window_of_late_events_only_is_kept_and_decides_nothing() -> None:
+    of = judged(facts(part(0, late=9)))
+    assert (of.window.late, of.window.judged, of.window.payload, of.incidents) == (9, False, None, ())
+
+
+def test_many_outliers_open_a_spike_with_every_number_that_led_to_it() -> None:
+    of = judged(facts(part(100, 30)))
+    assert told(of) == [("spike", "opened")]
+    details = json.loads(json.dumps(of.incidents[0].details))["opened"]
+    assert (details["outliers"], details["events"], details["config_hash"]) == (30, 100, "hash")
+    assert details["threshold"]["method"] == "reference"
+    assert details["largest_energies"] == [90.0] * 10
+    assert details["law"]["windows"] == 0
+    assert of.window.details == {"fired": "spike", "limit": details["outliers_limit"]}
+    assert of.incidents[0].severity == "critical"
+
+
+def test_fewer_outliers_than_the_floor_never_open_anything() -> None:
+    assert judged(facts(part(100, 30)), replace(RULE, min_outliers=31)).incidents == []
+    assert judged(facts(part(100, 30)), replace(RULE, min_ratio=0.31)).incidents == []
+
+
+def test_too_many_dead_letters_open_an_incident_of_their_own() -> None:
+    of = judged(facts(part(94, dead=6)))
+    assert told(of) == [("dead_letters", "opened")]
+    assert of.incidents[0].severity == "warning"
+    assert judged(facts(part(95, dead=5))).incidents == []
+    assert judged(facts(part(0, dead=6))).incidents[0].severity == "critical"
+
+
+def test_a_window_of_dead_letters_only_is_judged_without_a_p_value() -> None:
+    row = judged(facts(part(0, dead=6))).window
+    assert (row.judged, row.p_value, row.energy_max) == (True, None, None)
+
+
+def test_gaps_are_one_critical_incident_and_belong_to_it() -> None:
+    gaps = [
+        StoredGap(id=4, topic="t", partition=0, from_offset=10, to_offset=60, reason="retention"),
+        StoredGap(id=9, topic="t", partition=1, from_offset=5, to_offset=6, reason="retention"),
+    ]
+    of = judged(facts(part(10), gaps=gaps))
+    assert told(of) == [("gap", "opened")]
+    assert of.gap_ids == [4, 9]
+    assert of.incidents[0].summary.startswith("51 offsets could not be read")
+
+
+def test_a_spike_that_goes_on_changes_its_row_and_tells_nobody() -> None:
+    first = judged(facts(part(100, 30))).incidents[0]
+    of = judged(facts(part(100, 30), window=1, last=1, open_incidents=[stored(first)]))
+    assert told(of) == []
+    assert [(row.id, row.windows_fired, row.clean_windows) for row in of.incidents] == [(1, 2, 0)]
+
+
+def test_a_spike_after_enough_quiet_windows_is_a_new_incident_in_one_judgement() -> None:
+    first = judged(facts(part(100, 30))).incidents[0]
+    of = judged(facts(part(100, 30), window=9, last=1, open_incidents=[stored(first)]))
+    assert told(of) == [("spike", "resolved"), ("spike", "opened")]
+    resolved, opened = of.incidents
+    assert (resolved.id, resolved.status, resolved.resolved_at_us) == (1, "resolved", T0 + 4 * MINUTE)
+    assert (opened.id, opened.status, opened.window_start_us) == (None, "open", T0 + 9 * MINUTE)
+    assert set(resolved.details) == {"opened", "resolved"}
+
+
+def test_quiet_windows_and_a_clean_one_together_resolve() -> None:
+    first = judged(facts(part(100, 30))).incidents[0]
+    of = judged(facts(part(100), window=3, last=1, open_incidents=[stored(first)]))
+    assert told(of) == [("spike", "resolved")]
+    assert of.incidents[0].resolved_at_us == T0 + 4 * MINUTE
+
+
+def test_the_log_is_told_first_and_each_channel_once() -> None:
+    transition = judged(facts(part(100, 30))).incidents[0].transition
+    assert transition is not None
+    assert transition.channels == ["log", "ops", "critical"]
+    assert transition.silent == []
+
+
+@pytest.mark.parametrize(("age_us", "silent"), [(HOUR, []), (HOUR + 1, ["ops", "critical"])])
+def test_what_is_too_old_is_told_to_the_log_only(age_us: int, silent: list[str]) -> None:
+    transition = judged(facts(part(100, 30)), now_us=T0 + MINUTE + age_us).incidents[0].transition
+    assert transition is not None
+    assert transition.silent == silent
+
+
+def test_the_clock_changes_nothing_else() -> None:
+    one, other = judged(facts(part(100, 30)), now_us=0), judged(facts(part(100, 30)), now_us=2**60)
+    assert one.window == other.window
+    assert replace(one.incidents[0], transition=None) == replace(other.incidents[0], transition=None)
+
+
+def test_times_are_written_in_utc() -> None:
+    assert when(T0) == "2026-01-01T00:00:00Z"
+    assert when(T0 + 1) == "2026-01-01T00:00:00.000001Z"
+
+
+def test_the_first_threshold_is_the_percentile_of_the_reference() -> None:
+    new = first_threshold(REFERENCE, 3, Activation(valid_from_us=5, computed_at_us=4), 99.0)
+    assert (new.model_id, new.valid_from_us, new.computed_at_us, new.n) == (3, 5, 4, len(REFERENCE))
+    assert np.count_nonzero(new.threshold < REFERENCE) == pytest.approx(40, abs=1)
+    assert new.lower < new.threshold < new.upper
+    assert law_of(new.details).rate == pytest.approx(0.01, abs=0.001)
+    assert scale_of(new.details) == Scale.of(REFERENCE)

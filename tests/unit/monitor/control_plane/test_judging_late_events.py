@@ -1,0 +1,99 @@
+"""Judging: how many late events had come by then depends on the speed of reading, so nothing may rest on it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from monitor.control_plane.judging import Calibrated, JudgeRule, judge
+from monitor.findings.calibration import clean_rate_of, law_of, scale_of
+from monitor.findings.lives import LifeRule
+from monitor.incidents import Policy
+from monitor.parts import Part, Scale, encode, summarise
+from storage.calibration import StoredThreshold
+from storage.judgements import Judgement, StoredPart, WindowFacts
+
+SCALE = Scale(median=0.0, iqr=1.0)
+RULE = JudgeRule(
+    size_us=10_000_000,
+    per_week=1.0,
+    min_outliers=5,
+    min_ratio=0.0,
+    max_dead_letter_ratio=0.5,
+    config_hash="hash",
+    life=LifeRule(
+        size_us=10_000_000,
+        policy=Policy(resolve_after=3, repeat_interval_us=3_600_000_000),
+        channels=lambda kind, severity: ["log"],
+        max_age_us=3_600_000_000,
+    ),
+)
+
+
+def calibrated(threshold_id: int) -> Calibrated:
+    law = {"rate": 0.01, "calibration_n": 10_000, "dispersion": 1.0, "windows": 100, "state": "learned"}
+    row = StoredThreshold(
+        id=threshold_id,
+        model_id=1,
+        computed_at_us=0,
+        valid_from_us=0,
+        percentile=99.0,
+        threshold=3.0,
+        lower=2.9,
+        upper=3.1,
+        n=10_000,
+        method="percentile",
+        details={"law": law, "scale": {"median": SCALE.median, "iqr": SCALE.iqr}, "limit": {}},
+    )
+    return Calibrated(
+        row=row,
+        law=law_of(row.details),
+        scale=scale_of(row.details),
+        model_version=1,
+        clean_rate=clean_rate_of(row.details),
+        most_events=None,
+    )
+
+
+def judged(parts: Sequence[Part]) -> Judgement:
+    stored = [
+        StoredPart(
+            threshold_id=1,
+            events=part.events,
+            outliers=part.outliers,
+            late=part.late,
+            dead=part.dead,
+            payload=encode(part),
+        )
+        for part in parts
+    ]
+    facts = WindowFacts(
+        window_start_us=0,
+        window_end_us=RULE.size_us,
+        parts=stored,
+        last_judged_end_us=None,
+        open_incidents=[],
+        gaps=[],
+    )
+    return judge(facts, calibrated, RULE, now_us=0)
+
+
+def events_of(n: int, outliers: int) -> Part:
+    energies = np.linspace(-1, 1, n, dtype=np.float32)
+    energies[:outliers] = 10.0
+    return summarise(energies, energies > 3.0, SCALE)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [events_of(100, 0), events_of(100, 40), Part.counts_only(dead=60), events_of(10, 0)],
+    ids=["clean", "a spike", "unreadable", "few events"],
+)
+def test_the_verdict_is_the_same_whether_late_events_came_before_or_after_it(part: Part) -> None:
+    unreadable = Part.counts_only(dead=12)
+    before = judged([part, unreadable, Part.counts_only(late=70)])
+    after = judged([part, unreadable])
+    assert before.window.late == 70
+    assert before.incidents == after.incidents
+    assert before.window.payload == after.window.payload
+    assert before.window.details == after.window.details

@@ -1,0 +1,44 @@
+"""Keys that stand out in a window: named when they do, and seldom when they do not."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from monitor.control_plane.lift import lifted_keys
+
+
+def test_the_one_strange_key_is_named_with_its_lift() -> None:
+    keys = [("bob", 40, 30), ("amy", 50, 1), ("joe", 60, 1)]
+    (lift,) = lifted_keys(keys, distinct=100, events=5_000, outliers=55, clean_rate=0.005)
+    assert (lift.key, lift.events, lift.outliers) == ("bob", 40, 30)
+    assert lift.ratio == pytest.approx((30 / 40) / (25 / 4960))
+    assert lift.p_value == pytest.approx(stats.binom.sf(29, 40, 25 / 4960), rel=1e-6)
+
+
+def test_where_all_keys_are_strange_none_stands_out() -> None:
+    keys = [(f"key{i}", 50, 25) for i in range(20)]
+    assert lifted_keys(keys, distinct=20, events=1_000, outliers=500, clean_rate=0.005) == []
+
+
+def test_a_key_that_has_all_outliers_is_held_against_the_clean_rate() -> None:
+    (lift,) = lifted_keys([("bob", 100, 20)], distinct=50, events=5_000, outliers=20, clean_rate=0.01)
+    assert lift.ratio == pytest.approx(20)
+
+
+def test_keys_without_a_difference_are_seldom_named() -> None:
+    rng = np.random.default_rng(1)
+    named = 0
+    for _ in range(400):
+        n = rng.integers(5, 200, 100)
+        x = rng.binomial(n, 0.02)
+        keys = [(str(i), int(n[i]), int(x[i])) for i in range(100)]
+        found = lifted_keys(keys, distinct=100, events=int(n.sum()), outliers=int(x.sum()), clean_rate=0.005)
+        named += bool(found)
+    assert named / 400 <= 0.05
+
+
+def test_every_key_of_the_window_counts_as_looked_at() -> None:
+    keys = [("bob", 40, 4)]
+    few = lifted_keys(keys, distinct=1, events=5_000, outliers=54, clean_rate=0.005)
+    assert [lift.key for lift in few] == ["bob"]
+    assert lifted_keys(keys, distinct=5_000, events=5_000, outliers=54, clean_rate=0.005) == []

@@ -1,0 +1,81 @@
+"""A change of model moves the limit by rank at once: no blind window, no burst, though energies differ by 50 nats."""
+
+import numpy as np
+import pytest
+
+from monitor.findings.calibration import ThresholdRule, first_threshold, law_of, tick_threshold
+from monitor.parts import Part, Scale, summarise
+from monitor.percentiles.look_back import LookBack
+from monitor.spikes import judge_window, window_budget
+from storage.calibration import NewThreshold, StoredThreshold
+from storage.models import Activation
+
+MINUTE = 60_000_000
+EVENTS = 500
+RULE = ThresholdRule(
+    percentile=99.5, look_back_us=1440 * MINUTE, adopt_after_us=1440 * MINUTE, size_us=MINUTE, per_week=1.0
+)
+ALPHA = window_budget(1.0, MINUTE)
+
+
+def energies(rng: np.random.Generator, n: int, moved: float) -> np.ndarray:
+    return (rng.gamma(8, 1, n) * (1 + abs(moved) / 25) + moved).astype(np.float32)
+
+
+def stored(row: NewThreshold, threshold_id: int) -> StoredThreshold:
+    names = ("model_id", "computed_at_us", "valid_from_us", "percentile", "threshold", "lower", "upper", "n", "method")
+    return StoredThreshold(id=threshold_id, details=row.details, **{name: getattr(row, name) for name in names})
+
+
+def windows_of(rng: np.random.Generator, row: StoredThreshold, moved: float, count: int, scale: Scale) -> list[Part]:
+    drawn = [energies(rng, EVENTS, moved) for _ in range(count)]
+    return [summarise(each, each > row.threshold, scale) for each in drawn]
+
+
+def fired(row: StoredThreshold, part: Part) -> bool:
+    return judge_window(law_of(row.details), part.events, part.outliers, alpha=ALPHA, min_outliers=5).fires
+
+
+@pytest.mark.parametrize("moved", [50.0, -50.0])
+def test_the_limit_moves_by_rank_at_once(moved: float) -> None:
+    rng = np.random.default_rng(1)
+    old = np.sort(energies(rng, 10_000, 0.0))
+    new = np.sort(energies(rng, 10_000, moved))
+    before = first_threshold(old, 1, Activation(valid_from_us=0, computed_at_us=0), 99.5)
+    after = first_threshold(new, 2, Activation(valid_from_us=10**9, computed_at_us=0), 99.5)
+    live = energies(rng, 200_000, moved)
+    assert (live > after.threshold).mean() == pytest.approx(0.005, rel=0.3)
+    told = (live > before.threshold).mean()
+    assert told > 0.9 if moved > 0 else told < 0.001
+
+
+@pytest.mark.parametrize("moved", [50.0, -50.0])
+def test_no_window_after_the_switch_is_blind_or_a_burst_while_the_look_back_fills(moved: float) -> None:
+    rng = np.random.default_rng(2)
+    reference = np.sort(energies(rng, 10_000, moved))
+    scale = Scale.of(reference)
+    row = stored(first_threshold(reference, 2, Activation(valid_from_us=0, computed_at_us=0), 99.5), 1)
+    look_back = LookBack(scale)
+    outliers = 0
+    for window in range(60):
+        part = windows_of(rng, row, moved, 1, scale)[0]
+        assert not fired(row, part)
+        outliers += part.outliers
+        strange = np.concatenate([energies(rng, EVENTS - 40, moved), np.full(40, moved + 200, np.float32)])
+        assert fired(row, summarise(strange, strange > row.threshold, scale)), "blind"
+        look_back.add(window * MINUTE, part)
+        if window % 5 == 4:
+            tick, _, _ = tick_threshold(
+                row,
+                look_back,
+                list(look_back.windows),
+                reference,
+                RULE,
+                tick_us=(window + 1) * MINUTE,
+                valid_from_us=(window + 1) * MINUTE,
+                most_events=EVENTS,
+            )
+            # Until there are 10,000 events of the new model its own reference decides.
+            assert ("held" in tick.details["limit"]) == ((window + 1) * EVENTS < 10_000)
+            row = stored(tick, window)
+    assert outliers / (60 * EVENTS) == pytest.approx(0.005, rel=0.5)

@@ -1,0 +1,172 @@
+"""How far a stream may be closed: never past a tick, never before a source that is awaited, never back."""
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monitor.control_plane.sealing import pending_tick_of, seal_to
+from monitor.schedule import tick_at_or_after
+from storage.judgements import SealFacts, SourceFacts
+
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
+GRACE = 10 * SECOND
+REFRESH = timedelta(minutes=5)
+
+
+def at(minutes: float | None, *, idle: bool = False, ended: bool = False) -> SourceFacts:
+    """A source whose watermark is so many minutes after 1970."""
+    watermark = None if minutes is None else round(minutes * MINUTE)
+    return SourceFacts(watermark_us=watermark, idle=idle or ended, ended=ended)
+
+
+def facts(*sources: SourceFacts, **known: float | None) -> SealFacts:
+    """What is stored, in minutes; without parts or ticks where nothing is said."""
+    names = ("sealed_until", "last_tick", "last_judged_end", "first_part_end", "last_part_end")
+    values = {f"{name}_us": None if known.get(name) is None else round((known[name] or 0) * MINUTE) for name in names}
+    return SealFacts(now_us=round((known.get("now") or 10_000) * MINUTE), sources=sources, **values)
+
+
+def sealed(of: SealFacts, size_us: int = MINUTE, grace_us: int = GRACE) -> float | None:
+    target = seal_to(of, size_us, grace_us, lambda time_us: tick_at_or_after(REFRESH, time_us))
+    return None if target is None else target / MINUTE
+
+
+def test_the_slowest_source_says_how_far_and_the_grace_comes_off() -> None:
+    assert sealed(facts(at(7.0), at(4.2))) == 4
+    assert sealed(facts(at(7.0), at(4.1))) == 3
+
+
+def test_a_window_is_sealed_exactly_when_the_watermark_reaches_its_end_and_the_grace() -> None:
+    exact = 4 + GRACE / MINUTE
+    assert sealed(facts(at(exact))) == 4
+    assert sealed(facts(at(exact - 1 / MINUTE))) == 3
+
+
+def test_a_source_without_any_event_holds_everything_back() -> None:
+    assert sealed(facts(at(7.0), at(None))) is None
+
+
+def test_an_idle_source_holds_nothing_back_with_or_without_events() -> None:
+    assert sealed(facts(at(7.2), at(2.0, idle=True), at(None, idle=True))) == 7
+
+
+def test_an_ended_source_holds_nothing_back() -> None:
+    assert sealed(facts(at(7.2), at(2.0, ended=True))) == 7
+
+
+def test_when_all_have_ended_everything_with_a_part_is_sealed_whatever_the_clock_says() -> None:
+    assert sealed(facts(at(3.5, ended=True), first_part_end=3, last_part_end=4, now=0.5)) == 4
+
+
+def test_when_all_are_idle_a_window_that_the_clock_has_not_closed_stays_open() -> None:
+    both = (at(3.5, idle=True), at(2.0, idle=True))
+    assert sealed(facts(*both, first_part_end=3, last_part_end=4, now=3.9)) == 3
+    assert sealed(facts(*both, first_part_end=3, last_part_end=4, now=4.2)) == 4
+
+
+def test_one_that_is_idle_among_ended_ones_may_still_bring_events() -> None:
+    mixed = (at(3.5, ended=True), at(2.0, idle=True))
+    assert sealed(facts(*mixed, first_part_end=3, last_part_end=4, now=3.9)) == 3
+
+
+def test_all_idle_and_no_parts_seal_nothing() -> None:
+    assert sealed(facts(at(3.5, idle=True))) is None
+    assert sealed(facts(at(3.5, ended=True))) is None
+
+
+def test_a_stream_without_sources_and_parts_is_not_sealed() -> None:
+    assert sealed(facts()) is None
+
+
+def test_nothing_is_sealed_twice_and_never_back() -> None:
+    assert sealed(facts(at(7.2), sealed_until=7)) is None
+    assert sealed(facts(at(7.2), sealed_until=9)) is None
+
+
+def test_a_judged_window_stops_the_seal_at_its_tick_until_the_tick_is_stored() -> None:
+    assert sealed(facts(at(60.0), sealed_until=2, last_judged_end=2)) == 5
+    assert sealed(facts(at(60.0), sealed_until=5, last_judged_end=2)) is None
+    assert sealed(facts(at(60.0), sealed_until=5, last_judged_end=2, last_tick=5)) == 59
+
+
+def test_the_first_open_part_stops_the_seal_at_its_tick() -> None:
+    assert sealed(facts(at(60.0), sealed_until=5, last_judged_end=2, last_tick=5, first_part_end=13)) == 15
+
+
+def test_a_window_that_ends_on_a_tick_belongs_to_that_tick() -> None:
+    assert sealed(facts(at(60.0), sealed_until=5, last_judged_end=5, last_tick=0)) is None
+    assert pending_tick_of(facts(at(60.0), sealed_until=5, last_judged_end=5, last_tick=5)) is None
+
+
+def test_the_seal_stops_at_the_last_window_end_before_a_tick_that_no_window_ends_on() -> None:
+    of = facts(at(60.0), first_part_end=7)
+    assert sealed(of, size_us=7 * MINUTE) == 7
+
+
+def test_a_first_seal_may_lie_before_1970_without_harm() -> None:
+    assert sealed(facts(at(0.0))) == -1
+
+
+WATERMARK = st.none() | st.integers(0, 40 * 60).map(lambda s: s * SECOND)
+SOURCE = st.builds(
+    lambda watermark, state: SourceFacts(watermark_us=watermark, idle=state > 0, ended=state > 1),
+    WATERMARK,
+    st.integers(0, 2),
+)
+WINDOW_END = st.none() | st.integers(1, 40).map(lambda n: n * MINUTE)
+
+
+@st.composite
+def stored_facts(draw: st.DrawFn) -> SealFacts:
+    ends = sorted(end for end in (draw(WINDOW_END), draw(WINDOW_END)) if end is not None)
+    return SealFacts(
+        now_us=draw(st.integers(0, 40 * 60)) * SECOND,
+        sources=draw(st.lists(SOURCE, max_size=4)),
+        sealed_until_us=draw(WINDOW_END),
+        last_tick_us=draw(st.none() | st.integers(0, 8).map(lambda n: n * 5 * MINUTE)),
+        last_judged_end_us=draw(WINDOW_END),
+        first_part_end_us=ends[0] if ends else None,
+        last_part_end_us=ends[-1] if ends else None,
+    )
+
+
+@given(stored_facts(), st.sampled_from([7 * SECOND, MINUTE, 3 * MINUTE]))
+def test_a_seal_only_moves_forward_to_a_window_end_and_never_past_what_is_awaited(of: SealFacts, size: int) -> None:
+    target = seal_to(of, size, GRACE, lambda time_us: tick_at_or_after(REFRESH, time_us))
+    if target is None:
+        return
+    assert of.sealed_until_us is None or target > of.sealed_until_us
+    for source in of.sources:
+        if not source.idle:
+            assert source.watermark_us is not None
+            assert target + GRACE <= source.watermark_us
+
+
+@given(stored_facts())
+def test_a_seal_never_passes_the_tick_that_is_called_for(of: SealFacts) -> None:
+    target = seal_to(of, MINUTE, GRACE, lambda time_us: tick_at_or_after(REFRESH, time_us))
+    pending = pending_tick_of(of)
+    if target is not None and pending is not None:
+        assert target <= tick_at_or_after(REFRESH, pending)
+
+
+@pytest.mark.parametrize("state", ["idle", "ended"])
+@given(stored_facts(), WATERMARK)
+def test_a_source_that_is_not_awaited_changes_nothing_about_those_that_are(
+    state: str, of: SealFacts, watermark: int | None
+) -> None:
+    if not any(not source.idle for source in of.sources):
+        return
+    more = SealFacts(
+        now_us=of.now_us,
+        sources=[*of.sources, SourceFacts(watermark_us=watermark, idle=True, ended=state == "ended")],
+        sealed_until_us=of.sealed_until_us,
+        last_tick_us=of.last_tick_us,
+        last_judged_end_us=of.last_judged_end_us,
+        first_part_end_us=of.first_part_end_us,
+        last_part_end_us=of.last_part_end_us,
+    )
+    assert sealed(more) == sealed(of)

@@ -1,0 +1,77 @@
+"""From a folded batch to the ledger's columns."""
+
+import numpy as np
+
+from consumers.batch import DeadLetters, Decoded, Events, Partition, Position
+from monitor.data_plane.commits import commit_of, position_commit
+from monitor.data_plane.fold import Folded, Scored
+from storage.ledger import Claim, Control
+
+NONE = np.empty(0, np.int64)
+CLAIM = Claim(source_id=3, epoch=5, next_offset=10, cursor=100, watermark_us=7)
+CONTROL = Control(sealed_until_us=1, revision=2, last_tick_us=None)
+PARTITION = Partition(topic="t", partition=0)
+
+
+def decoded(passed_over: str | None = None) -> Decoded:
+    events = Events(
+        offsets=np.array([10, 11, 13], np.int64),
+        times_us=np.array([1, 2, 3], np.int64),
+        features=np.array([[1, 2], [3, 4], [5, 6]], np.float32),
+        keys=["a", None, "c"],
+        ids=None,
+    )
+    return Decoded(
+        partition=PARTITION,
+        begin=10,
+        end=14,
+        cursors=np.array([100, 110, 120, 130, 140], np.int64),
+        events=events if passed_over is None else events.slice(0, 0),
+        dead=DeadLetters(
+            offsets=np.array([12]), end_offsets=np.array([13]), reasons=["empty"], details=["-"], payloads=[None]
+        ),
+        passed_over=passed_over,
+    )
+
+
+def folded(end: int = 14) -> Folded:
+    batch = decoded()
+    scored = Scored(
+        events=batch.events,
+        energies=np.array([1, 20, 30], np.float32),
+        threshold_ids=np.array([7, 7, 8], np.int64),
+        outlier=np.array([False, True, True]),
+        late=np.array([False, False, True]),
+    )
+    return Folded(
+        end=end, watermark_us=3, scored=scored, dead=batch.dead, parts=[], shadow_parts=[], rest=None, held=False
+    )
+
+
+def test_every_event_is_a_score_and_every_outlier_has_its_features_too() -> None:
+    commit = commit_of(1, CLAIM, decoded(), folded(), CONTROL, ("x", "y"))
+    assert (commit.source_id, commit.epoch, commit.begin, commit.end, commit.end_cursor) == (3, 5, 10, 14, 140)
+    assert commit.scores.offsets.tolist() == [10, 11, 13]
+    assert commit.scores.keys == ["a", None, "c"]
+    assert commit.outliers.offsets.tolist() == [11, 13]
+    assert commit.outliers.features.tolist() == [[3, 4], [5, 6]]
+    assert (commit.outliers.keys, commit.outliers.ids) == ([None, "c"], None)
+    assert commit.outliers.threshold_ids.tolist() == [7, 8]
+    assert (commit.dead.offsets.tolist(), commit.assumed, commit.ended) == ([12], CONTROL, False)
+
+
+def test_the_cursor_is_that_of_the_row_after_the_last_one_that_was_taken() -> None:
+    assert commit_of(1, CLAIM, decoded(), folded(end=11), CONTROL, ("x", "y")).end_cursor == 110
+
+
+def test_a_range_that_was_passed_over_is_a_gap_of_its_length() -> None:
+    at = Position(next_offset=10, cursor=100)
+    commit = position_commit(1, CLAIM, decoded("retention"), at, 7, CONTROL)
+    assert (commit.begin, commit.end, commit.end_cursor, commit.gap_reason) == (10, 14, 140, "retention")
+    assert (len(commit.scores), commit.watermark_us, commit.ended) == (0, 7, False)
+
+
+def test_the_end_moves_nothing() -> None:
+    commit = position_commit(1, CLAIM, None, Position(next_offset=10, cursor=100), 7, CONTROL, ended=True)
+    assert (commit.begin, commit.end, commit.end_cursor, commit.ended) == (10, 10, 100, True)
+    assert (len(commit.scores), len(commit.dead), commit.gap_reason, commit.parts) == (0, 0, None, ())

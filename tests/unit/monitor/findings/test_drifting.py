@@ -1,0 +1,216 @@
+"""Drift of one stream: days before as the measure, drifts that last and end, and what is said of them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from monitor.drift import SEASON_DAYS
+from monitor.drifts.drift_statistics import Statistics
+from monitor.drifts.yardstick import Yardstick, profile_of, quantile_edges
+from monitor.findings.drift_finding import drift_finding, verdict_rows
+from monitor.findings.drifting import (
+    Alarm,
+    DriftState,
+    FrozenBase,
+    Horizon,
+    Judged,
+    base_of,
+    base_to_json,
+    judge_horizon,
+    learn,
+    learn_season,
+    live,
+    state_of,
+    state_to_json,
+    why_waiting,
+)
+
+MINUTE = 60_000_000
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+EVENTS = 2_000
+RNG = np.random.default_rng(5)
+TRAINING = RNG.standard_normal((5_000, 2)).astype(np.float32)
+STATISTICS = Statistics(
+    features=("load", "heat"),
+    shape=(3, 0, 1),
+    yardstick=Yardstick(features=profile_of(TRAINING), energy_edges=quantile_edges(TRAINING[:, 0])),
+)
+LOAD, ENERGY = 0, 2
+
+
+def horizon(start_us: int, *, load: float = 0.0, energy: float = 0.0, events: int = EVENTS, **more: int) -> Horizon:
+    """A horizon whose means vary as those of so many events do, moved by so much of a rank."""
+    rng = np.random.default_rng([start_us // MINUTE, 1])
+    noise = rng.standard_normal(7) * [37, 37, 37, 1200, 1200, 1200, 256] / np.sqrt(events)
+    moved = np.array([128 * load, 0, 128 * energy, 0, 0, 0, 0])
+    middle = np.array([0, 0, 0, 1365, 1365, 1365, 0])
+    sums = np.rint(events * (middle + noise + moved)).astype(np.int64)
+    outliers, fired = more.get("outliers", 0), bool(more.get("fired", 0))
+    return Horizon(start_us=start_us, events=events, outliers=outliers, fired=fired, sums=sums)
+
+
+def stretch(begin_us: int, end_us: int, course: float = 0.0) -> dict[int, Horizon]:
+    """Horizons of an hour each, with a daily course of the load."""
+    return {
+        start: horizon(start, load=course * np.sin(2 * np.pi * start / DAY)) for start in range(begin_us, end_us, HOUR)
+    }
+
+
+def judged(horizons: dict[int, Horizon], start_us: int, state: DriftState | None = None, *, season: bool) -> Judged:
+    plain, seasonal = bases(horizons)
+    found = judge_horizon(
+        horizons,
+        start_us,
+        plain,
+        seasonal if season else None,
+        state or DriftState(),
+        STATISTICS,
+        alpha=1e-4,
+        min_effect=0.1,
+        exceedance=0.005,
+    )
+    assert found is not None
+    return found
+
+
+def bases(horizons: dict[int, Horizon]) -> tuple[FrozenBase, FrozenBase]:
+    first = [horizons[start] for start in sorted(horizons) if start < 30 * HOUR]
+    plain = learn(HOUR, first, STATISTICS, 30 * HOUR)
+    assert plain is not None
+    early = {start: each for start, each in horizons.items() if start < 4 * DAY}
+    season = learn_season(early, plain, DriftState(), STATISTICS, 4 * DAY)
+    assert season is not None
+    return plain, season
+
+
+def test_a_base_waits_for_thirty_horizons_with_enough_events() -> None:
+    first = stretch(0, 30 * HOUR)
+    assert learn(HOUR, list(first.values())[:29], STATISTICS, 0) is None
+    assert why_waiting(HOUR, list(first.values())[:29]) == "the base has 29 of the 30 horizons that a verdict needs"
+    first[3 * HOUR] = horizon(3 * HOUR, events=EVENTS // 3)
+    assert learn(HOUR, list(first.values()), STATISTICS, 0) is None
+    found = learn(HOUR, [*first.values(), horizon(30 * HOUR)], STATISTICS, 0)
+    assert found is not None
+    assert found.base.blocks == 30
+
+
+def test_a_daily_course_is_no_drift_against_the_days_before_and_a_change_is_one() -> None:
+    horizons = stretch(0, 8 * DAY, course=0.2)
+    calm = [judged(horizons, 6 * DAY + i * HOUR, season=True) for i in range(24)]
+    assert not any(each.verdict.drifted for each in calm)
+    at = 6 * DAY + 5 * HOUR
+    horizons[at] = horizon(at, load=0.2 * np.sin(2 * np.pi * at / DAY) + 0.06)
+    assert judged(horizons, at, season=True).verdict.drifted[0] == LOAD
+
+
+def test_a_lasting_drift_stays_one_because_its_days_are_no_examples() -> None:
+    horizons = stretch(0, 5 * DAY) | {start: horizon(start, load=0.1) for start in range(5 * DAY, 9 * DAY, HOUR)}
+    late = 7 * DAY + 6 * HOUR
+    assert not judged(horizons, late, season=True).verdict.drifted
+    open_since = DriftState(alarms={HOUR: Alarm(since_us=5 * DAY)})
+    assert judged(horizons, late, open_since, season=True).verdict.drifted == (LOAD,)
+
+
+def test_a_drift_that_is_over_leaves_no_ghost_on_the_days_after() -> None:
+    horizons = stretch(0, 8 * DAY)
+    for start in range(5 * DAY, 5 * DAY + 6 * HOUR, HOUR):
+        horizons[start] = horizon(start, load=0.2)
+    after = 6 * DAY + 2 * HOUR
+    assert judged(horizons, after, season=True).verdict.drifted == (LOAD,)
+    past = DriftState(spans={HOUR: [(5 * DAY, 5 * DAY + 6 * HOUR)]})
+    assert not judged(horizons, after, past, season=True).verdict.drifted
+
+
+def test_without_days_to_compare_with_and_with_few_events_nothing_is_said() -> None:
+    horizons = stretch(0, 6 * DAY)
+    plain, season = bases(horizons)
+    say = {"alpha": 1e-4, "min_effect": 0.1, "exceedance": 0.005}
+    drifted = DriftState(spans={HOUR: [(0, 5 * DAY)]})
+    assert judge_horizon(horizons, 5 * DAY, plain, season, drifted, STATISTICS, **say) is None
+    horizons[5 * DAY] = horizon(5 * DAY, events=EVENTS // 3, load=0.4)
+    assert judge_horizon(horizons, 5 * DAY, plain, None, DriftState(), STATISTICS, **say) is None
+
+
+def test_days_of_a_drift_are_no_part_of_the_base_of_differences() -> None:
+    horizons = stretch(0, 4 * DAY)
+    plain, season = bases(horizons)
+    assert season.base.blocks == 2 * 24
+    spans = DriftState(spans={HOUR: [(DAY, DAY + 12 * HOUR)]})
+    fewer = learn_season(horizons, plain, spans, STATISTICS, 4 * DAY)
+    assert fewer is not None
+    assert fewer.base.blocks == (4 - SEASON_DAYS) * 24 - 12
+
+
+def test_a_drift_begins_lasts_and_ends_after_enough_clean_horizons() -> None:
+    horizons = stretch(0, 4 * DAY)
+    for start in (50, 51, 53):
+        horizons[start * HOUR] = horizon(start * HOUR, load=0.2)
+    state, lasting = DriftState(), []
+    for start in range(49, 58):
+        state = live(state, [judged(horizons, start * HOUR, season=False)], resolve_after=3)
+        lasting.append(HOUR in state.alarms)
+    assert lasting == [False, True, True, True, True, True, True, False, False]
+    assert state.spans == {HOUR: [(50 * HOUR, 56 * HOUR)]}
+
+
+def test_state_and_bases_come_back_to_the_bit() -> None:
+    state = DriftState(
+        base_from_us=7, waiting={"1d": "-"}, alarms={HOUR: Alarm(since_us=5, clean=1)}, spans={HOUR: [(1, 2)]}
+    )
+    assert state_of(state_to_json(state)) == state
+    assert state_of({}) == DriftState()
+    base = bases(stretch(0, 4 * DAY))[0].base
+    again = base_of(base_to_json(base))
+    assert again.mean.tobytes() == base.mean.tobytes()
+    assert again.deviation.tobytes() == base.deviation.tobytes()
+    assert (again.rho, again.dof, again.effective) == (base.rho, base.dof, base.effective)
+
+
+def test_what_moved_is_said_in_the_feature_s_own_unit() -> None:
+    horizons = stretch(0, 4 * DAY)
+    horizons[60 * HOUR] = horizon(60 * HOUR, load=0.2)
+    found = judged(horizons, 60 * HOUR, season=False)
+    finding = drift_finding([found], STATISTICS, model_version=2, config_hash="c", per_week=1.0)
+    assert finding is not None
+    assert finding.summary.startswith("over the 1h from 1970-01-03T12:00:00Z: load is typically 0.5")
+    assert finding.details["advice"] == "drift: refit"
+    first = finding.details["horizons"][0]["drifted"][0]
+    assert (first["statistic"], first["feature"]) == ("rank", "load")
+    assert first["after"] == pytest.approx(0.7, abs=0.01)
+    assert first["after_value"] == pytest.approx(0.524, abs=0.06)  # the normal quantile of 0.7
+    assert drift_finding([judged(horizons, 61 * HOUR, season=False)], STATISTICS,
+                         model_version=2, config_hash="c", per_week=1.0) is None  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("outliers", "advice"), [(200, "spike: keep the limit"), (10, "drift: refit")], ids=["heavy tail", "moved body"]
+)
+def test_a_heavy_tail_on_an_unmoved_body_asks_to_keep_the_limit(outliers: int, advice: str) -> None:
+    """A tenth of the events at the last rank moves the mean rank of the energies by a twentieth."""
+    horizons = stretch(0, 4 * DAY)
+    horizons[60 * HOUR] = horizon(60 * HOUR, energy=0.05, outliers=outliers, fired=1)
+    found = judged(horizons, 60 * HOUR, season=False)
+    assert found.verdict.drifted == (ENERGY,)
+    finding = drift_finding([found], STATISTICS, model_version=1, config_hash="c", per_week=1.0)
+    assert finding is not None
+    assert finding.details["advice"] == advice
+
+
+def test_history_keeps_what_drifted_and_the_furthest_of_each_name() -> None:
+    horizons = stretch(0, 4 * DAY)
+    horizons[60 * HOUR] = horizon(60 * HOUR, load=0.2)
+    rows = verdict_rows(judged(horizons, 60 * HOUR, season=False), STATISTICS)
+    assert [(row.statistic, row.feature) for row in rows if row.drifted] == [("rank", "load")]
+    assert {row.statistic for row in rows} == {"rank", "spread", "energy_rank", "energy_spread", "pair"}
+    assert {row.horizon for row in rows} == {"1h"}
+
+
+def test_statistics_are_named_in_the_order_of_their_sums() -> None:
+    wide = replace(STATISTICS, shape=(3, 2, 1))
+    named = [str(wide.named(place)) for place in range(len(wide))]
+    assert named == [
+        "rank of load", "rank of heat", "energy_rank", "spread of load", "spread of heat", "energy_spread",
+        "occupancy of component 1", "occupancy of component 2", "pair of load * heat",
+    ]  # fmt: skip

@@ -1,0 +1,54 @@
+"""The largest energies of many windows: windows come and go, and what is left is what they list."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monitor.parts import LAST_BIN, Part, Scale, bin_index, summarise
+from monitor.percentiles.largest import Largest
+from monitor.percentiles.sketch import EnergySketch
+
+SCALE = Scale(median=8.0, iqr=4.0)
+# Few values, so that ties within and between windows are common.
+ENERGIES = st.lists(st.sampled_from([-3.5, 0.0, 1.25, 7.0, 8.0, 1e4, 3e38]), max_size=30)
+
+
+def part(energies: list[float]) -> Part:
+    x = np.array(energies, np.float32)
+    return summarise(x, np.zeros(len(x), np.bool_), SCALE)
+
+
+@given(st.lists(ENERGIES, max_size=100), st.data())
+def test_what_is_listed_is_what_the_windows_in_it_list(windows: list[list[float]], data: st.DataObject) -> None:
+    largest, left = Largest(), dict(enumerate(map(part, windows)))
+    for number, each in left.items():
+        largest.add(number, each)
+        if data.draw(st.booleans()):
+            largest.ascending()
+    for number in [number for number in left if data.draw(st.booleans())]:
+        largest.evict(number, left.pop(number))
+    listed = np.concatenate([np.empty(0, np.float32), *(each.top for each in left.values())])
+    assert largest.ascending().tolist() == np.sort(listed).tolist()
+    assert largest.events(list(left)).tolist() == [each.events for each in left.values()]
+    energy = data.draw(st.sampled_from([0.0, 1.25, 7.1, 1e4, 1e39]))
+    counts, exact = largest.above(list(left), energy)
+    assert counts.tolist() == [int((each.top.astype(np.float64) > energy).sum()) for each in left.values()]
+    assert exact.all()
+
+
+def test_a_window_that_lists_only_its_largest_says_so() -> None:
+    largest = Largest()
+    largest.add("whole", part([1.0] * 200))
+    largest.add("cut", part([float(energy) for energy in range(300)]))
+    assert largest.complete_above == 44.0
+    counts, exact = largest.above(["whole", "cut"], 10.0)
+    assert (counts.tolist(), exact.tolist()) == ([0, 256], [True, False])
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=200))
+def test_listed_energies_are_taken_out_of_the_bins_that_they_were_counted_in(energies: list[float]) -> None:
+    x = np.array(energies, np.float32) + np.float32(0)
+    dense = np.bincount(bin_index(x, SCALE) + LAST_BIN, minlength=2 * LAST_BIN + 1)
+    sketch = EnergySketch.from_sums(np.sort(x), -np.inf, dense, SCALE)
+    assert not sketch.counts.any()
+    assert sketch.top.tolist() == np.sort(x)[::-1].tolist()

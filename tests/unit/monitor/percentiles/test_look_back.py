@@ -1,0 +1,79 @@
+"""The look-back: windows in and out, and which of them count."""
+
+import numpy as np
+import pytest
+
+from monitor.parts import Scale, summarise
+from monitor.percentiles.look_back import LookBack, calibration_windows
+
+SCALE = Scale(median=8.0, iqr=4.0)
+MINUTE = 60_000_000
+HOUR = 60 * MINUTE
+STARTS = np.arange(24 * 60, dtype=np.int64) * MINUTE
+ENDS = STARTS + MINUTE
+DAY = 24 * HOUR
+
+
+def counted(
+    *incidents: tuple[int, int | None], at_us: int = DAY, look_back_us: int = DAY, adopt_after_us: int = DAY
+) -> np.ndarray:
+    return calibration_windows(STARTS, ENDS, incidents, at_us, look_back_us=look_back_us, adopt_after_us=adopt_after_us)
+
+
+def test_a_window_is_in_a_look_back_once() -> None:
+    look_back = LookBack(SCALE)
+    energies = np.arange(300, dtype=np.float32)
+    look_back.add(60, summarise(energies, energies > 20, SCALE))
+    with pytest.raises(ValueError, match="evict it before"):
+        look_back.add(60, look_back.part(60))
+    look_back.evict(60)
+    assert (len(look_back), look_back.sketch().n) == (0, 0)
+    with pytest.raises(KeyError):
+        look_back.evict(60)
+
+
+def test_outliers_of_each_window_are_counted_again_at_a_new_limit() -> None:
+    look_back = LookBack(SCALE)
+    for window, shift in enumerate((0, 50, 100)):
+        energies = np.arange(1000, dtype=np.float32) / 10 - shift
+        look_back.add(window, summarise(energies, energies > 20, SCALE))
+    assert look_back.exceedances([0, 1, 2], 90.05).tolist() == [99, 0, 0]
+    assert look_back.exceedances([1], 10.0).tolist() == [pytest.approx(399, abs=3)]
+
+
+def test_windows_count_when_they_end_by_the_tick_and_begin_in_the_look_back() -> None:
+    mask = counted(at_us=2 * HOUR + 1, look_back_us=HOUR)
+    assert (STARTS[mask].min(), ENDS[mask].max(), mask.sum()) == (HOUR + MINUTE, 2 * HOUR, 59)
+
+
+def test_windows_of_an_open_incident_are_left_out() -> None:
+    mask = counted((20 * HOUR, 21 * HOUR))
+    assert mask.sum() == 23 * 60
+    assert not mask[(STARTS >= 20 * HOUR) & (STARTS < 21 * HOUR)].any()
+
+
+def test_an_incident_that_is_still_bad_reaches_to_the_tick() -> None:
+    assert counted((23 * HOUR, None)).sum() == 23 * 60
+
+
+def test_incidents_keep_at_most_a_quarter_of_the_look_back_out_the_newest_windows_of_them() -> None:
+    mask = counted((4 * HOUR, None))
+    assert mask.sum() == 18 * 60
+    assert mask[: 18 * 60].all()
+
+
+def test_all_windows_of_open_incidents_may_be_left_out_where_nothing_survives_them() -> None:
+    mask = calibration_windows(
+        STARTS, ENDS, [(4 * HOUR, None)], DAY, look_back_us=DAY, adopt_after_us=DAY, largest_left_out=1
+    )
+    assert mask.sum() == 4 * 60
+
+
+def test_an_incident_that_lasts_is_adopted() -> None:
+    assert counted((20 * HOUR, None), adopt_after_us=4 * HOUR).all()
+    assert not counted((20 * HOUR, None), adopt_after_us=4 * HOUR + 1).all()
+
+
+def test_an_empty_stream_has_no_windows_to_count() -> None:
+    none = np.empty(0, np.int64)
+    assert calibration_windows(none, none, [(0, None)], DAY, look_back_us=DAY, adopt_after_us=DAY).sum() == 0

@@ -1,0 +1,104 @@
+"""Ranks and tails of merged windows: exact where the lists reach, inside one bin elsewhere."""
+
+import numpy as np
+import pytest
+
+from monitor.parts import Part, Scale, summarise
+from monitor.percentiles import sketch as sketch_module
+from monitor.percentiles.sketch import EnergySketch, window_energies
+
+SCALE = Scale(median=8.0, iqr=4.0)
+
+
+def part_of(energies: np.ndarray) -> Part:
+    return summarise(energies.astype(np.float32), energies > 20, SCALE)
+
+
+def sketch_of(*windows: np.ndarray) -> EnergySketch:
+    return EnergySketch.from_parts([part_of(window) for window in windows], SCALE)
+
+
+def weibull(energies: np.ndarray, p: float) -> float:
+    return float(np.quantile(energies.astype(np.float32).astype(np.float64), p, method="weibull"))
+
+
+@pytest.mark.parametrize("p", [0.01, 0.5, 0.9, 0.99])
+def test_quantiles_of_a_small_window_are_exact(p: float) -> None:
+    energies = np.random.default_rng(1).gamma(8, 1, 200)
+    assert sketch_of(energies).quantile(p) == pytest.approx(weibull(energies, p), rel=1e-12)
+
+
+def test_tail_quantiles_of_many_large_windows_are_exact() -> None:
+    windows = np.random.default_rng(2).gamma(8, 1, (20, 3000))
+    merged = sketch_of(*windows)
+    assert merged.quantile(0.99) == pytest.approx(weibull(windows.ravel(), 0.99), rel=1e-12)
+    assert merged.survival(merged.complete_above + 1) == (windows > merged.complete_above + 1).mean()
+
+
+@pytest.mark.parametrize("p", [0.02, 0.3, 0.5, 0.7, 0.9])
+def test_body_quantiles_are_within_a_fraction_of_a_bin(p: float) -> None:
+    windows = np.random.default_rng(3).gamma(8, 1, (20, 3000))
+    found, truth = sketch_of(*windows).quantile(p), weibull(windows.ravel(), p)
+    assert abs(found - truth) < 0.02 * np.hypot(truth - SCALE.median, SCALE.iqr) / 4
+
+
+def test_a_window_of_outliers_hides_the_tail_of_the_others_and_the_histogram_steps_in() -> None:
+    windows = np.random.default_rng(4).gamma(8, 1, (20, 3000))
+    merged = sketch_of(*windows, np.full(3000, 500.0))
+    assert merged.complete_above == 500
+    clean = weibull(windows.ravel(), 0.99)
+    assert merged.quantile(0.99 * 20 / 21) == pytest.approx(clean, rel=0.02)
+    low, high = merged.bracket(0.99 * 20 / 21)
+    assert low < clean < high
+
+
+def test_equal_energies_have_one_quantile_in_the_tail_and_stay_in_their_bin_below() -> None:
+    merged = sketch_of(*[np.full(1000, 9.25)] * 5)
+    assert merged.quantiles(np.array([0.8, 0.99, 0.9999])).tolist() == [9.25] * 3
+    assert merged.quantile(0.1) == pytest.approx(9.25, abs=0.02 * 4.2)
+    assert merged.count_above(9.25) == 0
+    assert merged.count_above(9.2) == 5000
+
+
+def test_the_sketch_of_one_event_is_that_event() -> None:
+    assert sketch_of(np.array([-3.5])).quantile(0.995) == -3.5
+
+
+def test_an_empty_sketch_says_what_is_missing() -> None:
+    empty = EnergySketch.from_parts([], SCALE)
+    assert empty.count_above(0) == 0
+    for ask in (lambda: empty.quantile(0.5), lambda: empty.survival(0.0), lambda: empty.bracket(0.5)):
+        with pytest.raises(ValueError, match="no events"):
+            ask()
+
+
+def test_far_energies_keep_their_order_and_their_values() -> None:
+    energies = np.array([1e30, -1e30, 3e38, 5.0])
+    merged = sketch_of(energies)
+    assert merged.quantile(0.999) == np.float32(3e38)
+    assert merged.count_above(1e29) == 2
+
+
+def test_the_exact_list_is_bounded_and_the_rest_goes_to_the_histogram(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    windows = np.random.default_rng(5).gamma(8, 1, (40, 250))
+    whole = sketch_of(*windows)
+    monkeypatch.setattr(sketch_module, "EXACT_LIMIT", 1000)
+    bounded = sketch_of(*windows)
+    assert (len(whole.top), len(bounded.top)) == (10_000, 1000)
+    assert bounded.quantile(0.95) == whole.quantile(0.95)
+    assert bounded.quantile(0.5) == pytest.approx(whole.quantile(0.5), abs=0.02)
+
+
+def test_a_window_keeps_its_median_its_99th_percentile_and_its_maximum() -> None:
+    energies = np.random.default_rng(6).gamma(8, 1, 6000)
+    kept = window_energies(part_of(energies), SCALE)
+    assert kept is not None
+    assert kept.p50 == pytest.approx(weibull(energies, 0.5), abs=0.05)
+    assert kept.p99 == pytest.approx(weibull(energies, 0.99), rel=1e-12)
+    assert kept.maximum == np.float32(energies.max())
+
+
+def test_a_window_without_events_keeps_no_energies() -> None:
+    assert window_energies(Part.counts_only(late=3), SCALE) is None

@@ -1,0 +1,236 @@
+"""Training events: the same ones at any pace of the partitions, and an end to the waiting."""
+
+import json
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from config.errors import BrokerUnavailable, ConfigError, ModelError
+from config.streams import ModelSettings, StreamSettings
+from consumers.batch import Partition, Position
+from consumers.files import FileSource
+from consumers.source import Source
+from monitor.training import events as training_module
+from monitor.training.events import TrainingReader, TrainingSet, fewest_events
+from monitor.training.fitting import class_labels, fit_model
+from tests.unit.consumers.memory import MemorySource
+
+T0_S = 1_767_225_600
+STREAM = StreamSettings.model_validate(
+    {"source": {"type": "synthetic"}, "event": {"time": {"field": "ts", "unit": "s"}}}
+)
+NAMED = STREAM.model_copy(update={"event": STREAM.event.model_copy(update={"features": ("x", "y")})})
+
+
+def partition(number: int) -> Partition:
+    return Partition(topic="t", partition=number)
+
+
+def record(number: int, i: int) -> bytes:
+    return json.dumps({"x": number + i / 1e4, "y": i % 7, "ts": T0_S + 3 * i + number}).encode()
+
+
+def logs(*lengths: int) -> dict[Partition, list[bytes]]:
+    return {partition(p): [record(p, i) for i in range(n)] for p, n in enumerate(lengths)}
+
+
+def reader(source: Source, wanted: int | None, stream: StreamSettings = NAMED) -> TrainingReader:
+    starts = {each.partition: Position(next_offset=each.begin) for each in source.discover()}
+    return TrainingReader(source, stream, starts, wanted=wanted, features=None)
+
+
+def read(source: Source, wanted: int | None, stream: StreamSettings = NAMED, *, within_s: float = 30) -> TrainingSet:
+    found = reader(source, wanted, stream).read(
+        stop=lambda: False, deadline_s=time.monotonic() + within_s, progress=lambda n: None
+    )
+    assert found is not None
+    return found
+
+
+def taken(training: TrainingSet) -> list[tuple[float, float]]:
+    return [(round(float(x), 4), float(y)) for x, y in training.features]
+
+
+@pytest.fixture(autouse=True)
+def _asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_module, "_CHECK_END_S", 0.0)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=4), st.integers(1, 150), st.integers(0, 10**6))
+def test_which_events_are_taken_does_not_depend_on_the_pace_of_the_partitions(
+    lengths: list[int], wanted: int, seed: int
+) -> None:
+    if sum(lengths) < 1:
+        return
+    chance = random.Random(seed)
+    steady = read(MemorySource(logs(*lengths), ends=True), wanted)
+    ragged = read(MemorySource(logs(*lengths), ends=True, amounts=lambda _: chance.choice([0, 1, 3, 20])), wanted)
+    assert taken(ragged) == taken(steady)
+    assert len(steady) == min(wanted, sum(lengths))
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.integers(0, 60), min_size=2, max_size=4), st.integers(0, 10**6))
+def test_a_topic_gives_the_events_that_a_file_of_the_same_records_gives(lengths: list[int], seed: int) -> None:
+    chance = random.Random(seed)
+    wanted = max(1, sum(lengths) * 2 // 3)
+    if sum(lengths) < wanted:
+        return
+    growing = MemorySource(logs(*lengths), amounts=lambda _: chance.choice([0, 1, 3, 20]))
+    assert taken(read(growing, wanted)) == taken(read(MemorySource(logs(*lengths), ends=True), wanted))
+
+
+def test_each_partition_gives_as_many_first_events_as_the_others() -> None:
+    found = read(MemorySource(logs(1000, 1000, 10), ends=True), 210)
+    by_partition = [sum(int(x) == p for x, _ in taken(found)) for p in range(3)]
+    assert by_partition == [100, 100, 10]
+
+
+def test_events_stand_in_the_order_of_their_times() -> None:
+    found = read(MemorySource(logs(40, 40), ends=True), 60)
+    times = [3 * round((x - int(x)) * 1e4) + int(x) for x, _ in taken(found)]
+    assert times == sorted(times)
+
+
+def test_without_a_number_all_events_are_read() -> None:
+    found = read(MemorySource(logs(30, 7), ends=True), None)
+    assert (len(found), found.exhausted) == (37, True)
+
+
+def test_records_that_are_refused_do_not_count_and_are_told() -> None:
+    values = [b"{" if i % 3 == 0 else record(0, i) for i in range(300)]
+    found = read(MemorySource({partition(0): values}, ends=True), 100)
+    assert len(found) == 100
+    assert found.refused >= 50
+
+
+def test_the_names_of_the_features_are_found_in_the_first_records() -> None:
+    found = read(MemorySource(logs(30, 30), ends=True), 40, STREAM)
+    assert found.names == ("x", "y")
+
+
+def test_an_empty_input_is_refused_by_name(tmp_path: Path) -> None:
+    empty = tmp_path / "events.jsonl"
+    empty.write_text("")
+    with pytest.raises(ConfigError, match="is the input empty"):
+        read(FileSource(empty), 100, STREAM)
+    with pytest.raises(ConfigError, match="is the input empty"):
+        read(MemorySource(logs(0, 0), ends=True), 100, STREAM)
+
+
+def test_an_empty_input_with_known_names_has_no_events() -> None:
+    starts = {partition(0): Position(next_offset=0)}
+    of = TrainingReader(MemorySource(logs(0), ends=True), NAMED, starts, wanted=100, features=("x", "y"))
+    found = of.read(stop=lambda: False, deadline_s=time.monotonic() + 20, progress=lambda n: None)
+    assert found is not None
+    assert (len(found), found.names, found.exhausted) == (0, ("x", "y"), True)
+
+
+def test_reading_stops_when_it_is_told_to() -> None:
+    asked = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) > 3
+
+    of = reader(MemorySource(logs(5)), 1000)
+    assert of.read(stop=stop, deadline_s=None, progress=lambda n: None) is None
+
+
+def test_after_the_deadline_there_is_what_was_read_and_the_reading_can_go_on() -> None:
+    log = logs(400, 30)
+    open_end = {partition(0): 50, partition(1): 30}
+    source = MemorySource({each: log[each][: open_end[each]] for each in log})
+    of = reader(source, 200)
+    early = of.read(stop=lambda: False, deadline_s=time.monotonic() + 0.3, progress=lambda n: None)
+    assert early is not None
+    assert (len(early), early.exhausted) == (80, False)
+    source._logs[partition(0)] = log[partition(0)]  # what was produced meanwhile
+    late = of.read(stop=lambda: False, deadline_s=time.monotonic() + 20, progress=lambda n: None)
+    assert late is not None
+    assert taken(late) == taken(read(MemorySource(log, ends=True), 200))
+
+
+def test_a_broker_that_does_not_answer_for_a_while_is_asked_again() -> None:
+    class Shaky(MemorySource):
+        refusals = 3
+
+        def _refuse(self) -> None:
+            type(self).refusals -= 1
+            if type(self).refusals >= 0:
+                raise BrokerUnavailable("the broker is away")
+
+        def caught_up(self, partitions: object) -> frozenset[Partition]:
+            self._refuse()
+            return super().caught_up(partitions)  # type: ignore[arg-type]
+
+    found = read(Shaky(logs(5, 60)), 50)
+    assert len(found) == 50
+
+
+def settings_of(**changes: object) -> ModelSettings:
+    return ModelSettings.model_validate({"n_components": 1} | changes)
+
+
+def training_set(n: int, *, features: np.ndarray | None = None) -> TrainingSet:
+    drawn = np.random.default_rng(0).normal(size=(n, 2)).astype(np.float32)
+    return TrainingSet(features=drawn if features is None else features, names=("x", "y"), refused=3, exhausted=True)
+
+
+def test_too_few_events_are_refused_with_how_many_it_takes() -> None:
+    needed = fewest_events(2)
+    with pytest.raises(ModelError, match=f"at least {needed} events, there are {needed - 1} \\(3 records"):
+        fit_model(training_set(needed - 1), settings_of())
+    assert len(fit_model(training_set(needed), settings_of()).reference) == needed
+
+
+def test_the_reference_is_ascending_and_of_every_event() -> None:
+    fitted = fit_model(training_set(200), settings_of())
+    assert len(fitted.reference) == 200
+    assert (np.diff(fitted.reference) >= 0).all()
+    assert fitted.stored.summary["reference_n"] == 200
+
+
+def test_contamination_takes_so_many_of_the_largest_out_of_the_reference() -> None:
+    features = np.random.default_rng(0).normal(size=(400, 2)).astype(np.float32)
+    features[::20] += 60
+    fitted = fit_model(training_set(400, features=features), settings_of(contamination=0.05))
+    assert len(fitted.reference) == 380
+    assert fitted.reference.max() < 20
+
+
+def test_a_missing_feature_is_the_mean_of_its_column_in_the_fit() -> None:
+    features = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
+    features[::10, 0] = np.nan
+    fitted = fit_model(training_set(200, features=features), settings_of())
+    assert fitted.stored.summary["feature_means"][0] == pytest.approx(np.nanmean(features[:, 0]), abs=1e-6)
+    assert np.isfinite(fitted.reference).all()
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (("1", "0", None, "1"), [1, 0, -1, 1]),
+        (("b", "a", "", "b"), [1, 0, -1, 1]),
+        (("2.0", "5", None, "2"), [2, 5, -1, 2]),
+    ],
+)
+def test_classes_are_integers_as_they_are_or_numbers_of_their_names(
+    texts: Sequence[str | None], expected: list[int]
+) -> None:
+    labelled = TrainingSet(
+        features=np.zeros((4, 1), np.float32), names=("x",), refused=0, exhausted=True, labels=tuple(texts)
+    )
+    assert class_labels(labelled, "kind").tolist() == expected
+
+
+def test_a_label_that_no_event_has_is_named() -> None:
+    with pytest.raises(ModelError, match="--label kind: no event"):
+        class_labels(training_set(4), "kind")
