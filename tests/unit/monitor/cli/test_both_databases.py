@@ -41,7 +41,8 @@ def test_status_history_incidents_thresholds_and_models_read_what_is_stored(
 def test_show_says_why_an_incident_fired(outrider: Outrider, payments: Payments) -> None:
     out = outrider("incidents", "show", 1).out
     assert "this one has 30" in out
-    assert "payments[0] 120, key alice: amount 99.5 (training mean 12.5)" in out
+    assert "alice: 30 of its 60 events, 100 times the others' rate" in out
+    assert "payments[0] 120, key alice\n    amount 99.5 where 12.5 is expected (10 to 15)" in out
 
 
 def test_the_schema_is_made_and_checked(outrider: Outrider, db: Database, config: Path) -> None:
