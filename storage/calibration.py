@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,11 @@ class NewThreshold:
     n: int
     method: str
     details: Mapping[str, Any]
+
+    def stored_as(self, threshold_id: int) -> StoredThreshold:
+        """Return the row as it is once it is stored under this id."""
+        values = {each.name: getattr(self, each.name) for each in fields(NewThreshold)}
+        return StoredThreshold(id=threshold_id, **values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -155,6 +155,11 @@ class IncidentRow:
     details: Mapping[str, Any]
     resolved_at_us: int | None = None
     transition: TransitionRow | None = None
+
+    def stored_as(self, incident_id: int) -> StoredIncident:
+        """Return the open incident as it is once it is stored under this id."""
+        kept = {each.name: getattr(self, each.name) for each in fields(StoredIncident) if each.name != "id"}
+        return StoredIncident(id=incident_id, **kept)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,8 +114,7 @@ class Memory:
 
     def insert_threshold(self, row: NewThreshold) -> StoredThreshold:
         """Insert a threshold row."""
-        values = {each.name: getattr(row, each.name) for each in fields(NewThreshold)}
-        stored = StoredThreshold(id=len(self.thresholds) + 1, **values)
+        stored = row.stored_as(len(self.thresholds) + 1)
         if not self.thresholds or self.thresholds[-1].model_id != row.model_id:
             self.activations.append((row.model_id, row.valid_from_us))
         self.thresholds.append(stored)
@@ -228,7 +227,7 @@ class Memory:
             life.fired.append(window)
 
     def _open_incidents(self) -> list[StoredIncident]:
-        return [_stored(number, self.lives[number - 1].row) for number in sorted(self._open.values())]
+        return [self.lives[number - 1].row.stored_as(number) for number in sorted(self._open.values())]
 
     def tick_facts(self, stream_id: int) -> TickFacts:
         """Return where the stream stands with its ticks."""
@@ -296,18 +295,3 @@ class Memory:
     def list(self, stream_id: int) -> list[ModelInfo]:
         """Return the models of the stream."""
         return self._models
-
-
-def _stored(number: int, row: IncidentRow) -> StoredIncident:
-    return StoredIncident(
-        id=number,
-        kind=row.kind,
-        severity=row.severity,
-        window_start_us=row.window_start_us,
-        opened_at_us=row.opened_at_us,
-        last_told_us=row.last_told_us,
-        clean_windows=row.clean_windows,
-        windows_fired=row.windows_fired,
-        summary=row.summary,
-        details=row.details,
-    )

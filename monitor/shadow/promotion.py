@@ -12,7 +12,7 @@ from monitor.findings.calibration import ThresholdRule, first_threshold, law_of,
 from monitor.parts import Scale, decode
 from monitor.shadow.shadow_gate import Contender, GateRule, GateVerdict, Pair, judge_gate
 from monitor.shadow.shadow_parts import merged
-from storage.calibration import CalibrationStore, NewThreshold, StoredThreshold
+from storage.calibration import CalibrationStore, NewThreshold
 from storage.models import Activation, ModelInfo, ModelStore
 from storage.shadows import Shadow, ShadowStore
 
@@ -121,7 +121,7 @@ class Promoter:
             if not len(kept.look_back):
                 return first
             row, _, _ = tick_threshold(
-                _as_stored(first),
+                first.stored_as(0),
                 kept.look_back,
                 found.clean,
                 reference,
@@ -138,19 +138,3 @@ class Promoter:
 def _is_due(shadow: Shadow) -> bool:
     sealed = shadow.sealed_until_us
     return shadow.due_us is not None and sealed is not None and sealed >= shadow.due_us
-
-
-def _as_stored(row: NewThreshold) -> StoredThreshold:
-    return StoredThreshold(
-        id=0,
-        model_id=row.model_id,
-        computed_at_us=row.computed_at_us,
-        valid_from_us=row.valid_from_us,
-        percentile=row.percentile,
-        threshold=row.threshold,
-        lower=row.lower,
-        upper=row.upper,
-        n=row.n,
-        method=row.method,
-        details=row.details,
-    )

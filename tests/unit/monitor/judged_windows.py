@@ -119,7 +119,7 @@ class Stream:
             if row.transition is not None:
                 self.said.append((self.window, row.kind, row.transition.transition))
             if row.status == "open":
-                self.open[number] = stored(row, number)
+                self.open[number] = row.stored_as(number)
             else:
                 del self.open[number]
 
@@ -127,21 +127,6 @@ class Stream:
     def kinds(self) -> set[str]:
         """The kinds of incidents that are open."""
         return {each.kind for each in self.open.values()}
-
-
-def stored(row: IncidentRow, number: int) -> StoredIncident:
-    return StoredIncident(
-        id=number,
-        kind=row.kind,
-        severity=row.severity,
-        window_start_us=row.window_start_us,
-        opened_at_us=row.opened_at_us,
-        last_told_us=row.last_told_us,
-        clean_windows=row.clean_windows,
-        windows_fired=row.windows_fired,
-        summary=row.summary,
-        details=json.loads(json.dumps(row.details)),
-    )
 
 
 def of_model(model_id: int) -> Calibrated:

@@ -18,7 +18,7 @@ from monitor.silence import (
     silence_rows,
     usual_limit_us,
 )
-from storage.judgements import IncidentRow, StoredIncident
+from storage.judgements import StoredIncident
 from storage.silence import ArrivalFacts, Pause, PauseHistory
 
 SECOND = 1_000_000
@@ -238,21 +238,6 @@ def test_where_the_source_cannot_be_asked_the_text_says_so_and_a_new_process_wai
     assert "look whether the broker can be reached" in finding.summary
 
 
-def stored(row: IncidentRow) -> StoredIncident:
-    return StoredIncident(
-        id=1,
-        kind=row.kind,
-        severity=row.severity,
-        window_start_us=row.window_start_us,
-        opened_at_us=row.opened_at_us,
-        last_told_us=row.last_told_us,
-        clean_windows=row.clean_windows,
-        windows_fired=row.windows_fired,
-        summary=row.summary,
-        details=row.details,
-    )
-
-
 def opened() -> tuple[ArrivalFacts, Finding, StoredIncident]:
     silent = facts(11 * MINUTE)
     finding = find(silent)
@@ -261,7 +246,7 @@ def opened() -> tuple[ArrivalFacts, Finding, StoredIncident]:
     assert row.transition is not None
     assert (row.transition.transition, row.transition.channels, row.transition.silent) == ("opened", ["log", "ops"], [])
     assert (row.window_start_us, row.opened_at_us) == (silent.last_event_us, NOW)
-    return silent, finding, stored(row)
+    return silent, finding, row.stored_as(1)
 
 
 def test_as_long_as_it_lasts_it_is_only_repeated_and_no_row_is_written_in_between() -> None:

@@ -13,7 +13,7 @@ from monitor.findings.lives import LifeRule, when
 from monitor.incidents import Policy
 from monitor.parts import Part, Scale, encode, summarise
 from storage.calibration import StoredThreshold
-from storage.judgements import IncidentRow, Judgement, StoredGap, StoredIncident, StoredPart, WindowFacts
+from storage.judgements import Judgement, StoredGap, StoredPart, WindowFacts
 from storage.models import Activation
 
 MINUTE = 60_000_000
@@ -94,21 +94,6 @@ def judged(of: WindowFacts, rule: JudgeRule = RULE, now_us: int = T0) -> Judgeme
     return judge(of, calibrated, rule, now_us)
 
 
-def stored(row: IncidentRow, number: int = 1) -> StoredIncident:
-    return StoredIncident(
-        id=number,
-        kind=row.kind,
-        severity=row.severity,
-        window_start_us=row.window_start_us,
-        opened_at_us=row.opened_at_us,
-        last_told_us=row.last_told_us,
-        clean_windows=row.clean_windows,
-        windows_fired=row.windows_fired,
-        summary=row.summary,
-        details=row.details,
-    )
-
-
 def told(of: Judgement) -> list[tuple[str, str]]:
     return [(row.kind, row.transition.transition) for row in of.incidents if row.transition]
 
@@ -170,14 +155,14 @@ def test_gaps_are_one_critical_incident_and_belong_to_it() -> None:
 
 def test_a_spike_that_goes_on_changes_its_row_and_tells_nobody() -> None:
     first = judged(facts(part(100, 30))).incidents[0]
-    of = judged(facts(part(100, 30), window=1, last=1, open_incidents=[stored(first)]))
+    of = judged(facts(part(100, 30), window=1, last=1, open_incidents=[first.stored_as(1)]))
     assert told(of) == []
     assert [(row.id, row.windows_fired, row.clean_windows) for row in of.incidents] == [(1, 2, 0)]
 
 
 def test_a_spike_after_enough_quiet_windows_is_a_new_incident_in_one_judgement() -> None:
     first = judged(facts(part(100, 30))).incidents[0]
-    of = judged(facts(part(100, 30), window=9, last=1, open_incidents=[stored(first)]))
+    of = judged(facts(part(100, 30), window=9, last=1, open_incidents=[first.stored_as(1)]))
     assert told(of) == [("spike", "resolved"), ("spike", "opened")]
     resolved, opened = of.incidents
     assert (resolved.id, resolved.status, resolved.resolved_at_us) == (1, "resolved", T0 + 4 * MINUTE)
@@ -187,7 +172,7 @@ def test_a_spike_after_enough_quiet_windows_is_a_new_incident_in_one_judgement()
 
 def test_quiet_windows_and_a_clean_one_together_resolve() -> None:
     first = judged(facts(part(100, 30))).incidents[0]
-    of = judged(facts(part(100), window=3, last=1, open_incidents=[stored(first)]))
+    of = judged(facts(part(100), window=3, last=1, open_incidents=[first.stored_as(1)]))
     assert told(of) == [("spike", "resolved")]
     assert of.incidents[0].resolved_at_us == T0 + 4 * MINUTE
 

@@ -7,7 +7,7 @@ from monitor.findings.calibration import ThresholdRule, first_threshold, law_of,
 from monitor.parts import Part, Scale, summarise
 from monitor.percentiles.look_back import LookBack
 from monitor.spikes import judge_window, window_budget
-from storage.calibration import NewThreshold, StoredThreshold
+from storage.calibration import StoredThreshold
 from storage.models import Activation
 
 MINUTE = 60_000_000
@@ -20,11 +20,6 @@ ALPHA = window_budget(1.0, MINUTE)
 
 def energies(rng: np.random.Generator, n: int, moved: float) -> np.ndarray:
     return (rng.gamma(8, 1, n) * (1 + abs(moved) / 25) + moved).astype(np.float32)
-
-
-def stored(row: NewThreshold, threshold_id: int) -> StoredThreshold:
-    names = ("model_id", "computed_at_us", "valid_from_us", "percentile", "threshold", "lower", "upper", "n", "method")
-    return StoredThreshold(id=threshold_id, details=row.details, **{name: getattr(row, name) for name in names})
 
 
 def windows_of(rng: np.random.Generator, row: StoredThreshold, moved: float, count: int, scale: Scale) -> list[Part]:
@@ -54,7 +49,7 @@ def test_no_window_after_the_switch_is_blind_or_a_burst_while_the_look_back_fill
     rng = np.random.default_rng(2)
     reference = np.sort(energies(rng, 10_000, moved))
     scale = Scale.of(reference)
-    row = stored(first_threshold(reference, 2, Activation(valid_from_us=0, computed_at_us=0), 99.5), 1)
+    row = first_threshold(reference, 2, Activation(valid_from_us=0, computed_at_us=0), 99.5).stored_as(1)
     look_back = LookBack(scale)
     outliers = 0
     for window in range(60):
@@ -77,5 +72,5 @@ def test_no_window_after_the_switch_is_blind_or_a_burst_while_the_look_back_fill
             )
             # Until there are 10,000 events of the new model its own reference decides.
             assert ("held" in tick.details["limit"]) == ((window + 1) * EVENTS < 10_000)
-            row = stored(tick, window)
+            row = tick.stored_as(window)
     assert outliers / (60 * EVENTS) == pytest.approx(0.005, rel=0.5)
