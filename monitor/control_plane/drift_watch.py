@@ -290,13 +290,14 @@ class _Kept:
 
     def learn(self, length: int, statistics: Statistics, state: DriftState, until_us: int) -> list[BaseRow]:
         """Return the bases that have come together, to be stored."""
-        horizons, plain = self.horizons[length], self._bases.get((length, False))
+        plain, seasonal = self._bases.get((length, False)), has_season(length)
+        if plain is not None and (not seasonal or (length, True) in self._bases):
+            return []
         first_us = until_us - LONGEST_LEARNING_US
-        learning = {start: each for start, each in horizons.items() if start >= first_us}
-        new: FrozenBase | None = None
+        learning = {start: each for start, each in self.horizons[length].items() if start >= first_us}
         if plain is None:
             new = learn(length, [learning[start] for start in sorted(learning)], statistics, until_us)
-        elif has_season(length) and (length, True) not in self._bases:
+        else:
             new = learn_season(learning, plain, state, statistics, until_us)
         if new is None:
             return []

@@ -1,6 +1,7 @@
 """The statistics of drift: what the sums of a window are the means of, by name and in units. Pure."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,10 +72,8 @@ class Statistics:
 
     def means(self, sums: Int64, events: int) -> Float64:
         """Return the means of joined sums over so many events."""
-        ranks, components, pairs = self.shape
-        unit = np.repeat([2.0 * BINS, (2.0 * BINS) ** 2, SHARE_UNIT, SCORE_UNIT**2], [ranks, ranks, components, pairs])
-        means = sums / unit / events
-        means[:ranks] += 0.5
+        means = sums / _scales(self.shape) / events
+        means[: self.shape[0]] += 0.5
         return np.asarray(means, np.float64)
 
     def units(self, base_means: Float64) -> Float64:
@@ -96,6 +95,13 @@ class Statistics:
         if place == self.energy_rank:
             return value_at(mean, self.yardstick.energy_edges)
         return value_at(mean, self.yardstick.features.edges[place]) if place < self.watched else None
+
+
+@lru_cache(maxsize=32)
+def _scales(shape: tuple[int, int, int]) -> Float64:
+    """Return what is one in the sums of each statistic."""
+    ranks, components, pairs = shape
+    return np.repeat([2.0 * BINS, (2.0 * BINS) ** 2, SHARE_UNIT, SCORE_UNIT**2], [ranks, ranks, components, pairs])
 
 
 def joined(sums: DriftSums) -> Int64:

@@ -1,0 +1,110 @@
+"""Ranks of many events at once: looked up in the cells of a grid, to the same integers as by comparing. Pure.
+
+Comparing a value with all 63 edges costs some 20 ns, and wide events have many values. Here the cell of a value says
+which edge it can still lie on either side of, and one comparison decides. Cells are equal steps of the bits of
+value - first edge: as integers positive floats keep their order and grow like logarithms, so that the edges of skewed
+features lie in cells of their own too. The cells only have to rise with the values, which rounding does not change:
+no error of theirs can reach a rank, on any machine.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.drifts.yardstick import BINS, Float32, Int8, Int64, centred_ranks
+
+_CELLS = 1024
+"""Cells of a feature. With half as many one law in four has two edges in one cell, with twice as many none less."""
+
+_VALUES_AT_ONCE = 1 << 15
+"""Values of a block of events: what is computed for them stays in the processor's cache."""
+
+_LARGEST = np.finfo(np.float32).max
+
+Int32 = NDArray[np.int32]
+Intp = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RankTable:
+    """The edges of D columns, made ready for looking up.
+
+    `first` is each column's first edge, `low` and `high` the distances from it that the cells reach over, `shift` how
+    many of their bits a cell leaves out. A cell has one edge or none (infinity); `ranks` are those below it, on it and
+    above it. Of the columns in `crowded` several edges share a cell: they are compared.
+    """
+
+    edges: Float32
+    first: Float32
+    low: Float32
+    high: Float32
+    shift: Int32
+    cell_edges: Float32
+    ranks: Int8
+    crowded: Int64
+
+    @staticmethod
+    def of(edges: Float32) -> "RankTable":
+        """Make edges ready, (D, 63), each row ascending and finite."""
+        first = edges[:, 0].copy()
+        with np.errstate(over="ignore"):
+            away = np.minimum(edges - first[:, None], _LARGEST)
+        rises = away > 0
+        least = np.where(rises, away, np.float32(1)).min(axis=1, where=rises, initial=_LARGEST)
+        least = np.where(rises.any(axis=1), least, np.float32(1)).astype(np.float32)
+        high = np.maximum(away[:, -1], least)
+        shift = _shifts(high.view(np.int32) - least.view(np.int32))
+        # One cell below the second edge, so that it does not share the first one's.
+        low = np.maximum(least.view(np.int32) - (np.int32(1) << shift), 1).astype(np.int32).view(np.float32)
+        cell = _cells(edges.T, first, low, high, shift).T
+        counts = np.bincount(cell.ravel(), minlength=len(edges) * _CELLS).reshape(len(edges), _CELLS)
+        below = counts.cumsum(axis=1) - counts
+        cell_edges = np.full(len(edges) * _CELLS, np.inf, np.float32)
+        cell_edges[cell.ravel()] = edges.ravel()
+        shared = (np.diff(cell, axis=1) == 0) & (np.diff(edges, axis=1) > 0)
+        sides = 2 * below[..., None] + counts[..., None] * np.arange(3) + (1 - BINS)
+        return RankTable(
+            edges=edges,
+            first=first,
+            low=low,
+            high=high,
+            shift=shift,
+            cell_edges=cell_edges,
+            ranks=sides.astype(np.int8).ravel(),
+            crowded=np.flatnonzero(shared.any(axis=1)).astype(np.int64),
+        )
+
+    def centred_ranks(self, values: Float32) -> Int8:
+        """Return what `yardstick.centred_ranks` returns of the same values, but row by row, (n, D)."""
+        found = np.empty(values.shape, np.int8)
+        rows = max(_VALUES_AT_ONCE // values.shape[1], 1)
+        for at in range(0, len(values), rows):
+            block = values[at : at + rows]
+            cell = _cells(block, self.first, self.low, self.high, self.shift)
+            edge = self.cell_edges.take(cell)
+            cell *= 3
+            cell += block >= edge
+            cell += block > edge
+            found[at : at + rows] = self.ranks.take(cell)
+        if len(self.crowded):
+            columns = np.ascontiguousarray(values[:, self.crowded].T)
+            found[:, self.crowded] = centred_ranks(columns, self.edges[self.crowded]).T
+        return found
+
+
+def _shifts(span: Int32) -> Int32:
+    """Return how many bits have to be left out, so that each span has no more cells than there are."""
+    shift = np.zeros(len(span), np.int32)
+    while (wide := (span >> shift) + 2 > _CELLS).any():
+        shift += wide
+    return shift
+
+
+def _cells(values: Float32, first: Float32, low: Float32, high: Float32, shift: Int32) -> Intp:
+    """Return the place of each value's cell among those of all columns, (n, D)."""
+    with np.errstate(over="ignore"):
+        away = values - first
+    np.clip(away, low, high, out=away)
+    cell = (away.view(np.int32) - low.view(np.int32)) >> shift
+    return cell + np.arange(len(first), dtype=np.intp) * _CELLS
