@@ -1,18 +1,27 @@
 """Registering: store where every partition of a stream begins, before anything of it is committed."""
 
+import logging
 import time
+from collections.abc import Callable, Sequence
 
 from config.settings import StreamSettings
 from consumers.batch import Partition, Position
 from consumers.source import Found, Source
-from storage.ledger import Ledger, NewSource
+from storage.ledger import Ledger, NewSource, SourceState
+
+log = logging.getLogger(__name__)
+
+_RETIRE_EVERY_S = 60.0
 
 
-def register_sources(ledger: Ledger, stream_id: int, source: Source, settings: StreamSettings) -> None:
-    """Store the partitions that are new, and those whose log is another one than before.
+def register_sources(
+    ledger: Ledger, stream: str, stream_id: int, source: Source, settings: StreamSettings
+) -> Sequence[Found]:
+    """Store the partitions that are new, and those whose log is another one than before; return all that there are.
 
     The configured start holds only for a stream without any position: a partition that is added later, and a log
-    that was made anew, begin at their beginning, so that nothing of them is missed.
+    that was made anew, begin at their beginning, so that nothing of them is missed. What is not among them any more
+    is retired: nobody reads it, and windows must not wait for it.
 
     Raises:
         ConfigError: A topic or the file does not exist.
@@ -25,6 +34,41 @@ def register_sources(ledger: Ledger, stream_id: int, source: Source, settings: S
         start = settings.source.initial.resolve(time.time_ns() // 1_000)
         begins |= source.resolve(start, found)
     ledger.register(stream_id, [_new_source(each, begins[each.partition]) for each in found])
+    there = {(each.partition.topic, each.partition.partition) for each in found}
+    _retire(ledger, stream, stream_id, lambda each: (each.topic, each.partition) in there)
+    return found
+
+
+class Retirement:
+    """Retires now and then what another daemon, of an older configuration, has taken up again before it ended."""
+
+    def __init__(self, ledger: Ledger, stream: str, stream_id: int, topics: frozenset[str]) -> None:
+        self._ledger = ledger
+        self._stream = stream
+        self._stream_id = stream_id
+        self._topics = topics
+        self._next_s = time.monotonic() + _RETIRE_EVERY_S
+
+    def run_due(self) -> bool:
+        """Retire the partitions of topics that are not configured; return whether there were any."""
+        if time.monotonic() < self._next_s:
+            return False
+        self._next_s = time.monotonic() + _RETIRE_EVERY_S
+        return _retire(self._ledger, self._stream, self._stream_id, lambda each: each.topic in self._topics)
+
+
+def _retire(ledger: Ledger, stream: str, stream_id: int, is_read: Callable[[SourceState], bool]) -> bool:
+    retired = ledger.retire(stream_id, [each for each in ledger.sources(stream_id) if not is_read(each)])
+    for each in retired:
+        log.warning(
+            "Stream %s is not read from %s[%d] any more; its position stays at %d, for when it comes back.",
+            stream,
+            each.topic,
+            each.partition,
+            each.next_offset,
+            extra={"action": "retire", "stream": stream},
+        )
+    return bool(retired)
 
 
 def starts_of(ledger: Ledger, stream_id: int) -> dict[Partition, Position]:

@@ -8,29 +8,25 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from config.errors import BrokerUnavailable, ModelError, StorageUnavailable
+from config.errors import BrokerUnavailable, StorageUnavailable
 from config.settings import Settings, StreamSettings
 from config.units import to_us
 from consumers.codec import make_codec
 from consumers.open import open_source
 from consumers.source import Layout, Source
 from monitor.control_plane.control import ControlPlane
-from monitor.control_plane.drift_watch import DriftWatch, WatchedModel
-from monitor.control_plane.explaining import Reasons
+from monitor.control_plane.drift_watch import DriftWatch
+from monitor.control_plane.kept_models import KeptModels
 from monitor.control_plane.lease import Lease
 from monitor.data_plane.inbox import Inbox, Wake
 from monitor.data_plane.intake import Intake
 from monitor.data_plane.worker import Worker
-from monitor.registering import register_sources, starts_of
+from monitor.registering import Retirement, register_sources, starts_of
 from monitor.rules import control_settings, drift_rule, promotion_rule, window_rule
-from monitor.scoring import LoadedModel, Scorer, explain_events, load_model
+from monitor.scoring import Scorer, load_model
 from monitor.shadow.promotion import Promoter
 from monitor.training.warm_up import WarmUp
 from storage.calibration import CalibrationStore
@@ -71,7 +67,8 @@ class StreamRunner:
         self._threads: list[threading.Thread] = []
         self._piped: Source | None = None
         self._layout: Layout = "lines"
-        self._kept_model: _KeptModel | None = None
+        self._topics: frozenset[str] = frozenset()
+        self._kept = KeptModels(name, self._ledger)
         self.worker: Worker | None = None
 
     def stop(self) -> None:
@@ -124,7 +121,8 @@ class StreamRunner:
             self.name, window_size_us=to_us(window.size), lead_us=to_us(window.grace) + to_us(window.ahead)
         )
         with self._reader(state.id) as source:
-            register_sources(self._ledger, state.id, source, self._stream_settings)
+            found = register_sources(self._ledger, self.name, state.id, source, self._stream_settings)
+            self._topics = frozenset(each.partition.topic for each in found)
             self._layout = source.layout
         return state
 
@@ -240,17 +238,17 @@ class StreamRunner:
             control=control,
             calibration=CalibrationStore(self._db),
             models=self._models,
-            reference=self._reference,
+            reference=self._kept.reference,
             now_us=lambda: time.time_ns() // 1_000,
             renew=lease.renew,
             advanced=lambda: self._inbox.put(Wake()),
             early=control,
             evidence=EvidenceStore(self._db),
-            explain=self._explain,
+            explain=self._kept.explain,
             drift=DriftWatch(
                 drift_rule(self._settings, self.name, state.id),
                 store=DriftStore(self._db),
-                model=self._watched,
+                model=self._kept.watched,
                 now_us=lambda: time.time_ns() // 1_000,
             ),
         )
@@ -259,23 +257,25 @@ class StreamRunner:
             shadows=ShadowStore(self._db),
             models=self._models,
             calibration=CalibrationStore(self._db),
-            reference=self._reference,
+            reference=self._kept.reference,
         )
+        retirement = Retirement(self._ledger, self.name, state.id, self._topics)
+        steps = (retirement.run_due, plane.run_due, promoter.run_due)
         while not self._stop.is_set():
             self._wake.clear()
-            if self._step(plane, promoter, lease, lambda: worker.ended and control.all_ended(state.id)):
+            if self._step(steps, lease, lambda: worker.ended and control.all_ended(state.id)):
                 self.stop()
             self._wake.wait(_LOOK_S)
         self._let_go(plane, lease)
 
-    def _step(self, plane: ControlPlane, promoter: Promoter, lease: Lease, all_ended: Callable[[], bool]) -> bool:
+    def _step(self, steps: Sequence[Callable[[], bool]], lease: Lease, all_ended: Callable[[], bool]) -> bool:
         """Do what is due; return whether all had ended before and nothing was left to do, while the lease was ours."""
         try:
             ended = all_ended()
             if not lease.renew():
                 return False
-            moved = plane.run_due() | promoter.run_due()
-            return not moved and lease.renew() and ended
+            moved = [step() for step in steps]
+            return not any(moved) and lease.renew() and ended
         except StorageUnavailable as away:
             log.warning(
                 "Stream %s: %s; trying again.",
@@ -294,53 +294,6 @@ class StreamRunner:
             lease.release()
         except StorageUnavailable as away:
             log.warning("Stream %s: %s; the lease runs out by itself.", self.name, away, extra={"action": "stop"})
-
-    def _watched(self, model_id: int) -> WatchedModel:
-        """Return what drift needs of a model."""
-        kept = self._kept(model_id)
-        return WatchedModel(version=kept.version, features=kept.names, yardstick=kept.loaded.yardstick)
-
-    def _reference(self, model_id: int) -> NDArray[np.float32]:
-        """Return a model's reference energies, ascending."""
-        return self._kept(model_id).reference
-
-    def _explain(self, model_id: int, events: Sequence[Mapping[str, float]]) -> Sequence[Reasons]:
-        """Return what each feature adds to the events' energies. A model that cannot say it must not stop a stream."""
-        kept = self._kept(model_id)
-        try:
-            return explain_events(kept.loaded, kept.names, events)
-        except ModelError as refused:
-            log.warning("Stream %s: %s", self.name, refused, extra={"action": "explain", "stream": self.name})
-            return [[] for _ in events]
-
-    def _kept(self, model_id: int) -> "_KeptModel":
-        """Return a model for the control thread; the last one is kept."""
-        kept = self._kept_model
-        if kept is None or kept.model_id != model_id:
-            stored = self._ledger.model(model_id)
-            loaded = load_model(stored, "cpu")
-            energies = loaded.detector.reference_energies_
-            assert energies is not None, "load_model refuses a model without them"
-            kept = _KeptModel(
-                model_id=model_id,
-                version=stored.version,
-                loaded=loaded,
-                names=tuple(stored.feature_names),
-                reference=np.sort(energies),
-            )
-            self._kept_model = kept
-        return kept
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _KeptModel:
-    """A model as the control thread needs it: on the CPU, beside the worker's own."""
-
-    model_id: int
-    version: int
-    loaded: LoadedModel
-    names: tuple[str, ...]
-    reference: NDArray[np.float32]
 
 
 def _is_pipe(settings: StreamSettings) -> bool:

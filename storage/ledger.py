@@ -131,6 +131,10 @@ class Ledger:
         """Store new partitions and new incarnations of replaced ones; returns all active sources."""
         return registry.register(self._db, stream_id, found)
 
+    def retire(self, stream_id: int, gone: Sequence[SourceState]) -> list[SourceState]:
+        """Let windows wait no longer for sources that are not read any more; their positions stay."""
+        return registry.retire(self._db, stream_id, gone)
+
     def begin_anew(self, stream_id: int, new: Sequence[NewSource]) -> list[SourceState]:
         """Start partitions anew, whatever their identity: all of them or none."""
         return registry.begin_anew(self._db, stream_id, new)

@@ -150,7 +150,8 @@ def _resize(connection: Connection, stream_id: int, size_us: int) -> None:
 def register(db: Database, stream_id: int, found: Sequence[NewSource]) -> list[SourceState]:
     """Store the partitions that are new, and a new incarnation for those that have become another log.
 
-    A partition that is known under the same identity keeps its position. Returns all active sources.
+    A partition that is known under the same identity keeps its position, also one that was retired. Returns all
+    active sources.
     """
     with db.write() as connection:
         lock_stream(connection, stream_id)
@@ -162,9 +163,25 @@ def register(db: Database, stream_id: int, found: Sequence[NewSource]) -> list[S
         ]
         _deactivate(connection, [known[each.topic, each.partition].source_id for each in replaced])
         for each in found:
-            if (each.topic, each.partition) not in known or each in replaced:
+            is_active = (each.topic, each.partition) in known and each not in replaced
+            if not is_active and not _take_up(connection, stream_id, each):
                 _add(db, connection, stream_id, each)
         return _sources(connection, stream_id)
+
+
+def retire(db: Database, stream_id: int, gone: Sequence[SourceState]) -> list[SourceState]:
+    """Let windows wait no longer for sources that are not read any more; return those that were active until now.
+
+    Their positions stay, and `register` takes them up again. Whoever still commits for one is fenced.
+    """
+    if not gone:
+        return []
+    with db.write() as connection:
+        lock_stream(connection, stream_id)
+        active = {each.source_id for each in _sources(connection, stream_id)}
+        retired = [each for each in gone if each.source_id in active]
+        _deactivate(connection, [each.source_id for each in retired])
+        return retired
 
 
 def begin_anew(db: Database, stream_id: int, new: Sequence[NewSource]) -> list[SourceState]:
@@ -238,6 +255,24 @@ def _deactivate(connection: Connection, source_ids: Sequence[int]) -> None:
             .where(positions.c.source_id == source_id)
             .values(active=False, epoch=positions.c.epoch + 1)
         )
+
+
+def _take_up(connection: Connection, stream_id: int, found: NewSource) -> bool:
+    """Make the retired source of a partition active again, if its last incarnation is of the log that was found."""
+    last = connection.execute(
+        sa.select(sources.c.id, sources.c.identity)
+        .where(
+            sources.c.stream_id == stream_id,
+            sources.c.topic == found.topic,
+            sources.c.partition == found.partition,
+        )
+        .order_by(sources.c.incarnation.desc())
+        .limit(1)
+    ).first()
+    if last is None or last.identity != found.identity:
+        return False
+    taken_up = sa.update(positions).where(positions.c.source_id == last.id, ~positions.c.active)
+    return connection.execute(taken_up.values(active=True, idle_until_us=0)).rowcount == 1
 
 
 def _add(db: Database, connection: Connection, stream_id: int, new: NewSource) -> int:

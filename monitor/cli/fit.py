@@ -111,7 +111,7 @@ def _read(
     else:
         ledger, stream_id = _opened(settings, name)
         source = open_source(name, settings, group=False)
-        register_sources(ledger, stream_id, source, own)
+        register_sources(ledger, name, stream_id, source, own)
         starts = starts_of(ledger, stream_id)
         wanted = own.model.warm_up
     try:

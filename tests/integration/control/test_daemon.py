@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from config.errors import ConfigError, ModelError
 from config.settings import Settings
 from monitor.daemon import Daemon
 from storage.engine import Database
-from storage.tables import FOREVER_US
+from storage.tables import FOREVER_US, outliers, positions, scores
 from tests.integration.control.feeding import SECOND, T0, count, rows
 
 
@@ -54,6 +55,29 @@ def test_a_spike_in_a_file_is_told_before_the_daemon_ends(
     with Database(sqlite_url) as db:
         assert rows(db, "SELECT DISTINCT state FROM notifications") == [("delivered",)]
         assert count(db, "scores") == 3_000
+
+
+def test_a_source_that_is_no_longer_configured_holds_no_window_open_and_goes_on_when_it_comes_back(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    for file, begin in ((first, 0), (second, 600)):
+        lines = [{"x": (i * 7919) % 1000, "ts": T0 / SECOND + i / 10} for i in range(begin, begin + 1_200)]
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    timed = {"time": {"field": "ts", "unit": "s"}}
+    run(sqlite_url, {"type": "file", "path": str(first)}, event=timed)
+    with Database(sqlite_url) as db:
+        # As a daemon leaves it that was killed within the file: nothing says that it has ended.
+        with db.write() as conn:
+            for table in (scores, outliers):
+                conn.execute(sa.delete(table).where(table.c.source_offset >= 1_000))
+            conn.execute(sa.update(positions).values(next_offset=1_000, cursor=None, idle_until_us=0))
+        run(sqlite_url, {"type": "file", "path": str(second)}, event=timed)
+        assert rows(db, "SELECT count(*) FROM score_history GROUP BY topic ORDER BY topic") == [(1_000,), (1_200,)]
+        assert count(db, "window_parts") == 0
+        run(sqlite_url, {"type": "file", "path": str(first)}, event=timed)
+        assert rows(db, "SELECT count(*) FROM score_history GROUP BY topic ORDER BY topic") == [(1_200,), (1_200,)]
+        assert rows(db, "SELECT DISTINCT incarnation FROM sources") == [(1,)]
 
 
 def test_what_ends_a_stream_against_its_will_ends_the_daemon_with_its_reason(sqlite_url: str, tmp_path: Path) -> None:

@@ -58,6 +58,26 @@ def test_a_partition_added_later_joins_the_others(ledger: Ledger) -> None:
     assert [(each.partition, each.next_offset) for each in sources] == [(0, 0), (1, 5)]
 
 
+def test_a_retired_source_keeps_its_position_fences_its_owner_and_comes_back_where_it_stood(
+    feed: Feed, ledger: Ledger
+) -> None:
+    feed.commit(10)
+    (source,) = ledger.sources(feed.stream_id)
+    assert ledger.retire(feed.stream_id, [source]) == [source]
+    assert ledger.retire(feed.stream_id, [source]) == ledger.sources(feed.stream_id) == []
+    assert feed.commit(5) == Fenced()
+    again = [NewSource(topic="payments", partition=0, identity="log-1", next_offset=0)]
+    (back,) = ledger.register(feed.stream_id, again)
+    assert (back.source_id, back.next_offset, back.watermark_us) == (source.source_id, 10, source.watermark_us)
+
+
+def test_a_retired_source_whose_log_is_another_one_by_then_is_a_new_incarnation(feed: Feed, ledger: Ledger) -> None:
+    ledger.retire(feed.stream_id, ledger.sources(feed.stream_id))
+    replaced = [NewSource(topic="payments", partition=0, identity="log-2", next_offset=3)]
+    (source,) = ledger.register(feed.stream_id, replaced)
+    assert (source.incarnation, source.identity, source.next_offset) == (2, "log-2", 3)
+
+
 def test_another_identity_is_a_new_incarnation_and_fences_the_old_one(feed: Feed, ledger: Ledger) -> None:
     feed.commit(10)
     replaced = [NewSource(topic="payments", partition=0, identity="log-2", next_offset=3, cursor=40)]
