@@ -58,13 +58,19 @@ def _kind(value: bytes) -> str:
         return packed
     message = _parsed(value, "json")
     if message is not None:
-        return "json" if isinstance(message, dict | list) else "scalar"
+        return _kind_of_json(message)
     if _is_event(_parsed(value, "msgpack")):
         return "msgpack"
     try:
         return "text" if value.decode().isprintable() else "binary"
     except UnicodeDecodeError:
         return "binary"
+
+
+def _kind_of_json(message: object) -> str:
+    if isinstance(message, list) and message and all(isinstance(each, dict) for each in message):
+        return "objects"
+    return "json" if isinstance(message, dict | list) else "scalar"
 
 
 def _parsed(value: bytes, encoding: str) -> Any:
@@ -94,6 +100,8 @@ def _describe(kind: str, value: bytes) -> str:
         return f"framed for a schema registry (0x00, then schema id {schema_id}), so Avro, Protobuf or JSON Schema"
     if kind == "scalar":
         return f"JSON, but neither objects nor lists of numbers: {shown(value[:60])}"
+    if kind == "objects":
+        return f"JSON lists of objects: {shown(value[:60])}"
     if kind == "text":
         return f"text that is no JSON: {shown(value[:60])}"
     if kind == "binary":

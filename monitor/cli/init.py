@@ -183,7 +183,7 @@ def _judge(records: "FirstRecords", settings: "Settings", name: str, origin: str
         look = look_at([value for raw in records.batches for value in raw.values])  # type: ignore[union-attr]
     is_file = settings.streams[name].source.type == "file"
     if look.encoding is None or (is_file and look.encoding != "json"):
-        readable = "a JSON object a line" if is_file else "json, msgpack and float32 (see event.format)"
+        readable = _file_advice(records, origin) if is_file else "json, msgpack and float32 (see event.format)"
         raise ConfigError(f"{origin}: the records seem to be {look.said}; Outrider reads {readable}: convert them")
     sample = take_sample(records.batches, look.encoding)
     if sample.refused:
@@ -195,6 +195,18 @@ def _judge(records: "FirstRecords", settings: "Settings", name: str, origin: str
         )
     max_future_us = to_us(settings.streams[name].window.max_future)
     return look, sample, judge_fields(sample, time.time_ns() // 1_000, max_future_us=max_future_us)
+
+
+def _file_advice(records: "FirstRecords", origin: str) -> str:
+    """Return what a file should hold; of JSON that is only laid out otherwise, the command that makes it so."""
+    from consumers.batch import Table
+
+    values = (value for raw in records.batches if not isinstance(raw.values, Table) for value in raw.values if value)
+    first = next(values, b"").lstrip()
+    if not first.startswith((b"[", b"{")):
+        return "a JSON object a line"
+    program = ".[]" if first.startswith(b"[") else "."
+    return f"a JSON object a line (jq -c '{program}' {origin} > events.jsonl)"
 
 
 def _show(sample: "Sample", fields: "Fields") -> None:

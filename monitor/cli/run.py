@@ -1,9 +1,17 @@
 """`outrider run`: the daemon."""
 
+import logging
+from collections.abc import Sequence
+
 import click
 
+from config.masking import mask_url
+from config.settings import Settings
 from monitor.cli.logs import set_up_logging
 from monitor.cli.settings import settings_of, stream_of
+from monitor.cli.status_line import status_line
+
+log = logging.getLogger(__name__)
 
 
 @click.command(name="run")
@@ -12,10 +20,23 @@ from monitor.cli.settings import settings_of, stream_of
 def command(ctx: click.Context, streams: tuple[str, ...]) -> None:
     """Run the daemon for STREAMS (default: all); ends when every source ends, or on SIGTERM."""
     settings = settings_of(ctx)
-    names = [stream_of(settings, name) for name in streams]
-    set_up_logging(debug=ctx.obj["debug"])
-    from monitor.daemon import Daemon, stop_on_signals
+    names = [stream_of(settings, name) for name in streams] or list(settings.streams)
+    with status_line(settings, names):
+        set_up_logging(debug=ctx.obj["debug"])  # after the line has taken standard error, so that the log goes above it
+        _say_start(settings, names)
+        from monitor.daemon import Daemon, stop_on_signals
 
-    daemon = Daemon(settings, names or None)
-    with stop_on_signals(daemon.stop):
-        daemon.run()
+        daemon = Daemon(settings, names)
+        with stop_on_signals(daemon.stop):
+            daemon.run()
+        log.info("Ended; `outrider status` says how far it came.", extra={"action": "end"})
+
+
+def _say_start(settings: Settings, names: Sequence[str]) -> None:
+    """Say what begins, before torch is loaded: that takes seconds."""
+    log.info(
+        "Starting %s; results go to %s. Ctrl-C or SIGTERM ends it, and the next run goes on from there.",
+        f"stream {names[0]}" if len(names) == 1 else f"{len(names)} streams",
+        mask_url(settings.database.url),
+        extra={"action": "start", "streams": names},
+    )

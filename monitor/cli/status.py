@@ -9,7 +9,7 @@ from config.units import format_duration, format_time
 from monitor.cli.promise import promise
 from monitor.cli.settings import settings_of
 from monitor.cli.stored import database_of
-from monitor.cli.tables import FORMATS, Row, printable, short_time, write
+from monitor.cli.tables import FORMATS, Row, ago, printable, short_time, write
 from monitor.findings.calibration import law_of
 from monitor.training.pace import progress_words
 from storage.engine import Database
@@ -230,8 +230,8 @@ def _events_line(row: Row) -> str:
     if row["last_event_time"] is None:
         return "  events         none stored yet"
     return (
-        f"  events         last of {short_time(row['last_event_time'])} ({_ago(row['last_event_age_s'])}), "
-        f"last commit {_ago(row['last_commit_age_s'])}"
+        f"  events         last of {short_time(row['last_event_time'])} ({ago(row['last_event_age_s'])}), "
+        f"last commit {ago(row['last_commit_age_s'])}"
     )
 
 
@@ -268,7 +268,7 @@ def _problem_lines(row: Row) -> list[str]:
 
 def _notifications_line(row: Row) -> str:
     oldest = row["notifications_oldest_age_s"]
-    since = "" if oldest is None else f" (the oldest stored {_ago(oldest)})"
+    since = "" if oldest is None else f" (the oldest stored {ago(oldest)})"
     return (
         f"  notifications  {row['notifications_pending']:,} to be told{since}, {row['notifications_dead']:,} given up"
     )
@@ -279,22 +279,12 @@ def _job_lines(row: Row) -> list[str]:
     if not row["jobs"]:
         return []
     ages = ", ".join(
-        f"{each['name']} {'never' if each['last_success_age_s'] is None else _ago(each['last_success_age_s'])}"
+        f"{each['name']} {'never' if each['last_success_age_s'] is None else ago(each['last_success_age_s'])}"
         for each in row["jobs"]
     )
     failed = [
-        f"    {each['name']} failed {_ago(each['last_failure_age_s'])}: {printable(each['last_error'])}"
+        f"    {each['name']} failed {ago(each['last_failure_age_s'])}: {printable(each['last_error'])}"
         for each in row["jobs"]
         if each["last_error"] is not None
     ]
     return [f"  jobs           last done: {ages}", *failed]
-
-
-def _ago(age_s: float) -> str:
-    """Return an age for reading; the clock of an event may be ahead of the database's."""
-    if age_s < 0:
-        return f"{-age_s:.0f} s ahead of the clock"
-    for unit_s, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if age_s >= 2 * unit_s:
-            return f"{age_s / unit_s:.0f} {name} ago"
-    return f"{age_s:.0f} s ago"

@@ -125,6 +125,16 @@ def short_time(time: int | str | None) -> str:
     return text[:19] + "Z"
 
 
+def ago(age_s: float) -> str:
+    """Return an age for reading; the clock of an event may be ahead of the database's."""
+    if age_s < 0:
+        return f"{-age_s:.0f} s ahead of the clock"
+    for unit_s, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if age_s >= 2 * unit_s:
+            return f"{age_s / unit_s:.0f} {name} ago"
+    return f"{age_s:.0f} s ago"
+
+
 def _plain(column: Column) -> list[Any]:
     if isinstance(column, list):
         return column

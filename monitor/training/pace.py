@@ -28,7 +28,7 @@ def progress_words(n: int, wanted: int, left_s: float | None) -> str:
     if n >= wanted:
         return f"{said}, fitting"
     if left_s is None:
-        return said if n else f"{said}, none has come yet"
+        return said if n else f"{said}, waiting for the first"
     return f"{said}, about {about(left_s)} left"
 
 

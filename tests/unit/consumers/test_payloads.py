@@ -37,6 +37,7 @@ def test_packed_float32_is_told_with_its_width() -> None:
         (b"Obj\x01\x04", "Avro container"),
         (b"2026-01-01;12.5;ok", "text that is no JSON: b'2026-01-01;12.5;ok'"),
         (b'"hello"', "neither objects nor lists"),
+        (b'[{"amount": 1.5}, {"amount": 2.5}]', "JSON lists of objects: "),
         (b"\x0a\x03\xff\xfe\xfd\x01\x02", "binary .* beginning 0a 03 ff fe"),
     ],
 )

@@ -203,3 +203,22 @@ def test_it_imports_no_torch(tmp_path: Path) -> None:
         "finally:\n    assert 'torch' not in sys.modules and 'kafka' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program, str(file)], cwd=tmp_path, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_file_that_is_one_json_list_is_refused_with_the_command_that_converts_it(
+    init: Callable[..., Ran], tmp_path: Path, indent: int | None
+) -> None:
+    (tmp_path / "export.json").write_text(json.dumps(events(100), indent=indent))
+    ran = init("--file", tmp_path / "export.json")
+    assert ran.code == 2
+    assert "(jq -c '.[]' " in ran.err
+
+
+def test_a_file_of_objects_over_several_lines_is_refused_with_the_command_that_converts_it(
+    init: Callable[..., Ran], tmp_path: Path
+) -> None:
+    (tmp_path / "export.json").write_text("\n".join(json.dumps(event, indent=2) for event in events(100)))
+    ran = init("--file", tmp_path / "export.json")
+    assert ran.code == 2
+    assert "(jq -c '.' " in ran.err

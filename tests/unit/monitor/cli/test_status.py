@@ -39,7 +39,7 @@ def test_a_warm_up_is_told_as_n_of_m(outrider: Outrider, db: Database, config: P
 
 def test_a_warm_up_that_nobody_goes_on_with_is_told_as_stopped(outrider: Outrider, db: Database, config: Path) -> None:
     Payments(db, config)
-    assert "payments: warming up: 0 of 10,000 events, none has come yet (stopped)" in outrider("status").out
+    assert "payments: warming up: 0 of 10,000 events, waiting for the first (stopped)" in outrider("status").out
 
 
 def test_a_held_lease_means_running(outrider: Outrider, db: Database, payments: Payments) -> None:

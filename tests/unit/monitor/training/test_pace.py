@@ -30,7 +30,7 @@ def test_where_nothing_comes_any_more_nothing_tells_how_long_it_takes() -> None:
         (312, 9_000.0, "warming up: 312 of 10,000 events, about 2 h left"),
         (9_990, 0.2, "warming up: 9,990 of 10,000 events, about 1 s left"),
         (312, None, "warming up: 312 of 10,000 events"),
-        (0, None, "warming up: 0 of 10,000 events, none has come yet"),
+        (0, None, "warming up: 0 of 10,000 events, waiting for the first"),
         (10_400, 0.0, "warming up: 10,000 of 10,000 events, fitting"),
     ],
 )

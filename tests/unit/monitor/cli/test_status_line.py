@@ -1,0 +1,79 @@
+"""The line below the log of `outrider run`: what a stream says of itself, at which pace, and where it is drawn."""
+
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from monitor.cli.status_line import Rates, line_of
+from storage.engine import Database
+from storage.models import ModelStore
+from storage.standing import StreamStanding, standing_of
+from tests.unit.monitor.cli.payments import Payments
+
+
+def standing(payments: Payments) -> StreamStanding:
+    return standing_of(payments.db, payments.stream.id, lease="control:payments")
+
+
+def test_a_running_stream_tells_its_pace_limit_and_open_incidents(payments: Payments) -> None:
+    line = line_of(standing(payments), 20.4)
+    assert line.startswith("payments: 20 records/s, last event ")
+    assert "limit " in line
+    assert line.endswith("1 incident open")
+
+
+def test_a_warm_up_tells_how_far_it_is(db: Database, config: Path) -> None:
+    payments = Payments(db, config)
+    assert line_of(standing(payments), None) == "payments is starting"
+    ModelStore(db).report_warm_up(payments.stream.id, 1_234, 10_000, 2_400.0)
+    assert line_of(standing(payments), 0.0) == "payments warming up: 1,234 of 10,000 events, about 40 min left"
+
+
+def test_the_pace_is_known_from_the_second_look_on(payments: Payments) -> None:
+    rates = Rates()
+    before = standing(payments)
+    assert rates.of(before, 0.0) is None
+    payments.commit_minute()
+    assert rates.of(standing(payments), 6.0) == pytest.approx(10.0)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a pseudo-terminal")
+def test_on_a_terminal_the_line_stands_below_the_log_until_the_daemon_ends(tmp_path: Path) -> None:
+    (tmp_path / "outrider.yaml").write_text(
+        "streams: {readings: {source: {type: synthetic, rate: 500, burst_share: 0, features: 2}, "
+        "event: {time: {field: ts}}, model: {n_components: 1, warm_up: 500}}}"
+    )
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "monitor.cli.main", "run"]
+    home = str(Path(__file__).resolve().parents[4])
+    environment = {**os.environ, "PYTHONPATH": home, "OMP_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS": "200"}
+    with subprocess.Popen(command, cwd=tmp_path, stderr=theirs, stdin=theirs, env=environment) as process:
+        os.close(theirs)
+        said = read_until(ours, "no incidents open")
+        process.terminate()
+        said += read_until(ours, None)
+        assert process.wait(30) == 0, said
+    assert "Starting stream readings; results go to sqlite:///outrider.db" in said
+    assert "fitted gaussian_mixture" in said
+    assert "readings: " in said
+    assert "Ended;" in said
+
+
+def read_until(terminal: int, text: str | None) -> str:
+    """Read what comes until the text is in it, or to the end; give up after two minutes."""
+    said = ""
+    deadline_s = time.monotonic() + 120
+    while (text is None or text not in said) and time.monotonic() < deadline_s:
+        if select.select([terminal], [], [], 0.5)[0]:
+            try:
+                said += os.read(terminal, 65_536).decode(errors="replace")
+            except OSError:  # the other side has ended
+                return said
+    assert text is None or text in said, said
+    return said
