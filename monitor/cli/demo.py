@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from config.masking import mask_url
 from monitor.cli.settings import refuse_shadow
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def command(ctx: click.Context, seconds: float, url: str | None, seed: int) -> N
     name = f"demo_{datetime.now(UTC):%Y%m%d%H%M%S}"
     settings = demo_settings(name, url, seconds, seed)
     logging.getLogger().setLevel(logging.DEBUG if ctx.obj["debug"] else logging.CRITICAL)
+    click.echo(f"A day and a half of synthetic events, played in about {seconds:.0f} s; kept in {mask_url(url)}")
     _play(settings, name)
 
 
