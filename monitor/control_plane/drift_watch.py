@@ -273,8 +273,9 @@ class _Kept:
         """Drop the horizons that matter no more."""
         for length, horizons in self.horizons.items():
             first_us = self._first_us(length, until_us)
-            for start in [start for start in horizons if start < first_us]:
-                del horizons[start]
+            # They came in the order of time.
+            while (oldest := next(iter(horizons), first_us)) < first_us:
+                del horizons[oldest]
 
     def waiting(self, model: WatchedModel) -> dict[str, str]:
         """Say why there is no verdict yet, by the length of the horizon."""

@@ -70,6 +70,13 @@ class Statistics:
         first, second = pair_of(place - components, len(self.features))
         return Statistic(name="pair", feature=f"{self.features[first]} * {self.features[second]}")
 
+    def groups(self) -> list[slice]:
+        """Return where the statistics of each name stand, of those that there are."""
+        _, components, pairs = self.shape
+        sizes = [self.watched, 1, self.watched, 1, components, pairs]
+        ends = np.cumsum(sizes).tolist()
+        return [slice(end - size, end) for size, end in zip(sizes, ends, strict=True) if size]
+
     def means(self, sums: Int64, events: int) -> Float64:
         """Return the means of joined sums over so many events."""
         means = sums / _scales(self.shape) / events

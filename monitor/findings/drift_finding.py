@@ -56,10 +56,9 @@ def drift_finding(
 def verdict_rows(judged: Judged, statistics: Statistics) -> list[VerdictRow]:
     """Return what drift_history keeps: all that drifted, to a bound, and the furthest statistic of each name."""
     z = np.abs(judged.verdict.z)
-    furthest: dict[str, int] = {}
-    for place in np.argsort(-z, kind="stable").tolist():
-        furthest.setdefault(statistics.named(place).name, place)
-    places = [*judged.verdict.drifted[:_KEPT], *furthest.values()]
+    furthest = [group.start + int(np.argmax(z[group])) for group in statistics.groups()]
+    furthest.sort(key=lambda place: -z[place])
+    places = [*judged.verdict.drifted[:_KEPT], *furthest]
     end_us = judged.horizon.start_us + judged.horizon_us
     return [
         VerdictRow(

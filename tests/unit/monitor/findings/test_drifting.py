@@ -214,3 +214,23 @@ def test_statistics_are_named_in_the_order_of_their_sums() -> None:
         "rank of load", "rank of heat", "energy_rank", "spread of load", "spread of heat", "energy_spread",
         "occupancy of component 1", "occupancy of component 2", "pair of load * heat",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 1), (3, 0, 1), (1, 4, 0)])
+def test_groups_are_the_names_in_the_order_of_their_sums(shape: tuple[int, int, int]) -> None:
+    statistics = replace(STATISTICS, shape=shape)
+    named = [statistics.named(place).name for place in range(len(statistics))]
+    assert [name for group in statistics.groups() for name in dict.fromkeys(named[group])] == list(dict.fromkeys(named))
+    assert [place for group in statistics.groups() for place in range(*group.indices(len(named)))] == list(
+        range(len(named))
+    )
+
+
+def test_the_furthest_of_each_name_come_in_the_order_of_their_distance() -> None:
+    horizons = stretch(0, 4 * DAY)
+    found = judged(horizons, 61 * HOUR, season=False)
+    rows = verdict_rows(found, STATISTICS)
+    z = np.abs([row.z for row in rows])
+    assert (np.diff(z) <= 0).all()
+    assert z[0] == np.abs(found.verdict.z).max()
+    assert len(rows) == len(STATISTICS.groups())
