@@ -1,13 +1,12 @@
-"""The daemon: streams, jobs on the wall clock, signals, and the exit code. The only place with a clock and a signal."""
+"""The daemon: streams, and jobs on the wall clock. The only place with a clock."""
 
 import logging
 import os
-import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 
 from config.errors import OutriderError, StorageUnavailable
 from config.settings import Settings
@@ -36,12 +35,14 @@ _WAIT_S = 0.2
 
 
 class Daemon:
-    """Runs streams until all of them end or it is told to stop."""
+    """Runs streams until all of them end or it is told to stop, by `stop` or by the event that it was given."""
 
-    def __init__(self, settings: Settings, streams: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, streams: Sequence[str] | None = None, *, stop: threading.Event | None = None
+    ) -> None:
         self._settings = settings
         self._names = list(streams or settings.streams)
-        self._stop = threading.Event()
+        self._stop = stop or threading.Event()
         self._runners: list[StreamRunner] = []
 
     def stop(self) -> None:
@@ -142,22 +143,3 @@ def _report(db: Database, name: str, error: str | None) -> None:
     """Keep for `status` what became of a job; a store that is away keeps nothing, and the job has logged its error."""
     with suppress(StorageUnavailable):
         report_job(db, name, error)
-
-
-@contextmanager
-def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` at the first SIGTERM or SIGINT; the second one ends the process at once."""
-    seen = threading.Event()
-
-    def handle(number: int, _frame: object) -> None:
-        if seen.is_set():
-            os._exit(128 + number)
-        seen.set()
-        stop()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

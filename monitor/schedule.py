@@ -117,7 +117,7 @@ class Timetable:
             else:
                 self._succeeded(name)
 
-        self._scheduler.add_job(run, "interval", seconds=seconds, id=name)
+        self._scheduler.add_job(run, "interval", seconds=seconds, id=name, name=name)
 
     def _failed(self, name: str, why: str) -> None:
         """Report a failure; a row of them is said once, since a job may run each second."""

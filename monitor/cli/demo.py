@@ -80,7 +80,8 @@ def demo_settings(name: str, url: str, seconds: float, seed: int) -> "Settings":
 def _play(settings: "Settings", name: str) -> None:
     """Run the daemon beside the view; Ctrl-C ends both, with the summary so far."""
     from monitor.cli.demo_summary import summarise, summary_lines
-    from monitor.daemon import Daemon, stop_on_signals
+    from monitor.daemon import Daemon
+    from monitor.signals import stop_on_signals
 
     daemon = Daemon(settings)
     failure: list[BaseException] = []

@@ -1,6 +1,7 @@
 """`outrider run`: the daemon."""
 
 import logging
+import threading
 from collections.abc import Sequence
 
 import click
@@ -10,6 +11,7 @@ from config.settings import Settings
 from monitor.cli.logs import set_up_logging
 from monitor.cli.settings import settings_of, stream_of
 from monitor.cli.status_line import status_line
+from monitor.signals import stop_on_signals
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +26,11 @@ def command(ctx: click.Context, streams: tuple[str, ...]) -> None:
     with status_line(settings, names):
         set_up_logging(debug=ctx.obj["debug"])  # after the line has taken standard error, so that the log goes above it
         _say_start(settings, names)
-        from monitor.daemon import Daemon, stop_on_signals
+        stop = threading.Event()
+        with stop_on_signals(stop.set):  # before torch is loaded: a signal that comes meanwhile counts
+            from monitor.daemon import Daemon
 
-        daemon = Daemon(settings, names)
-        with stop_on_signals(daemon.stop):
-            daemon.run()
+            Daemon(settings, names, stop=stop).run()
         log.info("Ended; `outrider status` says how far it came.", extra={"action": "end"})
 
 
