@@ -70,7 +70,7 @@ class Daemon:
             couriers = Couriers.of(self._settings.notify, Outbox(db))
             couriers.start()
             try:
-                self._run_streams()
+                self._run_streams(timetable)
             finally:
                 couriers.finish(_TELL_WITHIN_S)
         self._raise_failure()
@@ -92,7 +92,7 @@ class Daemon:
         for day in (today, today + 1):
             ensure_score_days(db, day)
 
-    def _run_streams(self) -> None:
+    def _run_streams(self, timetable: Timetable) -> None:
         threads = [threading.Thread(target=runner.run, name=runner.name) for runner in self._runners]
         for thread in threads:
             thread.start()
@@ -100,6 +100,7 @@ class Daemon:
             if self._stop.is_set() or any(runner.failure for runner in self._runners):
                 for runner in self._runners:
                     runner.stop()
+            timetable.tend()
             self._stop.wait(_WAIT_S) if not self._stop.is_set() else time.sleep(_WAIT_S)
         for thread in threads:
             thread.join()

@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _REPORT_EVERY_S = 60.0
+_SET_BACK = timedelta(seconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -99,10 +100,12 @@ class Timetable:
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
         self._last_success_s: dict[str, float | None] = {}
+        self._intervals: dict[str, timedelta] = {}
 
     def every(self, seconds: float, name: str, job: Callable[[], object]) -> None:
         """Run `job` each `seconds`; the first time one interval from now."""
         self._last_success_s[name] = None
+        self._intervals[name] = timedelta(seconds=seconds)
 
         def run() -> None:
             try:
@@ -133,6 +136,17 @@ class Timetable:
         if now_s - self._reported_s.get(name, float("-inf")) >= _REPORT_EVERY_S:
             self._reported_s[name] = now_s
             self._report(name, None)
+
+    def tend(self) -> None:
+        """Bring forward what lies further ahead than its interval: the clock was set back since it was planned.
+
+        Else no job would run until the clock has caught up. To be called now and then.
+        """
+        now = datetime.now(UTC)
+        for job in self._scheduler.get_jobs():
+            interval = self._intervals[job.id]
+            if job.next_run_time is not None and job.next_run_time > now + interval + _SET_BACK:
+                job.modify(next_run_time=now + interval)
 
     def start(self) -> None:
         """Start the jobs' threads."""

@@ -22,7 +22,15 @@ _SESSION = {
     "lock_timeout": "5s",
     "TimeZone": "UTC",
 }
-_KEEPALIVES = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+# The last is for what was sent and never acknowledged: without it a network that swallows packets holds a statement for
+# a quarter of an hour.
+_KEEPALIVES = {
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
 
 
 def sqlite_engine(file: Path, role: Literal["writer", "reader", "read-only"]) -> sa.Engine:

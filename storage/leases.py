@@ -15,11 +15,16 @@ class Leases:
         self._db = db
 
     def acquire(self, name: str, holder: str, ttl_s: float) -> bool:
-        """Take or renew the lease for `ttl_s` seconds; return whether it is ours now."""
+        """Take or renew the lease for `ttl_s` seconds; return whether it is ours now.
+
+        One that holds for much longer than that was taken before the clock was set back, and counts for nothing: its
+        holder may be gone, and would keep everybody else waiting for as long as the clock was wrong.
+        """
         with self._db.write() as conn:
-            now_us = self._db.now_us(conn)
-            mine = sa.or_(leases.c.holder == holder, leases.c.expires_at_us <= now_us)
-            until_us = now_us + int(ttl_s * 1e6)
+            now_us, ttl_us = self._db.now_us(conn), int(ttl_s * 1e6)
+            over = sa.or_(leases.c.expires_at_us <= now_us, leases.c.expires_at_us > now_us + 2 * ttl_us)
+            mine = sa.or_(leases.c.holder == holder, over)
+            until_us = now_us + ttl_us
             taken = conn.execute(
                 leases.update().where(leases.c.name == name, mine).values(holder=holder, expires_at_us=until_us)
             )

@@ -49,6 +49,10 @@ class ChannelCounts:
     last_error: str | None = None
 
 
+_SET_BACK_US = 600_000_000
+"""How far ahead the next attempt of a message from the future may lie: the longest wait that is our own."""
+
+
 class Outbox:
     """Claims what is due and records what became of it; timed by the database's clock."""
 
@@ -83,12 +87,17 @@ class Outbox:
             earlier.c.transition_id < notifications.c.transition_id,
             earlier.c.state == "pending",
         )
+        now_us = self._db.clock()
+        # Stored before the clock was set back: its time would come only when the clock has caught up.
+        of_the_future = sa.and_(
+            notifications.c.created_at_us > now_us, notifications.c.next_attempt_at_us > now_us + _SET_BACK_US
+        )
         return (
             sa.select(notifications.c.id)
             .where(
                 notifications.c.state == "pending",
                 notifications.c.channel == channel,
-                notifications.c.next_attempt_at_us <= self._db.clock(),
+                sa.or_(notifications.c.next_attempt_at_us <= now_us, of_the_future),
                 ~waits_for_earlier,
             )
             .order_by(notifications.c.transition_id)

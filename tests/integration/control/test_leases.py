@@ -29,3 +29,10 @@ def test_a_lease_that_is_not_renewed_is_taken_over_and_cannot_be_renewed_after(d
     assert leases.acquire("control:a", "frozen", 0.2)
     until(lambda: leases.acquire("control:a", "you", 60))
     assert not leases.acquire("control:a", "frozen", 60)
+
+
+def test_a_lease_from_before_the_clock_was_set_back_holds_up_nobody(db: Database) -> None:
+    leases = Leases(db)
+    assert leases.acquire("control:a", "gone", 3600)
+    assert leases.acquire("control:a", "you", 60)
+    assert not leases.acquire("control:a", "gone", 60)

@@ -69,6 +69,20 @@ def make_due(db: Database, *, age_us: int = 0) -> None:
         conn.execute(sa.update(notifications).where(notifications.c.state == "pending").values(older))
 
 
+def test_a_message_from_before_the_clock_was_set_back_is_told_once_and_not_when_the_clock_has_caught_up(
+    db: Database, tell: Tell
+) -> None:
+    tell("ops")
+    outbox = Outbox(db)
+    with db.write() as conn:
+        ahead = {name: notifications.c[name] + DAY for name in ("created_at_us", "next_attempt_at_us")}
+        conn.execute(sa.update(notifications).values(ahead))
+    (message,) = drain(outbox, "ops")
+    wait_us = outbox.failed(message, "away", lambda now_us: now_us + SECOND)
+    assert wait_us == SECOND
+    assert drain(outbox, "ops") == []
+
+
 class Scripted(LogChannel):
     """A channel that answers by a script, then delivers."""
 

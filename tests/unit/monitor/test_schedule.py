@@ -215,6 +215,33 @@ def test_a_job_never_runs_twice_at_once_and_missed_runs_become_one() -> None:
     assert most == 1
 
 
+def test_a_clock_that_is_set_back_holds_up_no_job() -> None:
+    runs = threading.Event()
+    timetable = Timetable(time.monotonic)
+    timetable.every(0.02, "job", runs.set)
+    timetable.start()
+    try:
+        # What the scheduler has planned by a clock that was a day ahead.
+        timetable._scheduler.modify_job("job", next_run_time=datetime.now(UTC) + timedelta(days=1))
+        runs.clear()
+        timetable.tend()
+        assert runs.wait(30)
+    finally:
+        timetable.stop()
+
+
+def test_tending_leaves_what_is_planned_in_good_time() -> None:
+    timetable = Timetable(time.monotonic)
+    timetable.every(3600, "job", lambda: None)
+    timetable.start()
+    try:
+        planned = timetable._scheduler.get_job("job").next_run_time
+        timetable.tend()
+        assert timetable._scheduler.get_job("job").next_run_time == planned
+    finally:
+        timetable.stop()
+
+
 def test_stopping_a_timetable_that_never_started_is_no_error() -> None:
     Timetable(time.monotonic).stop()
 
