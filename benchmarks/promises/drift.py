@@ -11,10 +11,11 @@ import numpy as np
 from scipy import signal
 
 from benchmarks.promises import table
-from monitor.drift import against_days_before, fit_base, judge_drift
+from monitor.drift import fit_base, judge_drift
 from monitor.drifts.drift_statistics import Statistics, joined
 from monitor.drifts.drift_sums import code_events, pack
-from monitor.drifts.yardstick import Yardstick, profile_of, quantile_edges
+from monitor.drifts.yardstick import BINS, Yardstick, profile_of, quantile_edges
+from monitor.findings.drifting import DriftState, Horizon, judge_horizon, learn, learn_season
 from storage.engine import Database
 
 ALPHA = 1e-3
@@ -54,32 +55,60 @@ def _promise(times: int, seed: int) -> None:
 
 
 def _season(times: int, seed: int) -> None:
-    """Print what a daily sine does to a base of a day and to differences against the days before."""
+    """Print what a daily sine does to a base of some hours and to the daemon's differences against days before."""
     rng = np.random.default_rng([seed, 7])
+    ranks = STATISTICS // 2
+    names = tuple(f"x{j}" for j in range(ranks - 1))
+    statistics = Statistics(features=names, shape=(ranks, 0, 0), yardstick=_yardstick(ranks - 1, rng))
     units = np.ones(STATISTICS)
     rows: list[list[object]] = []
     for swing in (0.0, 3.0):
-        fired = {"plain": 0, "against the days before": 0}
+        fired = {"six hours": 0, "six hours, mean + 3 sigma": 0, "days before (the daemon's)": 0}
         verdicts = 0
         for _ in range(times):
-            blocks = 6 * DAY
-            starts = np.arange(blocks) * TEN_MINUTES_US
-            x = _waves(rng, blocks, 0) + swing * np.sin(2 * np.pi * np.arange(blocks) / DAY)[:, None]
-            base = fit_base(x[: DAY // 4], np.full(DAY // 4, EVENTS), units)
-            _, differences = against_days_before(starts, x)
-            seasonal = fit_base(differences[: 2 * DAY], np.full(2 * DAY, EVENTS), units)
-            for i in range(1, DAY):
+            x = _waves(rng, 8 * DAY, 0) + swing * np.sin(2 * np.pi * np.arange(8 * DAY) / DAY)[:, None]
+            horizons = {i * TEN_MINUTES_US: _horizon(i * TEN_MINUTES_US, row) for i, row in enumerate(x)}
+            hours = x[: DAY // 4]
+            base = fit_base(hours, np.full(len(hours), EVENTS), units)
+            first = [horizons[start] for start in list(horizons)[:DAY]]
+            plain = learn(TEN_MINUTES_US, first, statistics, DAY * TEN_MINUTES_US)
+            assert plain is not None
+            learning = {start: each for start, each in horizons.items() if start < 5 * DAY * TEN_MINUTES_US}
+            season = learn_season(learning, plain, DriftState(), statistics, 5 * DAY * TEN_MINUTES_US)
+            assert season is not None
+            for start, now in list(zip(horizons, x, strict=True))[-DAY:]:
                 verdicts += 1
-                plain = judge_drift(base, x[-i], EVENTS, units, alpha=ALPHA, min_effect=0)
-                other = judge_drift(seasonal, differences[-i], EVENTS, units, alpha=ALPHA, min_effect=0)
-                fired["plain"] += bool(plain and plain.drifted)
-                fired["against the days before"] += bool(other and other.drifted)
+                verdict = judge_drift(base, now, EVENTS, units, alpha=ALPHA, min_effect=0)
+                fired["six hours"] += bool(verdict and verdict.drifted)
+                away = np.abs(now - hours.mean(axis=0)) > 3 * hours.std(axis=0)
+                fired["six hours, mean + 3 sigma"] += bool(away.any())
+                judged = judge_horizon(
+                    horizons,
+                    start,
+                    plain,
+                    season,
+                    DriftState(),
+                    statistics,
+                    alpha=ALPHA,
+                    min_effect=0,
+                    exceedance=0.01,
+                )
+                fired["days before (the daemon's)"] += bool(judged and judged.verdict.drifted)
         rows.extend([f"+-{swing:g} sd", name, count / verdicts / ALPHA] for name, count in fired.items())
+    rows.append(["any", "always fire", 1 / ALPHA])
     table.show(
-        "a daily sine, in deviations of a horizon's mean; the plain base is a quarter of a day long",
-        ("daily", "compared", "false / promised"),
+        f"a daily sine, in deviations of a horizon's mean; {times * DAY:,} horizons of 10 m a row",
+        ("daily", "compared with", "false / promised"),
         rows,
     )
+
+
+def _horizon(start_us: int, deviations: np.ndarray) -> Horizon:
+    """Return a horizon whose means lie so many deviations, of 0.003 each, from what training has."""
+    ranks = STATISTICS // 2
+    unit = np.repeat([2.0 * BINS, (2.0 * BINS) ** 2], ranks)
+    sums = np.rint(0.003 * deviations * unit * EVENTS).astype(np.int64)
+    return Horizon(start_us=start_us, events=EVENTS, outliers=0, fired=False, sums=sums)
 
 
 def _yardstick(d: int, rng: np.random.Generator) -> Yardstick:
@@ -143,7 +172,7 @@ def _cost(seed: int) -> None:
     """Print what drift costs an event, beside what its row in SQLite costs."""
     rng = np.random.default_rng([seed, 11])
     rows: list[list[object]] = []
-    for d, k in ((4, 3), (30, 3), (120, 8)):
+    for d, k in ((4, 3), (30, 3), (120, 8), (256, 8)):
         yardstick = _yardstick(d, rng)
         x = rng.standard_normal((5_000, d), dtype=np.float32)
         energies, shares = _energies(x), rng.dirichlet(np.ones(k), len(x)).astype(np.float32)

@@ -21,7 +21,7 @@ Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
 MOST_FEATURES = 256
-"""Features watched one by one; of wider events only energies and components are: each costs 5 to 8 ns an event."""
+"""Features watched one by one; of wider events only energies and components are: each costs some 5 ns an event."""
 
 MOST_PAIRED = 32
 """Features watched in pairs: 32 have 496 pairs, 2 to 4 KB a window; 100 would have 4,950 and 20 to 40 KB."""
