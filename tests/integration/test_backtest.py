@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 
@@ -50,12 +51,50 @@ class Ran:
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
-    folder = tmp_path_factory.mktemp("backtest")
-    file = folder / "events.jsonl"
     records = Feed(events=9_000, seconds=1_800).records()
     records[4_321] = b"no event"
+    with ran_over(tmp_path_factory.mktemp("backtest"), records) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def ran_a_day_and_more(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
+    """A day and a half in which everything happens that a daemon finds in events: see `a_day_and_more`."""
+    slow = {
+        "model": {"n_components": 1, "warm_up": 4_000},
+        "window": {"size": "1m", "grace": "10s", "ahead": "10m"},
+        "threshold": {"refresh": "30m", "look_back": "8h", "percentile": PERCENTILE},
+        "alerts": {"drift": {"horizons": ["10m", "1h"]}},
+    }
+    with ran_over(tmp_path_factory.mktemp("days"), a_day_and_more(), **slow) as found:
+        yield found
+
+
+def a_day_and_more() -> list[bytes]:
+    """Return the events of 34 hours: a burst, unreadable records, three times the outliers, and a lasting shift."""
+    rng = np.random.default_rng(5)
+    n = 34 * 3600 // 2
+    hours = np.arange(n) / 1_800
+    x = rng.normal(size=(n, 3))
+    burst = (hours > 12) & (hours < 12.1) & (rng.random(n) < 0.5)
+    risen = (hours > 16) & (hours < 23) & (rng.random(n) < 0.02)
+    x[burst | risen] += 9.0
+    x[hours > 32, 1] += 1.0
+    records = [
+        json.dumps({"ts": 1_767_225_600 + 2 * i, "id": i, "x0": a, "x1": b, "x2": c}).encode()
+        for i, (a, b, c) in enumerate(np.round(x, 6).tolist())
+    ]
+    for i in range(26 * 1_800, 26 * 1_800 + 120, 2):
+        records[i] = b"no event"
+    return records
+
+
+@contextmanager
+def ran_over(folder: Path, records: list[bytes], **stream: Any) -> Iterator[Ran]:
+    """Let a daemon read a file to its end."""
+    file = folder / "events.jsonl"
     file.write_bytes(b"\n".join(records) + b"\n")
-    settings = file_settings(f"sqlite:///{folder / 'outrider.db'}", str(file))
+    settings = file_settings(f"sqlite:///{folder / 'outrider.db'}", str(file), **stream)
     with closing(DaemonProcess(folder, settings)) as daemon:
         assert daemon.start().wait() == 0, daemon.tail()
         read = load(daemon.config, {})
@@ -123,6 +162,18 @@ def test_over_the_stored_windows_it_has_them_too(ran: Ran) -> None:
     assert thresholds(found) == limits
     assert windows(found) == judged
     assert incidents(found) == opened
+
+
+def test_it_finds_all_that_the_daemon_finds_drift_and_refused_records_among_it(ran_a_day_and_more: Ran) -> None:
+    limits, judged, opened = expected(ran_a_day_and_more)
+    kinds = {row[0] for row in opened}
+    assert kinds >= {"spike", "slow_rise", "drift", "calibration", "dead_letters"}
+    for file in (ran_a_day_and_more.file, None):
+        found = of_one_cell(ran_a_day_and_more, file)
+        assert thresholds(found) == limits
+        assert windows(found) == judged
+        assert incidents(found) == opened
+        assert found.cells[0].incidents.keys() == kinds
 
 
 def test_a_cell_is_the_same_alone_and_in_a_grid(ran: Ran) -> None:
