@@ -112,6 +112,13 @@ def _refuse_bad_times(raw: RawBatch, schema: Schema, rows: Rows, times: Int64, r
             detail = f"{field}: {lead_s:.3f} s after the broker's timestamp"
             refusals.add(int(rows.index[i]), Reason.FUTURE_TIME, detail)
         good = good & ~ahead
+    if raw.latest_us is not None:
+        beyond = good & (times > raw.latest_us)
+        for i in np.flatnonzero(beyond).tolist():
+            lead_s = (int(times[i]) - raw.latest_us) / 1e6
+            detail = f"{field}: {lead_s:.3f} s after anything that can have happened by this machine's clock"
+            refusals.add(int(rows.index[i]), Reason.FUTURE_TIME, detail)
+        good = good & ~beyond
     return good
 
 

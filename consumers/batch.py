@@ -70,7 +70,8 @@ class RawBatch:
     more where control batches, compaction holes and aborted transactions were passed over, so that a
     batch without records still moves the position.
 
-    `timestamps_us` are the broker's; None for files. `cursors` holds the byte at which each row starts
+    `timestamps_us` are the broker's; None for files. No event can be later than `latest_us`, whatever it and its
+    timestamp say; None where nothing bounds it. `cursors` holds the byte at which each row starts
     and, last, the byte after the last row. `passed_over` says why [begin, end) could not be read
     ("retention", "unreadable_batch"); such a batch has no records.
     """
@@ -82,6 +83,7 @@ class RawBatch:
     values: Sequence[bytes | None] | Table
     keys: Sequence[bytes | None] | None = None
     timestamps_us: Int64 | None = None
+    latest_us: int | None = None
     cursors: Int64 | None = None
     passed_over: str | None = None
 

@@ -22,6 +22,9 @@ _log = logging.getLogger(__name__)
 _CAUGHT_UP_S = 3.0
 # Assignments and positions that moved without records end a poll only between two waits of this length.
 _SLICE_S = 0.25
+# The broker's timestamp is the producer's own unless the topic says otherwise: one device whose clock is years ahead
+# must not close all windows. A day, so that this machine's clock may be wrong by as much as clocks are.
+_CLOCK_ERROR_US = 86_400_000_000
 # To delete a topic, create it again and fill it takes longer; a look-up takes 1 ms.
 _BELIEVED_S = 0.1
 _RECORD_OBJECT_BYTES = 600
@@ -364,5 +367,6 @@ def _batch(
         values=[record.value for record in records],
         keys=[record.key for record in records],
         timestamps_us=np.fromiter((record.timestamp for record in records), np.int64, len(records)) * 1000,
+        latest_us=time.time_ns() // 1_000 + _CLOCK_ERROR_US,
         passed_over=passed_over,
     )

@@ -223,6 +223,8 @@ def test_brokers_timestamps_come_in_microseconds(
     reader.seek_all({first(topic): 0}).read_to({first(topic): 3})
     times = [int(t) - 1_700_000_000_000_000 for batch in reader.batches for t in batch.timestamps_us]  # type: ignore[union-attr]
     assert times == [10_000_000, 20_000_000, 30_000_000]
+    now_us = time.time_ns() // 1_000
+    assert all(now_us < int(batch.latest_us or 0) < now_us + 2 * 86_400_000_000 for batch in reader.batches)
     at = {
         us: reader.source.resolve(1_700_000_000_000_000 + us, found)[first(topic)].next_offset
         for us in (0, 20_000_000, 20_000_001, 40_000_000)

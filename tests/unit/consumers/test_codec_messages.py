@@ -1,6 +1,7 @@
 """JSON and MessagePack records: what is an event, and why the others are not."""
 
 import json
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -221,6 +222,21 @@ def test_a_list_has_no_time_where_a_time_field_is_configured():
 def test_a_time_up_to_max_future_after_the_brokers_is_accepted():
     decoded = decode(messages({"a": 1, "b": 2, "ts": STAMP_US + 300_000_000}), time={"field": "ts"})
     assert len(decoded.events) == 1
+
+
+@pytest.mark.parametrize("stamp_us", [NOW_US + 1, -1_000])
+def test_a_time_that_no_clock_can_show_yet_is_refused_whatever_the_producer_stamped(stamp_us):
+    values = messages({"a": 1, "b": 2, "ts": NOW_US + 1}, {"a": 1, "b": 2, "ts": NOW_US})
+    decoded = decode(
+        None, batch=replace(raw(values), timestamps_us=np.full(2, stamp_us), latest_us=NOW_US), time={"field": "ts"}
+    )
+    assert (decoded.events.times_us.tolist(), decoded.dead.reasons) == ([NOW_US], ["future_time"])
+
+
+def test_a_timestamp_that_no_clock_can_show_yet_is_refused_where_it_is_the_time():
+    stamps = np.array([NOW_US, NOW_US + 1])
+    decoded = decode(None, batch=replace(raw(messages([1, 2], [3, 4])), timestamps_us=stamps, latest_us=NOW_US))
+    assert (decoded.events.times_us.tolist(), decoded.dead.reasons) == ([NOW_US], ["future_time"])
 
 
 def test_in_a_file_no_time_is_too_far_ahead_here():
