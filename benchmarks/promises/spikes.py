@@ -92,6 +92,8 @@ def _draws(percentile: float, rho: float, *, times: int, seed: int) -> Iterator[
 
 def _promise(percentile: float, *, times: int, seed: int) -> None:
     rows: list[list[object]] = []
+    known: list[bool] = []
+    sized: list[bool] = []
     for rho in RHOS:
         cells: dict[tuple[int, int, str], list[Draw]] = {}
         for draw in _draws(percentile, rho, times=times, seed=seed):
@@ -100,14 +102,22 @@ def _promise(percentile: float, *, times: int, seed: int) -> None:
             of_promised = np.array([draw.of_promised for draw in found])
             of_attainable = float(np.median([draw.of_attainable for draw in found]))
             low, middle, high = np.quantile(of_promised, (0.05, 0.5, 0.95)).tolist()
-            within = f"{(of_promised <= 2).mean():.0%}"
-            rows.append([rho, m, past, name, float(of_promised.mean()), within, low, middle, high, of_attainable])
+            mean, within = float(of_promised.mean()), float((of_promised <= 2).mean())
+            rows.append([rho, m, past, name, mean, f"{within:.0%}", low, middle, high, of_attainable])
+            if name == "learned law" and past >= 1000:
+                known.append(mean <= 2 and within >= 0.8)
+            if name == "learned law" and past >= 3000:
+                sized.append((0.25 if rho == 0.9 else 0.5) <= of_attainable <= 2)
     rows.append(["any", "any", "any", "always fire", 1 / ALPHA, "0%", 1 / ALPHA, 1 / ALPHA, 1 / ALPHA, "-"])
     mean = EVENTS * exceedance(percentile)
     table.show(
         f"p{percentile:g}, {EVENTS:,} events in 10 s: {mean:g} outliers on average; {times} draws a row",
         COLUMNS,
         rows,
+    )
+    print(
+        f"\nlearned law, W >= 1000, mean <= 2 and 80% of the draws <= 2: kept in {sum(known)} of {len(known)} rows; "
+        f"W >= 3000, median of attainable in [1/2, 2], at rho .9 in [1/4, 2]: kept in {sum(sized)} of {len(sized)}"
     )
 
 
