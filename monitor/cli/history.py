@@ -28,18 +28,21 @@ def command(
     """List the scores of STREAM, oldest first."""
     settings, form = settings_of(ctx), format_of(form)
     columns = list((OUTLIERS if outliers else SCORES).columns)
+    last = "features" if outliers else "is_outlier"
     with history_of(settings) as history:
         if not is_stored(settings, history.streams(), stream):
             click.echo(not_yet(stream), err=True)
             write([], columns, form, nothing="No scores.")
             return
         kept = limit_of(limit, form)
+        own = settings.streams.get(stream)
+        named = ("event_id",) if own is None or own.event.id is not None else ()
         rows = rows_of(history.scores(stream, since=since, until=until, outliers=outliers, limit=kept))
         write(
             (row | {"place": f"{row['topic']}[{row['partition']}] {row['source_offset']}"} for row in rows),
             columns,
             form,
-            shown=("event_time", "place", "key", "energy", "threshold", "features" if outliers else "is_outlier"),
+            shown=("event_time", "place", "key", *named, "energy", "threshold", last),
             nothing="No outliers." if outliers else "No scores.",
         )
     if kept != limit:

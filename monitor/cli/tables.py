@@ -183,7 +183,7 @@ _OPEN = 3.4e38
 def _cell(name: str, value: Any) -> str:
     if name == "upper" and isinstance(value, float) and value >= _OPEN:
         return "open"
-    is_time = name.endswith(("_at", "_time", "_from"))
+    is_time = name.endswith(("_at", "_time", "_from", "_delivered", "_pending"))
     return short_time(value) if is_time else readable(value)
 
 
