@@ -9,7 +9,6 @@ they vary by, slow waves included, is what is normal. The predictive t says how 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
 from monitor.parts import Float64, Int64
@@ -52,23 +51,6 @@ class DriftVerdict:
     effect: Float64
     limit: float
     drifted: tuple[int, ...]
-
-
-def horizon_means(starts_us: Int64, sums: Float64, events: Int64, *, horizon_us: int) -> tuple[Int64, Float64, Int64]:
-    """Merge windows into aligned horizons: return their starts, the means of each statistic, and their events.
-
-    Args:
-        starts_us: Starts of windows, ascending.
-        sums: Sums of each statistic over the events of each window, (W, J).
-        events: Events of each window.
-        horizon_us: Length of a horizon, a multiple of the window's.
-    """
-    filled = events > 0
-    blocks, block = np.unique(starts_us[filled] // horizon_us, return_inverse=True)
-    merged = np.zeros((len(blocks), sums.shape[1]))
-    np.add.at(merged, block, sums[filled])
-    counts = np.bincount(block, weights=events[filled].astype(np.float64), minlength=len(blocks)).astype(np.int64)
-    return blocks * horizon_us, merged / counts[:, None], counts
 
 
 def horizon_budget(per_week: float, horizon_us: int, *, horizons: int, share: float = 0.25) -> float:
@@ -171,26 +153,6 @@ def judge_drift(
     beyond = np.flatnonzero((np.abs(z) > limit) & (np.abs(effect) >= min_effect))
     order = beyond[np.argsort(-np.abs(z[beyond]), kind="stable")]
     return DriftVerdict(z=z, effect=effect, limit=limit, drifted=tuple(order.tolist()))
-
-
-def against_days_before(starts_us: Int64, means: Float64) -> tuple[NDArray[np.bool_], Float64]:
-    """Return which horizons have the same time on both days before, and those means less the days' average.
-
-    It takes a daily course out. A lasting change shows for one day only, then the days before have it too: whoever
-    uses the verdict keeps it until the base is renewed.
-
-    Args:
-        starts_us: Starts of horizons, ascending, a divisor of the day apart.
-        means: (W, J).
-    """
-    known = np.ones(len(starts_us), np.bool_)
-    before = np.zeros_like(means)
-    for days in range(1, SEASON_DAYS + 1):
-        at = np.searchsorted(starts_us, starts_us - days * DAY_US)
-        found = starts_us[np.minimum(at, len(starts_us) - 1)] == starts_us - days * DAY_US
-        known &= found
-        before += np.where(found[:, None], means[np.where(found, at, 0)], 0) / SEASON_DAYS
-    return known, (means - before)[known]
 
 
 def advise(body_z: float, body_limit: float, *, tail_fires: bool) -> str | None:

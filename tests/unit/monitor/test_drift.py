@@ -6,10 +6,9 @@ from scipy import signal, stats
 
 from monitor.drift import (
     advise,
-    against_days_before,
+    first_verdict_us,
     fit_base,
     horizon_budget,
-    horizon_means,
     judge_drift,
     not_ready,
 )
@@ -113,28 +112,23 @@ def test_a_base_of_few_horizons_is_refused() -> None:
         fit_base(np.ones((9, J)), np.full(9, 100), UNITS)
 
 
-def test_windows_merge_into_horizons_whatever_way() -> None:
-    rng = np.random.default_rng(4)
-    starts = np.arange(60) * MINUTE + DAY
-    events = rng.integers(0, 50, 60)
-    sums = rng.integers(0, 1000, (60, J)).astype(float) * (events[:, None] > 0)
-    begins, means, counts = horizon_means(starts, sums, events, horizon_us=10 * MINUTE)
-    assert begins.tolist() == [DAY + i * 10 * MINUTE for i in range(6)]
-    assert counts.tolist() == events.reshape(6, 10).sum(axis=1).tolist()
-    assert means == pytest.approx(sums.reshape(6, 10, J).sum(axis=1) / counts[:, None])
-
-
-def test_horizons_without_events_are_left_out() -> None:
-    begins, means, _ = horizon_means(
-        np.array([0, HOUR, 2 * HOUR]), np.array([[1.0], [0.0], [3.0]]), np.array([1, 0, 1]), horizon_us=HOUR
-    )
-    assert begins.tolist() == [0, 2 * HOUR]
-    assert means.tolist() == [[1], [3]]
-
-
 def test_the_budget_is_shared_by_the_horizons() -> None:
     assert horizon_budget(1, 10 * MINUTE, horizons=1, share=1) == pytest.approx(1 / 1008)
     assert horizon_budget(1, 10 * MINUTE, horizons=3) == pytest.approx(1 / 1008 / 12)
+
+
+@pytest.mark.parametrize(("per_week", "horizon_us", "horizons", "share"), [(0, 1, 1, 1), (1, 0, 1, 1), (1, 1, 0, 1)])
+def test_a_budget_of_nothing_is_refused(per_week: float, horizon_us: int, horizons: int, share: float) -> None:
+    with pytest.raises(ValueError, match="no budget from"):
+        horizon_budget(per_week, horizon_us, horizons=horizons, share=share)
+
+
+@pytest.mark.parametrize(("horizon_us", "first_us"), [(10 * MINUTE, DAY), (HOUR, 30 * HOUR), (DAY, 30 * DAY)])
+def test_the_first_verdict_comes_when_a_base_can_be_ready(horizon_us: int, first_us: int) -> None:
+    assert first_verdict_us(horizon_us) == first_us
+    blocks = first_us // horizon_us
+    assert not_ready(np.arange(blocks) * horizon_us, horizon_us=horizon_us) is None
+    assert not_ready(np.arange(blocks - 1) * horizon_us, horizon_us=horizon_us) is not None
 
 
 @pytest.mark.parametrize(
@@ -152,28 +146,6 @@ def test_the_budget_is_shared_by_the_horizons() -> None:
 def test_a_base_needs_a_day_and_thirty_horizons(horizon_us: int, blocks: int, reason: str | None) -> None:
     found = not_ready(np.arange(blocks) * horizon_us, horizon_us=horizon_us)
     assert found == reason or (reason is not None and found is not None and reason in found)
-
-
-def test_a_daily_course_is_no_drift_against_the_days_before() -> None:
-    rng = np.random.default_rng(5)
-    starts = np.arange(6 * 144) * 10 * MINUTE
-    course = 3 * np.sin(2 * np.pi * starts / DAY)[:, None] + rng.standard_normal((len(starts), J)) * 0.1
-    known, differences = against_days_before(starts, course)
-    assert known.sum() == 4 * 144
-    assert not known[: 2 * 144].any()
-    assert np.abs(differences).max() < 1
-    base = fit_base(differences[:-1], np.full(len(differences) - 1, 100), UNITS)
-    verdict = judge_drift(base, differences[-1] + np.eye(J)[2], 100, UNITS, alpha=1e-4, min_effect=0.1)
-    assert verdict is not None
-    assert verdict.drifted == (2,)
-
-
-def test_a_horizon_that_the_day_before_lacks_has_no_difference() -> None:
-    starts = np.delete(np.arange(4 * 24) * HOUR, 30)
-    known, differences = against_days_before(starts, np.zeros((len(starts), 2)))
-    missing = set((starts[~known] // HOUR).tolist()) - set(range(48))
-    assert missing == {54, 78}
-    assert len(differences) == known.sum()
 
 
 def test_units_are_those_of_uniform_ranks() -> None:

@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from monitor.slow_rises import SlowRise, SlowRiseVerdict, alarm_windows, highest_clean_rate, slow_rise_step
+from monitor.slow_rises import (
+    RECOVERED,
+    SlowRise,
+    SlowRiseVerdict,
+    alarm_windows,
+    highest_clean_rate,
+    recovery_step,
+    slow_rise_step,
+    windows_to_find,
+)
 from monitor.spikes import CountLaw, rate_bound
 
 MINUTE = 60_000_000
@@ -90,6 +99,42 @@ def test_the_state_can_be_stored_as_json() -> None:
 
 def test_a_quarter_of_one_alarm_a_week_is_four_weeks_of_windows() -> None:
     assert alarm_windows(1, MINUTE) == 4 * 7 * 24 * 60
+
+
+@pytest.mark.parametrize(
+    ("per_week", "window_us", "share"), [(0, MINUTE, 1), (1, 0, 1), (1, MINUTE, 0), (1, MINUTE, 2)]
+)
+def test_a_promise_of_nothing_is_refused(per_week: float, window_us: int, share: float) -> None:
+    with pytest.raises(ValueError, match="no budget from"):
+        alarm_windows(per_week, window_us, share=share)
+
+
+@pytest.mark.parametrize("ratio", [1.5, 2.0, 3.0])
+def test_a_raised_rate_is_found_about_when_it_is_said(ratio: float) -> None:
+    said = windows_to_find(law(), 3000, clean_rate=1e-3, limit_windows=4032, ratio=ratio)
+    rng, delays = np.random.default_rng(6), []
+    for _ in range(40):
+        verdicts = run(rng.poisson(3 * ratio, 400), limit_windows=4032)
+        delays.append(next(i for i, verdict in enumerate(verdicts) if verdict.fires) + 1)
+    assert said / 2 < np.median(delays) < 1.5 * said
+
+
+def test_a_rate_that_is_clean_is_never_found() -> None:
+    assert windows_to_find(law(), 3000, clean_rate=1e-3, limit_windows=4032, ratio=1.0) == float("inf")
+    assert windows_to_find(law(), 3000, clean_rate=3e-3, limit_windows=4032, ratio=2.0) == float("inf")
+
+
+def test_a_rise_is_over_after_clean_windows_and_not_while_it_lasts() -> None:
+    rng = np.random.default_rng(7)
+    recovered = 0.0
+    for x in rng.poisson(6, 500).tolist():
+        recovered = recovery_step(recovered, law(), 3000, x, clean_rate=1e-3)
+        assert 0 <= recovered < RECOVERED
+    windows = 0
+    while recovered < RECOVERED:
+        recovered = recovery_step(recovered, law(), 3000, int(rng.poisson(3)), clean_rate=1e-3)
+        windows += 1
+    assert 3 < windows < 50
 
 
 def test_the_clean_rate_is_bounded_from_above_by_what_calibration_leaves_open() -> None:

@@ -11,6 +11,7 @@ from monitor.spikes import (
     judge_window,
     learn_law,
     p_value,
+    period,
     rate_bound,
     rate_is_suspect,
     spike_limit,
@@ -128,6 +129,39 @@ def test_a_budget_that_is_no_probability_is_refused(alpha: float) -> None:
 def test_one_a_week_of_one_minute_windows_is_one_in_ten_thousand() -> None:
     assert window_budget(1, MINUTE, share=1) == pytest.approx(9.92e-5, rel=1e-3)
     assert window_budget(1, MINUTE) == pytest.approx(4.96e-5, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("per_week", "window_us", "share"), [(0, MINUTE, 1), (1, 0, 1), (1, MINUTE, 0), (1, MINUTE, 2)]
+)
+def test_a_promise_of_nothing_is_refused(per_week: float, window_us: int, share: float) -> None:
+    with pytest.raises(ValueError, match="no budget from"):
+        window_budget(per_week, window_us, share=share)
+
+
+def test_a_window_as_long_as_its_promise_may_spend_half_of_itself() -> None:
+    assert window_budget(1000, 7 * 24 * 60 * MINUTE) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("us", "text"),
+    [
+        (1500, "1.5 milliseconds"),
+        (1e6, "1 second"),
+        (90e6, "1.5 minutes"),
+        (3600e6, "1 hour"),
+        (39 * 86_400e6, "39 days"),
+        (1000 * 365.25 * 86_400e6, "1,000 years"),
+    ],
+)
+def test_a_length_of_time_is_said_in_its_own_unit(us: float, text: str) -> None:
+    assert period(us) == text
+
+
+def test_a_limit_that_no_clean_window_can_exceed_says_so() -> None:
+    text = describe(law(rate=1e-12), 10, alpha=1e-300, window_us=MINUTE)
+    assert text.startswith("more than ")
+    assert "no false alarm in practice" in describe(law(rate=1e-30), 1, alpha=1e-320, window_us=MINUTE)
 
 
 def test_a_window_fires_above_the_limit_and_not_at_it() -> None:

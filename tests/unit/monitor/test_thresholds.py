@@ -1,6 +1,7 @@
 """Limits: what they are, when they move, and what outliers in the look-back do to them."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -294,3 +295,17 @@ def test_a_limit_of_a_model_without_reference_has_no_reference_counts() -> None:
     held = decide_limit(percentile_limit(sketch_of(clean_energies()), 99.5), sketch_of(np.empty(0)), None, 99.5)
     assert reference_counts(held, None) == (0, 0)
     assert reference_counts(held, REFERENCE) == (0, 0)
+
+
+def test_a_first_limit_of_few_events_without_reference_is_their_own_and_says_so() -> None:
+    limit = decide_limit(None, sketch_of(clean_energies(500)), None, 99.9)
+    assert (limit.method, limit.n) == ("plain", 500)
+    assert "50,000 events in the look-back" in str(limit.details["held"])
+
+
+def test_a_mapping_without_scale_counts_no_reference() -> None:
+    limit = decide_limit(None, sketch_of(contaminated(0.02)), REFERENCE, 99.5)
+    assert reference_counts(limit, REFERENCE)[1] == len(REFERENCE)
+    for scale in (0.0, -1.0, None):
+        unmapped = replace(limit, details=limit.details | {"scale": scale})
+        assert reference_counts(unmapped, REFERENCE) == (0, 0)

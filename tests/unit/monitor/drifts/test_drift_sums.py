@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from monitor.drifts.drift_statistics import fits, joined
 from monitor.drifts.drift_sums import MOST_FEATURES, MOST_PAIRED, DriftSums, add, code_events, pack, pair_of, unpack
 from monitor.drifts.yardstick import Yardstick, profile_of, quantile_edges
 
@@ -68,6 +69,33 @@ def test_what_is_watched_has_a_bound(d: int, shape: tuple[int, int, int]) -> Non
 
 def test_pairs_are_told_by_their_features() -> None:
     assert [pair_of(place, 4) for place in range(6)] == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
+
+
+def test_sums_over_the_events_of_both_are_those_of_all() -> None:
+    stick, x = yardstick(6)
+    shares = RNG.dirichlet(np.ones(3), len(x)).astype(np.float32)
+    codes = code_events(stick, x, np.ascontiguousarray(x[:, 0]), shares)
+    some = RNG.random(len(x)) < 0.3
+    found = add(codes.add_up(some), codes.add_up(np.flatnonzero(~some)))
+    whole = codes.add_up(slice(None))
+    assert joined(found).tolist() == joined(whole).tolist()
+    assert joined(add(codes.add_up(~some & some), whole)).tolist() == joined(whole).tolist()
+
+
+def test_codes_of_an_event_do_not_depend_on_the_others() -> None:
+    stick, x = yardstick(40)
+    energies = np.ascontiguousarray(x[:, 0])
+    whole = code_events(stick, x, energies, None)
+    alone = [code_events(stick, x[i : i + 1], energies[i : i + 1], None).ranks[0].tolist() for i in range(20)]
+    assert whole.ranks[:20].tolist() == alone
+
+
+def test_a_model_is_known_by_the_shape_of_its_sums() -> None:
+    for d in (1, 2, MOST_PAIRED, MOST_PAIRED + 1, MOST_FEATURES + 1):
+        stick, x = yardstick(d)
+        shape = sums_of(x[:9], stick).shape
+        assert fits(shape, d)
+        assert not fits(shape, d + 1) or d > MOST_FEATURES
 
 
 def test_sums_of_different_models_are_not_added() -> None:

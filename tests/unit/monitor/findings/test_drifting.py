@@ -17,6 +17,7 @@ from monitor.findings.drifting import (
     Judged,
     base_of,
     base_to_json,
+    has_season,
     judge_horizon,
     learn,
     learn_season,
@@ -234,3 +235,41 @@ def test_the_furthest_of_each_name_come_in_the_order_of_their_distance() -> None
     assert (np.diff(z) <= 0).all()
     assert z[0] == np.abs(found.verdict.z).max()
     assert len(rows) == len(STATISTICS.groups())
+
+
+def test_windows_add_up_to_their_horizon() -> None:
+    whole = Horizon(start_us=0, events=0, outliers=0, fired=False, sums=np.zeros(7, np.int64))
+    for events, outliers, fired in ((10, 1, False), (20, 3, True), (5, 0, False)):
+        whole = whole.plus(events, outliers, np.arange(7) * events, fired=fired)
+    assert (whole.events, whole.outliers, whole.fired) == (35, 4, True)
+    assert whole.sums.tolist() == (np.arange(7) * 35).tolist()
+
+
+@pytest.mark.parametrize(
+    ("horizon_us", "season"), [(10 * MINUTE, True), (HOUR, True), (7 * HOUR, False), (DAY, False), (7 * DAY, False)]
+)
+def test_only_horizons_that_divide_the_day_have_the_same_time_on_other_days(horizon_us: int, season: bool) -> None:
+    assert has_season(horizon_us) is season
+
+
+def test_differences_wait_until_enough_horizons_have_two_days_before() -> None:
+    horizons = stretch(0, 4 * DAY)
+    plain, _ = bases(horizons)
+    third = {start: each for start, each in horizons.items() if start < 3 * DAY}
+    assert learn_season(third, plain, DriftState(), STATISTICS, 3 * DAY) is None
+    more = third | {3 * DAY + i * HOUR: horizons[3 * DAY + i * HOUR] for i in range(6)}
+    found = learn_season(more, plain, DriftState(), STATISTICS, 3 * DAY + 6 * HOUR)
+    assert found is not None
+    assert (found.base.blocks, found.season) == (30, True)
+
+
+def test_a_pair_that_moved_is_said_by_its_mean_product() -> None:
+    horizons = stretch(0, 4 * DAY)
+    calm = horizons[60 * HOUR]
+    horizons[60 * HOUR] = replace(calm, sums=calm.sums + np.array([0, 0, 0, 0, 0, 0, 77 * EVENTS]))
+    found = judged(horizons, 60 * HOUR, season=False)
+    finding = drift_finding([found], STATISTICS, model_version=1, config_hash="c", per_week=1.0)
+    assert finding is not None
+    assert "pair of load * heat is 0.287, was -0.00331 (+0.29 deviations)" in finding.summary
+    first = finding.details["horizons"][0]["drifted"][0]
+    assert (first["statistic"], first["feature"], first["after_value"]) == ("pair", "load * heat", None)

@@ -52,3 +52,18 @@ def test_listed_energies_are_taken_out_of_the_bins_that_they_were_counted_in(ene
     sketch = EnergySketch.from_sums(np.sort(x), -np.inf, dense, SCALE)
     assert not sketch.counts.any()
     assert sketch.top.tolist() == np.sort(x)[::-1].tolist()
+
+
+def test_hundreds_of_windows_find_room() -> None:
+    largest = Largest()
+    for number in range(200):
+        largest.add(number, part([float(number), float(number + 1)]))
+    for number in range(0, 200, 2):
+        largest.evict(number, part([float(number), float(number + 1)]))
+    largest.add("again", part([7.0] * 3))
+    left = [*range(1, 200, 2), "again"]
+    assert largest.events(left).tolist() == [2] * 100 + [3]
+    counts, exact = largest.above(left, 99.5)
+    assert counts.tolist() == [(number > 99.5) + (number + 1 > 99.5) for number in range(1, 200, 2)] + [0]
+    assert exact.all()
+    assert len(largest.ascending()) == 203

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from monitor.parts import Scale, summarise
-from monitor.percentiles.look_back import LookBack, calibration_windows
+from monitor.percentiles.look_back import LookBack, calibration_windows, count_above
 
 SCALE = Scale(median=8.0, iqr=4.0)
 MINUTE = 60_000_000
@@ -39,6 +39,25 @@ def test_outliers_of_each_window_are_counted_again_at_a_new_limit() -> None:
         look_back.add(window, summarise(energies, energies > 20, SCALE))
     assert look_back.exceedances([0, 1, 2], 90.05).tolist() == [99, 0, 0]
     assert look_back.exceedances([1], 10.0).tolist() == [pytest.approx(399, abs=3)]
+
+
+def test_a_look_back_says_what_is_in_it() -> None:
+    look_back = LookBack(SCALE)
+    for window in (0, 60, 120):
+        energies = np.arange(100 + window, dtype=np.float32)
+        look_back.add(window, summarise(energies, energies > 20, SCALE))
+    look_back.evict(60)
+    assert look_back.windows == [0, 120]
+    assert (0 in look_back, 60 in look_back) == (True, False)
+    assert look_back.events([120, 0]).tolist() == [220, 100]
+
+
+def test_a_window_is_counted_above_an_energy_exactly_where_its_list_reaches() -> None:
+    energies = np.arange(1000, dtype=np.float32)
+    part = summarise(energies, energies > 20, SCALE)
+    assert [count_above(part, SCALE, energy) for energy in (744.0, 800.5, 999.0, 5000.0)] == [255, 199, 0, 0]
+    assert count_above(part, SCALE, 400.0) == pytest.approx(599, abs=6)
+    assert count_above(part, SCALE, -1.0) == 1000
 
 
 def test_windows_count_when_they_end_by_the_tick_and_begin_in_the_look_back() -> None:
