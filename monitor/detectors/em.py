@@ -130,14 +130,13 @@ def whiten(z: Tensor, prepared: Prepared) -> tuple[Tensor, Tensor]:
     return v, prepared.log_constant - 0.5 * v.square().sum(2).T
 
 
-def gather(z: Tensor, prepared: Prepared, weights: Tensor | None, limit: float | None, total: Moments) -> Tensor:
-    """Add the moments of the rows `z` to `total` and return their log-likelihoods (E step).
+def gather(z: Tensor, prepared: Prepared, weights: Tensor | None, total: Moments) -> None:
+    """Add the moments of the rows `z` to `total` (E step).
 
     Args:
         z: Rows in the precision of the pass.
         prepared: Of the present mixture.
         weights: One weight a row, or None.
-        limit: Rows of more energy than this are left out.
         total: Sums that grow in place.
     """
     v, log_joint = whiten(z, prepared)
@@ -146,16 +145,12 @@ def gather(z: Tensor, prepared: Prepared, weights: Tensor | None, limit: float |
     sums = share.sum(0)
     log_likelihood = highest + sums.log()
     share /= sums
-    if limit is not None:
-        inside = (log_likelihood >= -limit).to(z.dtype)
-        weights = inside if weights is None else weights * inside
     if weights is not None:
         share *= weights
     _add_products(v, share, total)
     wide = log_likelihood.double()
     total.log_likelihood[0] += wide.sum() if weights is None else wide @ weights.double()
     total.log_likelihood[1] += len(z) if weights is None else weights.double().sum()
-    return log_likelihood
 
 
 def _add_products(v: Tensor, share: Tensor, total: Moments) -> None:
@@ -193,13 +188,31 @@ def maximise(mixture: Mixture, factors: Factors, moments: Moments) -> Mixture:
     """Return the mixture that fits the moments best, without any shrinkage (M step)."""
     mass = moments.mass.clamp_min(torch.finfo(torch.float64).tiny)
     shift = moments.first / mass.unsqueeze(1)
-    inner = moments.second / mass.view(-1, 1, 1) - shift.unsqueeze(2) * shift.unsqueeze(1)
+    squares = moments.second / mass.view(-1, 1, 1)
+    inner = _positive(squares - shift.unsqueeze(2) * shift.unsqueeze(1), squares)
     covariances = factors.lower @ inner @ factors.lower.transpose(1, 2)
     return Mixture(
         weights=moments.mass / moments.mass.sum(),
         means=mixture.means + (factors.lower @ shift.unsqueeze(2)).squeeze(2),
         covariances=0.5 * (covariances + covariances.transpose(1, 2)),
     )
+
+
+def _positive(inner: Tensor, squares: Tensor) -> Tensor:
+    """Return covariances of which none is negative in any direction.
+
+    Rows that lie far closer together than the mixture before them thought, as after strange ones are left
+    out, have variances below the rounding of their sums. Such a direction gets what that rounding is; the next
+    pass measures it in coordinates of its own size.
+    """
+    failed = torch.linalg.cholesky_ex(inner).info > 0
+    if not bool(failed.any()):
+        return inner
+    values, directions = torch.linalg.eigh(inner[failed])
+    rounding = _ROUNDING * squares[failed].diagonal(dim1=1, dim2=2).amax(1, keepdim=True).clamp_min(_ROUNDING)
+    inner = inner.clone()
+    inner[failed] = (directions * torch.maximum(values, rounding).unsqueeze(1)) @ directions.transpose(1, 2)
+    return inner
 
 
 def expected_gain(before: Factors, moments: Moments, mixture: Mixture, after: Factors) -> float:

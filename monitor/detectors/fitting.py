@@ -13,20 +13,18 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from config.errors import ModelError
-from monitor.detectors import em, selection
+from monitor.detectors import selection, trimming
 from monitor.detectors.em import Mixture
 from monitor.detectors.inputs import FloatArray
 from monitor.detectors.passes import Plan, Progress, Task, expectation_maximisation, polish
 from monitor.detectors.processes import Processes
 from monitor.detectors.rows import Rows
+from monitor.detectors.sample import SAMPLE_ROWS, draw
 from monitor.detectors.scaling import Scaling, column_scaling
 
 F64 = NDArray[np.float64]
-
-SAMPLE_ROWS = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,26 +83,31 @@ def fit(values: FloatArray, weights: F64 | None, plan: Plan, processes: Processe
     """
     began = time.perf_counter()
     rng = np.random.default_rng(plan.seed)
+    weights = _mean_one(weights, processes)
     scaling = column_scaling(values, weights, processes.add, processes.largest)
     if plan.covariance_type == "spherical":
         scaling = scaling.common()
-    ridge = em.relative_ridge(plan.reg_covar, torch.from_numpy(scaling.scale), torch.from_numpy(scaling.reach))
-    sample, total = _sample(values, weights, scaling, processes, rng)
+    sample, total = draw(values, weights, scaling, processes, rng)
+    core = None
+    if plan.contamination > 0:
+        sample, core = trimming.core(sample, plan, rng)
+    clean = sample.rows if core is None else sample.rows.take(core)
+    untrimmed = replace(plan, contamination=0.0)
     alone = Processes(rank=0, size=1)
-    shrinkage = em.Shrinkage(rows=plan.shrinkage or 0.0, target=_overall(sample), ridge=ridge)
-    choice = selection.choose(sample, Task(plan=plan, shrinkage=shrinkage, processes=alone), rng)
-    best, prior = choice.run, choice.shrinkage.rows
+    choice = selection.choose(clean, Task(plan=untrimmed, shrinkage=sample.shrinkage(plan, core), processes=alone), rng)
+    final, prior = choice.run, choice.shrinkage.rows
     task = Task(plan=plan, shrinkage=choice.shrinkage, processes=processes)
-    final = best
-    rows = sample
+    rows = sample.rows
     if total > SAMPLE_ROWS:
-        rows = Rows.of(values, weights, scaling)
-        final = expectation_maximisation(rows, best.mixture, task, progress)
+        rows = Rows.of(values, weights, sample.scaling)
+    else:
+        task = replace(task, processes=alone)
+    if rows is not clean:
+        final = expectation_maximisation(rows, choice.run.mixture, task, progress)
     elif progress is not None:
-        progress(len(best.trace), best.log_likelihood)
+        progress(len(final.trace), final.log_likelihood)
     if values.dtype == np.float64:
-        own = task if rows is not sample else replace(task, processes=alone)
-        final = polish(rows, final, own)
+        final = polish(rows, final, task)
     k = len(final.mixture.weights)
     report = Report(
         log_likelihood=final.trace,
@@ -117,12 +120,12 @@ def fit(values: FloatArray, weights: F64 | None, plan: Plan, processes: Processe
         criterion=choice.held_out,
         rows=total,
         rows_trimmed=final.trimmed,
-        sample_iterations=len(best.trace),
+        sample_iterations=len(choice.run.trace),
         seconds=time.perf_counter() - began,
     )
     return Fitted(
         mixture=final.mixture,
-        scaling=scaling,
+        scaling=sample.scaling,
         converged=final.converged,
         iterations=len(final.trace),
         report=report,
@@ -137,33 +140,13 @@ def report_from(stored: dict[str, Any]) -> Report:
         raise ModelError(f"the model's training report cannot be read: {reason}; fit it again") from reason
 
 
-def _sample(
-    values: FloatArray, weights: F64 | None, scaling: Scaling, processes: Processes, rng: np.random.Generator
-) -> tuple[Rows, int]:
-    """Return standardised rows drawn from all processes, and the number of all rows."""
-    before, total = processes.first_row(len(values))
-    chosen = np.arange(total)
-    if total > SAMPLE_ROWS:
-        chosen = np.sort(rng.choice(total, SAMPLE_ROWS, replace=False))
-    mine = (chosen >= before) & (chosen < before + len(values))
-    gathered = np.zeros((len(chosen), values.shape[1] + 1))
-    gathered[mine, :-1] = scaling.standardise(values[chosen[mine] - before])
-    gathered[mine, -1] = 1.0 if weights is None else weights[chosen[mine] - before]
-    gathered = processes.add(gathered)
-    gathered = gathered[gathered[:, -1] > 0]
-    w = gathered[:, -1]
-    return Rows.standardised(gathered[:, :-1], w / w.sum() * len(w)), total
-
-
-def _overall(sample: Rows) -> Tensor:
-    """Return the covariance of all standardised rows; a constant column counts with its scale."""
-    assert sample.weights is not None
-    z = torch.from_numpy(np.asarray(sample.values, dtype=np.float64))
-    w = sample.weights / sample.weights.sum()
-    away = z - w @ z
-    covariance = (away * w.unsqueeze(1)).T @ away
-    constant = covariance.diagonal() <= 0
-    return covariance + torch.diag_embed(constant.double())
+def _mean_one(weights: F64 | None, processes: Processes) -> F64 | None:
+    """Return the weights such that those that are not zero have mean one: they count as rows do."""
+    if weights is None:
+        return None
+    total, rows = processes.add(np.array([weights.sum(), np.count_nonzero(weights)], dtype=np.float64))
+    scaled: F64 = weights * (rows / total)
+    return scaled
 
 
 def _condition_numbers(mixture: Mixture) -> tuple[float, ...]:

@@ -19,6 +19,7 @@ Progress = Callable[[int, float], None]
 # Beyond this a float32 row's rounding, enlarged by the factors, would come near a hundredth of a deviation.
 _SINGLE_LIMIT = 3e4
 _FEWEST_ROWS = 0.5
+_LOWEST = -1e300  # the log density of rows too far away for any: numbers can still be taken between it and others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,55 +65,68 @@ class Run:
 def expectation_maximisation(
     rows: Rows, mixture: Mixture, task: Task, progress: Progress | None, passes: int | None = None
 ) -> Run:
-    """Alternate E and M steps until the mean log-likelihood moves by less than the tolerance."""
+    """Alternate E and M steps until the mean log-likelihood moves by less than the tolerance.
+
+    With contamination each step begins with a pass that tells which rows are the strangest under the present
+    mixture (a concentration step): by the energies of an earlier mixture, all rows might be.
+    """
     plan = task.plan
     trace: list[float] = []
-    limit: float | None = None
     trimmed = 0
     converged = False
     mass = mixture.weights
     most = plan.max_iter if passes is None else min(passes, plan.max_iter)
     factors = em.factorise(mixture)
     while len(trace) < most and not converged:
-        moments, energies = one_pass(rows, factors, limit, keep_energies=plan.contamination > 0)
+        kept, trimmed = densest(rows, factors, task)
+        moments = one_pass(kept, factors)
         moments = moments.from_flat(task.processes.sum(moments.flat()))
         trace.append(float(moments.log_likelihood[0] / moments.log_likelihood[1]))
         if progress is not None:
             progress(len(trace), trace[-1])
-        if energies is not None:
-            limit, trimmed = _trim(energies, plan.contamination, task.processes)
-        # The second pass of a trimmed fit is the first that leaves rows out: its change says nothing.
-        settled = 3 if energies is not None else 2
-        converged = len(trace) >= settled and abs(trace[-1] - trace[-2]) < plan.tol
+        converged = len(trace) >= 2 and abs(trace[-1] - trace[-2]) < plan.tol
         mixture, mass = m_step(mixture, factors, moments, task)
         before, factors = factors, em.factorise(mixture)
-        if energies is None and len(mass) == len(moments.mass):
+        if kept is rows and len(mass) == len(moments.mass):
             # The next pass would find no more than twice this gain: it can be spared.
             gain = em.expected_gain(before, moments, mixture, factors)
             converged = converged or 2 * abs(gain) < plan.tol
     return Run(mixture=mixture, mass=mass, trace=tuple(trace), converged=converged, trimmed=trimmed)
 
 
-def one_pass(
-    rows: Rows,
-    factors: Factors,
-    limit: float | None,
-    *,
-    keep_energies: bool,
-    dtype: torch.dtype | None = None,
-) -> tuple[Moments, F64 | None]:
-    """Return the moments of all rows whose energy is at most `limit`, and all energies if asked."""
+def one_pass(rows: Rows, factors: Factors, dtype: torch.dtype | None = None) -> Moments:
+    """Return the moments of the rows that count."""
     k, d = factors.offset.shape
     if dtype is None:
         dtype = precision(factors)
     total = Moments.zero(k, d)
-    energies = np.empty(len(rows.values)) if keep_energies else None
     prepared = em.prepare(factors, dtype)
-    for place, z, w in rows.chunks(em.chunk_rows(k, d), dtype):
-        log_density = em.gather(z, prepared, w, limit, total)
-        if energies is not None:
-            energies[place] = -log_density.double().numpy()
-    return total, energies
+    for _, z, w in rows.chunks(em.chunk_rows(k, d), dtype):
+        em.gather(z, prepared, w, total)
+    return total
+
+
+def log_densities(rows: Rows, factors: Factors) -> F64:
+    """Return the log density of each row, in the precision of a pass; a very low one where it has no number."""
+    k, d = factors.offset.shape
+    dtype = precision(factors)
+    prepared = em.prepare(factors, dtype)
+    found = np.empty(len(rows.values))
+    for place, z, _ in rows.chunks(em.chunk_rows(k, d), dtype):
+        found[place] = torch.logsumexp(em.whiten(z, prepared)[1], dim=0).double().numpy()
+    return np.maximum(np.nan_to_num(found, copy=False, nan=_LOWEST), _LOWEST)
+
+
+def densest(rows: Rows, factors: Factors, task: Task) -> tuple[Rows, int]:
+    """Return the rows of which all but the densest do not count, and how many of all processes those are."""
+    share = task.plan.contamination
+    if share == 0:
+        return rows, 0
+    density = log_densities(rows, factors)
+    weighed = density if rows.weights is None else density[rows.weights.numpy() > 0]
+    inside = density >= task.processes.quantile(weighed, share)
+    out = task.processes.add(np.array([(~inside).sum()], dtype=np.float64))
+    return rows.only(inside), int(out[0])
 
 
 def precision(factors: Factors) -> torch.dtype:
@@ -123,13 +137,8 @@ def precision(factors: Factors) -> torch.dtype:
 def polish(rows: Rows, run: Run, task: Task) -> Run:
     """Return the run after one more step in double precision, which float64 events deserve."""
     factors = em.factorise(run.mixture)
-    contamination = task.plan.contamination
-    limit = None
-    if contamination > 0:
-        _, energies = one_pass(rows, factors, None, keep_energies=True)
-        assert energies is not None
-        limit, _ = _trim(energies, contamination, task.processes)
-    moments, _ = one_pass(rows, factors, limit, keep_energies=False, dtype=torch.float64)
+    kept, _ = densest(rows, factors, task)
+    moments = one_pass(kept, factors, torch.float64)
     moments = moments.from_flat(task.processes.sum(moments.flat()))
     mixture, mass = m_step(run.mixture, factors, moments, task)
     return replace(run, mixture=mixture, mass=mass)
@@ -143,9 +152,3 @@ def m_step(mixture: Mixture, factors: Factors, moments: Moments, task: Task) -> 
     if not bool(alive.all()):
         found, rows = em.keep(found, alive), rows[alive]
     return em.shrink(found, rows, task.plan.covariance_type, task.shrinkage), rows
-
-
-def _trim(energies: F64, share: float, processes: Processes) -> tuple[float, int]:
-    """Return the energy above which `share` of all rows lie, and their number."""
-    limit = processes.quantile(energies, 1 - share)
-    return limit, int(processes.add(np.array([(energies > limit).sum()], dtype=np.float64))[0])

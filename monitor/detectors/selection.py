@@ -14,12 +14,11 @@ from it. So the fewest are taken that reach most of what components can gain.
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from monitor.detectors import em, start
-from monitor.detectors.em import Mixture, Shrinkage
-from monitor.detectors.passes import Run, Task, expectation_maximisation, one_pass, precision
+from monitor.detectors.em import Shrinkage
+from monitor.detectors.passes import Run, Task, expectation_maximisation, log_densities, one_pass
 from monitor.detectors.rows import Rows
 
 F64 = NDArray[np.float64]
@@ -107,9 +106,10 @@ def best_start(sample: Rows, k: int, task: Task, rng: np.random.Generator) -> Ru
     z, weights = few.single()
     best: Run | None = None
     for _ in range(plan.n_init if k > 1 else 1):
-        centres = start.plus_plus(z, weights, k, rng)
-        centres, place = start.k_means(z, weights, centres)
-        raw, mass = start.from_places(z, weights, place, len(centres))
+        centres = start.plus_plus(z, weights, k, rng, plan.contamination)
+        near = start.but_farthest(start.nearest_centre(z, centres), weights, plan.contamination) if k > 1 else weights
+        centres, place = start.k_means(z, near, centres)
+        raw, mass = start.from_places(z, near, place, len(centres))
         mixture = em.shrink(raw, mass, plan.covariance_type, task.shrinkage)
         run = expectation_maximisation(few, mixture, task, None, _TRIAL_PASSES)
         if best is None or run.log_likelihood > best.log_likelihood:
@@ -160,27 +160,16 @@ def _trial(
         learn, test = sample.take(~held), sample.take(held)
         run = best_start(learn, k, task, rng)
         factors = em.factorise(run.mixture)
-        moments, _ = one_pass(learn, factors, None, keep_energies=False)
+        moments = one_pass(learn, factors)
         plain = em.maximise(run.mixture, factors, moments)
         for rows, log_density in zip(wanted, found, strict=True):
             shrinkage = replace(task.shrinkage, rows=rows)
-            log_density.append(_log_density(test, em.shrink(plain, moments.mass, plan.covariance_type, shrinkage)))
+            mixture = em.shrink(plain, moments.mass, plan.covariance_type, shrinkage)
+            log_density.append(log_densities(test, em.factorise(mixture)))
     joined = [np.concatenate(values) for values in found]
     means = [_mean(values, weights) for values in joined]
     best = next(i for i, mean in enumerate(means) if mean >= max(means) - _INDIFFERENT)
     return _Trial(run=run, rows=wanted[best], log_density=joined[best])
-
-
-def _log_density(rows: Rows, mixture: Mixture) -> F64:
-    factors = em.factorise(mixture)
-    dtype = precision(factors)
-    prepared = em.prepare(factors, dtype)
-    k, d = mixture.means.shape
-    parts = [
-        torch.logsumexp(em.whiten(z, prepared)[1], dim=0).double().numpy()
-        for _, z, _ in rows.chunks(em.chunk_rows(k, d), dtype)
-    ]
-    return np.concatenate(parts)
 
 
 def _best(trials: dict[int, _Trial], weights: F64) -> int:

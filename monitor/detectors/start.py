@@ -10,17 +10,18 @@ from monitor.detectors.em import Mixture
 _ROUNDS = 10
 
 
-def plus_plus(z: Tensor, weights: Tensor, k: int, rng: np.random.Generator) -> Tensor:
+def plus_plus(z: Tensor, weights: Tensor, k: int, rng: np.random.Generator, trimmed: float = 0.0) -> Tensor:
     """Return up to k rows as centres, each drawn in proportion to its squared distance (k-means++).
 
     Of a few candidates at every draw the one that lowers the total distance most is taken. Rows with fewer
-    than k distinct values give fewer centres.
+    than k distinct values give fewer centres. The farthest rows, a share of
+    `trimmed`, are never taken.
     """
     tries = 2 + int(np.log(k))
-    centres = [z[_draw(weights, 1, rng)[0]]]
+    centres = [z[_draw(but_farthest(z.square().sum(1), weights, trimmed), 1, rng)[0]]]
     nearest = (z - centres[0]).square().sum(1)
     while len(centres) < k:
-        pull = nearest * weights
+        pull = nearest * but_farthest(nearest, weights, trimmed)
         if not float(pull.sum()) > 0:
             break
         picked = z[_draw(pull, tries, rng)]
@@ -29,6 +30,18 @@ def plus_plus(z: Tensor, weights: Tensor, k: int, rng: np.random.Generator) -> T
         centres.append(picked[best])
         nearest = distances[:, best]
     return torch.stack(centres)
+
+
+def but_farthest(squared_distances: Tensor, weights: Tensor, share: float) -> Tensor:
+    """Return the weights, with none for the share of the rows that are the farthest."""
+    if share == 0:
+        return weights
+    return weights * (squared_distances <= squared_distances.double().quantile(1 - share))
+
+
+def nearest_centre(z: Tensor, centres: Tensor) -> Tensor:
+    """Return the squared distance of each row to its nearest centre."""
+    return _squared_distances(z, centres).amin(1)
 
 
 def k_means(z: Tensor, weights: Tensor, centres: Tensor) -> tuple[Tensor, NDArray[np.int64]]:

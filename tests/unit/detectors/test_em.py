@@ -20,7 +20,7 @@ def passed(mixture: Mixture) -> tuple[Factors, Moments, torch.Tensor]:
     factors = em.factorise(mixture)
     prepared = em.prepare(factors, torch.float64)
     total = Moments.zero(2, 3)
-    em.gather(ROWS, prepared, None, None, total)
+    em.gather(ROWS, prepared, None, total)
     return factors, total, em.whiten(ROWS, prepared)[1]
 
 
