@@ -19,6 +19,7 @@ from sqlalchemy.engine import Connection
 from storage.commits import ScoreColumns, Texts
 from storage.partitions import day_of
 from storage.tables import metadata
+from storage.texts import storable
 
 # A client that is frozen inside a COPY holds its transaction for ever: while the server waits for the rest of the data
 # no time-out ends it. So scores are copied into a table of the session's own, before the commit has locked anything;
@@ -156,29 +157,6 @@ def insert_columns(connection: Connection, table: str, columns: Mapping[str, Seq
             f"INSERT INTO {table} ({names}) SELECT * FROM unnest({arrays})",
             [list(values) for values in columns.values()],
         )
-
-
-def storable(texts: Texts) -> Texts:
-    """Return texts that both databases can hold: NUL and lone surrogates become U+FFFD.
-
-    PostgreSQL refuses both, and one such key in one event must not stop a stream.
-    """
-    together = "".join(text for text in texts if text is not None)
-    if "\x00" not in together and (together.isascii() or _is_unicode(together)):
-        return texts
-    return [None if text is None else _storable(text) for text in texts]
-
-
-def _storable(text: str) -> str:
-    return text.replace("\x00", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def shortest(values: NDArray[np.float32]) -> list[Any]:

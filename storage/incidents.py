@@ -72,7 +72,7 @@ def write_incident(db: Database, conn: sa.Connection, stream_id: int, stream: st
         "windows_fired": row.windows_fired,
         "resolved_at_us": row.resolved_at_us,
         "summary": row.summary,
-        "details": json.dumps(row.details),
+        "details": json.dumps(row.details, ensure_ascii=False),
     }
     if row.id is None:
         opened = {"stream_id": stream_id, "kind": row.kind, "window_start_us": row.window_start_us}
@@ -102,7 +102,7 @@ def _write_transition(
     Whom only the final severity calls for is told then.
     """
     now_us = db.now_us(conn)
-    told = {"at_us": step.at_us, "summary": step.summary, "details": json.dumps(step.details)}
+    told = {"at_us": step.at_us, "summary": step.summary, "details": json.dumps(step.details, ensure_ascii=False)}
     of_step = (
         transitions.c.incident_id == incident_id,
         transitions.c.transition == step.transition,

@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection
 
 from config.errors import ModelError
 from storage import registry
-from storage.bulk import insert_columns, insert_scores, shortest, stage_scores, storable
+from storage.bulk import insert_columns, insert_scores, shortest, stage_scores
 from storage.commits import (
     Commit,
     Committed,
@@ -34,6 +34,7 @@ from storage.letters import Stored, limited
 from storage.partitions import day_of, ensure_score_days, partition_name
 from storage.registry import Claim, NewSource, SourceState, StreamState
 from storage.tables import FOREVER_US, dead_letters, gaps, models, positions, shadows, streams, thresholds
+from storage.texts import storable
 
 __all__ = [
     "Claim",

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from storage.texts import StorableText
+
 FOREVER_US = 2**63 - 1
 """`positions.idle_until_us` of a source that has ended: it never again holds a window open."""
 
@@ -24,7 +26,7 @@ metadata = sa.MetaData(
 # SQLite numbers rows by itself only in a column whose type is exactly INTEGER.
 _Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _Us = sa.BigInteger
-_Text = sa.Text
+_Text = StorableText
 _Double = sa.Double
 
 

@@ -1,14 +1,18 @@
 """The control plane's transactions: once whoever and however often, and nothing lost between two of them."""
 
+import json
 import threading
+from dataclasses import replace
 
 import pytest
 
+from monitor.notify.payload import body_of
 from storage.calibration import CalibrationStore
 from storage.control import ControlStore
 from storage.engine import Database
 from storage.judgements import Judgement, SealFacts, WindowFacts
 from storage.ledger import Committed, Ledger, NewSource, Stale
+from storage.outbox import Outbox
 from tests.integration.control.feeding import MINUTE, T0, TOPIC, count, open_stream, rows, seal
 from tests.integration.control.judging import Source, calm, opened, spike, together, window_of
 
@@ -245,3 +249,22 @@ def test_a_log_that_was_replaced_no_longer_counts_for_the_seal(
     seen: list[SealFacts] = []
     control.seal(stream_id, seen.append)  # type: ignore[func-returns-value]
     assert [each.watermark_us for each in seen[0].sources] == [None, None, None]
+
+
+def test_what_names_an_unprintable_feature_is_stored_with_a_replacement(
+    db: Database, stream_id: int, source: Source, control: ControlStore
+) -> None:
+    source.commit(source.part())
+    seal(db, stream_id, T0 + MINUTE)
+
+    def decide(facts: WindowFacts) -> Judgement:
+        incident = opened(facts, "drift", ("ops",))
+        assert incident.transition is not None
+        told = replace(incident.transition, summary="a\x00b \udcff", details={"feature": "a\x00b \udcff"})
+        return Judgement(window=window_of(facts), incidents=[replace(incident, summary="a\x00b", transition=told)])
+
+    assert control.judge(stream_id, "payments", T0, decide)
+    message = Outbox(db).claim("ops", MINUTE)
+    assert message is not None
+    assert message.summary == "a\ufffdb \ufffd"
+    assert json.loads(body_of(message))["summary"] == message.summary

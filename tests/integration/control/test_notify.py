@@ -224,6 +224,8 @@ class Killed(LogChannel):
 
     told: list[str] = field(default_factory=list)
     dies: bool = True
+    # The claim lasts as long as sending may take, and must not run out while a busy machine holds up the test.
+    timeout_s: float = 600.0
 
     def send(self, message: Message) -> Answer:
         self.told.append(message.id)
