@@ -11,11 +11,10 @@ from config.streams import ThresholdSettings
 from config.units import Rate
 from monitor.backtest.drift_memory import DriftMemory
 from monitor.backtest.memory import Memory
-from monitor.backtest.shared import Sketches
+from monitor.backtest.shared import Shared
 from monitor.control_plane.control import ControlPlane
 from monitor.control_plane.drift_watch import DriftWatch, WatchedModel
 from monitor.findings.calibration import first_threshold
-from monitor.percentiles.look_back import LookBack
 from monitor.rules import control_settings, drift_rule
 from storage.models import Activation, ModelInfo
 
@@ -42,8 +41,9 @@ class Cell:
         percentile: float,
         promise: Rate,
         models: Models,
-        sketches: Sketches | None = None,
+        shared: Shared | None = None,
     ) -> None:
+        shared = shared or Shared()
         own = with_cell(settings, stream, percentile, promise)
         rules = control_settings(own, stream, STREAM_ID)
         lead_us = rules.grace_us + round(own.streams[stream].window.ahead.total_seconds() * 1e6)
@@ -69,7 +69,8 @@ class Cell:
                 model=models.watched.__getitem__,
                 now_us=lambda: memory.now_us,
             ),
-            make_look_back=LookBack if sketches is None else sketches.look_back,
+            make_look_back=shared.look_back,
+            draw=shared.draw,
         )
 
     def activate(self, model_id: int, activation: Activation) -> None:
@@ -96,5 +97,5 @@ def cells_of(
     settings: Settings, stream: str, percentiles: Iterable[float], promises: Sequence[Rate], models: Models
 ) -> list[Cell]:
     """Return a cell for each pair of a percentile and a promise."""
-    sketches = Sketches()
-    return [Cell(settings, stream, each, promise, models, sketches) for each in percentiles for promise in promises]
+    shared = Shared()
+    return [Cell(settings, stream, each, promise, models, shared) for each in percentiles for promise in promises]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from monitor.backtest.cells import Cell
 from monitor.parts import Part, Scale, encode
@@ -37,7 +38,7 @@ class Feeder:
             outliers=outliers,
             late=0,
             dead=part.dead,
-            payload=encode(replace(part, outliers=outliers)),
+            payload=_recounted(part, outliers),
         )
         memory.take([row], end_us + cell.grace_us)
         cell.run_due()
@@ -54,6 +55,12 @@ class Feeder:
             self._activations[0][1].computed_at_us < end_us or not self._cell.memory.thresholds
         ):
             self._cell.activate(*self._activations.pop(0))
+
+
+@lru_cache(maxsize=16)
+def _recounted(part: Part, outliers: int) -> bytes:
+    """Return a part with other outliers as it is stored; cells of one percentile mostly have the same."""
+    return encode(replace(part, outliers=outliers))
 
 
 def _limit_at(schedule: Sequence[ThresholdState], start_us: int, model_id: int) -> ThresholdState:

@@ -28,6 +28,7 @@ from monitor.incidents import Interval, Kind
 from monitor.parts import Scale
 from monitor.percentiles.look_back import LookBack
 from monitor.schedule import tick_at_or_after
+from monitor.spikes import CountLaw
 from storage.calibration import NewThreshold, StoredThreshold, TickFacts
 from storage.judgements import IncidentRow, Judgement, StoredIncident, WindowFacts
 
@@ -72,6 +73,7 @@ class ControlPlane:
         explain: Explain | None = None,
         drift: DriftWatch | None = None,
         make_look_back: Callable[[Scale], LookBack] = LookBack,
+        draw: Callable[..., tuple[NewThreshold, CountLaw, float]] = tick_threshold,
     ) -> None:
         self._settings = settings
         self._control = control
@@ -86,6 +88,7 @@ class ControlPlane:
         self._explain = explain
         self._drift = drift
         self._make_look_back = make_look_back
+        self._draw = draw
         self._known: dict[int, Calibrated] = {}
         self._look_back: KeptLookBack | None = None
         self._accepted: Float32 | None = None
@@ -200,7 +203,7 @@ class ControlPlane:
         kept = self._kept_of(newest, facts.acceptances)
         refreshed = kept.refresh(self._calibration, tick_us, rule)
         first_us = -(-(tick_us + facts.lead_us) // settings.size_us) * settings.size_us
-        row, law, share = tick_threshold(
+        row, law, share = self._draw(
             newest,
             kept.look_back,
             refreshed.clean,

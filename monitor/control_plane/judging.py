@@ -190,9 +190,17 @@ def _judged_row(window: Judged, found: _Found) -> WindowRow:
         energy_p50=energies.p50 if energies else None,
         energy_p99=energies.p99 if energies else None,
         energy_max=energies.maximum if energies else None,
-        payload=encode(replace(part, late=0)),
+        payload=_kept(window),
         details=_fired(found),
     )
+
+
+def _kept(window: Judged) -> bytes:
+    """Return the window's part as it is kept, without its late events: most often the only one that was stored."""
+    part, stored = window.part, window.facts.parts
+    if len(stored) == 1 and not part.late:
+        return stored[0].payload
+    return encode(replace(part, late=0))
 
 
 def _fired(found: _Found) -> dict[str, Any] | None:

@@ -42,7 +42,8 @@ class KeptLookBack:
         self._starts_us = np.empty(0, np.int64)
         self._ends_us = np.empty(0, np.int64)
         self._events = np.empty(0, np.int64)
-        self._counted: set[int] = set()
+        self._fired: list[tuple[int, int, int]] = []
+        self._counted = np.empty(0, np.int64)
 
     def refresh(self, store: CalibrationKeeper, tick_us: int, rule: ThresholdRule) -> Refreshed:
         """Bring the look-back to a tick.
@@ -56,20 +57,17 @@ class KeptLookBack:
         # A window that reaches over the tick has not been read.
         self._read_until_us = tick_us // rule.size_us * rule.size_us
         self._slide(came, begin_us)
-        fired = [
-            (window.window_start_us if window.since_us is None else window.since_us, window.window_end_us)
-            for window in self._windows
-            if window.fired
-        ]
-        counted = self._chosen(fired, tick_us, rule, LARGEST_LEFT_OUT)
-        windows = dict(zip(self._starts_us[counted].tolist(), np.flatnonzero(counted).tolist(), strict=True))
-        for gone in self._counted - windows.keys():
+        fired = [(since_us, end_us) for _, since_us, end_us in self._fired]
+        counted = np.flatnonzero(self._chosen(fired, tick_us, rule, LARGEST_LEFT_OUT))
+        starts = self._starts_us[counted]
+        for gone in np.setdiff1d(self._counted, starts, assume_unique=True).tolist():
             self.look_back.evict(gone)
-        for start in sorted(windows.keys() - self._counted):
-            self.look_back.add(start, decode(self._windows[windows[start]].payload))
-        self._counted = set(windows)
+        for came_in in np.flatnonzero(~np.isin(starts, self._counted, assume_unique=True)).tolist():
+            self.look_back.add(int(starts[came_in]), decode(self._windows[counted[came_in]].payload))
+        self._counted = starts
+        clean = self._starts_us[self._chosen(fired, tick_us, rule, 1.0)] if fired else starts
         return Refreshed(
-            clean=self._starts_us[self._chosen(fired, tick_us, rule, 1.0)].tolist(),
+            clean=clean.tolist(),
             most_events=int(self._events.max(initial=0)),
         )
 
@@ -84,6 +82,12 @@ class KeptLookBack:
         self._ends_us = np.concatenate([self._ends_us, ends])[first:]
         events = np.array([window.events for window in came], np.int64)
         self._events = np.concatenate([self._events, events])[first:]
+        fired = [
+            (each.window_start_us, each.window_start_us if each.since_us is None else each.since_us, each.window_end_us)
+            for each in came
+            if each.fired
+        ]
+        self._fired = [each for each in (*self._fired, *fired) if each[0] >= begin_us]
 
     def _chosen(
         self, fired: Sequence[tuple[int, int]], tick_us: int, rule: ThresholdRule, largest_left_out: float

@@ -137,6 +137,8 @@ def learn_season(
     horizons: Mapping[int, Horizon], plain: FrozenBase, state: DriftState, statistics: Statistics, until_us: int
 ) -> FrozenBase | None:
     """Return the base of differences against days before, once enough horizons have such days; see `learn`."""
+    if not horizons or max(horizons) - min(horizons) + plain.horizon_us < (SEASON_DAYS + 1) * DAY_US:
+        return None  # horizons with so many days before them span no day yet
     chosen = _enough([horizons[start] for start in sorted(horizons)])
     pairs = [
         (each, before)

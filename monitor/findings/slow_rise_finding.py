@@ -53,7 +53,16 @@ class Rise:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as what is stored."""
-        return asdict(self)
+        alarm = self.alarm
+        return {
+            "model_id": self.model_id,
+            "percentile": self.percentile,
+            "statistic": {name: getattr(self.statistic, name) for name in SlowRise.__slots__},
+            "windows": self.windows,
+            "events": self.events,
+            "outliers": self.outliers,
+            "alarm": None if alarm is None else asdict(alarm),
+        }
 
     @staticmethod
     def of(stored: Mapping[str, Any] | None, model_id: int, percentile: float) -> "Rise":

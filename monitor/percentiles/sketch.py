@@ -216,9 +216,22 @@ class WindowEnergies:
     maximum: float
 
 
-@lru_cache(maxsize=32)
 def window_energies(part: Part, scale: Scale) -> WindowEnergies | None:
     """Return median, 99th percentile and maximum of a window's energies; None for one without events."""
+    return _energies_of(_Same((part.top.tobytes(), part.bins.tobytes(), part.counts.tobytes(), scale), part))
+
+
+@dataclass(frozen=True, slots=True)
+class _Same:
+    """A part by its energies alone: windows of a back-test's cells differ in what is above whose limit only."""
+
+    key: tuple[bytes, bytes, bytes, Scale]
+    part: Part = field(compare=False)
+
+
+@lru_cache(maxsize=32)
+def _energies_of(same: _Same) -> WindowEnergies | None:
+    part, scale = same.part, same.key[-1]
     if not part.events:
         return None
     p50, p99 = EnergySketch.from_part(part, scale).quantiles(np.array([0.5, 0.99]))
