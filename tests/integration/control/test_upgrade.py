@@ -1,0 +1,108 @@
+"""A database of the first version is upgraded in the midst of its work, and today's daemon goes on from there.
+
+`first_version.json.gz` has the views of schema 0001, and the rows of a simulation that the first version ran, broken
+off while an incident was open, windows were sealed and not judged, others still open, and messages pending.
+"""
+
+import base64
+import gzip
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+
+from monitor.data_plane.fold import WindowRule
+from storage.engine import Database
+from storage.migrations.upgrade import _config
+from storage.outbox import Outbox
+from storage.partitions import day_of, ensure_score_days
+from tests.integration.control.feeding import MINUTE, SECOND, rows
+from tests.integration.control.simulation import Scene, records, run_in_turn
+
+FIRST = json.loads(gzip.decompress((Path(__file__).parent / "first_version.json.gz").read_bytes()))
+SCENE = Scene(
+    rule=WindowRule(size_us=MINUTE, grace_us=10 * SECOND, ahead_us=3 * MINUTE, max_future_us=None),
+    refresh=timedelta(minutes=5),
+    look_back=timedelta(minutes=10),
+    sources=[records(1, n=500, span_s=1300, strange=(0.5, 0.65)), records(2, n=300, span_s=1100, number=1)],
+)
+
+
+def stored(table: str) -> list[dict[str, Any]]:
+    """Return the rows that the first version left in a table."""
+    of = FIRST["tables"][table]
+    return [dict(zip(of["columns"], map(_value, row), strict=True)) for row in of["rows"]]
+
+
+def _value(value: Any) -> Any:
+    return base64.b64decode(value["b"]) if isinstance(value, dict) else value
+
+
+@pytest.fixture
+def old(database_url: str) -> Iterator[Database]:
+    """The database as the first version left it."""
+    with Database(database_url) as db:
+        with db.write() as conn:
+            command.upgrade(_config(conn), "0001")
+            for name, select in FIRST["views"][db.dialect].items():
+                conn.exec_driver_sql(f"CREATE VIEW {name} AS {select}".replace("%", _percent(db)))
+        for day in sorted({day_of(row["stored_at_us"]) for row in stored("scores")}):
+            ensure_score_days(db, day)
+        with db.write() as conn:
+            for name in FIRST["tables"]:
+                _fill(conn, db, name)
+        yield db
+
+
+def _percent(db: Database) -> str:
+    return "%" if db.dialect == "sqlite" else "%%"
+
+
+def _fill(conn: sa.Connection, db: Database, name: str) -> None:
+    found = stored(name)
+    if name == "scores" and db.dialect == "postgresql":
+        found = [row | {"stored_day": day_of(row["stored_at_us"])} for row in found]
+    conn.execute(sa.table(name, *map(sa.column, found[0])).insert(), found)
+    if "id" in found[0] and isinstance(found[0]["id"], int) and db.dialect == "postgresql":
+        last = max(row["id"] for row in found)
+        conn.execute(sa.text("SELECT setval(pg_get_serial_sequence(:name, 'id'), :last)"), {"name": name, "last": last})
+
+
+def number(db: Database, query: str) -> int:
+    return int(str(rows(db, query)[0][0]))
+
+
+def test_the_first_version_was_broken_off_in_the_midst_of_its_work(old: Database) -> None:
+    assert old.revision() == "0001"
+    assert number(old, "SELECT count(*) FROM incident_history WHERE kind = 'spike' AND status = 'open'") == 1
+    sealed = "SELECT count(*) FROM window_parts p JOIN streams s ON p.window_end_us <= s.sealed_until_us"
+    assert 0 < number(old, sealed) < number(old, "SELECT count(*) FROM window_parts")
+    assert number(old, "SELECT count(*) FROM notifications WHERE state = 'pending'") > 0
+
+
+def test_an_upgrade_keeps_all_that_was_stored(old: Database) -> None:
+    old.upgrade()
+    old.check()
+    for name in FIRST["tables"]:
+        assert number(old, f"SELECT count(*) FROM {name}") == len(stored(name)), name
+    assert number(old, "SELECT count(*) FROM score_history") == len(stored("scores"))
+
+
+def test_after_the_upgrade_the_daemon_goes_on_where_the_first_version_was_broken_off(old: Database) -> None:
+    old.upgrade()
+    run_in_turn(old, SCENE, n=50)
+    assert number(old, "SELECT count(*) FROM scores") == sum(len(each.events) for each in SCENE.sources)
+    assert number(old, "SELECT count(*) FROM window_parts") == 0
+    assert number(old, "SELECT sum(events + late) FROM windows") == number(old, "SELECT count(*) FROM scores")
+    (before,) = [row for row in stored("incidents") if row["status"] == "open"]
+    resolved = f"SELECT kind, window_start_us, status FROM incidents WHERE id = {before['id']}"
+    assert rows(old, resolved) == [("spike", before["window_start_us"], "resolved")]
+    told = f"SELECT channel FROM notification_history WHERE incident_id = {before['id']} AND transition = 'resolved'"
+    assert {row[0] for row in rows(old, told)} == {row["channel"] for row in stored("notifications")}
+    assert Outbox(old).claim("ops", MINUTE) is not None
+    assert number(old, "SELECT count(*) FROM threshold_history") > len(stored("thresholds"))
