@@ -1,0 +1,39 @@
+"""Acceptance: the topic of the README: payments as a shop's own producer writes them, with a minute of stolen cards."""
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+
+from config.units import format_time
+
+SECOND_US = 1_000_000
+
+
+def payments(n: int, *, start_us: int, rate_s: float, burst_at: int = -1, burst: int = 0) -> Iterator[bytes]:
+    """JSON events, `rate_s` a second of event time; from `burst_at` on, every third of `burst` events is strange.
+
+    A strange one is dear and from a new card. The 51st has an amount that is no number.
+    """
+    rng = np.random.default_rng(0)
+    amount, age, far = rng.lognormal(3, 0.6, n), rng.gamma(3, 150, n), rng.gamma(2, 8, n)
+    customers = rng.integers(0, 400, n)
+    for i in range(n):
+        values: dict[str, object] = {
+            "amount": round(amount[i], 2),
+            "card": {"age_days": round(age[i], 1)},
+            "distance_km": round(far[i], 1),
+        }
+        if burst_at <= i < burst_at + burst and i % 3 == 0:
+            values |= {"amount": round(amount[i] * 20, 2), "card": {"age_days": 0.5}}
+        if i == 50:
+            values["amount"] = "many"
+        yield json.dumps(
+            {
+                "ts": format_time(start_us + round(i / rate_s * SECOND_US)),
+                "payment_id": f"p{i:06}",
+                "customer_id": f"c{customers[i]}",
+                "currency": "EUR",
+                **values,
+            }
+        ).encode()
