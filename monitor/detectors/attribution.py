@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from monitor.detectors.explanation import Explanation
+from monitor.detectors.inputs import FloatArray
 
 F64 = NDArray[np.float64]
 _CHUNK_BYTES = 8 << 20
@@ -55,6 +56,17 @@ def log_constants(weights: F64, inverse: F64) -> F64:
     with np.errstate(divide="ignore"):
         constants: F64 = np.log(weights) - 0.5 * d * np.log(2 * np.pi) - half_log_det
     return constants
+
+
+def log_joint(x: FloatArray, weights: F64, means: F64, inverse: F64) -> F64:
+    """Return log phi_k + log N(x | k) of each event and component, (n, K)."""
+    constant = log_constants(weights, inverse)
+    result = np.empty((len(x), len(constant)))
+    for at in range(0, len(x), 4096):
+        away = x[at : at + 4096].astype(np.float64)[None] - means[:, None]
+        white = away @ np.swapaxes(inverse, 1, 2)
+        result[at : at + 4096] = (constant[:, None] - 0.5 * np.square(white).sum(2)).T
+    return result
 
 
 def _explain_chunk(x: F64, log_constant: F64, means: F64, inverse: F64) -> tuple[F64, F64, F64, F64]:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from config.errors import ModelError
 from monitor.detectors import selection, trimming
-from monitor.detectors.em import Mixture
+from monitor.detectors.em import CovarianceType, Mixture
 from monitor.detectors.inputs import FloatArray
+from monitor.detectors.mixture_values import Values
 from monitor.detectors.passes import Plan, Progress, Task, expectation_maximisation, polish
 from monitor.detectors.processes import Processes
 from monitor.detectors.rows import Rows
@@ -69,6 +70,16 @@ class Fitted:
     converged: bool
     iterations: int
     report: Report
+
+    def values(self, kind: CovarianceType) -> Values:
+        """Return the mixture in the columns' own units, its covariances as factors of the form that it has."""
+        lower: F64 = torch.linalg.cholesky(self.mixture.covariances).numpy() * self.scaling.scale[:, None]
+        if kind == "tied":
+            lower = lower[:1]
+        elif kind in ("diag", "spherical"):
+            lower = np.diagonal(lower, axis1=1, axis2=2).copy()
+        means: F64 = self.mixture.means.numpy() * self.scaling.scale + self.scaling.centre
+        return Values(weights=self.mixture.weights.numpy(), means=means, cholesky=lower)
 
 
 def fit(values: FloatArray, weights: F64 | None, plan: Plan, processes: Processes, progress: Progress | None) -> Fitted:

@@ -3,7 +3,6 @@
 import inspect
 import os
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -11,15 +10,18 @@ import torch
 from numpy.typing import NDArray
 
 from config.errors import ModelError
-from monitor.detectors import artefact, attribution, fitting, passes, selection, sklearn_bridge
-from monitor.detectors.arguments import number, usable_device, whole
+from monitor.detectors import artefact, attribution, fitting, mixture_artefact, selection, sklearn_bridge
+from monitor.detectors.arguments import usable_device
 from monitor.detectors.artefact import Artefact
 from monitor.detectors.crossfit import reference_energies
-from monitor.detectors.em import CovarianceType, Mixture
+from monitor.detectors.em import CovarianceType
 from monitor.detectors.explanation import Explanation
 from monitor.detectors.inputs import FloatArray, check_events, check_finite, check_sample_weights
+from monitor.detectors.mixture_settings import plan_of
+from monitor.detectors.mixture_values import Values, checked, covariances_of, full_factors
 from monitor.detectors.processes import Processes
-from monitor.detectors.score_path import Gaussians, Scorer, make_scorer
+from monitor.detectors.score_factors import Gaussians
+from monitor.detectors.score_path import Scorer, make_scorer
 from monitor.detectors.threads import one_thread
 from monitor.detectors.unfitted import not_fitted
 from monitor.drifts.yardstick import FeatureProfile, profile_of
@@ -29,9 +31,6 @@ F64 = NDArray[np.float64]
 # On small arrays threads wait for each other longer than they compute: 10,000 x 4 took 7.7 s on two busy cores, and
 # 0.07 s on one thread.
 _SMALL_FIT = 2_000_000
-
-_LEAST_DEVIATION = 1e-150  # the square of less has no number in float64
-_COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 
 
 class GaussianMixture:
@@ -45,8 +44,8 @@ class GaussianMixture:
         n_init: How many starts are tried; the best is kept.
         reg_covar: Added to every variance, but no more than this share of the square of the column's reach
             (its farthest value from the mean), and no less than a hundredth of this share of its variance.
-        shrinkage: How many made-up rows, varying as all events do, each component is given; None for what
-            serves rows held out best (none where that makes no difference).
+        shrinkage: How many made-up rows, varying as all events do, each of several components is given; None for
+            one or four for each column, what serves rows held out better.
         contamination: The share of the training events taken to be strange: as many of the largest energies
             are left out of every pass (trimmed EM).
         random_state: The seed.
@@ -112,7 +111,7 @@ class GaussianMixture:
             ModelError: unusable events or settings.
         """
         del y
-        self._check_settings()
+        plan = plan_of(self)
         fewest = 1 if self.n_components == "auto" else self.n_components
         events = check_events(x, owner=type(self).__name__, min_rows=max(fewest, 1), squares=True)
         weights = (
@@ -121,9 +120,8 @@ class GaussianMixture:
             else check_sample_weights(sample_weight, len(events.values), owner=type(self).__name__)
         )
         with one_thread(when=events.values.size < _SMALL_FIT):
-            fitted = fitting.fit(events.values, weights, self._plan(), Processes.present(), progress)
-        self._take(fitted.mixture, fitted.scaling.centre, fitted.scaling.scale)
-        self._name(events.names, events.values.shape[1])
+            fitted = fitting.fit(events.values, weights, plan, Processes.present(), progress)
+        self.put(fitted.values(self.covariance_type), events.names)
         self.converged_ = fitted.converged
         self.n_iter_ = fitted.iterations
         self.lower_bound_ = fitted.report.log_likelihood[-1]
@@ -162,8 +160,7 @@ class GaussianMixture:
 
     def score_samples(self, x: Any) -> FloatArray:
         """Return log p(x) of each event."""
-        log_density: FloatArray = np.negative(self.energy(x))
-        return log_density
+        return -self.energy(x)
 
     def score(self, x: Any, y: object = None) -> float:
         """Return the mean log-likelihood of the events."""
@@ -172,7 +169,7 @@ class GaussianMixture:
 
     def responsibilities(self, x: Any) -> F64:
         """Return each component's share (n, K) in each event."""
-        log_joint = self._log_joint(self._checked(x))
+        log_joint = self._log_joint(x)
         share = np.exp(log_joint - log_joint.max(axis=1, keepdims=True))
         total: F64 = share / share.sum(axis=1, keepdims=True)
         return total
@@ -183,7 +180,7 @@ class GaussianMixture:
 
     def predict(self, x: Any) -> NDArray[np.int64]:
         """Return the component with the largest share in each event."""
-        place: NDArray[np.int64] = self._log_joint(self._checked(x)).argmax(axis=1)
+        place: NDArray[np.int64] = self._log_joint(x).argmax(axis=1)
         return place
 
     def fit_predict(self, x: Any, y: object = None) -> NDArray[np.int64]:
@@ -205,7 +202,7 @@ class GaussianMixture:
         rng = np.random.default_rng(self.random_state)
         place = np.repeat(np.arange(len(self.weights_)), rng.multinomial(n_samples, self.weights_))
         noise = rng.standard_normal((n_samples, self.n_features))
-        lower = self._lower()
+        lower = full_factors(self._cholesky, len(self.weights_))
         drawn = self.means_[place] + np.einsum("nij,nj->ni", lower[place], noise)
         return drawn, place
 
@@ -228,23 +225,7 @@ class GaussianMixture:
     def to_artefact(self) -> Artefact:
         """Return the model as plain values."""
         self._fitted()
-        report = self.report_
-        training = {
-            "converged": self.converged_,
-            "n_iter": self.n_iter_,
-            "lower_bound": self.lower_bound_,
-            "report": None if report is None else asdict(report),
-        }
-        return Artefact(
-            kind=self.kind,
-            n_features=self.n_features_in_,
-            feature_names=self.feature_names_,
-            settings={name: value for name, value in self.get_params().items() if name != "device"},
-            training=training,
-            tensors={"weights": self.weights_, "means": self.means_, "cholesky": self._cholesky},
-            reference_energies=self.reference_energies_,
-            profile=self.profile_,
-        )
+        return mixture_artefact.give(self)
 
     @classmethod
     def from_artefact(cls, stored: Artefact, device: str = "cpu") -> Self:
@@ -253,30 +234,7 @@ class GaussianMixture:
         Raises:
             ModelError: the artefact's values do not make a mixture.
         """
-        known = inspect.signature(cls).parameters
-        settings = {name: value for name, value in stored.settings.items() if name in known}
-        model = cls(**{**settings, "device": device})
-        model._check_settings()
-        d = stored.n_features
-        weights = stored.numbers("weights", None)
-        k = len(weights)
-        shape = {"full": (k, d, d), "tied": (1, d, d), "diag": (k, d), "spherical": (k, d)}
-        cholesky = stored.numbers("cholesky", *shape[model.covariance_type])
-        deviations = np.diagonal(cholesky, axis1=1, axis2=2) if cholesky.ndim == 3 else cholesky
-        shares = (weights >= 0).all() and abs(weights.sum() - 1) < 1e-6
-        if not shares or not (deviations > _LEAST_DEVIATION).all():
-            raise ModelError("the gaussian_mixture model's weights or factors make no mixture; fit it again")
-        model._set(weights, stored.numbers("means", k, d), cholesky)
-        model._name(stored.feature_names, d)
-        training = stored.training
-        model.converged_ = bool(training.get("converged", True))
-        model.n_iter_ = whole("the stored model", "n_iter", training.get("n_iter", 0), 0)
-        model.lower_bound_ = number("the stored model", "lower_bound", training.get("lower_bound", 0.0))
-        report = training.get("report")
-        model.report_ = None if report is None else fitting.report_from(report)
-        model.reference_energies_ = stored.reference_energies
-        model.profile_ = stored.profile
-        return model
+        return mixture_artefact.take(cls, stored, device)
 
     @classmethod
     def from_sklearn(cls, mixture: Any, device: str = "cpu") -> Self:
@@ -320,43 +278,6 @@ class GaussianMixture:
             setattr(self, name, value)
         return self
 
-    def _plan(self) -> passes.Plan:
-        return passes.Plan(
-            n_components=None if self.n_components == "auto" else self.n_components,
-            covariance_type=self.covariance_type,
-            tol=self.tol,
-            max_iter=self.max_iter,
-            n_init=self.n_init,
-            reg_covar=self.reg_covar,
-            shrinkage=self.shrinkage,
-            contamination=self.contamination,
-            seed=self.random_state,
-        )
-
-    def _check_settings(self) -> None:
-        owner = type(self).__name__
-        auto = self.n_components == "auto"
-        if not auto and (not isinstance(self.n_components, int | np.integer) or self.n_components < 1):
-            raise ModelError(f'n_components must be a positive whole number or "auto", not {self.n_components!r}')
-        if self.covariance_type not in _COVARIANCE_TYPES:
-            raise ModelError(
-                f"covariance_type must be one of {', '.join(_COVARIANCE_TYPES)}, not {self.covariance_type!r}"
-            )
-        if not 0 <= number(owner, "contamination", self.contamination) < 0.5:
-            raise ModelError(f"contamination must lie in [0, 0.5), not {self.contamination!r}")
-        if not number(owner, "reg_covar", self.reg_covar) > 0:
-            raise ModelError(
-                f"reg_covar must be positive, not {self.reg_covar!r}; without it a constant column has no density"
-            )
-        if self.shrinkage is not None:
-            number(owner, "shrinkage", self.shrinkage, low=0.0)
-        number(owner, "tol", self.tol, low=0.0)
-        whole(owner, "n_init", self.n_init, 1)
-        whole(owner, "max_iter", self.max_iter, 1)
-        if isinstance(self.random_state, int | float | str):
-            whole(owner, "random_state", self.random_state, 0)
-        usable_device(owner, self.device)
-
     @classmethod
     def from_parameters(
         cls,
@@ -373,62 +294,33 @@ class GaussianMixture:
         Raises:
             ModelError: shapes that do not fit, or covariances that are not positive definite.
         """
-        try:
-            phi, mu = np.array(weights, dtype=np.float64), np.array(means, dtype=np.float64)
-            sigma = np.array(covariances, dtype=np.float64)
-        except (TypeError, ValueError) as reason:
-            raise ModelError(f"weights, means and covariances must be arrays of numbers: {reason}") from reason
-        if phi.ndim != 1 or mu.ndim != 2 or len(phi) != len(mu):
-            raise ModelError(f"weights {phi.shape} and means {mu.shape} must be (K,) and (K, D)")
-        k, d = mu.shape
-        model = cls(n_components=k, covariance_type=covariance_type, device=device)
-        model._check_settings()
-        shape = {"full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)}[covariance_type]
-        if sigma.shape != shape or (feature_names is not None and len(feature_names) != d):
-            raise ModelError(f"{covariance_type} covariances must have shape {shape}, not {sigma.shape}")
-        finite = np.isfinite(mu).all() and np.isfinite(sigma).all()
-        if not (phi >= 0).all() or not abs(phi.sum() - 1) < 1e-6 or not finite:
-            raise ModelError("weights must be shares that sum to one, and means and covariances must be finite")
-        if sigma.ndim > 1 and covariance_type in ("full", "tied") and not _symmetric(sigma):
-            raise ModelError("covariances must be symmetric; give (S + S.T) / 2 where rounding has made them differ")
-        model._set(phi, mu, _cholesky(sigma, covariance_type, d))
-        model._name(feature_names, d)
+        given = checked(weights, means, covariances, covariance_type, feature_names)
+        model = cls(n_components=len(given.weights), covariance_type=covariance_type, device=device)
+        usable_device(cls.__name__, device)
+        model.put(given, feature_names)
         model.converged_, model.n_iter_, model.lower_bound_, model.report_ = True, 0, 0.0, None
         return model
 
-    def _take(self, mixture: Mixture, centre: F64, scale: F64) -> None:
-        """Take over a mixture of standardised columns."""
-        lower = torch.linalg.cholesky(mixture.covariances).numpy() * scale[:, None]
-        if self.covariance_type == "tied":
-            lower = lower[:1]
-        elif self.covariance_type in ("diag", "spherical"):
-            lower = np.diagonal(lower, axis1=1, axis2=2).copy()
-        self._set(mixture.weights.numpy(), mixture.means.numpy() * scale + centre, lower)
+    def values(self) -> Values:
+        """Return the parameters of the fitted mixture, covariances as factors."""
+        self._fitted()
+        return Values(weights=self.weights_, means=self.means_, cholesky=self._cholesky)
 
-    def _set(self, weights: F64, means: F64, cholesky: F64) -> None:
-        self.weights_ = weights
-        self.means_ = means
-        self._cholesky = cholesky
-        self.covariances_ = _covariances(cholesky, self.covariance_type)
+    def put(self, values: Values, names: tuple[str, ...] | None) -> None:
+        """Take over the parameters of a mixture; what was fitted before is forgotten."""
+        self.weights_, self.means_, self._cholesky = values.weights, values.means, values.cholesky
+        self.covariances_ = covariances_of(values.cholesky, self.covariance_type)
         self._scorers: dict[np.dtype[Any], Scorer] = {}
         self.reference_energies_ = None
         self.profile_ = None
-
-    def _name(self, names: tuple[str, ...] | None, d: int) -> None:
-        self.n_features_in_ = d
+        self.n_features_in_: int = values.means.shape[1]
         self.feature_names_: tuple[str, ...] | None = names
         if names is not None:
             self.feature_names_in_ = np.array(names, dtype=object)
 
-    def _lower(self) -> F64:
-        if self._cholesky.ndim == 3:
-            shape = (len(self.weights_), *self._cholesky.shape[1:])
-            return np.array(np.broadcast_to(self._cholesky, shape))
-        return self._cholesky[:, :, None] * np.eye(self._cholesky.shape[1])
-
     def inverse_cholesky(self) -> F64:
         """Return the inverse lower Cholesky factors, (K, D, D) for every covariance type."""
-        lower = torch.from_numpy(self._lower())
+        lower = torch.from_numpy(full_factors(self._cholesky, len(self.weights_)))
         eye = torch.eye(lower.shape[1], dtype=torch.float64).expand_as(lower)
         inverse: F64 = torch.linalg.solve_triangular(lower, eye, upper=False).numpy()
         return inverse
@@ -442,15 +334,8 @@ class GaussianMixture:
             self._scorers[dtype] = make_scorer(mixture, dtype.type, self.device)
         return self._scorers[dtype]
 
-    def _log_joint(self, values: FloatArray) -> F64:
-        inverse = self.inverse_cholesky()
-        constant = attribution.log_constants(self.weights_, inverse)
-        result = np.empty((len(values), len(constant)))
-        for at in range(0, len(values), 4096):
-            away = values[at : at + 4096].astype(np.float64)[None] - self.means_[:, None]
-            white = away @ np.swapaxes(inverse, 1, 2)
-            result[at : at + 4096] = (constant[:, None] - 0.5 * np.square(white).sum(2)).T
-        return result
+    def _log_joint(self, x: Any) -> F64:
+        return attribution.log_joint(self._checked(x), self.weights_, self.means_, self.inverse_cholesky())
 
     def _n_parameters(self) -> int:
         return selection.count_parameters(len(self.weights_), self.n_features_in_, self.covariance_type)
@@ -469,34 +354,3 @@ class GaussianMixture:
     def _fitted(self) -> None:
         if not hasattr(self, "weights_"):
             raise not_fitted(type(self).__name__)
-
-
-def _symmetric(covariances: F64) -> bool:
-    apart = np.abs(covariances - np.swapaxes(covariances, -1, -2)).max(initial=0.0)
-    return bool(apart <= 1e-3 * np.abs(covariances).max(initial=0.0))
-
-
-def _cholesky(covariances: F64, kind: CovarianceType, d: int) -> F64:
-    """Return the factors as GaussianMixture keeps them, of covariances as it shows them."""
-    if kind in ("diag", "spherical"):
-        variances = covariances if kind == "diag" else np.repeat(covariances[:, None], d, axis=1)
-        if not (variances > 0).all():
-            raise ModelError("variances must be positive; add a small number to those that are zero")
-        deviations: F64 = np.sqrt(variances)
-        return deviations
-    try:
-        factors: F64 = np.linalg.cholesky(covariances[None] if kind == "tied" else covariances).astype(float)
-    except np.linalg.LinAlgError as reason:
-        raise ModelError(
-            "a covariance is not positive definite; add a small number to its diagonal, or fit again"
-        ) from reason
-    return factors
-
-
-def _covariances(cholesky: F64, kind: CovarianceType) -> F64:
-    """Return covariances, shaped as scikit-learn shapes them, of the factors as GaussianMixture keeps them."""
-    if kind in ("diag", "spherical"):
-        variances: F64 = np.square(cholesky)
-        return variances[:, 0] if kind == "spherical" else variances
-    product: F64 = cholesky @ np.swapaxes(cholesky, 1, 2)
-    return product[0] if kind == "tied" else product

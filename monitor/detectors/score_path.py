@@ -8,90 +8,24 @@ Rows lie along the fast axis, where everything after the product runs lane by la
 the product goes by block rows of the triangle, which leaves out most of its zeros.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from monitor.detectors.inputs import FloatArray
-from monitor.detectors.threads import exact_products
+from monitor.detectors.score_factors import Factors, Gaussians, factors_of
+from monitor.detectors.score_kernels import CpuKernel, CudaKernel, Kernel
 
 F64 = NDArray[np.float64]
 
-LOG_2PI = math.log(2 * math.pi)
 # A quarter of the digits that an energy in single precision promises (1e-4) are kept in reserve.
 _SINGLE_ERROR = 2e-5
-_BLOCK = 16
-# Up to this many columns OpenBLAS and MKL sum a row in one go; beyond, where they cut depends on threads.
-_DEPTH = 192
-_BLOCKED_FROM = 32
-# Lanes of a chunk: enough to fill the kernels, few enough for the cache and for the latency of one event.
-_CPU_CELLS = 1 << 16
-_CPU_LANES = (128, 1024)
 _SMALL_LANES = 16
-_CUDA_CELLS = 1 << 24
-_CUDA_LANES = (1024, 1 << 16)
 _PROBES = 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gaussians:
-    """A mixture as the scoring path wants it, float64.
-
-    `inverse` holds the inverse lower Cholesky factors: (K, D, D); (1, D, D) when all components share one;
-    (K, D) when they are diagonal.
-    """
-
-    weights: F64
-    means: F64
-    inverse: F64
-
-    @property
-    def log_constant(self) -> F64:
-        """Return log phi_k - (D log 2 pi + log det Sigma_k) / 2 of each component."""
-        diagonal = self.inverse if self.inverse.ndim == 2 else np.diagonal(self.inverse, axis1=1, axis2=2)
-        with np.errstate(divide="ignore"):
-            constants: F64 = np.log(self.weights) - 0.5 * self.means.shape[1] * LOG_2PI + np.log(diagonal).sum(1)
-        return constants
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Factors:
-    """The arrays of a mixture as the kernels want them.
-
-    `blocks` are the block rows of all scaled triangles, (K * height, columns + 1) each, offsets in front;
-    or the one shared triangle; or the (K, D, 1) inverse deviations. The last two have their `offset` apart.
-    Everything is scaled so that the sum of squares is half the squared distance.
-    """
-
-    centre: F64
-    blocks: tuple[F64, ...]
-    offset: F64 | None
-    log_constant: F64
-    lanes: int
-
-    @property
-    def k(self) -> int:
-        """The number of components."""
-        return len(self.log_constant)
-
-    @property
-    def d(self) -> int:
-        """The number of features."""
-        return len(self.centre)
-
-
-class Kernel(Protocol):
-    """Turns up to `lanes` rows into energies, always by the same operations on arrays of one shape."""
-
-    def __call__(self, part: FloatArray, out: FloatArray, shares: FloatArray | None) -> None:
-        """Write the energies of the rows `part` to `out`, and the components' shares (n, K) where they are wanted."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,121 +94,6 @@ def _run(
     spare.append(kernel)
 
 
-class CpuKernel:
-    """The kernel for the processor, in numpy: its calls cost less than torch's and run as fast."""
-
-    def __init__(self, factors: Factors, work: type[np.floating[Any]]) -> None:
-        self.blocks = [block.astype(work) for block in factors.blocks]
-        self.offset = None if factors.offset is None else factors.offset.astype(work)
-        self.centre = factors.centre[:, None].astype(work)
-        self.log_constant = factors.log_constant[:, None].astype(work)
-        k, d, lanes = factors.k, factors.d, factors.lanes
-        self.rows = np.zeros((d + 1, lanes), dtype=work)
-        self.rows[0] = 1.0
-        if self.offset is None:
-            self.white = [np.empty((len(block), lanes), dtype=work) for block in self.blocks]
-        else:
-            self.white = [np.empty((k, d, lanes), dtype=work)]
-        self.cells = [white.reshape(k, -1, lanes) for white in self.white]
-        self.half = np.empty((k, lanes), dtype=work)
-        self.part = np.empty((k, lanes), dtype=work)
-        self.top = np.empty(lanes, dtype=work)
-        self.sum = np.empty(lanes, dtype=work)
-
-    def __call__(self, part: FloatArray, out: FloatArray, shares: FloatArray | None) -> None:
-        """Write the energies of the rows `part` to `out`, and the components' shares where they are wanted."""
-        n = len(part)
-        np.subtract(part.T, self.centre, out=self.rows[1:, :n])
-        if self.offset is None:
-            self._triangles()
-        else:
-            self._shared_or_diagonal(self.offset)
-        half, top, total = self.half, self.top, self.sum
-        np.subtract(self.log_constant, half, out=half)
-        if len(half) == 1:
-            np.negative(half[0, :n], out=out)
-            if shares is not None:
-                shares[:] = 1
-            return
-        np.maximum.reduce(half, axis=0, out=top)
-        np.subtract(half, top, out=half)
-        np.exp(half, out=half)
-        np.add.reduce(half, axis=0, out=total)
-        if shares is not None:
-            np.divide(half, total, out=half)
-            shares[:] = half[:, :n].T
-        np.log(total, out=total)
-        np.add(total, top, out=total)
-        np.negative(total[:n], out=out, casting="same_kind")
-
-    def _triangles(self) -> None:
-        for i, (block, white, cells) in enumerate(zip(self.blocks, self.white, self.cells, strict=True)):
-            _product(block, self.rows, white)
-            np.multiply(white, white, out=white)
-            np.add.reduce(cells, axis=1, out=self.part if i else self.half)
-            if i:
-                np.add(self.half, self.part, out=self.half)
-
-    def _shared_or_diagonal(self, offset: FloatArray) -> None:
-        (block,), (white,) = self.blocks, self.white
-        if block.ndim == 3:
-            np.multiply(self.rows[1:], block, out=white)
-            np.subtract(white, offset, out=white)
-        else:
-            base = np.empty((len(block), self.rows.shape[1]), dtype=self.rows.dtype)
-            _product(block, self.rows[1:], base)
-            np.subtract(base, offset, out=white)
-        np.multiply(white, white, out=white)
-        np.add.reduce(white, axis=1, out=self.half)
-
-
-def _product(block: FloatArray, rows: FloatArray, out: FloatArray) -> None:
-    """Write block @ rows[:columns] to `out`, in pieces of a depth that no library cuts again."""
-    np.dot(block[:, :_DEPTH], rows[: min(_DEPTH, block.shape[1])], out=out)
-    for at in range(_DEPTH, block.shape[1], _DEPTH):
-        piece = block[:, at : at + _DEPTH]
-        out += np.dot(piece, rows[at : at + piece.shape[1]])
-
-
-class CudaKernel:
-    """The kernel for a GPU, in torch: the same operations on wider chunks."""
-
-    def __init__(self, factors: Factors, work: torch.dtype, device: str) -> None:
-        kind: dict[str, Any] = {"dtype": work, "device": device}
-        self.blocks = [torch.as_tensor(block, **kind) for block in factors.blocks]
-        self.offset = None if factors.offset is None else torch.as_tensor(factors.offset, **kind)
-        self.centre = torch.as_tensor(factors.centre[:, None], **kind)
-        self.log_constant = torch.as_tensor(factors.log_constant[:, None], **kind)
-        self.rows = torch.zeros(factors.d + 1, factors.lanes, **kind)
-        self.rows[0] = 1.0
-        self.k = factors.k
-
-    def __call__(self, part: FloatArray, out: FloatArray, shares: FloatArray | None) -> None:
-        """Write the energies of the rows `part` to `out`, and the components' shares where they are wanted."""
-        n = len(part)
-        host = torch.from_numpy(part if part.flags.writeable else part.copy())
-        torch.sub(host.to(self.rows.device).T, self.centre, out=self.rows[1:, :n])
-        with exact_products():
-            half = self._triangles() if self.offset is None else self._shared_or_diagonal(self.offset)
-        joint = self.log_constant - half
-        log_density = torch.logsumexp(joint, dim=0)
-        out[:] = log_density[:n].neg().to("cpu").numpy()
-        if shares is not None:
-            shares[:] = torch.exp(joint - log_density)[:, :n].T.to("cpu").numpy()
-
-    def _triangles(self) -> Tensor:
-        squares = [
-            torch.mm(block, self.rows[: block.shape[1]]).square_().view(self.k, -1, self.rows.shape[1]).sum(1)
-            for block in self.blocks
-        ]
-        return torch.stack(squares).sum(0)
-
-    def _shared_or_diagonal(self, offset: Tensor) -> Tensor:
-        (block,) = self.blocks
-        base = self.rows[1:] * block if block.dim() == 3 else block @ self.rows[1:]
-        return (base - offset).square_().sum(1)
-
-
 def make_scorer(mixture: Gaussians, dtype: type[np.floating[Any]], device: str = "cpu") -> Scorer:
     """Return the scorer of a mixture for rows of the given precision.
 
@@ -293,7 +112,7 @@ def make_scorer(mixture: Gaussians, dtype: type[np.floating[Any]], device: str =
 
 def _build(mixture: Gaussians, work: type[np.floating[Any]], rows: type[np.floating[Any]], device: str) -> Scorer:
     place = torch.device(device)
-    factors = _factors(mixture, rows, on_gpu=place.type == "cuda")
+    factors = factors_of(mixture, rows, on_gpu=place.type == "cuda")
 
     def make_kernel() -> Kernel:
         if place.type == "cuda":
@@ -319,43 +138,6 @@ def _with_small(scorer: Scorer, factors: Factors, work: type[np.floating[Any]], 
     pieces = [small.energies(probes[place], shares[1][place]) for place in places]
     same = np.array_equal(np.concatenate(pieces), wide, equal_nan=True)
     return small if same and np.array_equal(shares[0], shares[1], equal_nan=True) else scorer
-
-
-def _factors(mixture: Gaussians, rows: type[np.floating[Any]], *, on_gpu: bool) -> Factors:
-    k, d = mixture.means.shape
-    # The centre must be a number of the rows' precision: then x - centre is rounded once, and relatively.
-    centre = (mixture.weights @ mixture.means).astype(rows).astype(np.float64)
-    inverse: F64 = mixture.inverse * math.sqrt(0.5)
-    away = mixture.means - centre
-    blocks: list[F64]
-    if inverse.ndim == 2:
-        blocks, offset = [inverse[:, :, None]], (inverse * away)[:, :, None]
-    elif len(inverse) == 1 and k > 1:
-        blocks, offset = [inverse[0]], (away @ inverse[0].T)[:, :, None]
-    else:
-        blocks, offset = _block_rows(inverse, np.einsum("kij,kj->ki", inverse, away)), None
-    low, high = _CUDA_LANES if on_gpu else _CPU_LANES
-    cells = _CUDA_CELLS if on_gpu else _CPU_CELLS
-    lanes = 1 << round(math.log2(max(1, cells // (k * d))))
-    return Factors(
-        centre=centre,
-        blocks=tuple(blocks),
-        offset=offset,
-        log_constant=mixture.log_constant,
-        lanes=min(max(lanes, low), high),
-    )
-
-
-def _block_rows(inverse: F64, offset: F64) -> list[F64]:
-    """Return the block rows of all lower triangles, each as far as it is not zero, offsets in front."""
-    k, d, _ = inverse.shape
-    height = _BLOCK if d >= _BLOCKED_FROM else d
-    return [
-        np.concatenate(
-            [-offset[:, at : at + height, None], inverse[:, at : at + height, : min(at + height, d)]], axis=2
-        ).reshape(k * min(height, d - at), -1)
-        for at in range(0, d, height)
-    ]
 
 
 def _probes(mixture: Gaussians) -> F64:

@@ -6,7 +6,8 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from monitor.detectors import ClassConditionalGaussian, GaussianMixture
-from monitor.detectors.score_path import Gaussians, make_scorer
+from monitor.detectors.score_factors import Gaussians
+from monitor.detectors.score_path import make_scorer
 
 
 def gaussians(d, k, seed=0, form="full"):

@@ -1,0 +1,74 @@
+"""Detectors: a fitted Gaussian mixture as plain values to store, and back."""
+
+import inspect
+from dataclasses import asdict
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from config.errors import ModelError
+from monitor.detectors import fitting
+from monitor.detectors.arguments import number, whole
+from monitor.detectors.artefact import Artefact
+from monitor.detectors.mixture_settings import plan_of
+from monitor.detectors.mixture_values import Values
+
+if TYPE_CHECKING:
+    from monitor.detectors.gaussian_mixture import GaussianMixture
+
+M = TypeVar("M", bound="GaussianMixture")
+
+_LEAST_DEVIATION = 1e-150  # the square of less has no number in float64
+
+
+def give(model: "GaussianMixture") -> Artefact:
+    """Return a fitted mixture as plain values."""
+    report = model.report_
+    training = {
+        "converged": model.converged_,
+        "n_iter": model.n_iter_,
+        "lower_bound": model.lower_bound_,
+        "report": None if report is None else asdict(report),
+    }
+    values = model.values()
+    return Artefact(
+        kind=model.kind,
+        n_features=model.n_features_in_,
+        feature_names=model.feature_names_,
+        settings={name: value for name, value in model.get_params().items() if name != "device"},
+        training=training,
+        tensors={"weights": values.weights, "means": values.means, "cholesky": values.cholesky},
+        reference_energies=model.reference_energies_,
+        profile=model.profile_,
+    )
+
+
+def take(cls: "type[M]", stored: Artefact, device: str) -> "M":
+    """Return the mixture that an artefact holds."""
+    known = inspect.signature(cls).parameters
+    settings = {name: value for name, value in stored.settings.items() if name in known}
+    model = cls(**{**settings, "device": device})
+    plan_of(model)
+    model.put(_values(stored, model), stored.feature_names)
+    training = stored.training
+    model.converged_ = bool(training.get("converged", True))
+    model.n_iter_ = whole("the stored model", "n_iter", training.get("n_iter", 0), 0)
+    model.lower_bound_ = number("the stored model", "lower_bound", training.get("lower_bound", 0.0))
+    report = training.get("report")
+    model.report_ = None if report is None else fitting.report_from(report)
+    model.reference_energies_ = stored.reference_energies
+    model.profile_ = stored.profile
+    return model
+
+
+def _values(stored: Artefact, model: "GaussianMixture") -> Values:
+    d = stored.n_features
+    weights = stored.numbers("weights", None)
+    k = len(weights)
+    shape = {"full": (k, d, d), "tied": (1, d, d), "diag": (k, d), "spherical": (k, d)}
+    cholesky = stored.numbers("cholesky", *shape[model.covariance_type])
+    deviations = np.diagonal(cholesky, axis1=1, axis2=2) if cholesky.ndim == 3 else cholesky
+    shares = (weights >= 0).all() and abs(weights.sum() - 1) < 1e-6
+    if not shares or not (deviations > _LEAST_DEVIATION).all():
+        raise ModelError("the gaussian_mixture model's weights or factors make no mixture; fit it again")
+    return Values(weights=weights, means=stored.numbers("means", k, d), cholesky=cholesky)

@@ -1,0 +1,107 @@
+"""Detectors: a mixture as the arrays that the scoring kernels take.
+
+From 32 features on the triangles are cut into block rows, which leaves out most of their zeros.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+F64 = NDArray[np.float64]
+
+LOG_2PI = math.log(2 * math.pi)
+_BLOCK = 16
+_BLOCKED_FROM = 32
+# Lanes of a chunk: enough to fill the kernels, few enough for the cache and for the latency of one event.
+_CPU_CELLS = 1 << 16
+_CPU_LANES = (128, 1024)
+_CUDA_CELLS = 1 << 24
+_CUDA_LANES = (1024, 1 << 16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gaussians:
+    """A mixture as the scoring path wants it, float64.
+
+    `inverse` holds the inverse lower Cholesky factors: (K, D, D); (1, D, D) when all components share one;
+    (K, D) when they are diagonal.
+    """
+
+    weights: F64
+    means: F64
+    inverse: F64
+
+    @property
+    def log_constant(self) -> F64:
+        """Return log phi_k - (D log 2 pi + log det Sigma_k) / 2 of each component."""
+        diagonal = self.inverse if self.inverse.ndim == 2 else np.diagonal(self.inverse, axis1=1, axis2=2)
+        with np.errstate(divide="ignore"):
+            constants: F64 = np.log(self.weights) - 0.5 * self.means.shape[1] * LOG_2PI + np.log(diagonal).sum(1)
+        return constants
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Factors:
+    """The arrays of a mixture as the kernels want them.
+
+    `blocks` are the block rows of all scaled triangles, (K * height, columns + 1) each, offsets in front;
+    or the one shared triangle; or the (K, D, 1) inverse deviations. The last two have their `offset` apart.
+    Everything is scaled so that the sum of squares is half the squared distance.
+    """
+
+    centre: F64
+    blocks: tuple[F64, ...]
+    offset: F64 | None
+    log_constant: F64
+    lanes: int
+
+    @property
+    def k(self) -> int:
+        """The number of components."""
+        return len(self.log_constant)
+
+    @property
+    def d(self) -> int:
+        """The number of features."""
+        return len(self.centre)
+
+
+def factors_of(mixture: Gaussians, rows: type[np.floating[Any]], *, on_gpu: bool) -> Factors:
+    """Return the arrays of a mixture for rows of a precision, and how many of them a chunk takes."""
+    k, d = mixture.means.shape
+    # The centre must be a number of the rows' precision: then x - centre is rounded once, and relatively.
+    centre = (mixture.weights @ mixture.means).astype(rows).astype(np.float64)
+    inverse: F64 = mixture.inverse * math.sqrt(0.5)
+    away = mixture.means - centre
+    blocks: list[F64]
+    if inverse.ndim == 2:
+        blocks, offset = [inverse[:, :, None]], (inverse * away)[:, :, None]
+    elif len(inverse) == 1 and k > 1:
+        blocks, offset = [inverse[0]], (away @ inverse[0].T)[:, :, None]
+    else:
+        blocks, offset = _block_rows(inverse, np.einsum("kij,kj->ki", inverse, away)), None
+    low, high = _CUDA_LANES if on_gpu else _CPU_LANES
+    cells = _CUDA_CELLS if on_gpu else _CPU_CELLS
+    lanes = 1 << round(math.log2(max(1, cells // (k * d))))
+    return Factors(
+        centre=centre,
+        blocks=tuple(blocks),
+        offset=offset,
+        log_constant=mixture.log_constant,
+        lanes=min(max(lanes, low), high),
+    )
+
+
+def _block_rows(inverse: F64, offset: F64) -> list[F64]:
+    """Return the block rows of all lower triangles, each as far as it is not zero, offsets in front."""
+    k, d, _ = inverse.shape
+    height = _BLOCK if d >= _BLOCKED_FROM else d
+    return [
+        np.concatenate(
+            [-offset[:, at : at + height, None], inverse[:, at : at + height, : min(at + height, d)]], axis=2
+        ).reshape(k * min(height, d - at), -1)
+        for at in range(0, d, height)
+    ]
