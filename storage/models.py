@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from storage.calibration import NewThreshold, insert_threshold
 from storage.engine import Database
 from storage.incidents import lock_stream
-from storage.tables import models, shadows, streams, thresholds
+from storage.tables import models, shadow_parts, shadows, streams, thresholds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ class ModelStore:
             if only_first and _newest_version(conn, stream_id) is not None:
                 return None
             model_id = insert_model(conn, stream_id, model, "candidate", self._db.now_us(conn))
-            self._activate(conn, stream_id, model_id, first_threshold)
+            activate(conn, stream_id, model_id, first_threshold, self._db.now_us(conn))
             return model_info(conn, model_id)
 
     def promote(
@@ -85,27 +85,8 @@ class ModelStore:
         """Make a stored model the active one from the next free window on."""
         with self._db.write() as conn:
             lock_stream(conn, stream_id)
-            self._activate(conn, stream_id, model_id, first_threshold)
+            activate(conn, stream_id, model_id, first_threshold, self._db.now_us(conn))
             return model_info(conn, model_id)
-
-    def _activate(
-        self,
-        conn: sa.Connection,
-        stream_id: int,
-        model_id: int,
-        first_threshold: Callable[[int, Activation], NewThreshold],
-    ) -> None:
-        activation = next_activation(conn, stream_id)
-        insert_threshold(conn, stream_id, first_threshold(model_id, activation), self._db.now_us(conn))
-        of_stream = models.c.stream_id == stream_id
-        conn.execute(models.update().where(of_stream, models.c.state == "active").values(state="retired"))
-        conn.execute(
-            models.update()
-            .where(models.c.id == model_id)
-            .values(state="active", valid_from_us=activation.valid_from_us)
-        )
-        conn.execute(shadows.update().where(shadows.c.model_id == model_id).values(ended=True))
-        conn.execute(streams.update().where(streams.c.id == stream_id).values(revision=streams.c.revision + 1))
 
     def report_warm_up(self, stream_id: int, n_events: int, wanted: int, left_s: float | None = None) -> None:
         """Keep how far a warm-up is, and how long the rest may take, for `status`."""
@@ -127,6 +108,30 @@ class ModelStore:
         """Return a model's artefact."""
         with self._db.read() as conn:
             return bytes(conn.execute(sa.select(models.c.artefact).where(models.c.id == model_id)).scalar_one())
+
+
+def activate(
+    conn: sa.Connection,
+    stream_id: int,
+    model_id: int,
+    first_threshold: Callable[[int, Activation], NewThreshold],
+    now_us: int,
+) -> None:
+    """Make a model the active one from the next free window on, the stream's row being locked.
+
+    Where it was in the shadow this ends: what it saw of windows that are not over is dropped, for in a look-back only
+    whole windows count.
+    """
+    activation = next_activation(conn, stream_id)
+    insert_threshold(conn, stream_id, first_threshold(model_id, activation), now_us)
+    of_stream = models.c.stream_id == stream_id
+    conn.execute(models.update().where(of_stream, models.c.state == "active").values(state="retired"))
+    conn.execute(
+        models.update().where(models.c.id == model_id).values(state="active", valid_from_us=activation.valid_from_us)
+    )
+    conn.execute(shadows.update().where(shadows.c.model_id == model_id).values(ended=True))
+    conn.execute(shadow_parts.delete().where(shadow_parts.c.model_id == model_id))
+    conn.execute(streams.update().where(streams.c.id == stream_id).values(revision=streams.c.revision + 1))
 
 
 def insert_model(conn: sa.Connection, stream_id: int, model: NewModel, state: str, now_us: int) -> int:

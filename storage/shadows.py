@@ -9,9 +9,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from storage.calibration import NewThreshold
 from storage.engine import Database
 from storage.incidents import lock_stream
-from storage.models import ModelInfo, NewModel, insert_model, model_info, next_activation
+from storage.models import Activation, ModelInfo, NewModel, activate, insert_model, model_info, next_activation
 from storage.tables import models, shadow_parts, shadow_windows, shadows, streams, thresholds, windows
 
 _CHUNK = 500
@@ -98,14 +99,41 @@ class ShadowStore:
     def _end_current(self, conn: sa.Connection, stream_id: int) -> None:
         running = sa.select(shadows.c.model_id).where(shadows.c.stream_id == stream_id, ~shadows.c.ended)
         conn.execute(models.update().where(models.c.id.in_(running)).values(state="candidate"))
+        conn.execute(shadow_parts.delete().where(shadow_parts.c.stream_id == stream_id))
         conn.execute(shadows.update().where(shadows.c.stream_id == stream_id).values(ended=True))
 
-    def end(self, stream_id: int) -> None:
-        """Take the stream's model out of the shadow; it stays a candidate, its windows stay."""
+    def end(self, stream_id: int, model_id: int, verdict: Mapping[str, Any]) -> bool:
+        """Take a model out of the shadow, with the verdict on it; it stays a candidate, its windows stay.
+
+        False when it is not in the shadow any more: somebody else has decided.
+        """
         with self._db.write() as conn:
             lock_stream(conn, stream_id)
+            if not _is_in_shadow(conn, model_id):
+                return False
             self._end_current(conn, stream_id)
+            _keep(conn, model_id, verdict)
             _revise(conn, stream_id)
+            return True
+
+    def take_over(
+        self,
+        stream_id: int,
+        model_id: int,
+        first_threshold: Callable[[int, Activation], NewThreshold],
+        verdict: Mapping[str, Any],
+    ) -> ModelInfo | None:
+        """Make a model in the shadow the active one, with the verdict on it, in one transaction.
+
+        None when it is not in the shadow any more: somebody else has decided.
+        """
+        with self._db.write() as conn:
+            lock_stream(conn, stream_id)
+            if not _is_in_shadow(conn, model_id):
+                return None
+            activate(conn, stream_id, model_id, first_threshold, self._db.now_us(conn))
+            _keep(conn, model_id, verdict)
+            return model_info(conn, model_id)
 
     def current(self, stream_id: int) -> Shadow | None:
         """Return the stream's model in the shadow."""
@@ -129,11 +157,9 @@ class ShadowStore:
         return None if row is None else Shadow(**row)
 
     def conclude(self, model_id: int, verdict: Mapping[str, Any]) -> None:
-        """Keep the verdict on a model in the shadow; the daemon does not ask again by itself."""
+        """Keep the verdict on a model that stays in the shadow, and is asked again when it is due."""
         with self._db.write() as conn:
-            conn.execute(
-                shadows.update().where(shadows.c.model_id == model_id).values(verdict=json.dumps(verdict), due_us=None)
-            )
+            _keep(conn, model_id, verdict)
 
     def verdicts(self, stream_id: int) -> dict[int, Mapping[str, Any]]:
         """Return the last verdict on each of the stream's models that were in the shadow, by model."""
@@ -229,6 +255,15 @@ class ShadowStore:
             if len(rows) < _CHUNK:
                 return found
             after_us = rows[-1]["window_start_us"] + 1
+
+
+def _is_in_shadow(conn: sa.Connection, model_id: int) -> bool:
+    query = sa.select(shadows.c.model_id).where(shadows.c.model_id == model_id, ~shadows.c.ended)
+    return conn.execute(query).first() is not None
+
+
+def _keep(conn: sa.Connection, model_id: int, verdict: Mapping[str, Any]) -> None:
+    conn.execute(shadows.update().where(shadows.c.model_id == model_id).values(verdict=json.dumps(verdict)))
 
 
 def _revise(conn: sa.Connection, stream_id: int) -> None:

@@ -59,12 +59,13 @@ def list_models(ctx: click.Context, stream: str, form: str | None) -> None:
 @command.command(name="promote")
 @click.argument("stream")
 @click.argument("version", type=int)
-@click.option("--force", is_flag=True, help="Promote a model in the shadow whatever its gate says.")
+@click.option("--force", is_flag=True, help="Promote it whatever the gate says, or has said.")
 @click.pass_context
 def promote(ctx: click.Context, stream: str, version: int, force: bool) -> None:
     """Make VERSION the active model of STREAM from the next free window on.
 
-    A model in the shadow has to hold the active one's likelihood and alert volume first (`models gate`).
+    A model in the shadow has to hold the active one's likelihood and alert volume first (`models gate`); a candidate
+    that did not hold them is refused.
     """
     settings = settings_of(ctx)
     stream_of(settings, stream)
@@ -73,7 +74,7 @@ def promote(ctx: click.Context, stream: str, version: int, force: bool) -> None:
         known = _known(db, stream)
         chosen = _version(stream, version, known)
         _refuse_other_features(stream, chosen, known)
-        if chosen.state == "shadow" and not force:
+        if not force:
             _pass_gate(db, settings, stream, chosen)
         model = _promoter(db, settings, stream).promote(chosen.id)
     click.echo(f"Stream {stream}: model {model.version} ({model.kind}) is active, {_from(model)}.")
@@ -91,7 +92,7 @@ def rollback(ctx: click.Context, stream: str) -> None:
         retired = [model for model in _known(db, stream) if model.state == "retired"]
         if not retired:
             raise ConfigError(f"stream {stream} had no other active model before: there is nothing to roll back to")
-        before = max(retired, key=lambda model: model.valid_from_us or 0)
+        before = max(retired, key=lambda model: (model.valid_from_us or 0, model.version))
         model = _promoter(db, settings, stream).promote(before.id)
     click.echo(f"Stream {stream}: model {model.version} ({model.kind}) is active again, {_from(model)}.")
 
@@ -146,7 +147,15 @@ def _verdict(db: Database, settings: Settings, stream: str) -> "GateVerdict":
 
 
 def _pass_gate(db: Database, settings: Settings, stream: str, chosen: ModelInfo) -> None:
-    """Raise ModelError, and keep the reason with the model, unless it holds."""
+    """Raise ModelError, and keep the reason with the model, unless it holds or was never in the shadow."""
+    if chosen.state != "shadow":
+        said = ShadowStore(db).verdicts(stream_ids(db)[stream]).get(chosen.id)
+        if chosen.state == "candidate" and said is not None and said["holds"] is False:
+            raise ModelError(
+                f"model {chosen.version} of stream {stream} stays a candidate: {said['reason']} "
+                "(--force promotes it all the same)"
+            )
+        return
     verdict = _verdict(db, settings, stream)
     ShadowStore(db).conclude(chosen.id, {"holds": verdict.holds, "reason": verdict.reason, **verdict.numbers})
     if not verdict.holds:

@@ -54,8 +54,7 @@ class Promoter:
 
         A verdict that there is too little to tell is no verdict: the next windows are waited for.
         """
-        folded = self._shadows.fold_windows(self._rule.stream_id, merged)
-        if not folded:
+        if not self._fold():
             return False
         shadow = self._shadows.current(self._rule.stream_id)
         if shadow is not None and _is_due(shadow):
@@ -64,13 +63,22 @@ class Promoter:
                 self._decide(shadow, verdict)
         return True
 
+    def _fold(self) -> bool:
+        folded = False
+        while self._shadows.fold_windows(self._rule.stream_id, merged):
+            folded = True
+        return folded
+
     def _decide(self, shadow: Shadow, verdict: GateVerdict) -> None:
-        # The verdict last: with it the model is due no more, and whoever dies in between leaves it to the next.
+        stream_id, model_id = self._rule.stream_id, shadow.model_id
+        kept = {"holds": verdict.holds, "reason": verdict.reason, **verdict.numbers}
         if verdict.holds:
-            self.promote(shadow.model_id)
+            limit = self._threshold_of(model_id)
+            done = self._shadows.take_over(stream_id, model_id, limit, kept) is not None
         else:
-            self._shadows.end(self._rule.stream_id)
-        self._shadows.conclude(shadow.model_id, {"holds": verdict.holds, "reason": verdict.reason, **verdict.numbers})
+            done = self._shadows.end(stream_id, model_id, kept)
+        if not done:
+            return  # a person has promoted it, or put another one into the shadow, meanwhile
         log.log(
             logging.INFO if verdict.holds else logging.WARNING,
             "Stream %s: model %d %s: %s.",
@@ -84,7 +92,7 @@ class Promoter:
     def judge(self, shadow: Shadow) -> GateVerdict:
         """Return whether the model may take over, by the windows that are stored."""
         rule = self._rule
-        self._shadows.fold_windows(rule.stream_id, merged)
+        self._fold()
         active, newest = self._models.active(rule.stream_id), self._calibration.newest(rule.stream_id)
         assert active is not None, "a model is in the shadow of an active one"
         assert newest is not None, "an active model has a threshold"
@@ -112,6 +120,7 @@ class Promoter:
 
     def _threshold_of(self, model_id: int) -> Callable[[int, Activation], NewThreshold]:
         rule, reference = self._rule.threshold, self._reference(model_id)
+        self._fold()
         facts = self._calibration.tick_facts(self._rule.stream_id)
         kept = KeptLookBack(self._rule.stream_id, model_id, Scale.of(reference))
         found = kept.refresh(self._calibration, facts.sealed_until_us or 0, rule)

@@ -1,6 +1,7 @@
 """A model in the shadow: scores beside the active one, passes the gate or does not, and takes over without a gap."""
 
 from datetime import timedelta
+from functools import partial
 
 import numpy as np
 import pytest
@@ -197,6 +198,69 @@ def test_a_promotion_that_the_store_interrupts_is_made_at_the_next_look(sqlite_d
         plane.run_due()
         keeper.run_due()
     assert [model.state for model in ModelStore(db).list(stream_id)] == ["retired", "active"]
+
+
+def test_the_verdict_is_stored_with_the_promotion_and_asking_too_early_does_not_put_it_off(db: Database) -> None:
+    play = scene()
+    stream_id, writer = begin(db, apart(), play)
+    run_until(db, stream_id, play, writer, T0 + 15 * MINUTE)
+    model_id = put_in_shadow(db, stream_id, apart(nats=0.0), due_after_us=60 * MINUTE)
+    ShadowStore(db).conclude(model_id, {"holds": None, "reason": "it has scored 0 clean windows"})
+    run_until(db, stream_id, play, writer, float("inf"))
+    assert [model.state for model in ModelStore(db).list(stream_id)] == ["retired", "active"]
+    assert ShadowStore(db).verdicts(stream_id)[model_id]["holds"] is True
+
+
+def test_a_verdict_on_a_model_that_has_left_the_shadow_meanwhile_decides_nothing(db: Database) -> None:
+    play, store = scene(), ShadowStore(db)
+    stream_id, writer = begin(db, fitted(0), play)
+    run_until(db, stream_id, play, writer, T0 + 15 * MINUTE)
+    first, second = (put_in_shadow(db, stream_id, fitted(0)) for _ in range(2))
+    reference = fitted(0).reference
+    limit = partial(first_threshold, reference)
+    verdict = {"holds": True, "reason": "it held"}
+    assert not store.end(stream_id, first, verdict)
+    assert store.take_over(stream_id, first, lambda of, at: limit(of, at, PERCENTILE), verdict) is None
+    current = store.current(stream_id)
+    assert current is not None
+    assert current.model_id == second
+    states = [model.state for model in ModelStore(db).list(stream_id)]
+    assert states == ["active", "candidate", "shadow"]
+    assert store.verdicts(stream_id) == {}
+
+
+def test_a_promotion_while_another_model_is_in_the_shadow_leaves_that_one_there(db: Database) -> None:
+    play = scene()
+    stream_id, writer = begin(db, fitted(0), play)
+    run_until(db, stream_id, play, writer, T0 + 15 * MINUTE)
+    candidate = put_in_shadow(db, stream_id, fitted(0))
+    put_in_shadow(db, stream_id, fitted(0), due_after_us=90 * MINUTE)
+    run_until(db, stream_id, play, writer, T0 + 40 * MINUTE)
+    promoter(db, stream_id).promote(candidate)
+    assert [model.state for model in ModelStore(db).list(stream_id)] == ["retired", "active", "shadow"]
+    run_until(db, stream_id, play, writer, float("inf"))
+    # It is compared with the model that is active now, over the windows of that one alone.
+    assert [model.state for model in ModelStore(db).list(stream_id)] == ["retired", "retired", "active"]
+    assert rows(db, "SELECT kind FROM incidents WHERE kind = 'spike'") == []
+
+
+def test_only_whole_windows_of_the_shadow_count_in_the_look_back_of_a_model_that_has_taken_over(db: Database) -> None:
+    play = scene()
+    stream_id, writer = begin(db, apart(), play)
+    run_until(db, stream_id, play, writer, T0 + 20 * MINUTE)
+    model_id = put_in_shadow(db, stream_id, apart(nats=0.0))
+    run_until(db, stream_id, play, writer, T0 + 100 * MINUTE)
+    writer.commit(130)  # a part of a window that is not over
+    assert int(str(rows(db, "SELECT count(*) FROM shadow_parts")[0][0])) > 0
+    promoter(db, stream_id).promote(model_id)
+    run_until(db, stream_id, play, writer, float("inf"))
+    torn = rows(
+        db,
+        "SELECT s.window_start_us FROM shadow_windows s JOIN windows w ON w.stream_id = s.stream_id "
+        "AND w.window_start_us = s.window_start_us WHERE s.events <> w.events",
+    )
+    assert torn == []
+    assert rows(db, "SELECT count(*) FROM shadow_parts") == [(0,)]
 
 
 def interrupted_promoter(db: Database, stream_id: int) -> Promoter:

@@ -6,6 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from storage.engine import Database
+from storage.shadows import ShadowStore
+from storage.standing import stream_ids
 from tests.unit.monitor.cli.conftest import Outrider
 
 
@@ -54,6 +57,32 @@ def test_one_model_at_a_time_is_in_the_shadow(outrider: Outrider, events: Path) 
     for shadow in ((), ("--shadow",), ("--shadow", "--promote-after", "1d")):
         assert outrider("fit", "clicks", events, "--n-components", "1", *shadow).code == 0
     assert states(outrider) == [(1, "active"), (2, "candidate"), (3, "shadow")]
+
+
+def test_a_candidate_that_did_not_hold_is_promoted_by_force_only(
+    outrider: Outrider, events: Path, db: Database
+) -> None:
+    assert outrider("fit", "clicks", events, "--n-components", "1").code == 0
+    assert outrider("fit", "clicks", events, "--n-components", "2", "--shadow").code == 0
+    (stream_id,) = stream_ids(db).values()
+    shadow = ShadowStore(db).current(stream_id)
+    assert shadow is not None
+    ShadowStore(db).end(stream_id, shadow.model_id, {"holds": False, "reason": "it flags 9% of the clean events"})
+    assert states(outrider) == [(1, "active"), (2, "candidate")]
+    refused = outrider("models", "promote", "clicks", "2")
+    assert refused.code == 1
+    assert "model 2 of stream clicks stays a candidate: it flags 9% of the clean events (--force" in refused.err
+    assert outrider("models", "promote", "clicks", "2", "--force").code == 0
+    assert states(outrider) == [(1, "retired"), (2, "active")]
+
+
+def test_rolling_back_goes_to_the_model_before_even_when_no_event_came_between(
+    outrider: Outrider, events: Path
+) -> None:
+    for _ in range(3):
+        assert outrider("fit", "clicks", events, "--n-components", "1").code == 0
+    assert "model 2 (gaussian_mixture) is active again" in outrider("models", "rollback", "clicks").out
+    assert states(outrider) == [(1, "retired"), (2, "active"), (3, "retired")]
 
 
 @pytest.mark.parametrize(
