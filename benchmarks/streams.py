@@ -28,6 +28,7 @@ from config.settings import Settings
 from config.units import parse_rate
 from monitor.backtest import backtest
 from monitor.backtest.labels import Burst
+from monitor.backtest.outcome import against
 from monitor.backtest.warmed import warmed_subject
 from monitor.spikes import DAY_US, WEEK_US
 
@@ -140,26 +141,17 @@ def compared(feed: Feed, fired: Bool, starts_us: NDArray[np.int64], resolve_afte
     at = np.flatnonzero(fired)
     if not len(at):
         return [0.0, 0.0, 0.0, "-", "-"]
-    first = np.concatenate([[True], np.diff(at) > resolve_after])
-    incident = np.cumsum(first) - 1
+    runs = np.split(at, np.flatnonzero(np.diff(at) > resolve_after) + 1)
+    incidents = [[(start, start + MINUTE_US) for start in starts_us[run].tolist()] for run in runs]
     bursts = [_burst(feed, number) for number in range(1, int(feed.bursts.max()) + 1)]
-    slack_us = RESOLVE_AFTER * MINUTE_US
-    answers = np.zeros(int(incident[-1]) + 1, np.bool_)
-    delays = []
-    for burst in bursts:
-        begin_us = burst.start_us // MINUTE_US * MINUTE_US
-        over = (starts_us[at] < burst.end_us + slack_us) & (starts_us[at] + MINUTE_US > begin_us)
-        answers[incident[over]] = True
-        if over.any():
-            delays.append(int(starts_us[at][over][0]) + MINUTE_US - burst.start_us)
+    answers = against(incidents, bursts, slack_us=RESOLVE_AFTER * MINUTE_US, size_us=MINUTE_US)
     span_us = int(starts_us[-1] - starts_us[0]) + MINUTE_US
-    false = int((~answers).sum())
     return [
-        len(answers) * DAY_US / span_us,
-        false * WEEK_US / span_us,
-        len(delays) / len(bursts),
-        float(np.median(delays)) / 1e6 if delays else "-",
-        1 - false / len(answers),
+        len(incidents) * DAY_US / span_us,
+        answers.false * WEEK_US / span_us,
+        len(answers.delays_us) / len(bursts),
+        float(np.median(answers.delays_us)) / 1e6 if answers.delays_us else "-",
+        1 - answers.false / len(incidents),
     ]
 
 
@@ -265,7 +257,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--only", nargs="+", choices=SETS, default=SETS)
     parser.add_argument("--others", action="store_true", help="river too, where it is installed")
-    parser.add_argument("--promises", nargs="+", default=["1/day", "1/week"])
+    parser.add_argument("--promises", nargs="+", default=["1/hour", "1/day", "1/week"])
     parser.add_argument("--seed", type=int, default=20261121)
     options = parser.parse_args()
     began_s = time.monotonic()

@@ -9,7 +9,7 @@ import numpy as np
 
 from config.units import Rate
 from monitor.backtest.labels import Burst
-from monitor.backtest.memory import Life, Memory
+from monitor.backtest.memory import Memory
 from monitor.control_plane.control import PROMISED
 from monitor.incidents import Kind
 from monitor.spikes import DAY_US, WEEK_US
@@ -18,14 +18,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+Fired = Sequence[tuple[int, int]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """One cell of the grid.
 
     `promised_per_week` is `alerts.false_alarms`, `realised_per_week` the incidents of the kinds that the promise is
-    about (spike, slow_rise, drift), those that answer a labelled burst left out; `alerts_per_day` counts incidents of
-    all kinds. The rest needs labels and is None without: `bursts` with at least `min_outliers` labelled events, the
-    share of them in which an incident fired (`recall`), the median time from a burst's first event to the end of the
+    about (spike, slow_rise, drift), those that answer a burst left out; `alerts_per_day` counts incidents of all kinds.
+    The rest needs labels and is None without: `bursts` with at least `min_outliers` labelled events, the share of them
+    that an incident answers (`recall`; see `against`), the median time from a burst's first event to the end of the
     window that fired, the incidents that answer no burst, and the share of incidents that answer one (`precision`).
     `events_found` is the share of the labelled events that were outliers.
     """
@@ -101,16 +104,18 @@ def outcome_of(
         promise: Its promise.
         known: What the labels say.
         size_us: Length of a window.
-        slack_us: How long after a burst an incident still answers it.
+        slack_us: How long before and after a burst an incident may open and still answer it.
         min_outliers: Labelled events that a burst has at least, to be one that a spike can show.
         found_events: How many of the labelled events were outliers.
     """
     judged = [window for window in memory.windows if window.judged]
     span_us = judged[-1].window_end_us - judged[0].window_start_us if judged else size_us
-    promised = [life for life in memory.lives if life.row.kind in PROMISED]
-    bursts = () if known is None else known.bursts
-    false = [life for life in promised if not any(_answers(life, burst, slack_us, size_us) for burst in bursts)]
-    labelled = {} if known is None else _against(known, promised, false, size_us, slack_us, min_outliers)
+    promised = [life.fired for life in memory.lives if life.row.kind in PROMISED]
+    asked = (
+        [] if known is None else [each for each in known.bursts if each.events is None or each.events >= min_outliers]
+    )
+    answers = against(promised, asked, slack_us=slack_us, size_us=size_us)
+    labelled = {} if known is None else _labelled(answers, len(promised), len(asked), size_us)
     if known is not None and known.events and found_events is not None:
         labelled["events_found"] = found_events / known.events
     return Outcome(
@@ -122,41 +127,65 @@ def outcome_of(
         incidents=dict(sorted(Counter(life.row.kind for life in memory.lives).items())),
         alerts_per_day=len(memory.lives) * DAY_US / span_us,
         promised_per_week=promise.per_week,
-        realised_per_week=len(false) * WEEK_US / span_us,
+        realised_per_week=answers.false * WEEK_US / span_us,
         **labelled,
     )
 
 
-def _against(
-    known: Known, lives: Sequence[Life], false: Sequence[Life], size_us: int, slack_us: int, min_outliers: int
-) -> dict[str, Any]:
-    asked = [burst for burst in known.bursts if burst.events is None or burst.events >= min_outliers]
-    ends = [_answered_at(lives, burst, slack_us, size_us) for burst in asked]
-    delays_us = [end - burst.start_us for end, burst in zip(ends, asked, strict=True) if end is not None]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """How many incidents answer no burst, and after which time each burst that is answered was."""
+
+    false: int
+    delays_us: Sequence[int]
+
+
+def against(incidents: Sequence[Fired], bursts: Sequence[Burst], *, slack_us: int, size_us: int) -> Answers:
+    """Return what incidents say of bursts.
+
+    An incident belongs to a burst where it fired in it, or within the slack after, and had not been open before it by
+    more than the slack: what is open all the time says nothing of what comes.
+
+    Args:
+        incidents: The windows in which each fired, as [start, end) pairs in order.
+        bursts: What was strange.
+        slack_us: How long before and after a burst an incident may open and still answer it.
+        size_us: Length of a window.
+    """
+    true = [fired for fired in incidents if any(_belongs(fired, burst, slack_us, size_us) for burst in bursts)]
+    ends = [
+        (
+            burst,
+            min(
+                (end for fired in true for start, end in fired if _over(start, end, burst, slack_us, size_us)),
+                default=None,
+            ),
+        )
+        for burst in bursts
+    ]
+    return Answers(
+        false=len(incidents) - len(true), delays_us=[end - burst.start_us for burst, end in ends if end is not None]
+    )
+
+
+def _labelled(answers: Answers, incidents: int, asked: int, size_us: int) -> dict[str, Any]:
+    delay_us = float(np.median(answers.delays_us)) if answers.delays_us else None
     return {
-        "bursts": len(asked),
-        "recall": len(delays_us) / len(asked) if asked else None,
-        "delay_s": float(np.median(delays_us)) / 1e6 if delays_us else None,
-        "delay_windows": float(np.median(delays_us)) / size_us if delays_us else None,
-        "false_incidents": len(false),
-        "precision": 1 - len(false) / len(lives) if lives else None,
+        "bursts": asked,
+        "recall": len(answers.delays_us) / asked if asked else None,
+        "delay_s": None if delay_us is None else delay_us / 1e6,
+        "delay_windows": None if delay_us is None else delay_us / size_us,
+        "false_incidents": answers.false,
+        "precision": 1 - answers.false / incidents if incidents else None,
     }
 
 
-def _answered_at(lives: Sequence[Life], burst: Burst, slack_us: int, size_us: int) -> int | None:
-    """Return the end of the first window in which an incident fired over a burst; None where none did."""
-    ends = [
-        end_us
-        for life in lives
-        for start_us, end_us in life.fired
-        if _overlaps(start_us, end_us, burst, slack_us, size_us)
-    ]
-    return min(ends, default=None)
+def _belongs(fired: Fired, burst: Burst, slack_us: int, size_us: int) -> bool:
+    opened_us = fired[0][1] if fired else 0
+    return opened_us > burst.start_us - slack_us and any(
+        _over(start_us, end_us, burst, slack_us, size_us) for start_us, end_us in fired
+    )
 
 
-def _answers(life: Life, burst: Burst, slack_us: int, size_us: int) -> bool:
-    return any(_overlaps(start_us, end_us, burst, slack_us, size_us) for start_us, end_us in life.fired)
-
-
-def _overlaps(start_us: int, end_us: int, burst: Burst, slack_us: int, size_us: int) -> bool:
+def _over(start_us: int, end_us: int, burst: Burst, slack_us: int, size_us: int) -> bool:
     return start_us < burst.end_us + slack_us and end_us > burst.start_us // size_us * size_us

@@ -90,9 +90,16 @@ def test_one_incident_may_answer_several_bursts() -> None:
     assert (found.recall, found.false_incidents) == (1.0, 0)
 
 
-def test_bursts_of_fewer_events_than_a_spike_needs_are_not_asked_for_and_excuse_an_incident() -> None:
+def test_bursts_of_fewer_events_than_a_spike_needs_are_neither_asked_for_nor_an_excuse() -> None:
     found = outcome([life(10)], [burst(610, 640, events=2)])
-    assert (found.bursts, found.recall, found.false_incidents) == (0, None, 0)
+    assert (found.bursts, found.recall, found.false_incidents) == (0, None, 1)
+
+
+def test_an_incident_that_was_open_long_before_a_burst_says_nothing_of_it() -> None:
+    found = outcome([life(*range(5, 20))], [burst(610, 640)])
+    assert (found.recall, found.false_incidents, found.precision) == (0.0, 1, 0.0)
+    opened_just_before = outcome([life(*range(8, 20))], [burst(610, 640)])
+    assert (opened_just_before.recall, opened_just_before.false_incidents) == (1.0, 0)
 
 
 def test_an_incident_before_a_burst_is_a_false_one() -> None:
