@@ -50,7 +50,7 @@ def read_first(source: Source, *, wanted: int, within_s: float, progress: Callab
             taken[raw.partition] += len(batch)
             reached[raw.partition] = raw.end
         ended |= polled.ended
-        progress(taken.total())
+        progress(min(taken.total(), wanted))  # every partition gives the same number, rounded up
         full = {each for each in starts if taken[each] >= quota}
         source.hold(full)
         at_end = {each for each in starts if reached[each] >= ends[each]} | full | ended
