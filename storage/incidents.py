@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import sqlalchemy as sa
 
@@ -102,13 +103,11 @@ def _write_transition(
     Whom only the final severity calls for is told then.
     """
     now_us = db.now_us(conn)
+    early = None if row.id is None else _written_before(conn, incident_id, step)
+    if early is not None and early.at_us != step.at_us:
+        # Another step that begins where this one does (ten minutes that drift, then their hour): it is told by its end.
+        early, step = None, replace(step, window_start_us=step.at_us)
     told = {"at_us": step.at_us, "summary": step.summary, "details": json.dumps(step.details, ensure_ascii=False)}
-    of_step = (
-        transitions.c.incident_id == incident_id,
-        transitions.c.transition == step.transition,
-        transitions.c.window_start_us == step.window_start_us,
-    )
-    early = None if row.id is None else conn.execute(sa.select(transitions.c.id).where(*of_step)).scalar_one_or_none()
     if early is None:
         fixed = {"incident_id": incident_id, "stream_id": stream_id, "transition": step.transition}
         fixed |= {"window_start_us": step.window_start_us, "recorded_at_us": now_us}
@@ -116,9 +115,9 @@ def _write_transition(
         transition_id: int = conn.execute(insert.returning(transitions.c.id)).scalar_one()
         written = set[str]()
     else:
-        transition_id = early
-        conn.execute(transitions.update().where(*of_step).values(**told, severity=row.severity))
-        mine = sa.select(notifications.c.id).where(notifications.c.transition_id == early)
+        transition_id = early.id
+        conn.execute(transitions.update().where(transitions.c.id == early.id).values(**told, severity=row.severity))
+        mine = sa.select(notifications.c.id).where(notifications.c.transition_id == early.id)
         written = set(conn.execute(mine).scalars())
     for channel, pending in _addressees(conn, incident_id, step).items():
         message_id = notification_id(stream, row, step, channel)
@@ -135,6 +134,16 @@ def _write_transition(
                 created_at_us=now_us,
             )
         )
+
+
+def _written_before(conn: sa.Connection, incident_id: int, step: TransitionRow) -> sa.Row[tuple[int, int]] | None:
+    return conn.execute(
+        sa.select(transitions.c.id, transitions.c.at_us).where(
+            transitions.c.incident_id == incident_id,
+            transitions.c.transition == step.transition,
+            transitions.c.window_start_us == step.window_start_us,
+        )
+    ).one_or_none()
 
 
 def _addressees(conn: sa.Connection, incident_id: int, step: TransitionRow) -> dict[str, bool]:

@@ -147,11 +147,11 @@ def finish(db: Database, stream_id: int, writers: list[Writer]) -> None:
     plane.run_due()
 
 
-def test_a_drift_of_an_hour_is_told_beside_one_of_its_first_minutes_that_is_over(db: Database, stream_id: int) -> None:
-    """Both begin at the same time, so that incident and window say nothing of which is which."""
+def tell_drifts(db: Database, stream_id: int, repeat_minutes: int, *steps: tuple[bool, int, int]) -> None:
+    """Let horizons drift or not; each step is that, the horizon's minutes, and the minute at which it ends."""
     life = LifeRule(
         size_us=MINUTE,
-        policy=Policy(resolve_after=2, repeat_interval_us=240 * MINUTE),
+        policy=Policy(resolve_after=2, repeat_interval_us=repeat_minutes * MINUTE),
         channels=lambda _kind, _severity: (),
         max_age_us=2**62,
     )
@@ -161,7 +161,24 @@ def test_a_drift_of_an_hour_is_told_beside_one_of_its_first_minutes_that_is_over
         at = Interval(start_us=T0 + (until - minutes) * MINUTE, end_us=T0 + until * MINUTE)
         return live_on(Kind.DRIFT, finding, known, at, life, now_us=T0 + until * MINUTE)
 
-    for found, minutes, until in [(True, 10, 10), (False, 10, 20), (False, 10, 30), (True, 60, 60)]:
-        change_incidents(db, stream_id, "payments", partial(step, found, minutes, until))
+    for each in steps:
+        change_incidents(db, stream_id, "payments", partial(step, *each))
+
+
+def test_a_drift_of_an_hour_is_told_beside_one_of_its_first_minutes_that_is_over(db: Database, stream_id: int) -> None:
+    """Both begin at the same time, so that incident and window say nothing of which is which."""
+    tell_drifts(db, stream_id, 240, (True, 10, 10), (False, 10, 20), (False, 10, 30), (True, 60, 60))
     assert rows(db, f"SELECT status, window_start_us {OF_DRIFT}") == [("resolved", T0), ("open", T0)]
+    assert rows(db, "SELECT count(*) FROM notifications") == [(3,)]
+
+
+def test_a_drift_that_is_told_again_for_ten_minutes_and_then_for_their_hour_is_told_twice(
+    db: Database, stream_id: int
+) -> None:
+    tell_drifts(db, stream_id, 30, (True, 10, 10), (True, 10, 70), (True, 60, 120))
+    repeated = "SELECT window_start_us, at_us FROM transitions WHERE transition = 'repeated' ORDER BY id"
+    assert rows(db, repeated) == [
+        (T0 + 60 * MINUTE, T0 + 70 * MINUTE),
+        (T0 + 120 * MINUTE, T0 + 120 * MINUTE),
+    ]
     assert rows(db, "SELECT count(*) FROM notifications") == [(3,)]
