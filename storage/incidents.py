@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -136,7 +137,7 @@ def _write_transition(
         )
 
 
-def _written_before(conn: sa.Connection, incident_id: int, step: TransitionRow) -> sa.Row[tuple[int, int]] | None:
+def _written_before(conn: sa.Connection, incident_id: int, step: TransitionRow) -> sa.Row[Any] | None:
     return conn.execute(
         sa.select(transitions.c.id, transitions.c.at_us).where(
             transitions.c.incident_id == incident_id,
