@@ -8,7 +8,7 @@ import tempfile
 import time
 
 import numpy as np
-from scipy import signal
+from scipy import signal, stats
 
 from benchmarks.promises import table
 from monitor.drift import fit_base, judge_drift
@@ -60,6 +60,37 @@ def _promise(times: int, seed: int) -> None:
         f"\npredictive t, rho <= .5: at most 2, with a base of 100 and more in [1/2, 2]: kept in {sum(kept)} of "
         f"{len(kept)} rows"
     )
+
+
+def _by_base(times: int, seed: int) -> None:
+    """Print how the promise falls out for those who have one base: what the next horizon does is then known exactly."""
+    units = np.ones(STATISTICS)
+    rows: list[list[object]] = []
+    for blocks in (30, 72, 144, 300):
+        rng = np.random.default_rng([seed, 5, blocks])
+        rates: dict[str, list[float]] = {"predictive t": [], "mean + 3 sigma": []}
+        for _ in range(times):
+            past = _waves(rng, blocks, 0)
+            base = fit_base(past, np.full(blocks, EVENTS), units)
+            limit = stats.t(base.dof).isf(ALPHA / (2 * STATISTICS))
+            rates["predictive t"].append(_outside(base.mean, limit * base.deviation * np.sqrt(1 + 1 / base.effective)))
+            rates["mean + 3 sigma"].append(_outside(past.mean(axis=0), 3 * past.std(axis=0)))
+        for name, found in rates.items():
+            of_promised = np.array(found) / ALPHA
+            tail = np.quantile(of_promised, (0.5, 0.95)).tolist()
+            rows.append([blocks, name, float(of_promised.mean()), f"{(of_promised <= 2).mean():.0%}", *tail])
+    rows.append(["any", "always fire", 1 / ALPHA, "0%", 1 / ALPHA, 1 / ALPHA])
+    table.show(
+        f"by base, rho 0, exact given the base; {times:,} bases a row",
+        ("base", "alarm by", "mean", "share <= 2", "median", "95%"),
+        rows,
+    )
+
+
+def _outside(middle: np.ndarray, width: np.ndarray) -> float:
+    """Return the probability that any of independent standard normal statistics lies so far from the middle."""
+    beyond = stats.norm.sf(middle + width) + stats.norm.sf(width - middle)
+    return float(-np.expm1(np.log1p(-beyond).sum()))
 
 
 def _season(times: int, seed: int) -> None:
@@ -180,7 +211,7 @@ def _cost(seed: int) -> None:
     """Print what drift costs an event, beside what its row in SQLite costs."""
     rng = np.random.default_rng([seed, 11])
     rows: list[list[object]] = []
-    for d, k in ((4, 3), (30, 3), (120, 8), (256, 8)):
+    for d, k in ((4, 3), (30, 3), (120, 8), (200, 8)):
         yardstick = _yardstick(d, rng)
         x = rng.standard_normal((5_000, d), dtype=np.float32)
         energies, shares = _energies(x), rng.dirichlet(np.ones(k), len(x)).astype(np.float32)
@@ -221,6 +252,7 @@ def show(*, quick: bool, seed: int) -> None:
     print("DRIFT: false alarms / promised of one verdict over all statistics; 1 is kept, above 2 is broken")
     print(f"seed {seed}")
     _promise(times=1500 if quick else 20_000, seed=seed)
+    _by_base(times=300 if quick else 2000, seed=seed)
     _season(times=2 if quick else 20, seed=seed)
     _power(times=10 if quick else 100, seed=seed)
     _cost(seed)

@@ -20,8 +20,9 @@ Int8 = NDArray[np.int8]
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
-MOST_FEATURES = 256
-"""Features watched one by one; of wider events only energies and components are: each costs some 5 ns an event."""
+MOST_FEATURES = 200
+"""Features watched one by one; of wider events only energies and components are. Each costs some 5 ns an event, so that
+drift costs no event more than storing its row does."""
 
 MOST_PAIRED = 32
 """Features watched in pairs: 32 have 496 pairs, 2 to 4 KB a window; 100 would have 4,950 and 20 to 40 KB."""
@@ -34,6 +35,9 @@ SCORE_UNIT = 16
 
 _REACH = 4 * SCORE_UNIT
 _LARGEST = BINS - 1
+
+_ROWS_AT_ONCE = 512
+"""Rows that are summed at once, so that wide ones stay in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -79,11 +83,11 @@ class Codes:
 
     def add_up(self, rows: NDArray[np.bool_] | Int64 | slice) -> DriftSums:
         """Return the sums over some of the events."""
-        ranks = self.ranks[rows].astype(np.float64)
         scores = None if self.scores is None else self.scores[rows]
+        ranks, squares = _totals(self.ranks[rows])
         return DriftSums(
-            ranks=_totals(ranks),
-            squares=_totals(np.square(ranks, out=ranks)),
+            ranks=ranks,
+            squares=squares,
             occupancy=None if self.shares is None else self.shares[rows].sum(axis=0, dtype=np.int64),
             pairs=None if scores is None else _products(scores),
         )
@@ -110,9 +114,7 @@ def code_events(
     """
     profile, d = yardstick.features, features.shape[1]
     watched = d if d <= MOST_FEATURES else 0
-    values = np.empty((len(features), watched + 1), np.float32)
-    values[:, :watched] = features[:, :watched]
-    values[:, watched] = energies
+    ranks = _table_of(yardstick, watched).centred_ranks(features[:, :watched], energies[:, None])
     scores = None
     if 2 <= d <= MOST_PAIRED:
         scale = np.divide(SCORE_UNIT, profile.deviation, out=np.zeros(d), where=profile.deviation > 0)
@@ -121,7 +123,7 @@ def code_events(
     counted = None
     if shares is not None and shares.shape[1] > 1:
         counted = np.rint(shares * np.float32(SHARE_UNIT)).astype(np.int32)
-    return Codes(ranks=_table_of(yardstick, watched).centred_ranks(values), shares=counted, scores=scores)
+    return Codes(ranks=ranks, shares=counted, scores=scores)
 
 
 @lru_cache(maxsize=8)
@@ -129,9 +131,15 @@ def _table_of(yardstick: Yardstick, watched: int) -> RankTable:
     return RankTable.of(np.concatenate([yardstick.features.edges[:watched], yardstick.energy_edges[None]]))
 
 
-def _totals(whole: NDArray[np.float64]) -> Int64:
-    """Return the sums of columns of whole numbers; exact in any order, for they stay far below 2^53."""
-    return (np.ones(len(whole)) @ whole).astype(np.int64)
+def _totals(ranks: Int8) -> tuple[Int64, Int64]:
+    """Return the sums of columns and of their squares; exact in any order, for they stay far below 2^53."""
+    sums, squares = np.zeros((2, ranks.shape[1]))
+    for at in range(0, len(ranks), _ROWS_AT_ONCE):
+        whole = ranks[at : at + _ROWS_AT_ONCE].astype(np.float64)
+        ones = np.ones(len(whole))
+        sums += ones @ whole
+        squares += ones @ np.square(whole, out=whole)
+    return sums.astype(np.int64), squares.astype(np.int64)
 
 
 def _products(scores: Int8) -> Int64:

@@ -77,21 +77,25 @@ class RankTable:
             crowded=np.flatnonzero(shared.any(axis=1)).astype(np.int64),
         )
 
-    def centred_ranks(self, values: Float32) -> Int8:
-        """Return what `yardstick.centred_ranks` returns of the same values, but row by row, (n, D)."""
-        found = np.empty(values.shape, np.int8)
-        rows = max(_VALUES_AT_ONCE // values.shape[1], 1)
-        for at in range(0, len(values), rows):
-            block = values[at : at + rows]
+    def centred_ranks(self, *values: Float32) -> Int8:
+        """Return what `yardstick.centred_ranks` returns of the same values, but row by row, (n, D).
+
+        Args:
+            values: Finite values, (n, D); or pieces of them, side by side.
+        """
+        found = np.empty((len(values[0]), len(self.first)), np.int8)
+        rows = max(_VALUES_AT_ONCE // len(self.first), 1)
+        for at in range(0, len(found), rows):
+            block = np.concatenate([piece[at : at + rows] for piece in values], axis=1)
             cell = _cells(block, self.first, self.low, self.high, self.shift)
             edge = self.cell_edges.take(cell)
             steps = (block >= edge).view(np.int8)
             steps += (block > edge).view(np.int8)
             steps *= self.step.take(cell)
             np.add(steps, self.below.take(cell), out=found[at : at + rows])
-        if len(self.crowded):
-            columns = np.ascontiguousarray(values[:, self.crowded].T)
-            found[:, self.crowded] = centred_ranks(columns, self.edges[self.crowded]).T
+            if len(self.crowded):
+                columns = np.ascontiguousarray(block[:, self.crowded].T)
+                found[at : at + rows, self.crowded] = centred_ranks(columns, self.edges[self.crowded]).T
         return found
 
 
