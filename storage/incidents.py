@@ -137,7 +137,7 @@ def _write_transition(
         )
 
 
-def _written_before(conn: sa.Connection, incident_id: int, step: TransitionRow) -> sa.Row[Any] | None:
+def _written_before(conn: sa.Connection, incident_id: int, step: TransitionRow) -> sa.Row[Any, Any] | None:
     return conn.execute(
         sa.select(transitions.c.id, transitions.c.at_us).where(
             transitions.c.incident_id == incident_id,
