@@ -114,7 +114,7 @@ def _over_file(
     settings: Settings, stream: str, path: Path, grid: Grid, labels: Labels | None, tell: Progress
 ) -> Backtest:
     own = settings.streams[stream]
-    source = FileSourceSettings(type="file", path=path)
+    source = _source(path)
     event = own.event.model_copy(update={"format": "json"})
     if event.time is None:
         raise ConfigError(
@@ -139,6 +139,15 @@ def _over_file(
     for reader in readers:
         reader.end()
     return _result(settings, stream, cells, found.known(), [found.among(reader.flagged) for reader in readers])
+
+
+def _source(path: Path) -> FileSourceSettings:
+    if str(path) == "-":
+        raise ConfigError("standard input cannot be read twice, to fit and to test: write the events to a file")
+    try:
+        return FileSourceSettings(type="file", path=path)
+    except ValidationError as error:
+        raise ConfigError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
 
 
 def _pieces(settings: Settings, stream: str, path: Path, subject: Subject) -> Iterator[tuple[Decoded, int]]:

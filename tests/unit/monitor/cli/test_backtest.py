@@ -99,6 +99,8 @@ def test_a_notebook_gets_a_frame(recorded: Path) -> None:
         (["payments"], "no model and no windows yet: run the daemon first, or give a FILE"),
         (["payment", "FILE"], "did you mean payments"),
         (["payments", "none.jsonl"], "none.jsonl"),
+        (["payments", "events.txt"], "the suffix of 'events.txt' names no format"),
+        (["payments", "-"], "standard input cannot be read twice"),
         (["untimed", "FILE"], "set event.time"),
         (["payments", "FILE", "--since", "1h"], "leave one of them out"),
         (["payments", "FILE", "--percentile", "0.999"], "did you mean 99.9"),
