@@ -3,7 +3,8 @@
 Each set becomes a file: normals in their order (after the end once more from the beginning, where a set is small), 40
 a minute; every 60 minutes a burst of 20 anomalies within one, and an anomaly by itself every 200 events elsewhere.
 The back-test warms up on the first normals, which hold no anomaly, and runs the live code. The promise is about the
-incidents that answer no burst.
+incidents that answer no burst: a slow rise that the single anomalies make together counts as false, and so does a
+drift of the normals themselves.
 
     python -m benchmarks.streams [--others] [--only kdd shuttle] [--seed N]
 

@@ -96,8 +96,7 @@ def tick_threshold(
         method=rule.method,
     )
     above, m = reference_counts(limit, reference)
-    outliers = look_back.exceedances(clean, limit.value)
-    events = look_back.events(clean)
+    events, outliers = look_back.counts(clean, limit.value)
     law = learn_law(above, m, outliers, events, otherwise=law_of(previous.details))
     seen = int(events.sum())
     more = {

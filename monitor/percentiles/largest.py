@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from monitor.parts import TOP, Float32, Int64, Part
 
 _FIRST_ROWS = 64
+_FIRST_COLUMNS = 8
 
 
 class Largest:
@@ -72,18 +73,22 @@ class Largest:
             self._gone.clear()
         return self._ascending
 
-    def events(self, windows: Iterable[Hashable]) -> Int64:
-        """Return the number of events of each window."""
-        return self._events[self._rows_of(windows)]
-
-    def above(self, windows: Iterable[Hashable], energy: float) -> tuple[Int64, NDArray[np.bool_]]:
-        """Return how many listed energies of each window are above, and for which windows these are all of them."""
-        rows = self._rows_of(windows)
-        counts = (self._rows > _at_most(energy)).sum(axis=1)
-        return counts[rows], energy >= self._floor[rows]
-
-    def _rows_of(self, windows: Iterable[Hashable]) -> NDArray[np.intp]:
+    def rows_of(self, windows: Iterable[Hashable]) -> NDArray[np.intp]:
+        """Return where windows stand, to be asked for by `events` and `above` until one comes or goes."""
         return np.fromiter(map(self._row_of.__getitem__, windows), np.intp)
+
+    def events(self, rows: NDArray[np.intp]) -> Int64:
+        """Return the number of events of each window."""
+        return self._events[rows]
+
+    def above(self, rows: NDArray[np.intp], energy: float) -> tuple[Int64, NDArray[np.bool_]]:
+        """Return how many listed energies of each window are above, and for which windows these are all of them."""
+        bound, width = _at_most(energy), _FIRST_COLUMNS
+        # Lists descend: where nothing of a column is above, nothing behind it is.
+        while width < TOP and bool((self._rows[:, width - 1] > bound).any()):
+            width *= 2
+        counts = (self._rows[:, :width] > bound).sum(axis=1)
+        return counts[rows], energy >= self._floor[rows]
 
 
 def _at_most(energy: float) -> np.float32:

@@ -99,16 +99,13 @@ class LookBack:
         """Return the sketch of the windows in it."""
         return EnergySketch.from_sums(self._largest.ascending(), self._largest.complete_above, self._dense, self.scale)
 
-    def events(self, windows: Sequence[Hashable]) -> Int64:
-        """Return the number of events of each window."""
-        return self._largest.events(windows)
-
-    def exceedances(self, windows: Sequence[Hashable], energy: float) -> Int64:
-        """Return how many energies of each window are above, rounded where its own largest do not reach."""
-        counts, exact = self._largest.above(windows, energy)
+    def counts(self, windows: Sequence[Hashable], energy: float) -> tuple[Int64, Int64]:
+        """Return how many energies each window has, and how many above, rounded where its largest do not reach."""
+        rows = self._largest.rows_of(windows)
+        counts, exact = self._largest.above(rows, energy)
         for at in np.flatnonzero(~exact).tolist():
             counts[at] = count_above(self._parts[windows[at]], self.scale, energy)
-        return counts
+        return self._largest.events(rows), counts
 
 
 def count_above(part: Part, scale: Scale, energy: float) -> int:

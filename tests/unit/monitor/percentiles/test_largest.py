@@ -29,9 +29,9 @@ def test_what_is_listed_is_what_the_windows_in_it_list(windows: list[list[float]
         largest.evict(number, left.pop(number))
     listed = np.concatenate([np.empty(0, np.float32), *(each.top for each in left.values())])
     assert largest.ascending().tolist() == np.sort(listed).tolist()
-    assert largest.events(list(left)).tolist() == [each.events for each in left.values()]
+    assert largest.events(largest.rows_of(left)).tolist() == [each.events for each in left.values()]
     energy = data.draw(st.sampled_from([0.0, 1.25, 7.1, 1e4, 1e39]))
-    counts, exact = largest.above(list(left), energy)
+    counts, exact = largest.above(largest.rows_of(left), energy)
     assert counts.tolist() == [int((each.top.astype(np.float64) > energy).sum()) for each in left.values()]
     assert exact.all()
 
@@ -41,7 +41,7 @@ def test_a_window_that_lists_only_its_largest_says_so() -> None:
     largest.add("whole", part([1.0] * 200))
     largest.add("cut", part([float(energy) for energy in range(300)]))
     assert largest.complete_above == 44.0
-    counts, exact = largest.above(["whole", "cut"], 10.0)
+    counts, exact = largest.above(largest.rows_of(["whole", "cut"]), 10.0)
     assert (counts.tolist(), exact.tolist()) == ([0, 256], [True, False])
 
 
@@ -62,8 +62,8 @@ def test_hundreds_of_windows_find_room() -> None:
         largest.evict(number, part([float(number), float(number + 1)]))
     largest.add("again", part([7.0] * 3))
     left = [*range(1, 200, 2), "again"]
-    assert largest.events(left).tolist() == [2] * 100 + [3]
-    counts, exact = largest.above(left, 99.5)
+    assert largest.events(largest.rows_of(left)).tolist() == [2] * 100 + [3]
+    counts, exact = largest.above(largest.rows_of(left), 99.5)
     assert counts.tolist() == [(number > 99.5) + (number + 1 > 99.5) for number in range(1, 200, 2)] + [0]
     assert exact.all()
     assert len(largest.ascending()) == 203

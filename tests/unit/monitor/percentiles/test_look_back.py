@@ -37,8 +37,8 @@ def test_outliers_of_each_window_are_counted_again_at_a_new_limit() -> None:
     for window, shift in enumerate((0, 50, 100)):
         energies = np.arange(1000, dtype=np.float32) / 10 - shift
         look_back.add(window, summarise(energies, energies > 20, SCALE))
-    assert look_back.exceedances([0, 1, 2], 90.05).tolist() == [99, 0, 0]
-    assert look_back.exceedances([1], 10.0).tolist() == [pytest.approx(399, abs=3)]
+    assert look_back.counts([0, 1, 2], 90.05)[1].tolist() == [99, 0, 0]
+    assert look_back.counts([1], 10.0)[1].tolist() == [pytest.approx(399, abs=3)]
 
 
 def test_a_look_back_says_what_is_in_it() -> None:
@@ -49,7 +49,7 @@ def test_a_look_back_says_what_is_in_it() -> None:
     look_back.evict(60)
     assert look_back.windows == [0, 120]
     assert (0 in look_back, 60 in look_back) == (True, False)
-    assert look_back.events([120, 0]).tolist() == [220, 100]
+    assert look_back.counts([120, 0], 0.0)[0].tolist() == [220, 100]
 
 
 def test_a_window_is_counted_above_an_energy_exactly_where_its_list_reaches() -> None:
