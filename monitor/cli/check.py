@@ -83,10 +83,9 @@ def _check_database(settings: Settings, report: _Report) -> dict[str, StreamStan
                 return {}
             found = db.revision()
             if found is None or found in KNOWN_REVISIONS[:-1]:
-                report.say(
-                    f"{db.address} has schema {found or 'none'}: the next run brings it to {KNOWN_REVISIONS[-1]}",
-                    indent=1,
-                )
+                missing = "has no tables yet: the first run makes them"
+                older = f"has schema {found}: the next run brings it to {KNOWN_REVISIONS[-1]}"
+                report.say(f"{db.address} {missing if found is None else older}", indent=1)
                 return {}
             db.check()
             report.say(f"{db.address} has schema {found}", indent=1)
