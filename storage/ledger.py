@@ -16,7 +16,15 @@ from sqlalchemy.engine import Connection
 
 from config.errors import ModelError
 from storage import registry
-from storage.bulk import insert_columns, insert_scores, shortest, stage_scores
+from storage.bulk import insert_scores, stage_scores
+from storage.commit_rows import (
+    features_as_json,
+    insert_dead_letters,
+    insert_gap,
+    insert_outliers,
+    insert_parts,
+    insert_shadow_parts,
+)
 from storage.commits import (
     Commit,
     Committed,
@@ -30,11 +38,9 @@ from storage.commits import (
     Stale,
 )
 from storage.engine import Database
-from storage.letters import Stored, limited
 from storage.partitions import day_of, ensure_score_days, partition_name
 from storage.registry import Claim, NewSource, SourceState, StreamState
-from storage.tables import FOREVER_US, dead_letters, gaps, models, positions, shadows, streams, thresholds
-from storage.texts import storable
+from storage.tables import FOREVER_US, models, positions, shadows, streams, thresholds
 
 __all__ = [
     "Claim",
@@ -56,8 +62,6 @@ __all__ = [
     "StreamState",
     "ThresholdState",
 ]
-
-_MINUTE_US = 60_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +159,7 @@ class Ledger:
             StorageUnavailable: Nothing is stored; the same commit may be tried again.
             CommitUnknown: It may be stored; claim the source again and go on from its position.
         """
-        features = _features_as_json(commit.outliers)
+        features = features_as_json(commit.outliers)
         while True:
             try:
                 with self._db.write() as connection:
@@ -176,15 +180,15 @@ class Ledger:
             self._require_day(connection, day_of(stored_at_us))
             insert_scores(connection, commit.source_id, stored_at_us, commit.scores)
         if len(commit.outliers):
-            _insert_outliers(connection, commit, stored_at_us, features)
+            insert_outliers(connection, commit, stored_at_us, features)
         if len(commit.dead):
-            _insert_dead_letters(connection, commit, stored_at_us)
+            insert_dead_letters(connection, commit, stored_at_us)
         if commit.gap_reason is not None:
-            _insert_gap(connection, commit, stored_at_us)
+            insert_gap(connection, commit, stored_at_us)
         if commit.parts:
-            _insert_parts(connection, commit)
+            insert_parts(connection, commit)
         if commit.shadow_parts:
-            _insert_shadow_parts(connection, commit)
+            insert_shadow_parts(connection, commit)
         return Committed(control=control)
 
     def _move(self, connection: Connection, commit: Commit) -> int:
@@ -337,105 +341,3 @@ def _is_stale(commit: Commit, control: Control) -> bool:
         return True
     sealed = control.sealed_until_us
     return sealed is not None and any(part.events > 0 and part.window_end_us <= sealed for part in commit.parts)
-
-
-def _features_as_json(outliers: OutlierColumns) -> list[str]:
-    names = storable(outliers.feature_names)
-    return [json.dumps(dict(zip(names, shortest(row), strict=True)), ensure_ascii=False) for row in outliers.features]
-
-
-def _insert_outliers(connection: Connection, commit: Commit, stored_at_us: int, features: list[str]) -> None:
-    columns = commit.outliers
-    n = len(columns)
-    insert_columns(
-        connection,
-        "outliers",
-        {
-            "source_id": [commit.source_id] * n,
-            "source_offset": columns.offsets.tolist(),
-            "event_time_us": columns.times_us.tolist(),
-            "energy": columns.energies.tolist(),
-            "threshold_id": columns.threshold_ids.tolist(),
-            "stored_at_us": [stored_at_us] * n,
-            "key": [None] * n if columns.keys is None else storable(columns.keys),
-            "event_id": [None] * n if columns.ids is None else storable(columns.ids),
-            "features": features,
-        },
-    )
-
-
-def _insert_dead_letters(connection: Connection, commit: Commit, recorded_at_us: int) -> None:
-    minute = recorded_at_us // _MINUTE_US * _MINUTE_US
-    counted = connection.execute(
-        sa.select(dead_letters.c.reason, sa.func.count(), sa.func.count(dead_letters.c.payload))
-        .where(dead_letters.c.source_id == commit.source_id, dead_letters.c.recorded_at_us >= minute)
-        .group_by(dead_letters.c.reason)
-    )
-    stored = {reason: Stored(rows=rows, payloads=payloads) for reason, rows, payloads in counted}
-    letters = limited(commit.dead, stored)
-    n = len(letters.count)
-    insert_columns(
-        connection,
-        "dead_letters",
-        {
-            "source_id": [commit.source_id] * n,
-            "source_offset": letters.source_offset,
-            "end_offset": letters.end_offset,
-            "count": letters.count,
-            "reason": storable(letters.reason),
-            "detail": storable(letters.detail),
-            "payload": letters.payload,
-            "recorded_at_us": [recorded_at_us] * n,
-        },
-    )
-
-
-def _insert_gap(connection: Connection, commit: Commit, recorded_at_us: int) -> None:
-    connection.execute(
-        sa.insert(gaps).values(
-            source_id=commit.source_id,
-            from_offset=commit.begin,
-            to_offset=commit.end,
-            reason=commit.gap_reason,
-            recorded_at_us=recorded_at_us,
-            event_time_us=commit.watermark_us,
-        )
-    )
-
-
-def _insert_parts(connection: Connection, commit: Commit) -> None:
-    parts = commit.parts
-    n = len(parts)
-    insert_columns(
-        connection,
-        "window_parts",
-        {
-            "stream_id": [commit.stream_id] * n,
-            "source_id": [commit.source_id] * n,
-            "window_start_us": [part.window_start_us for part in parts],
-            "window_end_us": [part.window_end_us for part in parts],
-            "threshold_id": [part.threshold_id for part in parts],
-            "events": [part.events for part in parts],
-            "outliers": [part.outliers for part in parts],
-            "late": [part.late for part in parts],
-            "dead": [part.dead for part in parts],
-            "payload": [part.payload for part in parts],
-            "first_offset": [part.first_offset for part in parts],
-            "last_offset": [part.last_offset for part in parts],
-        },
-    )
-
-
-def _insert_shadow_parts(connection: Connection, commit: Commit) -> None:
-    parts = commit.shadow_parts
-    insert_columns(
-        connection,
-        "shadow_parts",
-        {
-            "stream_id": [commit.stream_id] * len(parts),
-            "model_id": [part.model_id for part in parts],
-            "window_start_us": [part.window_start_us for part in parts],
-            "window_end_us": [part.window_end_us for part in parts],
-            "payload": [part.payload for part in parts],
-        },
-    )
