@@ -204,7 +204,7 @@ def incidents_in(fired: NDArray[np.bool_]) -> int:
 def main() -> None:
     """Print promised against realised, by law and over all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weeks", type=int, default=80, help="simulated weeks in all (1000: some twenty minutes)")
+    parser.add_argument("--weeks", type=int, default=80, help="in all; 1000 take 30 min of a core, of 1h windows 5")
     parser.add_argument("--each", type=int, default=10, help="weeks of one stream")
     parser.add_argument("--window", choices=tuple(LEARNING), default="10m")
     parser.add_argument("--promise", default="1/week")
