@@ -53,8 +53,7 @@ class RankTable:
         with np.errstate(over="ignore"):
             away = np.minimum(edges - first[:, None], _LARGEST)
         rises = away > 0
-        least = np.where(rises, away, np.float32(1)).min(axis=1, where=rises, initial=_LARGEST)
-        least = np.where(rises.any(axis=1), least, np.float32(1)).astype(np.float32)
+        least = np.where(rises.any(axis=1), away.min(axis=1, where=rises, initial=_LARGEST), np.float32(1))
         high = np.maximum(away[:, -1], least)
         shift = _shifts(high.view(np.int32) - least.view(np.int32))
         # One cell below the second edge, so that it does not share the first one's.
