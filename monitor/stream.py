@@ -169,6 +169,7 @@ class StreamRunner:
             warm_up.run(source, starts, assigned=frozenset(starts) if self._piped else frozenset())
 
     def _run(self, state: StreamState, model: ModelInfo) -> None:
+        self._say_what_the_model_overrides(model)
         drained = threading.Event()
         intake = Intake(
             stream_id=state.id,
@@ -212,6 +213,20 @@ class StreamRunner:
             thread.start()
         for thread in self._threads:
             thread.join()
+
+    def _say_what_the_model_overrides(self, model: ModelInfo) -> None:
+        """Say that other features are configured than the model has: they were frozen when it was fitted."""
+        configured = self._stream_settings.event.features
+        if configured != "auto" and set(configured) != set(model.feature_names):
+            log.warning(
+                "Stream %s: event.features names others than the %d features of model %d, which goes on with its own; "
+                "`outrider fit %s` makes one for those that are configured.",
+                self.name,
+                len(model.feature_names),
+                model.version,
+                self.name,
+                extra={"action": "start", "stream": self.name},
+            )
 
     def _thread(self, role: str, work: Callable[[], None]) -> threading.Thread:
         def run() -> None:

@@ -9,9 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
 
-from config.errors import StorageUnavailable
 from consumers.batch import Decoded, Partition, Position
 from consumers.codec import Codec
 from monitor.data_plane.commits import commit_of, position_commit
@@ -19,16 +17,15 @@ from monitor.data_plane.fold import Folded, Schedule, Scores, WindowRule, fold
 from monitor.data_plane.inbox import Arrived, CaughtUp, Claimed, Ended, Finish, Inbox, Message, Revoked, Wake
 from monitor.data_plane.intake import Reclaim
 from monitor.data_plane.lane import COMMIT_EVENTS, COMMIT_INTERVAL_S, TELL_AGAIN_S, Lane, is_gap
+from monitor.data_plane.patience import Patience
 from monitor.data_plane.refused import Refusals
 from storage.engine import CommitUnknown
 from storage.ledger import Commit, Committed, Control, Fenced, Ledger, Stale
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 _HELD_LOOK_S = 0.5
-_PATIENCE_S = 3.0
-_MAX_BACKOFF_S = 5.0
+_LOOK_S = 3.0
 
 
 def _stands_still(lane: Lane, folded: Folded) -> bool:
@@ -68,14 +65,13 @@ class Worker:
         self._publish = publish
         self._committed = committed
         self._features = features
-        self._stop = stop
         self._drain_timeout_s = drain_timeout_s
+        self._patience = Patience(stop, drain_timeout_s)
         self._lanes: dict[Partition, Lane] = {}
         self._control = Control(sealed_until_us=None, revision=-1, last_tick_us=None)
         self._schedule = Schedule.of([])
         self._control_seen_s = float("-inf")
         self._finishing_s: float | None = None
-        self._stop_seen_s: float | None = None
         self._refusals = Refusals()
         self.events_committed = 0
         self.last_commit_s = time.monotonic()
@@ -109,7 +105,7 @@ class Worker:
     def _patience_s(self) -> float:
         """Return how long to wait for a message: until the next commit or look at the stream is due."""
         now_s = time.monotonic()
-        due = [_PATIENCE_S]
+        due = [_LOOK_S]
         for lane in self._lanes.values():
             if lane.held_at is not None:
                 due.append(self._control_seen_s + _HELD_LOOK_S - now_s)
@@ -189,7 +185,7 @@ class Worker:
         waits = self._control.revision < 0 or any(lane.held_at is not None for lane in self._lanes.values())
         now_s = time.monotonic()
         if waits and now_s - self._control_seen_s >= _HELD_LOOK_S:
-            self._moved_on(self._retrying(lambda: self._ledger.control(self._stream_id)))
+            self._moved_on(self._patience.until_it_answers(lambda: self._ledger.control(self._stream_id)))
             self._control_seen_s = now_s
 
     def _moved_on(self, control: Control) -> None:
@@ -197,10 +193,10 @@ class Worker:
         seen = self._control
         if (control.revision, control.last_tick_us) != (seen.revision, seen.last_tick_us):
             newest_id = self._schedule.newest_id
-            rows = self._retrying(lambda: self._ledger.schedule(self._stream_id, after_id=newest_id))
+            rows = self._patience.until_it_answers(lambda: self._ledger.schedule(self._stream_id, after_id=newest_id))
             self._schedule = self._schedule.extended(rows)
         if control.revision != seen.revision:
-            shadows = self._retrying(lambda: self._ledger.shadows(self._stream_id))
+            shadows = self._patience.until_it_answers(lambda: self._ledger.shadows(self._stream_id))
             self._schedule = replace(self._schedule, shadows=tuple(shadows))
         self._control = control
 
@@ -314,7 +310,7 @@ class Worker:
     def _send(self, lane: Lane, commit: Commit) -> Committed | Fenced | Stale:
         """Commit; a fenced or unknown outcome drops the lane and asks for a fresh claim."""
         try:
-            outcome = self._retrying(lambda: self._ledger.commit(commit))
+            outcome = self._patience.until_it_answers(lambda: self._ledger.commit(commit))
         except CommitUnknown as unknown:
             log.warning(
                 "%s; reading %s again from the stored position.",
@@ -343,31 +339,9 @@ class Worker:
         while lane.pending and self._lanes.get(lane.partition) is lane:
             self._commit(lane)
         claim = lane.claim
-        if self._retrying(lambda: self._ledger.idle(claim.source_id, claim.epoch, lane.next_offset, seen.until_us)):
+        if self._patience.until_it_answers(
+            lambda: self._ledger.idle(claim.source_id, claim.epoch, lane.next_offset, seen.until_us)
+        ):
             self._committed()
         else:
             self._lose(lane)
-
-    def _retrying(self, call: Callable[[], T]) -> T:
-        """Call until the store answers; only what the store marks as passing is tried again."""
-        pause_s = 0.1
-        while True:
-            try:
-                return call()
-            except CommitUnknown:
-                raise
-            except StorageUnavailable as away:
-                if self._out_of_time():
-                    raise
-                log.warning("%s; trying again in %.1f s.", away, pause_s, extra={"action": "store"})
-                self._stop.wait(pause_s) if not self._stop.is_set() else time.sleep(pause_s)
-                pause_s = min(2 * pause_s, _MAX_BACKOFF_S)
-
-    def _out_of_time(self) -> bool:
-        """Return whether the stop is older than the time to drain; the message to finish may wait behind this call."""
-        if not self._stop.is_set():
-            return False
-        now_s = time.monotonic()
-        if self._stop_seen_s is None:
-            self._stop_seen_s = now_s
-        return now_s - self._stop_seen_s > self._drain_timeout_s

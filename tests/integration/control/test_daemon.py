@@ -57,6 +57,18 @@ def test_a_spike_in_a_file_is_told_before_the_daemon_ends(
         assert count(db, "scores") == 3_000
 
 
+def test_features_that_were_configured_after_the_fit_are_said_to_wait_for_the_next_one(
+    sqlite_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = {"type": "synthetic", "seed": 3, "rate": 20, "events": 600, "speed": 0, "start": "2026-01-01T00:00:00Z"}
+    run(sqlite_url, source)
+    assert "event.features names others" not in caplog.text
+    run(sqlite_url, source, event={"features": ["x0"]})
+    assert "event.features names others than the" in caplog.text
+    with Database(sqlite_url) as db:
+        assert count(db, "models") == 1
+
+
 def test_a_source_that_is_no_longer_configured_holds_no_window_open_and_goes_on_when_it_comes_back(
     sqlite_url: str, tmp_path: Path
 ) -> None:
