@@ -232,9 +232,17 @@ def expected_gain(before: Factors, moments: Moments, mixture: Mixture, after: Fa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shrinkage:
-    """What keeps covariances sane: `rows` made-up rows of covariance `target`, and a ridge (D)."""
+    """What keeps covariances sane: made-up rows of two kinds, and a ridge (D).
+
+    Attributes:
+        rows: How many vary as `target` says, all events together.
+        alike: How many vary as the components do on average.
+        target: The covariance of all events.
+        ridge: Added to each column's variance.
+    """
 
     rows: float
+    alike: float
     target: Tensor
     ridge: Tensor
 
@@ -242,19 +250,22 @@ class Shrinkage:
 def shrink(mixture: Mixture, mass: Tensor, kind: CovarianceType, shrinkage: Shrinkage) -> Mixture:
     """Return the mixture with covariances of the wanted form that are safely positive definite.
 
-    The rule: every component is given `rows` made-up rows that vary as the events as a whole do, then the
+    The rule: every component is given `alike` made-up rows that vary as the components do on average (as in
+    Friedman's regularised discriminant analysis) and `rows` that vary as the events as a whole do, then the
     columns' ridge, and a part in 10^7 of its own variance that keeps the factors' rounding harmless, are
     added to its diagonal. The made-up rows stand for what a component of so many rows may not have seen
-    yet: they keep it from being certain, and being a full covariance they widen no direction that is
+    yet: they keep it from being certain, and being full covariances they widen no direction that is
     narrow everywhere. The ridge keeps directions without any variance finite.
     """
-    cov, added = mixture.covariances, shrinkage.rows
+    cov, alike, added = mixture.covariances, shrinkage.alike, shrinkage.rows
     rows = mass.view(-1, 1, 1)
-    if kind == "tied":
-        rows = mass.sum().expand_as(rows)
-        cov = torch.einsum("k,kij->ij", mixture.weights, cov).expand_as(cov)
+    if kind == "tied" or alike > 0:
+        average = torch.einsum("k,kij->ij", mixture.weights, cov).expand_as(cov)
+        if kind == "tied":
+            rows, cov, alike = mass.sum().expand_as(rows), average, 0.0
+        cov = (rows * cov + alike * average) / (rows + alike)
     if added > 0:
-        cov = (rows * cov + added * shrinkage.target) / (rows + added)
+        cov = ((rows + alike) * cov + added * shrinkage.target) / (rows + alike + added)
     if kind in ("diag", "spherical"):
         cov = torch.diag_embed(cov.diagonal(dim1=1, dim2=2))
     variance = cov.diagonal(dim1=1, dim2=2).clamp_min(0.0)

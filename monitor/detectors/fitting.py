@@ -35,8 +35,9 @@ class Report:
     Attributes:
         log_likelihood: The mean log-likelihood of the standardised rows at every pass over all of them.
         condition_numbers: Of each component's covariance, columns standardised.
-        shrinkage: The share of the pooled covariance in each component's.
-        prior_rows: For how many rows the pooled covariance counted.
+        shrinkage: The share of made-up rows in each component's covariance.
+        prior_rows: For how many rows the covariance of all events counted.
+        alike_rows: For how many rows the average of the components' covariances counted.
         reg_covar: The ridge that was asked for.
         components_asked: None for "auto".
         components_dropped: Those that lost all their rows.
@@ -51,6 +52,7 @@ class Report:
     condition_numbers: tuple[float, ...]
     shrinkage: tuple[float, ...]
     prior_rows: float
+    alike_rows: float = 0.0
     reg_covar: float
     components_asked: int | None
     components_dropped: int
@@ -106,7 +108,7 @@ def fit(values: FloatArray, weights: F64 | None, plan: Plan, processes: Processe
     untrimmed = replace(plan, contamination=0.0)
     alone = Processes(rank=0, size=1)
     choice = selection.choose(clean, Task(plan=untrimmed, shrinkage=sample.shrinkage(plan, core), processes=alone), rng)
-    final, prior = choice.run, choice.shrinkage.rows
+    final, prior, alike = choice.run, choice.shrinkage.rows, choice.shrinkage.alike
     task = Task(plan=plan, shrinkage=choice.shrinkage, processes=processes)
     rows = sample.rows
     if total > SAMPLE_ROWS:
@@ -123,8 +125,9 @@ def fit(values: FloatArray, weights: F64 | None, plan: Plan, processes: Processe
     report = Report(
         log_likelihood=final.trace,
         condition_numbers=_condition_numbers(final.mixture),
-        shrinkage=tuple((prior / (final.mass + prior)).tolist()),
+        shrinkage=tuple(((prior + alike) / (final.mass + prior + alike)).tolist()),
         prior_rows=prior,
+        alike_rows=alike,
         reg_covar=plan.reg_covar,
         components_asked=plan.n_components,
         components_dropped=(plan.n_components or k) - k,

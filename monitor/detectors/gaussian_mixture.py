@@ -44,8 +44,9 @@ class GaussianMixture:
         n_init: How many starts are tried; the best is kept.
         reg_covar: Added to every variance, but no more than this share of the square of the column's reach
             (its farthest value from the mean), and no less than a hundredth of this share of its variance.
-        shrinkage: How many made-up rows, varying as all events do, each of several components is given; None for
-            one or four for each column, what serves rows held out better.
+        shrinkage: How many made-up rows, varying as all events do, each component is given; None for what
+            serves rows held out best (none where that makes no difference), and in a mixture of several with full
+            covariances one more for each column, varying as the components do on average.
         contamination: The share of the training events taken to be strange: as many of the largest energies
             are left out of every pass (trimmed EM).
         random_state: The seed.

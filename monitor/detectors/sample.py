@@ -43,6 +43,7 @@ class Sample:
         scale, reach = torch.from_numpy(self.scaling.scale), torch.from_numpy(self.scaling.reach)
         return em.Shrinkage(
             rows=plan.shrinkage or 0.0,
+            alike=0.0,
             target=_overall(self.rows if core is None else self.rows.take(core)),
             ridge=em.relative_ridge(plan.reg_covar, scale, reach),
         )

@@ -17,7 +17,7 @@ _BLOCK = 16
 _BLOCKED_FROM = 32
 # Lanes of a chunk: enough to fill the kernels, few enough for the cache and for the latency of one event.
 _CPU_CELLS = 1 << 16
-_CPU_LANES = (128, 1024)
+_CPU_LANES = (256, 1024)
 _CUDA_CELLS = 1 << 24
 _CUDA_LANES = (1024, 1 << 16)
 
