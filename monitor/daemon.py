@@ -18,6 +18,7 @@ from monitor.silence_watch import SilenceWatch
 from monitor.stream import StreamRunner
 from storage.engine import Database
 from storage.jobs import report_job
+from storage.ledger import Ledger
 from storage.outbox import Outbox
 from storage.partitions import ensure_score_days
 from storage.retention import apply as apply_retention
@@ -80,17 +81,11 @@ class Daemon:
         while not self._stop.is_set():
             try:
                 db.upgrade()
-                self._ensure_days(db)
             except StorageUnavailable as away:
                 log.warning("%s; trying again.", away, extra={"action": "start"})
                 self._stop.wait(1.0)
             else:
                 return
-
-    def _ensure_days(self, db: Database) -> None:
-        today = time.time_ns() // 86_400_000_000_000
-        for day in (today, today + 1):
-            ensure_score_days(db, day)
 
     def _run_streams(self, timetable: Timetable) -> None:
         threads = [threading.Thread(target=runner.run, name=runner.name) for runner in self._runners]
@@ -111,9 +106,13 @@ class Daemon:
         timetable = Timetable(time.monotonic, lambda name, error: _report(db, name, error))
         timetable.every(_GIVE_UP_EVERY_S, "give_up", lambda: Outbox(db).give_up_unknown(known, deadline_us))
         timetable.every(_CHECKPOINT_EVERY_S, "checkpoint", db.checkpoint)
-        timetable.every(_RETENTION_EVERY_S, "score_days", lambda: self._ensure_days(db))
+        timetable.every(_RETENTION_EVERY_S, "score_days", lambda: ensure_score_days(db))
+        # By the clock that stamped the rows: this machine's may be wrong.
+        ledger = Ledger(db)
         timetable.every(
-            _RETENTION_EVERY_S, "retention", lambda: apply_retention(db, retention, time.time_ns() // 1_000)
+            _RETENTION_EVERY_S,
+            "retention",
+            lambda: apply_retention(db, retention, ledger.now_us(), self._stop.is_set),
         )
         timetable.every(_WATCH_EVERY_S, "progress", self._watch)
         for name in self._names:

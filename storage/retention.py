@@ -5,6 +5,7 @@ Age is the time since storing, not the event's: a back-fill of old events is kep
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,39 +47,42 @@ class Deleted:
     drift_verdicts: int = 0
 
 
-def apply(db: Database, retention: RetentionSettings, now_us: int) -> Deleted:
+def apply(
+    db: Database, retention: RetentionSettings, now_us: int, stopped: Callable[[], bool] = lambda: False
+) -> Deleted:
     """Delete what is older than its retention; what it got done stays done when it is interrupted.
 
-    Windows and outliers since the beginning of an unresolved incident stay, whatever their age.
+    Windows and outliers since the beginning of an unresolved incident stay, whatever their age. As soon as `stopped`
+    says so, the rest is left to the next run: a backlog of deletions must not hold up the end of the process.
     """
     cut_scores = now_us - to_us(retention.scores)
     score_days, deleted_scores = 0, 0
     if db.dialect == "postgresql":
         score_days = len(drop_score_days(db, day_of(cut_scores)))
     else:
-        deleted_scores = _delete_in_log_order(db, scores, cut_scores)
+        deleted_scores = _delete_in_log_order(db, scores, cut_scores, stopped)
     deleted = Deleted(
         scores=deleted_scores,
         score_days=score_days,
-        outliers=_delete_in_log_order(db, outliers, now_us - to_us(retention.outliers)),
-        dead_letters=_delete_dead_letters(db, now_us - to_us(retention.dead_letters)),
-        windows=_delete_windows(db, now_us - to_us(retention.windows)),
-        drift_verdicts=_delete_drift_verdicts(db, now_us - to_us(retention.windows)),
+        outliers=_delete_in_log_order(db, outliers, now_us - to_us(retention.outliers), stopped),
+        dead_letters=_delete_dead_letters(db, now_us - to_us(retention.dead_letters), stopped),
+        windows=_delete_windows(db, now_us - to_us(retention.windows), stopped),
+        drift_verdicts=_delete_drift_verdicts(db, now_us - to_us(retention.windows), stopped),
     )
     _delete_shadow_windows(db)
     if db.dialect == "sqlite":
-        _give_back_pages(db)
+        _give_back_pages(db, stopped)
     return deleted
 
 
-def _delete_in_log_order(db: Database, table: sa.Table, cut_us: int) -> int:
+def _delete_in_log_order(db: Database, table: sa.Table, cut_us: int, stopped: Callable[[], bool]) -> int:
     """Delete from a table whose rows were stored in the order of (source, offset), its primary key."""
     total = 0
     for source_id, protected_us in _protected_from(db).items():
         # Scores of an incident may go: its outliers and windows tell what happened.
         until_us = FOREVER_US if table is scores else protected_us
         last = -1
-        while True:
+        while not stopped():
             chunk = (
                 sa.select(table.c.source_offset, table.c.stored_at_us)
                 .where(table.c.source_id == source_id, table.c.source_offset > last)
@@ -123,7 +127,7 @@ def _first_unresolved() -> sa.Select[Any]:
     )
 
 
-def _delete_dead_letters(db: Database, cut_us: int) -> int:
+def _delete_dead_letters(db: Database, cut_us: int, stopped: Callable[[], bool]) -> int:
     with db.read() as connection:
         source_ids = connection.scalars(sa.select(sources.c.id)).all()
     total = 0
@@ -134,11 +138,11 @@ def _delete_dead_letters(db: Database, cut_us: int) -> int:
             .order_by(dead_letters.c.recorded_at_us)
             .limit(CHUNK_ROWS)
         )
-        total += _until_none(db, sa.delete(dead_letters).where(dead_letters.c.id.in_(oldest)))
+        total += _until_none(db, sa.delete(dead_letters).where(dead_letters.c.id.in_(oldest)), stopped)
     return total
 
 
-def _delete_windows(db: Database, cut_us: int) -> int:
+def _delete_windows(db: Database, cut_us: int, stopped: Callable[[], bool]) -> int:
     with db.read() as connection:
         stream_ids = connection.scalars(sa.select(streams.c.id)).all()
         protected = {row.stream_id: row.since_us for row in connection.execute(_first_unresolved())}
@@ -155,8 +159,22 @@ def _delete_windows(db: Database, cut_us: int) -> int:
             .limit(CHUNK_ROWS)
         )
         of_stream = windows.c.stream_id == stream_id
-        total += _until_none(db, sa.delete(windows).where(of_stream, windows.c.window_start_us.in_(oldest)))
-    return total
+        total += _until_none(db, sa.delete(windows).where(of_stream, windows.c.window_start_us.in_(oldest)), stopped)
+    return total + _delete_windows_of_late_events(db)
+
+
+def _delete_windows_of_late_events(db: Database) -> int:
+    """Delete windows that only late events fell in, before the oldest judged one: they have no time of judging."""
+    older = windows.alias()
+    first_judged = (
+        sa.select(sa.func.min(older.c.window_start_us))
+        .where(older.c.stream_id == windows.c.stream_id, older.c.judged_at_us.is_not(None))
+        .scalar_subquery()
+    )
+    with db.write() as connection:
+        return connection.execute(
+            sa.delete(windows).where(windows.c.judged_at_us.is_(None), windows.c.window_start_us < first_judged)
+        ).rowcount
 
 
 def _delete_shadow_windows(db: Database) -> None:
@@ -170,10 +188,10 @@ def _delete_shadow_windows(db: Database) -> None:
         connection.execute(sa.delete(shadow_windows).where(shadow_windows.c.window_start_us < oldest))
 
 
-def _delete_drift_verdicts(db: Database, cut_us: int) -> int:
+def _delete_drift_verdicts(db: Database, cut_us: int, stopped: Callable[[], bool]) -> int:
     """Delete from the front of the table, whose rows were stored in the order of their ids; bases stay."""
     total = 0
-    while True:
+    while not stopped():
         first = (
             sa.select(drift_verdicts.c.id, drift_verdicts.c.recorded_at_us)
             .order_by(drift_verdicts.c.id)
@@ -189,21 +207,23 @@ def _delete_drift_verdicts(db: Database, cut_us: int) -> int:
             total += connection.execute(
                 sa.delete(drift_verdicts).where(drift_verdicts.c.id <= last, drift_verdicts.c.recorded_at_us < cut_us)
             ).rowcount
+    return total
 
 
-def _until_none(db: Database, delete: sa.Delete) -> int:
+def _until_none(db: Database, delete: sa.Delete, stopped: Callable[[], bool]) -> int:
     total = 0
-    while True:
+    while not stopped():
         with db.write() as connection:
             deleted = connection.execute(delete).rowcount
         total += deleted
         if deleted < CHUNK_ROWS:
-            return total
+            break
+    return total
 
 
-def _give_back_pages(db: Database) -> None:
+def _give_back_pages(db: Database, stopped: Callable[[], bool]) -> None:
     """Shrink the SQLite file, but leave a tenth of it free: the rows to come would make it grow again."""
-    while True:
+    while not stopped():
         with db.read() as connection:
             free = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
             pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()

@@ -187,3 +187,28 @@ def test_verdicts_on_drift_go_with_the_windows_that_they_are_of(feed: Feed) -> N
             )
     assert retention.apply(feed.db, _KEEP, now_us).drift_verdicts == 2
     assert count(feed.db, "drift_verdicts") == 1
+
+
+def test_what_is_stopped_deletes_no_further_and_the_next_run_does_the_rest(feed: Feed) -> None:
+    feed.commit(10)
+    _age(feed.db, tables.scores, "stored_at_us", 8)
+    _age(feed.db, tables.outliers, "stored_at_us", 8)
+    feed.commit(0, end=20, dead=letters_of(range(10, 20)))
+    _age(feed.db, tables.dead_letters, "recorded_at_us", 8)
+    stopped = retention.apply(feed.db, _KEEP, _now(feed.db), lambda: True)
+    assert (stopped.scores, stopped.dead_letters) == (0, 0)
+    assert retention.apply(feed.db, _KEEP, _now(feed.db)).dead_letters == 10
+
+
+def test_windows_of_late_events_alone_go_with_the_judged_ones_before_which_they_lie(feed: Feed) -> None:
+    now_us = _now(feed.db)
+    _add_window(feed, T0, now_us - 401 * DAY_US)
+    _add_window(feed, T0 + 3 * MINUTE, now_us)
+    for start_us in (T0 + MINUTE, T0 + 4 * MINUTE):
+        _add_window(feed, start_us, now_us)
+        of_start = tables.windows.c.window_start_us == start_us
+        with feed.db.write() as connection:
+            connection.execute(sa.update(tables.windows).where(of_start).values(judged_at_us=None))
+    assert retention.apply(feed.db, _KEEP, now_us).windows == 2
+    left = rows(feed.db, "SELECT window_start_us FROM windows ORDER BY 1")
+    assert left == [(T0 + 3 * MINUTE,), (T0 + 4 * MINUTE,)]
