@@ -219,6 +219,13 @@ def test_a_rate_that_left_the_nominal_one_is_suspect() -> None:
     assert rate_is_suspect(law(rate=0.3e-3), 1e-3)
 
 
+def test_a_rate_is_suspect_once_its_90_percent_interval_has_left_the_nominal_one() -> None:
+    """By tables of the gamma law: 329 and 330 events of 100,000, 302 and 303 of a million."""
+    above = [rate_is_suspect(law(rate=k / 1e5, calibration_n=10**5), 1e-3) for k in (329, 330)]
+    below = [rate_is_suspect(law(rate=k / 1e6, calibration_n=10**6), 1e-3) for k in (302, 303)]
+    assert (above, below) == ([False, True], [True, False])
+
+
 def test_a_rate_known_from_few_events_is_not_suspect() -> None:
     assert not rate_is_suspect(law(rate=3.5e-3, calibration_n=2000), 1e-3)
 
