@@ -220,9 +220,9 @@ def test_a_rate_that_left_the_nominal_one_is_suspect() -> None:
 
 
 def test_a_rate_is_suspect_once_its_90_percent_interval_has_left_the_nominal_one() -> None:
-    """By tables of the gamma law: 329 and 330 events of 100,000, 302 and 303 of a million."""
+    """Of 329 events the 5% bound is 299.7, of 330 it is 300.7; of 303 the 95% bound is 333.2, of 304 it is 334.3."""
     above = [rate_is_suspect(law(rate=k / 1e5, calibration_n=10**5), 1e-3) for k in (329, 330)]
-    below = [rate_is_suspect(law(rate=k / 1e6, calibration_n=10**6), 1e-3) for k in (302, 303)]
+    below = [rate_is_suspect(law(rate=k / 1e6, calibration_n=10**6), 1e-3) for k in (303, 304)]
     assert (above, below) == ([False, True], [True, False])
 
 
