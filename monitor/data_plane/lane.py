@@ -25,8 +25,8 @@ COMMIT_EVENTS = 10_000
 class Lane:
     """What is pending of one source under one epoch.
 
-    `records` counts what is pending and what is on its way into the ledger, as the inbox does. `unsettled` says that
-    the head of what is pending cannot be judged before something follows it.
+    `records` counts what is pending and what is on its way into the ledger, as the inbox does; since `waiting_s` there
+    have been some. `unsettled` says that the head of what is pending cannot be judged before something follows it.
     """
 
     partition: Partition
@@ -37,6 +37,7 @@ class Lane:
     pending: deque[Decoded] = field(default_factory=deque)
     records: int = 0
     first_pending_s: float = 0.0
+    waiting_s: float = 0.0
     last_event_s: float = 0.0
     ended: bool = False
     end_stored: bool = False
@@ -48,6 +49,8 @@ class Lane:
         """Append what was decoded; it follows what is pending without a gap."""
         if not self.pending:
             self.first_pending_s = now_s
+        if not self.records:
+            self.waiting_s = now_s
         self.pending.append(decoded)
         self.unsettled = False
         self.records += len(decoded.events) + len(decoded.dead)

@@ -84,8 +84,9 @@ class Worker:
 
     def stuck_s(self) -> float:
         """Return how long records have been waiting without a commit; 0 while nothing waits."""
-        waiting = any(lane.pending for lane in list(self._lanes.values()))
-        return time.monotonic() - self.last_commit_s if waiting else 0.0
+        since_s = min((lane.waiting_s for lane in list(self._lanes.values()) if lane.pending), default=None)
+        # After a quiet night the last commit says nothing of the first record.
+        return 0.0 if since_s is None else time.monotonic() - max(since_s, self.last_commit_s)
 
     def run(self) -> None:
         """Work until `Finish` has come and what was decoded is committed."""

@@ -282,6 +282,26 @@ def test_when_the_first_thousand_records_are_all_refused_it_is_said_loudly(
     assert [record.getMessage() for record in caplog.records if "were all refused" in record.getMessage()] != []
 
 
+def test_records_are_stuck_since_they_came_and_only_while_nothing_is_committed(
+    sqlite_db: Database,
+) -> None:
+    bench = Bench(sqlite_db, open_stream(sqlite_db))
+    worker, claim = bench.worker, bench.claim()
+    worker.last_commit_s -= 3_600  # a quiet night
+    assert worker.stuck_s() == 0.0
+    bench.feed(claim, events([T0]))
+    for _ in range(2):
+        message = bench.inbox.get(1.0)
+        assert message is not None
+        worker._take(message)
+    assert worker.stuck_s() < 600
+    (lane,) = worker._lanes.values()
+    lane.waiting_s -= 1_800
+    assert worker.stuck_s() > 600
+    worker.last_commit_s += 3_600
+    assert worker.stuck_s() < 600
+
+
 def test_a_store_that_is_away_for_a_while_loses_and_repeats_nothing(
     postgres_url: str, postgres_server: PostgresServer, caplog: pytest.LogCaptureFixture
 ) -> None:
