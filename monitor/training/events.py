@@ -99,6 +99,11 @@ class TrainingReader:
         """Return how many usable events were read so far."""
         return sum(share.n_events for share in self._shares.values())
 
+    @property
+    def n_seen(self) -> int:
+        """Return how many usable events were read so far; before the features are known, how many records."""
+        return self.n_events if self._codec is not None else sum(share.records for share in self._shares.values())
+
     def read(
         self, *, stop: Callable[[], bool], deadline_s: float | None, progress: Callable[[int], None]
     ) -> TrainingSet | None:
@@ -107,7 +112,7 @@ class TrainingReader:
         Args:
             stop: Says whether to give up.
             deadline_s: On the monotonic clock; what there is by then is returned. None waits for ever.
-            progress: Called with the number of events read.
+            progress: Called with the number of events read (of records, while too few have come to know the features).
 
         Raises:
             ConfigError: No field is a feature.
@@ -120,7 +125,7 @@ class TrainingReader:
             self._source.hold(frozenset(p for p in self._shares if self._full(p)))
             self._take()
             self._decode()
-            progress(self.n_events)
+            progress(self.n_seen)
         return self._result()
 
     def _enough(self) -> bool:

@@ -144,6 +144,13 @@ def test_reading_stops_when_it_is_told_to() -> None:
     assert of.read(stop=stop, deadline_s=None, progress=lambda n: None) is None
 
 
+def test_what_has_come_is_told_though_it_is_too_little_to_know_the_features() -> None:
+    told: list[int] = []
+    of = reader(MemorySource(logs(5, 0)), 1000, STREAM)
+    of.read(stop=lambda: len(told) > 3, deadline_s=None, progress=told.append)
+    assert told[-1] == 5
+
+
 def test_after_the_deadline_there_is_what_was_read_and_the_reading_can_go_on() -> None:
     log = logs(400, 30)
     open_end = {partition(0): 50, partition(1): 30}
