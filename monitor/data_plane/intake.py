@@ -170,16 +170,19 @@ class Intake:
             self._inbox.put(Claimed(partition=partition, claim=claim))
 
     def _source_id(self, source: Source, partition: Partition) -> int:
-        """Return the stored source of a partition; one that was added since the start begins at its beginning."""
-        source_id = _id_of(partition, self._ledger.sources(self._stream_id))
-        if source_id is not None:
-            return source_id
+        """Return the stored source of a partition.
+
+        One that was added since the start begins at its beginning, one that was retired where it stood.
+        """
+        known = _of(partition, self._ledger.sources(self._stream_id))
+        if known is not None:
+            return known.source_id
         found = _found(source, partition)
-        log.info("The partition %s is new; it is read from its beginning.", partition, extra={"action": "claim"})
         new = _new_source(partition, found.identity, found.begin)
-        source_id = _id_of(partition, self._ledger.register(self._stream_id, [new]))
-        assert source_id is not None, "what was registered is among the active sources"
-        return source_id
+        joined = _of(partition, self._ledger.register(self._stream_id, [new]))
+        assert joined is not None, "what was registered is among the active sources"
+        log.info("The partition %s joins, at offset %d.", partition, joined.next_offset, extra={"action": "claim"})
+        return joined.source_id
 
     def _begin_anew(self, source: Source, partition: Partition) -> None:
         """Begin a new incarnation: the log under this name is another one, or ends before the stored position."""
@@ -210,10 +213,10 @@ class Intake:
             self._inbox.put(CaughtUp(partition=partition, until_us=until_us))
 
 
-def _id_of(partition: Partition, sources: Sequence[SourceState]) -> int | None:
-    """Return the id of a partition among the active sources of its stream."""
+def _of(partition: Partition, sources: Sequence[SourceState]) -> SourceState | None:
+    """Return the source of a partition among the active ones of its stream."""
     wanted = (partition.topic, partition.partition)
-    return next((each.source_id for each in sources if (each.topic, each.partition) == wanted), None)
+    return next((each for each in sources if (each.topic, each.partition) == wanted), None)
 
 
 def _found(source: Source, partition: Partition) -> Found:
