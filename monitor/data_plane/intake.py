@@ -4,6 +4,7 @@ Claims are made here and nowhere else: one thread decides which partitions are o
 under which it was fetched, so that what an older claim left behind in the queue is recognised and dropped.
 """
 
+import contextlib
 import logging
 import queue
 import threading
@@ -33,6 +34,10 @@ class Reclaim:
 
     partition: Partition
     epoch: int
+
+
+class _GoneError(Exception):
+    """The topic is there, and does not have the partition."""
 
 
 class Intake:
@@ -153,6 +158,10 @@ class Intake:
                 if partition in self._replaced:
                     self._begin_anew(source, partition)
                 claim = self._ledger.claim(self._source_id(source, partition), self._owner)
+            except _GoneError:
+                with contextlib.suppress(StorageUnavailable):  # then the next round tries again
+                    self._let_go(partition)
+                continue
             except (StorageUnavailable, BrokerUnavailable) as away:
                 log.warning("Cannot claim %s: %s; trying again.", partition, away, extra={"action": "claim"})
                 self._stop.wait(_BACKOFF_S)
@@ -168,6 +177,13 @@ class Intake:
                 continue
             self._claims[partition] = claim
             self._inbox.put(Claimed(partition=partition, claim=claim))
+
+    def _let_go(self, partition: Partition) -> None:
+        """Wait no longer for a partition that its topic does not have any more: it was made again with fewer."""
+        known = _of(partition, self._ledger.sources(self._stream_id))
+        self._ledger.retire(self._stream_id, [] if known is None else [known])
+        self._forget(partition)
+        log.warning("%s is gone: its topic has fewer partitions now.", partition, extra={"action": "retire"})
 
     def _source_id(self, source: Source, partition: Partition) -> int:
         """Return the stored source of a partition.
@@ -220,10 +236,13 @@ def _of(partition: Partition, sources: Sequence[SourceState]) -> SourceState | N
 
 
 def _found(source: Source, partition: Partition) -> Found:
-    """Return a partition as it is now; while it is not there (a topic being made again) it is as if away."""
-    for found in source.discover():
+    """Return a partition as it is now; while its topic is not there (being made again) it is as if away."""
+    there = [found for found in source.discover() if found.partition.topic == partition.topic]
+    for found in there:
         if found.partition == partition:
             return found
+    if there:
+        raise _GoneError
     raise BrokerUnavailable(f"{partition} is not there now: waiting for it")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from config.errors import StorageUnavailable
 from consumers.batch import Partition
-from consumers.source import Poll, Source
+from consumers.source import Found, Poll, Source
 from monitor.data_plane.inbox import Arrived, CaughtUp, Claimed, Ended, Finish, Inbox, Message, Revoked
 from monitor.data_plane.intake import Intake, Reclaim
 from storage.engine import Database
@@ -135,6 +135,30 @@ def test_a_log_that_was_replaced_is_begun_anew(sqlite_db: Database) -> None:
         (source,) = Ledger(sqlite_db).sources(running.stream_id)
         assert source.incarnation == 2
         assert running.of(Claimed)[1].claim.source_id == source.source_id
+    finally:
+        running.end()
+
+
+def test_a_topic_that_was_made_again_with_fewer_partitions_waits_for_none_that_is_gone(sqlite_db: Database) -> None:
+    class Smaller(MemorySource):
+        told = False
+
+        def poll(self, timeout_s: float) -> Poll:
+            polled = super().poll(timeout_s)
+            if self.told or partition(1) not in self._next:
+                return polled
+            self.told = True
+            return Poll(replaced=frozenset([partition(0), partition(1)]))
+
+        def discover(self) -> list[Found]:
+            return [found for found in super().discover() if not (self.told and found.partition == partition(1))]
+
+    running = Running(sqlite_db, open_stream(sqlite_db, partitions=2), Smaller(logs(), ends=True))
+    running.thread.start()
+    try:
+        until(lambda: [each.incarnation for each in Ledger(sqlite_db).sources(running.stream_id)] == [2])
+        until(lambda: running.saw(Claimed, n=3))
+        assert running.of(Claimed)[2].partition == partition(0)
     finally:
         running.end()
 
