@@ -22,6 +22,8 @@ ALPHA = 1e-3
 STATISTICS = 40
 FEATURES, EVENTS = 30, 6000
 DAY = 144
+JUDGED = 1000
+FEW_ALPHA = 1e-4
 TEN_MINUTES_US = 600_000_000
 
 
@@ -91,6 +93,44 @@ def _outside(middle: np.ndarray, width: np.ndarray) -> float:
     """Return the probability that any of independent standard normal statistics lies so far from the middle."""
     beyond = stats.norm.sf(middle + width) + stats.norm.sf(width - middle)
     return float(-np.expm1(np.log1p(-beyond).sum()))
+
+
+def _few_events(bases: int, seed: int) -> None:
+    """Print what becomes of the promise where a horizon has few events, or many that are nearly the same one."""
+    rows: list[list[object]] = []
+    names = ("x0", "x1", "x2")
+    for rho, events in ((0.0, 200), (0.5, 200), (0.9, 200), (0.9, 2000)):
+        rng = np.random.default_rng([seed, 13, int(rho * 10), events])
+        statistics = Statistics(features=names, shape=(4, 0, 3), yardstick=_yardstick(3, rng))
+        fired, by_pairs, verdicts, three = 0, 0, 0, 0
+        for _ in range(bases):
+            noise = rng.standard_normal(((DAY + JUDGED) * events, 3), dtype=np.float32) * np.float32(
+                np.sqrt(1 - rho**2)
+            )
+            x = np.asarray(signal.lfilter(np.float32([1]), np.float32([1, -rho]), noise, axis=0), np.float32)
+            codes = code_events(statistics.yardstick, x, _energies(x), None)
+            cuts = [slice(at, at + events) for at in range(0, len(x), events)]
+            means = np.array([statistics.means(joined(codes.add_up(cut)), events) for cut in cuts])
+            past, units = means[:DAY], statistics.units(means.mean(axis=0))
+            base = fit_base(past, np.full(DAY, events), units)
+            for now in means[DAY:]:
+                verdict = judge_drift(base, now, events, units, alpha=FEW_ALPHA, min_effect=0)
+                assert verdict is not None
+                verdicts += 1
+                fired += bool(verdict.drifted)
+                by_pairs += any(statistics.named(place).name == "pair" for place in verdict.drifted)
+                three += bool((np.abs(now - past.mean(axis=0)) > 3 * past.std(axis=0)).any())
+        promised = FEW_ALPHA * verdicts
+        rows.append(
+            [rho, events, events * (1 - rho) / (1 + rho), fired / promised, by_pairs / promised, three / promised]
+        )
+    rows.append(["any", "any", "any", 1 / FEW_ALPHA, 1 / FEW_ALPHA, 1 / FEW_ALPHA])
+    table.show(
+        f"autocorrelated events themselves, 3 features, base of {DAY} horizons, promised {FEW_ALPHA:g}; "
+        f"{bases * JUDGED:,} horizons a row, the last row fires always",
+        ("rho of events", "events", "worth", "false / promised", "of pairs", "mean + 3 sigma"),
+        rows,
+    )
 
 
 def _season(times: int, seed: int) -> None:
@@ -253,6 +293,7 @@ def show(*, quick: bool, seed: int) -> None:
     print(f"seed {seed}")
     _promise(times=1500 if quick else 20_000, seed=seed)
     _by_base(times=300 if quick else 2000, seed=seed)
+    _few_events(bases=3 if quick else 40, seed=seed)
     _season(times=2 if quick else 20, seed=seed)
     _power(times=10 if quick else 100, seed=seed)
     _cost(seed)
