@@ -11,16 +11,14 @@ from tests.integration.control.judging import Source
 
 
 @pytest.fixture
-def db(database_url: str) -> Iterator[Database]:
-    with Database(database_url) as database:
-        database.upgrade()
+def db(upgraded_url: str) -> Iterator[Database]:
+    with Database(upgraded_url) as database:
         yield database
 
 
 @pytest.fixture
-def sqlite_db(sqlite_url: str) -> Iterator[Database]:
-    with Database(sqlite_url) as database:
-        database.upgrade()
+def sqlite_db(upgraded_sqlite_url: str) -> Iterator[Database]:
+    with Database(upgraded_sqlite_url) as database:
         yield database
 
 

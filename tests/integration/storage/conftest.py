@@ -1,59 +1,12 @@
-"""An upgraded database of each kind for each test, without an upgrade for each, and a stream ready for commits."""
+"""An upgraded database for each test, and a stream ready for commits."""
 
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
-import psycopg
 import pytest
 
 from storage.engine import Database
 from storage.ledger import Ledger
-from storage.tables import metadata
 from tests.integration.storage.batches import Feed, open_feed
-from tests.servers.postgres import PostgresServer
-
-
-def _upgraded(url: str) -> str:
-    with Database(url) as database:
-        database.upgrade()
-    return url
-
-
-@pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite file with the newest schema."""
-    file = tmp_path_factory.mktemp("template") / "template.db"
-    _upgraded(f"sqlite:///{file}")
-    return file
-
-
-@pytest.fixture(scope="session")
-def shared_postgres_url(postgres_server: PostgresServer) -> str:
-    """The URL of a PostgreSQL database with the newest schema; who uses it leaves the tables empty."""
-    return _upgraded(postgres_server.create_database())
-
-
-@pytest.fixture
-def upgraded_sqlite_url(sqlite_template: Path, sqlite_url: str) -> str:
-    """The URL of a SQLite database with the newest schema that only this test has."""
-    shutil.copy(sqlite_template, sqlite_url.removeprefix("sqlite:///"))
-    return sqlite_url
-
-
-@pytest.fixture
-def upgraded_postgres_url(shared_postgres_url: str) -> Iterator[str]:
-    """The URL of a PostgreSQL database with the newest schema and empty tables that this test may only fill."""
-    yield shared_postgres_url
-    with psycopg.connect(shared_postgres_url, autocommit=True) as connection:
-        connection.execute(f"TRUNCATE {', '.join(metadata.tables)} RESTART IDENTITY CASCADE")
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
-def upgraded_url(request: pytest.FixtureRequest) -> str:
-    """The URL of a database with the newest schema that only this test has: the test runs once for each kind."""
-    fixture = {"sqlite": "upgraded_sqlite_url", "postgresql": "upgraded_postgres_url"}[request.param]
-    return str(request.getfixturevalue(fixture))
 
 
 @pytest.fixture
