@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from storage.engine import Database
 from storage.history import When, moment
 from storage.models import Activation
-from storage.tables import positions, thresholds, windows
+from storage.tables import positions, shadow_windows, thresholds, windows
 
 _CHUNK = 500
 
@@ -79,6 +79,22 @@ class RecordedWindows:
             if len(rows) < _CHUNK:
                 return
             after_us = rows[-1].window_start_us
+
+    def in_shadow(self) -> list[RecordedWindow]:
+        """Return what models saw of judged windows in the shadow of another one, in the order of the windows."""
+        query = (
+            sa.select(
+                windows.c.window_start_us,
+                windows.c.window_end_us,
+                shadow_windows.c.model_id,
+                shadow_windows.c.payload,
+            )
+            .join(shadow_windows, shadow_windows.c.window_start_us == windows.c.window_start_us)
+            .where(*self._judged, shadow_windows.c.stream_id == self._stream_id)
+            .order_by(windows.c.window_start_us)
+        )
+        with self._db.read() as conn:
+            return [RecordedWindow(**row._mapping) for row in conn.execute(query)]  # noqa: SLF001 - its name
 
     def activations(self) -> list[tuple[int, Activation]]:
         """Return each model with the time at which it became active, in the order of storing; some come twice."""

@@ -14,8 +14,10 @@ from monitor.backtest.memory import Memory
 from monitor.backtest.shared import Shared
 from monitor.control_plane.control import ControlPlane
 from monitor.control_plane.drift_watch import DriftWatch, WatchedModel
-from monitor.findings.calibration import first_threshold
+from monitor.control_plane.kept_look_back import KeptLookBack
+from monitor.parts import Scale
 from monitor.rules import control_settings, drift_rule
+from monitor.shadow.promotion import threshold_with_past
 from storage.models import Activation, ModelInfo
 
 Float32 = NDArray[np.float32]
@@ -53,7 +55,7 @@ class Cell:
         self.grace_us = rules.grace_us
         self.memory = memory = Memory(models.infos, size_us=rules.size_us, lead_us=lead_us)
         self._models = models
-        self._method = rules.threshold.method
+        self._threshold = rules.threshold
         self._plane = ControlPlane(
             rules,
             control=memory,
@@ -75,8 +77,10 @@ class Cell:
 
     def activate(self, model_id: int, activation: Activation) -> None:
         """Make a model active, as storing it does."""
-        reference = self._models.reference[model_id]
-        row = first_threshold(reference, model_id, activation, self.percentile, self._method)
+        reference, rule = self._models.reference[model_id], self._threshold
+        kept = KeptLookBack(STREAM_ID, model_id, Scale.of(reference))
+        found = kept.refresh(self.memory, self.memory.control.sealed_until_us or 0, rule)
+        row = threshold_with_past(kept.look_back, found, reference, rule, model_id, activation)
         self.memory.insert_threshold(row)
 
     def run_due(self) -> None:

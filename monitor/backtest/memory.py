@@ -7,7 +7,7 @@ beside it what a back-test counts: the judged windows and the life of every inci
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,8 @@ class Memory:
     """One stream under one pair of percentile and promise. It has one source, which never idles.
 
     `kept` holds the judged windows with events and `starts` their starts, both ascending; `activations` models with the
-    time from which each was valid, in order.
+    time from which each was valid, in order; `shadow` what models saw of windows in the shadow of another one, by model
+    and by the start of the window.
     """
 
     def __init__(self, models: Sequence[ModelInfo], *, size_us: int, lead_us: int) -> None:
@@ -54,6 +55,7 @@ class Memory:
         self.kept: list[JudgedWindow] = []
         self.starts: list[int] = []
         self.activations: list[tuple[int, int]] = []
+        self.shadow: Mapping[int, Mapping[int, bytes]] = {}
         self._threshold_ids: list[int] = []
         self._models = list(models)
         self._size_us = size_us
@@ -256,7 +258,14 @@ class Memory:
         """Return the judged windows of a model that start at or after `after_us` and end at or before `until_us`."""
         begin = bisect_left(self.starts, after_us)
         end = bisect_right(self.starts, until_us - self._size_us)
-        return [self.kept[at] for at in range(begin, end) if self.threshold_of(at).model_id == model_id]
+        own = [self.kept[at] for at in range(begin, end) if self.threshold_of(at).model_id == model_id]
+        shadow = self.shadow.get(model_id, {})
+        seen = [
+            replace(self.kept[at], payload=shadow[self.starts[at]])
+            for at in range(begin, end if shadow else begin)
+            if self.starts[at] in shadow and self.threshold_of(at).model_id != model_id
+        ]
+        return sorted([*own, *seen], key=lambda window: window.window_start_us) if seen else own
 
     def tick(
         self,

@@ -194,6 +194,11 @@ def _over_windows(
             )
         cells = cells_of(settings, stream, *grid, subject.models)
         feeders = [Feeder(cell, recorded.activations()) for cell in cells]
+        shadow: dict[int, dict[int, bytes]] = {}
+        for seen in recorded.in_shadow():
+            shadow.setdefault(seen.model_id, {})[seen.window_start_us] = seen.payload
+        for cell in cells:
+            cell.memory.shadow = shadow
         scales = {model_id: Scale.of(energies) for model_id, energies in subject.models.reference.items()}
         for done, window in enumerate(recorded.read(extent.since_us), 1):
             if window.window_end_us - window.window_start_us != size_us:

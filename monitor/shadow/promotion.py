@@ -3,13 +3,15 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.control_plane.kept_look_back import KeptLookBack
+from monitor.control_plane.kept_look_back import KeptLookBack, Refreshed
 from monitor.findings.calibration import ThresholdRule, first_threshold, law_of, scale_of, tick_threshold
 from monitor.parts import Scale, decode
+from monitor.percentiles.look_back import LookBack
 from monitor.shadow.shadow_gate import Contender, GateRule, GateVerdict, Pair, judge_gate
 from monitor.shadow.shadow_parts import merged
 from storage.calibration import CalibrationStore, NewThreshold
@@ -119,29 +121,45 @@ class Promoter:
         return self._models.promote(self._rule.stream_id, model_id, self._threshold_of(model_id))
 
     def _threshold_of(self, model_id: int) -> Callable[[int, Activation], NewThreshold]:
-        rule, reference = self._rule.threshold, self._reference(model_id)
         self._fold()
         facts = self._calibration.tick_facts(self._rule.stream_id)
-        kept = KeptLookBack(self._rule.stream_id, model_id, Scale.of(reference))
-        found = kept.refresh(self._calibration, facts.sealed_until_us or 0, rule)
+        kept = KeptLookBack(self._rule.stream_id, model_id, Scale.of(self._reference(model_id)))
+        found = kept.refresh(self._calibration, facts.sealed_until_us or 0, self._rule.threshold)
+        return partial(threshold_with_past, kept.look_back, found, self._reference(model_id), self._rule.threshold)
 
-        def threshold(model_id: int, activation: Activation) -> NewThreshold:
-            first = first_threshold(reference, model_id, activation, rule.percentile, rule.method)
-            if not len(kept.look_back):
-                return first
-            row, _, _ = tick_threshold(
-                first.stored_as(0),
-                kept.look_back,
-                found.clean,
-                reference,
-                rule,
-                tick_us=activation.computed_at_us,
-                valid_from_us=activation.valid_from_us,
-                most_events=found.most_events,
-            )
-            return row
 
-        return threshold
+def threshold_with_past(
+    look_back: LookBack,
+    refreshed: Refreshed,
+    reference: Float32,
+    rule: ThresholdRule,
+    model_id: int,
+    activation: Activation,
+) -> NewThreshold:
+    """Return the first threshold of a model that takes over: from what it has scored before, where there is any.
+
+    Args:
+        look_back: The windows that it scored, in the shadow or when it was active before.
+        refreshed: What counts of them.
+        reference: Its reference energies, ascending.
+        rule: The settings.
+        model_id: The model.
+        activation: From when it is valid.
+    """
+    first = first_threshold(reference, model_id, activation, rule.percentile, rule.method)
+    if not len(look_back):
+        return first
+    row, _, _ = tick_threshold(
+        first.stored_as(0),
+        look_back,
+        refreshed.clean,
+        reference,
+        rule,
+        tick_us=activation.computed_at_us,
+        valid_from_us=activation.valid_from_us,
+        most_events=refreshed.most_events,
+    )
+    return row
 
 
 def _is_due(shadow: Shadow) -> bool:

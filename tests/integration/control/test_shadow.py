@@ -8,6 +8,8 @@ import pytest
 from sklearn.mixture import GaussianMixture as ScikitMixture
 
 from config.errors import StorageUnavailable
+from config.settings import Settings
+from monitor.backtest import backtest
 from monitor.data_plane.fold import WindowRule
 from monitor.detectors import GaussianMixture
 from monitor.findings.calibration import ThresholdRule, first_threshold
@@ -261,6 +263,32 @@ def test_only_whole_windows_of_the_shadow_count_in_the_look_back_of_a_model_that
     )
     assert torn == []
     assert rows(db, "SELECT count(*) FROM shadow_parts") == [(0,)]
+
+
+def test_a_back_test_over_the_stored_windows_goes_through_the_promotion_as_the_daemon_did(
+    sqlite_db: Database,
+) -> None:
+    db, play = sqlite_db, scene()
+    stream_id, writer = begin(db, apart(), play)
+    run_until(db, stream_id, play, writer, T0 + 20 * MINUTE)
+    model_id = put_in_shadow(db, stream_id, apart(nats=0.0))
+    run_until(db, stream_id, play, writer, T0 + 130 * MINUTE)
+    promoter(db, stream_id).promote(model_id)
+    run_until(db, stream_id, play, writer, float("inf"))
+    stream = {
+        "source": {"type": "synthetic"},
+        "window": {"size": "1m", "grace": "10s", "ahead": "10m"},
+        "threshold": {"refresh": "5m", "look_back": "2h", "adopt_after": "2h", "percentile": PERCENTILE},
+        "alerts": {"min_outliers": 3, "resolve_after": 2},
+    }
+    settings = Settings.model_validate(
+        {"database": {"url": f"sqlite:///{db.file}"}, "device": "cpu", "streams": {"payments": stream}}
+    )
+    (memory,) = backtest(settings, "payments", percentiles=[PERCENTILE], false_alarms=["1/week"]).memories
+    names = ("model_id", "computed_at_us", "valid_from_us", "threshold", "method", "n")
+    drawn = rows(db, f"SELECT {', '.join(names)} FROM thresholds ORDER BY id")
+    assert {row[0] for row in drawn} == {1, model_id}
+    assert [tuple(getattr(row, name) for name in names) for row in memory.thresholds] == drawn
 
 
 def interrupted_promoter(db: Database, stream_id: int) -> Promoter:
