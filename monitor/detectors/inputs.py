@@ -197,8 +197,8 @@ def _check_shape(values: FloatArray, owner: str, n_features: int | None, min_row
         )
     if n < min_rows:
         raise ModelError(
-            f"{owner}: found array with {n} sample(s) (shape={values.shape}) while a minimum of {min_rows} is required; "
-            "give more events"
+            f"{owner}: found array with {n} sample(s) (shape={values.shape}) while a minimum of {min_rows} is required"
+            "; give more events"
         )
 
 
