@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,9 +13,21 @@ from tests.servers.kafka import KafkaServer
 from tests.servers.postgres import PostgresServer
 
 _MARK_OF_FIXTURE = {"kafka_server": "kafka", "postgres_server": "postgres"}
+_MEMORY = Path("/dev/shm")
+_ENOUGH_BYTES = 2 << 30
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Put the temporary folders into memory where there is enough, and bear with the Kafka client.
+
+    SQLite waits for the disk at every commit, which is for a loss of power and tests of ours never lose it.
+    """
+    if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ENOUGH_BYTES:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+    _bear_with_the_client(config)
+
+
+def _bear_with_the_client(config: pytest.Config) -> None:
     """Bear with two ways of kafka-python, which neither its users nor ours can change.
 
     It reads its schemas in a way that Python 3.11 and 3.12 deprecate, and when it is closed while it still
