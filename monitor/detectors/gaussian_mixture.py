@@ -47,7 +47,7 @@ class GaussianMixture:
             than a hundredth of this share of its variance.
         shrinkage: How many made-up rows, varying as all events do, each component is given; None for what
             serves rows held out best (none where that makes no difference), and in a mixture of several with full
-            covariances one more for each column, varying as the components do on average.
+            covariances one more for each column up to ten, varying as the components do on average.
         contamination: The share of the training events taken to be strange: as many of the largest energies
             are left out of every pass (trimmed EM).
         random_state: The seed.

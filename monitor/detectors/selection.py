@@ -10,7 +10,7 @@ The most likely number of components is not the best for finding what is strange
 density higher where it is high already, and a narrow component calls rows dense that lie many deviations
 from it. So the fewest are taken that reach most of what components can gain.
 
-For the same reason each of several components is given as many made-up rows as there are columns, which vary as
+For the same reason each of several components is given made-up rows, as many as columns up to ten, which vary as
 the components do on average: it is certain of no direction in which it alone has seen too little.
 """
 
@@ -30,8 +30,9 @@ LARGEST_AUTO = 8
 # Made-up rows to choose from, beside as many as columns, and how many nats an event fewer of them may cost.
 _PRIOR_ROWS = (0.0, 0.2, 1.0, 5.0, 20.0)
 _INDIFFERENT = 0.01
-# Made-up rows that vary as the components do on average, for each column. Without them AUROC is .61 on pima, with .72.
-_ALIKE_PER_COLUMN = 1.0
+# As many made-up rows as columns, up to this, vary as the components do on average. Without them pima's AUROC
+# is .61, with them .72; 64 of them on the 64 columns of digits, 160 rows a component, give .79, and 10 .92.
+_MOST_ALIKE = 10.0
 # Without any, the start that wins is the one with a component on a handful of equal rows.
 _PRIOR_OF_STARTS = 1.0
 # The share of the gain from one component to the best number that is enough. On KDD Cup 99, protocol A, the likeliest
@@ -79,7 +80,7 @@ def choose(sample: Rows, task: Task, rng: np.random.Generator) -> Choice:
     if not open_question or n < _FEWEST_ROWS or n < _FEWEST_ROWS_EACH * counts[0]:
         return Choice(run=best_start(sample, asked or 1, task, rng), shrinkage=task.shrinkage, held_out={})
     if plan.shrinkage is None:
-        alike = sample.values.shape[1] * _ALIKE_PER_COLUMN if plan.covariance_type == "full" else 0.0
+        alike = min(float(sample.values.shape[1]), _MOST_ALIKE) if plan.covariance_type == "full" else 0.0
         task = replace(task, shrinkage=replace(task.shrinkage, rows=_PRIOR_OF_STARTS, alike=alike))
     folds = _folds(n, _ONE_FOLD if asked is None else _ONE_FOLD_SHRINKAGE)
     weights = np.concatenate([_weights(sample.take(held)) for held in folds])
