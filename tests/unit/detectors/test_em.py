@@ -51,3 +51,28 @@ def test_the_log_likelihood_rises_by_at_least_the_expected_gain():
 def test_a_mixture_that_stays_as_it_is_gains_nothing():
     factors, moments, _ = passed(begun())
     assert em.expected_gain(factors, moments, begun(), factors) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_made_up_rows_like_the_average_draw_components_together_and_keep_their_average():
+    mixture = Mixture(
+        weights=torch.tensor([0.5, 0.5], dtype=torch.float64),
+        means=begun().means,
+        covariances=torch.eye(3, dtype=torch.float64).repeat(2, 1, 1) * torch.tensor([1.0, 3.0]).double().view(2, 1, 1),
+    )
+    shrinkage = em.Shrinkage(rows=0.0, alike=10.0, target=torch.eye(3).double(), ridge=torch.zeros(3).double())
+    shrunk = em.shrink(mixture, torch.tensor([10.0, 10.0]).double(), "full", shrinkage).covariances
+    assert shrunk[:, 0, 0].tolist() == pytest.approx([1.5, 2.5], rel=1e-6)
+
+
+def test_rows_far_closer_together_than_the_mixture_thought_still_have_a_covariance():
+    moments = Moments(
+        mass=torch.full((1,), 100.0).double(),
+        first=torch.full((1, 2), 100.0).double(),
+        second=torch.full((1, 2, 2), 100.0 - 1e-5).double(),
+        log_likelihood=torch.tensor([0.0, 100.0]).double(),
+    )
+    mixture = Mixture(
+        weights=torch.ones(1).double(), means=torch.zeros(1, 2).double(), covariances=torch.eye(2).double()[None]
+    )
+    found = em.maximise(mixture, em.factorise(mixture), moments)
+    assert torch.linalg.eigvalsh(found.covariances).min() > 0
