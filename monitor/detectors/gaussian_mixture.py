@@ -43,8 +43,8 @@ class GaussianMixture:
         max_iter: The most passes over all rows.
         n_init: How many starts are tried; the best is kept.
         reg_covar: Added to every variance, but no more than this share of the square of the column's reach (its
-            farthest value from the mean) nor than 1e-4 of its variance, or this share if it is larger; and no less
-            than a hundredth of this share of its variance.
+            farthest value from the mean) nor than a hundred times this share of its variance, and no less than a
+            hundredth of it.
         shrinkage: How many made-up rows, varying as all events do, each component is given; None for what
             serves rows held out best (none where that makes no difference), and in a mixture of several with full
             covariances one more for each column up to ten, varying as the components do on average.
