@@ -1,5 +1,6 @@
 """Tests: the real servers as fixtures, started when the first test asks, one of each for a pytest process."""
 
+import logging
 import os
 import re
 import shutil
@@ -46,6 +47,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for fixture, mark in _MARK_OF_FIXTURE.items():
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(mark)
+
+
+@pytest.fixture(autouse=True)
+def _log_of_no_other_test() -> None:
+    """Forget where a command that ran in this process sent the log: to a stream that is closed by now."""
+    root = logging.getLogger()
+    root.handlers[:] = [each for each in root.handlers if type(each) is not logging.StreamHandler]
+    root.setLevel(logging.WARNING)
 
 
 def _log_of_failed_run(request: pytest.FixtureRequest, server: str) -> Path | None:

@@ -42,7 +42,7 @@ class Run:
 
         def run() -> None:
             try:
-                register_sources(ledger, stream_id, source, settings)
+                register_sources(ledger, "payments", stream_id, source, settings)
                 warm_up = WarmUp(
                     "payments",
                     stream_id,

@@ -1,6 +1,5 @@
 """The command line, called in this process as a shell would call it."""
 
-import logging
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -43,8 +42,8 @@ def db(url: str) -> Iterator[Database]:
 
 
 @pytest.fixture
-def outrider(config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Outrider]:
-    """`outrider -c CONFIG ARGUMENTS...` through its entry point; where it sent its log is forgotten afterwards."""
+def outrider(config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Outrider:
+    """`outrider -c CONFIG ARGUMENTS...` through its entry point."""
 
     def call(*arguments: object, config: Path = config) -> Ran:
         monkeypatch.setattr(sys, "argv", ["outrider", "-c", str(config), *map(str, arguments)])
@@ -56,11 +55,7 @@ def outrider(config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         written = capsys.readouterr()
         return Ran(code=code, out=written.out, err=written.err)
 
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield call
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    return call
 
 
 @pytest.fixture

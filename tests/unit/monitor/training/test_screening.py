@@ -80,7 +80,7 @@ def test_nothing_is_left_out_of_clean_events_of_any_tail() -> None:
     for events in (clean(rng, N), rng.standard_t(8, (N, 3)), rng.exponential(size=(N, 3))):
         training = TrainingSet(features=events.astype(np.float32), names=("a", "b", "c"), refused=0, exhausted=True)
         left_out = fit_model(training, ModelSettings(n_components=2)).stored.summary["left_out"]
-        assert left_out <= 0.001 * N
+        assert left_out <= 0.002 * N
 
 
 def test_a_share_that_was_said_is_left_out_in_full() -> None:
