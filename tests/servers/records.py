@@ -27,9 +27,10 @@ def produce(
     keys: Iterable[bytes | None] | None = None,
     **options: object,
 ) -> None:
-    """Write records and wait until the broker has them all."""
+    """Write records, in one batch where they fit, and wait until the broker has them all."""
     values = list(values)
-    with producer(server, linger_ms=20, **options) as writer:
+    # Nothing leaves before the flush, however slow this process is.
+    with producer(server, linger_ms=60_000, **options) as writer:
         for key, value in zip(keys or [None] * len(values), values, strict=True):
             writer.send(topic, value, key=key, partition=partition)
         writer.flush()
