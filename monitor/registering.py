@@ -33,7 +33,7 @@ def register_sources(
     if not known:
         start = settings.source.initial.resolve(time.time_ns() // 1_000)
         begins |= source.resolve(start, found)
-    ledger.register(stream_id, [_new_source(each, begins[each.partition]) for each in found])
+    ledger.register(stream_id, [new_source(each, begins[each.partition]) for each in found])
     there = {(each.partition.topic, each.partition.partition) for each in found}
     _retire(ledger, stream, stream_id, lambda each: (each.topic, each.partition) in there)
     return found
@@ -81,7 +81,8 @@ def starts_of(ledger: Ledger, stream_id: int) -> dict[Partition, Position]:
     }
 
 
-def _new_source(found: Found, position: Position) -> NewSource:
+def new_source(found: Found, position: Position) -> NewSource:
+    """Return a partition as it is registered, to begin at a position."""
     return NewSource(
         topic=found.partition.topic,
         partition=found.partition.partition,

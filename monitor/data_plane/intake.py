@@ -16,6 +16,7 @@ from config.errors import BrokerUnavailable, StorageUnavailable
 from consumers.batch import Partition, Position
 from consumers.source import Found, Poll, Source
 from monitor.data_plane.inbox import Arrived, CaughtUp, Claimed, Ended, Finish, Inbox, Revoked
+from monitor.registering import new_source
 from storage.ledger import Claim, Ledger, NewSource, SourceState
 
 log = logging.getLogger(__name__)
@@ -194,8 +195,7 @@ class Intake:
         if known is not None:
             return known.source_id
         found = _found(source, partition)
-        new = _new_source(partition, found.identity, found.begin)
-        joined = _of(partition, self._ledger.register(self._stream_id, [new]))
+        joined = _of(partition, self._ledger.register(self._stream_id, [_at_its_begin(found)]))
         assert joined is not None, "what was registered is among the active sources"
         log.info("The partition %s joins, at offset %d.", partition, joined.next_offset, extra={"action": "claim"})
         return joined.source_id
@@ -209,7 +209,7 @@ class Intake:
             found.begin,
             extra={"action": "incarnation"},
         )
-        self._ledger.begin_anew(self._stream_id, [_new_source(partition, found.identity, found.begin)])
+        self._ledger.begin_anew(self._stream_id, [_at_its_begin(found)])
 
     def _check_ends(self, source: Source) -> None:
         """Ask the broker which partitions are at their end; only there may they be idle.
@@ -246,11 +246,5 @@ def _found(source: Source, partition: Partition) -> Found:
     raise BrokerUnavailable(f"{partition} is not there now: waiting for it")
 
 
-def _new_source(partition: Partition, identity: str, next_offset: int) -> NewSource:
-    return NewSource(
-        topic=partition.topic,
-        partition=partition.partition,
-        identity=identity,
-        next_offset=next_offset,
-        cursor=None,
-    )
+def _at_its_begin(found: Found) -> NewSource:
+    return new_source(found, Position(next_offset=found.begin, cursor=None))
