@@ -20,7 +20,9 @@ CovarianceType = Literal["full", "tied", "diag", "spherical"]
 LOG_2PI = math.log(2 * math.pi)
 # Responsibilities below this add nothing to a float32 sum, and as subnormals would slow it several times.
 NEGLIGIBLE = 1e-8
-_CHUNK_BYTES = 2 << 20
+# The log of less than that: exp of anything lower is as small, and many times slower where it is a subnormal.
+_LOWEST_SHARE = -30.0
+_CHUNK_BYTES = 4 << 20
 _ROUNDING = 1e-7
 _HALVED_FROM = 64
 # In units of reg_covar, the ridge's greatest share of a column's variance. On KDD Cup 99, protocol B (one draw), one
@@ -144,7 +146,7 @@ def gather(z: Tensor, prepared: Prepared, weights: Tensor | None, total: Moments
     """
     v, log_joint = whiten(z, prepared)
     highest = log_joint.amax(0)
-    share = log_joint.sub_(highest).exp_()
+    share = log_joint.sub_(highest).clamp_min_(_LOWEST_SHARE).exp_()
     sums = share.sum(0)
     log_likelihood = highest + sums.log()
     share /= sums

@@ -105,16 +105,16 @@ def fit(values: FloatArray, weights: F64 | None, plan: Plan, processes: Processe
     if plan.contamination > 0:
         sample, core = trimming.core(sample, plan, rng)
     clean = sample.rows if core is None else sample.rows.take(core)
-    untrimmed = replace(plan, contamination=0.0)
-    alone = Processes(rank=0, size=1)
-    choice = selection.choose(clean, Task(plan=untrimmed, shrinkage=sample.shrinkage(plan, core), processes=alone), rng)
-    final, prior, alike = choice.run, choice.shrinkage.rows, choice.shrinkage.alike
-    task = Task(plan=plan, shrinkage=choice.shrinkage, processes=processes)
     rows = sample.rows
     if total > SAMPLE_ROWS:
         rows = Rows.of(values, weights, sample.scaling)
-    else:
-        task = replace(task, processes=alone)
+        if plan.contamination == 0 and sample.repeats:
+            rows = rows.folded()
+    alone = Processes(rank=0, size=1)
+    task = Task(plan=replace(plan, contamination=0.0), shrinkage=sample.shrinkage(plan, core), processes=alone)
+    choice = selection.choose(clean, task, rng, final=rows is clean)
+    final, prior, alike = choice.run, choice.shrinkage.rows, choice.shrinkage.alike
+    task = Task(plan=plan, shrinkage=choice.shrinkage, processes=processes if total > SAMPLE_ROWS else alone)
     if rows is not clean:
         final = expectation_maximisation(rows, choice.run.mixture, task, progress)
     elif progress is not None:

@@ -47,7 +47,8 @@ class GaussianMixture:
             hundredth of it.
         shrinkage: How many made-up rows, varying as all events do, each component is given; None for what
             serves rows held out best (none where that makes no difference), and in a mixture of several with full
-            covariances one more for each column up to ten, varying as the components do on average.
+            covariances one more for each column up to ten, varying as the components do on average. Of these, a
+            number of components that is asked for gets fewer, or none, where they make rows held out less likely.
         contamination: The share of the training events taken to be strange: as many of the largest energies
             are left out of every pass (trimmed EM).
         random_state: The seed.

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from monitor.detectors.inputs import FloatArray
+from monitor.detectors.repeats import distinct
 from monitor.detectors.scaling import Scaling
 
 F64 = NDArray[np.float64]
@@ -54,6 +55,19 @@ class Rows:
             weights=None if self.weights is None else self.weights[place],
             scaling=self.scaling,
             cached=None if self.cached is None else self.cached[place],
+        )
+
+    def folded(self) -> "Rows":
+        """Return each row once, with the weight of all that equal it; the same rows where few are equal."""
+        found = distinct(self.values)
+        if found is None:
+            return self
+        weights = np.ones(len(self.values)) if self.weights is None else self.weights.numpy()
+        return Rows(
+            values=self.values[found.first],
+            weights=torch.from_numpy(found.summed(weights)),
+            scaling=self.scaling,
+            cached=None if self.cached is None else self.cached[torch.from_numpy(found.first)],
         )
 
     def single(self) -> tuple[Tensor, Tensor]:

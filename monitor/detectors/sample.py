@@ -11,12 +11,14 @@ from monitor.detectors import em
 from monitor.detectors.inputs import FloatArray
 from monitor.detectors.passes import Plan
 from monitor.detectors.processes import Processes
+from monitor.detectors.repeats import distinct
 from monitor.detectors.rows import Rows
 from monitor.detectors.scaling import Scaling
 
 F64 = NDArray[np.float64]
 
 SAMPLE_ROWS = 20_000
+_MOST_DISTINCT = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,11 @@ class Sample:
         """Return the sample standardised as the scaling says."""
         rows = Rows.standardised(scaling.standardise(events), weights)
         return Sample(events=events, weights=weights, scaling=scaling, rows=rows)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether some rows equal others: of all rows, more do."""
+        return distinct(self.events, _MOST_DISTINCT) is not None
 
     def rescaled(self, scaling: Scaling) -> "Sample":
         """Return the same events standardised otherwise."""

@@ -11,9 +11,11 @@ density higher where it is high already, and a narrow component calls rows dense
 from it. So the fewest are taken that reach most of what components can gain.
 
 For the same reason each of several components is given made-up rows, as many as columns up to ten, which vary as
-the components do on average: it is certain of no direction in which it alone has seen too little.
+the components do on average: it is certain of no direction in which it alone has seen too little. Who asks for
+a number of components has a density in mind: then they are fewer or none where rows held out are likelier so.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +23,7 @@ from numpy.typing import NDArray
 
 from monitor.detectors import em, start
 from monitor.detectors.em import Shrinkage
-from monitor.detectors.passes import Run, Task, expectation_maximisation, log_densities, one_pass
+from monitor.detectors.passes import Plan, Run, Task, expectation_maximisation, log_densities, one_pass
 from monitor.detectors.rows import Rows
 
 F64 = NDArray[np.float64]
@@ -63,15 +65,18 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Trial:
-    """One number of components: a run of it, the made-up rows it wants, and its held-out log densities."""
+    """One number of components: a run of it, the shrinkage it wants, and its held-out log densities."""
 
     run: Run
-    rows: float
+    shrinkage: Shrinkage
     log_density: F64
 
 
-def choose(sample: Rows, task: Task, rng: np.random.Generator) -> Choice:
-    """Return the components and shrinkage that the plan leaves open, and EM's end on the sample with them."""
+def choose(sample: Rows, task: Task, rng: np.random.Generator, *, final: bool = True) -> Choice:
+    """Return the components and shrinkage that the plan leaves open, and EM's end on the sample with them.
+
+    Where passes over more rows follow and nothing is `final`, EM's end on the rows not held out will do.
+    """
     plan = task.plan
     n = len(sample.values)
     asked = plan.n_components
@@ -80,8 +85,7 @@ def choose(sample: Rows, task: Task, rng: np.random.Generator) -> Choice:
     if not open_question or n < _FEWEST_ROWS or n < _FEWEST_ROWS_EACH * counts[0]:
         return Choice(run=best_start(sample, asked or 1, task, rng), shrinkage=task.shrinkage, held_out={})
     if plan.shrinkage is None:
-        alike = min(float(sample.values.shape[1]), _MOST_ALIKE) if plan.covariance_type == "full" else 0.0
-        task = replace(task, shrinkage=replace(task.shrinkage, rows=_PRIOR_OF_STARTS, alike=alike))
+        task = replace(task, shrinkage=replace(task.shrinkage, rows=_PRIOR_OF_STARTS, alike=_alike(sample, plan)))
     folds = _folds(n, _ONE_FOLD if asked is None else _ONE_FOLD_SHRINKAGE)
     weights = np.concatenate([_weights(sample.take(held)) for held in folds])
     trials: dict[int, _Trial] = {}
@@ -90,12 +94,13 @@ def choose(sample: Rows, task: Task, rng: np.random.Generator) -> Choice:
         if k > min(trials) + 2 and _best(trials, weights) <= k - 3:
             break
     k = _simplest(trials, weights)
-    shrinkage = replace(task.shrinkage, rows=trials[k].rows)
+    shrinkage = trials[k].shrinkage
     settled = replace(task, shrinkage=shrinkage)
-    if len(folds) == 1:
-        run = expectation_maximisation(sample, trials[k].run.mixture, settled, None)
-    else:
+    run = trials[k].run
+    if len(folds) > 1:
         run = best_start(sample, k, settled, rng)
+    elif final:
+        run = expectation_maximisation(sample.folded(), run.mixture, settled, None)
     found = {count: _mean(trial.log_density, weights) for count, trial in trials.items()}
     return Choice(run=run, shrinkage=shrinkage, held_out=found if asked is None else {})
 
@@ -124,7 +129,7 @@ def best_start(sample: Rows, k: int, task: Task, rng: np.random.Generator) -> Ru
     assert best is not None
     if few is sample and (best.converged or plan.max_iter <= _TRIAL_PASSES):
         return best
-    rest = expectation_maximisation(sample, best.mixture, task, None)
+    rest = expectation_maximisation(sample.folded(), best.mixture, task, None)
     return replace(rest, trace=best.trace + rest.trace)
 
 
@@ -150,6 +155,10 @@ def _folds(n: int, one_from: int) -> list[NDArray[np.bool_]]:
     return [piece == fold for fold in ((2,) if n >= one_from else range(_FOLDS))]
 
 
+def _alike(sample: Rows, plan: Plan) -> float:
+    return min(float(sample.values.shape[1]), _MOST_ALIKE) if plan.covariance_type == "full" else 0.0
+
+
 def _trial(
     sample: Rows,
     folds: list[NDArray[np.bool_]],
@@ -158,25 +167,40 @@ def _trial(
     task: Task,
     rng: np.random.Generator,
 ) -> _Trial:
-    """Return the log densities of the held-out rows with the least shrinkage that is good enough."""
+    """Return the log densities of the held-out rows with the shrinkage that is good enough for them."""
     plan = task.plan
-    most = float(sample.values.shape[1])
-    wanted = sorted({*_PRIOR_ROWS, most}) if plan.shrinkage is None else [plan.shrinkage]
-    found: list[list[F64]] = [[] for _ in wanted]
+    fits = []
     for held in folds:
         learn, test = sample.take(~held), sample.take(held)
         run = best_start(learn, k, task, rng)
         factors = em.factorise(run.mixture)
         moments = one_pass(learn, factors)
-        plain = em.maximise(run.mixture, factors, moments)
-        for rows, log_density in zip(wanted, found, strict=True):
-            shrinkage = replace(task.shrinkage, rows=rows)
-            mixture = em.shrink(plain, moments.mass, plan.covariance_type, shrinkage)
-            log_density.append(log_densities(test, em.factorise(mixture)))
-    joined = [np.concatenate(values) for values in found]
-    means = [_mean(values, weights) for values in joined]
-    best = next(i for i, mean in enumerate(means) if mean >= max(means) - _INDIFFERENT)
-    return _Trial(run=run, rows=wanted[best], log_density=joined[best])
+        fits.append((em.maximise(run.mixture, factors, moments), moments.mass, test))
+
+    def held_out(shrinkage: Shrinkage) -> F64:
+        mixtures = (em.shrink(plain, mass, plan.covariance_type, shrinkage) for plain, mass, _ in fits)
+        found = [log_densities(fit[2], em.factorise(mixture)) for fit, mixture in zip(fits, mixtures, strict=True)]
+        return np.concatenate(found)
+
+    shrinkage = task.shrinkage
+    if plan.shrinkage is None:
+        most = float(sample.values.shape[1])
+        asked = [replace(shrinkage, rows=rows) for rows in sorted({*_PRIOR_ROWS, most})]
+        shrinkage, log_density = _good_enough(asked, held_out, weights)
+        if plan.n_components is not None and k > 1 and shrinkage.alike > 0:
+            asked = [replace(shrinkage, alike=alike) for alike in sorted({shrinkage.alike, 1.0, 0.0}, reverse=True)]
+            shrinkage, log_density = _good_enough(asked, held_out, weights)
+    else:
+        log_density = held_out(shrinkage)
+    return _Trial(run=run, shrinkage=shrinkage, log_density=log_density)
+
+
+def _good_enough(asked: list[Shrinkage], held_out: Callable[[Shrinkage], F64], weights: F64) -> tuple[Shrinkage, F64]:
+    """Return the first that is as good as the best or nearly, and its log densities."""
+    found = [held_out(shrinkage) for shrinkage in asked]
+    means = [_mean(values, weights) for values in found]
+    first = next(i for i, mean in enumerate(means) if mean >= max(means) - _INDIFFERENT)
+    return asked[first], found[first]
 
 
 def _best(trials: dict[int, _Trial], weights: F64) -> int:

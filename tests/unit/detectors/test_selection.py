@@ -36,3 +36,23 @@ def test_the_report_gives_the_held_out_likelihood_by_number_of_components():
     gm = GaussianMixture("auto").fit(x)
     assert set(gm.report_.criterion) >= {1, 2, 3}
     assert gm.report_.components_asked is None
+
+
+def test_a_number_that_is_asked_for_is_as_likely_as_without_made_up_rows():
+    rng = np.random.default_rng(5)
+    means = rng.normal(size=(4, 16)) * 1.5
+    roots = rng.normal(size=(4, 16, 16)) / 4 + 0.3 * np.eye(16)
+    place = rng.integers(0, 4, 30_000)
+    x = means[place] + np.einsum("nij,nj->ni", roots[place], rng.normal(size=(30_000, 16)))
+    asked = GaussianMixture(4).fit(x[:24_000])
+    plain = GaussianMixture(4, shrinkage=0.0).fit(x[:24_000])
+    pooled = GaussianMixture("auto").fit(x[:24_000])
+    assert asked.score(x[24_000:]) > plain.score(x[24_000:]) - 0.01
+    assert pooled.report_.alike_rows == 10.0
+    assert asked.report_.alike_rows < 10.0
+
+
+def test_made_up_rows_that_cost_no_likelihood_are_kept_for_a_number_that_is_asked_for():
+    rng = np.random.default_rng(6)
+    x = np.concatenate([rng.normal(size=(60, 6)), rng.normal(size=(60, 6)) + 8.0])
+    assert GaussianMixture(2).fit(x).report_.alike_rows == 6.0
