@@ -86,8 +86,8 @@ def _check_size(values: FloatArray, owner: str, names: Sequence[str] | None) -> 
     )
 
 
-def check_finite(values: FloatArray, *, owner: str, names: Sequence[str] | None = None) -> None:
-    """Raise a ModelError that names the rows and columns holding NaN or infinity, if there are any."""
+def check_finite(values: FloatArray, *, owner: str, names: Sequence[str] | None = None, what: str = "input X") -> None:
+    """Raise a ModelError that names the rows and columns of `what` holding NaN or infinity, if there are any."""
     bad_rows: list[int] = []
     bad_columns: list[int] = []
     total = 0
@@ -103,9 +103,11 @@ def check_finite(values: FloatArray, *, owner: str, names: Sequence[str] | None 
     if not total:
         return
     part = values[bad_rows]
-    what = " and ".join(word for word, there in (("NaN", np.isnan(part).any()), ("inf", np.isinf(part).any())) if there)
+    found = " and ".join(
+        word for word, there in (("NaN", np.isnan(part).any()), ("inf", np.isinf(part).any())) if there
+    )
     raise ModelError(
-        f"{owner}: input X contains {what} in {total} of {len(values)} rows "
+        f"{owner}: {what} contains {found} in {total} of {len(values)} rows "
         f"(rows {_listed(bad_rows, total)}; columns {_columns(sorted(set(bad_columns)), names)}). "
         f"{owner} does not accept missing values encoded as NaN, nor infinity; drop those rows or fill them "
         "before the call"

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from config.errors import ModelError
+from monitor.detectors.arguments import number
+from monitor.detectors.inputs import check_finite
 
 LOG_2PI = math.log(2.0 * math.pi)
 
@@ -46,6 +48,7 @@ def gmm_params(z: ArrayLike, gamma: ArrayLike, eps: float = 1e-6) -> tuple[Any, 
     Raises:
         ModelError: The shapes do not fit, there is no row, or something is NaN or infinite.
     """
+    eps = number("gmm_params", "eps", eps, low=0.0)
     (rows, resp), numpy_out = _tensors(z, gamma)
     _check_samples(rows, resp)
     n, D = rows.shape
@@ -65,8 +68,10 @@ def gmm_params(z: ArrayLike, gamma: ArrayLike, eps: float = 1e-6) -> tuple[Any, 
     cov = scatter / divisor[:, None, None]
     cov = 0.5 * (cov + cov.mT)
     phi, mu = mass / n, centre + shift
-    if not bool(torch.isfinite(phi).all() & torch.isfinite(mu).all() & torch.isfinite(cov).all()):
-        raise ModelError("gmm_params: z or gamma holds NaN or infinity; remove those rows and estimate again")
+    if not _all_finite(phi, mu, cov.to(rows.dtype)):
+        _check_rows("gmm_params", rows, "z")
+        _check_rows("gmm_params", resp, "gamma")
+        raise ModelError(f"gmm_params: the variances of z have no number in {rows.dtype}; give z another unit")
     L = factor(cov, eps)
     log_det = 2.0 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     return _returned((phi, mu, cov, L, log_det), rows.dtype, numpy_out)
@@ -96,13 +101,17 @@ def gmm_energy(
         return_mean: The mean over the samples instead of one energy per sample.
 
     Raises:
-        ModelError: The shapes do not fit, there is no row, or no component has any weight.
+        ModelError: The shapes do not fit, there is no row, something is NaN or infinite, or no component has
+            any weight.
     """
     (rows, weights, means, covs, factors, log_dets), numpy_out = _tensors(z, phi, mu, cov, L, log_det_cov)
     _check_mixture(rows, weights, means, covs, factors, log_dets)
+    _check_rows("gmm_energy", rows, "z")
     live = weights > 0
     if not bool(live.all()):
         weights, means, covs, factors, log_dets = (t[live] for t in (weights, means, covs, factors, log_dets))
+    if not _all_finite(means, covs, factors, log_dets):
+        raise ModelError("gmm_energy: mu, cov, L or log_det_cov holds NaN or infinity; estimate them again")
     density = log_densities(rows, means, factors, log_dets)
     energy = -torch.logsumexp(weights.double().log() + density, dim=1)
     limit = torch.finfo(rows.dtype).max
@@ -199,7 +208,7 @@ def _any_grad(*tensors: Tensor) -> bool:
 def _tensors(*arrays: ArrayLike) -> tuple[list[Tensor], bool]:
     numpy_out = not any(isinstance(a, Tensor) for a in arrays)
     try:
-        tensors = [a if isinstance(a, Tensor) else torch.as_tensor(np.asarray(a)) for a in arrays]
+        tensors = [a if isinstance(a, Tensor) else torch.as_tensor(_writable(a)) for a in arrays]
     except (TypeError, ValueError) as reason:
         raise ModelError(f"gmm_params and gmm_energy take tensors and arrays of numbers: {reason}") from reason
     if any(t.is_complex() for t in tensors):
@@ -207,6 +216,12 @@ def _tensors(*arrays: ArrayLike) -> tuple[list[Tensor], bool]:
     floats = [t if t.is_floating_point() else t.to(torch.float64) for t in tensors]
     device = next((t.device for t in floats if t.device.type != "cpu"), floats[0].device)
     return [t.to(device) for t in floats], numpy_out
+
+
+def _writable(array: ArrayLike) -> npt.NDArray[Any]:
+    """Return the array, copied where it must not be written to: torch warns of sharing such memory."""
+    given = np.asarray(array)
+    return given if given.flags.writeable else given.copy()
 
 
 def _returned(tensors: tuple[Tensor, ...], dtype: torch.dtype, numpy_out: bool) -> tuple[Any, ...]:  # noqa: FBT001
@@ -224,6 +239,16 @@ def _check_samples(z: Tensor, gamma: Tensor) -> None:
         raise ModelError(f"gmm_params: nothing to estimate from: z is {tuple(z.shape)}, gamma {tuple(gamma.shape)}")
 
 
+def _all_finite(*tensors: Tensor) -> bool:
+    return bool(torch.stack([torch.isfinite(t).all() for t in tensors]).all())
+
+
+def _check_rows(owner: str, given: Tensor, name: str) -> None:
+    """Refuse NaN and infinity with their rows and columns; the extremes show both without a copy."""
+    if not _all_finite(*given.detach().aminmax()):
+        check_finite(given.detach().double().cpu().numpy(), owner=owner, what=name)
+
+
 def _check_mixture(z: Tensor, *mixture: Tensor) -> None:
     if z.ndim != 2 or 0 in z.shape:
         raise ModelError(f"gmm_energy: z must be (n, D) with at least one row; got {tuple(z.shape)}")
@@ -235,5 +260,7 @@ def _check_mixture(z: Tensor, *mixture: Tensor) -> None:
                 f"gmm_energy: {name} must have shape {shape} for {K} components of {D} features; "
                 f"got {tuple(given.shape)}"
             )
+    if not _all_finite(mixture[0]):
+        raise ModelError("gmm_energy: phi holds NaN or infinity; estimate it again")
     if not bool((mixture[0] > 0).any()):
         raise ModelError("gmm_energy: no component has any weight; were all responsibilities zero?")

@@ -134,3 +134,58 @@ def peak_tensor_bytes(work):
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         work()
     return max(abs(event.self_cpu_memory_usage) / max(event.count, 1) for event in record.key_averages())
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_value_that_is_no_number_is_named_with_its_row_and_column(bad):
+    z, gamma = (t.numpy() for t in an_empty_component())
+    parameters = gmm_params(z, gamma)
+    damaged = z.copy()
+    damaged[7, 2] = bad
+    with pytest.raises(ModelError, match=r"gmm_params: z contains .* \(rows 7; columns 2\)"):
+        gmm_params(damaged, gamma)
+    with pytest.raises(ModelError, match=r"gmm_energy: z contains .* \(rows 7; columns 2\)"):
+        gmm_energy(damaged, *parameters)
+    shares = gamma.copy()
+    shares[3, 1] = bad
+    with pytest.raises(ModelError, match=r"gmm_params: gamma contains .* \(rows 3; columns 1\)"):
+        gmm_params(z, shares)
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_a_mixture_that_holds_nan_is_refused_where_the_component_takes_part(place):
+    z, gamma = an_empty_component()
+    parameters = list(gmm_params(z, gamma))
+    parameters[place] = parameters[place].clone()
+    parameters[place][0] = torch.nan
+    with pytest.raises(ModelError, match=r"gmm_energy: .*holds NaN"):
+        gmm_energy(z, *parameters)
+
+
+def test_a_component_without_weight_may_hold_anything():
+    z, gamma = an_empty_component()
+    phi, mu, *rest = gmm_params(z, gamma)
+    mu = mu.clone()
+    mu[1] = torch.nan
+    torch.testing.assert_close(gmm_energy(z, phi, mu, *rest), gmm_energy(z, *gmm_params(z, gamma)))
+
+
+def test_samples_whose_variance_has_no_number_are_told_to_change_their_unit():
+    z, gamma = an_empty_component(torch.float32)
+    with pytest.raises(ModelError, match="another unit"):
+        gmm_params(z * 1e30, gamma)
+
+
+@pytest.mark.parametrize("eps", [-1e-6, np.nan, "a", None])
+def test_a_ridge_that_makes_no_sense_is_refused(eps):
+    with pytest.raises(ModelError, match="eps must be"):
+        gmm_params(*an_empty_component(), eps=eps)
+
+
+@pytest.mark.filterwarnings("error")
+def test_arrays_that_must_not_be_written_to_are_read_without_a_warning():
+    z, gamma = (t.numpy() for t in an_empty_component())
+    for array in (z, gamma):
+        array.setflags(write=False)
+    energy, _ = gmm_energy(z, *gmm_params(z, gamma))
+    assert np.isfinite(energy)
