@@ -114,7 +114,7 @@ def to_bytes(artefact: Artefact) -> bytes:
         training=dict(artefact.training),
         transforms=[dict(step) for step in artefact.transforms],
     )
-    document = msgspec.json.encode(header).decode()
+    document = msgspec.json.encode(header, enc_hook=_plain).decode()
     raw: bytes = save_tensors(tensors, {_KEY: document})
     if int.from_bytes(raw[:8], "little") > MAX_HEADER_BYTES:
         raise ModelError(
@@ -124,6 +124,13 @@ def to_bytes(artefact: Artefact) -> bytes:
     start, end = _checksum_place(raw)
     digest = hashlib.sha256(raw).hexdigest().encode()
     return raw[:start] + digest + raw[end:]
+
+
+def _plain(value: object) -> Any:
+    """Return a number of numpy's as one of Python's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise ModelError(f"a model cannot be stored with {value!r} among its settings; set a number, a text or None there")
 
 
 def from_bytes(data: bytes, *, kind: str | None = None, where: str = "the model") -> Artefact:

@@ -256,6 +256,10 @@ class GaussianMixture:
     def __sklearn_tags__(self) -> Any:
         return sklearn_bridge.tags()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what pickle takes: all but the scorers, whose kernels suit this machine."""
+        return {name: {} if name == "_scorers" else value for name, value in vars(self).items()}
+
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "weights_")
 

@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import asdict
+from numbers import Integral
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -11,7 +12,7 @@ from monitor.detectors import fitting
 from monitor.detectors.arguments import number, whole
 from monitor.detectors.artefact import Artefact
 from monitor.detectors.mixture_settings import plan_of
-from monitor.detectors.mixture_values import Values
+from monitor.detectors.mixture_values import Values, are_factors
 
 if TYPE_CHECKING:
     from monitor.detectors.gaussian_mixture import GaussianMixture
@@ -31,11 +32,14 @@ def give(model: "GaussianMixture") -> Artefact:
         "report": None if report is None else asdict(report),
     }
     values = model.values()
+    settings = {name: value for name, value in model.get_params().items() if name != "device"}
+    if not isinstance(model.random_state, Integral):
+        settings["random_state"] = None  # a generator has no value to store
     return Artefact(
         kind=model.kind,
         n_features=model.n_features_in_,
         feature_names=model.feature_names_,
-        settings={name: value for name, value in model.get_params().items() if name != "device"},
+        settings=settings,
         training=training,
         tensors={"weights": values.weights, "means": values.means, "cholesky": values.cholesky},
         reference_energies=model.reference_energies_,
@@ -69,6 +73,7 @@ def _values(stored: Artefact, model: "GaussianMixture") -> Values:
     cholesky = stored.numbers("cholesky", *shape[model.covariance_type])
     deviations = np.diagonal(cholesky, axis1=1, axis2=2) if cholesky.ndim == 3 else cholesky
     shares = (weights >= 0).all() and abs(weights.sum() - 1) < 1e-6
-    if not shares or not (deviations > _LEAST_DEVIATION).all():
+    triangular = cholesky.ndim == 2 or are_factors(cholesky)
+    if not shares or not triangular or not (deviations > _LEAST_DEVIATION).all():
         raise ModelError("the gaussian_mixture model's weights or factors make no mixture; fit it again")
     return Values(weights=weights, means=stored.numbers("means", k, d), cholesky=cholesky)

@@ -69,6 +69,11 @@ def full_factors(cholesky: F64, k: int) -> F64:
     return cholesky[:, :, None] * np.eye(cholesky.shape[1])
 
 
+def are_factors(lower: F64) -> bool:
+    """Return whether each matrix is lower triangular with a positive diagonal."""
+    return bool((np.diagonal(lower, axis1=1, axis2=2) > 0).all() and not np.triu(lower, 1).any())
+
+
 def _symmetric(covariances: F64) -> bool:
     apart = np.abs(covariances - np.swapaxes(covariances, -1, -2)).max(initial=0.0)
     return bool(apart <= 1e-3 * np.abs(covariances).max(initial=0.0))

@@ -1,5 +1,7 @@
 """GaussianMixture: fit, energies, files, and the ways of scikit-learn."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -120,6 +122,22 @@ def test_a_saved_model_gives_the_same_energies_to_the_bit(tmp_path):
     assert np.array_equal(back.reference_energies_, gm.reference_energies_)
     assert back.report_ == gm.report_
     assert back.to_bytes() == gm.to_bytes()
+
+
+def test_a_pickled_mixture_that_has_scored_gives_the_same_energies():
+    x = blobs()
+    gm = GaussianMixture(2).fit(x)
+    energies = gm.energy(x)
+    assert np.array_equal(pickle.loads(pickle.dumps(gm)).energy(x), energies)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"n_components": np.int64(2), "tol": np.float32(0.01)}, {"random_state": np.random.RandomState(0)}]
+)
+def test_a_mixture_of_numpys_settings_is_stored(settings):
+    x = blobs()
+    gm = GaussianMixture(**settings).fit(x)
+    assert np.array_equal(load_detector(gm.to_bytes()).energy(x), gm.energy(x))
 
 
 def test_a_model_of_another_width_is_refused_when_the_width_matters():
