@@ -10,10 +10,12 @@ from torch import Tensor
 from config.errors import ModelError
 from monitor.detectors.artefact import Artefact
 from monitor.detectors.mixture_params import LOG_2PI, Metric, gmm_params, make_metric
+from monitor.detectors.mixture_values import are_factors
 
 F64 = NDArray[np.float64]
 
 _FIELDS = ("weights", "means", "covariances", "factors")
+_SHARES_TOLERANCE = 1e-2
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -86,7 +88,9 @@ def read_mixture(stored: Artefact, n_gmm: int, width: int) -> LatentMixture:
     shapes = {"weights": (n_gmm,), "means": (n_gmm, width)}
     arrays = {name: stored.numbers(f"mixture.{name}", *shapes.get(name, (n_gmm, width, width))) for name in _FIELDS}
     radius = float(stored.numbers("mixture.radius", 1)[0])
-    diagonals = np.diagonal(arrays["factors"], axis1=1, axis2=2)
-    if not (radius > 0 and (diagonals > 0).all() and (arrays["weights"] > 0).any()):
+    weights = arrays["weights"]
+    # Networks of the user's may give shares that add up to one only nearly.
+    shares = (weights >= 0).all() and abs(weights.sum() - 1) < _SHARES_TOLERANCE
+    if not (radius > 0 and shares and are_factors(arrays["factors"])):
         raise ModelError(f"the {stored.kind} model's mixture contradicts itself; fit it again")
     return LatentMixture(radius=radius, **arrays)

@@ -35,10 +35,14 @@ def read_state(nets: nn.Module, stored: Artefact) -> None:
             "only; give modules of the same layers as at the fit"
         )
     state = {
-        name: torch.from_numpy(np.array(stored.tensor(_PREFIX + name, *value.shape))).to(value)
-        for name, value in wanted.items()
+        name: torch.from_numpy(np.array(stored.tensor(_PREFIX + name, *value.shape))) for name, value in wanted.items()
     }
-    nets.load_state_dict(state)
+    for name, value in wanted.items():
+        if state[name].is_floating_point() != value.is_floating_point():
+            raise ModelError(
+                f"the {stored.kind} model's array {_PREFIX + name!r} holds {state[name].dtype}; fit it again"
+            )
+    nets.load_state_dict({name: given.to(wanted[name]) for name, given in state.items()})
 
 
 def refuse_missing(stored: Artefact, modules: Mapping[str, Any], owner: str) -> None:

@@ -83,6 +83,33 @@ def test_missing_arrays_and_settings_are_named(stored):
             load(replace(stored, tensors={n: a for n, a in stored.tensors.items() if n != name}))
 
 
+def changed(stored, name, change):
+    array = stored.tensors[name].copy()
+    change(array)
+    return replace(stored, tensors={**stored.tensors, name: array})
+
+
+def test_factors_that_are_no_triangles_are_refused(stored):
+    name = next(n for n in ("cholesky", "factors", "mixture.factors") if n in stored.tensors)
+    with pytest.raises(ModelError, match="fit it again"):
+        load(changed(stored, name, lambda a: a.__setitem__((0, 0, 1), 0.5)))
+
+
+@pytest.mark.parametrize("share", [-1.0, 3.0])
+def test_weights_that_are_no_shares_are_refused(stored, share):
+    name = next(n for n in ("weights", "mixture.weights") if n in stored.tensors)
+    with pytest.raises(ModelError, match="fit it again"):
+        load(changed(stored, name, lambda a: a.__setitem__(0, share)))
+
+
+def test_whole_numbers_in_place_of_a_networks_weights_are_refused():
+    stored = artefact_of(AEGMM)
+    name = next(n for n in stored.tensors if n.startswith("net."))
+    forged = {**stored.tensors, name: np.ones_like(stored.tensors[name], dtype=np.int32)}
+    with pytest.raises(ModelError, match="fit it again"):
+        load(replace(stored, tensors=forged))
+
+
 @pytest.mark.parametrize("width", [0, 1, 2, 4, 10**9])
 def test_another_number_of_features_is_refused(stored, width):
     with pytest.raises(ModelError):
