@@ -15,8 +15,10 @@ from monitor.detectors.arguments import number, usable_device
 from monitor.detectors.artefact import Artefact
 from monitor.detectors.attribution import explain
 from monitor.detectors.explanation import Explanation
+from monitor.detectors.feature_model import checked_model, features_of
 from monitor.detectors.inputs import FloatArray, check_events, check_labels
 from monitor.detectors.mixture_params import LANES, LOG_2PI, SPARE_LANES, Metric, factor, make_metric
+from monitor.detectors.mixture_values import are_factors
 from monitor.detectors.threads import exact_products, one_thread
 from monitor.detectors.unfitted import not_fitted
 from monitor.drifts.yardstick import FeatureProfile, profile_of
@@ -56,6 +58,7 @@ class ClassConditionalGaussian:
         reg: float = 1e-6,
         device: str = "cpu",
     ) -> None:
+        checked_model(_NAME, model)
         if score not in ("likelihood", "mahalanobis"):
             raise ModelError(f"{_NAME}: score must be 'likelihood' or 'mahalanobis', not {score!r}")
         self.model = model
@@ -74,7 +77,7 @@ class ClassConditionalGaussian:
             ModelError: The loader is empty or yields something else, or see `fit_features`.
         """
         if labels is not None:
-            return self.fit_features(data if self.model is None else self._features(data), labels)
+            return self.fit_features(self._features(data), labels)
         if data is None or isinstance(data, np.ndarray | torch.Tensor) or hasattr(data, "to_numpy"):
             raise ModelError(
                 f"{_NAME}: labels are needed; call fit(x, labels), or fit(loader) with batches of (x, labels)"
@@ -127,7 +130,7 @@ class ClassConditionalGaussian:
 
     def predict(self, x: Any) -> FloatArray:
         """Return the score of each input, through the model if there is one."""
-        return self.predict_features(x if self.model is None else self._features(x))
+        return self.predict_features(self._features(x))
 
     def predict_features(self, z: Any) -> FloatArray:
         """Return the score of each row of features; larger is stranger.
@@ -164,7 +167,7 @@ class ClassConditionalGaussian:
         The features are those behind the model, and costs are nats of the likelihood whatever `score` is.
         """
         self._check_fitted()
-        z = x if self.model is None else self._features(x)
+        z = self._features(x)
         rows = check_events(z, owner=_NAME, n_features=self.n_features, names=self.feature_names_, squares=True).values
         names = self.feature_names_ or tuple(f"x{j}" for j in range(self.n_features))
         inverse = np.stack([solve_triangular(f, np.eye(len(f)), lower=True) for f in self.factors_])
@@ -242,8 +245,9 @@ class ClassConditionalGaussian:
         found.profile_ = stored.profile
         found.training_ = dict(stored.training)
         factors = stored.numbers("factors", k, d, d)
-        if k == 0 or not (np.diagonal(factors, axis1=1, axis2=2) > 0).all() or not (found.weights_ > 0).all():
-            raise ModelError(f"the {KIND} model's weights or factors are not positive; fit it again")
+        shares = k > 0 and (found.weights_ > 0).all() and abs(found.weights_.sum() - 1) < 1e-6
+        if not shares or not are_factors(factors):
+            raise ModelError(f"the {KIND} model's weights or factors make no mixture; fit it again")
         found._set_factors(factors)
         return found
 
@@ -274,24 +278,7 @@ class ClassConditionalGaussian:
         return cast("FloatArray", values.clamp(-limit, limit).cpu().numpy().astype(block.dtype))
 
     def _features(self, batch: Any) -> Any:
-        if self.model is None:
-            return batch
-        if not isinstance(self.model, torch.nn.Module):
-            return self.model(batch)
-        like = next(self.model.parameters(), None)
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            with torch.no_grad():
-                given = batch if isinstance(batch, torch.Tensor) else torch.as_tensor(np.asarray(batch))
-                if like is not None:
-                    given = given.to(like if given.is_floating_point() else like.device)
-                return self.model(given)
-        except (RuntimeError, TypeError, ValueError, IndexError) as reason:
-            first = str(reason).splitlines()[0]
-            raise ModelError(f"{_NAME}: the feature model does not accept the events: {first}") from reason
-        finally:
-            self.model.train(was_training)
+        return features_of(_NAME, self.model, batch)
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "factors_"):

@@ -148,7 +148,11 @@ def mixture_width(sample: Tensor, latent: int, recon_features: ReconFeatures) ->
     Raises:
         ModelError: `recon_features` returns something else than a row for each event.
     """
-    features = recon_features(sample, sample)
+    try:
+        features: Any = recon_features(sample, sample)
+    except (RuntimeError, ValueError, IndexError, TypeError) as reason:
+        what = f"events and reconstructions of shape {tuple(sample.shape[1:])}"
+        raise ModelError(f"recon_features does not accept {what}: {_first_line(reason)}") from reason
     if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(sample):
         raise ModelError("recon_features must return a tensor of shape (events, columns)")
     return latent + features.shape[1]
@@ -194,7 +198,11 @@ def _run(module: nn.Module, given: Tensor, name: str, what: str) -> Tensor:
     try:
         result: Any = module(given)
     except (RuntimeError, ValueError, IndexError, TypeError) as reason:
-        raise ModelError(f"{name} does not accept {what}: {str(reason).splitlines()[0]}") from reason
+        raise ModelError(f"{name} does not accept {what}: {_first_line(reason)}") from reason
     if not isinstance(result, Tensor) or len(result) != len(given):
         raise ModelError(f"{name} must return one tensor with a row for each event")
     return result
+
+
+def _first_line(reason: Exception) -> str:
+    return next(iter(str(reason).splitlines()), type(reason).__name__)

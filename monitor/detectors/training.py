@@ -84,6 +84,8 @@ def gaussian_nll(cov_elbo: Mapping[str, Any], rows: Tensor) -> ReconstructionLos
         cov = _covariance(rows) if value is None else _numbers(kind, value).to(rows.device)
         if cov.shape != (D, D):
             raise ModelError(f"cov_elbo: cov_full must be ({D}, {D}), not {tuple(cov.shape)}")
+        if value is not None and not (torch.allclose(cov, cov.mT) and bool(torch.linalg.eigvalsh(cov).min() > -1e-6)):
+            raise ModelError("cov_elbo: cov_full must be a covariance, symmetric and nowhere negative")
         lower = factor(cov[None], 1e-6)[0]
         half_log_det = float(lower.diagonal().log().sum())
         eye = torch.eye(D, dtype=lower.dtype, device=lower.device)

@@ -56,6 +56,8 @@ FITS = [
     {"cov_elbo": {"sim": "a"}},
     {"cov_elbo": {"sim": np.nan}},
     {"cov_elbo": {"cov_diag": [1.0, 2.0]}},
+    {"cov_elbo": {"cov_full": -np.eye(3)}},
+    {"cov_elbo": {"cov_full": np.arange(9.0).reshape(3, 3)}},
 ]
 
 
@@ -98,6 +100,27 @@ def test_a_feature_network_gets_events_of_its_own_precision_and_is_named_when_it
     assert ClassConditionalGaussian(torch.nn.Linear(3, 2)).fit(X, LABELS).n_features == 2
     with pytest.raises(ModelError, match="the feature model does not accept the events"):
         ClassConditionalGaussian(torch.nn.Linear(5, 2)).fit(X, LABELS)
+
+
+@pytest.mark.parametrize("model", [lambda batch: batch @ batch, torch.nn.Linear(5, 2)])
+def test_a_feature_model_that_does_not_take_the_events_is_named(model):
+    with pytest.raises(ModelError, match="feature model does not accept"):
+        ClassConditionalGaussian(model).fit([(X, LABELS)])
+
+
+def test_a_feature_model_is_a_function():
+    with pytest.raises(ModelError, match="model must be a function"):
+        ClassConditionalGaussian("resnet")
+
+
+def test_features_of_the_reconstruction_that_fail_are_named():
+    with pytest.raises(ModelError, match=r"recon_features does not accept events .* of shape \(3,\)"):
+        AEGMM(recon_features=lambda x, made: x @ made).fit(X, epochs=1, verbose=False)
+
+
+def test_a_setting_that_no_file_can_hold_is_named():
+    with pytest.raises(ModelError, match=r"cannot be stored with .*float32"):
+        AEGMM(data_type=np.float32).fit(X, epochs=1, verbose=False).to_bytes()
 
 
 @pytest.mark.parametrize(
