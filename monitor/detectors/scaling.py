@@ -10,6 +10,7 @@ from monitor.detectors.inputs import FloatArray
 
 F64 = NDArray[np.float64]
 _CHUNK_BYTES = 4 << 20
+_LEAST = 1e-140  # squares of what is smaller vanish in float64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +85,9 @@ def column_scaling(
     squares = add(squares)
     shift = squares[d:] / total[d]
     variance = np.maximum(squares[:d] / total[d] - np.square(shift), 0.0)
-    constant = (high <= low) | ~(variance > 0)
+    constant = (high <= low) | ~(variance > _LEAST**2)
     centre = np.where(constant, low + (high - low) / 2, centre + shift)
-    size = np.where(np.abs(centre) > 0, np.abs(centre), 1.0)
+    size = np.where(np.abs(centre) > _LEAST, np.abs(centre), 1.0)
     return Scaling(
         centre=centre,
         scale=np.where(constant, size, np.sqrt(variance)),

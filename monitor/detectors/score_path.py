@@ -104,7 +104,7 @@ def make_scorer(mixture: Gaussians, dtype: type[np.floating[Any]], device: str =
     if dtype != np.float32:
         return double
     single = _build(mixture, np.float32, np.float32, device)
-    probes = _probes(mixture).astype(np.float32)
+    probes = _probes(mixture, np.float32)
     truth = double.energies(probes.astype(np.float64))
     error = np.abs(single.energies(probes) - truth) / np.maximum(np.abs(truth), 1.0)
     return single if error.max() < _SINGLE_ERROR else _build(mixture, np.float64, np.float32, device)
@@ -131,7 +131,7 @@ def _with_small(scorer: Scorer, factors: Factors, work: type[np.floating[Any]], 
     """
     narrow = replace(factors, lanes=_SMALL_LANES)
     small = replace(scorer, make_small=lambda: CpuKernel(narrow, work), spare=[], spare_small=[], exact=[])
-    probes = _probes(scorer.mixture).astype(rows)
+    probes = _probes(scorer.mixture, rows)
     shares = np.empty((2, len(probes), len(scorer.mixture.weights)), rows)
     wide = scorer.energies(probes, shares[0])
     places = [slice(at, at + _SMALL_LANES) for at in range(0, _PROBES, _SMALL_LANES)]
@@ -140,8 +140,13 @@ def _with_small(scorer: Scorer, factors: Factors, work: type[np.floating[Any]], 
     return small if same and np.array_equal(shares[0], shares[1], equal_nan=True) else scorer
 
 
-def _probes(mixture: Gaussians) -> F64:
-    """Return rows drawn from the mixture, and rows some deviations away from it."""
+def _probes(mixture: Gaussians, rows: type[np.floating[Any]]) -> FloatArray:
+    """Return rows drawn from the mixture, and rows some deviations away from it, as far as the precision goes."""
+    largest = float(np.finfo(rows).max)
+    return _drawn(mixture).clip(-largest, largest).astype(rows)
+
+
+def _drawn(mixture: Gaussians) -> F64:
     rng = np.random.default_rng(0)
     d = mixture.means.shape[1]
     alive = mixture.weights > 0

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from monitor.detectors import GaussianMixture
+from monitor.detectors import GaussianMixture, load_detector
 
 RNG = np.random.default_rng(0)
 N = 800
@@ -67,6 +67,23 @@ def test_a_constant_column_that_moves_is_strange_in_proportion():
     energies = gm.energy(event)
     assert energies[1] - energies[0] > 10
     assert np.isclose((energies[2] - energies[0]) / (energies[1] - energies[0]), 100, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
+def test_values_whose_squares_vanish_count_as_zeros(kind):
+    x = np.c_[BASE[:, :2], np.full(N, 1e-300), BASE[:, 3] * 1e-310]
+    for events in (x, x[:, 2:]):
+        gm = GaussianMixture(2, covariance_type=kind, n_init=1).fit(events)
+        moved = events[:3].copy()
+        moved[:, -1] += [0.0, 1.0, 10.0]
+        assert (np.diff(gm.energy(moved)) > 0).all()
+        assert np.array_equal(load_detector(gm.to_bytes()).energy(events), gm.energy(events))
+
+
+@pytest.mark.filterwarnings("error")
+def test_float32_events_as_large_as_numbers_go_are_scored_without_a_warning():
+    x = (BASE.clip(-3, 3) * 1e38).astype(np.float32)
+    assert np.isfinite(GaussianMixture(2, n_init=1).fit(x).energy(x)).all()
 
 
 def test_units_of_the_columns_do_not_matter():
