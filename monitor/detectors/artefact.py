@@ -99,7 +99,7 @@ class _File(msgspec.Struct, frozen=True):
 
 def to_bytes(artefact: Artefact) -> bytes:
     """Return the artefact as the bytes of a safetensors file; equal artefacts give equal bytes."""
-    tensors = {name: np.ascontiguousarray(array) for name, array in artefact.tensors.items()}
+    tensors = {name: np.asarray(array, order="C") for name, array in artefact.tensors.items()}
     if artefact.reference_energies is not None:
         tensors[_REFERENCE] = np.ascontiguousarray(artefact.reference_energies, dtype=np.float32)
     if artefact.profile is not None:

@@ -35,6 +35,12 @@ def test_what_is_written_comes_back():
     assert np.array_equal(back.tensor("means", 2, 2), make().tensors["means"])
 
 
+def test_a_count_without_dimensions_comes_back_as_one():
+    # Batch normalisation keeps such a count, and a network is only loaded into a state of the same shapes.
+    data = artefact.to_bytes(make(tensors={"net.num_batches_tracked": np.array(7)}))
+    assert artefact.from_bytes(data).tensor("net.num_batches_tracked").tolist() == 7
+
+
 def test_equal_models_give_equal_bytes():
     assert artefact.to_bytes(make()) == artefact.to_bytes(make())
 
