@@ -15,6 +15,9 @@ M = TypeVar("M", bound="GaussianMixture")
 
 def take(cls: "type[M]", mixture: Any, device: str) -> "M":
     """Return our mixture with the parameters of scikit-learn's."""
+    if not isinstance(mixture, _module("sklearn.mixture").GaussianMixture):
+        # A Bayesian mixture scores by its posterior, not by the density of its parameters.
+        raise ModelError(f"from_sklearn takes a fitted sklearn.mixture.GaussianMixture, not {type(mixture).__name__}")
     if not hasattr(mixture, "precisions_cholesky_"):
         raise ModelError("the scikit-learn mixture is not fitted yet; call its fit(x) first")
     names = getattr(mixture, "feature_names_in_", None)

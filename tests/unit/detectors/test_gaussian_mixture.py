@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.mixture import BayesianGaussianMixture
 from sklearn.mixture import GaussianMixture as SklearnMixture
 from sklearn.utils.estimator_checks import check_estimator
 
@@ -100,6 +101,12 @@ def test_a_mixture_that_scikit_learn_fitted_is_taken_over_with_its_names():
 def test_an_unfitted_scikit_learn_mixture_is_refused():
     with pytest.raises(ModelError, match="not fitted"):
         GaussianMixture.from_sklearn(SklearnMixture())
+
+
+@pytest.mark.parametrize("other", [None, BayesianGaussianMixture(n_components=2).fit(blobs())])
+def test_another_model_than_scikit_learns_mixture_is_refused(other):
+    with pytest.raises(ModelError, match=f"not {type(other).__name__}"):
+        GaussianMixture.from_sklearn(other)
 
 
 @pytest.mark.filterwarnings("ignore:Estimator GaussianMixture does not inherit")
