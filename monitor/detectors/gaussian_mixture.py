@@ -329,7 +329,8 @@ class GaussianMixture:
         """Return the inverse lower Cholesky factors, (K, D, D) for every covariance type."""
         lower = torch.from_numpy(full_factors(self._cholesky, len(self.weights_)))
         eye = torch.eye(lower.shape[1], dtype=torch.float64).expand_as(lower)
-        inverse: F64 = torch.linalg.solve_triangular(lower, eye, upper=False).numpy()
+        with one_thread():
+            inverse: F64 = torch.linalg.solve_triangular(lower, eye, upper=False).numpy()
         return inverse
 
     def _scorer(self, dtype: np.dtype[Any]) -> Scorer:

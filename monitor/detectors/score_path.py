@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from monitor.detectors.inputs import FloatArray
 from monitor.detectors.score_factors import Factors, Gaussians, factors_of
 from monitor.detectors.score_kernels import CpuKernel, CudaKernel, Kernel
+from monitor.detectors.threads import one_blas_thread
 
 F64 = NDArray[np.float64]
 
@@ -87,7 +88,7 @@ def _run(
 ) -> None:
     # Taking a kernel with its buffers off the list is atomic, so threads never share one.
     kernel = spare.pop() if spare else make()
-    with np.errstate(over="ignore", invalid="ignore"):
+    with one_blas_thread, np.errstate(over="ignore", invalid="ignore"):
         for at in range(0, len(x), lanes):
             part = x[at : at + lanes]
             kernel(part, out[at : at + len(part)], None if shares is None else shares[at : at + len(part)])
