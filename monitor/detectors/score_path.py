@@ -9,6 +9,7 @@ the product goes by block rows of the triangle, which leaves out most of its zer
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -88,7 +89,9 @@ def _run(
 ) -> None:
     # Taking a kernel with its buffers off the list is atomic, so threads never share one.
     kernel = spare.pop() if spare else make()
-    with one_blas_thread, np.errstate(over="ignore", invalid="ignore"):
+    # The narrow shape is too small for a library to share out, and one event should not wait for the switch.
+    alone = one_blas_thread if lanes > _SMALL_LANES else nullcontext()
+    with alone, np.errstate(over="ignore", invalid="ignore"):
         for at in range(0, len(x), lanes):
             part = x[at : at + lanes]
             kernel(part, out[at : at + len(part)], None if shares is None else shares[at : at + len(part)])
