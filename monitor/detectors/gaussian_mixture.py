@@ -60,7 +60,7 @@ class GaussianMixture:
         covariances_: (K, D, D), (D, D), (K, D) or (K,) by covariance type.
         converged_: Whether EM met `tol`.
         n_iter_: Passes over all rows.
-        lower_bound_: The last mean log-likelihood.
+        lower_bound_: The last mean log-likelihood, in the columns' own units.
         report_: The fit report.
         reference_energies_: Sorted energies of events that the model did not see, after `calibrate`.
         profile_: What the training values of each feature were, for the daemon's watch on drift, after `calibrate`.
@@ -127,7 +127,7 @@ class GaussianMixture:
         self.put(fitted.values(self.covariance_type), events.names)
         self.converged_ = fitted.converged
         self.n_iter_ = fitted.iterations
-        self.lower_bound_ = fitted.report.log_likelihood[-1]
+        self.lower_bound_ = fitted.report.log_likelihood[-1] - float(np.log(fitted.scaling.scale).sum())
         self.report_: fitting.Report | None = fitted.report
         return self
 

@@ -226,6 +226,13 @@ def test_a_weight_of_two_is_the_row_twice():
     assert np.allclose(weighted.covariances_, repeated.covariances_)
 
 
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
+def test_the_lower_bound_is_the_mean_log_likelihood_in_the_columns_own_units(kind):
+    x = blobs() * [1e-3, 1, 50, 1e4] + 7
+    gm = GaussianMixture(3, covariance_type=kind).fit(x)
+    assert np.isclose(gm.lower_bound_, gm.score(x), rtol=1e-2, atol=1e-2)
+
+
 def test_progress_is_told_every_pass():
     seen = []
     rng = np.random.default_rng(0)
