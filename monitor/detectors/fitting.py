@@ -22,7 +22,7 @@ from monitor.detectors.mixture_values import Values
 from monitor.detectors.passes import Plan, Progress, Task, expectation_maximisation, polish
 from monitor.detectors.processes import Processes
 from monitor.detectors.rows import Rows
-from monitor.detectors.sample import SAMPLE_ROWS, draw
+from monitor.detectors.sample import SAMPLE_ROWS, Sample, draw
 from monitor.detectors.scaling import Scaling, column_scaling
 
 F64 = NDArray[np.float64]
@@ -96,7 +96,7 @@ def fit(values: FloatArray, weights: F64 | None, plan: Plan, processes: Processe
     """
     began = time.perf_counter()
     rng = np.random.default_rng(plan.seed)
-    weights = _mean_one(weights, processes)
+    weights = _as_rows(weights, processes)
     scaling = column_scaling(values, weights, processes.add, processes.largest)
     if plan.covariance_type == "spherical":
         scaling = scaling.common()
@@ -105,11 +105,7 @@ def fit(values: FloatArray, weights: F64 | None, plan: Plan, processes: Processe
     if plan.contamination > 0:
         sample, core = trimming.core(sample, plan, rng)
     clean = sample.rows if core is None else sample.rows.take(core)
-    rows = sample.rows
-    if total > SAMPLE_ROWS:
-        rows = Rows.of(values, weights, sample.scaling)
-        if plan.contamination == 0 and sample.repeats:
-            rows = rows.folded()
+    rows = sample.rows if total <= SAMPLE_ROWS else _all_rows(values, weights, sample, plan)
     alone = Processes(rank=0, size=1)
     task = Task(plan=replace(plan, contamination=0.0), shrinkage=sample.shrinkage(plan, core), processes=alone)
     choice = selection.choose(clean, task, rng, final=rows is clean)
@@ -146,6 +142,12 @@ def fit(values: FloatArray, weights: F64 | None, plan: Plan, processes: Processe
     )
 
 
+def _all_rows(values: FloatArray, weights: F64 | None, sample: Sample, plan: Plan) -> Rows:
+    """Return the rows of this process; each once where many are equal, which would not do to count the strangest."""
+    rows = Rows.of(values, weights, sample.scaling)
+    return rows.folded() if plan.contamination == 0 and sample.repeats else rows
+
+
 def report_from(stored: dict[str, Any]) -> Report:
     """Return the report that an artefact's training summary holds."""
     try:
@@ -154,11 +156,17 @@ def report_from(stored: dict[str, Any]) -> Report:
         raise ModelError(f"the model's training report cannot be read: {reason}; fit it again") from reason
 
 
-def _mean_one(weights: F64 | None, processes: Processes) -> F64 | None:
-    """Return the weights such that those that are not zero have mean one: they count as rows do."""
+def _as_rows(weights: F64 | None, processes: Processes) -> F64 | None:
+    """Return weights that count as rows do: whole numbers say how often a row came, others only what share it has.
+
+    Those of the second kind are scaled such that the ones that are not zero have mean one.
+    """
     if weights is None:
         return None
-    total, rows = processes.add(np.array([weights.sum(), np.count_nonzero(weights)], dtype=np.float64))
+    fractions = np.count_nonzero(weights != np.floor(weights))
+    total, rows, unequal = processes.add(np.array([weights.sum(), np.count_nonzero(weights), fractions], dtype=float))
+    if unequal == 0:
+        return weights
     scaled: F64 = weights * (rows / total)
     return scaled
 

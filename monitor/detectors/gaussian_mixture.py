@@ -107,7 +107,7 @@ class GaussianMixture:
         Args:
             x: Events: numpy, torch or a data frame, whose names are kept.
             y: Ignored; there for scikit-learn's pipelines.
-            sample_weight: One weight an event.
+            sample_weight: One weight an event: whole numbers say how often it came, others which share it has.
             progress: Called after every pass over all rows with its number and mean log-likelihood.
 
         Raises:

@@ -23,7 +23,7 @@ _MOST_DISTINCT = 0.95
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """Events in their own units with their weights, of mean one, and the same standardised."""
+    """Events in their own units with their weights, each as so many rows, and the same standardised."""
 
     events: F64
     weights: F64
@@ -70,8 +70,10 @@ def draw(
     gathered[mine, -1] = 1.0 if weights is None else weights[chosen[mine] - before]
     gathered = processes.add(gathered)
     gathered = gathered[gathered[:, -1] > 0]
-    w = gathered[:, -1]
-    return Sample.of(np.ascontiguousarray(gathered[:, :-1]), w / w.sum() * len(w), scaling), total
+    w = np.ascontiguousarray(gathered[:, -1])
+    if total > SAMPLE_ROWS:
+        w *= len(w) / w.sum()
+    return Sample.of(np.ascontiguousarray(gathered[:, :-1]), w, scaling), total
 
 
 def _overall(rows: Rows) -> Tensor:

@@ -55,3 +55,17 @@ def test_weights_of_equal_rows_add_up_when_they_are_folded():
     folded = GaussianMixture(1).fit(repeated, sample_weight=weights)
     np.testing.assert_allclose(folded.means_[0], np.average(repeated, axis=0, weights=weights), atol=1e-5)
     np.testing.assert_allclose(folded.covariances_[0], np.cov(repeated.T, aweights=weights, ddof=0), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"n_components": 3}, {"n_components": "auto"}, {"n_components": 3, "shrinkage": 0.0}]
+)
+def test_weights_that_are_whole_numbers_are_as_many_rows(settings):
+    rng = np.random.default_rng(1000)
+    place = rng.integers(0, 3, 600)
+    roots = rng.normal(size=(3, 4, 4))
+    x = 4.0 * rng.normal(size=(3, 4))[place] + np.einsum("nij,nj->ni", roots[place], rng.normal(size=(600, 4)))
+    counts = rng.integers(0, 4, 600)
+    weighted = GaussianMixture(**settings).fit(x, sample_weight=counts)
+    repeated = GaussianMixture(**settings).fit(np.repeat(x, counts, axis=0))
+    np.testing.assert_allclose(weighted.energy(x), repeated.energy(x), atol=1e-3)
