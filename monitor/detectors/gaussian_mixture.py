@@ -37,7 +37,8 @@ class GaussianMixture:
     """A mixture of Gaussians whose energy, -log p(x), tells how strange an event is.
 
     Args:
-        n_components: How many, or "auto" for the best of 1 to 8 on rows held out.
+        n_components: How many, or "auto" for the fewest of 1 to 8 that reach most of what components can gain on
+            rows held out.
         covariance_type: full, tied, diag or spherical.
         tol: EM stops when the mean log-likelihood moves by less than this.
         max_iter: The most passes over all rows.
