@@ -17,6 +17,7 @@ import os
 import resource
 import sys
 import time
+from pathlib import Path
 
 
 def arguments() -> argparse.Namespace:
@@ -29,6 +30,8 @@ def arguments() -> argparse.Namespace:
 
 
 OPTIONS = arguments()
+# The benchmark of statistics beside this file is not the module that other packages import by that name.
+sys.path = [place for place in sys.path if Path(place).resolve() != Path(__file__).resolve().parent]
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = str(OPTIONS.threads)
 

@@ -12,6 +12,8 @@ from monitor.detectors.threads import exact_products
 
 # Up to this many columns OpenBLAS and MKL sum a row in one go; beyond, where they cut depends on threads.
 _DEPTH = 192
+# With so few lanes the calls cost as much as the numbers: all block rows are squared and summed at once.
+_FEW_LANES = 16
 
 
 class Kernel(Protocol):
@@ -33,10 +35,15 @@ class CpuKernel:
         k, d, lanes = factors.k, factors.d, factors.lanes
         self.rows = np.zeros((d + 1, lanes), dtype=work)
         self.rows[0] = 1.0
-        if self.offset is None:
-            self.white = [np.empty((len(block), lanes), dtype=work) for block in self.blocks]
-        else:
+        self.whole: FloatArray | None = None
+        if self.offset is not None:
             self.white = [np.empty((k, d, lanes), dtype=work)]
+        elif lanes <= _FEW_LANES and len({len(block) for block in self.blocks}) == 1:
+            self.whole = np.empty((len(self.blocks), k, len(self.blocks[0]) // k, lanes), dtype=work)
+            self.sums = np.empty((len(self.blocks), k, lanes), dtype=work)
+            self.white = [white.reshape(-1, lanes) for white in self.whole]
+        else:
+            self.white = [np.empty((len(block), lanes), dtype=work) for block in self.blocks]
         self.cells = [white.reshape(k, -1, lanes) for white in self.white]
         self.half = np.empty((k, lanes), dtype=work)
         self.part = np.empty((k, lanes), dtype=work)
@@ -70,6 +77,13 @@ class CpuKernel:
         np.negative(total[:n], out=out, casting="same_kind")
 
     def _triangles(self) -> None:
+        if self.whole is not None:
+            for block, white in zip(self.blocks, self.white, strict=True):
+                _product(block, self.rows, white)
+            np.multiply(self.whole, self.whole, out=self.whole)
+            np.add.reduce(self.whole, axis=2, out=self.sums)
+            np.add.reduce(self.sums, axis=0, out=self.half)
+            return
         for i, (block, white, cells) in enumerate(zip(self.blocks, self.white, self.cells, strict=True)):
             _product(block, self.rows, white)
             np.multiply(white, white, out=white)
