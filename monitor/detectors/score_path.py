@@ -5,10 +5,12 @@ out of one matrix product with x - c, a constant row of ones carrying the offset
 product always has one fixed shape, the last rows padded, so that no row's sums depend on its neighbours;
 up to 16 rows have a narrower shape where it gives the same bits, which is tried when the scorer is made.
 Rows lie along the fast axis, where everything after the product runs lane by lane. From 32 features on
-the product goes by block rows of the triangle, which leaves out most of its zeros.
+the product goes by block rows of the triangle, which leaves out most of its zeros. Where a chunk is work
+enough, as many threads as torch may use take chunks in turn.
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -28,6 +30,8 @@ F64 = NDArray[np.float64]
 _SINGLE_ERROR = 2e-5
 _SMALL_LANES = 16
 _PROBES = 256
+# From so many numbers in the triangles on a chunk takes a third of a millisecond, and threads do not wait for Python.
+_WORTH_SHARING = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,13 +63,20 @@ class Scorer:
         if self.make_small is not None and len(x) <= _SMALL_LANES:
             _run(x, out, shares, self.spare_small, self.make_small, _SMALL_LANES)
         else:
-            _run(x, out, shares, self.spare, self.make_kernel, self.lanes)
+            _run(x, out, shares, self.spare, self.make_kernel, self.lanes, self._helpers(len(x)))
         finite = np.isfinite(out)
         if not finite.all():
             out[~finite], far = self._far(x[~finite])
             if shares is not None:
                 shares[~finite] = far
         return out
+
+    def _helpers(self, n: int) -> int:
+        """Return how many threads beside this one should take chunks: as many as torch may use, where it pays."""
+        k, d = self.mixture.inverse.shape[:2]
+        if self.device != "cpu" or self.mixture.inverse.ndim != 3 or k * d * d < _WORTH_SHARING:
+            return 0
+        return min(torch.get_num_threads(), n // self.lanes) - 1
 
     def _far(self, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Score again in double precision what had no number in single."""
@@ -86,16 +97,29 @@ def _run(
     spare: list[Kernel],
     make: Callable[[], Kernel],
     lanes: int,
+    helpers: int = 0,
 ) -> None:
-    # Taking a kernel with its buffers off the list is atomic, so threads never share one.
-    kernel = spare.pop() if spare else make()
+    chunks = iter(range(0, len(x), lanes))
+
+    def score() -> None:
+        # Taking a kernel with its buffers off the list is atomic, so threads never share one; so is taking a chunk.
+        kernel = spare.pop() if spare else make()
+        with np.errstate(over="ignore", invalid="ignore"):
+            for at in chunks:
+                part = x[at : at + lanes]
+                kernel(part, out[at : at + len(part)], None if shares is None else shares[at : at + len(part)])
+        spare.append(kernel)
+
     # The narrow shape is too small for a library to share out, and one event should not wait for the switch.
-    alone = one_blas_thread if lanes > _SMALL_LANES else nullcontext()
-    with alone, np.errstate(over="ignore", invalid="ignore"):
-        for at in range(0, len(x), lanes):
-            part = x[at : at + lanes]
-            kernel(part, out[at : at + len(part)], None if shares is None else shares[at : at + len(part)])
-    spare.append(kernel)
+    with one_blas_thread if lanes > _SMALL_LANES else nullcontext():
+        if helpers <= 0:
+            score()
+            return
+        with ThreadPoolExecutor(helpers) as pool:
+            others = [pool.submit(score) for _ in range(helpers)]
+            score()
+            for other in others:
+                other.result()
 
 
 def make_scorer(mixture: Gaussians, dtype: type[np.floating[Any]], device: str = "cpu") -> Scorer:

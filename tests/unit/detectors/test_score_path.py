@@ -1,5 +1,8 @@
 """The scoring path: one fixed shape, whatever comes."""
 
+import threading
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -44,6 +47,45 @@ def test_shared_and_diagonal_factors_keep_the_bits_too(form, dtype):
     x = np.random.default_rng(1).normal(size=(1500, 20)).astype(dtype)
     whole = scorer.energies(x)
     assert np.array_equal(np.concatenate([scorer.energies(part) for part in np.array_split(x, 41)]), whole)
+
+
+@pytest.fixture
+def torch_threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_threads_that_share_the_chunks_give_the_bits_of_one(torch_threads):
+    x = np.random.default_rng(1).normal(size=(3000, 64)).astype(np.float32)
+    found = []
+    for threads in (1, 2, 4):
+        torch_threads(threads)
+        shares = np.empty((3000, 16), np.float32)
+        found.append((make_scorer(gaussians(64, 16), np.float32).energies(x, shares), shares))
+    assert all(np.array_equal(found[0][0], energies) and np.array_equal(found[0][1], s) for energies, s in found)
+
+
+def test_two_threads_score_two_chunks_at_a_time(torch_threads):
+    both = threading.Barrier(2)
+
+    def kernel(part, out, shares):
+        both.wait(timeout=60)
+        out[:] = 1.0
+
+    scorer = replace(make_scorer(gaussians(64, 16), np.float32), make_kernel=lambda: kernel, spare=[])
+    torch_threads(2)
+    assert (scorer.energies(np.zeros((2 * scorer.lanes, 64), np.float32)) == 1.0).all()
+
+
+def test_what_a_helping_thread_meets_is_raised(torch_threads):
+    def kernel(part, out, shares):
+        raise MemoryError
+
+    scorer = replace(make_scorer(gaussians(64, 16), np.float32), make_kernel=lambda: kernel, spare=[])
+    torch_threads(2)
+    with pytest.raises(MemoryError):
+        scorer.energies(np.zeros((2 * scorer.lanes, 64), np.float32))
 
 
 @pytest.mark.parametrize(("d", "k"), [(8, 4), (64, 4), (128, 16), (300, 2)])
