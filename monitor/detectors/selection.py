@@ -8,7 +8,7 @@ each fifth is held out in turn (cross-validation), with many one is enough.
 
 The most likely number of components is not the best for finding what is strange: the last of them make the
 density higher where it is high already, and a narrow component calls rows dense that lie many deviations
-from it. So the fewest are taken that reach most of what components can gain.
+from it. So the fewest are taken that reach most of what components can gain, of rows that repeat a smaller part.
 
 For the same reason each of several components is given made-up rows, as many as columns up to ten, which vary as
 the components do on average: it is certain of no direction in which it alone has seen too little. Who asks for
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from monitor.detectors import em, start
 from monitor.detectors.em import Shrinkage
 from monitor.detectors.passes import Plan, Run, Task, expectation_maximisation, log_densities, one_pass
+from monitor.detectors.repeats import distinct
 from monitor.detectors.rows import Rows
 
 F64 = NDArray[np.float64]
@@ -37,9 +38,11 @@ _INDIFFERENT = 0.01
 _MOST_ALIKE = 10.0
 # Without any, the start that wins is the one with a component on a handful of equal rows.
 _PRIOR_OF_STARTS = 1.0
-# The share of the gain from one component to the best number that is enough. Normal events of many kinds want a
-# greater one (digits: .9), few values in columns of zeros a smaller one (KDD Cup 99, mammography: .5).
-_ENOUGH = 0.6
+# The share of the gain from one component to the best number that is enough. Where a tenth of the rows equal another,
+# the density grows without end where they lie, and much of the gain is that (KDD Cup 99, mammography).
+_ENOUGH = 0.9
+_ENOUGH_WITH_REPEATS = 0.6
+_DISTINCT = 0.9
 # With fewer rows, or fewer a component, nothing can be held out: one component, no shrinkage.
 _FEWEST_ROWS = 20
 _FEWEST_ROWS_EACH = 5
@@ -95,7 +98,7 @@ def choose(sample: Rows, task: Task, rng: np.random.Generator, *, final: bool = 
         trials[k] = _trial(sample, folds, weights, k, task, rng)
         if k > min(trials) + 2 and _best(trials, weights) <= k - 3:
             break
-    k = _simplest(trials, weights)
+    k = _simplest(trials, weights, _ENOUGH_WITH_REPEATS if _repeats(sample, own) else _ENOUGH)
     shrinkage = trials[k].shrinkage
     settled = replace(task, shrinkage=shrinkage)
     run = trials[k].run
@@ -211,7 +214,13 @@ def _best(trials: dict[int, _Trial], weights: F64) -> int:
     return max(trials, key=lambda k: _mean(trials[k].log_density, weights))
 
 
-def _simplest(trials: dict[int, _Trial], weights: F64) -> int:
+def _repeats(sample: Rows, weights: F64) -> bool:
+    """Return whether many rows equal another; one of weight two is two."""
+    found = distinct(sample.values, 1.0)
+    return found is not None and len(found.first) < _DISTINCT * float(weights.sum())
+
+
+def _simplest(trials: dict[int, _Trial], weights: F64, enough: float) -> int:
     """Return the fewest components that reach enough of the gain, or lose no more than chance would have it."""
     best = trials[_best(trials, weights)].log_density
     gain = _mean(best - trials[min(trials)].log_density, weights)
@@ -219,7 +228,7 @@ def _simplest(trials: dict[int, _Trial], weights: F64) -> int:
         lost = best - trial.log_density
         mean = _mean(lost, weights)
         deviation = np.sqrt(_mean(np.square(lost - mean), weights) / len(lost))
-        if mean <= max(deviation, (1 - _ENOUGH) * gain):
+        if mean <= max(deviation, (1 - enough) * gain):
             return k
     return _best(trials, weights)
 

@@ -56,3 +56,13 @@ def test_made_up_rows_that_cost_no_likelihood_are_kept_for_a_number_that_is_aske
     rng = np.random.default_rng(6)
     x = np.concatenate([rng.normal(size=(60, 6)), rng.normal(size=(60, 6)) + 8.0])
     assert GaussianMixture(2).fit(x).report_.alike_rows == 6.0
+
+
+def test_rows_that_repeat_earn_fewer_components_for_the_same_gain():
+    rng = np.random.default_rng(0)
+    x = 3.0 * rng.normal(size=(6, 5))[rng.integers(0, 6, 3000)] + rng.normal(size=(3000, 5))
+    once = GaussianMixture("auto").fit(x)
+    twice = GaussianMixture("auto").fit(np.repeat(x[:1500], 2, axis=0))
+    counted = GaussianMixture("auto").fit(x[:1500], sample_weight=np.full(1500, 2))
+    assert len(once.weights_) >= 5
+    assert len(twice.weights_) == len(counted.weights_) <= 3
