@@ -40,7 +40,7 @@ _MOST_ALIKE = 10.0
 _PRIOR_OF_STARTS = 1.0
 # The share of the gain from one component to the best number that is enough. Where a tenth of the rows equal another,
 # the density grows without end where they lie, and much of the gain is that (KDD Cup 99, mammography).
-_ENOUGH = 0.9
+_ENOUGH = 0.8
 _ENOUGH_WITH_REPEATS = 0.6
 _DISTINCT = 0.9
 # With fewer rows, or fewer a component, nothing can be held out: one component, no shrinkage.

@@ -64,5 +64,5 @@ def test_rows_that_repeat_earn_fewer_components_for_the_same_gain():
     once = GaussianMixture("auto").fit(x)
     twice = GaussianMixture("auto").fit(np.repeat(x[:1500], 2, axis=0))
     counted = GaussianMixture("auto").fit(x[:1500], sample_weight=np.full(1500, 2))
-    assert len(once.weights_) >= 5
+    assert len(once.weights_) >= 4
     assert len(twice.weights_) == len(counted.weights_) <= 3
