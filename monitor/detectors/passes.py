@@ -145,10 +145,13 @@ def polish(rows: Rows, run: Run, task: Task) -> Run:
 
 
 def m_step(mixture: Mixture, factors: Factors, moments: Moments, task: Task) -> tuple[Mixture, Tensor]:
-    """Return the next mixture, without components that have lost their rows, and the rows of each."""
+    """Return the next mixture, without components that have lost their rows, and the rows of each.
+
+    The one that has most stays, however little all rows weigh.
+    """
     found = em.maximise(mixture, factors, moments)
     rows = moments.mass / moments.mass.sum() * moments.log_likelihood[1]
-    alive = rows >= _FEWEST_ROWS
+    alive = rows >= rows.max().clamp_max(_FEWEST_ROWS)
     if not bool(alive.all()):
         found, rows = em.keep(found, alive), rows[alive]
     return em.shrink(found, rows, task.plan.covariance_type, task.shrinkage), rows

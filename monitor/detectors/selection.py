@@ -82,7 +82,9 @@ def choose(sample: Rows, task: Task, rng: np.random.Generator, *, final: bool = 
     Where passes over more rows follow and nothing is `final`, EM's end on the rows not held out will do.
     """
     plan = task.plan
-    n = len(sample.values)
+    own = _weights(sample)
+    # Kish's number of rows: of few that outweigh the rest none can be held out.
+    n = int(own.sum() ** 2 / np.square(own).sum() + _SLACK)
     asked = plan.n_components
     counts = [asked] if asked else list(range(1, min(LARGEST_AUTO, n // _FEWEST_ROWS_EACH) + 1))
     open_question = asked is None or (plan.shrinkage is None and asked > 1)
@@ -90,7 +92,6 @@ def choose(sample: Rows, task: Task, rng: np.random.Generator, *, final: bool = 
         return Choice(run=best_start(sample, asked or 1, task, rng), shrinkage=task.shrinkage, held_out={})
     if plan.shrinkage is None:
         task = replace(task, shrinkage=replace(task.shrinkage, rows=_PRIOR_OF_STARTS, alike=_alike(sample, plan)))
-    own = _weights(sample)
     folds = _folds(own, _ONE_FOLD if asked is None else _ONE_FOLD_SHRINKAGE)
     weights = np.concatenate([own[held] for held in folds])
     trials: dict[int, _Trial] = {}
@@ -155,11 +156,15 @@ def count_parameters(k: int, d: int, kind: em.CovarianceType) -> int:
 
 
 def _folds(weights: F64, one_from: int) -> list[NDArray[np.bool_]]:
-    """Return which rows each fold holds out, of a weight that counts rows; a single fold where they are `one_from`."""
-    total = float(weights.sum())
-    place = (weights.cumsum() - weights) * min(_PIECES, len(weights)) / total
-    piece = np.floor(place + _SLACK).astype(np.int64) % _FOLDS
-    return [piece == fold for fold in ((2,) if total >= one_from else range(_FOLDS))]
+    """Return which rows each fold holds out; a single fold where they weigh as `one_from` rows.
+
+    Pieces are cut by weight, which counts rows; by number where a few rows outweigh the rest and pieces would be empty.
+    """
+    pieces, total = min(_PIECES, len(weights)), float(weights.sum())
+    place = np.floor((weights.cumsum() - weights) * pieces / total + _SLACK).astype(np.int64)
+    if np.bincount(place % _FOLDS, minlength=_FOLDS).min() < len(weights) // (2 * _FOLDS):
+        place = np.arange(len(weights)) * pieces // len(weights)
+    return [place % _FOLDS == fold for fold in ((2,) if total >= one_from else range(_FOLDS))]
 
 
 def _alike(sample: Rows, plan: Plan) -> float:

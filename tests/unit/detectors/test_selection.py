@@ -66,3 +66,14 @@ def test_rows_that_repeat_earn_fewer_components_for_the_same_gain():
     counted = GaussianMixture("auto").fit(x[:1500], sample_weight=np.full(1500, 2))
     assert len(once.weights_) >= 4
     assert len(twice.weights_) == len(counted.weights_) <= 3
+
+
+@pytest.mark.parametrize(
+    "weights", [np.r_[1e6, np.ones(299)], np.r_[np.ones(299), 1e6], np.r_[9e4, np.ones(299)] + 0.5]
+)
+@pytest.mark.parametrize("components", ["auto", 3])
+def test_a_row_that_outweighs_the_rest_leaves_something_to_hold_out(weights, components):
+    x = np.random.default_rng(0).normal(size=(300, 3))
+    gm = GaussianMixture(components).fit(x, sample_weight=weights)
+    assert np.isfinite(gm.energy(x)).all()
+    assert all(np.isfinite(mean) for mean in gm.report_.criterion.values())
