@@ -99,7 +99,8 @@ def choose(sample: Rows, task: Task, rng: np.random.Generator, *, final: bool = 
         trials[k] = _trial(sample, folds, weights, k, task, rng)
         if k > min(trials) + 2 and _best(trials, weights) <= k - 3:
             break
-    k = _simplest(trials, weights, _ENOUGH_WITH_REPEATS if _repeats(sample, own) else _ENOUGH)
+    enough = _ENOUGH_WITH_REPEATS if asked is None and _repeats(sample, own) else _ENOUGH
+    k = _simplest(trials, weights, enough)
     shrinkage = trials[k].shrinkage
     settled = replace(task, shrinkage=shrinkage)
     run = trials[k].run
