@@ -1,0 +1,1 @@
+"""Replay of a fixed file through the daemon, and a canonical dump of every SQL view."""
