@@ -29,7 +29,7 @@ def replay(folder: Path, name: str, url: str) -> list[str]:
         capture_output=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    return list(dump_views(url))
+    return [line.replace(str(events), events.name) for line in dump_views(url)]
 
 
 def replay_on_both(folder: Path) -> dict[str, list[str]]:
