@@ -11,6 +11,7 @@ from tests.replay.dump import dump_views
 from tests.replay.events import write_events
 from tests.servers.postgres import PostgresServer
 
+_REPOSITORY = Path(__file__).parents[2]
 _WITHIN_S = 300.0
 
 
@@ -27,7 +28,9 @@ def replay(folder: Path, name: str, url: str) -> list[str]:
         timeout=_WITHIN_S,
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # A relative path: the hash of the configuration and the topic are the same in every folder.
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(_REPOSITORY)},
     )
     return [line.replace(str(events), events.name) for line in dump_views(url)]
 
@@ -52,7 +55,7 @@ def _settings(url: str, events: Path) -> dict[str, Any]:
         "device": "cpu",
         "streams": {
             "payments": {
-                "source": {"type": "file", "path": str(events)},
+                "source": {"type": "file", "path": events.name},
                 "event": {
                     "time": {"field": "ts"},
                     "id": "id",
