@@ -24,12 +24,12 @@ from scipy.signal import lfilter
 from benchmarks.promises.table import show
 from config.settings import Settings
 from config.units import parse_duration, parse_rate, to_us
-from monitor.backtest.cells import Cell, Models
-from monitor.backtest.over_windows import Feeder
-from monitor.control_plane.control import PROMISED
-from monitor.control_plane.drift_watch import WatchedModel
+from monitor.backtest.cells import GridCell, ModelSet
+from monitor.backtest.over_windows import WindowReplay
+from monitor.control_plane.control import BUDGETED_KINDS
+from monitor.control_plane.drift_watch import MonitoredModel
 from monitor.drifts.drift_sums import code_events
-from monitor.drifts.yardstick import Yardstick, profile_of, quantile_edges
+from monitor.drifts.yardstick import TrainingProfile, build_feature_profile, quantile_edges
 from monitor.parts import Part, Scale, summarise_windows
 from monitor.spikes import WEEK_US
 from storage.models import Activation, ModelInfo
@@ -113,7 +113,7 @@ class Tally:
 
     def alarms(self) -> int:
         """Return the alarms of all kinds that the promise is about."""
-        return sum(self.kinds[kind] for kind in PROMISED)
+        return sum(self.kinds[kind] for kind in BUDGETED_KINDS)
 
 
 def settings_of(promise: str, window: str) -> Settings:
@@ -128,11 +128,11 @@ def settings_of(promise: str, window: str) -> Settings:
     return Settings.model_validate({"streams": {"quiet": stream}})
 
 
-def models_of(stream: Stream) -> tuple[Models, Yardstick, Scale]:
+def models_of(stream: Stream) -> tuple[ModelSet, TrainingProfile, Scale]:
     """Return a model as if fitted on a stream's first events, with the energies of the ones after them."""
     training = stream.events(TRAINED_ON // EVENTS).reshape(-1, FEATURES)
     reference = np.sort(energies_of(stream.events(TRAINED_ON // EVENTS).reshape(-1, FEATURES)))
-    yardstick = Yardstick(features=profile_of(training), energy_edges=quantile_edges(reference))
+    yardstick = TrainingProfile(features=build_feature_profile(training), energy_edges=quantile_edges(reference))
     names = tuple(f"x{i}" for i in range(FEATURES))
     info = ModelInfo(
         id=1,
@@ -144,11 +144,15 @@ def models_of(stream: Stream) -> tuple[Models, Yardstick, Scale]:
         feature_names=names,
         summary={},
     )
-    watched = WatchedModel(version=1, features=names, yardstick=yardstick)
-    return Models(infos=[info], reference={1: reference}, watched={1: watched}), yardstick, Scale.of(reference)
+    watched = MonitoredModel(version=1, features=names, training_profile=yardstick)
+    return (
+        ModelSet(infos=[info], reference={1: reference}, monitored={1: watched}),
+        yardstick,
+        Scale.from_energies(reference),
+    )
 
 
-def parts_of(events: Float32, yardstick: Yardstick, scale: Scale) -> Iterator[Part]:
+def parts_of(events: Float32, yardstick: TrainingProfile, scale: Scale) -> Iterator[Part]:
     """Give the part of each window, as the fold would have summarised it."""
     flat = events.reshape(-1, FEATURES)
     energies = energies_of(flat)
@@ -156,7 +160,7 @@ def parts_of(events: Float32, yardstick: Yardstick, scale: Scale) -> Iterator[Pa
     window = np.repeat(np.arange(len(events)), EVENTS)
     _, parts = summarise_windows(energies, np.zeros(len(flat), np.bool_), window, scale)
     for at, part in enumerate(parts):
-        yield replace(part, drift=codes.add_up(slice(at * EVENTS, (at + 1) * EVENTS)))
+        yield replace(part, drift=codes.sum_rows(slice(at * EVENTS, (at + 1) * EVENTS)))
 
 
 def run(law: Law, weeks: int, promise: str, window: str, seed: int) -> Tally:
@@ -164,22 +168,22 @@ def run(law: Law, weeks: int, promise: str, window: str, seed: int) -> Tally:
     size_us = to_us(parse_duration(window))
     stream = Stream(law, np.random.default_rng(seed))
     models, yardstick, scale = models_of(stream)
-    cell = Cell(settings_of(promise, window), "quiet", PERCENTILE, parse_rate(promise), models)
-    feeder = Feeder(cell, [(1, Activation(valid_from_us=0, computed_at_us=0))])
+    cell = GridCell(settings_of(promise, window), "quiet", PERCENTILE, parse_rate(promise), models)
+    feeder = WindowReplay(cell, [(1, Activation(valid_from_us=0, computed_at_us=0))])
     start_us = START_US
     for _ in range(weeks):
         for part in parts_of(stream.events(WEEK_US // size_us), yardstick, scale):
-            feeder.take(start_us, start_us + size_us, 1, part, scale)
+            feeder.add_window(start_us, start_us + size_us, 1, part, scale)
             start_us += size_us
-    feeder.end()
+    feeder.finish()
     return tally_of(cell, weeks, WEEK_US // size_us)
 
 
-def tally_of(cell: Cell, weeks: int, a_week: int) -> Tally:
+def tally_of(cell: GridCell, weeks: int, a_week: int) -> Tally:
     """Return what a stream's cell has found, and what others would have; `a_week` windows make a week."""
-    lives = cell.memory.lives
+    lives = cell.memory.incidents
     counts = np.array([window.outliers for window in cell.memory.windows], np.float64)
-    opened = [(life.row.opened_at_us - 1 - START_US) // WEEK_US for life in lives if life.row.kind in PROMISED]
+    opened = [(life.row.opened_at_us - 1 - START_US) // WEEK_US for life in lives if life.row.kind in BUDGETED_KINDS]
     three_sigma, percentile = np.zeros(len(counts), np.bool_), np.zeros(len(counts), np.bool_)
     for begin in range(a_week, len(counts), a_week):
         known, now = counts[begin - a_week : begin], slice(begin, begin + a_week)
@@ -220,7 +224,16 @@ def main() -> None:
     promised = parse_rate(options.promise).per_week
     rows = [_row(name, those, promised) for name, those in tallies.items() if those]
     rows.append(_row("all", [each for those in tallies.values() for each in those], promised))
-    columns = ["stream", "weeks", "promised", "realised", "+-", "after week 1", *map(str, PROMISED), "calibration"]
+    columns = [
+        "stream",
+        "weeks",
+        "promised",
+        "realised",
+        "+-",
+        "after week 1",
+        *map(str, BUDGETED_KINDS),
+        "calibration",
+    ]
     show(
         f"False alarms a week, promised {options.promise}; {streams} streams of {options.each} weeks, windows of "
         f"{options.window} with {EVENTS} events, p{PERCENTILE:g}; seeds {options.seed} to {options.seed + streams - 1}",
@@ -247,7 +260,7 @@ def _row(name: str, tallies: list[Tally], promised: float) -> list[object]:
         alarms / weeks,
         alarms**0.5 / weeks,
         settled,
-        *(kinds[kind] / weeks for kind in PROMISED),
+        *(kinds[kind] / weeks for kind in BUDGETED_KINDS),
         kinds["calibration"] / weeks,
         sum(each.always for each in tallies) / weeks,
         sum(each.three_sigma for each in tallies) / compared,

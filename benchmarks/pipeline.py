@@ -22,7 +22,7 @@ import psutil
 sys.path[0] = str(Path(__file__).resolve().parent.parent)  # run as a script, this folder would come first
 
 from tests.daemon.process import DaemonProcess  # noqa: E402 -- see above
-from tests.daemon.stored import Stored  # noqa: E402 -- see above
+from tests.daemon.stored import StoredRows  # noqa: E402 -- see above
 from tests.servers.kafka import KafkaServer  # noqa: E402 -- see above
 from tests.servers.postgres import PostgresServer  # noqa: E402 -- see above
 
@@ -112,8 +112,8 @@ def _settings(url: str, broker: KafkaServer) -> dict[str, Any]:
 
 
 @contextmanager
-def _running(folder: Path, url: str, broker: KafkaServer, kind: str) -> Iterator[tuple[DaemonProcess, Stored]]:
-    with closing(Stored(url)) as stored, DaemonProcess(folder, _settings(url, broker), kind) as daemon:
+def _running(folder: Path, url: str, broker: KafkaServer, kind: str) -> Iterator[tuple[DaemonProcess, StoredRows]]:
+    with closing(StoredRows(url)) as stored, DaemonProcess(folder, _settings(url, broker), kind) as daemon:
         yield daemon.start(), stored
         code = daemon.terminate()
         if code:
@@ -123,15 +123,15 @@ def _running(folder: Path, url: str, broker: KafkaServer, kind: str) -> Iterator
 def _drain(kind: str, folder: Path, url: str, broker: KafkaServer, n: int, *, mark: int | None) -> None:
     with _running(folder, url, broker, kind) as (daemon, stored):
         process = psutil.Process(daemon.pid)
-        daemon.until(lambda: stored.progress() > 0, "the first events are committed", 120)
+        daemon.wait_until(lambda: stored.progress() > 0, "the first events are committed", 120)
         begun, cpu, done = time.perf_counter(), _cpu_s(process), stored.progress()
         resident: list[tuple[int, int]] = []
         while (at := stored.progress()) < n:
-            daemon.until(lambda at=at: stored.progress() > at, f"more than {at:,} offsets are committed", 60)  # type: ignore[misc]
+            daemon.wait_until(lambda at=at: stored.progress() > at, f"more than {at:,} offsets are committed", 60)  # type: ignore[misc]
             resident.append((at, process.memory_info().rss))
         took, used = time.perf_counter() - begun, _cpu_s(process) - cpu
         _row(f"Kafka to rows in {kind}", n - done, took, used)
-        daemon.until(lambda: stored.is_settled(n), "all windows are judged", 120)
+        daemon.wait_until(lambda: stored.is_settled(n), "all windows are judged", 120)
         resident.append((n, process.memory_info().rss))
     if mark is not None:
         # What was resident at the first look behind the mark, and at the end.

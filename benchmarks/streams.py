@@ -29,8 +29,8 @@ from config.settings import Settings
 from config.units import parse_rate
 from monitor.backtest import backtest
 from monitor.backtest.labels import Burst
-from monitor.backtest.outcome import against
-from monitor.backtest.warmed import warmed_subject
+from monitor.backtest.outcome import match_bursts
+from monitor.backtest.warmed import fit_on_file
 from monitor.spikes import DAY_US, WEEK_US
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -145,14 +145,14 @@ def compared(feed: Feed, fired: Bool, starts_us: NDArray[np.int64], resolve_afte
     runs = np.split(at, np.flatnonzero(np.diff(at) > resolve_after) + 1)
     incidents = [[(start, start + MINUTE_US) for start in starts_us[run].tolist()] for run in runs]
     bursts = [_burst(feed, number) for number in range(1, int(feed.bursts.max()) + 1)]
-    answers = against(incidents, bursts, slack_us=RESOLVE_AFTER * MINUTE_US, size_us=MINUTE_US)
+    answers = match_bursts(incidents, bursts, slack_us=RESOLVE_AFTER * MINUTE_US, size_us=MINUTE_US)
     span_us = int(starts_us[-1] - starts_us[0]) + MINUTE_US
     return [
         len(incidents) * DAY_US / span_us,
-        answers.false * WEEK_US / span_us,
+        answers.unmatched * WEEK_US / span_us,
         len(answers.delays_us) / len(bursts),
         float(np.median(answers.delays_us)) / 1e6 if answers.delays_us else "-",
-        1 - answers.false / len(incidents),
+        1 - answers.unmatched / len(incidents),
     ]
 
 
@@ -215,7 +215,7 @@ def rows_of(name: str, folder: Path, promises: Sequence[str], seed: int, *, othe
         events, labels = write(feed, Path(made))
         settings = settings_of(feed, events, Path(made))
         found = backtest(settings, "real", events, percentiles=[PERCENTILE, 99.5], false_alarms=promises, labels=labels)
-        subject = warmed_subject(settings.streams["real"], events, "cpu")
+        subject = fit_on_file(settings.streams["real"], events, "cpu")
         energies = subject.scores.energies(feed.features, subject.model_id)
     rows: list[list[object]] = [
         [

@@ -9,7 +9,7 @@ import yaml
 
 from config.errors import ConfigError
 
-Key = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +17,7 @@ class Document:
     """Nested values, and for each key's path the place where it was set."""
 
     values: dict[str, Any]
-    places: dict[Key, str] = field(default_factory=dict)
+    places: dict[KeyPath, str] = field(default_factory=dict)
 
 
 class _Loader(yaml.SafeLoader):
@@ -59,7 +59,7 @@ def read_document(path: Path) -> Document:
 def parse_document(text: str, name: str) -> Document:
     """Read configuration text; `name` is what errors call it."""
     try:
-        return _Reading(name).read(_Loader(text))
+        return _DocumentReader(name).read(_Loader(text))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
@@ -68,18 +68,18 @@ def parse_document(text: str, name: str) -> Document:
         raise ConfigError(f"{name}: is not YAML: {str(error).splitlines()[0]}") from error
 
 
-class _Reading:
+class _DocumentReader:
     """One pass over the nodes of a file; it gathers places and problems on the way."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.places: dict[Key, str] = {(): name}
+        self.places: dict[KeyPath, str] = {(): name}
         self.problems: list[str] = []
 
     def read(self, loader: _Loader) -> Document:
         try:
             root = loader.get_single_node()
-            values = {} if root is None else self._value(loader, root, (), ())
+            values = {} if root is None else self._read_value(loader, root, (), ())
         finally:
             loader.dispose()
         if values is None:
@@ -90,26 +90,26 @@ class _Reading:
             raise ConfigError(*self.problems)
         return Document(values=values, places=self.places)
 
-    def _value(self, loader: _Loader, node: yaml.Node, path: Key, around: tuple[yaml.Node, ...]) -> Any:
+    def _read_value(self, loader: _Loader, node: yaml.Node, path: KeyPath, around: tuple[yaml.Node, ...]) -> Any:
         if node in around:
             place = self._place(node)
-            self.problems.append(f"{place}: {dotted(path)}: the anchor holds itself; write the value out")
+            self.problems.append(f"{place}: {format_path(path)}: the anchor holds itself; write the value out")
             return None
         inside = (*around, node)
         if isinstance(node, yaml.MappingNode):
-            return self._mapping(loader, node, path, inside)
+            return self._read_mapping(loader, node, path, inside)
         if isinstance(node, yaml.SequenceNode):
             entries = []
             for index, entry in enumerate(node.value):
                 self.places[*path, index] = self._place(entry)
-                entries.append(self._value(loader, entry, (*path, index), inside))
+                entries.append(self._read_value(loader, entry, (*path, index), inside))
             return entries
         return loader.construct_object(node)
 
-    def _mapping(
-        self, loader: _Loader, node: yaml.MappingNode, path: Key, inside: tuple[yaml.Node, ...]
+    def _read_mapping(
+        self, loader: _Loader, node: yaml.MappingNode, path: KeyPath, inside: tuple[yaml.Node, ...]
     ) -> dict[str, Any]:
-        self._find_repeated(node, path)
+        self._check_duplicate_keys(node, path)
         loader.flatten_mapping(node)
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
@@ -117,20 +117,22 @@ class _Reading:
             key = key_node.value
             if not isinstance(key_node, yaml.ScalarNode) or not isinstance(loader.construct_object(key_node), str):
                 shown = key if isinstance(key_node, yaml.ScalarNode) else "a list or mapping"
-                self.problems.append(f"{place}: {dotted((*path, shown))}: a key must be a text; put it between quotes")
+                self.problems.append(
+                    f"{place}: {format_path((*path, shown))}: a key must be a text; put it between quotes"
+                )
                 continue
             self.places[*path, key] = place
-            values[key] = self._value(loader, value_node, (*path, key), inside)
+            values[key] = self._read_value(loader, value_node, (*path, key), inside)
         return values
 
-    def _find_repeated(self, node: yaml.MappingNode, path: Key) -> None:
+    def _check_duplicate_keys(self, node: yaml.MappingNode, path: KeyPath) -> None:
         first: dict[str, yaml.Node] = {}
         for key_node, _ in node.value:
             if not isinstance(key_node, yaml.ScalarNode) or key_node.tag.endswith(":merge"):
                 continue
             if key_node.value in first:
                 line = first[key_node.value].start_mark.line + 1
-                key = dotted((*path, key_node.value))
+                key = format_path((*path, key_node.value))
                 self.problems.append(
                     f"{self._place(key_node)}: {key}: stands twice, first on line {line}; leave one out"
                 )
@@ -140,7 +142,7 @@ class _Reading:
         return f"{self.name}:{node.start_mark.line + 1}"
 
 
-def dotted(path: Key) -> str:
+def format_path(path: KeyPath) -> str:
     """Write a path as people do: streams.payments.window.size, notify.routes[0]."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return text.removeprefix(".") or "the configuration"

@@ -8,11 +8,11 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from config.document import Document, Key, dotted
-from config.known import suggest
+from config.document import Document, KeyPath, format_path
+from config.known import suggest_key
 from config.masking import Secret
 
-_TYPES = {
+_TYPE_MESSAGES = {
     "string_type": "must be a text; put a number between quotes",
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
@@ -29,20 +29,22 @@ _TYPES = {
     "missing": "is missing",
     "too_short": "must have at least one entry",
 }
-_OTHER_WORDS = {"gpu": "cuda", "gmm": "gaussian_mixture", "gaussian": "gaussian_mixture"}
-_LIMITS = {
+_ALIASES = {"gpu": "cuda", "gmm": "gaussian_mixture", "gaussian": "gaussian_mixture"}
+_BOUND_MESSAGES = {
     "greater_than": ("gt", "greater than"),
     "greater_than_equal": ("ge", "at least"),
     "less_than": ("lt", "less than"),
     "less_than_equal": ("le", "at most"),
 }
-_NO_STREAM = "there is no stream; add one, such as streams: {payments: {source: {type: kafka, topics: [payments]}}}"
+_NO_STREAM_MESSAGE = (
+    "there is no stream; add one, such as streams: {payments: {source: {type: kafka, topics: [payments]}}}"
+)
 
 
-def findings(error: ValidationError, document: Document) -> Iterator[tuple[Key, str]]:
+def describe_errors(error: ValidationError, document: Document) -> Iterator[tuple[KeyPath, str]]:
     """Yield the path and the sentence of each thing that is wrong."""
     for detail in error.errors(include_url=False):
-        path = _path(detail["loc"], document.values)
+        path = _file_path(detail["loc"], document.values)
         context = detail.get("ctx", {})
         if detail["type"] == "default_factory_not_called":
             continue
@@ -53,10 +55,10 @@ def findings(error: ValidationError, document: Document) -> Iterator[tuple[Key, 
                     message,
                 )
         else:
-            yield path, _sentence(detail, context, path, document.values)
+            yield path, _describe(detail, context, path, document.values)
 
 
-def _path(location: tuple[str | int, ...], values: Any) -> Key:
+def _file_path(location: tuple[str | int, ...], values: Any) -> KeyPath:
     """Return the path in the file; pydantic adds the chosen `type` to it, which is no key."""
     path: list[str | int] = []
     here = values
@@ -71,55 +73,55 @@ def _path(location: tuple[str | int, ...], values: Any) -> Key:
     return tuple(path)
 
 
-def _sentence(detail: ErrorDetails, context: Mapping[str, Any], path: Key, values: Any) -> str:
+def _describe(detail: ErrorDetails, context: Mapping[str, Any], path: KeyPath, values: Any) -> str:
     match detail["type"]:
         case "value_error":
             sentence = str(context["error"])
         case "extra_forbidden":
-            sentence = f"unknown key; {suggest(path, values)}"
+            sentence = f"unknown key; {suggest_key(path, values)}"
         case "literal_error":
-            sentence = _choice(detail["input"], context["expected"])
+            sentence = _describe_choice(detail["input"], context["expected"])
         case "union_tag_invalid":
-            sentence = _choice(context["tag"], context["expected_tags"])
+            sentence = _describe_choice(context["tag"], context["expected_tags"])
         case "union_tag_not_found":
-            sentence = f"needs a type: {_types(path)}"
+            sentence = f"needs a type: {_known_types(path)}"
         case "missing" | "too_short" | "dict_type" if path == ("streams",):
-            sentence = _NO_STREAM
+            sentence = _NO_STREAM_MESSAGE
         case _:
-            sentence = _plain(detail, context)
+            sentence = _describe_plain(detail, context)
     return sentence
 
 
-def _plain(detail: ErrorDetails, context: Mapping[str, Any]) -> str:
+def _describe_plain(detail: ErrorDetails, context: Mapping[str, Any]) -> str:
     kind = detail["type"]
-    if kind in _LIMITS:
-        key, words = _LIMITS[kind]
+    if kind in _BOUND_MESSAGES:
+        key, words = _BOUND_MESSAGES[kind]
         return f"must be {words} {context[key]:g}"
     if detail["input"] is None and kind != "missing":
         return "has no value; write one, or leave the key out"
-    return _TYPES.get(kind, detail["msg"][:1].lower() + detail["msg"][1:])
+    return _TYPE_MESSAGES.get(kind, detail["msg"][:1].lower() + detail["msg"][1:])
 
 
-def _types(path: Key) -> str:
+def _known_types(path: KeyPath) -> str:
     return "kafka, file or synthetic" if path[-1] == "source" else "log or webhook"
 
 
-def _choice(value: object, listed: str) -> str:
+def _describe_choice(value: object, listed: str) -> str:
     expected = re.findall(r"'([^']*)'", listed)
     choices = f"choose {' or '.join(filter(None, (', '.join(expected[:-1]), expected[-1])))}"
     if not isinstance(value, str) or isinstance(value, Secret):
         return f"must be a text; {choices}"
-    meant = _OTHER_WORDS.get(value.lower(), value.lower())
+    meant = _ALIASES.get(value.lower(), value.lower())
     near = get_close_matches(meant, expected, n=1, cutoff=0.6)
     return f"{value!r} is not known; " + (f"did you mean {near[0]}? ({choices})" if near else choices)
 
 
-def located(path: Key, message: str, document: Document) -> str:
+def format_problem(path: KeyPath, message: str, document: Document) -> str:
     """Return the line that a person reads: where the key was set, the key, what is wrong with it."""
-    return f"{_place(path, document)}: {dotted(path)}: {message}"
+    return f"{_find_place(path, document)}: {format_path(path)}: {message}"
 
 
-def _place(path: Key, document: Document) -> str:
+def _find_place(path: KeyPath, document: Document) -> str:
     """Return where a key was set; else where something in it was, as a variable does; else what holds it."""
     inside = (place for key, place in document.places.items() if key[: len(path)] == path)
     around = (document.places.get(path[:length]) for length in range(len(path), -1, -1))

@@ -8,10 +8,10 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from config.section import Section, raise_problems, split_list
 
-_SERVER = re.compile(r"^(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+):([0-9]{1,6})$")
+_SERVER_PATTERN = re.compile(r"^(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+):([0-9]{1,6})$")
 
 # Options that would break what Outrider promises: each event scored and stored once.
-_REFUSED = {
+_REJECTED_OPTIONS = {
     "enable_auto_commit": "positions are committed in the database together with the scores; leave it out",
     "auto_offset_reset": "a silent reset loses or repeats events: use source.start or `offsets reset`",
     "isolation_level": "only committed events are read, so that no aborted one is scored; leave it out",
@@ -22,7 +22,7 @@ _REFUSED = {
     "bootstrap_servers": "set kafka.bootstrap_servers, one level up",
 }
 # The names only serve to find slips of the pen; what is not near one of them goes to the client as it is.
-_KNOWN = (
+_KNOWN_OPTIONS = (
     "api_version",
     "bootstrap_timeout_ms",
     "check_crcs",
@@ -74,8 +74,8 @@ _KNOWN = (
     "ssl_password",
     "ssl_password_file",
 )
-_NUMERIC = re.compile(r"(?:_ms|_bytes|_records|_per_connection)$")
-_BOOLEAN = frozenset(
+_NUMERIC_OPTION = re.compile(r"(?:_ms|_bytes|_records|_per_connection)$")
+_BOOLEAN_OPTIONS = frozenset(
     {
         "check_crcs",
         "enable_incremental_fetch_sessions",
@@ -89,50 +89,50 @@ _BOOLEAN = frozenset(
 def _check_servers(value: object) -> tuple[str, ...]:
     servers = split_list(value)
     for server in servers:
-        match = _SERVER.fullmatch(server)
+        match = _SERVER_PATTERN.fullmatch(server)
         if match is None:
-            raise ValueError(f"{server!r} is no broker address; write host:port, such as {_as_address(server)}")
+            raise ValueError(f"{server!r} is no broker address; write host:port, such as {_suggest_address(server)}")
         if not 1 <= int(match[2]) <= 65_535:
             raise ValueError(f"{server!r} has a port outside 1 to 65535")
     return servers
 
 
-def _as_address(server: str) -> str:
+def _suggest_address(server: str) -> str:
     return f"{server}:9092" if re.fullmatch(r"[A-Za-z0-9_.-]+", server) else "localhost:9092"
 
 
-def _check_client(value: object) -> object:
+def _check_client_options(value: object) -> object:
     if not isinstance(value, dict):
         return value
-    raise_problems((name, message) for name in value if (message := _refusal(name)))
+    raise_problems((name, message) for name in value if (message := _option_problem(name)))
     options, problems = {}, []
     for name, option in value.items():
         try:
-            options[name] = _typed(name, option)
+            options[name] = _convert_option(name, option)
         except ValueError as error:
             problems.append((name, str(error)))
     raise_problems(problems)
     return options
 
 
-def _refusal(name: str) -> str | None:
-    if name in _REFUSED:
-        return f"cannot be set: {_REFUSED[name]}"
-    near = get_close_matches(name, _KNOWN, n=1, cutoff=0.85)
-    if name not in _KNOWN and near:
+def _option_problem(name: str) -> str | None:
+    if name in _REJECTED_OPTIONS:
+        return f"cannot be set: {_REJECTED_OPTIONS[name]}"
+    near = get_close_matches(name, _KNOWN_OPTIONS, n=1, cutoff=0.85)
+    if name not in _KNOWN_OPTIONS and near:
         return f"unknown to the Kafka client; did you mean {near[0]}?"
     return None
 
 
-def _typed(name: str, option: object) -> object:
+def _convert_option(name: str, option: object) -> object:
     """Return the option as the type that the client wants; the environment only has texts."""
     if not isinstance(option, str):
         return option
-    if _NUMERIC.search(name):
+    if _NUMERIC_OPTION.search(name):
         if not option.isdecimal():
             raise ValueError("must be a whole number")
         return int(option)
-    if name in _BOOLEAN:
+    if name in _BOOLEAN_OPTIONS:
         if option.lower() not in {"true", "false"}:
             raise ValueError("must be true or false")
         return option.lower() == "true"
@@ -147,7 +147,7 @@ class KafkaSettings(Section):
         BeforeValidator(_check_servers),
         WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}),
     ] = Field(default=("localhost:9092",), description="Brokers to ask first, each as host:port.")
-    client: Annotated[dict[str, Any], BeforeValidator(_check_client)] = Field(
+    client: Annotated[dict[str, Any], BeforeValidator(_check_client_options)] = Field(
         default={"security_protocol": "PLAINTEXT"},
         repr=False,
         description="Options of kafka-python; for a secret, <option>_file names a file that holds it.",

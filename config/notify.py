@@ -13,12 +13,12 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from config.section import Int, Names, Section, raise_problems, split_list
 from config.units import PositiveDuration, format_duration
 
-_CHANNEL = re.compile(r"^[A-Za-z][A-Za-z0-9_-]*$")
-_HEADER = re.compile(r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+_CHANNEL_NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_-]*$")
+_HEADER_NAME = re.compile(r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
 _HEADER_VALUE = re.compile(r"^[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?$")
-_ADDRESS = re.compile(r"^[\x21-\x7e]+$")
-_LONGEST_TIMEOUT = timedelta(minutes=5)
-_OWN_HEADERS = frozenset(
+_URL_CHARACTERS = re.compile(r"^[\x21-\x7e]+$")
+_MAX_TIMEOUT = timedelta(minutes=5)
+_RESERVED_HEADERS = frozenset(
     {
         "connection",
         "content-length",
@@ -41,13 +41,13 @@ IncidentKind = Literal["spike", "slow_rise", "drift", "calibration", "silence", 
 Severity = Literal["warning", "critical"]
 
 
-class LogChannel(Section):
+class LogChannelSettings(Section):
     """Writes each notification to the log."""
 
     type: Literal["log"]
 
 
-class WebhookChannel(Section):
+class WebhookChannelSettings(Section):
     """Posts each notification to an address, as JSON."""
 
     type: Literal["webhook"]
@@ -62,21 +62,21 @@ class WebhookChannel(Section):
     concurrency: Int = Field(default=4, ge=1, le=32, description="Requests under way at once.")
 
     @model_validator(mode="after")
-    def _request_can_be_made(self) -> "WebhookChannel":
-        raise_problems([*_address_problems(self.url), *_header_problems(self.headers), *self._timeout_problems()])
+    def _check_request(self) -> "WebhookChannelSettings":
+        raise_problems([*_url_problems(self.url), *_header_problems(self.headers), *self._timeout_problems()])
         return self
 
     def _timeout_problems(self) -> Iterator[tuple[str, str]]:
-        if self.timeout > _LONGEST_TIMEOUT:
-            yield "timeout", f"must be at most {format_duration(_LONGEST_TIMEOUT)}"
+        if self.timeout > _MAX_TIMEOUT:
+            yield "timeout", f"must be at most {format_duration(_MAX_TIMEOUT)}"
 
 
-def _address_problems(url: str) -> Iterator[tuple[str, str]]:
+def _url_problems(url: str) -> Iterator[tuple[str, str]]:
     """Yield what is wrong with an address; it is itself a secret and is not repeated."""
     if not url:
         yield "url", "is missing; a webhook needs url or url_file"
         return
-    if not _ADDRESS.fullmatch(url):
+    if not _URL_CHARACTERS.fullmatch(url):
         yield "url", "holds a space or a sign that is not ASCII; write it percent-encoded"
         return
     try:
@@ -92,9 +92,9 @@ def _address_problems(url: str) -> Iterator[tuple[str, str]]:
 def _header_problems(headers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yield what is wrong with headers; their values may be secrets and are not repeated."""
     for name, value in headers.items():
-        if not _HEADER.fullmatch(name):
+        if not _HEADER_NAME.fullmatch(name):
             yield "headers", f"{name!r} is no name of a header; use letters, digits and -"
-        elif name.lower() in _OWN_HEADERS:
+        elif name.lower() in _RESERVED_HEADERS:
             yield f"headers.{name}", "is set by Outrider itself; leave it out"
         elif not _HEADER_VALUE.fullmatch(value):
             yield f"headers.{name}", "has a value that no header can have; use one line of ASCII"
@@ -103,7 +103,7 @@ def _header_problems(headers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         yield "headers", f"names {twice!r} twice; leave one out"
 
 
-ChannelSettings = Annotated[LogChannel | WebhookChannel, Field(discriminator="type")]
+ChannelSettings = Annotated[LogChannelSettings | WebhookChannelSettings, Field(discriminator="type")]
 
 
 class MatchSettings(Section):
@@ -117,7 +117,7 @@ class MatchSettings(Section):
         default=None, description="Severities; null is every one."
     )
 
-    def takes(self, *, stream: str, kind: str, severity: str) -> bool:
+    def matches(self, *, stream: str, kind: str, severity: str) -> bool:
         """Return whether an incident of this stream, kind and severity matches."""
         wanted = ((self.stream, stream), (self.kind, kind), (self.severity, severity))
         return all(accepted is None or value in accepted for accepted, value in wanted)
@@ -147,19 +147,19 @@ class NotifySettings(Section):
 
     @field_validator("channels")
     @classmethod
-    def _names_are_plain(cls, channels: dict[str, ChannelSettings]) -> dict[str, ChannelSettings]:
+    def _check_channel_names(cls, channels: dict[str, ChannelSettings]) -> dict[str, ChannelSettings]:
         for name, channel in channels.items():
-            if not _CHANNEL.fullmatch(name):
+            if not _CHANNEL_NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is no channel name; use letters, digits, _ and -, a letter first")
-            if name == "log" and not isinstance(channel, LogChannel):
+            if name == "log" and not isinstance(channel, LogChannelSettings):
                 raise ValueError("'log' is always the log; give the webhook another name")
         return channels
 
     @model_validator(mode="after")
-    def _routes_lead_somewhere(self) -> "NotifySettings":
+    def _check_route_channels(self) -> "NotifySettings":
         known = {"log", *self.channels}
         raise_problems(
-            (f"routes.{number}.channels", f"there is no channel {name!r}; {nearest_channel(name, self.channels)}")
+            (f"routes.{number}.channels", f"there is no channel {name!r}; {suggest_channel(name, self.channels)}")
             for number, route in enumerate(self.routes)
             for name in route.channels
             if name not in known
@@ -170,11 +170,11 @@ class NotifySettings(Section):
         """Return the channels that are told of such an incident, each once, in the order of their names."""
         if not self.routes:
             return tuple(sorted(self.channels))
-        taken = (route for route in self.routes if route.match.takes(stream=stream, kind=kind, severity=severity))
+        taken = (route for route in self.routes if route.match.matches(stream=stream, kind=kind, severity=severity))
         return tuple(sorted({name for route in taken for name in route.channels}))
 
 
-def nearest_channel(name: str, channels: Mapping[str, ChannelSettings]) -> str:
+def suggest_channel(name: str, channels: Mapping[str, ChannelSettings]) -> str:
     """Say which channel was meant by an unknown one."""
     near = get_close_matches(name, [*channels, "log"], n=1, cutoff=0.6)
     return f"did you mean {near[0]}?" if near else f"known channels: {', '.join(channels) or 'none'}"

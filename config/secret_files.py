@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from config.document import Document, Key
+from config.document import Document, KeyPath
 from config.environment import Problems
 from config.masking import Secret
 
@@ -13,75 +13,75 @@ _SUFFIX = "_file"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Reference:
+class _SecretFileReference:
     holder: dict[str, Any]
-    path: Key
+    path: KeyPath
     key: str
-    keeps_name: bool
+    keeps_file_key: bool
 
 
 def read_secret_files(document: Document) -> Problems:
     """Put the content of each secret file where its secret belongs; the document's values change."""
     problems: Problems = []
-    for reference in list(_references(document.values)):
-        problem = _resolve(reference, document)
+    for reference in list(_find_references(document.values)):
+        problem = _resolve_reference(reference, document)
         if problem is not None:
             problems.append(((*reference.path, reference.key + _SUFFIX), problem))
     return problems
 
 
-def _references(values: dict[str, Any]) -> Iterator[_Reference]:
-    database = _mapping(values, "database")
+def _find_references(values: dict[str, Any]) -> Iterator[_SecretFileReference]:
+    database = _get_mapping(values, "database")
     if "url_file" in database:
-        yield _Reference(holder=database, path=("database",), key="url", keeps_name=True)
-    channels = _mapping(values, "notify", "channels")
+        yield _SecretFileReference(holder=database, path=("database",), key="url", keeps_file_key=True)
+    channels = _get_mapping(values, "notify", "channels")
     for name in channels:
-        channel = _mapping(channels, name)
+        channel = _get_mapping(channels, name)
         if channel.get("type") == "webhook":
             path = ("notify", "channels", name)
             for key in ("url", "secret"):
                 if key + _SUFFIX in channel:
-                    yield _Reference(holder=channel, path=path, key=key, keeps_name=True)
-            yield from _named_freely(_mapping(channel, "headers"), (*path, "headers"))
+                    yield _SecretFileReference(holder=channel, path=path, key=key, keeps_file_key=True)
+            yield from _find_free_references(_get_mapping(channel, "headers"), (*path, "headers"))
     # The client's own ssl_cafile, ssl_certfile, ssl_keyfile and ssl_crlfile have no such ending.
-    yield from _named_freely(_mapping(values, "kafka", "client"), ("kafka", "client"))
+    yield from _find_free_references(_get_mapping(values, "kafka", "client"), ("kafka", "client"))
 
 
-def _named_freely(holder: dict[str, Any], path: Key) -> Iterator[_Reference]:
+def _find_free_references(holder: dict[str, Any], path: KeyPath) -> Iterator[_SecretFileReference]:
     """Yield the secret files of a section whose keys are the user's own."""
     for name in list(holder):
         if name.endswith(_SUFFIX) and name != _SUFFIX:
-            yield _Reference(holder=holder, path=path, key=name.removesuffix(_SUFFIX), keeps_name=False)
+            yield _SecretFileReference(holder=holder, path=path, key=name.removesuffix(_SUFFIX), keeps_file_key=False)
 
 
-def _mapping(values: Any, *path: str) -> dict[str, Any]:
+def _get_mapping(values: Any, *path: str) -> dict[str, Any]:
     for part in path:
         values = values.get(part) if isinstance(values, dict) else None
     return values if isinstance(values, dict) else {}
 
 
-def _resolve(reference: _Reference, document: Document) -> str | None:
+def _resolve_reference(reference: _SecretFileReference, document: Document) -> str | None:
     """Put one secret in its place; return what is wrong, or nothing."""
     holder, key = reference.holder, reference.key
     name = holder[key + _SUFFIX]
-    if not reference.keeps_name:
+    if not reference.keeps_file_key:
         del holder[key + _SUFFIX]
     if name is None:
         return None
     if not isinstance(name, str) or not name:
         return "must be the path of a file that holds the secret"
     if holder.get(key) is not None:
-        plain_wins = _overrides(document, (*reference.path, key), (*reference.path, key + _SUFFIX))
+        plain_wins = _environment_overrides(document, (*reference.path, key), (*reference.path, key + _SUFFIX))
         if plain_wins is not False:
             return None if plain_wins else f"is given beside {key}; leave one of them out"
-    secret, problem = _read(name)
+    secret, problem = _read_secret(name)
     if problem is None:
         holder[key] = secret
         document.places[*reference.path, key] = f"secret file {name}"
     return problem
 
 
-def _read(name: str) -> tuple[Secret, str | None]:
+def _read_secret(name: str) -> tuple[Secret, str | None]:
     secret = ""
     try:
         secret = Path(name).read_text(encoding="utf-8").rstrip("\r\n")
@@ -94,13 +94,13 @@ def _read(name: str) -> tuple[Secret, str | None]:
     return Secret(secret), problem
 
 
-def _overrides(document: Document, plain: Key, file: Key) -> bool | None:
+def _environment_overrides(document: Document, plain: KeyPath, file: KeyPath) -> bool | None:
     """Return whether the environment sets the plain key over the file key; none when it sets both or none."""
-    plain_set, file_set = (_from_environment(document, path) for path in (plain, file))
+    plain_set, file_set = (_is_from_environment(document, path) for path in (plain, file))
     return None if plain_set == file_set else plain_set
 
 
-def _from_environment(document: Document, path: Key) -> bool:
+def _is_from_environment(document: Document, path: KeyPath) -> bool:
     around = (path[:length] for length in range(len(path), -1, -1))
     places = (document.places[key] for key in around if key in document.places)
     return next(places, "").startswith("environment variable")

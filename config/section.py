@@ -33,14 +33,14 @@ def raise_problems(problems: Iterable[tuple[str, str]]) -> None:
         raise PydanticCustomError("outrider", "{message}", {"message": message, "problems": found})
 
 
-def _refuse_bool(value: object) -> object:
+def _reject_bool(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError(f"must be a number, not {str(value).lower()}")
     return value
 
 
-Int = Annotated[int, BeforeValidator(_refuse_bool)]
-Number = Annotated[float, BeforeValidator(_refuse_bool)]
+Int = Annotated[int, BeforeValidator(_reject_bool)]
+Number = Annotated[float, BeforeValidator(_reject_bool)]
 Text = Annotated[str, Field(min_length=1)]
 
 
@@ -65,11 +65,11 @@ def split_list(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _auto_or_names(value: object) -> "tuple[str, ...] | Literal['auto']":
+def _parse_auto_or_names(value: object) -> "tuple[str, ...] | Literal['auto']":
     return "auto" if value == "auto" else split_list(value)
 
 
-def _auto_or_count(value: object) -> "int | Literal['auto']":
+def _parse_auto_or_count(value: object) -> "int | Literal['auto']":
     if value == "auto":
         return "auto"
     text = str(value)
@@ -82,15 +82,18 @@ _LIST_SCHEMA: dict[str, object] = {"type": "array", "items": {"type": "string"},
 _LIST_OR_TEXT: dict[str, object] = {"anyOf": [_LIST_SCHEMA, {"type": "string"}]}
 
 # Without it pydantic compares the value with a type that it no longer knows, and warns.
-_AsIs = PlainSerializer(lambda value: value)
+_UnchangedSerializer = PlainSerializer(lambda value: value)
 
 Names = Annotated[tuple[str, ...], BeforeValidator(split_list), WithJsonSchema(_LIST_OR_TEXT)]
 AutoOrNames = Annotated[
-    tuple[str, ...] | Literal["auto"], PlainValidator(_auto_or_names), _AsIs, WithJsonSchema(_LIST_OR_TEXT)
+    tuple[str, ...] | Literal["auto"],
+    PlainValidator(_parse_auto_or_names),
+    _UnchangedSerializer,
+    WithJsonSchema(_LIST_OR_TEXT),
 ]
 AutoOrCount = Annotated[
     int | Literal["auto"],
-    PlainValidator(_auto_or_count),
-    _AsIs,
+    PlainValidator(_parse_auto_or_count),
+    _UnchangedSerializer,
     WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1}]}),
 ]

@@ -13,20 +13,20 @@ from config.kafka import KafkaSettings
 from config.masking import MASK, mask_options, mask_url, mask_webhook
 from config.notify import (
     ChannelSettings,
-    LogChannel,
+    LogChannelSettings,
     MatchSettings,
     NotifySettings,
     RouteSettings,
-    WebhookChannel,
+    WebhookChannelSettings,
 )
 from config.section import Section, raise_problems
 from config.sources import (
     FileSourceSettings,
     KafkaSourceSettings,
     SourceSettings,
-    Start,
+    StartPosition,
     SyntheticSourceSettings,
-    parse_start,
+    parse_start_position,
 )
 from config.streams import (
     AlertSettings,
@@ -49,7 +49,7 @@ __all__ = [
     "FileSourceSettings",
     "KafkaSettings",
     "KafkaSourceSettings",
-    "LogChannel",
+    "LogChannelSettings",
     "MatchSettings",
     "ModelSettings",
     "NotifySettings",
@@ -57,23 +57,23 @@ __all__ = [
     "RouteSettings",
     "Settings",
     "SourceSettings",
-    "Start",
+    "StartPosition",
     "StreamSettings",
     "SyntheticSourceSettings",
     "ThresholdSettings",
     "TimeSettings",
-    "WebhookChannel",
+    "WebhookChannelSettings",
     "WindowSettings",
     "config_schema",
-    "parse_start",
+    "parse_start_position",
 ]
 
-_STREAM = re.compile(r"^[a-z][a-z0-9_]*$")
-_POSTGRESQL = "postgresql+psycopg"
-_SCHEMES = ("sqlite", "postgresql", "postgres", _POSTGRESQL)
+_STREAM_NAME = re.compile(r"^[a-z][a-z0-9_]*$")
+_POSTGRESQL_SCHEME = "postgresql+psycopg"
+_SCHEMES = ("sqlite", "postgresql", "postgres", _POSTGRESQL_SCHEME)
 
 
-def _check_url(value: object) -> object:
+def _check_database_url(value: object) -> object:
     """Refuse an address that no database of ours has; the address may hold a password and is not repeated."""
     if not isinstance(value, str):
         return value
@@ -99,7 +99,7 @@ def _check_url(value: object) -> object:
 class DatabaseSettings(Section):
     """Where everything that is decided is kept."""
 
-    url: Annotated[str, BeforeValidator(_check_url)] = Field(
+    url: Annotated[str, BeforeValidator(_check_database_url)] = Field(
         default="sqlite:///outrider.db", repr=False, description="sqlite:/// and a path, or postgresql://."
     )
     url_file: Path | None = Field(default=None, description="A file that holds the address.")
@@ -108,7 +108,7 @@ class DatabaseSettings(Section):
     def sqlalchemy_url(self) -> str:
         """Return the address in SQLAlchemy's words, with the driver that is installed."""
         scheme, separator, rest = self.url.partition("://")
-        return (scheme if scheme == "sqlite" else _POSTGRESQL) + separator + rest
+        return (scheme if scheme == "sqlite" else _POSTGRESQL_SCHEME) + separator + rest
 
 
 class RetentionSettings(Section):
@@ -132,27 +132,27 @@ class Settings(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _groups_are_named_after_streams(cls, data: Any) -> Any:
+    def _set_default_groups(cls, data: Any) -> Any:
         streams = data.get("streams") if isinstance(data, dict) else None
         if not isinstance(streams, dict):
             return data
-        return data | {"streams": {name: _with_group(name, stream) for name, stream in streams.items()}}
+        return data | {"streams": {name: _set_default_group(name, stream) for name, stream in streams.items()}}
 
     @model_validator(mode="after")
-    def _streams_fit_together(self) -> "Settings":
-        raise_problems([*self._stream_misfits(), *self._shared_groups(), *self._lost_routes()])
+    def _check_streams(self) -> "Settings":
+        raise_problems([*self._stream_problems(), *self._shared_group_problems(), *self._route_problems()])
         return self
 
-    def _stream_misfits(self) -> Iterator[tuple[str, str]]:
+    def _stream_problems(self) -> Iterator[tuple[str, str]]:
         for name, stream in self.streams.items():
-            if not _STREAM.fullmatch(name):
+            if not _STREAM_NAME.fullmatch(name):
                 yield f"streams.{name}", "is no stream name; use a-z, 0-9 and _, a letter first"
             look_back = stream.threshold.look_back
             if self.retention.windows < look_back:
                 least = f"streams.{name}.threshold.look_back ({format_duration(look_back)})"
                 yield "retention.windows", f"must be at least {least}: limits are drawn from stored windows"
 
-    def _shared_groups(self) -> Iterator[tuple[str, str]]:
+    def _shared_group_problems(self) -> Iterator[tuple[str, str]]:
         readers: dict[tuple[str, str], str] = {}
         for name, stream in self.streams.items():
             source = stream.source
@@ -167,7 +167,7 @@ class Settings(Section):
                     )
                     yield f"streams.{name}.source.group_id", message
 
-    def _lost_routes(self) -> Iterator[tuple[str, str]]:
+    def _route_problems(self) -> Iterator[tuple[str, str]]:
         for number, route in enumerate(self.notify.routes):
             for stream in route.match.stream or ():
                 if stream not in self.streams:
@@ -175,13 +175,13 @@ class Settings(Section):
                     hint = f"did you mean {near[0]}?" if near else f"known streams: {', '.join(self.streams)}"
                     yield f"notify.routes.{number}.match.stream", f"there is no stream {stream!r}; {hint}"
 
-    def public(self) -> dict[str, Any]:
+    def masked(self) -> dict[str, Any]:
         """Return all settings as they take effect, in the words of the file, with secrets masked."""
         shown = self.model_dump(mode="json")
         shown["database"]["url"] = mask_url(self.database.url)
         shown["kafka"]["client"] = mask_options(self.kafka.client)
         for name, channel in self.notify.channels.items():
-            if isinstance(channel, WebhookChannel):
+            if isinstance(channel, WebhookChannelSettings):
                 shown["notify"]["channels"][name] |= {
                     "url": mask_webhook(channel.url),
                     "secret": MASK if channel.secret else "",
@@ -190,7 +190,7 @@ class Settings(Section):
         return shown
 
 
-def _with_group(name: object, stream: Any) -> Any:
+def _set_default_group(name: object, stream: Any) -> Any:
     source = stream.get("source") if isinstance(stream, dict) else None
     if not isinstance(source, dict) or source.get("type") != "kafka" or "group_id" in source:
         return stream

@@ -3,21 +3,21 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-WARM_UP = 10_000
-_TAIL = 20
-_PERCENTILES = (99.5, 99.0, 98.0, 95.0, 90.0)
-_WINDOWS = tuple(
+DEFAULT_WARM_UP = 10_000
+_MIN_TAIL_EVENTS = 20
+_PERCENTILE_CHOICES = (99.5, 99.0, 98.0, 95.0, 90.0)
+_WINDOW_SIZES = tuple(
     timedelta(seconds=seconds)
     for seconds in (10, 60, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 21_600, 43_200, 86_400)
 )
 _MINUTE = timedelta(minutes=1)
-_ENOUGH_WINDOWS = 50
-_WAIT_S = 3_600.0
-_LEAST_WARM_UP = 500
+_MIN_WINDOWS = 50
+_MAX_WAIT_S = 3_600.0
+_MIN_WARM_UP = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Volume:
+class EventVolume:
     """How much there is, and how fast it comes.
 
     `available` are the records there are now; None for `rate_s` (events in a second of event time) where nothing
@@ -28,63 +28,67 @@ class Volume:
     available: int
     grows: bool
     rate_s: float | None = None
-    late_us: int = 0
+    lateness_us: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Advice:
+class SizingAdvice:
     """What fits a stream of this volume, each with its reason."""
 
     warm_up: int
     percentile: float
     window: timedelta
     grace: timedelta
-    warm_up_why: str
-    percentile_why: str
-    window_why: str
-    grace_why: str
+    warm_up_reason: str
+    percentile_reason: str
+    window_reason: str
+    grace_reason: str
 
 
-def advise(volume: Volume, n_features: int) -> Advice:
+def recommend_sizes(volume: EventVolume, n_features: int) -> SizingAdvice:
     """Return how many events to warm up on, the percentile that they carry, and the window that shows a spike."""
-    warm_up, warm_up_why = _warm_up(volume, n_features)
-    percentile = next((p for p in _PERCENTILES if warm_up * (100 - p) / 100 >= _TAIL), _PERCENTILES[-1])
+    warm_up, warm_up_why = _recommend_warm_up(volume, n_features)
+    percentile = next(
+        (p for p in _PERCENTILE_CHOICES if warm_up * (100 - p) / 100 >= _MIN_TAIL_EVENTS), _PERCENTILE_CHOICES[-1]
+    )
     above = round(warm_up * (100 - percentile) / 100)
     events = round(100 / (100 - percentile))
-    window, window_why = _window(volume, events)
-    grace = max(timedelta(seconds=10), _round_up(timedelta(microseconds=volume.late_us)))
+    window, window_why = _recommend_window(volume, events)
+    grace = max(timedelta(seconds=10), _round_up_duration(timedelta(microseconds=volume.lateness_us)))
     late = (
-        "more than these events lag" if volume.late_us <= 10_000_000 else "what one in a hundred of these events lags"
+        "more than these events lag"
+        if volume.lateness_us <= 10_000_000
+        else "what one in a hundred of these events lags"
     )
-    return Advice(
+    return SizingAdvice(
         warm_up=warm_up,
         percentile=percentile,
         window=window,
         grace=grace,
-        warm_up_why=warm_up_why,
-        percentile_why=f"{above:,} of {warm_up:,} warm-up events lie above it",
-        window_why=window_why,
-        grace_why=late,
+        warm_up_reason=warm_up_why,
+        percentile_reason=f"{above:,} of {warm_up:,} warm-up events lie above it",
+        window_reason=window_why,
+        grace_reason=late,
     )
 
 
-def _warm_up(volume: Volume, n_features: int) -> tuple[int, str]:
+def _recommend_warm_up(volume: EventVolume, n_features: int) -> tuple[int, str]:
     """Return how many events to fit on: the default where they are there or come within the hour."""
     least = 10 * n_features
-    if volume.available >= 2 * WARM_UP or (volume.grows and volume.available >= WARM_UP):
-        return max(WARM_UP, least), "the default; they are there already"
+    if volume.available >= 2 * DEFAULT_WARM_UP or (volume.grows and volume.available >= DEFAULT_WARM_UP):
+        return max(DEFAULT_WARM_UP, least), "the default; they are there already"
     if not volume.grows:
         n = max(10, min(volume.available, max(4_000, volume.available // 2, least)))
         return n, f"of the {volume.available:,} events in the file"
     if volume.rate_s is None:
-        return max(WARM_UP, least), f"the default; {volume.available:,} are there now"
-    within = _floor(int(volume.available + volume.rate_s * _WAIT_S))
-    n = max(least, _LEAST_WARM_UP, min(WARM_UP, within))
+        return max(DEFAULT_WARM_UP, least), f"the default; {volume.available:,} are there now"
+    within = _round_down(int(volume.available + volume.rate_s * _MAX_WAIT_S))
+    n = max(least, _MIN_WARM_UP, min(DEFAULT_WARM_UP, within))
     wait = max(0.0, n - volume.available) / volume.rate_s
-    return n, f"{volume.available:,} are there now, the others come within about {_about(wait)}"
+    return n, f"{volume.available:,} are there now, the others come within about {_format_wait(wait)}"
 
 
-def _window(volume: Volume, events: int) -> tuple[timedelta, str]:
+def _recommend_window(volume: EventVolume, events: int) -> tuple[timedelta, str]:
     """Return a window in which at least one outlier is expected: smaller ones show only large spikes."""
     if volume.rate_s is None:
         return (
@@ -93,32 +97,34 @@ def _window(volume: Volume, events: int) -> tuple[timedelta, str]:
         )
     needed_s = events / volume.rate_s
     least = timedelta(seconds=10)
-    if volume.grows or volume.available / volume.rate_s > _ENOUGH_WINDOWS * 60:
+    if volume.grows or volume.available / volume.rate_s > _MIN_WINDOWS * 60:
         least = _MINUTE
-    window = next((size for size in _WINDOWS if size >= least and size.total_seconds() >= needed_s), _WINDOWS[-1])
+    window = next(
+        (size for size in _WINDOW_SIZES if size >= least and size.total_seconds() >= needed_s), _WINDOW_SIZES[-1]
+    )
     n = volume.rate_s * window.total_seconds()
-    return window, f"at {_rate(volume.rate_s)} about {n:,.0f} events; one with {events:,} or more"
+    return window, f"at {_format_rate(volume.rate_s)} about {n:,.0f} events; one with {events:,} or more"
 
 
-def _round_up(duration: timedelta) -> timedelta:
+def _round_up_duration(duration: timedelta) -> timedelta:
     steps = (10, 30, 60, 120, 300, 600, 1_800, 3_600, 21_600, 86_400)
     return next((timedelta(seconds=s) for s in steps if s >= duration.total_seconds()), timedelta(days=1))
 
 
-def _floor(n: int) -> int:
+def _round_down(n: int) -> int:
     """Return a round number just below."""
     unit = int("1" + "0" * max(0, len(str(n)) - 2))
     return n // unit * unit
 
 
-def _rate(per_s: float) -> str:
+def _format_rate(per_s: float) -> str:
     for seconds, unit in ((1, "second"), (60, "minute"), (3_600, "hour")):
         if per_s * seconds >= 1:
             return f"{per_s * seconds:,.3g} events a {unit}"
     return f"{per_s * 86_400:,.3g} events a day"
 
 
-def _about(seconds: float) -> str:
+def _format_wait(seconds: float) -> str:
     if seconds < 90:
         return "a minute"
     return f"{seconds / 60:.0f} minutes" if seconds < 5_400 else f"{seconds / 3_600:.0f} hours"

@@ -20,7 +20,7 @@ from config.units import (
     to_us,
 )
 
-_TOPIC = re.compile(r"^[A-Za-z0-9._-]{1,249}$")
+_TOPIC_NAME = re.compile(r"^[A-Za-z0-9._-]{1,249}$")
 _LAYOUTS: dict[str, Literal["jsonl", "csv", "parquet"]] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -31,7 +31,7 @@ _LAYOUTS: dict[str, Literal["jsonl", "csv", "parquet"]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
+class StartPosition:
     """Where reading begins: at an end of the log, a while before now, or at a time."""
 
     kind: Literal["earliest", "latest", "ago", "at"]
@@ -49,41 +49,41 @@ class Start:
         return format_time(self.us) if self.kind == "at" else self.kind
 
 
-EARLIEST = Start(kind="earliest")
+EARLIEST = StartPosition(kind="earliest")
 
 
-def parse_start(text: str) -> Start:
+def parse_start_position(text: str) -> StartPosition:
     """Read where to begin: earliest, latest, a duration before now, or an RFC 3339 time.
 
     Raises:
         ValueError: The text is none of these.
     """
     if text in {"earliest", "latest"}:
-        return Start(kind="earliest" if text == "earliest" else "latest")
+        return StartPosition(kind="earliest" if text == "earliest" else "latest")
     forms = "write earliest, latest, a duration (24h ago) or a time (2026-01-31T08:00:00Z)"
     try:
         if re.match(r"^\d{4}-", text):
-            return Start(kind="at", us=parse_time(text))
-        return Start(kind="ago", us=to_us(parse_duration(re.sub(r"\s+ago$", "", text))))
+            return StartPosition(kind="at", us=parse_time(text))
+        return StartPosition(kind="ago", us=to_us(parse_duration(re.sub(r"\s+ago$", "", text))))
     except ValueError as error:
         raise ValueError(f"{text!r} is no place to start: {forms}") from error
 
 
-def _validate_start(value: object) -> Start:
-    if isinstance(value, Start):
+def _validate_start(value: object) -> StartPosition:
+    if isinstance(value, StartPosition):
         return value
-    return parse_start(value if isinstance(value, str) else repr(value))
+    return parse_start_position(value if isinstance(value, str) else repr(value))
 
 
 StartField = Annotated[
-    Start,
+    StartPosition,
     PlainValidator(_validate_start),
     PlainSerializer(str, return_type=str),
     WithJsonSchema({"type": "string", "examples": ["earliest", "latest", "24h ago", "2026-01-31T08:00:00Z"]}),
 ]
 
 
-def _without_default(schema: dict[str, Any]) -> None:
+def _remove_default(schema: dict[str, Any]) -> None:
     schema.pop("default", None)
 
 
@@ -95,20 +95,20 @@ class KafkaSourceSettings(Section):
     group_id: Text = Field(
         default="outrider",
         description="Consumer group; outrider-<stream> when not given.",
-        json_schema_extra=_without_default,
+        json_schema_extra=_remove_default,
     )
     start: StartField = Field(default=EARLIEST, description="Where to begin when no position is stored.")
 
     @field_validator("topics")
     @classmethod
-    def _topics_have_legal_names(cls, topics: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_topic_names(cls, topics: tuple[str, ...]) -> tuple[str, ...]:
         for topic in topics:
-            if not _TOPIC.fullmatch(topic) or topic in {".", ".."}:
+            if not _TOPIC_NAME.fullmatch(topic) or topic in {".", ".."}:
                 raise ValueError(f"{topic!r} is no topic name; Kafka allows letters, digits, dots, _ and -")
         return topics
 
     @property
-    def initial(self) -> Start:
+    def initial_position(self) -> StartPosition:
         """Return where a partition without a stored position begins."""
         return self.start
 
@@ -121,7 +121,7 @@ class FileSourceSettings(Section):
 
     @field_validator("path")
     @classmethod
-    def _suffix_is_known(cls, path: Path) -> Path:
+    def _check_suffix(cls, path: Path) -> Path:
         if str(path) != "-" and path.suffix.lower() not in _LAYOUTS:
             raise ValueError(
                 f"the suffix of {str(path)!r} names no format; use {', '.join(_LAYOUTS)}, "
@@ -140,7 +140,7 @@ class FileSourceSettings(Section):
         return str(self.path) == "-"
 
     @property
-    def initial(self) -> Start:
+    def initial_position(self) -> StartPosition:
         """Return where a file without a stored position begins."""
         return EARLIEST
 
@@ -166,13 +166,13 @@ class SyntheticSourceSettings(Section):
     drift_shift: Number = Field(default=0.5, description="How far the drift moves, in standard deviations.")
 
     @model_validator(mode="after")
-    def _bursts_do_not_overlap(self) -> "SyntheticSourceSettings":
+    def _check_bursts(self) -> "SyntheticSourceSettings":
         if self.burst_length >= self.burst_every:
             raise_problems([("burst_length", "must be shorter than burst_every, else one burst runs into the next")])
         return self
 
     @property
-    def initial(self) -> Start:
+    def initial_position(self) -> StartPosition:
         """Return where made events without a stored position begin."""
         return EARLIEST
 

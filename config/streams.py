@@ -12,7 +12,7 @@ from config.section import AutoOrCount, AutoOrNames, Int, Number, Section, Text,
 from config.sources import FileSourceSettings, KafkaSourceSettings, SourceSettings
 from config.units import Duration, PositiveDuration, Rate, Size, format_duration, parse_duration
 
-_LEAST_WINDOWS = 10
+_MIN_LOOK_BACK_WINDOWS = 10
 
 
 class TimeSettings(Section):
@@ -38,14 +38,14 @@ class EventSettings(Section):
 
     @field_validator("features")
     @classmethod
-    def _names_have_no_empty_part(cls, features: Any) -> Any:
+    def _check_feature_names(cls, features: Any) -> Any:
         for name in () if features == "auto" else features:
             if not all(name.split(".")):
                 raise ValueError(f"{name!r} has an empty part; write nested names as card.age_days")
         return features
 
     @model_validator(mode="after")
-    def _bare_numbers_have_no_fields(self) -> "EventSettings":
+    def _check_float32_fields(self) -> "EventSettings":
         if self.format == "float32":
             message = "cannot be a field: a float32 record holds features only; leave it out"
             raise_problems((key, message) for key in ("time", "key", "id") if getattr(self, key) is not None)
@@ -88,7 +88,7 @@ class WindowSettings(Section):
     max_future: Duration = Field(default=timedelta(minutes=5), description="Clock skew allowed.")
 
     @model_validator(mode="after")
-    def _lead_covers_a_window(self) -> "WindowSettings":
+    def _check_ahead(self) -> "WindowSettings":
         if self.ahead < self.size:
             size = format_duration(self.size)
             raise_problems([("ahead", f"must be at least window.size ({size}), else no window fills; try {size}")])
@@ -134,11 +134,11 @@ def _check_silence(value: object) -> "timedelta | Literal['auto', 'never']":
     return duration
 
 
-def _write(value: timedelta | str) -> str:
+def _format_value(value: timedelta | str) -> str:
     return value if isinstance(value, str) else format_duration(value)
 
 
-_TextSerializer = PlainSerializer(_write, return_type=str)
+_TextSerializer = PlainSerializer(_format_value, return_type=str)
 _TEXT_SCHEMA = WithJsonSchema({"type": "string"})
 Percentile = Annotated[
     float,
@@ -164,11 +164,11 @@ class ThresholdSettings(Section):
     )
 
 
-def _write_all(durations: tuple[timedelta, ...]) -> list[str]:
+def _format_durations(durations: tuple[timedelta, ...]) -> list[str]:
     return [format_duration(duration) for duration in durations]
 
 
-Horizons = Annotated[tuple[PositiveDuration, ...], PlainSerializer(_write_all, return_type=list[str])]
+Horizons = Annotated[tuple[PositiveDuration, ...], PlainSerializer(_format_durations, return_type=list[str])]
 
 
 class DriftSettings(Section):
@@ -183,7 +183,7 @@ class DriftSettings(Section):
 
     @field_validator("horizons")
     @classmethod
-    def _horizons_grow(cls, horizons: tuple[timedelta, ...]) -> tuple[timedelta, ...]:
+    def _check_horizons(cls, horizons: tuple[timedelta, ...]) -> tuple[timedelta, ...]:
         if any(later <= earlier for earlier, later in pairwise(horizons)):
             raise ValueError("must go from short to long, each one once, such as [10m, 1h, 1d]")
         return horizons
@@ -215,15 +215,15 @@ class StreamSettings(Section):
     alerts: AlertSettings = Field(default_factory=AlertSettings, description="Alerts.")
 
     @model_validator(mode="after")
-    def _sections_fit_together(self) -> "StreamSettings":
-        raise_problems(self._misfits())
+    def _check_sections(self) -> "StreamSettings":
+        raise_problems(self._section_problems())
         return self
 
-    def _misfits(self) -> Iterator[tuple[str, str]]:
-        least = _LEAST_WINDOWS * self.window.size
+    def _section_problems(self) -> Iterator[tuple[str, str]]:
+        least = _MIN_LOOK_BACK_WINDOWS * self.window.size
         if self.threshold.look_back < least:
             size = format_duration(self.window.size)
-            message = f"must hold at least {_LEAST_WINDOWS} windows of {size}; try {format_duration(least)}"
+            message = f"must hold at least {_MIN_LOOK_BACK_WINDOWS} windows of {size}; try {format_duration(least)}"
             yield "threshold.look_back", message
         if isinstance(self.source, FileSourceSettings) and self.event.format != "json":
             message = f"{self.event.format} records come from Kafka; leave it out: a file's suffix says its format"

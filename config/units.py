@@ -13,8 +13,8 @@ from pydantic_core import CoreSchema, core_schema
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Event times are 64-bit microseconds; two centuries keep every sum of a time and a duration inside.
-_LONGEST = timedelta(days=200 * 365)
-_LATEST_YEAR = 2261
+_MAX_DURATION = timedelta(days=200 * 365)
+_MAX_YEAR = 2261
 
 _DURATION_UNITS = {
     "y": timedelta(days=365),
@@ -46,10 +46,10 @@ _RATE_UNITS = {
 }
 
 # A variable stands for any text, so an editor that checks against the JSON Schema must let it pass.
-_OR_VARIABLE = r"|^.*\$\{.+\}.*$"
+_VARIABLE_PATTERN = r"|^.*\$\{.+\}.*$"
 _DURATION = re.compile("^" + "".join(rf"(?:(?P<{unit}>[0-9]+){unit})?" for unit in _DURATION_UNITS) + "$")
-_DURATION_PATTERN = "^(?=.)" + "".join(f"([0-9]+{unit})?" for unit in _DURATION_UNITS) + "$" + _OR_VARIABLE
-_OTHER_DURATION = re.compile(
+_DURATION_PATTERN = "^(?=.)" + "".join(f"([0-9]+{unit})?" for unit in _DURATION_UNITS) + "$" + _VARIABLE_PATTERN
+_INVALID_DURATION = re.compile(
     r"^\s*([0-9]+)\s*(?:(?P<ms>ms|msecs?|millis|milliseconds?)|(?P<s>s|secs?|seconds?)|(?P<m>m|mins?|minutes?)"
     r"|(?P<h>h|hrs?|hours?)|(?P<d>d|days?)|(?P<w>w|wks?|weeks?)|(?P<y>y|yrs?|years?))\s*$",
     re.IGNORECASE,
@@ -79,7 +79,7 @@ def parse_duration(text: str) -> timedelta:
     match = _DURATION.fullmatch(text)
     if not text or match is None:
         problem = "has no unit" if re.fullmatch(r"[0-9.]+", text) else "is not a duration"
-        meant = _OTHER_DURATION.fullmatch(text)
+        meant = _INVALID_DURATION.fullmatch(text)
         hint = f"did you mean {meant[1]}{meant.lastgroup}? " if meant else ""
         raise ValueError(f"{text!r} {problem}; {hint}{_DURATION_FORMS}")
     try:
@@ -89,7 +89,7 @@ def parse_duration(text: str) -> timedelta:
         )
     except (OverflowError, ValueError):  # ValueError: more digits than int() reads
         total = timedelta.max
-    if total > _LONGEST:
+    if total > _MAX_DURATION:
         raise ValueError("the duration is longer than 200 years; write a shorter one, such as 400d")
     return total
 
@@ -162,7 +162,7 @@ class Rate:
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: Any) -> dict[str, Any]:
         """Describe the text form."""
-        pattern = rf"^[0-9]+(\.[0-9]+)?\s*/\s*({'|'.join(_RATE_UNITS)})$" + _OR_VARIABLE
+        pattern = rf"^[0-9]+(\.[0-9]+)?\s*/\s*({'|'.join(_RATE_UNITS)})$" + _VARIABLE_PATTERN
         return {"type": "string", "pattern": pattern, "examples": ["1/week", "2/day"]}
 
 
@@ -203,8 +203,8 @@ def parse_time(text: str) -> int:
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{text!r} is not a time: {error}; {_TIME_FORMS}") from error
     time_us = to_us(since_1970) + int((fraction or "0")[:6].ljust(6, "0"))
-    if time_us < 0 or moment.year > _LATEST_YEAR:
-        raise ValueError(f"{text!r} lies outside the years 1970 to {_LATEST_YEAR}; {_TIME_FORMS}")
+    if time_us < 0 or moment.year > _MAX_YEAR:
+        raise ValueError(f"{text!r} lies outside the years 1970 to {_MAX_YEAR}; {_TIME_FORMS}")
     return time_us
 
 
@@ -214,7 +214,7 @@ def format_time(time_us: int) -> str:
     return text.removesuffix("+00:00") + "Z"
 
 
-def _refuse_other(value: object, forms: str) -> ValueError:
+def _reject_other_types(value: object, forms: str) -> ValueError:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return ValueError(f"{value} has no unit; {forms}")
     return ValueError(f"this is not a text with a unit; {forms}")
@@ -225,7 +225,7 @@ def _validate_duration(value: object) -> timedelta:
         return value
     if isinstance(value, str):
         return parse_duration(value)
-    raise _refuse_other(value, _DURATION_FORMS)
+    raise _reject_other_types(value, _DURATION_FORMS)
 
 
 def _validate_positive(value: object) -> timedelta:
@@ -238,7 +238,7 @@ def _validate_positive(value: object) -> timedelta:
 def _validate_size(value: object) -> int:
     if isinstance(value, str):
         return parse_size(value)
-    raise _refuse_other(value, _SIZE_FORMS)
+    raise _reject_other_types(value, _SIZE_FORMS)
 
 
 def _validate_rate(value: object) -> Rate:
@@ -246,7 +246,7 @@ def _validate_rate(value: object) -> Rate:
         return value
     if isinstance(value, str):
         return parse_rate(value)
-    raise _refuse_other(value, _RATE_FORMS)
+    raise _reject_other_types(value, _RATE_FORMS)
 
 
 def _validate_time(value: object) -> int:
@@ -258,7 +258,7 @@ def _validate_time(value: object) -> int:
 _DURATION_SCHEMA = {"type": "string", "pattern": _DURATION_PATTERN, "examples": ["10s", "1h30m", "7d"]}
 _SIZE_SCHEMA = {
     "type": "string",
-    "pattern": rf"^[0-9]+(\.[0-9]+)?\s*({'|'.join(_SIZE_UNITS)})$" + _OR_VARIABLE,
+    "pattern": rf"^[0-9]+(\.[0-9]+)?\s*({'|'.join(_SIZE_UNITS)})$" + _VARIABLE_PATTERN,
     "examples": ["4KiB", "1GiB"],
 }
 

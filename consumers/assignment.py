@@ -6,7 +6,7 @@ from typing import Literal
 
 from consumers.batch import Partition
 
-Change = tuple[Literal["assigned", "revoked"], frozenset[Partition]]
+AssignmentChange = tuple[Literal["assigned", "revoked"], frozenset[Partition]]
 
 
 class Assignment:
@@ -27,20 +27,20 @@ class Assignment:
         return frozenset(self._assigned)
 
     @property
-    def started(self) -> frozenset[Partition]:
+    def positioned(self) -> frozenset[Partition]:
         """The partitions that were sought since they were assigned, held or not."""
         return frozenset(self._next)
 
     @property
     def delivering(self) -> frozenset[Partition]:
         """The partitions that deliver now."""
-        return self.started - self._held
+        return self.positioned - self._held
 
     def next_offset(self, partition: Partition) -> int | None:
         """Return the offset up to which everything was delivered; None for one that was not sought."""
         return self._next.get(partition)
 
-    def apply(self, changes: Iterable[Change]) -> tuple[frozenset[Partition], frozenset[Partition]]:
+    def apply_changes(self, changes: Iterable[AssignmentChange]) -> tuple[frozenset[Partition], frozenset[Partition]]:
         """Follow changes in their order and return what (was assigned, was revoked) over all of them.
 
         A partition that was taken away and given back is in both: to the caller it is a new assignment.
@@ -59,7 +59,7 @@ class Assignment:
                 assigned -= partitions
         return frozenset(assigned), frozenset(revoked)
 
-    def start(self, partition: Partition, next_offset: int) -> None:
+    def seek(self, partition: Partition, next_offset: int) -> None:
         """Deliver from an offset on, from now on.
 
         Raises:
@@ -78,6 +78,6 @@ class Assignment:
         for partition in partitions:
             self._next.pop(partition, None)
 
-    def hold(self, partitions: AbstractSet[Partition]) -> None:
+    def set_paused(self, partitions: AbstractSet[Partition]) -> None:
         """Hold exactly these back."""
         self._held = frozenset(partitions)

@@ -47,7 +47,7 @@ class Table:
     columns: Mapping[str, Sequence[object] | NDArray[np.generic]]
     n_rows: int
     row_bytes: Sequence[bytes | None] | None = None
-    faults: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+    row_errors: Mapping[int, tuple[str, str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.n_rows
@@ -58,7 +58,7 @@ class Table:
             columns={name: column[start:stop] for name, column in self.columns.items()},
             n_rows=max(0, min(stop, self.n_rows) - start),
             row_bytes=None if self.row_bytes is None else self.row_bytes[start:stop],
-            faults={row - start: fault for row, fault in self.faults.items() if start <= row < stop},
+            row_errors={row - start: fault for row, fault in self.row_errors.items() if start <= row < stop},
         )
 
 
@@ -83,9 +83,9 @@ class RawBatch:
     values: Sequence[bytes | None] | Table
     keys: Sequence[bytes | None] | None = None
     timestamps_us: Int64 | None = None
-    latest_us: int | None = None
+    max_event_time_us: int | None = None
     cursors: Int64 | None = None
-    passed_over: str | None = None
+    skip_reason: str | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -143,7 +143,7 @@ class Events:
             ids=None if self.ids is None else self.ids[start:stop],
         )
 
-    def take(self, mask: Mask) -> Events:
+    def filter(self, mask: Mask) -> Events:
         """Return the events where the mask holds; the same object where it holds everywhere."""
         if mask.all():
             return self
@@ -171,12 +171,12 @@ class Events:
             offsets=np.concatenate([piece.offsets for piece in pieces]),
             times_us=np.concatenate([piece.times_us for piece in pieces]),
             features=np.concatenate([piece.features for piece in pieces]),
-            keys=_joined([piece.keys for piece in pieces], [len(piece) for piece in pieces]),
-            ids=_joined([piece.ids for piece in pieces], [len(piece) for piece in pieces]),
+            keys=_concatenate_columns([piece.keys for piece in pieces], [len(piece) for piece in pieces]),
+            ids=_concatenate_columns([piece.ids for piece in pieces], [len(piece) for piece in pieces]),
         )
 
 
-def _joined(columns: Sequence[list[str | None] | None], lengths: Sequence[int]) -> list[str | None] | None:
+def _concatenate_columns(columns: Sequence[list[str | None] | None], lengths: Sequence[int]) -> list[str | None] | None:
     """Return the columns one after the other, with None where a piece has none; None where all have none."""
     if all(column is None for column in columns):
         return None
@@ -235,7 +235,7 @@ class DeadLetters:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decoded:
+class DecodedBatch:
     """What a raw batch became: events, dead letters, and the positions around both.
 
     `passed_over` is carried over from the raw batch: the caller stores the range as a gap, so that an incident opens.
@@ -247,8 +247,8 @@ class Decoded:
     end: int
     cursors: Int64 | None
     events: Events
-    dead: DeadLetters
-    passed_over: str | None = None
+    dead_letters: DeadLetters
+    skip_reason: str | None = None
 
     def cursor_at(self, offset: int) -> int | None:
         """Return the byte at which the row `offset` starts, begin <= offset <= end; None without cursors."""

@@ -9,7 +9,7 @@ from consumers.codec_float32 import Float32Codec
 from consumers.codec_messages import MessageCodec
 from consumers.codec_table import TableCodec
 from consumers.discovery import discover_features
-from consumers.schema import Codec, Schema, schema_of
+from consumers.schema import Codec, Schema, build_schema
 from consumers.source import Layout
 
 __all__ = ["Codec", "Schema", "discover_features", "make_codec"]
@@ -19,7 +19,7 @@ def make_codec(event: EventSettings, features: Sequence[str], *, layout: Layout,
     """Return the codec that gives these features, in this order; `layout` is the source's."""
     if not features:
         raise ValueError("a codec needs at least one feature")
-    schema = schema_of(event, features, max_future_us)
+    schema = build_schema(event, features, max_future_us)
     if layout == "table":
         return TableCodec(schema)
     if schema.format == "float32":

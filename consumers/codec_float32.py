@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from consumers.assembly import Rows, assemble
-from consumers.batch import Decoded, RawBatch, Table
-from consumers.refusals import Reason, Refusals
+from consumers.assembly import FeatureRows, assemble_batch
+from consumers.batch import DecodedBatch, RawBatch, Table
+from consumers.refusals import DeadLetterBuilder, DeadLetterReason
 from consumers.schema import Schema
 
 
@@ -18,10 +18,10 @@ class Float32Codec:
 
     schema: Schema
 
-    def decode(self, raw: RawBatch, now_us: int) -> Decoded:
+    def decode(self, raw: RawBatch, now_us: int) -> DecodedBatch:
         """Return the batch as columns; a record of another length than 4 bytes a feature is refused."""
         assert not isinstance(raw.values, Table), "float32 records come one by one"
-        refusals = Refusals()
+        refusals = DeadLetterBuilder()
         names = self.schema.features
         expected = 4 * len(names)
         values = raw.values
@@ -29,7 +29,7 @@ class Float32Codec:
         lengths = np.fromiter(map(len, present), np.int64, len(values))  # type: ignore[arg-type]
         index = np.flatnonzero(lengths == expected)
         for row in np.flatnonzero(lengths != expected).tolist():
-            refusals.add(row, *self._misfit(int(lengths[row]), expected))
+            refusals.add(row, *self._length_error(int(lengths[row]), expected))
         fitting = present if len(index) == len(values) else [present[row] for row in index.tolist()]
         joined = b"".join(fitting)  # type: ignore[arg-type]
         features = np.frombuffer(joined, "<f4").astype(np.float32).reshape(len(index), len(names))
@@ -38,16 +38,18 @@ class Float32Codec:
         for row in np.flatnonzero(~good).tolist():
             column = int(np.argmin(finite[row]))
             detail = f"{names[column]}: {features[row, column]}"
-            refusals.add(int(index[row]), Reason.NOT_FINITE, detail)
+            refusals.add(int(index[row]), DeadLetterReason.NOT_FINITE, detail)
         rows = (
-            Rows(index=index[good], features=features[good]) if not good.all() else Rows(index=index, features=features)
+            FeatureRows(index=index[good], features=features[good])
+            if not good.all()
+            else FeatureRows(index=index, features=features)
         )
-        return assemble(raw, self.schema, rows, refusals, now_us)
+        return assemble_batch(raw, self.schema, rows, refusals, now_us)
 
-    def _misfit(self, length: int, expected: int) -> tuple[Reason, str]:
+    def _length_error(self, length: int, expected: int) -> tuple[DeadLetterReason, str]:
         if length == 0:
-            return Reason.EMPTY, "a record without a value"
+            return DeadLetterReason.EMPTY, "a record without a value"
         if length > self.schema.max_bytes:
-            return Reason.TOO_LARGE, f"{length} bytes, the limit is {self.schema.max_bytes}"
+            return DeadLetterReason.TOO_LARGE, f"{length} bytes, the limit is {self.schema.max_bytes}"
         n = expected // 4
-        return Reason.WRONG_LENGTH, f"{length} bytes, {n} float32 features take {expected}"
+        return DeadLetterReason.WRONG_LENGTH, f"{length} bytes, {n} float32 features take {expected}"

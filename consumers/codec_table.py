@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.errors import ConfigError
-from consumers.assembly import Column, Rows, assemble
-from consumers.batch import Decoded, Mask, RawBatch, Table
-from consumers.message_fields import number
-from consumers.refusals import Reason, Refusals, Refused
+from consumers.assembly import ColumnValues, FeatureRows, assemble_batch
+from consumers.batch import DecodedBatch, Mask, RawBatch, Table
+from consumers.message_fields import parse_number
+from consumers.refusals import DeadLetterBuilder, DeadLetterReason, RejectedRecord
 from consumers.schema import Schema
-from consumers.text import shown
+from consumers.text import describe_value
 
 NUMERAL = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
-NOT_FINITE = re.compile(r"\s*[+-]?(nan|inf|infinity)\s*", re.ASCII | re.IGNORECASE)
+NON_FINITE = re.compile(r"\s*[+-]?(nan|inf|infinity)\s*", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,41 +31,43 @@ class TableCodec:
 
     schema: Schema
 
-    def decode(self, raw: RawBatch, now_us: int) -> Decoded:
+    def decode(self, raw: RawBatch, now_us: int) -> DecodedBatch:
         """Return the batch as columns; a row with a cell that is no number is refused."""
         table, schema = raw.values, self.schema
         if not isinstance(table, Table):
             table = Table(columns={}, n_rows=0)
-        refusals = Refusals()
+        refusals = DeadLetterBuilder()
         good = np.ones(len(table), np.bool_)
-        for row, (reason, detail) in table.faults.items():
-            refusals.add(row, Reason(reason), detail)
+        for row, (reason, detail) in table.row_errors.items():
+            refusals.add(row, DeadLetterReason(reason), detail)
             good[row] = False
         cells = np.empty((len(table), len(schema.features)), np.float64)
         for j, name in enumerate(schema.features):
-            self._fill(cells[:, j], name, table, good, refusals)
+            self._fill_column(cells[:, j], name, table, good, refusals)
         if schema.mean_if_missing:
             for row in np.flatnonzero(good & np.isnan(cells).all(axis=1)).tolist():
-                refusals.add(row, Reason.MISSING_FEATURE, f"{schema.features[0]} and all other features: absent")
+                refusals.add(
+                    row, DeadLetterReason.MISSING_FEATURE, f"{schema.features[0]} and all other features: absent"
+                )
                 good[row] = False
         index = np.flatnonzero(good)
         with np.errstate(over="ignore", invalid="ignore"):
             features = cells[index].astype(np.float32)
-        rows = Rows(
+        rows = FeatureRows(
             index=index,
             features=features,
-            times=_column(table, schema.time_field, index),
-            keys=_column(table, schema.key_field, index),
-            ids=_column(table, schema.id_field, index),
+            times=_select_cells(table, schema.time_field, index),
+            keys=_select_cells(table, schema.key_field, index),
+            ids=_select_cells(table, schema.id_field, index),
         )
-        return assemble(raw, schema, rows, refusals, now_us)
+        return assemble_batch(raw, schema, rows, refusals, now_us)
 
-    def _fill(self, cells: Any, name: str, table: Table, good: Mask, refusals: Refusals) -> None:
+    def _fill_column(self, cells: Any, name: str, table: Table, good: Mask, refusals: DeadLetterBuilder) -> None:
         """Write a column's numbers, and refuse the rows where there is none."""
         column = table.columns.get(name)
         if column is None:
             column = [None] * len(table)
-        numbers = as_numbers(column)
+        numbers = parse_numeric_column(column)
         if numbers is not None:
             with np.errstate(over="ignore", invalid="ignore"):
                 finite = np.isfinite(numbers.astype(np.float32))
@@ -75,13 +77,13 @@ class TableCodec:
             doubtful = np.flatnonzero(good).tolist()
         for row in doubtful:
             try:
-                cells[row] = cell_number(name, column[row], mean_if_missing=self.schema.mean_if_missing)
-            except Refused as refused:
+                cells[row] = parse_cell(name, column[row], mean_if_missing=self.schema.mean_if_missing)
+            except RejectedRecord as refused:
                 refusals.add(row, refused.reason, refused.detail)
                 good[row] = False
 
 
-def as_numbers(column: Column) -> NDArray[np.float64] | None:
+def parse_numeric_column(column: ColumnValues) -> NDArray[np.float64] | None:
     """Return a column as numbers where all its cells are; None where they have to be looked at."""
     if isinstance(column, np.ndarray):
         return column.astype(np.float64) if column.dtype.kind in "iuf" else None
@@ -94,7 +96,7 @@ def as_numbers(column: Column) -> NDArray[np.float64] | None:
         return None
 
 
-def cell_number(name: str, cell: object, *, mean_if_missing: bool) -> float:
+def parse_cell(name: str, cell: object, *, mean_if_missing: bool) -> float:
     """Return the number in a cell: text as CSV writes it, or a value as Parquet holds it.
 
     Raises:
@@ -106,14 +108,14 @@ def cell_number(name: str, cell: object, *, mean_if_missing: bool) -> float:
     if isinstance(value, str):
         if not value.strip():
             value = None
-        elif NUMERAL.fullmatch(value) or NOT_FINITE.fullmatch(value):
+        elif NUMERAL.fullmatch(value) or NON_FINITE.fullmatch(value):
             value = float(value)
     if isinstance(value, float) and math.isnan(value):
-        raise Refused(Reason.NOT_FINITE, f"{name}: {shown(cell)}")
-    return number(name, value, mean_if_missing=mean_if_missing)
+        raise RejectedRecord(DeadLetterReason.NOT_FINITE, f"{name}: {describe_value(cell)}")
+    return parse_number(name, value, mean_if_missing=mean_if_missing)
 
 
-def _column(table: Table, name: str | None, index: NDArray[np.intp]) -> Column | None:
+def _select_cells(table: Table, name: str | None, index: NDArray[np.intp]) -> ColumnValues | None:
     if name is None:
         return None
     column = table.columns.get(name)

@@ -9,20 +9,20 @@ from dataclasses import dataclass
 
 from config.errors import ConfigError
 from consumers.batch import Table
-from consumers.refusals import Reason
+from consumers.refusals import DeadLetterReason
 
 DELIMITERS = ",;\t"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
+class CsvHeader:
     """The first line of a CSV file: the columns in the file's order."""
 
     names: tuple[str, ...]
     delimiter: str
 
 
-def parse_header(line: bytes, path: str) -> Header:
+def parse_csv_header(line: bytes, path: str) -> CsvHeader:
     """Read the first line; the delimiter is the most frequent of comma, semicolon and tab.
 
     Raises:
@@ -37,10 +37,10 @@ def parse_header(line: bytes, path: str) -> Header:
     if repeated:
         listed = ", ".join(map(repr, repeated))
         raise ConfigError(f"source.path: the header of {path!r} repeats {listed}; give every column its own name")
-    return Header(names=tuple(names), delimiter=delimiter)
+    return CsvHeader(names=tuple(names), delimiter=delimiter)
 
 
-def parse_rows(header: Header, lines: Sequence[bytes], max_bytes: int) -> Table:
+def parse_csv_rows(header: CsvHeader, lines: Sequence[bytes], max_bytes: int) -> Table:
     """Return the lines as columns; a line of another number of cells is a fault.
 
     A column without a name (the index that pandas writes) is left out.
@@ -50,7 +50,7 @@ def parse_rows(header: Header, lines: Sequence[bytes], max_bytes: int) -> Table:
     nothing: list[str | None] = [None] * width
     rows: list[Sequence[str | None]] = []
     for row, line in enumerate(lines):
-        cells, fault = _cells(line, header.delimiter, width, max_bytes)
+        cells, fault = _split_cells(line, header.delimiter, width, max_bytes)
         if fault is not None:
             faults[row] = fault
         rows.append(nothing if fault is not None else cells)
@@ -59,23 +59,25 @@ def parse_rows(header: Header, lines: Sequence[bytes], max_bytes: int) -> Table:
         columns={name: column for name, column in zip(header.names, columns, strict=True) if name},
         n_rows=len(lines),
         row_bytes=lines,
-        faults=faults,
+        row_errors=faults,
     )
 
 
-def _cells(line: bytes, delimiter: str, width: int, max_bytes: int) -> tuple[Sequence[str], tuple[str, str] | None]:
+def _split_cells(
+    line: bytes, delimiter: str, width: int, max_bytes: int
+) -> tuple[Sequence[str], tuple[str, str] | None]:
     if len(line) > max_bytes:
-        return (), (Reason.TOO_LARGE, f"more than {max_bytes} bytes")
+        return (), (DeadLetterReason.TOO_LARGE, f"more than {max_bytes} bytes")
     text = line.decode("utf-8", "replace")
     if '"' in text:
         try:
             cells = next(csv.reader([text], delimiter=delimiter, strict=True), [])
         except csv.Error as error:
-            return (), (Reason.WRONG_LENGTH, f"the quotes do not end within the line: {error}")
+            return (), (DeadLetterReason.WRONG_LENGTH, f"the quotes do not end within the line: {error}")
     else:
         cells = text.split(delimiter)
     if len(cells) == width:
         return cells, None
     if not text.strip():
-        return (), (Reason.EMPTY, "a blank line")
-    return (), (Reason.WRONG_LENGTH, f"{len(cells)} cells, the header has {width}")
+        return (), (DeadLetterReason.EMPTY, "a blank line")
+    return (), (DeadLetterReason.WRONG_LENGTH, f"{len(cells)} cells, the header has {width}")

@@ -10,9 +10,9 @@ from typing import Any
 from config.errors import ConfigError
 from config.streams import EventSettings
 from consumers.batch import RawBatch, Table
-from consumers.codec_messages import parse
-from consumers.codec_table import cell_number, check_columns
-from consumers.refusals import Refused
+from consumers.codec_messages import parse_message
+from consumers.codec_table import check_columns, parse_cell
+from consumers.refusals import RejectedRecord
 
 NUMERIC_SHARE = 0.99
 """A field is a feature if it is a finite number in at least this share of the events."""
@@ -32,16 +32,16 @@ def discover_features(event: EventSettings, raw_batches: Sequence[RawBatch]) -> 
     """
     tables = [raw.values for raw in raw_batches if isinstance(raw.values, Table)]
     if tables:
-        _check_table(event, list(tables[0].columns))
+        _check_table_columns(event, list(tables[0].columns))
     if event.features != "auto":
         return tuple(event.features)
     fields = {event.time.field if event.time else None, event.key, event.id}
     if tables:
-        names = _numeric(map(_numeric_cells, _table_rows(tables)), fields)
+        names = _select_numeric_fields(map(_mark_numeric_cells, _table_rows(tables)), fields)
     elif event.format == "float32":
-        names = _by_length(len(value) / 4 for value in _values(raw_batches))
+        names = _name_by_length(len(value) / 4 for value in _present_values(raw_batches))
     else:
-        names = _of_messages(event, raw_batches, fields)
+        names = _find_message_features(event, raw_batches, fields)
     if not names:
         n = sum(map(len, raw_batches))
         raise ConfigError(
@@ -51,33 +51,35 @@ def discover_features(event: EventSettings, raw_batches: Sequence[RawBatch]) -> 
     return names
 
 
-def _values(raw_batches: Iterable[RawBatch]) -> Iterator[bytes]:
+def _present_values(raw_batches: Iterable[RawBatch]) -> Iterator[bytes]:
     for raw in raw_batches:
         assert not isinstance(raw.values, Table)
         yield from (value for value in raw.values if value)
 
 
-def _of_messages(event: EventSettings, raw_batches: Iterable[RawBatch], fields: set[str | None]) -> tuple[str, ...]:
+def _find_message_features(
+    event: EventSettings, raw_batches: Iterable[RawBatch], fields: set[str | None]
+) -> tuple[str, ...]:
     objects: list[dict[Any, Any]] = []
     lengths: list[float] = []
-    for value in _values(raw_batches):
+    for value in _present_values(raw_batches):
         if len(value) > event.max_size:
             continue
         try:
-            message = parse(value, event.format)
-        except Refused:
+            message = parse_message(value, event.format)
+        except RejectedRecord:
             continue
         if isinstance(message, dict):
             objects.append(message)
         elif isinstance(message, list):
             lengths.append(len(message))
     if len(lengths) > len(objects):
-        return _by_length(lengths)
-    numbers = ({name: _is_number(value) for name, value in leaves(message)} for message in objects)
-    return _numeric(numbers, fields)
+        return _name_by_length(lengths)
+    numbers = ({name: _is_number(value) for name, value in flatten_fields(message)} for message in objects)
+    return _select_numeric_fields(numbers, fields)
 
 
-def _by_length(lengths: Iterable[float]) -> tuple[str, ...]:
+def _name_by_length(lengths: Iterable[float]) -> tuple[str, ...]:
     """Return x0, x1, ... for the most frequent whole length; of equally frequent ones the first."""
     counted = Counter(length for length in lengths if length >= 1 and length == int(length))
     if not counted:
@@ -85,7 +87,7 @@ def _by_length(lengths: Iterable[float]) -> tuple[str, ...]:
     return tuple(f"x{i}" for i in range(int(counted.most_common(1)[0][0])))
 
 
-def _numeric(events: Iterable[Mapping[str, bool]], fields: set[str | None]) -> tuple[str, ...]:
+def _select_numeric_fields(events: Iterable[Mapping[str, bool]], fields: set[str | None]) -> tuple[str, ...]:
     """Return the fields that are numeric in nearly all of the events, which map field to is-a-number."""
     numeric: dict[str, int] = {}
     n = 0
@@ -96,13 +98,13 @@ def _numeric(events: Iterable[Mapping[str, bool]], fields: set[str | None]) -> t
     return tuple(name for name, k in numeric.items() if name not in fields and k >= NUMERIC_SHARE * n > 0)
 
 
-def leaves(message: Mapping[Any, Any], path: str = "", depth: int = 1) -> Iterator[tuple[str, Any]]:
+def flatten_fields(message: Mapping[Any, Any], path: str = "", depth: int = 1) -> Iterator[tuple[str, Any]]:
     """Yield the fields below a message, dotted, in order; a key with dots goes before the same path."""
     for name, value in message.items():
         if not isinstance(name, str) or not name:
             continue
         if isinstance(value, dict) and depth < MAX_DEPTH:
-            for inner, leaf in leaves(value, f"{path}{name}.", depth + 1):
+            for inner, leaf in flatten_fields(value, f"{path}{name}.", depth + 1):
                 if path or inner not in message:
                     yield inner, leaf
         else:
@@ -115,7 +117,7 @@ def _is_number(value: object) -> bool:
     return abs(value) < math.inf
 
 
-def _check_table(event: EventSettings, columns: Sequence[str]) -> None:
+def _check_table_columns(event: EventSettings, columns: Sequence[str]) -> None:
     wanted = [(f"event.{field}", name) for field, name in (("key", event.key), ("id", event.id)) if name]
     if event.time is not None:
         wanted.append(("event.time.field", event.time.field))
@@ -127,17 +129,17 @@ def _check_table(event: EventSettings, columns: Sequence[str]) -> None:
 def _table_rows(tables: Iterable[Table]) -> Iterator[dict[str, object]]:
     for table in tables:
         for row in range(len(table)):
-            if row not in table.faults:
+            if row not in table.row_errors:
                 yield {name: column[row] for name, column in table.columns.items()}
 
 
-def _numeric_cells(cells: Mapping[str, object]) -> dict[str, bool]:
+def _mark_numeric_cells(cells: Mapping[str, object]) -> dict[str, bool]:
     return {name: _is_numeric_cell(cell) for name, cell in cells.items()}
 
 
 def _is_numeric_cell(cell: object) -> bool:
     try:
-        cell_number("", cell, mean_if_missing=False)
-    except Refused:
+        parse_cell("", cell, mean_if_missing=False)
+    except RejectedRecord:
         return False
     return True

@@ -15,86 +15,86 @@ import numpy as np
 from consumers.batch import Int64
 from consumers.discovery import NUMERIC_SHARE
 from consumers.message_fields import FLOAT32_LIMIT
-from consumers.sample import Column
-from consumers.text import shown
+from consumers.sample import SampleColumn
+from consumers.text import describe_value
 from consumers.times import MAGNITUDES, NUMBER, times_us
 
-FEW = 50
+MIN_VALUES = 50
 """Fewer values tell nothing about how often they repeat."""
 
 _DAY_US = 86_400_000_000
 _EPOCH_FROM_US = 631_152_000_000_000  # 1990
 _EPOCH_AHEAD_US = 366 * _DAY_US
-_LEAST_LATE_US = 60_000_000
+_MIN_LATENESS_US = 60_000_000
 _IN_ORDER_SHARE = 0.99
 TIME_NAMES = ("ts", "time", "timestamp", "event_time", "eventtime", "datetime", "date", "occurred_at", "created_at")
-_SHOWN = 24
+_MAX_EXAMPLE_CHARS = 24
 _IDENTIFIER = re.compile(r"(?:^|[._\- ])(?i:id|uuid|guid)$|[a-z0-9](?:Id|ID|Uuid|UUID|Guid|GUID)$")
 
 
 @dataclass(slots=False, kw_only=True)
-class Facts:
+class ColumnStatistics:
     """What can be counted about one column; slots would keep the cached ones from being kept."""
 
-    column: Column
-    n: int
+    column: SampleColumn
+    n_events: int
     kinds: Counter[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.kinds = Counter(map(kind_of, self.column.values()))
+        self.kinds = Counter(map(value_kind, self.column.values()))
 
     @property
-    def present(self) -> int:
+    def n_present(self) -> int:
         """Return in how many events the field is, and not null."""
         return sum(self.kinds.values())
 
     @cached_property
     def values(self) -> list[Any]:
         """Return the scalars among the values."""
-        return [value for value in self.column.values() if kind_of(value) not in {"list", "object"}]
+        return [value for value in self.column.values() if value_kind(value) not in {"list", "object"}]
 
     @cached_property
-    def distinct(self) -> int:
+    def n_distinct(self) -> int:
         """Return how many different values there are."""
         return len(set(self.values))
 
     @property
     def example(self) -> str:
         """Return the first value for reading."""
-        return short(shown(self.values[0])) if self.values else ""
+        return shorten(describe_value(self.values[0])) if self.values else ""
 
     @property
     def is_numeric(self) -> bool:
         """Return whether nearly all events have a number here."""
-        return self.kinds["number"] >= NUMERIC_SHARE * self.n > 0
+        return self.kinds["number"] >= NUMERIC_SHARE * self.n_events > 0
 
     @cached_property
     def numbers(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return the finite numbers."""
-        return np.array([float(value) for value in self.values if kind_of(value) == "number"], np.float64)
+        return np.array([float(value) for value in self.values if value_kind(value) == "number"], np.float64)
 
     @cached_property
-    def is_whole(self) -> bool:
+    def is_integer(self) -> bool:
         """Return whether all numbers are whole, however they are written."""
         return bool((self.numbers == np.floor(self.numbers)).all())
 
     @cached_property
     def steps(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return the differences of consecutive numbers of one partition."""
-        pieces = [[float(value) for value in piece if kind_of(value) == "number"] for piece in self.column.pieces]
+        pieces = [[float(value) for value in piece if value_kind(value) == "number"] for piece in self.column.pieces]
         return np.concatenate([np.diff(np.array(piece, np.float64)) for piece in pieces] or [np.empty(0)])
 
     @cached_property
     def times(self) -> list[Int64]:
         """Return the column as times of each partition, where nearly all of it are; else nothing."""
-        if not self.present or self.kinds["bool"] + self.kinds["list"] + self.kinds["object"] > 0:
+        if not self.n_present or self.kinds["bool"] + self.kinds["list"] + self.kinds["object"] > 0:
             return []
         pieces = [times_us(piece, "auto") for piece in self.column.pieces]
         good = sum(int((piece >= 0).sum()) for piece in pieces)
-        return pieces if good >= NUMERIC_SHARE * self.present else []
+        return pieces if good >= NUMERIC_SHARE * self.n_present else []
 
 
-def kind_of(value: object) -> str:
+def value_kind(value: object) -> str:
     """Return what a value is, as a person calls it."""
     if isinstance(value, bool):
         return "bool"
@@ -114,12 +114,12 @@ def is_identifier(name: str) -> bool:
     return _IDENTIFIER.search(name) is not None
 
 
-def is_time(facts: Facts, now_us: int) -> bool:
+def is_time(facts: ColumnStatistics, now_us: int) -> bool:
     """Return whether a column holds times: text or dates that are, or numbers that are epochs of our days."""
     if not facts.times:
         return False
-    in_words = facts.kinds["text"] + facts.kinds["date"] >= NUMERIC_SHARE * facts.present
-    if in_words and not all(isinstance(value, str) and NUMBER.fullmatch(value) for value in facts.values[:FEW]):
+    in_words = facts.kinds["text"] + facts.kinds["date"] >= NUMERIC_SHARE * facts.n_present
+    if in_words and not all(isinstance(value, str) and NUMBER.fullmatch(value) for value in facts.values[:MIN_VALUES]):
         return True
     if not in_words and not facts.is_numeric:
         return False
@@ -129,27 +129,27 @@ def is_time(facts: Facts, now_us: int) -> bool:
         return False
     seconds = not in_words and float(np.median(facts.numbers)) < MAGNITUDES[0][0]
     # Small numbers can be anything (bytes of memory): they are times if they are called so, or come in order.
-    return not seconds or time_rank(facts.column.name) < len(TIME_NAMES) or _order(facts.times) >= 0.9
+    return not seconds or time_rank(facts.column.name) < len(TIME_NAMES) or _share_in_order(facts.times) >= 0.9
 
 
-def _order(pieces: Sequence[Int64]) -> float:
+def _share_in_order(pieces: Sequence[Int64]) -> float:
     """Return the share of steps within a partition that do not go back."""
     steps = np.concatenate([np.diff(piece) for piece in pieces] or [np.empty(0)])
     return float((steps >= 0).mean()) if len(steps) else 1.0
 
 
-def late_by_us(pieces: Sequence[Int64]) -> Int64:
+def lateness_us(pieces: Sequence[Int64]) -> Int64:
     """Return by how much each time lies behind the largest one before it in its partition."""
     late = [np.maximum.accumulate(piece) - piece for piece in (piece[piece >= 0] for piece in pieces) if len(piece)]
     return np.concatenate(late) if late else np.empty(0, np.int64)
 
 
-def is_in_order(facts: Facts) -> bool:
+def is_in_order(facts: ColumnStatistics) -> bool:
     """Return whether times come about in their order: few lie behind by a tenth of all the time there is."""
     times = np.concatenate(facts.times)
     times = times[times >= 0]
-    allowed = max(_LEAST_LATE_US, int(times.max() - times.min()) // 10)
-    return float((late_by_us(facts.times) <= allowed).mean()) >= _IN_ORDER_SHARE
+    allowed = max(_MIN_LATENESS_US, int(times.max() - times.min()) // 10)
+    return float((lateness_us(facts.times) <= allowed).mean()) >= _IN_ORDER_SHARE
 
 
 def time_rank(name: str) -> int:
@@ -161,16 +161,16 @@ def time_rank(name: str) -> int:
     return len(TIME_NAMES) - 1 if like_time else len(TIME_NAMES)
 
 
-def number_words(value: float) -> str:
+def format_number(value: float) -> str:
     """Return a number for reading."""
     return f"{value:,.0f}" if value == round(value) and abs(value) < 1e15 else f"{value:.4g}"
 
 
-def percent_words(share: float) -> str:
+def format_percent(share: float) -> str:
     """Return a share for reading."""
     return f"{100 * share:.3g}%" if share < 0.9999 else "nearly 100%"
 
 
-def short(text: str) -> str:
+def shorten(text: str) -> str:
     """Return a text that fits into a table."""
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+    return text if len(text) <= _MAX_EXAMPLE_CHARS else f"{text[: _MAX_EXAMPLE_CHARS - 1]}…"

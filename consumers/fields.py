@@ -17,64 +17,64 @@ import numpy as np
 from consumers.batch import Int64
 from consumers.discovery import NUMERIC_SHARE
 from consumers.facts import (
-    FEW,
-    Facts,
+    MIN_VALUES,
+    ColumnStatistics,
+    format_number,
+    format_percent,
     is_identifier,
     is_in_order,
     is_time,
-    kind_of,
-    late_by_us,
-    number_words,
-    percent_words,
+    lateness_us,
     time_rank,
+    value_kind,
 )
-from consumers.sample import Sample
+from consumers.sample import RecordSample
 from consumers.text import text_column
 from consumers.times import MAGNITUDES, times_us
 
 Role = Literal["feature", "key", "id", "time", "refused"]
 
-_FEW_STEPS = 9
+_MIN_STEPS = 9
 _UNIQUE_SHARE = 0.99
-_MOST = 0.5
-_EVEN = 0.15
+_MAX_DISTINCT_SHARE = 0.5
+_MAX_UNIFORM_DISTANCE = 0.15
 """Identifiers are spread evenly over their range, to this distance of the distribution functions; measures are not."""
 
-_HUGE = 1e9
-_LEAST_SPAN_S = 1.0
+_MIN_IDENTIFIER_MEDIAN = 1e9
+_MIN_SPAN_S = 1.0
 _KEY_NAME = re.compile(
     r"(?:^|[._\- ])(?:key|user|customer|account|device|host|sensor|client|merchant|card)(?:$|[_\-])", re.IGNORECASE
 )
-_BEST_ID = re.compile(r"(?:^|\.)(?:event[_-]?id|uuid|guid|id)$", re.IGNORECASE)
+_PREFERRED_ID_NAME = re.compile(r"(?:^|\.)(?:event[_-]?id|uuid|guid|id)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class FieldRole:
     """What one field is used as, and why."""
 
     name: str
     role: Role
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fields:
+class FieldRoles:
     """The verdicts on all fields, in the order of first appearance."""
 
-    verdicts: tuple[Verdict, ...]
+    roles: tuple[FieldRole, ...]
     complete_share: float = 1.0
     """The share of events that have all features."""
 
     def names(self, role: Role) -> tuple[str, ...]:
         """Return the fields of one role."""
-        return tuple(verdict.name for verdict in self.verdicts if verdict.role == role)
+        return tuple(verdict.name for verdict in self.roles if verdict.role == role)
 
     def first(self, role: Role) -> str | None:
         """Return the field of a role that at most one has."""
         return next(iter(self.names(role)), None)
 
 
-def judge_fields(sample: Sample, now_us: int, *, max_future_us: int) -> Fields:
+def assign_roles(sample: RecordSample, now_us: int, *, max_future_us: int) -> FieldRoles:
     """Judge every field of a sample.
 
     Args:
@@ -82,92 +82,98 @@ def judge_fields(sample: Sample, now_us: int, *, max_future_us: int) -> Fields:
         now_us: The time of asking: numbers that are times of about now are no features.
         max_future_us: A field whose times lie further ahead of the broker's is not taken as the time.
     """
-    found = [Facts(column=column, n=sample.n) for column in sample.columns.values()]
-    time = None if sample.bare else _pick_time(found, sample, now_us, max_future_us)
-    key = None if sample.bare else _pick_key(found, sample, time, now_us)
-    identity = None if sample.bare else _pick_id(found, (time, key), now_us)
+    found = [ColumnStatistics(column=column, n_events=sample.n_events) for column in sample.columns.values()]
+    time = None if sample.unnamed else _select_time_field(found, sample, now_us, max_future_us)
+    key = None if sample.unnamed else _select_key_field(found, sample, time, now_us)
+    identity = None if sample.unnamed else _select_id_field(found, (time, key), now_us)
     verdicts = []
     for facts in found:
         name = facts.column.name
         if name == time:
-            verdicts.append(Verdict(name=name, role="time", why=_time_words(facts)))
+            verdicts.append(FieldRole(name=name, role="time", reason=_describe_times(facts)))
         elif name == key:
-            verdicts.append(Verdict(name=name, role="key", why=f"{facts.distinct:,} different in {facts.present:,}"))
+            verdicts.append(
+                FieldRole(name=name, role="key", reason=f"{facts.n_distinct:,} different in {facts.n_present:,}")
+            )
         elif name == identity:
-            verdicts.append(Verdict(name=name, role="id", why=f"different in every event, such as {facts.example}"))
+            verdicts.append(
+                FieldRole(name=name, role="id", reason=f"different in every event, such as {facts.example}")
+            )
         else:
-            verdicts.append(_judge(facts, now_us))
+            verdicts.append(_assign_role(facts, now_us))
     features = {verdict.name for verdict in verdicts if verdict.role == "feature"}
-    return Fields(verdicts=tuple(verdicts), complete_share=_complete(found, features, sample.n))
+    return FieldRoles(roles=tuple(verdicts), complete_share=_complete_share(found, features, sample.n_events))
 
 
-def _judge(facts: Facts, now_us: int) -> Verdict:
-    why = next(_refusals(facts, now_us), None)
+def _assign_role(facts: ColumnStatistics, now_us: int) -> FieldRole:
+    why = next(_rejection_reasons(facts, now_us), None)
     role: Role = "feature" if why is None else "refused"
-    return Verdict(name=facts.column.name, role=role, why=why or _range(facts))
+    return FieldRole(name=facts.column.name, role=role, reason=why or _describe_range(facts))
 
 
-def _refusals(facts: Facts, now_us: int) -> Iterator[str]:
+def _rejection_reasons(facts: ColumnStatistics, now_us: int) -> Iterator[str]:
     """Yield why a field cannot be a feature, the plainest reason first; nothing where it can."""
-    name, n, kinds = facts.column.name, facts.n, facts.kinds
-    if not facts.present:
+    name, n, kinds = facts.column.name, facts.n_events, facts.kinds
+    if not facts.n_present:
         yield "null in every event"
         return
     if is_time(facts, now_us):
-        yield f"a time ({_time_words(facts)})"
+        yield f"a time ({_describe_times(facts)})"
     words = {"list": "a nested list", "object": "an object that is nested too deeply", "bool": "boolean"}
     most = kinds.most_common(1)[0][0]
     if most in words:
         yield words[most]
     if most == "text":
-        yield _text_words(facts)
-    if facts.present < NUMERIC_SHARE * n:
-        yield f"present in {percent_words(facts.present / n)} of the events, a feature needs 99%"
+        yield _describe_text(facts)
+    if facts.n_present < NUMERIC_SHARE * n:
+        yield f"present in {format_percent(facts.n_present / n)} of the events, a feature needs 99%"
     if not facts.is_numeric:
-        others = ", ".join(f"{kind} in {percent_words(k / n)}" for kind, k in kinds.most_common() if kind != "number")
-        yield f"a number in only {percent_words(kinds['number'] / n)} of the events ({others})"
+        others = ", ".join(f"{kind} in {format_percent(k / n)}" for kind, k in kinds.most_common() if kind != "number")
+        yield f"a number in only {format_percent(kinds['number'] / n)} of the events ({others})"
         return
     if not all(name.split(".")):
         yield "its name has an empty part, which no setting can name"
-    yield from _says_which(facts)
+    yield from _identifier_reasons(facts)
 
 
-def _says_which(facts: Facts) -> Iterator[str]:
+def _identifier_reasons(facts: ColumnStatistics) -> Iterator[str]:
     """Yield why a column of numbers says which event it is, or nothing, and not how it is."""
-    if facts.n > 1 and facts.distinct == 1:
+    if facts.n_events > 1 and facts.n_distinct == 1:
         yield f"constant, always {facts.example}"
-    if facts.is_whole and is_identifier(facts.column.name):
+    if facts.is_integer and is_identifier(facts.column.name):
         yield "an identifier by its name"
     if _is_counter(facts):
-        yield f"monotone counter, {number_words(facts.numbers.min())} to {number_words(facts.numbers.max())}"
-    unique = facts.distinct >= _UNIQUE_SHARE * facts.present
-    if facts.is_whole and unique and facts.present >= FEW and _is_spread_like_ids(facts.numbers):
-        yield f"near-unique integer, {facts.distinct:,} different in {facts.present:,}"
+        yield f"monotone counter, {format_number(facts.numbers.min())} to {format_number(facts.numbers.max())}"
+    unique = facts.n_distinct >= _UNIQUE_SHARE * facts.n_present
+    if facts.is_integer and unique and facts.n_present >= MIN_VALUES and _is_uniform(facts.numbers):
+        yield f"near-unique integer, {facts.n_distinct:,} different in {facts.n_present:,}"
 
 
-def _is_counter(facts: Facts) -> bool:
+def _is_counter(facts: ColumnStatistics) -> bool:
     """Return whether numbers only rise within a partition, but for a rare reset."""
     steps = facts.steps
     rising = int((steps > 0).sum())
-    if len(steps) < (_FEW_STEPS if facts.is_whole else FEW) or rising < max(3, 0.05 * len(steps)):
+    if len(steps) < (_MIN_STEPS if facts.is_integer else MIN_VALUES) or rising < max(3, 0.05 * len(steps)):
         return False
     return float((steps >= 0).mean()) >= _UNIQUE_SHARE
 
 
-def _is_spread_like_ids(numbers: np.ndarray[Any, np.dtype[np.float64]]) -> bool:
+def _is_uniform(numbers: np.ndarray[Any, np.dtype[np.float64]]) -> bool:
     """Return whether whole numbers look drawn from a range (identifiers, hashes) rather than measured."""
     low, high = float(numbers.min()), float(numbers.max())
     even = (np.sort(numbers) - low) / (high - low)
     distance = np.abs(even - np.linspace(0, 1, len(numbers))).max()
-    return bool(distance < _EVEN or abs(np.median(numbers)) > _HUGE)
+    return bool(distance < _MAX_UNIFORM_DISTANCE or abs(np.median(numbers)) > _MIN_IDENTIFIER_MEDIAN)
 
 
-def _pick_time(found: Sequence[Facts], sample: Sample, now_us: int, max_future_us: int) -> str | None:
+def _select_time_field(
+    found: Sequence[ColumnStatistics], sample: RecordSample, now_us: int, max_future_us: int
+) -> str | None:
     """Return the field that is the event's time: present, in order, not ahead of the broker; the best name first."""
     candidates = [
         facts
         for facts in found
-        if facts.present >= NUMERIC_SHARE * facts.n
+        if facts.n_present >= NUMERIC_SHARE * facts.n_events
         and is_time(facts, now_us)
         and all(facts.column.name.split("."))
         and is_in_order(facts)
@@ -177,7 +183,7 @@ def _pick_time(found: Sequence[Facts], sample: Sample, now_us: int, max_future_u
     return None if best is None else best.column.name
 
 
-def _is_ahead(facts: Facts, sample: Sample, max_future_us: int) -> bool:
+def _is_ahead(facts: ColumnStatistics, sample: RecordSample, max_future_us: int) -> bool:
     """Return whether too many times lie further ahead of the broker's than events may."""
     if sample.stamps_us is None:
         return False
@@ -185,13 +191,15 @@ def _is_ahead(facts: Facts, sample: Sample, max_future_us: int) -> bool:
     for times, rows in zip(facts.times, facts.column.rows, strict=True):
         stamps = np.array([sample.stamps_us[row] for row in rows], np.int64)
         ahead += int((times > stamps + max_future_us).sum())
-    return ahead > (1 - NUMERIC_SHARE) * facts.n
+    return ahead > (1 - NUMERIC_SHARE) * facts.n_events
 
 
-def _pick_key(found: Sequence[Facts], sample: Sample, time: str | None, now_us: int) -> str | None:
+def _select_key_field(
+    found: Sequence[ColumnStatistics], sample: RecordSample, time: str | None, now_us: int
+) -> str | None:
     """Return the field that the log's keys are, or else one that repeats and is called like a key."""
     for facts in found:
-        if sample.keys is not None and facts.column.name != time and _are_keys(facts, sample.keys):
+        if sample.keys is not None and facts.column.name != time and _matches_record_keys(facts, sample.keys):
             return facts.column.name
     if sample.keys is not None:
         return None
@@ -199,53 +207,53 @@ def _pick_key(found: Sequence[Facts], sample: Sample, time: str | None, now_us: 
         facts
         for facts in found
         if facts.column.name != time
-        and facts.present >= NUMERIC_SHARE * facts.n
-        and 1 < facts.distinct <= _MOST * facts.present
+        and facts.n_present >= NUMERIC_SHARE * facts.n_events
+        and 1 < facts.n_distinct <= _MAX_DISTINCT_SHARE * facts.n_present
         and not is_time(facts, now_us)
         and _can_identify(facts)
         and (is_identifier(facts.column.name) or (facts.kinds["text"] and _KEY_NAME.search(facts.column.name)))
     ]
-    best = max(named, key=lambda facts: facts.distinct, default=None)
+    best = max(named, key=lambda facts: facts.n_distinct, default=None)
     return None if best is None else best.column.name
 
 
-def _are_keys(facts: Facts, keys: Sequence[bytes | None]) -> bool:
-    if facts.present < NUMERIC_SHARE * facts.n or not _can_identify(facts) or facts.distinct < 2:
+def _matches_record_keys(facts: ColumnStatistics, keys: Sequence[bytes | None]) -> bool:
+    if facts.n_present < NUMERIC_SHARE * facts.n_events or not _can_identify(facts) or facts.n_distinct < 2:
         return False
     same = 0
     for values, rows in zip(facts.column.pieces, facts.column.rows, strict=True):
         known = text_column([keys[row] for row in rows])
         same += sum(left == right for left, right in zip(text_column(values), known, strict=True))
-    return same >= NUMERIC_SHARE * facts.n
+    return same >= NUMERIC_SHARE * facts.n_events
 
 
-def _pick_id(found: Sequence[Facts], taken: tuple[str | None, ...], now_us: int) -> str | None:
+def _select_id_field(found: Sequence[ColumnStatistics], taken: tuple[str | None, ...], now_us: int) -> str | None:
     """Return the field that is another one in every event and is called, or looks, like an identifier."""
     unique = [
         facts
         for facts in found
         if facts.column.name not in taken
-        and facts.present >= NUMERIC_SHARE * facts.n
-        and facts.distinct >= _UNIQUE_SHARE * facts.present
+        and facts.n_present >= NUMERIC_SHARE * facts.n_events
+        and facts.n_distinct >= _UNIQUE_SHARE * facts.n_present
         and not is_time(facts, now_us)
         and _can_identify(facts)
         and all(facts.column.name.split("."))
         and (is_identifier(facts.column.name) or _looks_like_uuids(facts))
     ]
-    best = min(unique, key=lambda facts: not _BEST_ID.search(facts.column.name), default=None)
+    best = min(unique, key=lambda facts: not _PREFERRED_ID_NAME.search(facts.column.name), default=None)
     return None if best is None else best.column.name
 
 
-def _can_identify(facts: Facts) -> bool:
-    return facts.kinds["text"] == facts.present or (facts.kinds["number"] == facts.present and facts.is_whole)
+def _can_identify(facts: ColumnStatistics) -> bool:
+    return facts.kinds["text"] == facts.n_present or (facts.kinds["number"] == facts.n_present and facts.is_integer)
 
 
-def _looks_like_uuids(facts: Facts) -> bool:
+def _looks_like_uuids(facts: ColumnStatistics) -> bool:
     uuid = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
-    return all(isinstance(value, str) and uuid.fullmatch(value) for value in facts.values[:FEW])
+    return all(isinstance(value, str) and uuid.fullmatch(value) for value in facts.values[:MIN_VALUES])
 
 
-def _complete(found: Sequence[Facts], features: set[str], n: int) -> float:
+def _complete_share(found: Sequence[ColumnStatistics], features: set[str], n: int) -> float:
     """Return the share of events that have every feature as a number."""
     complete = np.ones(n, np.bool_)
     for facts in found:
@@ -253,12 +261,12 @@ def _complete(found: Sequence[Facts], features: set[str], n: int) -> float:
             continue
         here = np.zeros(n, np.bool_)
         for values, rows in zip(facts.column.pieces, facts.column.rows, strict=True):
-            here[[row for row, value in zip(rows, values, strict=True) if kind_of(value) == "number"]] = True
+            here[[row for row, value in zip(rows, values, strict=True) if value_kind(value) == "number"]] = True
         complete &= here
     return float(complete.mean()) if n else 1.0
 
 
-def _time_words(facts: Facts) -> str:
+def _describe_times(facts: ColumnStatistics) -> str:
     if facts.kinds["date"]:
         return "dates"
     if facts.kinds["text"]:
@@ -268,24 +276,24 @@ def _time_words(facts: Facts) -> str:
     return f"epoch in {unit}"
 
 
-def _text_words(facts: Facts) -> str:
-    if facts.present < NUMERIC_SHARE * facts.n:
-        return f"text, present in {percent_words(facts.present / facts.n)} of the events"
+def _describe_text(facts: ColumnStatistics) -> str:
+    if facts.n_present < NUMERIC_SHARE * facts.n_events:
+        return f"text, present in {format_percent(facts.n_present / facts.n_events)} of the events"
     texts = [value for value in facts.values if isinstance(value, str)]
     if texts and all(re.fullmatch(r"\s*[+-]?\d+(\.\d+)?([eE][+-]?\d+)?\s*", text) for text in texts):
         return "numbers written as text; have the producer write them as numbers"
     return f"text, such as {facts.example}"
 
 
-def _range(facts: Facts) -> str:
+def _describe_range(facts: ColumnStatistics) -> str:
     numbers = facts.numbers
-    if facts.distinct == 1:
-        return f"{number_words(numbers[0])} (one event says nothing about it)"
-    low, median, high = (number_words(float(value)) for value in np.quantile(numbers, (0, 0.5, 1)))
+    if facts.n_distinct == 1:
+        return f"{format_number(numbers[0])} (one event says nothing about it)"
+    low, median, high = (format_number(float(value)) for value in np.quantile(numbers, (0, 0.5, 1)))
     return f"{low} to {high}, median {median}"
 
 
-def times_of(sample: Sample, fields: Fields) -> list[Int64]:
+def event_times_us(sample: RecordSample, fields: FieldRoles) -> list[Int64]:
     """Return the events' times of each partition: the time field's, or else the broker's; nothing without either."""
     name = fields.first("time")
     if name is not None:
@@ -296,14 +304,14 @@ def times_of(sample: Sample, fields: Fields) -> list[Int64]:
     return [stamps[partitions == partition] for partition in np.unique(partitions)]
 
 
-def volume_of(sample: Sample, fields: Fields) -> tuple[float | None, int]:
+def estimate_volume(sample: RecordSample, fields: FieldRoles) -> tuple[float | None, int]:
     """Return how many events come in a second, and by how many microseconds one in a hundred is late.
 
     The rate is None where the times do not tell it: none, or all about the same, as after a bulk load.
     """
-    pieces = [piece[piece >= 0] for piece in times_of(sample, fields)]
-    late = late_by_us(pieces)
+    pieces = [piece[piece >= 0] for piece in event_times_us(sample, fields)]
+    late = lateness_us(pieces)
     lateness = int(np.quantile(late, 0.99)) if len(late) else 0
     spans = [(len(piece), float(piece.max() - piece.min()) / 1e6) for piece in pieces if len(piece) > 1]
-    told = [(n - 1) / span_s for n, span_s in spans if span_s >= _LEAST_SPAN_S]
+    told = [(n - 1) / span_s for n, span_s in spans if span_s >= _MIN_SPAN_S]
     return (sum(told) if told else None), lateness

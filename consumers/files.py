@@ -14,11 +14,11 @@ import numpy as np
 
 from config.errors import ConfigError
 from consumers.batch import UNREADABLE_BATCH, Partition, Position, RawBatch
-from consumers.csv_rows import Header, parse_header, parse_rows
+from consumers.csv_rows import CsvHeader, parse_csv_header, parse_csv_rows
 from consumers.inputs import FileInput, SpooledInput
-from consumers.lines import BLOCK_BYTES, Input, LineReader
-from consumers.parquet_rows import ParquetRows
-from consumers.source import Found, Layout, Poll, Start
+from consumers.lines import BLOCK_BYTES, ByteInput, LineReader
+from consumers.parquet_rows import ParquetReader
+from consumers.source import Layout, PartitionInfo, PollResult, StartPosition
 
 FORMATS = {
     ".jsonl": "jsonl",
@@ -27,7 +27,7 @@ FORMATS = {
     ".csv": "csv",
     ".parquet": "parquet",
 }
-HEAD_BYTES = 4_096
+IDENTITY_BYTES = 4_096
 STANDARD_INPUT = 0
 
 
@@ -62,9 +62,9 @@ class FileSource:
         self._rows_per_poll = rows_per_poll
         self._bytes_per_poll = bytes_per_poll
         self.partition = Partition(topic=str(path), partition=0)
-        self._input: Input | None = None
-        self._parquet: ParquetRows | None = None
-        self._header: Header | None = None
+        self._input: ByteInput | None = None
+        self._parquet: ParquetReader | None = None
+        self._header: CsvHeader | None = None
         self._reader: LineReader | None = None
         self._row: int | None = None
         self._to_skip = 0
@@ -81,31 +81,31 @@ class FileSource:
         """Return "table" for CSV and Parquet, "lines" for JSON lines."""
         return "lines" if self._format == "jsonl" else "table"
 
-    def discover(self) -> list[Found]:
+    def discover(self) -> list[PartitionInfo]:
         """Return the file as it is under its path now, with the number of its rows."""
         if self._stdin:
             end = self._row or 0
-            return [Found(partition=self.partition, identity=self._stdin_identity, begin=0, end=end)]
+            return [PartitionInfo(partition=self.partition, identity=self._stdin_identity, begin=0, end=end)]
         if self._format == "parquet":
-            parquet = ParquetRows(self._path)
+            parquet = ParquetReader(self._path)
             try:
                 end = parquet.n_rows
             finally:
                 parquet.close()
-            return [Found(partition=self.partition, identity=self._identity(), begin=0, end=end)]
+            return [PartitionInfo(partition=self.partition, identity=self._identity(), begin=0, end=end)]
         end = self._count_rows()
         if self._format == "csv":
             self._read_header()
-        return [Found(partition=self.partition, identity=self._identity(), begin=0, end=end)]
+        return [PartitionInfo(partition=self.partition, identity=self._identity(), begin=0, end=end)]
 
     def _identity(self) -> str:
         source = FileInput(self._path)
         try:
             if self._format == "parquet":
                 size = source.size()
-                head = source.read_at(max(0, size - HEAD_BYTES), HEAD_BYTES, 0.0) + str(size).encode()
+                head = source.read_at(max(0, size - IDENTITY_BYTES), IDENTITY_BYTES, 0.0) + str(size).encode()
             else:
-                block = source.read_at(0, HEAD_BYTES, 0.0)
+                block = source.read_at(0, IDENTITY_BYTES, 0.0)
                 lines = block.splitlines(keepends=True)[: 2 if self._format == "csv" else 1]
                 head = b"".join(lines)
         finally:
@@ -131,16 +131,16 @@ class FileSource:
         unfinished = 1 if cursor and last != b"\n" else 0
         return max(0, newlines + unfinished - (1 if self._format == "csv" else 0))
 
-    def _read_header(self) -> tuple[Header, int]:
+    def _read_header(self) -> tuple[CsvHeader, int]:
         source = FileInput(self._path)
         try:
             lines = LineReader(source, 0, self._max_event_bytes).read(1, self._bytes_per_poll, 0.0)
         finally:
             source.close()
-        header = parse_header(lines.rows[0] if lines.rows else b"", str(self._path))
+        header = parse_csv_header(lines.rows[0] if lines.rows else b"", str(self._path))
         return header, int(lines.cursors[-1])
 
-    def resolve(self, start: Start, found: Sequence[Found]) -> dict[Partition, Position]:
+    def resolve(self, start: StartPosition, found: Sequence[PartitionInfo]) -> dict[Partition, Position]:
         """Return the end of the file for "latest", else its beginning."""
         return {each.partition: Position(next_offset=each.end if start == "latest" else 0) for each in found}
 
@@ -160,7 +160,7 @@ class FileSource:
     def _seek_parquet(self, row: int) -> None:
         if self._parquet is not None:
             self._parquet.close()
-        self._parquet = ParquetRows(self._path)
+        self._parquet = ParquetReader(self._path)
         self._parquet.seek(row)
         self._replaced = row > self._parquet.n_rows
 
@@ -178,56 +178,56 @@ class FileSource:
         if cursor is None:
             self._to_skip, cursor = position.next_offset, first
         if isinstance(self._input, SpooledInput):
-            self._replaced = not self._input.first_kept() <= cursor <= self._input.size()
+            self._replaced = not self._input.first_byte() <= cursor <= self._input.size()
         else:
             self._replaced = cursor > self._input.size()
-            cursor = self._past_late_newline(cursor, first)
+            cursor = self._skip_late_newline(cursor, first)
         self._reader = LineReader(self._input, cursor, self._max_event_bytes)
 
-    def _past_late_newline(self, cursor: int, first: int) -> int:
+    def _skip_late_newline(self, cursor: int, first: int) -> int:
         """Step over the newline that was appended to a last line after it had been delivered without one."""
         assert self._input is not None
         around = self._input.read_at(cursor - 1, 2, 0.0) if cursor > first else b""
         return cursor + 1 if around[1:] == b"\n" and around[:1] != b"\n" else cursor
 
-    def hold(self, partitions: AbstractSet[Partition]) -> None:
+    def set_paused(self, partitions: AbstractSet[Partition]) -> None:
         """Pause the file if it is among these, else resume it."""
         self._held = self.partition in partitions
 
-    def poll(self, timeout_s: float) -> Poll:
+    def poll(self, timeout_s: float) -> PollResult:
         """Return the next rows; a file has them at once, standard input may keep one waiting."""
         if not self._told:
             self._told = True
-            return Poll(assigned=frozenset({self.partition}))
+            return PollResult(assigned=frozenset({self.partition}))
         if self._row is None or self._held or self._ended:
             time.sleep(timeout_s)
-            return Poll()
+            return PollResult()
         deadline = time.monotonic() + timeout_s
         if self._to_skip:
-            self._skip(timeout_s)
-        lies_beyond = self._replaced or self._shrunk()
+            self._skip_rows(timeout_s)
+        lies_beyond = self._replaced or self._has_shrunk()
         batch = None
         if not self._to_skip and not lies_beyond:
-            batch = self._read(max(0.0, deadline - time.monotonic()))
+            batch = self._read_batch(max(0.0, deadline - time.monotonic()))
         if batch is not None:
-            return Poll(batches=[batch])
-        return self._without_rows(lies_beyond=lies_beyond)
+            return PollResult(batches=[batch])
+        return self._poll_without_rows(lies_beyond=lies_beyond)
 
-    def _without_rows(self, *, lies_beyond: bool) -> Poll:
+    def _poll_without_rows(self, *, lies_beyond: bool) -> PollResult:
         """Say why a poll brought no rows: not yet, the position is beyond the end, or that was all."""
-        if not lies_beyond and not self._at_end():
-            return Poll()
+        if not lies_beyond and not self._is_at_end():
+            return PollResult()
         if lies_beyond or self._to_skip:
             self._row = None
-            return Poll(replaced=frozenset({self.partition}))
+            return PollResult(replaced=frozenset({self.partition}))
         self._ended = True
-        return Poll(ended=frozenset({self.partition}))
+        return PollResult(ended=frozenset({self.partition}))
 
-    def _shrunk(self) -> bool:
+    def _has_shrunk(self) -> bool:
         reader = self._reader
         return self._input is not None and reader is not None and reader.cursor > self._input.size()
 
-    def _skip(self, timeout_s: float) -> None:
+    def _skip_rows(self, timeout_s: float) -> None:
         assert self._reader is not None
         deadline = time.monotonic() + timeout_s
         while self._to_skip:
@@ -237,7 +237,7 @@ class FileSource:
             if not skipped or time.monotonic() >= deadline:
                 return
 
-    def _read(self, timeout_s: float) -> RawBatch | None:
+    def _read_batch(self, timeout_s: float) -> RawBatch | None:
         if self._parquet is not None:
             return self._read_parquet(self._parquet)
         assert self._reader is not None
@@ -249,7 +249,7 @@ class FileSource:
         self._delivered.append((self._row, int(lines.cursors[-1])))
         table = None
         if self._header is not None:
-            table = parse_rows(self._header, lines.rows, self._max_event_bytes)
+            table = parse_csv_rows(self._header, lines.rows, self._max_event_bytes)
         return RawBatch(
             partition=self.partition,
             begin=begin,
@@ -259,7 +259,7 @@ class FileSource:
             cursors=lines.cursors,
         )
 
-    def _read_parquet(self, parquet: ParquetRows) -> RawBatch | None:
+    def _read_parquet(self, parquet: ParquetReader) -> RawBatch | None:
         if self._row is None or self._row >= parquet.n_rows:
             return None
         begin, end, table = parquet.read(self._rows_per_poll)
@@ -270,18 +270,18 @@ class FileSource:
             end=end,
             offsets=np.arange(begin, end if table is not None else begin, dtype=np.int64),
             values=[] if table is None else table,
-            passed_over=UNREADABLE_BATCH if table is None else None,
+            skip_reason=UNREADABLE_BATCH if table is None else None,
         )
 
-    def _at_end(self) -> bool:
+    def _is_at_end(self) -> bool:
         if self._parquet is not None:
             return self._row is not None and self._row >= self._parquet.n_rows
         reader, source = self._reader, self._input
-        return reader is not None and source is not None and source.complete() and reader.cursor >= source.size()
+        return reader is not None and source is not None and source.is_complete() and reader.cursor >= source.size()
 
     def caught_up(self, partitions: AbstractSet[Partition]) -> frozenset[Partition]:
         """Return the partition if every row that is there now was delivered."""
-        if self.partition in partitions and self._row is not None and not self._to_skip and self._at_end():
+        if self.partition in partitions and self._row is not None and not self._to_skip and self._is_at_end():
             return frozenset({self.partition})
         return frozenset()
 
@@ -291,7 +291,7 @@ class FileSource:
         if position is None or not isinstance(self._input, SpooledInput):
             return
         while self._delivered and self._delivered[0][0] <= position:
-            self._input.forget(self._delivered.popleft()[1])
+            self._input.discard_before(self._delivered.popleft()[1])
 
     def close(self) -> None:
         """Close what is open."""

@@ -51,7 +51,7 @@ class FileInput:
         """Return the number that tells this file from another one of the same name."""
         return os.fstat(self._descriptor).st_ino
 
-    def complete(self) -> bool:
+    def is_complete(self) -> bool:
         """Return True: a file is read to the end that it has."""
         return True
 
@@ -104,15 +104,15 @@ class SpooledInput:
         """Return how many bytes have come so far."""
         return self._size
 
-    def complete(self) -> bool:
+    def is_complete(self) -> bool:
         """Return whether the writer has closed the pipe."""
         return self._ended
 
-    def first_kept(self) -> int:
+    def first_byte(self) -> int:
         """Return the first byte that can still be read."""
         return self._segments[0][0] if self._segments else 0
 
-    def forget(self, before: int) -> None:
+    def discard_before(self, before: int) -> None:
         """Delete what lies before this byte, by whole segments; the last one stays."""
         while len(self._segments) > 1 and self._segments[1][0] <= before:
             self._segments.popleft()[1].close()

@@ -27,20 +27,20 @@ from kafka import (
 from kafka import errors as kafka_errors
 
 from config.errors import BrokerUnavailable, ConfigError
-from consumers.assignment import Change
+from consumers.assignment import AssignmentChange
 from consumers.batch import Partition
 
 _log = logging.getLogger(__name__)
 
 _MIB = 2**20
 
-_RULES: dict[str, Any] = {
+_FIXED_OPTIONS: dict[str, Any] = {
     "enable_auto_commit": False,
     "auto_offset_reset": "none",
     "isolation_level": "read_committed",
     "allow_auto_create_topics": False,
 }
-_DEFAULTS: dict[str, Any] = {
+_DEFAULT_OPTIONS: dict[str, Any] = {
     "client_id": "outrider",
     "max_poll_records": 5000,
     "fetch_max_bytes": 16 * _MIB,
@@ -54,13 +54,13 @@ _DEFAULTS: dict[str, Any] = {
     "metrics_enabled": False,
 }
 _PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
-REQUEST_S = 10.0
-_CLOSE_S = 3.0
-_PROBE_S = 1.0
-_NEAREST = 3
+REQUEST_TIMEOUT_S = 10.0
+_CLOSE_TIMEOUT_S = 3.0
+_PROBE_TIMEOUT_S = 1.0
+_MAX_SUGGESTIONS = 3
 
 # What reading a damaged or malformed batch raises: its checksum, its codec, its lengths, its header names.
-_UNREADABLE = (
+_READ_ERRORS = (
     kafka_errors.CorruptRecordError,
     zlib.error,
     zstandard.ZstdError,
@@ -72,7 +72,7 @@ _UNREADABLE = (
     MemoryError,
     RuntimeError,
 )
-_NEEDS_A_PERSON = (
+_PERMANENT_ERRORS = (
     kafka_errors.AuthorizationError,
     kafka_errors.SaslAuthenticationFailedError,
     kafka_errors.UnsupportedSaslMechanismError,
@@ -98,7 +98,7 @@ class Topic:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fetched:
+class FetchResult:
     """What one wait brought: records of the client (offset, timestamp, key, value), or why there are none.
 
     After `unreadable` the client is broken: close it, and never fetch from it again.
@@ -110,7 +110,7 @@ class Fetched:
     unreadable: Exception | None = None
 
 
-class Connection:
+class KafkaConnection:
     """One consumer of the client, with our words for partitions and errors.
 
     Every call but `close` belongs to one thread, in the process that made the connection.
@@ -124,24 +124,24 @@ class Connection:
         self._process = os.getpid()
         self._addresses = _addresses(options)
         self._publishes = options["group_id"] is not None
-        with _translated(self._addresses):
-            self._consumer, self._cluster = _open(options)
+        with _translate_errors(self._addresses):
+            self._consumer, self._cluster = _open_consumer(options)
 
     def assign(self, partitions: Iterable[Partition]) -> None:
         """Take these partitions without a group; those that are new are paused at some position."""
         before = self._consumer.assignment()
-        after = [_tp(each) for each in sorted(partitions)]
+        after = [_to_client(each) for each in sorted(partitions)]
         self._consumer.assign(after)
-        _park(self._consumer, set(after) - before)
+        _pause_at_start(self._consumer, set(after) - before)
 
-    def subscribe(self, topics: Sequence[str], changes: "deque[Change]") -> None:
+    def subscribe(self, topics: Sequence[str], changes: "deque[AssignmentChange]") -> None:
         """Join the group; what it assigns is paused at some position and appended, on the IO thread."""
-        _remember_joins(self._consumer)
-        self._consumer.subscribe(topics=list(topics), listener=_Listener(self._consumer, changes))
+        _keep_pending_join(self._consumer)
+        self._consumer.subscribe(topics=list(topics), listener=_RebalanceListener(self._consumer, changes))
 
-    def let_deliver(self, partitions: AbstractSet[Partition]) -> None:
+    def resume_only(self, partitions: AbstractSet[Partition]) -> None:
         """Resume exactly these partitions and pause all others."""
-        delivering = {_tp(each) for each in partitions}
+        delivering = {_to_client(each) for each in partitions}
         paused = self._consumer.paused()
         for tp in self._consumer.assignment():
             try:
@@ -159,19 +159,19 @@ class Connection:
             KeyError: The partition was revoked meanwhile.
         """
         try:
-            self._consumer.seek(_tp(partition), offset)
+            self._consumer.seek(_to_client(partition), offset)
         except ValueError as error:
             raise KeyError(partition) from error
 
     def position(self, partition: Partition) -> int | None:
         """Return the offset behind everything fetched; None where it was revoked or truncated meanwhile."""
         try:
-            offset: int | None = self._consumer.position(_tp(partition), timeout_ms=0)
+            offset: int | None = self._consumer.position(_to_client(partition), timeout_ms=0)
         except (kafka_errors.KafkaError, KeyError):
             return None
         return offset
 
-    def fetch(self, wait_s: float) -> Fetched:
+    def fetch(self, wait_s: float) -> FetchResult:
         """Return what arrives within a while; a broker that is away is nothing, not an error.
 
         Raises:
@@ -179,52 +179,54 @@ class Connection:
         """
         if self._process != os.getpid():
             raise RuntimeError("a Kafka consumer does not survive a fork: make it in the process that polls")
-        _empty_hand(self._consumer)
+        _release_exhausted_partition(self._consumer)
         try:
             records = self._consumer.poll(timeout_ms=int(wait_s * 1000))
         except kafka_errors.OffsetOutOfRangeError as error:
-            return Fetched(out_of_range={_partition(tp): offset for tp, offset in error.args[0].items()})
+            return FetchResult(out_of_range={_from_client(tp): offset for tp, offset in error.args[0].items()})
         except kafka_errors.LogTruncationError as error:
-            return Fetched(truncated=frozenset(map(_partition, error.divergent_offsets)))
+            return FetchResult(truncated=frozenset(map(_from_client, error.divergent_offsets)))
         except kafka_errors.NoOffsetForPartitionError as error:
-            _park(self._consumer, error.args[0])
+            _pause_at_start(self._consumer, error.args[0])
         except kafka_errors.RetriableError as error:
             _log.debug("Kafka does not answer: %s", error, extra={"action": "fetch"})
             time.sleep(min(wait_s, 0.1))
-        except _NEEDS_A_PERSON as error:
-            raise _refusal(self._addresses, error) from error
-        except (kafka_errors.KafkaError, *_UNREADABLE) as error:
-            return Fetched(unreadable=error)
+        except _PERMANENT_ERRORS as error:
+            raise _client_config_error(self._addresses, error) from error
+        except (kafka_errors.KafkaError, *_READ_ERRORS) as error:
+            return FetchResult(unreadable=error)
         else:
-            return Fetched(records={_partition(tp): fetched for tp, fetched in records.items()})
-        return Fetched()
+            return FetchResult(records={_from_client(tp): fetched for tp, fetched in records.items()})
+        return FetchResult()
 
-    def begins(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+    def beginning_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """Return where the logs begin."""
-        asked = [_tp(each) for each in partitions]
-        with _translated(self._addresses):
-            answered = self._consumer.beginning_offsets(asked, timeout_ms=REQUEST_S * 1000)
-        return {_partition(tp): offset for tp, offset in answered.items()}
+        asked = [_to_client(each) for each in partitions]
+        with _translate_errors(self._addresses):
+            answered = self._consumer.beginning_offsets(asked, timeout_ms=REQUEST_TIMEOUT_S * 1000)
+        return {_from_client(tp): offset for tp, offset in answered.items()}
 
-    def ends(self, partitions: Iterable[Partition], *, timeout_s: float = REQUEST_S) -> dict[Partition, int]:
+    def end_offsets(
+        self, partitions: Iterable[Partition], *, timeout_s: float = REQUEST_TIMEOUT_S
+    ) -> dict[Partition, int]:
         """Return where the logs end for now: their last stable offsets."""
-        asked = [_tp(each) for each in partitions]
-        with _translated(self._addresses):
+        asked = [_to_client(each) for each in partitions]
+        with _translate_errors(self._addresses):
             answered = self._consumer.end_offsets(asked, timeout_ms=timeout_s * 1000)
-        return {_partition(tp): offset for tp, offset in answered.items()}
+        return {_from_client(tp): offset for tp, offset in answered.items()}
 
-    def first_at(self, partitions: Iterable[Partition], time_ms: int) -> dict[Partition, int]:
+    def offsets_at_time(self, partitions: Iterable[Partition], time_ms: int) -> dict[Partition, int]:
         """Return the offset of the first record at or after a time, where there is one."""
-        asked = dict.fromkeys(map(_tp, partitions), time_ms)
-        with _translated(self._addresses):
-            answered = self._consumer.offsets_for_times(asked, timeout_ms=REQUEST_S * 1000)
-        return {_partition(tp): hit.offset for tp, hit in answered.items() if hit is not None}
+        asked = dict.fromkeys(map(_to_client, partitions), time_ms)
+        with _translate_errors(self._addresses):
+            answered = self._consumer.offsets_for_times(asked, timeout_ms=REQUEST_TIMEOUT_S * 1000)
+        return {_from_client(tp): hit.offset for tp, hit in answered.items() if hit is not None}
 
     def commit(self, positions: Mapping[Partition, int]) -> None:
         """Send positions to the group's coordinator; what becomes of it is only logged."""
         if not self._publishes or not positions:
             return
-        offsets = {_tp(each): OffsetAndMetadata(offset, "", -1) for each, offset in positions.items()}
+        offsets = {_to_client(each): OffsetAndMetadata(offset, "", -1) for each, offset in positions.items()}
         try:
             self._consumer.commit_async(offsets, callback=_log_commit)
         except kafka_errors.KafkaError as error:
@@ -242,12 +244,12 @@ class Connection:
 
     def close(self) -> None:
         """Leave the group and close, within seconds even if the client's IO thread never answers again."""
-        closing = threading.Thread(target=_leave, args=(self._consumer,), daemon=True)
+        closing = threading.Thread(target=_close_consumer, args=(self._consumer,), daemon=True)
         closing.start()
-        closing.join(2 * _CLOSE_S)
+        closing.join(2 * _CLOSE_TIMEOUT_S)
 
 
-class Directory:
+class TopicDirectory:
     """Answers what topics there are now; keeps one connection for it, and makes a new one after an error."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -263,22 +265,22 @@ class Directory:
         """
         addresses = _addresses(self._options)
         try:
-            with _translated(addresses):
+            with _translate_errors(addresses):
                 if self._admin is None:
                     self._admin = _open_admin(self._options)
                 described = {each["name"]: each for each in self._admin.describe_topics(list(topics))}
                 for topic in topics:
                     error = kafka_errors.for_code(described[topic]["error_code"])
                     if error is kafka_errors.UnknownTopicOrPartitionError:
-                        raise ConfigError(_no_such_topic(topic, self._admin.list_topics(), addresses))
+                        raise ConfigError(_unknown_topic_message(topic, self._admin.list_topics(), addresses))
                     if error is not kafka_errors.NoError:
                         raise error(topic)
         except (BrokerUnavailable, ConfigError):
             self.close()
             raise
-        return {topic: _topic(described[topic]) for topic in topics}
+        return {topic: _parse_topic(described[topic]) for topic in topics}
 
-    def names(self) -> list[str]:
+    def list_names(self) -> list[str]:
         """Return the names of all topics but the brokers' own, sorted.
 
         Raises:
@@ -286,7 +288,7 @@ class Directory:
             BrokerUnavailable: Nobody answered.
         """
         try:
-            with _translated(_addresses(self._options)):
+            with _translate_errors(_addresses(self._options)):
                 if self._admin is None:
                     self._admin = _open_admin(self._options)
                 described = self._admin.describe_topics()
@@ -302,19 +304,19 @@ class Directory:
             admin.close()
 
 
-class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # the client has no types
+class _RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]  # the client has no types
     """Takes notes of rebalances on the client's IO thread, where nothing may block."""
 
-    def __init__(self, consumer: KafkaConsumer, changes: deque[Change]) -> None:
+    def __init__(self, consumer: KafkaConsumer, changes: deque[AssignmentChange]) -> None:
         self._consumer = consumer
         self._changes = changes
 
     def on_partitions_assigned(self, assigned: AbstractSet[TopicPartition]) -> None:
-        _park(self._consumer, assigned)
-        self._changes.append(("assigned", frozenset(map(_partition, assigned))))
+        _pause_at_start(self._consumer, assigned)
+        self._changes.append(("assigned", frozenset(map(_from_client, assigned))))
 
     def on_partitions_revoked(self, revoked: AbstractSet[TopicPartition]) -> None:
-        self._changes.append(("revoked", frozenset(map(_partition, revoked))))
+        self._changes.append(("revoked", frozenset(map(_from_client, revoked))))
 
 
 def client_options(bootstrap_servers: Sequence[str], client: Mapping[str, Any], group_id: str | None) -> dict[str, Any]:
@@ -324,7 +326,7 @@ def client_options(bootstrap_servers: Sequence[str], client: Mapping[str, Any], 
         ConfigError: An option is unknown or set by Outrider, or a package is missing.
     """
     known = set(KafkaConsumer.DEFAULT_CONFIG) - {"kafka_client", "key_deserializer", "value_deserializer"}
-    fixed = {**_RULES, "bootstrap_servers": list(bootstrap_servers), "group_id": group_id}
+    fixed = {**_FIXED_OPTIONS, "bootstrap_servers": list(bootstrap_servers), "group_id": group_id}
     for name, value in client.items():
         if name in fixed and value != fixed[name]:
             raise ConfigError(f"kafka.client.{name} cannot be set to {value!r}: Outrider needs {fixed[name]!r}")
@@ -337,10 +339,10 @@ def client_options(bootstrap_servers: Sequence[str], client: Mapping[str, Any], 
         raise ConfigError(f"kafka.client.security_protocol is {protocol!r}; it is one of {', '.join(_PROTOCOLS)}")
     if importlib.util.find_spec("crc32c") is None:
         raise ConfigError("the package crc32c is missing, without which Kafka is read at a quarter of the speed")
-    return {**_DEFAULTS, **client, **fixed}
+    return {**_DEFAULT_OPTIONS, **client, **fixed}
 
 
-def _open(options: Mapping[str, Any]) -> tuple[KafkaConsumer, Any]:
+def _open_consumer(options: Mapping[str, Any]) -> tuple[KafkaConsumer, Any]:
     """Return a connected consumer and its view of the cluster."""
     made: list[Any] = []
 
@@ -351,7 +353,7 @@ def _open(options: Mapping[str, Any]) -> tuple[KafkaConsumer, Any]:
         made.append(client)
         return client
 
-    with _closing_on_error(made):
+    with _close_on_error(made):
         consumer = KafkaConsumer(**options, kafka_client=make_client)
     return consumer, made[0].cluster
 
@@ -365,13 +367,13 @@ def _open_admin(options: Mapping[str, Any]) -> KafkaAdminClient:
         return made[0]
 
     shared = {name: value for name, value in options.items() if name in KafkaAdminClient.DEFAULT_CONFIG}
-    shared["request_timeout_ms"] = min(int(REQUEST_S * 1000), shared.get("request_timeout_ms", 10_000))
-    with _closing_on_error(made):
+    shared["request_timeout_ms"] = min(int(REQUEST_TIMEOUT_S * 1000), shared.get("request_timeout_ms", 10_000))
+    with _close_on_error(made):
         return KafkaAdminClient(**shared, kafka_client=make_client)
 
 
 @contextmanager
-def _closing_on_error(made: Sequence[Any]) -> Iterator[None]:
+def _close_on_error(made: Sequence[Any]) -> Iterator[None]:
     """Stop the IO thread of a client that could not be made, else it knocks at the broker forever."""
     try:
         yield
@@ -384,26 +386,26 @@ def _closing_on_error(made: Sequence[Any]) -> Iterator[None]:
 
 
 @contextmanager
-def _translated(addresses: str) -> Iterator[None]:
+def _translate_errors(addresses: str) -> Iterator[None]:
     """Raise the client's errors as ours, by what the caller should do about them."""
     try:
         yield
-    except _NEEDS_A_PERSON as error:
-        raise _refusal(addresses, error) from error
+    except _PERMANENT_ERRORS as error:
+        raise _client_config_error(addresses, error) from error
     except (kafka_errors.KafkaError, OSError) as error:
         raise BrokerUnavailable(
-            f"Kafka at {addresses} does not answer ({_why_away(addresses) or error}); "
+            f"Kafka at {addresses} does not answer ({_diagnose_connection(addresses) or error}); "
             "check kafka.bootstrap_servers and that the broker runs"
         ) from error
 
 
-def _why_away(addresses: str) -> str | None:
+def _diagnose_connection(addresses: str) -> str | None:
     """Return what keeps a connection from any of the brokers, which the client does not say; None if nothing does."""
     found = []
-    for address in addresses.split(", ")[:_NEAREST]:
+    for address in addresses.split(", ")[:_MAX_SUGGESTIONS]:
         host, _, port = address.rpartition(":")
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_S).close()
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_TIMEOUT_S).close()
         except socket.gaierror:
             found.append(f"there is no host {host!r}")
         except ConnectionRefusedError:
@@ -415,17 +417,17 @@ def _why_away(addresses: str) -> str | None:
     return ", ".join(found)
 
 
-def _refusal(addresses: str, error: Exception) -> ConfigError:
+def _client_config_error(addresses: str, error: Exception) -> ConfigError:
     return ConfigError(f"Kafka at {addresses} cannot be used like this: {error}; check kafka.client")
 
 
-def _no_such_topic(topic: str, topics: Sequence[str], addresses: str) -> str:
-    near = get_close_matches(topic, topics, n=_NEAREST)
+def _unknown_topic_message(topic: str, topics: Sequence[str], addresses: str) -> str:
+    near = get_close_matches(topic, topics, n=_MAX_SUGGESTIONS)
     hint = f"did you mean {' or '.join(near)}?" if near else "create it, or correct streams.<name>.source.topics"
     return f"there is no topic {topic!r} on Kafka at {addresses}; {hint}"
 
 
-def _topic(described: Mapping[str, Any]) -> Topic:
+def _parse_topic(described: Mapping[str, Any]) -> Topic:
     numbers = sorted(each["partition_index"] for each in described["partitions"])
     return Topic(
         identity=str(described["topic_id"]),
@@ -437,7 +439,7 @@ def _addresses(options: Mapping[str, Any]) -> str:
     return ", ".join(options["bootstrap_servers"])
 
 
-def _remember_joins(consumer: KafkaConsumer) -> None:
+def _keep_pending_join(consumer: KafkaConsumer) -> None:
     """Keep the client from forgetting an assignment, and with it its heartbeats, forever.
 
     Up to 3.0.12, when partitions become known and a poll ends while the group is being joined for that, the
@@ -450,7 +452,7 @@ def _remember_joins(consumer: KafkaConsumer) -> None:
         coordinator.need_rejoin = lambda: coordinator._join_task is not None or needs()  # noqa: SLF001
 
 
-def _empty_hand(consumer: KafkaConsumer) -> None:
+def _release_exhausted_partition(consumer: KafkaConsumer) -> None:
     """Let the client go back to the records of partitions that were paused and are no more.
 
     Up to 3.0.12 it looks for them only when it has no partition in hand. One whose records were all handed over
@@ -462,16 +464,16 @@ def _empty_hand(consumer: KafkaConsumer) -> None:
         fetcher._next_partition_records = None  # noqa: SLF001
 
 
-def _park(consumer: KafkaConsumer, partitions: AbstractSet[TopicPartition]) -> None:
+def _pause_at_start(consumer: KafkaConsumer, partitions: AbstractSet[TopicPartition]) -> None:
     """Pause partitions at some position, lest the client fetch, or look for a position of its own."""
     for tp in partitions:
         consumer.pause(tp)
         consumer.seek(tp, 0)
 
 
-def _leave(consumer: KafkaConsumer) -> None:
+def _close_consumer(consumer: KafkaConsumer) -> None:
     try:
-        consumer.close(autocommit=False, timeout_ms=_CLOSE_S * 1000)
+        consumer.close(autocommit=False, timeout_ms=_CLOSE_TIMEOUT_S * 1000)
     except (kafka_errors.KafkaError, RuntimeError) as error:
         _log.debug("the consumer did not close in order: %s", error, extra={"action": "close"})
 
@@ -481,9 +483,9 @@ def _log_commit(offsets: Mapping[TopicPartition, Any], answer: object) -> None:
         _log.debug("positions were not published: %s", answer, extra={"action": "publish", "n": len(offsets)})
 
 
-def _tp(partition: Partition) -> TopicPartition:
+def _to_client(partition: Partition) -> TopicPartition:
     return TopicPartition(partition.topic, partition.partition)
 
 
-def _partition(tp: TopicPartition) -> Partition:
+def _from_client(tp: TopicPartition) -> Partition:
     return Partition(topic=tp.topic, partition=tp.partition)

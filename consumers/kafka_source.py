@@ -11,22 +11,22 @@ from typing import Any
 import numpy as np
 
 from config.errors import BrokerUnavailable, ConfigError
-from consumers.assignment import Assignment, Change
+from consumers.assignment import Assignment, AssignmentChange
 from consumers.batch import RETENTION, UNREADABLE_BATCH, Partition, Position, RawBatch
-from consumers.kafka import Connection, Directory, Topic, client_options
-from consumers.source import Found, Layout, Poll, Start
-from consumers.unreadable import Probe, first_readable
+from consumers.kafka import KafkaConnection, Topic, TopicDirectory, client_options
+from consumers.source import Layout, PartitionInfo, PollResult, StartPosition
+from consumers.unreadable import ReadProbe, find_first_readable
 
 _log = logging.getLogger(__name__)
 
-_CAUGHT_UP_S = 3.0
+_CAUGHT_UP_TIMEOUT_S = 3.0
 # Assignments and positions that moved without records end a poll only between two waits of this length.
-_SLICE_S = 0.25
+_WAIT_SLICE_S = 0.25
 # The broker's timestamp is the producer's own unless the topic says otherwise: one device whose clock is years ahead
 # must not close all windows. A day, so that this machine's clock may be wrong by as much as clocks are.
 _CLOCK_ERROR_US = 86_400_000_000
 # To delete a topic, create it again and fill it takes longer; a look-up takes 1 ms.
-_BELIEVED_S = 0.1
+_TOPIC_ID_VALID_S = 0.1
 _RECORD_OBJECT_BYTES = 600
 
 
@@ -63,12 +63,12 @@ class KafkaSource:
         self._topics = tuple(topics)
         self._options = client_options(bootstrap_servers, client or {}, group_id)
         self._joins = join and group_id is not None
-        self._directory = Directory(self._options)
-        self._connection: Connection | None = None
+        self._directory = TopicDirectory(self._options)
+        self._connection: KafkaConnection | None = None
         self._found: dict[str, Topic] = {}
         self._assignment = Assignment()
         # Appended by the client's IO thread, taken from the left by `poll`.
-        self._changes: deque[Change] = deque()
+        self._changes: deque[AssignmentChange] = deque()
         self._passed_over: list[RawBatch] = []
         self._replaced: set[Partition] = set()
         self._unreadable: dict[Partition, dict[int, int]] = {}
@@ -92,19 +92,19 @@ class KafkaSource:
         record_objects = _RECORD_OBJECT_BYTES * int(self._options["max_poll_records"])
         return in_flight + 2 * n_partitions * per_partition + record_objects
 
-    def discover(self) -> list[Found]:
+    def discover(self) -> list[PartitionInfo]:
         """Return all partitions of the topics, each with the topic's id, the log's start and stable end."""
-        connection = self._connected()
+        connection = self._connect()
         topics = self._directory.describe(self._topics)
         found = [(each, topic.identity) for topic in topics.values() for each in topic.partitions]
-        begins = connection.begins(partition for partition, _ in found)
-        ends = connection.ends(partition for partition, _ in found)
+        begins = connection.beginning_offsets(partition for partition, _ in found)
+        ends = connection.end_offsets(partition for partition, _ in found)
         return [
-            Found(partition=each, identity=identity, begin=begins[each], end=ends[each])
+            PartitionInfo(partition=each, identity=identity, begin=begins[each], end=ends[each])
             for each, identity in sorted(found)
         ]
 
-    def resolve(self, start: Start, found: Sequence[Found]) -> dict[Partition, Position]:
+    def resolve(self, start: StartPosition, found: Sequence[PartitionInfo]) -> dict[Partition, Position]:
         """Return where each of these partitions begins; a time beyond the last record means the end."""
         if start == "earliest":
             return {each.partition: Position(next_offset=each.begin) for each in found}
@@ -112,7 +112,7 @@ class KafkaSource:
         if start == "latest" or not found:
             return ends
         # Kafka's timestamps are milliseconds: the first at or after a time is at or after the next full one.
-        first = self._connected().first_at(ends, max(0, -(-start // 1000)))
+        first = self._connect().offsets_at_time(ends, max(0, -(-start // 1000)))
         return ends | {each: Position(next_offset=offset) for each, offset in first.items()}
 
     def seek(self, partition: Partition, position: Position) -> None:
@@ -121,35 +121,35 @@ class KafkaSource:
         Raises:
             KeyError: The partition is not assigned (any more).
         """
-        self._assignment.start(partition, position.next_offset)
+        self._assignment.seek(partition, position.next_offset)
         self._replaced.discard(partition)
         self._passed_over = [batch for batch in self._passed_over if batch.partition != partition]
-        self._move(partition, position.next_offset)
+        self._seek_client(partition, position.next_offset)
         self._apply_pauses()
 
-    def hold(self, partitions: AbstractSet[Partition]) -> None:
+    def set_paused(self, partitions: AbstractSet[Partition]) -> None:
         """Pause exactly these partitions and resume all others that were sought."""
-        self._assignment.hold(partitions)
+        self._assignment.set_paused(partitions)
         self._apply_pauses()
 
-    def poll(self, timeout_s: float) -> Poll:
+    def poll(self, timeout_s: float) -> PollResult:
         """Return what has arrived, waiting up to `timeout_s` for something."""
         deadline = time.monotonic() + timeout_s
         while True:
-            connection = self._connected()
+            connection = self._connect()
             left_s = 0.0 if self._passed_over or self._changes else deadline - time.monotonic()
-            records = self._fetched(connection, max(0.0, min(left_s, _SLICE_S)))
-            poll = self._gathered(records if self._are_of_known_logs(records) else {})
+            records = self._fetch(connection, max(0.0, min(left_s, _WAIT_SLICE_S)))
+            poll = self._collect(records if self._are_from_known_topics(records) else {})
             if poll.batches or poll.assigned or poll.revoked or poll.replaced or time.monotonic() >= deadline:
                 return poll
 
     def caught_up(self, partitions: AbstractSet[Partition]) -> frozenset[Partition]:
         """Return those that were delivered up to the last stable offset; none if nobody answers."""
-        asked = partitions & self._assignment.started
+        asked = partitions & self._assignment.positioned
         if not asked or self._connection is None:
             return frozenset()
         try:
-            ends = self._connection.ends(asked, timeout_s=_CAUGHT_UP_S)
+            ends = self._connection.end_offsets(asked, timeout_s=_CAUGHT_UP_TIMEOUT_S)
         except BrokerUnavailable as error:
             _log.debug("nobody said where the logs end: %s", error, extra={"action": "caught_up"})
             return frozenset()
@@ -172,24 +172,24 @@ class KafkaSource:
         if connection is not None:
             connection.close()
 
-    def _connected(self) -> Connection:
+    def _connect(self) -> KafkaConnection:
         """Return the connection; make it, in this process, where there is none."""
         if self._connection is None:
             found = self._directory.describe(self._topics)
-            self._connection = Connection(self._options)
+            self._connection = KafkaConnection(self._options)
             self._found = found
             if self._joins:
                 self._connection.subscribe(self._topics, self._changes)
             else:
-                self._take({each for topic in found.values() for each in topic.partitions})
+                self._assign_without_group({each for topic in found.values() for each in topic.partitions})
         return self._connection
 
-    def _take(self, partitions: AbstractSet[Partition]) -> None:
+    def _assign_without_group(self, partitions: AbstractSet[Partition]) -> None:
         """Assign partitions without a group: those that were sought go on, new ones are reported."""
         if self._connection is not None:
             self._connection.assign(partitions)
-        for partition in self._assignment.started:
-            self._move(partition, self._assignment.next_offset(partition) or 0)
+        for partition in self._assignment.positioned:
+            self._seek_client(partition, self._assignment.next_offset(partition) or 0)
         new = frozenset(partitions - self._assignment.partitions)
         if new:
             self._changes.append(("assigned", new))
@@ -197,109 +197,109 @@ class KafkaSource:
 
     def _apply_pauses(self) -> None:
         if self._connection is not None:
-            self._connection.let_deliver(self._assignment.delivering)
+            self._connection.resume_only(self._assignment.delivering)
 
-    def _move(self, partition: Partition, next_offset: int) -> None:
+    def _seek_client(self, partition: Partition, next_offset: int) -> None:
         """Set the client's position; where a known unreadable range begins, to its end."""
         for begin, end in self._unreadable.get(partition, {}).items():
             if begin <= next_offset < end:
-                self._pass_over(partition, next_offset, end, UNREADABLE_BATCH)
+                self._skip_range(partition, next_offset, end, UNREADABLE_BATCH)
                 return
         if self._connection is not None:  # else the next one starts from the assignment
             self._connection.seek(partition, next_offset)
 
-    def _pass_over(self, partition: Partition, begin: int, end: int, reason: str) -> None:
+    def _skip_range(self, partition: Partition, begin: int, end: int, reason: str) -> None:
         """Queue a batch without records and go on behind it."""
-        self._passed_over.append(_batch(partition, begin, end, [], passed_over=reason))
+        self._passed_over.append(_to_raw_batch(partition, begin, end, [], passed_over=reason))
         self._assignment.advance(partition, end)
-        self._move(partition, end)
+        self._seek_client(partition, end)
 
-    def _fetched(self, connection: Connection, wait_s: float) -> Mapping[Partition, Sequence[Any]]:
+    def _fetch(self, connection: KafkaConnection, wait_s: float) -> Mapping[Partition, Sequence[Any]]:
         """Return the client's records; what keeps it from having some is dealt with here."""
         fetched = connection.fetch(wait_s)
         if fetched.out_of_range:
-            self._leave_range(connection, fetched.out_of_range)
+            self._handle_out_of_range(connection, fetched.out_of_range)
         if fetched.truncated:
-            self._replace(fetched.truncated)
+            self._stop_replaced(fetched.truncated)
         if fetched.unreadable is not None:
-            self._recover(fetched.unreadable)
+            self._skip_unreadable(fetched.unreadable)
         return fetched.records
 
-    def _are_of_known_logs(self, records: Mapping[Partition, Sequence[Any]]) -> bool:
+    def _are_from_known_topics(self, records: Mapping[Partition, Sequence[Any]]) -> bool:
         """Tell whether what was fetched is of the logs that we know, and not of topics created again.
 
         The client fetches by the topic's name: when the topic was deleted, created again and filled beyond our
         position, it goes on as if nothing had been. So records are believed when the topics' ids were looked
         up after the fetch, or so shortly before that nobody can have done all this meanwhile.
         """
-        if not records or time.monotonic() - self._looked_up_s < _BELIEVED_S:
+        if not records or time.monotonic() - self._looked_up_s < _TOPIC_ID_VALID_S:
             return True
         try:
             found = self._directory.describe(self._topics)
         except (BrokerUnavailable, ConfigError) as error:
             _log.debug("nobody said what topics there are: %s", error, extra={"action": "look_up"})
-            self._start_again(records, frozenset())
+            self._discard_fetched(records, frozenset())
             return False
         self._looked_up_s = time.monotonic()
         replaced = {topic for topic in found if found[topic].identity != self._found[topic].identity}
         if replaced:
-            self._start_again(records, replaced)
+            self._discard_fetched(records, replaced)
         return not replaced
 
-    def _start_again(self, partitions: Iterable[Partition], replaced: AbstractSet[str]) -> None:
+    def _discard_fetched(self, partitions: Iterable[Partition], replaced: AbstractSet[str]) -> None:
         """Drop what was fetched of partitions: those of replaced topics are given up, others fetched again."""
-        for partition in self._assignment.started.intersection(partitions):
-            self._move(partition, self._assignment.next_offset(partition) or 0)
+        for partition in self._assignment.positioned.intersection(partitions):
+            self._seek_client(partition, self._assignment.next_offset(partition) or 0)
         if replaced:
-            self._replace({each for each in self._assignment.partitions if each.topic in replaced})
+            self._stop_replaced({each for each in self._assignment.partitions if each.topic in replaced})
             # Data of the old log may still be buffered in the client, and leader epochs cached.
             self._reconnect()
 
-    def _gathered(self, records: Mapping[Partition, Sequence[Any]]) -> Poll:
+    def _collect(self, records: Mapping[Partition, Sequence[Any]]) -> PollResult:
         """Return batches of what the client handed over, and every change since the last poll."""
-        self._watch_topics()
+        self._check_topics()
         changes = [self._changes.popleft() for _ in range(len(self._changes))]
-        assigned, revoked = self._assignment.apply(changes)
+        assigned, revoked = self._assignment.apply_changes(changes)
         delivering = self._assignment.delivering
         batches = [batch for batch in self._passed_over if batch.partition in delivering]
-        kept = self._assignment.started - delivering
+        kept = self._assignment.positioned - delivering
         self._passed_over = [batch for batch in self._passed_over if batch.partition in kept]
         for partition in sorted(delivering):
-            batch = self._delivered(partition, records.get(partition, []))
+            batch = self._build_batch(partition, records.get(partition, []))
             if batch is not None:
                 batches.append(batch)
         replaced, self._replaced = self._replaced, set()
         if changes:
             self._apply_pauses()
-        return Poll(batches=batches, assigned=assigned, revoked=revoked, replaced=frozenset(replaced))
+        return PollResult(batches=batches, assigned=assigned, revoked=revoked, replaced=frozenset(replaced))
 
-    def _delivered(self, partition: Partition, records: Sequence[Any]) -> RawBatch | None:
+    def _build_batch(self, partition: Partition, records: Sequence[Any]) -> RawBatch | None:
         """Return one partition's records and the move of its position as a batch; None for neither."""
         begin = self._assignment.next_offset(partition)
         end = self._connection.position(partition) if self._connection is not None else None
         if begin is None or end is None or end <= begin:
             return None
-        batch = _batch(partition, begin, end, [record for record in records if record.offset >= begin])
+        batch = _to_raw_batch(partition, begin, end, [record for record in records if record.offset >= begin])
         self._assignment.advance(partition, end)
         if end in self._unreadable.get(partition, {}):
-            self._move(partition, end)
+            self._seek_client(partition, end)
         return batch
 
-    def _watch_topics(self) -> None:
+    def _check_topics(self) -> None:
         """Notice topics that were created again and, without a group, partitions that were added."""
         if self._connection is None:
             return
         ids = {name: self._connection.topic_id(name) for name in self._topics}
         replaced = {name for name in self._topics if ids[name] not in {None, self._found[name].identity}}
         if replaced:
-            self._start_again((), replaced)
+            self._discard_fetched((), replaced)
         elif not self._joins:
             known = self._assignment.partitions.union(*(partitions for _, partitions in self._changes))
             now = known.union(*(self._connection.partitions(name) for name in self._topics))
             if now != known:
-                self._take(now)
+                self._assign_without_group(now)
 
-    def _replace(self, partitions: AbstractSet[Partition]) -> None:
+    def _stop_replaced(self, partitions: AbstractSet[Partition]) -> None:
         """Stop partitions whose log is another one now, and say so with the next poll."""
         self._assignment.stop(partitions)
         self._replaced |= partitions
@@ -307,10 +307,10 @@ class KafkaSource:
             self._unreadable.pop(partition, None)
         self._apply_pauses()
 
-    def _leave_range(self, connection: Connection, positions: Mapping[Partition, int]) -> None:
+    def _handle_out_of_range(self, connection: KafkaConnection, positions: Mapping[Partition, int]) -> None:
         """Go on at the log's start where records were deleted; a position beyond its end is another log's."""
         try:
-            begins, ends = connection.begins(positions), connection.ends(positions)
+            begins, ends = connection.beginning_offsets(positions), connection.end_offsets(positions)
         except BrokerUnavailable as error:  # it will be out of range again
             _log.debug("nobody said where the logs begin: %s", error, extra={"action": "leave_range"})
             return
@@ -318,11 +318,11 @@ class KafkaSource:
             if self._assignment.next_offset(partition) != position:
                 continue
             if position < begins[partition]:
-                self._pass_over(partition, position, begins[partition], RETENTION)
+                self._skip_range(partition, position, begins[partition], RETENTION)
             elif position > ends[partition]:
-                self._replace({partition})
+                self._stop_replaced({partition})
 
-    def _recover(self, error: Exception) -> None:
+    def _skip_unreadable(self, error: Exception) -> None:
         """Find what cannot be read, and make a new consumer: the old one would never return from a poll."""
         said = f"{type(error).__name__}: {error}"
         _log.warning("a batch could not be read (%s); looking for its extent", said, extra={"action": "recover"})
@@ -341,12 +341,12 @@ class KafkaSource:
 
     def _unreadable_ranges(self) -> Iterator[tuple[Partition, int, int]]:
         """Yield the range, from its position on, of each partition that cannot be read there."""
-        with Probe(self._options) as probe:
+        with ReadProbe(self._options) as probe:
             for partition in sorted(self._assignment.delivering):
-                begin, end = self._assignment.next_offset(partition) or 0, probe.end(partition)
+                begin, end = self._assignment.next_offset(partition) or 0, probe.end_offset(partition)
                 if begin < end and not probe.is_readable(partition, begin):
                     is_readable = partial(probe.is_readable, partition)
-                    yield partition, begin, first_readable(is_readable, begin, end)
+                    yield partition, begin, find_first_readable(is_readable, begin, end)
 
     def _reconnect(self) -> None:
         """Close the consumer; the next call makes another one. What a group had assigned is gone."""
@@ -355,7 +355,7 @@ class KafkaSource:
             self._changes = deque([("revoked", self._assignment.partitions)])
 
 
-def _batch(
+def _to_raw_batch(
     partition: Partition, begin: int, end: int, records: Sequence[Any], *, passed_over: str | None = None
 ) -> RawBatch:
     """Return records of the client as columns."""
@@ -367,6 +367,6 @@ def _batch(
         values=[record.value for record in records],
         keys=[record.key for record in records],
         timestamps_us=np.fromiter((record.timestamp for record in records), np.int64, len(records)) * 1000,
-        latest_us=time.time_ns() // 1_000 + _CLOCK_ERROR_US,
-        passed_over=passed_over,
+        max_event_time_us=time.time_ns() // 1_000 + _CLOCK_ERROR_US,
+        skip_reason=passed_over,
     )

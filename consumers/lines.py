@@ -14,7 +14,7 @@ BLOCK_BYTES = 1 << 20
 BOM = b"\xef\xbb\xbf"
 
 
-class Input(Protocol):
+class ByteInput(Protocol):
     """Bytes that can be read from any place up to where they end now."""
 
     def read_at(self, cursor: int, n_bytes: int, timeout_s: float) -> bytes:
@@ -25,7 +25,7 @@ class Input(Protocol):
         """Return how many bytes there are now."""
         ...
 
-    def complete(self) -> bool:
+    def is_complete(self) -> bool:
         """Return whether all the bytes that will come are there."""
         ...
 
@@ -35,7 +35,7 @@ class Input(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lines:
+class LineBatch:
     """Consecutive rows without their line ends; `cursors` holds one more, the byte after the last."""
 
     rows: list[bytes]
@@ -50,7 +50,7 @@ class LineReader:
     the rest is skipped block by block, over several calls if it has to be.
     """
 
-    def __init__(self, source: Input, cursor: int, max_bytes: int) -> None:
+    def __init__(self, source: ByteInput, cursor: int, max_bytes: int) -> None:
         self._input = source
         self._keep = max_bytes + 1
         self._head = b""
@@ -65,7 +65,7 @@ class LineReader:
         """Return the byte at which the next row starts."""
         return self._cursor
 
-    def read(self, max_rows: int, max_bytes: int, timeout_s: float) -> Lines:
+    def read(self, max_rows: int, max_bytes: int, timeout_s: float) -> LineBatch:
         """Return up to so many rows and about so many bytes; fewer when the time is up or the input ends."""
         deadline = time.monotonic() + timeout_s
         rows: list[bytes] = []
@@ -74,12 +74,12 @@ class LineReader:
         start = self._cursor
         while len(rows) < max_rows and taken < max_bytes:
             if not self._rest:
-                self._rest = self._fill(max(0.0, deadline - time.monotonic()) if not rows else 0.0)
+                self._rest = self._read_block(max(0.0, deadline - time.monotonic()) if not rows else 0.0)
             if not self._rest:
-                if self._input.complete() and self._read >= self._input.size():
-                    self._take_last(rows, lengths)
+                if self._input.is_complete() and self._read >= self._input.size():
+                    self._finish_last_row(rows, lengths)
                 break
-            taken += self._split(max_rows - len(rows), rows, lengths)
+            taken += self._split_block(max_rows - len(rows), rows, lengths)
             if time.monotonic() >= deadline:
                 break
         cursors = np.empty(len(rows) + 1, np.int64)
@@ -87,14 +87,14 @@ class LineReader:
         np.cumsum(lengths, out=cursors[1:])
         cursors[1:] += start
         self._cursor = int(cursors[-1])
-        return Lines(rows=rows, cursors=cursors)
+        return LineBatch(rows=rows, cursors=cursors)
 
-    def _fill(self, timeout_s: float) -> bytes:
+    def _read_block(self, timeout_s: float) -> bytes:
         block = self._input.read_at(self._read, BLOCK_BYTES, timeout_s)
         self._read += len(block)
         return block
 
-    def _split(self, max_rows: int, rows: list[bytes], lengths: list[int]) -> int:
+    def _split_block(self, max_rows: int, rows: list[bytes], lengths: list[int]) -> int:
         """Move whole rows from the block to `rows`; what is left of the block stays, or begins a row."""
         before = len(self._rest)
         pieces = self._rest.split(b"\n", max_rows)
@@ -103,29 +103,29 @@ class LineReader:
             pieces[0] = self._head + pieces[0]
             lengths.append(len(pieces[0]) + self._cut + 1)
             lengths.extend([len(piece) + 1 for piece in pieces[1:]])
-            rows.append(self._row(pieces[0], whole=not self._cut))
-            rows.extend([self._row(piece) for piece in pieces[1:]])
+            rows.append(self._strip_row(pieces[0], whole=not self._cut))
+            rows.extend([self._strip_row(piece) for piece in pieces[1:]])
             self._head, self._cut = b"", 0
         if len(pieces) == max_rows:
             self._rest = last
         else:
             self._rest = b""
-            self._begin(last)
+            self._keep_partial_row(last)
         return before - len(self._rest)
 
-    def _begin(self, tail: bytes) -> None:
+    def _keep_partial_row(self, tail: bytes) -> None:
         """Keep the start of a row that goes on in the next block."""
         head = self._head + tail
         self._head = head[: self._keep]
         self._cut += len(head) - len(self._head)
 
-    def _take_last(self, rows: list[bytes], lengths: list[int]) -> None:
+    def _finish_last_row(self, rows: list[bytes], lengths: list[int]) -> None:
         if self._head:
-            rows.append(self._row(self._head, whole=not self._cut))
+            rows.append(self._strip_row(self._head, whole=not self._cut))
             lengths.append(len(self._head) + self._cut)
             self._head, self._cut = b"", 0
 
-    def _row(self, piece: bytes, *, whole: bool = True) -> bytes:
+    def _strip_row(self, piece: bytes, *, whole: bool = True) -> bytes:
         if self._first:
             self._first = False
             if self._cursor == 0:

@@ -10,18 +10,18 @@ from typing import Any, Literal
 
 import msgspec
 
-from consumers.refusals import Reason, Refused
+from consumers.refusals import DeadLetterReason, RejectedRecord
 from consumers.schema import Schema
-from consumers.text import shown
+from consumers.text import describe_value
 
 FLOAT32_LIMIT = 3.4028235677973366e38
 """From this magnitude on the cast to float32 is infinite."""
 
 ABSENT: Any = object()
 
-Time = str | int | float | None
-Scalar = str | int | float | bool | None
-Never = Literal["\0 this key must not be there"]
+TimeValue = str | int | float | None
+ScalarValue = str | int | float | bool | None
+MustBeAbsent = Literal["\0 this key must not be there"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class MessageType:
     id: attrgetter[Any] | None
 
 
-def message_types(schema: Schema) -> list[MessageType]:
+def build_message_types(schema: Schema) -> list[MessageType]:
     """Return the types that good messages of the schema fit; none where only looking up will do.
 
     A dotted name is a path into nested objects or, with precedence, a key that contains the dots. Two
@@ -46,21 +46,21 @@ def message_types(schema: Schema) -> list[MessageType]:
     parents = {name[:end] for name in names for end, mark in enumerate(name) if mark == "."}
     if len(set(names)) < len(names) or parents & set(names):
         return []
-    found = [_message_type(schema, nested=True)]
+    found = [_build_message_type(schema, nested=True)]
     dotted_features = any("." in name for name in schema.features)
     if dotted_features and not schema.mean_if_missing and not any("." in name for name in others):
-        found.append(_message_type(schema, nested=False))
+        found.append(_build_message_type(schema, nested=False))
     return found
 
 
-def _message_type(schema: Schema, *, nested: bool) -> MessageType:
+def _build_message_type(schema: Schema, *, nested: bool) -> MessageType:
     tree: dict[str, Any] = {}
     attributes: dict[str, str] = {}
     refused_keys: list[str] = []
     feature = (float | None, None) if schema.mean_if_missing else (float,)
     typed: list[tuple[str, tuple[Any, ...]]] = [(name, feature) for name in schema.features]
-    typed += [(schema.time_field, (Time, None))] if schema.time_field else []
-    typed += [(name, (Scalar, None)) for name in (schema.key_field, schema.id_field) if name]
+    typed += [(schema.time_field, (TimeValue, None))] if schema.time_field else []
+    typed += [(name, (ScalarValue, None)) for name in (schema.key_field, schema.id_field) if name]
     for name, declared in typed:
         parts = name.split(".") if nested else [name]
         branch = tree
@@ -69,7 +69,7 @@ def _message_type(schema: Schema, *, nested: bool) -> MessageType:
         branch[parts[-1]] = declared
         if len(parts) > 1:
             refused_keys.append(name)
-    struct = _struct(tree, "", attributes, refused_keys)
+    struct = _build_struct(tree, "", attributes, refused_keys)
 
     def getter(*fields: str) -> attrgetter[Any]:
         return attrgetter(*(attributes[name] for name in fields))
@@ -83,7 +83,7 @@ def _message_type(schema: Schema, *, nested: bool) -> MessageType:
     )
 
 
-def _struct(
+def _build_struct(
     tree: Mapping[str, Any],
     prefix: str,
     attributes: dict[str, str],
@@ -98,7 +98,7 @@ def _struct(
         attribute, full = f"f{i}", f"{path}{name}"
         renamed[attribute] = name
         if isinstance(declared, dict):
-            inner = _struct(declared, f"{prefix}{attribute}.", attributes, [], f"{full}.")
+            inner = _build_struct(declared, f"{prefix}{attribute}.", attributes, [], f"{full}.")
             if any(field.required for field in msgspec.structs.fields(inner)):
                 required.append((attribute, inner))
             else:
@@ -108,11 +108,11 @@ def _struct(
         (optional if len(declared) > 1 else required).append((attribute, *declared))
     for i, name in enumerate(refused_keys):
         renamed[f"k{i}"] = name
-        optional.append((f"k{i}", Never, msgspec.field(default="")))
+        optional.append((f"k{i}", MustBeAbsent, msgspec.field(default="")))
     return msgspec.defstruct("Message", [*required, *optional], rename=renamed, gc=False)
 
 
-def look_up(message: Mapping[Any, Any], name: str) -> Any:
+def look_up_field(message: Mapping[Any, Any], name: str) -> Any:
     """Return the value of a field, ABSENT where there is none; a key with dots goes before a path."""
     if name in message:
         return message[name]
@@ -124,7 +124,7 @@ def look_up(message: Mapping[Any, Any], name: str) -> Any:
     return value
 
 
-def number(name: str, value: Any, *, mean_if_missing: bool) -> float:
+def parse_number(name: str, value: Any, *, mean_if_missing: bool) -> float:
     """Return a feature's value; NaN for a missing one where the mean stands in.
 
     Raises:
@@ -133,9 +133,9 @@ def number(name: str, value: Any, *, mean_if_missing: bool) -> float:
     if value is None or value is ABSENT:
         if mean_if_missing:
             return math.nan
-        raise Refused(Reason.MISSING_FEATURE, f"{name}: {'null' if value is None else 'absent'}")
+        raise RejectedRecord(DeadLetterReason.MISSING_FEATURE, f"{name}: {'null' if value is None else 'absent'}")
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Refused(Reason.NOT_A_NUMBER, f"{name}: {shown(value)}")
+        raise RejectedRecord(DeadLetterReason.NOT_A_NUMBER, f"{name}: {describe_value(value)}")
     if not abs(value) < FLOAT32_LIMIT:
-        raise Refused(Reason.NOT_FINITE, f"{name}: {shown(value)}")
+        raise RejectedRecord(DeadLetterReason.NOT_FINITE, f"{name}: {describe_value(value)}")
     return float(value)

@@ -20,7 +20,7 @@ SECOND_US = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Planted:
+class PlantedAnomaly:
     """Something put into the events on purpose: outliers in [start, end), or a drift from start on."""
 
     start_us: int
@@ -29,7 +29,7 @@ class Planted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class SyntheticPlan:
     """What the synthetic events look like; the same plan and start make the same events to the bit.
 
     Event i of the stream goes to partition i mod `partitions` and lies in the i-th slot of event time,
@@ -78,16 +78,16 @@ class Plan:
         """Return the time at which the slot of an event begins, from the start."""
         return int((offset * self.partitions + partition) * SECOND_US / self.rate)
 
-    def block(self, partition: int, number: int) -> tuple[Int64, NDArray[np.float64]]:
+    def generate_block(self, partition: int, number: int) -> tuple[Int64, NDArray[np.float64]]:
         """Return times (from the start, in microseconds) and features of the events of one block."""
         sequence = np.random.SeedSequence([self.seed, 1, partition, number])
         rng = np.random.default_rng(sequence)
         offsets = np.arange(number * BLOCK_EVENTS, (number + 1) * BLOCK_EVENTS)
         slots = offsets * self.partitions + partition + rng.random(BLOCK_EVENTS)
         times = (slots * (SECOND_US / self.rate)).astype(np.int64)
-        return times, self._features(times, rng)
+        return times, self._generate_features(times, rng)
 
-    def _features(self, times: Int64, rng: np.random.Generator) -> NDArray[np.float64]:
+    def _generate_features(self, times: Int64, rng: np.random.Generator) -> NDArray[np.float64]:
         weights, means, factors, deviations = self._mixture
         n, D = len(times), self.n_features
         component = rng.choice(N_COMPONENTS, n, p=weights)
@@ -113,19 +113,19 @@ class Plan:
         since = times_us - self.first_burst_us
         return (since >= 0) & (since % self.burst_every_us < self.burst_length_us)
 
-    def planted(self, start_us: int, until_us: int) -> list[Planted]:
+    def planted_anomalies(self, start_us: int, until_us: int) -> list[PlantedAnomaly]:
         """Return what was put into the events before a time, in order."""
-        found: list[Planted] = []
+        found: list[PlantedAnomaly] = []
         begin = start_us + self.first_burst_us
         while self.burst_share > 0 and begin < until_us:
-            found.append(Planted(start_us=begin, end_us=begin + self.burst_length_us, kind="burst"))
+            found.append(PlantedAnomaly(start_us=begin, end_us=begin + self.burst_length_us, kind="burst"))
             begin += self.burst_every_us
         if self.drift_after_us is not None and start_us + self.drift_after_us < until_us:
-            found.append(Planted(start_us=start_us + self.drift_after_us, end_us=until_us, kind="drift"))
+            found.append(PlantedAnomaly(start_us=start_us + self.drift_after_us, end_us=until_us, kind="drift"))
         return sorted(found, key=lambda each: each.start_us)
 
 
-class JsonRows:
+class JsonEventEncoder:
     """Write events as a broker would deliver them: {"ts": ..., "id": ..., "x0": ...}."""
 
     def __init__(self, feature_names: tuple[str, ...]) -> None:

@@ -7,7 +7,7 @@ from config.settings import Settings
 from config.sources import FileSourceSettings, KafkaSourceSettings, SyntheticSourceSettings
 from config.units import to_us
 from consumers.files import FileSource
-from consumers.mixture_blocks import Plan
+from consumers.mixture_blocks import SyntheticPlan
 from consumers.source import Source
 from consumers.synthetic import SyntheticSource
 
@@ -45,13 +45,13 @@ def open_source(stream_name: str, settings: Settings, *, group: bool, identity: 
         case FileSourceSettings():
             return FileSource(source.path, max_event_bytes=stream.event.max_size)
         case SyntheticSourceSettings():
-            return _synthetic(source, identity)
+            return _open_synthetic(source, identity)
         case _:
             assert_never(source)
 
 
-def _synthetic(source: SyntheticSourceSettings, identity: str | None) -> SyntheticSource:
-    plan = Plan(
+def _open_synthetic(source: SyntheticSourceSettings, identity: str | None) -> SyntheticSource:
+    plan = SyntheticPlan(
         seed=source.seed,
         rate=source.rate,
         n_features=source.features,

@@ -12,7 +12,7 @@ from config.errors import ConfigError
 from consumers.batch import Table
 
 
-class ParquetRows:
+class ParquetReader:
     """One open Parquet file. Needs pyarrow, which is an extra."""
 
     def __init__(self, path: Path) -> None:
@@ -62,7 +62,7 @@ class ParquetRows:
             while skip >= batch.num_rows:
                 skip -= batch.num_rows
                 batch = next(self._batches)
-            table = self._columns(batch.slice(skip))
+            table = self._to_table(batch.slice(skip))
         except (self._arrow.ArrowException, OSError, StopIteration):
             self.seek(int(self._starts[group + 1]))
             return begin, self._next, None
@@ -71,16 +71,16 @@ class ParquetRows:
             self._batches = None
         return begin, self._next, table
 
-    def _columns(self, batch: Any) -> Table:
+    def _to_table(self, batch: Any) -> Table:
         """Return a record batch as columns; the fields of nested columns get dotted names."""
         table = self._arrow.Table.from_batches([batch])
         types = self._arrow.types
         while any(types.is_struct(field.type) for field in table.schema):
             table = table.flatten()
-        columns = {name: self._column(table.column(name)) for name in dict.fromkeys(table.column_names)}
+        columns = {name: self._to_column(table.column(name)) for name in dict.fromkeys(table.column_names)}
         return Table(columns=columns, n_rows=table.num_rows)
 
-    def _column(self, column: Any) -> Any:
+    def _to_column(self, column: Any) -> Any:
         """Return numbers and times without nulls as an array, anything else as a list."""
         types = self._arrow.types
         if types.is_dictionary(column.type):

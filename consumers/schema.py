@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from config.streams import EventSettings
-from consumers.batch import Decoded, RawBatch
-from consumers.times import Unit
+from consumers.batch import DecodedBatch, RawBatch
+from consumers.times import TimeUnit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +18,7 @@ class Schema:
     format: Literal["json", "float32", "msgpack"] = "json"
     features: tuple[str, ...]
     time_field: str | None = None
-    time_unit: Unit = "auto"
+    time_unit: TimeUnit = "auto"
     key_field: str | None = None
     id_field: str | None = None
     mean_if_missing: bool = False
@@ -26,7 +26,7 @@ class Schema:
     max_future_us: int = 300_000_000
 
 
-def schema_of(event: EventSettings, features: Sequence[str], max_future_us: int) -> Schema:
+def build_schema(event: EventSettings, features: Sequence[str], max_future_us: int) -> Schema:
     """Return the schema that the settings of a stream describe, with the features that its model has."""
     return Schema(
         format=event.format,
@@ -44,7 +44,7 @@ def schema_of(event: EventSettings, features: Sequence[str], max_future_us: int)
 class Codec(Protocol):
     """Records to columns."""
 
-    def decode(self, raw: RawBatch, now_us: int) -> Decoded:
+    def decode(self, raw: RawBatch, now_us: int) -> DecodedBatch:
         """Return the batch as columns: every record is an event or a dead letter, whatever its bytes.
 
         `now_us` is the time of events that carry none and come from a file. Where missing features stand

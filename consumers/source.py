@@ -10,12 +10,12 @@ from typing import Literal, Protocol
 from consumers.batch import Partition, Position, RawBatch
 
 Layout = Literal["lines", "table"]
-Start = Literal["earliest", "latest"] | int
+StartPosition = Literal["earliest", "latest"] | int
 """Where a partition without a stored position begins; an integer is a time in microseconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class PartitionInfo:
     """One partition as it is now: what log it is, and the offsets that can be read, [begin, end).
 
     Another `identity` than the stored one means another log under the same name (a topic that was
@@ -29,7 +29,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Poll:
+class PollResult:
     """What one poll brought.
 
     Batches of one partition follow each other without a gap: each begins where the one before ended.
@@ -66,7 +66,7 @@ class Source(Protocol):
         """Return whether batches carry one value per record or a table of columns; never changes."""
         ...
 
-    def discover(self) -> list[Found]:
+    def discover(self) -> list[PartitionInfo]:
         """Return all partitions, also those assigned to others, sorted; asks afresh each time.
 
         May be called at any time and blocks for one or two requests (bounded by the client's time-outs).
@@ -77,7 +77,7 @@ class Source(Protocol):
         """
         ...
 
-    def resolve(self, start: Start, found: Sequence[Found]) -> dict[Partition, Position]:
+    def resolve(self, start: StartPosition, found: Sequence[PartitionInfo]) -> dict[Partition, Position]:
         """Return where each of these partitions begins; blocks like `discover`.
 
         A time means the first record at or after it, the end where there is none. A file and the
@@ -93,14 +93,14 @@ class Source(Protocol):
         """
         ...
 
-    def hold(self, partitions: AbstractSet[Partition]) -> None:
+    def set_paused(self, partitions: AbstractSet[Partition]) -> None:
         """Pause exactly these partitions and resume all others; does not block.
 
         Partitions that are not assigned are ignored. What was fetched before is kept, not delivered.
         """
         ...
 
-    def poll(self, timeout_s: float) -> Poll:
+    def poll(self, timeout_s: float) -> PollResult:
         """Return what has arrived, waiting up to `timeout_s` for something; returns early with something.
 
         An assigned partition delivers nothing before `seek`. Zero means not to wait. The time of reading

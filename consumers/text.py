@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime
 
 REPLACEMENT = "�"
-MAX_KEY = 256
-MAX_DETAIL = 200
+MAX_KEY_CHARS = 256
+MAX_DETAIL_CHARS = 200
 
 
-def clean(text: str, limit: int) -> str:
+def clean_text(text: str, limit: int) -> str:
     """Return the text cut to `limit` characters, with NUL and lone surrogates replaced.
 
     PostgreSQL refuses NUL in text, UTF-8 has no lone surrogates.
@@ -51,29 +51,31 @@ def text_column(values: Sequence[object]) -> list[str | None]:
     ]
     present = [text for text in texts if text is not None]
     joined = "".join(present)
-    if not joined.isascii() or "\0" in joined or max(map(len, present), default=0) > MAX_KEY:
+    if not joined.isascii() or "\0" in joined or max(map(len, present), default=0) > MAX_KEY_CHARS:
         return [None if text is None else _clean_key(text) for text in texts]
     return texts
 
 
 def _clean_key(text: str) -> str:
-    return text if len(text) <= MAX_KEY and text.isascii() and "\0" not in text else clean(text, MAX_KEY)
+    return (
+        text if len(text) <= MAX_KEY_CHARS and text.isascii() and "\0" not in text else clean_text(text, MAX_KEY_CHARS)
+    )
 
 
-def bytes_column(values: Sequence[bytes | None]) -> list[str | None] | None:
+def key_column(values: Sequence[bytes | None]) -> list[str | None] | None:
     """Return a column of Kafka keys as clean text; None where no record has a key."""
     if not any(value is not None for value in values):
         return None
     return text_column(values)
 
 
-def shown(value: object) -> str:
+def describe_value(value: object) -> str:
     """Return how a value is shown in a detail: as Python writes it, shortened."""
     if isinstance(value, str | bytes):
-        return clean(repr(value[:MAX_DETAIL]), MAX_DETAIL)
+        return clean_text(repr(value[:MAX_DETAIL_CHARS]), MAX_DETAIL_CHARS)
     if isinstance(value, int | float):
         return number_text(value)
     if isinstance(value, list | tuple | dict):
         kind = "an object" if isinstance(value, dict) else "a list"
         return f"{kind} of {len(value)}"
-    return clean(repr(value), MAX_DETAIL)
+    return clean_text(repr(value), MAX_DETAIL_CHARS)

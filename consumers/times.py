@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from consumers.batch import Int64, Mask
 
-Unit = Literal["auto", "s", "ms", "us", "ns"]
+TimeUnit = Literal["auto", "s", "ms", "us", "ns"]
 
 END_OF_TIME_US = 9_214_646_400_000_000
 """The start of 2262: times are 1970 to 2261, which nanoseconds in 64 bits can hold as well."""
@@ -36,7 +36,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 
-def times_us(values: Sequence[object] | NDArray[np.generic], unit: Unit) -> Int64:
+def times_us(values: Sequence[object] | NDArray[np.generic], unit: TimeUnit) -> Int64:
     """Return each time in microseconds since 1970; NO_TIME where there is none, BAD_TIME where it is no time.
 
     Read are RFC 3339 (a time without an offset is UTC; digits below the microsecond are cut) and epochs
@@ -55,15 +55,15 @@ def times_us(values: Sequence[object] | NDArray[np.generic], unit: Unit) -> Int6
     kinds = list(map(type, values))
     present = set(kinds)
     if len(present) == 1:
-        return _of_one_kind(values, present.pop(), unit)
+        return _parse_one_type(values, present.pop(), unit)
     result = np.empty(len(values), np.int64)
     for kind in present:
         rows = [i for i, other in enumerate(kinds) if other is kind]
-        result[rows] = _of_one_kind([values[i] for i in rows], kind, unit)
+        result[rows] = _parse_one_type([values[i] for i in rows], kind, unit)
     return result
 
 
-def _of_one_kind(values: Sequence[object], kind: type, unit: Unit) -> Int64:
+def _parse_one_type(values: Sequence[object], kind: type, unit: TimeUnit) -> Int64:
     if kind is str:
         return _from_strings(values, unit)  # type: ignore[arg-type]
     if kind is float:
@@ -76,7 +76,7 @@ def _of_one_kind(values: Sequence[object], kind: type, unit: Unit) -> Int64:
     return np.array([time_us(value, unit) for value in values], np.int64)
 
 
-def time_us(value: object, unit: Unit) -> int:
+def time_us(value: object, unit: TimeUnit) -> int:
     """Return one time in microseconds, or NO_TIME or BAD_TIME: what `times_us` does, without its speed."""
     if value is None or value == "":
         return NO_TIME
@@ -86,7 +86,7 @@ def time_us(value: object, unit: Unit) -> int:
     if isinstance(value, str):
         return _from_string(value, unit)
     if isinstance(value, int) and not isinstance(value, bool):
-        times, over = SCALES[_unit_of(value) if unit == "auto" else unit]
+        times, over = SCALES[_guess_unit(value) if unit == "auto" else unit]
         return _in_range(value * times // over)
     if isinstance(value, float):
         return int(_from_floats(np.array([value]), unit)[0])
@@ -97,21 +97,21 @@ def _in_range(moment_us: int) -> int:
     return moment_us if 0 <= moment_us < END_OF_TIME_US else BAD_TIME
 
 
-def _unit_of(number: float) -> str:
+def _guess_unit(number: float) -> str:
     return next(unit for below, unit in MAGNITUDES if abs(number) < below or below == math.inf)
 
 
 def _from_datetime64(values: NDArray[np.generic]) -> Int64:
     absent = np.isnat(values)
     moments = values.astype("datetime64[us]").astype(np.int64)
-    return np.where(absent, NO_TIME, _checked(moments))
+    return np.where(absent, NO_TIME, _check_range(moments))
 
 
-def _checked(moments_us: Int64) -> Int64:
+def _check_range(moments_us: Int64) -> Int64:
     return np.where((moments_us >= 0) & (moments_us < END_OF_TIME_US), moments_us, BAD_TIME)
 
 
-def _from_integers(numbers: Int64, unit: Unit) -> Int64:
+def _from_integers(numbers: Int64, unit: TimeUnit) -> Int64:
     if unit != "auto":
         return _scaled(numbers, unit)
     result = np.full(len(numbers), BAD_TIME)
@@ -126,33 +126,33 @@ def _from_integers(numbers: Int64, unit: Unit) -> Int64:
 def _scaled(numbers: Int64, unit: str) -> Int64:
     times, over = SCALES[unit]
     fits = (numbers >= 0) & (numbers <= END_OF_TIME_US * over // times)
-    return np.where(fits, _checked(np.where(fits, numbers, 0) * times // over), BAD_TIME)
+    return np.where(fits, _check_range(np.where(fits, numbers, 0) * times // over), BAD_TIME)
 
 
-def _from_floats(numbers: NDArray[np.float64], unit: Unit) -> Int64:
+def _from_floats(numbers: NDArray[np.float64], unit: TimeUnit) -> Int64:
     result = np.full(len(numbers), BAD_TIME)
     low = 0.0
     for below, name in MAGNITUDES if unit == "auto" else ((math.inf, unit),):
         times, over = SCALES[name]
         with np.errstate(over="ignore", invalid="ignore"):
             here = (numbers >= low) & (numbers < below) & (numbers * (times / over) < END_OF_TIME_US)
-        result[here] = _checked(np.rint(numbers[here] * times / over).astype(np.int64))
+        result[here] = _check_range(np.rint(numbers[here] * times / over).astype(np.int64))
         low = below
     return result
 
 
-def _from_strings(values: Sequence[str], unit: Unit) -> Int64:
+def _from_strings(values: Sequence[str], unit: TimeUnit) -> Int64:
     """Parse strings of one length together; what does not fit the first one's layout goes one by one."""
     result = np.full(len(values), BAD_TIME)
     lengths = np.fromiter(map(len, values), np.int64, len(values))
     for length in np.unique(lengths).tolist():
         rows = np.flatnonzero(lengths == length)
         chosen = values if len(rows) == len(values) else [values[i] for i in rows.tolist()]
-        result[rows] = _from_even_strings(chosen, length, unit)
+        result[rows] = _from_equal_length_strings(chosen, length, unit)
     return result
 
 
-def _from_even_strings(values: Sequence[str], length: int, unit: Unit) -> Int64:
+def _from_equal_length_strings(values: Sequence[str], length: int, unit: TimeUnit) -> Int64:
     joined = "".join(values)
     layout = RFC3339.fullmatch(values[0])
     if joined.isascii() and layout is not None:
@@ -162,33 +162,33 @@ def _from_even_strings(values: Sequence[str], length: int, unit: Unit) -> Int64:
     return np.array([time_us(value, unit) for value in values], np.int64)
 
 
-def _from_rfc3339(text: NDArray[np.uint8], layout: re.Match[str], values: Sequence[str], unit: Unit) -> Int64:
+def _from_rfc3339(text: NDArray[np.uint8], layout: re.Match[str], values: Sequence[str], unit: TimeUnit) -> Int64:
     """Parse a matrix of characters by the layout of its first row; rows laid out otherwise go one by one."""
     fraction, zone = layout.span(7), layout.span(8)
     digits = text.astype(np.int64) - ord("0")
     number_spans = [(0, 4), (5, 7), (8, 10), (11, 13), (14, 16), (17, 19)]
-    fits = _agrees(text, layout)
-    year, month, day, hour, minute, second = (_number(digits, a, b) for a, b in number_spans)
+    fits = _matches_layout(text, layout)
+    year, month, day, hour, minute, second = (_parse_digits(digits, a, b) for a, b in number_spans)
     micros = np.zeros(len(text), np.int64)
     if fraction[0] >= 0:
         stop = min(fraction[1], fraction[0] + 6)
-        micros = _number(digits, fraction[0], stop) * 10 ** (6 - (stop - fraction[0]))
+        micros = _parse_digits(digits, fraction[0], stop) * 10 ** (6 - (stop - fraction[0]))
     offset = np.zeros(len(text), np.int64)
     if zone[1] - zone[0] > 1:
-        minutes = _number(digits, zone[1] - 2, zone[1])
-        hours = _number(digits, zone[0] + 1, zone[0] + 3)
+        minutes = _parse_digits(digits, zone[1] - 2, zone[1])
+        hours = _parse_digits(digits, zone[0] + 1, zone[0] + 3)
         fits &= (hours < 24) & (minutes < 60)
         offset = (hours * 60 + minutes) * np.where(text[:, zone[0]] == ord("-"), -1, 1)
-    fits &= _is_date(year, month, day) & (hour < 24) & (minute < 60) & (second <= 60)
+    fits &= _is_valid_date(year, month, day) & (hour < 24) & (minute < 60) & (second <= 60)
     days = _days_from_civil(year, month, day)
     seconds = days * 86_400 + (hour * 60 + minute - offset) * 60 + second
-    result = _checked(seconds * 1_000_000 + micros)
+    result = _check_range(seconds * 1_000_000 + micros)
     for row in np.flatnonzero(~fits).tolist():
         result[row] = BAD_TIME if len(values) == 1 else _from_string(values[row], unit)
     return result
 
 
-def _agrees(text: NDArray[np.uint8], layout: re.Match[str]) -> Mask:
+def _matches_layout(text: NDArray[np.uint8], layout: re.Match[str]) -> Mask:
     """Say which rows have digits where the match has digits, and a mark of the same kind elsewhere."""
     fits = np.ones(len(text), np.bool_)
     for column, character in enumerate(layout.string):
@@ -202,11 +202,11 @@ def _agrees(text: NDArray[np.uint8], layout: re.Match[str]) -> Mask:
     return fits
 
 
-def _number(digits: Int64, start: int, stop: int) -> Int64:
+def _parse_digits(digits: Int64, start: int, stop: int) -> Int64:
     return digits[:, start:stop] @ 10 ** np.arange(stop - start - 1, -1, -1)
 
 
-def _is_date(year: Int64, month: Int64, day: Int64) -> Mask:
+def _is_valid_date(year: Int64, month: Int64, day: Int64) -> Mask:
     leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
     last = DAYS_IN_MONTH[np.clip(month, 0, 12)] + (leap & (month == 2))
     is_date: Mask = (month >= 1) & (month <= 12) & (day >= 1) & (day <= last)
@@ -220,7 +220,7 @@ def _days_from_civil(year: Int64, month: Int64, day: Int64) -> Int64:
     return shifted * 365 + shifted // 4 - shifted // 100 + shifted // 400 + day_of_year - 719_468
 
 
-def _from_string(text: str, unit: Unit) -> int:
+def _from_string(text: str, unit: TimeUnit) -> int:
     layout = RFC3339.fullmatch(text.strip()) if len(text) <= 64 else None
     if layout is not None:
         plain = layout.string

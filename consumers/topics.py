@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from consumers.kafka import Connection, Directory, client_options
+from consumers.kafka import KafkaConnection, TopicDirectory, client_options
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,11 +25,11 @@ def list_topics(bootstrap_servers: Sequence[str], client: Mapping[str, Any]) -> 
         BrokerUnavailable: Nobody answered.
     """
     options = client_options(bootstrap_servers, client, None)
-    with closing(Directory(options)) as directory:
-        described = directory.describe(names) if (names := directory.names()) else {}
+    with closing(TopicDirectory(options)) as directory:
+        described = directory.describe(names) if (names := directory.list_names()) else {}
     partitions = [each for topic in described.values() for each in topic.partitions]
-    with closing(Connection(options)) as connection:
-        begins, ends = connection.begins(partitions), connection.ends(partitions)
+    with closing(KafkaConnection(options)) as connection:
+        begins, ends = connection.beginning_offsets(partitions), connection.end_offsets(partitions)
     return [
         TopicVolume(
             topic=name,

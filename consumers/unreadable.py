@@ -6,10 +6,10 @@ from typing import Any, Self
 
 from config.errors import BrokerUnavailable
 from consumers.batch import Partition
-from consumers.kafka import REQUEST_S, Connection
+from consumers.kafka import REQUEST_TIMEOUT_S, KafkaConnection
 
 
-def first_readable(is_readable: Callable[[int], bool], begin: int, end: int) -> int:
+def find_first_readable(is_readable: Callable[[int], bool], begin: int, end: int) -> int:
     """Return the first offset after `begin` from which reading succeeds; `end` where there is none.
 
     Reading from an offset inside a record batch reads that batch from its start, so offsets of one damaged
@@ -34,13 +34,13 @@ def first_readable(is_readable: Callable[[int], bool], begin: int, end: int) -> 
     return readable
 
 
-class Probe:
+class ReadProbe:
     """Reads single offsets with consumers of its own, each thrown away when a read has failed."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         one_batch = {"max_poll_records": 1, "max_partition_fetch_bytes": 1, "fetch_max_wait_ms": 50}
         self._options = {**options, **one_batch, "group_id": None, "group_instance_id": None}
-        self._connection: Connection | None = None
+        self._connection: KafkaConnection | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -50,9 +50,9 @@ class Probe:
         if connection is not None:
             connection.close()
 
-    def end(self, partition: Partition) -> int:
+    def end_offset(self, partition: Partition) -> int:
         """Return the last stable offset."""
-        return self._connected().ends([partition])[partition]
+        return self._connect().end_offsets([partition])[partition]
 
     def is_readable(self, partition: Partition, offset: int) -> bool:
         """Tell whether the batch that holds an offset below the end can be read from there.
@@ -60,11 +60,11 @@ class Probe:
         Raises:
             BrokerUnavailable: No answer came.
         """
-        connection = self._connected()
+        connection = self._connect()
         connection.assign([partition])
         connection.seek(partition, offset)
-        connection.let_deliver({partition})
-        deadline = time.monotonic() + REQUEST_S
+        connection.resume_only({partition})
+        deadline = time.monotonic() + REQUEST_TIMEOUT_S
         while time.monotonic() < deadline:
             fetched = connection.fetch(0.2)
             if fetched.unreadable is not None:
@@ -74,7 +74,7 @@ class Probe:
                 return True
         raise BrokerUnavailable(f"no answer about offset {offset} of {partition}")
 
-    def _connected(self) -> Connection:
+    def _connect(self) -> KafkaConnection:
         if self._connection is None:
-            self._connection = Connection(self._options)
+            self._connection = KafkaConnection(self._options)
         return self._connection

@@ -9,10 +9,10 @@ from consumers.batch import Int64, Mask
 NO_WATERMARK_US = int(np.iinfo(np.int64).min)
 """The watermark of a source that has had no event; below every time."""
 
-ENDED_US = int(np.iinfo(np.int64).max)
+ENDED_WATERMARK_US = int(np.iinfo(np.int64).max)
 """The watermark of a source that has ended; above every time."""
 
-AGREEING = 2
+CONFIRMING_EVENTS = 2
 """So many events have to follow a jump in a file without going back before the jump is believed."""
 
 
@@ -47,13 +47,13 @@ def late_mask(times_us: Int64, size_us: int, grace_us: int, watermark_us: Int64,
     return late
 
 
-def lead_cut(times_us: Int64, limit_us: int) -> int:
+def count_before_lead_end(times_us: Int64, limit_us: int) -> int:
     """Return the index of the first event at or beyond the limit; where there is none, their number."""
     beyond = times_us >= limit_us
     return int(beyond.argmax()) if beyond.any() else len(times_us)
 
 
-def stray_future(times_us: Int64, watermark_us: int | None, max_future_us: int, *, final: bool) -> tuple[Mask, int]:
+def find_stray_times(times_us: Int64, watermark_us: int | None, max_future_us: int, *, final: bool) -> tuple[Mask, int]:
     """Say which events of a file carry a stray time of the future, and how many events are settled.
 
     A file has no broker's timestamp to compare with. An event beyond the watermark + `max_future_us` (the
@@ -75,9 +75,9 @@ def stray_future(times_us: Int64, watermark_us: int | None, max_future_us: int, 
     mark = max(mark, *times[:i]) if i else mark
     for i in range(i, n):  # noqa: B020 - it goes on from the first jump
         if times[i] - max_future_us > mark:
-            following = times[i + 1 : i + 1 + AGREEING]
+            following = times[i + 1 : i + 1 + CONFIRMING_EVENTS]
             stray[i] = any(time < times[i] - max_future_us for time in following)
-            if not stray[i] and len(following) < AGREEING and not final:
+            if not stray[i] and len(following) < CONFIRMING_EVENTS and not final:
                 return stray, i
         if not stray[i]:
             mark = max(mark, times[i])

@@ -11,28 +11,28 @@ from contextlib import ExitStack, suppress
 from config.errors import OutriderError, StorageUnavailable
 from config.settings import Settings
 from config.units import to_us
-from monitor.notify.couriers import Couriers
-from monitor.schedule import Timetable
+from monitor.notify.couriers import NotificationSender
+from monitor.schedule import JobScheduler
 from monitor.scoring import pick_device
 from monitor.silence_watch import SilenceWatch
 from monitor.stream import StreamRunner
 from storage.engine import Database
-from storage.jobs import report_job
+from storage.jobs import record_job_result
 from storage.ledger import Ledger
 from storage.outbox import Outbox
-from storage.partitions import ensure_score_days
-from storage.retention import apply as apply_retention
+from storage.partitions import ensure_score_partitions
+from storage.retention import delete_expired as apply_retention
 
 log = logging.getLogger(__name__)
 
-_TELL_WITHIN_S = 5.0
-_GIVE_UP_EVERY_S = 600.0
-_CHECKPOINT_EVERY_S = 60.0
-_RETENTION_EVERY_S = 3600.0
-_WATCH_EVERY_S = 10.0
-_SILENCE_EVERY_S = 2.0
+_DELIVERY_TIMEOUT_S = 5.0
+_EXPIRE_INTERVAL_S = 600.0
+_CHECKPOINT_INTERVAL_S = 60.0
+_RETENTION_INTERVAL_S = 3600.0
+_PROGRESS_INTERVAL_S = 10.0
+_SILENCE_INTERVAL_S = 2.0
 _STUCK_AFTER_S = 60.0
-_WAIT_S = 0.2
+_POLL_S = 0.2
 
 
 class Daemon:
@@ -58,25 +58,25 @@ class Daemon:
         """
         with ExitStack() as ends:
             db = ends.enter_context(Database(self._settings.database.url))
-            self._prepare(db)
+            self._upgrade_schema(db)
             if self._stop.is_set():
                 return
-            ends.enter_context(db.exclusive())
+            ends.enter_context(db.lock_for_daemon())
             device = pick_device(self._settings.device)
             owner = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
             self._runners = [StreamRunner(name, self._settings, db, owner=owner, device=device) for name in self._names]
-            timetable = self._timetable(db, owner)
+            timetable = self._build_scheduler(db, owner)
             timetable.start()
             ends.callback(timetable.stop)
-            couriers = Couriers.of(self._settings.notify, Outbox(db))
+            couriers = NotificationSender.from_settings(self._settings.notify, Outbox(db))
             couriers.start()
             try:
                 self._run_streams(timetable)
             finally:
-                couriers.finish(_TELL_WITHIN_S)
+                couriers.stop(_DELIVERY_TIMEOUT_S)
         self._raise_failure()
 
-    def _prepare(self, db: Database) -> None:
+    def _upgrade_schema(self, db: Database) -> None:
         """Bring the schema up, waiting for a database that is not there yet."""
         while not self._stop.is_set():
             try:
@@ -87,7 +87,7 @@ class Daemon:
             else:
                 return
 
-    def _run_streams(self, timetable: Timetable) -> None:
+    def _run_streams(self, timetable: JobScheduler) -> None:
         threads = [threading.Thread(target=runner.run, name=runner.name) for runner in self._runners]
         for thread in threads:
             thread.start()
@@ -95,32 +95,34 @@ class Daemon:
             if self._stop.is_set() or any(runner.failure for runner in self._runners):
                 for runner in self._runners:
                     runner.stop()
-            timetable.tend()
-            self._stop.wait(_WAIT_S) if not self._stop.is_set() else time.sleep(_WAIT_S)
+            timetable.reschedule()
+            self._stop.wait(_POLL_S) if not self._stop.is_set() else time.sleep(_POLL_S)
         for thread in threads:
             thread.join()
 
-    def _timetable(self, db: Database, owner: str) -> Timetable:
+    def _build_scheduler(self, db: Database, owner: str) -> JobScheduler:
         retention, notify = self._settings.retention, self._settings.notify
         known, deadline_us = {"log", *notify.channels}, to_us(notify.deadline)
-        timetable = Timetable(time.monotonic, lambda name, error: _report(db, name, error))
-        timetable.every(_GIVE_UP_EVERY_S, "give_up", lambda: Outbox(db).give_up_unknown(known, deadline_us))
-        timetable.every(_CHECKPOINT_EVERY_S, "checkpoint", db.checkpoint)
-        timetable.every(_RETENTION_EVERY_S, "score_days", lambda: ensure_score_days(db))
+        timetable = JobScheduler(time.monotonic, lambda name, error: _record_job(db, name, error))
+        timetable.add_job(
+            _EXPIRE_INTERVAL_S, "give_up", lambda: Outbox(db).give_up_unknown_channels(known, deadline_us)
+        )
+        timetable.add_job(_CHECKPOINT_INTERVAL_S, "checkpoint", db.checkpoint_wal)
+        timetable.add_job(_RETENTION_INTERVAL_S, "score_days", lambda: ensure_score_partitions(db))
         # By the clock that stamped the rows: this machine's may be wrong.
         ledger = Ledger(db)
-        timetable.every(
-            _RETENTION_EVERY_S,
+        timetable.add_job(
+            _RETENTION_INTERVAL_S,
             "retention",
             lambda: apply_retention(db, retention, ledger.now_us(), self._stop.is_set),
         )
-        timetable.every(_WATCH_EVERY_S, "progress", self._watch)
+        timetable.add_job(_PROGRESS_INTERVAL_S, "progress", self._warn_when_stuck)
         for name in self._names:
-            watch = SilenceWatch.of(self._settings, name, db, owner=owner)
-            timetable.every(_SILENCE_EVERY_S, f"silence {name}", watch.look)
+            watch = SilenceWatch.from_settings(self._settings, name, db, owner=owner)
+            timetable.add_job(_SILENCE_INTERVAL_S, f"silence {name}", watch.check)
         return timetable
 
-    def _watch(self) -> None:
+    def _warn_when_stuck(self) -> None:
         """Say that a stream is alive and does not progress: the commonest failure of consumers raises nothing."""
         for runner in self._runners:
             stuck_s = runner.stuck_s()
@@ -139,7 +141,7 @@ class Daemon:
             raise failure
 
 
-def _report(db: Database, name: str, error: str | None) -> None:
+def _record_job(db: Database, name: str, error: str | None) -> None:
     """Keep for `status` what became of a job; a store that is away keeps nothing, and the job has logged its error."""
     with suppress(StorageUnavailable):
-        report_job(db, name, error)
+        record_job_result(db, name, error)

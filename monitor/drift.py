@@ -14,13 +14,13 @@ from scipy import special
 from monitor.parts import Float64, Int64
 from monitor.spikes import DAY_US, WEEK_US
 
-LEAST_BASE = 30
+MIN_BASELINE_HORIZONS = 30
 """Horizons in a base before there is a verdict: below it the autocorrelation is not known well enough."""
 
-LARGEST_RHO = 0.95
+MAX_AUTOCORRELATION = 0.95
 """Autocorrelation beyond which more blocks tell nothing more; the estimate is cut here."""
 
-LEAST_EVENTS = 0.5
+MIN_EVENT_SHARE = 0.5
 """Share of the base's typical number of events that a horizon needs: fewer events make a mean vary more."""
 
 SEASON_DAYS = 2
@@ -28,7 +28,7 @@ SEASON_DAYS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Base:
+class DriftBaseline:
     """What J statistics are and vary by over one horizon; frozen when the model is activated.
 
     `effective` is the number of independent blocks in the base's mean, `dof` in its variance.
@@ -49,11 +49,11 @@ class DriftVerdict:
 
     z: Float64
     effect: Float64
-    limit: float
+    z_threshold: float
     drifted: tuple[int, ...]
 
 
-def horizon_budget(per_week: float, horizon_us: int, *, horizons: int, share: float = 0.25) -> float:
+def horizon_false_alarm_probability(per_week: float, horizon_us: int, *, horizons: int, share: float = 0.25) -> float:
     """Return the probability of a false alarm that one horizon may spend, all statistics of it together.
 
     Args:
@@ -67,12 +67,12 @@ def horizon_budget(per_week: float, horizon_us: int, *, horizons: int, share: fl
     return min(per_week * share * horizon_us / WEEK_US / horizons, 0.5)
 
 
-def first_verdict_us(horizon_us: int) -> int:
+def earliest_verdict_us(horizon_us: int) -> int:
     """Return how long after a model became active there is a verdict at the earliest."""
-    return max(DAY_US, LEAST_BASE * horizon_us)
+    return max(DAY_US, MIN_BASELINE_HORIZONS * horizon_us)
 
 
-def not_ready(starts_us: Int64, *, horizon_us: int) -> str | None:
+def baseline_problem(starts_us: Int64, *, horizon_us: int) -> str | None:
     """Say why a base has no verdict yet; None where it has.
 
     A base shorter than a day takes the time of day for a drift, whatever the number of its horizons.
@@ -81,12 +81,12 @@ def not_ready(starts_us: Int64, *, horizon_us: int) -> str | None:
     span_us = int(starts_us[-1] - starts_us[0]) + horizon_us if blocks else 0
     if span_us < DAY_US:
         return f"the base spans {span_us / 3600e6:.1f} of the 24 hours that a verdict needs"
-    if blocks < LEAST_BASE:
-        return f"the base has {blocks} of the {LEAST_BASE} horizons that a verdict needs"
+    if blocks < MIN_BASELINE_HORIZONS:
+        return f"the base has {blocks} of the {MIN_BASELINE_HORIZONS} horizons that a verdict needs"
     return None
 
 
-def fit_base(means: Float64, events: Int64, units: Float64) -> Base:
+def fit_baseline(means: Float64, events: Int64, units: Float64) -> DriftBaseline:
     """Learn what is normal from the means of consecutive horizons.
 
     The lag-1 autocorrelation is pooled over the statistics, which steadies it, and corrected for its bias
@@ -105,11 +105,11 @@ def fit_base(means: Float64, events: Int64, units: Float64) -> Base:
         raise ValueError(f"a base needs ten horizons at least, not {blocks}")
     mean = means.mean(axis=0)
     centred = means - mean
-    rho = _pooled_rho(centred)
+    rho = _pooled_autocorrelation(centred)
     effective = blocks * (1 - rho) / (1 + rho)
     # With strong autocorrelation the whole base may be worth little more than one block.
     shrink = 1 - 1 / max(effective, 1.5)
-    return Base(
+    return DriftBaseline(
         mean=mean,
         # A statistic that never varied (a constant feature) still must not divide by zero.
         deviation=np.maximum(np.sqrt((centred**2).mean(axis=0) / shrink), 1e-6 * units),
@@ -121,18 +121,18 @@ def fit_base(means: Float64, events: Int64, units: Float64) -> Base:
     )
 
 
-def _pooled_rho(centred: Float64) -> float:
+def _pooled_autocorrelation(centred: Float64) -> float:
     blocks = len(centred)
     square = (centred**2).sum(axis=0)
     varies = square > 0
     if not varies.any():
         return 0.0
     found = float(((centred[1:] * centred[:-1]).sum(axis=0)[varies] / square[varies]).mean())
-    return float(np.clip((blocks * found + 1) / (blocks - 3), 0.0, LARGEST_RHO))
+    return float(np.clip((blocks * found + 1) / (blocks - 3), 0.0, MAX_AUTOCORRELATION))
 
 
 def judge_drift(
-    base: Base, current: Float64, events: int, units: Float64, *, alpha: float, min_effect: float
+    base: DriftBaseline, current: Float64, events: int, units: Float64, *, alpha: float, min_effect: float
 ) -> DriftVerdict | None:
     """Judge the means of one horizon; None where it has too few events to be compared.
 
@@ -144,7 +144,7 @@ def judge_drift(
         alpha: From `horizon_budget`.
         min_effect: Smallest change worth telling, in those units.
     """
-    if events < LEAST_EVENTS * base.typical_events:
+    if events < MIN_EVENT_SHARE * base.typical_events:
         return None
     moved = current - base.mean
     z = moved / (base.deviation * np.sqrt(1 + 1 / base.effective))
@@ -152,10 +152,10 @@ def judge_drift(
     limit = float(special.stdtrit(base.dof, 1 - alpha / (2 * len(z))))
     beyond = np.flatnonzero((np.abs(z) > limit) & (np.abs(effect) >= min_effect))
     order = beyond[np.argsort(-np.abs(z[beyond]), kind="stable")]
-    return DriftVerdict(z=z, effect=effect, limit=limit, drifted=tuple(order.tolist()))
+    return DriftVerdict(z=z, effect=effect, z_threshold=limit, drifted=tuple(order.tolist()))
 
 
-def advise(body_z: float, body_limit: float, *, tail_fires: bool) -> str | None:
+def recommend_action(body_z: float, body_limit: float, *, tail_fires: bool) -> str | None:
     """Say what to do: `refit` where the body of the energies moved, `keep the limit` where only the tail is heavy."""
     if abs(body_z) > body_limit:
         return "drift: refit"

@@ -30,10 +30,10 @@ class Severity(StrEnum):
     CRITICAL = "critical"
 
 
-_LOUDNESS = {Severity.WARNING: 0, Severity.CRITICAL: 1}
+_SEVERITY_ORDER = {Severity.WARNING: 0, Severity.CRITICAL: 1}
 
 
-class Change(StrEnum):
+class TransitionType(StrEnum):
     """What a transition does to its incident."""
 
     OPENED = "opened"
@@ -61,12 +61,12 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class LifecyclePolicy:
     """How an incident lives on: the settings of `alerts` that steer it; `judged` is what is clean or not, in words."""
 
     resolve_after: int
     repeat_interval_us: int
-    judged: str = "windows"
+    unit: str = "windows"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +87,7 @@ class OpenIncident:
 class Transition:
     """One step in the life of an incident; `at_us` is event time, the end of the window that caused it."""
 
-    change: Change
+    type: TransitionType
     kind: Kind
     severity: Severity
     window_start_us: int
@@ -97,14 +97,16 @@ class Transition:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class IncidentStep:
     """The incident after a window (None when none is open) and the transition that led there, if any."""
 
     incident: OpenIncident | None
     transition: Transition | None
 
 
-def pass_quiet(incident: OpenIncident, quiet_windows: int, size_us: int, after_us: int, policy: Policy) -> Step:
+def apply_quiet_windows(
+    incident: OpenIncident, quiet_windows: int, size_us: int, after_us: int, policy: LifecyclePolicy
+) -> IncidentStep:
     """Let windows without events pass over an open incident: nothing in them shows that the problem lasts.
 
     Args:
@@ -116,14 +118,16 @@ def pass_quiet(incident: OpenIncident, quiet_windows: int, size_us: int, after_u
     """
     needed = policy.resolve_after - incident.clean_windows
     if quiet_windows < needed:
-        return Step(incident=replace(incident, clean_windows=incident.clean_windows + quiet_windows), transition=None)
+        return IncidentStep(
+            incident=replace(incident, clean_windows=incident.clean_windows + quiet_windows), transition=None
+        )
     window = Interval(start_us=after_us + (needed - 1) * size_us, end_us=after_us + needed * size_us)
-    return Step(incident=None, transition=_resolved(incident, window, policy))
+    return IncidentStep(incident=None, transition=_build_resolution(incident, window, policy))
 
 
-def advance(
-    kind: Kind, incident: OpenIncident | None, finding: Finding | None, window: Interval, policy: Policy
-) -> Step:
+def advance_incident(
+    kind: Kind, incident: OpenIncident | None, finding: Finding | None, window: Interval, policy: LifecyclePolicy
+) -> IncidentStep:
     """Return the incident of `kind` after `window`, and the transition if there is one.
 
     An incident opens at the first finding, escalates when a finding is louder than it, is repeated when it still
@@ -131,13 +135,17 @@ def advance(
     closing test is separate from the opening one, so that a flapping count does not page twice.
     """
     if finding is None:
-        return Step(incident=None, transition=None) if incident is None else _clean(incident, window, policy)
+        return (
+            IncidentStep(incident=None, transition=None)
+            if incident is None
+            else _count_clean_window(incident, window, policy)
+        )
     if incident is None:
-        return _opened(kind, finding, window)
-    return _fired_again(incident, finding, window, policy)
+        return _open(kind, finding, window)
+    return _update_firing(incident, finding, window, policy)
 
 
-def _opened(kind: Kind, finding: Finding, window: Interval) -> Step:
+def _open(kind: Kind, finding: Finding, window: Interval) -> IncidentStep:
     incident = OpenIncident(
         kind=kind,
         severity=finding.severity,
@@ -148,42 +156,42 @@ def _opened(kind: Kind, finding: Finding, window: Interval) -> Step:
         windows_fired=1,
         summary=finding.summary,
     )
-    return Step(incident=incident, transition=_transition(Change.OPENED, finding, window))
+    return IncidentStep(incident=incident, transition=_build_transition(TransitionType.OPENED, finding, window))
 
 
-def _fired_again(incident: OpenIncident, finding: Finding, window: Interval, policy: Policy) -> Step:
+def _update_firing(incident: OpenIncident, finding: Finding, window: Interval, policy: LifecyclePolicy) -> IncidentStep:
     again = replace(incident, clean_windows=0, windows_fired=incident.windows_fired + 1)
-    if _LOUDNESS[finding.severity] > _LOUDNESS[incident.severity]:
+    if _SEVERITY_ORDER[finding.severity] > _SEVERITY_ORDER[incident.severity]:
         louder = replace(again, severity=finding.severity, last_told_us=window.end_us, summary=finding.summary)
-        return Step(incident=louder, transition=_transition(Change.ESCALATED, finding, window))
+        return IncidentStep(incident=louder, transition=_build_transition(TransitionType.ESCALATED, finding, window))
     if window.end_us - incident.last_told_us >= policy.repeat_interval_us:
         told = replace(again, last_told_us=window.end_us)
-        return Step(incident=told, transition=_transition(Change.REPEATED, finding, window))
-    return Step(incident=again, transition=None)
+        return IncidentStep(incident=told, transition=_build_transition(TransitionType.REPEATED, finding, window))
+    return IncidentStep(incident=again, transition=None)
 
 
-def _clean(incident: OpenIncident, window: Interval, policy: Policy) -> Step:
+def _count_clean_window(incident: OpenIncident, window: Interval, policy: LifecyclePolicy) -> IncidentStep:
     if incident.clean_windows + 1 < policy.resolve_after:
-        return Step(incident=replace(incident, clean_windows=incident.clean_windows + 1), transition=None)
-    return Step(incident=None, transition=_resolved(incident, window, policy))
+        return IncidentStep(incident=replace(incident, clean_windows=incident.clean_windows + 1), transition=None)
+    return IncidentStep(incident=None, transition=_build_resolution(incident, window, policy))
 
 
-def _resolved(incident: OpenIncident, window: Interval, policy: Policy) -> Transition:
+def _build_resolution(incident: OpenIncident, window: Interval, policy: LifecyclePolicy) -> Transition:
     minutes = (window.end_us - incident.opened_at_us) / 60e6
     return Transition(
-        change=Change.RESOLVED,
+        type=TransitionType.RESOLVED,
         kind=incident.kind,
         severity=incident.severity,
         window_start_us=window.start_us,
         at_us=window.end_us,
-        summary=f"resolved after {policy.resolve_after} clean {policy.judged}, {minutes:.1f} min after it opened",
+        summary=f"resolved after {policy.resolve_after} clean {policy.unit}, {minutes:.1f} min after it opened",
         details={"clean_windows": policy.resolve_after, "windows_fired": incident.windows_fired},
     )
 
 
-def _transition(change: Change, finding: Finding, window: Interval) -> Transition:
+def _build_transition(change: TransitionType, finding: Finding, window: Interval) -> Transition:
     return Transition(
-        change=change,
+        type=change,
         kind=finding.kind,
         severity=finding.severity,
         window_start_us=window.start_us,

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.errors import OutriderError
-from monitor.drifts.drift_sums import DriftSection, DriftSums, add, pack, unpack
+from monitor.drifts.drift_sums import DriftSection, DriftSums, add_drift_sums, pack_drift_sums, unpack_drift_sums
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -23,7 +23,7 @@ Int16 = NDArray[np.int16]
 Int64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
-TOP = 256
+MAX_LARGEST = 256
 """Energies kept exactly: at p99.5 a window of 50,000 events has its own limit inside the list."""
 
 BIN_WIDTH = 0.02
@@ -32,7 +32,7 @@ BIN_WIDTH = 0.02
 LAST_BIN = 500
 """Bins run from -500 to 500, to 11,000 IQR on either side; what lies beyond falls in the outermost bins."""
 
-VERSION = 1
+PART_FORMAT = 1
 
 
 class DamagedPart(OutriderError):  # noqa: N818 - named by what a person finds
@@ -51,7 +51,7 @@ class Scale:
             raise ValueError(f"a scale needs a finite median and a positive finite IQR, not {self.median}, {self.iqr}")
 
     @staticmethod
-    def of(reference: Float32) -> "Scale":
+    def from_energies(reference: Float32) -> "Scale":
         """Return the scale of a model's reference energies.
 
         An IQR below what float32 can tell apart at the median (half of the energies equal) would make bins of
@@ -85,7 +85,7 @@ class Part:
     drift: DriftSums | None = None
 
     @staticmethod
-    def counts_only(*, late: int = 0, dead: int = 0) -> "Part":
+    def without_events(*, late: int = 0, dead: int = 0) -> "Part":
         """Return a part without events."""
         return Part(
             events=0,
@@ -141,7 +141,7 @@ def summarise(energies: Float32, outlier: Bool, scale: Scale) -> Part:
         ValueError: The arrays differ in length, or an energy is not finite.
     """
     _, parts = summarise_windows(energies, outlier, np.zeros(len(energies), np.int64), scale)
-    return parts[0] if parts else Part.counts_only()
+    return parts[0] if parts else Part.without_events()
 
 
 def summarise_windows(energies: Float32, outlier: Bool, windows: Int64, scale: Scale) -> tuple[Int64, list[Part]]:
@@ -156,7 +156,7 @@ def summarise_windows(energies: Float32, outlier: Bool, windows: Int64, scale: S
     Raises:
         ValueError: The arrays differ in length, or an energy is not finite.
     """
-    energies = _checked(energies, outlier, windows)
+    energies = _check_arrays(energies, outlier, windows)
     if (np.diff(windows) < 0).any():
         order = np.argsort(windows, kind="stable")
         windows, energies, outlier = windows[order], energies[order], outlier[order]
@@ -168,14 +168,14 @@ def summarise_windows(energies: Float32, outlier: Bool, windows: Int64, scale: S
     index = bin_index(energies, scale)
     parts = []
     for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
-        bins, counts = _histogram(index[begin:end])
+        bins, counts = _count_bins(index[begin:end])
         parts.append(
             Part(
                 events=end - begin,
                 outliers=int(flagged[end] - flagged[begin]),
                 late=0,
                 dead=0,
-                top=_largest(energies[begin:end]),
+                top=_select_largest(energies[begin:end]),
                 bins=bins,
                 counts=counts,
             )
@@ -183,7 +183,7 @@ def summarise_windows(energies: Float32, outlier: Bool, windows: Int64, scale: S
     return windows[begins], parts
 
 
-def _checked(energies: Float32, outlier: Bool, windows: Int64) -> Float32:
+def _check_arrays(energies: Float32, outlier: Bool, windows: Int64) -> Float32:
     if not len(energies) == len(outlier) == len(windows):
         raise ValueError(f"{len(energies)} energies, {len(outlier)} flags and {len(windows)} windows do not match")
     if energies.dtype != np.float32:
@@ -193,26 +193,26 @@ def _checked(energies: Float32, outlier: Bool, windows: Int64) -> Float32:
     return energies + np.float32(0)  # -0.0 becomes 0.0: equal energies have equal bytes
 
 
-def _histogram(index: Int64) -> tuple[Int16, Int64]:
+def _count_bins(index: Int64) -> tuple[Int16, Int64]:
     if len(index) > 2 * LAST_BIN:
         dense = np.bincount(index + LAST_BIN, minlength=2 * LAST_BIN + 1)
-        return _sparse(dense)
+        return _to_sparse(dense)
     bins, counts = np.unique(index, return_counts=True)
     return bins.astype(np.int16), counts.astype(np.int64)
 
 
-def _sparse(dense: Int64) -> tuple[Int16, Int64]:
+def _to_sparse(dense: Int64) -> tuple[Int16, Int64]:
     filled = np.flatnonzero(dense)
     return (filled - LAST_BIN).astype(np.int16), dense[filled].astype(np.int64)
 
 
-def _largest(energies: Float32) -> Float32:
-    if len(energies) > TOP:
-        energies = np.partition(energies, len(energies) - TOP)[-TOP:]
+def _select_largest(energies: Float32) -> Float32:
+    if len(energies) > MAX_LARGEST:
+        energies = np.partition(energies, len(energies) - MAX_LARGEST)[-MAX_LARGEST:]
     return np.ascontiguousarray(np.sort(energies)[::-1])
 
 
-def merge(parts: Iterable[Part]) -> Part:
+def merge_parts(parts: Iterable[Part]) -> Part:
     """Return the part of all events of the parts: what `summarise` gives for them together.
 
     The parts are of one model: their histograms share a scale.
@@ -223,26 +223,26 @@ def merge(parts: Iterable[Part]) -> Part:
     dense = np.zeros(2 * LAST_BIN + 1, np.int64)
     for part in parts:
         dense[part.bins.astype(np.int64) + LAST_BIN] += part.counts
-    bins, counts = _sparse(dense)
+    bins, counts = _to_sparse(dense)
     return Part(
         events=sum(part.events for part in parts),
         outliers=sum(part.outliers for part in parts),
         late=sum(part.late for part in parts),
         dead=sum(part.dead for part in parts),
-        top=_largest(np.concatenate([np.empty(0, np.float32), *(part.top for part in parts)])),
+        top=_select_largest(np.concatenate([np.empty(0, np.float32), *(part.top for part in parts)])),
         bins=bins,
         counts=counts,
-        drift=_merged_drift([part for part in parts if part.events]),
+        drift=_merge_drift([part for part in parts if part.events]),
     )
 
 
-def _merged_drift(parts: Sequence[Part]) -> DriftSums | None:
+def _merge_drift(parts: Sequence[Part]) -> DriftSums | None:
     """Return the sums over all events; None where those of some events are missing."""
     sums = [part.drift for part in parts if part.drift is not None]
-    return reduce(add, sums) if sums and len(sums) == len(parts) else None
+    return reduce(add_drift_sums, sums) if sums and len(sums) == len(parts) else None
 
 
-class _Energies(msgspec.Struct, forbid_unknown_fields=True):
+class _EnergySection(msgspec.Struct, forbid_unknown_fields=True):
     """Little-endian arrays; counts in the fewest bytes that hold the largest."""
 
     top: bytes
@@ -250,46 +250,46 @@ class _Energies(msgspec.Struct, forbid_unknown_fields=True):
     counts: bytes
 
 
-class _Sections(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+class _PartSections(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """The body: a map of sections by name. A later statistic is a further section with a default of None."""
 
     counts: tuple[int, int, int, int]
-    energies: _Energies
+    energies: _EnergySection
     drift: DriftSection | None = None
 
 
 _WIDTHS = ("<u1", "<u2", "<u4", "<u8")
 
 
-def encode(part: Part) -> bytes:
+def encode_part(part: Part) -> bytes:
     """Return the part as MessagePack: [version, CRC-32 of the body, body], the body a map of sections."""
     largest = int(part.counts.max(initial=0))
     width = next(width for width in _WIDTHS if largest <= np.iinfo(width).max)
-    energies = _Energies(
+    energies = _EnergySection(
         top=part.top.astype("<f4").tobytes(),
         bins=part.bins.astype("<i2").tobytes(),
         counts=part.counts.astype(width).tobytes(),
     )
-    sections = _Sections(
+    sections = _PartSections(
         counts=(part.events, part.outliers, part.late, part.dead),
         energies=energies,
-        drift=None if part.drift is None else pack(part.drift),
+        drift=None if part.drift is None else pack_drift_sums(part.drift),
     )
     body = msgspec.msgpack.encode(sections)
-    return msgspec.msgpack.encode((VERSION, zlib.crc32(body), body))
+    return msgspec.msgpack.encode((PART_FORMAT, zlib.crc32(body), body))
 
 
 @lru_cache(maxsize=64)
-def decode(payload: bytes) -> Part:
+def decode_part(payload: bytes) -> Part:
     """Return the part that `encode` wrote; a window's is asked for by who judges it, by ticks and by drift.
 
     Raises:
         DamagedPart: The bytes are not a part, are damaged, or hold a section that this version does not know
             (it could not be merged, so it is refused and not dropped).
     """
-    body = _body(payload)
+    body = _decode_body(payload)
     try:
-        sections = msgspec.msgpack.decode(body, type=_Sections)
+        sections = msgspec.msgpack.decode(body, type=_PartSections)
     except msgspec.MsgspecError as error:
         raise DamagedPart(
             f"a stored window part has sections that this version of Outrider does not read ({error}): "
@@ -301,16 +301,16 @@ def decode(payload: bytes) -> Part:
         outliers=outliers,
         late=late,
         dead=dead,
-        top=_array(sections.energies.top, "<f4").astype(np.float32),
-        bins=_array(sections.energies.bins, "<i2").astype(np.int16),
-        counts=_counts(sections.energies).astype(np.int64),
-        drift=_drift(sections.drift),
+        top=_decode_array(sections.energies.top, "<f4").astype(np.float32),
+        bins=_decode_array(sections.energies.bins, "<i2").astype(np.int16),
+        counts=_decode_counts(sections.energies).astype(np.int64),
+        drift=_decode_drift(sections.drift),
     )
-    _refuse_contradiction(part)
+    _check_consistency(part)
     return part
 
 
-def _body(payload: bytes) -> bytes:
+def _decode_body(payload: bytes) -> bytes:
     try:
         version, checksum, body = msgspec.msgpack.decode(payload, type=tuple[int, int, bytes])
     except msgspec.MsgspecError as error:
@@ -318,9 +318,9 @@ def _body(payload: bytes) -> bytes:
             f"a stored window part of {len(payload)} bytes is not readable ({error}): "
             "the database file or row is damaged; restore it from a backup"
         ) from error
-    if version != VERSION:
+    if version != PART_FORMAT:
         raise DamagedPart(
-            f"a stored window part has format {version}, this version of Outrider reads {VERSION}: "
+            f"a stored window part has format {version}, this version of Outrider reads {PART_FORMAT}: "
             "run the version that wrote it"
         )
     if zlib.crc32(body) != checksum:
@@ -331,13 +331,13 @@ def _body(payload: bytes) -> bytes:
     return body
 
 
-def _array(raw: bytes, dtype: str) -> NDArray[np.generic]:
+def _decode_array(raw: bytes, dtype: str) -> NDArray[np.generic]:
     if len(raw) % np.dtype(dtype).itemsize:
         raise DamagedPart(f"a stored window part has {len(raw)} bytes where {dtype} values were expected")
     return np.frombuffer(raw, dtype)
 
 
-def _counts(energies: _Energies) -> NDArray[np.generic]:
+def _decode_counts(energies: _EnergySection) -> NDArray[np.generic]:
     filled = len(energies.bins) // 2
     width = len(energies.counts) // filled if filled else 1
     for dtype in _WIDTHS:
@@ -346,18 +346,18 @@ def _counts(energies: _Energies) -> NDArray[np.generic]:
     raise DamagedPart(f"a stored window part has {len(energies.counts)} bytes of counts for {filled} bins")
 
 
-def _drift(section: DriftSection | None) -> DriftSums | None:
+def _decode_drift(section: DriftSection | None) -> DriftSums | None:
     try:
-        return None if section is None else unpack(section)
+        return None if section is None else unpack_drift_sums(section)
     except ValueError as error:
         raise DamagedPart(f"a stored window part is damaged: {error}; restore the database from a backup") from error
 
 
-def _refuse_contradiction(part: Part) -> None:
+def _check_consistency(part: Part) -> None:
     """Refuse a part whose numbers do not fit together: a faulty program wrote it."""
     whole = (
         int(part.counts.sum()) == part.events
-        and len(part.top) == min(part.events, TOP)
+        and len(part.top) == min(part.events, MAX_LARGEST)
         and 0 <= part.outliers <= part.events
         and min(part.late, part.dead) >= 0
         and bool((part.counts > 0).all())
@@ -365,7 +365,7 @@ def _refuse_contradiction(part: Part) -> None:
         and bool((np.diff(part.bins.astype(np.int64)) > 0).all())
         and bool(np.isfinite(part.top).all())
         and bool((np.diff(part.top) <= 0).all())
-        and (part.drift is None or part.drift.fits(part.events))
+        and (part.drift is None or part.drift.is_consistent(part.events))
     )
     if not whole:
         raise DamagedPart(

@@ -10,14 +10,14 @@ from monitor.control_plane.drift_watch import DriftRule
 from monitor.control_plane.judging import JudgeRule
 from monitor.data_plane.fold import WindowRule
 from monitor.findings.calibration import ThresholdRule
-from monitor.findings.lives import LifeRule
-from monitor.incidents import Policy
+from monitor.findings.lives import IncidentPolicy
+from monitor.incidents import LifecyclePolicy
 from monitor.percentiles.limits import exceedance
 from monitor.shadow.promotion import PromotionRule
 from monitor.shadow.shadow_gate import GateRule
 
 
-def window_rule(settings: Settings, stream: str) -> WindowRule:
+def build_window_rule(settings: Settings, stream: str) -> WindowRule:
     """Return how the stream's events fall into windows."""
     window, source = settings.streams[stream].window, settings.streams[stream].source
     return WindowRule(
@@ -28,7 +28,7 @@ def window_rule(settings: Settings, stream: str) -> WindowRule:
     )
 
 
-def control_settings(settings: Settings, stream: str, stream_id: int) -> ControlSettings:
+def build_control_settings(settings: Settings, stream: str, stream_id: int) -> ControlSettings:
     """Return what the stream's control plane goes by."""
     own = settings.streams[stream]
     size_us = to_us(own.window.size)
@@ -53,15 +53,15 @@ def control_settings(settings: Settings, stream: str, stream_id: int) -> Control
             min_ratio=own.alerts.min_ratio,
             max_dead_letter_ratio=own.alerts.max_dead_letter_ratio,
             config_hash=config_hash(settings, stream),
-            life=life_rule(settings, stream),
+            incident_policy=build_incident_policy(settings, stream),
         ),
     )
 
 
-def promotion_rule(settings: Settings, stream: str, stream_id: int) -> PromotionRule:
+def build_promotion_rule(settings: Settings, stream: str, stream_id: int) -> PromotionRule:
     """Return what a promotion of one of the stream's models goes by."""
     own = settings.streams[stream]
-    control = control_settings(settings, stream, stream_id)
+    control = build_control_settings(settings, stream, stream_id)
     return PromotionRule(
         stream=stream,
         stream_id=stream_id,
@@ -76,7 +76,7 @@ def promotion_rule(settings: Settings, stream: str, stream_id: int) -> Promotion
     )
 
 
-def drift_rule(settings: Settings, stream: str, stream_id: int) -> DriftRule:
+def build_drift_rule(settings: Settings, stream: str, stream_id: int) -> DriftRule:
     """Return how drift of the stream is looked for."""
     own = settings.streams[stream]
     return DriftRule(
@@ -88,16 +88,18 @@ def drift_rule(settings: Settings, stream: str, stream_id: int) -> DriftRule:
         per_week=own.alerts.false_alarms.per_week,
         exceedance=exceedance(own.threshold.percentile),
         config_hash=config_hash(settings, stream),
-        life=life_rule(settings, stream),
+        incident_policy=build_incident_policy(settings, stream),
     )
 
 
-def life_rule(settings: Settings, stream: str) -> LifeRule:
+def build_incident_policy(settings: Settings, stream: str) -> IncidentPolicy:
     """Return how the stream's incidents live, and who is told."""
     own, notify = settings.streams[stream], settings.notify
-    return LifeRule(
+    return IncidentPolicy(
         size_us=to_us(own.window.size),
-        policy=Policy(resolve_after=own.alerts.resolve_after, repeat_interval_us=to_us(own.alerts.repeat_interval)),
+        lifecycle=LifecyclePolicy(
+            resolve_after=own.alerts.resolve_after, repeat_interval_us=to_us(own.alerts.repeat_interval)
+        ),
         channels=lambda kind, severity: notify.channels_for(stream=stream, kind=kind.value, severity=severity.value),
         max_age_us=to_us(notify.max_age),
     )
@@ -105,5 +107,5 @@ def life_rule(settings: Settings, stream: str) -> LifeRule:
 
 def config_hash(settings: Settings, stream: str) -> str:
     """Return a short hash of a stream's settings, to tell under which of them an incident opened."""
-    shown = json.dumps(settings.public()["streams"][stream], sort_keys=True, default=str)
+    shown = json.dumps(settings.masked()["streams"][stream], sort_keys=True, default=str)
     return hashlib.sha256(shown.encode()).hexdigest()[:16]

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from config.errors import ConfigError, ModelError
 from monitor.detectors.detector import Detector, load_detector
-from monitor.drifts.drift_sums import Measured, code_events
-from monitor.drifts.yardstick import Yardstick, quantile_edges
+from monitor.drifts.drift_sums import MeasuredEvents, code_events
+from monitor.drifts.yardstick import TrainingProfile, quantile_edges
 from monitor.parts import Scale
 from storage.ledger import StoredModel
 
-_LARGEST = float(np.finfo(np.float32).max)
-_KEPT_MODELS = 4  # the current model, the next one, the last one for late events, and one in the shadow
+_MAX_FLOAT32 = float(np.finfo(np.float32).max)
+_MODEL_CACHE_SIZE = 4  # the current model, the next one, the last one for late events, and one in the shadow
 
 
 def pick_device(wanted: str) -> str:
@@ -47,7 +47,7 @@ class LoadedModel:
     detector: Detector
     feature_means: NDArray[np.float32] | None
     scale: Scale
-    yardstick: Yardstick | None = None
+    training_profile: TrainingProfile | None = None
 
 
 class Scorer:
@@ -57,41 +57,41 @@ class Scorer:
         self._load = load
         self._models: dict[int, LoadedModel] = {}
 
-    def _model(self, model_id: int) -> LoadedModel:
+    def _load_cached(self, model_id: int) -> LoadedModel:
         model = self._models.pop(model_id, None) or self._load(model_id)
         self._models[model_id] = model
-        while len(self._models) > _KEPT_MODELS:
+        while len(self._models) > _MODEL_CACHE_SIZE:
             self._models.pop(next(iter(self._models)))
         return model
 
     def scale(self, model_id: int) -> Scale:
         """Return the scale of a model's energies."""
-        return self._model(model_id).scale
+        return self._load_cached(model_id).scale
 
     def energies(self, features: NDArray[np.float32], model_id: int) -> NDArray[np.float32]:
         """Return the energy of each event in nats, rounded once to float32.
 
         A feature that is NaN (`missing: mean`) takes the model's training mean.
         """
-        model = self._model(model_id)
+        model = self._load_cached(model_id)
         if not len(features):
             return np.empty(0, np.float32)
-        return _bounded(model.detector.energy(_filled(features, model)))
+        return _clip_to_float32(model.detector.energy(_fill_missing(features, model)))
 
-    def measure(self, features: NDArray[np.float32], model_id: int) -> Measured:
+    def measure(self, features: NDArray[np.float32], model_id: int) -> MeasuredEvents:
         """Return the energies, as `energies` does, and what drift adds up of the events."""
-        model = self._model(model_id)
+        model = self._load_cached(model_id)
         if not len(features):
-            return Measured(energies=np.empty(0, np.float32))
-        features = _filled(features, model)
-        if model.yardstick is None:
-            return Measured(energies=_bounded(model.detector.energy(features)))
-        found, shares = model.detector.measure(features)
-        energies = _bounded(found)
-        return Measured(energies=energies, codes=code_events(model.yardstick, features, energies, shares))
+            return MeasuredEvents(energies=np.empty(0, np.float32))
+        features = _fill_missing(features, model)
+        if model.training_profile is None:
+            return MeasuredEvents(energies=_clip_to_float32(model.detector.energy(features)))
+        found, shares = model.detector.energies_and_responsibilities(features)
+        energies = _clip_to_float32(found)
+        return MeasuredEvents(energies=energies, codes=code_events(model.training_profile, features, energies, shares))
 
 
-def _filled(features: NDArray[np.float32], model: LoadedModel) -> NDArray[np.float32]:
+def _fill_missing(features: NDArray[np.float32], model: LoadedModel) -> NDArray[np.float32]:
     """Return the features with the training mean where one is missing."""
     absent = np.isnan(features)
     if not absent.any():
@@ -101,9 +101,9 @@ def _filled(features: NDArray[np.float32], model: LoadedModel) -> NDArray[np.flo
     return np.where(absent, model.feature_means, features).astype(np.float32)
 
 
-def _bounded(energies: NDArray[np.floating]) -> NDArray[np.float32]:
+def _clip_to_float32(energies: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return the energies as float32: tail statistics need finite numbers, the largest is as strange as any."""
-    return np.clip(np.asarray(energies, np.float64), -_LARGEST, _LARGEST).astype(np.float32)
+    return np.clip(np.asarray(energies, np.float64), -_MAX_FLOAT32, _MAX_FLOAT32).astype(np.float32)
 
 
 def load_model(stored: StoredModel, device: str) -> LoadedModel:
@@ -119,16 +119,16 @@ def load_model(stored: StoredModel, device: str) -> LoadedModel:
     return LoadedModel(
         detector=detector,
         feature_means=None if means is None else np.asarray(means, np.float32),
-        scale=Scale.of(detector.reference_energies_),
-        yardstick=yardstick_of(detector),
+        scale=Scale.from_energies(detector.reference_energies_),
+        training_profile=training_profile_of(detector),
     )
 
 
-def yardstick_of(detector: Detector) -> Yardstick | None:
+def training_profile_of(detector: Detector) -> TrainingProfile | None:
     """Return what drift is measured by under a model; None where it does not know its training."""
     if detector.profile_ is None or detector.reference_energies_ is None:
         return None
-    return Yardstick(features=detector.profile_, energy_edges=quantile_edges(detector.reference_energies_))
+    return TrainingProfile(features=detector.profile_, energy_edges=quantile_edges(detector.reference_energies_))
 
 
 def explain_events(
@@ -148,10 +148,10 @@ def explain_events(
     explained = model.detector.explain(x).rows(top)
     # JSON has no infinity, and PostgreSQL refuses what is no JSON.
     return [
-        [{name: value if _is_json(value) else None for name, value in reason.items()} for reason in reasons]
+        [{name: value if _is_json_value(value) else None for name, value in reason.items()} for reason in reasons]
         for reasons in explained
     ]
 
 
-def _is_json(value: float | str) -> bool:
+def _is_json_value(value: float | str) -> bool:
     return isinstance(value, str) or bool(np.isfinite(value))

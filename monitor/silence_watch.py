@@ -2,9 +2,9 @@
 
 from config.settings import Settings
 from config.units import to_us
-from monitor.findings.lives import LifeRule
-from monitor.rules import life_rule
-from monitor.silence import Limit, SilenceRule, find_silence, limit_of, silence_rows
+from monitor.findings.lives import IncidentPolicy
+from monitor.rules import build_incident_policy
+from monitor.silence import AllowedSilence, SilenceRule, estimate_allowed_silence, find_silence, update_silence_incident
 from storage.engine import Database
 from storage.incidents import change_incidents
 from storage.silence import ArrivalFacts, SilenceStore
@@ -12,7 +12,7 @@ from storage.silence import ArrivalFacts, SilenceStore
 _LOOK_BACK_US = 15 * 86_400_000_000
 
 
-def silence_rule(settings: Settings, stream: str) -> SilenceRule | None:
+def build_silence_rule(settings: Settings, stream: str) -> SilenceRule | None:
     """Return by what the stream's silence is judged; None for `never`."""
     own = settings.streams[stream]
     after = own.alerts.silence_after
@@ -22,7 +22,7 @@ def silence_rule(settings: Settings, stream: str) -> SilenceRule | None:
         after_us=None if isinstance(after, str) else to_us(after),
         idle_timeout_us=to_us(own.window.idle_timeout),
         size_us=to_us(own.window.size),
-        live_us=to_us(settings.notify.max_age),
+        max_event_age_us=to_us(settings.notify.max_age),
     )
 
 
@@ -32,7 +32,9 @@ class SilenceWatch:
     All that it knows is stored, but for when it began to look.
     """
 
-    def __init__(self, stream: str, db: Database, rule: SilenceRule | None, life: LifeRule, *, owner: str) -> None:
+    def __init__(
+        self, stream: str, db: Database, rule: SilenceRule | None, life: IncidentPolicy, *, owner: str
+    ) -> None:
         self._stream = stream
         self._db = db
         self._rule = rule
@@ -40,33 +42,38 @@ class SilenceWatch:
         self._owner = owner
         self._store = SilenceStore(db)
         self._watched_since_us: int | None = None
-        self._known: tuple[int, int | None, Limit | None] | None = None
+        self._known: tuple[int, int | None, AllowedSilence | None] | None = None
 
     @classmethod
-    def of(cls, settings: Settings, stream: str, db: Database, *, owner: str) -> "SilenceWatch":
+    def from_settings(cls, settings: Settings, stream: str, db: Database, *, owner: str) -> "SilenceWatch":
         """Return the watch over a configured stream."""
-        return cls(stream, db, silence_rule(settings, stream), life_rule(settings, stream), owner=owner)
+        return cls(
+            stream, db, build_silence_rule(settings, stream), build_incident_policy(settings, stream), owner=owner
+        )
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Open, repeat or resolve the stream's incident of silence, as holder of its lease."""
-        stream_id = self._store.find(self._stream)
-        if stream_id is None or not self._store.held(f"control:{self._stream}", self._owner):
+        stream_id = self._store.find_stream(self._stream)
+        if stream_id is None or not self._store.is_lease_held(f"control:{self._stream}", self._owner):
             self._watched_since_us = None
             return
-        facts = self._store.arrivals(stream_id)
+        facts = self._store.arrival_facts(stream_id)
         if self._watched_since_us is None:
             self._watched_since_us = facts.now_us
         finding = None
         if self._rule is not None:
-            limit = self._limit(stream_id, facts, self._rule)
+            limit = self._allowed_silence(stream_id, facts, self._rule)
             finding = find_silence(facts, limit, self._rule, watched_since_us=self._watched_since_us)
         # Looked at without a lock first: nearly always there is nothing to write.
-        if silence_rows(finding, self._store.open_incidents(stream_id), facts, self._life):
+        if update_silence_incident(finding, self._store.open_incidents(stream_id), facts, self._life):
             change_incidents(
-                self._db, stream_id, self._stream, lambda found: silence_rows(finding, found, facts, self._life)
+                self._db,
+                stream_id,
+                self._stream,
+                lambda found: update_silence_incident(finding, found, facts, self._life),
             )
 
-    def _limit(self, stream_id: int, facts: ArrivalFacts, rule: SilenceRule) -> Limit | None:
+    def _allowed_silence(self, stream_id: int, facts: ArrivalFacts, rule: SilenceRule) -> AllowedSilence | None:
         """Return how long the silence since the last event may last; the same as long as nothing comes."""
         if rule.after_us is not None or facts.last_event_us is None or facts.last_arrival_us is None:
             return None
@@ -75,6 +82,6 @@ class SilenceWatch:
             return None
         key = (facts.last_event_us, facts.last_window_us)
         if self._known is None or self._known[:2] != key:
-            history = self._store.pauses(stream_id, facts.last_event_us - _LOOK_BACK_US)
-            self._known = (*key, limit_of(history, facts.last_event_us, rule))
+            history = self._store.pause_history(stream_id, facts.last_event_us - _LOOK_BACK_US)
+            self._known = (*key, estimate_allowed_silence(history, facts.last_event_us, rule))
         return self._known[2]

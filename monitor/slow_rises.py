@@ -11,28 +11,28 @@ from dataclasses import dataclass
 import numpy as np
 
 from monitor.parts import Int64
-from monitor.spikes import HOUR_US, WEEK_US, CountLaw, rate_bound
+from monitor.spikes import HOUR_US, WEEK_US, CountModel, rate_bound
 
-RAISED = 1.75
+RATE_RATIO = 1.75
 """The ratio of rates that the evidence is for: nearly as quick at 1.5 and at 3 as evidence made for those."""
 
-RATE_LEVEL = 0.9
+RATE_BOUND_LEVEL = 0.9
 """The clean rate is taken at this one-sided bound: a rate taken too low would be found to have risen."""
 
-SHARE_OF_PROMISE = 0.25
+BUDGET_SHARE = 0.25
 """Of `false_alarms`, what slow rises may spend; a half is the spikes', a quarter drift's."""
 
-RECOVERED = float(np.log(100))
+RECOVERY_THRESHOLD = float(np.log(100))
 """A rise is over when the clean rate explains what came since a hundred times better."""
 
-LEAST_WINDOWS = 100
+MIN_WINDOWS = 100
 """Windows that a law is learned from before a rise is looked for: before, the dispersion is not known well enough."""
 
 _POISSON_BELOW = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SlowRise:
+class SlowRiseStatistic:
     """What is carried from window to window; all of it is finite, so that it can be stored as JSON.
 
     `evidence` is ln(1 + R), R the Shiryaev-Roberts statistic; `best` the largest log-likelihood ratio of a
@@ -49,29 +49,29 @@ class SlowRiseVerdict:
     """The judgement after one window: ln R against its limit, and since when the rate is probably up."""
 
     log_statistic: float
-    log_limit: float
+    log_threshold: float
     onset_us: int | None
     fires: bool
 
 
-def alarm_windows(per_week: float, window_us: int, *, share: float = SHARE_OF_PROMISE) -> float:
+def windows_between_false_alarms(per_week: float, window_us: int, *, share: float = BUDGET_SHARE) -> float:
     """Return the number of windows in the promised time between two false alarms of slow rises."""
     if not (per_week > 0 and window_us > 0 and 0 < share <= 1):
         raise ValueError(f"no budget from {per_week} a week, windows of {window_us} us and a share of {share}")
     return max(WEEK_US / window_us / (per_week * share), 2.0)
 
 
-def slow_rise_step(
-    state: SlowRise,
-    law: CountLaw,
+def update_slow_rise(
+    state: SlowRiseStatistic,
+    law: CountModel,
     n: int,
     x: int,
     *,
     window_start_us: int,
     limit_windows: float,
     clean_rate: float,
-    raised: float = RAISED,
-) -> tuple[SlowRise, SlowRiseVerdict]:
+    raised: float = RATE_RATIO,
+) -> tuple[SlowRiseStatistic, SlowRiseVerdict]:
     """Take in one window of n events with x outliers; return the new state and the verdict.
 
     After an alarm the state is the first one again.
@@ -94,29 +94,31 @@ def slow_rise_step(
     fires = log_statistic >= log_limit
     verdict = SlowRiseVerdict(
         log_statistic=log_statistic,
-        log_limit=log_limit,
+        log_threshold=log_limit,
         onset_us=onset_us if best > 0 else None,
         fires=fires,
     )
     if fires:
-        return SlowRise(), verdict
+        return SlowRiseStatistic(), verdict
     evidence = float(np.logaddexp(0.0, log_statistic))
-    return SlowRise(evidence=evidence, best=best, onset_us=onset_us if best > 0 else None), verdict
+    return SlowRiseStatistic(evidence=evidence, best=best, onset_us=onset_us if best > 0 else None), verdict
 
 
-def windows_to_find(law: CountLaw, n: int, *, clean_rate: float, limit_windows: float, ratio: float = 2.0) -> float:
+def expected_windows_to_detection(
+    law: CountModel, n: int, *, clean_rate: float, limit_windows: float, ratio: float = 2.0
+) -> float:
     """Return after how many windows of n events a rate that has risen by `ratio` is found, about; infinite if never."""
-    gain = _log_likelihood_ratio(ratio * n * law.rate, n * clean_rate, law.dispersion, RAISED)
+    gain = _log_likelihood_ratio(ratio * n * law.rate, n * clean_rate, law.dispersion, RATE_RATIO)
     return float(np.log(limit_windows)) / gain if gain > 0 else float("inf")
 
 
-def recovery_step(recovered: float, law: CountLaw, n: int, x: int, *, clean_rate: float) -> float:
+def update_recovery(recovered: float, law: CountModel, n: int, x: int, *, clean_rate: float) -> float:
     """Return the evidence that a raised rate is down again, after a window of n events with x outliers.
 
     A cumulative sum (Page 1954) of the log-likelihood ratio of the clean rate to the raised one, 0 at the alarm: over
     `RECOVERED` the rise is over. The test that ends a rise is not the one that finds it, so that it does not flap.
     """
-    return max(recovered - _log_likelihood_ratio(x, n * clean_rate, law.dispersion, RAISED), 0.0)
+    return max(recovered - _log_likelihood_ratio(x, n * clean_rate, law.dispersion, RATE_RATIO), 0.0)
 
 
 def _log_likelihood_ratio(x: float, mean: float, dispersion: float, raised: float) -> float:
@@ -131,7 +133,7 @@ def _log_likelihood_ratio(x: float, mean: float, dispersion: float, raised: floa
     return x * float(np.log(tilt)) + mean / excess * float(np.log1p(-excess * (tilt - 1)))
 
 
-def highest_clean_rate(law: CountLaw, starts_us: Int64, outliers: Int64, events: Int64) -> float:
+def highest_clean_rate(law: CountModel, starts_us: Int64, outliers: Int64, events: Int64) -> float:
     """Return the rate of the busiest hour, at a 90% bound for what the calibration leaves open.
 
     A rate with a daily course is above its mean for hours; measured against the mean that would be a rise every day.
@@ -144,7 +146,7 @@ def highest_clean_rate(law: CountLaw, starts_us: Int64, outliers: Int64, events:
         outliers: Events above the limit in each.
         events: Events of each.
     """
-    bound = rate_bound(law, RATE_LEVEL)
+    bound = rate_bound(law, RATE_BOUND_LEVEL)
     filled = events > 0
     if not filled.any() or not outliers[filled].any():
         return bound

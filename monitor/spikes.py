@@ -21,10 +21,10 @@ WEEK_US = 7 * DAY_US
 LEARNED_WINDOWS = 300
 """Windows from which the promise is learned; below it is provisional, and may be off several times."""
 
-SIGNIFICANT = 2.0
+SIGNIFICANT_ERRORS = 2.0
 """Standard errors above 1 from which a dispersion is more than chance, and is raised for its own error."""
 
-TOLD_FROM = 30
+MIN_DISPERSION_WINDOWS = 30
 """Windows from which a dispersion can be told. By chance five show one of 2.5, raised for its error 10: blind."""
 
 HALF_LOG_ALPHA = 5.0
@@ -40,7 +40,7 @@ POISSON_BELOW = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CountLaw:
+class CountModel:
     """How many outliers a clean window has.
 
     `rate` is the probability that a clean event is above the limit, known from `calibration_n` events;
@@ -58,14 +58,14 @@ class CountLaw:
         return self.dispersion * (1 + n / self.calibration_n)
 
 
-def learn_law(
+def fit_count_model(
     reference_exceed: int,
     reference_n: int,
     outliers: Int64,
     events: Int64,
     *,
-    otherwise: CountLaw | None = None,
-) -> CountLaw:
+    otherwise: CountModel | None = None,
+) -> CountModel:
     """Learn the law of counts at one limit from clean windows.
 
     Clean are the windows that fired no detector: a single one that did, learned as normal, lifts the dispersion until
@@ -92,16 +92,16 @@ def learn_law(
     # No exceedance at all says that the rate is small, not that it is zero: half an event bounds it.
     rate = max(reference_exceed + float(x.sum()), 0.5) / total
     windows = len(n)
-    return CountLaw(
+    return CountModel(
         rate=rate,
         calibration_n=total,
-        dispersion=_dispersion(x, n, rate),
+        dispersion=_estimate_dispersion(x, n, rate),
         windows=windows,
         state="learned" if windows >= LEARNED_WINDOWS else "provisional",
     )
 
 
-def _dispersion(x: NDArray[np.float64], n: NDArray[np.float64], rate: float) -> float:
+def _estimate_dispersion(x: NDArray[np.float64], n: NDArray[np.float64], rate: float) -> float:
     """Return the Pearson dispersion, at least 1; a significant one is raised for its own standard error.
 
     Of few windows it is drawn towards 1, where it begins with the first of them.
@@ -111,15 +111,15 @@ def _dispersion(x: NDArray[np.float64], n: NDArray[np.float64], rate: float) -> 
         return 1.0
     mean = n * (x.sum() / n.sum())
     dispersion = float(((x - mean) ** 2 / mean).sum() / (windows - 1))
-    if windows < TOLD_FROM:
-        return max(1.0, 1 + (dispersion - 1) * windows / TOLD_FROM)
+    if windows < MIN_DISPERSION_WINDOWS:
+        return max(1.0, 1 + (dispersion - 1) * windows / MIN_DISPERSION_WINDOWS)
     expected = float(n.mean()) * rate
-    if dispersion <= 1 + SIGNIFICANT * np.sqrt((2 + 1 / expected) / windows):
+    if dispersion <= 1 + SIGNIFICANT_ERRORS * np.sqrt((2 + 1 / expected) / windows):
         return max(1.0, dispersion)
     return float(dispersion * (1 + HALF_LOG_ALPHA * (2 + dispersion / expected) / windows))
 
 
-def rate_bound(law: CountLaw, level: float) -> float:
+def rate_bound(law: CountModel, level: float) -> float:
     """Return the rate that the true one is below with probability `level`.
 
     By the gamma law of an over-dispersed count; for a dispersion of 1 the exact Poisson bound (Garwood 1936).
@@ -129,7 +129,7 @@ def rate_bound(law: CountLaw, level: float) -> float:
     return float(special.gammaincinv(shape, level)) * law.dispersion / law.calibration_n
 
 
-def rate_is_suspect(law: CountLaw, nominal: float) -> bool:
+def is_rate_suspect(law: CountModel, nominal: float) -> bool:
     """Say whether the rate's 90% interval lies outside a third to three times the limit's nominal exceedance.
 
     The learned rate follows a slow attack; the nominal one does not.
@@ -137,7 +137,7 @@ def rate_is_suspect(law: CountLaw, nominal: float) -> bool:
     return rate_bound(law, 0.05) > 3 * nominal or rate_bound(law, 0.95) < nominal / 3
 
 
-def survival(law: CountLaw, n: int, count: float) -> float:
+def exceedance_probability(law: CountModel, n: int, count: float) -> float:
     """Return the probability of more than `count` outliers in a clean window of n events."""
     mean, ratio = n * law.rate, law.variance_ratio(n)
     if count < 0:
@@ -149,13 +149,13 @@ def survival(law: CountLaw, n: int, count: float) -> float:
     return float(special.betainc(count + 1, mean / (ratio - 1), 1 - 1 / ratio))
 
 
-def p_value(law: CountLaw, n: int, x: int) -> float:
+def p_value(law: CountModel, n: int, x: int) -> float:
     """Return the probability of x or more outliers in a clean window of n events."""
-    return survival(law, n, x - 1)
+    return exceedance_probability(law, n, x - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SpikeLimit:
+class SpikeCountThreshold:
     """More than `count` outliers are a spike; a clean window has `mean`, and exceeds it with `attainable`."""
 
     count: int
@@ -163,7 +163,7 @@ class SpikeLimit:
     mean: float
 
 
-def spike_limit(law: CountLaw, n: int, alpha: float) -> SpikeLimit:
+def spike_count_threshold(law: CountModel, n: int, alpha: float) -> SpikeCountThreshold:
     """Return the smallest count that a clean window of n events exceeds with probability at most `alpha`.
 
     Counts are integers, so the attainable probability is below alpha: judge promises against it.
@@ -171,18 +171,18 @@ def spike_limit(law: CountLaw, n: int, alpha: float) -> SpikeLimit:
     if not 0 < alpha < 1:
         raise ValueError(f"the probability of a false alarm per window lies between 0 and 1, not {alpha}")
     low, high = -1, 1
-    while survival(law, n, high) > alpha:
+    while exceedance_probability(law, n, high) > alpha:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        if survival(law, n, middle) > alpha:
+        if exceedance_probability(law, n, middle) > alpha:
             low = middle
         else:
             high = middle
-    return SpikeLimit(count=high, attainable=survival(law, n, high), mean=n * law.rate)
+    return SpikeCountThreshold(count=high, attainable=exceedance_probability(law, n, high), mean=n * law.rate)
 
 
-def window_budget(per_week: float, window_us: int, *, share: float = 0.5) -> float:
+def false_alarm_probability(per_week: float, window_us: int, *, share: float = 0.5) -> float:
     """Return the probability of a false alarm that one window may spend.
 
     Args:
@@ -203,7 +203,7 @@ class SpikeVerdict:
     floors included; `p_value` the probability of so many outliers or more in a clean window.
     """
 
-    limit: int
+    count_threshold: int
     fires_at: int
     mean: float
     attainable: float
@@ -211,8 +211,8 @@ class SpikeVerdict:
     fires: bool
 
 
-def judge_window(
-    law: CountLaw, n: int, x: int, *, alpha: float, min_outliers: int = 0, min_ratio: float = 0.0
+def judge_count(
+    law: CountModel, n: int, x: int, *, alpha: float, min_outliers: int = 0, min_ratio: float = 0.0
 ) -> SpikeVerdict:
     """Judge a full window of n events with x outliers.
 
@@ -220,27 +220,27 @@ def judge_window(
     window may be judged early by the limit for all the events that it is expected to have, never by the one
     for those so far.
     """
-    limit = spike_limit(law, n, alpha)
+    limit = spike_count_threshold(law, n, alpha)
     fires_at = max(limit.count + 1, min_outliers, int(np.ceil(round(min_ratio * n, 9))))
     return SpikeVerdict(
-        limit=limit.count,
+        count_threshold=limit.count,
         fires_at=fires_at,
         mean=limit.mean,
-        attainable=survival(law, n, fires_at - 1),
+        attainable=exceedance_probability(law, n, fires_at - 1),
         p_value=p_value(law, n, x),
         fires=x >= fires_at,
     )
 
 
-def describe(law: CountLaw, n: int, *, alpha: float, window_us: int) -> str:
+def describe_false_alarms(law: CountModel, n: int, *, alpha: float, window_us: int) -> str:
     """Say what the promise means now, in one line, for windows of n events.
 
     Like "more than 14 of 6,000 in a minute; 1 false alarm in 9 days; learned from 1,240 windows".
     """
-    limit = spike_limit(law, n, alpha)
+    limit = spike_count_threshold(law, n, alpha)
     lines = [
-        f"more than {limit.count:,} of {n:,} in {_a_period(window_us)}",
-        _how_often(limit.attainable, window_us),
+        f"more than {limit.count:,} of {n:,} in {_format_one_period(window_us)}",
+        _describe_rate(limit.attainable, window_us),
     ]
     if law.state == "learned":
         lines.append(f"learned from {law.windows:,} windows")
@@ -249,7 +249,7 @@ def describe(law: CountLaw, n: int, *, alpha: float, window_us: int) -> str:
     return "; ".join(lines)
 
 
-def advise_window(law: CountLaw, n: int, *, window_us: int) -> str | None:
+def advise_window_size(law: CountModel, n: int, *, window_us: int) -> str | None:
     """Say which window size would carry the promise, where fewer than one outlier a window is expected.
 
     With a mean below one the smallest step of a count is many times the promise, and only large spikes show.
@@ -257,20 +257,20 @@ def advise_window(law: CountLaw, n: int, *, window_us: int) -> str | None:
     mean = n * law.rate
     if mean >= 1 or n <= 0:
         return None
-    size = period(int(window_us / mean))
+    size = format_rounded_duration(int(window_us / mean))
     return (
         f"a window has {mean:.2g} outliers on average; "
         f"windows of {size} or more would have one, and show smaller spikes"
     )
 
 
-def _how_often(probability: float, window_us: int) -> str:
+def _describe_rate(probability: float, window_us: int) -> str:
     if probability <= 0:
         return "no false alarm in practice"
-    return f"1 false alarm in {period(window_us / probability)}"
+    return f"1 false alarm in {format_rounded_duration(window_us / probability)}"
 
 
-def period(us: float) -> str:
+def format_rounded_duration(us: float) -> str:
     """Return a length of time in its own unit, rounded for reading."""
     for unit_us, name in (
         (365.25 * DAY_US, "year"),
@@ -286,8 +286,8 @@ def period(us: float) -> str:
     return f"{us / 1e3:.3g} milliseconds"
 
 
-def _a_period(us: int) -> str:
-    text = period(us)
+def _format_one_period(us: int) -> str:
+    text = format_rounded_duration(us)
     if text.startswith("1 "):
         return ("an " if text == "1 hour" else "a ") + text[2:]
     return text

@@ -18,19 +18,19 @@ from consumers.codec import make_codec
 from consumers.open import open_source
 from consumers.source import Layout, Source
 from monitor.control_plane.control import ControlPlane
-from monitor.control_plane.drift_watch import DriftWatch
-from monitor.control_plane.kept_models import KeptModels
+from monitor.control_plane.drift_watch import DriftMonitor
+from monitor.control_plane.kept_models import ModelCache
 from monitor.control_plane.lease import Lease
-from monitor.data_plane.inbox import Inbox, Wake
+from monitor.data_plane.inbox import ControlChanged, Inbox
 from monitor.data_plane.intake import Intake
 from monitor.data_plane.worker import Worker
-from monitor.registering import Retirement, register_sources, starts_of
-from monitor.rules import control_settings, drift_rule, promotion_rule, window_rule
+from monitor.registering import SourceRetirement, register_sources, stored_positions
+from monitor.rules import build_control_settings, build_drift_rule, build_promotion_rule, build_window_rule
 from monitor.scoring import Scorer, load_model
 from monitor.shadow.promotion import Promoter
 from monitor.training.warm_up import WarmUp
-from storage.calibration import CalibrationStore
-from storage.control import ControlStore
+from storage.calibration import ThresholdStore
+from storage.control import WindowStore
 from storage.drift import DriftStore
 from storage.engine import Database
 from storage.evidence import EvidenceStore
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 DRAIN_TIMEOUT_S = 20.0
-_LOOK_S = 1.0
+_POLL_S = 1.0
 _BACKOFF_S = 1.0
 
 
@@ -68,7 +68,7 @@ class StreamRunner:
         self._piped: Source | None = None
         self._layout: Layout = "lines"
         self._topics: frozenset[str] = frozenset()
-        self._kept = KeptModels(name, self._ledger)
+        self._kept = ModelCache(name, self._ledger)
         self.worker: Worker | None = None
 
     def stop(self) -> None:
@@ -88,10 +88,10 @@ class StreamRunner:
     def run(self) -> None:
         """Run the stream in this thread until it ends."""
         try:
-            state = self._until_it_answers(self._open)
-            model = None if state is None else self._model(state)
+            state = self._retry_until_answered(self._open_stream)
+            model = None if state is None else self._wait_for_model(state)
             if state is not None and model is not None:
-                self._run(state, model)
+                self._run_threads(state, model)
         except Exception as failure:  # noqa: BLE001 - the worker loop: whatever ends a stream ends the daemon, with its reason
             self._fail(failure)
 
@@ -99,7 +99,7 @@ class StreamRunner:
         self.failure = self.failure or failure
         self.stop()
 
-    def _until_it_answers(self, call: Callable[[], T]) -> T | None:
+    def _retry_until_answered(self, call: Callable[[], T]) -> T | None:
         """Call until broker and store answer; None when told to stop."""
         while not self._stop.is_set():
             try:
@@ -114,23 +114,23 @@ class StreamRunner:
                 self._stop.wait(_BACKOFF_S)
         return None
 
-    def _open(self) -> StreamState:
+    def _open_stream(self) -> StreamState:
         """Store the stream and the positions of all its partitions, before anything is committed."""
         window = self._stream_settings.window
         state = self._ledger.open_stream(
             self.name, window_size_us=to_us(window.size), lead_us=to_us(window.grace) + to_us(window.ahead)
         )
-        with self._reader(state.id) as source:
+        with self._open_reader(state.id) as source:
             found = register_sources(self._ledger, self.name, state.id, source, self._stream_settings)
             self._topics = frozenset(each.partition.topic for each in found)
             self._layout = source.layout
         return state
 
     @contextlib.contextmanager
-    def _reader(self, stream_id: int) -> Iterator[Source]:
+    def _open_reader(self, stream_id: int) -> Iterator[Source]:
         """Give a source outside of any group; a pipe can be opened only once and is kept for the intake."""
-        source = self._piped or self._source(stream_id, group=False)
-        if _is_pipe(self._stream_settings):
+        source = self._piped or self._open_source(stream_id, group=False)
+        if _reads_stdin(self._stream_settings):
             self._piped = source
         try:
             yield source
@@ -138,21 +138,21 @@ class StreamRunner:
             if self._piped is None:
                 source.close()
 
-    def _source(self, stream_id: int, *, group: bool) -> Source:
-        known = self._ledger.sources(stream_id)
+    def _open_source(self, stream_id: int, *, group: bool) -> Source:
+        known = self._ledger.active_sources(stream_id)
         return open_source(self.name, self._settings, group=group, identity=known[0].identity if known else None)
 
-    def _model(self, state: StreamState) -> ModelInfo | None:
+    def _wait_for_model(self, state: StreamState) -> ModelInfo | None:
         """Return the active model; warm up for the first one, or wait for whoever does."""
         lease = Lease(Leases(self._db), f"control:{self.name}", self._owner)
         while not self._stop.is_set():
-            model = self._until_it_answers(lambda: self._models.active(state.id))
+            model = self._retry_until_answered(lambda: self._models.active(state.id))
             if model is not None or self._stop.is_set():
                 return model
-            if self._until_it_answers(lease.renew):
-                self._until_it_answers(lambda: self._warm_up(state, lease))
+            if self._retry_until_answered(lease.renew):
+                self._retry_until_answered(lambda: self._warm_up(state, lease))
             else:
-                self._stop.wait(_LOOK_S)
+                self._stop.wait(_POLL_S)
         return None
 
     def _warm_up(self, state: StreamState, lease: Lease) -> None:
@@ -164,18 +164,18 @@ class StreamRunner:
             stop=self._stop,
             renew=lease.renew,
         )
-        with self._reader(state.id) as source:
-            starts = starts_of(self._ledger, state.id)
+        with self._open_reader(state.id) as source:
+            starts = stored_positions(self._ledger, state.id)
             warm_up.run(source, starts, assigned=frozenset(starts) if self._piped else frozenset())
 
-    def _run(self, state: StreamState, model: ModelInfo) -> None:
-        self._say_what_the_model_overrides(model)
+    def _run_threads(self, state: StreamState, model: ModelInfo) -> None:
+        self._warn_of_other_features(model)
         drained = threading.Event()
         intake = Intake(
             stream_id=state.id,
             owner=self._owner,
-            open_source=lambda: self._piped or self._source(state.id, group=self._db.dialect != "sqlite"),
-            assigned=frozenset(starts_of(self._ledger, state.id)) if self._piped else frozenset(),
+            open_source=lambda: self._piped or self._open_source(state.id, group=self._db.dialect != "sqlite"),
+            assigned=frozenset(stored_positions(self._ledger, state.id)) if self._piped else frozenset(),
             ledger=self._ledger,
             inbox=self._inbox,
             stop=self._stop,
@@ -186,7 +186,7 @@ class StreamRunner:
         self.worker = worker = Worker(
             stream=self.name,
             stream_id=state.id,
-            rule=window_rule(self._settings, self.name),
+            rule=build_window_rule(self._settings, self.name),
             idle_timeout_s=window.idle_timeout.total_seconds(),
             codec=make_codec(
                 self._stream_settings.event,
@@ -196,25 +196,25 @@ class StreamRunner:
             ),
             ledger=self._ledger,
             inbox=self._inbox,
-            scores=Scorer(lambda model_id: load_model(self._ledger.model(model_id), self._device)),
-            reclaim=intake.reclaim,
-            publish=intake.publish,
+            scores=Scorer(lambda model_id: load_model(self._ledger.load_model(model_id), self._device)),
+            reclaim=intake.request_reclaim,
+            publish=intake.set_positions,
             committed=self._wake.set,
             features=model.feature_names,
             stop=self._stop,
             drain_timeout_s=DRAIN_TIMEOUT_S,
         )
         self._threads = [
-            self._thread("intake", intake.run),
-            self._thread("worker", lambda: self._drain(worker, drained)),
-            self._thread("control", lambda: self._control(state, worker)),
+            self._make_thread("intake", intake.run),
+            self._make_thread("worker", lambda: self._run_worker(worker, drained)),
+            self._make_thread("control", lambda: self._run_control(state, worker)),
         ]
         for thread in self._threads:
             thread.start()
         for thread in self._threads:
             thread.join()
 
-    def _say_what_the_model_overrides(self, model: ModelInfo) -> None:
+    def _warn_of_other_features(self, model: ModelInfo) -> None:
         """Say that other features are configured than the model has: they were frozen when it was fitted."""
         configured = self._stream_settings.event.features
         if configured != "auto" and set(configured) != set(model.feature_names):
@@ -228,62 +228,62 @@ class StreamRunner:
                 extra={"action": "start", "stream": self.name},
             )
 
-    def _thread(self, role: str, work: Callable[[], None]) -> threading.Thread:
+    def _make_thread(self, role: str, work: Callable[[], None]) -> threading.Thread:
         def run() -> None:
             try:
                 work()
             except Exception as failure:  # noqa: BLE001 - the worker loop: see `run`
                 self._fail(failure)
-                self._inbox.put(Wake())
+                self._inbox.put(ControlChanged())
 
         return threading.Thread(target=run, name=f"{self.name}-{role}", daemon=True)
 
-    def _drain(self, worker: Worker, drained: threading.Event) -> None:
+    def _run_worker(self, worker: Worker, drained: threading.Event) -> None:
         try:
             worker.run()
         finally:
             drained.set()
 
-    def _control(self, state: StreamState, worker: Worker) -> None:
+    def _run_control(self, state: StreamState, worker: Worker) -> None:
         """Seal, judge and tick while this process holds the lease; end the stream when nothing is left to do."""
         lease = Lease(Leases(self._db), f"control:{self.name}", self._owner)
-        control = ControlStore(self._db)
+        control = WindowStore(self._db)
         plane = ControlPlane(
-            control_settings(self._settings, self.name, state.id),
+            build_control_settings(self._settings, self.name, state.id),
             control=control,
-            calibration=CalibrationStore(self._db),
+            calibration=ThresholdStore(self._db),
             models=self._models,
             reference=self._kept.reference,
             now_us=lambda: time.time_ns() // 1_000,
             renew=lease.renew,
-            advanced=lambda: self._inbox.put(Wake()),
+            advanced=lambda: self._inbox.put(ControlChanged()),
             early=control,
             evidence=EvidenceStore(self._db),
             explain=self._kept.explain,
-            drift=DriftWatch(
-                drift_rule(self._settings, self.name, state.id),
+            drift=DriftMonitor(
+                build_drift_rule(self._settings, self.name, state.id),
                 store=DriftStore(self._db),
-                model=self._kept.watched,
+                model=self._kept.monitored,
                 now_us=lambda: time.time_ns() // 1_000,
             ),
         )
         promoter = Promoter(
-            promotion_rule(self._settings, self.name, state.id),
+            build_promotion_rule(self._settings, self.name, state.id),
             shadows=ShadowStore(self._db),
             models=self._models,
-            calibration=CalibrationStore(self._db),
+            calibration=ThresholdStore(self._db),
             reference=self._kept.reference,
         )
-        retirement = Retirement(self._ledger, self.name, state.id, self._topics)
+        retirement = SourceRetirement(self._ledger, self.name, state.id, self._topics)
         steps = (retirement.run_due, plane.run_due, promoter.run_due)
         while not self._stop.is_set():
             self._wake.clear()
-            if self._step(steps, lease, lambda: worker.ended and control.all_ended(state.id)):
+            if self._run_steps(steps, lease, lambda: worker.ended and control.all_ended(state.id)):
                 self.stop()
-            self._wake.wait(_LOOK_S)
-        self._let_go(plane, lease)
+            self._wake.wait(_POLL_S)
+        self._finish_control(plane, lease)
 
-    def _step(self, steps: Sequence[Callable[[], bool]], lease: Lease, all_ended: Callable[[], bool]) -> bool:
+    def _run_steps(self, steps: Sequence[Callable[[], bool]], lease: Lease, all_ended: Callable[[], bool]) -> bool:
         """Do what is due; return whether all had ended before and nothing was left to do, while the lease was ours."""
         try:
             ended = all_ended()
@@ -301,7 +301,7 @@ class StreamRunner:
             self._stop.wait(_BACKOFF_S)
             return False
 
-    def _let_go(self, plane: ControlPlane, lease: Lease) -> None:
+    def _finish_control(self, plane: ControlPlane, lease: Lease) -> None:
         for thread in self._threads[:2]:
             thread.join(DRAIN_TIMEOUT_S)
         try:
@@ -311,5 +311,5 @@ class StreamRunner:
             log.warning("Stream %s: %s; the lease runs out by itself.", self.name, away, extra={"action": "stop"})
 
 
-def _is_pipe(settings: StreamSettings) -> bool:
+def _reads_stdin(settings: StreamSettings) -> bool:
     return settings.source.type == "file" and settings.source.is_stdin

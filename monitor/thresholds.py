@@ -12,21 +12,23 @@ import numpy as np
 
 from monitor.parts import Float32
 from monitor.percentiles.limits import (
-    LOOK_BACK_TAIL,
-    REFERENCE_TAIL,
-    Limit,
-    anchored_limit,
+    MIN_LOOK_BACK_TAIL,
+    MIN_REFERENCE_TAIL,
+    ThresholdEstimate,
+    estimate_anchored_threshold,
+    estimate_percentile_threshold,
+    estimate_reference_threshold,
     exceedance,
-    percentile_limit,
-    reference_limit,
 )
-from monitor.percentiles.pot import pot_limit, reference_pot_limit
+from monitor.percentiles.pot import estimate_pot_threshold, estimate_reference_pot_threshold
 from monitor.percentiles.sketch import EnergySketch
 
 Method = Literal["percentile", "pot"]
 
 
-def first_limit(reference: Float32, percentile: float, *, method: Method = "percentile") -> Limit:
+def estimate_first_threshold(
+    reference: Float32, percentile: float, *, method: Method = "percentile"
+) -> ThresholdEstimate:
     """Return the first limit of a model, at once from its reference energies, ascending.
 
     Their percentile; with method `pot` and fewer than 20 of them above it, the one of their tail.
@@ -34,14 +36,14 @@ def first_limit(reference: Float32, percentile: float, *, method: Method = "perc
     Raises:
         ValueError: There are no reference energies.
     """
-    if method == "pot" and len(reference) * exceedance(percentile) < REFERENCE_TAIL:
-        found = reference_pot_limit(reference, percentile)
+    if method == "pot" and len(reference) * exceedance(percentile) < MIN_REFERENCE_TAIL:
+        found = estimate_reference_pot_threshold(reference, percentile)
         if found is not None:
             return found
-    return reference_limit(reference, percentile)
+    return estimate_reference_threshold(reference, percentile)
 
 
-def reference_counts(limit: Limit, reference: Float32 | None) -> tuple[int, int]:
+def count_reference_above(limit: ThresholdEstimate, reference: Float32 | None) -> tuple[int, int]:
     """Return how many reference energies are above the limit, mapped back to them, and how many there are.
 
     Both are 0 where the limit is the look-back's own percentile: its windows must not count twice. A limit that is
@@ -60,15 +62,15 @@ def reference_counts(limit: Limit, reference: Float32 | None) -> tuple[int, int]
     return above, len(reference)
 
 
-def decide_limit(
-    previous: Limit | None,
+def choose_threshold(
+    previous: ThresholdEstimate | None,
     sketch: EnergySketch,
     reference: Float32 | None,
     percentile: float,
     *,
     dispersion: float = 1.0,
     method: Method = "percentile",
-) -> Limit:
+) -> ThresholdEstimate:
     """Return the limit of a threshold tick.
 
     Anchored where the model has reference energies, else the plain percentile. It does not move (`held` in
@@ -88,12 +90,12 @@ def decide_limit(
     Raises:
         ValueError: There is nothing to compute a first limit from.
     """
-    reason = _too_few(sketch.n, None if reference is None else len(reference), percentile)
-    limit: Limit | None = None
+    reason = _explain_shortage(sketch.n, None if reference is None else len(reference), percentile)
+    limit: ThresholdEstimate | None = None
     if reason is None:
-        limit = _live_limit(sketch, reference, percentile, dispersion)
+        limit = _estimate_live_threshold(sketch, reference, percentile, dispersion)
     elif method == "pot":
-        limit = pot_limit(sketch, reference, percentile, dispersion=dispersion)
+        limit = estimate_pot_threshold(sketch, reference, percentile, dispersion=dispersion)
     if limit is not None:
         if limit.details.get("resolved", True):
             return limit
@@ -101,9 +103,9 @@ def decide_limit(
     if previous is not None and previous.percentile == percentile:
         return replace(previous, details=previous.details | {"held": reason})
     if reference is None:
-        limit = percentile_limit(sketch, percentile, dispersion=dispersion)
+        limit = estimate_percentile_threshold(sketch, percentile, dispersion=dispersion)
     else:
-        limit = first_limit(reference, percentile, method=method)
+        limit = estimate_first_threshold(reference, percentile, method=method)
     return replace(limit, details=limit.details | {"held": reason})
 
 
@@ -112,18 +114,20 @@ def is_contested(method: str, details: Mapping[str, object]) -> bool:
     return method == "anchored" or (method == "pot" and details.get("lifted") is True)
 
 
-def _live_limit(sketch: EnergySketch, reference: Float32 | None, percentile: float, dispersion: float) -> Limit:
+def _estimate_live_threshold(
+    sketch: EnergySketch, reference: Float32 | None, percentile: float, dispersion: float
+) -> ThresholdEstimate:
     if reference is None:
-        return percentile_limit(sketch, percentile, dispersion=dispersion)
-    return anchored_limit(sketch, reference, percentile, dispersion=dispersion)
+        return estimate_percentile_threshold(sketch, percentile, dispersion=dispersion)
+    return estimate_anchored_threshold(sketch, reference, percentile, dispersion=dispersion)
 
 
-def _too_few(n: int, reference_n: int | None, percentile: float) -> str | None:
+def _explain_shortage(n: int, reference_n: int | None, percentile: float) -> str | None:
     a = exceedance(percentile)
-    if reference_n is not None and reference_n * a < REFERENCE_TAIL:
-        needed = int(np.ceil(REFERENCE_TAIL / a))
+    if reference_n is not None and reference_n * a < MIN_REFERENCE_TAIL:
+        needed = int(np.ceil(MIN_REFERENCE_TAIL / a))
         return f"p{percentile:g} needs {needed:,} reference energies, the model has {reference_n:,}: fit on more"
-    if n * a < LOOK_BACK_TAIL:
-        needed = int(np.ceil(LOOK_BACK_TAIL / a))
+    if n * a < MIN_LOOK_BACK_TAIL:
+        needed = int(np.ceil(MIN_LOOK_BACK_TAIL / a))
         return f"p{percentile:g} needs {needed:,} events in the look-back, it has {n:,}"
     return None

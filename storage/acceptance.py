@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.engine import Connection
 
-from storage.drift import rebase
+from storage.drift import rebase_drift
 from storage.engine import Database
 from storage.incidents import lock_stream, open_incidents, write_incident
 from storage.judgements import IncidentRow, StoredIncident
@@ -26,15 +26,15 @@ _CHUNK = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AcceptFacts:
+class AcceptanceFacts:
     """What accepting is decided on; `judged` is the last judged window, start and end, None before the first."""
 
     incident: StoredIncident
-    judged: tuple[int, int] | None
+    last_judged_window: tuple[int, int] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewReference:
+class AcceptedReference:
     """The energies of a model that count as normal from now on, ascending, as of event time `at_us`."""
 
     model_id: int
@@ -51,16 +51,16 @@ class Acceptance:
     is what the limit's guard goes by from now on, and from `rebase_from_us` on drift is measured anew.
     """
 
-    row: IncidentRow
+    incident_row: IncidentRow
     at_us: int
     adopt_since_us: int | None
-    hold_until_us: int
-    reference: NewReference | None = None
+    accepted_rate_until_us: int
+    reference: AcceptedReference | None = None
     rebase_from_us: int | None = None
 
 
-def accept(
-    db: Database, stream_id: int, stream: str, incident_id: int, decide: Callable[[AcceptFacts], Acceptance]
+def accept_incident(
+    db: Database, stream_id: int, stream: str, incident_id: int, decide: Callable[[AcceptanceFacts], Acceptance]
 ) -> int | None:
     """Accept an open incident in one transaction; return how many windows were taken back.
 
@@ -71,12 +71,14 @@ def accept(
         found = next((each for each in open_incidents(conn, stream_id) if each.id == incident_id), None)
         if found is None:
             return None
-        acceptance = decide(AcceptFacts(incident=found, judged=_last_judged(conn, stream_id)))
+        acceptance = decide(
+            AcceptanceFacts(incident=found, last_judged_window=_read_last_judged_window(conn, stream_id))
+        )
         now_us = db.now_us(conn)
         adopted = 0
         if acceptance.adopt_since_us is not None:
-            taken = _adopt(conn, stream_id, found.kind, acceptance.adopt_since_us, now_us)
-            _hold(conn, stream_id, taken, acceptance.hold_until_us)
+            taken = _adopt_windows(conn, stream_id, found.kind, acceptance.adopt_since_us, now_us)
+            _store_accepted_rate(conn, stream_id, taken, acceptance.accepted_rate_until_us)
             adopted = len(taken)
         if acceptance.reference is not None:
             conn.execute(
@@ -90,14 +92,14 @@ def accept(
                 )
             )
         if acceptance.rebase_from_us is not None:
-            rebase(conn, stream_id, acceptance.rebase_from_us)
-        write_incident(db, conn, stream_id, stream, acceptance.row)
+            rebase_drift(conn, stream_id, acceptance.rebase_from_us)
+        write_incident(db, conn, stream_id, stream, acceptance.incident_row)
         conn.execute(incidents.update().where(incidents.c.id == incident_id).values(accepted_at_us=acceptance.at_us))
         conn.execute(streams.update().where(streams.c.id == stream_id).values(acceptances=streams.c.acceptances + 1))
         return adopted
 
 
-def _last_judged(conn: Connection, stream_id: int) -> tuple[int, int] | None:
+def _read_last_judged_window(conn: Connection, stream_id: int) -> tuple[int, int] | None:
     row = conn.execute(
         sa.select(windows.c.window_start_us, windows.c.window_end_us)
         .where(windows.c.stream_id == stream_id, windows.c.judged_at_us.is_not(None))
@@ -107,7 +109,7 @@ def _last_judged(conn: Connection, stream_id: int) -> tuple[int, int] | None:
     return None if row is None else (row.window_start_us, row.window_end_us)
 
 
-def _adopt(conn: Connection, stream_id: int, kind: str, since_us: int, now_us: int) -> Sequence[sa.Row[Any]]:
+def _adopt_windows(conn: Connection, stream_id: int, kind: str, since_us: int, now_us: int) -> Sequence[sa.Row[Any]]:
     """Take back the windows since then in which this kind was found; return them in order."""
     # Never the payloads: an incident may have been open for a week.
     columns = ("window_start_us", "threshold_id", "events", "outliers", "details")
@@ -129,7 +131,7 @@ def _adopt(conn: Connection, stream_id: int, kind: str, since_us: int, now_us: i
     return taken
 
 
-def _hold(conn: Connection, stream_id: int, taken: Sequence[sa.Row[Any]], until_us: int) -> None:
+def _store_accepted_rate(conn: Connection, stream_id: int, taken: Sequence[sa.Row[Any]], until_us: int) -> None:
     """Hand the rate of the windows on to judging: limits and laws take a look-back to learn it."""
     events = sum(row.events for row in taken)
     if not events:

@@ -16,21 +16,21 @@ import psycopg
 from numpy.typing import NDArray
 from sqlalchemy.engine import Connection
 
-from storage.commits import ScoreColumns, Texts
-from storage.partitions import day_of
+from storage.commits import ScoreColumns, TextColumn
+from storage.partitions import day_number
 from storage.tables import metadata
-from storage.texts import storable
+from storage.texts import make_storable
 
 # A client that is frozen inside a COPY holds its transaction for ever: while the server waits for the rest of the data
 # no time-out ends it. So scores are copied into a table of the session's own, before the commit has locked anything;
 # everything after that is one statement at a time, which the session's time-outs end.
-_STAGE = """CREATE TEMPORARY TABLE IF NOT EXISTS staged_scores (
+_CREATE_STAGING_TABLE = """CREATE TEMPORARY TABLE IF NOT EXISTS staged_scores (
   source_offset BIGINT, event_time_us BIGINT, energy REAL, threshold_id INTEGER, key TEXT, event_id TEXT
 ) ON COMMIT DELETE ROWS"""
 _COPY_SCORES = (
     "COPY staged_scores (source_offset, event_time_us, energy, threshold_id, key, event_id) FROM STDIN (FORMAT BINARY)"
 )
-_INSERT_STAGED = """INSERT INTO scores (
+_INSERT_STAGED_SCORES = """INSERT INTO scores (
   stored_day, source_id, stored_at_us, source_offset, event_time_us, energy, threshold_id, key, event_id
 ) SELECT %s, %s, %s, source_offset, event_time_us, energy, threshold_id, key, event_id FROM staged_scores"""
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\x00" + struct.pack(">ii", 0, 0)
@@ -39,7 +39,7 @@ _ROWS_PER_STATEMENT = 500
 
 # One row in PostgreSQL's binary COPY format up to the two columns of variable length: the number of fields,
 # then each field's length in bytes and its bytes, big-endian.
-_FIXED = np.dtype(
+_FIXED_WIDTH_ROW = np.dtype(
     [
         ("fields", ">i2"),
         ("source_offset_size", ">i4"),
@@ -52,8 +52,8 @@ _FIXED = np.dtype(
         ("threshold_id", ">i4"),
     ]
 )
-_WITHOUT_TEXTS = np.dtype([*_FIXED.descr, ("key_size", ">i4"), ("event_id_size", ">i4")])
-_NULL = struct.pack(">i", -1)
+_ROW_WITHOUT_TEXTS = np.dtype([*_FIXED_WIDTH_ROW.descr, ("key_size", ">i4"), ("event_id_size", ">i4")])
+_COPY_NULL = struct.pack(">i", -1)
 
 
 def stage_scores(connection: Connection, scores: ScoreColumns) -> None:
@@ -62,7 +62,7 @@ def stage_scores(connection: Connection, scores: ScoreColumns) -> None:
     if not len(scores) or not isinstance(driver, psycopg.Connection):
         return
     with driver.cursor() as cursor:
-        cursor.execute(_STAGE)
+        cursor.execute(_CREATE_STAGING_TABLE)
         with cursor.copy(_COPY_SCORES) as copy:
             copy.write(b"".join((_COPY_HEADER, pack_scores(scores), _COPY_TRAILER)))
 
@@ -78,7 +78,7 @@ def insert_scores(connection: Connection, source_id: int, stored_at_us: int, sco
     if not isinstance(driver, psycopg.Connection):
         raise TypeError(type(driver))
     with driver.cursor() as cursor:
-        cursor.execute(_INSERT_STAGED, (day_of(stored_at_us), source_id, stored_at_us))
+        cursor.execute(_INSERT_STAGED_SCORES, (day_number(stored_at_us), source_id, stored_at_us))
         if cursor.rowcount != len(scores):
             message = f"{len(scores)} scores were staged, {cursor.rowcount} inserted"
             raise RuntimeError(message)
@@ -87,10 +87,10 @@ def insert_scores(connection: Connection, source_id: int, stored_at_us: int, sco
 def pack_scores(scores: ScoreColumns) -> bytes:
     """Return the rows in PostgreSQL's binary COPY format, without its header and trailer."""
     plain = scores.keys is None and scores.ids is None
-    rows = np.zeros(len(scores), _WITHOUT_TEXTS if plain else _FIXED)
+    rows = np.zeros(len(scores), _ROW_WITHOUT_TEXTS if plain else _FIXED_WIDTH_ROW)
     rows["fields"] = 6
     for name in ("source_offset", "event_time_us", "energy", "threshold_id"):
-        rows[f"{name}_size"] = _FIXED[name].itemsize
+        rows[f"{name}_size"] = _FIXED_WIDTH_ROW[name].itemsize
     rows["source_offset"] = scores.offsets
     rows["event_time_us"] = scores.times_us
     rows["energy"] = scores.energies
@@ -99,18 +99,18 @@ def pack_scores(scores: ScoreColumns) -> bytes:
         rows["key_size"] = rows["event_id_size"] = -1
         return rows.tobytes()
     pieces: list[bytes] = [b""] * (3 * len(scores))
-    pieces[0::3] = rows.view(f"V{_FIXED.itemsize}").tolist()
-    pieces[1::3] = _packed_texts(scores.keys, len(scores))
-    pieces[2::3] = _packed_texts(scores.ids, len(scores))
+    pieces[0::3] = rows.view(f"V{_FIXED_WIDTH_ROW.itemsize}").tolist()
+    pieces[1::3] = _pack_texts(scores.keys, len(scores))
+    pieces[2::3] = _pack_texts(scores.ids, len(scores))
     return b"".join(pieces)
 
 
-def _packed_texts(texts: Texts | None, n: int) -> list[bytes]:
+def _pack_texts(texts: TextColumn | None, n: int) -> list[bytes]:
     if texts is None:
-        return [_NULL] * n
+        return [_COPY_NULL] * n
     size = struct.Struct(">i").pack
-    encoded = (None if text is None else text.encode() for text in storable(texts))
-    return [_NULL if data is None else size(len(data)) + data for data in encoded]
+    encoded = (None if text is None else text.encode() for text in make_storable(texts))
+    return [_COPY_NULL if data is None else size(len(data)) + data for data in encoded]
 
 
 def _insert_scores_sqlite(driver: sqlite3.Connection, source_id: int, stored_at_us: int, scores: ScoreColumns) -> None:
@@ -121,9 +121,9 @@ def _insert_scores_sqlite(driver: sqlite3.Connection, source_id: int, stored_at_
         "threshold_id": scores.threshold_ids.tolist(),
     }
     if scores.keys is not None:
-        columns["key"] = storable(scores.keys)
+        columns["key"] = make_storable(scores.keys)
     if scores.ids is not None:
-        columns["event_id"] = storable(scores.ids)
+        columns["event_id"] = make_storable(scores.ids)
     width, n = len(columns), len(scores)
     flat: list[object] = [None] * (width * n)
     for place, values in enumerate(columns.values()):
@@ -159,6 +159,6 @@ def insert_columns(connection: Connection, table: str, columns: Mapping[str, Seq
         )
 
 
-def shortest(values: NDArray[np.float32]) -> list[Any]:
+def shortest_decimals(values: NDArray[np.float32]) -> list[Any]:
     """Return float32 values as the shortest decimals that give them back; None where JSON has no number."""
     return [float(str(value)) if np.isfinite(value) else None for value in values]

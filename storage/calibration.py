@@ -11,7 +11,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from storage.control import unjudged
+from storage.control import is_unjudged_part
 from storage.engine import Database
 from storage.incidents import lock_stream, open_incidents, write_incident
 from storage.judgements import IncidentRow, StoredIncident
@@ -43,7 +43,7 @@ class JudgedWindow:
     outliers: int
     fired: bool
     payload: bytes
-    since_us: int | None = None
+    fired_since_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class NewThreshold:
     method: str
     details: Mapping[str, Any]
 
-    def stored_as(self, threshold_id: int) -> StoredThreshold:
+    def with_id(self, threshold_id: int) -> StoredThreshold:
         """Return the row as it is once it is stored under this id."""
         values = {each.name: getattr(self, each.name) for each in fields(NewThreshold)}
         return StoredThreshold(id=threshold_id, **values)
@@ -102,7 +102,7 @@ class TickFacts:
     acceptances: int = 0
 
 
-class CalibrationStore:
+class ThresholdStore:
     """Reads windows and writes thresholds; one tick at a time per stream."""
 
     def __init__(self, db: Database) -> None:
@@ -115,7 +115,9 @@ class CalibrationStore:
             .where(windows.c.stream_id == stream_id, windows.c.judged_at_us.is_not(None))
             .scalar_subquery()
         )
-        first_part = sa.select(sa.func.min(window_parts.c.window_end_us)).where(*unjudged(stream_id)).scalar_subquery()
+        first_part = (
+            sa.select(sa.func.min(window_parts.c.window_end_us)).where(*is_unjudged_part(stream_id)).scalar_subquery()
+        )
         # One statement, so that the columns tell of one moment.
         query = sa.select(
             streams.c.sealed_until_us,
@@ -131,9 +133,9 @@ class CalibrationStore:
     def threshold(self, threshold_id: int) -> StoredThreshold:
         """Return one threshold row."""
         with self._db.read() as conn:
-            return _threshold(conn.execute(sa.select(thresholds).where(thresholds.c.id == threshold_id)).one())
+            return _to_threshold(conn.execute(sa.select(thresholds).where(thresholds.c.id == threshold_id)).one())
 
-    def newest(self, stream_id: int) -> StoredThreshold | None:
+    def newest_threshold(self, stream_id: int) -> StoredThreshold | None:
         """Return the row that is valid last; None before the first model."""
         query = (
             sa.select(thresholds)
@@ -143,7 +145,7 @@ class CalibrationStore:
         )
         with self._db.read() as conn:
             row = conn.execute(query).first()
-        return None if row is None else _threshold(row)
+        return None if row is None else _to_threshold(row)
 
     def judged_windows(self, stream_id: int, model_id: int, after_us: int, until_us: int) -> list[JudgedWindow]:
         """Return the judged windows of a model that start at or after `after_us` and end at or before `until_us`.
@@ -175,21 +177,21 @@ class CalibrationStore:
             .join(shadow_windows, shadow_windows.c.window_start_us == windows.c.window_start_us)
             .where(*inside, shadow_windows.c.model_id == model_id, thresholds.c.model_id != model_id)
         )
-        found = [*self._in_chunks(in_shadow, after_us), *self._in_chunks(own, after_us)]
+        found = [*self._read_in_chunks(in_shadow, after_us), *self._read_in_chunks(own, after_us)]
         return sorted(found, key=lambda window: window.window_start_us)
 
-    def _in_chunks(self, query: sa.Select[Any], after_us: int) -> list[JudgedWindow]:
+    def _read_in_chunks(self, query: sa.Select[Any], after_us: int) -> list[JudgedWindow]:
         found: list[JudgedWindow] = []
         ordered = query.order_by(windows.c.window_start_us).limit(_CHUNK)
         while True:
             with self._db.read() as conn:
                 rows = conn.execute(ordered.where(windows.c.window_start_us >= after_us)).all()
-            found += [_window(row) for row in rows if row.payload is not None]
+            found += [_to_judged_window(row) for row in rows if row.payload is not None]
             if len(rows) < _CHUNK:
                 return found
             after_us = rows[-1].window_start_us + 1
 
-    def tick(
+    def store_tick(
         self,
         stream_id: int,
         *,
@@ -245,7 +247,7 @@ class CalibrationStore:
             stored = conn.execute(query).scalar_one_or_none()
         return None if stored is None else np.frombuffer(bytes(stored), "<f4").astype(np.float32)
 
-    def firings(self, stream_id: int, kinds: Sequence[str], after_us: int, until_us: int) -> tuple[int, int]:
+    def count_firings(self, stream_id: int, kinds: Sequence[str], after_us: int, until_us: int) -> tuple[int, int]:
         """Return how many incidents of these kinds opened in (after, until], and over how many judged windows."""
         opened = sa.select(sa.func.count()).where(
             incidents.c.stream_id == stream_id,
@@ -286,7 +288,7 @@ def insert_threshold(conn: sa.Connection, stream_id: int, row: NewThreshold, now
     return threshold_id
 
 
-def _threshold(row: sa.Row[Any]) -> StoredThreshold:
+def _to_threshold(row: sa.Row[Any]) -> StoredThreshold:
     return StoredThreshold(
         id=row.id,
         model_id=row.model_id,
@@ -302,7 +304,7 @@ def _threshold(row: sa.Row[Any]) -> StoredThreshold:
     )
 
 
-def _window(row: sa.Row[Any]) -> JudgedWindow:
+def _to_judged_window(row: sa.Row[Any]) -> JudgedWindow:
     found = {} if row.details is None else json.loads(row.details)
     return JudgedWindow(
         window_start_us=row.window_start_us,
@@ -311,5 +313,5 @@ def _window(row: sa.Row[Any]) -> JudgedWindow:
         outliers=row.outliers,
         fired=row.details is not None and row.adopted_at_us is None,
         payload=row.payload,
-        since_us=found.get("since_us"),
+        fired_since_us=found.get("since_us"),
     )

@@ -7,19 +7,22 @@ import json
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from storage.bulk import insert_columns, shortest
+from storage.bulk import insert_columns, shortest_decimals
 from storage.commits import Commit, OutlierColumns
-from storage.letters import Stored, limited
+from storage.letters import DeadLetterUsage, apply_dead_letter_quota
 from storage.tables import dead_letters, gaps
-from storage.texts import storable
+from storage.texts import make_storable
 
 _MINUTE_US = 60_000_000
 
 
-def features_as_json(outliers: OutlierColumns) -> list[str]:
+def features_to_json(outliers: OutlierColumns) -> list[str]:
     """Return each outlier's features by name, as the shortest decimals that give them back."""
-    names = storable(outliers.feature_names)
-    return [json.dumps(dict(zip(names, shortest(row), strict=True)), ensure_ascii=False) for row in outliers.features]
+    names = make_storable(outliers.feature_names)
+    return [
+        json.dumps(dict(zip(names, shortest_decimals(row), strict=True)), ensure_ascii=False)
+        for row in outliers.features
+    ]
 
 
 def insert_outliers(connection: Connection, commit: Commit, stored_at_us: int, features: list[str]) -> None:
@@ -36,8 +39,8 @@ def insert_outliers(connection: Connection, commit: Commit, stored_at_us: int, f
             "energy": columns.energies.tolist(),
             "threshold_id": columns.threshold_ids.tolist(),
             "stored_at_us": [stored_at_us] * n,
-            "key": [None] * n if columns.keys is None else storable(columns.keys),
-            "event_id": [None] * n if columns.ids is None else storable(columns.ids),
+            "key": [None] * n if columns.keys is None else make_storable(columns.keys),
+            "event_id": [None] * n if columns.ids is None else make_storable(columns.ids),
             "features": features,
         },
     )
@@ -51,8 +54,8 @@ def insert_dead_letters(connection: Connection, commit: Commit, recorded_at_us: 
         .where(dead_letters.c.source_id == commit.source_id, dead_letters.c.recorded_at_us >= minute)
         .group_by(dead_letters.c.reason)
     )
-    stored = {reason: Stored(rows=rows, payloads=payloads) for reason, rows, payloads in counted}
-    letters = limited(commit.dead, stored)
+    stored = {reason: DeadLetterUsage(rows=rows, payloads=payloads) for reason, rows, payloads in counted}
+    letters = apply_dead_letter_quota(commit.dead, stored)
     n = len(letters.count)
     insert_columns(
         connection,
@@ -62,8 +65,8 @@ def insert_dead_letters(connection: Connection, commit: Commit, recorded_at_us: 
             "source_offset": letters.source_offset,
             "end_offset": letters.end_offset,
             "count": letters.count,
-            "reason": storable(letters.reason),
-            "detail": storable(letters.detail),
+            "reason": make_storable(letters.reason),
+            "detail": make_storable(letters.detail),
             "payload": letters.payload,
             "recorded_at_us": [recorded_at_us] * n,
         },

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Texts = Sequence[str | None]
+TextColumn = Sequence[str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Control:
+class StreamControl:
     """What the control plane has decided; a commit says under which of it the events were scored.
 
     `revision` moves with every activation of a model. A tick moves only `last_tick_us`: its threshold is valid from
@@ -32,8 +32,8 @@ class ScoreColumns:
     times_us: NDArray[np.int64]
     energies: NDArray[np.float32]
     threshold_ids: NDArray[np.int64]
-    keys: Texts | None = None
-    ids: Texts | None = None
+    keys: TextColumn | None = None
+    ids: TextColumn | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -55,8 +55,8 @@ class OutlierColumns:
     threshold_ids: NDArray[np.int64]
     features: NDArray[np.float32]
     feature_names: tuple[str, ...]
-    keys: Texts | None = None
-    ids: Texts | None = None
+    keys: TextColumn | None = None
+    ids: TextColumn | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -96,7 +96,7 @@ class DeadLetterColumns:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PartRow:
+class WindowPartRow:
     """What a commit adds to one window under one threshold; `events` is 0 for counts of a sealed window.
 
     `first_offset` and `last_offset` are those of its events that are not late, None where it has none.
@@ -139,12 +139,12 @@ class Commit:
     end: int
     end_cursor: int | None
     watermark_us: int | None
-    assumed: Control
+    assumed_control: StreamControl
     scores: ScoreColumns
     outliers: OutlierColumns
     dead: DeadLetterColumns
     gap_reason: str | None
-    parts: Sequence[PartRow]
+    parts: Sequence[WindowPartRow]
     ended: bool
     shadow_parts: Sequence[ShadowPartRow] = ()
 
@@ -153,7 +153,7 @@ class Commit:
 class Committed:
     """The commit is stored; `control` is what held while it was."""
 
-    control: Control
+    control: StreamControl
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,4 +165,4 @@ class Fenced:
 class Stale:
     """The stream moved on meanwhile; nothing is stored. Refold or score again under `control`."""
 
-    control: Control
+    control: StreamControl

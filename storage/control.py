@@ -37,7 +37,7 @@ from storage.tables import (
 )
 
 
-class ControlStore:
+class WindowStore:
     """Seals and judges one stream after the other."""
 
     def __init__(self, db: Database) -> None:
@@ -50,7 +50,7 @@ class ControlStore:
         while the watermarks are read.
         """
         with self._db.write() as conn:
-            facts = self._seal_facts(conn, stream_id)
+            facts = self._read_seal_facts(conn, stream_id)
             target = decide(facts)
             if target is None:
                 return None
@@ -61,7 +61,7 @@ class ControlStore:
             )
             return target if moved.rowcount == 1 else None
 
-    def _seal_facts(self, conn: sa.Connection, stream_id: int) -> SealFacts:
+    def _read_seal_facts(self, conn: sa.Connection, stream_id: int) -> SealFacts:
         now_us = self._db.now_us(conn)
         lock_stream(conn, stream_id)
         locked = conn.execute(
@@ -74,7 +74,9 @@ class ControlStore:
             sa.select(streams.c.sealed_until_us, streams.c.last_tick_us).where(streams.c.id == stream_id)
         ).one()
         end = window_parts.c.window_end_us
-        first, last = conn.execute(sa.select(sa.func.min(end), sa.func.max(end)).where(*unjudged(stream_id))).one()
+        first, last = conn.execute(
+            sa.select(sa.func.min(end), sa.func.max(end)).where(*is_unjudged_part(stream_id))
+        ).one()
         return SealFacts(
             now_us=now_us,
             sources=[
@@ -83,7 +85,7 @@ class ControlStore:
             ],
             sealed_until_us=sealed,
             last_tick_us=ticked,
-            last_judged_end_us=_last_judged_end(conn, stream_id),
+            last_judged_end_us=_read_last_judged_end(conn, stream_id),
             first_part_end_us=first,
             last_part_end_us=last,
         )
@@ -118,7 +120,7 @@ class ControlStore:
         """
         with self._db.write() as conn:
             lock_stream(conn, stream_id)
-            ids, facts = self._window_facts(conn, stream_id, window_start_us)
+            ids, facts = self._read_window_facts(conn, stream_id, window_start_us)
             if not ids:
                 return False
             known = conn.execute(
@@ -127,16 +129,16 @@ class ControlStore:
                 )
             ).first()
             if known is not None:
-                self._fold_late(conn, stream_id, facts)
+                self._add_late_counts(conn, stream_id, facts)
             else:
                 judgement = decide(facts)
                 if judgement is None:
                     return False
-                self._store(conn, stream_id, stream, judgement)
+                self._store_judgement(conn, stream_id, stream, judgement)
             conn.execute(window_parts.delete().where(window_parts.c.id.in_(ids)))
             return True
 
-    def open_window(self, stream_id: int) -> OpenWindow | None:
+    def first_open_window(self, stream_id: int) -> OpenWindow | None:
         """Return the window that begins where the seal ends, if it has events: all before it is sealed."""
         sealed = sa.select(streams.c.sealed_until_us).where(streams.c.id == stream_id).scalar_subquery()
         query = (
@@ -166,7 +168,7 @@ class ControlStore:
             outliers=int(row.outliers),
         )
 
-    def open_early(
+    def open_incidents_early(
         self, stream_id: int, stream: str, window_start_us: int, decide: Callable[[WindowFacts], Sequence[IncidentRow]]
     ) -> bool:
         """Store the incidents of a window that is not judged yet; return whether there were any.
@@ -178,16 +180,18 @@ class ControlStore:
             lock_stream(conn, stream_id)
             sealed = conn.execute(sa.select(streams.c.sealed_until_us).where(streams.c.id == stream_id)).scalar_one()
             before = window_parts.c.window_start_us < window_start_us
-            waiting = conn.execute(sa.select(window_parts.c.id).where(*unjudged(stream_id), before).limit(1)).first()
+            waiting = conn.execute(
+                sa.select(window_parts.c.id).where(*is_unjudged_part(stream_id), before).limit(1)
+            ).first()
             if sealed != window_start_us or waiting is not None:
                 return False
-            _, facts = self._window_facts(conn, stream_id, window_start_us)
+            _, facts = self._read_window_facts(conn, stream_id, window_start_us)
             rows = decide(facts) if facts.parts else ()
             for row in rows:
                 write_incident(self._db, conn, stream_id, stream, row)
             return bool(rows)
 
-    def _window_facts(self, conn: sa.Connection, stream_id: int, start_us: int) -> tuple[list[int], WindowFacts]:
+    def _read_window_facts(self, conn: sa.Connection, stream_id: int, start_us: int) -> tuple[list[int], WindowFacts]:
         of_window = (window_parts.c.stream_id == stream_id, window_parts.c.window_start_us == start_us)
         rows = conn.execute(sa.select(window_parts).where(*of_window).order_by(window_parts.c.id)).all()
         facts = WindowFacts(
@@ -204,15 +208,15 @@ class ControlStore:
                 )
                 for row in rows
             ],
-            last_judged_end_us=_last_judged_end(conn, stream_id),
+            last_judged_end_us=_read_last_judged_end(conn, stream_id),
             open_incidents=open_incidents(conn, stream_id),
-            gaps=_unassigned_gaps(conn, stream_id, rows[0].window_end_us if rows else start_us),
-            state=_state(conn, stream_id),
-            ranges=_ranges(conn, of_window),
+            gaps=_read_unassigned_gaps(conn, stream_id, rows[0].window_end_us if rows else start_us),
+            state=_read_judge_state(conn, stream_id),
+            offset_ranges=_read_offset_ranges(conn, of_window),
         )
         return [row.id for row in rows], facts
 
-    def _fold_late(self, conn: sa.Connection, stream_id: int, facts: WindowFacts) -> None:
+    def _add_late_counts(self, conn: sa.Connection, stream_id: int, facts: WindowFacts) -> None:
         if any(part.events for part in facts.parts):
             raise RuntimeError(
                 f"window {facts.window_start_us} of stream {stream_id} was judged before all its events were there; "
@@ -222,7 +226,7 @@ class ControlStore:
         of_window = (windows.c.stream_id == stream_id, windows.c.window_start_us == facts.window_start_us)
         conn.execute(windows.update().where(*of_window).values(late=windows.c.late + late, dead=windows.c.dead + dead))
 
-    def _store(self, conn: sa.Connection, stream_id: int, stream: str, judgement: Judgement) -> None:
+    def _store_judgement(self, conn: sa.Connection, stream_id: int, stream: str, judgement: Judgement) -> None:
         row = judgement.window
         conn.execute(
             windows.insert().values(
@@ -254,7 +258,7 @@ class ControlStore:
             conn.execute(gaps.update().where(gaps.c.id.in_(judgement.gap_ids)).values(incident_id=by_kind["gap"]))
 
 
-def unjudged(stream_id: int) -> tuple[sa.ColumnElement[bool], ...]:
+def is_unjudged_part(stream_id: int) -> tuple[sa.ColumnElement[bool], ...]:
     """Return what holds for the parts of a stream that are still to be judged, of sealed windows too.
 
     Parts without events and dead letters decide nothing, nor does what comes late into a judged window.
@@ -266,7 +270,7 @@ def unjudged(stream_id: int) -> tuple[sa.ColumnElement[bool], ...]:
     return (window_parts.c.stream_id == stream_id, window_parts.c.events + window_parts.c.dead > 0, ~judged)
 
 
-def _last_judged_end(conn: sa.Connection, stream_id: int) -> int | None:
+def _read_last_judged_end(conn: sa.Connection, stream_id: int) -> int | None:
     judged = windows.c.judged_at_us.is_not(None)
     query = (
         sa.select(windows.c.window_end_us)
@@ -277,12 +281,12 @@ def _last_judged_end(conn: sa.Connection, stream_id: int) -> int | None:
     return conn.execute(query).scalar_one_or_none()
 
 
-def _state(conn: sa.Connection, stream_id: int) -> dict[str, Any]:
+def _read_judge_state(conn: sa.Connection, stream_id: int) -> dict[str, Any]:
     carried = conn.execute(sa.select(streams.c.judge_state).where(streams.c.id == stream_id)).scalar_one()
     return {} if carried is None else dict(json.loads(carried))
 
 
-def _ranges(conn: sa.Connection, of_window: tuple[sa.ColumnElement[bool], ...]) -> list[OffsetRange]:
+def _read_offset_ranges(conn: sa.Connection, of_window: tuple[sa.ColumnElement[bool], ...]) -> list[OffsetRange]:
     rows = conn.execute(
         sa.select(
             sources.c.id.label("source_id"),
@@ -299,7 +303,7 @@ def _ranges(conn: sa.Connection, of_window: tuple[sa.ColumnElement[bool], ...]) 
     return [OffsetRange(**row) for row in rows.mappings()]
 
 
-def _unassigned_gaps(conn: sa.Connection, stream_id: int, before_us: int) -> list[StoredGap]:
+def _read_unassigned_gaps(conn: sa.Connection, stream_id: int, before_us: int) -> list[StoredGap]:
     rows = conn.execute(
         sa.select(gaps, sources.c.topic, sources.c.partition)
         .join(sources, sources.c.id == gaps.c.source_id)

@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL, Connection, Transaction
 SQLITE_BUSY_TIMEOUT_S = 5.0
 """How long a writer waits for a writer of another process (a command beside the daemon)."""
 
-_SESSION = {
+_POSTGRESQL_SESSION_SETTINGS = {
     # A frozen process must not hold the row of a position: its transaction is ended for it.
     "idle_in_transaction_session_timeout": "10s",
     "statement_timeout": "30s",
@@ -24,7 +24,7 @@ _SESSION = {
 }
 # The last is for what was sent and never acknowledged: without it a network that swallows packets holds a statement for
 # a quarter of an hour.
-_KEEPALIVES = {
+_TCP_KEEPALIVES = {
     "keepalives": 1,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -33,7 +33,7 @@ _KEEPALIVES = {
 }
 
 
-def sqlite_engine(file: Path, role: Literal["writer", "reader", "read-only"]) -> sa.Engine:
+def create_sqlite_engine(file: Path, role: Literal["writer", "reader", "read-only"]) -> sa.Engine:
     """Return an engine over one file; a `reader` may create it, `read-only` not even that."""
     mode = "ro" if role == "read-only" else "rwc"
     # Percent signs, question marks and hashes of a file name would be read as parts of the URI.
@@ -44,7 +44,7 @@ def sqlite_engine(file: Path, role: Literal["writer", "reader", "read-only"]) ->
             uri, uri=True, timeout=SQLITE_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
         try:
-            _prepare_sqlite(connection, role)
+            _configure_sqlite_connection(connection, role)
         except sqlite3.Error:
             connection.close()
             raise
@@ -69,18 +69,18 @@ def sqlite_engine(file: Path, role: Literal["writer", "reader", "read-only"]) ->
     return engine
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, role: str) -> None:
+def _configure_sqlite_connection(connection: sqlite3.Connection, role: str) -> None:
     if role == "writer":
         # Takes effect only before the first table, and before the journal mode writes the file's header.
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
-        _into_wal(connection)
+        _enable_wal(connection)
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
     else:
         connection.execute("PRAGMA query_only=ON")
 
 
-def _into_wal(connection: sqlite3.Connection) -> None:
+def _enable_wal(connection: sqlite3.Connection) -> None:
     """Set write-ahead logging; two processes that do it at once get "locked" without SQLite's own waiting."""
     deadline = time.monotonic() + SQLITE_BUSY_TIMEOUT_S
     while True:
@@ -97,10 +97,10 @@ def _into_wal(connection: sqlite3.Connection) -> None:
         return
 
 
-def postgresql_engine(url: URL, *, read_only: bool) -> sa.Engine:
+def create_postgresql_engine(url: URL, *, read_only: bool) -> sa.Engine:
     """Return an engine whose sessions give up rather than hold a lock for long."""
-    ours = {"application_name": "outrider", "connect_timeout": 10, **_KEEPALIVES}
-    settings = _SESSION | ({"default_transaction_read_only": "on"} if read_only else {})
+    ours = {"application_name": "outrider", "connect_timeout": 10, **_TCP_KEEPALIVES}
+    settings = _POSTGRESQL_SESSION_SETTINGS | ({"default_transaction_read_only": "on"} if read_only else {})
     engine = sa.create_engine(
         url,
         pool_size=4,
@@ -127,7 +127,7 @@ def postgresql_engine(url: URL, *, read_only: bool) -> sa.Engine:
     return engine
 
 
-def abandon(connection: Connection, transaction: Transaction) -> None:
+def rollback_or_invalidate(connection: Connection, transaction: Transaction) -> None:
     """Roll back, whatever state the connection is in; one that cannot is closed and not used again."""
     try:
         transaction.rollback()

@@ -22,21 +22,21 @@ from storage.tables import (
     transitions,
 )
 
-_STRANGEST = 5
+_MAX_OUTLIERS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class ReportedTransition:
     """One transition of the incident, and what became of its messages: state by channel."""
 
     transition: str
     at_us: int
     summary: str
-    told: Mapping[str, str]
+    notification_states: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StrangeEvent:
+class ReportedOutlier:
     """An outlier with its features, and the means of these in training where they are known."""
 
     topic: str
@@ -51,7 +51,7 @@ class StrangeEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dossier:
+class IncidentReport:
     """One incident: what it is, what led to it, what happened, and the strangest events of its first window."""
 
     id: int
@@ -65,11 +65,11 @@ class Dossier:
     windows_fired: int
     summary: str
     details: Mapping[str, Any]
-    steps: Sequence[Step]
-    strangest: Sequence[StrangeEvent]
+    transitions: Sequence[ReportedTransition]
+    top_outliers: Sequence[ReportedOutlier]
 
 
-def dossier_of(db: Database, incident_id: int) -> Dossier | None:
+def load_incident_report(db: Database, incident_id: int) -> IncidentReport | None:
     """Return what is stored about an incident; None where there is no such incident."""
     with db.read() as connection:
         row = connection.execute(
@@ -79,7 +79,7 @@ def dossier_of(db: Database, incident_id: int) -> Dossier | None:
         ).one_or_none()
         if row is None:
             return None
-        return Dossier(
+        return IncidentReport(
             id=row.id,
             stream=row.name,
             kind=row.kind,
@@ -91,13 +91,13 @@ def dossier_of(db: Database, incident_id: int) -> Dossier | None:
             windows_fired=row.windows_fired,
             summary=row.summary,
             details=json.loads(row.details or "{}"),
-            steps=_steps(connection, incident_id),
+            transitions=_read_transitions(connection, incident_id),
             # The opening window ends when the incident opens.
-            strangest=_strangest(connection, row.stream_id, row.window_start_us, row.opened_at_us),
+            top_outliers=_read_top_outliers(connection, row.stream_id, row.window_start_us, row.opened_at_us),
         )
 
 
-def _steps(connection: Connection, incident_id: int) -> list[Step]:
+def _read_transitions(connection: Connection, incident_id: int) -> list[ReportedTransition]:
     told: dict[int, dict[str, str]] = {}
     for transition_id, channel, state in connection.execute(
         sa.select(notifications.c.transition_id, notifications.c.channel, notifications.c.state)
@@ -109,11 +109,14 @@ def _steps(connection: Connection, incident_id: int) -> list[Step]:
         sa.select(transitions).where(transitions.c.incident_id == incident_id).order_by(transitions.c.id)
     )
     return [
-        Step(transition=row.transition, at_us=row.at_us, summary=row.summary, told=told.get(row.id, {})) for row in rows
+        ReportedTransition(
+            transition=row.transition, at_us=row.at_us, summary=row.summary, notification_states=told.get(row.id, {})
+        )
+        for row in rows
     ]
 
 
-def _strangest(connection: Connection, stream_id: int, from_us: int, until_us: int) -> list[StrangeEvent]:
+def _read_top_outliers(connection: Connection, stream_id: int, from_us: int, until_us: int) -> list[ReportedOutlier]:
     rows = connection.execute(
         sa.select(outliers, sources.c.topic, sources.c.partition, models.c.feature_names, models.c.summary)
         .join(sources, sources.c.id == outliers.c.source_id)
@@ -125,10 +128,10 @@ def _strangest(connection: Connection, stream_id: int, from_us: int, until_us: i
             outliers.c.event_time_us < until_us,
         )
         .order_by(outliers.c.energy.desc(), outliers.c.source_id, outliers.c.source_offset)
-        .limit(_STRANGEST)
+        .limit(_MAX_OUTLIERS)
     )
     return [
-        StrangeEvent(
+        ReportedOutlier(
             topic=row.topic,
             partition=row.partition,
             source_offset=row.source_offset,
@@ -137,12 +140,12 @@ def _strangest(connection: Connection, stream_id: int, from_us: int, until_us: i
             key=row.key,
             event_id=row.event_id,
             features=json.loads(row.features),
-            training_means=_training_means(row.feature_names, row.summary),
+            training_means=_parse_training_means(row.feature_names, row.summary),
         )
         for row in rows
     ]
 
 
-def _training_means(names: str, summary: str | None) -> dict[str, float]:
+def _parse_training_means(names: str, summary: str | None) -> dict[str, float]:
     means = json.loads(summary or "{}").get("feature_means")
     return {} if means is None else dict(zip(json.loads(names), means, strict=False))

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from storage.control import unjudged
+from storage.control import is_unjudged_part
 from storage.engine import Database
 from storage.incidents import lock_stream, open_incidents, write_incident
 from storage.judgements import IncidentRow, StoredIncident
@@ -47,7 +47,7 @@ class DriftWindow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BaseRow:
+class DriftBaseRow:
     """A frozen base; `season` when it is of differences against the days before."""
 
     horizon_us: int
@@ -58,7 +58,7 @@ class BaseRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VerdictRow:
+class DriftVerdictRow:
     """One statistic of one horizon, as drift_history shows it; `feature` is empty where it is the whole stream's."""
 
     horizon: str
@@ -75,14 +75,14 @@ class VerdictRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DriftStep:
+class DriftUpdate:
     """All that judging drift up to a time writes."""
 
     until_us: int
     state: Mapping[str, Any]
-    change: Callable[[Sequence[StoredIncident]], Sequence[IncidentRow]]
-    bases: Sequence[BaseRow] = ()
-    verdicts: Sequence[VerdictRow] = ()
+    update_incidents: Callable[[Sequence[StoredIncident]], Sequence[IncidentRow]]
+    bases: Sequence[DriftBaseRow] = ()
+    verdicts: Sequence[DriftVerdictRow] = ()
 
 
 class DriftStore:
@@ -91,9 +91,11 @@ class DriftStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def facts(self, stream_id: int, horizons_us: Sequence[int]) -> DriftFacts:
+    def drift_facts(self, stream_id: int, horizons_us: Sequence[int]) -> DriftFacts:
         """Return how far drift is judged, and what there is to judge."""
-        first_part = sa.select(sa.func.min(window_parts.c.window_end_us)).where(*unjudged(stream_id)).scalar_subquery()
+        first_part = (
+            sa.select(sa.func.min(window_parts.c.window_end_us)).where(*is_unjudged_part(stream_id)).scalar_subquery()
+        )
         query = (
             sa.select(
                 drift_marks.c.until_us,
@@ -107,7 +109,7 @@ class DriftStore:
         )
         with self._db.read() as conn:
             row = conn.execute(query).one()
-            firsts = {horizon: _first_window(conn, stream_id, row.until_us, horizon) for horizon in horizons_us}
+            firsts = {horizon: _read_first_window(conn, stream_id, row.until_us, horizon) for horizon in horizons_us}
         return DriftFacts(
             until_us=row.until_us,
             rebased_from_us=row.rebased_from_us,
@@ -117,12 +119,12 @@ class DriftStore:
             first_windows_us=firsts,
         )
 
-    def model_before(self, stream_id: int, before_us: int) -> tuple[int, int] | None:
+    def find_model_before(self, stream_id: int, before_us: int) -> tuple[int, int] | None:
         """Return the model of the last window that starts before a time, and since when it has been the schedule's."""
         newest = (
             sa.select(thresholds.c.model_id, thresholds.c.valid_from_us)
             .join(windows, windows.c.threshold_id == thresholds.c.id)
-            .where(*_with_events(stream_id), windows.c.window_start_us < before_us)
+            .where(*_judged_with_events(stream_id), windows.c.window_start_us < before_us)
             .order_by(windows.c.window_start_us.desc())
             .limit(1)
         )
@@ -159,7 +161,7 @@ class DriftStore:
                 )
                 .join(thresholds, thresholds.c.id == windows.c.threshold_id)
                 .where(
-                    *_with_events(stream_id),
+                    *_judged_with_events(stream_id),
                     windows.c.window_start_us >= from_us,
                     windows.c.window_start_us < until_us,
                     windows.c.payload.is_not(None),
@@ -182,12 +184,12 @@ class DriftStore:
                 return
             from_us = rows[-1].window_start_us + 1
 
-    def bases(self, stream_id: int, from_us: int) -> list[BaseRow]:
+    def bases(self, stream_id: int, from_us: int) -> list[DriftBaseRow]:
         """Return the frozen bases that count from a time."""
         query = sa.select(drift_bases).where(drift_bases.c.stream_id == stream_id, drift_bases.c.from_us == from_us)
         with self._db.read() as conn:
             return [
-                BaseRow(
+                DriftBaseRow(
                     horizon_us=row.horizon_us,
                     season=row.season,
                     from_us=row.from_us,
@@ -197,14 +199,14 @@ class DriftStore:
                 for row in conn.execute(query)
             ]
 
-    def store(self, stream_id: int, stream: str, before_us: int | None, step: DriftStep) -> bool:
+    def store_update(self, stream_id: int, stream: str, before_us: int | None, step: DriftUpdate) -> bool:
         """Store a step, with what it makes of the open incidents; False when another one was stored since `before_us`.
 
         One transaction under the stream's row, and unique keys besides: a second holder of the lease does no harm.
         """
         with self._db.write() as conn:
             lock_stream(conn, stream_id)
-            if not _move(conn, stream_id, before_us, step):
+            if not _advance_mark(conn, stream_id, before_us, step):
                 return False
             for base in step.bases:
                 conn.execute(
@@ -219,13 +221,15 @@ class DriftStore:
                 )
             if step.verdicts:
                 now_us = self._db.now_us(conn)
-                conn.execute(drift_verdicts.insert(), [_verdict(stream_id, row, now_us) for row in step.verdicts])
-            for change in step.change(open_incidents(conn, stream_id)):
+                conn.execute(
+                    drift_verdicts.insert(), [_verdict_values(stream_id, row, now_us) for row in step.verdicts]
+                )
+            for change in step.update_incidents(open_incidents(conn, stream_id)):
                 write_incident(self._db, conn, stream_id, stream, change)
             return True
 
 
-def rebase(conn: sa.Connection, stream_id: int, from_us: int) -> None:
+def rebase_drift(conn: sa.Connection, stream_id: int, from_us: int) -> None:
     """Let a new base begin at a time: what is seen from then on is the new normal.
 
     Called by whoever lets a person accept a drift, in the same transaction, holding the stream's row.
@@ -237,14 +241,14 @@ def rebase(conn: sa.Connection, stream_id: int, from_us: int) -> None:
         conn.execute(drift_marks.update().where(drift_marks.c.stream_id == stream_id).values(rebased_from_us=from_us))
 
 
-def _with_events(stream_id: int) -> tuple[sa.ColumnElement[bool], ...]:
+def _judged_with_events(stream_id: int) -> tuple[sa.ColumnElement[bool], ...]:
     return (windows.c.stream_id == stream_id, windows.c.judged_at_us.is_not(None), windows.c.events > 0)
 
 
-def _first_window(conn: sa.Connection, stream_id: int, until_us: int | None, horizon_us: int) -> int | None:
+def _read_first_window(conn: sa.Connection, stream_id: int, until_us: int | None, horizon_us: int) -> int | None:
     query = (
         sa.select(windows.c.window_start_us)
-        .where(*_with_events(stream_id))
+        .where(*_judged_with_events(stream_id))
         .order_by(windows.c.window_start_us)
         .limit(1)
     )
@@ -253,7 +257,7 @@ def _first_window(conn: sa.Connection, stream_id: int, until_us: int | None, hor
     return conn.execute(query).scalar_one_or_none()
 
 
-def _move(conn: sa.Connection, stream_id: int, before_us: int | None, step: DriftStep) -> bool:
+def _advance_mark(conn: sa.Connection, stream_id: int, before_us: int | None, step: DriftUpdate) -> bool:
     of_stream = drift_marks.c.stream_id == stream_id
     known = conn.execute(sa.select(drift_marks.c.until_us).where(of_stream)).first()
     if (None if known is None else known.until_us) != before_us:
@@ -266,7 +270,7 @@ def _move(conn: sa.Connection, stream_id: int, before_us: int | None, step: Drif
     return True
 
 
-def _verdict(stream_id: int, row: VerdictRow, now_us: int) -> dict[str, Any]:
+def _verdict_values(stream_id: int, row: DriftVerdictRow, now_us: int) -> dict[str, Any]:
     return {
         "stream_id": stream_id,
         "horizon": row.horizon,

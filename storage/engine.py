@@ -20,14 +20,14 @@ from sqlalchemy.engine import URL, Connection, make_url
 
 from config.errors import ConfigError, SchemaMismatch, StorageUnavailable
 from storage import dialects
-from storage.failures import CommitUnknown, StorageDamaged, StorageFull, translated
+from storage.failures import CommitUnknown, StorageDamaged, StorageFull, translate_errors
 from storage.migrations import KNOWN_REVISIONS
-from storage.turns import Turns
+from storage.turns import FairLock
 
 __all__ = ["CommitUnknown", "Database", "StorageDamaged", "StorageFull"]
 
-_FORMS = "sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
-_CLOCK_US = {
+_URL_FORMS = "sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
+_CLOCK_SQL_US = {
     # SQLite's clock is the machine's, to the millisecond.
     "sqlite": "CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000",
     "postgresql": "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)",
@@ -48,20 +48,20 @@ class Database:
     """
 
     def __init__(self, url: str, *, read_only: bool = False) -> None:
-        self._url = _parsed(url)
+        self._url = _parse_url(url)
         self.read_only = read_only
-        self.address = _address(self._url)
+        self.address = _displayed_address(self._url)
         self.dialect: Literal["sqlite", "postgresql"]
         if self._url.get_backend_name() == "sqlite":
             self.dialect = "sqlite"
             self.file: Path | None = _sqlite_file(self._url, must_exist=read_only)
-            self._reader = dialects.sqlite_engine(self.file, "read-only" if read_only else "reader")
-            self._writer = self._reader if read_only else dialects.sqlite_engine(self.file, "writer")
+            self._reader = dialects.create_sqlite_engine(self.file, "read-only" if read_only else "reader")
+            self._writer = self._reader if read_only else dialects.create_sqlite_engine(self.file, "writer")
         else:
             self.dialect = "postgresql"
             self.file = None
-            self._reader = self._writer = dialects.postgresql_engine(self._url, read_only=read_only)
-        self._turns = Turns()
+            self._reader = self._writer = dialects.create_postgresql_engine(self._url, read_only=read_only)
+        self._turns = FairLock()
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
@@ -94,31 +94,31 @@ class Database:
 
     @contextlib.contextmanager
     def _transaction(self, engine: sa.Engine) -> Iterator[Connection]:
-        with translated(self.address, self.file):
+        with translate_errors(self.address, self.file):
             connection = engine.connect()
         with connection:
-            with translated(self.address, self.file):
+            with translate_errors(self.address, self.file):
                 transaction = connection.begin()
             try:
-                with translated(self.address, self.file):
+                with translate_errors(self.address, self.file):
                     yield connection
             except BaseException:
-                dialects.abandon(connection, transaction)
+                dialects.rollback_or_invalidate(connection, transaction)
                 raise
-            with translated(self.address, self.file, committing=True):
+            with translate_errors(self.address, self.file, committing=True):
                 try:
                     transaction.commit()
                 except BaseException:
-                    dialects.abandon(connection, transaction)
+                    dialects.rollback_or_invalidate(connection, transaction)
                     raise
 
     def now_us(self, connection: Connection) -> int:
         """Return the database's clock in microseconds since 1970; it moves on inside a transaction."""
-        return int(connection.scalar(sa.select(self.clock())) or 0)
+        return int(connection.scalar(sa.select(self.clock_expression())) or 0)
 
-    def clock(self) -> sa.ColumnElement[int]:
+    def clock_expression(self) -> sa.ColumnElement[int]:
         """Return the database's clock as an SQL expression, for statements that compare or store it."""
-        return sa.literal_column(_CLOCK_US[self.dialect], sa.BigInteger)
+        return sa.literal_column(_CLOCK_SQL_US[self.dialect], sa.BigInteger)
 
     def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
         """Return an INSERT of this dialect, for its ON CONFLICT clause."""
@@ -134,7 +134,7 @@ class Database:
 
         upgrade(self)
 
-    def revision(self) -> str | None:
+    def schema_revision(self) -> str | None:
         """Return the schema's revision, or None where there is no schema of ours."""
         with self.read() as connection:
             if not sa.inspect(connection).has_table("alembic_version"):
@@ -142,13 +142,13 @@ class Database:
             found = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
             return None if found is None else str(found)
 
-    def check(self) -> None:
+    def check_schema(self) -> None:
         """Refuse to work on a schema of another version.
 
         Raises:
             SchemaMismatch: The schema is missing, older or newer; says which and what to do.
         """
-        found, wanted = self.revision(), KNOWN_REVISIONS[-1]
+        found, wanted = self.schema_revision(), KNOWN_REVISIONS[-1]
         if found == wanted:
             return
         if found is None:
@@ -177,9 +177,9 @@ class Database:
             return
         with self.write() as connection:
             if self.dialect == "postgresql":
-                self._check_rights(connection)
+                self._check_privileges(connection)
 
-    def _check_rights(self, connection: Connection) -> None:
+    def _check_privileges(self, connection: Connection) -> None:
         read_only, schema, may_create, user = connection.exec_driver_sql(
             "SELECT current_setting('transaction_read_only') = 'on', current_schema(),"
             " has_schema_privilege(current_schema(), 'CREATE'), current_user"
@@ -195,7 +195,7 @@ class Database:
             raise ConfigError(message)
 
     @contextlib.contextmanager
-    def exclusive(self) -> Iterator[None]:
+    def lock_for_daemon(self) -> Iterator[None]:
         """Hold the right to be the one daemon of a SQLite file; on PostgreSQL any number may run.
 
         Raises:
@@ -223,19 +223,19 @@ class Database:
         finally:
             os.close(descriptor)
 
-    def checkpoint(self) -> None:
+    def checkpoint_wal(self) -> None:
         """Move SQLite's write-ahead log into the file as far as readers allow; nothing on PostgreSQL."""
-        self._maintain("PRAGMA wal_checkpoint(PASSIVE)")
+        self._run_pragma("PRAGMA wal_checkpoint(PASSIVE)")
 
-    def give_back_pages(self, pages: int) -> None:
+    def vacuum_pages(self, pages: int) -> None:
         """Cut up to so many free pages off the SQLite file; nothing on PostgreSQL."""
-        self._maintain(f"PRAGMA incremental_vacuum({pages})")
+        self._run_pragma(f"PRAGMA incremental_vacuum({pages})")
 
-    def _maintain(self, pragma: str) -> None:
+    def _run_pragma(self, pragma: str) -> None:
         """Run a statement of SQLite that begins and ends its own transaction, in the queue of the writers."""
         if self.dialect != "sqlite":
             return
-        with self._turns, translated(self.address, self.file), self._writer.connect() as connection:
+        with self._turns, translate_errors(self.address, self.file), self._writer.connect() as connection:
             driver = connection.connection.driver_connection
             if not isinstance(driver, sqlite3.Connection):
                 raise TypeError(type(driver))
@@ -254,20 +254,20 @@ class Database:
         self.close()
 
 
-def _parsed(text: str) -> URL:
+def _parse_url(text: str) -> URL:
     try:
         url = make_url(text)
     except sa.exc.ArgumentError:
         # What stands before an @ may hold a password.
         shown = text.rsplit("@", maxsplit=1)[-1]
-        message = f"database.url {shown!r} is no URL: write {_FORMS}"
+        message = f"database.url {shown!r} is no URL: write {_URL_FORMS}"
         raise ConfigError(message) from None
     backend, _, driver = url.drivername.partition("+")
     if backend == "sqlite" and driver in {"", "pysqlite"}:
         return url
     if backend in {"postgresql", "postgres"} and driver in {"", "psycopg"}:
         return url.set(drivername="postgresql+psycopg")
-    message = f"database.url has the unknown kind {url.drivername!r}: write {_FORMS}"
+    message = f"database.url has the unknown kind {url.drivername!r}: write {_URL_FORMS}"
     raise ConfigError(message)
 
 
@@ -290,7 +290,7 @@ def _sqlite_file(url: URL, *, must_exist: bool) -> Path:
     return file
 
 
-def _address(url: URL) -> str:
+def _displayed_address(url: URL) -> str:
     """Return the database as a person names it, without user's password or options."""
     if url.get_backend_name() == "sqlite":
         return str(url.database)

@@ -19,10 +19,10 @@ from storage.engine import Database
 from storage.judgements import OffsetRange
 from storage.tables import outliers, scores
 
-STRANGEST = 10
-MOST_EVENTS = 300_000
+MAX_OUTLIERS = 10
+MAX_EVENTS_FOR_KEYS = 300_000
 """Events between a window's offsets beyond which its keys are not counted: half a second's work."""
-_CANDIDATES = 100
+_MAX_KEYS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class KeyCount:
 class Evidence:
     """The strangest events, the strangest first; the keys with the most outliers, and how many keys there are."""
 
-    strangest: Sequence[Outlier]
+    top_outliers: Sequence[Outlier]
     keys: Sequence[KeyCount]
     distinct_keys: int
 
@@ -63,14 +63,14 @@ class EvidenceStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def of_window(self, ranges: Sequence[OffsetRange], start_us: int, end_us: int) -> Evidence:
+    def find_evidence(self, ranges: Sequence[OffsetRange], start_us: int, end_us: int) -> Evidence:
         """Return what explains the window from `start_us` to `end_us`."""
         with self._db.read() as conn:
-            found = [(each, row) for each in ranges for row in _strangest(conn, each, start_us, end_us)]
+            found = [(each, row) for each in ranges for row in _read_top_outliers(conn, each, start_us, end_us)]
             found.sort(key=lambda pair: (-pair[1].energy, pair[0].topic, pair[0].partition, pair[1].source_offset))
-            keys, distinct = _keys(conn, ranges, start_us, end_us)
+            keys, distinct = _count_keys(conn, ranges, start_us, end_us)
         return Evidence(
-            strangest=[
+            top_outliers=[
                 Outlier(
                     topic=each.topic,
                     partition=each.partition,
@@ -82,14 +82,14 @@ class EvidenceStore:
                     event_id=row.event_id,
                     features=json.loads(row.features),
                 )
-                for each, row in found[:STRANGEST]
+                for each, row in found[:MAX_OUTLIERS]
             ],
             keys=keys,
             distinct_keys=distinct,
         )
 
 
-def _inside(table: sa.Table, each: OffsetRange, start_us: int, end_us: int) -> tuple[sa.ColumnElement[bool], ...]:
+def _in_range(table: sa.Table, each: OffsetRange, start_us: int, end_us: int) -> tuple[sa.ColumnElement[bool], ...]:
     return (
         table.c.source_id == each.source_id,
         table.c.source_offset >= each.first_offset,
@@ -99,35 +99,39 @@ def _inside(table: sa.Table, each: OffsetRange, start_us: int, end_us: int) -> t
     )
 
 
-def _strangest(conn: Connection, each: OffsetRange, start_us: int, end_us: int) -> Sequence[sa.Row[tuple[object, ...]]]:
+def _read_top_outliers(
+    conn: Connection, each: OffsetRange, start_us: int, end_us: int
+) -> Sequence[sa.Row[tuple[object, ...]]]:
     query = (
         sa.select(outliers)
-        .where(*_inside(outliers, each, start_us, end_us))
+        .where(*_in_range(outliers, each, start_us, end_us))
         .order_by(outliers.c.energy.desc(), outliers.c.source_offset)
-        .limit(STRANGEST)
+        .limit(MAX_OUTLIERS)
     )
     return conn.execute(query).all()
 
 
-def _keys(conn: Connection, ranges: Sequence[OffsetRange], start_us: int, end_us: int) -> tuple[list[KeyCount], int]:
+def _count_keys(
+    conn: Connection, ranges: Sequence[OffsetRange], start_us: int, end_us: int
+) -> tuple[list[KeyCount], int]:
     """Count the keys that have the most outliers; none where events have no keys, or there are too many events."""
     strange: Counter[str] = Counter()
     for each in ranges:
-        strange.update(_counts(conn, outliers, each, start_us, end_us))
-    wide = sum(each.last_offset - each.first_offset + 1 for each in ranges) > MOST_EVENTS
+        strange.update(_count_by_key(conn, outliers, each, start_us, end_us))
+    wide = sum(each.last_offset - each.first_offset + 1 for each in ranges) > MAX_EVENTS_FOR_KEYS
     if not strange or wide:
         return [], 0
-    candidates = sorted(strange, key=lambda key: (-strange[key], key))[:_CANDIDATES]
+    candidates = sorted(strange, key=lambda key: (-strange[key], key))[:_MAX_KEYS]
     events: Counter[str] = Counter()
     distinct = 0
     for each in ranges:
-        events.update(_counts(conn, scores, each, start_us, end_us, among=candidates))
-        counted = sa.select(sa.func.count(scores.c.key.distinct())).where(*_inside(scores, each, start_us, end_us))
+        events.update(_count_by_key(conn, scores, each, start_us, end_us, among=candidates))
+        counted = sa.select(sa.func.count(scores.c.key.distinct())).where(*_in_range(scores, each, start_us, end_us))
         distinct += conn.execute(counted).scalar_one()
     return [KeyCount(key=key, events=events[key], outliers=strange[key]) for key in candidates], distinct
 
 
-def _counts(
+def _count_by_key(
     conn: Connection,
     table: sa.Table,
     each: OffsetRange,
@@ -139,7 +143,7 @@ def _counts(
     wanted = table.c.key.is_not(None) if among is None else table.c.key.in_(among)
     query = (
         sa.select(table.c.key, sa.func.count())
-        .where(*_inside(table, each, start_us, end_us), wanted)
+        .where(*_in_range(table, each, start_us, end_us), wanted)
         .group_by(table.c.key)
     )
     return {key: int(count) for key, count in conn.execute(query)}

@@ -32,7 +32,7 @@ _RETRYABLE_CLASSES = ("08", "53", "40", "57P")
 _RETRYABLE_CODES = frozenset({"55P03", "57014", "25P03", "25006"})
 # What the server says to a connection that it will refuse again: while a connection is made the driver has no
 # SQLSTATE, only the server's words.
-_REFUSED_CONNECTION = (
+_REFUSED_CONNECTION_ADVICE = (
     (
         re.compile(r"password authentication failed"),
         "does not let user {user} in: the password, or the user, is wrong; correct database.url (or what sets it: "
@@ -61,19 +61,19 @@ _REFUSED_CONNECTION = (
         "does not let user {user} in: grant it LOGIN, and CONNECT on the database, or correct database.url",
     ),
 )
-_NO_RIGHT = "42501"
+_INSUFFICIENT_PRIVILEGE = "42501"
 _READ_ONLY = "25006"
 _DISK_FULL = "53100"
 
 # The server has answered, so a commit that failed with one of these has certainly not happened.
-_DECIDED_CLASSES = ("40", "23")
+_ROLLED_BACK_CLASSES = ("40", "23")
 _SQLITE_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 _SQLITE_DAMAGED = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 _SQLITE_UNWRITABLE = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN})
 
 
 @contextlib.contextmanager
-def translated(address: str, file: Path | None, *, committing: bool = False) -> Iterator[None]:
+def translate_errors(address: str, file: Path | None, *, committing: bool = False) -> Iterator[None]:
     """Raise the errors of drivers and SQLAlchemy in the words of what the caller can do.
 
     Args:
@@ -94,31 +94,31 @@ def translated(address: str, file: Path | None, *, committing: bool = False) -> 
         raise StorageUnavailable(message) from error
     except sa.exc.DBAPIError as error:
         cause = error.orig if isinstance(error.orig, Exception) else error
-        known = _known(cause, address, file, committing=committing)
+        known = _translate_error(cause, address, file, committing=committing)
         if known is None:
             raise
         raise known from error
     except (psycopg.Error, sqlite3.Error) as error:
-        known = _known(error, address, file, committing=committing)
+        known = _translate_error(error, address, file, committing=committing)
         if known is None:
             raise
         raise known from error
 
 
-def _known(error: Exception, address: str, file: Path | None, *, committing: bool) -> OutriderError | None:
+def _translate_error(error: Exception, address: str, file: Path | None, *, committing: bool) -> OutriderError | None:
     if isinstance(error, sqlite3.Error):
-        return _known_sqlite(error, file, committing=committing)
+        return _translate_sqlite_error(error, file, committing=committing)
     if isinstance(error, psycopg.Error):
-        return _known_postgresql(error, address, committing=committing)
+        return _translate_postgresql_error(error, address, committing=committing)
     return None
 
 
-def _known_postgresql(error: psycopg.Error, address: str, *, committing: bool) -> OutriderError | None:
+def _translate_postgresql_error(error: psycopg.Error, address: str, *, committing: bool) -> OutriderError | None:
     state = error.sqlstate
     reason = " ".join(str(error).split())
-    if state is None and (refused := _refused(error, reason)):
+    if state is None and (refused := _explain_refused_connection(error, reason)):
         return ConfigError(f"{address} {refused}")
-    if state == _NO_RIGHT:
+    if state == _INSUFFICIENT_PRIVILEGE:
         return ConfigError(
             f"{address} does not let this user work ({reason.partition(' LINE ')[0]}): grant it the right (a first run "
             "needs CREATE on the schema), or name another user in database.url"
@@ -134,12 +134,12 @@ def _known_postgresql(error: psycopg.Error, address: str, *, committing: bool) -
         reason = f"it is read-only ({reason}): name the primary server in database.url, or let this user write"
     elif state == _DISK_FULL:
         reason = f"its disk is full ({reason}): free space there, or shorten `retention`"
-    if committing and (state is None or state == "40003" or not state.startswith(_DECIDED_CLASSES)):
+    if committing and (state is None or state == "40003" or not state.startswith(_ROLLED_BACK_CLASSES)):
         return CommitUnknown(f"the outcome of a commit to {address} is unknown: {reason}")
-    return StorageUnavailable(f"{address} is not available: {_without_frame(reason)}")
+    return StorageUnavailable(f"{address} is not available: {_shorten_reason(reason)}")
 
 
-def _without_frame(reason: str) -> str:
+def _shorten_reason(reason: str) -> str:
     """Return a reason without what the address says already; of a server that does not answer, with what to check."""
     said = re.sub(
         r'^connection (?:failed|is bad): |connection to server at "[^"]*"(?: \(.*?\))?, port \d+ failed: ', "", reason
@@ -149,17 +149,17 @@ def _without_frame(reason: str) -> str:
     return f"{said}; check database.url and that the server runs" if away else said
 
 
-def _refused(error: psycopg.Error, reason: str) -> str | None:
+def _explain_refused_connection(error: psycopg.Error, reason: str) -> str | None:
     """Return why the server will not have this connection, whenever it is asked; None where it may later."""
     user = getattr(error.pgconn, "user", b"") or b""
-    for pattern, advice in _REFUSED_CONNECTION:
+    for pattern, advice in _REFUSED_CONNECTION_ADVICE:
         match = pattern.search(reason)
         if match is not None:
             return advice.format(user=user.decode(errors="replace") or "?", **match.groupdict())
     return None
 
 
-def _known_sqlite(error: sqlite3.Error, file: Path | None, *, committing: bool) -> OutriderError | None:
+def _translate_sqlite_error(error: sqlite3.Error, file: Path | None, *, committing: bool) -> OutriderError | None:
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
         return None

@@ -17,8 +17,8 @@ from config.errors import ConfigError, OutriderError
 from config.units import parse_duration, parse_time, to_us
 from storage import listings
 from storage.engine import Database
-from storage.listings import Columns, Listing, to_columns
-from storage.reading import ScoreLog, ViewRows
+from storage.listings import Columns, HistoryView, to_columns
+from storage.reading import ScoreReader, ViewReader
 from storage.tables import positions, streams
 
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST_EVENT = sa.select(sa.func.max(positions.c.last_event_us))
 
-When = str | datetime | timedelta
+TimeBound = str | datetime | timedelta
 """RFC 3339 text, a datetime with a zone, or a duration ("1h") back from the stream's latest row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batches:
+class ColumnBatches:
     """Rows as batches of columns, read anew whenever they are iterated.
 
     A batch is a dict of numpy arrays (numbers, booleans, times as datetime64 in UTC) and lists (texts, parsed
@@ -40,7 +40,7 @@ class Batches:
     """
 
     read: Callable[[], Iterator[Columns]]
-    listing: Listing
+    view: HistoryView
 
     def __iter__(self) -> Iterator[Columns]:
         return self.read()
@@ -49,19 +49,19 @@ class Batches:
         """Return all rows as one pandas frame; times carry the zone UTC."""
         import pandas as pd  # noqa: PLC0415  (an extra: reading columns needs no pandas)
 
-        frames = [pd.DataFrame(batch) for batch in self] or [pd.DataFrame(to_columns(self.listing, []))]
+        frames = [pd.DataFrame(batch) for batch in self] or [pd.DataFrame(to_columns(self.view, []))]
         frame = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
-        for name, kind in self.listing.columns.items():
+        for name, kind in self.view.columns.items():
             if kind == "time":
                 frame[name] = frame[name].dt.tz_localize("UTC")
         return frame
 
 
-class Bounds(TypedDict, total=False):
+class QueryBounds(TypedDict, total=False):
     """Which rows of a listing: `since` (inclusive), `until` (exclusive), the newest `limit`."""
 
-    since: When | None
-    until: When | None
+    since: TimeBound | None
+    until: TimeBound | None
     limit: int | None
 
 
@@ -80,7 +80,7 @@ class History:
     def __init__(self, url: str) -> None:
         self._db = Database(url, read_only=True)
         try:
-            self._db.check()
+            self._db.check_schema()
         except OutriderError:
             self._db.close()
             raise
@@ -89,11 +89,11 @@ class History:
         self,
         stream: str,
         *,
-        since: When | None = None,
-        until: When | None = None,
+        since: TimeBound | None = None,
+        until: TimeBound | None = None,
         outliers: bool = False,
         limit: int | None = None,
-    ) -> Batches:
+    ) -> ColumnBatches:
         """Return every event with its energy and limit, by source and offset; times bound the event time.
 
         Outliers come with their features. With `limit` the rows come in the order of event time.
@@ -105,53 +105,53 @@ class History:
 
         def read() -> Iterator[Columns]:
             with self._db.read() as connection:
-                stream_id = self._stream_id(connection, stream)
+                stream_id = self._find_stream_id(connection, stream)
                 latest_us = connection.scalar(
                     sa.select(sa.func.max(positions.c.last_event_us)).where(positions.c.stream_id == stream_id)
                 )
-            log = ScoreLog(
+            log = ScoreReader(
                 db=self._db,
-                listing=listing,
+                view=listing,
                 stream_id=stream_id,
-                since_us=moment(since, latest_us),
-                until_us=moment(until, latest_us),
+                since_us=resolve_time_bound(since, latest_us),
+                until_us=resolve_time_bound(until, latest_us),
             )
-            return log.forward() if limit is None else log.newest(limit)
+            return log.read_all() if limit is None else log.read_newest(limit)
 
-        self._require(stream)
-        return Batches(read=read, listing=listing)
+        self._check_stream_exists(stream)
+        return ColumnBatches(read=read, view=listing)
 
-    def windows(self, stream: str | None = None, **bounds: Unpack[Bounds]) -> Batches:
+    def windows(self, stream: str | None = None, **bounds: Unpack[QueryBounds]) -> ColumnBatches:
         """Return the judged windows by their start, which the times bound."""
-        return self._list(listings.WINDOWS, stream, **bounds)
+        return self._query_view(listings.WINDOWS, stream, **bounds)
 
-    def thresholds(self, stream: str | None = None, **bounds: Unpack[Bounds]) -> Batches:
+    def thresholds(self, stream: str | None = None, **bounds: Unpack[QueryBounds]) -> ColumnBatches:
         """Return the limits in the order in which they became valid; the times bound that."""
-        return self._list(listings.THRESHOLDS, stream, **bounds)
+        return self._query_view(listings.THRESHOLDS, stream, **bounds)
 
-    def incidents(self, stream: str | None = None, **bounds: Unpack[Bounds]) -> Batches:
+    def incidents(self, stream: str | None = None, **bounds: Unpack[QueryBounds]) -> ColumnBatches:
         """Return the incidents by the time at which they opened, which the times bound."""
-        return self._list(listings.INCIDENTS, stream, **bounds)
+        return self._query_view(listings.INCIDENTS, stream, **bounds)
 
-    def notifications(self, stream: str | None = None, **bounds: Unpack[Bounds]) -> Batches:
+    def notifications(self, stream: str | None = None, **bounds: Unpack[QueryBounds]) -> ColumnBatches:
         """Return the notifications by the time at which they were made, which the times bound."""
-        return self._list(listings.NOTIFICATIONS, stream, **bounds)
+        return self._query_view(listings.NOTIFICATIONS, stream, **bounds)
 
-    def dead_letters(self, stream: str | None = None, **bounds: Unpack[Bounds]) -> Batches:
+    def dead_letters(self, stream: str | None = None, **bounds: Unpack[QueryBounds]) -> ColumnBatches:
         """Return what could not be used, by the time of recording, which the times bound."""
-        return self._list(listings.DEAD_LETTERS, stream, **bounds)
+        return self._query_view(listings.DEAD_LETTERS, stream, **bounds)
 
-    def drift(self, stream: str | None = None, **bounds: Unpack[Bounds]) -> Batches:
+    def drift(self, stream: str | None = None, **bounds: Unpack[QueryBounds]) -> ColumnBatches:
         """Return the verdicts on drift by the end of their windows, which the times bound."""
-        return self._list(listings.DRIFT, stream, **bounds)
+        return self._query_view(listings.DRIFT, stream, **bounds)
 
-    def calibration(self, stream: str | None = None, **bounds: Unpack[Bounds]) -> Batches:
+    def calibration(self, stream: str | None = None, **bounds: Unpack[QueryBounds]) -> ColumnBatches:
         """Return promised against realised alarms over time."""
-        return self._list(listings.CALIBRATION, stream, **bounds)
+        return self._query_view(listings.CALIBRATION, stream, **bounds)
 
-    def gaps(self, stream: str | None = None, **bounds: Unpack[Bounds]) -> Batches:
+    def gaps(self, stream: str | None = None, **bounds: Unpack[QueryBounds]) -> ColumnBatches:
         """Return the ranges that could not be read, by the time of recording, which the times bound."""
-        return self._list(listings.GAPS, stream, **bounds)
+        return self._query_view(listings.GAPS, stream, **bounds)
 
     def streams(self) -> list[str]:
         """Return the names of the stored streams."""
@@ -168,28 +168,28 @@ class History:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _list(self, listing: Listing, stream: str | None, **bounds: Unpack[Bounds]) -> Batches:
+    def _query_view(self, listing: HistoryView, stream: str | None, **bounds: Unpack[QueryBounds]) -> ColumnBatches:
         if stream is not None:
-            self._require(stream)
+            self._check_stream_exists(stream)
         limit = bounds.get("limit")
 
         def read() -> Iterator[Columns]:
-            view = ViewRows(db=self._db, listing=listing, stream=stream, since_us=None, until_us=None)
+            view = ViewReader(db=self._db, view=listing, stream=stream, since_us=None, until_us=None)
             latest_us = view.latest_us()
             bounded = replace(
                 view,
-                since_us=moment(bounds.get("since"), latest_us),
-                until_us=moment(bounds.get("until"), latest_us),
+                since_us=resolve_time_bound(bounds.get("since"), latest_us),
+                until_us=resolve_time_bound(bounds.get("until"), latest_us),
             )
-            return bounded.forward() if limit is None else bounded.newest(limit)
+            return bounded.read_all() if limit is None else bounded.read_newest(limit)
 
-        return Batches(read=read, listing=listing)
+        return ColumnBatches(read=read, view=listing)
 
-    def _require(self, stream: str) -> None:
+    def _check_stream_exists(self, stream: str) -> None:
         with self._db.read() as connection:
-            self._stream_id(connection, stream)
+            self._find_stream_id(connection, stream)
 
-    def _stream_id(self, connection: Connection, stream: str) -> int:
+    def _find_stream_id(self, connection: Connection, stream: str) -> int:
         found = connection.scalar(sa.select(streams.c.id).where(streams.c.name == stream))
         if found is None:
             known = ", ".join(connection.scalars(sa.select(streams.c.name).order_by(streams.c.name))) or "none"
@@ -197,7 +197,7 @@ class History:
         return int(found)
 
 
-def moment(when: When | None, latest_us: int | None) -> int | None:
+def resolve_time_bound(when: TimeBound | None, latest_us: int | None) -> int | None:
     """Return a bound in microseconds; durations count back from the latest row, if there is one.
 
     Raises:

@@ -104,7 +104,7 @@ def _write_transition(
     Whom only the final severity calls for is told then.
     """
     now_us = db.now_us(conn)
-    early = None if row.id is None else _written_before(conn, incident_id, step)
+    early = None if row.id is None else _find_early_transition(conn, incident_id, step)
     if early is not None and early.at_us != step.at_us:
         # Another step that begins where this one does (ten minutes that drift, then their hour): it is told by its end.
         early, step = None, replace(step, window_start_us=step.at_us)
@@ -120,7 +120,7 @@ def _write_transition(
         conn.execute(transitions.update().where(transitions.c.id == early.id).values(**told, severity=row.severity))
         mine = sa.select(notifications.c.id).where(notifications.c.transition_id == early.id)
         written = set(conn.execute(mine).scalars())
-    for channel, pending in _addressees(conn, incident_id, step).items():
+    for channel, pending in _find_channels(conn, incident_id, step).items():
         message_id = notification_id(stream, row, step, channel)
         if message_id in written:
             continue
@@ -137,7 +137,7 @@ def _write_transition(
         )
 
 
-def _written_before(conn: sa.Connection, incident_id: int, step: TransitionRow) -> sa.Row[Any, Any] | None:
+def _find_early_transition(conn: sa.Connection, incident_id: int, step: TransitionRow) -> sa.Row[Any, Any] | None:
     return conn.execute(
         sa.select(transitions.c.id, transitions.c.at_us).where(
             transitions.c.incident_id == incident_id,
@@ -147,13 +147,13 @@ def _written_before(conn: sa.Connection, incident_id: int, step: TransitionRow) 
     ).one_or_none()
 
 
-def _addressees(conn: sa.Connection, incident_id: int, step: TransitionRow) -> dict[str, bool]:
+def _find_channels(conn: sa.Connection, incident_id: int, step: TransitionRow) -> dict[str, bool]:
     """Return the channels of a step, and whether each is told or only has a row that is never sent.
 
     The end of an incident is told to those who were told of it and to nobody else, whomever the routes name by then
     and however old it is: a page without its end stays open for ever, and an end without a page means nothing.
     """
-    named = {channel: channel not in step.silent for channel in step.channels}
+    named = {channel: channel not in step.skipped_channels for channel in step.channels}
     if step.transition != "resolved":
         return named
     states = sa.select(notifications.c.channel, notifications.c.state).where(notifications.c.incident_id == incident_id)

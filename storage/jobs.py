@@ -21,7 +21,7 @@ class JobState:
     last_error: str | None
 
 
-def report_job(db: Database, name: str, error: str | None) -> None:
+def record_job_result(db: Database, name: str, error: str | None) -> None:
     """Keep that a job has just succeeded, or why it failed."""
     at = "succeeded_at_us" if error is None else "failed_at_us"
     with db.write() as connection:
@@ -31,6 +31,6 @@ def report_job(db: Database, name: str, error: str | None) -> None:
         )
 
 
-def job_states(connection: Connection) -> list[JobState]:
+def read_job_states(connection: Connection) -> list[JobState]:
     """Return all jobs that ever reported, by name."""
     return [JobState(**row) for row in connection.execute(sa.select(jobs).order_by(jobs.c.name)).mappings()]

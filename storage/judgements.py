@@ -91,7 +91,7 @@ class WindowFacts:
     open_incidents: Sequence[StoredIncident]
     gaps: Sequence[StoredGap]
     state: Mapping[str, Any] = field(default_factory=dict)
-    ranges: Sequence[OffsetRange] = ()
+    offset_ranges: Sequence[OffsetRange] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +135,7 @@ class TransitionRow:
     summary: str
     details: Mapping[str, Any]
     channels: Sequence[str] = ()
-    silent: Sequence[str] = ()
+    skipped_channels: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +156,7 @@ class IncidentRow:
     resolved_at_us: int | None = None
     transition: TransitionRow | None = None
 
-    def stored_as(self, incident_id: int) -> StoredIncident:
+    def with_id(self, incident_id: int) -> StoredIncident:
         """Return the open incident as it is once it is stored under this id."""
         kept = {each.name: getattr(self, each.name) for each in fields(StoredIncident) if each.name != "id"}
         return StoredIncident(id=incident_id, **kept)

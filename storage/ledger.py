@@ -18,7 +18,7 @@ from config.errors import ModelError
 from storage import registry
 from storage.bulk import insert_scores, stage_scores
 from storage.commit_rows import (
-    features_as_json,
+    features_to_json,
     insert_dead_letters,
     insert_gap,
     insert_outliers,
@@ -28,44 +28,44 @@ from storage.commit_rows import (
 from storage.commits import (
     Commit,
     Committed,
-    Control,
     DeadLetterColumns,
     Fenced,
     OutlierColumns,
-    PartRow,
     ScoreColumns,
     ShadowPartRow,
     Stale,
+    StreamControl,
+    WindowPartRow,
 )
 from storage.engine import Database
-from storage.partitions import day_of, ensure_score_days, partition_name
-from storage.registry import Claim, NewSource, SourceState, StreamState
+from storage.partitions import day_number, ensure_score_partitions, partition_name
+from storage.registry import NewSource, SourceClaim, SourceState, StreamState
 from storage.tables import FOREVER_US, models, positions, shadows, streams, thresholds
 
 __all__ = [
-    "Claim",
+    "SourceClaim",
     "Commit",
     "Committed",
-    "Control",
+    "StreamControl",
     "DeadLetterColumns",
     "Fenced",
     "Ledger",
     "NewSource",
     "OutlierColumns",
-    "PartRow",
+    "WindowPartRow",
     "ScoreColumns",
     "ShadowPartRow",
-    "ShadowState",
+    "ScheduledShadow",
     "SourceState",
     "Stale",
     "StoredModel",
     "StreamState",
-    "ThresholdState",
+    "ScheduledThreshold",
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ThresholdState:
+class ScheduledThreshold:
     """A limit and the event time of the first window for which it holds."""
 
     id: int
@@ -75,7 +75,7 @@ class ThresholdState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShadowState:
+class ScheduledShadow:
     """A model that scores beside the active one, its limit, and the start of the first window that it scores whole."""
 
     model_id: int
@@ -100,7 +100,7 @@ class StoredModel:
     summary: dict[str, object] | None
 
 
-class _NotStoredError(Exception):
+class _CommitRejectedError(Exception):
     """Ends the transaction without storing anything; carries what `commit` then returns."""
 
     def __init__(self, outcome: Fenced | Stale) -> None:
@@ -108,7 +108,7 @@ class _NotStoredError(Exception):
         self.outcome = outcome
 
 
-class _DayMissingError(Exception):
+class _PartitionMissingError(Exception):
     """Ends the transaction because `scores` has no partition for the day."""
 
     def __init__(self, day: int) -> None:
@@ -132,25 +132,25 @@ class Ledger:
         with self._db.read() as connection:
             return connection.scalar(sa.select(streams.c.id).where(streams.c.name == name))
 
-    def register(self, stream_id: int, found: Sequence[NewSource]) -> list[SourceState]:
+    def register_sources(self, stream_id: int, found: Sequence[NewSource]) -> list[SourceState]:
         """Store new partitions and new incarnations of replaced ones; returns all active sources."""
-        return registry.register(self._db, stream_id, found)
+        return registry.register_sources(self._db, stream_id, found)
 
-    def retire(self, stream_id: int, gone: Sequence[SourceState]) -> list[SourceState]:
+    def retire_sources(self, stream_id: int, gone: Sequence[SourceState]) -> list[SourceState]:
         """Let windows wait no longer for sources that are not read any more; their positions stay."""
-        return registry.retire(self._db, stream_id, gone)
+        return registry.retire_sources(self._db, stream_id, gone)
 
-    def begin_anew(self, stream_id: int, new: Sequence[NewSource]) -> list[SourceState]:
+    def restart_sources(self, stream_id: int, new: Sequence[NewSource]) -> list[SourceState]:
         """Start partitions anew, whatever their identity: all of them or none."""
-        return registry.begin_anew(self._db, stream_id, new)
+        return registry.restart_sources(self._db, stream_id, new)
 
-    def sources(self, stream_id: int) -> list[SourceState]:
+    def active_sources(self, stream_id: int) -> list[SourceState]:
         """Return the active sources by topic and partition."""
         return registry.active_sources(self._db, stream_id)
 
-    def claim(self, source_id: int, owner: str) -> Claim | None:
+    def claim_source(self, source_id: int, owner: str) -> SourceClaim | None:
         """Take a source over from whoever has it; None when it is no longer active."""
-        return registry.claim(self._db, source_id, owner)
+        return registry.claim_source(self._db, source_id, owner)
 
     def commit(self, commit: Commit) -> Committed | Fenced | Stale:
         """Store a stretch of a source, or nothing of it.
@@ -159,25 +159,25 @@ class Ledger:
             StorageUnavailable: Nothing is stored; the same commit may be tried again.
             CommitUnknown: It may be stored; claim the source again and go on from its position.
         """
-        features = features_as_json(commit.outliers)
+        features = features_to_json(commit.outliers)
         while True:
             try:
                 with self._db.write() as connection:
-                    return self._commit(connection, commit, features)
-            except _NotStoredError as refused:
+                    return self._store_commit(connection, commit, features)
+            except _CommitRejectedError as refused:
                 return refused.outcome
-            except _DayMissingError as missing:
-                ensure_score_days(self._db, missing.day)
+            except _PartitionMissingError as missing:
+                ensure_score_partitions(self._db, missing.day)
 
-    def _commit(self, connection: Connection, commit: Commit, features: list[str]) -> Committed:
+    def _store_commit(self, connection: Connection, commit: Commit, features: list[str]) -> Committed:
         stage_scores(connection, commit.scores)
-        stored_at_us = self._move(connection, commit)
+        stored_at_us = self._advance_position(connection, commit)
         # A statement of its own: it must see a seal that ended while the move waited for the position's row.
-        control = _control(connection, commit.stream_id)
+        control = _select_control(connection, commit.stream_id)
         if _is_stale(commit, control):
-            raise _NotStoredError(Stale(control=control))
+            raise _CommitRejectedError(Stale(control=control))
         if len(commit.scores):
-            self._require_day(connection, day_of(stored_at_us))
+            self._require_partition(connection, day_number(stored_at_us))
             insert_scores(connection, commit.source_id, stored_at_us, commit.scores)
         if len(commit.outliers):
             insert_outliers(connection, commit, stored_at_us, features)
@@ -191,11 +191,11 @@ class Ledger:
             insert_shadow_parts(connection, commit)
         return Committed(control=control)
 
-    def _move(self, connection: Connection, commit: Commit) -> int:
+    def _advance_position(self, connection: Connection, commit: Commit) -> int:
         """Move the position and return the time of storing; its row stays locked until the commit ends."""
         values: dict[str, object] = {
             "next_offset": commit.end,
-            "committed_at_us": self._db.clock(),
+            "committed_at_us": self._db.clock_expression(),
             # Whatever moves, or tells of a head event, shows that there is something to wait for.
             "idle_until_us": FOREVER_US if commit.ended else 0,
         }
@@ -203,9 +203,9 @@ class Ledger:
             # A commit that only says how time goes on knows no cursor, and must not lose the stored one.
             values["cursor"] = commit.end_cursor
         if commit.watermark_us is not None:
-            values["watermark_us"] = _larger(positions.c.watermark_us, commit.watermark_us)
+            values["watermark_us"] = _greatest(positions.c.watermark_us, commit.watermark_us)
         if len(commit.scores):
-            values["last_event_us"] = _larger(positions.c.last_event_us, int(commit.scores.times_us.max()))
+            values["last_event_us"] = _greatest(positions.c.last_event_us, int(commit.scores.times_us.max()))
         stored_at_us = connection.scalar(
             sa.update(positions)
             .where(
@@ -218,17 +218,17 @@ class Ledger:
             .returning(positions.c.committed_at_us)
         )
         if stored_at_us is None:
-            raise _NotStoredError(Fenced())
+            raise _CommitRejectedError(Fenced())
         return int(stored_at_us)
 
-    def _require_day(self, connection: Connection, day: int) -> None:
+    def _require_partition(self, connection: Connection, day: int) -> None:
         if self._db.dialect == "sqlite" or day in self._known_days:
             return
         if connection.scalar(sa.text("SELECT to_regclass(:name)"), {"name": partition_name(day)}) is None:
-            raise _DayMissingError(day)
+            raise _PartitionMissingError(day)
         self._known_days |= {day}
 
-    def idle(self, source_id: int, epoch: int, next_offset: int, until_us: int) -> bool:
+    def mark_idle(self, source_id: int, epoch: int, next_offset: int, until_us: int) -> bool:
         """Say that the source stands at its log's end and holds no window open until then; False when fenced.
 
         Args:
@@ -246,7 +246,7 @@ class Ledger:
                     positions.c.next_offset == next_offset,
                     positions.c.active,
                 )
-                .values(idle_until_us=_larger(positions.c.idle_until_us, until_us))
+                .values(idle_until_us=_greatest(positions.c.idle_until_us, until_us))
             )
             return moved.rowcount == 1
 
@@ -255,12 +255,12 @@ class Ledger:
         with self._db.read() as connection:
             return self._db.now_us(connection)
 
-    def control(self, stream_id: int) -> Control:
+    def read_control(self, stream_id: int) -> StreamControl:
         """Return what the control plane has decided for the stream."""
         with self._db.read() as connection:
-            return _control(connection, stream_id)
+            return _select_control(connection, stream_id)
 
-    def schedule(self, stream_id: int, after_id: int = 0) -> list[ThresholdState]:
+    def read_threshold_schedule(self, stream_id: int, after_id: int = 0) -> list[ScheduledThreshold]:
         """Return the thresholds in the order in which they hold; of equal starts the last one counts.
 
         Args:
@@ -274,17 +274,17 @@ class Ledger:
             .order_by(*order)
         )
         with self._db.read() as connection:
-            return [ThresholdState(**row) for row in connection.execute(query).mappings()]
+            return [ScheduledThreshold(**row) for row in connection.execute(query).mappings()]
 
-    def shadows(self, stream_id: int) -> list[ShadowState]:
+    def read_shadows(self, stream_id: int) -> list[ScheduledShadow]:
         """Return the models that score in the shadow of the active one; they change with the revision."""
         query = sa.select(shadows.c.model_id, shadows.c.threshold, shadows.c.since_us).where(
             shadows.c.stream_id == stream_id, ~shadows.c.ended
         )
         with self._db.read() as connection:
-            return [ShadowState(**row) for row in connection.execute(query).mappings()]
+            return [ScheduledShadow(**row) for row in connection.execute(query).mappings()]
 
-    def model(self, model_id: int) -> StoredModel:
+    def load_model(self, model_id: int) -> StoredModel:
         """Return a stored model.
 
         Raises:
@@ -295,7 +295,7 @@ class Ledger:
         if row is None:
             message = f"there is no model {model_id} in {self._db.address}"
             raise ModelError(message)
-        if checksum(row.artefact) != row.checksum:
+        if artefact_checksum(row.artefact) != row.checksum:
             message = (
                 f"model {row.version} of stream {row.stream_id} in {self._db.address} is damaged (its "
                 f"checksum does not match): promote another version or fit again"
@@ -316,28 +316,28 @@ class Ledger:
         )
 
 
-def checksum(artefact: bytes) -> str:
+def artefact_checksum(artefact: bytes) -> str:
     """Return the checksum that `models.checksum` holds: SHA-256 in hexadecimal."""
     return hashlib.sha256(artefact).hexdigest()
 
 
-def _larger(column: sa.Column[int], value: int) -> sa.ColumnElement[int]:
+def _greatest(column: sa.Column[int], value: int) -> sa.ColumnElement[int]:
     """Return the larger of a column and a value; the value where the column is NULL."""
     new = sa.literal(value, sa.BigInteger)
     return sa.case((column > new, column), else_=new)
 
 
-def _control(connection: Connection, stream_id: int) -> Control:
+def _select_control(connection: Connection, stream_id: int) -> StreamControl:
     row = connection.execute(
         sa.select(streams.c.sealed_until_us, streams.c.revision, streams.c.last_tick_us).where(
             streams.c.id == stream_id
         )
     ).one()
-    return Control(sealed_until_us=row.sealed_until_us, revision=row.revision, last_tick_us=row.last_tick_us)
+    return StreamControl(sealed_until_us=row.sealed_until_us, revision=row.revision, last_tick_us=row.last_tick_us)
 
 
-def _is_stale(commit: Commit, control: Control) -> bool:
-    if control.revision != commit.assumed.revision:
+def _is_stale(commit: Commit, control: StreamControl) -> bool:
+    if control.revision != commit.assumed_control.revision:
         return True
     sealed = control.sealed_until_us
     return sealed is not None and any(part.events > 0 and part.window_end_us <= sealed for part in commit.parts)

@@ -19,7 +19,7 @@ _DETAIL_CHARACTERS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
+class DeadLetterUsage:
     """What this minute holds already for one source and reason."""
 
     rows: int = 0
@@ -27,7 +27,7 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LetterRows:
+class DeadLetterRows:
     """Rows of `dead_letters` as columns."""
 
     source_offset: list[int]
@@ -38,9 +38,9 @@ class LetterRows:
     payload: list[bytes | None]
 
 
-def limited(dead: DeadLetterColumns, stored: Mapping[str, Stored]) -> LetterRows:
+def apply_dead_letter_quota(dead: DeadLetterColumns, stored: Mapping[str, DeadLetterUsage]) -> DeadLetterRows:
     """Return the rows to store for these dead letters, given what the minute holds already by reason."""
-    rows = LetterRows(source_offset=[], end_offset=[], count=[], reason=[], detail=[], payload=[])
+    rows = DeadLetterRows(source_offset=[], end_offset=[], count=[], reason=[], detail=[], payload=[])
     kept_rows = defaultdict(int, {reason: each.rows for reason, each in stored.items()})
     kept_payloads = defaultdict(int, {reason: each.payloads for reason, each in stored.items()})
     ranges: dict[str, int] = {}

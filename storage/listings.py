@@ -11,13 +11,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Column = NDArray[Any] | list[Any]
-Columns = dict[str, Column]
-Kind = Literal["text", "int", "maybe_int", "float", "energy", "bool", "time", "json", "bytes"]
+ColumnValues = NDArray[Any] | list[Any]
+Columns = dict[str, ColumnValues]
+ColumnKind = Literal["text", "int", "maybe_int", "float", "energy", "bool", "time", "json", "bytes"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
+class HistoryView:
     """One view as History gives it.
 
     Attributes:
@@ -28,12 +28,12 @@ class Listing:
     """
 
     view: str
-    columns: Mapping[str, Kind]
-    key: tuple[str, ...]
-    time: str
+    columns: Mapping[str, ColumnKind]
+    key_columns: tuple[str, ...]
+    time_column: str
 
 
-_SCORES: Mapping[str, Kind] = {
+_SCORES: Mapping[str, ColumnKind] = {
     "stream": "text",
     "topic": "text",
     "partition": "int",
@@ -50,14 +50,16 @@ _SCORES: Mapping[str, Kind] = {
     "model_version": "int",
 }
 
-SCORES = Listing(view="score_history", columns=_SCORES, key=("source_id", "source_offset"), time="event_time_us")
-OUTLIERS = Listing(
+SCORES = HistoryView(
+    view="score_history", columns=_SCORES, key_columns=("source_id", "source_offset"), time_column="event_time_us"
+)
+OUTLIERS = HistoryView(
     view="outlier_history",
     columns={**_SCORES, "features": "json"},
-    key=("source_id", "source_offset"),
-    time="event_time_us",
+    key_columns=("source_id", "source_offset"),
+    time_column="event_time_us",
 )
-WINDOWS = Listing(
+WINDOWS = HistoryView(
     view="window_history",
     columns={
         "stream": "text",
@@ -73,10 +75,10 @@ WINDOWS = Listing(
         "energy_max": "float",
         "model_version": "maybe_int",
     },
-    key=("window_start_us", "stream"),
-    time="window_start_us",
+    key_columns=("window_start_us", "stream"),
+    time_column="window_start_us",
 )
-THRESHOLDS = Listing(
+THRESHOLDS = HistoryView(
     view="threshold_history",
     columns={
         "stream": "text",
@@ -90,10 +92,10 @@ THRESHOLDS = Listing(
         "method": "text",
         "model_version": "int",
     },
-    key=("valid_from_us", "id"),
-    time="valid_from_us",
+    key_columns=("valid_from_us", "id"),
+    time_column="valid_from_us",
 )
-INCIDENTS = Listing(
+INCIDENTS = HistoryView(
     view="incident_history",
     columns={
         "id": "int",
@@ -107,10 +109,10 @@ INCIDENTS = Listing(
         "summary": "text",
         "details": "json",
     },
-    key=("opened_at_us", "id"),
-    time="opened_at_us",
+    key_columns=("opened_at_us", "id"),
+    time_column="opened_at_us",
 )
-NOTIFICATIONS = Listing(
+NOTIFICATIONS = HistoryView(
     view="notification_history",
     columns={
         "id": "text",
@@ -123,10 +125,10 @@ NOTIFICATIONS = Listing(
         "created_at": "time",
         "delivered_at": "time",
     },
-    key=("created_at_us", "id"),
-    time="created_at_us",
+    key_columns=("created_at_us", "id"),
+    time_column="created_at_us",
 )
-DEAD_LETTERS = Listing(
+DEAD_LETTERS = HistoryView(
     view="dead_letter_history",
     columns={
         "stream": "text",
@@ -138,10 +140,10 @@ DEAD_LETTERS = Listing(
         "payload": "bytes",
         "recorded_at": "time",
     },
-    key=("recorded_at_us", "id"),
-    time="recorded_at_us",
+    key_columns=("recorded_at_us", "id"),
+    time_column="recorded_at_us",
 )
-DRIFT = Listing(
+DRIFT = HistoryView(
     view="drift_history",
     columns={
         "stream": "text",
@@ -157,10 +159,10 @@ DRIFT = Listing(
         "limit": "float",
         "drifted": "bool",
     },
-    key=("window_end_us", "id"),
-    time="window_end_us",
+    key_columns=("window_end_us", "id"),
+    time_column="window_end_us",
 )
-CALIBRATION = Listing(
+CALIBRATION = HistoryView(
     view="calibration_history",
     columns={
         "stream": "text",
@@ -172,10 +174,10 @@ CALIBRATION = Listing(
         "exceedance": "float",
         "state": "text",
     },
-    key=("at_us", "stream"),
-    time="at_us",
+    key_columns=("at_us", "stream"),
+    time_column="at_us",
 )
-GAPS = Listing(
+GAPS = HistoryView(
     view="gap_history",
     columns={
         "stream": "text",
@@ -186,12 +188,12 @@ GAPS = Listing(
         "reason": "text",
         "recorded_at": "time",
     },
-    key=("recorded_at_us", "id"),
-    time="recorded_at_us",
+    key_columns=("recorded_at_us", "id"),
+    time_column="recorded_at_us",
 )
 
 
-def to_columns(listing: Listing, rows: Sequence[Sequence[Any]]) -> Columns:
+def to_columns(listing: HistoryView, rows: Sequence[Sequence[Any]]) -> Columns:
     """Return rows, each with the listing's columns first, as columns; NULL is NaN, NaT or None."""
     values = list(zip(*rows, strict=True)) if rows else [()] * len(listing.columns)
     return {
@@ -199,7 +201,7 @@ def to_columns(listing: Listing, rows: Sequence[Sequence[Any]]) -> Columns:
     }
 
 
-def _times(values: Sequence[str | datetime | None]) -> Column:
+def _to_datetimes(values: Sequence[str | datetime | None]) -> ColumnValues:
     # Both databases say UTC; numpy's times know no zone and would warn of one.
     bare = [
         value[:-1] if isinstance(value, str) else None if value is None else value.replace(tzinfo=None)
@@ -208,18 +210,18 @@ def _times(values: Sequence[str | datetime | None]) -> Column:
     return np.array(bare, "datetime64[us]")
 
 
-def _json(values: Sequence[Any]) -> Column:
+def _parse_json(values: Sequence[Any]) -> ColumnValues:
     return [json.loads(value) if isinstance(value, str) else value for value in values]
 
 
-_CONVERSIONS: Mapping[Kind, Callable[[Sequence[Any]], Column]] = {
+_CONVERSIONS: Mapping[ColumnKind, Callable[[Sequence[Any]], ColumnValues]] = {
     "text": list,
     "int": lambda values: np.array(values, np.int64),
     "maybe_int": list,
     "float": lambda values: np.array(values, np.float64),
     "energy": lambda values: np.array(values, np.float32),
     "bool": lambda values: np.array(values, np.bool_),
-    "time": _times,
-    "json": _json,
+    "time": _to_datetimes,
+    "json": _parse_json,
     "bytes": list,
 }

@@ -73,11 +73,11 @@ class ModelStore:
         """
         with self._db.write() as conn:
             lock_stream(conn, stream_id)
-            if only_first and _newest_version(conn, stream_id) is not None:
+            if only_first and _read_newest_version(conn, stream_id) is not None:
                 return None
             model_id = insert_model(conn, stream_id, model, "candidate", self._db.now_us(conn))
-            activate(conn, stream_id, model_id, first_threshold, self._db.now_us(conn))
-            return model_info(conn, model_id)
+            activate_model(conn, stream_id, model_id, first_threshold, self._db.now_us(conn))
+            return read_model_info(conn, model_id)
 
     def promote(
         self, stream_id: int, model_id: int, first_threshold: Callable[[int, Activation], NewThreshold]
@@ -85,8 +85,8 @@ class ModelStore:
         """Make a stored model the active one from the next free window on."""
         with self._db.write() as conn:
             lock_stream(conn, stream_id)
-            activate(conn, stream_id, model_id, first_threshold, self._db.now_us(conn))
-            return model_info(conn, model_id)
+            activate_model(conn, stream_id, model_id, first_threshold, self._db.now_us(conn))
+            return read_model_info(conn, model_id)
 
     def report_warm_up(self, stream_id: int, n_events: int, wanted: int, left_s: float | None = None) -> None:
         """Keep how far a warm-up is, and how long the rest may take, for `status`."""
@@ -96,9 +96,9 @@ class ModelStore:
 
     def list(self, stream_id: int) -> list[ModelInfo]:
         """Return the models of a stream, oldest first."""
-        query = _columns().where(models.c.stream_id == stream_id).order_by(models.c.version)
+        query = _select_models().where(models.c.stream_id == stream_id).order_by(models.c.version)
         with self._db.read() as conn:
-            return [_info(row) for row in conn.execute(query)]
+            return [_to_model_info(row) for row in conn.execute(query)]
 
     def active(self, stream_id: int) -> ModelInfo | None:
         """Return the active model, or None before the first one."""
@@ -110,7 +110,7 @@ class ModelStore:
             return bytes(conn.execute(sa.select(models.c.artefact).where(models.c.id == model_id)).scalar_one())
 
 
-def activate(
+def activate_model(
     conn: sa.Connection,
     stream_id: int,
     model_id: int,
@@ -122,7 +122,7 @@ def activate(
     Where it was in the shadow this ends: what it saw of windows that are not over is dropped, for in a look-back only
     whole windows count.
     """
-    activation = next_activation(conn, stream_id)
+    activation = find_next_activation(conn, stream_id)
     insert_threshold(conn, stream_id, first_threshold(model_id, activation), now_us)
     of_stream = models.c.stream_id == stream_id
     conn.execute(models.update().where(of_stream, models.c.state == "active").values(state="retired"))
@@ -140,7 +140,7 @@ def insert_model(conn: sa.Connection, stream_id: int, model: NewModel, state: st
         models.insert()
         .values(
             stream_id=stream_id,
-            version=(_newest_version(conn, stream_id) or 0) + 1,
+            version=(_read_newest_version(conn, stream_id) or 0) + 1,
             kind=model.kind,
             state=state,
             artefact=model.artefact,
@@ -154,19 +154,19 @@ def insert_model(conn: sa.Connection, stream_id: int, model: NewModel, state: st
     return model_id
 
 
-def model_info(conn: sa.Connection, model_id: int) -> ModelInfo:
+def read_model_info(conn: sa.Connection, model_id: int) -> ModelInfo:
     """Return a stored model without its artefact."""
-    return _info(conn.execute(_columns().where(models.c.id == model_id)).one())
+    return _to_model_info(conn.execute(_select_models().where(models.c.id == model_id)).one())
 
 
-def _newest_version(conn: sa.Connection, stream_id: int) -> int | None:
+def _read_newest_version(conn: sa.Connection, stream_id: int) -> int | None:
     newest: int | None = conn.execute(
         sa.select(sa.func.max(models.c.version)).where(models.c.stream_id == stream_id)
     ).scalar_one()
     return newest
 
 
-def next_activation(conn: sa.Connection, stream_id: int) -> Activation:
+def find_next_activation(conn: sa.Connection, stream_id: int) -> Activation:
     """Return the first window start that no stored event and no threshold row can lie beyond.
 
     Before anything is sealed the first model is valid from the beginning of time.
@@ -191,11 +191,11 @@ def next_activation(conn: sa.Connection, stream_id: int) -> Activation:
     return Activation(valid_from_us=max(free_us, newest + size_us), computed_at_us=computed_at_us)
 
 
-def _columns() -> sa.Select[Any]:
+def _select_models() -> sa.Select[Any]:
     return sa.select(*(column for column in models.c if column.name != "artefact"))
 
 
-def _info(row: sa.Row[Any]) -> ModelInfo:
+def _to_model_info(row: sa.Row[Any]) -> ModelInfo:
     return ModelInfo(
         id=row.id,
         version=row.version,

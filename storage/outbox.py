@@ -49,7 +49,7 @@ class ChannelCounts:
     last_error: str | None = None
 
 
-_SET_BACK_US = 600_000_000
+_MAX_RETRY_WAIT_US = 600_000_000
 """How far ahead the next attempt of a message from the future may lie: the longest wait that is our own."""
 
 
@@ -66,10 +66,10 @@ class Outbox:
         their order: as long as one is pending, the later ones wait.
         """
         with self._db.read() as conn:
-            if conn.execute(self._due(channel)).first() is None:
+            if conn.execute(self._select_due(channel)).first() is None:
                 return None
         with self._db.write() as conn:
-            found = conn.execute(self._due(channel).with_for_update(skip_locked=True)).scalar_one_or_none()
+            found = conn.execute(self._select_due(channel).with_for_update(skip_locked=True)).scalar_one_or_none()
             if found is None:
                 return None
             conn.execute(
@@ -77,9 +77,9 @@ class Outbox:
                 .where(notifications.c.id == found)
                 .values(attempts=notifications.c.attempts + 1, next_attempt_at_us=self._db.now_us(conn) + lease_us)
             )
-            return _message(conn, found)
+            return _read_message(conn, found)
 
-    def _due(self, channel: str) -> sa.Select[Any]:
+    def _select_due(self, channel: str) -> sa.Select[Any]:
         earlier = notifications.alias()
         waits_for_earlier = sa.exists().where(
             earlier.c.incident_id == notifications.c.incident_id,
@@ -87,10 +87,10 @@ class Outbox:
             earlier.c.transition_id < notifications.c.transition_id,
             earlier.c.state == "pending",
         )
-        now_us = self._db.clock()
+        now_us = self._db.clock_expression()
         # Stored before the clock was set back: its time would come only when the clock has caught up.
         of_the_future = sa.and_(
-            notifications.c.created_at_us > now_us, notifications.c.next_attempt_at_us > now_us + _SET_BACK_US
+            notifications.c.created_at_us > now_us, notifications.c.next_attempt_at_us > now_us + _MAX_RETRY_WAIT_US
         )
         return (
             sa.select(notifications.c.id)
@@ -104,16 +104,21 @@ class Outbox:
             .limit(1)
         )
 
-    def delivered(self, message: Message) -> None:
+    def mark_delivered(self, message: Message) -> None:
         """Record a delivery, also one that came after somebody else had given the message up."""
         with self._db.write() as conn:
             conn.execute(
                 notifications.update()
                 .where(notifications.c.id == message.id, notifications.c.state != "delivered")
-                .values(state="delivered", delivered_at_us=self._db.clock(), next_attempt_at_us=None, last_error=None)
+                .values(
+                    state="delivered",
+                    delivered_at_us=self._db.clock_expression(),
+                    next_attempt_at_us=None,
+                    last_error=None,
+                )
             )
 
-    def failed(self, message: Message, error: str, decide: Callable[[int], int | None]) -> int | None:
+    def mark_failed(self, message: Message, error: str, decide: Callable[[int], int | None]) -> int | None:
         """Record that an attempt failed; return how long until the next one, or None when it is given up.
 
         Args:
@@ -135,7 +140,7 @@ class Outbox:
             )
         return None if next_us is None else next_us - now_us
 
-    def give_up_unknown(self, known: Collection[str], deadline_us: int) -> int:
+    def give_up_unknown_channels(self, known: Collection[str], deadline_us: int) -> int:
         """Give up the messages of channels that are no longer configured, once they are too old; return how many."""
         with self._db.write() as conn:
             return conn.execute(
@@ -150,13 +155,13 @@ class Outbox:
                 )
             ).rowcount
 
-    def pending(self) -> int:
+    def count_pending(self) -> int:
         """Return how many notifications are still to be told."""
         query = sa.select(sa.func.count()).where(notifications.c.state == "pending")
         with self._db.read() as conn:
             return int(conn.execute(query).scalar_one())
 
-    def counts(self) -> dict[str, ChannelCounts]:
+    def count_by_channel(self) -> dict[str, ChannelCounts]:
         """Return what became of the messages of each channel."""
         of_state = [
             sa.func.sum(sa.case((notifications.c.state == state, 1), else_=0)).label(state)
@@ -179,13 +184,13 @@ class Outbox:
                     skipped=int(row["skipped"]),
                     oldest_pending_us=row["oldest_pending_us"],
                     last_delivered_us=row["last_delivered_us"],
-                    last_error=conn.scalar(_last_error(row["channel"])),
+                    last_error=conn.scalar(_select_last_error(row["channel"])),
                 )
                 for row in rows
             }
 
 
-def _message(conn: sa.Connection, message_id: str) -> Message:
+def _read_message(conn: sa.Connection, message_id: str) -> Message:
     row = conn.execute(
         sa.select(
             notifications.c.channel,
@@ -223,7 +228,7 @@ def _message(conn: sa.Connection, message_id: str) -> Message:
     )
 
 
-def _last_error(channel: str) -> sa.Select[Any]:
+def _select_last_error(channel: str) -> sa.Select[Any]:
     return (
         sa.select(notifications.c.last_error)
         .where(notifications.c.channel == channel, notifications.c.last_error.is_not(None))

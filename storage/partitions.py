@@ -13,12 +13,12 @@ from sqlalchemy.engine import Connection
 from storage.engine import Database
 
 DAY_US = 86_400_000_000
-_LOCK_KEY = 0x6F757472_73636F72
+_PARTITION_LOCK_KEY = 0x6F757472_73636F72
 """Any constant that all Outriders share: makers of partitions queue behind it."""
-_NAME = re.compile(r"scores_d(\d+)")
+_PARTITION_NAME = re.compile(r"scores_d(\d+)")
 
 
-def day_of(time_us: int) -> int:
+def day_number(time_us: int) -> int:
     """Return the number of the day (UTC, since 1970) of a time."""
     return time_us // DAY_US
 
@@ -28,7 +28,7 @@ def partition_name(day: int) -> str:
     return f"scores_d{day}"
 
 
-def ensure_score_days(db: Database, day: int | None = None) -> None:
+def ensure_score_partitions(db: Database, day: int | None = None) -> None:
     """Make the partitions of a day (default: the database's today) and of the day after; nothing on SQLite.
 
     Safe when several processes call it at once. Readers and committers are not held up: a partition is made
@@ -38,11 +38,11 @@ def ensure_score_days(db: Database, day: int | None = None) -> None:
         return
     with db.write() as connection:
         if day is None:
-            day = day_of(db.now_us(connection))
-        if {day, day + 1} <= score_days(connection):
+            day = day_number(db.now_us(connection))
+        if {day, day + 1} <= list_partition_days(connection):
             return
-        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
-        present = score_days(connection)
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _PARTITION_LOCK_KEY})
+        present = list_partition_days(connection)
         for each in (day, day + 1):
             if each not in present:
                 create_partition(connection, each)
@@ -55,7 +55,7 @@ def create_partition(connection: Connection, day: int) -> None:
     connection.exec_driver_sql(f"ALTER TABLE scores ATTACH PARTITION {name} FOR VALUES FROM ({day}) TO ({day + 1})")
 
 
-def score_days(connection: Connection) -> set[int]:
+def list_partition_days(connection: Connection) -> set[int]:
     """Return the days that have a partition."""
     names = connection.scalars(
         sa.text(
@@ -63,17 +63,17 @@ def score_days(connection: Connection) -> set[int]:
             "WHERE i.inhparent = to_regclass('scores')"
         )
     )
-    return {int(match[1]) for match in map(_NAME.fullmatch, names) if match}
+    return {int(match[1]) for match in map(_PARTITION_NAME.fullmatch, names) if match}
 
 
-def drop_score_days(db: Database, before_day: int) -> list[int]:
+def drop_score_partitions(db: Database, before_day: int) -> list[int]:
     """Drop the partitions of the days before a day, one transaction each; returns the days dropped.
 
     Raises:
         StorageUnavailable: A reader held the table for more than a second; the next call goes on from there.
     """
     with db.read() as connection:
-        old = sorted(day for day in score_days(connection) if day < before_day)
+        old = sorted(day for day in list_partition_days(connection) if day < before_day)
     for day in old:
         with db.write() as connection:
             # Dropping waits for readers and makes committers wait behind it: so it gives up soon.

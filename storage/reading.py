@@ -10,8 +10,8 @@ import numpy as np
 import sqlalchemy as sa
 
 from storage.engine import Database
-from storage.listings import Columns, Listing, to_columns
-from storage.partitions import score_days
+from storage.listings import Columns, HistoryView, to_columns
+from storage.partitions import list_partition_days
 from storage.tables import outliers, scores, sources
 
 _CHUNK_ROWS = 20_000
@@ -19,39 +19,39 @@ _PAGE_ROWS = 5_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreLog:
+class ScoreReader:
     """The scores or outliers of a stream within bounds of event time, [since, until)."""
 
     db: Database
-    listing: Listing
+    view: HistoryView
     stream_id: int
     since_us: int | None
     until_us: int | None
 
-    def forward(self) -> Iterator[Columns]:
+    def read_all(self) -> Iterator[Columns]:
         """Give the rows by source and offset."""
         for source_id in self._source_ids():
-            for day in self._days():
-                for rows in self._chunks(source_id, day, backward=False):
-                    yield to_columns(self.listing, rows)
+            for day in self._partition_days():
+                for rows in self._read_chunks(source_id, day, backward=False):
+                    yield to_columns(self.view, rows)
 
-    def newest(self, limit: int) -> Iterator[Columns]:
+    def read_newest(self, limit: int) -> Iterator[Columns]:
         """Give the `limit` latest by event time among the last `limit` of each source, oldest first."""
         kept: list[Sequence[Any]] = []
         for source_id in self._source_ids():
             mine: list[Sequence[Any]] = []
-            for day in reversed(self._days()):
-                for rows in self._chunks(source_id, day, backward=True):
+            for day in reversed(self._partition_days()):
+                for rows in self._read_chunks(source_id, day, backward=True):
                     mine.extend(rows)
                     if len(mine) >= limit:
                         break
                 if len(mine) >= limit:
                     break
             kept.extend(mine[:limit])
-        place = list(self.listing.columns).index("event_time_us")
+        place = list(self.view.columns).index("event_time_us")
         order = np.argsort(np.array([row[place] for row in kept], np.int64), kind="stable")
         if kept and limit > 0:
-            yield to_columns(self.listing, [kept[i] for i in order[-limit:]])
+            yield to_columns(self.view, [kept[i] for i in order[-limit:]])
 
     def _source_ids(self) -> list[int]:
         query = (
@@ -62,16 +62,16 @@ class ScoreLog:
         with self.db.read() as connection:
             return list(connection.scalars(query))
 
-    def _days(self) -> Sequence[int | None]:
+    def _partition_days(self) -> Sequence[int | None]:
         """Return the partitions to read one after the other, or [None] where there is one table."""
-        if self.db.dialect == "sqlite" or self.listing.view != "score_history":
+        if self.db.dialect == "sqlite" or self.view.view != "score_history":
             return [None]
         with self.db.read() as connection:
-            return sorted(score_days(connection))
+            return sorted(list_partition_days(connection))
 
-    def _chunks(self, source_id: int, day: int | None, *, backward: bool) -> Iterator[Sequence[Sequence[Any]]]:
+    def _read_chunks(self, source_id: int, day: int | None, *, backward: bool) -> Iterator[Sequence[Sequence[Any]]]:
         """Give the rows within the bounds of one source, one piece of its log after the other."""
-        table = scores if self.listing.view == "score_history" else outliers
+        table = scores if self.view.view == "score_history" else outliers
         offset = table.c.source_offset
         place = [table.c.source_id == source_id]
         if day is not None:
@@ -92,15 +92,15 @@ class ScoreLog:
                 ).one()
                 if low is None:
                     return
-                rows = connection.execute(self._rows(source_id, day, low, high, backward=backward)).all()
+                rows = connection.execute(self._select_rows(source_id, day, low, high, backward=backward)).all()
             if rows:
                 yield rows
             last = low if backward else high
 
-    def _rows(self, source_id: int, day: int | None, low: int, high: int, *, backward: bool) -> sa.Select[Any]:
+    def _select_rows(self, source_id: int, day: int | None, low: int, high: int, *, backward: bool) -> sa.Select[Any]:
         extra = ["source_id", *([] if day is None else ["stored_day"])]
-        view = sa.table(self.listing.view, *map(sa.column, [*self.listing.columns, *extra]))
-        query = sa.select(*(view.c[name] for name in self.listing.columns)).where(
+        view = sa.table(self.view.view, *map(sa.column, [*self.view.columns, *extra]))
+        query = sa.select(*(view.c[name] for name in self.view.columns)).where(
             view.c.source_id == source_id, view.c.source_offset >= low, view.c.source_offset <= high
         )
         if day is not None:
@@ -113,11 +113,11 @@ class ScoreLog:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ViewRows:
+class ViewReader:
     """The rows of one view, of one stream or of all, within bounds of the listing's time."""
 
     db: Database
-    listing: Listing
+    view: HistoryView
     stream: str | None
     since_us: int | None
     until_us: int | None
@@ -125,42 +125,42 @@ class ViewRows:
     def latest_us(self) -> int | None:
         """Return the largest of the listing's time."""
         with self.db.read() as connection:
-            latest: int | None = connection.scalar(self._query(sa.func.max(_column(self.listing.time))))
+            latest: int | None = connection.scalar(self._select(sa.func.max(_column(self.view.time_column))))
         return latest
 
-    def forward(self) -> Iterator[Columns]:
+    def read_all(self) -> Iterator[Columns]:
         """Give the rows in the order of the listing's key."""
-        names = self._names()
-        query = self._query(*map(_column, names)).order_by(*map(_column, self.listing.key)).limit(_PAGE_ROWS)
+        names = self._column_names()
+        query = self._select(*map(_column, names)).order_by(*map(_column, self.view.key_columns)).limit(_PAGE_ROWS)
         following = query
         while True:
             with self.db.read() as connection:
                 rows = connection.execute(following).all()
             if rows:
-                yield to_columns(self.listing, rows)
+                yield to_columns(self.view, rows)
             if len(rows) < _PAGE_ROWS:
                 return
-            last = [sa.literal(rows[-1][names.index(name)]) for name in self.listing.key]
-            following = query.where(sa.tuple_(*map(_column, self.listing.key)) > sa.tuple_(*last))
+            last = [sa.literal(rows[-1][names.index(name)]) for name in self.view.key_columns]
+            following = query.where(sa.tuple_(*map(_column, self.view.key_columns)) > sa.tuple_(*last))
 
-    def newest(self, limit: int) -> Iterator[Columns]:
+    def read_newest(self, limit: int) -> Iterator[Columns]:
         """Give the last rows in the order of the listing's key."""
-        order = [_column(name).desc() for name in self.listing.key]
-        query = self._query(*map(_column, self._names())).order_by(*order).limit(limit)
+        order = [_column(name).desc() for name in self.view.key_columns]
+        query = self._select(*map(_column, self._column_names())).order_by(*order).limit(limit)
         with self.db.read() as connection:
             rows = connection.execute(query).all()
         if rows:
-            yield to_columns(self.listing, rows[::-1])
+            yield to_columns(self.view, rows[::-1])
 
-    def _names(self) -> list[str]:
+    def _column_names(self) -> list[str]:
         return [
-            *self.listing.columns,
-            *(name for name in self.listing.key if name not in self.listing.columns),
+            *self.view.columns,
+            *(name for name in self.view.key_columns if name not in self.view.columns),
         ]
 
-    def _query(self, *columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
-        query = sa.select(*columns).select_from(sa.table(self.listing.view))
-        time = _column(self.listing.time)
+    def _select(self, *columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
+        query = sa.select(*columns).select_from(sa.table(self.view.view))
+        time = _column(self.view.time_column)
         if self.stream is not None:
             query = query.where(_column("stream") == self.stream)
         if self.since_us is not None:

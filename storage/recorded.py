@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from storage.engine import Database
-from storage.history import When, moment
+from storage.history import TimeBound, resolve_time_bound
 from storage.models import Activation
 from storage.tables import positions, shadow_windows, thresholds, windows
 
@@ -26,7 +26,7 @@ class RecordedWindow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Extent:
+class RecordedRange:
     """How many windows there are from `since_us` on, and where the last one ends."""
 
     since_us: int
@@ -46,7 +46,7 @@ class RecordedWindows:
         )
         self._stream_id = stream_id
 
-    def extent(self, since: When | None) -> Extent | None:
+    def find_range(self, since: TimeBound | None) -> RecordedRange | None:
         """Return what there is since a time, or a duration back from the latest event; None where there is nothing.
 
         Raises:
@@ -57,11 +57,11 @@ class RecordedWindows:
             sa.func.min(windows.c.window_start_us), sa.func.max(windows.c.window_end_us), sa.func.count()
         )
         with self._db.read() as conn:
-            since_us = moment(since, conn.execute(query).scalar_one_or_none()) or 0
+            since_us = resolve_time_bound(since, conn.execute(query).scalar_one_or_none()) or 0
             first, end, n = conn.execute(counted.where(*self._judged, windows.c.window_end_us > since_us)).one()
-        return None if not n else Extent(since_us=max(first, since_us), end_us=end, windows=n)
+        return None if not n else RecordedRange(since_us=max(first, since_us), end_us=end, windows=n)
 
-    def read(self, since_us: int) -> Iterator[RecordedWindow]:
+    def read_windows(self, since_us: int) -> Iterator[RecordedWindow]:
         """Give the windows that end after a time, in their order."""
         after_us = -1
         while True:
@@ -80,7 +80,7 @@ class RecordedWindows:
                 return
             after_us = rows[-1].window_start_us
 
-    def in_shadow(self) -> list[RecordedWindow]:
+    def read_shadow_windows(self) -> list[RecordedWindow]:
         """Return what models saw of judged windows in the shadow of another one, in the order of the windows."""
         query = (
             sa.select(
@@ -96,7 +96,7 @@ class RecordedWindows:
         with self._db.read() as conn:
             return [RecordedWindow(**row._mapping) for row in conn.execute(query)]  # noqa: SLF001 - its name
 
-    def activations(self) -> list[tuple[int, Activation]]:
+    def read_activations(self) -> list[tuple[int, Activation]]:
         """Return each model with the time at which it became active, in the order of storing; some come twice."""
         before = sa.func.lag(thresholds.c.model_id).over(order_by=thresholds.c.id)
         rows = (

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from storage.commits import Control
+from storage.commits import StreamControl
 from storage.engine import Database
 from storage.incidents import lock_stream
 from storage.tables import positions, sources, streams, window_parts
@@ -28,7 +28,7 @@ class StreamState:
     id: int
     name: str
     window_size_us: int
-    control: Control
+    control: StreamControl
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class SourceState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class SourceClaim:
     """The right to commit for a source until somebody else claims it."""
 
     source_id: int
@@ -85,7 +85,7 @@ def open_stream(db: Database, name: str, window_size_us: int, lead_us: int) -> S
         lead_us: grace + ahead; the largest ever is kept, since events may be stored as far beyond the seal.
     """
     with db.write() as connection:
-        row = _stream(connection, name)
+        row = _select_stream(connection, name)
         if row is None:
             connection.execute(
                 db.insert(streams)
@@ -94,13 +94,13 @@ def open_stream(db: Database, name: str, window_size_us: int, lead_us: int) -> S
                     window_size_us=window_size_us,
                     lead_us=lead_us,
                     revision=0,
-                    created_at_us=db.clock(),
+                    created_at_us=db.clock_expression(),
                 )
                 .on_conflict_do_nothing()
             )
-            row = _stream(connection, name)
+            row = _select_stream(connection, name)
         if row is not None and row.window_size_us != window_size_us:
-            _resize(connection, row.id, window_size_us)
+            _change_window_size(connection, row.id, window_size_us)
             _log.warning(
                 "Stream %s has windows of %d us from now on, no longer of %d us.",
                 name,
@@ -108,7 +108,7 @@ def open_stream(db: Database, name: str, window_size_us: int, lead_us: int) -> S
                 row.window_size_us,
                 extra={"action": "window_size_changed", "stream": name},
             )
-            row = _stream(connection, name)
+            row = _select_stream(connection, name)
         if row is not None and row.lead_us < lead_us:
             connection.execute(sa.update(streams).where(streams.c.id == row.id).values(lead_us=lead_us))
         if row is None:
@@ -118,15 +118,17 @@ def open_stream(db: Database, name: str, window_size_us: int, lead_us: int) -> S
             id=row.id,
             name=row.name,
             window_size_us=row.window_size_us,
-            control=Control(sealed_until_us=row.sealed_until_us, revision=row.revision, last_tick_us=row.last_tick_us),
+            control=StreamControl(
+                sealed_until_us=row.sealed_until_us, revision=row.revision, last_tick_us=row.last_tick_us
+            ),
         )
 
 
-def _stream(connection: Connection, name: str) -> sa.Row[tuple[object, ...]] | None:
+def _select_stream(connection: Connection, name: str) -> sa.Row[tuple[object, ...]] | None:
     return connection.execute(sa.select(streams).where(streams.c.name == name)).one_or_none()
 
 
-def _resize(connection: Connection, stream_id: int, size_us: int) -> None:
+def _change_window_size(connection: Connection, stream_id: int, size_us: int) -> None:
     lock_stream(connection, stream_id)
     connection.execute(
         sa.select(positions.c.source_id)
@@ -147,7 +149,7 @@ def _resize(connection: Connection, stream_id: int, size_us: int) -> None:
     )
 
 
-def register(db: Database, stream_id: int, found: Sequence[NewSource]) -> list[SourceState]:
+def register_sources(db: Database, stream_id: int, found: Sequence[NewSource]) -> list[SourceState]:
     """Store the partitions that are new, and a new incarnation for those that have become another log.
 
     A partition that is known under the same identity keeps its position, also one that was retired. Returns all
@@ -155,7 +157,7 @@ def register(db: Database, stream_id: int, found: Sequence[NewSource]) -> list[S
     """
     with db.write() as connection:
         lock_stream(connection, stream_id)
-        known = {(each.topic, each.partition): each for each in _sources(connection, stream_id)}
+        known = {(each.topic, each.partition): each for each in _select_active_sources(connection, stream_id)}
         replaced = [
             each
             for each in found
@@ -164,12 +166,12 @@ def register(db: Database, stream_id: int, found: Sequence[NewSource]) -> list[S
         _deactivate(connection, [known[each.topic, each.partition].source_id for each in replaced])
         for each in found:
             is_active = (each.topic, each.partition) in known and each not in replaced
-            if not is_active and not _take_up(connection, stream_id, each):
-                _add(db, connection, stream_id, each)
-        return _sources(connection, stream_id)
+            if not is_active and not _reactivate_source(connection, stream_id, each):
+                _insert_source(db, connection, stream_id, each)
+        return _select_active_sources(connection, stream_id)
 
 
-def retire(db: Database, stream_id: int, gone: Sequence[SourceState]) -> list[SourceState]:
+def retire_sources(db: Database, stream_id: int, gone: Sequence[SourceState]) -> list[SourceState]:
     """Let windows wait no longer for sources that are not read any more; return those that were active until now.
 
     Their positions stay, and `register` takes them up again. Whoever still commits for one is fenced.
@@ -178,13 +180,13 @@ def retire(db: Database, stream_id: int, gone: Sequence[SourceState]) -> list[So
         return []
     with db.write() as connection:
         lock_stream(connection, stream_id)
-        active = {each.source_id for each in _sources(connection, stream_id)}
+        active = {each.source_id for each in _select_active_sources(connection, stream_id)}
         retired = [each for each in gone if each.source_id in active]
         _deactivate(connection, [each.source_id for each in retired])
         return retired
 
 
-def begin_anew(db: Database, stream_id: int, new: Sequence[NewSource]) -> list[SourceState]:
+def restart_sources(db: Database, stream_id: int, new: Sequence[NewSource]) -> list[SourceState]:
     """Start partitions anew, whatever their identity: a log was replaced, or a person sets positions.
 
     All of them or none. What the old incarnations stored stays; whoever still commits for one is fenced.
@@ -192,20 +194,20 @@ def begin_anew(db: Database, stream_id: int, new: Sequence[NewSource]) -> list[S
     with db.write() as connection:
         lock_stream(connection, stream_id)
         begun = {(each.topic, each.partition) for each in new}
-        known = _sources(connection, stream_id)
+        known = _select_active_sources(connection, stream_id)
         _deactivate(connection, [each.source_id for each in known if (each.topic, each.partition) in begun])
         for each in new:
-            _add(db, connection, stream_id, each)
-        return [each for each in _sources(connection, stream_id) if (each.topic, each.partition) in begun]
+            _insert_source(db, connection, stream_id, each)
+        return [each for each in _select_active_sources(connection, stream_id) if (each.topic, each.partition) in begun]
 
 
 def active_sources(db: Database, stream_id: int) -> list[SourceState]:
     """Return the sources that events come from now, by topic and partition."""
     with db.read() as connection:
-        return _sources(connection, stream_id)
+        return _select_active_sources(connection, stream_id)
 
 
-def claim(db: Database, source_id: int, owner: str) -> Claim | None:
+def claim_source(db: Database, source_id: int, owner: str) -> SourceClaim | None:
     """Take a source over from whoever has it; None when it is no longer active: read the sources again."""
     with db.write() as connection:
         row = connection.execute(
@@ -221,10 +223,10 @@ def claim(db: Database, source_id: int, owner: str) -> Claim | None:
             )
         )
         mapping = row.mappings().one_or_none()
-        return None if mapping is None else Claim(**mapping)
+        return None if mapping is None else SourceClaim(**mapping)
 
 
-def _sources(connection: Connection, stream_id: int) -> list[SourceState]:
+def _select_active_sources(connection: Connection, stream_id: int) -> list[SourceState]:
     rows = connection.execute(
         sa.select(
             positions.c.source_id,
@@ -257,7 +259,7 @@ def _deactivate(connection: Connection, source_ids: Sequence[int]) -> None:
         )
 
 
-def _take_up(connection: Connection, stream_id: int, found: NewSource) -> bool:
+def _reactivate_source(connection: Connection, stream_id: int, found: NewSource) -> bool:
     """Make the retired source of a partition active again, if its last incarnation is of the log that was found."""
     last = connection.execute(
         sa.select(sources.c.id, sources.c.identity)
@@ -275,7 +277,7 @@ def _take_up(connection: Connection, stream_id: int, found: NewSource) -> bool:
     return connection.execute(taken_up.values(active=True, idle_until_us=0)).rowcount == 1
 
 
-def _add(db: Database, connection: Connection, stream_id: int, new: NewSource) -> int:
+def _insert_source(db: Database, connection: Connection, stream_id: int, new: NewSource) -> int:
     last = connection.scalar(
         sa.select(sa.func.max(sources.c.incarnation)).where(
             sources.c.stream_id == stream_id,
@@ -291,7 +293,7 @@ def _add(db: Database, connection: Connection, stream_id: int, new: NewSource) -
             partition=new.partition,
             incarnation=(last or 0) + 1,
             identity=new.identity,
-            created_at_us=db.clock(),
+            created_at_us=db.clock_expression(),
         )
         .returning(sources.c.id)
     )

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from config.settings import RetentionSettings
 from config.units import to_us
 from storage.engine import Database
-from storage.partitions import day_of, drop_score_days
+from storage.partitions import day_number, drop_score_partitions
 from storage.tables import (
     FOREVER_US,
     dead_letters,
@@ -31,12 +31,12 @@ from storage.tables import (
 CHUNK_ROWS = 5_000
 """Rows deleted in one transaction: under 100 ms on a slow disk, so that commits pass in between."""
 _VACUUM_PAGES = 500
-_SPARE_SHARE = 0.1
-_INCREMENTAL = 2
+_SPARE_FRACTION = 0.1
+_AUTO_VACUUM_INCREMENTAL = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deleted:
+class DeletedRows:
     """What one run deleted; on PostgreSQL scores go by whole days, `score_days`, and are not counted."""
 
     scores: int
@@ -47,9 +47,9 @@ class Deleted:
     drift_verdicts: int = 0
 
 
-def apply(
+def delete_expired(
     db: Database, retention: RetentionSettings, now_us: int, stopped: Callable[[], bool] = lambda: False
-) -> Deleted:
+) -> DeletedRows:
     """Delete what is older than its retention; what it got done stays done when it is interrupted.
 
     Windows and outliers since the beginning of an unresolved incident stay, whatever their age. As soon as `stopped`
@@ -58,10 +58,10 @@ def apply(
     cut_scores = now_us - to_us(retention.scores)
     score_days, deleted_scores = 0, 0
     if db.dialect == "postgresql":
-        score_days = len(drop_score_days(db, day_of(cut_scores)))
+        score_days = len(drop_score_partitions(db, day_number(cut_scores)))
     else:
         deleted_scores = _delete_in_log_order(db, scores, cut_scores, stopped)
-    deleted = Deleted(
+    deleted = DeletedRows(
         scores=deleted_scores,
         score_days=score_days,
         outliers=_delete_in_log_order(db, outliers, now_us - to_us(retention.outliers), stopped),
@@ -71,14 +71,14 @@ def apply(
     )
     _delete_shadow_windows(db)
     if db.dialect == "sqlite":
-        _give_back_pages(db, stopped)
+        _shrink_file(db, stopped)
     return deleted
 
 
 def _delete_in_log_order(db: Database, table: sa.Table, cut_us: int, stopped: Callable[[], bool]) -> int:
     """Delete from a table whose rows were stored in the order of (source, offset), its primary key."""
     total = 0
-    for source_id, protected_us in _protected_from(db).items():
+    for source_id, protected_us in _find_protected_since(db).items():
         # Scores of an incident may go: its outliers and windows tell what happened.
         until_us = FOREVER_US if table is scores else protected_us
         last = -1
@@ -108,9 +108,9 @@ def _delete_in_log_order(db: Database, table: sa.Table, cut_us: int, stopped: Ca
     return total
 
 
-def _protected_from(db: Database) -> dict[int, int]:
+def _find_protected_since(db: Database) -> dict[int, int]:
     """Return for each source the event time from which its stream's unresolved incidents need its rows."""
-    first = _first_unresolved().subquery()
+    first = _select_first_unresolved().subquery()
     since_us = sa.func.coalesce(first.c.since_us, FOREVER_US).label("since_us")
     query = sa.select(sources.c.id, since_us).join_from(
         sources, first, first.c.stream_id == sources.c.stream_id, isouter=True
@@ -119,7 +119,7 @@ def _protected_from(db: Database) -> dict[int, int]:
         return {row.id: row.since_us for row in connection.execute(query)}
 
 
-def _first_unresolved() -> sa.Select[Any]:
+def _select_first_unresolved() -> sa.Select[Any]:
     return (
         sa.select(incidents.c.stream_id, sa.func.min(incidents.c.window_start_us).label("since_us"))
         .where(incidents.c.status == "open")
@@ -138,14 +138,14 @@ def _delete_dead_letters(db: Database, cut_us: int, stopped: Callable[[], bool])
             .order_by(dead_letters.c.recorded_at_us)
             .limit(CHUNK_ROWS)
         )
-        total += _until_none(db, sa.delete(dead_letters).where(dead_letters.c.id.in_(oldest)), stopped)
+        total += _delete_in_chunks(db, sa.delete(dead_letters).where(dead_letters.c.id.in_(oldest)), stopped)
     return total
 
 
 def _delete_windows(db: Database, cut_us: int, stopped: Callable[[], bool]) -> int:
     with db.read() as connection:
         stream_ids = connection.scalars(sa.select(streams.c.id)).all()
-        protected = {row.stream_id: row.since_us for row in connection.execute(_first_unresolved())}
+        protected = {row.stream_id: row.since_us for row in connection.execute(_select_first_unresolved())}
     total = 0
     for stream_id in stream_ids:
         oldest = (
@@ -159,7 +159,9 @@ def _delete_windows(db: Database, cut_us: int, stopped: Callable[[], bool]) -> i
             .limit(CHUNK_ROWS)
         )
         of_stream = windows.c.stream_id == stream_id
-        total += _until_none(db, sa.delete(windows).where(of_stream, windows.c.window_start_us.in_(oldest)), stopped)
+        total += _delete_in_chunks(
+            db, sa.delete(windows).where(of_stream, windows.c.window_start_us.in_(oldest)), stopped
+        )
     return total + _delete_windows_of_late_events(db)
 
 
@@ -210,7 +212,7 @@ def _delete_drift_verdicts(db: Database, cut_us: int, stopped: Callable[[], bool
     return total
 
 
-def _until_none(db: Database, delete: sa.Delete, stopped: Callable[[], bool]) -> int:
+def _delete_in_chunks(db: Database, delete: sa.Delete, stopped: Callable[[], bool]) -> int:
     total = 0
     while not stopped():
         with db.write() as connection:
@@ -221,15 +223,15 @@ def _until_none(db: Database, delete: sa.Delete, stopped: Callable[[], bool]) ->
     return total
 
 
-def _give_back_pages(db: Database, stopped: Callable[[], bool]) -> None:
+def _shrink_file(db: Database, stopped: Callable[[], bool]) -> None:
     """Shrink the SQLite file, but leave a tenth of it free: the rows to come would make it grow again."""
     while not stopped():
         with db.read() as connection:
             free = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
             pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
             vacuum = connection.exec_driver_sql("PRAGMA auto_vacuum").scalar_one()
-        surplus = free - int(_SPARE_SHARE * (pages - free))
+        surplus = free - int(_SPARE_FRACTION * (pages - free))
         # A file that somebody made without auto_vacuum cannot shrink this way.
-        if surplus <= 0 or vacuum != _INCREMENTAL:
+        if surplus <= 0 or vacuum != _AUTO_VACUUM_INCREMENTAL:
             return
-        db.give_back_pages(min(surplus, _VACUUM_PAGES))
+        db.vacuum_pages(min(surplus, _VACUUM_PAGES))

@@ -12,7 +12,15 @@ import sqlalchemy as sa
 from storage.calibration import NewThreshold
 from storage.engine import Database
 from storage.incidents import lock_stream
-from storage.models import Activation, ModelInfo, NewModel, activate, insert_model, model_info, next_activation
+from storage.models import (
+    Activation,
+    ModelInfo,
+    NewModel,
+    activate_model,
+    find_next_activation,
+    insert_model,
+    read_model_info,
+)
 from storage.tables import models, shadow_parts, shadow_windows, shadows, streams, thresholds, windows
 
 _CHUNK = 500
@@ -32,7 +40,7 @@ class NewShadow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shadow:
+class ShadowModel:
     """A model in the shadow, as it is stored."""
 
     model_id: int
@@ -53,12 +61,12 @@ class ShadowWindow:
     window_end_us: int
     fired: bool
     active_threshold_id: int
-    active: bytes
-    shadow: bytes
+    active_payload: bytes
+    shadow_payload: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Merged:
+class MergedWindow:
     """What the parts of one window of a model add up to."""
 
     events: int
@@ -81,7 +89,7 @@ class ShadowStore:
             lock_stream(conn, stream_id)
             self._end_current(conn, stream_id)
             model_id = insert_model(conn, stream_id, model, "shadow", self._db.now_us(conn))
-            since_us = next_activation(conn, stream_id).valid_from_us
+            since_us = find_next_activation(conn, stream_id).valid_from_us
             conn.execute(
                 shadows.insert().values(
                     model_id=model_id,
@@ -93,8 +101,8 @@ class ShadowStore:
                     ended=False,
                 )
             )
-            _revise(conn, stream_id)
-            return model_info(conn, model_id)
+            _increment_revision(conn, stream_id)
+            return read_model_info(conn, model_id)
 
     def _end_current(self, conn: sa.Connection, stream_id: int) -> None:
         running = sa.select(shadows.c.model_id).where(shadows.c.stream_id == stream_id, ~shadows.c.ended)
@@ -112,11 +120,11 @@ class ShadowStore:
             if not _is_in_shadow(conn, model_id):
                 return False
             self._end_current(conn, stream_id)
-            _keep(conn, model_id, verdict)
-            _revise(conn, stream_id)
+            _store_verdict(conn, model_id, verdict)
+            _increment_revision(conn, stream_id)
             return True
 
-    def take_over(
+    def promote(
         self,
         stream_id: int,
         model_id: int,
@@ -131,11 +139,11 @@ class ShadowStore:
             lock_stream(conn, stream_id)
             if not _is_in_shadow(conn, model_id):
                 return None
-            activate(conn, stream_id, model_id, first_threshold, self._db.now_us(conn))
-            _keep(conn, model_id, verdict)
-            return model_info(conn, model_id)
+            activate_model(conn, stream_id, model_id, first_threshold, self._db.now_us(conn))
+            _store_verdict(conn, model_id, verdict)
+            return read_model_info(conn, model_id)
 
-    def current(self, stream_id: int) -> Shadow | None:
+    def current(self, stream_id: int) -> ShadowModel | None:
         """Return the stream's model in the shadow."""
         query = (
             sa.select(
@@ -154,12 +162,12 @@ class ShadowStore:
         )
         with self._db.read() as conn:
             row = conn.execute(query).mappings().one_or_none()
-        return None if row is None else Shadow(**row)
+        return None if row is None else ShadowModel(**row)
 
-    def conclude(self, model_id: int, verdict: Mapping[str, Any]) -> None:
+    def store_verdict(self, model_id: int, verdict: Mapping[str, Any]) -> None:
         """Keep the verdict on a model that stays in the shadow, and is asked again when it is due."""
         with self._db.write() as conn:
-            _keep(conn, model_id, verdict)
+            _store_verdict(conn, model_id, verdict)
 
     def verdicts(self, stream_id: int) -> dict[int, Mapping[str, Any]]:
         """Return the last verdict on each of the stream's models that were in the shadow, by model."""
@@ -169,7 +177,7 @@ class ShadowStore:
         with self._db.read() as conn:
             return {model_id: json.loads(verdict) for model_id, verdict in conn.execute(query)}
 
-    def fold_windows(self, stream_id: int, merge: Callable[[Sequence[bytes]], Merged], limit: int = 200) -> int:
+    def merge_windows(self, stream_id: int, merge: Callable[[Sequence[bytes]], MergedWindow], limit: int = 200) -> int:
         """Merge the parts of sealed windows, one transaction for each; return for how many."""
         sealed = sa.select(streams.c.sealed_until_us).where(streams.c.id == stream_id).scalar_subquery()
         due = (
@@ -182,11 +190,11 @@ class ShadowStore:
         with self._db.read() as conn:
             found = conn.execute(due).all()
         for model_id, start_us in found:
-            self._fold_window(stream_id, model_id, start_us, merge)
+            self._merge_window(stream_id, model_id, start_us, merge)
         return len(found)
 
-    def _fold_window(
-        self, stream_id: int, model_id: int, start_us: int, merge: Callable[[Sequence[bytes]], Merged]
+    def _merge_window(
+        self, stream_id: int, model_id: int, start_us: int, merge: Callable[[Sequence[bytes]], MergedWindow]
     ) -> None:
         of_window = (
             shadow_parts.c.stream_id == stream_id,
@@ -262,10 +270,10 @@ def _is_in_shadow(conn: sa.Connection, model_id: int) -> bool:
     return conn.execute(query).first() is not None
 
 
-def _keep(conn: sa.Connection, model_id: int, verdict: Mapping[str, Any]) -> None:
+def _store_verdict(conn: sa.Connection, model_id: int, verdict: Mapping[str, Any]) -> None:
     conn.execute(shadows.update().where(shadows.c.model_id == model_id).values(verdict=json.dumps(verdict)))
 
 
-def _revise(conn: sa.Connection, stream_id: int) -> None:
+def _increment_revision(conn: sa.Connection, stream_id: int) -> None:
     """Make commits under way score again: they do not know which models are in the shadow."""
     conn.execute(streams.update().where(streams.c.id == stream_id).values(revision=streams.c.revision + 1))

@@ -12,7 +12,7 @@ from storage.incidents import open_incidents
 from storage.judgements import StoredIncident
 from storage.tables import FOREVER_US, leases, positions, streams, windows
 
-_MOST_WINDOWS = 100_000
+_MAX_WINDOWS = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class Pause:
 class PauseHistory:
     """The windows with events of a look-back, and the pauses between those that do not follow each other, in order."""
 
-    begin_us: int
+    start_us: int
     end_us: int
     windows: int
     pauses: Sequence[Pause]
@@ -55,16 +55,16 @@ class SilenceStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def find(self, stream: str) -> int | None:
+    def find_stream(self, stream: str) -> int | None:
         """Return the stream's id, or None before its first run."""
         with self._db.read() as conn:
             found: int | None = conn.scalar(sa.select(streams.c.id).where(streams.c.name == stream))
             return found
 
-    def held(self, lease: str, holder: str) -> bool:
+    def is_lease_held(self, lease: str, holder: str) -> bool:
         """Return whether this holder has the lease now."""
         query = sa.select(leases.c.name).where(
-            leases.c.name == lease, leases.c.holder == holder, leases.c.expires_at_us > self._db.clock()
+            leases.c.name == lease, leases.c.holder == holder, leases.c.expires_at_us > self._db.clock_expression()
         )
         with self._db.read() as conn:
             return conn.execute(query).first() is not None
@@ -74,7 +74,7 @@ class SilenceStore:
         with self._db.read() as conn:
             return open_incidents(conn, stream_id)
 
-    def arrivals(self, stream_id: int) -> ArrivalFacts:
+    def arrival_facts(self, stream_id: int) -> ArrivalFacts:
         """Return what has come."""
         with self._db.read() as conn:
             now_us = self._db.now_us(conn)
@@ -85,7 +85,7 @@ class SilenceStore:
             ).all()
             last_window_us = conn.scalar(
                 sa.select(windows.c.window_start_us)
-                .where(*_with_events(stream_id))
+                .where(*_judged_with_events(stream_id))
                 .order_by(windows.c.window_start_us.desc())
                 .limit(1)
             )
@@ -98,13 +98,13 @@ class SilenceStore:
             last_window_us=last_window_us,
         )
 
-    def pauses(self, stream_id: int, since_us: int) -> PauseHistory:
+    def pause_history(self, stream_id: int, since_us: int) -> PauseHistory:
         """Return the pauses between the windows since an event time; of very many windows the latest."""
         latest = (
             sa.select(windows.c.window_start_us, windows.c.window_end_us)
-            .where(*_with_events(stream_id), windows.c.window_start_us >= since_us)
+            .where(*_judged_with_events(stream_id), windows.c.window_start_us >= since_us)
             .order_by(windows.c.window_start_us.desc())
-            .limit(_MOST_WINDOWS)
+            .limit(_MAX_WINDOWS)
             .subquery()
         )
         before = sa.func.lag(latest.c.window_end_us).over(order_by=latest.c.window_start_us)
@@ -121,8 +121,8 @@ class SilenceStore:
         pauses = [
             Pause(start_us=row.before - row.size // 2, end_us=row.window_start_us + row.size // 2) for row in found
         ]
-        return PauseHistory(begin_us=begin_us or 0, end_us=end_us or 0, windows=int(count), pauses=pauses)
+        return PauseHistory(start_us=begin_us or 0, end_us=end_us or 0, windows=int(count), pauses=pauses)
 
 
-def _with_events(stream_id: int) -> tuple[sa.ColumnElement[bool], ...]:
+def _judged_with_events(stream_id: int) -> tuple[sa.ColumnElement[bool], ...]:
     return (windows.c.stream_id == stream_id, windows.c.events > 0, windows.c.judged_at_us.is_not(None))

@@ -11,9 +11,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from storage.calibration import CalibrationStore, StoredThreshold
+from storage.calibration import StoredThreshold, ThresholdStore
 from storage.engine import Database
-from storage.jobs import JobState, job_states
+from storage.jobs import JobState, read_job_states
 from storage.ledger import Ledger
 from storage.models import ModelInfo, ModelStore
 from storage.registry import SourceState
@@ -34,7 +34,7 @@ _TYPICAL_WINDOWS = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenProblem:
+class OpenIncidentSummary:
     """An open incident in short."""
 
     id: int
@@ -45,7 +45,7 @@ class OpenProblem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StreamStanding:
+class StreamStatus:
     """One stream at `now_us` on the database's clock.
 
     `held` says whether a daemon holds the stream's lease; `threshold` is the one in force for the latest
@@ -57,19 +57,19 @@ class StreamStanding:
     name: str
     window_size_us: int
     sealed_until_us: int | None
-    held: bool
+    is_lease_held: bool
     details: Mapping[str, Any]
     sources: Sequence[SourceState]
     model: ModelInfo | None
     threshold: StoredThreshold | None
-    events_a_window: int | None
-    problems: Sequence[OpenProblem]
+    events_per_window: int | None
+    open_incidents: Sequence[OpenIncidentSummary]
     dead_letters_last_hour: int
-    notifications: Mapping[str, int]
+    notification_counts: Mapping[str, int]
     oldest_pending_us: int | None
     last_notification_error: str | None
     jobs: Sequence[JobState]
-    drift: Mapping[str, Any]
+    drift_state: Mapping[str, Any]
 
     @property
     def last_event_us(self) -> int | None:
@@ -83,14 +83,14 @@ class StreamStanding:
         return max(times, default=None)
 
 
-def stream_ids(db: Database) -> dict[str, int]:
+def load_stream_ids(db: Database) -> dict[str, int]:
     """Return the stored streams, name by name."""
     with db.read() as connection:
         rows = connection.execute(sa.select(streams.c.name, streams.c.id).order_by(streams.c.name))
         return {row.name: row.id for row in rows}
 
 
-def standing_of(db: Database, stream_id: int, *, lease: str) -> StreamStanding:
+def load_stream_status(db: Database, stream_id: int, *, lease: str) -> StreamStatus:
     """Return where a stream stands.
 
     Args:
@@ -98,46 +98,46 @@ def standing_of(db: Database, stream_id: int, *, lease: str) -> StreamStanding:
         stream_id: The stream.
         lease: The name of the lease that its daemon holds.
     """
-    known = Ledger(db).sources(stream_id)
+    known = Ledger(db).active_sources(stream_id)
     model = ModelStore(db).active(stream_id)
     latest_us = max((each.last_event_us for each in known if each.last_event_us is not None), default=None)
     with db.read() as connection:
         now_us = db.now_us(connection)
         row = connection.execute(sa.select(streams).where(streams.c.id == stream_id)).one()
-        threshold_id = _threshold_in_force(connection, stream_id, latest_us)
+        threshold_id = _find_threshold_in_force(connection, stream_id, latest_us)
         held = connection.scalar(
             sa.select(leases.c.holder).where(leases.c.name == lease, leases.c.expires_at_us > now_us)
         )
-        problems = _problems(connection, stream_id)
-        letters = _letters_since(connection, stream_id, now_us - _HOUR_US)
-        told = _notifications(connection, stream_id)
-        oldest_pending_us = _oldest_pending(connection, stream_id)
-        last_error = _last_notification_error(connection, stream_id)
-        jobs = [job for job in job_states(connection) if _concerns(job, row.name)]
-        typical = _events_a_window(connection, stream_id)
+        problems = _read_open_incidents(connection, stream_id)
+        letters = _count_dead_letters(connection, stream_id, now_us - _HOUR_US)
+        told = _count_notifications(connection, stream_id)
+        oldest_pending_us = _read_oldest_pending(connection, stream_id)
+        last_error = _read_last_notification_error(connection, stream_id)
+        jobs = [job for job in read_job_states(connection) if _concerns_stream(job, row.name)]
+        typical = _typical_events_per_window(connection, stream_id)
         drift = connection.scalar(sa.select(drift_marks.c.state).where(drift_marks.c.stream_id == stream_id))
-    return StreamStanding(
+    return StreamStatus(
         now_us=now_us,
         name=row.name,
         window_size_us=row.window_size_us,
         sealed_until_us=row.sealed_until_us,
-        held=held is not None,
+        is_lease_held=held is not None,
         details=json.loads(row.details or "{}"),
         sources=known,
         model=model,
-        threshold=None if threshold_id is None else CalibrationStore(db).threshold(threshold_id),
-        events_a_window=typical,
-        problems=problems,
+        threshold=None if threshold_id is None else ThresholdStore(db).threshold(threshold_id),
+        events_per_window=typical,
+        open_incidents=problems,
         dead_letters_last_hour=letters,
-        notifications=told,
+        notification_counts=told,
         oldest_pending_us=oldest_pending_us,
         last_notification_error=last_error,
         jobs=jobs,
-        drift=json.loads(drift or "{}"),
+        drift_state=json.loads(drift or "{}"),
     )
 
 
-def _threshold_in_force(connection: Connection, stream_id: int, at_us: int | None) -> int | None:
+def _find_threshold_in_force(connection: Connection, stream_id: int, at_us: int | None) -> int | None:
     query = (
         sa.select(thresholds.c.id)
         .where(thresholds.c.stream_id == stream_id)
@@ -150,7 +150,7 @@ def _threshold_in_force(connection: Connection, stream_id: int, at_us: int | Non
     return found
 
 
-def _problems(connection: Connection, stream_id: int) -> list[OpenProblem]:
+def _read_open_incidents(connection: Connection, stream_id: int) -> list[OpenIncidentSummary]:
     rows = connection.execute(
         sa.select(
             incidents.c.id,
@@ -162,10 +162,10 @@ def _problems(connection: Connection, stream_id: int) -> list[OpenProblem]:
         .where(incidents.c.stream_id == stream_id, incidents.c.status == "open")
         .order_by(incidents.c.id)
     )
-    return [OpenProblem(**row) for row in rows.mappings()]
+    return [OpenIncidentSummary(**row) for row in rows.mappings()]
 
 
-def _letters_since(connection: Connection, stream_id: int, since_us: int) -> int:
+def _count_dead_letters(connection: Connection, stream_id: int, since_us: int) -> int:
     mine = sa.select(sources.c.id).where(sources.c.stream_id == stream_id)
     counted = connection.scalar(
         sa.select(sa.func.sum(dead_letters.c.count)).where(
@@ -175,7 +175,7 @@ def _letters_since(connection: Connection, stream_id: int, since_us: int) -> int
     return int(counted or 0)
 
 
-def _notifications(connection: Connection, stream_id: int) -> dict[str, int]:
+def _count_notifications(connection: Connection, stream_id: int) -> dict[str, int]:
     rows = connection.execute(
         sa.select(notifications.c.state, sa.func.count())
         .join(incidents, incidents.c.id == notifications.c.incident_id)
@@ -185,37 +185,39 @@ def _notifications(connection: Connection, stream_id: int) -> dict[str, int]:
     return {state: int(count) for state, count in rows}
 
 
-def _oldest_pending(connection: Connection, stream_id: int) -> int | None:
+def _read_oldest_pending(connection: Connection, stream_id: int) -> int | None:
     oldest: int | None = connection.scalar(
         sa.select(sa.func.min(notifications.c.created_at_us)).where(
-            notifications.c.state == "pending", notifications.c.incident_id.in_(_incidents_of(stream_id))
+            notifications.c.state == "pending", notifications.c.incident_id.in_(_select_incident_ids(stream_id))
         )
     )
     return oldest
 
 
-def _last_notification_error(connection: Connection, stream_id: int) -> str | None:
+def _read_last_notification_error(connection: Connection, stream_id: int) -> str | None:
     """Return why the latest message that was not delivered was not: the channel first."""
     found = connection.execute(
         sa.select(notifications.c.channel, notifications.c.last_error)
-        .where(notifications.c.last_error.is_not(None), notifications.c.incident_id.in_(_incidents_of(stream_id)))
+        .where(
+            notifications.c.last_error.is_not(None), notifications.c.incident_id.in_(_select_incident_ids(stream_id))
+        )
         .order_by(notifications.c.transition_id.desc(), notifications.c.channel)
         .limit(1)
     ).first()
     return None if found is None else f"{found.channel}: {found.last_error}"
 
 
-def _incidents_of(stream_id: int) -> sa.Select[Any]:
+def _select_incident_ids(stream_id: int) -> sa.Select[Any]:
     return sa.select(incidents.c.id).where(incidents.c.stream_id == stream_id)
 
 
-def _concerns(job: JobState, stream: str) -> bool:
+def _concerns_stream(job: JobState, stream: str) -> bool:
     """Return whether a job is of all streams or of this one: a stream's own has its name at the end."""
     own = job.name.partition(" ")[2]
     return own in {"", stream}
 
 
-def _events_a_window(connection: Connection, stream_id: int) -> int | None:
+def _typical_events_per_window(connection: Connection, stream_id: int) -> int | None:
     latest = connection.scalars(
         sa.select(windows.c.events)
         .where(windows.c.stream_id == stream_id, windows.c.judged_at_us.is_not(None))

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 
 
-class Turns:
+class FairLock:
     """First come, first served; `threading.Lock` promises no order, and one writer could starve others."""
 
     def __init__(self) -> None:
@@ -15,7 +15,7 @@ class Turns:
         self._holder: int | None = None
 
     @property
-    def waiting(self) -> int:
+    def n_waiting(self) -> int:
         """Return how many threads stand in the queue now."""
         with self._mutex:
             return len(self._waiting)
@@ -43,13 +43,13 @@ class Turns:
                 elif called in self._waiting:
                     self._waiting.remove(called)
                 else:
-                    self._pass_on()
+                    self._release_to_next()
 
     def __exit__(self, *_: object) -> None:
         with self._mutex:
-            self._pass_on()
+            self._release_to_next()
 
-    def _pass_on(self) -> None:
+    def _release_to_next(self) -> None:
         self._holder = None
         if self._waiting:
             # Nobody may slip in between this call and the moment at which the called thread runs.

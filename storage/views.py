@@ -12,10 +12,10 @@ from sqlalchemy.engine import Connection
 
 Dialect = Literal["sqlite", "postgresql"]
 
-_ORIGIN = "st.name AS stream, so.topic, so.partition"
+_SOURCE_COLUMNS = "st.name AS stream, so.topic, so.partition"
 
 
-def _time(column: str, name: str, dialect: Dialect) -> str:
+def _time_column(column: str, name: str, dialect: Dialect) -> str:
     if dialect == "sqlite":
         seconds = f"strftime('%Y-%m-%dT%H:%M:%S', {column} / 1000000, 'unixepoch')"
         return f"{seconds} || printf('.%06dZ', {column} % 1000000) AS {name}"
@@ -26,14 +26,14 @@ def _time(column: str, name: str, dialect: Dialect) -> str:
     )
 
 
-def _json(column: str, name: str, dialect: Dialect) -> str:
+def _json_column(column: str, name: str, dialect: Dialect) -> str:
     return f"{column} AS {name}" if dialect == "sqlite" else f"{column}::json AS {name}"
 
 
 def _score_columns(table: str, dialect: Dialect) -> str:
-    return f"""{_ORIGIN}, {table}.source_offset, so.incarnation,
-       {_time(f"{table}.event_time_us", "event_time", dialect)}, {table}.event_time_us,
-       {_time(f"{table}.stored_at_us", "stored_at", dialect)},
+    return f"""{_SOURCE_COLUMNS}, {table}.source_offset, so.incarnation,
+       {_time_column(f"{table}.event_time_us", "event_time", dialect)}, {table}.event_time_us,
+       {_time_column(f"{table}.stored_at_us", "stored_at", dialect)},
        {table}.key, {table}.event_id, {table}.energy, t.threshold, {table}.energy > t.threshold AS is_outlier,
        m.version AS model_version"""
 
@@ -45,14 +45,14 @@ def _score_joins(table: str) -> str:
   JOIN models m ON m.id = t.model_id"""
 
 
-def definitions(dialect: Dialect) -> dict[str, str]:
+def view_queries(dialect: Dialect) -> dict[str, str]:
     """Return the SELECT behind each view, by the view's name."""
 
     def time(column: str, name: str) -> str:
-        return _time(column, name, dialect)
+        return _time_column(column, name, dialect)
 
     def json(column: str, name: str) -> str:
-        return _json(column, name, dialect)
+        return _json_column(column, name, dialect)
 
     # On PostgreSQL the partition key: a query that bounds it reads only the days that it wants.
     stored_day = "s.stored_day" if dialect == "postgresql" else "s.stored_at_us / 86400000000"
@@ -87,7 +87,7 @@ def definitions(dialect: Dialect) -> dict[str, str]:
        st.name AS stream, x.created_at_us, {time("x.next_attempt_at_us", "next_attempt_at")}, tr.summary
   FROM notifications x JOIN transitions tr ON tr.id = x.transition_id
   JOIN streams st ON st.id = tr.stream_id""",
-        "dead_letter_history": f"""SELECT {_ORIGIN}, x.source_offset, x.reason, x.detail, x.payload,
+        "dead_letter_history": f"""SELECT {_SOURCE_COLUMNS}, x.source_offset, x.reason, x.detail, x.payload,
        {time("x.recorded_at_us", "recorded_at")}, x.end_offset, x.count, so.incarnation,
        x.recorded_at_us, x.id
   FROM dead_letters x {of_source}""",
@@ -98,24 +98,24 @@ def definitions(dialect: Dialect) -> dict[str, str]:
         "calibration_history": f"""SELECT st.name AS stream, {time("x.at_us", "at")}, x.promised_per_week,
        x.realised_per_week, x.windows_learned, x.dispersion, x.exceedance, x.state, x.at_us
   FROM calibrations x {of_stream}""",
-        "gap_history": f"""SELECT {_ORIGIN}, x.from_offset, x.to_offset, x.reason,
+        "gap_history": f"""SELECT {_SOURCE_COLUMNS}, x.from_offset, x.to_offset, x.reason,
        {time("x.recorded_at_us", "recorded_at")}, so.incarnation, x.recorded_at_us, x.event_time_us,
        x.incident_id, x.id
   FROM gaps x {of_source}""",
     }
 
 
-def drop(connection: Connection, dialect: Dialect) -> None:
+def drop_views(connection: Connection, dialect: Dialect) -> None:
     """Drop the views: SQLite refuses to alter a table while a view names it."""
     if dialect == "sqlite":
-        for name in definitions(dialect):
+        for name in view_queries(dialect):
             connection.exec_driver_sql(f"DROP VIEW IF EXISTS {name}")
 
 
-def create(connection: Connection, dialect: Dialect) -> None:
+def create_views(connection: Connection, dialect: Dialect) -> None:
     """Create the views, or replace those of the version before: on PostgreSQL others may build on them."""
     verb = "CREATE VIEW" if dialect == "sqlite" else "CREATE OR REPLACE VIEW"
-    for name, select in definitions(dialect).items():
+    for name, select in view_queries(dialect).items():
         # A percent sign would be taken for a parameter by psycopg.
         statement = f"{verb} {name} AS {select}"
         connection.exec_driver_sql(statement if dialect == "sqlite" else statement.replace("%", "%%"))

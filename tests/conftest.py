@@ -14,8 +14,8 @@ from tests.servers.kafka import KafkaServer
 from tests.servers.postgres import PostgresServer
 
 _MARK_OF_FIXTURE = {"kafka_server": "kafka", "postgres_server": "postgres"}
-_MEMORY = Path("/dev/shm")
-_ENOUGH_BYTES = 2 << 30
+_MEMORY_FOLDER = Path("/dev/shm")
+_MIN_FREE_BYTES = 2 << 30
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -23,12 +23,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
     SQLite waits for the disk at every commit, which is for a loss of power and tests of ours never lose it.
     """
-    if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ENOUGH_BYTES:
-        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
-    _bear_with_the_client(config)
+    if (
+        _MEMORY_FOLDER.is_dir()
+        and os.access(_MEMORY_FOLDER, os.W_OK)
+        and shutil.disk_usage(_MEMORY_FOLDER).free >= _MIN_FREE_BYTES
+    ):
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY_FOLDER))
+    _ignore_client_warnings(config)
 
 
-def _bear_with_the_client(config: pytest.Config) -> None:
+def _ignore_client_warnings(config: pytest.Config) -> None:
     """Bear with two ways of kafka-python, which neither its users nor ours can change.
 
     It reads its schemas in a way that Python 3.11 and 3.12 deprecate. And it leaves a socket to the garbage collector:
@@ -51,14 +55,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _log_of_no_other_test() -> None:
+def _reset_log() -> None:
     """Forget where a command that ran in this process sent the log: to a stream that is closed by now."""
     root = logging.getLogger()
     root.handlers[:] = [each for each in root.handlers if type(each) is not logging.StreamHandler]
     root.setLevel(logging.WARNING)
 
 
-def _log_of_failed_run(request: pytest.FixtureRequest, server: str) -> Path | None:
+def _failed_run_log(request: pytest.FixtureRequest, server: str) -> Path | None:
     """Return where a server's log goes when a test has failed, else None: then it is thrown away."""
     if not request.session.testsfailed:
         return None
@@ -73,7 +77,7 @@ def kafka_server(request: pytest.FixtureRequest) -> Iterator[KafkaServer]:
         server.start()
         yield server
     finally:
-        server.close(keep_log=_log_of_failed_run(request, "kafka"))
+        server.close(keep_log=_failed_run_log(request, "kafka"))
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +88,7 @@ def postgres_server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
         server.start()
         yield server
     finally:
-        server.close(keep_log=_log_of_failed_run(request, "postgres"))
+        server.close(keep_log=_failed_run_log(request, "postgres"))
 
 
 @pytest.fixture

@@ -5,17 +5,17 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 from consumers.batch import Partition, Position, RawBatch
-from consumers.source import Poll, Source
+from consumers.source import PollResult, Source
 
 
-class Reader:
+class SourceReader:
     """Polls a source and keeps everything that it said."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.polls: list[Poll] = []
+        self.polls: list[PollResult] = []
 
-    def poll_until(self, condition: Callable[["Reader"], bool], *, within_s: float = 30) -> "Reader":
+    def poll_until(self, condition: Callable[["SourceReader"], bool], *, within_s: float = 30) -> "SourceReader":
         """Poll until the condition holds."""
         deadline = time.monotonic() + within_s
         while not condition(self):
@@ -23,66 +23,68 @@ class Reader:
             self.polls.append(self.source.poll(0.2))
         return self
 
-    def poll_for(self, seconds: float) -> "Reader":
+    def poll_for(self, seconds: float) -> "SourceReader":
         """Poll for a while; for what should not come."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             self.polls.append(self.source.poll(0.1))
         return self
 
-    def assigned(self, partitions: Iterable[Partition]) -> "Reader":
+    def wait_until_assigned(self, partitions: Iterable[Partition]) -> "SourceReader":
         """Poll until the partitions were assigned."""
         wanted = set(partitions)
         return self.poll_until(lambda r: wanted <= {each for poll in r.polls for each in poll.assigned})
 
-    def seek_all(self, positions: dict[Partition, int]) -> "Reader":
+    def seek_all(self, positions: dict[Partition, int]) -> "SourceReader":
         """Wait for the partitions and start each at its offset."""
-        self.assigned(positions)
+        self.wait_until_assigned(positions)
         for partition, offset in positions.items():
             self.source.seek(partition, Position(next_offset=offset))
         return self
 
-    def read_to(self, ends: dict[Partition, int], *, within_s: float = 30) -> "Reader":
+    def read_to(self, ends: dict[Partition, int], *, within_s: float = 30) -> "SourceReader":
         """Poll until each partition's position is its end."""
-        return self.poll_until(lambda r: all(r.end(each) == end for each, end in ends.items()), within_s=within_s)
+        return self.poll_until(lambda r: all(r.end_of(each) == end for each, end in ends.items()), within_s=within_s)
 
     @property
     def batches(self) -> list[RawBatch]:
         """All batches, in the order of their coming."""
         return [batch for poll in self.polls for batch in poll.batches]
 
-    def of(self, partition: Partition) -> list[RawBatch]:
+    def batches_of(self, partition: Partition) -> list[RawBatch]:
         """The batches of one partition."""
         return [batch for batch in self.batches if batch.partition == partition]
 
-    def end(self, partition: Partition) -> int | None:
+    def end_of(self, partition: Partition) -> int | None:
         """The end of the partition's last batch."""
-        batches = self.of(partition)
+        batches = self.batches_of(partition)
         return batches[-1].end if batches else None
 
     def offsets(self, partition: Partition) -> list[int]:
         """The offsets of all records of one partition."""
-        return [int(offset) for batch in self.of(partition) for offset in batch.offsets]
+        return [int(offset) for batch in self.batches_of(partition) for offset in batch.offsets]
 
     def values(self, partition: Partition) -> list[bytes | None]:
         """The values of all records of one partition."""
-        return [value for batch in self.of(partition) for value in batch.values]
+        return [value for batch in self.batches_of(partition) for value in batch.values]
 
-    def passed_over(self, partition: Partition) -> list[tuple[int, int, str]]:
+    def skipped_ranges(self, partition: Partition) -> list[tuple[int, int, str]]:
         """The ranges of one partition that were not read, with the reason."""
-        return [(batch.begin, batch.end, batch.passed_over) for batch in self.of(partition) if batch.passed_over]
+        return [
+            (batch.begin, batch.end, batch.skip_reason) for batch in self.batches_of(partition) if batch.skip_reason
+        ]
 
     def replaced(self) -> set[Partition]:
         """All partitions that were reported as replaced."""
         return {each for poll in self.polls for each in poll.replaced}
 
-    def forget(self) -> "Reader":
+    def clear(self) -> "SourceReader":
         """Forget what was said so far."""
         self.polls.clear()
         return self
 
 
-def follow_each_other(batches: Sequence[RawBatch]) -> bool:
+def are_contiguous(batches: Sequence[RawBatch]) -> bool:
     """Tell whether each batch begins where the one before ended and holds its own offsets in order."""
     joined = all(before.end == after.begin for before, after in pairwise(batches))
     inside = all(

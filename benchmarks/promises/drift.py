@@ -11,11 +11,11 @@ import numpy as np
 from scipy import signal, stats
 
 from benchmarks.promises import table
-from monitor.drift import fit_base, judge_drift
-from monitor.drifts.drift_statistics import Statistics, joined
-from monitor.drifts.drift_sums import code_events, pack
-from monitor.drifts.yardstick import BINS, Yardstick, profile_of, quantile_edges
-from monitor.findings.drifting import DriftState, Horizon, judge_horizon, learn, learn_season
+from monitor.drift import fit_baseline, judge_drift
+from monitor.drifts.drift_statistics import DriftStatistics, join_sums
+from monitor.drifts.drift_sums import code_events, pack_drift_sums
+from monitor.drifts.yardstick import N_BINS, TrainingProfile, build_feature_profile, quantile_edges
+from monitor.findings.drifting import DriftState, Horizon, judge_horizon, learn_baseline, learn_seasonal_baseline
 from storage.engine import Database
 
 ALPHA = 1e-3
@@ -43,7 +43,7 @@ def _promise(times: int, seed: int) -> None:
             for _ in range(times):
                 x = _waves(rng, blocks + 30, rho)
                 past, now = x[:blocks], x[-1]
-                base = fit_base(past, np.full(blocks, EVENTS), units)
+                base = fit_baseline(past, np.full(blocks, EVENTS), units)
                 verdict = judge_drift(base, now, EVENTS, units, alpha=ALPHA, min_effect=0)
                 fired["predictive t"] += bool(verdict and verdict.drifted)
                 fired["mean + 3 sigma"] += bool((np.abs(now - past.mean(axis=0)) > 3 * past.std(axis=0)).any())
@@ -73,7 +73,7 @@ def _by_base(times: int, seed: int) -> None:
         rates: dict[str, list[float]] = {"predictive t": [], "mean + 3 sigma": []}
         for _ in range(times):
             past = _waves(rng, blocks, 0)
-            base = fit_base(past, np.full(blocks, EVENTS), units)
+            base = fit_baseline(past, np.full(blocks, EVENTS), units)
             limit = stats.t(base.dof).isf(ALPHA / (2 * STATISTICS))
             rates["predictive t"].append(_outside(base.mean, limit * base.deviation * np.sqrt(1 + 1 / base.effective)))
             rates["mean + 3 sigma"].append(_outside(past.mean(axis=0), 3 * past.std(axis=0)))
@@ -101,24 +101,24 @@ def _few_events(bases: int, seed: int) -> None:
     names = ("x0", "x1", "x2")
     for rho, events in ((0.0, 200), (0.5, 200), (0.9, 200), (0.9, 2000)):
         rng = np.random.default_rng([seed, 13, int(rho * 10), events])
-        statistics = Statistics(features=names, shape=(4, 0, 3), yardstick=_yardstick(3, rng))
+        statistics = DriftStatistics(features=names, shape=(4, 0, 3), profile=_yardstick(3, rng))
         fired, by_pairs, verdicts, three = 0, 0, 0, 0
         for _ in range(bases):
             noise = rng.standard_normal(((DAY + JUDGED) * events, 3), dtype=np.float32) * np.float32(
                 np.sqrt(1 - rho**2)
             )
             x = np.asarray(signal.lfilter(np.float32([1]), np.float32([1, -rho]), noise, axis=0), np.float32)
-            codes = code_events(statistics.yardstick, x, _energies(x), None)
+            codes = code_events(statistics.profile, x, _energies(x), None)
             cuts = [slice(at, at + events) for at in range(0, len(x), events)]
-            means = np.array([statistics.means(joined(codes.add_up(cut)), events) for cut in cuts])
+            means = np.array([statistics.means(join_sums(codes.sum_rows(cut)), events) for cut in cuts])
             past, units = means[:DAY], statistics.units(means.mean(axis=0))
-            base = fit_base(past, np.full(DAY, events), units)
+            base = fit_baseline(past, np.full(DAY, events), units)
             for now in means[DAY:]:
                 verdict = judge_drift(base, now, events, units, alpha=FEW_ALPHA, min_effect=0)
                 assert verdict is not None
                 verdicts += 1
                 fired += bool(verdict.drifted)
-                by_pairs += any(statistics.named(place).name == "pair" for place in verdict.drifted)
+                by_pairs += any(statistics.statistic_at(place).name == "pair" for place in verdict.drifted)
                 three += bool((np.abs(now - past.mean(axis=0)) > 3 * past.std(axis=0)).any())
         promised = FEW_ALPHA * verdicts
         rows.append(
@@ -138,7 +138,7 @@ def _season(times: int, seed: int) -> None:
     rng = np.random.default_rng([seed, 7])
     ranks = STATISTICS // 2
     names = tuple(f"x{j}" for j in range(ranks - 1))
-    statistics = Statistics(features=names, shape=(ranks, 0, 0), yardstick=_yardstick(ranks - 1, rng))
+    statistics = DriftStatistics(features=names, shape=(ranks, 0, 0), profile=_yardstick(ranks - 1, rng))
     units = np.ones(STATISTICS)
     rows: list[list[object]] = []
     for swing in (0.0, 3.0):
@@ -148,12 +148,12 @@ def _season(times: int, seed: int) -> None:
             x = _waves(rng, 8 * DAY, 0) + swing * np.sin(2 * np.pi * np.arange(8 * DAY) / DAY)[:, None]
             horizons = {i * TEN_MINUTES_US: _horizon(i * TEN_MINUTES_US, row) for i, row in enumerate(x)}
             hours = x[: DAY // 4]
-            base = fit_base(hours, np.full(len(hours), EVENTS), units)
+            base = fit_baseline(hours, np.full(len(hours), EVENTS), units)
             first = [horizons[start] for start in list(horizons)[:DAY]]
-            plain = learn(TEN_MINUTES_US, first, statistics, DAY * TEN_MINUTES_US)
+            plain = learn_baseline(TEN_MINUTES_US, first, statistics, DAY * TEN_MINUTES_US)
             assert plain is not None
             learning = {start: each for start, each in horizons.items() if start < 5 * DAY * TEN_MINUTES_US}
-            season = learn_season(learning, plain, DriftState(), statistics, 5 * DAY * TEN_MINUTES_US)
+            season = learn_seasonal_baseline(learning, plain, DriftState(), statistics, 5 * DAY * TEN_MINUTES_US)
             assert season is not None
             for start, now in list(zip(horizons, x, strict=True))[-DAY:]:
                 verdicts += 1
@@ -185,24 +185,24 @@ def _season(times: int, seed: int) -> None:
 def _horizon(start_us: int, deviations: np.ndarray) -> Horizon:
     """Return a horizon whose means lie so many deviations, of 0.003 each, from what training has."""
     ranks = STATISTICS // 2
-    unit = np.repeat([2.0 * BINS, (2.0 * BINS) ** 2], ranks)
+    unit = np.repeat([2.0 * N_BINS, (2.0 * N_BINS) ** 2], ranks)
     sums = np.rint(0.003 * deviations * unit * EVENTS).astype(np.int64)
-    return Horizon(start_us=start_us, events=EVENTS, outliers=0, fired=False, sums=sums)
+    return Horizon(start_us=start_us, events=EVENTS, outliers=0, has_spike=False, sums=sums)
 
 
-def _yardstick(d: int, rng: np.random.Generator) -> Yardstick:
+def _yardstick(d: int, rng: np.random.Generator) -> TrainingProfile:
     training = rng.standard_normal((20_000, d)).astype(np.float32)
-    return Yardstick(features=profile_of(training), energy_edges=quantile_edges(_energies(training)))
+    return TrainingProfile(features=build_feature_profile(training), energy_edges=quantile_edges(_energies(training)))
 
 
 def _energies(x: np.ndarray) -> np.ndarray:
     return np.asarray(0.5 * np.square(x, dtype=np.float64).sum(axis=1), np.float32)
 
 
-def _means(x: np.ndarray, statistics: Statistics) -> np.ndarray:
+def _means(x: np.ndarray, statistics: DriftStatistics) -> np.ndarray:
     """Return the means of one horizon by the daemon's own sums."""
-    sums = code_events(statistics.yardstick, x, _energies(x), None).add_up(slice(None))
-    return statistics.means(joined(sums), len(x))
+    sums = code_events(statistics.profile, x, _energies(x), None).sum_rows(slice(None))
+    return statistics.means(join_sums(sums), len(x))
 
 
 def _changed(x: np.ndarray, change: str) -> np.ndarray:
@@ -218,11 +218,11 @@ def _power(times: int, seed: int) -> None:
     rng = np.random.default_rng([seed, 9])
     pairs = FEATURES * (FEATURES - 1) // 2
     names = tuple(f"x{j}" for j in range(FEATURES))
-    statistics = Statistics(features=names, shape=(FEATURES + 1, 0, pairs), yardstick=_yardstick(FEATURES, rng))
+    statistics = DriftStatistics(features=names, shape=(FEATURES + 1, 0, pairs), profile=_yardstick(FEATURES, rng))
     draw = lambda: rng.standard_normal((EVENTS, FEATURES), dtype=np.float32)  # noqa: E731 - a name for a draw
     past = np.array([_means(draw(), statistics) for _ in range(60)])
     units = statistics.units(past.mean(axis=0))
-    base = fit_base(past, np.full(60, EVENTS), units)
+    base = fit_baseline(past, np.full(60, EVENTS), units)
     own = slice(0, FEATURES)
     sigma, low, high = past.std(axis=0)[own], past.min(axis=0)[own], past.max(axis=0)[own]
     rows: list[list[object]] = []
@@ -234,7 +234,7 @@ def _power(times: int, seed: int) -> None:
             verdict = judge_drift(base, now, EVENTS, units, alpha=ALPHA, min_effect=0.1)
             assert verdict is not None
             found += bool(verdict.drifted)
-            first += [str(statistics.named(place)) for place in verdict.drifted[:1]] == [right.get(change)]
+            first += [str(statistics.statistic_at(place)) for place in verdict.drifted[:1]] == [right.get(change)]
             three += bool((np.abs(now[own] - past.mean(axis=0)[own]) > 3 * sigma).any())
             outside += bool(((now[own] > high) | (now[own] < low)).any())
         shares = [f"{count / times:.0%}" for count in (found, first, three, outside)]
@@ -258,9 +258,9 @@ def _cost(seed: int) -> None:
         took = []
         for _ in range(10):
             begun = time.process_time()
-            sums = code_events(yardstick, x, energies, shares).add_up(slice(None))
+            sums = code_events(yardstick, x, energies, shares).sum_rows(slice(None))
             took.append(time.process_time() - begun)
-        section = pack(sums)
+        section = pack_drift_sums(sums)
         size = sum(len(raw or b"") for raw in (section.ranks, section.squares, section.occupancy, section.pairs))
         rows.append([d, k, 1e6 * min(took) / len(x), size])
     table.show(

@@ -18,7 +18,7 @@ from monitor.parts import Part, Scale, summarise, summarise_windows
 from monitor.percentiles.limits import exceedance
 from monitor.percentiles.look_back import LookBack
 from monitor.percentiles.sketch import EnergySketch
-from monitor.thresholds import decide_limit, first_limit, is_contested
+from monitor.thresholds import choose_threshold, estimate_first_threshold, is_contested
 
 PERCENTILES = (99.0, 99.5, 99.9)
 SHARES = (0.0, 0.001, 0.005, 0.02, 0.05)
@@ -132,10 +132,10 @@ def run(
     """Return by percentile and method the clean exceedance over the nominal one at each recomputation."""
     rng = np.random.default_rng([seed, LAWS.index(law), KINDS.index(kind), round(share * 1000), len(percentiles)])
     reference = np.sort(law.draw(rng, REFERENCE).astype(np.float32))
-    scale = Scale.of(reference)
+    scale = Scale.from_energies(reference)
     # Where the attacker aims: the limit in force is the reference's percentile, mapped, but for its own noise.
     aim = float(np.quantile(reference, percentiles[0] / 100))
-    in_force = {percentile: first_limit(reference, percentile) for percentile in percentiles}
+    in_force = {percentile: estimate_first_threshold(reference, percentile) for percentile in percentiles}
     found: dict[tuple[float, str], list[float]] = {(p, method): [] for p in percentiles for method in METHODS}
     for place in _places(scale.iqr, rng.random()):
         store = _store(rng, law, place, kind, share, aim, scale)
@@ -143,7 +143,7 @@ def run(
             chosen = rng.permutation(STORED)[:WINDOWS]
             sketch = store.sketch(chosen, scale)
             for percentile in percentiles:
-                in_force[percentile] = decide_limit(in_force[percentile], sketch, reference, percentile)
+                in_force[percentile] = choose_threshold(in_force[percentile], sketch, reference, percentile)
                 limits = {
                     "anchored": in_force[percentile].value,
                     "plain percentile": sketch.quantile(percentile / 100),
@@ -273,9 +273,9 @@ def _until_said(
 ) -> tuple[float, int | None]:
     """Return the clean exceedance over nominal after one look-back of the change, and when it was contested."""
     reference = np.sort(rng.standard_gamma(8, REFERENCE).astype(np.float32))
-    scale = Scale.of(reference)
+    scale = Scale.from_energies(reference)
     look_back = LookBack(scale)
-    limit = first_limit(reference, percentile)
+    limit = estimate_first_threshold(reference, percentile)
     contested: int | None = None
     for window in range(2 * WINDOWS):
         energies = (rng.standard_gamma(8, EVENTS) if window < WINDOWS else change(rng, EVENTS)).astype(np.float32)
@@ -283,7 +283,7 @@ def _until_said(
         if window < WINDOWS:
             continue
         look_back.evict(window - WINDOWS)
-        limit = decide_limit(limit, look_back.sketch(), reference, percentile)
+        limit = choose_threshold(limit, look_back.sketch(), reference, percentile)
         if contested is None and is_contested(limit.method, limit.details):
             contested = window - WINDOWS + 1
     return tail(limit.value) / exceedance(percentile), contested

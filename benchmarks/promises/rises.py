@@ -7,8 +7,8 @@ and is then run on. A daily course is a sine on the rate, of which the calibrati
 import numpy as np
 
 from benchmarks.promises import table
-from monitor.slow_rises import SlowRise, highest_clean_rate, slow_rise_step
-from monitor.spikes import CountLaw, learn_law
+from monitor.slow_rises import SlowRiseStatistic, highest_clean_rate, update_slow_rise
+from monitor.spikes import CountModel, fit_count_model
 
 MINUTE = 60_000_000
 DAY = 1440
@@ -32,7 +32,7 @@ class Calibrated:
 
     def __init__(self, x: np.ndarray) -> None:
         n = np.full(len(x), EVENTS)
-        self.law: CountLaw = learn_law(0, 0, x, n)
+        self.law: CountModel = fit_count_model(0, 0, x, n)
         self.clean_rate = highest_clean_rate(self.law, np.arange(len(x)) * MINUTE, x, n)
 
     def alarms(self, x: np.ndarray, *, first_only: bool = False, cusum: bool = False) -> list[int]:
@@ -40,10 +40,10 @@ class Calibrated:
 
         Its run length, too, is at least the promised one when its limit is the logarithm of that (Lorden 1971).
         """
-        state, found, page = SlowRise(), [], 0.0
+        state, found, page = SlowRiseStatistic(), [], 0.0
         for i, count in enumerate(x.tolist()):
             before = state.evidence
-            state, verdict = slow_rise_step(
+            state, verdict = update_slow_rise(
                 state,
                 self.law,
                 EVENTS,
@@ -53,7 +53,7 @@ class Calibrated:
                 clean_rate=self.clean_rate,
             )
             page = max(page + verdict.log_statistic - before, 0.0)
-            if page >= verdict.log_limit if cusum else verdict.fires:
+            if page >= verdict.log_threshold if cusum else verdict.fires:
                 page = 0.0
                 found.append(i)
                 if first_only:

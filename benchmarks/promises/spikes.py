@@ -12,13 +12,13 @@ from scipy import signal, stats
 
 from benchmarks.promises import table
 from benchmarks.promises.exact import TailTable, counts
-from monitor.percentiles.limits import exceedance, reference_limit
-from monitor.spikes import CountLaw, learn_law, spike_limit, window_budget
-from monitor.thresholds import reference_counts
+from monitor.percentiles.limits import estimate_reference_threshold, exceedance
+from monitor.spikes import CountModel, false_alarm_probability, fit_count_model, spike_count_threshold
+from monitor.thresholds import count_reference_above
 
 SECOND = 1_000_000
 EVENTS = 1000
-ALPHA = window_budget(1, 10 * SECOND, share=1)
+ALPHA = false_alarm_probability(1, 10 * SECOND, share=1)
 PAST = (100, 300, 1000, 3000)
 CALIBRATIONS = (10**3, 10**4, 10**5, 10**6)
 RHOS = (0.0, 0.5, 0.9)
@@ -66,14 +66,14 @@ def _draws(percentile: float, rho: float, *, times: int, seed: int) -> Iterator[
         past = _path(rng, PAST[-1] * EVENTS, rho).reshape(PAST[-1], EVENTS)
         for m in CALIBRATIONS:
             reference = longest if m == len(longest) else np.sort(_path(rng, m, rho))
-            limit = reference_limit(reference, percentile)
+            limit = estimate_reference_threshold(reference, percentile)
             rate = float(stats.norm.sf(limit.value))
             attainable = _attainable(tails, rate)
-            above, n = reference_counts(limit, reference)
+            above, n = count_reference_above(limit, reference)
             x = (past > np.float32(limit.value)).sum(axis=1)
             for windows in PAST:
-                law = learn_law(above, n, x[:windows], events[:windows])
-                found = {"learned law": spike_limit(law, EVENTS, ALPHA).count}
+                law = fit_count_model(above, n, x[:windows], events[:windows])
+                found = {"learned law": spike_count_threshold(law, EVENTS, ALPHA).count}
                 if windows == 1000:
                     seen = x[:windows]
                     found["nominal binomial"] = int(stats.binom.isf(ALPHA, EVENTS, a))
@@ -130,7 +130,7 @@ def _power(percentile: float) -> None:
         clean = counts(EVENTS, a, rho, largest)
         mean = float((np.arange(largest + 1) * clean).sum())
         variance = float((np.arange(largest + 1) ** 2 * clean).sum()) - mean**2
-        law = CountLaw(
+        law = CountModel(
             rate=a,
             calibration_n=1000 * EVENTS,
             dispersion=max(1, variance / mean),
@@ -138,7 +138,7 @@ def _power(percentile: float) -> None:
             state="learned",
         )
         for name, limit in (
-            ("learned law", spike_limit(law, EVENTS, ALPHA).count),
+            ("learned law", spike_count_threshold(law, EVENTS, ALPHA).count),
             ("nominal binomial", int(stats.binom.isf(ALPHA, EVENTS, a))),
             ("mean + 3 sigma", int(mean + 3 * np.sqrt(variance))),
             ("always fire", -1),

@@ -39,7 +39,7 @@ def _realised(kind: str, share: float, seed: int) -> dict[str, tuple[float, floa
     events, out = _clean(rng, N), round(share * N)
     events[rng.permutation(N)[:out]] = _strange(rng, kind, out)
     own, others = _clean(rng, LIVE), _strange(rng, kind, 1_000)
-    training = TrainingSet(features=events, names=("a", "b", "c"), refused=0, exhausted=True)
+    training = TrainingSet(features=events, names=("a", "b", "c"), rejected=0, exhausted=True)
     found = {}
     for name, said in (("as it comes", 0.0), ("share is said", share)):
         model = fit_model(training, ModelSettings(contamination=said))

@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 from config.settings import Settings
 from config.streams import ThresholdSettings
 from config.units import Rate
-from monitor.backtest.drift_memory import DriftMemory
-from monitor.backtest.memory import Memory
-from monitor.backtest.shared import Shared
+from monitor.backtest.drift_memory import MemoryDriftStore
+from monitor.backtest.memory import MemoryStore
+from monitor.backtest.shared import SharedCache
 from monitor.control_plane.control import ControlPlane
-from monitor.control_plane.drift_watch import DriftWatch, WatchedModel
-from monitor.control_plane.kept_look_back import KeptLookBack
+from monitor.control_plane.drift_watch import DriftMonitor, MonitoredModel
+from monitor.control_plane.kept_look_back import LookBackCache
 from monitor.parts import Scale
-from monitor.rules import control_settings, drift_rule
-from monitor.shadow.promotion import threshold_with_past
+from monitor.rules import build_control_settings, build_drift_rule
+from monitor.shadow.promotion import first_threshold_from_history
 from storage.models import Activation, ModelInfo
 
 Float32 = NDArray[np.float32]
@@ -25,15 +25,15 @@ STREAM_ID = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Models:
+class ModelSet:
     """The models that a back-test goes through, with their reference energies (ascending) and more by id."""
 
     infos: Sequence[ModelInfo]
     reference: Mapping[int, Float32]
-    watched: Mapping[int, WatchedModel]
+    monitored: Mapping[int, MonitoredModel]
 
 
-class Cell:
+class GridCell:
     """One pair of percentile and promise, judged by the daemon's own control plane over a memory of its own."""
 
     def __init__(
@@ -42,18 +42,18 @@ class Cell:
         stream: str,
         percentile: float,
         promise: Rate,
-        models: Models,
-        shared: Shared | None = None,
+        models: ModelSet,
+        shared: SharedCache | None = None,
     ) -> None:
-        shared = shared or Shared()
-        own = with_cell(settings, stream, percentile, promise)
-        rules = control_settings(own, stream, STREAM_ID)
+        shared = shared or SharedCache()
+        own = apply_cell(settings, stream, percentile, promise)
+        rules = build_control_settings(own, stream, STREAM_ID)
         lead_us = rules.grace_us + round(own.streams[stream].window.ahead.total_seconds() * 1e6)
         self.percentile = percentile
-        self.promise = promise
+        self.false_alarms = promise
         self.size_us = rules.size_us
         self.grace_us = rules.grace_us
-        self.memory = memory = Memory(models.infos, size_us=rules.size_us, lead_us=lead_us)
+        self.memory = memory = MemoryStore(models.infos, size_us=rules.size_us, lead_us=lead_us)
         self._models = models
         self._threshold = rules.threshold
         self._plane = ControlPlane(
@@ -65,22 +65,22 @@ class Cell:
             now_us=lambda: memory.now_us,
             renew=lambda: True,
             advanced=lambda: None,
-            drift=DriftWatch(
-                drift_rule(own, stream, STREAM_ID),
-                store=DriftMemory(memory),
-                model=models.watched.__getitem__,
+            drift=DriftMonitor(
+                build_drift_rule(own, stream, STREAM_ID),
+                store=MemoryDriftStore(memory),
+                model=models.monitored.__getitem__,
                 now_us=lambda: memory.now_us,
             ),
-            make_look_back=shared.look_back,
-            draw=shared.draw,
+            make_look_back=shared.make_look_back,
+            draw=shared.compute_threshold,
         )
 
     def activate(self, model_id: int, activation: Activation) -> None:
         """Make a model active, as storing it does."""
         reference, rule = self._models.reference[model_id], self._threshold
-        kept = KeptLookBack(STREAM_ID, model_id, Scale.of(reference))
+        kept = LookBackCache(STREAM_ID, model_id, Scale.from_energies(reference))
         found = kept.refresh(self.memory, self.memory.control.sealed_until_us or 0, rule)
-        row = threshold_with_past(kept.look_back, found, reference, rule, model_id, activation)
+        row = first_threshold_from_history(kept.look_back, found, reference, rule, model_id, activation)
         self.memory.insert_threshold(row)
 
     def run_due(self) -> None:
@@ -88,7 +88,7 @@ class Cell:
         self._plane.run_due()
 
 
-def with_cell(settings: Settings, stream: str, percentile: float, promise: Rate) -> Settings:
+def apply_cell(settings: Settings, stream: str, percentile: float, promise: Rate) -> Settings:
     """Return the settings with a cell's percentile and promise in place of the stream's own."""
     own = settings.streams[stream]
     threshold = ThresholdSettings.model_validate(own.threshold.model_dump() | {"percentile": percentile})
@@ -97,9 +97,9 @@ def with_cell(settings: Settings, stream: str, percentile: float, promise: Rate)
     return settings.model_copy(update={"streams": {**settings.streams, stream: changed}})
 
 
-def cells_of(
-    settings: Settings, stream: str, percentiles: Iterable[float], promises: Sequence[Rate], models: Models
-) -> list[Cell]:
+def build_cells(
+    settings: Settings, stream: str, percentiles: Iterable[float], promises: Sequence[Rate], models: ModelSet
+) -> list[GridCell]:
     """Return a cell for each pair of a percentile and a promise."""
-    shared = Shared()
-    return [Cell(settings, stream, each, promise, models, shared) for each in percentiles for promise in promises]
+    shared = SharedCache()
+    return [GridCell(settings, stream, each, promise, models, shared) for each in percentiles for promise in promises]

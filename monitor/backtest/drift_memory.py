@@ -6,20 +6,20 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from monitor.backtest.memory import Memory
-from storage.drift import BaseRow, DriftFacts, DriftStep, DriftWindow
+from monitor.backtest.memory import MemoryStore
+from storage.drift import DriftBaseRow, DriftFacts, DriftUpdate, DriftWindow
 
 
-class DriftMemory:
+class MemoryDriftStore:
     """Bases, and how far drift is judged; the incidents go to the stream's memory."""
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: MemoryStore) -> None:
         self._memory = memory
         self._until_us: int | None = None
         self._state: Mapping[str, Any] = {}
-        self._bases: list[BaseRow] = []
+        self._bases: list[DriftBaseRow] = []
 
-    def facts(self, stream_id: int, horizons_us: Sequence[int]) -> DriftFacts:
+    def drift_facts(self, stream_id: int, horizons_us: Sequence[int]) -> DriftFacts:
         """Return how far drift is judged, and what there is to judge."""
         stands = self._memory.tick_facts(stream_id)
         return DriftFacts(
@@ -28,22 +28,22 @@ class DriftMemory:
             state=self._state,
             sealed_until_us=stands.sealed_until_us,
             first_part_end_us=stands.first_part_end_us,
-            first_windows_us={length: self._first_window(length) for length in horizons_us},
+            first_windows_us={length: self._first_window_us(length) for length in horizons_us},
         )
 
-    def _first_window(self, horizon_us: int) -> int | None:
-        starts = self._memory.starts
+    def _first_window_us(self, horizon_us: int) -> int | None:
+        starts = self._memory.judged_starts_us
         if self._until_us is None:
             return starts[0] if starts else None
         at = bisect_left(starts, self._until_us // horizon_us * horizon_us)
         return starts[at] if at < len(starts) else None
 
-    def model_before(self, stream_id: int, before_us: int) -> tuple[int, int] | None:
+    def find_model_before(self, stream_id: int, before_us: int) -> tuple[int, int] | None:
         """Return the model of the last window that starts before a time, and since when it has been the schedule's."""
-        at = bisect_left(self._memory.starts, before_us) - 1
+        at = bisect_left(self._memory.judged_starts_us, before_us) - 1
         if at < 0:
             return None
-        row = self._memory.threshold_of(at)
+        row = self._memory.threshold_at(at)
         # From the newest activation that this row can be of: that of the same model.
         since_us = next(
             valid_from_us
@@ -55,9 +55,9 @@ class DriftMemory:
     def windows(self, stream_id: int, model_id: int, from_us: int, until_us: int) -> Iterator[DriftWindow]:
         """Yield the judged windows of a model that start in [from, until), in order."""
         memory = self._memory
-        for at in range(bisect_left(memory.starts, from_us), bisect_left(memory.starts, until_us)):
-            if memory.threshold_of(at).model_id == model_id:
-                window = memory.kept[at]
+        for at in range(bisect_left(memory.judged_starts_us, from_us), bisect_left(memory.judged_starts_us, until_us)):
+            if memory.threshold_at(at).model_id == model_id:
+                window = memory.judged[at]
                 yield DriftWindow(
                     window_start_us=window.window_start_us,
                     events=window.events,
@@ -66,13 +66,13 @@ class DriftMemory:
                     payload=window.payload,
                 )
 
-    def bases(self, stream_id: int, from_us: int) -> list[BaseRow]:
+    def bases(self, stream_id: int, from_us: int) -> list[DriftBaseRow]:
         """Return the frozen bases that count from a time."""
         return [base for base in self._bases if base.from_us == from_us]
 
-    def store(self, stream_id: int, stream: str, before_us: int | None, step: DriftStep) -> bool:
+    def store_update(self, stream_id: int, stream: str, before_us: int | None, step: DriftUpdate) -> bool:
         """Keep a step, with what it makes of the open incidents."""
         self._until_us, self._state = step.until_us, step.state
         self._bases += step.bases
-        self._memory.change(step.change, step.until_us)
+        self._memory.apply_change(step.update_incidents, step.until_us)
         return True

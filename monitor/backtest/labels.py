@@ -19,11 +19,11 @@ from config.errors import ConfigError
 from consumers.batch import Events
 from consumers.times import time_us
 
-_IDS = ("id", "event_id")
-_PLACES = ("offset", "row", "source_offset")
-_LABELS = ("label", "is_attack", "is_anomaly", "is_outlier", "anomaly", "outlier", "attack", "y")
-_BURSTS = ("burst",)
-_NORMAL = frozenset({"", "0", "0.0", "false", "no", "normal", "none", "null"})
+_ID_COLUMNS = ("id", "event_id")
+_OFFSET_COLUMNS = ("offset", "row", "source_offset")
+_LABEL_COLUMNS = ("label", "is_attack", "is_anomaly", "is_outlier", "anomaly", "outlier", "attack", "y")
+_BURST_COLUMNS = ("burst",)
+_NORMAL_LABELS = frozenset({"", "0", "0.0", "false", "no", "normal", "none", "null"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,21 +42,21 @@ class Labels:
     path: Path
     intervals: Sequence[Burst] = ()
     by_id: Mapping[str, int] | None = None
-    by_place: Mapping[int, int] | None = None
+    by_offset: Mapping[int, int] | None = None
 
     @property
     def of_events(self) -> bool:
         """Return whether single events are labelled."""
-        return self.by_id is not None or self.by_place is not None
+        return self.by_id is not None or self.by_offset is not None
 
-    def find(self, events: Events) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    def label_events(self, events: Events) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         """Return which events are labelled, and the burst of each.
 
         Raises:
             ConfigError: The labels go by id and the stream's events carry none.
         """
-        if self.by_place is not None:
-            found = [self.by_place.get(offset) for offset in events.offsets.tolist()]
+        if self.by_offset is not None:
+            found = [self.by_offset.get(offset) for offset in events.offsets.tolist()]
         elif events.ids is None and len(events):
             raise ConfigError(
                 f"{self.path} labels events by id, and the stream's events carry none: set event.id to the field "
@@ -75,27 +75,29 @@ def read_labels(path: Path) -> Labels:
     Raises:
         ConfigError: It cannot be read, or says neither when nor which events.
     """
-    rows = list(_rows(path))
+    rows = list(_read_rows(path))
     if not rows:
         raise ConfigError(f"{path} holds no labels: give a row for each labelled event or interval")
     columns = {name: None for row in rows for name in row}
     if {"start", "end"} <= columns.keys():
-        return Labels(path=path, intervals=_intervals(path, rows))
-    label = next((name for name in _LABELS if name in columns), None)
-    strange = [row for row in rows if label is None or _is_strange(row.get(label))]
-    ids = next((name for name in _IDS if name in columns), None)
-    places = next((name for name in _PLACES if name in columns), None)
+        return Labels(path=path, intervals=_parse_intervals(path, rows))
+    label = next((name for name in _LABEL_COLUMNS if name in columns), None)
+    strange = [row for row in rows if label is None or _is_anomalous(row.get(label))]
+    ids = next((name for name in _ID_COLUMNS if name in columns), None)
+    places = next((name for name in _OFFSET_COLUMNS if name in columns), None)
     if ids is not None:
-        return Labels(path=path, by_id={_text(row.get(ids)): _burst_of(path, row) for row in strange})
+        return Labels(path=path, by_id={_to_text(row.get(ids)): _parse_burst(path, row) for row in strange})
     if places is not None:
-        return Labels(path=path, by_place={_number(path, row, places): _burst_of(path, row) for row in strange})
+        return Labels(
+            path=path, by_offset={_parse_number(path, row, places): _parse_burst(path, row) for row in strange}
+        )
     raise ConfigError(
         f"{path} has the columns {', '.join(columns)}: labels need start and end, or id or row and label "
         "(and burst, where it is known)"
     )
 
 
-def bursts_of(times_us: NDArray[np.int64], bursts: NDArray[np.int64], *, apart_us: int) -> list[Burst]:
+def group_bursts(times_us: NDArray[np.int64], bursts: NDArray[np.int64], *, apart_us: int) -> list[Burst]:
     """Return the bursts that labelled events make, in the order of time.
 
     Args:
@@ -115,18 +117,18 @@ def bursts_of(times_us: NDArray[np.int64], bursts: NDArray[np.int64], *, apart_u
     return sorted(found, key=lambda burst: burst.start_us)
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
+def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             if path.suffix.lower() in {".jsonl", ".ndjson", ".json"}:
-                yield from _json_rows(path, file)
+                yield from _read_json_rows(path, file)
             else:
                 yield from csv.DictReader(file)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{path} cannot be read as labels: {error}") from error
 
 
-def _json_rows(path: Path, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+def _read_json_rows(path: Path, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -139,11 +141,11 @@ def _json_rows(path: Path, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _intervals(path: Path, rows: Sequence[Mapping[str, Any]]) -> list[Burst]:
+def _parse_intervals(path: Path, rows: Sequence[Mapping[str, Any]]) -> list[Burst]:
     found = []
     for number, row in enumerate(rows, 1):
         try:
-            start_us, end_us = (time_us(_unquoted(row.get(name)), "auto") for name in ("start", "end"))
+            start_us, end_us = (time_us(_parse_time(row.get(name)), "auto") for name in ("start", "end"))
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{path}, interval {number}: {error}") from error
         if end_us <= start_us:
@@ -152,7 +154,7 @@ def _intervals(path: Path, rows: Sequence[Mapping[str, Any]]) -> list[Burst]:
     return sorted(found, key=lambda burst: burst.start_us)
 
 
-def _unquoted(value: object) -> object:
+def _parse_time(value: object) -> object:
     if isinstance(value, str):
         try:
             return float(value)
@@ -161,20 +163,20 @@ def _unquoted(value: object) -> object:
     return value
 
 
-def _is_strange(value: object) -> bool:
-    return _text(value).strip().lower() not in _NORMAL and value is not None and value is not False
+def _is_anomalous(value: object) -> bool:
+    return _to_text(value).strip().lower() not in _NORMAL_LABELS and value is not None and value is not False
 
 
-def _text(value: object) -> str:
+def _to_text(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _burst_of(path: Path, row: Mapping[str, Any]) -> int:
-    name = next((name for name in _BURSTS if row.get(name) not in {None, ""}), None)
-    return 0 if name is None else max(_number(path, row, name), 0)
+def _parse_burst(path: Path, row: Mapping[str, Any]) -> int:
+    name = next((name for name in _BURST_COLUMNS if row.get(name) not in {None, ""}), None)
+    return 0 if name is None else max(_parse_number(path, row, name), 0)
 
 
-def _number(path: Path, row: Mapping[str, Any], name: str) -> int:
+def _parse_number(path: Path, row: Mapping[str, Any], name: str) -> int:
     try:
         return int(float(row[name]))
     except (KeyError, TypeError, ValueError) as error:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from consumers.windows import NO_WATERMARK_US
 from storage.calibration import CalibrationRow, JudgedWindow, NewThreshold, StoredThreshold, TickFacts
-from storage.commits import PartRow
+from storage.commits import WindowPartRow
 from storage.judgements import (
     IncidentRow,
     Judgement,
@@ -27,19 +27,19 @@ from storage.judgements import (
     WindowFacts,
     WindowRow,
 )
-from storage.ledger import Control, ThresholdState
+from storage.ledger import ScheduledThreshold, StreamControl
 from storage.models import ModelInfo
 
 
 @dataclass(slots=True, kw_only=True)
-class Life:
+class IncidentLifetime:
     """One incident: as it was last written, and the windows in which it fired as [start, end) pairs."""
 
     row: IncidentRow
-    fired: list[tuple[int, int]] = field(default_factory=list)
+    fired_windows: list[tuple[int, int]] = field(default_factory=list)
 
 
-class Memory:
+class MemoryStore:
     """One stream under one pair of percentile and promise. It has one source, which never idles.
 
     `kept` holds the judged windows with events and `starts` their starts, both ascending; `activations` models with the
@@ -51,9 +51,9 @@ class Memory:
         self.thresholds: list[StoredThreshold] = []
         self.windows: list[WindowRow] = []
         self.calibrations: list[CalibrationRow] = []
-        self.lives: list[Life] = []
-        self.kept: list[JudgedWindow] = []
-        self.starts: list[int] = []
+        self.incidents: list[IncidentLifetime] = []
+        self.judged: list[JudgedWindow] = []
+        self.judged_starts_us: list[int] = []
         self.activations: list[tuple[int, int]] = []
         self.shadow: Mapping[int, Mapping[int, bytes]] = {}
         self._threshold_ids: list[int] = []
@@ -65,7 +65,7 @@ class Memory:
         self._sealed_until_us: int | None = None
         self._last_tick_us: int | None = None
         self._last_judged_end_us: int | None = None
-        self._ahead: list[ThresholdState] = []
+        self._ahead: list[ScheduledThreshold] = []
         self._newest: StoredThreshold | None = None
         self._parts: dict[int, list[StoredPart]] = {}
         self._waiting: list[int] = []
@@ -75,23 +75,23 @@ class Memory:
         self._state: Mapping[str, Any] = {}
 
     @property
-    def control(self) -> Control:
+    def control(self) -> StreamControl:
         """Return how far the stream is sealed, in the words of the data plane."""
-        return Control(sealed_until_us=self._sealed_until_us, revision=1, last_tick_us=self._last_tick_us)
+        return StreamControl(sealed_until_us=self._sealed_until_us, revision=1, last_tick_us=self._last_tick_us)
 
     @property
     def now_us(self) -> int:
         """Return the event time that the stream has come to: the clock of a back-test."""
         return self._watermark_us or 0
 
-    def schedule(self) -> list[ThresholdState]:
+    def schedule(self) -> list[ScheduledThreshold]:
         """Return the threshold rows that windows to come may need, as the fold knows them."""
         sealed_us = self._sealed_until_us or 0
         while len(self._ahead) > 1 and self._ahead[1].valid_from_us <= sealed_us:
             del self._ahead[0]
         return self._ahead
 
-    def take(self, parts: Sequence[PartRow], watermark_us: int | None) -> None:
+    def add_parts(self, parts: Sequence[WindowPartRow], watermark_us: int | None) -> None:
         """Take in what one commit brings."""
         for part in parts:
             start = part.window_start_us
@@ -105,24 +105,24 @@ class Memory:
             )
         self._watermark_us = watermark_us
 
-    def pass_over(self, gap: StoredGap) -> None:
+    def add_gap(self, gap: StoredGap) -> None:
         """Take in a range that could not be read, at the watermark before it."""
         at = NO_WATERMARK_US if self._watermark_us is None else self._watermark_us
         self._gaps.append((at, gap))
 
-    def end(self) -> None:
+    def end_source(self) -> None:
         """Say that nothing will ever follow."""
         self._ended = True
 
     def insert_threshold(self, row: NewThreshold) -> StoredThreshold:
         """Insert a threshold row."""
-        stored = row.stored_as(len(self.thresholds) + 1)
+        stored = row.with_id(len(self.thresholds) + 1)
         if not self.thresholds or self.thresholds[-1].model_id != row.model_id:
             self.activations.append((row.model_id, row.valid_from_us))
         self.thresholds.append(stored)
         insort(
             self._ahead,
-            ThresholdState(
+            ScheduledThreshold(
                 id=stored.id, model_id=row.model_id, valid_from_us=row.valid_from_us, threshold=row.threshold
             ),
             key=lambda state: (state.valid_from_us, state.id),
@@ -133,7 +133,7 @@ class Memory:
 
     def seal(self, stream_id: int, decide: Callable[[SealFacts], int | None]) -> int | None:
         """Move `sealed_until` to what `decide` says; return it, or None when nothing moved."""
-        waiting = self._unjudged()
+        waiting = self._unjudged_starts()
         target = decide(
             SealFacts(
                 now_us=self.now_us,
@@ -149,7 +149,7 @@ class Memory:
             self._sealed_until_us = target
         return target
 
-    def _unjudged(self) -> list[int]:
+    def _unjudged_starts(self) -> list[int]:
         """Return the starts of the windows that are still to be judged: late events alone decide nothing."""
         judged_until = self.windows[-1].window_start_us if self.windows else -1
         return [
@@ -187,19 +187,19 @@ class Memory:
         )
         judgement = decide(facts)
         assert judgement is not None, "without evidence to look up a window is judged at once"
-        self._store(judgement)
+        self._store_judgement(judgement)
         return True
 
-    def _store(self, judgement: Judgement) -> None:
+    def _store_judgement(self, judgement: Judgement) -> None:
         row = judgement.window
         self.windows.append(row)
         if row.judged:
             self._last_judged_end_us = row.window_end_us
             self._judged_starts.append(row.window_start_us)
         if row.judged and row.events and row.payload is not None and row.threshold_id is not None:
-            self.starts.append(row.window_start_us)
+            self.judged_starts_us.append(row.window_start_us)
             self._threshold_ids.append(row.threshold_id)
-            self.kept.append(
+            self.judged.append(
                 JudgedWindow(
                     window_start_us=row.window_start_us,
                     window_end_us=row.window_end_us,
@@ -207,33 +207,33 @@ class Memory:
                     outliers=row.outliers,
                     fired=row.details is not None,
                     payload=row.payload,
-                    since_us=None if row.details is None else row.details.get("since_us"),
+                    fired_since_us=None if row.details is None else row.details.get("since_us"),
                 )
             )
         for change in judgement.incidents:
-            self._write(change, (row.window_start_us, row.window_end_us))
+            self._write_incident(change, (row.window_start_us, row.window_end_us))
         if judgement.state is not None:
             self._state = judgement.state
         if judgement.gap_ids:
             self._gaps = [(at, gap) for at, gap in self._gaps if gap.id not in judgement.gap_ids]
 
-    def _write(self, row: IncidentRow, window: tuple[int, int]) -> None:
+    def _write_incident(self, row: IncidentRow, window: tuple[int, int]) -> None:
         if row.id is None:
-            self.lives.append(Life(row=row))
-            self._open[row.kind] = len(self.lives)
-        life = self.lives[self._open[row.kind] - 1]
+            self.incidents.append(IncidentLifetime(row=row))
+            self._open[row.kind] = len(self.incidents)
+        life = self.incidents[self._open[row.kind] - 1]
         life.row = row
         if row.status != "open":
             del self._open[row.kind]
         elif not row.clean_windows:
-            life.fired.append(window)
+            life.fired_windows.append(window)
 
     def _open_incidents(self) -> list[StoredIncident]:
-        return [self.lives[number - 1].row.stored_as(number) for number in sorted(self._open.values())]
+        return [self.incidents[number - 1].row.with_id(number) for number in sorted(self._open.values())]
 
     def tick_facts(self, stream_id: int) -> TickFacts:
         """Return where the stream stands with its ticks."""
-        waiting = self._unjudged()
+        waiting = self._unjudged_starts()
         return TickFacts(
             sealed_until_us=self._sealed_until_us,
             last_tick_us=self._last_tick_us,
@@ -242,7 +242,7 @@ class Memory:
             lead_us=self._lead_us,
         )
 
-    def threshold_of(self, at: int) -> StoredThreshold:
+    def threshold_at(self, at: int) -> StoredThreshold:
         """Return the threshold row of a window that is kept, by its place."""
         return self.thresholds[self._threshold_ids[at] - 1]
 
@@ -250,24 +250,24 @@ class Memory:
         """Return one threshold row."""
         return self.thresholds[threshold_id - 1]
 
-    def newest(self, stream_id: int) -> StoredThreshold | None:
+    def newest_threshold(self, stream_id: int) -> StoredThreshold | None:
         """Return the row that is valid last."""
         return self._newest
 
     def judged_windows(self, stream_id: int, model_id: int, after_us: int, until_us: int) -> list[JudgedWindow]:
         """Return the judged windows of a model that start at or after `after_us` and end at or before `until_us`."""
-        begin = bisect_left(self.starts, after_us)
-        end = bisect_right(self.starts, until_us - self._size_us)
-        own = [self.kept[at] for at in range(begin, end) if self.threshold_of(at).model_id == model_id]
+        begin = bisect_left(self.judged_starts_us, after_us)
+        end = bisect_right(self.judged_starts_us, until_us - self._size_us)
+        own = [self.judged[at] for at in range(begin, end) if self.threshold_at(at).model_id == model_id]
         shadow = self.shadow.get(model_id, {})
         seen = [
-            replace(self.kept[at], payload=shadow[self.starts[at]])
+            replace(self.judged[at], payload=shadow[self.judged_starts_us[at]])
             for at in range(begin, end if shadow else begin)
-            if self.starts[at] in shadow and self.threshold_of(at).model_id != model_id
+            if self.judged_starts_us[at] in shadow and self.threshold_at(at).model_id != model_id
         ]
         return sorted([*own, *seen], key=lambda window: window.window_start_us) if seen else own
 
-    def tick(
+    def store_tick(
         self,
         stream_id: int,
         *,
@@ -283,21 +283,21 @@ class Memory:
             self.insert_threshold(threshold)
         if calibration is not None:
             self.calibrations.append(calibration)
-        self.change(change, tick_us)
+        self.apply_change(change, tick_us)
         return True
 
-    def change(self, change: Callable[[Sequence[StoredIncident]], Sequence[IncidentRow]], at_us: int) -> None:
+    def apply_change(self, change: Callable[[Sequence[StoredIncident]], Sequence[IncidentRow]], at_us: int) -> None:
         """Let `change` say what becomes of the open incidents at a time."""
         for row in change(self._open_incidents()):
-            self._write(row, (min(row.window_start_us, at_us - self._size_us), at_us))
+            self._write_incident(row, (min(row.window_start_us, at_us - self._size_us), at_us))
 
     def accepted_reference(self, model_id: int) -> NDArray[np.float32] | None:
         """Return None: nobody accepts anything in a back-test."""
         return None
 
-    def firings(self, stream_id: int, kinds: Sequence[str], after_us: int, until_us: int) -> tuple[int, int]:
+    def count_firings(self, stream_id: int, kinds: Sequence[str], after_us: int, until_us: int) -> tuple[int, int]:
         """Return how many incidents of these kinds opened in (after, until], and over how many judged windows."""
-        opened = sum(life.row.kind in kinds and after_us < life.row.opened_at_us <= until_us for life in self.lives)
+        opened = sum(life.row.kind in kinds and after_us < life.row.opened_at_us <= until_us for life in self.incidents)
         begin = bisect_left(self._judged_starts, after_us)
         return opened, bisect_right(self._judged_starts, until_us - self._size_us) - begin
 

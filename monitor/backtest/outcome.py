@@ -9,8 +9,8 @@ import numpy as np
 
 from config.units import Rate
 from monitor.backtest.labels import Burst
-from monitor.backtest.memory import Memory
-from monitor.control_plane.control import PROMISED
+from monitor.backtest.memory import MemoryStore
+from monitor.control_plane.control import BUDGETED_KINDS
 from monitor.incidents import Kind
 from monitor.spikes import DAY_US, WEEK_US
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-Fired = Sequence[tuple[int, int]]
+FiredWindows = Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class Backtest:
     begin_us: int
     end_us: int
     cells: Sequence[Outcome]
-    memories: Sequence[Memory]
+    memories: Sequence[MemoryStore]
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the cells as plain values."""
@@ -78,18 +78,18 @@ class Backtest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class LabelledBursts:
     """What the labels say: the bursts, and of single events how many there are."""
 
     bursts: Sequence[Burst]
     events: int | None = None
 
 
-def outcome_of(
-    memory: Memory,
+def compute_outcome(
+    memory: MemoryStore,
     percentile: float,
     promise: Rate,
-    known: Known | None,
+    known: LabelledBursts | None,
     *,
     size_us: int,
     slack_us: int,
@@ -110,12 +110,12 @@ def outcome_of(
     """
     judged = [window for window in memory.windows if window.judged]
     span_us = judged[-1].window_end_us - judged[0].window_start_us if judged else size_us
-    promised = [life.fired for life in memory.lives if life.row.kind in PROMISED]
+    promised = [life.fired_windows for life in memory.incidents if life.row.kind in BUDGETED_KINDS]
     asked = (
         [] if known is None else [each for each in known.bursts if each.events is None or each.events >= min_outliers]
     )
-    answers = against(promised, asked, slack_us=slack_us, size_us=size_us)
-    labelled = {} if known is None else _labelled(answers, len(promised), len(asked), size_us)
+    answers = match_bursts(promised, asked, slack_us=slack_us, size_us=size_us)
+    labelled = {} if known is None else _label_columns(answers, len(promised), len(asked), size_us)
     if known is not None and known.events and found_events is not None:
         labelled["events_found"] = found_events / known.events
     return Outcome(
@@ -124,23 +124,25 @@ def outcome_of(
         windows=len(judged),
         events=sum(window.events for window in judged),
         outliers=sum(window.outliers for window in judged),
-        incidents=dict(sorted(Counter(life.row.kind for life in memory.lives).items())),
-        alerts_per_day=len(memory.lives) * DAY_US / span_us,
+        incidents=dict(sorted(Counter(life.row.kind for life in memory.incidents).items())),
+        alerts_per_day=len(memory.incidents) * DAY_US / span_us,
         promised_per_week=promise.per_week,
-        realised_per_week=answers.false * WEEK_US / span_us,
+        realised_per_week=answers.unmatched * WEEK_US / span_us,
         **labelled,
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answers:
+class BurstMatches:
     """How many incidents answer no burst, and after which time each burst that is answered was."""
 
-    false: int
+    unmatched: int
     delays_us: Sequence[int]
 
 
-def against(incidents: Sequence[Fired], bursts: Sequence[Burst], *, slack_us: int, size_us: int) -> Answers:
+def match_bursts(
+    incidents: Sequence[FiredWindows], bursts: Sequence[Burst], *, slack_us: int, size_us: int
+) -> BurstMatches:
     """Return what incidents say of bursts.
 
     An incident belongs to a burst where it fired in it, or within the slack after, and had not been open before it by
@@ -152,40 +154,40 @@ def against(incidents: Sequence[Fired], bursts: Sequence[Burst], *, slack_us: in
         slack_us: How long before and after a burst an incident may open and still answer it.
         size_us: Length of a window.
     """
-    true = [fired for fired in incidents if any(_belongs(fired, burst, slack_us, size_us) for burst in bursts)]
+    true = [fired for fired in incidents if any(_matches_burst(fired, burst, slack_us, size_us) for burst in bursts)]
     ends = [
         (
             burst,
             min(
-                (end for fired in true for start, end in fired if _over(start, end, burst, slack_us, size_us)),
+                (end for fired in true for start, end in fired if _overlaps(start, end, burst, slack_us, size_us)),
                 default=None,
             ),
         )
         for burst in bursts
     ]
-    return Answers(
-        false=len(incidents) - len(true), delays_us=[end - burst.start_us for burst, end in ends if end is not None]
+    return BurstMatches(
+        unmatched=len(incidents) - len(true), delays_us=[end - burst.start_us for burst, end in ends if end is not None]
     )
 
 
-def _labelled(answers: Answers, incidents: int, asked: int, size_us: int) -> dict[str, Any]:
+def _label_columns(answers: BurstMatches, incidents: int, asked: int, size_us: int) -> dict[str, Any]:
     delay_us = float(np.median(answers.delays_us)) if answers.delays_us else None
     return {
         "bursts": asked,
         "recall": len(answers.delays_us) / asked if asked else None,
         "delay_s": None if delay_us is None else delay_us / 1e6,
         "delay_windows": None if delay_us is None else delay_us / size_us,
-        "false_incidents": answers.false,
-        "precision": 1 - answers.false / incidents if incidents else None,
+        "false_incidents": answers.unmatched,
+        "precision": 1 - answers.unmatched / incidents if incidents else None,
     }
 
 
-def _belongs(fired: Fired, burst: Burst, slack_us: int, size_us: int) -> bool:
+def _matches_burst(fired: FiredWindows, burst: Burst, slack_us: int, size_us: int) -> bool:
     opened_us = fired[0][1] if fired else 0
     return opened_us > burst.start_us - slack_us and any(
-        _over(start_us, end_us, burst, slack_us, size_us) for start_us, end_us in fired
+        _overlaps(start_us, end_us, burst, slack_us, size_us) for start_us, end_us in fired
     )
 
 
-def _over(start_us: int, end_us: int, burst: Burst, slack_us: int, size_us: int) -> bool:
+def _overlaps(start_us: int, end_us: int, burst: Burst, slack_us: int, size_us: int) -> bool:
     return start_us < burst.end_us + slack_us and end_us > burst.start_us // size_us * size_us

@@ -16,27 +16,27 @@ from config.loading import load
 from config.settings import Settings
 from config.sources import FileSourceSettings
 from config.units import Rate, format_duration, parse_rate, to_us
-from consumers.batch import Decoded
+from consumers.batch import DecodedBatch
 from consumers.codec import make_codec
 from consumers.files import FileSource
-from monitor.backtest.cells import Cell, cells_of
-from monitor.backtest.labels import Burst, Labels, bursts_of, read_labels
-from monitor.backtest.outcome import Backtest, Known, outcome_of
-from monitor.backtest.over_events import Reader, ScoredOnce
-from monitor.backtest.over_windows import Feeder
-from monitor.backtest.warmed import Subject, stored_subject, warmed_subject
-from monitor.parts import Scale, decode
-from monitor.rules import window_rule
+from monitor.backtest.cells import GridCell, build_cells
+from monitor.backtest.labels import Burst, Labels, group_bursts, read_labels
+from monitor.backtest.outcome import Backtest, LabelledBursts, compute_outcome
+from monitor.backtest.over_events import CachedScorer, EventReplay
+from monitor.backtest.over_windows import WindowReplay
+from monitor.backtest.warmed import BacktestModels, fit_on_file, load_stored_models
+from monitor.parts import Scale, decode_part
+from monitor.rules import build_window_rule
 from storage.engine import Database
-from storage.history import When
+from storage.history import TimeBound
 from storage.ledger import Ledger
 from storage.models import Activation
 from storage.recorded import RecordedWindows
 
-PERCENTILES = (99.0, 99.5, 99.9)
-PROMISES = ("1/day", "1/week")
+DEFAULT_PERCENTILES = (99.0, 99.5, 99.9)
+DEFAULT_FALSE_ALARMS = ("1/day", "1/week")
 
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 
 
 def backtest(
@@ -44,11 +44,11 @@ def backtest(
     stream: str,
     file: str | PathLike[str] | None = None,
     *,
-    since: When | None = None,
+    since: TimeBound | None = None,
     percentiles: Sequence[float] | None = None,
     false_alarms: Sequence[str | Rate] | None = None,
     labels: str | PathLike[str] | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Backtest:
     """Return what the daemon would have found, for each pair of a percentile and a promise.
 
@@ -78,30 +78,30 @@ def backtest(
         settings = load(Path(settings), environ)
     if stream not in settings.streams:
         raise ConfigError(f"there is no stream {stream!r}; the streams are {', '.join(settings.streams)}")
-    grid = _grid(settings, stream, percentiles, false_alarms)
+    grid = _build_grid(settings, stream, percentiles, false_alarms)
     known = None if labels is None else read_labels(Path(labels))
     tell = progress or (lambda _done, _total: None)
     if file is not None:
         if since is not None:
             raise ConfigError("since is for stored windows; a file is read from its beginning: leave one of them out")
-        return _over_file(settings, stream, Path(file), grid, known, tell)
-    return _over_windows(settings, stream, since, grid, known, tell)
+        return _backtest_file(settings, stream, Path(file), grid, known, tell)
+    return _backtest_windows(settings, stream, since, grid, known, tell)
 
 
-Grid = tuple[Sequence[float], Sequence[Rate]]
+BacktestGrid = tuple[Sequence[float], Sequence[Rate]]
 
 
-def _grid(
+def _build_grid(
     settings: Settings, stream: str, percentiles: Sequence[float] | None, promises: Sequence[str | Rate] | None
-) -> Grid:
+) -> BacktestGrid:
     own = settings.streams[stream]
     try:
-        rates = [rate if isinstance(rate, Rate) else parse_rate(rate) for rate in promises or PROMISES]
+        rates = [rate if isinstance(rate, Rate) else parse_rate(rate) for rate in promises or DEFAULT_FALSE_ALARMS]
     except ValueError as error:
         raise ConfigError(f"false_alarms: {error}") from error
     if promises is None and own.alerts.false_alarms.per_week not in {rate.per_week for rate in rates}:
         rates.append(own.alerts.false_alarms)
-    asked = list(percentiles) if percentiles else sorted({*PERCENTILES, own.threshold.percentile})
+    asked = list(percentiles) if percentiles else sorted({*DEFAULT_PERCENTILES, own.threshold.percentile})
     for percentile in asked:
         try:
             own.threshold.__class__.model_validate({"percentile": percentile})
@@ -110,11 +110,11 @@ def _grid(
     return list(dict.fromkeys(asked)), rates
 
 
-def _over_file(
-    settings: Settings, stream: str, path: Path, grid: Grid, labels: Labels | None, tell: Progress
+def _backtest_file(
+    settings: Settings, stream: str, path: Path, grid: BacktestGrid, labels: Labels | None, tell: ProgressCallback
 ) -> Backtest:
     own = settings.streams[stream]
-    source = _source(path)
+    source = _file_source(path)
     event = own.event.model_copy(update={"format": "json"})
     if event.time is None:
         raise ConfigError(
@@ -123,25 +123,27 @@ def _over_file(
         )
     own = own.model_copy(update={"source": source, "event": event})
     settings = settings.model_copy(update={"streams": {**settings.streams, stream: own}})
-    subject = stored_subject(settings, stream) or warmed_subject(own, path, settings.device)
-    cells = cells_of(settings, stream, *grid, subject.models)
+    subject = load_stored_models(settings, stream) or fit_on_file(own, path, settings.device)
+    cells = build_cells(settings, stream, *grid, subject.models)
     for cell in cells:
         cell.activate(subject.model_id, Activation(valid_from_us=0, computed_at_us=0))
-    scores = ScoredOnce(subject.scores)
-    readers = [Reader(cell, window_rule(settings, stream), scores) for cell in cells]
-    found = _Found(labels, apart_us=_slack_us(settings, stream))
-    for piece, rows in _pieces(settings, stream, path, subject):
-        scores.forget()
+    scores = CachedScorer(subject.scores)
+    readers = [EventReplay(cell, build_window_rule(settings, stream), scores) for cell in cells]
+    found = _LabelledEvents(labels, apart_us=_match_slack_us(settings, stream))
+    for piece, rows in _read_batches(settings, stream, path, subject):
+        scores.clear()
         for reader in readers:
-            reader.take(piece)
-        found.take(piece)
+            reader.add_batch(piece)
+        found.add_batch(piece)
         tell(piece.end, rows)
     for reader in readers:
-        reader.end()
-    return _result(settings, stream, cells, found.known(), [found.among(reader.flagged) for reader in readers])
+        reader.finish()
+    return _build_result(
+        settings, stream, cells, found.labelled_bursts(), [found.count_flagged(reader.flagged) for reader in readers]
+    )
 
 
-def _source(path: Path) -> FileSourceSettings:
+def _file_source(path: Path) -> FileSourceSettings:
     if str(path) == "-":
         raise ConfigError("standard input cannot be read twice, to fit and to test: write the events to a file")
     try:
@@ -150,7 +152,9 @@ def _source(path: Path) -> FileSourceSettings:
         raise ConfigError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
 
 
-def _pieces(settings: Settings, stream: str, path: Path, subject: Subject) -> Iterator[tuple[Decoded, int]]:
+def _read_batches(
+    settings: Settings, stream: str, path: Path, subject: BacktestModels
+) -> Iterator[tuple[DecodedBatch, int]]:
     """Give the file's records, decoded as the daemon decodes them, and the number of its rows."""
     own = settings.streams[stream]
     with closing(FileSource(path, max_event_bytes=own.event.max_size)) as source:
@@ -169,8 +173,13 @@ def _pieces(settings: Settings, stream: str, path: Path, subject: Subject) -> It
             ended = bool(polled.ended)
 
 
-def _over_windows(
-    settings: Settings, stream: str, since: When | None, grid: Grid, labels: Labels | None, tell: Progress
+def _backtest_windows(
+    settings: Settings,
+    stream: str,
+    since: TimeBound | None,
+    grid: BacktestGrid,
+    labels: Labels | None,
+    tell: ProgressCallback,
 ) -> Backtest:
     if labels is not None and labels.of_events:
         raise ConfigError(
@@ -178,7 +187,7 @@ def _over_windows(
             "or the file with the events"
         )
     own, size_us = settings.streams[stream], to_us(settings.streams[stream].window.size)
-    subject = stored_subject(settings, stream)
+    subject = load_stored_models(settings, stream)
     if subject is None:
         raise ConfigError(
             f"stream {stream} has no model and no windows yet: run the daemon first, or give a FILE of events"
@@ -186,44 +195,48 @@ def _over_windows(
     with Database(settings.database.url, read_only=True) as db:
         stream_id = Ledger(db).find_stream(stream)
         recorded = None if stream_id is None else RecordedWindows(db, stream_id)
-        extent = None if recorded is None else recorded.extent(since)
+        extent = None if recorded is None else recorded.find_range(since)
         if recorded is None or extent is None or stream_id is None:
             when = "" if since is None else f" since {since}"
             raise ConfigError(
                 f"stream {stream} has no judged windows{when}: run the daemon first, or give a FILE of events"
             )
-        cells = cells_of(settings, stream, *grid, subject.models)
-        feeders = [Feeder(cell, recorded.activations()) for cell in cells]
+        cells = build_cells(settings, stream, *grid, subject.models)
+        feeders = [WindowReplay(cell, recorded.read_activations()) for cell in cells]
         shadow: dict[int, dict[int, bytes]] = {}
-        for seen in recorded.in_shadow():
+        for seen in recorded.read_shadow_windows():
             shadow.setdefault(seen.model_id, {})[seen.window_start_us] = seen.payload
         for cell in cells:
             cell.memory.shadow = shadow
-        scales = {model_id: Scale.of(energies) for model_id, energies in subject.models.reference.items()}
-        for done, window in enumerate(recorded.read(extent.since_us), 1):
+        scales = {model_id: Scale.from_energies(energies) for model_id, energies in subject.models.reference.items()}
+        for done, window in enumerate(recorded.read_windows(extent.since_us), 1):
             if window.window_end_us - window.window_start_us != size_us:
                 raise ConfigError(
                     f"stream {stream}: the stored windows are of "
                     f"{format_duration(timedelta(microseconds=window.window_end_us - window.window_start_us))}, "
                     f"window.size is {format_duration(own.window.size)}: set it to theirs, or give a FILE of events"
                 )
-            part = decode(window.payload)
+            part = decode_part(window.payload)
             for feeder in feeders:
-                feeder.take(
+                feeder.add_window(
                     window.window_start_us, window.window_end_us, window.model_id, part, scales[window.model_id]
                 )
             tell(done, extent.windows)
         for feeder in feeders:
-            feeder.end()
-    known = None if labels is None else Known(bursts=_within(labels.intervals, extent.since_us, extent.end_us))
-    return _result(settings, stream, cells, known, [None] * len(cells))
+            feeder.finish()
+    known = (
+        None
+        if labels is None
+        else LabelledBursts(bursts=_overlapping_bursts(labels.intervals, extent.since_us, extent.end_us))
+    )
+    return _build_result(settings, stream, cells, known, [None] * len(cells))
 
 
-def _within(bursts: Sequence[Burst], begin_us: int, end_us: int) -> list[Burst]:
+def _overlapping_bursts(bursts: Sequence[Burst], begin_us: int, end_us: int) -> list[Burst]:
     return [burst for burst in bursts if burst.start_us < end_us and burst.end_us > begin_us]
 
 
-class _Found:
+class _LabelledEvents:
     """The labelled events that were met in the file."""
 
     def __init__(self, labels: Labels | None, *, apart_us: int) -> None:
@@ -234,7 +247,7 @@ class _Found:
         self._offsets: list[NDArray[np.int64]] = []
         self._span_us: tuple[int, int] = (0, 0)
 
-    def take(self, piece: Decoded) -> None:
+    def add_batch(self, piece: DecodedBatch) -> None:
         """Look a piece's events up in the labels."""
         events = piece.events
         if self._labels is None or not len(events):
@@ -242,23 +255,23 @@ class _Found:
         first, last = int(events.times_us.min()), int(events.times_us.max())
         self._span_us = (min(self._span_us[0] or first, first), max(self._span_us[1], last))
         if self._labels.of_events:
-            labelled, bursts = self._labels.find(events)
+            labelled, bursts = self._labels.label_events(events)
             self._times_us.append(events.times_us[labelled])
             self._bursts.append(bursts[labelled])
             self._offsets.append(events.offsets[labelled])
 
-    def known(self) -> Known | None:
+    def labelled_bursts(self) -> LabelledBursts | None:
         """Return the bursts that lie in the file."""
         if self._labels is None:
             return None
         if not self._labels.of_events:
-            return Known(bursts=_within(self._labels.intervals, *self._span_us))
+            return LabelledBursts(bursts=_overlapping_bursts(self._labels.intervals, *self._span_us))
         times_us, bursts = (np.concatenate([np.empty(0, np.int64), *all_]) for all_ in (self._times_us, self._bursts))
         if not len(times_us):
             raise ConfigError(f"no labelled event of {self._labels.path} is among the events of the file")
-        return Known(bursts=bursts_of(times_us, bursts, apart_us=self._apart_us), events=len(times_us))
+        return LabelledBursts(bursts=group_bursts(times_us, bursts, apart_us=self._apart_us), events=len(times_us))
 
-    def among(self, flagged: Sequence[NDArray[np.int64]]) -> int | None:
+    def count_flagged(self, flagged: Sequence[NDArray[np.int64]]) -> int | None:
         """Return how many labelled events are among the offsets of the outliers."""
         if self._labels is None or not self._labels.of_events:
             return None
@@ -266,24 +279,28 @@ class _Found:
         return len(np.intersect1d(np.concatenate([none, *flagged]), np.concatenate([none, *self._offsets])))
 
 
-def _slack_us(settings: Settings, stream: str) -> int:
+def _match_slack_us(settings: Settings, stream: str) -> int:
     """Return how long after its last event a burst may still be answered: until an incident would have ended."""
     own = settings.streams[stream]
     return own.alerts.resolve_after * to_us(own.window.size)
 
 
-def _result(
-    settings: Settings, stream: str, cells: Sequence[Cell], known: Known | None, found: Sequence[int | None]
+def _build_result(
+    settings: Settings,
+    stream: str,
+    cells: Sequence[GridCell],
+    known: LabelledBursts | None,
+    found: Sequence[int | None],
 ) -> Backtest:
     own = settings.streams[stream]
     outcomes = [
-        outcome_of(
+        compute_outcome(
             cell.memory,
             cell.percentile,
-            cell.promise,
+            cell.false_alarms,
             known,
             size_us=cell.size_us,
-            slack_us=_slack_us(settings, stream),
+            slack_us=_match_slack_us(settings, stream),
             min_outliers=own.alerts.min_outliers,
             found_events=events,
         )

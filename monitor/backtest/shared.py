@@ -7,21 +7,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.findings.calibration import ThresholdRule, tick_threshold
+from monitor.findings.calibration import ThresholdRule, compute_tick_threshold
 from monitor.parts import Scale
 from monitor.percentiles.look_back import LookBack
 from monitor.percentiles.sketch import EnergySketch
-from monitor.spikes import CountLaw
+from monitor.spikes import CountModel
 from storage.calibration import NewThreshold, StoredThreshold
 
-_KEPT = 8
+_CACHED_TICKS = 8
 """Cells go from tick to tick together; what the last few ticks added up is all that another cell can want."""
 
-Drawn = tuple[NewThreshold, CountLaw, float]
+ThresholdResult = tuple[NewThreshold, CountModel, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
+class _ThresholdKey:
     """All that a threshold is drawn from; the promise, in which cells of one percentile differ, is not among it."""
 
     previous: StoredThreshold
@@ -33,27 +33,27 @@ class _Asked:
     most_events: int
 
 
-class Shared:
+class SharedCache:
     """The sketches and thresholds of the last few ticks; of one grid, whose cells all have the same energies."""
 
     def __init__(self) -> None:
         self._sketches: dict[tuple[Scale, tuple[Hashable, ...]], EnergySketch] = {}
-        self._drawn: list[tuple[_Asked, Drawn]] = []
+        self._drawn: list[tuple[_ThresholdKey, ThresholdResult]] = []
 
-    def look_back(self, scale: Scale) -> LookBack:
+    def make_look_back(self, scale: Scale) -> LookBack:
         """Return a look-back that shares its sketches."""
-        return _SharedLookBack(scale, self)
+        return _CachedLookBack(scale, self)
 
-    def sketch_of(self, look_back: "_SharedLookBack") -> EnergySketch:
+    def get_sketch(self, look_back: "_CachedLookBack") -> EnergySketch:
         """Return the sketch of a look-back's windows, added up at most once."""
         key = look_back.scale, tuple(look_back.windows)
         if key not in self._sketches:
-            self._sketches[key] = look_back.added_up()
-            while len(self._sketches) > _KEPT:
+            self._sketches[key] = look_back.compute_sketch()
+            while len(self._sketches) > _CACHED_TICKS:
                 self._sketches.pop(next(iter(self._sketches)))
         return self._sketches[key]
 
-    def draw(
+    def compute_threshold(
         self,
         previous: StoredThreshold,
         look_back: LookBack,
@@ -61,9 +61,9 @@ class Shared:
         reference: NDArray[np.float32],
         rule: ThresholdRule,
         **more: Any,
-    ) -> Drawn:
+    ) -> ThresholdResult:
         """Return the threshold of a tick as `tick_threshold` does, drawn at most once."""
-        asked = _Asked(
+        asked = _ThresholdKey(
             previous=previous,
             windows=look_back.windows,
             clean=clean,
@@ -73,20 +73,20 @@ class Shared:
         for known, drawn in self._drawn:
             if known == asked:
                 return drawn
-        drawn = tick_threshold(previous, look_back, clean, reference, rule, **more)
-        self._drawn = [*self._drawn, (asked, drawn)][-_KEPT:]
+        drawn = compute_tick_threshold(previous, look_back, clean, reference, rule, **more)
+        self._drawn = [*self._drawn, (asked, drawn)][-_CACHED_TICKS:]
         return drawn
 
 
-class _SharedLookBack(LookBack):
-    def __init__(self, scale: Scale, shared: Shared) -> None:
+class _CachedLookBack(LookBack):
+    def __init__(self, scale: Scale, shared: SharedCache) -> None:
         super().__init__(scale)
         self._shared = shared
 
     def sketch(self) -> EnergySketch:
         """Return the sketch of the windows in it."""
-        return self._shared.sketch_of(self)
+        return self._shared.get_sketch(self)
 
-    def added_up(self) -> EnergySketch:
+    def compute_sketch(self) -> EnergySketch:
         """Return the sketch, added up here."""
         return super().sketch()

@@ -10,9 +10,9 @@ import numpy as np
 
 from config.settings import Settings, StreamSettings
 from consumers.files import FileSource
-from monitor.backtest.cells import STREAM_ID, Models
-from monitor.control_plane.drift_watch import WatchedModel
-from monitor.data_plane.fold import Scores
+from monitor.backtest.cells import STREAM_ID, ModelSet
+from monitor.control_plane.drift_watch import MonitoredModel
+from monitor.data_plane.fold import BatchScorer
 from monitor.scoring import Scorer, load_model, pick_device
 from monitor.training.warm_up import WarmUp
 from storage.calibration import NewThreshold
@@ -22,53 +22,53 @@ from storage.models import Activation, ModelInfo, ModelStore, NewModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
+class BacktestModels:
     """Models with their reference energies, the active one's id and features, and what scores with them."""
 
-    models: Models
+    models: ModelSet
     model_id: int
     features: tuple[str, ...]
-    scores: Scores
+    scores: BatchScorer
 
 
-def stored_subject(settings: Settings, stream: str) -> Subject | None:
+def load_stored_models(settings: Settings, stream: str) -> BacktestModels | None:
     """Return the stream's stored models; None where there is no database yet, or no model in it."""
     url = settings.database.url
-    if not _is_there(url):
+    if not _may_exist(url):
         return None
     with Database(url, read_only=True) as db:
-        db.check()
+        db.check_schema()
         ledger, models = Ledger(db), ModelStore(db)
         stream_id = ledger.find_stream(stream)
         active = None if stream_id is None else models.active(stream_id)
         if active is None or stream_id is None:
             return None
         infos = models.list(stream_id)
-        return _subject([(info, ledger.model(info.id)) for info in infos], active, settings.device)
+        return _build_models([(info, ledger.load_model(info.id)) for info in infos], active, settings.device)
 
 
-def warmed_subject(own: StreamSettings, path: Path, device: str) -> Subject:
+def fit_on_file(own: StreamSettings, path: Path, device: str) -> BacktestModels:
     """Return a model fitted on the file's first events, by the rule of the daemon's warm-up.
 
     Raises:
         ModelError: There are too few.
     """
-    kept = _FirstModel()
+    kept = _MemoryModelStore()
     with closing(FileSource(path, max_event_bytes=own.event.max_size)) as source:
         starts = source.resolve("earliest", source.discover())
         WarmUp(str(path), STREAM_ID, own, kept, stop=threading.Event(), renew=lambda: True).run(source, starts)
     assert kept.stored is not None, "nobody stops this warm-up"
     info, model = kept.stored
-    return _subject([(info, model)], info, device)
+    return _build_models([(info, model)], info, device)
 
 
-def _is_there(url: str) -> bool:
+def _may_exist(url: str) -> bool:
     """Return whether there can be a database: an SQLite file is made by the daemon's first run."""
     path = url.removeprefix("sqlite:///")
     return path == url or Path(path).exists()
 
 
-def _subject(models: Sequence[tuple[ModelInfo, StoredModel]], active: ModelInfo, device: str) -> Subject:
+def _build_models(models: Sequence[tuple[ModelInfo, StoredModel]], active: ModelInfo, device: str) -> BacktestModels:
     by_id = {info.id: model for info, model in models}
     scorer = Scorer(lambda model_id: load_model(by_id[model_id], pick_device(device)))
     reference, watched = {}, {}
@@ -77,16 +77,18 @@ def _subject(models: Sequence[tuple[ModelInfo, StoredModel]], active: ModelInfo,
         energies = loaded.detector.reference_energies_
         assert energies is not None, "load_model refuses a model without them"
         reference[info.id] = np.sort(energies)
-        watched[info.id] = WatchedModel(version=info.version, features=info.feature_names, yardstick=loaded.yardstick)
-    return Subject(
-        models=Models(infos=[info for info, _ in models], reference=reference, watched=watched),
+        watched[info.id] = MonitoredModel(
+            version=info.version, features=info.feature_names, training_profile=loaded.training_profile
+        )
+    return BacktestModels(
+        models=ModelSet(infos=[info for info, _ in models], reference=reference, monitored=watched),
         model_id=active.id,
         features=active.feature_names,
         scores=scorer,
     )
 
 
-class _FirstModel:
+class _MemoryModelStore:
     """Keeps the model of a warm-up, as the store would."""
 
     def __init__(self) -> None:

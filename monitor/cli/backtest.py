@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from monitor.cli.settings import settings_of, stream_of
-from monitor.cli.tables import format_of, format_option, write
+from monitor.cli.settings import load_settings, require_stream
+from monitor.cli.tables import format_option, resolve_format, write_rows
 
 if TYPE_CHECKING:
     from monitor.backtest import Backtest
@@ -24,36 +24,36 @@ _COLUMNS = (
     "promised_per_week",
     "realised_per_week",
 )
-_LABELLED = ("bursts", "recall", "delay_s", "delay_windows", "false_incidents", "precision", "events_found")
-_SHOWN = ("percentile", "false_alarms", "outliers", "incidents", "alerts_per_day", "promised", "realised")
-_SHOWN_LABELLED = ("recall", "delay_s", "false_incidents", "precision")
-_SEVERAL = {"--percentile": re.compile(r"[0-9.]+"), "--false-alarms": re.compile(r"[0-9.]+\s*/\s*[A-Za-z]+")}
+_LABEL_COLUMNS = ("bursts", "recall", "delay_s", "delay_windows", "false_incidents", "precision", "events_found")
+_TABLE_COLUMNS = ("percentile", "false_alarms", "outliers", "incidents", "alerts_per_day", "promised", "realised")
+_TABLE_LABEL_COLUMNS = ("recall", "delay_s", "false_incidents", "precision")
+_VALUE_PATTERNS = {"--percentile": re.compile(r"[0-9.]+"), "--false-alarms": re.compile(r"[0-9.]+\s*/\s*[A-Za-z]+")}
 
 
-class Several(click.Command):
+class MultiValueCommand(click.Command):
     """A command whose options `--percentile` and `--false-alarms` take several values behind one another."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Name the option again before each further value; what is none of its values is an argument."""
-        return super().parse_args(ctx, _spread(args))
+        return super().parse_args(ctx, _repeat_options(args))
 
 
-def _spread(args: Sequence[str]) -> list[str]:
+def _repeat_options(args: Sequence[str]) -> list[str]:
     spread: list[str] = []
     option, given = "", 0
     for arg in args:
-        if option and given and _SEVERAL[option].fullmatch(arg):
+        if option and given and _VALUE_PATTERNS[option].fullmatch(arg):
             spread += [option, arg]
             continue
         if option and not given:
             given = 1
         else:
-            option, given = arg if arg in _SEVERAL else "", 0
+            option, given = arg if arg in _VALUE_PATTERNS else "", 0
         spread.append(arg)
     return spread
 
 
-@click.command(name="backtest", cls=Several)
+@click.command(name="backtest", cls=MultiValueCommand)
 @click.argument("stream")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--since", help="Stored windows from when on: a time, or a duration back from the latest event (7d).")
@@ -91,8 +91,8 @@ def command(
     from monitor.backtest import backtest
     from monitor.cli.progress import progress_bar
 
-    settings, form = settings_of(ctx), format_of(form)
-    name = stream_of(settings, stream)
+    settings, form = load_settings(ctx), resolve_format(form)
+    name = require_stream(settings, stream)
     with progress_bar("back-testing", None) as tell:
         found = backtest(
             settings,
@@ -104,23 +104,23 @@ def command(
             labels=labels,
             progress=tell,
         )
-    shown = (*_SHOWN, *(_SHOWN_LABELLED if labels else ()))
+    shown = (*_TABLE_COLUMNS, *(_TABLE_LABEL_COLUMNS if labels else ()))
     if form == "table":
-        click.echo(_over(found))
-    columns = (*_COLUMNS, *(_LABELLED if labels else ()))
-    write(map(_row, found.rows()), columns, form, shown=shown)
+        click.echo(_format_period(found))
+    columns = (*_COLUMNS, *(_LABEL_COLUMNS if labels else ()))
+    write_rows(map(_build_row, found.rows()), columns, form, shown=shown)
 
 
-def _row(row: Mapping[str, Any]) -> dict[str, Any]:
+def _build_row(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**row, "promised": row["promised_per_week"], "realised": row["realised_per_week"]}
 
 
-def _over(found: "Backtest") -> str:
-    from monitor.cli.tables import short_time
+def _format_period(found: "Backtest") -> str:
+    from monitor.cli.tables import format_short_time
 
     first = found.cells[0]
     days = (found.end_us - found.begin_us) / 86_400e6
     return (
-        f"{first.windows:,} windows with {first.events:,} events, {short_time(found.begin_us)} to "
-        f"{short_time(found.end_us)} ({days:.3g} days); promised and realised are false alarms a week"
+        f"{first.windows:,} windows with {first.events:,} events, {format_short_time(found.begin_us)} to "
+        f"{format_short_time(found.end_us)} ({days:.3g} days); promised and realised are false alarms a week"
     )

@@ -9,35 +9,41 @@ import yaml
 
 from config.errors import BrokerUnavailable, ConfigError, OutriderError
 from config.settings import Settings, StreamSettings
-from consumers.source import Found
+from consumers.source import PartitionInfo
 from monitor.cli.memory import MemoryBound
-from monitor.cli.promise import advice, nominal_counts, nominal_law, promises, thin_reference
-from monitor.cli.settings import settings_of
-from monitor.findings.calibration import clean_rate_of, law_of
+from monitor.cli.promise import (
+    describe_budget,
+    nominal_count_model,
+    nominal_event_counts,
+    small_reference_warning,
+    suggest_window_size,
+)
+from monitor.cli.settings import load_settings
+from monitor.findings.calibration import load_clean_rate, load_count_model
 from storage.engine import Database
 from storage.ledger import Ledger
 from storage.migrations import KNOWN_REVISIONS
-from storage.standing import StreamStanding, standing_of, stream_ids
+from storage.standing import StreamStatus, load_stream_ids, load_stream_status
 
 _ASSUMED_FEATURES = 32
-_SHOWN_PARTITIONS = 4
+_MAX_SHOWN_PARTITIONS = 4
 
 
 @dataclass(slots=True, kw_only=True)
-class _Report:
+class _CheckReport:
     """What was found, as comments below the settings, and what does not work."""
 
     problems: list[OutriderError] = field(default_factory=list)
-    broker_away: bool = False
+    broker_unavailable: bool = False
 
-    def say(self, line: str, *, indent: int = 0) -> None:
+    def print_comment(self, line: str, *, indent: int = 0) -> None:
         click.echo(f"# {'  ' * indent}{line}")
 
-    def problem(self, error: OutriderError, *, indent: int = 0) -> None:
+    def add_problem(self, error: OutriderError, *, indent: int = 0) -> None:
         self.problems.append(error)
-        self.say(f"does not work: {error}", indent=indent)
+        self.print_comment(f"does not work: {error}", indent=indent)
 
-    def end(self) -> None:
+    def raise_problems(self) -> None:
         """Raise what was found, all of it at once.
 
         Raises:
@@ -59,126 +65,130 @@ def command(ctx: click.Context, offline: bool) -> None:
 
     The settings are written as YAML, without secrets; all else follows as comments.
     """
-    settings = settings_of(ctx)
-    click.echo(yaml.safe_dump(settings.public(), sort_keys=False, allow_unicode=True))
-    report = _Report()
-    standings: dict[str, StreamStanding] = {}
+    settings = load_settings(ctx)
+    click.echo(yaml.safe_dump(settings.masked(), sort_keys=False, allow_unicode=True))
+    report = _CheckReport()
+    standings: dict[str, StreamStatus] = {}
     if not offline:
         standings = _check_database(settings, report)
         _check_device(settings, report)
     for name, own in settings.streams.items():
         _check_stream(settings, name, own, standings.get(name), report, offline=offline)
-    report.end()
+    report.raise_problems()
     click.echo("# All of it works." if not offline else "# The settings are valid; nothing was connected to.")
 
 
-def _check_database(settings: Settings, report: _Report) -> dict[str, StreamStanding]:
+def _check_database(settings: Settings, report: _CheckReport) -> dict[str, StreamStatus]:
     """Look at the database; return where its streams stand, as far as its schema is ours."""
-    report.say("database")
+    report.print_comment("database")
     try:
         with Database(settings.database.url) as db:
             db.check_writable()
             if db.file is not None and not db.file.exists():
-                report.say(f"{db.address} is not there yet: the first run makes it", indent=1)
+                report.print_comment(f"{db.address} is not there yet: the first run makes it", indent=1)
                 return {}
-            found = db.revision()
+            found = db.schema_revision()
             if found is None or found in KNOWN_REVISIONS[:-1]:
                 missing = "has no tables yet: the first run makes them"
                 older = f"has schema {found}: the next run brings it to {KNOWN_REVISIONS[-1]}"
-                report.say(f"{db.address} {missing if found is None else older}", indent=1)
+                report.print_comment(f"{db.address} {missing if found is None else older}", indent=1)
                 return {}
-            db.check()
-            report.say(f"{db.address} has schema {found}", indent=1)
+            db.check_schema()
+            report.print_comment(f"{db.address} has schema {found}", indent=1)
             standings = {
-                name: standing_of(db, stream_id, lease=f"control:{name}")
-                for name, stream_id in stream_ids(db).items()
+                name: load_stream_status(db, stream_id, lease=f"control:{name}")
+                for name, stream_id in load_stream_ids(db).items()
                 if name in settings.streams
             }
             for standing in standings.values():
                 _check_model(db, standing, report)
             return standings
     except OutriderError as error:
-        report.problem(error, indent=1)
+        report.add_problem(error, indent=1)
         return {}
 
 
-def _check_model(db: Database, standing: StreamStanding, report: _Report) -> None:
+def _check_model(db: Database, standing: StreamStatus, report: _CheckReport) -> None:
     """Load the active model, as the daemon would."""
     if standing.model is None:
         return
     from monitor.scoring import load_model
 
     try:
-        load_model(Ledger(db).model(standing.model.id), "cpu")
-        report.say(f"stream {standing.name} has model {standing.model.version} ({standing.model.kind})", indent=1)
+        load_model(Ledger(db).load_model(standing.model.id), "cpu")
+        report.print_comment(
+            f"stream {standing.name} has model {standing.model.version} ({standing.model.kind})", indent=1
+        )
     except OutriderError as error:
-        report.problem(error, indent=1)
+        report.add_problem(error, indent=1)
 
 
-def _check_device(settings: Settings, report: _Report) -> None:
+def _check_device(settings: Settings, report: _CheckReport) -> None:
     if settings.device != "cuda":
         return
     from monitor.scoring import pick_device
 
-    report.say("device")
+    report.print_comment("device")
     try:
-        report.say(f"{pick_device(settings.device)} is there", indent=1)
+        report.print_comment(f"{pick_device(settings.device)} is there", indent=1)
     except OutriderError as error:
-        report.problem(error, indent=1)
+        report.add_problem(error, indent=1)
 
 
 def _check_stream(
     settings: Settings,
     name: str,
     own: StreamSettings,
-    standing: StreamStanding | None,
-    report: _Report,
+    standing: StreamStatus | None,
+    report: _CheckReport,
     *,
     offline: bool,
 ) -> None:
-    report.say(f"stream {name}")
-    found, fetch = _ask_source(settings, name, own, report, offline=offline)
-    for line in _memory(own, standing, found, fetch):
-        report.say(line, indent=1)
-    for line in _promises(own, standing):
-        report.say(line, indent=1)
+    report.print_comment(f"stream {name}")
+    found, fetch = _check_source(settings, name, own, report, offline=offline)
+    for line in _memory_lines(own, standing, found, fetch):
+        report.print_comment(line, indent=1)
+    for line in _budget_lines(own, standing):
+        report.print_comment(line, indent=1)
 
 
-def _ask_source(
-    settings: Settings, name: str, own: StreamSettings, report: _Report, *, offline: bool
-) -> tuple[list[Found], int | None]:
+def _check_source(
+    settings: Settings, name: str, own: StreamSettings, report: _CheckReport, *, offline: bool
+) -> tuple[list[PartitionInfo], int | None]:
     """Return the partitions that the source has, none when it is not asked, and the bound on what it fetches."""
     if own.source.type == "file" and own.source.is_stdin:
-        report.say("source: standard input, which is read once and was not tried", indent=1)
+        report.print_comment("source: standard input, which is read once and was not tried", indent=1)
         return [], None
     from consumers.open import open_source
 
-    found: list[Found] = []
+    found: list[PartitionInfo] = []
     fetch: int | None = None
     try:
         with contextlib.closing(open_source(name, settings, group=False)) as source:
             fetch = getattr(source, "memory_bound_bytes", None)
-            if report.broker_away and own.source.type == "kafka":
-                report.say("source: not asked, since the brokers do not answer", indent=1)
+            if report.broker_unavailable and own.source.type == "kafka":
+                report.print_comment("source: not asked, since the brokers do not answer", indent=1)
             elif not offline:
                 found = source.discover()
                 # Asked once more: with the partitions known the bound is the one that holds.
                 fetch = getattr(source, "memory_bound_bytes", None)
     except OutriderError as error:
-        report.problem(error, indent=1)
-        report.broker_away = report.broker_away or isinstance(error, BrokerUnavailable)
-    for each in found[:_SHOWN_PARTITIONS]:
-        report.say(f"source: {each.partition} has the offsets {each.begin:,} to {each.end:,}", indent=1)
-    if len(found) > _SHOWN_PARTITIONS:
-        report.say(f"source: and {len(found) - _SHOWN_PARTITIONS:,} partitions more", indent=1)
+        report.add_problem(error, indent=1)
+        report.broker_unavailable = report.broker_unavailable or isinstance(error, BrokerUnavailable)
+    for each in found[:_MAX_SHOWN_PARTITIONS]:
+        report.print_comment(f"source: {each.partition} has the offsets {each.begin:,} to {each.end:,}", indent=1)
+    if len(found) > _MAX_SHOWN_PARTITIONS:
+        report.print_comment(f"source: and {len(found) - _MAX_SHOWN_PARTITIONS:,} partitions more", indent=1)
     return found, fetch
 
 
-def _memory(
-    own: StreamSettings, standing: StreamStanding | None, found: list[Found], fetch: int | None
+def _memory_lines(
+    own: StreamSettings, standing: StreamStatus | None, found: list[PartitionInfo], fetch: int | None
 ) -> Iterator[str]:
     features = _feature_count(own, standing)
-    bound = MemoryBound(fetch=fetch, partitions=_partitions(own, found), features=features or _ASSUMED_FEATURES)
+    bound = MemoryBound(
+        fetch_bytes=fetch, partitions=_partition_count(own, found), features=features or _ASSUMED_FEATURES
+    )
     first, *parts = bound.lines()
     yield f"memory: {first}"
     yield from parts
@@ -188,11 +198,11 @@ def _memory(
         yield "  (for one partition: how many there are, only the broker knows)"
 
 
-def _partitions(own: StreamSettings, found: list[Found]) -> int:
+def _partition_count(own: StreamSettings, found: list[PartitionInfo]) -> int:
     return len(found) or (own.source.partitions if own.source.type == "synthetic" else 1)
 
 
-def _feature_count(own: StreamSettings, standing: StreamStanding | None) -> int | None:
+def _feature_count(own: StreamSettings, standing: StreamStatus | None) -> int | None:
     if standing is not None and standing.model is not None:
         return len(standing.model.feature_names)
     if own.event.features != "auto":
@@ -200,18 +210,18 @@ def _feature_count(own: StreamSettings, standing: StreamStanding | None) -> int 
     return own.source.features if own.source.type == "synthetic" else None
 
 
-def _promises(own: StreamSettings, standing: StreamStanding | None) -> Iterator[str]:
+def _budget_lines(own: StreamSettings, standing: StreamStatus | None) -> Iterator[str]:
     """Say what the promise means for windows as they are, or for some sizes where none was judged yet."""
     limit = None if standing is None else standing.threshold
-    law = nominal_law(own) if limit is None else law_of(limit.details)
-    clean_rate = law.rate if limit is None else clean_rate_of(limit.details)
-    typical = None if standing is None else standing.events_a_window
-    counts = nominal_counts(own) if typical is None else (typical,)
-    yield from promises(law, counts, own, clean_rate)
-    hint = advice(law, counts[-1], own)
+    law = nominal_count_model(own) if limit is None else load_count_model(limit.details)
+    clean_rate = law.rate if limit is None else load_clean_rate(limit.details)
+    typical = None if standing is None else standing.events_per_window
+    counts = nominal_event_counts(own) if typical is None else (typical,)
+    yield from describe_budget(law, counts, own, clean_rate)
+    hint = suggest_window_size(law, counts[-1], own)
     if hint is not None:
         yield f"  {hint}"
-    thin = thin_reference(own) if limit is None else None
+    thin = small_reference_warning(own) if limit is None else None
     if thin is not None:
         yield f"  {thin}"
     if typical is None and own.source.type != "synthetic":

@@ -2,7 +2,7 @@
 
 import click
 
-from monitor.cli.settings import settings_of
+from monitor.cli.settings import load_settings
 from storage.engine import Database
 
 
@@ -15,10 +15,10 @@ def command() -> None:
 @click.pass_context
 def upgrade(ctx: click.Context) -> None:
     """Bring the schema to this version; creates it where there is none."""
-    with Database(settings_of(ctx).database.url) as db:
-        before = db.revision()
+    with Database(load_settings(ctx).database.url) as db:
+        before = db.schema_revision()
         db.upgrade()
-        after = db.revision()
+        after = db.schema_revision()
         if before == after:
             click.echo(f"{db.address} has schema {after} already.")
         else:
@@ -29,6 +29,6 @@ def upgrade(ctx: click.Context) -> None:
 @click.pass_context
 def check(ctx: click.Context) -> None:
     """Say whether the schema is this version's; ends with 1 when it is not."""
-    with Database(settings_of(ctx).database.url, read_only=True) as db:
-        db.check()
-        click.echo(f"{db.address} has schema {db.revision()}, which this Outrider works with.")
+    with Database(load_settings(ctx).database.url, read_only=True) as db:
+        db.check_schema()
+        click.echo(f"{db.address} has schema {db.schema_revision()}, which this Outrider works with.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from config.masking import mask_url
-from monitor.cli.settings import refuse_shadow
+from monitor.cli.settings import refuse_shadowed_packages
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 _EVENTS = 432_000
 _EVENT_HOURS = 36  # a verdict on drift needs a base of a whole day
-_LOOK_S = 0.5
-_PLAIN_EVERY_S = 5.0
+_REFRESH_S = 0.5
+_PLAIN_REFRESH_S = 5.0
 
 
 @click.command(name="demo")
@@ -32,16 +32,16 @@ _PLAIN_EVERY_S = 5.0
 @click.pass_context
 def command(ctx: click.Context, seconds: float, url: str | None, seed: int) -> None:
     """Show the main job on a synthetic stream: a day and a half of events in about a minute."""
-    refuse_shadow()
+    refuse_shadowed_packages()
     url = url or f"sqlite:///{Path(tempfile.mkdtemp(prefix='outrider-demo-')) / 'demo.db'}"
     name = f"demo_{datetime.now(UTC):%Y%m%d%H%M%S}"
-    settings = demo_settings(name, url, seconds, seed)
+    settings = build_demo_settings(name, url, seconds, seed)
     logging.getLogger().setLevel(logging.DEBUG if ctx.obj["debug"] else logging.CRITICAL)
     click.echo(f"A day and a half of synthetic events, played in about {seconds:.0f} s; kept in {mask_url(url)}")
-    _play(settings, name)
+    _run_demo(settings, name)
 
 
-def demo_settings(name: str, url: str, seconds: float, seed: int) -> "Settings":
+def build_demo_settings(name: str, url: str, seconds: float, seed: int) -> "Settings":
     """Return the configuration of the demo: the same words as in a file."""
     from config.settings import Settings
 
@@ -77,45 +77,45 @@ def demo_settings(name: str, url: str, seconds: float, seed: int) -> "Settings":
     )
 
 
-def _play(settings: "Settings", name: str) -> None:
+def _run_demo(settings: "Settings", name: str) -> None:
     """Run the daemon beside the view; Ctrl-C ends both, with the summary so far."""
-    from monitor.cli.demo_summary import summarise, summary_lines
+    from monitor.cli.demo_summary import format_summary, summarise_demo
     from monitor.daemon import Daemon
     from monitor.signals import stop_on_signals
 
     daemon = Daemon(settings)
     failure: list[BaseException] = []
-    thread = threading.Thread(target=lambda: _run(daemon, failure), name="daemon")
+    thread = threading.Thread(target=lambda: _run_daemon(daemon, failure), name="daemon")
     with stop_on_signals(daemon.stop):
         thread.start()
-        _watch(settings, name, thread)
+        _show_progress(settings, name, thread)
         thread.join()
     if failure:
         raise failure[0]
-    for line in summary_lines(summarise(settings, name), settings.database.url, name):
+    for line in format_summary(summarise_demo(settings, name), settings.database.url, name):
         click.echo(line)
 
 
-def _run(daemon: "Daemon", failure: list[BaseException]) -> None:
+def _run_daemon(daemon: "Daemon", failure: list[BaseException]) -> None:
     try:
         daemon.run()
     except Exception as error:  # noqa: BLE001 - carried to the main thread, which shows it like any other
         failure.append(error)
 
 
-def _watch(settings: "Settings", name: str, daemon: threading.Thread) -> None:
+def _show_progress(settings: "Settings", name: str, daemon: threading.Thread) -> None:
     """Show what the database says until the daemon ends."""
-    history = _history(settings, name, daemon)
+    history = _wait_for_history(settings, name, daemon)
     if history is None:
         return
     with history:
         if sys.stdout.isatty():
-            _watch_live(settings, history, name, daemon)
+            _show_live(settings, history, name, daemon)
         else:
-            _watch_plain(history, name, daemon)
+            _show_plain(history, name, daemon)
 
 
-def _history(settings: "Settings", name: str, daemon: threading.Thread) -> "History | None":
+def _wait_for_history(settings: "Settings", name: str, daemon: threading.Thread) -> "History | None":
     """Open the history once the daemon has made the tables and the stream; None when it ended before."""
     from config.errors import OutriderError
     from storage.history import History
@@ -128,35 +128,35 @@ def _history(settings: "Settings", name: str, daemon: threading.Thread) -> "Hist
             history.close()
         except OutriderError:
             pass
-        daemon.join(_LOOK_S)
+        daemon.join(_REFRESH_S)
     return None
 
 
-def _watch_live(settings: "Settings", history: "History", name: str, daemon: threading.Thread) -> None:
+def _show_live(settings: "Settings", history: "History", name: str, daemon: threading.Thread) -> None:
     from rich.live import Live
 
-    from monitor.cli.demo_screen import Commits, look, screen
+    from monitor.cli.demo_screen import CommitReader, read_snapshot, render_screen
 
-    with Live(refresh_per_second=4, transient=False) as live, Commits(settings, name) as commits:
+    with Live(refresh_per_second=4, transient=False) as live, CommitReader(settings, name) as commits:
         began_s = time.monotonic()
         while True:
-            live.update(screen(look(history, name), time.monotonic() - began_s, *commits.newest()))
+            live.update(render_screen(read_snapshot(history, name), time.monotonic() - began_s, *commits.read_newest()))
             if not daemon.is_alive():
                 return
-            daemon.join(_LOOK_S)
+            daemon.join(_REFRESH_S)
 
 
-def _watch_plain(history: "History", name: str, daemon: threading.Thread) -> None:
-    from monitor.cli.demo_screen import look, plain_line
+def _show_plain(history: "History", name: str, daemon: threading.Thread) -> None:
+    from monitor.cli.demo_screen import format_plain_line, read_snapshot
 
     began_s = time.monotonic()
     told: set[int] = set()
     while True:
-        seen = look(history, name)
-        click.echo(plain_line(seen, time.monotonic() - began_s))
+        seen = read_snapshot(history, name)
+        click.echo(format_plain_line(seen, time.monotonic() - began_s))
         for incident in [each for each in seen.incidents if each.id not in told]:
             told.add(incident.id)
             click.echo(f"  {incident.kind} {incident.status}: {incident.summary}")
         if not daemon.is_alive():
             return
-        daemon.join(_PLAIN_EVERY_S)
+        daemon.join(_PLAIN_REFRESH_S)

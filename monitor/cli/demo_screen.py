@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from config.settings import Settings
     from storage.history import History
 
-_SHOWN_WINDOWS = 40
-_SHOWN_INCIDENTS = 6
+_MAX_SHOWN_WINDOWS = 40
+_MAX_SHOWN_INCIDENTS = 6
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SeenIncident:
+class ShownIncident:
     """An incident as a person reads it."""
 
     id: int
@@ -31,7 +31,7 @@ class SeenIncident:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class DemoSnapshot:
     """What one look at the database brought; `windows` are the newest, oldest first."""
 
     events: int
@@ -43,10 +43,10 @@ class Seen:
     p99: list[float]
     threshold: float | None
     method: str
-    incidents: list[SeenIncident]
+    incidents: list[ShownIncident]
 
 
-class Commits:
+class CommitReader:
     """When the demo's stream was last committed, and how far."""
 
     def __init__(self, settings: "Settings", stream: str) -> None:
@@ -57,9 +57,9 @@ class Commits:
         self._ledger = Ledger(self._db)
         self._stream_id = self._ledger.find_stream(stream)
 
-    def newest(self) -> tuple[int, float | None]:
+    def read_newest(self) -> tuple[int, float | None]:
         """Return how many events are stored, and how many seconds ago the last were."""
-        known = [] if self._stream_id is None else self._ledger.sources(self._stream_id)
+        known = [] if self._stream_id is None else self._ledger.active_sources(self._stream_id)
         times = [each.committed_at_us for each in known if each.committed_at_us is not None]
         age_s = (self._ledger.now_us() - max(times)) / 1e6 if times else None
         return sum(each.next_offset for each in known), age_s
@@ -71,7 +71,7 @@ class Commits:
         self._db.close()
 
 
-def look(history: "History", stream: str) -> Seen:
+def read_snapshot(history: "History", stream: str) -> DemoSnapshot:
     """Read the newest windows, the limit in force and the incidents."""
     rows = [batch for batch in history.windows(stream) if len(batch["events"])]
     columns = {
@@ -84,14 +84,14 @@ def look(history: "History", stream: str) -> Seen:
         for limit, method in zip(batch["threshold"], batch["method"], strict=True)
     ]
     incidents = [
-        SeenIncident(id=int(number), kind=str(kind), status=str(status), severity=str(severity), summary=str(summary))
+        ShownIncident(id=int(number), kind=str(kind), status=str(status), severity=str(severity), summary=str(summary))
         for batch in history.incidents(stream)
         for number, kind, status, severity, summary in zip(
             batch["id"], batch["kind"], batch["status"], batch["severity"], batch["summary"], strict=True
         )
     ]
-    newest = slice(-_SHOWN_WINDOWS, None)
-    return Seen(
+    newest = slice(-_MAX_SHOWN_WINDOWS, None)
+    return DemoSnapshot(
         events=int(sum(columns["events"])),
         windows=len(columns["events"]),
         last_window=str(columns["window_start"][-1])[:19] if columns["window_start"] else "-",
@@ -105,7 +105,7 @@ def look(history: "History", stream: str) -> Seen:
     )
 
 
-def plain_line(seen: Seen, elapsed_s: float) -> str:
+def format_plain_line(seen: DemoSnapshot, elapsed_s: float) -> str:
     """Return the state in one line, for where there is no terminal."""
     if not seen.windows:
         return f"{elapsed_s:5.0f} s  warming up"
@@ -116,7 +116,7 @@ def plain_line(seen: Seen, elapsed_s: float) -> str:
     )
 
 
-def screen(seen: Seen, elapsed_s: float, stored: int, age_s: float | None) -> RenderableType:
+def render_screen(seen: DemoSnapshot, elapsed_s: float, stored: int, age_s: float | None) -> RenderableType:
     """Return the state as a panel; `age_s` is how long ago the last of the `stored` events were committed."""
     if not seen.windows or seen.threshold is None:
         return Panel("warming up: the first model is fitted on the stream's own first events", title="outrider demo")
@@ -129,18 +129,20 @@ def screen(seen: Seen, elapsed_s: float, stored: int, age_s: float | None) -> Re
         facts,
         Text(),
         Text(f"the last {len(seen.outliers)} windows", style="dim"),
-        _line("median energy", seen.p50, None),
-        _line("p99 energy   ", seen.p99, seen.threshold).append(f", the limit is {seen.threshold:.4g} ({seen.method})"),
-        _line("outliers     ", [float(count) for count in seen.outliers], None).append(
+        _render_sparkline("median energy", seen.p50, None),
+        _render_sparkline("p99 energy   ", seen.p99, seen.threshold).append(
+            f", the limit is {seen.threshold:.4g} ({seen.method})"
+        ),
+        _render_sparkline("outliers     ", [float(count) for count in seen.outliers], None).append(
             f", a clean window has {seen.expected[-1]:.3g}"
         ),
         Text(),
-        _incidents(seen.incidents),
+        _render_incidents(seen.incidents),
     ]
     return Panel(Group(*rows), title="outrider demo", subtitle="Ctrl-C ends it with the summary so far")
 
 
-def _line(title: str, values: list[float], limit: float | None) -> Text:
+def _render_sparkline(title: str, values: list[float], limit: float | None) -> Text:
     """Return a sparkline, with the latest value behind it; what is above the limit is red."""
     text = Text(f"{title} ")
     finite = np.asarray(values, np.float64)
@@ -151,13 +153,13 @@ def _line(title: str, values: list[float], limit: float | None) -> Text:
     return text.append(f" {finite[-1]:.4g}")
 
 
-def _incidents(incidents: list[SeenIncident]) -> RenderableType:
+def _render_incidents(incidents: list[ShownIncident]) -> RenderableType:
     if not incidents:
         return Text("no incident yet", style="dim")
     table = Table(expand=True)
     for column in ("incident", "kind", "status", "why"):
         table.add_column(column)
-    for incident in incidents[-_SHOWN_INCIDENTS:]:
+    for incident in incidents[-_MAX_SHOWN_INCIDENTS:]:
         style = "bold red" if incident.status == "open" else "green"
         table.add_row(str(incident.id), incident.kind, Text(incident.status, style=style), incident.summary)
     return table

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from monitor.cli.logs import set_up_logging
-from monitor.cli.settings import settings_of, stream_of
+from monitor.cli.settings import load_settings, require_stream
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,21 +43,21 @@ def command(
     promote_after: str | None,
 ) -> None:
     """Fit on FILE (or on STREAM's own warm-up events) and store the model as STREAM's active one."""
-    settings = settings_of(ctx)
-    name = stream_of(settings, stream)
-    after_us = _promote_after(promote_after, shadow=shadow)
+    settings = load_settings(ctx)
+    name = require_stream(settings, stream)
+    after_us = _parse_promote_after(promote_after, shadow=shadow)
     set_up_logging(debug=ctx.obj["debug"])
-    own = _with_options(settings.streams[name], kind, n_components)
-    training, labels = _read(settings, name, own, file, label)
-    _fit_and_store(settings, name, own, training, labels, _Shadow(after_us=after_us) if shadow else None)
+    own = _apply_model_options(settings.streams[name], kind, n_components)
+    training, labels = _read_training_events(settings, name, own, file, label)
+    _fit_and_store(settings, name, own, training, labels, _ShadowOptions(after_us=after_us) if shadow else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Shadow:
+class _ShadowOptions:
     after_us: int | None
 
 
-def _promote_after(text: str | None, *, shadow: bool) -> int | None:
+def _parse_promote_after(text: str | None, *, shadow: bool) -> int | None:
     from config.units import parse_duration, to_us
 
     if text is None:
@@ -70,7 +70,7 @@ def _promote_after(text: str | None, *, shadow: bool) -> int | None:
         raise click.BadParameter(str(error), param_hint="--promote-after") from error
 
 
-def _with_options(settings: "StreamSettings", kind: str | None, n_components: str | None) -> "StreamSettings":
+def _apply_model_options(settings: "StreamSettings", kind: str | None, n_components: str | None) -> "StreamSettings":
     """Return the stream's settings with what the command line says of the model."""
     from pydantic import ValidationError
 
@@ -90,16 +90,16 @@ def _with_options(settings: "StreamSettings", kind: str | None, n_components: st
         raise ConfigError(f"{option}: {first['msg']}") from None
 
 
-def _read(
+def _read_training_events(
     settings: "Settings", name: str, own: "StreamSettings", file: Path | None, label: str | None
 ) -> "tuple[TrainingSet, NDArray[Any] | None]":
     """Read the training events, with a bar on a terminal."""
     from config.errors import ConfigError
     from consumers.files import FileSource
     from consumers.open import open_source
-    from monitor.registering import register_sources, starts_of
+    from monitor.registering import register_sources, stored_positions
     from monitor.training.events import TrainingReader
-    from monitor.training.fitting import class_labels
+    from monitor.training.fitting import encode_labels
 
     if label is not None and file is None:
         raise ConfigError("--label needs a FILE whose events carry the field")
@@ -109,31 +109,36 @@ def _read(
         starts = source.resolve("earliest", source.discover())
         wanted = None
     else:
-        ledger, stream_id = _opened(settings, name)
+        ledger, stream_id = _open_ledger(settings, name)
         source = open_source(name, settings, group=False)
         register_sources(ledger, name, stream_id, source, own)
-        starts = starts_of(ledger, stream_id)
+        starts = stored_positions(ledger, stream_id)
         wanted = own.model.warm_up
     try:
-        with _bar("reading events", wanted) as tell:
+        with _progress_bar("reading events", wanted) as tell:
             reader = TrainingReader(
-                source, _in_files_words(own, file), starts, wanted=wanted, features=_named(own, label), label=label
+                source,
+                _with_file_format(own, file),
+                starts,
+                wanted=wanted,
+                features=_feature_names(own, label),
+                label=label,
             )
             training = reader.read(stop=lambda: False, deadline_s=None, progress=tell)
     finally:
         source.close()
     assert training is not None, "nobody stops this reader"
-    return training, None if label is None else class_labels(training, label)
+    return training, None if label is None else encode_labels(training, label)
 
 
-def _in_files_words(own: "StreamSettings", file: Path | None) -> "StreamSettings":
+def _with_file_format(own: "StreamSettings", file: Path | None) -> "StreamSettings":
     """Return the settings for reading a file: its suffix says its format, whatever the stream's records are."""
     if file is None or own.event.format == "json":
         return own
     return own.model_copy(update={"event": own.event.model_copy(update={"format": "json"})})
 
 
-def _named(own: "StreamSettings", label: str | None) -> tuple[str, ...] | None:
+def _feature_names(own: "StreamSettings", label: str | None) -> tuple[str, ...] | None:
     """Return the named features; a label among them would give the answer away."""
     from config.errors import ConfigError
 
@@ -144,7 +149,7 @@ def _named(own: "StreamSettings", label: str | None) -> tuple[str, ...] | None:
     return tuple(own.event.features)
 
 
-def _opened(settings: "Settings", name: str) -> Any:
+def _open_ledger(settings: "Settings", name: str) -> Any:
     """Open the database and the stream in it."""
     from config.units import to_us
     from storage.engine import Database
@@ -166,24 +171,24 @@ def _fit_and_store(
     own: "StreamSettings",
     training: "TrainingSet",
     labels: "NDArray[Any] | None",
-    shadow: _Shadow | None,
+    shadow: _ShadowOptions | None,
 ) -> None:
-    from monitor.findings.lives import when
-    from monitor.percentiles.body import warn_of_tail
+    from monitor.findings.lives import format_utc
+    from monitor.percentiles.body import describe_heavy_tail
     from monitor.percentiles.limits import exceedance
     from monitor.training.fitting import fit_model
     from storage.engine import Database
 
     began_s = time.monotonic()
-    with _bar("fitting", None) as tell:
+    with _progress_bar("fitting", None) as tell:
         fitted = fit_model(training, own.model, labels=labels, progress=lambda step, _: tell(step))
-    _, stream_id = _opened(settings, name)
+    _, stream_id = _open_ledger(settings, name)
     with Database(settings.database.url) as db:
-        stored, since_us = _stored(db, name, stream_id, own, fitted, shadow)
+        stored, since_us = _store_model(db, name, stream_id, own, fitted, shadow)
     summary = stored.summary
     how = "is active" if shadow is None else "scores in the shadow of the active model and flags nothing"
     click.echo(f"stream {name}: {stored.kind}, version {stored.version}, {how}")
-    click.echo(f"  events      {len(training):,} ({training.refused:,} records refused)")
+    click.echo(f"  events      {len(training):,} ({training.rejected:,} records refused)")
     click.echo(f"  features    {len(training.names)}: {', '.join(training.names)}")
     if "n_components" in summary:
         click.echo(f"  components  {summary['n_components']}")
@@ -192,10 +197,10 @@ def _fit_and_store(
     if summary.get("left_out"):
         click.echo(f"  left out    {summary['left_out']:,} events as strange; model.contamination says how many are")
     click.echo(f"  reference   {len(fitted.reference):,} energies of events that the model did not see")
-    since = "the first window" if not since_us else when(since_us)
+    since = "the first window" if not since_us else format_utc(since_us)
     click.echo(f"  {'valid from ' if shadow is None else 'scores from'} {since}")
     click.echo(f"  took        {time.monotonic() - began_s:.1f} s")
-    warning = warn_of_tail(fitted.reference, exceedance(own.threshold.percentile))
+    warning = describe_heavy_tail(fitted.reference, exceedance(own.threshold.percentile))
     if warning is not None:
         click.echo(f"warning: {warning}", err=True)
     if shadow is not None:
@@ -203,13 +208,18 @@ def _fit_and_store(
         click.echo(f"{stored.version}` makes it the active one.")
 
 
-def _stored(
-    db: "Database", name: str, stream_id: int, own: "StreamSettings", fitted: "FittedModel", shadow: _Shadow | None
+def _store_model(
+    db: "Database",
+    name: str,
+    stream_id: int,
+    own: "StreamSettings",
+    fitted: "FittedModel",
+    shadow: _ShadowOptions | None,
 ) -> "tuple[ModelInfo, int | None]":
     """Store the model as the active one or in its shadow; return it, and from which window start on it scores."""
     from config.errors import ModelError
-    from monitor.findings.calibration import first_threshold
-    from monitor.thresholds import first_limit
+    from monitor.findings.calibration import build_first_threshold
+    from monitor.thresholds import estimate_first_threshold
     from storage.models import ModelStore
     from storage.shadows import NewShadow, ShadowStore
 
@@ -224,13 +234,15 @@ def _stored(
         stored = ModelStore(db).add(
             stream_id,
             fitted.stored,
-            lambda model_id, activation: first_threshold(reference, model_id, activation, rule.percentile, rule.method),
+            lambda model_id, activation: build_first_threshold(
+                reference, model_id, activation, rule.percentile, rule.method
+            ),
         )
         assert stored is not None, "only a warm-up gives way"
         return stored, stored.valid_from_us
     if active is None:
         raise ModelError(f"stream {name} has no active model to score beside: leave --shadow out")
-    limit = first_limit(reference, rule.percentile, method=rule.method).value
+    limit = estimate_first_threshold(reference, rule.percentile, method=rule.method).value
     new = NewShadow(percentile=rule.percentile, threshold=limit, due_after_us=shadow.after_us)
     shadows = ShadowStore(db)
     stored = shadows.start(stream_id, fitted.stored, new)
@@ -238,7 +250,7 @@ def _stored(
     return stored, None if running is None else running.since_us
 
 
-def _bar(title: str, total: int | None) -> Any:
+def _progress_bar(title: str, total: int | None) -> Any:
     from monitor.cli.progress import progress_bar
 
     return progress_bar(title, total)

@@ -2,9 +2,17 @@
 
 import click
 
-from monitor.cli.settings import settings_of
-from monitor.cli.stored import history_of, is_stored, not_yet
-from monitor.cli.tables import TABLE_ROWS, format_of, format_option, limit_of, limit_option, rows_of, write
+from monitor.cli.settings import load_settings
+from monitor.cli.stored import format_no_history, has_history, open_history
+from monitor.cli.tables import (
+    TABLE_ROWS,
+    format_option,
+    iterate_rows,
+    limit_option,
+    resolve_format,
+    resolve_limit,
+    write_rows,
+)
 from storage.listings import OUTLIERS, SCORES
 
 
@@ -26,19 +34,19 @@ def command(
     form: str | None,
 ) -> None:
     """List the scores of STREAM, oldest first."""
-    settings, form = settings_of(ctx), format_of(form)
+    settings, form = load_settings(ctx), resolve_format(form)
     columns = list((OUTLIERS if outliers else SCORES).columns)
     last = "features" if outliers else "is_outlier"
-    with history_of(settings) as history:
-        if not is_stored(settings, history.streams(), stream):
-            click.echo(not_yet(stream), err=True)
-            write([], columns, form, nothing="No scores.")
+    with open_history(settings) as history:
+        if not has_history(settings, history.streams(), stream):
+            click.echo(format_no_history(stream), err=True)
+            write_rows([], columns, form, nothing="No scores.")
             return
-        kept = limit_of(limit, form)
+        kept = resolve_limit(limit, form)
         own = settings.streams.get(stream)
         named = ("event_id",) if own is None or own.event.id is not None else ()
-        rows = rows_of(history.scores(stream, since=since, until=until, outliers=outliers, limit=kept))
-        write(
+        rows = iterate_rows(history.scores(stream, since=since, until=until, outliers=outliers, limit=kept))
+        write_rows(
             (row | {"place": f"{row['topic']}[{row['partition']}] {row['source_offset']}"} for row in rows),
             columns,
             form,

@@ -8,18 +8,18 @@ import click
 
 from config.errors import ConfigError
 from config.units import format_time
-from monitor.cli.nouns import Noun
-from monitor.cli.settings import settings_of
-from monitor.cli.stored import database_of, history_of, is_stored, latest_incidents, not_yet
-from monitor.cli.story import story_of
-from monitor.cli.tables import Row, format_of, format_option, rows_of, write
-from storage.dossier import Dossier, dossier_of
+from monitor.cli.nouns import DefaultVerbGroup
+from monitor.cli.settings import load_settings
+from monitor.cli.stored import format_latest_incidents, format_no_history, has_history, open_database, open_history
+from monitor.cli.story import format_incident
+from monitor.cli.tables import Row, format_option, iterate_rows, resolve_format, write_rows
+from storage.dossier import IncidentReport, load_incident_report
 from storage.listings import INCIDENTS
 
-_SHOWN = ("id", "stream", "kind", "severity", "status", "opened_at", "summary")
+_TABLE_COLUMNS = ("id", "stream", "kind", "severity", "status", "opened_at", "summary")
 
 
-@click.group(name="incidents", cls=Noun)
+@click.group(name="incidents", cls=DefaultVerbGroup)
 def command() -> None:
     """List incidents, or show why one fired."""
 
@@ -31,17 +31,17 @@ def command() -> None:
 @click.pass_context
 def list_incidents(ctx: click.Context, only_open: bool, stream: str | None, form: str | None) -> None:
     """List the incidents in the order in which they opened."""
-    settings = settings_of(ctx)
-    with history_of(settings) as history:
+    settings = load_settings(ctx)
+    with open_history(settings) as history:
         rows: Iterable[Row] = ()
-        if stream is None or is_stored(settings, history.streams(), stream):
-            rows = rows_of(history.incidents(stream))
+        if stream is None or has_history(settings, history.streams(), stream):
+            rows = iterate_rows(history.incidents(stream))
         else:
-            click.echo(not_yet(stream), err=True)
+            click.echo(format_no_history(stream), err=True)
         chosen = (row for row in rows if not only_open or row["status"] == "open")
         columns = list(INCIDENTS.columns)
         nothing = "No open incidents." if only_open else "No incidents."
-        write(chosen, columns, format_of(form), shown=_SHOWN, nothing=nothing)
+        write_rows(chosen, columns, resolve_format(form), shown=_TABLE_COLUMNS, nothing=nothing)
 
 
 @command.command(name="show")
@@ -50,15 +50,19 @@ def list_incidents(ctx: click.Context, only_open: bool, stream: str | None, form
 @click.pass_context
 def show(ctx: click.Context, incident: int, form: str) -> None:
     """Say why INCIDENT fired: in words, then with the numbers that led to it."""
-    settings = settings_of(ctx)
-    with database_of(settings) as db:
-        dossier = dossier_of(db, incident)
+    settings = load_settings(ctx)
+    with open_database(settings) as db:
+        dossier = load_incident_report(db, incident)
     if dossier is None:
-        raise ConfigError(f"there is no incident {incident}; {latest_incidents(settings)}")
-    click.echo(json.dumps(_plain(dossier), ensure_ascii=False, indent=2) if form == "json" else story_of(dossier))
+        raise ConfigError(f"there is no incident {incident}; {format_latest_incidents(settings)}")
+    click.echo(
+        json.dumps(_incident_as_dict(dossier), ensure_ascii=False, indent=2)
+        if form == "json"
+        else format_incident(dossier)
+    )
 
 
-def _plain(dossier: Dossier) -> dict[str, Any]:
+def _incident_as_dict(dossier: IncidentReport) -> dict[str, Any]:
     return {
         "id": dossier.id,
         "stream": dossier.stream,
@@ -76,9 +80,9 @@ def _plain(dossier: Dossier) -> dict[str, Any]:
                 "transition": step.transition,
                 "at": format_time(step.at_us),
                 "summary": step.summary,
-                "notifications": step.told,
+                "notifications": step.notification_states,
             }
-            for step in dossier.steps
+            for step in dossier.transitions
         ],
         "strangest_events": [
             {
@@ -92,6 +96,6 @@ def _plain(dossier: Dossier) -> dict[str, Any]:
                 "features": event.features,
                 "training_means": event.training_means,
             }
-            for event in dossier.strangest
+            for event in dossier.top_outliers
         ],
     }

@@ -12,20 +12,20 @@ import click
 
 from config.errors import ConfigError, OutriderError
 from config.units import parse_duration
-from monitor.cli.settings import refuse_shadow
+from monitor.cli.settings import refuse_shadowed_packages
 
 if TYPE_CHECKING:
     from config.settings import Settings
-    from config.starter import Starter
-    from consumers.fields import Fields
-    from consumers.payloads import Look
-    from consumers.sample import Sample
+    from config.starter import StarterConfig
+    from consumers.fields import FieldRoles
+    from consumers.payloads import DetectedEncoding
+    from consumers.sample import RecordSample
     from monitor.cli.sampling import FirstRecords
 
-_SERVERS = "localhost:9092"
-_FEW = 50
-_STREAM = "events"
-_SECRET = re.compile(r"password|secret|token", re.IGNORECASE)
+_DEFAULT_SERVERS = "localhost:9092"
+_SMALL_SAMPLE = 50
+_DEFAULT_STREAM = "events"
+_SECRET_NAME = re.compile(r"password|secret|token", re.IGNORECASE)
 _USAGE = (
     "name what to sample: --file events.jsonl, or --bootstrap-servers HOST:PORT --topic NAME "
     "(without --topic the topics there are listed)"
@@ -33,7 +33,7 @@ _USAGE = (
 
 
 @click.command(name="init")
-@click.option("--bootstrap-servers", help=f"Brokers as host:port, with commas between (default: {_SERVERS}).")
+@click.option("--bootstrap-servers", help=f"Brokers as host:port, with commas between (default: {_DEFAULT_SERVERS}).")
 @click.option("--topic", help="The topic to sample.")
 @click.option("--file", "file", type=click.Path(path_type=Path), help="The .jsonl, .csv or .parquet file to sample.")
 @click.option(
@@ -57,39 +57,39 @@ def command(
 
     The configuration goes where -c says (default: outrider.yaml). Without --topic and --file the topics are listed.
     """
-    refuse_shadow()
+    refuse_shadowed_packages()
     if file is not None and (topic or bootstrap_servers or client):
         raise click.UsageError("--file and a topic exclude each other: name one of them")
     if file is None and topic is None and bootstrap_servers is None:
         raise click.UsageError(_USAGE)
     if str(file) == "-":
         raise click.UsageError("--file: standard input can be read only once; write the events to a file first")
-    servers, options = (bootstrap_servers or _SERVERS).split(","), _client_options(client)
+    servers, options = (bootstrap_servers or _DEFAULT_SERVERS).split(","), _parse_client_options(client)
     if file is None and topic is None:
-        _list_topics(servers, options)
+        _print_topics(servers, options)
         return
     target: Path = ctx.obj["config"] or Path("outrider.yaml")
     if target.exists() and not force:
         raise ConfigError(f"{target} is there already: name another file with -c, or write over it with --force")
-    within_s = _seconds(wait)
-    name = _stream_name(topic or (file.stem if file else ""))
-    values = _values(name, servers, options, topic, file)
-    settings = _settings(values)
-    records = _read(settings, name, topic or str(file), events, within_s)
-    look, sample, fields = _judge(records, settings, name, topic or str(file))
-    _show(sample, fields)
-    starter = _starter(name, values, look, sample, fields, records)
-    _write(target, starter)
+    within_s = _parse_wait_s(wait)
+    name = _make_stream_name(topic or (file.stem if file else ""))
+    values = _build_document(name, servers, options, topic, file)
+    settings = _load_settings(values)
+    records = _read_sample(settings, name, topic or str(file), events, within_s)
+    look, sample, fields = _classify_fields(records, settings, name, topic or str(file))
+    _print_fields(sample, fields)
+    starter = _build_starter(name, values, look, sample, fields, records)
+    _write_config(target, starter)
 
 
-def _client_options(given: Sequence[str]) -> dict[str, Any]:
+def _parse_client_options(given: Sequence[str]) -> dict[str, Any]:
     """Return the options; a secret has to be a variable, since they are written to the file as they are given."""
     options: dict[str, Any] = {}
     for each in given:
         name, separator, value = each.partition("=")
         if not separator or not name:
             raise click.UsageError(f"--client {each!r}: write KEY=VALUE, such as --client security_protocol=SSL")
-        if _SECRET.search(name) and not value.startswith("${") and not name.endswith("_file"):
+        if _SECRET_NAME.search(name) and not value.startswith("${") and not name.endswith("_file"):
             variable = f"KAFKA_{name.upper()}"
             raise click.UsageError(
                 f"--client {name}: a secret would stand in the configuration; put it into a variable and write "
@@ -99,34 +99,34 @@ def _client_options(given: Sequence[str]) -> dict[str, Any]:
     return options
 
 
-def _list_topics(servers: Sequence[str], options: Mapping[str, Any]) -> None:
+def _print_topics(servers: Sequence[str], options: Mapping[str, Any]) -> None:
     from consumers.topics import list_topics
-    from monitor.cli.tables import write
+    from monitor.cli.tables import write_rows
 
-    kafka = _settings(_values(_STREAM, servers, options, "any", None)).kafka
+    kafka = _load_settings(_build_document(_DEFAULT_STREAM, servers, options, "any", None)).kafka
     addresses = ", ".join(kafka.bootstrap_servers)
     found = list_topics(kafka.bootstrap_servers, kafka.client)
     rows = [{"topic": each.topic, "partitions": each.partitions, "records": each.records} for each in found]
-    write(rows, ("topic", "partitions", "records"), "table", nothing=f"Kafka at {addresses} shows no topic.")
+    write_rows(rows, ("topic", "partitions", "records"), "table", nothing=f"Kafka at {addresses} shows no topic.")
     if found:
         most = max(found, key=lambda each: each.records).topic
         click.echo(f"\nName one: outrider init --bootstrap-servers {','.join(kafka.bootstrap_servers)} --topic {most}")
 
 
-def _seconds(wait: str) -> float:
+def _parse_wait_s(wait: str) -> float:
     try:
         return parse_duration(wait).total_seconds()
     except ValueError as error:
         raise click.UsageError(f"--wait: {error}") from None
 
 
-def _stream_name(text: str) -> str:
+def _make_stream_name(text: str) -> str:
     """Return a name that a stream may have, as near to the topic's or the file's as it can be."""
     name = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
-    return name if re.match(r"[a-z]", name) else f"{_STREAM}_{name}".rstrip("_")
+    return name if re.match(r"[a-z]", name) else f"{_DEFAULT_STREAM}_{name}".rstrip("_")
 
 
-def _values(
+def _build_document(
     stream: str, servers: Sequence[str], client: Mapping[str, Any], topic: str | None, file: Path | None
 ) -> dict[str, Any]:
     source = {"type": "file", "path": str(file)} if file else {"type": "kafka", "topics": [topic]}
@@ -136,7 +136,7 @@ def _values(
     return {"kafka": kafka, "streams": {stream: {"source": source}}}
 
 
-def _settings(values: dict[str, Any]) -> "Settings":
+def _load_settings(values: dict[str, Any]) -> "Settings":
     """Return the settings as if they stood in a file, with the variables of the environment filled in."""
     from config.document import Document
     from config.loading import load_document
@@ -144,20 +144,20 @@ def _settings(values: dict[str, Any]) -> "Settings":
     return load_document(Document(values=values, places={(): "outrider init"}), os.environ, over={})
 
 
-def _read(settings: "Settings", name: str, origin: str, wanted: int, within_s: float) -> "FirstRecords":
+def _read_sample(settings: "Settings", name: str, origin: str, wanted: int, within_s: float) -> "FirstRecords":
     """Read the first records; progress goes to the terminal."""
     import logging
 
     from consumers.open import open_source
     from monitor.cli.progress import progress_bar
-    from monitor.cli.sampling import read_first
+    from monitor.cli.sampling import read_first_records
 
     logging.getLogger("kafka").setLevel(logging.CRITICAL)  # what it says comes as our own error
     with (
         closing(open_source(name, settings, group=False)) as source,
         progress_bar(f"sampling {origin}", wanted) as tell,
     ):
-        records = read_first(source, wanted=wanted, within_s=within_s, progress=tell)
+        records = read_first_records(source, wanted=wanted, within_s=within_s, progress=tell)
     if not len(records):
         where = f"topic {origin} on Kafka at {', '.join(settings.kafka.bootstrap_servers)}"
         if settings.streams[name].source.type == "file":
@@ -171,33 +171,37 @@ def _read(settings: "Settings", name: str, origin: str, wanted: int, within_s: f
     return records
 
 
-def _judge(records: "FirstRecords", settings: "Settings", name: str, origin: str) -> "tuple[Look, Sample, Fields]":
+def _classify_fields(
+    records: "FirstRecords", settings: "Settings", name: str, origin: str
+) -> "tuple[DetectedEncoding, RecordSample, FieldRoles]":
     from config.units import to_us
     from consumers.batch import Table
-    from consumers.fields import judge_fields
-    from consumers.payloads import Look, look_at
-    from consumers.sample import take_sample
+    from consumers.fields import assign_roles
+    from consumers.payloads import DetectedEncoding, detect_encoding
+    from consumers.sample import sample_records
 
-    look = Look(encoding="json", said="rows")
+    look = DetectedEncoding(encoding="json", description="rows")
     if not any(isinstance(raw.values, Table) for raw in records.batches):
-        look = look_at([value for raw in records.batches for value in raw.values])  # type: ignore[union-attr]
+        look = detect_encoding([value for raw in records.batches for value in raw.values])  # type: ignore[union-attr]
     is_file = settings.streams[name].source.type == "file"
     if look.encoding is None or (is_file and look.encoding != "json"):
-        readable = _file_advice(records, origin) if is_file else "json, msgpack and float32 (see event.format)"
-        raise ConfigError(f"{origin}: the records seem to be {look.said}; Outrider reads {readable}: convert them")
-    sample = take_sample(records.batches, look.encoding)
-    if sample.refused:
-        listed = ", ".join(f"{reason} {n:,}" for reason, n in sample.refused.items())
-        click.echo(f"{sum(sample.refused.values()):,} of them are no events ({listed})", err=True)
-    if not sample.n:
+        readable = _file_format_hint(records, origin) if is_file else "json, msgpack and float32 (see event.format)"
         raise ConfigError(
-            f"{origin}: none of the {len(records):,} sampled records is an event; they seem to be {look.said}"
+            f"{origin}: the records seem to be {look.description}; Outrider reads {readable}: convert them"
+        )
+    sample = sample_records(records.batches, look.encoding)
+    if sample.rejected:
+        listed = ", ".join(f"{reason} {n:,}" for reason, n in sample.rejected.items())
+        click.echo(f"{sum(sample.rejected.values()):,} of them are no events ({listed})", err=True)
+    if not sample.n_events:
+        raise ConfigError(
+            f"{origin}: none of the {len(records):,} sampled records is an event; they seem to be {look.description}"
         )
     max_future_us = to_us(settings.streams[name].window.max_future)
-    return look, sample, judge_fields(sample, time.time_ns() // 1_000, max_future_us=max_future_us)
+    return look, sample, assign_roles(sample, time.time_ns() // 1_000, max_future_us=max_future_us)
 
 
-def _file_advice(records: "FirstRecords", origin: str) -> str:
+def _file_format_hint(records: "FirstRecords", origin: str) -> str:
     """Return what a file should hold; of JSON that is only laid out otherwise, the command that makes it so."""
     from consumers.batch import Table
 
@@ -209,48 +213,53 @@ def _file_advice(records: "FirstRecords", origin: str) -> str:
     return f"a JSON object a line (jq -c '{program}' {origin} > events.jsonl)"
 
 
-def _show(sample: "Sample", fields: "Fields") -> None:
-    from monitor.cli.tables import write
+def _print_fields(sample: "RecordSample", fields: "FieldRoles") -> None:
+    from monitor.cli.tables import write_rows
 
-    rows = [{"field": each.name, "use": each.role, "why": each.why} for each in fields.verdicts]
-    write(rows, ("field", "use", "why"), "table")
-    if sample.n < _FEW:
+    rows = [{"field": each.name, "use": each.role, "why": each.reason} for each in fields.roles]
+    write_rows(rows, ("field", "use", "why"), "table")
+    if sample.n_events < _SMALL_SAMPLE:
         click.echo(
-            f"\n{sample.n:,} event{'s tell' if sample.n > 1 else ' tells'} little: what is constant or different in "
+            f"\n{sample.n_events:,} event{'s tell' if sample.n_events > 1 else ' tells'} little: what is constant or different in "
             "each may not be so later. Run init again when there are more."
         )
 
 
-def _starter(
-    name: str, values: Mapping[str, Any], look: "Look", sample: "Sample", fields: "Fields", records: "FirstRecords"
-) -> "Starter":
+def _build_starter(
+    name: str,
+    values: Mapping[str, Any],
+    look: "DetectedEncoding",
+    sample: "RecordSample",
+    fields: "FieldRoles",
+    records: "FirstRecords",
+) -> "StarterConfig":
     """Return what the file will say.
 
     Raises:
         ConfigError: No field is a feature, or a file holds too few events for a model.
     """
-    from config.sizing import Volume, advise
-    from config.starter import Starter
-    from consumers.fields import volume_of
-    from monitor.training.events import fewest_events
+    from config.sizing import EventVolume, recommend_sizes
+    from config.starter import StarterConfig
+    from consumers.fields import estimate_volume
+    from monitor.training.events import min_training_events
 
     source = values["streams"][name]["source"]
     topic, path = source.get("topics", [None])[0], source.get("path")
-    features, needed = fields.names("feature"), fewest_events(len(fields.names("feature")))
+    features, needed = fields.names("feature"), min_training_events(len(fields.names("feature")))
     if not features:
         raise ConfigError(f"{topic or path}: no field can be a feature (see the table); nothing was written")
-    usable = records.available * sample.n // max(1, len(records))
+    usable = records.available * sample.n_events // max(1, len(records))
     if path is not None and usable < needed:
         raise ConfigError(
             f"{path}: {usable:,} events are too few, a model of {len(features):,} features needs {needed:,}; "
             "nothing was written: name a longer file"
         )
-    rate_s, late_us = volume_of(sample, fields)
-    volume = Volume(available=usable, grows=path is None, rate_s=rate_s, late_us=late_us)
-    return Starter(
+    rate_s, late_us = estimate_volume(sample, fields)
+    volume = EventVolume(available=usable, grows=path is None, rate_s=rate_s, lateness_us=late_us)
+    return StarterConfig(
         stream=name,
-        features="auto" if sample.bare else features,
-        advice=advise(volume, len(features)),
+        features="auto" if sample.unnamed else features,
+        advice=recommend_sizes(volume, len(features)),
         encoding=look.encoding or "json",
         servers=values["kafka"]["bootstrap_servers"],
         client=values["kafka"].get("client"),
@@ -258,20 +267,20 @@ def _starter(
         path=path,
         time=fields.first("time"),
         key=fields.first("key"),
-        identity=fields.first("id"),
+        event_id=fields.first("id"),
         complete_share=fields.complete_share,
-        refused=[(each.name, each.why) for each in fields.verdicts if each.role == "refused"],
-        sampled=sample.n,
+        rejected_fields=[(each.name, each.reason) for each in fields.roles if each.role == "refused"],
+        sampled_events=sample.n_events,
     )
 
 
-def _write(target: Path, starter: "Starter") -> None:
+def _write_config(target: Path, starter: "StarterConfig") -> None:
     """Write the file, once it has been read back."""
     from config.document import parse_document
     from config.loading import load_document
-    from config.starter import starter_text
+    from config.starter import render_starter
 
-    text = starter_text(starter)
+    text = render_starter(starter)
     load_document(parse_document(text, str(target)), os.environ, over={})
     target.write_text(text, encoding="utf-8")
     again = "" if str(target) == "outrider.yaml" else f" -c {target}"

@@ -37,11 +37,11 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order of their use."""
-        return [name for name, (module, _) in COMMANDS.items() if _exists(module)]
+        return [name for name, (module, _) in COMMANDS.items() if _module_exists(module)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return a command."""
-        if cmd_name not in COMMANDS or not _exists(COMMANDS[cmd_name][0]):
+        if cmd_name not in COMMANDS or not _module_exists(COMMANDS[cmd_name][0]):
             return None
         command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
         return command
@@ -61,7 +61,7 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
 
 
-def _exists(module: str) -> bool:
+def _module_exists(module: str) -> bool:
     return (Path(__file__).parent / f"{module.rpartition('.')[2]}.py").exists()
 
 

@@ -18,32 +18,32 @@ class MemoryBound:
     the columns of the model.
     """
 
-    fetch: int | None
+    fetch_bytes: int | None
     partitions: int
     features: int
 
     @property
-    def pending(self) -> int:
+    def pending_bytes(self) -> int:
         """Return what decoded events that wait for their commit can take."""
         return MAX_PENDING_RECORDS * self.partitions * (4 * self.features + _RECORD_BYTES)
 
     @property
-    def total(self) -> int:
+    def total_bytes(self) -> int:
         """Return the sum."""
-        return (self.fetch or 0) + MAX_QUEUED_BYTES + self.pending
+        return (self.fetch_bytes or 0) + MAX_QUEUED_BYTES + self.pending_bytes
 
     def lines(self) -> list[str]:
         """Return the sum and its parts for reading."""
-        fetch = [] if self.fetch is None else [f"{_mib(self.fetch)} fetched and not yet taken over"]
+        fetch = [] if self.fetch_bytes is None else [f"{_format_mib(self.fetch_bytes)} fetched and not yet taken over"]
         partitions = f"{self.partitions:,} partition{'' if self.partitions == 1 else 's'}"
         return [
-            f"at most {_mib(self.total)} of events on their way, besides the program and the model:",
+            f"at most {_format_mib(self.total_bytes)} of events on their way, besides the program and the model:",
             *(f"  {part}" for part in fetch),
-            f"  {_mib(MAX_QUEUED_BYTES)} waiting to be decoded",
-            f"  {_mib(self.pending)} waiting for their commit: {MAX_PENDING_RECORDS:,} events x {partitions} "
+            f"  {_format_mib(MAX_QUEUED_BYTES)} waiting to be decoded",
+            f"  {_format_mib(self.pending_bytes)} waiting for their commit: {MAX_PENDING_RECORDS:,} events x {partitions} "
             f"x (4 x {self.features:,} features + {_RECORD_BYTES}) bytes",
         ]
 
 
-def _mib(size_bytes: int) -> str:
+def _format_mib(size_bytes: int) -> str:
     return f"{size_bytes / _MIB:,.1f} MiB"

@@ -12,26 +12,26 @@ from numpy.typing import NDArray
 from config.errors import ConfigError, ModelError
 from config.settings import Settings, StreamSettings
 from config.units import format_time, to_us
-from monitor.cli.nouns import Noun
-from monitor.cli.settings import settings_of, stream_of
-from monitor.cli.stored import database_of, is_stored, not_yet
-from monitor.cli.tables import format_of, format_option, readable, write
-from storage.calibration import CalibrationStore, NewThreshold
+from monitor.cli.nouns import DefaultVerbGroup
+from monitor.cli.settings import load_settings, require_stream
+from monitor.cli.stored import format_no_history, has_history, open_database
+from monitor.cli.tables import format_option, format_value, resolve_format, write_rows
+from storage.calibration import NewThreshold, ThresholdStore
 from storage.engine import Database
 from storage.ledger import Ledger
 from storage.models import Activation, ModelInfo, ModelStore
 from storage.shadows import ShadowStore
-from storage.standing import stream_ids
+from storage.standing import load_stream_ids
 
 if TYPE_CHECKING:
     from monitor.shadow.promotion import Promoter
     from monitor.shadow.shadow_gate import GateVerdict
 
 COLUMNS = ("stream", "version", "kind", "state", "created_at", "valid_from", "events", "features", "gate", "summary")
-_SHOWN = ("version", "state", "kind", "valid_from", "events", "features", "gate")
+_TABLE_COLUMNS = ("version", "state", "kind", "valid_from", "events", "features", "gate")
 
 
-@click.group(name="models", cls=Noun)
+@click.group(name="models", cls=DefaultVerbGroup)
 def command() -> None:
     """List, promote or import a stream's models."""
 
@@ -42,18 +42,18 @@ def command() -> None:
 @click.pass_context
 def list_models(ctx: click.Context, stream: str, form: str | None) -> None:
     """List the models of STREAM, oldest first."""
-    settings = settings_of(ctx)
-    with database_of(settings) as db:
-        stored = stream_ids(db)
+    settings = load_settings(ctx)
+    with open_database(settings) as db:
+        stored = load_stream_ids(db)
         known: list[ModelInfo] = []
         verdicts: dict[int, Mapping[str, Any]] = {}
-        if is_stored(settings, list(stored), stream):
+        if has_history(settings, list(stored), stream):
             known = ModelStore(db).list(stored[stream])
             verdicts = ShadowStore(db).verdicts(stored[stream])
         else:
-            click.echo(not_yet(stream), err=True)
-    rows = [_row(stream, model, verdicts.get(model.id)) for model in known]
-    write(rows, COLUMNS, format_of(form), shown=_SHOWN, nothing="No models.")
+            click.echo(format_no_history(stream), err=True)
+    rows = [_build_row(stream, model, verdicts.get(model.id)) for model in known]
+    write_rows(rows, COLUMNS, resolve_format(form), shown=_TABLE_COLUMNS, nothing="No models.")
 
 
 @command.command(name="promote")
@@ -67,17 +67,17 @@ def promote(ctx: click.Context, stream: str, version: int, force: bool) -> None:
     A model in the shadow has to hold the active one's likelihood and alert volume first (`models gate`); a candidate
     that did not hold them is refused.
     """
-    settings = settings_of(ctx)
-    stream_of(settings, stream)
+    settings = load_settings(ctx)
+    require_stream(settings, stream)
     with Database(settings.database.url) as db:
-        db.check()
-        known = _known(db, stream)
-        chosen = _version(stream, version, known)
-        _refuse_other_features(stream, chosen, known)
+        db.check_schema()
+        known = _load_models(db, stream)
+        chosen = _find_version(stream, version, known)
+        _require_same_features(stream, chosen, known)
         if not force:
-            _pass_gate(db, settings, stream, chosen)
-        model = _promoter(db, settings, stream).promote(chosen.id)
-    click.echo(f"Stream {stream}: model {model.version} ({model.kind}) is active, {_from(model)}.")
+            _require_gate(db, settings, stream, chosen)
+        model = _build_promoter(db, settings, stream).promote(chosen.id)
+    click.echo(f"Stream {stream}: model {model.version} ({model.kind}) is active, {_format_valid_from(model)}.")
 
 
 @command.command(name="rollback")
@@ -85,16 +85,16 @@ def promote(ctx: click.Context, stream: str, version: int, force: bool) -> None:
 @click.pass_context
 def rollback(ctx: click.Context, stream: str) -> None:
     """Make the model of STREAM active again that was active before the present one."""
-    settings = settings_of(ctx)
-    stream_of(settings, stream)
+    settings = load_settings(ctx)
+    require_stream(settings, stream)
     with Database(settings.database.url) as db:
-        db.check()
-        retired = [model for model in _known(db, stream) if model.state == "retired"]
+        db.check_schema()
+        retired = [model for model in _load_models(db, stream) if model.state == "retired"]
         if not retired:
             raise ConfigError(f"stream {stream} had no other active model before: there is nothing to roll back to")
         before = max(retired, key=lambda model: (model.valid_from_us or 0, model.version))
-        model = _promoter(db, settings, stream).promote(before.id)
-    click.echo(f"Stream {stream}: model {model.version} ({model.kind}) is active again, {_from(model)}.")
+        model = _build_promoter(db, settings, stream).promote(before.id)
+    click.echo(f"Stream {stream}: model {model.version} ({model.kind}) is active again, {_format_valid_from(model)}.")
 
 
 @command.command(name="gate")
@@ -102,62 +102,62 @@ def rollback(ctx: click.Context, stream: str) -> None:
 @click.pass_context
 def gate(ctx: click.Context, stream: str) -> None:
     """Say whether the model in the shadow of STREAM's active one would be promoted, and why."""
-    settings = settings_of(ctx)
-    stream_of(settings, stream)
+    settings = load_settings(ctx)
+    require_stream(settings, stream)
     with Database(settings.database.url) as db:
-        db.check()
-        in_shadow = [model for model in _known(db, stream) if model.state == "shadow"]
+        db.check_schema()
+        in_shadow = [model for model in _load_models(db, stream) if model.state == "shadow"]
         if not in_shadow:
             raise ConfigError(f"stream {stream} has no model in the shadow; `outrider fit {stream} --shadow` makes one")
-        verdict = _verdict(db, settings, stream)
+        verdict = _evaluate_shadow(db, settings, stream)
     word = {None: "has too little to tell", True: "holds", False: "does not hold"}[verdict.holds]
     click.echo(f"Stream {stream}: model {in_shadow[-1].version} {word}: {verdict.reason}.")
     for name, number in verdict.numbers.items():
-        click.echo(f"  {name.replace('_', ' '):20} {readable(number)}")
+        click.echo(f"  {name.replace('_', ' '):20} {format_value(number)}")
 
 
-def _known(db: Database, stream: str) -> list[ModelInfo]:
-    stream_id = stream_ids(db).get(stream)
+def _load_models(db: Database, stream: str) -> list[ModelInfo]:
+    stream_id = load_stream_ids(db).get(stream)
     return [] if stream_id is None else ModelStore(db).list(stream_id)
 
 
-def _promoter(db: Database, settings: Settings, stream: str) -> "Promoter":
-    from monitor.rules import promotion_rule
+def _build_promoter(db: Database, settings: Settings, stream: str) -> "Promoter":
+    from monitor.rules import build_promotion_rule
     from monitor.scoring import load_model
     from monitor.shadow.promotion import Promoter
 
     def reference(model_id: int) -> NDArray[np.float32]:
-        energies = load_model(Ledger(db).model(model_id), "cpu").detector.reference_energies_
+        energies = load_model(Ledger(db).load_model(model_id), "cpu").detector.reference_energies_
         assert energies is not None, "load_model refuses a model without them"
         return np.sort(energies)
 
     return Promoter(
-        promotion_rule(settings, stream, stream_ids(db)[stream]),
+        build_promotion_rule(settings, stream, load_stream_ids(db)[stream]),
         shadows=ShadowStore(db),
         models=ModelStore(db),
-        calibration=CalibrationStore(db),
+        calibration=ThresholdStore(db),
         reference=reference,
     )
 
 
-def _verdict(db: Database, settings: Settings, stream: str) -> "GateVerdict":
-    shadow = ShadowStore(db).current(stream_ids(db)[stream])
+def _evaluate_shadow(db: Database, settings: Settings, stream: str) -> "GateVerdict":
+    shadow = ShadowStore(db).current(load_stream_ids(db)[stream])
     assert shadow is not None, "a model in the state shadow has its row"
-    return _promoter(db, settings, stream).judge(shadow)
+    return _build_promoter(db, settings, stream).evaluate(shadow)
 
 
-def _pass_gate(db: Database, settings: Settings, stream: str, chosen: ModelInfo) -> None:
+def _require_gate(db: Database, settings: Settings, stream: str, chosen: ModelInfo) -> None:
     """Raise ModelError, and keep the reason with the model, unless it holds or was never in the shadow."""
     if chosen.state != "shadow":
-        said = ShadowStore(db).verdicts(stream_ids(db)[stream]).get(chosen.id)
+        said = ShadowStore(db).verdicts(load_stream_ids(db)[stream]).get(chosen.id)
         if chosen.state == "candidate" and said is not None and said["holds"] is False:
             raise ModelError(
                 f"model {chosen.version} of stream {stream} stays a candidate: {said['reason']} "
                 "(--force promotes it all the same)"
             )
         return
-    verdict = _verdict(db, settings, stream)
-    ShadowStore(db).conclude(chosen.id, {"holds": verdict.holds, "reason": verdict.reason, **verdict.numbers})
+    verdict = _evaluate_shadow(db, settings, stream)
+    ShadowStore(db).store_verdict(chosen.id, {"holds": verdict.holds, "reason": verdict.reason, **verdict.numbers})
     if not verdict.holds:
         raise ModelError(
             f"model {chosen.version} of stream {stream} stays in the shadow: {verdict.reason} "
@@ -171,25 +171,27 @@ def _pass_gate(db: Database, settings: Settings, stream: str, chosen: ModelInfo)
 @click.pass_context
 def import_model(ctx: click.Context, stream: str, file: Path) -> None:
     """Store the model of FILE for STREAM and make it active; the first one needs no warm-up."""
-    settings = settings_of(ctx)
-    own = settings.streams[stream_of(settings, stream)]
+    settings = load_settings(ctx)
+    own = settings.streams[require_stream(settings, stream)]
     from monitor.detectors import load_detector
-    from monitor.training.fitting import model_of
+    from monitor.training.fitting import prepare_imported_model
 
     detector = load_detector(file)
     with Database(settings.database.url) as db:
         db.upgrade()
         store = ModelStore(db)
-        active = _active(db, stream)
+        active = _load_active_model(db, stream)
         named = () if own.event.features == "auto" else tuple(own.event.features)
-        fitted = model_of(detector, named if active is None else active.feature_names)
+        fitted = prepare_imported_model(detector, named if active is None else active.feature_names)
         stream_id = _open_stream(db, stream, own)
-        model = store.add(stream_id, fitted.stored, _first_threshold(fitted.reference, own))
+        model = store.add(stream_id, fitted.stored, _make_first_threshold(fitted.reference, own))
     assert model is not None, "only a warm-up stores nothing where there is a model"
-    click.echo(f"Stream {stream}: model {model.version} ({model.kind}) is stored and active, {_from(model)}.")
+    click.echo(
+        f"Stream {stream}: model {model.version} ({model.kind}) is stored and active, {_format_valid_from(model)}."
+    )
 
 
-def _row(stream: str, model: ModelInfo, verdict: Mapping[str, Any] | None) -> dict[str, Any]:
+def _build_row(stream: str, model: ModelInfo, verdict: Mapping[str, Any] | None) -> dict[str, Any]:
     return {
         "stream": stream,
         "version": model.version,
@@ -204,7 +206,7 @@ def _row(stream: str, model: ModelInfo, verdict: Mapping[str, Any] | None) -> di
     }
 
 
-def _version(stream: str, version: int, known: list[ModelInfo]) -> ModelInfo:
+def _find_version(stream: str, version: int, known: list[ModelInfo]) -> ModelInfo:
     found = next((model for model in known if model.version == version), None)
     if found is None:
         versions = [str(model.version) for model in known]
@@ -216,7 +218,7 @@ def _version(stream: str, version: int, known: list[ModelInfo]) -> ModelInfo:
     return found
 
 
-def _refuse_other_features(stream: str, chosen: ModelInfo, known: list[ModelInfo]) -> None:
+def _require_same_features(stream: str, chosen: ModelInfo, known: list[ModelInfo]) -> None:
     active = next((model for model in known if model.state == "active"), None)
     if active is not None and active.feature_names != chosen.feature_names:
         raise ModelError(
@@ -225,21 +227,25 @@ def _refuse_other_features(stream: str, chosen: ModelInfo, known: list[ModelInfo
         )
 
 
-def _first_threshold(reference: NDArray[np.float32], own: StreamSettings) -> Callable[[int, Activation], NewThreshold]:
-    from monitor.findings.calibration import first_threshold
+def _make_first_threshold(
+    reference: NDArray[np.float32], own: StreamSettings
+) -> Callable[[int, Activation], NewThreshold]:
+    from monitor.findings.calibration import build_first_threshold
 
     rule = own.threshold
-    return lambda model_id, activation: first_threshold(reference, model_id, activation, rule.percentile, rule.method)
+    return lambda model_id, activation: build_first_threshold(
+        reference, model_id, activation, rule.percentile, rule.method
+    )
 
 
-def _active(db: Database, stream: str) -> ModelInfo | None:
-    stream_id = stream_ids(db).get(stream)
+def _load_active_model(db: Database, stream: str) -> ModelInfo | None:
+    stream_id = load_stream_ids(db).get(stream)
     return None if stream_id is None else ModelStore(db).active(stream_id)
 
 
 def _open_stream(db: Database, stream: str, own: StreamSettings) -> int:
     """Return the stream's id; one that was never run gets its row as the daemon would make it."""
-    known = stream_ids(db).get(stream)
+    known = load_stream_ids(db).get(stream)
     if known is not None:
         return known
     window = own.window
@@ -249,7 +255,7 @@ def _open_stream(db: Database, stream: str, own: StreamSettings) -> int:
     return state.id
 
 
-def _from(model: ModelInfo) -> str:
+def _format_valid_from(model: ModelInfo) -> str:
     if not model.valid_from_us:
         return "from the first event on"
     return f"for windows from {format_time(model.valid_from_us)} on"

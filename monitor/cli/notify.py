@@ -9,12 +9,12 @@ import click
 
 from config.errors import ConfigError, OutriderError
 from config.masking import mask_webhook
-from config.notify import NotifySettings, WebhookChannel, nearest_channel
+from config.notify import NotifySettings, WebhookChannelSettings, suggest_channel
 from config.units import format_time
-from monitor.cli.nouns import Noun
-from monitor.cli.settings import settings_of
-from monitor.cli.stored import database_of
-from monitor.cli.tables import format_of, format_option, write
+from monitor.cli.nouns import DefaultVerbGroup
+from monitor.cli.settings import load_settings
+from monitor.cli.stored import open_database
+from monitor.cli.tables import format_option, resolve_format, write_rows
 from storage.outbox import ChannelCounts, Message, Outbox
 
 _COLUMNS = (
@@ -31,7 +31,7 @@ _COLUMNS = (
 )
 
 
-@click.group(name="notify", cls=Noun)
+@click.group(name="notify", cls=DefaultVerbGroup)
 def command() -> None:
     """List the channels, or try one."""
 
@@ -41,12 +41,12 @@ def command() -> None:
 @click.pass_context
 def list_channels(ctx: click.Context, form: str | None) -> None:
     """List the channels, and how many messages are pending, delivered, dead (given up) or skipped (too old)."""
-    settings = settings_of(ctx)
-    with database_of(settings) as db:
-        counts = Outbox(db).counts()
+    settings = load_settings(ctx)
+    with open_database(settings) as db:
+        counts = Outbox(db).count_by_channel()
     names = dict.fromkeys(["log", *settings.notify.channels, *counts])
-    rows = [_row(name, settings.notify, counts.get(name, ChannelCounts())) for name in names]
-    write(rows, _COLUMNS, format_of(form))
+    rows = [_build_row(name, settings.notify, counts.get(name, ChannelCounts())) for name in names]
+    write_rows(rows, _COLUMNS, resolve_format(form))
 
 
 @command.command(name="test")
@@ -54,17 +54,17 @@ def list_channels(ctx: click.Context, form: str | None) -> None:
 @click.pass_context
 def test(ctx: click.Context, channel: str) -> None:
     """Send a marked test message on CHANNEL, by the way that incidents go; nothing is stored."""
-    settings = settings_of(ctx)
+    settings = load_settings(ctx)
     if channel != "log" and channel not in settings.notify.channels:
-        raise ConfigError(f"there is no channel {channel!r}; {nearest_channel(channel, settings.notify.channels)}")
+        raise ConfigError(f"there is no channel {channel!r}; {suggest_channel(channel, settings.notify.channels)}")
     from monitor.cli.logs import set_up_logging
-    from monitor.notify.couriers import channels_of
+    from monitor.notify.couriers import build_channels
 
     set_up_logging(debug=ctx.obj["debug"])
     begin_s = time.monotonic()
-    answer = channels_of(settings.notify)[channel].send(_message(channel))
+    answer = build_channels(settings.notify)[channel].send(_build_test_message(channel))
     took_ms = (time.monotonic() - begin_s) * 1e3
-    target = _target(settings.notify, channel)
+    target = _channel_target(settings.notify, channel)
     if answer.outcome != "delivered":
         what = "would be tried again" if answer.outcome == "retry" else "would be given up at once"
         raise OutriderError(f"channel {channel} ({target}) did not take the message: {answer.reason}; it {what}")
@@ -79,37 +79,37 @@ def schema() -> None:
     click.echo(json.dumps(payload_schema(), indent=2))
 
 
-def _row(name: str, settings: NotifySettings, counts: ChannelCounts) -> dict[str, Any]:
+def _build_row(name: str, settings: NotifySettings, counts: ChannelCounts) -> dict[str, Any]:
     return {
         "channel": name,
-        "type": _type(settings, name),
-        "target": _target(settings, name),
+        "type": _channel_type(settings, name),
+        "target": _channel_target(settings, name),
         "pending": counts.pending,
         "delivered": counts.delivered,
         "dead": counts.dead,
         "skipped": counts.skipped,
-        "oldest_pending": _time(counts.oldest_pending_us),
-        "last_delivered": _time(counts.last_delivered_us),
+        "oldest_pending": _format_optional_time(counts.oldest_pending_us),
+        "last_delivered": _format_optional_time(counts.last_delivered_us),
         "last_error": counts.last_error,
     }
 
 
-def _type(settings: NotifySettings, name: str) -> str:
+def _channel_type(settings: NotifySettings, name: str) -> str:
     if name == "log":
         return "log"
     return settings.channels[name].type if name in settings.channels else "not configured"
 
 
-def _target(settings: NotifySettings, name: str) -> str:
+def _channel_target(settings: NotifySettings, name: str) -> str:
     channel = settings.channels.get(name)
-    return mask_webhook(channel.url) if isinstance(channel, WebhookChannel) else "the log"
+    return mask_webhook(channel.url) if isinstance(channel, WebhookChannelSettings) else "the log"
 
 
-def _time(time_us: int | None) -> str | None:
+def _format_optional_time(time_us: int | None) -> str | None:
     return None if time_us is None else format_time(time_us)
 
 
-def _message(channel: str) -> Message:
+def _build_test_message(channel: str) -> Message:
     now_us = time.time_ns() // 1_000
     return Message(
         id=f"test-{uuid.uuid4().hex}",

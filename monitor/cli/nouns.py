@@ -3,7 +3,7 @@
 import click
 
 
-class Noun(click.Group):
+class DefaultVerbGroup(click.Group):
     """A group whose first verb may be left out: `outrider models payments` is `outrider models list payments`."""
 
     default_verb = "list"

@@ -9,19 +9,19 @@ import click
 
 from config.errors import BrokerUnavailable, ConfigError
 from config.settings import Settings
-from config.sources import FileSourceSettings, parse_start
+from config.sources import FileSourceSettings, parse_start_position
 from config.units import format_time
 from consumers.batch import Partition
 from consumers.open import open_source
-from consumers.source import Found, Source
-from monitor.cli.nouns import Noun
-from monitor.cli.settings import settings_of, stream_of
-from monitor.cli.stored import database_of, is_stored, not_yet
-from monitor.cli.tables import format_of, format_option, write
+from consumers.source import PartitionInfo, Source
+from monitor.cli.nouns import DefaultVerbGroup
+from monitor.cli.settings import load_settings, require_stream
+from monitor.cli.stored import format_no_history, has_history, open_database
+from monitor.cli.tables import format_option, resolve_format, write_rows
 from storage.engine import Database
 from storage.ledger import Ledger, NewSource
 from storage.registry import SourceState
-from storage.standing import stream_ids
+from storage.standing import load_stream_ids
 
 COLUMNS = (
     "stream",
@@ -36,14 +36,14 @@ COLUMNS = (
     "last_commit",
     "owner",
 )
-_SHOWN = ("topic", "partition", "incarnation", "next_offset", "log_begin", "log_end", "lag", "watermark")
+_TABLE_COLUMNS = ("topic", "partition", "incarnation", "next_offset", "log_begin", "log_end", "lag", "watermark")
 
 
-class _Offsets(Noun):
+class _OffsetsGroup(DefaultVerbGroup):
     default_verb = "show"
 
 
-@click.group(name="offsets", cls=_Offsets)
+@click.group(name="offsets", cls=_OffsetsGroup)
 def command() -> None:
     """Show the positions of a stream, or set them anew."""
 
@@ -54,17 +54,17 @@ def command() -> None:
 @click.pass_context
 def show(ctx: click.Context, stream: str, form: str | None) -> None:
     """Show the position of every partition of STREAM, and how far the log is ahead where it can be reached."""
-    settings = settings_of(ctx)
+    settings = load_settings(ctx)
     known: list[SourceState] = []
-    with database_of(settings) as db:
-        stored = stream_ids(db)
-        if is_stored(settings, list(stored), stream):
-            known = Ledger(db).sources(stored[stream])
+    with open_database(settings) as db:
+        stored = load_stream_ids(db)
+        if has_history(settings, list(stored), stream):
+            known = Ledger(db).active_sources(stored[stream])
         else:
-            click.echo(not_yet(stream), err=True)
-    logs = _logs_as_they_are(settings, stream, known)
-    rows = [_row(stream, each, logs.get(_partition(each))) for each in known]
-    write(rows, COLUMNS, format_of(form), shown=_SHOWN, nothing="No positions.")
+            click.echo(format_no_history(stream), err=True)
+    logs = _discover_logs(settings, stream, known)
+    rows = [_build_row(stream, each, logs.get(_to_partition(each))) for each in known]
+    write_rows(rows, COLUMNS, resolve_format(form), shown=_TABLE_COLUMNS, nothing="No positions.")
 
 
 @command.command(name="reset")
@@ -82,28 +82,28 @@ def reset(
     Events that were read before are read again, scored and stored under the new incarnation; in windows that are
     sealed they count as late. A running daemon goes on from the new position by itself.
     """
-    settings = settings_of(ctx)
-    stream_of(settings, stream)
+    settings = load_settings(ctx)
+    require_stream(settings, stream)
     with Database(settings.database.url) as db:
-        db.check()
-        stream_id = stream_ids(db).get(stream)
-        known = [] if stream_id is None else Ledger(db).sources(stream_id)
+        db.check_schema()
+        stream_id = load_stream_ids(db).get(stream)
+        known = [] if stream_id is None else Ledger(db).active_sources(stream_id)
         if stream_id is None or not known:
             raise ConfigError(f"stream {stream} has no positions yet; `source.start` says where its first run begins")
-        chosen = _chosen(stream, known, topic, partition)
-        with closing(_source(settings, stream, known)) as source:
-            begun = _resolved(source, chosen, target)
+        chosen = _select_positions(stream, known, topic, partition)
+        with closing(_open_stream_source(settings, stream, known)) as source:
+            begun = _resolve_positions(source, chosen, target)
         if not dry_run:
-            Ledger(db).begin_anew(stream_id, begun)
+            Ledger(db).restart_sources(stream_id, begun)
     for old, new in zip(chosen, begun, strict=True):
         verb = "would go" if dry_run else "goes"
         click.echo(
-            f"{_partition(new)} {verb} from offset {old.next_offset:,} (incarnation {old.incarnation}) "
+            f"{_to_partition(new)} {verb} from offset {old.next_offset:,} (incarnation {old.incarnation}) "
             f"to offset {new.next_offset:,} (incarnation {old.incarnation + 1})"
         )
 
 
-def _source(settings: Settings, stream: str, known: Sequence[SourceState]) -> Source:
+def _open_stream_source(settings: Settings, stream: str, known: Sequence[SourceState]) -> Source:
     identity = known[0].identity if known else None
     own = settings.streams[stream].source
     if isinstance(own, FileSourceSettings) and own.is_stdin:
@@ -111,19 +111,19 @@ def _source(settings: Settings, stream: str, known: Sequence[SourceState]) -> So
     return open_source(stream, settings, group=False, identity=identity)
 
 
-def _logs_as_they_are(settings: Settings, stream: str, known: Sequence[SourceState]) -> dict[Partition, Found]:
+def _discover_logs(settings: Settings, stream: str, known: Sequence[SourceState]) -> dict[Partition, PartitionInfo]:
     """Return the logs of the stream; what cannot be asked is left out, and said."""
     if stream not in settings.streams or not known:
         return {}
     try:
-        with closing(_source(settings, stream, known)) as source:
+        with closing(_open_stream_source(settings, stream, known)) as source:
             return {each.partition: each for each in source.discover()}
     except (BrokerUnavailable, ConfigError) as away:
         click.echo(f"The ends of the log are not shown: {away}", err=True)
         return {}
 
 
-def _row(stream: str, state: SourceState, found: Found | None) -> dict[str, Any]:
+def _build_row(stream: str, state: SourceState, found: PartitionInfo | None) -> dict[str, Any]:
     other = found is not None and found.identity != state.identity
     return {
         "stream": stream,
@@ -141,32 +141,34 @@ def _row(stream: str, state: SourceState, found: Found | None) -> dict[str, Any]
     }
 
 
-def _partition(state: SourceState | NewSource) -> Partition:
+def _to_partition(state: SourceState | NewSource) -> Partition:
     return Partition(topic=state.topic, partition=state.partition)
 
 
-def _chosen(stream: str, known: Sequence[SourceState], topic: str | None, partition: int | None) -> list[SourceState]:
+def _select_positions(
+    stream: str, known: Sequence[SourceState], topic: str | None, partition: int | None
+) -> list[SourceState]:
     chosen = [
         each for each in known if topic in (None, each.topic) and (partition is None or partition == each.partition)
     ]
     if not chosen:
-        there = ", ".join(str(_partition(each)) for each in known)
+        there = ", ".join(str(_to_partition(each)) for each in known)
         raise ConfigError(f"stream {stream} has no such partition; it has {there}")
     return chosen
 
 
-def _resolved(source: Source, chosen: Sequence[SourceState], target: str) -> list[NewSource]:
+def _resolve_positions(source: Source, chosen: Sequence[SourceState], target: str) -> list[NewSource]:
     """Return the new positions, all of them inside their logs."""
-    wanted = {_partition(each) for each in chosen}
+    wanted = {_to_partition(each) for each in chosen}
     found = [each for each in source.discover() if each.partition in wanted]
     missing = wanted - {each.partition for each in found}
     if missing:
         raise ConfigError(f"{', '.join(sorted(map(str, missing)))} is not there now; nothing was set")
     if target.isdecimal():
-        positions = {each.partition: _inside(each, int(target), len(found)) for each in found}
+        positions = {each.partition: _check_offset(each, int(target), len(found)) for each in found}
     else:
         try:
-            start = parse_start(target).resolve(time.time_ns() // 1_000)
+            start = parse_start_position(target).resolve(time.time_ns() // 1_000)
         except ValueError as error:
             raise click.BadParameter(f"{error}, or an offset", param_hint="--to") from error
         positions = {each: at.next_offset for each, at in source.resolve(start, found).items()}
@@ -175,14 +177,14 @@ def _resolved(source: Source, chosen: Sequence[SourceState], target: str) -> lis
         NewSource(
             topic=each.topic,
             partition=each.partition,
-            identity=identities[_partition(each)],
-            next_offset=positions[_partition(each)],
+            identity=identities[_to_partition(each)],
+            next_offset=positions[_to_partition(each)],
         )
         for each in chosen
     ]
 
 
-def _inside(found: Found, offset: int, partitions: int) -> int:
+def _check_offset(found: PartitionInfo, offset: int, partitions: int) -> int:
     if partitions > 1:
         raise click.BadParameter(
             f"an offset is one partition's, and {partitions} are meant; name one by --partition and --topic",

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 
-class Tell(Protocol):
+class ProgressCallback(Protocol):
     """Says how far the work is, and of how much, once that is known."""
 
     def __call__(self, done: int, total: int | None = None, /) -> None:
@@ -15,7 +15,7 @@ class Tell(Protocol):
 
 
 @contextmanager
-def progress_bar(title: str, total: int | None) -> Iterator[Tell]:
+def progress_bar(title: str, total: int | None) -> Iterator[ProgressCallback]:
     """Give a function that is told how far the work is; without a terminal it draws nothing."""
     if not sys.stderr.isatty():
         yield lambda _done, _total=None: None

@@ -9,8 +9,8 @@ import click
 from config.masking import mask_url
 from config.settings import Settings
 from monitor.cli.logs import set_up_logging
-from monitor.cli.settings import settings_of, stream_of
-from monitor.cli.status_line import status_line
+from monitor.cli.settings import load_settings, require_stream
+from monitor.cli.status_line import show_status_line
 from monitor.signals import stop_on_signals
 
 log = logging.getLogger(__name__)
@@ -21,11 +21,11 @@ log = logging.getLogger(__name__)
 @click.pass_context
 def command(ctx: click.Context, streams: tuple[str, ...]) -> None:
     """Run the daemon for STREAMS (default: all); ends when every source ends, or on SIGTERM."""
-    settings = settings_of(ctx)
-    names = [stream_of(settings, name) for name in streams] or list(settings.streams)
-    with status_line(settings, names):
+    settings = load_settings(ctx)
+    names = [require_stream(settings, name) for name in streams] or list(settings.streams)
+    with show_status_line(settings, names):
         set_up_logging(debug=ctx.obj["debug"])  # after the line has taken standard error, so that the log goes above it
-        _say_start(settings, names)
+        _log_start(settings, names)
         stop = threading.Event()
         with stop_on_signals(stop.set):  # before torch is loaded: a signal that comes meanwhile counts
             from monitor.daemon import Daemon
@@ -34,7 +34,7 @@ def command(ctx: click.Context, streams: tuple[str, ...]) -> None:
         log.info("Ended; `outrider status` says how far it came.", extra={"action": "end"})
 
 
-def _say_start(settings: Settings, names: Sequence[str]) -> None:
+def _log_start(settings: Settings, names: Sequence[str]) -> None:
     """Say what begins, before torch is loaded: that takes seconds."""
     log.info(
         "Starting %s; results go to %s. Ctrl-C or SIGTERM ends it, and the next run goes on from there.",

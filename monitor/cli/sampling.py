@@ -9,7 +9,7 @@ from consumers.batch import Partition, RawBatch
 from consumers.source import Source
 
 _POLL_S = 0.25
-_FEW = 100
+_MIN_RECORDS = 100
 """With fewer records a topic is waited for, since some may be on their way."""
 
 
@@ -25,7 +25,9 @@ class FirstRecords:
         return sum(map(len, self.batches))
 
 
-def read_first(source: Source, *, wanted: int, within_s: float, progress: Callable[[int], None]) -> FirstRecords:
+def read_first_records(
+    source: Source, *, wanted: int, within_s: float, progress: Callable[[int], None]
+) -> FirstRecords:
     """Read about as many records as are wanted, the same number from each partition.
 
     Reading ends with the log as it was when it was asked for; where that holds next to nothing, what comes is waited
@@ -52,9 +54,9 @@ def read_first(source: Source, *, wanted: int, within_s: float, progress: Callab
         ended |= polled.ended
         progress(min(taken.total(), wanted))  # every partition gives the same number, rounded up
         full = {each for each in starts if taken[each] >= quota}
-        source.hold(full)
+        source.set_paused(full)
         at_end = {each for each in starts if reached[each] >= ends[each]} | full | ended
-        enough = taken.total() >= min(wanted, _FEW) or ended == starts.keys()
+        enough = taken.total() >= min(wanted, _MIN_RECORDS) or ended == starts.keys()
         if (enough and at_end == starts.keys()) or time.monotonic() - began_s >= within_s:
             available = max(sum(each.end - each.begin for each in found), taken.total())
             return FirstRecords(batches=batches, available=available, took_s=time.monotonic() - began_s)

@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
-from monitor.cli.settings import settings_of, stream_of
+from monitor.cli.settings import load_settings, require_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 @click.pass_context
 def command(ctx: click.Context, stream: str, file: Path, output: Path | None) -> None:
     """Write a CSV row (row, energy, is_outlier) for each event of FILE, scored with STREAM's active model."""
-    settings = settings_of(ctx)
-    name = stream_of(settings, stream)
+    settings = load_settings(ctx)
+    name = require_stream(settings, stream)
     if output is None:
-        refused = _score(settings, name, file, sys.stdout)
+        refused = _score_file(settings, name, file, sys.stdout)
     else:
         with output.open("w", newline="") as target:
-            refused = _score(settings, name, file, target)
+            refused = _score_file(settings, name, file, target)
     if refused:
         click.echo(f"outrider: {refused:,} records of {file} are no events and have no row", err=True)
 
 
-def _score(settings: "Settings", name: str, file: Path, target: IO[str]) -> int:
+def _score_file(settings: "Settings", name: str, file: Path, target: IO[str]) -> int:
     """Score the file batch by batch; return how many records were refused."""
     from config.units import to_us
     from consumers.codec import make_codec
@@ -49,11 +49,11 @@ def _score(settings: "Settings", name: str, file: Path, target: IO[str]) -> int:
 
     own = settings.streams[name]
     with Database(settings.database.url, read_only=settings.database.url.startswith("sqlite")) as db:
-        db.check()
-        model, limit = _active(db, name)
+        db.check_schema()
+        model, limit = _load_active_model(db, name)
         ledger = Ledger(db)
         device = pick_device(settings.device)
-        scorer = Scorer(lambda model_id: load_model(ledger.model(model_id), device))
+        scorer = Scorer(lambda model_id: load_model(ledger.load_model(model_id), device))
         source = FileSource(file, max_event_bytes=own.event.max_size)
         event = own.event.model_copy(update={"format": "json"})
         codec = make_codec(event, model.feature_names, layout=source.layout, max_future_us=to_us(own.window.max_future))
@@ -61,7 +61,7 @@ def _score(settings: "Settings", name: str, file: Path, target: IO[str]) -> int:
         rows.writerow(["row", "energy", "is_outlier"])
         refused = 0
         try:
-            for raw in _batches(source):
+            for raw in _read_batches(source):
                 _check_columns(file, raw, model.feature_names)
                 decoded = codec.decode(raw, time.time_ns() // 1_000)
                 energies = scorer.energies(decoded.events.features, model.id)
@@ -69,7 +69,7 @@ def _score(settings: "Settings", name: str, file: Path, target: IO[str]) -> int:
                 rows.writerows(
                     zip(decoded.events.offsets.tolist(), map(repr, energies.tolist()), map(int, outliers), strict=True)
                 )
-                refused += len(decoded.dead)
+                refused += len(decoded.dead_letters)
         finally:
             source.close()
     return refused
@@ -84,7 +84,7 @@ def _check_columns(file: Path, raw: "RawBatch", features: "Sequence[str]") -> No
         check_columns(list(raw.values.columns), [(f"{file}", name) for name in features])
 
 
-def _batches(source: "FileSource") -> "Iterator[RawBatch]":
+def _read_batches(source: "FileSource") -> "Iterator[RawBatch]":
     """Give all batches of a file from its beginning."""
     starts = source.resolve("earliest", source.discover())
     ended = False
@@ -96,16 +96,16 @@ def _batches(source: "FileSource") -> "Iterator[RawBatch]":
         ended = bool(polled.ended)
 
 
-def _active(db: "Database", name: str) -> "tuple[ModelInfo, float]":
+def _load_active_model(db: "Database", name: str) -> "tuple[ModelInfo, float]":
     """Return the stream's active model and its newest limit."""
     from config.errors import ConfigError
-    from storage.calibration import CalibrationStore
+    from storage.calibration import ThresholdStore
     from storage.ledger import Ledger
     from storage.models import ModelStore
 
     stream_id = Ledger(db).find_stream(name)
     model = None if stream_id is None else ModelStore(db).active(stream_id)
-    newest = None if stream_id is None else CalibrationStore(db).newest(stream_id)
+    newest = None if stream_id is None else ThresholdStore(db).newest_threshold(stream_id)
     if model is None or newest is None:
         raise ConfigError(f"stream {name} has no model yet: fit one with `outrider fit {name} FILE`, or run the daemon")
     return model, newest.threshold

@@ -12,14 +12,14 @@ from config.loading import load
 from config.settings import Settings
 
 
-def settings_of(ctx: click.Context) -> Settings:
+def load_settings(ctx: click.Context) -> Settings:
     """Return the settings that the command runs under."""
-    refuse_shadow()
+    refuse_shadowed_packages()
     named: Path | None = ctx.obj["config"]
     return load(named or Path("outrider.yaml"), os.environ)
 
 
-def stream_of(settings: Settings, name: str) -> str:
+def require_stream(settings: Settings, name: str) -> str:
     """Return the stream's name.
 
     Raises:
@@ -32,7 +32,7 @@ def stream_of(settings: Settings, name: str) -> str:
     raise ConfigError(f"there is no stream {name!r} in the configuration; {hint}")
 
 
-def refuse_shadow() -> None:
+def refuse_shadowed_packages() -> None:
     """Refuse to run when a file of the user's hides one of our packages."""
     ours = Path(__file__).resolve().parents[2]
     for package in ("config", "consumers", "storage"):

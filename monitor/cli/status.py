@@ -6,14 +6,14 @@ import click
 
 from config.settings import Settings
 from config.units import format_duration, format_time
-from monitor.cli.promise import promise
-from monitor.cli.settings import settings_of
-from monitor.cli.stored import database_of
-from monitor.cli.tables import FORMATS, Row, ago, printable, short_time, write
-from monitor.findings.calibration import law_of
-from monitor.training.pace import progress_words
+from monitor.cli.promise import describe_spike_budget
+from monitor.cli.settings import load_settings
+from monitor.cli.stored import open_database
+from monitor.cli.tables import FORMATS, Row, escape_unprintable, format_age, format_short_time, write_rows
+from monitor.findings.calibration import load_count_model
+from monitor.training.pace import format_progress
 from storage.engine import Database
-from storage.standing import StreamStanding, standing_of, stream_ids
+from storage.standing import StreamStatus, load_stream_ids, load_stream_status
 from storage.tables import FOREVER_US
 
 COLUMNS = (
@@ -56,27 +56,27 @@ COLUMNS = (
 @click.pass_context
 def command(ctx: click.Context, form: str) -> None:
     """Show where each stream stands: warming up or running, last event and commit, limit, incidents."""
-    settings = settings_of(ctx)
-    with database_of(settings) as db:
-        rows = _rows(db, settings)
+    settings = load_settings(ctx)
+    with open_database(settings) as db:
+        rows = _read_rows(db, settings)
     if form == "table":
-        click.echo("\n\n".join(_block(row) for row in rows))
+        click.echo("\n\n".join(_format_stream(row) for row in rows))
     else:
-        write(rows, COLUMNS, form)
+        write_rows(rows, COLUMNS, form)
 
 
-def _rows(db: Database, settings: Settings) -> list[Row]:
-    stored = stream_ids(db)
+def _read_rows(db: Database, settings: Settings) -> list[Row]:
+    stored = load_stream_ids(db)
     names = list(dict.fromkeys([*settings.streams, *stored]))
     return [
-        _row(standing_of(db, stored[name], lease=f"control:{name}"), settings)
+        _build_row(load_stream_status(db, stored[name], lease=f"control:{name}"), settings)
         if name in stored
-        else dict.fromkeys(COLUMNS) | _nothing(name)
+        else dict.fromkeys(COLUMNS) | _empty_row(name)
         for name in names
     ]
 
 
-def _nothing(name: str) -> dict[str, Any]:
+def _empty_row(name: str) -> dict[str, Any]:
     return {
         "stream": name,
         "state": "never run",
@@ -91,22 +91,22 @@ def _nothing(name: str) -> dict[str, Any]:
     }
 
 
-def _row(standing: StreamStanding, settings: Settings) -> dict[str, Any]:
+def _build_row(standing: StreamStatus, settings: Settings) -> dict[str, Any]:
     model, limit = standing.model, standing.threshold
-    warm_up = _warm_up(standing, settings)
+    warm_up = _warm_up_progress(standing, settings)
     return {
         "stream": standing.name,
-        "state": _state(standing),
-        "running": standing.held,
+        "state": _stream_state(standing),
+        "running": standing.is_lease_held,
         "warm_up_events": None if warm_up is None else warm_up[0],
         "warm_up_wanted": None if warm_up is None else warm_up[1],
-        "warm_up_left_s": None if warm_up is None or not standing.held else warm_up[2],
+        "warm_up_left_s": None if warm_up is None or not standing.is_lease_held else warm_up[2],
         "lag": 0 if _at_end(standing) else None,
-        "last_event_time": _time(standing.last_event_us),
+        "last_event_time": _format_optional_time(standing.last_event_us),
         "last_event_age_s": _age_s(standing, standing.last_event_us),
-        "last_commit": _time(standing.last_commit_us),
+        "last_commit": _format_optional_time(standing.last_commit_us),
         "last_commit_age_s": _age_s(standing, standing.last_commit_us),
-        "sealed_until": _time(standing.sealed_until_us),
+        "sealed_until": _format_optional_time(standing.sealed_until_us),
         "model_version": None if model is None else model.version,
         "model_kind": None if model is None else model.kind,
         "threshold": None if limit is None else limit.threshold,
@@ -115,12 +115,12 @@ def _row(standing: StreamStanding, settings: Settings) -> dict[str, Any]:
         "threshold_n": None if limit is None else limit.n,
         "threshold_percentile": None if limit is None else limit.percentile,
         "threshold_method": None if limit is None else limit.method,
-        "promise": _promise(standing, settings),
-        "drift": _drift(standing, settings),
-        "open_incidents": len(standing.problems),
+        "promise": _spike_budget(standing, settings),
+        "drift": _drift_state(standing, settings),
+        "open_incidents": len(standing.open_incidents),
         "dead_letters_last_hour": standing.dead_letters_last_hour,
-        "notifications_pending": standing.notifications.get("pending", 0),
-        "notifications_dead": standing.notifications.get("dead", 0),
+        "notifications_pending": standing.notification_counts.get("pending", 0),
+        "notifications_dead": standing.notification_counts.get("dead", 0),
         "notifications_oldest_age_s": _age_s(standing, standing.oldest_pending_us),
         "notifications_last_error": standing.last_notification_error,
         "incidents": [
@@ -131,7 +131,7 @@ def _row(standing: StreamStanding, settings: Settings) -> dict[str, Any]:
                 "opened_at": format_time(each.opened_at_us),
                 "summary": each.summary,
             }
-            for each in standing.problems
+            for each in standing.open_incidents
         ],
         "sources": [
             {
@@ -139,8 +139,8 @@ def _row(standing: StreamStanding, settings: Settings) -> dict[str, Any]:
                 "partition": each.partition,
                 "incarnation": each.incarnation,
                 "next_offset": each.next_offset,
-                "last_event_time": _time(each.last_event_us),
-                "last_commit": _time(each.committed_at_us),
+                "last_event_time": _format_optional_time(each.last_event_us),
+                "last_commit": _format_optional_time(each.committed_at_us),
                 "at_end": each.idle_until_us > standing.now_us,
             }
             for each in standing.sources
@@ -157,15 +157,15 @@ def _row(standing: StreamStanding, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _state(standing: StreamStanding) -> str:
+def _stream_state(standing: StreamStatus) -> str:
     if standing.model is None:
-        return "warming up" if standing.held else "warming up, stopped"
+        return "warming up" if standing.is_lease_held else "warming up, stopped"
     if standing.sources and all(each.idle_until_us == FOREVER_US for each in standing.sources):
         return "ended"
-    return "running" if standing.held else "stopped"
+    return "running" if standing.is_lease_held else "stopped"
 
 
-def _warm_up(standing: StreamStanding, settings: Settings) -> tuple[int, int, float | None] | None:
+def _warm_up_progress(standing: StreamStatus, settings: Settings) -> tuple[int, int, float | None] | None:
     """Return how many events of how many are there, and how long the rest may take; None when there is a model."""
     if standing.model is not None:
         return None
@@ -176,42 +176,42 @@ def _warm_up(standing: StreamStanding, settings: Settings) -> tuple[int, int, fl
     return min(int(told.get("events", 0)), wanted), wanted, None if left_s is None else float(left_s)
 
 
-def _at_end(standing: StreamStanding) -> bool:
+def _at_end(standing: StreamStatus) -> bool:
     """Return whether the owner has just seen every log's end behind its position; only then is the lag known."""
     return bool(standing.sources) and all(each.idle_until_us > standing.now_us for each in standing.sources)
 
 
-def _promise(standing: StreamStanding, settings: Settings) -> str | None:
+def _spike_budget(standing: StreamStatus, settings: Settings) -> str | None:
     own = settings.streams.get(standing.name)
-    if own is None or standing.threshold is None or standing.events_a_window is None:
+    if own is None or standing.threshold is None or standing.events_per_window is None:
         return None
-    return promise(law_of(standing.threshold.details), standing.events_a_window, own)
+    return describe_spike_budget(load_count_model(standing.threshold.details), standing.events_per_window, own)
 
 
-def _drift(standing: StreamStanding, settings: Settings) -> dict[str, str] | None:
+def _drift_state(standing: StreamStatus, settings: Settings) -> dict[str, str] | None:
     """Return by horizon whether drift is watched over it, and if not, why."""
     own = settings.streams.get(standing.name)
-    if own is None or not standing.drift:
+    if own is None or not standing.drift_state:
         return None
-    waiting = standing.drift.get("waiting", {})
+    waiting = standing.drift_state.get("waiting", {})
     lengths = [format_duration(each) for each in own.alerts.drift.horizons if each >= own.window.size]
     return {length: waiting.get(length, "watched") for length in lengths}
 
 
-def _time(time_us: int | None) -> str | None:
+def _format_optional_time(time_us: int | None) -> str | None:
     return None if time_us is None else format_time(time_us)
 
 
-def _age_s(standing: StreamStanding, time_us: int | None) -> float | None:
+def _age_s(standing: StreamStatus, time_us: int | None) -> float | None:
     return None if time_us is None else (standing.now_us - time_us) / 1e6
 
 
-def _block(row: Row) -> str:
+def _format_stream(row: Row) -> str:
     """Return one stream as a few lines, the state first."""
     state = row["state"]
     if row["warm_up_wanted"] is not None:
         tail = "" if row["running"] else " (stopped)"
-        state = f"{progress_words(row['warm_up_events'], row['warm_up_wanted'], row['warm_up_left_s'])}{tail}"
+        state = f"{format_progress(row['warm_up_events'], row['warm_up_wanted'], row['warm_up_left_s'])}{tail}"
     lines = [f"{row['stream']}: {state}"]
     if row["sources"]:
         lines += [_events_line(row), _lag_line(row)]
@@ -230,14 +230,15 @@ def _events_line(row: Row) -> str:
     if row["last_event_time"] is None:
         return "  events         none stored yet"
     return (
-        f"  events         last of {short_time(row['last_event_time'])} ({ago(row['last_event_age_s'])}), "
-        f"last commit {ago(row['last_commit_age_s'])}"
+        f"  events         last of {format_short_time(row['last_event_time'])} ({format_age(row['last_event_age_s'])}), "
+        f"last commit {format_age(row['last_commit_age_s'])}"
     )
 
 
 def _lag_line(row: Row) -> str:
     places = ", ".join(
-        f"{printable(each['topic'])}[{each['partition']}] {each['next_offset']:,}" for each in row["sources"][:4]
+        f"{escape_unprintable(each['topic'])}[{each['partition']}] {each['next_offset']:,}"
+        for each in row["sources"][:4]
     )
     more = f" and {len(row['sources']) - 4} more" if len(row["sources"]) > 4 else ""
     known = "none, at the end" if row["lag"] == 0 else f"see `outrider offsets {row['stream']}`"
@@ -255,20 +256,20 @@ def _threshold_line(row: Row) -> str:
 def _problem_lines(row: Row) -> list[str]:
     lines = [f"  incidents      {row['open_incidents']} open"]
     lines += [
-        f"    #{each['id']} {each['kind']}, {each['severity']}, since {short_time(each['opened_at'])}: "
-        f"{printable(each['summary'])}"
+        f"    #{each['id']} {each['kind']}, {each['severity']}, since {format_short_time(each['opened_at'])}: "
+        f"{escape_unprintable(each['summary'])}"
         for each in row["incidents"]
     ]
     lines.append(f"  dead letters   {row['dead_letters_last_hour']:,} in the last hour")
     lines.append(_notifications_line(row))
     if row["notifications_last_error"] is not None:
-        lines.append(f"    {printable(row['notifications_last_error'])}")
+        lines.append(f"    {escape_unprintable(row['notifications_last_error'])}")
     return lines + _job_lines(row)
 
 
 def _notifications_line(row: Row) -> str:
     oldest = row["notifications_oldest_age_s"]
-    since = "" if oldest is None else f" (the oldest stored {ago(oldest)})"
+    since = "" if oldest is None else f" (the oldest stored {format_age(oldest)})"
     return (
         f"  notifications  {row['notifications_pending']:,} to be told{since}, {row['notifications_dead']:,} given up"
     )
@@ -279,11 +280,11 @@ def _job_lines(row: Row) -> list[str]:
     if not row["jobs"]:
         return []
     ages = ", ".join(
-        f"{each['name']} {'never' if each['last_success_age_s'] is None else ago(each['last_success_age_s'])}"
+        f"{each['name']} {'never' if each['last_success_age_s'] is None else format_age(each['last_success_age_s'])}"
         for each in row["jobs"]
     )
     failed = [
-        f"    {each['name']} failed {ago(each['last_failure_age_s'])}: {printable(each['last_error'])}"
+        f"    {each['name']} failed {format_age(each['last_failure_age_s'])}: {escape_unprintable(each['last_error'])}"
         for each in row["jobs"]
         if each["last_error"] is not None
     ]

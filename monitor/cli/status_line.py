@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 from config.errors import OutriderError
 from config.settings import Settings
-from monitor.cli.tables import ago
-from monitor.training.pace import progress_words
+from monitor.cli.tables import format_age
+from monitor.training.pace import format_progress
 
 if TYPE_CHECKING:
     from storage.engine import Database
-    from storage.standing import StreamStanding
+    from storage.standing import StreamStatus
 
-_EVERY_S = 1.0
-_RATE_OVER_S = 10.0
+_REFRESH_S = 1.0
+_RATE_PERIOD_S = 10.0
 
 
 @contextmanager
-def status_line(settings: Settings, names: Sequence[str]) -> Iterator[None]:
+def show_status_line(settings: Settings, names: Sequence[str]) -> Iterator[None]:
     """Keep the line while the daemon runs; what is logged scrolls above it. Without a terminal there is none."""
     if not sys.stderr.isatty():
         yield
@@ -34,11 +34,11 @@ def status_line(settings: Settings, names: Sequence[str]) -> Iterator[None]:
     with Live(console=Console(stderr=True), auto_refresh=False, transient=True, redirect_stdout=False) as live:
 
         def show() -> None:
-            rates = Rates()
-            with closing(_Looks(settings, names)) as look:
-                while not ended.wait(_EVERY_S):
+            rates = RateTracker()
+            with closing(_StatusReader(settings, names)) as look:
+                while not ended.wait(_REFRESH_S):
                     with suppress(OutriderError):  # no database yet, or away: the log says so
-                        words = [line_of(each, rates.of(each, time.monotonic())) for each in look()]
+                        words = [format_status_line(each, rates.update(each, time.monotonic())) for each in look()]
                         text = Text("   ".join(words), style="dim", no_wrap=True, overflow="ellipsis")
                         live.update(text, refresh=True)
 
@@ -51,43 +51,43 @@ def status_line(settings: Settings, names: Sequence[str]) -> Iterator[None]:
             thread.join()
 
 
-class Rates:
+class RateTracker:
     """Records a second of each stream, of what was committed of late."""
 
     def __init__(self) -> None:
         self._seen: dict[str, list[tuple[float, int]]] = {}
 
-    def of(self, standing: "StreamStanding", now_s: float) -> float | None:
+    def update(self, standing: "StreamStatus", now_s: float) -> float | None:
         """Return the rate, None before two looks tell it."""
         seen = self._seen.setdefault(standing.name, [])
         seen.append((now_s, sum(each.next_offset for each in standing.sources)))
-        while now_s - seen[0][0] > _RATE_OVER_S:
+        while now_s - seen[0][0] > _RATE_PERIOD_S:
             seen.pop(0)
         (then_s, before), (_, after) = seen[0], seen[-1]
         return max(0, after - before) / (now_s - then_s) if now_s > then_s else None
 
 
-def line_of(standing: "StreamStanding", rate_s: float | None) -> str:
+def format_status_line(standing: "StreamStatus", rate_s: float | None) -> str:
     """Return what a stream says of itself: how far its warm-up is, or its pace, latest event, limit and incidents."""
     if standing.model is None:
-        return f"{standing.name} {_warm_up_words(standing.details.get('warm_up'))}"
+        return f"{standing.name} {_format_warm_up(standing.details.get('warm_up'))}"
     parts = [] if rate_s is None else [f"{rate_s:,.0f} records/s"]
     if standing.last_event_us is not None:
-        parts.append(f"last event {ago((standing.now_us - standing.last_event_us) / 1e6)}")
+        parts.append(f"last event {format_age((standing.now_us - standing.last_event_us) / 1e6)}")
     if standing.threshold is not None:
         parts.append(f"limit {standing.threshold.threshold:.4g}")
-    opened = len(standing.problems)
+    opened = len(standing.open_incidents)
     parts.append(f"{opened or 'no'} incident{'' if opened == 1 else 's'} open")
     return f"{standing.name}: {', '.join(parts)}"
 
 
-def _warm_up_words(told: Mapping[str, float] | None) -> str:
+def _format_warm_up(told: Mapping[str, float] | None) -> str:
     if told is None:
         return "is starting"
-    return progress_words(int(told["events"]), int(told["wanted"]), told.get("left_s"))
+    return format_progress(int(told["events"]), int(told["wanted"]), told.get("left_s"))
 
 
-class _Looks:
+class _StatusReader:
     """Looks at the database over one connection, once there is a database."""
 
     def __init__(self, settings: Settings, names: Sequence[str]) -> None:
@@ -96,18 +96,22 @@ class _Looks:
         self._db: Database | None = None
         self._checked = False
 
-    def __call__(self) -> "list[StreamStanding]":
+    def __call__(self) -> "list[StreamStatus]":
         """Return where the streams stand, as far as they are stored."""
         from storage.engine import Database
-        from storage.standing import standing_of, stream_ids
+        from storage.standing import load_stream_ids, load_stream_status
 
         if self._db is None:
             self._db = Database(self._url, read_only=True)
         if not self._checked:
-            self._db.check()  # an older schema is about to be upgraded
+            self._db.check_schema()  # an older schema is about to be upgraded
             self._checked = True
-        stored = stream_ids(self._db)
-        return [standing_of(self._db, stored[name], lease=f"control:{name}") for name in self._names if name in stored]
+        stored = load_stream_ids(self._db)
+        return [
+            load_stream_status(self._db, stored[name], lease=f"control:{name}")
+            for name in self._names
+            if name in stored
+        ]
 
     def close(self) -> None:
         """Give the connection back."""

@@ -11,21 +11,21 @@ from storage.history import History
 
 
 @contextmanager
-def history_of(settings: Settings) -> Iterator[History]:
+def open_history(settings: Settings) -> Iterator[History]:
     """Open the history that the settings name."""
     with History(settings.database.url) as history:
         yield history
 
 
 @contextmanager
-def database_of(settings: Settings) -> Iterator[Database]:
+def open_database(settings: Settings) -> Iterator[Database]:
     """Open the database that the settings name, for reading, and check its schema."""
     with Database(settings.database.url, read_only=True) as db:
-        db.check()
+        db.check_schema()
         yield db
 
 
-def is_stored(settings: Settings, stored: Sequence[str], name: str) -> bool:
+def has_history(settings: Settings, stored: Sequence[str], name: str) -> bool:
     """Return whether a stream has rows; one that is configured may have none yet.
 
     Args:
@@ -46,13 +46,13 @@ def is_stored(settings: Settings, stored: Sequence[str], name: str) -> bool:
     raise ConfigError(f"there is no stream {name!r}; {hint}")
 
 
-def not_yet(name: str) -> str:
+def format_no_history(name: str) -> str:
     """Return what to say of a stream that is configured and has never run."""
     return f"Stream {name} has no history yet: `outrider run {name}` starts it."
 
 
-def latest_incidents(settings: Settings) -> str:
+def format_latest_incidents(settings: Settings) -> str:
     """Return which incidents there are, for somebody who named another one."""
-    with history_of(settings) as history:
+    with open_history(settings) as history:
         ids = [int(each) for batch in history.incidents(limit=5) for each in batch["id"]]
     return f"the latest are {', '.join(map(str, ids))}" if ids else "there are none yet"

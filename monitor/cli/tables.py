@@ -10,7 +10,7 @@ import click
 import numpy as np
 
 from config.units import format_time
-from storage.listings import Column, Columns
+from storage.listings import Columns, ColumnValues
 
 Row = Mapping[str, Any]
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -19,7 +19,7 @@ FORMATS = ("table", "csv", "json", "jsonl")
 TABLE_ROWS = 50
 """How many rows a table has where no limit is given."""
 
-_KEPT_WHOLE = 20
+_NO_WRAP_WIDTH = 20
 
 
 def format_option(command: Command) -> Command:
@@ -33,7 +33,7 @@ def format_option(command: Command) -> Command:
     return option(command)
 
 
-def format_of(form: str | None) -> str:
+def resolve_format(form: str | None) -> str:
     """Return the format that was asked for, or the one that fits where the output goes."""
     return form or ("table" if sys.stdout.isatty() else "csv")
 
@@ -48,20 +48,20 @@ def limit_option(command: Command) -> Command:
     return option(command)
 
 
-def limit_of(limit: int | None, form: str) -> int | None:
+def resolve_limit(limit: int | None, form: str) -> int | None:
     """Return the limit that was asked for, or the one of a table."""
     return limit or (TABLE_ROWS if form == "table" else None)
 
 
-def rows_of(batches: Iterable[Columns]) -> Iterator[dict[str, Any]]:
+def iterate_rows(batches: Iterable[Columns]) -> Iterator[dict[str, Any]]:
     """Give the rows of batches of columns as plain values: times as RFC 3339, what is missing as None."""
     for batch in batches:
         names = list(batch)
-        for values in zip(*(_plain(column) for column in batch.values()), strict=True):
+        for values in zip(*(_to_python_values(column) for column in batch.values()), strict=True):
             yield dict(zip(names, values, strict=True))
 
 
-def write(
+def write_rows(
     rows: Iterable[Row],
     columns: Sequence[str],
     form: str,
@@ -84,16 +84,16 @@ def write(
         _write_csv(rows, columns)
     elif form == "jsonl":
         for row in rows:
-            sys.stdout.write(_json(row, columns) + "\n")
+            sys.stdout.write(_json_row(row, columns) + "\n")
     else:
         separator = "[\n"
         for row in rows:
-            sys.stdout.write(separator + _json(row, columns))
+            sys.stdout.write(separator + _json_row(row, columns))
             separator = ",\n"
         sys.stdout.write("[]\n" if separator == "[\n" else "\n]\n")
 
 
-def readable(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Return a value as a person reads it in a table: five digits, times to the second, nothing unprintable."""
     match value:
         case None:
@@ -103,21 +103,21 @@ def readable(value: Any) -> str:
         case float():
             return f"{value:.5g}"
         case Mapping():
-            return printable(", ".join(f"{name}={readable(each)}" for name, each in value.items()))
+            return escape_unprintable(", ".join(f"{name}={format_value(each)}" for name, each in value.items()))
         case list() | tuple():
-            return printable(", ".join(readable(each) for each in value))
+            return escape_unprintable(", ".join(format_value(each) for each in value))
         case _:
-            return printable(str(value))
+            return escape_unprintable(str(value))
 
 
-def printable(text: str) -> str:
+def escape_unprintable(text: str) -> str:
     """Return text that cannot steer a terminal: what came with an event may hold escape sequences."""
     return "".join(
         sign if sign.isprintable() else sign.encode("unicode_escape", "surrogatepass").decode() for sign in text
     )
 
 
-def short_time(time: int | str | None) -> str:
+def format_short_time(time: int | str | None) -> str:
     """Return a time, in microseconds or as RFC 3339, to the second, in UTC."""
     if time is None:
         return ""
@@ -125,7 +125,7 @@ def short_time(time: int | str | None) -> str:
     return text[:19] + "Z"
 
 
-def ago(age_s: float) -> str:
+def format_age(age_s: float) -> str:
     """Return an age for reading; the clock of an event may be ahead of the database's."""
     if age_s < 0:
         return f"{-age_s:.0f} s ahead of the clock"
@@ -135,7 +135,7 @@ def ago(age_s: float) -> str:
     return f"{age_s:.0f} s ago"
 
 
-def _plain(column: Column) -> list[Any]:
+def _to_python_values(column: ColumnValues) -> list[Any]:
     if isinstance(column, list):
         return column
     if column.dtype.kind == "M":
@@ -159,15 +159,17 @@ def _write_table(rows: Sequence[Row], columns: Sequence[str], nothing: str) -> N
     if not kept:
         click.echo(nothing)
         return
-    cells = [[_cell(name, value) for name, value in zip(columns, values, strict=True)] for values in kept]
+    cells = [[_table_cell(name, value) for name, value in zip(columns, values, strict=True)] for values in kept]
     needed = 0
     for place, name in enumerate(columns):
         numeric = all(isinstance(values[place], int | float | None) for values in kept)
         title = name.replace("_", " ")
         # On a narrow terminal what is long gives way; numbers, times and names stay whole.
         width = max(len(title), *(len(texts[place]) for texts in cells))
-        table.add_column(title, justify="right" if numeric else "left", overflow="fold", no_wrap=width <= _KEPT_WHOLE)
-        needed += min(width, _KEPT_WHOLE) + 2
+        table.add_column(
+            title, justify="right" if numeric else "left", overflow="fold", no_wrap=width <= _NO_WRAP_WIDTH
+        )
+        needed += min(width, _NO_WRAP_WIDTH) + 2
     for texts in cells:
         table.add_row(*map(Text, texts))
     # Into a file or a pipe a table is as wide as it needs to be; nowhere is a number cut short.
@@ -176,15 +178,15 @@ def _write_table(rows: Sequence[Row], columns: Sequence[str], nothing: str) -> N
     console.print(table)
 
 
-_OPEN = 3.4e38
+_OPEN_BOUND = 3.4e38
 """From here on an upper bound is none: `monitor.percentiles.limits.OPEN`, whose module takes long to import."""
 
 
-def _cell(name: str, value: Any) -> str:
-    if name == "upper" and isinstance(value, float) and value >= _OPEN:
+def _table_cell(name: str, value: Any) -> str:
+    if name == "upper" and isinstance(value, float) and value >= _OPEN_BOUND:
         return "open"
     is_time = name.endswith(("_at", "_time", "_from", "_delivered", "_pending"))
-    return short_time(value) if is_time else readable(value)
+    return format_short_time(value) if is_time else format_value(value)
 
 
 def _write_csv(rows: Iterable[Row], columns: Sequence[str]) -> None:
@@ -199,5 +201,5 @@ def _csv_cell(value: Any) -> Any:
     return json.dumps(value, ensure_ascii=False) if nested else value
 
 
-def _json(row: Row, columns: Sequence[str]) -> str:
+def _json_row(row: Row, columns: Sequence[str]) -> str:
     return json.dumps({name: row[name] for name in columns}, ensure_ascii=False)

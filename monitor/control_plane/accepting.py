@@ -4,21 +4,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.errors import ConfigError
-from monitor.findings.lives import LifeRule, withdraw
+from monitor.findings.lives import IncidentPolicy, withdraw_incident
 from monitor.incidents import Interval, Kind
-from monitor.percentiles.limits import LOOK_BACK_TAIL, exceedance
+from monitor.percentiles.limits import MIN_LOOK_BACK_TAIL, exceedance
 from monitor.percentiles.sketch import EnergySketch
-from storage.acceptance import Acceptance, AcceptFacts, NewReference
+from storage.acceptance import Acceptance, AcceptanceFacts, AcceptedReference
 
-ACCEPTABLE = (Kind.SPIKE, Kind.SLOW_RISE, Kind.DRIFT, Kind.CALIBRATION)
+ACCEPTABLE_KINDS = (Kind.SPIKE, Kind.SLOW_RISE, Kind.DRIFT, Kind.CALIBRATION)
 """What can become normal: what was found in the events. Silence, gaps and bad records end by themselves."""
 
-LEAST_REFERENCE = 20_000
-_TAIL = 50
+MIN_REFERENCE = 20_000
+_REFERENCE_TAIL = 50
 
 
-def acceptance(
-    facts: AcceptFacts, rule: LifeRule, reference: NewReference | None, *, look_back_us: int, now_us: int
+def plan_acceptance(
+    facts: AcceptanceFacts, rule: IncidentPolicy, reference: AcceptedReference | None, *, look_back_us: int, now_us: int
 ) -> Acceptance:
     """Return what accepting an incident writes.
 
@@ -32,9 +32,9 @@ def acceptance(
     Raises:
         ConfigError: The incident cannot be accepted, or not yet.
     """
-    incident, judged = facts.incident, facts.judged
-    if Kind(incident.kind) not in ACCEPTABLE:
-        named = ", ".join(kind.value for kind in ACCEPTABLE)
+    incident, judged = facts.incident, facts.last_judged_window
+    if Kind(incident.kind) not in ACCEPTABLE_KINDS:
+        named = ", ".join(kind.value for kind in ACCEPTABLE_KINDS)
         raise ConfigError(
             f"incident {incident.id} is of kind {incident.kind}, which ends by itself: only {named} can be accepted"
         )
@@ -43,7 +43,7 @@ def acceptance(
             f"the window that opened incident {incident.id} is still open: accept it when the window has ended"
         )
     at = Interval(start_us=judged[0], end_us=judged[1])
-    row = withdraw(
+    row = withdraw_incident(
         incident,
         "accepted: a person says that this is normal now",
         at,
@@ -53,34 +53,34 @@ def acceptance(
     )
     windowed = Kind(incident.kind) in (Kind.SPIKE, Kind.SLOW_RISE)
     return Acceptance(
-        row=row,
+        incident_row=row,
         at_us=at.end_us,
         adopt_since_us=incident.window_start_us if windowed else None,
-        hold_until_us=at.end_us + look_back_us,
+        accepted_rate_until_us=at.end_us + look_back_us,
         reference=reference,
         # What has moved is the new normal from where it was first seen.
         rebase_from_us=incident.window_start_us if incident.kind == Kind.DRIFT else None,
     )
 
 
-def accepted_energies(sketch: EnergySketch, percentile: float) -> NDArray[np.float32]:
+def build_accepted_reference(sketch: EnergySketch, percentile: float) -> NDArray[np.float32]:
     """Return the look-back's energies as a reference of the limit, ascending: as many as the percentile needs.
 
     Raises:
         ConfigError: The look-back has too few events to stand for what is normal.
     """
     a = exceedance(percentile)
-    if sketch.n * a < LOOK_BACK_TAIL:
-        needed = int(np.ceil(LOOK_BACK_TAIL / a))
+    if sketch.n * a < MIN_LOOK_BACK_TAIL:
+        needed = int(np.ceil(MIN_LOOK_BACK_TAIL / a))
         raise ConfigError(
             f"the look-back has {sketch.n:,} events, too few to be what is normal: "
             f"the {percentile:g} percentile needs {needed:,}; try again when they have come"
         )
-    m = min(sketch.n, max(LEAST_REFERENCE, int(np.ceil(_TAIL / a))))
+    m = min(sketch.n, max(MIN_REFERENCE, int(np.ceil(_REFERENCE_TAIL / a))))
     return np.sort(sketch.quantiles(np.arange(1, m + 1) / (m + 1))).astype(np.float32)
 
 
-def accepted_words(kind: str, windows: int, reference: NewReference | None) -> str:
+def describe_acceptance(kind: str, windows: int, reference: AcceptedReference | None) -> str:
     """Say what was done, in one sentence."""
     if reference is not None:
         return (

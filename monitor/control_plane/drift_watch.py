@@ -9,34 +9,34 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from monitor.control_plane.keepers import DriftKeeper
-from monitor.drift import horizon_budget
-from monitor.drifts.drift_statistics import Statistics, fits, joined
-from monitor.drifts.yardstick import Yardstick
-from monitor.findings.drift_finding import drift_finding, length_of, verdict_rows
+from monitor.control_plane.keepers import DriftStoreProtocol
+from monitor.drift import horizon_false_alarm_probability
+from monitor.drifts.drift_statistics import DriftStatistics, is_valid_shape, join_sums
+from monitor.drifts.yardstick import TrainingProfile
+from monitor.findings.drift_finding import build_drift_finding, build_verdict_rows, format_horizon
 from monitor.findings.drifting import (
-    EXAMPLE_DAYS,
-    LONGEST_LEARNING_US,
+    MAX_BASELINE_SPAN_US,
+    SEASON_SEARCH_DAYS,
     DriftState,
-    FrozenBase,
+    FrozenBaseline,
     Horizon,
-    Judged,
-    base_of,
-    base_to_json,
+    HorizonResult,
+    baseline_from_json,
+    baseline_to_json,
+    explain_waiting,
     has_season,
     judge_horizon,
-    learn,
-    learn_season,
-    live,
-    state_of,
+    learn_baseline,
+    learn_seasonal_baseline,
+    state_from_json,
     state_to_json,
-    why_waiting,
+    update_drift_state,
 )
-from monitor.findings.lives import LifeRule, live_on, withdraw
+from monitor.findings.lives import IncidentPolicy, update_incident, withdraw_incident
 from monitor.incidents import Finding, Interval, Kind
-from monitor.parts import decode
+from monitor.parts import decode_part
 from monitor.spikes import DAY_US
-from storage.drift import BaseRow, DriftFacts, DriftStep, DriftWindow
+from storage.drift import DriftBaseRow, DriftFacts, DriftUpdate, DriftWindow
 from storage.judgements import IncidentRow, StoredIncident
 
 log = logging.getLogger(__name__)
@@ -54,88 +54,91 @@ class DriftRule:
     per_week: float
     exceedance: float
     config_hash: str
-    life: LifeRule
+    incident_policy: IncidentPolicy
 
     @property
-    def watched_us(self) -> tuple[int, ...]:
+    def active_horizons_us(self) -> tuple[int, ...]:
         """Return the horizons that hold a window at least."""
         return tuple(length for length in self.horizons_us if length >= self.size_us)
 
-    def alpha(self, horizon_us: int) -> float:
+    def alpha_for(self, horizon_us: int) -> float:
         """Return the probability of a false alarm that one horizon of a length may spend."""
-        return horizon_budget(self.per_week, horizon_us, horizons=len(self.watched_us))
+        return horizon_false_alarm_probability(self.per_week, horizon_us, horizons=len(self.active_horizons_us))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WatchedModel:
+class MonitoredModel:
     """What drift needs of a model; `yardstick` is None where it was fitted before drift was watched."""
 
     version: int
     features: tuple[str, ...]
-    yardstick: Yardstick | None
+    training_profile: TrainingProfile | None
 
 
-class DriftWatch:
+class DriftMonitor:
     """Watches one stream; used by one thread."""
 
     def __init__(
         self,
         rule: DriftRule,
         *,
-        store: DriftKeeper,
-        model: Callable[[int], WatchedModel],
+        store: DriftStoreProtocol,
+        model: Callable[[int], MonitoredModel],
         now_us: Callable[[], int],
     ) -> None:
         self._rule = rule
         self._store = store
         self._model = model
         self._now_us = now_us
-        self._kept: _Kept | None = None
+        self._kept: _ModelHorizons | None = None
 
     def run_due(self) -> bool:
         """Judge the horizons that end next, once all windows in them are judged; return whether there were any."""
         rule = self._rule
-        if not rule.watched_us:
+        if not rule.active_horizons_us:
             return False
-        facts = self._store.facts(rule.stream_id, rule.watched_us)
-        until_us = due_at(facts, rule)
+        facts = self._store.drift_facts(rule.stream_id, rule.active_horizons_us)
+        until_us = next_due_us(facts, rule)
         if until_us is None:
             return False
-        found = self._store.model_before(rule.stream_id, until_us)
+        found = self._store.find_model_before(rule.stream_id, until_us)
         assert found is not None, "a horizon is due because it has a window"
-        step = self._step(facts, until_us, *found)
+        step = self._build_step(facts, until_us, *found)
         kept, self._kept = self._kept, None
-        stored = self._store.store(rule.stream_id, rule.stream, facts.until_us, step)
+        stored = self._store.store_update(rule.stream_id, rule.stream, facts.until_us, step)
         if stored and kept is not None:
             # Only what is stored is frozen; after a failure, or another holder's step, all is read again.
-            kept.recall(step.bases)
+            kept.add_bases(step.bases)
             self._kept = kept
         return stored
 
-    def _step(self, facts: DriftFacts, until_us: int, model_id: int, activated_us: int) -> DriftStep:
-        rule, state = self._rule, state_of(facts.state)
+    def _build_step(self, facts: DriftFacts, until_us: int, model_id: int, activated_us: int) -> DriftUpdate:
+        rule, state = self._rule, state_from_json(facts.state)
         model = self._model(model_id)
         rebased_us = facts.rebased_from_us
         base_from_us = activated_us if rebased_us is None or rebased_us >= until_us else max(activated_us, rebased_us)
         renewed = state.base_from_us not in (None, base_from_us)
         if state.base_from_us != base_from_us:
             state = DriftState(base_from_us=base_from_us)
-        kept = self._kept_for(model_id, base_from_us, facts.until_us)
-        if model.yardstick is not None:
-            kept.load(self._store, rule, until_us)
+        kept = self._get_horizons(model_id, base_from_us, facts.until_us)
+        if model.training_profile is not None:
+            kept.load_windows(self._store, rule, until_us)
         statistics = kept.statistics(model)
         before, judged, bases = state, [], []
-        for length in [length for length in rule.watched_us if until_us % length == 0]:
+        for length in [length for length in rule.active_horizons_us if until_us % length == 0]:
             if statistics is None or until_us - length not in kept.horizons[length]:
                 continue
-            bases += kept.learn(length, statistics, state, until_us)
-            verdict = kept.judge(length, statistics, state, rule, until_us)
+            bases += kept.fit_bases(length, statistics, state, until_us)
+            verdict = kept.judge_horizon_at(length, statistics, state, rule, until_us)
             judged += [] if verdict is None else [verdict]
-        state = replace(live(state, judged, rule.life.policy.resolve_after), waiting=kept.waiting(model))
-        kept.forget(until_us)
+        state = replace(
+            update_drift_state(state, judged, rule.incident_policy.lifecycle.resolve_after),
+            waiting=kept.waiting_reasons(model),
+        )
+        kept.discard_before(until_us)
         finding = None
         if statistics is not None:
-            finding = drift_finding(
+            finding = build_drift_finding(
                 judged,
                 statistics,
                 model_version=model.version,
@@ -144,29 +147,29 @@ class DriftWatch:
             )
         if finding is not None:
             log.info("Stream %s: %s", rule.stream, finding.summary, extra={"action": "drift", "stream": rule.stream})
-        return DriftStep(
+        return DriftUpdate(
             until_us=until_us,
             state=state_to_json(state),
-            change=self._life(finding, before, state, judged, until_us, renewed=renewed),
+            update_incidents=self._build_incident_change(finding, before, state, judged, until_us, renewed=renewed),
             bases=bases,
-            verdicts=[row for each in judged for row in verdict_rows(each, statistics)] if statistics else [],
+            verdicts=[row for each in judged for row in build_verdict_rows(each, statistics)] if statistics else [],
         )
 
-    def _life(
+    def _build_incident_change(
         self,
         finding: Finding | None,
         before: DriftState,
         after: DriftState,
-        judged: Sequence[Judged],
+        judged: Sequence[HorizonResult],
         until_us: int,
         *,
         renewed: bool,
     ) -> Callable[[Sequence[StoredIncident]], Sequence[IncidentRow]]:
         """Return what a step does to the incident; it ends when no horizon's drift lasts any more."""
         rule = self._rule
-        life = replace(rule.life, policy=replace(rule.life.policy, judged="horizons"))
+        life = replace(rule.incident_policy, lifecycle=replace(rule.incident_policy.lifecycle, unit="horizons"))
         # Windows that reach over the horizon's end belong to it: nothing is told before they are judged.
-        end_us = _covered(until_us, rule.size_us)
+        end_us = _covering_window_end_us(until_us, rule.size_us)
         lengths = [each.horizon_us for each in judged if each.verdict.drifted] or [each.horizon_us for each in judged]
         at = Interval(start_us=until_us - min(lengths, default=0), end_us=end_us)
         ended = bool(before.alarms) and not after.alarms
@@ -176,145 +179,156 @@ class DriftWatch:
             if renewed:
                 why = "renewed: drift is measured against a new base, since another model or an accepted change"
                 rows = [
-                    withdraw(each, why, at, life, now_us=self._now_us()) for each in known if each.kind == Kind.DRIFT
+                    withdraw_incident(each, why, at, life, now_us=self._now_us())
+                    for each in known
+                    if each.kind == Kind.DRIFT
                 ]
                 known = [each for each in known if each.kind != Kind.DRIFT]
             if finding is None and not ended:
                 return rows
             # Clean horizons are counted by their length, in the state; the incident sees the last one.
-            counted = [replace(each, clean_windows=life.policy.resolve_after - 1) for each in known]
-            return [*rows, *live_on(Kind.DRIFT, finding, counted, at, life, now_us=self._now_us())]
+            counted = [replace(each, clean_windows=life.lifecycle.resolve_after - 1) for each in known]
+            return [*rows, *update_incident(Kind.DRIFT, finding, counted, at, life, now_us=self._now_us())]
 
         return change
 
-    def _kept_for(self, model_id: int, base_from_us: int, judged_us: int | None) -> "_Kept":
+    def _get_horizons(self, model_id: int, base_from_us: int, judged_us: int | None) -> "_ModelHorizons":
         """Return what is kept, or read it anew: for another model or base, and after another holder's steps."""
         kept = self._kept
         if kept is None or (kept.model_id, kept.base_from_us, kept.loaded_us) != (model_id, base_from_us, judged_us):
-            kept = self._kept = _Kept(model_id, base_from_us, self._rule.watched_us)
-            kept.recall(self._store.bases(self._rule.stream_id, base_from_us))
+            kept = self._kept = _ModelHorizons(model_id, base_from_us, self._rule.active_horizons_us)
+            kept.add_bases(self._store.bases(self._rule.stream_id, base_from_us))
         return kept
 
 
-def due_at(facts: DriftFacts, rule: DriftRule) -> int | None:
+def next_due_us(facts: DriftFacts, rule: DriftRule) -> int | None:
     """Return the end of the horizons that are due next; None while a window in them may still be judged."""
     ends = [first // length * length + length for length, first in facts.first_windows_us.items() if first is not None]
     if not ends or facts.sealed_until_us is None:
         return None
     until_us = min(ends)
-    covered = _covered(until_us, rule.size_us)
+    covered = _covering_window_end_us(until_us, rule.size_us)
     if facts.sealed_until_us < covered:
         return None
     judged = facts.first_part_end_us is None or facts.first_part_end_us > covered
     return until_us if judged else None
 
 
-def _covered(until_us: int, size_us: int) -> int:
+def _covering_window_end_us(until_us: int, size_us: int) -> int:
     """Return the end of the last window that begins before a time."""
     return -(-until_us // size_us) * size_us
 
 
-class _Kept:
+class _ModelHorizons:
     """Horizons of one model, added up from its windows, and its bases."""
 
     def __init__(self, model_id: int, base_from_us: int, lengths: Sequence[int]) -> None:
         self.model_id = model_id
         self.base_from_us = base_from_us
         self.horizons: dict[int, dict[int, Horizon]] = {length: {} for length in lengths}
-        self._bases: dict[tuple[int, bool], FrozenBase] = {}
+        self._bases: dict[tuple[int, bool], FrozenBaseline] = {}
         self.loaded_us: int | None = None
         self._shape: tuple[int, int, int] | None = None
 
-    def recall(self, stored: Sequence[BaseRow]) -> None:
+    def add_bases(self, stored: Sequence[DriftBaseRow]) -> None:
         """Take over stored bases."""
         for row in stored:
-            self._bases[row.horizon_us, row.season] = FrozenBase(
-                horizon_us=row.horizon_us, season=row.season, until_us=row.until_us, base=base_of(row.base)
+            self._bases[row.horizon_us, row.season] = FrozenBaseline(
+                horizon_us=row.horizon_us,
+                is_seasonal=row.season,
+                frozen_at_us=row.until_us,
+                baseline=baseline_from_json(row.base),
             )
 
-    def statistics(self, model: WatchedModel) -> Statistics | None:
+    def statistics(self, model: MonitoredModel) -> DriftStatistics | None:
         """Return the statistics that the windows have; None where nothing of them can be judged."""
-        if model.yardstick is None or self._shape is None or not fits(self._shape, len(model.features)):
+        if (
+            model.training_profile is None
+            or self._shape is None
+            or not is_valid_shape(self._shape, len(model.features))
+        ):
             return None
-        return Statistics(features=model.features, shape=self._shape, yardstick=model.yardstick)
+        return DriftStatistics(features=model.features, shape=self._shape, profile=model.training_profile)
 
-    def load(self, store: DriftKeeper, rule: DriftRule, until_us: int) -> None:
+    def load_windows(self, store: DriftStoreProtocol, rule: DriftRule, until_us: int) -> None:
         """Add the windows up to a time that are not in yet."""
-        from_us = self._since(until_us) if self.loaded_us is None else self.loaded_us
+        from_us = self._first_needed_us(until_us) if self.loaded_us is None else self.loaded_us
         for window in store.windows(rule.stream_id, self.model_id, from_us, until_us):
-            sums = decode(window.payload).drift
+            sums = decode_part(window.payload).drift
             if sums is None or (self._shape is not None and sums.shape != self._shape):
                 continue
             self._shape = sums.shape
-            self._add(window, joined(sums))
+            self._add_window(window, join_sums(sums))
         self.loaded_us = until_us
 
-    def _add(self, window: DriftWindow, sums: Any) -> None:
+    def _add_window(self, window: DriftWindow, sums: Any) -> None:
         for length, horizons in self.horizons.items():
             start_us = window.window_start_us // length * length
             if start_us < self.base_from_us:
                 continue
             known = horizons.get(start_us) or Horizon(
-                start_us=start_us, events=0, outliers=0, fired=False, sums=sums * 0
+                start_us=start_us, events=0, outliers=0, has_spike=False, sums=sums * 0
             )
-            horizons[start_us] = known.plus(window.events, window.outliers, sums, fired=window.fired)
+            horizons[start_us] = known.add_window(window.events, window.outliers, sums, fired=window.fired)
 
-    def _since(self, until_us: int) -> int:
+    def _first_needed_us(self, until_us: int) -> int:
         """Return the time from which windows matter: a base may still have to come together."""
-        return min(max(self.base_from_us, self._first_us(length, until_us)) for length in self.horizons)
+        return min(max(self.base_from_us, self._first_needed_horizon_us(length, until_us)) for length in self.horizons)
 
-    def _first_us(self, length: int, until_us: int) -> int:
+    def _first_needed_horizon_us(self, length: int, until_us: int) -> int:
         """Return the first start of a horizon of one length that still matters."""
         if (length, False) not in self._bases or (has_season(length) and (length, True) not in self._bases):
-            return until_us - LONGEST_LEARNING_US
-        return until_us - length - (EXAMPLE_DAYS * DAY_US if has_season(length) else 0)
+            return until_us - MAX_BASELINE_SPAN_US
+        return until_us - length - (SEASON_SEARCH_DAYS * DAY_US if has_season(length) else 0)
 
-    def forget(self, until_us: int) -> None:
+    def discard_before(self, until_us: int) -> None:
         """Drop the horizons that matter no more."""
         for length, horizons in self.horizons.items():
-            first_us = self._first_us(length, until_us)
+            first_us = self._first_needed_horizon_us(length, until_us)
             # They came in the order of time.
             while (oldest := next(iter(horizons), first_us)) < first_us:
                 del horizons[oldest]
 
-    def waiting(self, model: WatchedModel) -> dict[str, str]:
+    def waiting_reasons(self, model: MonitoredModel) -> dict[str, str]:
         """Say why there is no verdict yet, by the length of the horizon."""
-        if model.yardstick is None:
+        if model.training_profile is None:
             why = f"model {model.version} was fitted before drift was watched: refit to watch for drift"
-            return {length_of(length): why for length in self.horizons}
+            return {format_horizon(length): why for length in self.horizons}
         found = {
-            length: why_waiting(length, [horizons[start] for start in sorted(horizons)])
+            length: explain_waiting(length, [horizons[start] for start in sorted(horizons)])
             for length, horizons in self.horizons.items()
             if (length, False) not in self._bases
         }
-        return {length_of(length): why for length, why in found.items() if why is not None}
+        return {format_horizon(length): why for length, why in found.items() if why is not None}
 
-    def learn(self, length: int, statistics: Statistics, state: DriftState, until_us: int) -> list[BaseRow]:
+    def fit_bases(
+        self, length: int, statistics: DriftStatistics, state: DriftState, until_us: int
+    ) -> list[DriftBaseRow]:
         """Return the bases that have come together, to be stored."""
         plain, seasonal = self._bases.get((length, False)), has_season(length)
         if plain is not None and (not seasonal or (length, True) in self._bases):
             return []
-        first_us = until_us - LONGEST_LEARNING_US
+        first_us = until_us - MAX_BASELINE_SPAN_US
         learning = {start: each for start, each in self.horizons[length].items() if start >= first_us}
         if plain is None:
-            new = learn(length, [learning[start] for start in sorted(learning)], statistics, until_us)
+            new = learn_baseline(length, [learning[start] for start in sorted(learning)], statistics, until_us)
         else:
-            new = learn_season(learning, plain, state, statistics, until_us)
+            new = learn_seasonal_baseline(learning, plain, state, statistics, until_us)
         if new is None:
             return []
         return [
-            BaseRow(
+            DriftBaseRow(
                 horizon_us=length,
-                season=new.season,
+                season=new.is_seasonal,
                 from_us=self.base_from_us,
                 until_us=until_us,
-                base=base_to_json(new.base),
+                base=baseline_to_json(new.baseline),
             )
         ]
 
-    def judge(
-        self, length: int, statistics: Statistics, state: DriftState, rule: DriftRule, until_us: int
-    ) -> Judged | None:
+    def judge_horizon_at(
+        self, length: int, statistics: DriftStatistics, state: DriftState, rule: DriftRule, until_us: int
+    ) -> HorizonResult | None:
         """Judge the horizon of a length that ends at a time; None before its base is frozen."""
         plain, season = self._bases.get((length, False)), self._bases.get((length, True))
         if plain is None:
@@ -326,7 +340,7 @@ class _Kept:
             season,
             state,
             statistics,
-            alpha=rule.alpha(length),
+            alpha=rule.alpha_for(length),
             min_effect=rule.min_effect,
             exceedance=rule.exceedance,
         )

@@ -3,26 +3,26 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from monitor.control_plane.lift import lifted_keys
-from monitor.findings.lives import when
+from monitor.control_plane.lift import find_suspect_keys
+from monitor.findings.lives import format_utc
 from storage.evidence import Evidence
 from storage.judgements import WindowFacts
 
-Reasons = Sequence[Mapping[str, float | str | None]]
-Explain = Callable[[int, Sequence[Mapping[str, float]]], Sequence[Reasons]]
+FeatureReasons = Sequence[Mapping[str, float | str | None]]
+ExplainEvents = Callable[[int, Sequence[Mapping[str, float]]], Sequence[FeatureReasons]]
 """Gives, for a model's id and events as features by name, what each feature adds to the energy, costliest first."""
 
-_NAMED_KEYS = 5
+_MAX_KEYS = 5
 
 
-def evidence_details(
-    facts: WindowFacts, found: Evidence, *, model_id: int, clean_rate: float, explain: Explain | None
+def build_evidence_details(
+    facts: WindowFacts, found: Evidence, *, model_id: int, clean_rate: float, explain: ExplainEvents | None
 ) -> dict[str, Any]:
     """Return what was looked up about a window as the JSON that is stored with its transitions."""
-    reasons: Sequence[Reasons] = [[] for _ in found.strangest]
-    if explain is not None and found.strangest:
-        reasons = explain(model_id, [outlier.features for outlier in found.strangest])
-    lifts = lifted_keys(
+    reasons: Sequence[FeatureReasons] = [[] for _ in found.top_outliers]
+    if explain is not None and found.top_outliers:
+        reasons = explain(model_id, [outlier.features for outlier in found.top_outliers])
+    lifts = find_suspect_keys(
         [(each.key, each.events, each.outliers) for each in found.keys],
         distinct=found.distinct_keys,
         events=sum(part.events for part in facts.parts),
@@ -35,13 +35,13 @@ def evidence_details(
                 "topic": outlier.topic,
                 "partition": outlier.partition,
                 "offset": outlier.source_offset,
-                "time": when(outlier.event_time_us),
+                "time": format_utc(outlier.event_time_us),
                 "energy": outlier.energy,
                 "key": outlier.key,
                 "id": outlier.event_id,
                 "reasons": [dict(reason) for reason in why],
             }
-            for outlier, why in zip(found.strangest, reasons, strict=True)
+            for outlier, why in zip(found.top_outliers, reasons, strict=True)
         ],
         "keys": [
             {
@@ -51,7 +51,7 @@ def evidence_details(
                 "times_the_others": lift.ratio,
                 "p_value": lift.p_value,
             }
-            for lift in lifts[:_NAMED_KEYS]
+            for lift in lifts[:_MAX_KEYS]
         ],
         "keys_looked_at": found.distinct_keys,
     }

@@ -4,25 +4,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from monitor.findings.judged import Calibrated, Judged, JudgeRule
-from monitor.findings.lives import live_on, withdraw
-from monitor.findings.record_findings import dead_letters_finding, gap_finding
-from monitor.findings.slow_rise_finding import slow_rise_finding
-from monitor.findings.spike_finding import early_verdict, spike_finding, spike_verdict
-from monitor.incidents import Change, Finding, Interval, Kind
-from monitor.parts import Part, decode, encode, merge
-from monitor.percentiles.sketch import window_energies
-from monitor.slow_rises import RATE_LEVEL
+from monitor.findings.judged import JudgeRule, ThresholdInForce, WindowUnderTest
+from monitor.findings.lives import update_incident, withdraw_incident
+from monitor.findings.record_findings import find_dead_letters, find_gaps
+from monitor.findings.slow_rise_finding import find_slow_rise
+from monitor.findings.spike_finding import build_spike_finding, evaluate_open_window, judge_spike
+from monitor.incidents import Finding, Interval, Kind, TransitionType
+from monitor.parts import Part, decode_part, encode_part, merge_parts
+from monitor.percentiles.sketch import summarise_energies
+from monitor.slow_rises import RATE_BOUND_LEVEL
 from monitor.spikes import SpikeVerdict, rate_bound
 from storage.judgements import IncidentRow, Judgement, StoredIncident, WindowFacts, WindowRow
 
-__all__ = ["Calibrated", "JudgeRule", "judge", "judge_early", "wants_evidence"]
+__all__ = ["ThresholdInForce", "JudgeRule", "judge_window", "judge_open_window", "needs_evidence"]
 
-_EXPLAINED = {Kind.SPIKE.value, Kind.SLOW_RISE.value}
+_EXPLAINED_KINDS = {Kind.SPIKE.value, Kind.SLOW_RISE.value}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
+class _WindowFindings:
     """What the detectors of outliers found in a window."""
 
     verdict: SpikeVerdict
@@ -31,9 +31,9 @@ class _Found:
     rise_since_us: int | None
 
 
-def judge(
+def judge_window(
     facts: WindowFacts,
-    calibrated: Callable[[int], Calibrated],
+    calibrated: Callable[[int], ThresholdInForce],
     rule: JudgeRule,
     now_us: int,
     evidence: Mapping[str, Any] | None = None,
@@ -51,33 +51,33 @@ def judge(
         now_us: The wall clock, only to tell whom a notification is too old for.
         evidence: What was looked up since the window fires (`wants_evidence`).
     """
-    window = _window(facts, calibrated, rule, evidence)
+    window = _window_under_test(facts, calibrated, rule, evidence)
     if window is None:
-        part, threshold_id = _merged(facts)
-        return Judgement(window=_row(facts, part, threshold_id, judged=False))
-    early = next((each for each in facts.open_incidents if _is_early(each, facts)), None)
+        part, threshold_id = _merge_parts(facts)
+        return Judgement(window=_window_row(facts, part, threshold_id, judged=False))
+    early = next((each for each in facts.open_incidents if _opened_by_window(each, facts)), None)
     known = [incident for incident in facts.open_incidents if incident is not early]
-    verdict = spike_verdict(window.known, window.part.events, window.part.outliers, rule)
-    spike = spike_finding(window, verdict)
-    rows = _confirmed(_lived(Kind.SPIKE, spike, known, window, now_us), early, window, now_us)
+    verdict = judge_spike(window.threshold, window.part.events, window.part.outliers, rule)
+    spike = build_spike_finding(window, verdict)
+    rows = _confirm_early_incident(_update_incident(Kind.SPIKE, spike, known, window, now_us), early, window, now_us)
     in_spike = any(row.status == "open" for row in rows)
-    rise, raised = slow_rise_finding(window, facts.state.get("slow_rise"), known, spike=in_spike)
-    rows += _lived(Kind.SLOW_RISE, raised, known, window, now_us)
-    rows += _lived(Kind.DEAD_LETTERS, dead_letters_finding(facts, window.part, rule), known, window, now_us)
-    rows += _lived(Kind.GAP, gap_finding(facts), known, window, now_us)
+    rise, raised = find_slow_rise(window, facts.state.get("slow_rise"), known, spike=in_spike)
+    rows += _update_incident(Kind.SLOW_RISE, raised, known, window, now_us)
+    rows += _update_incident(Kind.DEAD_LETTERS, find_dead_letters(facts, window.part, rule), known, window, now_us)
+    rows += _update_incident(Kind.GAP, find_gaps(facts), known, window, now_us)
     alarmed_us = None if rise.alarm is None else rise.alarm.since_us
-    found = _Found(verdict=verdict, spike=spike, rise=raised, rise_since_us=alarmed_us)
+    found = _WindowFindings(verdict=verdict, spike=spike, rise=raised, rise_since_us=alarmed_us)
     return Judgement(
-        window=_judged_row(window, found),
+        window=_judged_window_row(window, found),
         incidents=rows,
         gap_ids=[gap.id for gap in facts.gaps],
         state={**facts.state, "slow_rise": rise.to_json()},
     )
 
 
-def judge_early(
+def judge_open_window(
     facts: WindowFacts,
-    calibrated: Callable[[int], Calibrated],
+    calibrated: Callable[[int], ThresholdInForce],
     rule: JudgeRule,
     now_us: int,
     evidence: Mapping[str, Any] | None = None,
@@ -88,71 +88,78 @@ def judge_early(
     can tell from the incidents when somebody looked, except where the window has more events in the end than
     `EARLY_MARGIN` times the fullest of the look-back and is none: then the incident is withdrawn.
     """
-    window = _window(facts, calibrated, rule, evidence)
+    window = _window_under_test(facts, calibrated, rule, evidence)
     if window is None or any(each.kind == Kind.SPIKE for each in facts.open_incidents):
         return []
-    verdict = early_verdict(window.known, window.part.events, window.part.outliers, rule)
+    verdict = evaluate_open_window(window.threshold, window.part.events, window.part.outliers, rule)
     if verdict is None or not verdict.fires:
         return []
-    return _lived(Kind.SPIKE, spike_finding(window, verdict, early=True), (), window, now_us)
+    return _update_incident(Kind.SPIKE, build_spike_finding(window, verdict, early=True), (), window, now_us)
 
 
-def wants_evidence(rows: Sequence[IncidentRow]) -> bool:
+def needs_evidence(rows: Sequence[IncidentRow]) -> bool:
     """Say whether a transition is written that is to be explained by the strangest events and by keys."""
     return any(
-        row.kind in _EXPLAINED and row.transition is not None and row.transition.transition != Change.RESOLVED
+        row.kind in _EXPLAINED_KINDS
+        and row.transition is not None
+        and row.transition.transition != TransitionType.RESOLVED
         for row in rows
     )
 
 
-def _window(
-    facts: WindowFacts, calibrated: Callable[[int], Calibrated], rule: JudgeRule, evidence: Mapping[str, Any] | None
-) -> Judged | None:
-    part, threshold_id = _merged(facts)
+def _window_under_test(
+    facts: WindowFacts,
+    calibrated: Callable[[int], ThresholdInForce],
+    rule: JudgeRule,
+    evidence: Mapping[str, Any] | None,
+) -> WindowUnderTest | None:
+    part, threshold_id = _merge_parts(facts)
     if not part.events and not part.dead:
         return None
     assert threshold_id is not None, "the fold gives every part its threshold"
-    known = _accepting(calibrated(threshold_id), facts)
-    return Judged(facts=facts, part=part, known=known, rule=rule, evidence=evidence or {})
+    known = _apply_accepted_rate(calibrated(threshold_id), facts)
+    return WindowUnderTest(facts=facts, part=part, threshold=known, rule=rule, evidence=evidence or {})
 
 
-def _accepting(known: Calibrated, facts: WindowFacts) -> Calibrated:
+def _apply_accepted_rate(known: ThresholdInForce, facts: WindowFacts) -> ThresholdInForce:
     """Return the calibration with the rate that a person has accepted, until a look-back has had time to learn it."""
     accepted = facts.state.get("accepted")
     if accepted is None or facts.window_start_us >= accepted["until_us"] or accepted["model_id"] != known.row.model_id:
         return known
     rate = accepted["rate"]
-    law = replace(known.law, rate=max(known.law.rate, rate))
-    return replace(known, law=law, clean_rate=max(known.clean_rate, rate_bound(law, RATE_LEVEL)))
+    law = replace(known.count_model, rate=max(known.count_model.rate, rate))
+    return replace(known, count_model=law, clean_rate=max(known.clean_rate, rate_bound(law, RATE_BOUND_LEVEL)))
 
 
-def _merged(facts: WindowFacts) -> tuple[Part, int | None]:
-    part = merge([decode(stored.payload) for stored in facts.parts])
+def _merge_parts(facts: WindowFacts) -> tuple[Part, int | None]:
+    part = merge_parts([decode_part(stored.payload) for stored in facts.parts])
     return part, next((stored.threshold_id for stored in facts.parts if stored.events), facts.parts[0].threshold_id)
 
 
-def _is_early(incident: StoredIncident, facts: WindowFacts) -> bool:
+def _opened_by_window(incident: StoredIncident, facts: WindowFacts) -> bool:
     """Say whether the incident was opened by this very window, before it was judged."""
     return incident.kind == Kind.SPIKE and incident.window_start_us == facts.window_start_us
 
 
-def _lived(
-    kind: Kind, finding: Finding | None, known: list[StoredIncident] | tuple[()], window: Judged, now_us: int
+def _update_incident(
+    kind: Kind, finding: Finding | None, known: list[StoredIncident] | tuple[()], window: WindowUnderTest, now_us: int
 ) -> list[IncidentRow]:
     facts = window.facts
-    return live_on(
+    return update_incident(
         kind,
         finding,
         known,
         Interval(start_us=facts.window_start_us, end_us=facts.window_end_us),
-        window.rule.life,
+        window.rule.incident_policy,
         now_us=now_us,
         # A raised rate is over when windows say so; windows without events say nothing of it.
         quiet_since_us=None if kind is Kind.SLOW_RISE else facts.last_judged_end_us,
     )
 
 
-def _confirmed(rows: list[IncidentRow], early: StoredIncident | None, window: Judged, now_us: int) -> list[IncidentRow]:
+def _confirm_early_incident(
+    rows: list[IncidentRow], early: StoredIncident | None, window: WindowUnderTest, now_us: int
+) -> list[IncidentRow]:
     """Give what was opened early the numbers of the full window, or take it back."""
     if early is None:
         return rows
@@ -164,10 +171,10 @@ def _confirmed(rows: list[IncidentRow], early: StoredIncident | None, window: Ju
         f"and {window.part.outliers:,} outliers are no spike among them"
     )
     interval = Interval(start_us=facts.window_start_us, end_us=facts.window_end_us)
-    return [withdraw(early, why, interval, window.rule.life, now_us=now_us)]
+    return [withdraw_incident(early, why, interval, window.rule.incident_policy, now_us=now_us)]
 
 
-def _row(facts: WindowFacts, part: Part, threshold_id: int | None, *, judged: bool) -> WindowRow:
+def _window_row(facts: WindowFacts, part: Part, threshold_id: int | None, *, judged: bool) -> WindowRow:
     return WindowRow(
         window_start_us=facts.window_start_us,
         window_end_us=facts.window_end_us,
@@ -180,33 +187,33 @@ def _row(facts: WindowFacts, part: Part, threshold_id: int | None, *, judged: bo
     )
 
 
-def _judged_row(window: Judged, found: _Found) -> WindowRow:
+def _judged_window_row(window: WindowUnderTest, found: _WindowFindings) -> WindowRow:
     part, verdict = window.part, found.verdict
-    energies = window_energies(part, window.known.scale)
+    energies = summarise_energies(part, window.threshold.scale)
     return replace(
-        _row(window.facts, part, window.known.row.id, judged=True),
+        _window_row(window.facts, part, window.threshold.row.id, judged=True),
         expected=verdict.mean,
         p_value=verdict.p_value if part.events else None,
         energy_p50=energies.p50 if energies else None,
         energy_p99=energies.p99 if energies else None,
         energy_max=energies.maximum if energies else None,
-        payload=_kept(window),
-        details=_fired(found),
+        payload=_payload_without_late(window),
+        details=_fired_details(found),
     )
 
 
-def _kept(window: Judged) -> bytes:
+def _payload_without_late(window: WindowUnderTest) -> bytes:
     """Return the window's part as it is kept, without its late events: most often the only one that was stored."""
     part, stored = window.part, window.facts.parts
     if len(stored) == 1 and not part.late:
         return stored[0].payload
-    return encode(replace(part, late=0))
+    return encode_part(replace(part, late=0))
 
 
-def _fired(found: _Found) -> dict[str, Any] | None:
+def _fired_details(found: _WindowFindings) -> dict[str, Any] | None:
     """Return what a window fired, as JSON; a window that fired teaches the law of counts nothing."""
     if found.spike is not None:
-        return {"fired": Kind.SPIKE.value, "limit": found.verdict.limit}
+        return {"fired": Kind.SPIKE.value, "limit": found.verdict.count_threshold}
     if found.rise is not None:
         return {"fired": Kind.SLOW_RISE.value, "since_us": found.rise_since_us}
     return None

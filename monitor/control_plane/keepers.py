@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.calibration import CalibrationRow, JudgedWindow, NewThreshold, StoredThreshold, TickFacts
-from storage.drift import BaseRow, DriftFacts, DriftStep, DriftWindow
+from storage.drift import DriftBaseRow, DriftFacts, DriftUpdate, DriftWindow
 from storage.evidence import Evidence
 from storage.judgements import (
     IncidentRow,
@@ -21,7 +21,7 @@ from storage.judgements import (
 from storage.models import Activation, ModelInfo, NewModel
 
 
-class ControlKeeper(Protocol):
+class WindowStoreProtocol(Protocol):
     """Seals and judges, as `storage.control.ControlStore` does."""
 
     def seal(self, stream_id: int, decide: Callable[[SealFacts], int | None]) -> int | None:
@@ -39,29 +39,29 @@ class ControlKeeper(Protocol):
         ...
 
 
-class EarlyKeeper(Protocol):
+class EarlyStoreProtocol(Protocol):
     """Tells and opens what an open window is already, as `storage.control.ControlStore` does."""
 
-    def open_window(self, stream_id: int) -> OpenWindow | None:
+    def first_open_window(self, stream_id: int) -> OpenWindow | None:
         """Return the window that begins where the seal ends, if it has events."""
         ...
 
-    def open_early(
+    def open_incidents_early(
         self, stream_id: int, stream: str, window_start_us: int, decide: Callable[[WindowFacts], Sequence[IncidentRow]]
     ) -> bool:
         """Store the incidents of a window that is not judged yet; return whether there were any."""
         ...
 
 
-class EvidenceKeeper(Protocol):
+class EvidenceStoreProtocol(Protocol):
     """Looks up what explains a window, as `storage.evidence.EvidenceStore` does."""
 
-    def of_window(self, ranges: Sequence[OffsetRange], start_us: int, end_us: int) -> Evidence:
+    def find_evidence(self, ranges: Sequence[OffsetRange], start_us: int, end_us: int) -> Evidence:
         """Return the strangest events and the keys of a window."""
         ...
 
 
-class CalibrationKeeper(Protocol):
+class ThresholdStoreProtocol(Protocol):
     """Reads windows and writes thresholds, as `storage.calibration.CalibrationStore` does."""
 
     def tick_facts(self, stream_id: int) -> TickFacts:
@@ -72,7 +72,7 @@ class CalibrationKeeper(Protocol):
         """Return one threshold row."""
         ...
 
-    def newest(self, stream_id: int) -> StoredThreshold | None:
+    def newest_threshold(self, stream_id: int) -> StoredThreshold | None:
         """Return the row that is valid last; None before the first model."""
         ...
 
@@ -80,7 +80,7 @@ class CalibrationKeeper(Protocol):
         """Return the judged windows of a model that start at or after `after_us` and end at or before `until_us`."""
         ...
 
-    def tick(
+    def store_tick(
         self,
         stream_id: int,
         *,
@@ -97,19 +97,19 @@ class CalibrationKeeper(Protocol):
         """Return the energies that a person last took for normal instead of the model's reference, ascending."""
         ...
 
-    def firings(self, stream_id: int, kinds: Sequence[str], after_us: int, until_us: int) -> tuple[int, int]:
+    def count_firings(self, stream_id: int, kinds: Sequence[str], after_us: int, until_us: int) -> tuple[int, int]:
         """Return how many incidents of these kinds opened in (after, until], and over how many judged windows."""
         ...
 
 
-class DriftKeeper(Protocol):
+class DriftStoreProtocol(Protocol):
     """Reads windows and writes verdicts on drift, as `storage.drift.DriftStore` does."""
 
-    def facts(self, stream_id: int, horizons_us: Sequence[int]) -> DriftFacts:
+    def drift_facts(self, stream_id: int, horizons_us: Sequence[int]) -> DriftFacts:
         """Return how far drift is judged, and what there is to judge."""
         ...
 
-    def model_before(self, stream_id: int, before_us: int) -> tuple[int, int] | None:
+    def find_model_before(self, stream_id: int, before_us: int) -> tuple[int, int] | None:
         """Return the model of the last window that starts before a time, and since when it has been the schedule's."""
         ...
 
@@ -117,16 +117,16 @@ class DriftKeeper(Protocol):
         """Yield the judged windows of a model that start in [from, until), in order."""
         ...
 
-    def bases(self, stream_id: int, from_us: int) -> list[BaseRow]:
+    def bases(self, stream_id: int, from_us: int) -> list[DriftBaseRow]:
         """Return the frozen bases that count from a time."""
         ...
 
-    def store(self, stream_id: int, stream: str, before_us: int | None, step: DriftStep) -> bool:
+    def store_update(self, stream_id: int, stream: str, before_us: int | None, step: DriftUpdate) -> bool:
         """Store a step; False when another one was stored since `before_us`."""
         ...
 
 
-class ModelKeeper(Protocol):
+class ModelStoreProtocol(Protocol):
     """Lists models, as `storage.models.ModelStore` does."""
 
     def list(self, stream_id: int) -> list[ModelInfo]:
@@ -134,7 +134,7 @@ class ModelKeeper(Protocol):
         ...
 
 
-class FirstModelKeeper(Protocol):
+class FirstModelStoreProtocol(Protocol):
     """Stores the model of a warm-up, as `storage.models.ModelStore` does."""
 
     def add(

@@ -7,22 +7,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.control_plane.keepers import CalibrationKeeper
+from monitor.control_plane.keepers import ThresholdStoreProtocol
 from monitor.findings.calibration import ThresholdRule
-from monitor.parts import Scale, decode
-from monitor.percentiles.look_back import LARGEST_LEFT_OUT, LookBack, calibration_windows
+from monitor.parts import Scale, decode_part
+from monitor.percentiles.look_back import MAX_EXCLUDED_SHARE, LookBack, select_calibration_windows
 from storage.calibration import JudgedWindow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refreshed:
+class LookBackSummary:
     """The look-back at a tick: the starts of its clean windows, ascending, and the events of its fullest window."""
 
     clean: list[int]
     most_events: int
 
 
-class KeptLookBack:
+class LookBackCache:
     """What a tick added or left out is the only work of the next."""
 
     def __init__(
@@ -45,7 +45,7 @@ class KeptLookBack:
         self._fired: list[tuple[int, int, int]] = []
         self._counted = np.empty(0, np.int64)
 
-    def refresh(self, store: CalibrationKeeper, tick_us: int, rule: ThresholdRule) -> Refreshed:
+    def refresh(self, store: ThresholdStoreProtocol, tick_us: int, rule: ThresholdRule) -> LookBackSummary:
         """Bring the look-back to a tick.
 
         The limit may be drawn from some windows that fired (it survives outliers, and must not starve); the law of
@@ -56,22 +56,22 @@ class KeptLookBack:
         came = [w for w in store.judged_windows(self._stream_id, self.model_id, after_us, tick_us) if w.events]
         # A window that reaches over the tick has not been read.
         self._read_until_us = tick_us // rule.size_us * rule.size_us
-        self._slide(came, begin_us)
+        self._move_window_range(came, begin_us)
         fired = [(since_us, end_us) for _, since_us, end_us in self._fired]
-        counted = np.flatnonzero(self._chosen(fired, tick_us, rule, LARGEST_LEFT_OUT))
+        counted = np.flatnonzero(self._select_windows(fired, tick_us, rule, MAX_EXCLUDED_SHARE))
         starts = self._starts_us[counted]
         for gone in np.setdiff1d(self._counted, starts, assume_unique=True).tolist():
             self.look_back.evict(gone)
         for came_in in np.flatnonzero(~np.isin(starts, self._counted, assume_unique=True)).tolist():
-            self.look_back.add(int(starts[came_in]), decode(self._windows[counted[came_in]].payload))
+            self.look_back.add(int(starts[came_in]), decode_part(self._windows[counted[came_in]].payload))
         self._counted = starts
-        clean = self._starts_us[self._chosen(fired, tick_us, rule, 1.0)] if fired else starts
-        return Refreshed(
+        clean = self._starts_us[self._select_windows(fired, tick_us, rule, 1.0)] if fired else starts
+        return LookBackSummary(
             clean=clean.tolist(),
             most_events=int(self._events.max(initial=0)),
         )
 
-    def _slide(self, came: Sequence[JudgedWindow], begin_us: int) -> None:
+    def _move_window_range(self, came: Sequence[JudgedWindow], begin_us: int) -> None:
         """Take the new windows in, and let go of those that begin before the look-back."""
         windows = [*self._windows, *came]
         first = bisect_left(windows, begin_us, key=lambda window: window.window_start_us)
@@ -83,16 +83,20 @@ class KeptLookBack:
         events = np.array([window.events for window in came], np.int64)
         self._events = np.concatenate([self._events, events])[first:]
         fired = [
-            (each.window_start_us, each.window_start_us if each.since_us is None else each.since_us, each.window_end_us)
+            (
+                each.window_start_us,
+                each.window_start_us if each.fired_since_us is None else each.fired_since_us,
+                each.window_end_us,
+            )
             for each in came
             if each.fired
         ]
         self._fired = [each for each in (*self._fired, *fired) if each[0] >= begin_us]
 
-    def _chosen(
+    def _select_windows(
         self, fired: Sequence[tuple[int, int]], tick_us: int, rule: ThresholdRule, largest_left_out: float
     ) -> NDArray[np.bool_]:
-        return calibration_windows(
+        return select_calibration_windows(
             self._starts_us,
             self._ends_us,
             fired,

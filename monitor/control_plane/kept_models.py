@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.errors import ModelError
-from monitor.control_plane.drift_watch import WatchedModel
-from monitor.control_plane.explaining import Reasons
+from monitor.control_plane.drift_watch import MonitoredModel
+from monitor.control_plane.explaining import FeatureReasons
 from monitor.scoring import LoadedModel, explain_events, load_model
 from storage.ledger import Ledger
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Kept:
+class _CachedModel:
     model_id: int
     version: int
     loaded: LoadedModel
@@ -25,40 +25,40 @@ class _Kept:
     reference: NDArray[np.float32]
 
 
-class KeptModels:
+class ModelCache:
     """The models of one stream, by their ids; used by one thread."""
 
     def __init__(self, stream: str, ledger: Ledger) -> None:
         self._stream = stream
         self._ledger = ledger
-        self._last: _Kept | None = None
+        self._last: _CachedModel | None = None
 
-    def watched(self, model_id: int) -> WatchedModel:
+    def monitored(self, model_id: int) -> MonitoredModel:
         """Return what drift needs of a model."""
-        kept = self._of(model_id)
-        return WatchedModel(version=kept.version, features=kept.names, yardstick=kept.loaded.yardstick)
+        kept = self._get(model_id)
+        return MonitoredModel(version=kept.version, features=kept.names, training_profile=kept.loaded.training_profile)
 
     def reference(self, model_id: int) -> NDArray[np.float32]:
         """Return a model's reference energies, ascending."""
-        return self._of(model_id).reference
+        return self._get(model_id).reference
 
-    def explain(self, model_id: int, events: Sequence[Mapping[str, float]]) -> Sequence[Reasons]:
+    def explain(self, model_id: int, events: Sequence[Mapping[str, float]]) -> Sequence[FeatureReasons]:
         """Return what each feature adds to the events' energies. A model that cannot say it must not stop a stream."""
-        kept = self._of(model_id)
+        kept = self._get(model_id)
         try:
             return explain_events(kept.loaded, kept.names, events)
         except ModelError as refused:
             log.warning("Stream %s: %s", self._stream, refused, extra={"action": "explain", "stream": self._stream})
             return [[] for _ in events]
 
-    def _of(self, model_id: int) -> _Kept:
+    def _get(self, model_id: int) -> _CachedModel:
         kept = self._last
         if kept is None or kept.model_id != model_id:
-            stored = self._ledger.model(model_id)
+            stored = self._ledger.load_model(model_id)
             loaded = load_model(stored, "cpu")
             energies = loaded.detector.reference_energies_
             assert energies is not None, "load_model refuses a model without them"
-            kept = self._last = _Kept(
+            kept = self._last = _CachedModel(
                 model_id=model_id,
                 version=stored.version,
                 loaded=loaded,

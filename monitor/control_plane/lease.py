@@ -4,8 +4,8 @@ import time
 
 from storage.leases import Leases
 
-TTL_S = 10.0
-_RENEW_AFTER_S = TTL_S / 4
+LEASE_TTL_S = 10.0
+_RENEW_INTERVAL_S = LEASE_TTL_S / 4
 
 
 class Lease:
@@ -20,9 +20,9 @@ class Lease:
     def renew(self) -> bool:
         """Take or keep the lease; return whether it is ours."""
         now_s = time.monotonic()
-        if now_s - self._renewed_s < _RENEW_AFTER_S:
+        if now_s - self._renewed_s < _RENEW_INTERVAL_S:
             return True
-        held = self._leases.acquire(self._name, self._holder, TTL_S)
+        held = self._leases.acquire(self._name, self._holder, LEASE_TTL_S)
         self._renewed_s = now_s if held else float("-inf")
         return held
 

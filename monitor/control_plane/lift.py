@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-LEVEL = 0.05
+FALSE_DISCOVERY_RATE = 0.05
 """Expected share of keys that are named wrongly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lift:
+class SuspectKey:
     """A key that stands out: its counts, the times its rate is that of the others, and its p-value."""
 
     key: str
@@ -27,15 +27,15 @@ class Lift:
     p_value: float
 
 
-def lifted_keys(
+def find_suspect_keys(
     keys: Sequence[tuple[str, int, int]],
     *,
     distinct: int,
     events: int,
     outliers: int,
     clean_rate: float,
-    level: float = LEVEL,
-) -> list[Lift]:
+    level: float = FALSE_DISCOVERY_RATE,
+) -> list[SuspectKey]:
     """Return the keys that stand out, the least probable first.
 
     Args:
@@ -46,7 +46,7 @@ def lifted_keys(
         clean_rate: Of outliers in the stream.
         level: The share of wrongly named keys to expect.
     """
-    lifts = [_lift(key, n, x, events, outliers, clean_rate) for key, n, x in keys if n >= x > 0]
+    lifts = [_test_key(key, n, x, events, outliers, clean_rate) for key, n, x in keys if n >= x > 0]
     lifts.sort(key=lambda lift: (lift.p_value, lift.key))
     tried = max(distinct, len(lifts))
     harmonic = float((1 / np.arange(1, tried + 1)).sum())
@@ -54,9 +54,9 @@ def lifted_keys(
     return lifts[: named[-1] + 1] if named else []
 
 
-def _lift(key: str, n: int, x: int, events: int, outliers: int, clean_rate: float) -> Lift:
+def _test_key(key: str, n: int, x: int, events: int, outliers: int, clean_rate: float) -> SuspectKey:
     rest_n, rest_x = max(events - n, 0), max(outliers - x, 0)
     rate = max(clean_rate, rest_x / rest_n if rest_n else 0.0)
     # P(X >= x) of a binomial, as an incomplete beta function.
     p_value = 1.0 if rate >= 1 else float(special.betainc(x, n - x + 1, rate))
-    return Lift(key=key, events=n, outliers=x, ratio=x / n / rate, p_value=p_value)
+    return SuspectKey(key=key, events=n, outliers=x, ratio=x / n / rate, p_value=p_value)

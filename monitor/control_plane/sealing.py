@@ -6,7 +6,7 @@ from storage.calibration import TickFacts
 from storage.judgements import SealFacts
 
 
-def seal_to(facts: SealFacts, size_us: int, grace_us: int, tick_at_or_after: Callable[[int], int]) -> int | None:
+def next_seal_us(facts: SealFacts, size_us: int, grace_us: int, tick_at_or_after: Callable[[int], int]) -> int | None:
     """Return the new `sealed_until`, or None when there is nothing to seal.
 
     Nothing is sealed past the tick that the windows before it call for: a threshold is computed from the windows
@@ -14,10 +14,10 @@ def seal_to(facts: SealFacts, size_us: int, grace_us: int, tick_at_or_after: Cal
     (`sealed_until + grace + ahead`) never lets an event be flagged before its threshold is known. Ticks without a
     judged window since the last one are passed over; which ones these are depends on the windows alone.
     """
-    target = _target(facts, size_us, grace_us)
+    target = _seal_target_us(facts, size_us, grace_us)
     if target is None:
         return None
-    calls_for_tick = pending_tick_of(facts)
+    calls_for_tick = pending_tick_us(facts)
     if calls_for_tick is None:
         calls_for_tick = facts.first_part_end_us
     if calls_for_tick is not None:
@@ -25,7 +25,7 @@ def seal_to(facts: SealFacts, size_us: int, grace_us: int, tick_at_or_after: Cal
     return target if facts.sealed_until_us is None or target > facts.sealed_until_us else None
 
 
-def pending_tick_of(facts: SealFacts | TickFacts) -> int | None:
+def pending_tick_us(facts: SealFacts | TickFacts) -> int | None:
     """Return the end of the last judged window when no tick has come after it, else None."""
     ended = facts.last_judged_end_us
     if ended is None or (facts.last_tick_us is not None and ended <= facts.last_tick_us):
@@ -33,7 +33,7 @@ def pending_tick_of(facts: SealFacts | TickFacts) -> int | None:
     return ended
 
 
-def _target(facts: SealFacts, size_us: int, grace_us: int) -> int | None:
+def _seal_target_us(facts: SealFacts, size_us: int, grace_us: int) -> int | None:
     awaited = [source.watermark_us for source in facts.sources if not source.idle]
     if awaited:
         known = [watermark for watermark in awaited if watermark is not None]

@@ -2,13 +2,18 @@
 
 import numpy as np
 
-from consumers.batch import DeadLetters, Decoded, Position
-from monitor.data_plane.fold import Folded, Scored
-from storage.ledger import Claim, Commit, Control, DeadLetterColumns, OutlierColumns, ScoreColumns
+from consumers.batch import DeadLetters, DecodedBatch, Position
+from monitor.data_plane.fold import FoldedBatch, ScoredEvents
+from storage.ledger import Commit, DeadLetterColumns, OutlierColumns, ScoreColumns, SourceClaim, StreamControl
 
 
-def commit_of(
-    stream_id: int, claim: Claim, batch: Decoded, folded: Folded, assumed: Control, features: tuple[str, ...]
+def build_commit(
+    stream_id: int,
+    claim: SourceClaim,
+    batch: DecodedBatch,
+    folded: FoldedBatch,
+    assumed: StreamControl,
+    features: tuple[str, ...],
 ) -> Commit:
     """Return the commit of what was folded of a batch."""
     return Commit(
@@ -19,10 +24,10 @@ def commit_of(
         end=folded.end,
         end_cursor=batch.cursor_at(folded.end),
         watermark_us=folded.watermark_us,
-        assumed=assumed,
-        scores=_scores(folded.scored),
-        outliers=_outliers(folded.scored, features),
-        dead=_dead(folded.dead),
+        assumed_control=assumed,
+        scores=_score_columns(folded.scored),
+        outliers=_outlier_columns(folded.scored, features),
+        dead=_dead_letter_columns(folded.dead),
         gap_reason=None,
         parts=folded.parts,
         shadow_parts=folded.shadow_parts,
@@ -30,13 +35,13 @@ def commit_of(
     )
 
 
-def position_commit(
+def build_position_commit(
     stream_id: int,
-    claim: Claim,
-    batch: Decoded | None,
+    claim: SourceClaim,
+    batch: DecodedBatch | None,
     at: Position,
     watermark_us: int | None,
-    assumed: Control,
+    assumed: StreamControl,
     *,
     ended: bool = False,
 ) -> Commit:
@@ -59,17 +64,17 @@ def position_commit(
         end=at.next_offset if batch is None else batch.end,
         end_cursor=at.cursor if batch is None else batch.cursor_at(batch.end),
         watermark_us=watermark_us,
-        assumed=assumed,
+        assumed_control=assumed,
         scores=ScoreColumns.empty(),
         outliers=OutlierColumns.empty(),
-        dead=DeadLetterColumns.empty() if batch is None else _dead(batch.dead),
-        gap_reason=None if batch is None else batch.passed_over,
+        dead=DeadLetterColumns.empty() if batch is None else _dead_letter_columns(batch.dead_letters),
+        gap_reason=None if batch is None else batch.skip_reason,
         parts=(),
         ended=ended,
     )
 
 
-def _scores(scored: Scored) -> ScoreColumns:
+def _score_columns(scored: ScoredEvents) -> ScoreColumns:
     events = scored.events
     return ScoreColumns(
         offsets=events.offsets,
@@ -81,8 +86,8 @@ def _scores(scored: Scored) -> ScoreColumns:
     )
 
 
-def _outliers(scored: Scored, features: tuple[str, ...]) -> OutlierColumns:
-    chosen = np.flatnonzero(scored.outlier)
+def _outlier_columns(scored: ScoredEvents, features: tuple[str, ...]) -> OutlierColumns:
+    chosen = np.flatnonzero(scored.is_outlier)
     if not len(chosen):
         return OutlierColumns.empty()
     events = scored.events
@@ -98,7 +103,7 @@ def _outliers(scored: Scored, features: tuple[str, ...]) -> OutlierColumns:
     )
 
 
-def _dead(dead: DeadLetters) -> DeadLetterColumns:
+def _dead_letter_columns(dead: DeadLetters) -> DeadLetterColumns:
     return DeadLetterColumns(
         offsets=dead.offsets,
         end_offsets=dead.end_offsets,

@@ -12,21 +12,28 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.batch import DeadLetters, Decoded, Events
-from consumers.windows import NO_WATERMARK_US, late_mask, lead_cut, stray_future, watermark_before, window_start
-from monitor.drifts.drift_sums import Codes, DriftSums, Measured
-from monitor.parts import Scale, encode, summarise
-from monitor.shadow.shadow_parts import shadow_parts
-from storage.ledger import Control, PartRow, ShadowPartRow, ShadowState, ThresholdState
+from consumers.batch import DeadLetters, DecodedBatch, Events
+from consumers.windows import (
+    NO_WATERMARK_US,
+    count_before_lead_end,
+    find_stray_times,
+    late_mask,
+    watermark_before,
+    window_start,
+)
+from monitor.drifts.drift_sums import DriftCodes, DriftSums, MeasuredEvents
+from monitor.parts import Scale, encode_part, summarise
+from monitor.shadow.shadow_parts import build_shadow_parts
+from storage.ledger import ScheduledShadow, ScheduledThreshold, ShadowPartRow, StreamControl, WindowPartRow
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
 
 
-class Scores(Protocol):
+class BatchScorer(Protocol):
     """What the fold needs of the scoring worker's core."""
 
-    def measure(self, features: Float32, model_id: int) -> Measured:
+    def measure(self, features: Float32, model_id: int) -> MeasuredEvents:
         """Return the energies of features (n, D) under a model, and what drift adds up of them, in one pass."""
         ...
 
@@ -48,39 +55,39 @@ class WindowRule:
     ahead_us: int
     max_future_us: int | None
 
-    def lead_limit(self, sealed_until_us: int | None) -> int:
+    def lead_end_us(self, sealed_until_us: int | None) -> int:
         """Return the event time at and beyond which nothing may be stored yet."""
         return (sealed_until_us or 0) + self.grace_us + self.ahead_us
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
+class ThresholdSchedule:
     """Which threshold, and with it which model, is valid for a window; ordered by the start of validity."""
 
     valid_from_us: Int64
     threshold_ids: Int64
     model_ids: Int64
-    limits: NDArray[np.float64]
+    thresholds: NDArray[np.float64]
     newest_id: int
-    rows: tuple[ThresholdState, ...]
-    shadows: tuple[ShadowState, ...] = ()
+    rows: tuple[ScheduledThreshold, ...]
+    shadows: tuple[ScheduledShadow, ...] = ()
 
     @staticmethod
-    def of(rows: Sequence[ThresholdState]) -> "Schedule":
+    def from_rows(rows: Sequence[ScheduledThreshold]) -> "ThresholdSchedule":
         """Build the schedule of stored threshold rows; of two rows valid from one time the later one holds."""
         ordered = sorted(rows, key=lambda row: (row.valid_from_us, row.id))
-        return Schedule(
+        return ThresholdSchedule(
             valid_from_us=np.array([row.valid_from_us for row in ordered], np.int64),
             threshold_ids=np.array([row.id for row in ordered], np.int64),
             model_ids=np.array([row.model_id for row in ordered], np.int64),
-            limits=np.array([row.threshold for row in ordered], np.float64),
+            thresholds=np.array([row.threshold for row in ordered], np.float64),
             newest_id=max((row.id for row in rows), default=0),
             rows=tuple(ordered),
         )
 
-    def extended(self, rows: Sequence[ThresholdState]) -> "Schedule":
+    def extend(self, rows: Sequence[ScheduledThreshold]) -> "ThresholdSchedule":
         """Return the schedule with rows that were stored since."""
-        return replace(Schedule.of([*self.rows, *rows]), shadows=self.shadows) if rows else self
+        return replace(ThresholdSchedule.from_rows([*self.rows, *rows]), shadows=self.shadows) if rows else self
 
     def rows_at(self, window_starts_us: Int64) -> Int64:
         """Return the schedule's row for each window; the first row holds for everything before it."""
@@ -89,7 +96,7 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scored:
+class ScoredEvents:
     """Events with all that was decided about them, row by row.
 
     `codes` has the integers that drift adds up, by model; event i is row `places[i]` of its model's.
@@ -98,19 +105,19 @@ class Scored:
     events: Events
     energies: Float32
     threshold_ids: Int64
-    outlier: NDArray[np.bool_]
-    late: NDArray[np.bool_]
-    places: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
-    codes: Mapping[int, Codes] = field(default_factory=dict)
+    is_outlier: NDArray[np.bool_]
+    is_late: NDArray[np.bool_]
+    model_rows: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
+    drift_codes: Mapping[int, DriftCodes] = field(default_factory=dict)
 
     def drift_sums(self, rows: NDArray[np.bool_], model_id: int) -> DriftSums | None:
         """Return what drift adds up over some events of one model; None where there is nothing to add up."""
-        codes = self.codes.get(model_id)
-        return codes.add_up(self.places[rows]) if codes is not None and rows.any() else None
+        codes = self.drift_codes.get(model_id)
+        return codes.sum_rows(self.model_rows[rows]) if codes is not None and rows.any() else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Folded:
+class FoldedBatch:
     """What one commit will store, and the rest that has to wait.
 
     `end` is the position after it; `watermark_us` includes the head event that lead holds back, so that a gap in
@@ -119,39 +126,39 @@ class Folded:
 
     end: int
     watermark_us: int | None
-    scored: Scored
+    scored: ScoredEvents
     dead: DeadLetters
-    parts: list[PartRow]
+    parts: list[WindowPartRow]
     shadow_parts: list[ShadowPartRow]
-    rest: Decoded | None
-    held: bool
+    remaining: DecodedBatch | None
+    held_by_lead: bool
 
 
-def join(pieces: list[Decoded]) -> Decoded:
+def join_batches(pieces: list[DecodedBatch]) -> DecodedBatch:
     """Join consecutive pieces of one partition into one."""
     if len(pieces) == 1:
         return pieces[0]
     cursors = [piece.cursors for piece in pieces if piece.cursors is not None]
-    return Decoded(
+    return DecodedBatch(
         partition=pieces[0].partition,
         begin=pieces[0].begin,
         end=pieces[-1].end,
         cursors=np.concatenate([*(c[:-1] for c in cursors[:-1]), cursors[-1]]) if cursors else None,
         events=Events.concat([piece.events for piece in pieces]),
-        dead=DeadLetters.concat([piece.dead for piece in pieces]),
+        dead_letters=DeadLetters.concat([piece.dead_letters for piece in pieces]),
     )
 
 
 def fold(
-    batch: Decoded,
+    batch: DecodedBatch,
     *,
     watermark_us: int | None,
     final: bool,
-    control: Control,
-    schedule: Schedule,
+    control: StreamControl,
+    schedule: ThresholdSchedule,
     rule: WindowRule,
-    scores: Scores,
-) -> Folded:
+    scores: BatchScorer,
+) -> FoldedBatch:
     """Fold a batch into the columns of one commit.
 
     Args:
@@ -163,41 +170,43 @@ def fold(
         rule: Window settings.
         scores: The scorer.
     """
-    stray, settled = _strays(batch.events, watermark_us, rule, final=final)
+    stray, settled = _find_stray_times(batch.events, watermark_us, rule, final=final)
     # What waits is left as it came, strays among it: each is told by the events that follow it.
-    ahead = lead_cut(np.where(stray, NO_WATERMARK_US, batch.events.times_us), rule.lead_limit(control.sealed_until_us))
+    ahead = count_before_lead_end(
+        np.where(stray, NO_WATERMARK_US, batch.events.times_us), rule.lead_end_us(control.sealed_until_us)
+    )
     n = min(settled, ahead)
-    taken, rest = _split(batch, n)
-    taken = _refuse(taken, stray[:n])
+    taken, rest = _split_batch(batch, n)
+    taken = _reject_stray_times(taken, stray[:n])
     before = watermark_before(taken.events.times_us, watermark_us)
-    own = _largest(watermark_us, taken.events.times_us)
+    own = _advance_watermark(watermark_us, taken.events.times_us)
     # An event that is not settled may prove to be a stray: its time must not become a watermark.
     held = ahead < settled
-    scored = _score(taken.events, before, control, schedule, rule, scores)
-    return Folded(
+    scored = _score_events(taken.events, before, control, schedule, rule, scores)
+    return FoldedBatch(
         end=taken.end,
-        watermark_us=_largest(own, batch.events.times_us[n : n + 1]) if held else own,
+        watermark_us=_advance_watermark(own, batch.events.times_us[n : n + 1]) if held else own,
         scored=scored,
-        dead=taken.dead,
-        parts=_parts(scored, taken.dead, watermark_us, schedule, rule, scores),
-        shadow_parts=_shadow_parts(scored, schedule, rule, scores),
-        rest=rest,
-        held=held,
+        dead=taken.dead_letters,
+        parts=_build_parts(scored, taken.dead_letters, watermark_us, schedule, rule, scores),
+        shadow_parts=_build_shadow_parts(scored, schedule, rule, scores),
+        remaining=rest,
+        held_by_lead=held,
     )
 
 
-def _strays(
+def _find_stray_times(
     events: Events, watermark_us: int | None, rule: WindowRule, *, final: bool
 ) -> tuple[NDArray[np.bool_], int]:
     """Say which events carry stray future times, and how many events are settled."""
     if rule.max_future_us is None:
         return np.zeros(len(events), np.bool_), len(events)
-    stray, settled = stray_future(events.times_us, watermark_us, rule.max_future_us, final=final)
+    stray, settled = find_stray_times(events.times_us, watermark_us, rule.max_future_us, final=final)
     stray[settled:] = False
     return stray, settled
 
 
-def _refuse(batch: Decoded, stray: NDArray[np.bool_]) -> Decoded:
+def _reject_stray_times(batch: DecodedBatch, stray: NDArray[np.bool_]) -> DecodedBatch:
     """Turn events of stray times into dead letters."""
     refused = np.flatnonzero(stray)
     if not len(refused):
@@ -207,19 +216,20 @@ def _refuse(batch: Decoded, stray: NDArray[np.bool_]) -> Decoded:
         end_offsets=batch.events.offsets[refused] + 1,
         reasons=["future_time"] * len(refused),
         details=[
-            f"{_seconds(batch.events.times_us[i])} s since 1970; the events after it are earlier" for i in refused
+            f"{_format_seconds(batch.events.times_us[i])} s since 1970; the events after it are earlier"
+            for i in refused
         ],
         payloads=[None] * len(refused),
     )
-    dead = _ordered(DeadLetters.concat([batch.dead, letters]))
-    return replace(batch, events=batch.events.take(~stray), dead=dead)
+    dead = _sort_dead_letters(DeadLetters.concat([batch.dead_letters, letters]))
+    return replace(batch, events=batch.events.filter(~stray), dead_letters=dead)
 
 
-def _seconds(time_us: np.int64) -> str:
+def _format_seconds(time_us: np.int64) -> str:
     return f"{int(time_us) / 1e6:.6f}"
 
 
-def _ordered(dead: DeadLetters) -> DeadLetters:
+def _sort_dead_letters(dead: DeadLetters) -> DeadLetters:
     order = np.argsort(dead.offsets, kind="stable")
     return DeadLetters(
         offsets=dead.offsets[order],
@@ -230,40 +240,45 @@ def _ordered(dead: DeadLetters) -> DeadLetters:
     )
 
 
-def _split(batch: Decoded, n: int) -> tuple[Decoded, Decoded | None]:
+def _split_batch(batch: DecodedBatch, n: int) -> tuple[DecodedBatch, DecodedBatch | None]:
     """Cut before the event `n`; dead letters before it go with the first piece."""
     if n >= len(batch.events):
         return batch, None
     offset = int(batch.events.offsets[n])
-    letters = int(np.searchsorted(batch.dead.offsets, offset))
+    letters = int(np.searchsorted(batch.dead_letters.offsets, offset))
     row = offset - batch.begin
     first = replace(
         batch,
         end=offset,
         cursors=None if batch.cursors is None else batch.cursors[: row + 1],
         events=batch.events.slice(0, n),
-        dead=batch.dead.slice(0, letters),
+        dead_letters=batch.dead_letters.slice(0, letters),
     )
     rest = replace(
         batch,
         begin=offset,
         cursors=None if batch.cursors is None else batch.cursors[row:],
         events=batch.events.slice(n, len(batch.events)),
-        dead=batch.dead.slice(letters, len(batch.dead)),
+        dead_letters=batch.dead_letters.slice(letters, len(batch.dead_letters)),
     )
     return first, rest
 
 
-def _largest(watermark_us: int | None, times_us: Int64) -> int | None:
+def _advance_watermark(watermark_us: int | None, times_us: Int64) -> int | None:
     if not len(times_us):
         return watermark_us
     newest = int(times_us.max())
     return newest if watermark_us is None else max(watermark_us, newest)
 
 
-def _score(
-    events: Events, before: Int64, control: Control, schedule: Schedule, rule: WindowRule, scores: Scores
-) -> Scored:
+def _score_events(
+    events: Events,
+    before: Int64,
+    control: StreamControl,
+    schedule: ThresholdSchedule,
+    rule: WindowRule,
+    scores: BatchScorer,
+) -> ScoredEvents:
     rows = schedule.rows_at(window_start(events.times_us, rule.size_us))
     energy = np.empty(len(events), np.float32)
     models = schedule.model_ids[rows]
@@ -276,43 +291,43 @@ def _score(
         places[of_model] = np.arange(len(measured.energies))
         if measured.codes is not None:
             codes[model_id] = measured.codes
-    return Scored(
+    return ScoredEvents(
         events=events,
         energies=energy,
         threshold_ids=schedule.threshold_ids[rows],
-        outlier=energy > schedule.limits[rows],
-        late=late_mask(events.times_us, rule.size_us, rule.grace_us, before, control.sealed_until_us),
-        places=places,
-        codes=codes,
+        is_outlier=energy > schedule.thresholds[rows],
+        is_late=late_mask(events.times_us, rule.size_us, rule.grace_us, before, control.sealed_until_us),
+        model_rows=places,
+        drift_codes=codes,
     )
 
 
-def _parts(
-    scored: Scored,
+def _build_parts(
+    scored: ScoredEvents,
     dead: DeadLetters,
     watermark_us: int | None,
-    schedule: Schedule,
+    schedule: ThresholdSchedule,
     rule: WindowRule,
-    scores: Scores,
-) -> list[PartRow]:
+    scores: BatchScorer,
+) -> list[WindowPartRow]:
     """Summarise one part per window touched; late events and dead letters are only counted."""
     windows = window_start(scored.events.times_us, rule.size_us)
-    dead_windows = _windows_of_dead(scored.events, dead, watermark_us, rule)
+    dead_windows = _dead_letter_windows(scored.events, dead, watermark_us, rule)
     rows = []
     for start in np.unique(np.concatenate([windows, dead_windows])):
         here = windows == start
-        on_time = here & ~scored.late
+        on_time = here & ~scored.is_late
         at = int(schedule.rows_at(np.array([start]))[0])
         model_id = int(schedule.model_ids[at])
         part = replace(
-            summarise(scored.energies[on_time], scored.outlier[on_time], scores.scale(model_id)),
+            summarise(scored.energies[on_time], scored.is_outlier[on_time], scores.scale(model_id)),
             drift=scored.drift_sums(on_time, model_id),
-            late=int((here & scored.late).sum()),
+            late=int((here & scored.is_late).sum()),
             dead=int((dead_windows == start).sum()),
         )
         offsets = scored.events.offsets[on_time]
         rows.append(
-            PartRow(
+            WindowPartRow(
                 window_start_us=int(start),
                 window_end_us=int(start) + rule.size_us,
                 threshold_id=int(schedule.threshold_ids[at]),
@@ -320,7 +335,7 @@ def _parts(
                 outliers=part.outliers,
                 late=part.late,
                 dead=part.dead,
-                payload=encode(part),
+                payload=encode_part(part),
                 first_offset=int(offsets[0]) if len(offsets) else None,
                 last_offset=int(offsets[-1]) if len(offsets) else None,
             )
@@ -328,11 +343,13 @@ def _parts(
     return rows
 
 
-def _shadow_parts(scored: Scored, schedule: Schedule, rule: WindowRule, scores: Scores) -> list[ShadowPartRow]:
+def _build_shadow_parts(
+    scored: ScoredEvents, schedule: ThresholdSchedule, rule: WindowRule, scores: BatchScorer
+) -> list[ShadowPartRow]:
     if not schedule.shadows:
         return []
-    on_time = ~scored.late
-    return shadow_parts(
+    on_time = ~scored.is_late
+    return build_shadow_parts(
         scored.events.features[on_time],
         window_start(scored.events.times_us[on_time], rule.size_us),
         schedule.shadows,
@@ -342,7 +359,7 @@ def _shadow_parts(scored: Scored, schedule: Schedule, rule: WindowRule, scores: 
     )
 
 
-def _windows_of_dead(events: Events, dead: DeadLetters, watermark_us: int | None, rule: WindowRule) -> Int64:
+def _dead_letter_windows(events: Events, dead: DeadLetters, watermark_us: int | None, rule: WindowRule) -> Int64:
     """Return the window of each dead letter: that of the source's watermark before it; none before any event."""
     if not len(dead):
         return np.empty(0, np.int64)

@@ -14,30 +14,38 @@ from dataclasses import dataclass
 
 from config.errors import BrokerUnavailable, StorageUnavailable
 from consumers.batch import Partition, Position
-from consumers.source import Found, Poll, Source
-from monitor.data_plane.inbox import Arrived, CaughtUp, Claimed, Ended, Finish, Inbox, Revoked
-from monitor.registering import new_source
-from storage.ledger import Claim, Ledger, NewSource, SourceState
+from consumers.source import PartitionInfo, PollResult, Source
+from monitor.data_plane.inbox import (
+    Inbox,
+    PartitionCaughtUp,
+    PartitionClaimed,
+    PartitionEnded,
+    PartitionRevoked,
+    RecordsFetched,
+    StopRequested,
+)
+from monitor.registering import build_new_source
+from storage.ledger import Ledger, NewSource, SourceClaim, SourceState
 
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.25
-_CAUGHT_UP_EVERY_S = 1.0
-_PUBLISH_EVERY_S = 5.0
+_END_CHECK_INTERVAL_S = 1.0
+_PUBLISH_INTERVAL_S = 5.0
 _BACKOFF_S = 1.0
-_RECLAIM_AFTER_S = 1.0
+_RECLAIM_DELAY_S = 1.0
 _IDLE_LEASE_US = 5_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reclaim:
+class ReclaimRequest:
     """The worker lost this claim (fenced, or a commit of unknown outcome): claim again if it is still ours."""
 
     partition: Partition
     epoch: int
 
 
-class _GoneError(Exception):
+class _PartitionGoneError(Exception):
     """The topic is there, and does not have the partition."""
 
 
@@ -65,19 +73,19 @@ class Intake:
         self._stop = stop
         self._drained = drained
         self._drain_timeout_s = drain_timeout_s
-        self._requests: queue.SimpleQueue[Reclaim] = queue.SimpleQueue()
-        self._claims: dict[Partition, Claim] = {}
+        self._requests: queue.SimpleQueue[ReclaimRequest] = queue.SimpleQueue()
+        self._claims: dict[Partition, SourceClaim] = {}
         self._unclaimed = set(assigned)
         self._lost: dict[Partition, float] = {}
         self._replaced: set[Partition] = set()
         self._positions: Mapping[Partition, int] = {}
         self.last_poll_s = time.monotonic()
 
-    def reclaim(self, request: Reclaim) -> None:
+    def request_reclaim(self, request: ReclaimRequest) -> None:
         """Ask for a fresh claim; called by the worker's thread."""
         self._requests.put(request)
 
-    def publish(self, positions: Mapping[Partition, int]) -> None:
+    def set_positions(self, positions: Mapping[Partition, int]) -> None:
         """Leave the committed positions for lag tools; called by the worker's thread."""
         self._positions = positions
 
@@ -88,55 +96,55 @@ class Intake:
             source = self._open_source()
             next_check_s = next_publish_s = time.monotonic()
             while not self._stop.is_set():
-                self._claim_all(source)
-                source.hold(self._inbox.crowded(frozenset(self._claims)))
-                self._take(self._polled(source))
+                self._claim_partitions(source)
+                source.set_paused(self._inbox.over_limit(frozenset(self._claims)))
+                self._process_poll(self._poll(source))
                 now_s = self.last_poll_s = time.monotonic()
-                self._serve_requests(now_s)
+                self._process_reclaims(now_s)
                 if now_s >= next_check_s:
-                    self._check_ends(source)
-                    next_check_s = now_s + _CAUGHT_UP_EVERY_S
+                    self._report_caught_up(source)
+                    next_check_s = now_s + _END_CHECK_INTERVAL_S
                 if now_s >= next_publish_s and self._positions:
                     source.publish(self._positions)
-                    next_publish_s = now_s + _PUBLISH_EVERY_S
+                    next_publish_s = now_s + _PUBLISH_INTERVAL_S
         finally:
-            self._inbox.put(Finish())
+            self._inbox.put(StopRequested())
             self._drained.wait(self._drain_timeout_s)
             if source is not None:
                 source.close()
 
-    def _polled(self, source: Source) -> Poll:
+    def _poll(self, source: Source) -> PollResult:
         try:
             return source.poll(_POLL_S)
         except BrokerUnavailable as away:
             log.warning("%s; trying again.", away, extra={"action": "poll"})
             self._stop.wait(_BACKOFF_S)
-            return Poll()
+            return PollResult()
 
-    def _take(self, polled: Poll) -> None:
+    def _process_poll(self, polled: PollResult) -> None:
         for partition in polled.revoked:
-            self._forget(partition)
-            self._inbox.put(Revoked(partition=partition))
+            self._discard_claim(partition)
+            self._inbox.put(PartitionRevoked(partition=partition))
         for partition in polled.replaced:
-            self._forget(partition)
-            self._inbox.put(Revoked(partition=partition))
+            self._discard_claim(partition)
+            self._inbox.put(PartitionRevoked(partition=partition))
         self._replaced |= polled.replaced
         self._unclaimed |= polled.assigned
         for batch in polled.batches:
             claim = self._claims.get(batch.partition)
             if claim is not None:
-                self._inbox.put(Arrived(epoch=claim.epoch, batch=batch))
+                self._inbox.put(RecordsFetched(epoch=claim.epoch, batch=batch))
         for partition in polled.ended:
             if partition in self._claims:
-                self._inbox.put(Ended(partition=partition, epoch=self._claims[partition].epoch))
+                self._inbox.put(PartitionEnded(partition=partition, epoch=self._claims[partition].epoch))
 
-    def _forget(self, partition: Partition) -> None:
+    def _discard_claim(self, partition: Partition) -> None:
         self._claims.pop(partition, None)
         self._unclaimed.discard(partition)
         self._replaced.discard(partition)
         self._lost.pop(partition, None)
 
-    def _serve_requests(self, now_s: float) -> None:
+    def _process_reclaims(self, now_s: float) -> None:
         """Give up claims that were lost, and claim again what is still assigned a while later.
 
         Not at once: a process that was frozen learns only from the polls after it whether it still owns the
@@ -148,20 +156,20 @@ class Intake:
             if claim is not None and claim.epoch == request.epoch:
                 del self._claims[request.partition]
                 self._lost[request.partition] = now_s
-        for partition in [p for p, at_s in self._lost.items() if now_s - at_s >= _RECLAIM_AFTER_S]:
+        for partition in [p for p, at_s in self._lost.items() if now_s - at_s >= _RECLAIM_DELAY_S]:
             del self._lost[partition]
             self._unclaimed.add(partition)
 
-    def _claim_all(self, source: Source) -> None:
+    def _claim_partitions(self, source: Source) -> None:
         """Claim what was assigned, and begin anew what was replaced; what cannot be stored now is tried again."""
         for partition in sorted(self._replaced | self._unclaimed):
             try:
                 if partition in self._replaced:
-                    self._begin_anew(source, partition)
-                claim = self._ledger.claim(self._source_id(source, partition), self._owner)
-            except _GoneError:
+                    self._start_incarnation(source, partition)
+                claim = self._ledger.claim_source(self._find_or_register_source(source, partition), self._owner)
+            except _PartitionGoneError:
                 with contextlib.suppress(StorageUnavailable):  # then the next round tries again
-                    self._let_go(partition)
+                    self._retire_partition(partition)
                 continue
             except (StorageUnavailable, BrokerUnavailable) as away:
                 log.warning("Cannot claim %s: %s; trying again.", partition, away, extra={"action": "claim"})
@@ -177,41 +185,43 @@ class Intake:
             except KeyError:
                 continue
             self._claims[partition] = claim
-            self._inbox.put(Claimed(partition=partition, claim=claim))
+            self._inbox.put(PartitionClaimed(partition=partition, claim=claim))
 
-    def _let_go(self, partition: Partition) -> None:
+    def _retire_partition(self, partition: Partition) -> None:
         """Wait no longer for a partition that its topic does not have any more: it was made again with fewer."""
-        known = _of(partition, self._ledger.sources(self._stream_id))
-        self._ledger.retire(self._stream_id, [] if known is None else [known])
-        self._forget(partition)
+        known = _find_source_state(partition, self._ledger.active_sources(self._stream_id))
+        self._ledger.retire_sources(self._stream_id, [] if known is None else [known])
+        self._discard_claim(partition)
         log.warning("%s is gone: its topic has fewer partitions now.", partition, extra={"action": "retire"})
 
-    def _source_id(self, source: Source, partition: Partition) -> int:
+    def _find_or_register_source(self, source: Source, partition: Partition) -> int:
         """Return the stored source of a partition.
 
         One that was added since the start begins at its beginning, one that was retired where it stood.
         """
-        known = _of(partition, self._ledger.sources(self._stream_id))
+        known = _find_source_state(partition, self._ledger.active_sources(self._stream_id))
         if known is not None:
             return known.source_id
-        found = _found(source, partition)
-        joined = _of(partition, self._ledger.register(self._stream_id, [_at_its_begin(found)]))
+        found = _discover_partition(source, partition)
+        joined = _find_source_state(
+            partition, self._ledger.register_sources(self._stream_id, [_source_at_beginning(found)])
+        )
         assert joined is not None, "what was registered is among the active sources"
         log.info("The partition %s joins, at offset %d.", partition, joined.next_offset, extra={"action": "claim"})
         return joined.source_id
 
-    def _begin_anew(self, source: Source, partition: Partition) -> None:
+    def _start_incarnation(self, source: Source, partition: Partition) -> None:
         """Begin a new incarnation: the log under this name is another one, or ends before the stored position."""
-        found = _found(source, partition)
+        found = _discover_partition(source, partition)
         log.warning(
             "%s is another log than the stored position belongs to; a new incarnation starts at offset %d.",
             partition,
             found.begin,
             extra={"action": "incarnation"},
         )
-        self._ledger.begin_anew(self._stream_id, [_at_its_begin(found)])
+        self._ledger.restart_sources(self._stream_id, [_source_at_beginning(found)])
 
-    def _check_ends(self, source: Source) -> None:
+    def _report_caught_up(self, source: Source) -> None:
         """Ask the broker which partitions are at their end; only there may they be idle.
 
         All are asked, not only the silent ones: a partition that brings nothing but dead letters is never silent,
@@ -226,25 +236,25 @@ class Intake:
         except (BrokerUnavailable, StorageUnavailable):
             return
         for partition in caught_up:
-            self._inbox.put(CaughtUp(partition=partition, until_us=until_us))
+            self._inbox.put(PartitionCaughtUp(partition=partition, until_us=until_us))
 
 
-def _of(partition: Partition, sources: Sequence[SourceState]) -> SourceState | None:
+def _find_source_state(partition: Partition, sources: Sequence[SourceState]) -> SourceState | None:
     """Return the source of a partition among the active ones of its stream."""
     wanted = (partition.topic, partition.partition)
     return next((each for each in sources if (each.topic, each.partition) == wanted), None)
 
 
-def _found(source: Source, partition: Partition) -> Found:
+def _discover_partition(source: Source, partition: Partition) -> PartitionInfo:
     """Return a partition as it is now; while its topic is not there (being made again) it is as if away."""
     there = [found for found in source.discover() if found.partition.topic == partition.topic]
     for found in there:
         if found.partition == partition:
             return found
     if there:
-        raise _GoneError
+        raise _PartitionGoneError
     raise BrokerUnavailable(f"{partition} is not there now: waiting for it")
 
 
-def _at_its_begin(found: Found) -> NewSource:
-    return new_source(found, Position(next_offset=found.begin, cursor=None))
+def _source_at_beginning(found: PartitionInfo) -> NewSource:
+    return build_new_source(found, Position(next_offset=found.begin, cursor=None))

@@ -12,11 +12,11 @@ from storage.engine import CommitUnknown
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_FIRST_BACKOFF_S = 0.1
+_INITIAL_BACKOFF_S = 0.1
 _MAX_BACKOFF_S = 5.0
 
 
-class Patience:
+class StorageRetry:
     """Used by one thread; `stop` says that the end was asked for."""
 
     def __init__(self, stop: threading.Event, drain_timeout_s: float) -> None:
@@ -24,27 +24,27 @@ class Patience:
         self._drain_timeout_s = drain_timeout_s
         self._stop_seen_s: float | None = None
 
-    def until_it_answers(self, call: Callable[[], T]) -> T:
+    def retry_until_answered(self, call: Callable[[], T]) -> T:
         """Call until the store answers; only what the store marks as passing is tried again.
 
         Raises:
             CommitUnknown: A commit of unknown outcome; the caller has to look before anything is repeated.
             StorageUnavailable: The end was asked for, and the time to drain is over.
         """
-        pause_s = _FIRST_BACKOFF_S
+        pause_s = _INITIAL_BACKOFF_S
         while True:
             try:
                 return call()
             except CommitUnknown:
                 raise
             except StorageUnavailable as away:
-                if self._out_of_time():
+                if self._drain_time_elapsed():
                     raise
                 log.warning("%s; trying again in %.1f s.", away, pause_s, extra={"action": "store"})
                 self._stop.wait(pause_s) if not self._stop.is_set() else time.sleep(pause_s)
                 pause_s = min(2 * pause_s, _MAX_BACKOFF_S)
 
-    def _out_of_time(self) -> bool:
+    def _drain_time_elapsed(self) -> bool:
         """Return whether the stop is older than the time to drain; the message to finish may wait behind this call."""
         if not self._stop.is_set():
             return False

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from monitor.detectors.mixture_params import gmm_energy, gmm_params
     from monitor.detectors.vaegmm import VAEGMM
 
-_HOMES = {
+_MODULES = {
     "AEGMM": "aegmm",
     "ClassConditionalGaussian": "class_conditional",
     "Detector": "detector",
@@ -41,9 +41,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

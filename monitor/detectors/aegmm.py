@@ -8,15 +8,15 @@ from monitor.detectors.density_nets import (
     DensityNets,
     ReconFeatures,
     cosine_and_distance,
-    dense,
     dense_decoder,
     dense_encoder,
+    dense_layers,
+    encode_sample,
     hidden_widths,
-    latent_of,
-    mixture_width,
+    mixture_input_width,
 )
 from monitor.detectors.network_detector import NetworkDetector
-from monitor.detectors.training import LossWeights, Objective, OptimizerFactory, Plan, mean_squared_error
+from monitor.detectors.training import LossWeights, Objective, OptimizerFactory, TrainingOptions, mean_squared_error
 
 
 class AEGMM(NetworkDetector):
@@ -41,7 +41,7 @@ class AEGMM(NetworkDetector):
 
     kind = "aegmm"
     _default_components = 1  # more fit closer and, of 14 trainings on KDD Cup 99, lost the attacks in 4
-    _settings = ("threshold", "n_gmm", "latent_dim", "data_type", "standardise", "random_state")
+    _stored_settings = ("threshold", "n_gmm", "latent_dim", "data_type", "standardise", "random_state")
 
     def __init__(
         self,
@@ -106,27 +106,29 @@ class AEGMM(NetworkDetector):
         """
         weights = LossWeights(
             recon=1.0,
-            energy=self._number("w_energy", w_energy, 0.0),
-            cov_diag=self._number("w_cov_diag", w_cov_diag, 0.0),
+            energy=self._check_number("w_energy", w_energy, 0.0),
+            cov_diag=self._check_number("w_cov_diag", w_cov_diag, 0.0),
             beta=0.0,
         )
-        plan = Plan(
-            epochs=self._whole("epochs", epochs, 1),
-            batch_size=self._whole("batch_size", batch_size, 2),
-            learning_rate=self._number("learning_rate", learning_rate, 0.0),
-            optimizer=self._maker(optimizer),
+        plan = TrainingOptions(
+            epochs=self._check_integer("epochs", epochs, 1),
+            batch_size=self._check_integer("batch_size", batch_size, 2),
+            learning_rate=self._check_number("learning_rate", learning_rate, 0.0),
+            optimizer=self._check_optimizer(optimizer),
             seed=self.random_state,
             verbose=verbose,
         )
         objective = Objective(recon=mean_squared_error, weights=weights)
-        return self._fit(x, lambda _: objective, plan, reference_fraction)
+        return self._fit_networks(x, lambda _: objective, plan, reference_fraction)
 
-    def _networks(self, sample: Tensor) -> DensityNets:
+    def _make_networks(self, sample: Tensor) -> DensityNets:
         shape = tuple(sample.shape[1:])
         widths = hidden_widths(sample[0].numel())
         encoder = self.encoder_net or dense_encoder(shape, (*widths, self.latent_dim), "tanh", last=False)
         decoder = self.decoder_net or dense_decoder((self.latent_dim, *reversed(widths)), "tanh", shape)
         features = self.recon_features or cosine_and_distance
-        width = mixture_width(sample, latent_of(encoder, sample)[0].numel(), features)
-        density = self.gmm_density_net or dense((width, 10, self.n_gmm or self._default_components), "tanh", last=False)
+        width = mixture_input_width(sample, encode_sample(encoder, sample)[0].numel(), features)
+        density = self.gmm_density_net or dense_layers(
+            (width, 10, self.n_gmm or self._default_components), "tanh", last=False
+        )
         return DensityNets(encoder=encoder, decoder=decoder, density=density, recon_features=features, heads=None)

@@ -7,22 +7,22 @@ import torch
 
 from config.errors import ModelError
 
-_MOST = (1 << 63) - 1  # what the libraries take as a seed or a size
+_MAX_INT = (1 << 63) - 1  # what the libraries take as a seed or a size
 
 
-def whole(owner: str, name: str, value: object, least: int) -> int:
+def check_int(owner: str, name: str, value: object, least: int) -> int:
     """Return a whole number from `least` on.
 
     Raises:
         ModelError: it is something else.
     """
     given = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else least - 1
-    if not least <= given <= _MOST:
+    if not least <= given <= _MAX_INT:
         raise ModelError(f"{owner}: {name} must be a whole number from {least} on, not {value!r}")
     return given
 
 
-def number(owner: str, name: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:
+def check_number(owner: str, name: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:
     """Return a finite number from `low` to `high`.
 
     Raises:
@@ -35,7 +35,7 @@ def number(owner: str, name: str, value: object, low: float = -math.inf, high: f
     return given
 
 
-def usable_device(owner: str, device: object) -> str:
+def check_device(owner: str, device: object) -> str:
     """Return the name of a torch device that there is here.
 
     Raises:

@@ -21,17 +21,17 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from config.errors import ModelError
-from monitor.drifts.yardstick import BINS, FeatureProfile
+from monitor.drifts.yardstick import N_BINS, FeatureProfile
 
 FORMAT = 1
 MAX_HEADER_BYTES = 4 << 20
-_LARGEST = 1e150  # the square of more has no number in float64
-_KEY = "outrider"
-_REFERENCE = "reference_energies"
-_PROFILE = "profile."
+_MAX_VALUE = 1e150  # the square of more has no number in float64
+_METADATA_KEY = "outrider"
+_REFERENCE_KEY = "reference_energies"
+_PROFILE_PREFIX = "profile."
 _PROFILE_FIELDS = ("edges", "centre", "deviation", "rank_deviation", "spread_deviation")
-_ZEROS = "0" * 64
-_MARK = b'{\\"checksum\\":\\"'
+_CHECKSUM_PLACEHOLDER = "0" * 64
+_CHECKSUM_MARKER = b'{\\"checksum\\":\\"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ class Artefact:
             raise ModelError(f"the {self.kind} model's array {name!r} holds NaN or infinity; fit the model again")
         return array
 
-    def numbers(self, name: str, *shape: int | None) -> NDArray[np.float64]:
+    def float64_tensor(self, name: str, *shape: int | None) -> NDArray[np.float64]:
         """Return the array `name` of that shape as float64 whose squares and sums have numbers.
 
         Raises:
@@ -75,12 +75,12 @@ class Artefact:
         """
         array = self.tensor(name, *shape)
         wide: NDArray[np.float64] = array.astype(np.float64)
-        if array.dtype.kind != "f" or (wide.size and max(wide.max(), -wide.min()) > _LARGEST):
+        if array.dtype.kind != "f" or (wide.size and max(wide.max(), -wide.min()) > _MAX_VALUE):
             raise ModelError(f"the {self.kind} model's array {name!r} holds unusable numbers; fit the model again")
         return wide
 
 
-class _Header(msgspec.Struct, frozen=True, kw_only=True):
+class _ArtefactHeader(msgspec.Struct, frozen=True, kw_only=True):
     checksum: str
     format: int
     kind: str
@@ -91,7 +91,7 @@ class _Header(msgspec.Struct, frozen=True, kw_only=True):
     transforms: list[dict[str, Any]]
 
 
-class _File(msgspec.Struct, frozen=True):
+class _SafetensorsHeader(msgspec.Struct, frozen=True):
     """The safetensors header as far as this module reads it; the library checks the rest."""
 
     metadata: dict[str, str] = msgspec.field(name="__metadata__", default_factory=dict)
@@ -101,11 +101,13 @@ def to_bytes(artefact: Artefact) -> bytes:
     """Return the artefact as the bytes of a safetensors file; equal artefacts give equal bytes."""
     tensors = {name: np.asarray(array, order="C") for name, array in artefact.tensors.items()}
     if artefact.reference_energies is not None:
-        tensors[_REFERENCE] = np.ascontiguousarray(artefact.reference_energies, dtype=np.float32)
+        tensors[_REFERENCE_KEY] = np.ascontiguousarray(artefact.reference_energies, dtype=np.float32)
     if artefact.profile is not None:
-        tensors |= {_PROFILE + name: np.ascontiguousarray(getattr(artefact.profile, name)) for name in _PROFILE_FIELDS}
-    header = _Header(
-        checksum=_ZEROS,
+        tensors |= {
+            _PROFILE_PREFIX + name: np.ascontiguousarray(getattr(artefact.profile, name)) for name in _PROFILE_FIELDS
+        }
+    header = _ArtefactHeader(
+        checksum=_CHECKSUM_PLACEHOLDER,
         format=FORMAT,
         kind=artefact.kind,
         n_features=artefact.n_features,
@@ -114,19 +116,19 @@ def to_bytes(artefact: Artefact) -> bytes:
         training=dict(artefact.training),
         transforms=[dict(step) for step in artefact.transforms],
     )
-    document = msgspec.json.encode(header, enc_hook=_plain).decode()
-    raw: bytes = save_tensors(tensors, {_KEY: document})
+    document = msgspec.json.encode(header, enc_hook=_to_builtin).decode()
+    raw: bytes = save_tensors(tensors, {_METADATA_KEY: document})
     if int.from_bytes(raw[:8], "little") > MAX_HEADER_BYTES:
         raise ModelError(
             f"the {artefact.kind} model's description is larger than {MAX_HEADER_BYTES >> 20} MiB; "
             "shorten the feature names or the training summary"
         )
-    start, end = _checksum_place(raw)
+    start, end = _find_checksum(raw)
     digest = hashlib.sha256(raw).hexdigest().encode()
     return raw[:start] + digest + raw[end:]
 
 
-def _plain(value: object) -> Any:
+def _to_builtin(value: object) -> Any:
     """Return a number of numpy's as one of Python's."""
     if isinstance(value, np.generic):
         return value.item()
@@ -166,8 +168,8 @@ def from_bytes(data: bytes, *, kind: str | None = None, where: str = "the model"
         feature_names=None if names is None else tuple(names),
         settings=header.settings,
         training=header.training,
-        reference_energies=_reference(tensors.pop(_REFERENCE, None), where),
-        profile=_profile(tensors, header.n_features, where),
+        reference_energies=_check_reference_energies(tensors.pop(_REFERENCE_KEY, None), where),
+        profile=_pop_profile(tensors, header.n_features, where),
         tensors=tensors,
     )
 
@@ -212,12 +214,12 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         raise ModelError(f"cannot read the model file {target}: {reason.strerror or reason}") from reason
 
 
-def checksum(data: bytes) -> str:
+def read_checksum(data: bytes) -> str:
     """Return the checksum that the artefact carries, after verifying it."""
     return _read_header(data, "the model").checksum
 
 
-def _read_header(data: bytes, where: str) -> _Header:
+def _read_header(data: bytes, where: str) -> _ArtefactHeader:
     # A header of 1,152 bytes also begins with 80 04, as pickles do; only a safetensors header goes on with a brace.
     if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05") and data[8:9] != b"{":
         raise ModelError(
@@ -235,38 +237,38 @@ def _read_header(data: bytes, where: str) -> _Header:
     if length > len(data) - 8:
         raise ModelError(f"{where} is cut short: the header claims {length} bytes of {len(data) - 8}; copy it again")
     try:
-        file = msgspec.json.decode(data[8 : 8 + length], type=_File)
-        document = file.metadata.get(_KEY)
+        file = msgspec.json.decode(data[8 : 8 + length], type=_SafetensorsHeader)
+        document = file.metadata.get(_METADATA_KEY)
         if document is None:
             raise ModelError(f"{where} is a safetensors file, but not an Outrider model")
-        header = msgspec.json.decode(document, type=_Header)
+        header = msgspec.json.decode(document, type=_ArtefactHeader)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as reason:
         raise ModelError(f"{where} is damaged or not an Outrider model: {reason}") from reason
-    _verify(data, header.checksum, where)
+    _verify_checksum(data, header.checksum, where)
     return header
 
 
-def _verify(data: bytes, claimed: str, where: str) -> None:
-    start, end = _checksum_place(data)
+def _verify_checksum(data: bytes, claimed: str, where: str) -> None:
+    start, end = _find_checksum(data)
     if start < 0 or data[start:end] != claimed.encode():
         raise ModelError(f"{where} is damaged: its checksum is not where it belongs; copy it again")
     digest = hashlib.sha256(data[:start])
-    digest.update(_ZEROS.encode())
+    digest.update(_CHECKSUM_PLACEHOLDER.encode())
     digest.update(memoryview(data)[end:])
     if digest.hexdigest() != claimed:
         raise ModelError(f"{where} is damaged: the checksum does not match; copy it again or fit the model again")
 
 
-def _checksum_place(data: bytes) -> tuple[int, int]:
+def _find_checksum(data: bytes) -> tuple[int, int]:
     """Return where the 64 digits stand, at the head of the JSON document; (-1, -1) if nowhere."""
-    found = data.find(_MARK, 8, 8 + 256)
+    found = data.find(_CHECKSUM_MARKER, 8, 8 + 256)
     if found < 0:
         return -1, -1
-    start = found + len(_MARK)
+    start = found + len(_CHECKSUM_MARKER)
     return start, start + 64
 
 
-def _reference(array: NDArray[Any] | None, where: str) -> NDArray[np.float32] | None:
+def _check_reference_energies(array: NDArray[Any] | None, where: str) -> NDArray[np.float32] | None:
     if array is None:
         return None
     if array.ndim != 1 or array.dtype != np.float32 or not np.isfinite(array).all():
@@ -274,13 +276,13 @@ def _reference(array: NDArray[Any] | None, where: str) -> NDArray[np.float32] | 
     return np.sort(array)
 
 
-def _profile(tensors: dict[str, NDArray[Any]], d: int, where: str) -> FeatureProfile | None:
+def _pop_profile(tensors: dict[str, NDArray[Any]], d: int, where: str) -> FeatureProfile | None:
     """Take the training's profile out of the arrays; None in a file from before drift was watched."""
-    found: dict[str, Any] = {name: tensors.pop(_PROFILE + name, None) for name in _PROFILE_FIELDS}
+    found: dict[str, Any] = {name: tensors.pop(_PROFILE_PREFIX + name, None) for name in _PROFILE_FIELDS}
     if all(array is None for array in found.values()):
         return None
     kinds = {name: np.dtype(np.float32 if name == "edges" else np.float64) for name in _PROFILE_FIELDS}
-    shapes = {name: (d, BINS - 1) if name == "edges" else (d,) for name in _PROFILE_FIELDS}
+    shapes = {name: (d, N_BINS - 1) if name == "edges" else (d,) for name in _PROFILE_FIELDS}
     usable: dict[str, NDArray[Any]] = {}
     for name, array in found.items():
         fits = array is not None and array.dtype == kinds[name] and array.shape == shapes[name]

@@ -12,14 +12,14 @@ from scipy.special import logsumexp
 
 from monitor.detectors.explanation import Explanation
 from monitor.detectors.inputs import FloatArray
-from monitor.detectors.threads import one_blas_thread
+from monitor.detectors.threads import single_blas_thread
 
 F64 = NDArray[np.float64]
 _CHUNK_BYTES = 8 << 20
 _RANGE_DEVIATIONS = 2.0
 
 
-def explain(x: F64, weights: F64, means: F64, inverse: F64, features: tuple[str, ...]) -> Explanation:
+def explain_mixture(x: F64, weights: F64, means: F64, inverse: F64, features: tuple[str, ...]) -> Explanation:
     """Return the explanation of each row of `x` under the mixture.
 
     Args:
@@ -35,7 +35,7 @@ def explain(x: F64, weights: F64, means: F64, inverse: F64, features: tuple[str,
     log_constant = log_constants(weights, inverse)
     for at in range(0, n, step):
         place = slice(at, at + step)
-        with one_blas_thread:
+        with single_blas_thread:
             parts = _explain_chunk(x[place], log_constant, means, inverse)
         for name, part in zip(("z", "cost", "expected", "deviation"), parts, strict=True):
             columns[name][place] = part
@@ -66,7 +66,7 @@ def log_joint(x: FloatArray, weights: F64, means: F64, inverse: F64) -> F64:
     result = np.empty((len(x), len(constant)))
     for at in range(0, len(x), 4096):
         away = x[at : at + 4096].astype(np.float64)[None] - means[:, None]
-        with one_blas_thread:
+        with single_blas_thread:
             white = away @ np.swapaxes(inverse, 1, 2)
         result[at : at + 4096] = (constant[:, None] - 0.5 * np.square(white).sum(2)).T
     return result

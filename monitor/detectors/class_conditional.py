@@ -11,26 +11,33 @@ from scipy.linalg import solve_triangular
 
 from config.errors import ModelError
 from monitor.detectors import artefact as files
-from monitor.detectors.arguments import number, usable_device
+from monitor.detectors.arguments import check_device, check_number
 from monitor.detectors.artefact import Artefact
-from monitor.detectors.attribution import explain
+from monitor.detectors.attribution import explain_mixture
 from monitor.detectors.explanation import Explanation
-from monitor.detectors.feature_model import checked_model, features_of
+from monitor.detectors.feature_model import apply_feature_model, check_feature_model
 from monitor.detectors.inputs import FloatArray, check_events, check_labels
-from monitor.detectors.mixture_params import LANES, LOG_2PI, SPARE_LANES, Metric, factor, make_metric
-from monitor.detectors.mixture_values import are_factors
-from monitor.detectors.threads import exact_products, one_thread
-from monitor.detectors.unfitted import not_fitted
-from monitor.drifts.yardstick import FeatureProfile, profile_of
+from monitor.detectors.mixture_params import (
+    BLOCK_ROWS,
+    LOG_2PI,
+    PADDING_ROWS,
+    MahalanobisMetric,
+    cholesky_with_ridge,
+    make_metric,
+)
+from monitor.detectors.mixture_values import are_lower_triangular
+from monitor.detectors.threads import full_precision_matmul, single_torch_thread
+from monitor.detectors.unfitted import make_not_fitted_error
+from monitor.drifts.yardstick import FeatureProfile, build_feature_profile
 
-Score = Literal["likelihood", "mahalanobis"]
+ScoreKind = Literal["likelihood", "mahalanobis"]
 F64 = NDArray[np.float64]
 
 KIND = "class_conditional"
-_NAME = "ClassConditionalGaussian"
-_LANES = 2 * LANES  # every block that is scored has so many rows: an energy does not depend on its neighbours
-_ROWS = _LANES - SPARE_LANES
-_EXTREME = {np.dtype(t): np.finfo(t).max for t in (np.float32, np.float64)}
+_OWNER = "ClassConditionalGaussian"
+_BLOCK_ROWS = 2 * BLOCK_ROWS  # every block that is scored has so many rows: an energy does not depend on its neighbours
+_EVENTS_PER_BLOCK = _BLOCK_ROWS - PADDING_ROWS
+_MAX_FLOAT = {np.dtype(t): np.finfo(t).max for t in (np.float32, np.float64)}
 
 
 class ClassConditionalGaussian:
@@ -54,21 +61,21 @@ class ClassConditionalGaussian:
         self,
         model: Callable[[Any], Any] | None = None,
         *,
-        score: Score = "likelihood",
+        score: ScoreKind = "likelihood",
         reg: float = 1e-6,
         device: str = "cpu",
     ) -> None:
-        checked_model(_NAME, model)
+        check_feature_model(_OWNER, model)
         if score not in ("likelihood", "mahalanobis"):
-            raise ModelError(f"{_NAME}: score must be 'likelihood' or 'mahalanobis', not {score!r}")
+            raise ModelError(f"{_OWNER}: score must be 'likelihood' or 'mahalanobis', not {score!r}")
         self.model = model
-        self.score: Score = score
-        self.reg = number(_NAME, "reg", reg, low=0.0)
-        self.device = usable_device(_NAME, device)
+        self.score: ScoreKind = score
+        self.reg = check_number(_OWNER, "reg", reg, low=0.0)
+        self.device = check_device(_OWNER, device)
         self.feature_names_: tuple[str, ...] | None = None
         self.reference_energies_: NDArray[np.float32] | None = None
         self.profile_: FeatureProfile | None = None
-        self._metrics: dict[torch.dtype, Metric] = {}
+        self._metrics: dict[torch.dtype, MahalanobisMetric] = {}
 
     def fit(self, data: Any, labels: Any = None) -> Self:
         """Fit on a data loader of (batch, labels), or on an array of inputs and its labels.
@@ -77,21 +84,21 @@ class ClassConditionalGaussian:
             ModelError: The loader is empty or yields something else, or see `fit_features`.
         """
         if labels is not None:
-            return self.fit_features(self._features(data), labels)
+            return self.fit_features(self._apply_model(data), labels)
         if data is None or isinstance(data, np.ndarray | torch.Tensor) or hasattr(data, "to_numpy"):
             raise ModelError(
-                f"{_NAME}: labels are needed; call fit(x, labels), or fit(loader) with batches of (x, labels)"
+                f"{_OWNER}: labels are needed; call fit(x, labels), or fit(loader) with batches of (x, labels)"
             )
         features, known = [], []
-        for batch, batch_labels in _pairs(data):
-            z = check_events(self._features(batch), owner=_NAME).values
+        for batch, batch_labels in _iter_labelled_batches(data):
+            z = check_events(self._apply_model(batch), owner=_OWNER).values
             features.append(z)
-            known.append(check_labels(batch_labels, len(z), owner=_NAME))
+            known.append(check_labels(batch_labels, len(z), owner=_OWNER))
         if not features:
-            raise ModelError(f"{_NAME}: the data loader yields no batch; give at least one labelled batch")
+            raise ModelError(f"{_OWNER}: the data loader yields no batch; give at least one labelled batch")
         if len({z.shape[1] for z in features}) > 1:
             widths = sorted({z.shape[1] for z in features})
-            raise ModelError(f"{_NAME}: the model returns features of different widths: {widths}")
+            raise ModelError(f"{_OWNER}: the model returns features of different widths: {widths}")
         return self.fit_features(np.concatenate(features), np.concatenate(known))
 
     def fit_features(self, z: Any, labels: Any) -> Self:
@@ -100,12 +107,12 @@ class ClassConditionalGaussian:
         Raises:
             ModelError: `z` is unusable, the labels do not fit it, or no sample has a known label.
         """
-        events = check_events(z, owner=_NAME, squares=True)
-        known = check_labels(labels, len(events.values), owner=_NAME)
+        events = check_events(z, owner=_OWNER, squares=True)
+        known = check_labels(labels, len(events.values), owner=_OWNER)
         classes = np.unique(known[known >= 0])
         if not len(classes):
             raise ModelError(
-                f"{_NAME}: no known sample: all {len(known)} labels are negative (unknown); label some events"
+                f"{_OWNER}: no known sample: all {len(known)} labels are negative (unknown); label some events"
             )
         d = events.values.shape[1]
         self.classes_ = classes
@@ -119,8 +126,8 @@ class ClassConditionalGaussian:
             rows -= self.means_[k]
             self.covariances_[k] = rows.T @ rows / len(rows)
         self.feature_names_ = events.names
-        self.profile_ = profile_of(events.values)
-        self._set_factors(factor(torch.from_numpy(self.covariances_), self.reg).numpy())
+        self.profile_ = build_feature_profile(events.values)
+        self._set_factors(cholesky_with_ridge(torch.from_numpy(self.covariances_), self.reg).numpy())
         self.training_ = {
             "rows": int(counts.sum()),
             "unknown": int((known < 0).sum()),
@@ -130,7 +137,7 @@ class ClassConditionalGaussian:
 
     def predict(self, x: Any) -> FloatArray:
         """Return the score of each input, through the model if there is one."""
-        return self.predict_features(self._features(x))
+        return self.predict_features(self._apply_model(x))
 
     def predict_features(self, z: Any) -> FloatArray:
         """Return the score of each row of features; larger is stranger.
@@ -139,16 +146,16 @@ class ClassConditionalGaussian:
             ModelError: There is no fit yet, or `z` is not finite numbers in rows of the fitted width.
         """
         self._check_fitted()
-        rows = check_events(z, owner=_NAME, n_features=self.n_features, names=self.feature_names_).values
+        rows = check_events(z, owner=_OWNER, n_features=self.n_features, names=self.feature_names_).values
         out = np.empty(len(rows), dtype=rows.dtype)
-        with one_thread(), exact_products():
+        with single_torch_thread(), full_precision_matmul():
             self._score_rows(rows, out)
         return out
 
     def _score_rows(self, rows: FloatArray, out: FloatArray) -> None:
-        block = np.empty((_LANES, self.n_features), dtype=rows.dtype)
-        for start in range(0, len(rows), _ROWS):
-            part = rows[start : start + _ROWS]
+        block = np.empty((_BLOCK_ROWS, self.n_features), dtype=rows.dtype)
+        for start in range(0, len(rows), _EVENTS_PER_BLOCK):
+            part = rows[start : start + _EVENTS_PER_BLOCK]
             block[: len(part)] = part
             block[len(part) :] = part[0]
             out[start : start + len(part)] = self._score_block(block)[: len(part)]
@@ -157,7 +164,7 @@ class ClassConditionalGaussian:
         """Return the score of each event, under the name that all detectors share."""
         return self.predict(x)
 
-    def measure(self, x: Any) -> tuple[FloatArray, None]:
+    def energies_and_responsibilities(self, x: Any) -> tuple[FloatArray, None]:
         """Return the score of each event; shares of classes are not watched."""
         return self.predict(x), None
 
@@ -167,11 +174,11 @@ class ClassConditionalGaussian:
         The features are those behind the model, and costs are nats of the likelihood whatever `score` is.
         """
         self._check_fitted()
-        z = self._features(x)
-        rows = check_events(z, owner=_NAME, n_features=self.n_features, names=self.feature_names_, squares=True).values
+        z = self._apply_model(x)
+        rows = check_events(z, owner=_OWNER, n_features=self.n_features, names=self.feature_names_, squares=True).values
         names = self.feature_names_ or tuple(f"x{j}" for j in range(self.n_features))
         inverse = np.stack([solve_triangular(f, np.eye(len(f)), lower=True) for f in self.factors_])
-        return explain(rows.astype(np.float64), self.weights_, self.means_, inverse, names)
+        return explain_mixture(rows.astype(np.float64), self.weights_, self.means_, inverse, names)
 
     @property
     def n_features(self) -> int:
@@ -224,29 +231,29 @@ class ClassConditionalGaussian:
             raise ModelError(f"a {stored.kind} model is not a {KIND} model; load it with load_detector")
         if stored.settings.get("feature_model") and model is None:
             raise ModelError(
-                f"{_NAME}: this model was fitted behind a feature model, which is not in the file; "
+                f"{_OWNER}: this model was fitted behind a feature model, which is not in the file; "
                 "load it with the same callable: ClassConditionalGaussian.load(path, model=...)"
             )
         score, reg = stored.settings.get("score"), stored.settings.get("reg")
         if score not in ("likelihood", "mahalanobis") or not isinstance(reg, int | float):
             raise ModelError(f"the {KIND} model's settings are unusable: score={score!r}, reg={reg!r}; fit it again")
-        found = cls(model, score=cast("Score", score), reg=reg, device=device)
+        found = cls(model, score=cast("ScoreKind", score), reg=reg, device=device)
         d = stored.n_features
         classes = stored.tensor("classes", None)
         if classes.dtype.kind not in "iu":
             raise ModelError(f"the {KIND} model's classes are no whole numbers; fit it again")
         found.classes_ = classes.astype(np.int64)
         k = len(found.classes_)
-        found.weights_ = stored.numbers("weights", k)
-        found.means_ = stored.numbers("means", k, d)
-        found.covariances_ = stored.numbers("covariances", k, d, d)
+        found.weights_ = stored.float64_tensor("weights", k)
+        found.means_ = stored.float64_tensor("means", k, d)
+        found.covariances_ = stored.float64_tensor("covariances", k, d, d)
         found.feature_names_ = stored.feature_names
         found.reference_energies_ = stored.reference_energies
         found.profile_ = stored.profile
         found.training_ = dict(stored.training)
-        factors = stored.numbers("factors", k, d, d)
+        factors = stored.float64_tensor("factors", k, d, d)
         shares = k > 0 and (found.weights_ > 0).all() and abs(found.weights_.sum() - 1) < 1e-6
-        if not shares or not are_factors(factors):
+        if not shares or not are_lower_triangular(factors):
             raise ModelError(f"the {KIND} model's weights or factors make no mixture; fit it again")
         found._set_factors(factors)
         return found
@@ -274,23 +281,25 @@ class ClassConditionalGaussian:
             values = squared.amin(1) / self.n_features
         else:
             values = -torch.logsumexp(self._log_constant - 0.5 * squared, dim=1)
-        limit = float(_EXTREME[block.dtype])
+        limit = float(_MAX_FLOAT[block.dtype])
         return cast("FloatArray", values.clamp(-limit, limit).cpu().numpy().astype(block.dtype))
 
-    def _features(self, batch: Any) -> Any:
-        return features_of(_NAME, self.model, batch)
+    def _apply_model(self, batch: Any) -> Any:
+        return apply_feature_model(_OWNER, self.model, batch)
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "factors_"):
-            raise not_fitted(_NAME, "call fit(loader) or fit_features(z, labels), or load one first")
+            raise make_not_fitted_error(_OWNER, "call fit(loader) or fit_features(z, labels), or load one first")
 
 
-def _pairs(loader: Iterable[Any]) -> Iterable[tuple[Any, Any]]:
+def _iter_labelled_batches(loader: Iterable[Any]) -> Iterable[tuple[Any, Any]]:
     try:
         batches = iter(loader)
     except TypeError as reason:
-        raise ModelError(f"{_NAME}: {type(loader).__name__} is no data loader of (batch, labels)") from reason
+        raise ModelError(f"{_OWNER}: {type(loader).__name__} is no data loader of (batch, labels)") from reason
     for batch in batches:
         if not isinstance(batch, tuple | list) or len(batch) < 2:
-            raise ModelError(f"{_NAME}: the data loader must yield (batch, labels); it yields a {type(batch).__name__}")
+            raise ModelError(
+                f"{_OWNER}: the data loader must yield (batch, labels); it yields a {type(batch).__name__}"
+            )
         yield batch[0], batch[1]

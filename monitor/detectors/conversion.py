@@ -9,8 +9,8 @@ from config.errors import ModelError
 
 FloatArray = NDArray[np.floating[Any]]
 
-_MISSING = ("NAType", "NaTType")  # pandas' own, which needs no import to be recognised
-_SEVERAL = 5
+_MISSING_TYPES = ("NAType", "NaTType")  # pandas' own, which needs no import to be recognised
+_COMPLEX_CHECK_ELEMENTS = 5
 
 
 class _NotANumberError(ModelError, TypeError):
@@ -36,16 +36,16 @@ def to_numpy(x: object) -> Any:
     if isinstance(x, np.ma.MaskedArray):
         return np.where(np.ma.getmaskarray(x), np.nan, x.data) if np.ma.is_masked(x) else x.data
     if hasattr(x, "detach") and hasattr(x, "cpu"):
-        return _tensor_values(x)
+        return _tensor_to_numpy(x)
     if not hasattr(x, "to_numpy"):
         return x
     values = x.to_numpy()
-    if getattr(getattr(values, "dtype", None), "kind", "") == "O" and _has_numbers_only(x):
+    if getattr(getattr(values, "dtype", None), "kind", "") == "O" and _is_numeric_frame(x):
         return x.to_numpy(dtype=np.float64, na_value=np.nan)
     return values
 
 
-def as_floats(x: object, owner: str, names: tuple[str, ...] | None) -> FloatArray:
+def to_float_array(x: object, owner: str, names: tuple[str, ...] | None) -> FloatArray:
     """Return `x` as a contiguous float32 or float64 array of any number of dimensions.
 
     Raises:
@@ -66,7 +66,7 @@ def as_floats(x: object, owner: str, names: tuple[str, ...] | None) -> FloatArra
     except ValueError as reason:
         raise ModelError(f"{owner}: x cannot be read as one array of rows of equal length: {reason}") from reason
     if array.dtype.kind == "O":
-        array = _from_objects(array, owner, names)
+        array = _convert_objects(array, owner, names)
     if array.dtype.kind == "c":
         raise ModelError(f"{owner}: Complex data not supported; give real numbers")
     if array.dtype.kind not in "biuf":
@@ -78,24 +78,24 @@ def as_floats(x: object, owner: str, names: tuple[str, ...] | None) -> FloatArra
         return array.astype(np.float32 if single else np.float64, order="C", copy=False)
 
 
-def _tensor_values(x: Any) -> Any:
+def _tensor_to_numpy(x: Any) -> Any:
     tensor = x.detach().cpu()
     if str(tensor.dtype) == "torch.bfloat16":
         tensor = tensor.float()
     return tensor.numpy()
 
 
-def _has_numbers_only(frame: Any) -> bool:
+def _is_numeric_frame(frame: Any) -> bool:
     """Return whether every column of a pandas frame is of a numeric type, its nullable types among them."""
     dtypes = getattr(frame, "dtypes", None)
     return dtypes is not None and all(getattr(dtype, "kind", "O") in "biuf" for dtype in np.atleast_1d(dtypes))
 
 
-def _from_objects(array: NDArray[Any], owner: str, names: tuple[str, ...] | None) -> NDArray[Any]:
+def _convert_objects(array: NDArray[Any], owner: str, names: tuple[str, ...] | None) -> NDArray[Any]:
     """Convert an object array of numbers; say where the first thing stands that is none."""
     absent = []
     for place, value in np.ndenumerate(array):
-        if type(value).__name__ in _MISSING:
+        if type(value).__name__ in _MISSING_TYPES:
             absent.append(place)
         elif isinstance(value, str | bytes) or value is None or not hasattr(value, "__float__"):
             column = place[1] if len(place) > 1 else 0
@@ -109,7 +109,7 @@ def _from_objects(array: NDArray[Any], owner: str, names: tuple[str, ...] | None
         array = array.copy()
         for place in absent:
             array[place] = np.nan
-    if any(isinstance(value, complex) for value in array.ravel()[:_SEVERAL]):
+    if any(isinstance(value, complex) for value in array.ravel()[:_COMPLEX_CHECK_ELEMENTS]):
         return array.astype(np.complex128)
     try:
         return array.astype(np.float64)

@@ -11,13 +11,13 @@ from config.errors import ModelError
 from monitor.detectors.inputs import FloatArray
 
 
-class _Fits(Protocol):
+class _Fittable(Protocol):
     def fit(self, x: Any) -> Any: ...
 
     def energy(self, x: Any) -> NDArray[np.floating[Any]]: ...
 
 
-def reference_energies(make_detector: Callable[[], _Fits], x: FloatArray, folds: int = 5) -> NDArray[np.float32]:
+def reference_energies(make_detector: Callable[[], _Fittable], x: FloatArray, folds: int = 5) -> NDArray[np.float32]:
     """Return the energy of every event under a model fitted without its fold, sorted.
 
     The folds are contiguous: neighbours in time are alike, and a random fold would have seen nearly every

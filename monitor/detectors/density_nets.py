@@ -14,12 +14,12 @@ from config.errors import ModelError
 ReconFeatures: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 MAX_DISTANCE = 100.0  # the relative distance is clipped here: beyond, a reconstruction is simply wrong
-_LOG_VARIANCE = (-30.0, 20.0)  # outside, exp() loses the meaning of a variance or overflows
-_DISTRIBUTION_TOLERANCE = 1e-4
+_LOG_VARIANCE_RANGE = (-30.0, 20.0)  # outside, exp() loses the meaning of a variance or overflows
+_PROBABILITY_SUM_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pass:
+class ForwardResult:
     """What one pass gives: reconstruction, mixture input, responsibilities; heads if there are any."""
 
     reconstruction: Tensor
@@ -65,13 +65,13 @@ class DensityNets(nn.Module):
         """How many numbers of noise a pass takes; 0 without heads."""
         return self.mean_head.out_features if self.mean_head is not None else 0
 
-    def forward(self, x: Tensor, noise: Tensor | None = None) -> Pass:
+    def forward(self, x: Tensor, noise: Tensor | None = None) -> ForwardResult:
         """Return the pass of `x`; `noise` of shape (n, latent) moves the latent by its own deviation."""
         latent, log_variance = self.encode(x)
         if log_variance is None:
-            return self.complete(x, latent)
+            return self.forward_from_latent(x, latent)
         drawn = latent if noise is None else latent + torch.exp(0.5 * log_variance) * noise
-        return replace(self.complete(x, drawn), mean=latent, log_variance=log_variance)
+        return replace(self.forward_from_latent(x, drawn), mean=latent, log_variance=log_variance)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the latent (its mean, with heads) and, with heads, the log variance."""
@@ -79,14 +79,14 @@ class DensityNets(nn.Module):
         if self.mean_head is None or self.log_variance_head is None:
             return code, None
         hidden = code.flatten(1)
-        return self.mean_head(hidden), self.log_variance_head(hidden).clamp(*_LOG_VARIANCE)
+        return self.mean_head(hidden), self.log_variance_head(hidden).clamp(*_LOG_VARIANCE_RANGE)
 
-    def complete(self, x: Tensor, latent: Tensor) -> Pass:
+    def forward_from_latent(self, x: Tensor, latent: Tensor) -> ForwardResult:
         """Return reconstruction, mixture input and responsibilities from the latent on."""
         reconstruction, z = self.reconstruct(x, latent)
         raw = self.density(z)
         gamma = torch.softmax(raw, dim=1) if self.normalise else raw
-        return Pass(reconstruction=reconstruction, z=z, gamma=gamma)
+        return ForwardResult(reconstruction=reconstruction, z=z, gamma=gamma)
 
     def reconstruct(self, x: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
         """Return the reconstruction and the mixture's input."""
@@ -103,7 +103,7 @@ def hidden_widths(n_features: int) -> tuple[int, int, int]:
     )
 
 
-def dense(widths: Sequence[int], activation: str, *, last: bool) -> nn.Sequential:
+def dense_layers(widths: Sequence[int], activation: str, *, last: bool) -> nn.Sequential:
     """Return a stack of linear layers; the activation follows each, the last only if `last`."""
     kinds: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
     layers: list[nn.Module] = []
@@ -116,16 +116,16 @@ def dense(widths: Sequence[int], activation: str, *, last: bool) -> nn.Sequentia
 
 def dense_encoder(shape: tuple[int, ...], widths: Sequence[int], activation: str, *, last: bool) -> nn.Sequential:
     """Return the default encoder of events of any shape."""
-    return nn.Sequential(nn.Flatten(), *dense((math.prod(shape), *widths), activation, last=last))
+    return nn.Sequential(nn.Flatten(), *dense_layers((math.prod(shape), *widths), activation, last=last))
 
 
 def dense_decoder(widths: Sequence[int], activation: str, shape: tuple[int, ...]) -> nn.Sequential:
     """Return the default decoder to events of any shape; its last layer is linear."""
-    stack = dense((*widths, math.prod(shape)), activation, last=False)
+    stack = dense_layers((*widths, math.prod(shape)), activation, last=False)
     return nn.Sequential(*stack, nn.Unflatten(1, shape)) if len(shape) > 1 else stack
 
 
-def latent_of(encoder: nn.Module, sample: Tensor) -> Tensor:
+def encode_sample(encoder: nn.Module, sample: Tensor) -> Tensor:
     """Return what the encoder makes of `sample`.
 
     Raises:
@@ -133,16 +133,16 @@ def latent_of(encoder: nn.Module, sample: Tensor) -> Tensor:
     """
     encoder.eval()
     with torch.no_grad():
-        return _run(encoder, sample, "encoder_net", _events(sample))
+        return _run_network(encoder, sample, "encoder_net", _describe_event_shape(sample))
 
 
 def variational_heads(encoder: nn.Module, sample: Tensor, latent_dim: int) -> tuple[nn.Linear, nn.Linear]:
     """Return fresh layers for the latent's mean and log variance, as wide as the encoder's output."""
-    width = latent_of(encoder, sample).flatten(1).shape[1]
+    width = encode_sample(encoder, sample).flatten(1).shape[1]
     return nn.Linear(width, latent_dim), nn.Linear(width, latent_dim)
 
 
-def mixture_width(sample: Tensor, latent: int, recon_features: ReconFeatures) -> int:
+def mixture_input_width(sample: Tensor, latent: int, recon_features: ReconFeatures) -> int:
     """Return how many columns the mixture sees: the latent's and the reconstruction's.
 
     Raises:
@@ -158,7 +158,7 @@ def mixture_width(sample: Tensor, latent: int, recon_features: ReconFeatures) ->
     return latent + features.shape[1]
 
 
-def probe(nets: DensityNets, rows: Tensor, n_gmm: int | None) -> tuple[int, int]:
+def check_networks(nets: DensityNets, rows: Tensor, n_gmm: int | None) -> tuple[int, int]:
     """Run a few rows through the networks; return the width of the mixture's input and the components.
 
     A density network that ends in its own softmax is recognised and not normalised twice.
@@ -168,10 +168,10 @@ def probe(nets: DensityNets, rows: Tensor, n_gmm: int | None) -> tuple[int, int]
     """
     nets.eval()
     with torch.no_grad():
-        latent = _run(nets.encoder, rows, "encoder_net", _events(rows))
+        latent = _run_network(nets.encoder, rows, "encoder_net", _describe_event_shape(rows))
         if nets.mean_head is not None:
-            latent = _run(nets.mean_head, latent.flatten(1), "the latent layer", "the output of encoder_net")
-        made = _run(nets.decoder, latent, "decoder_net", f"a latent of shape {tuple(latent.shape[1:])}")
+            latent = _run_network(nets.mean_head, latent.flatten(1), "the latent layer", "the output of encoder_net")
+        made = _run_network(nets.decoder, latent, "decoder_net", f"a latent of shape {tuple(latent.shape[1:])}")
         if made.shape != rows.shape:
             raise ModelError(
                 f"decoder_net returns events of shape {tuple(made.shape[1:])} and must return "
@@ -179,22 +179,22 @@ def probe(nets: DensityNets, rows: Tensor, n_gmm: int | None) -> tuple[int, int]
             )
         z = torch.cat([latent.flatten(1), nets.recon_features(rows, made)], dim=1)
         takes = f"{z.shape[1]} columns, the latent and the features of the reconstruction"
-        raw = _run(nets.density, z, "gmm_density_net", takes)
+        raw = _run_network(nets.density, z, "gmm_density_net", takes)
     if raw.ndim != 2 or raw.shape[1] != (raw.shape[1] if n_gmm is None else n_gmm):
         raise ModelError(
             f"gmm_density_net returns shape {tuple(raw.shape[1:])} per event and must return n_gmm={n_gmm} "
             "numbers; change its last layer or n_gmm"
         )
-    near_one = (raw.sum(1) - 1.0).abs() <= _DISTRIBUTION_TOLERANCE
+    near_one = (raw.sum(1) - 1.0).abs() <= _PROBABILITY_SUM_TOLERANCE
     nets.normalise = not (raw.shape[1] > 1 and bool((raw >= 0).all()) and bool(near_one.all()))
     return z.shape[1], raw.shape[1]
 
 
-def _events(rows: Tensor) -> str:
+def _describe_event_shape(rows: Tensor) -> str:
     return f"events of shape {tuple(rows.shape[1:])}"
 
 
-def _run(module: nn.Module, given: Tensor, name: str, what: str) -> Tensor:
+def _run_network(module: nn.Module, given: Tensor, name: str, what: str) -> Tensor:
     try:
         result: Any = module(given)
     except (RuntimeError, ValueError, IndexError, TypeError) as reason:

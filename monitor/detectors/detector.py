@@ -45,7 +45,9 @@ class Detector(Protocol):
         """Return the energy of each event; float32 in, float32 out, rounded once."""
         ...
 
-    def measure(self, x: Any) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]] | None]:
+    def energies_and_responsibilities(
+        self, x: Any
+    ) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]] | None]:
         """Return the energies, and each component's share (n, K) in each event where the model has such shares.
 
         Both are the same to the bit whatever an event is batched with.

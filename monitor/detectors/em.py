@@ -19,15 +19,15 @@ CovarianceType = Literal["full", "tied", "diag", "spherical"]
 
 LOG_2PI = math.log(2 * math.pi)
 # Responsibilities below this add nothing to a float32 sum, and as subnormals would slow it several times.
-NEGLIGIBLE = 1e-8
+NEGLIGIBLE_RESPONSIBILITY = 1e-8
 # The log of less than that: exp of anything lower is as small, and many times slower where it is a subnormal.
-_LOWEST_SHARE = -30.0
+_MIN_LOG_RESPONSIBILITY = -30.0
 _CHUNK_BYTES = 4 << 20
-_ROUNDING = 1e-7
-_HALVED_FROM = 64
+_RELATIVE_ROUNDING = 1e-7
+_BLOCKED_PRODUCT_COLUMNS = 64
 # In units of reg_covar, the ridge's greatest share of a column's variance. On KDD Cup 99, protocol B (one draw), one
 # Gaussian has F1 .892 without a limit, .922 at 10^4, .950 at 10^2, and scikit-learn's on standardised columns .951.
-_MOST_RIDGE = 100.0
+_MAX_RIDGE_FACTOR = 100.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class Mixture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Factors:
+class CholeskyFactors:
     """What the E step needs of a mixture: lower Cholesky factors, their inverses, and the log constants."""
 
     lower: Tensor
@@ -48,7 +48,7 @@ class Factors:
     offset: Tensor
     log_constant: Tensor
 
-    def offset_from(self, means: Tensor) -> Tensor:
+    def mean_differences(self, means: Tensor) -> Tensor:
         """Return this mixture's means less others, (K, D)."""
         return (self.lower @ self.offset.unsqueeze(2)).squeeze(2) - means
 
@@ -63,7 +63,7 @@ class Moments:
     log_likelihood: Tensor
 
     @staticmethod
-    def zero(k: int, d: int) -> "Moments":
+    def zeros(k: int, d: int) -> "Moments":
         """Return the moments of no rows."""
         f64 = torch.float64
         return Moments(
@@ -73,11 +73,11 @@ class Moments:
             log_likelihood=torch.zeros(2, dtype=f64),
         )
 
-    def flat(self) -> Tensor:
+    def flatten(self) -> Tensor:
         """Return all sums as one vector, for one all_reduce."""
         return torch.cat([self.mass, self.first.flatten(), self.second.flatten(), self.log_likelihood])
 
-    def from_flat(self, flat: Tensor) -> "Moments":
+    def unflatten(self, flat: Tensor) -> "Moments":
         """Return moments of this shape from a vector made by `flat`."""
         k, d = self.first.shape
         mass, first, second, log_likelihood = torch.split(flat, [k, k * d, k * d * d, 2])
@@ -89,14 +89,14 @@ class Moments:
         )
 
 
-def factorise(mixture: Mixture) -> Factors:
+def factorise(mixture: Mixture) -> CholeskyFactors:
     """Return the factors of a mixture with positive definite covariances."""
     k, d = mixture.means.shape
     lower = torch.linalg.cholesky(mixture.covariances)
     eye = torch.eye(d, dtype=torch.float64).expand(k, d, d)
     inverse = torch.linalg.solve_triangular(lower, eye, upper=False)
     log_det = 2 * lower.diagonal(dim1=1, dim2=2).log().sum(1)
-    return Factors(
+    return CholeskyFactors(
         lower=lower,
         inverse=inverse,
         offset=(inverse @ mixture.means.unsqueeze(2)).squeeze(2),
@@ -110,7 +110,7 @@ def chunk_rows(k: int, d: int) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
+class PassFactors:
     """The factors in the precision of a pass: (D, K * D), their offsets (K * D), and the constants (K, 1)."""
 
     product: Tensor
@@ -118,24 +118,24 @@ class Prepared:
     log_constant: Tensor
 
 
-def prepare(factors: Factors, dtype: torch.dtype) -> Prepared:
+def cast_factors(factors: CholeskyFactors, dtype: torch.dtype) -> PassFactors:
     """Return the factors as one matrix for the E step."""
     k, d = factors.offset.shape
-    return Prepared(
+    return PassFactors(
         product=factors.inverse.reshape(k * d, d).to(dtype).T,
         offset=factors.offset.neg().flatten().to(dtype),
         log_constant=factors.log_constant.unsqueeze(1).to(dtype),
     )
 
 
-def whiten(z: Tensor, prepared: Prepared) -> tuple[Tensor, Tensor]:
+def whiten(z: Tensor, prepared: PassFactors) -> tuple[Tensor, Tensor]:
     """Return v = L_k^-1 (z - mu_k) as (n, K, D), and log(phi_k N(z | k)) as (K, n)."""
     n, d = z.shape
     v = torch.addmm(prepared.offset, z, prepared.product).view(n, -1, d)
     return v, prepared.log_constant - 0.5 * v.square().sum(2).T
 
 
-def gather(z: Tensor, prepared: Prepared, weights: Tensor | None, total: Moments) -> None:
+def accumulate_moments(z: Tensor, prepared: PassFactors, weights: Tensor | None, total: Moments) -> None:
     """Add the moments of the rows `z` to `total` (E step).
 
     Args:
@@ -146,7 +146,7 @@ def gather(z: Tensor, prepared: Prepared, weights: Tensor | None, total: Moments
     """
     v, log_joint = whiten(z, prepared)
     highest = log_joint.amax(0)
-    share = log_joint.sub_(highest).clamp_min_(_LOWEST_SHARE).exp_()
+    share = log_joint.sub_(highest).clamp_min_(_MIN_LOG_RESPONSIBILITY).exp_()
     sums = share.sum(0)
     log_likelihood = highest + sums.log()
     share /= sums
@@ -165,7 +165,7 @@ def _add_products(v: Tensor, share: Tensor, total: Moments) -> None:
     components, and the product costs D^2 a row.
     """
     for component, weight in enumerate(share):
-        own = (weight >= NEGLIGIBLE).nonzero().squeeze(1)
+        own = (weight >= NEGLIGIBLE_RESPONSIBILITY).nonzero().squeeze(1)
         w = weight.index_select(0, own)
         part = v[:, component].index_select(0, own)
         total.mass[component] += w.sum(dtype=torch.float64)
@@ -178,7 +178,7 @@ def _add_products(v: Tensor, share: Tensor, total: Moments) -> None:
 def _add_square(part: Tensor, total: Tensor) -> None:
     """Add A^T A to the total; with many columns by halves, one of which need not be computed."""
     d = part.shape[1]
-    if d < _HALVED_FROM:
+    if d < _BLOCKED_PRODUCT_COLUMNS:
         total += part.T @ part
         return
     left, right = part[:, : d // 2], part[:, d // 2 :]
@@ -189,12 +189,12 @@ def _add_square(part: Tensor, total: Tensor) -> None:
     total[d // 2 :, d // 2 :] += right.T @ right
 
 
-def maximise(mixture: Mixture, factors: Factors, moments: Moments) -> Mixture:
+def maximise_likelihood(mixture: Mixture, factors: CholeskyFactors, moments: Moments) -> Mixture:
     """Return the mixture that fits the moments best, without any shrinkage (M step)."""
     mass = moments.mass.clamp_min(torch.finfo(torch.float64).tiny)
     shift = moments.first / mass.unsqueeze(1)
     squares = moments.second / mass.view(-1, 1, 1)
-    inner = _positive(squares - shift.unsqueeze(2) * shift.unsqueeze(1), squares)
+    inner = _make_positive_definite(squares - shift.unsqueeze(2) * shift.unsqueeze(1), squares)
     covariances = factors.lower @ inner @ factors.lower.transpose(1, 2)
     return Mixture(
         weights=moments.mass / moments.mass.sum(),
@@ -203,7 +203,7 @@ def maximise(mixture: Mixture, factors: Factors, moments: Moments) -> Mixture:
     )
 
 
-def _positive(inner: Tensor, squares: Tensor) -> Tensor:
+def _make_positive_definite(inner: Tensor, squares: Tensor) -> Tensor:
     """Return covariances of which none is negative in any direction.
 
     Rows that lie far closer together than the mixture before them thought, as after strange ones are left
@@ -214,20 +214,22 @@ def _positive(inner: Tensor, squares: Tensor) -> Tensor:
     if not bool(failed.any()):
         return inner
     values, directions = torch.linalg.eigh(inner[failed])
-    rounding = _ROUNDING * squares[failed].diagonal(dim1=1, dim2=2).amax(1, keepdim=True).clamp_min(_ROUNDING)
+    rounding = _RELATIVE_ROUNDING * squares[failed].diagonal(dim1=1, dim2=2).amax(1, keepdim=True).clamp_min(
+        _RELATIVE_ROUNDING
+    )
     inner = inner.clone()
     inner[failed] = (directions * torch.maximum(values, rounding).unsqueeze(1)) @ directions.transpose(1, 2)
     return inner
 
 
-def expected_gain(before: Factors, moments: Moments, mixture: Mixture, after: Factors) -> float:
+def expected_gain(before: CholeskyFactors, moments: Moments, mixture: Mixture, after: CholeskyFactors) -> float:
     """Return by how much a new mixture raises the mean log-likelihood were each row's shares to stay as they are.
 
     This is the change of Dempster, Laird and Rubin's Q, from the moments alone. The log-likelihood itself rises
     by at least that, and near the maximum by at most twice that.
     """
     turn = after.inverse @ before.lower
-    shift = (after.inverse @ before.offset_from(mixture.means).unsqueeze(2)).squeeze(2)
+    shift = (after.inverse @ before.mean_differences(mixture.means).unsqueeze(2)).squeeze(2)
     turned = (turn @ moments.first.unsqueeze(2)).squeeze(2)
     squares = ((turn @ moments.second) * turn).sum() - moments.second.diagonal(dim1=1, dim2=2).sum()
     squares += 2 * (shift * turned).sum() + moments.mass @ shift.square().sum(1)
@@ -246,13 +248,13 @@ class Shrinkage:
         ridge: Added to each column's variance.
     """
 
-    rows: float
-    alike: float
+    prior_rows: float
+    pooled_rows: float
     target: Tensor
     ridge: Tensor
 
 
-def shrink(mixture: Mixture, mass: Tensor, kind: CovarianceType, shrinkage: Shrinkage) -> Mixture:
+def shrink_covariances(mixture: Mixture, mass: Tensor, kind: CovarianceType, shrinkage: Shrinkage) -> Mixture:
     """Return the mixture with covariances of the wanted form that are safely positive definite.
 
     The rule: every component is given `alike` made-up rows that vary as the components do on average (as in
@@ -262,7 +264,7 @@ def shrink(mixture: Mixture, mass: Tensor, kind: CovarianceType, shrinkage: Shri
     yet: they keep it from being certain, and being full covariances they widen no direction that is
     narrow everywhere. The ridge keeps directions without any variance finite.
     """
-    cov, alike, added = mixture.covariances, shrinkage.alike, shrinkage.rows
+    cov, alike, added = mixture.covariances, shrinkage.pooled_rows, shrinkage.prior_rows
     rows = mass.view(-1, 1, 1)
     if kind == "tied" or alike > 0:
         average = torch.einsum("k,kij->ij", mixture.weights, cov).expand_as(cov)
@@ -274,7 +276,7 @@ def shrink(mixture: Mixture, mass: Tensor, kind: CovarianceType, shrinkage: Shri
     if kind in ("diag", "spherical"):
         cov = torch.diag_embed(cov.diagonal(dim1=1, dim2=2))
     variance = cov.diagonal(dim1=1, dim2=2).clamp_min(0.0)
-    cov = cov + torch.diag_embed(shrinkage.ridge + _ROUNDING * variance)
+    cov = cov + torch.diag_embed(shrinkage.ridge + _RELATIVE_ROUNDING * variance)
     if kind == "spherical":
         level = cov.diagonal(dim1=1, dim2=2).mean(1)
         cov = level.view(-1, 1, 1) * torch.eye(cov.shape[1], dtype=torch.float64)
@@ -290,11 +292,11 @@ def relative_ridge(reg: float, scale: Tensor, reach: Tensor) -> Tensor:
     than a hundredth of reg_covar times its variance (so that one of size 1e8 is not left singular).
     """
     least = torch.full_like(scale, 0.01 * reg)
-    most = torch.minimum(reg * (reach / scale).square(), torch.full_like(scale, _MOST_RIDGE * reg))
+    most = torch.minimum(reg * (reach / scale).square(), torch.full_like(scale, _MAX_RIDGE_FACTOR * reg))
     return torch.maximum(torch.minimum(reg / scale.square(), most), least)
 
 
-def keep(mixture: Mixture, alive: Tensor) -> Mixture:
+def keep_components(mixture: Mixture, alive: Tensor) -> Mixture:
     """Return the mixture of the components marked in `alive`, weights summing to one again."""
     weights = mixture.weights[alive]
     return Mixture(
@@ -304,6 +306,6 @@ def keep(mixture: Mixture, alive: Tensor) -> Mixture:
     )
 
 
-def amplification(factors: Factors) -> float:
+def rounding_amplification(factors: CholeskyFactors) -> float:
     """Return by how much the factors can enlarge a rounding error of a standardised row, in deviations."""
     return float(factors.inverse.abs().sum(2).max())

@@ -10,7 +10,7 @@ F64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reason:
+class FeatureReason:
     """One feature's part in one event's energy."""
 
     feature: str
@@ -43,14 +43,14 @@ class Explanation:
     def __len__(self) -> int:
         return len(self.z)
 
-    def __iter__(self) -> Iterator[list[Reason]]:
+    def __iter__(self) -> Iterator[list[FeatureReason]]:
         return (self.reasons(event) for event in range(len(self)))
 
-    def reasons(self, event: int, top: int | None = None) -> list[Reason]:
+    def reasons(self, event: int, top: int | None = None) -> list[FeatureReason]:
         """Return the features of one event, the costliest first."""
         order = np.argsort(-self.cost[event], kind="stable")[:top]
         return [
-            Reason(
+            FeatureReason(
                 feature=self.features[j],
                 value=float(self.value[event, j]),
                 z=float(self.z[event, j]),

@@ -9,13 +9,13 @@ import torch
 from config.errors import ModelError
 
 
-def checked_model(owner: str, model: object) -> None:
+def check_feature_model(owner: str, model: object) -> None:
     """Refuse a feature model that cannot be called."""
     if model is not None and not callable(model):
         raise ModelError(f"{owner}: model must be a function from a batch to features, not {model!r}")
 
 
-def features_of(owner: str, model: Callable[[Any], Any] | None, batch: Any) -> Any:
+def apply_feature_model(owner: str, model: Callable[[Any], Any] | None, batch: Any) -> Any:
     """Return what the model makes of a batch, a torch module in evaluation mode; the batch without a model.
 
     Raises:
@@ -24,13 +24,13 @@ def features_of(owner: str, model: Callable[[Any], Any] | None, batch: Any) -> A
     if model is None:
         return batch
     try:
-        return _evaluated(model, batch) if isinstance(model, torch.nn.Module) else model(batch)
+        return _evaluate_module(model, batch) if isinstance(model, torch.nn.Module) else model(batch)
     except (RuntimeError, TypeError, ValueError, IndexError) as reason:
         first = next(iter(str(reason).splitlines()), type(reason).__name__)
         raise ModelError(f"{owner}: the feature model does not accept the events: {first}") from reason
 
 
-def _evaluated(module: torch.nn.Module, batch: Any) -> Any:
+def _evaluate_module(module: torch.nn.Module, batch: Any) -> Any:
     like = next(module.parameters(), None)
     was_training = module.training
     module.eval()

@@ -18,18 +18,18 @@ from config.errors import ModelError
 from monitor.detectors import selection, trimming
 from monitor.detectors.em import CovarianceType, Mixture
 from monitor.detectors.inputs import FloatArray
-from monitor.detectors.mixture_values import Values
-from monitor.detectors.passes import Plan, Progress, Task, expectation_maximisation, polish
-from monitor.detectors.processes import Processes
-from monitor.detectors.rows import Rows
-from monitor.detectors.sample import SAMPLE_ROWS, Sample, draw
-from monitor.detectors.scaling import Scaling, column_scaling
+from monitor.detectors.mixture_values import MixtureValues
+from monitor.detectors.passes import FitContext, FitSettings, Progress, expectation_maximisation, refine_in_float64
+from monitor.detectors.processes import ProcessGroup
+from monitor.detectors.rows import StandardisedRows
+from monitor.detectors.sample import SAMPLE_ROWS, TrainingSample, draw_sample
+from monitor.detectors.scaling import Scaling, fit_column_scaling
 
 F64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class FitReport:
     """What happened in a fit: what to look at before trusting it.
 
     Attributes:
@@ -64,16 +64,16 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fitted:
+class FitResult:
     """A mixture of standardised columns, how they were standardised, and the report."""
 
     mixture: Mixture
     scaling: Scaling
     converged: bool
-    iterations: int
-    report: Report
+    n_iter: int
+    report: FitReport
 
-    def values(self, kind: CovarianceType) -> Values:
+    def to_values(self, kind: CovarianceType) -> MixtureValues:
         """Return the mixture in the columns' own units, its covariances as factors of the form that it has."""
         lower: F64 = torch.linalg.cholesky(self.mixture.covariances).numpy() * self.scaling.scale[:, None]
         if kind == "tied":
@@ -81,10 +81,12 @@ class Fitted:
         elif kind in ("diag", "spherical"):
             lower = np.diagonal(lower, axis1=1, axis2=2).copy()
         means: F64 = self.mixture.means.numpy() * self.scaling.scale + self.scaling.centre
-        return Values(weights=self.mixture.weights.numpy(), means=means, cholesky=lower)
+        return MixtureValues(weights=self.mixture.weights.numpy(), means=means, cholesky=lower)
 
 
-def fit(values: FloatArray, weights: F64 | None, plan: Plan, processes: Processes, progress: Progress | None) -> Fitted:
+def fit_mixture(
+    values: FloatArray, weights: F64 | None, plan: FitSettings, processes: ProcessGroup, progress: Progress | None
+) -> FitResult:
     """Return the mixture fitted to the rows of all processes.
 
     Args:
@@ -96,30 +98,32 @@ def fit(values: FloatArray, weights: F64 | None, plan: Plan, processes: Processe
     """
     began = time.perf_counter()
     rng = np.random.default_rng(plan.seed)
-    weights = _as_rows(weights, processes)
-    scaling = column_scaling(values, weights, processes.add, processes.largest)
+    weights = _normalise_weights(weights, processes)
+    scaling = fit_column_scaling(values, weights, processes.sum_array, processes.max_array)
     if plan.covariance_type == "spherical":
-        scaling = scaling.common()
-    sample, total = draw(values, weights, scaling, processes, rng)
+        scaling = scaling.with_common_scale()
+    sample, total = draw_sample(values, weights, scaling, processes, rng)
     core = None
     if plan.contamination > 0:
-        sample, core = trimming.core(sample, plan, rng)
-    clean = sample.rows if core is None else sample.rows.take(core)
-    rows = sample.rows if total <= SAMPLE_ROWS else _all_rows(values, weights, sample, plan)
-    alone = Processes(rank=0, size=1)
-    task = Task(plan=replace(plan, contamination=0.0), shrinkage=sample.shrinkage(plan, core), processes=alone)
-    choice = selection.choose(clean, task, rng, final=rows is clean)
-    final, prior, alike = choice.run, choice.shrinkage.rows, choice.shrinkage.alike
-    task = Task(plan=plan, shrinkage=choice.shrinkage, processes=processes if total > SAMPLE_ROWS else alone)
+        sample, core = trimming.select_core(sample, plan, rng)
+    clean = sample.rows if core is None else sample.rows.subset(core)
+    rows = sample.rows if total <= SAMPLE_ROWS else _make_rows(values, weights, sample, plan)
+    alone = ProcessGroup(rank=0, size=1)
+    task = FitContext(
+        settings=replace(plan, contamination=0.0), shrinkage=sample.make_shrinkage(plan, core), processes=alone
+    )
+    choice = selection.select_model(clean, task, rng, final=rows is clean)
+    final, prior, alike = choice.em_result, choice.shrinkage.prior_rows, choice.shrinkage.pooled_rows
+    task = FitContext(settings=plan, shrinkage=choice.shrinkage, processes=processes if total > SAMPLE_ROWS else alone)
     if rows is not clean:
-        final = expectation_maximisation(rows, choice.run.mixture, task, progress)
+        final = expectation_maximisation(rows, choice.em_result.mixture, task, progress)
     elif progress is not None:
-        progress(len(final.trace), final.log_likelihood)
+        progress(len(final.log_likelihoods), final.log_likelihood)
     if values.dtype == np.float64:
-        final = polish(rows, final, task)
+        final = refine_in_float64(rows, final, task)
     k = len(final.mixture.weights)
-    report = Report(
-        log_likelihood=final.trace,
+    report = FitReport(
+        log_likelihood=final.log_likelihoods,
         condition_numbers=_condition_numbers(final.mixture),
         shrinkage=tuple(((prior + alike) / (final.mass + prior + alike)).tolist()),
         prior_rows=prior,
@@ -127,36 +131,36 @@ def fit(values: FloatArray, weights: F64 | None, plan: Plan, processes: Processe
         reg_covar=plan.reg_covar,
         components_asked=plan.n_components,
         components_dropped=(plan.n_components or k) - k,
-        criterion=choice.held_out,
+        criterion=choice.held_out_log_likelihoods,
         rows=total,
-        rows_trimmed=final.trimmed,
-        sample_iterations=len(choice.run.trace),
+        rows_trimmed=final.n_trimmed,
+        sample_iterations=len(choice.em_result.log_likelihoods),
         seconds=time.perf_counter() - began,
     )
-    return Fitted(
+    return FitResult(
         mixture=final.mixture,
         scaling=sample.scaling,
         converged=final.converged,
-        iterations=len(final.trace),
+        n_iter=len(final.log_likelihoods),
         report=report,
     )
 
 
-def _all_rows(values: FloatArray, weights: F64 | None, sample: Sample, plan: Plan) -> Rows:
+def _make_rows(values: FloatArray, weights: F64 | None, sample: TrainingSample, plan: FitSettings) -> StandardisedRows:
     """Return the rows of this process; each once where many are equal, which would not do to count the strangest."""
-    rows = Rows.of(values, weights, sample.scaling)
-    return rows.folded() if plan.contamination == 0 and sample.repeats else rows
+    rows = StandardisedRows.from_array(values, weights, sample.scaling)
+    return rows.deduplicated() if plan.contamination == 0 and sample.has_duplicates else rows
 
 
-def report_from(stored: dict[str, Any]) -> Report:
+def read_report(stored: dict[str, Any]) -> FitReport:
     """Return the report that an artefact's training summary holds."""
     try:
-        return msgspec.convert(stored, Report, strict=False)
+        return msgspec.convert(stored, FitReport, strict=False)
     except msgspec.ValidationError as reason:
         raise ModelError(f"the model's training report cannot be read: {reason}; fit it again") from reason
 
 
-def _as_rows(weights: F64 | None, processes: Processes) -> F64 | None:
+def _normalise_weights(weights: F64 | None, processes: ProcessGroup) -> F64 | None:
     """Return weights that count as rows do: whole numbers say how often a row came, others only what share it has.
 
     Those of the second kind are scaled such that the ones that are not zero have mean one.
@@ -164,7 +168,9 @@ def _as_rows(weights: F64 | None, processes: Processes) -> F64 | None:
     if weights is None:
         return None
     fractions = np.count_nonzero(weights != np.floor(weights))
-    total, rows, unequal = processes.add(np.array([weights.sum(), np.count_nonzero(weights), fractions], dtype=float))
+    total, rows, unequal = processes.sum_array(
+        np.array([weights.sum(), np.count_nonzero(weights), fractions], dtype=float)
+    )
     if unequal == 0:
         return weights
     scaled: F64 = weights * (rows / total)

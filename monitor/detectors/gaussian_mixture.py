@@ -11,26 +11,26 @@ from numpy.typing import NDArray
 
 from config.errors import ModelError
 from monitor.detectors import artefact, attribution, fitting, mixture_artefact, selection, sklearn_bridge
-from monitor.detectors.arguments import usable_device
+from monitor.detectors.arguments import check_device
 from monitor.detectors.artefact import Artefact
 from monitor.detectors.crossfit import reference_energies
 from monitor.detectors.em import CovarianceType
 from monitor.detectors.explanation import Explanation
 from monitor.detectors.inputs import FloatArray, check_events, check_finite, check_sample_weights
-from monitor.detectors.mixture_settings import plan_of
-from monitor.detectors.mixture_values import Values, checked, covariances_of, full_factors
-from monitor.detectors.processes import Processes
-from monitor.detectors.score_factors import Gaussians
-from monitor.detectors.score_path import Scorer, make_scorer
-from monitor.detectors.threads import one_thread
-from monitor.detectors.unfitted import not_fitted
-from monitor.drifts.yardstick import FeatureProfile, profile_of
+from monitor.detectors.mixture_settings import make_fit_settings
+from monitor.detectors.mixture_values import MixtureValues, check_mixture, covariances_from_cholesky, expand_cholesky
+from monitor.detectors.processes import ProcessGroup
+from monitor.detectors.score_factors import GaussianComponents
+from monitor.detectors.score_path import MixtureScorer, make_scorer
+from monitor.detectors.threads import single_torch_thread
+from monitor.detectors.unfitted import make_not_fitted_error
+from monitor.drifts.yardstick import FeatureProfile, build_feature_profile
 
 F64 = NDArray[np.float64]
 
 # On small arrays threads wait for each other longer than they compute: 10,000 x 4 took 7.7 s on two busy cores, and
 # 0.07 s on one thread.
-_SMALL_FIT = 2_000_000
+_SMALL_FIT_ELEMENTS = 2_000_000
 
 
 class GaussianMixture:
@@ -115,7 +115,7 @@ class GaussianMixture:
             ModelError: unusable events or settings.
         """
         del y
-        plan = plan_of(self)
+        plan = make_fit_settings(self)
         fewest = 1 if self.n_components == "auto" else self.n_components
         events = check_events(x, owner=type(self).__name__, min_rows=max(fewest, 1), squares=True)
         weights = (
@@ -123,20 +123,20 @@ class GaussianMixture:
             if sample_weight is None
             else check_sample_weights(sample_weight, len(events.values), owner=type(self).__name__)
         )
-        with one_thread(when=events.values.size < _SMALL_FIT):
-            fitted = fitting.fit(events.values, weights, plan, Processes.present(), progress)
-        self.put(fitted.values(self.covariance_type), events.names)
+        with single_torch_thread(when=events.values.size < _SMALL_FIT_ELEMENTS):
+            fitted = fitting.fit_mixture(events.values, weights, plan, ProcessGroup.current(), progress)
+        self.set_values(fitted.to_values(self.covariance_type), events.names)
         self.converged_ = fitted.converged
-        self.n_iter_ = fitted.iterations
+        self.n_iter_ = fitted.n_iter
         self.lower_bound_ = fitted.report.log_likelihood[-1] - float(np.log(fitted.scaling.scale).sum())
-        self.report_: fitting.Report | None = fitted.report
+        self.report_: fitting.FitReport | None = fitted.report
         return self
 
     def calibrate(self, x: Any, folds: int = 5) -> Self:
         """Set the reference energies from the training events, each scored by a fit without its fold."""
-        values = self._checked(x)
+        values = self._check_events(x)
         self.reference_energies_ = reference_energies(lambda: type(self)(**self.get_params()), values, folds)
-        self.profile_ = profile_of(values)
+        self.profile_ = build_feature_profile(values)
         return self
 
     def energy(self, x: Any) -> FloatArray:
@@ -144,20 +144,20 @@ class GaussianMixture:
 
         The energy of an event is the same to the bit whatever it is batched with.
         """
-        values = self._checked(x, finite=False)
-        energies = self._scorer(values.dtype).energies(values)
+        values = self._check_events(x, finite=False)
+        energies = self._get_scorer(values.dtype).energies(values)
         if not np.isfinite(energies).all():
             check_finite(values, owner=type(self).__name__, names=self.feature_names_)
         return energies
 
-    def measure(self, x: Any) -> tuple[FloatArray, FloatArray]:
+    def energies_and_responsibilities(self, x: Any) -> tuple[FloatArray, FloatArray]:
         """Return the energy of each event, and each component's share (n, K) in it, out of one pass.
 
         The shares are rounded as the energies are: the same to the bit whatever an event is batched with.
         """
-        values = self._checked(x, finite=False)
+        values = self._check_events(x, finite=False)
         shares = np.empty((len(values), len(self.weights_)), dtype=values.dtype)
-        energies = self._scorer(values.dtype).energies(values, shares)
+        energies = self._get_scorer(values.dtype).energies(values, shares)
         if not np.isfinite(energies).all():
             check_finite(values, owner=type(self).__name__, names=self.feature_names_)
         return energies, shares
@@ -193,43 +193,43 @@ class GaussianMixture:
 
     def explain(self, x: Any) -> Explanation:
         """Return by event and feature how unexpected it is given the others, and what that costs."""
-        values = self._checked(x, squares=True).astype(np.float64)
+        values = self._check_events(x, squares=True).astype(np.float64)
         inverse = self.inverse_cholesky()
         names = self.feature_names_ or tuple(f"x{j}" for j in range(self.n_features))
-        return attribution.explain(values, self.weights_, self.means_, inverse, names)
+        return attribution.explain_mixture(values, self.weights_, self.means_, inverse, names)
 
     def sample(self, n_samples: int = 1) -> tuple[F64, NDArray[np.int64]]:
         """Return events drawn from the mixture, and their components."""
-        self._fitted()
+        self._check_fitted()
         if not isinstance(n_samples, int | np.integer) or n_samples < 1:
             raise ModelError(f"Invalid value for 'n_samples': {n_samples}; draw at least one event")
         rng = np.random.default_rng(self.random_state)
         place = np.repeat(np.arange(len(self.weights_)), rng.multinomial(n_samples, self.weights_))
         noise = rng.standard_normal((n_samples, self.n_features))
-        lower = full_factors(self._cholesky, len(self.weights_))
+        lower = expand_cholesky(self._cholesky, len(self.weights_))
         drawn = self.means_[place] + np.einsum("nij,nj->ni", lower[place], noise)
         return drawn, place
 
     def bic(self, x: Any) -> float:
         """Return Schwarz's criterion on the events; smaller is better."""
-        values = self._checked(x)
+        values = self._check_events(x)
         return selection.bic(self.score(values) * len(values), self._n_parameters(), len(values))
 
     def aic(self, x: Any) -> float:
         """Return Akaike's criterion on the events; smaller is better."""
-        values = self._checked(x)
+        values = self._check_events(x)
         return 2.0 * self._n_parameters() - 2.0 * self.score(values) * len(values)
 
     @property
     def n_features(self) -> int:
         """The number of columns that it was fitted on."""
-        self._fitted()
+        self._check_fitted()
         return self.n_features_in_
 
     def to_artefact(self) -> Artefact:
         """Return the model as plain values."""
-        self._fitted()
-        return mixture_artefact.give(self)
+        self._check_fitted()
+        return mixture_artefact.mixture_to_artefact(self)
 
     @classmethod
     def from_artefact(cls, stored: Artefact, device: str = "cpu") -> Self:
@@ -238,7 +238,7 @@ class GaussianMixture:
         Raises:
             ModelError: the artefact's values do not make a mixture.
         """
-        return mixture_artefact.take(cls, stored, device)
+        return mixture_artefact.mixture_from_artefact(cls, stored, device)
 
     @classmethod
     def from_sklearn(cls, mixture: Any, device: str = "cpu") -> Self:
@@ -247,15 +247,15 @@ class GaussianMixture:
         Raises:
             ModelError: it is not fitted, or its covariances are not positive definite.
         """
-        return sklearn_bridge.take(cls, mixture, device)
+        return sklearn_bridge.from_sklearn(cls, mixture, device)
 
     def to_sklearn(self) -> Any:
         """Return a fitted scikit-learn GaussianMixture of the same parameters (needs scikit-learn)."""
-        self._fitted()
-        return sklearn_bridge.give(self)
+        self._check_fitted()
+        return sklearn_bridge.to_sklearn(self)
 
     def __sklearn_tags__(self) -> Any:
-        return sklearn_bridge.tags()
+        return sklearn_bridge.make_tags()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what pickle takes: all but the scorers, whose kernels suit this machine."""
@@ -302,23 +302,23 @@ class GaussianMixture:
         Raises:
             ModelError: shapes that do not fit, or covariances that are not positive definite.
         """
-        given = checked(weights, means, covariances, covariance_type, feature_names)
+        given = check_mixture(weights, means, covariances, covariance_type, feature_names)
         model = cls(n_components=len(given.weights), covariance_type=covariance_type, device=device)
-        usable_device(cls.__name__, device)
-        model.put(given, feature_names)
+        check_device(cls.__name__, device)
+        model.set_values(given, feature_names)
         model.converged_, model.n_iter_, model.lower_bound_, model.report_ = True, 0, 0.0, None
         return model
 
-    def values(self) -> Values:
+    def values(self) -> MixtureValues:
         """Return the parameters of the fitted mixture, covariances as factors."""
-        self._fitted()
-        return Values(weights=self.weights_, means=self.means_, cholesky=self._cholesky)
+        self._check_fitted()
+        return MixtureValues(weights=self.weights_, means=self.means_, cholesky=self._cholesky)
 
-    def put(self, values: Values, names: tuple[str, ...] | None) -> None:
+    def set_values(self, values: MixtureValues, names: tuple[str, ...] | None) -> None:
         """Take over the parameters of a mixture; what was fitted before is forgotten."""
         self.weights_, self.means_, self._cholesky = values.weights, values.means, values.cholesky
-        self.covariances_ = covariances_of(values.cholesky, self.covariance_type)
-        self._scorers: dict[np.dtype[Any], Scorer] = {}
+        self.covariances_ = covariances_from_cholesky(values.cholesky, self.covariance_type)
+        self._scorers: dict[np.dtype[Any], MixtureScorer] = {}
         self.reference_energies_ = None
         self.profile_ = None
         self.n_features_in_: int = values.means.shape[1]
@@ -328,29 +328,29 @@ class GaussianMixture:
 
     def inverse_cholesky(self) -> F64:
         """Return the inverse lower Cholesky factors, (K, D, D) for every covariance type."""
-        lower = torch.from_numpy(full_factors(self._cholesky, len(self.weights_)))
+        lower = torch.from_numpy(expand_cholesky(self._cholesky, len(self.weights_)))
         eye = torch.eye(lower.shape[1], dtype=torch.float64).expand_as(lower)
-        with one_thread():
+        with single_torch_thread():
             inverse: F64 = torch.linalg.solve_triangular(lower, eye, upper=False).numpy()
         return inverse
 
-    def _scorer(self, dtype: np.dtype[Any]) -> Scorer:
+    def _get_scorer(self, dtype: np.dtype[Any]) -> MixtureScorer:
         if dtype not in self._scorers:
             inverse: F64 = 1.0 / self._cholesky if self._cholesky.ndim == 2 else self.inverse_cholesky()
             if self.covariance_type == "tied":
                 inverse = inverse[:1]
-            mixture = Gaussians(weights=self.weights_, means=self.means_, inverse=inverse)
+            mixture = GaussianComponents(weights=self.weights_, means=self.means_, inverse=inverse)
             self._scorers[dtype] = make_scorer(mixture, dtype.type, self.device)
         return self._scorers[dtype]
 
     def _log_joint(self, x: Any) -> F64:
-        return attribution.log_joint(self._checked(x), self.weights_, self.means_, self.inverse_cholesky())
+        return attribution.log_joint(self._check_events(x), self.weights_, self.means_, self.inverse_cholesky())
 
     def _n_parameters(self) -> int:
         return selection.count_parameters(len(self.weights_), self.n_features_in_, self.covariance_type)
 
-    def _checked(self, x: Any, *, finite: bool = True, squares: bool = False) -> FloatArray:
-        self._fitted()
+    def _check_events(self, x: Any, *, finite: bool = True, squares: bool = False) -> FloatArray:
+        self._check_fitted()
         return check_events(
             x,
             owner=type(self).__name__,
@@ -360,6 +360,6 @@ class GaussianMixture:
             squares=squares,
         ).values
 
-    def _fitted(self) -> None:
+    def _check_fitted(self) -> None:
         if not hasattr(self, "weights_"):
-            raise not_fitted(type(self).__name__)
+            raise make_not_fitted_error(type(self).__name__)

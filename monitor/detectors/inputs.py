@@ -13,19 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.errors import ModelError
-from monitor.detectors.conversion import FloatArray, as_floats, column_names, to_numpy
+from monitor.detectors.conversion import FloatArray, column_names, to_float_array, to_numpy
 
-__all__ = ["Events", "FloatArray", "check_events", "check_finite", "check_labels", "check_sample_weights"]
+__all__ = ["CheckedEvents", "FloatArray", "check_events", "check_finite", "check_labels", "check_sample_weights"]
 
-_SHOWN = 5
+_MAX_SHOWN = 5
 # Squares of what is larger, and their sums, have no number in float64.
-_LARGEST = 1e150
-_LARGEST_LABEL = (1 << 62) - 1
-_FINITE_CHUNK = 1 << 18
+_MAX_VALUE = 1e150
+_MAX_LABEL = (1 << 62) - 1
+_FINITE_CHECK_ROWS = 1 << 18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Events:
+class CheckedEvents:
     """Checked events: finite numbers, one row an event, and the column names where there are any."""
 
     values: FloatArray
@@ -41,7 +41,7 @@ def check_events(
     min_rows: int = 1,
     finite: bool = True,
     squares: bool = False,
-) -> Events:
+) -> CheckedEvents:
     """Return `x` as contiguous float32 or float64 rows, or say what is wrong with it.
 
     float32 stays float32; every other number becomes float64. The values of a float array that is
@@ -63,25 +63,25 @@ def check_events(
     expected = None if names is None else tuple(names)
     if found_names is not None:
         _check_names(found_names, expected, owner)
-    values = as_floats(x, owner, found_names)
+    values = to_float_array(x, owner, found_names)
     _check_shape(values, owner, n_features, min_rows)
     if found_names is not None and expected is not None and found_names != expected:
-        values, found_names = _in_order(values, found_names, expected), expected
+        values, found_names = _reorder_columns(values, found_names, expected), expected
     if finite:
         check_finite(values, owner=owner, names=found_names or names)
     if squares and values.dtype == np.float64:
-        _check_size(values, owner, found_names or names)
-    return Events(values=values, names=found_names)
+        _check_magnitude(values, owner, found_names or names)
+    return CheckedEvents(values=values, names=found_names)
 
 
-def _check_size(values: FloatArray, owner: str, names: Sequence[str] | None) -> None:
-    if max(values.max(), -values.min()) <= _LARGEST:
+def _check_magnitude(values: FloatArray, owner: str, names: Sequence[str] | None) -> None:
+    if max(values.max(), -values.min()) <= _MAX_VALUE:
         return
-    beyond = ~(np.abs(values) <= _LARGEST)
+    beyond = ~(np.abs(values) <= _MAX_VALUE)
     rows, columns = np.flatnonzero(beyond.any(axis=1)), np.flatnonzero(beyond.any(axis=0))
     raise ModelError(
-        f"{owner}: input X contains numbers beyond {_LARGEST:g}, whose squares have no number in float64 "
-        f"(rows {_listed(rows[:_SHOWN].tolist(), len(rows))}; columns {_columns(columns.tolist(), names)}); "
+        f"{owner}: input X contains numbers beyond {_MAX_VALUE:g}, whose squares have no number in float64 "
+        f"(rows {_format_rows(rows[:_MAX_SHOWN].tolist(), len(rows))}; columns {_format_columns(columns.tolist(), names)}); "
         "give these columns another unit, or drop the rows"
     )
 
@@ -91,15 +91,15 @@ def check_finite(values: FloatArray, *, owner: str, names: Sequence[str] | None 
     bad_rows: list[int] = []
     bad_columns: list[int] = []
     total = 0
-    for start in range(0, len(values), _FINITE_CHUNK):
-        finite = np.isfinite(values[start : start + _FINITE_CHUNK])
+    for start in range(0, len(values), _FINITE_CHECK_ROWS):
+        finite = np.isfinite(values[start : start + _FINITE_CHECK_ROWS])
         if finite.all():
             continue
         rows = np.flatnonzero(~finite.all(axis=1))
         total += len(rows)
         bad_columns.extend(np.flatnonzero(~finite.all(axis=0)).tolist())
-        if len(bad_rows) < _SHOWN:
-            bad_rows.extend((rows + start)[: _SHOWN - len(bad_rows)].tolist())
+        if len(bad_rows) < _MAX_SHOWN:
+            bad_rows.extend((rows + start)[: _MAX_SHOWN - len(bad_rows)].tolist())
     if not total:
         return
     part = values[bad_rows]
@@ -108,7 +108,7 @@ def check_finite(values: FloatArray, *, owner: str, names: Sequence[str] | None 
     )
     raise ModelError(
         f"{owner}: {what} contains {found} in {total} of {len(values)} rows "
-        f"(rows {_listed(bad_rows, total)}; columns {_columns(sorted(set(bad_columns)), names)}). "
+        f"(rows {_format_rows(bad_rows, total)}; columns {_format_columns(sorted(set(bad_columns)), names)}). "
         f"{owner} does not accept missing values encoded as NaN, nor infinity; drop those rows or fill them "
         "before the call"
     )
@@ -124,7 +124,7 @@ def check_sample_weights(weights: object, n: int, *, owner: str) -> NDArray[np.f
     result = array.astype(np.float64)
     bad = np.flatnonzero(~(np.isfinite(result) & (result >= 0)))
     if len(bad):
-        rows = _listed(bad[:_SHOWN].tolist(), len(bad))
+        rows = _format_rows(bad[:_MAX_SHOWN].tolist(), len(bad))
         raise ModelError(f"{owner}: sample_weight must be finite and not negative; rows {rows} are not")
     with np.errstate(over="ignore"):
         total = result.sum()
@@ -143,13 +143,13 @@ def check_labels(labels: object, n: int, *, owner: str) -> NDArray[np.int64]:
             f"{owner}: labels must be one whole number per row: {n} rows, but labels of shape {array.shape}"
         )
     if array.dtype.kind == "O" and all(isinstance(label, Integral) for label in array):
-        array = np.array([min(max(int(label), -1), _LARGEST_LABEL + 1) for label in array])
+        array = np.array([min(max(int(label), -1), _MAX_LABEL + 1) for label in array])
     if array.dtype.kind == "f" and np.array_equal(array, np.floor(array)):
-        array = np.clip(array, -1, _LARGEST_LABEL + 1.0).astype(np.int64)
+        array = np.clip(array, -1, _MAX_LABEL + 1.0).astype(np.int64)
     if array.dtype.kind not in "biu":
         raise ModelError(f"{owner}: labels must be whole numbers (negative = unknown); got {array.dtype}")
-    if (array > _LARGEST_LABEL).any():
-        raise ModelError(f"{owner}: labels must be at most {_LARGEST_LABEL}; number the classes from 0 on")
+    if (array > _MAX_LABEL).any():
+        raise ModelError(f"{owner}: labels must be at most {_MAX_LABEL}; number the classes from 0 on")
     return array.astype(np.int64)
 
 
@@ -157,22 +157,24 @@ def _check_names(found: tuple[str, ...], expected: tuple[str, ...] | None, owner
     """Refuse names that are there twice, and any other set of names than the expected, if there is one."""
     twice = [name for name, times in Counter(found).items() if times > 1]
     if twice:
-        raise ModelError(f"{owner}: several columns have the name {_quoted(twice)}; rename them or keep one of each")
+        raise ModelError(
+            f"{owner}: several columns have the name {_format_names(twice)}; rename them or keep one of each"
+        )
     if expected is None:
         return
     here, wanted = set(found), set(expected)
     missing = [name for name in expected if name not in here]
     extra = [name for name in found if name not in wanted]
-    parts = [f"missing: {_quoted(missing)}"] if missing else []
+    parts = [f"missing: {_format_names(missing)}"] if missing else []
     if extra:
-        parts.append(f"not known to the model: {_quoted(extra)}")
+        parts.append(f"not known to the model: {_format_names(extra)}")
     if parts:
         raise ModelError(
             f"{owner}: the feature names should match those that were passed during fit. " + "; ".join(parts)
         )
 
 
-def _in_order(values: FloatArray, found: tuple[str, ...], expected: tuple[str, ...]) -> FloatArray:
+def _reorder_columns(values: FloatArray, found: tuple[str, ...], expected: tuple[str, ...]) -> FloatArray:
     """Return the columns in the expected order of their names."""
     place = {name: column for column, name in enumerate(found)}
     return np.ascontiguousarray(values[:, [place[name] for name in expected]])
@@ -204,19 +206,19 @@ def _check_shape(values: FloatArray, owner: str, n_features: int | None, min_row
         )
 
 
-def _listed(rows: list[int], total: int) -> str:
+def _format_rows(rows: list[int], total: int) -> str:
     text = ", ".join(str(row) for row in rows)
     return text + (f" and {total - len(rows)} more" if total > len(rows) else "")
 
 
-def _columns(columns: list[int], names: Sequence[str] | None) -> str:
-    shown = [repr(names[c]) if names is not None else str(c) for c in columns[:_SHOWN]]
-    return _listed_text(shown, len(columns))
+def _format_columns(columns: list[int], names: Sequence[str] | None) -> str:
+    shown = [repr(names[c]) if names is not None else str(c) for c in columns[:_MAX_SHOWN]]
+    return _join_shown(shown, len(columns))
 
 
-def _quoted(names: list[str]) -> str:
-    return _listed_text([repr(name) for name in names[:_SHOWN]], len(names))
+def _format_names(names: list[str]) -> str:
+    return _join_shown([repr(name) for name in names[:_MAX_SHOWN]], len(names))
 
 
-def _listed_text(shown: list[str], total: int) -> str:
+def _join_shown(shown: list[str], total: int) -> str:
     return ", ".join(shown) + (f" and {total - len(shown)} more" if total > len(shown) else "")

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from config.errors import ModelError
 from monitor.detectors.artefact import Artefact
-from monitor.detectors.mixture_params import LOG_2PI, Metric, gmm_params, make_metric
-from monitor.detectors.mixture_values import are_factors
+from monitor.detectors.mixture_params import LOG_2PI, MahalanobisMetric, gmm_params, make_metric
+from monitor.detectors.mixture_values import are_lower_triangular
 
 F64 = NDArray[np.float64]
 
-_FIELDS = ("weights", "means", "covariances", "factors")
-_SHARES_TOLERANCE = 1e-2
-_LARGEST = float(np.finfo(np.float32).max)
+_ARRAY_FIELDS = ("weights", "means", "covariances", "factors")
+_WEIGHT_SUM_TOLERANCE = 1e-2
+_MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,14 +29,14 @@ class LatentMixture:
     factors: F64
     radius: float
 
-    def arrays(self) -> dict[str, NDArray[np.float64]]:
+    def to_arrays(self) -> dict[str, NDArray[np.float64]]:
         """Return the arrays by the names that an artefact holds them under."""
         return {
-            **{f"mixture.{name}": getattr(self, name) for name in _FIELDS},
+            **{f"mixture.{name}": getattr(self, name) for name in _ARRAY_FIELDS},
             "mixture.radius": np.array([self.radius]),
         }
 
-    def density(self, device: str) -> "LatentDensity":
+    def to_density(self, device: str) -> "LatentDensity":
         """Return what scoring needs, on the device; components without weight are left out."""
         live = self.weights > 0
         weights, means, factors = (
@@ -54,17 +54,17 @@ class LatentMixture:
 class LatentDensity:
     """A latent mixture on a device, ready to score."""
 
-    metric: Metric
+    metric: MahalanobisMetric
     log_constant: Tensor
     radius: float
 
     def energies(self, z: Tensor) -> Tensor:
         """Return the energy of each row of mixture input, in float64; NaN counts as infinitely far."""
-        squared = self.metric.squared_distances(z.double().nan_to_num(nan=_LARGEST))
+        squared = self.metric.squared_distances(z.double().nan_to_num(nan=_MAX_FLOAT32))
         energy = -torch.logsumexp(self.log_constant - 0.5 * squared, dim=1)
-        return energy.clamp(-_LARGEST, _LARGEST)
+        return energy.clamp(-_MAX_FLOAT32, _MAX_FLOAT32)
 
-    def beyond(self, rows: F64) -> F64:
+    def distance_penalty(self, rows: F64) -> F64:
         """Return D (|x| / R - 1) for standardised rows beyond the training's radius R, 0 within."""
         scale = np.abs(rows).max(axis=1, initial=1e-300, keepdims=True)  # the square of a far value overflows
         with np.errstate(over="ignore"):  # infinity is as far as a number can say; energies are clipped
@@ -73,7 +73,7 @@ class LatentDensity:
         return excess
 
 
-def settle(z: Tensor, gamma: Tensor, radius: float) -> LatentMixture:
+def estimate_latent_mixture(z: Tensor, gamma: Tensor, radius: float) -> LatentMixture:
     """Return the mixture that the responsibilities of the whole training set give."""
     weights, means, covariances, factors, _ = (t.cpu().numpy() for t in gmm_params(z.double(), gamma.double()))
     return LatentMixture(weights=weights, means=means, covariances=covariances, factors=factors, radius=radius)
@@ -86,11 +86,14 @@ def read_mixture(stored: Artefact, n_gmm: int, width: int) -> LatentMixture:
         ModelError: Its arrays do not fit together.
     """
     shapes = {"weights": (n_gmm,), "means": (n_gmm, width)}
-    arrays = {name: stored.numbers(f"mixture.{name}", *shapes.get(name, (n_gmm, width, width))) for name in _FIELDS}
-    radius = float(stored.numbers("mixture.radius", 1)[0])
+    arrays = {
+        name: stored.float64_tensor(f"mixture.{name}", *shapes.get(name, (n_gmm, width, width)))
+        for name in _ARRAY_FIELDS
+    }
+    radius = float(stored.float64_tensor("mixture.radius", 1)[0])
     weights = arrays["weights"]
     # Networks of the user's may give shares that add up to one only nearly.
-    shares = (weights >= 0).all() and abs(weights.sum() - 1) < _SHARES_TOLERANCE
-    if not (radius > 0 and shares and are_factors(arrays["factors"])):
+    shares = (weights >= 0).all() and abs(weights.sum() - 1) < _WEIGHT_SUM_TOLERANCE
+    if not (radius > 0 and shares and are_lower_triangular(arrays["factors"])):
         raise ModelError(f"the {stored.kind} model's mixture contradicts itself; fit it again")
     return LatentMixture(radius=radius, **arrays)

@@ -9,20 +9,20 @@ import numpy as np
 
 from config.errors import ModelError
 from monitor.detectors import fitting
-from monitor.detectors.arguments import number, whole
+from monitor.detectors.arguments import check_int, check_number
 from monitor.detectors.artefact import Artefact
-from monitor.detectors.mixture_settings import plan_of
-from monitor.detectors.mixture_values import Values, are_factors
+from monitor.detectors.mixture_settings import make_fit_settings
+from monitor.detectors.mixture_values import MixtureValues, are_lower_triangular
 
 if TYPE_CHECKING:
     from monitor.detectors.gaussian_mixture import GaussianMixture
 
 M = TypeVar("M", bound="GaussianMixture")
 
-_LEAST_DEVIATION = 1e-150  # the square of less has no number in float64
+_MIN_DEVIATION = 1e-150  # the square of less has no number in float64
 
 
-def give(model: "GaussianMixture") -> Artefact:
+def mixture_to_artefact(model: "GaussianMixture") -> Artefact:
     """Return a fitted mixture as plain values."""
     report = model.report_
     training = {
@@ -47,33 +47,33 @@ def give(model: "GaussianMixture") -> Artefact:
     )
 
 
-def take(cls: "type[M]", stored: Artefact, device: str) -> "M":
+def mixture_from_artefact(cls: "type[M]", stored: Artefact, device: str) -> "M":
     """Return the mixture that an artefact holds."""
     known = inspect.signature(cls).parameters
     settings = {name: value for name, value in stored.settings.items() if name in known}
     model = cls(**{**settings, "device": device})
-    plan_of(model)
-    model.put(_values(stored, model), stored.feature_names)
+    make_fit_settings(model)
+    model.set_values(_read_values(stored, model), stored.feature_names)
     training = stored.training
     model.converged_ = bool(training.get("converged", True))
-    model.n_iter_ = whole("the stored model", "n_iter", training.get("n_iter", 0), 0)
-    model.lower_bound_ = number("the stored model", "lower_bound", training.get("lower_bound", 0.0))
+    model.n_iter_ = check_int("the stored model", "n_iter", training.get("n_iter", 0), 0)
+    model.lower_bound_ = check_number("the stored model", "lower_bound", training.get("lower_bound", 0.0))
     report = training.get("report")
-    model.report_ = None if report is None else fitting.report_from(report)
+    model.report_ = None if report is None else fitting.read_report(report)
     model.reference_energies_ = stored.reference_energies
     model.profile_ = stored.profile
     return model
 
 
-def _values(stored: Artefact, model: "GaussianMixture") -> Values:
+def _read_values(stored: Artefact, model: "GaussianMixture") -> MixtureValues:
     d = stored.n_features
-    weights = stored.numbers("weights", None)
+    weights = stored.float64_tensor("weights", None)
     k = len(weights)
     shape = {"full": (k, d, d), "tied": (1, d, d), "diag": (k, d), "spherical": (k, d)}
-    cholesky = stored.numbers("cholesky", *shape[model.covariance_type])
+    cholesky = stored.float64_tensor("cholesky", *shape[model.covariance_type])
     deviations = np.diagonal(cholesky, axis1=1, axis2=2) if cholesky.ndim == 3 else cholesky
     shares = (weights >= 0).all() and abs(weights.sum() - 1) < 1e-6
-    triangular = cholesky.ndim == 2 or are_factors(cholesky)
-    if not shares or not triangular or not (deviations > _LEAST_DEVIATION).all():
+    triangular = cholesky.ndim == 2 or are_lower_triangular(cholesky)
+    if not shares or not triangular or not (deviations > _MIN_DEVIATION).all():
         raise ModelError("the gaussian_mixture model's weights or factors make no mixture; fit it again")
-    return Values(weights=weights, means=stored.numbers("means", k, d), cholesky=cholesky)
+    return MixtureValues(weights=weights, means=stored.float64_tensor("means", k, d), cholesky=cholesky)

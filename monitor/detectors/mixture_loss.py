@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from monitor.detectors.mixture_params import LOG_2PI, TINY_VARIANCE, factor
+from monitor.detectors.mixture_params import LOG_2PI, TINY_VARIANCE, cholesky_with_ridge
 
 
 def mixture_loss(z: Tensor, gamma: Tensor, eps: float = 1e-6) -> tuple[Tensor, Tensor, Tensor]:
@@ -39,7 +39,7 @@ class _MixtureLoss(torch.autograd.Function):
         d = centred[None] - (share.mT @ centred)[:, None]  # (K, n, D)
         weighted = d * share.mT[:, :, None]
         cov = weighted.mT @ d
-        L = factor(cov, eps)
+        L = cholesky_with_ridge(cov, eps)
         P = torch.cholesky_inverse(L)
         w = d @ P
         log_det = 2.0 * L.diagonal(dim1=1, dim2=2).log().sum(1)

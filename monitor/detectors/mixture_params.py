@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from config.errors import ModelError
-from monitor.detectors.arguments import number
+from monitor.detectors.arguments import check_number
 from monitor.detectors.inputs import check_finite
 
 LOG_2PI = math.log(2.0 * math.pi)
@@ -24,8 +24,8 @@ ArrayLike: TypeAlias = Tensor | npt.NDArray[Any]
 
 WORK_ELEMENTS = 1 << 17  # 1 MB of float64: the work array of a chunk stays in the second-level cache
 WORK_ELEMENTS_CUDA = 1 << 24  # 128 MB: a GPU wants few and large kernels
-LANES = 192  # a multiple of the rows that any matrix kernel takes at once: none is treated as a remainder
-SPARE_LANES = 48  # and so many at the end of a block hold no event, where another library might see a remainder
+BLOCK_ROWS = 192  # a multiple of the rows that any matrix kernel takes at once: none is treated as a remainder
+PADDING_ROWS = 48  # and so many at the end of a block hold no event, where another library might see a remainder
 MAX_AMPLIFICATION = 32.0  # float32 distances lose up to this factor of their 24 bits before float64 takes over
 TINY_VARIANCE = 1e-30  # 1 / variance stays finite in float32, sums and gradients in float64
 
@@ -48,8 +48,8 @@ def gmm_params(z: ArrayLike, gamma: ArrayLike, eps: float = 1e-6) -> tuple[Any, 
     Raises:
         ModelError: The shapes do not fit, there is no row, or something is NaN or infinite.
     """
-    eps = number("gmm_params", "eps", eps, low=0.0)
-    (rows, resp), numpy_out = _tensors(z, gamma)
+    eps = check_number("gmm_params", "eps", eps, low=0.0)
+    (rows, resp), numpy_out = _to_tensors(z, gamma)
     _check_samples(rows, resp)
     n, D = rows.shape
     K = resp.shape[1]
@@ -57,11 +57,11 @@ def gmm_params(z: ArrayLike, gamma: ArrayLike, eps: float = 1e-6) -> tuple[Any, 
     divisor = torch.where(mass > 0, mass, torch.ones_like(mass))
     centre = rows.detach().mean(0, dtype=torch.float64)  # a constant: it cancels, so the gradient needs no part of it
     shift = rows.new_zeros((K, D), dtype=torch.float64)
-    for part in _chunks(rows, K * D):
+    for part in _row_chunks(rows, K * D):
         shift = shift + resp[part].double().mT @ (rows[part].double() - centre)
     shift = shift / divisor[:, None]
     scatter = rows.new_zeros((K, D, D), dtype=torch.float64)
-    for part in _chunks(rows, K * D):
+    for part in _row_chunks(rows, K * D):
         deviation = (rows[part].double() - centre)[:, None, :] - shift
         weighted = deviation * resp[part].double()[:, :, None]
         scatter = scatter + weighted.permute(1, 2, 0) @ deviation.transpose(0, 1)
@@ -69,12 +69,12 @@ def gmm_params(z: ArrayLike, gamma: ArrayLike, eps: float = 1e-6) -> tuple[Any, 
     cov = 0.5 * (cov + cov.mT)
     phi, mu = mass / n, centre + shift
     if not _all_finite(phi, mu, cov.to(rows.dtype)):
-        _check_rows("gmm_params", rows, "z")
-        _check_rows("gmm_params", resp, "gamma")
+        _check_finite_rows("gmm_params", rows, "z")
+        _check_finite_rows("gmm_params", resp, "gamma")
         raise ModelError(f"gmm_params: the variances of z have no number in {rows.dtype}; give z another unit")
-    L = factor(cov, eps)
+    L = cholesky_with_ridge(cov, eps)
     log_det = 2.0 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return _returned((phi, mu, cov, L, log_det), rows.dtype, numpy_out)
+    return _to_caller_type((phi, mu, cov, L, log_det), rows.dtype, numpy_out)
 
 
 def gmm_energy(
@@ -104,9 +104,9 @@ def gmm_energy(
         ModelError: The shapes do not fit, there is no row, something is NaN or infinite, or no component has
             any weight.
     """
-    (rows, weights, means, covs, factors, log_dets), numpy_out = _tensors(z, phi, mu, cov, L, log_det_cov)
+    (rows, weights, means, covs, factors, log_dets), numpy_out = _to_tensors(z, phi, mu, cov, L, log_det_cov)
     _check_mixture(rows, weights, means, covs, factors, log_dets)
-    _check_rows("gmm_energy", rows, "z")
+    _check_finite_rows("gmm_energy", rows, "z")
     live = weights > 0
     if not bool(live.all()):
         weights, means, covs, factors, log_dets = (t[live] for t in (weights, means, covs, factors, log_dets))
@@ -120,7 +120,7 @@ def gmm_energy(
         energy = (energy / len(rows)).sum()
     variances = covs.double().diagonal(dim1=-2, dim2=-1).clamp_min(TINY_VARIANCE)
     cov_diag = (1.0 / variances).sum().clamp_max(limit)
-    result = _returned((energy, cov_diag), rows.dtype, numpy_out)
+    result = _to_caller_type((energy, cov_diag), rows.dtype, numpy_out)
     return result[0], result[1]
 
 
@@ -132,11 +132,11 @@ def log_densities(z: Tensor, mu: Tensor, L: Tensor, log_det_cov: Tensor) -> Tens
 
 def squared_distances(z: Tensor, mu: Tensor, L: Tensor) -> Tensor:
     """Return the squared Mahalanobis distance of each sample to each component, (n, K), in float64."""
-    return make_metric(mu, L, z.dtype, exact=_any_grad(z, mu, L)).squared_distances(z)
+    return make_metric(mu, L, z.dtype, exact=_requires_grad(z, mu, L)).squared_distances(z)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
+class MahalanobisMetric:
     """What distances to the components of one mixture need: a common centre, offsets and inverse factors."""
 
     centre: Tensor
@@ -149,13 +149,13 @@ class Metric:
         work = self.whiten.dtype
         limit = math.sqrt(torch.finfo(work).max) / 1e6  # beyond it a square could overflow and the order is lost
         distances = []
-        for part in _chunks(z, K * D):
+        for part in _row_chunks(z, K * D):
             deviation = ((z[part].to(work) - self.centre).mT - self.offsets[:, :, None]).clamp(-limit, limit)
             distances.append((self.whiten @ deviation).square().sum(1).mT)
         return torch.cat(distances).double().clamp_max(torch.finfo(torch.float64).max / 8)
 
 
-def make_metric(mu: Tensor, L: Tensor, dtype: torch.dtype, *, exact: bool = False) -> Metric:
+def make_metric(mu: Tensor, L: Tensor, dtype: torch.dtype, *, exact: bool = False) -> MahalanobisMetric:
     """Return the metric of components with means `mu` and Cholesky factors `L` for samples of `dtype`.
 
     Float32 samples are measured in float32 where nothing can cancel: well-conditioned factors, and means
@@ -172,10 +172,10 @@ def make_metric(mu: Tensor, L: Tensor, dtype: torch.dtype, *, exact: bool = Fals
         reach = L.flatten(1).norm(dim=1) + (mu - centre).norm(dim=1)
         if bool((reach * whiten.flatten(1).norm(dim=1) / D).max() <= MAX_AMPLIFICATION):
             work = torch.float32
-    return Metric(centre=centre.to(work), offsets=(mu - centre).to(work), whiten=whiten.to(work))
+    return MahalanobisMetric(centre=centre.to(work), offsets=(mu - centre).to(work), whiten=whiten.to(work))
 
 
-def factor(cov: Tensor, eps: float) -> Tensor:
+def cholesky_with_ridge(cov: Tensor, eps: float) -> Tensor:
     """Return the Cholesky factors of cov + eps I; where one fails, of the smallest tried ridge that does not.
 
     A covariance that is singular at a scale where `eps` is lost in rounding gets a ridge relative to its own
@@ -194,18 +194,18 @@ def factor(cov: Tensor, eps: float) -> Tensor:
     raise ModelError("gmm_params: a covariance has no Cholesky factor; are the responsibilities negative?")
 
 
-def _chunks(z: Tensor, width: int) -> Iterator[slice]:
+def _row_chunks(z: Tensor, width: int) -> Iterator[slice]:
     n = len(z)
     rows = (WORK_ELEMENTS_CUDA if z.is_cuda else WORK_ELEMENTS) // width
-    rows = max(rows // LANES * LANES, LANES)
+    rows = max(rows // BLOCK_ROWS * BLOCK_ROWS, BLOCK_ROWS)
     return (slice(start, min(start + rows, n)) for start in range(0, n, rows))
 
 
-def _any_grad(*tensors: Tensor) -> bool:
+def _requires_grad(*tensors: Tensor) -> bool:
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
-def _tensors(*arrays: ArrayLike) -> tuple[list[Tensor], bool]:
+def _to_tensors(*arrays: ArrayLike) -> tuple[list[Tensor], bool]:
     numpy_out = not any(isinstance(a, Tensor) for a in arrays)
     try:
         tensors = [a if isinstance(a, Tensor) else torch.as_tensor(_writable(a)) for a in arrays]
@@ -224,7 +224,7 @@ def _writable(array: ArrayLike) -> npt.NDArray[Any]:
     return given if given.flags.writeable else given.copy()
 
 
-def _returned(tensors: tuple[Tensor, ...], dtype: torch.dtype, numpy_out: bool) -> tuple[Any, ...]:  # noqa: FBT001
+def _to_caller_type(tensors: tuple[Tensor, ...], dtype: torch.dtype, numpy_out: bool) -> tuple[Any, ...]:  # noqa: FBT001
     results = tuple(t.to(dtype) for t in tensors)
     return tuple(t.numpy() for t in results) if numpy_out else results
 
@@ -243,7 +243,7 @@ def _all_finite(*tensors: Tensor) -> bool:
     return bool(torch.stack([torch.isfinite(t).all() for t in tensors]).all())
 
 
-def _check_rows(owner: str, given: Tensor, name: str) -> None:
+def _check_finite_rows(owner: str, given: Tensor, name: str) -> None:
     """Refuse NaN and infinity with their rows and columns; the extremes show both without a copy."""
     if not _all_finite(*given.detach().aminmax()):
         check_finite(given.detach().double().cpu().numpy(), owner=owner, what=name)

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from config.errors import ModelError
-from monitor.detectors.arguments import number, usable_device, whole
-from monitor.detectors.passes import Plan
+from monitor.detectors.arguments import check_device, check_int, check_number
+from monitor.detectors.passes import FitSettings
 
 if TYPE_CHECKING:
     from monitor.detectors.gaussian_mixture import GaussianMixture
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 
 
-def plan_of(model: "GaussianMixture") -> Plan:
+def make_fit_settings(model: "GaussianMixture") -> FitSettings:
     """Return the plan of a mixture's fit.
 
     Raises:
@@ -25,21 +25,21 @@ def plan_of(model: "GaussianMixture") -> Plan:
     if not auto and (not isinstance(model.n_components, int | np.integer) or model.n_components < 1):
         raise ModelError(f'n_components must be a positive whole number or "auto", not {model.n_components!r}')
     check_covariance_type(model.covariance_type)
-    if not 0 <= number(owner, "contamination", model.contamination) < 0.5:
+    if not 0 <= check_number(owner, "contamination", model.contamination) < 0.5:
         raise ModelError(f"contamination must lie in [0, 0.5), not {model.contamination!r}")
-    if not number(owner, "reg_covar", model.reg_covar) > 0:
+    if not check_number(owner, "reg_covar", model.reg_covar) > 0:
         raise ModelError(
             f"reg_covar must be positive, not {model.reg_covar!r}; without it a constant column has no density"
         )
     if model.shrinkage is not None:
-        number(owner, "shrinkage", model.shrinkage, low=0.0)
-    number(owner, "tol", model.tol, low=0.0)
-    whole(owner, "n_init", model.n_init, 1)
-    whole(owner, "max_iter", model.max_iter, 1)
+        check_number(owner, "shrinkage", model.shrinkage, low=0.0)
+    check_number(owner, "tol", model.tol, low=0.0)
+    check_int(owner, "n_init", model.n_init, 1)
+    check_int(owner, "max_iter", model.max_iter, 1)
     if isinstance(model.random_state, int | float | str):
-        whole(owner, "random_state", model.random_state, 0)
-    usable_device(owner, model.device)
-    return Plan(
+        check_int(owner, "random_state", model.random_state, 0)
+    check_device(owner, model.device)
+    return FitSettings(
         n_components=None if model.n_components == "auto" else model.n_components,
         covariance_type=model.covariance_type,
         tol=model.tol,

@@ -14,7 +14,7 @@ F64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Values:
+class MixtureValues:
     """Weights (K), means (K, D) and lower Cholesky factors.
 
     The factors are (K, D, D), (1, D, D) when tied, and the deviations (K, D) when diagonal or spherical.
@@ -25,9 +25,9 @@ class Values:
     cholesky: F64
 
 
-def checked(
+def check_mixture(
     weights: Any, means: Any, covariances: Any, kind: CovarianceType, names: tuple[str, ...] | None = None
-) -> Values:
+) -> MixtureValues:
     """Return the values of a mixture, shaped as GaussianMixture's attributes are.
 
     Raises:
@@ -48,12 +48,12 @@ def checked(
     finite = np.isfinite(mu).all() and np.isfinite(sigma).all()
     if not (phi >= 0).all() or not abs(phi.sum() - 1) < 1e-6 or not finite:
         raise ModelError("weights must be shares that sum to one, and means and covariances must be finite")
-    if sigma.ndim > 1 and kind in ("full", "tied") and not _symmetric(sigma):
+    if sigma.ndim > 1 and kind in ("full", "tied") and not _is_symmetric(sigma):
         raise ModelError("covariances must be symmetric; give (S + S.T) / 2 where rounding has made them differ")
-    return Values(weights=phi, means=mu, cholesky=_cholesky(sigma, kind, d))
+    return MixtureValues(weights=phi, means=mu, cholesky=_factorise_covariances(sigma, kind, d))
 
 
-def covariances_of(cholesky: F64, kind: CovarianceType) -> F64:
+def covariances_from_cholesky(cholesky: F64, kind: CovarianceType) -> F64:
     """Return covariances, shaped as scikit-learn shapes them, of the factors as GaussianMixture keeps them."""
     if kind in ("diag", "spherical"):
         variances: F64 = np.square(cholesky)
@@ -62,24 +62,24 @@ def covariances_of(cholesky: F64, kind: CovarianceType) -> F64:
     return product[0] if kind == "tied" else product
 
 
-def full_factors(cholesky: F64, k: int) -> F64:
+def expand_cholesky(cholesky: F64, k: int) -> F64:
     """Return one triangle (D, D) for each of k components."""
     if cholesky.ndim == 3:
         return np.array(np.broadcast_to(cholesky, (k, *cholesky.shape[1:])))
     return cholesky[:, :, None] * np.eye(cholesky.shape[1])
 
 
-def are_factors(lower: F64) -> bool:
+def are_lower_triangular(lower: F64) -> bool:
     """Return whether each matrix is lower triangular with a positive diagonal."""
     return bool((np.diagonal(lower, axis1=1, axis2=2) > 0).all() and not np.triu(lower, 1).any())
 
 
-def _symmetric(covariances: F64) -> bool:
+def _is_symmetric(covariances: F64) -> bool:
     apart = np.abs(covariances - np.swapaxes(covariances, -1, -2)).max(initial=0.0)
     return bool(apart <= 1e-3 * np.abs(covariances).max(initial=0.0))
 
 
-def _cholesky(covariances: F64, kind: CovarianceType, d: int) -> F64:
+def _factorise_covariances(covariances: F64, kind: CovarianceType, d: int) -> F64:
     """Return the factors as GaussianMixture keeps them, of covariances as it shows them."""
     if kind in ("diag", "spherical"):
         variances = covariances if kind == "diag" else np.repeat(covariances[:, None], d, axis=1)

@@ -20,7 +20,7 @@ def state_arrays(nets: nn.Module) -> dict[str, NDArray[Any]]:
     return {_PREFIX + name: value.detach().cpu().numpy() for name, value in nets.state_dict().items()}
 
 
-def read_state(nets: nn.Module, stored: Artefact) -> None:
+def load_state(nets: nn.Module, stored: Artefact) -> None:
     """Put the stored state into networks of the same shape.
 
     Raises:
@@ -45,7 +45,7 @@ def read_state(nets: nn.Module, stored: Artefact) -> None:
     nets.load_state_dict({name: given.to(wanted[name]) for name, given in state.items()})
 
 
-def refuse_missing(stored: Artefact, modules: Mapping[str, Any], owner: str) -> None:
+def check_given_networks(stored: Artefact, modules: Mapping[str, Any], owner: str) -> None:
     """Raise a ModelError that names the networks which the fit was given and the load was not."""
     given = stored.settings.get("given")
     if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
@@ -64,7 +64,7 @@ def refuse_missing(stored: Artefact, modules: Mapping[str, Any], owner: str) -> 
         )
 
 
-def refuse_oversized(stored: Artefact, latent_dim: int, n_gmm: int) -> None:
+def check_network_sizes(stored: Artefact, latent_dim: int, n_gmm: int) -> None:
     """Raise a ModelError where default networks of these sizes would hold more numbers than the file does.
 
     Args:

@@ -22,56 +22,56 @@ from torch.overrides import TorchFunctionMode
 from monitor.detectors.density_nets import DensityNets
 from monitor.detectors.explanation import Explanation
 from monitor.detectors.inputs import FloatArray
-from monitor.detectors.latent_mixture import LatentDensity, LatentMixture, settle
-from monitor.detectors.mixture_params import LANES, SPARE_LANES
-from monitor.detectors.scaling import Scaling, chunks, column_scaling
-from monitor.detectors.threads import exact_products, one_thread
+from monitor.detectors.latent_mixture import LatentDensity, LatentMixture, estimate_latent_mixture
+from monitor.detectors.mixture_params import BLOCK_ROWS, PADDING_ROWS
+from monitor.detectors.scaling import Scaling, fit_column_scaling, row_chunks
+from monitor.detectors.threads import full_precision_matmul, single_torch_thread
 
 F64 = NDArray[np.float64]
 
-_NET_LIMIT = 1e6  # the networks see no value beyond this many deviations: float32 sums stay finite
+_MAX_DEVIATIONS = 1e6  # the networks see no value beyond this many deviations: float32 sums stay finite
 _BLOCK_ELEMENTS = 1 << 15
-_MOST_LANES = 5 * LANES
-_DRAWS_AT_ONCE = 10
-_SETTLED_ROWS = 4096
+_MAX_LANES = 5 * BLOCK_ROWS
+_DRAWS_PER_PASS = 10
+_FINALISE_CHUNK_ROWS = 4096
 _RANGE_DEVIATIONS = 2.0
-_LEAST_RESIDUAL = 1e-6  # of a feature's deviation: for a column that is always reconstructed exactly
+_MIN_RESIDUAL = 1e-6  # of a feature's deviation: for a column that is always reconstructed exactly
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lens:
+class InputTransform:
     """How the networks see events: standardised, within bounds, in their own shape, on a device."""
 
     scaling: Scaling
     shape: tuple[int, ...]
     device: str
 
-    def tensor(self, z: F64, dtype: torch.dtype = torch.float32) -> Tensor:
+    def to_tensor(self, z: F64, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return standardised rows as the networks take them."""
-        clipped = torch.from_numpy(np.clip(z, -_NET_LIMIT, _NET_LIMIT))
+        clipped = torch.from_numpy(np.clip(z, -_MAX_DEVIATIONS, _MAX_DEVIATIONS))
         return clipped.to(self.device, dtype).reshape(len(z), *self.shape)
 
-    def training_rows(self, rows: FloatArray) -> tuple[Tensor, float]:
+    def transform_training_rows(self, rows: FloatArray) -> tuple[Tensor, float]:
         """Return all rows as the networks take them, and the largest standardised length among them."""
         seen = torch.empty(len(rows), *self.shape, device=self.device)
         radius = 0.0
-        for part in chunks(*rows.shape):
+        for part in row_chunks(*rows.shape):
             z = self.scaling.standardise(rows[part])
             radius = max(radius, float(np.sqrt(np.square(z).sum(axis=1)).max()))
-            seen[part] = self.tensor(z)
+            seen[part] = self.to_tensor(z)
         return seen, radius if radius > 0 else 1.0
 
 
-def make_lens(rows: FloatArray, shape: tuple[int, ...], device: str, *, standardise: bool) -> Lens:
+def make_input_transform(rows: FloatArray, shape: tuple[int, ...], device: str, *, standardise: bool) -> InputTransform:
     """Return the lens for training rows; images get one centre and one deviation for all their pixels."""
     d = rows.shape[1]
     if not standardise:
-        return Lens(scaling=Scaling(centre=np.zeros(d), scale=np.ones(d)), shape=shape, device=device)
+        return InputTransform(scaling=Scaling(centre=np.zeros(d), scale=np.ones(d)), shape=shape, device=device)
     columns = rows if len(shape) == 1 else rows.reshape(-1, 1)
-    scaling = column_scaling(columns, None, lambda total: total, lambda extreme: extreme)
+    scaling = fit_column_scaling(columns, None, lambda total: total, lambda extreme: extreme)
     if len(shape) > 1:
         scaling = Scaling(centre=np.repeat(scaling.centre, d), scale=np.repeat(scaling.scale, d))
-    return Lens(scaling=scaling, shape=shape, device=device)
+    return InputTransform(scaling=scaling, shape=shape, device=device)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,10 +82,10 @@ class FittedNetworks:
     """
 
     nets: DensityNets
-    precise: DensityNets
+    scoring_nets: DensityNets
     dtype: torch.dtype
-    keep_lanes: bool
-    lens: Lens
+    keep_transposed: bool
+    input_transform: InputTransform
     mixture: LatentMixture
     density: LatentDensity
     residuals: F64
@@ -93,33 +93,33 @@ class FittedNetworks:
     @property
     def block_rows(self) -> int:
         """How many events a block holds; its last lanes stay empty."""
-        wanted = _BLOCK_ELEMENTS // math.prod(self.lens.shape) // LANES * LANES
-        return min(max(wanted, LANES), _MOST_LANES) - SPARE_LANES
+        wanted = _BLOCK_ELEMENTS // math.prod(self.input_transform.shape) // BLOCK_ROWS * BLOCK_ROWS
+        return min(max(wanted, BLOCK_ROWS), _MAX_LANES) - PADDING_ROWS
 
     def energies(self, rows: FloatArray, noise: Tensor | None = None) -> FloatArray:
         """Return each row's energy in the rows' precision, the mean over the draws of `noise` if given."""
         out = np.empty(len(rows), dtype=rows.dtype)
         largest = float(np.finfo(rows.dtype).max)
         for start in range(0, len(rows), self.block_rows):
-            z = self.lens.scaling.standardise(rows[start : start + self.block_rows])
-            _, energies = self._pass(z, noise)
+            z = self.input_transform.scaling.standardise(rows[start : start + self.block_rows])
+            _, energies = self._score_block(z, noise)
             out[start : start + len(z)] = energies.clip(-largest, largest)
         return out
 
     def explain(self, rows: FloatArray, features: tuple[str, ...]) -> Explanation:
         """Return how far each value is from its reconstruction, and what replacing it by that would save."""
-        z = self.lens.scaling.standardise(rows)
+        z = self.input_transform.scaling.standardise(rows)
         made, energy = np.empty_like(z), np.empty(len(z))
-        for place in self._places(len(z)):
-            made[place], energy[place] = self._pass(z[place], None)
+        for place in self._block_slices(len(z)):
+            made[place], energy[place] = self._score_block(z[place], None)
         cost = np.empty_like(z)
         for j in range(z.shape[1]):
             replaced = z.copy()
             replaced[:, j] = made[:, j]
-            for place in self._places(len(z)):
-                cost[place, j] = energy[place] - self._pass(replaced[place], None)[1]
-        scale = self.lens.scaling.scale
-        expected = made * scale + self.lens.scaling.centre
+            for place in self._block_slices(len(z)):
+                cost[place, j] = energy[place] - self._score_block(replaced[place], None)[1]
+        scale = self.input_transform.scaling.scale
+        expected = made * scale + self.input_transform.scaling.centre
         reach = _RANGE_DEVIATIONS * self.residuals * scale
         return Explanation(
             features=features,
@@ -131,33 +131,33 @@ class FittedNetworks:
             high=expected + reach,
         )
 
-    def _places(self, n: int) -> Iterator[slice]:
+    def _block_slices(self, n: int) -> Iterator[slice]:
         return (slice(start, start + self.block_rows) for start in range(0, n, self.block_rows))
 
-    def _pass(self, z: F64, noise: Tensor | None) -> tuple[F64, F64]:
+    def _score_block(self, z: F64, noise: Tensor | None) -> tuple[F64, F64]:
         """Return reconstruction and energy of up to one block of standardised rows."""
-        block = np.zeros((self.block_rows + SPARE_LANES, z.shape[1]))
+        block = np.zeros((self.block_rows + PADDING_ROWS, z.shape[1]))
         block[: len(z)] = z
-        with torch.no_grad(), one_thread(), exact_products(), _RowsAlongLanes(self.keep_lanes):
-            x = self.lens.tensor(block, self.dtype)
-            latent, log_variance = self.precise.encode(x)
+        with torch.no_grad(), single_torch_thread(), full_precision_matmul(), _TransposedLinear(self.keep_transposed):
+            x = self.input_transform.to_tensor(block, self.dtype)
+            latent, log_variance = self.scoring_nets.encode(x)
             if noise is None or log_variance is None:
-                made, z_latent = self.precise.reconstruct(x, latent)
+                made, z_latent = self.scoring_nets.reconstruct(x, latent)
                 energies = self.density.energies(z_latent)
             else:
                 deviation = torch.exp(0.5 * log_variance)
                 total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-                for draws in torch.split(noise.to(latent), _DRAWS_AT_ONCE):
+                for draws in torch.split(noise.to(latent), _DRAWS_PER_PASS):
                     drawn = latent + deviation * draws[:, None, :]
                     repeated = x.repeat(len(draws), *([1] * (x.ndim - 1)))
-                    made, z_latent = self.precise.reconstruct(repeated, drawn.flatten(0, 1))
+                    made, z_latent = self.scoring_nets.reconstruct(repeated, drawn.flatten(0, 1))
                     total += self.density.energies(z_latent).view(len(draws), len(x)).sum(0)
                 energies = total / len(noise)
         reconstruction = made[: len(z)].flatten(1).double().cpu().numpy()
-        return reconstruction, energies[: len(z)].cpu().numpy() + self.density.beyond(z)
+        return reconstruction, energies[: len(z)].cpu().numpy() + self.density.distance_penalty(z)
 
 
-class _RowsAlongLanes(TorchFunctionMode):
+class _TransposedLinear(TorchFunctionMode):
     """Computes linear layers, also those of modules that a user gave, as (W x^T)^T.
 
     With `keep_lanes` the result stays in that order, which spares the next layer a transposition; modules
@@ -166,7 +166,7 @@ class _RowsAlongLanes(TorchFunctionMode):
 
     def __init__(self, keep_lanes: bool) -> None:  # noqa: FBT001 - a private class
         super().__init__()
-        self.keep_lanes = keep_lanes
+        self.keep_transposed = keep_lanes
 
     def __torch_function__(
         self,
@@ -176,19 +176,19 @@ class _RowsAlongLanes(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         if func is torch.nn.functional.linear:
-            result = _linear(*args, **(kwargs or {}))
-            return result if self.keep_lanes else result.contiguous()
+            result = _transposed_linear(*args, **(kwargs or {}))
+            return result if self.keep_transposed else result.contiguous()
         return func(*args, **(kwargs or {}))
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def _transposed_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     lanes = weight @ x.reshape(-1, x.shape[-1]).mT.contiguous()
     if bias is not None:
         lanes = lanes + bias[:, None]
     return lanes.mT.reshape(*x.shape[:-1], len(weight))
 
 
-def precise(nets: DensityNets, sample: Tensor) -> tuple[DensityNets, torch.dtype]:
+def to_double_precision(nets: DensityNets, sample: Tensor) -> tuple[DensityNets, torch.dtype]:
     """Return a copy of the networks in float64; the networks themselves where one of them cannot take it."""
     try:
         wide = copy.deepcopy(nets).double().eval()
@@ -199,8 +199,8 @@ def precise(nets: DensityNets, sample: Tensor) -> tuple[DensityNets, torch.dtype
     return (wide, torch.float64) if result.z.dtype == torch.float64 else (nets, torch.float32)
 
 
-def settle_networks(
-    nets: DensityNets, lens: Lens, seen: Tensor, radius: float, noise: Tensor | None, *, keep_lanes: bool
+def finalise_networks(
+    nets: DensityNets, lens: InputTransform, seen: Tensor, radius: float, noise: Tensor | None, *, keep_lanes: bool
 ) -> FittedNetworks:
     """Fix the mixture and the usual residuals over the whole training set, a piece at a time.
 
@@ -212,25 +212,25 @@ def settle_networks(
         noise: One draw for each row, as in the training: the latent's own spread belongs to the mixture.
         keep_lanes: No network came from a user.
     """
-    wide, dtype = precise(nets, seen[:2])
+    wide, dtype = to_double_precision(nets, seen[:2])
     z, gamma = [], []
     squares = torch.zeros(seen[0].numel(), dtype=torch.float64)
     with torch.no_grad():
-        for start in range(0, len(seen), _SETTLED_ROWS):
-            place = slice(start, start + _SETTLED_ROWS)
+        for start in range(0, len(seen), _FINALISE_CHUNK_ROWS):
+            place = slice(start, start + _FINALISE_CHUNK_ROWS)
             part = seen[place].to(dtype)
             result = wide(part, None if noise is None else noise[place].to(dtype))
             z.append(result.z)
             gamma.append(result.gamma)
             squares += (part - result.reconstruction).flatten(1).double().square().sum(0).cpu()
-    mixture = settle(torch.cat(z), torch.cat(gamma), radius)
+    mixture = estimate_latent_mixture(torch.cat(z), torch.cat(gamma), radius)
     return FittedNetworks(
         nets=nets,
-        precise=wide,
+        scoring_nets=wide,
         dtype=dtype,
-        keep_lanes=keep_lanes,
-        lens=lens,
+        keep_transposed=keep_lanes,
+        input_transform=lens,
         mixture=mixture,
-        density=mixture.density(lens.device),
-        residuals=np.sqrt(squares.numpy() / len(seen)).clip(_LEAST_RESIDUAL),
+        density=mixture.to_density(lens.device),
+        residuals=np.sqrt(squares.numpy() / len(seen)).clip(_MIN_RESIDUAL),
     )

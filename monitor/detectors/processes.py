@@ -10,25 +10,25 @@ from torch import Tensor
 
 F64 = NDArray[np.float64]
 
-_SIGN = 1 << 63
-_ALL = (1 << 64) - 1
+_SIGN_BIT = 1 << 63
+_ALL_BITS = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Processes:
+class ProcessGroup:
     """The processes that share a fit; each holds its own rows and all end with the same mixture."""
 
     rank: int
     size: int
 
     @staticmethod
-    def present() -> "Processes":
+    def current() -> "ProcessGroup":
         """Return the processes of the initialised torch.distributed group, or this one alone."""
         if dist.is_available() and dist.is_initialized():
-            return Processes(rank=dist.get_rank(), size=dist.get_world_size())
-        return Processes(rank=0, size=1)
+            return ProcessGroup(rank=dist.get_rank(), size=dist.get_world_size())
+        return ProcessGroup(rank=0, size=1)
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def sum_tensor(self, tensor: Tensor) -> Tensor:
         """Return the sum over all processes; the same to the bit on each."""
         if self.size == 1:
             return tensor
@@ -36,12 +36,12 @@ class Processes:
         dist.all_reduce(total)
         return total
 
-    def add(self, array: F64) -> F64:
+    def sum_array(self, array: F64) -> F64:
         """Return the sum of an array over all processes."""
-        summed: F64 = self.sum(torch.from_numpy(array)).numpy()
+        summed: F64 = self.sum_tensor(torch.from_numpy(array)).numpy()
         return summed
 
-    def largest(self, array: F64) -> F64:
+    def max_array(self, array: F64) -> F64:
         """Return the elementwise maximum over all processes."""
         if self.size == 1:
             return array
@@ -54,34 +54,34 @@ class Processes:
         """Return the quantile of the values of all processes, as numpy interpolates it; no process sees all."""
         if self.size == 1:
             return float(np.quantile(array, share))
-        place = share * (self.first_row(len(array))[1] - 1)
+        place = share * (self.row_offset(len(array))[1] - 1)
         rank = int(place)
-        low = self.smallest(array, rank)
-        return low if place == rank else low + (self.smallest(array, rank + 1) - low) * (place - rank)
+        low = self.value_at_rank(array, rank)
+        return low if place == rank else low + (self.value_at_rank(array, rank + 1) - low) * (place - rank)
 
-    def smallest(self, array: F64, rank: int) -> float:
+    def value_at_rank(self, array: F64, rank: int) -> float:
         """Return the value of all processes that `rank` others precede: its eight bytes, counted one by one."""
-        keys = _ordered(array)
+        keys = _order_preserving_keys(array)
         found = 0
         for shift in range(56, -1, -8):
             digits = (keys >> np.uint64(shift)) & np.uint64(255)
-            upto = np.cumsum(self.add(np.bincount(digits.astype(np.intp), minlength=256).astype(np.float64)))
+            upto = np.cumsum(self.sum_array(np.bincount(digits.astype(np.intp), minlength=256).astype(np.float64)))
             digit = int(np.searchsorted(upto, rank, side="right"))
             rank -= int(upto[digit - 1]) if digit else 0
             keys = keys[digits == digit]
             found |= digit << shift
-        bits = found ^ _SIGN if found & _SIGN else ~found & _ALL
+        bits = found ^ _SIGN_BIT if found & _SIGN_BIT else ~found & _ALL_BITS
         return float(np.array([bits], dtype=np.uint64).view(np.float64)[0])
 
-    def first_row(self, n: int) -> tuple[int, int]:
+    def row_offset(self, n: int) -> tuple[int, int]:
         """Return the number of rows before this process's own, and of all."""
         counts = np.zeros(self.size)
         counts[self.rank] = n
-        counts = self.add(counts)
+        counts = self.sum_array(counts)
         return int(counts[: self.rank].sum()), int(counts.sum())
 
 
-def _ordered(array: F64) -> NDArray[np.uint64]:
+def _order_preserving_keys(array: F64) -> NDArray[np.uint64]:
     """Return the numbers' bits as integers of the same order."""
     bits = np.ascontiguousarray(array, dtype=np.float64).view(np.uint64)
-    return np.where(bits >= np.uint64(_SIGN), ~bits, bits | np.uint64(_SIGN))
+    return np.where(bits >= np.uint64(_SIGN_BIT), ~bits, bits | np.uint64(_SIGN_BIT))

@@ -10,7 +10,7 @@ from monitor.detectors.inputs import FloatArray
 
 F64 = NDArray[np.float64]
 _CHUNK_BYTES = 4 << 20
-_LEAST = 1e-140  # squares of what is smaller vanish in float64
+_MIN_DEVIATION = 1e-140  # squares of what is smaller vanish in float64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +23,9 @@ class Scaling:
 
     centre: F64
     scale: F64
-    reach: F64 = field(default_factory=lambda: np.zeros(0))
+    max_abs_deviation: F64 = field(default_factory=lambda: np.zeros(0))
 
-    def common(self) -> "Scaling":
+    def with_common_scale(self) -> "Scaling":
         """Return the scaling by one deviation for all columns: the root of their mean variance."""
         return replace(self, scale=np.full_like(self.scale, np.sqrt(np.mean(self.scale**2))))
 
@@ -36,13 +36,13 @@ class Scaling:
         return z
 
 
-def chunks(n: int, width: int) -> list[slice]:
+def row_chunks(n: int, width: int) -> list[slice]:
     """Return slices that cover n rows of float64 in pieces of about 4 MiB."""
     step = max(256, _CHUNK_BYTES // (8 * max(width, 1)))
     return [slice(start, min(start + step, n)) for start in range(0, n, step)]
 
 
-def column_scaling(
+def fit_column_scaling(
     x: FloatArray,
     weights: F64 | None,
     add: Callable[[F64], F64],
@@ -63,7 +63,7 @@ def column_scaling(
     first = x[0].astype(np.float64) if len(x) else np.zeros(d)
     sums = np.zeros(d + 1)
     extremes = np.full(2 * d, -np.inf)
-    for part in chunks(len(x), d):
+    for part in row_chunks(len(x), d):
         w = np.ones(part.stop - part.start) if weights is None else weights[part]
         seen = x[part] if weights is None else x[part][w > 0]
         if len(seen):
@@ -77,7 +77,7 @@ def column_scaling(
     centre = total[:d] / total[d]
     high, low = extremes[:d], -extremes[d:]
     squares = np.zeros(2 * d)
-    for part in chunks(len(x), d):
+    for part in row_chunks(len(x), d):
         away = np.subtract(x[part], centre, dtype=np.float64)
         w = np.ones(len(away)) if weights is None else weights[part]
         squares[:d] += w @ np.square(away)
@@ -85,11 +85,11 @@ def column_scaling(
     squares = add(squares)
     shift = squares[d:] / total[d]
     variance = np.maximum(squares[:d] / total[d] - np.square(shift), 0.0)
-    constant = (high <= low) | ~(variance > _LEAST**2)
+    constant = (high <= low) | ~(variance > _MIN_DEVIATION**2)
     centre = np.where(constant, low + (high - low) / 2, centre + shift)
-    size = np.where(np.abs(centre) > _LEAST, np.abs(centre), 1.0)
+    size = np.where(np.abs(centre) > _MIN_DEVIATION, np.abs(centre), 1.0)
     return Scaling(
         centre=centre,
         scale=np.where(constant, size, np.sqrt(variance)),
-        reach=np.where(constant, size, np.maximum(high - centre, centre - low)),
+        max_abs_deviation=np.where(constant, size, np.maximum(high - centre, centre - low)),
     )

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 F64 = NDArray[np.float64]
 
 LOG_2PI = math.log(2 * math.pi)
-_BLOCK = 16
-_BLOCKED_FROM = 32
+_BLOCK_HEIGHT = 16
+_MIN_FEATURES_FOR_BLOCKS = 32
 # Lanes of a chunk: enough to fill the kernels, few enough for the cache and for the latency of one event.
 _CPU_CELLS = 1 << 16
 _CPU_LANES = (256, 1024)
@@ -23,7 +23,7 @@ _CUDA_LANES = (1024, 1 << 16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gaussians:
+class GaussianComponents:
     """A mixture as the scoring path wants it, float64.
 
     `inverse` holds the inverse lower Cholesky factors: (K, D, D); (1, D, D) when all components share one;
@@ -44,7 +44,7 @@ class Gaussians:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Factors:
+class KernelFactors:
     """The arrays of a mixture as the kernels want them.
 
     `blocks` are the block rows of all scaled triangles, (K * height, columns + 1) each, offsets in front;
@@ -59,17 +59,17 @@ class Factors:
     lanes: int
 
     @property
-    def k(self) -> int:
+    def n_components(self) -> int:
         """The number of components."""
         return len(self.log_constant)
 
     @property
-    def d(self) -> int:
+    def n_features(self) -> int:
         """The number of features."""
         return len(self.centre)
 
 
-def factors_of(mixture: Gaussians, rows: type[np.floating[Any]], *, on_gpu: bool) -> Factors:
+def make_kernel_factors(mixture: GaussianComponents, rows: type[np.floating[Any]], *, on_gpu: bool) -> KernelFactors:
     """Return the arrays of a mixture for rows of a precision, and how many of them a chunk takes."""
     k, d = mixture.means.shape
     # The centre must be a number of the rows' precision: then x - centre is rounded once, and relatively.
@@ -86,7 +86,7 @@ def factors_of(mixture: Gaussians, rows: type[np.floating[Any]], *, on_gpu: bool
     low, high = _CUDA_LANES if on_gpu else _CPU_LANES
     cells = _CUDA_CELLS if on_gpu else _CPU_CELLS
     lanes = 1 << round(math.log2(max(1, cells // (k * d))))
-    return Factors(
+    return KernelFactors(
         centre=centre,
         blocks=tuple(blocks),
         offset=offset,
@@ -98,7 +98,7 @@ def factors_of(mixture: Gaussians, rows: type[np.floating[Any]], *, on_gpu: bool
 def _block_rows(inverse: F64, offset: F64) -> list[F64]:
     """Return the block rows of all lower triangles, each as far as it is not zero, offsets in front."""
     k, d, _ = inverse.shape
-    height = _BLOCK if d >= _BLOCKED_FROM else d
+    height = _BLOCK_HEIGHT if d >= _MIN_FEATURES_FOR_BLOCKS else d
     return [
         np.concatenate(
             [-offset[:, at : at + height, None], inverse[:, at : at + height, : min(at + height, d)]], axis=2

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound="GaussianMixture")
 
 
-def take(cls: "type[M]", mixture: Any, device: str) -> "M":
+def from_sklearn(cls: "type[M]", mixture: Any, device: str) -> "M":
     """Return our mixture with the parameters of scikit-learn's."""
-    if not isinstance(mixture, _module("sklearn.mixture").GaussianMixture):
+    if not isinstance(mixture, _import_sklearn("sklearn.mixture").GaussianMixture):
         # A Bayesian mixture scores by its posterior, not by the density of its parameters.
         raise ModelError(f"from_sklearn takes a fitted sklearn.mixture.GaussianMixture, not {type(mixture).__name__}")
     if not hasattr(mixture, "precisions_cholesky_"):
@@ -35,9 +35,9 @@ def take(cls: "type[M]", mixture: Any, device: str) -> "M":
     return model
 
 
-def give(model: "GaussianMixture") -> Any:
+def to_sklearn(model: "GaussianMixture") -> Any:
     """Return a fitted scikit-learn mixture with the parameters of ours."""
-    mixture = _module("sklearn.mixture").GaussianMixture(
+    mixture = _import_sklearn("sklearn.mixture").GaussianMixture(
         n_components=len(model.weights_),
         covariance_type=model.covariance_type,
         tol=model.tol,
@@ -64,9 +64,9 @@ def give(model: "GaussianMixture") -> Any:
     return mixture
 
 
-def tags() -> Any:
+def make_tags() -> Any:
     """Return what scikit-learn's checks want to know about the class."""
-    utils = _module("sklearn.utils")
+    utils = _import_sklearn("sklearn.utils")
     return utils.Tags(
         estimator_type="density_estimator",
         target_tags=utils.TargetTags(required=False),
@@ -77,7 +77,7 @@ def tags() -> Any:
     )
 
 
-def _module(name: str) -> Any:
+def _import_sklearn(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as reason:

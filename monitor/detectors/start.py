@@ -7,10 +7,10 @@ from torch import Tensor
 
 from monitor.detectors.em import Mixture
 
-_ROUNDS = 10
+_MAX_ROUNDS = 10
 
 
-def plus_plus(z: Tensor, weights: Tensor, k: int, rng: np.random.Generator, trimmed: float = 0.0) -> Tensor:
+def kmeans_plus_plus(z: Tensor, weights: Tensor, k: int, rng: np.random.Generator, trimmed: float = 0.0) -> Tensor:
     """Return up to k rows as centres, each drawn in proportion to its squared distance (k-means++).
 
     Of a few candidates at every draw the one that lowers the total distance most is taken. Rows with fewer
@@ -18,13 +18,13 @@ def plus_plus(z: Tensor, weights: Tensor, k: int, rng: np.random.Generator, trim
     `trimmed`, are never taken.
     """
     tries = 2 + int(np.log(k))
-    centres = [z[_draw(but_farthest(z.square().sum(1), weights, trimmed), 1, rng)[0]]]
+    centres = [z[_draw_rows(trim_farthest(z.square().sum(1), weights, trimmed), 1, rng)[0]]]
     nearest = (z - centres[0]).square().sum(1)
     while len(centres) < k:
-        pull = nearest * but_farthest(nearest, weights, trimmed)
+        pull = nearest * trim_farthest(nearest, weights, trimmed)
         if not float(pull.sum()) > 0:
             break
-        picked = z[_draw(pull, tries, rng)]
+        picked = z[_draw_rows(pull, tries, rng)]
         distances = torch.minimum(_squared_distances(z, picked), nearest.unsqueeze(1))
         best = int((weights @ distances).argmin())
         centres.append(picked[best])
@@ -32,14 +32,14 @@ def plus_plus(z: Tensor, weights: Tensor, k: int, rng: np.random.Generator, trim
     return torch.stack(centres)
 
 
-def but_farthest(squared_distances: Tensor, weights: Tensor, share: float) -> Tensor:
+def trim_farthest(squared_distances: Tensor, weights: Tensor, share: float) -> Tensor:
     """Return the weights, with none for the share of the rows that are the farthest."""
     if share == 0:
         return weights
     return weights * (squared_distances <= squared_distances.double().quantile(1 - share))
 
 
-def nearest_centre(z: Tensor, centres: Tensor) -> Tensor:
+def squared_distance_to_nearest(z: Tensor, centres: Tensor) -> Tensor:
     """Return the squared distance of each row to its nearest centre."""
     return _squared_distances(z, centres).amin(1)
 
@@ -47,7 +47,7 @@ def nearest_centre(z: Tensor, centres: Tensor) -> Tensor:
 def k_means(z: Tensor, weights: Tensor, centres: Tensor) -> tuple[Tensor, NDArray[np.int64]]:
     """Return centres and the place of each row after some rounds of Lloyd's algorithm."""
     place = _squared_distances(z, centres).argmin(1)
-    for _ in range(_ROUNDS):
+    for _ in range(_MAX_ROUNDS):
         k = len(centres)
         mass = torch.zeros(k, dtype=z.dtype).index_add_(0, place, weights)
         sums = torch.zeros(k, z.shape[1], dtype=z.dtype).index_add_(0, place, z * weights.unsqueeze(1))
@@ -59,7 +59,7 @@ def k_means(z: Tensor, weights: Tensor, centres: Tensor) -> tuple[Tensor, NDArra
     return centres, place.numpy()
 
 
-def from_places(z: Tensor, weights: Tensor, place: NDArray[np.int64], k: int) -> tuple[Mixture, Tensor]:
+def mixture_from_labels(z: Tensor, weights: Tensor, place: NDArray[np.int64], k: int) -> tuple[Mixture, Tensor]:
     """Return the mixture of hard assignments (no shrinkage yet), and the mass of each component."""
     d = z.shape[1]
     f64 = torch.float64
@@ -84,7 +84,7 @@ def _squared_distances(z: Tensor, centres: Tensor) -> Tensor:
     return squares.clamp_min_(0.0)
 
 
-def _draw(pull: Tensor, count: int, rng: np.random.Generator) -> Tensor:
+def _draw_rows(pull: Tensor, count: int, rng: np.random.Generator) -> Tensor:
     """Draw row numbers in proportion to `pull`, by the inverse of its cumulative sum."""
     cumulative = pull.double().cumsum(0)
     at = torch.from_numpy(rng.random(count)) * cumulative[-1]

@@ -10,7 +10,7 @@ from threadpoolctl import ThreadpoolController
 
 
 @contextmanager
-def one_thread(*, when: bool = True) -> Iterator[None]:
+def single_torch_thread(*, when: bool = True) -> Iterator[None]:
     """Let torch use a single thread inside, if `when`.
 
     Two reasons: a matrix product split over another number of threads can differ in the last bit, and
@@ -28,7 +28,7 @@ def one_thread(*, when: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def exact_products() -> Iterator[None]:
+def full_precision_matmul() -> Iterator[None]:
     """Keep float32 matrix products in float32 inside, whatever the process has asked of torch.
 
     `torch.set_float32_matmul_precision("high")` lets them run in TF32 on a GPU, and "medium" in bfloat16 even
@@ -45,7 +45,7 @@ def exact_products() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-class _OneBlasThread:
+class _SingleBlasThread:
     """Keeps numpy's matrix products on one thread while anybody is inside; the last to leave puts back what was.
 
     The products of a chunk take microseconds, and a second thread that waits for a busy core makes them many
@@ -77,4 +77,4 @@ class _OneBlasThread:
                     library.set_num_threads(count)
 
 
-one_blas_thread = _OneBlasThread()
+single_blas_thread = _SingleBlasThread()

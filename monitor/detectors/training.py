@@ -14,17 +14,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from config.errors import ModelError
-from monitor.detectors.density_nets import DensityNets, Pass
+from monitor.detectors.density_nets import DensityNets, ForwardResult
 from monitor.detectors.mixture_loss import mixture_loss
-from monitor.detectors.mixture_params import LOG_2PI, factor
+from monitor.detectors.mixture_params import LOG_2PI, cholesky_with_ridge
 
 OptimizerFactory = Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]
 ReconstructionLoss = Callable[[Tensor, Tensor], Tensor]
 
 _LOG = logging.getLogger(__name__)
-_JUDGED_ROWS = 16384
-_MAX_GRADIENT = 100.0
-_ALIVE = 1e-3
+_EVALUATION_ROWS = 16384
+_MAX_GRADIENT_NORM = 100.0
+_DEAD_WEIGHT = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class LossWeights:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class TrainingOptions:
     """How to train."""
 
     epochs: int
@@ -50,7 +50,7 @@ class Plan:
 
 
 @dataclass(slots=True, kw_only=True)
-class Report:
+class TrainingReport:
     """What happened in a training, one entry of `epochs` per epoch."""
 
     epochs: list[dict[str, float]] = field(default_factory=list)
@@ -81,12 +81,12 @@ def gaussian_nll(cov_elbo: Mapping[str, Any], rows: Tensor) -> ReconstructionLos
     kind, value = next(iter(cov_elbo.items()))
     D = rows.shape[1]
     if kind == "cov_full":
-        cov = _covariance(rows) if value is None else _numbers(kind, value).to(rows.device)
+        cov = _covariance(rows) if value is None else _finite_tensor(kind, value).to(rows.device)
         if cov.shape != (D, D):
             raise ModelError(f"cov_elbo: cov_full must be ({D}, {D}), not {tuple(cov.shape)}")
         if value is not None and not (torch.allclose(cov, cov.mT) and bool(torch.linalg.eigvalsh(cov).min() > -1e-6)):
             raise ModelError("cov_elbo: cov_full must be a covariance, symmetric and nowhere negative")
-        lower = factor(cov[None], 1e-6)[0]
+        lower = cholesky_with_ridge(cov[None], 1e-6)[0]
         half_log_det = float(lower.diagonal().log().sum())
         eye = torch.eye(D, dtype=lower.dtype, device=lower.device)
         whiten = torch.linalg.solve_triangular(lower, eye, upper=False).to(rows)
@@ -99,7 +99,7 @@ def gaussian_nll(cov_elbo: Mapping[str, Any], rows: Tensor) -> ReconstructionLos
     if kind == "cov_diag" and value is None:
         deviation = rows.double().std(0, correction=0).clamp_min(1e-3).to(rows)
     else:
-        given = _numbers(kind, value)
+        given = _finite_tensor(kind, value)
         if given.numel() not in (1, D):
             raise ModelError(f"cov_elbo: {kind} must be one deviation, or {D} of them, not {given.numel()}")
         deviation = given.flatten().to(rows).expand(D)
@@ -114,7 +114,7 @@ def gaussian_nll(cov_elbo: Mapping[str, Any], rows: Tensor) -> ReconstructionLos
     return diagonal
 
 
-def _numbers(kind: str, value: object) -> Tensor:
+def _finite_tensor(kind: str, value: object) -> Tensor:
     try:
         given = torch.as_tensor(value, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as reason:
@@ -124,7 +124,7 @@ def _numbers(kind: str, value: object) -> Tensor:
     return given
 
 
-def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     """Return the KL divergence from the standard normal, averaged over samples and latent dimensions."""
     return -0.5 * (log_variance - mean.square() - log_variance.exp() + 1.0).mean()
 
@@ -136,20 +136,20 @@ class Objective:
     recon: ReconstructionLoss
     weights: LossWeights
 
-    def terms(self, result: Pass, x: Tensor) -> dict[str, Tensor]:
+    def loss_terms(self, result: ForwardResult, x: Tensor) -> dict[str, Tensor]:
         """Return the terms of the loss, their weighted sum `loss`, and how many components are dead."""
         weights = self.weights
         energy, cov_diag, phi = mixture_loss(result.z, result.gamma)
         terms = {"recon": self.recon(x, result.reconstruction), "energy": energy, "cov_diag": cov_diag}
         terms["loss"] = weights.recon * terms["recon"] + weights.energy * energy + weights.cov_diag * cov_diag
         if result.mean is not None and result.log_variance is not None:
-            terms["kl"] = divergence(result.mean, result.log_variance)
+            terms["kl"] = kl_divergence(result.mean, result.log_variance)
             terms["loss"] = terms["loss"] + weights.beta * terms["kl"]
-        terms["dead"] = (phi < _ALIVE / len(phi)).sum()
+        terms["dead"] = (phi < _DEAD_WEIGHT / len(phi)).sum()
         return terms
 
 
-def train(nets: DensityNets, rows: Tensor, objective: Objective, plan: Plan) -> Report:
+def train_networks(nets: DensityNets, rows: Tensor, objective: Objective, plan: TrainingOptions) -> TrainingReport:
     """Train the networks in place and leave them as they were after the best epoch.
 
     The best epoch is the one of the smallest loss, with the same noise every time, over up to 16,384 evenly
@@ -159,14 +159,14 @@ def train(nets: DensityNets, rows: Tensor, objective: Objective, plan: Plan) -> 
     Raises:
         ModelError: The first epoch had no usable step.
     """
-    run = _Run(nets, objective, plan)
-    judged = rows[:: max(1, -(-len(rows) // _JUDGED_ROWS))]
+    run = _TrainingLoop(nets, objective, plan)
+    judged = rows[:: max(1, -(-len(rows) // _EVALUATION_ROWS))]
     best: dict[str, Tensor] = {}
     lowest = float("inf")
-    with _progress(plan) as advance:
+    with _progress_bar(plan) as advance:
         for epoch in range(1, plan.epochs + 1):
-            taken = run.epoch(rows)
-            figures = run.judge(judged) if taken else None
+            taken = run.run_epoch(rows)
+            figures = run.evaluate(judged) if taken else None
             if figures is None:
                 run.report.stopped = f"epoch {epoch} had no usable step"
                 _LOG.warning("The training stops: %s.", run.report.stopped, extra={"action": "training_stopped"})
@@ -186,7 +186,7 @@ def train(nets: DensityNets, rows: Tensor, objective: Objective, plan: Plan) -> 
     return run.report
 
 
-def latent_noise(nets: DensityNets, rows: Tensor, seed: int) -> Tensor | None:
+def draw_latent_noise(nets: DensityNets, rows: Tensor, seed: int) -> Tensor | None:
     """Return one draw of latent noise for each row, the same for the same seed; None without heads."""
     if not nets.latent_width:
         return None
@@ -194,14 +194,14 @@ def latent_noise(nets: DensityNets, rows: Tensor, seed: int) -> Tensor | None:
     return torch.randn(len(rows), nets.latent_width, generator=generator).to(rows)
 
 
-class _Run:
+class _TrainingLoop:
     """One training under way."""
 
-    def __init__(self, nets: DensityNets, objective: Objective, plan: Plan) -> None:
+    def __init__(self, nets: DensityNets, objective: Objective, plan: TrainingOptions) -> None:
         self.nets = nets
         self.objective = objective
-        self.plan = plan
-        self.report = Report()
+        self.options = plan
+        self.report = TrainingReport()
         self.parameters = [p for p in nets.parameters() if p.requires_grad]
         make = plan.optimizer or (lambda given: torch.optim.Adam(given, lr=plan.learning_rate, fused=True))
         self.optimizer = make(self.parameters)
@@ -210,34 +210,36 @@ class _Run:
         self.order = torch.Generator().manual_seed(plan.seed)
         self.noise = torch.Generator().manual_seed(plan.seed + 1)
 
-    def epoch(self, rows: Tensor) -> int:
+    def run_epoch(self, rows: Tensor) -> int:
         """Go once over the rows in random order; return how many steps were taken."""
         self.nets.train()
-        batches = _batches(len(rows), self.plan.batch_size, self.order)
-        return sum(self._step(rows[batch.to(rows.device)]) for batch in batches)
+        batches = _shuffled_batches(len(rows), self.options.batch_size, self.order)
+        return sum(self._take_step(rows[batch.to(rows.device)]) for batch in batches)
 
-    def judge(self, rows: Tensor) -> dict[str, float] | None:
+    def evaluate(self, rows: Tensor) -> dict[str, float] | None:
         """Return the terms of the loss over `rows` with noise that never changes; None if one is not finite."""
         self.nets.eval()
         with torch.no_grad():
             try:
-                terms = self.objective.terms(self.nets(rows, latent_noise(self.nets, rows, self.plan.seed)), rows)
+                terms = self.objective.loss_terms(
+                    self.nets(rows, draw_latent_noise(self.nets, rows, self.options.seed)), rows
+                )
             except ModelError:
                 return None
         figures = {name: float(value) for name, value in terms.items()}
         return figures if all(abs(value) < float("inf") for value in figures.values()) else None
 
-    def _step(self, x: Tensor) -> bool:
+    def _take_step(self, x: Tensor) -> bool:
         self.optimizer.zero_grad(set_to_none=True)
         width = self.nets.latent_width
         moved = torch.randn(len(x), width, generator=self.noise).to(x) if width else None
         try:
-            loss = self.objective.terms(self.nets(x, moved), x)["loss"]
+            loss = self.objective.loss_terms(self.nets(x, moved), x)["loss"]
         except ModelError:  # NaN in the mixture's input: this batch has nothing to teach
             self.report.skipped_steps += 1
             return False
         torch.autograd.backward(loss)
-        length = torch.nn.utils.clip_grad_norm_(self.parameters, _MAX_GRADIENT)
+        length = torch.nn.utils.clip_grad_norm_(self.parameters, _MAX_GRADIENT_NORM)
         if not bool(torch.isfinite(loss) & torch.isfinite(length)):
             self.report.skipped_steps += 1
             return False
@@ -245,7 +247,7 @@ class _Run:
         return True
 
 
-def _batches(n: int, size: int, generator: torch.Generator) -> list[Tensor]:
+def _shuffled_batches(n: int, size: int, generator: torch.Generator) -> list[Tensor]:
     """Return shuffled row numbers in batches; a last one of less than half the size joins its neighbour."""
     order = torch.randperm(n, generator=generator)
     starts = list(range(0, n, size))
@@ -255,7 +257,7 @@ def _batches(n: int, size: int, generator: torch.Generator) -> list[Tensor]:
 
 
 @contextmanager
-def _progress(plan: Plan) -> Iterator[Callable[[str], None]]:
+def _progress_bar(plan: TrainingOptions) -> Iterator[Callable[[str], None]]:
     """Show a bar on standard error, by default only on a terminal; yield what moves it on by one epoch."""
     shown = sys.stderr.isatty() if plan.verbose is None else plan.verbose
     if not shown:

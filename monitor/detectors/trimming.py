@@ -10,28 +10,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitor.detectors import em
-from monitor.detectors.passes import Plan, Task, densest
-from monitor.detectors.processes import Processes
-from monitor.detectors.sample import Sample
-from monitor.detectors.scaling import column_scaling
-from monitor.detectors.selection import LARGEST_AUTO, best_start
+from monitor.detectors.passes import FitContext, FitSettings, trim_rows
+from monitor.detectors.processes import ProcessGroup
+from monitor.detectors.sample import TrainingSample
+from monitor.detectors.scaling import fit_column_scaling
+from monitor.detectors.selection import MAX_AUTO_COMPONENTS, best_initialisation
 
 # A component of fewer rows for each of its columns would hold on to strange ones.
-_ROWS_PER_COLUMN = 20
+_MIN_ROWS_PER_COLUMN = 20
 
 
-def core(sample: Sample, plan: Plan, rng: np.random.Generator) -> tuple[Sample, NDArray[np.bool_]]:
+def select_core(
+    sample: TrainingSample, plan: FitSettings, rng: np.random.Generator
+) -> tuple[TrainingSample, NDArray[np.bool_]]:
     """Return the sample standardised by its ordinary rows, and which those are."""
     n, d = sample.events.shape
-    room = max(1, min(LARGEST_AUTO, n // (_ROWS_PER_COLUMN * (d + 1))))
+    room = max(1, min(MAX_AUTO_COMPONENTS, n // (_MIN_ROWS_PER_COLUMN * (d + 1))))
     inside = np.ones(n, dtype=np.bool_)
     for k in (1, plan.n_components or room):
-        shrinkage = sample.shrinkage(plan, inside)
-        task = Task(plan=plan, shrinkage=shrinkage, processes=Processes(rank=0, size=1))
-        factors = em.factorise(best_start(sample.rows, k, task, rng).mixture)
-        kept, _ = densest(sample.rows, factors, task)
-        assert kept.inside is not None
-        inside = kept.inside
-        scaling = column_scaling(sample.events[inside], sample.weights[inside], lambda total: total, lambda most: most)
-        sample = sample.rescaled(scaling.common() if plan.covariance_type == "spherical" else scaling)
+        shrinkage = sample.make_shrinkage(plan, inside)
+        task = FitContext(settings=plan, shrinkage=shrinkage, processes=ProcessGroup(rank=0, size=1))
+        factors = em.factorise(best_initialisation(sample.rows, k, task, rng).mixture)
+        kept, _ = trim_rows(sample.rows, factors, task)
+        assert kept.included is not None
+        inside = kept.included
+        scaling = fit_column_scaling(
+            sample.events[inside], sample.weights[inside], lambda total: total, lambda most: most
+        )
+        sample = sample.rescaled(scaling.with_common_scale() if plan.covariance_type == "spherical" else scaling)
     return sample, inside

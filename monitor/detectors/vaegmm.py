@@ -10,16 +10,16 @@ from monitor.detectors.density_nets import (
     DensityNets,
     ReconFeatures,
     cosine_and_distance,
-    dense,
     dense_decoder,
     dense_encoder,
+    dense_layers,
     hidden_widths,
-    mixture_width,
+    mixture_input_width,
     variational_heads,
 )
 from monitor.detectors.inputs import FloatArray
 from monitor.detectors.network_detector import NetworkDetector
-from monitor.detectors.training import LossWeights, Objective, OptimizerFactory, Plan, gaussian_nll
+from monitor.detectors.training import LossWeights, Objective, OptimizerFactory, TrainingOptions, gaussian_nll
 
 
 class VAEGMM(NetworkDetector):
@@ -46,7 +46,7 @@ class VAEGMM(NetworkDetector):
 
     kind = "vaegmm"
     _default_components = 1  # on KDD Cup 99, 8 seeds: F1 0.947, and 0.944 with two
-    _settings = (
+    _stored_settings = (
         "threshold",
         "n_gmm",
         "latent_dim",
@@ -89,8 +89,8 @@ class VAEGMM(NetworkDetector):
             random_state=random_state,
             device=device,
         )
-        self.samples = self._whole("samples", samples, 0)
-        self.beta = self._number("beta", beta, 0.0)
+        self.samples = self._check_integer("samples", samples, 0)
+        self.beta = self._check_number("beta", beta, 0.0)
 
     def fit(
         self,
@@ -129,21 +129,21 @@ class VAEGMM(NetworkDetector):
             ModelError: `x` or a network cannot be used, or no step of the training could.
         """
         weights = LossWeights(
-            recon=self._number("w_recon", w_recon, 0.0),
-            energy=self._number("w_energy", w_energy, 0.0),
-            cov_diag=self._number("w_cov_diag", w_cov_diag, 0.0),
+            recon=self._check_number("w_recon", w_recon, 0.0),
+            energy=self._check_number("w_energy", w_energy, 0.0),
+            cov_diag=self._check_number("w_cov_diag", w_cov_diag, 0.0),
             beta=self.beta,
         )
         likelihood = {"sim": 0.05} if cov_elbo is None else cov_elbo
-        plan = Plan(
-            epochs=self._whole("epochs", epochs, 1),
-            batch_size=self._whole("batch_size", batch_size, 2),
-            learning_rate=self._number("learning_rate", learning_rate, 0.0),
-            optimizer=self._maker(optimizer),
+        plan = TrainingOptions(
+            epochs=self._check_integer("epochs", epochs, 1),
+            batch_size=self._check_integer("batch_size", batch_size, 2),
+            learning_rate=self._check_number("learning_rate", learning_rate, 0.0),
+            optimizer=self._check_optimizer(optimizer),
             seed=self.random_state,
             verbose=verbose,
         )
-        return self._fit(
+        return self._fit_networks(
             x,
             lambda rows: Objective(recon=gaussian_nll(likelihood, rows), weights=weights),
             plan,
@@ -156,20 +156,22 @@ class VAEGMM(NetworkDetector):
         Every event meets the same draws, made from `random_state`: a score is reproducible and does not
         depend on the other events. `samples=0` scores without noise; None takes the constructor's number.
         """
-        draws = self.samples if samples is None else self._whole("samples", samples, 0)
+        draws = self.samples if samples is None else self._check_integer("samples", samples, 0)
         if draws == 0:
             return self.energy(x)
         generator = torch.Generator().manual_seed(self.random_state)
         noise = torch.randn(draws, self.latent_dim, generator=generator).to(self.device)
-        return self._fitted().energies(self._checked(x), noise)
+        return self._require_fitted().energies(self._check_events(x), noise)
 
-    def _networks(self, sample: Tensor) -> DensityNets:
+    def _make_networks(self, sample: Tensor) -> DensityNets:
         shape = tuple(sample.shape[1:])
         widths = hidden_widths(sample[0].numel())
         encoder = self.encoder_net or dense_encoder(shape, widths, "relu", last=True)
         decoder = self.decoder_net or dense_decoder((self.latent_dim, *reversed(widths)), "relu", shape)
         heads = variational_heads(encoder, sample, self.latent_dim)
         features = self.recon_features or cosine_and_distance
-        width = mixture_width(sample, self.latent_dim, features)
-        density = self.gmm_density_net or dense((width, 10, self.n_gmm or self._default_components), "relu", last=False)
+        width = mixture_input_width(sample, self.latent_dim, features)
+        density = self.gmm_density_net or dense_layers(
+            (width, 10, self.n_gmm or self._default_components), "relu", last=False
+        )
         return DensityNets(encoder=encoder, decoder=decoder, density=density, recon_features=features, heads=heads)

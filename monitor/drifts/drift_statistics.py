@@ -6,17 +6,17 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.drifts.drift_sums import MOST_PAIRED, SCORE_UNIT, SHARE_UNIT, DriftSums, pair_of
-from monitor.drifts.yardstick import BINS, RANK_UNIT, SPREAD_UNIT, Yardstick, value_at
+from monitor.drifts.drift_sums import MAX_PAIRED_FEATURES, SCORE_UNIT, SHARE_UNIT, DriftSums, feature_pair
+from monitor.drifts.yardstick import N_BINS, RANK_UNIT, SPREAD_UNIT, TrainingProfile, value_at_rank
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
-_LEAST_SHARE = 0.05
+_MIN_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Statistic:
+class DriftStatistic:
     """One statistic: its name and what it is of; `feature` is empty where it is the whole stream's."""
 
     name: str
@@ -27,7 +27,7 @@ class Statistic:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Statistics:
+class DriftStatistics:
     """The J statistics of one model, in the order in which their sums are joined.
 
     `rank` is the mean rank among the training values, `spread` the mean squared distance of the rank from the middle,
@@ -37,57 +37,57 @@ class Statistics:
 
     features: tuple[str, ...]
     shape: tuple[int, int, int]
-    yardstick: Yardstick
+    profile: TrainingProfile
 
     @property
-    def watched(self) -> int:
+    def n_watched(self) -> int:
         """Return how many features are watched one by one."""
         return self.shape[0] - 1
 
     @property
-    def energy_rank(self) -> int:
+    def energy_rank_index(self) -> int:
         """Return the place of the energy's mean rank."""
-        return self.watched
+        return self.n_watched
 
     def __len__(self) -> int:
         ranks, components, pairs = self.shape
         return 2 * ranks + components + pairs
 
-    def named(self, place: int) -> Statistic:
+    def statistic_at(self, place: int) -> DriftStatistic:
         """Return the statistic at a place."""
         ranks, components, _ = self.shape
         if place < 2 * ranks:
             name = "rank" if place < ranks else "spread"
             j = place % ranks
             return (
-                Statistic(name=f"energy_{name}", feature="")
-                if j == self.watched
-                else Statistic(name=name, feature=self.features[j])
+                DriftStatistic(name=f"energy_{name}", feature="")
+                if j == self.n_watched
+                else DriftStatistic(name=name, feature=self.features[j])
             )
         place -= 2 * ranks
         if place < components:
-            return Statistic(name="occupancy", feature=f"component {place + 1}")
-        first, second = pair_of(place - components, len(self.features))
-        return Statistic(name="pair", feature=f"{self.features[first]} * {self.features[second]}")
+            return DriftStatistic(name="occupancy", feature=f"component {place + 1}")
+        first, second = feature_pair(place - components, len(self.features))
+        return DriftStatistic(name="pair", feature=f"{self.features[first]} * {self.features[second]}")
 
     def groups(self) -> list[slice]:
         """Return where the statistics of each name stand, of those that there are."""
         _, components, pairs = self.shape
-        sizes = [self.watched, 1, self.watched, 1, components, pairs]
+        sizes = [self.n_watched, 1, self.n_watched, 1, components, pairs]
         ends = np.cumsum(sizes).tolist()
         return [slice(end - size, end) for size, end in zip(sizes, ends, strict=True) if size]
 
     def means(self, sums: Int64, events: int) -> Float64:
         """Return the means of joined sums over so many events."""
-        means = sums / _scales(self.shape) / events
+        means = sums / _unit_scales(self.shape) / events
         means[: self.shape[0]] += 0.5
         return np.asarray(means, np.float64)
 
     def units(self, base_means: Float64) -> Float64:
         """Return the training deviation of one event in each statistic."""
         ranks, components, pairs = self.shape
-        profile, d = self.yardstick.features, self.watched
-        shares = np.clip(base_means[2 * ranks : 2 * ranks + components], _LEAST_SHARE, 1 - _LEAST_SHARE)
+        profile, d = self.profile.features, self.n_watched
+        shares = np.clip(base_means[2 * ranks : 2 * ranks + components], _MIN_SHARE, 1 - _MIN_SHARE)
         return np.concatenate(
             [
                 [*profile.rank_deviation[:d], RANK_UNIT],
@@ -97,28 +97,28 @@ class Statistics:
             ]
         )
 
-    def in_own_unit(self, place: int, mean: float) -> float | None:
+    def in_feature_units(self, place: int, mean: float) -> float | None:
         """Return a mean rank as the training value that has this rank; None for other statistics."""
-        if place == self.energy_rank:
-            return value_at(mean, self.yardstick.energy_edges)
-        return value_at(mean, self.yardstick.features.edges[place]) if place < self.watched else None
+        if place == self.energy_rank_index:
+            return value_at_rank(mean, self.profile.energy_edges)
+        return value_at_rank(mean, self.profile.features.edges[place]) if place < self.n_watched else None
 
 
 @lru_cache(maxsize=32)
-def _scales(shape: tuple[int, int, int]) -> Float64:
+def _unit_scales(shape: tuple[int, int, int]) -> Float64:
     """Return what is one in the sums of each statistic."""
     ranks, components, pairs = shape
-    return np.repeat([2.0 * BINS, (2.0 * BINS) ** 2, SHARE_UNIT, SCORE_UNIT**2], [ranks, ranks, components, pairs])
+    return np.repeat([2.0 * N_BINS, (2.0 * N_BINS) ** 2, SHARE_UNIT, SCORE_UNIT**2], [ranks, ranks, components, pairs])
 
 
-def joined(sums: DriftSums) -> Int64:
+def join_sums(sums: DriftSums) -> Int64:
     """Return all sums in one array."""
     parts = [sums.ranks, sums.squares, sums.occupancy, sums.pairs]
     return np.concatenate([part for part in parts if part is not None])
 
 
-def fits(shape: tuple[int, int, int], n_features: int) -> bool:
+def is_valid_shape(shape: tuple[int, int, int], n_features: int) -> bool:
     """Return whether sums of a shape can be a model's with so many features."""
     ranks, _, pairs = shape
-    paired = n_features * (n_features - 1) // 2 if n_features <= MOST_PAIRED else 0
+    paired = n_features * (n_features - 1) // 2 if n_features <= MAX_PAIRED_FEATURES else 0
     return ranks - 1 in (0, n_features) and pairs in (0, paired)

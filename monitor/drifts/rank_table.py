@@ -12,15 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.drifts.yardstick import BINS, Float32, Int8, Int64, centred_ranks
+from monitor.drifts.yardstick import N_BINS, Float32, Int8, Int64, centred_ranks
 
-_CELLS = 512
+_N_CELLS = 512
 """Cells of a feature. With half as many every other law has two edges in a cell; more leave the processor's cache."""
 
-_VALUES_AT_ONCE = 1 << 16
+_CHUNK_VALUES = 1 << 16
 """Values of a block of events: what is computed for them stays in the cache, too."""
 
-_LARGEST = np.finfo(np.float32).max
+_MAX_FLOAT32 = np.finfo(np.float32).max
 
 Int32 = NDArray[np.int32]
 Intp = NDArray[np.intp]
@@ -42,26 +42,26 @@ class RankTable:
     high: Float32
     shift: Int32
     cell_edges: Float32
-    below: Int8
+    rank_below: Int8
     step: Int8
-    crowded: Int64
+    shared_columns: Int64
 
     @staticmethod
-    def of(edges: Float32) -> "RankTable":
+    def from_edges(edges: Float32) -> "RankTable":
         """Make edges ready, (D, 63), each row ascending and finite."""
         first = edges[:, 0].copy()
         with np.errstate(over="ignore"):
-            away = np.minimum(edges - first[:, None], _LARGEST)
+            away = np.minimum(edges - first[:, None], _MAX_FLOAT32)
         rises = away > 0
-        least = np.where(rises.any(axis=1), away.min(axis=1, where=rises, initial=_LARGEST), np.float32(1))
+        least = np.where(rises.any(axis=1), away.min(axis=1, where=rises, initial=_MAX_FLOAT32), np.float32(1))
         high = np.maximum(away[:, -1], least)
-        shift = _shifts(high.view(np.int32) - least.view(np.int32))
+        shift = _compute_shifts(high.view(np.int32) - least.view(np.int32))
         # One cell below the second edge, so that it does not share the first one's.
         low = np.maximum(least.view(np.int32) - (np.int32(1) << shift), 1).astype(np.int32).view(np.float32)
-        cell = _cells(edges.T, first, low, high, shift).T
-        counts = np.bincount(cell.ravel(), minlength=len(edges) * _CELLS).reshape(len(edges), _CELLS)
-        below = 2 * (counts.cumsum(axis=1) - counts) + 1 - BINS
-        cell_edges = np.full(len(edges) * _CELLS, np.inf, np.float32)
+        cell = _find_cells(edges.T, first, low, high, shift).T
+        counts = np.bincount(cell.ravel(), minlength=len(edges) * _N_CELLS).reshape(len(edges), _N_CELLS)
+        below = 2 * (counts.cumsum(axis=1) - counts) + 1 - N_BINS
+        cell_edges = np.full(len(edges) * _N_CELLS, np.inf, np.float32)
         cell_edges[cell.ravel()] = edges.ravel()
         shared = (np.diff(cell, axis=1) == 0) & (np.diff(edges, axis=1) > 0)
         return RankTable(
@@ -71,9 +71,9 @@ class RankTable:
             high=high,
             shift=shift,
             cell_edges=cell_edges,
-            below=below.astype(np.int8).ravel(),
+            rank_below=below.astype(np.int8).ravel(),
             step=counts.astype(np.int8).ravel(),
-            crowded=np.flatnonzero(shared.any(axis=1)).astype(np.int64),
+            shared_columns=np.flatnonzero(shared.any(axis=1)).astype(np.int64),
         )
 
     def centred_ranks(self, *values: Float32) -> Int8:
@@ -83,30 +83,30 @@ class RankTable:
             values: Finite values, (n, D); or pieces of them, side by side.
         """
         found = np.empty((len(values[0]), len(self.first)), np.int8)
-        rows = max(_VALUES_AT_ONCE // len(self.first), 1)
+        rows = max(_CHUNK_VALUES // len(self.first), 1)
         for at in range(0, len(found), rows):
             block = np.concatenate([piece[at : at + rows] for piece in values], axis=1)
-            cell = _cells(block, self.first, self.low, self.high, self.shift)
+            cell = _find_cells(block, self.first, self.low, self.high, self.shift)
             edge = self.cell_edges.take(cell)
             steps = (block >= edge).view(np.int8)
             steps += (block > edge).view(np.int8)
             steps *= self.step.take(cell)
-            np.add(steps, self.below.take(cell), out=found[at : at + rows])
-            if len(self.crowded):
-                columns = np.ascontiguousarray(block[:, self.crowded].T)
-                found[at : at + rows, self.crowded] = centred_ranks(columns, self.edges[self.crowded]).T
+            np.add(steps, self.rank_below.take(cell), out=found[at : at + rows])
+            if len(self.shared_columns):
+                columns = np.ascontiguousarray(block[:, self.shared_columns].T)
+                found[at : at + rows, self.shared_columns] = centred_ranks(columns, self.edges[self.shared_columns]).T
         return found
 
 
-def _shifts(span: Int32) -> Int32:
+def _compute_shifts(span: Int32) -> Int32:
     """Return how many bits have to be left out, so that each span has no more cells than there are."""
     shift = np.zeros(len(span), np.int32)
-    while (wide := (span >> shift) + 2 > _CELLS).any():
+    while (wide := (span >> shift) + 2 > _N_CELLS).any():
         shift += wide
     return shift
 
 
-def _cells(values: Float32, first: Float32, low: Float32, high: Float32, shift: Int32) -> Intp:
+def _find_cells(values: Float32, first: Float32, low: Float32, high: Float32, shift: Int32) -> Intp:
     """Return the place of each value's cell among those of all columns, (n, D)."""
     with np.errstate(over="ignore"):
         away = values - first
@@ -114,5 +114,5 @@ def _cells(values: Float32, first: Float32, low: Float32, high: Float32, shift: 
     cell = away.view(np.int32)
     cell -= low.view(np.int32)
     cell >>= shift
-    cell += np.arange(len(first), dtype=np.int32) * _CELLS
+    cell += np.arange(len(first), dtype=np.int32) * _N_CELLS
     return cell.astype(np.intp)

@@ -14,10 +14,10 @@ Float64 = NDArray[np.float64]
 Int8 = NDArray[np.int8]
 Int64 = NDArray[np.int64]
 
-BINS = 64
+N_BINS = 64
 """Bins at training quantiles: a mean rank loses 0.02% of its precision to them."""
 
-_MOST_ROWS = 100_000
+_MAX_ROWS = 100_000
 """Training rows that quantiles are taken from, evenly spaced: they are off by 0.5% of a rank at most."""
 
 RANK_UNIT = float(np.sqrt(1 / 12))
@@ -26,10 +26,10 @@ RANK_UNIT = float(np.sqrt(1 / 12))
 SPREAD_UNIT = float(np.sqrt(1 / 180))
 """Deviation of one event's squared distance of the rank from the middle in training, of a continuous feature."""
 
-_COLUMNS_AT_ONCE = 8
-_LARGEST = float(np.finfo(np.float32).max)
+_CHUNK_COLUMNS = 8
+_MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
-_LEAST_UNIT = 0.1
+_MIN_UNIT = 0.1
 """Share of those below which no feature's own deviation falls: a constant feature has none."""
 
 
@@ -50,17 +50,17 @@ class FeatureProfile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Yardstick:
+class TrainingProfile:
     """All that one model measures drift by; `energy_edges` are the quantiles of its reference energies, (63,)."""
 
     features: FeatureProfile
     energy_edges: Float32
 
 
-def profile_of(rows: NDArray[np.floating]) -> FeatureProfile:
+def build_feature_profile(rows: NDArray[np.floating]) -> FeatureProfile:
     """Return the profile of training events, (n, D); they are finite."""
-    chosen = rows if len(rows) <= _MOST_ROWS else rows[np.linspace(0, len(rows) - 1, _MOST_ROWS).astype(np.int64)]
-    columns = np.ascontiguousarray(np.clip(chosen.T, -_LARGEST, _LARGEST), dtype=np.float32)
+    chosen = rows if len(rows) <= _MAX_ROWS else rows[np.linspace(0, len(rows) - 1, _MAX_ROWS).astype(np.int64)]
+    columns = np.ascontiguousarray(np.clip(chosen.T, -_MAX_FLOAT32, _MAX_FLOAT32), dtype=np.float32)
     edges = np.stack([quantile_edges(column) for column in columns])
     ranks = centred_ranks(columns, edges)
     spreads = np.square(ranks, dtype=np.int16)
@@ -68,15 +68,15 @@ def profile_of(rows: NDArray[np.floating]) -> FeatureProfile:
         edges=edges,
         centre=rows.mean(axis=0, dtype=np.float64),
         deviation=rows.std(axis=0, dtype=np.float64),
-        rank_deviation=np.maximum(ranks.std(axis=1) / (2 * BINS), _LEAST_UNIT * RANK_UNIT),
-        spread_deviation=np.maximum(spreads.std(axis=1) / (2 * BINS) ** 2, _LEAST_UNIT * SPREAD_UNIT),
+        rank_deviation=np.maximum(ranks.std(axis=1) / (2 * N_BINS), _MIN_UNIT * RANK_UNIT),
+        spread_deviation=np.maximum(spreads.std(axis=1) / (2 * N_BINS) ** 2, _MIN_UNIT * SPREAD_UNIT),
     )
 
 
 def quantile_edges(values: Float32) -> Float32:
     """Return the 63 values that cut the sorted ones into 64 bins; members of them, so nothing is rounded."""
     ordered = np.sort(values)
-    return np.ascontiguousarray(ordered[np.arange(1, BINS) * len(ordered) // BINS])
+    return np.ascontiguousarray(ordered[np.arange(1, N_BINS) * len(ordered) // N_BINS])
 
 
 def centred_ranks(columns: Float32, edges: Float32) -> Int8:
@@ -90,9 +90,9 @@ def centred_ranks(columns: Float32, edges: Float32) -> Int8:
         columns: Finite values, (D, n).
         edges: Of each column, (D, 63).
     """
-    centred = np.full(columns.shape, 1 - BINS, np.int8)
-    for at in range(0, len(columns), _COLUMNS_AT_ONCE):
-        block = slice(at, at + _COLUMNS_AT_ONCE)
+    centred = np.full(columns.shape, 1 - N_BINS, np.int8)
+    for at in range(0, len(columns), _CHUNK_COLUMNS):
+        block = slice(at, at + _CHUNK_COLUMNS)
         beyond = np.empty(columns[block].shape, np.bool_)
         for edge in edges[block].T[:, :, None]:
             for beats in (np.greater, np.greater_equal):
@@ -101,6 +101,6 @@ def centred_ranks(columns: Float32, edges: Float32) -> Int8:
     return centred
 
 
-def value_at(mean_rank: float, edges: Float32) -> float:
+def value_at_rank(mean_rank: float, edges: Float32) -> float:
     """Return the training value at a rank in [0, 1], to read a mean rank in the feature's own unit."""
-    return float(np.interp(mean_rank, np.arange(1, BINS) / BINS, edges.astype(np.float64)))
+    return float(np.interp(mean_rank, np.arange(1, N_BINS) / N_BINS, edges.astype(np.float64)))

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.findings.judged import law_details
+from monitor.findings.judged import count_model_to_json
 from monitor.parts import Scale
-from monitor.percentiles.body import warn_of_tail
-from monitor.percentiles.limits import Limit, exceedance
+from monitor.percentiles.body import describe_heavy_tail
+from monitor.percentiles.limits import ThresholdEstimate, exceedance
 from monitor.percentiles.look_back import LookBack
-from monitor.slow_rises import RATE_LEVEL, highest_clean_rate
-from monitor.spikes import CountLaw, learn_law, rate_bound, rate_is_suspect
-from monitor.thresholds import Method, decide_limit, first_limit, is_contested, reference_counts
+from monitor.slow_rises import RATE_BOUND_LEVEL, highest_clean_rate
+from monitor.spikes import CountModel, fit_count_model, is_rate_suspect, rate_bound
+from monitor.thresholds import Method, choose_threshold, count_reference_above, estimate_first_threshold, is_contested
 from storage.calibration import CalibrationRow, NewThreshold, StoredThreshold
 from storage.models import Activation
 
@@ -33,7 +33,7 @@ class ThresholdRule:
     per_week: float
 
 
-def first_threshold(
+def build_first_threshold(
     reference: Float32, model_id: int, activation: Activation, percentile: float, method: Method = "percentile"
 ) -> NewThreshold:
     """Return a model's first threshold, at once from its reference energies: whatever the limit before it was.
@@ -45,25 +45,25 @@ def first_threshold(
         percentile: For example 99.5.
         method: How the limit is drawn.
     """
-    limit = first_limit(reference, percentile, method=method)
-    warning = warn_of_tail(reference, exceedance(percentile))
+    limit = estimate_first_threshold(reference, percentile, method=method)
+    warning = describe_heavy_tail(reference, exceedance(percentile))
     if warning is not None:
         limit = replace(limit, details=limit.details | {"warning": warning})
-    above, m = reference_counts(limit, reference)
+    above, m = count_reference_above(limit, reference)
     nothing = np.empty(0, np.int64)
-    law = learn_law(above, m, nothing, nothing)
-    return _row(
+    law = fit_count_model(above, m, nothing, nothing)
+    return _build_row(
         limit,
         law,
-        Scale.of(reference),
+        Scale.from_energies(reference),
         model_id,
         activation.computed_at_us,
         activation.valid_from_us,
-        {"clean_rate": rate_bound(law, RATE_LEVEL)},
+        {"clean_rate": rate_bound(law, RATE_BOUND_LEVEL)},
     )
 
 
-def tick_threshold(
+def compute_tick_threshold(
     previous: StoredThreshold,
     look_back: LookBack,
     clean: Sequence[int],
@@ -73,7 +73,7 @@ def tick_threshold(
     tick_us: int,
     valid_from_us: int,
     most_events: int,
-) -> tuple[NewThreshold, CountLaw, float]:
+) -> tuple[NewThreshold, CountModel, float]:
     """Return the threshold of a tick, its law of counts, and the exceedance of the clean windows at it.
 
     Args:
@@ -87,31 +87,31 @@ def tick_threshold(
         most_events: The largest number of events of a window of the look-back.
     """
     sketch = look_back.sketch()
-    limit = decide_limit(
-        _limit_of(previous),
+    limit = choose_threshold(
+        _load_estimate(previous),
         sketch,
         reference,
         rule.percentile,
-        dispersion=law_of(previous.details).dispersion,
+        dispersion=load_count_model(previous.details).dispersion,
         method=rule.method,
     )
-    above, m = reference_counts(limit, reference)
-    events, outliers = look_back.counts(clean, limit.value)
-    law = learn_law(above, m, outliers, events, otherwise=law_of(previous.details))
+    above, m = count_reference_above(limit, reference)
+    events, outliers = look_back.count_by_window(clean, limit.value)
+    law = fit_count_model(above, m, outliers, events, otherwise=load_count_model(previous.details))
     seen = int(events.sum())
     more = {
         "clean_rate": highest_clean_rate(law, np.array(clean, np.int64), outliers, events),
         "most_events": most_events,
-        "disagrees_since_us": disagrees_since(previous.details.get("disagrees_since_us"), limit, tick_us),
+        "disagrees_since_us": find_disagreement_start(previous.details.get("disagrees_since_us"), limit, tick_us),
     }
-    row = _row(limit, law, look_back.scale, previous.model_id, tick_us, valid_from_us, more)
+    row = _build_row(limit, law, look_back.scale, previous.model_id, tick_us, valid_from_us, more)
     return row, law, float(outliers.sum() / seen) if seen else 0.0
 
 
-def calibration_row(
+def build_calibration_row(
     tick_us: int,
     limit: NewThreshold,
-    law: CountLaw,
+    law: CountModel,
     share: float,
     rule: ThresholdRule,
     fired: tuple[int, int],
@@ -128,7 +128,7 @@ def calibration_row(
     """
     a = exceedance(rule.percentile)
     weeks = fired[1] * rule.size_us / (7 * 86_400e6)
-    suspect = is_contested(limit.method, limit.details["limit"]) or rate_is_suspect(law, a)
+    suspect = is_contested(limit.method, limit.details["limit"]) or is_rate_suspect(law, a)
     return CalibrationRow(
         at_us=tick_us,
         promised_per_week=rule.per_week,
@@ -140,7 +140,7 @@ def calibration_row(
     )
 
 
-def disagrees_since(before_us: int | None, limit: Limit, tick_us: int) -> int | None:
+def find_disagreement_start(before_us: int | None, limit: ThresholdEstimate, tick_us: int) -> int | None:
     """Return the first tick of the unbroken row of those at which the percentile and the reference disagreed.
 
     A limit that is held says nothing new.
@@ -152,24 +152,24 @@ def disagrees_since(before_us: int | None, limit: Limit, tick_us: int) -> int | 
     return tick_us if before_us is None else before_us
 
 
-def clean_rate_of(details: Mapping[str, Any]) -> float:
+def load_clean_rate(details: Mapping[str, Any]) -> float:
     """Return the highest clean rate that is stored with a threshold; rows of earlier versions give their law's."""
     stored = details.get("clean_rate")
-    return rate_bound(law_of(details), RATE_LEVEL) if stored is None else float(stored)
+    return rate_bound(load_count_model(details), RATE_BOUND_LEVEL) if stored is None else float(stored)
 
 
-def law_of(details: Mapping[str, Any]) -> CountLaw:
+def load_count_model(details: Mapping[str, Any]) -> CountModel:
     """Return the law of counts that is stored with a threshold."""
-    return CountLaw(**details["law"])
+    return CountModel(**details["law"])
 
 
-def scale_of(details: Mapping[str, Any]) -> Scale:
+def load_scale(details: Mapping[str, Any]) -> Scale:
     """Return the scale of the energies that is stored with a threshold."""
     return Scale(**details["scale"])
 
 
-def _limit_of(row: StoredThreshold) -> Limit:
-    return Limit(
+def _load_estimate(row: StoredThreshold) -> ThresholdEstimate:
+    return ThresholdEstimate(
         value=row.threshold,
         lower=row.lower,
         upper=row.upper,
@@ -180,9 +180,9 @@ def _limit_of(row: StoredThreshold) -> Limit:
     )
 
 
-def _row(
-    limit: Limit,
-    law: CountLaw,
+def _build_row(
+    limit: ThresholdEstimate,
+    law: CountModel,
     scale: Scale,
     model_id: int,
     computed_at_us: int,
@@ -201,7 +201,7 @@ def _row(
         method=limit.method,
         details={
             "limit": limit.details,
-            "law": law_details(law),
+            "law": count_model_to_json(law),
             "scale": {"median": scale.median, "iqr": scale.iqr},
             **more,
         },

@@ -7,20 +7,20 @@ the learned rate of clean windows may leave what the percentile says: it follows
 
 from typing import Any
 
-from monitor.findings.calibration import ThresholdRule, law_of
-from monitor.findings.judged import law_details
-from monitor.findings.lives import when
+from monitor.findings.calibration import ThresholdRule, load_count_model
+from monitor.findings.judged import count_model_to_json
+from monitor.findings.lives import format_utc
 from monitor.incidents import Finding, Kind, Severity
 from monitor.percentiles.limits import exceedance
-from monitor.spikes import LEARNED_WINDOWS, rate_bound, rate_is_suspect
+from monitor.spikes import LEARNED_WINDOWS, is_rate_suspect, rate_bound
 from monitor.thresholds import is_contested
 from storage.calibration import NewThreshold
 
-PERSISTENT_SHARE = 0.25
+MIN_DISAGREEMENT_SHARE = 0.25
 """Share of the look-back for which percentile and reference must disagree at every tick, before anybody is told."""
 
 
-def calibration_finding(
+def find_calibration_problem(
     row: NewThreshold, rule: ThresholdRule, tick_us: int, *, model_version: int, config_hash: str
 ) -> Finding | None:
     """Return the finding of a tick, None while limit and law can be trusted.
@@ -36,35 +36,35 @@ def calibration_finding(
     limit = row.details["limit"]
     if (
         since_us is not None
-        and tick_us - since_us >= PERSISTENT_SHARE * rule.look_back_us
+        and tick_us - since_us >= MIN_DISAGREEMENT_SHARE * rule.look_back_us
         and is_contested(row.method, limit)
     ):
         plain, share = limit.get("t_plain"), limit.get("eps")
         summary = (
-            f"since {when(since_us)} the {row.percentile:g} percentile of the energies"
+            f"since {format_utc(since_us)} the {row.percentile:g} percentile of the energies"
             + (f" ({plain:.5g})" if isinstance(plain, float) else "")
             + f" lies above what the training events make possible ({row.threshold:.5g} is the limit): "
             + (f"about {share:.2%} outliers" if isinstance(share, float) else "outliers")
             + ", or a heavier tail; `outrider accept` takes it for normal"
         )
-        return _finding("disagreement", summary, row, config_hash, model_version, {"since": when(since_us)})
-    law, a = law_of(row.details), exceedance(rule.percentile)
-    if law.windows >= LEARNED_WINDOWS and rate_is_suspect(law, a) and not _of_ties(row, law.rate, a):
+        return _build_finding("disagreement", summary, row, config_hash, model_version, {"since": format_utc(since_us)})
+    law, a = load_count_model(row.details), exceedance(rule.percentile)
+    if law.windows >= LEARNED_WINDOWS and is_rate_suspect(law, a) and not _is_explained_by_ties(row, law.rate, a):
         low, high = rate_bound(law, 0.05), rate_bound(law, 0.95)
         summary = (
             f"{law.rate:.3%} of the events of clean windows are above the limit ({low:.3%} to {high:.3%}), where the "
             f"{row.percentile:g} percentile has {a:.3%}: the limit no longer fits what comes"
         )
-        return _finding("rate", summary, row, config_hash, model_version, {"rate_lower": low, "rate_upper": high})
+        return _build_finding("rate", summary, row, config_hash, model_version, {"rate_lower": low, "rate_upper": high})
     return None
 
 
-def _of_ties(row: NewThreshold, rate: float, a: float) -> bool:
+def _is_explained_by_ties(row: NewThreshold, rate: float, a: float) -> bool:
     """Say whether ties explain the low rate: the percentile is a value that many events share, and few are above."""
     return row.method == "plain" and rate < a
 
 
-def _finding(
+def _build_finding(
     reason: str,
     summary: str,
     row: NewThreshold,
@@ -90,7 +90,7 @@ def _finding(
             "percentile": row.percentile,
             "method": row.method,
         },
-        "law": law_details(law_of(row.details)),
+        "law": count_model_to_json(load_count_model(row.details)),
         "model_version": model_version,
         "config_hash": config_hash,
     }

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from monitor.findings.lives import LifeRule, when
+from monitor.findings.lives import IncidentPolicy, format_utc
 from monitor.parts import Part, Scale
-from monitor.spikes import CountLaw
+from monitor.spikes import CountModel
 from storage.calibration import StoredThreshold
 from storage.judgements import OffsetRange, WindowFacts
 
-_SHOWN_RANGES = 64
+_MAX_RANGES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,11 +23,11 @@ class JudgeRule:
     min_ratio: float
     max_dead_letter_ratio: float
     config_hash: str
-    life: LifeRule
+    incident_policy: IncidentPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Calibrated:
+class ThresholdInForce:
     """A threshold row as judging needs it: the learned law of counts and the scale of the energies.
 
     `clean_rate` is the highest rate of outliers that is still clean; `most_events` the largest number of events of a
@@ -35,7 +35,7 @@ class Calibrated:
     """
 
     row: StoredThreshold
-    law: CountLaw
+    count_model: CountModel
     scale: Scale
     model_version: int
     clean_rate: float
@@ -43,7 +43,7 @@ class Calibrated:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
+class WindowUnderTest:
     """A window that is judged: what is stored of it, merged, with the limit that it was scored by.
 
     `evidence` is what was looked up because something fires: the strangest events and the keys, ready to be stored.
@@ -51,29 +51,29 @@ class Judged:
 
     facts: WindowFacts
     part: Part
-    known: Calibrated
+    threshold: ThresholdInForce
     rule: JudgeRule
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
-    def numbers(self) -> dict[str, Any]:
+    def shared_details(self) -> dict[str, Any]:
         """Return what is stored with every finding about outliers, as JSON."""
         return {
-            "law": law_details(self.known.law),
-            "threshold": threshold_details(self.known.row),
-            "model_version": self.known.model_version,
+            "law": count_model_to_json(self.threshold.count_model),
+            "threshold": threshold_details(self.threshold.row),
+            "model_version": self.threshold.model_version,
             "dead_letters": self.part.dead,
             "config_hash": self.rule.config_hash,
-            "offsets": [_range_details(each) for each in self.facts.ranges[:_SHOWN_RANGES]],
+            "offsets": [_range_details(each) for each in self.facts.offset_ranges[:_MAX_RANGES]],
             **self.evidence,
         }
 
 
 def window_details(facts: WindowFacts) -> dict[str, str]:
     """Return a window as the JSON that is stored with an incident."""
-    return {"start": when(facts.window_start_us), "end": when(facts.window_end_us)}
+    return {"start": format_utc(facts.window_start_us), "end": format_utc(facts.window_end_us)}
 
 
-def law_details(law: CountLaw) -> dict[str, Any]:
+def count_model_to_json(law: CountModel) -> dict[str, Any]:
     """Return a law of counts as the JSON that is stored with a threshold and with an incident."""
     return {
         "rate": law.rate,
@@ -93,8 +93,8 @@ def threshold_details(row: StoredThreshold) -> dict[str, Any]:
         "n": row.n,
         "percentile": row.percentile,
         "method": row.method,
-        "computed_at": when(row.computed_at_us),
-        "valid_from": when(row.valid_from_us),
+        "computed_at": format_utc(row.computed_at_us),
+        "valid_from": format_utc(row.valid_from_us),
     }
 
 

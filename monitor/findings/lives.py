@@ -10,36 +10,36 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from monitor.incidents import (
-    Change,
     Finding,
     Interval,
     Kind,
+    LifecyclePolicy,
     OpenIncident,
-    Policy,
     Severity,
     Transition,
-    advance,
-    pass_quiet,
+    TransitionType,
+    advance_incident,
+    apply_quiet_windows,
 )
 from storage.judgements import IncidentRow, StoredIncident, TransitionRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LifeRule:
+class IncidentPolicy:
     """The settings by which incidents live; `channels` gives the channels for a kind and a severity."""
 
     size_us: int
-    policy: Policy
+    lifecycle: LifecyclePolicy
     channels: Callable[[Kind, Severity], Sequence[str]]
     max_age_us: int
 
 
-def live_on(
+def update_incident(
     kind: Kind,
     finding: Finding | None,
     open_incidents: Sequence[StoredIncident],
     window: Interval,
-    rule: LifeRule,
+    rule: IncidentPolicy,
     *,
     now_us: int,
     quiet_since_us: int | None = None,
@@ -57,27 +57,27 @@ def live_on(
     """
     stored = next((incident for incident in open_incidents if incident.kind == kind), None)
     rows = []
-    incident = None if stored is None else _life_of(stored)
+    incident = None if stored is None else _load_incident(stored)
     if stored is not None and incident is not None and quiet_since_us is not None:
         quiet = (window.start_us - quiet_since_us) // rule.size_us
-        step = pass_quiet(incident, max(quiet, 0), rule.size_us, quiet_since_us, rule.policy)
+        step = apply_quiet_windows(incident, max(quiet, 0), rule.size_us, quiet_since_us, rule.lifecycle)
         if step.transition is not None:
-            rows.append(_ended(stored, incident, step.transition, rule, now_us))
+            rows.append(_resolved_row(stored, incident, step.transition, rule, now_us))
             stored = None
         incident = step.incident
-    step = advance(kind, incident, finding, window, rule.policy)
+    step = advance_incident(kind, incident, finding, window, rule.lifecycle)
     if step.incident is not None:
-        rows.append(_alive(stored, step.incident, step.transition, rule, now_us))
+        rows.append(_open_row(stored, step.incident, step.transition, rule, now_us))
     elif incident is not None and stored is not None and step.transition is not None:
-        rows.append(_ended(stored, incident, step.transition, rule, now_us))
+        rows.append(_resolved_row(stored, incident, step.transition, rule, now_us))
     return rows
 
 
-def withdraw(
+def withdraw_incident(
     stored: StoredIncident,
     why: str,
     at: Interval,
-    rule: LifeRule,
+    rule: IncidentPolicy,
     *,
     now_us: int,
     details: Mapping[str, Any] | None = None,
@@ -92,9 +92,9 @@ def withdraw(
         now_us: The wall clock, only to tell whom a notification is too old for.
         details: What is stored with the transition.
     """
-    life = _life_of(stored)
+    life = _load_incident(stored)
     transition = Transition(
-        change=Change.RESOLVED,
+        type=TransitionType.RESOLVED,
         kind=life.kind,
         severity=life.severity,
         window_start_us=at.start_us,
@@ -102,10 +102,10 @@ def withdraw(
         summary=why,
         details={"windows_fired": life.windows_fired, **(details or {})},
     )
-    return replace(_ended(stored, life, transition, rule, now_us), clean_windows=life.clean_windows)
+    return replace(_resolved_row(stored, life, transition, rule, now_us), clean_windows=life.clean_windows)
 
 
-def _life_of(stored: StoredIncident) -> OpenIncident:
+def _load_incident(stored: StoredIncident) -> OpenIncident:
     return OpenIncident(
         kind=Kind(stored.kind),
         severity=Severity(stored.severity),
@@ -118,11 +118,11 @@ def _life_of(stored: StoredIncident) -> OpenIncident:
     )
 
 
-def _alive(
+def _open_row(
     stored: StoredIncident | None,
     life: OpenIncident,
     transition: Transition | None,
-    rule: LifeRule,
+    rule: IncidentPolicy,
     now_us: int,
 ) -> IncidentRow:
     return IncidentRow(
@@ -136,13 +136,13 @@ def _alive(
         clean_windows=life.clean_windows,
         windows_fired=life.windows_fired,
         summary=life.summary,
-        details=_history(stored, transition),
-        transition=None if transition is None else _told(transition, rule, now_us),
+        details=_merge_details(stored, transition),
+        transition=None if transition is None else _transition_row(transition, rule, now_us),
     )
 
 
-def _ended(
-    stored: StoredIncident, life: OpenIncident, transition: Transition, rule: LifeRule, now_us: int
+def _resolved_row(
+    stored: StoredIncident, life: OpenIncident, transition: Transition, rule: IncidentPolicy, now_us: int
 ) -> IncidentRow:
     return IncidentRow(
         id=stored.id,
@@ -152,36 +152,36 @@ def _ended(
         window_start_us=stored.window_start_us,
         opened_at_us=stored.opened_at_us,
         last_told_us=life.last_told_us,
-        clean_windows=rule.policy.resolve_after,
+        clean_windows=rule.lifecycle.resolve_after,
         windows_fired=life.windows_fired,
         summary=stored.summary,
-        details=_history(stored, transition),
+        details=_merge_details(stored, transition),
         resolved_at_us=transition.at_us,
-        transition=_told(transition, rule, now_us),
+        transition=_transition_row(transition, rule, now_us),
     )
 
 
-def _history(stored: StoredIncident | None, transition: Transition | None) -> Mapping[str, Any]:
+def _merge_details(stored: StoredIncident | None, transition: Transition | None) -> Mapping[str, Any]:
     """Return what led to the incident by transition: the numbers of the last one of each sort."""
     before = {} if stored is None else dict(stored.details)
-    return before if transition is None else before | {transition.change.value: transition.details}
+    return before if transition is None else before | {transition.type.value: transition.details}
 
 
-def _told(transition: Transition, rule: LifeRule, now_us: int) -> TransitionRow:
+def _transition_row(transition: Transition, rule: IncidentPolicy, now_us: int) -> TransitionRow:
     channels = ["log", *(c for c in rule.channels(transition.kind, transition.severity) if c != "log")]
     too_old = now_us - transition.at_us > rule.max_age_us
     return TransitionRow(
-        transition=transition.change.value,
+        transition=transition.type.value,
         window_start_us=transition.window_start_us,
         at_us=transition.at_us,
         summary=transition.summary,
         details=transition.details,
         channels=channels,
-        silent=[channel for channel in channels if channel != "log"] if too_old else [],
+        skipped_channels=[channel for channel in channels if channel != "log"] if too_old else [],
     )
 
 
-def when(time_us: int) -> str:
+def format_utc(time_us: int) -> str:
     """Return a time as RFC 3339 in UTC."""
     at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time_us)
     return at.isoformat().replace("+00:00", "Z")

@@ -1,20 +1,20 @@
 """The findings about records that became no events: those that could not be read, and lost ranges of the log. Pure."""
 
 from monitor.findings.judged import JudgeRule, window_details
-from monitor.findings.lives import when
+from monitor.findings.lives import format_utc
 from monitor.incidents import Finding, Kind, Severity
 from monitor.parts import Part
 from storage.judgements import WindowFacts
 
 
-def dead_letters_finding(facts: WindowFacts, part: Part, rule: JudgeRule) -> Finding | None:
+def find_dead_letters(facts: WindowFacts, part: Part, rule: JudgeRule) -> Finding | None:
     """Return the finding of a window where too large a share of the records could not be read."""
     records = part.events + part.dead
     share = part.dead / records
     if part.dead < rule.min_outliers or share <= rule.max_dead_letter_ratio:
         return None
     summary = (
-        f"{part.dead:,} of {records:,} records could not be read as events around {when(facts.window_start_us)} "
+        f"{part.dead:,} of {records:,} records could not be read as events around {format_utc(facts.window_start_us)} "
         f"({share:.1%}, more than {rule.max_dead_letter_ratio:.1%}); dead_letter_history has the reasons"
     )
     details = {
@@ -29,7 +29,7 @@ def dead_letters_finding(facts: WindowFacts, part: Part, rule: JudgeRule) -> Fin
     return Finding(kind=Kind.DEAD_LETTERS, severity=severity, summary=summary, details=details)
 
 
-def gap_finding(facts: WindowFacts) -> Finding | None:
+def find_gaps(facts: WindowFacts) -> Finding | None:
     """Return the finding of ranges that could not be read since the last judged window."""
     if not facts.gaps:
         return None

@@ -10,24 +10,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from monitor.findings.judged import Judged, window_details
-from monitor.findings.lives import when
+from monitor.findings.judged import WindowUnderTest, window_details
+from monitor.findings.lives import format_utc
 from monitor.incidents import Finding, Kind, Severity
 from monitor.slow_rises import (
-    LEAST_WINDOWS,
-    RAISED,
-    RECOVERED,
-    SHARE_OF_PROMISE,
-    SlowRise,
-    alarm_windows,
-    recovery_step,
-    slow_rise_step,
+    BUDGET_SHARE,
+    MIN_WINDOWS,
+    RATE_RATIO,
+    RECOVERY_THRESHOLD,
+    SlowRiseStatistic,
+    update_recovery,
+    update_slow_rise,
+    windows_between_false_alarms,
 )
 from storage.judgements import StoredIncident
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Alarm:
+class SlowRiseAlarm:
     """A rise that was found: since when, how sure it was, and the evidence so far that it is over."""
 
     since_us: int
@@ -36,7 +36,7 @@ class Alarm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rise:
+class SlowRiseState:
     """What is carried: the statistic of one model's energies at one percentile, what came since the onset, the alarm.
 
     Another threshold of the same model changes nothing: each window is weighed by the law that was known before it,
@@ -45,11 +45,11 @@ class Rise:
 
     model_id: int
     percentile: float
-    statistic: SlowRise = field(default_factory=SlowRise)
+    statistic: SlowRiseStatistic = field(default_factory=SlowRiseStatistic)
     windows: int = 0
     events: int = 0
     outliers: int = 0
-    alarm: Alarm | None = None
+    alarm: SlowRiseAlarm | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as what is stored."""
@@ -57,7 +57,7 @@ class Rise:
         return {
             "model_id": self.model_id,
             "percentile": self.percentile,
-            "statistic": {name: getattr(self.statistic, name) for name in SlowRise.__slots__},
+            "statistic": {name: getattr(self.statistic, name) for name in SlowRiseStatistic.__slots__},
             "windows": self.windows,
             "events": self.events,
             "outliers": self.outliers,
@@ -65,21 +65,21 @@ class Rise:
         }
 
     @staticmethod
-    def of(stored: Mapping[str, Any] | None, model_id: int, percentile: float) -> "Rise":
+    def from_json(stored: Mapping[str, Any] | None, model_id: int, percentile: float) -> "SlowRiseState":
         """Return what was stored, or the beginning where it was of another model or percentile."""
         if stored is None or (stored["model_id"], stored["percentile"]) != (model_id, percentile):
-            return Rise(model_id=model_id, percentile=percentile)
+            return SlowRiseState(model_id=model_id, percentile=percentile)
         alarm = stored["alarm"]
-        return Rise(
+        return SlowRiseState(
             **{name: stored[name] for name in ("model_id", "percentile", "windows", "events", "outliers")},
-            statistic=SlowRise(**stored["statistic"]),
-            alarm=None if alarm is None else Alarm(**alarm),
+            statistic=SlowRiseStatistic(**stored["statistic"]),
+            alarm=None if alarm is None else SlowRiseAlarm(**alarm),
         )
 
 
-def slow_rise_finding(
-    window: Judged, stored: Mapping[str, Any] | None, open_incidents: Sequence[StoredIncident], *, spike: bool
-) -> tuple[Rise, Finding | None]:
+def find_slow_rise(
+    window: WindowUnderTest, stored: Mapping[str, Any] | None, open_incidents: Sequence[StoredIncident], *, spike: bool
+) -> tuple[SlowRiseState, Finding | None]:
     """Return what is handed on after a window, and the finding while the rate is up.
 
     Args:
@@ -88,59 +88,59 @@ def slow_rise_finding(
         open_incidents: The stream's, before the window.
         spike: Whether the window is a spike, or lies in an open incident of that kind.
     """
-    row = window.known.row
-    rise = Rise.of(stored, row.model_id, row.percentile)
+    row = window.threshold.row
+    rise = SlowRiseState.from_json(stored, row.model_id, row.percentile)
     if rise.alarm is not None and not any(each.kind == Kind.SLOW_RISE for each in open_incidents):
-        rise = Rise(model_id=row.model_id, percentile=row.percentile)  # somebody has accepted it
+        rise = SlowRiseState(model_id=row.model_id, percentile=row.percentile)  # somebody has accepted it
     if window.part.events and not spike:
         if rise.alarm is not None:
             # Whatever the law is learned from: a rise that outlasts the look-back leaves it no windows.
-            rise = _await_end(rise, rise.alarm, window)
-        elif window.known.law.windows >= LEAST_WINDOWS:
-            rise = _watch(rise, window)
-    return rise, None if rise.alarm is None else _finding(rise, rise.alarm, window)
+            rise = _update_recovery(rise, rise.alarm, window)
+        elif window.threshold.count_model.windows >= MIN_WINDOWS:
+            rise = _update_statistic(rise, window)
+    return rise, None if rise.alarm is None else _build_finding(rise, rise.alarm, window)
 
 
-def _watch(rise: Rise, window: Judged) -> Rise:
+def _update_statistic(rise: SlowRiseState, window: WindowUnderTest) -> SlowRiseState:
     """Take in one window; sound the alarm when the evidence reaches its limit."""
-    statistic, verdict = slow_rise_step(
+    statistic, verdict = update_slow_rise(
         rise.statistic,
-        window.known.law,
+        window.threshold.count_model,
         window.part.events,
         window.part.outliers,
         window_start_us=window.facts.window_start_us,
-        limit_windows=alarm_windows(window.rule.per_week, window.rule.size_us, share=SHARE_OF_PROMISE),
-        clean_rate=window.known.clean_rate,
+        limit_windows=windows_between_false_alarms(window.rule.per_week, window.rule.size_us, share=BUDGET_SHARE),
+        clean_rate=window.threshold.clean_rate,
     )
     if verdict.onset_us is None:
         counted = replace(rise, windows=0, events=0, outliers=0)
     elif verdict.onset_us != rise.statistic.onset_us:
-        counted = _counted(replace(rise, windows=0, events=0, outliers=0), window)
+        counted = _count_window(replace(rise, windows=0, events=0, outliers=0), window)
     else:
-        counted = _counted(rise, window)
+        counted = _count_window(rise, window)
     alarm = None
     if verdict.fires:
         # Evidence from before the best onset can sound the alarm in a window that speaks against it: then since now.
         since_us = window.facts.window_start_us if verdict.onset_us is None else verdict.onset_us
-        alarm = Alarm(since_us=since_us, log_statistic=verdict.log_statistic)
+        alarm = SlowRiseAlarm(since_us=since_us, log_statistic=verdict.log_statistic)
     return replace(counted, statistic=statistic, alarm=alarm)
 
 
-def _await_end(rise: Rise, alarm: Alarm, window: Judged) -> Rise:
+def _update_recovery(rise: SlowRiseState, alarm: SlowRiseAlarm, window: WindowUnderTest) -> SlowRiseState:
     """Take in one window of a raised rate, until the evidence that it is down again suffices."""
-    recovered = recovery_step(
+    recovered = update_recovery(
         alarm.recovered,
-        window.known.law,
+        window.threshold.count_model,
         window.part.events,
         window.part.outliers,
-        clean_rate=window.known.clean_rate,
+        clean_rate=window.threshold.clean_rate,
     )
-    if recovered >= RECOVERED:
-        return Rise(model_id=rise.model_id, percentile=rise.percentile)
-    return replace(_counted(rise, window), alarm=replace(alarm, recovered=recovered))
+    if recovered >= RECOVERY_THRESHOLD:
+        return SlowRiseState(model_id=rise.model_id, percentile=rise.percentile)
+    return replace(_count_window(rise, window), alarm=replace(alarm, recovered=recovered))
 
 
-def _counted(rise: Rise, window: Judged) -> Rise:
+def _count_window(rise: SlowRiseState, window: WindowUnderTest) -> SlowRiseState:
     return replace(
         rise,
         windows=rise.windows + 1,
@@ -149,25 +149,25 @@ def _counted(rise: Rise, window: Judged) -> Rise:
     )
 
 
-def _finding(rise: Rise, alarm: Alarm, window: Judged) -> Finding:
-    clean, share = window.known.clean_rate, rise.outliers / rise.events if rise.events else 0.0
+def _build_finding(rise: SlowRiseState, alarm: SlowRiseAlarm, window: WindowUnderTest) -> Finding:
+    clean, share = window.threshold.clean_rate, rise.outliers / rise.events if rise.events else 0.0
     summary = (
-        f"more outliers than usual since about {when(alarm.since_us)}: {rise.outliers:,} of {rise.events:,} events "
+        f"more outliers than usual since about {format_utc(alarm.since_us)}: {rise.outliers:,} of {rise.events:,} events "
         f"({share:.3%}); a clean stream has at most {clean:.3%}"
     )
     details = {
         "window": window_details(window.facts),
-        "since": when(alarm.since_us),
+        "since": format_utc(alarm.since_us),
         "windows": rise.windows,
         "events": rise.events,
         "outliers": rise.outliers,
         "share": share,
         "clean_rate": clean,
         "ratio": share / clean,
-        "looked_for_ratio": RAISED,
+        "looked_for_ratio": RATE_RATIO,
         "log_statistic": alarm.log_statistic,
-        "limit_windows": alarm_windows(window.rule.per_week, window.rule.size_us, share=SHARE_OF_PROMISE),
+        "limit_windows": windows_between_false_alarms(window.rule.per_week, window.rule.size_us, share=BUDGET_SHARE),
         "promise_per_week": window.rule.per_week,
-        **window.numbers(),
+        **window.shared_details(),
     }
     return Finding(kind=Kind.SLOW_RISE, severity=Severity.WARNING, summary=summary, details=details)

@@ -1,49 +1,49 @@
 """The finding of a spike: a window with improbably many outliers, whole or still open. Pure."""
 
-from monitor.findings.judged import Calibrated, Judged, JudgeRule, window_details
-from monitor.findings.lives import when
+from monitor.findings.judged import JudgeRule, ThresholdInForce, WindowUnderTest, window_details
+from monitor.findings.lives import format_utc
 from monitor.incidents import Finding, Kind, Severity
-from monitor.spikes import SpikeVerdict, judge_window, window_budget
+from monitor.spikes import SpikeVerdict, false_alarm_probability, judge_count
 
-EARLY_MARGIN = 2
+EARLY_EVENTS_FACTOR = 2
 """An open window is judged as if it had this many times the events of the fullest window of the look-back.
 
 The limit grows with the events: what exceeds it for so many exceeds it for the whole window, unless that has more.
 """
 
-_SHOWN_ENERGIES = 10
+_MAX_LARGEST_ENERGIES = 10
 
 
-def spike_verdict(known: Calibrated, events: int, outliers: int, rule: JudgeRule) -> SpikeVerdict:
+def judge_spike(known: ThresholdInForce, events: int, outliers: int, rule: JudgeRule) -> SpikeVerdict:
     """Return the judgement of a window with so many events and outliers."""
-    return judge_window(
-        known.law,
+    return judge_count(
+        known.count_model,
         events,
         outliers,
-        alpha=window_budget(rule.per_week, rule.size_us),
+        alpha=false_alarm_probability(rule.per_week, rule.size_us),
         min_outliers=rule.min_outliers,
         min_ratio=rule.min_ratio,
     )
 
 
-def early_verdict(known: Calibrated, events: int, outliers: int, rule: JudgeRule) -> SpikeVerdict | None:
+def evaluate_open_window(known: ThresholdInForce, events: int, outliers: int, rule: JudgeRule) -> SpikeVerdict | None:
     """Return the judgement of an open window at the limit of the full one; None where that is not known yet."""
     if known.most_events is None:
         return None
-    return spike_verdict(known, max(events, EARLY_MARGIN * known.most_events), outliers, rule)
+    return judge_spike(known, max(events, EARLY_EVENTS_FACTOR * known.most_events), outliers, rule)
 
 
-def spike_finding(window: Judged, verdict: SpikeVerdict, *, early: bool = False) -> Finding | None:
+def build_spike_finding(window: WindowUnderTest, verdict: SpikeVerdict, *, early: bool = False) -> Finding | None:
     """Return the finding of a window that was judged, None for a clean one; `early` for one that is still open."""
     if not verdict.fires:
         return None
     facts, part, rule = window.facts, window.part, window.rule
-    alpha = window_budget(rule.per_week, rule.size_us)
+    alpha = false_alarm_probability(rule.per_week, rule.size_us)
     # Twice as improbable, in powers of ten, as what opens an incident: no longer a matter of the promise.
     severity = Severity.CRITICAL if verdict.p_value <= alpha**2 else Severity.WARNING
     place, usual = ("of the open window", "one has up to") if early else ("in the window", "window has")
     summary = (
-        f"{part.outliers:,} outliers among {part.events:,} events {place} from {when(facts.window_start_us)}; "
+        f"{part.outliers:,} outliers among {part.events:,} events {place} from {format_utc(facts.window_start_us)}; "
         f"a clean {usual} {verdict.mean:.3g}, and {verdict.fires_at:,} or more count as a spike"
     )
     details = {
@@ -51,14 +51,14 @@ def spike_finding(window: Judged, verdict: SpikeVerdict, *, early: bool = False)
         "events": part.events,
         "outliers": part.outliers,
         "outliers_expected": verdict.mean,
-        "outliers_limit": verdict.limit,
+        "outliers_limit": verdict.count_threshold,
         "fires_at": verdict.fires_at,
         "p_value": verdict.p_value,
         "alpha": alpha,
         "attainable": verdict.attainable,
         "promise_per_week": rule.per_week,
         "floors": {"min_outliers": rule.min_outliers, "min_ratio": rule.min_ratio},
-        "largest_energies": [float(energy) for energy in part.top[:_SHOWN_ENERGIES]],
-        **window.numbers(),
+        "largest_energies": [float(energy) for energy in part.top[:_MAX_LARGEST_ENERGIES]],
+        **window.shared_details(),
     }
     return Finding(kind=Kind.SPIKE, severity=severity, summary=summary, details=details)

@@ -8,12 +8,12 @@ from storage.outbox import Message
 
 log = logging.getLogger("outrider.incidents")
 
-_LEVELS = {"critical": logging.ERROR, "warning": logging.WARNING}
+_LOG_LEVELS = {"critical": logging.ERROR, "warning": logging.WARNING}
 _LOG_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class DeliveryResult:
     """What became of one attempt.
 
     `reason` says in words what was answered, and holds no secret. `wait_s` is how long the receiver asks us to wait
@@ -22,7 +22,7 @@ class Answer:
 
     outcome: Literal["delivered", "retry", "refused"]
     reason: str
-    wait_s: float | None = None
+    retry_after_s: float | None = None
 
 
 class Channel(Protocol):
@@ -34,7 +34,7 @@ class Channel(Protocol):
     timeout_s: float
     concurrency: int
 
-    def send(self, message: Message) -> Answer:
+    def send(self, message: Message) -> DeliveryResult:
         """Send the message, or say why it was not delivered."""
         ...
 
@@ -45,13 +45,13 @@ class LogChannel:
     timeout_s = _LOG_TIMEOUT_S
     concurrency = 1
 
-    def send(self, message: Message) -> Answer:
+    def send(self, message: Message) -> DeliveryResult:
         """Log the message."""
-        level = logging.INFO if message.transition == "resolved" else _LEVELS.get(message.severity, logging.ERROR)
+        level = logging.INFO if message.transition == "resolved" else _LOG_LEVELS.get(message.severity, logging.ERROR)
         log.log(
             level,
             "%s",
-            sentence(message),
+            format_message(message),
             extra={
                 "action": "incident",
                 "stream": message.stream,
@@ -63,10 +63,10 @@ class LogChannel:
                 "details": message.details,
             },
         )
-        return Answer(outcome="delivered", reason="logged")
+        return DeliveryResult(outcome="delivered", reason="logged")
 
 
-def sentence(message: Message) -> str:
+def format_message(message: Message) -> str:
     """Return the message as one line for people."""
     if message.test:
         return f"Test message: {message.summary}"

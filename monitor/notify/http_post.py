@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes, urlsplit
 
-_LARGEST_ANSWER = 256 * 1024
-_EXCERPT = 2_000
-_BODY_WITHIN_S = 1.0
-_PORTS = {"http": 80, "https": 443}
+_MAX_RESPONSE_BYTES = 256 * 1024
+_EXCERPT_BYTES = 2_000
+_BODY_TIMEOUT_S = 1.0
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class PostError(Exception):
@@ -25,10 +25,10 @@ class PostError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class PostTarget:
     """Where a request goes; `authorization` comes from a user and a password in the address."""
 
-    secure: bool
+    use_tls: bool
     host: str
     port: int
     authority: str
@@ -36,15 +36,15 @@ class Target:
     authorization: str | None
 
     @classmethod
-    def of(cls, url: str) -> "Target":
+    def from_url(cls, url: str) -> "PostTarget":
         """Return the target of an address that the configuration has checked."""
         parts = urlsplit(url)
         host = parts.hostname or ""
         user_info, at, authority = parts.netloc.rpartition("@")
         return cls(
-            secure=parts.scheme == "https",
+            use_tls=parts.scheme == "https",
             host=host,
-            port=parts.port or _PORTS[parts.scheme],
+            port=parts.port or _DEFAULT_PORTS[parts.scheme],
             authority=authority,
             path=(parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
             authorization=f"Basic {base64.b64encode(unquote_to_bytes(user_info)).decode()}" if at else None,
@@ -52,15 +52,15 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class HttpResponse:
     """What came back; `excerpt` is the beginning of the body, as far as it came soon."""
 
     status: int
     headers: Mapping[str, str]
-    excerpt: str
+    body_excerpt: str
 
 
-def post(target: Target, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Reply:
+def post(target: PostTarget, body: bytes, headers: Mapping[str, str], timeout_s: float) -> HttpResponse:
     """Send a request and return the answer; redirects are not followed.
 
     Looking up the host's name is the system's, which bounds it by itself.
@@ -72,8 +72,8 @@ def post(target: Target, body: bytes, headers: Mapping[str, str], timeout_s: flo
     place = f"{target.host}:{target.port}"
     try:
         with _connect(target, deadline_s) as sock:
-            _send(sock, _request(target, body, headers), deadline_s)
-            return _read(sock, deadline_s)
+            _send_request(sock, _build_request(target, body, headers), deadline_s)
+            return _read_response(sock, deadline_s)
     except TimeoutError as error:
         raise PostError(f"{place} has not answered within {timeout_s:g} s") from error
     except socket.gaierror as error:
@@ -89,23 +89,23 @@ def post(target: Target, body: bytes, headers: Mapping[str, str], timeout_s: flo
         raise PostError(f"{place}: {error.strerror or error}") from error
 
 
-def _left_s(deadline_s: float) -> float:
+def _remaining_s(deadline_s: float) -> float:
     left_s = deadline_s - time.monotonic()
     if left_s <= 0:
         raise TimeoutError
     return left_s
 
 
-def _connect(target: Target, deadline_s: float) -> socket.socket:
+def _connect(target: PostTarget, deadline_s: float) -> socket.socket:
     """Return a connection to the first address that answers; each gets its share of the time."""
     places = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     for number, (family, kind, protocol, _, address) in enumerate(places):
         sock = socket.socket(family, kind, protocol)
         try:
-            sock.settimeout(_left_s(deadline_s) / (len(places) - number))
+            sock.settimeout(_remaining_s(deadline_s) / (len(places) - number))
             sock.connect(address)
-            sock.settimeout(_left_s(deadline_s))
-            if not target.secure:
+            sock.settimeout(_remaining_s(deadline_s))
+            if not target.use_tls:
                 return sock
             return ssl.create_default_context().wrap_socket(sock, server_hostname=target.host)
         except OSError:
@@ -115,7 +115,7 @@ def _connect(target: Target, deadline_s: float) -> socket.socket:
     raise OSError("the host has no address")
 
 
-def _request(target: Target, body: bytes, headers: Mapping[str, str]) -> bytes:
+def _build_request(target: PostTarget, body: bytes, headers: Mapping[str, str]) -> bytes:
     own = {"Host": target.authority, "Content-Length": str(len(body)), "Connection": "close"}
     if target.authorization is not None and "authorization" not in {name.lower() for name in headers}:
         own["Authorization"] = target.authorization
@@ -123,41 +123,41 @@ def _request(target: Target, body: bytes, headers: Mapping[str, str]) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("ascii") + body
 
 
-def _send(sock: socket.socket, request: bytes, deadline_s: float) -> None:
+def _send_request(sock: socket.socket, request: bytes, deadline_s: float) -> None:
     rest = memoryview(request)
     while rest:
-        sock.settimeout(_left_s(deadline_s))
+        sock.settimeout(_remaining_s(deadline_s))
         rest = rest[sock.send(rest[:65_536]) :]
 
 
-def _read(sock: socket.socket, deadline_s: float) -> Reply:
-    incoming = _Incoming(sock, deadline_s)
+def _read_response(sock: socket.socket, deadline_s: float) -> HttpResponse:
+    incoming = _BoundedResponseReader(sock, deadline_s)
     # The class reads from whatever has `makefile`; ours bounds the whole answer and not each read.
     response = http.client.HTTPResponse(cast("socket.socket", incoming), method="POST")
     try:
         response.begin()
         # The status is the answer. What follows it is read for people, so that a slow body decides nothing.
-        incoming.deadline_s = min(deadline_s, time.monotonic() + _BODY_WITHIN_S)
+        incoming.deadline_s = min(deadline_s, time.monotonic() + _BODY_TIMEOUT_S)
         try:
-            text = response.read(_EXCERPT)
+            text = response.read(_EXCERPT_BYTES)
         except (OSError, http.client.HTTPException):
             text = b""
-        return Reply(
+        return HttpResponse(
             status=response.status,
             headers={name.lower(): value for name, value in response.getheaders()},
-            excerpt=text.decode("utf-8", "replace"),
+            body_excerpt=text.decode("utf-8", "replace"),
         )
     finally:
         response.close()
 
 
-class _Incoming(io.RawIOBase):
+class _BoundedResponseReader(io.RawIOBase):
     """The bytes of an answer, until its time or its largest size is reached."""
 
     def __init__(self, sock: socket.socket, deadline_s: float) -> None:
         self.deadline_s = deadline_s
         self._sock = sock
-        self._rest = _LARGEST_ANSWER
+        self._rest = _MAX_RESPONSE_BYTES
 
     def makefile(self, _mode: str) -> io.BufferedReader:
         return io.BufferedReader(self)
@@ -166,7 +166,7 @@ class _Incoming(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any, /) -> int:
-        self._sock.settimeout(_left_s(self.deadline_s))
+        self._sock.settimeout(_remaining_s(self.deadline_s))
         count = self._sock.recv_into(buffer)
         self._rest -= count
         if self._rest < 0:

@@ -6,11 +6,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from config.notify import IncidentKind
 from config.units import format_time
-from monitor.notify.channel import sentence
+from monitor.notify.channel import format_message
 from storage.outbox import Message
 
 
-class Payload(BaseModel):
+class WebhookPayload(BaseModel):
     """One notification: one step in the life of one incident, told on one channel.
 
     A message that is sent again has the same id, and the same body but for one case: where a window was told before
@@ -36,9 +36,9 @@ class Payload(BaseModel):
     details: dict[str, Any] = Field(description="Every number that led to the step; differs by kind.")
 
 
-def body_of(message: Message) -> bytes:
+def build_body(message: Message) -> bytes:
     """Return the JSON of a message; numbers that JSON does not have are null."""
-    payload = Payload.model_validate(
+    payload = WebhookPayload.model_validate(
         {
             "version": 1,
             "id": message.id,
@@ -51,7 +51,7 @@ def body_of(message: Message) -> bytes:
             "window_start": format_time(message.window_start_us),
             "at": format_time(message.at_us),
             "summary": message.summary,
-            "text": sentence(message),
+            "text": format_message(message),
             "details": dict(message.details),
         }
     )
@@ -60,5 +60,5 @@ def body_of(message: Message) -> bytes:
 
 def payload_schema() -> dict[str, Any]:
     """Return the JSON Schema of the body."""
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Payload.model_json_schema()
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | WebhookPayload.model_json_schema()
     return schema | {"title": "Outrider notification"}

@@ -2,8 +2,8 @@
 
 import hashlib
 
-_FIRST_US = 2_000_000
-_LONGEST_US = 600_000_000
+_FIRST_BACKOFF_US = 2_000_000
+_MAX_BACKOFF_US = 600_000_000
 
 
 def backoff_us(message_id: str, attempt: int) -> int:
@@ -12,7 +12,7 @@ def backoff_us(message_id: str, attempt: int) -> int:
     Half of it is jitter, so that messages which failed together do not come back together. It is drawn from the id
     and the attempt: two daemons agree, and a test can tell.
     """
-    full_us = min(_LONGEST_US, _FIRST_US << min(attempt - 1, 30))
+    full_us = min(_MAX_BACKOFF_US, _FIRST_BACKOFF_US << min(attempt - 1, 30))
     drawn = hashlib.sha256(f"{message_id}:{attempt}".encode()).digest()
     return full_us // 2 + full_us // 2 * int.from_bytes(drawn[:4], "big") // 2**32
 

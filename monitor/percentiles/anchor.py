@@ -8,16 +8,16 @@ import numpy as np
 from monitor.parts import BIN_WIDTH, Float32, Float64
 from monitor.percentiles.sketch import EnergySketch, order_statistic_quantiles
 
-SLACK = 1.5
+EXCEEDANCE_SLACK = 1.5
 """The live percentile may exceed the mapped reference's by as much as this factor in exceedance."""
 
-PASSES = 8
-CAREFUL_PASSES = 2
-CAREFUL_RANKS = np.arange(30, 71, 5) / 100
-RANKS = np.arange(30, 91, 5) / 100
-LARGEST_SHARE = 0.3
+ITERATIONS = 8
+INNER_ITERATIONS = 2
+INNER_RANKS = np.arange(30, 71, 5) / 100
+BODY_RANKS = np.arange(30, 91, 5) / 100
+MAX_OUTLIER_SHARE = 0.3
 
-MISFIT = 0.02
+MAX_MISFIT = 0.02
 """Largest distance from the fitted line, over the body's spread, from which another share is looked for.
 
 Measured: mostly below 0.02 where the clean energies are the reference's at another location and scale and the share is
@@ -25,13 +25,13 @@ right; 0.03 and more where the line was drawn through outliers. Real drift of ot
 reason to refuse the line, only to look for a better one.
 """
 
-SEARCHED = np.arange(1, 101) / 200
+CANDIDATE_SHARES = np.arange(1, 101) / 200
 """Shares of outliers that are tried where no line fits, up to a half."""
 
-FOUND_ABOVE = 0.5
+MIN_SHARE_ABOVE = 0.5
 """Part of a share that must lie above its mapped percentile: outliers have to be somewhere, a drift leaves none."""
 
-COARSE = 0.35
+MAX_BIN_WIDTH = 0.35
 """Widest bin over the body's spread (ranks 0.3 to 0.9) from which a fitted line cannot be trusted.
 
 Measured with 2% outliers in bursts on three laws: up to it the clean exceedance stayed within 0.6 to 2.4 of the
@@ -50,14 +50,14 @@ class Anchor:
 
     location: float
     scale: float
-    share: float
+    outlier_share: float
     misfit: float
     t_anchored: float
     t_high: float
     resolved: bool
 
 
-def anchor(sketch: EnergySketch, reference: Float32, a: float) -> Anchor:
+def fit_anchor(sketch: EnergySketch, reference: Float32, a: float) -> Anchor:
     """Fit location, scale and share of outliers of the live energies against the reference.
 
     Outliers of high energy shift the ranks of the clean ones: the clean quantile at rank r is the live quantile at
@@ -73,78 +73,80 @@ def anchor(sketch: EnergySketch, reference: Float32, a: float) -> Anchor:
         reference: Energies of training events that the model did not see, ascending.
         a: The nominal exceedance.
     """
-    found = _counted(sketch, reference, a)
-    if found.misfit <= MISFIT:
+    found = _fit_iteratively(sketch, reference, a)
+    if found.misfit <= MAX_MISFIT:
         return found
-    other = _searched(sketch, reference, a)
+    other = _search_outlier_share(sketch, reference, a)
     return other if other is not None and other.misfit < found.misfit / 2 else found
 
 
-def _counted(sketch: EnergySketch, reference: Float32, a: float) -> Anchor:
+def _fit_iteratively(sketch: EnergySketch, reference: Float32, a: float) -> Anchor:
     """Fit, count what lies above as outliers, and repeat.
 
     The first passes stay below rank 0.7, for a start at 0.9 fails when bursts are over 10% of the look-back.
     """
     share = used = 0.0
     (top,) = order_statistic_quantiles(reference, np.array([1 - a])).tolist()
-    careful, whole = (order_statistic_quantiles(reference, ranks) for ranks in (CAREFUL_RANKS, RANKS))
+    careful, whole = (order_statistic_quantiles(reference, ranks) for ranks in (INNER_RANKS, BODY_RANKS))
     location, scale = 0.0, 1.0
-    for i in range(PASSES):
-        (ranks, at), used = ((CAREFUL_RANKS, careful) if i < CAREFUL_PASSES else (RANKS, whole)), share
-        location, scale = _line(at, sketch.quantiles(ranks * (1 - used)))
-        share = min(_share_above(sketch, location + scale * top, a), LARGEST_SHARE)
-    return _anchor(sketch, reference, a, (location, scale), used=used, share=share)
+    for i in range(ITERATIONS):
+        (ranks, at), used = ((INNER_RANKS, careful) if i < INNER_ITERATIONS else (BODY_RANKS, whole)), share
+        location, scale = _fit_line(at, sketch.quantiles(ranks * (1 - used)))
+        share = min(_excess_share(sketch, location + scale * top, a), MAX_OUTLIER_SHARE)
+    return _build_anchor(sketch, reference, a, (location, scale), used=used, share=share)
 
 
-def _searched(sketch: EnergySketch, reference: Float32, a: float) -> Anchor | None:
+def _search_outlier_share(sketch: EnergySketch, reference: Float32, a: float) -> Anchor | None:
     """Fit at the share of outliers whose line lies nearest to the body; None where they are not found above it."""
-    whole = order_statistic_quantiles(reference, RANKS)
-    bodies = sketch.quantiles(np.outer(1 - SEARCHED, RANKS).ravel()).reshape(len(SEARCHED), len(RANKS))
-    lines = [_line(whole, body) for body in bodies]
+    whole = order_statistic_quantiles(reference, BODY_RANKS)
+    bodies = sketch.quantiles(np.outer(1 - CANDIDATE_SHARES, BODY_RANKS).ravel()).reshape(
+        len(CANDIDATE_SHARES), len(BODY_RANKS)
+    )
+    lines = [_fit_line(whole, body) for body in bodies]
     away = [float(np.abs(body - line[0] - line[1] * whole).max()) for body, line in zip(bodies, lines, strict=True)]
     spread = np.maximum(bodies[:, -1] - bodies[:, 0], np.finfo(np.float64).tiny)
     best = int(np.argmin(np.array(away) / spread))
-    share = float(SEARCHED[best])
-    found = _anchor(sketch, reference, a, lines[best], used=share, share=share)
-    counted = _share_above(sketch, found.t_anchored, a)
-    return replace(found, share=max(share, counted)) if counted >= FOUND_ABOVE * share else None
+    share = float(CANDIDATE_SHARES[best])
+    found = _build_anchor(sketch, reference, a, lines[best], used=share, share=share)
+    counted = _excess_share(sketch, found.t_anchored, a)
+    return replace(found, outlier_share=max(share, counted)) if counted >= MIN_SHARE_ABOVE * share else None
 
 
-def _share_above(sketch: EnergySketch, energy: float, a: float) -> float:
+def _excess_share(sketch: EnergySketch, energy: float, a: float) -> float:
     """Return the share of energies above that is more than the clean ones' own."""
     return min(max((sketch.survival(energy) - a) / (1 - a), 0.0), 1.0)
 
 
-def _anchor(
+def _build_anchor(
     sketch: EnergySketch, reference: Float32, a: float, line: tuple[float, float], *, used: float, share: float
 ) -> Anchor:
     location, scale = line
-    top, high = order_statistic_quantiles(reference, 1 - np.array([a, a / SLACK])).tolist()
-    body = sketch.quantiles(RANKS * (1 - used))
-    away = np.abs(body - location - scale * order_statistic_quantiles(reference, RANKS)).max()
+    top, high = order_statistic_quantiles(reference, 1 - np.array([a, a / EXCEEDANCE_SLACK])).tolist()
+    body = sketch.quantiles(BODY_RANKS * (1 - used))
+    away = np.abs(body - location - scale * order_statistic_quantiles(reference, BODY_RANKS)).max()
     spread = float(body[-1] - body[0])
     return Anchor(
         location=location,
         scale=scale,
-        share=share,
+        outlier_share=share,
         misfit=float(away) / spread if spread > 0 else 0.0,
         t_anchored=location + scale * top,
         t_high=location + scale * high,
-        resolved=_resolved(sketch, reference, share),
+        resolved=_is_resolved(sketch, reference, share),
     )
 
 
-def _resolved(sketch: EnergySketch, reference: Float32, share: float) -> bool:
+def _is_resolved(sketch: EnergySketch, reference: Float32, share: float) -> bool:
     """Say whether the bins of the live body are narrow against its spread; ties of the reference count as narrow."""
-    ends = np.array([RANKS[0], RANKS[-1]])
+    ends = np.array([BODY_RANKS[0], BODY_RANKS[-1]])
     low, high = sketch.quantiles(ends * (1 - share)).tolist()
-    widest = max(top - bottom for bottom, top in map(sketch.bracket, (RANKS * (1 - share)).tolist()))
+    widest = max(top - bottom for bottom, top in map(sketch.bracket, (BODY_RANKS * (1 - share)).tolist()))
     low_reference, high_reference = order_statistic_quantiles(reference, ends).tolist()
-    tied = BIN_WIDTH * sketch.scale.iqr > COARSE * (high_reference - low_reference)
-    return bool(tied or widest <= COARSE * (high - low))
+    tied = BIN_WIDTH * sketch.scale.iqr > MAX_BIN_WIDTH * (high_reference - low_reference)
+    return bool(tied or widest <= MAX_BIN_WIDTH * (high - low))
 
 
-def _line(x: Float64, y: Float64) -> tuple[float, float]:
+def _fit_line(x: Float64, y: Float64) -> tuple[float, float]:
     """Return intercept and slope of the least-squares line; slope 1 where x does not vary."""
     # Exact sums: a dot product's last bit depends on the processor, and limits replay to the bit.
     x_mean, y_mean = fsum(x.tolist()) / len(x), fsum(y.tolist()) / len(y)

@@ -5,13 +5,13 @@ from collections.abc import Hashable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.parts import TOP, Float32, Int64, Part
+from monitor.parts import MAX_LARGEST, Float32, Int64, Part
 
-_FIRST_ROWS = 64
-_FIRST_COLUMNS = 8
+_INITIAL_ROWS = 64
+_INITIAL_COLUMNS = 8
 
 
-class Largest:
+class LargestEnergies:
     """The lists of largest energies of the windows that are in it.
 
     In two forms: all of them ascending, for ranks over the whole, and a row for each window, for counts by window.
@@ -19,11 +19,11 @@ class Largest:
     """
 
     def __init__(self) -> None:
-        self._rows = np.full((_FIRST_ROWS, TOP), -np.inf, np.float32)
-        self._events = np.zeros(_FIRST_ROWS, np.int64)
-        self._floor = np.full(_FIRST_ROWS, -np.inf, np.float64)
+        self._rows = np.full((_INITIAL_ROWS, MAX_LARGEST), -np.inf, np.float32)
+        self._events = np.zeros(_INITIAL_ROWS, np.int64)
+        self._floor = np.full(_INITIAL_ROWS, -np.inf, np.float64)
         self._row_of: dict[Hashable, int] = {}
-        self._free = list(range(_FIRST_ROWS))
+        self._free = list(range(_INITIAL_ROWS))
         self._ascending = np.empty(0, np.float32)
         self._came: list[Float32] = []
         self._gone: list[Float32] = []
@@ -49,7 +49,7 @@ class Largest:
 
     def _grow(self) -> None:
         rows = len(self._events)
-        self._rows = np.concatenate([self._rows, np.full((rows, TOP), -np.inf, np.float32)])
+        self._rows = np.concatenate([self._rows, np.full((rows, MAX_LARGEST), -np.inf, np.float32)])
         self._events = np.concatenate([self._events, np.zeros(rows, np.int64)])
         self._floor = np.concatenate([self._floor, np.full(rows, -np.inf)])
         self._free = list(range(rows, 2 * rows))
@@ -73,7 +73,7 @@ class Largest:
             self._gone.clear()
         return self._ascending
 
-    def rows_of(self, windows: Iterable[Hashable]) -> NDArray[np.intp]:
+    def row_indices(self, windows: Iterable[Hashable]) -> NDArray[np.intp]:
         """Return where windows stand, to be asked for by `events` and `above` until one comes or goes."""
         return np.fromiter(map(self._row_of.__getitem__, windows), np.intp)
 
@@ -81,17 +81,17 @@ class Largest:
         """Return the number of events of each window."""
         return self._events[rows]
 
-    def above(self, rows: NDArray[np.intp], energy: float) -> tuple[Int64, NDArray[np.bool_]]:
+    def count_above(self, rows: NDArray[np.intp], energy: float) -> tuple[Int64, NDArray[np.bool_]]:
         """Return how many listed energies of each window are above, and for which windows these are all of them."""
-        bound, width = _at_most(energy), _FIRST_COLUMNS
+        bound, width = _round_down(energy), _INITIAL_COLUMNS
         # Lists descend: where nothing of a column is above, nothing behind it is.
-        while width < TOP and bool((self._rows[:, width - 1] > bound).any()):
+        while width < MAX_LARGEST and bool((self._rows[:, width - 1] > bound).any()):
             width *= 2
         counts = (self._rows[:, :width] > bound).sum(axis=1)
         return counts[rows], energy >= self._floor[rows]
 
 
-def _at_most(energy: float) -> np.float32:
+def _round_down(energy: float) -> np.float32:
     """Return the largest float32 that is no larger: what is listed is above both or neither."""
     with np.errstate(over="ignore"):
         rounded = np.float32(energy)

@@ -13,26 +13,26 @@ import numpy as np
 from scipy import special
 
 from monitor.parts import Float32
-from monitor.percentiles.anchor import anchor
+from monitor.percentiles.anchor import fit_anchor
 from monitor.percentiles.sketch import EnergySketch, order_statistic_quantiles
 
-Detail = float | int | str | bool | None
+DetailValue = float | int | str | bool | None
 
-LEVEL = 0.9
+INTERVAL_LEVEL = 0.9
 """Probability that an interval holds the energy of the exact percentile."""
 
-REFERENCE_TAIL = 20
+MIN_REFERENCE_TAIL = 20
 """Reference energies needed above the limit: with fewer the anchor is too coarse to correct anything."""
 
-LOOK_BACK_TAIL = 50
+MIN_LOOK_BACK_TAIL = 50
 """Look-back energies needed above the limit before it may move."""
 
-OPEN = float(np.finfo(np.float32).max)
+UNBOUNDED = float(np.finfo(np.float32).max)
 """The upper bound of a percentile that may lie above all energies seen: their order says nothing about it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limit:
+class ThresholdEstimate:
     """A threshold with what is known about it; events with more energy than `value` are outliers.
 
     `value` is a float32 number: comparing in float32, in float64 or in SQL gives the same flags. `lower` and
@@ -48,7 +48,7 @@ class Limit:
     n: int
     method: str
     percentile: float
-    details: dict[str, Detail] = field(default_factory=dict)
+    details: dict[str, DetailValue] = field(default_factory=dict)
 
 
 def exceedance(percentile: float) -> float:
@@ -66,11 +66,13 @@ def exceedance_interval(n: int, a: float, dispersion: float) -> tuple[float, flo
     """
     k = min(max(a * (n + 1), 1.0), float(n))
     alpha, beta = k / dispersion, (n + 1 - k) / dispersion
-    tail = (1 - LEVEL) / 2
+    tail = (1 - INTERVAL_LEVEL) / 2
     return float(special.betaincinv(alpha, beta, tail)), float(special.betaincinv(alpha, beta, 1 - tail))
 
 
-def reference_limit(reference: Float32, percentile: float, *, dispersion: float = 1.0) -> Limit:
+def estimate_reference_threshold(
+    reference: Float32, percentile: float, *, dispersion: float = 1.0
+) -> ThresholdEstimate:
     """Return the percentile of the reference energies.
 
     Args:
@@ -86,26 +88,30 @@ def reference_limit(reference: Float32, percentile: float, *, dispersion: float 
         raise ValueError("a reference limit needs reference energies: fit the model on more events")
     low, high = exceedance_interval(m, a, dispersion)
     upper, value, lower = order_statistic_quantiles(reference, 1 - np.array([low, a, high])).tolist()
-    upper = upper if low * (m + 1) >= 1 else OPEN
-    details: dict[str, Detail] = {"reference_n": m, "dispersion": dispersion}
-    return make_limit(value, (lower, upper), n=m, method="reference", percentile=percentile, details=details)
+    upper = upper if low * (m + 1) >= 1 else UNBOUNDED
+    details: dict[str, DetailValue] = {"reference_n": m, "dispersion": dispersion}
+    return build_estimate(value, (lower, upper), n=m, method="reference", percentile=percentile, details=details)
 
 
-def percentile_limit(sketch: EnergySketch, percentile: float, *, dispersion: float = 1.0) -> Limit:
+def estimate_percentile_threshold(
+    sketch: EnergySketch, percentile: float, *, dispersion: float = 1.0
+) -> ThresholdEstimate:
     """Return the plain percentile of the look-back. Raises ValueError where the look-back is empty."""
     a = exceedance(percentile)
     low, high = exceedance_interval(sketch.n, a, dispersion)
     value = sketch.quantile(1 - a)
-    details: dict[str, Detail] = {
+    details: dict[str, DetailValue] = {
         "t_plain": value,
         "dispersion": dispersion,
         "exact": value >= sketch.complete_above,
     }
-    interval = (sketch.bracket(1 - high)[0], sketch.bracket(1 - low)[1] if low * (sketch.n + 1) >= 1 else OPEN)
-    return make_limit(value, interval, n=sketch.n, method="plain", percentile=percentile, details=details)
+    interval = (sketch.bracket(1 - high)[0], sketch.bracket(1 - low)[1] if low * (sketch.n + 1) >= 1 else UNBOUNDED)
+    return build_estimate(value, interval, n=sketch.n, method="plain", percentile=percentile, details=details)
 
 
-def anchored_limit(sketch: EnergySketch, reference: Float32, percentile: float, *, dispersion: float = 1.0) -> Limit:
+def estimate_anchored_threshold(
+    sketch: EnergySketch, reference: Float32, percentile: float, *, dispersion: float = 1.0
+) -> ThresholdEstimate:
     """Return the look-back's percentile, or the mapped reference's where outliers have lifted it.
 
     A one-sided guard: high outliers can only raise a percentile, so there is no lower clip.
@@ -119,13 +125,13 @@ def anchored_limit(sketch: EnergySketch, reference: Float32, percentile: float, 
     Raises:
         ValueError: The look-back or the reference is empty.
     """
-    plain = percentile_limit(sketch, percentile, dispersion=dispersion)
-    found = anchor(sketch, reference, exceedance(percentile))
+    plain = estimate_percentile_threshold(sketch, percentile, dispersion=dispersion)
+    found = fit_anchor(sketch, reference, exceedance(percentile))
     t_plain = plain.details["t_plain"]
     details = plain.details | {
         "t_anchored": found.t_anchored,
         "t_high": found.t_high,
-        "eps": found.share,
+        "eps": found.outlier_share,
         "location": found.location,
         "scale": found.scale,
         "misfit": found.misfit,
@@ -134,10 +140,10 @@ def anchored_limit(sketch: EnergySketch, reference: Float32, percentile: float, 
     }
     if isinstance(t_plain, float) and t_plain <= found.t_high:
         return replace(plain, details=details)
-    base = reference_limit(reference, percentile, dispersion=dispersion)
+    base = estimate_reference_threshold(reference, percentile, dispersion=dispersion)
     lower, upper = (found.location + found.scale * bound for bound in (base.lower, base.upper))
-    upper = upper if base.upper < OPEN else OPEN
-    return make_limit(
+    upper = upper if base.upper < UNBOUNDED else UNBOUNDED
+    return build_estimate(
         found.t_anchored,
         (lower, upper),
         n=len(reference),
@@ -147,22 +153,22 @@ def anchored_limit(sketch: EnergySketch, reference: Float32, percentile: float, 
     )
 
 
-def make_limit(
+def build_estimate(
     value: float,
     interval: tuple[float, float],
     *,
     n: int,
     method: str,
     percentile: float,
-    details: dict[str, Detail],
-) -> Limit:
+    details: dict[str, DetailValue],
+) -> ThresholdEstimate:
     """Return the limit of a value and its interval, in single precision."""
-    rounded = _as_float32(value)
-    lower, upper = _as_float32(interval[0]), _as_float32(interval[1])
+    rounded = _clip_to_float32(value)
+    lower, upper = _clip_to_float32(interval[0]), _clip_to_float32(interval[1])
     # Rounded outwards, so that the interval keeps its probability.
     lower = lower if lower <= interval[0] else float(np.nextafter(np.float32(lower), np.float32(-np.inf)))
     upper = upper if upper >= interval[1] else float(np.nextafter(np.float32(upper), np.float32(np.inf)))
-    return Limit(
+    return ThresholdEstimate(
         value=rounded,
         lower=min(lower, rounded),
         upper=max(upper, rounded),
@@ -173,6 +179,6 @@ def make_limit(
     )
 
 
-def _as_float32(value: float) -> float:
+def _clip_to_float32(value: float) -> float:
     largest = float(np.finfo(np.float32).max)
     return float(np.float32(min(max(value, -largest), largest)))

@@ -6,14 +6,14 @@ from dataclasses import replace
 import numpy as np
 
 from monitor.parts import LAST_BIN, Bool, Int64, Part, Scale
-from monitor.percentiles.largest import Largest
-from monitor.percentiles.sketch import EnergySketch, listed_above
+from monitor.percentiles.largest import LargestEnergies
+from monitor.percentiles.sketch import EnergySketch, count_listed_above
 
-LARGEST_LEFT_OUT = 0.25
+MAX_EXCLUDED_SHARE = 0.25
 """Share of the look-back that open incidents may keep out: without a bound a lasting change deadlocks."""
 
 
-def calibration_windows(
+def select_calibration_windows(
     starts_us: Int64,
     ends_us: Int64,
     open_incidents: Sequence[tuple[int, int | None]],
@@ -21,7 +21,7 @@ def calibration_windows(
     *,
     look_back_us: int,
     adopt_after_us: int,
-    largest_left_out: float = LARGEST_LEFT_OUT,
+    largest_left_out: float = MAX_EXCLUDED_SHARE,
 ) -> Bool:
     """Return which windows count for a threshold computed at event time `at_us`.
 
@@ -63,7 +63,7 @@ class LookBack:
         self.scale = scale
         self._dense = np.zeros(2 * LAST_BIN + 1, np.int64)
         self._parts: dict[Hashable, Part] = {}
-        self._largest = Largest()
+        self._largest = LargestEnergies()
 
     def __len__(self) -> int:
         return len(self._parts)
@@ -99,10 +99,10 @@ class LookBack:
         """Return the sketch of the windows in it."""
         return EnergySketch.from_sums(self._largest.ascending(), self._largest.complete_above, self._dense, self.scale)
 
-    def counts(self, windows: Sequence[Hashable], energy: float) -> tuple[Int64, Int64]:
+    def count_by_window(self, windows: Sequence[Hashable], energy: float) -> tuple[Int64, Int64]:
         """Return how many energies each window has, and how many above, rounded where its largest do not reach."""
-        rows = self._largest.rows_of(windows)
-        counts, exact = self._largest.above(rows, energy)
+        rows = self._largest.row_indices(windows)
+        counts, exact = self._largest.count_above(rows, energy)
         for at in np.flatnonzero(~exact).tolist():
             counts[at] = count_above(self._parts[windows[at]], self.scale, energy)
         return self._largest.events(rows), counts
@@ -111,5 +111,5 @@ class LookBack:
 def count_above(part: Part, scale: Scale, energy: float) -> int:
     """Return how many energies of a window are above, rounded where its own largest do not reach."""
     if energy >= part.complete_above:
-        return listed_above(part.top, energy)
+        return count_listed_above(part.top, energy)
     return round(EnergySketch.from_part(part, scale).count_above(energy))

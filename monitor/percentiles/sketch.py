@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from monitor.parts import LAST_BIN, Float32, Float64, Int64, Part, Scale, bin_edges
 
-EXACT_LIMIT = 2**18
+MAX_EXACT_ENERGIES = 2**18
 """Energies that a sketch of many windows keeps exactly: 1 MiB, and the p99 of 26 million events."""
 
 
@@ -38,7 +38,7 @@ class EnergySketch:
     _from_above: Int64 = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        low, high = _bounds(self.scale, self.complete_above)
+        low, high = _bin_bounds(self.scale, self.complete_above)
         object.__setattr__(self, "_low", low)
         object.__setattr__(self, "_high", high)
         object.__setattr__(self, "_from_above", len(self.top) + np.cumsum(self.counts[::-1]))
@@ -69,19 +69,19 @@ class EnergySketch:
             dense: The sum of their histograms.
             scale: Of the energies.
         """
-        listed = ascending[np.searchsorted(ascending, _at_least(floor)) :]
-        if len(listed) > EXACT_LIMIT:
-            listed = listed[-EXACT_LIMIT:]
+        listed = ascending[np.searchsorted(ascending, _round_up(floor)) :]
+        if len(listed) > MAX_EXACT_ENERGIES:
+            listed = listed[-MAX_EXACT_ENERGIES:]
             floor = float(listed[0])
         top = np.ascontiguousarray(listed[::-1])
-        counts = dense - _counted(listed, scale)
+        counts = dense - _count_by_bin(listed, scale)
         return EnergySketch(n=int(dense.sum()), top=top, complete_above=floor, counts=counts, scale=scale)
 
     def count_above(self, energy: float) -> float:
         """Return how many energies are above: exact from `complete_above` on, within one bin below."""
         if energy >= self.complete_above:
-            return float(listed_above(self.top, energy))
-        at = _bin_of(energy, self.scale)
+            return float(count_listed_above(self.top, energy))
+        at = _find_bin(energy, self.scale)
         above = len(self.top) + int(self.counts[at + 1 :].sum())
         lower, upper = float(self._low[at]), float(self._high[at])
         if energy >= upper or not self.counts[at]:
@@ -92,7 +92,7 @@ class EnergySketch:
 
     def survival(self, energy: float) -> float:
         """Return the share of energies above. Raises ValueError for an empty sketch."""
-        self._refuse_empty()
+        self._check_not_empty()
         return self.count_above(energy) / self.n
 
     def quantile(self, p: float) -> float:
@@ -101,17 +101,17 @@ class EnergySketch:
 
     def quantiles(self, p: Float64) -> Float64:
         """Return the energies at fractions `p`: between two exact ones, else inside the bin of the rank."""
-        self._refuse_empty()
+        self._check_not_empty()
         rank = np.clip((1.0 - p) * (self.n + 1), 1, self.n)
         reached = rank <= len(self.top)
         found = np.empty(len(rank))
-        found[reached] = self._exact(rank[reached])
-        found[~reached] = self._interpolated(rank[~reached])
+        found[reached] = self._interpolate_exact(rank[reached])
+        found[~reached] = self._interpolate_in_bin(rank[~reached])
         return found
 
     def bracket(self, p: float) -> tuple[float, float]:
         """Return what certainly bounds the energy at fraction `p`: two exact neighbours, or its bin."""
-        self._refuse_empty()
+        self._check_not_empty()
         rank = float(np.clip((1.0 - p) * (self.n + 1), 1, self.n))
         below, above = np.ceil(rank), np.floor(rank)
         last = len(self.top)
@@ -119,11 +119,11 @@ class EnergySketch:
         upper = self.top[int(above) - 1] if above <= last else self._high[self._bin_of_rank(np.array([above]))[0]]
         return float(lower), float(upper)
 
-    def _refuse_empty(self) -> None:
+    def _check_not_empty(self) -> None:
         if not self.n:
             raise ValueError("a sketch of no events has no quantiles: merge windows with events first")
 
-    def _exact(self, rank: Float64) -> Float64:
+    def _interpolate_exact(self, rank: Float64) -> Float64:
         """Interpolate between neighbours of the exact list."""
         above, below = np.floor(rank).astype(np.int64) - 1, np.ceil(rank).astype(np.int64) - 1
         high, low = self.top[above].astype(np.float64), self.top[below].astype(np.float64)
@@ -135,7 +135,7 @@ class EnergySketch:
         at = np.searchsorted(self._from_above + 0.5, rank, side="left")
         return np.maximum(len(self.counts) - 1 - at, 0)
 
-    def _interpolated(self, rank: Float64) -> Float64:
+    def _interpolate_in_bin(self, rank: Float64) -> Float64:
         """Spread the events of a bin evenly in asinh((energy - median) / IQR); take the one of the rank."""
         at = self._bin_of_rank(rank)
         low, high = self._low[at], self._high[at]
@@ -147,7 +147,7 @@ class EnergySketch:
         return np.asarray(np.clip(value, low, high), np.float64)
 
 
-def _bounds(scale: Scale, complete_above: float) -> tuple[Float64, Float64]:
+def _bin_bounds(scale: Scale, complete_above: float) -> tuple[Float64, Float64]:
     """Return what bounds the energies of each bin: its edges, and nothing above `complete_above`.
 
     The lowest bin has no lower edge; it is given a bin's width, for no limit is sought there.
@@ -159,19 +159,19 @@ def _bounds(scale: Scale, complete_above: float) -> tuple[Float64, Float64]:
     return np.minimum(low, complete_above), np.minimum(high, complete_above)
 
 
-def listed_above(descending: Float32, energy: float) -> int:
+def count_listed_above(descending: Float32, energy: float) -> int:
     """Return how many energies of a list in descending order are above."""
     return bisect_left(descending, -energy, key=lambda listed: -float(listed))
 
 
-def _counted(ascending: Float32, scale: Scale) -> Int64:
+def _count_by_bin(ascending: Float32, scale: Scale) -> Int64:
     """Return how many energies of a list in order fall in each bin, decided by the same comparisons as `bin_index`."""
-    passed = np.searchsorted(ascending, _listed_edges(scale), side="left")
+    passed = np.searchsorted(ascending, _float32_edges(scale), side="left")
     return np.diff(np.concatenate([[0], passed, [len(ascending)]])).astype(np.int64)
 
 
 @lru_cache(maxsize=16)
-def _listed_edges(scale: Scale) -> Float32:
+def _float32_edges(scale: Scale) -> Float32:
     """Return the smallest float32 that is no smaller, for each edge: a float32 energy is above both or neither."""
     edges = bin_edges(scale)
     with np.errstate(over="ignore"):  # an edge beyond every float32 is infinite among them
@@ -181,7 +181,7 @@ def _listed_edges(scale: Scale) -> Float32:
     return nearest
 
 
-def _at_least(energy: float) -> np.float32:
+def _round_up(energy: float) -> np.float32:
     """Return the smallest float32 that is no smaller."""
     rounded = np.float32(energy)
     return rounded if float(rounded) >= energy else np.nextafter(rounded, np.float32(np.inf))
@@ -191,7 +191,7 @@ def _warp(energy: float, scale: Scale) -> float:
     return float(np.arcsinh((energy - scale.median) / scale.iqr))
 
 
-def _bin_of(energy: float, scale: Scale) -> int:
+def _find_bin(energy: float, scale: Scale) -> int:
     """Return the position of an energy's bin; float64, for it may lie between float32 values."""
     return int(np.searchsorted(bin_edges(scale), energy, side="right"))
 
@@ -216,13 +216,15 @@ class WindowEnergies:
     maximum: float
 
 
-def window_energies(part: Part, scale: Scale) -> WindowEnergies | None:
+def summarise_energies(part: Part, scale: Scale) -> WindowEnergies | None:
     """Return median, 99th percentile and maximum of a window's energies; None for one without events."""
-    return _energies_of(_Same((part.top.tobytes(), part.bins.tobytes(), part.counts.tobytes(), scale), part))
+    return _compute_window_energies(
+        _PartKey((part.top.tobytes(), part.bins.tobytes(), part.counts.tobytes(), scale), part)
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class _Same:
+class _PartKey:
     """A part by its energies alone: windows of a back-test's cells differ in what is above whose limit only."""
 
     key: tuple[bytes, bytes, bytes, Scale]
@@ -230,7 +232,7 @@ class _Same:
 
 
 @lru_cache(maxsize=32)
-def _energies_of(same: _Same) -> WindowEnergies | None:
+def _compute_window_energies(same: _PartKey) -> WindowEnergies | None:
     part, scale = same.part, same.key[-1]
     if not part.events:
         return None

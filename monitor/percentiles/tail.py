@@ -15,27 +15,27 @@ from scipy import special
 
 from monitor.parts import Float64
 
-FEWEST_PEAKS = 100
-MOST_PEAKS = 2_000
-SHARE = 0.02
-LARGEST_SHARE = 0.1
+MIN_PEAKS = 100
+MAX_PEAKS = 2_000
+PEAK_SHARE = 0.02
+MAX_PEAK_SHARE = 0.1
 """The 2% largest are the tail, at least 100 and at most 2,000 of them, and never more than a tenth of all."""
 
-SHAPE_CAP = 0.5
+MAX_SHAPE = 0.5
 """Shapes run from -0.5, below which maximum likelihood is not regular, to 0.5, where the variance ends.
 
 Energies of Gaussian bodies have shape 0, of Student t with v degrees of freedom 2 / v. Without a cap a few outliers
 among the peaks are read as a shape of 1 and more, and the limit goes to where nothing ever is.
 """
 
-_STRAIGHT = 1e-9
-_HALVINGS = 26
-_REFINED = 5
-_REACH = 4.0
+_EXPONENTIAL_SHAPE = 1e-9
+_BISECTIONS = 26
+_REFINEMENTS = 5
+_PROFILE_WIDTH = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Tail:
+class ParetoTail:
     """The law of the energies above `level`, which `share` of all `n` are; `excesses` are theirs over it."""
 
     level: float
@@ -46,13 +46,13 @@ class Tail:
     excesses: Float64
 
     @property
-    def capped(self) -> bool:
+    def is_shape_capped(self) -> bool:
         """Say whether the cap decided the shape."""
-        return abs(self.shape) >= SHAPE_CAP
+        return abs(self.shape) >= MAX_SHAPE
 
     def quantile(self, a: float) -> float:
         """Return the energy that is exceeded with probability `a`, at most `share`."""
-        return self.level + self.scale * float(_stretch(np.array(self.shape), self.share / a))
+        return self.level + self.scale * float(_scaled_excess(np.array(self.shape), self.share / a))
 
     def interval(self, a: float, *, level: float, dispersion: float) -> tuple[float, float]:
         """Return the bounds of the energy that is exceeded with probability `a`.
@@ -72,45 +72,45 @@ class Tail:
         peaks, rest = len(self.excesses) / dispersion, (self.n - len(self.excesses)) / dispersion
         tail = (1 - level) / 2
         shares = special.betaincinv(peaks, rest + 1, np.array([tail, 1 - tail]))
-        low, high = (self.scale * _stretch(np.array(self.shape), shares / a) + self.level).tolist()
+        low, high = (self.scale * _scaled_excess(np.array(self.shape), shares / a) + self.level).tolist()
         down, up = np.hypot(value - self.level - least, value - low), np.hypot(self.level + most - value, high - value)
         return value - float(down), value + float(up)
 
 
-def fewest_energies() -> int:
+def min_energies() -> int:
     """Return how many energies a tail needs at least."""
-    return round(FEWEST_PEAKS / LARGEST_SHARE)
+    return round(MIN_PEAKS / MAX_PEAK_SHARE)
 
 
-def fit_tail(descending: Float64, n: int) -> Tail | None:
+def fit_tail(descending: Float64, n: int) -> ParetoTail | None:
     """Return the law of the largest of n energies by maximum likelihood; None where fewer than 100 peaks are known.
 
     Args:
         descending: The largest energies, all there are above the last of them.
         n: How many energies there are in all.
     """
-    peaks = int(np.clip(round(SHARE * n), FEWEST_PEAKS, MOST_PEAKS))
-    peaks = min(peaks, len(descending) - 1, int(LARGEST_SHARE * n))
-    if peaks < FEWEST_PEAKS:
+    peaks = int(np.clip(round(PEAK_SHARE * n), MIN_PEAKS, MAX_PEAKS))
+    peaks = min(peaks, len(descending) - 1, int(MAX_PEAK_SHARE * n))
+    if peaks < MIN_PEAKS:
         return None
     level = float(descending[peaks])
     # Equal energies are equal as rounded to single precision.
     rounding = float(np.spacing(np.float32(abs(level)))) / 2
     excesses = np.maximum(descending[:peaks].astype(np.float64) - level, rounding)
-    shape, scale = _most_likely(excesses)
-    return Tail(level=level, share=peaks / n, shape=shape, scale=scale, n=n, excesses=excesses)
+    shape, scale = _fit_shape_and_scale(excesses)
+    return ParetoTail(level=level, share=peaks / n, shape=shape, scale=scale, n=n, excesses=excesses)
 
 
-def _stretch(shape: Float64, ratio: Float64 | float) -> Float64:
+def _scaled_excess(shape: Float64, ratio: Float64 | float) -> Float64:
     """Return (ratio^shape - 1) / shape: how many scales above the level the exceedance is that much smaller."""
     log_ratio = np.log(ratio)
-    straight = np.abs(shape) < _STRAIGHT
+    straight = np.abs(shape) < _EXPONENTIAL_SHAPE
     return np.asarray(np.where(straight, log_ratio, np.expm1(shape * log_ratio) / np.where(straight, 1.0, shape)))
 
 
 def _log_likelihood(excesses: Float64, shape: Float64, scale: Float64) -> Float64:
     """Return the log-likelihood at each pair of shape and scale; -infinity where an excess is impossible."""
-    straight = np.abs(shape) < _STRAIGHT
+    straight = np.abs(shape) < _EXPONENTIAL_SHAPE
     safe = np.where(straight, 1.0, shape)
     inner = (safe / scale)[:, None] * excesses
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -125,46 +125,46 @@ def _best_scales(excesses: Float64, shapes: Float64) -> Float64:
     mean, largest = float(excesses.mean()), float(excesses.max())
     low = np.log(np.maximum(mean / 100, -shapes * largest * (1 + 1e-9)))
     high = np.log(np.full(len(shapes), 2 * mean + largest))
-    for _ in range(_HALVINGS):
+    for _ in range(_BISECTIONS):
         scale = np.exp((low + high) / 2)
         slope = (1 + shapes) * (excesses / (scale[:, None] + shapes[:, None] * excesses)).sum(axis=1) - len(excesses)
         low, high = np.where(slope > 0, np.log(scale), low), np.where(slope > 0, high, np.log(scale))
     return np.asarray(np.exp((low + high) / 2))
 
 
-def _most_likely(excesses: Float64) -> tuple[float, float]:
+def _fit_shape_and_scale(excesses: Float64) -> tuple[float, float]:
     """Return the most likely shape within the cap, and its scale: on a grid, then on finer ones around its best."""
-    step = SHAPE_CAP / 10
-    shapes = np.linspace(-SHAPE_CAP, SHAPE_CAP, 21)
-    for _ in range(_REFINED):
+    step = MAX_SHAPE / 10
+    shapes = np.linspace(-MAX_SHAPE, MAX_SHAPE, 21)
+    for _ in range(_REFINEMENTS):
         scales = _best_scales(excesses, shapes)
         best = int(np.argmax(_log_likelihood(excesses, shapes, scales)))
         shape, scale = float(shapes[best]), float(scales[best])
-        shapes = np.clip(shape + step * np.linspace(-1, 1, 11), -SHAPE_CAP, SHAPE_CAP)
+        shapes = np.clip(shape + step * np.linspace(-1, 1, 11), -MAX_SHAPE, MAX_SHAPE)
         step /= 5
     return shape, scale
 
 
-def _profile_bounds(tail: Tail, drop: float, dispersion: float, ratio: float) -> tuple[float, float]:
+def _profile_bounds(tail: ParetoTail, drop: float, dispersion: float, ratio: float) -> tuple[float, float]:
     """Return how far above the level the quantile lies, least and most, with a likelihood of at most `drop` less."""
     excesses = tail.excesses
-    reach = _REACH * (1 + max(tail.shape, 0.0)) * float(np.sqrt(dispersion / len(excesses)))
-    shapes = np.clip(tail.shape + reach * np.linspace(-1, 1, 21), -SHAPE_CAP, SHAPE_CAP)
+    reach = _PROFILE_WIDTH * (1 + max(tail.shape, 0.0)) * float(np.sqrt(dispersion / len(excesses)))
+    shapes = np.clip(tail.shape + reach * np.linspace(-1, 1, 21), -MAX_SHAPE, MAX_SHAPE)
     shapes = np.append(shapes, tail.shape)
     scales = _best_scales(excesses, shapes)
     likely = _log_likelihood(excesses, shapes, scales)
     floor = likely[-1] - drop
     shapes, scales = shapes[likely >= floor], scales[likely >= floor]
-    stretch = _stretch(shapes, ratio)
-    least = float((stretch * _edge(excesses, shapes, scales, floor, 0.01)).min())
-    most = float((stretch * _edge(excesses, shapes, scales, floor, 100.0)).max())
+    stretch = _scaled_excess(shapes, ratio)
+    least = float((stretch * _find_profile_edge(excesses, shapes, scales, floor, 0.01)).min())
+    most = float((stretch * _find_profile_edge(excesses, shapes, scales, floor, 100.0)).max())
     return least, most
 
 
-def _edge(excesses: Float64, shapes: Float64, scales: Float64, floor: float, factor: float) -> Float64:
+def _find_profile_edge(excesses: Float64, shapes: Float64, scales: Float64, floor: float, factor: float) -> Float64:
     """Return between each scale and `factor` times it where the log-likelihood falls to `floor`."""
     inside, outside = np.log(scales), np.log(scales * factor)
-    for _ in range(_HALVINGS):
+    for _ in range(_BISECTIONS):
         middle = (inside + outside) / 2
         likely = _log_likelihood(excesses, shapes, np.exp(middle)) >= floor
         inside, outside = np.where(likely, middle, inside), np.where(likely, outside, middle)

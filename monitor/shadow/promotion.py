@@ -8,15 +8,21 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.control_plane.kept_look_back import KeptLookBack, Refreshed
-from monitor.findings.calibration import ThresholdRule, first_threshold, law_of, scale_of, tick_threshold
-from monitor.parts import Scale, decode
+from monitor.control_plane.kept_look_back import LookBackCache, LookBackSummary
+from monitor.findings.calibration import (
+    ThresholdRule,
+    build_first_threshold,
+    compute_tick_threshold,
+    load_count_model,
+    load_scale,
+)
+from monitor.parts import Scale, decode_part
 from monitor.percentiles.look_back import LookBack
-from monitor.shadow.shadow_gate import Contender, GateRule, GateVerdict, Pair, judge_gate
-from monitor.shadow.shadow_parts import merged
-from storage.calibration import CalibrationStore, NewThreshold
+from monitor.shadow.shadow_gate import ComparedModel, GateRule, GateVerdict, WindowPair, evaluate_gate
+from monitor.shadow.shadow_parts import merge_shadow_parts
+from storage.calibration import NewThreshold, ThresholdStore
 from storage.models import Activation, ModelInfo, ModelStore
-from storage.shadows import Shadow, ShadowStore
+from storage.shadows import ShadowModel, ShadowStore
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +48,7 @@ class Promoter:
         *,
         shadows: ShadowStore,
         models: ModelStore,
-        calibration: CalibrationStore,
+        calibration: ThresholdStore,
         reference: Callable[[int], Float32],
     ) -> None:
         self._rule = rule
@@ -56,27 +62,27 @@ class Promoter:
 
         A verdict that there is too little to tell is no verdict: the next windows are waited for.
         """
-        if not self._fold():
+        if not self._merge_windows():
             return False
         shadow = self._shadows.current(self._rule.stream_id)
         if shadow is not None and _is_due(shadow):
-            verdict = self.judge(shadow)
+            verdict = self.evaluate(shadow)
             if verdict.holds is not None:
-                self._decide(shadow, verdict)
+                self._apply_verdict(shadow, verdict)
         return True
 
-    def _fold(self) -> bool:
+    def _merge_windows(self) -> bool:
         folded = False
-        while self._shadows.fold_windows(self._rule.stream_id, merged):
+        while self._shadows.merge_windows(self._rule.stream_id, merge_shadow_parts):
             folded = True
         return folded
 
-    def _decide(self, shadow: Shadow, verdict: GateVerdict) -> None:
+    def _apply_verdict(self, shadow: ShadowModel, verdict: GateVerdict) -> None:
         stream_id, model_id = self._rule.stream_id, shadow.model_id
         kept = {"holds": verdict.holds, "reason": verdict.reason, **verdict.numbers}
         if verdict.holds:
-            limit = self._threshold_of(model_id)
-            done = self._shadows.take_over(stream_id, model_id, limit, kept) is not None
+            limit = self._make_threshold_factory(model_id)
+            done = self._shadows.promote(stream_id, model_id, limit, kept) is not None
         else:
             done = self._shadows.end(stream_id, model_id, kept)
         if not done:
@@ -91,23 +97,29 @@ class Promoter:
             extra={"action": "promote", "stream": self._rule.stream},
         )
 
-    def judge(self, shadow: Shadow) -> GateVerdict:
+    def evaluate(self, shadow: ShadowModel) -> GateVerdict:
         """Return whether the model may take over, by the windows that are stored."""
         rule = self._rule
-        self._fold()
-        active, newest = self._models.active(rule.stream_id), self._calibration.newest(rule.stream_id)
+        self._merge_windows()
+        active, newest = self._models.active(rule.stream_id), self._calibration.newest_threshold(rule.stream_id)
         assert active is not None, "a model is in the shadow of an active one"
         assert newest is not None, "an active model has a threshold"
         reference = self._reference(shadow.model_id)
         pairs = [
-            Pair(active=decode(window.active), shadow=decode(window.shadow), fired=window.fired)
+            WindowPair(
+                active=decode_part(window.active_payload), shadow=decode_part(window.shadow_payload), fired=window.fired
+            )
             for window in self._shadows.windows(rule.stream_id, shadow.model_id)
         ]
         above = int((reference > shadow.threshold).sum())
-        return judge_gate(
+        return evaluate_gate(
             pairs,
-            Contender(kind=active.kind, scale=scale_of(newest.details), dispersion=law_of(newest.details).dispersion),
-            Contender(kind=shadow.kind, scale=Scale.of(reference)),
+            ComparedModel(
+                kind=active.kind,
+                scale=load_scale(newest.details),
+                dispersion=load_count_model(newest.details).dispersion,
+            ),
+            ComparedModel(kind=shadow.kind, scale=Scale.from_energies(reference)),
             (above, len(reference)),
             rule.gate,
         )
@@ -118,19 +130,21 @@ class Promoter:
         Its limit is drawn as a tick would, from the windows that it scored in the shadow, where it has any: the
         change of model moves the limit by rank, and there is no window without one that fits.
         """
-        return self._models.promote(self._rule.stream_id, model_id, self._threshold_of(model_id))
+        return self._models.promote(self._rule.stream_id, model_id, self._make_threshold_factory(model_id))
 
-    def _threshold_of(self, model_id: int) -> Callable[[int, Activation], NewThreshold]:
-        self._fold()
+    def _make_threshold_factory(self, model_id: int) -> Callable[[int, Activation], NewThreshold]:
+        self._merge_windows()
         facts = self._calibration.tick_facts(self._rule.stream_id)
-        kept = KeptLookBack(self._rule.stream_id, model_id, Scale.of(self._reference(model_id)))
+        kept = LookBackCache(self._rule.stream_id, model_id, Scale.from_energies(self._reference(model_id)))
         found = kept.refresh(self._calibration, facts.sealed_until_us or 0, self._rule.threshold)
-        return partial(threshold_with_past, kept.look_back, found, self._reference(model_id), self._rule.threshold)
+        return partial(
+            first_threshold_from_history, kept.look_back, found, self._reference(model_id), self._rule.threshold
+        )
 
 
-def threshold_with_past(
+def first_threshold_from_history(
     look_back: LookBack,
-    refreshed: Refreshed,
+    refreshed: LookBackSummary,
     reference: Float32,
     rule: ThresholdRule,
     model_id: int,
@@ -146,11 +160,11 @@ def threshold_with_past(
         model_id: The model.
         activation: From when it is valid.
     """
-    first = first_threshold(reference, model_id, activation, rule.percentile, rule.method)
+    first = build_first_threshold(reference, model_id, activation, rule.percentile, rule.method)
     if not len(look_back):
         return first
-    row, _, _ = tick_threshold(
-        first.stored_as(0),
+    row, _, _ = compute_tick_threshold(
+        first.with_id(0),
         look_back,
         refreshed.clean,
         reference,
@@ -162,6 +176,6 @@ def threshold_with_past(
     return row
 
 
-def _is_due(shadow: Shadow) -> bool:
+def _is_due(shadow: ShadowModel) -> bool:
     sealed = shadow.sealed_until_us
     return shadow.due_us is not None and sealed is not None and sealed >= shadow.due_us

@@ -22,23 +22,23 @@ from numpy.typing import NDArray
 from monitor.parts import BIN_WIDTH, Part, Scale
 from monitor.percentiles.limits import exceedance
 from monitor.percentiles.sketch import EnergySketch
-from monitor.spikes import WEEK_US, judge_window, learn_law, window_budget
+from monitor.spikes import WEEK_US, false_alarm_probability, fit_count_model, judge_count
 
 Float64 = NDArray[np.float64]
 
-LEAST_WINDOWS = 30
-LEAST_EXCEEDANCES = 50
+MIN_CLEAN_WINDOWS = 30
+MIN_EXPECTED_OUTLIERS = 50
 """Expected events above the limit: below it the share flagged is not known to a factor of three."""
 
 LIKELIHOOD_SLACK = 0.02
-CAPPED_AT = 0.99
-LARGEST_RATIO = 3.0
+ENERGY_CAP_QUANTILE = 0.99
+MAX_FLAGGED_RATIO = 3.0
 
-DENSITIES = frozenset({"gaussian_mixture", "class_conditional"})
+DENSITY_KINDS = frozenset({"gaussian_mixture", "class_conditional"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
+class WindowPair:
     """A judged window as the active model saw it and as the one in the shadow did."""
 
     active: Part
@@ -47,7 +47,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contender:
+class ComparedModel:
     """A model in a comparison: its kind, the scale of its energies, and the dispersion of its counts."""
 
     kind: str
@@ -75,10 +75,10 @@ class GateVerdict:
     numbers: Mapping[str, Any]
 
 
-def judge_gate(
-    pairs: Sequence[Pair],
-    active: Contender,
-    shadow: Contender,
+def evaluate_gate(
+    pairs: Sequence[WindowPair],
+    active: ComparedModel,
+    shadow: ComparedModel,
     reference_counts: tuple[int, int],
     rule: GateRule,
 ) -> GateVerdict:
@@ -96,20 +96,20 @@ def judge_gate(
     outliers = np.array([pair.shadow.outliers for pair in clean], np.int64)
     a = exceedance(rule.percentile)
     numbers: dict[str, Any] = {"windows": len(pairs), "clean_windows": len(clean), "events": int(events.sum())}
-    waiting = _too_few(len(clean), int(events.sum()), a)
+    waiting = _missing_evidence(len(clean), int(events.sum()), a)
     if waiting is not None:
         return GateVerdict(holds=None, reason=waiting, numbers=numbers)
     refusals = []
     share = float(outliers.sum() / events.sum())
     numbers |= {"flagged_share": share, "nominal_share": a}
-    if not a / LARGEST_RATIO <= share <= a * LARGEST_RATIO:
+    if not a / MAX_FLAGGED_RATIO <= share <= a * MAX_FLAGGED_RATIO:
         refusals.append(f"it flags {share:.3%} of the clean events, {a:.3%} is meant")
-    fired, allowed = _firings(clean, events, outliers, reference_counts, active.dispersion, rule)
+    fired, allowed = _count_firings(clean, events, outliers, reference_counts, active.dispersion, rule)
     numbers |= {"would_fire": fired, "may_fire": allowed}
     if fired > allowed:
         refusals.append(f"{fired} windows would fire in which the active model found nothing, {allowed} may")
-    if {active.kind, shadow.kind} <= DENSITIES:
-        worse, error = _worse_by(clean, active.scale, shadow.scale)
+    if {active.kind, shadow.kind} <= DENSITY_KINDS:
+        worse, error = _mean_energy_difference(clean, active.scale, shadow.scale)
         numbers |= {"energy_difference": worse, "standard_error": error}
         if worse > LIKELIHOOD_SLACK + 2 * error:
             refusals.append(f"a clean event costs {worse:.3f} nats more than under the active model (+- {error:.3f})")
@@ -118,16 +118,16 @@ def judge_gate(
     return GateVerdict(holds=True, reason="likelihood and alert volume hold", numbers=numbers)
 
 
-def _too_few(windows: int, events: int, a: float) -> str | None:
-    if windows < LEAST_WINDOWS:
-        return f"it has scored {windows} clean windows of the {LEAST_WINDOWS} that a verdict needs"
-    if events * a < LEAST_EXCEEDANCES:
-        return f"it has scored {events:,} clean events of the {round(LEAST_EXCEEDANCES / a):,} that a verdict needs"
+def _missing_evidence(windows: int, events: int, a: float) -> str | None:
+    if windows < MIN_CLEAN_WINDOWS:
+        return f"it has scored {windows} clean windows of the {MIN_CLEAN_WINDOWS} that a verdict needs"
+    if events * a < MIN_EXPECTED_OUTLIERS:
+        return f"it has scored {events:,} clean events of the {round(MIN_EXPECTED_OUTLIERS / a):,} that a verdict needs"
     return None
 
 
-def _firings(
-    clean: Sequence[Pair],
+def _count_firings(
+    clean: Sequence[WindowPair],
     events: NDArray[np.int64],
     outliers: NDArray[np.int64],
     reference_counts: tuple[int, int],
@@ -139,11 +139,11 @@ def _firings(
     How far the counts spread is the stream's own, as the active model has learned it: learned from these windows, the
     very ones that would fire would hide themselves.
     """
-    law = learn_law(*reference_counts, outliers, events)
+    law = fit_count_model(*reference_counts, outliers, events)
     law = replace(law, dispersion=min(law.dispersion, max(dispersion, 1.0)))
-    alpha = window_budget(rule.per_week, rule.size_us)
+    alpha = false_alarm_probability(rule.per_week, rule.size_us)
     verdicts = (
-        judge_window(
+        judge_count(
             law,
             pair.shadow.events,
             pair.shadow.outliers,
@@ -157,7 +157,7 @@ def _firings(
     return sum(verdict.fires for verdict in verdicts), 1 + int(2 * promised)
 
 
-def _worse_by(clean: Sequence[Pair], active: Scale, shadow: Scale) -> tuple[float, float]:
+def _mean_energy_difference(clean: Sequence[WindowPair], active: Scale, shadow: Scale) -> tuple[float, float]:
     """Return the mean of the energies' difference, shadow less active, in nats, and its standard error."""
     before = _capped_means([pair.active for pair in clean], active)
     after = _capped_means([pair.shadow for pair in clean], shadow)
@@ -176,7 +176,7 @@ def _worse_by(clean: Sequence[Pair], active: Scale, shadow: Scale) -> tuple[floa
 
 def _capped_means(parts: Sequence[Part], scale: Scale) -> Float64:
     """Return each window's mean energy, from the middles of the bins; beyond the 99th percentile counts as that."""
-    cap = EnergySketch.from_parts(parts, scale).quantile(CAPPED_AT)
+    cap = EnergySketch.from_parts(parts, scale).quantile(ENERGY_CAP_QUANTILE)
     means = np.empty(len(parts))
     for i, part in enumerate(parts):
         middles = scale.median + scale.iqr * np.sinh(BIN_WIDTH * (part.bins.astype(np.float64) + 0.5))

@@ -5,19 +5,19 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.parts import Scale, encode, merge, summarise_windows
-from monitor.parts import decode as decode_part
-from storage.ledger import ShadowPartRow, ShadowState
-from storage.shadows import Merged
+from monitor.parts import Scale, encode_part, merge_parts, summarise_windows
+from monitor.parts import decode_part as decode_part
+from storage.ledger import ScheduledShadow, ShadowPartRow
+from storage.shadows import MergedWindow
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
 
-def shadow_parts(
+def build_shadow_parts(
     features: Float32,
     windows_us: Int64,
-    shadows: Sequence[ShadowState],
+    shadows: Sequence[ScheduledShadow],
     *,
     size_us: int,
     energies: Callable[[Float32, int], Float32],
@@ -46,14 +46,14 @@ def shadow_parts(
                 model_id=shadow.model_id,
                 window_start_us=start,
                 window_end_us=start + size_us,
-                payload=encode(part),
+                payload=encode_part(part),
             )
             for start, part in zip(starts.tolist(), parts, strict=True)
         ]
     return rows
 
 
-def merged(payloads: Sequence[bytes]) -> Merged:
+def merge_shadow_parts(payloads: Sequence[bytes]) -> MergedWindow:
     """Return what the parts of one window of a model add up to."""
-    part = merge([decode_part(payload) for payload in payloads])
-    return Merged(events=part.events, outliers=part.outliers, payload=encode(part))
+    part = merge_parts([decode_part(payload) for payload in payloads])
+    return MergedWindow(events=part.events, outliers=part.outliers, payload=encode_part(part))

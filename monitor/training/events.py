@@ -22,8 +22,8 @@ from consumers.source import Source
 SAMPLE_RECORDS = 1_000
 """Records of each partition that `features: auto` looks at."""
 
-_POLL_S = 0.25
-_CHECK_END_S = 0.5
+_POLL_TIMEOUT_S = 0.25
+_END_CHECK_INTERVAL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class TrainingSet:
 
     features: NDArray[np.float32]
     names: tuple[str, ...]
-    refused: int
+    rejected: int
     exhausted: bool
     labels: tuple[str | None, ...] | None = None
 
@@ -40,22 +40,22 @@ class TrainingSet:
         return len(self.features)
 
 
-def fewest_events(n_features: int) -> int:
+def min_training_events(n_features: int) -> int:
     """Return how many events a fit needs: enough for a covariance, and for a limit to mean anything."""
     return max(50, 5 * n_features)
 
 
 @dataclass(slots=True, kw_only=True)
-class _Share:
+class _PartitionProgress:
     """What one partition has given so far."""
 
     raw: list[RawBatch] = field(default_factory=list)
     records: int = 0
     events: list[Events] = field(default_factory=list)
     n_events: int = 0
-    refused: int = 0
+    rejected: int = 0
     exhausted: bool = False
-    checked_s: float = float("-inf")
+    end_checked_s: float = float("-inf")
 
 
 class TrainingReader:
@@ -86,7 +86,7 @@ class TrainingReader:
         self._settings = settings
         self._starts = starts
         self._wanted = wanted
-        self._shares = {partition: _Share() for partition in sorted(starts)}
+        self._shares = {partition: _PartitionProgress() for partition in sorted(starts)}
         self._level = None if wanted is None else -(-wanted // len(starts))
         self._codec: Codec | None = None
         self._names = features
@@ -117,24 +117,24 @@ class TrainingReader:
         Raises:
             ConfigError: No field is a feature.
         """
-        while not self._enough():
+        while not self._has_enough():
             if stop():
                 return None
             if deadline_s is not None and time.monotonic() >= deadline_s:
                 break
-            self._source.hold(frozenset(p for p in self._shares if self._full(p)))
-            self._take()
-            self._decode()
+            self._source.set_paused(frozenset(p for p in self._shares if self._is_complete(p)))
+            self._poll_records()
+            self._decode_records()
             progress(self.n_seen)
-        return self._result()
+        return self._build_training_set()
 
-    def _enough(self) -> bool:
+    def _has_enough(self) -> bool:
         """Return whether every partition has given its share; raise the level where some have no more."""
-        if not all(self._full(partition) for partition in self._shares):
+        if not all(self._is_complete(partition) for partition in self._shares):
             return False
         if self._codec is None:
-            self._decode(final=True)
-            return self._codec is None or self._enough()  # without any record there is nothing to wait for
+            self._decode_records(final=True)
+            return self._codec is None or self._has_enough()  # without any record there is nothing to wait for
         if self._wanted is None or self._level is None:
             return True
         missing = self._wanted - sum(min(s.n_events, self._level) for s in self._shares.values())
@@ -150,7 +150,7 @@ class TrainingReader:
         self._level += by
         return False
 
-    def _full(self, partition: Partition) -> bool:
+    def _is_complete(self, partition: Partition) -> bool:
         share = self._shares[partition]
         if share.exhausted:
             return True
@@ -160,9 +160,9 @@ class TrainingReader:
             return share.records >= max(SAMPLE_RECORDS, self._level)
         return share.n_events >= self._level
 
-    def _take(self) -> None:
+    def _poll_records(self) -> None:
         try:
-            polled = self._source.poll(_POLL_S)
+            polled = self._source.poll(_POLL_TIMEOUT_S)
         except BrokerUnavailable:
             return
         for partition in ((polled.assigned | self._assigned) & self._starts.keys()) - self._sought:
@@ -172,17 +172,19 @@ class TrainingReader:
             share = self._shares[batch.partition]
             share.raw.append(batch)
             share.records += len(batch)
-            share.checked_s = time.monotonic()
+            share.end_checked_s = time.monotonic()
         for partition in polled.ended:
             self._shares[partition].exhausted = True
         if self._wanted is not None:
-            self._check_ends()
+            self._check_end_of_log()
 
-    def _check_ends(self) -> None:
+    def _check_end_of_log(self) -> None:
         """Mark the partitions that have given all that their log holds now."""
         now_s = time.monotonic()
         quiet = frozenset(
-            p for p in self._sought if not self._full(p) and now_s - self._shares[p].checked_s >= _CHECK_END_S
+            p
+            for p in self._sought
+            if not self._is_complete(p) and now_s - self._shares[p].end_checked_s >= _END_CHECK_INTERVAL_S
         )
         if not quiet:
             return
@@ -191,23 +193,23 @@ class TrainingReader:
         except BrokerUnavailable:
             return
         for partition in quiet:
-            self._shares[partition].checked_s = now_s
+            self._shares[partition].end_checked_s = now_s
             self._shares[partition].exhausted = partition in caught_up
-        if self._ran_dry():
+        if self._logs_are_short():
             # All that is there is too little: go on waiting for what is still to be produced.
             for partition in caught_up:
                 self._shares[partition].exhausted = False
 
-    def _ran_dry(self) -> bool:
+    def _logs_are_short(self) -> bool:
         """Return whether the logs hold too little for now; where they hold less than a sample, that has to do."""
         wanted = self._wanted or 0
         if not all(share.exhausted for share in self._shares.values()):
             return False
         if sum(share.records for share in self._shares.values()) >= wanted:
-            self._decode(final=True)
+            self._decode_records(final=True)
         return self.n_events < wanted
 
-    def _decode(self, *, final: bool = False) -> None:
+    def _decode_records(self, *, final: bool = False) -> None:
         """Decode what was read, once enough is there to know the features."""
         if self._codec is None:
             sampled = all(s.exhausted or s.records >= SAMPLE_RECORDS for s in self._shares.values())
@@ -220,12 +222,12 @@ class TrainingReader:
                 decoded = self._codec.decode(raw, time.time_ns() // 1_000)
                 share.events.append(decoded.events)
                 share.n_events += len(decoded.events)
-                share.refused += len(decoded.dead)
+                share.rejected += len(decoded.dead_letters)
             share.raw.clear()
 
     def _make_codec(self) -> None:
         event = self._settings.event
-        sample = [raw for share in self._shares.values() for raw in _first(share.raw)]
+        sample = [raw for share in self._shares.values() for raw in _sample_batches(share.raw)]
         if self._names is None:
             self._names = tuple(name for name in discover_features(event, sample) if name != self._label)
         else:
@@ -240,22 +242,22 @@ class TrainingReader:
             max_future_us=to_us(self._settings.window.max_future),
         )
 
-    def _result(self) -> TrainingSet:
+    def _build_training_set(self) -> TrainingSet:
         if self._codec is None:
-            self._decode(final=True)
+            self._decode_records(final=True)
         taken = [
             Events.concat(share.events).slice(0, share.n_events if self._level is None else self._level)
             for share in self._shares.values()
             if share.events
         ]
-        refused = sum(share.refused for share in self._shares.values())
+        refused = sum(share.rejected for share in self._shares.values())
         exhausted = all(share.exhausted for share in self._shares.values())
         if not taken or not any(len(events) for events in taken):
             if self._names is None and exhausted:
                 raise ConfigError("there is no event to learn the features from; is the input empty?")
             names = self._names or ()
             return TrainingSet(
-                features=np.empty((0, len(names)), np.float32), names=names, refused=refused, exhausted=exhausted
+                features=np.empty((0, len(names)), np.float32), names=names, rejected=refused, exhausted=exhausted
             )
         events = Events.concat(taken)
         order = np.argsort(events.times_us, kind="stable")[: self._wanted]
@@ -263,13 +265,13 @@ class TrainingReader:
         return TrainingSet(
             features=events.features[order],
             names=self._names,
-            refused=refused,
+            rejected=refused,
             exhausted=exhausted,
             labels=None if self._label is None or events.ids is None else tuple(events.ids[i] for i in order),
         )
 
 
-def _first(batches: list[RawBatch]) -> list[RawBatch]:
+def _sample_batches(batches: list[RawBatch]) -> list[RawBatch]:
     """Return the batches that hold the first records of a partition, cut to the sample."""
     first: list[RawBatch] = []
     left = SAMPLE_RECORDS

@@ -12,14 +12,14 @@ from config.streams import ModelSettings
 from monitor.detectors.crossfit import reference_energies
 from monitor.detectors.detector import Detector, detector_class
 from monitor.detectors.gaussian_mixture import GaussianMixture
-from monitor.drifts.yardstick import profile_of
-from monitor.training.events import TrainingSet, fewest_events
-from monitor.training.screening import screen
-from storage.ledger import checksum
+from monitor.drifts.yardstick import build_feature_profile
+from monitor.training.events import TrainingSet, min_training_events
+from monitor.training.screening import screen_events
+from storage.ledger import artefact_checksum
 from storage.models import NewModel
 
 Float32 = NDArray[np.float32]
-_HELD_OUT_SHARE = 5
+_HELD_OUT_DIVISOR = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,17 +47,17 @@ def fit_model(
     Raises:
         ModelError: Too few events, or events that the detector cannot be fitted on.
     """
-    needed = fewest_events(len(training.names))
+    needed = min_training_events(len(training.names))
     if len(training) < needed:
         raise ModelError(
             f"a fit on {len(training.names)} features needs at least {needed:,} events, there are {len(training):,} "
-            f"({training.refused:,} records were refused): give more, or name fewer features in event.features"
+            f"({training.rejected:,} records were refused): give more, or name fewer features in event.features"
         )
-    features, means = _filled(training.features)
-    detector, reference, left_out = _fitted(features, training.names, settings, labels, progress)
+    features, means = _impute_means(training.features)
+    detector, reference, left_out = _fit_detector(features, training.names, settings, labels, progress)
     reference = np.sort(reference)
     detector.reference_energies_ = reference
-    detector.profile_ = profile_of(features)
+    detector.profile_ = build_feature_profile(features)
     artefact = detector.to_bytes()
     return FittedModel(
         detector=detector,
@@ -65,23 +65,23 @@ def fit_model(
         stored=NewModel(
             kind=settings.kind,
             artefact=artefact,
-            checksum=checksum(artefact),
+            checksum=artefact_checksum(artefact),
             feature_names=training.names,
             summary={
                 "events": len(training),
-                "refused": training.refused,
+                "refused": training.rejected,
                 "features": len(training.names),
                 "feature_means": [float(mean) for mean in means],
                 "reference_n": len(reference),
                 "contamination": settings.contamination,
                 "left_out": left_out,
             }
-            | _summary_of(detector),
+            | _summarise_fit(detector),
         ),
     )
 
 
-def class_labels(training: TrainingSet, label: str) -> NDArray[np.int64]:
+def encode_labels(training: TrainingSet, label: str) -> NDArray[np.int64]:
     """Return the class of each training event: integers as they are, other texts numbered; unknown ones are -1.
 
     Raises:
@@ -91,7 +91,7 @@ def class_labels(training: TrainingSet, label: str) -> NDArray[np.int64]:
     known = sorted({text for text in texts if text})
     if not known:
         raise ModelError(f"--label {label}: no event carries this field")
-    numbers = [_integer(text) for text in known]
+    numbers = [_parse_integer(text) for text in known]
     if all(number is not None for number in numbers):
         code = {text: number for text, number in zip(known, numbers, strict=True) if number is not None}
     else:
@@ -99,7 +99,7 @@ def class_labels(training: TrainingSet, label: str) -> NDArray[np.int64]:
     return np.array([-1 if not text else code[text] for text in texts], np.int64)
 
 
-def _integer(text: str) -> int | None:
+def _parse_integer(text: str) -> int | None:
     try:
         value = float(text)
     except ValueError:
@@ -107,7 +107,7 @@ def _integer(text: str) -> int | None:
     return int(value) if value.is_integer() else None
 
 
-def model_of(detector: Detector, names: tuple[str, ...]) -> FittedModel:
+def prepare_imported_model(detector: Detector, names: tuple[str, ...]) -> FittedModel:
     """Return a detector from a file as a model that can be stored.
 
     Raises:
@@ -134,14 +134,14 @@ def model_of(detector: Detector, names: tuple[str, ...]) -> FittedModel:
         stored=NewModel(
             kind=detector.kind,
             artefact=artefact,
-            checksum=checksum(artefact),
+            checksum=artefact_checksum(artefact),
             feature_names=kept,
             summary={"imported": True, "reference_n": len(detector.reference_energies_)},
         ),
     )
 
 
-def _filled(features: Float32) -> tuple[Float32, Float32]:
+def _impute_means(features: Float32) -> tuple[Float32, Float32]:
     """Return the features with the column's mean where one is missing, and the means."""
     absent = np.isnan(features)
     if not absent.any():
@@ -151,7 +151,7 @@ def _filled(features: Float32) -> tuple[Float32, Float32]:
     return np.where(absent, means, features).astype(np.float32), means
 
 
-def _fitted(
+def _fit_detector(
     features: Float32,
     names: tuple[str, ...],
     settings: ModelSettings,
@@ -164,26 +164,28 @@ def _fitted(
         if labels is None:
             raise ModelError("model.kind class_conditional needs labels: outrider fit STREAM FILE --label FIELD")
         detector = build().fit_features(features, labels)
-        held = _held_out(len(features))
+        held = _n_training_rows(len(features))
         reference = build().fit_features(features[:held], labels[:held]).energy(features[held:])
         detector.feature_names_ = names
-        return detector, _without_largest(reference, settings.contamination), 0
-    screened = screen(features, settings.contamination, lambda x, k: _mixture(settings, k).fit(x, progress=progress))
+        return detector, _drop_largest(reference, settings.contamination), 0
+    screened = screen_events(
+        features, settings.contamination, lambda x, k: _make_mixture(settings, k).fit(x, progress=progress)
+    )
     kept = features if screened.all_kept else features[screened.kept]
     if settings.kind == "gaussian_mixture":
-        detector = screened.mixture if screened.all_kept else _mixture(settings, None).fit(kept, progress=progress)
+        detector = screened.mixture if screened.all_kept else _make_mixture(settings, None).fit(kept, progress=progress)
         chosen = len(detector.weights_)
-        reference = reference_energies(lambda: _mixture(settings, chosen), kept)
+        reference = reference_energies(lambda: _make_mixture(settings, chosen), kept)
     else:
-        held = _held_out(len(kept))
+        held = _n_training_rows(len(kept))
         detector = build(n_features=kept.shape[1], random_state=settings.random_state)
         detector.fit(kept[:held])
         reference = detector.energy(kept[held:])
     detector.feature_names_ = names
-    return detector, np.asarray(reference, np.float32), screened.left_out
+    return detector, np.asarray(reference, np.float32), screened.n_excluded
 
 
-def _mixture(settings: ModelSettings, n_components: int | None) -> GaussianMixture:
+def _make_mixture(settings: ModelSettings, n_components: int | None) -> GaussianMixture:
     """Return an unfitted mixture of so many components, or as many as the settings say."""
     return GaussianMixture(
         n_components=n_components or settings.n_components,
@@ -192,16 +194,16 @@ def _mixture(settings: ModelSettings, n_components: int | None) -> GaussianMixtu
     )
 
 
-def _without_largest(energies: Float32, share: float) -> Float32:
+def _drop_largest(energies: Float32, share: float) -> Float32:
     return np.sort(np.asarray(energies, np.float32))[: len(energies) - round(share * len(energies))]
 
 
-def _held_out(n: int) -> int:
+def _n_training_rows(n: int) -> int:
     """Return how many of the first events are trained on; the last fifth is the reference."""
-    return n - n // _HELD_OUT_SHARE
+    return n - n // _HELD_OUT_DIVISOR
 
 
-def _summary_of(detector: Any) -> dict[str, Any]:
+def _summarise_fit(detector: Any) -> dict[str, Any]:
     """Return what a person wants to know of the fit."""
     report = getattr(detector, "report_", None)
     summary: dict[str, Any] = {}

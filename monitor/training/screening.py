@@ -22,18 +22,18 @@ from monitor.percentiles.body import fit_body
 
 Float32 = NDArray[np.float32]
 
-CORE = 0.9
-BEYOND = 3.0
-LEAST_NATS = 10.0
-ROOM = 1.5
+CORE_FRACTION = 0.9
+TAIL_REACH_FACTOR = 3.0
+MIN_DISTANCE_NATS = 10.0
+CONTAMINATION_TOLERANCE = 1.5
 """A strange component may be larger than the share that was said: nobody knows it to the event."""
 
-LARGEST_SHARE = 0.1
+MAX_EXCLUDED_FRACTION = 0.1
 """More than a tenth is no handful of outliers but a second half of the truth: nothing is left out then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Screened:
+class ScreeningResult:
     """Which events are kept, and the mixture of all where it was fitted anyway."""
 
     kept: NDArray[np.bool_]
@@ -45,12 +45,14 @@ class Screened:
         return bool(self.kept.all())
 
     @property
-    def left_out(self) -> int:
+    def n_excluded(self) -> int:
         """Return how many events are left out."""
         return int((~self.kept).sum())
 
 
-def screen(features: Float32, contamination: float, fit: Callable[[Float32, Any], GaussianMixture]) -> Screened:
+def screen_events(
+    features: Float32, contamination: float, fit: Callable[[Float32, Any], GaussianMixture]
+) -> ScreeningResult:
     """Return which training events to fit on.
 
     Args:
@@ -60,26 +62,26 @@ def screen(features: Float32, contamination: float, fit: Callable[[Float32, Any]
     """
     mixture = fit(features, None)
     if contamination > 0:
-        core = _but_the_largest(_without_strange(mixture, features, contamination), contamination)
-        kept = _but_the_largest(fit(features[core], None).energy(features), contamination)
-        return Screened(kept=kept, mixture=mixture)
-    core = _but_the_largest(mixture.energy(features), 1 - CORE)
+        core = _mask_largest(_energies_without_anomalous_components(mixture, features, contamination), contamination)
+        kept = _mask_largest(fit(features[core], None).energy(features), contamination)
+        return ScreeningResult(kept=kept, mixture=mixture)
+    core = _mask_largest(mixture.energy(features), 1 - CORE_FRACTION)
     energies = fit(features[core], len(mixture.weights_)).energy(features)
-    kept = energies <= beyond_doubt(energies)
-    if (~kept).mean() > LARGEST_SHARE:
+    kept = energies <= max_clean_energy(energies)
+    if (~kept).mean() > MAX_EXCLUDED_FRACTION:
         kept = np.ones(len(features), np.bool_)
-    return Screened(kept=kept, mixture=mixture)
+    return ScreeningResult(kept=kept, mixture=mixture)
 
 
-def beyond_doubt(energies: NDArray[np.floating[Any]]) -> float:
+def max_clean_energy(energies: NDArray[np.floating[Any]]) -> float:
     """Return the energy above which no clean event is expected, whatever its tail."""
     ascending = np.sort(energies.astype(np.float32))
     median = float(np.median(ascending))
     reach = fit_body(ascending, 1 / len(ascending)).quantile(1 / len(ascending)) - median
-    return median + max(BEYOND * reach, LEAST_NATS)
+    return median + max(TAIL_REACH_FACTOR * reach, MIN_DISTANCE_NATS)
 
 
-def _but_the_largest(energies: NDArray[np.floating[Any]], share: float) -> NDArray[np.bool_]:
+def _mask_largest(energies: NDArray[np.floating[Any]], share: float) -> NDArray[np.bool_]:
     kept = np.ones(len(energies), np.bool_)
     out = round(share * len(energies))
     if out:
@@ -87,7 +89,9 @@ def _but_the_largest(energies: NDArray[np.floating[Any]], share: float) -> NDArr
     return kept
 
 
-def _without_strange(mixture: GaussianMixture, features: Float32, contamination: float) -> NDArray[np.floating[Any]]:
+def _energies_without_anomalous_components(
+    mixture: GaussianMixture, features: Float32, contamination: float
+) -> NDArray[np.floating[Any]]:
     """Return the energies under the mixture without its strange components: small ones that are far from the rest."""
     place, energies = mixture.predict(features), mixture.energy(features)
     if mixture.covariance_type == "tied":
@@ -96,7 +100,7 @@ def _without_strange(mixture: GaussianMixture, features: Float32, contamination:
     for k in np.argsort(mixture.weights_, kind="stable"):
         rest = alive.copy()
         rest[k] = False
-        if mixture.weights_[~rest].sum() > contamination * ROOM or not rest.any():
+        if mixture.weights_[~rest].sum() > contamination * CONTAMINATION_TOLERANCE or not rest.any():
             break
         others = GaussianMixture.from_parameters(
             mixture.weights_[rest] / mixture.weights_[rest].sum(),
@@ -105,6 +109,6 @@ def _without_strange(mixture: GaussianMixture, features: Float32, contamination:
             covariance_type=mixture.covariance_type,
         ).energy(features)
         own = place == k
-        if not own.any() or np.median(others[own]) > beyond_doubt(others):
+        if not own.any() or np.median(others[own]) > max_clean_energy(others):
             alive, energies = rest, others
     return energies

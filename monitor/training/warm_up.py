@@ -15,13 +15,13 @@ from config.settings import StreamSettings
 from config.units import format_duration
 from consumers.batch import Partition, Position
 from consumers.source import Source
-from monitor.control_plane.keepers import FirstModelKeeper
-from monitor.findings.calibration import first_threshold
-from monitor.percentiles.body import warn_of_tail
+from monitor.control_plane.keepers import FirstModelStoreProtocol
+from monitor.findings.calibration import build_first_threshold
+from monitor.percentiles.body import describe_heavy_tail
 from monitor.percentiles.limits import exceedance
-from monitor.training.events import TrainingReader, TrainingSet, fewest_events
+from monitor.training.events import TrainingReader, TrainingSet, min_training_events
 from monitor.training.fitting import fit_model
-from monitor.training.pace import Pace, progress_words
+from monitor.training.pace import WarmUpRate, format_progress
 from storage.models import ModelInfo
 
 log = logging.getLogger(__name__)
@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 TIMEOUT_S = 3600.0
 """How long a warm-up waits for all its events; then it fits on what there is, or as soon as that is enough."""
 
-_REPORT_EVERY_S = 1.0
-_TELL_EVERY_S = 30.0
-_REMIND_EVERY_S = 600.0
+_REPORT_INTERVAL_S = 1.0
+_LOG_INTERVAL_S = 30.0
+_REMINDER_INTERVAL_S = 600.0
 
 
 class WarmUp:
@@ -42,7 +42,7 @@ class WarmUp:
         stream: str,
         stream_id: int,
         settings: StreamSettings,
-        models: FirstModelKeeper,
+        models: FirstModelStoreProtocol,
         *,
         stop: threading.Event,
         renew: Callable[[], bool],
@@ -57,7 +57,7 @@ class WarmUp:
         self._timeout_s = timeout_s
         self._reported_s = float("-inf")
         self._told_s = float("-inf")
-        self._pace = Pace()
+        self._pace = WarmUpRate()
         self._started_s = time.monotonic()
         self._lost_lease = False
 
@@ -82,20 +82,20 @@ class WarmUp:
         """
         wanted = self._settings.model.warm_up
         reader = TrainingReader(source, self._settings, starts, wanted=wanted, assigned=assigned)
-        training = self._read(reader)
+        training = self._read_training_set(reader)
         if training is None:
             return None
-        if len(training) < fewest_events(len(training.names)):
+        if len(training) < min_training_events(len(training.names)):
             raise ModelError(
                 f"stream {self._stream}: the input ended after {len(training):,} usable events, a model needs at least "
-                f"{fewest_events(len(training.names)):,}: fit one with `outrider fit {self._stream} FILE`"
+                f"{min_training_events(len(training.names)):,}: fit one with `outrider fit {self._stream} FILE`"
             )
-        fitted = fit_model(training, self._settings.model, progress=lambda *_: self._keep_lease())
+        fitted = fit_model(training, self._settings.model, progress=lambda *_: self._renew_lease())
         rule = self._settings.threshold
         stored = self._models.add(
             self._stream_id,
             fitted.stored,
-            lambda model_id, activation: first_threshold(
+            lambda model_id, activation: build_first_threshold(
                 fitted.reference, model_id, activation, rule.percentile, rule.method
             ),
             only_first=True,
@@ -108,28 +108,28 @@ class WarmUp:
                 f"{len(training):,}",
                 extra={"action": "warm_up", "stream": self._stream},
             )
-            warning = warn_of_tail(fitted.reference, exceedance(rule.percentile))
+            warning = describe_heavy_tail(fitted.reference, exceedance(rule.percentile))
             if warning is not None:
                 log.warning(
                     "Stream %s: %s.", self._stream, warning, extra={"action": "warm_up", "stream": self._stream}
                 )
         return stored
 
-    def _read(self, reader: TrainingReader) -> TrainingSet | None:
+    def _read_training_set(self, reader: TrainingReader) -> TrainingSet | None:
         """Return the events to fit on: all that are wanted, and after the time-out as few as carry a model."""
         deadline_s = self._started_s + self._timeout_s
         reminded_s = float("-inf")
         while True:
-            training = reader.read(stop=self._give_up, deadline_s=deadline_s, progress=self._report)
-            if training is None or training.exhausted or len(training) >= fewest_events(len(training.names)):
+            training = reader.read(stop=self._should_stop, deadline_s=deadline_s, progress=self._report_progress)
+            if training is None or training.exhausted or len(training) >= min_training_events(len(training.names)):
                 return training
-            if time.monotonic() - reminded_s >= _REMIND_EVERY_S:
-                self._say_missing(training)
+            if time.monotonic() - reminded_s >= _REMINDER_INTERVAL_S:
+                self._log_missing_events(training)
                 reminded_s = time.monotonic()
-            deadline_s = time.monotonic() + _REPORT_EVERY_S
+            deadline_s = time.monotonic() + _REPORT_INTERVAL_S
 
-    def _say_missing(self, training: TrainingSet) -> None:
-        needed = fewest_events(len(training.names))
+    def _log_missing_events(self, training: TrainingSet) -> None:
+        needed = min_training_events(len(training.names))
         log.warning(
             "Stream %s: %s after %s; a model needs at least %s, so %s are missing: waiting for them. "
             "`outrider fit %s FILE` makes one at once of a file of events.",
@@ -142,28 +142,28 @@ class WarmUp:
             extra={"action": "warm_up", "stream": self._stream},
         )
 
-    def _give_up(self) -> bool:
-        self._keep_lease()
+    def _should_stop(self) -> bool:
+        self._renew_lease()
         return self._stop.is_set() or self._lost_lease
 
-    def _keep_lease(self) -> None:
+    def _renew_lease(self) -> None:
         self._lost_lease = self._lost_lease or not self._renew()
 
-    def _report(self, n: int) -> None:
+    def _report_progress(self, n: int) -> None:
         """Keep how far it is each second, for `status`; log it when it begins, and now and then."""
         now_s = time.monotonic()
-        if now_s - self._reported_s < _REPORT_EVERY_S:
+        if now_s - self._reported_s < _REPORT_INTERVAL_S:
             return
         self._reported_s = now_s
         wanted = self._settings.model.warm_up
-        left_s = self._pace.left_s(now_s, n, wanted)
+        left_s = self._pace.remaining_s(now_s, n, wanted)
         self._models.report_warm_up(self._stream_id, n, wanted, left_s)
-        if now_s - self._told_s < _TELL_EVERY_S:
+        if now_s - self._told_s < _LOG_INTERVAL_S:
             return
         self._told_s = now_s
         log.info(
             "Stream %s is %s.",
             self._stream,
-            progress_words(n, wanted, left_s),
+            format_progress(n, wanted, left_s),
             extra={"action": "warm_up", "stream": self._stream, "events": n, "wanted": wanted},
         )

@@ -11,9 +11,9 @@ from alembic.config import Config
 from storage import views
 from storage.engine import Database
 from storage.migrations import KNOWN_REVISIONS
-from storage.partitions import ensure_score_days
+from storage.partitions import ensure_score_partitions
 
-_LOCK_KEY = 0x6F757472_6D696772
+_UPGRADE_LOCK_KEY = 0x6F757472_6D696772
 """Any constant that all Outriders share: the second upgrader waits behind it and finds the work done."""
 
 
@@ -27,24 +27,24 @@ def upgrade(db: Database) -> None:
     with db.write() as connection:
         if db.dialect == "postgresql":
             connection.exec_driver_sql("SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = 0")
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
-        found = _revision(connection)
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK_KEY})
+        found = _read_revision(connection)
         if found is None or found in KNOWN_REVISIONS[:-1]:
-            views.drop(connection, db.dialect)
-            command.upgrade(_config(connection), "head")
-            views.create(connection, db.dialect)
-    db.check()
-    ensure_score_days(db)
+            views.drop_views(connection, db.dialect)
+            command.upgrade(_alembic_config(connection), "head")
+            views.create_views(connection, db.dialect)
+    db.check_schema()
+    ensure_score_partitions(db)
 
 
-def _revision(connection: sa.Connection) -> str | None:
+def _read_revision(connection: sa.Connection) -> str | None:
     if not sa.inspect(connection).has_table("alembic_version"):
         return None
     found = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
     return None if found is None else str(found)
 
 
-def _config(connection: sa.Connection) -> Config:
+def _alembic_config(connection: sa.Connection) -> Config:
     config = Config()
     # Alembic reads % as the start of a variable.
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))

@@ -10,7 +10,7 @@ from config.units import format_time
 SECOND_US = 1_000_000
 
 
-def payments(n: int, *, start_us: int, rate_s: float, burst_at: int = -1, burst: int = 0) -> Iterator[bytes]:
+def payment_events(n: int, *, start_us: int, rate_s: float, burst_at: int = -1, burst: int = 0) -> Iterator[bytes]:
     """JSON events, `rate_s` a second of event time; from `burst_at` on, every third of `burst` events is strange.
 
     A strange one is dear and from a new card. The 51st has an amount that is no number.

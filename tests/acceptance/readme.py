@@ -13,40 +13,40 @@ _NUMBER = re.compile(r"[-+]?\d[\d.,:+/-]*(?:[TZe][\d:.+-]*)*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Typed:
+class ConsoleCommand:
     """A command and the lines that the README says it prints; `...` stands for lines, or the end of one, left out."""
 
     line: str
     printed: tuple[str, ...]
 
 
-def blocks(language: str) -> list[str]:
+def code_blocks(language: str) -> list[str]:
     """Return the README's code blocks of a language."""
     found = [text for name, text in _BLOCK.findall(README) if name == language]
     assert found, f"the README has no block of {language}"
     return found
 
 
-def languages() -> set[str]:
+def block_languages() -> set[str]:
     """Return the languages of all blocks; a block without one has the empty name."""
     return {name for name, _ in _BLOCK.findall(README)}
 
 
-def typed() -> Iterator[Typed]:
+def console_commands() -> Iterator[ConsoleCommand]:
     """Yield the commands of all consoles, in the order of the README."""
-    for block in blocks("console"):
+    for block in code_blocks("console"):
         parts = re.split(r"^\$ ", block, flags=re.MULTILINE)
         assert not parts[0], f"a console begins with a command, not with {parts[0]!r}"
         for part in parts[1:]:
             line, *printed = part.splitlines()
-            yield Typed(line=line, printed=tuple(each for each in printed if each.strip() not in ("", "...")))
+            yield ConsoleCommand(line=line, printed=tuple(each for each in printed if each.strip() not in ("", "...")))
 
 
-def shape(text: str) -> str:
+def normalise_line(text: str) -> str:
     """Return a line as it is whatever its numbers, times and spaces are."""
     return " ".join(_NUMBER.sub("#", text).split())
 
 
-def is_printed(line: str, screen: str) -> bool:
+def contains_line(line: str, screen: str) -> bool:
     """Return whether a line of the README was printed: numbers aside, and wherever the terminal breaks lines."""
-    return shape(line.removesuffix(" ...")) in shape(screen)
+    return normalise_line(line.removesuffix(" ...")) in normalise_line(screen)

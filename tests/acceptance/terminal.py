@@ -48,13 +48,13 @@ class Terminal:
         """Return all that was shown, without colours; what was drawn over stays, as lines of its own."""
         return _CONTROL.sub("", bytes(self._shown).decode(errors="replace")).replace("\r", "\n")
 
-    def ends(self, within_s: float = 120) -> str:
+    def wait_for_success(self, within_s: float = 120) -> str:
         """Wait for a good end; return what was shown."""
         assert self.process.wait(within_s) == 0, f"{self.line}: {self.shown()}"
         self._reader.join(10)
         return self.shown()
 
-    def until(self, condition: Callable[[], bool], what: str, within_s: float = 120) -> None:
+    def wait_until(self, condition: Callable[[], bool], what: str, within_s: float = 120) -> None:
         """Wait for a condition while the command lives."""
         deadline_s = time.monotonic() + within_s
         while not condition():

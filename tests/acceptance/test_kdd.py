@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.daemon.events import fill
+from tests.daemon.events import produce_records
 from tests.daemon.process import DaemonProcess
-from tests.daemon.stored import Stored, repeated_and_missing
+from tests.daemon.stored import StoredRows, duplicates_and_missing
 from tests.servers.kafka import KafkaServer
 
 TOOL = Path(__file__).resolve().parents[3] / "shared" / "tools" / "kdd_events.py"
@@ -31,7 +31,7 @@ pytestmark = [
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Log:
+class KddLog:
     """Training and live events in files, and the truth about the live ones."""
 
     train: Path
@@ -41,14 +41,14 @@ class Log:
 
 
 @pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Log:
+def log(tmp_path_factory: pytest.TempPathFactory) -> KddLog:
     """Half of the training events and the first sixteen thousand live ones."""
     folder = tmp_path_factory.mktemp("kdd")
     cut = ["--train", "25000", "--live", "16000", "--out", str(folder)]
     subprocess.run([sys.executable, str(TOOL), *cut], check=True, capture_output=True)
     with (folder / "labels.csv").open() as file:
         labels = {int(row["id"]): row for row in csv.DictReader(file)}
-    return Log(
+    return KddLog(
         train=folder / "train.jsonl",
         live=(folder / "live.jsonl").read_bytes().splitlines(),
         attacks={event: row["is_attack"] == "1" for event, row in labels.items()},
@@ -57,12 +57,12 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Log:
 
 
 @pytest.fixture(scope="module")
-def watched(log: Log, kafka_server: KafkaServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
+def watched(log: KddLog, kafka_server: KafkaServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoredRows]:
     """What the daemon made of the live events with one component fitted on the training events."""
     folder = tmp_path_factory.mktemp("kdd-daemon")
     topic = "kdd"
     kafka_server.create_topic(topic, PARTITIONS)
-    fill(kafka_server, topic, log.live, PARTITIONS)
+    produce_records(kafka_server, topic, log.live, PARTITIONS)
     settings: dict[str, Any] = {
         "database": {"url": f"sqlite:///{folder / 'outrider.db'}"},
         "kafka": {"bootstrap_servers": [kafka_server.bootstrap]},
@@ -75,20 +75,22 @@ def watched(log: Log, kafka_server: KafkaServer, tmp_path_factory: pytest.TempPa
             }
         },
     }
-    with closing(Stored(settings["database"]["url"])) as stored, DaemonProcess(folder, settings) as daemon:
+    with closing(StoredRows(settings["database"]["url"])) as stored, DaemonProcess(folder, settings) as daemon:
         command = [sys.executable, "-m", "monitor.cli.main", "-c", str(daemon.config), "fit", "kdd", str(log.train)]
         subprocess.run(command, check=True, capture_output=True)
-        daemon.start().until(lambda: stored.is_settled(len(log.live)), "all live events are drained")
+        daemon.start().wait_until(lambda: stored.is_settled(len(log.live)), "all live events are drained")
         assert daemon.terminate() == 0
         yield stored
 
 
-def test_every_live_event_is_scored_exactly_once(watched: Stored, log: Log) -> None:
+def test_every_live_event_is_scored_exactly_once(watched: StoredRows, log: KddLog) -> None:
     expected = {i: len(log.live[i::PARTITIONS]) for i in range(PARTITIONS)}
-    assert repeated_and_missing(watched.dump(), expected) == ([], 0)
+    assert duplicates_and_missing(watched.dump(), expected) == ([], 0)
 
 
-def test_energies_tell_attacks_from_normal_traffic_as_well_as_another_gaussian(watched: Stored, log: Log) -> None:
+def test_energies_tell_attacks_from_normal_traffic_as_well_as_another_gaussian(
+    watched: StoredRows, log: KddLog
+) -> None:
     from sklearn.metrics import roc_auc_score
     from sklearn.mixture import GaussianMixture
 
@@ -111,7 +113,7 @@ def _features(lines: list[bytes]) -> np.ndarray[Any, Any]:
     return np.array([[value for name, value in event.items() if name not in {"ts", "id"}] for event in events])
 
 
-def test_every_burst_that_the_model_can_see_has_an_open_incident(watched: Stored, log: Log) -> None:
+def test_every_burst_that_the_model_can_see_has_an_open_incident(watched: StoredRows, log: KddLog) -> None:
     """A burst can be seen where many of its attacks have energies above the limit of the training events."""
     first = watched.rows("SELECT threshold FROM thresholds ORDER BY id")[0][0]
     rows = watched.rows("SELECT event_id, energy, event_time_us FROM score_history")

@@ -21,14 +21,14 @@ from rich.console import Console
 
 from config.loading import load
 from config.units import format_time
-from monitor.cli.demo_screen import Seen, SeenIncident, screen
-from monitor.cli.demo_summary import DriftFound, Summary, summary_lines
+from monitor.cli.demo_screen import DemoSnapshot, ShownIncident, render_screen
+from monitor.cli.demo_summary import DemoSummary, DetectedDrift, format_summary
 from monitor.cli.main import outrider
 from monitor.daemon import Daemon
 from monitor.incidents import Kind
-from monitor.notify.webhook import signature
+from monitor.notify.webhook import sign_request
 from storage.engine import Database
-from tests.acceptance.readme import README, ROOT, blocks, is_printed, languages
+from tests.acceptance.readme import README, ROOT, block_languages, code_blocks, contains_line
 
 HOURS, RATE_S = 28, 0.2
 EVENTS = round(HOURS * 3600 * RATE_S)
@@ -48,7 +48,7 @@ notify: {{max_age: 1d, channels: {{ops: {{type: log}}}}}}
 
 
 def test_every_block_is_of_a_language_that_is_tested() -> None:
-    assert languages() == {"console", "python", "sh", "sql", "text", "yaml"}
+    assert block_languages() == {"console", "python", "sh", "sql", "text", "yaml"}
 
 
 def events() -> Iterator[bytes]:
@@ -63,7 +63,7 @@ def events() -> Iterator[bytes]:
         yield json.dumps({"ts": ts, "payment_id": f"p{i}", **values}).encode()
 
 
-def filled(folder: Path, url: str) -> None:
+def fill_database(folder: Path, url: str) -> None:
     """Run the daemon over a file of events into the database."""
     path = folder / "events.jsonl"
     path.write_bytes(b"\n".join(events()))
@@ -73,7 +73,7 @@ def filled(folder: Path, url: str) -> None:
 
 
 def test_every_query_runs_and_finds_something(tmp_path: Path, database_url: str) -> None:
-    filled(tmp_path, database_url)
+    fill_database(tmp_path, database_url)
     own_table = [
         "CREATE TABLE orders (payment_id TEXT, merchant TEXT)",
         *(f"INSERT INTO orders VALUES ('p{i}', 'm{i % 2}')" for i in range(BURST_AT, BURST_AT + 60)),
@@ -86,24 +86,24 @@ def test_every_query_runs_and_finds_something(tmp_path: Path, database_url: str)
     with closing(connection):
         for statement in own_table:
             connection.execute(statement)
-        for query in queries():
+        for query in sql_queries():
             assert connection.execute(query).fetchall(), f"nothing found by:\n{query}"
 
 
-def queries() -> list[str]:
+def sql_queries() -> list[str]:
     """Return the queries of the README one by one."""
-    return [query for block in blocks("sql") for query in re.split(r"(?<=;)\n+", block) if query]
+    return [query for block in code_blocks("sql") for query in re.split(r"(?<=;)\n+", block) if query]
 
 
 def test_every_view_has_a_query(tmp_path: Path) -> None:
-    asked = " ".join(blocks("sql"))
-    without = {view for view in views(tmp_path) if view not in asked}
+    asked = " ".join(code_blocks("sql"))
+    without = {view for view in documented_views(tmp_path) if view not in asked}
     assert without == {"score_history", "gap_history"}, "these are like outlier_history and dead_letter_history"
 
 
 def test_the_configuration_loads_behind_what_init_writes(tmp_path: Path) -> None:
     (tmp_path / "hook.secret").write_text("open-sesame")
-    for block in blocks("yaml"):
+    for block in code_blocks("yaml"):
         path = tmp_path / "outrider.yaml"
         path.write_text(f"streams: {{payments: {{source: {{type: kafka, topics: [payments]}}}}}}\n{block}")
         path.write_text(path.read_text().replace("secret_file: ", f"secret_file: {tmp_path}/"))
@@ -112,8 +112,8 @@ def test_the_configuration_loads_behind_what_init_writes(tmp_path: Path) -> None
 
 def test_the_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    filled(tmp_path, "sqlite:///outrider.db")
-    receiver, embedding = blocks("python")
+    fill_database(tmp_path, "sqlite:///outrider.db")
+    receiver, embedding = code_blocks("python")
     assert "hmac" in receiver
     scope: dict[str, Any] = {}
     exec(embedding, scope)
@@ -127,11 +127,11 @@ def test_the_receiver_knows_our_requests_from_forged_and_stale_ones(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "hook.secret").write_text("open-sesame\n")
     scope: dict[str, Any] = {"__name__": "hook"}
-    exec(blocks("python")[0], scope)
+    exec(code_blocks("python")[0], scope)
     body, now = b'{"text": "a spike"}', int(time.time())
 
     def accepts(*, secret: str = "open-sesame", at: int = now, sent: bytes = body) -> bool:
-        headers = {"Outrider-Timestamp": str(at), "Outrider-Signature": signature(secret, at, body)}
+        headers = {"Outrider-Timestamp": str(at), "Outrider-Signature": sign_request(secret, at, body)}
         return bool(scope["is_ours"](headers, sent))
 
     assert accepts()
@@ -143,43 +143,43 @@ def test_the_receiver_knows_our_requests_from_forged_and_stale_ones(
 
 def test_the_two_commands_are_targets_of_the_makefile() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    lines = [line.split("#")[0].split() for block in blocks("sh") for line in block.splitlines()]
+    lines = [line.split("#")[0].split() for block in code_blocks("sh") for line in block.splitlines()]
     assert lines == [["make", "run"], ["make", "test"]]
     assert all(f"\n{target}: $(READY)\n" in makefile for _, target in lines)
 
 
 def test_the_pictures_are_what_the_demo_shows() -> None:
-    live, end = blocks("text")
+    live, end = code_blocks("text")
     out = StringIO()
     console = Console(file=out, width=118, force_terminal=False)
     spike = (
         "49 outliers among 1,200 events in the window from 2026-11-20T08:42:00Z; a clean window has 6, and 17 or more"
     )
-    seen = Seen(
+    seen = DemoSnapshot(
         events=1_200, windows=40, last_window="2026-11-20T08:54:00", outliers=[5] * 40, expected=[6.0] * 40,
         p50=[6.0] * 40, p99=[10.0] * 40, threshold=11.85, method="plain",
-        incidents=[SeenIncident(id=1, kind="spike", status="open", severity="warning", summary=spike)],
+        incidents=[ShownIncident(id=1, kind="spike", status="open", severity="warning", summary=spike)],
     )  # fmt: skip
-    console.print(screen(seen, 7.0, 59_233, 0.1))
-    assert [labels(line) for line in live.splitlines()[:10]] == [
-        labels(line) for line in out.getvalue().splitlines()[:10]
+    console.print(render_screen(seen, 7.0, 59_233, 0.1))
+    assert [diagram_labels(line) for line in live.splitlines()[:10]] == [
+        diagram_labels(line) for line in out.getvalue().splitlines()[:10]
     ]
-    summary = Summary(
-        bursts=8, found=8, delays_s=[120.0], drift_planted=True, drift=DriftFound(feature="x0", delay_s=840.0), false=0,
+    summary = DemoSummary(
+        bursts=8, bursts_found=8, delays_s=[120.0], drift_planted=True, drift_found=DetectedDrift(feature="x0", delay_s=840.0), false_incidents=0,
         incidents=9, events=432_000,
     )  # fmt: skip
-    printed = "\n".join(summary_lines(summary, "sqlite:///demo.db", "demo"))
-    assert all(is_printed(line, printed) for line in end.splitlines())
+    printed = "\n".join(format_summary(summary, "sqlite:///demo.db", "demo"))
+    assert all(contains_line(line, printed) for line in end.splitlines())
 
 
-def labels(line: str) -> list[str]:
+def diagram_labels(line: str) -> list[str]:
     """Return the words of a line of the live view, without what is drawn and measured."""
     return re.findall(r"[A-Za-z][A-Za-z/-]+", line)
 
 
 def test_the_table_of_views_is_complete_and_has_their_columns(tmp_path: Path) -> None:
     said = dict(re.findall(r"^\| `([a-z]+(?:_[a-z]+)*_history)` \| (.*) \|$", README, flags=re.MULTILINE))
-    there = views(tmp_path)
+    there = documented_views(tmp_path)
     assert said.keys() == there.keys()
     for view, columns in said.items():
         if view != "outlier_history":
@@ -187,7 +187,7 @@ def test_the_table_of_views_is_complete_and_has_their_columns(tmp_path: Path) ->
             assert named == there[view][: len(named)], view
 
 
-def views(folder: Path) -> dict[str, list[str]]:
+def documented_views(folder: Path) -> dict[str, list[str]]:
     """Return the columns of the views of a new database, by the view."""
     with Database(f"sqlite:///{folder / 'empty.db'}") as db:
         db.upgrade()
@@ -204,17 +204,17 @@ def test_the_table_of_commands_is_complete_and_its_options_exist() -> None:
     assert said == set(outrider.list_commands(context))
     for cell in cells:
         command = outrider.get_command(context, re.split(r"[ `]", cell.strip(" `"))[0])
-        assert set(re.findall(r"--[a-z-]+", cell)) <= options_of(command), cell
+        assert set(re.findall(r"--[a-z-]+", cell)) <= option_names(command), cell
 
 
-def options_of(command: click.Command | None) -> set[str]:
+def option_names(command: click.Command | None) -> set[str]:
     """Return the options of a command and of those under it."""
     assert command is not None
     context = click.Context(command)
     own = {option for parameter in command.params for option in parameter.opts}
     if not isinstance(command, click.Group):
         return own
-    return own.union(*(options_of(command.get_command(context, name)) for name in command.list_commands(context)))
+    return own.union(*(option_names(command.get_command(context, name)) for name in command.list_commands(context)))
 
 
 def test_every_kind_of_incident_says_what_to_do() -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.payments import SECOND_US, payments
-from tests.acceptance.readme import blocks, is_printed, typed
+from tests.acceptance.payments import SECOND_US, payment_events
+from tests.acceptance.readme import code_blocks, console_commands, contains_line
 from tests.acceptance.terminal import Terminal
 from tests.servers.kafka import KafkaServer
 from tests.servers.process import free_port
-from tests.servers.records import admin, produce
+from tests.servers.records import open_admin, produce
 
 EVENTS, RATE_S, BURST_AT, BURST = 15_000, 5.0, 13_500, 300
 
@@ -28,9 +28,11 @@ def topic(kafka_server: KafkaServer) -> Iterator[str]:
     """The README's topic: 50 minutes of payments up to now, with a minute of stolen cards in the 46th."""
     name = "payments"
     kafka_server.create_topic(name)
-    produce(kafka_server, name, payments(EVENTS, start_us=begin_us(), rate_s=RATE_S, burst_at=BURST_AT, burst=BURST))
+    produce(
+        kafka_server, name, payment_events(EVENTS, start_us=begin_us(), rate_s=RATE_S, burst_at=BURST_AT, burst=BURST)
+    )
     yield name
-    with admin(kafka_server) as client:
+    with open_admin(kafka_server) as client:
         client.delete_topics([name])
 
 
@@ -39,7 +41,7 @@ def begin_us() -> int:
     return int((time.time() // 60 * 60 - EVENTS / RATE_S) * SECOND_US)
 
 
-class Reader:
+class TourReader:
     """Somebody who follows the README in an empty folder; addresses are put in as one's own would be."""
 
     def __init__(self, folder: Path, bootstrap: str) -> None:
@@ -48,79 +50,81 @@ class Reader:
 
     def save(self, name: str, text: str, mode: str = "w") -> None:
         with (self.folder / name).open(mode) as file:
-            file.write(self.own(text))
+            file.write(self.with_test_addresses(text))
 
-    def own(self, text: str) -> str:
+    def with_test_addresses(self, text: str) -> str:
         for theirs, mine in self.addresses.items():
             text = text.replace(theirs, mine)
         return text
 
-    def types(self, line: str) -> Terminal:
-        return Terminal(self.own(line).removesuffix(" &"), self.folder)
+    def run(self, line: str) -> Terminal:
+        return Terminal(self.with_test_addresses(line).removesuffix(" &"), self.folder)
 
     @contextmanager
-    def stays(self, line: str) -> Iterator[Terminal]:
-        with self.types(line) as terminal:
+    def run_in_background(self, line: str) -> Iterator[Terminal]:
+        with self.run(line) as terminal:
             yield terminal
 
-    def finds(self, query: str) -> list[tuple[object, ...]]:
+    def query(self, query: str) -> list[tuple[object, ...]]:
         with closing(sqlite3.connect(self.folder / "outrider.db")) as connection:
             return connection.execute(query).fetchall()
 
 
 def test_every_command_does_what_the_readme_shows(tmp_path: Path, kafka_server: KafkaServer, topic: str) -> None:
-    assert topic in blocks("console")[0]
-    reader = Reader(tmp_path, kafka_server.bootstrap)
-    reader.save("hook.py", next(block for block in blocks("python") if "Idempotency-Key" in block or "hmac" in block))
+    assert topic in code_blocks("console")[0]
+    reader = TourReader(tmp_path, kafka_server.bootstrap)
+    reader.save(
+        "hook.py", next(block for block in code_blocks("python") if "Idempotency-Key" in block or "hmac" in block)
+    )
     day_ago_us = begin_us() - 86_400 * SECOND_US
-    (tmp_path / "day.jsonl").write_bytes(b"\n".join(payments(12_000, start_us=day_ago_us, rate_s=RATE_S)))
-    steps = iter(typed())
+    (tmp_path / "day.jsonl").write_bytes(b"\n".join(payment_events(12_000, start_us=day_ago_us, rate_s=RATE_S)))
+    steps = iter(console_commands())
     for step in steps:
         if step.line.startswith("python hook.py"):
             break
         assert step.line != "outrider notify test ops"
-        check_shown(step.printed, reader.types(step.line).ends(), step.line)
+        check_output(step.printed, reader.run(step.line).wait_for_success(), step.line)
         if step.line == "outrider check":
-            reader.save("outrider.yaml", blocks("yaml")[0], "a")
-    with reader.stays("python hook.py") as hook:
-        hook.until(lambda: listens(reader), "the receiver listens")
+            reader.save("outrider.yaml", code_blocks("yaml")[0], "a")
+    with reader.run_in_background("python hook.py") as hook:
+        hook.wait_until(lambda: is_listening(reader), "the receiver listens")
         daemon_step = None
         for step in steps:
             if step.line == "outrider run":
                 daemon_step = step
                 break
-            check_shown(step.printed, reader.types(step.line).ends(), step.line)
+            check_output(step.printed, reader.run(step.line).wait_for_success(), step.line)
         assert daemon_step is not None
         assert "Test message" in hook.shown()
-        with reader.stays("outrider run") as daemon:
-            daemon.until(lambda: "spike resolved (incident 1)" in hook.shown(), "the webhook came")
-            daemon.until(lambda: scored(reader) == EVENTS - 1, "all events are scored")
+        with reader.run_in_background("outrider run") as daemon:
+            daemon.wait_until(lambda: "spike resolved (incident 1)" in hook.shown(), "the webhook came")
+            daemon.wait_until(lambda: count_scores(reader) == EVENTS - 1, "all events are scored")
             for step in steps:
-                check_shown(step.printed, reader.types(step.line).ends(), step.line)
+                check_output(step.printed, reader.run(step.line).wait_for_success(), step.line)
             daemon.process.terminate()
-            check_shown(daemon_step.printed, daemon.ends(), daemon_step.line)
+            check_output(daemon_step.printed, daemon.wait_for_success(), daemon_step.line)
         told = [line for line in hook.shown().splitlines() if line.startswith("Stream payments: ")]
         assert "spike opened (incident 1): " in told[0]
         assert "not from Outrider" not in hook.shown()
-    assert strange_ids() >= {row[1] for row in reader.finds(blocks("sql")[0])}
-    assert len(reader.finds(blocks("sql")[0])) == 10
+    assert anomalous_ids() >= {row[1] for row in reader.query(code_blocks("sql")[0])}
+    assert len(reader.query(code_blocks("sql")[0])) == 10
     assert (tmp_path / "scores.csv").read_text().count("\n") == 12_000
 
 
-def check_shown(printed: tuple[str, ...], screen: str, line: str) -> None:
+def check_output(printed: tuple[str, ...], screen: str, line: str) -> None:
     for each in printed:
-        assert is_printed(each, screen), f"{line} does not print:\n{each}\nbut:\n{screen}"
+        assert contains_line(each, screen), f"{line} does not print:\n{each}\nbut:\n{screen}"
 
 
-def strange_ids() -> set[str]:
+def anomalous_ids() -> set[str]:
     return {f"p{i:06}" for i in range(BURST_AT, BURST_AT + BURST, 3)}
 
 
-def listens(reader: Reader) -> bool:
-    from tests.servers.process import listens as port_listens
+def is_listening(reader: TourReader) -> bool:
+    from tests.servers.process import is_listening as port_listens
 
     return port_listens(int(reader.addresses["8099"]))
 
 
-def scored(reader: Reader) -> int:
-    return int(str(reader.finds("select count(*) from score_history")[0][0]))
+def count_scores(reader: TourReader) -> int:
+    return int(str(reader.query("select count(*) from score_history")[0][0]))

@@ -11,17 +11,17 @@ import pytest
 
 from consumers.batch import Partition, Position
 from consumers.files import FileSource
-from consumers.mixture_blocks import Plan
+from consumers.mixture_blocks import SyntheticPlan
 from consumers.source import Source
 from consumers.synthetic import SyntheticSource
-from tests.reading import Reader, follow_each_other
+from tests.reading import SourceReader, are_contiguous
 from tests.unit.consumers.memory import MemorySource
 
 N = 700
 
 
 @dataclass(frozen=True, kw_only=True)
-class Log:
+class SourceLog:
     """A log that does not grow, and a way to open another source over it."""
 
     open: Callable[[], Source]
@@ -32,7 +32,7 @@ class Log:
 
 
 @pytest.fixture(params=["kafka", "kafka_group", "jsonl", "csv", "parquet", "synthetic", "memory"])
-def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Log]:
+def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SourceLog]:
     with ExitStack() as cleanups:
         opener = _OPENERS[request.param](request, tmp_path)
 
@@ -41,7 +41,7 @@ def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Log]:
             cleanups.callback(source.close)
             return source
 
-        yield Log(open=open_one)
+        yield SourceLog(open=open_one)
 
 
 def _kafka(request: pytest.FixtureRequest, _: Path, *, group: bool = False) -> Callable[[], Source]:
@@ -86,7 +86,7 @@ def _parquet(_: pytest.FixtureRequest, path: Path) -> Callable[[], Source]:
 
 
 def _synthetic(_: pytest.FixtureRequest, __: Path) -> Callable[[], Source]:
-    plan = Plan(seed=3, partitions=2)
+    plan = SyntheticPlan(seed=3, partitions=2)
     return lambda: SyntheticSource(plan, events=2 * N, speed=0, start_us=1_700_000_000_000_000)
 
 
@@ -107,103 +107,103 @@ _OPENERS: dict[str, Callable[[pytest.FixtureRequest, Path], Callable[[], Source]
 }
 
 
-def test_discover_finds_every_partition_in_order_and_the_same_log_twice(log: Log) -> None:
+def test_discover_finds_every_partition_in_order_and_the_same_log_twice(log: SourceLog) -> None:
     first, second = log.open().discover(), log.open().discover()
     assert [each.partition for each in first] == sorted(each.partition for each in first)
     assert [(each.partition, each.identity) for each in first] == [(each.partition, each.identity) for each in second]
     assert sum(each.end - each.begin for each in first) == N * len(first)
 
 
-def test_an_assigned_partition_delivers_nothing_before_it_is_sought(log: Log) -> None:
-    reader = Reader(log.open()).assigned(log.found()).poll_for(1)
+def test_an_assigned_partition_delivers_nothing_before_it_is_sought(log: SourceLog) -> None:
+    reader = SourceReader(log.open()).wait_until_assigned(log.found()).poll_for(1)
     assert reader.batches == []
 
 
-def test_everything_arrives_once_in_order_and_without_a_gap(log: Log) -> None:
+def test_everything_arrives_once_in_order_and_without_a_gap(log: SourceLog) -> None:
     found = log.found()
-    reader = Reader(log.open()).seek_all({each: begin for each, (begin, _) in found.items()})
+    reader = SourceReader(log.open()).seek_all({each: begin for each, (begin, _) in found.items()})
     reader.read_to({each: end for each, (_, end) in found.items()})
     for partition, (begin, end) in found.items():
         assert reader.offsets(partition) == list(range(begin, end))
-        assert follow_each_other(reader.of(partition))
-        assert reader.of(partition)[0].begin == begin
+        assert are_contiguous(reader.batches_of(partition))
+        assert reader.batches_of(partition)[0].begin == begin
 
 
-def test_delivery_starts_at_the_position_that_was_sought(log: Log) -> None:
+def test_delivery_starts_at_the_position_that_was_sought(log: SourceLog) -> None:
     found = log.found()
     partition, (begin, end) = next(iter(found.items()))
-    whole = Reader(log.open()).seek_all({partition: begin}).read_to({partition: end})
+    whole = SourceReader(log.open()).seek_all({partition: begin}).read_to({partition: end})
     middle = begin + 250
-    reader = Reader(log.open()).assigned([partition])
+    reader = SourceReader(log.open()).wait_until_assigned([partition])
     reader.source.seek(partition, Position(next_offset=middle, cursor=_cursor_at(whole, middle)))
     assert reader.read_to({partition: end}).offsets(partition) == list(range(middle, end))
-    assert reader.of(partition)[0].begin == middle
+    assert reader.batches_of(partition)[0].begin == middle
 
 
-def _cursor_at(reader: Reader, offset: int) -> int | None:
+def _cursor_at(reader: SourceReader, offset: int) -> int | None:
     for batch in reader.batches:
         if batch.begin <= offset < batch.end and batch.cursors is not None:
             return int(batch.cursors[offset - batch.begin])
     return None
 
 
-def test_a_second_seek_moves_the_delivery_back(log: Log) -> None:
+def test_a_second_seek_moves_the_delivery_back(log: SourceLog) -> None:
     partition, (begin, end) = next(iter(log.found().items()))
-    reader = Reader(log.open()).seek_all({partition: begin}).read_to({partition: end})
-    reader.forget().source.seek(partition, Position(next_offset=begin))
+    reader = SourceReader(log.open()).seek_all({partition: begin}).read_to({partition: end})
+    reader.clear().source.seek(partition, Position(next_offset=begin))
     assert reader.read_to({partition: end}).offsets(partition) == list(range(begin, end))
 
 
-def test_held_partitions_deliver_nothing_and_lose_nothing(log: Log) -> None:
+def test_held_partitions_deliver_nothing_and_lose_nothing(log: SourceLog) -> None:
     found = log.found()
     source = log.open()
-    reader = Reader(source)
-    source.hold(set(found))
+    reader = SourceReader(source)
+    source.set_paused(set(found))
     reader.seek_all({each: begin for each, (begin, _) in found.items()}).poll_for(1)
     assert reader.batches == []
-    source.hold(frozenset())
+    source.set_paused(frozenset())
     reader.read_to({each: end for each, (_, end) in found.items()})
     for partition, (begin, end) in found.items():
         assert reader.offsets(partition) == list(range(begin, end))
 
 
-def test_holding_and_releasing_between_polls_repeats_and_loses_nothing(log: Log) -> None:
+def test_holding_and_releasing_between_polls_repeats_and_loses_nothing(log: SourceLog) -> None:
     found = log.found()
     source = log.open()
-    reader = Reader(source).seek_all({each: begin for each, (begin, _) in found.items()})
+    reader = SourceReader(source).seek_all({each: begin for each, (begin, _) in found.items()})
     ends = {each: end for each, (_, end) in found.items()}
     deadline = time.monotonic() + 30
-    while any(reader.end(each) != end for each, end in ends.items()):
+    while any(reader.end_of(each) != end for each, end in ends.items()):
         assert time.monotonic() < deadline
         for held in (set(found), set()):
-            source.hold(held)
+            source.set_paused(held)
             reader.polls.append(source.poll(0.1))
     for partition, (begin, end) in found.items():
         assert reader.offsets(partition) == list(range(begin, end))
-        assert follow_each_other(reader.of(partition))
+        assert are_contiguous(reader.batches_of(partition))
 
 
-def test_seeking_a_partition_that_is_not_assigned_is_a_key_error(log: Log) -> None:
-    reader = Reader(log.open()).assigned(log.found())
+def test_seeking_a_partition_that_is_not_assigned_is_a_key_error(log: SourceLog) -> None:
+    reader = SourceReader(log.open()).wait_until_assigned(log.found())
     with pytest.raises(KeyError):
         reader.source.seek(Partition(topic="nobody-has-this", partition=7), Position(next_offset=0))
 
 
-def test_only_what_was_delivered_to_its_end_is_caught_up(log: Log) -> None:
+def test_only_what_was_delivered_to_its_end_is_caught_up(log: SourceLog) -> None:
     found = log.found()
     everything = frozenset(found)
-    reader = Reader(log.open()).assigned(found)
+    reader = SourceReader(log.open()).wait_until_assigned(found)
     assert reader.source.caught_up(everything) == frozenset()
     reader.seek_all({each: begin for each, (begin, _) in found.items()})
-    reader.source.hold(everything)
+    reader.source.set_paused(everything)
     reader.poll_for(0.3)
     assert reader.source.caught_up(everything) == frozenset()
-    reader.source.hold(frozenset())
+    reader.source.set_paused(frozenset())
     reader.read_to({each: end for each, (_, end) in found.items()})
     assert reader.source.caught_up(everything) == everything
 
 
-def test_earliest_is_the_begin_and_latest_is_the_end(log: Log) -> None:
+def test_earliest_is_the_begin_and_latest_is_the_end(log: SourceLog) -> None:
     source = log.open()
     found = source.discover()
     assert {each: at.next_offset for each, at in source.resolve("earliest", found).items()} == {
@@ -214,16 +214,16 @@ def test_earliest_is_the_begin_and_latest_is_the_end(log: Log) -> None:
     }
 
 
-def test_a_poll_with_nothing_to_deliver_keeps_to_its_timeout(log: Log) -> None:
-    reader = Reader(log.open()).assigned(log.found())
+def test_a_poll_with_nothing_to_deliver_keeps_to_its_timeout(log: SourceLog) -> None:
+    reader = SourceReader(log.open()).wait_until_assigned(log.found())
     began = time.monotonic()
     reader.source.poll(0.5)
     assert time.monotonic() - began < 1.5
 
 
-def test_publishing_never_fails_and_closing_twice_is_closing_once(log: Log) -> None:
+def test_publishing_never_fails_and_closing_twice_is_closing_once(log: SourceLog) -> None:
     found = log.found()
-    reader = Reader(log.open()).assigned(found)
+    reader = SourceReader(log.open()).wait_until_assigned(found)
     reader.source.publish({each: begin for each, (begin, _) in found.items()})
     reader.source.close()
     reader.source.close()

@@ -13,7 +13,7 @@ FEATURES = ("x0", "x1", "x2")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Feed:
+class BurstStream:
     """Records in the order of their event times; record i goes to partition i modulo the partitions.
 
     Every `burst_every_s` there is a burst: for `burst_s` a quarter of the events lies far outside. Some events
@@ -43,13 +43,13 @@ class Feed:
         ]
 
 
-def fill(
+def produce_records(
     server: KafkaServer, topic: str, records: Sequence[bytes | None], partitions: int, *, linger_ms: int = 20
 ) -> None:
     """Deal records out to the partitions of a topic; within `linger_ms` they share a batch."""
-    from tests.servers.records import producer  # the client warns at import, which pytest hears only inside tests
+    from tests.servers.records import open_producer  # the client warns at import, which pytest hears only inside tests
 
-    with producer(server, linger_ms=linger_ms, batch_size=65_536) as writer:
+    with open_producer(server, linger_ms=linger_ms, batch_size=65_536) as writer:
         for i, record in enumerate(records):
             # A record without a value, a tombstone, wants a key to delete.
             writer.send(topic, record, key=b"gone" if record is None else None, partition=i % partitions)

@@ -8,27 +8,27 @@ from typing import Any
 import pytest
 
 from tests.daemon.process import DaemonProcess
-from tests.daemon.stored import Stored
+from tests.daemon.stored import StoredRows
 
 
 @pytest.fixture
-def stored(database_url: str) -> Iterator[Stored]:
+def stored(database_url: str) -> Iterator[StoredRows]:
     """What the daemon of this test stores; the test runs once for each kind of database."""
-    with closing(Stored(database_url)) as watched:
+    with closing(StoredRows(database_url)) as watched:
         yield watched
 
 
 @pytest.fixture
-def stored_in_postgres(postgres_url: str) -> Iterator[Stored]:
+def stored_in_postgres(postgres_url: str) -> Iterator[StoredRows]:
     """What the daemon of this test stores in PostgreSQL."""
-    with closing(Stored(postgres_url)) as watched:
+    with closing(StoredRows(postgres_url)) as watched:
         yield watched
 
 
 @pytest.fixture
-def stored_in_sqlite(sqlite_url: str) -> Iterator[Stored]:
+def stored_in_sqlite(sqlite_url: str) -> Iterator[StoredRows]:
     """What the daemon of this test stores in a file."""
-    with closing(Stored(sqlite_url)) as watched:
+    with closing(StoredRows(sqlite_url)) as watched:
         yield watched
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.servers.process import ServerError, dying_with_parent, tail
+from tests.servers.process import ServerError, die_with_parent, last_lines
 
-PATIENCE_S = 120.0
+TIMEOUT_S = 120.0
 """A bound and no expectation: the machine that runs the tests may be busy with others."""
 
-_LOOK_EVERY_S = 0.05
+_POLL_INTERVAL_S = 0.05
 
 
 class DaemonProcess:
@@ -43,7 +43,7 @@ class DaemonProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=dying_with_parent(signal.SIGKILL),  # noqa: PLW1509 -- calls prctl, nothing else
+                preexec_fn=die_with_parent(signal.SIGKILL),  # noqa: PLW1509 -- calls prctl, nothing else
                 # One thread for the matrices: several daemons and two servers share the machine.
                 env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"},
             )
@@ -71,13 +71,13 @@ class DaemonProcess:
 
     def kill(self) -> None:
         """End it as a crash does."""
-        self._ended(signal.SIGKILL)
+        self._signal_and_wait(signal.SIGKILL)
 
-    def terminate(self, within_s: float = PATIENCE_S) -> int:
+    def terminate(self, within_s: float = TIMEOUT_S) -> int:
         """Tell it to stop in good order; return its exit code."""
-        return self._ended(signal.SIGTERM, within_s)
+        return self._signal_and_wait(signal.SIGTERM, within_s)
 
-    def wait(self, within_s: float = PATIENCE_S) -> int:
+    def wait(self, within_s: float = TIMEOUT_S) -> int:
         """Wait for its end; return its exit code."""
         assert self._process is not None
         try:
@@ -85,7 +85,7 @@ class DaemonProcess:
         except subprocess.TimeoutExpired:
             raise ServerError(f"the daemon did not end within {within_s:g} s\n{self.tail()}") from None
 
-    def lives(self, for_s: float) -> bool:
+    def runs_for(self, for_s: float) -> bool:
         """Let it run for a while; return whether it still does."""
         assert self._process is not None
         try:
@@ -94,27 +94,27 @@ class DaemonProcess:
             return True
         return False
 
-    def until(self, condition: Callable[[], bool], what: str, within_s: float = PATIENCE_S) -> None:
+    def wait_until(self, condition: Callable[[], bool], what: str, within_s: float = TIMEOUT_S) -> None:
         """Wait for what the daemon brings about; raise with the end of its log when it ends or takes too long."""
         deadline = time.monotonic() + within_s
         while not condition():
-            if not self.lives(_LOOK_EVERY_S) and not condition():
+            if not self.runs_for(_POLL_INTERVAL_S) and not condition():
                 raise ServerError(f"the daemon ended before {what}\n{self.tail()}")
             if time.monotonic() > deadline:
-                raise ServerError(f"waited {within_s:g} s for {what}\n{self._last_words()}")
+                raise ServerError(f"waited {within_s:g} s for {what}\n{self._abort_and_tail()}")
 
     def tail(self, lines: int = 40) -> str:
         """Return the end of its log."""
-        return tail(self.log_path, lines)
+        return last_lines(self.log_path, lines)
 
-    def _last_words(self) -> str:
+    def _abort_and_tail(self) -> str:
         """End it in a way that makes it say where every thread stands; return the end of its log."""
         self.send(signal.SIGCONT)
         self.send(signal.SIGABRT)
         self.wait()
         return self.tail(150)
 
-    def _ended(self, with_signal: signal.Signals, within_s: float = PATIENCE_S) -> int:
+    def _signal_and_wait(self, with_signal: signal.Signals, within_s: float = TIMEOUT_S) -> int:
         if self.is_running:
             self.send(with_signal)
         return self.wait(within_s)

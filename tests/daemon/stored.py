@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from config.errors import OutriderError
 from storage.engine import Database
 
-Dump = dict[str, list[tuple[Any, ...]]]
+TableDump = dict[str, list[tuple[Any, ...]]]
 
 # What differs between two runs over the same events: ids, the wall clock, and how far a message has come.
 _SELECTS = {
@@ -40,7 +40,7 @@ _SELECTS = {
 _JSON = {"features", "feature_names", "details"}
 
 
-class Stored:
+class StoredRows:
     """Reads the database of a daemon, whether that runs, is frozen or is gone; closed by whoever made it."""
 
     def __init__(self, url: str) -> None:
@@ -72,7 +72,7 @@ class Stored:
         """Return whether all offsets are committed, and every window that has parts is judged."""
         return self.progress() >= offsets and self.count("window_parts") == 0
 
-    def dump(self) -> Dump:
+    def dump(self) -> TableDump:
         """Return everything that two runs over the same events must have in common."""
         self._db = self._db or Database(self.url, read_only=True)
         with self._db.read() as connection:
@@ -87,10 +87,10 @@ class Stored:
 
 def _canonical(result: sa.CursorResult[Any]) -> list[tuple[Any, ...]]:
     names = list(result.keys())
-    return [tuple(_value(name, value) for name, value in zip(names, row, strict=True)) for row in result]
+    return [tuple(_canonical_value(name, value) for name, value in zip(names, row, strict=True)) for row in result]
 
 
-def _value(name: str, value: Any) -> object:
+def _canonical_value(name: str, value: Any) -> object:
     if name == "energy":
         return float(np.float32(value))  # a float4 comes back as its shortest decimal, or widened
     if name in _JSON and isinstance(value, str):
@@ -100,7 +100,7 @@ def _value(name: str, value: Any) -> object:
     return bytes(value) if isinstance(value, memoryview) else value
 
 
-def differences(found: Dump, reference: Dump) -> dict[str, str]:
+def differences(found: TableDump, reference: TableDump) -> dict[str, str]:
     """Return, for each kind of row that is not the same, how many there are and the first that differs."""
     told = {}
     for name, rows in reference.items():
@@ -112,7 +112,7 @@ def differences(found: Dump, reference: Dump) -> dict[str, str]:
     return told
 
 
-def repeated_and_missing(dump: Dump, expected: Mapping[int, int]) -> tuple[list[object], int]:
+def duplicates_and_missing(dump: TableDump, expected: Mapping[int, int]) -> tuple[list[object], int]:
     """Return the (partition, offset) pairs that are stored twice, and how many of the expected ones are absent.
 
     Args:

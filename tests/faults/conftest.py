@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.daemon.events import Feed, fill
+from tests.daemon.events import BurstStream, produce_records
 from tests.daemon.fixtures import run_daemon, stored, stored_in_postgres, stored_in_sqlite
 from tests.daemon.process import DaemonProcess
 from tests.daemon.settings import kafka_settings
-from tests.daemon.stored import Dump, Stored
+from tests.daemon.stored import StoredRows, TableDump
 from tests.servers.kafka import KafkaServer
 
 __all__ = ["reference", "run_daemon", "stored", "stored_in_postgres", "stored_in_sqlite", "topic"]
@@ -20,7 +20,7 @@ PARTITIONS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Topic:
+class FilledTopic:
     """A topic whose records are all there."""
 
     name: str
@@ -38,22 +38,22 @@ class Topic:
 
 
 @pytest.fixture(scope="session")
-def topic(kafka_server: KafkaServer) -> Topic:
+def topic(kafka_server: KafkaServer) -> FilledTopic:
     """The full topic: drained by every test into a database of its own."""
     name = f"faults-{os.urandom(4).hex()}"
     kafka_server.create_topic(name, PARTITIONS)
-    records = Feed().records()
-    fill(kafka_server, name, records, PARTITIONS)
-    return Topic(name=name, records=len(records), bootstrap=kafka_server.bootstrap)
+    records = BurstStream().records()
+    produce_records(kafka_server, name, records, PARTITIONS)
+    return FilledTopic(name=name, records=len(records), bootstrap=kafka_server.bootstrap)
 
 
 @pytest.fixture(scope="session")
-def reference(topic: Topic, tmp_path_factory: pytest.TempPathFactory) -> Dump:
+def reference(topic: FilledTopic, tmp_path_factory: pytest.TempPathFactory) -> TableDump:
     """What a daemon on SQLite stores of the topic without any fault."""
     folder = tmp_path_factory.mktemp("reference")
     url = f"sqlite:///{folder / 'outrider.db'}"
-    with closing(Stored(url)) as undisturbed, DaemonProcess(folder, topic.settings(url)).start() as daemon:
-        daemon.until(lambda: undisturbed.is_settled(topic.records), "the reference run")
+    with closing(StoredRows(url)) as undisturbed, DaemonProcess(folder, topic.settings(url)).start() as daemon:
+        daemon.wait_until(lambda: undisturbed.is_settled(topic.records), "the reference run")
         assert daemon.terminate() == 0
         dump = undisturbed.dump()
     assert len(dump["incidents"]) >= 3, "the planted bursts make incidents, or there is little to compare"

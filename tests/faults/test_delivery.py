@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from tests.daemon.events import Feed, fill
+from tests.daemon.events import BurstStream, produce_records
 from tests.daemon.process import DaemonProcess
-from tests.daemon.stored import Stored
-from tests.faults.conftest import PARTITIONS, Topic
+from tests.daemon.stored import StoredRows
+from tests.faults.conftest import PARTITIONS, FilledTopic
 from tests.servers.kafka import KafkaServer
 from tests.servers.process import free_port
-from tests.servers.receiver import Hang, Receiver, Request, Respond
+from tests.servers.receiver import HangReaction, ReceivedRequest, RespondReaction, WebhookReceiver
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(600)]
 
@@ -20,16 +20,16 @@ Run = Callable[..., DaemonProcess]
 
 
 @pytest.fixture(scope="module")
-def bursts(kafka_server: KafkaServer) -> Topic:
+def bursts(kafka_server: KafkaServer) -> FilledTopic:
     """A topic with three bursts, soon drained."""
     name = f"delivery-{os.urandom(4).hex()}"
     kafka_server.create_topic(name, PARTITIONS)
-    records = Feed(events=6_000, seconds=1_300).records()
-    fill(kafka_server, name, records, PARTITIONS)
-    return Topic(name=name, records=len(records), bootstrap=kafka_server.bootstrap)
+    records = BurstStream(events=6_000, seconds=1_300).records()
+    produce_records(kafka_server, name, records, PARTITIONS)
+    return FilledTopic(name=name, records=len(records), bootstrap=kafka_server.bootstrap)
 
 
-def settings(topic: Topic, url: str, address: str, **channel: Any) -> dict[str, Any]:
+def settings(topic: FilledTopic, url: str, address: str, **channel: Any) -> dict[str, Any]:
     """The topic's daemon with a webhook, which is told of old events too."""
     ops = {"type": "webhook", "url": address, "timeout": "1s"} | channel
     made = topic.settings(url)
@@ -37,62 +37,62 @@ def settings(topic: Topic, url: str, address: str, **channel: Any) -> dict[str, 
     return made | {"notify": {"channels": {"ops": ops}, "max_age": "10y"}}
 
 
-def told(stored: Stored, state: str, channel: str = "ops") -> int:
+def count_notifications(stored: StoredRows, state: str, channel: str = "ops") -> int:
     return stored.number(
         "SELECT count(*) FROM notifications WHERE channel = :channel AND state = :state", channel=channel, state=state
     )
 
 
-def is_all_told(stored: Stored, topic: Topic) -> bool:
-    return stored.is_settled(topic.records) and told(stored, "pending") == 0
+def all_delivered(stored: StoredRows, topic: FilledTopic) -> bool:
+    return stored.is_settled(topic.records) and count_notifications(stored, "pending") == 0
 
 
 def test_killed_after_delivery_and_before_its_record_it_repeats_the_message_under_its_key(
-    bursts: Topic, stored_in_postgres: Stored, run_daemon: Run
+    bursts: FilledTopic, stored_in_postgres: StoredRows, run_daemon: Run
 ) -> None:
     stored = stored_in_postgres
-    with Receiver() as receiver:
+    with WebhookReceiver() as receiver:
         daemons: list[DaemonProcess] = []
 
-        def react(request: Request) -> Respond:
+        def react(request: ReceivedRequest) -> RespondReaction:
             if len(receiver.requests) == 1:
                 while not daemons:
                     pass
                 daemons[0].kill()
-            return Respond()
+            return RespondReaction()
 
         receiver.react = react
         daemons.append(run_daemon(settings(bursts, stored.url, receiver.url)))
         assert daemons[0].wait() < 0, "the receiver kills it"
-        assert told(stored, "delivered") == 0
+        assert count_notifications(stored, "delivered") == 0
         daemons[0].start()
-        daemons[0].until(lambda: is_all_told(stored, bursts), "all is told")
+        daemons[0].wait_until(lambda: all_delivered(stored, bursts), "all is told")
         assert daemons[0].terminate() == 0
     ids = {row[0] for row in stored.rows("SELECT id FROM notifications WHERE channel = 'ops'")}
-    first = receiver.keys[0]
-    assert set(receiver.keys) == ids
-    assert receiver.keys.count(first) == 2
-    assert len(receiver.keys) == len(ids) + 1, "all others came once"
+    first = receiver.idempotency_keys[0]
+    assert set(receiver.idempotency_keys) == ids
+    assert receiver.idempotency_keys.count(first) == 2
+    assert len(receiver.idempotency_keys) == len(ids) + 1, "all others came once"
     bodies = {request.body for request in receiver.requests if request.headers["idempotency-key"] == first}
     assert len(bodies) == 1
 
 
 def test_killed_between_commit_and_delivery_it_tells_all_of_it_in_its_next_life(
-    bursts: Topic, stored_in_sqlite: Stored, run_daemon: Run
+    bursts: FilledTopic, stored_in_sqlite: StoredRows, run_daemon: Run
 ) -> None:
     stored, port = stored_in_sqlite, free_port()
     daemon = run_daemon(settings(bursts, stored.url, f"http://127.0.0.1:{port}/hook"))
-    daemon.until(lambda: stored.is_settled(bursts.records), "the topic is drained while nobody listens")
+    daemon.wait_until(lambda: stored.is_settled(bursts.records), "the topic is drained while nobody listens")
     daemon.kill()
-    waiting = told(stored, "pending")
+    waiting = count_notifications(stored, "pending")
     assert waiting >= 3
     assert "Connection refused" in stored.rows("SELECT last_error FROM notifications WHERE channel = 'ops'")[0][0]
-    with Receiver(port=port) as receiver:
+    with WebhookReceiver(port=port) as receiver:
         daemon.start()
-        daemon.until(lambda: is_all_told(stored, bursts), "all is told")
+        daemon.wait_until(lambda: all_delivered(stored, bursts), "all is told")
         assert daemon.terminate() == 0
-        assert len(receiver.keys) == len(set(receiver.keys)) == waiting
-    position = {key: place for place, key in enumerate(receiver.keys)}
+        assert len(receiver.idempotency_keys) == len(set(receiver.idempotency_keys)) == waiting
+    position = {key: place for place, key in enumerate(receiver.idempotency_keys)}
     of_incident = stored.rows("SELECT incident_id, id FROM notifications WHERE channel = 'ops' ORDER BY transition_id")
     for incident in {row[0] for row in of_incident}:
         places = [position[row[1]] for row in of_incident if row[0] == incident]
@@ -100,15 +100,15 @@ def test_killed_between_commit_and_delivery_it_tells_all_of_it_in_its_next_life(
 
 
 def test_an_endpoint_that_hangs_delays_neither_scoring_nor_the_log_nor_the_end(
-    bursts: Topic, stored_in_sqlite: Stored, run_daemon: Run
+    bursts: FilledTopic, stored_in_sqlite: StoredRows, run_daemon: Run
 ) -> None:
     stored = stored_in_sqlite
-    with Receiver() as receiver:
-        receiver.react = lambda _: Hang()
+    with WebhookReceiver() as receiver:
+        receiver.react = lambda _: HangReaction()
         daemon = run_daemon(settings(bursts, stored.url, receiver.url, timeout="5m", concurrency=1))
-        daemon.until(lambda: stored.is_settled(bursts.records), "the topic is drained")
-        daemon.until(lambda: told(stored, "pending", "log") == 0, "the log is told")
-        assert told(stored, "delivered", "log") >= 3
-        assert told(stored, "delivered") == 0
+        daemon.wait_until(lambda: stored.is_settled(bursts.records), "the topic is drained")
+        daemon.wait_until(lambda: count_notifications(stored, "pending", "log") == 0, "the log is told")
+        assert count_notifications(stored, "delivered", "log") >= 3
+        assert count_notifications(stored, "delivered") == 0
         assert len(receiver.requests) == 1
         assert daemon.terminate(within_s=40) == 0

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from tests.daemon.process import DaemonProcess
-from tests.daemon.stored import Dump, Stored, differences, repeated_and_missing
-from tests.faults.conftest import PARTITIONS, Topic
+from tests.daemon.stored import StoredRows, TableDump, differences, duplicates_and_missing
+from tests.faults.conftest import PARTITIONS, FilledTopic
 from tests.servers.postgres import PostgresServer
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(900)]
@@ -23,21 +23,21 @@ RELEASED_WITHIN_S = 240.0
 
 
 @contextmanager
-def writers_waiting(url: str, table: str) -> Iterator[psycopg.Connection]:
+def block_writers(url: str, table: str) -> Iterator[psycopg.Connection]:
     """Hold back every statement that writes to a table; readers go on."""
     with psycopg.connect(url, autocommit=True) as connection, connection.transaction():
         connection.execute(f'LOCK TABLE "{table}" IN SHARE MODE')
         yield connection
 
 
-def a_writer_waits(connection: psycopg.Connection, table: str) -> bool:
+def is_writer_waiting(connection: psycopg.Connection, table: str) -> bool:
     """Tell whether a session waits for the table."""
     query = "SELECT count(*) FROM pg_locks WHERE relation = %s::regclass AND NOT granted"
     row = connection.execute(query, (table,)).fetchone()
     return row is not None and row[0] > 0
 
 
-def is_replaced_by(other: DaemonProcess, stored: Stored) -> bool:
+def is_replaced_by(other: DaemonProcess, stored: StoredRows) -> bool:
     """Tell whether the other daemon has claimed every partition."""
     owned = "SELECT count(*) FROM positions WHERE active AND owner LIKE :owner"
     return stored.number(owned, owner=f"%:{other.pid}:%") == PARTITIONS
@@ -61,23 +61,27 @@ def is_replaced_by(other: DaemonProcess, stored: Stored) -> bool:
     ],
 )
 def test_frozen_before_it_writes_to_a_table_and_replaced_it_does_no_harm(
-    table: str, topic: Topic, reference: Dump, stored_in_postgres: Stored, run_daemon: Callable[..., DaemonProcess]
+    table: str,
+    topic: FilledTopic,
+    reference: TableDump,
+    stored_in_postgres: StoredRows,
+    run_daemon: Callable[..., DaemonProcess],
 ) -> None:
     stored = stored_in_postgres
     frozen = run_daemon(topic.settings(stored.url), "frozen")
-    frozen.until(lambda: stored.progress() > 0.1 * topic.records, "a tenth of the topic is drained")
-    with writers_waiting(stored.url, table) as connection:
-        frozen.until(lambda: a_writer_waits(connection, table), f"a statement waits for {table}")
+    frozen.wait_until(lambda: stored.progress() > 0.1 * topic.records, "a tenth of the topic is drained")
+    with block_writers(stored.url, table) as connection:
+        frozen.wait_until(lambda: is_writer_waiting(connection, table), f"a statement waits for {table}")
         frozen.send(signal.SIGSTOP)
     _replace_and_wake(frozen, topic, reference, stored, run_daemon)
 
 
 @pytest.mark.long
 def test_frozen_before_it_learns_of_its_commit_and_replaced_it_does_no_harm(
-    topic: Topic,
-    reference: Dump,
+    topic: FilledTopic,
+    reference: TableDump,
     postgres_server: PostgresServer,
-    stored_in_postgres: Stored,
+    stored_in_postgres: StoredRows,
     run_daemon: Callable[..., DaemonProcess],
 ) -> None:
     """A commit waits for a standby that does not exist; the client is frozen before it gets the answer."""
@@ -85,13 +89,13 @@ def test_frozen_before_it_learns_of_its_commit_and_replaced_it_does_no_harm(
     name = stored.url.rpartition("/")[2]
     postgres_server.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = on')
     frozen = run_daemon(topic.settings(stored.url), "frozen")
-    frozen.until(lambda: stored.progress() > 0.1 * topic.records, "a tenth of the topic is drained")
+    frozen.wait_until(lambda: stored.progress() > 0.1 * topic.records, "a tenth of the topic is drained")
     committing = """SELECT count(*) FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid
         WHERE a.wait_event = 'SyncRep' AND l.relation = 'window_parts'::regclass"""
     try:
         postgres_server.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
         postgres_server.execute("SELECT pg_reload_conf()")
-        frozen.until(lambda: stored.number(committing) > 0, "a batch waits for the answer to its COMMIT")
+        frozen.wait_until(lambda: stored.number(committing) > 0, "a batch waits for the answer to its COMMIT")
         frozen.send(signal.SIGSTOP)
     finally:
         postgres_server.execute("ALTER SYSTEM RESET synchronous_standby_names")
@@ -101,16 +105,18 @@ def test_frozen_before_it_learns_of_its_commit_and_replaced_it_does_no_harm(
 
 def _replace_and_wake(
     frozen: DaemonProcess,
-    topic: Topic,
-    reference: Dump,
-    stored: Stored,
+    topic: FilledTopic,
+    reference: TableDump,
+    stored: StoredRows,
     run_daemon: Callable[..., DaemonProcess],
 ) -> None:
     other = run_daemon(topic.settings(stored.url), "other")
-    other.until(lambda: is_replaced_by(other, stored), "the other one has claimed all partitions", RELEASED_WITHIN_S)
+    other.wait_until(
+        lambda: is_replaced_by(other, stored), "the other one has claimed all partitions", RELEASED_WITHIN_S
+    )
     frozen.send(signal.SIGCONT)
-    other.until(lambda: stored.is_settled(topic.records), "the topic is drained")
+    other.wait_until(lambda: stored.is_settled(topic.records), "the topic is drained")
     assert (frozen.terminate(), other.terminate()) == (0, 0)
     dump = stored.dump()
-    assert repeated_and_missing(dump, topic.expected) == ([], 0)
+    assert duplicates_and_missing(dump, topic.expected) == ([], 0)
     assert differences(dump, reference) == {}

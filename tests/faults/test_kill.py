@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.daemon.process import DaemonProcess
-from tests.daemon.stored import Dump, Stored, differences, repeated_and_missing
-from tests.faults.conftest import Topic
+from tests.daemon.stored import StoredRows, TableDump, differences, duplicates_and_missing
+from tests.faults.conftest import FilledTopic
 
 pytestmark = pytest.mark.fault
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.fault
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.long)])
 def test_killed_at_random_instants_it_stores_what_an_undisturbed_run_stores(
-    kills: int, topic: Topic, reference: Dump, stored: Stored, run_daemon: Callable[..., DaemonProcess]
+    kills: int, topic: FilledTopic, reference: TableDump, stored: StoredRows, run_daemon: Callable[..., DaemonProcess]
 ) -> None:
     instants = random.Random(kills)
     # The first lives end in the warm-up, the others at random progress of draining, sealing and judging.
@@ -25,15 +25,15 @@ def test_killed_at_random_instants_it_stores_what_an_undisturbed_run_stores(
     daemon = run_daemon(topic.settings(stored.url))
     for share in itertools.chain([None] * warm_ups, progress):
         if share is None:
-            daemon.until(lambda: stored.count("streams") > 0, "the stream is registered")
+            daemon.wait_until(lambda: stored.count("streams") > 0, "the stream is registered")
         else:
             wanted = share * topic.records
-            daemon.until(lambda wanted=wanted: stored.progress() > wanted, f"{wanted:.0f} offsets")  # type: ignore[misc]
-        assert daemon.lives(instants.uniform(0, 0.5)), daemon.tail()
+            daemon.wait_until(lambda wanted=wanted: stored.progress() > wanted, f"{wanted:.0f} offsets")  # type: ignore[misc]
+        assert daemon.runs_for(instants.uniform(0, 0.5)), daemon.tail()
         daemon.kill()
         daemon.start()
-    daemon.until(lambda: stored.is_settled(topic.records), "the topic is drained")
+    daemon.wait_until(lambda: stored.is_settled(topic.records), "the topic is drained")
     assert daemon.terminate() == 0
     dump = stored.dump()
-    assert repeated_and_missing(dump, topic.expected) == ([], 0)
+    assert duplicates_and_missing(dump, topic.expected) == ([], 0)
     assert differences(dump, reference) == {}

@@ -7,125 +7,125 @@ from typing import Literal
 import pytest
 
 from tests.daemon.process import DaemonProcess
-from tests.daemon.stored import Dump, Stored, differences, repeated_and_missing
-from tests.faults.conftest import Topic
+from tests.daemon.stored import StoredRows, TableDump, differences, duplicates_and_missing
+from tests.faults.conftest import FilledTopic
 from tests.servers.kafka import KafkaServer
 from tests.servers.postgres import PostgresServer
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(900)]
 
 
-def says_that_it_waits(daemon: DaemonProcess, already: int) -> Callable[[], bool]:
+def logs_waiting(daemon: DaemonProcess, already: int) -> Callable[[], bool]:
     """Return a condition: the daemon has said, since `already` characters of its log, that it will try again."""
     return lambda: "trying again" in daemon.log[already:]
 
 
-def assert_as_if_nothing_had_been(stored: Stored, topic: Topic, reference: Dump) -> None:
+def assert_equals_reference(stored: StoredRows, topic: FilledTopic, reference: TableDump) -> None:
     dump = stored.dump()
-    assert repeated_and_missing(dump, topic.expected) == ([], 0)
+    assert duplicates_and_missing(dump, topic.expected) == ([], 0)
     assert differences(dump, reference) == {}
 
 
 def test_the_broker_goes_away_and_comes_back(
     kafka_server: KafkaServer,
-    topic: Topic,
-    reference: Dump,
-    stored: Stored,
+    topic: FilledTopic,
+    reference: TableDump,
+    stored: StoredRows,
     run_daemon: Callable[..., DaemonProcess],
 ) -> None:
     daemon = run_daemon(topic.settings(stored.url))
-    daemon.until(lambda: stored.progress() > 0.2 * topic.records, "a fifth of the topic is drained")
+    daemon.wait_until(lambda: stored.progress() > 0.2 * topic.records, "a fifth of the topic is drained")
     kafka_server.restart()
-    daemon.until(lambda: stored.is_settled(topic.records), "the topic is drained by the same process")
+    daemon.wait_until(lambda: stored.is_settled(topic.records), "the topic is drained by the same process")
     assert daemon.terminate() == 0
-    assert_as_if_nothing_had_been(stored, topic, reference)
+    assert_equals_reference(stored, topic, reference)
 
 
 @pytest.mark.long
 def test_the_broker_is_away_when_the_daemon_starts_again(
     kafka_server: KafkaServer,
-    topic: Topic,
-    reference: Dump,
-    stored: Stored,
+    topic: FilledTopic,
+    reference: TableDump,
+    stored: StoredRows,
     run_daemon: Callable[..., DaemonProcess],
 ) -> None:
     daemon = run_daemon(topic.settings(stored.url))
-    daemon.until(lambda: stored.progress() > 0.5 * topic.records, "half of the topic is drained")
+    daemon.wait_until(lambda: stored.progress() > 0.5 * topic.records, "half of the topic is drained")
     kafka_server.stop()
     try:
         _start_and_wait(daemon)
     finally:
         kafka_server.start()
-    daemon.until(lambda: stored.is_settled(topic.records), "the topic is drained")
+    daemon.wait_until(lambda: stored.is_settled(topic.records), "the topic is drained")
     assert daemon.terminate() == 0
-    assert_as_if_nothing_had_been(stored, topic, reference)
+    assert_equals_reference(stored, topic, reference)
 
 
 @pytest.mark.parametrize("mode", ["fast", pytest.param("immediate", marks=pytest.mark.long)])
 def test_the_database_server_goes_away_and_comes_back(
     mode: Literal["fast", "immediate"],
     postgres_server: PostgresServer,
-    topic: Topic,
-    reference: Dump,
-    stored_in_postgres: Stored,
+    topic: FilledTopic,
+    reference: TableDump,
+    stored_in_postgres: StoredRows,
     run_daemon: Callable[..., DaemonProcess],
 ) -> None:
     stored = stored_in_postgres
     daemon = run_daemon(topic.settings(stored.url))
-    daemon.until(lambda: stored.progress() > 0.2 * topic.records, "a fifth of the topic is drained")
+    daemon.wait_until(lambda: stored.progress() > 0.2 * topic.records, "a fifth of the topic is drained")
     said = len(daemon.log)
     postgres_server.stop(mode)
     try:
-        daemon.until(says_that_it_waits(daemon, said), "it waits for the database")
+        daemon.wait_until(logs_waiting(daemon, said), "it waits for the database")
     finally:
         postgres_server.start()
-    daemon.until(lambda: stored.is_settled(topic.records), "the topic is drained by the same process")
+    daemon.wait_until(lambda: stored.is_settled(topic.records), "the topic is drained by the same process")
     assert daemon.terminate() == 0
-    assert_as_if_nothing_had_been(stored, topic, reference)
+    assert_equals_reference(stored, topic, reference)
 
 
 @pytest.mark.long
 def test_the_database_server_is_away_when_the_daemon_starts_again(
     postgres_server: PostgresServer,
-    topic: Topic,
-    reference: Dump,
-    stored_in_postgres: Stored,
+    topic: FilledTopic,
+    reference: TableDump,
+    stored_in_postgres: StoredRows,
     run_daemon: Callable[..., DaemonProcess],
 ) -> None:
     stored = stored_in_postgres
     daemon = run_daemon(topic.settings(stored.url))
-    daemon.until(lambda: stored.progress() > 0.5 * topic.records, "half of the topic is drained")
+    daemon.wait_until(lambda: stored.progress() > 0.5 * topic.records, "half of the topic is drained")
     postgres_server.stop()
     try:
         _start_and_wait(daemon)
     finally:
         postgres_server.start()
-    daemon.until(lambda: stored.is_settled(topic.records), "the topic is drained")
+    daemon.wait_until(lambda: stored.is_settled(topic.records), "the topic is drained")
     assert daemon.terminate() == 0
-    assert_as_if_nothing_had_been(stored, topic, reference)
+    assert_equals_reference(stored, topic, reference)
 
 
 def _start_and_wait(daemon: DaemonProcess) -> None:
     """Start it again while a server is away, until it says so."""
     daemon.kill()
     said = len(daemon.log)
-    daemon.start().until(says_that_it_waits(daemon, said), "it waits for the server")
+    daemon.start().wait_until(logs_waiting(daemon, said), "it waits for the server")
 
 
 def test_another_process_holds_the_database_file_for_longer_than_one_waits(
-    topic: Topic, reference: Dump, stored_in_sqlite: Stored, run_daemon: Callable[..., DaemonProcess]
+    topic: FilledTopic, reference: TableDump, stored_in_sqlite: StoredRows, run_daemon: Callable[..., DaemonProcess]
 ) -> None:
     stored = stored_in_sqlite
     daemon = run_daemon(topic.settings(stored.url))
-    daemon.until(lambda: stored.progress() > 0.2 * topic.records, "a fifth of the topic is drained")
+    daemon.wait_until(lambda: stored.progress() > 0.2 * topic.records, "a fifth of the topic is drained")
     said = len(daemon.log)
     holder = sqlite3.connect(stored.url.removeprefix("sqlite:///"), isolation_level=None, timeout=30)
     try:
         holder.execute("BEGIN IMMEDIATE")
-        daemon.until(says_that_it_waits(daemon, said), "it waits for the file")
+        daemon.wait_until(logs_waiting(daemon, said), "it waits for the file")
         holder.execute("ROLLBACK")
     finally:
         holder.close()
-    daemon.until(lambda: stored.is_settled(topic.records), "the topic is drained")
+    daemon.wait_until(lambda: stored.is_settled(topic.records), "the topic is drained")
     assert daemon.terminate() == 0
-    assert_as_if_nothing_had_been(stored, topic, reference)
+    assert_equals_reference(stored, topic, reference)

@@ -5,23 +5,27 @@ from collections.abc import Callable
 import pytest
 
 from tests.daemon.process import DaemonProcess
-from tests.daemon.stored import Dump, Stored, differences
-from tests.faults.conftest import Topic
+from tests.daemon.stored import StoredRows, TableDump, differences
+from tests.faults.conftest import FilledTopic
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(1800)]
 
 
 @pytest.mark.parametrize("restarts", [1, pytest.param(10, marks=pytest.mark.long)])
 def test_a_slow_run_with_restarts_decides_what_a_fast_one_decides(
-    restarts: int, topic: Topic, reference: Dump, stored: Stored, run_daemon: Callable[..., DaemonProcess]
+    restarts: int,
+    topic: FilledTopic,
+    reference: TableDump,
+    stored: StoredRows,
+    run_daemon: Callable[..., DaemonProcess],
 ) -> None:
     # 37 records a poll cut batches and commits at other places than the reference's 200.
     daemon = run_daemon(topic.settings(stored.url, max_poll_records=37))
     for i in range(1, restarts + 1):
         wanted = i * topic.records // (restarts + 1)
-        daemon.until(lambda wanted=wanted: stored.progress() > wanted, f"{wanted} offsets")  # type: ignore[misc]
+        daemon.wait_until(lambda wanted=wanted: stored.progress() > wanted, f"{wanted} offsets")  # type: ignore[misc]
         assert daemon.terminate() == 0
         daemon.start()
-    daemon.until(lambda: stored.is_settled(topic.records), "the topic is drained")
+    daemon.wait_until(lambda: stored.is_settled(topic.records), "the topic is drained")
     assert daemon.terminate() == 0
     assert differences(stored.dump(), reference) == {}

@@ -12,7 +12,7 @@ from storage.tables import metadata
 from tests.servers.postgres import PostgresServer
 
 
-def _upgraded(url: str) -> str:
+def _upgrade(url: str) -> str:
     with Database(url) as database:
         database.upgrade()
     return url
@@ -22,14 +22,14 @@ def _upgraded(url: str) -> str:
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite file with the newest schema."""
     file = tmp_path_factory.mktemp("template") / "template.db"
-    _upgraded(f"sqlite:///{file}")
+    _upgrade(f"sqlite:///{file}")
     return file
 
 
 @pytest.fixture(scope="session")
 def shared_postgres_url(postgres_server: PostgresServer) -> str:
     """The URL of a PostgreSQL database with the newest schema; who uses it leaves the tables empty."""
-    return _upgraded(postgres_server.create_database())
+    return _upgrade(postgres_server.create_database())
 
 
 @pytest.fixture

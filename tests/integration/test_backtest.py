@@ -15,7 +15,7 @@ from config.loading import load
 from config.settings import Settings
 from monitor.backtest import Backtest, backtest
 from storage.engine import Database
-from tests.daemon.events import Feed
+from tests.daemon.events import BurstStream
 from tests.daemon.process import DaemonProcess
 from tests.daemon.settings import STREAM, file_settings
 
@@ -37,7 +37,7 @@ INCIDENTS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ran:
+class DaemonRun:
     """A daemon that has read a file to its end, and that file."""
 
     settings: Settings
@@ -50,15 +50,15 @@ class Ran:
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
-    records = Feed(events=9_000, seconds=1_800).records()
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonRun]:
+    records = BurstStream(events=9_000, seconds=1_800).records()
     records[4_321] = b"no event"
-    with ran_over(tmp_path_factory.mktemp("backtest"), records) as found:
+    with run_daemon_over(tmp_path_factory.mktemp("backtest"), records) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def ran_a_day_and_more(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
+def ran_a_day_and_more(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonRun]:
     """A day and more in which everything happens that a daemon finds in events: see `a_day_and_more`."""
     slow = {
         "model": {"n_components": 1, "warm_up": 4_000},
@@ -66,7 +66,7 @@ def ran_a_day_and_more(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran
         "threshold": {"refresh": "30m", "look_back": "8h", "percentile": PERCENTILE},
         "alerts": {"drift": {"horizons": ["10m", "1h"]}},
     }
-    with ran_over(tmp_path_factory.mktemp("days"), a_day_and_more(), **slow) as found:
+    with run_daemon_over(tmp_path_factory.mktemp("days"), a_day_and_more(), **slow) as found:
         yield found
 
 
@@ -90,7 +90,7 @@ def a_day_and_more() -> list[bytes]:
 
 
 @contextmanager
-def ran_over(folder: Path, records: list[bytes], **stream: Any) -> Iterator[Ran]:
+def run_daemon_over(folder: Path, records: list[bytes], **stream: Any) -> Iterator[DaemonRun]:
     """Let a daemon read a file to its end."""
     file = folder / "events.jsonl"
     file.write_bytes(b"\n".join(records) + b"\n")
@@ -99,10 +99,10 @@ def ran_over(folder: Path, records: list[bytes], **stream: Any) -> Iterator[Ran]
         assert daemon.start().wait() == 0, daemon.tail()
         read = load(daemon.config, {})
     with Database(read.database.url) as db:
-        yield Ran(settings=read, file=file, db=db)
+        yield DaemonRun(settings=read, file=file, db=db)
 
 
-def of_one_cell(ran: Ran, file: Path | None, database: str | None = None, **more: Any) -> Backtest:
+def backtest_one_cell(ran: DaemonRun, file: Path | None, database: str | None = None, **more: Any) -> Backtest:
     settings = ran.settings
     if database is not None:
         settings = settings.model_copy(update={"database": type(settings.database)(url=database)})
@@ -130,11 +130,11 @@ def incidents(found: Backtest) -> Rows:
         *("kind", "severity", "status", "window_start_us", "opened_at_us", "resolved_at_us", "last_told_us"),
         *("clean_windows", "windows_fired", "summary"),
     )
-    rows = [tuple(getattr(life.row, name) for name in names) for life in found.memories[0].lives]
+    rows = [tuple(getattr(life.row, name) for name in names) for life in found.memories[0].incidents]
     return sorted(rows, key=lambda row: (row[4], row[0]))
 
 
-def expected(ran: Ran) -> tuple[Rows, Rows, Rows]:
+def expected(ran: DaemonRun) -> tuple[Rows, Rows, Rows]:
     return (
         [(*row[:-1], json.loads(row[-1])) for row in ran.rows(THRESHOLDS)],
         [(*row[:-1], row[-1] and json.loads(row[-1])) for row in ran.rows(WINDOWS)],
@@ -143,48 +143,48 @@ def expected(ran: Ran) -> tuple[Rows, Rows, Rows]:
 
 
 def test_over_its_file_a_back_test_has_the_thresholds_windows_and_incidents_of_the_daemon(
-    ran: Ran, tmp_path: Path
+    ran: DaemonRun, tmp_path: Path
 ) -> None:
     limits, judged, opened = expected(ran)
     assert min(len(limits), len(judged), len(opened)) > 3
-    with_its_model = of_one_cell(ran, ran.file)
+    with_its_model = backtest_one_cell(ran, ran.file)
     assert thresholds(with_its_model) == limits
     assert windows(with_its_model) == judged
     assert incidents(with_its_model) == opened
-    warmed_up = of_one_cell(ran, ran.file, f"sqlite:///{tmp_path / 'none.db'}")
+    warmed_up = backtest_one_cell(ran, ran.file, f"sqlite:///{tmp_path / 'none.db'}")
     assert (thresholds(warmed_up), windows(warmed_up), incidents(warmed_up)) == (limits, judged, opened)
     assert not (tmp_path / "none.db").exists()
 
 
-def test_over_the_stored_windows_it_has_them_too(ran: Ran) -> None:
+def test_over_the_stored_windows_it_has_them_too(ran: DaemonRun) -> None:
     limits, judged, opened = expected(ran)
-    found = of_one_cell(ran, None)
+    found = backtest_one_cell(ran, None)
     assert thresholds(found) == limits
     assert windows(found) == judged
     assert incidents(found) == opened
 
 
-def test_it_finds_all_that_the_daemon_finds_drift_and_refused_records_among_it(ran_a_day_and_more: Ran) -> None:
+def test_it_finds_all_that_the_daemon_finds_drift_and_refused_records_among_it(ran_a_day_and_more: DaemonRun) -> None:
     limits, judged, opened = expected(ran_a_day_and_more)
     kinds = {row[0] for row in opened}
     assert kinds >= {"spike", "slow_rise", "drift", "calibration", "dead_letters"}
     for file in (ran_a_day_and_more.file, None):
-        found = of_one_cell(ran_a_day_and_more, file)
+        found = backtest_one_cell(ran_a_day_and_more, file)
         assert thresholds(found) == limits
         assert windows(found) == judged
         assert incidents(found) == opened
         assert found.cells[0].incidents.keys() == kinds
 
 
-def test_a_cell_is_the_same_alone_and_in_a_grid(ran: Ran) -> None:
+def test_a_cell_is_the_same_alone_and_in_a_grid(ran: DaemonRun) -> None:
     grid = backtest(ran.settings, STREAM, ran.file, percentiles=[98, PERCENTILE], false_alarms=["1/day", PROMISE])
-    alone = of_one_cell(ran, ran.file)
+    alone = backtest_one_cell(ran, ran.file)
     assert grid.cells[-1] == alone.cells[0]
     assert len({cell.outliers for cell in grid.cells}) > 1
 
 
-def test_planted_bursts_are_found_by_intervals_and_by_ids(ran: Ran, tmp_path: Path) -> None:
-    feed = Feed()
+def test_planted_bursts_are_found_by_intervals_and_by_ids(ran: DaemonRun, tmp_path: Path) -> None:
+    feed = BurstStream()
     begin_us = 1_767_225_600_000_000
     bursts = [
         (begin_us + end * 1_000_000 - feed.burst_s * 1_000_000, begin_us + end * 1_000_000)
@@ -193,7 +193,7 @@ def test_planted_bursts_are_found_by_intervals_and_by_ids(ran: Ran, tmp_path: Pa
     intervals = tmp_path / "bursts.csv"
     intervals.write_text("start,end\n" + "".join(f"{start / 1e6},{end / 1e6}\n" for start, end in bursts))
     for file in (ran.file, None):
-        cell = of_one_cell(ran, file, labels=intervals).cells[0]
+        cell = backtest_one_cell(ran, file, labels=intervals).cells[0]
         assert (cell.bursts, cell.recall, cell.false_incidents, cell.precision) == (len(bursts), 1.0, 0, 1.0)
         assert cell.delay_s is not None
         assert 0 < cell.delay_s <= 20
@@ -202,13 +202,13 @@ def test_planted_bursts_are_found_by_intervals_and_by_ids(ran: Ran, tmp_path: Pa
     strange = [event for event in events if event["x0"] > 6]
     by_id = tmp_path / "labels.jsonl"
     by_id.write_text("".join(json.dumps({"id": event["id"], "label": 1}) + "\n" for event in strange))
-    cell = of_one_cell(ran, ran.file, labels=by_id).cells[0]
+    cell = backtest_one_cell(ran, ran.file, labels=by_id).cells[0]
     assert (cell.bursts, cell.recall) == (len(bursts), 1.0)
     assert cell.events_found is not None
     assert cell.events_found > 0.9
 
 
-def test_since_takes_the_last_of_the_stored_windows(ran: Ran) -> None:
-    whole, part = of_one_cell(ran, None), of_one_cell(ran, None, since="10m")
+def test_since_takes_the_last_of_the_stored_windows(ran: DaemonRun) -> None:
+    whole, part = backtest_one_cell(ran, None), backtest_one_cell(ran, None, since="10m")
     assert part.end_us == whole.end_us
     assert part.begin_us >= whole.end_us - 620_000_000

@@ -31,7 +31,7 @@ DATABASE = "outrider_errors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class ErrorOutput:
     """What a command said on standard error, and its exit code."""
 
     code: int
@@ -39,11 +39,13 @@ class Told:
 
 
 @pytest.fixture
-def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Told]:
+def told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., ErrorOutput]:
     """Run a command in this process, under some settings, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
 
-    def run(settings: dict[str, Any] | str, *arguments: str) -> Told:
+    def run(settings: dict[str, Any] | str, *arguments: str) -> ErrorOutput:
         text = settings if isinstance(settings, str) else yaml.safe_dump(settings)
         Path("outrider.yaml").write_text(text)
         monkeypatch.setattr(sys, "argv", ["outrider", *arguments])
@@ -54,74 +56,76 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
             code = int(end.code or 0)
         err = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("{")]
         assert len(err) == 1, f"one line, not {err}"
-        return Told(code=code, line=err[0])
+        return ErrorOutput(code=code, line=err[0])
 
     return run
 
 
-def settings(*, url: str = "sqlite:///o.db", source: dict[str, Any] | None = None, **stream: Any) -> dict[str, Any]:
+def build_settings(
+    *, url: str = "sqlite:///o.db", source: dict[str, Any] | None = None, **stream: Any
+) -> dict[str, Any]:
     source = source or {"type": "synthetic", "rate": 100, "events": 5_000, "speed": 0}
     return {"database": {"url": url}, "streams": {"payments": {"source": source, **stream}}}
 
 
-def topic(name: str, servers: str) -> dict[str, Any]:
+def kafka_source(name: str, servers: str) -> dict[str, Any]:
     kafka = {"bootstrap_servers": [servers], "client": {"bootstrap_timeout_ms": 1_000}}
-    return settings(source={"type": "kafka", "topics": [name]}) | {"kafka": kafka}
+    return build_settings(source={"type": "kafka", "topics": [name]}) | {"kafka": kafka}
 
 
 SETTINGS = (
     (
         "a mistyped key",
-        settings(windo={"size": "1m"}),
+        build_settings(windo={"size": "1m"}),
         "outrider.yaml:10: streams.payments.windo: unknown key; did you mean streams.payments.window?",
     ),
     (
         "another unit",
-        settings(window={"size": "10sec"}),
+        build_settings(window={"size": "10sec"}),
         "outrider.yaml:11: streams.payments.window.size: '10sec' is not a duration; did you mean 10s? write a duration "
         "such as 500ms, 10s, 5m, 1h30m, 7d or 1w (units ms, s, m, h, d, w, y)",
     ),
     (
         "no unit",
-        settings(window={"size": 60}),
+        build_settings(window={"size": 60}),
         "outrider.yaml:11: streams.payments.window.size: 60 has no unit; write a duration such as 500ms, 10s, 5m, "
         "1h30m, 7d or 1w (units ms, s, m, h, d, w, y)",
     ),
     (
         "a fraction for a percentile",
-        settings(threshold={"percentile": 0.999}),
+        build_settings(threshold={"percentile": 0.999}),
         "outrider.yaml:11: streams.payments.threshold.percentile: 0.999 is a fraction, percentiles go to 100; did you "
         "mean 99.9?",
     ),
     (
         "a date that never comes",
-        settings(threshold={"refresh": "0 0 30 2 *"}),
+        build_settings(threshold={"refresh": "0 0 30 2 *"}),
         "outrider.yaml:11: streams.payments.threshold.refresh: 30 2 as day of month and month of a cron expression is "
         "a date that never comes: the longest month in it has 29 days; try 0 0 1 * *",
     ),
     (
         "a mistyped kind of database",
-        settings(url="postgress://user:hunter2@host/outrider"),
+        build_settings(url="postgress://user:hunter2@host/outrider"),
         "outrider.yaml:2: database.url: names a database that is not known, postgress://; did you mean postgres://?",
     ),
     (
         "a slash too few",
-        settings(url="sqlite://outrider.db"),
+        build_settings(url="sqlite://outrider.db"),
         "outrider.yaml:2: database.url: has two slashes where sqlite has three; did you mean sqlite:///outrider.db?",
     ),
     (
         "no database",
-        settings(url="postgresql://user:hunter2@host"),
+        build_settings(url="postgresql://user:hunter2@host"),
         "outrider.yaml:2: database.url: names no database after the host; write postgresql://user@host/database",
     ),
     (
         "a folder that does not exist",
-        settings(url="sqlite:////no/such/folder/o.db"),
+        build_settings(url="sqlite:////no/such/folder/o.db"),
         "the folder of the database /no/such/folder/o.db does not exist: create it or change database.url",
     ),
     (
         "an address of brokers without a port",
-        topic("payments", "localhost"),
+        kafka_source("payments", "localhost"),
         "outrider.yaml:4: kafka.bootstrap_servers: 'localhost' is no broker address; write host:port, such as "
         "localhost:9092",
     ),
@@ -130,13 +134,13 @@ SETTINGS = (
 
 @pytest.mark.parametrize(("wrong", "line"), [row[1:] for row in SETTINGS], ids=[row[0] for row in SETTINGS])
 def test_a_setting_that_cannot_be_used_is_named_with_its_place(
-    told: Callable[..., Told], wrong: dict[str, Any], line: str
+    told: Callable[..., ErrorOutput], wrong: dict[str, Any], line: str
 ) -> None:
-    assert told(wrong, "check") == Told(code=2, line=f"outrider: {line}")
+    assert told(wrong, "check") == ErrorOutput(code=2, line=f"outrider: {line}")
 
 
-def test_a_configuration_that_is_missing_leads_to_init(told: Callable[..., Told]) -> None:
-    assert told(settings(), "-c", "outrider.yml", "check") == Told(
+def test_a_configuration_that_is_missing_leads_to_init(told: Callable[..., ErrorOutput]) -> None:
+    assert told(build_settings(), "-c", "outrider.yml", "check") == ErrorOutput(
         code=2,
         line="outrider: outrider.yml: there is no such file; name one with --config, or let `outrider init` write one "
         "from your events",
@@ -152,12 +156,12 @@ def payments(kafka_server: KafkaServer) -> None:
 @pytest.mark.usefixtures("payments")
 @pytest.mark.parametrize("command", ["check", "run"])
 def test_a_mistyped_topic_is_answered_with_the_nearest(
-    told: Callable[..., Told], kafka_server: KafkaServer, command: str
+    told: Callable[..., ErrorOutput], kafka_server: KafkaServer, command: str
 ) -> None:
     name = (
         f"outrider: there is no topic 'card-paymets' on Kafka at {kafka_server.bootstrap}; did you mean card-payments?"
     )
-    assert told(topic("card-paymets", kafka_server.bootstrap), command) == Told(code=2, line=name)
+    assert told(kafka_source("card-paymets", kafka_server.bootstrap), command) == ErrorOutput(code=2, line=name)
 
 
 @pytest.mark.parametrize(
@@ -167,8 +171,10 @@ def test_a_mistyped_topic_is_answered_with_the_nearest(
         ("broker.invalid:9092", "there is no host 'broker.invalid'"),
     ],
 )
-def test_a_mistyped_broker_says_what_keeps_it_from_answering(told: Callable[..., Told], servers: str, why: str) -> None:
-    assert told(topic("payments", servers), "check") == Told(
+def test_a_mistyped_broker_says_what_keeps_it_from_answering(
+    told: Callable[..., ErrorOutput], servers: str, why: str
+) -> None:
+    assert told(kafka_source("payments", servers), "check") == ErrorOutput(
         code=1,
         line=f"outrider: Kafka at {servers} does not answer ({why}); check kafka.bootstrap_servers and that the broker "
         "runs",
@@ -229,11 +235,11 @@ SERVER = (
 @pytest.mark.parametrize("command", ["check", "run", "status"])
 @pytest.mark.parametrize(("url", "code", "line"), [row[1:] for row in SERVER], ids=[row[0] for row in SERVER])
 def test_a_server_that_refuses_is_not_asked_again(
-    told: Callable[..., Told], guarded: PostgresServer, url: str, code: int, line: str, command: str
+    told: Callable[..., ErrorOutput], guarded: PostgresServer, url: str, code: int, line: str, command: str
 ) -> None:
     port = str(guarded.port)
-    wrong = settings(url="postgresql://" + url.replace("{port}", port))
-    assert told(wrong, command) == Told(code=code, line="outrider: " + line.replace("{port}", port))
+    wrong = build_settings(url="postgresql://" + url.replace("{port}", port))
+    assert told(wrong, command) == ErrorOutput(code=code, line="outrider: " + line.replace("{port}", port))
 
 
 @pytest.mark.parametrize(
@@ -246,8 +252,10 @@ def test_a_server_that_refuses_is_not_asked_again(
         ),
     ],
 )
-def test_a_server_that_is_away_is_named_with_what_to_check(told: Callable[..., Told], place: str, why: str) -> None:
-    found = told(settings(url=f"postgresql://u:hunter2@{place}/outrider"), "check")
+def test_a_server_that_is_away_is_named_with_what_to_check(
+    told: Callable[..., ErrorOutput], place: str, why: str
+) -> None:
+    found = told(build_settings(url=f"postgresql://u:hunter2@{place}/outrider"), "check")
     assert found.code == 1
     assert re.fullmatch(rf"outrider: PostgreSQL outrider at {re.escape(place)} is not available: {why}", found.line)
 
@@ -268,18 +276,18 @@ def test_a_server_that_is_away_is_named_with_what_to_check(told: Callable[..., T
     ],
 )
 def test_a_user_without_rights_is_told_which(
-    told: Callable[..., Told], guarded: PostgresServer, command: str, line: str
+    told: Callable[..., ErrorOutput], guarded: PostgresServer, command: str, line: str
 ) -> None:
     url = f"postgresql://{GUEST}:right@127.0.0.1:{guarded.port}/{DATABASE}"
     name = f"outrider: PostgreSQL {DATABASE} at 127.0.0.1:{guarded.port} {line}"
-    assert told(settings(url=url), command) == Told(code=2, line=name)
+    assert told(build_settings(url=url), command) == ErrorOutput(code=2, line=name)
 
 
-def test_a_server_that_is_read_only_is_named(told: Callable[..., Told], guarded: PostgresServer) -> None:
+def test_a_server_that_is_read_only_is_named(told: Callable[..., ErrorOutput], guarded: PostgresServer) -> None:
     guarded.execute(f"ALTER ROLE {USER} SET default_transaction_read_only = on")
     try:
         url = f"postgresql://{USER}:right@127.0.0.1:{guarded.port}/{DATABASE}"
-        assert told(settings(url=url), "check") == Told(
+        assert told(build_settings(url=url), "check") == ErrorOutput(
             code=1,
             line=f"outrider: PostgreSQL {DATABASE} at 127.0.0.1:{guarded.port} is read-only: name the primary server "
             f"in database.url, or let user {USER} write",
@@ -311,7 +319,12 @@ def nobody() -> Iterator[None]:
     ],
 )
 def test_a_file_that_may_not_be_written_is_named(
-    told: Callable[..., Told], tmp_path: Path, request: pytest.FixtureRequest, command: str, exists: bool, said: str
+    told: Callable[..., ErrorOutput],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    command: str,
+    exists: bool,
+    said: str,
 ) -> None:
     folder = tmp_path / "kept"
     folder.mkdir()
@@ -329,7 +342,7 @@ def test_a_file_that_may_not_be_written_is_named(
     Path("outrider.yaml").touch(mode=0o666)
     Path("outrider.yaml").chmod(0o666)
     request.getfixturevalue("nobody")
-    found = told(settings(url=url), command)
+    found = told(build_settings(url=url), command)
     assert found.code == 1
     assert re.fullmatch(rf"outrider: the database {re.escape(str(folder))}/o.db cannot be \w+.*({said})", found.line)
 
@@ -339,7 +352,7 @@ def test_a_disk_that_is_full_is_named(tmp_path: Path) -> None:
     if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], check=False).returncode:
         pytest.skip("no mount namespaces here")
     (tmp_path / "disk").mkdir()
-    own = settings(url=f"sqlite:///{tmp_path}/disk/o.db", model={"warm_up": 1_000})
+    own = build_settings(url=f"sqlite:///{tmp_path}/disk/o.db", model={"warm_up": 1_000})
     (tmp_path / "outrider.yaml").write_text(json.dumps(own))
     command = f"mount -t tmpfs -o size=300k disk disk && exec {sys.executable} -m monitor.cli.main run"
     done = subprocess.run(
@@ -359,25 +372,25 @@ def test_a_disk_that_is_full_is_named(tmp_path: Path) -> None:
 
 
 def test_a_missing_extra_is_named_with_its_installation(
-    told: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
+    told: Callable[..., ErrorOutput], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("events.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    assert told(settings(source={"type": "file", "path": "events.parquet"}), "check") == Told(
+    assert told(build_settings(source={"type": "file", "path": "events.parquet"}), "check") == ErrorOutput(
         code=2,
         line="outrider: source.path: 'events.parquet' needs pyarrow; install it with: pip install 'outrider[parquet]'",
     )
 
 
-def test_a_column_that_a_table_lacks_is_named_when_a_model_is_fitted(told: Callable[..., Told]) -> None:
+def test_a_column_that_a_table_lacks_is_named_when_a_model_is_fitted(told: Callable[..., ErrorOutput]) -> None:
     Path("r.csv").write_text("ts,amont,age\n" + "1767225600,1.5,3\n" * 100)
-    own = settings(event={"features": ["amount", "age"], "time": {"field": "ts"}})
-    assert told(own, "fit", "payments", "r.csv") == Told(
+    own = build_settings(event={"features": ["amount", "age"], "time": {"field": "ts"}})
+    assert told(own, "fit", "payments", "r.csv") == ErrorOutput(
         code=2, line="outrider: event.features: the table has no column 'amount'; did you mean 'amont'?"
     )
 
 
-def test_a_file_of_events_that_does_not_exist_is_named(told: Callable[..., Told], tmp_path: Path) -> None:
-    assert told(settings(), "fit", "payments", "no-such.csv") == Told(
+def test_a_file_of_events_that_does_not_exist_is_named(told: Callable[..., ErrorOutput], tmp_path: Path) -> None:
+    assert told(build_settings(), "fit", "payments", "no-such.csv") == ErrorOutput(
         code=2, line=f"outrider: source.path: there is no file 'no-such.csv' (in {tmp_path})"
     )

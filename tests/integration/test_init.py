@@ -16,11 +16,11 @@ import pytest
 from config.loading import load
 from consumers.topics import list_topics
 from monitor.cli.main import main
-from tests.daemon.events import Feed, fill
+from tests.daemon.events import BurstStream, produce_records
 from tests.servers.kafka import KafkaServer
 
 TOOL = Path(__file__).resolve().parents[3] / "shared" / "tools" / "kdd_events.py"
-FEED = Feed(events=3_000, seconds=600)
+FEED = BurstStream(events=3_000, seconds=600)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def outrider(
 def payments(kafka_server: KafkaServer, kafka_topic: Callable[..., str]) -> str:
     """A topic with JSON events, as a producer left it."""
     topic = kafka_topic(2)
-    fill(kafka_server, topic, FEED.records(), 2)
+    produce_records(kafka_server, topic, FEED.records(), 2)
     return topic
 
 
@@ -138,9 +138,11 @@ def test_messagepack_and_float32_are_recognised_and_written_down(
 ) -> None:
     rng = random.Random(1)
     packed, plain = kafka_topic(), kafka_topic()
-    fill(kafka_server, packed, [msgspec.msgpack.encode({"a": rng.random(), "b": rng.random()}) for _ in range(300)], 1)
+    produce_records(
+        kafka_server, packed, [msgspec.msgpack.encode({"a": rng.random(), "b": rng.random()}) for _ in range(300)], 1
+    )
     rows = np.random.default_rng(1).normal(size=(300, 4)).astype("<f4")
-    fill(kafka_server, plain, [row.tobytes() for row in rows], 1)
+    produce_records(kafka_server, plain, [row.tobytes() for row in rows], 1)
     for topic, encoding, features in ((packed, "msgpack", ("a", "b")), (plain, "float32", "auto")):
         servers = ("--bootstrap-servers", kafka_server.bootstrap)
         code, _, err = outrider("-c", f"{encoding}.yaml", "init", *servers, "--topic", topic)
@@ -154,7 +156,7 @@ def test_records_for_a_schema_registry_are_named(
     outrider: Callable[..., tuple[int, str, str]], kafka_server: KafkaServer, kafka_topic: Callable[..., str]
 ) -> None:
     topic = kafka_topic()
-    fill(kafka_server, topic, [b"\x00\x00\x00\x00\x2a\x06abc%d" % i for i in range(200)], 1)
+    produce_records(kafka_server, topic, [b"\x00\x00\x00\x00\x2a\x06abc%d" % i for i in range(200)], 1)
     code, _, err = outrider("init", "--bootstrap-servers", kafka_server.bootstrap, "--topic", topic)
     assert code == 2
     assert err.splitlines()[-1] == (
@@ -174,7 +176,7 @@ def test_the_network_log_runs_from_its_topic_or_file_without_an_edit(
     subprocess.run([sys.executable, str(TOOL), *cut], check=True, capture_output=True)
     live = (tmp_path / "live.jsonl").read_bytes().splitlines()
     topic = kafka_topic(4)
-    fill(kafka_server, topic, live, 4)
+    produce_records(kafka_server, topic, live, 4)
     assert outrider("-c", "topic.yaml", "init", "--bootstrap-servers", kafka_server.bootstrap, "--topic", topic)[0] == 0
     assert outrider("init", "--file", "live.jsonl")[0] == 0
     [(_, of_topic)], [(name, of_file)] = (

@@ -7,25 +7,25 @@ import pytest
 
 from consumers.batch import Partition, Position
 from consumers.kafka_source import KafkaSource
-from tests.daemon.events import fill
+from tests.daemon.events import produce_records
 from tests.servers.kafka import KafkaServer
 
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 RECORDS = 100
 
 
-class Drain:
+class PositionTracker:
     """Reads a source, and knows how far each partition has come."""
 
     def __init__(self, source: KafkaSource) -> None:
         self.source = source
         self.ends: dict[Partition, int] = {}
 
-    def until(self, condition: Callable[[dict[Partition, int]], bool]) -> None:
+    def poll_until(self, condition: Callable[[dict[Partition, int]], bool]) -> None:
         """Poll until the ends of the partitions fulfil a condition."""
         begun_s = time.monotonic()
         while not condition(self.ends):
-            assert time.monotonic() - begun_s < PATIENCE_S, self.ends
+            assert time.monotonic() - begun_s < TIMEOUT_S, self.ends
             polled = self.source.poll(0.25)
             for partition in polled.assigned:
                 self.source.seek(partition, Position(next_offset=0))
@@ -40,15 +40,15 @@ def test_a_partition_that_was_held_in_the_midst_of_a_fetch_goes_on_when_the_othe
     join: bool, kafka_server: KafkaServer, kafka_topic: Callable[..., str]
 ) -> None:
     topic = kafka_topic(3)
-    fill(kafka_server, topic, [b"%d" % i for i in range(3 * RECORDS)], 3)
+    produce_records(kafka_server, topic, [b"%d" % i for i in range(3 * RECORDS)], 3)
     source = KafkaSource([topic], [kafka_server.bootstrap], {"max_poll_records": 10}, group_id=topic, join=join)
-    drain = Drain(source)
+    drain = PositionTracker(source)
     try:
-        drain.until(lambda ends: any(0 < end < RECORDS for end in ends.values()))
+        drain.poll_until(lambda ends: any(0 < end < RECORDS for end in ends.values()))
         held = next(partition for partition, end in drain.ends.items() if 0 < end < RECORDS)
-        source.hold({held})
-        drain.until(lambda ends: all(end == RECORDS for partition, end in ends.items() if partition != held))
-        source.hold(set())
-        drain.until(lambda ends: ends[held] == RECORDS)
+        source.set_paused({held})
+        drain.poll_until(lambda ends: all(end == RECORDS for partition, end in ends.items() if partition != held))
+        source.set_paused(set())
+        drain.poll_until(lambda ends: ends[held] == RECORDS)
     finally:
         source.close()

@@ -11,12 +11,12 @@ import pytest
 from config.errors import BrokerUnavailable, ConfigError
 from consumers.batch import Partition, Position
 from consumers.kafka_source import KafkaSource
-from tests.reading import Reader, follow_each_other
+from tests.reading import SourceReader, are_contiguous
 from tests.servers.kafka import KafkaServer
 from tests.servers.process import free_port, wait_until
-from tests.servers.records import admin, delete_records, produce, producer
+from tests.servers.records import delete_records, open_admin, open_producer, produce
 
-Opener = Callable[..., Reader]
+Opener = Callable[..., SourceReader]
 QUICK_GROUP = {"session_timeout_ms": 2000, "heartbeat_interval_ms": 200}
 
 
@@ -25,10 +25,10 @@ def open_reader(kafka_server: KafkaServer) -> Iterator[Opener]:
     """A factory of readers over topics of the server, closed at the end."""
     opened: list[KafkaSource] = []
 
-    def open_one(topic: str, client: dict[str, object] | None = None, **options: str) -> Reader:
+    def open_one(topic: str, client: dict[str, object] | None = None, **options: str) -> SourceReader:
         source = KafkaSource([topic], [kafka_server.bootstrap], client, **options)
         opened.append(source)
-        return Reader(source)
+        return SourceReader(source)
 
     yield open_one
     for source in opened:
@@ -43,7 +43,7 @@ def numbered(n: int, start: int = 0) -> list[bytes]:
     return [b"value-%d" % i for i in range(start, start + n)]
 
 
-def end_of(reader: Reader) -> int:
+def end_of(reader: SourceReader) -> int:
     return reader.source.discover()[0].end
 
 
@@ -51,7 +51,7 @@ def test_aborted_transactions_and_control_batches_are_passed_over_up_to_the_logs
     kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
 ) -> None:
     topic = kafka_topic()
-    with producer(kafka_server, transactional_id=topic) as writer:
+    with open_producer(kafka_server, transactional_id=topic) as writer:
         writer.init_transactions()
         for value, commit in ((b"kept", True), (b"dropped", False), (b"kept too", True), (b"dropped", False)):
             writer.begin_transaction()
@@ -71,14 +71,14 @@ def test_only_aborted_records_move_the_position_by_an_empty_batch(
     kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
 ) -> None:
     topic = kafka_topic()
-    with producer(kafka_server, transactional_id=topic) as writer:
+    with open_producer(kafka_server, transactional_id=topic) as writer:
         writer.init_transactions()
         writer.begin_transaction()
         writer.send(topic, b"dropped", partition=0)
         writer.flush()
         writer.abort_transaction()
     reader = open_reader(topic).seek_all({first(topic): 0}).read_to({first(topic): 2})
-    assert [(batch.begin, batch.end, len(batch), batch.passed_over) for batch in reader.batches] == [(0, 2, 0, None)]
+    assert [(batch.begin, batch.end, len(batch), batch.skip_reason) for batch in reader.batches] == [(0, 2, 0, None)]
 
 
 def test_records_of_an_open_transaction_wait_for_its_end_and_the_log_ends_before_them(
@@ -86,7 +86,7 @@ def test_records_of_an_open_transaction_wait_for_its_end_and_the_log_ends_before
 ) -> None:
     topic = kafka_topic()
     produce(kafka_server, topic, numbered(5))
-    with producer(kafka_server, transactional_id=topic) as writer:
+    with open_producer(kafka_server, transactional_id=topic) as writer:
         writer.init_transactions()
         writer.begin_transaction()
         writer.send(topic, b"open", partition=0).get(10)
@@ -114,10 +114,10 @@ def test_holes_of_compaction_are_passed_over(
     reader = open_reader(topic)
     end = end_of(reader)
     reader.seek_all({first(topic): 0}).read_to({first(topic): end})
-    assert follow_each_other(reader.batches)
+    assert are_contiguous(reader.batches)
     assert b"value-49" in reader.values(first(topic))
     assert b"value-0" not in reader.values(first(topic))
-    assert reader.of(first(topic))[0].begin == 0
+    assert reader.batches_of(first(topic))[0].begin == 0
 
 
 def test_deleted_records_are_one_gap_for_retention_and_reading_goes_on_at_the_logs_start(
@@ -127,9 +127,9 @@ def test_deleted_records_are_one_gap_for_retention_and_reading_goes_on_at_the_lo
     produce(kafka_server, topic, numbered(100))
     delete_records(kafka_server, topic, 60)
     reader = open_reader(topic).seek_all({first(topic): 10}).read_to({first(topic): 100})
-    assert reader.passed_over(first(topic)) == [(10, 60, "retention")]
+    assert reader.skipped_ranges(first(topic)) == [(10, 60, "retention")]
     assert reader.offsets(first(topic)) == list(range(60, 100))
-    assert follow_each_other(reader.of(first(topic)))
+    assert are_contiguous(reader.batches_of(first(topic)))
 
 
 def test_a_position_beyond_the_logs_end_is_another_log(
@@ -151,12 +151,12 @@ def test_a_topic_created_again_under_a_running_consumer_is_replaced_with_another
     produce(kafka_server, topic, numbered(10))
     reader = open_reader(topic).seek_all({first(topic): 0}).read_to({first(topic): 10})
     before = reader.source.discover()[0].identity
-    with admin(kafka_server) as client:
+    with open_admin(kafka_server) as client:
         client.delete_topics([topic])
         wait_until(lambda: topic not in client.list_topics(), within_s=20, what="the deletion")
     kafka_server.create_topic(topic)
     produce(kafka_server, topic, numbered(30, start=1000))
-    reader.forget().poll_until(lambda r: r.replaced() == {first(topic)})
+    reader.clear().poll_until(lambda r: r.replaced() == {first(topic)})
     assert reader.batches == []
     assert reader.source.discover()[0].identity != before
     reader.source.seek(first(topic), Position(next_offset=0))
@@ -168,9 +168,9 @@ def test_a_deleted_topic_is_not_created_by_reading_from_it(
 ) -> None:
     with KafkaServer({"auto.create.topics.enable": "true"}) as server:
         server.create_topic("brief")
-        reader = Reader(KafkaSource(["brief"], [server.bootstrap], {"metadata_max_age_ms": 200}))
+        reader = SourceReader(KafkaSource(["brief"], [server.bootstrap], {"metadata_max_age_ms": 200}))
         reader.seek_all({first("brief"): 0}).poll_for(0.5)
-        with admin(server) as client:
+        with open_admin(server) as client:
             client.delete_topics(["brief"])
             wait_until(lambda: "brief" not in client.list_topics(), within_s=20, what="the deletion")
             reader.poll_for(2)
@@ -183,7 +183,7 @@ def test_partitions_that_are_added_later_are_assigned(
 ) -> None:
     topic = kafka_topic()
     reader = open_reader(topic, {"metadata_max_age_ms": 300}).seek_all({first(topic): 0})
-    with admin(kafka_server) as client:
+    with open_admin(kafka_server) as client:
         client.create_partitions({topic: 2})
     second = Partition(topic=topic, partition=1)
     reader.seek_all({second: 0})
@@ -215,7 +215,7 @@ def test_brokers_timestamps_come_in_microseconds(
     kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
 ) -> None:
     topic = kafka_topic()
-    with producer(kafka_server) as writer:
+    with open_producer(kafka_server) as writer:
         for second in (10, 20, 30):
             writer.send(topic, b"x", partition=0, timestamp_ms=1_700_000_000_000 + second * 1000).get(10)
     reader = open_reader(topic)
@@ -224,7 +224,7 @@ def test_brokers_timestamps_come_in_microseconds(
     times = [int(t) - 1_700_000_000_000_000 for batch in reader.batches for t in batch.timestamps_us]  # type: ignore[union-attr]
     assert times == [10_000_000, 20_000_000, 30_000_000]
     now_us = time.time_ns() // 1_000
-    assert all(now_us < int(batch.latest_us or 0) < now_us + 2 * 86_400_000_000 for batch in reader.batches)
+    assert all(now_us < int(batch.max_event_time_us or 0) < now_us + 2 * 86_400_000_000 for batch in reader.batches)
     at = {
         us: reader.source.resolve(1_700_000_000_000_000 + us, found)[first(topic)].next_offset
         for us in (0, 20_000_000, 20_000_001, 40_000_000)
@@ -263,7 +263,7 @@ def test_a_batch_damaged_on_disk_is_passed_over_and_what_follows_arrives(
         reader = open_reader(topic, QUICK_GROUP, **options)
         read_with_reassignment(reader, first(topic), 500)
         assert ("unreadable_batch", 200, 300) in {
-            (reason, begin, end) for begin, end, reason in reader.passed_over(first(topic))
+            (reason, begin, end) for begin, end, reason in reader.skipped_ranges(first(topic))
         }
         assert sorted(set(reader.offsets(first(topic)))) == [*range(200), *range(300, 500)]
 
@@ -281,10 +281,10 @@ def test_two_damaged_batches_of_two_partitions_are_passed_over_each(
     damage(kafka_server, topic, b"value-45", partition=1)
     reader = open_reader(topic).seek_all(dict.fromkeys(both, 0)).read_to(dict.fromkeys(both, 80))
     unreadable = "unreadable_batch"
-    assert reader.passed_over(both[0]) == [(20, 40, unreadable), (60, 80, unreadable)]
-    assert reader.passed_over(both[1]) == [(40, 60, unreadable)]
+    assert reader.skipped_ranges(both[0]) == [(20, 40, unreadable), (60, 80, unreadable)]
+    assert reader.skipped_ranges(both[1]) == [(40, 60, unreadable)]
     for partition in both:
-        assert follow_each_other(reader.of(partition))
+        assert are_contiguous(reader.batches_of(partition))
 
 
 def test_a_header_name_that_is_no_text_costs_its_batch_and_nothing_else(
@@ -292,7 +292,7 @@ def test_a_header_name_that_is_no_text_costs_its_batch_and_nothing_else(
 ) -> None:
     topic = kafka_topic()
     produce(kafka_server, topic, numbered(3))
-    with producer(kafka_server) as writer:
+    with open_producer(kafka_server) as writer:
         writer.send(topic, b"odd", headers=[("name", b"")], partition=0)
     produce(kafka_server, topic, numbered(3, start=4))
 
@@ -306,7 +306,7 @@ def test_a_header_name_that_is_no_text_costs_its_batch_and_nothing_else(
 
     rewrite(kafka_server, topic, spoil)
     reader = open_reader(topic).seek_all({first(topic): 0}).read_to({first(topic): 7})
-    assert reader.passed_over(first(topic)) == [(3, 4, "unreadable_batch")]
+    assert reader.skipped_ranges(first(topic)) == [(3, 4, "unreadable_batch")]
     assert reader.values(first(topic)) == numbered(3) + numbered(3, start=4)
 
 
@@ -330,17 +330,17 @@ def rewrite(server: KafkaServer, topic: str, change: Callable[[bytearray], None]
     server.start()
 
 
-def read_with_reassignment(reader: Reader, partition: Partition, end: int) -> None:
+def read_with_reassignment(reader: SourceReader, partition: Partition, end: int) -> None:
     """Read to an end as the daemon does: sought again from the last end whenever it was assigned again."""
     answered = 0
 
-    def there(r: Reader) -> bool:
+    def there(r: SourceReader) -> bool:
         nonlocal answered
         for poll in r.polls[answered:]:
             if partition in poll.assigned:
-                r.source.seek(partition, Position(next_offset=r.end(partition) or 0))
+                r.source.seek(partition, Position(next_offset=r.end_of(partition) or 0))
         answered = len(r.polls)
-        return r.end(partition) == end
+        return r.end_of(partition) == end
 
     reader.poll_until(there, within_s=60)
 
@@ -353,7 +353,7 @@ def test_a_rebalance_reports_what_went_and_what_came_and_delivers_nothing_before
     for partition in (0, 1):
         produce(kafka_server, topic, numbered(50), partition=partition)
     old = open_reader(topic, QUICK_GROUP, group_id=topic).seek_all(dict.fromkeys(both, 0))
-    old.read_to(dict.fromkeys(both, 50)).forget()
+    old.read_to(dict.fromkeys(both, 50)).clear()
     new = open_reader(topic, QUICK_GROUP, group_id=topic)
     deadline = time.monotonic() + 30
     while not (owned(new) and len(owned(old) | owned(new)) == 2 and revoked(old)):
@@ -372,14 +372,14 @@ def test_a_rebalance_reports_what_went_and_what_came_and_delivers_nothing_before
     assert new.read_to({moved: 50}).offsets(moved) == list(range(20, 50))
 
 
-def owned(reader: Reader) -> set[Partition]:
+def owned(reader: SourceReader) -> set[Partition]:
     partitions: set[Partition] = set()
     for poll in reader.polls:
         partitions = (partitions - poll.revoked) | poll.assigned
     return partitions
 
 
-def revoked(reader: Reader) -> set[Partition]:
+def revoked(reader: SourceReader) -> set[Partition]:
     return {each for poll in reader.polls for each in poll.revoked}
 
 
@@ -398,10 +398,10 @@ def test_a_member_that_leaves_hands_its_partitions_over_at_once(
     kafka_topic: Callable[..., str], open_reader: Opener
 ) -> None:
     topic = kafka_topic()
-    leaving = open_reader(topic, group_id=topic).assigned([first(topic)])
+    leaving = open_reader(topic, group_id=topic).wait_until_assigned([first(topic)])
     leaving.source.close()
     began = time.monotonic()
-    open_reader(topic, group_id=topic).assigned([first(topic)])
+    open_reader(topic, group_id=topic).wait_until_assigned([first(topic)])
     assert time.monotonic() - began < 15  # a session lasts 45 s
 
 
@@ -412,8 +412,8 @@ def test_published_positions_are_seen_by_lag_tools(
     topic = kafka_topic()
     produce(kafka_server, topic, numbered(10))
     source = KafkaSource([topic], [kafka_server.bootstrap], group_id=topic, join=join)
-    reader = Reader(source).seek_all({first(topic): 0}).read_to({first(topic): 10})
-    with admin(kafka_server) as client:
+    reader = SourceReader(source).seek_all({first(topic): 0}).read_to({first(topic): 10})
+    with open_admin(kafka_server) as client:
 
         def shown() -> bool:
             source.publish({first(topic): 7})
@@ -484,7 +484,7 @@ def test_a_topic_that_does_not_exist_is_an_error_that_names_the_nearest(
     source = KafkaSource([topic[:-1]], [kafka_server.bootstrap])
     with pytest.raises(ConfigError, match=f"did you mean {topic}"):
         source.discover()
-    with admin(kafka_server) as client:
+    with open_admin(kafka_server) as client:
         assert topic[:-1] not in client.list_topics()
 
 

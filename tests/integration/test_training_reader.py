@@ -10,11 +10,11 @@ from config.streams import StreamSettings
 from consumers.batch import Position
 from consumers.kafka_source import KafkaSource
 from monitor.training.events import SAMPLE_RECORDS, TrainingReader, TrainingSet
-from tests.daemon.events import Feed, fill
+from tests.daemon.events import BurstStream, produce_records
 from tests.servers.kafka import KafkaServer
 
-RECORDS = Feed(events=400, seconds=100).records()
-PATIENCE_S = 60.0
+RECORDS = BurstStream(events=400, seconds=100).records()
+TIMEOUT_S = 60.0
 
 
 def read(server: KafkaServer, topic: str, wanted: int, *, features: object = "auto") -> TrainingSet | None:
@@ -29,7 +29,7 @@ def read(server: KafkaServer, topic: str, wanted: int, *, features: object = "au
     try:
         starts = {found.partition: Position(next_offset=found.begin) for found in source.discover()}
         reader = TrainingReader(source, settings, starts, wanted=wanted)
-        give_up_s = time.monotonic() + PATIENCE_S
+        give_up_s = time.monotonic() + TIMEOUT_S
         return reader.read(stop=lambda: time.monotonic() > give_up_s, deadline_s=None, progress=lambda n: None)
     finally:
         source.close()
@@ -40,7 +40,7 @@ def test_a_log_that_holds_enough_events_but_less_than_a_sample_is_enough(
     features: object, kafka_server: KafkaServer, kafka_topic: Callable[..., str]
 ) -> None:
     topic = kafka_topic(2)
-    fill(kafka_server, topic, RECORDS, 2)
+    produce_records(kafka_server, topic, RECORDS, 2)
     assert len(RECORDS) < SAMPLE_RECORDS
     training = read(kafka_server, topic, 300, features=features)
     assert training is not None
@@ -52,7 +52,7 @@ def test_the_events_taken_are_the_first_of_each_partition_in_the_order_of_their_
     kafka_server: KafkaServer, kafka_topic: Callable[..., str]
 ) -> None:
     topic = kafka_topic(2)
-    fill(kafka_server, topic, RECORDS, 2)
+    produce_records(kafka_server, topic, RECORDS, 2)
     training = read(kafka_server, topic, 200)
     first = sorted((json.loads(record) for record in RECORDS[:200]), key=lambda event: event["ts"])
     assert training is not None

@@ -9,20 +9,20 @@ import pytest
 
 from config.streams import StreamSettings
 from consumers.kafka_source import KafkaSource
-from monitor.registering import register_sources, starts_of
+from monitor.registering import register_sources, stored_positions
 from monitor.training.warm_up import WarmUp
 from storage.engine import Database
 from storage.ledger import Ledger
 from storage.models import ModelInfo, ModelStore
-from tests.daemon.events import Feed, fill
+from tests.daemon.events import BurstStream, produce_records
 from tests.servers.kafka import KafkaServer
 
-RECORDS = Feed(events=200, seconds=100).records()
+RECORDS = BurstStream(events=200, seconds=100).records()
 MINUTE = 60_000_000
-WITHIN_S = 60.0
+TIMEOUT_S = 60.0
 
 
-class Run:
+class BackgroundWarmUp:
     """A warm-up in its own thread, which a test can look at and end."""
 
     def __init__(self, db: Database, server: KafkaServer, topic: str, *, timeout_s: float) -> None:
@@ -52,7 +52,7 @@ class Run:
                     renew=lambda: True,
                     timeout_s=timeout_s,
                 )
-                self.model = warm_up.run(source, starts_of(ledger, stream_id))
+                self.model = warm_up.run(source, stored_positions(ledger, stream_id))
             finally:
                 source.close()
 
@@ -61,7 +61,7 @@ class Run:
 
     def end(self) -> ModelInfo | None:
         """Return the model, once there is one."""
-        self.thread.join(WITHIN_S)
+        self.thread.join(TIMEOUT_S)
         assert not self.thread.is_alive()
         return self.model
 
@@ -77,8 +77,8 @@ def test_after_the_time_out_it_fits_on_what_there_is(
     db: Database, kafka_server: KafkaServer, kafka_topic: Callable[..., str]
 ) -> None:
     topic = kafka_topic(2)
-    fill(kafka_server, topic, RECORDS[:120], 2)
-    model = Run(db, kafka_server, topic, timeout_s=2.0).end()
+    produce_records(kafka_server, topic, RECORDS[:120], 2)
+    model = BackgroundWarmUp(db, kafka_server, topic, timeout_s=2.0).end()
     assert model is not None
     assert model.summary["events"] == 120
 
@@ -93,12 +93,12 @@ def test_where_that_is_too_little_it_says_what_is_missing_and_fits_as_soon_as_it
     caplog.set_level(logging.WARNING, "monitor.training.warm_up")
     told = threading.Event()
     caplog.handler.addFilter(lambda record: told.set() or True if "missing" in record.getMessage() else True)
-    run = Run(db, kafka_server, topic, timeout_s=0.5)
+    run = BackgroundWarmUp(db, kafka_server, topic, timeout_s=0.5)
     try:
-        assert told.wait(WITHIN_S), "an empty topic does not end it"
+        assert told.wait(TIMEOUT_S), "an empty topic does not end it"
         assert "no usable event after" in caplog.text
         assert "a model needs at least 50, so 50 are missing: waiting for them" in caplog.text
-        fill(kafka_server, topic, RECORDS[:60], 1)
+        produce_records(kafka_server, topic, RECORDS[:60], 1)
         model = run.end()
     finally:
         run.stop.set()

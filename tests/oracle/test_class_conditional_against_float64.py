@@ -11,7 +11,7 @@ RELATIVE = {np.float32: 1e-4, np.float64: 1e-10}
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 
-def labelled(rng, n, D, K, dtype, offset=0.0, condition=4.0):
+def make_labelled(rng, n, D, K, dtype, offset=0.0, condition=4.0):
     labels = rng.integers(0, K, size=n)
     centres = rng.normal(size=(K, D)) * 3 + offset
     q, _ = np.linalg.qr(rng.normal(size=(D, D)))
@@ -19,7 +19,7 @@ def labelled(rng, n, D, K, dtype, offset=0.0, condition=4.0):
     return (z + centres[labels]).astype(dtype), labels
 
 
-def truth(z, train, labels, reg=1e-6):
+def expected_scores(z, train, labels, reg=1e-6):
     """Return -log sum_c pi_c N and min_c Mahalanobis^2 / D by the definitions."""
     z, train = z.astype(np.float64), train.astype(np.float64)
     logs, squares = [], []
@@ -37,9 +37,9 @@ def truth(z, train, labels, reg=1e-6):
 @pytest.mark.parametrize(("D", "K"), [(1, 1), (2, 3), (16, 5), (128, 4), (512, 2), (3, 64)])
 def test_both_scores_equal_their_definitions(dtype, D, K):
     rng = np.random.default_rng(1)
-    train, labels = labelled(rng, max(1500, 20 * K), D, K, dtype)
+    train, labels = make_labelled(rng, max(1500, 20 * K), D, K, dtype)
     held = (rng.normal(size=(200, D)) * 3).astype(dtype)
-    likelihood, mahalanobis = truth(held, train, labels)
+    likelihood, mahalanobis = expected_scores(held, train, labels)
     for score, expected in (("likelihood", likelihood), ("mahalanobis", mahalanobis)):
         found = ClassConditionalGaussian(score=score).fit_features(train, labels).predict_features(held)
         assert found.dtype == dtype
@@ -49,36 +49,36 @@ def test_both_scores_equal_their_definitions(dtype, D, K):
 @DTYPES
 def test_an_offset_of_ten_thousand_costs_no_digits(dtype):
     rng = np.random.default_rng(2)
-    train, labels = labelled(rng, 3000, 6, 3, dtype, offset=1e4)
-    held, _ = labelled(rng, 300, 6, 3, dtype, offset=1e4)
+    train, labels = make_labelled(rng, 3000, 6, 3, dtype, offset=1e4)
+    held, _ = make_labelled(rng, 300, 6, 3, dtype, offset=1e4)
     found = ClassConditionalGaussian().fit_features(train, labels).predict_features(held)
     rtol = {np.float32: 1e-4, np.float64: 1e-8}[dtype]  # the oracle's own sums lose digits at this offset
-    np.testing.assert_allclose(found, truth(held, train, labels)[0], rtol=rtol)
+    np.testing.assert_allclose(found, expected_scores(held, train, labels)[0], rtol=rtol)
 
 
 @DTYPES
 @pytest.mark.parametrize("condition", [1e6, 1e8])
 def test_ill_conditioned_classes_are_exact(dtype, condition):
     rng = np.random.default_rng(3)
-    train, labels = labelled(rng, 4000, 8, 2, dtype, condition=condition)
+    train, labels = make_labelled(rng, 4000, 8, 2, dtype, condition=condition)
     found = ClassConditionalGaussian(reg=1e-12).fit_features(train, labels).predict_features(train[:300])
-    expected = truth(train[:300], train, labels, reg=1e-12)[0]
+    expected = expected_scores(train[:300], train, labels, reg=1e-12)[0]
     np.testing.assert_allclose(found, expected, rtol={np.float32: 1e-4, np.float64: 1e-7}[dtype])
 
 
 @DTYPES
 def test_far_points_are_finite_exact_and_ordered(dtype):
     rng = np.random.default_rng(4)
-    train, labels = labelled(rng, 2000, 5, 4, dtype)
+    train, labels = make_labelled(rng, 2000, 5, 4, dtype)
     far = (np.geomspace(100, 1e6, 30)[:, None] * rng.normal(size=5)).astype(dtype)
     found = ClassConditionalGaussian().fit_features(train, labels).predict_features(far)
     assert (np.diff(found) > 0).all()
-    np.testing.assert_allclose(found, truth(far, train, labels)[0], rtol=RELATIVE[dtype])
+    np.testing.assert_allclose(found, expected_scores(far, train, labels)[0], rtol=RELATIVE[dtype])
 
 
 def test_one_event_alone_scores_as_in_a_crowd_to_the_bit():
     rng = np.random.default_rng(5)
-    train, labels = labelled(rng, 2000, 7, 3, np.float32)
+    train, labels = make_labelled(rng, 2000, 7, 3, np.float32)
     detector = ClassConditionalGaussian().fit_features(train, labels)
     together = detector.predict_features(train)
     alone = np.concatenate([detector.predict_features(train[i : i + 1]) for i in range(0, 2000, 97)])

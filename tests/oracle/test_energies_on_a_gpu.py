@@ -16,14 +16,14 @@ X = (RNG.normal(size=(3000, 20)) @ RNG.normal(size=(20, 20)) + 4.0 * RNG.integer
 DETECTORS = [GaussianMixture, ClassConditionalGaussian, VAEGMM, AEGMM]
 
 
-def fitted(kind):
+def fit_detector(kind):
     if kind is ClassConditionalGaussian:
         return kind().fit(X, np.arange(len(X)) % 3)
     return kind(3).fit(X) if kind is GaussianMixture else kind().fit(X, epochs=1, verbose=False)
 
 
 @pytest.fixture(params=["highest", "high"])
-def precision(request):
+def matmul_precision(request):
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(request.param)
     yield request.param
@@ -32,8 +32,8 @@ def precision(request):
 
 @pytest.mark.parametrize("kind", DETECTORS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_energies_are_those_of_the_processor(kind, dtype, precision):
-    on_cpu = fitted(kind)
+def test_energies_are_those_of_the_processor(kind, dtype, matmul_precision):
+    on_cpu = fit_detector(kind)
     on_gpu = load_detector(on_cpu.to_bytes(), device="cuda")
     truth = on_cpu.energy(X.astype(dtype).astype(np.float64))
     bound = 1e-4 if dtype == np.float32 else 1e-9
@@ -43,7 +43,7 @@ def test_energies_are_those_of_the_processor(kind, dtype, precision):
 @pytest.mark.parametrize("kind", DETECTORS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_energies_are_the_same_to_the_bit_in_any_batch_and_place(kind, dtype):
-    on_gpu = load_detector(fitted(kind).to_bytes(), device="cuda")
+    on_gpu = load_detector(fit_detector(kind).to_bytes(), device="cuda")
     x = X.astype(dtype)
     whole = on_gpu.energy(x)
     for size in (1, 7, 256, 1025):

@@ -9,7 +9,7 @@ from scipy.stats import multivariate_normal
 from monitor.detectors import GaussianMixture
 
 
-def truth(weights, means, covariances, x):
+def expected_energies(weights, means, covariances, x):
     """Return energies by Cholesky and log-sum-exp in float64, component by component."""
     logs = []
     for w, m, c in zip(weights, means, covariances, strict=True):
@@ -20,7 +20,7 @@ def truth(weights, means, covariances, x):
     return -logsumexp(logs, axis=0)
 
 
-def mixture(d, k, condition=30.0, offset=0.0, seed=0):
+def make_mixture(d, k, condition=30.0, offset=0.0, seed=0):
     rng = np.random.default_rng(seed)
     covariances = []
     for _ in range(k):
@@ -31,17 +31,17 @@ def mixture(d, k, condition=30.0, offset=0.0, seed=0):
     return rng.dirichlet(np.full(k, 4.0)), rng.normal(size=(k, d)) * 1.5 + offset, covariances
 
 
-def agree(weights, means, covariances, x):
+def assert_energies_agree(weights, means, covariances, x):
     gm = GaussianMixture.from_parameters(weights, means, covariances)
     single = x.astype(np.float32)
     for rows, tolerance in ((x.astype(np.float64), 1e-10), (single, 1e-4)):
-        expected = truth(weights, means, covariances, rows.astype(np.float64))
+        expected = expected_energies(weights, means, covariances, rows.astype(np.float64))
         found = gm.energy(rows)
         assert found.dtype == rows.dtype
         assert np.allclose(found, expected, rtol=tolerance, atol=tolerance)
 
 
-def events(weights, means, covariances, n, seed=1):
+def draw_events(weights, means, covariances, n, seed=1):
     rng = np.random.default_rng(seed)
     place = rng.choice(len(weights), n, p=weights)
     lower = np.linalg.cholesky(covariances)
@@ -49,52 +49,52 @@ def events(weights, means, covariances, n, seed=1):
 
 
 def test_the_truth_here_is_that_of_scipy():
-    w, m, c = mixture(5, 3)
-    x = events(w, m, c, 50)
+    w, m, c = make_mixture(5, 3)
+    x = draw_events(w, m, c, 50)
     logs = [np.log(a) + multivariate_normal(b, s).logpdf(x) for a, b, s in zip(w, m, c, strict=True)]
-    assert np.allclose(truth(w, m, c, x), -logsumexp(logs, axis=0), rtol=1e-12)
+    assert np.allclose(expected_energies(w, m, c, x), -logsumexp(logs, axis=0), rtol=1e-12)
 
 
 @pytest.mark.parametrize("d", [1, 2, 8, 31, 64, 128, 200, 512])
 @pytest.mark.parametrize("k", [1, 4])
 def test_energies_are_right_for_any_number_of_features(d, k):
-    p = mixture(d, k)
-    agree(*p, events(*p, 100))
+    p = make_mixture(d, k)
+    assert_energies_agree(*p, draw_events(*p, 100))
 
 
 @pytest.mark.parametrize("k", [2, 16, 64])
 def test_energies_are_right_for_any_number_of_components(k):
-    p = mixture(6, k)
-    agree(*p, events(*p, 300))
+    p = make_mixture(6, k)
+    assert_energies_agree(*p, draw_events(*p, 300))
 
 
 def test_an_offset_of_ten_thousand_deviations_cancels_nothing():
-    p = mixture(8, 4, condition=4.0, offset=1e4)
-    agree(*p, events(*p, 300))
+    p = make_mixture(8, 4, condition=4.0, offset=1e4)
+    assert_energies_agree(*p, draw_events(*p, 300))
 
 
 @pytest.mark.parametrize("condition", [1e6, 1e8])
 def test_badly_conditioned_covariances_keep_their_digits(condition):
-    p = mixture(8, 4, condition=condition)
-    agree(*p, events(*p, 300))
+    p = make_mixture(8, 4, condition=condition)
+    assert_energies_agree(*p, draw_events(*p, 300))
 
 
 def test_events_a_thousand_deviations_away_are_finite_right_and_in_order():
-    w, m, c = mixture(8, 4)
+    w, m, c = make_mixture(8, 4)
     x = m[:1] + np.linalg.cholesky(c[0])[:, 0] * np.linspace(10, 1000, 50)[:, None]
-    agree(w, m, c, x)
+    assert_energies_agree(w, m, c, x)
     gm = GaussianMixture.from_parameters(w, m, c)
     assert (np.diff(gm.energy(x.astype(np.float32))) > 0).all()
 
 
 def test_one_event_is_enough():
-    p = mixture(3, 2)
-    agree(*p, events(*p, 1))
+    p = make_mixture(3, 2)
+    assert_energies_agree(*p, draw_events(*p, 1))
 
 
 @pytest.mark.parametrize("kind", ["tied", "diag", "spherical"])
 def test_the_simpler_covariances_have_the_energies_of_their_full_form(kind):
-    w, m, c = mixture(9, 3)
+    w, m, c = make_mixture(9, 3)
     small = {"tied": c[0], "diag": c.diagonal(axis1=1, axis2=2).copy(), "spherical": c[:, 0, 0].copy()}[kind]
     full = {
         "tied": np.repeat(c[:1], 3, axis=0),
@@ -102,6 +102,6 @@ def test_the_simpler_covariances_have_the_energies_of_their_full_form(kind):
         "spherical": np.stack([s[0, 0] * np.eye(9) for s in c]),
     }[kind]
     gm = GaussianMixture.from_parameters(w, m, small, covariance_type=kind)
-    x = events(w, m, full, 200)
-    assert np.allclose(gm.energy(x), truth(w, m, full, x), rtol=1e-10)
-    assert np.allclose(gm.energy(x.astype(np.float32)), truth(w, m, full, x), rtol=1e-4, atol=1e-4)
+    x = draw_events(w, m, full, 200)
+    assert np.allclose(gm.energy(x), expected_energies(w, m, full, x), rtol=1e-10)
+    assert np.allclose(gm.energy(x.astype(np.float32)), expected_energies(w, m, full, x), rtol=1e-4, atol=1e-4)

@@ -12,7 +12,7 @@ RELATIVE = {np.float32: 1e-4, np.float64: 1e-10}
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 
-def true_energy(z, phi, mu, cov, eps=0.0):
+def expected_energy(z, phi, mu, cov, eps=0.0):
     """Return the energies by one scipy normal per component."""
     z, mu, cov = (np.asarray(a, dtype=np.float64) for a in (z, mu, cov))
     eye = eps * np.eye(z.shape[1])
@@ -23,7 +23,7 @@ def true_energy(z, phi, mu, cov, eps=0.0):
     return -logsumexp(np.stack(logs, axis=1), axis=1)
 
 
-def true_params(z, gamma):
+def expected_params(z, gamma):
     """Return weights, means and covariances by the definition, one component at a time, in float64."""
     z, gamma = z.astype(np.float64), gamma.astype(np.float64)
     phi = gamma.mean(0)
@@ -32,7 +32,7 @@ def true_params(z, gamma):
     return phi, mu, cov
 
 
-def samples(rng, n, D, K, dtype=np.float64):
+def make_samples(rng, n, D, K, dtype=np.float64):
     z = rng.normal(size=(n, D)) * rng.uniform(0.5, 2.0, D) + rng.normal(size=D)
     gamma = rng.dirichlet(np.ones(K), size=n)
     return z.astype(dtype), gamma.astype(dtype)
@@ -55,9 +55,9 @@ def random_mixture(rng, D, K, condition=10.0, offset=0.0):
 @DTYPES
 @pytest.mark.parametrize(("n", "D", "K"), [(500, 1, 1), (500, 8, 4), (2000, 32, 8), (3000, 3, 64), (600, 512, 2)])
 def test_parameters_equal_the_definition(dtype, n, D, K):
-    z, gamma = samples(np.random.default_rng(1), n, D, K, dtype)
+    z, gamma = make_samples(np.random.default_rng(1), n, D, K, dtype)
     phi, mu, cov, L, log_det = gmm_params(z, gamma)
-    expected = true_params(z, gamma)
+    expected = expected_params(z, gamma)
     tolerance = {np.float32: 2e-6, np.float64: 1e-11}[dtype]
     for found, true in zip((phi, mu, cov), expected, strict=True):
         assert found.dtype == dtype
@@ -75,16 +75,16 @@ def test_energies_equal_the_oracle_on_ordinary_data(dtype, D, K):
     z = (rng.normal(size=(257, D)) * 1.5).astype(dtype)
     energy, _ = gmm_energy(z, phi, mu, cov, L, log_det, return_mean=False)
     assert energy.dtype == dtype
-    np.testing.assert_allclose(energy, true_energy(z, phi, mu, cov), rtol=RELATIVE[dtype])
+    np.testing.assert_allclose(energy, expected_energy(z, phi, mu, cov), rtol=RELATIVE[dtype])
 
 
 @DTYPES
 def test_energies_equal_the_oracle_through_both_functions(dtype):
     rng = np.random.default_rng(3)
-    z, gamma = samples(rng, 5000, 8, 4, dtype)
+    z, gamma = make_samples(rng, 5000, 8, 4, dtype)
     parameters = gmm_params(z, gamma)
     energy, _ = gmm_energy(z, *parameters, return_mean=False)
-    truth = true_energy(z, *true_params(z, gamma), eps=1e-6)
+    truth = expected_energy(z, *expected_params(z, gamma), eps=1e-6)
     np.testing.assert_allclose(energy, truth, rtol=RELATIVE[dtype])
 
 
@@ -94,16 +94,16 @@ def test_an_offset_of_ten_thousand_deviations_costs_no_digits(dtype):
     phi, mu, cov, L, log_det = random_mixture(rng, 8, 4, offset=1e4)
     z = (rng.normal(size=(400, 8)) + 1e4).astype(dtype)
     energy, _ = gmm_energy(z, phi, mu, cov, L, log_det, return_mean=False)
-    np.testing.assert_allclose(energy, true_energy(z, phi, mu, cov), rtol=RELATIVE[dtype])
+    np.testing.assert_allclose(energy, expected_energy(z, phi, mu, cov), rtol=RELATIVE[dtype])
 
 
 @DTYPES
 def test_covariances_survive_an_offset_of_ten_thousand_deviations(dtype):
     rng = np.random.default_rng(5)
-    z, gamma = samples(rng, 4000, 5, 3)
+    z, gamma = make_samples(rng, 4000, 5, 3)
     z = (z + 1e4).astype(dtype)
     cov = gmm_params(z, gamma.astype(dtype))[2]
-    expected = true_params(z, gamma.astype(dtype))[2]
+    expected = expected_params(z, gamma.astype(dtype))[2]
     np.testing.assert_allclose(cov, expected, rtol={np.float32: 1e-5, np.float64: 1e-7}[dtype], atol=1e-7)
 
 
@@ -114,7 +114,7 @@ def test_ill_conditioned_covariances_are_exact_with_float64_factors(dtype, condi
     phi, mu, cov, L, log_det = random_mixture(rng, 16, 3, condition=condition)
     z = (mu[0] + rng.normal(size=(300, 16)) @ L[0].T).astype(dtype)
     energy, _ = gmm_energy(z, phi, mu, cov, L, log_det, return_mean=False)
-    truth = true_energy(z, phi, mu, L @ L.swapaxes(1, 2))
+    truth = expected_energy(z, phi, mu, L @ L.swapaxes(1, 2))
     np.testing.assert_allclose(energy, truth, rtol=max(RELATIVE[dtype], 1e-16 * condition))
 
 
@@ -127,7 +127,7 @@ def test_points_a_thousand_deviations_away_are_finite_exact_and_ordered(dtype):
     energy, _ = gmm_energy(z, phi, mu, cov, L, log_det, return_mean=False)
     assert np.isfinite(energy).all()
     assert (np.diff(energy) > 0).all()
-    np.testing.assert_allclose(energy, true_energy(z, phi, mu, cov), rtol=RELATIVE[dtype])
+    np.testing.assert_allclose(energy, expected_energy(z, phi, mu, cov), rtol=RELATIVE[dtype])
 
 
 @DTYPES
@@ -136,7 +136,7 @@ def test_a_single_sample_has_an_energy(dtype):
     phi, mu, cov, L, log_det = random_mixture(rng, 3, 2)
     z = rng.normal(size=(1, 3)).astype(dtype)
     energy, _ = gmm_energy(z, phi, mu, cov, L, log_det, return_mean=False)
-    np.testing.assert_allclose(energy, true_energy(z, phi, mu, cov), rtol=RELATIVE[dtype])
+    np.testing.assert_allclose(energy, expected_energy(z, phi, mu, cov), rtol=RELATIVE[dtype])
 
 
 def test_gradients_equal_finite_differences():
@@ -155,8 +155,8 @@ def test_gradients_equal_finite_differences():
 @DTYPES
 def test_energies_equal_the_oracle_on_a_gpu(dtype):
     rng = np.random.default_rng(10)
-    z, gamma = samples(rng, 5000, 8, 4, dtype)
+    z, gamma = make_samples(rng, 5000, 8, 4, dtype)
     on_device = [torch.as_tensor(a, device="cuda") for a in (z, gamma)]
     energy, _ = gmm_energy(on_device[0], *gmm_params(*on_device), return_mean=False)
-    truth = true_energy(z, *true_params(z, gamma), eps=1e-6)
+    truth = expected_energy(z, *expected_params(z, gamma), eps=1e-6)
     np.testing.assert_allclose(energy.cpu(), truth, rtol=RELATIVE[dtype])

@@ -13,7 +13,7 @@ BOTH = pytest.mark.parametrize("make", [VAEGMM, AEGMM])
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 
-def data(n, D, seed=0, offset=0.0, condition=1.0):
+def make_rows(n, D, seed=0, offset=0.0, condition=1.0):
     rng = np.random.default_rng(seed)
     latent = rng.normal(size=(n, min(D, 3)))
     mixing = np.random.default_rng(99).normal(size=(min(D, 3), D))
@@ -21,7 +21,7 @@ def data(n, D, seed=0, offset=0.0, condition=1.0):
     return rows * np.geomspace(1.0, condition**-0.5, D) + offset
 
 
-def stack(arrays, part, x, activation, *, last):
+def apply_layers(arrays, part, x, activation, *, last):
     """Apply the linear layers of one network, read from the artefact, in the order of their numbers."""
     numbers = sorted({int(name.split(".")[2]) for name in arrays if name.startswith(f"net.{part}.")})
     for position, number in enumerate(numbers, start=1):
@@ -39,13 +39,13 @@ def log_normal(z, mean, factor):
     return -0.5 * (np.square(white).sum(axis=0) + constant)
 
 
-def true_energy(detector, rows, noise=None):
+def reference_energy(detector, rows, noise=None):
     """Return the energy by the formulas, from nothing but the arrays of the artefact."""
     arrays = detector.to_artefact().tensors
     variational = isinstance(detector, VAEGMM)
     activation = (lambda t: np.maximum(t, 0.0)) if variational else np.tanh
     x = (rows.astype(np.float64) - arrays["scaling.centre"]) / arrays["scaling.scale"]
-    latent = stack(arrays, "encoder", x, activation, last=variational)
+    latent = apply_layers(arrays, "encoder", x, activation, last=variational)
     if variational:
         heads = {
             head: latent @ arrays[f"net.{head}.weight"].astype(np.float64).T
@@ -55,7 +55,7 @@ def true_energy(detector, rows, noise=None):
         latent = heads["mean_head"]
         if noise is not None:
             latent = latent + np.exp(0.5 * heads["log_variance_head"]) * noise
-    made = stack(arrays, "decoder", latent, activation, last=False)
+    made = apply_layers(arrays, "decoder", latent, activation, last=False)
     length, other = np.linalg.norm(x, axis=1), np.linalg.norm(made, axis=1)
     cosine = (x * made).sum(1) / np.maximum(length * other, 1e-12)
     distance = np.linalg.norm(made - x, axis=1) / (np.minimum(length, other) + 1e-12)
@@ -70,7 +70,7 @@ def true_energy(detector, rows, noise=None):
     return beyond - logsumexp(logs, axis=0)
 
 
-def fit(make, rows, **settings):
+def fit_quickly(make, rows, **settings):
     return make(**settings).fit(rows, epochs=3, batch_size=64, verbose=False)
 
 
@@ -78,36 +78,36 @@ def fit(make, rows, **settings):
 @DTYPES
 @pytest.mark.parametrize(("D", "n_gmm"), [(1, 1), (6, 2), (33, 4), (512, 2)])
 def test_energies_equal_the_formulas(make, dtype, D, n_gmm):
-    detector = fit(make, data(500, D).astype(dtype), n_gmm=n_gmm)
-    held = data(300, D, seed=1).astype(dtype)
-    np.testing.assert_allclose(detector.energy(held), true_energy(detector, held), rtol=RELATIVE[dtype])
+    detector = fit_quickly(make, make_rows(500, D).astype(dtype), n_gmm=n_gmm)
+    held = make_rows(300, D, seed=1).astype(dtype)
+    np.testing.assert_allclose(detector.energy(held), reference_energy(detector, held), rtol=RELATIVE[dtype])
 
 
 @BOTH
 @DTYPES
 @pytest.mark.parametrize(("offset", "condition"), [(1e4, 1.0), (0.0, 1e6), (0.0, 1e8)])
 def test_offsets_and_unequal_columns_cost_no_digits(make, dtype, offset, condition):
-    detector = fit(make, data(500, 6, offset=offset, condition=condition).astype(dtype))
-    held = data(300, 6, seed=1, offset=offset, condition=condition).astype(dtype)
-    np.testing.assert_allclose(detector.energy(held), true_energy(detector, held), rtol=RELATIVE[dtype])
+    detector = fit_quickly(make, make_rows(500, 6, offset=offset, condition=condition).astype(dtype))
+    held = make_rows(300, 6, seed=1, offset=offset, condition=condition).astype(dtype)
+    np.testing.assert_allclose(detector.energy(held), reference_energy(detector, held), rtol=RELATIVE[dtype])
 
 
 @BOTH
 @DTYPES
 def test_far_events_and_one_alone_equal_the_formulas(make, dtype):
-    rows = data(500, 6).astype(dtype)
-    detector = fit(make, rows)
+    rows = make_rows(500, 6).astype(dtype)
+    detector = fit_quickly(make, rows)
     far = (np.geomspace(10, 1e4, 20)[:, None] * rows[0]).astype(dtype)
-    np.testing.assert_allclose(detector.energy(far), true_energy(detector, far), rtol=RELATIVE[dtype])
-    np.testing.assert_allclose(detector.energy(rows[:1]), true_energy(detector, rows[:1]), rtol=RELATIVE[dtype])
+    np.testing.assert_allclose(detector.energy(far), reference_energy(detector, far), rtol=RELATIVE[dtype])
+    np.testing.assert_allclose(detector.energy(rows[:1]), reference_energy(detector, rows[:1]), rtol=RELATIVE[dtype])
 
 
 def test_the_score_is_the_mean_over_draws_of_standard_noise():
-    rows = data(500, 6)
-    detector = fit(VAEGMM, rows)
-    held = data(100, 6, seed=1)
+    rows = make_rows(500, 6)
+    detector = fit_quickly(VAEGMM, rows)
+    held = make_rows(100, 6, seed=1)
     rng = np.random.default_rng(3)
-    draws = np.stack([true_energy(detector, held, rng.normal(size=2)) for _ in range(500)])
+    draws = np.stack([reference_energy(detector, held, rng.normal(size=2)) for _ in range(500)])
     standard_error = draws.std(axis=0) / np.sqrt(250)
     found = detector.score(held, samples=500)
     assert (np.abs(found - draws.mean(axis=0)) < 5 * standard_error + 1e-9).mean() > 0.98

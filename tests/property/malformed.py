@@ -26,7 +26,7 @@ ODD_BYTES = [
 ]  # fmt: skip
 
 
-def records(rng: random.Random, encoding: str, n: int) -> Iterator[bytes | None]:
+def malformed_records(rng: random.Random, encoding: str, n: int) -> Iterator[bytes | None]:
     """Yield `n` records: good, odd, cut, and with bytes changed."""
     for _ in range(n):
         kind = rng.random()
@@ -36,7 +36,7 @@ def records(rng: random.Random, encoding: str, n: int) -> Iterator[bytes | None]
         if kind < 0.1:
             yield rng.randbytes(rng.randrange(40))
             continue
-        value = encode(message(rng), encoding)
+        value = encode_message(draw_message(rng), encoding)
         if kind < 0.3 and value:
             changed = bytearray(value)
             for _ in range(rng.randrange(1, 4)):
@@ -45,7 +45,7 @@ def records(rng: random.Random, encoding: str, n: int) -> Iterator[bytes | None]
         yield value
 
 
-def message(rng: random.Random) -> Any:
+def draw_message(rng: random.Random) -> Any:
     """Return an event, in most of its fields a good one; or a list."""
     if rng.random() < 0.1:
         return [rng.choice(ODD_VALUES) if rng.random() < 0.1 else rng.gauss(0, 1) for _ in range(rng.randrange(5))]
@@ -67,7 +67,7 @@ def message(rng: random.Random) -> Any:
     return event
 
 
-def encode(value: Any, encoding: str) -> bytes:
+def encode_message(value: Any, encoding: str) -> bytes:
     """Return the message as Python's json writes it (with NaN), or as MessagePack where that can hold it."""
     if encoding == "msgpack":
         try:

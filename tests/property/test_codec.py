@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.streams import EventSettings
-from consumers.batch import Decoded, Partition, RawBatch, Table
+from consumers.batch import DecodedBatch, Partition, RawBatch, Table
 from consumers.codec import make_codec
 from consumers.codec_messages import MessageCodec
-from consumers.refusals import Reason, Refused
+from consumers.refusals import DeadLetterReason, RejectedRecord
 from consumers.schema import Schema
-from consumers.text import MAX_DETAIL, MAX_KEY
+from consumers.text import MAX_DETAIL_CHARS, MAX_KEY_CHARS
 from consumers.times import END_OF_TIME_US
-from tests.property.malformed import records
+from tests.property.malformed import malformed_records
 
 MAX_FUTURE_US = 300_000_000
 NOW_US = 1_720_000_000_000_000
@@ -46,9 +46,9 @@ def is_storable(text, limit):
     return len(text) <= limit and "\0" not in text and text.encode().decode() == text
 
 
-def check(decoded: Decoded, raw: RawBatch, *, mean: bool = False) -> None:
+def check(decoded: DecodedBatch, raw: RawBatch, *, mean: bool = False) -> None:
     """Check what holds of every decoded batch, and that a database would take it."""
-    events, dead = decoded.events, decoded.dead
+    events, dead = decoded.events, decoded.dead_letters
     assert sorted([*events.offsets.tolist(), *dead.offsets.tolist()]) == raw.offsets.tolist()
     assert (np.diff(events.offsets) > 0).all()
     assert (np.diff(dead.offsets) > 0).all()
@@ -59,10 +59,10 @@ def check(decoded: Decoded, raw: RawBatch, *, mean: bool = False) -> None:
     assert not np.isinf(events.features).any()
     assert mean or not np.isnan(events.features).any()
     assert ((events.times_us >= 0) & (events.times_us < END_OF_TIME_US)).all()
-    for texts, limit in ((events.keys, MAX_KEY), (events.ids, MAX_KEY), (dead.details, MAX_DETAIL)):
+    for texts, limit in ((events.keys, MAX_KEY_CHARS), (events.ids, MAX_KEY_CHARS), (dead.details, MAX_DETAIL_CHARS)):
         for text in texts or []:
             assert text is None or is_storable(text, limit)
-    assert set(dead.reasons) <= {reason.value for reason in Reason}
+    assert set(dead.reasons) <= {reason.value for reason in DeadLetterReason}
     assert all(payload is None or len(payload) <= 4096 for payload in dead.payloads)
 
 
@@ -74,7 +74,7 @@ def fuzz(n_records: int, seed: int) -> int:
         encoding, mean, fields = ("json", "msgpack")[turn % 2], turn % 4 > 1, turn % 8 > 3
         event = settings(encoding, missing="mean" if mean else "reject", fields=fields)
         codec = make_codec(event, FEATURES, layout="lines", max_future_us=MAX_FUTURE_US)
-        raw = batch(list(records(rng, encoding, 500)), timestamps=turn % 3 > 0)
+        raw = batch(list(malformed_records(rng, encoding, 500)), timestamps=turn % 3 > 0)
         decoded = codec.decode(raw, NOW_US)
         check(decoded, raw, mean=mean)
         scored += len(decoded.events)
@@ -120,11 +120,11 @@ def test_the_typed_decoders_read_what_looking_up_reads(messages, mean):
     decoded = codec.decode(raw, NOW_US)
     check(decoded, raw, mean=mean)
     found = dict(zip(decoded.events.offsets.tolist(), decoded.events.features, strict=True))
-    refused = dict(zip(decoded.dead.offsets.tolist(), decoded.dead.reasons, strict=True))
+    refused = dict(zip(decoded.dead_letters.offsets.tolist(), decoded.dead_letters.reasons, strict=True))
     for offset, value in zip(raw.offsets.tolist(), values, strict=True):
         try:
-            features, *_ = codec.read(value)
-        except Refused as verdict:
+            features, *_ = codec.read_message(value)
+        except RejectedRecord as verdict:
             assert refused[offset] == verdict.reason
         else:
             np.testing.assert_array_equal(found[offset], np.array(features, np.float32))

@@ -7,28 +7,28 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.batch import DeadLetters, Decoded, Events, Partition
-from monitor.data_plane.fold import Folded, Schedule, WindowRule, fold, join
-from monitor.drifts.drift_sums import Measured
-from monitor.parts import Part, Scale, decode, encode, merge
-from storage.ledger import Control, ThresholdState
+from consumers.batch import DeadLetters, DecodedBatch, Events, Partition
+from monitor.data_plane.fold import FoldedBatch, ThresholdSchedule, WindowRule, fold, join_batches
+from monitor.drifts.drift_sums import MeasuredEvents
+from monitor.parts import Part, Scale, decode_part, encode_part, merge_parts
+from storage.ledger import ScheduledThreshold, StreamControl
 
 PARTITION = Partition(topic="t", partition=0)
 SIZE, GRACE, AHEAD, MAX_FUTURE = 10, 3, 25, 30
 KAFKA = WindowRule(size_us=SIZE, grace_us=GRACE, ahead_us=AHEAD, max_future_us=None)
 FILE = replace(KAFKA, max_future_us=MAX_FUTURE)
-SCHEDULE = Schedule.of(
+SCHEDULE = ThresholdSchedule.from_rows(
     [
-        ThresholdState(id=1, model_id=1, valid_from_us=0, threshold=0.5),
-        ThresholdState(id=2, model_id=1, valid_from_us=60, threshold=0.25),
-        ThresholdState(id=3, model_id=2, valid_from_us=100, threshold=-0.5),
-        ThresholdState(id=4, model_id=2, valid_from_us=100, threshold=-0.25),
+        ScheduledThreshold(id=1, model_id=1, valid_from_us=0, threshold=0.5),
+        ScheduledThreshold(id=2, model_id=1, valid_from_us=60, threshold=0.25),
+        ScheduledThreshold(id=3, model_id=2, valid_from_us=100, threshold=-0.5),
+        ScheduledThreshold(id=4, model_id=2, valid_from_us=100, threshold=-0.25),
     ]
 )
 
 
 @dataclass
-class Energies:
+class FeatureEnergies:
     """Two models whose energy is a feature, or its negative; says what it was asked."""
 
     asked: list[tuple[int, int]] = field(default_factory=list)
@@ -37,15 +37,15 @@ class Energies:
         self.asked.append((model_id, len(features)))
         return features[:, 0] if model_id == 1 else -features[:, 0]
 
-    def measure(self, features: np.ndarray, model_id: int) -> Measured:
-        return Measured(energies=self.energies(features, model_id))
+    def measure(self, features: np.ndarray, model_id: int) -> MeasuredEvents:
+        return MeasuredEvents(energies=self.energies(features, model_id))
 
     def scale(self, model_id: int) -> Scale:
         return Scale(median=float(model_id), iqr=1.0)
 
 
 @st.composite
-def logs(draw: st.DrawFn, largest_step: int = 12, furthest_back: int = 25) -> Decoded:
+def logs(draw: st.DrawFn, largest_step: int = 12, furthest_back: int = 25) -> DecodedBatch:
     """A log of one source: times that rise and fall, dead letters and holes between the events."""
     n = draw(st.integers(0, 25))
     steps = draw(st.lists(st.integers(-furthest_back, largest_step), min_size=n, max_size=n))
@@ -60,7 +60,7 @@ def logs(draw: st.DrawFn, largest_step: int = 12, furthest_back: int = 25) -> De
         elif kind == "dead":
             dead.append(offset)
     energy = [((offset * 7919) % 100) / 50 - 1 for offset in places]
-    return Decoded(
+    return DecodedBatch(
         partition=PARTITION,
         begin=0,
         end=n,
@@ -70,7 +70,7 @@ def logs(draw: st.DrawFn, largest_step: int = 12, furthest_back: int = 25) -> De
             times_us=np.array(times, np.int64),
             features=np.array(energy, np.float32).reshape(-1, 1),
         ),
-        dead=DeadLetters(
+        dead_letters=DeadLetters(
             offsets=np.array(dead, np.int64),
             end_offsets=np.array(dead, np.int64) + 1,
             reasons=["not_json"] * len(dead),
@@ -80,55 +80,55 @@ def logs(draw: st.DrawFn, largest_step: int = 12, furthest_back: int = 25) -> De
     )
 
 
-def cut(whole: Decoded, begin: int, end: int) -> Decoded:
+def slice_decoded(whole: DecodedBatch, begin: int, end: int) -> DecodedBatch:
     assert whole.cursors is not None
     a, b = np.searchsorted(whole.events.offsets, [begin, end])
-    c, d = np.searchsorted(whole.dead.offsets, [begin, end])
+    c, d = np.searchsorted(whole.dead_letters.offsets, [begin, end])
     return replace(
         whole,
         begin=begin,
         end=end,
         cursors=whole.cursors[begin : end + 1],
         events=whole.events.slice(a, b),
-        dead=whole.dead.slice(c, d),
+        dead_letters=whole.dead_letters.slice(c, d),
     )
 
 
 @dataclass
-class Reader:
+class FoldRun:
     """Reads a log in pieces, folds and commits them, as far as the stream is sealed."""
 
-    whole: Decoded
+    whole: DecodedBatch
     rule: WindowRule = KAFKA
-    folded: list[Folded] = field(default_factory=list)
+    folded: list[FoldedBatch] = field(default_factory=list)
     watermark_us: int | None = None
     sealed_until_us: int | None = 0
     committed: int = 0
     read: int = 0
-    pending: Decoded | None = None
+    pending: DecodedBatch | None = None
     unsettled: bool = False
 
     def step(self, n: int) -> bool:
         """Read n more records where nothing is held back, and commit; return whether anything moved."""
         before = (self.committed, self.watermark_us, self.read)
         if self.pending is None or self.unsettled:
-            more = cut(self.whole, self.read, min(self.whole.end, self.read + n))
-            self.pending = more if self.pending is None else join([self.pending, more])
+            more = slice_decoded(self.whole, self.read, min(self.whole.end, self.read + n))
+            self.pending = more if self.pending is None else join_batches([self.pending, more])
             self.read = more.end
         folded = fold(
             self.pending,
             watermark_us=self.watermark_us,
             final=self.read == self.whole.end,
-            control=Control(sealed_until_us=self.sealed_until_us, revision=0),
+            control=StreamControl(sealed_until_us=self.sealed_until_us, revision=0),
             schedule=SCHEDULE,
             rule=self.rule,
-            scores=Energies(),
+            scores=FeatureEnergies(),
         )
-        assert folded.end == (folded.rest.begin if folded.rest else self.pending.end)
-        assert folded.rest is None or folded.rest.end == self.pending.end
+        assert folded.end == (folded.remaining.begin if folded.remaining else self.pending.end)
+        assert folded.remaining is None or folded.remaining.end == self.pending.end
         assert self.pending.cursor_at(folded.end) == 10 * folded.end
-        self.pending = folded.rest
-        self.unsettled = folded.rest is not None and not folded.held
+        self.pending = folded.remaining
+        self.unsettled = folded.remaining is not None and not folded.held_by_lead
         self.committed, self.watermark_us = folded.end, folded.watermark_us
         self.folded.append(folded)
         return (self.committed, self.watermark_us, self.read) != before
@@ -143,7 +143,7 @@ class Reader:
         self.sealed_until_us = max(done, done + round(share * (allowed - done))) * SIZE
         return self.sealed_until_us != before
 
-    def to_the_end(self) -> "Reader":
+    def read_to_end(self) -> "FoldRun":
         """Go on to the end of the log, sealing all that can be."""
         while self.committed < self.whole.end or self.read < self.whole.end:
             assert any([self.step(1_000), self.seal()]), "nothing moves any more"
@@ -159,13 +159,13 @@ class Reader:
                 each.scored.events.times_us.tolist(),
                 each.scored.energies.tolist(),
                 each.scored.threshold_ids.tolist(),
-                each.scored.outlier.tolist(),
-                each.scored.late.tolist(),
+                each.scored.is_outlier.tolist(),
+                each.scored.is_late.tolist(),
                 strict=True,
             )
         ]
 
-    def letters(self) -> list[tuple[int, str]]:
+    def dead_letters(self) -> list[tuple[int, str]]:
         return [
             pair for each in self.folded for pair in zip(each.dead.offsets.tolist(), each.dead.reasons, strict=True)
         ]
@@ -175,7 +175,7 @@ class Reader:
         parts: dict[tuple[int, int | None], list[Part]] = {}
         for each in self.folded:
             for row in each.parts:
-                part = decode(row.payload or b"")
+                part = decode_part(row.payload or b"")
                 assert (row.events, row.outliers, row.late, row.dead) == (
                     part.events,
                     part.outliers,
@@ -183,100 +183,102 @@ class Reader:
                     part.dead,
                 )
                 parts.setdefault((row.window_start_us, row.threshold_id), []).append(part)
-        return {window: encode(merge(found)) for window, found in parts.items()}
+        return {window: encode_part(merge_parts(found)) for window, found in parts.items()}
 
 
 STEPS = st.lists(st.tuples(st.integers(1, 8), st.floats(0, 1)), max_size=40)
 
 
-def read(whole: Decoded, steps: list[tuple[int, float]], rule: WindowRule = KAFKA) -> Reader:
-    reader = Reader(whole, rule)
+def read(whole: DecodedBatch, steps: list[tuple[int, float]], rule: WindowRule = KAFKA) -> FoldRun:
+    reader = FoldRun(whole, rule)
     for n, share in steps:
         reader.step(n)
         reader.seal(share)
-    return reader.to_the_end()
+    return reader.read_to_end()
 
 
-def at_once(whole: Decoded, rule: WindowRule = KAFKA) -> Reader:
+def read_in_one_batch(whole: DecodedBatch, rule: WindowRule = KAFKA) -> FoldRun:
     """Read all in one batch: nothing is too far ahead and nothing is sealed."""
-    reader = Reader(whole, replace(rule, ahead_us=10**9))
+    reader = FoldRun(whole, replace(rule, ahead_us=10**9))
     reader.step(10**9)
     return reader
 
 
 @given(logs(), STEPS)
 def test_any_cuts_and_seals_give_the_rows_and_windows_of_one_batch(
-    whole: Decoded, steps: list[tuple[int, float]]
+    whole: DecodedBatch, steps: list[tuple[int, float]]
 ) -> None:
-    reader, one = read(whole, steps), at_once(whole)
+    reader, one = read(whole, steps), read_in_one_batch(whole)
     assert reader.rows() == one.rows()
-    assert reader.letters() == one.letters()
+    assert reader.dead_letters() == one.dead_letters()
     assert reader.windows() == one.windows()
 
 
 @given(logs(largest_step=90), STEPS)
-def test_gaps_in_time_wider_than_the_lead_change_nothing(whole: Decoded, steps: list[tuple[int, float]]) -> None:
-    reader, one = read(whole, steps), at_once(whole)
+def test_gaps_in_time_wider_than_the_lead_change_nothing(whole: DecodedBatch, steps: list[tuple[int, float]]) -> None:
+    reader, one = read(whole, steps), read_in_one_batch(whole)
     assert (reader.rows(), reader.windows()) == (one.rows(), one.windows())
 
 
 @given(logs(largest_step=90, furthest_back=90), STEPS)
-def test_stray_times_of_a_file_are_refused_whatever_the_cuts(whole: Decoded, steps: list[tuple[int, float]]) -> None:
-    reader, one = read(whole, steps, FILE), at_once(whole, FILE)
-    assert reader.letters() == one.letters()
+def test_stray_times_of_a_file_are_refused_whatever_the_cuts(
+    whole: DecodedBatch, steps: list[tuple[int, float]]
+) -> None:
+    reader, one = read(whole, steps, FILE), read_in_one_batch(whole, FILE)
+    assert reader.dead_letters() == one.dead_letters()
     assert (reader.rows(), reader.windows()) == (one.rows(), one.windows())
 
 
 @given(logs(largest_step=90, furthest_back=90), STEPS, st.sampled_from([KAFKA, FILE]))
 def test_every_record_is_an_event_or_a_dead_letter_once_and_counted_in_one_window(
-    whole: Decoded, steps: list[tuple[int, float]], rule: WindowRule
+    whole: DecodedBatch, steps: list[tuple[int, float]], rule: WindowRule
 ) -> None:
     reader = read(whole, steps, rule)
     offsets = [row[0] for row in reader.rows()]
-    dead = [offset for offset, _ in reader.letters()]
-    assert sorted(offsets + dead) == sorted([*whole.events.offsets.tolist(), *whole.dead.offsets.tolist()])
+    dead = [offset for offset, _ in reader.dead_letters()]
+    assert sorted(offsets + dead) == sorted([*whole.events.offsets.tolist(), *whole.dead_letters.offsets.tolist()])
     assert offsets == sorted(offsets)
-    parts = [decode(payload) for payload in reader.windows().values()]
+    parts = [decode_part(payload) for payload in reader.windows().values()]
     assert sum(part.events + part.late for part in parts) == len(offsets)
     assert sum(part.outliers for part in parts) == sum(row[4] and not row[5] for row in reader.rows())
 
 
 @given(logs(largest_step=40), STEPS)
 def test_nothing_is_stored_at_or_beyond_the_lead_and_no_event_enters_a_sealed_window(
-    whole: Decoded, steps: list[tuple[int, float]]
+    whole: DecodedBatch, steps: list[tuple[int, float]]
 ) -> None:
-    reader = Reader(whole)
+    reader = FoldRun(whole)
     for n, share in steps:
         sealed = reader.sealed_until_us or 0
         reader.step(n)
         last = reader.folded[-1]
-        assert (last.scored.events.times_us < KAFKA.lead_limit(sealed)).all()
+        assert (last.scored.events.times_us < KAFKA.lead_end_us(sealed)).all()
         assert all(row.events == 0 for row in last.parts if row.window_end_us <= sealed)
         reader.seal(share)
 
 
 @given(logs(largest_step=90), STEPS)
 def test_the_watermark_is_that_of_what_was_read_and_the_head_that_waits(
-    whole: Decoded, steps: list[tuple[int, float]]
+    whole: DecodedBatch, steps: list[tuple[int, float]]
 ) -> None:
-    reader = Reader(whole)
+    reader = FoldRun(whole)
     for n, share in steps:
         reader.step(n)
         last = reader.folded[-1]
         seen = whole.events.times_us[whole.events.offsets < reader.committed]
-        head = whole.events.times_us[whole.events.offsets >= reader.committed][:1] if last.held else []
+        head = whole.events.times_us[whole.events.offsets >= reader.committed][:1] if last.held_by_lead else []
         assert reader.watermark_us == max([*seen, *head], default=None)
         reader.seal(share)
 
 
 @given(logs(), st.lists(st.integers(0, 25), max_size=5))
-def test_pieces_that_are_joined_again_are_the_whole(whole: Decoded, cuts: list[int]) -> None:
+def test_pieces_that_are_joined_again_are_the_whole(whole: DecodedBatch, cuts: list[int]) -> None:
     places = [0, *sorted(min(place, whole.end) for place in cuts), whole.end]
-    pieces = [cut(whole, begin, end) for begin, end in pairwise(places)]
-    joined = join(pieces)
+    pieces = [slice_decoded(whole, begin, end) for begin, end in pairwise(places)]
+    joined = join_batches(pieces)
     assert (joined.begin, joined.end) == (whole.begin, whole.end)
     assert joined.cursors is not None
     assert whole.cursors is not None
     assert joined.cursors.tolist() == whole.cursors.tolist()
     assert joined.events.offsets.tolist() == whole.events.offsets.tolist()
-    assert joined.dead.offsets.tolist() == whole.dead.offsets.tolist()
+    assert joined.dead_letters.offsets.tolist() == whole.dead_letters.offsets.tolist()

@@ -10,30 +10,30 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from monitor.drifts.drift_sums import code_events
-from monitor.drifts.yardstick import Yardstick, profile_of, quantile_edges
+from monitor.drifts.yardstick import TrainingProfile, build_feature_profile, quantile_edges
 from monitor.parts import (
     LAST_BIN,
-    TOP,
+    MAX_LARGEST,
     DamagedPart,
     Part,
     Scale,
     bin_edges,
     bin_index,
-    decode,
-    encode,
-    merge,
+    decode_part,
+    encode_part,
+    merge_parts,
     summarise,
     summarise_windows,
 )
 from monitor.percentiles.look_back import LookBack
 from monitor.percentiles.sketch import EnergySketch
-from monitor.thresholds import decide_limit
+from monitor.thresholds import choose_threshold
 
 SCALE = Scale(median=3.0, iqr=2.0)
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
-NEAR = st.floats(min_value=-20, max_value=60, width=32)
+NEAR_THRESHOLD = st.floats(min_value=-20, max_value=60, width=32)
 TIED = st.sampled_from([-1.0, 0.0, -0.0, 3.0, 1e30]).map(float)
-FEW = arrays.arrays(np.float32, st.integers(0, 30), elements=st.one_of(NEAR, TIED, FINITE))
+FEW = arrays.arrays(np.float32, st.integers(0, 30), elements=st.one_of(NEAR_THRESHOLD, TIED, FINITE))
 SCALES = st.builds(Scale, median=st.floats(-1e6, 1e6), iqr=st.floats(1e-3, 1e6))
 
 
@@ -41,7 +41,7 @@ SCALES = st.builds(Scale, median=st.floats(-1e6, 1e6), iqr=st.floats(1e-3, 1e6))
 def drawn_energies(draw: st.DrawFn) -> np.ndarray:
     """Few energies of any kind, mixed with ordinary ones: none, few, or more than the list holds."""
     few = draw(FEW)
-    n = draw(st.sampled_from([0, 0, 5, TOP - 3, TOP, 3 * TOP]))
+    n = draw(st.sampled_from([0, 0, 5, MAX_LARGEST - 3, MAX_LARGEST, 3 * MAX_LARGEST]))
     rng = np.random.default_rng(draw(st.integers(0, 10**6)))
     many = np.round(rng.gamma(4, 2, n), draw(st.sampled_from([0, 9]))).astype(np.float32)
     return rng.permutation(np.concatenate([few, many]))
@@ -57,18 +57,18 @@ def cut(energies: np.ndarray, cuts: list[int], scale: Scale = SCALE) -> list[Par
 
 @given(ENERGIES, st.lists(st.integers(0, 10_000), max_size=6))
 def test_parts_of_any_cuts_merge_to_the_bytes_of_the_whole(energies: np.ndarray, cuts: list[int]) -> None:
-    assert encode(merge(cut(energies, cuts))) == encode(summarise(energies, energies > 10, SCALE))
+    assert encode_part(merge_parts(cut(energies, cuts))) == encode_part(summarise(energies, energies > 10, SCALE))
 
 
 @given(ENERGIES, st.lists(st.integers(0, 10_000), max_size=6), st.randoms(use_true_random=False))
 def test_the_order_of_merging_does_not_matter(energies: np.ndarray, cuts: list[int], random) -> None:
     parts = cut(energies, cuts)
-    whole = encode(merge(parts))
+    whole = encode_part(merge_parts(parts))
     random.shuffle(parts)
     while len(parts) > 1:
         at = random.randrange(len(parts) - 1)
-        parts[at : at + 2] = [merge(parts[at : at + 2])]
-    assert encode(parts[0]) == whole
+        parts[at : at + 2] = [merge_parts(parts[at : at + 2])]
+    assert encode_part(parts[0]) == whole
 
 
 @given(ENERGIES, st.data())
@@ -78,7 +78,7 @@ def test_one_pass_over_many_windows_gives_the_parts_of_each(energies: np.ndarray
     assert found.tolist() == sorted(set(windows.tolist()))
     for window, part in zip(found, parts, strict=True):
         own = energies[windows == window]
-        assert encode(part) == encode(summarise(own, own > 10, SCALE))
+        assert encode_part(part) == encode_part(summarise(own, own > 10, SCALE))
 
 
 @given(ENERGIES, SCALES)
@@ -89,24 +89,24 @@ def test_the_bin_of_an_energy_is_the_one_whose_edges_hold_it(energies: np.ndarra
 
 @given(ENERGIES, st.integers(0, 10**6), st.integers(0, 10**6))
 def test_what_is_encoded_is_decoded_again(energies: np.ndarray, late: int, dead: int) -> None:
-    part = merge([summarise(energies, energies > 10, SCALE), Part.counts_only(late=late, dead=dead)])
-    again = decode(encode(part))
-    assert encode(again) == encode(part)
+    part = merge_parts([summarise(energies, energies > 10, SCALE), Part.without_events(late=late, dead=dead)])
+    again = decode_part(encode_part(part))
+    assert encode_part(again) == encode_part(part)
     assert (again.events, again.late, again.dead) == (len(energies), late, dead)
 
 
 @given(ENERGIES, st.integers(0, 10**6), st.integers(1, 255))
 def test_a_changed_byte_is_refused(energies: np.ndarray, at: int, flip: int) -> None:
-    payload = bytearray(encode(summarise(energies, energies > 10, SCALE)))
+    payload = bytearray(encode_part(summarise(energies, energies > 10, SCALE)))
     payload[at % len(payload)] ^= flip
     with pytest.raises(DamagedPart):
-        decode(bytes(payload))
+        decode_part(bytes(payload))
 
 
 @given(st.binary(max_size=300))
 def test_foreign_bytes_are_refused(payload: bytes) -> None:
     with pytest.raises(DamagedPart):
-        decode(payload)
+        decode_part(payload)
 
 
 @given(st.lists(ENERGIES, min_size=1, max_size=8), st.lists(st.integers(0, 100), max_size=30))
@@ -136,9 +136,9 @@ def test_a_limit_is_the_same_to_the_bit_in_any_order_of_merging(
 ) -> None:
     reference = np.sort(np.concatenate(windows))
     parts = [summarise(energies, energies > 10, SCALE) for energies in windows]
-    one = decide_limit(None, EnergySketch.from_parts(parts, SCALE), reference, percentile)
+    one = choose_threshold(None, EnergySketch.from_parts(parts, SCALE), reference, percentile)
     random.shuffle(parts)
-    other = decide_limit(None, EnergySketch.from_parts(parts, SCALE), reference, percentile)
+    other = choose_threshold(None, EnergySketch.from_parts(parts, SCALE), reference, percentile)
     assert one == other
 
 
@@ -182,11 +182,13 @@ def test_counts_above_fall_with_the_energy_and_are_exact_at_bin_edges(
 @given(ENERGIES)
 def test_the_largest_energies_are_kept_with_their_ties(energies: np.ndarray) -> None:
     part = summarise(energies, energies > 10, SCALE)
-    assert part.top.tolist() == sorted(energies.tolist(), reverse=True)[:TOP]
+    assert part.top.tolist() == sorted(energies.tolist(), reverse=True)[:MAX_LARGEST]
 
 
-WATCHED = np.random.default_rng(11).standard_normal((300, 3)).astype(np.float32)
-YARDSTICK = Yardstick(features=profile_of(WATCHED), energy_edges=quantile_edges(WATCHED[:, 0]))
+TRAINING_ROWS = np.random.default_rng(11).standard_normal((300, 3)).astype(np.float32)
+TRAINING_PROFILE = TrainingProfile(
+    features=build_feature_profile(TRAINING_ROWS), energy_edges=quantile_edges(TRAINING_ROWS[:, 0])
+)
 
 
 @given(
@@ -198,14 +200,14 @@ def test_drift_sums_lose_nothing_under_any_cut_and_order(features: np.ndarray, c
     """Events are coded with other neighbours, added up with others, merged in any order, stored in between."""
     energies = np.ascontiguousarray(features[:, 1])
     shares = np.random.default_rng(len(features)).dirichlet(np.ones(2), len(features)).astype(np.float32)
-    whole = code_events(YARDSTICK, features, energies, shares)
+    whole = code_events(TRAINING_PROFILE, features, energies, shares)
     flags = np.zeros(len(features), np.bool_)
-    expected = replace(summarise(energies, flags, SCALE), drift=whole.add_up(slice(None)))
+    expected = replace(summarise(energies, flags, SCALE), drift=whole.sum_rows(slice(None)))
     pieces = []
     for rows in np.split(np.arange(len(features)), sorted(c % (len(features) + 1) for c in cuts)):
         if len(rows):
-            alone = code_events(YARDSTICK, features[rows], energies[rows], shares[rows])
-            piece = replace(summarise(energies[rows], flags[rows], SCALE), drift=alone.add_up(slice(None)))
-            pieces.append(decode(encode(piece)))
+            alone = code_events(TRAINING_PROFILE, features[rows], energies[rows], shares[rows])
+            piece = replace(summarise(energies[rows], flags[rows], SCALE), drift=alone.sum_rows(slice(None)))
+            pieces.append(decode_part(encode_part(piece)))
     random.shuffle(pieces)
-    assert encode(merge(pieces)) == encode(expected)
+    assert encode_part(merge_parts(pieces)) == encode_part(expected)

@@ -4,10 +4,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.spikes import CountLaw, judge_window, learn_law, p_value, spike_limit
+from monitor.spikes import CountModel, fit_count_model, judge_count, p_value, spike_count_threshold
 
-LAWS = st.builds(
-    CountLaw,
+COUNT_MODELS = st.builds(
+    CountModel,
     rate=st.floats(1e-6, 0.3),
     calibration_n=st.integers(10, 10**9),
     dispersion=st.one_of(st.just(1.0), st.floats(1, 200)),
@@ -18,38 +18,41 @@ ALPHAS = st.floats(1e-9, 0.4)
 EVENTS = st.integers(0, 10**6)
 
 
-@given(LAWS, EVENTS, ALPHAS, st.integers(0, 3000))
+@given(COUNT_MODELS, EVENTS, ALPHAS, st.integers(0, 3000))
 def test_a_window_fires_exactly_when_its_p_value_is_within_the_budget(
-    law: CountLaw, n: int, alpha: float, x: int
+    law: CountModel, n: int, alpha: float, x: int
 ) -> None:
-    verdict = judge_window(law, n, x, alpha=alpha)
-    assert verdict.fires == (x > verdict.limit)
+    verdict = judge_count(law, n, x, alpha=alpha)
+    assert verdict.fires == (x > verdict.count_threshold)
     if n:
         assert verdict.fires == (p_value(law, n, x) <= alpha)
 
 
-@given(LAWS, EVENTS, ALPHAS, ALPHAS)
-def test_a_smaller_budget_has_no_lower_limit(law: CountLaw, n: int, one: float, other: float) -> None:
-    assert spike_limit(law, n, min(one, other)).count >= spike_limit(law, n, max(one, other)).count
+@given(COUNT_MODELS, EVENTS, ALPHAS, ALPHAS)
+def test_a_smaller_budget_has_no_lower_limit(law: CountModel, n: int, one: float, other: float) -> None:
+    assert spike_count_threshold(law, n, min(one, other)).count >= spike_count_threshold(law, n, max(one, other)).count
 
 
-@given(LAWS, EVENTS, EVENTS, st.floats(1e-9, 1e-2))
-def test_more_events_have_no_lower_limit(law: CountLaw, one: int, other: int, alpha: float) -> None:
-    assert spike_limit(law, max(one, other), alpha).count >= spike_limit(law, min(one, other), alpha).count
+@given(COUNT_MODELS, EVENTS, EVENTS, st.floats(1e-9, 1e-2))
+def test_more_events_have_no_lower_limit(law: CountModel, one: int, other: int, alpha: float) -> None:
+    assert (
+        spike_count_threshold(law, max(one, other), alpha).count
+        >= spike_count_threshold(law, min(one, other), alpha).count
+    )
 
 
-@given(LAWS, EVENTS, st.integers(0, 10**6))
-def test_p_values_are_probabilities_that_fall_with_the_count(law: CountLaw, n: int, x: int) -> None:
+@given(COUNT_MODELS, EVENTS, st.integers(0, 10**6))
+def test_p_values_are_probabilities_that_fall_with_the_count(law: CountModel, n: int, x: int) -> None:
     assert 1 >= p_value(law, n, x) >= p_value(law, n, x + 1) >= 0
     assert p_value(law, n, 0) == 1
 
 
-@given(LAWS, EVENTS, ALPHAS, st.integers(0, 3000), st.integers(0, 100), st.floats(0, 1))
+@given(COUNT_MODELS, EVENTS, ALPHAS, st.integers(0, 3000), st.integers(0, 100), st.floats(0, 1))
 def test_floors_never_make_a_window_fire(
-    law: CountLaw, n: int, alpha: float, x: int, min_outliers: int, min_ratio: float
+    law: CountModel, n: int, alpha: float, x: int, min_outliers: int, min_ratio: float
 ) -> None:
-    floored = judge_window(law, n, x, alpha=alpha, min_outliers=min_outliers, min_ratio=min_ratio)
-    assert not floored.fires or judge_window(law, n, x, alpha=alpha).fires
+    floored = judge_count(law, n, x, alpha=alpha, min_outliers=min_outliers, min_ratio=min_ratio)
+    assert not floored.fires or judge_count(law, n, x, alpha=alpha).fires
     if floored.fires:
         assert x >= min_outliers
         assert x >= min_ratio * n - 1e-6
@@ -59,7 +62,7 @@ def test_floors_never_make_a_window_fire(
 def test_a_learned_law_is_whole_whatever_the_counts(counts: list[tuple[int, int]], above: int) -> None:
     x = np.array([min(a, b) for a, b in counts])
     n = np.array([b for _, b in counts])
-    law = learn_law(above, 1000, x, n)
+    law = fit_count_model(above, 1000, x, n)
     assert 0 < law.rate <= 1
     assert 1 <= law.dispersion < np.inf
-    assert spike_limit(law, 1000, 1e-5).attainable <= 1e-5
+    assert spike_count_threshold(law, 1000, 1e-5).attainable <= 1e-5

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from consumers.windows import (
     NO_WATERMARK_US,
+    count_before_lead_end,
+    find_stray_times,
     late_mask,
-    lead_cut,
-    stray_future,
     watermark_before,
     window_start,
 )
@@ -53,7 +53,7 @@ def test_lateness_is_what_its_definition_says(times, before, size, grace, sealed
 
 @given(TIMES, st.integers(0, 2_500))
 def test_the_lead_is_cut_at_the_first_event_beyond_the_limit(times, limit):
-    cut = lead_cut(times, limit)
+    cut = count_before_lead_end(times, limit)
     assert (times[:cut] < limit).all()
     assert cut == len(times) or times[cut] >= limit
 
@@ -71,15 +71,15 @@ def by_definition(times, watermark, max_future):
 
 @given(TIMES, BEFORE, st.integers(0, 300))
 def test_stray_times_are_those_that_the_next_two_events_do_not_agree_with(times, watermark, max_future):
-    mask, settled = stray_future(times, watermark, max_future, final=True)
+    mask, settled = find_stray_times(times, watermark, max_future, final=True)
     assert settled == len(times)
     assert mask.tolist() == by_definition(times.tolist(), watermark, max_future)
 
 
 @given(SOME_TIMES, BEFORE, st.integers(0, 300), st.lists(st.integers(0, 2_000), max_size=5))
 def test_what_is_settled_does_not_change_with_what_follows(times, watermark, max_future, following):
-    mask, settled = stray_future(times, watermark, max_future, final=False)
+    mask, settled = find_stray_times(times, watermark, max_future, final=False)
     longer = np.concatenate([times, np.array(following, np.int64)])
-    whole, _ = stray_future(longer, watermark, max_future, final=True)
+    whole, _ = find_stray_times(longer, watermark, max_future, final=True)
     np.testing.assert_array_equal(mask[:settled], whole[:settled])
     assert settled >= len(times) - 2

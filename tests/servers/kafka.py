@@ -11,15 +11,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.servers.downloads import java, kafka_jars
+from tests.servers.downloads import find_java, kafka_jars
 from tests.servers.process import (
     ServerError,
-    dying_with_parent,
-    end,
+    die_with_parent,
     free_port,
-    listens,
-    own_directory,
-    tail,
+    is_listening,
+    last_lines,
+    make_server_directory,
+    stop_process,
     wait_until,
 )
 
@@ -64,7 +64,7 @@ class KafkaServer:
     """
 
     def __init__(self, settings: Mapping[str, str] | None = None, *, heap: str = "384m") -> None:
-        self.directory = own_directory("kafka")
+        self.directory = make_server_directory("kafka")
         self.log_path = self.directory / "server.log"
         self._settings = {**_SETTINGS, **(settings or {})}
         self._heap = heap
@@ -93,7 +93,7 @@ class KafkaServer:
                 self._launch(within_s)
             except ServerError:
                 # Between the choice of a free port and its use another test run can have taken it.
-                if not (first and attempts_left and "Address already in use" in tail(self.log_path, 200)):
+                if not (first and attempts_left and "Address already in use" in last_lines(self.log_path, 200)):
                     raise
                 self._port = 0
                 shutil.rmtree(self.directory / "data", ignore_errors=True)
@@ -187,22 +187,24 @@ class KafkaServer:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # a Ctrl-C for pytest is not one for the broker
-                preexec_fn=dying_with_parent(signal.SIGKILL),  # noqa: PLW1509 -- calls prctl, nothing else
+                preexec_fn=die_with_parent(signal.SIGKILL),  # noqa: PLW1509 -- calls prctl, nothing else
             )
         process = self._process
 
         def serves_or_ended() -> bool:
             with self.log_path.open("rb") as log:
                 log.seek(written_before)
-                return (b"Kafka Server started" in log.read() and listens(self._port)) or process.poll() is not None
+                return (
+                    b"Kafka Server started" in log.read() and is_listening(self._port)
+                ) or process.poll() is not None
 
         try:
             wait_until(serves_or_ended, within_s=within_s, what=f"Kafka on {self.bootstrap}")
         except ServerError as error:
             self.kill()
-            raise ServerError(f"{error}\n{tail(self.log_path)}") from None
+            raise ServerError(f"{error}\n{last_lines(self.log_path)}") from None
         if process.poll() is not None:
-            raise ServerError(f"Kafka ended with {process.returncode} at start\n{tail(self.log_path)}")
+            raise ServerError(f"Kafka ended with {process.returncode} at start\n{last_lines(self.log_path)}")
 
     def _java(self) -> list[str]:
         # C1 and the serial collector: a test broker lives for a minute and shares two cores with its clients.
@@ -212,9 +214,9 @@ class KafkaServer:
             "-XX:TieredStopAtLevel=1",
             "-Djava.awt.headless=true",
         ]
-        return [str(java()), *flags, "-cp", f"{kafka_jars()}/*"]
+        return [str(find_java()), *flags, "-cp", f"{kafka_jars()}/*"]
 
     def _end(self, with_signal: signal.Signals, within_s: float) -> None:
         if self._process is not None:
-            end(self._process, with_signal, within_s=within_s)
+            stop_process(self._process, with_signal, within_s=within_s)
             self._process = None

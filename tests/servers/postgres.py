@@ -17,11 +17,11 @@ import psycopg
 from tests.servers.downloads import postgres_binaries
 from tests.servers.process import (
     ServerError,
-    dying_with_parent,
-    end,
+    die_with_parent,
     free_port,
-    own_directory,
-    tail,
+    last_lines,
+    make_server_directory,
+    stop_process,
     wait_until,
 )
 
@@ -39,7 +39,7 @@ class PostgresServer:
     """
 
     def __init__(self, *, durable: bool = False, settings: Mapping[str, str] | None = None) -> None:
-        self.directory = own_directory("postgres")
+        self.directory = make_server_directory("postgres")
         self.log_path = self.directory / "server.log"
         self._sync = {} if durable else {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
         self._settings = {"max_connections": "200", "shared_buffers": "64MB"} | self._sync | dict(settings or {})
@@ -93,7 +93,7 @@ class PostgresServer:
                 self._launch(within_s)
             except ServerError:
                 # Between the choice of a free port and its use another test run can have taken it.
-                if not (first and attempts_left and "could not bind" in tail(self.log_path, 200)):
+                if not (first and attempts_left and "could not bind" in last_lines(self.log_path, 200)):
                     raise
                 self._port = 0
             else:
@@ -137,11 +137,11 @@ class PostgresServer:
         data = self.directory / "data"
         if (data / "PG_VERSION").exists():
             return
-        for account in _account_for_server():
+        for account in _find_server_account():
             os.chown(self.directory, account.pw_uid, account.pw_gid)
         command = [str(_reachable_binaries() / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust"]
         command += ["--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"]
-        done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False, **_as_account())
+        done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False, **_run_as_account())
         if done.returncode:
             raise ServerError(f"initdb failed: {done.stdout}{done.stderr}")
 
@@ -162,23 +162,23 @@ class PostgresServer:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # a Ctrl-C for pytest is not one for the server
-                preexec_fn=dying_with_parent(signal.SIGQUIT),  # noqa: PLW1509 -- calls prctl, nothing else
-                **_as_account(),
+                preexec_fn=die_with_parent(signal.SIGQUIT),  # noqa: PLW1509 -- calls prctl, nothing else
+                **_run_as_account(),
             )
         process = self._process
         try:
             wait_until(
-                lambda: process.poll() is not None or self._answers(),
+                lambda: process.poll() is not None or self._is_ready(),
                 within_s=within_s,
                 what=f"PostgreSQL on port {self._port}",
             )
         except ServerError as error:
             self.stop("immediate")
-            raise ServerError(f"{error}\n{tail(self.log_path)}") from None
+            raise ServerError(f"{error}\n{last_lines(self.log_path)}") from None
         if process.poll() is not None:
-            raise ServerError(f"PostgreSQL ended with {process.returncode} at start\n{tail(self.log_path)}")
+            raise ServerError(f"PostgreSQL ended with {process.returncode} at start\n{last_lines(self.log_path)}")
 
-    def _answers(self) -> bool:
+    def _is_ready(self) -> bool:
         try:
             psycopg.connect(self.url(), connect_timeout=2).close()
         except psycopg.OperationalError:
@@ -187,20 +187,20 @@ class PostgresServer:
 
     def _end(self, with_signal: signal.Signals, within_s: float) -> None:
         if self._process is not None:
-            end(self._process, with_signal, within_s=within_s)
+            stop_process(self._process, with_signal, within_s=within_s)
             self._process = None
 
 
-def _account_for_server() -> list[pwd.struct_passwd]:
+def _find_server_account() -> list[pwd.struct_passwd]:
     """Return the account to become when we are root, else nothing."""
     return [pwd.getpwnam("nobody")] if os.geteuid() == 0 else []
 
 
-def _as_account() -> dict[str, Any]:
+def _run_as_account() -> dict[str, Any]:
     """Return what makes a child run as that account."""
     return {
         key: value
-        for account in _account_for_server()
+        for account in _find_server_account()
         for key, value in (("user", account.pw_uid), ("group", account.pw_gid), ("extra_groups", []))
     }
 
@@ -217,7 +217,7 @@ def _reachable_binaries() -> Path:
     stamp = int((package / "__init__.py").stat().st_mtime)
     copy = Path(tempfile.gettempdir()) / f"outrider-postgres-programs-{stamp}"
     if not copy.exists():
-        aside = own_directory("programs")
+        aside = make_server_directory("programs")
         shutil.copytree(binaries.parent, aside / package.name / binaries.parent.name)
         shutil.copytree(package.parent / f"{package.name}.libs", aside / f"{package.name}.libs")
         aside.chmod(0o755)

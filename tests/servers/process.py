@@ -34,7 +34,7 @@ def free_port() -> int:
     raise ServerError(f"no free loopback port in {PORTS}")
 
 
-def own_directory(kind: str) -> Path:
+def make_server_directory(kind: str) -> Path:
     """Make a directory for one server, where others may reach it and with a path short enough for sockets."""
     base = Path(tempfile.gettempdir()).resolve()
     if len(str(base)) > 40 or not all(p.stat().st_mode & 0o001 for p in (base, *base.parents)):
@@ -42,7 +42,7 @@ def own_directory(kind: str) -> Path:
     return Path(tempfile.mkdtemp(prefix=f"outrider-{kind}-", dir=base))
 
 
-def dying_with_parent(with_signal: signal.Signals) -> Callable[[], None] | None:
+def die_with_parent(with_signal: signal.Signals) -> Callable[[], None] | None:
     """Return what a child does before it becomes the server, so that a killed test run leaves none behind."""
     if not sys.platform.startswith("linux"):
         return None
@@ -63,7 +63,7 @@ def wait_until(condition: Callable[[], bool], *, within_s: float, what: str) -> 
         time.sleep(0.02)
 
 
-def listens(port: int) -> bool:
+def is_listening(port: int) -> bool:
     """Tell whether somebody accepts connections on the loopback port."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -72,7 +72,7 @@ def listens(port: int) -> bool:
     return True
 
 
-def end(process: subprocess.Popen[bytes], with_signal: signal.Signals, *, within_s: float) -> None:
+def stop_process(process: subprocess.Popen[bytes], with_signal: signal.Signals, *, within_s: float) -> None:
     """Signal a child and wait for its end; kill it when it takes too long."""
     if process.poll() is None:
         process.send_signal(signal.SIGCONT)
@@ -84,7 +84,7 @@ def end(process: subprocess.Popen[bytes], with_signal: signal.Signals, *, within
     process.wait()
 
 
-def tail(path: Path, lines: int = 30) -> str:
+def last_lines(path: Path, lines: int = 30) -> str:
     """Return the last lines of a log file."""
     if not path.exists():
         return "(no log)"

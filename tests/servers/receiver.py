@@ -13,7 +13,7 @@ from typing import Any, Self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class ReceivedRequest:
     """One request as it came; `headers` by lower-case name."""
 
     line: str
@@ -23,7 +23,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Respond:
+class RespondReaction:
     """An ordinary answer."""
 
     status: int = 204
@@ -32,7 +32,7 @@ class Respond:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drip:
+class DripReaction:
     """Bytes that come one by one, without an end: after `head`, which comes at once."""
 
     head: bytes = b""
@@ -40,22 +40,22 @@ class Drip:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hang:
+class HangReaction:
     """No answer, as long as the receiver lives."""
 
 
-Reaction = Respond | Drip | Hang
+Reaction = RespondReaction | DripReaction | HangReaction
 
 
-class Receiver:
+class WebhookReceiver:
     """A receiver on the loopback, at a free port unless one is given.
 
     `react` says what it does with a request, and may be changed at any time.
     """
 
     def __init__(self, *, port: int = 0, certificate: Path | None = None) -> None:
-        self.react: Callable[[Request], Reaction] = lambda _: Respond()
-        self.requests: list[Request] = []
+        self.react: Callable[[ReceivedRequest], Reaction] = lambda _: RespondReaction()
+        self.requests: list[ReceivedRequest] = []
         self._closing = threading.Event()
         self._certificate = certificate
         self._server: ThreadingHTTPServer | None = None
@@ -69,7 +69,7 @@ class Receiver:
         return f"{self._scheme}://127.0.0.1:{self.port}/hook?team=ops"
 
     @property
-    def keys(self) -> list[str]:
+    def idempotency_keys(self) -> list[str]:
         """The idempotency keys in the order in which they came."""
         return [request.headers["idempotency-key"] for request in self.requests]
 
@@ -82,10 +82,10 @@ class Receiver:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                request = Request(line=self.requestline, headers=headers, body=body, at_s=time.monotonic())
+                request = ReceivedRequest(line=self.requestline, headers=headers, body=body, at_s=time.monotonic())
                 receiver.requests.append(request)
                 self.close_connection = True
-                receiver._answer(self, receiver.react(request))
+                receiver._react(self, receiver.react(request))
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -105,20 +105,20 @@ class Receiver:
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
-    def _answer(self, handler: BaseHTTPRequestHandler, reaction: Reaction) -> None:
+    def _react(self, handler: BaseHTTPRequestHandler, reaction: Reaction) -> None:
         match reaction:
-            case Respond():
+            case RespondReaction():
                 handler.send_response(reaction.status)
                 for name, value in reaction.headers.items():
                     handler.send_header(name, value)
                 handler.send_header("Content-Length", str(len(reaction.body)))
                 handler.end_headers()
                 handler.wfile.write(reaction.body)
-            case Drip():
+            case DripReaction():
                 handler.wfile.write(reaction.head)
                 while not self._closing.wait(reaction.every_s):
                     handler.wfile.write(b"x")
-            case Hang():
+            case HangReaction():
                 self._closing.wait()
 
     def close(self) -> None:

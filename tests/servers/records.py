@@ -9,7 +9,7 @@ from tests.servers.kafka import KafkaServer
 
 
 @contextmanager
-def producer(server: KafkaServer, **options: object) -> Iterator[KafkaProducer]:
+def open_producer(server: KafkaServer, **options: object) -> Iterator[KafkaProducer]:
     """A producer that waits for acknowledgement and is closed."""
     made = KafkaProducer(bootstrap_servers=server.bootstrap, **options)
     try:
@@ -30,7 +30,7 @@ def produce(
     """Write records, in one batch where they fit, and wait until the broker has them all."""
     values = list(values)
     # Nothing leaves before the flush, however slow this process is.
-    with producer(server, linger_ms=60_000, **options) as writer:
+    with open_producer(server, linger_ms=60_000, **options) as writer:
         for key, value in zip(keys or [None] * len(values), values, strict=True):
             writer.send(topic, value, key=key, partition=partition)
         writer.flush()
@@ -38,12 +38,12 @@ def produce(
 
 def delete_records(server: KafkaServer, topic: str, before: int, *, partition: int = 0) -> None:
     """Delete the records below an offset, as retention does."""
-    with admin(server) as client:
+    with open_admin(server) as client:
         client.delete_records({TopicPartition(topic, partition): before})
 
 
 @contextmanager
-def admin(server: KafkaServer) -> Iterator[KafkaAdminClient]:
+def open_admin(server: KafkaServer) -> Iterator[KafkaAdminClient]:
     """A client for administration that is closed."""
     client = KafkaAdminClient(bootstrap_servers=server.bootstrap)
     try:

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from storage.control import ControlStore
+from storage.control import WindowStore
 from storage.engine import Database
 from tests.integration.control.feeding import open_stream
-from tests.integration.control.judging import Source
+from tests.integration.control.judging import CommittingSource
 
 
 @pytest.fixture
@@ -28,10 +28,10 @@ def stream_id(db: Database) -> int:
 
 
 @pytest.fixture
-def source(db: Database, stream_id: int) -> Source:
-    return Source(db, stream_id)
+def source(db: Database, stream_id: int) -> CommittingSource:
+    return CommittingSource(db, stream_id)
 
 
 @pytest.fixture
-def control(db: Database) -> ControlStore:
-    return ControlStore(db)
+def control(db: Database) -> WindowStore:
+    return WindowStore(db)

@@ -14,15 +14,15 @@ from config.streams import EventSettings, ModelSettings
 from consumers.batch import Partition, RawBatch
 from consumers.codec import make_codec
 from monitor.data_plane.fold import WindowRule
-from monitor.data_plane.inbox import Arrived, Claimed, Finish, Inbox
-from monitor.data_plane.intake import Reclaim
+from monitor.data_plane.inbox import Inbox, PartitionClaimed, RecordsFetched, StopRequested
+from monitor.data_plane.intake import ReclaimRequest
 from monitor.data_plane.worker import Worker
-from monitor.findings.calibration import first_threshold
+from monitor.findings.calibration import build_first_threshold
 from monitor.scoring import Scorer, load_model
 from monitor.training.events import TrainingSet
 from monitor.training.fitting import FittedModel, fit_model
 from storage.engine import Database
-from storage.ledger import Claim, Ledger, NewSource
+from storage.ledger import Ledger, NewSource, SourceClaim
 from storage.models import ModelInfo, ModelStore
 from storage.tables import positions, streams
 
@@ -36,20 +36,20 @@ PERCENTILE = 99.0
 
 
 @lru_cache(maxsize=4)
-def fitted(seed: int = 0) -> FittedModel:
+def fit_small_model(seed: int = 0) -> FittedModel:
     """Return a mixture of one component, fitted on 400 events."""
     features = np.random.default_rng(seed).normal(size=(400, 2)).astype(np.float32)
-    training = TrainingSet(features=features, names=NAMES, refused=0, exhausted=False)
+    training = TrainingSet(features=features, names=NAMES, rejected=0, exhausted=False)
     return fit_model(training, ModelSettings(n_components=1))
 
 
 def add_model(db: Database, stream_id: int, seed: int = 0, *, only_first: bool = False) -> ModelInfo | None:
     """Store a fitted model and activate it."""
-    model = fitted(seed)
+    model = fit_small_model(seed)
     return ModelStore(db).add(
         stream_id,
         model.stored,
-        lambda model_id, activation: first_threshold(model.reference, model_id, activation, PERCENTILE),
+        lambda model_id, activation: build_first_threshold(model.reference, model_id, activation, PERCENTILE),
         only_first=only_first,
     )
 
@@ -62,7 +62,7 @@ def open_stream(db: Database, partitions: int = 1, rule: WindowRule = RULE, name
     """Store a stream with a model and so many partitions; return its id."""
     ledger = Ledger(db)
     stream = ledger.open_stream(name, rule.size_us, rule.grace_us + rule.ahead_us)
-    ledger.register(
+    ledger.register_sources(
         stream.id, [NewSource(topic=TOPIC, partition=p, identity="log", next_offset=0) for p in range(partitions)]
     )
     add_model(db, stream.id, only_first=True)
@@ -76,32 +76,34 @@ def seal(db: Database, stream_id: int, until_us: int, *, revisions: int = 0) -> 
         conn.execute(sa.update(streams).where(streams.c.id == stream_id).values(moved))
 
 
-def rows(db: Database, query: str) -> list[tuple[object, ...]]:
+def fetch_rows(db: Database, query: str) -> list[tuple[object, ...]]:
     with db.read() as conn:
         return [tuple(row) for row in conn.exec_driver_sql(query)]
 
 
-def count(db: Database, table: str) -> int:
-    return int(str(rows(db, f"SELECT count(*) FROM {table}")[0][0]))
+def count_rows(db: Database, table: str) -> int:
+    return int(str(fetch_rows(db, f"SELECT count(*) FROM {table}")[0][0]))
 
 
-def message(time_us: int, x: float = 0.1, y: float = 0.2) -> bytes:
+def encode_event(time_us: int, x: float = 0.1, y: float = 0.2) -> bytes:
     return json.dumps({"x": x, "y": y, "ts": time_us / SECOND}).encode()
 
 
-def batch(values: Sequence[bytes | None], begin: int = 0, of: Partition | None = None, **others: object) -> RawBatch:
+def raw_batch(
+    values: Sequence[bytes | None], begin: int = 0, of: Partition | None = None, **others: object
+) -> RawBatch:
     """Return consecutive records of one partition."""
     n = len(values)
     fields: dict[str, object] = {"end": begin + n, "offsets": np.arange(begin, begin + n, dtype=np.int64)}
     return RawBatch(partition=of or partition(), begin=begin, values=values, **(fields | others))  # type: ignore[arg-type]
 
 
-def events(times_us: Iterable[int], begin: int = 0, of: Partition | None = None) -> RawBatch:
-    return batch([message(time_us) for time_us in times_us], begin, of)
+def event_batch(times_us: Iterable[int], begin: int = 0, of: Partition | None = None) -> RawBatch:
+    return raw_batch([encode_event(time_us) for time_us in times_us], begin, of)
 
 
 @dataclass
-class Bench:
+class WorkerBench:
     """A worker with its inbox, and what it asked for."""
 
     db: Database
@@ -109,7 +111,7 @@ class Bench:
     rule: WindowRule = RULE
     idle_timeout_s: float = 60.0
     drain_timeout_s: float = 20.0
-    reclaims: list[Reclaim] = field(default_factory=list)
+    reclaims: list[ReclaimRequest] = field(default_factory=list)
     published: dict[Partition, int] = field(default_factory=dict)
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -129,7 +131,7 @@ class Bench:
             ),
             ledger=self.ledger,
             inbox=self.inbox,
-            scores=Scorer(lambda model_id: load_model(self.ledger.model(model_id), "cpu")),
+            scores=Scorer(lambda model_id: load_model(self.ledger.load_model(model_id), "cpu")),
             reclaim=self.reclaims.append,
             publish=self.published.update,
             committed=lambda: None,
@@ -138,21 +140,21 @@ class Bench:
             drain_timeout_s=self.drain_timeout_s,
         )
 
-    def claim(self, number: int = 0, owner: str = "me") -> Claim:
+    def claim(self, number: int = 0, owner: str = "me") -> SourceClaim:
         """Claim a partition and tell the worker, as the intake does."""
-        source = next(each for each in self.ledger.sources(self.stream_id) if each.partition == number)
-        claim = self.ledger.claim(source.source_id, owner)
+        source = next(each for each in self.ledger.active_sources(self.stream_id) if each.partition == number)
+        claim = self.ledger.claim_source(source.source_id, owner)
         assert claim is not None
-        self.inbox.put(Claimed(partition=partition(number), claim=claim))
+        self.inbox.put(PartitionClaimed(partition=partition(number), claim=claim))
         return claim
 
-    def feed(self, claim: Claim, *batches: RawBatch) -> None:
+    def feed(self, claim: SourceClaim, *batches: RawBatch) -> None:
         for each in batches:
-            self.inbox.put(Arrived(epoch=claim.epoch, batch=each))
+            self.inbox.put(RecordsFetched(epoch=claim.epoch, batch=each))
 
     def finish(self) -> None:
         """Let the worker do what there is, in this thread, and end."""
-        self.inbox.put(Finish())
+        self.inbox.put(StopRequested())
         self.worker.run()
 
     def start(self) -> threading.Thread:
@@ -161,17 +163,17 @@ class Bench:
         return thread
 
     def end(self, thread: threading.Thread, within_s: float = 30) -> None:
-        self.inbox.put(Finish())
+        self.inbox.put(StopRequested())
         thread.join(within_s)
         assert not thread.is_alive(), "the worker did not end"
 
     def position(self, number: int = 0) -> sa.Row[tuple[object, ...]]:
-        source = next(each for each in self.ledger.sources(self.stream_id) if each.partition == number)
+        source = next(each for each in self.ledger.active_sources(self.stream_id) if each.partition == number)
         with self.db.read() as conn:
             return conn.execute(sa.select(positions).where(positions.c.source_id == source.source_id)).one()
 
 
-def until(condition: Callable[[], bool], within_s: float = 30) -> None:
+def wait_until(condition: Callable[[], bool], within_s: float = 30) -> None:
     """Wait for a condition."""
     deadline = time.monotonic() + within_s
     gate = threading.Event()

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from monitor.parts import Part, Scale, encode, summarise
+from monitor.parts import Part, Scale, encode_part, summarise
 from storage.engine import Database
 from storage.judgements import IncidentRow, Judgement, TransitionRow, WindowFacts, WindowRow
 from storage.ledger import (
@@ -17,30 +17,30 @@ from storage.ledger import (
     DeadLetterColumns,
     Ledger,
     OutlierColumns,
-    PartRow,
     ScoreColumns,
     Stale,
+    WindowPartRow,
 )
 from tests.integration.control.feeding import MINUTE, T0
 
 T = TypeVar("T")
 
 
-class Source:
+class CommittingSource:
     """One claimed source that commits parts without scores."""
 
     def __init__(self, db: Database, stream_id: int, number: int = 0) -> None:
         self.ledger = Ledger(db)
         self.stream_id = stream_id
-        source = next(each for each in self.ledger.sources(stream_id) if each.partition == number)
-        claim = self.ledger.claim(source.source_id, "me")
+        source = next(each for each in self.ledger.active_sources(stream_id) if each.partition == number)
+        claim = self.ledger.claim_source(source.source_id, "me")
         assert claim is not None
         self.claim = claim
         self.offset = claim.next_offset
-        self.threshold_id = self.ledger.schedule(stream_id)[0].id
+        self.threshold_id = self.ledger.read_threshold_schedule(stream_id)[0].id
 
     def commit(
-        self, *parts: PartRow, watermark_us: int | None = None, gap: str | None = None, ended: bool = False
+        self, *parts: WindowPartRow, watermark_us: int | None = None, gap: str | None = None, ended: bool = False
     ) -> Committed | Stale:
         outcome = self.ledger.commit(
             Commit(
@@ -51,7 +51,7 @@ class Source:
                 end=self.offset + 1,
                 end_cursor=None,
                 watermark_us=watermark_us,
-                assumed=self.ledger.control(self.stream_id),
+                assumed_control=self.ledger.read_control(self.stream_id),
                 scores=ScoreColumns.empty(),
                 outliers=OutlierColumns.empty(),
                 dead=DeadLetterColumns.empty(),
@@ -64,15 +64,15 @@ class Source:
         self.offset += isinstance(outcome, Committed)
         return outcome
 
-    def part(self, window: int = 0, *, events: int = 1, late: int = 0, dead: int = 0) -> PartRow:
+    def part(self, window: int = 0, *, events: int = 1, late: int = 0, dead: int = 0) -> WindowPartRow:
         """A part of the window that starts so many minutes after T0."""
         energies = np.full(events, 2.0, np.float32)
         part: Part = replace(
-            summarise(energies, energies > 10, Scale(median=1.0, iqr=1.0)) if events else Part.counts_only(),
+            summarise(energies, energies > 10, Scale(median=1.0, iqr=1.0)) if events else Part.without_events(),
             late=late,
             dead=dead,
         )
-        return PartRow(
+        return WindowPartRow(
             window_start_us=T0 + window * MINUTE,
             window_end_us=T0 + (window + 1) * MINUTE,
             threshold_id=self.threshold_id,
@@ -80,11 +80,11 @@ class Source:
             outliers=0,
             late=late,
             dead=dead,
-            payload=encode(part),
+            payload=encode_part(part),
         )
 
 
-def window_of(facts: WindowFacts) -> WindowRow:
+def judged_window_row(facts: WindowFacts) -> WindowRow:
     return WindowRow(
         window_start_us=facts.window_start_us,
         window_end_us=facts.window_end_us,
@@ -97,7 +97,7 @@ def window_of(facts: WindowFacts) -> WindowRow:
     )
 
 
-def opened(facts: WindowFacts, kind: str = "spike", channels: tuple[str, ...] = ("log",)) -> IncidentRow:
+def opened_incident(facts: WindowFacts, kind: str = "spike", channels: tuple[str, ...] = ("log",)) -> IncidentRow:
     start, end = facts.window_start_us, facts.window_end_us
     told = TransitionRow(
         transition="opened", window_start_us=start, at_us=end, summary="a spike", details={"n": 1}, channels=channels
@@ -118,15 +118,15 @@ def opened(facts: WindowFacts, kind: str = "spike", channels: tuple[str, ...] = 
     )
 
 
-def calm(facts: WindowFacts) -> Judgement:
-    return Judgement(window=window_of(facts))
+def judge_clean(facts: WindowFacts) -> Judgement:
+    return Judgement(window=judged_window_row(facts))
 
 
-def spike(facts: WindowFacts) -> Judgement:
-    return Judgement(window=window_of(facts), incidents=[opened(facts)])
+def judge_spike(facts: WindowFacts) -> Judgement:
+    return Judgement(window=judged_window_row(facts), incidents=[opened_incident(facts)])
 
 
-def together(*calls: Callable[[], T]) -> list[T]:
+def run_concurrently(*calls: Callable[[], T]) -> list[T]:
     """Call all at once, each in a thread of its own."""
     gate = threading.Barrier(len(calls))
 

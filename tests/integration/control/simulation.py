@@ -12,22 +12,22 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from consumers.batch import DeadLetters, Decoded, Events, Position
+from consumers.batch import DeadLetters, DecodedBatch, Events, Position
 from monitor.control_plane.control import ControlPlane, ControlSettings
-from monitor.control_plane.drift_watch import DriftRule, DriftWatch, WatchedModel
+from monitor.control_plane.drift_watch import DriftMonitor, DriftRule, MonitoredModel
 from monitor.control_plane.judging import JudgeRule
-from monitor.data_plane.commits import commit_of, position_commit
-from monitor.data_plane.fold import Schedule, WindowRule, fold, join
+from monitor.data_plane.commits import build_commit, build_position_commit
+from monitor.data_plane.fold import ThresholdSchedule, WindowRule, fold, join_batches
 from monitor.findings.calibration import ThresholdRule
-from monitor.findings.lives import LifeRule
-from monitor.incidents import Policy
+from monitor.findings.lives import IncidentPolicy
+from monitor.incidents import LifecyclePolicy
 from monitor.scoring import Scorer, load_model
-from storage.calibration import CalibrationStore
-from storage.control import ControlStore
+from storage.calibration import ThresholdStore
+from storage.control import WindowStore
 from storage.drift import DriftStore
 from storage.engine import Database
 from storage.evidence import EvidenceStore
-from storage.ledger import Committed, Control, Ledger, Stale
+from storage.ledger import Committed, Ledger, Stale, StreamControl
 from storage.models import ModelStore
 from tests.integration.control.feeding import NAMES, PERCENTILE, SECOND, T0, open_stream, partition
 
@@ -35,13 +35,13 @@ Rows = list[tuple[Any, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scene:
+class SimulationSettings:
     """What happens: the sources' records and the settings; `fires` if there are incidents, some of `kinds`."""
 
     rule: WindowRule
     refresh: timedelta | str
     look_back: timedelta
-    sources: list[Decoded]
+    sources: list[DecodedBatch]
     fires: bool = True
     kinds: frozenset[str] = frozenset()
     resolve_after: int = 2
@@ -50,7 +50,7 @@ class Scene:
     drift_horizons: tuple[timedelta, ...] = (timedelta(minutes=10),)
 
 
-def records(
+def make_records(
     seed: int,
     *,
     n: int,
@@ -59,7 +59,7 @@ def records(
     strange: tuple[float, float] | None = None,
     share: float = 0.125,
     moved: tuple[float, float] | None = None,
-) -> Decoded:
+) -> DecodedBatch:
     """Return n records over so many seconds: most in order, some late or far back, some dead letters.
 
     Between the two shares of the span that `strange` names, one event in eight (or another share) is an outlier;
@@ -78,13 +78,13 @@ def records(
         features[(times >= low) & (times < high), 0] += 1.5
     dead = np.flatnonzero(rng.random(n) < 0.03)
     alive = np.setdiff1d(np.arange(n), dead)
-    return Decoded(
+    return DecodedBatch(
         partition=partition(number),
         begin=0,
         end=n,
         cursors=None,
         events=Events(offsets=alive.astype(np.int64), times_us=times[alive], features=features[alive]),
-        dead=DeadLetters(
+        dead_letters=DeadLetters(
             offsets=dead.astype(np.int64),
             end_offsets=dead.astype(np.int64) + 1,
             reasons=["not_json"] * len(dead),
@@ -94,40 +94,44 @@ def records(
     )
 
 
-def cut(whole: Decoded, begin: int, end: int) -> Decoded:
+def cut_batch(whole: DecodedBatch, begin: int, end: int) -> DecodedBatch:
     """Return the records [begin, end)."""
     a, b = np.searchsorted(whole.events.offsets, [begin, end])
-    c, d = np.searchsorted(whole.dead.offsets, [begin, end])
-    return replace(whole, begin=begin, end=end, events=whole.events.slice(a, b), dead=whole.dead.slice(c, d))
+    c, d = np.searchsorted(whole.dead_letters.offsets, [begin, end])
+    return replace(
+        whole, begin=begin, end=end, events=whole.events.slice(a, b), dead_letters=whole.dead_letters.slice(c, d)
+    )
 
 
-class Writer:
+class SimulatedWriter:
     """The data plane of one source: what it has read and not committed, and what it believes of the stream."""
 
-    def __init__(self, db: Database, stream_id: int, scene: Scene, number: int) -> None:
+    def __init__(self, db: Database, stream_id: int, scene: SimulationSettings, number: int) -> None:
         self._ledger = Ledger(db)
         self._stream_id = stream_id
         self._rule = scene.rule
         self._whole = scene.sources[number]
-        source = next(each for each in self._ledger.sources(stream_id) if each.partition == number)
-        claim = self._ledger.claim(source.source_id, "simulation")
+        source = next(each for each in self._ledger.active_sources(stream_id) if each.partition == number)
+        claim = self._ledger.claim_source(source.source_id, "simulation")
         assert claim is not None
         self._claim = claim
         self._read = claim.next_offset
         self._next = claim.next_offset
         self._watermark_us = claim.watermark_us
-        self._pending: Decoded | None = None
+        self._pending: DecodedBatch | None = None
         self._unsettled = False
-        self._control = Control(sealed_until_us=None, revision=-1)
-        self._schedule = Schedule.of([])
-        self._scorer = Scorer(lambda model_id: load_model(self._ledger.model(model_id), "cpu"))
+        self._control = StreamControl(sealed_until_us=None, revision=-1)
+        self._schedule = ThresholdSchedule.from_rows([])
+        self._scorer = Scorer(lambda model_id: load_model(self._ledger.load_model(model_id), "cpu"))
         self.ended = False
 
     def look(self) -> None:
         """Read how far the stream is sealed, and the schedule after it."""
-        self._control = self._ledger.control(self._stream_id)
-        shadows = tuple(self._ledger.shadows(self._stream_id))
-        self._schedule = replace(Schedule.of(self._ledger.schedule(self._stream_id)), shadows=shadows)
+        self._control = self._ledger.read_control(self._stream_id)
+        shadows = tuple(self._ledger.read_shadows(self._stream_id))
+        self._schedule = replace(
+            ThresholdSchedule.from_rows(self._ledger.read_threshold_schedule(self._stream_id)), shadows=shadows
+        )
 
     def commit(self, n: int) -> bool:
         """Read up to n records and commit what may be committed; return whether anything moved."""
@@ -139,12 +143,12 @@ class Writer:
             return self._end()
         if self._pending is None or self._unsettled:
             end = min(self._read + n, self._whole.end)
-            more = cut(self._whole, self._read, end)
-            self._pending = more if self._pending is None else join([self._pending, more])
+            more = cut_batch(self._whole, self._read, end)
+            self._pending = more if self._pending is None else join_batches([self._pending, more])
             self._read = end
         return self._commit(self._pending)
 
-    def _commit(self, piece: Decoded) -> bool:
+    def _commit(self, piece: DecodedBatch) -> bool:
         while True:
             folded = fold(
                 piece,
@@ -155,33 +159,37 @@ class Writer:
                 rule=self._rule,
                 scores=self._scorer,
             )
-            self._unsettled = folded.rest is not None and not folded.held
+            self._unsettled = folded.remaining is not None and not folded.held_by_lead
             if folded.end == self._next and folded.watermark_us == self._watermark_us:
                 self.look()
                 return False
-            outcome = self._ledger.commit(commit_of(self._stream_id, self._claim, piece, folded, self._control, NAMES))
+            outcome = self._ledger.commit(
+                build_commit(self._stream_id, self._claim, piece, folded, self._control, NAMES)
+            )
             if isinstance(outcome, Stale):
                 self.look()
                 continue
             assert isinstance(outcome, Committed)
             self._next, self._watermark_us = folded.end, folded.watermark_us
-            self._pending = folded.rest
+            self._pending = folded.remaining
             return True
 
     def _end(self) -> bool:
         at = Position(next_offset=self._next)
         self.look()
-        commit = position_commit(self._stream_id, self._claim, None, at, self._watermark_us, self._control, ended=True)
+        commit = build_position_commit(
+            self._stream_id, self._claim, None, at, self._watermark_us, self._control, ended=True
+        )
         self.ended = isinstance(self._ledger.commit(commit), Committed)
         return self.ended
 
 
-def control_plane(db: Database, stream_id: int, scene: Scene) -> ControlPlane:
+def make_control_plane(db: Database, stream_id: int, scene: SimulationSettings) -> ControlPlane:
     """Return a control plane that believes to hold the lease."""
     ledger, size_us = Ledger(db), scene.rule.size_us
 
     def reference(model_id: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-        energies = load_model(ledger.model(model_id), "cpu").detector.reference_energies_
+        energies = load_model(ledger.load_model(model_id), "cpu").detector.reference_energies_
         assert energies is not None
         return np.sort(energies)
 
@@ -206,31 +214,31 @@ def control_plane(db: Database, stream_id: int, scene: Scene) -> ControlPlane:
                 min_ratio=0.0,
                 max_dead_letter_ratio=0.05,
                 config_hash="-",
-                life=_life_rule(scene),
+                incident_policy=_make_incident_policy(scene),
             ),
         ),
-        control=ControlStore(db),
-        calibration=CalibrationStore(db),
+        control=WindowStore(db),
+        calibration=ThresholdStore(db),
         models=ModelStore(db),
         reference=reference,
         now_us=lambda: 0,
         renew=lambda: True,
         advanced=lambda: None,
-        early=ControlStore(db),
+        early=WindowStore(db),
         evidence=EvidenceStore(db),
-        drift=_drift_watch(db, stream_id, scene),
+        drift=_make_drift_monitor(db, stream_id, scene),
     )
 
 
-def _drift_watch(db: Database, stream_id: int, scene: Scene) -> DriftWatch:
+def _make_drift_monitor(db: Database, stream_id: int, scene: SimulationSettings) -> DriftMonitor:
     ledger = Ledger(db)
 
-    def model(model_id: int) -> WatchedModel:
-        stored = ledger.model(model_id)
-        yardstick = load_model(stored, "cpu").yardstick
-        return WatchedModel(version=stored.version, features=tuple(stored.feature_names), yardstick=yardstick)
+    def model(model_id: int) -> MonitoredModel:
+        stored = ledger.load_model(model_id)
+        yardstick = load_model(stored, "cpu").training_profile
+        return MonitoredModel(version=stored.version, features=tuple(stored.feature_names), training_profile=yardstick)
 
-    return DriftWatch(
+    return DriftMonitor(
         DriftRule(
             stream="payments",
             stream_id=stream_id,
@@ -240,7 +248,7 @@ def _drift_watch(db: Database, stream_id: int, scene: Scene) -> DriftWatch:
             per_week=scene.per_week,
             exceedance=1 - PERCENTILE / 100,
             config_hash="-",
-            life=_life_rule(scene),
+            incident_policy=_make_incident_policy(scene),
         ),
         store=DriftStore(db),
         model=model,
@@ -248,20 +256,22 @@ def _drift_watch(db: Database, stream_id: int, scene: Scene) -> DriftWatch:
     )
 
 
-def _life_rule(scene: Scene) -> LifeRule:
-    return LifeRule(
+def _make_incident_policy(scene: SimulationSettings) -> IncidentPolicy:
+    return IncidentPolicy(
         size_us=scene.rule.size_us,
-        policy=Policy(resolve_after=scene.resolve_after, repeat_interval_us=scene.repeat // timedelta(microseconds=1)),
+        lifecycle=LifecyclePolicy(
+            resolve_after=scene.resolve_after, repeat_interval_us=scene.repeat // timedelta(microseconds=1)
+        ),
         channels=lambda kind, severity: ("ops",),
         max_age_us=2**62,
     )
 
 
-def run_in_turn(db: Database, scene: Scene, n: int = 10**9) -> None:
+def run_in_turn(db: Database, scene: SimulationSettings, n: int = 10**9) -> None:
     """Commit n records of each source in turn, and let the control plane do all that is due in between."""
     stream_id = open_stream(db, len(scene.sources), scene.rule)
-    writers = [Writer(db, stream_id, scene, number) for number in range(len(scene.sources))]
-    plane = control_plane(db, stream_id, scene)
+    writers = [SimulatedWriter(db, stream_id, scene, number) for number in range(len(scene.sources))]
+    plane = make_control_plane(db, stream_id, scene)
     quiet = 0
     while not all(writer.ended for writer in writers):
         moved = [writer.commit(n) for writer in writers]
@@ -270,33 +280,41 @@ def run_in_turn(db: Database, scene: Scene, n: int = 10**9) -> None:
     plane.run_due()
 
 
-def run_at_random(db: Database, scene: Scene, seed: int) -> None:
+def run_at_random(db: Database, scene: SimulationSettings, seed: int) -> None:
     """Take single steps in a random order, with two holders of the lease, restarts of both planes and any cuts."""
     chance = random.Random(seed)
     stream_id = open_stream(db, len(scene.sources), scene.rule)
-    writers = [Writer(db, stream_id, scene, number) for number in range(len(scene.sources))]
-    planes = [control_plane(db, stream_id, scene) for _ in range(2)]
+    writers = [SimulatedWriter(db, stream_id, scene, number) for number in range(len(scene.sources))]
+    planes = [make_control_plane(db, stream_id, scene) for _ in range(2)]
     quiet = 0
     while not all(writer.ended for writer in writers):
         kind = chance.random()
         if kind < 0.02:
-            planes[chance.randrange(2)] = control_plane(db, stream_id, scene)
+            planes[chance.randrange(2)] = make_control_plane(db, stream_id, scene)
         elif kind < 0.04:
             number = chance.randrange(len(writers))
-            writers[number] = Writer(db, stream_id, scene, number)
+            writers[number] = SimulatedWriter(db, stream_id, scene, number)
         elif kind < 0.6:
             writer = chance.choice(writers)
             quiet = 0 if writer.commit(chance.choice([1, 7, 60, 400])) else quiet + 1
         else:
             plane = chance.choice(planes)
-            step = chance.choice([plane._judge_due, plane._drift_due, plane._tick_due, plane._seal, plane._open_early])
+            step = chance.choice(
+                [
+                    plane._judge_due_windows,
+                    plane._run_drift_step,
+                    plane._run_due_tick,
+                    plane._seal_windows,
+                    plane._open_early_incident,
+                ]
+            )
             quiet = 0 if step() else quiet + 1
         assert quiet < 2_000, "nothing moves any more"
     while planes[0].run_due() or planes[1].run_due():
         pass
 
 
-def decided(db: Database) -> dict[str, Rows]:
+def read_decisions(db: Database) -> dict[str, Rows]:
     """Return all that a stream's rows say, without the wall clock."""
     queries = {
         "scores": "SELECT s.source_id, s.source_offset, s.event_time_us, s.energy, t.valid_from_us, t.computed_at_us "

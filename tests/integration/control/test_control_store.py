@@ -6,19 +6,26 @@ from dataclasses import replace
 
 import pytest
 
-from monitor.notify.payload import body_of
-from storage.calibration import CalibrationStore
-from storage.control import ControlStore
+from monitor.notify.payload import build_body
+from storage.calibration import ThresholdStore
+from storage.control import WindowStore
 from storage.engine import Database
 from storage.judgements import Judgement, SealFacts, WindowFacts
 from storage.ledger import Committed, Ledger, NewSource, Stale
 from storage.outbox import Outbox
-from tests.integration.control.feeding import MINUTE, T0, TOPIC, count, open_stream, rows, seal
-from tests.integration.control.judging import Source, calm, opened, spike, together, window_of
+from tests.integration.control.feeding import MINUTE, T0, TOPIC, count_rows, fetch_rows, open_stream, seal
+from tests.integration.control.judging import (
+    CommittingSource,
+    judge_clean,
+    judge_spike,
+    judged_window_row,
+    opened_incident,
+    run_concurrently,
+)
 
 
 def test_a_window_is_due_when_it_is_sealed_and_has_parts(
-    db: Database, stream_id: int, source: Source, control: ControlStore
+    db: Database, stream_id: int, source: CommittingSource, control: WindowStore
 ) -> None:
     source.commit(source.part(0), source.part(1), source.part(2))
     assert control.due_windows(stream_id) == []
@@ -28,38 +35,38 @@ def test_a_window_is_due_when_it_is_sealed_and_has_parts(
 
 
 def test_judging_stores_the_window_and_takes_its_parts_away(
-    db: Database, stream_id: int, source: Source, control: ControlStore
+    db: Database, stream_id: int, source: CommittingSource, control: WindowStore
 ) -> None:
     source.commit(source.part(events=3), source.part(1))
     source.commit(source.part(events=2, late=4, dead=1))
     seal(db, stream_id, T0 + MINUTE)
-    assert control.judge(stream_id, "payments", T0, calm)
-    assert rows(db, "SELECT window_start_us, events, late, dead FROM windows") == [(T0, 5, 4, 1)]
-    assert rows(db, "SELECT window_start_us FROM window_parts") == [(T0 + MINUTE,)]
+    assert control.judge(stream_id, "payments", T0, judge_clean)
+    assert fetch_rows(db, "SELECT window_start_us, events, late, dead FROM windows") == [(T0, 5, 4, 1)]
+    assert fetch_rows(db, "SELECT window_start_us FROM window_parts") == [(T0 + MINUTE,)]
 
 
 def test_judging_a_window_again_stores_nothing(
-    db: Database, stream_id: int, source: Source, control: ControlStore
+    db: Database, stream_id: int, source: CommittingSource, control: WindowStore
 ) -> None:
     source.commit(source.part())
     seal(db, stream_id, T0 + MINUTE)
-    assert control.judge(stream_id, "payments", T0, spike)
-    assert not control.judge(stream_id, "payments", T0, spike)
-    assert [count(db, table) for table in ("windows", "incidents", "transitions", "notifications")] == [1, 1, 1, 1]
+    assert control.judge(stream_id, "payments", T0, judge_spike)
+    assert not control.judge(stream_id, "payments", T0, judge_spike)
+    assert [count_rows(db, table) for table in ("windows", "incidents", "transitions", "notifications")] == [1, 1, 1, 1]
 
 
 def test_many_holders_that_judge_one_window_at_once_store_it_once(
-    db: Database, stream_id: int, source: Source, control: ControlStore
+    db: Database, stream_id: int, source: CommittingSource, control: WindowStore
 ) -> None:
     source.commit(source.part())
     seal(db, stream_id, T0 + MINUTE)
-    stored = together(*[lambda: control.judge(stream_id, "payments", T0, spike)] * 4)
+    stored = run_concurrently(*[lambda: control.judge(stream_id, "payments", T0, judge_spike)] * 4)
     assert sorted(stored) == [False, False, False, True]
-    assert [count(db, table) for table in ("windows", "incidents", "transitions", "notifications")] == [1, 1, 1, 1]
+    assert [count_rows(db, table) for table in ("windows", "incidents", "transitions", "notifications")] == [1, 1, 1, 1]
 
 
 def test_a_decision_that_fails_leaves_the_parts(
-    db: Database, stream_id: int, source: Source, control: ControlStore
+    db: Database, stream_id: int, source: CommittingSource, control: WindowStore
 ) -> None:
     source.commit(source.part())
     seal(db, stream_id, T0 + MINUTE)
@@ -69,35 +76,35 @@ def test_a_decision_that_fails_leaves_the_parts(
 
     with pytest.raises(ValueError, match="no"):
         control.judge(stream_id, "payments", T0, fail)
-    assert (count(db, "windows"), count(db, "window_parts")) == (0, 1)
+    assert (count_rows(db, "windows"), count_rows(db, "window_parts")) == (0, 1)
 
 
 def test_what_comes_late_into_a_judged_window_is_added_once(
-    db: Database, stream_id: int, source: Source, control: ControlStore
+    db: Database, stream_id: int, source: CommittingSource, control: WindowStore
 ) -> None:
     source.commit(source.part(events=3, late=1))
     seal(db, stream_id, T0 + MINUTE)
-    control.judge(stream_id, "payments", T0, spike)
+    control.judge(stream_id, "payments", T0, judge_spike)
     source.commit(source.part(events=0, late=5, dead=2))
     assert control.due_windows(stream_id) == [T0]
-    stored = together(*[lambda: control.judge(stream_id, "payments", T0, spike)] * 3)
+    stored = run_concurrently(*[lambda: control.judge(stream_id, "payments", T0, judge_spike)] * 3)
     assert sorted(stored) == [False, False, True]
-    assert rows(db, "SELECT events, late, dead FROM windows") == [(3, 6, 2)]
-    assert count(db, "incidents") == 1
+    assert fetch_rows(db, "SELECT events, late, dead FROM windows") == [(3, 6, 2)]
+    assert count_rows(db, "incidents") == 1
     assert control.due_windows(stream_id) == []
 
 
 def test_events_that_come_into_a_judged_window_are_a_fault_that_is_named(
-    db: Database, stream_id: int, source: Source, control: ControlStore
+    db: Database, stream_id: int, source: CommittingSource, control: WindowStore
 ) -> None:
     source.commit(source.part())
     seal(db, stream_id, T0 + MINUTE)
-    control.judge(stream_id, "payments", T0, calm)
+    control.judge(stream_id, "payments", T0, judge_clean)
     seal(db, stream_id, T0)  # nothing of ours moves it back
     source.commit(source.part())
     with pytest.raises(RuntimeError, match="was judged before all its events were there"):
-        control.judge(stream_id, "payments", T0, calm)
-    assert count(db, "window_parts") == 1
+        control.judge(stream_id, "payments", T0, judge_clean)
+    assert count_rows(db, "window_parts") == 1
 
 
 def test_a_part_that_arrives_while_its_window_is_judged_is_not_lost(
@@ -106,23 +113,23 @@ def test_a_part_that_arrives_while_its_window_is_judged_is_not_lost(
     with Database(postgres_url) as db:
         db.upgrade()
         stream_id = open_stream(db)
-        source, control = Source(db, stream_id), ControlStore(db)
+        source, control = CommittingSource(db, stream_id), WindowStore(db)
         source.commit(source.part(events=3))
         seal(db, stream_id, T0 + MINUTE)
 
         def decide(facts: WindowFacts) -> Judgement:
             assert isinstance(source.commit(source.part(events=0, late=7)), Committed)
-            return calm(facts)
+            return judge_clean(facts)
 
         assert control.judge(stream_id, "payments", T0, decide)
-        assert rows(db, "SELECT events, late FROM windows") == [(3, 0)]
+        assert fetch_rows(db, "SELECT events, late FROM windows") == [(3, 0)]
         assert control.due_windows(stream_id) == [T0]
-        assert control.judge(stream_id, "payments", T0, calm)
-        assert rows(db, "SELECT events, late FROM windows") == [(3, 7)]
+        assert control.judge(stream_id, "payments", T0, judge_clean)
+        assert fetch_rows(db, "SELECT events, late FROM windows") == [(3, 7)]
 
 
 def test_a_gap_belongs_to_the_first_window_that_ends_after_it_and_to_one_incident(
-    db: Database, stream_id: int, source: Source, control: ControlStore
+    db: Database, stream_id: int, source: CommittingSource, control: WindowStore
 ) -> None:
     source.commit(source.part(0), watermark_us=T0 + 30)
     source.commit(source.part(1), watermark_us=T0 + MINUTE + 30)
@@ -132,38 +139,38 @@ def test_a_gap_belongs_to_the_first_window_that_ends_after_it_and_to_one_inciden
 
     def decide(facts: WindowFacts) -> Judgement:
         seen.append([gap.reason for gap in facts.gaps])
-        incidents = [opened(facts, "gap")] if facts.gaps else []
-        return Judgement(window=window_of(facts), incidents=incidents, gap_ids=[gap.id for gap in facts.gaps])
+        incidents = [opened_incident(facts, "gap")] if facts.gaps else []
+        return Judgement(window=judged_window_row(facts), incidents=incidents, gap_ids=[gap.id for gap in facts.gaps])
 
     for start in control.due_windows(stream_id):
         control.judge(stream_id, "payments", start, decide)
     assert seen == [[], ["retention"]]
-    assert rows(db, "SELECT g.incident_id = i.id FROM gaps g, incidents i") in ([(1,)], [(True,)])
+    assert fetch_rows(db, "SELECT g.incident_id = i.id FROM gaps g, incidents i") in ([(1,)], [(True,)])
 
 
 def test_a_second_open_incident_of_a_kind_is_refused_by_the_table(
-    db: Database, stream_id: int, source: Source, control: ControlStore
+    db: Database, stream_id: int, source: CommittingSource, control: WindowStore
 ) -> None:
     source.commit(source.part(0), source.part(1))
     seal(db, stream_id, T0 + 2 * MINUTE)
-    control.judge(stream_id, "payments", T0, spike)
+    control.judge(stream_id, "payments", T0, judge_spike)
     with pytest.raises(Exception, match=r"(?i)unique|uq_incidents_open"):
-        control.judge(stream_id, "payments", T0 + MINUTE, spike)
-    assert (count(db, "windows"), count(db, "incidents")) == (1, 1)
+        control.judge(stream_id, "payments", T0 + MINUTE, judge_spike)
+    assert (count_rows(db, "windows"), count_rows(db, "incidents")) == (1, 1)
 
 
 def test_a_seal_sees_every_source_and_moves_only_for_one_of_two(
-    db: Database, stream_id: int, source: Source, control: ControlStore
+    db: Database, stream_id: int, source: CommittingSource, control: WindowStore
 ) -> None:
     source.commit(source.part(3), watermark_us=T0 + 4 * MINUTE)
-    Source(db, stream_id, 1).commit(ended=True)
+    CommittingSource(db, stream_id, 1).commit(ended=True)
     seen: list[SealFacts] = []
 
     def decide(facts: SealFacts) -> int | None:
         seen.append(facts)
         return T0 if facts.sealed_until_us is None else None
 
-    assert sorted(together(*[lambda: control.seal(stream_id, decide)] * 3), key=str) == sorted(
+    assert sorted(run_concurrently(*[lambda: control.seal(stream_id, decide)] * 3), key=str) == sorted(
         [T0, None, None], key=str
     )
     assert [(each.watermark_us, each.idle, each.ended) for each in seen[0].sources] == [
@@ -175,15 +182,15 @@ def test_a_seal_sees_every_source_and_moves_only_for_one_of_two(
 
 
 def test_sealed_windows_that_nobody_has_judged_still_call_for_their_tick(
-    db: Database, stream_id: int, source: Source, control: ControlStore
+    db: Database, stream_id: int, source: CommittingSource, control: WindowStore
 ) -> None:
     source.commit(source.part(0), source.part(7))
     seal(db, stream_id, T0 + 5 * MINUTE)
     seen: list[SealFacts] = []
     control.seal(stream_id, seen.append)  # type: ignore[func-returns-value]
     assert seen[0].first_part_end_us == T0 + MINUTE
-    assert CalibrationStore(db).tick_facts(stream_id).first_part_end_us == T0 + MINUTE
-    control.judge(stream_id, "payments", T0, calm)
+    assert ThresholdStore(db).tick_facts(stream_id).first_part_end_us == T0 + MINUTE
+    control.judge(stream_id, "payments", T0, judge_clean)
     source.commit(source.part(0, events=0, late=1), source.part(0, events=0, dead=1))
     control.seal(stream_id, seen.append)  # type: ignore[func-returns-value]
     assert (seen[1].first_part_end_us, seen[1].last_judged_end_us) == (T0 + 8 * MINUTE, T0 + MINUTE)
@@ -191,11 +198,11 @@ def test_sealed_windows_that_nobody_has_judged_still_call_for_their_tick(
 
 def test_no_commit_slips_events_into_a_window_that_is_sealed_at_the_same_time(db: Database) -> None:
     stream_id = open_stream(db, partitions=3)
-    control, n = ControlStore(db), 60
+    control, n = WindowStore(db), 60
     done = threading.Event()
 
     def feed(number: int) -> None:
-        source = Source(db, stream_id, number)
+        source = CommittingSource(db, stream_id, number)
         for i in range(n):
             window = i // 6
             if isinstance(source.commit(source.part(window), watermark_us=T0 + window * MINUTE), Stale):
@@ -212,59 +219,64 @@ def test_no_commit_slips_events_into_a_window_that_is_sealed_at_the_same_time(db
         while not done.is_set():
             control.seal(stream_id, decide)
             for start in control.due_windows(stream_id):
-                control.judge(stream_id, "payments", start, calm)
+                control.judge(stream_id, "payments", start, judge_clean)
 
     holders = [threading.Thread(target=seal_and_judge) for _ in range(2)]
     for holder in holders:
         holder.start()
     try:
-        together(*(lambda number=number: feed(number) for number in range(3)))
+        run_concurrently(*(lambda number=number: feed(number) for number in range(3)))
     finally:
         done.set()
         for holder in holders:
             holder.join()
     seal(db, stream_id, T0 + 100 * MINUTE)
     for start in control.due_windows(stream_id):
-        control.judge(stream_id, "payments", start, calm)
-    assert [int(str(cell)) for cell in rows(db, "SELECT sum(events + late), count(*) FROM windows")[0]] == [3 * n, 10]
-    assert count(db, "window_parts") == 0
+        control.judge(stream_id, "payments", start, judge_clean)
+    assert [int(str(cell)) for cell in fetch_rows(db, "SELECT sum(events + late), count(*) FROM windows")[0]] == [
+        3 * n,
+        10,
+    ]
+    assert count_rows(db, "window_parts") == 0
 
 
-def test_a_stream_has_ended_when_each_of_its_sources_has(db: Database, control: ControlStore) -> None:
+def test_a_stream_has_ended_when_each_of_its_sources_has(db: Database, control: WindowStore) -> None:
     stream_id = open_stream(db, partitions=2)
-    Source(db, stream_id, 0).commit(ended=True)
+    CommittingSource(db, stream_id, 0).commit(ended=True)
     assert not control.all_ended(stream_id)
-    Source(db, stream_id, 1).commit(ended=True)
+    CommittingSource(db, stream_id, 1).commit(ended=True)
     assert control.all_ended(stream_id)
-    source_id = Ledger(db).sources(stream_id)[0].source_id
-    Ledger(db).claim(source_id, "another")
+    source_id = Ledger(db).active_sources(stream_id)[0].source_id
+    Ledger(db).claim_source(source_id, "another")
     assert not control.all_ended(stream_id)
 
 
 def test_a_log_that_was_replaced_no_longer_counts_for_the_seal(
-    db: Database, stream_id: int, source: Source, control: ControlStore
+    db: Database, stream_id: int, source: CommittingSource, control: WindowStore
 ) -> None:
     source.commit(watermark_us=T0)
-    Ledger(db).register(stream_id, [NewSource(topic=TOPIC, partition=0, identity="another log", next_offset=0)])
+    Ledger(db).register_sources(stream_id, [NewSource(topic=TOPIC, partition=0, identity="another log", next_offset=0)])
     seen: list[SealFacts] = []
     control.seal(stream_id, seen.append)  # type: ignore[func-returns-value]
     assert [each.watermark_us for each in seen[0].sources] == [None, None, None]
 
 
 def test_what_names_an_unprintable_feature_is_stored_with_a_replacement(
-    db: Database, stream_id: int, source: Source, control: ControlStore
+    db: Database, stream_id: int, source: CommittingSource, control: WindowStore
 ) -> None:
     source.commit(source.part())
     seal(db, stream_id, T0 + MINUTE)
 
     def decide(facts: WindowFacts) -> Judgement:
-        incident = opened(facts, "drift", ("ops",))
+        incident = opened_incident(facts, "drift", ("ops",))
         assert incident.transition is not None
         told = replace(incident.transition, summary="a\x00b \udcff", details={"feature": "a\x00b \udcff"})
-        return Judgement(window=window_of(facts), incidents=[replace(incident, summary="a\x00b", transition=told)])
+        return Judgement(
+            window=judged_window_row(facts), incidents=[replace(incident, summary="a\x00b", transition=told)]
+        )
 
     assert control.judge(stream_id, "payments", T0, decide)
     message = Outbox(db).claim("ops", MINUTE)
     assert message is not None
     assert message.summary == "a\ufffdb \ufffd"
-    assert json.loads(body_of(message))["summary"] == message.summary
+    assert json.loads(build_body(message))["summary"] == message.summary

@@ -13,7 +13,7 @@ from config.settings import Settings
 from monitor.daemon import Daemon
 from storage.engine import Database
 from storage.tables import FOREVER_US, outliers, positions, scores
-from tests.integration.control.feeding import SECOND, T0, count, rows
+from tests.integration.control.feeding import SECOND, T0, count_rows, fetch_rows
 
 
 def run(url: str, source: dict[str, Any], **stream: Any) -> None:
@@ -31,12 +31,12 @@ def test_several_partitions_are_all_read_to_their_end(database_url: str) -> None
     source = {"type": "synthetic", "seed": 3, "rate": 20, "events": 2_000, "speed": 0, "partitions": 3}
     run(database_url, source | {"start": "2026-01-01T00:00:00Z"})
     with Database(database_url) as db:
-        assert rows(db, "SELECT count(*), count(DISTINCT idle_until_us) FROM positions") == [(3, 1)]
-        assert rows(db, "SELECT min(idle_until_us) FROM positions") == [(FOREVER_US,)]
-        assert count(db, "scores") == 2_000
-        assert count(db, "window_parts") == 0
-        assert int(str(rows(db, "SELECT sum(events + late) FROM windows")[0][0])) == 2_000
-        assert count(db, "leases") == 0
+        assert fetch_rows(db, "SELECT count(*), count(DISTINCT idle_until_us) FROM positions") == [(3, 1)]
+        assert fetch_rows(db, "SELECT min(idle_until_us) FROM positions") == [(FOREVER_US,)]
+        assert count_rows(db, "scores") == 2_000
+        assert count_rows(db, "window_parts") == 0
+        assert int(str(fetch_rows(db, "SELECT sum(events + late) FROM windows")[0][0])) == 2_000
+        assert count_rows(db, "leases") == 0
 
 
 def test_a_spike_in_a_file_is_told_before_the_daemon_ends(
@@ -53,8 +53,8 @@ def test_a_spike_in_a_file_is_told_before_the_daemon_ends(
     lines = [record.getMessage() for record in caplog.records if record.name == "outrider.incidents"]
     assert any("spike opened" in line for line in lines)
     with Database(sqlite_url) as db:
-        assert rows(db, "SELECT DISTINCT state FROM notifications") == [("delivered",)]
-        assert count(db, "scores") == 3_000
+        assert fetch_rows(db, "SELECT DISTINCT state FROM notifications") == [("delivered",)]
+        assert count_rows(db, "scores") == 3_000
 
 
 def test_features_that_were_configured_after_the_fit_are_said_to_wait_for_the_next_one(
@@ -66,7 +66,7 @@ def test_features_that_were_configured_after_the_fit_are_said_to_wait_for_the_ne
     run(sqlite_url, source, event={"features": ["x0"]})
     assert "event.features names others than the" in caplog.text
     with Database(sqlite_url) as db:
-        assert count(db, "models") == 1
+        assert count_rows(db, "models") == 1
 
 
 def test_a_source_that_is_no_longer_configured_holds_no_window_open_and_goes_on_when_it_comes_back(
@@ -85,11 +85,17 @@ def test_a_source_that_is_no_longer_configured_holds_no_window_open_and_goes_on_
                 conn.execute(sa.delete(table).where(table.c.source_offset >= 1_000))
             conn.execute(sa.update(positions).values(next_offset=1_000, cursor=None, idle_until_us=0))
         run(sqlite_url, {"type": "file", "path": str(second)}, event=timed)
-        assert rows(db, "SELECT count(*) FROM score_history GROUP BY topic ORDER BY topic") == [(1_000,), (1_200,)]
-        assert count(db, "window_parts") == 0
+        assert fetch_rows(db, "SELECT count(*) FROM score_history GROUP BY topic ORDER BY topic") == [
+            (1_000,),
+            (1_200,),
+        ]
+        assert count_rows(db, "window_parts") == 0
         run(sqlite_url, {"type": "file", "path": str(first)}, event=timed)
-        assert rows(db, "SELECT count(*) FROM score_history GROUP BY topic ORDER BY topic") == [(1_200,), (1_200,)]
-        assert rows(db, "SELECT DISTINCT incarnation FROM sources") == [(1,)]
+        assert fetch_rows(db, "SELECT count(*) FROM score_history GROUP BY topic ORDER BY topic") == [
+            (1_200,),
+            (1_200,),
+        ]
+        assert fetch_rows(db, "SELECT DISTINCT incarnation FROM sources") == [(1,)]
 
 
 def test_what_ends_a_stream_against_its_will_ends_the_daemon_with_its_reason(sqlite_url: str, tmp_path: Path) -> None:

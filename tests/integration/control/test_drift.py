@@ -8,32 +8,32 @@ from functools import partial
 import pytest
 
 from monitor.data_plane.fold import WindowRule
-from monitor.findings.lives import LifeRule, live_on
-from monitor.incidents import Finding, Interval, Kind, Policy, Severity
-from storage.drift import rebase
+from monitor.findings.lives import IncidentPolicy, update_incident
+from monitor.incidents import Finding, Interval, Kind, LifecyclePolicy, Severity
+from storage.drift import rebase_drift
 from storage.engine import Database
 from storage.incidents import change_incidents, lock_stream
 from storage.judgements import IncidentRow, StoredIncident
-from tests.integration.control.feeding import MINUTE, T0, add_model, open_stream, rows
+from tests.integration.control.feeding import MINUTE, T0, add_model, fetch_rows, open_stream
 from tests.integration.control.simulation import (
     Rows,
-    Scene,
-    Writer,
-    control_plane,
-    decided,
-    records,
+    SimulatedWriter,
+    SimulationSettings,
+    make_control_plane,
+    make_records,
+    read_decisions,
     run_at_random,
     run_in_turn,
 )
 
 SPAN_S = 40 * 3600
-HALF_HOURS = Scene(
+HALF_HOURS = SimulationSettings(
     rule=WindowRule(size_us=30 * MINUTE, grace_us=MINUTE, ahead_us=60 * MINUTE, max_future_us=None),
     refresh=timedelta(hours=2),
     look_back=timedelta(hours=6),
     sources=[
-        records(21, n=1_500, span_s=SPAN_S, moved=(0.7, 0.85)),
-        records(22, n=500, span_s=SPAN_S, number=1, moved=(0.7, 0.85)),
+        make_records(21, n=1_500, span_s=SPAN_S, moved=(0.7, 0.85)),
+        make_records(22, n=500, span_s=SPAN_S, number=1, moved=(0.7, 0.85)),
     ],
     per_week=1.0,
     drift_horizons=(timedelta(minutes=30), timedelta(hours=2)),
@@ -42,7 +42,7 @@ OF_DRIFT = "FROM incidents WHERE kind = 'drift' ORDER BY id"
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     with Database(f"sqlite:///{tmp_path_factory.mktemp('drift') / 'outrider.db'}") as db:
         db.upgrade()
         run_in_turn(db, HALF_HOURS, n=300)
@@ -50,14 +50,14 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
 
 
 def drift_of(db: Database) -> dict[str, Rows]:
-    found = decided(db)
+    found = read_decisions(db)
     return {name: found[name] for name in ("drift_verdicts", "drift_bases", "drift_marks", "calibrations")} | {
         name: [row for row in found[name] if "drift" in row] for name in ("incidents", "transitions")
     }
 
 
-def test_a_planted_drift_is_found_named_and_resolved_when_it_is_over(ran: Database) -> None:
-    (found,) = rows(ran, f"SELECT status, summary, details {OF_DRIFT}")
+def test_a_planted_drift_is_found_named_and_resolved_when_it_is_over(finished_run: Database) -> None:
+    (found,) = fetch_rows(finished_run, f"SELECT status, summary, details {OF_DRIFT}")
     assert found[0] == "resolved"
     assert str(found[1]).startswith("over the 30m from 2026-01-02T04:")
     assert "x is typically" in str(found[1])
@@ -67,8 +67,8 @@ def test_a_planted_drift_is_found_named_and_resolved_when_it_is_over(ran: Databa
     assert (first["statistic"], first["feature"]) == ("rank", "x")
     assert first["before"] == pytest.approx(0.5, abs=0.05)
     assert first["after_value"] - first["before_value"] == pytest.approx(1.5, abs=0.5)
-    told = rows(
-        ran,
+    told = fetch_rows(
+        finished_run,
         "SELECT transition, at_us FROM transitions t JOIN incidents i ON i.id = incident_id "
         "WHERE i.kind = 'drift' ORDER BY t.id",
     )
@@ -76,42 +76,42 @@ def test_a_planted_drift_is_found_named_and_resolved_when_it_is_over(ran: Databa
     assert int(str(told[-1][1])) >= T0 + 34 * 60 * MINUTE
 
 
-def test_nothing_is_said_before_a_base_of_a_day_and_of_thirty_horizons(ran: Database) -> None:
-    bases = rows(ran, "SELECT horizon_us / 60000000, until_us FROM drift_bases")
+def test_nothing_is_said_before_a_base_of_a_day_and_of_thirty_horizons(finished_run: Database) -> None:
+    bases = fetch_rows(finished_run, "SELECT horizon_us / 60000000, until_us FROM drift_bases")
     assert bases == [(30, T0 + 24 * 60 * MINUTE)]  # horizons of 2 h would need 60 hours
-    (state,) = rows(ran, "SELECT state FROM drift_marks")
+    (state,) = fetch_rows(finished_run, "SELECT state FROM drift_marks")
     assert json.loads(str(state[0]))["waiting"] == {"2h": "the base has 20 of the 30 horizons that a verdict needs"}
-    assert rows(ran, "SELECT min(window_start_us) FROM drift_verdicts") == [(T0 + 24 * 60 * MINUTE,)]
+    assert fetch_rows(finished_run, "SELECT min(window_start_us) FROM drift_verdicts") == [(T0 + 24 * 60 * MINUTE,)]
 
 
-def test_another_database_comes_to_the_same(ran: Database, db: Database) -> None:
+def test_another_database_comes_to_the_same(finished_run: Database, db: Database) -> None:
     run_in_turn(db, HALF_HOURS)
-    assert drift_of(db) == drift_of(ran)
-    assert len(drift_of(ran)["drift_verdicts"]) > 50
+    assert drift_of(db) == drift_of(finished_run)
+    assert len(drift_of(finished_run)["drift_verdicts"]) > 50
 
 
 @pytest.mark.parametrize("seed", [3, 4])
 def test_any_order_of_steps_and_restarts_leaves_the_same_verdicts(
-    ran: Database, sqlite_db: Database, seed: int
+    finished_run: Database, sqlite_db: Database, seed: int
 ) -> None:
     run_at_random(sqlite_db, HALF_HOURS, seed=seed)
-    assert drift_of(sqlite_db) == drift_of(ran)
+    assert drift_of(sqlite_db) == drift_of(finished_run)
 
 
-def test_windows_of_an_open_drift_stay_in_the_look_back(ran: Database) -> None:
+def test_windows_of_an_open_drift_stay_in_the_look_back(finished_run: Database) -> None:
     """What keeps a window out is that its count fired, and drift marks no window."""
     spans = "SELECT window_start_us, resolved_at_us FROM incidents WHERE kind = 'drift'"
-    (begin, end) = rows(ran, spans)[0]
+    (begin, end) = fetch_rows(finished_run, spans)[0]
     inside = f"FROM windows WHERE window_start_us >= {begin} AND window_end_us <= {end}"
-    assert rows(ran, f"SELECT count(*) > 8 {inside} AND details IS NULL") == [(1,)]
+    assert fetch_rows(finished_run, f"SELECT count(*) > 8 {inside} AND details IS NULL") == [(1,)]
 
 
-def half(db: Database) -> tuple[int, list[Writer]]:
+def run_half(db: Database) -> tuple[int, list[SimulatedWriter]]:
     """Run until the drift is open."""
     stream_id = open_stream(db, 2, HALF_HOURS.rule)
-    writers = [Writer(db, stream_id, HALF_HOURS, number) for number in range(2)]
-    plane = control_plane(db, stream_id, HALF_HOURS)
-    while not rows(db, f"SELECT id {OF_DRIFT}"):
+    writers = [SimulatedWriter(db, stream_id, HALF_HOURS, number) for number in range(2)]
+    plane = make_control_plane(db, stream_id, HALF_HOURS)
+    while not fetch_rows(db, f"SELECT id {OF_DRIFT}"):
         for writer in writers:
             writer.commit(100)
         plane.run_due()
@@ -119,27 +119,31 @@ def half(db: Database) -> tuple[int, list[Writer]]:
 
 
 def test_another_model_gets_a_new_base_and_ends_the_drift(sqlite_db: Database) -> None:
-    stream_id, writers = half(sqlite_db)
+    stream_id, writers = run_half(sqlite_db)
     add_model(sqlite_db, stream_id, seed=1)
     finish(sqlite_db, stream_id, writers)
-    assert rows(sqlite_db, f"SELECT status {OF_DRIFT}") == [("resolved",)]
-    ended = rows(sqlite_db, "SELECT summary FROM transitions WHERE transition = 'resolved' AND summary LIKE 'renewed%'")
+    assert fetch_rows(sqlite_db, f"SELECT status {OF_DRIFT}") == [("resolved",)]
+    ended = fetch_rows(
+        sqlite_db, "SELECT summary FROM transitions WHERE transition = 'resolved' AND summary LIKE 'renewed%'"
+    )
     assert len(ended) == 1
-    assert rows(sqlite_db, "SELECT count(DISTINCT from_us) FROM drift_bases") == [(1,)]  # too few hours for a second
+    assert fetch_rows(sqlite_db, "SELECT count(DISTINCT from_us) FROM drift_bases") == [
+        (1,)
+    ]  # too few hours for a second
 
 
 def test_an_accepted_drift_is_the_new_normal(sqlite_db: Database) -> None:
-    stream_id, writers = half(sqlite_db)
-    (mark,) = rows(sqlite_db, "SELECT until_us FROM drift_marks")
+    stream_id, writers = run_half(sqlite_db)
+    (mark,) = fetch_rows(sqlite_db, "SELECT until_us FROM drift_marks")
     with sqlite_db.write() as conn:
         lock_stream(conn, stream_id)
-        rebase(conn, stream_id, int(str(mark[0])))
+        rebase_drift(conn, stream_id, int(str(mark[0])))
     finish(sqlite_db, stream_id, writers)
-    assert rows(sqlite_db, f"SELECT status {OF_DRIFT}") == [("resolved",)]
+    assert fetch_rows(sqlite_db, f"SELECT status {OF_DRIFT}") == [("resolved",)]
 
 
-def finish(db: Database, stream_id: int, writers: list[Writer]) -> None:
-    plane = control_plane(db, stream_id, HALF_HOURS)
+def finish(db: Database, stream_id: int, writers: list[SimulatedWriter]) -> None:
+    plane = make_control_plane(db, stream_id, HALF_HOURS)
     while not all(writer.ended for writer in writers):
         for writer in writers:
             writer.commit(500)
@@ -147,11 +151,11 @@ def finish(db: Database, stream_id: int, writers: list[Writer]) -> None:
     plane.run_due()
 
 
-def tell_drifts(db: Database, stream_id: int, repeat_minutes: int, *steps: tuple[bool, int, int]) -> None:
+def store_drift_steps(db: Database, stream_id: int, repeat_minutes: int, *steps: tuple[bool, int, int]) -> None:
     """Let horizons drift or not; each step is that, the horizon's minutes, and the minute at which it ends."""
-    life = LifeRule(
+    life = IncidentPolicy(
         size_us=MINUTE,
-        policy=Policy(resolve_after=2, repeat_interval_us=repeat_minutes * MINUTE),
+        lifecycle=LifecyclePolicy(resolve_after=2, repeat_interval_us=repeat_minutes * MINUTE),
         channels=lambda _kind, _severity: (),
         max_age_us=2**62,
     )
@@ -159,7 +163,7 @@ def tell_drifts(db: Database, stream_id: int, repeat_minutes: int, *steps: tuple
     def step(found: bool, minutes: int, until: int, known: Sequence[StoredIncident]) -> list[IncidentRow]:
         finding = Finding(kind=Kind.DRIFT, severity=Severity.WARNING, summary="it moved", details={}) if found else None
         at = Interval(start_us=T0 + (until - minutes) * MINUTE, end_us=T0 + until * MINUTE)
-        return live_on(Kind.DRIFT, finding, known, at, life, now_us=T0 + until * MINUTE)
+        return update_incident(Kind.DRIFT, finding, known, at, life, now_us=T0 + until * MINUTE)
 
     for each in steps:
         change_incidents(db, stream_id, "payments", partial(step, *each))
@@ -167,18 +171,18 @@ def tell_drifts(db: Database, stream_id: int, repeat_minutes: int, *steps: tuple
 
 def test_a_drift_of_an_hour_is_told_beside_one_of_its_first_minutes_that_is_over(db: Database, stream_id: int) -> None:
     """Both begin at the same time, so that incident and window say nothing of which is which."""
-    tell_drifts(db, stream_id, 240, (True, 10, 10), (False, 10, 20), (False, 10, 30), (True, 60, 60))
-    assert rows(db, f"SELECT status, window_start_us {OF_DRIFT}") == [("resolved", T0), ("open", T0)]
-    assert rows(db, "SELECT count(*) FROM notifications") == [(3,)]
+    store_drift_steps(db, stream_id, 240, (True, 10, 10), (False, 10, 20), (False, 10, 30), (True, 60, 60))
+    assert fetch_rows(db, f"SELECT status, window_start_us {OF_DRIFT}") == [("resolved", T0), ("open", T0)]
+    assert fetch_rows(db, "SELECT count(*) FROM notifications") == [(3,)]
 
 
 def test_a_drift_that_is_told_again_for_ten_minutes_and_then_for_their_hour_is_told_twice(
     db: Database, stream_id: int
 ) -> None:
-    tell_drifts(db, stream_id, 30, (True, 10, 10), (True, 10, 70), (True, 60, 120))
+    store_drift_steps(db, stream_id, 30, (True, 10, 10), (True, 10, 70), (True, 60, 120))
     repeated = "SELECT window_start_us, at_us FROM transitions WHERE transition = 'repeated' ORDER BY id"
-    assert rows(db, repeated) == [
+    assert fetch_rows(db, repeated) == [
         (T0 + 60 * MINUTE, T0 + 70 * MINUTE),
         (T0 + 120 * MINUTE, T0 + 120 * MINUTE),
     ]
-    assert rows(db, "SELECT count(*) FROM notifications") == [(3,)]
+    assert fetch_rows(db, "SELECT count(*) FROM notifications") == [(3,)]

@@ -6,58 +6,65 @@ from datetime import timedelta
 from pathlib import Path
 
 from monitor.data_plane.fold import WindowRule
-from storage.control import ControlStore
+from storage.control import WindowStore
 from storage.engine import Database
 from storage.judgements import Judgement, WindowFacts
-from tests.integration.control.feeding import MINUTE, SECOND, T0, open_stream, rows
-from tests.integration.control.judging import Source, opened, window_of
-from tests.integration.control.simulation import Rows, Scene, Writer, control_plane, decided, records
+from tests.integration.control.feeding import MINUTE, SECOND, T0, fetch_rows, open_stream
+from tests.integration.control.judging import CommittingSource, judged_window_row, opened_incident
+from tests.integration.control.simulation import (
+    Rows,
+    SimulatedWriter,
+    SimulationSettings,
+    make_control_plane,
+    make_records,
+    read_decisions,
+)
 
-BURST = Scene(
+BURST = SimulationSettings(
     rule=WindowRule(size_us=MINUTE, grace_us=5 * SECOND, ahead_us=2 * MINUTE, max_future_us=None),
     refresh=timedelta(minutes=5),
     look_back=timedelta(minutes=30),
-    sources=[records(21, n=1_500, span_s=1_500, strange=(0.6, 0.72), share=0.8)],
+    sources=[make_records(21, n=1_500, span_s=1_500, strange=(0.6, 0.72), share=0.8)],
 )
 
 
 @dataclass
-class Ran:
+class EarlyRun:
     """What a run left, and how many incidents it saw opened by a window that was not sealed."""
 
     rows: dict[str, Rows]
     early: int
 
 
-def run(db: Database, *, early: bool) -> Ran:
+def run_simulation(db: Database, *, early: bool) -> EarlyRun:
     stream_id = open_stream(db, 1, BURST.rule)
-    writer, plane, seen = Writer(db, stream_id, BURST, 0), control_plane(db, stream_id, BURST), 0
+    writer, plane, seen = SimulatedWriter(db, stream_id, BURST, 0), make_control_plane(db, stream_id, BURST), 0
     if not early:
         plane._early = None
     while not writer.ended:
         writer.commit(10)
         plane.run_due()
         seen += len(
-            rows(
+            fetch_rows(
                 db,
                 "SELECT i.id FROM incidents i JOIN streams s ON s.id = i.stream_id "
                 "WHERE i.status = 'open' AND i.window_start_us >= s.sealed_until_us",
             )
         )
         if early and seen == 1:  # a restart between opening and judging
-            plane = control_plane(db, stream_id, BURST)
+            plane = make_control_plane(db, stream_id, BURST)
     plane.run_due()
-    return Ran(rows=decided(db), early=seen)
+    return EarlyRun(rows=read_decisions(db), early=seen)
 
 
 def test_an_incident_that_opened_early_ends_up_as_if_nobody_had_looked(db: Database, tmp_path: Path) -> None:
-    looked = run(db, early=True)
+    looked = run_simulation(db, early=True)
     assert looked.early > 0
     assert [row[0] for row in looked.rows["incidents"]].count("spike") == 1
     assert len(looked.rows["notifications"]) == 2 * len(looked.rows["transitions"])
     with Database(f"sqlite:///{tmp_path / 'sealed.db'}") as other:
         other.upgrade()
-        sealed = run(other, early=False)
+        sealed = run_simulation(other, early=False)
     assert sealed.early == 0
     del looked.rows["scores"]  # whose float32 each database writes in its own way
     for name, found in looked.rows.items():
@@ -69,33 +76,37 @@ def comparable(found: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
     return [tuple(bytes(cell) if isinstance(cell, memoryview) else cell for cell in row) for row in found]
 
 
-def test_the_message_of_an_early_incident_keeps_its_id(db: Database, stream_id: int, source: Source) -> None:
-    control = ControlStore(db)
+def test_the_message_of_an_early_incident_keeps_its_id(db: Database, stream_id: int, source: CommittingSource) -> None:
+    control = WindowStore(db)
     control.seal(stream_id, lambda _: T0)
     source.commit(source.part(0, events=3))
-    assert control.open_early(stream_id, "payments", T0, lambda facts: [opened(facts)])
-    before = rows(db, "SELECT id, state FROM notifications")
+    assert control.open_incidents_early(stream_id, "payments", T0, lambda facts: [opened_incident(facts)])
+    before = fetch_rows(db, "SELECT id, state FROM notifications")
     control.seal(stream_id, lambda _: T0 + MINUTE)
 
     def judge(facts: WindowFacts) -> Judgement:
         (known,) = facts.open_incidents
-        row = replace(opened(facts, channels=("log", "ops")), id=known.id, severity="critical")
-        return Judgement(window=window_of(facts), incidents=[row])
+        row = replace(opened_incident(facts, channels=("log", "ops")), id=known.id, severity="critical")
+        return Judgement(window=judged_window_row(facts), incidents=[row])
 
     assert control.judge(stream_id, "payments", T0, judge)
-    after = rows(db, "SELECT id, state FROM notifications")
+    after = fetch_rows(db, "SELECT id, state FROM notifications")
     assert set(before) < set(after)
     assert len(after) == 2
-    assert rows(db, "SELECT severity FROM transitions") == [("critical",)]
+    assert fetch_rows(db, "SELECT severity FROM transitions") == [("critical",)]
 
 
-def test_only_the_first_window_that_is_not_sealed_opens_early(db: Database, stream_id: int, source: Source) -> None:
-    control = ControlStore(db)
+def test_only_the_first_window_that_is_not_sealed_opens_early(
+    db: Database, stream_id: int, source: CommittingSource
+) -> None:
+    control = WindowStore(db)
     control.seal(stream_id, lambda _: T0)
     source.commit(source.part(0, events=3), source.part(1, events=4))
-    window = control.open_window(stream_id)
+    window = control.first_open_window(stream_id)
     assert window is not None
     assert (window.window_start_us, window.events, window.threshold_id) == (T0, 3, source.threshold_id)
-    assert not control.open_early(stream_id, "payments", T0 + MINUTE, lambda facts: [opened(facts)])
+    assert not control.open_incidents_early(stream_id, "payments", T0 + MINUTE, lambda facts: [opened_incident(facts)])
     control.seal(stream_id, lambda _: T0 + MINUTE)
-    assert not control.open_early(stream_id, "payments", T0 + MINUTE, lambda facts: [opened(facts)]), "0 is not judged"
+    assert not control.open_incidents_early(
+        stream_id, "payments", T0 + MINUTE, lambda facts: [opened_incident(facts)]
+    ), "0 is not judged"

@@ -2,8 +2,8 @@
 
 from storage.engine import Database
 from storage.leases import Leases
-from tests.integration.control.feeding import until
-from tests.integration.control.judging import together
+from tests.integration.control.feeding import wait_until
+from tests.integration.control.judging import run_concurrently
 
 
 def test_a_lease_has_one_holder_until_it_is_released(db: Database) -> None:
@@ -20,14 +20,14 @@ def test_a_lease_has_one_holder_until_it_is_released(db: Database) -> None:
 
 def test_of_many_that_want_a_new_lease_one_gets_it(db: Database) -> None:
     leases = Leases(db)
-    held = together(*(lambda n=n: leases.acquire("control:a", f"holder {n}", 60) for n in range(5)))
+    held = run_concurrently(*(lambda n=n: leases.acquire("control:a", f"holder {n}", 60) for n in range(5)))
     assert sorted(held) == [False, False, False, False, True]
 
 
 def test_a_lease_that_is_not_renewed_is_taken_over_and_cannot_be_renewed_after(db: Database) -> None:
     leases = Leases(db)
     assert leases.acquire("control:a", "frozen", 0.2)
-    until(lambda: leases.acquire("control:a", "you", 60))
+    wait_until(lambda: leases.acquire("control:a", "you", 60))
     assert not leases.acquire("control:a", "frozen", 60)
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from monitor.findings.calibration import first_threshold
-from storage.calibration import CalibrationStore, NewThreshold
+from monitor.findings.calibration import build_first_threshold
+from storage.calibration import NewThreshold, ThresholdStore
 from storage.engine import Database
 from storage.ledger import Ledger
 from storage.models import ModelInfo, ModelStore
@@ -14,28 +14,28 @@ from tests.integration.control.feeding import (
     RULE,
     T0,
     add_model,
-    count,
-    fitted,
-    rows,
+    count_rows,
+    fetch_rows,
+    fit_small_model,
     seal,
 )
-from tests.integration.control.judging import together
+from tests.integration.control.judging import run_concurrently
 
 LEAD = RULE.grace_us + RULE.ahead_us
 
 
 def promote(db: Database, stream_id: int, model_id: int) -> ModelInfo:
     return ModelStore(db).promote(
-        stream_id, model_id, lambda of, at: first_threshold(fitted().reference, of, at, PERCENTILE)
+        stream_id, model_id, lambda of, at: build_first_threshold(fit_small_model().reference, of, at, PERCENTILE)
     )
 
 
 def revision(db: Database, stream_id: int) -> int:
-    return Ledger(db).control(stream_id).revision
+    return Ledger(db).read_control(stream_id).revision
 
 
 def starts(db: Database) -> list[tuple[object, ...]]:
-    return rows(db, "SELECT model_id, valid_from_us FROM thresholds ORDER BY valid_from_us, id")
+    return fetch_rows(db, "SELECT model_id, valid_from_us FROM thresholds ORDER BY valid_from_us, id")
 
 
 def threshold(model_id: int, tick_us: int, value: float = 5.0) -> NewThreshold:
@@ -54,27 +54,27 @@ def threshold(model_id: int, tick_us: int, value: float = 5.0) -> NewThreshold:
 
 
 def test_a_tick_is_stored_once_by_whoever_comes_first(db: Database, stream_id: int) -> None:
-    store = CalibrationStore(db)
-    newest = store.newest(stream_id)
+    store = ThresholdStore(db)
+    newest = store.newest_threshold(stream_id)
     assert newest is not None
 
     def tick(value: float) -> bool:
         row = threshold(newest.model_id, T0, value)
-        return store.tick(stream_id, last_tick_us=None, tick_us=T0, threshold=row, calibration=None)
+        return store.store_tick(stream_id, last_tick_us=None, tick_us=T0, threshold=row, calibration=None)
 
-    assert sorted(together(lambda: tick(1.0), lambda: tick(2.0), lambda: tick(3.0))) == [False, False, True]
-    assert count(db, "thresholds") == 2
+    assert sorted(run_concurrently(lambda: tick(1.0), lambda: tick(2.0), lambda: tick(3.0))) == [False, False, True]
+    assert count_rows(db, "thresholds") == 2
     assert store.tick_facts(stream_id).last_tick_us == T0
 
 
 def test_a_tick_that_was_computed_before_another_one_is_refused(db: Database, stream_id: int) -> None:
-    store = CalibrationStore(db)
-    newest = store.newest(stream_id)
+    store = ThresholdStore(db)
+    newest = store.newest_threshold(stream_id)
     assert newest is not None
-    first = store.tick(
+    first = store.store_tick(
         stream_id, last_tick_us=None, tick_us=T0, threshold=threshold(newest.model_id, T0), calibration=None
     )
-    stale = store.tick(
+    stale = store.store_tick(
         stream_id,
         last_tick_us=None,
         tick_us=T0 + MINUTE,
@@ -94,7 +94,7 @@ def test_the_first_model_is_valid_from_the_beginning_of_time(db: Database, strea
 
 def test_of_two_that_warm_up_at_once_one_stores_its_model(db: Database) -> None:
     stream = Ledger(db).open_stream("another", MINUTE, LEAD)
-    stored = together(*[lambda: add_model(db, stream.id, only_first=True)] * 3)
+    stored = run_concurrently(*[lambda: add_model(db, stream.id, only_first=True)] * 3)
     assert sum(model is not None for model in stored) == 1
     assert len(ModelStore(db).list(stream.id)) == 1
 
@@ -115,10 +115,12 @@ def test_a_later_model_is_valid_from_the_first_window_beyond_all_that_may_be_sto
 
 def test_a_model_starts_after_the_last_threshold_that_is_known(db: Database, stream_id: int) -> None:
     seal(db, stream_id, T0)
-    newest = CalibrationStore(db).newest(stream_id)
+    newest = ThresholdStore(db).newest_threshold(stream_id)
     assert newest is not None
     far = threshold(newest.model_id, T0 + 60 * MINUTE)
-    CalibrationStore(db).tick(stream_id, last_tick_us=None, tick_us=far.computed_at_us, threshold=far, calibration=None)
+    ThresholdStore(db).store_tick(
+        stream_id, last_tick_us=None, tick_us=far.computed_at_us, threshold=far, calibration=None
+    )
     model = add_model(db, stream_id, seed=1)
     assert model is not None
     assert model.valid_from_us == far.valid_from_us + MINUTE
@@ -137,7 +139,7 @@ def test_models_can_be_promoted_back_and_forth_while_nothing_moves(
         assert promote(db, stream_id, model.id).state == "active"
     assert [each.state for each in ModelStore(db).list(stream_id)] == ["active", "retired"]
     assert revision(db, stream_id) == 6
-    newest = CalibrationStore(db).newest(stream_id)
+    newest = ThresholdStore(db).newest_threshold(stream_id)
     assert newest is not None
     assert newest.model_id == first.id
     begins = [int(str(valid_from)) for _, valid_from in starts(db)]
@@ -151,12 +153,12 @@ def test_a_tick_at_the_time_of_an_activation_of_the_same_model_is_stored_beside_
     seal(db, stream_id, T0)
     model = add_model(db, stream_id, seed=1)
     assert model is not None
-    stored = CalibrationStore(db).tick(
+    stored = ThresholdStore(db).store_tick(
         stream_id, last_tick_us=None, tick_us=T0, threshold=threshold(model.id, T0), calibration=None
     )
     assert stored
     promote(db, stream_id, model.id)
-    assert count(db, "thresholds") == 4
+    assert count_rows(db, "thresholds") == 4
 
 
 def test_an_activation_that_fails_changes_nothing(db: Database, stream_id: int) -> None:
@@ -165,13 +167,13 @@ def test_an_activation_that_fails_changes_nothing(db: Database, stream_id: int) 
 
     before = revision(db, stream_id)
     with pytest.raises(ValueError, match="no reference"):
-        ModelStore(db).add(stream_id, fitted(1).stored, fail)
+        ModelStore(db).add(stream_id, fit_small_model(1).stored, fail)
     assert [each.state for each in ModelStore(db).list(stream_id)] == ["active"]
-    assert (revision(db, stream_id), count(db, "thresholds")) == (before, 1)
+    assert (revision(db, stream_id), count_rows(db, "thresholds")) == (before, 1)
 
 
 def test_a_stored_model_comes_back_to_the_byte(db: Database, stream_id: int) -> None:
     model = ModelStore(db).active(stream_id)
     assert model is not None
-    assert ModelStore(db).artefact(model.id) == fitted(0).stored.artefact
-    assert Ledger(db).model(model.id).feature_names == NAMES
+    assert ModelStore(db).artefact(model.id) == fit_small_model(0).stored.artefact
+    assert Ledger(db).load_model(model.id).feature_names == NAMES

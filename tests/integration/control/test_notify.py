@@ -9,33 +9,33 @@ import pytest
 import sqlalchemy as sa
 
 from config.notify import NotifySettings
-from monitor.notify.channel import Answer, LogChannel
-from monitor.notify.couriers import Couriers, channels_of, deliver_next
+from monitor.notify.channel import DeliveryResult, LogChannel
+from monitor.notify.couriers import NotificationSender, build_channels, deliver_next
 from monitor.notify.webhook import Webhook
-from storage.control import ControlStore
+from storage.control import WindowStore
 from storage.engine import Database
 from storage.judgements import Judgement, WindowFacts
 from storage.outbox import Message, Outbox
 from storage.tables import notifications
-from tests.integration.control.feeding import MINUTE, SECOND, T0, count, rows, seal, until
-from tests.integration.control.judging import Source, opened, together, window_of
-from tests.servers.receiver import Hang, Receiver, Respond
+from tests.integration.control.feeding import MINUTE, SECOND, T0, count_rows, fetch_rows, seal, wait_until
+from tests.integration.control.judging import CommittingSource, judged_window_row, opened_incident, run_concurrently
+from tests.servers.receiver import HangReaction, RespondReaction, WebhookReceiver
 
-DAY = 86_400 * SECOND
-LEASE = 60 * SECOND
+DAY_US = 86_400 * SECOND
+CLAIM_US = 60 * SECOND
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as running:
+def receiver() -> Iterator[WebhookReceiver]:
+    with WebhookReceiver() as running:
         yield running
 
 
-Tell = Callable[..., None]
+NotifyIncidents = Callable[..., None]
 
 
 @pytest.fixture
-def tell(db: Database, stream_id: int, source: Source, control: ControlStore) -> Tell:
+def notify_incidents(db: Database, stream_id: int, source: CommittingSource, control: WindowStore) -> NotifyIncidents:
     """Open so many incidents of different kinds, told to these channels."""
 
     def judge(*channels: str, kinds: tuple[str, ...] = ("spike",)) -> None:
@@ -43,23 +43,27 @@ def tell(db: Database, stream_id: int, source: Source, control: ControlStore) ->
         seal(db, stream_id, T0 + MINUTE)
 
         def decide(facts: WindowFacts) -> Judgement:
-            return Judgement(window=window_of(facts), incidents=[opened(facts, kind, channels) for kind in kinds])
+            return Judgement(
+                window=judged_window_row(facts), incidents=[opened_incident(facts, kind, channels) for kind in kinds]
+            )
 
         assert control.judge(stream_id, "payments", T0, decide)
 
     return judge
 
 
-def drain(outbox: Outbox, channel: str) -> list[Message]:
+def claim_all(outbox: Outbox, channel: str) -> list[Message]:
     """Claim all that is due on a channel."""
     claimed = []
-    while (message := outbox.claim(channel, LEASE)) is not None:
+    while (message := outbox.claim(channel, CLAIM_US)) is not None:
         claimed.append(message)
     return claimed
 
 
-def states(db: Database) -> list[tuple[object, ...]]:
-    return rows(db, "SELECT channel, state, attempts, last_error FROM notification_history ORDER BY 1, created_at_us")
+def notification_states(db: Database) -> list[tuple[object, ...]]:
+    return fetch_rows(
+        db, "SELECT channel, state, attempts, last_error FROM notification_history ORDER BY 1, created_at_us"
+    )
 
 
 def make_due(db: Database, *, age_us: int = 0) -> None:
@@ -70,38 +74,40 @@ def make_due(db: Database, *, age_us: int = 0) -> None:
 
 
 def test_a_message_from_before_the_clock_was_set_back_is_told_once_and_not_when_the_clock_has_caught_up(
-    db: Database, tell: Tell
+    db: Database, notify_incidents: NotifyIncidents
 ) -> None:
-    tell("ops")
+    notify_incidents("ops")
     outbox = Outbox(db)
     with db.write() as conn:
-        ahead = {name: notifications.c[name] + DAY for name in ("created_at_us", "next_attempt_at_us")}
+        ahead = {name: notifications.c[name] + DAY_US for name in ("created_at_us", "next_attempt_at_us")}
         conn.execute(sa.update(notifications).values(ahead))
-    (message,) = drain(outbox, "ops")
-    wait_us = outbox.failed(message, "away", lambda now_us: now_us + SECOND)
+    (message,) = claim_all(outbox, "ops")
+    wait_us = outbox.mark_failed(message, "away", lambda now_us: now_us + SECOND)
     assert wait_us == SECOND
-    assert drain(outbox, "ops") == []
+    assert claim_all(outbox, "ops") == []
 
 
-class Scripted(LogChannel):
+class ScriptedChannel(LogChannel):
     """A channel that answers by a script, then delivers."""
 
-    def __init__(self, *answers: Answer) -> None:
+    def __init__(self, *answers: DeliveryResult) -> None:
         self.answers = list(answers)
-        self.told: list[Message] = []
+        self.sent: list[Message] = []
 
-    def send(self, message: Message) -> Answer:
-        self.told.append(message)
-        return self.answers.pop(0) if self.answers else Answer(outcome="delivered", reason="ok")
-
-
-AWAY = Answer(outcome="retry", reason="answered 503")
+    def send(self, message: Message) -> DeliveryResult:
+        self.sent.append(message)
+        return self.answers.pop(0) if self.answers else DeliveryResult(outcome="delivered", reason="ok")
 
 
-def test_the_outbox_gives_what_is_due_in_the_order_of_the_transitions(db: Database, tell: Tell) -> None:
-    tell("ops", "log", kinds=("spike", "dead_letters", "gap"))
+UNAVAILABLE = DeliveryResult(outcome="retry", reason="answered 503")
+
+
+def test_the_outbox_gives_what_is_due_in_the_order_of_the_transitions(
+    db: Database, notify_incidents: NotifyIncidents
+) -> None:
+    notify_incidents("ops", "log", kinds=("spike", "dead_letters", "gap"))
     outbox = Outbox(db)
-    claimed = drain(outbox, "ops")
+    claimed = claim_all(outbox, "ops")
     assert [each.kind for each in claimed] == ["spike", "dead_letters", "gap"]
     first = claimed[0]
     assert (first.stream, first.transition, first.severity, first.window_start_us, first.details, first.attempt) == (
@@ -112,114 +118,128 @@ def test_the_outbox_gives_what_is_due_in_the_order_of_the_transitions(db: Databa
         {"n": 1},
         1,
     )
-    assert len({each.id for each in [*claimed, *drain(outbox, "log")]}) == 6
-    assert outbox.pending() == 6
+    assert len({each.id for each in [*claimed, *claim_all(outbox, "log")]}) == 6
+    assert outbox.count_pending() == 6
 
 
-def test_a_claimed_message_is_claimed_by_nobody_else_until_its_lease_is_over(db: Database, tell: Tell) -> None:
-    tell("ops", kinds=("spike", "gap", "dead_letters"))
+def test_a_claimed_message_is_claimed_by_nobody_else_until_its_lease_is_over(
+    db: Database, notify_incidents: NotifyIncidents
+) -> None:
+    notify_incidents("ops", kinds=("spike", "gap", "dead_letters"))
     outbox = Outbox(db)
-    claimed = [each for each in together(*[lambda: outbox.claim("ops", LEASE)] * 4) if each is not None]
-    claimed += drain(outbox, "ops")
+    claimed = [each for each in run_concurrently(*[lambda: outbox.claim("ops", CLAIM_US)] * 4) if each is not None]
+    claimed += claim_all(outbox, "ops")
     assert sorted(each.kind for each in claimed) == ["dead_letters", "gap", "spike"]
     make_due(db)
-    assert [each.attempt for each in drain(outbox, "ops")] == [2, 2, 2]
+    assert [each.attempt for each in claim_all(outbox, "ops")] == [2, 2, 2]
 
 
 def test_the_steps_of_an_incident_are_told_in_their_order_though_the_first_one_fails(
-    db: Database, stream_id: int, source: Source, control: ControlStore, tell: Tell
+    db: Database, stream_id: int, source: CommittingSource, control: WindowStore, notify_incidents: NotifyIncidents
 ) -> None:
-    tell("ops")
-    ((incident,),) = rows(db, "SELECT id FROM incidents")
+    notify_incidents("ops")
+    ((incident,),) = fetch_rows(db, "SELECT id FROM incidents")
     source.commit(source.part(1))
     seal(db, stream_id, T0 + 2 * MINUTE)
 
     def resolve(facts: WindowFacts) -> Judgement:
-        row = opened(facts, channels=("ops",))
+        row = opened_incident(facts, channels=("ops",))
         assert row.transition is not None
         told = replace(row.transition, transition="resolved")
         ended = replace(row, id=int(str(incident)), status="resolved", resolved_at_us=told.at_us, transition=told)
-        return Judgement(window=window_of(facts), incidents=[ended])
+        return Judgement(window=judged_window_row(facts), incidents=[ended])
 
     control.judge(stream_id, "payments", T0 + MINUTE, resolve)
-    outbox, channel = Outbox(db), Scripted(AWAY)
-    assert deliver_next(outbox, "ops", channel, DAY)
-    assert not deliver_next(outbox, "ops", channel, DAY)
+    outbox, channel = Outbox(db), ScriptedChannel(UNAVAILABLE)
+    assert deliver_next(outbox, "ops", channel, DAY_US)
+    assert not deliver_next(outbox, "ops", channel, DAY_US)
     make_due(db)
-    assert deliver_next(outbox, "ops", channel, DAY)
-    assert deliver_next(outbox, "ops", channel, DAY)
-    assert [each.transition for each in channel.told] == ["opened", "opened", "resolved"]
+    assert deliver_next(outbox, "ops", channel, DAY_US)
+    assert deliver_next(outbox, "ops", channel, DAY_US)
+    assert [each.transition for each in channel.sent] == ["opened", "opened", "resolved"]
 
 
-def test_the_id_of_a_message_is_that_of_its_transition_and_channel_in_every_database(db: Database, tell: Tell) -> None:
-    tell("log")
-    assert [each.id for each in drain(Outbox(db), "log")] == ["8633649b63103a86c14b7bb40a3f6230"]
+def test_the_id_of_a_message_is_that_of_its_transition_and_channel_in_every_database(
+    db: Database, notify_incidents: NotifyIncidents
+) -> None:
+    notify_incidents("log")
+    assert [each.id for each in claim_all(Outbox(db), "log")] == ["8633649b63103a86c14b7bb40a3f6230"]
 
 
-def test_a_failed_message_waits_and_says_why_and_is_delivered_later_under_its_id(db: Database, tell: Tell) -> None:
-    tell("ops")
-    outbox, channel = Outbox(db), Scripted(AWAY)
-    assert deliver_next(outbox, "ops", channel, DAY)
-    assert states(db) == [("ops", "pending", 1, "answered 503")]
-    assert not deliver_next(outbox, "ops", channel, DAY), "it waits"
+def test_a_failed_message_waits_and_says_why_and_is_delivered_later_under_its_id(
+    db: Database, notify_incidents: NotifyIncidents
+) -> None:
+    notify_incidents("ops")
+    outbox, channel = Outbox(db), ScriptedChannel(UNAVAILABLE)
+    assert deliver_next(outbox, "ops", channel, DAY_US)
+    assert notification_states(db) == [("ops", "pending", 1, "answered 503")]
+    assert not deliver_next(outbox, "ops", channel, DAY_US), "it waits"
     make_due(db)
-    assert deliver_next(outbox, "ops", channel, DAY)
-    assert states(db) == [("ops", "delivered", 2, None)]
-    assert len({each.id for each in channel.told}) == 1
+    assert deliver_next(outbox, "ops", channel, DAY_US)
+    assert notification_states(db) == [("ops", "delivered", 2, None)]
+    assert len({each.id for each in channel.sent}) == 1
 
 
-def test_the_receiver_is_not_asked_again_before_the_time_that_it_asked_for(db: Database, tell: Tell) -> None:
-    tell("ops")
+def test_the_receiver_is_not_asked_again_before_the_time_that_it_asked_for(
+    db: Database, notify_incidents: NotifyIncidents
+) -> None:
+    notify_incidents("ops")
     outbox = Outbox(db)
-    deliver_next(outbox, "ops", Scripted(replace(AWAY, wait_s=3_600.0)), DAY)
-    ((waits_us,),) = rows(db, "SELECT next_attempt_at_us - created_at_us FROM notifications")
+    deliver_next(outbox, "ops", ScriptedChannel(replace(UNAVAILABLE, retry_after_s=3_600.0)), DAY_US)
+    ((waits_us,),) = fetch_rows(db, "SELECT next_attempt_at_us - created_at_us FROM notifications")
     assert 3_600 * SECOND <= int(str(waits_us)) < 3_700 * SECOND
 
 
 def test_what_is_refused_is_dead_at_once_and_says_why(
-    db: Database, tell: Tell, caplog: pytest.LogCaptureFixture
+    db: Database, notify_incidents: NotifyIncidents, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tell("ops")
-    refused = Answer(outcome="refused", reason="answered 401: who are you?")
-    deliver_next(Outbox(db), "ops", Scripted(refused), DAY)
-    assert states(db) == [("ops", "dead", 1, "answered 401: who are you?")]
+    notify_incidents("ops")
+    refused = DeliveryResult(outcome="refused", reason="answered 401: who are you?")
+    deliver_next(Outbox(db), "ops", ScriptedChannel(refused), DAY_US)
+    assert notification_states(db) == [("ops", "dead", 1, "answered 401: who are you?")]
     assert caplog.records[-1].levelno == logging.ERROR
     assert "answered 401: who are you?; it is given up" in caplog.text
 
 
-def test_a_message_past_its_deadline_is_tried_once_more_and_then_dead(db: Database, tell: Tell) -> None:
-    tell("ops")
-    make_due(db, age_us=2 * DAY)
-    channel = Scripted(AWAY)
-    deliver_next(Outbox(db), "ops", channel, DAY)
-    assert states(db) == [("ops", "dead", 1, "answered 503")]
+def test_a_message_past_its_deadline_is_tried_once_more_and_then_dead(
+    db: Database, notify_incidents: NotifyIncidents
+) -> None:
+    notify_incidents("ops")
+    make_due(db, age_us=2 * DAY_US)
+    channel = ScriptedChannel(UNAVAILABLE)
+    deliver_next(Outbox(db), "ops", channel, DAY_US)
+    assert notification_states(db) == [("ops", "dead", 1, "answered 503")]
 
 
-def test_a_channel_that_breaks_is_tried_again(db: Database, tell: Tell, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_channel_that_breaks_is_tried_again(
+    db: Database, notify_incidents: NotifyIncidents, caplog: pytest.LogCaptureFixture
+) -> None:
     class Broken(LogChannel):
-        def send(self, message: Message) -> Answer:
+        def send(self, message: Message) -> DeliveryResult:
             raise ZeroDivisionError
 
-    tell("ops")
-    deliver_next(Outbox(db), "ops", Broken(), DAY)
-    assert states(db) == [("ops", "pending", 1, "unexpected ZeroDivisionError")]
+    notify_incidents("ops")
+    deliver_next(Outbox(db), "ops", Broken(), DAY_US)
+    assert notification_states(db) == [("ops", "pending", 1, "unexpected ZeroDivisionError")]
 
 
-def test_a_late_failure_does_not_undo_what_another_attempt_has_recorded(db: Database, tell: Tell) -> None:
-    tell("ops")
+def test_a_late_failure_does_not_undo_what_another_attempt_has_recorded(
+    db: Database, notify_incidents: NotifyIncidents
+) -> None:
+    notify_incidents("ops")
     outbox = Outbox(db)
-    (first,) = drain(outbox, "ops")
+    (first,) = claim_all(outbox, "ops")
     make_due(db)
-    (second,) = drain(outbox, "ops")
-    outbox.failed(first, "too slow", lambda _: None)
-    assert states(db) == [("ops", "pending", 2, None)]
-    outbox.delivered(first)
-    outbox.failed(second, "hung up", lambda _: None)
-    assert states(db) == [("ops", "delivered", 2, None)]
+    (second,) = claim_all(outbox, "ops")
+    outbox.mark_failed(first, "too slow", lambda _: None)
+    assert notification_states(db) == [("ops", "pending", 2, None)]
+    outbox.mark_delivered(first)
+    outbox.mark_failed(second, "hung up", lambda _: None)
+    assert notification_states(db) == [("ops", "delivered", 2, None)]
 
 
 @dataclass
-class Killed(LogChannel):
+class KilledWhileSending(LogChannel):
     """A log whose process dies once, after a message went out and before that is recorded."""
 
     told: list[str] = field(default_factory=list)
@@ -227,7 +247,7 @@ class Killed(LogChannel):
     # The claim lasts as long as sending may take, and must not run out while a busy machine holds up the test.
     timeout_s: float = 600.0
 
-    def send(self, message: Message) -> Answer:
+    def send(self, message: Message) -> DeliveryResult:
         self.told.append(message.id)
         if self.dies:
             self.dies = False
@@ -235,32 +255,34 @@ class Killed(LogChannel):
         return super().send(message)
 
 
-def test_a_message_that_went_out_before_the_process_died_is_told_again_under_its_id(db: Database, tell: Tell) -> None:
-    tell("log")
-    channel = Killed()
+def test_a_message_that_went_out_before_the_process_died_is_told_again_under_its_id(
+    db: Database, notify_incidents: NotifyIncidents
+) -> None:
+    notify_incidents("log")
+    channel = KilledWhileSending()
     with pytest.raises(SystemExit):
-        deliver_next(Outbox(db), "log", channel, DAY)
-    assert not deliver_next(Outbox(db), "log", channel, DAY), "it is claimed"
+        deliver_next(Outbox(db), "log", channel, DAY_US)
+    assert not deliver_next(Outbox(db), "log", channel, DAY_US), "it is claimed"
     make_due(db)
-    assert deliver_next(Outbox(db), "log", channel, DAY)
-    assert not deliver_next(Outbox(db), "log", channel, DAY)
+    assert deliver_next(Outbox(db), "log", channel, DAY_US)
+    assert not deliver_next(Outbox(db), "log", channel, DAY_US)
     assert channel.told[0] == channel.told[1]
-    assert rows(db, "SELECT id, state, attempts FROM notifications") == [(channel.told[0], "delivered", 2)]
+    assert fetch_rows(db, "SELECT id, state, attempts FROM notifications") == [(channel.told[0], "delivered", 2)]
 
 
-def test_a_delivered_message_has_its_time_and_is_not_due_again(db: Database, tell: Tell) -> None:
-    tell("log")
-    assert deliver_next(Outbox(db), "log", LogChannel(), DAY)
-    assert Outbox(db).pending() == 0
-    assert int(str(rows(db, "SELECT delivered_at_us FROM notifications")[0][0])) > T0
+def test_a_delivered_message_has_its_time_and_is_not_due_again(db: Database, notify_incidents: NotifyIncidents) -> None:
+    notify_incidents("log")
+    assert deliver_next(Outbox(db), "log", LogChannel(), DAY_US)
+    assert Outbox(db).count_pending() == 0
+    assert int(str(fetch_rows(db, "SELECT delivered_at_us FROM notifications")[0][0])) > T0
 
 
 def test_the_log_line_of_an_incident_says_stream_kind_transition_and_why(
-    db: Database, tell: Tell, caplog: pytest.LogCaptureFixture
+    db: Database, notify_incidents: NotifyIncidents, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tell("log")
+    notify_incidents("log")
     with caplog.at_level(logging.INFO, "outrider.incidents"):
-        deliver_next(Outbox(db), "log", LogChannel(), DAY)
+        deliver_next(Outbox(db), "log", LogChannel(), DAY_US)
     (record,) = caplog.records
     assert record.getMessage() == "Stream payments: spike opened (incident 1): a spike"
     assert record.levelno == logging.WARNING
@@ -298,21 +320,23 @@ def test_what_is_critical_is_an_error_and_what_is_over_is_information(
     assert [record.levelno for record in caplog.records] == [level]
 
 
-def test_a_channel_that_is_gone_holds_up_no_others_and_is_given_up_after_the_deadline(db: Database, tell: Tell) -> None:
-    tell("gone", "log")
+def test_a_channel_that_is_gone_holds_up_no_others_and_is_given_up_after_the_deadline(
+    db: Database, notify_incidents: NotifyIncidents
+) -> None:
+    notify_incidents("gone", "log")
     outbox = Outbox(db)
-    assert deliver_next(outbox, "log", LogChannel(), DAY)
-    assert outbox.give_up_unknown({"log"}, DAY) == 0
-    assert [state[:2] for state in states(db)] == [("gone", "pending"), ("log", "delivered")]
-    make_due(db, age_us=DAY)
-    assert outbox.give_up_unknown({"log", "gone"}, DAY) == 0
-    assert outbox.give_up_unknown({"log"}, DAY) == 1
-    assert states(db)[0] == ("gone", "dead", 0, "no daemon has a channel of this name any more")
+    assert deliver_next(outbox, "log", LogChannel(), DAY_US)
+    assert outbox.give_up_unknown_channels({"log"}, DAY_US) == 0
+    assert [state[:2] for state in notification_states(db)] == [("gone", "pending"), ("log", "delivered")]
+    make_due(db, age_us=DAY_US)
+    assert outbox.give_up_unknown_channels({"log", "gone"}, DAY_US) == 0
+    assert outbox.give_up_unknown_channels({"log"}, DAY_US) == 1
+    assert notification_states(db)[0] == ("gone", "dead", 0, "no daemon has a channel of this name any more")
 
 
 def test_channels_have_their_names_beside_the_log() -> None:
     channels = {"ops": {"type": "log"}, "hook": {"type": "webhook", "url": "http://127.0.0.1/"}}
-    made = channels_of(NotifySettings.model_validate({"channels": channels}))
+    made = build_channels(NotifySettings.model_validate({"channels": channels}))
     assert {name: type(channel) for name, channel in made.items()} == {
         "log": LogChannel,
         "ops": LogChannel,
@@ -321,38 +345,41 @@ def test_channels_have_their_names_beside_the_log() -> None:
 
 
 def test_a_silent_channel_has_a_row_that_is_never_sent(
-    db: Database, stream_id: int, source: Source, control: ControlStore
+    db: Database, stream_id: int, source: CommittingSource, control: WindowStore
 ) -> None:
     source.commit(source.part())
     seal(db, stream_id, T0 + MINUTE)
 
     def decide(facts: WindowFacts) -> Judgement:
-        incident = opened(facts, channels=("log", "ops"))
+        incident = opened_incident(facts, channels=("log", "ops"))
         assert incident.transition is not None
-        silent = replace(incident, transition=replace(incident.transition, silent=("ops",)))
-        return Judgement(window=window_of(facts), incidents=[silent])
+        silent = replace(incident, transition=replace(incident.transition, skipped_channels=("ops",)))
+        return Judgement(window=judged_window_row(facts), incidents=[silent])
 
     control.judge(stream_id, "payments", T0, decide)
-    assert (len(drain(Outbox(db), "log")), len(drain(Outbox(db), "ops"))) == (1, 0)
-    assert rows(db, "SELECT channel, state FROM notifications ORDER BY 1") == [("log", "pending"), ("ops", "skipped")]
-    assert count(db, "transitions") == 1
+    assert (len(claim_all(Outbox(db), "log")), len(claim_all(Outbox(db), "ops"))) == (1, 0)
+    assert fetch_rows(db, "SELECT channel, state FROM notifications ORDER BY 1") == [
+        ("log", "pending"),
+        ("ops", "skipped"),
+    ]
+    assert count_rows(db, "transitions") == 1
 
 
 @pytest.mark.parametrize("opened_is_told", [True, False])
 def test_the_end_of_an_incident_is_told_to_those_who_were_told_of_it_however_old_it_is(
-    db: Database, stream_id: int, source: Source, control: ControlStore, opened_is_told: bool
+    db: Database, stream_id: int, source: CommittingSource, control: WindowStore, opened_is_told: bool
 ) -> None:
     source.commit(source.part(0), source.part(1))
     seal(db, stream_id, T0 + 2 * MINUTE)
 
     def step(facts: WindowFacts, transition: str, *channels: str, silent: tuple[str, ...]) -> Judgement:
-        row = opened(facts, channels=channels)
+        row = opened_incident(facts, channels=channels)
         assert row.transition is not None
-        told = replace(row.transition, transition=transition, silent=silent)
+        told = replace(row.transition, transition=transition, skipped_channels=silent)
         row = replace(row, transition=told)
         if transition == "resolved":
             row = replace(row, id=facts.open_incidents[0].id, status="resolved", resolved_at_us=told.at_us)
-        return Judgement(window=window_of(facts), incidents=[row])
+        return Judgement(window=judged_window_row(facts), incidents=[row])
 
     silent = () if opened_is_told else ("ops",)
     control.judge(stream_id, "payments", T0, lambda facts: step(facts, "opened", "log", "ops", silent=silent))
@@ -360,16 +387,16 @@ def test_the_end_of_an_incident_is_told_to_those_who_were_told_of_it_however_old
     control.judge(
         stream_id, "payments", T0 + MINUTE, lambda facts: step(facts, "resolved", "log", "night", silent=last)
     )
-    told = rows(db, "SELECT channel, state FROM notification_history WHERE transition = 'resolved' ORDER BY 1")
+    told = fetch_rows(db, "SELECT channel, state FROM notification_history WHERE transition = 'resolved' ORDER BY 1")
     assert told == [("log", "pending"), ("night", "skipped"), ("ops", "pending" if opened_is_told else "skipped")]
 
 
-def test_it_counts_what_became_of_the_messages_of_each_channel(db: Database, tell: Tell) -> None:
-    tell("ops", "log", kinds=("spike", "gap"))
+def test_it_counts_what_became_of_the_messages_of_each_channel(db: Database, notify_incidents: NotifyIncidents) -> None:
+    notify_incidents("ops", "log", kinds=("spike", "gap"))
     outbox = Outbox(db)
-    deliver_next(outbox, "ops", Scripted(Answer(outcome="refused", reason="answered 404")), DAY)
-    deliver_next(outbox, "log", LogChannel(), DAY)
-    counts = outbox.counts()
+    deliver_next(outbox, "ops", ScriptedChannel(DeliveryResult(outcome="refused", reason="answered 404")), DAY_US)
+    deliver_next(outbox, "log", LogChannel(), DAY_US)
+    counts = outbox.count_by_channel()
     ops, log = counts["ops"], counts["log"]
     assert (ops.pending, ops.delivered, ops.dead, ops.last_error) == (1, 0, 1, "answered 404")
     assert (log.pending, log.delivered, log.dead, log.last_error) == (1, 1, 0, None)
@@ -377,50 +404,52 @@ def test_it_counts_what_became_of_the_messages_of_each_channel(db: Database, tel
     assert ops.oldest_pending_us is not None
 
 
-def couriers(db: Database, receiver: Receiver, **settings: object) -> Couriers:
+def make_sender(db: Database, receiver: WebhookReceiver, **settings: object) -> NotificationSender:
     """Couriers to a receiver as `ops`, and to a second one that answers at once, the log."""
     ops = {"type": "webhook", "url": receiver.url} | settings
-    return Couriers.of(NotifySettings.model_validate({"channels": {"ops": ops}}), Outbox(db))
+    return NotificationSender.from_settings(NotifySettings.model_validate({"channels": {"ops": ops}}), Outbox(db))
 
 
-def test_couriers_tell_what_is_due_and_end_when_it_is_told(db: Database, tell: Tell, receiver: Receiver) -> None:
-    tell("ops", "log", kinds=("spike", "gap"))
-    running = couriers(db, receiver)
+def test_couriers_tell_what_is_due_and_end_when_it_is_told(
+    db: Database, notify_incidents: NotifyIncidents, receiver: WebhookReceiver
+) -> None:
+    notify_incidents("ops", "log", kinds=("spike", "gap"))
+    running = make_sender(db, receiver)
     running.start()
-    running.finish(30)
-    assert {state[:3] for state in states(db)} == {("ops", "delivered", 1), ("log", "delivered", 1)}
-    assert len(set(receiver.keys)) == 2
+    running.stop(30)
+    assert {state[:3] for state in notification_states(db)} == {("ops", "delivered", 1), ("log", "delivered", 1)}
+    assert len(set(receiver.idempotency_keys)) == 2
 
 
 def test_an_endpoint_that_hangs_delays_neither_the_log_nor_the_end(
-    db: Database, tell: Tell, receiver: Receiver
+    db: Database, notify_incidents: NotifyIncidents, receiver: WebhookReceiver
 ) -> None:
-    tell("ops", "log")
-    receiver.react = lambda _: Hang()
-    running = couriers(db, receiver, timeout="5m")
+    notify_incidents("ops", "log")
+    receiver.react = lambda _: HangReaction()
+    running = make_sender(db, receiver, timeout="5m")
     running.start()
-    until(lambda: rows(db, "SELECT state FROM notifications WHERE channel = 'log'") == [("delivered",)])
-    until(lambda: len(receiver.requests) == 1)
-    running.finish(0.2)
+    wait_until(lambda: fetch_rows(db, "SELECT state FROM notifications WHERE channel = 'log'") == [("delivered",)])
+    wait_until(lambda: len(receiver.requests) == 1)
+    running.stop(0.2)
     assert [thread for thread in threading.enumerate() if thread.name == "courier-log"] == []
-    assert [state[:2] for state in states(db)] == [("log", "delivered"), ("ops", "pending")]
+    assert [state[:2] for state in notification_states(db)] == [("log", "delivered"), ("ops", "pending")]
 
 
 def test_requests_of_one_channel_are_under_way_at_once_up_to_its_concurrency(
-    db: Database, tell: Tell, receiver: Receiver
+    db: Database, notify_incidents: NotifyIncidents, receiver: WebhookReceiver
 ) -> None:
-    tell("ops", kinds=("spike", "gap", "dead_letters", "drift"))
+    notify_incidents("ops", kinds=("spike", "gap", "dead_letters", "drift"))
     at_once = threading.Barrier(2)
     most: list[int] = []
 
-    def react(_: object) -> Respond:
+    def react(_: object) -> RespondReaction:
         at_once.wait(10)
         most.append(at_once.n_waiting)
-        return Respond()
+        return RespondReaction()
 
     receiver.react = react
-    running = couriers(db, receiver, concurrency=2)
+    running = make_sender(db, receiver, concurrency=2)
     running.start()
-    until(lambda: Outbox(db).pending() == 0)
-    running.finish(10)
+    wait_until(lambda: Outbox(db).count_pending() == 0)
+    running.stop(10)
     assert len(most) == 4

@@ -10,65 +10,72 @@ import pytest
 
 from monitor.data_plane.fold import WindowRule
 from storage.engine import Database
-from tests.integration.control.feeding import MINUTE, SECOND, T0, count, rows
-from tests.integration.control.simulation import Rows, Scene, decided, records, run_at_random, run_in_turn
+from tests.integration.control.feeding import MINUTE, SECOND, T0, count_rows, fetch_rows
+from tests.integration.control.simulation import (
+    Rows,
+    SimulationSettings,
+    make_records,
+    read_decisions,
+    run_at_random,
+    run_in_turn,
+)
 
 SCENES = {
-    "minutes": Scene(
+    "minutes": SimulationSettings(
         rule=WindowRule(size_us=MINUTE, grace_us=10 * SECOND, ahead_us=3 * MINUTE, max_future_us=None),
         refresh=timedelta(minutes=5),
         look_back=timedelta(minutes=10),
         sources=[
-            records(1, n=500, span_s=1300, strange=(0.5, 0.65)),
-            records(2, n=300, span_s=1100, number=1),
-            records(3, n=120, span_s=1300, number=2, strange=(0.55, 0.7)),
+            make_records(1, n=500, span_s=1300, strange=(0.5, 0.65)),
+            make_records(2, n=300, span_s=1100, number=1),
+            make_records(3, n=120, span_s=1300, number=2, strange=(0.55, 0.7)),
         ],
     ),
-    "windows that no tick ends on": Scene(
+    "windows that no tick ends on": SimulationSettings(
         rule=WindowRule(size_us=45 * SECOND, grace_us=5 * SECOND, ahead_us=MINUTE, max_future_us=None),
         refresh="*/2 * * * *",
         look_back=timedelta(minutes=8),
-        sources=[records(4, n=300, span_s=900, strange=(0.4, 0.5)), records(5, n=300, span_s=900, number=1)],
+        sources=[make_records(4, n=300, span_s=900, strange=(0.4, 0.5)), make_records(5, n=300, span_s=900, number=1)],
     ),
-    "ticks far apart": Scene(
+    "ticks far apart": SimulationSettings(
         rule=WindowRule(size_us=SECOND, grace_us=SECOND, ahead_us=20 * SECOND, max_future_us=None),
         refresh=timedelta(minutes=5),
         look_back=timedelta(minutes=10),
         fires=False,
-        sources=[records(6, n=550, span_s=420)],
+        sources=[make_records(6, n=550, span_s=420)],
     ),
-    "a slow rise": Scene(
+    "a slow rise": SimulationSettings(
         rule=WindowRule(size_us=2 * SECOND, grace_us=2 * SECOND, ahead_us=20 * SECOND, max_future_us=None),
         refresh=timedelta(minutes=1),
         look_back=timedelta(minutes=10),
         kinds=frozenset({"slow_rise"}),
-        sources=[records(10, n=2400, span_s=480, strange=(0.5, 1.0), share=0.05)],
+        sources=[make_records(10, n=2400, span_s=480, strange=(0.5, 1.0), share=0.05)],
     ),
-    "a file": Scene(
+    "a file": SimulationSettings(
         rule=WindowRule(size_us=MINUTE, grace_us=10 * SECOND, ahead_us=3 * MINUTE, max_future_us=2 * MINUTE),
         refresh=timedelta(minutes=5),
         look_back=timedelta(minutes=10),
         fires=False,
-        sources=[records(7, n=400, span_s=1300, strange=(0.5, 0.6))],
+        sources=[make_records(7, n=400, span_s=1300, strange=(0.5, 0.6))],
     ),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ran:
+class ReplayedRun:
     """A scene, and the databases that different runs of it have left."""
 
-    scene: Scene
+    scene: SimulationSettings
     in_turn: Database
     backlog: Database
     at_random: list[Database]
 
     def expected(self) -> dict[str, Rows]:
-        return decided(self.in_turn)
+        return read_decisions(self.in_turn)
 
 
 @pytest.fixture(scope="module", params=list(SCENES))
-def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
+def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplayedRun]:
     scene = SCENES[str(request.param)]
     with ExitStack() as ends:
         found = [ends.enter_context(fresh(tmp_path_factory.mktemp("run"))) for _ in range(4)]
@@ -76,7 +83,7 @@ def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         run_in_turn(found[1], scene)
         for seed, db in enumerate(found[2:]):
             run_at_random(db, scene, seed)
-        yield Ran(scene=scene, in_turn=found[0], backlog=found[1], at_random=found[2:])
+        yield ReplayedRun(scene=scene, in_turn=found[0], backlog=found[1], at_random=found[2:])
 
 
 def fresh(folder: Path) -> Database:
@@ -85,57 +92,57 @@ def fresh(folder: Path) -> Database:
     return db
 
 
-def test_any_order_of_the_same_steps_leaves_the_same_rows(ran: Ran) -> None:
+def test_any_order_of_the_same_steps_leaves_the_same_rows(ran: ReplayedRun) -> None:
     expected = ran.expected()
     for db in ran.at_random:
-        for name, found in decided(db).items():
+        for name, found in read_decisions(db).items():
             assert found == expected[name], name
     assert len(expected["thresholds"]) > 1
     assert bool(expected["incidents"]) == ran.scene.fires
     assert ran.scene.kinds <= {row[0] for row in expected["incidents"]}
 
 
-def test_a_backlog_in_one_piece_gets_the_thresholds_of_its_own_times(ran: Ran) -> None:
-    assert decided(ran.backlog) == ran.expected()
+def test_a_backlog_in_one_piece_gets_the_thresholds_of_its_own_times(ran: ReplayedRun) -> None:
+    assert read_decisions(ran.backlog) == ran.expected()
 
 
-def test_every_record_is_in_one_window_or_late_or_dead(ran: Ran) -> None:
+def test_every_record_is_in_one_window_or_late_or_dead(ran: ReplayedRun) -> None:
     for db in (ran.in_turn, *ran.at_random):
-        assert count(db, "window_parts") == 0
+        assert count_rows(db, "window_parts") == 0
         n_events = sum(len(each.events) for each in ran.scene.sources)
-        n_dead = sum(len(each.dead) for each in ran.scene.sources)
+        n_dead = sum(len(each.dead_letters) for each in ran.scene.sources)
         strays = number(db, "SELECT count(*) FROM dead_letters WHERE reason = 'future_time'")
-        assert count(db, "scores") == n_events - strays
-        assert count(db, "dead_letters") == n_dead + strays
-        assert number(db, "SELECT sum(events + late) FROM windows") == count(db, "scores")
+        assert count_rows(db, "scores") == n_events - strays
+        assert count_rows(db, "dead_letters") == n_dead + strays
+        assert number(db, "SELECT sum(events + late) FROM windows") == count_rows(db, "scores")
         above = "SELECT count(*) FROM scores s JOIN thresholds t ON t.id = s.threshold_id WHERE s.energy > t.threshold"
-        assert number(db, above) == count(db, "outliers") > 0
+        assert number(db, above) == count_rows(db, "outliers") > 0
 
 
-def test_a_threshold_is_valid_only_from_beyond_all_that_was_stored_when_it_was_computed(ran: Ran) -> None:
+def test_a_threshold_is_valid_only_from_beyond_all_that_was_stored_when_it_was_computed(ran: ReplayedRun) -> None:
     lead = ran.scene.rule.grace_us + ran.scene.rule.ahead_us
     early = f"SELECT count(*) FROM thresholds WHERE computed_at_us > 0 AND valid_from_us < computed_at_us + {lead}"
     mixed = f"SELECT count(DISTINCT threshold_id) FROM scores GROUP BY event_time_us / {ran.scene.rule.size_us}"
     for db in (ran.in_turn, *ran.at_random):
         assert number(db, early) == 0
-        assert {row[0] for row in rows(db, mixed)} == {1}
+        assert {row[0] for row in fetch_rows(db, mixed)} == {1}
 
 
 def number(db: Database, query: str) -> int:
-    return int(str(rows(db, query)[0][0]))
+    return int(str(fetch_rows(db, query)[0][0]))
 
 
 def test_a_gap_of_days_in_event_time_deadlocks_nobody(tmp_path: Path) -> None:
-    before = records(8, n=200, span_s=900)
+    before = make_records(8, n=200, span_s=900)
     times = before.events.times_us.copy()
     times[len(times) // 2 :] += 3 * 86_400 * SECOND
     gapped = replace(before, events=replace(before.events, times_us=times))
-    scene = replace(SCENES["minutes"], sources=[gapped, records(9, n=150, span_s=900, number=1)])
+    scene = replace(SCENES["minutes"], sources=[gapped, make_records(9, n=150, span_s=900, number=1)])
     with fresh(tmp_path) as first:
         run_in_turn(first, scene, n=100)
         assert number(first, "SELECT max(window_start_us) FROM windows") > T0 + 2 * 86_400 * SECOND
-        expected = decided(first)
+        expected = read_decisions(first)
     (tmp_path / "second").mkdir()
     with fresh(tmp_path / "second") as second:
         run_at_random(second, scene, seed=5)
-        assert decided(second) == expected
+        assert read_decisions(second) == expected

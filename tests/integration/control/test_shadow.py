@@ -12,32 +12,44 @@ from config.settings import Settings
 from monitor.backtest import backtest
 from monitor.data_plane.fold import WindowRule
 from monitor.detectors import GaussianMixture
-from monitor.findings.calibration import ThresholdRule, first_threshold
+from monitor.findings.calibration import ThresholdRule, build_first_threshold
 from monitor.scoring import load_model
 from monitor.shadow.promotion import Promoter, PromotionRule
 from monitor.shadow.shadow_gate import GateRule
-from monitor.thresholds import reference_limit
-from monitor.training.fitting import FittedModel, model_of
-from storage.calibration import CalibrationStore
+from monitor.thresholds import estimate_reference_threshold
+from monitor.training.fitting import FittedModel, prepare_imported_model
+from storage.calibration import ThresholdStore
 from storage.engine import Database
 from storage.ledger import Ledger
 from storage.models import ModelStore
 from storage.shadows import NewShadow, ShadowStore
-from tests.integration.control.feeding import MINUTE, NAMES, PERCENTILE, RULE, SECOND, T0, fitted, open_stream, rows
-from tests.integration.control.simulation import Scene, Writer, control_plane, records
+from tests.integration.control.feeding import (
+    MINUTE,
+    NAMES,
+    PERCENTILE,
+    RULE,
+    SECOND,
+    T0,
+    fetch_rows,
+    fit_small_model,
+    open_stream,
+)
+from tests.integration.control.simulation import SimulatedWriter, SimulationSettings, make_control_plane, make_records
 
 HOURS = 4
 PER_MINUTE = 100
 APART = 50.0
 
 
-def scene(seed: int = 5) -> Scene:
-    source = records(seed, n=HOURS * 60 * PER_MINUTE, span_s=HOURS * 3600)
+def scene(seed: int = 5) -> SimulationSettings:
+    source = make_records(seed, n=HOURS * 60 * PER_MINUTE, span_s=HOURS * 3600)
     rule = WindowRule(size_us=MINUTE, grace_us=10 * SECOND, ahead_us=10 * MINUTE, max_future_us=None)
-    return Scene(rule=rule, refresh=timedelta(minutes=5), look_back=timedelta(hours=2), sources=[source], per_week=1.0)
+    return SimulationSettings(
+        rule=rule, refresh=timedelta(minutes=5), look_back=timedelta(hours=2), sources=[source], per_week=1.0
+    )
 
 
-def apart(centre: float = 0.0, nats: float = APART) -> FittedModel:
+def shifted_model(centre: float = 0.0, nats: float = APART) -> FittedModel:
     """Return a mixture whose only component near `centre` has a weight of e^-nats: energies are as much higher."""
     mixture = ScikitMixture(2)
     near = min(np.exp(-nats), 1 - 1e-12)
@@ -48,26 +60,28 @@ def apart(centre: float = 0.0, nats: float = APART) -> FittedModel:
     detector = GaussianMixture.from_sklearn(mixture)
     held = np.random.default_rng(9).normal(centre, 1, (2_000, 2)).astype(np.float32)
     detector.reference_energies_ = np.sort(detector.energy(held))
-    return model_of(detector, NAMES)
+    return prepare_imported_model(detector, NAMES)
 
 
-def begin(db: Database, first: FittedModel, scene: Scene) -> tuple[int, Writer]:
+def start_stream(db: Database, first: FittedModel, scene: SimulationSettings) -> tuple[int, SimulatedWriter]:
     """Store a stream whose first model is the given one."""
     stream = Ledger(db).open_stream("payments", MINUTE, RULE.grace_us + RULE.ahead_us)
-    ModelStore(db).add(stream.id, first.stored, lambda of, at: first_threshold(first.reference, of, at, PERCENTILE))
+    ModelStore(db).add(
+        stream.id, first.stored, lambda of, at: build_first_threshold(first.reference, of, at, PERCENTILE)
+    )
     assert open_stream(db, 1, scene.rule) == stream.id
-    return stream.id, Writer(db, stream.id, scene, 0)
+    return stream.id, SimulatedWriter(db, stream.id, scene, 0)
 
 
 def put_in_shadow(db: Database, stream_id: int, model: FittedModel, due_after_us: int | None = None) -> int:
-    limit = reference_limit(model.reference, PERCENTILE).value
+    limit = estimate_reference_threshold(model.reference, PERCENTILE).value
     new = NewShadow(percentile=PERCENTILE, threshold=limit, due_after_us=due_after_us)
     return ShadowStore(db).start(stream_id, model.stored, new).id
 
 
 def promoter(db: Database, stream_id: int, per_week: float = 1.0) -> Promoter:
     def reference(model_id: int) -> np.ndarray:
-        energies = load_model(Ledger(db).model(model_id), "cpu").detector.reference_energies_
+        energies = load_model(Ledger(db).load_model(model_id), "cpu").detector.reference_energies_
         assert energies is not None
         return np.sort(energies)
 
@@ -86,15 +100,17 @@ def promoter(db: Database, stream_id: int, per_week: float = 1.0) -> Promoter:
         ),
         shadows=ShadowStore(db),
         models=ModelStore(db),
-        calibration=CalibrationStore(db),
+        calibration=ThresholdStore(db),
         reference=reference,
     )
 
 
-def run_until(db: Database, stream_id: int, scene: Scene, writer: Writer, until_us: float) -> None:
+def run_until(
+    db: Database, stream_id: int, scene: SimulationSettings, writer: SimulatedWriter, until_us: float
+) -> None:
     """Let both planes work until the stream is sealed up to a time, or its source has ended."""
-    plane, keeper = control_plane(db, stream_id, scene), promoter(db, stream_id)
-    while not writer.ended and (Ledger(db).control(stream_id).sealed_until_us or 0) < until_us:
+    plane, keeper = make_control_plane(db, stream_id, scene), promoter(db, stream_id)
+    while not writer.ended and (Ledger(db).read_control(stream_id).sealed_until_us or 0) < until_us:
         writer.commit(400)
         plane.run_due()
         keeper.run_due()
@@ -106,21 +122,21 @@ def test_a_refit_whose_energies_lie_50_nats_apart_takes_over_without_a_blind_win
     db: Database,
 ) -> None:
     play = scene()
-    stream_id, writer = begin(db, apart(), play)
+    stream_id, writer = start_stream(db, shifted_model(), play)
     run_until(db, stream_id, play, writer, T0 + 20 * MINUTE)
-    model_id = put_in_shadow(db, stream_id, apart(nats=0.0))
+    model_id = put_in_shadow(db, stream_id, shifted_model(nats=0.0))
     run_until(db, stream_id, play, writer, T0 + 130 * MINUTE)
-    assert rows(db, "SELECT DISTINCT model_version FROM score_history") == [(1,)], "the shadow flags nothing"
+    assert fetch_rows(db, "SELECT DISTINCT model_version FROM score_history") == [(1,)], "the shadow flags nothing"
 
     shadow = ShadowStore(db).current(stream_id)
     assert shadow is not None
-    verdict = promoter(db, stream_id).judge(shadow)
+    verdict = promoter(db, stream_id).evaluate(shadow)
     assert verdict.holds, verdict
     assert verdict.numbers["energy_difference"] == pytest.approx(-APART, abs=0.2)
     promoter(db, stream_id).promote(model_id)
     run_until(db, stream_id, play, writer, float("inf"))
 
-    per_model = rows(
+    per_model = fetch_rows(
         db,
         "SELECT m.version, count(*), sum(w.outliers) * 1.0 / sum(w.events), max(w.outliers) FROM windows w "
         "JOIN thresholds t ON t.id = w.threshold_id JOIN models m ON m.id = t.model_id "
@@ -131,21 +147,21 @@ def test_a_refit_whose_energies_lie_50_nats_apart_takes_over_without_a_blind_win
         assert int(str(windows)) > 60
         assert 0.003 < float(str(share)) < 0.03, per_model
         assert int(str(most)) < 10, per_model
-    assert rows(db, "SELECT kind FROM incidents WHERE kind IN ('spike', 'slow_rise', 'calibration')") == []
+    assert fetch_rows(db, "SELECT kind FROM incidents WHERE kind IN ('spike', 'slow_rise', 'calibration')") == []
     # The first limit of the new model is drawn from the windows that it scored in the shadow, and so is its law.
-    first = rows(db, f"SELECT method, n FROM thresholds WHERE model_id = {model_id} ORDER BY id LIMIT 1")
+    first = fetch_rows(db, f"SELECT method, n FROM thresholds WHERE model_id = {model_id} ORDER BY id LIMIT 1")
     assert int(str(first[0][1])) > 5_000, first
 
 
 def test_the_shadow_scores_the_events_that_the_active_model_scored_in_whole_windows_only(db: Database) -> None:
     play = scene()
-    stream_id, writer = begin(db, fitted(0), play)
+    stream_id, writer = start_stream(db, fit_small_model(0), play)
     run_until(db, stream_id, play, writer, T0 + 15 * MINUTE)
-    model_id = put_in_shadow(db, stream_id, fitted(0))
+    model_id = put_in_shadow(db, stream_id, fit_small_model(0))
     shadow = ShadowStore(db).current(stream_id)
     assert shadow is not None
     run_until(db, stream_id, play, writer, T0 + 90 * MINUTE)
-    pairs = rows(
+    pairs = fetch_rows(
         db,
         "SELECT s.window_start_us, s.events, w.events, s.outliers FROM shadow_windows s "
         f"JOIN windows w ON w.window_start_us = s.window_start_us WHERE s.model_id = {model_id} ORDER BY 1",
@@ -153,16 +169,16 @@ def test_the_shadow_scores_the_events_that_the_active_model_scored_in_whole_wind
     assert len(pairs) > 50
     assert all(mine == its for _, mine, its, _ in pairs)
     assert int(str(pairs[0][0])) == shadow.since_us
-    assert rows(
+    assert fetch_rows(
         db, "SELECT count(*) FROM shadow_parts WHERE window_end_us <= (SELECT sealed_until_us FROM streams)"
     ) == [(0,)]
 
 
 def test_a_model_of_other_events_does_not_pass_and_stays_a_candidate_with_the_reason(db: Database) -> None:
     play = scene()
-    stream_id, writer = begin(db, fitted(0), play)
+    stream_id, writer = start_stream(db, fit_small_model(0), play)
     run_until(db, stream_id, play, writer, T0 + 15 * MINUTE)
-    model_id = put_in_shadow(db, stream_id, apart(centre=4.0, nats=0.0), due_after_us=60 * MINUTE)
+    model_id = put_in_shadow(db, stream_id, shifted_model(centre=4.0, nats=0.0), due_after_us=60 * MINUTE)
     run_until(db, stream_id, play, writer, float("inf"))
     store = ModelStore(db)
     assert [(model.version, model.state) for model in store.list(stream_id)] == [(1, "active"), (2, "candidate")]
@@ -173,22 +189,22 @@ def test_a_model_of_other_events_does_not_pass_and_stays_a_candidate_with_the_re
 
 def test_the_daemon_promotes_by_itself_when_the_time_has_come_and_the_gate_holds(db: Database) -> None:
     play = scene()
-    stream_id, writer = begin(db, apart(), play)
+    stream_id, writer = start_stream(db, shifted_model(), play)
     run_until(db, stream_id, play, writer, T0 + 15 * MINUTE)
-    put_in_shadow(db, stream_id, apart(nats=0.0), due_after_us=60 * MINUTE)
+    put_in_shadow(db, stream_id, shifted_model(nats=0.0), due_after_us=60 * MINUTE)
     run_until(db, stream_id, play, writer, T0 + 75 * MINUTE)
     assert [model.state for model in ModelStore(db).list(stream_id)] == ["active", "shadow"]
     run_until(db, stream_id, play, writer, float("inf"))
     assert [model.state for model in ModelStore(db).list(stream_id)] == ["retired", "active"]
-    assert rows(db, "SELECT kind FROM incidents WHERE kind = 'spike'") == []
+    assert fetch_rows(db, "SELECT kind FROM incidents WHERE kind = 'spike'") == []
 
 
 def test_a_promotion_that_the_store_interrupts_is_made_at_the_next_look(sqlite_db: Database) -> None:
     db, play = sqlite_db, scene()
-    stream_id, writer = begin(db, apart(), play)
+    stream_id, writer = start_stream(db, shifted_model(), play)
     run_until(db, stream_id, play, writer, T0 + 15 * MINUTE)
-    put_in_shadow(db, stream_id, apart(nats=0.0), due_after_us=60 * MINUTE)
-    plane, keeper = control_plane(db, stream_id, play), promoter(db, stream_id)
+    put_in_shadow(db, stream_id, shifted_model(nats=0.0), due_after_us=60 * MINUTE)
+    plane, keeper = make_control_plane(db, stream_id, play), promoter(db, stream_id)
     broken = interrupted_promoter(db, stream_id)
     with pytest.raises(StorageUnavailable):
         while True:
@@ -204,10 +220,10 @@ def test_a_promotion_that_the_store_interrupts_is_made_at_the_next_look(sqlite_d
 
 def test_the_verdict_is_stored_with_the_promotion_and_asking_too_early_does_not_put_it_off(db: Database) -> None:
     play = scene()
-    stream_id, writer = begin(db, apart(), play)
+    stream_id, writer = start_stream(db, shifted_model(), play)
     run_until(db, stream_id, play, writer, T0 + 15 * MINUTE)
-    model_id = put_in_shadow(db, stream_id, apart(nats=0.0), due_after_us=60 * MINUTE)
-    ShadowStore(db).conclude(model_id, {"holds": None, "reason": "it has scored 0 clean windows"})
+    model_id = put_in_shadow(db, stream_id, shifted_model(nats=0.0), due_after_us=60 * MINUTE)
+    ShadowStore(db).store_verdict(model_id, {"holds": None, "reason": "it has scored 0 clean windows"})
     run_until(db, stream_id, play, writer, float("inf"))
     assert [model.state for model in ModelStore(db).list(stream_id)] == ["retired", "active"]
     assert ShadowStore(db).verdicts(stream_id)[model_id]["holds"] is True
@@ -215,14 +231,14 @@ def test_the_verdict_is_stored_with_the_promotion_and_asking_too_early_does_not_
 
 def test_a_verdict_on_a_model_that_has_left_the_shadow_meanwhile_decides_nothing(db: Database) -> None:
     play, store = scene(), ShadowStore(db)
-    stream_id, writer = begin(db, fitted(0), play)
+    stream_id, writer = start_stream(db, fit_small_model(0), play)
     run_until(db, stream_id, play, writer, T0 + 15 * MINUTE)
-    first, second = (put_in_shadow(db, stream_id, fitted(0)) for _ in range(2))
-    reference = fitted(0).reference
-    limit = partial(first_threshold, reference)
+    first, second = (put_in_shadow(db, stream_id, fit_small_model(0)) for _ in range(2))
+    reference = fit_small_model(0).reference
+    limit = partial(build_first_threshold, reference)
     verdict = {"holds": True, "reason": "it held"}
     assert not store.end(stream_id, first, verdict)
-    assert store.take_over(stream_id, first, lambda of, at: limit(of, at, PERCENTILE), verdict) is None
+    assert store.promote(stream_id, first, lambda of, at: limit(of, at, PERCENTILE), verdict) is None
     current = store.current(stream_id)
     assert current is not None
     assert current.model_id == second
@@ -233,45 +249,45 @@ def test_a_verdict_on_a_model_that_has_left_the_shadow_meanwhile_decides_nothing
 
 def test_a_promotion_while_another_model_is_in_the_shadow_leaves_that_one_there(db: Database) -> None:
     play = scene()
-    stream_id, writer = begin(db, fitted(0), play)
+    stream_id, writer = start_stream(db, fit_small_model(0), play)
     run_until(db, stream_id, play, writer, T0 + 15 * MINUTE)
-    candidate = put_in_shadow(db, stream_id, fitted(0))
-    put_in_shadow(db, stream_id, fitted(0), due_after_us=90 * MINUTE)
+    candidate = put_in_shadow(db, stream_id, fit_small_model(0))
+    put_in_shadow(db, stream_id, fit_small_model(0), due_after_us=90 * MINUTE)
     run_until(db, stream_id, play, writer, T0 + 40 * MINUTE)
     promoter(db, stream_id).promote(candidate)
     assert [model.state for model in ModelStore(db).list(stream_id)] == ["retired", "active", "shadow"]
     run_until(db, stream_id, play, writer, float("inf"))
     # It is compared with the model that is active now, over the windows of that one alone.
     assert [model.state for model in ModelStore(db).list(stream_id)] == ["retired", "retired", "active"]
-    assert rows(db, "SELECT kind FROM incidents WHERE kind = 'spike'") == []
+    assert fetch_rows(db, "SELECT kind FROM incidents WHERE kind = 'spike'") == []
 
 
 def test_only_whole_windows_of_the_shadow_count_in_the_look_back_of_a_model_that_has_taken_over(db: Database) -> None:
     play = scene()
-    stream_id, writer = begin(db, apart(), play)
+    stream_id, writer = start_stream(db, shifted_model(), play)
     run_until(db, stream_id, play, writer, T0 + 20 * MINUTE)
-    model_id = put_in_shadow(db, stream_id, apart(nats=0.0))
+    model_id = put_in_shadow(db, stream_id, shifted_model(nats=0.0))
     run_until(db, stream_id, play, writer, T0 + 100 * MINUTE)
     writer.commit(130)  # a part of a window that is not over
-    assert int(str(rows(db, "SELECT count(*) FROM shadow_parts")[0][0])) > 0
+    assert int(str(fetch_rows(db, "SELECT count(*) FROM shadow_parts")[0][0])) > 0
     promoter(db, stream_id).promote(model_id)
     run_until(db, stream_id, play, writer, float("inf"))
-    torn = rows(
+    torn = fetch_rows(
         db,
         "SELECT s.window_start_us FROM shadow_windows s JOIN windows w ON w.stream_id = s.stream_id "
         "AND w.window_start_us = s.window_start_us WHERE s.events <> w.events",
     )
     assert torn == []
-    assert rows(db, "SELECT count(*) FROM shadow_parts") == [(0,)]
+    assert fetch_rows(db, "SELECT count(*) FROM shadow_parts") == [(0,)]
 
 
 def test_a_back_test_over_the_stored_windows_goes_through_the_promotion_as_the_daemon_did(
     sqlite_db: Database,
 ) -> None:
     db, play = sqlite_db, scene()
-    stream_id, writer = begin(db, apart(), play)
+    stream_id, writer = start_stream(db, shifted_model(), play)
     run_until(db, stream_id, play, writer, T0 + 20 * MINUTE)
-    model_id = put_in_shadow(db, stream_id, apart(nats=0.0))
+    model_id = put_in_shadow(db, stream_id, shifted_model(nats=0.0))
     run_until(db, stream_id, play, writer, T0 + 130 * MINUTE)
     promoter(db, stream_id).promote(model_id)
     run_until(db, stream_id, play, writer, float("inf"))
@@ -286,7 +302,7 @@ def test_a_back_test_over_the_stored_windows_goes_through_the_promotion_as_the_d
     )
     (memory,) = backtest(settings, "payments", percentiles=[PERCENTILE], false_alarms=["1/week"]).memories
     names = ("model_id", "computed_at_us", "valid_from_us", "threshold", "method", "n")
-    drawn = rows(db, f"SELECT {', '.join(names)} FROM thresholds ORDER BY id")
+    drawn = fetch_rows(db, f"SELECT {', '.join(names)} FROM thresholds ORDER BY id")
     assert {row[0] for row in drawn} == {1, model_id}
     assert [tuple(getattr(row, name) for name in names) for row in memory.thresholds] == drawn
 
@@ -306,6 +322,6 @@ def interrupted_promoter(db: Database, stream_id: int) -> Promoter:
         whole._rule,
         shadows=ShadowStore(db),
         models=ModelStore(db),
-        calibration=CalibrationStore(db),
+        calibration=ThresholdStore(db),
         reference=reference,
     )

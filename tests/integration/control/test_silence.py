@@ -3,23 +3,23 @@
 import pytest
 import sqlalchemy as sa
 
-from monitor.cli.story import story_of
-from monitor.findings.lives import LifeRule
-from monitor.incidents import Policy
+from monitor.cli.story import format_incident
+from monitor.findings.lives import IncidentPolicy
+from monitor.incidents import LifecyclePolicy
 from monitor.silence import SilenceRule
 from monitor.silence_watch import SilenceWatch
-from storage.dossier import dossier_of
+from storage.dossier import load_incident_report
 from storage.engine import Database
 from storage.leases import Leases
 from storage.silence import Pause, SilenceStore
 from storage.tables import FOREVER_US, positions, windows
-from tests.integration.control.feeding import MINUTE, SECOND, T0, rows
-from tests.integration.control.judging import Source
+from tests.integration.control.feeding import MINUTE, SECOND, T0, fetch_rows
+from tests.integration.control.judging import CommittingSource
 
-RULE = SilenceRule(after_us=30 * SECOND, idle_timeout_us=SECOND, size_us=MINUTE, live_us=60 * MINUTE)
-LIFE = LifeRule(
+RULE = SilenceRule(after_us=30 * SECOND, idle_timeout_us=SECOND, size_us=MINUTE, max_event_age_us=60 * MINUTE)
+POLICY = IncidentPolicy(
     size_us=MINUTE,
-    policy=Policy(resolve_after=3, repeat_interval_us=240 * MINUTE),
+    lifecycle=LifecyclePolicy(resolve_after=3, repeat_interval_us=240 * MINUTE),
     channels=lambda _kind, _severity: ("ops",),
     max_age_us=60 * MINUTE,
 )
@@ -54,95 +54,99 @@ def set_positions(db: Database, stream_id: int, **ago_us: int) -> None:
 
 
 def watch(db: Database, owner: str = "me", rule: SilenceRule | None = RULE) -> SilenceWatch:
-    return SilenceWatch("payments", db, rule, LIFE, owner=owner)
+    return SilenceWatch("payments", db, rule, POLICY, owner=owner)
 
 
-def told(db: Database) -> list[tuple[object, ...]]:
-    return rows(db, "SELECT transition, channel, state FROM notification_history ORDER BY created_at_us, channel")
+def transitions_of(db: Database) -> list[tuple[object, ...]]:
+    return fetch_rows(db, "SELECT transition, channel, state FROM notification_history ORDER BY created_at_us, channel")
 
 
 def test_pauses_lie_between_windows_with_events_that_do_not_follow_each_other(db: Database, stream_id: int) -> None:
     add_windows(db, stream_id, 0, 1, 2, 10, 11, 60)
     add_windows(db, stream_id, 20, events=0)
     half = MINUTE // 2
-    history = SilenceStore(db).pauses(stream_id, T0)
-    assert (history.begin_us, history.end_us, history.windows) == (T0, T0 + 61 * MINUTE, 6)
+    history = SilenceStore(db).pause_history(stream_id, T0)
+    assert (history.start_us, history.end_us, history.windows) == (T0, T0 + 61 * MINUTE, 6)
     assert list(history.pauses) == [
         Pause(start_us=T0 + 3 * MINUTE - half, end_us=T0 + 10 * MINUTE + half),
         Pause(start_us=T0 + 12 * MINUTE - half, end_us=T0 + 60 * MINUTE + half),
     ]
-    assert SilenceStore(db).pauses(stream_id, T0 + 5 * MINUTE).windows == 3
+    assert SilenceStore(db).pause_history(stream_id, T0 + 5 * MINUTE).windows == 3
 
 
 def test_a_stream_without_windows_has_no_pauses(db: Database, stream_id: int) -> None:
-    history = SilenceStore(db).pauses(stream_id, T0)
+    history = SilenceStore(db).pause_history(stream_id, T0)
     assert (history.windows, list(history.pauses)) == (0, [])
 
 
-def test_a_stream_is_at_its_end_only_while_every_source_says_so(db: Database, stream_id: int, source: Source) -> None:
+def test_a_stream_is_at_its_end_only_while_every_source_says_so(
+    db: Database, stream_id: int, source: CommittingSource
+) -> None:
     store = SilenceStore(db)
-    assert store.arrivals(stream_id).last_arrival_us is None
+    assert store.arrival_facts(stream_id).last_arrival_us is None
     source.commit(source.part())
-    assert not store.arrivals(stream_id).at_end
+    assert not store.arrival_facts(stream_id).at_end
     set_positions(db, stream_id, idle_until_us=-MINUTE)
-    facts = store.arrivals(stream_id)
+    facts = store.arrival_facts(stream_id)
     assert (facts.at_end, facts.ended) == (True, False)
     assert facts.last_arrival_us is not None
     assert 0 <= facts.now_us - facts.last_arrival_us < MINUTE
     set_positions(db, stream_id, idle_until_us=FOREVER_US)
-    assert store.arrivals(stream_id).ended
+    assert store.arrival_facts(stream_id).ended
 
 
 @pytest.fixture
-def quiet(db: Database, stream_id: int, source: Source) -> int:
+def silent_stream(db: Database, stream_id: int, source: CommittingSource) -> int:
     """A stream that stands at its end, its last event a minute ago."""
     source.commit(source.part())
     set_positions(db, stream_id, committed_at_us=MINUTE, last_event_us=MINUTE, idle_until_us=-10 * MINUTE)
     return stream_id
 
 
-def test_only_the_holder_of_the_lease_opens_an_incident_and_a_later_holder_ends_it(db: Database, quiet: int) -> None:
-    watch(db).look()
-    assert told(db) == []
+def test_only_the_holder_of_the_lease_opens_an_incident_and_a_later_holder_ends_it(
+    db: Database, silent_stream: int
+) -> None:
+    watch(db).check()
+    assert transitions_of(db) == []
     Leases(db).acquire("control:payments", "me", 60)
-    watch(db, "you").look()
-    assert told(db) == []
-    watch(db).look()
-    watch(db).look()
-    assert told(db) == [("opened", "log", "pending"), ("opened", "ops", "pending")]
+    watch(db, "you").check()
+    assert transitions_of(db) == []
+    watch(db).check()
+    watch(db).check()
+    assert transitions_of(db) == [("opened", "log", "pending"), ("opened", "ops", "pending")]
     Leases(db).release("control:payments", "me")
     Leases(db).acquire("control:payments", "you", 60)
-    set_positions(db, quiet, committed_at_us=0)
-    watch(db, "you").look()
-    watch(db, "you").look()
-    assert [step[0] for step in told(db)] == ["opened", "opened", "resolved", "resolved"]
-    ((incident,),) = rows(db, "SELECT id FROM incidents")
-    dossier = dossier_of(db, int(str(incident)))
+    set_positions(db, silent_stream, committed_at_us=0)
+    watch(db, "you").check()
+    watch(db, "you").check()
+    assert [step[0] for step in transitions_of(db)] == ["opened", "opened", "resolved", "resolved"]
+    ((incident,),) = fetch_rows(db, "SELECT id FROM incidents")
+    dossier = load_incident_report(db, int(str(incident)))
     assert dossier is not None
-    assert "no event has come for" in story_of(dossier)
+    assert "no event has come for" in format_incident(dossier)
 
 
-def test_where_silence_is_never_one_it_still_ends_what_was_opened_before(db: Database, quiet: int) -> None:
+def test_where_silence_is_never_one_it_still_ends_what_was_opened_before(db: Database, silent_stream: int) -> None:
     Leases(db).acquire("control:payments", "me", 60)
-    watch(db, rule=None).look()
-    assert told(db) == []
-    watch(db).look()
-    set_positions(db, quiet, committed_at_us=0)
-    watch(db, rule=None).look()
-    assert rows(db, "SELECT status FROM incidents") == [("resolved",)]
+    watch(db, rule=None).check()
+    assert transitions_of(db) == []
+    watch(db).check()
+    set_positions(db, silent_stream, committed_at_us=0)
+    watch(db, rule=None).check()
+    assert fetch_rows(db, "SELECT status FROM incidents") == [("resolved",)]
 
 
-def test_a_second_silence_since_the_same_event_is_told_as_well(db: Database, quiet: int) -> None:
+def test_a_second_silence_since_the_same_event_is_told_as_well(db: Database, silent_stream: int) -> None:
     """What came between them was no event, or had an earlier time: the newest event is still the one before both."""
     Leases(db).acquire("control:payments", "me", 60)
-    watch(db).look()
-    set_positions(db, quiet, committed_at_us=0)
-    watch(db).look()
-    set_positions(db, quiet, committed_at_us=MINUTE)
-    watch(db).look()
-    assert rows(db, "SELECT status FROM incidents ORDER BY id") == [("resolved",), ("open",)]
-    assert rows(db, "SELECT count(DISTINCT window_start_us) FROM incidents") == [(1,)]
-    assert [step for step in told(db) if step[1] == "ops"] == [
+    watch(db).check()
+    set_positions(db, silent_stream, committed_at_us=0)
+    watch(db).check()
+    set_positions(db, silent_stream, committed_at_us=MINUTE)
+    watch(db).check()
+    assert fetch_rows(db, "SELECT status FROM incidents ORDER BY id") == [("resolved",), ("open",)]
+    assert fetch_rows(db, "SELECT count(DISTINCT window_start_us) FROM incidents") == [(1,)]
+    assert [step for step in transitions_of(db) if step[1] == "ops"] == [
         ("opened", "ops", "pending"),
         ("resolved", "ops", "pending"),
         ("opened", "ops", "pending"),

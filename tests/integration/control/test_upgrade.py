@@ -18,18 +18,18 @@ from alembic import command
 
 from monitor.data_plane.fold import WindowRule
 from storage.engine import Database
-from storage.migrations.upgrade import _config
+from storage.migrations.upgrade import _alembic_config
 from storage.outbox import Outbox
-from storage.partitions import day_of, ensure_score_days
-from tests.integration.control.feeding import MINUTE, SECOND, rows
-from tests.integration.control.simulation import Scene, records, run_in_turn
+from storage.partitions import day_number, ensure_score_partitions
+from tests.integration.control.feeding import MINUTE, SECOND, fetch_rows
+from tests.integration.control.simulation import SimulationSettings, make_records, run_in_turn
 
 FIRST = json.loads(gzip.decompress((Path(__file__).parent / "first_version.json.gz").read_bytes()))
-SCENE = Scene(
+SCENE = SimulationSettings(
     rule=WindowRule(size_us=MINUTE, grace_us=10 * SECOND, ahead_us=3 * MINUTE, max_future_us=None),
     refresh=timedelta(minutes=5),
     look_back=timedelta(minutes=10),
-    sources=[records(1, n=500, span_s=1300, strange=(0.5, 0.65)), records(2, n=300, span_s=1100, number=1)],
+    sources=[make_records(1, n=500, span_s=1300, strange=(0.5, 0.65)), make_records(2, n=300, span_s=1100, number=1)],
 )
 
 
@@ -48,11 +48,11 @@ def old(database_url: str) -> Iterator[Database]:
     """The database as the first version left it."""
     with Database(database_url) as db:
         with db.write() as conn:
-            command.upgrade(_config(conn), "0001")
+            command.upgrade(_alembic_config(conn), "0001")
             for name, select in FIRST["views"][db.dialect].items():
                 conn.exec_driver_sql(f"CREATE VIEW {name} AS {select}".replace("%", _percent(db)))
-        for day in sorted({day_of(row["stored_at_us"]) for row in stored("scores")}):
-            ensure_score_days(db, day)
+        for day in sorted({day_number(row["stored_at_us"]) for row in stored("scores")}):
+            ensure_score_partitions(db, day)
         with db.write() as conn:
             for name in FIRST["tables"]:
                 _fill(conn, db, name)
@@ -66,7 +66,7 @@ def _percent(db: Database) -> str:
 def _fill(conn: sa.Connection, db: Database, name: str) -> None:
     found = stored(name)
     if name == "scores" and db.dialect == "postgresql":
-        found = [row | {"stored_day": day_of(row["stored_at_us"])} for row in found]
+        found = [row | {"stored_day": day_number(row["stored_at_us"])} for row in found]
     conn.execute(sa.table(name, *map(sa.column, found[0])).insert(), found)
     if "id" in found[0] and isinstance(found[0]["id"], int) and db.dialect == "postgresql":
         last = max(row["id"] for row in found)
@@ -74,11 +74,11 @@ def _fill(conn: sa.Connection, db: Database, name: str) -> None:
 
 
 def number(db: Database, query: str) -> int:
-    return int(str(rows(db, query)[0][0]))
+    return int(str(fetch_rows(db, query)[0][0]))
 
 
 def test_the_first_version_was_broken_off_in_the_midst_of_its_work(old: Database) -> None:
-    assert old.revision() == "0001"
+    assert old.schema_revision() == "0001"
     assert number(old, "SELECT count(*) FROM incident_history WHERE kind = 'spike' AND status = 'open'") == 1
     sealed = "SELECT count(*) FROM window_parts p JOIN streams s ON p.window_end_us <= s.sealed_until_us"
     assert 0 < number(old, sealed) < number(old, "SELECT count(*) FROM window_parts")
@@ -87,7 +87,7 @@ def test_the_first_version_was_broken_off_in_the_midst_of_its_work(old: Database
 
 def test_an_upgrade_keeps_all_that_was_stored(old: Database) -> None:
     old.upgrade()
-    old.check()
+    old.check_schema()
     for name in FIRST["tables"]:
         assert number(old, f"SELECT count(*) FROM {name}") == len(stored(name)), name
     assert number(old, "SELECT count(*) FROM score_history") == len(stored("scores"))
@@ -101,8 +101,8 @@ def test_after_the_upgrade_the_daemon_goes_on_where_the_first_version_was_broken
     assert number(old, "SELECT sum(events + late) FROM windows") == number(old, "SELECT count(*) FROM scores")
     (before,) = [row for row in stored("incidents") if row["status"] == "open"]
     resolved = f"SELECT kind, window_start_us, status FROM incidents WHERE id = {before['id']}"
-    assert rows(old, resolved) == [("spike", before["window_start_us"], "resolved")]
+    assert fetch_rows(old, resolved) == [("spike", before["window_start_us"], "resolved")]
     told = f"SELECT channel FROM notification_history WHERE incident_id = {before['id']} AND transition = 'resolved'"
-    assert {row[0] for row in rows(old, told)} == {row["channel"] for row in stored("notifications")}
+    assert {row[0] for row in fetch_rows(old, told)} == {row["channel"] for row in stored("notifications")}
     assert Outbox(old).claim("ops", MINUTE) is not None
     assert number(old, "SELECT count(*) FROM threshold_history") > len(stored("thresholds"))

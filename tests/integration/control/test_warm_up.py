@@ -8,14 +8,14 @@ import pytest
 from config.errors import ModelError, StorageUnavailable
 from config.streams import StreamSettings
 from consumers.files import FileSource
-from consumers.mixture_blocks import Plan
+from consumers.mixture_blocks import SyntheticPlan
 from consumers.synthetic import SyntheticSource
-from monitor.registering import starts_of
+from monitor.registering import stored_positions
 from monitor.training.warm_up import WarmUp
 from storage.engine import Database
 from storage.ledger import Ledger, NewSource
 from storage.models import ModelStore
-from tests.integration.control.feeding import MINUTE, T0, count, message, rows
+from tests.integration.control.feeding import MINUTE, T0, count_rows, encode_event, fetch_rows
 
 SETTINGS = StreamSettings.model_validate(
     {
@@ -27,18 +27,18 @@ SETTINGS = StreamSettings.model_validate(
 )
 
 
-def stream_of(db: Database, source: FileSource | SyntheticSource) -> int:
+def open_stream_of(db: Database, source: FileSource | SyntheticSource) -> int:
     stream = Ledger(db).open_stream("payments", MINUTE, 10 * MINUTE)
     found = [
         NewSource(topic=each.partition.topic, partition=each.partition.partition, identity=each.identity, next_offset=0)
         for each in source.discover()
     ]
-    Ledger(db).register(stream.id, found)
+    Ledger(db).register_sources(stream.id, found)
     return stream.id
 
 
-def synthetic(partitions: int = 2) -> SyntheticSource:
-    return SyntheticSource(Plan(seed=3, partitions=partitions), events=600, speed=0, start_us=T0)
+def make_synthetic(partitions: int = 2) -> SyntheticSource:
+    return SyntheticSource(SyntheticPlan(seed=3, partitions=partitions), events=600, speed=0, start_us=T0)
 
 
 def warm_up(db: Database, stream_id: int, settings: StreamSettings = SETTINGS) -> WarmUp:
@@ -49,65 +49,65 @@ def run(db: Database, stream_id: int, source: FileSource | SyntheticSource, of: 
     settings = SETTINGS.model_copy(update={"event": SETTINGS.event.model_copy(update={"time": None})})
     by_broker = isinstance(source, SyntheticSource)
     of = of or warm_up(db, stream_id, settings if by_broker else SETTINGS)
-    return of.run(source, starts_of(Ledger(db), stream_id))
+    return of.run(source, stored_positions(Ledger(db), stream_id))
 
 
 def test_a_warm_up_stores_model_threshold_and_reference_and_moves_no_position(db: Database) -> None:
-    stream_id = stream_of(db, synthetic())
-    assert run(db, stream_id, synthetic()) is not None
+    stream_id = open_stream_of(db, make_synthetic())
+    assert run(db, stream_id, make_synthetic()) is not None
     model = ModelStore(db).active(stream_id)
     assert model is not None
     assert (model.version, model.summary["events"], model.summary["reference_n"]) == (1, 200, 200)
-    assert [each.next_offset for each in Ledger(db).sources(stream_id)] == [0, 0]
-    assert count(db, "scores") == 0
-    assert rows(db, "SELECT valid_from_us, computed_at_us FROM thresholds") == [(0, 0)]
+    assert [each.next_offset for each in Ledger(db).active_sources(stream_id)] == [0, 0]
+    assert count_rows(db, "scores") == 0
+    assert fetch_rows(db, "SELECT valid_from_us, computed_at_us FROM thresholds") == [(0, 0)]
 
 
 def test_two_warm_ups_fit_the_same_model_and_the_first_is_kept(sqlite_db: Database) -> None:
-    stream_id = stream_of(sqlite_db, synthetic())
-    assert run(sqlite_db, stream_id, synthetic()) is not None
-    first = rows(sqlite_db, "SELECT threshold, lower, upper, details FROM thresholds")
-    assert run(sqlite_db, stream_id, synthetic()) is None
-    assert count(sqlite_db, "models") == 1
+    stream_id = open_stream_of(sqlite_db, make_synthetic())
+    assert run(sqlite_db, stream_id, make_synthetic()) is not None
+    first = fetch_rows(sqlite_db, "SELECT threshold, lower, upper, details FROM thresholds")
+    assert run(sqlite_db, stream_id, make_synthetic()) is None
+    assert count_rows(sqlite_db, "models") == 1
     another = Ledger(sqlite_db).open_stream("again", MINUTE, 10 * MINUTE).id
-    Ledger(sqlite_db).register(
+    Ledger(sqlite_db).register_sources(
         another,
         [
             NewSource(topic="synthetic", partition=each.partition.partition, identity=each.identity, next_offset=0)
-            for each in synthetic().discover()
+            for each in make_synthetic().discover()
         ],
     )
-    assert run(sqlite_db, another, synthetic()) is not None
-    assert rows(sqlite_db, "SELECT threshold, lower, upper, details FROM thresholds ORDER BY id") == first * 2
+    assert run(sqlite_db, another, make_synthetic()) is not None
+    assert fetch_rows(sqlite_db, "SELECT threshold, lower, upper, details FROM thresholds ORDER BY id") == first * 2
 
 
 def test_an_input_that_ends_with_too_few_events_is_an_error_that_says_what_to_do(
     sqlite_db: Database, tmp_path: Path
 ) -> None:
     file = tmp_path / "events.jsonl"
-    file.write_bytes(b"".join(message(T0 + i) + b"\n" for i in range(30)))
-    stream_id = stream_of(sqlite_db, FileSource(file))
+    file.write_bytes(b"".join(encode_event(T0 + i) + b"\n" for i in range(30)))
+    stream_id = open_stream_of(sqlite_db, FileSource(file))
     with pytest.raises(
         ModelError, match="after 30 usable events, a model needs at least 50: fit one with `outrider fit"
     ):
         run(sqlite_db, stream_id, FileSource(file))
-    assert count(sqlite_db, "models") == 0
+    assert count_rows(sqlite_db, "models") == 0
 
 
 def test_a_warm_up_that_is_told_to_stop_or_has_lost_its_lease_stores_nothing(sqlite_db: Database) -> None:
-    stream_id = stream_of(sqlite_db, synthetic())
+    stream_id = open_stream_of(sqlite_db, make_synthetic())
     stop = threading.Event()
     stop.set()
     stopped = WarmUp("payments", stream_id, SETTINGS, ModelStore(sqlite_db), stop=stop, renew=lambda: True)
     lost = WarmUp("payments", stream_id, SETTINGS, ModelStore(sqlite_db), stop=threading.Event(), renew=lambda: False)
-    assert run(sqlite_db, stream_id, synthetic(), stopped) is None
-    assert run(sqlite_db, stream_id, synthetic(), lost) is None
-    assert count(sqlite_db, "models") == 0
+    assert run(sqlite_db, stream_id, make_synthetic(), stopped) is None
+    assert run(sqlite_db, stream_id, make_synthetic(), lost) is None
+    assert count_rows(sqlite_db, "models") == 0
 
 
 def test_another_attempt_on_the_same_source_reads_the_same_events(sqlite_db: Database) -> None:
-    source = synthetic()
-    stream_id = stream_of(sqlite_db, source)
+    source = make_synthetic()
+    stream_id = open_stream_of(sqlite_db, source)
     asked = []
 
     def away() -> bool:
@@ -117,15 +117,15 @@ def test_another_attempt_on_the_same_source_reads_the_same_events(sqlite_db: Dat
         return True
 
     settings = SETTINGS.model_copy(update={"event": SETTINGS.event.model_copy(update={"time": None})})
-    starts = starts_of(Ledger(sqlite_db), stream_id)
+    starts = stored_positions(Ledger(sqlite_db), stream_id)
     models = ModelStore(sqlite_db)
     first = WarmUp("payments", stream_id, settings, models, stop=threading.Event(), renew=away)
     with pytest.raises(StorageUnavailable):
         first.run(source, starts)
     second = WarmUp("payments", stream_id, settings, models, stop=threading.Event(), renew=away)
     assert second.run(source, starts, assigned=frozenset(starts)) is not None
-    threshold = rows(sqlite_db, "SELECT threshold FROM thresholds")
+    threshold = fetch_rows(sqlite_db, "SELECT threshold FROM thresholds")
     other = Ledger(sqlite_db).open_stream("again", MINUTE, 10 * MINUTE).id
     undisturbed = WarmUp("again", other, settings, models, stop=threading.Event(), renew=lambda: True)
-    assert undisturbed.run(synthetic(), starts) is not None
-    assert rows(sqlite_db, "SELECT threshold FROM thresholds ORDER BY id") == threshold * 2
+    assert undisturbed.run(make_synthetic(), starts) is not None
+    assert fetch_rows(sqlite_db, "SELECT threshold FROM thresholds ORDER BY id") == threshold * 2

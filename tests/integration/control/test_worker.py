@@ -9,8 +9,14 @@ import pytest
 from config.errors import StorageUnavailable
 from consumers.batch import UNREADABLE_BATCH
 from monitor.data_plane import worker as worker_module
-from monitor.data_plane.inbox import MAX_PENDING_RECORDS, CaughtUp, Ended, Revoked, Wake
-from monitor.data_plane.intake import Reclaim
+from monitor.data_plane.inbox import (
+    MAX_PENDING_RECORDS,
+    ControlChanged,
+    PartitionCaughtUp,
+    PartitionEnded,
+    PartitionRevoked,
+)
+from monitor.data_plane.intake import ReclaimRequest
 from storage.engine import Database
 from storage.tables import FOREVER_US
 from tests.integration.control.feeding import (
@@ -18,17 +24,17 @@ from tests.integration.control.feeding import (
     RULE,
     SECOND,
     T0,
-    Bench,
+    WorkerBench,
     add_model,
-    batch,
-    count,
-    events,
-    message,
+    count_rows,
+    encode_event,
+    event_batch,
+    fetch_rows,
     open_stream,
     partition,
-    rows,
+    raw_batch,
     seal,
-    until,
+    wait_until,
 )
 from tests.servers.postgres import PostgresServer
 
@@ -36,149 +42,151 @@ FILE = replace(RULE, max_future_us=5 * MINUTE)
 
 
 @pytest.fixture
-def bench(sqlite_db: Database) -> Bench:
+def bench(sqlite_db: Database) -> WorkerBench:
     """A worker on a stream that is sealed until T0, so that events from there on may be stored."""
     stream_id = open_stream(sqlite_db)
     seal(sqlite_db, stream_id, T0)
-    return Bench(sqlite_db, stream_id)
+    return WorkerBench(sqlite_db, stream_id)
 
 
-def in_a_file(db: Database, **settings: float) -> Bench:
+def in_a_file(db: Database, **settings: float) -> WorkerBench:
     stream_id = open_stream(db, rule=FILE)
     seal(db, stream_id, T0)
-    return Bench(db, stream_id, rule=FILE, **settings)
+    return WorkerBench(db, stream_id, rule=FILE, **settings)
 
 
 def test_what_arrives_is_scored_and_stored_in_the_windows_of_its_times(db: Database) -> None:
     stream_id = open_stream(db)
     seal(db, stream_id, T0)
-    bench = Bench(db, stream_id)
+    bench = WorkerBench(db, stream_id)
     claim = bench.claim()
-    bench.feed(claim, events([T0, T0 + SECOND, T0 + MINUTE]), batch([b"{", message(T0 + 2, x=9)], begin=3))
+    bench.feed(
+        claim, event_batch([T0, T0 + SECOND, T0 + MINUTE]), raw_batch([b"{", encode_event(T0 + 2, x=9)], begin=3)
+    )
     bench.finish()
-    assert count(db, "scores") == 4
-    assert rows(db, "SELECT source_offset FROM outliers") == [(4,)]
-    assert rows(db, "SELECT source_offset, reason FROM dead_letters") == [(3, "not_json")]
-    parts = rows(db, "SELECT window_start_us, sum(events), sum(dead) FROM window_parts GROUP BY 1 ORDER BY 1")
+    assert count_rows(db, "scores") == 4
+    assert fetch_rows(db, "SELECT source_offset FROM outliers") == [(4,)]
+    assert fetch_rows(db, "SELECT source_offset, reason FROM dead_letters") == [(3, "not_json")]
+    parts = fetch_rows(db, "SELECT window_start_us, sum(events), sum(dead) FROM window_parts GROUP BY 1 ORDER BY 1")
     assert [(start, int(str(n)), int(str(dead))) for start, n, dead in parts] == [(T0, 3, 0), (T0 + MINUTE, 1, 1)]
     assert bench.position().next_offset == 5
     assert bench.published == {partition(): 5}
 
 
-def test_what_was_fetched_under_an_older_claim_is_dropped(bench: Bench) -> None:
+def test_what_was_fetched_under_an_older_claim_is_dropped(bench: WorkerBench) -> None:
     old = bench.claim()
     new = bench.claim()
-    bench.feed(old, events([T0, T0 + 1]))
-    bench.feed(new, events([T0]))
+    bench.feed(old, event_batch([T0, T0 + 1]))
+    bench.feed(new, event_batch([T0]))
     bench.finish()
-    assert count(bench.db, "scores") == 1
-    assert bench.inbox.crowded(frozenset([partition()])) == frozenset()
+    assert count_rows(bench.db, "scores") == 1
+    assert bench.inbox.over_limit(frozenset([partition()])) == frozenset()
 
 
-def test_what_is_pending_of_a_revoked_partition_is_anothers_to_read(bench: Bench) -> None:
-    bench.feed(bench.claim(), events([T0]))
-    bench.inbox.put(Revoked(partition=partition()))
+def test_what_is_pending_of_a_revoked_partition_is_anothers_to_read(bench: WorkerBench) -> None:
+    bench.feed(bench.claim(), event_batch([T0]))
+    bench.inbox.put(PartitionRevoked(partition=partition()))
     bench.finish()
-    assert (count(bench.db, "scores"), bench.position().next_offset) == (0, 0)
+    assert (count_rows(bench.db, "scores"), bench.position().next_offset) == (0, 0)
 
 
-def test_a_fenced_commit_drops_the_lane_and_asks_for_a_fresh_claim(bench: Bench) -> None:
+def test_a_fenced_commit_drops_the_lane_and_asks_for_a_fresh_claim(bench: WorkerBench) -> None:
     mine = bench.claim()
-    bench.feed(mine, events([T0, T0 + 1]))
-    assert bench.ledger.claim(mine.source_id, "somebody else") is not None
+    bench.feed(mine, event_batch([T0, T0 + 1]))
+    assert bench.ledger.claim_source(mine.source_id, "somebody else") is not None
     bench.finish()
-    assert bench.reclaims == [Reclaim(partition=partition(), epoch=mine.epoch)]
-    assert (count(bench.db, "scores"), bench.position().next_offset) == (0, 0)
+    assert bench.reclaims == [ReclaimRequest(partition=partition(), epoch=mine.epoch)]
+    assert (count_rows(bench.db, "scores"), bench.position().next_offset) == (0, 0)
 
 
-def test_what_was_dropped_by_fences_no_longer_counts_as_under_way(bench: Bench) -> None:
+def test_what_was_dropped_by_fences_no_longer_counts_as_under_way(bench: WorkerBench) -> None:
     third = MAX_PENDING_RECORDS // 3 + 1
     for _ in range(3):
         claim = bench.claim()
-        bench.feed(claim, batch([b"{"] * third))
-        assert bench.ledger.claim(claim.source_id, "somebody else") is not None
+        bench.feed(claim, raw_batch([b"{"] * third))
+        assert bench.ledger.claim_source(claim.source_id, "somebody else") is not None
         bench.finish()
     assert len(bench.reclaims) == 3
-    assert bench.inbox.crowded(frozenset([partition()])) == frozenset()
+    assert bench.inbox.over_limit(frozenset([partition()])) == frozenset()
 
 
-def test_what_is_committed_no_longer_counts_as_under_way(bench: Bench) -> None:
-    bench.feed(bench.claim(), events([T0] * 100), batch([b"{"] * (MAX_PENDING_RECORDS - 1), begin=100))
-    assert bench.inbox.crowded(frozenset([partition()])) == frozenset([partition()])
+def test_what_is_committed_no_longer_counts_as_under_way(bench: WorkerBench) -> None:
+    bench.feed(bench.claim(), event_batch([T0] * 100), raw_batch([b"{"] * (MAX_PENDING_RECORDS - 1), begin=100))
+    assert bench.inbox.over_limit(frozenset([partition()])) == frozenset([partition()])
     bench.finish()
-    assert bench.inbox.crowded(frozenset([partition()])) == frozenset()
+    assert bench.inbox.over_limit(frozenset([partition()])) == frozenset()
     assert bench.position().next_offset == MAX_PENDING_RECORDS + 99
 
 
-def test_what_lead_holds_back_waits_and_its_time_becomes_the_watermark(bench: Bench) -> None:
+def test_what_lead_holds_back_waits_and_its_time_becomes_the_watermark(bench: WorkerBench) -> None:
     claim = bench.claim()
     far = T0 + 60 * MINUTE
-    bench.feed(claim, events([T0, far, far + 1]))
+    bench.feed(claim, event_batch([T0, far, far + 1]))
     bench.finish()
     position = bench.position()
     assert (position.next_offset, position.watermark_us, position.last_event_us) == (1, far, T0)
 
 
-def test_what_lead_held_back_is_stored_when_the_stream_is_sealed_further(bench: Bench) -> None:
+def test_what_lead_held_back_is_stored_when_the_stream_is_sealed_further(bench: WorkerBench) -> None:
     claim = bench.claim()
     far = T0 + 60 * MINUTE
     thread = bench.start()
-    bench.feed(claim, events([T0, far, far + 1]))
-    until(lambda: bench.position().watermark_us == far)
-    assert count(bench.db, "scores") == 1
+    bench.feed(claim, event_batch([T0, far, far + 1]))
+    wait_until(lambda: bench.position().watermark_us == far)
+    assert count_rows(bench.db, "scores") == 1
     seal(bench.db, bench.stream_id, far)
-    bench.inbox.put(Wake())
-    until(lambda: count(bench.db, "scores") == 3)
+    bench.inbox.put(ControlChanged())
+    wait_until(lambda: count_rows(bench.db, "scores") == 3)
     bench.end(thread)
 
 
 def test_before_the_first_seal_nothing_is_stored_but_the_watermark(sqlite_db: Database) -> None:
-    bench = Bench(sqlite_db, open_stream(sqlite_db))
-    bench.feed(bench.claim(), events([T0, T0 + 1]))
+    bench = WorkerBench(sqlite_db, open_stream(sqlite_db))
+    bench.feed(bench.claim(), event_batch([T0, T0 + 1]))
     bench.finish()
-    assert (count(sqlite_db, "scores"), bench.position().watermark_us) == (0, T0)
+    assert (count_rows(sqlite_db, "scores"), bench.position().watermark_us) == (0, T0)
 
 
-def test_a_window_that_was_sealed_meanwhile_makes_its_events_late(bench: Bench) -> None:
+def test_a_window_that_was_sealed_meanwhile_makes_its_events_late(bench: WorkerBench) -> None:
     claim = bench.claim()
-    bench.feed(claim, events([T0]))
+    bench.feed(claim, event_batch([T0]))
     thread = bench.start()
-    until(lambda: count(bench.db, "scores") == 1)
+    wait_until(lambda: count_rows(bench.db, "scores") == 1)
     seal(bench.db, bench.stream_id, T0 + MINUTE)  # the worker still believes in the seal before
-    bench.feed(claim, events([T0 + 1, T0 + MINUTE], begin=1))
+    bench.feed(claim, event_batch([T0 + 1, T0 + MINUTE], begin=1))
     bench.end(thread)
-    parts = rows(bench.db, "SELECT window_start_us, events, late FROM window_parts ORDER BY id")
+    parts = fetch_rows(bench.db, "SELECT window_start_us, events, late FROM window_parts ORDER BY id")
     assert parts == [(T0, 1, 0), (T0, 0, 1), (T0 + MINUTE, 1, 0)]
 
 
-def test_a_model_that_was_activated_meanwhile_scores_the_windows_from_its_start_on(bench: Bench) -> None:
+def test_a_model_that_was_activated_meanwhile_scores_the_windows_from_its_start_on(bench: WorkerBench) -> None:
     claim = bench.claim()
-    bench.feed(claim, events([T0]))
+    bench.feed(claim, event_batch([T0]))
     thread = bench.start()
-    until(lambda: count(bench.db, "scores") == 1)
+    wait_until(lambda: count_rows(bench.db, "scores") == 1)
     model = add_model(bench.db, bench.stream_id, seed=1)
     assert model is not None
     assert model.valid_from_us == T0 + 11 * MINUTE
     seal(bench.db, bench.stream_id, T0 + 10 * MINUTE)
-    bench.feed(claim, events([T0 + 11 * MINUTE - 1, T0 + 11 * MINUTE], begin=1))
+    bench.feed(claim, event_batch([T0 + 11 * MINUTE - 1, T0 + 11 * MINUTE], begin=1))
     bench.end(thread)
-    of = rows(bench.db, "SELECT t.model_id FROM scores s JOIN thresholds t ON t.id = s.threshold_id ORDER BY 1")
+    of = fetch_rows(bench.db, "SELECT t.model_id FROM scores s JOIN thresholds t ON t.id = s.threshold_id ORDER BY 1")
     assert of == [(1,), (1,), (model.id,)]
 
 
-def test_a_source_that_ended_says_so_after_its_last_event(bench: Bench) -> None:
+def test_a_source_that_ended_says_so_after_its_last_event(bench: WorkerBench) -> None:
     claim = bench.claim()
-    bench.feed(claim, events([T0, T0 + 1]))
-    bench.inbox.put(Ended(partition=partition(), epoch=claim.epoch))
+    bench.feed(claim, event_batch([T0, T0 + 1]))
+    bench.inbox.put(PartitionEnded(partition=partition(), epoch=claim.epoch))
     bench.finish()
     assert bench.worker.ended
     assert (bench.position().next_offset, bench.position().idle_until_us) == (2, FOREVER_US)
 
 
-def test_the_end_of_an_older_claim_is_no_end(bench: Bench) -> None:
+def test_the_end_of_an_older_claim_is_no_end(bench: WorkerBench) -> None:
     old = bench.claim()
     bench.claim()
-    bench.inbox.put(Ended(partition=partition(), epoch=old.epoch))
+    bench.inbox.put(PartitionEnded(partition=partition(), epoch=old.epoch))
     bench.finish()
     assert not bench.worker.ended
     assert bench.position().idle_until_us == 0
@@ -187,12 +195,12 @@ def test_the_end_of_an_older_claim_is_no_end(bench: Bench) -> None:
 def test_a_silent_source_at_its_end_is_idle_until_what_was_seen_holds(sqlite_db: Database) -> None:
     stream_id = open_stream(sqlite_db)
     seal(sqlite_db, stream_id, T0)
-    bench = Bench(sqlite_db, stream_id, idle_timeout_s=0.0)
+    bench = WorkerBench(sqlite_db, stream_id, idle_timeout_s=0.0)
     thread = bench.start()
     claim = bench.claim()
-    bench.feed(claim, events([T0]))
-    until(lambda: count(sqlite_db, "scores") == 1)
-    bench.inbox.put(CaughtUp(partition=partition(), until_us=T0 + 77))
+    bench.feed(claim, event_batch([T0]))
+    wait_until(lambda: count_rows(sqlite_db, "scores") == 1)
+    bench.inbox.put(PartitionCaughtUp(partition=partition(), until_us=T0 + 77))
     bench.end(thread)
     assert bench.position().idle_until_us == T0 + 77
 
@@ -200,43 +208,48 @@ def test_a_silent_source_at_its_end_is_idle_until_what_was_seen_holds(sqlite_db:
 def test_dead_letters_alone_do_not_keep_a_source_from_being_idle(sqlite_db: Database) -> None:
     stream_id = open_stream(sqlite_db)
     seal(sqlite_db, stream_id, T0)
-    bench = Bench(sqlite_db, stream_id, idle_timeout_s=0.0)
+    bench = WorkerBench(sqlite_db, stream_id, idle_timeout_s=0.0)
     thread = bench.start()
     claim = bench.claim()
-    bench.feed(claim, events([T0]))
-    until(lambda: count(sqlite_db, "scores") == 1)
-    bench.feed(claim, batch([b"{"], begin=1))
-    bench.inbox.put(CaughtUp(partition=partition(), until_us=T0 + 77))
+    bench.feed(claim, event_batch([T0]))
+    wait_until(lambda: count_rows(sqlite_db, "scores") == 1)
+    bench.feed(claim, raw_batch([b"{"], begin=1))
+    bench.inbox.put(PartitionCaughtUp(partition=partition(), until_us=T0 + 77))
     bench.end(thread)
     assert (bench.position().next_offset, bench.position().idle_until_us) == (2, T0 + 77)
 
 
-def test_a_source_that_is_told_to_be_at_its_end_before_anything_else_is_no_error(bench: Bench) -> None:
-    bench.feed(bench.claim(), events([T0]))
+def test_a_source_that_is_told_to_be_at_its_end_before_anything_else_is_no_error(bench: WorkerBench) -> None:
+    bench.feed(bench.claim(), event_batch([T0]))
     bench.finish()
-    again = Bench(bench.db, bench.stream_id, idle_timeout_s=0.0)
-    again.feed(again.claim(), batch([b"{"], begin=1))
-    again.inbox.put(CaughtUp(partition=partition(), until_us=T0 + 77))
+    again = WorkerBench(bench.db, bench.stream_id, idle_timeout_s=0.0)
+    again.feed(again.claim(), raw_batch([b"{"], begin=1))
+    again.inbox.put(PartitionCaughtUp(partition=partition(), until_us=T0 + 77))
     again.finish()
     assert again.position().next_offset == 2
 
 
-def test_a_range_that_could_not_be_read_becomes_a_gap_between_the_events_around_it(bench: Bench) -> None:
+def test_a_range_that_could_not_be_read_becomes_a_gap_between_the_events_around_it(bench: WorkerBench) -> None:
     claim = bench.claim()
-    bench.feed(claim, events([T0]), batch([], begin=1, end=50, passed_over="retention"), events([T0 + 1], begin=50))
+    bench.feed(
+        claim,
+        event_batch([T0]),
+        raw_batch([], begin=1, end=50, passed_over="retention"),
+        event_batch([T0 + 1], begin=50),
+    )
     bench.finish()
-    assert rows(bench.db, "SELECT from_offset, to_offset, reason FROM gaps") == [(1, 50, "retention")]
-    assert rows(bench.db, "SELECT source_offset FROM scores ORDER BY 1") == [(0,), (50,)]
+    assert fetch_rows(bench.db, "SELECT from_offset, to_offset, reason FROM gaps") == [(1, 50, "retention")]
+    assert fetch_rows(bench.db, "SELECT source_offset FROM scores ORDER BY 1") == [(0,), (50,)]
 
 
 def test_a_jump_in_a_file_before_a_range_that_cannot_be_read_is_believed(sqlite_db: Database) -> None:
     bench = in_a_file(sqlite_db, drain_timeout_s=2.0)
     claim = bench.claim()
-    jump = events([T0, T0 + 1, T0 + 9 * MINUTE])
-    bench.feed(claim, jump, batch([], begin=3, end=9, passed_over=UNREADABLE_BATCH), events([T0], begin=9))
-    bench.inbox.put(Ended(partition=partition(), epoch=claim.epoch))
+    jump = event_batch([T0, T0 + 1, T0 + 9 * MINUTE])
+    bench.feed(claim, jump, raw_batch([], begin=3, end=9, passed_over=UNREADABLE_BATCH), event_batch([T0], begin=9))
+    bench.inbox.put(PartitionEnded(partition=partition(), epoch=claim.epoch))
     bench.finish()
-    assert rows(sqlite_db, "SELECT source_offset FROM scores ORDER BY 1") == [(0,), (1,), (2,), (9,)]
+    assert fetch_rows(sqlite_db, "SELECT source_offset FROM scores ORDER BY 1") == [(0,), (1,), (2,), (9,)]
 
 
 def test_the_first_event_of_a_file_does_not_wait_for_ever_behind_records_that_are_no_events(
@@ -245,15 +258,15 @@ def test_the_first_event_of_a_file_does_not_wait_for_ever_behind_records_that_ar
     bench = in_a_file(sqlite_db)
     claim = bench.claim()
     thread = bench.start()
-    bench.feed(claim, events([T0]), batch([b"not json"] * worker_module.COMMIT_EVENTS, begin=1))
-    until(lambda: bench.position().next_offset == worker_module.COMMIT_EVENTS + 1)
+    bench.feed(claim, event_batch([T0]), raw_batch([b"not json"] * worker_module.COMMIT_EVENTS, begin=1))
+    wait_until(lambda: bench.position().next_offset == worker_module.COMMIT_EVENTS + 1)
     bench.end(thread)
-    assert count(sqlite_db, "scores") == 1
+    assert count_rows(sqlite_db, "scores") == 1
 
 
 def test_an_event_that_waits_for_those_after_it_does_not_hold_up_the_end(sqlite_db: Database) -> None:
     bench = in_a_file(sqlite_db, drain_timeout_s=3600.0)
-    bench.feed(bench.claim(), events([T0]))
+    bench.feed(bench.claim(), event_batch([T0]))
     thread = bench.start()
     bench.end(thread, within_s=20)
     assert bench.position().next_offset == 0  # the next run reads it again
@@ -264,20 +277,20 @@ def test_a_stray_time_at_the_end_of_what_was_read_does_not_become_the_watermark(
     claim = bench.claim()
     stray = T0 + 40 * MINUTE  # beyond lead as well
     thread = bench.start()
-    bench.feed(claim, events([T0, T0 + 1, T0 + 2, stray]))
-    until(lambda: count(sqlite_db, "scores") == 3)
+    bench.feed(claim, event_batch([T0, T0 + 1, T0 + 2, stray]))
+    wait_until(lambda: count_rows(sqlite_db, "scores") == 3)
     assert bench.position().watermark_us == T0 + 2
-    bench.feed(claim, events([T0 + 3, T0 + 4], begin=4))
+    bench.feed(claim, event_batch([T0 + 3, T0 + 4], begin=4))
     bench.end(thread)
-    assert rows(sqlite_db, "SELECT source_offset, reason FROM dead_letters") == [(3, "future_time")]
-    assert rows(sqlite_db, "SELECT source_offset FROM scores ORDER BY 1") == [(0,), (1,), (2,), (4,), (5,)]
+    assert fetch_rows(sqlite_db, "SELECT source_offset, reason FROM dead_letters") == [(3, "future_time")]
+    assert fetch_rows(sqlite_db, "SELECT source_offset FROM scores ORDER BY 1") == [(0,), (1,), (2,), (4,), (5,)]
 
 
 def test_when_the_first_thousand_records_are_all_refused_it_is_said_loudly(
-    bench: Bench, caplog: pytest.LogCaptureFixture
+    bench: WorkerBench, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR):
-        bench.feed(bench.claim(), batch([b"{"] * 999), batch([b"{"] * 500, begin=999))
+        bench.feed(bench.claim(), raw_batch([b"{"] * 999), raw_batch([b"{"] * 500, begin=999))
         bench.finish()
     assert [record.getMessage() for record in caplog.records if "were all refused" in record.getMessage()] != []
 
@@ -285,18 +298,18 @@ def test_when_the_first_thousand_records_are_all_refused_it_is_said_loudly(
 def test_records_are_stuck_since_they_came_and_only_while_nothing_is_committed(
     sqlite_db: Database,
 ) -> None:
-    bench = Bench(sqlite_db, open_stream(sqlite_db))
+    bench = WorkerBench(sqlite_db, open_stream(sqlite_db))
     worker, claim = bench.worker, bench.claim()
     worker.last_commit_s -= 3_600  # a quiet night
     assert worker.stuck_s() == 0.0
-    bench.feed(claim, events([T0]))
+    bench.feed(claim, event_batch([T0]))
     for _ in range(2):
         message = bench.inbox.get(1.0)
         assert message is not None
-        worker._take(message)
+        worker._process_message(message)
     assert worker.stuck_s() < 600
     (lane,) = worker._lanes.values()
-    lane.waiting_s -= 1_800
+    lane.records_since_s -= 1_800
     assert worker.stuck_s() > 600
     worker.last_commit_s += 3_600
     assert worker.stuck_s() < 600
@@ -309,21 +322,21 @@ def test_a_store_that_is_away_for_a_while_loses_and_repeats_nothing(
         db.upgrade()
         stream_id = open_stream(db)
         seal(db, stream_id, T0)
-        bench = Bench(db, stream_id)
+        bench = WorkerBench(db, stream_id)
         claim = bench.claim()
         thread = bench.start()
-        bench.feed(claim, events([T0 + i for i in range(50)]))
-        until(lambda: count(db, "scores") == 50)
+        bench.feed(claim, event_batch([T0 + i for i in range(50)]))
+        wait_until(lambda: count_rows(db, "scores") == 50)
         postgres_server.stop("immediate")
-        bench.feed(claim, events([T0 + i for i in range(50, 90)], begin=50))
-        until(lambda: any("trying again" in record.getMessage() for record in caplog.records))
+        bench.feed(claim, event_batch([T0 + i for i in range(50, 90)], begin=50))
+        wait_until(lambda: any("trying again" in record.getMessage() for record in caplog.records))
         postgres_server.start()
-        until(lambda: bool(bench.reclaims) or bench.position().next_offset == 90)
+        wait_until(lambda: bool(bench.reclaims) or bench.position().next_offset == 90)
         if bench.reclaims:  # the outcome was unknown: read again from the stored position, as the intake would
             again = bench.claim()
-            bench.feed(again, events([T0 + i for i in range(again.next_offset, 90)], begin=again.next_offset))
+            bench.feed(again, event_batch([T0 + i for i in range(again.next_offset, 90)], begin=again.next_offset))
         bench.end(thread)
-        assert rows(db, "SELECT count(*), count(DISTINCT source_offset) FROM scores") == [(90, 90)]
+        assert fetch_rows(db, "SELECT count(*), count(DISTINCT source_offset) FROM scores") == [(90, 90)]
 
 
 def test_a_worker_that_is_told_to_stop_while_the_store_is_away_gives_up_in_time(
@@ -333,7 +346,7 @@ def test_a_worker_that_is_told_to_stop_while_the_store_is_away_gives_up_in_time(
         db.upgrade()
         stream_id = open_stream(db)
         seal(db, stream_id, T0)
-        bench = Bench(db, stream_id, drain_timeout_s=0.5)
+        bench = WorkerBench(db, stream_id, drain_timeout_s=0.5)
         claim = bench.claim()
         failures: list[BaseException] = []
 
@@ -345,7 +358,7 @@ def test_a_worker_that_is_told_to_stop_while_the_store_is_away_gives_up_in_time(
 
         postgres_server.stop("fast")
         try:
-            bench.feed(claim, events([T0]))
+            bench.feed(claim, event_batch([T0]))
             thread = threading.Thread(target=run, daemon=True)
             thread.start()
             bench.stop.set()

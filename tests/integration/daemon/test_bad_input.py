@@ -16,22 +16,22 @@ from typing import Any
 
 import pytest
 
-from tests.daemon.events import Feed, fill
+from tests.daemon.events import BurstStream, produce_records
 from tests.daemon.process import DaemonProcess
 from tests.daemon.settings import kafka_settings
-from tests.daemon.stored import Stored
+from tests.daemon.stored import StoredRows
 from tests.servers.kafka import KafkaServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.process import wait_until
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(600)]
 
-GOOD = Feed(events=2_400, seconds=600).records()
-FLOODED = 300
-EACH = 3
+GOOD = BurstStream(events=2_400, seconds=600).records()
+DEAD_LETTER_FLOOD = 300
+COPIES_OF_EACH = 3
 
 
-def _with(**fields: object) -> bytes:
+def _event_with(**fields: object) -> bytes:
     event = json.loads(GOOD[1_200]) | fields
     return json.dumps({name: value for name, value in event.items() if value is not ...}).encode()
 
@@ -39,14 +39,14 @@ def _with(**fields: object) -> bytes:
 BAD: dict[str, list[bytes | None]] = {
     "not_json": [b"{", b"\xff\xfe", GOOD[0][:-1]],
     "not_an_object": [b"7", b'"text"', b"true"],
-    "missing_feature": [_with(x1=...), _with(x1=None), b"{}"],
-    "not_a_number": [_with(x0="1.5"), _with(x0=True), _with(x0=[1])],
-    "not_finite": [_with(x2=1e39), _with(x2=float("nan")), _with(x2=float("-inf"))],
+    "missing_feature": [_event_with(x1=...), _event_with(x1=None), b"{}"],
+    "not_a_number": [_event_with(x0="1.5"), _event_with(x0=True), _event_with(x0=[1])],
+    "not_finite": [_event_with(x2=1e39), _event_with(x2=float("nan")), _event_with(x2=float("-inf"))],
     "wrong_length": [b"[1, 2]", b"[]", b"[1, 2, 3, 4]"],
-    "no_time": [_with(ts=...), _with(ts=None), b"[1, 2, 3]"],
-    "bad_time": [_with(ts="yesterday"), _with(ts=-5), _with(ts={"at": 1})],
-    "future_time": [_with(ts=4_000_000_000), _with(ts="2200-01-01T00:00:00Z"), _with(ts=int(9e15))],
-    "too_large": [_with(note="x" * 5_000), b"[" * 5_000, b" " * 5_000],
+    "no_time": [_event_with(ts=...), _event_with(ts=None), b"[1, 2, 3]"],
+    "bad_time": [_event_with(ts="yesterday"), _event_with(ts=-5), _event_with(ts={"at": 1})],
+    "future_time": [_event_with(ts=4_000_000_000), _event_with(ts="2200-01-01T00:00:00Z"), _event_with(ts=int(9e15))],
+    "too_large": [_event_with(note="x" * 5_000), b"[" * 5_000, b" " * 5_000],
     "empty": [None, b"", b"  "],
     "schema_registry_framing": [b"\x00\x00\x00\x00\x07" + GOOD[0], b"\x00", b"\x00{}"],
 }
@@ -107,10 +107,10 @@ def _fill_mixed(server: KafkaServer, topic: str) -> None:
         records.append(good)
         if i % step == 0 and i // step < len(bad):
             records.append(bad[i // step])
-    fill(server, topic, [*records, *[b"flood"] * FLOODED], 2)
+    produce_records(server, topic, [*records, *[b"flood"] * DEAD_LETTER_FLOOD], 2)
     # Batches of their own, so that the damage costs these records and no others.
-    fill(server, topic, [b"damaged on disk"] * 10, 1, linger_ms=2_000)
-    fill(server, topic, [GOOD[-1]] * 10, 1, linger_ms=2_000)
+    produce_records(server, topic, [b"damaged on disk"] * 10, 1, linger_ms=2_000)
+    produce_records(server, topic, [GOOD[-1]] * 10, 1, linger_ms=2_000)
     server.stop()
     segment = server.segments(topic, 0)[0]
     stored = bytearray(segment.read_bytes())
@@ -123,15 +123,15 @@ def _fill_floats(server: KafkaServer, topic: str) -> None:
     events = [json.loads(record) for record in GOOD]
     good = [struct.pack("<3f", event["x0"], event["x1"], event["x2"]) for event in events]
     bad = [record for records in FLOATS_BAD.values() for record in records]
-    fill(server, topic, [*good[:1_000], *bad, *good[1_000:]], 1)
+    produce_records(server, topic, [*good[:1_000], *bad, *good[1_000:]], 1)
 
 
 def _fill_transactions(server: KafkaServer, topic: str) -> list[int]:
     """Write transactions of 100 events, every third aborted; return the offsets of the committed events."""
-    from tests.servers.records import producer
+    from tests.servers.records import open_producer
 
     committed: list[int] = []
-    with producer(server, transactional_id=topic) as writer:
+    with open_producer(server, transactional_id=topic) as writer:
         writer.init_transactions()
         for turn in range(24):
             writer.begin_transaction()
@@ -200,12 +200,12 @@ def _ends(server: KafkaServer, topics: list[str]) -> list[int]:
 
 
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
-def drained(
+def stored_after_drain(
     request: pytest.FixtureRequest,
     kafka_server: KafkaServer,
     topics: Topics,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Stored]:
+) -> Iterator[StoredRows]:
     """What a daemon has stored that drained all topics and was alive when it was told to stop."""
     folder: Path = tmp_path_factory.mktemp("bad-input")
     url = f"sqlite:///{folder / 'outrider.db'}"
@@ -213,9 +213,9 @@ def drained(
     if request.param == "postgresql":
         server = request.getfixturevalue("postgres_server")
         url = server.create_database()
-    with closing(Stored(url)) as stored:
+    with closing(StoredRows(url)) as stored:
         with DaemonProcess(folder, _settings(url, kafka_server, topics)).start() as daemon:
-            daemon.until(lambda: stored.is_settled(topics.ends), "all topics are drained")
+            daemon.wait_until(lambda: stored.is_settled(topics.ends), "all topics are drained")
             assert daemon.terminate() == 0
         yield stored
     if server is not None:
@@ -235,66 +235,74 @@ def _settings(url: str, server: KafkaServer, topics: Topics) -> dict[str, Any]:
     return kafka_settings(url, server.bootstrap, topics.mixed) | {"streams": each}
 
 
-def scored(stored: Stored, stream: str) -> list[tuple[int, int]]:
+def scored(stored: StoredRows, stream: str) -> list[tuple[int, int]]:
     """Return partition and offset of what is scored, in order, repetitions included."""
     select = "SELECT partition, source_offset FROM score_history WHERE stream = :stream ORDER BY 1, 2"
     return [(partition, offset) for partition, offset in stored.rows(select, stream=stream)]
 
 
-def refused(stored: Stored, stream: str) -> Counter[str]:
+def dead_letter_reasons(stored: StoredRows, stream: str) -> Counter[str]:
     """Return how many records were refused by reason."""
     select = "SELECT reason, sum(end_offset - source_offset) FROM dead_letter_history WHERE stream = :s GROUP BY 1"
     return Counter({reason: int(n) for reason, n in stored.rows(select, s=stream)})
 
 
-def test_every_bad_record_is_a_dead_letter_of_its_reason(drained: Stored) -> None:
+def test_every_bad_record_is_a_dead_letter_of_its_reason(stored_after_drain: StoredRows) -> None:
     expected = Counter({reason: len(records) for reason, records in BAD.items()})
-    expected["not_json"] += FLOODED
+    expected["not_json"] += DEAD_LETTER_FLOOD
     expected["unreadable_batch"] += 10
-    assert refused(drained, "mixed") == expected
+    assert dead_letter_reasons(stored_after_drain, "mixed") == expected
 
 
-def test_scores_and_dead_letters_add_up_to_the_records(drained: Stored) -> None:
-    bad = sum(map(len, BAD.values())) + FLOODED + 10
-    assert len(scored(drained, "mixed")) == len(set(scored(drained, "mixed"))) == len(GOOD) + 10
-    assert drained.number("SELECT sum(next_offset) FROM positions p JOIN streams s ON s.id = p.stream_id "
+def test_scores_and_dead_letters_add_up_to_the_records(stored_after_drain: StoredRows) -> None:
+    bad = sum(map(len, BAD.values())) + DEAD_LETTER_FLOOD + 10
+    assert len(scored(stored_after_drain, "mixed")) == len(set(scored(stored_after_drain, "mixed"))) == len(GOOD) + 10
+    assert stored_after_drain.number("SELECT sum(next_offset) FROM positions p JOIN streams s ON s.id = p.stream_id "
                           "WHERE s.name = 'mixed'") == len(GOOD) + 10 + bad  # fmt: skip
 
 
-def test_a_dead_letter_keeps_where_it_was_what_was_wrong_and_its_first_bytes(drained: Stored) -> None:
+def test_a_dead_letter_keeps_where_it_was_what_was_wrong_and_its_first_bytes(stored_after_drain: StoredRows) -> None:
     select = """SELECT reason, detail, payload FROM dead_letter_history
         WHERE stream = 'mixed' AND reason IN ('not_a_number', 'too_large') ORDER BY reason, source_offset"""
-    rows = drained.rows(select)
+    rows = stored_after_drain.rows(select)
     assert all(row[1].startswith("x0: ") for row in rows if row[0] == "not_a_number"), rows
     assert [bytes(row[2]) for row in rows if row[0] == "not_a_number"] == BAD["not_a_number"]
     assert {len(bytes(row[2])) for row in rows if row[0] == "too_large"} == {4_096}
 
 
-def test_a_flood_of_dead_letters_opens_an_incident_and_keeps_few_payloads(drained: Stored) -> None:
-    kinds = drained.rows("SELECT kind FROM incident_history WHERE stream = 'mixed'")
+def test_a_flood_of_dead_letters_opens_an_incident_and_keeps_few_payloads(stored_after_drain: StoredRows) -> None:
+    kinds = stored_after_drain.rows("SELECT kind FROM incident_history WHERE stream = 'mixed'")
     assert ("dead_letters",) in kinds
-    kept = drained.number("SELECT count(payload) FROM dead_letter_history WHERE reason = 'not_json'")
+    kept = stored_after_drain.number("SELECT count(payload) FROM dead_letter_history WHERE reason = 'not_json'")
     # 100 by source and minute; the flood may lie on both sides of one minute's end.
-    assert kept < FLOODED
+    assert kept < DEAD_LETTER_FLOOD
 
 
-def test_a_time_in_the_future_does_not_move_the_watermark(drained: Stored) -> None:
+def test_a_time_in_the_future_does_not_move_the_watermark(stored_after_drain: StoredRows) -> None:
     newest = max(json.loads(record)["ts"] for record in GOOD)
     select = """SELECT max(p.watermark_us) FROM positions p JOIN streams s ON s.id = p.stream_id
         WHERE s.name = 'mixed'"""
-    assert drained.number(select) == newest
+    assert stored_after_drain.number(select) == newest
 
 
-def test_raw_floats_of_a_wrong_length_or_value_are_dead_letters_and_the_rest_is_scored(drained: Stored) -> None:
-    assert refused(drained, "floats") == Counter({reason: len(records) for reason, records in FLOATS_BAD.items()})
-    assert len(scored(drained, "floats")) == len(GOOD)
+def test_raw_floats_of_a_wrong_length_or_value_are_dead_letters_and_the_rest_is_scored(
+    stored_after_drain: StoredRows,
+) -> None:
+    assert dead_letter_reasons(stored_after_drain, "floats") == Counter(
+        {reason: len(records) for reason, records in FLOATS_BAD.items()}
+    )
+    assert len(scored(stored_after_drain, "floats")) == len(GOOD)
 
 
-def test_of_transactions_exactly_the_committed_events_are_scored(drained: Stored, topics: Topics) -> None:
-    assert scored(drained, "transactions") == [(0, offset) for offset in topics.committed]
-    assert refused(drained, "transactions") == Counter()
+def test_of_transactions_exactly_the_committed_events_are_scored(
+    stored_after_drain: StoredRows, topics: Topics
+) -> None:
+    assert scored(stored_after_drain, "transactions") == [(0, offset) for offset in topics.committed]
+    assert dead_letter_reasons(stored_after_drain, "transactions") == Counter()
 
 
-def test_of_a_compacted_topic_exactly_the_remaining_events_are_scored(drained: Stored, topics: Topics) -> None:
-    assert scored(drained, "compacted") == [(0, offset) for offset in topics.remaining]
-    assert refused(drained, "compacted") == Counter()
+def test_of_a_compacted_topic_exactly_the_remaining_events_are_scored(
+    stored_after_drain: StoredRows, topics: Topics
+) -> None:
+    assert scored(stored_after_drain, "compacted") == [(0, offset) for offset in topics.remaining]
+    assert dead_letter_reasons(stored_after_drain, "compacted") == Counter()

@@ -8,7 +8,7 @@ import pytest
 
 from tests.daemon.process import DaemonProcess
 from tests.daemon.settings import STREAM, kafka_settings
-from tests.daemon.stored import Stored, repeated_and_missing
+from tests.daemon.stored import StoredRows, duplicates_and_missing
 from tests.integration.daemon.conftest import PLAIN
 from tests.servers.kafka import KafkaServer
 
@@ -17,29 +17,29 @@ pytestmark = [pytest.mark.fault, pytest.mark.timeout(600)]
 EXPECTED = dict.fromkeys(range(4), PLAIN.events // 4)
 
 
-def owners(stored: Stored) -> list[int]:
+def owners(stored: StoredRows) -> list[int]:
     """Return the process id that owns each partition."""
     return [int(owner.split(":")[1]) for (owner,) in stored.rows("SELECT owner FROM positions WHERE active")]
 
 
 def test_sigterm_commits_what_was_read_and_gives_the_lease_back(
-    kafka_server: KafkaServer, plain_topic: str, stored_in_sqlite: Stored, run_daemon: Callable[..., DaemonProcess]
+    kafka_server: KafkaServer, plain_topic: str, stored_in_sqlite: StoredRows, run_daemon: Callable[..., DaemonProcess]
 ) -> None:
     stored = stored_in_sqlite
     daemon = run_daemon(kafka_settings(stored.url, kafka_server.bootstrap, plain_topic))
-    daemon.until(lambda: stored.progress() > 500, "some events are drained")
+    daemon.wait_until(lambda: stored.progress() > 500, "some events are drained")
     assert daemon.terminate() == 0
     assert stored.count("leases") == 0
     assert stored.count("scores") == stored.progress(), "the positions stand behind what is stored"
 
 
 def test_a_second_daemon_on_the_same_file_is_refused_and_the_second_signal_ends_the_first_at_once(
-    kafka_server: KafkaServer, plain_topic: str, stored_in_sqlite: Stored, run_daemon: Callable[..., DaemonProcess]
+    kafka_server: KafkaServer, plain_topic: str, stored_in_sqlite: StoredRows, run_daemon: Callable[..., DaemonProcess]
 ) -> None:
     stored = stored_in_sqlite
     settings = kafka_settings(stored.url, kafka_server.bootstrap, plain_topic)
     first = run_daemon(settings)
-    first.until(lambda: stored.progress() > 0, "events are drained")
+    first.wait_until(lambda: stored.progress() > 0, "events are drained")
     second = run_daemon(settings, "second")
     assert second.wait() == 2
     started, refused = second.log.splitlines()
@@ -48,9 +48,9 @@ def test_a_second_daemon_on_the_same_file_is_refused_and_the_second_signal_ends_
     holder = sqlite3.connect(stored.url.removeprefix("sqlite:///"), isolation_level=None, timeout=30)
     try:
         holder.execute("BEGIN IMMEDIATE")  # what was read cannot be committed, so that the first signal waits
-        first.until(lambda: "trying again" in first.log, "a commit waits")
+        first.wait_until(lambda: "trying again" in first.log, "a commit waits")
         first.send(signal.SIGTERM)
-        assert first.lives(0.5)
+        assert first.runs_for(0.5)
         first.send(signal.SIGTERM)
         assert first.wait() == 128 + signal.SIGTERM
     finally:
@@ -58,28 +58,33 @@ def test_a_second_daemon_on_the_same_file_is_refused_and_the_second_signal_ends_
 
 
 def test_daemons_on_one_postgresql_share_the_partitions_and_the_one_that_stays_takes_over(
-    kafka_server: KafkaServer, plain_topic: str, stored_in_postgres: Stored, run_daemon: Callable[..., DaemonProcess]
+    kafka_server: KafkaServer,
+    plain_topic: str,
+    stored_in_postgres: StoredRows,
+    run_daemon: Callable[..., DaemonProcess],
 ) -> None:
     stored = stored_in_postgres
     # A slow pace, so that both have something to do.
     settings = kafka_settings(stored.url, kafka_server.bootstrap, plain_topic, client={"max_poll_records": 5})
     stays, leaves = run_daemon(settings, "stays"), run_daemon(settings, "leaves")
     both = sorted([stays.pid, stays.pid, leaves.pid, leaves.pid])
-    stays.until(lambda: stored.count("positions") == 4, "the partitions are registered")
-    stays.until(lambda: sorted(owners(stored)) == both if _all_owned(stored) else False, "each owns two partitions")
+    stays.wait_until(lambda: stored.count("positions") == 4, "the partitions are registered")
+    stays.wait_until(
+        lambda: sorted(owners(stored)) == both if _all_owned(stored) else False, "each owns two partitions"
+    )
     assert leaves.terminate() == 0
-    stays.until(lambda: set(owners(stored)) == {stays.pid}, "the one that stays owns all")
-    stays.until(lambda: stored.is_settled(PLAIN.events), "the topic is drained")
+    stays.wait_until(lambda: set(owners(stored)) == {stays.pid}, "the one that stays owns all")
+    stays.wait_until(lambda: stored.is_settled(PLAIN.events), "the topic is drained")
     assert stays.terminate() == 0
-    assert repeated_and_missing(stored.dump(), EXPECTED) == ([], 0)
+    assert duplicates_and_missing(stored.dump(), EXPECTED) == ([], 0)
 
 
-def _all_owned(stored: Stored) -> bool:
+def _all_owned(stored: StoredRows) -> bool:
     return stored.number("SELECT count(owner) FROM positions WHERE active") == 4
 
 
 def test_a_topic_that_does_not_exist_is_refused_with_the_nearest_one(
-    kafka_server: KafkaServer, plain_topic: str, stored_in_sqlite: Stored, run_daemon: Callable[..., DaemonProcess]
+    kafka_server: KafkaServer, plain_topic: str, stored_in_sqlite: StoredRows, run_daemon: Callable[..., DaemonProcess]
 ) -> None:
     daemon = run_daemon(kafka_settings(stored_in_sqlite.url, kafka_server.bootstrap, plain_topic[:-1]))
     assert daemon.wait() == 2

@@ -11,7 +11,7 @@ import pytest
 from tests.daemon.events import START_US
 from tests.daemon.process import DaemonProcess
 from tests.daemon.settings import STREAM, kafka_settings
-from tests.daemon.stored import Stored
+from tests.daemon.stored import StoredRows
 from tests.integration.daemon.conftest import PLAIN
 from tests.servers.kafka import KafkaServer
 
@@ -36,10 +36,10 @@ def table(text: str) -> list[dict[str, str]]:
 
 
 def test_a_reset_under_a_running_daemon_reads_again_and_keeps_the_old_rows(
-    kafka_server: KafkaServer, plain_topic: str, stored: Stored, run_daemon: Callable[..., DaemonProcess]
+    kafka_server: KafkaServer, plain_topic: str, stored: StoredRows, run_daemon: Callable[..., DaemonProcess]
 ) -> None:
     daemon = run_daemon(kafka_settings(stored.url, kafka_server.bootstrap, plain_topic))
-    daemon.until(lambda: stored.is_settled(PLAIN.events), "the topic is drained")
+    daemon.wait_until(lambda: stored.is_settled(PLAIN.events), "the topic is drained")
     quarter = PLAIN.events // 4
     assert [(row["next_offset"], row["log_end"], row["lag"]) for row in table(offsets(daemon, STREAM))] == [
         (str(quarter), str(quarter), "0")
@@ -52,25 +52,25 @@ def test_a_reset_under_a_running_daemon_reads_again_and_keeps_the_old_rows(
     told = offsets(daemon, "reset", STREAM, "--to", "earliest")
     assert told.count(f"from offset {quarter:,} (incarnation 1) to offset 0 (incarnation 2)") == 4
     again = "SELECT count(*) FROM score_history WHERE incarnation = 2"
-    daemon.until(lambda: stored.number(again) == PLAIN.events, "everything is scored again")
+    daemon.wait_until(lambda: stored.number(again) == PLAIN.events, "everything is scored again")
     assert stored.number("SELECT count(*) FROM score_history WHERE incarnation = 1") == PLAIN.events
     energies = "SELECT partition, source_offset, energy FROM score_history WHERE incarnation = :which ORDER BY 1, 2"
     assert stored.rows(f"{energies} LIMIT 500", which=1) == stored.rows(f"{energies} LIMIT 500", which=2)
     late = "SELECT sum(late) FROM window_history"
-    daemon.until(lambda: stored.number(late) >= PLAIN.events, "what was read again counts as late")
+    daemon.wait_until(lambda: stored.number(late) >= PLAIN.events, "what was read again counts as late")
 
     offsets(daemon, "reset", STREAM, "--to", str(quarter - 7), "--partition", "2")
     third = "SELECT count(*) FROM score_history WHERE incarnation = 3 AND partition = 2"
-    daemon.until(lambda: stored.number(third) == 7, "seven events of one partition are read a third time")
+    daemon.wait_until(lambda: stored.number(third) == 7, "seven events of one partition are read a third time")
     assert daemon.terminate() == 0
     assert stored.number("SELECT count(*) FROM score_history WHERE event_time_us > :middle", middle=middle) > 0
 
 
 def test_a_position_outside_the_log_or_of_nobody_is_refused_with_the_way_out(
-    kafka_server: KafkaServer, plain_topic: str, stored_in_sqlite: Stored, run_daemon: Callable[..., DaemonProcess]
+    kafka_server: KafkaServer, plain_topic: str, stored_in_sqlite: StoredRows, run_daemon: Callable[..., DaemonProcess]
 ) -> None:
     daemon = run_daemon(kafka_settings(stored_in_sqlite.url, kafka_server.bootstrap, plain_topic))
-    daemon.until(lambda: stored_in_sqlite.count("positions") == 4, "the partitions are registered")
+    daemon.wait_until(lambda: stored_in_sqlite.count("positions") == 4, "the partitions are registered")
     assert daemon.terminate() == 0
     beyond = offsets(daemon, "reset", STREAM, "--to", "999999", "--partition", "1", code=2)
     assert "has the offsets 0 to 2,000; 999,999 is outside" in beyond

@@ -10,9 +10,9 @@ import pytest
 
 from tests.daemon.process import DaemonProcess
 from tests.daemon.settings import kafka_settings
-from tests.daemon.stored import Stored
+from tests.daemon.stored import StoredRows
 from tests.servers.kafka import KafkaServer
-from tests.servers.receiver import Receiver
+from tests.servers.receiver import WebhookReceiver
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(600)]
 
@@ -20,12 +20,12 @@ Run = Callable[..., DaemonProcess]
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as running:
+def receiver() -> Iterator[WebhookReceiver]:
+    with WebhookReceiver() as running:
         yield running
 
 
-def fill(server: KafkaServer, topic: str, events: int, over_s: float) -> None:
+def produce_events(server: KafkaServer, topic: str, events: int, over_s: float) -> None:
     """Put so many events into the topic, their times evenly up to now."""
     from tests.servers.records import produce
 
@@ -43,7 +43,9 @@ def fill(server: KafkaServer, topic: str, events: int, over_s: float) -> None:
     )
 
 
-def settings(server: KafkaServer, topic: str, url: str, receiver: Receiver, silence_after: str) -> dict[str, Any]:
+def settings(
+    server: KafkaServer, topic: str, url: str, receiver: WebhookReceiver, silence_after: str
+) -> dict[str, Any]:
     made = kafka_settings(
         url,
         server.bootstrap,
@@ -55,11 +57,11 @@ def settings(server: KafkaServer, topic: str, url: str, receiver: Receiver, sile
     return made | {"notify": {"channels": {"ops": {"type": "webhook", "url": receiver.url}}, "routes": routes}}
 
 
-def silences(stored: Stored) -> list[tuple[Any, ...]]:
+def silence_incidents(stored: StoredRows) -> list[tuple[Any, ...]]:
     return stored.rows("SELECT status, severity, summary FROM incident_history WHERE kind = 'silence' ORDER BY id")
 
 
-def steps(receiver: Receiver) -> list[str]:
+def received_transitions(receiver: WebhookReceiver) -> list[str]:
     return [json.loads(request.body)["transition"] for request in receiver.requests]
 
 
@@ -67,48 +69,48 @@ def steps(receiver: Receiver) -> list[str]:
 def test_a_topic_that_goes_quiet_is_one_incident_over_restarts_until_events_come_again(
     kafka_server: KafkaServer,
     kafka_topic: Callable[..., str],
-    stored_in_sqlite: Stored,
+    stored_in_sqlite: StoredRows,
     run_daemon: Run,
-    receiver: Receiver,
+    receiver: WebhookReceiver,
     silence_after: str,
 ) -> None:
     stored, topic = stored_in_sqlite, kafka_topic(1)
-    fill(kafka_server, topic, 2_000, over_s=300)
+    produce_events(kafka_server, topic, 2_000, over_s=300)
     daemon = run_daemon(settings(kafka_server, topic, stored.url, receiver, silence_after))
-    daemon.until(lambda: steps(receiver) == ["opened"], "silence is told")
-    ((status, severity, summary),) = silences(stored)
+    daemon.wait_until(lambda: received_transitions(receiver) == ["opened"], "silence is told")
+    ((status, severity, summary),) = silence_incidents(stored)
     assert (status, severity) == ("open", "warning")
     assert summary.startswith("no event has come for ")
     assert summary.endswith("the input was read to its end")
     daemon.kill()
     daemon.start()
-    daemon.until(lambda: stored.number("SELECT count(*) FROM leases") == 1, "the lease is held again")
-    assert daemon.lives(4), "time to open a second one"
-    assert [row[0] for row in silences(stored)] == ["open"]
-    fill(kafka_server, topic, 20, over_s=1)
-    daemon.until(lambda: steps(receiver) == ["opened", "resolved"], "its end is told")
+    daemon.wait_until(lambda: stored.number("SELECT count(*) FROM leases") == 1, "the lease is held again")
+    assert daemon.runs_for(4), "time to open a second one"
+    assert [row[0] for row in silence_incidents(stored)] == ["open"]
+    produce_events(kafka_server, topic, 20, over_s=1)
+    daemon.wait_until(lambda: received_transitions(receiver) == ["opened", "resolved"], "its end is told")
     assert daemon.terminate() == 0
-    assert [row[0] for row in silences(stored)] == ["resolved"]
+    assert [row[0] for row in silence_incidents(stored)] == ["resolved"]
     assert "events come again" in json.loads(receiver.requests[-1].body)["summary"]
 
 
 def test_a_broker_that_cannot_be_asked_is_not_called_a_silent_producer(
     kafka_server: KafkaServer,
     kafka_topic: Callable[..., str],
-    stored_in_sqlite: Stored,
+    stored_in_sqlite: StoredRows,
     run_daemon: Run,
-    receiver: Receiver,
+    receiver: WebhookReceiver,
 ) -> None:
     stored, topic = stored_in_sqlite, kafka_topic(1)
-    fill(kafka_server, topic, 2_000, over_s=300)
+    produce_events(kafka_server, topic, 2_000, over_s=300)
     daemon = run_daemon(settings(kafka_server, topic, stored.url, receiver, "12s"))
-    daemon.until(lambda: stored.progress() == 2_000, "the topic is drained")
+    daemon.wait_until(lambda: stored.progress() == 2_000, "the topic is drained")
     kafka_server.pause()
     try:
-        daemon.until(lambda: steps(receiver) == ["opened"], "it is told that nothing can be read")
+        daemon.wait_until(lambda: received_transitions(receiver) == ["opened"], "it is told that nothing can be read")
     finally:
         kafka_server.resume()
-    ((status, severity, summary),) = silences(stored)
+    ((status, severity, summary),) = silence_incidents(stored)
     assert (status, severity) == ("open", "critical")
     assert summary.startswith("nothing could be read for ")
     assert "look whether the broker can be reached" in summary

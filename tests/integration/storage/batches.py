@@ -9,19 +9,19 @@ import sqlalchemy as sa
 
 from storage.engine import Database
 from storage.ledger import (
-    Claim,
     Commit,
     Committed,
-    Control,
     DeadLetterColumns,
     Fenced,
     Ledger,
     NewSource,
     OutlierColumns,
-    PartRow,
     ScoreColumns,
+    SourceClaim,
     Stale,
-    checksum,
+    StreamControl,
+    WindowPartRow,
+    artefact_checksum,
 )
 from storage.tables import models, positions, streams, thresholds
 
@@ -32,7 +32,7 @@ THRESHOLD = 10.0
 ARTEFACT = b"an artefact"
 
 
-def scores_of(begin: int, n: int, threshold_id: int, *, outliers: Sequence[int] = ()) -> ScoreColumns:
+def score_columns(begin: int, n: int, threshold_id: int, *, outliers: Sequence[int] = ()) -> ScoreColumns:
     """n events from an offset on, energy 1 except 20 for the outliers (offsets)."""
     offsets = np.arange(begin, begin + n, dtype=np.int64)
     energies = np.where(np.isin(offsets, outliers), 20, 1).astype(np.float32)
@@ -44,7 +44,7 @@ def scores_of(begin: int, n: int, threshold_id: int, *, outliers: Sequence[int] 
     )
 
 
-def letters_of(offsets: Sequence[int], reason: str = "not_json", payload: bytes = b"{") -> DeadLetterColumns:
+def dead_letter_columns(offsets: Sequence[int], reason: str = "not_json", payload: bytes = b"{") -> DeadLetterColumns:
     places = np.array(offsets, np.int64)
     return DeadLetterColumns(
         offsets=places,
@@ -55,8 +55,8 @@ def letters_of(offsets: Sequence[int], reason: str = "not_json", payload: bytes 
     )
 
 
-def part_of(start_us: int, *, events: int = 1, late: int = 0, threshold_id: int | None = None) -> PartRow:
-    return PartRow(
+def part_row(start_us: int, *, events: int = 1, late: int = 0, threshold_id: int | None = None) -> WindowPartRow:
+    return WindowPartRow(
         window_start_us=start_us,
         window_end_us=start_us + MINUTE,
         threshold_id=threshold_id,
@@ -69,19 +69,19 @@ def part_of(start_us: int, *, events: int = 1, late: int = 0, threshold_id: int 
 
 
 @dataclass
-class Feed:
+class ClaimedStream:
     """A stream with one claimed source; `commit` goes on from where the claim stands."""
 
     db: Database
     stream_id: int
     threshold_id: int
-    claim: Claim
-    control: Control
+    claim: SourceClaim
+    control: StreamControl
 
-    def build(self, n: int, **changes: Any) -> Commit:
+    def build_commit(self, n: int, **changes: Any) -> Commit:
         begin = self.claim.next_offset
         outliers = changes.pop("outlier_offsets", ())
-        scores = scores_of(begin, n, self.threshold_id, outliers=outliers)
+        scores = score_columns(begin, n, self.threshold_id, outliers=outliers)
         chosen = np.isin(scores.offsets, outliers)
         fields: dict[str, Any] = {
             "stream_id": self.stream_id,
@@ -109,12 +109,12 @@ class Feed:
         return Commit(**(fields | changes))
 
     def commit(self, n: int, **changes: Any) -> Committed | Fenced | Stale:
-        return self.send(self.build(n, **changes))
+        return self.send(self.build_commit(n, **changes))
 
     def send(self, commit: Commit) -> Committed | Fenced | Stale:
         outcome = Ledger(self.db).commit(commit)
         if isinstance(outcome, Committed):
-            self.claim = Claim(
+            self.claim = SourceClaim(
                 source_id=commit.source_id,
                 epoch=commit.epoch,
                 next_offset=commit.end,
@@ -123,29 +123,31 @@ class Feed:
             )
         return outcome
 
-    def claim_again(self, owner: str) -> Claim:
-        claim = Ledger(self.db).claim(self.claim.source_id, owner)
+    def reclaim(self, owner: str) -> SourceClaim:
+        claim = Ledger(self.db).claim_source(self.claim.source_id, owner)
         assert claim is not None
         return claim
 
-    def idle_until(self, until_us: int) -> bool:
-        return Ledger(self.db).idle(self.claim.source_id, self.claim.epoch, self.claim.next_offset, until_us)
+    def mark_idle(self, until_us: int) -> bool:
+        return Ledger(self.db).mark_idle(self.claim.source_id, self.claim.epoch, self.claim.next_offset, until_us)
 
     def position(self) -> Any:
         with self.db.read() as connection:
             return connection.execute(sa.select(positions).where(positions.c.source_id == self.claim.source_id)).one()
 
 
-def open_feed(db: Database, name: str = "payments", partition: int = 0) -> Feed:
+def claim_stream(db: Database, name: str = "payments", partition: int = 0) -> ClaimedStream:
     ledger = Ledger(db)
     stream = ledger.open_stream(name, MINUTE, lead_us=10 * MINUTE)
-    known = ledger.schedule(stream.id)
+    known = ledger.read_threshold_schedule(stream.id)
     threshold_id = known[0].id if known else add_threshold(db, stream.id)
-    sources = ledger.register(stream.id, [NewSource(topic=name, partition=partition, identity="log-1", next_offset=0)])
+    sources = ledger.register_sources(
+        stream.id, [NewSource(topic=name, partition=partition, identity="log-1", next_offset=0)]
+    )
     source = next(each for each in sources if each.partition == partition)
-    claim = ledger.claim(source.source_id, "me")
+    claim = ledger.claim_source(source.source_id, "me")
     assert claim is not None
-    return Feed(db=db, stream_id=stream.id, threshold_id=threshold_id, claim=claim, control=stream.control)
+    return ClaimedStream(db=db, stream_id=stream.id, threshold_id=threshold_id, claim=claim, control=stream.control)
 
 
 def add_threshold(db: Database, stream_id: int, *, threshold: float = THRESHOLD, valid_from_us: int = 0) -> int:
@@ -161,7 +163,7 @@ def add_threshold(db: Database, stream_id: int, *, threshold: float = THRESHOLD,
                 kind="gaussian_mixture",
                 state="active",
                 artefact=ARTEFACT,
-                checksum=checksum(ARTEFACT),
+                checksum=artefact_checksum(ARTEFACT),
                 created_at_us=T0,
                 feature_names='["amount", "age.days"]',
                 summary='{"n": 3}',
@@ -196,11 +198,11 @@ def seal(db: Database, stream_id: int, until_us: int, *, revisions: int = 0) -> 
         )
 
 
-def count(db: Database, table: str) -> int:
+def count_rows(db: Database, table: str) -> int:
     with db.read() as connection:
         return int(connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one())
 
 
-def rows(db: Database, query: str) -> list[tuple[Any, ...]]:
+def fetch_rows(db: Database, query: str) -> list[tuple[Any, ...]]:
     with db.read() as connection:
         return [tuple(row) for row in connection.exec_driver_sql(query)]

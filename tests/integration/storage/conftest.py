@@ -6,7 +6,7 @@ import pytest
 
 from storage.engine import Database
 from storage.ledger import Ledger
-from tests.integration.storage.batches import Feed, open_feed
+from tests.integration.storage.batches import ClaimedStream, claim_stream
 
 
 @pytest.fixture
@@ -23,6 +23,6 @@ def ledger(db: Database) -> Ledger:
 
 
 @pytest.fixture
-def feed(db: Database) -> Feed:
+def feed(db: Database) -> ClaimedStream:
     """One stream with a model, a threshold at 10 and one claimed source at offset 0."""
-    return open_feed(db)
+    return claim_stream(db)

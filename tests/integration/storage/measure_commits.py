@@ -13,7 +13,7 @@ import numpy as np
 
 from storage.engine import Database
 from storage.ledger import Committed, Ledger, OutlierColumns, ScoreColumns
-from tests.integration.storage.batches import T0, Feed, open_feed, part_of
+from tests.integration.storage.batches import T0, ClaimedStream, claim_stream, part_row
 from tests.servers.postgres import PostgresServer
 
 
@@ -32,7 +32,7 @@ def _measure(url: str, rows: int, commits: int) -> None:
     with Database(url) as db:
         db.upgrade()
         for partition, texts in enumerate((False, True)):
-            feed = open_feed(db, partition=partition)
+            feed = claim_stream(db, partition=partition)
             measured = [_commit(feed, rows, texts=texts) for _ in range(commits + 2)][2:]
             durations, own = (np.array(column) for column in zip(*measured, strict=True))
             low, middle, high = np.percentile(durations, [10, 50, 99]) * 1000
@@ -43,7 +43,7 @@ def _measure(url: str, rows: int, commits: int) -> None:
             )
 
 
-def _commit(feed: Feed, n: int, *, texts: bool) -> tuple[float, float]:
+def _commit(feed: ClaimedStream, n: int, *, texts: bool) -> tuple[float, float]:
     """Commit n events; returns seconds by the wall and of this process."""
     offsets = np.arange(feed.claim.next_offset, feed.claim.next_offset + n)
     rng = np.random.default_rng(n)
@@ -65,12 +65,12 @@ def _commit(feed: Feed, n: int, *, texts: bool) -> tuple[float, float]:
         features=rng.normal(size=(n // 200, 8)).astype(np.float32),
         feature_names=tuple("abcdefgh"),
     )
-    commit = feed.build(n, scores=scores, outliers=outliers, parts=[part_of(T0, events=n)])
+    commit = feed.build_commit(n, scores=scores, outliers=outliers, parts=[part_row(T0, events=n)])
     begin, own = time.perf_counter(), time.process_time()
     outcome = Ledger(feed.db).commit(commit)
     durations = time.perf_counter() - begin, time.process_time() - own
     assert isinstance(outcome, Committed)
-    feed.claim = feed.claim_again("me")
+    feed.claim = feed.reclaim("me")
     return durations
 
 

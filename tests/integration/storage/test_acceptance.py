@@ -5,16 +5,16 @@ import json
 import numpy as np
 import sqlalchemy as sa
 
-from storage.acceptance import Acceptance, AcceptFacts, NewReference, accept
-from storage.calibration import CalibrationStore
+from storage.acceptance import Acceptance, AcceptanceFacts, AcceptedReference, accept_incident
+from storage.calibration import ThresholdStore
 from storage.engine import Database
 from storage.incidents import change_incidents
 from storage.judgements import IncidentRow
 from storage.tables import windows
-from tests.integration.storage.batches import MINUTE, T0, Feed, open_feed, rows
+from tests.integration.storage.batches import MINUTE, T0, ClaimedStream, claim_stream, fetch_rows
 
 
-def incident(kind: str, *, number: int | None = None, status: str = "open") -> IncidentRow:
+def make_incident(kind: str, *, number: int | None = None, status: str = "open") -> IncidentRow:
     return IncidentRow(
         id=number,
         kind=kind,
@@ -31,44 +31,44 @@ def incident(kind: str, *, number: int | None = None, status: str = "open") -> I
     )
 
 
-def accepted(feed: Feed, kind: str, reference: NewReference | None = None) -> tuple[int, int | None]:
-    (number,) = change_incidents(feed.db, feed.stream_id, "payments", lambda _: [incident(kind)])
+def accept_kind(feed: ClaimedStream, kind: str, reference: AcceptedReference | None = None) -> tuple[int, int | None]:
+    (number,) = change_incidents(feed.db, feed.stream_id, "payments", lambda _: [make_incident(kind)])
 
-    def decide(facts: AcceptFacts) -> Acceptance:
+    def decide(facts: AcceptanceFacts) -> Acceptance:
         return Acceptance(
-            row=incident(kind, number=facts.incident.id, status="resolved"),
+            incident_row=make_incident(kind, number=facts.incident.id, status="resolved"),
             at_us=T0 + 2 * MINUTE,
             adopt_since_us=T0,
-            hold_until_us=T0 + 9 * MINUTE,
+            accepted_rate_until_us=T0 + 9 * MINUTE,
             reference=reference,
             rebase_from_us=T0 if kind == "drift" else None,
         )
 
-    return number, accept(feed.db, feed.stream_id, "payments", number, decide)
+    return number, accept_incident(feed.db, feed.stream_id, "payments", number, decide)
 
 
 def test_an_accepted_drift_is_measured_anew_from_where_it_was_seen(db: Database) -> None:
-    feed = open_feed(db)
-    assert accepted(feed, "drift")[1] == 0
-    assert rows(db, "SELECT rebased_from_us FROM drift_marks") == [(T0,)]
-    assert rows(db, "SELECT status, accepted_at_us FROM incidents") == [("resolved", T0 + 2 * MINUTE)]
+    feed = claim_stream(db)
+    assert accept_kind(feed, "drift")[1] == 0
+    assert fetch_rows(db, "SELECT rebased_from_us FROM drift_marks") == [(T0,)]
+    assert fetch_rows(db, "SELECT status, accepted_at_us FROM incidents") == [("resolved", T0 + 2 * MINUTE)]
 
 
 def test_the_newest_accepted_reference_counts_to_the_bit(db: Database) -> None:
-    feed = open_feed(db)
-    ((model_id,),) = rows(db, "SELECT id FROM models")
-    store = CalibrationStore(db)
+    feed = claim_stream(db)
+    ((model_id,),) = fetch_rows(db, "SELECT id FROM models")
+    store = ThresholdStore(db)
     assert store.accepted_reference(model_id) is None
     for shift in (0, 1):
         energies = np.linspace(shift, shift + 1, 7).astype(np.float32)
-        accepted(feed, "calibration", NewReference(model_id=model_id, at_us=T0, energies=energies))
+        accept_kind(feed, "calibration", AcceptedReference(model_id=model_id, at_us=T0, energies=energies))
     found = store.accepted_reference(model_id)
     assert found is not None
     assert found.tobytes() == energies.tobytes()
     assert store.tick_facts(feed.stream_id).acceptances == 2
 
 
-def fired(feed: Feed, number: int, kind: str, outliers: int) -> None:
+def add_fired_window(feed: ClaimedStream, number: int, kind: str, outliers: int) -> None:
     with feed.db.write() as conn:
         conn.execute(
             sa.insert(windows).values(
@@ -87,28 +87,28 @@ def fired(feed: Feed, number: int, kind: str, outliers: int) -> None:
 
 
 def test_the_windows_of_the_kind_are_taken_back_and_the_higher_rate_stays_normal(db: Database) -> None:
-    feed = open_feed(db)
-    fired(feed, 0, "spike", 50)
-    fired(feed, 1, "spike", 30)
-    fired(feed, 2, "slow_rise", 2)
-    assert accepted(feed, "spike")[1] == 2
-    assert rows(db, "SELECT adopted_at_us IS NULL FROM windows ORDER BY window_start_us") in (
+    feed = claim_stream(db)
+    add_fired_window(feed, 0, "spike", 50)
+    add_fired_window(feed, 1, "spike", 30)
+    add_fired_window(feed, 2, "slow_rise", 2)
+    assert accept_kind(feed, "spike")[1] == 2
+    assert fetch_rows(db, "SELECT adopted_at_us IS NULL FROM windows ORDER BY window_start_us") in (
         [(0,), (0,), (1,)],
         [(False,), (False,), (True,)],
     )
-    assert accepted(feed, "slow_rise")[1] == 1
-    ((state,),) = rows(db, "SELECT judge_state FROM streams")
+    assert accept_kind(feed, "slow_rise")[1] == 1
+    ((state,),) = fetch_rows(db, "SELECT judge_state FROM streams")
     held = json.loads(state)["accepted"]
     assert (held["rate"], held["until_us"]) == (0.4, T0 + 9 * MINUTE)
 
 
 def test_what_has_ended_meanwhile_is_left_as_it_is(db: Database) -> None:
-    feed = open_feed(db)
-    number, _ = accepted(feed, "spike")
-    before = rows(db, "SELECT * FROM incidents"), rows(db, "SELECT acceptances FROM streams")
+    feed = claim_stream(db)
+    number, _ = accept_kind(feed, "spike")
+    before = fetch_rows(db, "SELECT * FROM incidents"), fetch_rows(db, "SELECT acceptances FROM streams")
 
-    def never(_: AcceptFacts) -> Acceptance:
+    def never(_: AcceptanceFacts) -> Acceptance:
         raise AssertionError
 
-    assert accept(db, feed.stream_id, "payments", number, never) is None
-    assert (rows(db, "SELECT * FROM incidents"), rows(db, "SELECT acceptances FROM streams")) == before
+    assert accept_incident(db, feed.stream_id, "payments", number, never) is None
+    assert (fetch_rows(db, "SELECT * FROM incidents"), fetch_rows(db, "SELECT acceptances FROM streams")) == before

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from storage.bulk import insert_scores, stage_scores
 from storage.engine import Database
 from storage.ledger import ScoreColumns
-from storage.partitions import ensure_score_days
+from storage.partitions import ensure_score_partitions
 from storage.tables import scores
 
 _LATEST_US = 9_214_646_400_000_000  # 2262-01-01
@@ -28,7 +28,7 @@ _row = st.tuples(
 
 @pytest.fixture
 def today(db: Database) -> Iterator[int]:
-    ensure_score_days(db)
+    ensure_score_partitions(db)
     with db.read() as connection:
         yield db.now_us(connection)
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from config.errors import StorageUnavailable
 from storage.engine import CommitUnknown, Database
 from storage.ledger import Committed, Fenced, Ledger
-from tests.integration.storage.batches import Feed, count, letters_of, open_feed, part_of
+from tests.integration.storage.batches import ClaimedStream, claim_stream, count_rows, dead_letter_columns, part_row
 
 _TABLES = ("scores", "outliers", "dead_letters", "window_parts")
 _ROOT = Path(__file__).parents[3]
@@ -50,7 +50,7 @@ raise SystemExit("it should have died")
 """
 
 
-def _killed(url: str, when: str) -> None:
+def _run_killed_child(url: str, when: str) -> None:
     child = subprocess.run(
         [sys.executable, "-c", _CHILD, url, when], cwd=_ROOT, capture_output=True, text=True, check=False
     )
@@ -60,30 +60,30 @@ def _killed(url: str, when: str) -> None:
 @pytest.mark.fault
 @pytest.mark.parametrize("when", ["2", "3", "before-commit"])
 def test_a_process_killed_inside_the_transaction_leaves_nothing(db: Database, upgraded_url: str, when: str) -> None:
-    _killed(upgraded_url, when)
-    assert {table: count(db, table) for table in _TABLES} == dict.fromkeys(_TABLES, 0)
-    feed = open_feed(db)
+    _run_killed_child(upgraded_url, when)
+    assert {table: count_rows(db, table) for table in _TABLES} == dict.fromkeys(_TABLES, 0)
+    feed = claim_stream(db)
     assert feed.claim.next_offset == 0
     assert isinstance(feed.commit(11), Committed)
-    assert count(db, "scores") == 11
+    assert count_rows(db, "scores") == 11
 
 
 @pytest.mark.fault
 def test_a_process_killed_after_the_transaction_leaves_all_of_it_once(db: Database, upgraded_url: str) -> None:
-    _killed(upgraded_url, "after-commit")
-    assert [count(db, table) for table in _TABLES] == [10, 1, 1, 1]
-    feed = open_feed(db)
+    _run_killed_child(upgraded_url, "after-commit")
+    assert [count_rows(db, table) for table in _TABLES] == [10, 1, 1, 1]
+    feed = claim_stream(db)
     assert feed.claim.next_offset == 11
 
 
-def test_a_block_that_raises_stores_nothing(feed: Feed) -> None:
+def test_a_block_that_raises_stores_nothing(feed: ClaimedStream) -> None:
     with pytest.raises(ZeroDivisionError), feed.db.write() as connection:
         connection.exec_driver_sql("UPDATE positions SET next_offset = 99")
         _ = 1 / 0
     assert feed.position().next_offset == 0
 
 
-def _break_at_commit(db: Database, url: str, *, after_it_happened: bool) -> None:
+def _break_connection_at_commit(db: Database, url: str, *, after_it_happened: bool) -> None:
     """Let the next COMMIT reach the server and lose its answer, or lose the connection before it gets there."""
 
     def lose(connection: sa.Connection) -> None:
@@ -106,17 +106,17 @@ def test_a_commit_of_unknown_outcome_is_stored_exactly_once_after_claiming_again
 ) -> None:
     with Database(postgres_url) as db:
         db.upgrade()
-        feed = open_feed(db)
-        commit = feed.build(10, outlier_offsets=[1], dead=letters_of([0]), parts=[part_of(0)])
-        _break_at_commit(db, postgres_url, after_it_happened=after_it_happened)
+        feed = claim_stream(db)
+        commit = feed.build_commit(10, outlier_offsets=[1], dead=dead_letter_columns([0]), parts=[part_row(0)])
+        _break_connection_at_commit(db, postgres_url, after_it_happened=after_it_happened)
         with pytest.raises(CommitUnknown, match="outcome"):
             feed.send(commit)
         if after_it_happened:
             assert feed.send(commit) == Fenced()
-        feed.claim = feed.claim_again("me")
+        feed.claim = feed.reclaim("me")
         while feed.claim.next_offset < 10:
             assert isinstance(feed.commit(10), Committed)
-        assert count(db, "scores") == 10
+        assert count_rows(db, "scores") == 10
 
 
 @pytest.mark.fault
@@ -125,7 +125,7 @@ def test_a_connection_that_breaks_before_the_commit_is_storage_unavailable_and_t
 ) -> None:
     with Database(postgres_url) as db:
         db.upgrade()
-        feed = open_feed(db)
+        feed = claim_stream(db)
         with (
             pytest.raises(StorageUnavailable, match=r"PostgreSQL .* at 127\.0\.0\.1") as caught,
             db.write() as connection,
@@ -135,4 +135,4 @@ def test_a_connection_that_breaks_before_the_commit_is_storage_unavailable_and_t
                 other.execute("SELECT pg_terminate_backend(%s)", (pid,))
             connection.exec_driver_sql("UPDATE positions SET next_offset = 99")
         assert not isinstance(caught.value, CommitUnknown)
-        assert isinstance(Ledger(db).commit(feed.build(10)), Committed)
+        assert isinstance(Ledger(db).commit(feed.build_commit(10)), Committed)

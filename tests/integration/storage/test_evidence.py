@@ -6,10 +6,10 @@ from storage.engine import Database
 from storage.evidence import EvidenceStore
 from storage.judgements import OffsetRange
 from storage.ledger import Committed, OutlierColumns, ScoreColumns
-from tests.integration.storage.batches import MINUTE, SECOND, T0, Feed, open_feed
+from tests.integration.storage.batches import MINUTE, SECOND, T0, ClaimedStream, claim_stream
 
 
-def commit(feed: Feed, times_s: list[int], energies: list[float], keys: list[str | None]) -> None:
+def commit_events(feed: ClaimedStream, times_s: list[int], energies: list[float], keys: list[str | None]) -> None:
     """Store events of one source, those above 10 as outliers."""
     n = len(times_s)
     offsets = feed.claim.next_offset + np.arange(n, dtype=np.int64)
@@ -31,45 +31,45 @@ def commit(feed: Feed, times_s: list[int], energies: list[float], keys: list[str
     assert isinstance(outcome, Committed)
 
 
-def place(feed: Feed, first: int, last: int) -> OffsetRange:
+def offset_range(feed: ClaimedStream, first: int, last: int) -> OffsetRange:
     return OffsetRange(
         source_id=feed.claim.source_id, topic="payments", partition=0, first_offset=first, last_offset=last
     )
 
 
 def test_the_strangest_of_the_window_come_first_with_their_features(db: Database) -> None:
-    feed = open_feed(db)
-    commit(feed, [1, 2, 70, 3], [20, 30, 99, 1], ["a", "b", "c", "a"])
-    found = EvidenceStore(db).of_window([place(feed, 0, 3)], T0, T0 + MINUTE)
-    assert [(each.energy, each.key, each.source_offset) for each in found.strangest] == [(30, "b", 1), (20, "a", 0)]
-    assert found.strangest[0].features == {"amount": 2.5}
+    feed = claim_stream(db)
+    commit_events(feed, [1, 2, 70, 3], [20, 30, 99, 1], ["a", "b", "c", "a"])
+    found = EvidenceStore(db).find_evidence([offset_range(feed, 0, 3)], T0, T0 + MINUTE)
+    assert [(each.energy, each.key, each.source_offset) for each in found.top_outliers] == [(30, "b", 1), (20, "a", 0)]
+    assert found.top_outliers[0].features == {"amount": 2.5}
 
 
 def test_what_comes_late_lies_behind_the_window_and_is_not_found(db: Database) -> None:
-    feed = open_feed(db)
-    commit(feed, [1, 2, 70], [20, 1, 1], ["a", "b", "c"])
-    before = EvidenceStore(db).of_window([place(feed, 0, 1)], T0, T0 + MINUTE)
-    commit(feed, [5], [50], ["late"])
-    assert EvidenceStore(db).of_window([place(feed, 0, 1)], T0, T0 + MINUTE) == before
+    feed = claim_stream(db)
+    commit_events(feed, [1, 2, 70], [20, 1, 1], ["a", "b", "c"])
+    before = EvidenceStore(db).find_evidence([offset_range(feed, 0, 1)], T0, T0 + MINUTE)
+    commit_events(feed, [5], [50], ["late"])
+    assert EvidenceStore(db).find_evidence([offset_range(feed, 0, 1)], T0, T0 + MINUTE) == before
 
 
 def test_keys_are_counted_over_all_events_of_the_window(db: Database) -> None:
-    feed = open_feed(db)
-    commit(feed, [1, 2, 3, 4, 5, 70], [20, 30, 40, 1, 1, 40], ["a", "a", "b", "a", "c", "a"])
-    found = EvidenceStore(db).of_window([place(feed, 0, 5)], T0, T0 + MINUTE)
+    feed = claim_stream(db)
+    commit_events(feed, [1, 2, 3, 4, 5, 70], [20, 30, 40, 1, 1, 40], ["a", "a", "b", "a", "c", "a"])
+    found = EvidenceStore(db).find_evidence([offset_range(feed, 0, 5)], T0, T0 + MINUTE)
     assert [(each.key, each.events, each.outliers) for each in found.keys] == [("a", 3, 2), ("b", 1, 1)]
     assert found.distinct_keys == 3
 
 
 def test_events_without_keys_have_none(db: Database) -> None:
-    feed = open_feed(db)
-    commit(feed, [1, 2], [20, 30], [None, None])
-    found = EvidenceStore(db).of_window([place(feed, 0, 1)], T0, T0 + MINUTE)
+    feed = claim_stream(db)
+    commit_events(feed, [1, 2], [20, 30], [None, None])
+    found = EvidenceStore(db).find_evidence([offset_range(feed, 0, 1)], T0, T0 + MINUTE)
     assert (found.keys, found.distinct_keys) == ([], 0)
 
 
 def test_an_energy_reads_the_same_on_both_databases(db: Database) -> None:
-    feed = open_feed(db)
-    commit(feed, [1], [19.98526], ["a"])
-    (found,) = EvidenceStore(db).of_window([place(feed, 0, 0)], T0, T0 + MINUTE).strangest
+    feed = claim_stream(db)
+    commit_events(feed, [1], [19.98526], ["a"])
+    (found,) = EvidenceStore(db).find_evidence([offset_range(feed, 0, 0)], T0, T0 + MINUTE).top_outliers
     assert found.energy == float(np.float32(19.98526))

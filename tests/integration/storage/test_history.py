@@ -14,25 +14,33 @@ from storage import reading, tables
 from storage.engine import Database
 from storage.history import History
 from storage.listings import Columns
-from storage.partitions import DAY_US, ensure_score_days
-from tests.integration.storage.batches import MINUTE, SECOND, T0, Feed, letters_of, open_feed, scores_of
+from storage.partitions import DAY_US, ensure_score_partitions
+from tests.integration.storage.batches import (
+    MINUTE,
+    SECOND,
+    T0,
+    ClaimedStream,
+    claim_stream,
+    dead_letter_columns,
+    score_columns,
+)
 
 
 @pytest.fixture
-def history(feed: Feed, upgraded_url: str) -> Iterator[History]:
+def history(feed: ClaimedStream, upgraded_url: str) -> Iterator[History]:
     with History(upgraded_url) as opened:
         yield opened
 
 
-def _joined(batches: object, name: str) -> list[object]:
+def _concatenate_column(batches: object, name: str) -> list[object]:
     return [value for batch in batches for value in list(batch[name])]  # type: ignore[attr-defined]
 
 
 def _offsets(batches: object) -> list[object]:
-    return [int(value) for value in _joined(batches, "source_offset")]  # type: ignore[call-overload]
+    return [int(value) for value in _concatenate_column(batches, "source_offset")]  # type: ignore[call-overload]
 
 
-def test_scores_come_as_typed_columns(feed: Feed, history: History) -> None:
+def test_scores_come_as_typed_columns(feed: ClaimedStream, history: History) -> None:
     feed.commit(3, outlier_offsets=[1])
     (batch,) = history.scores("payments")
     assert list(batch) == [
@@ -53,7 +61,7 @@ def test_scores_come_as_typed_columns(feed: Feed, history: History) -> None:
     ]
     assert batch["stream"] == ["payments"] * 3
     assert batch["key"] == [None] * 3
-    assert _kinds(batch) == {
+    assert _dtype_kinds(batch) == {
         "partition": "int64",
         "source_offset": "int64",
         "incarnation": "int64",
@@ -70,11 +78,11 @@ def test_scores_come_as_typed_columns(feed: Feed, history: History) -> None:
     assert np.array(batch["is_outlier"]).tolist() == [False, True, False]
 
 
-def _kinds(batch: Columns) -> dict[str, str]:
+def _dtype_kinds(batch: Columns) -> dict[str, str]:
     return {name: str(column.dtype) for name, column in batch.items() if isinstance(column, np.ndarray)}
 
 
-def test_outliers_come_with_their_features(feed: Feed, history: History) -> None:
+def test_outliers_come_with_their_features(feed: ClaimedStream, history: History) -> None:
     feed.commit(30, outlier_offsets=[7, 20])
     (batch,) = history.scores("payments", outliers=True)
     assert _offsets([batch]) == [7, 20]
@@ -82,7 +90,7 @@ def test_outliers_come_with_their_features(feed: Feed, history: History) -> None
 
 
 def test_long_histories_come_in_pieces_that_lose_and_repeat_nothing(
-    feed: Feed, history: History, monkeypatch: pytest.MonkeyPatch
+    feed: ClaimedStream, history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading, "_CHUNK_ROWS", 7)
     feed.commit(25)
@@ -92,12 +100,12 @@ def test_long_histories_come_in_pieces_that_lose_and_repeat_nothing(
 
 
 def test_sources_and_incarnations_come_one_after_the_other(db: Database, upgraded_url: str) -> None:
-    feeds = [open_feed(db, partition=partition) for partition in (1, 0)]
+    feeds = [claim_stream(db, partition=partition) for partition in (1, 0)]
     for feed in feeds:
         feed.commit(3)
     with History(upgraded_url) as history:
         batches = list(history.scores("payments"))
-    assert _joined(batches, "partition") == [0, 0, 0, 1, 1, 1]
+    assert _concatenate_column(batches, "partition") == [0, 0, 0, 1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +124,11 @@ def test_sources_and_incarnations_come_one_after_the_other(db: Database, upgrade
     ],
 )
 def test_times_and_limit_bound_the_scores(
-    feed: Feed, history: History, bounds: dict[str, object], expected: list[int], monkeypatch: pytest.MonkeyPatch
+    feed: ClaimedStream,
+    history: History,
+    bounds: dict[str, object],
+    expected: list[int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(reading, "_CHUNK_ROWS", 4)
     feed.commit(10)
@@ -124,7 +136,7 @@ def test_times_and_limit_bound_the_scores(
 
 
 def test_a_limit_takes_the_latest_of_all_sources_in_the_order_of_event_time(db: Database, upgraded_url: str) -> None:
-    feeds = [open_feed(db, partition=partition) for partition in (0, 1)]
+    feeds = [claim_stream(db, partition=partition) for partition in (0, 1)]
     for feed in feeds:
         feed.commit(5)
     with History(upgraded_url) as history:
@@ -136,7 +148,7 @@ def test_since_a_duration_of_a_stream_without_events_is_empty(history: History) 
     assert list(history.scores("payments", since="1h")) == []
 
 
-def test_iterating_twice_reads_twice(feed: Feed, history: History) -> None:
+def test_iterating_twice_reads_twice(feed: ClaimedStream, history: History) -> None:
     scores = history.scores("payments")
     feed.commit(2)
     assert _offsets(scores) == [0, 1]
@@ -145,7 +157,7 @@ def test_iterating_twice_reads_twice(feed: Feed, history: History) -> None:
 
 
 def test_a_commit_between_two_pieces_is_not_held_up(
-    feed: Feed, history: History, monkeypatch: pytest.MonkeyPatch
+    feed: ClaimedStream, history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading, "_CHUNK_ROWS", 5)
     feed.commit(10)
@@ -159,9 +171,9 @@ def test_a_commit_between_two_pieces_is_not_held_up(
 def test_scores_of_several_days_of_storing_come_together(postgres_url: str) -> None:
     with Database(postgres_url) as db:
         db.upgrade()
-        feed = open_feed(db)
+        feed = claim_stream(db)
         feed.commit(4)
-        ensure_score_days(db, 20_000)
+        ensure_score_partitions(db, 20_000)
         with db.write() as connection:
             connection.exec_driver_sql("UPDATE scores SET stored_day = 20000 WHERE source_offset < 2")
             connection.execute(
@@ -172,7 +184,7 @@ def test_scores_of_several_days_of_storing_come_together(postgres_url: str) -> N
             assert _offsets(history.scores("payments", limit=3)) == [1, 2, 3]
 
 
-def test_a_frame_has_times_with_a_zone(feed: Feed, history: History) -> None:
+def test_a_frame_has_times_with_a_zone(feed: ClaimedStream, history: History) -> None:
     feed.commit(3, outlier_offsets=[0])
     frame = history.scores("payments").to_frame()
     assert frame["event_time"].iloc[2] == pd.Timestamp("2026-01-01T00:00:02Z")
@@ -186,8 +198,8 @@ def test_an_empty_frame_has_its_columns(history: History) -> None:
     assert list(frame)[:4] == ["stream", "window_start", "window_end", "events"]
 
 
-def test_the_other_listings_read_what_is_stored(feed: Feed, history: History) -> None:
-    feed.commit(0, end=3, dead=letters_of([0, 1, 2]))
+def test_the_other_listings_read_what_is_stored(feed: ClaimedStream, history: History) -> None:
+    feed.commit(0, end=3, dead=dead_letter_columns([0, 1, 2]))
     feed.commit(0, end=9, gap_reason="retention")
     (letters,) = history.dead_letters("payments")
     assert (letters["reason"], letters["payload"]) == (["not_json"] * 3, [b"{"] * 3)
@@ -200,15 +212,15 @@ def test_the_other_listings_read_what_is_stored(feed: Feed, history: History) ->
 
 
 def test_a_listing_of_many_pages_loses_and_repeats_nothing(
-    feed: Feed, history: History, monkeypatch: pytest.MonkeyPatch
+    feed: ClaimedStream, history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading, "_PAGE_ROWS", 4)
-    feed.commit(0, end=10, dead=letters_of(range(10)))
+    feed.commit(0, end=10, dead=dead_letter_columns(range(10)))
     assert _offsets(history.dead_letters("payments")) == list(range(10))
     assert _offsets(history.dead_letters("payments", limit=3)) == [7, 8, 9]
 
 
-def test_windows_are_bounded_back_from_the_latest_window(feed: Feed, history: History) -> None:
+def test_windows_are_bounded_back_from_the_latest_window(feed: ClaimedStream, history: History) -> None:
     with feed.db.write() as connection:
         for minute in range(5):
             connection.execute(
@@ -258,13 +270,13 @@ def test_a_database_without_our_tables_is_refused(database_url: str) -> None:
         History(database_url)
 
 
-def test_history_cannot_write(feed: Feed, history: History) -> None:
+def test_history_cannot_write(feed: ClaimedStream, history: History) -> None:
     with pytest.raises(OutriderError, match=r"read-?only"), history._db.read() as connection:
         connection.exec_driver_sql("DELETE FROM streams")
 
 
-def test_a_score_whose_threshold_is_exactly_its_energy_is_no_outlier(feed: Feed, history: History) -> None:
-    scores = scores_of(0, 1, feed.threshold_id)
+def test_a_score_whose_threshold_is_exactly_its_energy_is_no_outlier(feed: ClaimedStream, history: History) -> None:
+    scores = score_columns(0, 1, feed.threshold_id)
     scores.energies[:] = 10
     feed.commit(1, scores=scores)
     (batch,) = history.scores("payments")

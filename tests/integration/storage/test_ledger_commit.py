@@ -8,33 +8,33 @@ import pytest
 import sqlalchemy as sa
 
 from storage.engine import Database
-from storage.ledger import Committed, Control, Fenced, Ledger, OutlierColumns, ScoreColumns, Stale
+from storage.ledger import Committed, Fenced, Ledger, OutlierColumns, ScoreColumns, Stale, StreamControl
 from storage.tables import FOREVER_US, positions, streams
 from tests.integration.storage.batches import (
     MINUTE,
     SECOND,
     T0,
-    Feed,
-    count,
-    letters_of,
-    open_feed,
-    part_of,
-    rows,
+    ClaimedStream,
+    claim_stream,
+    count_rows,
+    dead_letter_columns,
+    fetch_rows,
+    part_row,
     seal,
 )
 
 
-def test_a_commit_stores_scores_outliers_dead_letters_parts_and_the_position(feed: Feed) -> None:
+def test_a_commit_stores_scores_outliers_dead_letters_parts_and_the_position(feed: ClaimedStream) -> None:
     outcome = feed.commit(
         10,
         end=12,
         outlier_offsets=[3, 4],
-        dead=letters_of([10, 11]),
-        parts=[part_of(T0, events=10, threshold_id=feed.threshold_id)],
+        dead=dead_letter_columns([10, 11]),
+        parts=[part_row(T0, events=10, threshold_id=feed.threshold_id)],
         end_cursor=777,
     )
-    assert outcome == Committed(control=Control(sealed_until_us=None, revision=0))
-    assert [count(feed.db, table) for table in ("scores", "outliers", "dead_letters", "window_parts")] == [
+    assert outcome == Committed(control=StreamControl(sealed_until_us=None, revision=0))
+    assert [count_rows(feed.db, table) for table in ("scores", "outliers", "dead_letters", "window_parts")] == [
         10,
         2,
         2,
@@ -46,14 +46,14 @@ def test_a_commit_stores_scores_outliers_dead_letters_parts_and_the_position(fee
     assert position.committed_at_us > T0
 
 
-def test_the_features_of_an_outlier_are_stored_by_name_in_their_shortest_form(feed: Feed) -> None:
+def test_the_features_of_an_outlier_are_stored_by_name_in_their_shortest_form(feed: ClaimedStream) -> None:
     feed.commit(5, outlier_offsets=[2])
-    ((features,),) = rows(feed.db, "SELECT features FROM outliers")
+    ((features,),) = fetch_rows(feed.db, "SELECT features FROM outliers")
     assert features == '{"amount": 0.1, "age.days": 0.1}'
 
 
-def test_a_feature_that_json_has_no_number_for_is_null(feed: Feed) -> None:
-    plain = feed.build(1)
+def test_a_feature_that_json_has_no_number_for_is_null(feed: ClaimedStream) -> None:
+    plain = feed.build_commit(1)
     odd = OutlierColumns(
         offsets=plain.scores.offsets,
         times_us=plain.scores.times_us,
@@ -63,82 +63,82 @@ def test_a_feature_that_json_has_no_number_for_is_null(feed: Feed) -> None:
         feature_names=("a", "b"),
     )
     feed.commit(1, outliers=odd)
-    ((features,),) = rows(feed.db, "SELECT features FROM outliers")
+    ((features,),) = fetch_rows(feed.db, "SELECT features FROM outliers")
     assert json.loads(features) == {"a": None, "b": None}
 
 
-def test_a_commit_without_events_still_moves_the_position(feed: Feed) -> None:
+def test_a_commit_without_events_still_moves_the_position(feed: ClaimedStream) -> None:
     assert isinstance(feed.commit(0, end=25), Committed)
     assert feed.position().next_offset == 25
-    assert count(feed.db, "scores") == 0
+    assert count_rows(feed.db, "scores") == 0
 
 
-def test_the_watermark_never_goes_back(feed: Feed) -> None:
+def test_the_watermark_never_goes_back(feed: ClaimedStream) -> None:
     feed.commit(5, watermark_us=T0 + MINUTE)
     feed.commit(5, watermark_us=T0)
     feed.commit(0, end=11, watermark_us=None)
     assert feed.position().watermark_us == T0 + MINUTE
 
 
-def test_an_old_owner_is_fenced_after_another_claim(feed: Feed) -> None:
-    zombie = feed.build(10)
-    feed.claim_again("another")
+def test_an_old_owner_is_fenced_after_another_claim(feed: ClaimedStream) -> None:
+    zombie = feed.build_commit(10)
+    feed.reclaim("another")
     assert feed.send(zombie) == Fenced()
-    assert count(feed.db, "scores") == 0
+    assert count_rows(feed.db, "scores") == 0
     assert feed.position().next_offset == 0
 
 
-def test_each_claim_is_another_epoch_and_tells_where_to_go_on(feed: Feed) -> None:
+def test_each_claim_is_another_epoch_and_tells_where_to_go_on(feed: ClaimedStream) -> None:
     feed.commit(10, end_cursor=400)
-    first, second = feed.claim_again("a"), feed.claim_again("b")
+    first, second = feed.reclaim("a"), feed.reclaim("b")
     assert second.epoch == first.epoch + 1
     assert (second.next_offset, second.cursor, second.watermark_us) == (10, 400, T0 + 9 * SECOND)
     assert feed.position().owner == "b"
 
 
 @pytest.mark.parametrize("begin", [0, 9, 11])
-def test_a_commit_that_begins_elsewhere_is_fenced(feed: Feed, begin: int) -> None:
+def test_a_commit_that_begins_elsewhere_is_fenced(feed: ClaimedStream, begin: int) -> None:
     feed.commit(10)
-    assert feed.send(feed.build(5, begin=begin, end=begin + 5)) == Fenced()
-    assert count(feed.db, "scores") == 10
+    assert feed.send(feed.build_commit(5, begin=begin, end=begin + 5)) == Fenced()
+    assert count_rows(feed.db, "scores") == 10
 
 
-def test_the_same_commit_twice_is_stored_once(feed: Feed) -> None:
-    commit = feed.build(10)
+def test_the_same_commit_twice_is_stored_once(feed: ClaimedStream) -> None:
+    commit = feed.build_commit(10)
     assert isinstance(feed.send(commit), Committed)
     assert feed.send(commit) == Fenced()
-    assert count(feed.db, "scores") == 10
+    assert count_rows(feed.db, "scores") == 10
 
 
-def test_a_part_of_a_window_that_was_sealed_meanwhile_makes_the_commit_stale(feed: Feed) -> None:
-    commit = feed.build(10, parts=[part_of(T0)])
+def test_a_part_of_a_window_that_was_sealed_meanwhile_makes_the_commit_stale(feed: ClaimedStream) -> None:
+    commit = feed.build_commit(10, parts=[part_row(T0)])
     seal(feed.db, feed.stream_id, T0 + MINUTE)
-    assert feed.send(commit) == Stale(control=Control(sealed_until_us=T0 + MINUTE, revision=0))
-    assert [count(feed.db, table) for table in ("scores", "window_parts")] == [0, 0]
+    assert feed.send(commit) == Stale(control=StreamControl(sealed_until_us=T0 + MINUTE, revision=0))
+    assert [count_rows(feed.db, table) for table in ("scores", "window_parts")] == [0, 0]
     assert feed.position().next_offset == 0
 
 
-def test_late_counts_of_a_sealed_window_are_welcome(feed: Feed) -> None:
+def test_late_counts_of_a_sealed_window_are_welcome(feed: ClaimedStream) -> None:
     seal(feed.db, feed.stream_id, T0 + MINUTE)
-    assert isinstance(feed.commit(10, parts=[part_of(T0, events=0, late=10)]), Committed)
-    assert rows(feed.db, "SELECT events, late FROM window_parts") == [(0, 10)]
+    assert isinstance(feed.commit(10, parts=[part_row(T0, events=0, late=10)]), Committed)
+    assert fetch_rows(feed.db, "SELECT events, late FROM window_parts") == [(0, 10)]
 
 
-def test_a_part_of_a_window_that_is_still_open_is_welcome(feed: Feed) -> None:
+def test_a_part_of_a_window_that_is_still_open_is_welcome(feed: ClaimedStream) -> None:
     seal(feed.db, feed.stream_id, T0)
-    assert isinstance(feed.commit(10, parts=[part_of(T0)]), Committed)
+    assert isinstance(feed.commit(10, parts=[part_row(T0)]), Committed)
 
 
-def test_another_revision_of_the_stream_makes_the_commit_stale(feed: Feed) -> None:
-    commit = feed.build(10)
+def test_another_revision_of_the_stream_makes_the_commit_stale(feed: ClaimedStream) -> None:
+    commit = feed.build_commit(10)
     seal(feed.db, feed.stream_id, T0, revisions=1)
-    assert feed.send(commit) == Stale(control=Control(sealed_until_us=T0, revision=1))
-    assert count(feed.db, "scores") == 0
+    assert feed.send(commit) == Stale(control=StreamControl(sealed_until_us=T0, revision=1))
+    assert count_rows(feed.db, "scores") == 0
 
 
 def test_a_seal_that_holds_the_position_first_is_seen_by_the_commit_that_waits_for_it(db: Database) -> None:
-    feed = open_feed(db)
-    commit = feed.build(10, parts=[part_of(T0)])
+    feed = claim_stream(db)
+    commit = feed.build_commit(10, parts=[part_row(T0)])
     with ThreadPoolExecutor(1) as pool:
         with db.write() as connection:
             connection.execute(
@@ -149,70 +149,72 @@ def test_a_seal_that_holds_the_position_first_is_seen_by_the_commit_that_waits_f
             ).all()
             waiting = pool.submit(Ledger(db).commit, commit)
             connection.execute(sa.update(streams).values(sealed_until_us=T0 + MINUTE))
-        assert waiting.result(20) == Stale(control=Control(sealed_until_us=T0 + MINUTE, revision=0))
+        assert waiting.result(20) == Stale(control=StreamControl(sealed_until_us=T0 + MINUTE, revision=0))
 
 
-def test_any_commit_ends_the_idle_lease(feed: Feed) -> None:
-    assert feed.idle_until(T0 + MINUTE)
+def test_any_commit_ends_the_idle_lease(feed: ClaimedStream) -> None:
+    assert feed.mark_idle(T0 + MINUTE)
     assert feed.position().idle_until_us == T0 + MINUTE
-    feed.commit(0, end=1, dead=letters_of([0]))
+    feed.commit(0, end=1, dead=dead_letter_columns([0]))
     assert feed.position().idle_until_us == 0
 
 
-def test_an_idle_lease_is_not_shortened_by_an_older_renewal(feed: Feed) -> None:
-    assert feed.idle_until(T0 + MINUTE)
-    assert feed.idle_until(T0)
+def test_an_idle_lease_is_not_shortened_by_an_older_renewal(feed: ClaimedStream) -> None:
+    assert feed.mark_idle(T0 + MINUTE)
+    assert feed.mark_idle(T0)
     assert feed.position().idle_until_us == T0 + MINUTE
 
 
-def test_a_source_that_stands_elsewhere_cannot_be_called_idle(feed: Feed, ledger: Ledger) -> None:
+def test_a_source_that_stands_elsewhere_cannot_be_called_idle(feed: ClaimedStream, ledger: Ledger) -> None:
     feed.commit(5)
-    assert not ledger.idle(feed.claim.source_id, feed.claim.epoch, 4, T0 + MINUTE)
+    assert not ledger.mark_idle(feed.claim.source_id, feed.claim.epoch, 4, T0 + MINUTE)
     assert feed.position().idle_until_us == 0
 
 
-def test_an_ended_source_is_idle_for_ever(feed: Feed) -> None:
+def test_an_ended_source_is_idle_for_ever(feed: ClaimedStream) -> None:
     feed.commit(5, ended=True, end_cursor=90)
     assert feed.position().idle_until_us == FOREVER_US
-    assert feed.idle_until(T0)
+    assert feed.mark_idle(T0)
     assert feed.position().idle_until_us == FOREVER_US
 
 
-def test_saying_that_a_source_has_ended_keeps_its_cursor(feed: Feed) -> None:
+def test_saying_that_a_source_has_ended_keeps_its_cursor(feed: ClaimedStream) -> None:
     feed.commit(5, end_cursor=90)
     feed.commit(0, ended=True)
     assert (feed.position().next_offset, feed.position().cursor) == (5, 90)
 
 
-def test_an_old_owner_cannot_call_a_source_idle(feed: Feed) -> None:
-    feed.claim_again("another")
-    assert not feed.idle_until(T0)
+def test_an_old_owner_cannot_call_a_source_idle(feed: ClaimedStream) -> None:
+    feed.reclaim("another")
+    assert not feed.mark_idle(T0)
     assert feed.position().idle_until_us == 0
 
 
-def test_a_range_that_could_not_be_read_is_a_gap(feed: Feed) -> None:
+def test_a_range_that_could_not_be_read_is_a_gap(feed: ClaimedStream) -> None:
     feed.commit(0, end=40, gap_reason="retention", watermark_us=T0)
-    assert rows(feed.db, "SELECT from_offset, to_offset, reason, event_time_us FROM gaps") == [(0, 40, "retention", T0)]
+    assert fetch_rows(feed.db, "SELECT from_offset, to_offset, reason, event_time_us FROM gaps") == [
+        (0, 40, "retention", T0)
+    ]
 
 
 def test_two_sources_commit_side_by_side(db: Database) -> None:
-    feeds = [open_feed(db, partition=partition) for partition in range(2)]
+    feeds = [claim_stream(db, partition=partition) for partition in range(2)]
 
-    def run(feed: Feed) -> None:
+    def run(feed: ClaimedStream) -> None:
         for _ in range(20):
             assert isinstance(feed.commit(200), Committed)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(run, feeds))
-    assert rows(db, "SELECT source_id, count(*), max(source_offset) FROM scores GROUP BY 1 ORDER BY 1") == [
+    assert fetch_rows(db, "SELECT source_id, count(*), max(source_offset) FROM scores GROUP BY 1 ORDER BY 1") == [
         (feed.claim.source_id, 4000, 3999) for feed in feeds
     ]
 
 
 def test_commits_never_deadlock_with_somebody_who_locks_all_positions_in_order(db: Database) -> None:
-    feeds = [open_feed(db, partition=partition) for partition in range(3)]
+    feeds = [claim_stream(db, partition=partition) for partition in range(3)]
 
-    def run(feed: Feed) -> None:
+    def run(feed: ClaimedStream) -> None:
         for _ in range(15):
             assert isinstance(feed.commit(50), Committed)
 
@@ -228,11 +230,11 @@ def test_commits_never_deadlock_with_somebody_who_locks_all_positions_in_order(d
         work = [pool.submit(run, feed) for feed in feeds] + [pool.submit(lock_all)]
         for each in work:
             each.result(60)
-    assert count(db, "scores") == 3 * 15 * 50
+    assert count_rows(db, "scores") == 3 * 15 * 50
 
 
-def test_texts_that_no_database_can_hold_are_stored_with_a_replacement(feed: Feed) -> None:
-    plain = feed.build(2)
+def test_texts_that_no_database_can_hold_are_stored_with_a_replacement(feed: ClaimedStream) -> None:
+    plain = feed.build_commit(2)
     texts = ScoreColumns(
         offsets=plain.scores.offsets,
         times_us=plain.scores.times_us,
@@ -242,15 +244,15 @@ def test_texts_that_no_database_can_hold_are_stored_with_a_replacement(feed: Fee
         ids=[None, "ü"],
     )
     assert isinstance(feed.commit(2, scores=texts), Committed)
-    assert rows(feed.db, "SELECT key, event_id FROM scores ORDER BY source_offset") == [
+    assert fetch_rows(feed.db, "SELECT key, event_id FROM scores ORDER BY source_offset") == [
         ("a\ufffdb", None),
         ("\ufffd", "ü"),
     ]
 
 
-def test_a_flood_of_dead_letters_keeps_a_hundred_payloads_a_minute_and_then_counts(feed: Feed) -> None:
-    feed.commit(0, end=150, dead=letters_of(range(150)))
-    feed.commit(0, end=300, dead=letters_of(range(150, 300)))
-    assert rows(feed.db, "SELECT count(*), sum(count) FROM dead_letters") == [(300, 300)]
-    by_minute = rows(feed.db, "SELECT count(payload) FROM dead_letters GROUP BY recorded_at_us / 60000000")
+def test_a_flood_of_dead_letters_keeps_a_hundred_payloads_a_minute_and_then_counts(feed: ClaimedStream) -> None:
+    feed.commit(0, end=150, dead=dead_letter_columns(range(150)))
+    feed.commit(0, end=300, dead=dead_letter_columns(range(150, 300)))
+    assert fetch_rows(feed.db, "SELECT count(*), sum(count) FROM dead_letters") == [(300, 300)]
+    by_minute = fetch_rows(feed.db, "SELECT count(payload) FROM dead_letters GROUP BY recorded_at_us / 60000000")
     assert {payloads for (payloads,) in by_minute} == {100}

@@ -9,28 +9,37 @@ from config.settings import RetentionSettings
 from config.units import to_us
 from storage import retention, tables
 from storage.engine import Database
-from storage.partitions import DAY_US, ensure_score_days, score_days
-from tests.integration.storage.batches import MINUTE, SECOND, T0, Feed, count, letters_of, open_feed, rows
+from storage.partitions import DAY_US, ensure_score_partitions, list_partition_days
+from tests.integration.storage.batches import (
+    MINUTE,
+    SECOND,
+    T0,
+    ClaimedStream,
+    claim_stream,
+    count_rows,
+    dead_letter_columns,
+    fetch_rows,
+)
 
 _DAY = timedelta(days=1)
-_KEEP = RetentionSettings(
+_RETENTION = RetentionSettings(
     scores=timedelta(days=7), outliers=timedelta(days=90), windows=timedelta(days=400), dead_letters=timedelta(days=7)
 )
 
 
-def _now(db: Database) -> int:
+def _now_us(db: Database) -> int:
     with db.read() as connection:
         return db.now_us(connection)
 
 
-def _age(db: Database, table: sa.Table, column: str, days: float, **where: int) -> None:
+def _make_older(db: Database, table: sa.Table, column: str, days: float, **where: int) -> None:
     """Let rows look as if they had been stored so many days ago."""
     conditions = [table.c[name] == value for name, value in where.items()]
     with db.write() as connection:
         connection.execute(sa.update(table).where(*conditions).values({column: table.c[column] - int(days * DAY_US)}))
 
 
-def _add_window(feed: Feed, start_us: int, judged_at_us: int) -> None:
+def _add_window(feed: ClaimedStream, start_us: int, judged_at_us: int) -> None:
     with feed.db.write() as connection:
         connection.execute(
             sa.insert(tables.windows).values(
@@ -47,7 +56,7 @@ def _add_window(feed: Feed, start_us: int, judged_at_us: int) -> None:
         )
 
 
-def _open_incident(feed: Feed, since_us: int) -> None:
+def _open_incident(feed: ClaimedStream, since_us: int) -> None:
     with feed.db.write() as connection:
         connection.execute(
             sa.insert(tables.incidents).values(
@@ -65,52 +74,52 @@ def _open_incident(feed: Feed, since_us: int) -> None:
         )
 
 
-def test_fresh_rows_stay(feed: Feed) -> None:
-    feed.commit(100, outlier_offsets=[5], dead=letters_of([100]), end=101)
-    _add_window(feed, T0, _now(feed.db))
-    deleted = retention.apply(feed.db, _KEEP, _now(feed.db))
-    assert deleted == retention.Deleted(scores=0, score_days=0, outliers=0, dead_letters=0, windows=0)
-    assert [count(feed.db, table) for table in ("scores", "outliers", "dead_letters", "windows")] == [100, 1, 1, 1]
+def test_fresh_rows_stay(feed: ClaimedStream) -> None:
+    feed.commit(100, outlier_offsets=[5], dead=dead_letter_columns([100]), end=101)
+    _add_window(feed, T0, _now_us(feed.db))
+    deleted = retention.delete_expired(feed.db, _RETENTION, _now_us(feed.db))
+    assert deleted == retention.DeletedRows(scores=0, score_days=0, outliers=0, dead_letters=0, windows=0)
+    assert [count_rows(feed.db, table) for table in ("scores", "outliers", "dead_letters", "windows")] == [100, 1, 1, 1]
 
 
-def test_each_table_is_deleted_by_its_own_age(feed: Feed) -> None:
-    feed.commit(10, outlier_offsets=[1, 2], dead=letters_of([10, 11]), end=12)
-    _age(feed.db, tables.outliers, "stored_at_us", 91, source_offset=1)
-    _age(feed.db, tables.dead_letters, "recorded_at_us", 8, source_offset=10)
-    _add_window(feed, T0, _now(feed.db) - 401 * DAY_US)
-    _add_window(feed, T0 + MINUTE, _now(feed.db) - 399 * DAY_US)
-    deleted = retention.apply(feed.db, _KEEP, _now(feed.db))
+def test_each_table_is_deleted_by_its_own_age(feed: ClaimedStream) -> None:
+    feed.commit(10, outlier_offsets=[1, 2], dead=dead_letter_columns([10, 11]), end=12)
+    _make_older(feed.db, tables.outliers, "stored_at_us", 91, source_offset=1)
+    _make_older(feed.db, tables.dead_letters, "recorded_at_us", 8, source_offset=10)
+    _add_window(feed, T0, _now_us(feed.db) - 401 * DAY_US)
+    _add_window(feed, T0 + MINUTE, _now_us(feed.db) - 399 * DAY_US)
+    deleted = retention.delete_expired(feed.db, _RETENTION, _now_us(feed.db))
     assert (deleted.outliers, deleted.dead_letters, deleted.windows) == (1, 1, 1)
-    assert rows(feed.db, "SELECT source_offset FROM outliers") == [(2,)]
-    assert rows(feed.db, "SELECT source_offset FROM dead_letters") == [(11,)]
-    assert rows(feed.db, "SELECT window_start_us FROM windows") == [(T0 + MINUTE,)]
+    assert fetch_rows(feed.db, "SELECT source_offset FROM outliers") == [(2,)]
+    assert fetch_rows(feed.db, "SELECT source_offset FROM dead_letters") == [(11,)]
+    assert fetch_rows(feed.db, "SELECT window_start_us FROM windows") == [(T0 + MINUTE,)]
 
 
-def test_the_age_of_an_event_does_not_matter_only_that_of_its_storing(feed: Feed) -> None:
+def test_the_age_of_an_event_does_not_matter_only_that_of_its_storing(feed: ClaimedStream) -> None:
     feed.commit(10)
-    assert rows(feed.db, "SELECT min(event_time_us) FROM scores") == [(T0,)]
-    assert _now(feed.db) - 7 * DAY_US > T0
-    retention.apply(feed.db, _KEEP, _now(feed.db))
-    assert count(feed.db, "scores") == 10
+    assert fetch_rows(feed.db, "SELECT min(event_time_us) FROM scores") == [(T0,)]
+    assert _now_us(feed.db) - 7 * DAY_US > T0
+    retention.delete_expired(feed.db, _RETENTION, _now_us(feed.db))
+    assert count_rows(feed.db, "scores") == 10
 
 
-def test_the_windows_and_outliers_of_an_unresolved_incident_stay_whatever_their_age(feed: Feed) -> None:
+def test_the_windows_and_outliers_of_an_unresolved_incident_stay_whatever_their_age(feed: ClaimedStream) -> None:
     feed.commit(200, outlier_offsets=[10, 150])
-    _age(feed.db, tables.outliers, "stored_at_us", 1000)
+    _make_older(feed.db, tables.outliers, "stored_at_us", 1000)
     for minute in (0, 1, 2, 3):
-        _add_window(feed, T0 + minute * MINUTE, _now(feed.db) - 1000 * DAY_US)
+        _add_window(feed, T0 + minute * MINUTE, _now_us(feed.db) - 1000 * DAY_US)
     _open_incident(feed, T0 + 2 * MINUTE)
-    retention.apply(feed.db, _KEEP, _now(feed.db))
-    assert rows(feed.db, "SELECT window_start_us FROM windows ORDER BY 1") == [
+    retention.delete_expired(feed.db, _RETENTION, _now_us(feed.db))
+    assert fetch_rows(feed.db, "SELECT window_start_us FROM windows ORDER BY 1") == [
         (T0 + 2 * MINUTE,),
         (T0 + 3 * MINUTE,),
     ]
-    assert rows(feed.db, "SELECT event_time_us FROM outliers") == [(T0 + 150 * SECOND,)]
+    assert fetch_rows(feed.db, "SELECT event_time_us FROM outliers") == [(T0 + 150 * SECOND,)]
 
 
-def test_what_a_model_saw_in_the_shadow_goes_with_the_windows(feed: Feed) -> None:
+def test_what_a_model_saw_in_the_shadow_goes_with_the_windows(feed: ClaimedStream) -> None:
     for minute, age in ((0, 401), (1, 399)):
-        _add_window(feed, T0 + minute * MINUTE, _now(feed.db) - age * DAY_US)
+        _add_window(feed, T0 + minute * MINUTE, _now_us(feed.db) - age * DAY_US)
     with feed.db.write() as connection:
         model_id = connection.scalar(sa.select(tables.models.c.id))
         for minute in (0, 1, 2):
@@ -125,33 +134,33 @@ def test_what_a_model_saw_in_the_shadow_goes_with_the_windows(feed: Feed) -> Non
                     payload=b"",
                 )
             )
-    retention.apply(feed.db, _KEEP, _now(feed.db))
-    left = rows(feed.db, "SELECT window_start_us FROM shadow_windows ORDER BY 1")
+    retention.delete_expired(feed.db, _RETENTION, _now_us(feed.db))
+    left = fetch_rows(feed.db, "SELECT window_start_us FROM shadow_windows ORDER BY 1")
     assert left == [(T0 + MINUTE,), (T0 + 2 * MINUTE,)], "one that is not judged yet stays"
 
 
 @pytest.mark.parametrize("kept", [0, 1, retention.CHUNK_ROWS])
 def test_sqlite_deletes_many_chunks_of_scores_and_keeps_the_younger_ones(upgraded_sqlite_url: str, kept: int) -> None:
     with Database(upgraded_sqlite_url) as db:
-        feed = open_feed(db)
+        feed = claim_stream(db)
         old = 2 * retention.CHUNK_ROWS + 17
         feed.commit(old)
-        _age(db, tables.scores, "stored_at_us", 8)
+        _make_older(db, tables.scores, "stored_at_us", 8)
         if kept:
             feed.commit(kept)
-        assert retention.apply(db, _KEEP, _now(db)).scores == old
-        assert rows(db, "SELECT count(*), min(source_offset) FROM scores") == [(kept, old if kept else None)]
+        assert retention.delete_expired(db, _RETENTION, _now_us(db)).scores == old
+        assert fetch_rows(db, "SELECT count(*), min(source_offset) FROM scores") == [(kept, old if kept else None)]
 
 
 def test_the_sqlite_file_shrinks_and_keeps_a_tenth_of_itself_free(upgraded_sqlite_url: str) -> None:
     with Database(upgraded_sqlite_url) as db:
-        feed = open_feed(db)
+        feed = claim_stream(db)
         feed.commit(30_000)
-        _age(db, tables.scores, "stored_at_us", 8)
+        _make_older(db, tables.scores, "stored_at_us", 8)
         feed.commit(3_000)
-        ((before,),) = rows(db, "PRAGMA page_count")
-        retention.apply(db, _KEEP, _now(db))
-        ((after,),), ((free,),) = rows(db, "PRAGMA page_count"), rows(db, "PRAGMA freelist_count")
+        ((before,),) = fetch_rows(db, "PRAGMA page_count")
+        retention.delete_expired(db, _RETENTION, _now_us(db))
+        ((after,),), ((free,),) = fetch_rows(db, "PRAGMA page_count"), fetch_rows(db, "PRAGMA freelist_count")
         assert after < before / 2
         assert free <= 0.1 * after
 
@@ -159,18 +168,18 @@ def test_the_sqlite_file_shrinks_and_keeps_a_tenth_of_itself_free(upgraded_sqlit
 def test_postgresql_drops_whole_days_and_only_when_all_of_the_day_is_old(postgres_url: str) -> None:
     with Database(postgres_url) as db:
         db.upgrade()
-        today = _now(db) // DAY_US
+        today = _now_us(db) // DAY_US
         for day in range(today - 10, today):
-            ensure_score_days(db, day)
-        deleted = retention.apply(db, _KEEP, today * DAY_US + DAY_US // 2)
+            ensure_score_partitions(db, day)
+        deleted = retention.delete_expired(db, _RETENTION, today * DAY_US + DAY_US // 2)
         assert deleted.score_days == 3
         with db.read() as connection:
-            assert score_days(connection) == set(range(today - 7, today + 2))
+            assert list_partition_days(connection) == set(range(today - 7, today + 2))
 
 
-def test_verdicts_on_drift_go_with_the_windows_that_they_are_of(feed: Feed) -> None:
-    now_us = _now(feed.db)
-    old_us = now_us - to_us(_KEEP.windows) - 1
+def test_verdicts_on_drift_go_with_the_windows_that_they_are_of(feed: ClaimedStream) -> None:
+    now_us = _now_us(feed.db)
+    old_us = now_us - to_us(_RETENTION.windows) - 1
     with feed.db.write() as connection:
         for number, recorded_us in enumerate((old_us, old_us, now_us)):
             connection.execute(
@@ -185,23 +194,23 @@ def test_verdicts_on_drift_go_with_the_windows_that_they_are_of(feed: Feed) -> N
                     recorded_at_us=recorded_us,
                 )
             )
-    assert retention.apply(feed.db, _KEEP, now_us).drift_verdicts == 2
-    assert count(feed.db, "drift_verdicts") == 1
+    assert retention.delete_expired(feed.db, _RETENTION, now_us).drift_verdicts == 2
+    assert count_rows(feed.db, "drift_verdicts") == 1
 
 
-def test_what_is_stopped_deletes_no_further_and_the_next_run_does_the_rest(feed: Feed) -> None:
+def test_what_is_stopped_deletes_no_further_and_the_next_run_does_the_rest(feed: ClaimedStream) -> None:
     feed.commit(10)
-    _age(feed.db, tables.scores, "stored_at_us", 8)
-    _age(feed.db, tables.outliers, "stored_at_us", 8)
-    feed.commit(0, end=20, dead=letters_of(range(10, 20)))
-    _age(feed.db, tables.dead_letters, "recorded_at_us", 8)
-    stopped = retention.apply(feed.db, _KEEP, _now(feed.db), lambda: True)
+    _make_older(feed.db, tables.scores, "stored_at_us", 8)
+    _make_older(feed.db, tables.outliers, "stored_at_us", 8)
+    feed.commit(0, end=20, dead=dead_letter_columns(range(10, 20)))
+    _make_older(feed.db, tables.dead_letters, "recorded_at_us", 8)
+    stopped = retention.delete_expired(feed.db, _RETENTION, _now_us(feed.db), lambda: True)
     assert (stopped.scores, stopped.dead_letters) == (0, 0)
-    assert retention.apply(feed.db, _KEEP, _now(feed.db)).dead_letters == 10
+    assert retention.delete_expired(feed.db, _RETENTION, _now_us(feed.db)).dead_letters == 10
 
 
-def test_windows_of_late_events_alone_go_with_the_judged_ones_before_which_they_lie(feed: Feed) -> None:
-    now_us = _now(feed.db)
+def test_windows_of_late_events_alone_go_with_the_judged_ones_before_which_they_lie(feed: ClaimedStream) -> None:
+    now_us = _now_us(feed.db)
     _add_window(feed, T0, now_us - 401 * DAY_US)
     _add_window(feed, T0 + 3 * MINUTE, now_us)
     for start_us in (T0 + MINUTE, T0 + 4 * MINUTE):
@@ -209,6 +218,6 @@ def test_windows_of_late_events_alone_go_with_the_judged_ones_before_which_they_
         of_start = tables.windows.c.window_start_us == start_us
         with feed.db.write() as connection:
             connection.execute(sa.update(tables.windows).where(of_start).values(judged_at_us=None))
-    assert retention.apply(feed.db, _KEEP, now_us).windows == 2
-    left = rows(feed.db, "SELECT window_start_us FROM windows ORDER BY 1")
+    assert retention.delete_expired(feed.db, _RETENTION, now_us).windows == 2
+    left = fetch_rows(feed.db, "SELECT window_start_us FROM windows ORDER BY 1")
     assert left == [(T0 + 3 * MINUTE,), (T0 + 4 * MINUTE,)]

@@ -16,8 +16,8 @@ from config.errors import SchemaMismatch
 from storage import tables
 from storage.engine import Database
 from storage.ledger import Committed
-from storage.partitions import DAY_US, ensure_score_days, score_days
-from tests.integration.storage.batches import T0, Feed, add_threshold, count, open_feed, rows
+from storage.partitions import DAY_US, ensure_score_partitions, list_partition_days
+from tests.integration.storage.batches import T0, ClaimedStream, add_threshold, claim_stream, count_rows, fetch_rows
 
 # The contract's views, in its words: the columns come first and in this order.
 _SCORES = (
@@ -67,10 +67,10 @@ def test_both_databases_have_the_same_views_with_the_same_columns(sqlite_url: st
     assert set(found[0]) == set(CONTRACT)
 
 
-def test_an_event_reads_the_same_in_the_views_of_both_databases(feed: Feed) -> None:
+def test_an_event_reads_the_same_in_the_views_of_both_databases(feed: ClaimedStream) -> None:
     feed.commit(5, outlier_offsets=[3])
     time = "event_time" if feed.db.dialect == "sqlite" else 'to_char(event_time, \'YYYY-MM-DD"T"HH24:MI:SS.US"Z"\')'
-    found = rows(
+    found = fetch_rows(
         feed.db,
         f"SELECT stream, topic, partition, source_offset, incarnation, {time}, event_time_us, energy, threshold, "
         "is_outlier, model_version FROM score_history WHERE source_offset >= 2 ORDER BY source_offset",
@@ -82,28 +82,28 @@ def test_an_event_reads_the_same_in_the_views_of_both_databases(feed: Feed) -> N
     ]
 
 
-def test_an_outlier_shows_its_features_by_name(feed: Feed) -> None:
+def test_an_outlier_shows_its_features_by_name(feed: ClaimedStream) -> None:
     feed.commit(5, outlier_offsets=[3])
     # ->> is the same operator on both.
-    ((amount, is_outlier),) = rows(feed.db, "SELECT features ->> 'amount', is_outlier FROM outlier_history")
+    ((amount, is_outlier),) = fetch_rows(feed.db, "SELECT features ->> 'amount', is_outlier FROM outlier_history")
     assert (float(amount), bool(is_outlier)) == (0.1, True)
 
 
 @pytest.mark.parametrize("time_us", [0, 1, T0 + 999_999, 9_214_646_399_999_999])
-def test_times_in_views_are_exact_to_the_microsecond(feed: Feed, time_us: int) -> None:
+def test_times_in_views_are_exact_to_the_microsecond(feed: ClaimedStream, time_us: int) -> None:
     feed.commit(0, end=1, gap_reason="retention")
     with feed.db.write() as connection:
         connection.execute(sa.update(tables.gaps).values(recorded_at_us=time_us))
-    ((shown,),) = rows(feed.db, "SELECT recorded_at FROM gap_history")
+    ((shown,),) = fetch_rows(feed.db, "SELECT recorded_at FROM gap_history")
     moment = datetime.strptime(f"{shown[:-1]}+0000", "%Y-%m-%dT%H:%M:%S.%f%z") if isinstance(shown, str) else shown
     assert moment - datetime(1970, 1, 1, tzinfo=UTC) == timedelta(microseconds=time_us)
 
 
 def test_upgrading_twice_changes_nothing(db: Database) -> None:
-    open_feed(db).commit(5)
+    claim_stream(db).commit(5)
     db.upgrade()
-    db.check()
-    assert count(db, "score_history") == 5
+    db.check_schema()
+    assert count_rows(db, "score_history") == 5
 
 
 def test_the_migrations_make_what_the_tables_say(db: Database) -> None:
@@ -130,13 +130,13 @@ def test_eight_upgrades_at_once_make_one_schema(database_url: str) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(upgrade, range(8)))
     with Database(database_url) as db:
-        db.check()
-        assert isinstance(open_feed(db).commit(3), Committed)
+        db.check_schema()
+        assert isinstance(claim_stream(db).commit(3), Committed)
 
 
 def test_a_database_without_tables_is_named_with_what_to_do(database_url: str) -> None:
     with Database(database_url) as db, pytest.raises(SchemaMismatch, match=r"0002.*outrider db upgrade"):
-        db.check()
+        db.check_schema()
 
 
 def test_a_newer_schema_is_refused_and_left_alone(database_url: str) -> None:
@@ -144,10 +144,10 @@ def test_a_newer_schema_is_refused_and_left_alone(database_url: str) -> None:
         db.upgrade()
         with db.write() as connection:
             connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
-        for refused in (db.check, db.upgrade):
+        for refused in (db.check_schema, db.upgrade):
             with pytest.raises(SchemaMismatch, match=r"9999.*newer.*0002"):
                 refused()
-        assert db.revision() == "9999"
+        assert db.schema_revision() == "9999"
 
 
 def test_a_check_imports_no_alembic(sqlite_url: str) -> None:
@@ -172,27 +172,27 @@ def test_today_and_tomorrow_have_a_partition_after_the_upgrade(postgres_url: str
         db.upgrade()
         with db.read() as connection:
             today = db.now_us(connection) // DAY_US
-            assert score_days(connection) >= {today, today + 1}
+            assert list_partition_days(connection) >= {today, today + 1}
 
 
 def test_eight_makers_of_one_partition_do_not_fail(postgres_url: str) -> None:
     with Database(postgres_url) as db:
         db.upgrade()
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda _: ensure_score_days(db, 30_000), range(8)))
+            list(pool.map(lambda _: ensure_score_partitions(db, 30_000), range(8)))
         with db.read() as connection:
-            assert score_days(connection) >= {30_000, 30_001}
+            assert list_partition_days(connection) >= {30_000, 30_001}
 
 
 def test_a_commit_on_a_day_without_partition_makes_it(postgres_url: str) -> None:
     with Database(postgres_url) as db:
         db.upgrade()
-        feed = open_feed(db)
+        feed = claim_stream(db)
         with db.write() as connection:
-            for day in score_days(connection):
+            for day in list_partition_days(connection):
                 connection.exec_driver_sql(f"DROP TABLE scores_d{day}")
         assert isinstance(feed.commit(5), Committed)
-        assert count(db, "scores") == 5
+        assert count_rows(db, "scores") == 5
 
 
 def test_a_partition_is_attached_while_readers_and_committers_go_on(postgres_url: str) -> None:
@@ -200,14 +200,14 @@ def test_a_partition_is_attached_while_readers_and_committers_go_on(postgres_url
         db.upgrade()
         with db.read() as reader:
             assert reader.exec_driver_sql("SELECT count(*) FROM scores").scalar_one() == 0
-            ensure_score_days(db, 30_000)
-            assert isinstance(open_feed(db).commit(5), Committed)
+            ensure_score_partitions(db, 30_000)
+            assert isinstance(claim_stream(db).commit(5), Committed)
 
 
 def test_the_sqlite_file_can_give_pages_back_and_has_readers_beside_its_writer(sqlite_url: str) -> None:
     with Database(sqlite_url) as db:
         db.upgrade()
-        add_threshold(db, open_feed(db).stream_id, valid_from_us=1)
+        add_threshold(db, claim_stream(db).stream_id, valid_from_us=1)
         with db.write() as connection:
             found = {
                 name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()

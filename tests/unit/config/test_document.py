@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from config.document import dotted, parse_document
+from config.document import format_path, parse_document
 from config.errors import ConfigError
 from config.loading import load
 
@@ -130,7 +130,7 @@ def test_a_file_that_is_not_utf_8_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_path_is_written_as_people_write_it() -> None:
-    assert dotted(("notify", "routes", 0, "match")) == "notify.routes[0].match"
+    assert format_path(("notify", "routes", 0, "match")) == "notify.routes[0].match"
 
 
 def test_a_file_with_nothing_in_it_lacks_a_stream(problem_of: Callable[..., str]) -> None:

@@ -16,7 +16,7 @@ def test_the_example_is_the_defaults(load_text: Load) -> None:
 
 
 def test_the_example_writes_out_every_key(load_text: Load) -> None:
-    written = _keys(load_text(example_text()).public())
+    written = _keys(load_text(example_text()).masked())
     lines = [line.strip() for line in example_text().splitlines()]
     assert [key for key in written if not any(line.startswith(f"{key}:") for line in lines)] == ["security_protocol"]
 

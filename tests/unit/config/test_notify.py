@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from config.settings import NotifySettings, Settings, WebhookChannel
+from config.settings import NotifySettings, Settings, WebhookChannelSettings
 
 from .conftest import ONE_STREAM
 
@@ -95,7 +95,7 @@ WEBHOOK = "type: webhook, url: 'https://hooks.example.org/x'"
 
 def test_a_webhook_has_ten_seconds_and_no_secret_by_default(notify: Notify) -> None:
     channel = notify(f"channels: {{ops: {{{WEBHOOK}}}}}").channels["ops"]
-    assert isinstance(channel, WebhookChannel)
+    assert isinstance(channel, WebhookChannelSettings)
     assert (channel.timeout, channel.secret, channel.headers, channel.concurrency) == (timedelta(seconds=10), "", {}, 4)
 
 

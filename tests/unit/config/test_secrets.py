@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from config.masking import Secret, mask_url, mask_webhook
-from config.settings import Settings, WebhookChannel
+from config.settings import Settings, WebhookChannelSettings
 
 from .conftest import ONE_STREAM
 
@@ -51,10 +51,10 @@ def test_a_webhook_takes_address_secret_and_headers_from_files(load_text: Load, 
     text = f"url_file: url, secret_file: {secret}, headers: {{Authorization_file: {secret}, X-Team: ops}}"
     settings = load_text(f"notify: {{channels: {{ops: {{type: webhook, {text}}}}}}}\n" + ONE_STREAM)
     channel = settings.notify.channels["ops"]
-    assert isinstance(channel, WebhookChannel)
+    assert isinstance(channel, WebhookChannelSettings)
     assert (channel.url, channel.secret) == (f"https://hooks.example.org/{PASSWORD}", PASSWORD)
     assert channel.headers == {"Authorization": PASSWORD, "X-Team": "ops"}
-    assert settings.public()["notify"]["channels"]["ops"] == {
+    assert settings.masked()["notify"]["channels"]["ops"] == {
         "type": "webhook",
         "url": "https://hooks.example.org/***",
         "url_file": "url",
@@ -71,7 +71,7 @@ def test_a_webhook_takes_address_secret_and_headers_from_files(load_text: Load, 
 def test_files_that_the_client_reads_itself_stay_paths(load_text: Load, option: str) -> None:
     settings = load_text(f"kafka: {{client: {{{option}: /certs/x.pem}}}}\n" + ONE_STREAM)
     assert settings.kafka.client[option] == "/certs/x.pem"
-    assert settings.public()["kafka"]["client"][option] == "/certs/x.pem"
+    assert settings.masked()["kafka"]["client"][option] == "/certs/x.pem"
 
 
 def test_a_secret_given_twice_in_one_place_is_an_error(problem_of: Problem, address: Path) -> None:
@@ -120,7 +120,7 @@ def test_settings_are_shown_without_secrets(load_text: Load, secret: Path) -> No
         f"  proxy_url: 'http://p:{PASSWORD}@proxy:3128', client_id: mine}}}}\n" + ONE_STREAM
     )
     settings = load_text(text)
-    shown = settings.public()
+    shown = settings.masked()
     assert shown["database"]["url"] == "postgresql://ann:***@db/o?sslpassword=***&x=1"
     assert shown["kafka"]["client"]["client_id"] == "mine"
     assert PASSWORD not in json.dumps(shown)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from config.settings import FileSourceSettings, KafkaSourceSettings, Settings, SyntheticSourceSettings
-from config.sources import Start, parse_start
+from config.sources import StartPosition, parse_start_position
 
 HOUR_US = 3_600_000_000
 Load = Callable[..., Settings]
@@ -29,7 +29,7 @@ def test_a_kafka_source_reads_in_a_group_of_its_stream(load_text: Load) -> None:
     assert isinstance(source, KafkaSourceSettings)
     assert source.group_id == "outrider-s"
     assert source.topics == ("a", "b.c-d_e")
-    assert source.initial == Start(kind="earliest")
+    assert source.initial_position == StartPosition(kind="earliest")
 
 
 def test_a_group_may_be_named(load_text: Load) -> None:
@@ -99,7 +99,7 @@ def test_the_suffix_says_the_format(load_text: Load, path: str, file_format: str
 
 def test_a_file_is_read_from_its_beginning(load_text: Load) -> None:
     settings = load_text(stream("type: file, path: e.csv"))
-    assert settings.streams["s"].source.initial == Start(kind="earliest")
+    assert settings.streams["s"].source.initial_position == StartPosition(kind="earliest")
     assert settings.streams["s"].group_id is None
 
 
@@ -116,7 +116,7 @@ def test_a_synthetic_source_has_defaults_for_everything(load_text: Load) -> None
     assert (source.first_burst, source.burst_every) == (timedelta(minutes=10), timedelta(minutes=30))
     assert (source.burst_length, source.burst_share) == (timedelta(minutes=1), 0.1)
     assert (source.drift_after, source.drift_shift) == (None, 0.5)
-    assert source.initial == Start(kind="earliest")
+    assert source.initial_position == StartPosition(kind="earliest")
 
 
 def test_a_synthetic_source_begins_at_a_time(load_text: Load) -> None:
@@ -138,12 +138,12 @@ def test_a_synthetic_source_begins_at_a_time(load_text: Load) -> None:
     ],
 )
 def test_a_start_is_an_end_of_the_log_or_a_time(text: str, resolved: object) -> None:
-    assert parse_start(text).resolve(now_us=100 * HOUR_US) == resolved
+    assert parse_start_position(text).resolve(now_us=100 * HOUR_US) == resolved
 
 
 @pytest.mark.parametrize("text", ["earliest", "latest", "1d ago", "1970-01-01T02:00:00.000000Z"])
 def test_a_written_start_reads_back(text: str) -> None:
-    assert str(parse_start(text)) == text
+    assert str(parse_start_position(text)) == text
 
 
 @pytest.mark.parametrize("start", ["soon", "24", "ago", "2026-01-31", "24h later", "true", "-1h"])

@@ -7,10 +7,10 @@ import yaml
 
 from config.document import parse_document
 from config.loading import load_document
-from config.sizing import Volume, advise
-from config.starter import Starter, quoted, starter_text
+from config.sizing import EventVolume, recommend_sizes
+from config.starter import StarterConfig, quote_scalar, render_starter
 
-TOPIC = Volume(available=50_000, grows=True, rate_s=20)
+TOPIC = EventVolume(available=50_000, grows=True, rate_s=20)
 
 
 @pytest.mark.parametrize(
@@ -19,54 +19,56 @@ TOPIC = Volume(available=50_000, grows=True, rate_s=20)
 )
 def test_a_window_is_long_enough_to_expect_an_outlier(rate_s: float, window: str) -> None:
     sizes = {"1m": 60, "5m": 300, "15m": 900, "6h": 21_600, "24h": 86_400}
-    advice = advise(Volume(available=50_000, grows=True, rate_s=rate_s), 3)
+    advice = recommend_sizes(EventVolume(available=50_000, grows=True, rate_s=rate_s), 3)
     assert advice.window == timedelta(seconds=sizes[window])
 
 
 def test_a_short_file_has_short_windows_where_they_carry_the_promise() -> None:
-    assert advise(Volume(available=16_000, grows=False, rate_s=20), 18).window == timedelta(seconds=10)
+    assert recommend_sizes(EventVolume(available=16_000, grows=False, rate_s=20), 18).window == timedelta(seconds=10)
 
 
 def test_without_times_the_window_is_the_default() -> None:
-    advice = advise(Volume(available=50_000, grows=True), 3)
+    advice = recommend_sizes(EventVolume(available=50_000, grows=True), 3)
     assert advice.window == timedelta(minutes=1)
-    assert "does not tell how fast" in advice.window_why
+    assert "does not tell how fast" in advice.window_reason
 
 
 @pytest.mark.parametrize(
     ("volume", "warm_up"),
     [
         (TOPIC, 10_000),
-        (Volume(available=1_000, grows=True, rate_s=100), 10_000),
-        (Volume(available=1_000, grows=True, rate_s=1), 4_600),
-        (Volume(available=3, grows=True, rate_s=0.001), 500),
-        (Volume(available=3, grows=True), 10_000),
-        (Volume(available=30_000, grows=False, rate_s=1), 10_000),
-        (Volume(available=12_000, grows=False, rate_s=1), 6_000),
-        (Volume(available=900, grows=False, rate_s=1), 900),
+        (EventVolume(available=1_000, grows=True, rate_s=100), 10_000),
+        (EventVolume(available=1_000, grows=True, rate_s=1), 4_600),
+        (EventVolume(available=3, grows=True, rate_s=0.001), 500),
+        (EventVolume(available=3, grows=True), 10_000),
+        (EventVolume(available=30_000, grows=False, rate_s=1), 10_000),
+        (EventVolume(available=12_000, grows=False, rate_s=1), 6_000),
+        (EventVolume(available=900, grows=False, rate_s=1), 900),
     ],
 )
-def test_the_warm_up_is_what_is_there_or_comes_within_the_hour(volume: Volume, warm_up: int) -> None:
-    assert advise(volume, 3).warm_up == warm_up
+def test_the_warm_up_is_what_is_there_or_comes_within_the_hour(volume: EventVolume, warm_up: int) -> None:
+    assert recommend_sizes(volume, 3).warm_up == warm_up
 
 
 @pytest.mark.parametrize(("available", "percentile"), [(10_000, 99.5), (2_500, 99), (1_000, 98), (400, 95), (60, 90)])
 def test_the_percentile_is_one_that_the_warm_up_carries(available: int, percentile: float) -> None:
-    assert advise(Volume(available=available, grows=False, rate_s=1), 2).percentile == percentile
+    assert recommend_sizes(EventVolume(available=available, grows=False, rate_s=1), 2).percentile == percentile
 
 
 def test_many_features_ask_for_more_events() -> None:
-    assert advise(TOPIC, 1_500).warm_up == 15_000
+    assert recommend_sizes(TOPIC, 1_500).warm_up == 15_000
 
 
 def test_late_events_are_waited_for() -> None:
-    assert advise(Volume(available=50_000, grows=True, rate_s=20, late_us=42_000_000), 3).grace == timedelta(minutes=1)
+    assert recommend_sizes(
+        EventVolume(available=50_000, grows=True, rate_s=20, lateness_us=42_000_000), 3
+    ).grace == timedelta(minutes=1)
 
 
-def starter(**others: object) -> Starter:
-    given = {"stream": "payments", "features": ("amount",), "advice": advise(TOPIC, 1), "sampled": 5_000}
+def starter(**others: object) -> StarterConfig:
+    given = {"stream": "payments", "features": ("amount",), "advice": recommend_sizes(TOPIC, 1), "sampled": 5_000}
     source = {"servers": ("localhost:9092",), "topic": "payments"}
-    return Starter(**(given | source | others))  # type: ignore[arg-type]
+    return StarterConfig(**(given | source | others))  # type: ignore[arg-type]
 
 
 def settings(text: str, **env: str):  # type: ignore[no-untyped-def]
@@ -81,18 +83,18 @@ def test_the_text_reads_back_to_what_was_meant() -> None:
         identity="payment_id",
         refused=[("currency", "text, such as 'EUR'")],
     )
-    stream = settings(starter_text(own)).streams["payments"]
+    stream = settings(render_starter(own)).streams["payments"]
     assert stream.source.topics == ("payments",)
     assert stream.event.features == ("amount", "card.age_days")
     assert (stream.event.time.field, stream.event.key, stream.event.id) == ("ts", "customer_id", "payment_id")
     assert stream.model.warm_up == 10_000
-    assert "#   currency: text, such as 'EUR'" in starter_text(own)
+    assert "#   currency: text, such as 'EUR'" in render_starter(own)
 
 
 @pytest.mark.parametrize("rate_s", [1_000, 3, 0.3, 0.01, 0.0001])
 def test_every_window_that_is_advised_is_accepted(rate_s: float) -> None:
-    own = starter(advice=advise(Volume(available=5, grows=True, rate_s=rate_s), 1))
-    assert settings(starter_text(own)).streams["payments"].window.size == own.advice.window
+    own = starter(advice=recommend_sizes(EventVolume(available=5, grows=True, rate_s=rate_s), 1))
+    assert settings(render_starter(own)).streams["payments"].window.size == own.advice.window
 
 
 NAMES = [
@@ -117,27 +119,27 @@ NAMES = [
 @pytest.mark.parametrize("name", NAMES)
 def test_any_name_is_quoted_so_that_it_reads_back(name: str) -> None:
     own = starter(features=(name,), time=name, refused=[(name, f"text, such as {name}")])
-    stream = settings(starter_text(own)).streams["payments"]
+    stream = settings(render_starter(own)).streams["payments"]
     assert stream.event.features == (name,)
     assert stream.event.time.field == name
 
 
 def test_plain_names_stay_plain() -> None:
-    assert quoted("card.age_days") == "card.age_days"
+    assert quote_scalar("card.age_days") == "card.age_days"
 
 
 def test_a_secret_stays_a_variable() -> None:
-    text = starter_text(starter(client={"sasl_mechanism": "PLAIN", "sasl_plain_password": "${KAFKA_PASSWORD}"}))
+    text = render_starter(starter(client={"sasl_mechanism": "PLAIN", "sasl_plain_password": "${KAFKA_PASSWORD}"}))
     assert yaml.safe_load(text)["kafka"]["client"]["sasl_plain_password"] == "${KAFKA_PASSWORD}"
     assert settings(text, KAFKA_PASSWORD="s3cret").kafka.client["sasl_plain_password"] == "s3cret"
 
 
 def test_features_that_are_often_absent_together_are_given_the_mean() -> None:
-    assert settings(starter_text(starter(complete_share=0.9))).streams["payments"].event.missing == "mean"
-    assert settings(starter_text(starter())).streams["payments"].event.missing == "reject"
+    assert settings(render_starter(starter(complete_share=0.9))).streams["payments"].event.missing == "mean"
+    assert settings(render_starter(starter())).streams["payments"].event.missing == "reject"
 
 
 def test_a_file_needs_no_cluster() -> None:
-    text = starter_text(starter(topic=None, path="a folder/events.csv"))
+    text = render_starter(starter(topic=None, path="a folder/events.csv"))
     assert "kafka" not in yaml.safe_load(text)
     assert str(settings(text).streams["payments"].source.path) == "a folder/events.csv"

@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 import numpy as np
 
 from consumers.batch import Partition, Position, RawBatch
-from consumers.source import Found, Layout, Poll, Start
+from consumers.source import Layout, PartitionInfo, PollResult, StartPosition
 
 
 class MemorySource:
@@ -37,12 +37,13 @@ class MemorySource:
     def layout(self) -> Layout:
         return "lines"
 
-    def discover(self) -> list[Found]:
+    def discover(self) -> list[PartitionInfo]:
         return [
-            Found(partition=each, identity="memory", begin=0, end=len(self._logs[each])) for each in sorted(self._logs)
+            PartitionInfo(partition=each, identity="memory", begin=0, end=len(self._logs[each]))
+            for each in sorted(self._logs)
         ]
 
-    def resolve(self, start: Start, found: Sequence[Found]) -> dict[Partition, Position]:
+    def resolve(self, start: StartPosition, found: Sequence[PartitionInfo]) -> dict[Partition, Position]:
         at_end = start == "latest"
         return {each.partition: Position(next_offset=each.end if at_end else each.begin) for each in found}
 
@@ -52,17 +53,17 @@ class MemorySource:
         self._next[partition] = position.next_offset
         self._told_ended.discard(partition)
 
-    def hold(self, partitions: AbstractSet[Partition]) -> None:
+    def set_paused(self, partitions: AbstractSet[Partition]) -> None:
         self._held = frozenset(partitions)
 
-    def poll(self, timeout_s: float) -> Poll:
+    def poll(self, timeout_s: float) -> PollResult:
         del timeout_s  # what is there is there at once
         assigned = frozenset() if self._told_assigned else frozenset(self._logs)
         self._told_assigned = True
         batches = [batch for each in sorted(self._next) if (batch := self._batch(each)) is not None]
         ended = {each for each in self._next if self._ends and self._at_end(each)} - self._told_ended - self._held
         self._told_ended |= ended
-        return Poll(batches=batches, assigned=assigned, ended=frozenset(ended))
+        return PollResult(batches=batches, assigned=assigned, ended=frozenset(ended))
 
     def _batch(self, partition: Partition) -> RawBatch | None:
         begin = self._next[partition]

@@ -13,7 +13,7 @@ NOW_US = 1_800_000_000_000_000
 MAX_FUTURE_US = 300_000_000
 
 
-def raw(values, *, keys=None, timestamps=True, begin=0, **others):
+def raw_batch(values, *, keys=None, timestamps=True, begin=0, **others):
     n = len(values)
     return RawBatch(
         partition=Partition(topic="t", partition=0),
@@ -27,16 +27,16 @@ def raw(values, *, keys=None, timestamps=True, begin=0, **others):
     )
 
 
-def messages(*objects):
+def json_records(*objects):
     return [json.dumps(each).encode() for each in objects]
 
 
 def decode(values, features=("a", "b"), *, layout="lines", now_us=NOW_US, batch=None, **event):
     codec = make_codec(EventSettings(**event), features, layout=layout, max_future_us=MAX_FUTURE_US)
-    return codec.decode(raw(values) if batch is None else batch, now_us)
+    return codec.decode(raw_batch(values) if batch is None else batch, now_us)
 
 
-def refusal(value, features=("a", "b"), **event):
+def rejection_of(value, features=("a", "b"), **event):
     """Return the reason and the detail of one record that is refused."""
     decoded = decode([value], features, **event)
     assert len(decoded.events) == 0

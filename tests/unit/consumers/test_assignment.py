@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.assignment import Assignment, Change
+from consumers.assignment import Assignment, AssignmentChange
 from consumers.batch import Partition
 
 A, B, C = (Partition(topic="t", partition=number) for number in range(3))
@@ -12,14 +12,14 @@ A, B, C = (Partition(topic="t", partition=number) for number in range(3))
 
 def assigned(*partitions: Partition) -> Assignment:
     assignment = Assignment()
-    assignment.apply([("assigned", frozenset(partitions))])
+    assignment.apply_changes([("assigned", frozenset(partitions))])
     return assignment
 
 
 def test_an_assigned_partition_delivers_only_after_it_was_sought() -> None:
     assignment = assigned(A, B)
     assert assignment.delivering == frozenset()
-    assignment.start(A, 5)
+    assignment.seek(A, 5)
     assert assignment.delivering == {A}
     assert assignment.next_offset(A) == 5
     assert assignment.next_offset(B) is None
@@ -27,46 +27,46 @@ def test_an_assigned_partition_delivers_only_after_it_was_sought() -> None:
 
 def test_a_held_partition_keeps_its_position() -> None:
     assignment = assigned(A)
-    assignment.start(A, 5)
-    assignment.hold({A})
+    assignment.seek(A, 5)
+    assignment.set_paused({A})
     assert assignment.delivering == frozenset()
-    assignment.hold(frozenset())
+    assignment.set_paused(frozenset())
     assert assignment.delivering == {A}
     assert assignment.next_offset(A) == 5
 
 
 def test_a_partition_can_be_held_before_it_is_assigned() -> None:
     assignment = Assignment()
-    assignment.hold({A})
-    assignment.apply([("assigned", frozenset({A}))])
-    assignment.start(A, 0)
+    assignment.set_paused({A})
+    assignment.apply_changes([("assigned", frozenset({A}))])
+    assignment.seek(A, 0)
     assert assignment.delivering == frozenset()
 
 
 def test_a_revoked_partition_cannot_be_sought() -> None:
     assignment = assigned(A)
-    assignment.apply([("revoked", frozenset({A}))])
+    assignment.apply_changes([("revoked", frozenset({A}))])
     with pytest.raises(KeyError):
-        assignment.start(A, 0)
+        assignment.seek(A, 0)
 
 
 def test_a_partition_taken_and_given_back_is_both_and_must_be_sought_again() -> None:
     assignment = assigned(A, B)
-    assignment.start(A, 5)
-    came, went = assignment.apply([("revoked", frozenset({A, B})), ("assigned", frozenset({A}))])
+    assignment.seek(A, 5)
+    came, went = assignment.apply_changes([("revoked", frozenset({A, B})), ("assigned", frozenset({A}))])
     assert (came, went) == ({A}, {A, B})
     assert assignment.delivering == frozenset()
 
 
 def test_a_partition_given_and_taken_before_anybody_looked_never_came() -> None:
-    came, went = assigned(A).apply([("assigned", frozenset({C})), ("revoked", frozenset({C}))])
+    came, went = assigned(A).apply_changes([("assigned", frozenset({C})), ("revoked", frozenset({C}))])
     assert C not in came
     assert C in went
 
 
 def test_a_stopped_partition_stays_assigned() -> None:
     assignment = assigned(A)
-    assignment.start(A, 5)
+    assignment.seek(A, 5)
     assignment.stop({A})
     assert assignment.delivering == frozenset()
     assert assignment.partitions == {A}
@@ -76,12 +76,12 @@ changes = st.lists(st.tuples(st.sampled_from(["assigned", "revoked"]), st.frozen
 
 
 @given(changes)
-def test_what_came_and_went_tells_the_caller_all_partitions_that_are_its_own(history: list[Change]) -> None:
+def test_what_came_and_went_tells_the_caller_all_partitions_that_are_its_own(history: list[AssignmentChange]) -> None:
     assignment, owned = Assignment(), set()
     for change in history:
-        came, went = assignment.apply([change])
+        came, went = assignment.apply_changes([change])
         owned = (owned - went) | came
     assert owned == assignment.partitions
     at_once = Assignment()
-    came, _ = at_once.apply(history)
+    came, _ = at_once.apply_changes(history)
     assert came == at_once.partitions == assignment.partitions

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from consumers.batch import DeadLetters, Decoded, Events, Partition, Table
-from tests.unit.consumers.records import raw
+from consumers.batch import DeadLetters, DecodedBatch, Events, Partition, Table
+from tests.unit.consumers.records import raw_batch
 
 
 def events(*offsets, keys=None):
@@ -57,7 +57,7 @@ def test_dead_letters_can_be_cut_and_put_together():
 
 
 def test_records_below_the_position_are_trimmed():
-    batch = raw([b"a", b"b", b"c"], begin=10, keys=[b"1", b"2", b"3"])
+    batch = raw_batch([b"a", b"b", b"c"], begin=10, keys=[b"1", b"2", b"3"])
     trimmed = batch.trim(12)
     assert (trimmed.begin, trimmed.end, trimmed.values, trimmed.keys) == (12, 13, [b"c"], [b"3"])
     assert batch.trim(10) is batch
@@ -65,18 +65,23 @@ def test_records_below_the_position_are_trimmed():
 
 
 def test_a_table_is_cut_with_its_faults():
-    table = Table(columns={"a": ["1", None, "3"]}, n_rows=3, faults={1: ("empty", "")}, row_bytes=[b"1", b"", b"3"])
+    table = Table(columns={"a": ["1", None, "3"]}, n_rows=3, row_errors={1: ("empty", "")}, row_bytes=[b"1", b"", b"3"])
     cut = table.slice(1, 3)
-    assert (len(cut), cut.columns["a"], cut.faults, cut.row_bytes) == (2, [None, "3"], {0: ("empty", "")}, [b"", b"3"])
+    assert (len(cut), cut.columns["a"], cut.row_errors, cut.row_bytes) == (
+        2,
+        [None, "3"],
+        {0: ("empty", "")},
+        [b"", b"3"],
+    )
 
 
 def test_the_cursor_of_every_row_is_known_and_that_of_the_end():
-    decoded = Decoded(
+    decoded = DecodedBatch(
         partition=Partition(topic="f", partition=0),
         begin=5,
         end=7,
         cursors=np.array([100, 110, 130]),
         events=Events.empty(2),
-        dead=DeadLetters.empty(),
+        dead_letters=DeadLetters.empty(),
     )
     assert [decoded.cursor_at(offset) for offset in (5, 6, 7)] == [100, 110, 130]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.unit.consumers.records import STAMP_US, decode, raw, refusal
+from tests.unit.consumers.records import STAMP_US, decode, raw_batch, rejection_of
 
 
 def packed(*numbers):
@@ -27,16 +27,16 @@ def test_records_of_another_length_are_refused_alone():
 
 
 def test_what_is_not_finite_is_refused_with_its_feature():
-    assert refusal(packed(1, np.inf), format="float32") == ("not_finite", "b: inf")
-    assert refusal(packed(np.nan, 1), format="float32", missing="mean") == ("not_finite", "a: nan")
+    assert rejection_of(packed(1, np.inf), format="float32") == ("not_finite", "b: inf")
+    assert rejection_of(packed(np.nan, 1), format="float32", missing="mean") == ("not_finite", "a: nan")
 
 
 def test_a_large_record_is_refused_as_too_large():
-    assert refusal(b"x" * 2000, format="float32", max_size="1KiB")[0] == "too_large"
+    assert rejection_of(b"x" * 2000, format="float32", max_size="1KiB")[0] == "too_large"
 
 
 def test_the_features_do_not_share_memory_with_the_records():
     value = bytearray(packed(1, 2))
-    decoded = decode(None, batch=raw([bytes(value)]), format="float32")
+    decoded = decode(None, batch=raw_batch([bytes(value)]), format="float32")
     value[:] = packed(3, 4)
     assert decoded.events.features.tolist() == [[1, 2]]

@@ -16,7 +16,7 @@ def table_batch(columns, faults=None, row_bytes=None):
         begin=0,
         end=n,
         offsets=np.arange(n, dtype=np.int64),
-        values=Table(columns=columns, n_rows=n, faults=faults or {}, row_bytes=row_bytes),
+        values=Table(columns=columns, n_rows=n, row_errors=faults or {}, row_bytes=row_bytes),
     )
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from consumers.batch import Partition, RawBatch, Table
-from consumers.fields import Fields, judge_fields, volume_of
-from consumers.sample import Sample, take_sample
+from consumers.fields import FieldRoles, assign_roles, estimate_volume
+from consumers.sample import RecordSample, sample_records
 
 NOW_US = 1_767_225_600_000_000
 N = 400
@@ -31,16 +31,16 @@ def batch(values: Sequence[Any], *, partition: int = 0, **others: Any) -> RawBat
     )
 
 
-def sample_of(events: Sequence[Any], **others: Any) -> Sample:
-    return take_sample([batch(events, **others)], "json")
+def sample_of(events: Sequence[Any], **others: Any) -> RecordSample:
+    return sample_records([batch(events, **others)], "json")
 
 
-def judge(events: Sequence[Any], **others: Any) -> Fields:
-    return judge_fields(sample_of(events, **others), NOW_US, max_future_us=300_000_000)
+def judge(events: Sequence[Any], **others: Any) -> FieldRoles:
+    return assign_roles(sample_of(events, **others), NOW_US, max_future_us=300_000_000)
 
 
 def verdicts(events: Sequence[Any], **others: Any) -> dict[str, tuple[str, str]]:
-    return {each.name: (each.role, each.why) for each in judge(events, **others).verdicts}
+    return {each.name: (each.role, each.reason) for each in judge(events, **others).roles}
 
 
 def verdict(values: Sequence[Any], name: str = "x") -> tuple[str, str]:
@@ -127,7 +127,7 @@ def test_one_event_accepts_its_numbers_since_nothing_speaks_against_them() -> No
 
 
 def test_no_events_have_no_fields() -> None:
-    assert judge([]).verdicts == ()
+    assert judge([]).roles == ()
 
 
 def test_when_everything_is_refused_there_is_no_feature() -> None:
@@ -199,8 +199,8 @@ def test_the_key_is_the_field_that_the_logs_keys_are() -> None:
 
 def test_counters_are_followed_within_their_partition() -> None:
     halves = [batch([{"n": 10 * i + part, "x": i % 7} for i in range(N)], partition=part) for part in (0, 1)]
-    found = judge_fields(take_sample(halves, "json"), NOW_US, max_future_us=0)
-    assert {each.name: each.role for each in found.verdicts} == {"n": "refused", "x": "feature"}
+    found = assign_roles(sample_records(halves, "json"), NOW_US, max_future_us=0)
+    assert {each.name: each.role for each in found.roles} == {"n": "refused", "x": "feature"}
 
 
 def test_the_share_of_events_with_all_features_is_told() -> None:
@@ -215,8 +215,8 @@ def test_the_share_of_events_with_all_features_is_told() -> None:
 def test_lists_of_numbers_have_numbered_features() -> None:
     rng = drawn()
     sample = sample_of([[rng.random(), rng.random()] for _ in range(N)])
-    assert sample.bare
-    assert judge_fields(sample, NOW_US, max_future_us=0).names("feature") == ("x0", "x1")
+    assert sample.unnamed
+    assert assign_roles(sample, NOW_US, max_future_us=0).names("feature") == ("x0", "x1")
 
 
 def test_cells_of_a_csv_are_read_as_what_they_say() -> None:
@@ -229,8 +229,8 @@ def test_cells_of_a_csv_are_read_as_what_they_say() -> None:
         "ts": [f"2026-01-01T00:{i // 60:02d}:{i % 60:02d}Z" for i in range(N)],
     }
     table = Table(columns=columns, n_rows=N)
-    found = judge_fields(take_sample([batch(table)], "json"), NOW_US, max_future_us=0)
-    assert {each.name: each.role for each in found.verdicts} == {
+    found = assign_roles(sample_records([batch(table)], "json"), NOW_US, max_future_us=0)
+    assert {each.name: each.role for each in found.roles} == {
         "x": "feature",
         "n": "refused",
         "ok": "refused",
@@ -248,18 +248,18 @@ def test_records_that_are_no_events_are_counted_by_reason() -> None:
         offsets=np.arange(4),
         values=[*raw.values, b"?", None, b'"text"'],  # type: ignore[misc]
     )
-    sample = take_sample([broken], "json")
-    assert (sample.n, dict(sample.refused)) == (1, {"not_json": 1, "empty": 1, "not_an_object": 1})
+    sample = sample_records([broken], "json")
+    assert (sample.n_events, dict(sample.rejected)) == (1, {"not_json": 1, "empty": 1, "not_an_object": 1})
 
 
 def test_the_rate_and_the_lateness_are_measured_on_the_events_own_time() -> None:
     events = [{"ts": 1_767_000_000 + i / 4 - (30 if i % 20 == 0 else 0), "x": i % 9} for i in range(N)]
     sample = sample_of(events)
-    rate_s, late_us = volume_of(sample, judge_fields(sample, NOW_US, max_future_us=0))
+    rate_s, late_us = estimate_volume(sample, assign_roles(sample, NOW_US, max_future_us=0))
     assert rate_s == pytest.approx(4, rel=0.4)
     assert late_us == pytest.approx(30e6, rel=0.05)
 
 
 def test_a_bulk_load_without_times_tells_no_rate() -> None:
     sample = sample_of([{"x": i % 9} for i in range(N)], timestamps_us=np.full(N, NOW_US))
-    assert volume_of(sample, judge_fields(sample, NOW_US, max_future_us=0)) == (None, 0)
+    assert estimate_volume(sample, assign_roles(sample, NOW_US, max_future_us=0)) == (None, 0)

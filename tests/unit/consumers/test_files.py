@@ -114,7 +114,7 @@ def test_blank_lines_are_rows_and_dead_letters(tmp_path):
     (batch,), _ = drain(opened(path))
     decoded = make_codec(EventSettings(), ["a"], layout="lines", max_future_us=0).decode(batch, 5)
     assert decoded.events.offsets.tolist() == [0, 3]
-    assert decoded.dead.reasons == ["empty", "empty"]
+    assert decoded.dead_letters.reasons == ["empty", "empty"]
 
 
 @pytest.mark.parametrize("n_bytes", [1_023, 1_024, 1_025, 5_000, 3_000_000])
@@ -132,7 +132,7 @@ def test_a_cut_row_that_ends_like_a_line_is_still_too_large(tmp_path):
     path.write_bytes(b" " * 1_024 + b"\r" + b" " * 3_000_000 + b"\n")
     (batch,), _ = drain(opened(path, max_event_bytes=1_024))
     decoded = make_codec(EventSettings(max_size="1KiB"), ["a"], layout="lines", max_future_us=0).decode(batch, 5)
-    assert decoded.dead.reasons == ["too_large"]
+    assert decoded.dead_letters.reasons == ["too_large"]
 
 
 def test_a_huge_row_takes_no_memory(tmp_path):
@@ -263,8 +263,8 @@ def test_csv_rows_that_do_not_fit_the_header_are_refused_alone(tmp_path):
     batch = table_of(path, max_event_bytes=1_000)
     decoded = make_codec(EventSettings(), ["a", "b"], layout="table", max_future_us=0).decode(batch, 5)
     assert decoded.events.features.tolist() == [[1, 2], [3, 4]]
-    assert decoded.dead.reasons == ["wrong_length", "empty", "wrong_length", "not_a_number", "too_large"]
-    assert decoded.dead.payloads[0] == b"1,2,3"
+    assert decoded.dead_letters.reasons == ["wrong_length", "empty", "wrong_length", "not_a_number", "too_large"]
+    assert decoded.dead_letters.payloads[0] == b"1,2,3"
 
 
 @pytest.mark.parametrize(("header", "match"), [(b"a,b,a\n1,2,3\n", "repeats 'a'"), (b"", "no header")])
@@ -313,7 +313,7 @@ def test_parquet_rows_are_columns_and_a_restart_goes_on_at_any_row(tmp_path, row
     np.testing.assert_array_equal(features, np.stack([offsets, offsets, offsets / 2], axis=1))
     times = np.concatenate([each.events.times_us for each in decoded])
     np.testing.assert_array_equal(times, offsets * 1_000_000)
-    assert {reason for each in decoded for reason in each.dead.reasons} <= {"missing_feature"}
+    assert {reason for each in decoded for reason in each.dead_letters.reasons} <= {"missing_feature"}
 
 
 def test_a_parquet_position_beyond_the_end_means_another_file(tmp_path):

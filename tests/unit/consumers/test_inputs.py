@@ -35,7 +35,7 @@ def test_what_has_come_can_be_read_again_from_any_row(pipe):
     close_writer(ends)
     reader = LineReader(source, 4, 100)
     rows = []
-    while not source.complete() or len(rows) < 2:
+    while not source.is_complete() or len(rows) < 2:
         rows += reader.read(10, 1_000, 0.5).rows
     assert rows == [b"[2]", b"[3]"]
     source.close()
@@ -47,7 +47,7 @@ def test_an_idle_pipe_keeps_nobody_longer_than_the_timeout(pipe):
     began = time.monotonic()
     assert source.read_at(0, 100, 0.05) == b""
     assert 0.04 < time.monotonic() - began < 1.0
-    assert not source.complete()
+    assert not source.is_complete()
 
 
 def test_what_is_let_go_is_deleted_by_whole_segments(pipe, monkeypatch):
@@ -60,8 +60,8 @@ def test_what_is_let_go_is_deleted_by_whole_segments(pipe, monkeypatch):
     while block := source.read_at(cursor, 100, 0.5):
         found, cursor = found + block, cursor + len(block)
     assert found == b"0123456789abcdefghij"
-    source.forget(15)
-    assert source.first_kept() == 8
+    source.discard_before(15)
+    assert source.first_byte() == 8
     assert source.read_at(8, 100, 0.0) == b"89abcdef"
     assert source.read_at(0, 100, 0.0) == b""
     source.close()

@@ -37,7 +37,7 @@ def test_a_seed_becomes_the_synthetic_source_that_it_describes() -> None:
     assert isinstance(source, SyntheticSource)
     assert (source.plan.seed, source.plan.rate, source.plan.n_features) == (7, 50, 3)
     assert len(source.discover()) == 2
-    assert source.plan.planted(0, 10**12) == []
+    assert source.plan.planted_anomalies(0, 10**12) == []
 
 
 def test_a_synthetic_stream_goes_on_with_the_start_of_an_earlier_process() -> None:

@@ -7,26 +7,26 @@ import msgspec
 import numpy as np
 import pytest
 
-from consumers.payloads import look_at
+from consumers.payloads import detect_encoding
 
 
 def test_json_objects_and_lists_are_json() -> None:
-    assert look_at([b'{"x": 1}', b"[1, 2]", None, b"{}"]).encoding == "json"
+    assert detect_encoding([b'{"x": 1}', b"[1, 2]", None, b"{}"]).encoding == "json"
 
 
 def test_a_few_broken_records_do_not_change_the_look() -> None:
-    assert look_at([*[b'{"x": 1}'] * 19, b"\xff?"]).encoding == "json"
+    assert detect_encoding([*[b'{"x": 1}'] * 19, b"\xff?"]).encoding == "json"
 
 
 def test_messagepack_is_told_by_its_maps() -> None:
-    assert look_at([msgspec.msgpack.encode({"x": i, "y": 0.5}) for i in range(20)]).encoding == "msgpack"
+    assert detect_encoding([msgspec.msgpack.encode({"x": i, "y": 0.5}) for i in range(20)]).encoding == "msgpack"
 
 
 def test_packed_float32_is_told_with_its_width() -> None:
     rows = np.random.default_rng(1).normal(size=(20, 8)).astype("<f4")
     rows[:, 0] = 1.0  # begins with 0x00, as framing does
-    look = look_at([row.tobytes() for row in rows])
-    assert (look.encoding, look.said) == ("float32", "packed float32, 8 numbers of 32 bytes")
+    look = detect_encoding([row.tobytes() for row in rows])
+    assert (look.encoding, look.description) == ("float32", "packed float32, 8 numbers of 32 bytes")
 
 
 @pytest.mark.parametrize(
@@ -44,10 +44,10 @@ def test_packed_float32_is_told_with_its_width() -> None:
 def test_what_cannot_be_read_is_named_by_what_it_looks_like(value: bytes, said: str) -> None:
     import re
 
-    look = look_at([value] * 5)
+    look = detect_encoding([value] * 5)
     assert look.encoding is None
-    assert re.search(said, look.said), look.said
+    assert re.search(said, look.description), look.description
 
 
 def test_tombstones_alone_look_like_nothing() -> None:
-    assert look_at([None, None]).encoding is None
+    assert detect_encoding([None, None]).encoding is None

@@ -10,7 +10,7 @@ import pytest
 from config.streams import EventSettings
 from consumers.batch import Partition, Position
 from consumers.codec import make_codec
-from consumers.mixture_blocks import BLOCK_EVENTS, Plan
+from consumers.mixture_blocks import BLOCK_EVENTS, SyntheticPlan
 from consumers.synthetic import MINUTE_US, SyntheticSource
 
 START_US = 1_700_000_000_000_000
@@ -44,7 +44,7 @@ def decode(plan, batches):
 
 
 def test_every_event_is_delivered_once_and_then_every_partition_ends():
-    batches = drain(opened(Plan(partitions=3), events=10_000))
+    batches = drain(opened(SyntheticPlan(partitions=3), events=10_000))
     for p, n in ((0, 3_334), (1, 3_333), (2, 3_333)):
         offsets = np.concatenate([batch.offsets for batch in batches if batch.partition.partition == p])
         assert offsets.tolist() == list(range(n))
@@ -52,18 +52,18 @@ def test_every_event_is_delivered_once_and_then_every_partition_ends():
 
 @pytest.mark.parametrize("offset", [0, 1, BLOCK_EVENTS - 1, BLOCK_EVENTS, 5_001])
 def test_a_restart_anywhere_goes_on_with_the_same_bytes(offset):
-    plan = Plan(seed=7, partitions=2)
+    plan = SyntheticPlan(seed=7, partitions=2)
     whole = values_of(drain(opened(plan, events=12_000)), 1)
     assert values_of(drain(opened(plan, {1: offset}, events=12_000)), 1) == whole[offset:]
 
 
 def test_another_seed_makes_other_events():
-    first, second = (values_of(drain(opened(Plan(seed=seed), events=10))) for seed in (1, 2))
+    first, second = (values_of(drain(opened(SyntheticPlan(seed=seed), events=10))) for seed in (1, 2))
     assert first != second
 
 
 def test_records_are_read_by_the_codec_and_their_time_is_the_brokers():
-    plan = Plan(n_features=5, partitions=2, rate=100.0)
+    plan = SyntheticPlan(n_features=5, partitions=2, rate=100.0)
     batches = drain(opened(plan, events=5_000))
     for batch, decoded in zip(batches, decode(plan, batches), strict=True):
         assert len(decoded.dead) == 0
@@ -72,7 +72,7 @@ def test_records_are_read_by_the_codec_and_their_time_is_the_brokers():
 
 
 def test_event_times_rise_over_all_partitions_at_the_rate():
-    plan = Plan(partitions=3, rate=200.0)
+    plan = SyntheticPlan(partitions=3, rate=200.0)
     batches = drain(opened(plan, events=6_000))
     by_number = np.empty(6_000, np.int64)
     for batch in batches:
@@ -83,11 +83,11 @@ def test_event_times_rise_over_all_partitions_at_the_rate():
 
 
 def test_outliers_are_planted_in_the_bursts_only_and_in_their_share():
-    plan = Plan(
+    plan = SyntheticPlan(
         n_features=6, rate=1_000.0, first_burst_us=5_000_000, burst_every_us=10_000_000, burst_length_us=2_000_000,
         burst_share=0.3,
     )  # fmt: skip
-    calm = Plan(
+    calm = SyntheticPlan(
         n_features=6, rate=1_000.0, first_burst_us=5_000_000, burst_every_us=10_000_000, burst_length_us=2_000_000,
         burst_share=0.0,
     )  # fmt: skip
@@ -113,7 +113,7 @@ def test_outliers_are_planted_in_the_bursts_only_and_in_their_share():
 
 
 def test_a_drift_moves_some_features_from_its_start_on_by_deviations():
-    plan = Plan(n_features=8, rate=1_000.0, burst_share=0.0, drift_after_us=20_000_000, drift_shift=0.8)
+    plan = SyntheticPlan(n_features=8, rate=1_000.0, burst_share=0.0, drift_after_us=20_000_000, drift_shift=0.8)
     source = opened(plan, events=40_000)
     x = np.concatenate([each.events.features for each in decode(plan, drain(source))])
     shift = (x[20_000:].mean(axis=0) - x[:20_000].mean(axis=0)) / x[:20_000].std(axis=0)
@@ -123,7 +123,7 @@ def test_a_drift_moves_some_features_from_its_start_on_by_deviations():
 
 
 def test_without_a_given_start_the_stream_begins_at_the_minute_and_the_identity_keeps_it():
-    plan = Plan(seed=3)
+    plan = SyntheticPlan(seed=3)
     found = SyntheticSource(plan).discover()[0]
     later = SyntheticSource(plan, identity=found.identity)
     assert later.start_us % MINUTE_US == 0
@@ -132,12 +132,12 @@ def test_without_a_given_start_the_stream_begins_at_the_minute_and_the_identity_
 
 
 def test_the_identity_of_another_plan_says_nothing():
-    identity = SyntheticSource(Plan(seed=3), start_us=START_US).discover()[0].identity
-    assert SyntheticSource(Plan(seed=4), identity=identity).start_us != START_US
+    identity = SyntheticSource(SyntheticPlan(seed=3), start_us=START_US).discover()[0].identity
+    assert SyntheticSource(SyntheticPlan(seed=4), identity=identity).start_us != START_US
 
 
 def test_a_live_stream_delivers_what_fell_due_while_nobody_read_and_no_more():
-    plan = Plan(rate=100.0)
+    plan = SyntheticPlan(rate=100.0)
     identity = f"synthetic:plan={plan.fingerprint}:start={time.time_ns() // 1_000 - 10_000_000}"
     source = SyntheticSource(plan, identity=identity)
     (partition,) = source.poll(0).assigned
@@ -148,7 +148,7 @@ def test_a_live_stream_delivers_what_fell_due_while_nobody_read_and_no_more():
 
 
 def test_a_paced_stream_delivers_event_time_at_its_speed():
-    source = opened(Plan(rate=1_000.0), speed=10.0)
+    source = opened(SyntheticPlan(rate=1_000.0), speed=10.0)
     began = time.monotonic()
     n = 0
     while n < 3_000:
@@ -158,7 +158,7 @@ def test_a_paced_stream_delivers_event_time_at_its_speed():
 
 
 def test_caught_up_means_that_nothing_more_is_due():
-    source = opened(Plan(), events=100)
+    source = opened(SyntheticPlan(), events=100)
     partition = Partition(topic="synthetic", partition=0)
     assert source.caught_up({partition}) == frozenset()
     drain(source)
@@ -166,7 +166,7 @@ def test_caught_up_means_that_nothing_more_is_due():
 
 
 def test_a_held_partition_waits_while_the_others_go_on():
-    source = opened(Plan(partitions=2), events=100)
+    source = opened(SyntheticPlan(partitions=2), events=100)
     held = Partition(topic="synthetic", partition=0)
     source.hold({held})
     assert {batch.partition.partition for batch in source.poll(0).batches} == {1}
@@ -182,7 +182,7 @@ def drain_one(source, partition):
 
 
 def test_a_time_resolves_to_the_first_event_at_or_after_it_within_a_slot():
-    plan = Plan(rate=10.0, partitions=2)
+    plan = SyntheticPlan(rate=10.0, partitions=2)
     source = SyntheticSource(plan, start_us=START_US, speed=0.0, events=1_000)
     found = source.discover()
     at = source.resolve(START_US + 10_000_000, found)
@@ -192,12 +192,12 @@ def test_a_time_resolves_to_the_first_event_at_or_after_it_within_a_slot():
 
 
 def test_records_look_like_a_brokers():
-    (batch,) = opened(Plan(n_features=2), events=1).poll(0).batches
+    (batch,) = opened(SyntheticPlan(n_features=2), events=1).poll(0).batches
     record = json.loads(batch.values[0])
     assert list(record) == ["ts", "id", "x0", "x1"]
     assert record["ts"].endswith("Z")
 
 
 def test_batches_of_a_partition_follow_each_other_without_a_gap():
-    batches = drain(opened(Plan(), events=9_000))
+    batches = drain(opened(SyntheticPlan(), events=9_000))
     assert all(before.end == after.begin for before, after in itertools.pairwise(batches))

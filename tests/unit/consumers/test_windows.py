@@ -3,11 +3,11 @@
 import numpy as np
 
 from consumers.windows import (
-    ENDED_US,
+    ENDED_WATERMARK_US,
     NO_WATERMARK_US,
+    count_before_lead_end,
+    find_stray_times,
     late_mask,
-    lead_cut,
-    stray_future,
     watermark_before,
     window_start,
 )
@@ -43,52 +43,52 @@ def test_an_event_of_a_sealed_window_is_late_whatever_the_watermark():
 
 
 def test_after_a_source_has_ended_every_event_would_be_late():
-    assert late_mask(us(10**15), MINUTE, 10, us(ENDED_US), None).tolist() == [True]
+    assert late_mask(us(10**15), MINUTE, 10, us(ENDED_WATERMARK_US), None).tolist() == [True]
 
 
 def test_the_lead_is_cut_at_the_limit_even_where_later_events_lie_before_it():
-    assert lead_cut(us(1, 2, 10, 3), 10) == 2
-    assert lead_cut(us(1, 2), 10) == 2
-    assert lead_cut(us(), 10) == 0
+    assert count_before_lead_end(us(1, 2, 10, 3), 10) == 2
+    assert count_before_lead_end(us(1, 2), 10) == 2
+    assert count_before_lead_end(us(), 10) == 0
 
 
 def test_one_jump_that_the_next_events_contradict_is_stray():
-    mask, settled = stray_future(us(10, 9_999, 11, 12), None, 100, final=False)
+    mask, settled = find_stray_times(us(10, 9_999, 11, 12), None, 100, final=False)
     assert mask.tolist() == [False, True, False, False]
     assert settled == 4
 
 
 def test_two_stray_times_in_a_row_are_both_stray():
-    mask, _ = stray_future(us(10, 9_999, 9_998, 11, 12), None, 100, final=False)
+    mask, _ = find_stray_times(us(10, 9_999, 9_998, 11, 12), None, 100, final=False)
     assert mask.tolist() == [False, True, True, False, False]
 
 
 def test_a_jump_that_two_more_events_agree_with_is_believed():
-    mask, settled = stray_future(us(10, 9_000, 9_001, 9_002, 12), None, 100, final=False)
+    mask, settled = find_stray_times(us(10, 9_000, 9_001, 9_002, 12), None, 100, final=False)
     assert not mask.any()
     assert settled == 5
 
 
 def test_a_jump_at_the_end_waits_for_two_more_events():
-    assert stray_future(us(10, 11, 9_000), None, 100, final=False)[1] == 2
-    assert stray_future(us(10, 11, 9_000, 9_001), None, 100, final=False)[1] == 2
+    assert find_stray_times(us(10, 11, 9_000), None, 100, final=False)[1] == 2
+    assert find_stray_times(us(10, 11, 9_000, 9_001), None, 100, final=False)[1] == 2
 
 
 def test_a_jump_that_one_following_event_contradicts_needs_no_second_one():
-    mask, settled = stray_future(us(10, 11, 9_000, 12), None, 100, final=False)
+    mask, settled = find_stray_times(us(10, 11, 9_000, 12), None, 100, final=False)
     assert (mask.tolist(), settled) == ([False, False, True, False], 4)
 
 
 def test_at_the_end_of_the_file_a_last_jump_is_believed():
-    mask, settled = stray_future(us(10, 11, 9_000), None, 100, final=True)
+    mask, settled = find_stray_times(us(10, 11, 9_000), None, 100, final=True)
     assert (mask.any(), settled) == (False, 3)
 
 
 def test_a_first_event_of_the_far_future_does_not_make_the_rest_late():
-    mask, _ = stray_future(us(9_000, 10, 11), None, 100, final=False)
+    mask, _ = find_stray_times(us(9_000, 10, 11), None, 100, final=False)
     assert mask.tolist() == [True, False, False]
 
 
 def test_a_stored_watermark_goes_on_to_judge_the_next_batch():
-    assert stray_future(us(150, 20, 21), 100, 100, final=False)[0].tolist() == [False, False, False]
-    assert stray_future(us(250, 20, 21), 100, 100, final=False)[0].tolist() == [True, False, False]
+    assert find_stray_times(us(150, 20, 21), 100, 100, final=False)[0].tolist() == [False, False, False]
+    assert find_stray_times(us(250, 20, 21), 100, 100, final=False)[0].tolist() == [True, False, False]

@@ -9,20 +9,20 @@ from monitor.detectors.artefact import Artefact, from_bytes, to_bytes
 @pytest.mark.parametrize("first", [b"\x80\x02", b"\x80\x04", b"\x80\x05"])
 def test_a_header_whose_length_begins_like_a_pickle_is_read(first: bytes) -> None:
     wanted = int.from_bytes(first, "little")
-    data = padded_to(wanted)
+    data = bytes_with_header_length(wanted)
     assert data[:2] == first
     assert from_bytes(data).n_features == 1
 
 
-def padded_to(header_bytes: int) -> bytes:
+def bytes_with_header_length(header_bytes: int) -> bytes:
     """Return an artefact whose header has so many bytes."""
-    shortest = int.from_bytes(artefact("")[:8], "little")
-    data = artefact("x" * (header_bytes - shortest))
+    shortest = int.from_bytes(artefact_bytes("")[:8], "little")
+    data = artefact_bytes("x" * (header_bytes - shortest))
     assert int.from_bytes(data[:8], "little") == header_bytes
     return data
 
 
-def artefact(note: str) -> bytes:
+def artefact_bytes(note: str) -> bytes:
     """Return the bytes of an artefact with a note in its training summary."""
     return to_bytes(
         Artefact(

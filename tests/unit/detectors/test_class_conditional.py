@@ -11,14 +11,14 @@ from monitor.detectors.detector import Detector, load_detector
 
 
 @pytest.fixture
-def rows():
+def labelled_features():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, size=600)
     return rng.normal(size=(600, 4)) + 4 * labels[:, None], labels
 
 
-def test_unknown_labels_are_ignored(rows):
-    z, labels = rows
+def test_unknown_labels_are_ignored(labelled_features):
+    z, labels = labelled_features
     noise = np.full((50, 4), 1e6)
     some = ClassConditionalGaussian().fit_features(np.vstack([z, noise]), np.concatenate([labels, np.full(50, -1)]))
     without = ClassConditionalGaussian().fit_features(z, labels)
@@ -44,8 +44,8 @@ def test_the_two_scores_disagree_about_order_when_covariances_differ():
     assert order == {"likelihood": 1, "mahalanobis": 0}
 
 
-def test_a_loader_and_a_model_give_what_features_and_labels_give(rows):
-    z, labels = rows
+def test_a_loader_and_a_model_give_what_features_and_labels_give(labelled_features):
+    z, labels = labelled_features
     module = torch.nn.Linear(4, 2).double()
     batches = [(torch.tensor(z[i : i + 64]), torch.tensor(labels[i : i + 64])) for i in range(0, 600, 64)]
     by_loader = ClassConditionalGaussian(module).fit(batches)
@@ -55,8 +55,8 @@ def test_a_loader_and_a_model_give_what_features_and_labels_give(rows):
     np.testing.assert_allclose(by_loader.predict(torch.tensor(z)), by_features.predict(features), rtol=1e-9)
 
 
-def test_a_module_is_evaluated_without_dropout_and_left_as_it_was(rows):
-    z, labels = rows
+def test_a_module_is_evaluated_without_dropout_and_left_as_it_was(labelled_features):
+    z, labels = labelled_features
     module = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Dropout(0.5)).double().train()
     detector = ClassConditionalGaussian(module).fit(torch.tensor(z), labels)
     first, second = (detector.predict(torch.tensor(z)) for _ in range(2))
@@ -64,14 +64,14 @@ def test_a_module_is_evaluated_without_dropout_and_left_as_it_was(rows):
     assert module.training
 
 
-def test_any_callable_will_do_as_a_model(rows):
-    z, labels = rows
+def test_any_callable_will_do_as_a_model(labelled_features):
+    z, labels = labelled_features
     detector = ClassConditionalGaussian(lambda batch: np.asarray(batch)[:, :2]).fit([(z, labels)])
     assert detector.n_features == 2
 
 
-def test_it_fits_on_arrays_with_labels_and_frames_keep_their_names(rows):
-    z, labels = rows
+def test_it_fits_on_arrays_with_labels_and_frames_keep_their_names(labelled_features):
+    z, labels = labelled_features
     frame = pd.DataFrame(z, columns=list("abcd"))
     detector = ClassConditionalGaussian().fit(frame, labels)
     assert detector.feature_names_ == ("a", "b", "c", "d")
@@ -84,8 +84,8 @@ def test_a_class_of_one_sample_has_finite_scores():
     assert np.isfinite(detector.predict_features(z)).all()
 
 
-def test_explanations_cost_what_replacing_saves(rows):
-    z, labels = rows
+def test_explanations_cost_what_replacing_saves(labelled_features):
+    z, labels = labelled_features
     detector = ClassConditionalGaussian().fit_features(z, labels)
     events = z[:5] + np.array([0.0, 0.0, 6.0, 0.0])
     explanation = detector.explain(events)
@@ -96,8 +96,8 @@ def test_explanations_cost_what_replacing_saves(rows):
         np.testing.assert_allclose(explanation.cost[:, j], saved, rtol=1e-8, atol=1e-9)
 
 
-def test_it_is_a_detector_and_comes_back_from_its_bytes(rows, tmp_path):
-    z, labels = rows
+def test_it_is_a_detector_and_comes_back_from_its_bytes(labelled_features, tmp_path):
+    z, labels = labelled_features
     detector = ClassConditionalGaussian(score="mahalanobis").fit(pd.DataFrame(z, columns=list("abcd")), labels)
     assert isinstance(detector, Detector)
     detector.save(tmp_path / "m.safetensors")
@@ -107,8 +107,8 @@ def test_it_is_a_detector_and_comes_back_from_its_bytes(rows, tmp_path):
         assert again.feature_names_ == detector.feature_names_
 
 
-def test_a_feature_model_must_be_given_again_at_load(rows, tmp_path):
-    z, labels = rows
+def test_a_feature_model_must_be_given_again_at_load(labelled_features, tmp_path):
+    z, labels = labelled_features
 
     def model(batch):
         return np.asarray(batch)[:, :3]
@@ -154,8 +154,8 @@ def test_bad_loaders_are_refused_with_a_reason(data, message):
         ClassConditionalGaussian().fit(data)
 
 
-def test_scoring_before_a_fit_and_with_another_width_is_refused(rows):
-    z, labels = rows
+def test_scoring_before_a_fit_and_with_another_width_is_refused(labelled_features):
+    z, labels = labelled_features
     with pytest.raises(ModelError, match="not fitted yet"):
         ClassConditionalGaussian().predict(z)
     with pytest.raises(ModelError, match="3 features"):

@@ -15,8 +15,8 @@ NAMES = ["a", "b", "c"]
 FRAME = pd.DataFrame(X, columns=NAMES)
 WITH_NA = FRAME.astype("Float64")
 WITH_NA.iloc[4, 2] = pd.NA
-LOCKED = X.copy()
-LOCKED.flags.writeable = False
+READ_ONLY = X.copy()
+READ_ONLY.flags.writeable = False
 
 
 @pytest.fixture(scope="module", params=[GaussianMixture, ClassConditionalGaussian, VAEGMM, AEGMM])
@@ -26,14 +26,14 @@ def detector(request):
     return request.param().fit(FRAME, **({} if request.param is GaussianMixture else {"epochs": 1, "verbose": False}))
 
 
-SAME = {
+EQUIVALENT_FORMS = {
     "lists": X.tolist(),
     "rows": list(X),
     "tensors": [torch.from_numpy(row) for row in X],
     "objects": X.astype(object),
     "fortran": np.asfortranarray(X),
     "strided": np.repeat(X, 2, axis=0)[::2],
-    "read-only": LOCKED,
+    "read-only": READ_ONLY,
     "big-endian": X.astype(">f8"),
     "long double": X.astype(np.longdouble),
     "masked, nothing hidden": np.ma.masked_array(X),
@@ -46,7 +46,7 @@ SAME = {
 }
 
 
-@pytest.mark.parametrize("held", SAME.values(), ids=SAME)
+@pytest.mark.parametrize("held", EQUIVALENT_FORMS.values(), ids=EQUIVALENT_FORMS)
 def test_the_same_numbers_have_the_same_energies_however_they_are_held(detector, held):
     assert np.array_equal(detector.energy(held), detector.energy(X))
 
@@ -56,7 +56,7 @@ def test_single_precision_of_any_byte_order_stays_single(detector, dtype):
     assert detector.energy(X.astype(dtype)).dtype == np.float32
 
 
-REFUSED = {
+INVALID_FORMS = {
     "NA": (WITH_NA, r"NaN in 1 of 60 rows \(rows 4; columns 'c'\)"),
     "NA among objects": (WITH_NA.astype(object), r"NaN in 1 of 60 rows \(rows 4; columns 'c'\)"),
     "hidden by a mask": (np.ma.masked_array(X, mask=np.eye(60, 3)), r"NaN in 3 of 60 rows \(rows 0, 1, 2;"),
@@ -74,7 +74,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("held", "message"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("held", "message"), INVALID_FORMS.values(), ids=INVALID_FORMS)
 def test_what_is_no_table_of_finite_numbers_is_refused_with_the_place(detector, held, message):
     with pytest.raises(ModelError, match=message):
         detector.energy(held)

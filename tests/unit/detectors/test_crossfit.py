@@ -7,7 +7,7 @@ from config.errors import ModelError
 from monitor.detectors import GaussianMixture, reference_energies
 
 
-class Recorder:
+class RecordingDetector:
     def __init__(self, seen):
         self.seen = seen
 
@@ -22,7 +22,7 @@ class Recorder:
 
 def test_no_event_is_scored_by_a_model_that_saw_it_and_folds_are_contiguous():
     seen = []
-    energies = reference_energies(lambda: Recorder(seen), np.arange(23.0)[:, None], folds=5)
+    energies = reference_energies(lambda: RecordingDetector(seen), np.arange(23.0)[:, None], folds=5)
     for learned, scored in seen:
         assert not learned & set(scored)
         assert scored == list(np.arange(scored[0], scored[-1] + 1))

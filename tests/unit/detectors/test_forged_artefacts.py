@@ -25,14 +25,14 @@ def stored(request):
     return artefact_of(request.param)
 
 
-def load(forged):
+def load_forged(forged):
     return load_detector(artefact.to_bytes(forged)).energy(X)
 
 
-def loads_or_refuses(forged):
+def assert_loads_or_raises(forged):
     """Load and score; anything but finite energies or a ModelError is a failure."""
     with contextlib.suppress(ModelError):
-        assert np.isfinite(load(forged)).all()
+        assert np.isfinite(load_forged(forged)).all()
 
 
 @pytest.mark.parametrize("change", [lambda a: a.ravel(), lambda a: a[:0], lambda a: np.concatenate([a, a])])
@@ -41,7 +41,7 @@ def test_arrays_of_another_shape_are_refused(stored, change):
         forged = replace(stored, tensors={**stored.tensors, name: change(array)})
         if forged.tensors[name].shape != array.shape:
             with pytest.raises(ModelError):
-                load(forged)
+                load_forged(forged)
 
 
 @pytest.mark.parametrize(
@@ -59,31 +59,31 @@ def test_arrays_of_other_numbers_never_give_a_broken_model(stored, factor, dtype
     for name, array in stored.tensors.items():
         with np.errstate(all="ignore"):
             forged = np.nan_to_num(array.astype(np.float64) * factor).clip(-1e307, 1e307).astype(dtype)
-        loads_or_refuses(replace(stored, tensors={**stored.tensors, name: forged}))
+        assert_loads_or_raises(replace(stored, tensors={**stored.tensors, name: forged}))
 
 
 @pytest.mark.parametrize("value", [None, -1, "x", {}, 10**30, [10**6, 10**6]])
 def test_settings_and_summaries_of_another_kind_never_give_a_broken_model(stored, value):
     for name in stored.settings:
-        loads_or_refuses(replace(stored, settings={**stored.settings, name: value}))
+        assert_loads_or_raises(replace(stored, settings={**stored.settings, name: value}))
     for name in stored.training:
-        loads_or_refuses(replace(stored, training={**stored.training, name: value}))
+        assert_loads_or_raises(replace(stored, training={**stored.training, name: value}))
 
 
 @pytest.mark.parametrize("name", ["latent_dim", "n_gmm"])
 def test_settings_that_ask_for_networks_larger_than_the_file_are_refused_before_any_is_built(name):
     stored = artefact_of(VAEGMM)
     with pytest.raises(ModelError, match="ask for networks larger than the"):
-        load(replace(stored, settings={**stored.settings, name: 10**9}))
+        load_forged(replace(stored, settings={**stored.settings, name: 10**9}))
 
 
 def test_missing_arrays_and_settings_are_named(stored):
     for name in stored.tensors:
         with pytest.raises(ModelError):
-            load(replace(stored, tensors={n: a for n, a in stored.tensors.items() if n != name}))
+            load_forged(replace(stored, tensors={n: a for n, a in stored.tensors.items() if n != name}))
 
 
-def changed(stored, name, change):
+def with_changed_tensor(stored, name, change):
     array = stored.tensors[name].copy()
     change(array)
     return replace(stored, tensors={**stored.tensors, name: array})
@@ -92,14 +92,14 @@ def changed(stored, name, change):
 def test_factors_that_are_no_triangles_are_refused(stored):
     name = next(n for n in ("cholesky", "factors", "mixture.factors") if n in stored.tensors)
     with pytest.raises(ModelError, match="fit it again"):
-        load(changed(stored, name, lambda a: a.__setitem__((0, 0, 1), 0.5)))
+        load_forged(with_changed_tensor(stored, name, lambda a: a.__setitem__((0, 0, 1), 0.5)))
 
 
 @pytest.mark.parametrize("share", [-1.0, 3.0])
 def test_weights_that_are_no_shares_are_refused(stored, share):
     name = next(n for n in ("weights", "mixture.weights") if n in stored.tensors)
     with pytest.raises(ModelError, match="fit it again"):
-        load(changed(stored, name, lambda a: a.__setitem__(0, share)))
+        load_forged(with_changed_tensor(stored, name, lambda a: a.__setitem__(0, share)))
 
 
 def test_whole_numbers_in_place_of_a_networks_weights_are_refused():
@@ -107,13 +107,13 @@ def test_whole_numbers_in_place_of_a_networks_weights_are_refused():
     name = next(n for n in stored.tensors if n.startswith("net."))
     forged = {**stored.tensors, name: np.ones_like(stored.tensors[name], dtype=np.int32)}
     with pytest.raises(ModelError, match="fit it again"):
-        load(replace(stored, tensors=forged))
+        load_forged(replace(stored, tensors=forged))
 
 
 @pytest.mark.parametrize("width", [0, 1, 2, 4, 10**9])
 def test_another_number_of_features_is_refused(stored, width):
     with pytest.raises(ModelError):
-        load(replace(stored, n_features=width, feature_names=None))
+        load_forged(replace(stored, n_features=width, feature_names=None))
 
 
 def test_every_kind_is_refused_when_it_is_cut_or_a_bit_is_flipped(stored):

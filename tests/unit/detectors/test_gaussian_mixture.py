@@ -16,7 +16,7 @@ from monitor.detectors import GaussianMixture, load_detector
 SIX = np.array([[2, 1], [2, 2], [2, 3], [7, 5], [8, 5], [9, 5]], dtype=float)
 
 
-def blobs(n=600, k=3, d=4, seed=0):
+def make_blobs(n=600, k=3, d=4, seed=0):
     rng = np.random.default_rng(seed)
     place = rng.integers(0, k, n)
     return rng.normal(size=(n, d)) + 8.0 * place[:, None]
@@ -33,14 +33,14 @@ def test_six_points_make_the_two_groups_of_the_textbook():
 
 
 def test_known_components_are_recovered():
-    x = blobs(n=6000)
+    x = make_blobs(n=6000)
     gm = GaussianMixture(3, random_state=0).fit(x)
     assert np.allclose(np.sort(gm.means_[:, 0]), [0, 8, 16], atol=0.15)
     assert np.allclose(gm.covariances_, np.eye(4), atol=0.12)
 
 
 def test_auto_finds_the_number_of_separate_groups():
-    assert len(GaussianMixture("auto", random_state=0).fit(blobs(n=2000)).weights_) == 3
+    assert len(GaussianMixture("auto", random_state=0).fit(make_blobs(n=2000)).weights_) == 3
 
 
 def test_auto_takes_one_component_for_one_gaussian():
@@ -49,16 +49,16 @@ def test_auto_takes_one_component_for_one_gaussian():
 
 
 def test_the_same_seed_gives_the_same_model_to_the_bit():
-    x = blobs()
+    x = make_blobs()
     energies = [GaussianMixture(3, random_state=5).fit(x).energy(x) for _ in range(2)]
     assert np.array_equal(*energies)
 
 
 def test_energy_is_float32_for_float32_and_float64_for_float64():
-    gm = GaussianMixture(2).fit(blobs())
-    assert gm.energy(blobs().astype(np.float32)).dtype == np.float32
-    assert gm.energy(blobs()).dtype == np.float64
-    assert gm.energy(torch.from_numpy(blobs()).float()).dtype == np.float32
+    gm = GaussianMixture(2).fit(make_blobs())
+    assert gm.energy(make_blobs().astype(np.float32)).dtype == np.float32
+    assert gm.energy(make_blobs()).dtype == np.float64
+    assert gm.energy(torch.from_numpy(make_blobs()).float()).dtype == np.float32
 
 
 def test_the_log_likelihood_never_falls():
@@ -81,7 +81,7 @@ def test_one_component_is_the_maximum_likelihood_gaussian(kind):
 
 @pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
 def test_a_mixture_goes_to_scikit_learn_and_back(kind):
-    x = blobs()
+    x = make_blobs()
     gm = GaussianMixture(3, covariance_type=kind).fit(x)
     theirs = gm.to_sklearn()
     assert np.allclose(theirs.score_samples(x), -gm.energy(x), rtol=1e-9)
@@ -91,7 +91,7 @@ def test_a_mixture_goes_to_scikit_learn_and_back(kind):
 
 
 def test_a_mixture_that_scikit_learn_fitted_is_taken_over_with_its_names():
-    frame = pd.DataFrame(blobs(), columns=list("abcd"))
+    frame = pd.DataFrame(make_blobs(), columns=list("abcd"))
     theirs = SklearnMixture(3, random_state=0).fit(frame)
     gm = GaussianMixture.from_sklearn(theirs)
     assert gm.feature_names_ == ("a", "b", "c", "d")
@@ -103,7 +103,7 @@ def test_an_unfitted_scikit_learn_mixture_is_refused():
         GaussianMixture.from_sklearn(SklearnMixture())
 
 
-@pytest.mark.parametrize("other", [None, BayesianGaussianMixture(n_components=2).fit(blobs())])
+@pytest.mark.parametrize("other", [None, BayesianGaussianMixture(n_components=2).fit(make_blobs())])
 def test_another_model_than_scikit_learns_mixture_is_refused(other):
     with pytest.raises(ModelError, match=f"not {type(other).__name__}"):
         GaussianMixture.from_sklearn(other)
@@ -120,7 +120,7 @@ def test_scikit_learns_checks_pass():
 
 
 def test_a_saved_model_gives_the_same_energies_to_the_bit(tmp_path):
-    x = blobs().astype(np.float32)
+    x = make_blobs().astype(np.float32)
     gm = GaussianMixture(3).fit(pd.DataFrame(x, columns=list("abcd"))).calibrate(x)
     gm.save(tmp_path / "m.safetensors")
     back = load_detector(tmp_path / "m.safetensors", kind="gaussian_mixture", n_features=4)
@@ -132,7 +132,7 @@ def test_a_saved_model_gives_the_same_energies_to_the_bit(tmp_path):
 
 
 def test_a_pickled_mixture_that_has_scored_gives_the_same_energies():
-    x = blobs()
+    x = make_blobs()
     gm = GaussianMixture(2).fit(x)
     energies = gm.energy(x)
     assert np.array_equal(pickle.loads(pickle.dumps(gm)).energy(x), energies)
@@ -142,32 +142,32 @@ def test_a_pickled_mixture_that_has_scored_gives_the_same_energies():
     "settings", [{"n_components": np.int64(2), "tol": np.float32(0.01)}, {"random_state": np.random.RandomState(0)}]
 )
 def test_a_mixture_of_numpys_settings_is_stored(settings):
-    x = blobs()
+    x = make_blobs()
     gm = GaussianMixture(**settings).fit(x)
     assert np.array_equal(load_detector(gm.to_bytes()).energy(x), gm.energy(x))
 
 
 def test_a_model_of_another_width_is_refused_when_the_width_matters():
     with pytest.raises(ModelError, match="fitted on 4 features and the events have 5"):
-        load_detector(GaussianMixture(2).fit(blobs()).to_bytes(), n_features=5)
+        load_detector(GaussianMixture(2).fit(make_blobs()).to_bytes(), n_features=5)
 
 
 def test_a_frame_with_other_names_is_refused():
-    gm = GaussianMixture(2).fit(pd.DataFrame(blobs(), columns=list("abcd")))
+    gm = GaussianMixture(2).fit(pd.DataFrame(make_blobs(), columns=list("abcd")))
     with pytest.raises(ModelError, match="missing: 'd'"):
-        gm.energy(pd.DataFrame(blobs(), columns=list("abce")))
+        gm.energy(pd.DataFrame(make_blobs(), columns=list("abce")))
 
 
 def test_nan_in_events_to_score_is_refused_with_its_row():
-    gm = GaussianMixture(2).fit(blobs())
-    x = blobs()
+    gm = GaussianMixture(2).fit(make_blobs())
+    x = make_blobs()
     x[17, 2] = np.nan
     with pytest.raises(ModelError, match="rows 17; columns 2"):
         gm.energy(x)
 
 
 def test_events_beyond_the_range_of_a_square_still_have_finite_energies():
-    gm = GaussianMixture(2).fit(blobs())
+    gm = GaussianMixture(2).fit(make_blobs())
     x = np.full((1, 4), 1e30, dtype=np.float32)
     assert np.isfinite(gm.energy(x)).all()
     assert gm.energy(x)[0] >= gm.energy(x / 1e12)[0] > 1e30
@@ -176,7 +176,7 @@ def test_events_beyond_the_range_of_a_square_still_have_finite_energies():
 
 def test_fewer_rows_than_components_is_refused():
     with pytest.raises(ModelError, match="minimum of 5"):
-        GaussianMixture(5).fit(blobs(n=4))
+        GaussianMixture(5).fit(make_blobs(n=4))
 
 
 @pytest.mark.parametrize(
@@ -194,23 +194,23 @@ def test_fewer_rows_than_components_is_refused():
 )
 def test_settings_that_make_no_sense_are_refused(settings):
     with pytest.raises(ModelError):
-        GaussianMixture(**settings).fit(blobs())
+        GaussianMixture(**settings).fit(make_blobs())
 
 
 def test_energy_before_fit_says_what_to_do():
     with pytest.raises(ModelError, match="call fit"):
-        GaussianMixture().energy(blobs())
+        GaussianMixture().energy(make_blobs())
 
 
 def test_sample_draws_what_the_mixture_says():
-    gm = GaussianMixture(3, random_state=1).fit(blobs(n=3000))
+    gm = GaussianMixture(3, random_state=1).fit(make_blobs(n=3000))
     drawn, place = gm.sample(20_000)
     assert np.allclose(drawn.mean(axis=0), gm.weights_ @ gm.means_, atol=0.2)
     assert np.allclose(np.bincount(place) / 20_000, gm.weights_, atol=0.02)
 
 
 def test_bic_and_aic_are_those_of_scikit_learn():
-    x = blobs()
+    x = make_blobs()
     gm = GaussianMixture(3).fit(x)
     theirs = gm.to_sklearn()
     assert np.isclose(gm.bic(x), theirs.bic(x))
@@ -218,7 +218,7 @@ def test_bic_and_aic_are_those_of_scikit_learn():
 
 
 def test_a_weight_of_two_is_the_row_twice():
-    x = blobs(n=300)
+    x = make_blobs(n=300)
     w = np.random.default_rng(0).integers(0, 3, 300)
     weighted = GaussianMixture(1).fit(x, sample_weight=w)
     repeated = GaussianMixture(1).fit(np.repeat(x, w, axis=0))
@@ -228,7 +228,7 @@ def test_a_weight_of_two_is_the_row_twice():
 
 @pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
 def test_the_lower_bound_is_the_mean_log_likelihood_in_the_columns_own_units(kind):
-    x = blobs() * [1e-3, 1, 50, 1e4] + 7
+    x = make_blobs() * [1e-3, 1, 50, 1e4] + 7
     gm = GaussianMixture(3, covariance_type=kind).fit(x)
     assert np.isclose(gm.lower_bound_, gm.score(x), rtol=1e-2, atol=1e-2)
 

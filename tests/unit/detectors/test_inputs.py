@@ -9,33 +9,33 @@ from config.errors import ModelError
 from monitor.detectors.inputs import check_events, check_labels, check_sample_weights
 
 
-def check(x, **options):
+def check_test_events(x, **options):
     return check_events(x, owner="GaussianMixture", **options)
 
 
 def test_float32_stays_float32_and_is_not_copied():
     x = np.ones((3, 2), dtype=np.float32)
-    assert check(x).values is x
+    assert check_test_events(x).values is x
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.bool_, np.float16, np.uint8])
 def test_other_numbers_become_float64(dtype):
-    assert check(np.ones((3, 2), dtype=dtype)).values.dtype == np.float64
+    assert check_test_events(np.ones((3, 2), dtype=dtype)).values.dtype == np.float64
 
 
 def test_a_tensor_that_wants_gradients_is_read():
-    assert check(torch.ones(3, 2, requires_grad=True)).values.dtype == np.float32
+    assert check_test_events(torch.ones(3, 2, requires_grad=True)).values.dtype == np.float32
 
 
 def test_a_frame_gives_its_names():
-    events = check(pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]}))
+    events = check_test_events(pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]}))
     assert events.names == ("a", "b")
     assert events.values.tolist() == [[1.0, 3.0], [2.0, 4.0]]
 
 
 def test_a_frame_in_another_order_is_taken_by_name():
     frame = pd.DataFrame({"b": [1.0], "a": [2.0]})
-    events = check(frame, names=("a", "b"), n_features=2)
+    events = check_test_events(frame, names=("a", "b"), n_features=2)
     assert events.values.tolist() == [[2.0, 1.0]]
     assert events.names == ("a", "b")
     assert events.values.flags.c_contiguous
@@ -44,20 +44,20 @@ def test_a_frame_in_another_order_is_taken_by_name():
 def test_bad_columns_of_a_frame_in_another_order_keep_their_names():
     frame = pd.DataFrame({"b": [np.inf], "a": [2.0]})
     with pytest.raises(ModelError, match="columns 'b'"):
-        check(frame, names=("a", "b"), n_features=2)
+        check_test_events(frame, names=("a", "b"), n_features=2)
 
 
 @pytest.mark.parametrize("names", [None, ("a", "b")])
 def test_a_name_that_stands_twice_is_refused(names):
     frame = pd.DataFrame([[1.0, 2.0]], columns=["a", "a"])
     with pytest.raises(ModelError, match="several columns have the name 'a'"):
-        check(frame, names=names)
+        check_test_events(frame, names=names)
 
 
 def test_a_frame_with_other_names_is_refused_and_both_sides_are_named():
     frame = pd.DataFrame({"a": [1.0], "c": [2.0]})
     with pytest.raises(ModelError, match="missing: 'b'; not known to the model: 'c'"):
-        check(frame, names=("a", "b"), n_features=2)
+        check_test_events(frame, names=("a", "b"), n_features=2)
 
 
 def test_nan_and_infinity_are_refused_with_rows_and_columns():
@@ -65,12 +65,12 @@ def test_nan_and_infinity_are_refused_with_rows_and_columns():
     x[7, 1] = np.nan
     x[93, 2] = np.inf
     with pytest.raises(ModelError, match=r"NaN and inf in 2 of 100 rows \(rows 7, 93; columns 1, 2\)"):
-        check(x)
+        check_test_events(x)
 
 
 def test_bad_columns_are_named_as_the_frame_names_them():
     with pytest.raises(ModelError, match="columns 'amount'"):
-        check(pd.DataFrame({"age": [1.0], "amount": [np.nan]}))
+        check_test_events(pd.DataFrame({"age": [1.0], "amount": [np.nan]}))
 
 
 @pytest.mark.parametrize(
@@ -92,12 +92,12 @@ def test_bad_columns_are_named_as_the_frame_names_them():
 )
 def test_what_is_no_table_of_numbers_is_refused_by_name(x, message):
     with pytest.raises(ModelError, match=message):
-        check(x, n_features=5 if isinstance(x, np.ndarray) and x.shape[1:] in {(2,), (5,)} else None)
+        check_test_events(x, n_features=5 if isinstance(x, np.ndarray) and x.shape[1:] in {(2,), (5,)} else None)
 
 
 def test_every_refusal_is_a_value_error_too():
     with pytest.raises(ValueError, match="x is None"):
-        check(None)
+        check_test_events(None)
 
 
 @pytest.mark.parametrize(

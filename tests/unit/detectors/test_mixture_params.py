@@ -9,7 +9,7 @@ from config.errors import ModelError
 from monitor.detectors.mixture_params import gmm_energy, gmm_params
 
 
-def an_empty_component(dtype=torch.float64, n=50, D=3):
+def make_empty_component(dtype=torch.float64, n=50, D=3):
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(n, D, generator=generator, dtype=dtype)
     gamma = torch.zeros(n, 3, dtype=dtype)
@@ -19,13 +19,13 @@ def an_empty_component(dtype=torch.float64, n=50, D=3):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_an_empty_component_gets_weight_zero_and_finite_parameters(dtype):
-    results = gmm_params(*an_empty_component(dtype))
+    results = gmm_params(*make_empty_component(dtype))
     assert results[0].tolist() == [0.25, 0.0, 0.75]
     assert all(torch.isfinite(r).all() for r in results)
 
 
 def test_an_empty_component_takes_no_part_in_the_energy():
-    z, gamma = an_empty_component()
+    z, gamma = make_empty_component()
     with_empty = gmm_energy(z, *gmm_params(z, gamma), return_mean=False)
     without = gmm_energy(z, *gmm_params(z, gamma[:, [0, 2]]), return_mean=False)
     torch.testing.assert_close(with_empty[0], without[0])
@@ -33,7 +33,7 @@ def test_an_empty_component_takes_no_part_in_the_energy():
 
 
 def test_an_empty_component_leaves_no_nan_in_the_gradients():
-    z, gamma = an_empty_component()
+    z, gamma = make_empty_component()
     z.requires_grad_()
     gamma.requires_grad_()
     energy, cov_diag = gmm_energy(z, *gmm_params(z, gamma))
@@ -43,7 +43,7 @@ def test_an_empty_component_leaves_no_nan_in_the_gradients():
 
 
 def test_a_component_of_a_single_sample_leaves_no_nan_in_the_gradients():
-    z, gamma = an_empty_component(torch.float32)
+    z, gamma = make_empty_component(torch.float32)
     gamma[0, 1] = 1.0
     gamma.requires_grad_()
     energy, cov_diag = gmm_energy(z, *gmm_params(z, gamma))
@@ -54,14 +54,14 @@ def test_a_component_of_a_single_sample_leaves_no_nan_in_the_gradients():
 
 
 def test_no_component_with_weight_is_an_error():
-    z, gamma = an_empty_component()
+    z, gamma = make_empty_component()
     with pytest.raises(ModelError, match="no component has any weight"):
         gmm_energy(z, *gmm_params(z, gamma * 0))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_an_absurdly_far_sample_has_a_finite_energy(dtype):
-    z, gamma = an_empty_component(dtype)
+    z, gamma = make_empty_component(dtype)
     parameters = gmm_params(z, gamma)
     far = torch.full((1, 3), torch.finfo(dtype).max, dtype=dtype)
     energy, _ = gmm_energy(far, *parameters, return_mean=False)
@@ -70,7 +70,7 @@ def test_an_absurdly_far_sample_has_a_finite_energy(dtype):
 
 
 def test_the_mean_energy_is_the_mean_of_the_energies():
-    z, gamma = an_empty_component()
+    z, gamma = make_empty_component()
     parameters = gmm_params(z, gamma)
     mean, _ = gmm_energy(z, *parameters)
     each, _ = gmm_energy(z, *parameters, return_mean=False)
@@ -78,7 +78,7 @@ def test_the_mean_energy_is_the_mean_of_the_energies():
 
 
 def test_the_regulariser_is_the_sum_of_inverse_variances_without_the_ridge():
-    z, gamma = an_empty_component()
+    z, gamma = make_empty_component()
     parameters = gmm_params(z, gamma, eps=0.5)
     _, cov_diag = gmm_energy(z, *parameters)
     live = parameters[2][[0, 2]]
@@ -86,7 +86,7 @@ def test_the_regulariser_is_the_sum_of_inverse_variances_without_the_ridge():
 
 
 def test_numpy_gives_numpy_and_torch_gives_torch():
-    z, gamma = an_empty_component()
+    z, gamma = make_empty_component()
     assert all(isinstance(r, np.ndarray) for r in gmm_params(z.numpy(), gamma.numpy()))
     assert all(isinstance(r, torch.Tensor) for r in gmm_params(z, gamma))
 
@@ -116,7 +116,7 @@ def test_samples_that_do_not_fit_are_refused(z, gamma):
 
 
 def test_a_mixture_of_another_width_is_refused():
-    z, gamma = an_empty_component()
+    z, gamma = make_empty_component()
     with pytest.raises(ModelError, match="mu must have shape"):
         gmm_energy(z[:, :2], *gmm_params(z, gamma))
 
@@ -138,7 +138,7 @@ def peak_tensor_bytes(work):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_value_that_is_no_number_is_named_with_its_row_and_column(bad):
-    z, gamma = (t.numpy() for t in an_empty_component())
+    z, gamma = (t.numpy() for t in make_empty_component())
     parameters = gmm_params(z, gamma)
     damaged = z.copy()
     damaged[7, 2] = bad
@@ -154,7 +154,7 @@ def test_a_value_that_is_no_number_is_named_with_its_row_and_column(bad):
 
 @pytest.mark.parametrize("place", range(5))
 def test_a_mixture_that_holds_nan_is_refused_where_the_component_takes_part(place):
-    z, gamma = an_empty_component()
+    z, gamma = make_empty_component()
     parameters = list(gmm_params(z, gamma))
     parameters[place] = parameters[place].clone()
     parameters[place][0] = torch.nan
@@ -163,7 +163,7 @@ def test_a_mixture_that_holds_nan_is_refused_where_the_component_takes_part(plac
 
 
 def test_a_component_without_weight_may_hold_anything():
-    z, gamma = an_empty_component()
+    z, gamma = make_empty_component()
     phi, mu, *rest = gmm_params(z, gamma)
     mu = mu.clone()
     mu[1] = torch.nan
@@ -171,7 +171,7 @@ def test_a_component_without_weight_may_hold_anything():
 
 
 def test_samples_whose_variance_has_no_number_are_told_to_change_their_unit():
-    z, gamma = an_empty_component(torch.float32)
+    z, gamma = make_empty_component(torch.float32)
     with pytest.raises(ModelError, match="another unit"):
         gmm_params(z * 1e30, gamma)
 
@@ -179,12 +179,12 @@ def test_samples_whose_variance_has_no_number_are_told_to_change_their_unit():
 @pytest.mark.parametrize("eps", [-1e-6, np.nan, "a", None])
 def test_a_ridge_that_makes_no_sense_is_refused(eps):
     with pytest.raises(ModelError, match="eps must be"):
-        gmm_params(*an_empty_component(), eps=eps)
+        gmm_params(*make_empty_component(), eps=eps)
 
 
 @pytest.mark.filterwarnings("error")
 def test_arrays_that_must_not_be_written_to_are_read_without_a_warning():
-    z, gamma = (t.numpy() for t in an_empty_component())
+    z, gamma = (t.numpy() for t in make_empty_component())
     for array in (z, gamma):
         array.setflags(write=False)
     energy, _ = gmm_energy(z, *gmm_params(z, gamma))

@@ -205,7 +205,7 @@ def test_reference_energies_are_of_the_last_events_which_the_fit_did_not_see(mak
     np.testing.assert_array_equal(detector.energy(train), make().fit(train[:720], **QUICK).energy(train))
 
 
-def own_networks(latent):
+def custom_networks(latent):
     torch.manual_seed(1)
     return {
         "encoder_net": nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, latent)),
@@ -216,28 +216,28 @@ def own_networks(latent):
 
 @pytest.mark.parametrize(("make", "latent"), [(VAEGMM, 6), (AEGMM, 2)])
 def test_given_networks_are_used_and_asked_for_again_at_load(make, latent, train, tmp_path):
-    detector = make(**own_networks(latent), n_gmm=3).fit(train, **QUICK)
+    detector = make(**custom_networks(latent), n_gmm=3).fit(train, **QUICK)
     detector.save(tmp_path / "m.safetensors")
     with pytest.raises(ModelError, match=r"load\(path, encoder_net=\.\.\., decoder_net"):
         load_detector(tmp_path / "m.safetensors")
-    again = make.load(tmp_path / "m.safetensors", **own_networks(latent))
+    again = make.load(tmp_path / "m.safetensors", **custom_networks(latent))
     np.testing.assert_array_equal(again.score(train), detector.score(train))
-    narrow = {**own_networks(latent), "decoder_net": nn.Linear(2, 5)}
+    narrow = {**custom_networks(latent), "decoder_net": nn.Linear(2, 5)}
     with pytest.raises(ModelError, match="networks are not the ones given"):
         make.load(tmp_path / "m.safetensors", **narrow)
 
 
 @pytest.mark.parametrize(("make", "latent"), [(VAEGMM, 6), (AEGMM, 2)])
 def test_a_softmax_inside_the_density_network_is_not_applied_twice(make, latent, train):
-    with_own = make(**own_networks(latent), n_gmm=3).fit(train, **QUICK).energy(train)
-    bare = own_networks(latent)
+    with_own = make(**custom_networks(latent), n_gmm=3).fit(train, **QUICK).energy(train)
+    bare = custom_networks(latent)
     bare["gmm_density_net"] = bare["gmm_density_net"][:-1]
     np.testing.assert_array_equal(make(**bare, n_gmm=3).fit(train, **QUICK).energy(train), with_own)
 
 
 @pytest.mark.parametrize(("make", "latent"), [(VAEGMM, 6), (AEGMM, 2)])
 def test_a_given_density_network_decides_how_many_components_there_are(make, latent, train):
-    assert make(**own_networks(latent)).fit(train, **QUICK).n_gmm == 3
+    assert make(**custom_networks(latent)).fit(train, **QUICK).n_gmm == 3
 
 
 @BOTH
@@ -251,7 +251,7 @@ def test_other_reconstruction_features_can_be_given(make, train):
         load_detector(detector.to_bytes())
 
 
-WRONG = [
+WRONG_NETWORKS = [
     ("encoder_net", nn.Linear(4, 2), "encoder_net does not accept events of shape"),
     ("decoder_net", nn.Linear(2, 6), "decoder_net returns events of shape"),
     ("decoder_net", nn.Linear(9, 5), "decoder_net does not accept a latent"),
@@ -261,14 +261,14 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("make", "latent"), [(VAEGMM, 6), (AEGMM, 2)])
-@pytest.mark.parametrize(("name", "module", "message"), WRONG)
+@pytest.mark.parametrize(("name", "module", "message"), WRONG_NETWORKS)
 def test_a_network_of_the_wrong_width_is_named(make, latent, name, module, message, train):
-    networks = {**own_networks(latent), name: module}
+    networks = {**custom_networks(latent), name: module}
     with pytest.raises(ModelError, match=message):
         make(**networks, n_gmm=3).fit(train, **QUICK)
 
 
-BAD = [
+BAD_EVENTS = [
     (np.zeros((0, 5)), "0 sample"),
     (np.zeros(5), "2D"),
     (np.array([[1.0, np.nan, 0, 0, 0]] * 4), "NaN in 4 of 4 rows .*columns 1"),
@@ -280,7 +280,7 @@ BAD = [
 
 
 @BOTH
-@pytest.mark.parametrize(("x", "message"), BAD)
+@pytest.mark.parametrize(("x", "message"), BAD_EVENTS)
 def test_bad_events_are_refused_at_fit_and_at_scoring(make, x, message, fitted):
     with pytest.raises(ModelError, match=message):
         make().fit(x, **QUICK)

@@ -4,31 +4,31 @@ import numpy as np
 import pytest
 
 from monitor.detectors import GaussianMixture
-from monitor.detectors.repeats import distinct
+from monitor.detectors.repeats import group_duplicates
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_distinct_rows_are_those_of_a_sort(dtype):
     rng = np.random.default_rng(0)
     values = rng.integers(0, 3, (4000, 5)).astype(dtype)
-    found = distinct(values)
+    found = group_duplicates(values)
     rows, counts = np.unique(values, axis=0, return_counts=True)
     assert found is not None
-    order = np.lexsort(values[found.first].T[::-1])
-    np.testing.assert_array_equal(values[found.first][order], rows)
-    np.testing.assert_array_equal(found.summed(np.ones(4000))[order], counts)
+    order = np.lexsort(values[found.first_index].T[::-1])
+    np.testing.assert_array_equal(values[found.first_index][order], rows)
+    np.testing.assert_array_equal(found.sum_weights(np.ones(4000))[order], counts)
 
 
 def test_flags_of_one_bit_do_not_share_a_key():
     values = np.unpackbits(np.arange(4096, dtype=">u2").view(np.uint8).reshape(-1, 2), axis=1).astype(np.float64)
-    assert len(distinct(np.repeat(values, 2, axis=0)).first) == 4096
+    assert len(group_duplicates(np.repeat(values, 2, axis=0)).first_index) == 4096
 
 
 def test_rows_that_hardly_repeat_are_left_as_they_are():
     values = np.random.default_rng(0).normal(size=(1000, 3))
     values[:100] = values[100:200]
-    assert distinct(values) is None
-    assert distinct(values[:1]) is None
+    assert group_duplicates(values) is None
+    assert group_duplicates(values[:1]) is None
 
 
 def test_a_fit_on_more_rows_than_the_sample_is_the_same_whether_the_equal_ones_are_folded():

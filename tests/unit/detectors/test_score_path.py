@@ -9,18 +9,18 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from monitor.detectors import ClassConditionalGaussian, GaussianMixture
-from monitor.detectors.score_factors import Gaussians
+from monitor.detectors.score_factors import GaussianComponents
 from monitor.detectors.score_path import make_scorer
 
 
-def gaussians(d, k, seed=0, form="full"):
+def random_components(d, k, seed=0, form="full"):
     rng = np.random.default_rng(seed)
     weights, means = rng.dirichlet(np.full(k, 3.0)), rng.normal(size=(k, d)) * 2
     if form == "diag":
-        return Gaussians(weights=weights, means=means, inverse=1 / rng.uniform(0.5, 2, (k, d)))
+        return GaussianComponents(weights=weights, means=means, inverse=1 / rng.uniform(0.5, 2, (k, d)))
     root = rng.normal(size=(1 if form == "tied" else k, d, d))
     covariances = root @ root.swapaxes(1, 2) / d + 0.1 * np.eye(d)
-    return Gaussians(weights=weights, means=means, inverse=np.linalg.inv(np.linalg.cholesky(covariances)))
+    return GaussianComponents(weights=weights, means=means, inverse=np.linalg.inv(np.linalg.cholesky(covariances)))
 
 
 SHAPES = [(1, 1), (1, 5), (3, 1), (8, 4), (18, 8), (32, 8), (33, 3), (64, 2), (118, 4), (300, 2)]
@@ -29,7 +29,7 @@ SHAPES = [(1, 1), (1, 5), (3, 1), (8, 4), (18, 8), (32, 8), (33, 3), (64, 2), (1
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("d", "k"), SHAPES)
 def test_an_energy_is_the_same_to_the_bit_in_any_batch_and_place(d, k, dtype):
-    scorer = make_scorer(gaussians(d, k), dtype)
+    scorer = make_scorer(random_components(d, k), dtype)
     rng = np.random.default_rng(1)
     x = rng.normal(size=(1500, d)).astype(dtype)
     whole = scorer.energies(x)
@@ -43,7 +43,7 @@ def test_an_energy_is_the_same_to_the_bit_in_any_batch_and_place(d, k, dtype):
 @pytest.mark.parametrize("form", ["tied", "diag"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_shared_and_diagonal_factors_keep_the_bits_too(form, dtype):
-    scorer = make_scorer(gaussians(20, 5, form=form), dtype)
+    scorer = make_scorer(random_components(20, 5, form=form), dtype)
     x = np.random.default_rng(1).normal(size=(1500, 20)).astype(dtype)
     whole = scorer.energies(x)
     assert np.array_equal(np.concatenate([scorer.energies(part) for part in np.array_split(x, 41)]), whole)
@@ -62,7 +62,7 @@ def test_threads_that_share_the_chunks_give_the_bits_of_one(torch_threads):
     for threads in (1, 2, 4):
         torch_threads(threads)
         shares = np.empty((3000, 16), np.float32)
-        found.append((make_scorer(gaussians(64, 16), np.float32).energies(x, shares), shares))
+        found.append((make_scorer(random_components(64, 16), np.float32).energies(x, shares), shares))
     assert all(np.array_equal(found[0][0], energies) and np.array_equal(found[0][1], s) for energies, s in found)
 
 
@@ -73,7 +73,7 @@ def test_two_threads_score_two_chunks_at_a_time(torch_threads):
         both.wait(timeout=60)
         out[:] = 1.0
 
-    scorer = replace(make_scorer(gaussians(64, 16), np.float32), make_kernel=lambda: kernel, spare=[])
+    scorer = replace(make_scorer(random_components(64, 16), np.float32), make_kernel=lambda: kernel, spare_kernels=[])
     torch_threads(2)
     assert (scorer.energies(np.zeros((2 * scorer.lanes, 64), np.float32)) == 1.0).all()
 
@@ -82,7 +82,7 @@ def test_what_a_helping_thread_meets_is_raised(torch_threads):
     def kernel(part, out, shares):
         raise MemoryError
 
-    scorer = replace(make_scorer(gaussians(64, 16), np.float32), make_kernel=lambda: kernel, spare=[])
+    scorer = replace(make_scorer(random_components(64, 16), np.float32), make_kernel=lambda: kernel, spare_kernels=[])
     torch_threads(2)
     with pytest.raises(MemoryError):
         scorer.energies(np.zeros((2 * scorer.lanes, 64), np.float32))
@@ -90,7 +90,7 @@ def test_what_a_helping_thread_meets_is_raised(torch_threads):
 
 @pytest.mark.parametrize(("d", "k"), [(8, 4), (64, 4), (128, 16), (300, 2)])
 def test_an_energy_is_the_same_to_the_bit_for_any_number_of_threads(d, k):
-    scorer = make_scorer(gaussians(d, k), np.float32)
+    scorer = make_scorer(random_components(d, k), np.float32)
     x = np.random.default_rng(1).normal(size=(700, d)).astype(np.float32)
     energies = []
     for threads in (1, 2, 3, 4):
@@ -102,7 +102,7 @@ def test_an_energy_is_the_same_to_the_bit_for_any_number_of_threads(d, k):
 
 def test_two_scorers_of_one_mixture_agree_to_the_bit():
     x = np.random.default_rng(1).normal(size=(100, 18)).astype(np.float32)
-    assert np.array_equal(*(make_scorer(gaussians(18, 4), np.float32).energies(x) for _ in range(2)))
+    assert np.array_equal(*(make_scorer(random_components(18, 4), np.float32).energies(x) for _ in range(2)))
 
 
 def test_single_precision_gives_way_to_double_where_the_condition_number_asks_for_it():
@@ -110,21 +110,21 @@ def test_single_precision_gives_way_to_double_where_the_condition_number_asks_fo
     turn, _ = np.linalg.qr(rng.normal(size=(8, 8)))
     narrow = (turn * np.logspace(0, -8, 8)) @ turn.T
     inverse = np.linalg.inv(np.linalg.cholesky(narrow))[None]
-    mixture = Gaussians(weights=np.ones(1), means=np.zeros((1, 8)), inverse=inverse)
+    mixture = GaussianComponents(weights=np.ones(1), means=np.zeros((1, 8)), inverse=inverse)
     assert make_scorer(mixture, np.float32).dtype == np.float64
-    assert make_scorer(gaussians(8, 4), np.float32).dtype == np.float32
+    assert make_scorer(random_components(8, 4), np.float32).dtype == np.float32
 
 
 def test_many_calls_keep_one_set_of_buffers():
-    scorer = make_scorer(gaussians(8, 4), np.float32)
+    scorer = make_scorer(random_components(8, 4), np.float32)
     for size in (1, 100, 5000):
         scorer.energies(np.zeros((size, 8), dtype=np.float32))
-    assert len(scorer.spare) == 1
-    assert len(scorer.spare_small) <= 1
+    assert len(scorer.spare_kernels) == 1
+    assert len(scorer.spare_small_kernels) <= 1
 
 
 def test_a_row_with_nan_gives_nan_and_leaves_its_neighbours_alone():
-    scorer = make_scorer(gaussians(8, 4), np.float32)
+    scorer = make_scorer(random_components(8, 4), np.float32)
     x = np.random.default_rng(1).normal(size=(50, 8)).astype(np.float32)
     clean = scorer.energies(x)
     x[10, 3] = np.nan
@@ -136,13 +136,13 @@ def test_a_row_with_nan_gives_nan_and_leaves_its_neighbours_alone():
 def test_rows_that_may_not_be_written_to_are_scored():
     x = np.zeros((4, 8), dtype=np.float32)
     x.flags.writeable = False
-    assert np.isfinite(make_scorer(gaussians(8, 4), np.float32).energies(x)).all()
+    assert np.isfinite(make_scorer(random_components(8, 4), np.float32).energies(x)).all()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("d", "k"), SHAPES)
 def test_shares_add_up_to_one_and_are_the_same_to_the_bit_in_any_batch(d, k, dtype):
-    scorer = make_scorer(gaussians(d, k), dtype)
+    scorer = make_scorer(random_components(d, k), dtype)
     x = np.random.default_rng(1).normal(size=(1500, d)).astype(dtype)
     whole = np.empty((1500, k), dtype)
     energies = scorer.energies(x, whole)
@@ -155,7 +155,7 @@ def test_shares_add_up_to_one_and_are_the_same_to_the_bit_in_any_batch(d, k, dty
 
 
 def test_shares_are_the_components_posterior():
-    mixture = gaussians(3, 4)
+    mixture = random_components(3, 4)
     x = np.random.default_rng(2).normal(size=(200, 3))
     shares = np.empty((200, 4))
     make_scorer(mixture, np.float64).energies(x, shares)
@@ -166,7 +166,7 @@ def test_shares_are_the_components_posterior():
 
 
 def test_a_row_that_is_too_far_for_single_precision_has_the_shares_of_double():
-    scorer = make_scorer(gaussians(2, 3), np.float32)
+    scorer = make_scorer(random_components(2, 3), np.float32)
     shares = np.full((2, 3), np.nan, np.float32)
     scorer.energies(np.array([[1e25, 0], [0.0, 0.0]], np.float32), shares)
     assert shares.sum(axis=1) == pytest.approx(1)

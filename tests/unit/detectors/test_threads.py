@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from monitor.detectors.score_factors import Gaussians
+from monitor.detectors.score_factors import GaussianComponents
 from monitor.detectors.score_path import make_scorer
-from monitor.detectors.threads import one_blas_thread
+from monitor.detectors.threads import single_blas_thread
 
-ONE = Gaussians(weights=np.ones(1), means=np.zeros((1, 2)), inverse=np.eye(2)[None])
+STANDARD_GAUSSIAN = GaussianComponents(weights=np.ones(1), means=np.zeros((1, 2)), inverse=np.eye(2)[None])
 
 
 def blas_threads():
@@ -33,7 +33,9 @@ def test_a_chunk_is_scored_on_one_thread(rows):
         seen.append(blas_threads())
         out[:] = 0
 
-    scorer = replace(make_scorer(ONE, np.float64), make_kernel=lambda: kernel, make_small=None, spare=[])
+    scorer = replace(
+        make_scorer(STANDARD_GAUSSIAN, np.float64), make_kernel=lambda: kernel, make_small_kernel=None, spare_kernels=[]
+    )
     scorer.energies(np.zeros((rows, 2)))
     assert seen
     assert all(threads == {1} for threads in seen)
@@ -41,8 +43,8 @@ def test_a_chunk_is_scored_on_one_thread(rows):
 
 
 def test_who_leaves_first_takes_no_thread_from_the_others():
-    with one_blas_thread:
-        with one_blas_thread:
+    with single_blas_thread:
+        with single_blas_thread:
             assert blas_threads() == {1}
         assert blas_threads() == {1}
     assert blas_threads() == {2}

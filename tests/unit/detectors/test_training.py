@@ -6,31 +6,31 @@ import torch
 from scipy.stats import multivariate_normal
 
 from config.errors import ModelError
-from monitor.detectors.density_nets import DensityNets, cosine_and_distance, dense
+from monitor.detectors.density_nets import DensityNets, cosine_and_distance, dense_layers
 from monitor.detectors.training import (
     LossWeights,
     Objective,
-    Plan,
-    divergence,
+    TrainingOptions,
     gaussian_nll,
+    kl_divergence,
     mean_squared_error,
-    train,
+    train_networks,
 )
 
 OBJECTIVE = Objective(recon=mean_squared_error, weights=LossWeights(recon=1.0, energy=0.1, cov_diag=0.005, beta=0.0))
 
 
-def plan(**changes):
+def training_options(**changes):
     settings = {"epochs": 3, "batch_size": 32, "learning_rate": 1e-3, "optimizer": None, "seed": 0}
-    return Plan(**{**settings, "verbose": False, **changes})
+    return TrainingOptions(**{**settings, "verbose": False, **changes})
 
 
 def networks(density=None):
     torch.manual_seed(0)
     return DensityNets(
-        encoder=dense((5, 4, 2), "tanh", last=False),
-        decoder=dense((2, 4, 5), "tanh", last=False),
-        density=density or dense((4, 6, 2), "tanh", last=False),
+        encoder=dense_layers((5, 4, 2), "tanh", last=False),
+        decoder=dense_layers((2, 4, 5), "tanh", last=False),
+        density=density or dense_layers((4, 6, 2), "tanh", last=False),
         recon_features=cosine_and_distance,
         heads=None,
     )
@@ -76,7 +76,7 @@ def test_an_impossible_covariance_of_the_reconstruction_is_refused(given):
 def test_the_divergence_is_the_mean_over_samples_and_dimensions():
     mean, log_variance = torch.tensor([[1.0, -2.0]]), torch.tensor([[0.5, 0.0]])
     by_dimension = [0.5 * (np.exp(v) + m * m - 1 - v) for m, v in ((1.0, 0.5), (-2.0, 0.0))]
-    assert float(divergence(mean, log_variance)) == pytest.approx(np.mean(by_dimension))
+    assert float(kl_divergence(mean, log_variance)) == pytest.approx(np.mean(by_dimension))
 
 
 def test_the_reconstruction_features_are_the_negative_cosine_and_the_relative_distance():
@@ -94,18 +94,18 @@ def test_a_perfect_reconstruction_has_finite_gradients():
 
 def test_the_networks_end_as_they_were_after_the_best_epoch(rows):
     nets = networks()
-    report = train(nets, rows, OBJECTIVE, plan(epochs=12, learning_rate=0.3))
+    report = train_networks(nets, rows, OBJECTIVE, training_options(epochs=12, learning_rate=0.3))
     losses = [epoch["loss"] for epoch in report.epochs]
     assert report.best_epoch == 1 + int(np.argmin(losses))
     with torch.no_grad():
-        assert float(OBJECTIVE.terms(nets(rows), rows)["loss"]) == pytest.approx(min(losses), rel=1e-5)
+        assert float(OBJECTIVE.loss_terms(nets(rows), rows)["loss"]) == pytest.approx(min(losses), rel=1e-5)
 
 
 def test_a_component_that_dies_does_not_end_the_training(rows):
-    density = dense((4, 2), "tanh", last=False)
+    density = dense_layers((4, 2), "tanh", last=False)
     with torch.no_grad():
         density[0].bias.copy_(torch.tensor([200.0, -200.0]))  # exp(-400): no responsibility in any precision
-    report = train(networks(density), rows, OBJECTIVE, plan())
+    report = train_networks(networks(density), rows, OBJECTIVE, training_options())
     assert report.best_epoch >= 1
     assert [epoch["dead"] for epoch in report.epochs] == [1.0, 1.0, 1.0]
     assert report.stopped is None
@@ -126,7 +126,7 @@ class FailsAfter(torch.nn.Module):
 
 
 def test_a_training_that_breaks_keeps_its_best_epoch_and_says_so(rows):
-    report = train(networks(FailsAfter(14)), rows, OBJECTIVE, plan(epochs=6))
+    report = train_networks(networks(FailsAfter(14)), rows, OBJECTIVE, training_options(epochs=6))
     assert report.best_epoch in (1, 2)
     assert "epoch 3" in report.stopped
     assert report.skipped_steps == 4
@@ -134,7 +134,7 @@ def test_a_training_that_breaks_keeps_its_best_epoch_and_says_so(rows):
 
 def test_a_training_without_any_usable_step_is_an_error(rows):
     with pytest.raises(ModelError, match="no usable step"):
-        train(networks(FailsAfter(0)), rows, OBJECTIVE, plan())
+        train_networks(networks(FailsAfter(0)), rows, OBJECTIVE, training_options())
 
 
 def test_another_optimizer_can_be_given(rows):
@@ -144,10 +144,10 @@ def test_another_optimizer_can_be_given(rows):
         made.append(torch.optim.SGD(parameters, lr=0.01))
         return made[0]
 
-    train(networks(), rows, OBJECTIVE, plan(optimizer=factory))
+    train_networks(networks(), rows, OBJECTIVE, training_options(optimizer=factory))
     assert len(made) == 1
 
 
 def test_a_progress_bar_is_shown_when_asked_for(rows, capsys):
-    train(networks(), rows, OBJECTIVE, plan(verbose=True))
+    train_networks(networks(), rows, OBJECTIVE, training_options(verbose=True))
     assert "3/3" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from monitor.detectors import GaussianMixture
 N = 2000
 
 
-def ordinary(kind: str) -> np.ndarray:
+def make_inliers(kind: str) -> np.ndarray:
     rng = np.random.default_rng(1)
     if kind == "duplicates":
         return rng.normal(size=(10, 4))[rng.integers(0, 10, N)]
@@ -19,7 +19,7 @@ def ordinary(kind: str) -> np.ndarray:
     return rng.normal(size=(N, 4))
 
 
-def with_gross(x: np.ndarray, far: float = 1e3) -> np.ndarray:
+def with_gross_outliers(x: np.ndarray, far: float = 1e3) -> np.ndarray:
     rng = np.random.default_rng(2)
     x = x.copy()
     x[rng.permutation(len(x))[: len(x) // 20]] = far * rng.normal(size=(len(x) // 20, x.shape[1]))
@@ -30,18 +30,18 @@ def with_gross(x: np.ndarray, far: float = 1e3) -> np.ndarray:
 @pytest.mark.parametrize("k", [1, 4])
 @pytest.mark.parametrize("kind", ["normal", "duplicates", "one-hot", "constant"])
 def test_gross_outliers_are_left_out_of_a_fit_on_anything(kind, k, contamination):
-    x = with_gross(ordinary(kind))
+    x = with_gross_outliers(make_inliers(kind))
     gm = GaussianMixture(k, contamination=contamination, n_init=1).fit(x)
     energies = gm.energy(x)
     assert np.isfinite(energies).all()
     assert gm.report_.rows_trimmed <= contamination * N + 1
-    strange = np.abs(x - ordinary(kind)).max(axis=1) > 50
+    strange = np.abs(x - make_inliers(kind)).max(axis=1) > 50
     assert energies[strange].min() > np.quantile(energies[~strange], 0.9)
 
 
 def test_the_number_of_components_is_found_among_gross_outliers():
     rng = np.random.default_rng(0)
-    x = with_gross(rng.normal(size=(N, 4)) + 9.0 * rng.integers(0, 2, N)[:, None])
+    x = with_gross_outliers(rng.normal(size=(N, 4)) + 9.0 * rng.integers(0, 2, N)[:, None])
     gm = GaussianMixture("auto", contamination=0.06).fit(x)
     assert np.sort(gm.means_.mean(axis=1)).round() == pytest.approx([0.0, 9.0])
 
@@ -49,8 +49,8 @@ def test_the_number_of_components_is_found_among_gross_outliers():
 @pytest.mark.parametrize("far", [1e3, 1e8])
 def test_outliers_leave_the_mixture_as_it_is_without_them(far):
     fresh = np.random.default_rng(3).normal(size=(N, 4))
-    clean = GaussianMixture(1).fit(ordinary("normal"))
-    trimmed = GaussianMixture(1, contamination=0.06).fit(with_gross(ordinary("normal"), far))
+    clean = GaussianMixture(1).fit(make_inliers("normal"))
+    trimmed = GaussianMixture(1, contamination=0.06).fit(with_gross_outliers(make_inliers("normal"), far))
     assert trimmed.score(fresh) > clean.score(fresh) - 0.05
 
 

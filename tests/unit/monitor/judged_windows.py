@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from monitor.control_plane.judging import Calibrated, JudgeRule, judge, judge_early
-from monitor.findings.calibration import law_of, scale_of
-from monitor.findings.lives import LifeRule
-from monitor.incidents import Policy
-from monitor.parts import Scale, encode, summarise
+from monitor.control_plane.judging import JudgeRule, ThresholdInForce, judge_open_window, judge_window
+from monitor.findings.calibration import load_count_model, load_scale
+from monitor.findings.lives import IncidentPolicy
+from monitor.incidents import LifecyclePolicy
+from monitor.parts import Scale, encode_part, summarise
 from storage.calibration import StoredThreshold
 from storage.judgements import IncidentRow, Judgement, StoredIncident, StoredPart, WindowFacts
 
@@ -25,18 +25,18 @@ RULE = JudgeRule(
     min_ratio=0.0,
     max_dead_letter_ratio=0.05,
     config_hash="hash",
-    life=LifeRule(
+    incident_policy=IncidentPolicy(
         size_us=MINUTE,
-        policy=Policy(resolve_after=3, repeat_interval_us=240 * MINUTE),
+        lifecycle=LifecyclePolicy(resolve_after=3, repeat_interval_us=240 * MINUTE),
         channels=lambda kind, severity: [severity.value],
         max_age_us=2**62,
     ),
 )
 
 
-def calibrated(
+def learned_threshold(
     *, model_id: int = 1, windows: int = 1440, rate: float = 0.005, most_events: int | None = EVENTS
-) -> Calibrated:
+) -> ThresholdInForce:
     """A learned calibration of one-minute windows with five outliers each."""
     law = {"rate": rate, "calibration_n": 1_440_000, "dispersion": 1.0, "windows": windows, "state": "learned"}
     details: dict[str, Any] = {
@@ -58,10 +58,10 @@ def calibrated(
         method="plain",
         details=details,
     )
-    return Calibrated(
+    return ThresholdInForce(
         row=row,
-        law=law_of(details),
-        scale=scale_of(details),
+        count_model=load_count_model(details),
+        scale=load_scale(details),
         model_version=2,
         clean_rate=details["clean_rate"],
         most_events=most_events,
@@ -72,10 +72,10 @@ def calibrated(
 class Stream:
     """One stream: what is open, what is handed on, what was said."""
 
-    known: Calibrated = field(default_factory=calibrated)
-    open: dict[int, StoredIncident] = field(default_factory=dict)
+    threshold: ThresholdInForce = field(default_factory=learned_threshold)
+    open_incidents: dict[int, StoredIncident] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
-    said: list[tuple[int, str, str]] = field(default_factory=list)
+    transitions: list[tuple[int, str, str]] = field(default_factory=list)
     window: int = 0
     ids: int = 0
 
@@ -83,26 +83,26 @@ class Stream:
         energies = np.full(events, 8.0, np.float32)
         energies[:outliers] = 90.0
         part = summarise(energies, energies > 50, SCALE)
-        stored = StoredPart(threshold_id=7, events=events, outliers=outliers, late=0, dead=0, payload=encode(part))
+        stored = StoredPart(threshold_id=7, events=events, outliers=outliers, late=0, dead=0, payload=encode_part(part))
         return WindowFacts(
             window_start_us=T0 + self.window * MINUTE,
             window_end_us=T0 + (self.window + 1) * MINUTE,
             parts=[stored],
             last_judged_end_us=T0 + self.window * MINUTE,
-            open_incidents=list(self.open.values()),
+            open_incidents=list(self.open_incidents.values()),
             gaps=[],
             state=json.loads(json.dumps(self.state)),
         )
 
-    def early(self, outliers: int, events: int = EVENTS) -> list[IncidentRow]:
+    def judge_early(self, outliers: int, events: int = EVENTS) -> list[IncidentRow]:
         """Look at the window that is to be judged next while it is open, and store what that opens."""
-        rows = judge_early(self.facts(outliers, events), lambda _: self.known, RULE, T0)
+        rows = judge_open_window(self.facts(outliers, events), lambda _: self.threshold, RULE, T0)
         self._store(rows)
         return rows
 
     def judge(self, outliers: int, events: int = EVENTS) -> Judgement:
         """Judge the next window."""
-        judgement = judge(self.facts(outliers, events), lambda _: self.known, RULE, T0)
+        judgement = judge_window(self.facts(outliers, events), lambda _: self.threshold, RULE, T0)
         self._store(judgement.incidents)
         assert judgement.state is not None
         self.state = dict(judgement.state)
@@ -117,17 +117,17 @@ class Stream:
             self.ids += row.id is None
             number = row.id or self.ids
             if row.transition is not None:
-                self.said.append((self.window, row.kind, row.transition.transition))
+                self.transitions.append((self.window, row.kind, row.transition.transition))
             if row.status == "open":
-                self.open[number] = row.stored_as(number)
+                self.open_incidents[number] = row.stored_as(number)
             else:
-                del self.open[number]
+                del self.open_incidents[number]
 
     @property
     def kinds(self) -> set[str]:
         """The kinds of incidents that are open."""
-        return {each.kind for each in self.open.values()}
+        return {each.kind for each in self.open_incidents.values()}
 
 
-def of_model(model_id: int) -> Calibrated:
-    return replace(calibrated(model_id=model_id))
+def threshold_of_model(model_id: int) -> ThresholdInForce:
+    return replace(learned_threshold(model_id=model_id))

@@ -5,12 +5,12 @@ import pytest
 from scipy import signal, stats
 
 from monitor.drift import (
-    advise,
-    first_verdict_us,
-    fit_base,
-    horizon_budget,
+    baseline_problem,
+    earliest_verdict_us,
+    fit_baseline,
+    horizon_false_alarm_probability,
     judge_drift,
-    not_ready,
+    recommend_action,
 )
 from monitor.drifts.yardstick import RANK_UNIT, SPREAD_UNIT
 
@@ -31,7 +31,7 @@ def false_alarms(rho: float, base_blocks: int, draws: int, alpha: float) -> int:
     found = 0
     for _ in range(draws):
         x = waves(rng, base_blocks + 20, rho)
-        base = fit_base(x[:base_blocks], np.full(base_blocks, 100), UNITS)
+        base = fit_baseline(x[:base_blocks], np.full(base_blocks, 100), UNITS)
         verdict = judge_drift(base, x[-1], 100, UNITS, alpha=alpha, min_effect=0)
         assert verdict is not None
         found += bool(verdict.drifted)
@@ -51,7 +51,7 @@ def test_a_slowly_waving_stream_alarms_seldom() -> None:
 
 
 def test_the_base_knows_its_autocorrelation_and_what_it_is_worth() -> None:
-    base = fit_base(waves(np.random.default_rng(1), 400, 0.5), np.full(400, 100), UNITS)
+    base = fit_baseline(waves(np.random.default_rng(1), 400, 0.5), np.full(400, 100), UNITS)
     assert base.rho == pytest.approx(0.5, abs=0.05)
     assert base.effective == pytest.approx(400 / 3, rel=0.15)
     assert base.dof == pytest.approx(400 * 0.75 / 1.25, rel=0.1)
@@ -59,7 +59,7 @@ def test_the_base_knows_its_autocorrelation_and_what_it_is_worth() -> None:
 
 def base_of(blocks: int = 100) -> tuple:
     x = np.random.default_rng(2).standard_normal((blocks, J)) * 0.1
-    return fit_base(x, np.full(blocks, 100), UNITS), x
+    return fit_baseline(x, np.full(blocks, 100), UNITS), x
 
 
 def test_what_moved_is_named_the_furthest_first() -> None:
@@ -89,7 +89,7 @@ def test_a_horizon_of_few_events_has_no_verdict() -> None:
 def test_a_statistic_that_never_varied_and_does_not_move_is_no_drift() -> None:
     x = np.random.default_rng(3).standard_normal((50, J))
     x[:, 4] = 0.5
-    base = fit_base(x, np.full(50, 100), UNITS)
+    base = fit_baseline(x, np.full(50, 100), UNITS)
     still = base.mean.copy()
     verdict = judge_drift(base, still, 100, UNITS, alpha=1e-4, min_effect=0)
     assert verdict is not None
@@ -102,33 +102,33 @@ def test_a_statistic_that_never_varied_and_does_not_move_is_no_drift() -> None:
 
 
 def test_statistics_that_never_vary_have_a_base_too() -> None:
-    base = fit_base(np.ones((30, J)), np.full(30, 100), UNITS)
+    base = fit_baseline(np.ones((30, J)), np.full(30, 100), UNITS)
     assert base.rho == 0
     assert np.isfinite(base.deviation).all()
 
 
 def test_a_base_of_few_horizons_is_refused() -> None:
     with pytest.raises(ValueError, match="ten horizons"):
-        fit_base(np.ones((9, J)), np.full(9, 100), UNITS)
+        fit_baseline(np.ones((9, J)), np.full(9, 100), UNITS)
 
 
 def test_the_budget_is_shared_by_the_horizons() -> None:
-    assert horizon_budget(1, 10 * MINUTE, horizons=1, share=1) == pytest.approx(1 / 1008)
-    assert horizon_budget(1, 10 * MINUTE, horizons=3) == pytest.approx(1 / 1008 / 12)
+    assert horizon_false_alarm_probability(1, 10 * MINUTE, horizons=1, share=1) == pytest.approx(1 / 1008)
+    assert horizon_false_alarm_probability(1, 10 * MINUTE, horizons=3) == pytest.approx(1 / 1008 / 12)
 
 
 @pytest.mark.parametrize(("per_week", "horizon_us", "horizons", "share"), [(0, 1, 1, 1), (1, 0, 1, 1), (1, 1, 0, 1)])
 def test_a_budget_of_nothing_is_refused(per_week: float, horizon_us: int, horizons: int, share: float) -> None:
     with pytest.raises(ValueError, match="no budget from"):
-        horizon_budget(per_week, horizon_us, horizons=horizons, share=share)
+        horizon_false_alarm_probability(per_week, horizon_us, horizons=horizons, share=share)
 
 
 @pytest.mark.parametrize(("horizon_us", "first_us"), [(10 * MINUTE, DAY), (HOUR, 30 * HOUR), (DAY, 30 * DAY)])
 def test_the_first_verdict_comes_when_a_base_can_be_ready(horizon_us: int, first_us: int) -> None:
-    assert first_verdict_us(horizon_us) == first_us
+    assert earliest_verdict_us(horizon_us) == first_us
     blocks = first_us // horizon_us
-    assert not_ready(np.arange(blocks) * horizon_us, horizon_us=horizon_us) is None
-    assert not_ready(np.arange(blocks - 1) * horizon_us, horizon_us=horizon_us) is not None
+    assert baseline_problem(np.arange(blocks) * horizon_us, horizon_us=horizon_us) is None
+    assert baseline_problem(np.arange(blocks - 1) * horizon_us, horizon_us=horizon_us) is not None
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_the_first_verdict_comes_when_a_base_can_be_ready(horizon_us: int, first
     ],
 )
 def test_a_base_needs_a_day_and_thirty_horizons(horizon_us: int, blocks: int, reason: str | None) -> None:
-    found = not_ready(np.arange(blocks) * horizon_us, horizon_us=horizon_us)
+    found = baseline_problem(np.arange(blocks) * horizon_us, horizon_us=horizon_us)
     assert found == reason or (reason is not None and found is not None and reason in found)
 
 
@@ -155,7 +155,7 @@ def test_units_are_those_of_uniform_ranks() -> None:
 
 
 def test_a_moved_body_asks_for_a_refit_and_a_heavy_tail_does_not() -> None:
-    assert advise(7.0, 4.0, tail_fires=True) == "drift: refit"
-    assert advise(-7.0, 4.0, tail_fires=False) == "drift: refit"
-    assert advise(1.0, 4.0, tail_fires=True) == "spike: keep the limit"
-    assert advise(1.0, 4.0, tail_fires=False) is None
+    assert recommend_action(7.0, 4.0, tail_fires=True) == "drift: refit"
+    assert recommend_action(-7.0, 4.0, tail_fires=False) == "drift: refit"
+    assert recommend_action(1.0, 4.0, tail_fires=True) == "spike: keep the limit"
+    assert recommend_action(1.0, 4.0, tail_fires=False) is None

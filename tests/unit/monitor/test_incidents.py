@@ -7,21 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.incidents import (
-    Change,
     Finding,
+    IncidentStep,
     Interval,
     Kind,
+    LifecyclePolicy,
     OpenIncident,
-    Policy,
     Severity,
-    Step,
     Transition,
-    advance,
-    pass_quiet,
+    TransitionType,
+    advance_incident,
+    apply_quiet_windows,
 )
 
 MINUTE = 60_000_000
-POLICY = Policy(resolve_after=3, repeat_interval_us=10 * MINUTE)
+POLICY = LifecyclePolicy(resolve_after=3, repeat_interval_us=10 * MINUTE)
 LOUDNESS = {Severity.WARNING: 0, Severity.CRITICAL: 1}
 
 
@@ -33,18 +33,20 @@ def finding(severity: Severity = Severity.WARNING, n: int = 0) -> Finding:
     return Finding(kind=Kind.SPIKE, severity=severity, summary=f"finding {n}", details={"window": n})
 
 
-def step(incident: OpenIncident | None, found: Finding | None, n: int, policy: Policy = POLICY) -> Step:
-    return advance(Kind.SPIKE, incident, found, window(n), policy)
+def step(
+    incident: OpenIncident | None, found: Finding | None, n: int, policy: LifecyclePolicy = POLICY
+) -> IncidentStep:
+    return advance_incident(Kind.SPIKE, incident, found, window(n), policy)
 
 
-def opened(at: int = 0, severity: Severity = Severity.WARNING) -> OpenIncident:
+def opened_incident(at: int = 0, severity: Severity = Severity.WARNING) -> OpenIncident:
     incident = step(None, finding(severity), at).incident
     assert incident is not None
     return incident
 
 
 @dataclass(frozen=True)
-class Told:
+class TransitionStep:
     """A transition and the incident before it."""
 
     before: OpenIncident | None
@@ -54,68 +56,72 @@ class Told:
 FOUND = st.sampled_from([None, None, Severity.WARNING, Severity.CRITICAL])
 COURSE = st.lists(st.tuples(FOUND, st.integers(0, 5)), max_size=60)
 POLICIES = st.builds(
-    Policy, resolve_after=st.integers(1, 5), repeat_interval_us=st.sampled_from([1, 3, 10]).map(lambda n: n * MINUTE)
+    LifecyclePolicy,
+    resolve_after=st.integers(1, 5),
+    repeat_interval_us=st.sampled_from([1, 3, 10]).map(lambda n: n * MINUTE),
 )
 
 
-def lived(course: list[tuple[Severity | None, int]], policy: Policy) -> tuple[list[Told], OpenIncident | None]:
+def simulate_incident(
+    course: list[tuple[Severity | None, int]], policy: LifecyclePolicy
+) -> tuple[list[TransitionStep], OpenIncident | None]:
     """Judge a course of windows, each with a finding or none and so many windows without events before it."""
-    told: list[Told] = []
+    told: list[TransitionStep] = []
     incident: OpenIncident | None = None
     n, last_end = 0, 0
     for severity, quiet in course:
         n += quiet
         if incident is not None and last_end:
-            passed = pass_quiet(incident, quiet, MINUTE, last_end, policy)
-            told += [Told(incident, passed.transition)] if passed.transition else []
+            passed = apply_quiet_windows(incident, quiet, MINUTE, last_end, policy)
+            told += [TransitionStep(incident, passed.transition)] if passed.transition else []
             incident = passed.incident
         after = step(incident, None if severity is None else finding(severity, n), n, policy)
-        told += [Told(incident, after.transition)] if after.transition else []
+        told += [TransitionStep(incident, after.transition)] if after.transition else []
         incident, last_end, n = after.incident, (n + 1) * MINUTE, n + 1
     return told, incident
 
 
 @given(COURSE, POLICIES)
 def test_opened_and_resolved_alternate_and_nothing_happens_between_two_incidents(
-    course: list[tuple[Severity | None, int]], policy: Policy
+    course: list[tuple[Severity | None, int]], policy: LifecyclePolicy
 ) -> None:
-    told, incident = lived(course, policy)
+    told, incident = simulate_incident(course, policy)
     is_open = False
     for each in told:
-        change = each.transition.change
-        assert (change is Change.OPENED) is not is_open
-        is_open = change is not Change.RESOLVED
+        change = each.transition.type
+        assert (change is TransitionType.OPENED) is not is_open
+        is_open = change is not TransitionType.RESOLVED
     assert is_open == (incident is not None)
 
 
 @given(COURSE, POLICIES)
 def test_transitions_come_in_the_order_of_event_time_and_never_two_of_a_sort_for_one_window(
-    course: list[tuple[Severity | None, int]], policy: Policy
+    course: list[tuple[Severity | None, int]], policy: LifecyclePolicy
 ) -> None:
-    told, _ = lived(course, policy)
+    told, _ = simulate_incident(course, policy)
     ends = [each.transition.at_us for each in told]
     assert ends == sorted(ends)
-    keys = [(each.transition.change, each.transition.window_start_us) for each in told]
+    keys = [(each.transition.type, each.transition.window_start_us) for each in told]
     assert len(keys) == len(set(keys))
 
 
 @given(COURSE, POLICIES)
 def test_an_incident_is_repeated_only_after_the_interval_and_escalates_only_to_louder(
-    course: list[tuple[Severity | None, int]], policy: Policy
+    course: list[tuple[Severity | None, int]], policy: LifecyclePolicy
 ) -> None:
-    for each in lived(course, policy)[0]:
-        change = each.transition.change
-        if change is Change.REPEATED:
+    for each in simulate_incident(course, policy)[0]:
+        change = each.transition.type
+        if change is TransitionType.REPEATED:
             assert each.before is not None
             assert each.transition.at_us - each.before.last_told_us >= policy.repeat_interval_us
-        if change is Change.ESCALATED:
+        if change is TransitionType.ESCALATED:
             assert each.before is not None
             assert LOUDNESS[each.transition.severity] > LOUDNESS[each.before.severity]
 
 
 @given(COURSE, POLICIES)
 def test_an_incident_lasts_until_so_many_windows_in_a_row_are_clean(
-    course: list[tuple[Severity | None, int]], policy: Policy
+    course: list[tuple[Severity | None, int]], policy: LifecyclePolicy
 ) -> None:
     fired_at = {}
     n = 0
@@ -123,8 +129,8 @@ def test_an_incident_lasts_until_so_many_windows_in_a_row_are_clean(
         n += quiet
         fired_at[n] = severity is not None
         n += 1
-    for each in lived(course, policy)[0]:
-        if each.transition.change is Change.RESOLVED:
+    for each in simulate_incident(course, policy)[0]:
+        if each.transition.type is TransitionType.RESOLVED:
             last = each.transition.window_start_us // MINUTE
             run = [fired_at.get(i, False) for i in range(last - policy.resolve_after, last + 1)]
             assert run == [True] + [False] * policy.resolve_after
@@ -132,11 +138,11 @@ def test_an_incident_lasts_until_so_many_windows_in_a_row_are_clean(
 
 @given(COURSE, POLICIES)
 def test_the_severity_of_an_open_incident_never_falls(
-    course: list[tuple[Severity | None, int]], policy: Policy
+    course: list[tuple[Severity | None, int]], policy: LifecyclePolicy
 ) -> None:
     before: OpenIncident | None = None
     for i in range(len(course) + 1):
-        incident = lived(course[:i], policy)[1]
+        incident = simulate_incident(course[:i], policy)[1]
         if incident and before and incident.window_start_us == before.window_start_us:
             assert LOUDNESS[incident.severity] >= LOUDNESS[before.severity]
         before = incident
@@ -144,27 +150,27 @@ def test_the_severity_of_an_open_incident_never_falls(
 
 @given(st.integers(0, 12), st.integers(0, 2))
 def test_quiet_windows_do_what_so_many_clean_windows_do(quiet: int, clean: int) -> None:
-    incident = opened()
+    incident = opened_incident()
     for n in range(clean):
         following = step(incident, None, n + 1).incident
         assert following is not None
         incident = following
-    by_one: Step = Step(incident=incident, transition=None)
+    by_one: IncidentStep = IncidentStep(incident=incident, transition=None)
     for n in range(quiet):
         if by_one.incident is None:
             break
         by_one = step(by_one.incident, None, clean + 1 + n)
-    assert pass_quiet(incident, quiet, MINUTE, (clean + 1) * MINUTE, POLICY) == by_one
+    assert apply_quiet_windows(incident, quiet, MINUTE, (clean + 1) * MINUTE, POLICY) == by_one
 
 
 def test_nothing_happens_without_a_finding_and_without_an_incident() -> None:
-    assert step(None, None, 5) == Step(incident=None, transition=None)
+    assert step(None, None, 5) == IncidentStep(incident=None, transition=None)
 
 
 def test_an_incident_opens_at_the_first_finding_at_the_end_of_its_window() -> None:
     after = step(None, finding(Severity.CRITICAL, 7), 7)
     assert after.transition == Transition(
-        change=Change.OPENED,
+        type=TransitionType.OPENED,
         kind=Kind.SPIKE,
         severity=Severity.CRITICAL,
         window_start_us=7 * MINUTE,
@@ -177,36 +183,36 @@ def test_an_incident_opens_at_the_first_finding_at_the_end_of_its_window() -> No
 
 
 def test_a_quieter_finding_keeps_the_severity_and_says_nothing() -> None:
-    after = step(opened(severity=Severity.CRITICAL), finding(Severity.WARNING), 1)
+    after = step(opened_incident(severity=Severity.CRITICAL), finding(Severity.WARNING), 1)
     assert after.transition is None
     assert after.incident is not None
     assert (after.incident.severity, after.incident.windows_fired) == (Severity.CRITICAL, 2)
 
 
 def test_an_escalation_restarts_the_time_until_the_repetition() -> None:
-    louder = step(opened(), finding(Severity.CRITICAL), 9)
+    louder = step(opened_incident(), finding(Severity.CRITICAL), 9)
     assert louder.transition is not None
-    assert louder.transition.change is Change.ESCALATED
+    assert louder.transition.type is TransitionType.ESCALATED
     assert step(louder.incident, finding(Severity.CRITICAL), 18).transition is None
     again = step(louder.incident, finding(Severity.CRITICAL), 19).transition
     assert again is not None
-    assert again.change is Change.REPEATED
+    assert again.type is TransitionType.REPEATED
 
 
 def test_one_finding_among_clean_windows_starts_the_count_anew() -> None:
-    incident: OpenIncident | None = opened()
+    incident: OpenIncident | None = opened_incident()
     changes = []
     for n, found in enumerate([None, None, finding(), None, None, None], start=1):
         after = step(incident, found, n)
         incident = after.incident
-        changes.append(after.transition.change if after.transition else None)
-    assert changes == [None, None, None, None, None, Change.RESOLVED]
+        changes.append(after.transition.type if after.transition else None)
+    assert changes == [None, None, None, None, None, TransitionType.RESOLVED]
 
 
 def test_a_resolution_says_how_long_it_took_and_how_often_it_fired() -> None:
-    incident = step(opened(), finding(), 1).incident
+    incident = step(opened_incident(), finding(), 1).incident
     assert incident is not None
-    resolved = pass_quiet(incident, 100, MINUTE, 2 * MINUTE, POLICY).transition
+    resolved = apply_quiet_windows(incident, 100, MINUTE, 2 * MINUTE, POLICY).transition
     assert resolved is not None
     assert (resolved.window_start_us, resolved.at_us) == (4 * MINUTE, 5 * MINUTE)
     assert resolved.summary == "resolved after 3 clean windows, 4.0 min after it opened"
@@ -215,7 +221,7 @@ def test_a_resolution_says_how_long_it_took_and_how_often_it_fired() -> None:
 
 @pytest.mark.parametrize("quiet", [0, 1, 2])
 def test_too_few_quiet_windows_only_count(quiet: int) -> None:
-    passed = pass_quiet(opened(), quiet, MINUTE, MINUTE, POLICY)
+    passed = apply_quiet_windows(opened_incident(), quiet, MINUTE, MINUTE, POLICY)
     assert passed.transition is None
     assert passed.incident is not None
     assert passed.incident.clean_windows == quiet

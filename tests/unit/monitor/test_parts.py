@@ -7,8 +7,18 @@ import numpy as np
 import pytest
 
 from monitor import parts
-from monitor.drifts.drift_sums import Codes
-from monitor.parts import DamagedPart, Part, Scale, bin_edges, bin_index, decode, encode, merge, summarise
+from monitor.drifts.drift_sums import DriftCodes
+from monitor.parts import (
+    DamagedPart,
+    Part,
+    Scale,
+    bin_edges,
+    bin_index,
+    decode_part,
+    encode_part,
+    merge_parts,
+    summarise,
+)
 
 SCALE = Scale(median=0.0, iqr=1.0)
 LARGEST = np.finfo(np.float32).max
@@ -19,9 +29,9 @@ def part_of(*energies: float, scale: Scale = SCALE) -> Part:
     return summarise(array, array > 5, scale)
 
 
-def repacked(version: int = 1, **changes: object) -> bytes:
+def encode_changed_body(version: int = 1, **changes: object) -> bytes:
     """Encode a part with changed sections and a right checksum."""
-    _, _, body = msgspec.msgpack.decode(encode(part_of(1, 2, 6)))
+    _, _, body = msgspec.msgpack.decode(encode_part(part_of(1, 2, 6)))
     sections = msgspec.msgpack.decode(body)
     energies = changes.pop("energies", {})
     sections["energies"] |= energies
@@ -32,11 +42,11 @@ def repacked(version: int = 1, **changes: object) -> bytes:
 def test_a_part_of_no_events_has_only_counts() -> None:
     part = part_of()
     assert (part.events, part.outliers, len(part.top), len(part.bins)) == (0, 0, 0, 0)
-    assert encode(part) == encode(Part.counts_only()) == encode(merge([]))
+    assert encode_part(part) == encode_part(Part.without_events()) == encode_part(merge_parts([]))
 
 
 def test_late_events_and_dead_letters_are_counted_beside_the_statistics() -> None:
-    merged = merge([part_of(1, 6), Part.counts_only(late=2, dead=3)])
+    merged = merge_parts([part_of(1, 6), Part.without_events(late=2, dead=3)])
     assert (merged.events, merged.outliers, merged.late, merged.dead) == (2, 1, 2, 3)
 
 
@@ -55,9 +65,9 @@ def test_energies_beyond_the_histogram_fall_in_its_outermost_bins() -> None:
 
 def test_a_thousand_events_fill_some_hundred_bins_and_little_room() -> None:
     energies = np.random.default_rng(0).gamma(8, 1, 1000).astype(np.float32)
-    part = summarise(energies, energies > 18, Scale.of(energies))
+    part = summarise(energies, energies > 18, Scale.from_energies(energies))
     assert 80 < len(part.bins) < 250
-    assert len(encode(part)) < 2048
+    assert len(encode_part(part)) < 2048
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -77,27 +87,27 @@ def test_flags_of_another_length_are_refused() -> None:
 
 
 def test_negative_zero_is_zero() -> None:
-    assert encode(part_of(-0.0, 0.0)) == encode(part_of(0.0, -0.0))
+    assert encode_part(part_of(-0.0, 0.0)) == encode_part(part_of(0.0, -0.0))
 
 
 def test_a_scale_is_the_median_and_the_interquartile_range() -> None:
-    scale = Scale.of(np.arange(101, dtype=np.float32))
+    scale = Scale.from_energies(np.arange(101, dtype=np.float32))
     assert (scale.median, scale.iqr) == (50, 50)
 
 
 def test_a_reference_of_equal_energies_has_a_scale_of_one_nat() -> None:
-    assert Scale.of(np.full(100, -7, np.float32)) == Scale(median=-7, iqr=1)
+    assert Scale.from_energies(np.full(100, -7, np.float32)) == Scale(median=-7, iqr=1)
 
 
 def test_equal_reference_energies_too_large_for_one_nat_have_the_scale_of_their_precision() -> None:
-    scale = Scale.of(np.full(100, 1e30, np.float32))
+    scale = Scale.from_energies(np.full(100, 1e30, np.float32))
     assert scale.iqr == pytest.approx(float(np.spacing(np.float32(1e30))))
     assert np.isfinite(bin_edges(scale)).all()
 
 
 def test_a_scale_needs_reference_energies() -> None:
     with pytest.raises(ValueError, match="at least one"):
-        Scale.of(np.empty(0, np.float32))
+        Scale.from_energies(np.empty(0, np.float32))
 
 
 def test_a_scale_of_no_width_is_refused() -> None:
@@ -113,19 +123,19 @@ def test_a_part_is_complete_above_its_smallest_listed_energy_only_where_it_lists
 def test_large_counts_survive_the_encoding() -> None:
     part = part_of(*([1.0] * 300))
     for _ in range(30):
-        part = merge([part, part])
+        part = merge_parts([part, part])
     assert part.events == 300 * 2**30
-    assert decode(encode(part)).counts.tolist() == [300 * 2**30]
+    assert decode_part(encode_part(part)).counts.tolist() == [300 * 2**30]
 
 
 def test_a_part_of_a_newer_format_says_so() -> None:
     with pytest.raises(DamagedPart, match="has format 2, this version of Outrider reads 1"):
-        decode(repacked(version=2))
+        decode_part(encode_changed_body(version=2))
 
 
 def test_an_unknown_section_is_refused_for_merging_would_lose_it() -> None:
     with pytest.raises(DamagedPart, match=r"occupancy.*run the newer version"):
-        decode(repacked(occupancy=b"123"))
+        decode_part(encode_changed_body(occupancy=b"123"))
 
 
 @pytest.mark.parametrize(
@@ -144,12 +154,12 @@ def test_an_unknown_section_is_refused_for_merging_would_lose_it() -> None:
 )
 def test_a_part_that_contradicts_itself_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(DamagedPart):
-        decode(repacked(**changes))
+        decode_part(encode_changed_body(**changes))
 
 
 def test_a_cut_payload_says_that_the_row_is_damaged() -> None:
     with pytest.raises(DamagedPart, match="damaged; restore it"):
-        decode(encode(part_of(1, 2))[:-1])
+        decode_part(encode_part(part_of(1, 2))[:-1])
 
 
 OLD = bytes.fromhex(
@@ -161,18 +171,18 @@ OLD = bytes.fromhex(
 
 def with_drift(*energies: float) -> Part:
     ones = np.ones((len(energies), 2), np.int8)
-    return replace(part_of(*energies), drift=Codes(ranks=ones, shares=None, scores=ones).add_up(slice(None)))
+    return replace(part_of(*energies), drift=DriftCodes(ranks=ones, shares=None, scores=ones).sum_rows(slice(None)))
 
 
 def test_a_part_from_before_drift_was_watched_reads_and_writes_the_same_bytes() -> None:
-    part = decode(OLD)
+    part = decode_part(OLD)
     assert part.top.tolist() == [40, 3, 2.5, 2, 1]
     assert part.drift is None
-    assert encode(part) == OLD == encode(part_of(1, 2, 2.5, 3, 40, scale=Scale(median=2.0, iqr=1.5)))
+    assert encode_part(part) == OLD == encode_part(part_of(1, 2, 2.5, 3, 40, scale=Scale(median=2.0, iqr=1.5)))
 
 
 def test_drift_sums_are_kept_and_added() -> None:
-    merged = decode(encode(merge([with_drift(1, 2), with_drift(3), Part.counts_only(late=2)])))
+    merged = decode_part(encode_part(merge_parts([with_drift(1, 2), with_drift(3), Part.without_events(late=2)])))
     assert merged.drift is not None
     assert merged.drift.ranks.tolist() == [3, 3]
     assert merged.drift.pairs is not None
@@ -181,11 +191,11 @@ def test_drift_sums_are_kept_and_added() -> None:
 
 def test_sums_that_miss_events_are_no_sums_in_any_order() -> None:
     for parts_ in ([with_drift(1), part_of(2), with_drift(3)], [part_of(2), with_drift(1)]):
-        assert merge(parts_).drift is None
-    assert merge([merge([with_drift(1), part_of(2)]), with_drift(3)]).drift is None
+        assert merge_parts(parts_).drift is None
+    assert merge_parts([merge_parts([with_drift(1), part_of(2)]), with_drift(3)]).drift is None
 
 
 def test_drift_sums_that_no_such_events_can_have_are_refused() -> None:
     damaged = replace(part_of(1), drift=with_drift(*range(99)).drift)
     with pytest.raises(DamagedPart, match="contradicts itself"):
-        decode(encode(damaged))
+        decode_part(encode_part(damaged))

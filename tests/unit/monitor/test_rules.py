@@ -7,7 +7,7 @@ import pytest
 
 from config.settings import Settings
 from monitor.incidents import Kind, Severity
-from monitor.rules import config_hash, control_settings, window_rule
+from monitor.rules import build_control_settings, build_window_rule, config_hash
 
 SECOND = 1_000_000
 
@@ -22,24 +22,24 @@ def settings(**stream: Any) -> Settings:
 
 
 def test_windows_are_in_microseconds_and_times_of_the_future_are_the_brokers_business() -> None:
-    rule = window_rule(settings(window={"size": "30s", "grace": "2s", "ahead": "5m", "max_future": "1m"}), "a")
+    rule = build_window_rule(settings(window={"size": "30s", "grace": "2s", "ahead": "5m", "max_future": "1m"}), "a")
     assert (rule.size_us, rule.grace_us, rule.ahead_us) == (30 * SECOND, 2 * SECOND, 300 * SECOND)
     assert rule.max_future_us is None
 
 
 def test_in_a_file_times_of_the_future_are_told_by_the_events_around_them() -> None:
     file = {"source": {"type": "file", "path": "x.jsonl"}, "window": {"max_future": "1m"}}
-    assert window_rule(settings(**file), "a").max_future_us == 60 * SECOND
+    assert build_window_rule(settings(**file), "a").max_future_us == 60 * SECOND
 
 
 @pytest.mark.parametrize(("sealed", "limit"), [(None, 15), (0, 15), (100, 115), (-10, 5)])
 def test_the_lead_is_grace_and_ahead_beyond_the_seal(sealed: int | None, limit: int) -> None:
-    rule = window_rule(settings(window={"size": "5s", "grace": "5s", "ahead": "10s"}), "a")
-    assert rule.lead_limit(None if sealed is None else sealed * SECOND) == limit * SECOND
+    rule = build_window_rule(settings(window={"size": "5s", "grace": "5s", "ahead": "10s"}), "a")
+    assert rule.lead_end_us(None if sealed is None else sealed * SECOND) == limit * SECOND
 
 
 def test_the_control_plane_goes_by_the_settings_of_its_own_stream() -> None:
-    own = control_settings(
+    own = build_control_settings(
         settings(
             threshold={"percentile": 99, "refresh": "0 * * * *", "look_back": "12h", "adopt_after": "1h"},
             alerts={"false_alarms": "2/day", "min_outliers": 9, "resolve_after": 7, "repeat_interval": "1h"},
@@ -51,12 +51,12 @@ def test_the_control_plane_goes_by_the_settings_of_its_own_stream() -> None:
     assert own.threshold.look_back_us == 12 * 3600 * SECOND
     assert own.threshold.adopt_after_us == 3600 * SECOND
     assert own.judge.per_week == own.threshold.per_week == 14
-    assert (own.judge.min_outliers, own.judge.life.policy.resolve_after) == (9, 7)
-    assert control_settings(settings(), "b", 5).refresh == timedelta(minutes=5)
+    assert (own.judge.min_outliers, own.judge.incident_policy.lifecycle.resolve_after) == (9, 7)
+    assert build_control_settings(settings(), "b", 5).refresh == timedelta(minutes=5)
 
 
 def test_routes_say_who_is_told() -> None:
-    channels = control_settings(settings(), "a", 4).judge.life.channels
+    channels = build_control_settings(settings(), "a", 4).judge.incident_policy.channels
     assert channels(Kind.SPIKE, Severity.CRITICAL) == ("night",)
     assert channels(Kind.SPIKE, Severity.WARNING) == ()
 

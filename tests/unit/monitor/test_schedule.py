@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from config.cron import check_cron
 from config.errors import ConfigError, StorageUnavailable
-from monitor.schedule import Timetable, tick_at_or_after
+from monitor.schedule import JobScheduler, tick_at_or_after
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 T0 = datetime(2026, 2, 26, 22, 3, tzinfo=UTC)
@@ -158,12 +158,12 @@ def test_a_job_that_fails_runs_again_and_its_age_shows_that_it_never_succeeded()
         runs.append(1)
         raise ValueError("broken")
 
-    timetable = Timetable(time.monotonic)
-    timetable.every(0.02, "broken", fail)
+    timetable = JobScheduler(time.monotonic)
+    timetable.add_job(0.02, "broken", fail)
     timetable.start()
     try:
         until(lambda: len(runs) >= 3)
-        assert timetable.ages_s() == {"broken": None}
+        assert timetable.success_ages_s() == {"broken": None}
     finally:
         timetable.stop()
 
@@ -178,18 +178,18 @@ def test_the_age_of_a_job_grows_from_its_last_success() -> None:
         if broken.is_set():
             raise OSError("the disk is away")
 
-    timetable = Timetable(lambda: now[0])
-    timetable.every(0.02, "job", job)
+    timetable = JobScheduler(lambda: now[0])
+    timetable.add_job(0.02, "job", job)
     timetable.start()
     try:
-        until(lambda: timetable.ages_s()["job"] == 0.0)
+        until(lambda: timetable.success_ages_s()["job"] == 0.0)
         broken.set()
         until(lambda: True in runs)
         now[0] = 160.0
         until(lambda: runs.count(True) >= 3)
     finally:
         timetable.stop()
-    assert timetable.ages_s() == {"job": 60.0}
+    assert timetable.success_ages_s() == {"job": 60.0}
 
 
 def test_a_job_never_runs_twice_at_once_and_missed_runs_become_one() -> None:
@@ -206,8 +206,8 @@ def test_a_job_never_runs_twice_at_once_and_missed_runs_become_one() -> None:
         with lock:
             inside -= 1
 
-    timetable = Timetable(time.monotonic)
-    timetable.every(0.01, "slow", job)
+    timetable = JobScheduler(time.monotonic)
+    timetable.add_job(0.01, "slow", job)
     timetable.start()
     until(lambda: runs >= 2)
     go_on.set()
@@ -217,33 +217,33 @@ def test_a_job_never_runs_twice_at_once_and_missed_runs_become_one() -> None:
 
 def test_a_clock_that_is_set_back_holds_up_no_job() -> None:
     runs = threading.Event()
-    timetable = Timetable(time.monotonic)
-    timetable.every(0.02, "job", runs.set)
+    timetable = JobScheduler(time.monotonic)
+    timetable.add_job(0.02, "job", runs.set)
     timetable.start()
     try:
         # What the scheduler has planned by a clock that was a day ahead.
         timetable._scheduler.modify_job("job", next_run_time=datetime.now(UTC) + timedelta(days=1))
         runs.clear()
-        timetable.tend()
+        timetable.reschedule()
         assert runs.wait(30)
     finally:
         timetable.stop()
 
 
 def test_tending_leaves_what_is_planned_in_good_time() -> None:
-    timetable = Timetable(time.monotonic)
-    timetable.every(3600, "job", lambda: None)
+    timetable = JobScheduler(time.monotonic)
+    timetable.add_job(3600, "job", lambda: None)
     timetable.start()
     try:
         planned = timetable._scheduler.get_job("job").next_run_time
-        timetable.tend()
+        timetable.reschedule()
         assert timetable._scheduler.get_job("job").next_run_time == planned
     finally:
         timetable.stop()
 
 
 def test_stopping_a_timetable_that_never_started_is_no_error() -> None:
-    Timetable(time.monotonic).stop()
+    JobScheduler(time.monotonic).stop()
 
 
 def test_each_failure_and_the_first_success_after_it_is_reported(caplog: pytest.LogCaptureFixture) -> None:
@@ -259,8 +259,8 @@ def test_each_failure_and_the_first_success_after_it_is_reported(caplog: pytest.
         if outcome is not None:
             raise outcome
 
-    timetable = Timetable(lambda: 100.0, lambda name, error: reported.append((name, error)))
-    timetable.every(0.01, "job", job)
+    timetable = JobScheduler(lambda: 100.0, lambda name, error: reported.append((name, error)))
+    timetable.add_job(0.01, "job", job)
     with caplog.at_level(logging.WARNING):
         timetable.start()
         assert done.wait(30)

@@ -11,21 +11,21 @@ from config.streams import ModelSettings
 from monitor.detectors.detector import load_detector
 from monitor.scoring import LoadedModel, Scorer, load_model, pick_device
 from monitor.training.events import TrainingSet
-from monitor.training.fitting import FittedModel, fit_model, model_of
+from monitor.training.fitting import FittedModel, fit_model, prepare_imported_model
 from storage.ledger import StoredModel
 
 NAMES = ("x", "y")
 
 
 @lru_cache(maxsize=1)
-def fitted() -> FittedModel:
+def fit_small_model() -> FittedModel:
     features = np.random.default_rng(0).normal((5.0, -2.0), 1.0, (300, 2)).astype(np.float32)
-    training = TrainingSet(features=features, names=NAMES, refused=0, exhausted=True)
+    training = TrainingSet(features=features, names=NAMES, rejected=0, exhausted=True)
     return fit_model(training, ModelSettings(n_components=1))
 
 
-def stored(**changes: object) -> StoredModel:
-    model = fitted().stored
+def stored_model(**changes: object) -> StoredModel:
+    model = fit_small_model().stored
     values = {
         "id": 1,
         "stream_id": 1,
@@ -42,31 +42,31 @@ def stored(**changes: object) -> StoredModel:
     return StoredModel(**(values | changes))  # type: ignore[arg-type]
 
 
-def loaded(**changes: object) -> LoadedModel:
-    return load_model(stored(**changes), "cpu")
+def loaded_model(**changes: object) -> LoadedModel:
+    return load_model(stored_model(**changes), "cpu")
 
 
-def scorer() -> Scorer:
-    return Scorer(lambda _: loaded())
+def make_test_scorer() -> Scorer:
+    return Scorer(lambda _: loaded_model())
 
 
 def test_energies_are_those_of_the_detector_rounded_once() -> None:
     features = np.random.default_rng(1).normal(size=(50, 2)).astype(np.float32)
-    energies = scorer().energies(features, 1)
+    energies = make_test_scorer().energies(features, 1)
     assert energies.dtype == np.float32
-    exact = load_detector(fitted().stored.artefact, kind="gaussian_mixture").energy(features)
+    exact = load_detector(fit_small_model().stored.artefact, kind="gaussian_mixture").energy(features)
     np.testing.assert_array_equal(energies, np.asarray(exact, np.float32))
 
 
 def test_a_missing_feature_takes_the_training_mean() -> None:
-    means = np.array(fitted().stored.summary["feature_means"], np.float32)
+    means = np.array(fit_small_model().stored.summary["feature_means"], np.float32)
     holes = np.array([[np.nan, 1.0], [2.0, np.nan], [np.nan, np.nan]], np.float32)
     filled = np.array([[means[0], 1.0], [2.0, means[1]], means], np.float32)
-    np.testing.assert_array_equal(scorer().energies(holes, 1), scorer().energies(filled, 1))
+    np.testing.assert_array_equal(make_test_scorer().energies(holes, 1), make_test_scorer().energies(filled, 1))
 
 
 def test_a_missing_feature_and_a_model_without_means_is_an_error_that_says_so() -> None:
-    of = Scorer(lambda _: loaded(summary={"imported": True}))
+    of = Scorer(lambda _: loaded_model(summary={"imported": True}))
     assert len(of.energies(np.zeros((2, 2), np.float32), 1)) == 2
     with pytest.raises(ModelError, match="an imported one has no means"):
         of.energies(np.array([[np.nan, 0]], np.float32), 1)
@@ -75,17 +75,17 @@ def test_a_missing_feature_and_a_model_without_means_is_an_error_that_says_so() 
 @pytest.mark.parametrize("value", [3.4e38, -3.4e38, 1e30, 1e-45, 0.0])
 def test_energies_are_finite_whatever_finite_features_come(value: float) -> None:
     features = np.array([[value, 0], [0, value], [value, value], [value, -value]], np.float32)
-    assert np.isfinite(scorer().energies(features, 1)).all()
+    assert np.isfinite(make_test_scorer().energies(features, 1)).all()
 
 
 def test_no_events_have_no_energies() -> None:
-    energies = scorer().energies(np.empty((0, 2), np.float32), 1)
+    energies = make_test_scorer().energies(np.empty((0, 2), np.float32), 1)
     assert (energies.shape, energies.dtype) == ((0,), np.float32)
 
 
 def test_an_energy_does_not_depend_on_what_it_was_scored_with() -> None:
     features = np.random.default_rng(2).normal(size=(700, 2)).astype(np.float32)
-    of = scorer()
+    of = make_test_scorer()
     whole = of.energies(features, 1)
     pieces = [of.energies(piece, 1) for piece in np.split(features, [1, 2, 9, 500])]
     np.testing.assert_array_equal(np.concatenate(pieces), whole)
@@ -96,7 +96,7 @@ def test_the_four_models_that_were_used_last_are_kept() -> None:
 
     def load(model_id: int) -> LoadedModel:
         loads.append(model_id)
-        return loaded()
+        return loaded_model()
 
     of = Scorer(load)
     for model_id in (1, 2, 3, 4, 1, 2, 3, 4, 5, 2, 3, 4, 5, 1):
@@ -105,19 +105,19 @@ def test_the_four_models_that_were_used_last_are_kept() -> None:
 
 
 def test_a_model_without_reference_energies_is_refused() -> None:
-    detector = load_detector(fitted().stored.artefact, kind="gaussian_mixture")
+    detector = load_detector(fit_small_model().stored.artefact, kind="gaussian_mixture")
     detector.reference_energies_ = None
     with pytest.raises(ModelError, match="model 4 has no reference energies"):
-        loaded(artefact=detector.to_bytes())
+        loaded_model(artefact=detector.to_bytes())
     with pytest.raises(ModelError, match="no reference energies, so no limit can be drawn"):
-        model_of(detector, NAMES)
+        prepare_imported_model(detector, NAMES)
 
 
 def test_a_model_of_other_features_is_refused() -> None:
-    detector = load_detector(fitted().stored.artefact, kind="gaussian_mixture")
+    detector = load_detector(fit_small_model().stored.artefact, kind="gaussian_mixture")
     with pytest.raises(ModelError, match="has the features x, y; the stream has x, z"):
-        model_of(detector, ("x", "z"))
-    assert model_of(detector, NAMES).stored.feature_names == NAMES
+        prepare_imported_model(detector, ("x", "z"))
+    assert prepare_imported_model(detector, NAMES).stored.feature_names == NAMES
 
 
 def test_the_device_is_cuda_only_where_there_is_one() -> None:
@@ -130,39 +130,39 @@ def test_the_device_is_cuda_only_where_there_is_one() -> None:
 
 def test_one_pass_gives_the_same_energies_and_what_drift_adds_up() -> None:
     features = np.random.default_rng(2).normal((5.0, -2.0), 1.0, (400, 2)).astype(np.float32)
-    measured = scorer().measure(features, 1)
-    np.testing.assert_array_equal(measured.energies, scorer().energies(features, 1))
+    measured = make_test_scorer().measure(features, 1)
+    np.testing.assert_array_equal(measured.energies, make_test_scorer().energies(features, 1))
     assert measured.codes is not None
-    whole = measured.codes.add_up(slice(None))
-    assert whole.fits(400)
+    whole = measured.codes.sum_rows(slice(None))
+    assert whole.is_consistent(400)
     assert np.abs(whole.ranks / 128 / 400).max() < 0.1  # these events are like the training's
-    parts = [scorer().measure(features[at : at + 37], 1).codes for at in range(0, 400, 37)]
-    sums = np.sum([part.add_up(slice(None)).ranks for part in parts if part is not None], axis=0)
+    parts = [make_test_scorer().measure(features[at : at + 37], 1).codes for at in range(0, 400, 37)]
+    sums = np.sum([part.sum_rows(slice(None)).ranks for part in parts if part is not None], axis=0)
     assert sums.tolist() == whole.ranks.tolist()
 
 
 def test_a_missing_feature_has_the_rank_of_the_mean() -> None:
     features = np.array([[np.nan, -2.0]], np.float32)
-    measured = scorer().measure(features, 1)
+    measured = make_test_scorer().measure(features, 1)
     assert measured.codes is not None
     assert abs(int(measured.codes.ranks[0, 0])) < 8
 
 
 def test_a_model_from_before_drift_was_watched_scores_and_adds_up_nothing() -> None:
-    old = load_detector(fitted().stored.artefact)
+    old = load_detector(fit_small_model().stored.artefact)
     old.profile_ = None
-    of = Scorer(lambda _: loaded(artefact=old.to_bytes()))
+    of = Scorer(lambda _: loaded_model(artefact=old.to_bytes()))
     measured = of.measure(np.zeros((3, 2), np.float32), 1)
     assert measured.codes is None
-    np.testing.assert_array_equal(measured.energies, scorer().energies(np.zeros((3, 2), np.float32), 1))
+    np.testing.assert_array_equal(measured.energies, make_test_scorer().energies(np.zeros((3, 2), np.float32), 1))
 
 
 @pytest.mark.parametrize("kind", ["vaegmm", "aegmm"])
 def test_networks_are_watched_for_drift_too(kind: str) -> None:
     features = np.random.default_rng(3).normal(size=(300, 3)).astype(np.float32)
-    training = TrainingSet(features=features, names=("a", "b", "c"), refused=0, exhausted=True)
+    training = TrainingSet(features=features, names=("a", "b", "c"), rejected=0, exhausted=True)
     model = fit_model(training, ModelSettings.model_validate({"kind": kind})).stored
-    of = Scorer(lambda _: loaded(kind=kind, artefact=model.artefact, feature_names=("a", "b", "c"), summary={}))
+    of = Scorer(lambda _: loaded_model(kind=kind, artefact=model.artefact, feature_names=("a", "b", "c"), summary={}))
     measured = of.measure(features, 1)
     assert measured.codes is not None
-    assert measured.codes.add_up(slice(None)).shape == (4, 0, 3)
+    assert measured.codes.sum_rows(slice(None)).shape == (4, 0, 3)

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from monitor.findings.lives import LifeRule
-from monitor.incidents import Finding, Kind, Policy, Severity
+from monitor.findings.lives import IncidentPolicy
+from monitor.incidents import Finding, Kind, LifecyclePolicy, Severity
 from monitor.silence import (
-    Limit,
+    AllowedSilence,
     SilenceRule,
-    alarm_at_us,
+    estimate_allowed_silence,
+    explained_until_us,
     find_silence,
-    limit_of,
-    silence_rows,
-    usual_limit_us,
+    update_silence_incident,
+    usual_allowed_silence_us,
 )
 from storage.judgements import StoredIncident
 from storage.silence import ArrivalFacts, Pause, PauseHistory
@@ -27,10 +27,10 @@ HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 T0 = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
 
-AUTO = SilenceRule(after_us=None, idle_timeout_us=MINUTE, size_us=MINUTE, live_us=HOUR)
-LIFE = LifeRule(
+AUTO = SilenceRule(after_us=None, idle_timeout_us=MINUTE, size_us=MINUTE, max_event_age_us=HOUR)
+POLICY = IncidentPolicy(
     size_us=MINUTE,
-    policy=Policy(resolve_after=3, repeat_interval_us=4 * HOUR),
+    lifecycle=LifecyclePolicy(resolve_after=3, repeat_interval_us=4 * HOUR),
     channels=lambda _kind, _severity: ("ops",),
     max_age_us=HOUR,
 )
@@ -47,7 +47,7 @@ def history_of(times_us: Times, until_us: int | None = None, look_back_us: int =
     pauses = [
         Pause(start_us=int(starts[i]) + MINUTE - MINUTE // 2, end_us=int(starts[i + 1]) + MINUTE // 2) for i in skips
     ]
-    return PauseHistory(begin_us=int(starts[0]), end_us=int(starts[-1]) + MINUTE, windows=len(starts), pauses=pauses)
+    return PauseHistory(start_us=int(starts[0]), end_us=int(starts[-1]) + MINUTE, windows=len(starts), pauses=pauses)
 
 
 def false_alarms(times_us: Times) -> list[float]:
@@ -58,11 +58,11 @@ def false_alarms(times_us: Times) -> list[float]:
         # A limit hardly moves within six hours: far below it nothing has to be looked up.
         if gap_us <= MINUTE or (known[0] == part and gap_us < 0.8 * known[1]):
             continue
-        limit = limit_of(history_of(times_us[times_us <= before]), int(before), AUTO)
+        limit = estimate_allowed_silence(history_of(times_us[times_us <= before]), int(before), AUTO)
         if limit is None:
             continue
         known = (part, limit.usual_us)
-        if after > max(before + limit.usual_us, limit.alarm_us):
+        if after > max(before + limit.usual_us, limit.allowed_until_us):
             wrong.append((int(before) - T0) / DAY)
     return wrong
 
@@ -118,50 +118,50 @@ def test_bursts_with_pauses_of_all_lengths_are_called_silent_a_few_times_at_firs
 
 def test_a_batch_each_hour_is_silent_when_two_of_them_are_missing() -> None:
     times = T0 + np.arange(72, dtype=np.int64) * HOUR
-    limit = usual_limit_us(history_of(times), AUTO)
+    limit = usual_allowed_silence_us(history_of(times), AUTO)
     assert limit is not None
     assert 2 * HOUR < limit <= 3 * HOUR + 3 * MINUTE
 
 
 def test_a_busy_stream_is_silent_after_three_windows_and_never_before_it_is_idle() -> None:
     history = history_of(poisson(600, 1))
-    assert usual_limit_us(history, AUTO) == 3 * MINUTE
-    assert usual_limit_us(history, replace(AUTO, idle_timeout_us=HOUR)) == HOUR
+    assert usual_allowed_silence_us(history, AUTO) == 3 * MINUTE
+    assert usual_allowed_silence_us(history, replace(AUTO, idle_timeout_us=HOUR)) == HOUR
 
 
 def test_by_day_a_stream_that_sleeps_at_night_is_called_silent_as_soon_as_any_other() -> None:
     times = with_nights(poisson(20, 10))
     history = history_of(times)
     noon = T0 + 9 * DAY + 12 * HOUR
-    limit = limit_of(history, noon, AUTO)
+    limit = estimate_allowed_silence(history, noon, AUTO)
     assert limit is not None
-    assert limit.alarm_us - noon == limit.usual_us == 3 * MINUTE
+    assert limit.allowed_until_us - noon == limit.usual_us == 3 * MINUTE
 
 
 def test_one_outage_explains_no_silence_at_another_time_of_the_day() -> None:
     times = poisson(20, 10)
     outage = T0 + 8 * DAY + 14 * HOUR
     history = history_of(times[(times < outage) | (times > outage + 3 * HOUR)])
-    limit = limit_of(history, T0 + 9 * DAY + 9 * HOUR, AUTO)
+    limit = estimate_allowed_silence(history, T0 + 9 * DAY + 9 * HOUR, AUTO)
     assert limit is not None
-    assert limit.alarm_us - (T0 + 9 * DAY + 9 * HOUR) == limit.usual_us == 3 * MINUTE
+    assert limit.allowed_until_us - (T0 + 9 * DAY + 9 * HOUR) == limit.usual_us == 3 * MINUTE
 
 
 def test_a_silence_is_explained_by_the_same_time_of_yesterday_and_an_eighth_more() -> None:
     night = Pause(start_us=T0 + 22 * HOUR, end_us=T0 + 30 * HOUR)
-    assert alarm_at_us(T0 + DAY + 22 * HOUR, MINUTE, [night]) == T0 + DAY + 31 * HOUR
-    assert alarm_at_us(T0 + 7 * DAY + 23 * HOUR, MINUTE, [night]) == T0 + 7 * DAY + 31 * HOUR
-    assert alarm_at_us(T0 + DAY + 20 * HOUR, MINUTE, [night]) == T0 + DAY + 20 * HOUR + MINUTE
-    assert alarm_at_us(T0 + 3 * DAY + 22 * HOUR, MINUTE, [night]) == T0 + 3 * DAY + 22 * HOUR + MINUTE
+    assert explained_until_us(T0 + DAY + 22 * HOUR, MINUTE, [night]) == T0 + DAY + 31 * HOUR
+    assert explained_until_us(T0 + 7 * DAY + 23 * HOUR, MINUTE, [night]) == T0 + 7 * DAY + 31 * HOUR
+    assert explained_until_us(T0 + DAY + 20 * HOUR, MINUTE, [night]) == T0 + DAY + 20 * HOUR + MINUTE
+    assert explained_until_us(T0 + 3 * DAY + 22 * HOUR, MINUTE, [night]) == T0 + 3 * DAY + 22 * HOUR + MINUTE
 
 
 def test_few_pauses_say_nothing() -> None:
-    assert usual_limit_us(history_of(T0 + np.arange(20, dtype=np.int64) * MINUTE), AUTO) is None
-    assert usual_limit_us(history_of(T0 + np.arange(21, dtype=np.int64) * MINUTE), AUTO) is not None
+    assert usual_allowed_silence_us(history_of(T0 + np.arange(20, dtype=np.int64) * MINUTE), AUTO) is None
+    assert usual_allowed_silence_us(history_of(T0 + np.arange(21, dtype=np.int64) * MINUTE), AUTO) is not None
 
 
 NOW = T0 + DAY
-LIMIT = Limit(usual_us=10 * MINUTE, alarm_us=0)
+ALLOWED = AllowedSilence(usual_us=10 * MINUTE, allowed_until_us=0)
 
 
 def facts(silent_us: int, **changes: object) -> ArrivalFacts:
@@ -177,15 +177,15 @@ def facts(silent_us: int, **changes: object) -> ArrivalFacts:
     return ArrivalFacts(**(fields | changes))  # type: ignore[arg-type]
 
 
-def find(
-    facts: ArrivalFacts, rule: SilenceRule = AUTO, limit: Limit | None = LIMIT, watched_us: int = DAY
+def find_silence_after(
+    facts: ArrivalFacts, rule: SilenceRule = AUTO, limit: AllowedSilence | None = ALLOWED, watched_us: int = DAY
 ) -> Finding | None:
     return find_silence(facts, limit, rule, watched_since_us=NOW - watched_us)
 
 
 def test_silence_is_found_when_it_is_longer_than_the_limit_and_says_all_numbers() -> None:
-    assert find(facts(10 * MINUTE)) is None
-    finding = find(facts(11 * MINUTE))
+    assert find_silence_after(facts(10 * MINUTE)) is None
+    finding = find_silence_after(facts(11 * MINUTE))
     assert finding is not None
     assert (finding.kind, finding.severity) == (Kind.SILENCE, Severity.WARNING)
     assert finding.summary == (
@@ -204,13 +204,16 @@ def test_silence_is_found_when_it_is_longer_than_the_limit_and_says_all_numbers(
 
 
 def test_a_silence_that_the_night_before_explains_is_none() -> None:
-    assert find(facts(11 * MINUTE), limit=Limit(usual_us=10 * MINUTE, alarm_us=NOW + HOUR)) is None
+    assert (
+        find_silence_after(facts(11 * MINUTE), limit=AllowedSilence(usual_us=10 * MINUTE, allowed_until_us=NOW + HOUR))
+        is None
+    )
 
 
 def test_a_duration_needs_no_history_and_no_live_events() -> None:
     rule = replace(AUTO, after_us=30 * SECOND)
-    assert find(facts(29 * SECOND), rule, None) is None
-    finding = find(facts(31 * SECOND, last_event_us=T0 - 300 * DAY), rule, None)
+    assert find_silence_after(facts(29 * SECOND), rule, None) is None
+    finding = find_silence_after(facts(31 * SECOND, last_event_us=T0 - 300 * DAY), rule, None)
     assert finding is not None
     assert "as silence_after says" in finding.summary
 
@@ -225,57 +228,61 @@ def test_a_duration_needs_no_history_and_no_live_events() -> None:
     ids=["an ended stream", "a stream that warms up", "the end of a backlog"],
 )
 def test_it_is_not_silence(changes: dict[str, object]) -> None:
-    assert find(facts(HOUR, **changes)) is None
+    assert find_silence_after(facts(HOUR, **changes)) is None
 
 
 def test_where_the_source_cannot_be_asked_the_text_says_so_and_a_new_process_waits() -> None:
     unheard = facts(HOUR, at_end=False)
-    assert find(unheard, watched_us=9 * MINUTE) is None
-    finding = find(unheard, watched_us=11 * MINUTE)
+    assert find_silence_after(unheard, watched_us=9 * MINUTE) is None
+    finding = find_silence_after(unheard, watched_us=11 * MINUTE)
     assert finding is not None
     assert finding.severity == Severity.CRITICAL
     assert "nothing could be read for 60.0 min" in finding.summary
     assert "look whether the broker can be reached" in finding.summary
 
 
-def opened() -> tuple[ArrivalFacts, Finding, StoredIncident]:
+def open_incident() -> tuple[ArrivalFacts, Finding, StoredIncident]:
     silent = facts(11 * MINUTE)
-    finding = find(silent)
+    finding = find_silence_after(silent)
     assert finding is not None
-    (row,) = silence_rows(finding, [], silent, LIFE)
+    (row,) = update_silence_incident(finding, [], silent, POLICY)
     assert row.transition is not None
-    assert (row.transition.transition, row.transition.channels, row.transition.silent) == ("opened", ["log", "ops"], [])
+    assert (row.transition.transition, row.transition.channels, row.transition.skipped_channels) == (
+        "opened",
+        ["log", "ops"],
+        [],
+    )
     assert (row.window_start_us, row.opened_at_us) == (silent.last_event_us, NOW)
-    return silent, finding, row.stored_as(1)
+    return silent, finding, row.with_id(1)
 
 
 def test_as_long_as_it_lasts_it_is_only_repeated_and_no_row_is_written_in_between() -> None:
-    silent, finding, incident = opened()
+    silent, finding, incident = open_incident()
     for hours, change in ((1, None), (3.9, None), (4, "repeated")):
         later = replace(silent, now_us=NOW + int(hours * HOUR))
-        rows = silence_rows(finding, [incident], later, LIFE)
+        rows = update_silence_incident(finding, [incident], later, POLICY)
         assert [row.transition.transition for row in rows if row.transition] == ([change] if change else [])
         assert len(rows) == (change is not None)
 
 
 def test_when_the_broker_is_lost_during_a_silence_it_escalates() -> None:
-    silent, _, incident = opened()
+    silent, _, incident = open_incident()
     unheard = replace(silent, at_end=False)
-    finding = find(unheard)
-    (row,) = silence_rows(finding, [incident], unheard, LIFE)
+    finding = find_silence_after(unheard)
+    (row,) = update_silence_incident(finding, [incident], unheard, POLICY)
     assert row.transition is not None
     assert (row.transition.transition, row.severity) == ("escalated", "critical")
 
 
 def test_it_is_resolved_by_the_first_arrival_after_it_opened_and_by_nothing_else() -> None:
-    silent, _, incident = opened()
-    assert silence_rows(None, [incident], silent, LIFE) == []
+    silent, _, incident = open_incident()
+    assert update_silence_incident(None, [incident], silent, POLICY) == []
     again = replace(silent, now_us=NOW + HOUR + SECOND, last_arrival_us=NOW + HOUR)
-    (row,) = silence_rows(None, [incident], again, LIFE)
+    (row,) = update_silence_incident(None, [incident], again, POLICY)
     assert row.transition is not None
     assert (row.status, row.transition.transition, row.resolved_at_us) == ("resolved", "resolved", again.now_us)
     assert row.transition.summary == "events come again, 60.0 min after this was opened"
 
 
 def test_without_silence_and_without_an_incident_there_is_nothing_to_write() -> None:
-    assert silence_rows(None, [], facts(SECOND), LIFE) == []
+    assert update_silence_incident(None, [], facts(SECOND), POLICY) == []

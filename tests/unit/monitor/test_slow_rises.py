@@ -8,30 +8,30 @@ import pytest
 from scipy import stats
 
 from monitor.slow_rises import (
-    RECOVERED,
-    SlowRise,
+    RECOVERY_THRESHOLD,
+    SlowRiseStatistic,
     SlowRiseVerdict,
-    alarm_windows,
+    expected_windows_to_detection,
     highest_clean_rate,
-    recovery_step,
-    slow_rise_step,
-    windows_to_find,
+    update_recovery,
+    update_slow_rise,
+    windows_between_false_alarms,
 )
-from monitor.spikes import CountLaw, rate_bound
+from monitor.spikes import CountModel, rate_bound
 
 MINUTE = 60_000_000
 HOUR = 60 * MINUTE
 
 
-def law(**changes: object) -> CountLaw:
+def law(**changes: object) -> CountModel:
     values = {"rate": 1e-3, "calibration_n": 10**7, "dispersion": 1.0, "windows": 1000, "state": "learned"}
-    return CountLaw(**(values | changes))  # type: ignore[arg-type]
+    return CountModel(**(values | changes))  # type: ignore[arg-type]
 
 
 def run(counts: np.ndarray, dispersion: float = 1.0, limit_windows: float = 500.0) -> list[SlowRiseVerdict]:
-    state, verdicts = SlowRise(), []
+    state, verdicts = SlowRiseStatistic(), []
     for i, x in enumerate(counts.tolist()):
-        state, verdict = slow_rise_step(
+        state, verdict = update_slow_rise(
             state,
             law(dispersion=dispersion),
             3000,
@@ -85,20 +85,24 @@ def test_after_an_alarm_the_evidence_begins_anew() -> None:
 
 
 def test_a_window_without_events_changes_no_evidence_but_time() -> None:
-    state = SlowRise(evidence=2.0, best=1.5, onset_us=7)
-    after, _ = slow_rise_step(state, law(), 0, 0, window_start_us=9, limit_windows=100, clean_rate=1e-3)
+    state = SlowRiseStatistic(evidence=2.0, best=1.5, onset_us=7)
+    after, _ = update_slow_rise(state, law(), 0, 0, window_start_us=9, limit_windows=100, clean_rate=1e-3)
     assert after.evidence == pytest.approx(np.log1p(np.exp(2.0)))
     assert (after.best, after.onset_us) == (1.5, 7)
 
 
 def test_the_state_can_be_stored_as_json() -> None:
-    state, _ = slow_rise_step(SlowRise(), law(), 3000, 5, window_start_us=0, limit_windows=100, clean_rate=1e-3)
-    assert SlowRise(**json.loads(json.dumps(asdict(state), allow_nan=False))) == state
-    assert SlowRise(**json.loads(json.dumps(asdict(SlowRise()), allow_nan=False))) == SlowRise()
+    state, _ = update_slow_rise(
+        SlowRiseStatistic(), law(), 3000, 5, window_start_us=0, limit_windows=100, clean_rate=1e-3
+    )
+    assert SlowRiseStatistic(**json.loads(json.dumps(asdict(state), allow_nan=False))) == state
+    assert (
+        SlowRiseStatistic(**json.loads(json.dumps(asdict(SlowRiseStatistic()), allow_nan=False))) == SlowRiseStatistic()
+    )
 
 
 def test_a_quarter_of_one_alarm_a_week_is_four_weeks_of_windows() -> None:
-    assert alarm_windows(1, MINUTE) == 4 * 7 * 24 * 60
+    assert windows_between_false_alarms(1, MINUTE) == 4 * 7 * 24 * 60
 
 
 @pytest.mark.parametrize(
@@ -106,12 +110,12 @@ def test_a_quarter_of_one_alarm_a_week_is_four_weeks_of_windows() -> None:
 )
 def test_a_promise_of_nothing_is_refused(per_week: float, window_us: int, share: float) -> None:
     with pytest.raises(ValueError, match="no budget from"):
-        alarm_windows(per_week, window_us, share=share)
+        windows_between_false_alarms(per_week, window_us, share=share)
 
 
 @pytest.mark.parametrize("ratio", [1.5, 2.0, 3.0])
 def test_a_raised_rate_is_found_about_when_it_is_said(ratio: float) -> None:
-    said = windows_to_find(law(), 3000, clean_rate=1e-3, limit_windows=4032, ratio=ratio)
+    said = expected_windows_to_detection(law(), 3000, clean_rate=1e-3, limit_windows=4032, ratio=ratio)
     rng, delays = np.random.default_rng(6), []
     for _ in range(40):
         verdicts = run(rng.poisson(3 * ratio, 400), limit_windows=4032)
@@ -120,19 +124,19 @@ def test_a_raised_rate_is_found_about_when_it_is_said(ratio: float) -> None:
 
 
 def test_a_rate_that_is_clean_is_never_found() -> None:
-    assert windows_to_find(law(), 3000, clean_rate=1e-3, limit_windows=4032, ratio=1.0) == float("inf")
-    assert windows_to_find(law(), 3000, clean_rate=3e-3, limit_windows=4032, ratio=2.0) == float("inf")
+    assert expected_windows_to_detection(law(), 3000, clean_rate=1e-3, limit_windows=4032, ratio=1.0) == float("inf")
+    assert expected_windows_to_detection(law(), 3000, clean_rate=3e-3, limit_windows=4032, ratio=2.0) == float("inf")
 
 
 def test_a_rise_is_over_after_clean_windows_and_not_while_it_lasts() -> None:
     rng = np.random.default_rng(7)
     recovered = 0.0
     for x in rng.poisson(6, 500).tolist():
-        recovered = recovery_step(recovered, law(), 3000, x, clean_rate=1e-3)
-        assert 0 <= recovered < RECOVERED
+        recovered = update_recovery(recovered, law(), 3000, x, clean_rate=1e-3)
+        assert 0 <= recovered < RECOVERY_THRESHOLD
     windows = 0
-    while recovered < RECOVERED:
-        recovered = recovery_step(recovered, law(), 3000, int(rng.poisson(3)), clean_rate=1e-3)
+    while recovered < RECOVERY_THRESHOLD:
+        recovered = update_recovery(recovered, law(), 3000, int(rng.poisson(3)), clean_rate=1e-3)
         windows += 1
     assert 3 < windows < 50
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from config.errors import ConfigError, StorageUnavailable
 from storage.engine import CommitUnknown, Database, StorageDamaged, StorageFull
-from storage.failures import translated
+from storage.failures import translate_errors
 
 _ROOT = Path(__file__).parents[3]
 
@@ -66,15 +66,21 @@ def test_a_password_is_not_shown_when_the_url_is_no_url() -> None:
 
 def test_a_second_daemon_on_one_file_is_refused_and_told_who_holds_it(sqlite_url: str) -> None:
     refused = pytest.raises(ConfigError, match=f"process {os.getpid()}")
-    with Database(sqlite_url) as db, Database(sqlite_url) as other, db.exclusive(), refused, other.exclusive():
+    with (
+        Database(sqlite_url) as db,
+        Database(sqlite_url) as other,
+        db.lock_for_daemon(),
+        refused,
+        other.lock_for_daemon(),
+    ):
         pass
 
 
 def test_the_file_is_free_again_when_its_daemon_has_ended(sqlite_url: str) -> None:
     with Database(sqlite_url) as db:
-        with db.exclusive():
+        with db.lock_for_daemon():
             pass
-        with db.exclusive():
+        with db.lock_for_daemon():
             pass
 
 
@@ -90,18 +96,18 @@ def test_the_file_is_free_again_when_its_daemon_was_killed(sqlite_url: str) -> N
         assert daemon.stdout is not None
         assert daemon.stdout.readline() == "held\n"
         with Database(sqlite_url) as db:
-            with pytest.raises(ConfigError, match=f"process {daemon.pid}"), db.exclusive():
+            with pytest.raises(ConfigError, match=f"process {daemon.pid}"), db.lock_for_daemon():
                 pass
             daemon.send_signal(signal.SIGKILL)
             daemon.wait(20)
-            with db.exclusive():
+            with db.lock_for_daemon():
                 pass
 
 
 def test_two_names_of_one_file_share_one_lock(tmp_path: Path) -> None:
     (tmp_path / "link.db").symlink_to(tmp_path / "real.db")
     db, other = Database(f"sqlite:///{tmp_path}/real.db"), Database(f"sqlite:///{tmp_path}/link.db")
-    with db.exclusive(), pytest.raises(ConfigError), other.exclusive():
+    with db.lock_for_daemon(), pytest.raises(ConfigError), other.lock_for_daemon():
         pass
 
 
@@ -146,7 +152,7 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     (tmp_path / "notes.db").write_text("this is a text, long enough to be read as a header of a file" * 20)
     db = Database(f"sqlite:///{tmp_path}/notes.db")
     with pytest.raises(StorageDamaged, match=r"notes\.db.*not a database"):
-        db.check()
+        db.check_schema()
 
 
 def test_a_wrong_statement_is_not_called_unavailable(sqlite_url: str) -> None:
@@ -164,9 +170,9 @@ def test_an_absent_server_is_storage_unavailable_at_the_first_use_and_named() ->
 def test_an_error_of_the_disk_while_committing_leaves_the_outcome_unknown() -> None:
     error = sqlite3.OperationalError("disk I/O error")
     error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
-    with pytest.raises(CommitUnknown), translated("a", Path("a.db"), committing=True):
+    with pytest.raises(CommitUnknown), translate_errors("a", Path("a.db"), committing=True):
         raise error
-    with pytest.raises(StorageUnavailable) as caught, translated("a", Path("a.db")):
+    with pytest.raises(StorageUnavailable) as caught, translate_errors("a", Path("a.db")):
         raise error
     assert not isinstance(caught.value, CommitUnknown)
 
@@ -181,14 +187,14 @@ def test_the_clock_of_the_database_is_the_time_of_day(sqlite_url: str) -> None:
 def test_maintenance_of_a_sqlite_file_may_run_at_any_time(sqlite_url: str) -> None:
     with Database(sqlite_url) as db:
         db.upgrade()
-        db.checkpoint()
-        db.give_back_pages(10)
-        db.check()
+        db.checkpoint_wal()
+        db.vacuum_pages(10)
+        db.check_schema()
 
 
 def test_a_full_disk_of_postgresql_passes_once_somebody_frees_it_and_is_named() -> None:
     full = psycopg.errors.DiskFull('could not extend file "base/1/2": No space left on device')
-    with pytest.raises(StorageUnavailable) as caught, translated("PostgreSQL o at h:5432", None):
+    with pytest.raises(StorageUnavailable) as caught, translate_errors("PostgreSQL o at h:5432", None):
         raise full
     assert str(caught.value) == (
         'PostgreSQL o at h:5432 is not available: its disk is full (could not extend file "base/1/2": No space left on '

@@ -7,7 +7,13 @@ import pytest
 
 from storage import letters
 from storage.commits import DeadLetterColumns
-from storage.letters import PAYLOAD_BYTES, PAYLOADS_PER_MINUTE, ROWS_PER_MINUTE, Stored, limited
+from storage.letters import (
+    PAYLOAD_BYTES,
+    PAYLOADS_PER_MINUTE,
+    ROWS_PER_MINUTE,
+    DeadLetterUsage,
+    apply_dead_letter_quota,
+)
 
 
 def _dead(reasons: Sequence[str], payload: bytes | None = b"payload") -> DeadLetterColumns:
@@ -22,25 +28,25 @@ def _dead(reasons: Sequence[str], payload: bytes | None = b"payload") -> DeadLet
 
 
 def test_the_first_hundred_of_each_reason_keep_their_payload() -> None:
-    rows = limited(_dead(["a", "b"] * 150), {})
+    rows = apply_dead_letter_quota(_dead(["a", "b"] * 150), {})
     kept = [reason for reason, payload in zip(rows.reason, rows.payload, strict=True) if payload is not None]
     assert kept.count("a") == kept.count("b") == PAYLOADS_PER_MINUTE
     assert len(rows.count) == 300
 
 
 def test_payloads_that_the_minute_holds_already_are_counted() -> None:
-    rows = limited(_dead(["a"] * 10), {"a": Stored(rows=98, payloads=98)})
+    rows = apply_dead_letter_quota(_dead(["a"] * 10), {"a": DeadLetterUsage(rows=98, payloads=98)})
     assert [payload is not None for payload in rows.payload] == [True] * 2 + [False] * 8
 
 
 def test_letters_without_payload_do_not_use_up_the_payloads() -> None:
-    rows = limited(_dead(["a"] * 5, payload=None), {"a": Stored(rows=200, payloads=99)})
+    rows = apply_dead_letter_quota(_dead(["a"] * 5, payload=None), {"a": DeadLetterUsage(rows=200, payloads=99)})
     assert rows.payload == [None] * 5
-    assert limited(_dead(["a"]), {"a": Stored(rows=205, payloads=99)}).payload == [b"payload"]
+    assert apply_dead_letter_quota(_dead(["a"]), {"a": DeadLetterUsage(rows=205, payloads=99)}).payload == [b"payload"]
 
 
 def test_beyond_the_rows_of_a_minute_the_rest_of_a_commit_is_one_counted_range() -> None:
-    rows = limited(_dead(["a"] * 10), {"a": Stored(rows=ROWS_PER_MINUTE - 3, payloads=100)})
+    rows = apply_dead_letter_quota(_dead(["a"] * 10), {"a": DeadLetterUsage(rows=ROWS_PER_MINUTE - 3, payloads=100)})
     assert rows.count == [1, 1, 1, 7]
     assert (rows.source_offset[-1], rows.end_offset[-1]) == (3, 10)
     assert rows.payload[-1] is None
@@ -49,7 +55,7 @@ def test_beyond_the_rows_of_a_minute_the_rest_of_a_commit_is_one_counted_range()
 
 @pytest.mark.parametrize("stored", [0, ROWS_PER_MINUTE - 1, ROWS_PER_MINUTE, ROWS_PER_MINUTE + 5])
 def test_every_letter_is_counted_once(stored: int) -> None:
-    rows = limited(_dead(["a", "b", "a", "a", "b"]), {"a": Stored(rows=stored, payloads=0)})
+    rows = apply_dead_letter_quota(_dead(["a", "b", "a", "a", "b"]), {"a": DeadLetterUsage(rows=stored, payloads=0)})
     by_reason = {
         reason: sum(n for n, each in zip(rows.count, rows.reason, strict=True) if each == reason)
         for reason in ("a", "b")
@@ -65,11 +71,11 @@ def test_a_range_that_nobody_could_read_counts_its_length() -> None:
         details=["bad CRC"],
         payloads=[None],
     )
-    rows = limited(dead, {})
+    rows = apply_dead_letter_quota(dead, {})
     assert (rows.source_offset, rows.end_offset, rows.count) == ([5], [25], [20])
 
 
 def test_a_payload_is_cut_to_four_kibibytes() -> None:
-    (payload,) = limited(_dead(["a"], payload=b"x" * 10_000), {}).payload
+    (payload,) = apply_dead_letter_quota(_dead(["a"], payload=b"x" * 10_000), {}).payload
     assert payload == b"x" * PAYLOAD_BYTES
     assert letters.PAYLOAD_BYTES == 4096

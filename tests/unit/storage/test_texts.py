@@ -3,12 +3,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.texts import storable
+from storage.texts import make_storable
 
 
 @given(st.lists(st.none() | st.text(st.characters()), max_size=10))
 def test_any_text_becomes_one_that_both_databases_hold(texts: list[str | None]) -> None:
-    kept = storable(texts)
+    kept = make_storable(texts)
     assert [text is None for text in kept] == [text is None for text in texts]
     for text in kept:
         assert text is None or ("\x00" not in text and text.encode().decode() == text)
@@ -16,8 +16,8 @@ def test_any_text_becomes_one_that_both_databases_hold(texts: list[str | None]) 
 
 @given(st.lists(st.none() | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"))))
 def test_texts_that_can_be_held_stay_as_they_are(texts: list[str | None]) -> None:
-    assert list(storable(texts)) == texts
+    assert list(make_storable(texts)) == texts
 
 
 def test_a_surrogate_pair_is_joined_and_a_lone_one_replaced() -> None:
-    assert storable(["\ud83d\ude00", "a\ud83db"]) == ["😀", "a\ufffdb"]
+    assert make_storable(["\ud83d\ude00", "a\ud83db"]) == ["😀", "a\ufffdb"]

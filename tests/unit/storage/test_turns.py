@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from storage.turns import Turns
+from storage.turns import FairLock
 
 
 def _wait_for(condition: Callable[[], bool]) -> None:
@@ -16,7 +16,7 @@ def _wait_for(condition: Callable[[], bool]) -> None:
 
 
 def test_waiting_threads_are_served_in_the_order_in_which_they_came() -> None:
-    turns = Turns()
+    turns = FairLock()
     served: list[int] = []
 
     def work(number: int) -> None:
@@ -27,14 +27,14 @@ def test_waiting_threads_are_served_in_the_order_in_which_they_came() -> None:
     with turns:
         for number, thread in enumerate(threads):
             thread.start()
-            _wait_for(lambda wanted=number + 1: turns.waiting == wanted)  # type: ignore[misc]
+            _wait_for(lambda wanted=number + 1: turns.n_waiting == wanted)  # type: ignore[misc]
     for thread in threads:
         thread.join(10)
     assert served == list(range(20))
 
 
 def test_a_thread_that_comes_again_and_again_does_not_overtake_one_that_waits() -> None:
-    turns = Turns()
+    turns = FairLock()
     order: list[str] = []
 
     def patient() -> None:
@@ -47,13 +47,13 @@ def test_a_thread_that_comes_again_and_again_does_not_overtake_one_that_waits() 
             order.append("greedy")
             if not waiting.ident:
                 waiting.start()
-                _wait_for(lambda: turns.waiting == 1)
+                _wait_for(lambda: turns.n_waiting == 1)
     waiting.join(10)
     assert order[:2] == ["greedy", "patient"]
 
 
 def test_only_one_thread_is_inside() -> None:
-    turns = Turns()
+    turns = FairLock()
     inside = 0
     most = 0
 
@@ -74,7 +74,7 @@ def test_only_one_thread_is_inside() -> None:
 
 
 def test_a_block_that_raises_gives_its_turn_back() -> None:
-    turns = Turns()
+    turns = FairLock()
     with pytest.raises(ZeroDivisionError), turns:
         _ = 1 / 0
     with turns:
@@ -82,7 +82,7 @@ def test_a_block_that_raises_gives_its_turn_back() -> None:
 
 
 def test_a_turn_inside_a_turn_of_the_same_thread_is_refused_instead_of_waiting_for_ever() -> None:
-    turns = Turns()
+    turns = FairLock()
     with turns, pytest.raises(RuntimeError, match="inside a write"), turns:
         pass
     with turns:

@@ -7,7 +7,7 @@ import pytest
 
 from config.errors import ConfigError
 from consumers.batch import Events
-from monitor.backtest.labels import Burst, Labels, bursts_of, read_labels
+from monitor.backtest.labels import Burst, Labels, group_bursts, read_labels
 
 SECOND = 1_000_000
 
@@ -38,14 +38,14 @@ def events(*ids: str, first: int = 0) -> Events:
     ],
 )
 def test_labelled_events_are_found_by_their_ids_with_their_bursts(tmp_path: Path, name: str, text: str) -> None:
-    labelled, bursts = written(tmp_path, text, name).find(events("7", "8", "9", "10"))
+    labelled, bursts = written(tmp_path, text, name).label_events(events("7", "8", "9", "10"))
     assert labelled.tolist() == [True, False, True, False]
     assert bursts[labelled].tolist() == [2, 0]
 
 
 def test_labelled_events_are_found_by_their_rows(tmp_path: Path) -> None:
     labels = written(tmp_path, "row,label\n5,1\n6,0\n")
-    assert labels.find(events("a", "b", first=5))[0].tolist() == [True, False]
+    assert labels.label_events(events("a", "b", first=5))[0].tolist() == [True, False]
 
 
 def test_intervals_are_read_in_any_form_of_time_and_in_order(tmp_path: Path) -> None:
@@ -84,11 +84,11 @@ def test_a_file_that_is_not_there_and_lines_that_are_no_objects_are_refused(tmp_
 def test_labels_by_id_need_ids(tmp_path: Path) -> None:
     without = Events(offsets=np.arange(1), times_us=np.zeros(1, np.int64), features=np.zeros((1, 1), np.float32))
     with pytest.raises(ConfigError, match=r"set event\.id"):
-        written(tmp_path, "id,label\n7,1\n").find(without)
+        written(tmp_path, "id,label\n7,1\n").label_events(without)
 
 
 def test_events_of_no_burst_make_one_where_they_follow_one_another() -> None:
     times = np.array([0, 1, 2, 50, 51, 200]) * SECOND
     numbers = np.array([0, 0, 0, 4, 4, 0])
-    found = bursts_of(times, numbers, apart_us=10 * SECOND)
+    found = group_bursts(times, numbers, apart_us=10 * SECOND)
     assert [(burst.start_us // SECOND, burst.events) for burst in found] == [(0, 3), (50, 2), (200, 1)]

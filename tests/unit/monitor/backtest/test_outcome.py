@@ -6,8 +6,8 @@ import pytest
 
 from config.units import Rate
 from monitor.backtest.labels import Burst
-from monitor.backtest.memory import Life, Memory
-from monitor.backtest.outcome import Known, Outcome, outcome_of
+from monitor.backtest.memory import IncidentLifetime, MemoryStore
+from monitor.backtest.outcome import LabelledBursts, Outcome, compute_outcome
 from storage.judgements import IncidentRow, WindowRow
 
 MINUTE = 60_000_000
@@ -27,7 +27,7 @@ def window(minute: int) -> WindowRow:
     )
 
 
-def life(*minutes: int, kind: str = "spike") -> Life:
+def life(*minutes: int, kind: str = "spike") -> IncidentLifetime:
     row = IncidentRow(
         id=None,
         kind=kind,
@@ -41,19 +41,19 @@ def life(*minutes: int, kind: str = "spike") -> Life:
         summary="",
         details={},
     )
-    return Life(row=row, fired=[(minute * MINUTE, (minute + 1) * MINUTE) for minute in minutes])
+    return IncidentLifetime(row=row, fired_windows=[(minute * MINUTE, (minute + 1) * MINUTE) for minute in minutes])
 
 
 def burst(start_s: int, end_s: int, events: int | None = 20) -> Burst:
     return Burst(start_us=start_s * 1_000_000, end_us=end_s * 1_000_000, events=events)
 
 
-def outcome(lives: Sequence[Life], bursts: Sequence[Burst] | None = None) -> Outcome:
-    memory = Memory([], size_us=MINUTE, lead_us=0)
+def outcome(lives: Sequence[IncidentLifetime], bursts: Sequence[Burst] | None = None) -> Outcome:
+    memory = MemoryStore([], size_us=MINUTE, lead_us=0)
     memory.windows = [window(minute) for minute in range(DAY)]
-    memory.lives = list(lives)
-    known = None if bursts is None else Known(bursts=bursts, events=40)
-    return outcome_of(
+    memory.incidents = list(lives)
+    known = None if bursts is None else LabelledBursts(bursts=bursts, events=40)
+    return compute_outcome(
         memory,
         99.5,
         Rate(count=1, unit="day"),

@@ -9,11 +9,11 @@ import pytest
 
 from monitor.cli.main import main
 from storage.engine import Database
-from tests.unit.monitor.cli.payments import Payments, with_spike, write_config
+from tests.unit.monitor.cli.payments import PaymentsStream, store_spike, write_config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ran:
+class CommandResult:
     """What a command left behind."""
 
     code: int
@@ -21,7 +21,7 @@ class Ran:
     err: str
 
 
-Outrider = Callable[..., Ran]
+OutriderRunner = Callable[..., CommandResult]
 
 
 @pytest.fixture
@@ -42,10 +42,10 @@ def db(url: str) -> Iterator[Database]:
 
 
 @pytest.fixture
-def outrider(config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Outrider:
+def outrider(config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> OutriderRunner:
     """`outrider -c CONFIG ARGUMENTS...` through its entry point."""
 
-    def call(*arguments: object, config: Path = config) -> Ran:
+    def call(*arguments: object, config: Path = config) -> CommandResult:
         monkeypatch.setattr(sys, "argv", ["outrider", "-c", str(config), *map(str, arguments)])
         code = 0
         try:
@@ -53,12 +53,12 @@ def outrider(config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         except SystemExit as end:
             code = int(end.code or 0)
         written = capsys.readouterr()
-        return Ran(code=code, out=written.out, err=written.err)
+        return CommandResult(code=code, out=written.out, err=written.err)
 
     return call
 
 
 @pytest.fixture
-def payments(db: Database, config: Path) -> Payments:
+def payments(db: Database, config: Path) -> PaymentsStream:
     """The stream payments with an open spike."""
-    return with_spike(db, config)
+    return store_spike(db, config)

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from config.loading import load
 from config.settings import Settings
 from monitor.control_plane.control import ControlPlane
-from monitor.findings.calibration import first_threshold
-from monitor.parts import Part, Scale, encode, merge, summarise
-from monitor.rules import control_settings
-from storage.calibration import CalibrationStore
-from storage.control import ControlStore
+from monitor.findings.calibration import build_first_threshold
+from monitor.parts import Part, Scale, encode_part, merge_parts, summarise
+from monitor.rules import build_control_settings
+from storage.calibration import ThresholdStore
+from storage.control import WindowStore
 from storage.engine import Database
 from storage.evidence import EvidenceStore
 from storage.ledger import (
@@ -25,9 +25,9 @@ from storage.ledger import (
     Ledger,
     NewSource,
     OutlierColumns,
-    PartRow,
     ScoreColumns,
-    checksum,
+    WindowPartRow,
+    artefact_checksum,
 )
 from storage.models import ModelStore, NewModel
 
@@ -36,7 +36,7 @@ SECOND = 1_000_000
 MINUTE = 60 * SECOND
 NAMES = ("amount", "card.age_days")
 EVENTS = 60
-_REASONS: list[dict[str, float | str | None]] = [
+_CONTRIBUTIONS: list[dict[str, float | str | None]] = [
     {"feature": "amount", "value": 99.5, "z": 9.0, "cost": 17.5, "expected": 12.5, "low": 10.0, "high": 15.0}
 ]
 REFERENCE = np.sort(np.random.default_rng(1).normal(0, 1, 10_000)).astype(np.float32)
@@ -60,7 +60,7 @@ streams:
     return path
 
 
-class Payments:
+class PaymentsStream:
     """The stream `payments` of one partition with one event a second from T0 on."""
 
     def __init__(self, db: Database, config: Path) -> None:
@@ -72,8 +72,8 @@ class Payments:
         assert window.size.total_seconds() == 60
         self.stream = self.ledger.open_stream("payments", window_size_us=MINUTE, lead_us=610 * SECOND)
         new = NewSource(topic="payments", partition=0, identity="log-1", next_offset=0)
-        source = self.ledger.register(self.stream.id, [new])[0]
-        claim = self.ledger.claim(source.source_id, "me")
+        source = self.ledger.register_sources(self.stream.id, [new])[0]
+        claim = self.ledger.claim_source(source.source_id, "me")
         assert claim is not None
         self.claim = claim
         self.next_offset = 0
@@ -89,13 +89,13 @@ class Payments:
             NewModel(
                 kind="gaussian_mixture",
                 artefact=artefact,
-                checksum=checksum(artefact),
+                checksum=artefact_checksum(artefact),
                 feature_names=names,
                 summary={"events": 10_000, "feature_means": [12.5, 300.0]},
             ),
-            lambda model_id, activation: first_threshold(REFERENCE, model_id, activation, percentile),
+            lambda model_id, activation: build_first_threshold(REFERENCE, model_id, activation, percentile),
         )
-        self.threshold_id = self.threshold_id or self.ledger.schedule(self.stream.id)[0].id
+        self.threshold_id = self.threshold_id or self.ledger.read_threshold_schedule(self.stream.id)[0].id
 
     def commit_minute(
         self, outliers: int = 0, *, key: str = "alice", keys: Sequence[str] | None = None, dead: int = 0
@@ -109,7 +109,9 @@ class Payments:
         strange = places < outliers
         energies = np.where(strange, 20, 0.1).astype(np.float32)
         letters = self.next_offset + EVENTS + np.arange(dead, dtype=np.int64)
-        part = merge([summarise(energies, strange, Scale.of(REFERENCE)), Part.counts_only(dead=dead)])
+        part = merge_parts(
+            [summarise(energies, strange, Scale.from_energies(REFERENCE)), Part.without_events(dead=dead)]
+        )
         self.minute += 1
         self._commit(
             end=self.next_offset + EVENTS + dead,
@@ -138,7 +140,7 @@ class Payments:
                 payloads=[b"{"] * dead,
             ),
             parts=[
-                PartRow(
+                WindowPartRow(
                     window_start_us=start_us,
                     window_end_us=start_us + MINUTE,
                     threshold_id=self.threshold_id,
@@ -146,7 +148,7 @@ class Payments:
                     outliers=outliers,
                     late=0,
                     dead=dead,
-                    payload=encode(part),
+                    payload=encode_part(part),
                     first_offset=int(offsets[0]),
                     last_offset=int(offsets[-1]),
                 )
@@ -156,15 +158,15 @@ class Payments:
     def commit_energies(self, energies: NDArray[np.float32]) -> None:
         """Store the next minute by its energies alone, under the threshold that is valid for it."""
         start_us = T0 + self.minute * MINUTE
-        rows = sorted(self.ledger.schedule(self.stream.id), key=lambda row: (row.valid_from_us, row.id))
+        rows = sorted(self.ledger.read_threshold_schedule(self.stream.id), key=lambda row: (row.valid_from_us, row.id))
         row = [each for each in rows if each.valid_from_us <= start_us][-1]
-        part = summarise(energies, energies > row.threshold, Scale.of(REFERENCE))
+        part = summarise(energies, energies > row.threshold, Scale.from_energies(REFERENCE))
         self.minute += 1
         self._commit(
             end=self.next_offset + len(energies),
             watermark_us=start_us + MINUTE - 1,
             parts=[
-                PartRow(
+                WindowPartRow(
                     window_start_us=start_us,
                     window_end_us=start_us + MINUTE,
                     threshold_id=row.id,
@@ -172,12 +174,12 @@ class Payments:
                     outliers=part.outliers,
                     late=0,
                     dead=0,
-                    payload=encode(part),
+                    payload=encode_part(part),
                 )
             ],
         )
 
-    def lose(self, records: int) -> None:
+    def commit_gap(self, records: int) -> None:
         """Pass over a range that the broker no longer has."""
         self._commit(end=self.next_offset + records, gap_reason="retention")
 
@@ -190,7 +192,7 @@ class Payments:
             "end": end,
             "end_cursor": None,
             "watermark_us": None,
-            "assumed": self.ledger.control(self.stream.id),
+            "assumed": self.ledger.read_control(self.stream.id),
             "scores": ScoreColumns.empty(),
             "outliers": OutlierColumns.empty(),
             "dead": DeadLetterColumns.empty(),
@@ -202,32 +204,32 @@ class Payments:
         assert isinstance(outcome, Committed)
         self.next_offset = end
 
-    def judge(self) -> None:
+    def run_due(self) -> None:
         """Seal and judge what is due, as the control plane does."""
-        self.plane().run_due()
+        self.control_plane().run_due()
 
-    def plane(self) -> ControlPlane:
+    def control_plane(self) -> ControlPlane:
         """Return a control plane of the stream."""
         return ControlPlane(
-            control_settings(self.settings, "payments", self.stream.id),
-            control=ControlStore(self.db),
-            calibration=CalibrationStore(self.db),
+            build_control_settings(self.settings, "payments", self.stream.id),
+            control=WindowStore(self.db),
+            calibration=ThresholdStore(self.db),
             models=ModelStore(self.db),
             reference=lambda _: REFERENCE,
             now_us=lambda: T0,
             renew=lambda: True,
             advanced=lambda: None,
-            early=ControlStore(self.db),
+            early=WindowStore(self.db),
             evidence=EvidenceStore(self.db),
-            explain=lambda _, events: [_REASONS for _ in events],
+            explain=lambda _, events: [_CONTRIBUTIONS for _ in events],
         )
 
 
-def with_spike(db: Database, config: Path) -> Payments:
+def store_spike(db: Database, config: Path) -> PaymentsStream:
     """Store four minutes, the third with 30 outliers, and judge them but for the last."""
-    payments = Payments(db, config)
+    payments = PaymentsStream(db, config)
     payments.add_model()
     for outliers in (0, 1, 30, 0):
         payments.commit_minute(outliers)
-    payments.judge()
+    payments.run_due()
     return payments

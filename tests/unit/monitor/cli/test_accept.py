@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitor.control_plane.kept_look_back import KeptLookBack
-from monitor.findings.calibration import scale_of
-from monitor.rules import control_settings
-from storage.calibration import CalibrationStore
+from monitor.control_plane.kept_look_back import LookBackCache
+from monitor.findings.calibration import load_scale
+from monitor.rules import build_control_settings
+from storage.calibration import ThresholdStore
 from storage.engine import Database
-from tests.unit.monitor.cli.conftest import Outrider
-from tests.unit.monitor.cli.payments import MINUTE, T0, Payments, write_config
+from tests.unit.monitor.cli.conftest import OutriderRunner
+from tests.unit.monitor.cli.payments import MINUTE, T0, PaymentsStream, write_config
 
 
 @pytest.fixture
@@ -21,28 +21,28 @@ def url(database_url: str) -> str:
     return database_url
 
 
-def rows(db: Database, query: str) -> list[tuple[Any, ...]]:
+def fetch_rows(db: Database, query: str) -> list[tuple[Any, ...]]:
     with db.read() as conn:
         return [tuple(row) for row in conn.exec_driver_sql(query)]
 
 
 def test_an_accepted_spike_ends_and_its_windows_count_again(
-    outrider: Outrider, payments: Payments, db: Database
+    outrider: OutriderRunner, payments: PaymentsStream, db: Database
 ) -> None:
     ran = outrider("accept", 1)
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.startswith("Incident 1 (spike on payments) is accepted: 1 window counts as normal")
-    assert rows(db, "SELECT status, accepted_at_us = resolved_at_us FROM incidents") in (
+    assert fetch_rows(db, "SELECT status, accepted_at_us = resolved_at_us FROM incidents") in (
         [("resolved", 1)],
         [("resolved", True)],
     )
-    store = CalibrationStore(db)
+    store = ThresholdStore(db)
     windows = store.judged_windows(payments.stream.id, 1, T0, T0 + 10 * MINUTE)
     assert [window.fired for window in windows] == [False] * len(windows)
     assert store.tick_facts(payments.stream.id).acceptances == 1
 
 
-def test_the_end_is_told_with_its_reason(outrider: Outrider, payments: Payments) -> None:
+def test_the_end_is_told_with_its_reason(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     outrider("accept", 1)
     shown = json.loads(outrider("incidents", "show", 1, "--format", "json").out)
     assert [step["transition"] for step in shown["transitions"]] == ["opened", "resolved"]
@@ -51,99 +51,101 @@ def test_the_end_is_told_with_its_reason(outrider: Outrider, payments: Payments)
     assert shown["details"]["resolved"]["reason"] == "accepted"
 
 
-def test_what_was_accepted_does_not_open_again(outrider: Outrider, payments: Payments, db: Database) -> None:
+def test_what_was_accepted_does_not_open_again(
+    outrider: OutriderRunner, payments: PaymentsStream, db: Database
+) -> None:
     outrider("accept", 1)
     for outliers in (30, 28, 31, 0):
         payments.commit_minute(outliers)
-    payments.judge()
-    assert rows(db, "SELECT count(*) FROM incidents WHERE kind = 'spike'") == [(1,)]
+    payments.run_due()
+    assert fetch_rows(db, "SELECT count(*) FROM incidents WHERE kind = 'spike'") == [(1,)]
     payments.commit_minute(55)
     payments.commit_minute()
-    payments.judge()
-    assert rows(db, "SELECT status FROM incidents WHERE kind = 'spike' ORDER BY id") == [("resolved",), ("open",)]
+    payments.run_due()
+    assert fetch_rows(db, "SELECT status FROM incidents WHERE kind = 'spike' ORDER BY id") == [("resolved",), ("open",)]
 
 
-def test_a_running_control_plane_notices_it(outrider: Outrider, payments: Payments, db: Database) -> None:
-    rule = control_settings(payments.settings, "payments", payments.stream.id).threshold
-    store = CalibrationStore(db)
-    plane = payments.plane()
+def test_a_running_control_plane_notices_it(outrider: OutriderRunner, payments: PaymentsStream, db: Database) -> None:
+    rule = build_control_settings(payments.settings, "payments", payments.stream.id).threshold
+    store = ThresholdStore(db)
+    plane = payments.control_plane()
     for outliers in (0, 0, 30, 30, 0, 0, 0):
         payments.commit_minute(outliers)
     plane.run_due()
-    newest = store.newest(payments.stream.id)
+    newest = store.newest_threshold(payments.stream.id)
     assert newest is not None
     before = newest.details["law"]["windows"]
-    (number,) = [row[0] for row in rows(db, "SELECT id FROM incidents WHERE status = 'open'")]
+    (number,) = [row[0] for row in fetch_rows(db, "SELECT id FROM incidents WHERE status = 'open'")]
     assert outrider("accept", number).code == 0
     for _ in range(6):
         payments.commit_minute()
     plane.run_due()
-    newest = store.newest(payments.stream.id)
+    newest = store.newest_threshold(payments.stream.id)
     assert newest is not None
     tick_us = store.tick_facts(payments.stream.id).last_tick_us
     assert tick_us is not None
-    anew = KeptLookBack(payments.stream.id, newest.model_id, scale_of(newest.details))
+    anew = LookBackCache(payments.stream.id, newest.model_id, load_scale(newest.details))
     clean = anew.refresh(store, tick_us, rule).clean
     assert newest.details["law"]["windows"] == len(clean) > before + 5
 
 
 @pytest.mark.parametrize(("which", "said"), [("9", "there is no incident 9; the latest are 1"), ("1", "was accepted")])
 def test_what_cannot_be_accepted_ends_with_2_and_changes_nothing(
-    outrider: Outrider, payments: Payments, db: Database, which: str, said: str
+    outrider: OutriderRunner, payments: PaymentsStream, db: Database, which: str, said: str
 ) -> None:
     outrider("accept", 1)
-    before = rows(db, "SELECT * FROM incidents")
+    before = fetch_rows(db, "SELECT * FROM incidents")
     ran = outrider("accept", which)
     assert (ran.code, ran.out) == (2, "")
     assert said in ran.err
-    assert rows(db, "SELECT * FROM incidents") == before
+    assert fetch_rows(db, "SELECT * FROM incidents") == before
 
 
-def test_one_that_has_ended_is_named_as_such(outrider: Outrider, payments: Payments) -> None:
+def test_one_that_has_ended_is_named_as_such(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     for _ in range(4):
         payments.commit_minute()
-    payments.judge()
+    payments.run_due()
     ran = outrider("accept", 1)
     assert ran.code == 2
     assert "incident 1 ended at 2026-01-01T00:0" in ran.err
 
 
-def test_what_ends_by_itself_cannot_be_accepted(outrider: Outrider, payments: Payments) -> None:
+def test_what_ends_by_itself_cannot_be_accepted(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     payments.commit_minute(dead=20)
     payments.commit_minute()
-    payments.judge()
+    payments.run_due()
     ran = outrider("accept", 2)
     assert ran.code == 2
     assert "of kind dead_letters, which ends by itself" in ran.err
 
 
 def test_an_accepted_calibration_adopts_the_plain_percentile_and_is_not_complained_of_again(
-    outrider: Outrider, db: Database, tmp_path: Path, url: str
+    outrider: OutriderRunner, db: Database, tmp_path: Path, url: str
 ) -> None:
     more = "    threshold: {percentile: 99, look_back: 40m, refresh: 5m}\n    window: {ahead: 1m}\n"
     config = write_config(tmp_path, url)
     text = config.read_text().replace("    alerts: {min_outliers: 3}\n", "    alerts: {min_outliers: 3}\n" + more)
     config.write_text(text)
-    payments = Payments(db, config)
+    payments = PaymentsStream(db, config)
     payments.add_model(percentile=99)
-    heavy(payments, 60)
-    (found,) = rows(db, "SELECT id, summary FROM incidents WHERE kind = 'calibration' AND status = 'open'")
+    commit_heavy_tail(payments, 60)
+    (found,) = fetch_rows(db, "SELECT id, summary FROM incidents WHERE kind = 'calibration' AND status = 'open'")
     assert "above what the training events make possible" in found[1]
     shown = outrider("incidents", "show", found[0]).out
     assert "Either about" in shown
     assert outrider("accept", found[0]).code == 0
-    heavy(payments, 40)
-    assert rows(db, "SELECT count(*) FROM incidents WHERE kind = 'calibration'") == [(1,)]
-    newest = CalibrationStore(db).newest(payments.stream.id)
+    commit_heavy_tail(payments, 40)
+    assert fetch_rows(db, "SELECT count(*) FROM incidents WHERE kind = 'calibration'") == [(1,)]
+    newest = ThresholdStore(db).newest_threshold(payments.stream.id)
     assert newest is not None
     assert newest.method == "plain"
 
 
-def heavy(payments: Payments, minutes: int) -> None:
+def commit_heavy_tail(payments: PaymentsStream, minutes: int) -> None:
     """Store minutes whose tail is heavier than in training, in every window alike, so that no window is a spike."""
     rng = np.random.default_rng(payments.minute)
     for _ in range(minutes):
         energies = rng.normal(0, 1, 400).astype(np.float32)
         energies[::33] = rng.uniform(4, 9, len(energies[::33])).astype(np.float32)
         payments.commit_energies(energies)
-    payments.judge()
+    payments.run_due()

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from monitor.backtest import backtest
-from monitor.cli.backtest import _spread
-from tests.unit.monitor.cli.conftest import Outrider
+from monitor.cli.backtest import _repeat_options
+from tests.unit.monitor.cli.conftest import OutriderRunner
 
 T0_S = 1_767_225_600
 SECONDS = 1_800
@@ -48,7 +48,7 @@ streams:
     return folder
 
 
-def test_it_lists_a_row_for_each_percentile_and_promise(recorded: Path, outrider: Outrider) -> None:
+def test_it_lists_a_row_for_each_percentile_and_promise(recorded: Path, outrider: OutriderRunner) -> None:
     arguments = ["backtest", "payments", recorded / "events.jsonl", "--percentile", 99, 99.5]
     arguments += ["--false-alarms", "1/day", "1/week", "--labels", recorded / "labels.csv"]
     ran = outrider(*arguments, "--format", "jsonl", config=recorded / "outrider.yaml")
@@ -65,7 +65,7 @@ def test_it_lists_a_row_for_each_percentile_and_promise(recorded: Path, outrider
     assert {path.name for path in recorded.iterdir()} == {"events.jsonl", "labels.csv", "outrider.yaml"}
 
 
-def test_the_grid_holds_the_streams_own_settings_where_none_are_named(recorded: Path, outrider: Outrider) -> None:
+def test_the_grid_holds_the_streams_own_settings_where_none_are_named(recorded: Path, outrider: OutriderRunner) -> None:
     ran = outrider(
         "backtest", "payments", recorded / "events.jsonl", "--format", "csv", config=recorded / "outrider.yaml"
     )
@@ -77,7 +77,7 @@ def test_the_grid_holds_the_streams_own_settings_where_none_are_named(recorded: 
     assert json.loads(rows[0]["incidents"]) == {"spike": 1}
 
 
-def test_a_table_says_over_what(recorded: Path, outrider: Outrider) -> None:
+def test_a_table_says_over_what(recorded: Path, outrider: OutriderRunner) -> None:
     ran = outrider(
         *("backtest", "payments", recorded / "events.jsonl", "--percentile", 99, "--format", "table"),
         config=recorded / "outrider.yaml",
@@ -109,7 +109,7 @@ def test_a_notebook_gets_a_frame(recorded: Path) -> None:
     ],
 )
 def test_what_makes_no_sense_is_one_clear_line(
-    recorded: Path, outrider: Outrider, arguments: list[str], says: str
+    recorded: Path, outrider: OutriderRunner, arguments: list[str], says: str
 ) -> None:
     given = [str(recorded / "events.jsonl") if each == "FILE" else each for each in arguments]
     ran = outrider("backtest", *given, config=recorded / "outrider.yaml")
@@ -119,7 +119,9 @@ def test_what_makes_no_sense_is_one_clear_line(
 
 
 def test_values_behind_one_another_belong_to_the_option_and_a_file_does_not() -> None:
-    assert _spread(["s", "--percentile", "99", "99.5", "f.csv", "--false-alarms", "1/day", "2 / week", "--since"]) == [
+    assert _repeat_options(
+        ["s", "--percentile", "99", "99.5", "f.csv", "--false-alarms", "1/day", "2 / week", "--since"]
+    ) == [
         *("s", "--percentile", "99", "--percentile", "99.5", "f.csv"),
         *("--false-alarms", "1/day", "--false-alarms", "2 / week", "--since"),
     ]

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from storage.engine import Database
-from tests.unit.monitor.cli.conftest import Outrider
-from tests.unit.monitor.cli.payments import Payments
+from tests.unit.monitor.cli.conftest import OutriderRunner
+from tests.unit.monitor.cli.payments import PaymentsStream
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def url(database_url: str) -> str:
 
 
 def test_status_history_incidents_thresholds_and_models_read_what_is_stored(
-    outrider: Outrider, payments: Payments
+    outrider: OutriderRunner, payments: PaymentsStream
 ) -> None:
     status = json.loads(outrider("status", "--format", "json").out)
     assert [(row["stream"], row["state"], row["open_incidents"]) for row in status] == [
@@ -38,14 +38,14 @@ def test_status_history_incidents_thresholds_and_models_read_what_is_stored(
     assert [(row["version"], row["state"]) for row in models] == [(1, "active")]
 
 
-def test_show_says_why_an_incident_fired(outrider: Outrider, payments: Payments) -> None:
+def test_show_says_why_an_incident_fired(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     out = outrider("incidents", "show", 1).out
     assert "this one has 30" in out
     assert "alice: 30 of its 60 events, 100 times the others' rate" in out
     assert "payments[0] 120, key alice\n    amount 99.5 where 12.5 is expected (10 to 15)" in out
 
 
-def test_the_schema_is_made_and_checked(outrider: Outrider, db: Database, config: Path) -> None:
+def test_the_schema_is_made_and_checked(outrider: OutriderRunner, db: Database, config: Path) -> None:
     with db.write():
         pass
     assert outrider("db", "check").code == 1
@@ -53,7 +53,7 @@ def test_the_schema_is_made_and_checked(outrider: Outrider, db: Database, config
     assert outrider("db", "check").code == 0
 
 
-def test_check_finds_the_database_and_the_promise_in_it(outrider: Outrider, payments: Payments) -> None:
+def test_check_finds_the_database_and_the_promise_in_it(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     out = outrider("check").out
     assert "has schema 0002" in out
     assert " of 60 in a minute; 1 false alarm in " in out

@@ -8,25 +8,25 @@ from pathlib import Path
 from config.settings import config_schema
 from storage.engine import Database
 from storage.migrations import KNOWN_REVISIONS
-from tests.unit.monitor.cli.conftest import Outrider
+from tests.unit.monitor.cli.conftest import OutriderRunner
 
 
-def test_upgrade_makes_the_schema_and_may_be_repeated(outrider: Outrider, db: Database) -> None:
+def test_upgrade_makes_the_schema_and_may_be_repeated(outrider: OutriderRunner, db: Database) -> None:
     first, again = outrider("db", "upgrade"), outrider("db", "upgrade")
     assert (first.code, again.code) == (0, 0)
     assert f"schema {KNOWN_REVISIONS[-1]} now (before: none)" in first.out
     assert "already" in again.out
-    db.check()
+    db.check_schema()
 
 
-def test_check_accepts_the_schema_of_this_version(outrider: Outrider) -> None:
+def test_check_accepts_the_schema_of_this_version(outrider: OutriderRunner) -> None:
     outrider("db", "upgrade")
     ran = outrider("db", "check")
     assert (ran.code, ran.err) == (0, "")
     assert KNOWN_REVISIONS[-1] in ran.out
 
 
-def test_check_ends_with_1_where_there_are_no_tables(outrider: Outrider, db: Database) -> None:
+def test_check_ends_with_1_where_there_are_no_tables(outrider: OutriderRunner, db: Database) -> None:
     with db.write():
         pass
     ran = outrider("db", "check")
@@ -34,7 +34,7 @@ def test_check_ends_with_1_where_there_are_no_tables(outrider: Outrider, db: Dat
     assert "run `outrider db upgrade`" in ran.err
 
 
-def test_the_schema_is_printed_without_any_configuration(outrider: Outrider, tmp_path: Path) -> None:
+def test_the_schema_is_printed_without_any_configuration(outrider: OutriderRunner, tmp_path: Path) -> None:
     ran = outrider("config", "schema", config=tmp_path / "absent.yaml")
     assert ran.code == 0
     assert json.loads(ran.out) == config_schema()

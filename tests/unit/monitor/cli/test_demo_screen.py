@@ -4,10 +4,10 @@ from io import StringIO
 
 from rich.console import Console
 
-from monitor.cli.demo_screen import Seen, SeenIncident, plain_line, screen
+from monitor.cli.demo_screen import DemoSnapshot, ShownIncident, format_plain_line, render_screen
 
-SPIKE = SeenIncident(id=7, kind="spike", status="open", severity="critical", summary="69 outliers among 1,200 events")
-SEEN = Seen(
+SPIKE = ShownIncident(id=7, kind="spike", status="open", severity="critical", summary="69 outliers among 1,200 events")
+SNAPSHOT = DemoSnapshot(
     events=12_000,
     windows=10,
     last_window="2026-01-01T00:54:00",
@@ -19,7 +19,7 @@ SEEN = Seen(
     method="plain",
     incidents=[SPIKE],
 )
-NOTHING = Seen(
+EMPTY_SNAPSHOT = DemoSnapshot(
     events=0,
     windows=0,
     last_window="-",
@@ -33,26 +33,26 @@ NOTHING = Seen(
 )
 
 
-def drawn(seen: Seen) -> str:
+def render_text(seen: DemoSnapshot) -> str:
     terminal = Console(file=StringIO(), width=100, force_terminal=False)
-    terminal.print(screen(seen, 4.0, 12_400, 0.5))
+    terminal.print(render_screen(seen, 4.0, 12_400, 0.5))
     written = terminal.file
     assert isinstance(written, StringIO)
     return written.getvalue()
 
 
 def test_the_view_has_the_pace_the_energies_against_the_limit_and_why_an_incident_is_open() -> None:
-    shown = drawn(SEEN)
+    shown = render_text(SNAPSHOT)
     for part in ("12,400", "3,100", "0.5 s ago", "19, the limit is 11.75", "69, a clean window has 6", "open", "spike"):
         assert part in shown
 
 
 def test_before_the_first_window_it_says_that_it_warms_up() -> None:
-    assert "warming up" in drawn(NOTHING)
-    assert "warming up" in plain_line(NOTHING, 1.0)
+    assert "warming up" in render_text(EMPTY_SNAPSHOT)
+    assert "warming up" in format_plain_line(EMPTY_SNAPSHOT, 1.0)
 
 
 def test_without_a_terminal_a_line_says_how_far_it_is_and_what_is_open() -> None:
-    line = plain_line(SEEN, 4.0)
+    line = format_plain_line(SNAPSHOT, 4.0)
     assert "12,000 events in 10 windows up to 2026-01-01T00:54:00" in line
     assert "incidents 1 (1 open)" in line

@@ -6,35 +6,37 @@ from pathlib import Path
 import pytest
 
 from storage.engine import Database
-from tests.unit.monitor.cli.conftest import Outrider
-from tests.unit.monitor.cli.payments import Payments
+from tests.unit.monitor.cli.conftest import OutriderRunner
+from tests.unit.monitor.cli.payments import PaymentsStream
 
 
-def test_the_bare_noun_lists(outrider: Outrider, payments: Payments) -> None:
+def test_the_bare_noun_lists(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     bare, verb = outrider("incidents", "--format", "json"), outrider("incidents", "list", "--format", "json")
     assert bare == verb
     assert [(row["id"], row["kind"], row["status"]) for row in json.loads(bare.out)] == [(1, "spike", "open")]
 
 
-def test_open_leaves_the_resolved_out(outrider: Outrider, payments: Payments) -> None:
+def test_open_leaves_the_resolved_out(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     for _ in range(4):
         payments.commit_minute()
-    payments.judge()
+    payments.run_due()
     assert [row["status"] for row in json.loads(outrider("incidents", "--format", "json").out)] == ["resolved"]
     assert json.loads(outrider("incidents", "--open", "--format", "json").out) == []
 
 
-def test_stream_leaves_other_streams_out(outrider: Outrider, payments: Payments) -> None:
+def test_stream_leaves_other_streams_out(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     assert len(json.loads(outrider("incidents", "--stream", "payments", "--format", "json").out)) == 1
     assert json.loads(outrider("incidents", "--stream", "clicks", "--format", "json").out) == []
     assert outrider("incidents", "--stream", "paiments").code == 2
 
 
-def test_no_incidents_are_said_in_a_table(outrider: Outrider, payments: Payments) -> None:
+def test_no_incidents_are_said_in_a_table(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     assert outrider("incidents", "--stream", "clicks", "--format", "table").out == "No incidents.\n"
 
 
-def test_show_says_in_words_why_it_fired_and_then_the_numbers(outrider: Outrider, payments: Payments) -> None:
+def test_show_says_in_words_why_it_fired_and_then_the_numbers(
+    outrider: OutriderRunner, payments: PaymentsStream
+) -> None:
     ran = outrider("incidents", "show", 1)
     assert ran.code == 0
     words, numbers = ran.out.split("The numbers when it opened")
@@ -46,32 +48,32 @@ def test_show_says_in_words_why_it_fired_and_then_the_numbers(outrider: Outrider
     assert len(ran.out.splitlines()) <= 45
 
 
-def test_show_explains_the_strangest_events_by_feature(outrider: Outrider, payments: Payments) -> None:
+def test_show_explains_the_strangest_events_by_feature(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     out = outrider("incidents", "show", 1).out
     assert "payments[0] 120, key alice" in out
     assert "amount 99.5 where 12.5 is expected (10 to 15): 17.5 nats of the energy" in out
 
 
-def test_show_says_where_the_window_lies_in_the_log(outrider: Outrider, payments: Payments) -> None:
+def test_show_says_where_the_window_lies_in_the_log(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     assert "offsets: topic payments, partition 0, first 120, last 179" in outrider("incidents", "show", 1).out
 
 
-def test_show_names_the_keys_that_stand_out(outrider: Outrider, db: Database, config: Path) -> None:
-    payments = Payments(db, config)
+def test_show_names_the_keys_that_stand_out(outrider: OutriderRunner, db: Database, config: Path) -> None:
+    payments = PaymentsStream(db, config)
     payments.add_model()
     payments.commit_minute()
     payments.commit_minute(20, keys=["mallory"] * 18 + ["alice", "bob"] * 21)
     payments.commit_minute()
-    payments.judge()
+    payments.run_due()
     out = outrider("incidents", "show", 1).out
     assert "mallory: 18 of its 18 events" in out
     assert "alice:" not in out
 
 
-def test_show_tells_every_transition_and_its_messages(outrider: Outrider, payments: Payments) -> None:
+def test_show_tells_every_transition_and_its_messages(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     for _ in range(4):
         payments.commit_minute()
-    payments.judge()
+    payments.run_due()
     shown = json.loads(outrider("incidents", "show", 1, "--format", "json").out)
     assert [step["transition"] for step in shown["transitions"]] == ["opened", "resolved"]
     assert shown["transitions"][0]["notifications"] == {"log": "pending"}
@@ -79,26 +81,26 @@ def test_show_tells_every_transition_and_its_messages(outrider: Outrider, paymen
     assert "resolved" in outrider("incidents", "show", 1).out
 
 
-def test_dead_letters_are_told_with_their_share(outrider: Outrider, payments: Payments) -> None:
+def test_dead_letters_are_told_with_their_share(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     payments.commit_minute(dead=20)
     payments.commit_minute()
-    payments.judge()
+    payments.run_due()
     shown = outrider("incidents", "show", 2).out
     assert "Incident 2: dead letters on payments" in shown
     assert "20 of 80 records of the window were refused, 25.0%; more than 5.0%" in shown
 
 
-def test_a_gap_is_told_with_its_ranges(outrider: Outrider, payments: Payments) -> None:
-    payments.lose(1_000)
+def test_a_gap_is_told_with_its_ranges(outrider: OutriderRunner, payments: PaymentsStream) -> None:
+    payments.commit_gap(1_000)
     payments.commit_minute()
     payments.commit_minute()
-    payments.judge()
+    payments.run_due()
     shown = outrider("incidents", "show", 2).out
     assert "1,000 offsets could not be read" in shown
     assert "ranges: topic payments, partition 0, from_offset 240, to_offset 1240, reason retention" in shown
 
 
-def test_a_key_cannot_steer_the_terminal(outrider: Outrider, payments: Payments) -> None:
+def test_a_key_cannot_steer_the_terminal(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     payments.commit_minute(2, key="\x1b[2Jgone")
     out = outrider("history", "payments", "--limit", 60, "--format", "table").out
     assert "\x1b" not in out
@@ -106,7 +108,9 @@ def test_a_key_cannot_steer_the_terminal(outrider: Outrider, payments: Payments)
 
 
 @pytest.mark.parametrize("which", ["7", "0", "-1"])
-def test_an_unknown_incident_is_answered_with_the_latest(outrider: Outrider, payments: Payments, which: str) -> None:
+def test_an_unknown_incident_is_answered_with_the_latest(
+    outrider: OutriderRunner, payments: PaymentsStream, which: str
+) -> None:
     ran = outrider("incidents", "show", "--", which)
     assert (ran.code, ran.out) == (2, "")
     assert f"there is no incident {which}; the latest are 1" in ran.err

@@ -13,12 +13,12 @@ import pytest
 import yaml
 
 from config.loading import load
-from tests.unit.monitor.cli.conftest import Outrider, Ran
+from tests.unit.monitor.cli.conftest import CommandResult, OutriderRunner
 
 N = 600
 
 
-def events(n: int = N) -> list[dict[str, Any]]:
+def payment_events(n: int = N) -> list[dict[str, Any]]:
     rng = random.Random(3)
     return [
         {
@@ -36,13 +36,13 @@ def events(n: int = N) -> list[dict[str, Any]]:
 
 def write_jsonl(folder: Path, n: int = N) -> Path:
     file = folder / "Payments 2026.jsonl"
-    file.write_text("".join(json.dumps(event) + "\n" for event in events(n)))
+    file.write_text("".join(json.dumps(event) + "\n" for event in payment_events(n)))
     return file
 
 
 def write_csv(folder: Path) -> Path:
     file = folder / "payments.csv"
-    flat = [{**event, "card": event["card"]["age_days"]} for event in events()]
+    flat = [{**event, "card": event["card"]["age_days"]} for event in payment_events()]
     with file.open("w", newline="") as target:
         writer = csv.DictWriter(target, fieldnames=list(flat[0]))
         writer.writeheader()
@@ -53,7 +53,7 @@ def write_csv(folder: Path) -> Path:
 def write_parquet(folder: Path) -> Path:
     pa = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
-    flat = [{**event, "card": event["card"]["age_days"]} for event in events()]
+    flat = [{**event, "card": event["card"]["age_days"]} for event in payment_events()]
     parquet.write_table(pa.Table.from_pylist(flat), folder / "payments.parquet")
     return folder / "payments.parquet"
 
@@ -64,20 +64,20 @@ def target(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def init(outrider: Outrider, target: Path) -> Callable[..., Ran]:
+def init(outrider: OutriderRunner, target: Path) -> Callable[..., CommandResult]:
     return lambda *arguments: outrider("init", *arguments, config=target)
 
 
-def uses(out: str) -> dict[str, str]:
+def field_roles(out: str) -> dict[str, str]:
     """Return field and use of the table."""
     rows = (line.split() for line in out.splitlines()[1:] if line and not line.startswith(("Wrote", "Run")))
     return {row[0]: row[1] for row in rows if len(row) > 2}
 
 
-def test_each_field_is_shown_with_its_use_and_why(init: Callable[..., Ran], tmp_path: Path) -> None:
+def test_each_field_is_shown_with_its_use_and_why(init: Callable[..., CommandResult], tmp_path: Path) -> None:
     ran = init("--file", write_jsonl(tmp_path))
     assert ran.code == 0, ran.err
-    assert uses(ran.out) == {
+    assert field_roles(ran.out) == {
         "ts": "time",
         "payment_id": "id",
         "customer_id": "key",
@@ -92,7 +92,7 @@ def test_each_field_is_shown_with_its_use_and_why(init: Callable[..., Ran], tmp_
 
 @pytest.mark.parametrize("write", [write_jsonl, write_csv, write_parquet])
 def test_the_file_loads_and_names_what_the_table_showed(
-    init: Callable[..., Ran], target: Path, tmp_path: Path, write: Callable[[Path], Path]
+    init: Callable[..., CommandResult], target: Path, tmp_path: Path, write: Callable[[Path], Path]
 ) -> None:
     file = write(tmp_path)
     assert init("--file", file).code == 0
@@ -108,7 +108,7 @@ def test_the_file_loads_and_names_what_the_table_showed(
 
 
 def test_a_configuration_that_is_there_is_kept_unless_forced(
-    init: Callable[..., Ran], target: Path, tmp_path: Path
+    init: Callable[..., CommandResult], target: Path, tmp_path: Path
 ) -> None:
     target.write_text("mine")
     ran = init("--file", write_jsonl(tmp_path))
@@ -121,7 +121,7 @@ def test_a_configuration_that_is_there_is_kept_unless_forced(
 
 
 def test_a_file_with_too_few_events_for_a_model_is_refused(
-    init: Callable[..., Ran], target: Path, tmp_path: Path
+    init: Callable[..., CommandResult], target: Path, tmp_path: Path
 ) -> None:
     ran = init("--file", write_jsonl(tmp_path, 20))
     assert ran.code == 2
@@ -130,31 +130,31 @@ def test_a_file_with_too_few_events_for_a_model_is_refused(
 
 
 def test_a_file_without_any_feature_is_refused_with_the_table_shown(
-    init: Callable[..., Ran], target: Path, tmp_path: Path
+    init: Callable[..., CommandResult], target: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "x.jsonl").write_text("".join(json.dumps({"n": i, "name": "a"}) + "\n" for i in range(100)))
     ran = init("--file", tmp_path / "x.jsonl")
     assert ran.code == 2
-    assert uses(ran.out) == {"n": "refused", "name": "refused"}
+    assert field_roles(ran.out) == {"n": "refused", "name": "refused"}
     assert "no field can be a feature (see the table); nothing was written" in ran.err
     assert not target.exists()
 
 
-def test_an_empty_file_is_refused(init: Callable[..., Ran], tmp_path: Path) -> None:
+def test_an_empty_file_is_refused(init: Callable[..., CommandResult], tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text("")
     ran = init("--file", tmp_path / "x.jsonl")
     assert ran.code == 2
     assert ran.err.endswith("x.jsonl has no events: name a file that has some\n")
 
 
-def test_a_file_of_something_else_is_named_by_its_looks(init: Callable[..., Ran], tmp_path: Path) -> None:
+def test_a_file_of_something_else_is_named_by_its_looks(init: Callable[..., CommandResult], tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text("2026;12.5;ok\n" * 100)
     ran = init("--file", tmp_path / "x.jsonl")
     assert ran.code == 2
     assert "the records seem to be text that is no JSON: b'2026;12.5;ok'" in ran.err
 
 
-def test_records_that_are_no_events_are_counted(init: Callable[..., Ran], tmp_path: Path) -> None:
+def test_records_that_are_no_events_are_counted(init: Callable[..., CommandResult], tmp_path: Path) -> None:
     file = write_jsonl(tmp_path)
     file.write_text(file.read_text() + "?\n" * 3)
     ran = init("--file", file)
@@ -182,7 +182,7 @@ def test_records_that_are_no_events_are_counted(init: Callable[..., Ran], tmp_pa
     ],
 )
 def test_a_usage_that_cannot_work_is_refused_with_the_way_out(
-    init: Callable[..., Ran], target: Path, arguments: tuple[str, ...], said: str
+    init: Callable[..., CommandResult], target: Path, arguments: tuple[str, ...], said: str
 ) -> None:
     ran = init(*arguments)
     assert ran.code == 2
@@ -190,7 +190,7 @@ def test_a_usage_that_cannot_work_is_refused_with_the_way_out(
     assert not target.exists()
 
 
-def test_a_secret_is_not_repeated(init: Callable[..., Ran]) -> None:
+def test_a_secret_is_not_repeated(init: Callable[..., CommandResult]) -> None:
     assert "hunter2" not in init("--topic", "t", "--client", "sasl_plain_password=hunter2").err
 
 
@@ -207,18 +207,18 @@ def test_it_imports_no_torch(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("indent", [None, 2])
 def test_a_file_that_is_one_json_list_is_refused_with_the_command_that_converts_it(
-    init: Callable[..., Ran], tmp_path: Path, indent: int | None
+    init: Callable[..., CommandResult], tmp_path: Path, indent: int | None
 ) -> None:
-    (tmp_path / "export.json").write_text(json.dumps(events(100), indent=indent))
+    (tmp_path / "export.json").write_text(json.dumps(payment_events(100), indent=indent))
     ran = init("--file", tmp_path / "export.json")
     assert ran.code == 2
     assert "(jq -c '.[]' " in ran.err
 
 
 def test_a_file_of_objects_over_several_lines_is_refused_with_the_command_that_converts_it(
-    init: Callable[..., Ran], tmp_path: Path
+    init: Callable[..., CommandResult], tmp_path: Path
 ) -> None:
-    (tmp_path / "export.json").write_text("\n".join(json.dumps(event, indent=2) for event in events(100)))
+    (tmp_path / "export.json").write_text("\n".join(json.dumps(event, indent=2) for event in payment_events(100)))
     ran = init("--file", tmp_path / "export.json")
     assert ran.code == 2
     assert "(jq -c '.' " in ran.err

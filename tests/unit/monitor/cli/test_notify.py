@@ -9,14 +9,14 @@ import pytest
 
 from storage.engine import Database
 from storage.outbox import Outbox
-from tests.servers.receiver import Receiver, Respond, refusing_port
-from tests.unit.monitor.cli.conftest import Outrider
-from tests.unit.monitor.cli.payments import Payments, write_config
+from tests.servers.receiver import RespondReaction, WebhookReceiver, refusing_port
+from tests.unit.monitor.cli.conftest import OutriderRunner
+from tests.unit.monitor.cli.payments import PaymentsStream, write_config
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as running:
+def receiver() -> Iterator[WebhookReceiver]:
+    with WebhookReceiver() as running:
         yield running
 
 
@@ -42,7 +42,7 @@ def configure(tmp_path: Path, url: str) -> Configure:
 
 
 def test_a_test_message_is_marked_and_signed_and_its_answer_is_shown(
-    outrider: Outrider, receiver: Receiver, configure: Configure
+    outrider: OutriderRunner, receiver: WebhookReceiver, configure: Configure
 ) -> None:
     ran = outrider("notify", "test", "ops", config=configure(receiver.url))
     assert (ran.code, ran.err) == (0, "")
@@ -56,9 +56,9 @@ def test_a_test_message_is_marked_and_signed_and_its_answer_is_shown(
 
 @pytest.mark.parametrize(("status", "then"), [(403, "it would be given up at once"), (503, "it would be tried again")])
 def test_a_test_that_fails_says_what_was_answered_and_ends_with_1(
-    outrider: Outrider, receiver: Receiver, configure: Configure, status: int, then: str
+    outrider: OutriderRunner, receiver: WebhookReceiver, configure: Configure, status: int, then: str
 ) -> None:
-    receiver.react = lambda _: Respond(status=status, body=b"no such room")
+    receiver.react = lambda _: RespondReaction(status=status, body=b"no such room")
     ran = outrider("notify", "test", "ops", config=configure(receiver.url))
     assert (ran.code, ran.out) == (1, "")
     assert ran.err == (
@@ -67,7 +67,7 @@ def test_a_test_that_fails_says_what_was_answered_and_ends_with_1(
     )
 
 
-def test_a_test_of_a_receiver_that_is_away_ends_with_1(outrider: Outrider, configure: Configure) -> None:
+def test_a_test_of_a_receiver_that_is_away_ends_with_1(outrider: OutriderRunner, configure: Configure) -> None:
     with refusing_port() as port:
         ran = outrider("notify", "test", "ops", config=configure(f"http://127.0.0.1:{port}/secret"))
     assert ran.code == 1
@@ -80,26 +80,26 @@ def test_a_test_of_a_receiver_that_is_away_ends_with_1(outrider: Outrider, confi
     ("name", "hint"), [("opz", "did you mean ops?"), ("lgo", "did you mean log?"), ("xyzzy", "known channels: ops")]
 )
 def test_an_unknown_channel_ends_with_2_and_the_nearest_one(
-    outrider: Outrider, receiver: Receiver, configure: Configure, name: str, hint: str
+    outrider: OutriderRunner, receiver: WebhookReceiver, configure: Configure, name: str, hint: str
 ) -> None:
     ran = outrider("notify", "test", name, config=configure(receiver.url))
     assert (ran.code, ran.err) == (2, f"outrider: there is no channel '{name}'; {hint}\n")
     assert receiver.requests == []
 
 
-def test_the_log_can_be_tried_too(outrider: Outrider) -> None:
+def test_the_log_can_be_tried_too(outrider: OutriderRunner) -> None:
     ran = outrider("notify", "test", "log")
     assert (ran.code, ran.out.startswith("log (the log): logged in ")) == (0, True)
     assert "Test message: this is a test of the channel log" in ran.err
 
 
 def test_a_bare_notify_lists_the_channels_and_what_became_of_their_messages(
-    outrider: Outrider, db: Database, payments: Payments, configure: Configure
+    outrider: OutriderRunner, db: Database, payments: PaymentsStream, configure: Configure
 ) -> None:
     outbox = Outbox(db)
     message = outbox.claim("log", 1)
     assert message is not None
-    outbox.failed(message, "answered 410", lambda _: None)
+    outbox.mark_failed(message, "answered 410", lambda _: None)
     ran = outrider("notify", "list", "--format", "json", config=configure("https://hooks.example.org/T0/key"))
     rows = {row["channel"]: row for row in json.loads(ran.out)}
     assert rows["ops"]["target"] == "https://hooks.example.org/***"
@@ -108,7 +108,7 @@ def test_a_bare_notify_lists_the_channels_and_what_became_of_their_messages(
     assert "hooks.example.org" in outrider("notify", config=configure("https://hooks.example.org/T0/key")).out
 
 
-def test_the_schema_of_the_body_is_printed(outrider: Outrider) -> None:
+def test_the_schema_of_the_body_is_printed(outrider: OutriderRunner) -> None:
     ran = outrider("notify", "schema")
     assert ran.code == 0
     assert "transition" in json.loads(ran.out)["properties"]

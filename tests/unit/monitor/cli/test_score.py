@@ -9,14 +9,14 @@ import pytest
 
 from monitor.detectors import GaussianMixture
 from storage.engine import Database
-from tests.unit.monitor.cli.conftest import Outrider
+from tests.unit.monitor.cli.conftest import OutriderRunner
 from tests.unit.monitor.cli.payments import NAMES
 
 EVENTS = (np.random.default_rng(3).normal(size=(400, 2)) * [1.0, 1000.0]).astype(np.float32)
 
 
 @pytest.fixture
-def model(tmp_path: Path, outrider: Outrider, db: Database) -> GaussianMixture:
+def model(tmp_path: Path, outrider: OutriderRunner, db: Database) -> GaussianMixture:
     """The active model of the stream payments."""
     mixture = GaussianMixture(n_components=1, random_state=0).fit(EVENTS).calibrate(EVENTS)
     mixture.feature_names_ = NAMES
@@ -26,7 +26,7 @@ def model(tmp_path: Path, outrider: Outrider, db: Database) -> GaussianMixture:
     return mixture
 
 
-def write_table(path: Path, order: list[int]) -> Path:
+def write_csv(path: Path, order: list[int]) -> Path:
     """Write the events with a time as CSV, the columns of both names in this order."""
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
@@ -37,9 +37,9 @@ def write_table(path: Path, order: list[int]) -> Path:
 
 @pytest.mark.parametrize("order", [[0, 1], [1, 0]])
 def test_the_columns_of_a_table_are_taken_by_name(
-    tmp_path: Path, outrider: Outrider, model: GaussianMixture, order: list[int]
+    tmp_path: Path, outrider: OutriderRunner, model: GaussianMixture, order: list[int]
 ) -> None:
-    ran = outrider("score", "payments", write_table(tmp_path / "events.csv", order))
+    ran = outrider("score", "payments", write_csv(tmp_path / "events.csv", order))
     assert ran.code == 0, ran.err
     energies = [float(row["energy"]) for row in csv.DictReader(io.StringIO(ran.out))]
     assert np.allclose(energies, model.energy(EVENTS), rtol=1e-6)

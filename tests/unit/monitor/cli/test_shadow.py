@@ -8,8 +8,8 @@ import pytest
 
 from storage.engine import Database
 from storage.shadows import ShadowStore
-from storage.standing import stream_ids
-from tests.unit.monitor.cli.conftest import Outrider
+from storage.standing import load_stream_ids
+from tests.unit.monitor.cli.conftest import OutriderRunner
 
 
 @pytest.fixture
@@ -20,19 +20,19 @@ def events(tmp_path: Path) -> Path:
     return path
 
 
-def states(outrider: Outrider) -> list[tuple[int, str]]:
+def model_states(outrider: OutriderRunner) -> list[tuple[int, str]]:
     return [(row["version"], row["state"]) for row in json.loads(outrider("models", "clicks", "--format", "json").out)]
 
 
 def test_a_model_in_the_shadow_is_promoted_by_force_only_while_there_is_too_little_to_tell_and_rolled_back(
-    outrider: Outrider, events: Path
+    outrider: OutriderRunner, events: Path
 ) -> None:
     assert outrider("fit", "clicks", events, "--n-components", "1").code == 0
     fitted = outrider("fit", "clicks", events, "--n-components", "2", "--shadow")
     assert fitted.code == 0, fitted.err
     assert "version 2, scores in the shadow of the active model and flags nothing" in fitted.out
     assert "outrider models promote clicks 2" in fitted.out
-    assert states(outrider) == [(1, "active"), (2, "shadow")]
+    assert model_states(outrider) == [(1, "active"), (2, "shadow")]
 
     told = outrider("models", "gate", "clicks")
     assert told.code == 0
@@ -47,42 +47,42 @@ def test_a_model_in_the_shadow_is_promoted_by_force_only_while_there_is_too_litt
     assert "0 clean windows" in kept["gate"]
 
     assert outrider("models", "promote", "clicks", "2", "--force").code == 0
-    assert states(outrider) == [(1, "retired"), (2, "active")]
+    assert model_states(outrider) == [(1, "retired"), (2, "active")]
     back = outrider("models", "rollback", "clicks")
     assert "model 1 (gaussian_mixture) is active again" in back.out
-    assert states(outrider) == [(1, "active"), (2, "retired")]
+    assert model_states(outrider) == [(1, "active"), (2, "retired")]
 
 
-def test_one_model_at_a_time_is_in_the_shadow(outrider: Outrider, events: Path) -> None:
+def test_one_model_at_a_time_is_in_the_shadow(outrider: OutriderRunner, events: Path) -> None:
     for shadow in ((), ("--shadow",), ("--shadow", "--promote-after", "1d")):
         assert outrider("fit", "clicks", events, "--n-components", "1", *shadow).code == 0
-    assert states(outrider) == [(1, "active"), (2, "candidate"), (3, "shadow")]
+    assert model_states(outrider) == [(1, "active"), (2, "candidate"), (3, "shadow")]
 
 
 def test_a_candidate_that_did_not_hold_is_promoted_by_force_only(
-    outrider: Outrider, events: Path, db: Database
+    outrider: OutriderRunner, events: Path, db: Database
 ) -> None:
     assert outrider("fit", "clicks", events, "--n-components", "1").code == 0
     assert outrider("fit", "clicks", events, "--n-components", "2", "--shadow").code == 0
-    (stream_id,) = stream_ids(db).values()
+    (stream_id,) = load_stream_ids(db).values()
     shadow = ShadowStore(db).current(stream_id)
     assert shadow is not None
     ShadowStore(db).end(stream_id, shadow.model_id, {"holds": False, "reason": "it flags 9% of the clean events"})
-    assert states(outrider) == [(1, "active"), (2, "candidate")]
+    assert model_states(outrider) == [(1, "active"), (2, "candidate")]
     refused = outrider("models", "promote", "clicks", "2")
     assert refused.code == 1
     assert "model 2 of stream clicks stays a candidate: it flags 9% of the clean events (--force" in refused.err
     assert outrider("models", "promote", "clicks", "2", "--force").code == 0
-    assert states(outrider) == [(1, "retired"), (2, "active")]
+    assert model_states(outrider) == [(1, "retired"), (2, "active")]
 
 
 def test_rolling_back_goes_to_the_model_before_even_when_no_event_came_between(
-    outrider: Outrider, events: Path
+    outrider: OutriderRunner, events: Path
 ) -> None:
     for _ in range(3):
         assert outrider("fit", "clicks", events, "--n-components", "1").code == 0
     assert "model 2 (gaussian_mixture) is active again" in outrider("models", "rollback", "clicks").out
-    assert states(outrider) == [(1, "retired"), (2, "active"), (3, "retired")]
+    assert model_states(outrider) == [(1, "retired"), (2, "active"), (3, "retired")]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_rolling_back_goes_to_the_model_before_even_when_no_event_came_between(
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(
-    outrider: Outrider, events: Path, arguments: tuple[str, ...], words: str
+    outrider: OutriderRunner, events: Path, arguments: tuple[str, ...], words: str
 ) -> None:
     assert outrider("fit", "clicks", events, "--n-components", "1").code == 0
     said = outrider(*arguments)
@@ -105,7 +105,7 @@ def test_what_cannot_be_done_is_said_in_a_line(
 
 @pytest.mark.parametrize("shadow", [(), ("--shadow",)])
 def test_a_stream_keeps_its_features_when_another_model_is_fitted(
-    outrider: Outrider, events: Path, tmp_path: Path, shadow: tuple[str, ...]
+    outrider: OutriderRunner, events: Path, tmp_path: Path, shadow: tuple[str, ...]
 ) -> None:
     """The events that a daemon has decoded fit no model of others, and it would end at the first of them."""
     assert outrider("fit", "clicks", events, "--n-components", "1").code == 0
@@ -114,10 +114,10 @@ def test_a_stream_keeps_its_features_when_another_model_is_fitted(
     refused = outrider("fit", "clicks", other, "--n-components", "1", *shadow)
     assert refused.code == 1
     assert "the events have the features a, c, the active model of stream clicks has a, b" in refused.err
-    assert states(outrider) == [(1, "active")]
+    assert model_states(outrider) == [(1, "active")]
 
 
-def test_a_shadow_needs_an_active_model(outrider: Outrider, events: Path) -> None:
+def test_a_shadow_needs_an_active_model(outrider: OutriderRunner, events: Path) -> None:
     alone = outrider("fit", "clicks", events, "--n-components", "1", "--shadow")
     assert alone.code != 0
     assert "has no active model to score beside: leave --shadow out" in alone.err

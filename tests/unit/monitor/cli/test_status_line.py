@@ -10,37 +10,39 @@ from pathlib import Path
 
 import pytest
 
-from monitor.cli.status_line import Rates, line_of
+from monitor.cli.status_line import RateTracker, format_status_line
 from storage.engine import Database
 from storage.models import ModelStore
-from storage.standing import StreamStanding, standing_of
-from tests.unit.monitor.cli.payments import Payments
+from storage.standing import StreamStatus, load_stream_status
+from tests.unit.monitor.cli.payments import PaymentsStream
 
 
-def standing(payments: Payments) -> StreamStanding:
-    return standing_of(payments.db, payments.stream.id, lease="control:payments")
+def standing(payments: PaymentsStream) -> StreamStatus:
+    return load_stream_status(payments.db, payments.stream.id, lease="control:payments")
 
 
-def test_a_running_stream_tells_its_pace_limit_and_open_incidents(payments: Payments) -> None:
-    line = line_of(standing(payments), 20.4)
+def test_a_running_stream_tells_its_pace_limit_and_open_incidents(payments: PaymentsStream) -> None:
+    line = format_status_line(standing(payments), 20.4)
     assert line.startswith("payments: 20 records/s, last event ")
     assert "limit " in line
     assert line.endswith("1 incident open")
 
 
 def test_a_warm_up_tells_how_far_it_is(db: Database, config: Path) -> None:
-    payments = Payments(db, config)
-    assert line_of(standing(payments), None) == "payments is starting"
+    payments = PaymentsStream(db, config)
+    assert format_status_line(standing(payments), None) == "payments is starting"
     ModelStore(db).report_warm_up(payments.stream.id, 1_234, 10_000, 2_400.0)
-    assert line_of(standing(payments), 0.0) == "payments warming up: 1,234 of 10,000 events, about 40 min left"
+    assert (
+        format_status_line(standing(payments), 0.0) == "payments warming up: 1,234 of 10,000 events, about 40 min left"
+    )
 
 
-def test_the_pace_is_known_from_the_second_look_on(payments: Payments) -> None:
-    rates = Rates()
+def test_the_pace_is_known_from_the_second_look_on(payments: PaymentsStream) -> None:
+    rates = RateTracker()
     before = standing(payments)
-    assert rates.of(before, 0.0) is None
+    assert rates.update(before, 0.0) is None
     payments.commit_minute()
-    assert rates.of(standing(payments), 6.0) == pytest.approx(10.0)
+    assert rates.update(standing(payments), 6.0) == pytest.approx(10.0)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a pseudo-terminal")

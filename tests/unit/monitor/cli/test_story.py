@@ -5,19 +5,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitor.cli.story import story_of
+from monitor.cli.story import format_incident
 from monitor.incidents import Kind
-from monitor.slow_rises import LEAST_WINDOWS
-from storage.dossier import Dossier
-from tests.unit.monitor.findings.test_calibration_finding import TICK, found
+from monitor.slow_rises import MIN_WINDOWS
+from storage.dossier import IncidentReport
+from tests.unit.monitor.findings.test_calibration_finding import TICK, find_problem
 from tests.unit.monitor.judged_windows import T0, Stream
 
 HOUR = 3_600_000_000
 
 
-def told(kind: str, numbers: dict[str, Any], summary: str = "a summary") -> str:
-    return story_of(
-        Dossier(
+def format_text(kind: str, numbers: dict[str, Any], summary: str = "a summary") -> str:
+    return format_incident(
+        IncidentReport(
             id=3,
             stream="payments",
             kind=kind,
@@ -29,8 +29,8 @@ def told(kind: str, numbers: dict[str, Any], summary: str = "a summary") -> str:
             windows_fired=1,
             summary=summary,
             details={"opened": numbers},
-            steps=[],
-            strangest=[],
+            transitions=[],
+            top_outliers=[],
         )
     )
 
@@ -38,9 +38,9 @@ def told(kind: str, numbers: dict[str, Any], summary: str = "a summary") -> str:
 def test_a_slow_rise_says_since_when_and_how_much() -> None:
     stream = Stream()
     rng = np.random.default_rng(1)
-    judgements = stream.run([*rng.poisson(5, LEAST_WINDOWS).tolist(), *rng.poisson(12, 30).tolist()])
+    judgements = stream.run([*rng.poisson(5, MIN_WINDOWS).tolist(), *rng.poisson(12, 30).tolist()])
     row = next(row for each in judgements for row in each.incidents if row.kind == Kind.SLOW_RISE)
-    text = told("slow_rise", dict(row.details["opened"]), row.summary)
+    text = format_text("slow_rise", dict(row.details["opened"]), row.summary)
     assert "Incident 3: slow rise on payments" in text
     assert "Since about 2026-01-01T01:" in text
     assert "times as frequent as in the busiest hour" in text
@@ -49,9 +49,9 @@ def test_a_slow_rise_says_since_when_and_how_much() -> None:
 
 @pytest.mark.parametrize("since_us", [TICK - 6 * HOUR, None])
 def test_a_calibration_shows_both_limits_or_the_rate(since_us: int | None) -> None:
-    finding = found(since_us=since_us, rate=0.005 if since_us else 0.02)
+    finding = find_problem(since_us=since_us, rate=0.005 if since_us else 0.02)
     assert finding is not None
-    text = told("calibration", dict(finding.details), finding.summary)
+    text = format_text("calibration", dict(finding.details), finding.summary)
     if since_us is None:
         assert "2.000% are above the limit" in text
     else:
@@ -71,7 +71,7 @@ def test_drift_names_what_moved_with_before_and_after() -> None:
         "limit": 5.1,
         "alpha": 1e-5,
     }
-    text = told("drift", {"advice": "drift: refit", "horizons": [horizon]})
+    text = format_text("drift", {"advice": "drift: refit", "horizons": [horizon]})
     assert "1 of 40 statistics of 9,000 events moved" in text
     assert "amount rank: 12 before, 19 now (+0.70 deviations, z +9.0)" in text
     assert "Advice: drift: refit." in text
@@ -79,8 +79,8 @@ def test_drift_names_what_moved_with_before_and_after() -> None:
 
 def test_silence_says_how_long_and_how_long_is_usual() -> None:
     numbers = {"silent_s": 900.0, "allowed_s": 300.0, "usual_s": 300.0, "silence_after": "auto", "at_end": True}
-    assert "Nothing came for 900 s, and 300 s were allowed." in told("silence", numbers)
+    assert "Nothing came for 900 s, and 300 s were allowed." in format_text("silence", numbers)
 
 
 def test_a_kind_without_words_is_told_by_its_summary_and_numbers() -> None:
-    assert "anything 7" in told("another", {"anything": 7})
+    assert "anything 7" in format_text("another", {"anything": 7})

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from monitor.cli.memory import MemoryBound
-from monitor.cli.tables import printable, readable, rows_of, write
+from monitor.cli.tables import escape_unprintable, format_value, iterate_rows, write_rows
 from storage.engine import Database
 from storage.listings import Columns
-from tests.unit.monitor.cli.payments import with_spike, write_config
+from tests.unit.monitor.cli.payments import store_spike, write_config
 
 
-def on_terminal(*arguments: str, columns: int) -> str:
+def run_on_terminal(*arguments: str, columns: int) -> str:
     """Run the command on a terminal of its own and return what it shows."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm"}
@@ -48,30 +48,30 @@ def test_columns_become_rows_of_plain_values() -> None:
         "key": "a",
     }
     second = {"at": None, "energy": None, "p_value": None, "n": 2, "is_outlier": False, "key": None}
-    assert list(rows_of([batch])) == [first, second]
+    assert list(iterate_rows([batch])) == [first, second]
 
 
 @pytest.mark.parametrize("n", [0, 1, 3])
 def test_json_is_one_array_and_jsonl_one_object_a_line(capsys: pytest.CaptureFixture[str], n: int) -> None:
     rows = [{"a": place, "b": "x"} for place in range(n)]
-    write(rows, ["a"], "json")
+    write_rows(rows, ["a"], "json")
     assert json.loads(capsys.readouterr().out) == [{"a": place} for place in range(n)]
-    write(rows, ["a"], "jsonl")
+    write_rows(rows, ["a"], "jsonl")
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [{"a": place} for place in range(n)]
 
 
 def test_csv_has_a_header_nested_values_as_json_and_nothing_for_none(capsys: pytest.CaptureFixture[str]) -> None:
-    write([{"a": None, "b": True, "c": {"x": 1}}], ["a", "b", "c"], "csv")
+    write_rows([{"a": None, "b": True, "c": {"x": 1}}], ["a", "b", "c"], "csv")
     assert capsys.readouterr().out == 'a,b,c\n,true,"{""x"": 1}"\n'
 
 
 def test_csv_of_no_rows_is_the_header(capsys: pytest.CaptureFixture[str]) -> None:
-    write([], ["a", "b"], "csv")
+    write_rows([], ["a", "b"], "csv")
     assert capsys.readouterr().out == "a,b\n"
 
 
 def test_a_table_into_a_file_cuts_nothing_off(capsys: pytest.CaptureFixture[str]) -> None:
-    write([{"text": "x" * 500}], ["text"], "table")
+    write_rows([{"text": "x" * 500}], ["text"], "table")
     assert "x" * 500 in capsys.readouterr().out
 
 
@@ -87,24 +87,24 @@ def test_a_table_into_a_file_cuts_nothing_off(capsys: pytest.CaptureFixture[str]
     ],
 )
 def test_values_are_short_in_a_table(value: object, text: str) -> None:
-    assert readable(value) == text
+    assert format_value(value) == text
 
 
 def test_what_an_event_brought_cannot_steer_a_terminal() -> None:
-    assert printable("a\x1b[31m\r\n\x00é") == "a\\x1b[31m\\r\\n\\x00é"
+    assert escape_unprintable("a\x1b[31m\r\n\x00é") == "a\\x1b[31m\\r\\n\\x00é"
 
 
 def test_the_bound_on_memory_is_the_sum_of_its_parts() -> None:
-    bound = MemoryBound(fetch=1_000, partitions=3, features=8)
-    assert bound.pending == 40_000 * 3 * (4 * 8 + 64)
-    assert bound.total == 1_000 + 32 * 1024 * 1024 + bound.pending
+    bound = MemoryBound(fetch_bytes=1_000, partitions=3, features=8)
+    assert bound.pending_bytes == 40_000 * 3 * (4 * 8 + 64)
+    assert bound.total_bytes == 1_000 + 32 * 1024 * 1024 + bound.pending_bytes
 
 
 def test_a_terminal_gets_a_table(tmp_path: Path, sqlite_url: str) -> None:
     config = write_config(tmp_path, sqlite_url)
     with Database(sqlite_url) as db:
-        with_spike(db, config)
-    shown = on_terminal("-c", str(config), "history", "payments", "--limit", "2", columns=80)
+        store_spike(db, config)
+    shown = run_on_terminal("-c", str(config), "history", "payments", "--limit", "2", columns=80)
     assert "event time" in shown
     assert "source_offset" not in shown
 
@@ -112,7 +112,7 @@ def test_a_terminal_gets_a_table(tmp_path: Path, sqlite_url: str) -> None:
 def test_a_narrow_terminal_cuts_no_number_short(tmp_path: Path, sqlite_url: str) -> None:
     config = write_config(tmp_path, sqlite_url)
     with Database(sqlite_url) as db:
-        with_spike(db, config)
-    shown = on_terminal("-c", str(config), "history", "payments", "--outliers", "--limit", "1", columns=40)
+        store_spike(db, config)
+    shown = run_on_terminal("-c", str(config), "history", "payments", "--outliers", "--limit", "1", columns=40)
     assert "2026-01-01T00:02:29Z" in shown
     assert "payments[0] 149" in shown

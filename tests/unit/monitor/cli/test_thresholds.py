@@ -2,35 +2,35 @@
 
 import numpy as np
 
-from monitor.cli.promise import said_of_limit
-from monitor.findings.calibration import ThresholdRule, first_threshold, tick_threshold
+from monitor.cli.promise import describe_threshold_notes
+from monitor.findings.calibration import ThresholdRule, build_first_threshold, compute_tick_threshold
 from monitor.parts import Scale
 from monitor.percentiles.body import fit_body
-from monitor.percentiles.limits import OPEN, reference_limit
+from monitor.percentiles.limits import UNBOUNDED, estimate_reference_threshold
 from monitor.percentiles.look_back import LookBack
-from storage.calibration import CalibrationStore, NewThreshold
+from storage.calibration import NewThreshold, ThresholdStore
 from storage.models import Activation
-from tests.unit.monitor.cli.conftest import Outrider
-from tests.unit.monitor.cli.payments import REFERENCE, T0, Payments
+from tests.unit.monitor.cli.conftest import OutriderRunner
+from tests.unit.monitor.cli.payments import REFERENCE, T0, PaymentsStream
 
 _NOW = Activation(valid_from_us=0, computed_at_us=0)
 RULE = ThresholdRule(percentile=99.5, look_back_us=10**10, adopt_after_us=10**10, size_us=6 * 10**7, per_week=1.0)
 
 
-def stored(payments: Payments, row: NewThreshold) -> None:
-    store = CalibrationStore(payments.db)
-    assert store.tick(payments.stream.id, last_tick_us=None, tick_us=T0, threshold=row, calibration=None)
+def add_threshold(payments: PaymentsStream, row: NewThreshold) -> None:
+    store = ThresholdStore(payments.db)
+    assert store.store_tick(payments.stream.id, last_tick_us=None, tick_us=T0, threshold=row, calibration=None)
 
 
-def test_a_limit_that_is_held_says_what_it_lacks(outrider: Outrider, payments: Payments) -> None:
-    newest = CalibrationStore(payments.db).newest(payments.stream.id)
+def test_a_limit_that_is_held_says_what_it_lacks(outrider: OutriderRunner, payments: PaymentsStream) -> None:
+    newest = ThresholdStore(payments.db).newest_threshold(payments.stream.id)
     assert newest is not None
-    look_back = LookBack(Scale.of(REFERENCE))
-    row, _, _ = tick_threshold(
+    look_back = LookBack(Scale.from_energies(REFERENCE))
+    row, _, _ = compute_tick_threshold(
         newest, look_back, [], REFERENCE, RULE, tick_us=T0, valid_from_us=newest.valid_from_us, most_events=0
     )
     assert (row.threshold, row.method) == (newest.threshold, newest.method)
-    stored(payments, row)
+    add_threshold(payments, row)
     said = outrider("thresholds", "payments", "--format", "table").out
     assert "the limit does not move: p99.5 needs 10,000 events in the look-back, it has 0" in said
 
@@ -39,22 +39,22 @@ def test_a_contaminated_warm_up_is_told_with_its_limit() -> None:
     rng = np.random.default_rng(1)
     energies = np.concatenate([rng.gamma(8, 1, 9_500), rng.uniform(60, 260, 500)])
     reference = np.sort(energies.astype(np.float32))
-    assert fit_body(reference, 0.001).share > 0.04
-    row = first_threshold(reference, 1, _NOW, 99.5)
-    assert any("model.contamination: 0.05" in line for line in said_of_limit(row.details["limit"]))
+    assert fit_body(reference, 0.001).outlier_share > 0.04
+    row = build_first_threshold(reference, 1, _NOW, 99.5)
+    assert any("model.contamination: 0.05" in line for line in describe_threshold_notes(row.details["limit"]))
 
 
-def test_an_upper_bound_that_is_none_is_shown_as_open(outrider: Outrider, payments: Payments) -> None:
-    newest = CalibrationStore(payments.db).newest(payments.stream.id)
+def test_an_upper_bound_that_is_none_is_shown_as_open(outrider: OutriderRunner, payments: PaymentsStream) -> None:
+    newest = ThresholdStore(payments.db).newest_threshold(payments.stream.id)
     assert newest is not None
     few = REFERENCE[-50:]
-    assert reference_limit(few, 99.5).upper == OPEN
-    row = first_threshold(few, newest.model_id, _NOW, 99.5)
-    stored(payments, row)
+    assert estimate_reference_threshold(few, 99.5).upper == UNBOUNDED
+    row = build_first_threshold(few, newest.model_id, _NOW, 99.5)
+    add_threshold(payments, row)
     assert " open " in outrider("thresholds", "payments", "--format", "table").out
 
 
 def test_an_ordinary_limit_needs_no_words() -> None:
     rng = np.random.default_rng(2)
-    row = first_threshold(np.sort(rng.gamma(8, 1, 20_000).astype(np.float32)), 1, _NOW, 99.5)
-    assert said_of_limit(row.details["limit"]) == []
+    row = build_first_threshold(np.sort(rng.gamma(8, 1, 20_000).astype(np.float32)), 1, _NOW, 99.5)
+    assert describe_threshold_notes(row.details["limit"]) == []

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitor.control_plane.judging import Calibrated, JudgeRule, judge
-from monitor.findings.calibration import clean_rate_of, first_threshold, law_of, scale_of
-from monitor.findings.lives import LifeRule, when
-from monitor.incidents import Policy
-from monitor.parts import Part, Scale, encode, summarise
+from monitor.control_plane.judging import JudgeRule, ThresholdInForce, judge_window
+from monitor.findings.calibration import build_first_threshold, load_clean_rate, load_count_model, load_scale
+from monitor.findings.lives import IncidentPolicy, format_utc
+from monitor.incidents import LifecyclePolicy
+from monitor.parts import Part, Scale, encode_part, summarise
 from storage.calibration import StoredThreshold
 from storage.judgements import Judgement, StoredGap, StoredPart, WindowFacts
 from storage.models import Activation
@@ -27,17 +27,17 @@ RULE = JudgeRule(
     min_ratio=0.0,
     max_dead_letter_ratio=0.05,
     config_hash="hash",
-    life=LifeRule(
+    incident_policy=IncidentPolicy(
         size_us=MINUTE,
-        policy=Policy(resolve_after=3, repeat_interval_us=4 * HOUR),
+        lifecycle=LifecyclePolicy(resolve_after=3, repeat_interval_us=4 * HOUR),
         channels=lambda kind, severity: ["ops", "log", severity.value],
         max_age_us=HOUR,
     ),
 )
 
 
-def calibrated(threshold_id: int) -> Calibrated:
-    new = first_threshold(REFERENCE, 1, Activation(valid_from_us=0, computed_at_us=0), 99.0)
+def calibrated(threshold_id: int) -> ThresholdInForce:
+    new = build_first_threshold(REFERENCE, 1, Activation(valid_from_us=0, computed_at_us=0), 99.0)
     details: Any = json.loads(json.dumps(new.details))
     row = StoredThreshold(
         id=threshold_id,
@@ -52,12 +52,12 @@ def calibrated(threshold_id: int) -> Calibrated:
         method=new.method,
         details=details,
     )
-    return Calibrated(
+    return ThresholdInForce(
         row=row,
-        law=law_of(details),
-        scale=scale_of(details),
+        count_model=load_count_model(details),
+        scale=load_scale(details),
         model_version=2,
-        clean_rate=clean_rate_of(details),
+        clean_rate=load_clean_rate(details),
         most_events=None,
     )
 
@@ -65,7 +65,7 @@ def calibrated(threshold_id: int) -> Calibrated:
 def part(events: int = 100, outliers: int = 0, *, late: int = 0, dead: int = 0) -> Part:
     energies = np.full(events, 8.0, np.float32)
     energies[:outliers] = 90.0
-    known = summarise(energies, energies > 50, Scale.of(REFERENCE)) if events else Part.counts_only()
+    known = summarise(energies, energies > 50, Scale.from_energies(REFERENCE)) if events else Part.without_events()
     return replace(known, late=late, dead=dead)
 
 
@@ -80,7 +80,7 @@ def facts(*parts: Part, window: int = 0, last: int | None = None, **known: Any) 
                 outliers=each.outliers,
                 late=each.late,
                 dead=each.dead,
-                payload=encode(each),
+                payload=encode_part(each),
             )
             for each in parts
         ],
@@ -91,7 +91,7 @@ def facts(*parts: Part, window: int = 0, last: int | None = None, **known: Any) 
 
 
 def judged(of: WindowFacts, rule: JudgeRule = RULE, now_us: int = T0) -> Judgement:
-    return judge(of, calibrated, rule, now_us)
+    return judge_window(of, calibrated, rule, now_us)
 
 
 def told(of: Judgement) -> list[tuple[str, str]]:
@@ -155,14 +155,14 @@ def test_gaps_are_one_critical_incident_and_belong_to_it() -> None:
 
 def test_a_spike_that_goes_on_changes_its_row_and_tells_nobody() -> None:
     first = judged(facts(part(100, 30))).incidents[0]
-    of = judged(facts(part(100, 30), window=1, last=1, open_incidents=[first.stored_as(1)]))
+    of = judged(facts(part(100, 30), window=1, last=1, open_incidents=[first.with_id(1)]))
     assert told(of) == []
     assert [(row.id, row.windows_fired, row.clean_windows) for row in of.incidents] == [(1, 2, 0)]
 
 
 def test_a_spike_after_enough_quiet_windows_is_a_new_incident_in_one_judgement() -> None:
     first = judged(facts(part(100, 30))).incidents[0]
-    of = judged(facts(part(100, 30), window=9, last=1, open_incidents=[first.stored_as(1)]))
+    of = judged(facts(part(100, 30), window=9, last=1, open_incidents=[first.with_id(1)]))
     assert told(of) == [("spike", "resolved"), ("spike", "opened")]
     resolved, opened = of.incidents
     assert (resolved.id, resolved.status, resolved.resolved_at_us) == (1, "resolved", T0 + 4 * MINUTE)
@@ -172,7 +172,7 @@ def test_a_spike_after_enough_quiet_windows_is_a_new_incident_in_one_judgement()
 
 def test_quiet_windows_and_a_clean_one_together_resolve() -> None:
     first = judged(facts(part(100, 30))).incidents[0]
-    of = judged(facts(part(100), window=3, last=1, open_incidents=[first.stored_as(1)]))
+    of = judged(facts(part(100), window=3, last=1, open_incidents=[first.with_id(1)]))
     assert told(of) == [("spike", "resolved")]
     assert of.incidents[0].resolved_at_us == T0 + 4 * MINUTE
 
@@ -181,14 +181,14 @@ def test_the_log_is_told_first_and_each_channel_once() -> None:
     transition = judged(facts(part(100, 30))).incidents[0].transition
     assert transition is not None
     assert transition.channels == ["log", "ops", "critical"]
-    assert transition.silent == []
+    assert transition.skipped_channels == []
 
 
 @pytest.mark.parametrize(("age_us", "silent"), [(HOUR, []), (HOUR + 1, ["ops", "critical"])])
 def test_what_is_too_old_is_told_to_the_log_only(age_us: int, silent: list[str]) -> None:
     transition = judged(facts(part(100, 30)), now_us=T0 + MINUTE + age_us).incidents[0].transition
     assert transition is not None
-    assert transition.silent == silent
+    assert transition.skipped_channels == silent
 
 
 def test_the_clock_changes_nothing_else() -> None:
@@ -198,14 +198,14 @@ def test_the_clock_changes_nothing_else() -> None:
 
 
 def test_times_are_written_in_utc() -> None:
-    assert when(T0) == "2026-01-01T00:00:00Z"
-    assert when(T0 + 1) == "2026-01-01T00:00:00.000001Z"
+    assert format_utc(T0) == "2026-01-01T00:00:00Z"
+    assert format_utc(T0 + 1) == "2026-01-01T00:00:00.000001Z"
 
 
 def test_the_first_threshold_is_the_percentile_of_the_reference() -> None:
-    new = first_threshold(REFERENCE, 3, Activation(valid_from_us=5, computed_at_us=4), 99.0)
+    new = build_first_threshold(REFERENCE, 3, Activation(valid_from_us=5, computed_at_us=4), 99.0)
     assert (new.model_id, new.valid_from_us, new.computed_at_us, new.n) == (3, 5, 4, len(REFERENCE))
     assert np.count_nonzero(new.threshold < REFERENCE) == pytest.approx(40, abs=1)
     assert new.lower < new.threshold < new.upper
-    assert law_of(new.details).rate == pytest.approx(0.01, abs=0.001)
-    assert scale_of(new.details) == Scale.of(REFERENCE)
+    assert load_count_model(new.details).rate == pytest.approx(0.01, abs=0.001)
+    assert load_scale(new.details) == Scale.from_energies(REFERENCE)

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from monitor.control_plane.judging import Calibrated, JudgeRule, judge
-from monitor.findings.calibration import clean_rate_of, law_of, scale_of
-from monitor.findings.lives import LifeRule
-from monitor.incidents import Policy
-from monitor.parts import Part, Scale, encode, summarise
+from monitor.control_plane.judging import JudgeRule, ThresholdInForce, judge_window
+from monitor.findings.calibration import load_clean_rate, load_count_model, load_scale
+from monitor.findings.lives import IncidentPolicy
+from monitor.incidents import LifecyclePolicy
+from monitor.parts import Part, Scale, encode_part, summarise
 from storage.calibration import StoredThreshold
 from storage.judgements import Judgement, StoredPart, WindowFacts
 
@@ -21,16 +21,16 @@ RULE = JudgeRule(
     min_ratio=0.0,
     max_dead_letter_ratio=0.5,
     config_hash="hash",
-    life=LifeRule(
+    incident_policy=IncidentPolicy(
         size_us=10_000_000,
-        policy=Policy(resolve_after=3, repeat_interval_us=3_600_000_000),
+        lifecycle=LifecyclePolicy(resolve_after=3, repeat_interval_us=3_600_000_000),
         channels=lambda kind, severity: ["log"],
         max_age_us=3_600_000_000,
     ),
 )
 
 
-def calibrated(threshold_id: int) -> Calibrated:
+def calibrated(threshold_id: int) -> ThresholdInForce:
     law = {"rate": 0.01, "calibration_n": 10_000, "dispersion": 1.0, "windows": 100, "state": "learned"}
     row = StoredThreshold(
         id=threshold_id,
@@ -45,12 +45,12 @@ def calibrated(threshold_id: int) -> Calibrated:
         method="percentile",
         details={"law": law, "scale": {"median": SCALE.median, "iqr": SCALE.iqr}, "limit": {}},
     )
-    return Calibrated(
+    return ThresholdInForce(
         row=row,
-        law=law_of(row.details),
-        scale=scale_of(row.details),
+        count_model=load_count_model(row.details),
+        scale=load_scale(row.details),
         model_version=1,
-        clean_rate=clean_rate_of(row.details),
+        clean_rate=load_clean_rate(row.details),
         most_events=None,
     )
 
@@ -63,7 +63,7 @@ def judged(parts: Sequence[Part]) -> Judgement:
             outliers=part.outliers,
             late=part.late,
             dead=part.dead,
-            payload=encode(part),
+            payload=encode_part(part),
         )
         for part in parts
     ]
@@ -75,7 +75,7 @@ def judged(parts: Sequence[Part]) -> Judgement:
         open_incidents=[],
         gaps=[],
     )
-    return judge(facts, calibrated, RULE, now_us=0)
+    return judge_window(facts, calibrated, RULE, now_us=0)
 
 
 def events_of(n: int, outliers: int) -> Part:
@@ -86,12 +86,12 @@ def events_of(n: int, outliers: int) -> Part:
 
 @pytest.mark.parametrize(
     "part",
-    [events_of(100, 0), events_of(100, 40), Part.counts_only(dead=60), events_of(10, 0)],
+    [events_of(100, 0), events_of(100, 40), Part.without_events(dead=60), events_of(10, 0)],
     ids=["clean", "a spike", "unreadable", "few events"],
 )
 def test_the_verdict_is_the_same_whether_late_events_came_before_or_after_it(part: Part) -> None:
-    unreadable = Part.counts_only(dead=12)
-    before = judged([part, unreadable, Part.counts_only(late=70)])
+    unreadable = Part.without_events(dead=12)
+    before = judged([part, unreadable, Part.without_events(late=70)])
     after = judged([part, unreadable])
     assert before.window.late == 70
     assert before.incidents == after.incidents

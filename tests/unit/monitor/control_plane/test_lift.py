@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from monitor.control_plane.lift import lifted_keys
+from monitor.control_plane.lift import find_suspect_keys
 
 
 def test_the_one_strange_key_is_named_with_its_lift() -> None:
     keys = [("bob", 40, 30), ("amy", 50, 1), ("joe", 60, 1)]
-    (lift,) = lifted_keys(keys, distinct=100, events=5_000, outliers=55, clean_rate=0.005)
+    (lift,) = find_suspect_keys(keys, distinct=100, events=5_000, outliers=55, clean_rate=0.005)
     assert (lift.key, lift.events, lift.outliers) == ("bob", 40, 30)
     assert lift.ratio == pytest.approx((30 / 40) / (25 / 4960))
     assert lift.p_value == pytest.approx(stats.binom.sf(29, 40, 25 / 4960), rel=1e-6)
@@ -17,11 +17,11 @@ def test_the_one_strange_key_is_named_with_its_lift() -> None:
 
 def test_where_all_keys_are_strange_none_stands_out() -> None:
     keys = [(f"key{i}", 50, 25) for i in range(20)]
-    assert lifted_keys(keys, distinct=20, events=1_000, outliers=500, clean_rate=0.005) == []
+    assert find_suspect_keys(keys, distinct=20, events=1_000, outliers=500, clean_rate=0.005) == []
 
 
 def test_a_key_that_has_all_outliers_is_held_against_the_clean_rate() -> None:
-    (lift,) = lifted_keys([("bob", 100, 20)], distinct=50, events=5_000, outliers=20, clean_rate=0.01)
+    (lift,) = find_suspect_keys([("bob", 100, 20)], distinct=50, events=5_000, outliers=20, clean_rate=0.01)
     assert lift.ratio == pytest.approx(20)
 
 
@@ -32,13 +32,13 @@ def test_keys_without_a_difference_are_seldom_named() -> None:
         n = rng.integers(5, 200, 100)
         x = rng.binomial(n, 0.02)
         keys = [(str(i), int(n[i]), int(x[i])) for i in range(100)]
-        found = lifted_keys(keys, distinct=100, events=int(n.sum()), outliers=int(x.sum()), clean_rate=0.005)
+        found = find_suspect_keys(keys, distinct=100, events=int(n.sum()), outliers=int(x.sum()), clean_rate=0.005)
         named += bool(found)
     assert named / 400 <= 0.05
 
 
 def test_every_key_of_the_window_counts_as_looked_at() -> None:
     keys = [("bob", 40, 4)]
-    few = lifted_keys(keys, distinct=1, events=5_000, outliers=54, clean_rate=0.005)
+    few = find_suspect_keys(keys, distinct=1, events=5_000, outliers=54, clean_rate=0.005)
     assert [lift.key for lift in few] == ["bob"]
-    assert lifted_keys(keys, distinct=5_000, events=5_000, outliers=54, clean_rate=0.005) == []
+    assert find_suspect_keys(keys, distinct=5_000, events=5_000, outliers=54, clean_rate=0.005) == []

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from monitor.findings.calibration import ThresholdRule, first_threshold, law_of, tick_threshold
+from monitor.findings.calibration import ThresholdRule, build_first_threshold, compute_tick_threshold, load_count_model
 from monitor.parts import Part, Scale, summarise
 from monitor.percentiles.look_back import LookBack
-from monitor.spikes import judge_window, window_budget
+from monitor.spikes import false_alarm_probability, judge_count
 from storage.calibration import StoredThreshold
 from storage.models import Activation
 
@@ -15,7 +15,7 @@ EVENTS = 500
 RULE = ThresholdRule(
     percentile=99.5, look_back_us=1440 * MINUTE, adopt_after_us=1440 * MINUTE, size_us=MINUTE, per_week=1.0
 )
-ALPHA = window_budget(1.0, MINUTE)
+ALPHA = false_alarm_probability(1.0, MINUTE)
 
 
 def energies(rng: np.random.Generator, n: int, moved: float) -> np.ndarray:
@@ -28,7 +28,7 @@ def windows_of(rng: np.random.Generator, row: StoredThreshold, moved: float, cou
 
 
 def fired(row: StoredThreshold, part: Part) -> bool:
-    return judge_window(law_of(row.details), part.events, part.outliers, alpha=ALPHA, min_outliers=5).fires
+    return judge_count(load_count_model(row.details), part.events, part.outliers, alpha=ALPHA, min_outliers=5).fires
 
 
 @pytest.mark.parametrize("moved", [50.0, -50.0])
@@ -36,8 +36,8 @@ def test_the_limit_moves_by_rank_at_once(moved: float) -> None:
     rng = np.random.default_rng(1)
     old = np.sort(energies(rng, 10_000, 0.0))
     new = np.sort(energies(rng, 10_000, moved))
-    before = first_threshold(old, 1, Activation(valid_from_us=0, computed_at_us=0), 99.5)
-    after = first_threshold(new, 2, Activation(valid_from_us=10**9, computed_at_us=0), 99.5)
+    before = build_first_threshold(old, 1, Activation(valid_from_us=0, computed_at_us=0), 99.5)
+    after = build_first_threshold(new, 2, Activation(valid_from_us=10**9, computed_at_us=0), 99.5)
     live = energies(rng, 200_000, moved)
     assert (live > after.threshold).mean() == pytest.approx(0.005, rel=0.3)
     told = (live > before.threshold).mean()
@@ -48,8 +48,8 @@ def test_the_limit_moves_by_rank_at_once(moved: float) -> None:
 def test_no_window_after_the_switch_is_blind_or_a_burst_while_the_look_back_fills(moved: float) -> None:
     rng = np.random.default_rng(2)
     reference = np.sort(energies(rng, 10_000, moved))
-    scale = Scale.of(reference)
-    row = first_threshold(reference, 2, Activation(valid_from_us=0, computed_at_us=0), 99.5).stored_as(1)
+    scale = Scale.from_energies(reference)
+    row = build_first_threshold(reference, 2, Activation(valid_from_us=0, computed_at_us=0), 99.5).with_id(1)
     look_back = LookBack(scale)
     outliers = 0
     for window in range(60):
@@ -60,7 +60,7 @@ def test_no_window_after_the_switch_is_blind_or_a_burst_while_the_look_back_fill
         assert fired(row, summarise(strange, strange > row.threshold, scale)), "blind"
         look_back.add(window * MINUTE, part)
         if window % 5 == 4:
-            tick, _, _ = tick_threshold(
+            tick, _, _ = compute_tick_threshold(
                 row,
                 look_back,
                 list(look_back.windows),
@@ -72,5 +72,5 @@ def test_no_window_after_the_switch_is_blind_or_a_burst_while_the_look_back_fill
             )
             # Until there are 10,000 events of the new model its own reference decides.
             assert ("held" in tick.details["limit"]) == ((window + 1) * EVENTS < 10_000)
-            row = tick.stored_as(window)
+            row = tick.with_id(window)
     assert outliers / (60 * EVENTS) == pytest.approx(0.005, rel=0.5)

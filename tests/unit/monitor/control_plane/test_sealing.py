@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.control_plane.sealing import pending_tick_of, seal_to
+from monitor.control_plane.sealing import next_seal_us, pending_tick_us
 from monitor.schedule import tick_at_or_after
 from storage.judgements import SealFacts, SourceFacts
 
@@ -30,7 +30,7 @@ def facts(*sources: SourceFacts, **known: float | None) -> SealFacts:
 
 
 def sealed(of: SealFacts, size_us: int = MINUTE, grace_us: int = GRACE) -> float | None:
-    target = seal_to(of, size_us, grace_us, lambda time_us: tick_at_or_after(REFRESH, time_us))
+    target = next_seal_us(of, size_us, grace_us, lambda time_us: tick_at_or_after(REFRESH, time_us))
     return None if target is None else target / MINUTE
 
 
@@ -98,7 +98,7 @@ def test_the_first_open_part_stops_the_seal_at_its_tick() -> None:
 
 def test_a_window_that_ends_on_a_tick_belongs_to_that_tick() -> None:
     assert sealed(facts(at(60.0), sealed_until=5, last_judged_end=5, last_tick=0)) is None
-    assert pending_tick_of(facts(at(60.0), sealed_until=5, last_judged_end=5, last_tick=5)) is None
+    assert pending_tick_us(facts(at(60.0), sealed_until=5, last_judged_end=5, last_tick=5)) is None
 
 
 def test_the_seal_stops_at_the_last_window_end_before_a_tick_that_no_window_ends_on() -> None:
@@ -135,7 +135,7 @@ def stored_facts(draw: st.DrawFn) -> SealFacts:
 
 @given(stored_facts(), st.sampled_from([7 * SECOND, MINUTE, 3 * MINUTE]))
 def test_a_seal_only_moves_forward_to_a_window_end_and_never_past_what_is_awaited(of: SealFacts, size: int) -> None:
-    target = seal_to(of, size, GRACE, lambda time_us: tick_at_or_after(REFRESH, time_us))
+    target = next_seal_us(of, size, GRACE, lambda time_us: tick_at_or_after(REFRESH, time_us))
     if target is None:
         return
     assert of.sealed_until_us is None or target > of.sealed_until_us
@@ -147,8 +147,8 @@ def test_a_seal_only_moves_forward_to_a_window_end_and_never_past_what_is_awaite
 
 @given(stored_facts())
 def test_a_seal_never_passes_the_tick_that_is_called_for(of: SealFacts) -> None:
-    target = seal_to(of, MINUTE, GRACE, lambda time_us: tick_at_or_after(REFRESH, time_us))
-    pending = pending_tick_of(of)
+    target = next_seal_us(of, MINUTE, GRACE, lambda time_us: tick_at_or_after(REFRESH, time_us))
+    pending = pending_tick_us(of)
     if target is not None and pending is not None:
         assert target <= tick_at_or_after(REFRESH, pending)
 

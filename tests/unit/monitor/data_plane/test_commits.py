@@ -2,18 +2,18 @@
 
 import numpy as np
 
-from consumers.batch import DeadLetters, Decoded, Events, Partition, Position
-from monitor.data_plane.commits import commit_of, position_commit
-from monitor.data_plane.fold import Folded, Scored
-from storage.ledger import Claim, Control
+from consumers.batch import DeadLetters, DecodedBatch, Events, Partition, Position
+from monitor.data_plane.commits import build_commit, build_position_commit
+from monitor.data_plane.fold import FoldedBatch, ScoredEvents
+from storage.ledger import SourceClaim, StreamControl
 
 NONE = np.empty(0, np.int64)
-CLAIM = Claim(source_id=3, epoch=5, next_offset=10, cursor=100, watermark_us=7)
-CONTROL = Control(sealed_until_us=1, revision=2, last_tick_us=None)
+CLAIM = SourceClaim(source_id=3, epoch=5, next_offset=10, cursor=100, watermark_us=7)
+CONTROL = StreamControl(sealed_until_us=1, revision=2, last_tick_us=None)
 PARTITION = Partition(topic="t", partition=0)
 
 
-def decoded(passed_over: str | None = None) -> Decoded:
+def decoded(passed_over: str | None = None) -> DecodedBatch:
     events = Events(
         offsets=np.array([10, 11, 13], np.int64),
         times_us=np.array([1, 2, 3], np.int64),
@@ -21,35 +21,42 @@ def decoded(passed_over: str | None = None) -> Decoded:
         keys=["a", None, "c"],
         ids=None,
     )
-    return Decoded(
+    return DecodedBatch(
         partition=PARTITION,
         begin=10,
         end=14,
         cursors=np.array([100, 110, 120, 130, 140], np.int64),
         events=events if passed_over is None else events.slice(0, 0),
-        dead=DeadLetters(
+        dead_letters=DeadLetters(
             offsets=np.array([12]), end_offsets=np.array([13]), reasons=["empty"], details=["-"], payloads=[None]
         ),
-        passed_over=passed_over,
+        skip_reason=passed_over,
     )
 
 
-def folded(end: int = 14) -> Folded:
+def folded(end: int = 14) -> FoldedBatch:
     batch = decoded()
-    scored = Scored(
+    scored = ScoredEvents(
         events=batch.events,
         energies=np.array([1, 20, 30], np.float32),
         threshold_ids=np.array([7, 7, 8], np.int64),
-        outlier=np.array([False, True, True]),
-        late=np.array([False, False, True]),
+        is_outlier=np.array([False, True, True]),
+        is_late=np.array([False, False, True]),
     )
-    return Folded(
-        end=end, watermark_us=3, scored=scored, dead=batch.dead, parts=[], shadow_parts=[], rest=None, held=False
+    return FoldedBatch(
+        end=end,
+        watermark_us=3,
+        scored=scored,
+        dead=batch.dead_letters,
+        parts=[],
+        shadow_parts=[],
+        remaining=None,
+        held_by_lead=False,
     )
 
 
 def test_every_event_is_a_score_and_every_outlier_has_its_features_too() -> None:
-    commit = commit_of(1, CLAIM, decoded(), folded(), CONTROL, ("x", "y"))
+    commit = build_commit(1, CLAIM, decoded(), folded(), CONTROL, ("x", "y"))
     assert (commit.source_id, commit.epoch, commit.begin, commit.end, commit.end_cursor) == (3, 5, 10, 14, 140)
     assert commit.scores.offsets.tolist() == [10, 11, 13]
     assert commit.scores.keys == ["a", None, "c"]
@@ -57,21 +64,21 @@ def test_every_event_is_a_score_and_every_outlier_has_its_features_too() -> None
     assert commit.outliers.features.tolist() == [[3, 4], [5, 6]]
     assert (commit.outliers.keys, commit.outliers.ids) == ([None, "c"], None)
     assert commit.outliers.threshold_ids.tolist() == [7, 8]
-    assert (commit.dead.offsets.tolist(), commit.assumed, commit.ended) == ([12], CONTROL, False)
+    assert (commit.dead.offsets.tolist(), commit.assumed_control, commit.ended) == ([12], CONTROL, False)
 
 
 def test_the_cursor_is_that_of_the_row_after_the_last_one_that_was_taken() -> None:
-    assert commit_of(1, CLAIM, decoded(), folded(end=11), CONTROL, ("x", "y")).end_cursor == 110
+    assert build_commit(1, CLAIM, decoded(), folded(end=11), CONTROL, ("x", "y")).end_cursor == 110
 
 
 def test_a_range_that_was_passed_over_is_a_gap_of_its_length() -> None:
     at = Position(next_offset=10, cursor=100)
-    commit = position_commit(1, CLAIM, decoded("retention"), at, 7, CONTROL)
+    commit = build_position_commit(1, CLAIM, decoded("retention"), at, 7, CONTROL)
     assert (commit.begin, commit.end, commit.end_cursor, commit.gap_reason) == (10, 14, 140, "retention")
     assert (len(commit.scores), commit.watermark_us, commit.ended) == (0, 7, False)
 
 
 def test_the_end_moves_nothing() -> None:
-    commit = position_commit(1, CLAIM, None, Position(next_offset=10, cursor=100), 7, CONTROL, ended=True)
+    commit = build_position_commit(1, CLAIM, None, Position(next_offset=10, cursor=100), 7, CONTROL, ended=True)
     assert (commit.begin, commit.end, commit.end_cursor, commit.ended) == (10, 10, 100, True)
     assert (len(commit.scores), len(commit.dead), commit.gap_reason, commit.parts) == (0, 0, None, ())

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from consumers.batch import DeadLetters, Decoded, Events, Partition
-from monitor.data_plane.fold import Folded, Schedule, WindowRule, fold
-from monitor.drifts.drift_sums import Measured
+from consumers.batch import DeadLetters, DecodedBatch, Events, Partition
+from monitor.data_plane.fold import FoldedBatch, ThresholdSchedule, WindowRule, fold
+from monitor.drifts.drift_sums import MeasuredEvents
 from monitor.parts import Scale
-from storage.ledger import Control, ThresholdState
+from storage.ledger import ScheduledThreshold, StreamControl
 
 MINUTE = 60_000_000
 T0 = 1_767_225_600_000_000
@@ -27,24 +27,24 @@ class Energies:
         self.asked.append((model_id, len(features)))
         return (features[:, 0] + model_id).astype(np.float32)
 
-    def measure(self, features: np.ndarray, model_id: int) -> Measured:
-        return Measured(energies=self.energies(features, model_id))
+    def measure(self, features: np.ndarray, model_id: int) -> MeasuredEvents:
+        return MeasuredEvents(energies=self.energies(features, model_id))
 
     def scale(self, model_id: int) -> Scale:
         return Scale(median=0.0, iqr=float(model_id))
 
 
-def threshold(number: int, *, valid_from_us: int = 0, model: int = 1, limit: float = 10.0) -> ThresholdState:
-    return ThresholdState(id=number, model_id=model, valid_from_us=valid_from_us, threshold=limit)
+def threshold(number: int, *, valid_from_us: int = 0, model: int = 1, limit: float = 10.0) -> ScheduledThreshold:
+    return ScheduledThreshold(id=number, model_id=model, valid_from_us=valid_from_us, threshold=limit)
 
 
-def batch(times: list[float], features: list[float] | None = None, dead: tuple[int, ...] = ()) -> Decoded:
+def batch(times: list[float], features: list[float] | None = None, dead: tuple[int, ...] = ()) -> DecodedBatch:
     """Events at so many minutes after T0, at the offsets that the dead letters leave free."""
     n = len(times) + len(dead)
     offsets = np.array([offset for offset in range(n) if offset not in dead], np.int64)
     lost = np.array(dead, np.int64)
     values = [1.0] * len(times) if features is None else features
-    return Decoded(
+    return DecodedBatch(
         partition=Partition(topic="t", partition=0),
         begin=0,
         end=n,
@@ -54,7 +54,7 @@ def batch(times: list[float], features: list[float] | None = None, dead: tuple[i
             times_us=np.array([T0 + round(time * MINUTE) for time in times], np.int64),
             features=np.array(values, np.float32).reshape(-1, 1),
         ),
-        dead=DeadLetters(
+        dead_letters=DeadLetters(
             offsets=lost,
             end_offsets=lost + 1,
             reasons=["not_json"] * len(dead),
@@ -65,46 +65,48 @@ def batch(times: list[float], features: list[float] | None = None, dead: tuple[i
 
 
 def folded(
-    what: Decoded,
-    *rows: ThresholdState,
+    what: DecodedBatch,
+    *rows: ScheduledThreshold,
     rule: WindowRule = RULE,
     sealed: float | None = 0,
     watermark: float | None = None,
     final: bool = False,
     scores: Energies | None = None,
-) -> Folded:
+) -> FoldedBatch:
     return fold(
         what,
         watermark_us=None if watermark is None else T0 + round(watermark * MINUTE),
         final=final,
-        control=Control(sealed_until_us=None if sealed is None else T0 + round(sealed * MINUTE), revision=0),
-        schedule=Schedule.of(rows or [threshold(1)]),
+        control=StreamControl(sealed_until_us=None if sealed is None else T0 + round(sealed * MINUTE), revision=0),
+        schedule=ThresholdSchedule.from_rows(rows or [threshold(1)]),
         rule=rule,
         scores=scores or Energies(),
     )
 
 
-def windows(of: Folded) -> list[tuple[float, int, int, int]]:
+def windows(of: FoldedBatch) -> list[tuple[float, int, int, int]]:
     """Start in minutes, events, late and dead of each part."""
     return [((row.window_start_us - T0) / MINUTE, row.events, row.late, row.dead) for row in of.parts]
 
 
 def test_of_rows_that_are_valid_from_one_time_the_later_one_holds() -> None:
-    schedule = Schedule.of([threshold(3, valid_from_us=50), threshold(1), threshold(2, valid_from_us=50)])
+    schedule = ThresholdSchedule.from_rows(
+        [threshold(3, valid_from_us=50), threshold(1), threshold(2, valid_from_us=50)]
+    )
     assert schedule.threshold_ids[schedule.rows_at(np.array([49, 50, 51]))].tolist() == [1, 3, 3]
 
 
 def test_the_first_row_holds_for_everything_before_it() -> None:
-    schedule = Schedule.of([threshold(1, valid_from_us=100), threshold(2, valid_from_us=200)])
+    schedule = ThresholdSchedule.from_rows([threshold(1, valid_from_us=100), threshold(2, valid_from_us=200)])
     assert schedule.rows_at(np.array([-5, 0, 99, 100, 199, 200])).tolist() == [0, 0, 0, 0, 0, 1]
 
 
 def test_rows_that_were_stored_since_go_where_they_belong() -> None:
-    schedule = Schedule.of([threshold(1), threshold(2, valid_from_us=100)])
-    later = schedule.extended([threshold(3, valid_from_us=50)])
+    schedule = ThresholdSchedule.from_rows([threshold(1), threshold(2, valid_from_us=100)])
+    later = schedule.extend([threshold(3, valid_from_us=50)])
     assert later.threshold_ids.tolist() == [1, 3, 2]
     assert later.newest_id == 3
-    assert schedule.extended([]) is schedule
+    assert schedule.extend([]) is schedule
 
 
 def test_every_event_of_a_window_has_the_threshold_of_its_start() -> None:
@@ -117,7 +119,7 @@ def test_every_event_of_a_window_has_the_threshold_of_its_start() -> None:
 def test_an_event_at_its_limit_is_no_outlier() -> None:
     of = folded(batch([0, 0, 0], [8.5, 9.0, 9.25]))
     assert of.scored.energies.tolist() == [9.5, 10.0, 10.25]
-    assert of.scored.outlier.tolist() == [False, False, True]
+    assert of.scored.is_outlier.tolist() == [False, False, True]
 
 
 def test_each_model_is_asked_once_for_all_its_events() -> None:
@@ -130,27 +132,27 @@ def test_each_model_is_asked_once_for_all_its_events() -> None:
 
 def test_lead_cuts_before_the_first_event_that_is_too_far_ahead_and_publishes_its_time() -> None:
     of = folded(batch([0, 1, 11, 2]))
-    assert (of.end, of.held, of.watermark_us) == (2, True, T0 + 11 * MINUTE)
-    assert of.rest is not None
-    assert (of.rest.begin, of.rest.end, len(of.rest.events)) == (2, 4, 2)
+    assert (of.end, of.held_by_lead, of.watermark_us) == (2, True, T0 + 11 * MINUTE)
+    assert of.remaining is not None
+    assert (of.remaining.begin, of.remaining.end, len(of.remaining.events)) == (2, 4, 2)
 
 
 def test_an_event_just_below_the_lead_is_taken() -> None:
     just_below = 10 + 1 / 6 - 1e-6
-    assert folded(batch([just_below])).rest is None
-    assert folded(batch([10 + 1 / 6])).held
+    assert folded(batch([just_below])).remaining is None
+    assert folded(batch([10 + 1 / 6])).held_by_lead
 
 
 def test_before_the_first_seal_nothing_of_today_is_taken() -> None:
     of = folded(batch([0, 1]), sealed=None)
-    assert (of.end, of.held, of.watermark_us, len(of.scored.events)) == (0, True, T0, 0)
+    assert (of.end, of.held_by_lead, of.watermark_us, len(of.scored.events)) == (0, True, T0, 0)
 
 
 def test_dead_letters_before_the_event_that_waits_go_and_those_after_it_wait() -> None:
     of = folded(batch([0, 30], dead=(1, 3)))
     assert (of.end, of.dead.offsets.tolist()) == (2, [1])
-    assert of.rest is not None
-    assert of.rest.dead.offsets.tolist() == [3]
+    assert of.remaining is not None
+    assert of.remaining.dead_letters.offsets.tolist() == [3]
 
 
 def test_a_dead_letter_counts_in_the_window_of_the_largest_time_before_it() -> None:
@@ -170,14 +172,14 @@ def test_a_dead_letter_before_any_event_is_in_no_window() -> None:
 
 def test_an_event_is_late_when_its_window_and_the_grace_are_behind_its_own_source() -> None:
     exact = 1 + 1 / 6
-    assert folded(batch([exact, 0.5])).scored.late.tolist() == [False, True]
-    assert folded(batch([exact - 1e-6, 0.5])).scored.late.tolist() == [False, False]
+    assert folded(batch([exact, 0.5])).scored.is_late.tolist() == [False, True]
+    assert folded(batch([exact - 1e-6, 0.5])).scored.is_late.tolist() == [False, False]
 
 
 def test_an_event_of_a_sealed_window_is_late_and_only_counted() -> None:
     of = folded(batch([0.5, 1.5], [99.0, 99.0]), sealed=1)
-    assert of.scored.late.tolist() == [True, False]
-    assert of.scored.outlier.tolist() == [True, True]
+    assert of.scored.is_late.tolist() == [True, False]
+    assert of.scored.is_outlier.tolist() == [True, True]
     assert windows(of) == [(0, 0, 1, 0), (1, 1, 0, 0)]
     assert [row.outliers for row in of.parts] == [0, 1]
 
@@ -201,24 +203,26 @@ def test_refused_strays_stand_among_the_dead_letters_in_the_order_of_their_offse
 def test_a_jump_that_the_next_events_agree_with_is_believed() -> None:
     of = folded(batch([0, 20, 20.1, 20.2]), rule=FILE)
     assert of.scored.events.offsets.tolist() == [0, 1, 2, 3]
-    assert of.rest is None
+    assert of.remaining is None
 
 
 def test_a_jump_waits_for_the_events_after_it_until_there_are_none() -> None:
     jump = batch([0, 0.1, 20])
     waits = folded(jump, rule=FILE, watermark=0)
-    assert (waits.end, waits.held, waits.watermark_us) == (2, False, T0 + round(0.1 * MINUTE))
+    assert (waits.end, waits.held_by_lead, waits.watermark_us) == (2, False, T0 + round(0.1 * MINUTE))
     assert folded(jump, rule=FILE, watermark=0, final=True).end == 3
 
 
 @pytest.mark.parametrize("beyond", [20.0, 500.0])
 def test_the_time_of_a_jump_that_is_not_believed_yet_never_becomes_the_watermark(beyond: float) -> None:
     of = folded(batch([0, 0.1, beyond]), rule=FILE, watermark=0)
-    assert (of.held, of.watermark_us) == (False, T0 + round(0.1 * MINUTE))
+    assert (of.held_by_lead, of.watermark_us) == (False, T0 + round(0.1 * MINUTE))
 
 
 def test_a_batch_without_records_moves_the_position() -> None:
     empty = batch([])
-    moved = Decoded(partition=empty.partition, begin=5, end=9, cursors=None, events=empty.events, dead=empty.dead)
+    moved = DecodedBatch(
+        partition=empty.partition, begin=5, end=9, cursors=None, events=empty.events, dead_letters=empty.dead_letters
+    )
     of = folded(moved, watermark=1)
-    assert (of.end, of.watermark_us, of.parts, of.rest) == (9, T0 + MINUTE, [], None)
+    assert (of.end, of.watermark_us, of.parts, of.remaining) == (9, T0 + MINUTE, [], None)

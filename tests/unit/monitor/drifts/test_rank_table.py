@@ -27,11 +27,11 @@ LAWS = {
 FINITE = st.floats(allow_nan=False, allow_infinity=False, width=32)
 
 
-def compared(values: np.ndarray, edges: np.ndarray) -> list[list[int]]:
+def ranks_by_comparison(values: np.ndarray, edges: np.ndarray) -> list[list[int]]:
     return centred_ranks(np.ascontiguousarray(values.T), edges).T.tolist()
 
 
-def around(edges: np.ndarray) -> np.ndarray:
+def neighbours_of(edges: np.ndarray) -> np.ndarray:
     """The edges, what lies next to them on both sides, and the ends of single precision."""
     ends = np.array([-1, 1], np.float32) * np.finfo(np.float32).max
     near = [edges, *(np.nextafter(edges, end) for end in ends)]
@@ -41,30 +41,32 @@ def around(edges: np.ndarray) -> np.ndarray:
 def test_ranks_are_those_of_comparing_with_every_edge() -> None:
     training = np.array(list(LAWS.values()), np.float32)
     edges = np.array([quantile_edges(column) for column in training])
-    table = RankTable.of(edges)
-    for values in (training.T, around(edges)):
-        assert table.centred_ranks(values).tolist() == compared(values, edges)
+    table = RankTable.from_edges(edges)
+    for values in (training.T, neighbours_of(edges)):
+        assert table.centred_ranks(values).tolist() == ranks_by_comparison(values, edges)
 
 
 @given(arrays.arrays(np.float32, st.integers(1, 200), elements=FINITE), st.lists(FINITE, min_size=1, max_size=20))
 def test_any_training_values_rank_any_others(training: np.ndarray, others: list[float]) -> None:
     edges = quantile_edges(training)[None]
-    values = np.concatenate([around(edges), np.array(others, np.float32)[:, None]])
-    assert RankTable.of(edges).centred_ranks(values).tolist() == compared(values, edges)
+    values = np.concatenate([neighbours_of(edges), np.array(others, np.float32)[:, None]])
+    assert RankTable.from_edges(edges).centred_ranks(values).tolist() == ranks_by_comparison(values, edges)
 
 
 @pytest.mark.parametrize("law", ["normal", "far from zero", "skewed", "counts", "half zeros", "constant"])
 def test_features_as_they_come_are_looked_up(law: str) -> None:
-    assert not len(RankTable.of(quantile_edges(LAWS[law].astype(np.float32))[None]).crowded)
+    assert not len(RankTable.from_edges(quantile_edges(LAWS[law].astype(np.float32))[None]).shared_columns)
 
 
 def test_edges_that_crowd_in_a_cell_are_compared() -> None:
-    assert RankTable.of(quantile_edges(LAWS["skewed to the left"].astype(np.float32))[None]).crowded.tolist() == [0]
+    assert RankTable.from_edges(
+        quantile_edges(LAWS["skewed to the left"].astype(np.float32))[None]
+    ).shared_columns.tolist() == [0]
 
 
 def test_ranks_do_not_depend_on_the_other_rows() -> None:
     edges = np.array([quantile_edges(RNG.standard_normal(900).astype(np.float32)) for _ in range(7)])
-    table, values = RankTable.of(edges), RNG.standard_normal((20_000, 7)).astype(np.float32)
+    table, values = RankTable.from_edges(edges), RNG.standard_normal((20_000, 7)).astype(np.float32)
     cut = np.concatenate([table.centred_ranks(piece) for piece in np.array_split(values, 13)])
     assert cut.tobytes() == table.centred_ranks(values).tobytes()
     assert table.centred_ranks(values[:0]).shape == (0, 7)

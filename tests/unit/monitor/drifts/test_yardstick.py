@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from monitor.drifts.yardstick import RANK_UNIT, SPREAD_UNIT, centred_ranks, profile_of, quantile_edges, value_at
+from monitor.drifts.yardstick import (
+    RANK_UNIT,
+    SPREAD_UNIT,
+    build_feature_profile,
+    centred_ranks,
+    quantile_edges,
+    value_at_rank,
+)
 
 RNG = np.random.default_rng(7)
 NORMAL = RNG.standard_normal(40_000).astype(np.float32)
@@ -53,7 +60,7 @@ def test_a_constant_feature_is_in_the_middle_until_it_changes() -> None:
 
 def test_units_are_the_feature_s_own_and_never_nothing() -> None:
     columns = [NORMAL, np.full(len(NORMAL), 5, np.float32), (NORMAL > 1).astype(np.float32)]
-    profile = profile_of(np.stack(columns, axis=1))
+    profile = build_feature_profile(np.stack(columns, axis=1))
     assert profile.rank_deviation[0] == pytest.approx(RANK_UNIT, rel=0.01)
     assert profile.spread_deviation[0] == pytest.approx(SPREAD_UNIT, rel=0.01)
     assert profile.rank_deviation[1] == RANK_UNIT / 10
@@ -63,12 +70,12 @@ def test_units_are_the_feature_s_own_and_never_nothing() -> None:
 
 def test_a_mean_rank_reads_in_the_feature_s_own_unit() -> None:
     edges = quantile_edges(NORMAL)
-    assert value_at(0.5, edges) == pytest.approx(0, abs=0.03)
-    assert value_at(0.841, edges) == pytest.approx(1, abs=0.03)
-    assert value_at(0.0, edges) == edges[0]
+    assert value_at_rank(0.5, edges) == pytest.approx(0, abs=0.03)
+    assert value_at_rank(0.841, edges) == pytest.approx(1, abs=0.03)
+    assert value_at_rank(0.0, edges) == edges[0]
 
 
 def test_a_short_training_set_has_edges_too() -> None:
-    profile = profile_of(np.array([[1.0, 2.0], [3.0, 4.0]], np.float32))
+    profile = build_feature_profile(np.array([[1.0, 2.0], [3.0, 4.0]], np.float32))
     assert profile.edges.shape == (2, 63)
     assert (np.diff(profile.edges) >= 0).all()

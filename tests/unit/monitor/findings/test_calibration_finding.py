@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitor.findings.calibration import ThresholdRule, disagrees_since
-from monitor.findings.calibration_finding import calibration_finding
+from monitor.findings.calibration import ThresholdRule, find_disagreement_start
+from monitor.findings.calibration_finding import find_calibration_problem
 from monitor.incidents import Finding
-from monitor.percentiles.limits import Limit
+from monitor.percentiles.limits import ThresholdEstimate
 from storage.calibration import NewThreshold
 
 HOUR = 3_600_000_000
@@ -18,7 +18,7 @@ RULE = ThresholdRule(
 TICK = 1_767_225_600_000_000
 
 
-def found(
+def find_problem(
     *, method: str = "anchored", since_us: int | None = None, rate: float = 0.005, windows: int = 1440
 ) -> Finding | None:
     limit: dict[str, Any] = {"t_plain": 60.0, "t_high": 50.0, "t_anchored": 45.0, "eps": 0.02, "reference_n": 10_000}
@@ -35,11 +35,11 @@ def found(
         method=method,
         details={"limit": limit, "law": law, "disagrees_since_us": since_us},
     )
-    return calibration_finding(row, RULE, TICK, model_version=3, config_hash="hash")
+    return find_calibration_problem(row, RULE, TICK, model_version=3, config_hash="hash")
 
 
 def test_a_disagreement_of_a_quarter_of_the_look_back_is_told_with_its_numbers() -> None:
-    finding = found(since_us=TICK - 6 * HOUR)
+    finding = find_problem(since_us=TICK - 6 * HOUR)
     assert finding is not None
     assert (finding.details["reason"], finding.details["t_plain"], finding.details["t_anchored"]) == (
         "disagreement",
@@ -51,46 +51,46 @@ def test_a_disagreement_of_a_quarter_of_the_look_back_is_told_with_its_numbers()
 
 
 def test_a_shorter_one_and_one_that_is_over_are_not() -> None:
-    assert found(since_us=TICK - 6 * HOUR + 1) is None
-    assert found(since_us=None) is None
-    assert found(method="plain", since_us=TICK - 6 * HOUR) is None
+    assert find_problem(since_us=TICK - 6 * HOUR + 1) is None
+    assert find_problem(since_us=None) is None
+    assert find_problem(method="plain", since_us=TICK - 6 * HOUR) is None
 
 
 @pytest.mark.parametrize("rate", [0.005 * 3.5, 0.005 / 3.5])
 def test_a_rate_beyond_a_third_or_three_times_is_told(rate: float) -> None:
-    finding = found(rate=rate)
+    finding = find_problem(rate=rate)
     assert finding is not None
     assert finding.details["reason"] == "rate"
     assert finding.details["rate_lower"] < rate < finding.details["rate_upper"]
 
 
 def test_a_rate_within_them_and_one_of_few_windows_are_not() -> None:
-    assert found(rate=0.012) is None
-    assert found(rate=0.002) is None
-    assert found(rate=0.005 * 3.5, windows=299) is None
+    assert find_problem(rate=0.012) is None
+    assert find_problem(rate=0.002) is None
+    assert find_problem(rate=0.005 * 3.5, windows=299) is None
 
 
 def test_ties_at_the_percentile_are_no_alarm() -> None:
-    assert found(method="plain", rate=0.0005) is None
+    assert find_problem(method="plain", rate=0.0005) is None
 
 
-def limit(method: str, **details: Any) -> Limit:
-    return Limit(value=1.0, lower=0.0, upper=2.0, n=9, method=method, percentile=99.5, details=details)
+def limit(method: str, **details: Any) -> ThresholdEstimate:
+    return ThresholdEstimate(value=1.0, lower=0.0, upper=2.0, n=9, method=method, percentile=99.5, details=details)
 
 
 def test_a_disagreement_counts_from_the_first_tick_of_an_unbroken_row() -> None:
     since = None
     for tick, method in enumerate(["plain", "anchored", "anchored", "plain", "anchored", "anchored"]):
-        since = disagrees_since(since, limit(method), tick)
+        since = find_disagreement_start(since, limit(method), tick)
         assert since == [None, 1, 1, None, 4, 4][tick]
 
 
 def test_a_limit_that_is_held_neither_ends_nor_begins_one() -> None:
-    assert disagrees_since(3, limit("plain", held="few events"), 9) == 3
-    assert disagrees_since(None, limit("anchored", held="few events"), 9) is None
+    assert find_disagreement_start(3, limit("plain", held="few events"), 9) == 3
+    assert find_disagreement_start(None, limit("anchored", held="few events"), 9) is None
 
 
 def test_its_numbers_can_be_stored() -> None:
-    finding = found(since_us=TICK - 6 * HOUR)
+    finding = find_problem(since_us=TICK - 6 * HOUR)
     assert finding is not None
     assert np.isfinite([value for value in finding.details.values() if isinstance(value, float)]).all()

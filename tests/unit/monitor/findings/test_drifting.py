@@ -6,25 +6,25 @@ import numpy as np
 import pytest
 
 from monitor.drift import SEASON_DAYS
-from monitor.drifts.drift_statistics import Statistics
-from monitor.drifts.yardstick import Yardstick, profile_of, quantile_edges
-from monitor.findings.drift_finding import drift_finding, verdict_rows
+from monitor.drifts.drift_statistics import DriftStatistics
+from monitor.drifts.yardstick import TrainingProfile, build_feature_profile, quantile_edges
+from monitor.findings.drift_finding import build_drift_finding, build_verdict_rows
 from monitor.findings.drifting import (
-    Alarm,
+    DriftAlarm,
     DriftState,
-    FrozenBase,
+    FrozenBaseline,
     Horizon,
-    Judged,
-    base_of,
-    base_to_json,
+    HorizonResult,
+    baseline_from_json,
+    baseline_to_json,
+    explain_waiting,
     has_season,
     judge_horizon,
-    learn,
-    learn_season,
-    live,
-    state_of,
+    learn_baseline,
+    learn_seasonal_baseline,
+    state_from_json,
     state_to_json,
-    why_waiting,
+    update_drift_state,
 )
 
 MINUTE = 60_000_000
@@ -33,10 +33,10 @@ DAY = 24 * HOUR
 EVENTS = 2_000
 RNG = np.random.default_rng(5)
 TRAINING = RNG.standard_normal((5_000, 2)).astype(np.float32)
-STATISTICS = Statistics(
+STATISTICS = DriftStatistics(
     features=("load", "heat"),
     shape=(3, 0, 1),
-    yardstick=Yardstick(features=profile_of(TRAINING), energy_edges=quantile_edges(TRAINING[:, 0])),
+    profile=TrainingProfile(features=build_feature_profile(TRAINING), energy_edges=quantile_edges(TRAINING[:, 0])),
 )
 LOAD, ENERGY = 0, 2
 
@@ -49,7 +49,7 @@ def horizon(start_us: int, *, load: float = 0.0, energy: float = 0.0, events: in
     middle = np.array([0, 0, 0, 1365, 1365, 1365, 0])
     sums = np.rint(events * (middle + noise + moved)).astype(np.int64)
     outliers, fired = more.get("outliers", 0), bool(more.get("fired", 0))
-    return Horizon(start_us=start_us, events=events, outliers=outliers, fired=fired, sums=sums)
+    return Horizon(start_us=start_us, events=events, outliers=outliers, has_spike=fired, sums=sums)
 
 
 def stretch(begin_us: int, end_us: int, course: float = 0.0) -> dict[int, Horizon]:
@@ -59,7 +59,9 @@ def stretch(begin_us: int, end_us: int, course: float = 0.0) -> dict[int, Horizo
     }
 
 
-def judged(horizons: dict[int, Horizon], start_us: int, state: DriftState | None = None, *, season: bool) -> Judged:
+def judged(
+    horizons: dict[int, Horizon], start_us: int, state: DriftState | None = None, *, season: bool
+) -> HorizonResult:
     plain, seasonal = bases(horizons)
     found = judge_horizon(
         horizons,
@@ -76,25 +78,25 @@ def judged(horizons: dict[int, Horizon], start_us: int, state: DriftState | None
     return found
 
 
-def bases(horizons: dict[int, Horizon]) -> tuple[FrozenBase, FrozenBase]:
+def bases(horizons: dict[int, Horizon]) -> tuple[FrozenBaseline, FrozenBaseline]:
     first = [horizons[start] for start in sorted(horizons) if start < 30 * HOUR]
-    plain = learn(HOUR, first, STATISTICS, 30 * HOUR)
+    plain = learn_baseline(HOUR, first, STATISTICS, 30 * HOUR)
     assert plain is not None
     early = {start: each for start, each in horizons.items() if start < 4 * DAY}
-    season = learn_season(early, plain, DriftState(), STATISTICS, 4 * DAY)
+    season = learn_seasonal_baseline(early, plain, DriftState(), STATISTICS, 4 * DAY)
     assert season is not None
     return plain, season
 
 
 def test_a_base_waits_for_thirty_horizons_with_enough_events() -> None:
     first = stretch(0, 30 * HOUR)
-    assert learn(HOUR, list(first.values())[:29], STATISTICS, 0) is None
-    assert why_waiting(HOUR, list(first.values())[:29]) == "the base has 29 of the 30 horizons that a verdict needs"
+    assert learn_baseline(HOUR, list(first.values())[:29], STATISTICS, 0) is None
+    assert explain_waiting(HOUR, list(first.values())[:29]) == "the base has 29 of the 30 horizons that a verdict needs"
     first[3 * HOUR] = horizon(3 * HOUR, events=EVENTS // 3)
-    assert learn(HOUR, list(first.values()), STATISTICS, 0) is None
-    found = learn(HOUR, [*first.values(), horizon(30 * HOUR)], STATISTICS, 0)
+    assert learn_baseline(HOUR, list(first.values()), STATISTICS, 0) is None
+    found = learn_baseline(HOUR, [*first.values(), horizon(30 * HOUR)], STATISTICS, 0)
     assert found is not None
-    assert found.base.blocks == 30
+    assert found.baseline.blocks == 30
 
 
 def test_a_daily_course_is_no_drift_against_the_days_before_and_a_change_is_one() -> None:
@@ -110,7 +112,7 @@ def test_a_lasting_drift_stays_one_because_its_days_are_no_examples() -> None:
     horizons = stretch(0, 5 * DAY) | {start: horizon(start, load=0.1) for start in range(5 * DAY, 9 * DAY, HOUR)}
     late = 7 * DAY + 6 * HOUR
     assert not judged(horizons, late, season=True).verdict.drifted
-    open_since = DriftState(alarms={HOUR: Alarm(since_us=5 * DAY)})
+    open_since = DriftState(alarms={HOUR: DriftAlarm(since_us=5 * DAY)})
     assert judged(horizons, late, open_since, season=True).verdict.drifted == (LOAD,)
 
 
@@ -137,11 +139,11 @@ def test_without_days_to_compare_with_and_with_few_events_nothing_is_said() -> N
 def test_days_of_a_drift_are_no_part_of_the_base_of_differences() -> None:
     horizons = stretch(0, 4 * DAY)
     plain, season = bases(horizons)
-    assert season.base.blocks == 2 * 24
+    assert season.baseline.blocks == 2 * 24
     spans = DriftState(spans={HOUR: [(DAY, DAY + 12 * HOUR)]})
-    fewer = learn_season(horizons, plain, spans, STATISTICS, 4 * DAY)
+    fewer = learn_seasonal_baseline(horizons, plain, spans, STATISTICS, 4 * DAY)
     assert fewer is not None
-    assert fewer.base.blocks == (4 - SEASON_DAYS) * 24 - 12
+    assert fewer.baseline.blocks == (4 - SEASON_DAYS) * 24 - 12
 
 
 def test_a_drift_begins_lasts_and_ends_after_enough_clean_horizons() -> None:
@@ -150,7 +152,7 @@ def test_a_drift_begins_lasts_and_ends_after_enough_clean_horizons() -> None:
         horizons[start * HOUR] = horizon(start * HOUR, load=0.2)
     state, lasting = DriftState(), []
     for start in range(49, 58):
-        state = live(state, [judged(horizons, start * HOUR, season=False)], resolve_after=3)
+        state = update_drift_state(state, [judged(horizons, start * HOUR, season=False)], resolve_after=3)
         lasting.append(HOUR in state.alarms)
     assert lasting == [False, True, True, True, True, True, True, False, False]
     assert state.spans == {HOUR: [(50 * HOUR, 56 * HOUR)]}
@@ -158,12 +160,12 @@ def test_a_drift_begins_lasts_and_ends_after_enough_clean_horizons() -> None:
 
 def test_state_and_bases_come_back_to_the_bit() -> None:
     state = DriftState(
-        base_from_us=7, waiting={"1d": "-"}, alarms={HOUR: Alarm(since_us=5, clean=1)}, spans={HOUR: [(1, 2)]}
+        base_from_us=7, waiting={"1d": "-"}, alarms={HOUR: DriftAlarm(since_us=5, clean=1)}, spans={HOUR: [(1, 2)]}
     )
-    assert state_of(state_to_json(state)) == state
-    assert state_of({}) == DriftState()
-    base = bases(stretch(0, 4 * DAY))[0].base
-    again = base_of(base_to_json(base))
+    assert state_from_json(state_to_json(state)) == state
+    assert state_from_json({}) == DriftState()
+    base = bases(stretch(0, 4 * DAY))[0].baseline
+    again = baseline_from_json(baseline_to_json(base))
     assert again.mean.tobytes() == base.mean.tobytes()
     assert again.deviation.tobytes() == base.deviation.tobytes()
     assert (again.rho, again.dof, again.effective) == (base.rho, base.dof, base.effective)
@@ -173,7 +175,7 @@ def test_what_moved_is_said_in_the_feature_s_own_unit() -> None:
     horizons = stretch(0, 4 * DAY)
     horizons[60 * HOUR] = horizon(60 * HOUR, load=0.2)
     found = judged(horizons, 60 * HOUR, season=False)
-    finding = drift_finding([found], STATISTICS, model_version=2, config_hash="c", per_week=1.0)
+    finding = build_drift_finding([found], STATISTICS, model_version=2, config_hash="c", per_week=1.0)
     assert finding is not None
     assert finding.summary.startswith("over the 1h from 1970-01-03T12:00:00Z: load is typically 0.5")
     assert finding.details["advice"] == "drift: refit"
@@ -181,7 +183,7 @@ def test_what_moved_is_said_in_the_feature_s_own_unit() -> None:
     assert (first["statistic"], first["feature"]) == ("rank", "load")
     assert first["after"] == pytest.approx(0.7, abs=0.01)
     assert first["after_value"] == pytest.approx(0.524, abs=0.06)  # the normal quantile of 0.7
-    assert drift_finding([judged(horizons, 61 * HOUR, season=False)], STATISTICS,
+    assert build_drift_finding([judged(horizons, 61 * HOUR, season=False)], STATISTICS,
                          model_version=2, config_hash="c", per_week=1.0) is None  # fmt: skip
 
 
@@ -194,7 +196,7 @@ def test_a_heavy_tail_on_an_unmoved_body_asks_to_keep_the_limit(outliers: int, a
     horizons[60 * HOUR] = horizon(60 * HOUR, energy=0.05, outliers=outliers, fired=1)
     found = judged(horizons, 60 * HOUR, season=False)
     assert found.verdict.drifted == (ENERGY,)
-    finding = drift_finding([found], STATISTICS, model_version=1, config_hash="c", per_week=1.0)
+    finding = build_drift_finding([found], STATISTICS, model_version=1, config_hash="c", per_week=1.0)
     assert finding is not None
     assert finding.details["advice"] == advice
 
@@ -202,7 +204,7 @@ def test_a_heavy_tail_on_an_unmoved_body_asks_to_keep_the_limit(outliers: int, a
 def test_history_keeps_what_drifted_and_the_furthest_of_each_name() -> None:
     horizons = stretch(0, 4 * DAY)
     horizons[60 * HOUR] = horizon(60 * HOUR, load=0.2)
-    rows = verdict_rows(judged(horizons, 60 * HOUR, season=False), STATISTICS)
+    rows = build_verdict_rows(judged(horizons, 60 * HOUR, season=False), STATISTICS)
     assert [(row.statistic, row.feature) for row in rows if row.drifted] == [("rank", "load")]
     assert {row.statistic for row in rows} == {"rank", "spread", "energy_rank", "energy_spread", "pair"}
     assert {row.horizon for row in rows} == {"1h"}
@@ -210,7 +212,7 @@ def test_history_keeps_what_drifted_and_the_furthest_of_each_name() -> None:
 
 def test_statistics_are_named_in_the_order_of_their_sums() -> None:
     wide = replace(STATISTICS, shape=(3, 2, 1))
-    named = [str(wide.named(place)) for place in range(len(wide))]
+    named = [str(wide.statistic_at(place)) for place in range(len(wide))]
     assert named == [
         "rank of load", "rank of heat", "energy_rank", "spread of load", "spread of heat", "energy_spread",
         "occupancy of component 1", "occupancy of component 2", "pair of load * heat",
@@ -220,7 +222,7 @@ def test_statistics_are_named_in_the_order_of_their_sums() -> None:
 @pytest.mark.parametrize("shape", [(3, 2, 1), (3, 0, 1), (1, 4, 0)])
 def test_groups_are_the_names_in_the_order_of_their_sums(shape: tuple[int, int, int]) -> None:
     statistics = replace(STATISTICS, shape=shape)
-    named = [statistics.named(place).name for place in range(len(statistics))]
+    named = [statistics.statistic_at(place).name for place in range(len(statistics))]
     assert [name for group in statistics.groups() for name in dict.fromkeys(named[group])] == list(dict.fromkeys(named))
     assert [place for group in statistics.groups() for place in range(*group.indices(len(named)))] == list(
         range(len(named))
@@ -230,7 +232,7 @@ def test_groups_are_the_names_in_the_order_of_their_sums(shape: tuple[int, int, 
 def test_the_furthest_of_each_name_come_in_the_order_of_their_distance() -> None:
     horizons = stretch(0, 4 * DAY)
     found = judged(horizons, 61 * HOUR, season=False)
-    rows = verdict_rows(found, STATISTICS)
+    rows = build_verdict_rows(found, STATISTICS)
     z = np.abs([row.z for row in rows])
     assert (np.diff(z) <= 0).all()
     assert z[0] == np.abs(found.verdict.z).max()
@@ -238,10 +240,10 @@ def test_the_furthest_of_each_name_come_in_the_order_of_their_distance() -> None
 
 
 def test_windows_add_up_to_their_horizon() -> None:
-    whole = Horizon(start_us=0, events=0, outliers=0, fired=False, sums=np.zeros(7, np.int64))
+    whole = Horizon(start_us=0, events=0, outliers=0, has_spike=False, sums=np.zeros(7, np.int64))
     for events, outliers, fired in ((10, 1, False), (20, 3, True), (5, 0, False)):
-        whole = whole.plus(events, outliers, np.arange(7) * events, fired=fired)
-    assert (whole.events, whole.outliers, whole.fired) == (35, 4, True)
+        whole = whole.add_window(events, outliers, np.arange(7) * events, fired=fired)
+    assert (whole.events, whole.outliers, whole.has_spike) == (35, 4, True)
     assert whole.sums.tolist() == (np.arange(7) * 35).tolist()
 
 
@@ -256,11 +258,11 @@ def test_differences_wait_until_enough_horizons_have_two_days_before() -> None:
     horizons = stretch(0, 4 * DAY)
     plain, _ = bases(horizons)
     third = {start: each for start, each in horizons.items() if start < 3 * DAY}
-    assert learn_season(third, plain, DriftState(), STATISTICS, 3 * DAY) is None
+    assert learn_seasonal_baseline(third, plain, DriftState(), STATISTICS, 3 * DAY) is None
     more = third | {3 * DAY + i * HOUR: horizons[3 * DAY + i * HOUR] for i in range(6)}
-    found = learn_season(more, plain, DriftState(), STATISTICS, 3 * DAY + 6 * HOUR)
+    found = learn_seasonal_baseline(more, plain, DriftState(), STATISTICS, 3 * DAY + 6 * HOUR)
     assert found is not None
-    assert (found.base.blocks, found.season) == (30, True)
+    assert (found.baseline.blocks, found.is_seasonal) == (30, True)
 
 
 def test_a_pair_that_moved_is_said_by_its_mean_product() -> None:
@@ -268,7 +270,7 @@ def test_a_pair_that_moved_is_said_by_its_mean_product() -> None:
     calm = horizons[60 * HOUR]
     horizons[60 * HOUR] = replace(calm, sums=calm.sums + np.array([0, 0, 0, 0, 0, 0, 77 * EVENTS]))
     found = judged(horizons, 60 * HOUR, season=False)
-    finding = drift_finding([found], STATISTICS, model_version=1, config_hash="c", per_week=1.0)
+    finding = build_drift_finding([found], STATISTICS, model_version=1, config_hash="c", per_week=1.0)
     assert finding is not None
     assert "pair of load * heat is 0.287, was -0.00331 (+0.29 deviations)" in finding.summary
     first = finding.details["horizons"][0]["drifted"][0]

@@ -7,7 +7,7 @@ from storage.outbox import Message
 T0 = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
 
 
-def message(**changes: Any) -> Message:
+def make_message(**changes: Any) -> Message:
     fields: dict[str, Any] = {
         "id": "0400107b56e45eeef8d8b68cdaf35518",
         "channel": "ops",

@@ -6,12 +6,12 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from monitor.notify.payload import Payload, body_of, payload_schema
-from tests.unit.monitor.notify.messages import message
+from monitor.notify.payload import WebhookPayload, build_body, payload_schema
+from tests.unit.monitor.notify.messages import make_message
 
 
 def test_the_body_says_what_happened_to_which_incident() -> None:
-    assert json.loads(body_of(message())) == {
+    assert json.loads(build_body(make_message())) == {
         "version": 1,
         "id": "0400107b56e45eeef8d8b68cdaf35518",
         "test": False,
@@ -29,32 +29,32 @@ def test_the_body_says_what_happened_to_which_incident() -> None:
 
 
 def test_the_body_is_the_same_at_every_attempt() -> None:
-    assert body_of(message(attempt=1)) == body_of(message(attempt=9))
+    assert build_body(make_message(attempt=1)) == build_body(make_message(attempt=9))
 
 
 def test_a_number_that_json_does_not_have_is_null() -> None:
     def refuse(name: str) -> None:
         raise AssertionError(name)
 
-    body = body_of(message(details={"z": math.inf, "deep": [{"p": math.nan}]}))
+    body = build_body(make_message(details={"z": math.inf, "deep": [{"p": math.nan}]}))
     assert json.loads(body, parse_constant=refuse)["details"] == {"z": None, "deep": [{"p": None}]}
 
 
 def test_text_in_any_language_passes() -> None:
-    assert json.loads(body_of(message(summary="größer ≥ 3 🚨")))["summary"] == "größer ≥ 3 🚨"
+    assert json.loads(build_body(make_message(summary="größer ≥ 3 🚨")))["summary"] == "größer ≥ 3 🚨"
 
 
 def test_a_test_message_is_marked() -> None:
-    body = json.loads(body_of(message(test=True, kind="test", incident_id=0)))
+    body = json.loads(build_body(make_message(test=True, kind="test", incident_id=0)))
     assert (body["test"], body["kind"], body["text"]) == (True, "test", "Test message: 30 outliers among 60 events")
 
 
 def test_the_schema_describes_each_key() -> None:
     schema = payload_schema()
-    assert set(schema["required"]) == set(schema["properties"]) == set(Payload.model_fields)
+    assert set(schema["required"]) == set(schema["properties"]) == set(WebhookPayload.model_fields)
     assert all(described["description"] for described in schema["properties"].values())
 
 
 def test_a_kind_that_the_schema_does_not_name_is_not_sent() -> None:
     with pytest.raises(ValidationError, match="kind"):
-        body_of(message(kind="earthquake"))
+        build_body(make_message(kind="earthquake"))

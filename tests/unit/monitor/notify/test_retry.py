@@ -11,7 +11,7 @@ HOUR = 3_600 * SECOND
 CREATED = 1_000 * HOUR
 
 
-def next_us(attempt: int = 1, *, age_us: int = 0, wait_us: int | None = None, message_id: str = "a") -> int | None:
+def next_attempt(attempt: int = 1, *, age_us: int = 0, wait_us: int | None = None, message_id: str = "a") -> int | None:
     return next_attempt_us(
         message_id, attempt, now_us=CREATED + age_us, created_at_us=CREATED, deadline_us=24 * HOUR, wait_us=wait_us
     )
@@ -30,25 +30,25 @@ def test_the_jitter_is_drawn_from_the_id_and_the_attempt_alone() -> None:
 
 
 def test_the_receiver_may_ask_for_more_time_but_not_for_less() -> None:
-    assert next_us(wait_us=90 * SECOND) == CREATED + 90 * SECOND
-    assert next_us(wait_us=0) == next_us()
+    assert next_attempt(wait_us=90 * SECOND) == CREATED + 90 * SECOND
+    assert next_attempt(wait_us=0) == next_attempt()
 
 
 def test_the_last_attempt_is_at_the_deadline_however_long_the_receiver_asks_to_wait() -> None:
-    assert next_us(wait_us=48 * HOUR) == CREATED + 24 * HOUR
-    assert next_us(12, age_us=24 * HOUR - 1) == CREATED + 24 * HOUR
+    assert next_attempt(wait_us=48 * HOUR) == CREATED + 24 * HOUR
+    assert next_attempt(12, age_us=24 * HOUR - 1) == CREATED + 24 * HOUR
 
 
 @pytest.mark.parametrize("age_h", [24, 25])
 def test_from_the_deadline_on_it_is_given_up(age_h: int) -> None:
-    assert next_us(age_us=age_h * HOUR) is None
+    assert next_attempt(age_us=age_h * HOUR) is None
 
 
 def test_an_endpoint_that_is_away_for_a_day_is_asked_some_150_to_300_times() -> None:
     now_us, attempts = CREATED, 0
     for attempt in itertools.count(1):
         attempts = attempt
-        at_us = next_us(attempt, age_us=now_us - CREATED)
+        at_us = next_attempt(attempt, age_us=now_us - CREATED)
         if at_us is None:
             break
         now_us = at_us

@@ -10,32 +10,32 @@ from typing import Any
 
 import pytest
 
-from config.notify import WebhookChannel
-from monitor.notify.http_post import Reply
-from monitor.notify.webhook import Webhook, answer_of, retry_after_s, signature
-from tests.servers.receiver import Drip, Hang, Receiver, Respond, refusing_port
-from tests.unit.monitor.notify.messages import message
+from config.notify import WebhookChannelSettings
+from monitor.notify.http_post import HttpResponse
+from monitor.notify.webhook import Webhook, interpret_response, parse_retry_after, sign_request
+from tests.servers.receiver import DripReaction, HangReaction, RespondReaction, WebhookReceiver, refusing_port
+from tests.unit.monitor.notify.messages import make_message
 
 SECRET = "correct horse battery staple"
 CERTIFICATE = Path(__file__).with_name("localhost.pem")
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as running:
+def receiver() -> Iterator[WebhookReceiver]:
+    with WebhookReceiver() as running:
         yield running
 
 
-def webhook(url: str, **settings: Any) -> Webhook:
-    return Webhook(WebhookChannel.model_validate({"type": "webhook", "url": url} | settings))
+def make_webhook(url: str, **settings: Any) -> Webhook:
+    return Webhook(WebhookChannelSettings.model_validate({"type": "webhook", "url": url} | settings))
 
 
-def test_it_posts_the_message_as_json_with_its_id_as_the_key(receiver: Receiver) -> None:
-    answer = webhook(receiver.url, headers={"X-Team": "ops"}).send(message())
+def test_it_posts_the_message_as_json_with_its_id_as_the_key(receiver: WebhookReceiver) -> None:
+    answer = make_webhook(receiver.url, headers={"X-Team": "ops"}).send(make_message())
     assert (answer.outcome, answer.reason) == ("delivered", "answered 204")
     (request,) = receiver.requests
     assert request.line == "POST /hook?team=ops HTTP/1.1"
-    assert json.loads(request.body)["id"] == request.headers["idempotency-key"] == message().id
+    assert json.loads(request.body)["id"] == request.headers["idempotency-key"] == make_message().id
     assert request.headers["content-type"] == "application/json"
     assert request.headers["host"] == f"127.0.0.1:{receiver.port}"
     assert request.headers["x-team"] == "ops"
@@ -43,8 +43,8 @@ def test_it_posts_the_message_as_json_with_its_id_as_the_key(receiver: Receiver)
     assert "outrider-signature" not in request.headers
 
 
-def test_a_receiver_can_check_the_signature_over_timestamp_and_body(receiver: Receiver) -> None:
-    webhook(receiver.url, secret=SECRET).send(message())
+def test_a_receiver_can_check_the_signature_over_timestamp_and_body(receiver: WebhookReceiver) -> None:
+    make_webhook(receiver.url, secret=SECRET).send(make_message())
     (request,) = receiver.requests
     timestamp = request.headers["outrider-timestamp"]
     expected = hmac.new(SECRET.encode(), f"{timestamp}.".encode() + request.body, hashlib.sha256).hexdigest()
@@ -55,52 +55,54 @@ def test_a_receiver_can_check_the_signature_over_timestamp_and_body(receiver: Re
 def test_the_signature_of_a_known_request_is_known() -> None:
     # echo -n '1767225600.{}' | openssl dgst -sha256 -hmac key
     expected = "sha256=" + hmac.digest(b"key", b"1767225600.{}", "sha256").hex()
-    assert signature("key", 1_767_225_600, b"{}") == expected
+    assert sign_request("key", 1_767_225_600, b"{}") == expected
 
 
-def test_user_and_password_of_the_address_become_basic_authorization(receiver: Receiver) -> None:
+def test_user_and_password_of_the_address_become_basic_authorization(receiver: WebhookReceiver) -> None:
     url = receiver.url.replace("127.0.0.1", "ann:p%40ss@127.0.0.1")
-    webhook(url).send(message())
-    webhook(url, headers={"authorization": "Bearer x"}).send(message())
+    make_webhook(url).send(make_message())
+    make_webhook(url, headers={"authorization": "Bearer x"}).send(make_message())
     assert [request.headers["authorization"] for request in receiver.requests] == ["Basic YW5uOnBAc3M=", "Bearer x"]
     assert receiver.requests[0].headers["host"] == f"127.0.0.1:{receiver.port}"
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 408, 425, 429])
-def test_what_the_receiver_may_overcome_is_tried_again(receiver: Receiver, status: int) -> None:
-    receiver.react = lambda _: Respond(status=status, headers={"Retry-After": "7"})
-    answer = webhook(receiver.url).send(message())
-    assert (answer.outcome, answer.wait_s) == ("retry", 7.0)
+def test_what_the_receiver_may_overcome_is_tried_again(receiver: WebhookReceiver, status: int) -> None:
+    receiver.react = lambda _: RespondReaction(status=status, headers={"Retry-After": "7"})
+    answer = make_webhook(receiver.url).send(make_message())
+    assert (answer.outcome, answer.retry_after_s) == ("retry", 7.0)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 413, 422])
-def test_what_only_a_person_can_mend_is_given_up(receiver: Receiver, status: int) -> None:
-    receiver.react = lambda _: Respond(status=status, body=b"no such\nroom")
-    answer = webhook(receiver.url).send(message())
+def test_what_only_a_person_can_mend_is_given_up(receiver: WebhookReceiver, status: int) -> None:
+    receiver.react = lambda _: RespondReaction(status=status, body=b"no such\nroom")
+    answer = make_webhook(receiver.url).send(make_message())
     assert (answer.outcome, answer.reason) == ("refused", f"answered {status}: no such room")
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_a_redirect_is_not_followed(receiver: Receiver, status: int) -> None:
-    receiver.react = lambda _: Respond(status=status, headers={"Location": f"http://127.0.0.1:{receiver.port}/other"})
-    answer = webhook(receiver.url).send(message())
+def test_a_redirect_is_not_followed(receiver: WebhookReceiver, status: int) -> None:
+    receiver.react = lambda _: RespondReaction(
+        status=status, headers={"Location": f"http://127.0.0.1:{receiver.port}/other"}
+    )
+    answer = make_webhook(receiver.url).send(make_message())
     assert answer.outcome == "refused"
     assert "redirects are not followed" in answer.reason
     assert len(receiver.requests) == 1
 
 
-def test_what_the_receiver_repeats_of_our_secrets_is_masked(receiver: Receiver) -> None:
+def test_what_the_receiver_repeats_of_our_secrets_is_masked(receiver: WebhookReceiver) -> None:
     body = f"no: {SECRET} Bearer abcdef /hook?team=ops {'x' * 1000}".encode()
-    receiver.react = lambda _: Respond(status=403, body=body)
-    answer = webhook(receiver.url, secret=SECRET, headers={"Authorization": "Bearer abcdef"}).send(message())
+    receiver.react = lambda _: RespondReaction(status=403, body=body)
+    answer = make_webhook(receiver.url, secret=SECRET, headers={"Authorization": "Bearer abcdef"}).send(make_message())
     assert answer.reason.startswith("answered 403: no: *** *** *** xxx")
     assert len(answer.reason) < 250
 
 
-def test_a_receiver_that_never_answers_costs_its_time_and_no_more(receiver: Receiver) -> None:
-    receiver.react = lambda _: Hang()
+def test_a_receiver_that_never_answers_costs_its_time_and_no_more(receiver: WebhookReceiver) -> None:
+    receiver.react = lambda _: HangReaction()
     begin_s = time.monotonic()
-    answer = webhook(receiver.url, timeout="300ms").send(message())
+    answer = make_webhook(receiver.url, timeout="300ms").send(make_message())
     assert time.monotonic() - begin_s < 2
     assert (answer.outcome, answer.reason) == (
         "retry",
@@ -109,56 +111,56 @@ def test_a_receiver_that_never_answers_costs_its_time_and_no_more(receiver: Rece
 
 
 @pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nX-Slow: "])
-def test_an_answer_that_drips_is_cut_off_at_the_whole_time(receiver: Receiver, head: bytes) -> None:
-    receiver.react = lambda _: Drip(head=head, every_s=0.02)
+def test_an_answer_that_drips_is_cut_off_at_the_whole_time(receiver: WebhookReceiver, head: bytes) -> None:
+    receiver.react = lambda _: DripReaction(head=head, every_s=0.02)
     begin_s = time.monotonic()
-    answer = webhook(receiver.url, timeout="500ms").send(message())
+    answer = make_webhook(receiver.url, timeout="500ms").send(make_message())
     assert time.monotonic() - begin_s < 2
     assert answer.outcome == "retry"
 
 
-def test_a_body_that_drips_after_a_good_status_changes_nothing(receiver: Receiver) -> None:
-    receiver.react = lambda _: Drip(head=b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", every_s=0.02)
+def test_a_body_that_drips_after_a_good_status_changes_nothing(receiver: WebhookReceiver) -> None:
+    receiver.react = lambda _: DripReaction(head=b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", every_s=0.02)
     begin_s = time.monotonic()
-    assert webhook(receiver.url).send(message()).outcome == "delivered"
+    assert make_webhook(receiver.url).send(make_message()).outcome == "delivered"
     assert time.monotonic() - begin_s < 5
 
 
-def test_an_answer_without_end_is_cut_off(receiver: Receiver) -> None:
-    receiver.react = lambda _: Drip(head=b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 90_000)
-    assert webhook(receiver.url).send(message()).outcome == "retry"
+def test_an_answer_without_end_is_cut_off(receiver: WebhookReceiver) -> None:
+    receiver.react = lambda _: DripReaction(head=b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 90_000)
+    assert make_webhook(receiver.url).send(make_message()).outcome == "retry"
 
 
-def test_an_answer_that_is_no_http_is_tried_again(receiver: Receiver) -> None:
-    receiver.react = lambda _: Drip(head=b"SSH-2.0-OpenSSH\r\n")
-    answer = webhook(receiver.url).send(message())
+def test_an_answer_that_is_no_http_is_tried_again(receiver: WebhookReceiver) -> None:
+    receiver.react = lambda _: DripReaction(head=b"SSH-2.0-OpenSSH\r\n")
+    answer = make_webhook(receiver.url).send(make_message())
     assert (answer.outcome, "is not HTTP" in answer.reason) == ("retry", True)
 
 
 def test_a_port_that_refuses_is_tried_again() -> None:
     with refusing_port() as port:
-        answer = webhook(f"http://127.0.0.1:{port}/").send(message())
+        answer = make_webhook(f"http://127.0.0.1:{port}/").send(make_message())
     assert (answer.outcome, answer.reason) == ("retry", f"127.0.0.1:{port}: Connection refused")
 
 
 def test_a_host_without_an_address_is_named() -> None:
-    answer = webhook("https://nowhere.invalid/").send(message())
+    answer = make_webhook("https://nowhere.invalid/").send(make_message())
     assert answer.outcome == "retry"
     assert answer.reason.startswith("the host nowhere.invalid cannot be found")
 
 
 def test_a_certificate_that_nobody_signed_is_not_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
-    with Receiver(certificate=CERTIFICATE) as secure:
-        answer = webhook(secure.url).send(message())
+    with WebhookReceiver(certificate=CERTIFICATE) as secure:
+        answer = make_webhook(secure.url).send(make_message())
         assert (answer.outcome, secure.requests) == ("retry", [])
         assert "the certificate of 127.0.0.1" in answer.reason
 
 
 def test_an_authority_that_the_environment_names_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
-    with Receiver(certificate=CERTIFICATE) as secure:
-        assert webhook(secure.url).send(message()).outcome == "delivered"
+    with WebhookReceiver(certificate=CERTIFICATE) as secure:
+        assert make_webhook(secure.url).send(make_message()).outcome == "delivered"
         assert len(secure.requests) == 1
 
 
@@ -175,9 +177,9 @@ def test_an_authority_that_the_environment_names_is_trusted(monkeypatch: pytest.
     ],
 )
 def test_retry_after_is_read_as_seconds_or_as_a_date(text: str | None, seconds: float | None) -> None:
-    assert retry_after_s(text, 1_767_225_600.0) == seconds
+    assert parse_retry_after(text, 1_767_225_600.0) == seconds
 
 
 def test_an_answer_before_the_answer_is_given_up_like_any_other_that_is_not_known() -> None:
-    answer = answer_of(Reply(status=101, headers={}, excerpt=""), now_s=0.0, quote="")
+    answer = interpret_response(HttpResponse(status=101, headers={}, body_excerpt=""), now_s=0.0, quote="")
     assert (answer.outcome, answer.reason) == ("refused", "answered 101")

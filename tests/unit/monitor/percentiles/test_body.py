@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from monitor.findings.calibration import first_threshold
-from monitor.percentiles.body import fit_body, warn_of_tail
-from monitor.percentiles.limits import reference_limit
+from monitor.findings.calibration import build_first_threshold
+from monitor.percentiles.body import describe_heavy_tail, fit_body
+from monitor.percentiles.limits import estimate_reference_threshold
 from storage.models import Activation
 
 NOW = Activation(valid_from_us=0, computed_at_us=0)
@@ -22,7 +22,7 @@ def energies(shape: float, share: float, n: int = 10_000, seed: int = 1) -> np.n
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.05])
 def test_the_share_beyond_the_tail_of_the_body_is_found(shape: float, share: float) -> None:
     found = fit_body(energies(shape, share), 0.001)
-    assert found.share == pytest.approx(share, abs=0.0015)
+    assert found.outlier_share == pytest.approx(share, abs=0.0015)
     clean = np.quantile(energies(shape, 0.0, 200_000, 2), 0.999)
     assert found.quantile(0.001) == pytest.approx(float(clean), rel=0.1)
 
@@ -30,7 +30,7 @@ def test_the_share_beyond_the_tail_of_the_body_is_found(shape: float, share: flo
 @pytest.mark.parametrize("share", [0.01, 0.05])
 @pytest.mark.parametrize("a", [0.005, 0.001])
 def test_a_person_is_told_of_a_contaminated_warm_up(share: float, a: float) -> None:
-    said = warn_of_tail(energies(8, share), a)
+    said = describe_heavy_tail(energies(8, share), a)
     assert said is not None
     assert "model.contamination: 0.0" in said
 
@@ -38,16 +38,18 @@ def test_a_person_is_told_of_a_contaminated_warm_up(share: float, a: float) -> N
 @pytest.mark.parametrize("shape", [1.0, 8.0, 30.0])
 @pytest.mark.parametrize("a", [0.01, 0.005, 0.001])
 def test_clean_energies_are_no_reason_to_warn(shape: float, a: float) -> None:
-    assert [warn_of_tail(energies(shape, 0, n, seed), a) for n in (2_000, 10_000) for seed in range(5)] == [None] * 10
+    assert [describe_heavy_tail(energies(shape, 0, n, seed), a) for n in (2_000, 10_000) for seed in range(5)] == [
+        None
+    ] * 10
 
 
 def test_equal_energies_are_no_reason_to_warn() -> None:
-    assert warn_of_tail(np.full(1_000, 3, np.float32), 0.005) is None
+    assert describe_heavy_tail(np.full(1_000, 3, np.float32), 0.005) is None
 
 
 def test_the_warning_is_kept_with_the_first_threshold_and_moves_no_limit() -> None:
     reference = energies(8, 0.05)
-    row = first_threshold(reference, 1, NOW, 99.5)
+    row = build_first_threshold(reference, 1, NOW, 99.5)
     assert "beyond the tail" in row.details["limit"]["warning"]
-    assert row.threshold == reference_limit(reference, 99.5).value
-    assert "warning" not in first_threshold(energies(8, 0), 1, NOW, 99.5).details["limit"]
+    assert row.threshold == estimate_reference_threshold(reference, 99.5).value
+    assert "warning" not in build_first_threshold(energies(8, 0), 1, NOW, 99.5).details["limit"]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.parts import LAST_BIN, Part, Scale, bin_index, summarise
-from monitor.percentiles.largest import Largest
+from monitor.percentiles.largest import LargestEnergies
 from monitor.percentiles.sketch import EnergySketch
 
 SCALE = Scale(median=8.0, iqr=4.0)
@@ -20,7 +20,7 @@ def part(energies: list[float]) -> Part:
 
 @given(st.lists(ENERGIES, max_size=100), st.data())
 def test_what_is_listed_is_what_the_windows_in_it_list(windows: list[list[float]], data: st.DataObject) -> None:
-    largest, left = Largest(), dict(enumerate(map(part, windows)))
+    largest, left = LargestEnergies(), dict(enumerate(map(part, windows)))
     for number, each in left.items():
         largest.add(number, each)
         if data.draw(st.booleans()):
@@ -29,19 +29,19 @@ def test_what_is_listed_is_what_the_windows_in_it_list(windows: list[list[float]
         largest.evict(number, left.pop(number))
     listed = np.concatenate([np.empty(0, np.float32), *(each.top for each in left.values())])
     assert largest.ascending().tolist() == np.sort(listed).tolist()
-    assert largest.events(largest.rows_of(left)).tolist() == [each.events for each in left.values()]
+    assert largest.events(largest.row_indices(left)).tolist() == [each.events for each in left.values()]
     energy = data.draw(st.sampled_from([0.0, 1.25, 7.1, 1e4, 1e39]))
-    counts, exact = largest.above(largest.rows_of(left), energy)
+    counts, exact = largest.count_above(largest.row_indices(left), energy)
     assert counts.tolist() == [int((each.top.astype(np.float64) > energy).sum()) for each in left.values()]
     assert exact.all()
 
 
 def test_a_window_that_lists_only_its_largest_says_so() -> None:
-    largest = Largest()
+    largest = LargestEnergies()
     largest.add("whole", part([1.0] * 200))
     largest.add("cut", part([float(energy) for energy in range(300)]))
     assert largest.complete_above == 44.0
-    counts, exact = largest.above(largest.rows_of(["whole", "cut"]), 10.0)
+    counts, exact = largest.count_above(largest.row_indices(["whole", "cut"]), 10.0)
     assert (counts.tolist(), exact.tolist()) == ([0, 256], [True, False])
 
 
@@ -55,15 +55,15 @@ def test_listed_energies_are_taken_out_of_the_bins_that_they_were_counted_in(ene
 
 
 def test_hundreds_of_windows_find_room() -> None:
-    largest = Largest()
+    largest = LargestEnergies()
     for number in range(200):
         largest.add(number, part([float(number), float(number + 1)]))
     for number in range(0, 200, 2):
         largest.evict(number, part([float(number), float(number + 1)]))
     largest.add("again", part([7.0] * 3))
     left = [*range(1, 200, 2), "again"]
-    assert largest.events(largest.rows_of(left)).tolist() == [2] * 100 + [3]
-    counts, exact = largest.above(largest.rows_of(left), 99.5)
+    assert largest.events(largest.row_indices(left)).tolist() == [2] * 100 + [3]
+    counts, exact = largest.count_above(largest.row_indices(left), 99.5)
     assert counts.tolist() == [(number > 99.5) + (number + 1 > 99.5) for number in range(1, 200, 2)] + [0]
     assert exact.all()
     assert len(largest.ascending()) == 203

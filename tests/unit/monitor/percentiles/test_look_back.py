@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from monitor.parts import Scale, summarise
-from monitor.percentiles.look_back import LookBack, calibration_windows, count_above
+from monitor.percentiles.look_back import LookBack, count_above, select_calibration_windows
 
 SCALE = Scale(median=8.0, iqr=4.0)
 MINUTE = 60_000_000
@@ -17,7 +17,9 @@ DAY = 24 * HOUR
 def counted(
     *incidents: tuple[int, int | None], at_us: int = DAY, look_back_us: int = DAY, adopt_after_us: int = DAY
 ) -> np.ndarray:
-    return calibration_windows(STARTS, ENDS, incidents, at_us, look_back_us=look_back_us, adopt_after_us=adopt_after_us)
+    return select_calibration_windows(
+        STARTS, ENDS, incidents, at_us, look_back_us=look_back_us, adopt_after_us=adopt_after_us
+    )
 
 
 def test_a_window_is_in_a_look_back_once() -> None:
@@ -37,8 +39,8 @@ def test_outliers_of_each_window_are_counted_again_at_a_new_limit() -> None:
     for window, shift in enumerate((0, 50, 100)):
         energies = np.arange(1000, dtype=np.float32) / 10 - shift
         look_back.add(window, summarise(energies, energies > 20, SCALE))
-    assert look_back.counts([0, 1, 2], 90.05)[1].tolist() == [99, 0, 0]
-    assert look_back.counts([1], 10.0)[1].tolist() == [pytest.approx(399, abs=3)]
+    assert look_back.count_by_window([0, 1, 2], 90.05)[1].tolist() == [99, 0, 0]
+    assert look_back.count_by_window([1], 10.0)[1].tolist() == [pytest.approx(399, abs=3)]
 
 
 def test_a_look_back_says_what_is_in_it() -> None:
@@ -49,7 +51,7 @@ def test_a_look_back_says_what_is_in_it() -> None:
     look_back.evict(60)
     assert look_back.windows == [0, 120]
     assert (0 in look_back, 60 in look_back) == (True, False)
-    assert look_back.counts([120, 0], 0.0)[0].tolist() == [220, 100]
+    assert look_back.count_by_window([120, 0], 0.0)[0].tolist() == [220, 100]
 
 
 def test_a_window_is_counted_above_an_energy_exactly_where_its_list_reaches() -> None:
@@ -82,7 +84,7 @@ def test_incidents_keep_at_most_a_quarter_of_the_look_back_out_the_newest_window
 
 
 def test_all_windows_of_open_incidents_may_be_left_out_where_nothing_survives_them() -> None:
-    mask = calibration_windows(
+    mask = select_calibration_windows(
         STARTS, ENDS, [(4 * HOUR, None)], DAY, look_back_us=DAY, adopt_after_us=DAY, largest_left_out=1
     )
     assert mask.sum() == 4 * 60
@@ -95,4 +97,4 @@ def test_an_incident_that_lasts_is_adopted() -> None:
 
 def test_an_empty_stream_has_no_windows_to_count() -> None:
     none = np.empty(0, np.int64)
-    assert calibration_windows(none, none, [(0, None)], DAY, look_back_us=DAY, adopt_after_us=DAY).sum() == 0
+    assert select_calibration_windows(none, none, [(0, None)], DAY, look_back_us=DAY, adopt_after_us=DAY).sum() == 0

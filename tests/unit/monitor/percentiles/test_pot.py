@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from monitor.findings.calibration import first_threshold, law_of, scale_of
+from monitor.findings.calibration import build_first_threshold, load_count_model, load_scale
 from monitor.parts import Scale, summarise_windows
-from monitor.percentiles.limits import OPEN, Limit, reference_limit
-from monitor.percentiles.pot import pot_limit, reference_pot_limit
+from monitor.percentiles.limits import UNBOUNDED, ThresholdEstimate, estimate_reference_threshold
+from monitor.percentiles.pot import estimate_pot_threshold, estimate_reference_pot_threshold
 from monitor.percentiles.sketch import EnergySketch
-from monitor.spikes import spike_limit
-from monitor.thresholds import decide_limit, first_limit, is_contested, reference_counts
+from monitor.spikes import spike_count_threshold
+from monitor.thresholds import choose_threshold, count_reference_above, estimate_first_threshold, is_contested
 from storage.models import Activation
 
 CLEAN = stats.gamma(8)
 REFERENCE = np.sort(CLEAN.rvs(20_000, random_state=1).astype(np.float32))
-SCALE = Scale.of(REFERENCE)
+SCALE = Scale.from_energies(REFERENCE)
 NOW = Activation(valid_from_us=0, computed_at_us=0)
 
 
@@ -27,12 +27,14 @@ def sketch_of(energies: np.ndarray, windows: int = 20) -> EnergySketch:
     return EnergySketch.from_parts(summarise_windows(single, single > 20, of_window, SCALE)[1], SCALE)
 
 
-def decided(energies: np.ndarray, percentile: float = 99.99, previous: Limit | None = None) -> Limit:
-    return decide_limit(previous, sketch_of(energies), REFERENCE, percentile, method="pot")
+def choose(
+    energies: np.ndarray, percentile: float = 99.99, previous: ThresholdEstimate | None = None
+) -> ThresholdEstimate:
+    return choose_threshold(previous, sketch_of(energies), REFERENCE, percentile, method="pot")
 
 
 def test_beyond_the_percentile_s_reach_the_limit_is_the_tail_s() -> None:
-    limit = decided(CLEAN.rvs(20_000, random_state=2))
+    limit = choose(CLEAN.rvs(20_000, random_state=2))
     assert limit.method == "pot"
     assert "held" not in limit.details
     assert 1e-4 / 3 < CLEAN.sf(limit.value) < 3e-4
@@ -42,18 +44,18 @@ def test_beyond_the_percentile_s_reach_the_limit_is_the_tail_s() -> None:
 
 def test_within_the_percentile_s_reach_it_suffices() -> None:
     energies = CLEAN.rvs(20_000, random_state=2)
-    limit = decided(energies, 99.5)
-    assert limit == decide_limit(None, sketch_of(energies), REFERENCE, 99.5)
+    limit = choose(energies, 99.5)
+    assert limit == choose_threshold(None, sketch_of(energies), REFERENCE, 99.5)
     assert limit.method == "plain"
 
 
 def test_a_tail_moves_where_a_percentile_is_held() -> None:
-    previous = first_limit(REFERENCE, 99.99, method="pot")
+    previous = estimate_first_threshold(REFERENCE, 99.99, method="pot")
     moved = CLEAN.rvs(20_000, random_state=3) + 40
-    held = decide_limit(previous, sketch_of(moved), REFERENCE, 99.99)
+    held = choose_threshold(previous, sketch_of(moved), REFERENCE, 99.99)
     assert held.value == previous.value
     assert "p99.99 needs 200,000 reference energies" in str(held.details["held"])
-    assert decided(moved, previous=previous).value == pytest.approx(previous.value + 40, abs=6)
+    assert choose(moved, previous=previous).value == pytest.approx(previous.value + 40, abs=6)
 
 
 @pytest.mark.parametrize("share", [0.0005, 0.005, 0.05])
@@ -61,14 +63,14 @@ def test_a_tail_moves_where_a_percentile_is_held() -> None:
 def test_outliers_do_not_blind_a_tail(share: float, place: float) -> None:
     energies = CLEAN.rvs(20_000, random_state=4)
     energies[: round(share * 20_000)] = place
-    limit = decided(energies)
+    limit = choose(energies)
     assert 1e-4 / 4 < CLEAN.sf(limit.value) < 4e-4
 
 
 def test_a_tail_that_outliers_lifted_is_the_reference_s_and_is_contested() -> None:
     energies = 2 * CLEAN.rvs(20_000, random_state=5) - 7
     energies[:500] = 400
-    limit = decided(energies)
+    limit = choose(energies)
     assert (limit.method, limit.details["tail_of"], limit.details["lifted"]) == ("pot", "reference", True)
     assert is_contested(limit.method, limit.details)
     assert limit.details["eps"] == pytest.approx(0.025, abs=0.002)
@@ -77,47 +79,47 @@ def test_a_tail_that_outliers_lifted_is_the_reference_s_and_is_contested() -> No
 
 def test_a_clean_tail_is_not_contested() -> None:
     for seed in range(10):
-        limit = decided(CLEAN.rvs(20_000, random_state=seed))
+        limit = choose(CLEAN.rvs(20_000, random_state=seed))
         assert not is_contested(limit.method, limit.details)
 
 
 def test_without_a_reference_the_tail_is_the_look_back_s() -> None:
-    limit = decide_limit(None, sketch_of(CLEAN.rvs(20_000, random_state=6)), None, 99.99, method="pot")
+    limit = choose_threshold(None, sketch_of(CLEAN.rvs(20_000, random_state=6)), None, 99.99, method="pot")
     assert limit.method == "pot"
-    assert reference_counts(limit, None) == (0, 0)
+    assert count_reference_above(limit, None) == (0, 0)
 
 
 def test_too_few_energies_for_a_tail_do_not_move_the_limit() -> None:
-    previous = first_limit(REFERENCE, 99.99, method="pot")
-    limit = decided(CLEAN.rvs(999, random_state=7) + 50, previous=previous)
+    previous = estimate_first_threshold(REFERENCE, 99.99, method="pot")
+    limit = choose(CLEAN.rvs(999, random_state=7) + 50, previous=previous)
     assert limit.value == previous.value
     assert "held" in limit.details
-    assert pot_limit(sketch_of(CLEAN.rvs(5_000, random_state=7)), REFERENCE[:900], 99.99) is None
+    assert estimate_pot_threshold(sketch_of(CLEAN.rvs(5_000, random_state=7)), REFERENCE[:900], 99.99) is None
 
 
 def test_the_first_limit_is_the_tail_of_the_reference_where_its_percentile_is_out_of_reach() -> None:
-    limit = first_limit(REFERENCE, 99.99, method="pot")
+    limit = estimate_first_threshold(REFERENCE, 99.99, method="pot")
     assert (limit.method, limit.details["tail_of"]) == ("pot", "reference")
-    assert limit == reference_pot_limit(REFERENCE, 99.99)
-    assert first_limit(REFERENCE, 99.9, method="pot") == reference_limit(REFERENCE, 99.9)
-    assert first_limit(REFERENCE[:900], 99.99, method="pot").method == "reference"
+    assert limit == estimate_reference_pot_threshold(REFERENCE, 99.99)
+    assert estimate_first_threshold(REFERENCE, 99.9, method="pot") == estimate_reference_threshold(REFERENCE, 99.9)
+    assert estimate_first_threshold(REFERENCE[:900], 99.99, method="pot").method == "reference"
 
 
 def test_a_percentile_above_all_energies_has_no_upper_bound_and_a_tail_has_one() -> None:
-    assert reference_limit(REFERENCE[::10], 99.99).upper == OPEN
-    assert first_limit(REFERENCE[::10], 99.99, method="pot").upper < 60
+    assert estimate_reference_threshold(REFERENCE[::10], 99.99).upper == UNBOUNDED
+    assert estimate_first_threshold(REFERENCE[::10], 99.99, method="pot").upper < 60
 
 
 def test_all_that_led_to_a_tail_can_be_stored_and_has_a_law_of_counts() -> None:
-    row = first_threshold(REFERENCE, 1, NOW, 99.99, "pot")
+    row = build_first_threshold(REFERENCE, 1, NOW, 99.99, "pot")
     assert row.method == "pot"
     assert json.loads(json.dumps(row.details, allow_nan=False)) == row.details
-    assert spike_limit(law_of(row.details), 6_000, 1e-4).count >= 1
-    assert scale_of(row.details) == SCALE
+    assert spike_count_threshold(load_count_model(row.details), 6_000, 1e-4).count >= 1
+    assert load_scale(row.details) == SCALE
 
 
 def test_the_reference_counts_above_a_mapped_tail() -> None:
-    limit = decided(3 * CLEAN.rvs(20_000, random_state=8) + 10)
-    above, n = reference_counts(limit, REFERENCE)
+    limit = choose(3 * CLEAN.rvs(20_000, random_state=8) + 10)
+    above, n = count_reference_above(limit, REFERENCE)
     assert n == 20_000
     assert above <= 10

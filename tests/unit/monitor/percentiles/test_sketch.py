@@ -5,7 +5,7 @@ import pytest
 
 from monitor.parts import Part, Scale, summarise
 from monitor.percentiles import sketch as sketch_module
-from monitor.percentiles.sketch import EnergySketch, window_energies
+from monitor.percentiles.sketch import EnergySketch, summarise_energies
 
 SCALE = Scale(median=8.0, iqr=4.0)
 
@@ -93,7 +93,7 @@ def test_the_exact_list_is_bounded_and_the_rest_goes_to_the_histogram(
 
 def test_a_window_keeps_its_median_its_99th_percentile_and_its_maximum() -> None:
     energies = np.random.default_rng(6).gamma(8, 1, 6000)
-    kept = window_energies(part_of(energies), SCALE)
+    kept = summarise_energies(part_of(energies), SCALE)
     assert kept is not None
     assert kept.p50 == pytest.approx(weibull(energies, 0.5), abs=0.05)
     assert kept.p99 == pytest.approx(weibull(energies, 0.99), rel=1e-12)
@@ -101,4 +101,4 @@ def test_a_window_keeps_its_median_its_99th_percentile_and_its_maximum() -> None
 
 
 def test_a_window_without_events_keeps_no_energies() -> None:
-    assert window_energies(Part.counts_only(late=3), SCALE) is None
+    assert summarise_energies(Part.without_events(late=3), SCALE) is None

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from monitor.percentiles.tail import FEWEST_PEAKS, SHAPE_CAP, fewest_energies, fit_tail
+from monitor.percentiles.tail import MAX_SHAPE, MIN_PEAKS, fit_tail, min_energies
 
 
 def descending(law: object, n: int, seed: int) -> np.ndarray:
@@ -59,8 +59,8 @@ def test_dispersion_widens_the_interval() -> None:
 def test_the_shape_is_capped_and_says_so() -> None:
     tail = fit_tail(descending(stats.pareto(0.7), 20_000, 5), 20_000)
     assert tail is not None
-    assert tail.shape == SHAPE_CAP
-    assert tail.capped
+    assert tail.shape == MAX_SHAPE
+    assert tail.is_shape_capped
 
 
 def test_bursts_at_the_end_of_the_tail_do_not_take_the_limit_away() -> None:
@@ -68,7 +68,7 @@ def test_bursts_at_the_end_of_the_tail_do_not_take_the_limit_away() -> None:
     energies[:20] = 1e6
     tail = fit_tail(energies, 20_000)
     assert tail is not None
-    assert tail.shape == SHAPE_CAP
+    assert tail.shape == MAX_SHAPE
     assert tail.quantile(1e-4) < 1e5
 
 
@@ -87,8 +87,8 @@ def test_equal_energies_have_a_limit_at_themselves() -> None:
 
 
 def test_fewer_than_a_hundred_peaks_are_no_tail() -> None:
-    assert fewest_energies() == 1_000
+    assert min_energies() == 1_000
     energies = descending(stats.gamma(8), 1_000, 8)
     assert fit_tail(energies[:300], 1_000) is not None
     assert fit_tail(energies[:300], 999) is None
-    assert fit_tail(energies[:FEWEST_PEAKS], 1_000) is None
+    assert fit_tail(energies[:MIN_PEAKS], 1_000) is None

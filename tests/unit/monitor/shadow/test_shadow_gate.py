@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from monitor.parts import Scale, summarise
-from monitor.shadow.shadow_gate import Contender, GateRule, GateVerdict, Pair, judge_gate
+from monitor.shadow.shadow_gate import ComparedModel, GateRule, GateVerdict, WindowPair, evaluate_gate
 
 RULE = GateRule(percentile=99.0, per_week=1.0, size_us=60_000_000, min_outliers=3, min_ratio=0.0)
-LIMIT = 2.326
-REFERENCE = (100, 10_000)
+THRESHOLD = 2.326
+REFERENCE_COUNTS = (100, 10_000)
 
 
-def pairs(
+def make_pairs(
     windows: int = 120, *, events: int = 300, shift: float = 0.0, scale: float = 1.0, seed: int = 1, fired: int = 0
-) -> list[Pair]:
+) -> list[WindowPair]:
     """Return windows whose energies under the shadow are those of the active one, moved and stretched."""
     rng = np.random.default_rng(seed)
     found = []
@@ -23,77 +23,79 @@ def pairs(
         energies = rng.normal(0, 1, events).astype(np.float32)
         other = (energies * scale + shift).astype(np.float32)
         found.append(
-            Pair(
-                active=summarise(energies, energies > LIMIT, Scale(median=0.0, iqr=1.35)),
-                shadow=summarise(other, other > LIMIT + shift, Scale(median=shift, iqr=1.35)),
+            WindowPair(
+                active=summarise(energies, energies > THRESHOLD, Scale(median=0.0, iqr=1.35)),
+                shadow=summarise(other, other > THRESHOLD + shift, Scale(median=shift, iqr=1.35)),
                 fired=i < fired,
             )
         )
     return found
 
 
-def judged(
-    windows: list[Pair], *, shift: float = 0.0, kind: str = "gaussian_mixture", rule: GateRule = RULE
+def evaluate(
+    windows: list[WindowPair], *, shift: float = 0.0, kind: str = "gaussian_mixture", rule: GateRule = RULE
 ) -> GateVerdict:
-    active = Contender(kind="gaussian_mixture", scale=Scale(median=0.0, iqr=1.35))
-    return judge_gate(windows, active, Contender(kind=kind, scale=Scale(median=shift, iqr=1.35)), REFERENCE, rule)
+    active = ComparedModel(kind="gaussian_mixture", scale=Scale(median=0.0, iqr=1.35))
+    return evaluate_gate(
+        windows, active, ComparedModel(kind=kind, scale=Scale(median=shift, iqr=1.35)), REFERENCE_COUNTS, rule
+    )
 
 
 def test_the_same_energies_hold() -> None:
-    verdict = judged(pairs())
+    verdict = evaluate(make_pairs())
     assert verdict.holds
     assert verdict.numbers["energy_difference"] == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize("shift", [-50.0, -0.5])
 def test_energies_that_are_lower_by_any_amount_hold(shift: float) -> None:
-    verdict = judged(pairs(shift=shift), shift=shift)
+    verdict = evaluate(make_pairs(shift=shift), shift=shift)
     assert verdict.holds, verdict.reason
     assert verdict.numbers["energy_difference"] == pytest.approx(shift, rel=0.02)
 
 
 def test_a_clean_event_that_costs_more_is_a_reason_to_stay() -> None:
-    verdict = judged(pairs(shift=0.1), shift=0.1)
+    verdict = evaluate(make_pairs(shift=0.1), shift=0.1)
     assert verdict.holds is False
     assert "costs 0.1" in verdict.reason
 
 
 def test_energies_of_another_space_are_not_compared() -> None:
-    verdict = judged(pairs(shift=7.0), shift=7.0, kind="vaegmm")
+    verdict = evaluate(make_pairs(shift=7.0), shift=7.0, kind="vaegmm")
     assert verdict.holds
     assert "energy_difference" not in verdict.numbers
 
 
 @pytest.mark.parametrize("scale", [2.0, 0.5], ids=["too loud", "blind"])
 def test_a_model_that_flags_another_share_than_was_meant_stays(scale: float) -> None:
-    verdict = judged(pairs(scale=scale), kind="vaegmm")
+    verdict = evaluate(make_pairs(scale=scale), kind="vaegmm")
     assert verdict.holds is False
     assert "of the clean events, 1.000% is meant" in verdict.reason
 
 
 def test_windows_that_would_fire_where_the_active_model_found_nothing_are_a_reason_to_stay() -> None:
-    windows = pairs()
+    windows = make_pairs()
     loud = np.linspace(3, 4, 300).astype(np.float32)
     for i in (10, 40):
         part = summarise(loud, np.arange(300) < 60, Scale(median=0.0, iqr=1.35))
         windows[i] = replace(windows[i], shadow=part)
-    verdict = judged(windows, kind="vaegmm")
+    verdict = evaluate(windows, kind="vaegmm")
     assert verdict.holds is False
     assert "2 windows would fire in which the active model found nothing, 1 may" in verdict.reason
     fired = [replace(pair, fired=True) if i in (10, 40) else pair for i, pair in enumerate(windows)]
-    assert judged(fired, kind="vaegmm").holds, "where the active model fired too, it is no reason"
+    assert evaluate(fired, kind="vaegmm").holds, "where the active model fired too, it is no reason"
 
 
 @pytest.mark.parametrize(
     ("windows", "words"),
     [
-        (pairs(windows=29), "29 clean windows of the 30"),
-        (pairs(windows=40, fired=20), "20 clean windows of the 30"),
-        (pairs(windows=40, events=100), "4,000 clean events of the 5,000"),
+        (make_pairs(windows=29), "29 clean windows of the 30"),
+        (make_pairs(windows=40, fired=20), "20 clean windows of the 30"),
+        (make_pairs(windows=40, events=100), "4,000 clean events of the 5,000"),
         ([], "0 clean windows"),
     ],
 )
-def test_too_little_to_tell_is_no_verdict(windows: list[Pair], words: str) -> None:
-    verdict = judged(windows)
+def test_too_little_to_tell_is_no_verdict(windows: list[WindowPair], words: str) -> None:
+    verdict = evaluate(windows)
     assert verdict.holds is None
     assert words in verdict.reason

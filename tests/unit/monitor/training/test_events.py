@@ -17,8 +17,8 @@ from consumers.batch import Partition, Position
 from consumers.files import FileSource
 from consumers.source import Source
 from monitor.training import events as training_module
-from monitor.training.events import TrainingReader, TrainingSet, fewest_events
-from monitor.training.fitting import class_labels, fit_model
+from monitor.training.events import TrainingReader, TrainingSet, min_training_events
+from monitor.training.fitting import encode_labels, fit_model
 from tests.unit.consumers.memory import MemorySource
 
 T0_S = 1_767_225_600
@@ -53,12 +53,12 @@ def read(source: Source, wanted: int | None, stream: StreamSettings = NAMED, *, 
     return found
 
 
-def taken(training: TrainingSet) -> list[tuple[float, float]]:
+def rounded_features(training: TrainingSet) -> list[tuple[float, float]]:
     return [(round(float(x), 4), float(y)) for x, y in training.features]
 
 
 @pytest.fixture(autouse=True)
-def _asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_end_check_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_module, "_CHECK_END_S", 0.0)
 
 
@@ -72,7 +72,7 @@ def test_which_events_are_taken_does_not_depend_on_the_pace_of_the_partitions(
     chance = random.Random(seed)
     steady = read(MemorySource(logs(*lengths), ends=True), wanted)
     ragged = read(MemorySource(logs(*lengths), ends=True, amounts=lambda _: chance.choice([0, 1, 3, 20])), wanted)
-    assert taken(ragged) == taken(steady)
+    assert rounded_features(ragged) == rounded_features(steady)
     assert len(steady) == min(wanted, sum(lengths))
 
 
@@ -84,18 +84,20 @@ def test_a_topic_gives_the_events_that_a_file_of_the_same_records_gives(lengths:
     if sum(lengths) < wanted:
         return
     growing = MemorySource(logs(*lengths), amounts=lambda _: chance.choice([0, 1, 3, 20]))
-    assert taken(read(growing, wanted)) == taken(read(MemorySource(logs(*lengths), ends=True), wanted))
+    assert rounded_features(read(growing, wanted)) == rounded_features(
+        read(MemorySource(logs(*lengths), ends=True), wanted)
+    )
 
 
 def test_each_partition_gives_as_many_first_events_as_the_others() -> None:
     found = read(MemorySource(logs(1000, 1000, 10), ends=True), 210)
-    by_partition = [sum(int(x) == p for x, _ in taken(found)) for p in range(3)]
+    by_partition = [sum(int(x) == p for x, _ in rounded_features(found)) for p in range(3)]
     assert by_partition == [100, 100, 10]
 
 
 def test_events_stand_in_the_order_of_their_times() -> None:
     found = read(MemorySource(logs(40, 40), ends=True), 60)
-    times = [3 * round((x - int(x)) * 1e4) + int(x) for x, _ in taken(found)]
+    times = [3 * round((x - int(x)) * 1e4) + int(x) for x, _ in rounded_features(found)]
     assert times == sorted(times)
 
 
@@ -108,7 +110,7 @@ def test_records_that_are_refused_do_not_count_and_are_told() -> None:
     values = [b"{" if i % 3 == 0 else record(0, i) for i in range(300)]
     found = read(MemorySource({partition(0): values}, ends=True), 100)
     assert len(found) == 100
-    assert found.refused >= 50
+    assert found.rejected >= 50
 
 
 def test_the_names_of_the_features_are_found_in_the_first_records() -> None:
@@ -162,7 +164,7 @@ def test_after_the_deadline_there_is_what_was_read_and_the_reading_can_go_on() -
     source._logs[partition(0)] = log[partition(0)]  # what was produced meanwhile
     late = of.read(stop=lambda: False, deadline_s=time.monotonic() + 20, progress=lambda n: None)
     assert late is not None
-    assert taken(late) == taken(read(MemorySource(log, ends=True), 200))
+    assert rounded_features(late) == rounded_features(read(MemorySource(log, ends=True), 200))
 
 
 def test_a_broker_that_does_not_answer_for_a_while_is_asked_again() -> None:
@@ -182,24 +184,24 @@ def test_a_broker_that_does_not_answer_for_a_while_is_asked_again() -> None:
     assert len(found) == 50
 
 
-def settings_of(**changes: object) -> ModelSettings:
+def model_settings(**changes: object) -> ModelSettings:
     return ModelSettings.model_validate({"n_components": 1} | changes)
 
 
 def training_set(n: int, *, features: np.ndarray | None = None) -> TrainingSet:
     drawn = np.random.default_rng(0).normal(size=(n, 2)).astype(np.float32)
-    return TrainingSet(features=drawn if features is None else features, names=("x", "y"), refused=3, exhausted=True)
+    return TrainingSet(features=drawn if features is None else features, names=("x", "y"), rejected=3, exhausted=True)
 
 
 def test_too_few_events_are_refused_with_how_many_it_takes() -> None:
-    needed = fewest_events(2)
+    needed = min_training_events(2)
     with pytest.raises(ModelError, match=f"at least {needed} events, there are {needed - 1} \\(3 records"):
-        fit_model(training_set(needed - 1), settings_of())
-    assert len(fit_model(training_set(needed), settings_of()).reference) == needed
+        fit_model(training_set(needed - 1), model_settings())
+    assert len(fit_model(training_set(needed), model_settings()).reference) == needed
 
 
 def test_the_reference_is_ascending_and_of_every_event() -> None:
-    fitted = fit_model(training_set(200), settings_of())
+    fitted = fit_model(training_set(200), model_settings())
     assert len(fitted.reference) == 200
     assert (np.diff(fitted.reference) >= 0).all()
     assert fitted.stored.summary["reference_n"] == 200
@@ -208,7 +210,7 @@ def test_the_reference_is_ascending_and_of_every_event() -> None:
 def test_contamination_takes_so_many_of_the_largest_out_of_the_reference() -> None:
     features = np.random.default_rng(0).normal(size=(400, 2)).astype(np.float32)
     features[::20] += 60
-    fitted = fit_model(training_set(400, features=features), settings_of(contamination=0.05))
+    fitted = fit_model(training_set(400, features=features), model_settings(contamination=0.05))
     assert len(fitted.reference) == 380
     assert fitted.reference.max() < 20
 
@@ -216,7 +218,7 @@ def test_contamination_takes_so_many_of_the_largest_out_of_the_reference() -> No
 def test_a_missing_feature_is_the_mean_of_its_column_in_the_fit() -> None:
     features = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
     features[::10, 0] = np.nan
-    fitted = fit_model(training_set(200, features=features), settings_of())
+    fitted = fit_model(training_set(200, features=features), model_settings())
     assert fitted.stored.summary["feature_means"][0] == pytest.approx(np.nanmean(features[:, 0]), abs=1e-6)
     assert np.isfinite(fitted.reference).all()
 
@@ -233,11 +235,11 @@ def test_classes_are_integers_as_they_are_or_numbers_of_their_names(
     texts: Sequence[str | None], expected: list[int]
 ) -> None:
     labelled = TrainingSet(
-        features=np.zeros((4, 1), np.float32), names=("x",), refused=0, exhausted=True, labels=tuple(texts)
+        features=np.zeros((4, 1), np.float32), names=("x",), rejected=0, exhausted=True, labels=tuple(texts)
     )
-    assert class_labels(labelled, "kind").tolist() == expected
+    assert encode_labels(labelled, "kind").tolist() == expected
 
 
 def test_a_label_that_no_event_has_is_named() -> None:
     with pytest.raises(ModelError, match="--label kind: no event"):
-        class_labels(training_set(4), "kind")
+        encode_labels(training_set(4), "kind")

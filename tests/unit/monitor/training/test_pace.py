@@ -2,25 +2,25 @@
 
 import pytest
 
-from monitor.training.pace import Pace, progress_words
+from monitor.training.pace import WarmUpRate, format_progress
 
 
 def test_the_rest_is_reckoned_from_the_pace_of_the_last_minute() -> None:
-    pace = Pace()
-    assert pace.left_s(0.0, 300, 10_000) is None, "one look tells no pace"
-    assert pace.left_s(1.0, 304, 10_000) == pytest.approx((10_000 - 304) / 4)
+    pace = WarmUpRate()
+    assert pace.remaining_s(0.0, 300, 10_000) is None, "one look tells no pace"
+    assert pace.remaining_s(1.0, 304, 10_000) == pytest.approx((10_000 - 304) / 4)
     # A backlog of 5,000 events in a second, then four a second: after a minute the backlog is forgotten.
-    pace.left_s(2.0, 5_304, 10_000)
+    pace.remaining_s(2.0, 5_304, 10_000)
     for second in range(3, 64):
-        left_s = pace.left_s(float(second), 5_304 + 4 * (second - 2), 10_000)
+        left_s = pace.remaining_s(float(second), 5_304 + 4 * (second - 2), 10_000)
     assert left_s == pytest.approx((10_000 - 5_548) / 4)
 
 
 def test_where_nothing_comes_any_more_nothing_tells_how_long_it_takes() -> None:
-    pace = Pace()
-    pace.left_s(0.0, 5, 10)
-    assert pace.left_s(30.0, 5, 10) is None
-    assert pace.left_s(31.0, 10, 10) == 0.0
+    pace = WarmUpRate()
+    pace.remaining_s(0.0, 5, 10)
+    assert pace.remaining_s(30.0, 5, 10) is None
+    assert pace.remaining_s(31.0, 10, 10) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -35,4 +35,4 @@ def test_where_nothing_comes_any_more_nothing_tells_how_long_it_takes() -> None:
     ],
 )
 def test_it_is_said_as_a_person_says_it(n: int, left_s: float | None, said: str) -> None:
-    assert progress_words(n, 10_000, left_s) == said
+    assert format_progress(n, 10_000, left_s) == said

@@ -8,10 +8,10 @@ from monitor.training.events import TrainingSet
 from monitor.training.fitting import FittedModel, fit_model
 
 N = 2_000
-FAR = np.array([12.0, -12, 12])
+OUTLIER_CENTRE = np.array([12.0, -12, 12])
 
 
-def clean(rng: np.random.Generator, n: int) -> np.ndarray:
+def draw_clean_events(rng: np.random.Generator, n: int) -> np.ndarray:
     """Return events of two modes."""
     events = rng.normal(size=(n, 3)) @ np.array([[1, 0.5, 0], [0, 1, 0.3], [0, 0, 1]])
     second = rng.random(n) < 0.4
@@ -19,35 +19,35 @@ def clean(rng: np.random.Generator, n: int) -> np.ndarray:
     return events
 
 
-def strange(rng: np.random.Generator, kind: str, n: int) -> np.ndarray:
+def draw_outliers(rng: np.random.Generator, kind: str, n: int) -> np.ndarray:
     if kind == "gross":
         return rng.normal(size=(n, 3)) * 40
     if kind == "clustered":
-        return FAR + 0.3 * rng.normal(size=(n, 3))
-    return np.tile(FAR, (n, 1))
+        return OUTLIER_CENTRE + 0.3 * rng.normal(size=(n, 3))
+    return np.tile(OUTLIER_CENTRE, (n, 1))
 
 
-def fitted(kind: str, share: float, contamination: float, seed: int = 0) -> FittedModel:
+def fit_contaminated(kind: str, share: float, contamination: float, seed: int = 0) -> FittedModel:
     rng = np.random.default_rng(seed)
-    events = clean(rng, N)
+    events = draw_clean_events(rng, N)
     out = round(share * N)
-    events[rng.permutation(N)[:out]] = strange(rng, kind, out)
-    training = TrainingSet(features=events.astype(np.float32), names=("a", "b", "c"), refused=0, exhausted=True)
+    events[rng.permutation(N)[:out]] = draw_outliers(rng, kind, out)
+    training = TrainingSet(features=events.astype(np.float32), names=("a", "b", "c"), rejected=0, exhausted=True)
     return fit_model(training, ModelSettings(contamination=contamination))
 
 
-def realised(model: FittedModel, kind: str) -> tuple[float, float]:
+def measure_exceedance_and_recall(model: FittedModel, kind: str) -> tuple[float, float]:
     """Return the clean exceedance over the nominal one at p99, and the share of strange events found."""
     rng = np.random.default_rng(9)
     limit = np.quantile(model.reference, 0.99)
-    own = model.detector.energy(clean(rng, 20_000).astype(np.float32))
-    others = model.detector.energy(strange(rng, kind, 1_000).astype(np.float32))
+    own = model.detector.energy(draw_clean_events(rng, 20_000).astype(np.float32))
+    others = model.detector.energy(draw_outliers(rng, kind, 1_000).astype(np.float32))
     return float((own > limit).mean()) / 0.01, float((others > limit).mean())
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.05])
 def test_gross_outliers_ruin_nothing_though_nobody_said_that_there_are_any(share: float) -> None:
-    exceeded, found = realised(fitted("gross", share, 0.0), "gross")
+    exceeded, found = measure_exceedance_and_recall(fit_contaminated("gross", share, 0.0), "gross")
     assert 0.5 < exceeded < 2
     assert found > 0.99
 
@@ -56,20 +56,20 @@ def test_gross_outliers_ruin_nothing_though_nobody_said_that_there_are_any(share
     ("kind", "share"), [("gross", 0.05), ("clustered", 0.01), ("clustered", 0.05), ("repeated", 0.05)]
 )
 def test_outliers_of_the_share_that_was_said_ruin_nothing(kind: str, share: float) -> None:
-    exceeded, found = realised(fitted(kind, share, share), kind)
+    exceeded, found = measure_exceedance_and_recall(fit_contaminated(kind, share, share), kind)
     assert 0.5 < exceeded < 2
     assert found > 0.99
 
 
 @pytest.mark.parametrize("share", [0.01, 0.05])
 def test_a_tight_group_is_a_mode_unless_it_was_said_to_be_strange_and_the_clean_limit_holds(share: float) -> None:
-    exceeded, found = realised(fitted("clustered", share, 0.0), "clustered")
+    exceeded, found = measure_exceedance_and_recall(fit_contaminated("clustered", share, 0.0), "clustered")
     assert 0.5 < exceeded < 2
     assert found < 0.1
 
 
 def test_what_was_left_out_is_counted_and_is_no_reference() -> None:
-    model = fitted("gross", 0.05, 0.0)
+    model = fit_contaminated("gross", 0.05, 0.0)
     left_out = model.stored.summary["left_out"]
     assert left_out == pytest.approx(0.05 * N, abs=5)
     assert len(model.reference) == N - left_out
@@ -77,11 +77,11 @@ def test_what_was_left_out_is_counted_and_is_no_reference() -> None:
 
 def test_nothing_is_left_out_of_clean_events_of_any_tail() -> None:
     rng = np.random.default_rng(3)
-    for events in (clean(rng, N), rng.standard_t(8, (N, 3)), rng.exponential(size=(N, 3))):
-        training = TrainingSet(features=events.astype(np.float32), names=("a", "b", "c"), refused=0, exhausted=True)
+    for events in (draw_clean_events(rng, N), rng.standard_t(8, (N, 3)), rng.exponential(size=(N, 3))):
+        training = TrainingSet(features=events.astype(np.float32), names=("a", "b", "c"), rejected=0, exhausted=True)
         left_out = fit_model(training, ModelSettings(n_components=2)).stored.summary["left_out"]
         assert left_out <= 0.002 * N
 
 
 def test_a_share_that_was_said_is_left_out_in_full() -> None:
-    assert fitted("gross", 0.0, 0.02).stored.summary["left_out"] == 40
+    assert fit_contaminated("gross", 0.0, 0.02).stored.summary["left_out"] == 40
