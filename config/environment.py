@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from config.document import Document, KeyPath
-from config.known import takes_structure
+from config.schema_keys import takes_structure
 
 PREFIX = "OUTRIDER_"
 _IGNORED_VARIABLES = frozenset({"OUTRIDER_CONFIG"})

@@ -8,9 +8,9 @@ from pydantic import ValidationError
 from config.document import Document, KeyPath, read_document
 from config.environment import apply_environment, referenced_variables, substitute_variables
 from config.errors import ConfigError
-from config.findings import describe_errors, format_problem
 from config.secret_files import read_secret_files
 from config.settings import Settings
+from config.validation_errors import describe_errors, format_problem
 
 _MIN_REDACTED_LENGTH = 3
 

@@ -16,7 +16,7 @@ from monitor.cli.settings import refuse_shadowed_packages
 
 if TYPE_CHECKING:
     from config.settings import Settings
-    from config.starter import StarterConfig
+    from config.starter_file import StarterConfig
     from consumers.fields import FieldRoles
     from consumers.payloads import DetectedEncoding
     from consumers.sample import RecordSample
@@ -239,7 +239,7 @@ def _build_starter(
         ConfigError: No field is a feature, or a file holds too few events for a model.
     """
     from config.sizing import EventVolume, recommend_sizes
-    from config.starter import StarterConfig
+    from config.starter_file import StarterConfig
     from consumers.fields import estimate_volume
     from monitor.training.events import min_training_events
 
@@ -278,7 +278,7 @@ def _write_config(target: Path, starter: "StarterConfig") -> None:
     """Write the file, once it has been read back."""
     from config.document import parse_document
     from config.loading import load_document
-    from config.starter import render_starter
+    from config.starter_file import render_starter
 
     text = render_starter(starter)
     load_document(parse_document(text, str(target)), os.environ, over={})

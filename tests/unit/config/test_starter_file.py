@@ -8,7 +8,7 @@ import yaml
 from config.document import parse_document
 from config.loading import load_document
 from config.sizing import EventVolume, recommend_sizes
-from config.starter import StarterConfig, quote_scalar, render_starter
+from config.starter_file import StarterConfig, quote_scalar, render_starter
 
 TOPIC = EventVolume(available=50_000, grows=True, rate_s=20)
 

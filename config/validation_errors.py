@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from config.document import Document, KeyPath, format_path
-from config.known import suggest_key
 from config.masking import Secret
+from config.schema_keys import suggest_key
 
 _TYPE_MESSAGES = {
     "string_type": "must be a text; put a number between quotes",
