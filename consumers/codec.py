@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from config.streams import EventSettings
-from consumers.codec_float32 import Float32Codec
-from consumers.codec_messages import MessageCodec
-from consumers.codec_table import TableCodec
-from consumers.discovery import discover_features
-from consumers.schema import Codec, Schema, build_schema
+from consumers.codecs.float32 import Float32Codec
+from consumers.codecs.messages import MessageCodec
+from consumers.codecs.schema import Codec, Schema, build_schema
+from consumers.codecs.table import TableCodec
+from consumers.discovery.features import discover_features
 from consumers.source import Layout
 
 __all__ = ["Codec", "Schema", "discover_features", "make_codec"]

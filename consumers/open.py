@@ -6,10 +6,10 @@ from config.errors import ConfigError
 from config.settings import Settings
 from config.sources import FileSourceSettings, KafkaSourceSettings, SyntheticSourceSettings
 from config.units import to_us
-from consumers.files import FileSource
-from consumers.mixture_blocks import SyntheticPlan
+from consumers.files.source import FileSource
 from consumers.source import Source
-from consumers.synthetic import SyntheticSource
+from consumers.synthetic.plan import SyntheticPlan
+from consumers.synthetic.source import SyntheticSource
 
 
 def open_source(stream_name: str, settings: Settings, *, group: bool, identity: str | None = None) -> Source:
@@ -33,7 +33,7 @@ def open_source(stream_name: str, settings: Settings, *, group: bool, identity: 
     match source:
         case KafkaSourceSettings():
             # Imported here: streams of files start without loading the client (0.3 s).
-            from consumers.kafka_source import KafkaSource  # noqa: PLC0415
+            from consumers.kafka.source import KafkaSource  # noqa: PLC0415
 
             return KafkaSource(
                 source.topics,

@@ -18,7 +18,7 @@ from config.sources import FileSourceSettings
 from config.units import Rate, format_duration, parse_rate, to_us
 from consumers.batch import DecodedBatch
 from consumers.codec import make_codec
-from consumers.files import FileSource
+from consumers.files.source import FileSource
 from monitor.backtest.cells import GridCell, build_cells
 from monitor.backtest.labels import Burst, Labels, group_bursts, read_labels
 from monitor.backtest.outcome import Backtest, LabelledBursts, compute_outcome

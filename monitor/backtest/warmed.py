@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from config.settings import Settings, StreamSettings
-from consumers.files import FileSource
+from consumers.files.source import FileSource
 from monitor.backtest.cells import STREAM_ID, ModelSet
 from monitor.control_plane.drift_watch import MonitoredModel
 from monitor.data_plane.fold import BatchScorer

@@ -95,7 +95,7 @@ def _read_training_events(
 ) -> "tuple[TrainingSet, NDArray[Any] | None]":
     """Read the training events, with a bar on a terminal."""
     from config.errors import ConfigError
-    from consumers.files import FileSource
+    from consumers.files.source import FileSource
     from consumers.open import open_source
     from monitor.registering import register_sources, stored_positions
     from monitor.training.events import TrainingReader

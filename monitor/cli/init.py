@@ -17,9 +17,9 @@ from monitor.cli.settings import refuse_shadowed_packages
 if TYPE_CHECKING:
     from config.settings import Settings
     from config.starter_file import StarterConfig
-    from consumers.fields import FieldRoles
-    from consumers.payloads import DetectedEncoding
-    from consumers.sample import RecordSample
+    from consumers.discovery.encoding import DetectedEncoding
+    from consumers.discovery.field_roles import FieldRoles
+    from consumers.discovery.sample import RecordSample
     from monitor.cli.sampling import FirstRecords
 
 _DEFAULT_SERVERS = "localhost:9092"
@@ -100,7 +100,7 @@ def _parse_client_options(given: Sequence[str]) -> dict[str, Any]:
 
 
 def _print_topics(servers: Sequence[str], options: Mapping[str, Any]) -> None:
-    from consumers.topics import list_topics
+    from consumers.kafka.topics import list_topics
     from monitor.cli.tables import write_rows
 
     kafka = _load_settings(_build_document(_DEFAULT_STREAM, servers, options, "any", None)).kafka
@@ -176,9 +176,9 @@ def _classify_fields(
 ) -> "tuple[DetectedEncoding, RecordSample, FieldRoles]":
     from config.units import to_us
     from consumers.batch import Table
-    from consumers.fields import assign_roles
-    from consumers.payloads import DetectedEncoding, detect_encoding
-    from consumers.sample import sample_records
+    from consumers.discovery.encoding import DetectedEncoding, detect_encoding
+    from consumers.discovery.field_roles import assign_roles
+    from consumers.discovery.sample import sample_records
 
     look = DetectedEncoding(encoding="json", description="rows")
     if not any(isinstance(raw.values, Table) for raw in records.batches):
@@ -240,7 +240,7 @@ def _build_starter(
     """
     from config.sizing import EventVolume, recommend_sizes
     from config.starter_file import StarterConfig
-    from consumers.fields import estimate_volume
+    from consumers.discovery.field_roles import estimate_volume
     from monitor.training.events import min_training_events
 
     source = values["streams"][name]["source"]

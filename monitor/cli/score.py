@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from config.settings import Settings
     from consumers.batch import RawBatch
-    from consumers.files import FileSource
+    from consumers.files.source import FileSource
     from storage.engine import Database
     from storage.models import ModelInfo
 
@@ -42,7 +42,7 @@ def _score_file(settings: "Settings", name: str, file: Path, target: IO[str]) ->
     """Score the file batch by batch; return how many records were refused."""
     from config.units import to_us
     from consumers.codec import make_codec
-    from consumers.files import FileSource
+    from consumers.files.source import FileSource
     from monitor.scoring import Scorer, load_model, pick_device
     from storage.engine import Database
     from storage.ledger import Ledger
@@ -78,7 +78,7 @@ def _score_file(settings: "Settings", name: str, file: Path, target: IO[str]) ->
 def _check_columns(file: Path, raw: "RawBatch", features: "Sequence[str]") -> None:
     """Refuse a table without the model's columns, in whose place every row would be refused."""
     from consumers.batch import Table
-    from consumers.codec_table import check_columns
+    from consumers.codecs.table import check_columns
 
     if isinstance(raw.values, Table) and raw.begin == 0:
         check_columns(list(raw.values.columns), [(f"{file}", name) for name in features])

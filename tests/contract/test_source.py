@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from consumers.batch import Partition, Position
-from consumers.files import FileSource
-from consumers.mixture_blocks import SyntheticPlan
+from consumers.files.source import FileSource
 from consumers.source import Source
-from consumers.synthetic import SyntheticSource
-from tests.reading import SourceReader, are_contiguous
-from tests.unit.consumers.memory import MemorySource
+from consumers.synthetic.plan import SyntheticPlan
+from consumers.synthetic.source import SyntheticSource
+from tests.source_reader import SourceReader, are_contiguous
+from tests.unit.consumers.memory_source import MemorySource
 
 N = 700
 
@@ -45,7 +45,7 @@ def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SourceLog]:
 
 
 def _kafka(request: pytest.FixtureRequest, _: Path, *, group: bool = False) -> Callable[[], Source]:
-    from consumers.kafka_source import KafkaSource
+    from consumers.kafka.source import KafkaSource
     from tests.servers.records import produce
 
     server = request.getfixturevalue("kafka_server")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from config.loading import load
-from consumers.topics import list_topics
+from consumers.kafka.topics import list_topics
 from monitor.cli.main import main
 from tests.daemon.events import BurstStream, produce_records
 from tests.servers.kafka import KafkaServer

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from consumers.batch import Partition, Position
-from consumers.kafka_source import KafkaSource
+from consumers.kafka.source import KafkaSource
 from tests.daemon.events import produce_records
 from tests.servers.kafka import KafkaServer
 

@@ -10,11 +10,11 @@ import pytest
 
 from config.errors import BrokerUnavailable, ConfigError
 from consumers.batch import Partition, Position
-from consumers.kafka_source import KafkaSource
-from tests.reading import SourceReader, are_contiguous
+from consumers.kafka.source import KafkaSource
 from tests.servers.kafka import KafkaServer
 from tests.servers.process import free_port, wait_until
 from tests.servers.records import delete_records, open_admin, open_producer, produce
+from tests.source_reader import SourceReader, are_contiguous
 
 Opener = Callable[..., SourceReader]
 QUICK_GROUP = {"session_timeout_ms": 2000, "heartbeat_interval_ms": 200}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from config.streams import StreamSettings
-from consumers.kafka_source import KafkaSource
+from consumers.kafka.source import KafkaSource
 from monitor.registering import register_sources, stored_positions
 from monitor.training.warm_up import WarmUp
 from storage.engine import Database

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from config.streams import EventSettings
 from consumers.batch import DecodedBatch, Partition, RawBatch, Table
 from consumers.codec import make_codec
-from consumers.codec_messages import MessageCodec
-from consumers.refusals import DeadLetterReason, RejectedRecord
-from consumers.schema import Schema
-from consumers.text import MAX_DETAIL_CHARS, MAX_KEY_CHARS
+from consumers.codecs.dead_letters import DeadLetterReason, RejectedRecord
+from consumers.codecs.messages import MessageCodec
+from consumers.codecs.schema import Schema
+from consumers.codecs.text import MAX_DETAIL_CHARS, MAX_KEY_CHARS
 from consumers.times import END_OF_TIME_US
-from tests.property.malformed import malformed_records
+from tests.property.malformed_records import malformed_records
 
 MAX_FUTURE_US = 300_000_000
 NOW_US = 1_720_000_000_000_000

@@ -24,7 +24,7 @@ from monitor.data_plane.intake import Intake, ReclaimRequest
 from storage.engine import Database
 from storage.ledger import Ledger
 from tests.integration.control.feeding import TOPIC, open_stream, partition, wait_until
-from tests.unit.consumers.memory import MemorySource
+from tests.unit.consumers.memory_source import MemorySource
 
 
 @dataclass

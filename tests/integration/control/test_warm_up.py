@@ -7,9 +7,9 @@ import pytest
 
 from config.errors import ModelError, StorageUnavailable
 from config.streams import StreamSettings
-from consumers.files import FileSource
-from consumers.mixture_blocks import SyntheticPlan
-from consumers.synthetic import SyntheticSource
+from consumers.files.source import FileSource
+from consumers.synthetic.plan import SyntheticPlan
+from consumers.synthetic.source import SyntheticSource
 from monitor.registering import stored_positions
 from monitor.training.warm_up import WarmUp
 from storage.engine import Database

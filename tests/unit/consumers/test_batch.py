@@ -3,7 +3,7 @@
 import numpy as np
 
 from consumers.batch import DeadLetters, DecodedBatch, Events, Partition, Table
-from tests.unit.consumers.records import raw_batch
+from tests.unit.consumers.raw_batches import raw_batch
 
 
 def events(*offsets, keys=None):

@@ -3,7 +3,7 @@
 import pytest
 
 from config.errors import ConfigError
-from consumers.kafka import client_options
+from consumers.kafka.client import client_options
 
 
 def test_the_users_options_reach_the_client_beside_ours() -> None:

@@ -6,10 +6,10 @@ import pytest
 
 from config.errors import ConfigError
 from config.settings import Settings
-from consumers.files import FileSource
-from consumers.kafka_source import KafkaSource
+from consumers.files.source import FileSource
+from consumers.kafka.source import KafkaSource
 from consumers.open import open_source
-from consumers.synthetic import SyntheticSource
+from consumers.synthetic.source import SyntheticSource
 
 
 def settings(source: dict[str, object], **event: object) -> Settings:

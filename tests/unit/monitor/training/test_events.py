@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from config.errors import BrokerUnavailable, ConfigError, ModelError
 from config.streams import ModelSettings, StreamSettings
 from consumers.batch import Partition, Position
-from consumers.files import FileSource
+from consumers.files.source import FileSource
 from consumers.source import Source
 from monitor.training import events as training_module
 from monitor.training.events import TrainingReader, TrainingSet, min_training_events
 from monitor.training.fitting import encode_labels, fit_model
-from tests.unit.consumers.memory import MemorySource
+from tests.unit.consumers.memory_source import MemorySource
 
 T0_S = 1_767_225_600
 STREAM = StreamSettings.model_validate(

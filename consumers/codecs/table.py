@@ -1,0 +1,144 @@
+"""Consumers: tables of columns (CSV, Parquet), one event a row; columns are found by name, in any order."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from config.errors import ConfigError
+from consumers.batch import DecodedBatch, Mask, RawBatch, Table
+from consumers.codecs.assembly import ColumnValues, FeatureRows, assemble_batch
+from consumers.codecs.dead_letters import DeadLetterBuilder, DeadLetterReason, RejectedRecord
+from consumers.codecs.message_fields import parse_number
+from consumers.codecs.schema import Schema
+from consumers.codecs.text import describe_value
+
+NUMERAL = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+NON_FINITE = re.compile(r"\s*[+-]?(nan|inf|infinity)\s*", re.ASCII | re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class TableCodec:
+    """Whole columns to numbers; only cells that are none are looked at one by one."""
+
+    schema: Schema
+
+    def decode(self, raw: RawBatch, now_us: int) -> DecodedBatch:
+        """Return the batch as columns; a row with a cell that is no number is refused."""
+        table, schema = raw.values, self.schema
+        if not isinstance(table, Table):
+            table = Table(columns={}, n_rows=0)
+        refusals = DeadLetterBuilder()
+        good = np.ones(len(table), np.bool_)
+        for row, (reason, detail) in table.row_errors.items():
+            refusals.add(row, DeadLetterReason(reason), detail)
+            good[row] = False
+        cells = np.empty((len(table), len(schema.features)), np.float64)
+        for j, name in enumerate(schema.features):
+            self._fill_column(cells[:, j], name, table, good, refusals)
+        if schema.mean_if_missing:
+            for row in np.flatnonzero(good & np.isnan(cells).all(axis=1)).tolist():
+                refusals.add(
+                    row, DeadLetterReason.MISSING_FEATURE, f"{schema.features[0]} and all other features: absent"
+                )
+                good[row] = False
+        index = np.flatnonzero(good)
+        with np.errstate(over="ignore", invalid="ignore"):
+            features = cells[index].astype(np.float32)
+        rows = FeatureRows(
+            index=index,
+            features=features,
+            times=_select_cells(table, schema.time_field, index),
+            keys=_select_cells(table, schema.key_field, index),
+            ids=_select_cells(table, schema.id_field, index),
+        )
+        return assemble_batch(raw, schema, rows, refusals, now_us)
+
+    def _fill_column(self, cells: Any, name: str, table: Table, good: Mask, refusals: DeadLetterBuilder) -> None:
+        """Write a column's numbers, and refuse the rows where there is none."""
+        column = table.columns.get(name)
+        if column is None:
+            column = [None] * len(table)
+        numbers = parse_numeric_column(column)
+        if numbers is not None:
+            with np.errstate(over="ignore", invalid="ignore"):
+                finite = np.isfinite(numbers.astype(np.float32))
+            cells[:] = numbers
+            doubtful: Iterable[int] = np.flatnonzero(~finite & good).tolist()
+        else:
+            doubtful = np.flatnonzero(good).tolist()
+        for row in doubtful:
+            try:
+                cells[row] = parse_cell(name, column[row], mean_if_missing=self.schema.mean_if_missing)
+            except RejectedRecord as refused:
+                refusals.add(row, refused.reason, refused.detail)
+                good[row] = False
+
+
+def parse_numeric_column(column: ColumnValues) -> NDArray[np.float64] | None:
+    """Return a column as numbers where all its cells are; None where they have to be looked at."""
+    if isinstance(column, np.ndarray):
+        return column.astype(np.float64) if column.dtype.kind in "iuf" else None
+    try:
+        joined = "".join(column)  # type: ignore[arg-type]
+        if "_" in joined or not joined.isascii():
+            return None  # float() reads 1_000 and digits of other scripts
+        return np.fromiter(map(float, column), np.float64, len(column))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+
+
+def parse_cell(name: str, cell: object, *, mean_if_missing: bool) -> float:
+    """Return the number in a cell: text as CSV writes it, or a value as Parquet holds it.
+
+    Raises:
+        Refused: The cell is empty, not a number, or not finite as float32.
+    """
+    value: object = cell.item() if isinstance(cell, np.generic) else cell
+    if isinstance(value, Decimal):
+        value = float(value)
+    if isinstance(value, str):
+        if not value.strip():
+            value = None
+        elif NUMERAL.fullmatch(value) or NON_FINITE.fullmatch(value):
+            value = float(value)
+    if isinstance(value, float) and math.isnan(value):
+        raise RejectedRecord(DeadLetterReason.NOT_FINITE, f"{name}: {describe_value(cell)}")
+    return parse_number(name, value, mean_if_missing=mean_if_missing)
+
+
+def _select_cells(table: Table, name: str | None, index: NDArray[np.intp]) -> ColumnValues | None:
+    if name is None:
+        return None
+    column = table.columns.get(name)
+    if column is None:
+        return [None] * len(index)
+    if isinstance(column, np.ndarray):
+        return column[index]
+    cells = column if len(index) == len(column) else [column[row] for row in index.tolist()]
+    return [None if cell == "" else cell for cell in cells]
+
+
+def check_columns(names: Sequence[str], wanted: Iterable[tuple[str, str]]) -> None:
+    """Check that a table has the columns that the settings name; `wanted` are pairs of setting and column.
+
+    Raises:
+        ConfigError: A column is not there; the message names the nearest one.
+    """
+    problems = []
+    for setting, name in wanted:
+        if name in names:
+            continue
+        nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"the columns are {', '.join(names[:20])}"
+        problems.append(f"{setting}: the table has no column {name!r}; {hint}")
+    if problems:
+        raise ConfigError(*problems)

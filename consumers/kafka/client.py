@@ -1,0 +1,491 @@
+"""Consumers: the one door to the Kafka client: its options, its consumer, its errors in our words."""
+
+import importlib.util
+import logging
+import os
+import socket
+import struct
+import threading
+import time
+import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+import zstandard
+from kafka import (
+    ConsumerRebalanceListener,
+    KafkaAdminClient,
+    KafkaConsumer,
+    OffsetAndMetadata,
+    TopicPartition,
+)
+from kafka import errors as kafka_errors
+
+from config.errors import BrokerUnavailable, ConfigError
+from consumers.batch import Partition
+from consumers.kafka.assignment import AssignmentChange
+
+_log = logging.getLogger(__name__)
+
+_MIB = 2**20
+
+_FIXED_OPTIONS: dict[str, Any] = {
+    "enable_auto_commit": False,
+    "auto_offset_reset": "none",
+    "isolation_level": "read_committed",
+    "allow_auto_create_topics": False,
+}
+_DEFAULT_OPTIONS: dict[str, Any] = {
+    "client_id": "outrider",
+    "max_poll_records": 5000,
+    "fetch_max_bytes": 16 * _MIB,
+    "max_partition_fetch_bytes": _MIB,
+    "bootstrap_timeout_ms": 10_000,
+    # After a long outage the client asks again every 3 s, not every 30.
+    "reconnect_backoff_max_ms": 3_000,
+    # New partitions and re-created topics are noticed by fresh metadata.
+    "metadata_max_age_ms": 5_000,
+    # Measured by the daemon itself; the client's own cost a twentieth of its time.
+    "metrics_enabled": False,
+}
+_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+REQUEST_TIMEOUT_S = 10.0
+_CLOSE_TIMEOUT_S = 3.0
+_PROBE_TIMEOUT_S = 1.0
+_MAX_SUGGESTIONS = 3
+
+# What reading a damaged or malformed batch raises: its checksum, its codec, its lengths, its header names.
+_READ_ERRORS = (
+    kafka_errors.CorruptRecordError,
+    zlib.error,
+    zstandard.ZstdError,
+    struct.error,
+    ValueError,
+    LookupError,
+    EOFError,
+    OSError,
+    MemoryError,
+    RuntimeError,
+)
+_PERMANENT_ERRORS = (
+    kafka_errors.AuthorizationError,
+    kafka_errors.SaslAuthenticationFailedError,
+    kafka_errors.UnsupportedSaslMechanismError,
+    kafka_errors.IllegalSaslStateError,
+    kafka_errors.KafkaConfigurationError,
+    kafka_errors.UnsupportedCodecError,
+    kafka_errors.UnsupportedVersionError,
+    kafka_errors.InvalidTopicError,
+    kafka_errors.InvalidGroupIdError,
+    kafka_errors.InvalidSessionTimeoutError,
+    kafka_errors.InconsistentGroupProtocolError,
+    kafka_errors.FencedInstanceIdError,
+    kafka_errors.GroupMaxSizeReachedError,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topic:
+    """A topic as the brokers describe it; its id is another one when it was deleted and created again."""
+
+    identity: str
+    partitions: tuple[Partition, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchResult:
+    """What one wait brought: records of the client (offset, timestamp, key, value), or why there are none.
+
+    After `unreadable` the client is broken: close it, and never fetch from it again.
+    """
+
+    records: Mapping[Partition, Sequence[Any]] = field(default_factory=dict)
+    out_of_range: Mapping[Partition, int] = field(default_factory=dict)
+    truncated: frozenset[Partition] = frozenset()
+    unreadable: Exception | None = None
+
+
+class KafkaConnection:
+    """One consumer of the client, with our words for partitions and errors.
+
+    Every call but `close` belongs to one thread, in the process that made the connection.
+
+    Raises:
+        BrokerUnavailable: No broker answered within `bootstrap_timeout_ms`.
+        ConfigError: The brokers refused us, or the client refused an option.
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._process = os.getpid()
+        self._addresses = _addresses(options)
+        self._publishes = options["group_id"] is not None
+        with _translate_errors(self._addresses):
+            self._consumer, self._cluster = _open_consumer(options)
+
+    def assign(self, partitions: Iterable[Partition]) -> None:
+        """Take these partitions without a group; those that are new are paused at some position."""
+        before = self._consumer.assignment()
+        after = [_to_client(each) for each in sorted(partitions)]
+        self._consumer.assign(after)
+        _pause_at_start(self._consumer, set(after) - before)
+
+    def subscribe(self, topics: Sequence[str], changes: "deque[AssignmentChange]") -> None:
+        """Join the group; what it assigns is paused at some position and appended, on the IO thread."""
+        _keep_pending_join(self._consumer)
+        self._consumer.subscribe(topics=list(topics), listener=_RebalanceListener(self._consumer, changes))
+
+    def resume_only(self, partitions: AbstractSet[Partition]) -> None:
+        """Resume exactly these partitions and pause all others."""
+        delivering = {_to_client(each) for each in partitions}
+        paused = self._consumer.paused()
+        for tp in self._consumer.assignment():
+            try:
+                if tp in delivering and tp in paused:
+                    self._consumer.resume(tp)
+                elif tp not in delivering and tp not in paused:
+                    self._consumer.pause(tp)
+            except KeyError:  # revoked meanwhile, on the IO thread
+                continue
+
+    def seek(self, partition: Partition, offset: int) -> None:
+        """Set the position.
+
+        Raises:
+            KeyError: The partition was revoked meanwhile.
+        """
+        try:
+            self._consumer.seek(_to_client(partition), offset)
+        except ValueError as error:
+            raise KeyError(partition) from error
+
+    def position(self, partition: Partition) -> int | None:
+        """Return the offset behind everything fetched; None where it was revoked or truncated meanwhile."""
+        try:
+            offset: int | None = self._consumer.position(_to_client(partition), timeout_ms=0)
+        except (kafka_errors.KafkaError, KeyError):
+            return None
+        return offset
+
+    def fetch(self, wait_s: float) -> FetchResult:
+        """Return what arrives within a while; a broker that is away is nothing, not an error.
+
+        Raises:
+            ConfigError: The brokers refuse us.
+        """
+        if self._process != os.getpid():
+            raise RuntimeError("a Kafka consumer does not survive a fork: make it in the process that polls")
+        _release_exhausted_partition(self._consumer)
+        try:
+            records = self._consumer.poll(timeout_ms=int(wait_s * 1000))
+        except kafka_errors.OffsetOutOfRangeError as error:
+            return FetchResult(out_of_range={_from_client(tp): offset for tp, offset in error.args[0].items()})
+        except kafka_errors.LogTruncationError as error:
+            return FetchResult(truncated=frozenset(map(_from_client, error.divergent_offsets)))
+        except kafka_errors.NoOffsetForPartitionError as error:
+            _pause_at_start(self._consumer, error.args[0])
+        except kafka_errors.RetriableError as error:
+            _log.debug("Kafka does not answer: %s", error, extra={"action": "fetch"})
+            time.sleep(min(wait_s, 0.1))
+        except _PERMANENT_ERRORS as error:
+            raise _client_config_error(self._addresses, error) from error
+        except (kafka_errors.KafkaError, *_READ_ERRORS) as error:
+            return FetchResult(unreadable=error)
+        else:
+            return FetchResult(records={_from_client(tp): fetched for tp, fetched in records.items()})
+        return FetchResult()
+
+    def beginning_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """Return where the logs begin."""
+        asked = [_to_client(each) for each in partitions]
+        with _translate_errors(self._addresses):
+            answered = self._consumer.beginning_offsets(asked, timeout_ms=REQUEST_TIMEOUT_S * 1000)
+        return {_from_client(tp): offset for tp, offset in answered.items()}
+
+    def end_offsets(
+        self, partitions: Iterable[Partition], *, timeout_s: float = REQUEST_TIMEOUT_S
+    ) -> dict[Partition, int]:
+        """Return where the logs end for now: their last stable offsets."""
+        asked = [_to_client(each) for each in partitions]
+        with _translate_errors(self._addresses):
+            answered = self._consumer.end_offsets(asked, timeout_ms=timeout_s * 1000)
+        return {_from_client(tp): offset for tp, offset in answered.items()}
+
+    def offsets_at_time(self, partitions: Iterable[Partition], time_ms: int) -> dict[Partition, int]:
+        """Return the offset of the first record at or after a time, where there is one."""
+        asked = dict.fromkeys(map(_to_client, partitions), time_ms)
+        with _translate_errors(self._addresses):
+            answered = self._consumer.offsets_for_times(asked, timeout_ms=REQUEST_TIMEOUT_S * 1000)
+        return {_from_client(tp): hit.offset for tp, hit in answered.items() if hit is not None}
+
+    def commit(self, positions: Mapping[Partition, int]) -> None:
+        """Send positions to the group's coordinator; what becomes of it is only logged."""
+        if not self._publishes or not positions:
+            return
+        offsets = {_to_client(each): OffsetAndMetadata(offset, "", -1) for each, offset in positions.items()}
+        try:
+            self._consumer.commit_async(offsets, callback=_log_commit)
+        except kafka_errors.KafkaError as error:
+            _log_commit(offsets, error)
+
+    def topic_id(self, topic: str) -> str | None:
+        """Return the topic's id by the freshest metadata; None where it has none for now."""
+        identity = self._cluster.topic_id(topic)
+        return str(identity) if identity is not None and identity.int else None
+
+    def partitions(self, topic: str) -> frozenset[Partition]:
+        """Return the topic's partitions by the freshest metadata."""
+        numbers = self._cluster.partitions_for_topic(topic) or ()
+        return frozenset(Partition(topic=topic, partition=number) for number in numbers)
+
+    def close(self) -> None:
+        """Leave the group and close, within seconds even if the client's IO thread never answers again."""
+        closing = threading.Thread(target=_close_consumer, args=(self._consumer,), daemon=True)
+        closing.start()
+        closing.join(2 * _CLOSE_TIMEOUT_S)
+
+
+class TopicDirectory:
+    """Answers what topics there are now; keeps one connection for it, and makes a new one after an error."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._options = options
+        self._admin: KafkaAdminClient | None = None
+
+    def describe(self, topics: Sequence[str]) -> dict[str, Topic]:
+        """Return the topics, freshly asked; none is created by asking.
+
+        Raises:
+            ConfigError: A topic does not exist; the nearest one is named.
+            BrokerUnavailable: Nobody answered.
+        """
+        addresses = _addresses(self._options)
+        try:
+            with _translate_errors(addresses):
+                if self._admin is None:
+                    self._admin = _open_admin(self._options)
+                described = {each["name"]: each for each in self._admin.describe_topics(list(topics))}
+                for topic in topics:
+                    error = kafka_errors.for_code(described[topic]["error_code"])
+                    if error is kafka_errors.UnknownTopicOrPartitionError:
+                        raise ConfigError(_unknown_topic_message(topic, self._admin.list_topics(), addresses))
+                    if error is not kafka_errors.NoError:
+                        raise error(topic)
+        except (BrokerUnavailable, ConfigError):
+            self.close()
+            raise
+        return {topic: _parse_topic(described[topic]) for topic in topics}
+
+    def list_names(self) -> list[str]:
+        """Return the names of all topics but the brokers' own, sorted.
+
+        Raises:
+            ConfigError: The brokers refuse us.
+            BrokerUnavailable: Nobody answered.
+        """
+        try:
+            with _translate_errors(_addresses(self._options)):
+                if self._admin is None:
+                    self._admin = _open_admin(self._options)
+                described = self._admin.describe_topics()
+        except (BrokerUnavailable, ConfigError):
+            self.close()
+            raise
+        return sorted(each["name"] for each in described if not each["is_internal"])
+
+    def close(self) -> None:
+        """Close the connection; the next question makes another one."""
+        admin, self._admin = self._admin, None
+        if admin is not None:
+            admin.close()
+
+
+class _RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]  # the client has no types
+    """Takes notes of rebalances on the client's IO thread, where nothing may block."""
+
+    def __init__(self, consumer: KafkaConsumer, changes: deque[AssignmentChange]) -> None:
+        self._consumer = consumer
+        self._changes = changes
+
+    def on_partitions_assigned(self, assigned: AbstractSet[TopicPartition]) -> None:
+        _pause_at_start(self._consumer, assigned)
+        self._changes.append(("assigned", frozenset(map(_from_client, assigned))))
+
+    def on_partitions_revoked(self, revoked: AbstractSet[TopicPartition]) -> None:
+        self._changes.append(("revoked", frozenset(map(_from_client, revoked))))
+
+
+def client_options(bootstrap_servers: Sequence[str], client: Mapping[str, Any], group_id: str | None) -> dict[str, Any]:
+    """Return the consumer's options: the user's over our defaults, and over both what exactness rests on.
+
+    Raises:
+        ConfigError: An option is unknown or set by Outrider, or a package is missing.
+    """
+    known = set(KafkaConsumer.DEFAULT_CONFIG) - {"kafka_client", "key_deserializer", "value_deserializer"}
+    fixed = {**_FIXED_OPTIONS, "bootstrap_servers": list(bootstrap_servers), "group_id": group_id}
+    for name, value in client.items():
+        if name in fixed and value != fixed[name]:
+            raise ConfigError(f"kafka.client.{name} cannot be set to {value!r}: Outrider needs {fixed[name]!r}")
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"kafka.client.{name} is no option of kafka-python's consumer{hint}")
+    protocol = client.get("security_protocol", "PLAINTEXT")
+    if protocol not in _PROTOCOLS:  # the client takes any other word for PLAINTEXT
+        raise ConfigError(f"kafka.client.security_protocol is {protocol!r}; it is one of {', '.join(_PROTOCOLS)}")
+    if importlib.util.find_spec("crc32c") is None:
+        raise ConfigError("the package crc32c is missing, without which Kafka is read at a quarter of the speed")
+    return {**_DEFAULT_OPTIONS, **client, **fixed}
+
+
+def _open_consumer(options: Mapping[str, Any]) -> tuple[KafkaConsumer, Any]:
+    """Return a connected consumer and its view of the cluster."""
+    made: list[Any] = []
+
+    def make_client(**configs: Any) -> Any:
+        client = KafkaConsumer.DEFAULT_CONFIG["kafka_client"](**configs)
+        # Up to 3.0.12 the option does not reach the requests for metadata.
+        client.cluster.config["allow_auto_create_topics"] = False
+        made.append(client)
+        return client
+
+    with _close_on_error(made):
+        consumer = KafkaConsumer(**options, kafka_client=make_client)
+    return consumer, made[0].cluster
+
+
+def _open_admin(options: Mapping[str, Any]) -> KafkaAdminClient:
+    """Return a connected client for questions about topics."""
+    made: list[Any] = []
+
+    def make_client(**configs: Any) -> Any:
+        made.append(KafkaAdminClient.DEFAULT_CONFIG["kafka_client"](**configs))
+        return made[0]
+
+    shared = {name: value for name, value in options.items() if name in KafkaAdminClient.DEFAULT_CONFIG}
+    shared["request_timeout_ms"] = min(int(REQUEST_TIMEOUT_S * 1000), shared.get("request_timeout_ms", 10_000))
+    with _close_on_error(made):
+        return KafkaAdminClient(**shared, kafka_client=make_client)
+
+
+@contextmanager
+def _close_on_error(made: Sequence[Any]) -> Iterator[None]:
+    """Stop the IO thread of a client that could not be made, else it knocks at the broker forever."""
+    try:
+        yield
+    except BaseException as error:
+        for client in made:
+            client.close()
+        if isinstance(error, TypeError | ValueError | AssertionError):
+            raise ConfigError(f"kafka.client has an option that kafka-python refuses: {error}") from error
+        raise
+
+
+@contextmanager
+def _translate_errors(addresses: str) -> Iterator[None]:
+    """Raise the client's errors as ours, by what the caller should do about them."""
+    try:
+        yield
+    except _PERMANENT_ERRORS as error:
+        raise _client_config_error(addresses, error) from error
+    except (kafka_errors.KafkaError, OSError) as error:
+        raise BrokerUnavailable(
+            f"Kafka at {addresses} does not answer ({_diagnose_connection(addresses) or error}); "
+            "check kafka.bootstrap_servers and that the broker runs"
+        ) from error
+
+
+def _diagnose_connection(addresses: str) -> str | None:
+    """Return what keeps a connection from any of the brokers, which the client does not say; None if nothing does."""
+    found = []
+    for address in addresses.split(", ")[:_MAX_SUGGESTIONS]:
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_TIMEOUT_S).close()
+        except socket.gaierror:
+            found.append(f"there is no host {host!r}")
+        except ConnectionRefusedError:
+            found.append(f"nothing listens on port {port} of {host}")
+        except OSError as error:
+            found.append(f"{address}: {error}")
+        else:
+            return None
+    return ", ".join(found)
+
+
+def _client_config_error(addresses: str, error: Exception) -> ConfigError:
+    return ConfigError(f"Kafka at {addresses} cannot be used like this: {error}; check kafka.client")
+
+
+def _unknown_topic_message(topic: str, topics: Sequence[str], addresses: str) -> str:
+    near = get_close_matches(topic, topics, n=_MAX_SUGGESTIONS)
+    hint = f"did you mean {' or '.join(near)}?" if near else "create it, or correct streams.<name>.source.topics"
+    return f"there is no topic {topic!r} on Kafka at {addresses}; {hint}"
+
+
+def _parse_topic(described: Mapping[str, Any]) -> Topic:
+    numbers = sorted(each["partition_index"] for each in described["partitions"])
+    return Topic(
+        identity=str(described["topic_id"]),
+        partitions=tuple(Partition(topic=described["name"], partition=number) for number in numbers),
+    )
+
+
+def _addresses(options: Mapping[str, Any]) -> str:
+    return ", ".join(options["bootstrap_servers"])
+
+
+def _keep_pending_join(consumer: KafkaConsumer) -> None:
+    """Keep the client from forgetting an assignment, and with it its heartbeats, forever.
+
+    Up to 3.0.12, when partitions become known and a poll ends while the group is being joined for that, the
+    next poll sees no more reason to join, and the coordinator's answer is never looked at. A join that was
+    begun and not looked at is a reason.
+    """
+    coordinator = consumer._coordinator  # noqa: SLF001 -- nothing public tells or mends it
+    if hasattr(coordinator, "_join_task"):
+        needs = coordinator.need_rejoin
+        coordinator.need_rejoin = lambda: coordinator._join_task is not None or needs()  # noqa: SLF001
+
+
+def _release_exhausted_partition(consumer: KafkaConsumer) -> None:
+    """Let the client go back to the records of partitions that were paused and are no more.
+
+    Up to 3.0.12 it looks for them only when it has no partition in hand. One whose records were all handed over
+    stays in hand until records of another arrive, which never happens when all others wait to be looked for.
+    """
+    fetcher = consumer._fetcher  # noqa: SLF001 -- nothing public tells or mends it
+    in_hand = getattr(fetcher, "_next_partition_records", None)
+    if in_hand is not None and not in_hand:
+        fetcher._next_partition_records = None  # noqa: SLF001
+
+
+def _pause_at_start(consumer: KafkaConsumer, partitions: AbstractSet[TopicPartition]) -> None:
+    """Pause partitions at some position, lest the client fetch, or look for a position of its own."""
+    for tp in partitions:
+        consumer.pause(tp)
+        consumer.seek(tp, 0)
+
+
+def _close_consumer(consumer: KafkaConsumer) -> None:
+    try:
+        consumer.close(autocommit=False, timeout_ms=_CLOSE_TIMEOUT_S * 1000)
+    except (kafka_errors.KafkaError, RuntimeError) as error:
+        _log.debug("the consumer did not close in order: %s", error, extra={"action": "close"})
+
+
+def _log_commit(offsets: Mapping[TopicPartition, Any], answer: object) -> None:
+    if isinstance(answer, Exception):
+        _log.debug("positions were not published: %s", answer, extra={"action": "publish", "n": len(offsets)})
+
+
+def _to_client(partition: Partition) -> TopicPartition:
+    return TopicPartition(partition.topic, partition.partition)
+
+
+def _from_client(tp: TopicPartition) -> Partition:
+    return Partition(topic=tp.topic, partition=tp.partition)

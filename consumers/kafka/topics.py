@@ -1,0 +1,40 @@
+"""Consumers: what topics there are, for somebody who looks for the right one."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from consumers.kafka.client import KafkaConnection, TopicDirectory, client_options
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicVolume:
+    """A topic, how many partitions it has, and how many offsets can be read."""
+
+    topic: str
+    partitions: int
+    records: int
+
+
+def list_topics(bootstrap_servers: Sequence[str], client: Mapping[str, Any]) -> list[TopicVolume]:
+    """Return the topics that these credentials may see, by name, without the brokers' own.
+
+    Raises:
+        ConfigError: The brokers refuse us, or the client refuses an option.
+        BrokerUnavailable: Nobody answered.
+    """
+    options = client_options(bootstrap_servers, client, None)
+    with closing(TopicDirectory(options)) as directory:
+        described = directory.describe(names) if (names := directory.list_names()) else {}
+    partitions = [each for topic in described.values() for each in topic.partitions]
+    with closing(KafkaConnection(options)) as connection:
+        begins, ends = connection.beginning_offsets(partitions), connection.end_offsets(partitions)
+    return [
+        TopicVolume(
+            topic=name,
+            partitions=len(topic.partitions),
+            records=sum(ends[each] - begins[each] for each in topic.partitions),
+        )
+        for name, topic in described.items()
+    ]

@@ -1,0 +1,80 @@
+"""Consumers: how far a range of a log reaches that the client cannot read."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+from config.errors import BrokerUnavailable
+from consumers.batch import Partition
+from consumers.kafka.client import REQUEST_TIMEOUT_S, KafkaConnection
+
+
+def find_first_readable(is_readable: Callable[[int], bool], begin: int, end: int) -> int:
+    """Return the first offset after `begin` from which reading succeeds; `end` where there is none.
+
+    Reading from an offset inside a record batch reads that batch from its start, so offsets of one damaged
+    batch fail together. Steps double until one succeeds, then the border is found by halving: a batch of
+    n records takes 2 log2(n) attempts, and of several damaged batches in a row few good ones are passed.
+
+    Args:
+        is_readable: Tells whether reading from an offset succeeds; expensive.
+        begin: An offset from which reading fails.
+        end: The end of the log, from which reading succeeds with nothing.
+    """
+    unreadable, step = begin, 1
+    while (probe := unreadable + step) < end and not is_readable(probe):
+        unreadable, step = probe, step * 2
+    readable = min(probe, end)
+    while readable - unreadable > 1:
+        middle = (unreadable + readable) // 2
+        if is_readable(middle):
+            readable = middle
+        else:
+            unreadable = middle
+    return readable
+
+
+class ReadProbe:
+    """Reads single offsets with consumers of its own, each thrown away when a read has failed."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        one_batch = {"max_poll_records": 1, "max_partition_fetch_bytes": 1, "fetch_max_wait_ms": 50}
+        self._options = {**options, **one_batch, "group_id": None, "group_instance_id": None}
+        self._connection: KafkaConnection | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def end_offset(self, partition: Partition) -> int:
+        """Return the last stable offset."""
+        return self._connect().end_offsets([partition])[partition]
+
+    def is_readable(self, partition: Partition, offset: int) -> bool:
+        """Tell whether the batch that holds an offset below the end can be read from there.
+
+        Raises:
+            BrokerUnavailable: No answer came.
+        """
+        connection = self._connect()
+        connection.assign([partition])
+        connection.seek(partition, offset)
+        connection.resume_only({partition})
+        deadline = time.monotonic() + REQUEST_TIMEOUT_S
+        while time.monotonic() < deadline:
+            fetched = connection.fetch(0.2)
+            if fetched.unreadable is not None:
+                self.__exit__()
+                return False
+            if fetched.records or fetched.out_of_range or connection.position(partition) != offset:
+                return True
+        raise BrokerUnavailable(f"no answer about offset {offset} of {partition}")
+
+    def _connect(self) -> KafkaConnection:
+        if self._connection is None:
+            self._connection = KafkaConnection(self._options)
+        return self._connection

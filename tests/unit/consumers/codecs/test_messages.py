@@ -1,0 +1,290 @@
+"""JSON and MessagePack records: what is an event, and why the others are not."""
+
+import json
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+
+from tests.unit.consumers.raw_batches import NOW_US, STAMP_US, decode, json_records, raw_batch, rejection_of
+
+
+def features_of(decoded):
+    assert decoded.dead.reasons == []
+    return decoded.events.features.tolist()
+
+
+def test_named_features_are_read_in_the_models_order_whatever_their_order_in_the_message():
+    decoded = decode(json_records({"a": 1, "b": 2.5, "other": "x"}, {"b": 4, "a": -3}))
+    assert features_of(decoded) == [[1, 2.5], [-3, 4]]
+    assert decoded.events.features.dtype == np.float32
+
+
+def test_a_list_of_numbers_gives_the_features_by_place():
+    assert features_of(decode(json_records([1, 2], {"a": 3, "b": 4}, [5, 6.5]))) == [[1, 2], [3, 4], [5, 6.5]]
+
+
+def test_a_single_feature_is_a_column_too():
+    assert features_of(decode(json_records({"a": 1}, [2]), ("a",))) == [[1], [2]]
+
+
+def test_an_integer_beyond_2_to_the_53_is_a_number():
+    assert features_of(decode([b'{"a": 9007199254740993, "b": 123456789012345678901234567890}'])) == [
+        [float(np.float32(2**53)), float(np.float32(123456789012345678901234567890))]
+    ]
+
+
+def test_a_dotted_name_is_a_path_or_a_key_with_dots():
+    names = ("card.age_days", "card.limits.day", "a")
+    nested = {"card": {"age_days": 1, "limits": {"day": 2}}, "a": 3}
+    keys = {"card.age_days": 1, "card.limits.day": 2, "a": 3}
+    mixed = {"card": {"age_days": 1}, "card.limits.day": 2, "a": 3}
+    for batch in ([nested], [keys], [mixed], [nested, keys, mixed, keys, keys, nested]):
+        assert features_of(decode(json_records(*batch), names)) == [[1, 2, 3]] * len(batch)
+
+
+def test_a_key_with_dots_goes_before_the_path_in_whatever_company():
+    both = {"c": {"d": 1}, "c.d": 2, "a": 0}
+    path, key = {"c": {"d": 3}, "a": 0}, {"c.d": 4, "a": 0}
+    names = ("c.d", "a")
+    assert features_of(decode(json_records(both, path, path, path), names))[0] == [2, 0]
+    assert features_of(decode(json_records(both, key, key, key), names))[0] == [2, 0]
+
+
+def test_a_field_may_be_both_feature_and_key():
+    decoded = decode(json_records({"a": 7, "b": 1}), key="a")
+    assert features_of(decoded) == [[7, 1]]
+    assert decoded.events.keys == ["7"]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason", "detail"),
+    [
+        (None, "empty", "tombstone"),
+        (b"", "empty", "no bytes"),
+        (b" \n", "empty", "white space"),
+        (b"{", "not_json", "line 1 column 2"),
+        (b'{"a": 1, "b": 2} tail', "not_json", "Extra data"),
+        (b"\xff\xfe", "not_json", "utf-8"),
+        (b"[" * 100_000, "not_json", "too deeply"),
+        (b'"text"', "not_an_object", "'text'"),
+        (b"3", "not_an_object", "3"),
+        (b"null", "not_an_object", "None"),
+        (b'{"a": 1}', "missing_feature", "b: absent"),
+        (b'{"a": 1, "b": null}', "missing_feature", "b: null"),
+        (b"[1, null]", "missing_feature", "b: null"),
+        (b'{"a": 1, "b": true}', "not_a_number", "b: True"),
+        (b'{"a": 1, "b": "2"}', "not_a_number", "b: '2'"),
+        (b'{"a": 1, "b": [2]}', "not_a_number", "b: a list of 1"),
+        (b"[1, true]", "not_a_number", "b: True"),
+        (b'{"a": 1, "b": NaN}', "not_finite", "b: nan"),
+        (b'{"a": -Infinity, "b": 1}', "not_finite", "a: -inf"),
+        (b'{"a": 1, "b": 1e39}', "not_finite", "b: 1e+39"),
+        (b'{"a": 1, "b": 1e400}', "not_finite", "b: inf"),
+        (b'{"a": 1, "b": 1' + b"0" * 5000 + b"}", "not_finite", "b: inf"),
+        (b"[1, 3.4028235677973366e38]", "not_finite", "b: 3.4"),
+        (b"[1, 2, 3]", "wrong_length", "3 numbers, the model has 2 features"),
+        (b"[]", "wrong_length", "0 numbers"),
+        (b"\x00\x00\x00\x00\x07{}", "schema_registry_framing", "schema id 7"),
+        (b" " * 2**20 + b"[1, 2]", "too_large", "more than 1048576 bytes"),
+    ],
+)
+def test_a_bad_record_is_refused_by_its_own_name(value, reason, detail):
+    found, said = rejection_of(value)
+    assert found == reason
+    assert detail.lower() in said.lower()
+
+
+def test_the_largest_float32_is_a_feature():
+    assert features_of(decode([b"[3.4028234663852886e38, 3.4028235677973362e38]"])) == [
+        [float(np.finfo(np.float32).max)] * 2
+    ]
+
+
+def test_one_bad_record_does_not_touch_its_neighbours():
+    decoded = decode([b'{"a": 1, "b": 2}', b"?", b'{"a": 3, "b": 1e39}', b'{"a": 5, "b": 6}'])
+    assert decoded.events.offsets.tolist() == [0, 3]
+    assert decoded.events.features.tolist() == [[1, 2], [5, 6]]
+    assert decoded.dead.offsets.tolist() == [1, 2]
+    assert decoded.dead.end_offsets.tolist() == [2, 3]
+    assert decoded.dead.reasons == ["not_json", "not_finite"]
+
+
+def test_a_dead_letter_keeps_the_first_4_kib_of_its_record():
+    decoded = decode([b"x" * 10_000, None])
+    assert decoded.dead.payloads == [b"x" * 4096, None]
+
+
+def test_a_detail_is_cut_and_free_of_nul_and_lone_surrogates():
+    _, detail = rejection_of(json.dumps({"a": 1, "b": "x\0\ud800" * 500}).encode())
+    assert len(detail) <= 200
+    assert "\0" not in detail
+    assert detail.encode()
+
+
+def test_a_missing_feature_is_nan_where_the_mean_stands_in():
+    decoded = decode(json_records({"a": 1}, {"a": None, "b": 2}, [3, None]), missing="mean")
+    assert decoded.dead.reasons == []
+    np.testing.assert_array_equal(decoded.events.features, [[1, np.nan], [np.nan, 2], [3, np.nan]])
+
+
+def test_a_missing_nested_object_leaves_its_features_missing():
+    decoded = decode(json_records({"a": 1}, {"a": 1, "c": None}, {"c": {"d": 2}}), ("a", "c.d"), missing="mean")
+    np.testing.assert_array_equal(decoded.events.features, [[1, np.nan], [1, np.nan], [np.nan, 2]])
+
+
+@pytest.mark.parametrize("value", [b"{}", b'{"c": 1}', b"[null, null]"])
+def test_a_record_without_any_feature_is_refused_even_where_the_mean_stands_in(value):
+    assert rejection_of(value, missing="mean")[0] == "missing_feature"
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [(b'{"a": 1, "b": NaN}', "not_finite"), (b'{"a": 1, "b": "x"}', "not_a_number"), (b"[1]", "wrong_length")],
+)
+def test_the_mean_stands_in_for_nothing_else(value, reason):
+    assert rejection_of(value, missing="mean")[0] == reason
+
+
+def test_msgpack_records_are_read_like_json():
+    values = [msgspec.msgpack.encode(each) for each in ({"a": 1, "b": 2.5}, [3, 4])]
+    assert features_of(decode(values, format="msgpack")) == [[1, 2.5], [3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b"\xc1", "not_msgpack"),
+        (b"\x93\x01", "not_msgpack"),
+        (msgspec.msgpack.encode("text"), "not_an_object"),
+        (msgspec.msgpack.encode([1, True]), "not_a_number"),
+        (msgspec.msgpack.encode([1.0, float("nan")]), "not_finite"),
+        (b"\x00\x00\x00\x00\x01", "schema_registry_framing"),
+        (None, "empty"),
+    ],
+)
+def test_bad_msgpack_records_are_refused_by_their_own_names(value, reason):
+    assert rejection_of(value, format="msgpack")[0] == reason
+
+
+def test_a_nan_of_msgpack_is_refused_even_where_the_mean_stands_in():
+    values = [msgspec.msgpack.encode(each) for each in ([1.0, float("nan")], [1.0, None])]
+    decoded = decode(values, format="msgpack", missing="mean")
+    assert decoded.dead.reasons == ["not_finite"]
+    assert decoded.events.offsets.tolist() == [1]
+
+
+def test_a_timestamp_of_msgpack_is_a_time():
+    moment = msgspec.json.decode(b'"2024-05-01T12:34:56.123456Z"', type=__import__("datetime").datetime)
+    value = msgspec.msgpack.encode({"a": 1, "b": 2, "ts": moment})
+    decoded = decode([value], format="msgpack", time={"field": "ts"})
+    assert decoded.events.times_us.tolist() == [STAMP_US + 123_456]
+
+
+def test_without_a_time_field_the_brokers_timestamp_is_the_time():
+    assert decode(json_records([1, 2])).events.times_us.tolist() == [STAMP_US]
+
+
+def test_without_a_time_field_an_event_of_a_file_has_the_time_of_reading():
+    decoded = decode(None, batch=raw_batch(json_records([1, 2]), timestamps=False))
+    assert decoded.events.times_us.tolist() == [NOW_US]
+
+
+def test_a_record_without_a_brokers_timestamp_has_no_time():
+    batch = raw_batch(json_records([1, 2]))
+    batch.timestamps_us[:] = -1_000
+    decoded = decode(None, batch=batch)
+    assert decoded.dead.reasons == ["no_time"]
+
+
+@pytest.mark.parametrize(
+    ("ts", "reason"),
+    [
+        (None, "no_time"),
+        ("yesterday", "bad_time"),
+        (True, "bad_time"),
+        ({"at": 1}, "bad_time"),
+        ("1969-01-01T00:00:00Z", "bad_time"),
+        (STAMP_US + 300_000_001, "future_time"),
+    ],
+)
+def test_an_event_without_a_good_time_is_refused(ts, reason):
+    found, detail = rejection_of(json_records({"a": 1, "b": 2, "ts": ts})[0], time={"field": "ts"})
+    assert found == reason
+    assert detail.startswith("ts: ")
+
+
+def test_a_list_has_no_time_where_a_time_field_is_configured():
+    assert rejection_of(b"[1, 2]", time={"field": "ts"})[0] == "no_time"
+
+
+def test_a_time_up_to_max_future_after_the_brokers_is_accepted():
+    decoded = decode(json_records({"a": 1, "b": 2, "ts": STAMP_US + 300_000_000}), time={"field": "ts"})
+    assert len(decoded.events) == 1
+
+
+@pytest.mark.parametrize("stamp_us", [NOW_US + 1, -1_000])
+def test_a_time_that_no_clock_can_show_yet_is_refused_whatever_the_producer_stamped(stamp_us):
+    values = json_records({"a": 1, "b": 2, "ts": NOW_US + 1}, {"a": 1, "b": 2, "ts": NOW_US})
+    decoded = decode(
+        None,
+        batch=replace(raw_batch(values), timestamps_us=np.full(2, stamp_us), latest_us=NOW_US),
+        time={"field": "ts"},
+    )
+    assert (decoded.events.times_us.tolist(), decoded.dead.reasons) == ([NOW_US], ["future_time"])
+
+
+def test_a_timestamp_that_no_clock_can_show_yet_is_refused_where_it_is_the_time():
+    stamps = np.array([NOW_US, NOW_US + 1])
+    decoded = decode(
+        None, batch=replace(raw_batch(json_records([1, 2], [3, 4])), timestamps_us=stamps, latest_us=NOW_US)
+    )
+    assert (decoded.events.times_us.tolist(), decoded.dead.reasons) == ([NOW_US], ["future_time"])
+
+
+def test_in_a_file_no_time_is_too_far_ahead_here():
+    batch = raw_batch(json_records({"a": 1, "b": 2, "ts": "2200-01-01T00:00:00Z"}), timestamps=False)
+    assert len(decode(None, batch=batch, time={"field": "ts"}).events) == 1
+
+
+def test_key_and_id_are_fields_of_any_scalar_type():
+    values = json_records(
+        {"a": 1, "b": 2, "k": "x", "id": 7},
+        {"a": 1, "b": 2, "k": 1.5, "id": True},
+        {"a": 1, "b": 2, "k": None},
+        {"a": 1, "b": 2, "k": {"no": "scalar"}, "id": 10**400},
+    )
+    events = decode(values, key="k", id="id").events
+    assert events.keys == ["x", "1.5", None, None]
+    assert events.ids == ["7", "true", None, events.ids[3]]
+    assert len(events.ids[3]) <= 256
+
+
+def test_without_a_key_field_the_kafka_key_is_the_key():
+    batch = raw_batch(json_records([1, 2], [3, 4], [5, 6]), keys=[b"k1", None, b"\xff\x00"])
+    assert decode(None, batch=batch).events.keys == ["k1", None, "��"]
+
+
+def test_without_any_key_there_is_no_column_of_keys():
+    assert decode(json_records([1, 2])).events.keys is None
+    assert decode(None, batch=raw_batch(json_records([1, 2]), keys=[None])).events.keys is None
+
+
+def test_long_keys_are_cut_and_nul_and_lone_surrogates_replaced():
+    values = [*json_records({"a": 1, "b": 2, "k": "x" * 500}), b'{"a": 1, "b": 2, "k": "\\u0000y\\ud800"}']
+    assert decode(values, key="k").events.keys == ["x" * 256, "�y�"]
+
+
+def test_an_unreadable_batch_is_one_dead_letter_over_its_range():
+    batch = raw_batch([], begin=10, passed_over="unreadable_batch")
+    object.__setattr__(batch, "end", 25)
+    decoded = decode(None, batch=batch)
+    assert decoded.dead.offsets.tolist() == [10]
+    assert decoded.dead.end_offsets.tolist() == [25]
+    assert decoded.dead.reasons == ["unreadable_batch"]
+
+
+def test_records_lost_to_retention_are_no_dead_letters():
+    decoded = decode(None, batch=raw_batch([], begin=10, passed_over="retention"))
+    assert (len(decoded.dead), decoded.passed_over) == (0, "retention")
