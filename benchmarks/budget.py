@@ -32,7 +32,7 @@ from monitor.drifts.drift_sums import code_events
 from monitor.drifts.yardstick import TrainingProfile, build_feature_profile, quantile_edges
 from monitor.parts import Part, Scale, summarise_windows
 from monitor.spikes import WEEK_US
-from storage.models import Activation, ModelInfo
+from storage.control.models import Activation, ModelInfo
 
 START_US = 1_767_225_600_000_000
 EVENTS = 200

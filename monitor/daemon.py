@@ -16,11 +16,11 @@ from monitor.schedule import JobScheduler
 from monitor.scoring import pick_device
 from monitor.silence_watch import SilenceWatch
 from monitor.stream import StreamRunner
-from storage.engine import Database
-from storage.jobs import record_job_result
-from storage.ledger import Ledger
-from storage.outbox import Outbox
-from storage.partitions import ensure_score_partitions
+from storage.control.outbox import Outbox
+from storage.database.engine import Database
+from storage.database.jobs import record_job_result
+from storage.database.partitions import ensure_score_partitions
+from storage.ledger.ledger import Ledger
 from storage.retention import delete_expired as apply_retention
 
 log = logging.getLogger(__name__)

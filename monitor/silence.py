@@ -16,8 +16,8 @@ from typing import Any
 
 from monitor.findings.lives import IncidentPolicy, format_utc, update_incident
 from monitor.incidents import Finding, Interval, Kind, Severity
-from storage.judgements import IncidentRow, StoredIncident
-from storage.silence import ArrivalFacts, Pause, PauseHistory
+from storage.control.records import IncidentRow, StoredIncident
+from storage.control.silence import ArrivalFacts, Pause, PauseHistory
 
 _DAY_US = 86_400_000_000
 _WEEK_US = 7 * _DAY_US

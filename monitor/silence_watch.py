@@ -5,9 +5,9 @@ from config.units import to_us
 from monitor.findings.lives import IncidentPolicy
 from monitor.rules import build_incident_policy
 from monitor.silence import AllowedSilence, SilenceRule, estimate_allowed_silence, find_silence, update_silence_incident
-from storage.engine import Database
-from storage.incidents import change_incidents
-from storage.silence import ArrivalFacts, SilenceStore
+from storage.control.incidents import change_incidents
+from storage.control.silence import ArrivalFacts, SilenceStore
+from storage.database.engine import Database
 
 _LOOK_BACK_US = 15 * 86_400_000_000
 

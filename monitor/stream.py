@@ -29,15 +29,15 @@ from monitor.rules import build_control_settings, build_drift_rule, build_promot
 from monitor.scoring import Scorer, load_model
 from monitor.shadow.promotion import Promoter
 from monitor.training.warm_up import WarmUp
-from storage.calibration import ThresholdStore
-from storage.control import WindowStore
-from storage.drift import DriftStore
-from storage.engine import Database
-from storage.evidence import EvidenceStore
-from storage.leases import Leases
-from storage.ledger import Ledger, StreamState
-from storage.models import ModelInfo, ModelStore
-from storage.shadows import ShadowStore
+from storage.control.drift import DriftStore
+from storage.control.evidence import EvidenceStore
+from storage.control.models import ModelInfo, ModelStore
+from storage.control.shadows import ShadowStore
+from storage.control.thresholds import ThresholdStore
+from storage.control.windows import WindowStore
+from storage.database.engine import Database
+from storage.database.leases import Leases
+from storage.ledger.ledger import Ledger, StreamState
 
 log = logging.getLogger(__name__)
 

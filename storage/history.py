@@ -15,11 +15,11 @@ from sqlalchemy.engine import Connection
 
 from config.errors import ConfigError, OutriderError
 from config.units import parse_duration, parse_time, to_us
-from storage import listings
-from storage.engine import Database
-from storage.listings import Columns, HistoryView, to_columns
-from storage.reading import ScoreReader, ViewReader
-from storage.tables import positions, streams
+from storage.database.engine import Database
+from storage.database.tables import positions, streams
+from storage.queries import history_views as listings
+from storage.queries.history_views import Columns, HistoryView, to_columns
+from storage.queries.view_readers import ScoreReader, ViewReader
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,9 +13,9 @@ import sqlalchemy as sa
 
 from config.settings import RetentionSettings
 from config.units import to_us
-from storage.engine import Database
-from storage.partitions import day_number, drop_score_partitions
-from storage.tables import (
+from storage.database.engine import Database
+from storage.database.partitions import day_number, drop_score_partitions
+from storage.database.tables import (
     FOREVER_US,
     dead_letters,
     drift_verdicts,

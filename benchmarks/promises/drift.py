@@ -16,7 +16,7 @@ from monitor.drifts.drift_statistics import DriftStatistics, join_sums
 from monitor.drifts.drift_sums import code_events, pack_drift_sums
 from monitor.drifts.yardstick import N_BINS, TrainingProfile, build_feature_profile, quantile_edges
 from monitor.findings.drifting import DriftState, Horizon, judge_horizon, learn_baseline, learn_seasonal_baseline
-from storage.engine import Database
+from storage.database.engine import Database
 
 ALPHA = 1e-3
 STATISTICS = 40

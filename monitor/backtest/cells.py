@@ -18,7 +18,7 @@ from monitor.control_plane.kept_look_back import LookBackCache
 from monitor.parts import Scale
 from monitor.rules import build_control_settings, build_drift_rule
 from monitor.shadow.promotion import first_threshold_from_history
-from storage.models import Activation, ModelInfo
+from storage.control.models import Activation, ModelInfo
 
 Float32 = NDArray[np.float32]
 STREAM_ID = 1

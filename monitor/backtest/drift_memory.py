@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from monitor.backtest.memory import MemoryStore
-from storage.drift import DriftBaseRow, DriftFacts, DriftUpdate, DriftWindow
+from storage.control.drift import DriftBaseRow, DriftFacts, DriftUpdate, DriftWindow
 
 
 class MemoryDriftStore:

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.windows import NO_WATERMARK_US
-from storage.calibration import CalibrationRow, JudgedWindow, NewThreshold, StoredThreshold, TickFacts
-from storage.commits import WindowPartRow
-from storage.judgements import (
+from storage.control.models import ModelInfo
+from storage.control.records import (
     IncidentRow,
     Judgement,
     SealFacts,
@@ -27,8 +26,9 @@ from storage.judgements import (
     WindowFacts,
     WindowRow,
 )
-from storage.ledger import ScheduledThreshold, StreamControl
-from storage.models import ModelInfo
+from storage.control.thresholds import CalibrationRow, JudgedWindow, NewThreshold, StoredThreshold, TickFacts
+from storage.ledger.commit import WindowPartRow
+from storage.ledger.ledger import ScheduledThreshold, StreamControl
 
 
 @dataclass(slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from monitor.data_plane.fold import BatchScorer, FoldedBatch, ThresholdSchedule,
 from monitor.data_plane.lane import COMMIT_EVENTS, is_unreadable_range
 from monitor.drifts.drift_sums import MeasuredEvents
 from monitor.parts import Scale
-from storage.judgements import StoredGap
+from storage.control.records import StoredGap
 
 Float32 = NDArray[np.float32]
 

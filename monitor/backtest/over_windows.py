@@ -7,9 +7,9 @@ from functools import lru_cache
 from monitor.backtest.cells import GridCell
 from monitor.parts import Part, Scale, encode_part
 from monitor.percentiles.look_back import count_above
-from storage.commits import WindowPartRow
-from storage.ledger import ScheduledThreshold
-from storage.models import Activation
+from storage.control.models import Activation
+from storage.ledger.commit import WindowPartRow
+from storage.ledger.ledger import ScheduledThreshold
 
 
 class WindowReplay:

@@ -27,11 +27,11 @@ from monitor.backtest.over_windows import WindowReplay
 from monitor.backtest.warmed import BacktestModels, fit_on_file, load_stored_models
 from monitor.parts import Scale, decode_part
 from monitor.rules import build_window_rule
-from storage.engine import Database
+from storage.control.models import Activation
+from storage.database.engine import Database
 from storage.history import TimeBound
-from storage.ledger import Ledger
-from storage.models import Activation
-from storage.recorded import RecordedWindows
+from storage.ledger.ledger import Ledger
+from storage.queries.recorded_windows import RecordedWindows
 
 DEFAULT_PERCENTILES = (99.0, 99.5, 99.9)
 DEFAULT_FALSE_ALARMS = ("1/day", "1/week")

@@ -12,7 +12,7 @@ from monitor.parts import Scale
 from monitor.percentiles.look_back import LookBack
 from monitor.percentiles.sketch import EnergySketch
 from monitor.spikes import CountModel
-from storage.calibration import NewThreshold, StoredThreshold
+from storage.control.thresholds import NewThreshold, StoredThreshold
 
 _CACHED_TICKS = 8
 """Cells go from tick to tick together; what the last few ticks added up is all that another cell can want."""

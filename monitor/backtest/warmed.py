@@ -15,10 +15,10 @@ from monitor.control_plane.drift_watch import MonitoredModel
 from monitor.data_plane.fold import BatchScorer
 from monitor.scoring import Scorer, load_model, pick_device
 from monitor.training.warm_up import WarmUp
-from storage.calibration import NewThreshold
-from storage.engine import Database
-from storage.ledger import Ledger, StoredModel
-from storage.models import Activation, ModelInfo, ModelStore, NewModel
+from storage.control.models import Activation, ModelInfo, ModelStore, NewModel
+from storage.control.thresholds import NewThreshold
+from storage.database.engine import Database
+from storage.ledger.ledger import Ledger, StoredModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,10 +9,10 @@ from config.settings import Settings
 from config.units import format_time, to_us
 from monitor.cli.settings import load_settings
 from monitor.cli.stored import format_latest_incidents, open_database
-from storage.acceptance import AcceptedReference, accept_incident
-from storage.dossier import IncidentReport, load_incident_report
-from storage.engine import Database
-from storage.standing import load_stream_ids
+from storage.control.acceptance import AcceptedReference, accept_incident
+from storage.database.engine import Database
+from storage.queries.incident_report import IncidentReport, load_incident_report
+from storage.queries.status import load_stream_ids
 
 
 @click.command(name="accept")
@@ -68,7 +68,7 @@ def _load_new_reference(db: Database, settings: Settings, stream: str, stream_id
     from monitor.control_plane.kept_look_back import LookBackCache
     from monitor.findings.calibration import load_scale
     from monitor.rules import build_control_settings
-    from storage.calibration import ThresholdStore
+    from storage.control.thresholds import ThresholdStore
 
     store, rule = ThresholdStore(db), build_control_settings(settings, stream, stream_id).threshold
     newest, tick_us = store.newest_threshold(stream_id), store.tick_facts(stream_id).last_tick_us

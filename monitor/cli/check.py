@@ -20,10 +20,10 @@ from monitor.cli.promise import (
 )
 from monitor.cli.settings import load_settings
 from monitor.findings.calibration import load_clean_rate, load_count_model
-from storage.engine import Database
-from storage.ledger import Ledger
-from storage.migrations import KNOWN_REVISIONS
-from storage.standing import StreamStatus, load_stream_ids, load_stream_status
+from storage.database.engine import Database
+from storage.database.migrations import KNOWN_REVISIONS
+from storage.ledger.ledger import Ledger
+from storage.queries.status import StreamStatus, load_stream_ids, load_stream_status
 
 _ASSUMED_FEATURES = 32
 _MAX_SHOWN_PARTITIONS = 4

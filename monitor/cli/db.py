@@ -3,7 +3,7 @@
 import click
 
 from monitor.cli.settings import load_settings
-from storage.engine import Database
+from storage.database.engine import Database
 
 
 @click.group(name="db")

@@ -50,8 +50,8 @@ class CommitReader:
     """When the demo's stream was last committed, and how far."""
 
     def __init__(self, settings: "Settings", stream: str) -> None:
-        from storage.engine import Database
-        from storage.ledger import Ledger
+        from storage.database.engine import Database
+        from storage.ledger.ledger import Ledger
 
         self._db = Database(settings.database.url)
         self._ledger = Ledger(self._db)

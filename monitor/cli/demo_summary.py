@@ -53,9 +53,9 @@ class DemoSummary:
 def summarise_demo(settings: "Settings", stream: str) -> DemoSummary:
     """Read what was stored and compare it with what the source planted up to there."""
     from consumers.open import open_source
-    from storage.engine import Database
+    from storage.database.engine import Database
     from storage.history import History
-    from storage.ledger import Ledger
+    from storage.ledger.ledger import Ledger
 
     with Database(settings.database.url) as db:
         ledger = Ledger(db)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from consumers.source import Source
     from monitor.training.events import TrainingSet
     from monitor.training.fitting import FittedModel
-    from storage.engine import Database
-    from storage.models import ModelInfo
+    from storage.control.models import ModelInfo
+    from storage.database.engine import Database
 
 
 @click.command(name="fit")
@@ -152,8 +152,8 @@ def _feature_names(own: "StreamSettings", label: str | None) -> tuple[str, ...] 
 def _open_ledger(settings: "Settings", name: str) -> Any:
     """Open the database and the stream in it."""
     from config.units import to_us
-    from storage.engine import Database
-    from storage.ledger import Ledger
+    from storage.database.engine import Database
+    from storage.ledger.ledger import Ledger
 
     db = Database(settings.database.url)
     db.upgrade()
@@ -177,7 +177,7 @@ def _fit_and_store(
     from monitor.percentiles.body import describe_heavy_tail
     from monitor.percentiles.limits import exceedance
     from monitor.training.fitting import fit_model
-    from storage.engine import Database
+    from storage.database.engine import Database
 
     began_s = time.monotonic()
     with _progress_bar("fitting", None) as tell:
@@ -220,8 +220,8 @@ def _store_model(
     from config.errors import ModelError
     from monitor.findings.calibration import build_first_threshold
     from monitor.thresholds import estimate_first_threshold
-    from storage.models import ModelStore
-    from storage.shadows import NewShadow, ShadowStore
+    from storage.control.models import ModelStore
+    from storage.control.shadows import NewShadow, ShadowStore
 
     rule, reference = own.threshold, fitted.reference
     active = ModelStore(db).active(stream_id)

@@ -13,7 +13,7 @@ from monitor.cli.tables import (
     resolve_limit,
     write_rows,
 )
-from storage.listings import OUTLIERS, SCORES
+from storage.queries.history_views import OUTLIERS, SCORES
 
 
 @click.command(name="history")

@@ -13,8 +13,8 @@ from monitor.cli.settings import load_settings
 from monitor.cli.stored import format_latest_incidents, format_no_history, has_history, open_database, open_history
 from monitor.cli.story import format_incident
 from monitor.cli.tables import Row, format_option, iterate_rows, resolve_format, write_rows
-from storage.dossier import IncidentReport, load_incident_report
-from storage.listings import INCIDENTS
+from storage.queries.history_views import INCIDENTS
+from storage.queries.incident_report import IncidentReport, load_incident_report
 
 _TABLE_COLUMNS = ("id", "stream", "kind", "severity", "status", "opened_at", "summary")
 

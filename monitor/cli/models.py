@@ -16,12 +16,12 @@ from monitor.cli.nouns import DefaultVerbGroup
 from monitor.cli.settings import load_settings, require_stream
 from monitor.cli.stored import format_no_history, has_history, open_database
 from monitor.cli.tables import format_option, format_value, resolve_format, write_rows
-from storage.calibration import NewThreshold, ThresholdStore
-from storage.engine import Database
-from storage.ledger import Ledger
-from storage.models import Activation, ModelInfo, ModelStore
-from storage.shadows import ShadowStore
-from storage.standing import load_stream_ids
+from storage.control.models import Activation, ModelInfo, ModelStore
+from storage.control.shadows import ShadowStore
+from storage.control.thresholds import NewThreshold, ThresholdStore
+from storage.database.engine import Database
+from storage.ledger.ledger import Ledger
+from storage.queries.status import load_stream_ids
 
 if TYPE_CHECKING:
     from monitor.shadow.promotion import Promoter

@@ -15,7 +15,7 @@ from monitor.cli.nouns import DefaultVerbGroup
 from monitor.cli.settings import load_settings
 from monitor.cli.stored import open_database
 from monitor.cli.tables import format_option, resolve_format, write_rows
-from storage.outbox import ChannelCounts, Message, Outbox
+from storage.control.outbox import ChannelCounts, Message, Outbox
 
 _COLUMNS = (
     "channel",

@@ -18,10 +18,10 @@ from monitor.cli.nouns import DefaultVerbGroup
 from monitor.cli.settings import load_settings, require_stream
 from monitor.cli.stored import format_no_history, has_history, open_database
 from monitor.cli.tables import format_option, resolve_format, write_rows
-from storage.engine import Database
-from storage.ledger import Ledger, NewSource
-from storage.registry import SourceState
-from storage.standing import load_stream_ids
+from storage.database.engine import Database
+from storage.ledger.ledger import Ledger, NewSource
+from storage.ledger.sources import SourceState
+from storage.queries.status import load_stream_ids
 
 COLUMNS = (
     "stream",

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from config.settings import Settings
     from consumers.batch import RawBatch
     from consumers.files.source import FileSource
-    from storage.engine import Database
-    from storage.models import ModelInfo
+    from storage.control.models import ModelInfo
+    from storage.database.engine import Database
 
 
 @click.command(name="score")
@@ -44,8 +44,8 @@ def _score_file(settings: "Settings", name: str, file: Path, target: IO[str]) ->
     from consumers.codec import make_codec
     from consumers.files.source import FileSource
     from monitor.scoring import Scorer, load_model, pick_device
-    from storage.engine import Database
-    from storage.ledger import Ledger
+    from storage.database.engine import Database
+    from storage.ledger.ledger import Ledger
 
     own = settings.streams[name]
     with Database(settings.database.url, read_only=settings.database.url.startswith("sqlite")) as db:
@@ -99,9 +99,9 @@ def _read_batches(source: "FileSource") -> "Iterator[RawBatch]":
 def _load_active_model(db: "Database", name: str) -> "tuple[ModelInfo, float]":
     """Return the stream's active model and its newest limit."""
     from config.errors import ConfigError
-    from storage.calibration import ThresholdStore
-    from storage.ledger import Ledger
-    from storage.models import ModelStore
+    from storage.control.models import ModelStore
+    from storage.control.thresholds import ThresholdStore
+    from storage.ledger.ledger import Ledger
 
     stream_id = Ledger(db).find_stream(name)
     model = None if stream_id is None else ModelStore(db).active(stream_id)

@@ -12,9 +12,9 @@ from monitor.cli.stored import open_database
 from monitor.cli.tables import FORMATS, Row, escape_unprintable, format_age, format_short_time, write_rows
 from monitor.findings.calibration import load_count_model
 from monitor.training.pace import format_progress
-from storage.engine import Database
-from storage.standing import StreamStatus, load_stream_ids, load_stream_status
-from storage.tables import FOREVER_US
+from storage.database.engine import Database
+from storage.database.tables import FOREVER_US
+from storage.queries.status import StreamStatus, load_stream_ids, load_stream_status
 
 COLUMNS = (
     "stream",

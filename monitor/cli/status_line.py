@@ -13,8 +13,8 @@ from monitor.cli.tables import format_age
 from monitor.training.pace import format_progress
 
 if TYPE_CHECKING:
-    from storage.engine import Database
-    from storage.standing import StreamStatus
+    from storage.database.engine import Database
+    from storage.queries.status import StreamStatus
 
 _REFRESH_S = 1.0
 _RATE_PERIOD_S = 10.0
@@ -98,8 +98,8 @@ class _StatusReader:
 
     def __call__(self) -> "list[StreamStatus]":
         """Return where the streams stand, as far as they are stored."""
-        from storage.engine import Database
-        from storage.standing import load_stream_ids, load_stream_status
+        from storage.database.engine import Database
+        from storage.queries.status import load_stream_ids, load_stream_status
 
         if self._db is None:
             self._db = Database(self._url, read_only=True)

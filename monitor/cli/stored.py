@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from config.errors import ConfigError
 from config.settings import Settings
-from storage.engine import Database
+from storage.database.engine import Database
 from storage.history import History
 
 

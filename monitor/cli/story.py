@@ -6,7 +6,7 @@ from typing import Any
 
 from monitor.cli.reasons import EXPLANATIONS, MAX_SHOWN_RANGES
 from monitor.cli.tables import escape_unprintable, format_short_time, format_value
-from storage.dossier import IncidentReport, ReportedOutlier
+from storage.queries.incident_report import IncidentReport, ReportedOutlier
 
 _MAX_SHOWN_EVENTS = 3
 _MAX_SHOWN_FEATURES = 8

@@ -10,7 +10,7 @@ import click
 import numpy as np
 
 from config.units import format_time
-from storage.listings import Columns, ColumnValues
+from storage.queries.history_views import Columns, ColumnValues
 
 Row = Mapping[str, Any]
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -16,8 +16,8 @@ from monitor.cli.tables import (
     write_rows,
 )
 from monitor.findings.calibration import load_clean_rate, load_count_model
-from storage.listings import THRESHOLDS
-from storage.standing import load_stream_ids, load_stream_status
+from storage.queries.history_views import THRESHOLDS
+from storage.queries.status import load_stream_ids, load_stream_status
 
 _TABLE_COLUMNS = ("valid_from", "threshold", "lower", "upper", "percentile", "n", "method")
 

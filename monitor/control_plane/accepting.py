@@ -8,7 +8,7 @@ from monitor.findings.lives import IncidentPolicy, withdraw_incident
 from monitor.incidents import Interval, Kind
 from monitor.percentiles.limits import MIN_LOOK_BACK_TAIL, exceedance
 from monitor.percentiles.sketch import EnergySketch
-from storage.acceptance import Acceptance, AcceptanceFacts, AcceptedReference
+from storage.control.acceptance import Acceptance, AcceptanceFacts, AcceptedReference
 
 ACCEPTABLE_KINDS = (Kind.SPIKE, Kind.SLOW_RISE, Kind.DRIFT, Kind.CALIBRATION)
 """What can become normal: what was found in the events. Silence, gaps and bad records end by themselves."""

@@ -42,8 +42,8 @@ from monitor.parts import Scale
 from monitor.percentiles.look_back import LookBack
 from monitor.schedule import tick_at_or_after
 from monitor.spikes import CountModel
-from storage.calibration import NewThreshold, StoredThreshold, TickFacts
-from storage.judgements import IncidentRow, Judgement, StoredIncident, WindowFacts
+from storage.control.records import IncidentRow, Judgement, StoredIncident, WindowFacts
+from storage.control.thresholds import NewThreshold, StoredThreshold, TickFacts
 
 log = logging.getLogger(__name__)
 

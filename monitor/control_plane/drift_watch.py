@@ -36,8 +36,8 @@ from monitor.findings.lives import IncidentPolicy, update_incident, withdraw_inc
 from monitor.incidents import Finding, Interval, Kind
 from monitor.parts import decode_part
 from monitor.spikes import DAY_US
-from storage.drift import DriftBaseRow, DriftFacts, DriftUpdate, DriftWindow
-from storage.judgements import IncidentRow, StoredIncident
+from storage.control.drift import DriftBaseRow, DriftFacts, DriftUpdate, DriftWindow
+from storage.control.records import IncidentRow, StoredIncident
 
 log = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from monitor.control_plane.lift import find_suspect_keys
 from monitor.findings.lives import format_utc
-from storage.evidence import Evidence
-from storage.judgements import WindowFacts
+from storage.control.evidence import Evidence
+from storage.control.records import WindowFacts
 
 FeatureReasons = Sequence[Mapping[str, float | str | None]]
 ExplainEvents = Callable[[int, Sequence[Mapping[str, float]]], Sequence[FeatureReasons]]

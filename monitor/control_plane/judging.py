@@ -14,7 +14,7 @@ from monitor.parts import Part, decode_part, encode_part, merge_parts
 from monitor.percentiles.sketch import summarise_energies
 from monitor.slow_rises import RATE_BOUND_LEVEL
 from monitor.spikes import SpikeVerdict, rate_bound
-from storage.judgements import IncidentRow, Judgement, StoredIncident, WindowFacts, WindowRow
+from storage.control.records import IncidentRow, Judgement, StoredIncident, WindowFacts, WindowRow
 
 __all__ = ["ThresholdInForce", "JudgeRule", "judge_window", "judge_open_window", "needs_evidence"]
 

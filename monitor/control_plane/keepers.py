@@ -6,10 +6,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.calibration import CalibrationRow, JudgedWindow, NewThreshold, StoredThreshold, TickFacts
-from storage.drift import DriftBaseRow, DriftFacts, DriftUpdate, DriftWindow
-from storage.evidence import Evidence
-from storage.judgements import (
+from storage.control.drift import DriftBaseRow, DriftFacts, DriftUpdate, DriftWindow
+from storage.control.evidence import Evidence
+from storage.control.models import Activation, ModelInfo, NewModel
+from storage.control.records import (
     IncidentRow,
     Judgement,
     OffsetRange,
@@ -18,11 +18,11 @@ from storage.judgements import (
     StoredIncident,
     WindowFacts,
 )
-from storage.models import Activation, ModelInfo, NewModel
+from storage.control.thresholds import CalibrationRow, JudgedWindow, NewThreshold, StoredThreshold, TickFacts
 
 
 class WindowStoreProtocol(Protocol):
-    """Seals and judges, as `storage.control.ControlStore` does."""
+    """Seals and judges, as `storage.control.windows.ControlStore` does."""
 
     def seal(self, stream_id: int, decide: Callable[[SealFacts], int | None]) -> int | None:
         """Move `sealed_until` to what `decide` says; return it, or None when nothing moved."""
@@ -40,7 +40,7 @@ class WindowStoreProtocol(Protocol):
 
 
 class EarlyStoreProtocol(Protocol):
-    """Tells and opens what an open window is already, as `storage.control.ControlStore` does."""
+    """Tells and opens what an open window is already, as `storage.control.windows.ControlStore` does."""
 
     def first_open_window(self, stream_id: int) -> OpenWindow | None:
         """Return the window that begins where the seal ends, if it has events."""
@@ -54,7 +54,7 @@ class EarlyStoreProtocol(Protocol):
 
 
 class EvidenceStoreProtocol(Protocol):
-    """Looks up what explains a window, as `storage.evidence.EvidenceStore` does."""
+    """Looks up what explains a window, as `storage.control.evidence.EvidenceStore` does."""
 
     def find_evidence(self, ranges: Sequence[OffsetRange], start_us: int, end_us: int) -> Evidence:
         """Return the strangest events and the keys of a window."""
@@ -62,7 +62,7 @@ class EvidenceStoreProtocol(Protocol):
 
 
 class ThresholdStoreProtocol(Protocol):
-    """Reads windows and writes thresholds, as `storage.calibration.CalibrationStore` does."""
+    """Reads windows and writes thresholds, as `storage.control.thresholds.CalibrationStore` does."""
 
     def tick_facts(self, stream_id: int) -> TickFacts:
         """Return where the stream stands with its ticks."""
@@ -103,7 +103,7 @@ class ThresholdStoreProtocol(Protocol):
 
 
 class DriftStoreProtocol(Protocol):
-    """Reads windows and writes verdicts on drift, as `storage.drift.DriftStore` does."""
+    """Reads windows and writes verdicts on drift, as `storage.control.drift.DriftStore` does."""
 
     def drift_facts(self, stream_id: int, horizons_us: Sequence[int]) -> DriftFacts:
         """Return how far drift is judged, and what there is to judge."""
@@ -127,7 +127,7 @@ class DriftStoreProtocol(Protocol):
 
 
 class ModelStoreProtocol(Protocol):
-    """Lists models, as `storage.models.ModelStore` does."""
+    """Lists models, as `storage.control.models.ModelStore` does."""
 
     def list(self, stream_id: int) -> list[ModelInfo]:
         """Return the models of a stream, oldest first."""
@@ -135,7 +135,7 @@ class ModelStoreProtocol(Protocol):
 
 
 class FirstModelStoreProtocol(Protocol):
-    """Stores the model of a warm-up, as `storage.models.ModelStore` does."""
+    """Stores the model of a warm-up, as `storage.control.models.ModelStore` does."""
 
     def add(
         self,

@@ -11,7 +11,7 @@ from monitor.control_plane.keepers import ThresholdStoreProtocol
 from monitor.findings.calibration import ThresholdRule
 from monitor.parts import Scale, decode_part
 from monitor.percentiles.look_back import MAX_EXCLUDED_SHARE, LookBack, select_calibration_windows
-from storage.calibration import JudgedWindow
+from storage.control.thresholds import JudgedWindow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from config.errors import ModelError
 from monitor.control_plane.drift_watch import MonitoredModel
 from monitor.control_plane.explaining import FeatureReasons
 from monitor.scoring import LoadedModel, explain_events, load_model
-from storage.ledger import Ledger
+from storage.ledger.ledger import Ledger
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 import time
 
-from storage.leases import Leases
+from storage.database.leases import Leases
 
 LEASE_TTL_S = 10.0
 _RENEW_INTERVAL_S = LEASE_TTL_S / 4

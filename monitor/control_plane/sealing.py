@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from storage.calibration import TickFacts
-from storage.judgements import SealFacts
+from storage.control.records import SealFacts
+from storage.control.thresholds import TickFacts
 
 
 def next_seal_us(facts: SealFacts, size_us: int, grace_us: int, tick_at_or_after: Callable[[int], int]) -> int | None:

@@ -24,7 +24,7 @@ from consumers.windows import (
 from monitor.drifts.drift_sums import DriftCodes, DriftSums, MeasuredEvents
 from monitor.parts import Scale, encode_part, summarise
 from monitor.shadow.shadow_parts import build_shadow_parts
-from storage.ledger import ScheduledShadow, ScheduledThreshold, ShadowPartRow, StreamControl, WindowPartRow
+from storage.ledger.ledger import ScheduledShadow, ScheduledThreshold, ShadowPartRow, StreamControl, WindowPartRow
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]

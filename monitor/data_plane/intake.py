@@ -25,7 +25,7 @@ from monitor.data_plane.inbox import (
     StopRequested,
 )
 from monitor.registering import build_new_source
-from storage.ledger import Ledger, NewSource, SourceClaim, SourceState
+from storage.ledger.ledger import Ledger, NewSource, SourceClaim, SourceState
 
 log = logging.getLogger(__name__)
 

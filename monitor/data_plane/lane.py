@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from consumers.batch import DecodedBatch, Partition
 from monitor.data_plane.fold import join_batches
-from storage.ledger import SourceClaim, StreamControl
+from storage.ledger.ledger import SourceClaim, StreamControl
 
 COMMIT_INTERVAL_S = 1.0
 """How long events may wait for others to be committed with: the latency of the history."""

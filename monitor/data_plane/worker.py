@@ -35,8 +35,8 @@ from monitor.data_plane.lane import (
 )
 from monitor.data_plane.patience import StorageRetry
 from monitor.data_plane.refused import AllRejectedWarning
-from storage.engine import CommitUnknown
-from storage.ledger import Commit, Committed, Fenced, Ledger, Stale, StreamControl
+from storage.database.engine import CommitUnknown
+from storage.ledger.ledger import Commit, Committed, Fenced, Ledger, Stale, StreamControl
 
 log = logging.getLogger(__name__)
 

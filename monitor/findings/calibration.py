@@ -15,8 +15,8 @@ from monitor.percentiles.look_back import LookBack
 from monitor.slow_rises import RATE_BOUND_LEVEL, highest_clean_rate
 from monitor.spikes import CountModel, fit_count_model, is_rate_suspect, rate_bound
 from monitor.thresholds import Method, choose_threshold, count_reference_above, estimate_first_threshold, is_contested
-from storage.calibration import CalibrationRow, NewThreshold, StoredThreshold
-from storage.models import Activation
+from storage.control.models import Activation
+from storage.control.thresholds import CalibrationRow, NewThreshold, StoredThreshold
 
 Float32 = NDArray[np.float32]
 

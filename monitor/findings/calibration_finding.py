@@ -14,7 +14,7 @@ from monitor.incidents import Finding, Kind, Severity
 from monitor.percentiles.limits import exceedance
 from monitor.spikes import LEARNED_WINDOWS, is_rate_suspect, rate_bound
 from monitor.thresholds import is_contested
-from storage.calibration import NewThreshold
+from storage.control.thresholds import NewThreshold
 
 MIN_DISAGREEMENT_SHARE = 0.25
 """Share of the look-back for which percentile and reference must disagree at every tick, before anybody is told."""

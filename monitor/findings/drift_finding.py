@@ -12,7 +12,7 @@ from monitor.drifts.drift_statistics import DriftStatistics
 from monitor.findings.drifting import HorizonResult
 from monitor.findings.lives import format_utc
 from monitor.incidents import Finding, Kind, Severity
-from storage.drift import DriftVerdictRow
+from storage.control.drift import DriftVerdictRow
 
 _MAX_SUMMARY_STATISTICS = 3
 _MAX_STORED_STATISTICS = 20

@@ -7,8 +7,8 @@ from typing import Any
 from monitor.findings.lives import IncidentPolicy, format_utc
 from monitor.parts import Part, Scale
 from monitor.spikes import CountModel
-from storage.calibration import StoredThreshold
-from storage.judgements import OffsetRange, WindowFacts
+from storage.control.records import OffsetRange, WindowFacts
+from storage.control.thresholds import StoredThreshold
 
 _MAX_RANGES = 64
 

@@ -21,7 +21,7 @@ from monitor.incidents import (
     advance_incident,
     apply_quiet_windows,
 )
-from storage.judgements import IncidentRow, StoredIncident, TransitionRow
+from storage.control.records import IncidentRow, StoredIncident, TransitionRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

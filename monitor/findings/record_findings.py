@@ -4,7 +4,7 @@ from monitor.findings.judged import JudgeRule, window_details
 from monitor.findings.lives import format_utc
 from monitor.incidents import Finding, Kind, Severity
 from monitor.parts import Part
-from storage.judgements import WindowFacts
+from storage.control.records import WindowFacts
 
 
 def find_dead_letters(facts: WindowFacts, part: Part, rule: JudgeRule) -> Finding | None:

@@ -23,7 +23,7 @@ from monitor.slow_rises import (
     update_slow_rise,
     windows_between_false_alarms,
 )
-from storage.judgements import StoredIncident
+from storage.control.records import StoredIncident
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

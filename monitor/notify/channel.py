@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from storage.outbox import Message
+from storage.control.outbox import Message
 
 log = logging.getLogger("outrider.incidents")
 

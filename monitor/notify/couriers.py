@@ -15,7 +15,7 @@ from config.units import to_us
 from monitor.notify.channel import Channel, DeliveryResult, LogChannel
 from monitor.notify.retry import next_attempt_us
 from monitor.notify.webhook import Webhook
-from storage.outbox import Message, Outbox
+from storage.control.outbox import Message, Outbox
 
 log = logging.getLogger(__name__)
 

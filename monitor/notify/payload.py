@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from config.notify import IncidentKind
 from config.units import format_time
 from monitor.notify.channel import format_message
-from storage.outbox import Message
+from storage.control.outbox import Message
 
 
 class WebhookPayload(BaseModel):

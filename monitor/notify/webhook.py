@@ -12,7 +12,7 @@ from config.notify import WebhookChannelSettings as WebhookSettings
 from monitor.notify.channel import DeliveryResult
 from monitor.notify.http_post import HttpResponse, PostError, PostTarget, post
 from monitor.notify.payload import build_body
-from storage.outbox import Message
+from storage.control.outbox import Message
 
 _RETRYABLE_STATUSES = frozenset({408, 425, 429})
 _MAX_QUOTE_CHARACTERS = 200

@@ -20,9 +20,9 @@ from monitor.parts import Scale, decode_part
 from monitor.percentiles.look_back import LookBack
 from monitor.shadow.shadow_gate import ComparedModel, GateRule, GateVerdict, WindowPair, evaluate_gate
 from monitor.shadow.shadow_parts import merge_shadow_parts
-from storage.calibration import NewThreshold, ThresholdStore
-from storage.models import Activation, ModelInfo, ModelStore
-from storage.shadows import ShadowModel, ShadowStore
+from storage.control.models import Activation, ModelInfo, ModelStore
+from storage.control.shadows import ShadowModel, ShadowStore
+from storage.control.thresholds import NewThreshold, ThresholdStore
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from monitor.parts import Scale, encode_part, merge_parts, summarise_windows
 from monitor.parts import decode_part as decode_part
-from storage.ledger import ScheduledShadow, ShadowPartRow
-from storage.shadows import MergedWindow
+from storage.control.shadows import MergedWindow
+from storage.ledger.ledger import ScheduledShadow, ShadowPartRow
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]

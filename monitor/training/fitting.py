@@ -15,8 +15,8 @@ from monitor.detectors.gaussian_mixture import GaussianMixture
 from monitor.drifts.yardstick import build_feature_profile
 from monitor.training.events import TrainingSet, min_training_events
 from monitor.training.screening import screen_events
-from storage.ledger import artefact_checksum
-from storage.models import NewModel
+from storage.control.models import NewModel
+from storage.ledger.ledger import artefact_checksum
 
 Float32 = NDArray[np.float32]
 _HELD_OUT_DIVISOR = 5

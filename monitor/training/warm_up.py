@@ -22,7 +22,7 @@ from monitor.percentiles.limits import exceedance
 from monitor.training.events import TrainingReader, TrainingSet, min_training_events
 from monitor.training.fitting import fit_model
 from monitor.training.pace import WarmUpRate, format_progress
-from storage.models import ModelInfo
+from storage.control.models import ModelInfo
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from monitor.cli.main import outrider
 from monitor.daemon import Daemon
 from monitor.incidents import Kind
 from monitor.notify.webhook import sign_request
-from storage.engine import Database
+from storage.database.engine import Database
 from tests.acceptance.readme import README, ROOT, block_languages, code_blocks, contains_line
 
 HOURS, RATE_S = 28, 0.2

@@ -9,7 +9,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from config.errors import OutriderError
-from storage.engine import Database
+from storage.database.engine import Database
 
 TableDump = dict[str, list[tuple[Any, ...]]]
 

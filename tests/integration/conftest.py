@@ -7,8 +7,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from storage.engine import Database
-from storage.tables import metadata
+from storage.database.engine import Database
+from storage.database.tables import metadata
 from tests.servers.postgres import PostgresServer
 
 

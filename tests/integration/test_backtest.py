@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from config.loading import load
 from config.settings import Settings
 from monitor.backtest import Backtest, backtest
-from storage.engine import Database
+from storage.database.engine import Database
 from tests.daemon.events import BurstStream
 from tests.daemon.process import DaemonProcess
 from tests.daemon.settings import STREAM, file_settings

@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from monitor.cli.main import main
-from storage.engine import Database
+from storage.database.engine import Database
 from tests.servers.kafka import KafkaServer
 from tests.servers.postgres import PostgresServer
 
@@ -303,7 +303,7 @@ def nobody() -> Iterator[None]:
         yield
         return
     import monitor.daemon  # noqa: F401  what is imported later might not be readable
-    import storage.migrations.upgrade  # noqa: F401
+    import storage.database.migrations.upgrade  # noqa: F401
 
     os.seteuid(pwd.getpwnam("nobody").pw_uid)
     yield

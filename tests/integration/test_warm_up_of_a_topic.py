@@ -11,9 +11,9 @@ from config.streams import StreamSettings
 from consumers.kafka.source import KafkaSource
 from monitor.registering import register_sources, stored_positions
 from monitor.training.warm_up import WarmUp
-from storage.engine import Database
-from storage.ledger import Ledger
-from storage.models import ModelInfo, ModelStore
+from storage.control.models import ModelInfo, ModelStore
+from storage.database.engine import Database
+from storage.ledger.ledger import Ledger
 from tests.daemon.events import BurstStream, produce_records
 from tests.servers.kafka import KafkaServer
 

@@ -11,7 +11,7 @@ from consumers.batch import DeadLetters, DecodedBatch, Events, Partition
 from monitor.data_plane.fold import FoldedBatch, ThresholdSchedule, WindowRule, fold, join_batches
 from monitor.drifts.drift_sums import MeasuredEvents
 from monitor.parts import Part, Scale, decode_part, encode_part, merge_parts
-from storage.ledger import ScheduledThreshold, StreamControl
+from storage.ledger.ledger import ScheduledThreshold, StreamControl
 
 PARTITION = Partition(topic="t", partition=0)
 SIZE, GRACE, AHEAD, MAX_FUTURE = 10, 3, 25, 30

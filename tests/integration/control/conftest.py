@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from storage.control import WindowStore
-from storage.engine import Database
+from storage.control.windows import WindowStore
+from storage.database.engine import Database
 from tests.integration.control.feeding import open_stream
 from tests.integration.control.judging import CommittingSource
 

@@ -21,10 +21,10 @@ from monitor.findings.calibration import build_first_threshold
 from monitor.scoring import Scorer, load_model
 from monitor.training.events import TrainingSet
 from monitor.training.fitting import FittedModel, fit_model
-from storage.engine import Database
-from storage.ledger import Ledger, NewSource, SourceClaim
-from storage.models import ModelInfo, ModelStore
-from storage.tables import positions, streams
+from storage.control.models import ModelInfo, ModelStore
+from storage.database.engine import Database
+from storage.database.tables import positions, streams
+from storage.ledger.ledger import Ledger, NewSource, SourceClaim
 
 T0 = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
 SECOND = 1_000_000

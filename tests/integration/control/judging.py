@@ -9,9 +9,9 @@ from typing import TypeVar
 import numpy as np
 
 from monitor.parts import Part, Scale, encode_part, summarise
-from storage.engine import Database
-from storage.judgements import IncidentRow, Judgement, TransitionRow, WindowFacts, WindowRow
-from storage.ledger import (
+from storage.control.records import IncidentRow, Judgement, TransitionRow, WindowFacts, WindowRow
+from storage.database.engine import Database
+from storage.ledger.ledger import (
     Commit,
     Committed,
     DeadLetterColumns,

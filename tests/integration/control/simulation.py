@@ -22,13 +22,13 @@ from monitor.findings.calibration import ThresholdRule
 from monitor.findings.lives import IncidentPolicy
 from monitor.incidents import LifecyclePolicy
 from monitor.scoring import Scorer, load_model
-from storage.calibration import ThresholdStore
-from storage.control import WindowStore
-from storage.drift import DriftStore
-from storage.engine import Database
-from storage.evidence import EvidenceStore
-from storage.ledger import Committed, Ledger, Stale, StreamControl
-from storage.models import ModelStore
+from storage.control.drift import DriftStore
+from storage.control.evidence import EvidenceStore
+from storage.control.models import ModelStore
+from storage.control.thresholds import ThresholdStore
+from storage.control.windows import WindowStore
+from storage.database.engine import Database
+from storage.ledger.ledger import Committed, Ledger, Stale, StreamControl
 from tests.integration.control.feeding import NAMES, PERCENTILE, SECOND, T0, open_stream, partition
 
 Rows = list[tuple[Any, ...]]

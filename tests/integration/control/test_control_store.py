@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from monitor.notify.payload import build_body
-from storage.calibration import ThresholdStore
-from storage.control import WindowStore
-from storage.engine import Database
-from storage.judgements import Judgement, SealFacts, WindowFacts
-from storage.ledger import Committed, Ledger, NewSource, Stale
-from storage.outbox import Outbox
+from storage.control.outbox import Outbox
+from storage.control.records import Judgement, SealFacts, WindowFacts
+from storage.control.thresholds import ThresholdStore
+from storage.control.windows import WindowStore
+from storage.database.engine import Database
+from storage.ledger.ledger import Committed, Ledger, NewSource, Stale
 from tests.integration.control.feeding import MINUTE, T0, TOPIC, count_rows, fetch_rows, open_stream, seal
 from tests.integration.control.judging import (
     CommittingSource,

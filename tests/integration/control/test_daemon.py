@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from config.errors import ConfigError, ModelError
 from config.settings import Settings
 from monitor.daemon import Daemon
-from storage.engine import Database
-from storage.tables import FOREVER_US, outliers, positions, scores
+from storage.database.engine import Database
+from storage.database.tables import FOREVER_US, outliers, positions, scores
 from tests.integration.control.feeding import SECOND, T0, count_rows, fetch_rows
 
 

@@ -10,10 +10,10 @@ import pytest
 from monitor.data_plane.fold import WindowRule
 from monitor.findings.lives import IncidentPolicy, update_incident
 from monitor.incidents import Finding, Interval, Kind, LifecyclePolicy, Severity
-from storage.drift import rebase_drift
-from storage.engine import Database
-from storage.incidents import change_incidents, lock_stream
-from storage.judgements import IncidentRow, StoredIncident
+from storage.control.drift import rebase_drift
+from storage.control.incidents import change_incidents, lock_stream
+from storage.control.records import IncidentRow, StoredIncident
+from storage.database.engine import Database
 from tests.integration.control.feeding import MINUTE, T0, add_model, fetch_rows, open_stream
 from tests.integration.control.simulation import (
     Rows,

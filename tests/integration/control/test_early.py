@@ -6,9 +6,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from monitor.data_plane.fold import WindowRule
-from storage.control import WindowStore
-from storage.engine import Database
-from storage.judgements import Judgement, WindowFacts
+from storage.control.records import Judgement, WindowFacts
+from storage.control.windows import WindowStore
+from storage.database.engine import Database
 from tests.integration.control.feeding import MINUTE, SECOND, T0, fetch_rows, open_stream
 from tests.integration.control.judging import CommittingSource, judged_window_row, opened_incident
 from tests.integration.control.simulation import (

@@ -21,8 +21,8 @@ from monitor.data_plane.inbox import (
     StopRequested,
 )
 from monitor.data_plane.intake import Intake, ReclaimRequest
-from storage.engine import Database
-from storage.ledger import Ledger
+from storage.database.engine import Database
+from storage.ledger.ledger import Ledger
 from tests.integration.control.feeding import TOPIC, open_stream, partition, wait_until
 from tests.unit.consumers.memory_source import MemorySource
 

@@ -1,7 +1,7 @@
 """Leases: one holder at a time, on the database's clock."""
 
-from storage.engine import Database
-from storage.leases import Leases
+from storage.database.engine import Database
+from storage.database.leases import Leases
 from tests.integration.control.feeding import wait_until
 from tests.integration.control.judging import run_concurrently
 

@@ -3,10 +3,10 @@
 import pytest
 
 from monitor.findings.calibration import build_first_threshold
-from storage.calibration import NewThreshold, ThresholdStore
-from storage.engine import Database
-from storage.ledger import Ledger
-from storage.models import ModelInfo, ModelStore
+from storage.control.models import ModelInfo, ModelStore
+from storage.control.thresholds import NewThreshold, ThresholdStore
+from storage.database.engine import Database
+from storage.ledger.ledger import Ledger
 from tests.integration.control.feeding import (
     MINUTE,
     NAMES,

@@ -12,11 +12,11 @@ from config.notify import NotifySettings
 from monitor.notify.channel import DeliveryResult, LogChannel
 from monitor.notify.couriers import NotificationSender, build_channels, deliver_next
 from monitor.notify.webhook import Webhook
-from storage.control import WindowStore
-from storage.engine import Database
-from storage.judgements import Judgement, WindowFacts
-from storage.outbox import Message, Outbox
-from storage.tables import notifications
+from storage.control.outbox import Message, Outbox
+from storage.control.records import Judgement, WindowFacts
+from storage.control.windows import WindowStore
+from storage.database.engine import Database
+from storage.database.tables import notifications
 from tests.integration.control.feeding import MINUTE, SECOND, T0, count_rows, fetch_rows, seal, wait_until
 from tests.integration.control.judging import CommittingSource, judged_window_row, opened_incident, run_concurrently
 from tests.servers.receiver import HangReaction, RespondReaction, WebhookReceiver

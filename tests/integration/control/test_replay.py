@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from monitor.data_plane.fold import WindowRule
-from storage.engine import Database
+from storage.database.engine import Database
 from tests.integration.control.feeding import MINUTE, SECOND, T0, count_rows, fetch_rows
 from tests.integration.control.simulation import (
     Rows,

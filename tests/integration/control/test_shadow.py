@@ -18,11 +18,11 @@ from monitor.shadow.promotion import Promoter, PromotionRule
 from monitor.shadow.shadow_gate import GateRule
 from monitor.thresholds import estimate_reference_threshold
 from monitor.training.fitting import FittedModel, prepare_imported_model
-from storage.calibration import ThresholdStore
-from storage.engine import Database
-from storage.ledger import Ledger
-from storage.models import ModelStore
-from storage.shadows import NewShadow, ShadowStore
+from storage.control.models import ModelStore
+from storage.control.shadows import NewShadow, ShadowStore
+from storage.control.thresholds import ThresholdStore
+from storage.database.engine import Database
+from storage.ledger.ledger import Ledger
 from tests.integration.control.feeding import (
     MINUTE,
     NAMES,

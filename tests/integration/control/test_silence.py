@@ -8,11 +8,11 @@ from monitor.findings.lives import IncidentPolicy
 from monitor.incidents import LifecyclePolicy
 from monitor.silence import SilenceRule
 from monitor.silence_watch import SilenceWatch
-from storage.dossier import load_incident_report
-from storage.engine import Database
-from storage.leases import Leases
-from storage.silence import Pause, SilenceStore
-from storage.tables import FOREVER_US, positions, windows
+from storage.control.silence import Pause, SilenceStore
+from storage.database.engine import Database
+from storage.database.leases import Leases
+from storage.database.tables import FOREVER_US, positions, windows
+from storage.queries.incident_report import load_incident_report
 from tests.integration.control.feeding import MINUTE, SECOND, T0, fetch_rows
 from tests.integration.control.judging import CommittingSource
 

@@ -17,10 +17,10 @@ import sqlalchemy as sa
 from alembic import command
 
 from monitor.data_plane.fold import WindowRule
-from storage.engine import Database
-from storage.migrations.upgrade import _alembic_config
-from storage.outbox import Outbox
-from storage.partitions import day_number, ensure_score_partitions
+from storage.control.outbox import Outbox
+from storage.database.engine import Database
+from storage.database.migrations.upgrade import _alembic_config
+from storage.database.partitions import day_number, ensure_score_partitions
 from tests.integration.control.feeding import MINUTE, SECOND, fetch_rows
 from tests.integration.control.simulation import SimulationSettings, make_records, run_in_turn
 

@@ -12,9 +12,9 @@ from consumers.synthetic.plan import SyntheticPlan
 from consumers.synthetic.source import SyntheticSource
 from monitor.registering import stored_positions
 from monitor.training.warm_up import WarmUp
-from storage.engine import Database
-from storage.ledger import Ledger, NewSource
-from storage.models import ModelStore
+from storage.control.models import ModelStore
+from storage.database.engine import Database
+from storage.ledger.ledger import Ledger, NewSource
 from tests.integration.control.feeding import MINUTE, T0, count_rows, encode_event, fetch_rows
 
 SETTINGS = StreamSettings.model_validate(

@@ -17,8 +17,8 @@ from monitor.data_plane.inbox import (
     PartitionRevoked,
 )
 from monitor.data_plane.intake import ReclaimRequest
-from storage.engine import Database
-from storage.tables import FOREVER_US
+from storage.database.engine import Database
+from storage.database.tables import FOREVER_US
 from tests.integration.control.feeding import (
     MINUTE,
     RULE,

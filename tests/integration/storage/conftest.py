@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from storage.engine import Database
-from storage.ledger import Ledger
-from tests.integration.storage.batches import ClaimedStream, claim_stream
+from storage.database.engine import Database
+from storage.ledger.ledger import Ledger
+from tests.integration.storage.commits import ClaimedStream, claim_stream
 
 
 @pytest.fixture

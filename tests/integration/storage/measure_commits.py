@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from storage.engine import Database
-from storage.ledger import Committed, Ledger, OutlierColumns, ScoreColumns
-from tests.integration.storage.batches import T0, ClaimedStream, claim_stream, part_row
+from storage.database.engine import Database
+from storage.ledger.ledger import Committed, Ledger, OutlierColumns, ScoreColumns
+from tests.integration.storage.commits import T0, ClaimedStream, claim_stream, part_row
 from tests.servers.postgres import PostgresServer
 
 

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import sqlalchemy as sa
 
-from storage.acceptance import Acceptance, AcceptanceFacts, AcceptedReference, accept_incident
-from storage.calibration import ThresholdStore
-from storage.engine import Database
-from storage.incidents import change_incidents
-from storage.judgements import IncidentRow
-from storage.tables import windows
-from tests.integration.storage.batches import MINUTE, T0, ClaimedStream, claim_stream, fetch_rows
+from storage.control.acceptance import Acceptance, AcceptanceFacts, AcceptedReference, accept_incident
+from storage.control.incidents import change_incidents
+from storage.control.records import IncidentRow
+from storage.control.thresholds import ThresholdStore
+from storage.database.engine import Database
+from storage.database.tables import windows
+from tests.integration.storage.commits import MINUTE, T0, ClaimedStream, claim_stream, fetch_rows
 
 
 def make_incident(kind: str, *, number: int | None = None, status: str = "open") -> IncidentRow:

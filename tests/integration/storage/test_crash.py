@@ -9,9 +9,9 @@ import pytest
 import sqlalchemy as sa
 
 from config.errors import StorageUnavailable
-from storage.engine import CommitUnknown, Database
-from storage.ledger import Committed, Fenced, Ledger
-from tests.integration.storage.batches import ClaimedStream, claim_stream, count_rows, dead_letter_columns, part_row
+from storage.database.engine import CommitUnknown, Database
+from storage.ledger.ledger import Committed, Fenced, Ledger
+from tests.integration.storage.commits import ClaimedStream, claim_stream, count_rows, dead_letter_columns, part_row
 
 _TABLES = ("scores", "outliers", "dead_letters", "window_parts")
 _ROOT = Path(__file__).parents[3]
@@ -20,8 +20,8 @@ _ROOT = Path(__file__).parents[3]
 _CHILD = """
 import os, signal, sys
 import sqlalchemy as sa
-from storage.engine import Database
-from tests.integration.storage.batches import letters_of, open_feed, part_of, T0
+from storage.database.engine import Database
+from tests.integration.storage.commits import letters_of, open_feed, part_of, T0
 
 url, when = sys.argv[1], sys.argv[2]
 db = Database(url)

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from storage.engine import Database
-from storage.evidence import EvidenceStore
-from storage.judgements import OffsetRange
-from storage.ledger import Committed, OutlierColumns, ScoreColumns
-from tests.integration.storage.batches import MINUTE, SECOND, T0, ClaimedStream, claim_stream
+from storage.control.evidence import EvidenceStore
+from storage.control.records import OffsetRange
+from storage.database.engine import Database
+from storage.ledger.ledger import Committed, OutlierColumns, ScoreColumns
+from tests.integration.storage.commits import MINUTE, SECOND, T0, ClaimedStream, claim_stream
 
 
 def commit_events(feed: ClaimedStream, times_s: list[int], energies: list[float], keys: list[str | None]) -> None:

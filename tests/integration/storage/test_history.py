@@ -10,12 +10,13 @@ import pytest
 import sqlalchemy as sa
 
 from config.errors import ConfigError, OutriderError, SchemaMismatch
-from storage import reading, tables
-from storage.engine import Database
+from storage.database import tables
+from storage.database.engine import Database
+from storage.database.partitions import DAY_US, ensure_score_partitions
 from storage.history import History
-from storage.listings import Columns
-from storage.partitions import DAY_US, ensure_score_partitions
-from tests.integration.storage.batches import (
+from storage.queries import view_readers as reading
+from storage.queries.history_views import Columns
+from tests.integration.storage.commits import (
     MINUTE,
     SECOND,
     T0,

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from storage.engine import Database
-from storage.ledger import Committed, Fenced, Ledger, OutlierColumns, ScoreColumns, Stale, StreamControl
-from storage.tables import FOREVER_US, positions, streams
-from tests.integration.storage.batches import (
+from storage.database.engine import Database
+from storage.database.tables import FOREVER_US, positions, streams
+from storage.ledger.ledger import Committed, Fenced, Ledger, OutlierColumns, ScoreColumns, Stale, StreamControl
+from tests.integration.storage.commits import (
     MINUTE,
     SECOND,
     T0,

@@ -7,10 +7,11 @@ import sqlalchemy as sa
 
 from config.settings import RetentionSettings
 from config.units import to_us
-from storage import retention, tables
-from storage.engine import Database
-from storage.partitions import DAY_US, ensure_score_partitions, list_partition_days
-from tests.integration.storage.batches import (
+from storage import retention
+from storage.database import tables
+from storage.database.engine import Database
+from storage.database.partitions import DAY_US, ensure_score_partitions, list_partition_days
+from tests.integration.storage.commits import (
     MINUTE,
     SECOND,
     T0,

@@ -13,11 +13,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from config.errors import SchemaMismatch
-from storage import tables
-from storage.engine import Database
-from storage.ledger import Committed
-from storage.partitions import DAY_US, ensure_score_partitions, list_partition_days
-from tests.integration.storage.batches import T0, ClaimedStream, add_threshold, claim_stream, count_rows, fetch_rows
+from storage.database import tables
+from storage.database.engine import Database
+from storage.database.partitions import DAY_US, ensure_score_partitions, list_partition_days
+from storage.ledger.ledger import Committed
+from tests.integration.storage.commits import T0, ClaimedStream, add_threshold, claim_stream, count_rows, fetch_rows
 
 # The contract's views, in its words: the columns come first and in this order.
 _SCORES = (
@@ -154,7 +154,7 @@ def test_a_check_imports_no_alembic(sqlite_url: str) -> None:
     with Database(sqlite_url) as db:
         db.upgrade()
     program = (
-        "import sys; from storage.engine import Database; "
+        "import sys; from storage.database.engine import Database; "
         "Database(sys.argv[1]).check(); print('alembic' in sys.modules)  # as a command would"
     )
     child = subprocess.run(

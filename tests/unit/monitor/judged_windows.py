@@ -11,8 +11,8 @@ from monitor.findings.calibration import load_count_model, load_scale
 from monitor.findings.lives import IncidentPolicy
 from monitor.incidents import LifecyclePolicy
 from monitor.parts import Scale, encode_part, summarise
-from storage.calibration import StoredThreshold
-from storage.judgements import IncidentRow, Judgement, StoredIncident, StoredPart, WindowFacts
+from storage.control.records import IncidentRow, Judgement, StoredIncident, StoredPart, WindowFacts
+from storage.control.thresholds import StoredThreshold
 
 MINUTE = 60_000_000
 T0 = 1_767_225_600_000_000

@@ -12,7 +12,7 @@ from monitor.detectors.detector import load_detector
 from monitor.scoring import LoadedModel, Scorer, load_model, pick_device
 from monitor.training.events import TrainingSet
 from monitor.training.fitting import FittedModel, fit_model, prepare_imported_model
-from storage.ledger import StoredModel
+from storage.ledger.ledger import StoredModel
 
 NAMES = ("x", "y")
 

@@ -18,8 +18,8 @@ from monitor.silence import (
     update_silence_incident,
     usual_allowed_silence_us,
 )
-from storage.judgements import StoredIncident
-from storage.silence import ArrivalFacts, Pause, PauseHistory
+from storage.control.records import StoredIncident
+from storage.control.silence import ArrivalFacts, Pause, PauseHistory
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND

@@ -8,7 +8,7 @@ from config.units import Rate
 from monitor.backtest.labels import Burst
 from monitor.backtest.memory import IncidentLifetime, MemoryStore
 from monitor.backtest.outcome import LabelledBursts, Outcome, compute_outcome
-from storage.judgements import IncidentRow, WindowRow
+from storage.control.records import IncidentRow, WindowRow
 
 MINUTE = 60_000_000
 DAY = 1440

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from monitor.cli.main import main
-from storage.engine import Database
+from storage.database.engine import Database
 from tests.unit.monitor.cli.payments import PaymentsStream, store_spike, write_config
 
 

@@ -14,11 +14,12 @@ from monitor.control_plane.control import ControlPlane
 from monitor.findings.calibration import build_first_threshold
 from monitor.parts import Part, Scale, encode_part, merge_parts, summarise
 from monitor.rules import build_control_settings
-from storage.calibration import ThresholdStore
-from storage.control import WindowStore
-from storage.engine import Database
-from storage.evidence import EvidenceStore
-from storage.ledger import (
+from storage.control.evidence import EvidenceStore
+from storage.control.models import ModelStore, NewModel
+from storage.control.thresholds import ThresholdStore
+from storage.control.windows import WindowStore
+from storage.database.engine import Database
+from storage.ledger.ledger import (
     Commit,
     Committed,
     DeadLetterColumns,
@@ -29,7 +30,6 @@ from storage.ledger import (
     WindowPartRow,
     artefact_checksum,
 )
-from storage.models import ModelStore, NewModel
 
 T0 = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
 SECOND = 1_000_000

@@ -10,8 +10,8 @@ import pytest
 from monitor.control_plane.kept_look_back import LookBackCache
 from monitor.findings.calibration import load_scale
 from monitor.rules import build_control_settings
-from storage.calibration import ThresholdStore
-from storage.engine import Database
+from storage.control.thresholds import ThresholdStore
+from storage.database.engine import Database
 from tests.unit.monitor.cli.conftest import OutriderRunner
 from tests.unit.monitor.cli.payments import MINUTE, T0, PaymentsStream, write_config
 

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from config.settings import config_schema
-from storage.engine import Database
-from storage.migrations import KNOWN_REVISIONS
+from storage.database.engine import Database
+from storage.database.migrations import KNOWN_REVISIONS
 from tests.unit.monitor.cli.conftest import OutriderRunner
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from monitor.detectors import GaussianMixture
-from storage.engine import Database
-from storage.ledger import Ledger
-from storage.models import ModelStore
-from storage.standing import load_stream_ids
+from storage.control.models import ModelStore
+from storage.database.engine import Database
+from storage.ledger.ledger import Ledger
+from storage.queries.status import load_stream_ids
 from tests.unit.monitor.cli.conftest import OutriderRunner
 from tests.unit.monitor.cli.payments import MINUTE, NAMES, T0, PaymentsStream
 

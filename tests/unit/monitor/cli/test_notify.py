@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from storage.engine import Database
-from storage.outbox import Outbox
+from storage.control.outbox import Outbox
+from storage.database.engine import Database
 from tests.servers.receiver import RespondReaction, WebhookReceiver, refusing_port
 from tests.unit.monitor.cli.conftest import OutriderRunner
 from tests.unit.monitor.cli.payments import PaymentsStream, write_config

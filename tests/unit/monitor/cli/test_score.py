@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from monitor.detectors import GaussianMixture
-from storage.engine import Database
+from storage.database.engine import Database
 from tests.unit.monitor.cli.conftest import OutriderRunner
 from tests.unit.monitor.cli.payments import NAMES
 

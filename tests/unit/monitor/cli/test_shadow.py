@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storage.engine import Database
-from storage.shadows import ShadowStore
-from storage.standing import load_stream_ids
+from storage.control.shadows import ShadowStore
+from storage.database.engine import Database
+from storage.queries.status import load_stream_ids
 from tests.unit.monitor.cli.conftest import OutriderRunner
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from monitor.control_plane.lease import LEASE_TTL_S
-from storage.engine import Database
-from storage.jobs import record_job_result
-from storage.leases import Leases
-from storage.models import ModelStore
-from storage.outbox import Outbox
+from storage.control.models import ModelStore
+from storage.control.outbox import Outbox
+from storage.database.engine import Database
+from storage.database.jobs import record_job_result
+from storage.database.leases import Leases
 from tests.unit.monitor.cli.conftest import OutriderRunner
 from tests.unit.monitor.cli.payments import PaymentsStream
 

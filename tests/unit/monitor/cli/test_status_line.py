@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from monitor.cli.status_line import RateTracker, format_status_line
-from storage.engine import Database
-from storage.models import ModelStore
-from storage.standing import StreamStatus, load_stream_status
+from storage.control.models import ModelStore
+from storage.database.engine import Database
+from storage.queries.status import StreamStatus, load_stream_status
 from tests.unit.monitor.cli.payments import PaymentsStream
 
 

@@ -8,7 +8,7 @@ import pytest
 from monitor.cli.story import format_incident
 from monitor.incidents import Kind
 from monitor.slow_rises import MIN_WINDOWS
-from storage.dossier import IncidentReport
+from storage.queries.incident_report import IncidentReport
 from tests.unit.monitor.findings.test_calibration_finding import TICK, find_problem
 from tests.unit.monitor.judged_windows import T0, Stream
 

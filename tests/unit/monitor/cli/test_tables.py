@@ -12,8 +12,8 @@ import pytest
 
 from monitor.cli.memory import MemoryBound
 from monitor.cli.tables import escape_unprintable, format_value, iterate_rows, write_rows
-from storage.engine import Database
-from storage.listings import Columns
+from storage.database.engine import Database
+from storage.queries.history_views import Columns
 from tests.unit.monitor.cli.payments import store_spike, write_config
 
 

@@ -8,8 +8,8 @@ from monitor.parts import Scale
 from monitor.percentiles.body import fit_body
 from monitor.percentiles.limits import UNBOUNDED, estimate_reference_threshold
 from monitor.percentiles.look_back import LookBack
-from storage.calibration import NewThreshold, ThresholdStore
-from storage.models import Activation
+from storage.control.models import Activation
+from storage.control.thresholds import NewThreshold, ThresholdStore
 from tests.unit.monitor.cli.conftest import OutriderRunner
 from tests.unit.monitor.cli.payments import REFERENCE, T0, PaymentsStream
 

@@ -12,9 +12,9 @@ from monitor.findings.calibration import build_first_threshold, load_clean_rate,
 from monitor.findings.lives import IncidentPolicy, format_utc
 from monitor.incidents import LifecyclePolicy
 from monitor.parts import Part, Scale, encode_part, summarise
-from storage.calibration import StoredThreshold
-from storage.judgements import Judgement, StoredGap, StoredPart, WindowFacts
-from storage.models import Activation
+from storage.control.models import Activation
+from storage.control.records import Judgement, StoredGap, StoredPart, WindowFacts
+from storage.control.thresholds import StoredThreshold
 
 MINUTE = 60_000_000
 T0 = 1_767_225_600_000_000

@@ -10,8 +10,8 @@ from monitor.findings.calibration import load_clean_rate, load_count_model, load
 from monitor.findings.lives import IncidentPolicy
 from monitor.incidents import LifecyclePolicy
 from monitor.parts import Part, Scale, encode_part, summarise
-from storage.calibration import StoredThreshold
-from storage.judgements import Judgement, StoredPart, WindowFacts
+from storage.control.records import Judgement, StoredPart, WindowFacts
+from storage.control.thresholds import StoredThreshold
 
 SCALE = Scale(median=0.0, iqr=1.0)
 RULE = JudgeRule(

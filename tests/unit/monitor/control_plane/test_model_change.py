@@ -7,8 +7,8 @@ from monitor.findings.calibration import ThresholdRule, build_first_threshold, c
 from monitor.parts import Part, Scale, summarise
 from monitor.percentiles.look_back import LookBack
 from monitor.spikes import false_alarm_probability, judge_count
-from storage.calibration import StoredThreshold
-from storage.models import Activation
+from storage.control.models import Activation
+from storage.control.thresholds import StoredThreshold
 
 MINUTE = 60_000_000
 EVENTS = 500

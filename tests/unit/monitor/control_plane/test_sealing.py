@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from monitor.control_plane.sealing import next_seal_us, pending_tick_us
 from monitor.schedule import tick_at_or_after
-from storage.judgements import SealFacts, SourceFacts
+from storage.control.records import SealFacts, SourceFacts
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND

@@ -5,7 +5,7 @@ import numpy as np
 from consumers.batch import DeadLetters, DecodedBatch, Events, Partition, Position
 from monitor.data_plane.commits import build_commit, build_position_commit
 from monitor.data_plane.fold import FoldedBatch, ScoredEvents
-from storage.ledger import SourceClaim, StreamControl
+from storage.ledger.ledger import SourceClaim, StreamControl
 
 NONE = np.empty(0, np.int64)
 CLAIM = SourceClaim(source_id=3, epoch=5, next_offset=10, cursor=100, watermark_us=7)

@@ -9,7 +9,7 @@ from consumers.batch import DeadLetters, DecodedBatch, Events, Partition
 from monitor.data_plane.fold import FoldedBatch, ThresholdSchedule, WindowRule, fold
 from monitor.drifts.drift_sums import MeasuredEvents
 from monitor.parts import Scale
-from storage.ledger import ScheduledThreshold, StreamControl
+from storage.ledger.ledger import ScheduledThreshold, StreamControl
 
 MINUTE = 60_000_000
 T0 = 1_767_225_600_000_000

@@ -19,8 +19,8 @@ from monitor.parts import Scale, summarise
 from monitor.percentiles.look_back import LookBack
 from monitor.slow_rises import RATE_BOUND_LEVEL
 from monitor.spikes import rate_bound
-from storage.calibration import StoredThreshold
-from storage.models import Activation
+from storage.control.models import Activation
+from storage.control.thresholds import StoredThreshold
 
 MINUTE = 60_000_000
 DAY = 24 * 60 * MINUTE

@@ -9,7 +9,7 @@ from monitor.findings.calibration import ThresholdRule, find_disagreement_start
 from monitor.findings.calibration_finding import find_calibration_problem
 from monitor.incidents import Finding
 from monitor.percentiles.limits import ThresholdEstimate
-from storage.calibration import NewThreshold
+from storage.control.thresholds import NewThreshold
 
 HOUR = 3_600_000_000
 RULE = ThresholdRule(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from storage.outbox import Message
+from storage.control.outbox import Message
 
 T0 = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
 

@@ -13,7 +13,7 @@ from monitor.percentiles.pot import estimate_pot_threshold, estimate_reference_p
 from monitor.percentiles.sketch import EnergySketch
 from monitor.spikes import spike_count_threshold
 from monitor.thresholds import choose_threshold, count_reference_above, estimate_first_threshold, is_contested
-from storage.models import Activation
+from storage.control.models import Activation
 
 CLEAN = stats.gamma(8)
 REFERENCE = np.sort(CLEAN.rvs(20_000, random_state=1).astype(np.float32))

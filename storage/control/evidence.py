@@ -1,0 +1,149 @@
+"""Storage room: what is looked up about a window because something fires in it: its strangest events, its keys.
+
+Read by the window's ranges of offsets, through the primary keys. The ranges end at the last event that was not late,
+so that the same rows are found whenever it is asked: what comes late lies behind them in the log.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from storage.control.records import OffsetRange
+from storage.database.engine import Database
+from storage.database.tables import outliers, scores
+
+MAX_OUTLIERS = 10
+MAX_EVENTS_FOR_KEYS = 300_000
+"""Events between a window's offsets beyond which its keys are not counted: half a second's work."""
+_MAX_KEYS = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlier:
+    """One outlier of the window."""
+
+    topic: str
+    partition: int
+    source_offset: int
+    event_time_us: int
+    energy: float
+    key: str | None
+    event_id: str | None
+    features: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyCount:
+    """Events and outliers of one key in the window."""
+
+    key: str
+    events: int
+    outliers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """The strangest events, the strangest first; the keys with the most outliers, and how many keys there are."""
+
+    top_outliers: Sequence[Outlier]
+    keys: Sequence[KeyCount]
+    distinct_keys: int
+
+
+class EvidenceStore:
+    """Looks up what explains a window."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def find_evidence(self, ranges: Sequence[OffsetRange], start_us: int, end_us: int) -> Evidence:
+        """Return what explains the window from `start_us` to `end_us`."""
+        with self._db.read() as conn:
+            found = [(each, row) for each in ranges for row in _read_top_outliers(conn, each, start_us, end_us)]
+            found.sort(key=lambda pair: (-pair[1].energy, pair[0].topic, pair[0].partition, pair[1].source_offset))
+            keys, distinct = _count_keys(conn, ranges, start_us, end_us)
+        return Evidence(
+            top_outliers=[
+                Outlier(
+                    topic=each.topic,
+                    partition=each.partition,
+                    source_offset=row.source_offset,
+                    event_time_us=row.event_time_us,
+                    # PostgreSQL gives the shortest number that stands for the float32, SQLite the float32 itself.
+                    energy=float(np.float32(row.energy)),
+                    key=row.key,
+                    event_id=row.event_id,
+                    features=json.loads(row.features),
+                )
+                for each, row in found[:MAX_OUTLIERS]
+            ],
+            keys=keys,
+            distinct_keys=distinct,
+        )
+
+
+def _in_range(table: sa.Table, each: OffsetRange, start_us: int, end_us: int) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        table.c.source_id == each.source_id,
+        table.c.source_offset >= each.first_offset,
+        table.c.source_offset <= each.last_offset,
+        table.c.event_time_us >= start_us,
+        table.c.event_time_us < end_us,
+    )
+
+
+def _read_top_outliers(
+    conn: Connection, each: OffsetRange, start_us: int, end_us: int
+) -> Sequence[sa.Row[tuple[object, ...]]]:
+    query = (
+        sa.select(outliers)
+        .where(*_in_range(outliers, each, start_us, end_us))
+        .order_by(outliers.c.energy.desc(), outliers.c.source_offset)
+        .limit(MAX_OUTLIERS)
+    )
+    return conn.execute(query).all()
+
+
+def _count_keys(
+    conn: Connection, ranges: Sequence[OffsetRange], start_us: int, end_us: int
+) -> tuple[list[KeyCount], int]:
+    """Count the keys that have the most outliers; none where events have no keys, or there are too many events."""
+    strange: Counter[str] = Counter()
+    for each in ranges:
+        strange.update(_count_by_key(conn, outliers, each, start_us, end_us))
+    wide = sum(each.last_offset - each.first_offset + 1 for each in ranges) > MAX_EVENTS_FOR_KEYS
+    if not strange or wide:
+        return [], 0
+    candidates = sorted(strange, key=lambda key: (-strange[key], key))[:_MAX_KEYS]
+    events: Counter[str] = Counter()
+    distinct = 0
+    for each in ranges:
+        events.update(_count_by_key(conn, scores, each, start_us, end_us, among=candidates))
+        counted = sa.select(sa.func.count(scores.c.key.distinct())).where(*_in_range(scores, each, start_us, end_us))
+        distinct += conn.execute(counted).scalar_one()
+    return [KeyCount(key=key, events=events[key], outliers=strange[key]) for key in candidates], distinct
+
+
+def _count_by_key(
+    conn: Connection,
+    table: sa.Table,
+    each: OffsetRange,
+    start_us: int,
+    end_us: int,
+    *,
+    among: Sequence[str] | None = None,
+) -> dict[str, int]:
+    wanted = table.c.key.is_not(None) if among is None else table.c.key.in_(among)
+    query = (
+        sa.select(table.c.key, sa.func.count())
+        .where(*_in_range(table, each, start_us, end_us), wanted)
+        .group_by(table.c.key)
+    )
+    return {key: int(count) for key, count in conn.execute(query)}

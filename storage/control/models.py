@@ -1,0 +1,208 @@
+"""Storage room: models with their artefacts, and their activation through the first threshold that names them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from storage.control.incidents import lock_stream
+from storage.control.thresholds import NewThreshold, insert_threshold
+from storage.database.engine import Database
+from storage.database.tables import models, shadow_parts, shadows, streams, thresholds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewModel:
+    """A model to store; `checksum` is the artefact's own."""
+
+    kind: str
+    artefact: bytes
+    checksum: str
+    feature_names: Sequence[str]
+    summary: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """A stored model without its artefact."""
+
+    id: int
+    version: int
+    kind: str
+    state: str
+    created_at_us: int
+    valid_from_us: int | None
+    feature_names: tuple[str, ...]
+    summary: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activation:
+    """From when a model may be valid: no stored event is later than that, and no threshold row is."""
+
+    valid_from_us: int
+    computed_at_us: int
+
+
+class ModelStore:
+    """Stores models and makes them active; the schedule of thresholds is the only switch."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def add(
+        self,
+        stream_id: int,
+        model: NewModel,
+        first_threshold: Callable[[int, Activation], NewThreshold],
+        *,
+        only_first: bool = False,
+    ) -> ModelInfo | None:
+        """Store a model and activate it, in one transaction.
+
+        Args:
+            stream_id: The stream.
+            model: The model.
+            first_threshold: Gives its first threshold row for the model's id and the activation.
+            only_first: Store nothing (and return None) when the stream has a model already: a warm-up that
+                somebody else has finished first.
+        """
+        with self._db.write() as conn:
+            lock_stream(conn, stream_id)
+            if only_first and _read_newest_version(conn, stream_id) is not None:
+                return None
+            model_id = insert_model(conn, stream_id, model, "candidate", self._db.now_us(conn))
+            activate_model(conn, stream_id, model_id, first_threshold, self._db.now_us(conn))
+            return read_model_info(conn, model_id)
+
+    def promote(
+        self, stream_id: int, model_id: int, first_threshold: Callable[[int, Activation], NewThreshold]
+    ) -> ModelInfo:
+        """Make a stored model the active one from the next free window on."""
+        with self._db.write() as conn:
+            lock_stream(conn, stream_id)
+            activate_model(conn, stream_id, model_id, first_threshold, self._db.now_us(conn))
+            return read_model_info(conn, model_id)
+
+    def report_warm_up(self, stream_id: int, n_events: int, wanted: int, left_s: float | None = None) -> None:
+        """Keep how far a warm-up is, and how long the rest may take, for `status`."""
+        details = json.dumps({"warm_up": {"events": n_events, "wanted": wanted, "left_s": left_s}})
+        with self._db.write() as conn:
+            conn.execute(streams.update().where(streams.c.id == stream_id).values(details=details))
+
+    def list(self, stream_id: int) -> list[ModelInfo]:
+        """Return the models of a stream, oldest first."""
+        query = _select_models().where(models.c.stream_id == stream_id).order_by(models.c.version)
+        with self._db.read() as conn:
+            return [_to_model_info(row) for row in conn.execute(query)]
+
+    def active(self, stream_id: int) -> ModelInfo | None:
+        """Return the active model, or None before the first one."""
+        return next((model for model in reversed(self.list(stream_id)) if model.state == "active"), None)
+
+    def artefact(self, model_id: int) -> bytes:
+        """Return a model's artefact."""
+        with self._db.read() as conn:
+            return bytes(conn.execute(sa.select(models.c.artefact).where(models.c.id == model_id)).scalar_one())
+
+
+def activate_model(
+    conn: sa.Connection,
+    stream_id: int,
+    model_id: int,
+    first_threshold: Callable[[int, Activation], NewThreshold],
+    now_us: int,
+) -> None:
+    """Make a model the active one from the next free window on, the stream's row being locked.
+
+    Where it was in the shadow this ends: what it saw of windows that are not over is dropped, for in a look-back only
+    whole windows count.
+    """
+    activation = find_next_activation(conn, stream_id)
+    insert_threshold(conn, stream_id, first_threshold(model_id, activation), now_us)
+    of_stream = models.c.stream_id == stream_id
+    conn.execute(models.update().where(of_stream, models.c.state == "active").values(state="retired"))
+    conn.execute(
+        models.update().where(models.c.id == model_id).values(state="active", valid_from_us=activation.valid_from_us)
+    )
+    conn.execute(shadows.update().where(shadows.c.model_id == model_id).values(ended=True))
+    conn.execute(shadow_parts.delete().where(shadow_parts.c.model_id == model_id))
+    conn.execute(streams.update().where(streams.c.id == stream_id).values(revision=streams.c.revision + 1))
+
+
+def insert_model(conn: sa.Connection, stream_id: int, model: NewModel, state: str, now_us: int) -> int:
+    """Insert a model under the next version, the stream's row being locked; return its id."""
+    model_id: int = conn.execute(
+        models.insert()
+        .values(
+            stream_id=stream_id,
+            version=(_read_newest_version(conn, stream_id) or 0) + 1,
+            kind=model.kind,
+            state=state,
+            artefact=model.artefact,
+            checksum=model.checksum,
+            created_at_us=now_us,
+            feature_names=json.dumps(list(model.feature_names)),
+            summary=json.dumps(model.summary),
+        )
+        .returning(models.c.id)
+    ).scalar_one()
+    return model_id
+
+
+def read_model_info(conn: sa.Connection, model_id: int) -> ModelInfo:
+    """Return a stored model without its artefact."""
+    return _to_model_info(conn.execute(_select_models().where(models.c.id == model_id)).one())
+
+
+def _read_newest_version(conn: sa.Connection, stream_id: int) -> int | None:
+    newest: int | None = conn.execute(
+        sa.select(sa.func.max(models.c.version)).where(models.c.stream_id == stream_id)
+    ).scalar_one()
+    return newest
+
+
+def find_next_activation(conn: sa.Connection, stream_id: int) -> Activation:
+    """Return the first window start that no stored event and no threshold row can lie beyond.
+
+    Before anything is sealed the first model is valid from the beginning of time.
+    """
+    size_us, sealed, lead_us = conn.execute(
+        sa.select(streams.c.window_size_us, streams.c.sealed_until_us, streams.c.lead_us).where(
+            streams.c.id == stream_id
+        )
+    ).one()
+    newest, computed = conn.execute(
+        sa.select(sa.func.max(thresholds.c.valid_from_us), sa.func.max(thresholds.c.computed_at_us)).where(
+            thresholds.c.stream_id == stream_id
+        )
+    ).one()
+    if newest is None:
+        return Activation(valid_from_us=0, computed_at_us=0)
+    # A microsecond after all that was computed: the time of no tick, and of no other activation.
+    computed_at_us = max(computed, sealed or 0) + 1
+    if sealed is None:
+        return Activation(valid_from_us=newest, computed_at_us=computed_at_us)
+    free_us = -(-(sealed + lead_us) // size_us) * size_us
+    return Activation(valid_from_us=max(free_us, newest + size_us), computed_at_us=computed_at_us)
+
+
+def _select_models() -> sa.Select[Any]:
+    return sa.select(*(column for column in models.c if column.name != "artefact"))
+
+
+def _to_model_info(row: sa.Row[Any]) -> ModelInfo:
+    return ModelInfo(
+        id=row.id,
+        version=row.version,
+        kind=row.kind,
+        state=row.state,
+        created_at_us=row.created_at_us,
+        valid_from_us=row.valid_from_us,
+        feature_names=tuple(json.loads(row.feature_names)),
+        summary=json.loads(row.summary or "{}"),
+    )

@@ -1,0 +1,237 @@
+"""Storage room: the outbox: what has to be told, to whom, and how often it was tried."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from storage.database.engine import Database
+from storage.database.tables import incidents, notifications, streams, transitions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One notification; `id` is the same at every attempt, `attempt` the number of this one, the first being 1.
+
+    `test` marks a message that belongs to no incident.
+    """
+
+    id: str
+    channel: str
+    attempt: int
+    created_at_us: int
+    stream: str
+    incident_id: int
+    kind: str
+    severity: str
+    transition: str
+    window_start_us: int
+    at_us: int
+    summary: str
+    details: Mapping[str, Any]
+    test: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelCounts:
+    """What became of the messages of one channel; `last_error` is that of the latest one which was not delivered."""
+
+    pending: int = 0
+    delivered: int = 0
+    dead: int = 0
+    skipped: int = 0
+    oldest_pending_us: int | None = None
+    last_delivered_us: int | None = None
+    last_error: str | None = None
+
+
+_MAX_RETRY_WAIT_US = 600_000_000
+"""How far ahead the next attempt of a message from the future may lie: the longest wait that is our own."""
+
+
+class Outbox:
+    """Claims what is due and records what became of it; timed by the database's clock."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def claim(self, channel: str, lease_us: int) -> Message | None:
+        """Take the channel's oldest due message for so long, or None; no other daemon takes it meanwhile.
+
+        Whoever dies with it leaves it to the next, once the time is over. The steps of one incident are told in
+        their order: as long as one is pending, the later ones wait.
+        """
+        with self._db.read() as conn:
+            if conn.execute(self._select_due(channel)).first() is None:
+                return None
+        with self._db.write() as conn:
+            found = conn.execute(self._select_due(channel).with_for_update(skip_locked=True)).scalar_one_or_none()
+            if found is None:
+                return None
+            conn.execute(
+                notifications.update()
+                .where(notifications.c.id == found)
+                .values(attempts=notifications.c.attempts + 1, next_attempt_at_us=self._db.now_us(conn) + lease_us)
+            )
+            return _read_message(conn, found)
+
+    def _select_due(self, channel: str) -> sa.Select[Any]:
+        earlier = notifications.alias()
+        waits_for_earlier = sa.exists().where(
+            earlier.c.incident_id == notifications.c.incident_id,
+            earlier.c.channel == notifications.c.channel,
+            earlier.c.transition_id < notifications.c.transition_id,
+            earlier.c.state == "pending",
+        )
+        now_us = self._db.clock_expression()
+        # Stored before the clock was set back: its time would come only when the clock has caught up.
+        of_the_future = sa.and_(
+            notifications.c.created_at_us > now_us, notifications.c.next_attempt_at_us > now_us + _MAX_RETRY_WAIT_US
+        )
+        return (
+            sa.select(notifications.c.id)
+            .where(
+                notifications.c.state == "pending",
+                notifications.c.channel == channel,
+                sa.or_(notifications.c.next_attempt_at_us <= now_us, of_the_future),
+                ~waits_for_earlier,
+            )
+            .order_by(notifications.c.transition_id)
+            .limit(1)
+        )
+
+    def mark_delivered(self, message: Message) -> None:
+        """Record a delivery, also one that came after somebody else had given the message up."""
+        with self._db.write() as conn:
+            conn.execute(
+                notifications.update()
+                .where(notifications.c.id == message.id, notifications.c.state != "delivered")
+                .values(
+                    state="delivered",
+                    delivered_at_us=self._db.clock_expression(),
+                    next_attempt_at_us=None,
+                    last_error=None,
+                )
+            )
+
+    def mark_failed(self, message: Message, error: str, decide: Callable[[int], int | None]) -> int | None:
+        """Record that an attempt failed; return how long until the next one, or None when it is given up.
+
+        Args:
+            message: As it was claimed; nothing is recorded when another attempt has begun since.
+            error: Why, for people.
+            decide: Returns the time of the next attempt for the present one, or None to give up.
+        """
+        with self._db.write() as conn:
+            now_us = self._db.now_us(conn)
+            next_us = decide(now_us)
+            conn.execute(
+                notifications.update()
+                .where(
+                    notifications.c.id == message.id,
+                    notifications.c.state == "pending",
+                    notifications.c.attempts == message.attempt,
+                )
+                .values(state="dead" if next_us is None else "pending", next_attempt_at_us=next_us, last_error=error)
+            )
+        return None if next_us is None else next_us - now_us
+
+    def give_up_unknown_channels(self, known: Collection[str], deadline_us: int) -> int:
+        """Give up the messages of channels that are no longer configured, once they are too old; return how many."""
+        with self._db.write() as conn:
+            return conn.execute(
+                notifications.update()
+                .where(
+                    notifications.c.state == "pending",
+                    notifications.c.channel.not_in(known),
+                    notifications.c.created_at_us <= self._db.now_us(conn) - deadline_us,
+                )
+                .values(
+                    state="dead", next_attempt_at_us=None, last_error="no daemon has a channel of this name any more"
+                )
+            ).rowcount
+
+    def count_pending(self) -> int:
+        """Return how many notifications are still to be told."""
+        query = sa.select(sa.func.count()).where(notifications.c.state == "pending")
+        with self._db.read() as conn:
+            return int(conn.execute(query).scalar_one())
+
+    def count_by_channel(self) -> dict[str, ChannelCounts]:
+        """Return what became of the messages of each channel."""
+        of_state = [
+            sa.func.sum(sa.case((notifications.c.state == state, 1), else_=0)).label(state)
+            for state in ("pending", "delivered", "dead", "skipped")
+        ]
+        created_us = sa.case((notifications.c.state == "pending", notifications.c.created_at_us))
+        grouped = sa.select(
+            notifications.c.channel,
+            *of_state,
+            sa.func.min(created_us).label("oldest_pending_us"),
+            sa.func.max(notifications.c.delivered_at_us).label("last_delivered_us"),
+        ).group_by(notifications.c.channel)
+        with self._db.read() as conn:
+            rows = conn.execute(grouped).mappings().all()
+            return {
+                row["channel"]: ChannelCounts(
+                    pending=int(row["pending"]),
+                    delivered=int(row["delivered"]),
+                    dead=int(row["dead"]),
+                    skipped=int(row["skipped"]),
+                    oldest_pending_us=row["oldest_pending_us"],
+                    last_delivered_us=row["last_delivered_us"],
+                    last_error=conn.scalar(_select_last_error(row["channel"])),
+                )
+                for row in rows
+            }
+
+
+def _read_message(conn: sa.Connection, message_id: str) -> Message:
+    row = conn.execute(
+        sa.select(
+            notifications.c.channel,
+            notifications.c.attempts,
+            notifications.c.created_at_us,
+            streams.c.name,
+            incidents.c.id.label("incident_id"),
+            incidents.c.kind,
+            sa.func.coalesce(transitions.c.severity, incidents.c.severity).label("severity"),
+            transitions.c.transition,
+            transitions.c.window_start_us,
+            transitions.c.at_us,
+            transitions.c.summary,
+            transitions.c.details,
+        )
+        .join(transitions, transitions.c.id == notifications.c.transition_id)
+        .join(incidents, incidents.c.id == notifications.c.incident_id)
+        .join(streams, streams.c.id == incidents.c.stream_id)
+        .where(notifications.c.id == message_id)
+    ).one()
+    return Message(
+        id=message_id,
+        channel=row.channel,
+        attempt=row.attempts,
+        created_at_us=row.created_at_us,
+        stream=row.name,
+        incident_id=row.incident_id,
+        kind=row.kind,
+        severity=row.severity,
+        transition=row.transition,
+        window_start_us=row.window_start_us,
+        at_us=row.at_us,
+        summary=row.summary,
+        details=json.loads(row.details or "{}"),
+    )
+
+
+def _select_last_error(channel: str) -> sa.Select[Any]:
+    return (
+        sa.select(notifications.c.last_error)
+        .where(notifications.c.channel == channel, notifications.c.last_error.is_not(None))
+        .order_by(notifications.c.transition_id.desc())
+        .limit(1)
+    )

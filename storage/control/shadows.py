@@ -1,0 +1,279 @@
+"""Storage room: models in the shadow of the active one: their windows, and what came of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from storage.control.incidents import lock_stream
+from storage.control.models import (
+    Activation,
+    ModelInfo,
+    NewModel,
+    activate_model,
+    find_next_activation,
+    insert_model,
+    read_model_info,
+)
+from storage.control.thresholds import NewThreshold
+from storage.database.engine import Database
+from storage.database.tables import models, shadow_parts, shadow_windows, shadows, streams, thresholds, windows
+
+_CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewShadow:
+    """How a model starts in the shadow: with the limit of its reference energies.
+
+    `due_after_us` is the event time after which the daemon decides by itself whether to promote it; None leaves it
+    to a person.
+    """
+
+    percentile: float
+    threshold: float
+    due_after_us: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowModel:
+    """A model in the shadow, as it is stored."""
+
+    model_id: int
+    version: int
+    kind: str
+    percentile: float
+    threshold: float
+    since_us: int
+    due_us: int | None
+    sealed_until_us: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowWindow:
+    """A judged window as both models saw it; the payloads are parts."""
+
+    window_start_us: int
+    window_end_us: int
+    fired: bool
+    active_threshold_id: int
+    active_payload: bytes
+    shadow_payload: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergedWindow:
+    """What the parts of one window of a model add up to."""
+
+    events: int
+    outliers: int
+    payload: bytes
+
+
+class ShadowStore:
+    """Starts, follows and ends models in the shadow; one at a time in a stream."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def start(self, stream_id: int, model: NewModel, shadow: NewShadow) -> ModelInfo:
+        """Store a model and let it score beside the active one from the next free window on.
+
+        Another one that was in the shadow ends: it stays a candidate.
+        """
+        with self._db.write() as conn:
+            lock_stream(conn, stream_id)
+            self._end_current(conn, stream_id)
+            model_id = insert_model(conn, stream_id, model, "shadow", self._db.now_us(conn))
+            since_us = find_next_activation(conn, stream_id).valid_from_us
+            conn.execute(
+                shadows.insert().values(
+                    model_id=model_id,
+                    stream_id=stream_id,
+                    percentile=shadow.percentile,
+                    threshold=shadow.threshold,
+                    since_us=since_us,
+                    due_us=None if shadow.due_after_us is None else since_us + shadow.due_after_us,
+                    ended=False,
+                )
+            )
+            _increment_revision(conn, stream_id)
+            return read_model_info(conn, model_id)
+
+    def _end_current(self, conn: sa.Connection, stream_id: int) -> None:
+        running = sa.select(shadows.c.model_id).where(shadows.c.stream_id == stream_id, ~shadows.c.ended)
+        conn.execute(models.update().where(models.c.id.in_(running)).values(state="candidate"))
+        conn.execute(shadow_parts.delete().where(shadow_parts.c.stream_id == stream_id))
+        conn.execute(shadows.update().where(shadows.c.stream_id == stream_id).values(ended=True))
+
+    def end(self, stream_id: int, model_id: int, verdict: Mapping[str, Any]) -> bool:
+        """Take a model out of the shadow, with the verdict on it; it stays a candidate, its windows stay.
+
+        False when it is not in the shadow any more: somebody else has decided.
+        """
+        with self._db.write() as conn:
+            lock_stream(conn, stream_id)
+            if not _is_in_shadow(conn, model_id):
+                return False
+            self._end_current(conn, stream_id)
+            _store_verdict(conn, model_id, verdict)
+            _increment_revision(conn, stream_id)
+            return True
+
+    def promote(
+        self,
+        stream_id: int,
+        model_id: int,
+        first_threshold: Callable[[int, Activation], NewThreshold],
+        verdict: Mapping[str, Any],
+    ) -> ModelInfo | None:
+        """Make a model in the shadow the active one, with the verdict on it, in one transaction.
+
+        None when it is not in the shadow any more: somebody else has decided.
+        """
+        with self._db.write() as conn:
+            lock_stream(conn, stream_id)
+            if not _is_in_shadow(conn, model_id):
+                return None
+            activate_model(conn, stream_id, model_id, first_threshold, self._db.now_us(conn))
+            _store_verdict(conn, model_id, verdict)
+            return read_model_info(conn, model_id)
+
+    def current(self, stream_id: int) -> ShadowModel | None:
+        """Return the stream's model in the shadow."""
+        query = (
+            sa.select(
+                shadows.c.model_id,
+                models.c.version,
+                models.c.kind,
+                shadows.c.percentile,
+                shadows.c.threshold,
+                shadows.c.since_us,
+                shadows.c.due_us,
+                streams.c.sealed_until_us,
+            )
+            .join(models, models.c.id == shadows.c.model_id)
+            .join(streams, streams.c.id == shadows.c.stream_id)
+            .where(shadows.c.stream_id == stream_id, ~shadows.c.ended)
+        )
+        with self._db.read() as conn:
+            row = conn.execute(query).mappings().one_or_none()
+        return None if row is None else ShadowModel(**row)
+
+    def store_verdict(self, model_id: int, verdict: Mapping[str, Any]) -> None:
+        """Keep the verdict on a model that stays in the shadow, and is asked again when it is due."""
+        with self._db.write() as conn:
+            _store_verdict(conn, model_id, verdict)
+
+    def verdicts(self, stream_id: int) -> dict[int, Mapping[str, Any]]:
+        """Return the last verdict on each of the stream's models that were in the shadow, by model."""
+        query = sa.select(shadows.c.model_id, shadows.c.verdict).where(
+            shadows.c.stream_id == stream_id, shadows.c.verdict.is_not(None)
+        )
+        with self._db.read() as conn:
+            return {model_id: json.loads(verdict) for model_id, verdict in conn.execute(query)}
+
+    def merge_windows(self, stream_id: int, merge: Callable[[Sequence[bytes]], MergedWindow], limit: int = 200) -> int:
+        """Merge the parts of sealed windows, one transaction for each; return for how many."""
+        sealed = sa.select(streams.c.sealed_until_us).where(streams.c.id == stream_id).scalar_subquery()
+        due = (
+            sa.select(shadow_parts.c.model_id, shadow_parts.c.window_start_us)
+            .where(shadow_parts.c.stream_id == stream_id, shadow_parts.c.window_end_us <= sealed)
+            .distinct()
+            .order_by(shadow_parts.c.window_start_us)
+            .limit(limit)
+        )
+        with self._db.read() as conn:
+            found = conn.execute(due).all()
+        for model_id, start_us in found:
+            self._merge_window(stream_id, model_id, start_us, merge)
+        return len(found)
+
+    def _merge_window(
+        self, stream_id: int, model_id: int, start_us: int, merge: Callable[[Sequence[bytes]], MergedWindow]
+    ) -> None:
+        of_window = (
+            shadow_parts.c.stream_id == stream_id,
+            shadow_parts.c.model_id == model_id,
+            shadow_parts.c.window_start_us == start_us,
+        )
+        with self._db.write() as conn:
+            lock_stream(conn, stream_id)
+            rows = conn.execute(sa.select(shadow_parts).where(*of_window).order_by(shadow_parts.c.id)).all()
+            if not rows:
+                return
+            merged = merge([row.payload for row in rows])
+            conn.execute(
+                shadow_windows.insert().values(
+                    model_id=model_id,
+                    window_start_us=start_us,
+                    stream_id=stream_id,
+                    window_end_us=rows[0].window_end_us,
+                    events=merged.events,
+                    outliers=merged.outliers,
+                    payload=merged.payload,
+                )
+            )
+            conn.execute(shadow_parts.delete().where(shadow_parts.c.id.in_([row.id for row in rows])))
+
+    def windows(self, stream_id: int, model_id: int, after_us: int = 0) -> list[ShadowWindow]:
+        """Return the judged windows that a model in the shadow scored, in order, beside what the active one saw.
+
+        Windows of an earlier active model are left out: its energies cannot be compared with the present one's.
+        """
+        active = (
+            sa.select(models.c.id).where(models.c.stream_id == stream_id, models.c.state == "active").scalar_subquery()
+        )
+        found: list[ShadowWindow] = []
+        while True:
+            query = (
+                sa.select(
+                    shadow_windows.c.window_start_us,
+                    shadow_windows.c.window_end_us,
+                    sa.and_(windows.c.details.is_not(None), windows.c.adopted_at_us.is_(None)).label("fired"),
+                    windows.c.threshold_id.label("active_threshold_id"),
+                    windows.c.payload.label("active"),
+                    shadow_windows.c.payload.label("shadow"),
+                )
+                .join(
+                    windows,
+                    sa.and_(
+                        windows.c.stream_id == stream_id,
+                        windows.c.window_start_us == shadow_windows.c.window_start_us,
+                    ),
+                )
+                .join(thresholds, thresholds.c.id == windows.c.threshold_id)
+                .where(
+                    shadow_windows.c.model_id == model_id,
+                    shadow_windows.c.window_start_us >= after_us,
+                    windows.c.judged_at_us.is_not(None),
+                    windows.c.events > 0,
+                    thresholds.c.model_id == active,
+                )
+                .order_by(shadow_windows.c.window_start_us)
+                .limit(_CHUNK)
+            )
+            with self._db.read() as conn:
+                rows = conn.execute(query).mappings().all()
+            found += [ShadowWindow(**(dict(row) | {"fired": bool(row["fired"])})) for row in rows]
+            if len(rows) < _CHUNK:
+                return found
+            after_us = rows[-1]["window_start_us"] + 1
+
+
+def _is_in_shadow(conn: sa.Connection, model_id: int) -> bool:
+    query = sa.select(shadows.c.model_id).where(shadows.c.model_id == model_id, ~shadows.c.ended)
+    return conn.execute(query).first() is not None
+
+
+def _store_verdict(conn: sa.Connection, model_id: int, verdict: Mapping[str, Any]) -> None:
+    conn.execute(shadows.update().where(shadows.c.model_id == model_id).values(verdict=json.dumps(verdict)))
+
+
+def _increment_revision(conn: sa.Connection, stream_id: int) -> None:
+    """Make commits under way score again: they do not know which models are in the shadow."""
+    conn.execute(streams.update().where(streams.c.id == stream_id).values(revision=streams.c.revision + 1))

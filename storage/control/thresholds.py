@@ -1,0 +1,317 @@
+"""Storage room: what a threshold tick reads and writes: the judged windows of the look-back, threshold rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from storage.control.incidents import lock_stream, open_incidents, write_incident
+from storage.control.records import IncidentRow, StoredIncident
+from storage.control.windows import is_unjudged_part
+from storage.database.engine import Database
+from storage.database.tables import (
+    accepted_references,
+    calibrations,
+    incidents,
+    shadow_windows,
+    streams,
+    thresholds,
+    window_parts,
+    windows,
+)
+
+_CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedWindow:
+    """A judged window of one model.
+
+    `fired` when a detector found something in it that nobody has accepted; `since_us` when that began, where it began
+    before the window.
+    """
+
+    window_start_us: int
+    window_end_us: int
+    events: int
+    outliers: int
+    fired: bool
+    payload: bytes
+    fired_since_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewThreshold:
+    """A threshold row with all that it was computed from."""
+
+    model_id: int
+    computed_at_us: int
+    valid_from_us: int
+    percentile: float
+    threshold: float
+    lower: float
+    upper: float
+    n: int
+    method: str
+    details: Mapping[str, Any]
+
+    def with_id(self, threshold_id: int) -> StoredThreshold:
+        """Return the row as it is once it is stored under this id."""
+        values = {each.name: getattr(self, each.name) for each in fields(NewThreshold)}
+        return StoredThreshold(id=threshold_id, **values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredThreshold(NewThreshold):
+    """A threshold row as it is stored."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationRow:
+    """Promised against realised at a tick."""
+
+    at_us: int
+    promised_per_week: float
+    realised_per_week: float | None
+    windows_learned: int
+    dispersion: float
+    exceedance: float
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TickFacts:
+    """Where a stream stands with its ticks; `first_part_end_us` is the end of the first window still to be judged.
+
+    `acceptances` counts what people have taken for normal: whatever was computed from windows before is out of date.
+    """
+
+    sealed_until_us: int | None
+    last_tick_us: int | None
+    last_judged_end_us: int | None
+    first_part_end_us: int | None
+    lead_us: int
+    acceptances: int = 0
+
+
+class ThresholdStore:
+    """Reads windows and writes thresholds; one tick at a time per stream."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def tick_facts(self, stream_id: int) -> TickFacts:
+        """Return where the stream stands with its ticks."""
+        judged = (
+            sa.select(sa.func.max(windows.c.window_end_us))
+            .where(windows.c.stream_id == stream_id, windows.c.judged_at_us.is_not(None))
+            .scalar_subquery()
+        )
+        first_part = (
+            sa.select(sa.func.min(window_parts.c.window_end_us)).where(*is_unjudged_part(stream_id)).scalar_subquery()
+        )
+        # One statement, so that the columns tell of one moment.
+        query = sa.select(
+            streams.c.sealed_until_us,
+            streams.c.last_tick_us,
+            judged.label("last_judged_end_us"),
+            first_part.label("first_part_end_us"),
+            streams.c.lead_us,
+            streams.c.acceptances,
+        ).where(streams.c.id == stream_id)
+        with self._db.read() as conn:
+            return TickFacts(**conn.execute(query).mappings().one())
+
+    def threshold(self, threshold_id: int) -> StoredThreshold:
+        """Return one threshold row."""
+        with self._db.read() as conn:
+            return _to_threshold(conn.execute(sa.select(thresholds).where(thresholds.c.id == threshold_id)).one())
+
+    def newest_threshold(self, stream_id: int) -> StoredThreshold | None:
+        """Return the row that is valid last; None before the first model."""
+        query = (
+            sa.select(thresholds)
+            .where(thresholds.c.stream_id == stream_id)
+            .order_by(thresholds.c.valid_from_us.desc(), thresholds.c.id.desc())
+            .limit(1)
+        )
+        with self._db.read() as conn:
+            row = conn.execute(query).first()
+        return None if row is None else _to_threshold(row)
+
+    def judged_windows(self, stream_id: int, model_id: int, after_us: int, until_us: int) -> list[JudgedWindow]:
+        """Return the judged windows of a model that start at or after `after_us` and end at or before `until_us`.
+
+        What it scored in the shadow of another model counts as well: so a model that takes over has a past. Read in
+        chunks by key, so that no long read holds back SQLite's write-ahead log.
+        """
+        inside = (
+            windows.c.stream_id == stream_id,
+            windows.c.window_end_us <= until_us,
+            windows.c.judged_at_us.is_not(None),
+        )
+        own = (
+            sa.select(windows)
+            .join(thresholds, thresholds.c.id == windows.c.threshold_id)
+            .where(*inside, thresholds.c.model_id == model_id)
+        )
+        in_shadow = (
+            sa.select(
+                windows.c.window_start_us,
+                windows.c.window_end_us,
+                windows.c.details,
+                windows.c.adopted_at_us,
+                shadow_windows.c.events,
+                shadow_windows.c.outliers,
+                shadow_windows.c.payload,
+            )
+            .join(thresholds, thresholds.c.id == windows.c.threshold_id)
+            .join(shadow_windows, shadow_windows.c.window_start_us == windows.c.window_start_us)
+            .where(*inside, shadow_windows.c.model_id == model_id, thresholds.c.model_id != model_id)
+        )
+        found = [*self._read_in_chunks(in_shadow, after_us), *self._read_in_chunks(own, after_us)]
+        return sorted(found, key=lambda window: window.window_start_us)
+
+    def _read_in_chunks(self, query: sa.Select[Any], after_us: int) -> list[JudgedWindow]:
+        found: list[JudgedWindow] = []
+        ordered = query.order_by(windows.c.window_start_us).limit(_CHUNK)
+        while True:
+            with self._db.read() as conn:
+                rows = conn.execute(ordered.where(windows.c.window_start_us >= after_us)).all()
+            found += [_to_judged_window(row) for row in rows if row.payload is not None]
+            if len(rows) < _CHUNK:
+                return found
+            after_us = rows[-1].window_start_us + 1
+
+    def store_tick(
+        self,
+        stream_id: int,
+        *,
+        last_tick_us: int | None,
+        tick_us: int,
+        threshold: NewThreshold | None,
+        calibration: CalibrationRow | None,
+        change: Callable[[Sequence[StoredIncident]], Sequence[IncidentRow]] = lambda _: (),
+    ) -> bool:
+        """Store what tick `tick_us` computed; return whether it was ours to store.
+
+        The tick is refused when another one was stored since `last_tick_us` was read. `change` says what becomes of
+        the stream's open incidents, in the same transaction.
+        """
+        with self._db.write() as conn:
+            lock_stream(conn, stream_id)
+            before = streams.c.last_tick_us
+            unmoved = before.is_(None) if last_tick_us is None else before == last_tick_us
+            moved = conn.execute(
+                streams.update().where(streams.c.id == stream_id, unmoved).values(last_tick_us=tick_us)
+            )
+            if moved.rowcount != 1:
+                return False
+            if threshold is not None:
+                insert_threshold(conn, stream_id, threshold, self._db.now_us(conn))
+            if calibration is not None:
+                conn.execute(
+                    calibrations.insert().values(
+                        stream_id=stream_id,
+                        at_us=calibration.at_us,
+                        promised_per_week=calibration.promised_per_week,
+                        realised_per_week=calibration.realised_per_week,
+                        windows_learned=calibration.windows_learned,
+                        dispersion=calibration.dispersion,
+                        exceedance=calibration.exceedance,
+                        state=calibration.state,
+                    )
+                )
+            name = conn.execute(sa.select(streams.c.name).where(streams.c.id == stream_id)).scalar_one()
+            for row in change(open_incidents(conn, stream_id)):
+                write_incident(self._db, conn, stream_id, name, row)
+            return True
+
+    def accepted_reference(self, model_id: int) -> NDArray[np.float32] | None:
+        """Return the energies that a person last took for normal instead of the model's reference, ascending."""
+        query = (
+            sa.select(accepted_references.c.energies)
+            .where(accepted_references.c.model_id == model_id)
+            .order_by(accepted_references.c.id.desc())
+            .limit(1)
+        )
+        with self._db.read() as conn:
+            stored = conn.execute(query).scalar_one_or_none()
+        return None if stored is None else np.frombuffer(bytes(stored), "<f4").astype(np.float32)
+
+    def count_firings(self, stream_id: int, kinds: Sequence[str], after_us: int, until_us: int) -> tuple[int, int]:
+        """Return how many incidents of these kinds opened in (after, until], and over how many judged windows."""
+        opened = sa.select(sa.func.count()).where(
+            incidents.c.stream_id == stream_id,
+            incidents.c.kind.in_(kinds),
+            incidents.c.opened_at_us > after_us,
+            incidents.c.opened_at_us <= until_us,
+        )
+        judged = sa.select(sa.func.count()).where(
+            windows.c.stream_id == stream_id,
+            windows.c.judged_at_us.is_not(None),
+            windows.c.window_start_us >= after_us,
+            windows.c.window_end_us <= until_us,
+        )
+        with self._db.read() as conn:
+            return conn.execute(opened).scalar_one(), conn.execute(judged).scalar_one()
+
+
+def insert_threshold(conn: sa.Connection, stream_id: int, row: NewThreshold, now_us: int) -> int:
+    """Insert a threshold row; return its id."""
+    threshold_id: int = conn.execute(
+        thresholds.insert()
+        .values(
+            stream_id=stream_id,
+            model_id=row.model_id,
+            computed_at_us=row.computed_at_us,
+            valid_from_us=row.valid_from_us,
+            percentile=row.percentile,
+            threshold=row.threshold,
+            lower=row.lower,
+            upper=row.upper,
+            n=row.n,
+            method=row.method,
+            details=json.dumps(row.details),
+            recorded_at_us=now_us,
+        )
+        .returning(thresholds.c.id)
+    ).scalar_one()
+    return threshold_id
+
+
+def _to_threshold(row: sa.Row[Any]) -> StoredThreshold:
+    return StoredThreshold(
+        id=row.id,
+        model_id=row.model_id,
+        computed_at_us=row.computed_at_us,
+        valid_from_us=row.valid_from_us,
+        percentile=row.percentile,
+        threshold=row.threshold,
+        lower=row.lower,
+        upper=row.upper,
+        n=row.n,
+        method=row.method,
+        details=json.loads(row.details or "{}"),
+    )
+
+
+def _to_judged_window(row: sa.Row[Any]) -> JudgedWindow:
+    found = {} if row.details is None else json.loads(row.details)
+    return JudgedWindow(
+        window_start_us=row.window_start_us,
+        window_end_us=row.window_end_us,
+        events=row.events,
+        outliers=row.outliers,
+        fired=row.details is not None and row.adopted_at_us is None,
+        payload=row.payload,
+        fired_since_us=found.get("since_us"),
+    )

@@ -1,0 +1,327 @@
+"""Storage room: the control plane's transactions: seal a stream, judge a window.
+
+Both call back for the decision with what they have read under lock and write what it says, so that the decision stays
+a pure function and what it saw is what holds when it is stored. Each step is idempotent by a unique key: a second
+holder of the lease does no harm.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from storage.control.incidents import lock_stream, open_incidents, write_incident
+from storage.control.records import (
+    IncidentRow,
+    Judgement,
+    OffsetRange,
+    OpenWindow,
+    SealFacts,
+    SourceFacts,
+    StoredGap,
+    StoredPart,
+    WindowFacts,
+)
+from storage.database.engine import Database
+from storage.database.tables import (
+    FOREVER_US,
+    gaps,
+    positions,
+    sources,
+    streams,
+    window_parts,
+    windows,
+)
+
+
+class WindowStore:
+    """Seals and judges one stream after the other."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def seal(self, stream_id: int, decide: Callable[[SealFacts], int | None]) -> int | None:
+        """Move `sealed_until` to what `decide` says; return it, or None when nothing moved.
+
+        The position rows are locked in order, so that no commit of this stream is between its guard and its end
+        while the watermarks are read.
+        """
+        with self._db.write() as conn:
+            facts = self._read_seal_facts(conn, stream_id)
+            target = decide(facts)
+            if target is None:
+                return None
+            before = streams.c.sealed_until_us
+            unmoved = before.is_(None) if facts.sealed_until_us is None else before == facts.sealed_until_us
+            moved = conn.execute(
+                streams.update().where(streams.c.id == stream_id, unmoved).values(sealed_until_us=target)
+            )
+            return target if moved.rowcount == 1 else None
+
+    def _read_seal_facts(self, conn: sa.Connection, stream_id: int) -> SealFacts:
+        now_us = self._db.now_us(conn)
+        lock_stream(conn, stream_id)
+        locked = conn.execute(
+            sa.select(positions.c.watermark_us, positions.c.idle_until_us)
+            .where(positions.c.stream_id == stream_id, positions.c.active)
+            .order_by(positions.c.source_id)
+            .with_for_update()
+        ).all()
+        sealed, ticked = conn.execute(
+            sa.select(streams.c.sealed_until_us, streams.c.last_tick_us).where(streams.c.id == stream_id)
+        ).one()
+        end = window_parts.c.window_end_us
+        first, last = conn.execute(
+            sa.select(sa.func.min(end), sa.func.max(end)).where(*is_unjudged_part(stream_id))
+        ).one()
+        return SealFacts(
+            now_us=now_us,
+            sources=[
+                SourceFacts(watermark_us=watermark, idle=until > now_us, ended=until == FOREVER_US)
+                for watermark, until in locked
+            ],
+            sealed_until_us=sealed,
+            last_tick_us=ticked,
+            last_judged_end_us=_read_last_judged_end(conn, stream_id),
+            first_part_end_us=first,
+            last_part_end_us=last,
+        )
+
+    def all_ended(self, stream_id: int) -> bool:
+        """Return whether every active source, claimed by whomever, has said that nothing more will come."""
+        active = sa.select(positions.c.idle_until_us).where(positions.c.stream_id == stream_id, positions.c.active)
+        with self._db.read() as conn:
+            return all(until == FOREVER_US for until in conn.execute(active).scalars())
+
+    def due_windows(self, stream_id: int, limit: int = 1_000) -> list[int]:
+        """Return the starts of sealed windows that have parts, in order."""
+        sealed = sa.select(streams.c.sealed_until_us).where(streams.c.id == stream_id).scalar_subquery()
+        query = (
+            sa.select(window_parts.c.window_start_us)
+            .where(window_parts.c.stream_id == stream_id, window_parts.c.window_end_us <= sealed)
+            .distinct()
+            .order_by(window_parts.c.window_start_us)
+            .limit(limit)
+        )
+        with self._db.read() as conn:
+            return list(conn.execute(query).scalars())
+
+    def judge(
+        self, stream_id: int, stream: str, window_start_us: int, decide: Callable[[WindowFacts], Judgement | None]
+    ) -> bool:
+        """Judge a sealed window, or fold what came late into it; return whether this call stored something.
+
+        One transaction: the window, its incidents, their transitions and notifications appear, and the parts
+        disappear. Parts that arrive meanwhile stay for the next call: they can only be late. Where `decide` says
+        None (it has to look something up first) nothing is stored.
+        """
+        with self._db.write() as conn:
+            lock_stream(conn, stream_id)
+            ids, facts = self._read_window_facts(conn, stream_id, window_start_us)
+            if not ids:
+                return False
+            known = conn.execute(
+                sa.select(windows.c.window_start_us).where(
+                    windows.c.stream_id == stream_id, windows.c.window_start_us == window_start_us
+                )
+            ).first()
+            if known is not None:
+                self._add_late_counts(conn, stream_id, facts)
+            else:
+                judgement = decide(facts)
+                if judgement is None:
+                    return False
+                self._store_judgement(conn, stream_id, stream, judgement)
+            conn.execute(window_parts.delete().where(window_parts.c.id.in_(ids)))
+            return True
+
+    def first_open_window(self, stream_id: int) -> OpenWindow | None:
+        """Return the window that begins where the seal ends, if it has events: all before it is sealed."""
+        sealed = sa.select(streams.c.sealed_until_us).where(streams.c.id == stream_id).scalar_subquery()
+        query = (
+            sa.select(
+                window_parts.c.window_start_us,
+                window_parts.c.threshold_id,
+                sa.func.sum(window_parts.c.events).label("events"),
+                sa.func.sum(window_parts.c.outliers).label("outliers"),
+            )
+            .where(
+                window_parts.c.stream_id == stream_id,
+                # The index is by end; no window is longer than what its end and start say.
+                window_parts.c.window_end_us > sealed,
+                window_parts.c.window_start_us == sealed,
+                window_parts.c.events > 0,
+            )
+            .group_by(window_parts.c.window_start_us, window_parts.c.threshold_id)
+        )
+        with self._db.read() as conn:
+            row = conn.execute(query).first()
+        if row is None:
+            return None
+        return OpenWindow(
+            window_start_us=row.window_start_us,
+            threshold_id=row.threshold_id,
+            events=int(row.events),
+            outliers=int(row.outliers),
+        )
+
+    def open_incidents_early(
+        self, stream_id: int, stream: str, window_start_us: int, decide: Callable[[WindowFacts], Sequence[IncidentRow]]
+    ) -> bool:
+        """Store the incidents of a window that is not judged yet; return whether there were any.
+
+        Nothing is stored when the window is no longer the first open one, or something before it is still to be
+        judged: what a window opens depends on all before it.
+        """
+        with self._db.write() as conn:
+            lock_stream(conn, stream_id)
+            sealed = conn.execute(sa.select(streams.c.sealed_until_us).where(streams.c.id == stream_id)).scalar_one()
+            before = window_parts.c.window_start_us < window_start_us
+            waiting = conn.execute(
+                sa.select(window_parts.c.id).where(*is_unjudged_part(stream_id), before).limit(1)
+            ).first()
+            if sealed != window_start_us or waiting is not None:
+                return False
+            _, facts = self._read_window_facts(conn, stream_id, window_start_us)
+            rows = decide(facts) if facts.parts else ()
+            for row in rows:
+                write_incident(self._db, conn, stream_id, stream, row)
+            return bool(rows)
+
+    def _read_window_facts(self, conn: sa.Connection, stream_id: int, start_us: int) -> tuple[list[int], WindowFacts]:
+        of_window = (window_parts.c.stream_id == stream_id, window_parts.c.window_start_us == start_us)
+        rows = conn.execute(sa.select(window_parts).where(*of_window).order_by(window_parts.c.id)).all()
+        facts = WindowFacts(
+            window_start_us=start_us,
+            window_end_us=rows[0].window_end_us if rows else start_us,
+            parts=[
+                StoredPart(
+                    threshold_id=row.threshold_id,
+                    events=row.events,
+                    outliers=row.outliers,
+                    late=row.late,
+                    dead=row.dead,
+                    payload=row.payload,
+                )
+                for row in rows
+            ],
+            last_judged_end_us=_read_last_judged_end(conn, stream_id),
+            open_incidents=open_incidents(conn, stream_id),
+            gaps=_read_unassigned_gaps(conn, stream_id, rows[0].window_end_us if rows else start_us),
+            state=_read_judge_state(conn, stream_id),
+            offset_ranges=_read_offset_ranges(conn, of_window),
+        )
+        return [row.id for row in rows], facts
+
+    def _add_late_counts(self, conn: sa.Connection, stream_id: int, facts: WindowFacts) -> None:
+        if any(part.events for part in facts.parts):
+            raise RuntimeError(
+                f"window {facts.window_start_us} of stream {stream_id} was judged before all its events were there; "
+                "the ledger's seal check must have refused that commit"
+            )
+        late, dead = sum(part.late for part in facts.parts), sum(part.dead for part in facts.parts)
+        of_window = (windows.c.stream_id == stream_id, windows.c.window_start_us == facts.window_start_us)
+        conn.execute(windows.update().where(*of_window).values(late=windows.c.late + late, dead=windows.c.dead + dead))
+
+    def _store_judgement(self, conn: sa.Connection, stream_id: int, stream: str, judgement: Judgement) -> None:
+        row = judgement.window
+        conn.execute(
+            windows.insert().values(
+                stream_id=stream_id,
+                window_start_us=row.window_start_us,
+                window_end_us=row.window_end_us,
+                threshold_id=row.threshold_id,
+                events=row.events,
+                outliers=row.outliers,
+                late=row.late,
+                dead=row.dead,
+                expected=row.expected,
+                p_value=row.p_value,
+                energy_p50=row.energy_p50,
+                energy_p99=row.energy_p99,
+                energy_max=row.energy_max,
+                payload=row.payload,
+                details=None if row.details is None else json.dumps(row.details),
+                judged_at_us=self._db.now_us(conn) if row.judged else None,
+            )
+        )
+        by_kind = {
+            change.kind: write_incident(self._db, conn, stream_id, stream, change) for change in judgement.incidents
+        }
+        if judgement.state is not None:
+            handed_on = json.dumps(judgement.state)
+            conn.execute(streams.update().where(streams.c.id == stream_id).values(judge_state=handed_on))
+        if judgement.gap_ids:
+            conn.execute(gaps.update().where(gaps.c.id.in_(judgement.gap_ids)).values(incident_id=by_kind["gap"]))
+
+
+def is_unjudged_part(stream_id: int) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return what holds for the parts of a stream that are still to be judged, of sealed windows too.
+
+    Parts without events and dead letters decide nothing, nor does what comes late into a judged window.
+    """
+    judged = sa.exists().where(
+        windows.c.stream_id == window_parts.c.stream_id,
+        windows.c.window_start_us == window_parts.c.window_start_us,
+    )
+    return (window_parts.c.stream_id == stream_id, window_parts.c.events + window_parts.c.dead > 0, ~judged)
+
+
+def _read_last_judged_end(conn: sa.Connection, stream_id: int) -> int | None:
+    judged = windows.c.judged_at_us.is_not(None)
+    query = (
+        sa.select(windows.c.window_end_us)
+        .where(windows.c.stream_id == stream_id, judged)
+        .order_by(windows.c.window_start_us.desc())
+        .limit(1)
+    )
+    return conn.execute(query).scalar_one_or_none()
+
+
+def _read_judge_state(conn: sa.Connection, stream_id: int) -> dict[str, Any]:
+    carried = conn.execute(sa.select(streams.c.judge_state).where(streams.c.id == stream_id)).scalar_one()
+    return {} if carried is None else dict(json.loads(carried))
+
+
+def _read_offset_ranges(conn: sa.Connection, of_window: tuple[sa.ColumnElement[bool], ...]) -> list[OffsetRange]:
+    rows = conn.execute(
+        sa.select(
+            sources.c.id.label("source_id"),
+            sources.c.topic,
+            sources.c.partition,
+            sa.func.min(window_parts.c.first_offset).label("first_offset"),
+            sa.func.max(window_parts.c.last_offset).label("last_offset"),
+        )
+        .join(sources, sources.c.id == window_parts.c.source_id)
+        .where(*of_window, window_parts.c.first_offset.is_not(None))
+        .group_by(sources.c.id, sources.c.topic, sources.c.partition)
+        .order_by(sources.c.topic, sources.c.partition, sources.c.id)
+    )
+    return [OffsetRange(**row) for row in rows.mappings()]
+
+
+def _read_unassigned_gaps(conn: sa.Connection, stream_id: int, before_us: int) -> list[StoredGap]:
+    rows = conn.execute(
+        sa.select(gaps, sources.c.topic, sources.c.partition)
+        .join(sources, sources.c.id == gaps.c.source_id)
+        .where(
+            sources.c.stream_id == stream_id,
+            gaps.c.incident_id.is_(None),
+            sa.or_(gaps.c.event_time_us.is_(None), gaps.c.event_time_us < before_us),
+        )
+        .order_by(gaps.c.event_time_us, sources.c.topic, sources.c.partition, gaps.c.from_offset)
+    )
+    return [
+        StoredGap(
+            id=row.id,
+            topic=row.topic,
+            partition=row.partition,
+            from_offset=row.from_offset,
+            to_offset=row.to_offset,
+            reason=row.reason,
+        )
+        for row in rows
+    ]

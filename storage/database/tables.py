@@ -1,0 +1,418 @@
+"""Storage room: every table as SQLAlchemy Core metadata; the migrations create them, the others only read it.
+
+Times are BIGINT microseconds since 1970 UTC (`*_us`); JSON is TEXT. Foreign keys bind the tables of the
+control plane; those that a commit fills by the thousand (`scores`, `outliers`, `dead_letters`,
+`window_parts`) carry none, because a look-up per row would slow down the one path that must be fast.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from storage.database.texts import StorableText
+
+FOREVER_US = 2**63 - 1
+"""`positions.idle_until_us` of a source that has ended: it never again holds a window open."""
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite numbers rows by itself only in a column whose type is exactly INTEGER.
+_Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_Us = sa.BigInteger
+_Text = StorableText
+_Double = sa.Double
+
+
+def _foreign_key_column(name: str, target: str, *, nullable: bool = False) -> sa.Column[int]:
+    return sa.Column(name, sa.ForeignKey(target), nullable=nullable)
+
+
+streams = sa.Table(
+    "streams",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", _Text, nullable=False, unique=True),
+    sa.Column("window_size_us", _Us, nullable=False),
+    # The largest grace + ahead this stream ever ran with: no stored event lies beyond sealed_until + lead.
+    sa.Column("lead_us", _Us, nullable=False, server_default="0"),
+    sa.Column("sealed_until_us", _Us),
+    sa.Column("last_tick_us", _Us),
+    sa.Column("revision", _Us, nullable=False, server_default="0"),
+    sa.Column("created_at_us", _Us, nullable=False),
+    sa.Column("details", _Text),
+    # What the detectors carry from one judged window to the next (JSON), moved in the transaction that judges.
+    sa.Column("judge_state", _Text),
+    # How often somebody has accepted an incident: what is computed from windows is computed anew when it moves.
+    sa.Column("acceptances", sa.Integer, nullable=False, server_default="0"),
+)
+
+sources = sa.Table(
+    "sources",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    _foreign_key_column("stream_id", "streams.id"),
+    sa.Column("topic", _Text, nullable=False),
+    sa.Column("partition", sa.Integer, nullable=False),
+    sa.Column("incarnation", sa.Integer, nullable=False),
+    sa.Column("identity", _Text, nullable=False),
+    sa.Column("created_at_us", _Us, nullable=False),
+    sa.UniqueConstraint("stream_id", "topic", "partition", "incarnation"),
+)
+
+positions = sa.Table(
+    "positions",
+    metadata,
+    sa.Column("source_id", sa.ForeignKey("sources.id"), primary_key=True, autoincrement=False),
+    _foreign_key_column("stream_id", "streams.id"),
+    sa.Column("active", sa.Boolean, nullable=False),
+    sa.Column("next_offset", _Us, nullable=False),
+    sa.Column("cursor", _Us),
+    sa.Column("epoch", _Us, nullable=False, server_default="0"),
+    sa.Column("owner", _Text),
+    sa.Column("watermark_us", _Us),
+    sa.Column("last_event_us", _Us),
+    sa.Column("idle_until_us", _Us, nullable=False, server_default="0"),
+    sa.Column("committed_at_us", _Us),
+    sa.Index("ix_positions_stream_id", "stream_id"),
+)
+
+models = sa.Table(
+    "models",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    _foreign_key_column("stream_id", "streams.id"),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("kind", _Text, nullable=False),
+    sa.Column("state", _Text, nullable=False),
+    sa.Column("artefact", sa.LargeBinary, nullable=False),
+    sa.Column("checksum", _Text, nullable=False),
+    sa.Column("created_at_us", _Us, nullable=False),
+    sa.Column("valid_from_us", _Us),
+    sa.Column("feature_names", _Text, nullable=False),
+    sa.Column("summary", _Text),
+    sa.UniqueConstraint("stream_id", "version"),
+)
+
+thresholds = sa.Table(
+    "thresholds",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    _foreign_key_column("stream_id", "streams.id"),
+    _foreign_key_column("model_id", "models.id"),
+    sa.Column("computed_at_us", _Us, nullable=False),
+    sa.Column("valid_from_us", _Us, nullable=False),
+    sa.Column("percentile", _Double, nullable=False),
+    sa.Column("threshold", _Double, nullable=False),
+    sa.Column("lower", _Double),
+    sa.Column("upper", _Double),
+    sa.Column("n", _Us, nullable=False),
+    sa.Column("method", _Text, nullable=False),
+    sa.Column("details", _Text),
+    sa.Column("recorded_at_us", _Us, nullable=False),
+    sa.Index("ix_thresholds_valid_from", "stream_id", "valid_from_us", "id"),
+)
+
+# On PostgreSQL `scores` has one more column in front, stored_day (days since 1970): its partition key and the
+# head of its primary key (partitions.py). The columns here are those that both databases share.
+scores = sa.Table(
+    "scores",
+    metadata,
+    sa.Column("source_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("source_offset", _Us, primary_key=True, autoincrement=False),
+    sa.Column("event_time_us", _Us, nullable=False),
+    sa.Column("energy", sa.REAL, nullable=False),
+    sa.Column("threshold_id", sa.Integer, nullable=False),
+    sa.Column("stored_at_us", _Us, nullable=False),
+    sa.Column("key", _Text),
+    sa.Column("event_id", _Text),
+    sqlite_with_rowid=False,
+)
+
+outliers = sa.Table(
+    "outliers",
+    metadata,
+    sa.Column("source_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("source_offset", _Us, primary_key=True, autoincrement=False),
+    sa.Column("event_time_us", _Us, nullable=False),
+    sa.Column("energy", sa.REAL, nullable=False),
+    sa.Column("threshold_id", sa.Integer, nullable=False),
+    sa.Column("stored_at_us", _Us, nullable=False),
+    sa.Column("key", _Text),
+    sa.Column("event_id", _Text),
+    sa.Column("features", _Text, nullable=False),
+    sa.Index("ix_outliers_event_time_us", "event_time_us"),
+    sqlite_with_rowid=False,
+)
+
+dead_letters = sa.Table(
+    "dead_letters",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("source_id", sa.Integer, nullable=False),
+    sa.Column("source_offset", _Us, nullable=False),
+    sa.Column("end_offset", _Us, nullable=False),
+    sa.Column("count", _Us, nullable=False),
+    sa.Column("reason", _Text, nullable=False),
+    sa.Column("detail", _Text),
+    sa.Column("payload", sa.LargeBinary),
+    sa.Column("recorded_at_us", _Us, nullable=False),
+    sa.Index("ix_dead_letters_recorded", "source_id", "recorded_at_us"),
+)
+
+window_parts = sa.Table(
+    "window_parts",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("stream_id", sa.Integer, nullable=False),
+    sa.Column("source_id", sa.Integer, nullable=False),
+    sa.Column("window_start_us", _Us, nullable=False),
+    sa.Column("window_end_us", _Us, nullable=False),
+    sa.Column("threshold_id", sa.Integer),
+    sa.Column("events", _Us, nullable=False),
+    sa.Column("outliers", _Us, nullable=False),
+    sa.Column("late", _Us, nullable=False),
+    sa.Column("dead", _Us, nullable=False),
+    sa.Column("payload", sa.LargeBinary),
+    # Of its events that are not late: where the window lies in the log. An event that comes late lies behind.
+    sa.Column("first_offset", _Us),
+    sa.Column("last_offset", _Us),
+    sa.Index("ix_window_parts_due", "stream_id", "window_end_us", "window_start_us"),
+)
+
+windows = sa.Table(
+    "windows",
+    metadata,
+    sa.Column("stream_id", sa.ForeignKey("streams.id"), primary_key=True, autoincrement=False),
+    sa.Column("window_start_us", _Us, primary_key=True, autoincrement=False),
+    sa.Column("window_end_us", _Us, nullable=False),
+    _foreign_key_column("threshold_id", "thresholds.id", nullable=True),
+    sa.Column("events", _Us, nullable=False),
+    sa.Column("outliers", _Us, nullable=False),
+    sa.Column("late", _Us, nullable=False),
+    sa.Column("dead", _Us, nullable=False),
+    sa.Column("expected", _Double),
+    sa.Column("p_value", _Double),
+    sa.Column("energy_p50", _Double),
+    sa.Column("energy_p99", _Double),
+    sa.Column("energy_max", _Double),
+    sa.Column("payload", sa.LargeBinary),
+    sa.Column("details", _Text),
+    sa.Column("judged_at_us", _Us),
+    # When a person took the window back into the calibration, whatever was found in it.
+    sa.Column("adopted_at_us", _Us),
+    sa.Index("ix_windows_judged", "stream_id", "judged_at_us"),
+)
+
+incidents = sa.Table(
+    "incidents",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    _foreign_key_column("stream_id", "streams.id"),
+    sa.Column("kind", _Text, nullable=False),
+    sa.Column("severity", _Text, nullable=False),
+    sa.Column("status", _Text, nullable=False),
+    sa.Column("window_start_us", _Us, nullable=False),
+    sa.Column("opened_at_us", _Us, nullable=False),
+    sa.Column("resolved_at_us", _Us),
+    sa.Column("last_told_us", _Us, nullable=False),
+    sa.Column("clean_windows", _Us, nullable=False),
+    sa.Column("windows_fired", _Us, nullable=False),
+    sa.Column("summary", _Text, nullable=False),
+    sa.Column("details", _Text),
+    # Event time up to which a person took what was found for normal.
+    sa.Column("accepted_at_us", _Us),
+)
+sa.Index(
+    "uq_incidents_open",
+    incidents.c.stream_id,
+    incidents.c.kind,
+    unique=True,
+    sqlite_where=sa.text("status = 'open'"),
+    postgresql_where=sa.text("status = 'open'"),
+)
+sa.Index("ix_incidents_opened", incidents.c.stream_id, incidents.c.opened_at_us)
+
+transitions = sa.Table(
+    "transitions",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    _foreign_key_column("incident_id", "incidents.id"),
+    _foreign_key_column("stream_id", "streams.id"),
+    sa.Column("transition", _Text, nullable=False),
+    sa.Column("window_start_us", _Us, nullable=False),
+    sa.Column("at_us", _Us, nullable=False),
+    sa.Column("summary", _Text, nullable=False),
+    sa.Column("details", _Text),
+    sa.Column("recorded_at_us", _Us, nullable=False),
+    # The incident's at that time, so that a message is the same at every attempt; the incident may escalate.
+    sa.Column("severity", _Text),
+    sa.UniqueConstraint("incident_id", "transition", "window_start_us"),
+)
+
+notifications = sa.Table(
+    "notifications",
+    metadata,
+    sa.Column("id", _Text, primary_key=True),
+    _foreign_key_column("incident_id", "incidents.id"),
+    _foreign_key_column("transition_id", "transitions.id"),
+    sa.Column("channel", _Text, nullable=False),
+    sa.Column("state", _Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("next_attempt_at_us", _Us),
+    sa.Column("last_error", _Text),
+    sa.Column("created_at_us", _Us, nullable=False),
+    sa.Column("delivered_at_us", _Us),
+)
+sa.Index(
+    "ix_notifications_pending",
+    notifications.c.next_attempt_at_us,
+    sqlite_where=sa.text("state = 'pending'"),
+    postgresql_where=sa.text("state = 'pending'"),
+)
+
+gaps = sa.Table(
+    "gaps",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    _foreign_key_column("source_id", "sources.id"),
+    sa.Column("from_offset", _Us, nullable=False),
+    sa.Column("to_offset", _Us, nullable=False),
+    sa.Column("reason", _Text, nullable=False),
+    sa.Column("recorded_at_us", _Us, nullable=False),
+    sa.Column("event_time_us", _Us),
+    _foreign_key_column("incident_id", "incidents.id", nullable=True),
+    sa.Index("ix_gaps_source_id", "source_id"),
+)
+
+# A model that scores beside the active one, with its own limit: it flags nothing and alarms nobody.
+shadows = sa.Table(
+    "shadows",
+    metadata,
+    sa.Column("model_id", sa.ForeignKey("models.id"), primary_key=True, autoincrement=False),
+    _foreign_key_column("stream_id", "streams.id"),
+    sa.Column("percentile", _Double, nullable=False),
+    sa.Column("threshold", _Double, nullable=False),
+    sa.Column("since_us", _Us, nullable=False),
+    # Event time from which the daemon itself decides whether to promote; NULL leaves it to a person.
+    sa.Column("due_us", _Us),
+    sa.Column("ended", sa.Boolean, nullable=False),
+    sa.Column("verdict", _Text),
+)
+
+shadow_parts = sa.Table(
+    "shadow_parts",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("stream_id", sa.Integer, nullable=False),
+    sa.Column("model_id", sa.Integer, nullable=False),
+    sa.Column("window_start_us", _Us, nullable=False),
+    sa.Column("window_end_us", _Us, nullable=False),
+    sa.Column("payload", sa.LargeBinary, nullable=False),
+    sa.Index("ix_shadow_parts_due", "stream_id", "window_end_us"),
+)
+
+shadow_windows = sa.Table(
+    "shadow_windows",
+    metadata,
+    sa.Column("model_id", sa.ForeignKey("models.id"), primary_key=True, autoincrement=False),
+    sa.Column("window_start_us", _Us, primary_key=True, autoincrement=False),
+    _foreign_key_column("stream_id", "streams.id"),
+    sa.Column("window_end_us", _Us, nullable=False),
+    sa.Column("events", _Us, nullable=False),
+    sa.Column("outliers", _Us, nullable=False),
+    sa.Column("payload", sa.LargeBinary, nullable=False),
+)
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("name", _Text, primary_key=True),
+    sa.Column("holder", _Text, nullable=False),
+    sa.Column("expires_at_us", _Us, nullable=False),
+)
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("name", _Text, primary_key=True),
+    sa.Column("succeeded_at_us", _Us),
+    sa.Column("failed_at_us", _Us),
+    sa.Column("last_error", _Text),
+)
+
+calibrations = sa.Table(
+    "calibrations",
+    metadata,
+    sa.Column("stream_id", sa.ForeignKey("streams.id"), primary_key=True, autoincrement=False),
+    sa.Column("at_us", _Us, primary_key=True, autoincrement=False),
+    sa.Column("promised_per_week", _Double),
+    sa.Column("realised_per_week", _Double),
+    sa.Column("windows_learned", _Us),
+    sa.Column("dispersion", _Double),
+    sa.Column("exceedance", _Double),
+    sa.Column("state", _Text, nullable=False),
+)
+
+accepted_references = sa.Table(
+    "accepted_references",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    _foreign_key_column("stream_id", "streams.id"),
+    _foreign_key_column("model_id", "models.id"),
+    _foreign_key_column("incident_id", "incidents.id"),
+    # The live energies that a person took for normal, instead of the model's reference: float32, ascending.
+    sa.Column("energies", sa.LargeBinary, nullable=False),
+    sa.Column("at_us", _Us, nullable=False),
+    sa.Column("recorded_at_us", _Us, nullable=False),
+    sa.Index("ix_accepted_references_model_id", "model_id"),
+)
+
+# How far drift is judged, since when its base counts at the earliest, and what it carries on (JSON).
+drift_marks = sa.Table(
+    "drift_marks",
+    metadata,
+    sa.Column("stream_id", sa.ForeignKey("streams.id"), primary_key=True, autoincrement=False),
+    sa.Column("until_us", _Us),
+    sa.Column("rebased_from_us", _Us),
+    sa.Column("state", _Text),
+)
+
+# What was normal over one horizon, frozen: a base of the means themselves, or of differences against days before.
+drift_bases = sa.Table(
+    "drift_bases",
+    metadata,
+    sa.Column("stream_id", sa.ForeignKey("streams.id"), primary_key=True, autoincrement=False),
+    sa.Column("horizon_us", _Us, primary_key=True, autoincrement=False),
+    sa.Column("season", sa.Boolean, primary_key=True, autoincrement=False),
+    sa.Column("from_us", _Us, primary_key=True, autoincrement=False),
+    sa.Column("until_us", _Us, nullable=False),
+    sa.Column("base", _Text, nullable=False),
+)
+
+drift_verdicts = sa.Table(
+    "drift_verdicts",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    _foreign_key_column("stream_id", "streams.id"),
+    sa.Column("horizon", _Text, nullable=False),
+    sa.Column("window_start_us", _Us, nullable=False),
+    sa.Column("window_end_us", _Us, nullable=False),
+    sa.Column("statistic", _Text, nullable=False),
+    # '' where the statistic belongs to the whole stream: a NULL would slip past the unique key.
+    sa.Column("feature", _Text, nullable=False, server_default=""),
+    sa.Column("before", _Double),
+    sa.Column("after", _Double),
+    sa.Column("effect", _Double),
+    sa.Column("z", _Double),
+    sa.Column("limit", _Double),
+    sa.Column("drifted", sa.Boolean, nullable=False),
+    sa.Column("recorded_at_us", _Us, nullable=False),
+    sa.UniqueConstraint("stream_id", "horizon", "window_end_us", "statistic", "feature"),
+)

@@ -1,0 +1,315 @@
+"""Storage room: streams, their sources and incarnations, and who owns a source.
+
+Locks are taken in the order of the control plane, the stream's row and then position rows by source id, so
+that nothing here can deadlock with a seal; a commit holds one position row only.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from storage.control.incidents import lock_stream
+from storage.database.engine import Database
+from storage.database.tables import positions, sources, streams, window_parts
+from storage.ledger.commit import StreamControl
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamState:
+    """A stream as it is stored."""
+
+    id: int
+    name: str
+    window_size_us: int
+    control: StreamControl
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewSource:
+    """A partition as it was found, and where it starts if it is new or has become another log."""
+
+    topic: str
+    partition: int
+    identity: str
+    next_offset: int
+    cursor: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceState:
+    """One partition in its current incarnation, and how far it has come."""
+
+    source_id: int
+    topic: str
+    partition: int
+    incarnation: int
+    identity: str
+    next_offset: int
+    cursor: int | None
+    watermark_us: int | None
+    last_event_us: int | None
+    idle_until_us: int
+    epoch: int
+    owner: str | None
+    committed_at_us: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceClaim:
+    """The right to commit for a source until somebody else claims it."""
+
+    source_id: int
+    epoch: int
+    next_offset: int
+    cursor: int | None
+    watermark_us: int | None
+
+
+def open_stream(db: Database, name: str, window_size_us: int, lead_us: int) -> StreamState:
+    """Return the stream of a name, made on first sight.
+
+    Another window size than before holds from the first window that begins after everything that is sealed or
+    counted: the windows before it keep the old size, and no two windows overlap.
+
+    Args:
+        db: The database.
+        name: The stream's name.
+        window_size_us: The length of its windows.
+        lead_us: grace + ahead; the largest ever is kept, since events may be stored as far beyond the seal.
+    """
+    with db.write() as connection:
+        row = _select_stream(connection, name)
+        if row is None:
+            connection.execute(
+                db.insert(streams)
+                .values(
+                    name=name,
+                    window_size_us=window_size_us,
+                    lead_us=lead_us,
+                    revision=0,
+                    created_at_us=db.clock_expression(),
+                )
+                .on_conflict_do_nothing()
+            )
+            row = _select_stream(connection, name)
+        if row is not None and row.window_size_us != window_size_us:
+            _change_window_size(connection, row.id, window_size_us)
+            _log.warning(
+                "Stream %s has windows of %d us from now on, no longer of %d us.",
+                name,
+                window_size_us,
+                row.window_size_us,
+                extra={"action": "window_size_changed", "stream": name},
+            )
+            row = _select_stream(connection, name)
+        if row is not None and row.lead_us < lead_us:
+            connection.execute(sa.update(streams).where(streams.c.id == row.id).values(lead_us=lead_us))
+        if row is None:
+            message = f"stream {name} was deleted while it was opened"
+            raise LookupError(message)
+        return StreamState(
+            id=row.id,
+            name=row.name,
+            window_size_us=row.window_size_us,
+            control=StreamControl(
+                sealed_until_us=row.sealed_until_us, revision=row.revision, last_tick_us=row.last_tick_us
+            ),
+        )
+
+
+def _select_stream(connection: Connection, name: str) -> sa.Row[tuple[object, ...]] | None:
+    return connection.execute(sa.select(streams).where(streams.c.name == name)).one_or_none()
+
+
+def _change_window_size(connection: Connection, stream_id: int, size_us: int) -> None:
+    lock_stream(connection, stream_id)
+    connection.execute(
+        sa.select(positions.c.source_id)
+        .where(positions.c.stream_id == stream_id)
+        .order_by(positions.c.source_id)
+        .with_for_update()
+    ).all()
+    sealed = connection.scalar(sa.select(streams.c.sealed_until_us).where(streams.c.id == stream_id))
+    counted = connection.scalar(
+        sa.select(sa.func.max(window_parts.c.window_end_us)).where(window_parts.c.stream_id == stream_id)
+    )
+    ends = [each for each in (sealed, counted) if each is not None]
+    boundary = -(-max(ends) // size_us) * size_us if ends else None
+    connection.execute(
+        sa.update(streams)
+        .where(streams.c.id == stream_id)
+        .values(window_size_us=size_us, sealed_until_us=boundary, revision=streams.c.revision + 1)
+    )
+
+
+def register_sources(db: Database, stream_id: int, found: Sequence[NewSource]) -> list[SourceState]:
+    """Store the partitions that are new, and a new incarnation for those that have become another log.
+
+    A partition that is known under the same identity keeps its position, also one that was retired. Returns all
+    active sources.
+    """
+    with db.write() as connection:
+        lock_stream(connection, stream_id)
+        known = {(each.topic, each.partition): each for each in _select_active_sources(connection, stream_id)}
+        replaced = [
+            each
+            for each in found
+            if (each.topic, each.partition) in known and known[each.topic, each.partition].identity != each.identity
+        ]
+        _deactivate(connection, [known[each.topic, each.partition].source_id for each in replaced])
+        for each in found:
+            is_active = (each.topic, each.partition) in known and each not in replaced
+            if not is_active and not _reactivate_source(connection, stream_id, each):
+                _insert_source(db, connection, stream_id, each)
+        return _select_active_sources(connection, stream_id)
+
+
+def retire_sources(db: Database, stream_id: int, gone: Sequence[SourceState]) -> list[SourceState]:
+    """Let windows wait no longer for sources that are not read any more; return those that were active until now.
+
+    Their positions stay, and `register` takes them up again. Whoever still commits for one is fenced.
+    """
+    if not gone:
+        return []
+    with db.write() as connection:
+        lock_stream(connection, stream_id)
+        active = {each.source_id for each in _select_active_sources(connection, stream_id)}
+        retired = [each for each in gone if each.source_id in active]
+        _deactivate(connection, [each.source_id for each in retired])
+        return retired
+
+
+def restart_sources(db: Database, stream_id: int, new: Sequence[NewSource]) -> list[SourceState]:
+    """Start partitions anew, whatever their identity: a log was replaced, or a person sets positions.
+
+    All of them or none. What the old incarnations stored stays; whoever still commits for one is fenced.
+    """
+    with db.write() as connection:
+        lock_stream(connection, stream_id)
+        begun = {(each.topic, each.partition) for each in new}
+        known = _select_active_sources(connection, stream_id)
+        _deactivate(connection, [each.source_id for each in known if (each.topic, each.partition) in begun])
+        for each in new:
+            _insert_source(db, connection, stream_id, each)
+        return [each for each in _select_active_sources(connection, stream_id) if (each.topic, each.partition) in begun]
+
+
+def active_sources(db: Database, stream_id: int) -> list[SourceState]:
+    """Return the sources that events come from now, by topic and partition."""
+    with db.read() as connection:
+        return _select_active_sources(connection, stream_id)
+
+
+def claim_source(db: Database, source_id: int, owner: str) -> SourceClaim | None:
+    """Take a source over from whoever has it; None when it is no longer active: read the sources again."""
+    with db.write() as connection:
+        row = connection.execute(
+            sa.update(positions)
+            .where(positions.c.source_id == source_id, positions.c.active)
+            .values(epoch=positions.c.epoch + 1, owner=owner, idle_until_us=0)
+            .returning(
+                positions.c.source_id,
+                positions.c.epoch,
+                positions.c.next_offset,
+                positions.c.cursor,
+                positions.c.watermark_us,
+            )
+        )
+        mapping = row.mappings().one_or_none()
+        return None if mapping is None else SourceClaim(**mapping)
+
+
+def _select_active_sources(connection: Connection, stream_id: int) -> list[SourceState]:
+    rows = connection.execute(
+        sa.select(
+            positions.c.source_id,
+            sources.c.topic,
+            sources.c.partition,
+            sources.c.incarnation,
+            sources.c.identity,
+            positions.c.next_offset,
+            positions.c.cursor,
+            positions.c.watermark_us,
+            positions.c.last_event_us,
+            positions.c.idle_until_us,
+            positions.c.epoch,
+            positions.c.owner,
+            positions.c.committed_at_us,
+        )
+        .join_from(positions, sources, sources.c.id == positions.c.source_id)
+        .where(positions.c.stream_id == stream_id, positions.c.active)
+        .order_by(sources.c.topic, sources.c.partition)
+    )
+    return [SourceState(**row) for row in rows.mappings()]
+
+
+def _deactivate(connection: Connection, source_ids: Sequence[int]) -> None:
+    for source_id in sorted(source_ids):
+        connection.execute(
+            sa.update(positions)
+            .where(positions.c.source_id == source_id)
+            .values(active=False, epoch=positions.c.epoch + 1)
+        )
+
+
+def _reactivate_source(connection: Connection, stream_id: int, found: NewSource) -> bool:
+    """Make the retired source of a partition active again, if its last incarnation is of the log that was found."""
+    last = connection.execute(
+        sa.select(sources.c.id, sources.c.identity)
+        .where(
+            sources.c.stream_id == stream_id,
+            sources.c.topic == found.topic,
+            sources.c.partition == found.partition,
+        )
+        .order_by(sources.c.incarnation.desc())
+        .limit(1)
+    ).first()
+    if last is None or last.identity != found.identity:
+        return False
+    taken_up = sa.update(positions).where(positions.c.source_id == last.id, ~positions.c.active)
+    return connection.execute(taken_up.values(active=True, idle_until_us=0)).rowcount == 1
+
+
+def _insert_source(db: Database, connection: Connection, stream_id: int, new: NewSource) -> int:
+    last = connection.scalar(
+        sa.select(sa.func.max(sources.c.incarnation)).where(
+            sources.c.stream_id == stream_id,
+            sources.c.topic == new.topic,
+            sources.c.partition == new.partition,
+        )
+    )
+    source_id = connection.scalar(
+        sa.insert(sources)
+        .values(
+            stream_id=stream_id,
+            topic=new.topic,
+            partition=new.partition,
+            incarnation=(last or 0) + 1,
+            identity=new.identity,
+            created_at_us=db.clock_expression(),
+        )
+        .returning(sources.c.id)
+    )
+    if source_id is None:
+        message = "the database returned no id for a new source"
+        raise LookupError(message)
+    source_id = int(source_id)
+    connection.execute(
+        sa.insert(positions).values(
+            source_id=source_id,
+            stream_id=stream_id,
+            active=True,
+            next_offset=new.next_offset,
+            cursor=new.cursor,
+            epoch=0,
+            idle_until_us=0,
+        )
+    )
+    return source_id

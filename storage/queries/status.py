@@ -1,0 +1,227 @@
+"""Storage room: where the streams stand, read from SQL alone, for `status` and `check`."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from storage.control.models import ModelInfo, ModelStore
+from storage.control.thresholds import StoredThreshold, ThresholdStore
+from storage.database.engine import Database
+from storage.database.jobs import JobState, read_job_states
+from storage.database.tables import (
+    dead_letters,
+    drift_marks,
+    incidents,
+    leases,
+    notifications,
+    sources,
+    streams,
+    thresholds,
+    windows,
+)
+from storage.ledger.ledger import Ledger
+from storage.ledger.sources import SourceState
+
+_HOUR_US = 3_600_000_000
+_TYPICAL_WINDOWS = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenIncidentSummary:
+    """An open incident in short."""
+
+    id: int
+    kind: str
+    severity: str
+    opened_at_us: int
+    summary: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamStatus:
+    """One stream at `now_us` on the database's clock.
+
+    `held` says whether a daemon holds the stream's lease; `threshold` is the one in force for the latest
+    event; `events_a_window` is typical of the latest judged windows, None before the first. `drift` is what
+    the watch on drift carries on.
+    """
+
+    now_us: int
+    name: str
+    window_size_us: int
+    sealed_until_us: int | None
+    is_lease_held: bool
+    details: Mapping[str, Any]
+    sources: Sequence[SourceState]
+    model: ModelInfo | None
+    threshold: StoredThreshold | None
+    events_per_window: int | None
+    open_incidents: Sequence[OpenIncidentSummary]
+    dead_letters_last_hour: int
+    notification_counts: Mapping[str, int]
+    oldest_pending_us: int | None
+    last_notification_error: str | None
+    jobs: Sequence[JobState]
+    drift_state: Mapping[str, Any]
+
+    @property
+    def last_event_us(self) -> int | None:
+        """Return the latest event time that is stored."""
+        return max((each.last_event_us for each in self.sources if each.last_event_us is not None), default=None)
+
+    @property
+    def last_commit_us(self) -> int | None:
+        """Return when something was last committed, on the database's clock."""
+        times = (each.committed_at_us for each in self.sources if each.committed_at_us is not None)
+        return max(times, default=None)
+
+
+def load_stream_ids(db: Database) -> dict[str, int]:
+    """Return the stored streams, name by name."""
+    with db.read() as connection:
+        rows = connection.execute(sa.select(streams.c.name, streams.c.id).order_by(streams.c.name))
+        return {row.name: row.id for row in rows}
+
+
+def load_stream_status(db: Database, stream_id: int, *, lease: str) -> StreamStatus:
+    """Return where a stream stands.
+
+    Args:
+        db: The database.
+        stream_id: The stream.
+        lease: The name of the lease that its daemon holds.
+    """
+    known = Ledger(db).active_sources(stream_id)
+    model = ModelStore(db).active(stream_id)
+    latest_us = max((each.last_event_us for each in known if each.last_event_us is not None), default=None)
+    with db.read() as connection:
+        now_us = db.now_us(connection)
+        row = connection.execute(sa.select(streams).where(streams.c.id == stream_id)).one()
+        threshold_id = _find_threshold_in_force(connection, stream_id, latest_us)
+        held = connection.scalar(
+            sa.select(leases.c.holder).where(leases.c.name == lease, leases.c.expires_at_us > now_us)
+        )
+        problems = _read_open_incidents(connection, stream_id)
+        letters = _count_dead_letters(connection, stream_id, now_us - _HOUR_US)
+        told = _count_notifications(connection, stream_id)
+        oldest_pending_us = _read_oldest_pending(connection, stream_id)
+        last_error = _read_last_notification_error(connection, stream_id)
+        jobs = [job for job in read_job_states(connection) if _concerns_stream(job, row.name)]
+        typical = _typical_events_per_window(connection, stream_id)
+        drift = connection.scalar(sa.select(drift_marks.c.state).where(drift_marks.c.stream_id == stream_id))
+    return StreamStatus(
+        now_us=now_us,
+        name=row.name,
+        window_size_us=row.window_size_us,
+        sealed_until_us=row.sealed_until_us,
+        is_lease_held=held is not None,
+        details=json.loads(row.details or "{}"),
+        sources=known,
+        model=model,
+        threshold=None if threshold_id is None else ThresholdStore(db).threshold(threshold_id),
+        events_per_window=typical,
+        open_incidents=problems,
+        dead_letters_last_hour=letters,
+        notification_counts=told,
+        oldest_pending_us=oldest_pending_us,
+        last_notification_error=last_error,
+        jobs=jobs,
+        drift_state=json.loads(drift or "{}"),
+    )
+
+
+def _find_threshold_in_force(connection: Connection, stream_id: int, at_us: int | None) -> int | None:
+    query = (
+        sa.select(thresholds.c.id)
+        .where(thresholds.c.stream_id == stream_id)
+        .order_by(thresholds.c.valid_from_us.desc(), thresholds.c.id.desc())
+        .limit(1)
+    )
+    if at_us is not None:
+        query = query.where(thresholds.c.valid_from_us <= at_us)
+    found: int | None = connection.scalar(query)
+    return found
+
+
+def _read_open_incidents(connection: Connection, stream_id: int) -> list[OpenIncidentSummary]:
+    rows = connection.execute(
+        sa.select(
+            incidents.c.id,
+            incidents.c.kind,
+            incidents.c.severity,
+            incidents.c.opened_at_us,
+            incidents.c.summary,
+        )
+        .where(incidents.c.stream_id == stream_id, incidents.c.status == "open")
+        .order_by(incidents.c.id)
+    )
+    return [OpenIncidentSummary(**row) for row in rows.mappings()]
+
+
+def _count_dead_letters(connection: Connection, stream_id: int, since_us: int) -> int:
+    mine = sa.select(sources.c.id).where(sources.c.stream_id == stream_id)
+    counted = connection.scalar(
+        sa.select(sa.func.sum(dead_letters.c.count)).where(
+            dead_letters.c.source_id.in_(mine), dead_letters.c.recorded_at_us >= since_us
+        )
+    )
+    return int(counted or 0)
+
+
+def _count_notifications(connection: Connection, stream_id: int) -> dict[str, int]:
+    rows = connection.execute(
+        sa.select(notifications.c.state, sa.func.count())
+        .join(incidents, incidents.c.id == notifications.c.incident_id)
+        .where(incidents.c.stream_id == stream_id)
+        .group_by(notifications.c.state)
+    )
+    return {state: int(count) for state, count in rows}
+
+
+def _read_oldest_pending(connection: Connection, stream_id: int) -> int | None:
+    oldest: int | None = connection.scalar(
+        sa.select(sa.func.min(notifications.c.created_at_us)).where(
+            notifications.c.state == "pending", notifications.c.incident_id.in_(_select_incident_ids(stream_id))
+        )
+    )
+    return oldest
+
+
+def _read_last_notification_error(connection: Connection, stream_id: int) -> str | None:
+    """Return why the latest message that was not delivered was not: the channel first."""
+    found = connection.execute(
+        sa.select(notifications.c.channel, notifications.c.last_error)
+        .where(
+            notifications.c.last_error.is_not(None), notifications.c.incident_id.in_(_select_incident_ids(stream_id))
+        )
+        .order_by(notifications.c.transition_id.desc(), notifications.c.channel)
+        .limit(1)
+    ).first()
+    return None if found is None else f"{found.channel}: {found.last_error}"
+
+
+def _select_incident_ids(stream_id: int) -> sa.Select[Any]:
+    return sa.select(incidents.c.id).where(incidents.c.stream_id == stream_id)
+
+
+def _concerns_stream(job: JobState, stream: str) -> bool:
+    """Return whether a job is of all streams or of this one: a stream's own has its name at the end."""
+    own = job.name.partition(" ")[2]
+    return own in {"", stream}
+
+
+def _typical_events_per_window(connection: Connection, stream_id: int) -> int | None:
+    latest = connection.scalars(
+        sa.select(windows.c.events)
+        .where(windows.c.stream_id == stream_id, windows.c.judged_at_us.is_not(None))
+        .order_by(windows.c.window_start_us.desc())
+        .limit(_TYPICAL_WINDOWS)
+    ).all()
+    return round(statistics.median(latest)) if latest else None

@@ -1,0 +1,174 @@
+"""Storage room: read tables and views along a key, so that every piece is one short transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from storage.database.engine import Database
+from storage.database.partitions import list_partition_days
+from storage.database.tables import outliers, scores, sources
+from storage.queries.history_views import Columns, HistoryView, to_columns
+
+_CHUNK_ROWS = 20_000
+_PAGE_ROWS = 5_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreReader:
+    """The scores or outliers of a stream within bounds of event time, [since, until)."""
+
+    db: Database
+    view: HistoryView
+    stream_id: int
+    since_us: int | None
+    until_us: int | None
+
+    def read_all(self) -> Iterator[Columns]:
+        """Give the rows by source and offset."""
+        for source_id in self._source_ids():
+            for day in self._partition_days():
+                for rows in self._read_chunks(source_id, day, backward=False):
+                    yield to_columns(self.view, rows)
+
+    def read_newest(self, limit: int) -> Iterator[Columns]:
+        """Give the `limit` latest by event time among the last `limit` of each source, oldest first."""
+        kept: list[Sequence[Any]] = []
+        for source_id in self._source_ids():
+            mine: list[Sequence[Any]] = []
+            for day in reversed(self._partition_days()):
+                for rows in self._read_chunks(source_id, day, backward=True):
+                    mine.extend(rows)
+                    if len(mine) >= limit:
+                        break
+                if len(mine) >= limit:
+                    break
+            kept.extend(mine[:limit])
+        place = list(self.view.columns).index("event_time_us")
+        order = np.argsort(np.array([row[place] for row in kept], np.int64), kind="stable")
+        if kept and limit > 0:
+            yield to_columns(self.view, [kept[i] for i in order[-limit:]])
+
+    def _source_ids(self) -> list[int]:
+        query = (
+            sa.select(sources.c.id)
+            .where(sources.c.stream_id == self.stream_id)
+            .order_by(sources.c.topic, sources.c.partition, sources.c.incarnation)
+        )
+        with self.db.read() as connection:
+            return list(connection.scalars(query))
+
+    def _partition_days(self) -> Sequence[int | None]:
+        """Return the partitions to read one after the other, or [None] where there is one table."""
+        if self.db.dialect == "sqlite" or self.view.view != "score_history":
+            return [None]
+        with self.db.read() as connection:
+            return sorted(list_partition_days(connection))
+
+    def _read_chunks(self, source_id: int, day: int | None, *, backward: bool) -> Iterator[Sequence[Sequence[Any]]]:
+        """Give the rows within the bounds of one source, one piece of its log after the other."""
+        table = scores if self.view.view == "score_history" else outliers
+        offset = table.c.source_offset
+        place = [table.c.source_id == source_id]
+        if day is not None:
+            place.append(sa.column("stored_day", sa.Integer) == day)
+        last: int | None = None
+        while True:
+            beyond = [] if last is None else [offset < last if backward else offset > last]
+            piece = (
+                sa.select(offset)
+                .where(*place, *beyond)
+                .order_by(offset.desc() if backward else offset)
+                .limit(_CHUNK_ROWS)
+                .subquery()
+            )
+            with self.db.read() as connection:
+                low, high = connection.execute(
+                    sa.select(sa.func.min(piece.c.source_offset), sa.func.max(piece.c.source_offset))
+                ).one()
+                if low is None:
+                    return
+                rows = connection.execute(self._select_rows(source_id, day, low, high, backward=backward)).all()
+            if rows:
+                yield rows
+            last = low if backward else high
+
+    def _select_rows(self, source_id: int, day: int | None, low: int, high: int, *, backward: bool) -> sa.Select[Any]:
+        extra = ["source_id", *([] if day is None else ["stored_day"])]
+        view = sa.table(self.view.view, *map(sa.column, [*self.view.columns, *extra]))
+        query = sa.select(*(view.c[name] for name in self.view.columns)).where(
+            view.c.source_id == source_id, view.c.source_offset >= low, view.c.source_offset <= high
+        )
+        if day is not None:
+            query = query.where(view.c.stored_day == day)
+        if self.since_us is not None:
+            query = query.where(view.c.event_time_us >= self.since_us)
+        if self.until_us is not None:
+            query = query.where(view.c.event_time_us < self.until_us)
+        return query.order_by(view.c.source_offset.desc() if backward else view.c.source_offset)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewReader:
+    """The rows of one view, of one stream or of all, within bounds of the listing's time."""
+
+    db: Database
+    view: HistoryView
+    stream: str | None
+    since_us: int | None
+    until_us: int | None
+
+    def latest_us(self) -> int | None:
+        """Return the largest of the listing's time."""
+        with self.db.read() as connection:
+            latest: int | None = connection.scalar(self._select(sa.func.max(_column(self.view.time_column))))
+        return latest
+
+    def read_all(self) -> Iterator[Columns]:
+        """Give the rows in the order of the listing's key."""
+        names = self._column_names()
+        query = self._select(*map(_column, names)).order_by(*map(_column, self.view.key_columns)).limit(_PAGE_ROWS)
+        following = query
+        while True:
+            with self.db.read() as connection:
+                rows = connection.execute(following).all()
+            if rows:
+                yield to_columns(self.view, rows)
+            if len(rows) < _PAGE_ROWS:
+                return
+            last = [sa.literal(rows[-1][names.index(name)]) for name in self.view.key_columns]
+            following = query.where(sa.tuple_(*map(_column, self.view.key_columns)) > sa.tuple_(*last))
+
+    def read_newest(self, limit: int) -> Iterator[Columns]:
+        """Give the last rows in the order of the listing's key."""
+        order = [_column(name).desc() for name in self.view.key_columns]
+        query = self._select(*map(_column, self._column_names())).order_by(*order).limit(limit)
+        with self.db.read() as connection:
+            rows = connection.execute(query).all()
+        if rows:
+            yield to_columns(self.view, rows[::-1])
+
+    def _column_names(self) -> list[str]:
+        return [
+            *self.view.columns,
+            *(name for name in self.view.key_columns if name not in self.view.columns),
+        ]
+
+    def _select(self, *columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
+        query = sa.select(*columns).select_from(sa.table(self.view.view))
+        time = _column(self.view.time_column)
+        if self.stream is not None:
+            query = query.where(_column("stream") == self.stream)
+        if self.since_us is not None:
+            query = query.where(time >= self.since_us)
+        if self.until_us is not None:
+            query = query.where(time < self.until_us)
+        return query
+
+
+def _column(name: str) -> sa.ColumnClause[Any]:
+    return sa.column(name)

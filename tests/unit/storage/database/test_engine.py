@@ -1,0 +1,202 @@
+"""Opening a database: URLs, addresses, the daemon's lock, and errors sorted by what a caller can do."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from config.errors import ConfigError, StorageUnavailable
+from storage.database.engine import CommitUnknown, Database, StorageDamaged, StorageFull
+from storage.database.errors import translate_errors
+
+_ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("postgres://u:secret@db.example:6432/outrider", "PostgreSQL outrider at db.example:6432"),
+        ("postgresql://u:secret@db.example/outrider", "PostgreSQL outrider at db.example:5432"),
+        ("postgresql+psycopg://u:secret@/outrider?host=/run/pg", "PostgreSQL outrider at /run/pg"),
+    ],
+)
+def test_a_postgresql_database_is_named_without_its_password(url: str, address: str) -> None:
+    with Database(url) as db:
+        assert db.dialect == "postgresql"
+        assert db.address == address
+
+
+def test_a_sqlite_file_is_named_by_its_path(tmp_path: Path) -> None:
+    with Database(f"sqlite:///{tmp_path}/a b#é.db") as db:
+        assert db.dialect == "sqlite"
+        with db.write() as connection:
+            connection.exec_driver_sql("CREATE TABLE t (x)")
+    assert (tmp_path / "a b#é.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("mysql://localhost/x", "unknown kind 'mysql'"),
+        ("postgresql+asyncpg://localhost/x", "unknown kind"),
+        ("outrider.db", "no URL"),
+        ("sqlite://", "no SQLite file"),
+        ("sqlite:///:memory:", "no SQLite file"),
+        ("sqlite:////no/such/folder/x.db", "folder"),
+        ("sqlite:////tmp", "is a folder"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused_in_one_line(url: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        Database(url)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_password_is_not_shown_when_the_url_is_no_url() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Database("postgres:/u:secret@host/db")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_second_daemon_on_one_file_is_refused_and_told_who_holds_it(sqlite_url: str) -> None:
+    refused = pytest.raises(ConfigError, match=f"process {os.getpid()}")
+    with (
+        Database(sqlite_url) as db,
+        Database(sqlite_url) as other,
+        db.lock_for_daemon(),
+        refused,
+        other.lock_for_daemon(),
+    ):
+        pass
+
+
+def test_the_file_is_free_again_when_its_daemon_has_ended(sqlite_url: str) -> None:
+    with Database(sqlite_url) as db:
+        with db.lock_for_daemon():
+            pass
+        with db.lock_for_daemon():
+            pass
+
+
+@pytest.mark.fault
+def test_the_file_is_free_again_when_its_daemon_was_killed(sqlite_url: str) -> None:
+    program = (
+        "import sys, time\nfrom storage.database.engine import Database\n"
+        "with Database(sys.argv[1]).exclusive():\n    print('held', flush=True)\n    time.sleep(600)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, sqlite_url], cwd=_ROOT, stdout=subprocess.PIPE, text=True
+    ) as daemon:
+        assert daemon.stdout is not None
+        assert daemon.stdout.readline() == "held\n"
+        with Database(sqlite_url) as db:
+            with pytest.raises(ConfigError, match=f"process {daemon.pid}"), db.lock_for_daemon():
+                pass
+            daemon.send_signal(signal.SIGKILL)
+            daemon.wait(20)
+            with db.lock_for_daemon():
+                pass
+
+
+def test_two_names_of_one_file_share_one_lock(tmp_path: Path) -> None:
+    (tmp_path / "link.db").symlink_to(tmp_path / "real.db")
+    db, other = Database(f"sqlite:///{tmp_path}/real.db"), Database(f"sqlite:///{tmp_path}/link.db")
+    with db.lock_for_daemon(), pytest.raises(ConfigError), other.lock_for_daemon():
+        pass
+
+
+def test_a_file_locked_by_another_process_is_storage_unavailable(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.database.dialects.SQLITE_BUSY_TIMEOUT_S", 0.05)
+    with Database(sqlite_url) as db:
+        with db.write() as connection:
+            connection.exec_driver_sql("CREATE TABLE t (x)")
+        other = sqlite3.connect(str(db.file), isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        try:
+            with pytest.raises(StorageUnavailable, match=r"outrider\.db is locked"), db.write():
+                pass
+        finally:
+            other.close()
+        with db.write() as connection:
+            connection.exec_driver_sql("INSERT INTO t VALUES (1)")
+
+
+def test_a_full_disk_is_named_with_the_way_out_and_stores_nothing(sqlite_url: str) -> None:
+    with Database(sqlite_url) as db:
+        with db.write() as connection:
+            connection.exec_driver_sql("CREATE TABLE t (x)")
+        with pytest.raises(StorageFull, match=r"outrider\.db.*full.*free space"), db.write() as connection:
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+            connection.exec_driver_sql("INSERT INTO t VALUES (zeroblob(1000000))")
+        with db.read() as connection:
+            assert connection.exec_driver_sql("SELECT count(*) FROM t").scalar_one() == 0
+
+
+def test_a_reader_cannot_write_by_mistake(sqlite_url: str) -> None:
+    with Database(sqlite_url) as db:
+        db.upgrade()
+        with pytest.raises(StorageFull, match="readonly"), db.read() as connection:
+            connection.exec_driver_sql("DELETE FROM streams")
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.db").write_text("this is a text, long enough to be read as a header of a file" * 20)
+    db = Database(f"sqlite:///{tmp_path}/notes.db")
+    with pytest.raises(StorageDamaged, match=r"notes\.db.*not a database"):
+        db.check_schema()
+
+
+def test_a_wrong_statement_is_not_called_unavailable(sqlite_url: str) -> None:
+    with Database(sqlite_url) as db, pytest.raises(sa.exc.OperationalError), db.read() as connection:
+        connection.exec_driver_sql("SELECT * FROM nowhere")
+
+
+def test_an_absent_server_is_storage_unavailable_at_the_first_use_and_named() -> None:
+    with Database("postgresql://u:secret@127.0.0.1:1/x") as db:
+        with pytest.raises(StorageUnavailable, match=r"PostgreSQL x at 127\.0\.0\.1:1") as caught, db.read():
+            pass
+        assert "secret" not in str(caught.value)
+
+
+def test_an_error_of_the_disk_while_committing_leaves_the_outcome_unknown() -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+    with pytest.raises(CommitUnknown), translate_errors("a", Path("a.db"), committing=True):
+        raise error
+    with pytest.raises(StorageUnavailable) as caught, translate_errors("a", Path("a.db")):
+        raise error
+    assert not isinstance(caught.value, CommitUnknown)
+
+
+def test_the_clock_of_the_database_is_the_time_of_day(sqlite_url: str) -> None:
+    with Database(sqlite_url) as db, db.read() as connection:
+        before = connection.exec_driver_sql("SELECT CAST(strftime('%s', 'now') AS INTEGER)").scalar_one()
+        now_us = db.now_us(connection)
+    assert before <= now_us / 1_000_000 <= before + 60
+
+
+def test_maintenance_of_a_sqlite_file_may_run_at_any_time(sqlite_url: str) -> None:
+    with Database(sqlite_url) as db:
+        db.upgrade()
+        db.checkpoint_wal()
+        db.vacuum_pages(10)
+        db.check_schema()
+
+
+def test_a_full_disk_of_postgresql_passes_once_somebody_frees_it_and_is_named() -> None:
+    full = psycopg.errors.DiskFull('could not extend file "base/1/2": No space left on device')
+    with pytest.raises(StorageUnavailable) as caught, translate_errors("PostgreSQL o at h:5432", None):
+        raise full
+    assert str(caught.value) == (
+        'PostgreSQL o at h:5432 is not available: its disk is full (could not extend file "base/1/2": No space left on '
+        "device): free space there, or shorten `retention`"
+    )
