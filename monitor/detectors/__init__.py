@@ -4,14 +4,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from monitor.detectors.aegmm import AEGMM
     from monitor.detectors.class_conditional import ClassConditionalGaussian
-    from monitor.detectors.crossfit import reference_energies
     from monitor.detectors.detector import Detector, load_detector
-    from monitor.detectors.explanation import Explanation
+    from monitor.detectors.explain.explanation import Explanation
+    from monitor.detectors.fit.cross_fitting import reference_energies
     from monitor.detectors.gaussian_mixture import GaussianMixture
-    from monitor.detectors.mixture_params import gmm_energy, gmm_params
-    from monitor.detectors.vaegmm import VAEGMM
+    from monitor.detectors.gmm_functions import gmm_energy, gmm_params
+    from monitor.detectors.networks.aegmm import AEGMM
+    from monitor.detectors.networks.vaegmm import VAEGMM
 
 _MODULES = {
     "AEGMM": "aegmm",

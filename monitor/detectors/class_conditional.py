@@ -11,13 +11,10 @@ from scipy.linalg import solve_triangular
 
 from config.errors import ModelError
 from monitor.detectors import artefact as files
-from monitor.detectors.arguments import check_device, check_number
 from monitor.detectors.artefact import Artefact
-from monitor.detectors.attribution import explain_mixture
-from monitor.detectors.explanation import Explanation
-from monitor.detectors.feature_model import apply_feature_model, check_feature_model
-from monitor.detectors.inputs import FloatArray, check_events, check_labels
-from monitor.detectors.mixture_params import (
+from monitor.detectors.explain.attribution import explain_mixture
+from monitor.detectors.explain.explanation import Explanation
+from monitor.detectors.gmm_functions import (
     BLOCK_ROWS,
     LOG_2PI,
     PADDING_ROWS,
@@ -25,9 +22,12 @@ from monitor.detectors.mixture_params import (
     cholesky_with_ridge,
     make_metric,
 )
+from monitor.detectors.inputs.arguments import check_device, check_number
+from monitor.detectors.inputs.checks import FloatArray, check_events, check_labels
+from monitor.detectors.inputs.feature_model import apply_feature_model, check_feature_model
+from monitor.detectors.inputs.unfitted import make_not_fitted_error
 from monitor.detectors.mixture_values import are_lower_triangular
-from monitor.detectors.threads import full_precision_matmul, single_torch_thread
-from monitor.detectors.unfitted import make_not_fitted_error
+from monitor.detectors.score.threads import full_precision_matmul, single_torch_thread
 from monitor.drifts.yardstick import FeatureProfile, build_feature_profile
 
 ScoreKind = Literal["likelihood", "mahalanobis"]

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from config.errors import ModelError
 from monitor.detectors import artefact
 from monitor.detectors.artefact import Artefact
-from monitor.detectors.explanation import Explanation
+from monitor.detectors.explain.explanation import Explanation
 from monitor.drifts.yardstick import FeatureProfile
 
 _CLASSES = {
     "gaussian_mixture": ("monitor.detectors.gaussian_mixture", "GaussianMixture"),
     "class_conditional": ("monitor.detectors.class_conditional", "ClassConditionalGaussian"),
-    "vaegmm": ("monitor.detectors.vaegmm", "VAEGMM"),
-    "aegmm": ("monitor.detectors.aegmm", "AEGMM"),
+    "vaegmm": ("monitor.detectors.networks.vaegmm", "VAEGMM"),
+    "aegmm": ("monitor.detectors.networks.aegmm", "AEGMM"),
 }
 KINDS = tuple(_CLASSES)
 

@@ -10,20 +10,23 @@ import torch
 from numpy.typing import NDArray
 
 from config.errors import ModelError
-from monitor.detectors import artefact, attribution, fitting, mixture_artefact, selection, sklearn_bridge
-from monitor.detectors.arguments import check_device
+from monitor.detectors import artefact, mixture_artefact, sklearn_bridge
 from monitor.detectors.artefact import Artefact
-from monitor.detectors.crossfit import reference_energies
-from monitor.detectors.em import CovarianceType
-from monitor.detectors.explanation import Explanation
-from monitor.detectors.inputs import FloatArray, check_events, check_finite, check_sample_weights
-from monitor.detectors.mixture_settings import make_fit_settings
+from monitor.detectors.explain import attribution
+from monitor.detectors.explain.explanation import Explanation
+from monitor.detectors.fit import mixture_fit as fitting
+from monitor.detectors.fit import selection
+from monitor.detectors.fit.cross_fitting import reference_energies
+from monitor.detectors.fit.em import CovarianceType
+from monitor.detectors.fit.process_group import ProcessGroup
+from monitor.detectors.fit.settings import make_fit_settings
+from monitor.detectors.inputs.arguments import check_device
+from monitor.detectors.inputs.checks import FloatArray, check_events, check_finite, check_sample_weights
+from monitor.detectors.inputs.unfitted import make_not_fitted_error
 from monitor.detectors.mixture_values import MixtureValues, check_mixture, covariances_from_cholesky, expand_cholesky
-from monitor.detectors.processes import ProcessGroup
-from monitor.detectors.score_factors import GaussianComponents
-from monitor.detectors.score_path import MixtureScorer, make_scorer
-from monitor.detectors.threads import single_torch_thread
-from monitor.detectors.unfitted import make_not_fitted_error
+from monitor.detectors.score.factors import GaussianComponents
+from monitor.detectors.score.scorer import MixtureScorer, make_scorer
+from monitor.detectors.score.threads import single_torch_thread
 from monitor.drifts.yardstick import FeatureProfile, build_feature_profile
 
 F64 = NDArray[np.float64]

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from config.errors import ModelError
-from monitor.detectors import fitting
-from monitor.detectors.arguments import check_int, check_number
 from monitor.detectors.artefact import Artefact
-from monitor.detectors.mixture_settings import make_fit_settings
+from monitor.detectors.fit import mixture_fit as fitting
+from monitor.detectors.fit.settings import make_fit_settings
+from monitor.detectors.inputs.arguments import check_int, check_number
 from monitor.detectors.mixture_values import MixtureValues, are_lower_triangular
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.errors import ModelError
-from monitor.detectors.em import CovarianceType
-from monitor.detectors.mixture_settings import check_covariance_type
+from monitor.detectors.fit.em import CovarianceType
+from monitor.detectors.fit.settings import check_covariance_type
 
 F64 = NDArray[np.float64]
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from config.errors import ModelError
 from config.streams import ModelSettings
-from monitor.detectors.crossfit import reference_energies
 from monitor.detectors.detector import Detector, detector_class
+from monitor.detectors.fit.cross_fitting import reference_energies
 from monitor.detectors.gaussian_mixture import GaussianMixture
 from monitor.drifts.yardstick import build_feature_profile
 from monitor.training.events import TrainingSet, min_training_events

@@ -6,7 +6,7 @@ import torch
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
-from monitor.detectors.mixture_params import gmm_energy, gmm_params
+from monitor.detectors.gmm_functions import gmm_energy, gmm_params
 
 RELATIVE = {np.float32: 1e-4, np.float64: 1e-10}
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -5,8 +5,8 @@ import pytest
 from scipy.linalg import solve_triangular
 from scipy.special import logsumexp
 
-from monitor.detectors.aegmm import AEGMM
-from monitor.detectors.vaegmm import VAEGMM
+from monitor.detectors.networks.aegmm import AEGMM
+from monitor.detectors.networks.vaegmm import VAEGMM
 
 RELATIVE = {np.float32: 1e-4, np.float64: 1e-10}
 BOTH = pytest.mark.parametrize("make", [VAEGMM, AEGMM])
