@@ -28,10 +28,10 @@ from monitor.backtest.cells import GridCell, ModelSet
 from monitor.backtest.over_windows import WindowReplay
 from monitor.control_plane.control import BUDGETED_KINDS
 from monitor.control_plane.drift_watch import MonitoredModel
-from monitor.drifts.drift_sums import code_events
-from monitor.drifts.yardstick import TrainingProfile, build_feature_profile, quantile_edges
-from monitor.parts import Part, Scale, summarise_windows
 from monitor.spikes import WEEK_US
+from monitor.statistics.drift_sums import code_events
+from monitor.statistics.part import Part, Scale, summarise_windows
+from monitor.statistics.training_profile import TrainingProfile, build_feature_profile, quantile_edges
 from storage.control.models import Activation, ModelInfo
 
 START_US = 1_767_225_600_000_000

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from monitor.parts import Float64, Int64
 from monitor.spikes import DAY_US, WEEK_US
+from monitor.statistics.part import Float64, Int64
 
 MIN_BASELINE_HORIZONS = 30
 """Horizons in a base before there is a verdict: below it the autocorrelation is not known well enough."""

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from config.errors import ConfigError, ModelError
 from monitor.detectors.detector import Detector, load_detector
-from monitor.drifts.drift_sums import MeasuredEvents, code_events
-from monitor.drifts.yardstick import TrainingProfile, quantile_edges
-from monitor.parts import Scale
+from monitor.statistics.drift_sums import MeasuredEvents, code_events
+from monitor.statistics.part import Scale
+from monitor.statistics.training_profile import TrainingProfile, quantile_edges
 from storage.ledger.ledger import StoredModel
 
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monitor.parts import Int64
 from monitor.spikes import HOUR_US, WEEK_US, CountModel, rate_bound
+from monitor.statistics.part import Int64
 
 RATE_RATIO = 1.75
 """The ratio of rates that the evidence is for: nearly as quick at 1.5 and at 3 as evidence made for those."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from monitor.parts import Int64
+from monitor.statistics.part import Int64
 
 HOUR_US = 3600 * 1_000_000
 DAY_US = 24 * HOUR_US

@@ -10,7 +10,6 @@ from typing import Literal
 
 import numpy as np
 
-from monitor.parts import Float32
 from monitor.percentiles.limits import (
     MIN_LOOK_BACK_TAIL,
     MIN_REFERENCE_TAIL,
@@ -21,7 +20,8 @@ from monitor.percentiles.limits import (
     exceedance,
 )
 from monitor.percentiles.pot import estimate_pot_threshold, estimate_reference_pot_threshold
-from monitor.percentiles.sketch import EnergySketch
+from monitor.statistics.part import Float32
+from monitor.statistics.sketch import EnergySketch
 
 Method = Literal["percentile", "pot"]
 

@@ -14,10 +14,10 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.promises import table
-from monitor.parts import Part, Scale, summarise, summarise_windows
 from monitor.percentiles.limits import exceedance
 from monitor.percentiles.look_back import LookBack
-from monitor.percentiles.sketch import EnergySketch
+from monitor.statistics.part import Part, Scale, summarise, summarise_windows
+from monitor.statistics.sketch import EnergySketch
 from monitor.thresholds import choose_threshold, estimate_first_threshold, is_contested
 
 PERCENTILES = (99.0, 99.5, 99.9)

@@ -7,8 +7,8 @@ from consumers.batch import DecodedBatch
 from monitor.backtest.cells import GridCell
 from monitor.data_plane.fold import BatchScorer, FoldedBatch, ThresholdSchedule, WindowRule, fold, join_batches
 from monitor.data_plane.lane import COMMIT_EVENTS, is_unreadable_range
-from monitor.drifts.drift_sums import MeasuredEvents
-from monitor.parts import Scale
+from monitor.statistics.drift_sums import MeasuredEvents
+from monitor.statistics.part import Scale
 from storage.control.records import StoredGap
 
 Float32 = NDArray[np.float32]

@@ -25,8 +25,8 @@ from monitor.backtest.outcome import Backtest, LabelledBursts, compute_outcome
 from monitor.backtest.over_events import CachedScorer, EventReplay
 from monitor.backtest.over_windows import WindowReplay
 from monitor.backtest.warmed import BacktestModels, fit_on_file, load_stored_models
-from monitor.parts import Scale, decode_part
 from monitor.rules import build_window_rule
+from monitor.statistics.part import Scale, decode_part
 from storage.control.models import Activation
 from storage.database.engine import Database
 from storage.history import TimeBound

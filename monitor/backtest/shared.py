@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitor.findings.calibration import ThresholdRule, compute_tick_threshold
-from monitor.parts import Scale
 from monitor.percentiles.look_back import LookBack
-from monitor.percentiles.sketch import EnergySketch
 from monitor.spikes import CountModel
+from monitor.statistics.part import Scale
+from monitor.statistics.sketch import EnergySketch
 from storage.control.thresholds import NewThreshold, StoredThreshold
 
 _CACHED_TICKS = 8

@@ -38,10 +38,10 @@ from monitor.findings.judged import JudgeRule, ThresholdInForce
 from monitor.findings.lives import update_incident
 from monitor.findings.spike_finding import evaluate_open_window
 from monitor.incidents import Interval, Kind
-from monitor.parts import Scale
 from monitor.percentiles.look_back import LookBack
 from monitor.schedule import tick_at_or_after
 from monitor.spikes import CountModel
+from monitor.statistics.part import Scale
 from storage.control.records import IncidentRow, Judgement, StoredIncident, WindowFacts
 from storage.control.thresholds import NewThreshold, StoredThreshold, TickFacts
 

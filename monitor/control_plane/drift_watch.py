@@ -11,8 +11,6 @@ from typing import Any
 
 from monitor.control_plane.keepers import DriftStoreProtocol
 from monitor.drift import horizon_false_alarm_probability
-from monitor.drifts.drift_statistics import DriftStatistics, is_valid_shape, join_sums
-from monitor.drifts.yardstick import TrainingProfile
 from monitor.findings.drift_finding import build_drift_finding, build_verdict_rows, format_horizon
 from monitor.findings.drifting import (
     MAX_BASELINE_SPAN_US,
@@ -34,8 +32,10 @@ from monitor.findings.drifting import (
 )
 from monitor.findings.lives import IncidentPolicy, update_incident, withdraw_incident
 from monitor.incidents import Finding, Interval, Kind
-from monitor.parts import decode_part
 from monitor.spikes import DAY_US
+from monitor.statistics.drift_means import DriftStatistics, is_valid_shape, join_sums
+from monitor.statistics.part import decode_part
+from monitor.statistics.training_profile import TrainingProfile
 from storage.control.drift import DriftBaseRow, DriftFacts, DriftUpdate, DriftWindow
 from storage.control.records import IncidentRow, StoredIncident
 

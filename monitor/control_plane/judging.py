@@ -10,10 +10,10 @@ from monitor.findings.record_findings import find_dead_letters, find_gaps
 from monitor.findings.slow_rise_finding import find_slow_rise
 from monitor.findings.spike_finding import build_spike_finding, evaluate_open_window, judge_spike
 from monitor.incidents import Finding, Interval, Kind, TransitionType
-from monitor.parts import Part, decode_part, encode_part, merge_parts
-from monitor.percentiles.sketch import summarise_energies
 from monitor.slow_rises import RATE_BOUND_LEVEL
 from monitor.spikes import SpikeVerdict, rate_bound
+from monitor.statistics.part import Part, decode_part, encode_part, merge_parts
+from monitor.statistics.sketch import summarise_energies
 from storage.control.records import IncidentRow, Judgement, StoredIncident, WindowFacts, WindowRow
 
 __all__ = ["ThresholdInForce", "JudgeRule", "judge_window", "judge_open_window", "needs_evidence"]

@@ -21,9 +21,9 @@ from consumers.windows import (
     watermark_before,
     window_start,
 )
-from monitor.drifts.drift_sums import DriftCodes, DriftSums, MeasuredEvents
-from monitor.parts import Scale, encode_part, summarise
 from monitor.shadow.shadow_parts import build_shadow_parts
+from monitor.statistics.drift_sums import DriftCodes, DriftSums, MeasuredEvents
+from monitor.statistics.part import Scale, encode_part, summarise
 from storage.ledger.ledger import ScheduledShadow, ScheduledThreshold, ShadowPartRow, StreamControl, WindowPartRow
 
 Int64 = NDArray[np.int64]

@@ -21,7 +21,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from config.errors import ModelError
-from monitor.drifts.yardstick import N_BINS, FeatureProfile
+from monitor.statistics.training_profile import N_BINS, FeatureProfile
 
 FORMAT = 1
 MAX_HEADER_BYTES = 4 << 20

@@ -28,7 +28,7 @@ from monitor.detectors.inputs.feature_model import apply_feature_model, check_fe
 from monitor.detectors.inputs.unfitted import make_not_fitted_error
 from monitor.detectors.mixture_values import are_lower_triangular
 from monitor.detectors.score.threads import full_precision_matmul, single_torch_thread
-from monitor.drifts.yardstick import FeatureProfile, build_feature_profile
+from monitor.statistics.training_profile import FeatureProfile, build_feature_profile
 
 ScoreKind = Literal["likelihood", "mahalanobis"]
 F64 = NDArray[np.float64]

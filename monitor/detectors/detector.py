@@ -12,7 +12,7 @@ from config.errors import ModelError
 from monitor.detectors import artefact
 from monitor.detectors.artefact import Artefact
 from monitor.detectors.explain.explanation import Explanation
-from monitor.drifts.yardstick import FeatureProfile
+from monitor.statistics.training_profile import FeatureProfile
 
 _CLASSES = {
     "gaussian_mixture": ("monitor.detectors.gaussian_mixture", "GaussianMixture"),

@@ -27,7 +27,7 @@ from monitor.detectors.mixture_values import MixtureValues, check_mixture, covar
 from monitor.detectors.score.factors import GaussianComponents
 from monitor.detectors.score.scorer import MixtureScorer, make_scorer
 from monitor.detectors.score.threads import single_torch_thread
-from monitor.drifts.yardstick import FeatureProfile, build_feature_profile
+from monitor.statistics.training_profile import FeatureProfile, build_feature_profile
 
 F64 = NDArray[np.float64]
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from config.units import format_duration
 from monitor.drift import recommend_action
-from monitor.drifts.drift_statistics import DriftStatistics
 from monitor.findings.drifting import HorizonResult
 from monitor.findings.lives import format_utc
 from monitor.incidents import Finding, Kind, Severity
+from monitor.statistics.drift_means import DriftStatistics
 from storage.control.drift import DriftVerdictRow
 
 _MAX_SUMMARY_STATISTICS = 3

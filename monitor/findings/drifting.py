@@ -21,9 +21,9 @@ from monitor.drift import (
     fit_baseline,
     judge_drift,
 )
-from monitor.drifts.drift_statistics import DriftStatistics
-from monitor.drifts.yardstick import Float64, Int64
 from monitor.spikes import DAY_US
+from monitor.statistics.drift_means import DriftStatistics
+from monitor.statistics.training_profile import Float64, Int64
 
 SEASON_SEARCH_DAYS = 7
 """Days that are searched for two without drift at the same time."""

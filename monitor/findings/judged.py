@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from monitor.findings.lives import IncidentPolicy, format_utc
-from monitor.parts import Part, Scale
 from monitor.spikes import CountModel
+from monitor.statistics.part import Part, Scale
 from storage.control.records import OffsetRange, WindowFacts
 from storage.control.thresholds import StoredThreshold
 

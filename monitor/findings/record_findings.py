@@ -3,7 +3,7 @@
 from monitor.findings.judged import JudgeRule, window_details
 from monitor.findings.lives import format_utc
 from monitor.incidents import Finding, Kind, Severity
-from monitor.parts import Part
+from monitor.statistics.part import Part
 from storage.control.records import WindowFacts
 
 

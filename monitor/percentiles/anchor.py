@@ -5,8 +5,8 @@ from math import fsum
 
 import numpy as np
 
-from monitor.parts import BIN_WIDTH, Float32, Float64
-from monitor.percentiles.sketch import EnergySketch, order_statistic_quantiles
+from monitor.statistics.part import BIN_WIDTH, Float32, Float64
+from monitor.statistics.sketch import EnergySketch, order_statistic_quantiles
 
 EXCEEDANCE_SLACK = 1.5
 """The live percentile may exceed the mapped reference's by as much as this factor in exceedance."""

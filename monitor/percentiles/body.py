@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from monitor.parts import Float32, Float64
-from monitor.percentiles.sketch import order_statistic_quantiles
+from monitor.statistics.part import Float32, Float64
+from monitor.statistics.sketch import order_statistic_quantiles
 
 BODY_RANKS = np.arange(30, 91, 5) / 100
 MAX_OUTLIER_SHARE = 0.3

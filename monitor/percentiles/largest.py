@@ -5,7 +5,7 @@ from collections.abc import Hashable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.parts import MAX_LARGEST, Float32, Int64, Part
+from monitor.statistics.part import MAX_LARGEST, Float32, Int64, Part
 
 _INITIAL_ROWS = 64
 _INITIAL_COLUMNS = 8

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy import special
 
-from monitor.parts import Float32
 from monitor.percentiles.anchor import fit_anchor
-from monitor.percentiles.sketch import EnergySketch, order_statistic_quantiles
+from monitor.statistics.part import Float32
+from monitor.statistics.sketch import EnergySketch, order_statistic_quantiles
 
 DetailValue = float | int | str | bool | None
 

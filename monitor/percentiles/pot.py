@@ -6,7 +6,6 @@ there is none at all. Where there are enough of them the percentile is as good a
 
 import numpy as np
 
-from monitor.parts import Float32
 from monitor.percentiles.anchor import EXCEEDANCE_SLACK, Anchor, fit_anchor
 from monitor.percentiles.limits import (
     INTERVAL_LEVEL,
@@ -17,8 +16,9 @@ from monitor.percentiles.limits import (
     build_estimate,
     exceedance,
 )
-from monitor.percentiles.sketch import EnergySketch
 from monitor.percentiles.tail import ParetoTail, fit_tail
+from monitor.statistics.part import Float32
+from monitor.statistics.sketch import EnergySketch
 
 
 def estimate_reference_pot_threshold(

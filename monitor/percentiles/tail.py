@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from monitor.parts import Float64
+from monitor.statistics.part import Float64
 
 MIN_PEAKS = 100
 MAX_PEAKS = 2_000

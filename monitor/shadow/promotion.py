@@ -16,10 +16,10 @@ from monitor.findings.calibration import (
     load_count_model,
     load_scale,
 )
-from monitor.parts import Scale, decode_part
 from monitor.percentiles.look_back import LookBack
 from monitor.shadow.shadow_gate import ComparedModel, GateRule, GateVerdict, WindowPair, evaluate_gate
 from monitor.shadow.shadow_parts import merge_shadow_parts
+from monitor.statistics.part import Scale, decode_part
 from storage.control.models import Activation, ModelInfo, ModelStore
 from storage.control.shadows import ShadowModel, ShadowStore
 from storage.control.thresholds import NewThreshold, ThresholdStore

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.parts import Scale, encode_part, merge_parts, summarise_windows
-from monitor.parts import decode_part as decode_part
+from monitor.statistics.part import Scale, encode_part, merge_parts, summarise_windows
+from monitor.statistics.part import decode_part as decode_part
 from storage.control.shadows import MergedWindow
 from storage.ledger.ledger import ScheduledShadow, ShadowPartRow
 

@@ -12,7 +12,7 @@ from config.streams import ModelSettings
 from monitor.detectors.detector import Detector, detector_class
 from monitor.detectors.fit.cross_fitting import reference_energies
 from monitor.detectors.gaussian_mixture import GaussianMixture
-from monitor.drifts.yardstick import build_feature_profile
+from monitor.statistics.training_profile import build_feature_profile
 from monitor.training.events import TrainingSet, min_training_events
 from monitor.training.screening import screen_events
 from storage.control.models import NewModel

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from monitor.drifts.drift_sums import code_events
-from monitor.drifts.yardstick import TrainingProfile, build_feature_profile, quantile_edges
-from monitor.parts import (
+from monitor.percentiles.look_back import LookBack
+from monitor.statistics.drift_sums import code_events
+from monitor.statistics.part import (
     LAST_BIN,
     MAX_LARGEST,
     DamagedPart,
@@ -25,8 +25,8 @@ from monitor.parts import (
     summarise,
     summarise_windows,
 )
-from monitor.percentiles.look_back import LookBack
-from monitor.percentiles.sketch import EnergySketch
+from monitor.statistics.sketch import EnergySketch
+from monitor.statistics.training_profile import TrainingProfile, build_feature_profile, quantile_edges
 from monitor.thresholds import choose_threshold
 
 SCALE = Scale(median=3.0, iqr=2.0)

@@ -45,7 +45,7 @@ from monitor.detectors.networks.network_training import (
     train_networks,
 )
 from monitor.detectors.score.threads import single_torch_thread
-from monitor.drifts.yardstick import FeatureProfile, build_feature_profile
+from monitor.statistics.training_profile import FeatureProfile, build_feature_profile
 
 _SINGLE_THREAD_OPERATIONS = 50_000_000  # multiplications in a pass of one batch below which more threads do not pay
 _NETWORK_NAMES = ("encoder_net", "decoder_net", "gmm_density_net")

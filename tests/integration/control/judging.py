@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from monitor.parts import Part, Scale, encode_part, summarise
+from monitor.statistics.part import Part, Scale, encode_part, summarise
 from storage.control.records import IncidentRow, Judgement, TransitionRow, WindowFacts, WindowRow
 from storage.database.engine import Database
 from storage.ledger.ledger import (

@@ -12,7 +12,7 @@ from monitor.drift import (
     judge_drift,
     recommend_action,
 )
-from monitor.drifts.yardstick import RANK_UNIT, SPREAD_UNIT
+from monitor.statistics.training_profile import RANK_UNIT, SPREAD_UNIT
 
 MINUTE = 60_000_000
 HOUR = 60 * MINUTE

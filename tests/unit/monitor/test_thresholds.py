@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from monitor.parts import Scale, summarise
 from monitor.percentiles.limits import (
     ThresholdEstimate,
     estimate_anchored_threshold,
@@ -16,7 +15,8 @@ from monitor.percentiles.limits import (
     exceedance,
     exceedance_interval,
 )
-from monitor.percentiles.sketch import EnergySketch, order_statistic_quantiles
+from monitor.statistics.part import Scale, summarise
+from monitor.statistics.sketch import EnergySketch, order_statistic_quantiles
 from monitor.thresholds import choose_threshold, count_reference_above
 
 CLEAN = stats.gamma(8)

@@ -9,7 +9,7 @@ from monitor.control_plane.judging import JudgeRule, ThresholdInForce, judge_win
 from monitor.findings.calibration import load_clean_rate, load_count_model, load_scale
 from monitor.findings.lives import IncidentPolicy
 from monitor.incidents import LifecyclePolicy
-from monitor.parts import Part, Scale, encode_part, summarise
+from monitor.statistics.part import Part, Scale, encode_part, summarise
 from storage.control.records import Judgement, StoredPart, WindowFacts
 from storage.control.thresholds import StoredThreshold
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from monitor.findings.calibration import ThresholdRule, build_first_threshold, compute_tick_threshold, load_count_model
-from monitor.parts import Part, Scale, summarise
 from monitor.percentiles.look_back import LookBack
 from monitor.spikes import false_alarm_probability, judge_count
+from monitor.statistics.part import Part, Scale, summarise
 from storage.control.models import Activation
 from storage.control.thresholds import StoredThreshold
 

@@ -7,8 +7,8 @@ import pytest
 
 from consumers.batch import DeadLetters, DecodedBatch, Events, Partition
 from monitor.data_plane.fold import FoldedBatch, ThresholdSchedule, WindowRule, fold
-from monitor.drifts.drift_sums import MeasuredEvents
-from monitor.parts import Scale
+from monitor.statistics.drift_sums import MeasuredEvents
+from monitor.statistics.part import Scale
 from storage.ledger.ledger import ScheduledThreshold, StreamControl
 
 MINUTE = 60_000_000

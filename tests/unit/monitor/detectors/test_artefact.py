@@ -10,7 +10,7 @@ import pytest
 from config.errors import ModelError
 from monitor.detectors import artefact
 from monitor.detectors.artefact import Artefact
-from monitor.drifts.yardstick import build_feature_profile
+from monitor.statistics.training_profile import build_feature_profile
 
 
 def make_artefact(**changes):

@@ -15,10 +15,10 @@ from monitor.findings.calibration import (
     load_count_model,
     load_scale,
 )
-from monitor.parts import Scale, summarise
 from monitor.percentiles.look_back import LookBack
 from monitor.slow_rises import RATE_BOUND_LEVEL
 from monitor.spikes import rate_bound
+from monitor.statistics.part import Scale, summarise
 from storage.control.models import Activation
 from storage.control.thresholds import StoredThreshold
 

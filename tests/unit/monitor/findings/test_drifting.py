@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 
 from monitor.drift import SEASON_DAYS
-from monitor.drifts.drift_statistics import DriftStatistics
-from monitor.drifts.yardstick import TrainingProfile, build_feature_profile, quantile_edges
 from monitor.findings.drift_finding import build_drift_finding, build_verdict_rows
 from monitor.findings.drifting import (
     DriftAlarm,
@@ -26,6 +24,8 @@ from monitor.findings.drifting import (
     state_to_json,
     update_drift_state,
 )
+from monitor.statistics.drift_means import DriftStatistics
+from monitor.statistics.training_profile import TrainingProfile, build_feature_profile, quantile_edges
 
 MINUTE = 60_000_000
 HOUR = 60 * MINUTE

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from monitor.parts import Part, Scale, summarise
-from monitor.percentiles import sketch as sketch_module
-from monitor.percentiles.sketch import EnergySketch, summarise_energies
+from monitor.statistics import sketch as sketch_module
+from monitor.statistics.part import Part, Scale, summarise
+from monitor.statistics.sketch import EnergySketch, summarise_energies
 
 SCALE = Scale(median=8.0, iqr=4.0)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from monitor.drifts.yardstick import (
+from monitor.statistics.training_profile import (
     RANK_UNIT,
     SPREAD_UNIT,
     build_feature_profile,

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.errors import OutriderError
-from monitor.drifts.drift_sums import DriftSection, DriftSums, add_drift_sums, pack_drift_sums, unpack_drift_sums
+from monitor.statistics.drift_sums import DriftSection, DriftSums, add_drift_sums, pack_drift_sums, unpack_drift_sums
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from monitor.drifts.rank_table import RankTable
-from monitor.drifts.yardstick import centred_ranks, quantile_edges
+from monitor.statistics.rank_table import RankTable
+from monitor.statistics.training_profile import centred_ranks, quantile_edges
 
 RNG = np.random.default_rng(11)
 NORMAL = RNG.standard_normal(5_000)

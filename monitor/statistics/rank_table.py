@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.drifts.yardstick import N_BINS, Float32, Int8, Int64, centred_ranks
+from monitor.statistics.training_profile import N_BINS, Float32, Int8, Int64, centred_ranks
 
 _N_CELLS = 512
 """Cells of a feature. With half as many every other law has two edges in a cell; more leave the processor's cache."""

@@ -6,8 +6,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.drifts.drift_sums import MAX_PAIRED_FEATURES, SCORE_UNIT, SHARE_UNIT, DriftSums, feature_pair
-from monitor.drifts.yardstick import N_BINS, RANK_UNIT, SPREAD_UNIT, TrainingProfile, value_at_rank
+from monitor.statistics.drift_sums import MAX_PAIRED_FEATURES, SCORE_UNIT, SHARE_UNIT, DriftSums, feature_pair
+from monitor.statistics.training_profile import N_BINS, RANK_UNIT, SPREAD_UNIT, TrainingProfile, value_at_rank
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]

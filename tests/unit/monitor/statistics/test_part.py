@@ -6,9 +6,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from monitor import parts
-from monitor.drifts.drift_sums import DriftCodes
-from monitor.parts import (
+from monitor.statistics import part as parts
+from monitor.statistics.drift_sums import DriftCodes
+from monitor.statistics.part import (
     DamagedPart,
     Part,
     Scale,

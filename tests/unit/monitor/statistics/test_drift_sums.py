@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from monitor.drifts.drift_statistics import is_valid_shape, join_sums
-from monitor.drifts.drift_sums import (
+from monitor.statistics.drift_means import is_valid_shape, join_sums
+from monitor.statistics.drift_sums import (
     MAX_FEATURES,
     MAX_PAIRED_FEATURES,
     DriftSums,
@@ -14,7 +14,7 @@ from monitor.drifts.drift_sums import (
     pack_drift_sums,
     unpack_drift_sums,
 )
-from monitor.drifts.yardstick import TrainingProfile, build_feature_profile, quantile_edges
+from monitor.statistics.training_profile import TrainingProfile, build_feature_profile, quantile_edges
 
 RNG = np.random.default_rng(3)
 

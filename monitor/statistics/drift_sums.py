@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.drifts.rank_table import RankTable
-from monitor.drifts.yardstick import N_BINS, TrainingProfile
+from monitor.statistics.rank_table import RankTable
+from monitor.statistics.training_profile import N_BINS, TrainingProfile
 
 Float32 = NDArray[np.float32]
 Int8 = NDArray[np.int8]

@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.parts import LAST_BIN, Float32, Float64, Int64, Part, Scale, bin_edges
+from monitor.statistics.part import LAST_BIN, Float32, Float64, Int64, Part, Scale, bin_edges
 
 MAX_EXACT_ENERGIES = 2**18
 """Energies that a sketch of many windows keeps exactly: 1 MiB, and the p99 of 26 million events."""
