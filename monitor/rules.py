@@ -9,12 +9,12 @@ from monitor.control_plane.control import ControlSettings
 from monitor.control_plane.drift_watch import DriftRule
 from monitor.control_plane.judging import JudgeRule
 from monitor.data_plane.fold import WindowRule
-from monitor.findings.calibration import ThresholdRule
 from monitor.findings.lives import IncidentPolicy
 from monitor.incidents import LifecyclePolicy
-from monitor.percentiles.limits import exceedance
 from monitor.shadow.promotion import PromotionRule
 from monitor.shadow.shadow_gate import GateRule
+from monitor.thresholds.percentile import exceedance
+from monitor.thresholds.tick import ThresholdRule
 
 
 def build_window_rule(settings: Settings, stream: str) -> WindowRule:

@@ -14,11 +14,11 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.promises import table
-from monitor.percentiles.limits import exceedance
-from monitor.percentiles.look_back import LookBack
 from monitor.statistics.part import Part, Scale, summarise, summarise_windows
 from monitor.statistics.sketch import EnergySketch
-from monitor.thresholds import choose_threshold, estimate_first_threshold, is_contested
+from monitor.thresholds.choose import choose_threshold, estimate_first_threshold, is_contested
+from monitor.thresholds.look_back import LookBack
+from monitor.thresholds.percentile import exceedance
 
 PERCENTILES = (99.0, 99.5, 99.9)
 SHARES = (0.0, 0.001, 0.005, 0.02, 0.05)

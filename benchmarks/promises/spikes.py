@@ -12,9 +12,9 @@ from scipy import signal, stats
 
 from benchmarks.promises import table
 from benchmarks.promises.exact import TailTable, counts
-from monitor.percentiles.limits import estimate_reference_threshold, exceedance
 from monitor.spikes import CountModel, false_alarm_probability, fit_count_model, spike_count_threshold
-from monitor.thresholds import count_reference_above
+from monitor.thresholds.choose import count_reference_above
+from monitor.thresholds.percentile import estimate_reference_threshold, exceedance
 
 SECOND = 1_000_000
 EVENTS = 1000

@@ -5,8 +5,8 @@ from dataclasses import replace
 from functools import lru_cache
 
 from monitor.backtest.cells import GridCell
-from monitor.percentiles.look_back import count_above
 from monitor.statistics.part import Part, Scale, encode_part
+from monitor.thresholds.look_back import count_above
 from storage.control.models import Activation
 from storage.ledger.commit import WindowPartRow
 from storage.ledger.ledger import ScheduledThreshold

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.findings.calibration import ThresholdRule, compute_tick_threshold
-from monitor.percentiles.look_back import LookBack
 from monitor.spikes import CountModel
 from monitor.statistics.part import Scale
 from monitor.statistics.sketch import EnergySketch
+from monitor.thresholds.look_back import LookBack
+from monitor.thresholds.tick import ThresholdRule, compute_tick_threshold
 from storage.control.thresholds import NewThreshold, StoredThreshold
 
 _CACHED_TICKS = 8

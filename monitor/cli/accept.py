@@ -65,9 +65,9 @@ def _accept_incident(db: Database, settings: Settings, found: IncidentReport) ->
 def _load_new_reference(db: Database, settings: Settings, stream: str, stream_id: int) -> AcceptedReference:
     """Return the energies of the look-back as of the last tick: what is normal from now on."""
     from monitor.control_plane.accepting import build_accepted_reference
-    from monitor.control_plane.kept_look_back import LookBackCache
-    from monitor.findings.calibration import load_scale
     from monitor.rules import build_control_settings
+    from monitor.thresholds.look_back_cache import LookBackCache
+    from monitor.thresholds.tick import load_scale
     from storage.control.thresholds import ThresholdStore
 
     store, rule = ThresholdStore(db), build_control_settings(settings, stream, stream_id).threshold

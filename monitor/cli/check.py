@@ -19,7 +19,7 @@ from monitor.cli.promise import (
     suggest_window_size,
 )
 from monitor.cli.settings import load_settings
-from monitor.findings.calibration import load_clean_rate, load_count_model
+from monitor.thresholds.tick import load_clean_rate, load_count_model
 from storage.database.engine import Database
 from storage.database.migrations import KNOWN_REVISIONS
 from storage.ledger.ledger import Ledger

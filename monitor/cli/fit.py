@@ -174,8 +174,8 @@ def _fit_and_store(
     shadow: _ShadowOptions | None,
 ) -> None:
     from monitor.findings.lives import format_utc
-    from monitor.percentiles.body import describe_heavy_tail
-    from monitor.percentiles.limits import exceedance
+    from monitor.thresholds.body import describe_heavy_tail
+    from monitor.thresholds.percentile import exceedance
     from monitor.training.fitting import fit_model
     from storage.database.engine import Database
 
@@ -218,8 +218,8 @@ def _store_model(
 ) -> "tuple[ModelInfo, int | None]":
     """Store the model as the active one or in its shadow; return it, and from which window start on it scores."""
     from config.errors import ModelError
-    from monitor.findings.calibration import build_first_threshold
-    from monitor.thresholds import estimate_first_threshold
+    from monitor.thresholds.choose import estimate_first_threshold
+    from monitor.thresholds.tick import build_first_threshold
     from storage.control.models import ModelStore
     from storage.control.shadows import NewShadow, ShadowStore
 

@@ -230,7 +230,7 @@ def _require_same_features(stream: str, chosen: ModelInfo, known: list[ModelInfo
 def _make_first_threshold(
     reference: NDArray[np.float32], own: StreamSettings
 ) -> Callable[[int, Activation], NewThreshold]:
-    from monitor.findings.calibration import build_first_threshold
+    from monitor.thresholds.tick import build_first_threshold
 
     rule = own.threshold
     return lambda model_id, activation: build_first_threshold(

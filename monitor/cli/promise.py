@@ -8,8 +8,6 @@ from typing import Any
 from config.streams import StreamSettings
 from config.units import format_duration, to_us
 from monitor.drift import earliest_verdict_us
-from monitor.percentiles.limits import MIN_REFERENCE_TAIL, exceedance
-from monitor.percentiles.tail import min_energies
 from monitor.slow_rises import BUDGET_SHARE, MIN_WINDOWS, expected_windows_to_detection, windows_between_false_alarms
 from monitor.spikes import (
     WEEK_US,
@@ -20,6 +18,8 @@ from monitor.spikes import (
     format_rounded_duration,
     judge_count,
 )
+from monitor.thresholds.percentile import MIN_REFERENCE_TAIL, exceedance
+from monitor.thresholds.tail import min_energies
 
 _HELD_OUT_DIVISOR = 5
 _EXAMPLE_EVENT_COUNTS = (100, 1_000, 10_000)

@@ -179,7 +179,7 @@ def _write_table(rows: Sequence[Row], columns: Sequence[str], nothing: str) -> N
 
 
 _OPEN_BOUND = 3.4e38
-"""From here on an upper bound is none: `monitor.percentiles.limits.OPEN`, whose module takes long to import."""
+"""From here on an upper bound is none: `monitor.thresholds.percentile.OPEN`, whose module takes long to import."""
 
 
 def _table_cell(name: str, value: Any) -> str:

@@ -15,7 +15,7 @@ from monitor.cli.tables import (
     resolve_limit,
     write_rows,
 )
-from monitor.findings.calibration import load_clean_rate, load_count_model
+from monitor.thresholds.tick import load_clean_rate, load_count_model
 from storage.queries.history_views import THRESHOLDS
 from storage.queries.status import load_stream_ids, load_stream_status
 

@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 from config.errors import ConfigError
 from monitor.findings.lives import IncidentPolicy, withdraw_incident
 from monitor.incidents import Interval, Kind
-from monitor.percentiles.limits import MIN_LOOK_BACK_TAIL, exceedance
 from monitor.statistics.sketch import EnergySketch
+from monitor.thresholds.percentile import MIN_LOOK_BACK_TAIL, exceedance
 from storage.control.acceptance import Acceptance, AcceptanceFacts, AcceptedReference
 
 ACCEPTABLE_KINDS = (Kind.SPIKE, Kind.SLOW_RISE, Kind.DRIFT, Kind.CALIBRATION)

@@ -23,9 +23,18 @@ from monitor.control_plane.keepers import (
     ThresholdStoreProtocol,
     WindowStoreProtocol,
 )
-from monitor.control_plane.kept_look_back import LookBackCache
 from monitor.control_plane.sealing import next_seal_us, pending_tick_us
-from monitor.findings.calibration import (
+from monitor.findings.calibration_finding import find_calibration_problem
+from monitor.findings.judged import JudgeRule, ThresholdInForce
+from monitor.findings.lives import update_incident
+from monitor.findings.spike_finding import evaluate_open_window
+from monitor.incidents import Interval, Kind
+from monitor.schedule import tick_at_or_after
+from monitor.spikes import CountModel
+from monitor.statistics.part import Scale
+from monitor.thresholds.look_back import LookBack
+from monitor.thresholds.look_back_cache import LookBackCache
+from monitor.thresholds.tick import (
     ThresholdRule,
     build_calibration_row,
     compute_tick_threshold,
@@ -33,15 +42,6 @@ from monitor.findings.calibration import (
     load_count_model,
     load_scale,
 )
-from monitor.findings.calibration_finding import find_calibration_problem
-from monitor.findings.judged import JudgeRule, ThresholdInForce
-from monitor.findings.lives import update_incident
-from monitor.findings.spike_finding import evaluate_open_window
-from monitor.incidents import Interval, Kind
-from monitor.percentiles.look_back import LookBack
-from monitor.schedule import tick_at_or_after
-from monitor.spikes import CountModel
-from monitor.statistics.part import Scale
 from storage.control.records import IncidentRow, Judgement, StoredIncident, WindowFacts
 from storage.control.thresholds import NewThreshold, StoredThreshold, TickFacts
 

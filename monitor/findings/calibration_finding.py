@@ -7,13 +7,13 @@ the learned rate of clean windows may leave what the percentile says: it follows
 
 from typing import Any
 
-from monitor.findings.calibration import ThresholdRule, load_count_model
 from monitor.findings.judged import count_model_to_json
 from monitor.findings.lives import format_utc
 from monitor.incidents import Finding, Kind, Severity
-from monitor.percentiles.limits import exceedance
 from monitor.spikes import LEARNED_WINDOWS, is_rate_suspect, rate_bound
-from monitor.thresholds import is_contested
+from monitor.thresholds.choose import is_contested
+from monitor.thresholds.percentile import exceedance
+from monitor.thresholds.tick import ThresholdRule, load_count_model
 from storage.control.thresholds import NewThreshold
 
 MIN_DISAGREEMENT_SHARE = 0.25

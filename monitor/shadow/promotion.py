@@ -8,18 +8,18 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.control_plane.kept_look_back import LookBackCache, LookBackSummary
-from monitor.findings.calibration import (
+from monitor.shadow.shadow_gate import ComparedModel, GateRule, GateVerdict, WindowPair, evaluate_gate
+from monitor.shadow.shadow_parts import merge_shadow_parts
+from monitor.statistics.part import Scale, decode_part
+from monitor.thresholds.look_back import LookBack
+from monitor.thresholds.look_back_cache import LookBackCache, LookBackSummary
+from monitor.thresholds.tick import (
     ThresholdRule,
     build_first_threshold,
     compute_tick_threshold,
     load_count_model,
     load_scale,
 )
-from monitor.percentiles.look_back import LookBack
-from monitor.shadow.shadow_gate import ComparedModel, GateRule, GateVerdict, WindowPair, evaluate_gate
-from monitor.shadow.shadow_parts import merge_shadow_parts
-from monitor.statistics.part import Scale, decode_part
 from storage.control.models import Activation, ModelInfo, ModelStore
 from storage.control.shadows import ShadowModel, ShadowStore
 from storage.control.thresholds import NewThreshold, ThresholdStore

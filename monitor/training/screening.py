@@ -5,7 +5,7 @@ mixture may spend a component on the outliers, but they still have the largest e
 of the largest has not seen them, and its energies tell. Down-weighting to zero and fitting again is the reweighting.
 
 What is beyond doubt lies three times as far from the median as the tail that the body of the energies has reaches in
-so many events (`monitor.percentiles.body`): heavy tails stay. A tight group of like events is a mode of the stream and
+so many events (`monitor.thresholds.body`): heavy tails stay. A tight group of like events is a mode of the stream and
 no outlier, unless `contamination` says how many events are strange: then components that are no larger and far from all
 others are strange, and the share is left out in full.
 """
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitor.detectors.gaussian_mixture import GaussianMixture
-from monitor.percentiles.body import fit_body
+from monitor.thresholds.body import fit_body
 
 Float32 = NDArray[np.float32]
 

@@ -16,9 +16,9 @@ from config.units import format_duration
 from consumers.batch import Partition, Position
 from consumers.source import Source
 from monitor.control_plane.keepers import FirstModelStoreProtocol
-from monitor.findings.calibration import build_first_threshold
-from monitor.percentiles.body import describe_heavy_tail
-from monitor.percentiles.limits import exceedance
+from monitor.thresholds.body import describe_heavy_tail
+from monitor.thresholds.percentile import exceedance
+from monitor.thresholds.tick import build_first_threshold
 from monitor.training.events import TrainingReader, TrainingSet, min_training_events
 from monitor.training.fitting import fit_model
 from monitor.training.pace import WarmUpRate, format_progress

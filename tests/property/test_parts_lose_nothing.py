@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from monitor.percentiles.look_back import LookBack
 from monitor.statistics.drift_sums import code_events
 from monitor.statistics.part import (
     LAST_BIN,
@@ -27,7 +26,8 @@ from monitor.statistics.part import (
 )
 from monitor.statistics.sketch import EnergySketch
 from monitor.statistics.training_profile import TrainingProfile, build_feature_profile, quantile_edges
-from monitor.thresholds import choose_threshold
+from monitor.thresholds.choose import choose_threshold
+from monitor.thresholds.look_back import LookBack
 
 SCALE = Scale(median=3.0, iqr=2.0)
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)

@@ -18,10 +18,10 @@ from monitor.control_plane.drift_watch import DriftMonitor, DriftRule, Monitored
 from monitor.control_plane.judging import JudgeRule
 from monitor.data_plane.commits import build_commit, build_position_commit
 from monitor.data_plane.fold import ThresholdSchedule, WindowRule, fold, join_batches
-from monitor.findings.calibration import ThresholdRule
 from monitor.findings.lives import IncidentPolicy
 from monitor.incidents import LifecyclePolicy
 from monitor.scoring import Scorer, load_model
+from monitor.thresholds.tick import ThresholdRule
 from storage.control.drift import DriftStore
 from storage.control.evidence import EvidenceStore
 from storage.control.models import ModelStore

@@ -2,7 +2,7 @@
 
 import pytest
 
-from monitor.findings.calibration import build_first_threshold
+from monitor.thresholds.tick import build_first_threshold
 from storage.control.models import ModelInfo, ModelStore
 from storage.control.thresholds import NewThreshold, ThresholdStore
 from storage.database.engine import Database

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from config.loading import load
 from config.settings import Settings
 from monitor.control_plane.control import ControlPlane
-from monitor.findings.calibration import build_first_threshold
 from monitor.rules import build_control_settings
 from monitor.statistics.part import Part, Scale, encode_part, merge_parts, summarise
+from monitor.thresholds.tick import build_first_threshold
 from storage.control.evidence import EvidenceStore
 from storage.control.models import ModelStore, NewModel
 from storage.control.thresholds import ThresholdStore

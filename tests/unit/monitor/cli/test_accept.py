@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitor.control_plane.kept_look_back import LookBackCache
-from monitor.findings.calibration import load_scale
 from monitor.rules import build_control_settings
+from monitor.thresholds.look_back_cache import LookBackCache
+from monitor.thresholds.tick import load_scale
 from storage.control.thresholds import ThresholdStore
 from storage.database.engine import Database
 from tests.unit.monitor.cli.conftest import OutriderRunner

@@ -3,11 +3,11 @@
 import numpy as np
 
 from monitor.cli.promise import describe_threshold_notes
-from monitor.findings.calibration import ThresholdRule, build_first_threshold, compute_tick_threshold
-from monitor.percentiles.body import fit_body
-from monitor.percentiles.limits import UNBOUNDED, estimate_reference_threshold
-from monitor.percentiles.look_back import LookBack
 from monitor.statistics.part import Scale
+from monitor.thresholds.body import fit_body
+from monitor.thresholds.look_back import LookBack
+from monitor.thresholds.percentile import UNBOUNDED, estimate_reference_threshold
+from monitor.thresholds.tick import ThresholdRule, build_first_threshold, compute_tick_threshold
 from storage.control.models import Activation
 from storage.control.thresholds import NewThreshold, ThresholdStore
 from tests.unit.monitor.cli.conftest import OutriderRunner

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from monitor.control_plane.judging import JudgeRule, ThresholdInForce, judge_window
-from monitor.findings.calibration import load_clean_rate, load_count_model, load_scale
 from monitor.findings.lives import IncidentPolicy
 from monitor.incidents import LifecyclePolicy
 from monitor.statistics.part import Part, Scale, encode_part, summarise
+from monitor.thresholds.tick import load_clean_rate, load_count_model, load_scale
 from storage.control.records import Judgement, StoredPart, WindowFacts
 from storage.control.thresholds import StoredThreshold
 

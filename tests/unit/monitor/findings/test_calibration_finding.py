@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitor.findings.calibration import ThresholdRule, find_disagreement_start
 from monitor.findings.calibration_finding import find_calibration_problem
 from monitor.incidents import Finding
-from monitor.percentiles.limits import ThresholdEstimate
+from monitor.thresholds.percentile import ThresholdEstimate
+from monitor.thresholds.tick import ThresholdRule, find_disagreement_start
 from storage.control.thresholds import NewThreshold
 
 HOUR = 3_600_000_000

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from monitor.percentiles.anchor import fit_anchor
 from monitor.statistics.part import Scale, summarise_windows
 from monitor.statistics.sketch import EnergySketch
+from monitor.thresholds.anchor import fit_anchor
 
 CLEAN = stats.gamma(8)
 REFERENCE = np.sort(CLEAN.rvs(20_000, random_state=1).astype(np.float32))

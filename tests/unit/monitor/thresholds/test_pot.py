@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from monitor.findings.calibration import build_first_threshold, load_count_model, load_scale
-from monitor.percentiles.limits import UNBOUNDED, ThresholdEstimate, estimate_reference_threshold
-from monitor.percentiles.pot import estimate_pot_threshold, estimate_reference_pot_threshold
 from monitor.spikes import spike_count_threshold
 from monitor.statistics.part import Scale, summarise_windows
 from monitor.statistics.sketch import EnergySketch
-from monitor.thresholds import choose_threshold, count_reference_above, estimate_first_threshold, is_contested
+from monitor.thresholds.choose import choose_threshold, count_reference_above, estimate_first_threshold, is_contested
+from monitor.thresholds.percentile import UNBOUNDED, ThresholdEstimate, estimate_reference_threshold
+from monitor.thresholds.pot import estimate_pot_threshold, estimate_reference_pot_threshold
+from monitor.thresholds.tick import build_first_threshold, load_count_model, load_scale
 from storage.control.models import Activation
 
 CLEAN = stats.gamma(8)

@@ -43,7 +43,7 @@ class GammaBody:
 def fit_body(ascending: Float32, a: float) -> GammaBody:
     """Return the law of the body and the share of energies beyond its tail.
 
-    As `monitor.percentiles.anchor` does with a reference: a share of outliers above shifts the ranks of the clean
+    As `monitor.thresholds.anchor` does with a reference: a share of outliers above shifts the ranks of the clean
     energies, so fit and count in turns.
 
     Args:

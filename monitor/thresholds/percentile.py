@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy import special
 
-from monitor.percentiles.anchor import fit_anchor
 from monitor.statistics.part import Float32
 from monitor.statistics.sketch import EnergySketch, order_statistic_quantiles
+from monitor.thresholds.anchor import fit_anchor
 
 DetailValue = float | int | str | bool | None
 

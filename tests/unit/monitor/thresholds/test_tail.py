@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from monitor.percentiles.tail import MAX_SHAPE, MIN_PEAKS, fit_tail, min_energies
+from monitor.thresholds.tail import MAX_SHAPE, MIN_PEAKS, fit_tail, min_energies
 
 
 def descending(law: object, n: int, seed: int) -> np.ndarray:

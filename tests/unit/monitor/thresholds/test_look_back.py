@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from monitor.percentiles.look_back import LookBack, count_above, select_calibration_windows
 from monitor.statistics.part import Scale, summarise
+from monitor.thresholds.look_back import LookBack, count_above, select_calibration_windows
 
 SCALE = Scale(median=8.0, iqr=4.0)
 MINUTE = 60_000_000

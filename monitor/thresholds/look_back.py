@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from monitor.percentiles.largest import LargestEnergies
 from monitor.statistics.part import LAST_BIN, Bool, Int64, Part, Scale
 from monitor.statistics.sketch import EnergySketch, count_listed_above
+from monitor.thresholds.largest_energies import LargestEnergies
 
 MAX_EXCLUDED_SHARE = 0.25
 """Share of the look-back that open incidents may keep out: without a bound a lasting change deadlocks."""

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitor.control_plane.keepers import ThresholdStoreProtocol
-from monitor.findings.calibration import ThresholdRule
-from monitor.percentiles.look_back import MAX_EXCLUDED_SHARE, LookBack, select_calibration_windows
 from monitor.statistics.part import Scale, decode_part
+from monitor.thresholds.look_back import MAX_EXCLUDED_SHARE, LookBack, select_calibration_windows
+from monitor.thresholds.tick import ThresholdRule
 from storage.control.thresholds import JudgedWindow
 
 

@@ -1,7 +1,7 @@
 """The threshold of a stream: which limit it is, when it may move, and what its reference says of it. Pure.
 
-The percentile of the look-back, anchored on the reference (`monitor.percentiles.limits`), or with method `pot`
-the generalised Pareto tail where too few energies lie above the percentile (`monitor.percentiles.pot`).
+The percentile of the look-back, anchored on the reference (`monitor.thresholds.percentile`), or with method `pot`
+the generalised Pareto tail where too few energies lie above the percentile (`monitor.thresholds.pot`).
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,9 @@ from typing import Literal
 
 import numpy as np
 
-from monitor.percentiles.limits import (
+from monitor.statistics.part import Float32
+from monitor.statistics.sketch import EnergySketch
+from monitor.thresholds.percentile import (
     MIN_LOOK_BACK_TAIL,
     MIN_REFERENCE_TAIL,
     ThresholdEstimate,
@@ -19,9 +21,7 @@ from monitor.percentiles.limits import (
     estimate_reference_threshold,
     exceedance,
 )
-from monitor.percentiles.pot import estimate_pot_threshold, estimate_reference_pot_threshold
-from monitor.statistics.part import Float32
-from monitor.statistics.sketch import EnergySketch
+from monitor.thresholds.pot import estimate_pot_threshold, estimate_reference_pot_threshold
 
 Method = Literal["percentile", "pot"]
 

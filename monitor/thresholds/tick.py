@@ -8,13 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitor.findings.judged import count_model_to_json
-from monitor.percentiles.body import describe_heavy_tail
-from monitor.percentiles.limits import ThresholdEstimate, exceedance
-from monitor.percentiles.look_back import LookBack
 from monitor.slow_rises import RATE_BOUND_LEVEL, highest_clean_rate
 from monitor.spikes import CountModel, fit_count_model, is_rate_suspect, rate_bound
 from monitor.statistics.part import Scale
-from monitor.thresholds import Method, choose_threshold, count_reference_above, estimate_first_threshold, is_contested
+from monitor.thresholds.body import describe_heavy_tail
+from monitor.thresholds.choose import (
+    Method,
+    choose_threshold,
+    count_reference_above,
+    estimate_first_threshold,
+    is_contested,
+)
+from monitor.thresholds.look_back import LookBack
+from monitor.thresholds.percentile import ThresholdEstimate, exceedance
 from storage.control.models import Activation
 from storage.control.thresholds import CalibrationRow, NewThreshold, StoredThreshold
 

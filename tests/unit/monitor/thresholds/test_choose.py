@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from monitor.percentiles.limits import (
+from monitor.statistics.part import Scale, summarise
+from monitor.statistics.sketch import EnergySketch, order_statistic_quantiles
+from monitor.thresholds.choose import choose_threshold, count_reference_above
+from monitor.thresholds.percentile import (
     ThresholdEstimate,
     estimate_anchored_threshold,
     estimate_percentile_threshold,
@@ -15,9 +18,6 @@ from monitor.percentiles.limits import (
     exceedance,
     exceedance_interval,
 )
-from monitor.statistics.part import Scale, summarise
-from monitor.statistics.sketch import EnergySketch, order_statistic_quantiles
-from monitor.thresholds import choose_threshold, count_reference_above
 
 CLEAN = stats.gamma(8)
 REFERENCE = np.sort(CLEAN.rvs(20_000, random_state=1).astype(np.float32))

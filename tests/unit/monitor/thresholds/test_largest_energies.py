@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.percentiles.largest import LargestEnergies
 from monitor.statistics.part import LAST_BIN, Part, Scale, bin_index, summarise
 from monitor.statistics.sketch import EnergySketch
+from monitor.thresholds.largest_energies import LargestEnergies
 
 SCALE = Scale(median=8.0, iqr=4.0)
 # Few values, so that ties within and between windows are common.

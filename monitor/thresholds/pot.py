@@ -6,8 +6,10 @@ there is none at all. Where there are enough of them the percentile is as good a
 
 import numpy as np
 
-from monitor.percentiles.anchor import EXCEEDANCE_SLACK, Anchor, fit_anchor
-from monitor.percentiles.limits import (
+from monitor.statistics.part import Float32
+from monitor.statistics.sketch import EnergySketch
+from monitor.thresholds.anchor import EXCEEDANCE_SLACK, Anchor, fit_anchor
+from monitor.thresholds.percentile import (
     INTERVAL_LEVEL,
     MIN_LOOK_BACK_TAIL,
     MIN_REFERENCE_TAIL,
@@ -16,9 +18,7 @@ from monitor.percentiles.limits import (
     build_estimate,
     exceedance,
 )
-from monitor.percentiles.tail import ParetoTail, fit_tail
-from monitor.statistics.part import Float32
-from monitor.statistics.sketch import EnergySketch
+from monitor.thresholds.tail import ParetoTail, fit_tail
 
 
 def estimate_reference_pot_threshold(

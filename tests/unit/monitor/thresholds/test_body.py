@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from monitor.findings.calibration import build_first_threshold
-from monitor.percentiles.body import describe_heavy_tail, fit_body
-from monitor.percentiles.limits import estimate_reference_threshold
+from monitor.thresholds.body import describe_heavy_tail, fit_body
+from monitor.thresholds.percentile import estimate_reference_threshold
+from monitor.thresholds.tick import build_first_threshold
 from storage.control.models import Activation
 
 NOW = Activation(valid_from_us=0, computed_at_us=0)

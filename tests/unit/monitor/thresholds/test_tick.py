@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from monitor.findings.calibration import (
+from monitor.slow_rises import RATE_BOUND_LEVEL
+from monitor.spikes import rate_bound
+from monitor.statistics.part import Scale, summarise
+from monitor.thresholds.look_back import LookBack
+from monitor.thresholds.tick import (
     ThresholdRule,
     build_calibration_row,
     build_first_threshold,
@@ -15,10 +19,6 @@ from monitor.findings.calibration import (
     load_count_model,
     load_scale,
 )
-from monitor.percentiles.look_back import LookBack
-from monitor.slow_rises import RATE_BOUND_LEVEL
-from monitor.spikes import rate_bound
-from monitor.statistics.part import Scale, summarise
 from storage.control.models import Activation
 from storage.control.thresholds import StoredThreshold
 

@@ -1,1 +1,0 @@
-"""Energies of many windows: sketches, tails, and the limit at a percentile. Pure."""
