@@ -28,7 +28,7 @@ from monitor.backtest.cells import GridCell, ModelSet
 from monitor.backtest.over_windows import WindowReplay
 from monitor.control_plane.control import BUDGETED_KINDS
 from monitor.control_plane.drift_watch import MonitoredModel
-from monitor.spikes import WEEK_US
+from monitor.incidents.spike import WEEK_US
 from monitor.statistics.drift_sums import code_events
 from monitor.statistics.part import Part, Scale, summarise_windows
 from monitor.statistics.training_profile import TrainingProfile, build_feature_profile, quantile_edges

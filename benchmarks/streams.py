@@ -31,7 +31,7 @@ from monitor.backtest import backtest
 from monitor.backtest.labels import Burst
 from monitor.backtest.outcome import match_bursts
 from monitor.backtest.warmed import fit_on_file
-from monitor.spikes import DAY_US, WEEK_US
+from monitor.incidents.spike import DAY_US, WEEK_US
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SETS = ("kdd", "shuttle", "thyroid", "mammography")

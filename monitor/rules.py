@@ -9,8 +9,8 @@ from monitor.control_plane.control import ControlSettings
 from monitor.control_plane.drift_watch import DriftRule
 from monitor.control_plane.judging import JudgeRule
 from monitor.data_plane.fold import WindowRule
-from monitor.findings.lives import IncidentPolicy
-from monitor.incidents import LifecyclePolicy
+from monitor.incidents.lifecycle import LifecyclePolicy
+from monitor.incidents.rows import IncidentPolicy
 from monitor.shadow.promotion import PromotionRule
 from monitor.shadow.shadow_gate import GateRule
 from monitor.thresholds.percentile import exceedance

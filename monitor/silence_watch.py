@@ -2,9 +2,15 @@
 
 from config.settings import Settings
 from config.units import to_us
-from monitor.findings.lives import IncidentPolicy
+from monitor.incidents.rows import IncidentPolicy
+from monitor.incidents.silence import (
+    AllowedSilence,
+    SilenceRule,
+    estimate_allowed_silence,
+    find_silence,
+    update_silence_incident,
+)
 from monitor.rules import build_incident_policy
-from monitor.silence import AllowedSilence, SilenceRule, estimate_allowed_silence, find_silence, update_silence_incident
 from storage.control.incidents import change_incidents
 from storage.control.silence import ArrivalFacts, SilenceStore
 from storage.database.engine import Database

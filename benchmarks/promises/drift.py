@@ -11,8 +11,8 @@ import numpy as np
 from scipy import signal, stats
 
 from benchmarks.promises import table
-from monitor.drift import fit_baseline, judge_drift
-from monitor.findings.drifting import DriftState, Horizon, judge_horizon, learn_baseline, learn_seasonal_baseline
+from monitor.incidents.drift_horizons import DriftState, Horizon, judge_horizon, learn_baseline, learn_seasonal_baseline
+from monitor.incidents.drift_test import fit_baseline, judge_drift
 from monitor.statistics.drift_means import DriftStatistics, join_sums
 from monitor.statistics.drift_sums import code_events, pack_drift_sums
 from monitor.statistics.training_profile import N_BINS, TrainingProfile, build_feature_profile, quantile_edges

@@ -12,7 +12,7 @@ from scipy import signal, stats
 
 from benchmarks.promises import table
 from benchmarks.promises.exact import TailTable, counts
-from monitor.spikes import CountModel, false_alarm_probability, fit_count_model, spike_count_threshold
+from monitor.incidents.spike import CountModel, false_alarm_probability, fit_count_model, spike_count_threshold
 from monitor.thresholds.choose import count_reference_above
 from monitor.thresholds.percentile import estimate_reference_threshold, exceedance
 

@@ -11,8 +11,8 @@ from config.units import Rate
 from monitor.backtest.labels import Burst
 from monitor.backtest.memory import MemoryStore
 from monitor.control_plane.control import BUDGETED_KINDS
-from monitor.incidents import Kind
-from monitor.spikes import DAY_US, WEEK_US
+from monitor.incidents.lifecycle import Kind
+from monitor.incidents.spike import DAY_US, WEEK_US
 
 if TYPE_CHECKING:
     import pandas as pd

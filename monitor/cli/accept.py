@@ -40,7 +40,7 @@ def command(ctx: click.Context, incident: int) -> None:
 
 def _accept_incident(db: Database, settings: Settings, found: IncidentReport) -> str:
     """Accept the incident; return what was done."""
-    from monitor.control_plane.accepting import describe_acceptance, plan_acceptance
+    from monitor.incidents.accept import describe_acceptance, plan_acceptance
     from monitor.rules import build_incident_policy
 
     stream_id = load_stream_ids(db)[found.stream]
@@ -64,7 +64,7 @@ def _accept_incident(db: Database, settings: Settings, found: IncidentReport) ->
 
 def _load_new_reference(db: Database, settings: Settings, stream: str, stream_id: int) -> AcceptedReference:
     """Return the energies of the look-back as of the last tick: what is normal from now on."""
-    from monitor.control_plane.accepting import build_accepted_reference
+    from monitor.incidents.accept import build_accepted_reference
     from monitor.rules import build_control_settings
     from monitor.thresholds.look_back_cache import LookBackCache
     from monitor.thresholds.tick import load_scale

@@ -173,7 +173,7 @@ def _fit_and_store(
     labels: "NDArray[Any] | None",
     shadow: _ShadowOptions | None,
 ) -> None:
-    from monitor.findings.lives import format_utc
+    from monitor.incidents.rows import format_utc
     from monitor.thresholds.body import describe_heavy_tail
     from monitor.thresholds.percentile import exceedance
     from monitor.training.fitting import fit_model

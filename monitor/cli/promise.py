@@ -7,9 +7,14 @@ from typing import Any
 
 from config.streams import StreamSettings
 from config.units import format_duration, to_us
-from monitor.drift import earliest_verdict_us
-from monitor.slow_rises import BUDGET_SHARE, MIN_WINDOWS, expected_windows_to_detection, windows_between_false_alarms
-from monitor.spikes import (
+from monitor.incidents.drift_test import earliest_verdict_us
+from monitor.incidents.slow_rise_test import (
+    BUDGET_SHARE,
+    MIN_WINDOWS,
+    expected_windows_to_detection,
+    windows_between_false_alarms,
+)
+from monitor.incidents.spike import (
     WEEK_US,
     CountModel,
     advise_window_size,

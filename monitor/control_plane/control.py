@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitor.control_plane.drift_watch import DriftMonitor
-from monitor.control_plane.explaining import ExplainEvents, build_evidence_details
 from monitor.control_plane.judging import judge_open_window, judge_window, needs_evidence
 from monitor.control_plane.keepers import (
     EarlyStoreProtocol,
@@ -24,13 +23,14 @@ from monitor.control_plane.keepers import (
     WindowStoreProtocol,
 )
 from monitor.control_plane.sealing import next_seal_us, pending_tick_us
-from monitor.findings.calibration_finding import find_calibration_problem
-from monitor.findings.judged import JudgeRule, ThresholdInForce
-from monitor.findings.lives import update_incident
-from monitor.findings.spike_finding import evaluate_open_window
-from monitor.incidents import Interval, Kind
+from monitor.incidents.calibration import find_calibration_problem
+from monitor.incidents.explain import ExplainEvents, build_evidence_details
+from monitor.incidents.lifecycle import Interval, Kind
+from monitor.incidents.rows import update_incident
+from monitor.incidents.spike import CountModel
+from monitor.incidents.spike_finding import evaluate_open_window
+from monitor.incidents.window import JudgeRule, ThresholdInForce
 from monitor.schedule import tick_at_or_after
-from monitor.spikes import CountModel
 from monitor.statistics.part import Scale
 from monitor.thresholds.look_back import LookBack
 from monitor.thresholds.look_back_cache import LookBackCache

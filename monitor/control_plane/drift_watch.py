@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from monitor.control_plane.keepers import DriftStoreProtocol
-from monitor.drift import horizon_false_alarm_probability
-from monitor.findings.drift_finding import build_drift_finding, build_verdict_rows, format_horizon
-from monitor.findings.drifting import (
+from monitor.incidents.drift import build_drift_finding, build_verdict_rows, format_horizon
+from monitor.incidents.drift_horizons import (
     MAX_BASELINE_SPAN_US,
     SEASON_SEARCH_DAYS,
     DriftState,
@@ -30,9 +29,10 @@ from monitor.findings.drifting import (
     state_to_json,
     update_drift_state,
 )
-from monitor.findings.lives import IncidentPolicy, update_incident, withdraw_incident
-from monitor.incidents import Finding, Interval, Kind
-from monitor.spikes import DAY_US
+from monitor.incidents.drift_test import horizon_false_alarm_probability
+from monitor.incidents.lifecycle import Finding, Interval, Kind
+from monitor.incidents.rows import IncidentPolicy, update_incident, withdraw_incident
+from monitor.incidents.spike import DAY_US
 from monitor.statistics.drift_means import DriftStatistics, is_valid_shape, join_sums
 from monitor.statistics.part import decode_part
 from monitor.statistics.training_profile import TrainingProfile

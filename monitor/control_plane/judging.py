@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from monitor.findings.judged import JudgeRule, ThresholdInForce, WindowUnderTest
-from monitor.findings.lives import update_incident, withdraw_incident
-from monitor.findings.record_findings import find_dead_letters, find_gaps
-from monitor.findings.slow_rise_finding import find_slow_rise
-from monitor.findings.spike_finding import build_spike_finding, evaluate_open_window, judge_spike
-from monitor.incidents import Finding, Interval, Kind, TransitionType
-from monitor.slow_rises import RATE_BOUND_LEVEL
-from monitor.spikes import SpikeVerdict, rate_bound
+from monitor.incidents.lifecycle import Finding, Interval, Kind, TransitionType
+from monitor.incidents.records import find_dead_letters, find_gaps
+from monitor.incidents.rows import update_incident, withdraw_incident
+from monitor.incidents.slow_rise import find_slow_rise
+from monitor.incidents.slow_rise_test import RATE_BOUND_LEVEL
+from monitor.incidents.spike import SpikeVerdict, rate_bound
+from monitor.incidents.spike_finding import build_spike_finding, evaluate_open_window, judge_spike
+from monitor.incidents.window import JudgeRule, ThresholdInForce, WindowUnderTest
 from monitor.statistics.part import Part, decode_part, encode_part, merge_parts
 from monitor.statistics.sketch import summarise_energies
 from storage.control.records import IncidentRow, Judgement, StoredIncident, WindowFacts, WindowRow

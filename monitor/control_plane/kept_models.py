@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from config.errors import ModelError
 from monitor.control_plane.drift_watch import MonitoredModel
-from monitor.control_plane.explaining import FeatureReasons
+from monitor.incidents.explain import FeatureReasons
 from monitor.scoring import LoadedModel, explain_events, load_model
 from storage.ledger.ledger import Ledger
 

@@ -25,7 +25,7 @@ from monitor.cli.demo_screen import DemoSnapshot, ShownIncident, render_screen
 from monitor.cli.demo_summary import DemoSummary, DetectedDrift, format_summary
 from monitor.cli.main import outrider
 from monitor.daemon import Daemon
-from monitor.incidents import Kind
+from monitor.incidents.lifecycle import Kind
 from monitor.notify.webhook import sign_request
 from storage.database.engine import Database
 from tests.acceptance.readme import README, ROOT, block_languages, code_blocks, contains_line

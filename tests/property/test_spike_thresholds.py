@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.spikes import CountModel, fit_count_model, judge_count, p_value, spike_count_threshold
+from monitor.incidents.spike import CountModel, fit_count_model, judge_count, p_value, spike_count_threshold
 
 COUNT_MODELS = st.builds(
     CountModel,

@@ -18,8 +18,8 @@ from monitor.control_plane.drift_watch import DriftMonitor, DriftRule, Monitored
 from monitor.control_plane.judging import JudgeRule
 from monitor.data_plane.commits import build_commit, build_position_commit
 from monitor.data_plane.fold import ThresholdSchedule, WindowRule, fold, join_batches
-from monitor.findings.lives import IncidentPolicy
-from monitor.incidents import LifecyclePolicy
+from monitor.incidents.lifecycle import LifecyclePolicy
+from monitor.incidents.rows import IncidentPolicy
 from monitor.scoring import Scorer, load_model
 from monitor.thresholds.tick import ThresholdRule
 from storage.control.drift import DriftStore

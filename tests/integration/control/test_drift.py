@@ -8,8 +8,8 @@ from functools import partial
 import pytest
 
 from monitor.data_plane.fold import WindowRule
-from monitor.findings.lives import IncidentPolicy, update_incident
-from monitor.incidents import Finding, Interval, Kind, LifecyclePolicy, Severity
+from monitor.incidents.lifecycle import Finding, Interval, Kind, LifecyclePolicy, Severity
+from monitor.incidents.rows import IncidentPolicy, update_incident
 from storage.control.drift import rebase_drift
 from storage.control.incidents import change_incidents, lock_stream
 from storage.control.records import IncidentRow, StoredIncident

@@ -4,9 +4,9 @@ import pytest
 import sqlalchemy as sa
 
 from monitor.cli.story import format_incident
-from monitor.findings.lives import IncidentPolicy
-from monitor.incidents import LifecyclePolicy
-from monitor.silence import SilenceRule
+from monitor.incidents.lifecycle import LifecyclePolicy
+from monitor.incidents.rows import IncidentPolicy
+from monitor.incidents.silence import SilenceRule
 from monitor.silence_watch import SilenceWatch
 from storage.control.silence import Pause, SilenceStore
 from storage.database.engine import Database

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from monitor.control_plane.judging import JudgeRule, ThresholdInForce, judge_open_window, judge_window
-from monitor.findings.lives import IncidentPolicy
-from monitor.incidents import LifecyclePolicy
+from monitor.incidents.lifecycle import LifecyclePolicy
+from monitor.incidents.rows import IncidentPolicy
 from monitor.statistics.part import Scale, encode_part, summarise
 from monitor.thresholds.tick import load_count_model, load_scale
 from storage.control.records import IncidentRow, Judgement, StoredIncident, StoredPart, WindowFacts

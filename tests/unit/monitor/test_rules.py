@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from config.settings import Settings
-from monitor.incidents import Kind, Severity
+from monitor.incidents.lifecycle import Kind, Severity
 from monitor.rules import build_control_settings, build_window_rule, config_hash
 
 SECOND = 1_000_000

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from monitor.cli.story import format_incident
-from monitor.incidents import Kind
-from monitor.slow_rises import MIN_WINDOWS
+from monitor.incidents.lifecycle import Kind
+from monitor.incidents.slow_rise_test import MIN_WINDOWS
 from storage.queries.incident_report import IncidentReport
-from tests.unit.monitor.findings.test_calibration_finding import TICK, find_problem
+from tests.unit.monitor.incidents.test_calibration import TICK, find_problem
 from tests.unit.monitor.judged_windows import T0, Stream
 
 HOUR = 3_600_000_000

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from monitor.control_plane.judging import JudgeRule, ThresholdInForce, judge_window
-from monitor.findings.lives import IncidentPolicy
-from monitor.incidents import LifecyclePolicy
+from monitor.incidents.lifecycle import LifecyclePolicy
+from monitor.incidents.rows import IncidentPolicy
 from monitor.statistics.part import Part, Scale, encode_part, summarise
 from monitor.thresholds.tick import load_clean_rate, load_count_model, load_scale
 from storage.control.records import Judgement, StoredPart, WindowFacts

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from monitor.spikes import false_alarm_probability, judge_count
+from monitor.incidents.spike import false_alarm_probability, judge_count
 from monitor.statistics.part import Part, Scale, summarise
 from monitor.thresholds.look_back import LookBack
 from monitor.thresholds.tick import ThresholdRule, build_first_threshold, compute_tick_threshold, load_count_model

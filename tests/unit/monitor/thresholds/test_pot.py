@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from monitor.spikes import spike_count_threshold
+from monitor.incidents.spike import spike_count_threshold
 from monitor.statistics.part import Scale, summarise_windows
 from monitor.statistics.sketch import EnergySketch
 from monitor.thresholds.choose import choose_threshold, count_reference_above, estimate_first_threshold, is_contested

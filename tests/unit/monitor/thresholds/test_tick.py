@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from monitor.slow_rises import RATE_BOUND_LEVEL
-from monitor.spikes import rate_bound
+from monitor.incidents.slow_rise_test import RATE_BOUND_LEVEL
+from monitor.incidents.spike import rate_bound
 from monitor.statistics.part import Scale, summarise
 from monitor.thresholds.look_back import LookBack
 from monitor.thresholds.tick import (

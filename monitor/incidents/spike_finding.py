@@ -1,9 +1,9 @@
 """The finding of a spike: a window with improbably many outliers, whole or still open. Pure."""
 
-from monitor.findings.judged import JudgeRule, ThresholdInForce, WindowUnderTest, window_details
-from monitor.findings.lives import format_utc
-from monitor.incidents import Finding, Kind, Severity
-from monitor.spikes import SpikeVerdict, false_alarm_probability, judge_count
+from monitor.incidents.lifecycle import Finding, Kind, Severity
+from monitor.incidents.rows import format_utc
+from monitor.incidents.spike import SpikeVerdict, false_alarm_probability, judge_count
+from monitor.incidents.window import JudgeRule, ThresholdInForce, WindowUnderTest, window_details
 
 EARLY_EVENTS_FACTOR = 2
 """An open window is judged as if it had this many times the events of the fullest window of the look-back.

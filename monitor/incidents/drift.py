@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from config.units import format_duration
-from monitor.drift import recommend_action
-from monitor.findings.drifting import HorizonResult
-from monitor.findings.lives import format_utc
-from monitor.incidents import Finding, Kind, Severity
+from monitor.incidents.drift_horizons import HorizonResult
+from monitor.incidents.drift_test import recommend_action
+from monitor.incidents.lifecycle import Finding, Kind, Severity
+from monitor.incidents.rows import format_utc
 from monitor.statistics.drift_means import DriftStatistics
 from storage.control.drift import DriftVerdictRow
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from monitor.findings.lives import IncidentPolicy, format_utc
-from monitor.spikes import CountModel
+from monitor.incidents.rows import IncidentPolicy, format_utc
+from monitor.incidents.spike import CountModel
 from monitor.statistics.part import Part, Scale
 from storage.control.records import OffsetRange, WindowFacts
 from storage.control.thresholds import StoredThreshold

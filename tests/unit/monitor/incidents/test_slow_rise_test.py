@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from monitor.slow_rises import (
+from monitor.incidents.slow_rise_test import (
     RECOVERY_THRESHOLD,
     SlowRiseStatistic,
     SlowRiseVerdict,
@@ -17,7 +17,7 @@ from monitor.slow_rises import (
     update_slow_rise,
     windows_between_false_alarms,
 )
-from monitor.spikes import CountModel, rate_bound
+from monitor.incidents.spike import CountModel, rate_bound
 
 MINUTE = 60_000_000
 HOUR = 60 * MINUTE

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.incidents import (
+from monitor.incidents.lifecycle import (
     Finding,
     IncidentStep,
     Interval,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monitor.spikes import HOUR_US, WEEK_US, CountModel, rate_bound
+from monitor.incidents.spike import HOUR_US, WEEK_US, CountModel, rate_bound
 from monitor.statistics.part import Int64
 
 RATE_RATIO = 1.75

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from monitor.drift import (
+from monitor.incidents.drift_test import (
     MIN_EVENT_SHARE,
     SEASON_DAYS,
     DriftBaseline,
@@ -21,7 +21,7 @@ from monitor.drift import (
     fit_baseline,
     judge_drift,
 )
-from monitor.spikes import DAY_US
+from monitor.incidents.spike import DAY_US
 from monitor.statistics.drift_means import DriftStatistics
 from monitor.statistics.training_profile import Float64, Int64
 

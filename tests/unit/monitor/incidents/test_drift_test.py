@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import signal, stats
 
-from monitor.drift import (
+from monitor.incidents.drift_test import (
     baseline_problem,
     earliest_verdict_us,
     fit_baseline,

@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.errors import ConfigError
-from monitor.findings.lives import IncidentPolicy, withdraw_incident
-from monitor.incidents import Interval, Kind
+from monitor.incidents.lifecycle import Interval, Kind
+from monitor.incidents.rows import IncidentPolicy, withdraw_incident
 from monitor.statistics.sketch import EnergySketch
 from monitor.thresholds.percentile import MIN_LOOK_BACK_TAIL, exceedance
 from storage.control.acceptance import Acceptance, AcceptanceFacts, AcceptedReference

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from monitor.spikes import (
+from monitor.incidents.spike import (
     CountModel,
     advise_window_size,
     describe_false_alarms,

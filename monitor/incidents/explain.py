@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from monitor.control_plane.lift import find_suspect_keys
-from monitor.findings.lives import format_utc
+from monitor.incidents.rows import format_utc
+from monitor.incidents.suspect_keys import find_suspect_keys
 from storage.control.evidence import Evidence
 from storage.control.records import WindowFacts
 

@@ -5,9 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from monitor.drift import SEASON_DAYS
-from monitor.findings.drift_finding import build_drift_finding, build_verdict_rows
-from monitor.findings.drifting import (
+from monitor.incidents.drift import build_drift_finding, build_verdict_rows
+from monitor.incidents.drift_horizons import (
     DriftAlarm,
     DriftState,
     FrozenBaseline,
@@ -24,6 +23,7 @@ from monitor.findings.drifting import (
     state_to_json,
     update_drift_state,
 )
+from monitor.incidents.drift_test import SEASON_DAYS
 from monitor.statistics.drift_means import DriftStatistics
 from monitor.statistics.training_profile import TrainingProfile, build_feature_profile, quantile_edges
 

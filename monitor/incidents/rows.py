@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from monitor.incidents import (
+from monitor.incidents.lifecycle import (
     Finding,
     Interval,
     Kind,

@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from monitor.findings.judged import WindowUnderTest, window_details
-from monitor.findings.lives import format_utc
-from monitor.incidents import Finding, Kind, Severity
-from monitor.slow_rises import (
+from monitor.incidents.lifecycle import Finding, Kind, Severity
+from monitor.incidents.rows import format_utc
+from monitor.incidents.slow_rise_test import (
     BUDGET_SHARE,
     MIN_WINDOWS,
     RATE_RATIO,
@@ -23,6 +22,7 @@ from monitor.slow_rises import (
     update_slow_rise,
     windows_between_false_alarms,
 )
+from monitor.incidents.window import WindowUnderTest, window_details
 from storage.control.records import StoredIncident
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitor.findings.calibration_finding import find_calibration_problem
-from monitor.incidents import Finding
+from monitor.incidents.calibration import find_calibration_problem
+from monitor.incidents.lifecycle import Finding
 from monitor.thresholds.percentile import ThresholdEstimate
 from monitor.thresholds.tick import ThresholdRule, find_disagreement_start
 from storage.control.thresholds import NewThreshold

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from monitor.control_plane.lift import find_suspect_keys
+from monitor.incidents.suspect_keys import find_suspect_keys
 
 
 def test_the_one_strange_key_is_named_with_its_lift() -> None:

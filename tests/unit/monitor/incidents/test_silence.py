@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from monitor.findings.lives import IncidentPolicy
-from monitor.incidents import Finding, Kind, LifecyclePolicy, Severity
-from monitor.silence import (
+from monitor.incidents.lifecycle import Finding, Kind, LifecyclePolicy, Severity
+from monitor.incidents.rows import IncidentPolicy
+from monitor.incidents.silence import (
     AllowedSilence,
     SilenceRule,
     estimate_allowed_silence,

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from monitor.findings.lives import IncidentPolicy, format_utc, update_incident
-from monitor.incidents import Finding, Interval, Kind, Severity
+from monitor.incidents.lifecycle import Finding, Interval, Kind, Severity
+from monitor.incidents.rows import IncidentPolicy, format_utc, update_incident
 from storage.control.records import IncidentRow, StoredIncident
 from storage.control.silence import ArrivalFacts, Pause, PauseHistory
 

@@ -1,8 +1,8 @@
 """The findings about records that became no events: those that could not be read, and lost ranges of the log. Pure."""
 
-from monitor.findings.judged import JudgeRule, window_details
-from monitor.findings.lives import format_utc
-from monitor.incidents import Finding, Kind, Severity
+from monitor.incidents.lifecycle import Finding, Kind, Severity
+from monitor.incidents.rows import format_utc
+from monitor.incidents.window import JudgeRule, window_details
 from monitor.statistics.part import Part
 from storage.control.records import WindowFacts
 
