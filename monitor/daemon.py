@@ -11,9 +11,9 @@ from contextlib import ExitStack, suppress
 from config.errors import OutriderError, StorageUnavailable
 from config.settings import Settings
 from config.units import to_us
+from monitor.models.scoring import pick_device
 from monitor.notify.couriers import NotificationSender
 from monitor.schedule import JobScheduler
-from monitor.scoring import pick_device
 from monitor.silence_watch import SilenceWatch
 from monitor.stream import StreamRunner
 from storage.control.outbox import Outbox

@@ -11,8 +11,8 @@ from monitor.control_plane.judging import JudgeRule
 from monitor.data_plane.fold import WindowRule
 from monitor.incidents.lifecycle import LifecyclePolicy
 from monitor.incidents.rows import IncidentPolicy
-from monitor.shadow.promotion import PromotionRule
-from monitor.shadow.shadow_gate import GateRule
+from monitor.models.promotion import PromotionRule
+from monitor.models.shadow_gate import GateRule
 from monitor.thresholds.percentile import exceedance
 from monitor.thresholds.tick import ThresholdRule
 

@@ -8,8 +8,8 @@ import numpy as np
 from benchmarks.promises import table
 from config.streams import ModelSettings
 from monitor.detectors.gaussian_mixture import GaussianMixture
-from monitor.training.events import TrainingSet
-from monitor.training.fitting import fit_model
+from monitor.models.fitting import fit_model
+from monitor.models.training_events import TrainingSet
 
 N = 2_000
 LIVE = 20_000

@@ -112,7 +112,7 @@ def _check_model(db: Database, standing: StreamStatus, report: _CheckReport) -> 
     """Load the active model, as the daemon would."""
     if standing.model is None:
         return
-    from monitor.scoring import load_model
+    from monitor.models.scoring import load_model
 
     try:
         load_model(Ledger(db).load_model(standing.model.id), "cpu")
@@ -126,7 +126,7 @@ def _check_model(db: Database, standing: StreamStatus, report: _CheckReport) -> 
 def _check_device(settings: Settings, report: _CheckReport) -> None:
     if settings.device != "cuda":
         return
-    from monitor.scoring import pick_device
+    from monitor.models.scoring import pick_device
 
     report.print_comment("device")
     try:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from config.settings import Settings, StreamSettings
     from consumers.source import Source
-    from monitor.training.events import TrainingSet
-    from monitor.training.fitting import FittedModel
+    from monitor.models.fitting import FittedModel
+    from monitor.models.training_events import TrainingSet
     from storage.control.models import ModelInfo
     from storage.database.engine import Database
 
@@ -97,9 +97,9 @@ def _read_training_events(
     from config.errors import ConfigError
     from consumers.files.source import FileSource
     from consumers.open import open_source
+    from monitor.models.fitting import encode_labels
+    from monitor.models.training_events import TrainingReader
     from monitor.registering import register_sources, stored_positions
-    from monitor.training.events import TrainingReader
-    from monitor.training.fitting import encode_labels
 
     if label is not None and file is None:
         raise ConfigError("--label needs a FILE whose events carry the field")
@@ -174,9 +174,9 @@ def _fit_and_store(
     shadow: _ShadowOptions | None,
 ) -> None:
     from monitor.incidents.rows import format_utc
+    from monitor.models.fitting import fit_model
     from monitor.thresholds.body import describe_heavy_tail
     from monitor.thresholds.percentile import exceedance
-    from monitor.training.fitting import fit_model
     from storage.database.engine import Database
 
     began_s = time.monotonic()

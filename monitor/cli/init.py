@@ -241,7 +241,7 @@ def _build_starter(
     from config.sizing import EventVolume, recommend_sizes
     from config.starter_file import StarterConfig
     from consumers.discovery.field_roles import estimate_volume
-    from monitor.training.events import min_training_events
+    from monitor.models.training_events import min_training_events
 
     source = values["streams"][name]["source"]
     topic, path = source.get("topics", [None])[0], source.get("path")

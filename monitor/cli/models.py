@@ -24,8 +24,8 @@ from storage.ledger.ledger import Ledger
 from storage.queries.status import load_stream_ids
 
 if TYPE_CHECKING:
-    from monitor.shadow.promotion import Promoter
-    from monitor.shadow.shadow_gate import GateVerdict
+    from monitor.models.promotion import Promoter
+    from monitor.models.shadow_gate import GateVerdict
 
 COLUMNS = ("stream", "version", "kind", "state", "created_at", "valid_from", "events", "features", "gate", "summary")
 _TABLE_COLUMNS = ("version", "state", "kind", "valid_from", "events", "features", "gate")
@@ -122,9 +122,9 @@ def _load_models(db: Database, stream: str) -> list[ModelInfo]:
 
 
 def _build_promoter(db: Database, settings: Settings, stream: str) -> "Promoter":
+    from monitor.models.promotion import Promoter
+    from monitor.models.scoring import load_model
     from monitor.rules import build_promotion_rule
-    from monitor.scoring import load_model
-    from monitor.shadow.promotion import Promoter
 
     def reference(model_id: int) -> NDArray[np.float32]:
         energies = load_model(Ledger(db).load_model(model_id), "cpu").detector.reference_energies_
@@ -174,7 +174,7 @@ def import_model(ctx: click.Context, stream: str, file: Path) -> None:
     settings = load_settings(ctx)
     own = settings.streams[require_stream(settings, stream)]
     from monitor.detectors import load_detector
-    from monitor.training.fitting import prepare_imported_model
+    from monitor.models.fitting import prepare_imported_model
 
     detector = load_detector(file)
     with Database(settings.database.url) as db:

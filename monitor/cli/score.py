@@ -43,7 +43,7 @@ def _score_file(settings: "Settings", name: str, file: Path, target: IO[str]) ->
     from config.units import to_us
     from consumers.codec import make_codec
     from consumers.files.source import FileSource
-    from monitor.scoring import Scorer, load_model, pick_device
+    from monitor.models.scoring import Scorer, load_model, pick_device
     from storage.database.engine import Database
     from storage.ledger.ledger import Ledger
 

@@ -10,8 +10,8 @@ from monitor.cli.promise import describe_spike_budget
 from monitor.cli.settings import load_settings
 from monitor.cli.stored import open_database
 from monitor.cli.tables import FORMATS, Row, escape_unprintable, format_age, format_short_time, write_rows
+from monitor.models.warm_up_progress import format_progress
 from monitor.thresholds.tick import load_count_model
-from monitor.training.pace import format_progress
 from storage.database.engine import Database
 from storage.database.tables import FOREVER_US
 from storage.queries.status import StreamStatus, load_stream_ids, load_stream_status

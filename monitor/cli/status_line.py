@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from config.errors import OutriderError
 from config.settings import Settings
 from monitor.cli.tables import format_age
-from monitor.training.pace import format_progress
+from monitor.models.warm_up_progress import format_progress
 
 if TYPE_CHECKING:
     from storage.database.engine import Database

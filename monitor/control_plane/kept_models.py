@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from config.errors import ModelError
 from monitor.control_plane.drift_watch import MonitoredModel
 from monitor.incidents.explain import FeatureReasons
-from monitor.scoring import LoadedModel, explain_events, load_model
+from monitor.models.scoring import LoadedModel, explain_events, load_model
 from storage.ledger.ledger import Ledger
 
 log = logging.getLogger(__name__)

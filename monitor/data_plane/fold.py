@@ -21,7 +21,7 @@ from consumers.windows import (
     watermark_before,
     window_start,
 )
-from monitor.shadow.shadow_parts import build_shadow_parts
+from monitor.models.shadow_parts import build_shadow_parts
 from monitor.statistics.drift_sums import DriftCodes, DriftSums, MeasuredEvents
 from monitor.statistics.part import Scale, encode_part, summarise
 from storage.ledger.ledger import ScheduledShadow, ScheduledThreshold, ShadowPartRow, StreamControl, WindowPartRow

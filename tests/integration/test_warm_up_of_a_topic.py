@@ -9,8 +9,8 @@ import pytest
 
 from config.streams import StreamSettings
 from consumers.kafka.source import KafkaSource
+from monitor.models.warm_up import WarmUp
 from monitor.registering import register_sources, stored_positions
-from monitor.training.warm_up import WarmUp
 from storage.control.models import ModelInfo, ModelStore
 from storage.database.engine import Database
 from storage.ledger.ledger import Ledger
@@ -90,7 +90,7 @@ def test_where_that_is_too_little_it_says_what_is_missing_and_fits_as_soon_as_it
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     topic = kafka_topic(1)
-    caplog.set_level(logging.WARNING, "monitor.training.warm_up")
+    caplog.set_level(logging.WARNING, "monitor.models.warm_up")
     told = threading.Event()
     caplog.handler.addFilter(lambda record: told.set() or True if "missing" in record.getMessage() else True)
     run = BackgroundWarmUp(db, kafka_server, topic, timeout_s=0.5)

@@ -17,10 +17,10 @@ from monitor.data_plane.fold import WindowRule
 from monitor.data_plane.inbox import Inbox, PartitionClaimed, RecordsFetched, StopRequested
 from monitor.data_plane.intake import ReclaimRequest
 from monitor.data_plane.worker import Worker
-from monitor.scoring import Scorer, load_model
+from monitor.models.fitting import FittedModel, fit_model
+from monitor.models.scoring import Scorer, load_model
+from monitor.models.training_events import TrainingSet
 from monitor.thresholds.tick import build_first_threshold
-from monitor.training.events import TrainingSet
-from monitor.training.fitting import FittedModel, fit_model
 from storage.control.models import ModelInfo, ModelStore
 from storage.database.engine import Database
 from storage.database.tables import positions, streams

@@ -20,7 +20,7 @@ from monitor.data_plane.commits import build_commit, build_position_commit
 from monitor.data_plane.fold import ThresholdSchedule, WindowRule, fold, join_batches
 from monitor.incidents.lifecycle import LifecyclePolicy
 from monitor.incidents.rows import IncidentPolicy
-from monitor.scoring import Scorer, load_model
+from monitor.models.scoring import Scorer, load_model
 from monitor.thresholds.tick import ThresholdRule
 from storage.control.drift import DriftStore
 from storage.control.evidence import EvidenceStore

@@ -12,12 +12,12 @@ from config.settings import Settings
 from monitor.backtest import backtest
 from monitor.data_plane.fold import WindowRule
 from monitor.detectors import GaussianMixture
-from monitor.scoring import load_model
-from monitor.shadow.promotion import Promoter, PromotionRule
-from monitor.shadow.shadow_gate import GateRule
+from monitor.models.fitting import FittedModel, prepare_imported_model
+from monitor.models.promotion import Promoter, PromotionRule
+from monitor.models.scoring import load_model
+from monitor.models.shadow_gate import GateRule
 from monitor.thresholds.choose import estimate_reference_threshold
 from monitor.thresholds.tick import ThresholdRule, build_first_threshold
-from monitor.training.fitting import FittedModel, prepare_imported_model
 from storage.control.models import ModelStore
 from storage.control.shadows import NewShadow, ShadowStore
 from storage.control.thresholds import ThresholdStore

@@ -10,8 +10,8 @@ from config.streams import StreamSettings
 from consumers.files.source import FileSource
 from consumers.synthetic.plan import SyntheticPlan
 from consumers.synthetic.source import SyntheticSource
+from monitor.models.warm_up import WarmUp
 from monitor.registering import stored_positions
-from monitor.training.warm_up import WarmUp
 from storage.control.models import ModelStore
 from storage.database.engine import Database
 from storage.ledger.ledger import Ledger, NewSource

@@ -12,9 +12,9 @@ from config.streams import ModelSettings
 from monitor.detectors.detector import Detector, detector_class
 from monitor.detectors.fit.cross_fitting import reference_energies
 from monitor.detectors.gaussian_mixture import GaussianMixture
+from monitor.models.screening import screen_events
+from monitor.models.training_events import TrainingSet, min_training_events
 from monitor.statistics.training_profile import build_feature_profile
-from monitor.training.events import TrainingSet, min_training_events
-from monitor.training.screening import screen_events
 from storage.control.models import NewModel
 from storage.ledger.ledger import artefact_checksum
 
@@ -40,7 +40,7 @@ def fit_model(
 ) -> FittedModel:
     """Fit the detector that the settings name, and score events that it did not see.
 
-    Events that are strange beyond doubt, or the share that `contamination` says (`monitor.training.screening`), shape
+    Events that are strange beyond doubt, or the share that `contamination` says (`monitor.models.screening`), shape
     neither the model nor its reference. Mixtures are cross-fitted on five contiguous folds; trained networks keep
     the last fifth out.
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from monitor.training.pace import WarmUpRate, format_progress
+from monitor.models.warm_up_progress import WarmUpRate, format_progress
 
 
 def test_the_rest_is_reckoned_from_the_pace_of_the_last_minute() -> None:

@@ -8,8 +8,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.shadow.shadow_gate import ComparedModel, GateRule, GateVerdict, WindowPair, evaluate_gate
-from monitor.shadow.shadow_parts import merge_shadow_parts
+from monitor.models.shadow_gate import ComparedModel, GateRule, GateVerdict, WindowPair, evaluate_gate
+from monitor.models.shadow_parts import merge_shadow_parts
 from monitor.statistics.part import Scale, decode_part
 from monitor.thresholds.look_back import LookBack
 from monitor.thresholds.look_back_cache import LookBackCache, LookBackSummary

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from monitor.shadow.shadow_gate import ComparedModel, GateRule, GateVerdict, WindowPair, evaluate_gate
+from monitor.models.shadow_gate import ComparedModel, GateRule, GateVerdict, WindowPair, evaluate_gate
 from monitor.statistics.part import Scale, summarise
 
 RULE = GateRule(percentile=99.0, per_week=1.0, size_us=60_000_000, min_outliers=3, min_ratio=0.0)

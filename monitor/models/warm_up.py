@@ -16,12 +16,12 @@ from config.units import format_duration
 from consumers.batch import Partition, Position
 from consumers.source import Source
 from monitor.control_plane.keepers import FirstModelStoreProtocol
+from monitor.models.fitting import fit_model
+from monitor.models.training_events import TrainingReader, TrainingSet, min_training_events
+from monitor.models.warm_up_progress import WarmUpRate, format_progress
 from monitor.thresholds.body import describe_heavy_tail
 from monitor.thresholds.percentile import exceedance
 from monitor.thresholds.tick import build_first_threshold
-from monitor.training.events import TrainingReader, TrainingSet, min_training_events
-from monitor.training.fitting import fit_model
-from monitor.training.pace import WarmUpRate, format_progress
 from storage.control.models import ModelInfo
 
 log = logging.getLogger(__name__)

@@ -16,9 +16,9 @@ from config.streams import ModelSettings, StreamSettings
 from consumers.batch import Partition, Position
 from consumers.files.source import FileSource
 from consumers.source import Source
-from monitor.training import events as training_module
-from monitor.training.events import TrainingReader, TrainingSet, min_training_events
-from monitor.training.fitting import encode_labels, fit_model
+from monitor.models import training_events as training_module
+from monitor.models.fitting import encode_labels, fit_model
+from monitor.models.training_events import TrainingReader, TrainingSet, min_training_events
 from tests.unit.consumers.memory_source import MemorySource
 
 T0_S = 1_767_225_600

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from config.streams import ModelSettings
-from monitor.training.events import TrainingSet
-from monitor.training.fitting import FittedModel, fit_model
+from monitor.models.fitting import FittedModel, fit_model
+from monitor.models.training_events import TrainingSet
 
 N = 2_000
 OUTLIER_CENTRE = np.array([12.0, -12, 12])

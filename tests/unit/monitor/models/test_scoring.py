@@ -9,9 +9,9 @@ import torch
 from config.errors import ConfigError, ModelError
 from config.streams import ModelSettings
 from monitor.detectors.detector import load_detector
-from monitor.scoring import LoadedModel, Scorer, load_model, pick_device
-from monitor.training.events import TrainingSet
-from monitor.training.fitting import FittedModel, fit_model, prepare_imported_model
+from monitor.models.fitting import FittedModel, fit_model, prepare_imported_model
+from monitor.models.scoring import LoadedModel, Scorer, load_model, pick_device
+from monitor.models.training_events import TrainingSet
 from storage.ledger.ledger import StoredModel
 
 NAMES = ("x", "y")

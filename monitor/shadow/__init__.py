@@ -1,1 +1,0 @@
-"""Models that score beside the active one, and the gate before they take over."""

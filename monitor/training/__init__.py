@@ -1,1 +1,0 @@
-"""What a model is fitted on: events that no position moves for, screened of outliers."""
