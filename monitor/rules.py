@@ -8,11 +8,11 @@ from config.units import to_us
 from monitor.control_plane.control import ControlSettings
 from monitor.control_plane.drift_watch import DriftRule
 from monitor.control_plane.judging import JudgeRule
-from monitor.data_plane.fold import WindowRule
 from monitor.incidents.lifecycle import LifecyclePolicy
 from monitor.incidents.rows import IncidentPolicy
 from monitor.models.promotion import PromotionRule
 from monitor.models.shadow_gate import GateRule
+from monitor.pipeline.fold import WindowRule
 from monitor.thresholds.percentile import exceedance
 from monitor.thresholds.tick import ThresholdRule
 

@@ -21,13 +21,13 @@ from monitor.control_plane.control import ControlPlane
 from monitor.control_plane.drift_watch import DriftMonitor
 from monitor.control_plane.kept_models import ModelCache
 from monitor.control_plane.lease import Lease
-from monitor.data_plane.inbox import ControlChanged, Inbox
-from monitor.data_plane.intake import Intake
-from monitor.data_plane.worker import Worker
 from monitor.models.promotion import Promoter
 from monitor.models.scoring import Scorer, load_model
 from monitor.models.warm_up import WarmUp
-from monitor.registering import SourceRetirement, register_sources, stored_positions
+from monitor.pipeline.inbox import ControlChanged, Inbox
+from monitor.pipeline.intake import Intake
+from monitor.pipeline.sources import SourceRetirement, register_sources, stored_positions
+from monitor.pipeline.worker import Worker
 from monitor.rules import build_control_settings, build_drift_rule, build_promotion_rule, build_window_rule
 from storage.control.drift import DriftStore
 from storage.control.evidence import EvidenceStore

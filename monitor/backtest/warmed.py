@@ -12,9 +12,9 @@ from config.settings import Settings, StreamSettings
 from consumers.files.source import FileSource
 from monitor.backtest.cells import STREAM_ID, ModelSet
 from monitor.control_plane.drift_watch import MonitoredModel
-from monitor.data_plane.fold import BatchScorer
 from monitor.models.scoring import Scorer, load_model, pick_device
 from monitor.models.warm_up import WarmUp
+from monitor.pipeline.fold import BatchScorer
 from storage.control.models import Activation, ModelInfo, ModelStore, NewModel
 from storage.control.thresholds import NewThreshold
 from storage.database.engine import Database

@@ -99,7 +99,7 @@ def _read_training_events(
     from consumers.open import open_source
     from monitor.models.fitting import encode_labels
     from monitor.models.training_events import TrainingReader
-    from monitor.registering import register_sources, stored_positions
+    from monitor.pipeline.sources import register_sources, stored_positions
 
     if label is not None and file is None:
         raise ConfigError("--label needs a FILE whose events carry the field")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from monitor.data_plane.inbox import MAX_PENDING_RECORDS, MAX_QUEUED_BYTES
+from monitor.pipeline.inbox import MAX_PENDING_RECORDS, MAX_QUEUED_BYTES
 
 _RECORD_BYTES = 64
 """A decoded event besides its features: offset, time, energy, and references to key and id."""

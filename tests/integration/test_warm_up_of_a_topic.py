@@ -10,7 +10,7 @@ import pytest
 from config.streams import StreamSettings
 from consumers.kafka.source import KafkaSource
 from monitor.models.warm_up import WarmUp
-from monitor.registering import register_sources, stored_positions
+from monitor.pipeline.sources import register_sources, stored_positions
 from storage.control.models import ModelInfo, ModelStore
 from storage.database.engine import Database
 from storage.ledger.ledger import Ledger

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.batch import DeadLetters, DecodedBatch, Events, Partition
-from monitor.data_plane.fold import FoldedBatch, ThresholdSchedule, WindowRule, fold, join_batches
+from monitor.pipeline.fold import FoldedBatch, ThresholdSchedule, WindowRule, fold, join_batches
 from monitor.statistics.drift_sums import MeasuredEvents
 from monitor.statistics.part import Part, Scale, decode_part, encode_part, merge_parts
 from storage.ledger.ledger import ScheduledThreshold, StreamControl

@@ -6,8 +6,8 @@ import pytest
 
 from storage.control.windows import WindowStore
 from storage.database.engine import Database
-from tests.integration.control.feeding import open_stream
-from tests.integration.control.judging import CommittingSource
+from tests.integration.control.source_commits import CommittingSource
+from tests.integration.control.worker_bench import open_stream
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from consumers.batch import DeadLetters, DecodedBatch, Events, Position
 from monitor.control_plane.control import ControlPlane, ControlSettings
 from monitor.control_plane.drift_watch import DriftMonitor, DriftRule, MonitoredModel
 from monitor.control_plane.judging import JudgeRule
-from monitor.data_plane.commits import build_commit, build_position_commit
-from monitor.data_plane.fold import ThresholdSchedule, WindowRule, fold, join_batches
 from monitor.incidents.lifecycle import LifecyclePolicy
 from monitor.incidents.rows import IncidentPolicy
 from monitor.models.scoring import Scorer, load_model
+from monitor.pipeline.commit import build_commit, build_position_commit
+from monitor.pipeline.fold import ThresholdSchedule, WindowRule, fold, join_batches
 from monitor.thresholds.tick import ThresholdRule
 from storage.control.drift import DriftStore
 from storage.control.evidence import EvidenceStore
@@ -29,7 +29,7 @@ from storage.control.thresholds import ThresholdStore
 from storage.control.windows import WindowStore
 from storage.database.engine import Database
 from storage.ledger.ledger import Committed, Ledger, Stale, StreamControl
-from tests.integration.control.feeding import NAMES, PERCENTILE, SECOND, T0, open_stream, partition
+from tests.integration.control.worker_bench import NAMES, PERCENTILE, SECOND, T0, open_stream, partition
 
 Rows = list[tuple[Any, ...]]
 

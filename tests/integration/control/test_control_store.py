@@ -13,8 +13,7 @@ from storage.control.thresholds import ThresholdStore
 from storage.control.windows import WindowStore
 from storage.database.engine import Database
 from storage.ledger.ledger import Committed, Ledger, NewSource, Stale
-from tests.integration.control.feeding import MINUTE, T0, TOPIC, count_rows, fetch_rows, open_stream, seal
-from tests.integration.control.judging import (
+from tests.integration.control.source_commits import (
     CommittingSource,
     judge_clean,
     judge_spike,
@@ -22,6 +21,7 @@ from tests.integration.control.judging import (
     opened_incident,
     run_concurrently,
 )
+from tests.integration.control.worker_bench import MINUTE, T0, TOPIC, count_rows, fetch_rows, open_stream, seal
 
 
 def test_a_window_is_due_when_it_is_sealed_and_has_parts(

@@ -13,7 +13,7 @@ from config.settings import Settings
 from monitor.daemon import Daemon
 from storage.database.engine import Database
 from storage.database.tables import FOREVER_US, outliers, positions, scores
-from tests.integration.control.feeding import SECOND, T0, count_rows, fetch_rows
+from tests.integration.control.worker_bench import SECOND, T0, count_rows, fetch_rows
 
 
 def run(url: str, source: dict[str, Any], **stream: Any) -> None:

@@ -7,14 +7,13 @@ from functools import partial
 
 import pytest
 
-from monitor.data_plane.fold import WindowRule
 from monitor.incidents.lifecycle import Finding, Interval, Kind, LifecyclePolicy, Severity
 from monitor.incidents.rows import IncidentPolicy, update_incident
+from monitor.pipeline.fold import WindowRule
 from storage.control.drift import rebase_drift
 from storage.control.incidents import change_incidents, lock_stream
 from storage.control.records import IncidentRow, StoredIncident
 from storage.database.engine import Database
-from tests.integration.control.feeding import MINUTE, T0, add_model, fetch_rows, open_stream
 from tests.integration.control.simulation import (
     Rows,
     SimulatedWriter,
@@ -25,6 +24,7 @@ from tests.integration.control.simulation import (
     run_at_random,
     run_in_turn,
 )
+from tests.integration.control.worker_bench import MINUTE, T0, add_model, fetch_rows, open_stream
 
 SPAN_S = 40 * 3600
 HALF_HOURS = SimulationSettings(

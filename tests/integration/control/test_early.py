@@ -5,12 +5,10 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
-from monitor.data_plane.fold import WindowRule
+from monitor.pipeline.fold import WindowRule
 from storage.control.records import Judgement, WindowFacts
 from storage.control.windows import WindowStore
 from storage.database.engine import Database
-from tests.integration.control.feeding import MINUTE, SECOND, T0, fetch_rows, open_stream
-from tests.integration.control.judging import CommittingSource, judged_window_row, opened_incident
 from tests.integration.control.simulation import (
     Rows,
     SimulatedWriter,
@@ -19,6 +17,8 @@ from tests.integration.control.simulation import (
     make_records,
     read_decisions,
 )
+from tests.integration.control.source_commits import CommittingSource, judged_window_row, opened_incident
+from tests.integration.control.worker_bench import MINUTE, SECOND, T0, fetch_rows, open_stream
 
 BURST = SimulationSettings(
     rule=WindowRule(size_us=MINUTE, grace_us=5 * SECOND, ahead_us=2 * MINUTE, max_future_us=None),

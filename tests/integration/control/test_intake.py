@@ -10,7 +10,7 @@ import pytest
 from config.errors import StorageUnavailable
 from consumers.batch import Partition
 from consumers.source import PartitionInfo, PollResult, Source
-from monitor.data_plane.inbox import (
+from monitor.pipeline.inbox import (
     Inbox,
     InboxMessage,
     PartitionCaughtUp,
@@ -20,10 +20,10 @@ from monitor.data_plane.inbox import (
     RecordsFetched,
     StopRequested,
 )
-from monitor.data_plane.intake import Intake, ReclaimRequest
+from monitor.pipeline.intake import Intake, ReclaimRequest
 from storage.database.engine import Database
 from storage.ledger.ledger import Ledger
-from tests.integration.control.feeding import TOPIC, open_stream, partition, wait_until
+from tests.integration.control.worker_bench import TOPIC, open_stream, partition, wait_until
 from tests.unit.consumers.memory_source import MemorySource
 
 
@@ -177,7 +177,7 @@ def test_a_topic_that_was_made_again_with_fewer_partitions_waits_for_none_that_i
 def test_crowded_partitions_are_held_until_they_are_settled(
     sqlite_db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("monitor.data_plane.inbox.MAX_PENDING_RECORDS", 3)
+    monkeypatch.setattr("monitor.pipeline.inbox.MAX_PENDING_RECORDS", 3)
     source = MemorySource(logs(1, n=30), amounts=lambda _: 3)
     running = RunningIntake(sqlite_db, open_stream(sqlite_db), source)
     running.thread.start()

@@ -2,8 +2,8 @@
 
 from storage.database.engine import Database
 from storage.database.leases import Leases
-from tests.integration.control.feeding import wait_until
-from tests.integration.control.judging import run_concurrently
+from tests.integration.control.source_commits import run_concurrently
+from tests.integration.control.worker_bench import wait_until
 
 
 def test_a_lease_has_one_holder_until_it_is_released(db: Database) -> None:

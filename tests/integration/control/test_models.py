@@ -7,7 +7,8 @@ from storage.control.models import ModelInfo, ModelStore
 from storage.control.thresholds import NewThreshold, ThresholdStore
 from storage.database.engine import Database
 from storage.ledger.ledger import Ledger
-from tests.integration.control.feeding import (
+from tests.integration.control.source_commits import run_concurrently
+from tests.integration.control.worker_bench import (
     MINUTE,
     NAMES,
     PERCENTILE,
@@ -19,7 +20,6 @@ from tests.integration.control.feeding import (
     fit_small_model,
     seal,
 )
-from tests.integration.control.judging import run_concurrently
 
 LEAD = RULE.grace_us + RULE.ahead_us
 

@@ -17,8 +17,13 @@ from storage.control.records import Judgement, WindowFacts
 from storage.control.windows import WindowStore
 from storage.database.engine import Database
 from storage.database.tables import notifications
-from tests.integration.control.feeding import MINUTE, SECOND, T0, count_rows, fetch_rows, seal, wait_until
-from tests.integration.control.judging import CommittingSource, judged_window_row, opened_incident, run_concurrently
+from tests.integration.control.source_commits import (
+    CommittingSource,
+    judged_window_row,
+    opened_incident,
+    run_concurrently,
+)
+from tests.integration.control.worker_bench import MINUTE, SECOND, T0, count_rows, fetch_rows, seal, wait_until
 from tests.servers.receiver import HangReaction, RespondReaction, WebhookReceiver
 
 DAY_US = 86_400 * SECOND

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from monitor.data_plane.fold import WindowRule
+from monitor.pipeline.fold import WindowRule
 from storage.database.engine import Database
-from tests.integration.control.feeding import MINUTE, SECOND, T0, count_rows, fetch_rows
 from tests.integration.control.simulation import (
     Rows,
     SimulationSettings,
@@ -19,6 +18,7 @@ from tests.integration.control.simulation import (
     run_at_random,
     run_in_turn,
 )
+from tests.integration.control.worker_bench import MINUTE, SECOND, T0, count_rows, fetch_rows
 
 SCENES = {
     "minutes": SimulationSettings(

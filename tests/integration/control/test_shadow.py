@@ -10,12 +10,12 @@ from sklearn.mixture import GaussianMixture as ScikitMixture
 from config.errors import StorageUnavailable
 from config.settings import Settings
 from monitor.backtest import backtest
-from monitor.data_plane.fold import WindowRule
 from monitor.detectors import GaussianMixture
 from monitor.models.fitting import FittedModel, prepare_imported_model
 from monitor.models.promotion import Promoter, PromotionRule
 from monitor.models.scoring import load_model
 from monitor.models.shadow_gate import GateRule
+from monitor.pipeline.fold import WindowRule
 from monitor.thresholds.choose import estimate_reference_threshold
 from monitor.thresholds.tick import ThresholdRule, build_first_threshold
 from storage.control.models import ModelStore
@@ -23,7 +23,8 @@ from storage.control.shadows import NewShadow, ShadowStore
 from storage.control.thresholds import ThresholdStore
 from storage.database.engine import Database
 from storage.ledger.ledger import Ledger
-from tests.integration.control.feeding import (
+from tests.integration.control.simulation import SimulatedWriter, SimulationSettings, make_control_plane, make_records
+from tests.integration.control.worker_bench import (
     MINUTE,
     NAMES,
     PERCENTILE,
@@ -34,7 +35,6 @@ from tests.integration.control.feeding import (
     fit_small_model,
     open_stream,
 )
-from tests.integration.control.simulation import SimulatedWriter, SimulationSettings, make_control_plane, make_records
 
 HOURS = 4
 PER_MINUTE = 100

@@ -13,8 +13,8 @@ from storage.database.engine import Database
 from storage.database.leases import Leases
 from storage.database.tables import FOREVER_US, positions, windows
 from storage.queries.incident_report import load_incident_report
-from tests.integration.control.feeding import MINUTE, SECOND, T0, fetch_rows
-from tests.integration.control.judging import CommittingSource
+from tests.integration.control.source_commits import CommittingSource
+from tests.integration.control.worker_bench import MINUTE, SECOND, T0, fetch_rows
 
 RULE = SilenceRule(after_us=30 * SECOND, idle_timeout_us=SECOND, size_us=MINUTE, max_event_age_us=60 * MINUTE)
 POLICY = IncidentPolicy(

@@ -1,9 +1,9 @@
 """A slow rise through the real control plane, on both databases: what is handed on survives restarts."""
 
 from storage.database.engine import Database
-from tests.integration.control.feeding import fetch_rows, open_stream
 from tests.integration.control.simulation import SimulatedWriter, SimulationSettings, make_control_plane
 from tests.integration.control.test_replay import SCENES
+from tests.integration.control.worker_bench import fetch_rows, open_stream
 
 SCENE: SimulationSettings = SCENES["a slow rise"]
 

@@ -16,13 +16,13 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 
-from monitor.data_plane.fold import WindowRule
+from monitor.pipeline.fold import WindowRule
 from storage.control.outbox import Outbox
 from storage.database.engine import Database
 from storage.database.migrations.upgrade import _alembic_config
 from storage.database.partitions import day_number, ensure_score_partitions
-from tests.integration.control.feeding import MINUTE, SECOND, fetch_rows
 from tests.integration.control.simulation import SimulationSettings, make_records, run_in_turn
+from tests.integration.control.worker_bench import MINUTE, SECOND, fetch_rows
 
 FIRST = json.loads(gzip.decompress((Path(__file__).parent / "first_version.json.gz").read_bytes()))
 SCENE = SimulationSettings(

@@ -11,11 +11,11 @@ from consumers.files.source import FileSource
 from consumers.synthetic.plan import SyntheticPlan
 from consumers.synthetic.source import SyntheticSource
 from monitor.models.warm_up import WarmUp
-from monitor.registering import stored_positions
+from monitor.pipeline.sources import stored_positions
 from storage.control.models import ModelStore
 from storage.database.engine import Database
 from storage.ledger.ledger import Ledger, NewSource
-from tests.integration.control.feeding import MINUTE, T0, count_rows, encode_event, fetch_rows
+from tests.integration.control.worker_bench import MINUTE, T0, count_rows, encode_event, fetch_rows
 
 SETTINGS = StreamSettings.model_validate(
     {

@@ -8,18 +8,18 @@ import pytest
 
 from config.errors import StorageUnavailable
 from consumers.batch import UNREADABLE_BATCH
-from monitor.data_plane import worker as worker_module
-from monitor.data_plane.inbox import (
+from monitor.pipeline import worker as worker_module
+from monitor.pipeline.inbox import (
     MAX_PENDING_RECORDS,
     ControlChanged,
     PartitionCaughtUp,
     PartitionEnded,
     PartitionRevoked,
 )
-from monitor.data_plane.intake import ReclaimRequest
+from monitor.pipeline.intake import ReclaimRequest
 from storage.database.engine import Database
 from storage.database.tables import FOREVER_US
-from tests.integration.control.feeding import (
+from tests.integration.control.worker_bench import (
     MINUTE,
     RULE,
     SECOND,

@@ -21,7 +21,7 @@ from storage.ledger.ledger import (
     Stale,
     WindowPartRow,
 )
-from tests.integration.control.feeding import MINUTE, T0
+from tests.integration.control.worker_bench import MINUTE, T0
 
 T = TypeVar("T")
 

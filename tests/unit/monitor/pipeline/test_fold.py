@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from consumers.batch import DeadLetters, DecodedBatch, Events, Partition
-from monitor.data_plane.fold import FoldedBatch, ThresholdSchedule, WindowRule, fold
+from monitor.pipeline.fold import FoldedBatch, ThresholdSchedule, WindowRule, fold
 from monitor.statistics.drift_sums import MeasuredEvents
 from monitor.statistics.part import Scale
 from storage.ledger.ledger import ScheduledThreshold, StreamControl

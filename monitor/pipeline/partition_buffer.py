@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from consumers.batch import DecodedBatch, Partition
-from monitor.data_plane.fold import join_batches
+from monitor.pipeline.fold import join_batches
 from storage.ledger.ledger import SourceClaim, StreamControl
 
 COMMIT_INTERVAL_S = 1.0

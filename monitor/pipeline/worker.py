@@ -12,9 +12,9 @@ from dataclasses import replace
 
 from consumers.batch import DecodedBatch, Partition, Position
 from consumers.codec import Codec
-from monitor.data_plane.commits import build_commit, build_position_commit
-from monitor.data_plane.fold import BatchScorer, FoldedBatch, ThresholdSchedule, WindowRule, fold
-from monitor.data_plane.inbox import (
+from monitor.pipeline.commit import build_commit, build_position_commit
+from monitor.pipeline.fold import BatchScorer, FoldedBatch, ThresholdSchedule, WindowRule, fold
+from monitor.pipeline.inbox import (
     ControlChanged,
     Inbox,
     InboxMessage,
@@ -25,16 +25,16 @@ from monitor.data_plane.inbox import (
     RecordsFetched,
     StopRequested,
 )
-from monitor.data_plane.intake import ReclaimRequest
-from monitor.data_plane.lane import (
+from monitor.pipeline.intake import ReclaimRequest
+from monitor.pipeline.partition_buffer import (
     COMMIT_EVENTS,
     COMMIT_INTERVAL_S,
     WATERMARK_REPEAT_S,
     PartitionBuffer,
     is_unreadable_range,
 )
-from monitor.data_plane.patience import StorageRetry
-from monitor.data_plane.refused import AllRejectedWarning
+from monitor.pipeline.rejection_warning import AllRejectedWarning
+from monitor.pipeline.retry import StorageRetry
 from storage.database.engine import CommitUnknown
 from storage.ledger.ledger import Commit, Committed, Fenced, Ledger, Stale, StreamControl
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from consumers.batch import Partition, RawBatch, Table
-from monitor.data_plane.inbox import (
+from monitor.pipeline.inbox import (
     MAX_PENDING_RECORDS,
     MAX_QUEUED_BYTES,
     ControlChanged,

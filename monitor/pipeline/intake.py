@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from config.errors import BrokerUnavailable, StorageUnavailable
 from consumers.batch import Partition, Position
 from consumers.source import PartitionInfo, PollResult, Source
-from monitor.data_plane.inbox import (
+from monitor.pipeline.inbox import (
     Inbox,
     PartitionCaughtUp,
     PartitionClaimed,
@@ -24,7 +24,7 @@ from monitor.data_plane.inbox import (
     RecordsFetched,
     StopRequested,
 )
-from monitor.registering import build_new_source
+from monitor.pipeline.sources import build_new_source
 from storage.ledger.ledger import Ledger, NewSource, SourceClaim, SourceState
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from consumers.batch import DeadLetters, DecodedBatch, Position
-from monitor.data_plane.fold import FoldedBatch, ScoredEvents
+from monitor.pipeline.fold import FoldedBatch, ScoredEvents
 from storage.ledger.ledger import Commit, DeadLetterColumns, OutlierColumns, ScoreColumns, SourceClaim, StreamControl
 
 

@@ -13,13 +13,13 @@ import sqlalchemy as sa
 from config.streams import EventSettings, ModelSettings
 from consumers.batch import Partition, RawBatch
 from consumers.codec import make_codec
-from monitor.data_plane.fold import WindowRule
-from monitor.data_plane.inbox import Inbox, PartitionClaimed, RecordsFetched, StopRequested
-from monitor.data_plane.intake import ReclaimRequest
-from monitor.data_plane.worker import Worker
 from monitor.models.fitting import FittedModel, fit_model
 from monitor.models.scoring import Scorer, load_model
 from monitor.models.training_events import TrainingSet
+from monitor.pipeline.fold import WindowRule
+from monitor.pipeline.inbox import Inbox, PartitionClaimed, RecordsFetched, StopRequested
+from monitor.pipeline.intake import ReclaimRequest
+from monitor.pipeline.worker import Worker
 from monitor.thresholds.tick import build_first_threshold
 from storage.control.models import ModelInfo, ModelStore
 from storage.database.engine import Database

@@ -3,8 +3,8 @@
 import numpy as np
 
 from consumers.batch import DeadLetters, DecodedBatch, Events, Partition, Position
-from monitor.data_plane.commits import build_commit, build_position_commit
-from monitor.data_plane.fold import FoldedBatch, ScoredEvents
+from monitor.pipeline.commit import build_commit, build_position_commit
+from monitor.pipeline.fold import FoldedBatch, ScoredEvents
 from storage.ledger.ledger import SourceClaim, StreamControl
 
 NONE = np.empty(0, np.int64)

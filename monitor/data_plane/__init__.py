@@ -1,1 +1,0 @@
-"""The way of a batch: polled, decoded, folded into columns, committed."""
