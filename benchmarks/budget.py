@@ -26,8 +26,8 @@ from config.settings import Settings
 from config.units import parse_duration, parse_rate, to_us
 from monitor.backtest.cells import GridCell, ModelSet
 from monitor.backtest.over_windows import WindowReplay
-from monitor.control_plane.control import BUDGETED_KINDS
-from monitor.control_plane.drift_watch import MonitoredModel
+from monitor.control_plane.control_plane import BUDGETED_KINDS
+from monitor.control_plane.drift_step import MonitoredModel
 from monitor.incidents.spike import WEEK_US
 from monitor.statistics.drift_sums import code_events
 from monitor.statistics.part import Part, Scale, summarise_windows

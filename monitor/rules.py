@@ -5,9 +5,9 @@ import json
 
 from config.settings import Settings
 from config.units import to_us
-from monitor.control_plane.control import ControlSettings
-from monitor.control_plane.drift_watch import DriftRule
-from monitor.control_plane.judging import JudgeRule
+from monitor.control_plane.control_plane import ControlSettings
+from monitor.control_plane.drift_step import DriftRule
+from monitor.control_plane.judge import JudgeRule
 from monitor.incidents.lifecycle import LifecyclePolicy
 from monitor.incidents.rows import IncidentPolicy
 from monitor.models.promotion import PromotionRule

@@ -17,10 +17,10 @@ from config.units import to_us
 from consumers.codec import make_codec
 from consumers.open import open_source
 from consumers.source import Layout, Source
-from monitor.control_plane.control import ControlPlane
-from monitor.control_plane.drift_watch import DriftMonitor
-from monitor.control_plane.kept_models import ModelCache
+from monitor.control_plane.control_plane import ControlPlane
+from monitor.control_plane.drift_step import DriftMonitor
 from monitor.control_plane.lease import Lease
+from monitor.control_plane.model_cache import ModelCache
 from monitor.models.promotion import Promoter
 from monitor.models.scoring import Scorer, load_model
 from monitor.models.warm_up import WarmUp

@@ -12,8 +12,8 @@ from config.units import Rate
 from monitor.backtest.drift_memory import MemoryDriftStore
 from monitor.backtest.memory import MemoryStore
 from monitor.backtest.shared import SharedCache
-from monitor.control_plane.control import ControlPlane
-from monitor.control_plane.drift_watch import DriftMonitor, MonitoredModel
+from monitor.control_plane.control_plane import ControlPlane
+from monitor.control_plane.drift_step import DriftMonitor, MonitoredModel
 from monitor.models.promotion import first_threshold_from_history
 from monitor.rules import build_control_settings, build_drift_rule
 from monitor.statistics.part import Scale

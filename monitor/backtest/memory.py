@@ -1,6 +1,6 @@
 """Back-test: the stores of one control plane, in memory: what the daemon keeps in the database for one stream.
 
-They answer the real control plane as the database's stores do (`monitor.control_plane.keepers`), and keep
+They answer the real control plane as the database's stores do (`monitor.control_plane.stores`), and keep
 beside it what a back-test counts: the judged windows and the life of every incident.
 """
 # ruff: noqa: ARG002 - a memory holds one stream and has one caller: it needs less than the protocols tell it

@@ -11,7 +11,7 @@ import numpy as np
 from config.settings import Settings, StreamSettings
 from consumers.files.source import FileSource
 from monitor.backtest.cells import STREAM_ID, ModelSet
-from monitor.control_plane.drift_watch import MonitoredModel
+from monitor.control_plane.drift_step import MonitoredModel
 from monitor.models.scoring import Scorer, load_model, pick_device
 from monitor.models.warm_up import WarmUp
 from monitor.pipeline.fold import BatchScorer

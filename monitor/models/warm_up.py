@@ -15,7 +15,7 @@ from config.settings import StreamSettings
 from config.units import format_duration
 from consumers.batch import Partition, Position
 from consumers.source import Source
-from monitor.control_plane.keepers import FirstModelStoreProtocol
+from monitor.control_plane.stores import FirstModelStoreProtocol
 from monitor.models.fitting import fit_model
 from monitor.models.training_events import TrainingReader, TrainingSet, min_training_events
 from monitor.models.warm_up_progress import WarmUpRate, format_progress

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.control_plane.keepers import ThresholdStoreProtocol
+from monitor.control_plane.stores import ThresholdStoreProtocol
 from monitor.statistics.part import Scale, decode_part
 from monitor.thresholds.look_back import MAX_EXCLUDED_SHARE, LookBack, select_calibration_windows
 from monitor.thresholds.tick import ThresholdRule

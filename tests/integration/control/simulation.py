@@ -13,9 +13,9 @@ import numpy as np
 import sqlalchemy as sa
 
 from consumers.batch import DeadLetters, DecodedBatch, Events, Position
-from monitor.control_plane.control import ControlPlane, ControlSettings
-from monitor.control_plane.drift_watch import DriftMonitor, DriftRule, MonitoredModel
-from monitor.control_plane.judging import JudgeRule
+from monitor.control_plane.control_plane import ControlPlane, ControlSettings
+from monitor.control_plane.drift_step import DriftMonitor, DriftRule, MonitoredModel
+from monitor.control_plane.judge import JudgeRule
 from monitor.incidents.lifecycle import LifecyclePolicy
 from monitor.incidents.rows import IncidentPolicy
 from monitor.models.scoring import Scorer, load_model

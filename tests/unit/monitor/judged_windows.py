@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from monitor.control_plane.judging import JudgeRule, ThresholdInForce, judge_open_window, judge_window
+from monitor.control_plane.judge import JudgeRule, ThresholdInForce, judge_open_window, judge_window
 from monitor.incidents.lifecycle import LifecyclePolicy
 from monitor.incidents.rows import IncidentPolicy
 from monitor.statistics.part import Scale, encode_part, summarise

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from monitor.control_plane.judging import JudgeRule, ThresholdInForce, judge_window
+from monitor.control_plane.judge import JudgeRule, ThresholdInForce, judge_window
 from monitor.incidents.lifecycle import LifecyclePolicy
 from monitor.incidents.rows import IncidentPolicy
 from monitor.statistics.part import Part, Scale, encode_part, summarise

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from monitor.control_plane.keepers import DriftStoreProtocol
+from monitor.control_plane.stores import DriftStoreProtocol
 from monitor.incidents.drift import build_drift_finding, build_verdict_rows, format_horizon
 from monitor.incidents.drift_horizons import (
     MAX_BASELINE_SPAN_US,

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.control_plane.drift_watch import DriftMonitor
-from monitor.control_plane.judging import judge_open_window, judge_window, needs_evidence
-from monitor.control_plane.keepers import (
+from monitor.control_plane.drift_step import DriftMonitor
+from monitor.control_plane.judge import judge_open_window, judge_window, needs_evidence
+from monitor.control_plane.seal import next_seal_us, pending_tick_us
+from monitor.control_plane.stores import (
     EarlyStoreProtocol,
     EvidenceStoreProtocol,
     ModelStoreProtocol,
     ThresholdStoreProtocol,
     WindowStoreProtocol,
 )
-from monitor.control_plane.sealing import next_seal_us, pending_tick_us
 from monitor.incidents.calibration import find_calibration_problem
 from monitor.incidents.explain import ExplainEvents, build_evidence_details
 from monitor.incidents.lifecycle import Interval, Kind

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.control_plane.sealing import next_seal_us, pending_tick_us
+from monitor.control_plane.seal import next_seal_us, pending_tick_us
 from monitor.schedule import tick_at_or_after
 from storage.control.records import SealFacts, SourceFacts
 

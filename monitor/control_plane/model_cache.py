@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.errors import ModelError
-from monitor.control_plane.drift_watch import MonitoredModel
+from monitor.control_plane.drift_step import MonitoredModel
 from monitor.incidents.explain import FeatureReasons
 from monitor.models.scoring import LoadedModel, explain_events, load_model
 from storage.ledger.ledger import Ledger
