@@ -14,8 +14,8 @@ from monitor.backtest.memory import MemoryStore
 from monitor.backtest.shared import SharedCache
 from monitor.control_plane.control_plane import ControlPlane
 from monitor.control_plane.drift_step import DriftMonitor, MonitoredModel
+from monitor.daemon.rules import build_control_settings, build_drift_rule
 from monitor.models.promotion import first_threshold_from_history
-from monitor.rules import build_control_settings, build_drift_rule
 from monitor.statistics.part import Scale
 from monitor.thresholds.look_back_cache import LookBackCache
 from storage.control.models import Activation, ModelInfo

@@ -25,7 +25,7 @@ from monitor.backtest.outcome import Backtest, LabelledBursts, compute_outcome
 from monitor.backtest.over_events import CachedScorer, EventReplay
 from monitor.backtest.over_windows import WindowReplay
 from monitor.backtest.warmed import BacktestModels, fit_on_file, load_stored_models
-from monitor.rules import build_window_rule
+from monitor.daemon.rules import build_window_rule
 from monitor.statistics.part import Scale, decode_part
 from storage.control.models import Activation
 from storage.database.engine import Database

@@ -40,8 +40,8 @@ def command(ctx: click.Context, incident: int) -> None:
 
 def _accept_incident(db: Database, settings: Settings, found: IncidentReport) -> str:
     """Accept the incident; return what was done."""
+    from monitor.daemon.rules import build_incident_policy
     from monitor.incidents.accept import describe_acceptance, plan_acceptance
-    from monitor.rules import build_incident_policy
 
     stream_id = load_stream_ids(db)[found.stream]
     reference = _load_new_reference(db, settings, found.stream, stream_id) if found.kind == "calibration" else None
@@ -64,8 +64,8 @@ def _accept_incident(db: Database, settings: Settings, found: IncidentReport) ->
 
 def _load_new_reference(db: Database, settings: Settings, stream: str, stream_id: int) -> AcceptedReference:
     """Return the energies of the look-back as of the last tick: what is normal from now on."""
+    from monitor.daemon.rules import build_control_settings
     from monitor.incidents.accept import build_accepted_reference
-    from monitor.rules import build_control_settings
     from monitor.thresholds.look_back_cache import LookBackCache
     from monitor.thresholds.tick import load_scale
     from storage.control.thresholds import ThresholdStore

@@ -16,7 +16,7 @@ from monitor.cli.settings import refuse_shadowed_packages
 
 if TYPE_CHECKING:
     from config.settings import Settings
-    from monitor.daemon import Daemon
+    from monitor.daemon.daemon import Daemon
     from storage.history import History
 
 _EVENTS = 432_000
@@ -80,8 +80,8 @@ def build_demo_settings(name: str, url: str, seconds: float, seed: int) -> "Sett
 def _run_demo(settings: "Settings", name: str) -> None:
     """Run the daemon beside the view; Ctrl-C ends both, with the summary so far."""
     from monitor.cli.demo_summary import format_summary, summarise_demo
-    from monitor.daemon import Daemon
-    from monitor.signals import stop_on_signals
+    from monitor.daemon.daemon import Daemon
+    from monitor.daemon.signals import stop_on_signals
 
     daemon = Daemon(settings)
     failure: list[BaseException] = []

@@ -122,9 +122,9 @@ def _load_models(db: Database, stream: str) -> list[ModelInfo]:
 
 
 def _build_promoter(db: Database, settings: Settings, stream: str) -> "Promoter":
+    from monitor.daemon.rules import build_promotion_rule
     from monitor.models.promotion import Promoter
     from monitor.models.scoring import load_model
-    from monitor.rules import build_promotion_rule
 
     def reference(model_id: int) -> NDArray[np.float32]:
         energies = load_model(Ledger(db).load_model(model_id), "cpu").detector.reference_energies_

@@ -11,7 +11,7 @@ from config.settings import Settings
 from monitor.cli.logs import set_up_logging
 from monitor.cli.settings import load_settings, require_stream
 from monitor.cli.status_line import show_status_line
-from monitor.signals import stop_on_signals
+from monitor.daemon.signals import stop_on_signals
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def command(ctx: click.Context, streams: tuple[str, ...]) -> None:
         _log_start(settings, names)
         stop = threading.Event()
         with stop_on_signals(stop.set):  # before torch is loaded: a signal that comes meanwhile counts
-            from monitor.daemon import Daemon
+            from monitor.daemon.daemon import Daemon
 
             Daemon(settings, names, stop=stop).run()
         log.info("Ended; `outrider status` says how far it came.", extra={"action": "end"})

@@ -24,7 +24,7 @@ from config.units import format_time
 from monitor.cli.demo_screen import DemoSnapshot, ShownIncident, render_screen
 from monitor.cli.demo_summary import DemoSummary, DetectedDrift, format_summary
 from monitor.cli.main import outrider
-from monitor.daemon import Daemon
+from monitor.daemon.daemon import Daemon
 from monitor.incidents.lifecycle import Kind
 from monitor.notify.webhook import sign_request
 from storage.database.engine import Database

@@ -302,7 +302,7 @@ def nobody() -> Iterator[None]:
     if os.geteuid() != 0:
         yield
         return
-    import monitor.daemon  # noqa: F401  what is imported later might not be readable
+    import monitor.daemon.daemon  # noqa: F401  what is imported later might not be readable
     import storage.database.migrations.upgrade  # noqa: F401
 
     os.seteuid(pwd.getpwnam("nobody").pw_uid)

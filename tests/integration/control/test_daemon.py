@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from config.errors import ConfigError, ModelError
 from config.settings import Settings
-from monitor.daemon import Daemon
+from monitor.daemon.daemon import Daemon
 from storage.database.engine import Database
 from storage.database.tables import FOREVER_US, outliers, positions, scores
 from tests.integration.control.worker_bench import SECOND, T0, count_rows, fetch_rows

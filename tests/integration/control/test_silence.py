@@ -4,10 +4,10 @@ import pytest
 import sqlalchemy as sa
 
 from monitor.cli.story import format_incident
+from monitor.daemon.silence_watch import SilenceWatch
 from monitor.incidents.lifecycle import LifecyclePolicy
 from monitor.incidents.rows import IncidentPolicy
 from monitor.incidents.silence import SilenceRule
-from monitor.silence_watch import SilenceWatch
 from storage.control.silence import Pause, SilenceStore
 from storage.database.engine import Database
 from storage.database.leases import Leases

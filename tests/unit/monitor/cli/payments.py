@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from config.loading import load
 from config.settings import Settings
 from monitor.control_plane.control_plane import ControlPlane
-from monitor.rules import build_control_settings
+from monitor.daemon.rules import build_control_settings
 from monitor.statistics.part import Part, Scale, encode_part, merge_parts, summarise
 from monitor.thresholds.tick import build_first_threshold
 from storage.control.evidence import EvidenceStore

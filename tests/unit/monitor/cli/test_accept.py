@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitor.rules import build_control_settings
+from monitor.daemon.rules import build_control_settings
 from monitor.thresholds.look_back_cache import LookBackCache
 from monitor.thresholds.tick import load_scale
 from storage.control.thresholds import ThresholdStore

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from config.settings import Settings
+from monitor.daemon.rules import build_control_settings, build_window_rule, config_hash
 from monitor.incidents.lifecycle import Kind, Severity
-from monitor.rules import build_control_settings, build_window_rule, config_hash
 
 SECOND = 1_000_000
 

@@ -6,7 +6,7 @@ import sys
 
 _PROGRAM = """
 import os, signal, sys, threading
-from monitor.signals import stop_on_signals
+from monitor.daemon.signals import stop_on_signals
 told = threading.Event()
 with stop_on_signals(told.set, end_within_s={within_s}):
     for number in sys.argv[1:]:

@@ -21,6 +21,7 @@ from monitor.control_plane.control_plane import ControlPlane
 from monitor.control_plane.drift_step import DriftMonitor
 from monitor.control_plane.lease import Lease
 from monitor.control_plane.model_cache import ModelCache
+from monitor.daemon.rules import build_control_settings, build_drift_rule, build_promotion_rule, build_window_rule
 from monitor.models.promotion import Promoter
 from monitor.models.scoring import Scorer, load_model
 from monitor.models.warm_up import WarmUp
@@ -28,7 +29,6 @@ from monitor.pipeline.inbox import ControlChanged, Inbox
 from monitor.pipeline.intake import Intake
 from monitor.pipeline.sources import SourceRetirement, register_sources, stored_positions
 from monitor.pipeline.worker import Worker
-from monitor.rules import build_control_settings, build_drift_rule, build_promotion_rule, build_window_rule
 from storage.control.drift import DriftStore
 from storage.control.evidence import EvidenceStore
 from storage.control.models import ModelInfo, ModelStore

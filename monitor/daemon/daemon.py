@@ -11,11 +11,11 @@ from contextlib import ExitStack, suppress
 from config.errors import OutriderError, StorageUnavailable
 from config.settings import Settings
 from config.units import to_us
+from monitor.daemon.silence_watch import SilenceWatch
+from monitor.daemon.stream_runner import StreamRunner
 from monitor.models.scoring import pick_device
 from monitor.notify.couriers import NotificationSender
 from monitor.schedule import JobScheduler
-from monitor.silence_watch import SilenceWatch
-from monitor.stream import StreamRunner
 from storage.control.outbox import Outbox
 from storage.database.engine import Database
 from storage.database.jobs import record_job_result

@@ -2,6 +2,7 @@
 
 from config.settings import Settings
 from config.units import to_us
+from monitor.daemon.rules import build_incident_policy
 from monitor.incidents.rows import IncidentPolicy
 from monitor.incidents.silence import (
     AllowedSilence,
@@ -10,7 +11,6 @@ from monitor.incidents.silence import (
     find_silence,
     update_silence_incident,
 )
-from monitor.rules import build_incident_policy
 from storage.control.incidents import change_incidents
 from storage.control.silence import ArrivalFacts, SilenceStore
 from storage.database.engine import Database
