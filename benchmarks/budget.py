@@ -25,7 +25,7 @@ from benchmarks.promises.table import show
 from config.settings import Settings
 from config.units import parse_duration, parse_rate, to_us
 from monitor.backtest.cells import GridCell, ModelSet
-from monitor.backtest.over_windows import WindowReplay
+from monitor.backtest.window_replay import WindowReplay
 from monitor.control_plane.control_plane import BUDGETED_KINDS
 from monitor.control_plane.drift_step import MonitoredModel
 from monitor.incidents.spike import WEEK_US

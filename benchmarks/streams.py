@@ -29,8 +29,8 @@ from config.settings import Settings
 from config.units import parse_rate
 from monitor.backtest import backtest
 from monitor.backtest.labels import Burst
+from monitor.backtest.models import fit_on_file
 from monitor.backtest.outcome import match_bursts
-from monitor.backtest.warmed import fit_on_file
 from monitor.incidents.spike import DAY_US, WEEK_US
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

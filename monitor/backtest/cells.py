@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from config.settings import Settings
 from config.streams import ThresholdSettings
 from config.units import Rate
-from monitor.backtest.drift_memory import MemoryDriftStore
-from monitor.backtest.memory import MemoryStore
-from monitor.backtest.shared import SharedCache
+from monitor.backtest.memory_drift_store import MemoryDriftStore
+from monitor.backtest.memory_store import MemoryStore
+from monitor.backtest.shared_cache import SharedCache
 from monitor.control_plane.control_plane import ControlPlane
 from monitor.control_plane.drift_step import DriftMonitor, MonitoredModel
 from monitor.daemon.rules import build_control_settings, build_drift_rule

@@ -9,7 +9,7 @@ import numpy as np
 
 from config.units import Rate
 from monitor.backtest.labels import Burst
-from monitor.backtest.memory import MemoryStore
+from monitor.backtest.memory_store import MemoryStore
 from monitor.control_plane.control_plane import BUDGETED_KINDS
 from monitor.incidents.lifecycle import Kind
 from monitor.incidents.spike import DAY_US, WEEK_US

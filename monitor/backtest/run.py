@@ -20,11 +20,11 @@ from consumers.batch import DecodedBatch
 from consumers.codec import make_codec
 from consumers.files.source import FileSource
 from monitor.backtest.cells import GridCell, build_cells
+from monitor.backtest.event_replay import CachedScorer, EventReplay
 from monitor.backtest.labels import Burst, Labels, group_bursts, read_labels
+from monitor.backtest.models import BacktestModels, fit_on_file, load_stored_models
 from monitor.backtest.outcome import Backtest, LabelledBursts, compute_outcome
-from monitor.backtest.over_events import CachedScorer, EventReplay
-from monitor.backtest.over_windows import WindowReplay
-from monitor.backtest.warmed import BacktestModels, fit_on_file, load_stored_models
+from monitor.backtest.window_replay import WindowReplay
 from monitor.daemon.rules import build_window_rule
 from monitor.statistics.part import Scale, decode_part
 from storage.control.models import Activation

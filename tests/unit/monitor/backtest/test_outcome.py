@@ -6,7 +6,7 @@ import pytest
 
 from config.units import Rate
 from monitor.backtest.labels import Burst
-from monitor.backtest.memory import IncidentLifetime, MemoryStore
+from monitor.backtest.memory_store import IncidentLifetime, MemoryStore
 from monitor.backtest.outcome import LabelledBursts, Outcome, compute_outcome
 from storage.control.records import IncidentRow, WindowRow
 

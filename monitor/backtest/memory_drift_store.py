@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from monitor.backtest.memory import MemoryStore
+from monitor.backtest.memory_store import MemoryStore
 from storage.control.drift import DriftBaseRow, DriftFacts, DriftUpdate, DriftWindow
 
 
