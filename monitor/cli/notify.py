@@ -58,7 +58,7 @@ def test(ctx: click.Context, channel: str) -> None:
     if channel != "log" and channel not in settings.notify.channels:
         raise ConfigError(f"there is no channel {channel!r}; {suggest_channel(channel, settings.notify.channels)}")
     from monitor.cli.logs import set_up_logging
-    from monitor.notify.couriers import build_channels
+    from monitor.notify.sender import build_channels
 
     set_up_logging(debug=ctx.obj["debug"])
     begin_s = time.monotonic()

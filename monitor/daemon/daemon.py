@@ -14,7 +14,7 @@ from config.units import to_us
 from monitor.daemon.silence_watch import SilenceWatch
 from monitor.daemon.stream_runner import StreamRunner
 from monitor.models.scoring import pick_device
-from monitor.notify.couriers import NotificationSender
+from monitor.notify.sender import NotificationSender
 from monitor.schedule import JobScheduler
 from storage.control.outbox import Outbox
 from storage.database.engine import Database

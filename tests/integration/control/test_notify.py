@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from config.notify import NotifySettings
 from monitor.notify.channel import DeliveryResult, LogChannel
-from monitor.notify.couriers import NotificationSender, build_channels, deliver_next
+from monitor.notify.sender import NotificationSender, build_channels, deliver_next
 from monitor.notify.webhook import Webhook
 from storage.control.outbox import Message, Outbox
 from storage.control.records import Judgement, WindowFacts

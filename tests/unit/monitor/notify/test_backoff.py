@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from monitor.notify.retry import backoff_us, next_attempt_us
+from monitor.notify.backoff import backoff_us, next_attempt_us
 
 SECOND = 1_000_000
 HOUR = 3_600 * SECOND

@@ -12,8 +12,8 @@ from config.errors import StorageUnavailable
 from config.notify import LogChannelSettings as LogSettings
 from config.notify import NotifySettings
 from config.units import to_us
+from monitor.notify.backoff import next_attempt_us
 from monitor.notify.channel import Channel, DeliveryResult, LogChannel
-from monitor.notify.retry import next_attempt_us
 from monitor.notify.webhook import Webhook
 from storage.control.outbox import Message, Outbox
 
