@@ -7,8 +7,8 @@ import click
 from config.errors import ConfigError
 from config.settings import Settings
 from config.units import format_time, to_us
+from monitor.cli.database import format_latest_incidents, open_database
 from monitor.cli.settings import load_settings
-from monitor.cli.stored import format_latest_incidents, open_database
 from storage.control.acceptance import AcceptedReference, accept_incident
 from storage.database.engine import Database
 from storage.queries.incident_report import IncidentReport, load_incident_report

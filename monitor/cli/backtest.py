@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from monitor.cli.output.tables import format_option, resolve_format, write_rows
 from monitor.cli.settings import load_settings, require_stream
-from monitor.cli.tables import format_option, resolve_format, write_rows
 
 if TYPE_CHECKING:
     from monitor.backtest import Backtest
@@ -89,7 +89,7 @@ def command(
     against realised ones, and with --labels the delay, the recall of labelled bursts, false incidents and precision.
     """
     from monitor.backtest import backtest
-    from monitor.cli.progress import progress_bar
+    from monitor.cli.output.progress import progress_bar
 
     settings, form = load_settings(ctx), resolve_format(form)
     name = require_stream(settings, stream)
@@ -116,7 +116,7 @@ def _build_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _format_period(found: "Backtest") -> str:
-    from monitor.cli.tables import format_short_time
+    from monitor.cli.output.tables import format_short_time
 
     first = found.cells[0]
     days = (found.end_us - found.begin_us) / 86_400e6

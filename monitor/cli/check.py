@@ -10,8 +10,8 @@ import yaml
 from config.errors import BrokerUnavailable, ConfigError, OutriderError
 from config.settings import Settings, StreamSettings
 from consumers.source import PartitionInfo
-from monitor.cli.memory import MemoryBound
-from monitor.cli.promise import (
+from monitor.cli.check_memory import MemoryBound
+from monitor.cli.output.budget_text import (
     describe_budget,
     nominal_count_model,
     nominal_event_counts,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from monitor.cli.logs import set_up_logging
+from monitor.cli.output.logs import set_up_logging
 from monitor.cli.settings import load_settings, require_stream
 
 if TYPE_CHECKING:
@@ -251,6 +251,6 @@ def _store_model(
 
 
 def _progress_bar(title: str, total: int | None) -> Any:
-    from monitor.cli.progress import progress_bar
+    from monitor.cli.output.progress import progress_bar
 
     return progress_bar(title, total)

@@ -2,9 +2,8 @@
 
 import click
 
-from monitor.cli.settings import load_settings
-from monitor.cli.stored import format_no_history, has_history, open_history
-from monitor.cli.tables import (
+from monitor.cli.database import format_no_history, has_history, open_history
+from monitor.cli.output.tables import (
     TABLE_ROWS,
     format_option,
     iterate_rows,
@@ -13,6 +12,7 @@ from monitor.cli.tables import (
     resolve_limit,
     write_rows,
 )
+from monitor.cli.settings import load_settings
 from storage.queries.history_views import OUTLIERS, SCORES
 
 

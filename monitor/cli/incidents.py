@@ -8,11 +8,11 @@ import click
 
 from config.errors import ConfigError
 from config.units import format_time
-from monitor.cli.nouns import DefaultVerbGroup
+from monitor.cli.command_group import DefaultVerbGroup
+from monitor.cli.database import format_latest_incidents, format_no_history, has_history, open_database, open_history
+from monitor.cli.output.incident_text import format_incident
+from monitor.cli.output.tables import Row, format_option, iterate_rows, resolve_format, write_rows
 from monitor.cli.settings import load_settings
-from monitor.cli.stored import format_latest_incidents, format_no_history, has_history, open_database, open_history
-from monitor.cli.story import format_incident
-from monitor.cli.tables import Row, format_option, iterate_rows, resolve_format, write_rows
 from storage.queries.history_views import INCIDENTS
 from storage.queries.incident_report import IncidentReport, load_incident_report
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from consumers.discovery.encoding import DetectedEncoding
     from consumers.discovery.field_roles import FieldRoles
     from consumers.discovery.sample import RecordSample
-    from monitor.cli.sampling import FirstRecords
+    from monitor.cli.init_sampling import FirstRecords
 
 _DEFAULT_SERVERS = "localhost:9092"
 _SMALL_SAMPLE = 50
@@ -101,7 +101,7 @@ def _parse_client_options(given: Sequence[str]) -> dict[str, Any]:
 
 def _print_topics(servers: Sequence[str], options: Mapping[str, Any]) -> None:
     from consumers.kafka.topics import list_topics
-    from monitor.cli.tables import write_rows
+    from monitor.cli.output.tables import write_rows
 
     kafka = _load_settings(_build_document(_DEFAULT_STREAM, servers, options, "any", None)).kafka
     addresses = ", ".join(kafka.bootstrap_servers)
@@ -149,8 +149,8 @@ def _read_sample(settings: "Settings", name: str, origin: str, wanted: int, with
     import logging
 
     from consumers.open import open_source
-    from monitor.cli.progress import progress_bar
-    from monitor.cli.sampling import read_first_records
+    from monitor.cli.init_sampling import read_first_records
+    from monitor.cli.output.progress import progress_bar
 
     logging.getLogger("kafka").setLevel(logging.CRITICAL)  # what it says comes as our own error
     with (
@@ -214,7 +214,7 @@ def _file_format_hint(records: "FirstRecords", origin: str) -> str:
 
 
 def _print_fields(sample: "RecordSample", fields: "FieldRoles") -> None:
-    from monitor.cli.tables import write_rows
+    from monitor.cli.output.tables import write_rows
 
     rows = [{"field": each.name, "use": each.role, "why": each.reason} for each in fields.roles]
     write_rows(rows, ("field", "use", "why"), "table")

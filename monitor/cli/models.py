@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from config.errors import ConfigError, ModelError
 from config.settings import Settings, StreamSettings
 from config.units import format_time, to_us
-from monitor.cli.nouns import DefaultVerbGroup
+from monitor.cli.command_group import DefaultVerbGroup
+from monitor.cli.database import format_no_history, has_history, open_database
+from monitor.cli.output.tables import format_option, format_value, resolve_format, write_rows
 from monitor.cli.settings import load_settings, require_stream
-from monitor.cli.stored import format_no_history, has_history, open_database
-from monitor.cli.tables import format_option, format_value, resolve_format, write_rows
 from storage.control.models import Activation, ModelInfo, ModelStore
 from storage.control.shadows import ShadowStore
 from storage.control.thresholds import NewThreshold, ThresholdStore

@@ -11,10 +11,10 @@ from config.errors import ConfigError, OutriderError
 from config.masking import mask_webhook
 from config.notify import NotifySettings, WebhookChannelSettings, suggest_channel
 from config.units import format_time
-from monitor.cli.nouns import DefaultVerbGroup
+from monitor.cli.command_group import DefaultVerbGroup
+from monitor.cli.database import open_database
+from monitor.cli.output.tables import format_option, resolve_format, write_rows
 from monitor.cli.settings import load_settings
-from monitor.cli.stored import open_database
-from monitor.cli.tables import format_option, resolve_format, write_rows
 from storage.control.outbox import ChannelCounts, Message, Outbox
 
 _COLUMNS = (
@@ -57,7 +57,7 @@ def test(ctx: click.Context, channel: str) -> None:
     settings = load_settings(ctx)
     if channel != "log" and channel not in settings.notify.channels:
         raise ConfigError(f"there is no channel {channel!r}; {suggest_channel(channel, settings.notify.channels)}")
-    from monitor.cli.logs import set_up_logging
+    from monitor.cli.output.logs import set_up_logging
     from monitor.notify.sender import build_channels
 
     set_up_logging(debug=ctx.obj["debug"])

@@ -14,10 +14,10 @@ from config.units import format_time
 from consumers.batch import Partition
 from consumers.open import open_source
 from consumers.source import PartitionInfo, Source
-from monitor.cli.nouns import DefaultVerbGroup
+from monitor.cli.command_group import DefaultVerbGroup
+from monitor.cli.database import format_no_history, has_history, open_database
+from monitor.cli.output.tables import format_option, resolve_format, write_rows
 from monitor.cli.settings import load_settings, require_stream
-from monitor.cli.stored import format_no_history, has_history, open_database
-from monitor.cli.tables import format_option, resolve_format, write_rows
 from storage.database.engine import Database
 from storage.ledger.ledger import Ledger, NewSource
 from storage.ledger.sources import SourceState

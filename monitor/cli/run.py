@@ -8,9 +8,9 @@ import click
 
 from config.masking import mask_url
 from config.settings import Settings
-from monitor.cli.logs import set_up_logging
+from monitor.cli.output.logs import set_up_logging
+from monitor.cli.run_status_line import show_status_line
 from monitor.cli.settings import load_settings, require_stream
-from monitor.cli.status_line import show_status_line
 from monitor.daemon.signals import stop_on_signals
 
 log = logging.getLogger(__name__)

@@ -6,10 +6,10 @@ import click
 
 from config.settings import Settings
 from config.units import format_duration, format_time
-from monitor.cli.promise import describe_spike_budget
+from monitor.cli.database import open_database
+from monitor.cli.output.budget_text import describe_spike_budget
+from monitor.cli.output.tables import FORMATS, Row, escape_unprintable, format_age, format_short_time, write_rows
 from monitor.cli.settings import load_settings
-from monitor.cli.stored import open_database
-from monitor.cli.tables import FORMATS, Row, escape_unprintable, format_age, format_short_time, write_rows
 from monitor.models.warm_up_progress import format_progress
 from monitor.thresholds.tick import load_count_model
 from storage.database.engine import Database

@@ -3,10 +3,9 @@
 import click
 
 from config.settings import Settings
-from monitor.cli.promise import describe_budget, describe_threshold_notes, suggest_window_size
-from monitor.cli.settings import load_settings
-from monitor.cli.stored import format_no_history, has_history, open_database, open_history
-from monitor.cli.tables import (
+from monitor.cli.database import format_no_history, has_history, open_database, open_history
+from monitor.cli.output.budget_text import describe_budget, describe_threshold_notes, suggest_window_size
+from monitor.cli.output.tables import (
     TABLE_ROWS,
     format_option,
     iterate_rows,
@@ -15,6 +14,7 @@ from monitor.cli.tables import (
     resolve_limit,
     write_rows,
 )
+from monitor.cli.settings import load_settings
 from monitor.thresholds.tick import load_clean_rate, load_count_model
 from storage.queries.history_views import THRESHOLDS
 from storage.queries.status import load_stream_ids, load_stream_status

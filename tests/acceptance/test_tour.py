@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.payments import SECOND_US, payment_events
+from tests.acceptance.payment_events import SECOND_US, payment_events
 from tests.acceptance.readme import code_blocks, console_commands, contains_line
 from tests.acceptance.terminal import Terminal
 from tests.servers.kafka import KafkaServer

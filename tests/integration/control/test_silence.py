@@ -3,7 +3,7 @@
 import pytest
 import sqlalchemy as sa
 
-from monitor.cli.story import format_incident
+from monitor.cli.output.incident_text import format_incident
 from monitor.daemon.silence_watch import SilenceWatch
 from monitor.incidents.lifecycle import LifecyclePolicy
 from monitor.incidents.rows import IncidentPolicy

@@ -9,7 +9,7 @@ import pytest
 
 from monitor.cli.main import main
 from storage.database.engine import Database
-from tests.unit.monitor.cli.payments import PaymentsStream, store_spike, write_config
+from tests.unit.monitor.cli.payments_stream import PaymentsStream, store_spike, write_config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

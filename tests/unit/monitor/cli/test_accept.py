@@ -13,7 +13,7 @@ from monitor.thresholds.tick import load_scale
 from storage.control.thresholds import ThresholdStore
 from storage.database.engine import Database
 from tests.unit.monitor.cli.conftest import OutriderRunner
-from tests.unit.monitor.cli.payments import MINUTE, T0, PaymentsStream, write_config
+from tests.unit.monitor.cli.payments_stream import MINUTE, T0, PaymentsStream, write_config
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from storage.database.engine import Database
 from tests.unit.monitor.cli.conftest import OutriderRunner
-from tests.unit.monitor.cli.payments import PaymentsStream
+from tests.unit.monitor.cli.payments_stream import PaymentsStream
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import yaml
 
 from tests.servers.kafka import KafkaServer
 from tests.unit.monitor.cli.conftest import OutriderRunner
-from tests.unit.monitor.cli.payments import PaymentsStream
+from tests.unit.monitor.cli.payments_stream import PaymentsStream
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from storage.database.engine import Database
 from storage.ledger.ledger import Ledger
 from storage.queries.status import load_stream_ids
 from tests.unit.monitor.cli.conftest import OutriderRunner
-from tests.unit.monitor.cli.payments import MINUTE, NAMES, T0, PaymentsStream
+from tests.unit.monitor.cli.payments_stream import MINUTE, NAMES, T0, PaymentsStream
 
 
 @pytest.fixture(scope="module")

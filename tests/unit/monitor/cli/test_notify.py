@@ -11,7 +11,7 @@ from storage.control.outbox import Outbox
 from storage.database.engine import Database
 from tests.servers.receiver import RespondReaction, WebhookReceiver, refusing_port
 from tests.unit.monitor.cli.conftest import OutriderRunner
-from tests.unit.monitor.cli.payments import PaymentsStream, write_config
+from tests.unit.monitor.cli.payments_stream import PaymentsStream, write_config
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from monitor.detectors import GaussianMixture
 from storage.database.engine import Database
 from tests.unit.monitor.cli.conftest import OutriderRunner
-from tests.unit.monitor.cli.payments import NAMES
+from tests.unit.monitor.cli.payments_stream import NAMES
 
 EVENTS = (np.random.default_rng(3).normal(size=(400, 2)) * [1.0, 1000.0]).astype(np.float32)
 

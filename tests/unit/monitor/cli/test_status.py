@@ -14,7 +14,7 @@ from storage.database.engine import Database
 from storage.database.jobs import record_job_result
 from storage.database.leases import Leases
 from tests.unit.monitor.cli.conftest import OutriderRunner
-from tests.unit.monitor.cli.payments import PaymentsStream
+from tests.unit.monitor.cli.payments_stream import PaymentsStream
 
 
 def read_status(outrider: OutriderRunner) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from monitor.cli.promise import describe_threshold_notes
+from monitor.cli.output.budget_text import describe_threshold_notes
 from monitor.statistics.part import Scale
 from monitor.thresholds.body import fit_body
 from monitor.thresholds.look_back import LookBack
@@ -11,7 +11,7 @@ from monitor.thresholds.tick import ThresholdRule, build_first_threshold, comput
 from storage.control.models import Activation
 from storage.control.thresholds import NewThreshold, ThresholdStore
 from tests.unit.monitor.cli.conftest import OutriderRunner
-from tests.unit.monitor.cli.payments import REFERENCE, T0, PaymentsStream
+from tests.unit.monitor.cli.payments_stream import REFERENCE, T0, PaymentsStream
 
 _NOW = Activation(valid_from_us=0, computed_at_us=0)
 RULE = ThresholdRule(percentile=99.5, look_back_us=10**10, adopt_after_us=10**10, size_us=6 * 10**7, per_week=1.0)

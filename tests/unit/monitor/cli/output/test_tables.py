@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from monitor.cli.memory import MemoryBound
-from monitor.cli.tables import escape_unprintable, format_value, iterate_rows, write_rows
+from monitor.cli.check_memory import MemoryBound
+from monitor.cli.output.tables import escape_unprintable, format_value, iterate_rows, write_rows
 from storage.database.engine import Database
 from storage.queries.history_views import Columns
-from tests.unit.monitor.cli.payments import store_spike, write_config
+from tests.unit.monitor.cli.payments_stream import store_spike, write_config
 
 
 def run_on_terminal(*arguments: str, columns: int) -> str:

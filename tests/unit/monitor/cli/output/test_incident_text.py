@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitor.cli.story import format_incident
+from monitor.cli.output.incident_text import format_incident
 from monitor.incidents.lifecycle import Kind
 from monitor.incidents.slow_rise_test import MIN_WINDOWS
 from storage.queries.incident_report import IncidentReport

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from monitor.cli.status_line import RateTracker, format_status_line
+from monitor.cli.run_status_line import RateTracker, format_status_line
 from storage.control.models import ModelStore
 from storage.database.engine import Database
 from storage.queries.status import StreamStatus, load_stream_status
-from tests.unit.monitor.cli.payments import PaymentsStream
+from tests.unit.monitor.cli.payments_stream import PaymentsStream
 
 
 def standing(payments: PaymentsStream) -> StreamStatus:
