@@ -23,12 +23,12 @@ from scipy.signal import lfilter
 
 from benchmarks.promises.table import show
 from config.settings import Settings
+from config.time_format import WEEK_US
 from config.units import parse_duration, parse_rate, to_us
 from monitor.backtest.cells import GridCell, ModelSet
 from monitor.backtest.window_replay import WindowReplay
 from monitor.control_plane.control_plane import BUDGETED_KINDS
 from monitor.control_plane.drift_step import MonitoredModel
-from monitor.incidents.spike import WEEK_US
 from monitor.statistics.drift_sums import code_events
 from monitor.statistics.part import Part, Scale, summarise_windows
 from monitor.statistics.training_profile import TrainingProfile, build_feature_profile, quantile_edges

@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 
 from benchmarks.promises.table import show
 from config.settings import Settings
+from config.time_format import DAY_US, WEEK_US
 from config.units import parse_rate
 from monitor.backtest import backtest
 from monitor.backtest.labels import Burst
 from monitor.backtest.models import fit_on_file
 from monitor.backtest.outcome import match_bursts
-from monitor.incidents.spike import DAY_US, WEEK_US
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SETS = ("kdd", "shuttle", "thyroid", "mammography")

@@ -7,8 +7,8 @@ and is then run on. A daily course is a sine on the rate, of which the calibrati
 import numpy as np
 
 from benchmarks.promises import table
-from monitor.incidents.slow_rise_test import SlowRiseStatistic, highest_clean_rate, update_slow_rise
-from monitor.incidents.spike import CountModel, fit_count_model
+from monitor.incidents.slow_rise_test import SlowRiseStatistic, update_slow_rise
+from monitor.statistics.counts import CountModel, fit_count_model, highest_clean_rate
 
 MINUTE = 60_000_000
 DAY = 1440

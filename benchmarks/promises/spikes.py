@@ -12,7 +12,8 @@ from scipy import signal, stats
 
 from benchmarks.promises import table
 from benchmarks.promises.exact import TailTable, counts
-from monitor.incidents.spike import CountModel, false_alarm_probability, fit_count_model, spike_count_threshold
+from monitor.incidents.spike import false_alarm_probability, spike_count_threshold
+from monitor.statistics.counts import CountModel, fit_count_model
 from monitor.thresholds.choose import count_reference_above
 from monitor.thresholds.percentile import estimate_reference_threshold, exceedance
 

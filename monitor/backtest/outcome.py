@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from config.time_format import DAY_US, WEEK_US
 from config.units import Rate
 from monitor.backtest.labels import Burst
 from monitor.backtest.memory_store import MemoryStore
 from monitor.control_plane.control_plane import BUDGETED_KINDS
 from monitor.incidents.lifecycle import Kind
-from monitor.incidents.spike import DAY_US, WEEK_US
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.incidents.spike import CountModel
+from monitor.statistics.counts import CountModel
 from monitor.statistics.part import Scale
 from monitor.statistics.sketch import EnergySketch
 from monitor.thresholds.look_back import LookBack

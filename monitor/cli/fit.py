@@ -173,7 +173,7 @@ def _fit_and_store(
     labels: "NDArray[Any] | None",
     shadow: _ShadowOptions | None,
 ) -> None:
-    from monitor.incidents.rows import format_utc
+    from config.time_format import format_utc
     from monitor.models.fitting import fit_model
     from monitor.thresholds.body import describe_heavy_tail
     from monitor.thresholds.percentile import exceedance

@@ -27,10 +27,10 @@ from monitor.incidents.calibration import find_calibration_problem
 from monitor.incidents.explain import ExplainEvents, build_evidence_details
 from monitor.incidents.lifecycle import Interval, Kind
 from monitor.incidents.rows import update_incident
-from monitor.incidents.spike import CountModel
-from monitor.incidents.spike_finding import evaluate_open_window
+from monitor.incidents.spike import evaluate_open_window
 from monitor.incidents.window import JudgeRule, ThresholdInForce
 from monitor.schedule import tick_at_or_after
+from monitor.statistics.counts import CountModel
 from monitor.statistics.part import Scale
 from monitor.thresholds.look_back import LookBack
 from monitor.thresholds.look_back_cache import LookBackCache

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from config.time_format import DAY_US
 from monitor.control_plane.stores import DriftStoreProtocol
 from monitor.incidents.drift import build_drift_finding, build_verdict_rows, format_horizon
 from monitor.incidents.drift_horizons import (
@@ -32,7 +33,6 @@ from monitor.incidents.drift_horizons import (
 from monitor.incidents.drift_test import horizon_false_alarm_probability
 from monitor.incidents.lifecycle import Finding, Interval, Kind
 from monitor.incidents.rows import IncidentPolicy, update_incident, withdraw_incident
-from monitor.incidents.spike import DAY_US
 from monitor.statistics.drift_means import DriftStatistics, is_valid_shape, join_sums
 from monitor.statistics.part import decode_part
 from monitor.statistics.training_profile import TrainingProfile

@@ -8,10 +8,9 @@ from monitor.incidents.lifecycle import Finding, Interval, Kind, TransitionType
 from monitor.incidents.records import find_dead_letters, find_gaps
 from monitor.incidents.rows import update_incident, withdraw_incident
 from monitor.incidents.slow_rise import find_slow_rise
-from monitor.incidents.slow_rise_test import RATE_BOUND_LEVEL
-from monitor.incidents.spike import SpikeVerdict, rate_bound
-from monitor.incidents.spike_finding import build_spike_finding, evaluate_open_window, judge_spike
+from monitor.incidents.spike import SpikeVerdict, build_spike_finding, evaluate_open_window, judge_spike
 from monitor.incidents.window import JudgeRule, ThresholdInForce, WindowUnderTest
+from monitor.statistics.counts import RATE_BOUND_LEVEL, rate_bound
 from monitor.statistics.part import Part, decode_part, encode_part, merge_parts
 from monitor.statistics.sketch import summarise_energies
 from storage.control.records import IncidentRow, Judgement, StoredIncident, WindowFacts, WindowRow

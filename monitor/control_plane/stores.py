@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from storage.control.drift import DriftBaseRow, DriftFacts, DriftUpdate, DriftWindow
 from storage.control.evidence import Evidence
-from storage.control.models import Activation, ModelInfo, NewModel
+from storage.control.models import ModelInfo
 from storage.control.records import (
     IncidentRow,
     Judgement,
@@ -131,23 +131,4 @@ class ModelStoreProtocol(Protocol):
 
     def list(self, stream_id: int) -> list[ModelInfo]:
         """Return the models of a stream, oldest first."""
-        ...
-
-
-class FirstModelStoreProtocol(Protocol):
-    """Stores the model of a warm-up, as `storage.control.models.ModelStore` does."""
-
-    def add(
-        self,
-        stream_id: int,
-        model: NewModel,
-        first_threshold: Callable[[int, Activation], NewThreshold],
-        *,
-        only_first: bool = ...,
-    ) -> ModelInfo | None:
-        """Store a model and activate it; None where there is one already."""
-        ...
-
-    def report_warm_up(self, stream_id: int, n_events: int, wanted: int, left_s: float | None) -> None:
-        """Keep how far a warm-up is, and how long the rest may take."""
         ...

@@ -7,10 +7,9 @@ the learned rate of clean windows may leave what the percentile says: it follows
 
 from typing import Any
 
+from config.time_format import format_utc
 from monitor.incidents.lifecycle import Finding, Kind, Severity
-from monitor.incidents.rows import format_utc
-from monitor.incidents.spike import LEARNED_WINDOWS, is_rate_suspect, rate_bound
-from monitor.incidents.window import count_model_to_json
+from monitor.statistics.counts import LEARNED_WINDOWS, count_model_to_json, is_rate_suspect, rate_bound
 from monitor.thresholds.choose import is_contested
 from monitor.thresholds.percentile import exceedance
 from monitor.thresholds.tick import ThresholdRule, load_count_model

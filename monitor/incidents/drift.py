@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from config.time_format import format_utc
 from config.units import format_duration
 from monitor.incidents.drift_horizons import HorizonResult
 from monitor.incidents.drift_test import recommend_action
 from monitor.incidents.lifecycle import Finding, Kind, Severity
-from monitor.incidents.rows import format_utc
 from monitor.statistics.drift_means import DriftStatistics
 from storage.control.drift import DriftVerdictRow
 

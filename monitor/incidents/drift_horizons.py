@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from config.time_format import DAY_US
 from monitor.incidents.drift_test import (
     MIN_EVENT_SHARE,
     SEASON_DAYS,
@@ -21,7 +22,6 @@ from monitor.incidents.drift_test import (
     fit_baseline,
     judge_drift,
 )
-from monitor.incidents.spike import DAY_US
 from monitor.statistics.drift_means import DriftStatistics
 from monitor.statistics.training_profile import Float64, Int64
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from monitor.incidents.spike import DAY_US, WEEK_US
+from config.time_format import DAY_US, WEEK_US
 from monitor.statistics.part import Float64, Int64
 
 MIN_BASELINE_HORIZONS = 30

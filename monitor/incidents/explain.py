@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from monitor.incidents.rows import format_utc
+from config.time_format import format_utc
 from monitor.incidents.suspect_keys import find_suspect_keys
 from storage.control.evidence import Evidence
 from storage.control.records import WindowFacts

@@ -1,7 +1,7 @@
 """The findings about records that became no events: those that could not be read, and lost ranges of the log. Pure."""
 
+from config.time_format import format_utc
 from monitor.incidents.lifecycle import Finding, Kind, Severity
-from monitor.incidents.rows import format_utc
 from monitor.incidents.window import JudgeRule, window_details
 from monitor.statistics.part import Part
 from storage.control.records import WindowFacts

@@ -6,7 +6,6 @@ transition and the channels that are told.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from monitor.incidents.lifecycle import (
@@ -179,9 +178,3 @@ def _transition_row(transition: Transition, rule: IncidentPolicy, now_us: int) -
         channels=channels,
         skipped_channels=[channel for channel in channels if channel != "log"] if too_old else [],
     )
-
-
-def format_utc(time_us: int) -> str:
-    """Return a time as RFC 3339 in UTC."""
-    at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time_us)
-    return at.isoformat().replace("+00:00", "Z")

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from config.time_format import format_utc
 from monitor.incidents.lifecycle import Finding, Interval, Kind, Severity
-from monitor.incidents.rows import IncidentPolicy, format_utc, update_incident
+from monitor.incidents.rows import IncidentPolicy, update_incident
 from storage.control.records import IncidentRow, StoredIncident
 from storage.control.silence import ArrivalFacts, Pause, PauseHistory
 

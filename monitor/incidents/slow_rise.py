@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from config.time_format import format_utc
 from monitor.incidents.lifecycle import Finding, Kind, Severity
-from monitor.incidents.rows import format_utc
 from monitor.incidents.slow_rise_test import (
     BUDGET_SHARE,
     MIN_WINDOWS,

@@ -10,14 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monitor.incidents.spike import HOUR_US, WEEK_US, CountModel, rate_bound
-from monitor.statistics.part import Int64
+from config.time_format import WEEK_US
+from monitor.statistics.counts import CountModel
 
 RATE_RATIO = 1.75
 """The ratio of rates that the evidence is for: nearly as quick at 1.5 and at 3 as evidence made for those."""
 
-RATE_BOUND_LEVEL = 0.9
-"""The clean rate is taken at this one-sided bound: a rate taken too low would be found to have risen."""
 
 BUDGET_SHARE = 0.25
 """Of `false_alarms`, what slow rises may spend; a half is the spikes', a quarter drift's."""
@@ -131,30 +129,3 @@ def _log_likelihood_ratio(x: float, mean: float, dispersion: float, raised: floa
     if excess < _POISSON_BELOW:
         return x * float(np.log(raised)) - mean * (raised - 1)
     return x * float(np.log(tilt)) + mean / excess * float(np.log1p(-excess * (tilt - 1)))
-
-
-def highest_clean_rate(law: CountModel, starts_us: Int64, outliers: Int64, events: Int64) -> float:
-    """Return the rate of the busiest hour, at a 90% bound for what the calibration leaves open.
-
-    A rate with a daily course is above its mean for hours; measured against the mean that would be a rise every day.
-    The busiest of 24 hours is also the luckiest, so each hour is drawn to the mean by the share of the hours' variance
-    that chance explains (James and Stein's shrinkage): without a daily course this is the bound on the mean.
-
-    Args:
-        law: Learned from the same windows.
-        starts_us: Starts of the look-back's clean windows.
-        outliers: Events above the limit in each.
-        events: Events of each.
-    """
-    bound = rate_bound(law, RATE_BOUND_LEVEL)
-    filled = events > 0
-    if not filled.any() or not outliers[filled].any():
-        return bound
-    _, hour = np.unique(starts_us[filled] // HOUR_US, return_inverse=True)
-    n = np.bincount(hour, weights=events[filled].astype(np.float64))
-    rates = np.bincount(hour, weights=outliers[filled].astype(np.float64)) / n
-    mean = float((rates * n).sum() / n.sum())
-    by_chance = mean * law.dispersion / n
-    varied = max(float(np.average((rates - mean) ** 2 - by_chance, weights=n)), 0.0)
-    drawn = mean + (rates - mean) * varied / (varied + by_chance)
-    return bound * max(float(drawn.max()) / mean, 1.0)

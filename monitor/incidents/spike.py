@@ -9,149 +9,11 @@ variance (moments suffice: simulated against exact laws of autocorrelated energi
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import special
 
-from monitor.statistics.part import Int64
-
-HOUR_US = 3600 * 1_000_000
-DAY_US = 24 * HOUR_US
-WEEK_US = 7 * DAY_US
-
-LEARNED_WINDOWS = 300
-"""Windows from which the promise is learned; below it is provisional, and may be off several times."""
-
-SIGNIFICANT_ERRORS = 2.0
-"""Standard errors above 1 from which a dispersion is more than chance, and is raised for its own error."""
-
-MIN_DISPERSION_WINDOWS = 30
-"""Windows from which a dispersion can be told. By chance five show one of 2.5, raised for its error 10: blind."""
-
-HALF_LOG_ALPHA = 5.0
-"""Half of ln(1 / alpha) at one alarm a week of windows of 10 s to 1 m: how steeply a tail answers to dispersion.
-
-A tail at alpha is near exp(-ln(1 / alpha) x true / estimated dispersion), so that an estimate with relative
-error s has a mean realised rate of alpha exp(ln(1 / alpha)^2 s^2 / 2): raising it by s^2 ln(1 / alpha) / 2 brings
-the mean back to alpha.
-"""
-
-POISSON_BELOW = 1e-6
-"""Excess of variance over mean below which the Poisson tail stands in for an endless negative binomial."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CountModel:
-    """How many outliers a clean window has.
-
-    `rate` is the probability that a clean event is above the limit, known from `calibration_n` events;
-    `dispersion` the variance of counts over their mean, at least 1; `windows` how many it was learned from.
-    """
-
-    rate: float
-    calibration_n: int
-    dispersion: float
-    windows: int
-    state: str
-
-    def variance_ratio(self, n: float) -> float:
-        """Return predictive variance over mean for a window of n events: dispersion and calibration error."""
-        return self.dispersion * (1 + n / self.calibration_n)
-
-
-def fit_count_model(
-    reference_exceed: int,
-    reference_n: int,
-    outliers: Int64,
-    events: Int64,
-    *,
-    otherwise: CountModel | None = None,
-) -> CountModel:
-    """Learn the law of counts at one limit from clean windows.
-
-    Clean are the windows that fired no detector: a single one that did, learned as normal, lifts the dispersion until
-    nothing fires any more.
-
-    Args:
-        reference_exceed: Reference energies above the limit; 0 where the limit is the look-back's own
-            percentile, for its windows must not count twice.
-        reference_n: How many reference energies there are; 0 in the same case.
-        outliers: Events above the limit in each window, counted at this limit.
-        events: Events of each window.
-        otherwise: The law that stays where there is neither a reference nor a window with events.
-
-    Raises:
-        ValueError: There is nothing of all that.
-    """
-    filled = events > 0
-    x, n = outliers[filled].astype(np.float64), events[filled].astype(np.float64)
-    total = reference_n + int(n.sum())
-    if not total:
-        if otherwise is not None:
-            return otherwise
-        raise ValueError("a law of counts needs reference energies or windows with events")
-    # No exceedance at all says that the rate is small, not that it is zero: half an event bounds it.
-    rate = max(reference_exceed + float(x.sum()), 0.5) / total
-    windows = len(n)
-    return CountModel(
-        rate=rate,
-        calibration_n=total,
-        dispersion=_estimate_dispersion(x, n, rate),
-        windows=windows,
-        state="learned" if windows >= LEARNED_WINDOWS else "provisional",
-    )
-
-
-def _estimate_dispersion(x: NDArray[np.float64], n: NDArray[np.float64], rate: float) -> float:
-    """Return the Pearson dispersion, at least 1; a significant one is raised for its own standard error.
-
-    Of few windows it is drawn towards 1, where it begins with the first of them.
-    """
-    windows = len(n)
-    if windows < 2 or not x.sum():
-        return 1.0
-    mean = n * (x.sum() / n.sum())
-    dispersion = float(((x - mean) ** 2 / mean).sum() / (windows - 1))
-    if windows < MIN_DISPERSION_WINDOWS:
-        return max(1.0, 1 + (dispersion - 1) * windows / MIN_DISPERSION_WINDOWS)
-    expected = float(n.mean()) * rate
-    if dispersion <= 1 + SIGNIFICANT_ERRORS * np.sqrt((2 + 1 / expected) / windows):
-        return max(1.0, dispersion)
-    return float(dispersion * (1 + HALF_LOG_ALPHA * (2 + dispersion / expected) / windows))
-
-
-def rate_bound(law: CountModel, level: float) -> float:
-    """Return the rate that the true one is below with probability `level`.
-
-    By the gamma law of an over-dispersed count; for a dispersion of 1 the exact Poisson bound (Garwood 1936).
-    """
-    effective = law.rate * law.calibration_n / law.dispersion
-    shape = effective + 1 if level > 0.5 else effective
-    return float(special.gammaincinv(shape, level)) * law.dispersion / law.calibration_n
-
-
-def is_rate_suspect(law: CountModel, nominal: float) -> bool:
-    """Say whether the rate's 90% interval lies outside a third to three times the limit's nominal exceedance.
-
-    The learned rate follows a slow attack; the nominal one does not.
-    """
-    return rate_bound(law, 0.05) > 3 * nominal or rate_bound(law, 0.95) < nominal / 3
-
-
-def exceedance_probability(law: CountModel, n: int, count: float) -> float:
-    """Return the probability of more than `count` outliers in a clean window of n events."""
-    mean, ratio = n * law.rate, law.variance_ratio(n)
-    if count < 0:
-        return 1.0
-    if mean <= 0:
-        return 0.0
-    if ratio - 1 < POISSON_BELOW:
-        return float(special.gammainc(count + 1, mean))
-    return float(special.betainc(count + 1, mean / (ratio - 1), 1 - 1 / ratio))
-
-
-def p_value(law: CountModel, n: int, x: int) -> float:
-    """Return the probability of x or more outliers in a clean window of n events."""
-    return exceedance_probability(law, n, x - 1)
+from config.time_format import WEEK_US, _format_one_period, format_rounded_duration, format_utc
+from monitor.incidents.lifecycle import Finding, Kind, Severity
+from monitor.incidents.window import JudgeRule, ThresholdInForce, WindowUnderTest, window_details
+from monitor.statistics.counts import LEARNED_WINDOWS, CountModel, exceedance_probability, p_value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,24 +132,61 @@ def _describe_rate(probability: float, window_us: int) -> str:
     return f"1 false alarm in {format_rounded_duration(window_us / probability)}"
 
 
-def format_rounded_duration(us: float) -> str:
-    """Return a length of time in its own unit, rounded for reading."""
-    for unit_us, name in (
-        (365.25 * DAY_US, "year"),
-        (DAY_US, "day"),
-        (HOUR_US, "hour"),
-        (60e6, "minute"),
-        (1e6, "second"),
-    ):
-        count = us / unit_us
-        if count >= 0.9995:
-            rounded = f"{count:,.0f}" if count >= 9.95 else f"{count:.2g}"
-            return f"{rounded} {name}" + ("" if rounded == "1" else "s")
-    return f"{us / 1e3:.3g} milliseconds"
+EARLY_EVENTS_FACTOR = 2
+"""An open window is judged as if it had this many times the events of the fullest window of the look-back.
+
+The limit grows with the events: what exceeds it for so many exceeds it for the whole window, unless that has more.
+"""
 
 
-def _format_one_period(us: int) -> str:
-    text = format_rounded_duration(us)
-    if text.startswith("1 "):
-        return ("an " if text == "1 hour" else "a ") + text[2:]
-    return text
+_MAX_LARGEST_ENERGIES = 10
+
+
+def judge_spike(known: ThresholdInForce, events: int, outliers: int, rule: JudgeRule) -> SpikeVerdict:
+    """Return the judgement of a window with so many events and outliers."""
+    return judge_count(
+        known.count_model,
+        events,
+        outliers,
+        alpha=false_alarm_probability(rule.per_week, rule.size_us),
+        min_outliers=rule.min_outliers,
+        min_ratio=rule.min_ratio,
+    )
+
+
+def evaluate_open_window(known: ThresholdInForce, events: int, outliers: int, rule: JudgeRule) -> SpikeVerdict | None:
+    """Return the judgement of an open window at the limit of the full one; None where that is not known yet."""
+    if known.most_events is None:
+        return None
+    return judge_spike(known, max(events, EARLY_EVENTS_FACTOR * known.most_events), outliers, rule)
+
+
+def build_spike_finding(window: WindowUnderTest, verdict: SpikeVerdict, *, early: bool = False) -> Finding | None:
+    """Return the finding of a window that was judged, None for a clean one; `early` for one that is still open."""
+    if not verdict.fires:
+        return None
+    facts, part, rule = window.facts, window.part, window.rule
+    alpha = false_alarm_probability(rule.per_week, rule.size_us)
+    # Twice as improbable, in powers of ten, as what opens an incident: no longer a matter of the promise.
+    severity = Severity.CRITICAL if verdict.p_value <= alpha**2 else Severity.WARNING
+    place, usual = ("of the open window", "one has up to") if early else ("in the window", "window has")
+    summary = (
+        f"{part.outliers:,} outliers among {part.events:,} events {place} from {format_utc(facts.window_start_us)}; "
+        f"a clean {usual} {verdict.mean:.3g}, and {verdict.fires_at:,} or more count as a spike"
+    )
+    details = {
+        "window": window_details(facts),
+        "events": part.events,
+        "outliers": part.outliers,
+        "outliers_expected": verdict.mean,
+        "outliers_limit": verdict.count_threshold,
+        "fires_at": verdict.fires_at,
+        "p_value": verdict.p_value,
+        "alpha": alpha,
+        "attainable": verdict.attainable,
+        "promise_per_week": rule.per_week,
+        "floors": {"min_outliers": rule.min_outliers, "min_ratio": rule.min_ratio},
+        "largest_energies": [float(energy) for energy in part.top[:_MAX_LARGEST_ENERGIES]],
+        **window.shared_details(),
+    }
+    return Finding(kind=Kind.SPIKE, severity=severity, summary=summary, details=details)

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from monitor.incidents.rows import IncidentPolicy, format_utc
-from monitor.incidents.spike import CountModel
+from config.time_format import format_utc
+from monitor.incidents.rows import IncidentPolicy
+from monitor.statistics.counts import CountModel, count_model_to_json
 from monitor.statistics.part import Part, Scale
 from storage.control.records import OffsetRange, WindowFacts
 from storage.control.thresholds import StoredThreshold
@@ -71,17 +72,6 @@ class WindowUnderTest:
 def window_details(facts: WindowFacts) -> dict[str, str]:
     """Return a window as the JSON that is stored with an incident."""
     return {"start": format_utc(facts.window_start_us), "end": format_utc(facts.window_end_us)}
-
-
-def count_model_to_json(law: CountModel) -> dict[str, Any]:
-    """Return a law of counts as the JSON that is stored with a threshold and with an incident."""
-    return {
-        "rate": law.rate,
-        "calibration_n": law.calibration_n,
-        "dispersion": law.dispersion,
-        "windows": law.windows,
-        "state": law.state,
-    }
 
 
 def threshold_details(row: StoredThreshold) -> dict[str, Any]:

@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.incidents.spike import WEEK_US, false_alarm_probability, fit_count_model, judge_count
+from config.time_format import WEEK_US
+from monitor.incidents.spike import false_alarm_probability, judge_count
+from monitor.statistics.counts import fit_count_model
 from monitor.statistics.part import BIN_WIDTH, Part, Scale
 from monitor.statistics.sketch import EnergySketch
 from monitor.thresholds.percentile import exceedance

@@ -9,20 +9,21 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from typing import Protocol
 
 from config.errors import ModelError
 from config.settings import StreamSettings
 from config.units import format_duration
 from consumers.batch import Partition, Position
 from consumers.source import Source
-from monitor.control_plane.stores import FirstModelStoreProtocol
 from monitor.models.fitting import fit_model
 from monitor.models.training_events import TrainingReader, TrainingSet, min_training_events
 from monitor.models.warm_up_progress import WarmUpRate, format_progress
 from monitor.thresholds.body import describe_heavy_tail
 from monitor.thresholds.percentile import exceedance
 from monitor.thresholds.tick import build_first_threshold
-from storage.control.models import ModelInfo
+from storage.control.models import Activation, ModelInfo, NewModel
+from storage.control.thresholds import NewThreshold
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,25 @@ TIMEOUT_S = 3600.0
 _REPORT_INTERVAL_S = 1.0
 _LOG_INTERVAL_S = 30.0
 _REMINDER_INTERVAL_S = 600.0
+
+
+class FirstModelStoreProtocol(Protocol):
+    """Stores the model of a warm-up, as `storage.control.models.ModelStore` does."""
+
+    def add(
+        self,
+        stream_id: int,
+        model: NewModel,
+        first_threshold: Callable[[int, Activation], NewThreshold],
+        *,
+        only_first: bool = ...,
+    ) -> ModelInfo | None:
+        """Store a model and activate it; None where there is one already."""
+        ...
+
+    def report_warm_up(self, stream_id: int, n_events: int, wanted: int, left_s: float | None) -> None:
+        """Keep how far a warm-up is, and how long the rest may take."""
+        ...
 
 
 class WarmUp:

@@ -3,15 +3,23 @@
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.control_plane.stores import ThresholdStoreProtocol
 from monitor.statistics.part import Scale, decode_part
 from monitor.thresholds.look_back import MAX_EXCLUDED_SHARE, LookBack, select_calibration_windows
 from monitor.thresholds.tick import ThresholdRule
 from storage.control.thresholds import JudgedWindow
+
+
+class JudgedWindowReader(Protocol):
+    """Reads judged windows, as `storage.control.thresholds.ThresholdStore` does."""
+
+    def judged_windows(self, stream_id: int, model_id: int, after_us: int, until_us: int) -> list[JudgedWindow]:
+        """Return the judged windows of a model that start at or after `after_us` and end at or before `until_us`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +53,7 @@ class LookBackCache:
         self._fired: list[tuple[int, int, int]] = []
         self._counted = np.empty(0, np.int64)
 
-    def refresh(self, store: ThresholdStoreProtocol, tick_us: int, rule: ThresholdRule) -> LookBackSummary:
+    def refresh(self, store: JudgedWindowReader, tick_us: int, rule: ThresholdRule) -> LookBackSummary:
         """Bring the look-back to a tick.
 
         The limit may be drawn from some windows that fired (it survives outliers, and must not starve); the law of

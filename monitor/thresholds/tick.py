@@ -7,9 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.incidents.slow_rise_test import RATE_BOUND_LEVEL, highest_clean_rate
-from monitor.incidents.spike import CountModel, fit_count_model, is_rate_suspect, rate_bound
-from monitor.incidents.window import count_model_to_json
+from monitor.statistics.counts import (
+    RATE_BOUND_LEVEL,
+    CountModel,
+    count_model_to_json,
+    fit_count_model,
+    highest_clean_rate,
+    is_rate_suspect,
+    rate_bound,
+)
 from monitor.statistics.part import Scale
 from monitor.thresholds.body import describe_heavy_tail
 from monitor.thresholds.choose import (

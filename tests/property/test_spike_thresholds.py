@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.incidents.spike import CountModel, fit_count_model, judge_count, p_value, spike_count_threshold
+from monitor.incidents.spike import judge_count, spike_count_threshold
+from monitor.statistics.counts import CountModel, fit_count_model, p_value
 
 COUNT_MODELS = st.builds(
     CountModel,

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from config.time_format import format_utc
 from monitor.control_plane.judge import JudgeRule, ThresholdInForce, judge_window
 from monitor.incidents.lifecycle import LifecyclePolicy
-from monitor.incidents.rows import IncidentPolicy, format_utc
+from monitor.incidents.rows import IncidentPolicy
 from monitor.statistics.part import Part, Scale, encode_part, summarise
 from monitor.thresholds.tick import build_first_threshold, load_clean_rate, load_count_model, load_scale
 from storage.control.models import Activation

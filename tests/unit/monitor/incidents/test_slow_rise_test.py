@@ -12,12 +12,11 @@ from monitor.incidents.slow_rise_test import (
     SlowRiseStatistic,
     SlowRiseVerdict,
     expected_windows_to_detection,
-    highest_clean_rate,
     update_recovery,
     update_slow_rise,
     windows_between_false_alarms,
 )
-from monitor.incidents.spike import CountModel, rate_bound
+from monitor.statistics.counts import CountModel, highest_clean_rate, rate_bound
 
 MINUTE = 60_000_000
 HOUR = 60 * MINUTE

@@ -4,19 +4,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from config.time_format import format_rounded_duration
 from monitor.incidents.spike import (
-    CountModel,
     advise_window_size,
     describe_false_alarms,
     false_alarm_probability,
-    fit_count_model,
-    format_rounded_duration,
-    is_rate_suspect,
     judge_count,
-    p_value,
-    rate_bound,
     spike_count_threshold,
 )
+from monitor.statistics.counts import CountModel, fit_count_model, is_rate_suspect, p_value, rate_bound
 
 MINUTE = 60_000_000
 

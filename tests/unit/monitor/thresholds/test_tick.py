@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from monitor.incidents.slow_rise_test import RATE_BOUND_LEVEL
-from monitor.incidents.spike import rate_bound
+from monitor.statistics.counts import RATE_BOUND_LEVEL, rate_bound
 from monitor.statistics.part import Scale, summarise
 from monitor.thresholds.look_back import LookBack
 from monitor.thresholds.tick import (
