@@ -119,7 +119,7 @@ class Stream:
             if row.transition is not None:
                 self.transitions.append((self.window, row.kind, row.transition.transition))
             if row.status == "open":
-                self.open_incidents[number] = row.stored_as(number)
+                self.open_incidents[number] = row.with_id(number)
             else:
                 del self.open_incidents[number]
 

@@ -84,7 +84,7 @@ def test_the_exact_list_is_bounded_and_the_rest_goes_to_the_histogram(
 ) -> None:
     windows = np.random.default_rng(5).gamma(8, 1, (40, 250))
     whole = sketch_of(*windows)
-    monkeypatch.setattr(sketch_module, "EXACT_LIMIT", 1000)
+    monkeypatch.setattr(sketch_module, "MAX_EXACT_ENERGIES", 1000)
     bounded = sketch_of(*windows)
     assert (len(whole.top), len(bounded.top)) == (10_000, 1000)
     assert bounded.quantile(0.95) == whole.quantile(0.95)

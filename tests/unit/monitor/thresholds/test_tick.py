@@ -84,7 +84,7 @@ def test_a_disagreement_is_counted_from_its_first_tick() -> None:
     dirty[:, ::20] = 90.0
     first = tick(look_back_of(dirty))[0]
     assert (first.method, first.details["disagrees_since_us"]) == ("anchored", DAY)
-    earlier = first.stored_as(8)
+    earlier = first.with_id(8)
     earlier = replace(earlier, details=dict(earlier.details) | {"disagrees_since_us": DAY // 2})
     assert tick(look_back_of(dirty), previous=earlier)[0].details["disagrees_since_us"] == DAY // 2
     assert tick(look_back_of(clean), previous=earlier)[0].details["disagrees_since_us"] is None
