@@ -192,7 +192,7 @@ class PaymentsStream:
             "end": end,
             "end_cursor": None,
             "watermark_us": None,
-            "assumed": self.ledger.read_control(self.stream.id),
+            "assumed_control": self.ledger.read_control(self.stream.id),
             "scores": ScoreColumns.empty(),
             "outliers": OutlierColumns.empty(),
             "dead": DeadLetterColumns.empty(),
