@@ -40,4 +40,4 @@ def rejection_of(value, features=("a", "b"), **event):
     """Return the reason and the detail of one record that is refused."""
     decoded = decode([value], features, **event)
     assert len(decoded.events) == 0
-    return decoded.dead.reasons[0], decoded.dead.details[0]
+    return decoded.dead_letters.reasons[0], decoded.dead_letters.details[0]

@@ -38,8 +38,8 @@ def test_events_without_keys_beside_events_with_keys_get_none():
 def test_a_slice_shares_memory_and_taking_everything_copies_nothing():
     whole = events(1, 2, 3)
     assert np.shares_memory(whole.slice(1, 3).features, whole.features)
-    assert whole.take(np.array([True, True, True])) is whole
-    assert whole.take(np.array([False, True, False])).offsets.tolist() == [2]
+    assert whole.filter(np.array([True, True, True])) is whole
+    assert whole.filter(np.array([False, True, False])).offsets.tolist() == [2]
 
 
 def test_dead_letters_can_be_cut_and_put_together():

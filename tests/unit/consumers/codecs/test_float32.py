@@ -22,8 +22,8 @@ def test_zeros_are_features_and_no_schema_registry_framing():
 def test_records_of_another_length_are_refused_alone():
     decoded = decode([packed(1), packed(1, 2), packed(1, 2) + b"\0", None, b"", packed(3, 4)], format="float32")
     assert decoded.events.features.tolist() == [[1, 2], [3, 4]]
-    assert decoded.dead.reasons == ["wrong_length", "wrong_length", "empty", "empty"]
-    assert decoded.dead.details[0] == "4 bytes, 2 float32 features take 8"
+    assert decoded.dead_letters.reasons == ["wrong_length", "wrong_length", "empty", "empty"]
+    assert decoded.dead_letters.details[0] == "4 bytes, 2 float32 features take 8"
 
 
 def test_what_is_not_finite_is_refused_with_its_feature():

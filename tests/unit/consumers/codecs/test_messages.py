@@ -11,7 +11,7 @@ from tests.unit.consumers.raw_batches import NOW_US, STAMP_US, decode, json_reco
 
 
 def features_of(decoded):
-    assert decoded.dead.reasons == []
+    assert decoded.dead_letters.reasons == []
     return decoded.events.features.tolist()
 
 
@@ -106,14 +106,14 @@ def test_one_bad_record_does_not_touch_its_neighbours():
     decoded = decode([b'{"a": 1, "b": 2}', b"?", b'{"a": 3, "b": 1e39}', b'{"a": 5, "b": 6}'])
     assert decoded.events.offsets.tolist() == [0, 3]
     assert decoded.events.features.tolist() == [[1, 2], [5, 6]]
-    assert decoded.dead.offsets.tolist() == [1, 2]
-    assert decoded.dead.end_offsets.tolist() == [2, 3]
-    assert decoded.dead.reasons == ["not_json", "not_finite"]
+    assert decoded.dead_letters.offsets.tolist() == [1, 2]
+    assert decoded.dead_letters.end_offsets.tolist() == [2, 3]
+    assert decoded.dead_letters.reasons == ["not_json", "not_finite"]
 
 
 def test_a_dead_letter_keeps_the_first_4_kib_of_its_record():
     decoded = decode([b"x" * 10_000, None])
-    assert decoded.dead.payloads == [b"x" * 4096, None]
+    assert decoded.dead_letters.payloads == [b"x" * 4096, None]
 
 
 def test_a_detail_is_cut_and_free_of_nul_and_lone_surrogates():
@@ -125,7 +125,7 @@ def test_a_detail_is_cut_and_free_of_nul_and_lone_surrogates():
 
 def test_a_missing_feature_is_nan_where_the_mean_stands_in():
     decoded = decode(json_records({"a": 1}, {"a": None, "b": 2}, [3, None]), missing="mean")
-    assert decoded.dead.reasons == []
+    assert decoded.dead_letters.reasons == []
     np.testing.assert_array_equal(decoded.events.features, [[1, np.nan], [np.nan, 2], [3, np.nan]])
 
 
@@ -171,7 +171,7 @@ def test_bad_msgpack_records_are_refused_by_their_own_names(value, reason):
 def test_a_nan_of_msgpack_is_refused_even_where_the_mean_stands_in():
     values = [msgspec.msgpack.encode(each) for each in ([1.0, float("nan")], [1.0, None])]
     decoded = decode(values, format="msgpack", missing="mean")
-    assert decoded.dead.reasons == ["not_finite"]
+    assert decoded.dead_letters.reasons == ["not_finite"]
     assert decoded.events.offsets.tolist() == [1]
 
 
@@ -195,7 +195,7 @@ def test_a_record_without_a_brokers_timestamp_has_no_time():
     batch = raw_batch(json_records([1, 2]))
     batch.timestamps_us[:] = -1_000
     decoded = decode(None, batch=batch)
-    assert decoded.dead.reasons == ["no_time"]
+    assert decoded.dead_letters.reasons == ["no_time"]
 
 
 @pytest.mark.parametrize(
@@ -229,18 +229,18 @@ def test_a_time_that_no_clock_can_show_yet_is_refused_whatever_the_producer_stam
     values = json_records({"a": 1, "b": 2, "ts": NOW_US + 1}, {"a": 1, "b": 2, "ts": NOW_US})
     decoded = decode(
         None,
-        batch=replace(raw_batch(values), timestamps_us=np.full(2, stamp_us), latest_us=NOW_US),
+        batch=replace(raw_batch(values), timestamps_us=np.full(2, stamp_us), max_event_time_us=NOW_US),
         time={"field": "ts"},
     )
-    assert (decoded.events.times_us.tolist(), decoded.dead.reasons) == ([NOW_US], ["future_time"])
+    assert (decoded.events.times_us.tolist(), decoded.dead_letters.reasons) == ([NOW_US], ["future_time"])
 
 
 def test_a_timestamp_that_no_clock_can_show_yet_is_refused_where_it_is_the_time():
     stamps = np.array([NOW_US, NOW_US + 1])
     decoded = decode(
-        None, batch=replace(raw_batch(json_records([1, 2], [3, 4])), timestamps_us=stamps, latest_us=NOW_US)
+        None, batch=replace(raw_batch(json_records([1, 2], [3, 4])), timestamps_us=stamps, max_event_time_us=NOW_US)
     )
-    assert (decoded.events.times_us.tolist(), decoded.dead.reasons) == ([NOW_US], ["future_time"])
+    assert (decoded.events.times_us.tolist(), decoded.dead_letters.reasons) == ([NOW_US], ["future_time"])
 
 
 def test_in_a_file_no_time_is_too_far_ahead_here():
@@ -277,14 +277,14 @@ def test_long_keys_are_cut_and_nul_and_lone_surrogates_replaced():
 
 
 def test_an_unreadable_batch_is_one_dead_letter_over_its_range():
-    batch = raw_batch([], begin=10, passed_over="unreadable_batch")
+    batch = raw_batch([], begin=10, skip_reason="unreadable_batch")
     object.__setattr__(batch, "end", 25)
     decoded = decode(None, batch=batch)
-    assert decoded.dead.offsets.tolist() == [10]
-    assert decoded.dead.end_offsets.tolist() == [25]
-    assert decoded.dead.reasons == ["unreadable_batch"]
+    assert decoded.dead_letters.offsets.tolist() == [10]
+    assert decoded.dead_letters.end_offsets.tolist() == [25]
+    assert decoded.dead_letters.reasons == ["unreadable_batch"]
 
 
 def test_records_lost_to_retention_are_no_dead_letters():
-    decoded = decode(None, batch=raw_batch([], begin=10, passed_over="retention"))
-    assert (len(decoded.dead), decoded.passed_over) == (0, "retention")
+    decoded = decode(None, batch=raw_batch([], begin=10, skip_reason="retention"))
+    assert (len(decoded.dead_letters), decoded.skip_reason) == (0, "retention")

@@ -47,36 +47,36 @@ def test_columns_are_found_by_name_in_any_order():
 def test_a_bad_cell_is_refused_by_its_own_name(cell, reason):
     decoded = read({"a": ["1", "2"], "b": ["1", cell]})
     assert decoded.events.offsets.tolist() == [0]
-    assert decoded.dead.reasons == [reason]
-    assert decoded.dead.details[0].startswith("b: ")
+    assert decoded.dead_letters.reasons == [reason]
+    assert decoded.dead_letters.details[0].startswith("b: ")
 
 
 def test_an_empty_cell_is_nan_where_the_mean_stands_in():
     decoded = read({"a": ["1", "", ""], "b": ["", "2", ""]}, missing="mean")
     np.testing.assert_array_equal(decoded.events.features, [[1, np.nan], [np.nan, 2]])
-    assert decoded.dead.reasons == ["missing_feature"]
+    assert decoded.dead_letters.reasons == ["missing_feature"]
 
 
 def test_columns_of_numbers_are_read_as_they_are():
     decoded = read({"a": np.array([1, 2, 3]), "b": np.array([0.5, np.nan, 1e39])})
     assert decoded.events.features.tolist() == [[1, 0.5]]
-    assert decoded.dead.reasons == ["not_finite", "not_finite"]
+    assert decoded.dead_letters.reasons == ["not_finite", "not_finite"]
 
 
 def test_booleans_of_a_table_are_no_numbers():
-    assert read({"a": np.array([1]), "b": np.array([True])}).dead.reasons == ["not_a_number"]
+    assert read({"a": np.array([1]), "b": np.array([True])}).dead_letters.reasons == ["not_a_number"]
 
 
 def test_nulls_of_a_table_are_missing():
-    assert read({"a": [1, 2], "b": [None, 2.5]}).dead.reasons == ["missing_feature"]
+    assert read({"a": [1, 2], "b": [None, 2.5]}).dead_letters.reasons == ["missing_feature"]
 
 
 def test_a_row_that_could_not_be_cut_is_refused_with_the_readers_reason_and_its_bytes():
     decoded = read(
         {"a": ["1", None], "b": ["2", None]}, {1: ("wrong_length", "3 cells, the header has 2")}, [b"1,2", b"1,2,3"]
     )
-    assert decoded.dead.reasons == ["wrong_length"]
-    assert decoded.dead.payloads == [b"1,2,3"]
+    assert decoded.dead_letters.reasons == ["wrong_length"]
+    assert decoded.dead_letters.payloads == [b"1,2,3"]
 
 
 def test_time_key_and_id_are_columns_too():
@@ -84,12 +84,12 @@ def test_time_key_and_id_are_columns_too():
     decoded = read(columns, time={"field": "ts"}, key="k", id="id")
     assert decoded.events.times_us.tolist() == [1_714_566_896_000_000]
     assert (decoded.events.keys, decoded.events.ids) == (["x"], ["7"])
-    assert decoded.dead.reasons == ["no_time"]
+    assert decoded.dead_letters.reasons == ["no_time"]
 
 
 def test_the_payload_of_a_row_of_columns_is_json():
     columns = {"a": np.array([1]), "b": np.array([np.inf]), "k": ["x\0"]}
-    assert read(columns).dead.payloads == ['{"a":"1","b":null,"k":"x�"}'.encode()]
+    assert read(columns).dead_letters.payloads == ['{"a":"1","b":null,"k":"x�"}'.encode()]
 
 
 def test_a_missing_column_is_named_with_the_nearest_one():

@@ -179,9 +179,9 @@ def test_a_file_that_shrinks_while_it_is_read_means_another_file(lines):
 
 def test_a_held_file_delivers_nothing_and_then_goes_on(lines):
     source = opened(lines, rows_per_poll=300)
-    source.hold({source.partition})
+    source.set_paused({source.partition})
     assert source.poll(0).batches == []
-    source.hold(set())
+    source.set_paused(set())
     assert rows_of(drain(source)[0]) == ROWS
 
 
@@ -345,7 +345,7 @@ def test_damaged_pages_of_a_parquet_file_are_unreadable_and_the_next_group_is_re
     path.write_bytes(content)
     batches, poll = drain(opened(path))
     assert poll.ended
-    assert [(batch.begin, batch.end, batch.passed_over) for batch in batches] == [
+    assert [(batch.begin, batch.end, batch.skip_reason) for batch in batches] == [
         (0, 300, None),
         (300, 600, "unreadable_batch"),
         (600, 900, None),

@@ -66,7 +66,7 @@ def test_records_are_read_by_the_codec_and_their_time_is_the_brokers():
     plan = SyntheticPlan(n_features=5, partitions=2, rate=100.0)
     batches = drain(opened(plan, events=5_000))
     for batch, decoded in zip(batches, decode(plan, batches), strict=True):
-        assert len(decoded.dead) == 0
+        assert len(decoded.dead_letters) == 0
         np.testing.assert_array_equal(decoded.events.times_us, batch.timestamps_us)
         assert decoded.events.ids[0] == f"{batch.partition.partition}-{batch.begin}"
 
@@ -98,7 +98,7 @@ def test_outliers_are_planted_in_the_bursts_only_and_in_their_share():
     times = np.concatenate([batch.timestamps_us for batch in batches])
     changed = (with_bursts != without).any(axis=1)
     inside = np.zeros(20_000, bool)
-    for start, end, kind in source.planted():
+    for start, end, kind in source.planted_anomalies():
         assert kind == "burst"
         inside |= (times >= start) & (times < end)
     assert not changed[~inside].any()
@@ -106,7 +106,7 @@ def test_outliers_are_planted_in_the_bursts_only_and_in_their_share():
     scale = without.std(axis=0)
     far = np.abs((with_bursts[changed] - without.mean(axis=0)) / scale).max(axis=1)
     assert np.quantile(far, 0.05) > 4
-    assert source.planted() == [
+    assert source.planted_anomalies() == [
         (START_US + 5_000_000, START_US + 7_000_000, "burst"),
         (START_US + 15_000_000, START_US + 17_000_000, "burst"),
     ]
@@ -119,7 +119,7 @@ def test_a_drift_moves_some_features_from_its_start_on_by_deviations():
     shift = (x[20_000:].mean(axis=0) - x[:20_000].mean(axis=0)) / x[:20_000].std(axis=0)
     assert np.abs(shift[:2] - 0.8).max() < 0.1
     assert np.abs(shift[2:]).max() < 0.1
-    assert source.planted(START_US + 30_000_000) == [(START_US + 20_000_000, START_US + 30_000_000, "drift")]
+    assert source.planted_anomalies(START_US + 30_000_000) == [(START_US + 20_000_000, START_US + 30_000_000, "drift")]
 
 
 def test_without_a_given_start_the_stream_begins_at_the_minute_and_the_identity_keeps_it():
@@ -168,9 +168,9 @@ def test_caught_up_means_that_nothing_more_is_due():
 def test_a_held_partition_waits_while_the_others_go_on():
     source = opened(SyntheticPlan(partitions=2), events=100)
     held = Partition(topic="synthetic", partition=0)
-    source.hold({held})
+    source.set_paused({held})
     assert {batch.partition.partition for batch in source.poll(0).batches} == {1}
-    source.hold(set())
+    source.set_paused(set())
     assert len(values_of(drain_one(source, held))) == 50
 
 
