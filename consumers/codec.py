@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from config.streams import EventSettings
 from consumers.codecs.float32 import Float32Codec
 from consumers.codecs.messages import MessageCodec
-from consumers.codecs.schema import Codec, Schema, build_schema
+from consumers.codecs.schema import Codec, build_schema
 from consumers.codecs.table import TableCodec
-from consumers.discovery.features import discover_features
 from consumers.source import Layout
 
-__all__ = ["Codec", "Schema", "discover_features", "make_codec"]
+__all__ = ["Codec", "make_codec"]
 
 
 def make_codec(event: EventSettings, features: Sequence[str], *, layout: Layout, max_future_us: int) -> Codec:

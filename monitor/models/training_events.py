@@ -16,7 +16,8 @@ from config.errors import BrokerUnavailable, ConfigError
 from config.settings import StreamSettings
 from config.units import to_us
 from consumers.batch import Events, Partition, Position, RawBatch
-from consumers.codec import Codec, discover_features, make_codec
+from consumers.codec import Codec, make_codec
+from consumers.discovery.features import discover_features
 from consumers.source import Source
 
 SAMPLE_RECORDS = 1_000
