@@ -23,7 +23,7 @@ from consumers.windows import (
 )
 from monitor.models.shadow_parts import build_shadow_parts
 from monitor.statistics.drift_sums import DriftCodes, DriftSums, MeasuredEvents
-from monitor.statistics.part import Scale, encode_part, summarise
+from monitor.statistics.part import Part, Scale, encode_part, summarise_windows
 from storage.ledger.ledger import ScheduledShadow, ScheduledThreshold, ShadowPartRow, StreamControl, WindowPartRow
 
 Int64 = NDArray[np.int64]
@@ -110,10 +110,10 @@ class ScoredEvents:
     model_rows: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
     drift_codes: Mapping[int, DriftCodes] = field(default_factory=dict)
 
-    def drift_sums(self, rows: NDArray[np.bool_], model_id: int) -> DriftSums | None:
-        """Return what drift adds up over some events of one model; None where there is nothing to add up."""
+    def drift_sums(self, rows: Int64, model_id: int) -> DriftSums | None:
+        """Return the drift sums of the events at `rows`, all of one model; None without events or codes."""
         codes = self.drift_codes.get(model_id)
-        return codes.sum_rows(self.model_rows[rows]) if codes is not None and rows.any() else None
+        return codes.sum_rows(self.model_rows[rows]) if codes is not None and len(rows) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,43 +304,70 @@ def _score_events(
 
 def _build_parts(
     scored: ScoredEvents,
-    dead: DeadLetters,
+    dead_letters: DeadLetters,
     watermark_us: int | None,
     schedule: ThresholdSchedule,
     rule: WindowRule,
-    scores: BatchScorer,
+    scorer: BatchScorer,
 ) -> list[WindowPartRow]:
-    """Summarise one part per window touched; late events and dead letters are only counted."""
+    """Build one part per window in one pass over the batch; late events and dead letters are only counted."""
     windows = window_start(scored.events.times_us, rule.size_us)
-    dead_windows = _dead_letter_windows(scored.events, dead, watermark_us, rule)
-    rows = []
-    for start in np.unique(np.concatenate([windows, dead_windows])):
-        here = windows == start
-        on_time = here & ~scored.is_late
-        at = int(schedule.rows_at(np.array([start]))[0])
-        model_id = int(schedule.model_ids[at])
+    dead_windows = _dead_letter_windows(scored.events, dead_letters, watermark_us, rule)
+    starts = np.unique(np.concatenate([windows, dead_windows]))
+    late = _count_by_window(windows[scored.is_late], starts)
+    dead = _count_by_window(dead_windows, starts)
+    on_time = np.flatnonzero(~scored.is_late)
+    on_time = on_time[np.argsort(windows[on_time], kind="stable")]
+    begins = np.searchsorted(windows[on_time], starts, side="left").tolist()
+    ends = np.searchsorted(windows[on_time], starts, side="right").tolist()
+    schedule_rows = schedule.rows_at(starts)
+    model_ids = schedule.model_ids[schedule_rows].tolist()
+    threshold_ids = schedule.threshold_ids[schedule_rows].tolist()
+    summaries = _summarise_by_model(scored, on_time, windows, schedule, scorer)
+    parts = []
+    for i, start in enumerate(starts.tolist()):
+        own = on_time[begins[i] : ends[i]]
         part = replace(
-            summarise(scored.energies[on_time], scored.is_outlier[on_time], scores.scale(model_id)),
-            drift=scored.drift_sums(on_time, model_id),
-            late=int((here & scored.is_late).sum()),
-            dead=int((dead_windows == start).sum()),
+            summaries.get(start) or Part.without_events(),
+            drift=scored.drift_sums(own, model_ids[i]),
+            late=late[i],
+            dead=dead[i],
         )
-        offsets = scored.events.offsets[on_time]
-        rows.append(
+        parts.append(
             WindowPartRow(
-                window_start_us=int(start),
-                window_end_us=int(start) + rule.size_us,
-                threshold_id=int(schedule.threshold_ids[at]),
+                window_start_us=start,
+                window_end_us=start + rule.size_us,
+                threshold_id=threshold_ids[i],
                 events=part.events,
                 outliers=part.outliers,
                 late=part.late,
                 dead=part.dead,
                 payload=encode_part(part),
-                first_offset=int(offsets[0]) if len(offsets) else None,
-                last_offset=int(offsets[-1]) if len(offsets) else None,
+                first_offset=int(scored.events.offsets[own[0]]) if len(own) else None,
+                last_offset=int(scored.events.offsets[own[-1]]) if len(own) else None,
             )
         )
-    return rows
+    return parts
+
+
+def _count_by_window(windows: Int64, starts: Int64) -> list[int]:
+    """Return how many of `windows` equal each of the ascending `starts`."""
+    return np.bincount(np.searchsorted(starts, windows), minlength=len(starts)).tolist()
+
+
+def _summarise_by_model(
+    scored: ScoredEvents, rows: Int64, windows: Int64, schedule: ThresholdSchedule, scorer: BatchScorer
+) -> dict[int, Part]:
+    """Return the energy statistics of the events at `rows`, by window start; each model has its own scale."""
+    model_ids = schedule.model_ids[schedule.rows_at(windows[rows])]
+    summaries: dict[int, Part] = {}
+    for model_id in np.unique(model_ids).tolist():
+        own = rows[model_ids == model_id]
+        starts, parts = summarise_windows(
+            scored.energies[own], scored.is_outlier[own], windows[own], scorer.scale(model_id)
+        )
+        summaries |= zip(starts.tolist(), parts, strict=True)
+    return summaries
 
 
 def _build_shadow_parts(

@@ -218,7 +218,7 @@ def unpack_drift_sums(section: DriftSection) -> DriftSums:
 
 def _pack_integers(sums: Int64) -> bytes:
     largest = int(np.abs(sums).max(initial=0))
-    width = next(width for width in _WIDTHS if largest <= np.iinfo(_WIDTHS[width]).max)
+    width = next(width for width in _WIDTHS if largest < 1 << (8 * width - 1))
     return bytes([width]) + sums.astype(_WIDTHS[width]).tobytes()
 
 

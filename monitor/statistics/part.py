@@ -258,17 +258,17 @@ class _PartSections(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tr
     drift: DriftSection | None = None
 
 
-_WIDTHS = ("<u1", "<u2", "<u4", "<u8")
+_WIDTHS = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}
 
 
 def encode_part(part: Part) -> bytes:
     """Return the part as MessagePack: [version, CRC-32 of the body, body], the body a map of sections."""
     largest = int(part.counts.max(initial=0))
-    width = next(width for width in _WIDTHS if largest <= np.iinfo(width).max)
+    width = next(width for width in _WIDTHS if largest < 1 << 8 * width)
     energies = _EnergySection(
         top=part.top.astype("<f4").tobytes(),
         bins=part.bins.astype("<i2").tobytes(),
-        counts=part.counts.astype(width).tobytes(),
+        counts=part.counts.astype(_WIDTHS[width]).tobytes(),
     )
     sections = _PartSections(
         counts=(part.events, part.outliers, part.late, part.dead),
@@ -340,9 +340,8 @@ def _decode_array(raw: bytes, dtype: str) -> NDArray[np.generic]:
 def _decode_counts(energies: _EnergySection) -> NDArray[np.generic]:
     filled = len(energies.bins) // 2
     width = len(energies.counts) // filled if filled else 1
-    for dtype in _WIDTHS:
-        if np.dtype(dtype).itemsize == width and len(energies.counts) == width * filled:
-            return np.frombuffer(energies.counts, dtype)
+    if width in _WIDTHS and len(energies.counts) == width * filled:
+        return np.frombuffer(energies.counts, _WIDTHS[width])
     raise DamagedPart(f"a stored window part has {len(energies.counts)} bytes of counts for {filled} bins")
 
 

@@ -1,20 +1,27 @@
 """The fold of a batch: which threshold, which window, what waits, what is refused."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from consumers.batch import DeadLetters, DecodedBatch, Events, Partition
 from monitor.pipeline.fold import FoldedBatch, ThresholdSchedule, WindowRule, fold
-from monitor.statistics.drift_sums import MeasuredEvents
-from monitor.statistics.part import Scale
+from monitor.statistics.drift_sums import MeasuredEvents, code_events
+from monitor.statistics.part import Scale, encode_part, summarise
+from monitor.statistics.training_profile import TrainingProfile, build_feature_profile, quantile_edges
 from storage.ledger.ledger import ScheduledThreshold, StreamControl
 
 MINUTE = 60_000_000
 T0 = 1_767_225_600_000_000
 RULE = WindowRule(size_us=MINUTE, grace_us=MINUTE // 6, ahead_us=10 * MINUTE, max_future_us=None)
 FILE = WindowRule(size_us=MINUTE, grace_us=MINUTE // 6, ahead_us=60 * MINUTE, max_future_us=5 * MINUTE)
+PROFILE = TrainingProfile(
+    features=build_feature_profile(np.arange(13.0).reshape(-1, 1)),
+    energy_edges=quantile_edges(np.arange(14, dtype=np.float32)),
+)
 
 
 @dataclass
@@ -226,3 +233,57 @@ def test_a_batch_without_records_moves_the_position() -> None:
     )
     of = folded(moved, watermark=1)
     assert (of.end, of.watermark_us, of.parts, of.remaining) == (9, T0 + MINUTE, [], None)
+
+
+class CodedEnergies(Energies):
+    """Energies with drift codes; the two models have scales of their own."""
+
+    def measure(self, features: np.ndarray, model_id: int) -> MeasuredEvents:
+        energies = self.energies(features, model_id)
+        return MeasuredEvents(energies=energies, codes=code_events(PROFILE, features, energies, None))
+
+
+@given(
+    times=st.lists(st.integers(0, 7 * 4), max_size=40),
+    dead=st.sets(st.integers(0, 45), max_size=4),
+    sealed=st.integers(0, 3),
+)
+def test_parts_of_one_pass_equal_the_parts_of_folding_each_window_alone(
+    times: list[int], dead: set[int], sealed: int
+) -> None:
+    features = [float(11 * time % 13) for time in times]
+    whole = batch([time / 4 for time in times], features, tuple(sorted(each for each in dead if each < len(times))))
+    rows = (threshold(1), threshold(2, valid_from_us=T0 + 3 * MINUTE, model=2, limit=12.0))
+    one_pass = folded(whole, *rows, sealed=sealed, scores=CodedEnergies())
+    running = [None, *np.maximum.accumulate(whole.events.times_us).tolist()]
+    dead_windows = [running[int(at)] for at in np.searchsorted(whole.events.offsets, whole.dead_letters.offsets)]
+    expected = []
+    for start in range(T0, T0 + 8 * MINUTE, MINUTE):
+        own = (whole.events.times_us >= start) & (whole.events.times_us < start + MINUTE)
+        late = own & one_pass.scored.is_late
+        n_dead = sum(each is not None and start <= each < start + MINUTE for each in dead_windows)
+        if not own.any() and not n_dead:
+            continue
+        on_time = own & ~one_pass.scored.is_late
+        model_id, number = (2, 2) if start >= T0 + 3 * MINUTE else (1, 1)
+        energies = one_pass.scored.energies[on_time]
+        codes = code_events(PROFILE, whole.events.features[on_time], energies, None)
+        part = replace(
+            summarise(energies, one_pass.scored.is_outlier[on_time], Scale(median=0.0, iqr=float(model_id))),
+            drift=codes.sum_rows(slice(None)) if len(energies) else None,
+            late=int(late.sum()),
+            dead=n_dead,
+        )
+        offsets = whole.events.offsets[on_time].tolist()
+        expected.append((start, number, encode_part(part), offsets[:1], offsets[-1:]))
+    found = [
+        (
+            row.window_start_us,
+            row.threshold_id,
+            row.payload,
+            [] if row.first_offset is None else [row.first_offset],
+            [] if row.last_offset is None else [row.last_offset],
+        )
+        for row in one_pass.parts
+    ]
+    assert found == expected
