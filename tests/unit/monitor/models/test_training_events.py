@@ -59,7 +59,7 @@ def rounded_features(training: TrainingSet) -> list[tuple[float, float]]:
 
 @pytest.fixture(autouse=True)
 def _no_end_check_interval(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_module, "_CHECK_END_S", 0.0)
+    monkeypatch.setattr(training_module, "_END_CHECK_INTERVAL_S", 0.0)
 
 
 @settings(deadline=None, max_examples=40)
