@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from monitor.detectors.networks.vaegmm import VAEGMM
 
 _MODULES = {
-    "AEGMM": "aegmm",
+    "AEGMM": "networks.aegmm",
     "ClassConditionalGaussian": "class_conditional",
     "Detector": "detector",
-    "Explanation": "explanation",
+    "Explanation": "explain.explanation",
     "GaussianMixture": "gaussian_mixture",
-    "VAEGMM": "vaegmm",
-    "gmm_energy": "mixture_params",
-    "gmm_params": "mixture_params",
+    "VAEGMM": "networks.vaegmm",
+    "gmm_energy": "gmm_functions",
+    "gmm_params": "gmm_functions",
     "load_detector": "detector",
-    "reference_energies": "crossfit",
+    "reference_energies": "fit.cross_fitting",
 }
 
 __all__ = [

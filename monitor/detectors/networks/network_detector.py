@@ -102,7 +102,7 @@ class NetworkDetector:
             if not isinstance(net, nn.Module):
                 raise ModelError(f"{self._class_name}: {name} must be a torch module, not {net!r}")
         if recon_features is not None and not callable(recon_features):
-            raise ModelError(f"{self._name}: recon_features must be a function, not {recon_features!r}")
+            raise ModelError(f"{self._class_name}: recon_features must be a function, not {recon_features!r}")
         self._given_states = {name: copy.deepcopy(net.state_dict()) for name, net in given.items()}
 
     def score(self, x: Any) -> FloatArray:
@@ -334,7 +334,7 @@ class NetworkDetector:
 
     def _check_optimizer(self, optimizer: OptimizerFactory | None) -> OptimizerFactory | None:
         if optimizer is not None and not callable(optimizer):
-            raise ModelError(f"{self._name}: optimizer must be a function of the parameters, not {optimizer!r}")
+            raise ModelError(f"{self._class_name}: optimizer must be a function of the parameters, not {optimizer!r}")
         return optimizer
 
     @property
