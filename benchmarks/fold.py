@@ -19,7 +19,8 @@ from monitor.pipeline.fold import Float32, ThresholdSchedule, WindowRule, fold
 from monitor.statistics.drift_sums import MeasuredEvents, code_events
 from monitor.statistics.part import Scale
 from monitor.statistics.training_profile import TrainingProfile, build_feature_profile, quantile_edges
-from storage.ledger.ledger import ScheduledThreshold, StreamControl
+from storage.ledger.commit import StreamControl
+from storage.ledger.ledger import ScheduledThreshold
 
 START_US = 1_767_225_600_000_000
 MINUTE_US = 60_000_000

@@ -17,6 +17,7 @@ from monitor.statistics.drift_means import DriftStatistics, join_sums
 from monitor.statistics.drift_sums import code_events, pack_drift_sums
 from monitor.statistics.training_profile import N_BINS, TrainingProfile, build_feature_profile, quantile_edges
 from storage.database.engine import Database
+from storage.database.migrations.upgrade import upgrade
 
 ALPHA = 1e-3
 STATISTICS = 40
@@ -274,7 +275,7 @@ def _row_us() -> float:
     """Return the best time of a stored score, by the ledger's own statement and transaction."""
     n = 5_000
     with tempfile.TemporaryDirectory() as folder, Database(f"sqlite:///{folder}/outrider.db") as db:
-        db.upgrade()
+        upgrade(db)
         took = []
         for batch in range(5):
             columns = ["source_id", "source_offset", "event_time_us", "energy", "threshold_id", "stored_at_us"]

@@ -27,8 +27,8 @@ from storage.control.records import (
     WindowRow,
 )
 from storage.control.thresholds import CalibrationRow, JudgedWindow, NewThreshold, StoredThreshold, TickFacts
-from storage.ledger.commit import WindowPartRow
-from storage.ledger.ledger import ScheduledThreshold, StreamControl
+from storage.ledger.commit import StreamControl, WindowPartRow
+from storage.ledger.ledger import ScheduledThreshold
 
 
 @dataclass(slots=True, kw_only=True)

@@ -15,10 +15,10 @@ from monitor.control_plane.drift_step import MonitoredModel
 from monitor.models.scoring import Scorer, load_model, pick_device
 from monitor.models.warm_up import WarmUp
 from monitor.pipeline.fold import BatchScorer
-from storage.control.models import Activation, ModelInfo, ModelStore, NewModel
+from storage.control.models import Activation, ModelInfo, ModelStore, NewModel, StoredModel
 from storage.control.thresholds import NewThreshold
 from storage.database.engine import Database
-from storage.ledger.ledger import Ledger, StoredModel
+from storage.ledger.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,13 +38,13 @@ def load_stored_models(settings: Settings, stream: str) -> BacktestModels | None
         return None
     with Database(url, read_only=True) as db:
         db.check_schema()
-        ledger, models = Ledger(db), ModelStore(db)
-        stream_id = ledger.find_stream(stream)
+        models = ModelStore(db)
+        stream_id = Ledger(db).find_stream(stream)
         active = None if stream_id is None else models.active(stream_id)
         if active is None or stream_id is None:
             return None
         infos = models.list(stream_id)
-        return _build_models([(info, ledger.load_model(info.id)) for info in infos], active, settings.device)
+        return _build_models([(info, models.load(info.id)) for info in infos], active, settings.device)
 
 
 def fit_on_file(own: StreamSettings, path: Path, device: str) -> BacktestModels:

@@ -20,9 +20,9 @@ from monitor.cli.output.budget_text import (
 )
 from monitor.cli.settings import load_settings
 from monitor.thresholds.tick import load_clean_rate, load_count_model
+from storage.control.models import ModelStore
 from storage.database.engine import Database
-from storage.database.migrations import KNOWN_REVISIONS
-from storage.ledger.ledger import Ledger
+from storage.database.revisions import KNOWN_REVISIONS
 from storage.queries.status import StreamStatus, load_stream_ids, load_stream_status
 
 _ASSUMED_FEATURES = 32
@@ -115,7 +115,7 @@ def _check_model(db: Database, standing: StreamStatus, report: _CheckReport) -> 
     from monitor.models.scoring import load_model
 
     try:
-        load_model(Ledger(db).load_model(standing.model.id), "cpu")
+        load_model(ModelStore(db).load(standing.model.id), "cpu")
         report.print_comment(
             f"stream {standing.name} has model {standing.model.version} ({standing.model.kind})", indent=1
         )

@@ -15,9 +15,11 @@ def command() -> None:
 @click.pass_context
 def upgrade(ctx: click.Context) -> None:
     """Bring the schema to this version; creates it where there is none."""
+    from storage.database.migrations.upgrade import upgrade as upgrade_schema
+
     with Database(load_settings(ctx).database.url) as db:
         before = db.schema_revision()
-        db.upgrade()
+        upgrade_schema(db)
         after = db.schema_revision()
         if before == after:
             click.echo(f"{db.address} has schema {after} already.")

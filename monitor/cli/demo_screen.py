@@ -61,7 +61,7 @@ class CommitReader:
         """Return how many events are stored, and how many seconds ago the last were."""
         known = [] if self._stream_id is None else self._ledger.active_sources(self._stream_id)
         times = [each.committed_at_us for each in known if each.committed_at_us is not None]
-        age_s = (self._ledger.now_us() - max(times)) / 1e6 if times else None
+        age_s = (self._db.now_us() - max(times)) / 1e6 if times else None
         return sum(each.next_offset for each in known), age_s
 
     def __enter__(self) -> Self:

@@ -153,10 +153,11 @@ def _open_ledger(settings: "Settings", name: str) -> Any:
     """Open the database and the stream in it."""
     from config.units import to_us
     from storage.database.engine import Database
+    from storage.database.migrations.upgrade import upgrade
     from storage.ledger.ledger import Ledger
 
     db = Database(settings.database.url)
-    db.upgrade()
+    upgrade(db)
     window = settings.streams[name].window
     ledger = Ledger(db)
     state = ledger.open_stream(

@@ -127,7 +127,7 @@ def _build_promoter(db: Database, settings: Settings, stream: str) -> "Promoter"
     from monitor.models.scoring import load_model
 
     def reference(model_id: int) -> NDArray[np.float32]:
-        energies = load_model(Ledger(db).load_model(model_id), "cpu").detector.reference_energies_
+        energies = load_model(ModelStore(db).load(model_id), "cpu").detector.reference_energies_
         assert energies is not None, "load_model refuses a model without them"
         return np.sort(energies)
 
@@ -175,10 +175,11 @@ def import_model(ctx: click.Context, stream: str, file: Path) -> None:
     own = settings.streams[require_stream(settings, stream)]
     from monitor.detectors import load_detector
     from monitor.models.fitting import prepare_imported_model
+    from storage.database.migrations.upgrade import upgrade
 
     detector = load_detector(file)
     with Database(settings.database.url) as db:
-        db.upgrade()
+        upgrade(db)
         store = ModelStore(db)
         active = _load_active_model(db, stream)
         named = () if own.event.features == "auto" else tuple(own.event.features)

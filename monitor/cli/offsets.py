@@ -19,8 +19,8 @@ from monitor.cli.database import format_no_history, has_history, open_database
 from monitor.cli.output.tables import format_option, resolve_format, write_rows
 from monitor.cli.settings import load_settings, require_stream
 from storage.database.engine import Database
-from storage.ledger.ledger import Ledger, NewSource
-from storage.ledger.sources import SourceState
+from storage.ledger.ledger import Ledger
+from storage.ledger.sources import NewSource, SourceState
 from storage.queries.status import load_stream_ids
 
 COLUMNS = (

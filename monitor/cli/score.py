@@ -44,16 +44,16 @@ def _score_file(settings: "Settings", name: str, file: Path, target: IO[str]) ->
     from consumers.codec import make_codec
     from consumers.files.source import FileSource
     from monitor.models.scoring import Scorer, load_model, pick_device
+    from storage.control.models import ModelStore
     from storage.database.engine import Database
-    from storage.ledger.ledger import Ledger
 
     own = settings.streams[name]
     with Database(settings.database.url, read_only=settings.database.url.startswith("sqlite")) as db:
         db.check_schema()
         model, limit = _load_active_model(db, name)
-        ledger = Ledger(db)
+        models = ModelStore(db)
         device = pick_device(settings.device)
-        scorer = Scorer(lambda model_id: load_model(ledger.load_model(model_id), device))
+        scorer = Scorer(lambda model_id: load_model(models.load(model_id), device))
         source = FileSource(file, max_event_bytes=own.event.max_size)
         event = own.event.model_copy(update={"format": "json"})
         codec = make_codec(event, model.feature_names, layout=source.layout, max_future_us=to_us(own.window.max_future))

@@ -15,7 +15,7 @@ from monitor.statistics.part import Part, decode_part, encode_part, merge_parts
 from monitor.statistics.sketch import summarise_energies
 from storage.control.records import IncidentRow, Judgement, StoredIncident, WindowFacts, WindowRow
 
-__all__ = ["ThresholdInForce", "JudgeRule", "judge_window", "judge_open_window", "needs_evidence"]
+__all__ = ["JudgeRule", "ThresholdInForce", "judge_open_window", "judge_window", "needs_evidence"]
 
 _EXPLAINED_KINDS = {Kind.SPIKE.value, Kind.SLOW_RISE.value}
 

@@ -11,7 +11,7 @@ from config.errors import ModelError
 from monitor.control_plane.drift_step import MonitoredModel
 from monitor.incidents.explain import FeatureReasons
 from monitor.models.scoring import LoadedModel, explain_events, load_model
-from storage.ledger.ledger import Ledger
+from storage.control.models import ModelStore
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +28,9 @@ class _CachedModel:
 class ModelCache:
     """The models of one stream, by their ids; used by one thread."""
 
-    def __init__(self, stream: str, ledger: Ledger) -> None:
+    def __init__(self, stream: str, models: ModelStore) -> None:
         self._stream = stream
-        self._ledger = ledger
+        self._models = models
         self._last: _CachedModel | None = None
 
     def monitored(self, model_id: int) -> MonitoredModel:
@@ -54,7 +54,7 @@ class ModelCache:
     def _get(self, model_id: int) -> _CachedModel:
         kept = self._last
         if kept is None or kept.model_id != model_id:
-            stored = self._ledger.load_model(model_id)
+            stored = self._models.load(model_id)
             loaded = load_model(stored, "cpu")
             energies = loaded.detector.reference_energies_
             assert energies is not None, "load_model refuses a model without them"

@@ -19,8 +19,8 @@ from monitor.schedule import JobScheduler
 from storage.control.outbox import Outbox
 from storage.database.engine import Database
 from storage.database.jobs import record_job_result
+from storage.database.migrations.upgrade import upgrade
 from storage.database.partitions import ensure_score_partitions
-from storage.ledger.ledger import Ledger
 from storage.retention import delete_expired as apply_retention
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class Daemon:
         """Bring the schema up, waiting for a database that is not there yet."""
         while not self._stop.is_set():
             try:
-                db.upgrade()
+                upgrade(db)
             except StorageUnavailable as away:
                 log.warning("%s; trying again.", away, extra={"action": "start"})
                 self._stop.wait(1.0)
@@ -110,11 +110,10 @@ class Daemon:
         timetable.add_job(_CHECKPOINT_INTERVAL_S, "checkpoint", db.checkpoint_wal)
         timetable.add_job(_RETENTION_INTERVAL_S, "score_days", lambda: ensure_score_partitions(db))
         # By the clock that stamped the rows: this machine's may be wrong.
-        ledger = Ledger(db)
         timetable.add_job(
             _RETENTION_INTERVAL_S,
             "retention",
-            lambda: apply_retention(db, retention, ledger.now_us(), self._stop.is_set),
+            lambda: apply_retention(db, retention, db.now_us(), self._stop.is_set),
         )
         timetable.add_job(_PROGRESS_INTERVAL_S, "progress", self._warn_when_stuck)
         for name in self._names:

@@ -37,7 +37,8 @@ from storage.control.thresholds import ThresholdStore
 from storage.control.windows import WindowStore
 from storage.database.engine import Database
 from storage.database.leases import Leases
-from storage.ledger.ledger import Ledger, StreamState
+from storage.ledger.ledger import Ledger
+from storage.ledger.sources import StreamState
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class StreamRunner:
         self._piped: Source | None = None
         self._layout: Layout = "lines"
         self._topics: frozenset[str] = frozenset()
-        self._kept = ModelCache(name, self._ledger)
+        self._kept = ModelCache(name, self._models)
         self.worker: Worker | None = None
 
     def stop(self) -> None:
@@ -177,6 +178,7 @@ class StreamRunner:
             open_source=lambda: self._piped or self._open_source(state.id, group=self._db.dialect != "sqlite"),
             assigned=frozenset(stored_positions(self._ledger, state.id)) if self._piped else frozenset(),
             ledger=self._ledger,
+            now_us=self._db.now_us,
             inbox=self._inbox,
             stop=self._stop,
             drained=drained,
@@ -195,8 +197,9 @@ class StreamRunner:
                 max_future_us=to_us(window.max_future),
             ),
             ledger=self._ledger,
+            shadows=ShadowStore(self._db),
             inbox=self._inbox,
-            scores=Scorer(lambda model_id: load_model(self._ledger.load_model(model_id), self._device)),
+            scores=Scorer(lambda model_id: load_model(self._models.load(model_id), self._device)),
             reclaim=intake.request_reclaim,
             publish=intake.set_positions,
             committed=self._wake.set,

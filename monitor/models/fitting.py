@@ -15,8 +15,7 @@ from monitor.detectors.gaussian_mixture import GaussianMixture
 from monitor.models.screening import screen_events
 from monitor.models.training_events import TrainingSet, min_training_events
 from monitor.statistics.training_profile import build_feature_profile
-from storage.control.models import NewModel
-from storage.ledger.ledger import artefact_checksum
+from storage.control.models import NewModel, artefact_checksum
 
 Float32 = NDArray[np.float32]
 _HELD_OUT_DIVISOR = 5

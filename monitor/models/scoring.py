@@ -15,7 +15,7 @@ from monitor.detectors.detector import Detector, load_detector
 from monitor.statistics.drift_sums import MeasuredEvents, code_events
 from monitor.statistics.part import Scale
 from monitor.statistics.training_profile import TrainingProfile, quantile_edges
-from storage.ledger.ledger import StoredModel
+from storage.control.models import StoredModel
 
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 _MODEL_CACHE_SIZE = 4  # the current model, the next one, the last one for late events, and one in the shadow

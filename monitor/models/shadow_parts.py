@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from monitor.statistics.part import Scale, encode_part, merge_parts, summarise_windows
 from monitor.statistics.part import decode_part as decode_part
-from storage.control.shadows import MergedWindow
-from storage.ledger.ledger import ScheduledShadow, ShadowPartRow
+from storage.control.shadows import MergedWindow, ScheduledShadow
+from storage.ledger.commit import ShadowPartRow
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]

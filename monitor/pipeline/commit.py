@@ -4,7 +4,8 @@ import numpy as np
 
 from consumers.batch import DeadLetters, DecodedBatch, Position
 from monitor.pipeline.fold import FoldedBatch, ScoredEvents
-from storage.ledger.ledger import Commit, DeadLetterColumns, OutlierColumns, ScoreColumns, SourceClaim, StreamControl
+from storage.ledger.commit import Commit, DeadLetterColumns, OutlierColumns, ScoreColumns, StreamControl
+from storage.ledger.sources import SourceClaim
 
 
 def build_commit(

@@ -24,7 +24,9 @@ from consumers.windows import (
 from monitor.models.shadow_parts import build_shadow_parts
 from monitor.statistics.drift_sums import DriftCodes, DriftSums, MeasuredEvents
 from monitor.statistics.part import Part, Scale, encode_part, summarise_windows
-from storage.ledger.ledger import ScheduledShadow, ScheduledThreshold, ShadowPartRow, StreamControl, WindowPartRow
+from storage.control.shadows import ScheduledShadow
+from storage.ledger.commit import ShadowPartRow, StreamControl, WindowPartRow
+from storage.ledger.ledger import ScheduledThreshold
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]

@@ -9,7 +9,7 @@ import threading
 from dataclasses import dataclass
 
 from consumers.batch import Partition, RawBatch, Table
-from storage.ledger.ledger import SourceClaim
+from storage.ledger.sources import SourceClaim
 
 MAX_QUEUED_BYTES = 32 * 1024 * 1024
 MAX_PENDING_RECORDS = 40_000

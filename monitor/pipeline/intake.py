@@ -25,7 +25,8 @@ from monitor.pipeline.inbox import (
     StopRequested,
 )
 from monitor.pipeline.sources import build_new_source
-from storage.ledger.ledger import Ledger, NewSource, SourceClaim, SourceState
+from storage.ledger.ledger import Ledger
+from storage.ledger.sources import NewSource, SourceClaim, SourceState
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class Intake:
         owner: str,
         open_source: Callable[[], Source],
         ledger: Ledger,
+        now_us: Callable[[], int],
         inbox: Inbox,
         stop: threading.Event,
         drained: threading.Event,
@@ -69,6 +71,7 @@ class Intake:
         self._owner = owner
         self._open_source = open_source
         self._ledger = ledger
+        self._now_us = now_us
         self._inbox = inbox
         self._stop = stop
         self._drained = drained
@@ -231,7 +234,7 @@ class Intake:
             return
         try:
             # The lease is timed from before the question: a process that is frozen after it gives no stale answer.
-            until_us = self._ledger.now_us() + _IDLE_LEASE_US
+            until_us = self._now_us() + _IDLE_LEASE_US
             caught_up = source.caught_up(frozenset(self._claims))
         except (BrokerUnavailable, StorageUnavailable):
             return

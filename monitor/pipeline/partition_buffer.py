@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from consumers.batch import DecodedBatch, Partition
 from monitor.pipeline.fold import join_batches
-from storage.ledger.ledger import SourceClaim, StreamControl
+from storage.ledger.commit import StreamControl
+from storage.ledger.sources import SourceClaim
 
 COMMIT_INTERVAL_S = 1.0
 """How long events may wait for others to be committed with: the latency of the history."""

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from config.settings import StreamSettings
 from consumers.batch import Partition, Position
 from consumers.source import PartitionInfo, Source
-from storage.ledger.ledger import Ledger, NewSource, SourceState
+from storage.ledger.ledger import Ledger
+from storage.ledger.sources import NewSource, SourceState
 
 log = logging.getLogger(__name__)
 

@@ -35,8 +35,10 @@ from monitor.pipeline.partition_buffer import (
 )
 from monitor.pipeline.rejection_warning import AllRejectedWarning
 from monitor.pipeline.retry import StorageRetry
+from storage.control.shadows import ShadowStore
 from storage.database.engine import CommitUnknown
-from storage.ledger.ledger import Commit, Committed, Fenced, Ledger, Stale, StreamControl
+from storage.ledger.commit import Commit, Committed, Fenced, Stale, StreamControl
+from storage.ledger.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,7 @@ class Worker:
         idle_timeout_s: float,
         codec: Codec,
         ledger: Ledger,
+        shadows: ShadowStore,
         inbox: Inbox,
         scores: BatchScorer,
         reclaim: Callable[[ReclaimRequest], None],
@@ -75,6 +78,7 @@ class Worker:
         self._idle_timeout_s = idle_timeout_s
         self._codec = codec
         self._ledger = ledger
+        self._shadows = shadows
         self._inbox = inbox
         self._scores = scores
         self._reclaim = reclaim
@@ -215,7 +219,7 @@ class Worker:
             )
             self._schedule = self._schedule.extend(rows)
         if control.revision != seen.revision:
-            shadows = self._patience.retry_until_answered(lambda: self._ledger.read_shadows(self._stream_id))
+            shadows = self._patience.retry_until_answered(lambda: self._shadows.read_scheduled(self._stream_id))
             self._schedule = replace(self._schedule, shadows=tuple(shadows))
         self._control = control
 

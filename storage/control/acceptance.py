@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from sqlalchemy.engine import Connection
 
 from storage.control.drift import rebase_drift
-from storage.control.incidents import lock_stream, open_incidents, write_incident
+from storage.control.incidents import open_incidents, write_incident
 from storage.control.records import IncidentRow, StoredIncident
 from storage.database.engine import Database
+from storage.database.locks import lock_stream
 from storage.database.tables import accepted_references, incidents, streams, thresholds, windows
 
 _CHUNK = 500

@@ -9,10 +9,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from storage.control.incidents import lock_stream, open_incidents, write_incident
+from storage.control.incidents import open_incidents, write_incident
 from storage.control.records import IncidentRow, StoredIncident
 from storage.control.windows import is_unjudged_part
 from storage.database.engine import Database
+from storage.database.locks import lock_stream
 from storage.database.tables import drift_bases, drift_marks, drift_verdicts, streams, thresholds, window_parts, windows
 
 _CHUNK = 500

@@ -16,7 +16,8 @@ import sqlalchemy as sa
 
 from storage.control.records import IncidentRow, StoredIncident, TransitionRow
 from storage.database.engine import Database
-from storage.database.tables import incidents, notifications, streams, transitions
+from storage.database.locks import lock_stream
+from storage.database.tables import incidents, notifications, transitions
 
 
 def change_incidents(
@@ -26,15 +27,6 @@ def change_incidents(
     with db.write() as conn:
         lock_stream(conn, stream_id)
         return [write_incident(db, conn, stream_id, stream, row) for row in decide(open_incidents(conn, stream_id))]
-
-
-def lock_stream(conn: sa.Connection, stream_id: int) -> None:
-    """Let one control transaction at a time work on a stream, whoever believes to hold the lease.
-
-    Always the first lock of a transaction, before any position row. NO KEY UPDATE, since rows that refer to the
-    stream may be inserted by others meanwhile.
-    """
-    conn.execute(sa.select(streams.c.id).where(streams.c.id == stream_id).with_for_update(key_share=True))
 
 
 def open_incidents(conn: sa.Connection, stream_id: int) -> list[StoredIncident]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from storage.control.incidents import lock_stream
+from config.errors import ModelError
 from storage.control.thresholds import NewThreshold, insert_threshold
 from storage.database.engine import Database
+from storage.database.locks import lock_stream
 from storage.database.tables import models, shadow_parts, shadows, streams, thresholds
 
 
@@ -38,6 +40,23 @@ class ModelInfo:
     valid_from_us: int | None
     feature_names: tuple[str, ...]
     summary: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredModel:
+    """A model as it was stored; its artefact has been checked against its checksum."""
+
+    id: int
+    stream_id: int
+    version: int
+    kind: str
+    state: str
+    artefact: bytes
+    checksum: str
+    created_at_us: int
+    valid_from_us: int | None
+    feature_names: tuple[str, ...]
+    summary: dict[str, object] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,10 +123,46 @@ class ModelStore:
         """Return the active model, or None before the first one."""
         return next((model for model in reversed(self.list(stream_id)) if model.state == "active"), None)
 
+    def load(self, model_id: int) -> StoredModel:
+        """Return a stored model.
+
+        Raises:
+            ModelError: There is no such model, or its artefact does not match its checksum.
+        """
+        with self._db.read() as connection:
+            row = connection.execute(sa.select(models).where(models.c.id == model_id)).one_or_none()
+        if row is None:
+            message = f"there is no model {model_id} in {self._db.address}"
+            raise ModelError(message)
+        if artefact_checksum(row.artefact) != row.checksum:
+            message = (
+                f"model {row.version} of stream {row.stream_id} in {self._db.address} is damaged (its "
+                f"checksum does not match): promote another version or fit again"
+            )
+            raise ModelError(message)
+        return StoredModel(
+            id=row.id,
+            stream_id=row.stream_id,
+            version=row.version,
+            kind=row.kind,
+            state=row.state,
+            artefact=row.artefact,
+            checksum=row.checksum,
+            created_at_us=row.created_at_us,
+            valid_from_us=row.valid_from_us,
+            feature_names=tuple(json.loads(row.feature_names)),
+            summary=None if row.summary is None else json.loads(row.summary),
+        )
+
     def artefact(self, model_id: int) -> bytes:
         """Return a model's artefact."""
         with self._db.read() as conn:
             return bytes(conn.execute(sa.select(models.c.artefact).where(models.c.id == model_id)).scalar_one())
+
+
+def artefact_checksum(artefact: bytes) -> str:
+    """Return the checksum that `models.checksum` holds: SHA-256 in hexadecimal."""
+    return hashlib.sha256(artefact).hexdigest()
 
 
 def activate_model(

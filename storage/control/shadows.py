@@ -9,7 +9,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from storage.control.incidents import lock_stream
 from storage.control.models import (
     Activation,
     ModelInfo,
@@ -21,6 +20,7 @@ from storage.control.models import (
 )
 from storage.control.thresholds import NewThreshold
 from storage.database.engine import Database
+from storage.database.locks import lock_stream
 from storage.database.tables import models, shadow_parts, shadow_windows, shadows, streams, thresholds, windows
 
 _CHUNK = 500
@@ -51,6 +51,15 @@ class ShadowModel:
     since_us: int
     due_us: int | None
     sealed_until_us: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduledShadow:
+    """A model that scores beside the active one, its limit, and the start of the first window that it scores whole."""
+
+    model_id: int
+    threshold: float
+    since_us: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +118,14 @@ class ShadowStore:
         conn.execute(models.update().where(models.c.id.in_(running)).values(state="candidate"))
         conn.execute(shadow_parts.delete().where(shadow_parts.c.stream_id == stream_id))
         conn.execute(shadows.update().where(shadows.c.stream_id == stream_id).values(ended=True))
+
+    def read_scheduled(self, stream_id: int) -> list[ScheduledShadow]:
+        """Return the models that score in the shadow of the active one; they change with the revision."""
+        query = sa.select(shadows.c.model_id, shadows.c.threshold, shadows.c.since_us).where(
+            shadows.c.stream_id == stream_id, ~shadows.c.ended
+        )
+        with self._db.read() as connection:
+            return [ScheduledShadow(**row) for row in connection.execute(query).mappings()]
 
     def end(self, stream_id: int, model_id: int, verdict: Mapping[str, Any]) -> bool:
         """Take a model out of the shadow, with the verdict on it; it stays a candidate, its windows stay.

@@ -11,10 +11,11 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from storage.control.incidents import lock_stream, open_incidents, write_incident
+from storage.control.incidents import open_incidents, write_incident
 from storage.control.records import IncidentRow, StoredIncident
 from storage.control.windows import is_unjudged_part
 from storage.database.engine import Database
+from storage.database.locks import lock_stream
 from storage.database.tables import (
     accepted_references,
     calibrations,

@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from storage.control.incidents import lock_stream, open_incidents, write_incident
+from storage.control.incidents import open_incidents, write_incident
 from storage.control.records import (
     IncidentRow,
     Judgement,
@@ -26,6 +26,7 @@ from storage.control.records import (
     WindowFacts,
 )
 from storage.database.engine import Database
+from storage.database.locks import lock_stream
 from storage.database.tables import (
     FOREVER_US,
     gaps,

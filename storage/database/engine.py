@@ -22,7 +22,7 @@ from config.errors import ConfigError, SchemaMismatch, StorageUnavailable
 from storage.database import dialects
 from storage.database.errors import CommitUnknown, StorageDamaged, StorageFull, translate_errors
 from storage.database.fair_lock import FairLock
-from storage.database.migrations import KNOWN_REVISIONS
+from storage.database.revisions import KNOWN_REVISIONS
 
 __all__ = ["CommitUnknown", "Database", "StorageDamaged", "StorageFull"]
 
@@ -112,8 +112,17 @@ class Database:
                     dialects.rollback_or_invalidate(connection, transaction)
                     raise
 
-    def now_us(self, connection: Connection) -> int:
-        """Return the database's clock in microseconds since 1970; it moves on inside a transaction."""
+    def now_us(self, connection: Connection | None = None) -> int:
+        """Return the database's clock in microseconds since 1970.
+
+        The clock advances inside a transaction.
+
+        Args:
+            connection: The transaction to ask in; None opens one.
+        """
+        if connection is None:
+            with self.read() as own:
+                return self.now_us(own)
         return int(connection.scalar(sa.select(self.clock_expression())) or 0)
 
     def clock_expression(self) -> sa.ColumnElement[int]:
@@ -123,16 +132,6 @@ class Database:
     def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
         """Return an INSERT of this dialect, for its ON CONFLICT clause."""
         return sqlite.insert(table) if self.dialect == "sqlite" else postgresql.insert(table)
-
-    def upgrade(self) -> None:
-        """Bring the schema to this version; safe while another process does the same.
-
-        Raises:
-            SchemaMismatch: The database is newer than this program.
-        """
-        from storage.database.migrations.upgrade import upgrade  # noqa: PLC0415  (Alembic takes 0.2 s to import)
-
-        upgrade(self)
 
     def schema_revision(self) -> str | None:
         """Return the schema's revision, or None where there is no schema of ours."""

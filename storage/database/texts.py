@@ -6,9 +6,11 @@ stop a stream.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import sqlalchemy as sa
 
-from storage.ledger.commit import TextColumn
+TextColumn = Sequence[str | None]
 
 
 def make_storable(texts: TextColumn) -> TextColumn:

@@ -18,8 +18,8 @@ from sqlalchemy.engine import Connection
 
 from storage.database.partitions import day_number
 from storage.database.tables import metadata
-from storage.database.texts import make_storable
-from storage.ledger.commit import ScoreColumns, TextColumn
+from storage.database.texts import TextColumn, make_storable
+from storage.ledger.commit import ScoreColumns
 
 # A client that is frozen inside a COPY holds its transaction for ever: while the server waits for the rest of the data
 # no time-out ends it. So scores are copied into a table of the session's own, before the commit has locked anything;

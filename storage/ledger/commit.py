@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-TextColumn = Sequence[str | None]
+from storage.database.texts import TextColumn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

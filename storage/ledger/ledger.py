@@ -6,31 +6,23 @@ stored exactly once, whoever is killed, frozen or thought dead at whatever momen
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from config.errors import ModelError
 from storage.database.engine import Database
 from storage.database.partitions import day_number, ensure_score_partitions, partition_name
-from storage.database.tables import FOREVER_US, models, positions, shadows, streams, thresholds
+from storage.database.tables import FOREVER_US, positions, streams, thresholds
 from storage.ledger import sources as registry
 from storage.ledger.bulk import insert_scores, stage_scores
 from storage.ledger.commit import (
     Commit,
     Committed,
-    DeadLetterColumns,
     Fenced,
-    OutlierColumns,
-    ScoreColumns,
-    ShadowPartRow,
     Stale,
     StreamControl,
-    WindowPartRow,
 )
 from storage.ledger.rows import (
     features_to_json,
@@ -42,27 +34,6 @@ from storage.ledger.rows import (
 )
 from storage.ledger.sources import NewSource, SourceClaim, SourceState, StreamState
 
-__all__ = [
-    "SourceClaim",
-    "Commit",
-    "Committed",
-    "StreamControl",
-    "DeadLetterColumns",
-    "Fenced",
-    "Ledger",
-    "NewSource",
-    "OutlierColumns",
-    "WindowPartRow",
-    "ScoreColumns",
-    "ShadowPartRow",
-    "ScheduledShadow",
-    "SourceState",
-    "Stale",
-    "StoredModel",
-    "StreamState",
-    "ScheduledThreshold",
-]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduledThreshold:
@@ -72,32 +43,6 @@ class ScheduledThreshold:
     model_id: int
     valid_from_us: int
     threshold: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScheduledShadow:
-    """A model that scores beside the active one, its limit, and the start of the first window that it scores whole."""
-
-    model_id: int
-    threshold: float
-    since_us: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredModel:
-    """A model as it was stored; its artefact has been checked against its checksum."""
-
-    id: int
-    stream_id: int
-    version: int
-    kind: str
-    state: str
-    artefact: bytes
-    checksum: str
-    created_at_us: int
-    valid_from_us: int | None
-    feature_names: tuple[str, ...]
-    summary: dict[str, object] | None
 
 
 class _CommitRejectedError(Exception):
@@ -250,11 +195,6 @@ class Ledger:
             )
             return moved.rowcount == 1
 
-    def now_us(self) -> int:
-        """Return the database's clock."""
-        with self._db.read() as connection:
-            return self._db.now_us(connection)
-
     def read_control(self, stream_id: int) -> StreamControl:
         """Return what the control plane has decided for the stream."""
         with self._db.read() as connection:
@@ -275,50 +215,6 @@ class Ledger:
         )
         with self._db.read() as connection:
             return [ScheduledThreshold(**row) for row in connection.execute(query).mappings()]
-
-    def read_shadows(self, stream_id: int) -> list[ScheduledShadow]:
-        """Return the models that score in the shadow of the active one; they change with the revision."""
-        query = sa.select(shadows.c.model_id, shadows.c.threshold, shadows.c.since_us).where(
-            shadows.c.stream_id == stream_id, ~shadows.c.ended
-        )
-        with self._db.read() as connection:
-            return [ScheduledShadow(**row) for row in connection.execute(query).mappings()]
-
-    def load_model(self, model_id: int) -> StoredModel:
-        """Return a stored model.
-
-        Raises:
-            ModelError: There is no such model, or its artefact does not match its checksum.
-        """
-        with self._db.read() as connection:
-            row = connection.execute(sa.select(models).where(models.c.id == model_id)).one_or_none()
-        if row is None:
-            message = f"there is no model {model_id} in {self._db.address}"
-            raise ModelError(message)
-        if artefact_checksum(row.artefact) != row.checksum:
-            message = (
-                f"model {row.version} of stream {row.stream_id} in {self._db.address} is damaged (its "
-                f"checksum does not match): promote another version or fit again"
-            )
-            raise ModelError(message)
-        return StoredModel(
-            id=row.id,
-            stream_id=row.stream_id,
-            version=row.version,
-            kind=row.kind,
-            state=row.state,
-            artefact=row.artefact,
-            checksum=row.checksum,
-            created_at_us=row.created_at_us,
-            valid_from_us=row.valid_from_us,
-            feature_names=tuple(json.loads(row.feature_names)),
-            summary=None if row.summary is None else json.loads(row.summary),
-        )
-
-
-def artefact_checksum(artefact: bytes) -> str:
-    """Return the checksum that `models.checksum` holds: SHA-256 in hexadecimal."""
-    return hashlib.sha256(artefact).hexdigest()
 
 
 def _greatest(column: sa.Column[int], value: int) -> sa.ColumnElement[int]:

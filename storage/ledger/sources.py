@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from storage.control.incidents import lock_stream
 from storage.database.engine import Database
+from storage.database.locks import lock_stream
 from storage.database.tables import positions, sources, streams, window_parts
 from storage.ledger.commit import StreamControl
 

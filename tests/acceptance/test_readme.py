@@ -28,6 +28,7 @@ from monitor.daemon.daemon import Daemon
 from monitor.incidents.lifecycle import Kind
 from monitor.notify.webhook import sign_request
 from storage.database.engine import Database
+from storage.database.migrations.upgrade import upgrade
 from tests.acceptance.readme import README, ROOT, block_languages, code_blocks, contains_line
 
 HOURS, RATE_S = 28, 0.2
@@ -190,7 +191,7 @@ def test_the_table_of_views_is_complete_and_has_their_columns(tmp_path: Path) ->
 def documented_views(folder: Path) -> dict[str, list[str]]:
     """Return the columns of the views of a new database, by the view."""
     with Database(f"sqlite:///{folder / 'empty.db'}") as db:
-        db.upgrade()
+        upgrade(db)
     with closing(sqlite3.connect(folder / "empty.db")) as connection:
         names = [name for (name,) in connection.execute("select name from sqlite_master where type = 'view'")]
         return {name: [row[1] for row in connection.execute(f"pragma table_info({name})")] for name in names}

@@ -8,13 +8,14 @@ import psycopg
 import pytest
 
 from storage.database.engine import Database
+from storage.database.migrations.upgrade import upgrade
 from storage.database.tables import metadata
 from tests.servers.postgres import PostgresServer
 
 
 def _upgrade(url: str) -> str:
     with Database(url) as database:
-        database.upgrade()
+        upgrade(database)
     return url
 
 

@@ -22,6 +22,7 @@ import yaml
 
 from monitor.cli.main import main
 from storage.database.engine import Database
+from storage.database.migrations.upgrade import upgrade
 from tests.servers.kafka import KafkaServer
 from tests.servers.postgres import PostgresServer
 
@@ -331,7 +332,7 @@ def test_a_file_that_may_not_be_written_is_named(
     url = f"sqlite:///{folder}/o.db"
     if exists:
         with Database(url) as db:
-            db.upgrade()
+            upgrade(db)
         (folder / "o.db").chmod(0o444)
     folder.chmod(0o555)
     mine = takewhile(

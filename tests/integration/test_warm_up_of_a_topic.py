@@ -13,6 +13,7 @@ from monitor.models.warm_up import WarmUp
 from monitor.pipeline.sources import register_sources, stored_positions
 from storage.control.models import ModelInfo, ModelStore
 from storage.database.engine import Database
+from storage.database.migrations.upgrade import upgrade
 from storage.ledger.ledger import Ledger
 from tests.daemon.events import BurstStream, produce_records
 from tests.servers.kafka import KafkaServer
@@ -69,7 +70,7 @@ class BackgroundWarmUp:
 @pytest.fixture
 def db(tmp_path: Path) -> Database:
     made = Database(f"sqlite:///{tmp_path / 'outrider.db'}")
-    made.upgrade()
+    upgrade(made)
     return made
 
 

@@ -11,7 +11,8 @@ from consumers.batch import DeadLetters, DecodedBatch, Events, Partition
 from monitor.pipeline.fold import FoldedBatch, ThresholdSchedule, WindowRule, fold, join_batches
 from monitor.statistics.drift_sums import MeasuredEvents
 from monitor.statistics.part import Part, Scale, decode_part, encode_part, merge_parts
-from storage.ledger.ledger import ScheduledThreshold, StreamControl
+from storage.ledger.commit import StreamControl
+from storage.ledger.ledger import ScheduledThreshold
 
 PARTITION = Partition(topic="t", partition=0)
 SIZE, GRACE, AHEAD, MAX_FUTURE = 10, 3, 25, 30

@@ -10,8 +10,8 @@ from alembic.config import Config
 
 from storage.database import views
 from storage.database.engine import Database
-from storage.database.migrations import KNOWN_REVISIONS
 from storage.database.partitions import ensure_score_partitions
+from storage.database.revisions import KNOWN_REVISIONS
 
 _UPGRADE_LOCK_KEY = 0x6F757472_6D696772
 """Any constant that all Outriders share: the second upgrader waits behind it and finds the work done."""

@@ -25,10 +25,12 @@ from monitor.thresholds.tick import ThresholdRule
 from storage.control.drift import DriftStore
 from storage.control.evidence import EvidenceStore
 from storage.control.models import ModelStore
+from storage.control.shadows import ShadowStore
 from storage.control.thresholds import ThresholdStore
 from storage.control.windows import WindowStore
 from storage.database.engine import Database
-from storage.ledger.ledger import Committed, Ledger, Stale, StreamControl
+from storage.ledger.commit import Committed, Stale, StreamControl
+from storage.ledger.ledger import Ledger
 from tests.integration.control.worker_bench import NAMES, PERCENTILE, SECOND, T0, open_stream, partition
 
 Rows = list[tuple[Any, ...]]
@@ -108,6 +110,7 @@ class SimulatedWriter:
 
     def __init__(self, db: Database, stream_id: int, scene: SimulationSettings, number: int) -> None:
         self._ledger = Ledger(db)
+        self._shadows = ShadowStore(db)
         self._stream_id = stream_id
         self._rule = scene.rule
         self._whole = scene.sources[number]
@@ -122,13 +125,13 @@ class SimulatedWriter:
         self._unsettled = False
         self._control = StreamControl(sealed_until_us=None, revision=-1)
         self._schedule = ThresholdSchedule.from_rows([])
-        self._scorer = Scorer(lambda model_id: load_model(self._ledger.load_model(model_id), "cpu"))
+        self._scorer = Scorer(lambda model_id: load_model(ModelStore(db).load(model_id), "cpu"))
         self.ended = False
 
     def look(self) -> None:
         """Read how far the stream is sealed, and the schedule after it."""
         self._control = self._ledger.read_control(self._stream_id)
-        shadows = tuple(self._ledger.read_shadows(self._stream_id))
+        shadows = tuple(self._shadows.read_scheduled(self._stream_id))
         self._schedule = replace(
             ThresholdSchedule.from_rows(self._ledger.read_threshold_schedule(self._stream_id)), shadows=shadows
         )
@@ -186,10 +189,10 @@ class SimulatedWriter:
 
 def make_control_plane(db: Database, stream_id: int, scene: SimulationSettings) -> ControlPlane:
     """Return a control plane that believes to hold the lease."""
-    ledger, size_us = Ledger(db), scene.rule.size_us
+    size_us = scene.rule.size_us
 
     def reference(model_id: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-        energies = load_model(ledger.load_model(model_id), "cpu").detector.reference_energies_
+        energies = load_model(ModelStore(db).load(model_id), "cpu").detector.reference_energies_
         assert energies is not None
         return np.sort(energies)
 
@@ -231,10 +234,8 @@ def make_control_plane(db: Database, stream_id: int, scene: SimulationSettings) 
 
 
 def _make_drift_monitor(db: Database, stream_id: int, scene: SimulationSettings) -> DriftMonitor:
-    ledger = Ledger(db)
-
     def model(model_id: int) -> MonitoredModel:
-        stored = ledger.load_model(model_id)
+        stored = ModelStore(db).load(model_id)
         yardstick = load_model(stored, "cpu").training_profile
         return MonitoredModel(version=stored.version, features=tuple(stored.feature_names), training_profile=yardstick)
 

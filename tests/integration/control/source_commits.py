@@ -11,16 +11,16 @@ import numpy as np
 from monitor.statistics.part import Part, Scale, encode_part, summarise
 from storage.control.records import IncidentRow, Judgement, TransitionRow, WindowFacts, WindowRow
 from storage.database.engine import Database
-from storage.ledger.ledger import (
+from storage.ledger.commit import (
     Commit,
     Committed,
     DeadLetterColumns,
-    Ledger,
     OutlierColumns,
     ScoreColumns,
     Stale,
     WindowPartRow,
 )
+from storage.ledger.ledger import Ledger
 from tests.integration.control.worker_bench import MINUTE, T0
 
 T = TypeVar("T")

@@ -12,7 +12,10 @@ from storage.control.records import Judgement, SealFacts, WindowFacts
 from storage.control.thresholds import ThresholdStore
 from storage.control.windows import WindowStore
 from storage.database.engine import Database
-from storage.ledger.ledger import Committed, Ledger, NewSource, Stale
+from storage.database.migrations.upgrade import upgrade
+from storage.ledger.commit import Committed, Stale
+from storage.ledger.ledger import Ledger
+from storage.ledger.sources import NewSource
 from tests.integration.control.source_commits import (
     CommittingSource,
     judge_clean,
@@ -111,7 +114,7 @@ def test_a_part_that_arrives_while_its_window_is_judged_is_not_lost(
     postgres_url: str,
 ) -> None:
     with Database(postgres_url) as db:
-        db.upgrade()
+        upgrade(db)
         stream_id = open_stream(db)
         source, control = CommittingSource(db, stream_id), WindowStore(db)
         source.commit(source.part(events=3))

@@ -11,9 +11,11 @@ from monitor.incidents.lifecycle import Finding, Interval, Kind, LifecyclePolicy
 from monitor.incidents.rows import IncidentPolicy, update_incident
 from monitor.pipeline.fold import WindowRule
 from storage.control.drift import rebase_drift
-from storage.control.incidents import change_incidents, lock_stream
+from storage.control.incidents import change_incidents
 from storage.control.records import IncidentRow, StoredIncident
 from storage.database.engine import Database
+from storage.database.locks import lock_stream
+from storage.database.migrations.upgrade import upgrade
 from tests.integration.control.simulation import (
     Rows,
     SimulatedWriter,
@@ -44,7 +46,7 @@ OF_DRIFT = "FROM incidents WHERE kind = 'drift' ORDER BY id"
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     with Database(f"sqlite:///{tmp_path_factory.mktemp('drift') / 'outrider.db'}") as db:
-        db.upgrade()
+        upgrade(db)
         run_in_turn(db, HALF_HOURS, n=300)
         yield db
 

@@ -9,6 +9,7 @@ from monitor.pipeline.fold import WindowRule
 from storage.control.records import Judgement, WindowFacts
 from storage.control.windows import WindowStore
 from storage.database.engine import Database
+from storage.database.migrations.upgrade import upgrade
 from tests.integration.control.simulation import (
     Rows,
     SimulatedWriter,
@@ -63,7 +64,7 @@ def test_an_incident_that_opened_early_ends_up_as_if_nobody_had_looked(db: Datab
     assert [row[0] for row in looked.rows["incidents"]].count("spike") == 1
     assert len(looked.rows["notifications"]) == 2 * len(looked.rows["transitions"])
     with Database(f"sqlite:///{tmp_path / 'sealed.db'}") as other:
-        other.upgrade()
+        upgrade(other)
         sealed = run_simulation(other, early=False)
     assert sealed.early == 0
     del looked.rows["scores"]  # whose float32 each database writes in its own way

@@ -43,6 +43,7 @@ class RunningIntake:
             owner="me",
             open_source=self.open_source,
             ledger=Ledger(self.db),
+            now_us=self.db.now_us,
             inbox=self.inbox,
             stop=self.stop,
             drained=self.drained,

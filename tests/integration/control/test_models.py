@@ -176,4 +176,4 @@ def test_a_stored_model_comes_back_to_the_byte(db: Database, stream_id: int) -> 
     model = ModelStore(db).active(stream_id)
     assert model is not None
     assert ModelStore(db).artefact(model.id) == fit_small_model(0).stored.artefact
-    assert Ledger(db).load_model(model.id).feature_names == NAMES
+    assert ModelStore(db).load(model.id).feature_names == NAMES

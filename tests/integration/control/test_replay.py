@@ -10,6 +10,7 @@ import pytest
 
 from monitor.pipeline.fold import WindowRule
 from storage.database.engine import Database
+from storage.database.migrations.upgrade import upgrade
 from tests.integration.control.simulation import (
     Rows,
     SimulationSettings,
@@ -88,7 +89,7 @@ def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 def fresh(folder: Path) -> Database:
     db = Database(f"sqlite:///{folder / 'outrider.db'}")
-    db.upgrade()
+    upgrade(db)
     return db
 
 

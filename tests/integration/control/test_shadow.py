@@ -81,7 +81,7 @@ def put_in_shadow(db: Database, stream_id: int, model: FittedModel, due_after_us
 
 def promoter(db: Database, stream_id: int, per_week: float = 1.0) -> Promoter:
     def reference(model_id: int) -> np.ndarray:
-        energies = load_model(Ledger(db).load_model(model_id), "cpu").detector.reference_energies_
+        energies = load_model(ModelStore(db).load(model_id), "cpu").detector.reference_energies_
         assert energies is not None
         return np.sort(energies)
 

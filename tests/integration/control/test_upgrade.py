@@ -19,7 +19,7 @@ from alembic import command
 from monitor.pipeline.fold import WindowRule
 from storage.control.outbox import Outbox
 from storage.database.engine import Database
-from storage.database.migrations.upgrade import _alembic_config
+from storage.database.migrations.upgrade import _alembic_config, upgrade
 from storage.database.partitions import day_number, ensure_score_partitions
 from tests.integration.control.simulation import SimulationSettings, make_records, run_in_turn
 from tests.integration.control.worker_bench import MINUTE, SECOND, fetch_rows
@@ -86,7 +86,7 @@ def test_the_first_version_was_broken_off_in_the_midst_of_its_work(old: Database
 
 
 def test_an_upgrade_keeps_all_that_was_stored(old: Database) -> None:
-    old.upgrade()
+    upgrade(old)
     old.check_schema()
     for name in FIRST["tables"]:
         assert number(old, f"SELECT count(*) FROM {name}") == len(stored(name)), name
@@ -94,7 +94,7 @@ def test_an_upgrade_keeps_all_that_was_stored(old: Database) -> None:
 
 
 def test_after_the_upgrade_the_daemon_goes_on_where_the_first_version_was_broken_off(old: Database) -> None:
-    old.upgrade()
+    upgrade(old)
     run_in_turn(old, SCENE, n=50)
     assert number(old, "SELECT count(*) FROM scores") == sum(len(each.events) for each in SCENE.sources)
     assert number(old, "SELECT count(*) FROM window_parts") == 0

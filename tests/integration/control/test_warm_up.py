@@ -14,7 +14,8 @@ from monitor.models.warm_up import WarmUp
 from monitor.pipeline.sources import stored_positions
 from storage.control.models import ModelStore
 from storage.database.engine import Database
-from storage.ledger.ledger import Ledger, NewSource
+from storage.ledger.ledger import Ledger
+from storage.ledger.sources import NewSource
 from tests.integration.control.worker_bench import MINUTE, T0, count_rows, encode_event, fetch_rows
 
 SETTINGS = StreamSettings.model_validate(

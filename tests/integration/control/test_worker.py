@@ -18,6 +18,7 @@ from monitor.pipeline.inbox import (
 )
 from monitor.pipeline.intake import ReclaimRequest
 from storage.database.engine import Database
+from storage.database.migrations.upgrade import upgrade
 from storage.database.tables import FOREVER_US
 from tests.integration.control.worker_bench import (
     MINUTE,
@@ -319,7 +320,7 @@ def test_a_store_that_is_away_for_a_while_loses_and_repeats_nothing(
     postgres_url: str, postgres_server: PostgresServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Database(postgres_url) as db:
-        db.upgrade()
+        upgrade(db)
         stream_id = open_stream(db)
         seal(db, stream_id, T0)
         bench = WorkerBench(db, stream_id)
@@ -343,7 +344,7 @@ def test_a_worker_that_is_told_to_stop_while_the_store_is_away_gives_up_in_time(
     postgres_url: str, postgres_server: PostgresServer
 ) -> None:
     with Database(postgres_url) as db:
-        db.upgrade()
+        upgrade(db)
         stream_id = open_stream(db)
         seal(db, stream_id, T0)
         bench = WorkerBench(db, stream_id, drain_timeout_s=0.5)

@@ -22,9 +22,11 @@ from monitor.pipeline.intake import ReclaimRequest
 from monitor.pipeline.worker import Worker
 from monitor.thresholds.tick import build_first_threshold
 from storage.control.models import ModelInfo, ModelStore
+from storage.control.shadows import ShadowStore
 from storage.database.engine import Database
 from storage.database.tables import positions, streams
-from storage.ledger.ledger import Ledger, NewSource, SourceClaim
+from storage.ledger.ledger import Ledger
+from storage.ledger.sources import NewSource, SourceClaim
 
 T0 = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
 SECOND = 1_000_000
@@ -130,8 +132,9 @@ class WorkerBench:
                 max_future_us=5 * MINUTE,
             ),
             ledger=self.ledger,
+            shadows=ShadowStore(self.db),
             inbox=self.inbox,
-            scores=Scorer(lambda model_id: load_model(self.ledger.load_model(model_id), "cpu")),
+            scores=Scorer(lambda model_id: load_model(ModelStore(self.db).load(model_id), "cpu")),
             reclaim=self.reclaims.append,
             publish=self.published.update,
             committed=lambda: None,

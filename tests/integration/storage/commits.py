@@ -7,23 +7,22 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from storage.control.models import artefact_checksum
 from storage.database.engine import Database
 from storage.database.tables import models, positions, streams, thresholds
-from storage.ledger.ledger import (
+from storage.ledger.commit import (
     Commit,
     Committed,
     DeadLetterColumns,
     Fenced,
-    Ledger,
-    NewSource,
     OutlierColumns,
     ScoreColumns,
-    SourceClaim,
     Stale,
     StreamControl,
     WindowPartRow,
-    artefact_checksum,
 )
+from storage.ledger.ledger import Ledger
+from storage.ledger.sources import NewSource, SourceClaim
 
 T0 = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
 SECOND = 1_000_000
@@ -91,7 +90,7 @@ class ClaimedStream:
             "end": begin + n,
             "end_cursor": None,
             "watermark_us": int(scores.times_us[-1]) if n else None,
-            "assumed": self.control,
+            "assumed_control": self.control,
             "scores": scores,
             "outliers": OutlierColumns(
                 offsets=scores.offsets[chosen],

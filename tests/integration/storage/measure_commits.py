@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from storage.database.engine import Database
-from storage.ledger.ledger import Committed, Ledger, OutlierColumns, ScoreColumns
+from storage.database.migrations.upgrade import upgrade
+from storage.ledger.commit import Committed, OutlierColumns, ScoreColumns
+from storage.ledger.ledger import Ledger
 from tests.integration.storage.commits import T0, ClaimedStream, claim_stream, part_row
 from tests.servers.postgres import PostgresServer
 
@@ -30,7 +32,7 @@ def main(rows: int, commits: int) -> None:
 
 def _measure(url: str, rows: int, commits: int) -> None:
     with Database(url) as db:
-        db.upgrade()
+        upgrade(db)
         for partition, texts in enumerate((False, True)):
             feed = claim_stream(db, partition=partition)
             measured = [_commit(feed, rows, texts=texts) for _ in range(commits + 2)][2:]

@@ -12,7 +12,7 @@ from storage.database.engine import Database
 from storage.database.partitions import ensure_score_partitions
 from storage.database.tables import scores
 from storage.ledger.bulk import insert_scores, stage_scores
-from storage.ledger.ledger import ScoreColumns
+from storage.ledger.commit import ScoreColumns
 
 _LATEST_US = 9_214_646_400_000_000  # 2262-01-01
 _text = st.none() | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=40)

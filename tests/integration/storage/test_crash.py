@@ -10,7 +10,9 @@ import sqlalchemy as sa
 
 from config.errors import StorageUnavailable
 from storage.database.engine import CommitUnknown, Database
-from storage.ledger.ledger import Committed, Fenced, Ledger
+from storage.database.migrations.upgrade import upgrade
+from storage.ledger.commit import Committed, Fenced
+from storage.ledger.ledger import Ledger
 from tests.integration.storage.commits import ClaimedStream, claim_stream, count_rows, dead_letter_columns, part_row
 
 _TABLES = ("scores", "outliers", "dead_letters", "window_parts")
@@ -21,12 +23,13 @@ _CHILD = """
 import os, signal, sys
 import sqlalchemy as sa
 from storage.database.engine import Database
-from tests.integration.storage.commits import letters_of, open_feed, part_of, T0
+from tests.integration.storage.commits import T0, claim_stream, dead_letter_columns, part_row
 
 url, when = sys.argv[1], sys.argv[2]
 db = Database(url)
-feed = open_feed(db)
-commit = feed.build(10, outlier_offsets=[1], dead=letters_of([10]), end=11, parts=[part_of(T0, events=10)])
+feed = claim_stream(db)
+dead, parts = dead_letter_columns([10]), [part_row(T0, events=10)]
+commit = feed.build_commit(10, outlier_offsets=[1], dead=dead, end=11, parts=parts)
 engine = db._writer
 seen = 0
 
@@ -105,7 +108,7 @@ def test_a_commit_of_unknown_outcome_is_stored_exactly_once_after_claiming_again
     postgres_url: str, after_it_happened: bool
 ) -> None:
     with Database(postgres_url) as db:
-        db.upgrade()
+        upgrade(db)
         feed = claim_stream(db)
         commit = feed.build_commit(10, outlier_offsets=[1], dead=dead_letter_columns([0]), parts=[part_row(0)])
         _break_connection_at_commit(db, postgres_url, after_it_happened=after_it_happened)
@@ -124,7 +127,7 @@ def test_a_connection_that_breaks_before_the_commit_is_storage_unavailable_and_t
     postgres_url: str,
 ) -> None:
     with Database(postgres_url) as db:
-        db.upgrade()
+        upgrade(db)
         feed = claim_stream(db)
         with (
             pytest.raises(StorageUnavailable, match=r"PostgreSQL .* at 127\.0\.0\.1") as caught,

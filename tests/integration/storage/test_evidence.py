@@ -5,7 +5,7 @@ import numpy as np
 from storage.control.evidence import EvidenceStore
 from storage.control.records import OffsetRange
 from storage.database.engine import Database
-from storage.ledger.ledger import Committed, OutlierColumns, ScoreColumns
+from storage.ledger.commit import Committed, OutlierColumns, ScoreColumns
 from tests.integration.storage.commits import MINUTE, SECOND, T0, ClaimedStream, claim_stream
 
 

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from config.errors import ConfigError, OutriderError, SchemaMismatch
 from storage.database import tables
 from storage.database.engine import Database
+from storage.database.migrations.upgrade import upgrade
 from storage.database.partitions import DAY_US, ensure_score_partitions
 from storage.history import History
 from storage.queries import view_readers as reading
@@ -171,7 +172,7 @@ def test_a_commit_between_two_pieces_is_not_held_up(
 
 def test_scores_of_several_days_of_storing_come_together(postgres_url: str) -> None:
     with Database(postgres_url) as db:
-        db.upgrade()
+        upgrade(db)
         feed = claim_stream(db)
         feed.commit(4)
         ensure_score_partitions(db, 20_000)

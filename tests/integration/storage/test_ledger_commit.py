@@ -9,7 +9,8 @@ import sqlalchemy as sa
 
 from storage.database.engine import Database
 from storage.database.tables import FOREVER_US, positions, streams
-from storage.ledger.ledger import Committed, Fenced, Ledger, OutlierColumns, ScoreColumns, Stale, StreamControl
+from storage.ledger.commit import Committed, Fenced, OutlierColumns, ScoreColumns, Stale, StreamControl
+from storage.ledger.ledger import Ledger
 from tests.integration.storage.commits import (
     MINUTE,
     SECOND,

@@ -10,6 +10,7 @@ from config.units import to_us
 from storage import retention
 from storage.database import tables
 from storage.database.engine import Database
+from storage.database.migrations.upgrade import upgrade
 from storage.database.partitions import DAY_US, ensure_score_partitions, list_partition_days
 from tests.integration.storage.commits import (
     MINUTE,
@@ -168,7 +169,7 @@ def test_the_sqlite_file_shrinks_and_keeps_a_tenth_of_itself_free(upgraded_sqlit
 
 def test_postgresql_drops_whole_days_and_only_when_all_of_the_day_is_old(postgres_url: str) -> None:
     with Database(postgres_url) as db:
-        db.upgrade()
+        upgrade(db)
         today = _now_us(db) // DAY_US
         for day in range(today - 10, today):
             ensure_score_partitions(db, day)

@@ -15,8 +15,9 @@ from alembic.migration import MigrationContext
 from config.errors import SchemaMismatch
 from storage.database import tables
 from storage.database.engine import Database
+from storage.database.migrations.upgrade import upgrade
 from storage.database.partitions import DAY_US, ensure_score_partitions, list_partition_days
-from storage.ledger.ledger import Committed
+from storage.ledger.commit import Committed
 from tests.integration.storage.commits import T0, ClaimedStream, add_threshold, claim_stream, count_rows, fetch_rows
 
 # The contract's views, in its words: the columns come first and in this order.
@@ -55,7 +56,7 @@ def test_both_databases_have_the_same_views_with_the_same_columns(sqlite_url: st
     found = []
     for url in (sqlite_url, postgres_url):
         with Database(url) as db:
-            db.upgrade()
+            upgrade(db)
             with db.read() as connection:
                 found.append(
                     {
@@ -101,7 +102,7 @@ def test_times_in_views_are_exact_to_the_microsecond(feed: ClaimedStream, time_u
 
 def test_upgrading_twice_changes_nothing(db: Database) -> None:
     claim_stream(db).commit(5)
-    db.upgrade()
+    upgrade(db)
     db.check_schema()
     assert count_rows(db, "score_history") == 5
 
@@ -122,13 +123,13 @@ def _not_a_partition(name: str | None, kind: str, _parents: object) -> bool:
 def test_eight_upgrades_at_once_make_one_schema(database_url: str) -> None:
     start = threading.Barrier(8)
 
-    def upgrade(_: int) -> None:
+    def run(_: int) -> None:
         with Database(database_url) as db:
             start.wait()
-            db.upgrade()
+            upgrade(db)
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(upgrade, range(8)))
+        list(pool.map(run, range(8)))
     with Database(database_url) as db:
         db.check_schema()
         assert isinstance(claim_stream(db).commit(3), Committed)
@@ -141,21 +142,21 @@ def test_a_database_without_tables_is_named_with_what_to_do(database_url: str) -
 
 def test_a_newer_schema_is_refused_and_left_alone(database_url: str) -> None:
     with Database(database_url) as db:
-        db.upgrade()
+        upgrade(db)
         with db.write() as connection:
             connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
-        for refused in (db.check_schema, db.upgrade):
+        for refused in (Database.check_schema, upgrade):
             with pytest.raises(SchemaMismatch, match=r"9999.*newer.*0002"):
-                refused()
+                refused(db)
         assert db.schema_revision() == "9999"
 
 
 def test_a_check_imports_no_alembic(sqlite_url: str) -> None:
     with Database(sqlite_url) as db:
-        db.upgrade()
+        upgrade(db)
     program = (
         "import sys; from storage.database.engine import Database; "
-        "Database(sys.argv[1]).check(); print('alembic' in sys.modules)  # as a command would"
+        "Database(sys.argv[1]).check_schema(); print('alembic' in sys.modules)  # as a command would"
     )
     child = subprocess.run(
         [sys.executable, "-c", program, sqlite_url],
@@ -169,7 +170,7 @@ def test_a_check_imports_no_alembic(sqlite_url: str) -> None:
 
 def test_today_and_tomorrow_have_a_partition_after_the_upgrade(postgres_url: str) -> None:
     with Database(postgres_url) as db:
-        db.upgrade()
+        upgrade(db)
         with db.read() as connection:
             today = db.now_us(connection) // DAY_US
             assert list_partition_days(connection) >= {today, today + 1}
@@ -177,7 +178,7 @@ def test_today_and_tomorrow_have_a_partition_after_the_upgrade(postgres_url: str
 
 def test_eight_makers_of_one_partition_do_not_fail(postgres_url: str) -> None:
     with Database(postgres_url) as db:
-        db.upgrade()
+        upgrade(db)
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda _: ensure_score_partitions(db, 30_000), range(8)))
         with db.read() as connection:
@@ -186,7 +187,7 @@ def test_eight_makers_of_one_partition_do_not_fail(postgres_url: str) -> None:
 
 def test_a_commit_on_a_day_without_partition_makes_it(postgres_url: str) -> None:
     with Database(postgres_url) as db:
-        db.upgrade()
+        upgrade(db)
         feed = claim_stream(db)
         with db.write() as connection:
             for day in list_partition_days(connection):
@@ -197,7 +198,7 @@ def test_a_commit_on_a_day_without_partition_makes_it(postgres_url: str) -> None
 
 def test_a_partition_is_attached_while_readers_and_committers_go_on(postgres_url: str) -> None:
     with Database(postgres_url) as db:
-        db.upgrade()
+        upgrade(db)
         with db.read() as reader:
             assert reader.exec_driver_sql("SELECT count(*) FROM scores").scalar_one() == 0
             ensure_score_partitions(db, 30_000)
@@ -206,7 +207,7 @@ def test_a_partition_is_attached_while_readers_and_committers_go_on(postgres_url
 
 def test_the_sqlite_file_can_give_pages_back_and_has_readers_beside_its_writer(sqlite_url: str) -> None:
     with Database(sqlite_url) as db:
-        db.upgrade()
+        upgrade(db)
         add_threshold(db, claim_stream(db).stream_id, valid_from_us=1)
         with db.write() as connection:
             found = {

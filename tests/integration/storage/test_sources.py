@@ -4,8 +4,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from storage.control.models import ModelStore
 from storage.database.engine import Database
-from storage.ledger.ledger import Committed, Fenced, Ledger, NewSource
+from storage.ledger.commit import Committed, Fenced
+from storage.ledger.ledger import Ledger
+from storage.ledger.sources import NewSource
 from tests.integration.storage.commits import (
     MINUTE,
     T0,
@@ -124,7 +127,7 @@ def test_processes_that_register_the_same_partitions_at_once_make_each_once(db: 
 
 
 def test_a_model_comes_back_with_its_artefact_and_names(feed: ClaimedStream, ledger: Ledger) -> None:
-    model = ledger.load_model(ledger.read_threshold_schedule(feed.stream_id)[0].model_id)
+    model = ModelStore(feed.db).load(ledger.read_threshold_schedule(feed.stream_id)[0].model_id)
     assert (model.artefact, model.feature_names, model.summary) == (b"an artefact", ("amount", "age.days"), {"n": 3})
 
 
@@ -132,4 +135,4 @@ def test_a_model_whose_artefact_was_damaged_is_refused(feed: ClaimedStream, ledg
     with feed.db.write() as connection:
         connection.exec_driver_sql("UPDATE models SET checksum = 'other'")
     with pytest.raises(ValueError, match=r"model 1 of stream .* damaged"):
-        ledger.load_model(ledger.read_threshold_schedule(feed.stream_id)[0].model_id)
+        ModelStore(feed.db).load(ledger.read_threshold_schedule(feed.stream_id)[0].model_id)

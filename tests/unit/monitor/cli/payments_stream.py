@@ -15,21 +15,14 @@ from monitor.daemon.rules import build_control_settings
 from monitor.statistics.part import Part, Scale, encode_part, merge_parts, summarise
 from monitor.thresholds.tick import build_first_threshold
 from storage.control.evidence import EvidenceStore
-from storage.control.models import ModelStore, NewModel
+from storage.control.models import ModelStore, NewModel, artefact_checksum
 from storage.control.thresholds import ThresholdStore
 from storage.control.windows import WindowStore
 from storage.database.engine import Database
-from storage.ledger.ledger import (
-    Commit,
-    Committed,
-    DeadLetterColumns,
-    Ledger,
-    NewSource,
-    OutlierColumns,
-    ScoreColumns,
-    WindowPartRow,
-    artefact_checksum,
-)
+from storage.database.migrations.upgrade import upgrade
+from storage.ledger.commit import Commit, Committed, DeadLetterColumns, OutlierColumns, ScoreColumns, WindowPartRow
+from storage.ledger.ledger import Ledger
+from storage.ledger.sources import NewSource
 
 T0 = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
 SECOND = 1_000_000
@@ -67,7 +60,7 @@ class PaymentsStream:
         self.db = db
         self.settings: Settings = load(config, {})
         self.ledger = Ledger(db)
-        db.upgrade()
+        upgrade(db)
         window = self.settings.streams["payments"].window
         assert window.size.total_seconds() == 60
         self.stream = self.ledger.open_stream("payments", window_size_us=MINUTE, lead_us=610 * SECOND)

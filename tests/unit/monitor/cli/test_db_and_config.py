@@ -7,7 +7,7 @@ from pathlib import Path
 
 from config.settings import config_schema
 from storage.database.engine import Database
-from storage.database.migrations import KNOWN_REVISIONS
+from storage.database.revisions import KNOWN_REVISIONS
 from tests.unit.monitor.cli.conftest import OutriderRunner
 
 

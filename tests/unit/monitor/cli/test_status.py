@@ -60,7 +60,9 @@ def test_it_gives_last_event_last_commit_and_next_offset(outrider: OutriderRunne
 def test_lag_is_unknown_until_the_owner_has_seen_the_end(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     assert read_status(outrider)["payments"]["lag"] is None
     ledger = payments.ledger
-    ledger.mark_idle(payments.claim.source_id, payments.claim.epoch, payments.next_offset, ledger.now_us() + 60_000_000)
+    ledger.mark_idle(
+        payments.claim.source_id, payments.claim.epoch, payments.next_offset, payments.db.now_us() + 60_000_000
+    )
     assert read_status(outrider)["payments"]["lag"] == 0
 
 

@@ -12,7 +12,7 @@ from monitor.detectors.detector import load_detector
 from monitor.models.fitting import FittedModel, fit_model, prepare_imported_model
 from monitor.models.scoring import LoadedModel, Scorer, load_model, pick_device
 from monitor.models.training_events import TrainingSet
-from storage.ledger.ledger import StoredModel
+from storage.control.models import StoredModel
 
 NAMES = ("x", "y")
 

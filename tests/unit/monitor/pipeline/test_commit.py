@@ -5,7 +5,8 @@ import numpy as np
 from consumers.batch import DeadLetters, DecodedBatch, Events, Partition, Position
 from monitor.pipeline.commit import build_commit, build_position_commit
 from monitor.pipeline.fold import FoldedBatch, ScoredEvents
-from storage.ledger.ledger import SourceClaim, StreamControl
+from storage.ledger.commit import StreamControl
+from storage.ledger.sources import SourceClaim
 
 NONE = np.empty(0, np.int64)
 CLAIM = SourceClaim(source_id=3, epoch=5, next_offset=10, cursor=100, watermark_us=7)

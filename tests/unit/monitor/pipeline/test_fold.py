@@ -12,7 +12,8 @@ from monitor.pipeline.fold import FoldedBatch, ThresholdSchedule, WindowRule, fo
 from monitor.statistics.drift_sums import MeasuredEvents, code_events
 from monitor.statistics.part import Scale, encode_part, summarise
 from monitor.statistics.training_profile import TrainingProfile, build_feature_profile, quantile_edges
-from storage.ledger.ledger import ScheduledThreshold, StreamControl
+from storage.ledger.commit import StreamControl
+from storage.ledger.ledger import ScheduledThreshold
 
 MINUTE = 60_000_000
 T0 = 1_767_225_600_000_000

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from config.errors import ConfigError, StorageUnavailable
 from storage.database.engine import CommitUnknown, Database, StorageDamaged, StorageFull
 from storage.database.errors import translate_errors
+from storage.database.migrations.upgrade import upgrade
 
 _ROOT = Path(__file__).parents[3]
 
@@ -88,7 +89,7 @@ def test_the_file_is_free_again_when_its_daemon_has_ended(sqlite_url: str) -> No
 def test_the_file_is_free_again_when_its_daemon_was_killed(sqlite_url: str) -> None:
     program = (
         "import sys, time\nfrom storage.database.engine import Database\n"
-        "with Database(sys.argv[1]).exclusive():\n    print('held', flush=True)\n    time.sleep(600)"
+        "with Database(sys.argv[1]).lock_for_daemon():\n    print('held', flush=True)\n    time.sleep(600)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", program, sqlite_url], cwd=_ROOT, stdout=subprocess.PIPE, text=True
@@ -143,7 +144,7 @@ def test_a_full_disk_is_named_with_the_way_out_and_stores_nothing(sqlite_url: st
 
 def test_a_reader_cannot_write_by_mistake(sqlite_url: str) -> None:
     with Database(sqlite_url) as db:
-        db.upgrade()
+        upgrade(db)
         with pytest.raises(StorageFull, match="readonly"), db.read() as connection:
             connection.exec_driver_sql("DELETE FROM streams")
 
@@ -186,7 +187,7 @@ def test_the_clock_of_the_database_is_the_time_of_day(sqlite_url: str) -> None:
 
 def test_maintenance_of_a_sqlite_file_may_run_at_any_time(sqlite_url: str) -> None:
     with Database(sqlite_url) as db:
-        db.upgrade()
+        upgrade(db)
         db.checkpoint_wal()
         db.vacuum_pages(10)
         db.check_schema()

@@ -1,0 +1,6 @@
+"""The revisions of the schema, listed here so that checking a database does not import Alembic."""
+
+from __future__ import annotations
+
+KNOWN_REVISIONS: tuple[str, ...] = ("0001", "0002")
+"""Every revision, oldest first; the last is the one that this version needs."""
