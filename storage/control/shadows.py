@@ -253,8 +253,8 @@ class ShadowStore:
                     shadow_windows.c.window_end_us,
                     sa.and_(windows.c.details.is_not(None), windows.c.adopted_at_us.is_(None)).label("fired"),
                     windows.c.threshold_id.label("active_threshold_id"),
-                    windows.c.payload.label("active"),
-                    shadow_windows.c.payload.label("shadow"),
+                    windows.c.payload.label("active_payload"),
+                    shadow_windows.c.payload.label("shadow_payload"),
                 )
                 .join(
                     windows,
