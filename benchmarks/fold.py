@@ -84,7 +84,7 @@ def best_ms(batch: DecodedBatch, windows: int, repeat: int, *, drift: bool) -> f
     for _ in range(repeat):
         begun = time.perf_counter()
         folded = fold(
-            batch, watermark_us=None, final=True, control=control, schedule=schedule, rule=rule, scores=scorer
+            batch, watermark_us=None, final=True, control=control, schedule=schedule, rule=rule, scorer=scorer
         )
         times.append(time.perf_counter() - begun)
         assert len(folded.parts) == windows, f"{len(folded.parts)} parts for {windows} windows"

@@ -21,7 +21,7 @@ class CachedScorer:
     """
 
     def __init__(self, scores: BatchScorer) -> None:
-        self._scores = scores
+        self._scorer = scores
         self._known: dict[tuple[int, bytes], MeasuredEvents] = {}
 
     def clear(self) -> None:
@@ -32,7 +32,7 @@ class CachedScorer:
         """Return the energies of features (n, D) under a model, and what drift adds up of them."""
         key = (model_id, features.tobytes())
         if key not in self._known:
-            self._known[key] = self._scores.measure(features, model_id)
+            self._known[key] = self._scorer.measure(features, model_id)
         return self._known[key]
 
     def energies(self, features: Float32, model_id: int) -> Float32:
@@ -41,7 +41,7 @@ class CachedScorer:
 
     def scale(self, model_id: int) -> Scale:
         """Return the scale of the model's energies."""
-        return self._scores.scale(model_id)
+        return self._scorer.scale(model_id)
 
 
 class EventReplay:
@@ -54,7 +54,7 @@ class EventReplay:
     def __init__(self, cell: GridCell, rule: WindowRule, scores: BatchScorer) -> None:
         self._cell = cell
         self._rule = rule
-        self._scores = scores
+        self._scorer = scores
         self._schedule = ThresholdSchedule.from_rows([])
         self._pending: DecodedBatch | None = None
         self._watermark_us: int | None = None
@@ -103,7 +103,7 @@ class EventReplay:
             control=memory.control,
             schedule=self._schedule,
             rule=self._rule,
-            scores=self._scores,
+            scorer=self._scorer,
         )
 
     def _store_folded(self, folded: FoldedBatch) -> None:

@@ -199,7 +199,7 @@ class StreamRunner:
             ledger=self._ledger,
             shadows=ShadowStore(self._db),
             inbox=self._inbox,
-            scores=Scorer(lambda model_id: load_model(self._models.load(model_id), self._device)),
+            scorer=Scorer(lambda model_id: load_model(self._models.load(model_id), self._device)),
             reclaim=intake.request_reclaim,
             publish=intake.set_positions,
             committed=self._wake.set,

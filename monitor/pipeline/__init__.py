@@ -1,1 +1,1 @@
-"""TODO."""
+"""The path of a batch: poll, decode, fold into columns, commit."""

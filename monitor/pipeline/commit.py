@@ -1,4 +1,4 @@
-"""From a folded batch to the ledger's commit: the same columns in the store's words. Pure."""
+"""Ledger commits of folded batches and of positions without events. Pure functions."""
 
 import numpy as np
 
@@ -13,10 +13,20 @@ def build_commit(
     claim: SourceClaim,
     batch: DecodedBatch,
     folded: FoldedBatch,
-    assumed: StreamControl,
+    control: StreamControl,
     features: tuple[str, ...],
 ) -> Commit:
-    """Return the commit of what was folded of a batch."""
+    """Build the ledger commit of a folded batch.
+
+    Args:
+        stream_id: The stream.
+        claim: The right to commit for the source.
+        batch: The batch that was folded, from the source's stored position on.
+        folded: The result of folding it.
+        control: The stream's sealed time, revision and last tick under which the batch was folded. The ledger
+            rejects the commit as stale if the stream has changed since.
+        features: The names of the feature columns.
+    """
     return Commit(
         stream_id=stream_id,
         source_id=claim.source_id,
@@ -25,7 +35,7 @@ def build_commit(
         end=folded.end,
         end_cursor=batch.cursor_at(folded.end),
         watermark_us=folded.watermark_us,
-        assumed_control=assumed,
+        assumed_control=control,
         scores=_score_columns(folded.scored),
         outliers=_outlier_columns(folded.scored, features),
         dead=_dead_letter_columns(folded.dead),
@@ -40,32 +50,32 @@ def build_position_commit(
     stream_id: int,
     claim: SourceClaim,
     batch: DecodedBatch | None,
-    at: Position,
+    position: Position,
     watermark_us: int | None,
-    assumed: StreamControl,
+    control: StreamControl,
     *,
     ended: bool = False,
 ) -> Commit:
-    """Return a commit without events: the end of a source, or a range that could not be read.
+    """Build a commit without events: the end of a source, a repeated watermark or an unreadable range.
 
     Args:
         stream_id: The stream.
         claim: The right to commit for the source.
-        batch: The range that was passed over; None to say only that the source has ended.
-        at: Where the source stands.
-        watermark_us: Its watermark, unchanged.
-        assumed: How far the stream is sealed, as the writer knows it.
-        ended: Nothing will ever follow.
+        batch: The range that was skipped; None to commit the position alone.
+        position: The stored position of the source.
+        watermark_us: The watermark of the source; it stays the same.
+        control: The stream's sealed time, revision and last tick, as the worker last read them.
+        ended: The source has ended: no further records follow.
     """
     return Commit(
         stream_id=stream_id,
         source_id=claim.source_id,
         epoch=claim.epoch,
-        begin=at.next_offset,
-        end=at.next_offset if batch is None else batch.end,
-        end_cursor=at.cursor if batch is None else batch.cursor_at(batch.end),
+        begin=position.next_offset,
+        end=position.next_offset if batch is None else batch.end,
+        end_cursor=position.cursor if batch is None else batch.cursor_at(batch.end),
         watermark_us=watermark_us,
-        assumed_control=assumed,
+        assumed_control=control,
         scores=ScoreColumns.empty(),
         outliers=OutlierColumns.empty(),
         dead=DeadLetterColumns.empty() if batch is None else _dead_letter_columns(batch.dead_letters),
@@ -88,27 +98,27 @@ def _score_columns(scored: ScoredEvents) -> ScoreColumns:
 
 
 def _outlier_columns(scored: ScoredEvents, features: tuple[str, ...]) -> OutlierColumns:
-    chosen = np.flatnonzero(scored.is_outlier)
-    if not len(chosen):
+    rows = np.flatnonzero(scored.is_outlier)
+    if not len(rows):
         return OutlierColumns.empty()
     events = scored.events
     return OutlierColumns(
-        offsets=events.offsets[chosen],
-        times_us=events.times_us[chosen],
-        energies=scored.energies[chosen],
-        threshold_ids=scored.threshold_ids[chosen],
-        features=events.features[chosen],
+        offsets=events.offsets[rows],
+        times_us=events.times_us[rows],
+        energies=scored.energies[rows],
+        threshold_ids=scored.threshold_ids[rows],
+        features=events.features[rows],
         feature_names=features,
-        keys=None if events.keys is None else [events.keys[i] for i in chosen],
-        ids=None if events.ids is None else [events.ids[i] for i in chosen],
+        keys=None if events.keys is None else [events.keys[i] for i in rows],
+        ids=None if events.ids is None else [events.ids[i] for i in rows],
     )
 
 
-def _dead_letter_columns(dead: DeadLetters) -> DeadLetterColumns:
+def _dead_letter_columns(dead_letters: DeadLetters) -> DeadLetterColumns:
     return DeadLetterColumns(
-        offsets=dead.offsets,
-        end_offsets=dead.end_offsets,
-        reasons=dead.reasons,
-        details=dead.details,
-        payloads=dead.payloads,
+        offsets=dead_letters.offsets,
+        end_offsets=dead_letters.end_offsets,
+        reasons=dead_letters.reasons,
+        details=dead_letters.details,
+        payloads=dead_letters.payloads,
     )

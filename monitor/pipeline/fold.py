@@ -1,8 +1,9 @@
-"""The fold of a batch: decoded events and dead letters become the columns of one commit. Pure.
+"""Folding a batch: decoded events and dead letters become the columns of one commit. Pure functions.
 
-This is the middle of a batch's way: cut by lead, find each event's window and threshold row, score, flag, mark the
-late ones, summarise one part per window. It reads nothing but its arguments, so it can be run again when the stream
-moved on under it (a window sealed, a new threshold), and gives the same rows at any speed of replay.
+The steps: cut the batch at the end of the lead, reject stray times, find each event's window and threshold row, score
+the events, flag outliers, mark late events, build one part per window. The result depends on the arguments alone.
+So the fold can be repeated when the stream has changed (a sealed window, a new threshold), and a replay gives the same
+rows at any speed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,24 +34,28 @@ Float32 = NDArray[np.float32]
 
 
 class BatchScorer(Protocol):
-    """What the fold needs of the scoring worker's core."""
+    """The scorer of a batch, as the fold uses it."""
 
     def measure(self, features: Float32, model_id: int) -> MeasuredEvents:
-        """Return the energies of features (n, D) under a model, and what drift adds up of them, in one pass."""
+        """Return the energies, (n,), and the drift codes of features, (n, D), under a model, in one pass."""
         ...
 
     def energies(self, features: Float32, model_id: int) -> Float32:
-        """Return the energies of features (n, D) under a model."""
+        """Return the energies, (n,), of features, (n, D), under a model."""
         ...
 
     def scale(self, model_id: int) -> Scale:
-        """Return the scale of the model's energies."""
+        """Return the scale of the energy histogram of a model."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowRule:
-    """The settings of `window` in microseconds; `max_future_us` is None where the broker's clock bounds the times."""
+    """The `window` settings in microseconds.
+
+    `max_future_us` is None where the codec checks event times against the broker's clock. It has a value for files,
+    whose stray future times are found by the events that follow.
+    """
 
     size_us: int
     grace_us: int
@@ -58,13 +63,13 @@ class WindowRule:
     max_future_us: int | None
 
     def lead_end_us(self, sealed_until_us: int | None) -> int:
-        """Return the event time at and beyond which nothing may be stored yet."""
+        """Return the event time from which on no event may be stored yet."""
         return (sealed_until_us or 0) + self.grace_us + self.ahead_us
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThresholdSchedule:
-    """Which threshold, and with it which model, is valid for a window; ordered by the start of validity."""
+    """The threshold rows of a stream, and with them the models, in the order of the start of their validity."""
 
     valid_from_us: Int64
     threshold_ids: Int64
@@ -76,7 +81,7 @@ class ThresholdSchedule:
 
     @staticmethod
     def from_rows(rows: Sequence[ScheduledThreshold]) -> "ThresholdSchedule":
-        """Build the schedule of stored threshold rows; of two rows valid from one time the later one holds."""
+        """Build the schedule of stored rows. Of rows that are valid from the same time the last one applies."""
         ordered = sorted(rows, key=lambda row: (row.valid_from_us, row.id))
         return ThresholdSchedule(
             valid_from_us=np.array([row.valid_from_us for row in ordered], np.int64),
@@ -88,20 +93,20 @@ class ThresholdSchedule:
         )
 
     def extend(self, rows: Sequence[ScheduledThreshold]) -> "ThresholdSchedule":
-        """Return the schedule with rows that were stored since."""
+        """Return the schedule with further rows."""
         return replace(ThresholdSchedule.from_rows([*self.rows, *rows]), shadows=self.shadows) if rows else self
 
     def rows_at(self, window_starts_us: Int64) -> Int64:
-        """Return the schedule's row for each window; the first row holds for everything before it."""
-        found = np.searchsorted(self.valid_from_us, window_starts_us, side="right") - 1
-        return np.maximum(found, 0)
+        """Return the index of the row that is valid for each window; the first row is valid for all earlier ones."""
+        rows = np.searchsorted(self.valid_from_us, window_starts_us, side="right") - 1
+        return np.maximum(rows, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredEvents:
-    """Events with all that was decided about them, row by row.
+    """Events with their energies, thresholds and flags, row by row.
 
-    `codes` has the integers that drift adds up, by model; event i is row `places[i]` of its model's.
+    `drift_codes` holds the integer codes of the events by model; event i is row `model_rows[i]` of its model's codes.
     """
 
     events: Events
@@ -120,10 +125,10 @@ class ScoredEvents:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoldedBatch:
-    """What one commit will store, and the rest that has to wait.
+    """The content of one commit, and the records that have to wait.
 
-    `end` is the position after it; `watermark_us` includes the head event that lead holds back, so that a gap in
-    event time cannot deadlock. `held` says that lead, not the end of the input, cut the batch.
+    `end` is the position after the commit. `watermark_us` includes the first event that the lead holds back, so that a
+    gap in event time cannot block the stream. `held_by_lead` is True when the lead cut the batch.
     """
 
     end: int
@@ -137,7 +142,7 @@ class FoldedBatch:
 
 
 def join_batches(pieces: list[DecodedBatch]) -> DecodedBatch:
-    """Join consecutive pieces of one partition into one."""
+    """Join consecutive batches of one partition into one batch."""
     if len(pieces) == 1:
         return pieces[0]
     cursors = [piece.cursors for piece in pieces if piece.cursors is not None]
@@ -159,40 +164,41 @@ def fold(
     control: StreamControl,
     schedule: ThresholdSchedule,
     rule: WindowRule,
-    scores: BatchScorer,
+    scorer: BatchScorer,
 ) -> FoldedBatch:
     """Fold a batch into the columns of one commit.
 
     Args:
-        batch: Consecutive records of one source from its stored position on.
-        watermark_us: The source's stored watermark.
-        final: Nothing follows this batch in its source.
-        control: How far the stream is sealed, as the writer knows it; the ledger checks it again.
+        batch: Consecutive records of one source, from its stored position on.
+        watermark_us: The source's stored watermark; None before its first event.
+        final: No records follow this batch in its source.
+        control: The stream's sealed time, as the worker last read it; the ledger checks it when it commits.
         schedule: The threshold rows.
-        rule: Window settings.
-        scores: The scorer.
+        rule: The window settings.
+        scorer: The scorer of the models in the schedule.
     """
-    stray, settled = _find_stray_times(batch.events, watermark_us, rule, final=final)
-    # What waits is left as it came, strays among it: each is told by the events that follow it.
-    ahead = count_before_lead_end(
+    stray, decided = _find_stray_times(batch.events, watermark_us, rule, final=final)
+    # The remaining records keep their stray times: the next fold decides them again, by the events that follow.
+    within_lead = count_before_lead_end(
         np.where(stray, NO_WATERMARK_US, batch.events.times_us), rule.lead_end_us(control.sealed_until_us)
     )
-    n = min(settled, ahead)
-    taken, rest = _split_batch(batch, n)
-    taken = _reject_stray_times(taken, stray[:n])
-    before = watermark_before(taken.events.times_us, watermark_us)
-    own = _advance_watermark(watermark_us, taken.events.times_us)
-    # An event that is not settled may prove to be a stray: its time must not become a watermark.
-    held = ahead < settled
-    scored = _score_events(taken.events, before, control, schedule, rule, scores)
+    n = min(decided, within_lead)
+    ready, remaining = _split_batch(batch, n)
+    ready = _reject_stray_times(ready, stray[:n])
+    watermarks_us = watermark_before(ready.events.times_us, watermark_us)
+    advanced_us = _advance_watermark(watermark_us, ready.events.times_us)
+    held = within_lead < decided
+    if held:  # an undecided event may have a stray time, which must not become the watermark
+        advanced_us = _advance_watermark(advanced_us, batch.events.times_us[n : n + 1])
+    scored = _score_events(ready.events, watermarks_us, control, schedule, rule, scorer)
     return FoldedBatch(
-        end=taken.end,
-        watermark_us=_advance_watermark(own, batch.events.times_us[n : n + 1]) if held else own,
+        end=ready.end,
+        watermark_us=advanced_us,
         scored=scored,
-        dead=taken.dead_letters,
-        parts=_build_parts(scored, taken.dead_letters, watermark_us, schedule, rule, scores),
-        shadow_parts=_build_shadow_parts(scored, schedule, rule, scores),
-        remaining=rest,
+        dead=ready.dead_letters,
+        parts=_build_parts(scored, ready.dead_letters, watermark_us, schedule, rule, scorer),
+        shadow_parts=_build_shadow_parts(scored, schedule, rule, scorer),
+        remaining=remaining,
         held_by_lead=held,
     )
 
@@ -200,70 +206,69 @@ def fold(
 def _find_stray_times(
     events: Events, watermark_us: int | None, rule: WindowRule, *, final: bool
 ) -> tuple[NDArray[np.bool_], int]:
-    """Say which events carry stray future times, and how many events are settled."""
+    """Return a mask of the events with stray future times, and the number of leading events that are decided."""
     if rule.max_future_us is None:
         return np.zeros(len(events), np.bool_), len(events)
-    stray, settled = find_stray_times(events.times_us, watermark_us, rule.max_future_us, final=final)
-    stray[settled:] = False
-    return stray, settled
+    stray, decided = find_stray_times(events.times_us, watermark_us, rule.max_future_us, final=final)
+    stray[decided:] = False
+    return stray, decided
 
 
 def _reject_stray_times(batch: DecodedBatch, stray: NDArray[np.bool_]) -> DecodedBatch:
-    """Turn events of stray times into dead letters."""
-    refused = np.flatnonzero(stray)
-    if not len(refused):
+    """Turn the events with stray times into dead letters."""
+    rows = np.flatnonzero(stray)
+    if not len(rows):
         return batch
-    letters = DeadLetters(
-        offsets=batch.events.offsets[refused],
-        end_offsets=batch.events.offsets[refused] + 1,
-        reasons=["future_time"] * len(refused),
+    rejected = DeadLetters(
+        offsets=batch.events.offsets[rows],
+        end_offsets=batch.events.offsets[rows] + 1,
+        reasons=["future_time"] * len(rows),
         details=[
-            f"{_format_seconds(batch.events.times_us[i])} s since 1970; the events after it are earlier"
-            for i in refused
+            f"{_format_seconds(batch.events.times_us[i])} s since 1970; the events after it are earlier" for i in rows
         ],
-        payloads=[None] * len(refused),
+        payloads=[None] * len(rows),
     )
-    dead = _sort_dead_letters(DeadLetters.concat([batch.dead_letters, letters]))
-    return replace(batch, events=batch.events.filter(~stray), dead_letters=dead)
+    dead_letters = _sort_dead_letters(DeadLetters.concat([batch.dead_letters, rejected]))
+    return replace(batch, events=batch.events.filter(~stray), dead_letters=dead_letters)
 
 
 def _format_seconds(time_us: np.int64) -> str:
     return f"{int(time_us) / 1e6:.6f}"
 
 
-def _sort_dead_letters(dead: DeadLetters) -> DeadLetters:
-    order = np.argsort(dead.offsets, kind="stable")
+def _sort_dead_letters(dead_letters: DeadLetters) -> DeadLetters:
+    order = np.argsort(dead_letters.offsets, kind="stable")
     return DeadLetters(
-        offsets=dead.offsets[order],
-        end_offsets=dead.end_offsets[order],
-        reasons=[dead.reasons[i] for i in order],
-        details=[dead.details[i] for i in order],
-        payloads=[dead.payloads[i] for i in order],
+        offsets=dead_letters.offsets[order],
+        end_offsets=dead_letters.end_offsets[order],
+        reasons=[dead_letters.reasons[i] for i in order],
+        details=[dead_letters.details[i] for i in order],
+        payloads=[dead_letters.payloads[i] for i in order],
     )
 
 
 def _split_batch(batch: DecodedBatch, n: int) -> tuple[DecodedBatch, DecodedBatch | None]:
-    """Cut before the event `n`; dead letters before it go with the first piece."""
+    """Split a batch before event `n`; the dead letters before that event belong to the first piece."""
     if n >= len(batch.events):
         return batch, None
     offset = int(batch.events.offsets[n])
-    letters = int(np.searchsorted(batch.dead_letters.offsets, offset))
+    n_dead = int(np.searchsorted(batch.dead_letters.offsets, offset))
     row = offset - batch.begin
     first = replace(
         batch,
         end=offset,
         cursors=None if batch.cursors is None else batch.cursors[: row + 1],
         events=batch.events.slice(0, n),
-        dead_letters=batch.dead_letters.slice(0, letters),
+        dead_letters=batch.dead_letters.slice(0, n_dead),
     )
-    rest = replace(
+    remaining = replace(
         batch,
         begin=offset,
         cursors=None if batch.cursors is None else batch.cursors[row:],
         events=batch.events.slice(n, len(batch.events)),
-        dead_letters=batch.dead_letters.slice(letters, len(batch.dead_letters)),
+        dead_letters=batch.dead_letters.slice(n_dead, len(batch.dead_letters)),
     )
-    return first, rest
+    return first, remaining
 
 
 def _advance_watermark(watermark_us: int | None, times_us: Int64) -> int | None:
@@ -275,31 +280,31 @@ def _advance_watermark(watermark_us: int | None, times_us: Int64) -> int | None:
 
 def _score_events(
     events: Events,
-    before: Int64,
+    watermarks_us: Int64,
     control: StreamControl,
     schedule: ThresholdSchedule,
     rule: WindowRule,
-    scores: BatchScorer,
+    scorer: BatchScorer,
 ) -> ScoredEvents:
     rows = schedule.rows_at(window_start(events.times_us, rule.size_us))
-    energy = np.empty(len(events), np.float32)
-    models = schedule.model_ids[rows]
-    places = np.zeros(len(events), np.int64)
+    energies = np.empty(len(events), np.float32)
+    model_ids = schedule.model_ids[rows]
+    model_rows = np.zeros(len(events), np.int64)
     codes = {}
-    for model_id in np.unique(models).tolist():
-        of_model = models == model_id
-        measured = scores.measure(events.features[of_model], model_id)
-        energy[of_model] = measured.energies
-        places[of_model] = np.arange(len(measured.energies))
+    for model_id in np.unique(model_ids).tolist():
+        own = model_ids == model_id
+        measured = scorer.measure(events.features[own], model_id)
+        energies[own] = measured.energies
+        model_rows[own] = np.arange(len(measured.energies))
         if measured.codes is not None:
             codes[model_id] = measured.codes
     return ScoredEvents(
         events=events,
-        energies=energy,
+        energies=energies,
         threshold_ids=schedule.threshold_ids[rows],
-        is_outlier=energy > schedule.thresholds[rows],
-        is_late=late_mask(events.times_us, rule.size_us, rule.grace_us, before, control.sealed_until_us),
-        model_rows=places,
+        is_outlier=energies > schedule.thresholds[rows],
+        is_late=late_mask(events.times_us, rule.size_us, rule.grace_us, watermarks_us, control.sealed_until_us),
+        model_rows=model_rows,
         drift_codes=codes,
     )
 
@@ -373,7 +378,7 @@ def _summarise_by_model(
 
 
 def _build_shadow_parts(
-    scored: ScoredEvents, schedule: ThresholdSchedule, rule: WindowRule, scores: BatchScorer
+    scored: ScoredEvents, schedule: ThresholdSchedule, rule: WindowRule, scorer: BatchScorer
 ) -> list[ShadowPartRow]:
     if not schedule.shadows:
         return []
@@ -383,16 +388,20 @@ def _build_shadow_parts(
         window_start(scored.events.times_us[on_time], rule.size_us),
         schedule.shadows,
         size_us=rule.size_us,
-        energies=scores.energies,
-        scale=scores.scale,
+        energies=scorer.energies,
+        scale=scorer.scale,
     )
 
 
-def _dead_letter_windows(events: Events, dead: DeadLetters, watermark_us: int | None, rule: WindowRule) -> Int64:
-    """Return the window of each dead letter: that of the source's watermark before it; none before any event."""
-    if not len(dead):
+def _dead_letter_windows(
+    events: Events, dead_letters: DeadLetters, watermark_us: int | None, rule: WindowRule
+) -> Int64:
+    """Return the window start of each dead letter, except of those before the first event of the source.
+
+    A dead letter counts in the window of the source's watermark before it.
+    """
+    if not len(dead_letters):
         return np.empty(0, np.int64)
-    running = watermark_before(np.append(events.times_us, 0), watermark_us)
-    seen = running[np.searchsorted(events.offsets, dead.offsets)]
-    known = seen >= 0
-    return window_start(seen[known], rule.size_us)
+    watermarks_us = watermark_before(np.append(events.times_us, 0), watermark_us)
+    times_us = watermarks_us[np.searchsorted(events.offsets, dead_letters.offsets)]
+    return window_start(times_us[times_us >= 0], rule.size_us)

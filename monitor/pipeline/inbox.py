@@ -1,7 +1,7 @@
-"""The inbox between the polling thread and the worker: a bounded queue that holds partitions back, never blocks.
+"""The inbox between the polling thread and the worker: a queue with back-pressure per partition.
 
-The polling thread must go on polling while the store is slow, so `put` does not block; instead `crowded` says which
-partitions have enough under way, and the source pauses exactly those.
+The polling thread must keep polling while the database is slow, so `put` never blocks. Instead `over_limit` returns the
+partitions with too many records in flight, and the intake pauses exactly these.
 """
 
 import queue
@@ -12,13 +12,17 @@ from consumers.batch import Partition, RawBatch, Table
 from storage.ledger.sources import SourceClaim
 
 MAX_QUEUED_BYTES = 32 * 1024 * 1024
+"""Bytes of fetched records in the queue, of all partitions together, above which every partition is paused."""
+
 MAX_PENDING_RECORDS = 40_000
+"""Records of one partition between the fetch and the commit, above which the partition is paused."""
+
 _ESTIMATED_ROW_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionClaimed:
-    """A partition is ours from `claim.next_offset` on."""
+    """This process has claimed a partition; its records follow from `claim.next_offset` on."""
 
     partition: Partition
     claim: SourceClaim
@@ -26,7 +30,7 @@ class PartitionClaimed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordsFetched:
-    """Records of a partition, fetched under an epoch."""
+    """Records of a partition, fetched under the epoch of a claim."""
 
     epoch: int
     batch: RawBatch
@@ -34,14 +38,14 @@ class RecordsFetched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionRevoked:
-    """A partition is no longer ours; what is pending of it is another's to read again."""
+    """The broker has revoked a partition. Its pending records are discarded; the next owner reads them again."""
 
     partition: Partition
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionCaughtUp:
-    """The fetch position was the log's end: the source may be called idle until `until_us` on the database's clock."""
+    """The fetch position was the end of the log. The source may be idle until `until_us` by the database clock."""
 
     partition: Partition
     until_us: int
@@ -49,7 +53,7 @@ class PartitionCaughtUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionEnded:
-    """Nothing more will ever come from this partition."""
+    """The partition has ended: no further records follow."""
 
     partition: Partition
     epoch: int
@@ -57,12 +61,12 @@ class PartitionEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlChanged:
-    """The stream was sealed further or has a new threshold."""
+    """The stream was sealed further or has a new threshold; the worker reads both again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopRequested:
-    """Nothing more is polled: commit what is there and stop."""
+    """Polling has ended: the worker commits the pending records and stops."""
 
 
 InboxMessage = (
@@ -77,7 +81,7 @@ InboxMessage = (
 
 
 class Inbox:
-    """Messages in order, and how much of each partition is under way between the fetch and the commit."""
+    """Messages in order, with the number of records of each partition between the fetch and the commit."""
 
     def __init__(self) -> None:
         self._messages: queue.SimpleQueue[InboxMessage] = queue.SimpleQueue()
@@ -86,7 +90,7 @@ class Inbox:
         self._pending: dict[Partition, int] = {}
 
     def put(self, message: InboxMessage) -> None:
-        """Add a message; never blocks."""
+        """Add a message without blocking."""
         if isinstance(message, RecordsFetched):
             with self._lock:
                 self._queued_bytes += estimate_size_bytes(message.batch)
@@ -106,12 +110,12 @@ class Inbox:
         return message
 
     def release(self, partition: Partition, records: int) -> None:
-        """Say that so many records of a partition are committed, or dropped."""
+        """Subtract records of a partition that were committed or discarded."""
         with self._lock:
             self._pending[partition] = max(0, self._pending.get(partition, 0) - records)
 
     def over_limit(self, partitions: frozenset[Partition]) -> frozenset[Partition]:
-        """Return those that have enough under way; all of them when the queue is full."""
+        """Return the partitions with too many records in flight; all of them when the queue is full."""
         with self._lock:
             if self._queued_bytes >= MAX_QUEUED_BYTES:
                 return partitions
@@ -119,7 +123,7 @@ class Inbox:
 
 
 def estimate_size_bytes(batch: RawBatch) -> int:
-    """Return about how much memory the values of a batch take."""
+    """Return an estimate of the memory that the values of a batch take, in bytes."""
     if isinstance(batch.values, Table):
         return len(batch) * _ESTIMATED_ROW_BYTES
     return sum(len(value) for value in batch.values if value is not None)

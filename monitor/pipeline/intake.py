@@ -1,7 +1,7 @@
-"""The polling thread of a stream: it owns the source, claims positions, and fills the inbox.
+"""The polling thread of a stream: it owns the source, claims positions and fills the inbox.
 
-Claims are made here and nowhere else: one thread decides which partitions are ours, and every batch carries the epoch
-under which it was fetched, so that what an older claim left behind in the queue is recognised and dropped.
+Only this thread claims partitions. Every batch carries the epoch of the claim under which it was fetched, so that the
+worker can recognise and discard records of an older claim.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from storage.ledger.sources import NewSource, SourceClaim, SourceState
 
 log = logging.getLogger(__name__)
 
-_POLL_S = 0.25
+_POLL_TIMEOUT_S = 0.25
 _END_CHECK_INTERVAL_S = 1.0
 _PUBLISH_INTERVAL_S = 5.0
 _BACKOFF_S = 1.0
@@ -40,18 +40,21 @@ _IDLE_LEASE_US = 5_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReclaimRequest:
-    """The worker lost this claim (fenced, or a commit of unknown outcome): claim again if it is still ours."""
+    """A claim that the worker lost, by fencing or a commit of unknown outcome.
+
+    The intake claims the partition again if it is still assigned to this process.
+    """
 
     partition: Partition
     epoch: int
 
 
 class _PartitionGoneError(Exception):
-    """The topic is there, and does not have the partition."""
+    """The topic exists and does not have the partition."""
 
 
 class Intake:
-    """Polls one source until it is told to stop; all calls to the source are made in `run`."""
+    """The polling loop of one source; `run` makes all calls to the source."""
 
     def __init__(
         self,
@@ -85,15 +88,15 @@ class Intake:
         self.last_poll_s = time.monotonic()
 
     def request_reclaim(self, request: ReclaimRequest) -> None:
-        """Ask for a fresh claim; called by the worker's thread."""
+        """Request a new claim; called by the worker thread."""
         self._requests.put(request)
 
     def set_positions(self, positions: Mapping[Partition, int]) -> None:
-        """Leave the committed positions for lag tools; called by the worker's thread."""
+        """Set the committed positions to publish for lag tools; called by the worker thread."""
         self._positions = positions
 
     def run(self) -> None:
-        """Poll until told to stop; then let the worker finish and close the source."""
+        """Poll until the stop event is set; then wait for the worker to drain and close the source."""
         source: Source | None = None
         try:
             source = self._open_source()
@@ -118,9 +121,9 @@ class Intake:
 
     def _poll(self, source: Source) -> PollResult:
         try:
-            return source.poll(_POLL_S)
-        except BrokerUnavailable as away:
-            log.warning("%s; trying again.", away, extra={"action": "poll"})
+            return source.poll(_POLL_TIMEOUT_S)
+        except BrokerUnavailable as error:
+            log.warning("%s; polling again.", error, extra={"action": "poll"})
             self._stop.wait(_BACKOFF_S)
             return PollResult()
 
@@ -148,10 +151,10 @@ class Intake:
         self._lost.pop(partition, None)
 
     def _process_reclaims(self, now_s: float) -> None:
-        """Give up claims that were lost, and claim again what is still assigned a while later.
+        """Discard lost claims, and claim partitions that are still assigned again after a delay.
 
-        Not at once: a process that was frozen learns only from the polls after it whether it still owns the
-        partition, and must not take it from whoever does.
+        The delay is needed: a process that was suspended learns only from its next polls whether it still owns the
+        partition. Without the delay it could fence the new owner.
         """
         while not self._requests.empty():
             request = self._requests.get()
@@ -164,23 +167,23 @@ class Intake:
             self._unclaimed.add(partition)
 
     def _claim_partitions(self, source: Source) -> None:
-        """Claim what was assigned, and begin anew what was replaced; what cannot be stored now is tried again."""
+        """Claim the assigned partitions; start a new incarnation of re-created ones first. Retry later on failure."""
         for partition in sorted(self._replaced | self._unclaimed):
             try:
                 if partition in self._replaced:
                     self._start_incarnation(source, partition)
                 claim = self._ledger.claim_source(self._find_or_register_source(source, partition), self._owner)
             except _PartitionGoneError:
-                with contextlib.suppress(StorageUnavailable):  # then the next round tries again
+                with contextlib.suppress(StorageUnavailable):  # the next round tries again
                     self._retire_partition(partition)
                 continue
-            except (StorageUnavailable, BrokerUnavailable) as away:
-                log.warning("Cannot claim %s: %s; trying again.", partition, away, extra={"action": "claim"})
+            except (StorageUnavailable, BrokerUnavailable) as error:
+                log.warning("Cannot claim %s: %s; trying again.", partition, error, extra={"action": "claim"})
                 self._stop.wait(_BACKOFF_S)
                 return
             self._replaced.discard(partition)
             self._unclaimed.discard(partition)
-            if claim is None:  # another incarnation has begun meanwhile: look again
+            if claim is None:  # another incarnation has started in the meantime: look it up again
                 self._lost[partition] = time.monotonic()
                 continue
             try:
@@ -191,49 +194,49 @@ class Intake:
             self._inbox.put(PartitionClaimed(partition=partition, claim=claim))
 
     def _retire_partition(self, partition: Partition) -> None:
-        """Wait no longer for a partition that its topic does not have any more: it was made again with fewer."""
-        known = _find_source_state(partition, self._ledger.active_sources(self._stream_id))
-        self._ledger.retire_sources(self._stream_id, [] if known is None else [known])
+        """Retire a partition that its topic no longer has: the topic was re-created with fewer partitions."""
+        source = _find_source_state(partition, self._ledger.active_sources(self._stream_id))
+        self._ledger.retire_sources(self._stream_id, [] if source is None else [source])
         self._discard_claim(partition)
-        log.warning("%s is gone: its topic has fewer partitions now.", partition, extra={"action": "retire"})
+        log.warning("Retired %s: its topic now has fewer partitions.", partition, extra={"action": "retire"})
 
     def _find_or_register_source(self, source: Source, partition: Partition) -> int:
-        """Return the stored source of a partition.
+        """Return the id of the stored source of a partition; register the partition if it has none.
 
-        One that was added since the start begins at its beginning, one that was retired where it stood.
+        A partition that was added after the start is read from its beginning, a retired one from its stored position.
         """
-        known = _find_source_state(partition, self._ledger.active_sources(self._stream_id))
-        if known is not None:
-            return known.source_id
-        found = _discover_partition(source, partition)
-        joined = _find_source_state(
-            partition, self._ledger.register_sources(self._stream_id, [_source_at_beginning(found)])
+        state = _find_source_state(partition, self._ledger.active_sources(self._stream_id))
+        if state is not None:
+            return state.source_id
+        info = _discover_partition(source, partition)
+        added = _find_source_state(
+            partition, self._ledger.register_sources(self._stream_id, [_source_at_beginning(info)])
         )
-        assert joined is not None, "what was registered is among the active sources"
-        log.info("The partition %s joins, at offset %d.", partition, joined.next_offset, extra={"action": "claim"})
-        return joined.source_id
+        assert added is not None, "a registered partition is among the active sources"
+        log.info("Added partition %s at offset %d.", partition, added.next_offset, extra={"action": "claim"})
+        return added.source_id
 
     def _start_incarnation(self, source: Source, partition: Partition) -> None:
-        """Begin a new incarnation: the log under this name is another one, or ends before the stored position."""
-        found = _discover_partition(source, partition)
+        """Start a new incarnation of a partition whose log was re-created or ends before the stored position."""
+        info = _discover_partition(source, partition)
         log.warning(
-            "%s is another log than the stored position belongs to; a new incarnation starts at offset %d.",
+            "The log of %s was re-created since its position was stored; a new incarnation starts at offset %d.",
             partition,
-            found.begin,
+            info.begin,
             extra={"action": "incarnation"},
         )
-        self._ledger.restart_sources(self._stream_id, [_source_at_beginning(found)])
+        self._ledger.restart_sources(self._stream_id, [_source_at_beginning(info)])
 
     def _report_caught_up(self, source: Source) -> None:
-        """Ask the broker which partitions are at their end; only there may they be idle.
+        """Report the partitions whose fetch position is the end of the log: only these may become idle.
 
-        All are asked, not only the silent ones: a partition that brings nothing but dead letters is never silent,
-        and has to be able to be idle all the same.
+        All claimed partitions are checked, not only the silent ones: a partition with nothing but dead letters is never
+        silent and must still be able to become idle.
         """
         if not self._claims:
             return
         try:
-            # The lease is timed from before the question: a process that is frozen after it gives no stale answer.
+            # The lease starts before the check, so that a process that is suspended after it reports nothing stale.
             until_us = self._now_us() + _IDLE_LEASE_US
             caught_up = source.caught_up(frozenset(self._claims))
         except (BrokerUnavailable, StorageUnavailable):
@@ -243,21 +246,26 @@ class Intake:
 
 
 def _find_source_state(partition: Partition, sources: Sequence[SourceState]) -> SourceState | None:
-    """Return the source of a partition among the active ones of its stream."""
-    wanted = (partition.topic, partition.partition)
-    return next((each for each in sources if (each.topic, each.partition) == wanted), None)
+    """Return the stored source of a partition; None if it is not among the active sources."""
+    key = (partition.topic, partition.partition)
+    return next((each for each in sources if (each.topic, each.partition) == key), None)
 
 
 def _discover_partition(source: Source, partition: Partition) -> PartitionInfo:
-    """Return a partition as it is now; while its topic is not there (being made again) it is as if away."""
-    there = [found for found in source.discover() if found.partition.topic == partition.topic]
-    for found in there:
-        if found.partition == partition:
-            return found
-    if there:
+    """Return the current state of a partition.
+
+    Raises:
+        _PartitionGoneError: The topic exists without this partition.
+        BrokerUnavailable: The topic does not exist; it may be about to be re-created.
+    """
+    infos = [info for info in source.discover() if info.partition.topic == partition.topic]
+    for info in infos:
+        if info.partition == partition:
+            return info
+    if infos:
         raise _PartitionGoneError
-    raise BrokerUnavailable(f"{partition} is not there now: waiting for it")
+    raise BrokerUnavailable(f"the topic of {partition} does not exist now; waiting for it")
 
 
-def _source_at_beginning(found: PartitionInfo) -> NewSource:
-    return build_new_source(found, Position(next_offset=found.begin, cursor=None))
+def _source_at_beginning(info: PartitionInfo) -> NewSource:
+    return build_new_source(info, Position(next_offset=info.begin, cursor=None))

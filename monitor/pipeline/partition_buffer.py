@@ -1,6 +1,6 @@
-"""A lane: what is pending of one source under one epoch, between the inbox and the ledger.
+"""The buffer of one claimed partition between the inbox and the ledger.
 
-It can be dropped at any moment: everything in it is read again from the stored position.
+A buffer can be discarded at any time: its records are read again from the stored position.
 """
 
 from collections import deque
@@ -12,22 +12,25 @@ from storage.ledger.commit import StreamControl
 from storage.ledger.sources import SourceClaim
 
 COMMIT_INTERVAL_S = 1.0
-"""How long events may wait for others to be committed with: the latency of the history."""
+"""How long events may wait for further events of the same commit: the latency of the history."""
 
 WATERMARK_REPEAT_S = 5.0
-"""How often a source that lead holds back says its watermark again. A database that lost its last commits (a replica
-that was promoted, a crash without synchronous commit) has forgotten it, and would wait for it for ever."""
+"""How often the watermark of a source that the lead holds back is committed again. A database that lost its last
+commits (a promoted replica, a crash without synchronous commit) has lost this watermark and would wait for it for
+ever."""
 
 COMMIT_EVENTS = 10_000
-"""Events of one commit: a transaction of 50 to 100 ms, so that writers of other streams do not wait."""
+"""Events of one commit: a transaction of 50 to 100 ms, short enough for the writers of other streams."""
 
 
 @dataclass(slots=True, kw_only=True)
 class PartitionBuffer:
-    """What is pending of one source under one epoch.
+    """The pending records of one source under one claim.
 
-    `records` counts what is pending and what is on its way into the ledger, as the inbox does; since `waiting_s` there
-    have been some. `unsettled` says that the head of what is pending cannot be judged before something follows it.
+    `record_count` counts the records from the fetch to the commit, as the inbox does; `records_since_s` is the time
+    since which there have been any, `pending_since_s` the time since which some wait for their commit. `held_under` is
+    the stream's control state under which the lead held the pending records back. `undecided` is True when the first
+    pending event has to wait for further events that decide whether its time is stray.
     """
 
     partition: Partition
@@ -46,39 +49,39 @@ class PartitionBuffer:
     last_announced_s: float = float("-inf")
     undecided: bool = False
 
-    def add(self, decoded: DecodedBatch, now_s: float) -> None:
-        """Append what was decoded; it follows what is pending without a gap."""
+    def add(self, batch: DecodedBatch, now_s: float) -> None:
+        """Append a decoded batch that follows the pending ones without a gap."""
         if not self.pending:
             self.pending_since_s = now_s
         if not self.record_count:
             self.records_since_s = now_s
-        self.pending.append(decoded)
+        self.pending.append(batch)
         self.undecided = False
-        self.record_count += len(decoded.events) + len(decoded.dead_letters)
-        if len(decoded.events):
+        self.record_count += len(batch.events) + len(batch.dead_letters)
+        if len(batch.events):
             self.last_event_s = now_s
 
     def take_batch(self) -> DecodedBatch:
-        """Remove and return the next piece to commit: up to `COMMIT_EVENTS`, and a passed-over range alone."""
-        pieces = [self.pending.popleft()]
-        size = len(pieces[0].events)
+        """Remove and return the next batch to commit: about `COMMIT_EVENTS` events, or one unreadable range alone."""
+        batches = [self.pending.popleft()]
+        size = len(batches[0].events)
         while (
             self.pending
             and size < COMMIT_EVENTS
-            and not is_unreadable_range(pieces[0])
+            and not is_unreadable_range(batches[0])
             and not is_unreadable_range(self.pending[0])
         ):
-            pieces.append(self.pending.popleft())
-            size += len(pieces[-1].events)
-        return join_batches(pieces)
+            batches.append(self.pending.popleft())
+            size += len(batches[-1].events)
+        return join_batches(batches)
 
     def is_due(self, control: StreamControl, now_s: float, *, finishing: bool) -> bool:
-        """Return whether something of this lane should be committed now.
+        """Return whether this buffer needs a commit now.
 
         Args:
-            control: What the stream is known to be; what lead held back under it waits for another one.
-            now_s: The time.
-            finishing: Nothing more is polled: waiting brings nothing.
+            control: The stream's control state; records that the lead held back under it wait until it changes.
+            now_s: The time on the monotonic clock.
+            finishing: Polling has ended, so that waiting for further records is useless.
         """
         if self.held_under is not None and self.held_under == control:
             return now_s - self.last_announced_s >= WATERMARK_REPEAT_S
@@ -91,6 +94,6 @@ class PartitionBuffer:
         return full or waited or self.ended or finishing or self.held_under is not None
 
 
-def is_unreadable_range(piece: DecodedBatch) -> bool:
-    """Return whether the piece is a range that could not be read."""
-    return piece.skip_reason is not None
+def is_unreadable_range(batch: DecodedBatch) -> bool:
+    """Return whether a batch stands for a range of offsets that could not be read."""
+    return batch.skip_reason is not None

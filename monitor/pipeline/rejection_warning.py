@@ -1,4 +1,4 @@
-"""A wrong deployment, said loudly: the first events of a stream are all refused."""
+"""A log message for a wrong deployment: the codec rejects all of the first records of a stream."""
 
 import logging
 
@@ -10,27 +10,28 @@ _SAMPLE_RECORDS = 1_000
 
 
 class AllRejectedWarning:
-    """Says loudly when the first events of a stream are all refused."""
+    """Logs one error if the first 1,000 records of a stream are all rejected."""
 
     def __init__(self) -> None:
-        self._refused = 0
+        self._rejected = 0
         self._done = False
 
-    def count(self, stream: str, decoded: DecodedBatch) -> None:
-        """Take in what a batch became."""
+    def count(self, stream: str, batch: DecodedBatch) -> None:
+        """Count the rejected records of a decoded batch."""
         if self._done:
             return
-        self._refused += len(decoded.dead_letters)
-        if len(decoded.events):
+        dead_letters = batch.dead_letters
+        self._rejected += len(dead_letters)
+        if len(batch.events):
             self._done = True
-        elif self._refused >= _SAMPLE_RECORDS:
+        elif self._rejected >= _SAMPLE_RECORDS:
             self._done = True
             log.error(
-                "Stream %s: the first %d records were all refused, the last as %s (%s); "
+                "Stream %s: all of the first %d records were rejected, the last one as %s (%s); "
                 "check event.format and event.features.",
                 stream,
-                self._refused,
-                decoded.dead_letters.reasons[-1] if decoded.dead_letters.reasons else "?",
-                decoded.dead_letters.details[-1] if decoded.dead_letters.details else "?",
-                extra={"action": "refuse"},
+                self._rejected,
+                dead_letters.reasons[-1] if dead_letters.reasons else "?",
+                dead_letters.details[-1] if dead_letters.details else "?",
+                extra={"action": "reject"},
             )

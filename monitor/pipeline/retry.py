@@ -1,4 +1,4 @@
-"""Patience with a store that is away: it is asked again until it answers, or the time to drain is over."""
+"""Retrying calls to a database that is unavailable, with exponential backoff."""
 
 import logging
 import threading
@@ -17,7 +17,7 @@ _MAX_BACKOFF_S = 5.0
 
 
 class StorageRetry:
-    """Used by one thread; `stop` says that the end was asked for."""
+    """Retries the storage calls of one thread until the drain timeout after the stop event has passed."""
 
     def __init__(self, stop: threading.Event, drain_timeout_s: float) -> None:
         self._stop = stop
@@ -25,11 +25,11 @@ class StorageRetry:
         self._stop_seen_s: float | None = None
 
     def retry_until_answered(self, call: Callable[[], T]) -> T:
-        """Call until the store answers; only what the store marks as passing is tried again.
+        """Call until the database answers and return the result; only `StorageUnavailable` is retried.
 
         Raises:
-            CommitUnknown: A commit of unknown outcome; the caller has to look before anything is repeated.
-            StorageUnavailable: The end was asked for, and the time to drain is over.
+            CommitUnknown: The outcome of a commit is unknown; the caller has to read the stored position first.
+            StorageUnavailable: The stop event is set and the drain timeout has passed.
         """
         pause_s = _INITIAL_BACKOFF_S
         while True:
@@ -37,15 +37,18 @@ class StorageRetry:
                 return call()
             except CommitUnknown:
                 raise
-            except StorageUnavailable as away:
+            except StorageUnavailable as error:
                 if self._drain_time_elapsed():
                     raise
-                log.warning("%s; trying again in %.1f s.", away, pause_s, extra={"action": "store"})
+                log.warning("%s; trying again in %.1f s.", error, pause_s, extra={"action": "store"})
                 self._stop.wait(pause_s) if not self._stop.is_set() else time.sleep(pause_s)
                 pause_s = min(2 * pause_s, _MAX_BACKOFF_S)
 
     def _drain_time_elapsed(self) -> bool:
-        """Return whether the stop is older than the time to drain; the message to finish may wait behind this call."""
+        """Return whether the drain timeout has passed since the stop event was first seen.
+
+        The inbox message that ends the worker cannot serve for this: it may be queued behind the current call.
+        """
         if not self._stop.is_set():
             return False
         now_s = time.monotonic()

@@ -1,4 +1,4 @@
-"""Registering: store where every partition of a stream begins, before anything of it is committed."""
+"""Registration of a stream's partitions: the first position of each is stored before its first commit."""
 
 import logging
 import time
@@ -18,30 +18,32 @@ _RETIRE_INTERVAL_S = 60.0
 def register_sources(
     ledger: Ledger, stream: str, stream_id: int, source: Source, settings: StreamSettings
 ) -> Sequence[PartitionInfo]:
-    """Store the partitions that are new, and those whose log is another one than before; return all that there are.
+    """Register new and re-created partitions, retire removed ones, and return all partitions of the source.
 
-    The configured start holds only for a stream without any position: a partition that is added later, and a log
-    that was made anew, begin at their beginning, so that nothing of them is missed. What is not among them any more
-    is retired: nobody reads it, and windows must not wait for it.
+    The configured `start` applies only to a stream without any stored position. Partitions that are added later and
+    re-created logs are read from their beginning, so that no event is missed. Partitions that no longer exist are
+    retired: no source reads them, and windows must not wait for them.
 
     Raises:
         ConfigError: A topic or the file does not exist.
-        BrokerUnavailable: Nobody answered.
+        BrokerUnavailable: No broker answered.
     """
-    found = source.discover()
-    known = {(each.topic, each.partition): each for each in ledger.active_sources(stream_id)}
-    begins = {each.partition: Position(next_offset=each.begin, cursor=None) for each in found}
-    if not known:
+    partitions = source.discover()
+    positions = {each.partition: Position(next_offset=each.begin, cursor=None) for each in partitions}
+    if not ledger.active_sources(stream_id):
         start = settings.source.initial_position.resolve(time.time_ns() // 1_000)
-        begins |= source.resolve(start, found)
-    ledger.register_sources(stream_id, [build_new_source(each, begins[each.partition]) for each in found])
-    there = {(each.partition.topic, each.partition.partition) for each in found}
-    _retire_sources(ledger, stream, stream_id, lambda each: (each.topic, each.partition) in there)
-    return found
+        positions |= source.resolve(start, partitions)
+    ledger.register_sources(stream_id, [build_new_source(each, positions[each.partition]) for each in partitions])
+    existing = {(each.partition.topic, each.partition.partition) for each in partitions}
+    _retire_sources(ledger, stream, stream_id, lambda each: (each.topic, each.partition) in existing)
+    return partitions
 
 
 class SourceRetirement:
-    """Retires now and then what another daemon, of an older configuration, has taken up again before it ended."""
+    """Retires partitions of topics that are not configured, once a minute.
+
+    A daemon with an older configuration may have registered them again before it stopped.
+    """
 
     def __init__(self, ledger: Ledger, stream: str, stream_id: int, topics: frozenset[str]) -> None:
         self._ledger = ledger
@@ -51,7 +53,11 @@ class SourceRetirement:
         self._next_s = time.monotonic() + _RETIRE_INTERVAL_S
 
     def run_due(self) -> bool:
-        """Retire the partitions of topics that are not configured; return whether there were any."""
+        """Retire the partitions of topics that are not configured if the interval has passed.
+
+        Returns:
+            Whether a partition was retired.
+        """
         if time.monotonic() < self._next_s:
             return False
         self._next_s = time.monotonic() + _RETIRE_INTERVAL_S
@@ -62,7 +68,7 @@ def _retire_sources(ledger: Ledger, stream: str, stream_id: int, is_read: Callab
     retired = ledger.retire_sources(stream_id, [each for each in ledger.active_sources(stream_id) if not is_read(each)])
     for each in retired:
         log.warning(
-            "Stream %s is not read from %s[%d] any more; its position stays at %d, for when it comes back.",
+            "Stream %s: %s[%d] is no longer read; its position stays at %d for the case that it is configured again.",
             stream,
             each.topic,
             each.partition,
@@ -82,12 +88,12 @@ def stored_positions(ledger: Ledger, stream_id: int) -> dict[Partition, Position
     }
 
 
-def build_new_source(found: PartitionInfo, position: Position) -> NewSource:
-    """Return a partition as it is registered, to begin at a position."""
+def build_new_source(info: PartitionInfo, position: Position) -> NewSource:
+    """Build the record that registers a partition at a position."""
     return NewSource(
-        topic=found.partition.topic,
-        partition=found.partition.partition,
-        identity=found.identity,
+        topic=info.partition.topic,
+        partition=info.partition.partition,
+        identity=info.identity,
         next_offset=position.next_offset,
         cursor=position.cursor,
     )

@@ -1,7 +1,7 @@
-"""The worker of a stream: decode, fold, commit. One thread, one ordered chain of commits per source and epoch.
+"""The worker of a stream: one thread that decodes, folds and commits, in order of offsets per source and epoch.
 
-A batch's way is one straight line: `Inbox.get` -> `Codec.decode` -> `fold` (cut, score, flag, summarise) ->
-`Ledger.commit`. Everything kept here can be dropped at any time and read again from the stored position.
+The path of a batch: `Inbox.get` -> `Codec.decode` -> `fold` (cut, score, flag, build parts) -> `Ledger.commit`. The
+state of the worker can be discarded at any time: records are read again from the stored position.
 """
 
 import logging
@@ -43,15 +43,18 @@ from storage.ledger.ledger import Ledger
 log = logging.getLogger(__name__)
 
 _HELD_CHECK_INTERVAL_S = 0.5
+"""How often the control state is read while the lead holds records back."""
+
 _IDLE_WAIT_S = 3.0
+"""Longest wait for a message."""
 
 
-def _makes_no_progress(lane: PartitionBuffer, folded: FoldedBatch) -> bool:
-    return folded.end == lane.next_offset and folded.watermark_us == lane.watermark_us
+def _makes_no_progress(buffer: PartitionBuffer, folded: FoldedBatch) -> bool:
+    return folded.end == buffer.next_offset and folded.watermark_us == buffer.watermark_us
 
 
 class Worker:
-    """Turns what the inbox holds into commits until it is told to finish."""
+    """Turns the messages of the inbox into commits until polling has ended."""
 
     def __init__(
         self,
@@ -64,7 +67,7 @@ class Worker:
         ledger: Ledger,
         shadows: ShadowStore,
         inbox: Inbox,
-        scores: BatchScorer,
+        scorer: BatchScorer,
         reclaim: Callable[[ReclaimRequest], None],
         publish: Callable[[dict[Partition, int]], None],
         committed: Callable[[], None],
@@ -80,59 +83,63 @@ class Worker:
         self._ledger = ledger
         self._shadows = shadows
         self._inbox = inbox
-        self._scores = scores
-        self._reclaim = reclaim
-        self._publish = publish
-        self._committed = committed
+        self._scorer = scorer
+        self._request_reclaim = reclaim
+        self._publish_positions = publish
+        self._notify_committed = committed
         self._features = features
         self._drain_timeout_s = drain_timeout_s
-        self._patience = StorageRetry(stop, drain_timeout_s)
-        self._lanes: dict[Partition, PartitionBuffer] = {}
+        self._retry = StorageRetry(stop, drain_timeout_s)
+        self._buffers: dict[Partition, PartitionBuffer] = {}
         self._control = StreamControl(sealed_until_us=None, revision=-1, last_tick_us=None)
         self._schedule = ThresholdSchedule.from_rows([])
-        self._control_seen_s = float("-inf")
-        self._finishing_s: float | None = None
-        self._refusals = AllRejectedWarning()
+        self._control_read_s = float("-inf")
+        self._stop_requested_s: float | None = None
+        self._rejection_warning = AllRejectedWarning()
         self.events_committed = 0
         self.last_commit_s = time.monotonic()
 
     @property
     def ended(self) -> bool:
-        """Return whether every source said its end and the end is stored."""
-        lanes = list(self._lanes.values())
-        return bool(lanes) and all(lane.end_stored for lane in lanes)
+        """Return whether every claimed source has ended and its end is stored."""
+        buffers = list(self._buffers.values())
+        return bool(buffers) and all(buffer.end_stored for buffer in buffers)
 
     def stuck_s(self) -> float:
-        """Return how long records have been waiting without a commit; 0 while nothing waits."""
-        since_s = min((lane.records_since_s for lane in list(self._lanes.values()) if lane.pending), default=None)
-        # After a quiet night the last commit says nothing of the first record.
+        """Return the seconds that records have waited without a commit; 0 without waiting records."""
+        since_s = min(
+            (buffer.records_since_s for buffer in list(self._buffers.values()) if buffer.pending), default=None
+        )
+        # The last commit may be hours before the first waiting record.
         return 0.0 if since_s is None else time.monotonic() - max(since_s, self.last_commit_s)
 
     def run(self) -> None:
-        """Work until `Finish` has come and what was decoded is committed."""
+        """Process messages until `StopRequested` has come and the decoded records are committed."""
         while True:
             message = self._inbox.get(self._wait_s())
             while message is not None:
                 self._process_message(message)
                 message = self._inbox.get(0.0) if self._next_due_buffer(time.monotonic()) is None else None
             self._commit_due()
-            if self._finishing_s is not None and self._is_drained():
+            if self._stop_requested_s is not None and self._is_drained():
                 return
 
     def _is_drained(self) -> bool:
-        waiting = any(lane.pending and lane.held_under is None and not lane.undecided for lane in self._lanes.values())
-        return not waiting or time.monotonic() - (self._finishing_s or 0.0) > self._drain_timeout_s
+        waiting = any(
+            buffer.pending and buffer.held_under is None and not buffer.undecided for buffer in self._buffers.values()
+        )
+        return not waiting or time.monotonic() - (self._stop_requested_s or 0.0) > self._drain_timeout_s
 
     def _wait_s(self) -> float:
-        """Return how long to wait for a message: until the next commit or look at the stream is due."""
+        """Return the longest wait for a message: until the next commit or read of the control state is due."""
         now_s = time.monotonic()
         due = [_IDLE_WAIT_S]
-        for lane in self._lanes.values():
-            if lane.held_under is not None:
-                due.append(self._control_seen_s + _HELD_CHECK_INTERVAL_S - now_s)
-            elif lane.pending and not lane.undecided:
-                due.append(lane.pending_since_s + COMMIT_INTERVAL_S - now_s)
-        return max(0.0, min(due)) if self._finishing_s is None else 0.0
+        for buffer in self._buffers.values():
+            if buffer.held_under is not None:
+                due.append(self._control_read_s + _HELD_CHECK_INTERVAL_S - now_s)
+            elif buffer.pending and not buffer.undecided:
+                due.append(buffer.pending_since_s + COMMIT_INTERVAL_S - now_s)
+        return max(0.0, min(due)) if self._stop_requested_s is None else 0.0
 
     def _process_message(self, message: InboxMessage) -> None:
         match message:
@@ -143,22 +150,22 @@ class Worker:
             case PartitionRevoked():
                 self._discard_buffer(message.partition)
             case PartitionCaughtUp():
-                if message.partition in self._lanes:
-                    self._renew_idle_lease(self._lanes[message.partition], message)
+                if message.partition in self._buffers:
+                    self._renew_idle_lease(self._buffers[message.partition], message)
             case PartitionEnded():
-                lane = self._lanes.get(message.partition)
-                if lane is not None and lane.claim.epoch == message.epoch:
-                    lane.ended = True
-                    lane.undecided = False
+                buffer = self._buffers.get(message.partition)
+                if buffer is not None and buffer.claim.epoch == message.epoch:
+                    buffer.ended = True
+                    buffer.undecided = False
             case ControlChanged():
-                self._control_seen_s = float("-inf")
+                self._control_read_s = float("-inf")
             case StopRequested():
-                self._finishing_s = time.monotonic()
+                self._stop_requested_s = time.monotonic()
 
     def _open_buffer(self, message: PartitionClaimed) -> None:
         self._discard_buffer(message.partition)
         claim = message.claim
-        self._lanes[message.partition] = PartitionBuffer(
+        self._buffers[message.partition] = PartitionBuffer(
             partition=message.partition,
             claim=claim,
             next_offset=claim.next_offset,
@@ -168,179 +175,187 @@ class Worker:
         )
 
     def _discard_buffer(self, partition: Partition) -> None:
-        lane = self._lanes.pop(partition, None)
-        if lane is not None:
-            self._inbox.release(partition, lane.record_count)
+        buffer = self._buffers.pop(partition, None)
+        if buffer is not None:
+            self._inbox.release(partition, buffer.record_count)
 
-    def _give_up_claim(self, lane: PartitionBuffer) -> None:
-        log.info("%s was taken over; dropping what is pending.", lane.partition, extra={"action": "fence"})
-        self._discard_buffer(lane.partition)
-        self._reclaim(ReclaimRequest(partition=lane.partition, epoch=lane.claim.epoch))
+    def _give_up_claim(self, buffer: PartitionBuffer) -> None:
+        log.info(
+            "Another process has claimed %s; discarding its pending records.",
+            buffer.partition,
+            extra={"action": "fence"},
+        )
+        self._discard_buffer(buffer.partition)
+        self._request_reclaim(ReclaimRequest(partition=buffer.partition, epoch=buffer.claim.epoch))
 
     def _decode(self, message: RecordsFetched) -> None:
         batch = message.batch
-        lane = self._lanes.get(batch.partition)
-        if lane is None or lane.claim.epoch != message.epoch:
+        buffer = self._buffers.get(batch.partition)
+        if buffer is None or buffer.claim.epoch != message.epoch:
             self._inbox.release(batch.partition, len(batch))
             return
         decoded = self._codec.decode(batch, time.time_ns() // 1_000)
-        lane.add(decoded, time.monotonic())
-        self._refusals.count(self._stream, decoded)
+        buffer.add(decoded, time.monotonic())
+        self._rejection_warning.count(self._stream, decoded)
 
     def _next_due_buffer(self, now_s: float) -> PartitionBuffer | None:
-        """Return a lane whose commit is due, the one that waits longest first; None when none is due."""
-        due = [lane for lane in self._lanes.values() if self._is_due(lane, now_s)]
-        return min(due, key=lambda lane: lane.pending_since_s, default=None)
+        """Return the buffer with a due commit that has waited longest; None without a due commit."""
+        due = [buffer for buffer in self._buffers.values() if self._is_due(buffer, now_s)]
+        return min(due, key=lambda buffer: buffer.pending_since_s, default=None)
 
-    def _is_due(self, lane: PartitionBuffer, now_s: float) -> bool:
-        return lane.is_due(self._control, now_s, finishing=self._finishing_s is not None)
+    def _is_due(self, buffer: PartitionBuffer, now_s: float) -> bool:
+        return buffer.is_due(self._control, now_s, finishing=self._stop_requested_s is not None)
 
     def _commit_due(self) -> None:
         self._refresh_control()
-        for lane in list(self._lanes.values()):
-            while self._lanes.get(lane.partition) is lane and self._is_due(lane, time.monotonic()):
-                self._commit_next(lane)
+        for buffer in list(self._buffers.values()):
+            while self._buffers.get(buffer.partition) is buffer and self._is_due(buffer, time.monotonic()):
+                self._commit_next(buffer)
 
     def _refresh_control(self) -> None:
-        """Read how far the stream is sealed while something waits for it."""
-        waits = self._control.revision < 0 or any(lane.held_under is not None for lane in self._lanes.values())
+        """Read the control state while records are held back by it, or if it was never read."""
+        waiting = self._control.revision < 0 or any(buffer.held_under is not None for buffer in self._buffers.values())
         now_s = time.monotonic()
-        if waits and now_s - self._control_seen_s >= _HELD_CHECK_INTERVAL_S:
-            self._apply_control(self._patience.retry_until_answered(lambda: self._ledger.read_control(self._stream_id)))
-            self._control_seen_s = now_s
+        if waiting and now_s - self._control_read_s >= _HELD_CHECK_INTERVAL_S:
+            self._apply_control(self._retry.retry_until_answered(lambda: self._ledger.read_control(self._stream_id)))
+            self._control_read_s = now_s
 
     def _apply_control(self, control: StreamControl) -> None:
-        """Take over the stream's state; what was scheduled since is read after it, so it can only be newer."""
-        seen = self._control
-        if (control.revision, control.last_tick_us) != (seen.revision, seen.last_tick_us):
+        """Set the control state; read new thresholds after it, so that they are as new or newer."""
+        before = self._control
+        if (control.revision, control.last_tick_us) != (before.revision, before.last_tick_us):
             newest_id = self._schedule.newest_id
-            rows = self._patience.retry_until_answered(
+            rows = self._retry.retry_until_answered(
                 lambda: self._ledger.read_threshold_schedule(self._stream_id, after_id=newest_id)
             )
             self._schedule = self._schedule.extend(rows)
-        if control.revision != seen.revision:
-            shadows = self._patience.retry_until_answered(lambda: self._shadows.read_scheduled(self._stream_id))
+        if control.revision != before.revision:
+            shadows = self._retry.retry_until_answered(lambda: self._shadows.read_scheduled(self._stream_id))
             self._schedule = replace(self._schedule, shadows=tuple(shadows))
         self._control = control
 
-    def _commit_next(self, lane: PartitionBuffer) -> None:
-        """Commit the next piece of a lane."""
-        if not lane.pending:
-            self._store_end(lane)
+    def _commit_next(self, buffer: PartitionBuffer) -> None:
+        """Commit the next batch of a buffer."""
+        if not buffer.pending:
+            self._store_end(buffer)
             return
-        piece = lane.take_batch()
-        if is_unreadable_range(piece):
-            self._commit_unreadable_range(lane, piece)
+        batch = buffer.take_batch()
+        if is_unreadable_range(batch):
+            self._commit_unreadable_range(buffer, batch)
             return
-        while True:  # until the ledger takes it: each round folds under what the stream is by then
-            under = self._control
-            folded = self._fold_batch(lane, piece)
-            if _makes_no_progress(lane, folded):
-                self._repeat_watermark(lane)
-                self._put_back(lane, piece, folded, under)
+        while True:  # fold again under the new control state until the ledger accepts the commit
+            control = self._control
+            folded = self._fold_batch(buffer, batch)
+            if _makes_no_progress(buffer, folded):
+                self._repeat_watermark(buffer)
+                self._put_back(buffer, batch, folded, control)
                 return
-            commit = build_commit(self._stream_id, lane.claim, piece, folded, self._control, self._features)
-            outcome = self._send_commit(lane, commit)
+            commit = build_commit(self._stream_id, buffer.claim, batch, folded, self._control, self._features)
+            outcome = self._send_commit(buffer, commit)
             if isinstance(outcome, Stale):
                 continue
             if isinstance(outcome, Committed):
-                self._after_commit(lane, commit, len(folded.scored.events) + len(folded.dead))
+                self._after_commit(buffer, commit, len(folded.scored.events) + len(folded.dead))
                 if folded.remaining is not None:
-                    self._put_back(lane, folded.remaining, folded, under)
+                    self._put_back(buffer, folded.remaining, folded, control)
             return
 
-    def _fold_batch(self, lane: PartitionBuffer, piece: DecodedBatch) -> FoldedBatch:
-        """Fold a piece; nothing more is waited for behind its end when the source has ended or could not be read on.
+    def _fold_batch(self, buffer: PartitionBuffer, batch: DecodedBatch) -> FoldedBatch:
+        """Fold a batch as the final one if the source has ended or an unreadable range follows.
 
-        An event that has to wait for those after it does not wait for ever: behind it, 10,000 records that are no
-        events are as good as an end. Else what must wait would fill the bound on memory, and nothing more would come.
+        An undecided event does not wait for ever: it is decided when 10,000 records, with too few events among them,
+        follow. Without this bound, its records would fill the memory limit of the partition, which then stays paused.
         """
-        final = is_unreadable_range(lane.pending[0]) if lane.pending else lane.ended
-        folded = self._fold_once(lane, piece, final=final)
-        crowded = len(piece.events) + len(piece.dead_letters) >= COMMIT_EVENTS
-        if crowded and not folded.held_by_lead and _makes_no_progress(lane, folded):
-            return self._fold_once(lane, piece, final=True)
+        final = is_unreadable_range(buffer.pending[0]) if buffer.pending else buffer.ended
+        folded = self._fold_once(buffer, batch, final=final)
+        full = len(batch.events) + len(batch.dead_letters) >= COMMIT_EVENTS
+        if full and not folded.held_by_lead and _makes_no_progress(buffer, folded):
+            return self._fold_once(buffer, batch, final=True)
         return folded
 
-    def _fold_once(self, lane: PartitionBuffer, piece: DecodedBatch, *, final: bool) -> FoldedBatch:
+    def _fold_once(self, buffer: PartitionBuffer, batch: DecodedBatch, *, final: bool) -> FoldedBatch:
         return fold(
-            piece,
-            watermark_us=lane.watermark_us,
+            batch,
+            watermark_us=buffer.watermark_us,
             final=final,
             control=self._control,
             schedule=self._schedule,
             rule=self._rule,
-            scores=self._scores,
+            scorer=self._scorer,
         )
 
-    def _put_back(self, lane: PartitionBuffer, rest: DecodedBatch, folded: FoldedBatch, under: StreamControl) -> None:
-        """Put back what lead holds, or what more input has to settle (times of a file that may be stray).
+    def _put_back(
+        self, buffer: PartitionBuffer, remaining: DecodedBatch, folded: FoldedBatch, control: StreamControl
+    ) -> None:
+        """Put back records that the lead holds, or that further input has to decide (times of a file).
 
-        What lead holds waits for another state of the stream than the one it was folded `under`: the commit may have
-        brought it already.
+        Records that the lead holds wait until the control state differs from `control`, under which they were folded.
+        The commit may have changed it already.
         """
-        lane.undecided = not folded.held_by_lead and not lane.pending
-        lane.pending.appendleft(rest)
-        lane.held_under = under if folded.held_by_lead else None
-        lane.pending_since_s = time.monotonic()
+        buffer.undecided = not folded.held_by_lead and not buffer.pending
+        buffer.pending.appendleft(remaining)
+        buffer.held_under = control if folded.held_by_lead else None
+        buffer.pending_since_s = time.monotonic()
 
-    def _repeat_watermark(self, lane: PartitionBuffer) -> None:
-        """Say the watermark of what lead holds back again, now and then; where the position is not ours, claim anew."""
+    def _repeat_watermark(self, buffer: PartitionBuffer) -> None:
+        """Commit the watermark of held records again every `WATERMARK_REPEAT_S`; a fenced claim is claimed again."""
         now_s = time.monotonic()
-        if lane.held_under is None or now_s - lane.last_announced_s < WATERMARK_REPEAT_S:
+        if buffer.held_under is None or now_s - buffer.last_announced_s < WATERMARK_REPEAT_S:
             return
-        lane.last_announced_s = now_s
-        self._send_commit(lane, self._build_position_commit(lane, None))
+        buffer.last_announced_s = now_s
+        self._send_commit(buffer, self._build_position_commit(buffer, None))
 
-    def _store_end(self, lane: PartitionBuffer) -> None:
-        """Say that nothing will ever follow, once everything of the source is committed."""
-        commit = self._build_position_commit(lane, None, ended=True)
-        if isinstance(self._send_commit(lane, commit), Committed):
-            lane.end_stored = True
-            self._committed()
+    def _store_end(self, buffer: PartitionBuffer) -> None:
+        """Commit the end of a source whose records are all committed."""
+        commit = self._build_position_commit(buffer, None, ended=True)
+        if isinstance(self._send_commit(buffer, commit), Committed):
+            buffer.end_stored = True
+            self._notify_committed()
 
-    def _commit_unreadable_range(self, lane: PartitionBuffer, piece: DecodedBatch) -> None:
-        """Commit a range that could not be read: as a gap, or as the dead letter that it became."""
-        while isinstance(outcome := self._send_commit(lane, commit := self._build_position_commit(lane, piece)), Stale):
+    def _commit_unreadable_range(self, buffer: PartitionBuffer, batch: DecodedBatch) -> None:
+        """Commit an unreadable range, as a gap or as its dead letter."""
+        while isinstance(
+            outcome := self._send_commit(buffer, commit := self._build_position_commit(buffer, batch)), Stale
+        ):
             pass
         if isinstance(outcome, Committed):
-            self._after_commit(lane, commit, len(piece.dead_letters))
+            self._after_commit(buffer, commit, len(batch.dead_letters))
 
     def _build_position_commit(
-        self, lane: PartitionBuffer, piece: DecodedBatch | None, *, ended: bool = False
+        self, buffer: PartitionBuffer, batch: DecodedBatch | None, *, ended: bool = False
     ) -> Commit:
         return build_position_commit(
             self._stream_id,
-            lane.claim,
-            piece,
-            Position(next_offset=lane.next_offset, cursor=lane.cursor),
-            lane.watermark_us,
+            buffer.claim,
+            batch,
+            Position(next_offset=buffer.next_offset, cursor=buffer.cursor),
+            buffer.watermark_us,
             self._control,
             ended=ended,
         )
 
-    def _after_commit(self, lane: PartitionBuffer, commit: Commit, records: int) -> None:
-        lane.next_offset = commit.end
-        lane.cursor = commit.end_cursor
-        lane.watermark_us = commit.watermark_us
-        lane.held_under = None
-        lane.end_stored = False
-        lane.last_announced_s = lane.pending_since_s = self.last_commit_s = time.monotonic()
+    def _after_commit(self, buffer: PartitionBuffer, commit: Commit, records: int) -> None:
+        buffer.next_offset = commit.end
+        buffer.cursor = commit.end_cursor
+        buffer.watermark_us = commit.watermark_us
+        buffer.held_under = None
+        buffer.end_stored = False
+        buffer.last_announced_s = buffer.pending_since_s = self.last_commit_s = time.monotonic()
         self.events_committed += len(commit.scores)
-        lane.record_count -= records
-        self._inbox.release(lane.partition, records)
-        self._publish({each.partition: each.next_offset for each in self._lanes.values()})
-        self._committed()
+        buffer.record_count -= records
+        self._inbox.release(buffer.partition, records)
+        self._publish_positions({each.partition: each.next_offset for each in self._buffers.values()})
+        self._notify_committed()
 
-    def _send_commit(self, lane: PartitionBuffer, commit: Commit) -> Committed | Fenced | Stale:
-        """Commit; a fenced or unknown outcome drops the lane and asks for a fresh claim."""
+    def _send_commit(self, buffer: PartitionBuffer, commit: Commit) -> Committed | Fenced | Stale:
+        """Commit; after a fenced or unknown outcome discard the buffer and request a new claim."""
         try:
-            outcome = self._patience.retry_until_answered(lambda: self._ledger.commit(commit))
+            outcome = self._retry.retry_until_answered(lambda: self._ledger.commit(commit))
         except CommitUnknown as unknown:
             log.warning(
                 "%s; reading %s again from the stored position.",
                 unknown,
-                lane.partition,
+                buffer.partition,
                 extra={"action": "commit"},
             )
             outcome = Fenced()
@@ -348,25 +363,25 @@ class Worker:
             case Committed() | Stale():
                 self._apply_control(outcome.control)
             case Fenced():
-                self._give_up_claim(lane)
+                self._give_up_claim(buffer)
         return outcome
 
-    def _renew_idle_lease(self, lane: PartitionBuffer, seen: PartitionCaughtUp) -> None:
-        """Renew the idle lease of a source that is at its log's end and has been silent for `idle_timeout`.
+    def _renew_idle_lease(self, buffer: PartitionBuffer, message: PartitionCaughtUp) -> None:
+        """Renew the idle lease of a source that is at the end of its log and has had no event for `idle_timeout`.
 
-        `seen` has come through the inbox after everything that was polled before it, so that with nothing pending
-        all of that is committed; the ledger checks the position again.
+        `message` follows all records that were polled before it through the inbox. So without pending records all of
+        them are committed; the ledger checks the position again.
         """
-        silent = time.monotonic() - lane.last_event_s >= self._idle_timeout_s
-        unknown = self._control.revision < 0
-        if unknown or lane.ended or not silent or any(len(piece.events) for piece in lane.pending):
+        silent = time.monotonic() - buffer.last_event_s >= self._idle_timeout_s
+        control_unread = self._control.revision < 0
+        if control_unread or buffer.ended or not silent or any(len(batch.events) for batch in buffer.pending):
             return
-        while lane.pending and self._lanes.get(lane.partition) is lane:
-            self._commit_next(lane)
-        claim = lane.claim
-        if self._patience.retry_until_answered(
-            lambda: self._ledger.mark_idle(claim.source_id, claim.epoch, lane.next_offset, seen.until_us)
+        while buffer.pending and self._buffers.get(buffer.partition) is buffer:
+            self._commit_next(buffer)
+        claim = buffer.claim
+        if self._retry.retry_until_answered(
+            lambda: self._ledger.mark_idle(claim.source_id, claim.epoch, buffer.next_offset, message.until_us)
         ):
-            self._committed()
+            self._notify_committed()
         else:
-            self._give_up_claim(lane)
+            self._give_up_claim(buffer)

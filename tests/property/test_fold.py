@@ -123,7 +123,7 @@ class FoldRun:
             control=StreamControl(sealed_until_us=self.sealed_until_us, revision=0),
             schedule=SCHEDULE,
             rule=self.rule,
-            scores=FeatureEnergies(),
+            scorer=FeatureEnergies(),
         )
         assert folded.end == (folded.remaining.begin if folded.remaining else self.pending.end)
         assert folded.remaining is None or folded.remaining.end == self.pending.end

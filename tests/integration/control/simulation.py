@@ -160,7 +160,7 @@ class SimulatedWriter:
                 control=self._control,
                 schedule=self._schedule,
                 rule=self._rule,
-                scores=self._scorer,
+                scorer=self._scorer,
             )
             self._unsettled = folded.remaining is not None and not folded.held_by_lead
             if folded.end == self._next and folded.watermark_us == self._watermark_us:

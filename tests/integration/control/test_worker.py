@@ -235,7 +235,7 @@ def test_a_range_that_could_not_be_read_becomes_a_gap_between_the_events_around_
     bench.feed(
         claim,
         event_batch([T0]),
-        raw_batch([], begin=1, end=50, passed_over="retention"),
+        raw_batch([], begin=1, end=50, skip_reason="retention"),
         event_batch([T0 + 1], begin=50),
     )
     bench.finish()
@@ -247,7 +247,7 @@ def test_a_jump_in_a_file_before_a_range_that_cannot_be_read_is_believed(sqlite_
     bench = in_a_file(sqlite_db, drain_timeout_s=2.0)
     claim = bench.claim()
     jump = event_batch([T0, T0 + 1, T0 + 9 * MINUTE])
-    bench.feed(claim, jump, raw_batch([], begin=3, end=9, passed_over=UNREADABLE_BATCH), event_batch([T0], begin=9))
+    bench.feed(claim, jump, raw_batch([], begin=3, end=9, skip_reason=UNREADABLE_BATCH), event_batch([T0], begin=9))
     bench.inbox.put(PartitionEnded(partition=partition(), epoch=claim.epoch))
     bench.finish()
     assert fetch_rows(sqlite_db, "SELECT source_offset FROM scores ORDER BY 1") == [(0,), (1,), (2,), (9,)]

@@ -134,7 +134,7 @@ class WorkerBench:
             ledger=self.ledger,
             shadows=ShadowStore(self.db),
             inbox=self.inbox,
-            scores=Scorer(lambda model_id: load_model(ModelStore(self.db).load(model_id), "cpu")),
+            scorer=Scorer(lambda model_id: load_model(ModelStore(self.db).load(model_id), "cpu")),
             reclaim=self.reclaims.append,
             publish=self.published.update,
             committed=lambda: None,

@@ -88,7 +88,7 @@ def folded(
         control=StreamControl(sealed_until_us=None if sealed is None else T0 + round(sealed * MINUTE), revision=0),
         schedule=ThresholdSchedule.from_rows(rows or [threshold(1)]),
         rule=rule,
-        scores=scores or Energies(),
+        scorer=scores or Energies(),
     )
 
 
