@@ -359,7 +359,8 @@ def _build_parts(
 
 def _count_by_window(windows: Int64, starts: Int64) -> list[int]:
     """Return how many of `windows` equal each of the ascending `starts`."""
-    return np.bincount(np.searchsorted(starts, windows), minlength=len(starts)).tolist()
+    counts: list[int] = np.bincount(np.searchsorted(starts, windows), minlength=len(starts)).tolist()
+    return counts
 
 
 def _summarise_by_model(
