@@ -22,10 +22,9 @@ from monitor.detectors.gmm_functions import (
     cholesky_with_ridge,
     make_metric,
 )
-from monitor.detectors.inputs.arguments import check_device, check_number
+from monitor.detectors.inputs.arguments import check_device, check_number, make_not_fitted_error
 from monitor.detectors.inputs.checks import FloatArray, check_events, check_labels
 from monitor.detectors.inputs.feature_model import apply_feature_model, check_feature_model
-from monitor.detectors.inputs.unfitted import make_not_fitted_error
 from monitor.detectors.mixture_values import are_lower_triangular
 from monitor.detectors.score.threads import full_precision_matmul, single_torch_thread
 from monitor.statistics.training_profile import FeatureProfile, build_feature_profile
@@ -254,7 +253,7 @@ class ClassConditionalGaussian:
         factors = stored.float64_tensor("factors", k, d, d)
         shares = k > 0 and (found.weights_ > 0).all() and abs(found.weights_.sum() - 1) < 1e-6
         if not shares or not are_lower_triangular(factors):
-            raise ModelError(f"the {KIND} model's weights or factors make no mixture; fit it again")
+            raise ModelError(f"the {KIND} model's weights or Cholesky factors are invalid; fit it again")
         found._set_factors(factors)
         return found
 

@@ -1,4 +1,4 @@
-"""Detectors: the Gaussian mixture, fitted by EM, with the names that scikit-learn's users know."""
+"""Gaussian mixture fitted by EM, with the interface of scikit-learn's GaussianMixture."""
 
 import inspect
 import os
@@ -14,16 +14,21 @@ from monitor.detectors import artefact, mixture_artefact, sklearn_bridge
 from monitor.detectors.artefact import Artefact
 from monitor.detectors.explain import attribution
 from monitor.detectors.explain.explanation import Explanation
-from monitor.detectors.fit import mixture_fit as fitting
 from monitor.detectors.fit import selection
 from monitor.detectors.fit.cross_fitting import reference_energies
-from monitor.detectors.fit.em import CovarianceType
+from monitor.detectors.fit.mixture_fit import FitReport, fit_mixture
 from monitor.detectors.fit.process_group import ProcessGroup
-from monitor.detectors.fit.settings import make_fit_settings
-from monitor.detectors.inputs.arguments import check_device
+from monitor.detectors.fit.settings import FitSettings, make_fit_settings
+from monitor.detectors.inputs.arguments import check_device, make_not_fitted_error
 from monitor.detectors.inputs.checks import FloatArray, check_events, check_finite, check_sample_weights
-from monitor.detectors.inputs.unfitted import make_not_fitted_error
-from monitor.detectors.mixture_values import MixtureValues, check_mixture, covariances_from_cholesky, expand_cholesky
+from monitor.detectors.mixture_values import (
+    CovarianceType,
+    MixtureState,
+    MixtureValues,
+    check_mixture,
+    covariances_from_cholesky,
+    expand_cholesky,
+)
 from monitor.detectors.score.factors import GaussianComponents
 from monitor.detectors.score.scorer import MixtureScorer, make_scorer
 from monitor.detectors.score.threads import single_torch_thread
@@ -31,46 +36,47 @@ from monitor.statistics.training_profile import FeatureProfile, build_feature_pr
 
 F64 = NDArray[np.float64]
 
-# On small arrays threads wait for each other longer than they compute: 10,000 x 4 took 7.7 s on two busy cores, and
-# 0.07 s on one thread.
+# Smaller arrays are fitted on one thread: with several, threads wait for each other longer than they compute.
+# A fit of 10,000 x 4 took 7.7 s on two busy cores, and 0.07 s on one thread.
 _SMALL_FIT_ELEMENTS = 2_000_000
 
 
 class GaussianMixture:
-    """A mixture of Gaussians whose energy, -log p(x), tells how strange an event is.
+    """Mixture of Gaussians; the energy of an event is -log p(x) in nats, and larger for outliers.
 
     Args:
-        n_components: How many, or "auto" for the fewest of 1 to 8 that reach most of what components can gain on
-            rows held out.
+        n_components: The number of components. "auto" takes the smallest of 1 to 8 that reaches most of the possible
+            gain in held-out log-likelihood.
         covariance_type: full, tied, diag or spherical.
-        tol: EM stops when the mean log-likelihood moves by less than this.
-        max_iter: The most passes over all rows.
-        n_init: How many starts are tried; the best is kept.
-        reg_covar: Added to every variance, but no more than this share of the square of the column's reach (its
-            farthest value from the mean) nor than a hundred times this share of its variance, and no less than a
-            hundredth of it.
-        shrinkage: How many made-up rows, varying as all events do, each component is given; None for what
-            serves rows held out best (none where that makes no difference), and in a mixture of several with full
-            covariances one more for each column up to ten, varying as the components do on average. Of these, a
-            number of components that is asked for gets fewer, or none, where they make rows held out less likely.
-        contamination: The share of the training events taken to be strange: as many of the largest energies
-            are left out of every pass (trimmed EM).
+        tol: EM stops when the mean log-likelihood changes by less than this.
+        max_iter: The maximum number of passes over all rows.
+        n_init: The number of initialisations; the best one is used.
+        reg_covar: Added to every variance, but at most this fraction of the column's squared maximum deviation from
+            its mean, at most a hundred times this fraction of its variance, and at least a hundredth of this
+            fraction of its variance.
+        shrinkage: The number of pseudo-observations with the covariance of all events that each component gets. None
+            takes the number with the best held-out log-likelihood (none if that makes no difference). With None,
+            several components and full covariances, each component also gets one pseudo-observation per column, at
+            most ten, with the components' average covariance. With an explicit `n_components`, this second number
+            is reduced, down to zero, where held-out likelihood prefers it.
+        contamination: The fraction of training events that is assumed to be anomalous. In every pass the events with
+            the largest energies, this fraction of all, are left out (trimmed EM).
         random_state: The seed.
-        device: Where energies are computed, "cpu" or a torch CUDA device.
+        device: The device that computes energies: "cpu" or a torch CUDA device.
 
     Attributes:
-        weights_: (K,) shares.
-        means_: (K, D).
-        covariances_: (K, D, D), (D, D), (K, D) or (K,) by covariance type.
-        converged_: Whether EM met `tol`.
-        n_iter_: Passes over all rows.
-        lower_bound_: The last mean log-likelihood, in the columns' own units.
-        report_: The fit report.
-        reference_energies_: Sorted energies of events that the model did not see, after `calibrate`.
-        profile_: What the training values of each feature were, for the daemon's watch on drift, after `calibrate`.
+        weights_: The components' weights, (K,).
+        means_: The means, (K, D).
+        covariances_: The covariances, (K, D, D), (D, D), (K, D) or (K,) depending on the covariance type.
+        converged_: True if EM reached `tol`.
+        n_iter_: The number of passes over all rows.
+        lower_bound_: The last mean log-likelihood, in the units of the columns.
+        report_: The fit report, or None if the parameters were not fitted here.
+        reference_energies_: Sorted out-of-fold energies of the training events, set by `calibrate`.
+        profile_: The training profile of each feature for drift detection, set by `calibrate`.
     """
 
-    kind = "gaussian_mixture"
+    kind = mixture_artefact.KIND
     reference_energies_: NDArray[np.float32] | None
     profile_: FeatureProfile | None
 
@@ -106,64 +112,59 @@ class GaussianMixture:
         sample_weight: object = None,
         progress: Callable[[int, float], None] | None = None,
     ) -> Self:
-        """Fit on events; under torchrun each process gives its own rows and all get the same mixture.
+        """Fit on events. Under torchrun every process passes its own rows, and all get the same mixture.
 
         Args:
-            x: Events: numpy, torch or a data frame, whose names are kept.
-            y: Ignored; there for scikit-learn's pipelines.
-            sample_weight: One weight an event: whole numbers say how often it came, others which share it has.
-            progress: Called after every pass over all rows with its number and mean log-likelihood.
+            x: Events: a numpy array, a torch tensor or a data frame, whose column names are stored.
+            y: Ignored; present for scikit-learn's pipelines.
+            sample_weight: One weight per event. Whole numbers are counts of the event; other numbers are relative.
+            progress: Called after every pass over all rows with its number and the mean log-likelihood.
 
         Raises:
-            ModelError: unusable events or settings.
+            ModelError: The events or the settings are invalid.
         """
         del y
-        plan = make_fit_settings(self)
-        fewest = 1 if self.n_components == "auto" else self.n_components
-        events = check_events(x, owner=type(self).__name__, min_rows=max(fewest, 1), squares=True)
-        weights = (
-            None
-            if sample_weight is None
-            else check_sample_weights(sample_weight, len(events.values), owner=type(self).__name__)
-        )
+        owner, settings = type(self).__name__, self._fit_settings()
+        events = check_events(x, owner=owner, min_rows=settings.n_components or 1, squares=True)
+        weights = None
+        if sample_weight is not None:
+            weights = check_sample_weights(sample_weight, len(events.values), owner=owner)
         with single_torch_thread(when=events.values.size < _SMALL_FIT_ELEMENTS):
-            fitted = fitting.fit_mixture(events.values, weights, plan, ProcessGroup.current(), progress)
-        self.set_values(fitted.to_values(self.covariance_type), events.names)
-        self.converged_ = fitted.converged
-        self.n_iter_ = fitted.n_iter
-        self.lower_bound_ = fitted.report.log_likelihood[-1] - float(np.log(fitted.scaling.scale).sum())
-        self.report_: fitting.FitReport | None = fitted.report
+            fitted = fit_mixture(events.values, weights, settings, ProcessGroup.current(), progress)
+        state = MixtureState(
+            values=fitted.to_values(self.covariance_type),
+            covariance_type=self.covariance_type,
+            feature_names=events.names,
+            converged=fitted.converged,
+            n_iter=fitted.n_iter,
+            lower_bound=fitted.report.log_likelihood[-1] - float(np.log(fitted.scaling.scale).sum()),
+        )
+        self._set_state(state, fitted.report)
         return self
 
     def calibrate(self, x: Any, folds: int = 5) -> Self:
-        """Set the reference energies from the training events, each scored by a fit without its fold."""
+        """Set the reference energies and the training profile from the training events.
+
+        Each event's reference energy is that under a model fitted without the event's fold.
+        """
         values = self._check_events(x)
         self.reference_energies_ = reference_energies(lambda: type(self)(**self.get_params()), values, folds)
         self.profile_ = build_feature_profile(values)
         return self
 
     def energy(self, x: Any) -> FloatArray:
-        """Return the energy of each event in nats: -log p(x), float32 for float32 events.
+        """Return the energy of each event, -log p(x) in nats; float32 for float32 events.
 
-        The energy of an event is the same to the bit whatever it is batched with.
+        An event's energy is bit-identical in every batch.
         """
-        values = self._check_events(x, finite=False)
-        energies = self._get_scorer(values.dtype).energies(values)
-        if not np.isfinite(energies).all():
-            check_finite(values, owner=type(self).__name__, names=self.feature_names_)
-        return energies
+        return self._score(x, with_responsibilities=False)[0]
 
     def energies_and_responsibilities(self, x: Any) -> tuple[FloatArray, FloatArray]:
-        """Return the energy of each event, and each component's share (n, K) in it, out of one pass.
+        """Return the energy of each event and the components' responsibilities (n, K), in one pass.
 
-        The shares are rounded as the energies are: the same to the bit whatever an event is batched with.
+        Both have the precision of the events and are bit-identical in every batch.
         """
-        values = self._check_events(x, finite=False)
-        shares = np.empty((len(values), len(self.weights_)), dtype=values.dtype)
-        energies = self._get_scorer(values.dtype).energies(values, shares)
-        if not np.isfinite(energies).all():
-            check_finite(values, owner=type(self).__name__, names=self.feature_names_)
-        return energies, shares
+        return self._score(x, with_responsibilities=True)
 
     def score_samples(self, x: Any) -> FloatArray:
         """Return log p(x) of each event."""
@@ -175,93 +176,103 @@ class GaussianMixture:
         return float(self.score_samples(x).mean(dtype=np.float64))
 
     def responsibilities(self, x: Any) -> F64:
-        """Return each component's share (n, K) in each event."""
+        """Return the responsibility of each component for each event, (n, K)."""
         log_joint = self._log_joint(x)
-        share = np.exp(log_joint - log_joint.max(axis=1, keepdims=True))
-        total: F64 = share / share.sum(axis=1, keepdims=True)
-        return total
+        unnormalised = np.exp(log_joint - log_joint.max(axis=1, keepdims=True))
+        shares: F64 = unnormalised / unnormalised.sum(axis=1, keepdims=True)
+        return shares
 
     def predict_proba(self, x: Any) -> F64:
-        """Return each component's share (n, K) in each event; scikit-learn's name."""
+        """Return `responsibilities(x)`, under scikit-learn's name."""
         return self.responsibilities(x)
 
     def predict(self, x: Any) -> NDArray[np.int64]:
-        """Return the component with the largest share in each event."""
-        place: NDArray[np.int64] = self._log_joint(x).argmax(axis=1)
-        return place
+        """Return the component with the largest responsibility for each event."""
+        labels: NDArray[np.int64] = self._log_joint(x).argmax(axis=1)
+        return labels
 
     def fit_predict(self, x: Any, y: object = None) -> NDArray[np.int64]:
         """Fit, and return the component of each event."""
         return self.fit(x, y).predict(x)
 
     def explain(self, x: Any) -> Explanation:
-        """Return by event and feature how unexpected it is given the others, and what that costs."""
+        """Return each feature's contribution to the energy of each event, given the other features."""
         values = self._check_events(x, squares=True).astype(np.float64)
-        inverse = self.inverse_cholesky()
         names = self.feature_names_ or tuple(f"x{j}" for j in range(self.n_features))
-        return attribution.explain_mixture(values, self.weights_, self.means_, inverse, names)
+        return attribution.explain_mixture(values, self.weights_, self.means_, self.inverse_cholesky(), names)
 
     def sample(self, n_samples: int = 1) -> tuple[F64, NDArray[np.int64]]:
-        """Return events drawn from the mixture, and their components."""
+        """Draw events from the mixture and return them with their components."""
         self._check_fitted()
         if not isinstance(n_samples, int | np.integer) or n_samples < 1:
             raise ModelError(f"Invalid value for 'n_samples': {n_samples}; draw at least one event")
         rng = np.random.default_rng(self.random_state)
-        place = np.repeat(np.arange(len(self.weights_)), rng.multinomial(n_samples, self.weights_))
+        labels = np.repeat(np.arange(len(self.weights_)), rng.multinomial(n_samples, self.weights_))
         noise = rng.standard_normal((n_samples, self.n_features))
         lower = expand_cholesky(self._cholesky, len(self.weights_))
-        drawn = self.means_[place] + np.einsum("nij,nj->ni", lower[place], noise)
-        return drawn, place
+        events = self.means_[labels] + np.einsum("nij,nj->ni", lower[labels], noise)
+        return events, labels
 
     def bic(self, x: Any) -> float:
-        """Return Schwarz's criterion on the events; smaller is better."""
+        """Return Schwarz's information criterion on the events; smaller is better."""
         values = self._check_events(x)
         return selection.bic(self.score(values) * len(values), self._n_parameters(), len(values))
 
     def aic(self, x: Any) -> float:
-        """Return Akaike's criterion on the events; smaller is better."""
+        """Return Akaike's information criterion on the events; smaller is better."""
         values = self._check_events(x)
         return 2.0 * self._n_parameters() - 2.0 * self.score(values) * len(values)
 
     @property
     def n_features(self) -> int:
-        """The number of columns that it was fitted on."""
+        """The number of columns of the training events."""
         self._check_fitted()
         return self.n_features_in_
 
     def to_artefact(self) -> Artefact:
-        """Return the model as plain values."""
-        self._check_fitted()
-        return mixture_artefact.mixture_to_artefact(self)
+        """Return the model as an artefact."""
+        return mixture_artefact.mixture_to_artefact(
+            self._state(),
+            self.get_params(),
+            report=self.report_,
+            reference_energies=self.reference_energies_,
+            profile=self.profile_,
+        )
 
     @classmethod
     def from_artefact(cls, stored: Artefact, device: str = "cpu") -> Self:
-        """Bring back a fitted mixture.
+        """Build a fitted mixture from an artefact.
 
         Raises:
-            ModelError: the artefact's values do not make a mixture.
+            ModelError: The artefact's settings or arrays are not those of a mixture.
         """
-        return mixture_artefact.mixture_from_artefact(cls, stored, device)
+        known = inspect.signature(cls).parameters
+        settings = {name: value for name, value in stored.settings.items() if name in known}
+        model = cls(**{**settings, "device": device})
+        model._fit_settings()  # raises for invalid settings
+        model._set_state(*mixture_artefact.mixture_from_artefact(stored, model.covariance_type))
+        model.reference_energies_ = stored.reference_energies
+        model.profile_ = stored.profile
+        return model
 
     @classmethod
     def from_sklearn(cls, mixture: Any, device: str = "cpu") -> Self:
-        """Take over a fitted scikit-learn GaussianMixture; energies are its negated score_samples.
+        """Build a mixture from a fitted scikit-learn GaussianMixture; energies are its negated score_samples.
 
         Raises:
-            ModelError: it is not fitted, or its covariances are not positive definite.
+            ModelError: It is not fitted, or a covariance is not positive definite.
         """
-        return sklearn_bridge.from_sklearn(cls, mixture, device)
+        return cls._from_state(sklearn_bridge.from_sklearn(mixture), device)
 
     def to_sklearn(self) -> Any:
-        """Return a fitted scikit-learn GaussianMixture of the same parameters (needs scikit-learn)."""
-        self._check_fitted()
-        return sklearn_bridge.to_sklearn(self)
+        """Return a fitted scikit-learn GaussianMixture of the same parameters (requires scikit-learn)."""
+        return sklearn_bridge.to_sklearn(self._state(), self.inverse_cholesky(), self.get_params())
 
     def __sklearn_tags__(self) -> Any:
         return sklearn_bridge.make_tags()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what pickle takes: all but the scorers, whose kernels suit this machine."""
+        """Return the attributes to pickle, without the scorers, whose kernels depend on the machine."""
         return {name: {} if name == "_scorers" else value for name, value in vars(self).items()}
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -272,7 +283,7 @@ class GaussianMixture:
         return artefact.to_bytes(self.to_artefact())
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to a file, at once."""
+        """Write the model to a file, atomically."""
         artefact.save(self.to_artefact(), path)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002 - scikit-learn's signature
@@ -281,11 +292,11 @@ class GaussianMixture:
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def set_params(self, **params: Any) -> Self:
-        """Set some of the constructor's arguments."""
+        """Set constructor arguments by name."""
         known = inspect.signature(type(self)).parameters
         for name, value in params.items():
             if name not in known:
-                raise ModelError(f"GaussianMixture has no parameter {name!r}; known are {', '.join(known)}")
+                raise ModelError(f"GaussianMixture has no parameter {name!r}; valid names are {', '.join(known)}")
             setattr(self, name, value)
         return self
 
@@ -300,27 +311,40 @@ class GaussianMixture:
         feature_names: tuple[str, ...] | None = None,
         device: str = "cpu",
     ) -> Self:
-        """Return a mixture of known parameters, shaped as `weights_`, `means_` and `covariances_` are.
+        """Build a mixture from given parameters, of the shapes of `weights_`, `means_` and `covariances_`.
 
         Raises:
-            ModelError: shapes that do not fit, or covariances that are not positive definite.
+            ModelError: The shapes do not match, or a covariance is not positive definite.
         """
-        given = check_mixture(weights, means, covariances, covariance_type, feature_names)
-        model = cls(n_components=len(given.weights), covariance_type=covariance_type, device=device)
+        values = check_mixture(weights, means, covariances, covariance_type, feature_names)
+        state = MixtureState(values=values, covariance_type=covariance_type, feature_names=feature_names)
+        return cls._from_state(state, device)
+
+    @classmethod
+    def _from_state(cls, state: MixtureState, device: str) -> Self:
+        model = cls(n_components=len(state.values.weights), covariance_type=state.covariance_type, device=device)
         check_device(cls.__name__, device)
-        model.set_values(given, feature_names)
-        model.converged_, model.n_iter_, model.lower_bound_, model.report_ = True, 0, 0.0, None
+        model._set_state(state, None)
         return model
 
-    def values(self) -> MixtureValues:
-        """Return the parameters of the fitted mixture, covariances as factors."""
+    def _state(self) -> MixtureState:
         self._check_fitted()
-        return MixtureValues(weights=self.weights_, means=self.means_, cholesky=self._cholesky)
+        return MixtureState(
+            values=MixtureValues(weights=self.weights_, means=self.means_, cholesky=self._cholesky),
+            covariance_type=self.covariance_type,
+            feature_names=self.feature_names_,
+            converged=self.converged_,
+            n_iter=self.n_iter_,
+            lower_bound=self.lower_bound_,
+        )
 
-    def set_values(self, values: MixtureValues, names: tuple[str, ...] | None) -> None:
-        """Take over the parameters of a mixture; what was fitted before is forgotten."""
+    def _set_state(self, state: MixtureState, report: FitReport | None) -> None:
+        """Replace the fitted parameters, and discard the reference energies and the training profile."""
+        values, names = state.values, state.feature_names
         self.weights_, self.means_, self._cholesky = values.weights, values.means, values.cholesky
         self.covariances_ = covariances_from_cholesky(values.cholesky, self.covariance_type)
+        self.converged_, self.n_iter_, self.lower_bound_ = state.converged, state.n_iter, state.lower_bound
+        self.report_ = report
         self._scorers: dict[np.dtype[Any], MixtureScorer] = {}
         self.reference_energies_ = None
         self.profile_ = None
@@ -337,6 +361,15 @@ class GaussianMixture:
             inverse: F64 = torch.linalg.solve_triangular(lower, eye, upper=False).numpy()
         return inverse
 
+    def _score(self, x: Any, *, with_responsibilities: bool) -> tuple[FloatArray, FloatArray]:
+        """Return energies (n,) and responsibilities (n, K); the second array is empty unless asked for."""
+        values = self._check_events(x, finite=False)
+        shares = np.empty((len(values), len(self.weights_)) if with_responsibilities else 0, dtype=values.dtype)
+        energies = self._get_scorer(values.dtype).energies(values, shares if with_responsibilities else None)
+        if not np.isfinite(energies).all():
+            check_finite(values, owner=type(self).__name__, names=self.feature_names_)
+        return energies, shares
+
     def _get_scorer(self, dtype: np.dtype[Any]) -> MixtureScorer:
         if dtype not in self._scorers:
             inverse: F64 = 1.0 / self._cholesky if self._cholesky.ndim == 2 else self.inverse_cholesky()
@@ -351,6 +384,9 @@ class GaussianMixture:
 
     def _n_parameters(self) -> int:
         return selection.count_parameters(len(self.weights_), self.n_features_in_, self.covariance_type)
+
+    def _fit_settings(self) -> FitSettings:
+        return make_fit_settings(type(self).__name__, self.get_params())
 
     def _check_events(self, x: Any, *, finite: bool = True, squares: bool = False) -> FloatArray:
         self._check_fitted()

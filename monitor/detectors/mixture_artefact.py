@@ -1,79 +1,83 @@
-"""Detectors: a fitted Gaussian mixture as plain values to store, and back."""
+"""Conversion between the state of a fitted Gaussian mixture and an artefact."""
 
-import inspect
+from collections.abc import Mapping
 from dataclasses import asdict
 from numbers import Integral
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from config.errors import ModelError
 from monitor.detectors.artefact import Artefact
-from monitor.detectors.fit import mixture_fit as fitting
-from monitor.detectors.fit.settings import make_fit_settings
+from monitor.detectors.fit.mixture_fit import FitReport, read_report
 from monitor.detectors.inputs.arguments import check_int, check_number
-from monitor.detectors.mixture_values import MixtureValues, are_lower_triangular
+from monitor.detectors.mixture_values import CovarianceType, MixtureState, MixtureValues, are_lower_triangular
+from monitor.statistics.training_profile import FeatureProfile
 
-if TYPE_CHECKING:
-    from monitor.detectors.gaussian_mixture import GaussianMixture
-
-M = TypeVar("M", bound="GaussianMixture")
-
-_MIN_DEVIATION = 1e-150  # the square of less has no number in float64
+KIND = "gaussian_mixture"
+_MIN_DEVIATION = 1e-150  # the square of a smaller number underflows in float64
 
 
-def mixture_to_artefact(model: "GaussianMixture") -> Artefact:
-    """Return a fitted mixture as plain values."""
-    report = model.report_
-    training = {
-        "converged": model.converged_,
-        "n_iter": model.n_iter_,
-        "lower_bound": model.lower_bound_,
-        "report": None if report is None else asdict(report),
-    }
-    values = model.values()
-    settings = {name: value for name, value in model.get_params().items() if name != "device"}
-    if not isinstance(model.random_state, Integral):
-        settings["random_state"] = None  # a generator has no value to store
+def mixture_to_artefact(
+    state: MixtureState,
+    parameters: Mapping[str, Any],
+    *,
+    report: FitReport | None,
+    reference_energies: NDArray[np.float32] | None,
+    profile: FeatureProfile | None,
+) -> Artefact:
+    """Return the artefact of a fitted mixture; `parameters` are its constructor arguments."""
+    settings = {name: value for name, value in parameters.items() if name != "device"}
+    if not isinstance(settings["random_state"], Integral):
+        settings["random_state"] = None  # a random generator cannot be stored
+    values = state.values
     return Artefact(
-        kind=model.kind,
-        n_features=model.n_features_in_,
-        feature_names=model.feature_names_,
+        kind=KIND,
+        n_features=values.means.shape[1],
+        feature_names=state.feature_names,
         settings=settings,
-        training=training,
+        training={
+            "converged": state.converged,
+            "n_iter": state.n_iter,
+            "lower_bound": state.lower_bound,
+            "report": None if report is None else asdict(report),
+        },
         tensors={"weights": values.weights, "means": values.means, "cholesky": values.cholesky},
-        reference_energies=model.reference_energies_,
-        profile=model.profile_,
+        reference_energies=reference_energies,
+        profile=profile,
     )
 
 
-def mixture_from_artefact(cls: "type[M]", stored: Artefact, device: str) -> "M":
-    """Return the mixture that an artefact holds."""
-    known = inspect.signature(cls).parameters
-    settings = {name: value for name, value in stored.settings.items() if name in known}
-    model = cls(**{**settings, "device": device})
-    make_fit_settings(model)
-    model.set_values(_read_values(stored, model), stored.feature_names)
+def mixture_from_artefact(stored: Artefact, covariance_type: CovarianceType) -> tuple[MixtureState, FitReport | None]:
+    """Return the state and the fit report in an artefact.
+
+    Raises:
+        ModelError: The arrays are not those of a mixture, or the training summary is invalid.
+    """
+    values = _read_values(stored, covariance_type)
     training = stored.training
-    model.converged_ = bool(training.get("converged", True))
-    model.n_iter_ = check_int("the stored model", "n_iter", training.get("n_iter", 0), 0)
-    model.lower_bound_ = check_number("the stored model", "lower_bound", training.get("lower_bound", 0.0))
+    state = MixtureState(
+        values=values,
+        covariance_type=covariance_type,
+        feature_names=stored.feature_names,
+        converged=bool(training.get("converged", True)),
+        n_iter=check_int("the stored model", "n_iter", training.get("n_iter", 0), 0),
+        lower_bound=check_number("the stored model", "lower_bound", training.get("lower_bound", 0.0)),
+    )
     report = training.get("report")
-    model.report_ = None if report is None else fitting.read_report(report)
-    model.reference_energies_ = stored.reference_energies
-    model.profile_ = stored.profile
-    return model
+    return state, None if report is None else read_report(report)
 
 
-def _read_values(stored: Artefact, model: "GaussianMixture") -> MixtureValues:
+def _read_values(stored: Artefact, covariance_type: CovarianceType) -> MixtureValues:
     d = stored.n_features
     weights = stored.float64_tensor("weights", None)
     k = len(weights)
-    shape = {"full": (k, d, d), "tied": (1, d, d), "diag": (k, d), "spherical": (k, d)}
-    cholesky = stored.float64_tensor("cholesky", *shape[model.covariance_type])
+    shapes = {"full": (k, d, d), "tied": (1, d, d), "diag": (k, d), "spherical": (k, d)}
+    cholesky = stored.float64_tensor("cholesky", *shapes[covariance_type])
     deviations = np.diagonal(cholesky, axis1=1, axis2=2) if cholesky.ndim == 3 else cholesky
-    shares = (weights >= 0).all() and abs(weights.sum() - 1) < 1e-6
+    sums_to_one = (weights >= 0).all() and abs(weights.sum() - 1) < 1e-6
     triangular = cholesky.ndim == 2 or are_lower_triangular(cholesky)
-    if not shares or not triangular or not (deviations > _MIN_DEVIATION).all():
-        raise ModelError("the gaussian_mixture model's weights or factors make no mixture; fit it again")
+    if not sums_to_one or not triangular or not (deviations > _MIN_DEVIATION).all():
+        raise ModelError(f"the {KIND} model's weights or Cholesky factors are invalid; fit it again")
     return MixtureValues(weights=weights, means=stored.float64_tensor("means", k, d), cholesky=cholesky)

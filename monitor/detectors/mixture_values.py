@@ -1,23 +1,25 @@
-"""Detectors: the parameters of a mixture that somebody gives, checked, and its covariances as factors."""
+"""Parameters of a Gaussian mixture: validation, and covariances as Cholesky factors."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from config.errors import ModelError
-from monitor.detectors.fit.em import CovarianceType
-from monitor.detectors.fit.settings import check_covariance_type
 
 F64 = NDArray[np.float64]
+CovarianceType = Literal["full", "tied", "diag", "spherical"]
+
+COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MixtureValues:
-    """Weights (K), means (K, D) and lower Cholesky factors.
+    """Weights (K,), means (K, D) and lower Cholesky factors of the covariances.
 
-    The factors are (K, D, D), (1, D, D) when tied, and the deviations (K, D) when diagonal or spherical.
+    The factors have shape (K, D, D), or (1, D, D) for tied covariances. For diagonal and spherical covariances
+    they are the standard deviations, (K, D).
     """
 
     weights: F64
@@ -25,36 +27,65 @@ class MixtureValues:
     cholesky: F64
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixtureState:
+    """The state of a fitted Gaussian mixture, in the units of the columns.
+
+    Attributes:
+        values: Weights, means and Cholesky factors.
+        covariance_type: The form of the covariances.
+        feature_names: The column names of the training events, or None if they had none.
+        converged: Whether EM reached its tolerance.
+        n_iter: The number of EM passes over all rows.
+        lower_bound: The last mean log-likelihood, in nats.
+    """
+
+    values: MixtureValues
+    covariance_type: CovarianceType
+    feature_names: tuple[str, ...] | None
+    converged: bool = True
+    n_iter: int = 0
+    lower_bound: float = 0.0
+
+
+def check_covariance_type(kind: object) -> None:
+    """Raise a ModelError unless `kind` is one of `COVARIANCE_TYPES`."""
+    if kind not in COVARIANCE_TYPES:
+        raise ModelError(f"covariance_type must be one of {', '.join(COVARIANCE_TYPES)}, not {kind!r}")
+
+
 def check_mixture(
     weights: Any, means: Any, covariances: Any, kind: CovarianceType, names: tuple[str, ...] | None = None
 ) -> MixtureValues:
-    """Return the values of a mixture, shaped as GaussianMixture's attributes are.
+    """Check parameters of the shapes of GaussianMixture's attributes, and factorise the covariances.
 
     Raises:
-        ModelError: shapes that do not fit, or covariances that are not positive definite.
+        ModelError: The shapes do not match, or a covariance is not positive definite.
     """
     check_covariance_type(kind)
     try:
         phi, mu = np.array(weights, dtype=np.float64), np.array(means, dtype=np.float64)
         sigma = np.array(covariances, dtype=np.float64)
-    except (TypeError, ValueError) as reason:
-        raise ModelError(f"weights, means and covariances must be arrays of numbers: {reason}") from reason
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"weights, means and covariances must be arrays of numbers: {error}") from error
     if phi.ndim != 1 or mu.ndim != 2 or len(phi) != len(mu) or not mu.size:
-        raise ModelError(f"weights {phi.shape} and means {mu.shape} must be (K,) and (K, D), with a component at least")
+        raise ModelError(f"weights {phi.shape} and means {mu.shape} must be (K,) and (K, D), with K and D at least 1")
     k, d = mu.shape
     shape = {"full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)}[kind]
     if sigma.shape != shape or (names is not None and len(names) != d):
         raise ModelError(f"{kind} covariances must have shape {shape}, not {sigma.shape}")
     finite = np.isfinite(mu).all() and np.isfinite(sigma).all()
     if not (phi >= 0).all() or not abs(phi.sum() - 1) < 1e-6 or not finite:
-        raise ModelError("weights must be shares that sum to one, and means and covariances must be finite")
+        raise ModelError(
+            "weights must be non-negative and sum to one, and means and covariances must be finite numbers"
+        )
     if sigma.ndim > 1 and kind in ("full", "tied") and not _is_symmetric(sigma):
-        raise ModelError("covariances must be symmetric; give (S + S.T) / 2 where rounding has made them differ")
+        raise ModelError("covariances must be symmetric; pass (S + S.T) / 2 if they differ by rounding errors")
     return MixtureValues(weights=phi, means=mu, cholesky=_factorise_covariances(sigma, kind, d))
 
 
 def covariances_from_cholesky(cholesky: F64, kind: CovarianceType) -> F64:
-    """Return covariances, shaped as scikit-learn shapes them, of the factors as GaussianMixture keeps them."""
+    """Return the covariances, in scikit-learn's shapes, from the factors of `MixtureValues`."""
     if kind in ("diag", "spherical"):
         variances: F64 = np.square(cholesky)
         return variances[:, 0] if kind == "spherical" else variances
@@ -63,24 +94,24 @@ def covariances_from_cholesky(cholesky: F64, kind: CovarianceType) -> F64:
 
 
 def expand_cholesky(cholesky: F64, k: int) -> F64:
-    """Return one triangle (D, D) for each of k components."""
+    """Return one lower triangular matrix for each of k components, (k, D, D)."""
     if cholesky.ndim == 3:
         return np.array(np.broadcast_to(cholesky, (k, *cholesky.shape[1:])))
     return cholesky[:, :, None] * np.eye(cholesky.shape[1])
 
 
 def are_lower_triangular(lower: F64) -> bool:
-    """Return whether each matrix is lower triangular with a positive diagonal."""
+    """Return True if every matrix is lower triangular with a positive diagonal."""
     return bool((np.diagonal(lower, axis1=1, axis2=2) > 0).all() and not np.triu(lower, 1).any())
 
 
 def _is_symmetric(covariances: F64) -> bool:
-    apart = np.abs(covariances - np.swapaxes(covariances, -1, -2)).max(initial=0.0)
-    return bool(apart <= 1e-3 * np.abs(covariances).max(initial=0.0))
+    difference = np.abs(covariances - np.swapaxes(covariances, -1, -2)).max(initial=0.0)
+    return bool(difference <= 1e-3 * np.abs(covariances).max(initial=0.0))
 
 
 def _factorise_covariances(covariances: F64, kind: CovarianceType, d: int) -> F64:
-    """Return the factors as GaussianMixture keeps them, of covariances as it shows them."""
+    """Return the factors of `MixtureValues` from covariances in scikit-learn's shapes."""
     if kind in ("diag", "spherical"):
         variances = covariances if kind == "diag" else np.repeat(covariances[:, None], d, axis=1)
         if not (variances > 0).all():
@@ -89,8 +120,8 @@ def _factorise_covariances(covariances: F64, kind: CovarianceType, d: int) -> F6
         return deviations
     try:
         factors: F64 = np.linalg.cholesky(covariances[None] if kind == "tied" else covariances).astype(float)
-    except np.linalg.LinAlgError as reason:
+    except np.linalg.LinAlgError as error:
         raise ModelError(
             "a covariance is not positive definite; add a small number to its diagonal, or fit again"
-        ) from reason
+        ) from error
     return factors

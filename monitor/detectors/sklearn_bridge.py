@@ -1,71 +1,79 @@
-"""Detectors: mixtures to and from scikit-learn, which is imported only when it is asked for."""
+"""Conversion to and from scikit-learn's GaussianMixture; scikit-learn is imported on first use."""
 
+from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from config.errors import ModelError
-
-if TYPE_CHECKING:
-    from monitor.detectors.gaussian_mixture import GaussianMixture
-
-M = TypeVar("M", bound="GaussianMixture")
+from monitor.detectors.mixture_values import MixtureState, check_mixture, covariances_from_cholesky
 
 
-def from_sklearn(cls: "type[M]", mixture: Any, device: str) -> "M":
-    """Return our mixture with the parameters of scikit-learn's."""
+def from_sklearn(mixture: Any) -> MixtureState:
+    """Return the state of a fitted scikit-learn mixture.
+
+    Raises:
+        ModelError: It is another class, is not fitted, or has a covariance that is not positive definite.
+    """
     if not isinstance(mixture, _import_sklearn("sklearn.mixture").GaussianMixture):
         # A Bayesian mixture scores by its posterior, not by the density of its parameters.
         raise ModelError(f"from_sklearn takes a fitted sklearn.mixture.GaussianMixture, not {type(mixture).__name__}")
     if not hasattr(mixture, "precisions_cholesky_"):
         raise ModelError("the scikit-learn mixture is not fitted yet; call its fit(x) first")
     names = getattr(mixture, "feature_names_in_", None)
-    model = cls.from_parameters(
+    feature_names = None if names is None else tuple(str(name) for name in names)
+    values = check_mixture(
         mixture.weights_ / mixture.weights_.sum(dtype=np.float64),
         mixture.means_,
         mixture.covariances_,
+        mixture.covariance_type,
+        feature_names,
+    )
+    return MixtureState(
+        values=values,
         covariance_type=mixture.covariance_type,
-        feature_names=None if names is None else tuple(str(name) for name in names),
-        device=device,
+        feature_names=feature_names,
+        converged=bool(mixture.converged_),
+        n_iter=int(mixture.n_iter_),
+        lower_bound=float(mixture.lower_bound_),
     )
-    model.converged_ = bool(mixture.converged_)
-    model.n_iter_ = int(mixture.n_iter_)
-    model.lower_bound_ = float(mixture.lower_bound_)
-    return model
 
 
-def to_sklearn(model: "GaussianMixture") -> Any:
-    """Return a fitted scikit-learn mixture with the parameters of ours."""
+def to_sklearn(state: MixtureState, inverse_cholesky: NDArray[np.float64], parameters: Mapping[str, Any]) -> Any:
+    """Return a fitted scikit-learn mixture.
+
+    Args:
+        state: The state of the mixture.
+        inverse_cholesky: The inverse Cholesky factors, (K, D, D).
+        parameters: The constructor arguments; tol, max_iter, reg_covar and random_state are passed on.
+    """
+    values = state.values
     mixture = _import_sklearn("sklearn.mixture").GaussianMixture(
-        n_components=len(model.weights_),
-        covariance_type=model.covariance_type,
-        tol=model.tol,
-        max_iter=model.max_iter,
-        reg_covar=model.reg_covar,
-        random_state=model.random_state,
+        n_components=len(values.weights),
+        covariance_type=state.covariance_type,
+        **{name: parameters[name] for name in ("tol", "max_iter", "reg_covar", "random_state")},
     )
-    covariances = model.covariances_
-    mixture.weights_, mixture.means_ = model.weights_.copy(), model.means_.copy()
+    covariances = covariances_from_cholesky(values.cholesky, state.covariance_type)
+    mixture.weights_, mixture.means_ = values.weights.copy(), values.means.copy()
     mixture.covariances_ = covariances
-    if model.covariance_type in ("diag", "spherical"):
+    if state.covariance_type in ("diag", "spherical"):
         mixture.precisions_cholesky_ = 1.0 / np.sqrt(covariances)
         mixture.precisions_ = 1.0 / covariances
     else:
-        inverse = model.inverse_cholesky()
-        upper = np.swapaxes(inverse[0] if model.covariance_type == "tied" else inverse, -1, -2)
+        upper = np.swapaxes(inverse_cholesky[0] if state.covariance_type == "tied" else inverse_cholesky, -1, -2)
         mixture.precisions_cholesky_ = upper
         mixture.precisions_ = upper @ np.swapaxes(upper, -1, -2)
-    mixture.converged_, mixture.n_iter_ = model.converged_, model.n_iter_
-    mixture.lower_bound_ = model.lower_bound_
-    mixture.n_features_in_ = model.n_features_in_
-    if model.feature_names_ is not None:
-        mixture.feature_names_in_ = np.array(model.feature_names_, dtype=object)
+    mixture.converged_, mixture.n_iter_, mixture.lower_bound_ = state.converged, state.n_iter, state.lower_bound
+    mixture.n_features_in_ = values.means.shape[1]
+    if state.feature_names is not None:
+        mixture.feature_names_in_ = np.array(state.feature_names, dtype=object)
     return mixture
 
 
 def make_tags() -> Any:
-    """Return what scikit-learn's checks want to know about the class."""
+    """Return the tags of the estimator class for scikit-learn's checks."""
     utils = _import_sklearn("sklearn.utils")
     return utils.Tags(
         estimator_type="density_estimator",
@@ -80,5 +88,5 @@ def make_tags() -> Any:
 def _import_sklearn(name: str) -> Any:
     try:
         return import_module(name)
-    except ImportError as reason:
-        raise ModelError("scikit-learn is not installed; pip install scikit-learn") from reason
+    except ImportError as error:
+        raise ModelError("scikit-learn is not installed; run pip install scikit-learn") from error

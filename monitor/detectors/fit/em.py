@@ -10,12 +10,11 @@ has computed v already.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-CovarianceType = Literal["full", "tied", "diag", "spherical"]
+from monitor.detectors.mixture_values import CovarianceType
 
 LOG_2PI = math.log(2 * math.pi)
 # Responsibilities below this add nothing to a float32 sum, and as subnormals would slow it several times.

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from monitor.detectors.fit import em
-from monitor.detectors.fit.em import CholeskyFactors, CovarianceType, Mixture, Moments
+from monitor.detectors.fit.em import CholeskyFactors, Mixture, Moments
 from monitor.detectors.fit.process_group import ProcessGroup
 from monitor.detectors.fit.rows import StandardisedRows
+from monitor.detectors.fit.settings import FitSettings
 
 F64 = NDArray[np.float64]
 Progress = Callable[[int, float], None]
@@ -22,21 +23,6 @@ _MIN_COMPONENT_ROWS = 0.5
 _MIN_LOG_DENSITY = (
     -1e300
 )  # the log density of rows too far away for any: numbers can still be taken between it and others
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FitSettings:
-    """What the user asked of a fit."""
-
-    n_components: int | None
-    covariance_type: CovarianceType
-    tol: float
-    max_iter: int
-    n_init: int
-    reg_covar: float
-    shrinkage: float | None
-    contamination: float
-    seed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

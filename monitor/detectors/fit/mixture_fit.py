@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from config.errors import ModelError
 from monitor.detectors.fit import selection, trimming
-from monitor.detectors.fit.em import CovarianceType, Mixture
+from monitor.detectors.fit.em import Mixture
 from monitor.detectors.fit.iterations import (
     FitContext,
-    FitSettings,
     Progress,
     expectation_maximisation,
     refine_in_float64,
@@ -27,9 +26,10 @@ from monitor.detectors.fit.iterations import (
 from monitor.detectors.fit.process_group import ProcessGroup
 from monitor.detectors.fit.rows import StandardisedRows
 from monitor.detectors.fit.sample import SAMPLE_ROWS, TrainingSample, draw_sample
+from monitor.detectors.fit.settings import FitSettings
 from monitor.detectors.inputs.checks import FloatArray
 from monitor.detectors.inputs.scaling import Scaling, fit_column_scaling
-from monitor.detectors.mixture_values import MixtureValues
+from monitor.detectors.mixture_values import CovarianceType, MixtureValues
 
 F64 = NDArray[np.float64]
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from monitor.detectors.fit import em
 from monitor.detectors.fit.duplicates import group_duplicates
-from monitor.detectors.fit.iterations import FitSettings
 from monitor.detectors.fit.process_group import ProcessGroup
 from monitor.detectors.fit.rows import StandardisedRows
+from monitor.detectors.fit.settings import FitSettings
 from monitor.detectors.inputs.checks import FloatArray
 from monitor.detectors.inputs.scaling import Scaling
 

@@ -28,12 +28,13 @@ from monitor.detectors.fit.em import Shrinkage
 from monitor.detectors.fit.iterations import (
     EMResult,
     FitContext,
-    FitSettings,
     e_step,
     expectation_maximisation,
     log_densities,
 )
 from monitor.detectors.fit.rows import StandardisedRows
+from monitor.detectors.fit.settings import FitSettings
+from monitor.detectors.mixture_values import CovarianceType
 
 F64 = NDArray[np.float64]
 
@@ -170,7 +171,7 @@ def bic(log_likelihood: float, parameters: int, rows: int) -> float:
     return -2 * log_likelihood + parameters * float(np.log(rows))
 
 
-def count_parameters(k: int, d: int, kind: em.CovarianceType) -> int:
+def count_parameters(k: int, d: int, kind: CovarianceType) -> int:
     """Return the number of free parameters of a mixture."""
     covariance = {
         "full": k * d * (d + 1) // 2,

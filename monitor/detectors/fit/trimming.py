@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitor.detectors.fit import em
-from monitor.detectors.fit.iterations import FitContext, FitSettings, trim_rows
+from monitor.detectors.fit.iterations import FitContext, trim_rows
 from monitor.detectors.fit.process_group import ProcessGroup
 from monitor.detectors.fit.sample import TrainingSample
 from monitor.detectors.fit.selection import MAX_AUTO_COMPONENTS, best_initialisation
+from monitor.detectors.fit.settings import FitSettings
 from monitor.detectors.inputs.scaling import fit_column_scaling
 
 # A component of fewer rows for each of its columns would hold on to strange ones.

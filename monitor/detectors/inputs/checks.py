@@ -79,10 +79,11 @@ def _check_magnitude(values: FloatArray, owner: str, names: Sequence[str] | None
         return
     beyond = ~(np.abs(values) <= _MAX_VALUE)
     rows, columns = np.flatnonzero(beyond.any(axis=1)), np.flatnonzero(beyond.any(axis=0))
+    shown_rows = _format_rows(rows[:_MAX_SHOWN].tolist(), len(rows))
     raise ModelError(
-        f"{owner}: input X contains numbers beyond {_MAX_VALUE:g}, whose squares have no number in float64 "
-        f"(rows {_format_rows(rows[:_MAX_SHOWN].tolist(), len(rows))}; columns {_format_columns(columns.tolist(), names)}); "
-        "give these columns another unit, or drop the rows"
+        f"{owner}: input X contains numbers beyond {_MAX_VALUE:g}, whose squares overflow float64 "
+        f"(rows {shown_rows}; columns {_format_columns(columns.tolist(), names)}); "
+        "change the unit of these columns, or drop the rows"
     )
 
 

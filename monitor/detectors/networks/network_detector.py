@@ -16,10 +16,9 @@ from config.errors import ModelError
 from monitor.detectors import artefact as files
 from monitor.detectors.artefact import Artefact
 from monitor.detectors.explain.explanation import Explanation
-from monitor.detectors.inputs.arguments import check_device, check_int, check_number
+from monitor.detectors.inputs.arguments import check_device, check_int, check_number, make_not_fitted_error
 from monitor.detectors.inputs.checks import FloatArray, check_events
 from monitor.detectors.inputs.scaling import Scaling
-from monitor.detectors.inputs.unfitted import make_not_fitted_error
 from monitor.detectors.networks.density_nets import DensityNets, ReconFeatures, check_networks
 from monitor.detectors.networks.latent_mixture import read_mixture
 from monitor.detectors.networks.network_artefact import (
