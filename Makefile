@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test check bench soak gpu clean
+.PHONY: run test quick unit check docs bench soak gpu clean
 
 run: $(READY)
 	$(BIN)/outrider demo
@@ -13,11 +13,25 @@ test: $(READY)
 	$(BIN)/python -m tests.servers
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-check: $(READY)
+quick: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/unit -m "not slow and not kafka and not postgres and not gpu"
+
+unit: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
+
+check: $(READY) docs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(READY)
+	$(BIN)/python docs/generate.py --check
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
 
 bench: $(READY)
 	for b in benchmarks/*.py; do $(BIN)/python $$b || exit 1; done
@@ -34,7 +48,7 @@ gpu: $(READY)
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[test,dev,parquet,pandas]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[test,dev,docs,parquet,pandas]'
 	touch $@
 
 clean:
