@@ -1,4 +1,4 @@
-"""Acceptance: the README as its tests read it: its blocks by language, and commands with what they print."""
+"""The documentation as its tests read it: code blocks by language, and commands with their output."""
 
 import re
 from collections.abc import Iterator
@@ -6,37 +6,41 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text()
+README = "README.md"
+QUICK_START = "docs/quick-start.md"
+GUIDES = (QUICK_START, *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")))
+PAGES: dict[str, str] = {page: (ROOT / page).read_text() for page in (README, *GUIDES)}
+"""README and the guides by their path; the generated references and the decisions hold no commands."""
 
-_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```([\w{}-]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NUMBER = re.compile(r"[-+]?\d[\d.,:+/-]*(?:[TZe][\d:.+-]*)*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsoleCommand:
-    """A command and the lines that the README says it prints; `...` stands for lines, or the end of one, left out."""
+    """A command and the output lines that a page shows; `...` stands for omitted lines or the omitted end of a line."""
 
     line: str
     printed: tuple[str, ...]
 
 
-def code_blocks(language: str) -> list[str]:
-    """Return the README's code blocks of a language."""
-    found = [text for name, text in _BLOCK.findall(README) if name == language]
-    assert found, f"the README has no block of {language}"
+def code_blocks(language: str, *pages: str) -> list[str]:
+    """Return the code blocks of a language, on the given pages or on all of them."""
+    found = [text for page in pages or PAGES for name, text in _BLOCK.findall(PAGES[page]) if name == language]
+    assert found, f"no block of {language} on {pages or 'any page'}"
     return found
 
 
 def block_languages() -> set[str]:
-    """Return the languages of all blocks; a block without one has the empty name."""
-    return {name for name, _ in _BLOCK.findall(README)}
+    """Return the languages of all blocks of all pages; a block without a language has the empty name."""
+    return {name for text in PAGES.values() for name, _ in _BLOCK.findall(text)}
 
 
-def console_commands() -> Iterator[ConsoleCommand]:
-    """Yield the commands of all consoles, in the order of the README."""
-    for block in code_blocks("console"):
+def console_commands(*pages: str) -> Iterator[ConsoleCommand]:
+    """Yield the commands of the console blocks of pages, in order."""
+    for block in (text for page in pages for name, text in _BLOCK.findall(PAGES[page]) if name == "console"):
         parts = re.split(r"^\$ ", block, flags=re.MULTILINE)
-        assert not parts[0], f"a console begins with a command, not with {parts[0]!r}"
+        assert not parts[0], f"a console block starts with a command, not with {parts[0]!r}"
         for part in parts[1:]:
             line, *printed = part.splitlines()
             yield ConsoleCommand(line=line, printed=tuple(each for each in printed if each.strip() not in ("", "...")))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.payment_events import SECOND_US, payment_events
-from tests.acceptance.readme import code_blocks, console_commands, contains_line
+from tests.acceptance.readme import GUIDES, QUICK_START, README, code_blocks, console_commands, contains_line
 from tests.acceptance.terminal import Terminal
 from tests.servers.kafka import KafkaServer
 from tests.servers.process import free_port
@@ -71,21 +71,19 @@ class TourReader:
 
 
 def test_every_command_does_what_the_readme_shows(tmp_path: Path, kafka_server: KafkaServer, topic: str) -> None:
-    assert topic in code_blocks("console")[0]
+    assert topic in code_blocks("console", QUICK_START)[0]
     reader = TourReader(tmp_path, kafka_server.bootstrap)
-    reader.save(
-        "hook.py", next(block for block in code_blocks("python") if "Idempotency-Key" in block or "hmac" in block)
-    )
+    reader.save("hook.py", code_blocks("python", QUICK_START)[0])
     day_ago_us = begin_us() - 86_400 * SECOND_US
     (tmp_path / "day.jsonl").write_bytes(b"\n".join(payment_events(12_000, start_us=day_ago_us, rate_s=RATE_S)))
-    steps = iter(console_commands())
+    steps = iter(console_commands(*GUIDES))
     for step in steps:
         if step.line.startswith("python hook.py"):
             break
         assert step.line != "outrider notify test ops"
         check_output(step.printed, reader.run(step.line).wait_for_success(), step.line)
         if step.line == "outrider check":
-            reader.save("outrider.yaml", code_blocks("yaml")[0], "a")
+            reader.save("outrider.yaml", code_blocks("yaml", QUICK_START)[0], "a")
     with reader.run_in_background("python hook.py") as hook:
         hook.wait_until(lambda: is_listening(reader), "the receiver listens")
         daemon_step = None
@@ -106,9 +104,16 @@ def test_every_command_does_what_the_readme_shows(tmp_path: Path, kafka_server: 
         told = [line for line in hook.shown().splitlines() if line.startswith("Stream payments: ")]
         assert "spike opened (incident 1): " in told[0]
         assert "not from Outrider" not in hook.shown()
-    assert anomalous_ids() >= {row[1] for row in reader.query(code_blocks("sql")[0])}
-    assert len(reader.query(code_blocks("sql")[0])) == 10
+    assert anomalous_ids() >= {row[1] for row in reader.query(code_blocks("sql", QUICK_START)[0])}
+    assert len(reader.query(code_blocks("sql", QUICK_START)[0])) == 10
     assert (tmp_path / "scores.csv").read_text().count("\n") == 12_000
+
+
+def test_the_readme_shows_commands_of_the_quick_start_with_their_output() -> None:
+    executed = {command.line: command.printed for command in console_commands(QUICK_START)}
+    for command in console_commands(README):
+        assert command.line in executed
+        assert set(command.printed) <= set(executed[command.line]), command.line
 
 
 def check_output(printed: tuple[str, ...], screen: str, line: str) -> None:
