@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 README = "README.md"
 QUICK_START = "docs/quick-start.md"
-GUIDES = (QUICK_START, *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")))
+GUIDES = tuple(dict.fromkeys((QUICK_START, *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md")))))
 PAGES: dict[str, str] = {page: (ROOT / page).read_text() for page in (README, *GUIDES)}
 """README and the guides by their path; the generated references and the decisions hold no commands."""
 
