@@ -1,34 +1,44 @@
-"""One POST, and never longer than its time: connecting, sending and a dripping answer are bounded together.
+"""One HTTP POST whose whole duration is bounded: name lookup, connection, request and answer together.
 
-The client libraries bound each read, so that a server which sends a byte now and then holds them for ever.
+urllib3 bounds each read on its own, so that a server which sends one byte now and then could hold a request for ever.
+Each request therefore runs in a thread of its own; when its time is over, its sockets are shut down and the caller
+continues.
 """
 
 import base64
 import http.client
-import io
+import ipaddress
 import socket
 import ssl
+import threading
 import time
+import urllib.request
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, cast
 from urllib.parse import unquote_to_bytes, urlsplit
 
-_MAX_RESPONSE_BYTES = 256 * 1024
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError, ProxyError
+
 _EXCERPT_BYTES = 2_000
 _BODY_TIMEOUT_S = 1.0
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class PostError(Exception):
-    """No answer came; the text says why."""
+    """The request got no answer; the message names the reason and holds no secret."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostTarget:
-    """Where a request goes; `authorization` comes from a user and a password in the address."""
+    """The address of a request, without the credentials that the configured URL may contain.
 
-    use_tls: bool
+    `authorization` is the Basic credentials from the URL's user and password, or None.
+    """
+
+    scheme: str
     host: str
     port: int
     authority: str
@@ -37,23 +47,35 @@ class PostTarget:
 
     @classmethod
     def from_url(cls, url: str) -> "PostTarget":
-        """Return the target of an address that the configuration has checked."""
+        """Return the target of a URL that the configuration has validated."""
         parts = urlsplit(url)
-        host = parts.hostname or ""
         user_info, at, authority = parts.netloc.rpartition("@")
         return cls(
-            use_tls=parts.scheme == "https",
-            host=host,
+            scheme=parts.scheme,
+            host=parts.hostname or "",
             port=parts.port or _DEFAULT_PORTS[parts.scheme],
             authority=authority,
             path=(parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
             authorization=f"Basic {base64.b64encode(unquote_to_bytes(user_info)).decode()}" if at else None,
         )
 
+    @property
+    def place(self) -> str:
+        """Return the host and the port, for messages."""
+        return f"{self.host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """Return the URL without credentials."""
+        return f"{self.scheme}://{self.authority}{self.path}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpResponse:
-    """What came back; `excerpt` is the beginning of the body, as far as it came soon."""
+    """The answer to a request.
+
+    `headers` are by lower-case name. `body_excerpt` is the beginning of the body, as far as it arrived within a second.
+    """
 
     status: int
     headers: Mapping[str, str]
@@ -63,112 +85,204 @@ class HttpResponse:
 def post(target: PostTarget, body: bytes, headers: Mapping[str, str], timeout_s: float) -> HttpResponse:
     """Send a request and return the answer; redirects are not followed.
 
-    Looking up the host's name is the system's, which bounds it by itself.
+    The request goes through the proxy of HTTP_PROXY or HTTPS_PROXY, unless NO_PROXY names the host or the host is this
+    machine. The certificate of an https address is verified against the system's authorities, or those of
+    SSL_CERT_FILE.
 
     Raises:
-        PostError: No answer came within the time, or none that is HTTP.
+        PostError: No answer came within `timeout_s`, or none that is HTTP.
     """
     deadline_s = time.monotonic() + timeout_s
-    place = f"{target.host}:{target.port}"
+    proxy = find_proxy(target)
+    exchange = _Exchange(target, proxy, body, headers, timeout_s)
+    # A daemon thread: a name server that does not answer must not delay the end of the process.
+    threading.Thread(target=exchange.run, name=f"post-{target.host}", daemon=True).start()
     try:
-        with _connect(target, deadline_s) as sock:
-            _send_request(sock, _build_request(target, body, headers), deadline_s)
-            return _read_response(sock, deadline_s)
-    except TimeoutError as error:
-        raise PostError(f"{place} has not answered within {timeout_s:g} s") from error
-    except socket.gaierror as error:
-        raise PostError(f"the host {target.host} cannot be found: {error.strerror}") from error
-    except ssl.SSLCertVerificationError as error:
-        advice = "SSL_CERT_FILE may name another authority"
-        raise PostError(f"the certificate of {place} is not accepted: {error.verify_message}; {advice}") from error
-    except ssl.SSLError as error:
-        raise PostError(f"TLS with {place} failed: {error.reason or error}") from error
-    except http.client.HTTPException as error:
-        raise PostError(f"the answer of {place} is not HTTP: {type(error).__name__}") from error
-    except OSError as error:
-        raise PostError(f"{place}: {error.strerror or error}") from error
-
-
-def _remaining_s(deadline_s: float) -> float:
-    left_s = deadline_s - time.monotonic()
-    if left_s <= 0:
-        raise TimeoutError
-    return left_s
-
-
-def _connect(target: PostTarget, deadline_s: float) -> socket.socket:
-    """Return a connection to the first address that answers; each gets its share of the time."""
-    places = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
-    for number, (family, kind, protocol, _, address) in enumerate(places):
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.settimeout(_remaining_s(deadline_s) / (len(places) - number))
-            sock.connect(address)
-            sock.settimeout(_remaining_s(deadline_s))
-            if not target.use_tls:
-                return sock
-            return ssl.create_default_context().wrap_socket(sock, server_hostname=target.host)
-        except OSError:
-            sock.close()
-            if number == len(places) - 1:
-                raise
-    raise OSError("the host has no address")
-
-
-def _build_request(target: PostTarget, body: bytes, headers: Mapping[str, str]) -> bytes:
-    own = {"Host": target.authority, "Content-Length": str(len(body)), "Connection": "close"}
-    if target.authorization is not None and "authorization" not in {name.lower() for name in headers}:
-        own["Authorization"] = target.authorization
-    lines = [f"POST {target.path} HTTP/1.1", *(f"{name}: {value}" for name, value in (own | dict(headers)).items())]
-    return "\r\n".join([*lines, "", ""]).encode("ascii") + body
-
-
-def _send_request(sock: socket.socket, request: bytes, deadline_s: float) -> None:
-    rest = memoryview(request)
-    while rest:
-        sock.settimeout(_remaining_s(deadline_s))
-        rest = rest[sock.send(rest[:65_536]) :]
-
-
-def _read_response(sock: socket.socket, deadline_s: float) -> HttpResponse:
-    incoming = _BoundedResponseReader(sock, deadline_s)
-    # The class reads from whatever has `makefile`; ours bounds the whole answer and not each read.
-    response = http.client.HTTPResponse(cast("socket.socket", incoming), method="POST")
-    try:
-        response.begin()
-        # The status is the answer. What follows it is read for people, so that a slow body decides nothing.
-        incoming.deadline_s = min(deadline_s, time.monotonic() + _BODY_TIMEOUT_S)
-        try:
-            text = response.read(_EXCERPT_BYTES)
-        except (OSError, http.client.HTTPException):
-            text = b""
+        response = exchange.response.result(timeout_s)
         return HttpResponse(
             status=response.status,
-            headers={name.lower(): value for name, value in response.getheaders()},
-            body_excerpt=text.decode("utf-8", "replace"),
+            headers={name.lower(): value for name, value in response.headers.items()},
+            body_excerpt=exchange.wait_for_excerpt(deadline_s - time.monotonic()),
         )
+    except TimeoutError as error:
+        raise PostError(f"{target.place} has not answered within {timeout_s:g} s") from error
+    except (HTTPError, http.client.HTTPException, OSError) as error:
+        raise PostError(_explain_failure(error, target, proxy, timeout_s)) from error
     finally:
-        response.close()
+        exchange.abort()
 
 
-class _BoundedResponseReader(io.RawIOBase):
-    """The bytes of an answer, until its time or its largest size is reached."""
+def find_proxy(target: PostTarget) -> str | None:
+    """Return the URL of the proxy that the environment names for a target, or None for a direct connection."""
+    if _is_loopback(target.host) or urllib.request.proxy_bypass(target.place):
+        return None
+    proxy = urllib.request.getproxies().get(target.scheme)
+    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
-    def __init__(self, sock: socket.socket, deadline_s: float) -> None:
-        self.deadline_s = deadline_s
-        self._sock = sock
-        self._rest = _MAX_RESPONSE_BYTES
 
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self)
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
-    def readable(self) -> bool:
-        return True
 
-    def readinto(self, buffer: Any, /) -> int:
-        self._sock.settimeout(_remaining_s(self.deadline_s))
-        count = self._sock.recv_into(buffer)
-        self._rest -= count
-        if self._rest < 0:
-            raise OSError("the answer is too long")
-        return count
+class _Exchange:
+    """One request and its answer, run in a thread; `abort` ends it from another thread.
+
+    `response` is set when the status and the headers have arrived. The status decides the outcome; the body is read
+    only for people, so that a slow body changes nothing.
+    """
+
+    def __init__(
+        self, target: PostTarget, proxy: str | None, body: bytes, headers: Mapping[str, str], timeout_s: float
+    ) -> None:
+        self.response: Future[urllib3.BaseHTTPResponse] = Future()
+        self._excerpt: Future[bytes] = Future()
+        self._target = target
+        self._proxy = proxy
+        self._body = body
+        self._headers = headers
+        self._timeout_s = timeout_s
+        self._lock = threading.Lock()
+        self._sockets: list[socket.socket] = []
+        self._aborted = False
+
+    def run(self) -> None:
+        """Send the request, then read the beginning of the body."""
+        try:
+            manager = _build_manager(self._target.scheme, self._proxy, self)
+            response = manager.request(
+                "POST",
+                self._target.url,
+                body=self._body,
+                headers=self._merge_headers(),
+                timeout=self._timeout_s,
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+        except Exception as error:  # noqa: BLE001 - raised in the waiting thread
+            self.response.set_exception(error)
+            return
+        self.response.set_result(response)
+        try:
+            self._excerpt.set_result(response.read(_EXCERPT_BYTES, decode_content=False))
+        except Exception as error:  # noqa: BLE001 - raised in the waiting thread
+            self._excerpt.set_exception(error)
+        finally:
+            response.close()
+            manager.clear()
+
+    def _merge_headers(self) -> dict[str, str]:
+        own = {"Connection": "close"}
+        if self._target.authorization is not None and "authorization" not in {name.lower() for name in self._headers}:
+            own["Authorization"] = self._target.authorization
+        return own | dict(self._headers)
+
+    def wait_for_excerpt(self, timeout_s: float) -> str:
+        """Return the beginning of the body; empty if it does not arrive within the time, or a second."""
+        try:
+            return self._excerpt.result(max(0.0, min(timeout_s, _BODY_TIMEOUT_S))).decode("utf-8", "replace")
+        except (HTTPError, http.client.HTTPException, OSError):
+            return ""
+
+    def watch(self, sock: socket.socket) -> socket.socket:
+        """Have `abort` shut a connection down; return the socket.
+
+        The duplicate stays valid when TLS takes the socket over.
+        """
+        with self._lock:
+            duplicate = sock.dup()
+            self._sockets.append(duplicate)
+            if self._aborted:
+                self._close_sockets()
+        return sock
+
+    def abort(self) -> None:
+        """Shut down every connection of the request, and those that it opens later."""
+        with self._lock:
+            self._aborted = True
+            self._close_sockets()
+
+    def _close_sockets(self) -> None:
+        for sock in self._sockets:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # The other side has closed the connection already.
+            finally:
+                sock.close()
+        self._sockets.clear()
+
+
+def _build_manager(scheme: str, proxy: str | None, exchange: _Exchange) -> urllib3.PoolManager:
+    """Return a pool manager whose connections the exchange can shut down."""
+
+    class WatchedHTTPConnection(HTTPConnection):
+        def _new_conn(self) -> socket.socket:
+            return exchange.watch(super()._new_conn())
+
+    class WatchedHTTPSConnection(HTTPSConnection):
+        def _new_conn(self) -> socket.socket:
+            return exchange.watch(super()._new_conn())
+
+    class HTTPPool(urllib3.HTTPConnectionPool):
+        ConnectionCls = WatchedHTTPConnection
+
+    class HTTPSPool(urllib3.HTTPSConnectionPool):
+        ConnectionCls = WatchedHTTPSConnection
+
+    tls = ssl.create_default_context() if "https" in {scheme, urlsplit(proxy or "").scheme} else None
+    if proxy is None:
+        manager = urllib3.PoolManager(ssl_context=tls)
+    else:
+        manager = urllib3.ProxyManager(
+            proxy, proxy_headers=_build_proxy_headers(proxy), ssl_context=tls, proxy_ssl_context=tls
+        )
+    manager.pool_classes_by_scheme = {"http": HTTPPool, "https": HTTPSPool}
+    return manager
+
+
+def _build_proxy_headers(proxy: str) -> dict[str, str]:
+    user_info, at, _ = urlsplit(proxy).netloc.rpartition("@")
+    if not at:
+        return {}
+    return {"Proxy-Authorization": f"Basic {base64.b64encode(unquote_to_bytes(user_info)).decode()}"}
+
+
+def _explain_failure(error: Exception, target: PostTarget, proxy: str | None, timeout_s: float) -> str:
+    """Return why a request failed, without the path and the credentials of its address."""
+    host, place = target.host, target.place
+    if isinstance(error, ProxyError) and proxy is not None:
+        parts = urlsplit(proxy)
+        host = parts.hostname or ""
+        place = f"the proxy {host}" if parts.port is None else f"the proxy {host}:{parts.port}"
+    match _root_cause(error):
+        case TimeoutError():
+            reason = f"{place} has not answered within {timeout_s:g} s"
+        case socket.gaierror() as cause:
+            reason = f"the host {host} cannot be found: {cause.strerror}"
+        case ssl.SSLCertVerificationError() as cause:
+            advice = "SSL_CERT_FILE may name another authority"
+            reason = f"the certificate of {place} is not accepted: {cause.verify_message}; {advice}"
+        case ssl.SSLError() as cause:
+            reason = f"TLS with {place} failed: {cause.reason or cause}"
+        case http.client.HTTPException() as cause:
+            reason = f"the answer of {place} is not HTTP: {type(cause).__name__}"
+        case OSError() as cause:
+            reason = f"{place}: {cause.strerror or cause}"
+        case cause:
+            # The text of other errors may quote the address, which can be a secret.
+            reason = f"{place}: {type(cause).__name__}"
+    return reason
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    """Return the error of the system or of `http.client` that urllib3 has wrapped."""
+    while True:
+        wrapped = next((each for each in error.args if isinstance(each, BaseException)), None)
+        cause = error.__cause__ or wrapped
+        if cause is None:
+            return error
+        error = cause
