@@ -1,1 +1,1 @@
-"""How events come in: sources, codecs, columns, windows."""
+"""Sources of raw records, codecs that decode them into columns, and event-time windows."""

@@ -1,4 +1,4 @@
-"""Consumers: the columns in which events travel, from the log to the ledger."""
+"""Columnar batches of raw records, events and dead letters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RETENTION = "retention"
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Partition:
-    """One partition of one topic; a file is partition 0 of the topic named by its path."""
+    """One partition of one topic. A file is partition 0 of a topic with the file's path as its name."""
 
     topic: str
     partition: int
@@ -29,7 +29,7 @@ class Partition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """Where delivery goes on: the next offset and, in a file, the byte at which that row starts."""
+    """A read position: the next offset and, for a file, the byte offset of that row."""
 
     next_offset: int
     cursor: int | None = None
@@ -39,9 +39,9 @@ class Position:
 class Table:
     """Rows of a CSV or Parquet file as columns by name.
 
-    A CSV column holds text cells (None where the row has too few), a Parquet column numbers or objects.
-    `row_bytes` are the rows as they stood in the file, where they are known; `faults` maps a row that
-    could not be cut into cells to its dead-letter reason and detail.
+    A CSV column holds text cells, or None for the cells of an invalid row. A Parquet column holds numbers or
+    objects. `row_bytes` are the original bytes of each row, if the format has them. `row_errors` maps the
+    index of a row that could not be split into cells to its dead-letter reason and detail.
     """
 
     columns: Mapping[str, Sequence[object] | NDArray[np.generic]]
@@ -64,16 +64,16 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawBatch:
-    """Consecutive records of one partition, not yet decoded.
+    """Consecutive records of one partition before decoding.
 
-    [begin, end) are the source's positions around the fetch: `end` is at least the last offset + 1, and
-    more where control batches, compaction holes and aborted transactions were passed over, so that a
-    batch without records still moves the position.
+    [begin, end) are the source's positions before and after the fetch. `end` is at least the last offset + 1.
+    It is larger after control batches, compaction holes and aborted transactions, so that a batch without
+    records also advances the position.
 
-    `timestamps_us` are the broker's; None for files. No event can be later than `latest_us`, whatever it and its
-    timestamp say; None where nothing bounds it. `cursors` holds the byte at which each row starts
-    and, last, the byte after the last row. `passed_over` says why [begin, end) could not be read
-    ("retention", "unreadable_batch"); such a batch has no records.
+    `timestamps_us` are the broker's timestamps, None for files. `max_event_time_us` is the upper bound of a
+    plausible event time, None without a bound. `cursors` holds the byte offset of each row, followed by the
+    byte offset after the last row. `skip_reason` is the reason why the range [begin, end) could not be read
+    ("retention" or "unreadable_batch"). A batch with a skip reason has no records.
     """
 
     partition: Partition
@@ -91,22 +91,24 @@ class RawBatch:
         return len(self.offsets)
 
     def trim(self, begin: int) -> RawBatch:
-        """Return the batch without the records below `begin`; the same batch where there are none."""
+        """Return the batch without the records below offset `begin`, or the batch itself if there are none."""
         if begin <= self.begin:
             return self
-        cut = int(np.searchsorted(self.offsets, begin))
+        first = int(np.searchsorted(self.offsets, begin))
         return replace(
             self,
             begin=min(begin, self.end),
-            offsets=self.offsets[cut:],
-            values=self.values.slice(cut, len(self.offsets)) if isinstance(self.values, Table) else self.values[cut:],
-            keys=None if self.keys is None else self.keys[cut:],
-            timestamps_us=None if self.timestamps_us is None else self.timestamps_us[cut:],
-            cursors=None if self.cursors is None else self.cursors[cut:],
+            offsets=self.offsets[first:],
+            values=self.values.slice(first, len(self.offsets))
+            if isinstance(self.values, Table)
+            else self.values[first:],
+            keys=None if self.keys is None else self.keys[first:],
+            timestamps_us=None if self.timestamps_us is None else self.timestamps_us[first:],
+            cursors=None if self.cursors is None else self.cursors[first:],
         )
 
     def head(self, n: int) -> RawBatch:
-        """Return the first n records; the same batch where there are no more."""
+        """Return the batch first to its first n records, or the batch itself if it has at most n."""
         if len(self) <= n:
             return self
         return replace(
@@ -122,7 +124,7 @@ class RawBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Events:
-    """Decoded events of one partition as columns, in the order of their offsets."""
+    """Decoded events of one partition as columns, ordered by offset."""
 
     offsets: Int64
     times_us: Int64
@@ -134,7 +136,7 @@ class Events:
         return len(self.offsets)
 
     def slice(self, start: int, stop: int) -> Events:
-        """Return the events [start, stop); the arrays are views."""
+        """Return the events [start, stop). The arrays are views."""
         return Events(
             offsets=self.offsets[start:stop],
             times_us=self.times_us[start:stop],
@@ -144,16 +146,16 @@ class Events:
         )
 
     def filter(self, mask: Mask) -> Events:
-        """Return the events where the mask holds; the same object where it holds everywhere."""
+        """Return the events for which the mask is true, or the same object if it is true everywhere."""
         if mask.all():
             return self
-        chosen = np.flatnonzero(mask)
+        selected = np.flatnonzero(mask)
         return Events(
-            offsets=self.offsets[chosen],
-            times_us=self.times_us[chosen],
-            features=self.features[chosen],
-            keys=None if self.keys is None else [self.keys[i] for i in chosen],
-            ids=None if self.ids is None else [self.ids[i] for i in chosen],
+            offsets=self.offsets[selected],
+            times_us=self.times_us[selected],
+            features=self.features[selected],
+            keys=None if self.keys is None else [self.keys[i] for i in selected],
+            ids=None if self.ids is None else [self.ids[i] for i in selected],
         )
 
     @staticmethod
@@ -164,7 +166,7 @@ class Events:
 
     @staticmethod
     def concat(pieces: Sequence[Events]) -> Events:
-        """Return the pieces one after the other; at least one is needed, to know the number of features."""
+        """Concatenate batches of events. At least one is required, because it defines the number of features."""
         if len(pieces) == 1:
             return pieces[0]
         return Events(
@@ -177,7 +179,7 @@ class Events:
 
 
 def _concatenate_columns(columns: Sequence[list[str | None] | None], lengths: Sequence[int]) -> list[str | None] | None:
-    """Return the columns one after the other, with None where a piece has none; None where all have none."""
+    """Concatenate optional columns: missing ones are filled with None. Return None if all are missing."""
     if all(column is None for column in columns):
         return None
     joined: list[str | None] = []
@@ -188,9 +190,9 @@ def _concatenate_columns(columns: Sequence[list[str | None] | None], lengths: Se
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetters:
-    """Records that could not become events, with the reason; one row may stand for a range of offsets.
+    """Rejected records with their reasons. One row may represent a range of offsets.
 
-    `end_offsets` is the offset + 1, except where a range [offset, end_offset) was unreadable as a whole.
+    `end_offsets` is the offset + 1, except for a range [offset, end_offset) that was unreadable as a whole.
     """
 
     offsets: Int64
@@ -214,13 +216,13 @@ class DeadLetters:
 
     @staticmethod
     def empty() -> DeadLetters:
-        """Return no dead letters."""
+        """Return a batch without dead letters."""
         none = np.empty(0, np.int64)
         return DeadLetters(offsets=none, end_offsets=none, reasons=[], details=[], payloads=[])
 
     @staticmethod
     def concat(pieces: Sequence[DeadLetters]) -> DeadLetters:
-        """Return the pieces one after the other."""
+        """Concatenate batches of dead letters."""
         if not pieces:
             return DeadLetters.empty()
         if len(pieces) == 1:
@@ -236,10 +238,10 @@ class DeadLetters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodedBatch:
-    """What a raw batch became: events, dead letters, and the positions around both.
+    """The events and dead letters of one raw batch, with the batch's range of offsets.
 
-    `passed_over` is carried over from the raw batch: the caller stores the range as a gap, so that an incident opens.
-    An unreadable batch is a dead letter here as well.
+    `skip_reason` is copied from the raw batch. The caller stores such a range as a gap, which opens an incident.
+    An unreadable batch is also a dead letter.
     """
 
     partition: Partition
@@ -251,7 +253,7 @@ class DecodedBatch:
     skip_reason: str | None = None
 
     def cursor_at(self, offset: int) -> int | None:
-        """Return the byte at which the row `offset` starts, begin <= offset <= end; None without cursors."""
+        """Return the byte offset of row `offset`, begin <= offset <= end. None without cursors."""
         if self.cursors is None:
             return None
         return int(self.cursors[offset - self.begin])

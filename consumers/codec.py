@@ -1,4 +1,4 @@
-"""Consumers: the codec of a stream: bytes and tables to columns of events."""
+"""The choice of the codec for a stream."""
 
 from __future__ import annotations
 
@@ -15,7 +15,17 @@ __all__ = ["Codec", "make_codec"]
 
 
 def make_codec(event: EventSettings, features: Sequence[str], *, layout: Layout, max_future_us: int) -> Codec:
-    """Return the codec that gives these features, in this order; `layout` is the source's."""
+    """Return the codec for an event format and a source layout.
+
+    Args:
+        event: The event settings of the stream.
+        features: The features in the model's order.
+        layout: The layout of the source's batches.
+        max_future_us: The accepted lead of an event time over the broker's timestamp, in microseconds.
+
+    Raises:
+        ValueError: `features` is empty.
+    """
     if not features:
         raise ValueError("a codec needs at least one feature")
     schema = build_schema(event, features, max_future_us)

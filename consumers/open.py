@@ -1,4 +1,4 @@
-"""Consumers: from a stream's settings to its source, whichever kind it is."""
+"""Construction of a stream's source from the settings."""
 
 from typing import assert_never
 
@@ -13,17 +13,17 @@ from consumers.synthetic.source import SyntheticSource
 
 
 def open_source(stream_name: str, settings: Settings, *, group: bool, identity: str | None = None) -> Source:
-    """Return the source of a stream; nothing is asked of brokers before its first call.
+    """Build the source of a stream. No broker is contacted before the first call of the source.
 
     Args:
-        stream_name: A stream of the settings.
-        settings: All settings, for what the streams share.
-        group: Share Kafka's partitions with other processes through the consumer group. Without it all of
-            them are taken; the group's name then only shows positions to lag tools.
-        identity: What an earlier process found, for a synthetic stream that is to go on where it stood.
+        stream_name: The name of a stream in the settings.
+        settings: All settings, including those shared by the streams.
+        group: Share Kafka's partitions with other processes through the consumer group. Without it the source
+            reads all partitions, and the group is only used to publish positions for lag monitors.
+        identity: The identity of the partition from an earlier process. A synthetic stream uses its start time.
 
     Raises:
-        ConfigError: There is no such stream, or its source cannot be opened as it is configured.
+        ConfigError: The stream does not exist, or its source cannot be opened as configured.
     """
     stream = settings.streams.get(stream_name)
     if stream is None:
@@ -32,7 +32,7 @@ def open_source(stream_name: str, settings: Settings, *, group: bool, identity: 
     source = stream.source
     match source:
         case KafkaSourceSettings():
-            # Imported here: streams of files start without loading the client (0.3 s).
+            # Imported here, so that file streams start without loading the Kafka client (0.3 s).
             from consumers.kafka.source import KafkaSource  # noqa: PLC0415
 
             return KafkaSource(

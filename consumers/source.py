@@ -1,4 +1,4 @@
-"""Consumers: the protocol that every source of events follows (Kafka, files, the synthetic stream)."""
+"""The source protocol, implemented by Kafka topics, files and the synthetic stream."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from consumers.batch import Partition, Position, RawBatch
 
 Layout = Literal["lines", "table"]
 StartPosition = Literal["earliest", "latest"] | int
-"""Where a partition without a stored position begins; an integer is a time in microseconds since 1970."""
+"""The start of a partition without a stored position. An integer is a time in microseconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionInfo:
-    """One partition as it is now: what log it is, and the offsets that can be read, [begin, end).
+    """The current state of one partition: the identity of its log, and the readable offsets [begin, end).
 
-    Another `identity` than the stored one means another log under the same name (a topic that was
-    deleted and created again, a file that was replaced): offsets of the old one mean nothing in it.
+    A changed `identity` means another log under the same name, for example a re-created topic or a replaced
+    file. Offsets of the old log are not valid in the new one.
     """
 
     partition: Partition
@@ -30,12 +30,12 @@ class PartitionInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PollResult:
-    """What one poll brought.
+    """The result of one poll.
 
-    Batches of one partition follow each other without a gap: each begins where the one before ended.
-    `assigned` and `revoked` are changes since the last poll. `replaced` partitions deliver nothing more
-    until they are discovered and sought again: their log is another one, or the position lies beyond its
-    end. `ended` partitions have delivered everything that will ever come; it is said once per seek.
+    Batches of one partition are contiguous: each begins at the end of the one before. `assigned` and
+    `revoked` are changes since the last poll. `replaced` partitions have another log, or a position beyond
+    its end. They deliver nothing until the caller discovers and seeks them again. `ended` partitions have
+    delivered all their records. Each is reported once per seek.
     """
 
     batches: list[RawBatch] = field(default_factory=list)
@@ -46,80 +46,81 @@ class PollResult:
 
 
 class Source(Protocol):
-    """Where events come from.
+    """A source of raw records.
 
-    One thread owns a source: it makes all calls, from the first to `close`. A source keeps no position of
-    its own across a restart: the caller stores positions and gives them back by `seek`.
+    One thread makes all calls, from the first to `close`. A source does not persist positions: the caller
+    stores them and restores them with `seek`.
 
-    The life of a partition: `discover` finds it, `poll` says that it is assigned, the caller claims its
-    stored position and calls `seek`, from then on `poll` delivers its batches in order, until it is
-    revoked or replaced, or has ended. `seek` again, at any time while it is assigned, moves it; batches of
-    the old position are never delivered after that.
+    The states of a partition: `discover` finds it, `poll` reports it as assigned, the caller claims its
+    stored position and calls `seek`, and `poll` then delivers its batches in order until the partition is
+    revoked, replaced or ended. Another `seek` is allowed at any time while the partition is assigned.
+    Batches of the old position are not delivered after it.
 
-    Every method but `close` may raise `BrokerUnavailable`: wait and call again, nothing is lost by it.
-    `ConfigError` means that a person has to act (no such topic, no such file, access denied). No other
-    exception concerns the data: whatever the bytes are, they are delivered as they are.
+    Every method except `close` may raise `BrokerUnavailable`: wait and call again, no data is lost.
+    `ConfigError` requires an operator (no such topic, no such file, access denied). The content of records
+    never raises an exception: their bytes are delivered unchanged.
     """
 
     @property
     def layout(self) -> Layout:
-        """Return whether batches carry one value per record or a table of columns; never changes."""
+        """Return "lines" for one value per record, "table" for a table of columns. Constant."""
         ...
 
     def discover(self) -> list[PartitionInfo]:
-        """Return all partitions, also those assigned to others, sorted; asks afresh each time.
+        """Return all partitions in order, including those assigned to other members. Not cached.
 
-        May be called at any time and blocks for one or two requests (bounded by the client's time-outs).
+        May be called at any time. Blocks for one or two requests, bounded by the client's timeouts.
 
         Raises:
-            ConfigError: A topic or the file does not exist, or may not be read.
-            BrokerUnavailable: Nobody answered.
+            ConfigError: A topic or the file does not exist, or is not readable.
+            BrokerUnavailable: No broker answered.
         """
         ...
 
     def resolve(self, start: StartPosition, found: Sequence[PartitionInfo]) -> dict[Partition, Position]:
-        """Return where each of these partitions begins; blocks like `discover`.
+        """Return the start position of each partition. Blocks like `discover`.
 
-        A time means the first record at or after it, the end where there is none. A file and the
-        synthetic stream know "earliest" and "latest"; a time resolves to the beginning of a file.
+        A time resolves to the first record at or after it, or to the end if there is none. In a file, a time
+        resolves to the beginning.
         """
         ...
 
     def seek(self, partition: Partition, position: Position) -> None:
-        """Start (or move) the delivery of an assigned partition; does not block.
+        """Set the position of an assigned partition, which starts its delivery. Does not block.
 
         Raises:
-            KeyError: The partition is not assigned (any more); the caller drops it.
+            KeyError: The partition is not assigned. The caller discards it.
         """
         ...
 
     def set_paused(self, partitions: AbstractSet[Partition]) -> None:
-        """Pause exactly these partitions and resume all others; does not block.
+        """Pause exactly these partitions and resume all others. Does not block.
 
-        Partitions that are not assigned are ignored. What was fetched before is kept, not delivered.
+        Partitions that are not assigned are ignored. Fetched records of paused partitions are retained, and
+        are delivered after the partition is resumed.
         """
         ...
 
     def poll(self, timeout_s: float) -> PollResult:
-        """Return what has arrived, waiting up to `timeout_s` for something; returns early with something.
+        """Return new batches and partition changes. Wait up to `timeout_s` seconds for the first one.
 
-        An assigned partition delivers nothing before `seek`. Zero means not to wait. The time of reading
-        and decompressing one bounded fetch comes on top.
+        An assigned partition delivers nothing before `seek`. A timeout of zero does not wait. Reading and
+        decompressing one bounded fetch is not part of the timeout.
         """
         ...
 
     def caught_up(self, partitions: AbstractSet[Partition]) -> frozenset[Partition]:
-        """Return those whose next position is the log's end (the last stable offset), asked afresh.
+        """Return the partitions whose next position is the log's current end (the last stable offset).
 
-        Blocks for one request. Everything below that position was delivered. False negatives are allowed,
-        false positives are not: windows are closed on it.
+        Blocks for one request. All records below that position were delivered. False negatives are allowed,
+        false positives are not, because windows are sealed on the result.
         """
         ...
 
     def publish(self, positions: Mapping[Partition, int]) -> None:
-        """Tell lag tools where the caller stands; best effort: never raises, never blocks for an answer."""
+        """Publish the caller's positions for lag monitors. Best effort: never raises or waits for an answer."""
         ...
 
     def close(self) -> None:
-        """Leave the group and free everything; idempotent, raises nothing; no call may follow it."""
+        """Leave the group and free all resources. Idempotent, raises nothing. No call may follow it."""
         ...

@@ -1,4 +1,4 @@
-"""Consumers: event times as people write them, to microseconds since 1970 (UTC)."""
+"""Parsing of event times to microseconds since 1970 (UTC)."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from consumers.batch import Int64, Mask
 TimeUnit = Literal["auto", "s", "ms", "us", "ns"]
 
 END_OF_TIME_US = 9_214_646_400_000_000
-"""The start of 2262: times are 1970 to 2261, which nanoseconds in 64 bits can hold as well."""
+"""The start of 2262. Accepted times are 1970 to 2261, a range that 64-bit nanoseconds can also represent."""
 
 NO_TIME = int(np.iinfo(np.int64).min)
 BAD_TIME = NO_TIME + 1
 
 SCALES = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1, 1_000)}
-"""Microseconds of one unit, as a fraction."""
+"""Microseconds per unit as a fraction (numerator, denominator)."""
 
 MAGNITUDES = ((1e11, "s"), (1e14, "ms"), (1e17, "us"), (math.inf, "ns"))
-"""Below which number an epoch of unknown unit is in which unit: each is right from March 1973 on."""
+"""Upper bounds of the magnitude per unit, to guess the unit of an epoch. The guess is right from March 1973 on."""
 
 RFC3339 = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,18}))?\s?([Zz]|[+-]\d\d:?\d\d)?", re.ASCII
@@ -37,12 +37,12 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 def times_us(values: Sequence[object] | NDArray[np.generic], unit: TimeUnit) -> Int64:
-    """Return each time in microseconds since 1970; NO_TIME where there is none, BAD_TIME where it is no time.
+    """Return each time in microseconds since 1970, NO_TIME for a missing and BAD_TIME for an invalid time.
 
-    Read are RFC 3339 (a time without an offset is UTC; digits below the microsecond are cut) and epochs
-    as integers, floats or numeric strings. With the unit "auto" the number's magnitude decides, see
-    MAGNITUDES. Integers are exact; a float of seconds is exact to the microsecond until 2242.
-    Times outside 1970 to 2261 are bad.
+    Accepted are RFC 3339 texts, and epochs as integers, floats or numeric strings. An RFC 3339 text without
+    an offset is UTC, and digits below the microsecond are truncated. With the unit "auto", the magnitude of
+    the number determines the unit (see MAGNITUDES). Integers are exact. A float of seconds is exact to the
+    microsecond until 2242. Times outside 1970 to 2261 are invalid.
     """
     if isinstance(values, np.ndarray):
         if values.dtype.kind == "M":
@@ -142,13 +142,13 @@ def _from_floats(numbers: NDArray[np.float64], unit: TimeUnit) -> Int64:
 
 
 def _from_strings(values: Sequence[str], unit: TimeUnit) -> Int64:
-    """Parse strings of one length together; what does not fit the first one's layout goes one by one."""
+    """Parse strings of equal length together. Strings with another layout are parsed individually."""
     result = np.full(len(values), BAD_TIME)
     lengths = np.fromiter(map(len, values), np.int64, len(values))
     for length in np.unique(lengths).tolist():
         rows = np.flatnonzero(lengths == length)
-        chosen = values if len(rows) == len(values) else [values[i] for i in rows.tolist()]
-        result[rows] = _from_equal_length_strings(chosen, length, unit)
+        selected = values if len(rows) == len(values) else [values[i] for i in rows.tolist()]
+        result[rows] = _from_equal_length_strings(selected, length, unit)
     return result
 
 
@@ -163,7 +163,10 @@ def _from_equal_length_strings(values: Sequence[str], length: int, unit: TimeUni
 
 
 def _from_rfc3339(text: NDArray[np.uint8], layout: re.Match[str], values: Sequence[str], unit: TimeUnit) -> Int64:
-    """Parse a matrix of characters by the layout of its first row; rows laid out otherwise go one by one."""
+    """Parse a matrix of characters, shape (rows, characters), by the layout of its first row.
+
+    Rows with another layout are parsed individually.
+    """
     fraction, zone = layout.span(7), layout.span(8)
     digits = text.astype(np.int64) - ord("0")
     number_spans = [(0, 4), (5, 7), (8, 10), (11, 13), (14, 16), (17, 19)]
@@ -189,7 +192,7 @@ def _from_rfc3339(text: NDArray[np.uint8], layout: re.Match[str], values: Sequen
 
 
 def _matches_layout(text: NDArray[np.uint8], layout: re.Match[str]) -> Mask:
-    """Say which rows have digits where the match has digits, and a mark of the same kind elsewhere."""
+    """Return a mask of the rows with digits and separators at the same positions as the match."""
     fits = np.ones(len(text), np.bool_)
     for column, character in enumerate(layout.string):
         cells = text[:, column]
@@ -214,7 +217,7 @@ def _is_valid_date(year: Int64, month: Int64, day: Int64) -> Mask:
 
 
 def _days_from_civil(year: Int64, month: Int64, day: Int64) -> Int64:
-    """Return days since 1970 in the proleptic Gregorian calendar, years counted from March."""
+    """Return the days since 1970 in the proleptic Gregorian calendar. Years are counted from March."""
     shifted = year - (month <= 2)
     day_of_year = (153 * (month + np.where(month > 2, -3, 9)) + 2) // 5 + day - 1
     return shifted * 365 + shifted // 4 - shifted // 100 + shifted // 400 + day_of_year - 719_468

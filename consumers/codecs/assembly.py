@@ -1,4 +1,4 @@
-"""Consumers: from rows that have their features to events that have their time, key and id."""
+"""Assembly of decoded batches: event times, keys and ids are added to rows of features."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ ColumnValues = Sequence[object] | NDArray[np.generic]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureRows:
-    """Rows of one raw batch whose features were read; times, keys and ids are still as they came."""
+    """Rows of one raw batch with decoded features. Times, keys and ids are not yet parsed.
+
+    `index` holds each row's position in the raw batch.
+    """
 
     index: Int64
     features: Float32
@@ -32,7 +35,7 @@ class FeatureRows:
 
 
 def merge_rows(pieces: Sequence[FeatureRows], n_features: int) -> FeatureRows:
-    """Return the rows of all pieces in the order of the batch; every piece has the same columns."""
+    """Merge pieces with the same columns into one, in the order of the raw batch."""
     pieces = [piece for piece in pieces if len(piece)]
     if len(pieces) == 1:
         return pieces[0]
@@ -59,14 +62,22 @@ def _concatenate_in_order(columns: Sequence[ColumnValues | None], order: NDArray
 
 
 def assemble_batch(
-    raw: RawBatch, schema: Schema, rows: FeatureRows, refusals: DeadLetterBuilder, now_us: int
+    raw: RawBatch, schema: Schema, rows: FeatureRows, dead_letters: DeadLetterBuilder, now_us: int
 ) -> DecodedBatch:
-    """Give the rows their times, refuse those without a good one, and return what the batch became."""
+    """Build the decoded batch: parse the event times, and reject rows without a valid one.
+
+    Args:
+        raw: The raw batch.
+        schema: The fields of an event.
+        rows: The rows with valid features.
+        dead_letters: The rows rejected so far. Rows without a valid time are added.
+        now_us: The time of events without a timestamp, in microseconds since 1970.
+    """
     times = _event_times(raw, schema, rows, now_us)
-    good = _reject_bad_times(raw, schema, rows, times, refusals)
+    good = _reject_bad_times(raw, schema, rows, times, dead_letters)
     if not good.all():
-        chosen = np.flatnonzero(good)
-        rows, times = _select_rows(rows, chosen), times[chosen]
+        selected = np.flatnonzero(good)
+        rows, times = _select_rows(rows, selected), times[selected]
     return DecodedBatch(
         partition=raw.partition,
         begin=raw.begin,
@@ -79,7 +90,7 @@ def assemble_batch(
             keys=_key_column(raw, schema, rows),
             ids=None if rows.ids is None else text_column(_as_sequence(rows.ids)),
         ),
-        dead_letters=refusals.build(raw),
+        dead_letters=dead_letters.build(raw),
         skip_reason=raw.skip_reason,
     )
 
@@ -97,42 +108,42 @@ def _event_times(raw: RawBatch, schema: Schema, rows: FeatureRows, now_us: int) 
 
 
 def _reject_bad_times(
-    raw: RawBatch, schema: Schema, rows: FeatureRows, times: Int64, refusals: DeadLetterBuilder
+    raw: RawBatch, schema: Schema, rows: FeatureRows, times: Int64, dead_letters: DeadLetterBuilder
 ) -> Mask:
     field = schema.time_field or "the broker's timestamp"
     good: Mask = times >= 0
     for i in np.flatnonzero(~good).tolist():
         if times[i] == NO_TIME:
-            refusals.add(int(rows.index[i]), DeadLetterReason.NO_TIME, f"{field}: absent")
+            dead_letters.add(int(rows.index[i]), DeadLetterReason.NO_TIME, f"{field}: absent")
         else:
             value = raw.timestamps_us if rows.times is None else rows.times
-            came = None if value is None else value[i if rows.times is not None else int(rows.index[i])]
-            refusals.add(int(rows.index[i]), DeadLetterReason.BAD_TIME, f"{field}: {describe_value(came)}")
+            original = None if value is None else value[i if rows.times is not None else int(rows.index[i])]
+            dead_letters.add(int(rows.index[i]), DeadLetterReason.BAD_TIME, f"{field}: {describe_value(original)}")
     if schema.time_field is not None and raw.timestamps_us is not None:
         stamps = raw.timestamps_us[rows.index]
         ahead = good & (stamps >= 0) & (times - schema.max_future_us > stamps)
         for i in np.flatnonzero(ahead).tolist():
             lead_s = (int(times[i]) - int(stamps[i])) / 1e6
             detail = f"{field}: {lead_s:.3f} s after the broker's timestamp"
-            refusals.add(int(rows.index[i]), DeadLetterReason.FUTURE_TIME, detail)
+            dead_letters.add(int(rows.index[i]), DeadLetterReason.FUTURE_TIME, detail)
         good = good & ~ahead
     if raw.max_event_time_us is not None:
         beyond = good & (times > raw.max_event_time_us)
         for i in np.flatnonzero(beyond).tolist():
             lead_s = (int(times[i]) - raw.max_event_time_us) / 1e6
             detail = f"{field}: {lead_s:.3f} s after anything that can have happened by this machine's clock"
-            refusals.add(int(rows.index[i]), DeadLetterReason.FUTURE_TIME, detail)
+            dead_letters.add(int(rows.index[i]), DeadLetterReason.FUTURE_TIME, detail)
         good = good & ~beyond
     return good
 
 
-def _select_rows(rows: FeatureRows, chosen: NDArray[np.intp]) -> FeatureRows:
-    where = chosen.tolist()
+def _select_rows(rows: FeatureRows, selected: NDArray[np.intp]) -> FeatureRows:
+    indices = selected.tolist()
     return FeatureRows(
-        index=rows.index[chosen],
-        features=rows.features[chosen],
-        keys=None if rows.keys is None else [rows.keys[i] for i in where],
-        ids=None if rows.ids is None else [rows.ids[i] for i in where],
+        index=rows.index[selected],
+        features=rows.features[selected],
+        keys=None if rows.keys is None else [rows.keys[i] for i in indices],
+        ids=None if rows.ids is None else [rows.ids[i] for i in indices],
     )
 
 
@@ -141,8 +152,8 @@ def _key_column(raw: RawBatch, schema: Schema, rows: FeatureRows) -> list[str | 
         return None if rows.keys is None else text_column(_as_sequence(rows.keys))
     if raw.keys is None:
         return None
-    whole = len(rows) == len(raw)
-    return key_column(raw.keys if whole else [raw.keys[i] for i in rows.index.tolist()])
+    is_complete = len(rows) == len(raw)
+    return key_column(raw.keys if is_complete else [raw.keys[i] for i in rows.index.tolist()])
 
 
 def _as_sequence(column: ColumnValues) -> Sequence[object]:

@@ -1,4 +1,4 @@
-"""Consumers: why a record cannot become an event, and the dead letters that come of it."""
+"""Reasons for rejecting a record, and the construction of dead letters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_PAYLOAD_BYTES = 4_096
 
 
 class DeadLetterReason(StrEnum):
-    """The reasons that people find in dead_letter_history."""
+    """The reasons in the view dead_letter_history."""
 
     NOT_JSON = "not_json"
     NOT_MSGPACK = "not_msgpack"
@@ -33,8 +33,8 @@ class DeadLetterReason(StrEnum):
     UNREADABLE_BATCH = "unreadable_batch"
 
 
-class RejectedRecord(Exception):  # noqa: N818 - a verdict on one record, caught by its codec, never an error
-    """One record is refused; raised and caught inside a codec only."""
+class RejectedRecord(Exception):  # noqa: N818 - control flow inside a codec, not an error for callers
+    """A record is rejected. Raised and caught only inside a codec."""
 
     def __init__(self, reason: DeadLetterReason, detail: str) -> None:
         super().__init__(reason, detail)
@@ -44,16 +44,16 @@ class RejectedRecord(Exception):  # noqa: N818 - a verdict on one record, caught
 
 @dataclass(slots=True, kw_only=True)
 class DeadLetterBuilder:
-    """The refused rows of one raw batch, gathered in any order."""
+    """The rejected rows of one raw batch, collected in any order."""
 
     rows: list[tuple[int, DeadLetterReason, str]] = field(default_factory=list)
 
     def add(self, row: int, reason: DeadLetterReason, detail: str) -> None:
-        """Refuse a row of the batch."""
+        """Reject a row of the batch."""
         self.rows.append((row, reason, detail))
 
     def build(self, raw: RawBatch) -> DeadLetters:
-        """Return the dead letters in the order of their offsets; an unreadable batch is one, as a range."""
+        """Build the dead letters in order of offset. An unreadable batch is one dead letter for its range."""
         if raw.skip_reason == DeadLetterReason.UNREADABLE_BATCH and raw.end > raw.begin:
             return DeadLetters(
                 offsets=np.array([raw.begin], np.int64),
@@ -76,7 +76,7 @@ class DeadLetterBuilder:
 
 
 def _stored_payload(raw: RawBatch, row: int) -> bytes | None:
-    """Return the first bytes of the record as it came; a row of columns is written as JSON."""
+    """Return the first bytes of the original record. A row without original bytes is encoded as JSON."""
     if not isinstance(raw.values, Table):
         value = raw.values[row]
         return None if value is None else bytes(value[:MAX_PAYLOAD_BYTES])

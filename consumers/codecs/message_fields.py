@@ -1,4 +1,4 @@
-"""Consumers: the fields of a message: as a type that decodes them at once, and looked up one by one."""
+"""The fields of a message: decoded at once by a generated type, or looked up individually."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from consumers.codecs.schema import Schema
 from consumers.codecs.text import describe_value
 
 FLOAT32_LIMIT = 3.4028235677973366e38
-"""From this magnitude on the cast to float32 is infinite."""
+"""Values of this magnitude or larger become infinite as float32."""
 
 ABSENT: Any = object()
 
@@ -26,7 +26,7 @@ MustBeAbsent = Literal["\0 this key must not be there"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageType:
-    """A type that a message is decoded into in one go, and how its columns are read from it."""
+    """A generated struct type for messages, with getters for the columns."""
 
     struct: type[msgspec.Struct]
     features: attrgetter[Any]
@@ -36,10 +36,11 @@ class MessageType:
 
 
 def build_message_types(schema: Schema) -> list[MessageType]:
-    """Return the types that good messages of the schema fit; none where only looking up will do.
+    """Build the types that valid messages of the schema match. Return an empty list if no type can express it.
 
-    A dotted name is a path into nested objects or, with precedence, a key that contains the dots. Two
-    types at most: paths (refusing such keys, so that the precedence holds) and keys.
+    A dotted name is a path into nested objects. A key that contains the dots takes precedence over the path.
+    There are at most two types: one for paths, which rejects messages with such keys to keep the precedence,
+    and one for dotted keys.
     """
     others = [name for name in (schema.time_field, schema.key_field, schema.id_field) if name is not None]
     names = [*schema.features, *others]
@@ -56,7 +57,7 @@ def build_message_types(schema: Schema) -> list[MessageType]:
 def _build_message_type(schema: Schema, *, nested: bool) -> MessageType:
     tree: dict[str, Any] = {}
     attributes: dict[str, str] = {}
-    refused_keys: list[str] = []
+    rejected_keys: list[str] = []
     feature = (float | None, None) if schema.mean_if_missing else (float,)
     typed: list[tuple[str, tuple[Any, ...]]] = [(name, feature) for name in schema.features]
     typed += [(schema.time_field, (TimeValue, None))] if schema.time_field else []
@@ -68,8 +69,8 @@ def _build_message_type(schema: Schema, *, nested: bool) -> MessageType:
             branch = branch.setdefault(part, {})
         branch[parts[-1]] = declared
         if len(parts) > 1:
-            refused_keys.append(name)
-    struct = _build_struct(tree, "", attributes, refused_keys)
+            rejected_keys.append(name)
+    struct = _build_struct(tree, "", attributes, rejected_keys)
 
     def getter(*fields: str) -> attrgetter[Any]:
         return attrgetter(*(attributes[name] for name in fields))
@@ -87,10 +88,10 @@ def _build_struct(
     tree: Mapping[str, Any],
     prefix: str,
     attributes: dict[str, str],
-    refused_keys: list[str],
+    rejected_keys: list[str],
     path: str = "",
 ) -> type[msgspec.Struct]:
-    """Return a struct for one level of nesting, and note by which attribute path each field is reached."""
+    """Build the struct for one level of nesting, and record the attribute path of each field in `attributes`."""
     required: list[tuple[Any, ...]] = []
     optional: list[tuple[Any, ...]] = []
     renamed: dict[str, str] = {}
@@ -106,14 +107,14 @@ def _build_struct(
             continue
         attributes[full] = f"{prefix}{attribute}"
         (optional if len(declared) > 1 else required).append((attribute, *declared))
-    for i, name in enumerate(refused_keys):
+    for i, name in enumerate(rejected_keys):
         renamed[f"k{i}"] = name
         optional.append((f"k{i}", MustBeAbsent, msgspec.field(default="")))
     return msgspec.defstruct("Message", [*required, *optional], rename=renamed, gc=False)
 
 
 def look_up_field(message: Mapping[Any, Any], name: str) -> Any:
-    """Return the value of a field, ABSENT where there is none; a key with dots goes before a path."""
+    """Return the value of a field, or ABSENT. A key that contains dots takes precedence over a path."""
     if name in message:
         return message[name]
     value: Any = message if "." in name else ABSENT
@@ -125,10 +126,10 @@ def look_up_field(message: Mapping[Any, Any], name: str) -> Any:
 
 
 def parse_number(name: str, value: Any, *, mean_if_missing: bool) -> float:
-    """Return a feature's value; NaN for a missing one where the mean stands in.
+    """Return a feature's value. With `mean_if_missing`, return NaN for a missing feature.
 
     Raises:
-        Refused: The feature is missing, not a number, or not finite as float32.
+        RejectedRecord: The feature is missing, not a number, or not finite as float32.
     """
     if value is None or value is ABSENT:
         if mean_if_missing:

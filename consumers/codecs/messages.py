@@ -1,4 +1,4 @@
-"""Consumers: JSON and MessagePack records, an object with named features or a list of numbers each."""
+"""The codec for JSON and MessagePack records. A record is an object with named features or a list of numbers."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from consumers.codecs.schema import Schema
 from consumers.codecs.text import describe_value
 
 DECODE_ERRORS = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
-"""What decoders raise on some bytes: malformed, not UTF-8, None, an integer too large, nesting too deep."""
+"""Exceptions of the decoders for malformed bytes, invalid UTF-8, None, large integers and deep nesting."""
 
 
 class MessageCodec:
-    """Decode each message into a type made for the schema; look into those that do not fit, one by one.
+    """Decode each message into a type generated for the schema, and parse the remaining messages individually.
 
-    The type checks every field while it decodes, so a message that fits is good but for its time and for
-    numbers beyond float32. Looking up is the reference: it accepts whatever the types accept, says why a
-    message is refused, and reads what Python's json writes but JSON does not know (NaN, Infinity).
+    The generated type checks every field while it decodes. A message that matches it is valid except for its
+    time and for numbers outside the range of float32. The individual path (`read_message`) is the reference:
+    it accepts every message that a type accepts, gives the reason for a rejection, and accepts the NaN and
+    Infinity literals that Python's json writes.
     """
 
     def __init__(self, schema: Schema) -> None:
@@ -38,53 +39,53 @@ class MessageCodec:
         self._decoders: list[Callable[[Any], Any]] = [make(kind.struct | list[element]).decode for kind in self._types]
 
     def decode(self, raw: RawBatch, now_us: int) -> DecodedBatch:
-        """Return the batch as columns: every record is an event or a dead letter."""
+        """Decode a batch: every record becomes an event or a dead letter."""
         assert not isinstance(raw.values, Table), "messages come one by one"
-        refusals = DeadLetterBuilder()
+        dead_letters = DeadLetterBuilder()
         values = raw.values
-        rows = self._reject_oversized(values, refusals)
+        rows = self._reject_oversized(values, dead_letters)
         pieces: list[FeatureRows] = []
-        for turn in range(len(self._types)):
+        for type_index in range(len(self._types)):
             before = len(rows)
-            typed, rows = self._decode_typed(turn, values, rows)
+            typed, rows = self._decode_typed(type_index, values, rows)
             pieces.extend(typed)
-            if turn and 2 * len(rows) < before:
-                # Most messages fit the second type: it goes first from now on; either order reads the same.
+            if type_index and 2 * len(rows) < before:
+                # Most messages match the second type: try it first from now on. The order has no effect on results.
                 self._types.reverse()
                 self._decoders.reverse()
             if not rows:
                 break
-        pieces.append(self._read_individually(values, rows, refusals))
+        pieces.append(self._read_individually(values, rows, dead_letters))
         merged = merge_rows(pieces, len(self.schema.features))
-        return assemble_batch(raw, self.schema, merged, refusals, now_us)
+        return assemble_batch(raw, self.schema, merged, dead_letters, now_us)
 
-    def _reject_oversized(self, values: Sequence[bytes | None], refusals: DeadLetterBuilder) -> Sequence[int]:
+    def _reject_oversized(self, values: Sequence[bytes | None], dead_letters: DeadLetterBuilder) -> Sequence[int]:
         limit = self.schema.max_bytes
         if max(map(len, filter(None, values)), default=0) <= limit:
             return range(len(values))
         rows = []
         for row, value in enumerate(values):
             if value is not None and len(value) > limit:
-                refusals.add(row, DeadLetterReason.TOO_LARGE, f"more than {limit} bytes")
+                dead_letters.add(row, DeadLetterReason.TOO_LARGE, f"more than {limit} bytes")
             else:
                 rows.append(row)
         return rows
 
     def _decode_typed(
-        self, turn: int, values: Sequence[bytes | None], rows: Sequence[int]
+        self, type_index: int, values: Sequence[bytes | None], rows: Sequence[int]
     ) -> tuple[list[FeatureRows], list[int]]:
-        """Return the rows that fit the type, and those that are left."""
-        decode, kind = self._decoders[turn], self._types[turn]
+        """Decode the rows that match a type. Return their features, and the remaining rows."""
+        decode, kind = self._decoders[type_index], self._types[type_index]
         objects: list[Any] = []
         lists: list[list[float | None]] = []
         object_rows: list[int] = []
         list_rows: list[int] = []
-        left: list[int] = []
+        remaining: list[int] = []
         for row in rows:
             try:
                 message = decode(values[row])
             except DECODE_ERRORS:
-                left.append(row)
+                remaining.append(row)
                 continue
             if type(message) is list:
                 lists.append(message)
@@ -94,18 +95,18 @@ class MessageCodec:
                 object_rows.append(row)
         pieces = []
         if objects:
-            pieces.append(self._object_rows(kind, objects, object_rows, left))
+            pieces.append(self._object_rows(kind, objects, object_rows, remaining))
         if lists:
-            pieces.append(self._list_rows(lists, list_rows, left))
-        return pieces, sorted(left)
+            pieces.append(self._list_rows(lists, list_rows, remaining))
+        return pieces, sorted(remaining)
 
-    def _object_rows(self, kind: MessageType, objects: list[Any], rows: list[int], left: list[int]) -> FeatureRows:
+    def _object_rows(self, kind: MessageType, objects: list[Any], rows: list[int], remaining: list[int]) -> FeatureRows:
         n = len(self.schema.features)
         cells = map(kind.features, objects)
         flat = np.fromiter(cells if n == 1 else chain.from_iterable(cells), np.float64, len(objects) * n)
-        index, features, kept = self._finite_rows(flat.reshape(-1, n), rows, left)
-        if len(kept) < len(objects):
-            objects = [objects[i] for i in kept]
+        index, features, valid_rows = self._finite_rows(flat.reshape(-1, n), rows, remaining)
+        if len(valid_rows) < len(objects):
+            objects = [objects[i] for i in valid_rows]
 
         def column(getter: attrgetter[Any] | None) -> list[Any] | None:
             return None if getter is None else list(map(getter, objects))
@@ -113,29 +114,32 @@ class MessageCodec:
         times, keys, ids = column(kind.time), column(kind.key), column(kind.id)
         return FeatureRows(index=index, features=features, times=times, keys=keys, ids=ids)
 
-    def _list_rows(self, lists: list[list[float | None]], rows: list[int], left: list[int]) -> FeatureRows:
+    def _list_rows(self, lists: list[list[float | None]], rows: list[int], remaining: list[int]) -> FeatureRows:
         n = len(self.schema.features)
-        left.extend(row for row, numbers in zip(rows, lists, strict=True) if len(numbers) != n)
+        remaining.extend(row for row, numbers in zip(rows, lists, strict=True) if len(numbers) != n)
         rows = [row for row, numbers in zip(rows, lists, strict=True) if len(numbers) == n]
         flat: Any = chain.from_iterable(numbers for numbers in lists if len(numbers) == n)
         cells = np.fromiter(flat, np.float64, len(rows) * n).reshape(-1, n)
-        index, features, _ = self._finite_rows(cells, rows, left)
+        index, features, _ = self._finite_rows(cells, rows, remaining)
         return self._rows_without_fields(index, features)
 
     def _rows_without_fields(self, index: Any, features: Any) -> FeatureRows:
-        """Return rows of lists, which carry no other fields."""
-        nothing = [None] * len(index)
+        """Return the rows of list messages, which have no time, key or id."""
+        empty_column = [None] * len(index)
         schema = self.schema
         return FeatureRows(
             index=index,
             features=features,
-            times=nothing if schema.time_field else None,
-            keys=nothing if schema.key_field else None,
-            ids=nothing if schema.id_field else None,
+            times=empty_column if schema.time_field else None,
+            keys=empty_column if schema.key_field else None,
+            ids=empty_column if schema.id_field else None,
         )
 
-    def _finite_rows(self, cells: Any, rows: list[int], left: list[int]) -> tuple[Any, Any, Any]:
-        """Cast to float32; leave rows with what is not finite to be looked up, which names the field."""
+    def _finite_rows(self, cells: Any, rows: list[int], remaining: list[int]) -> tuple[Any, Any, Any]:
+        """Cast features to float32. Rows with a non-finite value are added to `remaining`.
+
+        The individual path rejects them and names the field.
+        """
         with np.errstate(over="ignore", invalid="ignore"):
             features = cells.astype(np.float32)
         finite = np.isfinite(features)
@@ -146,11 +150,11 @@ class MessageCodec:
         index = np.array(rows, np.int64)
         if good.all():
             return index, features, range(len(rows))
-        left.extend(index[~good].tolist())
+        remaining.extend(index[~good].tolist())
         return index[good], features[good], np.flatnonzero(good).tolist()
 
     def _read_individually(
-        self, values: Sequence[bytes | None], rows: Sequence[int], refusals: DeadLetterBuilder
+        self, values: Sequence[bytes | None], rows: Sequence[int], dead_letters: DeadLetterBuilder
     ) -> FeatureRows:
         schema = self.schema
         index: list[int] = []
@@ -159,8 +163,8 @@ class MessageCodec:
             try:
                 read.append(self.read_message(values[row]))
                 index.append(row)
-            except RejectedRecord as refused:
-                refusals.add(row, refused.reason, refused.detail)
+            except RejectedRecord as rejected:
+                dead_letters.add(row, rejected.reason, rejected.detail)
         features, times, keys, ids = zip(*read, strict=True) if read else ((), (), (), ())
         return FeatureRows(
             index=np.array(index, np.int64),
@@ -171,10 +175,10 @@ class MessageCodec:
         )
 
     def read_message(self, value: bytes | None) -> tuple[list[float], Any, Any, Any]:
-        """Return the features, time, key and id of one message by looking them up.
+        """Return the features, time, key and id of one message by looking up each field.
 
         Raises:
-            Refused: The message is no event; the reason and the field are in it.
+            RejectedRecord: The message is not an event. The exception has the reason and the field.
         """
         schema = self.schema
         message = parse_message(value, schema.format)
@@ -202,10 +206,10 @@ class MessageCodec:
 
 
 def parse_message(value: bytes | None, encoding: str) -> Any:
-    """Return the message as Python's own objects.
+    """Decode a message into Python objects.
 
     Raises:
-        Refused: It is empty, framed for a schema registry, or not of this encoding.
+        RejectedRecord: The message is empty, has schema-registry framing, or has another encoding.
     """
     if value is None:
         raise RejectedRecord(DeadLetterReason.EMPTY, "a record without a value (a tombstone)")

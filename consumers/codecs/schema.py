@@ -1,4 +1,4 @@
-"""Consumers: what a stream's records have to carry to become events, and the protocol of the codecs."""
+"""The schema of a stream's events and the codec protocol."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from consumers.times import TimeUnit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schema:
-    """The fields of an event: the features in the model's order, and where time, key and id are found."""
+    """The fields of an event: the features in the model's order, and the fields of time, key and id."""
 
     format: Literal["json", "float32", "msgpack"] = "json"
     features: tuple[str, ...]
@@ -27,7 +27,7 @@ class Schema:
 
 
 def build_schema(event: EventSettings, features: Sequence[str], max_future_us: int) -> Schema:
-    """Return the schema that the settings of a stream describe, with the features that its model has."""
+    """Build the schema from a stream's event settings and its model's features."""
     return Schema(
         format=event.format,
         features=tuple(features),
@@ -42,12 +42,12 @@ def build_schema(event: EventSettings, features: Sequence[str], max_future_us: i
 
 
 class Codec(Protocol):
-    """Records to columns."""
+    """A decoder of raw batches."""
 
     def decode(self, raw: RawBatch, now_us: int) -> DecodedBatch:
-        """Return the batch as columns: every record is an event or a dead letter, whatever its bytes.
+        """Decode a batch: every record becomes an event or a dead letter.
 
-        `now_us` is the time of events that carry none and come from a file. Where missing features stand
-        for the mean, they are NaN; otherwise features are finite. Raises nothing on any input.
+        `now_us` is the time of file events without a time field. With `mean_if_missing`, missing features are
+        NaN. All other features are finite. No input raises an exception.
         """
         ...

@@ -1,4 +1,4 @@
-"""Consumers: tables of columns (CSV, Parquet), one event a row; columns are found by name, in any order."""
+"""The codec for tables (CSV, Parquet) with one event per row. Columns are matched by name, in any order."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ NON_FINITE = re.compile(r"\s*[+-]?(nan|inf|infinity)\s*", re.ASCII | re.IGNORECA
 
 @dataclass(frozen=True, slots=True)
 class TableCodec:
-    """Whole columns to numbers; only cells that are none are looked at one by one."""
+    """Convert whole columns to numbers. Only cells that are not plain numbers are parsed individually."""
 
     schema: Schema
 
     def decode(self, raw: RawBatch, now_us: int) -> DecodedBatch:
-        """Return the batch as columns; a row with a cell that is no number is refused."""
+        """Decode a batch. A row with a feature cell that is not a number is rejected."""
         table, schema = raw.values, self.schema
         if not isinstance(table, Table):
             table = Table(columns={}, n_rows=0)
-        refusals = DeadLetterBuilder()
+        dead_letters = DeadLetterBuilder()
         good = np.ones(len(table), np.bool_)
         for row, (reason, detail) in table.row_errors.items():
-            refusals.add(row, DeadLetterReason(reason), detail)
+            dead_letters.add(row, DeadLetterReason(reason), detail)
             good[row] = False
         cells = np.empty((len(table), len(schema.features)), np.float64)
         for j, name in enumerate(schema.features):
-            self._fill_column(cells[:, j], name, table, good, refusals)
+            self._fill_column(cells[:, j], name, table, good, dead_letters)
         if schema.mean_if_missing:
             for row in np.flatnonzero(good & np.isnan(cells).all(axis=1)).tolist():
-                refusals.add(
+                dead_letters.add(
                     row, DeadLetterReason.MISSING_FEATURE, f"{schema.features[0]} and all other features: absent"
                 )
                 good[row] = False
@@ -60,10 +60,10 @@ class TableCodec:
             keys=_select_cells(table, schema.key_field, index),
             ids=_select_cells(table, schema.id_field, index),
         )
-        return assemble_batch(raw, schema, rows, refusals, now_us)
+        return assemble_batch(raw, schema, rows, dead_letters, now_us)
 
-    def _fill_column(self, cells: Any, name: str, table: Table, good: Mask, refusals: DeadLetterBuilder) -> None:
-        """Write a column's numbers, and refuse the rows where there is none."""
+    def _fill_column(self, cells: Any, name: str, table: Table, good: Mask, dead_letters: DeadLetterBuilder) -> None:
+        """Fill one column of `cells` with numbers, and reject rows without a number."""
         column = table.columns.get(name)
         if column is None:
             column = [None] * len(table)
@@ -78,13 +78,13 @@ class TableCodec:
         for row in doubtful:
             try:
                 cells[row] = parse_cell(name, column[row], mean_if_missing=self.schema.mean_if_missing)
-            except RejectedRecord as refused:
-                refusals.add(row, refused.reason, refused.detail)
+            except RejectedRecord as rejected:
+                dead_letters.add(row, rejected.reason, rejected.detail)
                 good[row] = False
 
 
 def parse_numeric_column(column: ColumnValues) -> NDArray[np.float64] | None:
-    """Return a column as numbers where all its cells are; None where they have to be looked at."""
+    """Convert a column to numbers. Return None if any cell has to be parsed individually."""
     if isinstance(column, np.ndarray):
         return column.astype(np.float64) if column.dtype.kind in "iuf" else None
     try:
@@ -97,10 +97,10 @@ def parse_numeric_column(column: ColumnValues) -> NDArray[np.float64] | None:
 
 
 def parse_cell(name: str, cell: object, *, mean_if_missing: bool) -> float:
-    """Return the number in a cell: text as CSV writes it, or a value as Parquet holds it.
+    """Return the number in a cell. The cell is text in a CSV file, or a value in a Parquet file.
 
     Raises:
-        Refused: The cell is empty, not a number, or not finite as float32.
+        RejectedRecord: The cell is empty, not a number, or not finite as float32.
     """
     value: object = cell.item() if isinstance(cell, np.generic) else cell
     if isinstance(value, Decimal):
@@ -128,10 +128,14 @@ def _select_cells(table: Table, name: str | None, index: NDArray[np.intp]) -> Co
 
 
 def check_columns(names: Sequence[str], wanted: Iterable[tuple[str, str]]) -> None:
-    """Check that a table has the columns that the settings name; `wanted` are pairs of setting and column.
+    """Check that a table has the columns named in the settings.
+
+    Args:
+        names: The columns of the table.
+        wanted: Pairs of a setting and the column it names.
 
     Raises:
-        ConfigError: A column is not there; the message names the nearest one.
+        ConfigError: A column does not exist. The message suggests the nearest one.
     """
     problems = []
     for setting, name in wanted:

@@ -1,4 +1,4 @@
-"""Consumers: text from events, made fit for every database and log: no NUL, no lone surrogate, bounded."""
+"""Text from events, cleaned for databases and logs: without NUL and lone surrogates, and of bounded length."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_DETAIL_CHARS = 200
 def clean_text(text: str, limit: int) -> str:
     """Return the text cut to `limit` characters, with NUL and lone surrogates replaced.
 
-    PostgreSQL refuses NUL in text, UTF-8 has no lone surrogates.
+    PostgreSQL rejects NUL in text, and UTF-8 cannot encode lone surrogates.
     """
     text = text[:limit]
     if "\0" in text:
@@ -24,7 +24,7 @@ def clean_text(text: str, limit: int) -> str:
 
 
 def scalar_text(value: object) -> str | None:
-    """Return a scalar as text, as JSON writes it; None for null, objects and lists."""
+    """Return a scalar as text in JSON notation. Return None for null, objects and lists."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -37,14 +37,17 @@ def scalar_text(value: object) -> str | None:
 
 
 def number_text(value: float) -> str:
-    """Return a number as text; Python refuses to write integers of thousands of digits."""
+    """Return a number as text. A very large integer is described by its size.
+
+    Python raises ValueError when it converts an integer of thousands of digits to text.
+    """
     if isinstance(value, int) and value.bit_length() > 1_000:
         return f"an integer of {value.bit_length()} bits"
     return str(value)
 
 
 def text_column(values: Sequence[object]) -> list[str | None]:
-    """Return a column of scalars as clean text of at most MAX_KEY characters; None for anything else."""
+    """Return a column of scalars as clean text of at most MAX_KEY_CHARS characters, with None for other values."""
     texts: list[str | None] = [
         value if type(value) is str else scalar_text(value)  # the common case without a call
         for value in values
@@ -63,14 +66,14 @@ def _clean_key(text: str) -> str:
 
 
 def key_column(values: Sequence[bytes | None]) -> list[str | None] | None:
-    """Return a column of Kafka keys as clean text; None where no record has a key."""
+    """Return a column of Kafka keys as clean text, or None if no record has a key."""
     if not any(value is not None for value in values):
         return None
     return text_column(values)
 
 
 def describe_value(value: object) -> str:
-    """Return how a value is shown in a detail: as Python writes it, shortened."""
+    """Return a short description of a value for a dead letter's detail: its representation in Python."""
     if isinstance(value, str | bytes):
         return clean_text(repr(value[:MAX_DETAIL_CHARS]), MAX_DETAIL_CHARS)
     if isinstance(value, int | float):

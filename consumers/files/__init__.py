@@ -1,1 +1,1 @@
-"""TODO."""
+"""The file source: JSON lines, CSV, Parquet and standard input."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The synthetic source: reproducible events with planted bursts and drift."""
