@@ -77,7 +77,7 @@ class Source(Protocol):
         """
         ...
 
-    def resolve(self, start: StartPosition, found: Sequence[PartitionInfo]) -> dict[Partition, Position]:
+    def resolve(self, start: StartPosition, partitions: Sequence[PartitionInfo]) -> dict[Partition, Position]:
         """Return the start position of each partition. Blocks like `discover`.
 
         A time resolves to the first record at or after it, or to the end if there is none. In a file, a time
@@ -110,7 +110,7 @@ class Source(Protocol):
         ...
 
     def caught_up(self, partitions: AbstractSet[Partition]) -> frozenset[Partition]:
-        """Return the partitions whose next position is the log's current end (the last stable offset).
+        """Return the partitions with a next position equal to the log's current end (the last stable offset).
 
         Blocks for one request. All records below that position were delivered. False negatives are allowed,
         false positives are not, because windows are sealed on the result.

@@ -77,7 +77,7 @@ def _parse_one_type(values: Sequence[object], kind: type, unit: TimeUnit) -> Int
 
 
 def time_us(value: object, unit: TimeUnit) -> int:
-    """Return one time in microseconds, or NO_TIME or BAD_TIME: what `times_us` does, without its speed."""
+    """Return one time in microseconds, or NO_TIME or BAD_TIME: the scalar equivalent of `times_us`."""
     if value is None or value == "":
         return NO_TIME
     if isinstance(value, datetime):

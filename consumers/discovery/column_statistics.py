@@ -1,4 +1,4 @@
-"""Consumers: what can be counted about one column of a sample, and what its values look like."""
+"""Counts and formats of the values of one column of a sample."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from consumers.discovery.sample import SampleColumn
 from consumers.times import MAGNITUDES, NUMBER, times_us
 
 MIN_VALUES = 50
-"""Fewer values tell nothing about how often they repeat."""
+"""The minimum number of values for statements about repetition."""
 
 _DAY_US = 86_400_000_000
 _EPOCH_FROM_US = 631_152_000_000_000  # 1990
@@ -34,7 +34,7 @@ _IDENTIFIER = re.compile(r"(?:^|[._\- ])(?i:id|uuid|guid)$|[a-z0-9](?:Id|ID|Uuid
 
 @dataclass(slots=False, kw_only=True)
 class ColumnStatistics:
-    """What can be counted about one column; slots would keep the cached ones from being kept."""
+    """Statistics of one column. The class has no slots, because cached properties need a `__dict__`."""
 
     column: SampleColumn
     n_events: int
@@ -45,48 +45,48 @@ class ColumnStatistics:
 
     @property
     def n_present(self) -> int:
-        """Return in how many events the field is, and not null."""
+        """The number of events with a non-null value."""
         return sum(self.kinds.values())
 
     @cached_property
     def values(self) -> list[Any]:
-        """Return the scalars among the values."""
+        """The scalar values."""
         return [value for value in self.column.values() if value_kind(value) not in {"list", "object"}]
 
     @cached_property
     def n_distinct(self) -> int:
-        """Return how many different values there are."""
+        """The number of distinct scalar values."""
         return len(set(self.values))
 
     @property
     def example(self) -> str:
-        """Return the first value for reading."""
+        """The first scalar value, formatted."""
         return shorten(describe_value(self.values[0])) if self.values else ""
 
     @property
     def is_numeric(self) -> bool:
-        """Return whether nearly all events have a number here."""
+        """True if at least NUMERIC_SHARE of the events have a number."""
         return self.kinds["number"] >= NUMERIC_SHARE * self.n_events > 0
 
     @cached_property
     def numbers(self) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Return the finite numbers."""
+        """The finite numbers, shape (n,)."""
         return np.array([float(value) for value in self.values if value_kind(value) == "number"], np.float64)
 
     @cached_property
     def is_integer(self) -> bool:
-        """Return whether all numbers are whole, however they are written."""
+        """True if all numbers are integral, including floats such as 1.0."""
         return bool((self.numbers == np.floor(self.numbers)).all())
 
     @cached_property
     def steps(self) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Return the differences of consecutive numbers of one partition."""
+        """The differences of consecutive numbers within each partition, shape (n,)."""
         pieces = [[float(value) for value in piece if value_kind(value) == "number"] for piece in self.column.pieces]
         return np.concatenate([np.diff(np.array(piece, np.float64)) for piece in pieces] or [np.empty(0)])
 
     @cached_property
     def times(self) -> list[Int64]:
-        """Return the column as times of each partition, where nearly all of it are; else nothing."""
+        """The times of each partition, or an empty list if fewer than NUMERIC_SHARE of the values are times."""
         if not self.n_present or self.kinds["bool"] + self.kinds["list"] + self.kinds["object"] > 0:
             return []
         pieces = [times_us(piece, "auto") for piece in self.column.pieces]
@@ -95,7 +95,7 @@ class ColumnStatistics:
 
 
 def value_kind(value: object) -> str:
-    """Return what a value is, as a person calls it."""
+    """Return the kind of a value: bool, number, not finite, text, date, list or object."""
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, int | float):
@@ -110,50 +110,50 @@ def value_kind(value: object) -> str:
 
 
 def is_identifier(name: str) -> bool:
-    """Return whether a name ends like an identifier's: payment_id, userId, uuid; not paid or grid."""
+    """Return True if a name ends like the name of an identifier: payment_id, userId, uuid, but not paid or grid."""
     return _IDENTIFIER.search(name) is not None
 
 
-def is_time(facts: ColumnStatistics, now_us: int) -> bool:
-    """Return whether a column holds times: text or dates that are, or numbers that are epochs of our days."""
-    if not facts.times:
+def is_time(stats: ColumnStatistics, now_us: int) -> bool:
+    """Return True if a column holds times: time texts, dates, or numbers that are epochs since 1990."""
+    if not stats.times:
         return False
-    in_words = facts.kinds["text"] + facts.kinds["date"] >= NUMERIC_SHARE * facts.n_present
-    if in_words and not all(isinstance(value, str) and NUMBER.fullmatch(value) for value in facts.values[:MIN_VALUES]):
+    is_text = stats.kinds["text"] + stats.kinds["date"] >= NUMERIC_SHARE * stats.n_present
+    if is_text and not all(isinstance(value, str) and NUMBER.fullmatch(value) for value in stats.values[:MIN_VALUES]):
         return True
-    if not in_words and not facts.is_numeric:
+    if not is_text and not stats.is_numeric:
         return False
-    times = np.concatenate(facts.times)
+    times = np.concatenate(stats.times)
     times = times[times >= 0]
     if times.min() < _EPOCH_FROM_US or times.max() > now_us + _EPOCH_AHEAD_US:
         return False
-    seconds = not in_words and float(np.median(facts.numbers)) < MAGNITUDES[0][0]
-    # Small numbers can be anything (bytes of memory): they are times if they are called so, or come in order.
-    return not seconds or time_rank(facts.column.name) < len(TIME_NAMES) or _share_in_order(facts.times) >= 0.9
+    maybe_seconds = not is_text and float(np.median(stats.numbers)) < MAGNITUDES[0][0]
+    # Numbers of this magnitude are ambiguous (bytes of memory). They are times by their name or by their order.
+    return not maybe_seconds or time_rank(stats.column.name) < len(TIME_NAMES) or _share_in_order(stats.times) >= 0.9
 
 
 def _share_in_order(pieces: Sequence[Int64]) -> float:
-    """Return the share of steps within a partition that do not go back."""
+    """Return the share of steps within a partition that are not negative."""
     steps = np.concatenate([np.diff(piece) for piece in pieces] or [np.empty(0)])
     return float((steps >= 0).mean()) if len(steps) else 1.0
 
 
 def lateness_us(pieces: Sequence[Int64]) -> Int64:
-    """Return by how much each time lies behind the largest one before it in its partition."""
+    """Return the lateness of each time: the difference to the largest earlier time of its partition."""
     late = [np.maximum.accumulate(piece) - piece for piece in (piece[piece >= 0] for piece in pieces) if len(piece)]
     return np.concatenate(late) if late else np.empty(0, np.int64)
 
 
-def is_in_order(facts: ColumnStatistics) -> bool:
-    """Return whether times come about in their order: few lie behind by a tenth of all the time there is."""
-    times = np.concatenate(facts.times)
+def is_in_order(stats: ColumnStatistics) -> bool:
+    """Return True if at most 1% of the times are late by more than a tenth of the time span (at least 60 s)."""
+    times = np.concatenate(stats.times)
     times = times[times >= 0]
     allowed = max(_MIN_LATENESS_US, int(times.max() - times.min()) // 10)
-    return float((lateness_us(facts.times) <= allowed).mean()) >= _IN_ORDER_SHARE
+    return float((lateness_us(stats.times) <= allowed).mean()) >= _IN_ORDER_SHARE
 
 
 def time_rank(name: str) -> int:
-    """Return how much a name is one of a time: 0 the most, `len(TIME_NAMES)` not at all."""
+    """Return the rank of a name as a time field: 0 is the best, `len(TIME_NAMES)` means no time name."""
     last = name.rpartition(".")[2].lower().lstrip("@_").replace("-", "_")
     if last in TIME_NAMES:
         return TIME_NAMES.index(last)
@@ -162,15 +162,15 @@ def time_rank(name: str) -> int:
 
 
 def format_number(value: float) -> str:
-    """Return a number for reading."""
+    """Format a number for output."""
     return f"{value:,.0f}" if value == round(value) and abs(value) < 1e15 else f"{value:.4g}"
 
 
 def format_percent(share: float) -> str:
-    """Return a share for reading."""
+    """Format a share as a percentage for output."""
     return f"{100 * share:.3g}%" if share < 0.9999 else "nearly 100%"
 
 
 def shorten(text: str) -> str:
-    """Return a text that fits into a table."""
+    """Return the text, shortened to the width of a table cell."""
     return text if len(text) <= _MAX_EXAMPLE_CHARS else f"{text[: _MAX_EXAMPLE_CHARS - 1]}…"

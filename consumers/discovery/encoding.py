@@ -1,4 +1,4 @@
-"""Consumers: what records look like, told from their bytes, when nobody has said how they are encoded."""
+"""Detection of the encoding of records from their bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from consumers.codecs.text import describe_value
 _MAX_RECORDS = 200
 _MIN_SHARE = 0.9
 _PLAUSIBLE_MAGNITUDES = (1e-12, 1e12)
-"""The magnitudes that numbers of events have; random bytes taken as float32 are mostly outside."""
+"""The plausible range of magnitudes of event values. Random bytes read as float32 are mostly outside."""
 
 _MAGIC_BYTES = (
     (b"\x1f\x8b", "gzip"),
@@ -28,14 +28,14 @@ _MAGIC_BYTES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectedEncoding:
-    """The encoding, where it is one that can be read, and what a person reads about it."""
+    """The encoding, or None if it is not supported, and a description for operators."""
 
     encoding: Literal["json", "msgpack", "float32"] | None
     description: str
 
 
 def detect_encoding(values: Sequence[bytes | None]) -> DetectedEncoding:
-    """Return how the records are encoded, by what most of the first ones are."""
+    """Detect the encoding of records, by the majority of the first ones."""
     seen = [value for value in values if value][:_MAX_RECORDS]
     if not seen:
         return DetectedEncoding(encoding=None, description="records without a value (tombstones)")

@@ -1,4 +1,4 @@
-"""Consumers: which features a stream has, found from its first records."""
+"""Detection of a stream's features from its first records."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ MAX_DEPTH = 8
 
 
 def discover_features(event: EventSettings, raw_batches: Sequence[RawBatch]) -> tuple[str, ...]:
-    """Return the features by name, in the order in which they first appear.
+    """Return the names of the features, in order of first appearance.
 
-    Configured names are returned as they are. Otherwise these are the fields that are numbers in nearly
-    all records, without time, key and id; nested ones are dotted. Lists of numbers, and records of
-    float32, give x0, x1, ... by their most frequent length. The same records give the same names.
+    Configured names are returned unchanged. With `features: auto` the features are the fields that are numbers
+    in at least 99% of the records, except time, key and id. Nested fields have dotted names. Lists of numbers
+    and float32 records have the features x0, x1, ..., with the most frequent length. The result is
+    deterministic.
 
     Raises:
-        ConfigError: No field is a feature, or a table lacks a configured column.
+        ConfigError: No field is a feature, or a table does not have a configured column.
     """
     tables = [raw.values for raw in raw_batches if isinstance(raw.values, Table)]
     if tables:
@@ -80,7 +81,7 @@ def _find_message_features(
 
 
 def _name_by_length(lengths: Iterable[float]) -> tuple[str, ...]:
-    """Return x0, x1, ... for the most frequent whole length; of equally frequent ones the first."""
+    """Return x0, x1, ... for the most frequent integral length. Ties go to the first length."""
     counted = Counter(length for length in lengths if length >= 1 and length == int(length))
     if not counted:
         return ()
@@ -88,7 +89,12 @@ def _name_by_length(lengths: Iterable[float]) -> tuple[str, ...]:
 
 
 def _select_numeric_fields(events: Iterable[Mapping[str, bool]], fields: set[str | None]) -> tuple[str, ...]:
-    """Return the fields that are numeric in nearly all of the events, which map field to is-a-number."""
+    """Return the fields that are numeric in at least NUMERIC_SHARE of the events.
+
+    Args:
+        events: For each event a mapping of field name to True if its value is a number.
+        fields: The fields of time, key and id, which are excluded.
+    """
     numeric: dict[str, int] = {}
     n = 0
     for found in events:
@@ -99,7 +105,7 @@ def _select_numeric_fields(events: Iterable[Mapping[str, bool]], fields: set[str
 
 
 def flatten_fields(message: Mapping[Any, Any], path: str = "", depth: int = 1) -> Iterator[tuple[str, Any]]:
-    """Yield the fields below a message, dotted, in order; a key with dots goes before the same path."""
+    """Yield the fields of a message in order, with dotted names. A key with dots takes precedence over a path."""
     for name, value in message.items():
         if not isinstance(name, str) or not name:
             continue

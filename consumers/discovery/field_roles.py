@@ -1,7 +1,7 @@
-"""Consumers: what each field of a stream's events is good for: feature, key, id, time, or nothing, and why.
+"""Assignment of a role to each field of a stream's events: feature, key, id, time or refused.
 
-A feature is a number that says how an event is. Numbers that only say which event it is, or when it came, make every
-later event strange: identifiers, counters and times are refused.
+A feature is a number that describes an event. Identifiers, counters and times are rejected as features, because
+with them every later event would be anomalous.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _MIN_STEPS = 9
 _UNIQUE_SHARE = 0.99
 _MAX_DISTINCT_SHARE = 0.5
 _MAX_UNIFORM_DISTANCE = 0.15
-"""Identifiers are spread evenly over their range, to this distance of the distribution functions; measures are not."""
+"""The largest distance to the uniform distribution function (Kolmogorov-Smirnov) for a column of identifiers."""
 
 _MIN_IDENTIFIER_MEDIAN = 1e9
 _MIN_SPAN_S = 1.0
@@ -50,7 +50,7 @@ _PREFERRED_ID_NAME = re.compile(r"(?:^|\.)(?:event[_-]?id|uuid|guid|id)$", re.IG
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldRole:
-    """What one field is used as, and why."""
+    """The role of one field and the reason for it."""
 
     name: str
     role: Role
@@ -59,242 +59,241 @@ class FieldRole:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldRoles:
-    """The verdicts on all fields, in the order of first appearance."""
+    """The roles of all fields, in order of first appearance."""
 
     roles: tuple[FieldRole, ...]
     complete_share: float = 1.0
-    """The share of events that have all features."""
+    """The share of events with all features."""
 
     def names(self, role: Role) -> tuple[str, ...]:
-        """Return the fields of one role."""
-        return tuple(verdict.name for verdict in self.roles if verdict.role == role)
+        """Return the names of the fields with a role."""
+        return tuple(field_role.name for field_role in self.roles if field_role.role == role)
 
     def first(self, role: Role) -> str | None:
-        """Return the field of a role that at most one has."""
+        """Return the name of the first field with a role, or None."""
         return next(iter(self.names(role)), None)
 
 
 def assign_roles(sample: RecordSample, now_us: int, *, max_future_us: int) -> FieldRoles:
-    """Judge every field of a sample.
+    """Assign a role to every field of a sample.
 
     Args:
         sample: The first events.
-        now_us: The time of asking: numbers that are times of about now are no features.
-        max_future_us: A field whose times lie further ahead of the broker's is not taken as the time.
+        now_us: The current time. Numbers that are epochs up to about now are times, not features.
+        max_future_us: The accepted lead of event times over the broker's timestamps. A field with larger leads
+            is not the time field.
     """
-    found = [ColumnStatistics(column=column, n_events=sample.n_events) for column in sample.columns.values()]
-    time = None if sample.unnamed else _select_time_field(found, sample, now_us, max_future_us)
-    key = None if sample.unnamed else _select_key_field(found, sample, time, now_us)
-    identity = None if sample.unnamed else _select_id_field(found, (time, key), now_us)
-    verdicts = []
-    for facts in found:
-        name = facts.column.name
+    columns = [ColumnStatistics(column=column, n_events=sample.n_events) for column in sample.columns.values()]
+    time = None if sample.unnamed else _select_time_field(columns, sample, now_us, max_future_us)
+    key = None if sample.unnamed else _select_key_field(columns, sample, time, now_us)
+    identity = None if sample.unnamed else _select_id_field(columns, (time, key), now_us)
+    roles = []
+    for stats in columns:
+        name = stats.column.name
         if name == time:
-            verdicts.append(FieldRole(name=name, role="time", reason=_describe_times(facts)))
+            roles.append(FieldRole(name=name, role="time", reason=_describe_times(stats)))
         elif name == key:
-            verdicts.append(
-                FieldRole(name=name, role="key", reason=f"{facts.n_distinct:,} different in {facts.n_present:,}")
+            roles.append(
+                FieldRole(name=name, role="key", reason=f"{stats.n_distinct:,} different in {stats.n_present:,}")
             )
         elif name == identity:
-            verdicts.append(
-                FieldRole(name=name, role="id", reason=f"different in every event, such as {facts.example}")
-            )
+            roles.append(FieldRole(name=name, role="id", reason=f"different in every event, such as {stats.example}"))
         else:
-            verdicts.append(_assign_role(facts, now_us))
-    features = {verdict.name for verdict in verdicts if verdict.role == "feature"}
-    return FieldRoles(roles=tuple(verdicts), complete_share=_complete_share(found, features, sample.n_events))
+            roles.append(_assign_role(stats, now_us))
+    features = {field_role.name for field_role in roles if field_role.role == "feature"}
+    return FieldRoles(roles=tuple(roles), complete_share=_complete_share(columns, features, sample.n_events))
 
 
-def _assign_role(facts: ColumnStatistics, now_us: int) -> FieldRole:
-    why = next(_rejection_reasons(facts, now_us), None)
-    role: Role = "feature" if why is None else "refused"
-    return FieldRole(name=facts.column.name, role=role, reason=why or _describe_range(facts))
+def _assign_role(stats: ColumnStatistics, now_us: int) -> FieldRole:
+    reason = next(_rejection_reasons(stats, now_us), None)
+    role: Role = "feature" if reason is None else "refused"
+    return FieldRole(name=stats.column.name, role=role, reason=reason or _describe_range(stats))
 
 
-def _rejection_reasons(facts: ColumnStatistics, now_us: int) -> Iterator[str]:
-    """Yield why a field cannot be a feature, the plainest reason first; nothing where it can."""
-    name, n, kinds = facts.column.name, facts.n_events, facts.kinds
-    if not facts.n_present:
+def _rejection_reasons(stats: ColumnStatistics, now_us: int) -> Iterator[str]:
+    """Yield the reasons against a field as a feature, the most obvious one first."""
+    name, n, kinds = stats.column.name, stats.n_events, stats.kinds
+    if not stats.n_present:
         yield "null in every event"
         return
-    if is_time(facts, now_us):
-        yield f"a time ({_describe_times(facts)})"
-    words = {"list": "a nested list", "object": "an object that is nested too deeply", "bool": "boolean"}
-    most = kinds.most_common(1)[0][0]
-    if most in words:
-        yield words[most]
-    if most == "text":
-        yield _describe_text(facts)
-    if facts.n_present < NUMERIC_SHARE * n:
-        yield f"present in {format_percent(facts.n_present / n)} of the events, a feature needs 99%"
-    if not facts.is_numeric:
+    if is_time(stats, now_us):
+        yield f"a time ({_describe_times(stats)})"
+    reasons_by_kind = {"list": "a nested list", "object": "an object that is nested too deeply", "bool": "boolean"}
+    commonest_kind = kinds.most_common(1)[0][0]
+    if commonest_kind in reasons_by_kind:
+        yield reasons_by_kind[commonest_kind]
+    if commonest_kind == "text":
+        yield _describe_text(stats)
+    if stats.n_present < NUMERIC_SHARE * n:
+        yield f"present in {format_percent(stats.n_present / n)} of the events, a feature needs 99%"
+    if not stats.is_numeric:
         others = ", ".join(f"{kind} in {format_percent(k / n)}" for kind, k in kinds.most_common() if kind != "number")
         yield f"a number in only {format_percent(kinds['number'] / n)} of the events ({others})"
         return
     if not all(name.split(".")):
         yield "its name has an empty part, which no setting can name"
-    yield from _identifier_reasons(facts)
+    yield from _identifier_reasons(stats)
 
 
-def _identifier_reasons(facts: ColumnStatistics) -> Iterator[str]:
-    """Yield why a column of numbers says which event it is, or nothing, and not how it is."""
-    if facts.n_events > 1 and facts.n_distinct == 1:
-        yield f"constant, always {facts.example}"
-    if facts.is_integer and is_identifier(facts.column.name):
+def _identifier_reasons(stats: ColumnStatistics) -> Iterator[str]:
+    """Yield the reasons why a column of numbers identifies events instead of describing them."""
+    if stats.n_events > 1 and stats.n_distinct == 1:
+        yield f"constant, always {stats.example}"
+    if stats.is_integer and is_identifier(stats.column.name):
         yield "an identifier by its name"
-    if _is_counter(facts):
-        yield f"monotone counter, {format_number(facts.numbers.min())} to {format_number(facts.numbers.max())}"
-    unique = facts.n_distinct >= _UNIQUE_SHARE * facts.n_present
-    if facts.is_integer and unique and facts.n_present >= MIN_VALUES and _is_uniform(facts.numbers):
-        yield f"near-unique integer, {facts.n_distinct:,} different in {facts.n_present:,}"
+    if _is_counter(stats):
+        yield f"monotone counter, {format_number(stats.numbers.min())} to {format_number(stats.numbers.max())}"
+    unique = stats.n_distinct >= _UNIQUE_SHARE * stats.n_present
+    if stats.is_integer and unique and stats.n_present >= MIN_VALUES and _is_uniform(stats.numbers):
+        yield f"near-unique integer, {stats.n_distinct:,} different in {stats.n_present:,}"
 
 
-def _is_counter(facts: ColumnStatistics) -> bool:
-    """Return whether numbers only rise within a partition, but for a rare reset."""
-    steps = facts.steps
+def _is_counter(stats: ColumnStatistics) -> bool:
+    """Return True if the numbers of each partition never decrease, except for a rare reset."""
+    steps = stats.steps
     rising = int((steps > 0).sum())
-    if len(steps) < (_MIN_STEPS if facts.is_integer else MIN_VALUES) or rising < max(3, 0.05 * len(steps)):
+    if len(steps) < (_MIN_STEPS if stats.is_integer else MIN_VALUES) or rising < max(3, 0.05 * len(steps)):
         return False
     return float((steps >= 0).mean()) >= _UNIQUE_SHARE
 
 
 def _is_uniform(numbers: np.ndarray[Any, np.dtype[np.float64]]) -> bool:
-    """Return whether whole numbers look drawn from a range (identifiers, hashes) rather than measured."""
+    """Return True if integers are nearly uniform over their range, like identifiers and hashes, or huge."""
     low, high = float(numbers.min()), float(numbers.max())
-    even = (np.sort(numbers) - low) / (high - low)
-    distance = np.abs(even - np.linspace(0, 1, len(numbers))).max()
+    scaled = (np.sort(numbers) - low) / (high - low)
+    distance = np.abs(scaled - np.linspace(0, 1, len(numbers))).max()
     return bool(distance < _MAX_UNIFORM_DISTANCE or abs(np.median(numbers)) > _MIN_IDENTIFIER_MEDIAN)
 
 
 def _select_time_field(
-    found: Sequence[ColumnStatistics], sample: RecordSample, now_us: int, max_future_us: int
+    columns: Sequence[ColumnStatistics], sample: RecordSample, now_us: int, max_future_us: int
 ) -> str | None:
-    """Return the field that is the event's time: present, in order, not ahead of the broker; the best name first."""
+    """Return the time field: present, in order and not ahead of the broker. The best name wins."""
     candidates = [
-        facts
-        for facts in found
-        if facts.n_present >= NUMERIC_SHARE * facts.n_events
-        and is_time(facts, now_us)
-        and all(facts.column.name.split("."))
-        and is_in_order(facts)
-        and not _is_ahead(facts, sample, max_future_us)
+        stats
+        for stats in columns
+        if stats.n_present >= NUMERIC_SHARE * stats.n_events
+        and is_time(stats, now_us)
+        and all(stats.column.name.split("."))
+        and is_in_order(stats)
+        and not _is_ahead(stats, sample, max_future_us)
     ]
-    best = min(candidates, key=lambda facts: time_rank(facts.column.name), default=None)
+    best = min(candidates, key=lambda stats: time_rank(stats.column.name), default=None)
     return None if best is None else best.column.name
 
 
-def _is_ahead(facts: ColumnStatistics, sample: RecordSample, max_future_us: int) -> bool:
-    """Return whether too many times lie further ahead of the broker's than events may."""
+def _is_ahead(stats: ColumnStatistics, sample: RecordSample, max_future_us: int) -> bool:
+    """Return True if more than 1% of the times exceed the broker's timestamps by more than `max_future_us`."""
     if sample.stamps_us is None:
         return False
     ahead = 0
-    for times, rows in zip(facts.times, facts.column.rows, strict=True):
+    for times, rows in zip(stats.times, stats.column.rows, strict=True):
         stamps = np.array([sample.stamps_us[row] for row in rows], np.int64)
         ahead += int((times > stamps + max_future_us).sum())
-    return ahead > (1 - NUMERIC_SHARE) * facts.n_events
+    return ahead > (1 - NUMERIC_SHARE) * stats.n_events
 
 
 def _select_key_field(
-    found: Sequence[ColumnStatistics], sample: RecordSample, time: str | None, now_us: int
+    columns: Sequence[ColumnStatistics], sample: RecordSample, time: str | None, now_us: int
 ) -> str | None:
-    """Return the field that the log's keys are, or else one that repeats and is called like a key."""
-    for facts in found:
-        if sample.keys is not None and facts.column.name != time and _matches_record_keys(facts, sample.keys):
-            return facts.column.name
+    """Return the field that equals the record keys, or without record keys a repeating field with a key-like name."""
+    for stats in columns:
+        if sample.keys is not None and stats.column.name != time and _matches_record_keys(stats, sample.keys):
+            return stats.column.name
     if sample.keys is not None:
         return None
     named = [
-        facts
-        for facts in found
-        if facts.column.name != time
-        and facts.n_present >= NUMERIC_SHARE * facts.n_events
-        and 1 < facts.n_distinct <= _MAX_DISTINCT_SHARE * facts.n_present
-        and not is_time(facts, now_us)
-        and _can_identify(facts)
-        and (is_identifier(facts.column.name) or (facts.kinds["text"] and _KEY_NAME.search(facts.column.name)))
+        stats
+        for stats in columns
+        if stats.column.name != time
+        and stats.n_present >= NUMERIC_SHARE * stats.n_events
+        and 1 < stats.n_distinct <= _MAX_DISTINCT_SHARE * stats.n_present
+        and not is_time(stats, now_us)
+        and _can_identify(stats)
+        and (is_identifier(stats.column.name) or (stats.kinds["text"] and _KEY_NAME.search(stats.column.name)))
     ]
-    best = max(named, key=lambda facts: facts.n_distinct, default=None)
+    best = max(named, key=lambda stats: stats.n_distinct, default=None)
     return None if best is None else best.column.name
 
 
-def _matches_record_keys(facts: ColumnStatistics, keys: Sequence[bytes | None]) -> bool:
-    if facts.n_present < NUMERIC_SHARE * facts.n_events or not _can_identify(facts) or facts.n_distinct < 2:
+def _matches_record_keys(stats: ColumnStatistics, keys: Sequence[bytes | None]) -> bool:
+    if stats.n_present < NUMERIC_SHARE * stats.n_events or not _can_identify(stats) or stats.n_distinct < 2:
         return False
     same = 0
-    for values, rows in zip(facts.column.pieces, facts.column.rows, strict=True):
-        known = text_column([keys[row] for row in rows])
-        same += sum(left == right for left, right in zip(text_column(values), known, strict=True))
-    return same >= NUMERIC_SHARE * facts.n_events
+    for values, rows in zip(stats.column.pieces, stats.column.rows, strict=True):
+        key_texts = text_column([keys[row] for row in rows])
+        same += sum(left == right for left, right in zip(text_column(values), key_texts, strict=True))
+    return same >= NUMERIC_SHARE * stats.n_events
 
 
-def _select_id_field(found: Sequence[ColumnStatistics], taken: tuple[str | None, ...], now_us: int) -> str | None:
-    """Return the field that is another one in every event and is called, or looks, like an identifier."""
+def _select_id_field(columns: Sequence[ColumnStatistics], excluded: tuple[str | None, ...], now_us: int) -> str | None:
+    """Return the field with a distinct value in every event and the name or the format of an identifier."""
     unique = [
-        facts
-        for facts in found
-        if facts.column.name not in taken
-        and facts.n_present >= NUMERIC_SHARE * facts.n_events
-        and facts.n_distinct >= _UNIQUE_SHARE * facts.n_present
-        and not is_time(facts, now_us)
-        and _can_identify(facts)
-        and all(facts.column.name.split("."))
-        and (is_identifier(facts.column.name) or _looks_like_uuids(facts))
+        stats
+        for stats in columns
+        if stats.column.name not in excluded
+        and stats.n_present >= NUMERIC_SHARE * stats.n_events
+        and stats.n_distinct >= _UNIQUE_SHARE * stats.n_present
+        and not is_time(stats, now_us)
+        and _can_identify(stats)
+        and all(stats.column.name.split("."))
+        and (is_identifier(stats.column.name) or _looks_like_uuids(stats))
     ]
-    best = min(unique, key=lambda facts: not _PREFERRED_ID_NAME.search(facts.column.name), default=None)
+    best = min(unique, key=lambda stats: not _PREFERRED_ID_NAME.search(stats.column.name), default=None)
     return None if best is None else best.column.name
 
 
-def _can_identify(facts: ColumnStatistics) -> bool:
-    return facts.kinds["text"] == facts.n_present or (facts.kinds["number"] == facts.n_present and facts.is_integer)
+def _can_identify(stats: ColumnStatistics) -> bool:
+    return stats.kinds["text"] == stats.n_present or (stats.kinds["number"] == stats.n_present and stats.is_integer)
 
 
-def _looks_like_uuids(facts: ColumnStatistics) -> bool:
+def _looks_like_uuids(stats: ColumnStatistics) -> bool:
     uuid = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
-    return all(isinstance(value, str) and uuid.fullmatch(value) for value in facts.values[:MIN_VALUES])
+    return all(isinstance(value, str) and uuid.fullmatch(value) for value in stats.values[:MIN_VALUES])
 
 
-def _complete_share(found: Sequence[ColumnStatistics], features: set[str], n: int) -> float:
-    """Return the share of events that have every feature as a number."""
+def _complete_share(columns: Sequence[ColumnStatistics], features: set[str], n: int) -> float:
+    """Return the share of events in which every feature is a number."""
     complete = np.ones(n, np.bool_)
-    for facts in found:
-        if facts.column.name not in features or facts.kinds["number"] == n:
+    for stats in columns:
+        if stats.column.name not in features or stats.kinds["number"] == n:
             continue
-        here = np.zeros(n, np.bool_)
-        for values, rows in zip(facts.column.pieces, facts.column.rows, strict=True):
-            here[[row for row, value in zip(rows, values, strict=True) if value_kind(value) == "number"]] = True
-        complete &= here
+        is_number = np.zeros(n, np.bool_)
+        for values, rows in zip(stats.column.pieces, stats.column.rows, strict=True):
+            is_number[[row for row, value in zip(rows, values, strict=True) if value_kind(value) == "number"]] = True
+        complete &= is_number
     return float(complete.mean()) if n else 1.0
 
 
-def _describe_times(facts: ColumnStatistics) -> str:
-    if facts.kinds["date"]:
+def _describe_times(stats: ColumnStatistics) -> str:
+    if stats.kinds["date"]:
         return "dates"
-    if facts.kinds["text"]:
-        return f"as text, such as {facts.example}"
-    typical = float(np.median(np.abs(facts.numbers)))
+    if stats.kinds["text"]:
+        return f"as text, such as {stats.example}"
+    typical = float(np.median(np.abs(stats.numbers)))
     unit = next(unit for below, unit in MAGNITUDES if typical < below or below == math.inf)
     return f"epoch in {unit}"
 
 
-def _describe_text(facts: ColumnStatistics) -> str:
-    if facts.n_present < NUMERIC_SHARE * facts.n_events:
-        return f"text, present in {format_percent(facts.n_present / facts.n_events)} of the events"
-    texts = [value for value in facts.values if isinstance(value, str)]
+def _describe_text(stats: ColumnStatistics) -> str:
+    if stats.n_present < NUMERIC_SHARE * stats.n_events:
+        return f"text, present in {format_percent(stats.n_present / stats.n_events)} of the events"
+    texts = [value for value in stats.values if isinstance(value, str)]
     if texts and all(re.fullmatch(r"\s*[+-]?\d+(\.\d+)?([eE][+-]?\d+)?\s*", text) for text in texts):
         return "numbers written as text; have the producer write them as numbers"
-    return f"text, such as {facts.example}"
+    return f"text, such as {stats.example}"
 
 
-def _describe_range(facts: ColumnStatistics) -> str:
-    numbers = facts.numbers
-    if facts.n_distinct == 1:
+def _describe_range(stats: ColumnStatistics) -> str:
+    numbers = stats.numbers
+    if stats.n_distinct == 1:
         return f"{format_number(numbers[0])} (one event says nothing about it)"
     low, median, high = (format_number(float(value)) for value in np.quantile(numbers, (0, 0.5, 1)))
     return f"{low} to {high}, median {median}"
 
 
 def event_times_us(sample: RecordSample, fields: FieldRoles) -> list[Int64]:
-    """Return the events' times of each partition: the time field's, or else the broker's; nothing without either."""
+    """Return the event times of each partition: from the time field, or else from the broker. Empty without both."""
     name = fields.first("time")
     if name is not None:
         return [times_us(piece, "auto") for piece in sample.columns[name].pieces]
@@ -305,13 +304,13 @@ def event_times_us(sample: RecordSample, fields: FieldRoles) -> list[Int64]:
 
 
 def estimate_volume(sample: RecordSample, fields: FieldRoles) -> tuple[float | None, int]:
-    """Return how many events come in a second, and by how many microseconds one in a hundred is late.
+    """Return the rate in events per second, and the 99th percentile of the lateness in microseconds.
 
-    The rate is None where the times do not tell it: none, or all about the same, as after a bulk load.
+    The rate is None without times, or if all times are nearly equal, as after a bulk load.
     """
     pieces = [piece[piece >= 0] for piece in event_times_us(sample, fields)]
     late = lateness_us(pieces)
     lateness = int(np.quantile(late, 0.99)) if len(late) else 0
     spans = [(len(piece), float(piece.max() - piece.min()) / 1e6) for piece in pieces if len(piece) > 1]
-    told = [(n - 1) / span_s for n, span_s in spans if span_s >= _MIN_SPAN_S]
-    return (sum(told) if told else None), lateness
+    rates = [(n - 1) / span_s for n, span_s in spans if span_s >= _MIN_SPAN_S]
+    return (sum(rates) if rates else None), lateness

@@ -1,4 +1,4 @@
-"""Consumers: the fields of some first records as columns of values, for judging what each field is."""
+"""A sample of the first records as columns of values, for the assignment of field roles."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ RecordFormat = Literal["json", "float32", "msgpack"]
 
 @dataclass(slots=True, kw_only=True)
 class SampleColumn:
-    """The values of one field that are not null: for each partition a piece, in the order of its offsets.
+    """The non-null values of one field: one piece for each partition, ordered by offset.
 
-    `rows` says of which event each value is, with the same shape.
+    `rows` has the same shape and holds the index of each value's event.
     """
 
     name: str
@@ -31,16 +31,16 @@ class SampleColumn:
     rows: list[list[int]] = field(default_factory=list)
 
     def values(self) -> list[Any]:
-        """Return all values."""
+        """Return the values of all partitions."""
         return list(chain.from_iterable(self.pieces))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordSample:
-    """What the first records hold: `n` of them are events, by columns in the order of first appearance.
+    """The first `n_events` events of a stream as columns, in order of first appearance.
 
-    `refused` counts the records that are none, by reason. `keys` and `stamps_us` are the log's own for each event,
-    where it has them; `bare` says that the events are lists of numbers without names.
+    `rejected` counts the other records by dead-letter reason. `keys` and `stamps_us` are the record keys and the
+    broker's timestamps of each event, or None. `unnamed` is True if the events are lists of numbers without names.
     """
 
     n_events: int
@@ -53,24 +53,24 @@ class RecordSample:
 
 
 def sample_records(batches: Iterable[RawBatch], encoding: RecordFormat) -> RecordSample:
-    """Return the records as columns; what is no event of this encoding is counted."""
-    gathering = _SampleBuilder()
-    order: dict[Any, int] = {}
+    """Convert records to columns. Records that are not events of this encoding are counted as rejected."""
+    builder = _SampleBuilder()
+    partition_indices: dict[Any, int] = {}
     for raw in batches:
-        partition = order.setdefault(raw.partition, len(order))
+        partition = partition_indices.setdefault(raw.partition, len(partition_indices))
         if isinstance(raw.values, Table):
-            _add_table_rows(gathering, raw.values, partition)
+            _add_table_rows(builder, raw.values, partition)
         else:
-            _add_messages(gathering, raw, partition, encoding)
-    return gathering.build()
+            _add_messages(builder, raw, partition, encoding)
+    return builder.build()
 
 
 @dataclass(slots=True)
 class _SampleBuilder:
-    """Columns that grow event by event."""
+    """A builder of a sample that appends one event at a time."""
 
     columns: dict[str, SampleColumn] = field(default_factory=dict)
-    refused: Counter[DeadLetterReason] = field(default_factory=Counter)
+    rejected: Counter[DeadLetterReason] = field(default_factory=Counter)
     keys: list[bytes | None] = field(default_factory=list)
     stamps_us: list[int] = field(default_factory=list)
     partitions: list[int] = field(default_factory=list)
@@ -94,7 +94,7 @@ class _SampleBuilder:
         return RecordSample(
             n_events=n,
             columns=self.columns,
-            rejected=self.refused,
+            rejected=self.rejected,
             keys=self.keys if any(key is not None for key in self.keys) else None,
             stamps_us=self.stamps_us if len(self.stamps_us) == n else None,
             partitions=self.partitions,
@@ -102,35 +102,35 @@ class _SampleBuilder:
         )
 
 
-def _add_table_rows(gathering: _SampleBuilder, table: Table, partition: int) -> None:
+def _add_table_rows(builder: _SampleBuilder, table: Table, partition: int) -> None:
     columns = {name: _parse_column(column) for name, column in table.columns.items()}
     for reason, _ in table.row_errors.values():
-        gathering.refused[DeadLetterReason(reason)] += 1
+        builder.rejected[DeadLetterReason(reason)] += 1
     for row in range(len(table)):
         if row not in table.row_errors:
-            gathering.add(partition, ((name, cells[row]) for name, cells in columns.items()))
+            builder.add(partition, ((name, cells[row]) for name, cells in columns.items()))
 
 
-def _add_messages(gathering: _SampleBuilder, raw: RawBatch, partition: int, encoding: RecordFormat) -> None:
+def _add_messages(builder: _SampleBuilder, raw: RawBatch, partition: int, encoding: RecordFormat) -> None:
     assert not isinstance(raw.values, Table)
     for i, value in enumerate(raw.values):
         try:
             message = _parse_record(value, encoding)
-        except RejectedRecord as refused:
-            gathering.refused[refused.reason] += 1
+        except RejectedRecord as rejected:
+            builder.rejected[rejected.reason] += 1
             continue
         if isinstance(message, dict):
             cells: Iterable[tuple[str, Any]] = flatten_fields(message)
         elif isinstance(message, list):
             cells = ((f"x{number}", cell) for number, cell in enumerate(message))
-            gathering.n_bare += 1
+            builder.n_bare += 1
         else:
-            gathering.refused[DeadLetterReason.NOT_AN_OBJECT] += 1
+            builder.rejected[DeadLetterReason.NOT_AN_OBJECT] += 1
             continue
-        gathering.add(partition, cells)
-        gathering.keys.append(None if raw.keys is None else raw.keys[i])
+        builder.add(partition, cells)
+        builder.keys.append(None if raw.keys is None else raw.keys[i])
         if raw.timestamps_us is not None:
-            gathering.stamps_us.append(int(raw.timestamps_us[i]))
+            builder.stamps_us.append(int(raw.timestamps_us[i]))
 
 
 def _parse_record(value: bytes | None, encoding: RecordFormat) -> Any:
@@ -144,7 +144,7 @@ def _parse_record(value: bytes | None, encoding: RecordFormat) -> Any:
 
 
 def _parse_column(column: Sequence[object] | np.ndarray[Any, Any]) -> list[Any]:
-    """Return a column of a table as plain values: numerals of CSV as numbers, empty cells as None."""
+    """Convert a column of a table to Python values: numeric CSV cells to numbers, empty cells to None."""
     if isinstance(column, np.ndarray):
         if column.dtype.kind == "M":
             column = column.astype("datetime64[us]")

@@ -1,4 +1,4 @@
-"""Consumers: CSV rows to columns by name; one row is one line."""
+"""Parsing of CSV rows into columns by name. One row is one line."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ DELIMITERS = ",;\t"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CsvHeader:
-    """The first line of a CSV file: the columns in the file's order."""
+    """The first line of a CSV file: the column names in order."""
 
     names: tuple[str, ...]
     delimiter: str
 
 
 def parse_csv_header(line: bytes, path: str) -> CsvHeader:
-    """Read the first line; the delimiter is the most frequent of comma, semicolon and tab.
+    """Parse the first line. The delimiter is the most frequent of comma, semicolon and tab.
 
     Raises:
         ConfigError: The line is empty or names a column twice.
@@ -33,33 +33,33 @@ def parse_csv_header(line: bytes, path: str) -> CsvHeader:
     names = [name.strip() for name in next(csv.reader([text], delimiter=delimiter), [])]
     if not any(names):
         raise ConfigError(f"source.path: {path!r} has no header; its first line has to name the columns")
-    repeated = [name for name, n in Counter(names).items() if n > 1]
-    if repeated:
-        listed = ", ".join(map(repr, repeated))
+    duplicates = [name for name, n in Counter(names).items() if n > 1]
+    if duplicates:
+        listed = ", ".join(map(repr, duplicates))
         raise ConfigError(f"source.path: the header of {path!r} repeats {listed}; give every column its own name")
     return CsvHeader(names=tuple(names), delimiter=delimiter)
 
 
 def parse_csv_rows(header: CsvHeader, lines: Sequence[bytes], max_bytes: int) -> Table:
-    """Return the lines as columns; a line of another number of cells is a fault.
+    """Parse lines into columns. A line with another number of cells is a row error.
 
-    A column without a name (the index that pandas writes) is left out.
+    A column without a name (such as the index that pandas writes) is omitted.
     """
     width = len(header.names)
-    faults: dict[int, tuple[str, str]] = {}
-    nothing: list[str | None] = [None] * width
+    row_errors: dict[int, tuple[str, str]] = {}
+    empty_row: list[str | None] = [None] * width
     rows: list[Sequence[str | None]] = []
     for row, line in enumerate(lines):
-        cells, fault = _split_cells(line, header.delimiter, width, max_bytes)
-        if fault is not None:
-            faults[row] = fault
-        rows.append(nothing if fault is not None else cells)
+        cells, error = _split_cells(line, header.delimiter, width, max_bytes)
+        if error is not None:
+            row_errors[row] = error
+        rows.append(empty_row if error is not None else cells)
     columns = zip(*rows, strict=True) if rows else ((),) * width
     return Table(
         columns={name: column for name, column in zip(header.names, columns, strict=True) if name},
         n_rows=len(lines),
         row_bytes=lines,
-        row_errors=faults,
+        row_errors=row_errors,
     )
 
 

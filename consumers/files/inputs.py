@@ -1,4 +1,4 @@
-"""Consumers: the bytes behind a source of lines: a regular file, or what standard input has brought."""
+"""Byte inputs of the file source: a regular file, or standard input spooled to temporary files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def open_regular(path: Path) -> int:
     """Open a regular file for reading and return its descriptor.
 
     Raises:
-        ConfigError: There is no such file, it may not be read, or it is not a regular file.
+        ConfigError: The file does not exist, is not readable, or is not a regular file.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -34,37 +34,37 @@ def open_regular(path: Path) -> int:
 
 
 class FileInput:
-    """A regular file; it stays the same file when another one takes its name."""
+    """An open regular file. It stays the same file if another one replaces it under its name."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = open_regular(path)
 
     def read_at(self, cursor: int, n_bytes: int, timeout_s: float) -> bytes:  # noqa: ARG002 - never waits
-        """Return up to `n_bytes` from `cursor` on."""
+        """Return up to `n_bytes` from byte offset `cursor`."""
         return os.pread(self._descriptor, n_bytes, cursor)
 
     def size(self) -> int:
-        """Return the file's size now."""
+        """Return the current file size in bytes."""
         return os.fstat(self._descriptor).st_size
 
     def inode(self) -> int:
-        """Return the number that tells this file from another one of the same name."""
+        """Return the inode number, which distinguishes files of the same name."""
         return os.fstat(self._descriptor).st_ino
 
     def is_complete(self) -> bool:
-        """Return True: a file is read to the end that it has."""
+        """Return True: a regular file is read to its current end."""
         return True
 
     def close(self) -> None:
-        """Close the file; once."""
+        """Close the file. Must be called only once."""
         os.close(self._descriptor)
 
 
 class SpooledInput:
-    """What a pipe has brought, kept in temporary files so that reading may go back.
+    """Bytes received from a pipe, spooled to temporary files so that they can be read again.
 
-    Bytes are taken from the pipe only when they are asked for, so a slow reader slows the writer. Segments
-    that `forget` is told about are deleted.
+    Bytes are read from the pipe on demand, so that a slow reader slows the writer down. `discard_before`
+    deletes segments that are not needed any more.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -74,7 +74,7 @@ class SpooledInput:
         self._ended = False
 
     def read_at(self, cursor: int, n_bytes: int, timeout_s: float) -> bytes:
-        """Return up to `n_bytes` from `cursor` on, waiting for the pipe where nothing is kept there."""
+        """Return up to `n_bytes` from byte offset `cursor`. Wait for the pipe if it is not spooled yet."""
         if cursor >= self._size:
             self._receive(n_bytes, timeout_s)
         for start, file in self._segments:
@@ -88,36 +88,36 @@ class SpooledInput:
         readable, _, _ = select.select([self._descriptor], [], [], timeout_s)
         if not readable:
             return
-        room = SEGMENT_BYTES - self._size % SEGMENT_BYTES
-        arrived = os.read(self._descriptor, min(n_bytes, room))
-        if not arrived:
+        free_bytes = SEGMENT_BYTES - self._size % SEGMENT_BYTES
+        received = os.read(self._descriptor, min(n_bytes, free_bytes))
+        if not received:
             self._ended = True
             return
         if self._size % SEGMENT_BYTES == 0:
             self._segments.append((self._size, tempfile.TemporaryFile(buffering=0)))  # noqa: SIM115 - kept open
         written = 0
-        while written < len(arrived):
-            written += self._segments[-1][1].write(arrived[written:])
-        self._size += len(arrived)
+        while written < len(received):
+            written += self._segments[-1][1].write(received[written:])
+        self._size += len(received)
 
     def size(self) -> int:
-        """Return how many bytes have come so far."""
+        """Return the number of bytes received so far."""
         return self._size
 
     def is_complete(self) -> bool:
-        """Return whether the writer has closed the pipe."""
+        """Return True if the writer has closed the pipe."""
         return self._ended
 
     def first_byte(self) -> int:
-        """Return the first byte that can still be read."""
+        """Return the first byte offset that can still be read."""
         return self._segments[0][0] if self._segments else 0
 
     def discard_before(self, before: int) -> None:
-        """Delete what lies before this byte, by whole segments; the last one stays."""
+        """Delete the whole segments before a byte offset. The last segment is never deleted."""
         while len(self._segments) > 1 and self._segments[1][0] <= before:
             self._segments.popleft()[1].close()
 
     def close(self) -> None:
-        """Delete everything that was kept; the pipe itself stays open."""
+        """Delete all segments. The pipe itself stays open."""
         while self._segments:
             self._segments.popleft()[1].close()

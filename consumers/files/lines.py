@@ -1,4 +1,4 @@
-"""Consumers: rows of a file by their bytes: bounded reads, bounded rows, a cursor for each."""
+"""A reader of lines with bounded reads, bounded row sizes and a byte offset for each row."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ BOM = b"\xef\xbb\xbf"
 
 
 class ByteInput(Protocol):
-    """Bytes that can be read from any place up to where they end now."""
+    """A byte input with random access up to its current end."""
 
     def read_at(self, cursor: int, n_bytes: int, timeout_s: float) -> bytes:
-        """Return up to `n_bytes` from `cursor` on; nothing at the end, or when nothing came in time."""
+        """Return up to `n_bytes` from byte offset `cursor`. Return nothing at the end or after the timeout."""
         ...
 
     def size(self) -> int:
-        """Return how many bytes there are now."""
+        """Return the current size in bytes."""
         ...
 
     def is_complete(self) -> bool:
-        """Return whether all the bytes that will come are there."""
+        """Return True if no more bytes will follow."""
         ...
 
     def close(self) -> None:
-        """Free the file."""
+        """Close the input."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineBatch:
-    """Consecutive rows without their line ends; `cursors` holds one more, the byte after the last."""
+    """Consecutive rows without line ends. `cursors` has one more element: the byte offset after the last row."""
 
     rows: list[bytes]
     cursors: Int64
 
 
 class LineReader:
-    """Read rows from a cursor on.
+    """A reader of rows from a byte offset.
 
-    A row ends with a newline (or CR and newline); the last one may go without, once the input is complete.
-    Of a row longer than `max_bytes` only the first `max_bytes` + 1 are kept, which is enough to refuse it:
-    the rest is skipped block by block, over several calls if it has to be.
+    A row ends with LF or CRLF. The last row may have no line end if the input is complete. Of a row longer
+    than `max_bytes` only the first `max_bytes` + 1 bytes are returned, which is enough to reject it. The rest
+    is skipped block by block, if necessary over several calls.
     """
 
     def __init__(self, source: ByteInput, cursor: int, max_bytes: int) -> None:
@@ -62,24 +62,24 @@ class LineReader:
 
     @property
     def cursor(self) -> int:
-        """Return the byte at which the next row starts."""
+        """The byte offset of the next row."""
         return self._cursor
 
     def read(self, max_rows: int, max_bytes: int, timeout_s: float) -> LineBatch:
-        """Return up to so many rows and about so many bytes; fewer when the time is up or the input ends."""
+        """Return up to `max_rows` rows of about `max_bytes`. Return fewer after the timeout or at the end."""
         deadline = time.monotonic() + timeout_s
         rows: list[bytes] = []
         lengths: list[int] = []
-        taken = 0
+        n_bytes = 0
         start = self._cursor
-        while len(rows) < max_rows and taken < max_bytes:
+        while len(rows) < max_rows and n_bytes < max_bytes:
             if not self._rest:
                 self._rest = self._read_block(max(0.0, deadline - time.monotonic()) if not rows else 0.0)
             if not self._rest:
                 if self._input.is_complete() and self._read >= self._input.size():
                     self._finish_last_row(rows, lengths)
                 break
-            taken += self._split_block(max_rows - len(rows), rows, lengths)
+            n_bytes += self._split_block(max_rows - len(rows), rows, lengths)
             if time.monotonic() >= deadline:
                 break
         cursors = np.empty(len(rows) + 1, np.int64)
@@ -95,7 +95,7 @@ class LineReader:
         return block
 
     def _split_block(self, max_rows: int, rows: list[bytes], lengths: list[int]) -> int:
-        """Move whole rows from the block to `rows`; what is left of the block stays, or begins a row."""
+        """Move complete rows from the block to `rows`. Retain the remainder as the rest or as a partial row."""
         before = len(self._rest)
         pieces = self._rest.split(b"\n", max_rows)
         last = pieces.pop()
@@ -103,7 +103,7 @@ class LineReader:
             pieces[0] = self._head + pieces[0]
             lengths.append(len(pieces[0]) + self._cut + 1)
             lengths.extend([len(piece) + 1 for piece in pieces[1:]])
-            rows.append(self._strip_row(pieces[0], whole=not self._cut))
+            rows.append(self._strip_row(pieces[0], complete=not self._cut))
             rows.extend([self._strip_row(piece) for piece in pieces[1:]])
             self._head, self._cut = b"", 0
         if len(pieces) == max_rows:
@@ -114,22 +114,22 @@ class LineReader:
         return before - len(self._rest)
 
     def _keep_partial_row(self, tail: bytes) -> None:
-        """Keep the start of a row that goes on in the next block."""
+        """Retain the start of a row that continues in the next block."""
         head = self._head + tail
         self._head = head[: self._keep]
         self._cut += len(head) - len(self._head)
 
     def _finish_last_row(self, rows: list[bytes], lengths: list[int]) -> None:
         if self._head:
-            rows.append(self._strip_row(self._head, whole=not self._cut))
+            rows.append(self._strip_row(self._head, complete=not self._cut))
             lengths.append(len(self._head) + self._cut)
             self._head, self._cut = b"", 0
 
-    def _strip_row(self, piece: bytes, *, whole: bool = True) -> bytes:
+    def _strip_row(self, piece: bytes, *, complete: bool = True) -> bytes:
         if self._first:
             self._first = False
             if self._cursor == 0:
                 piece = piece.removeprefix(BOM)
-        if whole and piece.endswith(b"\r"):
+        if complete and piece.endswith(b"\r"):
             piece = piece[:-1]
         return piece if len(piece) <= self._keep else piece[: self._keep]

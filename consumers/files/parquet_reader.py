@@ -1,4 +1,4 @@
-"""Consumers: rows of a Parquet file as columns, found by the metadata of its row groups."""
+"""A reader of Parquet rows as columns, with random access by the metadata of the row groups."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from consumers.batch import Table
 
 
 class ParquetReader:
-    """One open Parquet file. Needs pyarrow, which is an extra."""
+    """An open Parquet file. Requires pyarrow, which is an optional dependency."""
 
     def __init__(self, path: Path) -> None:
         """Open the file and read its metadata.
 
         Raises:
-            ConfigError: pyarrow is missing, or the file is no Parquet file.
+            ConfigError: pyarrow is not installed, or the file is not a Parquet file.
         """
         try:
             import pyarrow as pa  # noqa: PLC0415 - an extra
@@ -41,7 +41,7 @@ class ParquetReader:
 
     @property
     def n_rows(self) -> int:
-        """Return how many rows the file has."""
+        """The number of rows in the file."""
         return int(self._starts[-1])
 
     def seek(self, row: int) -> None:
@@ -50,7 +50,7 @@ class ParquetReader:
         self._batches = None
 
     def read(self, max_rows: int) -> tuple[int, int, Table | None]:
-        """Return the rows [begin, end) and their columns; no table where this row group cannot be read."""
+        """Return the range [begin, end) and the table of its rows, or None if the row group is unreadable."""
         begin = self._next
         group = int(np.searchsorted(self._starts, begin, side="right")) - 1
         skip = 0
@@ -72,7 +72,7 @@ class ParquetReader:
         return begin, self._next, table
 
     def _to_table(self, batch: Any) -> Table:
-        """Return a record batch as columns; the fields of nested columns get dotted names."""
+        """Convert a record batch to a table. Fields of nested columns get dotted names."""
         table = self._arrow.Table.from_batches([batch])
         types = self._arrow.types
         while any(types.is_struct(field.type) for field in table.schema):
@@ -81,7 +81,7 @@ class ParquetReader:
         return Table(columns=columns, n_rows=table.num_rows)
 
     def _to_column(self, column: Any) -> Any:
-        """Return numbers and times without nulls as an array, anything else as a list."""
+        """Convert a column: numbers without nulls and times to an array, other values to a list."""
         types = self._arrow.types
         if types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
@@ -97,5 +97,5 @@ class ParquetReader:
         return column.to_pylist()
 
     def close(self) -> None:
-        """Close the file; may be called again."""
+        """Close the file. Idempotent."""
         self._file.close()

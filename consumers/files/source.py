@@ -1,4 +1,4 @@
-"""Consumers: one file (JSON lines, CSV, Parquet) or standard input as a source of one partition."""
+"""The file source: one file (JSON lines, CSV, Parquet) or standard input as one partition."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ STANDARD_INPUT = 0
 
 
 class FileSource:
-    """A file as a partition: offsets are row numbers, cursors the bytes at which rows start.
+    """A file as one partition. Offsets are row numbers, and cursors are the byte offsets of rows.
 
-    The identity is the path and a hash of the head: the first line (of CSV the header and the first row),
-    up to 4 KiB of it. So a file that grows stays the same source, and one that was replaced is another. Of
-    a Parquet file, which cannot grow, it is the size and the end, where its metadata is.
+    The identity is the path and a hash of the first line, up to 4 KiB (for CSV the header and the first row).
+    A file that grows therefore keeps its identity, and a replaced file has another one. A Parquet file
+    cannot grow: its identity is its size and its end, which contains the metadata.
 
-    A file ends where it ends when it is read; what is appended later is read from the stored position by
-    the next run. A last line without a newline is a row. Blank lines are rows too, refused as empty.
-    Standard input is read once, at the pace of the caller, and is another source in every process.
+    A file ends at its current size. Rows that are appended later are read from the stored position by the
+    next run. A last line without a newline is a row. Blank lines are rows and are rejected as empty.
+    Standard input is read once, at the pace of the caller, and has a new identity in every process.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class FileSource:
     ) -> None:
         self._path = Path(path)
         self._stdin = str(path) == "-"
-        found = "jsonl" if self._stdin else FORMATS.get(self._path.suffix.lower())
-        if found is None:
+        file_format = "jsonl" if self._stdin else FORMATS.get(self._path.suffix.lower())
+        if file_format is None:
             known = ", ".join(FORMATS)
             raise ConfigError(f"source.path: the suffix of {str(path)!r} names no format; use {known}, or -")
-        self._format = found
+        self._format = file_format
         self._max_event_bytes = max_event_bytes
         self._rows_per_poll = rows_per_poll
         self._bytes_per_poll = bytes_per_poll
@@ -68,8 +68,8 @@ class FileSource:
         self._reader: LineReader | None = None
         self._row: int | None = None
         self._to_skip = 0
-        self._held = False
-        self._told = False
+        self._paused = False
+        self._assignment_reported = False
         self._ended = False
         self._replaced = False
         self._counted = (0, 0, 0)
@@ -78,11 +78,11 @@ class FileSource:
 
     @property
     def layout(self) -> Layout:
-        """Return "table" for CSV and Parquet, "lines" for JSON lines."""
+        """The layout: "table" for CSV and Parquet, "lines" for JSON lines."""
         return "lines" if self._format == "jsonl" else "table"
 
     def discover(self) -> list[PartitionInfo]:
-        """Return the file as it is under its path now, with the number of its rows."""
+        """Return the current file with its number of rows."""
         if self._stdin:
             end = self._row or 0
             return [PartitionInfo(partition=self.partition, identity=self._stdin_identity, begin=0, end=end)]
@@ -113,7 +113,7 @@ class FileSource:
         return f"file:{self._path.resolve()}:{hashlib.sha256(head).hexdigest()[:16]}"
 
     def _count_rows(self) -> int:
-        """Count the rows; of a file that has grown only the new part is read."""
+        """Count the rows. For a file that has grown, only the new part is read."""
         source = FileInput(self._path)
         try:
             size = source.size()
@@ -140,12 +140,12 @@ class FileSource:
         header = parse_csv_header(lines.rows[0] if lines.rows else b"", str(self._path))
         return header, int(lines.cursors[-1])
 
-    def resolve(self, start: StartPosition, found: Sequence[PartitionInfo]) -> dict[Partition, Position]:
-        """Return the end of the file for "latest", else its beginning."""
-        return {each.partition: Position(next_offset=each.end if start == "latest" else 0) for each in found}
+    def resolve(self, start: StartPosition, partitions: Sequence[PartitionInfo]) -> dict[Partition, Position]:
+        """Return the end of the file for "latest", otherwise its beginning."""
+        return {each.partition: Position(next_offset=each.end if start == "latest" else 0) for each in partitions}
 
     def seek(self, partition: Partition, position: Position) -> None:
-        """Go on at a row: at once where its cursor is given, else by skipping rows while polling."""
+        """Continue at a row: immediately if the position has a cursor, otherwise by skipping rows in `poll`."""
         if partition != self.partition:
             raise KeyError(partition)
         self._row = position.next_offset
@@ -185,21 +185,21 @@ class FileSource:
         self._reader = LineReader(self._input, cursor, self._max_event_bytes)
 
     def _skip_late_newline(self, cursor: int, first: int) -> int:
-        """Step over the newline that was appended to a last line after it had been delivered without one."""
+        """Skip a newline that was appended after the last line had been delivered without one."""
         assert self._input is not None
         around = self._input.read_at(cursor - 1, 2, 0.0) if cursor > first else b""
         return cursor + 1 if around[1:] == b"\n" and around[:1] != b"\n" else cursor
 
     def set_paused(self, partitions: AbstractSet[Partition]) -> None:
-        """Pause the file if it is among these, else resume it."""
-        self._held = self.partition in partitions
+        """Pause the file if it is one of these partitions, otherwise resume it."""
+        self._paused = self.partition in partitions
 
     def poll(self, timeout_s: float) -> PollResult:
-        """Return the next rows; a file has them at once, standard input may keep one waiting."""
-        if not self._told:
-            self._told = True
+        """Return the next rows. Only standard input may wait for them."""
+        if not self._assignment_reported:
+            self._assignment_reported = True
             return PollResult(assigned=frozenset({self.partition}))
-        if self._row is None or self._held or self._ended:
+        if self._row is None or self._paused or self._ended:
             time.sleep(timeout_s)
             return PollResult()
         deadline = time.monotonic() + timeout_s
@@ -214,7 +214,7 @@ class FileSource:
         return self._poll_without_rows(lies_beyond=lies_beyond)
 
     def _poll_without_rows(self, *, lies_beyond: bool) -> PollResult:
-        """Say why a poll brought no rows: not yet, the position is beyond the end, or that was all."""
+        """Return a poll without rows: nothing yet, position beyond the end (replaced), or end of the file."""
         if not lies_beyond and not self._is_at_end():
             return PollResult()
         if lies_beyond or self._to_skip:
@@ -280,13 +280,13 @@ class FileSource:
         return reader is not None and source is not None and source.is_complete() and reader.cursor >= source.size()
 
     def caught_up(self, partitions: AbstractSet[Partition]) -> frozenset[Partition]:
-        """Return the partition if every row that is there now was delivered."""
+        """Return the partition if all current rows were delivered."""
         if self.partition in partitions and self._row is not None and not self._to_skip and self._is_at_end():
             return frozenset({self.partition})
         return frozenset()
 
     def publish(self, positions: Mapping[Partition, int]) -> None:
-        """Let go of what standard input brought before the position; nobody reads a file's positions."""
+        """Discard spooled standard input before the position. For regular files this does nothing."""
         position = positions.get(self.partition)
         if position is None or not isinstance(self._input, SpooledInput):
             return
@@ -294,7 +294,7 @@ class FileSource:
             self._input.discard_before(self._delivered.popleft()[1])
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close the open files."""
         if self._input is not None:
             self._input.close()
         if self._parquet is not None:

@@ -1,4 +1,4 @@
-"""Consumers: which partitions of a subscription are ours, where each stands, and which are held back."""
+"""The partitions assigned to this consumer, with their next offsets and pauses."""
 
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
@@ -10,16 +10,17 @@ AssignmentChange = tuple[Literal["assigned", "revoked"], frozenset[Partition]]
 
 
 class Assignment:
-    """The partitions that are assigned, and of each that was sought: the next offset to deliver.
+    """The assigned partitions, and the next offset to deliver of each partition with a position.
 
-    A partition delivers when it is assigned, was sought since, and is not held. Everything else is paused,
-    so that what is paused is a function of these three and never a history of pauses and resumes.
+    A partition delivers if it is assigned, has a position set by `seek` since the assignment, and is not
+    paused by the caller. All other partitions are paused in the client. The pauses are therefore a function of
+    this state, not of a history of pause and resume calls.
     """
 
     def __init__(self) -> None:
         self._assigned: set[Partition] = set()
         self._next: dict[Partition, int] = {}
-        self._held: frozenset[Partition] = frozenset()
+        self._paused: frozenset[Partition] = frozenset()
 
     @property
     def partitions(self) -> frozenset[Partition]:
@@ -28,22 +29,22 @@ class Assignment:
 
     @property
     def positioned(self) -> frozenset[Partition]:
-        """The partitions that were sought since they were assigned, held or not."""
+        """The assigned partitions with a position, paused or not."""
         return frozenset(self._next)
 
     @property
     def delivering(self) -> frozenset[Partition]:
-        """The partitions that deliver now."""
-        return self.positioned - self._held
+        """The partitions that currently deliver."""
+        return self.positioned - self._paused
 
     def next_offset(self, partition: Partition) -> int | None:
-        """Return the offset up to which everything was delivered; None for one that was not sought."""
+        """Return the offset up to which all records were delivered, or None for a partition without a position."""
         return self._next.get(partition)
 
     def apply_changes(self, changes: Iterable[AssignmentChange]) -> tuple[frozenset[Partition], frozenset[Partition]]:
-        """Follow changes in their order and return what (was assigned, was revoked) over all of them.
+        """Apply changes in order. Return the partitions (assigned, revoked) by all of them together.
 
-        A partition that was taken away and given back is in both: to the caller it is a new assignment.
+        A partition that was revoked and assigned again is in both sets, because it is a new assignment for the caller.
         """
         assigned: set[Partition] = set()
         revoked: set[Partition] = set()
@@ -60,7 +61,7 @@ class Assignment:
         return frozenset(assigned), frozenset(revoked)
 
     def seek(self, partition: Partition, next_offset: int) -> None:
-        """Deliver from an offset on, from now on.
+        """Set the position of a partition, which starts its delivery.
 
         Raises:
             KeyError: The partition is not assigned.
@@ -70,14 +71,14 @@ class Assignment:
         self._next[partition] = next_offset
 
     def advance(self, partition: Partition, next_offset: int) -> None:
-        """Note that everything below an offset was delivered."""
+        """Record that all records below an offset were delivered."""
         self._next[partition] = next_offset
 
     def stop(self, partitions: AbstractSet[Partition]) -> None:
-        """Deliver nothing more of assigned partitions until they are sought again."""
+        """Remove the positions of partitions, which stops their delivery until the next `seek`."""
         for partition in partitions:
             self._next.pop(partition, None)
 
     def set_paused(self, partitions: AbstractSet[Partition]) -> None:
-        """Hold exactly these back."""
-        self._held = frozenset(partitions)
+        """Pause exactly these partitions."""
+        self._paused = frozenset(partitions)

@@ -1,4 +1,4 @@
-"""Consumers: the one door to the Kafka client: its options, its consumer, its errors in our words."""
+"""The wrapper of the Kafka client: options, consumer, topic directory, and translation of errors."""
 
 import importlib.util
 import logging
@@ -46,11 +46,11 @@ _DEFAULT_OPTIONS: dict[str, Any] = {
     "fetch_max_bytes": 16 * _MIB,
     "max_partition_fetch_bytes": _MIB,
     "bootstrap_timeout_ms": 10_000,
-    # After a long outage the client asks again every 3 s, not every 30.
+    # After a long outage the client reconnects every 3 s, not every 30 s.
     "reconnect_backoff_max_ms": 3_000,
-    # New partitions and re-created topics are noticed by fresh metadata.
+    # New partitions and re-created topics are detected by fresh metadata.
     "metadata_max_age_ms": 5_000,
-    # Measured by the daemon itself; the client's own cost a twentieth of its time.
+    # The daemon has its own measurements. The client's metrics take 5% of its time.
     "metrics_enabled": False,
 }
 _PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
@@ -59,7 +59,7 @@ _CLOSE_TIMEOUT_S = 3.0
 _PROBE_TIMEOUT_S = 1.0
 _MAX_SUGGESTIONS = 3
 
-# What reading a damaged or malformed batch raises: its checksum, its codec, its lengths, its header names.
+# Exceptions raised by a damaged or malformed batch: checksum, compression codec, lengths, header names.
 _READ_ERRORS = (
     kafka_errors.CorruptRecordError,
     zlib.error,
@@ -91,7 +91,7 @@ _PERMANENT_ERRORS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topic:
-    """A topic as the brokers describe it; its id is another one when it was deleted and created again."""
+    """A topic as described by the brokers. A topic that is deleted and re-created gets a new id."""
 
     identity: str
     partitions: tuple[Partition, ...]
@@ -99,9 +99,9 @@ class Topic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchResult:
-    """What one wait brought: records of the client (offset, timestamp, key, value), or why there are none.
+    """The result of one fetch: records (offset, timestamp, key, value), or the reason for their absence.
 
-    After `unreadable` the client is broken: close it, and never fetch from it again.
+    After `unreadable` the client is unusable: close it, and do not fetch from it again.
     """
 
     records: Mapping[Partition, Sequence[Any]] = field(default_factory=dict)
@@ -111,13 +111,13 @@ class FetchResult:
 
 
 class KafkaConnection:
-    """One consumer of the client, with our words for partitions and errors.
+    """One consumer of the client, with partitions and errors translated.
 
-    Every call but `close` belongs to one thread, in the process that made the connection.
+    All calls except `close` must be made by one thread, in the process that opened the connection.
 
     Raises:
         BrokerUnavailable: No broker answered within `bootstrap_timeout_ms`.
-        ConfigError: The brokers refused us, or the client refused an option.
+        ConfigError: The brokers denied access, or the client rejected an option.
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -128,14 +128,14 @@ class KafkaConnection:
             self._consumer, self._cluster = _open_consumer(options)
 
     def assign(self, partitions: Iterable[Partition]) -> None:
-        """Take these partitions without a group; those that are new are paused at some position."""
+        """Assign these partitions without a group. New partitions are paused at an arbitrary position."""
         before = self._consumer.assignment()
         after = [_to_client(each) for each in sorted(partitions)]
         self._consumer.assign(after)
         _pause_at_start(self._consumer, set(after) - before)
 
     def subscribe(self, topics: Sequence[str], changes: "deque[AssignmentChange]") -> None:
-        """Join the group; what it assigns is paused at some position and appended, on the IO thread."""
+        """Join the group. The IO thread pauses assigned partitions and appends the changes to `changes`."""
         _keep_pending_join(self._consumer)
         self._consumer.subscribe(topics=list(topics), listener=_RebalanceListener(self._consumer, changes))
 
@@ -156,7 +156,7 @@ class KafkaConnection:
         """Set the position.
 
         Raises:
-            KeyError: The partition was revoked meanwhile.
+            KeyError: The partition was revoked in the meantime.
         """
         try:
             self._consumer.seek(_to_client(partition), offset)
@@ -164,7 +164,7 @@ class KafkaConnection:
             raise KeyError(partition) from error
 
     def position(self, partition: Partition) -> int | None:
-        """Return the offset behind everything fetched; None where it was revoked or truncated meanwhile."""
+        """Return the offset after all fetched records, or None if the partition was revoked or truncated."""
         try:
             offset: int | None = self._consumer.position(_to_client(partition), timeout_ms=0)
         except (kafka_errors.KafkaError, KeyError):
@@ -172,13 +172,13 @@ class KafkaConnection:
         return offset
 
     def fetch(self, wait_s: float) -> FetchResult:
-        """Return what arrives within a while; a broker that is away is nothing, not an error.
+        """Return the records that arrive within `wait_s` seconds. An unavailable broker is not an error.
 
         Raises:
-            ConfigError: The brokers refuse us.
+            ConfigError: The brokers denied access.
         """
         if self._process != os.getpid():
-            raise RuntimeError("a Kafka consumer does not survive a fork: make it in the process that polls")
+            raise RuntimeError("a Kafka consumer cannot be used after a fork; open it in the process that polls")
         _release_exhausted_partition(self._consumer)
         try:
             records = self._consumer.poll(timeout_ms=int(wait_s * 1000))
@@ -189,7 +189,7 @@ class KafkaConnection:
         except kafka_errors.NoOffsetForPartitionError as error:
             _pause_at_start(self._consumer, error.args[0])
         except kafka_errors.RetriableError as error:
-            _log.debug("Kafka does not answer: %s", error, extra={"action": "fetch"})
+            _log.debug("no answer from Kafka: %s", error, extra={"action": "fetch"})
             time.sleep(min(wait_s, 0.1))
         except _PERMANENT_ERRORS as error:
             raise _client_config_error(self._addresses, error) from error
@@ -200,30 +200,30 @@ class KafkaConnection:
         return FetchResult()
 
     def beginning_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        """Return where the logs begin."""
-        asked = [_to_client(each) for each in partitions]
+        """Return the first offset of each partition's log."""
+        client_partitions = [_to_client(each) for each in partitions]
         with _translate_errors(self._addresses):
-            answered = self._consumer.beginning_offsets(asked, timeout_ms=REQUEST_TIMEOUT_S * 1000)
-        return {_from_client(tp): offset for tp, offset in answered.items()}
+            offsets = self._consumer.beginning_offsets(client_partitions, timeout_ms=REQUEST_TIMEOUT_S * 1000)
+        return {_from_client(tp): offset for tp, offset in offsets.items()}
 
     def end_offsets(
         self, partitions: Iterable[Partition], *, timeout_s: float = REQUEST_TIMEOUT_S
     ) -> dict[Partition, int]:
-        """Return where the logs end for now: their last stable offsets."""
-        asked = [_to_client(each) for each in partitions]
+        """Return the current end of each partition's log: the last stable offset."""
+        client_partitions = [_to_client(each) for each in partitions]
         with _translate_errors(self._addresses):
-            answered = self._consumer.end_offsets(asked, timeout_ms=timeout_s * 1000)
-        return {_from_client(tp): offset for tp, offset in answered.items()}
+            offsets = self._consumer.end_offsets(client_partitions, timeout_ms=timeout_s * 1000)
+        return {_from_client(tp): offset for tp, offset in offsets.items()}
 
     def offsets_at_time(self, partitions: Iterable[Partition], time_ms: int) -> dict[Partition, int]:
-        """Return the offset of the first record at or after a time, where there is one."""
-        asked = dict.fromkeys(map(_to_client, partitions), time_ms)
+        """Return the offset of the first record at or after a time, for the partitions that have one."""
+        client_partitions = dict.fromkeys(map(_to_client, partitions), time_ms)
         with _translate_errors(self._addresses):
-            answered = self._consumer.offsets_for_times(asked, timeout_ms=REQUEST_TIMEOUT_S * 1000)
-        return {_from_client(tp): hit.offset for tp, hit in answered.items() if hit is not None}
+            offsets = self._consumer.offsets_for_times(client_partitions, timeout_ms=REQUEST_TIMEOUT_S * 1000)
+        return {_from_client(tp): hit.offset for tp, hit in offsets.items() if hit is not None}
 
     def commit(self, positions: Mapping[Partition, int]) -> None:
-        """Send positions to the group's coordinator; what becomes of it is only logged."""
+        """Send positions to the group's coordinator. Failures are only logged."""
         if not self._publishes or not positions:
             return
         offsets = {_to_client(each): OffsetAndMetadata(offset, "", -1) for each, offset in positions.items()}
@@ -233,35 +233,35 @@ class KafkaConnection:
             _log_commit(offsets, error)
 
     def topic_id(self, topic: str) -> str | None:
-        """Return the topic's id by the freshest metadata; None where it has none for now."""
+        """Return the topic's id in the latest metadata, or None if it is unknown."""
         identity = self._cluster.topic_id(topic)
         return str(identity) if identity is not None and identity.int else None
 
     def partitions(self, topic: str) -> frozenset[Partition]:
-        """Return the topic's partitions by the freshest metadata."""
+        """Return the topic's partitions in the latest metadata."""
         numbers = self._cluster.partitions_for_topic(topic) or ()
         return frozenset(Partition(topic=topic, partition=number) for number in numbers)
 
     def close(self) -> None:
-        """Leave the group and close, within seconds even if the client's IO thread never answers again."""
+        """Leave the group and close, within seconds even if the client's IO thread does not answer."""
         closing = threading.Thread(target=_close_consumer, args=(self._consumer,), daemon=True)
         closing.start()
         closing.join(2 * _CLOSE_TIMEOUT_S)
 
 
 class TopicDirectory:
-    """Answers what topics there are now; keeps one connection for it, and makes a new one after an error."""
+    """A lookup of topics over one reused connection, which is replaced after an error."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._options = options
         self._admin: KafkaAdminClient | None = None
 
     def describe(self, topics: Sequence[str]) -> dict[str, Topic]:
-        """Return the topics, freshly asked; none is created by asking.
+        """Return the topics by name. Not cached, and does not create topics.
 
         Raises:
-            ConfigError: A topic does not exist; the nearest one is named.
-            BrokerUnavailable: Nobody answered.
+            ConfigError: A topic does not exist. The message suggests the nearest one.
+            BrokerUnavailable: No broker answered.
         """
         addresses = _addresses(self._options)
         try:
@@ -281,11 +281,11 @@ class TopicDirectory:
         return {topic: _parse_topic(described[topic]) for topic in topics}
 
     def list_names(self) -> list[str]:
-        """Return the names of all topics but the brokers' own, sorted.
+        """Return the sorted names of all topics except internal ones.
 
         Raises:
-            ConfigError: The brokers refuse us.
-            BrokerUnavailable: Nobody answered.
+            ConfigError: The brokers denied access.
+            BrokerUnavailable: No broker answered.
         """
         try:
             with _translate_errors(_addresses(self._options)):
@@ -298,14 +298,14 @@ class TopicDirectory:
         return sorted(each["name"] for each in described if not each["is_internal"])
 
     def close(self) -> None:
-        """Close the connection; the next question makes another one."""
+        """Close the connection. The next lookup opens another one."""
         admin, self._admin = self._admin, None
         if admin is not None:
             admin.close()
 
 
 class _RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]  # the client has no types
-    """Takes notes of rebalances on the client's IO thread, where nothing may block."""
+    """A listener that records rebalances. It runs on the client's IO thread and must not block."""
 
     def __init__(self, consumer: KafkaConsumer, changes: deque[AssignmentChange]) -> None:
         self._consumer = consumer
@@ -320,7 +320,7 @@ class _RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]  # th
 
 
 def client_options(bootstrap_servers: Sequence[str], client: Mapping[str, Any], group_id: str | None) -> dict[str, Any]:
-    """Return the consumer's options: the user's over our defaults, and over both what exactness rests on.
+    """Build the consumer's options: defaults, then the user's options, then the options that exactness requires.
 
     Raises:
         ConfigError: An option is unknown or set by Outrider, or a package is missing.
@@ -331,63 +331,63 @@ def client_options(bootstrap_servers: Sequence[str], client: Mapping[str, Any], 
         if name in fixed and value != fixed[name]:
             raise ConfigError(f"kafka.client.{name} cannot be set to {value!r}: Outrider needs {fixed[name]!r}")
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"kafka.client.{name} is no option of kafka-python's consumer{hint}")
+            matches = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {matches[0]}?" if matches else ""
+            raise ConfigError(f"kafka.client.{name} is not an option of kafka-python's consumer{hint}")
     protocol = client.get("security_protocol", "PLAINTEXT")
-    if protocol not in _PROTOCOLS:  # the client takes any other word for PLAINTEXT
+    if protocol not in _PROTOCOLS:  # the client treats any other value as PLAINTEXT
         raise ConfigError(f"kafka.client.security_protocol is {protocol!r}; it is one of {', '.join(_PROTOCOLS)}")
     if importlib.util.find_spec("crc32c") is None:
-        raise ConfigError("the package crc32c is missing, without which Kafka is read at a quarter of the speed")
+        raise ConfigError("the package crc32c is missing; without it Kafka is read at a quarter of the speed")
     return {**_DEFAULT_OPTIONS, **client, **fixed}
 
 
 def _open_consumer(options: Mapping[str, Any]) -> tuple[KafkaConsumer, Any]:
-    """Return a connected consumer and its view of the cluster."""
-    made: list[Any] = []
+    """Open a consumer. Return it with its cluster metadata."""
+    clients: list[Any] = []
 
     def make_client(**configs: Any) -> Any:
         client = KafkaConsumer.DEFAULT_CONFIG["kafka_client"](**configs)
-        # Up to 3.0.12 the option does not reach the requests for metadata.
+        # Up to kafka-python 3.0.12 the option does not reach the metadata requests.
         client.cluster.config["allow_auto_create_topics"] = False
-        made.append(client)
+        clients.append(client)
         return client
 
-    with _close_on_error(made):
+    with _close_on_error(clients):
         consumer = KafkaConsumer(**options, kafka_client=make_client)
-    return consumer, made[0].cluster
+    return consumer, clients[0].cluster
 
 
 def _open_admin(options: Mapping[str, Any]) -> KafkaAdminClient:
-    """Return a connected client for questions about topics."""
-    made: list[Any] = []
+    """Open an admin client."""
+    clients: list[Any] = []
 
     def make_client(**configs: Any) -> Any:
-        made.append(KafkaAdminClient.DEFAULT_CONFIG["kafka_client"](**configs))
-        return made[0]
+        clients.append(KafkaAdminClient.DEFAULT_CONFIG["kafka_client"](**configs))
+        return clients[0]
 
     shared = {name: value for name, value in options.items() if name in KafkaAdminClient.DEFAULT_CONFIG}
     shared["request_timeout_ms"] = min(int(REQUEST_TIMEOUT_S * 1000), shared.get("request_timeout_ms", 10_000))
-    with _close_on_error(made):
+    with _close_on_error(clients):
         return KafkaAdminClient(**shared, kafka_client=make_client)
 
 
 @contextmanager
-def _close_on_error(made: Sequence[Any]) -> Iterator[None]:
-    """Stop the IO thread of a client that could not be made, else it knocks at the broker forever."""
+def _close_on_error(clients: Sequence[Any]) -> Iterator[None]:
+    """Close clients after a failed construction. Otherwise their IO threads reconnect to the broker forever."""
     try:
         yield
     except BaseException as error:
-        for client in made:
+        for client in clients:
             client.close()
         if isinstance(error, TypeError | ValueError | AssertionError):
-            raise ConfigError(f"kafka.client has an option that kafka-python refuses: {error}") from error
+            raise ConfigError(f"kafka.client has an option that kafka-python rejects: {error}") from error
         raise
 
 
 @contextmanager
 def _translate_errors(addresses: str) -> Iterator[None]:
-    """Raise the client's errors as ours, by what the caller should do about them."""
+    """Translate the client's errors: ConfigError if an operator has to act, otherwise BrokerUnavailable."""
     try:
         yield
     except _PERMANENT_ERRORS as error:
@@ -400,7 +400,10 @@ def _translate_errors(addresses: str) -> Iterator[None]:
 
 
 def _diagnose_connection(addresses: str) -> str | None:
-    """Return what keeps a connection from any of the brokers, which the client does not say; None if nothing does."""
+    """Return the reasons why no broker accepts a connection, or None if one does.
+
+    The client does not report these reasons.
+    """
     found = []
     for address in addresses.split(", ")[:_MAX_SUGGESTIONS]:
         host, _, port = address.rpartition(":")
@@ -422,8 +425,8 @@ def _client_config_error(addresses: str, error: Exception) -> ConfigError:
 
 
 def _unknown_topic_message(topic: str, topics: Sequence[str], addresses: str) -> str:
-    near = get_close_matches(topic, topics, n=_MAX_SUGGESTIONS)
-    hint = f"did you mean {' or '.join(near)}?" if near else "create it, or correct streams.<name>.source.topics"
+    matches = get_close_matches(topic, topics, n=_MAX_SUGGESTIONS)
+    hint = f"did you mean {' or '.join(matches)}?" if matches else "create it, or correct streams.<name>.source.topics"
     return f"there is no topic {topic!r} on Kafka at {addresses}; {hint}"
 
 
@@ -440,32 +443,33 @@ def _addresses(options: Mapping[str, Any]) -> str:
 
 
 def _keep_pending_join(consumer: KafkaConsumer) -> None:
-    """Keep the client from forgetting an assignment, and with it its heartbeats, forever.
+    """Patch the client so that it completes a pending join of the group.
 
-    Up to 3.0.12, when partitions become known and a poll ends while the group is being joined for that, the
-    next poll sees no more reason to join, and the coordinator's answer is never looked at. A join that was
-    begun and not looked at is a reason.
+    Up to kafka-python 3.0.12, if a poll ends while the group is joined for new partitions, the next poll does
+    not need to join any more. The coordinator's answer is then never processed: the assignment and its
+    heartbeats are lost forever. With this patch, an unprocessed join requires a rejoin.
     """
-    coordinator = consumer._coordinator  # noqa: SLF001 -- nothing public tells or mends it
+    coordinator = consumer._coordinator  # noqa: SLF001 -- there is no public equivalent
     if hasattr(coordinator, "_join_task"):
         needs = coordinator.need_rejoin
         coordinator.need_rejoin = lambda: coordinator._join_task is not None or needs()  # noqa: SLF001
 
 
 def _release_exhausted_partition(consumer: KafkaConsumer) -> None:
-    """Let the client go back to the records of partitions that were paused and are no more.
+    """Patch the client so that it delivers buffered records of resumed partitions.
 
-    Up to 3.0.12 it looks for them only when it has no partition in hand. One whose records were all handed over
-    stays in hand until records of another arrive, which never happens when all others wait to be looked for.
+    Up to kafka-python 3.0.12 it searches for them only if it has no current partition. A partition with all
+    records delivered stays the current one until records of another partition arrive. This never happens if
+    the records of all others are already buffered.
     """
-    fetcher = consumer._fetcher  # noqa: SLF001 -- nothing public tells or mends it
-    in_hand = getattr(fetcher, "_next_partition_records", None)
-    if in_hand is not None and not in_hand:
+    fetcher = consumer._fetcher  # noqa: SLF001 -- there is no public equivalent
+    current = getattr(fetcher, "_next_partition_records", None)
+    if current is not None and not current:
         fetcher._next_partition_records = None  # noqa: SLF001
 
 
 def _pause_at_start(consumer: KafkaConsumer, partitions: AbstractSet[TopicPartition]) -> None:
-    """Pause partitions at some position, lest the client fetch, or look for a position of its own."""
+    """Pause partitions at offset 0, so that the client neither fetches nor determines a position itself."""
     for tp in partitions:
         consumer.pause(tp)
         consumer.seek(tp, 0)
@@ -475,12 +479,12 @@ def _close_consumer(consumer: KafkaConsumer) -> None:
     try:
         consumer.close(autocommit=False, timeout_ms=_CLOSE_TIMEOUT_S * 1000)
     except (kafka_errors.KafkaError, RuntimeError) as error:
-        _log.debug("the consumer did not close in order: %s", error, extra={"action": "close"})
+        _log.debug("closing the consumer failed: %s", error, extra={"action": "close"})
 
 
 def _log_commit(offsets: Mapping[TopicPartition, Any], answer: object) -> None:
     if isinstance(answer, Exception):
-        _log.debug("positions were not published: %s", answer, extra={"action": "publish", "n": len(offsets)})
+        _log.debug("publishing the positions failed: %s", answer, extra={"action": "publish", "n": len(offsets)})
 
 
 def _to_client(partition: Partition) -> TopicPartition:

@@ -1,4 +1,4 @@
-"""Consumers: what topics there are, for somebody who looks for the right one."""
+"""The listing of the topics of a Kafka cluster."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -10,7 +10,7 @@ from consumers.kafka.client import KafkaConnection, TopicDirectory, client_optio
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicVolume:
-    """A topic, how many partitions it has, and how many offsets can be read."""
+    """A topic with its number of partitions and of readable offsets."""
 
     topic: str
     partitions: int
@@ -18,11 +18,11 @@ class TopicVolume:
 
 
 def list_topics(bootstrap_servers: Sequence[str], client: Mapping[str, Any]) -> list[TopicVolume]:
-    """Return the topics that these credentials may see, by name, without the brokers' own.
+    """List the topics that are visible with these credentials, by name, without internal topics.
 
     Raises:
-        ConfigError: The brokers refuse us, or the client refuses an option.
-        BrokerUnavailable: Nobody answered.
+        ConfigError: The brokers denied access, or the client rejected an option.
+        BrokerUnavailable: No broker answered.
     """
     options = client_options(bootstrap_servers, client, None)
     with closing(TopicDirectory(options)) as directory:

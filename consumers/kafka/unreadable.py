@@ -1,4 +1,4 @@
-"""Consumers: how far a range of a log reaches that the client cannot read."""
+"""Search for the end of an unreadable range of a Kafka log."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -10,16 +10,17 @@ from consumers.kafka.client import REQUEST_TIMEOUT_S, KafkaConnection
 
 
 def find_first_readable(is_readable: Callable[[int], bool], begin: int, end: int) -> int:
-    """Return the first offset after `begin` from which reading succeeds; `end` where there is none.
+    """Return the first offset after `begin` from which reading succeeds, or `end` if there is none.
 
-    Reading from an offset inside a record batch reads that batch from its start, so offsets of one damaged
-    batch fail together. Steps double until one succeeds, then the border is found by halving: a batch of
-    n records takes 2 log2(n) attempts, and of several damaged batches in a row few good ones are passed.
+    Reading from an offset inside a record batch reads that batch from its start, so that all offsets of a
+    damaged batch fail. The search doubles its steps until a read succeeds, then bisects (galloping search).
+    A batch of n records takes 2 log2(n) attempts. After several damaged batches in a row, the search may
+    skip a few readable ones.
 
     Args:
-        is_readable: Tells whether reading from an offset succeeds; expensive.
+        is_readable: Return True if reading from an offset succeeds. Expensive.
         begin: An offset from which reading fails.
-        end: The end of the log, from which reading succeeds with nothing.
+        end: The end of the log. Reading from there succeeds without records.
     """
     unreadable, step = begin, 1
     while (probe := unreadable + step) < end and not is_readable(probe):
@@ -35,7 +36,7 @@ def find_first_readable(is_readable: Callable[[int], bool], begin: int, end: int
 
 
 class ReadProbe:
-    """Reads single offsets with consumers of its own, each thrown away when a read has failed."""
+    """A reader of single offsets with its own consumers. A consumer is closed after a failed read."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         one_batch = {"max_poll_records": 1, "max_partition_fetch_bytes": 1, "fetch_max_wait_ms": 50}
@@ -55,10 +56,10 @@ class ReadProbe:
         return self._connect().end_offsets([partition])[partition]
 
     def is_readable(self, partition: Partition, offset: int) -> bool:
-        """Tell whether the batch that holds an offset below the end can be read from there.
+        """Return True if the batch that contains an offset below the end can be read from that offset.
 
         Raises:
-            BrokerUnavailable: No answer came.
+            BrokerUnavailable: No broker answered in time.
         """
         connection = self._connect()
         connection.assign([partition])

@@ -1,4 +1,4 @@
-"""Consumers: the synthetic events: a seeded mixture with planted bursts and a drift, made block by block."""
+"""The generator of synthetic events: a seeded Gaussian mixture with planted bursts and drift, in blocks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SECOND_US = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlantedAnomaly:
-    """Something put into the events on purpose: outliers in [start, end), or a drift from start on."""
+    """A planted anomaly: outliers in [start, end), or a drift from start on."""
 
     start_us: int
     end_us: int
@@ -30,11 +30,11 @@ class PlantedAnomaly:
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticPlan:
-    """What the synthetic events look like; the same plan and start make the same events to the bit.
+    """The parameters of the synthetic events. Equal plans and starts give bitwise identical events.
 
-    Event i of the stream goes to partition i mod `partitions` and lies in the i-th slot of event time,
-    slots being 1 / `rate` seconds long. In a burst a share of the events is replaced by outliers in random
-    directions, six to fourteen deviations away; a drift moves the first quarter of the features.
+    Event i of the stream is in partition i mod `partitions` and in the i-th slot of event time. A slot is
+    1 / `rate` seconds long. In a burst, a share of the events is replaced by outliers in random directions at
+    a distance of 6 to 14 standard deviations. A drift shifts the first quarter of the features.
     """
 
     seed: int = 1
@@ -50,17 +50,17 @@ class SyntheticPlan:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Return a short hash of the plan."""
+        """A short hash of the plan."""
         return hashlib.sha256(msgspec.json.encode(asdict(self))).hexdigest()[:12]
 
     @cached_property
     def feature_names(self) -> tuple[str, ...]:
-        """Return x0, x1, ..."""
+        """The feature names x0, x1, ..."""
         return tuple(f"x{i}" for i in range(self.n_features))
 
     @cached_property
     def _mixture(self) -> tuple[Any, Any, Any, Any]:
-        """Return weights, means and Cholesky factors of the components, and the features' deviations."""
+        """The weights, means and Cholesky factors of the components, and the features' standard deviations."""
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, 0]))
         D = self.n_features
         weights = rng.dirichlet(np.full(N_COMPONENTS, 8.0))
@@ -71,15 +71,15 @@ class SyntheticPlan:
         return weights, means, factors, np.sqrt(within + spread)
 
     def slots_before(self, since_start_us: int) -> int:
-        """Return how many events lie wholly before a time, counted from the start."""
+        """Return the number of events with a complete slot before a time, counted from the start."""
         return max(0, int(since_start_us * self.rate // SECOND_US))
 
     def first_time_us(self, partition: int, offset: int) -> int:
-        """Return the time at which the slot of an event begins, from the start."""
+        """Return the start of the slot of an event, in microseconds from the start of the stream."""
         return int((offset * self.partitions + partition) * SECOND_US / self.rate)
 
     def generate_block(self, partition: int, number: int) -> tuple[Int64, NDArray[np.float64]]:
-        """Return times (from the start, in microseconds) and features of the events of one block."""
+        """Return the times (microseconds from the start) and the features, shape (n, D), of one block of events."""
         sequence = np.random.SeedSequence([self.seed, 1, partition, number])
         rng = np.random.default_rng(sequence)
         offsets = np.arange(number * BLOCK_EVENTS, (number + 1) * BLOCK_EVENTS)
@@ -109,12 +109,12 @@ class SyntheticPlan:
         return np.round(x, DECIMALS)
 
     def in_burst(self, times_us: Int64) -> NDArray[np.bool_]:
-        """Say which times from the start lie in a burst."""
+        """Return a mask of the times, counted from the start, that are in a burst."""
         since = times_us - self.first_burst_us
         return (since >= 0) & (since % self.burst_every_us < self.burst_length_us)
 
     def planted_anomalies(self, start_us: int, until_us: int) -> list[PlantedAnomaly]:
-        """Return what was put into the events before a time, in order."""
+        """Return the anomalies planted before a time, in order of start."""
         found: list[PlantedAnomaly] = []
         begin = start_us + self.first_burst_us
         while self.burst_share > 0 and begin < until_us:
@@ -126,7 +126,7 @@ class SyntheticPlan:
 
 
 class JsonEventEncoder:
-    """Write events as a broker would deliver them: {"ts": ..., "id": ..., "x0": ...}."""
+    """An encoder of events as JSON objects: {"ts": ..., "id": ..., "x0": ...}."""
 
     def __init__(self, feature_names: tuple[str, ...]) -> None:
         fields: list[Any] = [("ts", str), ("id", str), *((name, float) for name in feature_names)]
@@ -134,7 +134,7 @@ class JsonEventEncoder:
         self._encode = msgspec.json.Encoder().encode
 
     def encode(self, partition: int, offsets: Int64, times_us: Int64, x: NDArray[np.float64]) -> list[bytes]:
-        """Return one JSON object for each event; the id is partition and offset."""
+        """Return one JSON object for each event. The id consists of partition and offset."""
         stamps = np.datetime_as_string(times_us.astype("datetime64[us]"), timezone="UTC").tolist()
         ids = [f"{partition}-{offset}" for offset in offsets.tolist()]
         return list(map(self._encode, map(self._row, stamps, ids, *x.T.tolist())))

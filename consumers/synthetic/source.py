@@ -1,4 +1,4 @@
-"""Consumers: the synthetic stream as a source: made events, delivered at a pace, the same after a restart."""
+"""The synthetic source: generated events, delivered at a set pace and identical after a restart."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from consumers.synthetic.plan import BLOCK_EVENTS, JsonEventEncoder, PlantedAnom
 
 MINUTE_US = 60_000_000
 MIN_POLL_WAIT_S = 0.1
-"""A paced poll waits so long at most for events to gather, so that slow streams do not come one by one."""
+"""The longest wait of a paced poll for further events, so that slow streams do not deliver single events."""
 
 ROWS_PER_POLL = 5_000
 UNBOUNDED_OFFSET = 2**53
 
 
 class SyntheticSource:
-    """Made events in the columns of a broker: JSON bytes, offsets, timestamps.
+    """Generated events in the form of a broker: JSON bytes, offsets and timestamps.
 
-    Every block of events has its own seed, so delivery goes on anywhere at once, and a restart repeats
-    nothing and leaves nothing out. With `start_us` None the stream begins at the minute of its first
-    `discover`; give the `identity` that was found then to a later process, which goes on with that start.
+    Every block of events has its own seed. Delivery can therefore start at any offset without generating the
+    events before it, and a restart neither repeats nor omits an event. With `start_us` None the stream starts
+    at the minute of its first `discover`. A later process continues with that start if it gets the
+    `identity` returned by `discover`.
 
-    With a speed of 1 and no given start, events come when their time has come, also those that fell due
-    while nobody read. Otherwise the pace counts from the first `seek`; a speed of 0 is as fast as it goes.
+    With a speed of 1 and without a given start, events are delivered at their event time, including events
+    that became due while the source was not read. Otherwise the pace counts from the first `seek`. A speed of
+    0 is unpaced.
     """
 
     def __init__(
@@ -51,34 +53,34 @@ class SyntheticSource:
         self._rows = JsonEventEncoder(plan.feature_names)
         self._next: dict[Partition, int] = {}
         self._ended: set[Partition] = set()
-        self._held: AbstractSet[Partition] = frozenset()
+        self._paused: AbstractSet[Partition] = frozenset()
         self._anchor: tuple[float, int] | None = None
         self._blocks: dict[int, tuple[int, np.ndarray, np.ndarray]] = {}
-        self._told = False
+        self._assignment_reported = False
 
     @property
     def layout(self) -> Layout:
-        """Return "lines": one JSON object for each event."""
+        """The layout: one JSON object for each event."""
         return "lines"
 
     @property
     def start_us(self) -> int:
-        """Return the event time at which the stream starts; it is fixed by the first to ask."""
+        """The event time of the start of the stream, set by the first access, in microseconds since 1970."""
         if self._start_us is None:
             self._start_us = time.time_ns() // 1_000 // MINUTE_US * MINUTE_US
         return self._start_us
 
     def discover(self) -> list[PartitionInfo]:
-        """Return all partitions and how many of their events are due."""
+        """Return all partitions with the numbers of their due events."""
         identity = f"synthetic:plan={self.plan.fingerprint}:start={self.start_us}"
         return [
             PartitionInfo(partition=each, identity=identity, begin=0, end=self._due_offset(each))
             for each in self._partitions
         ]
 
-    def resolve(self, start: StartPosition, found: Sequence[PartitionInfo]) -> dict[Partition, Position]:
-        """Return the beginning, the events that are due, or the slot of a time."""
-        return {each.partition: Position(next_offset=self._resolve_offset(start, each)) for each in found}
+    def resolve(self, start: StartPosition, partitions: Sequence[PartitionInfo]) -> dict[Partition, Position]:
+        """Return the start positions: the beginning, the end of the due events, or the slot of a time."""
+        return {each.partition: Position(next_offset=self._resolve_offset(start, each)) for each in partitions}
 
     def _resolve_offset(self, start: StartPosition, found: PartitionInfo) -> int:
         if start == "earliest":
@@ -90,19 +92,19 @@ class SyntheticSource:
         )
 
     def _partition_share(self, partition: Partition, slots: int) -> int:
-        """Return how many of the first events of the stream are this partition's."""
+        """Return the number of events of a partition among the first `slots` events of the stream."""
         n = self.plan.partitions
         return max(0, -(-(slots - partition.partition) // n))
 
     def _due_offset(self, partition: Partition) -> int:
-        """Return the offset before which the events of a partition are due."""
+        """Return the offset after the due events of a partition."""
         total = UNBOUNDED_OFFSET if self._events is None else self._partition_share(partition, self._events)
         if self._speed == 0:
             return total
         return min(total, self._partition_share(partition, self.plan.slots_before(self._now_us() - self.start_us)))
 
     def _now_us(self) -> int:
-        """Return the event time that has come."""
+        """Return the current event time in microseconds since 1970."""
         if self._live:
             return time.time_ns() // 1_000
         if self._anchor is None:
@@ -111,7 +113,7 @@ class SyntheticSource:
         return at_us + int((time.monotonic() - began_s) * self._speed * 1e6)
 
     def seek(self, partition: Partition, position: Position) -> None:
-        """Go on at an offset."""
+        """Continue at an offset."""
         if partition not in self._partitions:
             raise KeyError(partition)
         if self._anchor is None:
@@ -122,23 +124,23 @@ class SyntheticSource:
 
     def set_paused(self, partitions: AbstractSet[Partition]) -> None:
         """Pause exactly these partitions."""
-        self._held = frozenset(partitions)
+        self._paused = frozenset(partitions)
 
     def poll(self, timeout_s: float) -> PollResult:
-        """Return the events that are due, at most a block of each partition."""
-        if not self._told:
-            self._told = True
+        """Return the due events, at most about a block of each partition."""
+        if not self._assignment_reported:
+            self._assignment_reported = True
             return PollResult(assigned=frozenset(self._partitions))
-        flowing = [each for each in self._next if each not in self._held and each not in self._ended]
-        if not flowing:
+        delivering = [each for each in self._next if each not in self._paused and each not in self._ended]
+        if not delivering:
             time.sleep(timeout_s)
             return PollResult()
-        if not any(self._has_full_block(each) for each in flowing):
+        if not any(self._has_full_block(each) for each in delivering):
             time.sleep(min(timeout_s, MIN_POLL_WAIT_S))
         batches = []
-        for each in flowing:
+        for each in delivering:
             batches.extend(self._take_due_events(each))
-        ended = frozenset(each for each in flowing if self._next[each] >= self._total_events(each))
+        ended = frozenset(each for each in delivering if self._next[each] >= self._total_events(each))
         self._ended |= ended
         return PollResult(batches=batches, ended=ended)
 
@@ -150,16 +152,16 @@ class SyntheticSource:
         return due >= self._total_events(partition) or due - self._next[partition] >= BLOCK_EVENTS
 
     def _take_due_events(self, partition: Partition) -> list[RawBatch]:
-        """Return the due events of a partition, block by block."""
+        """Return the due events of a partition as batches, each inside one block."""
         batches = []
-        room = ROWS_PER_POLL // len(self._partitions) + 1
+        capacity = ROWS_PER_POLL // len(self._partitions) + 1
         due = self._due_offset(partition)
-        while room > 0 and self._next[partition] < due:
+        while capacity > 0 and self._next[partition] < due:
             begin = self._next[partition]
-            end = min(due, begin + room, (begin // BLOCK_EVENTS + 1) * BLOCK_EVENTS)
+            end = min(due, begin + capacity, (begin // BLOCK_EVENTS + 1) * BLOCK_EVENTS)
             batches.append(self._batch(partition, begin, end))
             self._next[partition] = end
-            room -= end - begin
+            capacity -= end - begin
         return batches
 
     def _batch(self, partition: Partition, begin: int, end: int) -> RawBatch:
@@ -177,27 +179,27 @@ class SyntheticSource:
         )
 
     def caught_up(self, partitions: AbstractSet[Partition]) -> frozenset[Partition]:
-        """Return the partitions whose due events were all delivered."""
+        """Return the partitions with all due events delivered."""
         return frozenset(each for each in partitions if self._next.get(each, -1) >= self._due_offset(each))
 
     def publish(self, positions: Mapping[Partition, int]) -> None:
-        """Tell nobody: no lag tool looks here."""
+        """Do nothing: the synthetic stream has no lag monitors."""
 
     def close(self) -> None:
-        """Forget the positions."""
+        """Discard the positions and the cached blocks."""
         self._next.clear()
         self._blocks.clear()
 
     def planted_anomalies(self, until_us: int | None = None) -> list[tuple[int, int, str]]:
-        """Return the bursts and the drift as (start, end, kind) in event time, up to what was delivered."""
+        """Return the bursts and the drift as (start, end, kind) in event time, up to the last delivered event."""
         if until_us is None:
-            reached = [self.plan.first_time_us(each.partition, n) for each, n in self._next.items()]
-            until_us = self.start_us + max(reached, default=0)
+            positions_us = [self.plan.first_time_us(each.partition, n) for each, n in self._next.items()]
+            until_us = self.start_us + max(positions_us, default=0)
         found: list[PlantedAnomaly] = self.plan.planted_anomalies(self.start_us, until_us)
         return [(each.start_us, each.end_us, each.kind) for each in found]
 
 
 def _parse_start(identity: str | None, plan: SyntheticPlan) -> int | None:
-    """Return the start that an identity tells, if it is one of the same plan."""
+    """Return the start time in an identity, or None if the identity is of another plan."""
     found = re.fullmatch(rf"synthetic:plan={plan.fingerprint}:start=(\d+)", identity or "")
     return int(found[1]) if found else None
