@@ -7,28 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from config.errors import ConfigError, OutriderError
-from config.units import parse_duration, parse_time, to_us
 from storage.database.engine import Database
 from storage.database.tables import positions, streams
 from storage.queries import history_views as listings
 from storage.queries.history_views import Columns, HistoryView, to_columns
+from storage.queries.times import TimeBound, resolve_time_bound
 from storage.queries.view_readers import ScoreReader, ViewReader
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LATEST_EVENT = sa.select(sa.func.max(positions.c.last_event_us))
-
-TimeBound = str | datetime | timedelta
-"""RFC 3339 text, a datetime with a zone, or a duration ("1h") back from the stream's latest row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,28 +188,3 @@ class History:
             known = ", ".join(connection.scalars(sa.select(streams.c.name).order_by(streams.c.name))) or "none"
             raise ConfigError(f"there is no stream {stream!r} in {self._db.address}; it holds: {known}")
         return int(found)
-
-
-def resolve_time_bound(when: TimeBound | None, latest_us: int | None) -> int | None:
-    """Return a bound in microseconds; durations count back from the latest row, if there is one.
-
-    Raises:
-        ConfigError: It is neither a duration nor a time.
-    """
-    if when is None:
-        return None
-    if isinstance(when, datetime):
-        if when.tzinfo is None:
-            raise ConfigError(f"the time {when} has no zone: give one, such as datetime.UTC")
-        return (when - _EPOCH) // timedelta(microseconds=1)
-    if isinstance(when, timedelta):
-        return None if latest_us is None else latest_us - to_us(when)
-    try:
-        back = parse_duration(when)
-    except ValueError:
-        try:
-            return parse_time(when)
-        except ValueError:
-            forms = "write a duration such as 1h30m, or a time such as 2026-01-31T00:00:00Z"
-            raise ConfigError(f"{when!r} is neither a duration nor a time: {forms}") from None
-    return None if latest_us is None else latest_us - to_us(back)

@@ -29,9 +29,9 @@ from monitor.daemon.rules import build_window_rule
 from monitor.statistics.part import Scale, decode_part
 from storage.control.models import Activation
 from storage.database.engine import Database
-from storage.history import TimeBound
 from storage.ledger.ledger import Ledger
 from storage.queries.recorded_windows import RecordedWindows
+from storage.queries.times import TimeBound
 
 DEFAULT_PERCENTILES = (99.0, 99.5, 99.9)
 DEFAULT_FALSE_ALARMS = ("1/day", "1/week")

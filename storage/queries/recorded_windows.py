@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from storage.control.models import Activation
 from storage.database.engine import Database
 from storage.database.tables import positions, shadow_windows, thresholds, windows
-from storage.history import TimeBound, resolve_time_bound
+from storage.queries.times import TimeBound, resolve_time_bound
 
 _CHUNK = 500
 

@@ -255,7 +255,7 @@ def test_a_time_that_cannot_be_read_is_named(history: History, when: str) -> Non
 
 
 def test_a_time_without_a_zone_is_refused(history: History) -> None:
-    with pytest.raises(ConfigError, match="no zone"):
+    with pytest.raises(ConfigError, match="no time zone"):
         list(history.scores("payments", since=datetime(2026, 1, 1)))  # noqa: DTZ001
 
 
