@@ -1,4 +1,4 @@
-"""Storage room: what people ask; read-only, in batches of columns, and never one long transaction.
+"""Read-only access to the stored history, in batches of columns and short transactions.
 
 For example `History("sqlite:///outrider.db").scores("payments", since="1h", outliers=True).to_frame()`.
 """
@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 from config.errors import ConfigError, OutriderError
 from storage.database.engine import Database
 from storage.database.tables import positions, streams
-from storage.queries import history_views as listings
+from storage.queries import history_views
 from storage.queries.history_views import Columns, HistoryView, to_columns
 from storage.queries.times import TimeBound, resolve_time_bound
 from storage.queries.view_readers import ScoreReader, ViewReader
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnBatches:
-    """Rows as batches of columns, read anew whenever they are iterated.
+    """Rows as batches of columns; every iteration reads the database again.
 
     A batch is a dict of numpy arrays (numbers, booleans, times as datetime64 in UTC) and lists (texts, parsed
-    JSON, bytes, and whole numbers that may be missing).
+    JSON, bytes, and integers that may be missing).
     """
 
     read: Callable[[], Iterator[Columns]]
@@ -39,8 +39,8 @@ class ColumnBatches:
         return self.read()
 
     def to_frame(self) -> pd.DataFrame:
-        """Return all rows as one pandas frame; times carry the zone UTC."""
-        import pandas as pd  # noqa: PLC0415  (an extra: reading columns needs no pandas)
+        """Return all rows as one pandas DataFrame; times have the time zone UTC."""
+        import pandas as pd  # noqa: PLC0415  (an extra; reading columns does not need pandas)
 
         frames = [pd.DataFrame(batch) for batch in self] or [pd.DataFrame(to_columns(self.view, []))]
         frame = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
@@ -51,7 +51,7 @@ class ColumnBatches:
 
 
 class QueryBounds(TypedDict, total=False):
-    """Which rows of a listing: `since` (inclusive), `until` (exclusive), the newest `limit`."""
+    """Bounds of a query: `since` (inclusive), `until` (exclusive), and `limit` for the newest rows."""
 
     since: TimeBound | None
     until: TimeBound | None
@@ -59,14 +59,14 @@ class QueryBounds(TypedDict, total=False):
 
 
 class History:
-    """The stored history of all streams, for reading only.
+    """The stored history of all streams, read-only.
 
-    Every method takes `since` (inclusive), `until` (exclusive) and `limit` (the newest so many, oldest
+    Every query method takes `since` (inclusive), `until` (exclusive) and `limit` (the newest `limit` rows, oldest
     first).
 
     Raises:
-        ConfigError: There is no such database or it cannot be named so.
-        SchemaMismatch: Another version of Outrider wrote it.
+        ConfigError: The database does not exist or the URL is invalid.
+        SchemaMismatch: Another version of Outrider wrote the database.
         StorageUnavailable: The server cannot be reached.
     """
 
@@ -87,14 +87,14 @@ class History:
         outliers: bool = False,
         limit: int | None = None,
     ) -> ColumnBatches:
-        """Return every event with its energy and limit, by source and offset; times bound the event time.
+        """Return every event with its energy and threshold, by source and offset; the bounds apply to the event time.
 
-        Outliers come with their features. With `limit` the rows come in the order of event time.
+        Outliers include their features. With `limit` the rows are in the order of event time.
 
         Raises:
-            ConfigError: There is no such stream, or a time cannot be read.
+            ConfigError: The stream does not exist, or a bound is neither a time nor a duration.
         """
-        listing = listings.OUTLIERS if outliers else listings.SCORES
+        view = history_views.OUTLIERS if outliers else history_views.SCORES
 
         def read() -> Iterator[Columns]:
             with self._db.read() as connection:
@@ -102,57 +102,57 @@ class History:
                 latest_us = connection.scalar(
                     sa.select(sa.func.max(positions.c.last_event_us)).where(positions.c.stream_id == stream_id)
                 )
-            log = ScoreReader(
+            reader = ScoreReader(
                 db=self._db,
-                view=listing,
+                view=view,
                 stream_id=stream_id,
                 since_us=resolve_time_bound(since, latest_us),
                 until_us=resolve_time_bound(until, latest_us),
             )
-            return log.read_all() if limit is None else log.read_newest(limit)
+            return reader.read_all() if limit is None else reader.read_newest(limit)
 
         self._check_stream_exists(stream)
-        return ColumnBatches(read=read, view=listing)
+        return ColumnBatches(read=read, view=view)
 
     def windows(self, stream: str | None = None, **bounds: Unpack[QueryBounds]) -> ColumnBatches:
-        """Return the judged windows by their start, which the times bound."""
-        return self._query_view(listings.WINDOWS, stream, **bounds)
+        """Return the judged windows by window start; the bounds apply to the window start."""
+        return self._query_view(history_views.WINDOWS, stream, **bounds)
 
     def thresholds(self, stream: str | None = None, **bounds: Unpack[QueryBounds]) -> ColumnBatches:
-        """Return the limits in the order in which they became valid; the times bound that."""
-        return self._query_view(listings.THRESHOLDS, stream, **bounds)
+        """Return the thresholds by the start of their validity; the bounds apply to it."""
+        return self._query_view(history_views.THRESHOLDS, stream, **bounds)
 
     def incidents(self, stream: str | None = None, **bounds: Unpack[QueryBounds]) -> ColumnBatches:
-        """Return the incidents by the time at which they opened, which the times bound."""
-        return self._query_view(listings.INCIDENTS, stream, **bounds)
+        """Return the incidents by opening time; the bounds apply to the opening time."""
+        return self._query_view(history_views.INCIDENTS, stream, **bounds)
 
     def notifications(self, stream: str | None = None, **bounds: Unpack[QueryBounds]) -> ColumnBatches:
-        """Return the notifications by the time at which they were made, which the times bound."""
-        return self._query_view(listings.NOTIFICATIONS, stream, **bounds)
+        """Return the notifications by creation time; the bounds apply to the creation time."""
+        return self._query_view(history_views.NOTIFICATIONS, stream, **bounds)
 
     def dead_letters(self, stream: str | None = None, **bounds: Unpack[QueryBounds]) -> ColumnBatches:
-        """Return what could not be used, by the time of recording, which the times bound."""
-        return self._query_view(listings.DEAD_LETTERS, stream, **bounds)
+        """Return the dead letters by recording time; the bounds apply to the recording time."""
+        return self._query_view(history_views.DEAD_LETTERS, stream, **bounds)
 
     def drift(self, stream: str | None = None, **bounds: Unpack[QueryBounds]) -> ColumnBatches:
-        """Return the verdicts on drift by the end of their windows, which the times bound."""
-        return self._query_view(listings.DRIFT, stream, **bounds)
+        """Return the drift verdicts by window end; the bounds apply to the window end."""
+        return self._query_view(history_views.DRIFT, stream, **bounds)
 
     def calibration(self, stream: str | None = None, **bounds: Unpack[QueryBounds]) -> ColumnBatches:
-        """Return promised against realised alarms over time."""
-        return self._query_view(listings.CALIBRATION, stream, **bounds)
+        """Return the false-alarm budget and the realised rate at each tick; the bounds apply to the tick."""
+        return self._query_view(history_views.CALIBRATION, stream, **bounds)
 
     def gaps(self, stream: str | None = None, **bounds: Unpack[QueryBounds]) -> ColumnBatches:
-        """Return the ranges that could not be read, by the time of recording, which the times bound."""
-        return self._query_view(listings.GAPS, stream, **bounds)
+        """Return the gaps (offset ranges that could not be read) by recording time; the bounds apply to it."""
+        return self._query_view(history_views.GAPS, stream, **bounds)
 
     def streams(self) -> list[str]:
-        """Return the names of the stored streams."""
+        """Return the names of the stored streams, sorted."""
         with self._db.read() as connection:
             return list(connection.scalars(sa.select(streams.c.name).order_by(streams.c.name)))
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the database connections."""
         self._db.close()
 
     def __enter__(self) -> Self:
@@ -161,30 +161,30 @@ class History:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _query_view(self, listing: HistoryView, stream: str | None, **bounds: Unpack[QueryBounds]) -> ColumnBatches:
+    def _query_view(self, view: HistoryView, stream: str | None, **bounds: Unpack[QueryBounds]) -> ColumnBatches:
         if stream is not None:
             self._check_stream_exists(stream)
         limit = bounds.get("limit")
 
         def read() -> Iterator[Columns]:
-            view = ViewReader(db=self._db, view=listing, stream=stream, since_us=None, until_us=None)
-            latest_us = view.latest_us()
+            reader = ViewReader(db=self._db, view=view, stream=stream, since_us=None, until_us=None)
+            latest_us = reader.latest_us()
             bounded = replace(
-                view,
+                reader,
                 since_us=resolve_time_bound(bounds.get("since"), latest_us),
                 until_us=resolve_time_bound(bounds.get("until"), latest_us),
             )
             return bounded.read_all() if limit is None else bounded.read_newest(limit)
 
-        return ColumnBatches(read=read, view=listing)
+        return ColumnBatches(read=read, view=view)
 
     def _check_stream_exists(self, stream: str) -> None:
         with self._db.read() as connection:
             self._find_stream_id(connection, stream)
 
     def _find_stream_id(self, connection: Connection, stream: str) -> int:
-        found = connection.scalar(sa.select(streams.c.id).where(streams.c.name == stream))
-        if found is None:
+        stream_id = connection.scalar(sa.select(streams.c.id).where(streams.c.name == stream))
+        if stream_id is None:
             known = ", ".join(connection.scalars(sa.select(streams.c.name).order_by(streams.c.name))) or "none"
-            raise ConfigError(f"there is no stream {stream!r} in {self._db.address}; it holds: {known}")
-        return int(found)
+            raise ConfigError(f"there is no stream {stream!r} in {self._db.address}; its streams are: {known}")
+        return int(stream_id)

@@ -1,6 +1,6 @@
-"""Storage room: delete what has been stored for long enough, in pieces that hold up nobody.
+"""Deletion of expired rows, in chunks short enough not to delay commits.
 
-Age is the time since storing, not the event's: a back-fill of old events is kept as long as any other.
+The age of a row counts from its storing, not from its event time: backfilled old events stay as long as new ones.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from storage.database.tables import (
 )
 
 CHUNK_ROWS = 5_000
-"""Rows deleted in one transaction: under 100 ms on a slow disk, so that commits pass in between."""
+"""Rows deleted in one transaction: under 100 ms on a slow disk, so that commits can run between two chunks."""
 _VACUUM_PAGES = 500
 _SPARE_FRACTION = 0.1
 _AUTO_VACUUM_INCREMENTAL = 2
@@ -37,7 +37,10 @@ _AUTO_VACUUM_INCREMENTAL = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeletedRows:
-    """What one run deleted; on PostgreSQL scores go by whole days, `score_days`, and are not counted."""
+    """Numbers of rows that one run deleted.
+
+    On PostgreSQL scores are dropped by daily partition: `score_days` counts the days, and `scores` is 0.
+    """
 
     scores: int
     score_days: int
@@ -50,17 +53,17 @@ class DeletedRows:
 def delete_expired(
     db: Database, retention: RetentionSettings, now_us: int, stopped: Callable[[], bool] = lambda: False
 ) -> DeletedRows:
-    """Delete what is older than its retention; what it got done stays done when it is interrupted.
+    """Delete expired rows in chunks. Safe to interrupt: completed chunks stay deleted.
 
-    Windows and outliers since the beginning of an unresolved incident stay, whatever their age. As soon as `stopped`
-    says so, the rest is left to the next run: a backlog of deletions must not hold up the end of the process.
+    Windows and outliers since the start of an unresolved incident are never deleted. When `stopped` returns True, the
+    rest is left to the next run, so that a backlog of deletions does not delay the shutdown of the process.
     """
-    cut_scores = now_us - to_us(retention.scores)
+    scores_cut_us = now_us - to_us(retention.scores)
     score_days, deleted_scores = 0, 0
     if db.dialect == "postgresql":
-        score_days = len(drop_score_partitions(db, day_number(cut_scores)))
+        score_days = len(drop_score_partitions(db, day_number(scores_cut_us)))
     else:
-        deleted_scores = _delete_in_log_order(db, scores, cut_scores, stopped)
+        deleted_scores = _delete_in_log_order(db, scores, scores_cut_us, stopped)
     deleted = DeletedRows(
         scores=deleted_scores,
         score_days=score_days,
@@ -76,10 +79,10 @@ def delete_expired(
 
 
 def _delete_in_log_order(db: Database, table: sa.Table, cut_us: int, stopped: Callable[[], bool]) -> int:
-    """Delete from a table whose rows were stored in the order of (source, offset), its primary key."""
+    """Delete from a table with primary key (source, offset) that was filled in the order of this key."""
     total = 0
     for source_id, protected_us in _find_protected_since(db).items():
-        # Scores of an incident may go: its outliers and windows tell what happened.
+        # Scores of an incident may be deleted: its outliers and windows document it.
         until_us = FOREVER_US if table is scores else protected_us
         last = -1
         while not stopped():
@@ -109,7 +112,7 @@ def _delete_in_log_order(db: Database, table: sa.Table, cut_us: int, stopped: Ca
 
 
 def _find_protected_since(db: Database) -> dict[int, int]:
-    """Return for each source the event time from which its stream's unresolved incidents need its rows."""
+    """Map each source to the event time from which the unresolved incidents of its stream need its rows."""
     first = _select_first_unresolved().subquery()
     since_us = sa.func.coalesce(first.c.since_us, FOREVER_US).label("since_us")
     query = sa.select(sources.c.id, since_us).join_from(
@@ -166,7 +169,7 @@ def _delete_windows(db: Database, cut_us: int, stopped: Callable[[], bool]) -> i
 
 
 def _delete_windows_of_late_events(db: Database) -> int:
-    """Delete windows that only late events fell in, before the oldest judged one: they have no time of judging."""
+    """Delete windows with only late events before the oldest judged window; they have no judging time of their own."""
     older = windows.alias()
     first_judged = (
         sa.select(sa.func.min(older.c.window_start_us))
@@ -180,7 +183,7 @@ def _delete_windows_of_late_events(db: Database) -> int:
 
 
 def _delete_shadow_windows(db: Database) -> None:
-    """Delete what models in the shadow saw before the oldest window that is left."""
+    """Delete shadow windows that start before the oldest remaining window."""
     oldest = (
         sa.select(sa.func.min(windows.c.window_start_us))
         .where(windows.c.stream_id == shadow_windows.c.stream_id)
@@ -191,7 +194,7 @@ def _delete_shadow_windows(db: Database) -> None:
 
 
 def _delete_drift_verdicts(db: Database, cut_us: int, stopped: Callable[[], bool]) -> int:
-    """Delete from the front of the table, whose rows were stored in the order of their ids; bases stay."""
+    """Delete drift verdicts in the order of their ids, which is the order of storing. Drift bases are not deleted."""
     total = 0
     while not stopped():
         first = (
@@ -224,14 +227,14 @@ def _delete_in_chunks(db: Database, delete: sa.Delete, stopped: Callable[[], boo
 
 
 def _shrink_file(db: Database, stopped: Callable[[], bool]) -> None:
-    """Shrink the SQLite file, but leave a tenth of it free: the rows to come would make it grow again."""
+    """Shrink the SQLite file, but leave a tenth of it free for new rows."""
     while not stopped():
         with db.read() as connection:
             free = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
             pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
             vacuum = connection.exec_driver_sql("PRAGMA auto_vacuum").scalar_one()
         surplus = free - int(_SPARE_FRACTION * (pages - free))
-        # A file that somebody made without auto_vacuum cannot shrink this way.
+        # A file that was created without incremental auto_vacuum cannot shrink this way.
         if surplus <= 0 or vacuum != _AUTO_VACUUM_INCREMENTAL:
             return
         db.vacuum_pages(min(surplus, _VACUUM_PAGES))

@@ -1,4 +1,4 @@
-"""The watch for silence: a job on the wall clock, for each stream whose lease this process holds."""
+"""The silence watch: a wall-clock job per stream. It acts only while this process holds the stream's lease."""
 
 from config.settings import Settings
 from config.units import to_us
@@ -19,7 +19,7 @@ _LOOK_BACK_US = 15 * 86_400_000_000
 
 
 def build_silence_rule(settings: Settings, stream: str) -> SilenceRule | None:
-    """Return by what the stream's silence is judged; None for `never`."""
+    """Build the rule for the silence of a stream from the settings; None for `silence_after: never`."""
     own = settings.streams[stream]
     after = own.alerts.silence_after
     if after == "never":
@@ -33,32 +33,32 @@ def build_silence_rule(settings: Settings, stream: str) -> SilenceRule | None:
 
 
 class SilenceWatch:
-    """Looks after one stream; `look` is called every few seconds, by one thread at a time.
+    """Watches one stream for silence; one thread at a time calls `check` every few seconds.
 
-    All that it knows is stored, but for when it began to look.
+    Its only state that is not stored is the time at which it started to watch.
     """
 
     def __init__(
-        self, stream: str, db: Database, rule: SilenceRule | None, life: IncidentPolicy, *, owner: str
+        self, stream: str, db: Database, rule: SilenceRule | None, policy: IncidentPolicy, *, owner: str
     ) -> None:
         self._stream = stream
         self._db = db
         self._rule = rule
-        self._life = life
+        self._policy = policy
         self._owner = owner
         self._store = SilenceStore(db)
         self._watched_since_us: int | None = None
-        self._known: tuple[int, int | None, AllowedSilence | None] | None = None
+        self._cache: tuple[int, int | None, AllowedSilence | None] | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings, stream: str, db: Database, *, owner: str) -> "SilenceWatch":
-        """Return the watch over a configured stream."""
+        """Build the watch of a configured stream."""
         return cls(
             stream, db, build_silence_rule(settings, stream), build_incident_policy(settings, stream), owner=owner
         )
 
     def check(self) -> None:
-        """Open, repeat or resolve the stream's incident of silence, as holder of its lease."""
+        """Open, escalate, repeat or resolve the stream's silence incident; does nothing without the lease."""
         stream_id = self._store.find_stream(self._stream)
         if stream_id is None or not self._store.is_lease_held(f"control:{self._stream}", self._owner):
             self._watched_since_us = None
@@ -68,26 +68,26 @@ class SilenceWatch:
             self._watched_since_us = facts.now_us
         finding = None
         if self._rule is not None:
-            limit = self._allowed_silence(stream_id, facts, self._rule)
-            finding = find_silence(facts, limit, self._rule, watched_since_us=self._watched_since_us)
-        # Looked at without a lock first: nearly always there is nothing to write.
-        if update_silence_incident(finding, self._store.open_incidents(stream_id), facts, self._life):
+            allowed = self._allowed_silence(stream_id, facts, self._rule)
+            finding = find_silence(facts, allowed, self._rule, watched_since_us=self._watched_since_us)
+        # Checked without a lock first: in nearly all cases there is nothing to write.
+        if update_silence_incident(finding, self._store.open_incidents(stream_id), facts, self._policy):
             change_incidents(
                 self._db,
                 stream_id,
                 self._stream,
-                lambda found: update_silence_incident(finding, found, facts, self._life),
+                lambda open_incidents: update_silence_incident(finding, open_incidents, facts, self._policy),
             )
 
     def _allowed_silence(self, stream_id: int, facts: ArrivalFacts, rule: SilenceRule) -> AllowedSilence | None:
-        """Return how long the silence since the last event may last; the same as long as nothing comes."""
+        """Return the allowed silence since the last event, cached until the next event or judged window."""
         if rule.after_us is not None or facts.last_event_us is None or facts.last_arrival_us is None:
             return None
-        # As long as no more than this has passed, no pauses of the past could make a silence of it.
+        # The allowed silence is at least `idle_timeout`, so a shorter silence needs no estimate.
         if facts.now_us - facts.last_arrival_us <= rule.idle_timeout_us:
             return None
         key = (facts.last_event_us, facts.last_window_us)
-        if self._known is None or self._known[:2] != key:
+        if self._cache is None or self._cache[:2] != key:
             history = self._store.pause_history(stream_id, facts.last_event_us - _LOOK_BACK_US)
-            self._known = (*key, estimate_allowed_silence(history, facts.last_event_us, rule))
-        return self._known[2]
+            self._cache = (*key, estimate_allowed_silence(history, facts.last_event_us, rule))
+        return self._cache[2]

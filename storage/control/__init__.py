@@ -1,1 +1,1 @@
-"""TODO."""
+"""Transactions and reads of the control plane: windows, thresholds, drift, incidents, models and notifications."""

@@ -1,7 +1,7 @@
-"""Storage room: a person takes what was found for normal: the incident ends, its windows count again.
+"""Acceptance of an incident as normal: the incident is resolved and its windows count in the look-back again.
 
-`incidents.accepted_at_us` says up to which event time; `streams.acceptances` moves, so that whatever a daemon keeps in
-memory of the windows is read anew. Nothing that was decided is changed, only what is learned from now on.
+`incidents.accepted_at_us` records the event time of the acceptance. `streams.acceptances` is incremented, so that a
+daemon reloads its cached look-back windows. Stored judgements do not change; acceptance affects only later estimates.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ _CHUNK = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptanceFacts:
-    """What accepting is decided on; `judged` is the last judged window, start and end, None before the first."""
+    """Input of the decision to accept an incident.
+
+    `last_judged_window` is the (start, end) of the last judged window; None before the first.
+    """
 
     incident: StoredIncident
     last_judged_window: tuple[int, int] | None
@@ -36,7 +39,7 @@ class AcceptanceFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptedReference:
-    """The energies of a model that count as normal from now on, ascending, as of event time `at_us`."""
+    """Ascending energies of a model that define its normal range from event time `at_us` on."""
 
     model_id: int
     at_us: int
@@ -45,11 +48,17 @@ class AcceptedReference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acceptance:
-    """What accepting writes.
+    """Rows that accepting an incident writes.
 
-    `row` is the incident's end, at event time `at_us`; `adopt_since_us` since when its windows are taken back, None
-    where it has none; until `hold_until_us` their rate of outliers is normal, whatever has been learned; `reference`
-    is what the limit's guard goes by from now on, and from `rebase_from_us` on drift is measured anew.
+    Attributes:
+        incident_row: The resolved incident.
+        at_us: Event time of the acceptance.
+        adopt_since_us: Windows of the incident's kind that start at or after this time are adopted, which means that
+            they count in the look-back again. None: the incident has no windows.
+        accepted_rate_until_us: Until this time the outlier rate of the adopted windows is normal, even if the
+            count model has learned a lower one.
+        reference: New reference energies for the threshold's anchor. None: the reference does not change.
+        rebase_from_us: Drift is measured against a new base from this time on. None: the base does not change.
     """
 
     incident_row: IncidentRow
@@ -63,24 +72,24 @@ class Acceptance:
 def accept_incident(
     db: Database, stream_id: int, stream: str, incident_id: int, decide: Callable[[AcceptanceFacts], Acceptance]
 ) -> int | None:
-    """Accept an open incident in one transaction; return how many windows were taken back.
+    """Accept an open incident in one transaction; return the number of adopted windows.
 
-    None where the incident is no longer open: it was resolved or accepted meanwhile.
+    Returns None if the incident is no longer open because it was resolved or accepted in the meantime.
     """
     with db.write() as conn:
         lock_stream(conn, stream_id)
-        found = next((each for each in open_incidents(conn, stream_id) if each.id == incident_id), None)
-        if found is None:
+        incident = next((each for each in open_incidents(conn, stream_id) if each.id == incident_id), None)
+        if incident is None:
             return None
         acceptance = decide(
-            AcceptanceFacts(incident=found, last_judged_window=_read_last_judged_window(conn, stream_id))
+            AcceptanceFacts(incident=incident, last_judged_window=_read_last_judged_window(conn, stream_id))
         )
         now_us = db.now_us(conn)
-        adopted = 0
+        n_adopted = 0
         if acceptance.adopt_since_us is not None:
-            taken = _adopt_windows(conn, stream_id, found.kind, acceptance.adopt_since_us, now_us)
-            _store_accepted_rate(conn, stream_id, taken, acceptance.accepted_rate_until_us)
-            adopted = len(taken)
+            adopted = _adopt_windows(conn, stream_id, incident.kind, acceptance.adopt_since_us, now_us)
+            _store_accepted_rate(conn, stream_id, adopted, acceptance.accepted_rate_until_us)
+            n_adopted = len(adopted)
         if acceptance.reference is not None:
             conn.execute(
                 accepted_references.insert().values(
@@ -97,7 +106,7 @@ def accept_incident(
         write_incident(db, conn, stream_id, stream, acceptance.incident_row)
         conn.execute(incidents.update().where(incidents.c.id == incident_id).values(accepted_at_us=acceptance.at_us))
         conn.execute(streams.update().where(streams.c.id == stream_id).values(acceptances=streams.c.acceptances + 1))
-        return adopted
+        return n_adopted
 
 
 def _read_last_judged_window(conn: Connection, stream_id: int) -> tuple[int, int] | None:
@@ -111,8 +120,8 @@ def _read_last_judged_window(conn: Connection, stream_id: int) -> tuple[int, int
 
 
 def _adopt_windows(conn: Connection, stream_id: int, kind: str, since_us: int, now_us: int) -> Sequence[sa.Row[Any]]:
-    """Take back the windows since then in which this kind was found; return them in order."""
-    # Never the payloads: an incident may have been open for a week.
+    """Mark the windows that fired for this kind since `since_us` as adopted; return them in order."""
+    # The payloads are not read: an incident may have been open for a week.
     columns = ("window_start_us", "threshold_id", "events", "outliers", "details")
     fired = conn.execute(
         sa.select(*(windows.c[name] for name in columns))
@@ -124,27 +133,30 @@ def _adopt_windows(conn: Connection, stream_id: int, kind: str, since_us: int, n
         )
         .order_by(windows.c.window_start_us)
     )
-    taken = [row for row in fired if json.loads(row.details).get("fired") == kind]
-    starts = [row.window_start_us for row in taken]
+    adopted = [row for row in fired if json.loads(row.details).get("fired") == kind]
+    starts = [row.window_start_us for row in adopted]
     for at in range(0, len(starts), _CHUNK):
-        chosen = (windows.c.stream_id == stream_id, windows.c.window_start_us.in_(starts[at : at + _CHUNK]))
-        conn.execute(windows.update().where(*chosen).values(adopted_at_us=now_us))
-    return taken
+        in_chunk = (windows.c.stream_id == stream_id, windows.c.window_start_us.in_(starts[at : at + _CHUNK]))
+        conn.execute(windows.update().where(*in_chunk).values(adopted_at_us=now_us))
+    return adopted
 
 
-def _store_accepted_rate(conn: Connection, stream_id: int, taken: Sequence[sa.Row[Any]], until_us: int) -> None:
-    """Hand the rate of the windows on to judging: limits and laws take a look-back to learn it."""
-    events = sum(row.events for row in taken)
+def _store_accepted_rate(conn: Connection, stream_id: int, adopted: Sequence[sa.Row[Any]], until_us: int) -> None:
+    """Store the outlier rate of the adopted windows in the judge state.
+
+    Judging uses this rate until the thresholds and the count model have learned it, which takes one look-back.
+    """
+    events = sum(row.events for row in adopted)
     if not events:
         return
     model_id = conn.execute(
-        sa.select(thresholds.c.model_id).where(thresholds.c.id == taken[-1].threshold_id)
+        sa.select(thresholds.c.model_id).where(thresholds.c.id == adopted[-1].threshold_id)
     ).scalar_one()
-    rate = sum(row.outliers for row in taken) / events
+    rate = sum(row.outliers for row in adopted) / events
     of_stream = streams.c.id == stream_id
-    carried = json.loads(conn.execute(sa.select(streams.c.judge_state).where(of_stream)).scalar_one() or "{}")
-    before = carried.get("accepted", {})
-    if before.get("model_id") == model_id and taken[-1].window_start_us < before["until_us"]:
-        rate = max(rate, before["rate"])  # what was accepted before is normal still
-    carried["accepted"] = {"rate": rate, "until_us": until_us, "model_id": model_id}
-    conn.execute(streams.update().where(of_stream).values(judge_state=json.dumps(carried)))
+    judge_state = json.loads(conn.execute(sa.select(streams.c.judge_state).where(of_stream)).scalar_one() or "{}")
+    before = judge_state.get("accepted", {})
+    if before.get("model_id") == model_id and adopted[-1].window_start_us < before["until_us"]:
+        rate = max(rate, before["rate"])  # the rate that was accepted before is still normal
+    judge_state["accepted"] = {"rate": rate, "until_us": until_us, "model_id": model_id}
+    conn.execute(streams.update().where(of_stream).values(judge_state=json.dumps(judge_state)))

@@ -1,4 +1,4 @@
-"""Storage room: what drift is judged on and what it leaves: windows, frozen bases, verdicts, how far it has come."""
+"""Reads and writes of the drift step: judged windows, frozen bases, verdicts and the progress mark."""
 
 from __future__ import annotations
 
@@ -21,11 +21,16 @@ _CHUNK = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftFacts:
-    """How far drift is judged, and what there is to judge.
+    """Progress of the drift step and the windows that it can process next.
 
-    `first_windows_us` has, by horizon, the start of the first window with events from the horizon's place that
-    `until_us` lies in; None where there is none yet. `first_part_end_us` is the end of the first window that is still
-    to be judged.
+    Attributes:
+        until_us: Drift is judged up to this event time; None before the first step.
+        rebased_from_us: Start of the base that an accepted drift asked for, if any.
+        state: State that the last step stored.
+        sealed_until_us: The seal of the stream.
+        first_part_end_us: End of the first window that is not judged yet.
+        first_windows_us: By horizon, the start of the first window with events at or after the beginning of the
+            horizon's interval that contains `until_us`; None if there is none yet.
     """
 
     until_us: int | None
@@ -38,7 +43,7 @@ class DriftFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftWindow:
-    """A judged window with events; `fired` when its count of outliers did."""
+    """A judged window with events; `fired` is True if its outlier count fired."""
 
     window_start_us: int
     events: int
@@ -49,7 +54,7 @@ class DriftWindow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftBaseRow:
-    """A frozen base; `season` when it is of differences against the days before."""
+    """A frozen base of one horizon; `season` is True for a base of differences from the preceding days."""
 
     horizon_us: int
     season: bool
@@ -60,7 +65,7 @@ class DriftBaseRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftVerdictRow:
-    """One statistic of one horizon, as drift_history shows it; `feature` is empty where it is the whole stream's."""
+    """One statistic of one horizon, as in `drift_history`; `feature` is empty for a statistic of the whole stream."""
 
     horizon: str
     window_start_us: int
@@ -77,7 +82,10 @@ class DriftVerdictRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftUpdate:
-    """All that judging drift up to a time writes."""
+    """Rows that one drift step writes.
+
+    `update_incidents` maps the open incidents of the stream to the incident rows to write.
+    """
 
     until_us: int
     state: Mapping[str, Any]
@@ -87,13 +95,13 @@ class DriftUpdate:
 
 
 class DriftStore:
-    """Reads windows and writes verdicts; one step at a time per stream."""
+    """Reads judged windows and writes drift verdicts, one step at a time per stream."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
 
     def drift_facts(self, stream_id: int, horizons_us: Sequence[int]) -> DriftFacts:
-        """Return how far drift is judged, and what there is to judge."""
+        """Return the progress of the drift step and the windows that it can process next."""
         first_part = (
             sa.select(sa.func.min(window_parts.c.window_end_us)).where(*is_unjudged_part(stream_id)).scalar_subquery()
         )
@@ -110,18 +118,25 @@ class DriftStore:
         )
         with self._db.read() as conn:
             row = conn.execute(query).one()
-            firsts = {horizon: _read_first_window(conn, stream_id, row.until_us, horizon) for horizon in horizons_us}
+            first_windows = {
+                horizon: _read_first_window(conn, stream_id, row.until_us, horizon) for horizon in horizons_us
+            }
         return DriftFacts(
             until_us=row.until_us,
             rebased_from_us=row.rebased_from_us,
             state=json.loads(row.state or "{}"),
             sealed_until_us=row.sealed_until_us,
             first_part_end_us=row.first_part_end_us,
-            first_windows_us=firsts,
+            first_windows_us=first_windows,
         )
 
     def find_model_before(self, stream_id: int, before_us: int) -> tuple[int, int] | None:
-        """Return the model of the last window that starts before a time, and since when it has been the schedule's."""
+        """Return the model of the last window that starts before a time, and the start of its current activation.
+
+        Returns:
+            (model id, `valid_from_us` of the first threshold row since which this model is in force without
+            interruption); None if there is no window before the time.
+        """
         newest = (
             sa.select(thresholds.c.model_id, thresholds.c.valid_from_us)
             .join(windows, windows.c.threshold_id == thresholds.c.id)
@@ -135,21 +150,22 @@ class DriftStore:
                 return None
             of_stream = thresholds.c.stream_id == stream_id
             earlier = thresholds.c.valid_from_us <= row.valid_from_us
-            other = conn.execute(
+            other_from_us = conn.execute(
                 sa.select(sa.func.max(thresholds.c.valid_from_us)).where(
                     of_stream, earlier, thresholds.c.model_id != row.model_id
                 )
             ).scalar_one()
             own = [of_stream, earlier, thresholds.c.model_id == row.model_id]
-            if other is not None:
-                own.append(thresholds.c.valid_from_us > other)
-            since = conn.execute(sa.select(sa.func.min(thresholds.c.valid_from_us)).where(*own)).scalar_one()
-        return row.model_id, row.valid_from_us if since is None else since
+            if other_from_us is not None:
+                own.append(thresholds.c.valid_from_us > other_from_us)
+            since_us = conn.execute(sa.select(sa.func.min(thresholds.c.valid_from_us)).where(*own)).scalar_one()
+        return row.model_id, row.valid_from_us if since_us is None else since_us
 
     def windows(self, stream_id: int, model_id: int, from_us: int, until_us: int) -> Iterator[DriftWindow]:
         """Yield the judged windows of a model that start in [from, until), in order.
 
-        Read in chunks by key, so that no long read holds back SQLite's write-ahead log.
+        The windows are read in chunks by key: a long read transaction would keep SQLite's write-ahead log from being
+        truncated.
         """
         while True:
             query = (
@@ -186,7 +202,7 @@ class DriftStore:
             from_us = rows[-1].window_start_us + 1
 
     def bases(self, stream_id: int, from_us: int) -> list[DriftBaseRow]:
-        """Return the frozen bases that count from a time."""
+        """Return the frozen bases that begin at `from_us`."""
         query = sa.select(drift_bases).where(drift_bases.c.stream_id == stream_id, drift_bases.c.from_us == from_us)
         with self._db.read() as conn:
             return [
@@ -200,16 +216,17 @@ class DriftStore:
                 for row in conn.execute(query)
             ]
 
-    def store_update(self, stream_id: int, stream: str, before_us: int | None, step: DriftUpdate) -> bool:
-        """Store a step, with what it makes of the open incidents; False when another one was stored since `before_us`.
+    def store_update(self, stream_id: int, stream: str, before_us: int | None, update: DriftUpdate) -> bool:
+        """Store a drift step and its incident rows; return False if another step was stored since `before_us`.
 
-        One transaction under the stream's row, and unique keys besides: a second holder of the lease does no harm.
+        The step is one transaction that locks the stream's row, and the rows have unique keys: a second holder of the
+        lease does no harm.
         """
         with self._db.write() as conn:
             lock_stream(conn, stream_id)
-            if not _advance_mark(conn, stream_id, before_us, step):
+            if not _advance_mark(conn, stream_id, before_us, update):
                 return False
-            for base in step.bases:
+            for base in update.bases:
                 conn.execute(
                     drift_bases.insert().values(
                         stream_id=stream_id,
@@ -220,23 +237,23 @@ class DriftStore:
                         base=json.dumps(base.base),
                     )
                 )
-            if step.verdicts:
+            if update.verdicts:
                 now_us = self._db.now_us(conn)
                 conn.execute(
-                    drift_verdicts.insert(), [_verdict_values(stream_id, row, now_us) for row in step.verdicts]
+                    drift_verdicts.insert(), [_verdict_values(stream_id, row, now_us) for row in update.verdicts]
                 )
-            for change in step.update_incidents(open_incidents(conn, stream_id)):
-                write_incident(self._db, conn, stream_id, stream, change)
+            for row in update.update_incidents(open_incidents(conn, stream_id)):
+                write_incident(self._db, conn, stream_id, stream, row)
             return True
 
 
 def rebase_drift(conn: sa.Connection, stream_id: int, from_us: int) -> None:
-    """Let a new base begin at a time: what is seen from then on is the new normal.
+    """Start a new base at `from_us`, because a drift was accepted as normal.
 
-    Called by whoever lets a person accept a drift, in the same transaction, holding the stream's row.
+    The caller holds the lock on the stream's row and runs this in the transaction of the acceptance.
     """
-    known = conn.execute(sa.select(drift_marks.c.until_us).where(drift_marks.c.stream_id == stream_id)).first()
-    if known is None:
+    mark = conn.execute(sa.select(drift_marks.c.until_us).where(drift_marks.c.stream_id == stream_id)).first()
+    if mark is None:
         conn.execute(drift_marks.insert().values(stream_id=stream_id, rebased_from_us=from_us))
     else:
         conn.execute(drift_marks.update().where(drift_marks.c.stream_id == stream_id).values(rebased_from_us=from_us))
@@ -258,13 +275,13 @@ def _read_first_window(conn: sa.Connection, stream_id: int, until_us: int | None
     return conn.execute(query).scalar_one_or_none()
 
 
-def _advance_mark(conn: sa.Connection, stream_id: int, before_us: int | None, step: DriftUpdate) -> bool:
+def _advance_mark(conn: sa.Connection, stream_id: int, before_us: int | None, update: DriftUpdate) -> bool:
     of_stream = drift_marks.c.stream_id == stream_id
-    known = conn.execute(sa.select(drift_marks.c.until_us).where(of_stream)).first()
-    if (None if known is None else known.until_us) != before_us:
+    mark = conn.execute(sa.select(drift_marks.c.until_us).where(of_stream)).first()
+    if (None if mark is None else mark.until_us) != before_us:
         return False
-    values = {"until_us": step.until_us, "state": json.dumps(step.state)}
-    if known is None:
+    values = {"until_us": update.until_us, "state": json.dumps(update.state)}
+    if mark is None:
         conn.execute(drift_marks.insert().values(stream_id=stream_id, **values))
     else:
         conn.execute(drift_marks.update().where(of_stream).values(**values))

@@ -1,7 +1,7 @@
-"""Storage room: what is looked up about a window because something fires in it: its strangest events, its keys.
+"""Evidence for a window that fired: its outliers with the largest energies and its keys with the most outliers.
 
-Read by the window's ranges of offsets, through the primary keys. The ranges end at the last event that was not late,
-so that the same rows are found whenever it is asked: what comes late lies behind them in the log.
+Rows are read through the primary key, by the window's offset ranges. A range ends at the last event of the window that
+is not late. Late events have larger offsets, so the same rows are found at any time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from storage.database.tables import outliers, scores
 
 MAX_OUTLIERS = 10
 MAX_EVENTS_FOR_KEYS = 300_000
-"""Events between a window's offsets beyond which its keys are not counted: half a second's work."""
+"""If the offset ranges hold more events than this, keys are not counted; counting this many takes half a second."""
 _MAX_KEYS = 100
 
 
@@ -50,7 +50,7 @@ class KeyCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """The strangest events, the strangest first; the keys with the most outliers, and how many keys there are."""
+    """Outliers by descending energy, the keys with the most outliers, and the number of distinct keys."""
 
     top_outliers: Sequence[Outlier]
     keys: Sequence[KeyCount]
@@ -58,16 +58,16 @@ class Evidence:
 
 
 class EvidenceStore:
-    """Looks up what explains a window."""
+    """Looks up the evidence of windows."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
 
     def find_evidence(self, ranges: Sequence[OffsetRange], start_us: int, end_us: int) -> Evidence:
-        """Return what explains the window from `start_us` to `end_us`."""
+        """Return the evidence of the window [start_us, end_us)."""
         with self._db.read() as conn:
-            found = [(each, row) for each in ranges for row in _read_top_outliers(conn, each, start_us, end_us)]
-            found.sort(key=lambda pair: (-pair[1].energy, pair[0].topic, pair[0].partition, pair[1].source_offset))
+            ranked = [(each, row) for each in ranges for row in _read_top_outliers(conn, each, start_us, end_us)]
+            ranked.sort(key=lambda pair: (-pair[1].energy, pair[0].topic, pair[0].partition, pair[1].source_offset))
             keys, distinct = _count_keys(conn, ranges, start_us, end_us)
         return Evidence(
             top_outliers=[
@@ -76,13 +76,13 @@ class EvidenceStore:
                     partition=each.partition,
                     source_offset=row.source_offset,
                     event_time_us=row.event_time_us,
-                    # PostgreSQL gives the shortest number that stands for the float32, SQLite the float32 itself.
+                    # PostgreSQL returns the shortest decimal that rounds to the float32, SQLite the float32 itself.
                     energy=float(np.float32(row.energy)),
                     key=row.key,
                     event_id=row.event_id,
                     features=json.loads(row.features),
                 )
-                for each, row in found[:MAX_OUTLIERS]
+                for each, row in ranked[:MAX_OUTLIERS]
             ],
             keys=keys,
             distinct_keys=distinct,
@@ -114,21 +114,24 @@ def _read_top_outliers(
 def _count_keys(
     conn: Connection, ranges: Sequence[OffsetRange], start_us: int, end_us: int
 ) -> tuple[list[KeyCount], int]:
-    """Count the keys that have the most outliers; none where events have no keys, or there are too many events."""
-    strange: Counter[str] = Counter()
+    """Count events and outliers of the keys with the most outliers; return them and the number of distinct keys.
+
+    Returns ([], 0) if the events have no keys or if the ranges hold more than `MAX_EVENTS_FOR_KEYS` events.
+    """
+    outlier_counts: Counter[str] = Counter()
     for each in ranges:
-        strange.update(_count_by_key(conn, outliers, each, start_us, end_us))
-    wide = sum(each.last_offset - each.first_offset + 1 for each in ranges) > MAX_EVENTS_FOR_KEYS
-    if not strange or wide:
+        outlier_counts.update(_count_by_key(conn, outliers, each, start_us, end_us))
+    too_many = sum(each.last_offset - each.first_offset + 1 for each in ranges) > MAX_EVENTS_FOR_KEYS
+    if not outlier_counts or too_many:
         return [], 0
-    candidates = sorted(strange, key=lambda key: (-strange[key], key))[:_MAX_KEYS]
-    events: Counter[str] = Counter()
+    candidates = sorted(outlier_counts, key=lambda key: (-outlier_counts[key], key))[:_MAX_KEYS]
+    event_counts: Counter[str] = Counter()
     distinct = 0
     for each in ranges:
-        events.update(_count_by_key(conn, scores, each, start_us, end_us, among=candidates))
-        counted = sa.select(sa.func.count(scores.c.key.distinct())).where(*_in_range(scores, each, start_us, end_us))
-        distinct += conn.execute(counted).scalar_one()
-    return [KeyCount(key=key, events=events[key], outliers=strange[key]) for key in candidates], distinct
+        event_counts.update(_count_by_key(conn, scores, each, start_us, end_us, among=candidates))
+        query = sa.select(sa.func.count(scores.c.key.distinct())).where(*_in_range(scores, each, start_us, end_us))
+        distinct += conn.execute(query).scalar_one()
+    return [KeyCount(key=key, events=event_counts[key], outliers=outlier_counts[key]) for key in candidates], distinct
 
 
 def _count_by_key(

@@ -1,7 +1,8 @@
-"""Storage room: the incidents of a stream, their transitions, and the messages that these call for.
+"""Incidents of a stream, their transitions and the notifications of each transition.
 
-Whatever finds something (judging, a threshold tick, drift, silence, a person) changes incidents here, under the
-stream's row, so that at most one of a kind is open and every message is stored with its reason.
+Judging, threshold ticks, the drift step, the silence watch and acceptance write incidents through this module while
+they hold the lock on the stream's row. At most one incident of a kind is therefore open, and every notification is
+stored in the transaction of its transition.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from storage.database.tables import incidents, notifications, transitions
 def change_incidents(
     db: Database, stream_id: int, stream: str, decide: Callable[[Sequence[StoredIncident]], Sequence[IncidentRow]]
 ) -> list[int]:
-    """Let `decide` say what becomes of the open incidents, and write it in the same transaction; return the ids."""
+    """Pass the open incidents to `decide` and write the returned rows in one transaction; return the incident ids."""
     with db.write() as conn:
         lock_stream(conn, stream_id)
         return [write_incident(db, conn, stream_id, stream, row) for row in decide(open_incidents(conn, stream_id))]
@@ -54,9 +55,9 @@ def open_incidents(conn: sa.Connection, stream_id: int) -> list[StoredIncident]:
 
 
 def write_incident(db: Database, conn: sa.Connection, stream_id: int, stream: str, row: IncidentRow) -> int:
-    """Write an incident, and its transition with a notification for each channel; return its id.
+    """Write an incident, its transition and a notification for each channel; return the incident id.
 
-    The caller holds the stream's row (`lock_stream`): at most one incident of a kind is open.
+    The caller holds the lock on the stream's row (`lock_stream`), so that at most one incident of a kind is open.
     """
     values = {
         "severity": row.severity,
@@ -89,32 +90,38 @@ def _write_transition(
     stream: str,
     incident_id: int,
     row: IncidentRow,
-    step: TransitionRow,
+    transition: TransitionRow,
 ) -> None:
-    """Write a transition and its messages; one that was written early gets its final numbers, and nobody a second one.
+    """Write a transition and its notifications.
 
-    Whom only the final severity calls for is told then.
+    A transition that was written before its window was sealed is updated with the final numbers. Channels that have a
+    notification for it do not get a second one; channels that only the final severity routes to get theirs now.
     """
     now_us = db.now_us(conn)
-    early = None if row.id is None else _find_early_transition(conn, incident_id, step)
-    if early is not None and early.at_us != step.at_us:
-        # Another step that begins where this one does (ten minutes that drift, then their hour): it is told by its end.
-        early, step = None, replace(step, window_start_us=step.at_us)
-    told = {"at_us": step.at_us, "summary": step.summary, "details": json.dumps(step.details, ensure_ascii=False)}
+    early = None if row.id is None else _find_early_transition(conn, incident_id, transition)
+    if early is not None and early.at_us != transition.at_us:
+        # A different transition with the same window start, such as a drift of ten minutes followed by the drift of the
+        # hour that contains them: its end distinguishes it.
+        early, transition = None, replace(transition, window_start_us=transition.at_us)
+    values = {
+        "at_us": transition.at_us,
+        "summary": transition.summary,
+        "details": json.dumps(transition.details, ensure_ascii=False),
+    }
     if early is None:
-        fixed = {"incident_id": incident_id, "stream_id": stream_id, "transition": step.transition}
-        fixed |= {"window_start_us": step.window_start_us, "recorded_at_us": now_us}
-        insert = transitions.insert().values(**fixed, **told, severity=row.severity)
+        identity = {"incident_id": incident_id, "stream_id": stream_id, "transition": transition.transition}
+        identity |= {"window_start_us": transition.window_start_us, "recorded_at_us": now_us}
+        insert = transitions.insert().values(**identity, **values, severity=row.severity)
         transition_id: int = conn.execute(insert.returning(transitions.c.id)).scalar_one()
-        written = set[str]()
+        existing_ids = set[str]()
     else:
         transition_id = early.id
-        conn.execute(transitions.update().where(transitions.c.id == early.id).values(**told, severity=row.severity))
-        mine = sa.select(notifications.c.id).where(notifications.c.transition_id == early.id)
-        written = set(conn.execute(mine).scalars())
-    for channel, pending in _find_channels(conn, incident_id, step).items():
-        message_id = notification_id(stream, row, step, channel)
-        if message_id in written:
+        conn.execute(transitions.update().where(transitions.c.id == early.id).values(**values, severity=row.severity))
+        query = sa.select(notifications.c.id).where(notifications.c.transition_id == early.id)
+        existing_ids = set(conn.execute(query).scalars())
+    for channel, pending in _find_channels(conn, incident_id, transition).items():
+        message_id = notification_id(stream, row, transition, channel)
+        if message_id in existing_ids:
             continue
         conn.execute(
             notifications.insert().values(
@@ -129,38 +136,42 @@ def _write_transition(
         )
 
 
-def _find_early_transition(conn: sa.Connection, incident_id: int, step: TransitionRow) -> sa.Row[Any, Any] | None:
+def _find_early_transition(conn: sa.Connection, incident_id: int, transition: TransitionRow) -> sa.Row[Any, Any] | None:
     return conn.execute(
         sa.select(transitions.c.id, transitions.c.at_us).where(
             transitions.c.incident_id == incident_id,
-            transitions.c.transition == step.transition,
-            transitions.c.window_start_us == step.window_start_us,
+            transitions.c.transition == transition.transition,
+            transitions.c.window_start_us == transition.window_start_us,
         )
     ).one_or_none()
 
 
-def _find_channels(conn: sa.Connection, incident_id: int, step: TransitionRow) -> dict[str, bool]:
-    """Return the channels of a step, and whether each is told or only has a row that is never sent.
+def _find_channels(conn: sa.Connection, incident_id: int, transition: TransitionRow) -> dict[str, bool]:
+    """Map each channel of a transition to True if it is notified, or to False if its notification is skipped.
 
-    The end of an incident is told to those who were told of it and to nobody else, whomever the routes name by then
-    and however old it is: a page without its end stays open for ever, and an end without a page means nothing.
+    A resolution is sent exactly to the channels that were notified of the incident, independently of the current
+    routes and of the age of the incident. A page without its resolution would stay open for ever; a resolution without
+    a page has no meaning.
     """
-    named = {channel: channel not in step.skipped_channels for channel in step.channels}
-    if step.transition != "resolved":
-        return named
+    routed = {channel: channel not in transition.skipped_channels for channel in transition.channels}
+    if transition.transition != "resolved":
+        return routed
     states = sa.select(notifications.c.channel, notifications.c.state).where(notifications.c.incident_id == incident_id)
     rows = conn.execute(states.order_by(notifications.c.transition_id, notifications.c.channel)).all()
-    told = {row.channel for row in rows if row.state != "skipped"}
-    everybody = dict.fromkeys([*named, *(row.channel for row in rows)])
-    return {channel: channel in told or (channel == "log" and named.get(channel, False)) for channel in everybody}
+    notified = {row.channel for row in rows if row.state != "skipped"}
+    all_channels = dict.fromkeys([*routed, *(row.channel for row in rows)])
+    return {
+        channel: channel in notified or (channel == "log" and routed.get(channel, False)) for channel in all_channels
+    }
 
 
-def notification_id(stream: str, incident: IncidentRow, step: TransitionRow, channel: str) -> str:
-    """Return the id of the message about one transition on one channel: the same on every repeat of the work.
+def notification_id(stream: str, incident: IncidentRow, transition: TransitionRow, channel: str) -> str:
+    """Return a deterministic id for the notification of one transition on one channel.
 
-    Two incidents of a kind may begin at the same event time (ten minutes that drifted, and the hour that they are part
-    of), but they do not open at the same time.
+    Repeating the work gives the same id. Two incidents of a kind may start at the same event time, such as a drift of
+    ten minutes and the drift of the hour that contains them, but they do not open at the same time; the id therefore
+    contains both times.
     """
-    of_incident = (stream, incident.kind, incident.window_start_us, incident.opened_at_us)
-    named = (*of_incident, step.transition, step.window_start_us, channel)
-    return hashlib.sha256("|".join(map(str, named)).encode()).hexdigest()[:32]
+    incident_key = (stream, incident.kind, incident.window_start_us, incident.opened_at_us)
+    key = (*incident_key, transition.transition, transition.window_start_us, channel)
+    return hashlib.sha256("|".join(map(str, key)).encode()).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""Storage room: models with their artefacts, and their activation through the first threshold that names them."""
+"""Models with their artefacts. A model becomes active through the first threshold row that refers to it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from storage.database.tables import models, shadow_parts, shadows, streams, thre
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewModel:
-    """A model to store; `checksum` is the artefact's own."""
+    """A model to store; `checksum` is the checksum of the artefact."""
 
     kind: str
     artefact: bytes
@@ -61,14 +61,14 @@ class StoredModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activation:
-    """From when a model may be valid: no stored event is later than that, and no threshold row is."""
+    """Earliest time from which a model can be valid; no stored event and no threshold row is later."""
 
     valid_from_us: int
     computed_at_us: int
 
 
 class ModelStore:
-    """Stores models and makes them active; the schedule of thresholds is the only switch."""
+    """Stores and activates models; only the threshold schedule determines which model is in force."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -86,9 +86,9 @@ class ModelStore:
         Args:
             stream_id: The stream.
             model: The model.
-            first_threshold: Gives its first threshold row for the model's id and the activation.
-            only_first: Store nothing (and return None) when the stream has a model already: a warm-up that
-                somebody else has finished first.
+            first_threshold: Returns the model's first threshold row for the model id and the activation.
+            only_first: Store nothing and return None if the stream already has a model, because another process
+                finished the warm-up first.
         """
         with self._db.write() as conn:
             lock_stream(conn, stream_id)
@@ -101,14 +101,14 @@ class ModelStore:
     def promote(
         self, stream_id: int, model_id: int, first_threshold: Callable[[int, Activation], NewThreshold]
     ) -> ModelInfo:
-        """Make a stored model the active one from the next free window on."""
+        """Activate a stored model from the next free window on."""
         with self._db.write() as conn:
             lock_stream(conn, stream_id)
             activate_model(conn, stream_id, model_id, first_threshold, self._db.now_us(conn))
             return read_model_info(conn, model_id)
 
     def report_warm_up(self, stream_id: int, n_events: int, wanted: int, left_s: float | None = None) -> None:
-        """Keep how far a warm-up is, and how long the rest may take, for `status`."""
+        """Store the progress of a warm-up and its estimated remaining time, for `outrider status`."""
         details = json.dumps({"warm_up": {"events": n_events, "wanted": wanted, "left_s": left_s}})
         with self._db.write() as conn:
             conn.execute(streams.update().where(streams.c.id == stream_id).values(details=details))
@@ -172,10 +172,10 @@ def activate_model(
     first_threshold: Callable[[int, Activation], NewThreshold],
     now_us: int,
 ) -> None:
-    """Make a model the active one from the next free window on, the stream's row being locked.
+    """Activate a model from the next free window on. The caller holds the lock on the stream's row.
 
-    Where it was in the shadow this ends: what it saw of windows that are not over is dropped, for in a look-back only
-    whole windows count.
+    If the model was a shadow model, its shadow run ends. Its parts of open windows are deleted, because a look-back
+    holds only complete windows.
     """
     activation = find_next_activation(conn, stream_id)
     insert_threshold(conn, stream_id, first_threshold(model_id, activation), now_us)
@@ -190,7 +190,7 @@ def activate_model(
 
 
 def insert_model(conn: sa.Connection, stream_id: int, model: NewModel, state: str, now_us: int) -> int:
-    """Insert a model under the next version, the stream's row being locked; return its id."""
+    """Insert a model with the next version number; return its id. The caller holds the lock on the stream's row."""
     model_id: int = conn.execute(
         models.insert()
         .values(
@@ -222,28 +222,28 @@ def _read_newest_version(conn: sa.Connection, stream_id: int) -> int | None:
 
 
 def find_next_activation(conn: sa.Connection, stream_id: int) -> Activation:
-    """Return the first window start that no stored event and no threshold row can lie beyond.
+    """Return the earliest activation: a window start later than every stored event and every threshold row.
 
-    Before anything is sealed the first model is valid from the beginning of time.
+    The first model of a stream is valid from time 0.
     """
-    size_us, sealed, lead_us = conn.execute(
+    size_us, sealed_until_us, lead_us = conn.execute(
         sa.select(streams.c.window_size_us, streams.c.sealed_until_us, streams.c.lead_us).where(
             streams.c.id == stream_id
         )
     ).one()
-    newest, computed = conn.execute(
+    newest_from_us, newest_computed_us = conn.execute(
         sa.select(sa.func.max(thresholds.c.valid_from_us), sa.func.max(thresholds.c.computed_at_us)).where(
             thresholds.c.stream_id == stream_id
         )
     ).one()
-    if newest is None:
+    if newest_from_us is None:
         return Activation(valid_from_us=0, computed_at_us=0)
-    # A microsecond after all that was computed: the time of no tick, and of no other activation.
-    computed_at_us = max(computed, sealed or 0) + 1
-    if sealed is None:
-        return Activation(valid_from_us=newest, computed_at_us=computed_at_us)
-    free_us = -(-(sealed + lead_us) // size_us) * size_us
-    return Activation(valid_from_us=max(free_us, newest + size_us), computed_at_us=computed_at_us)
+    # One microsecond after every earlier computation, so that no tick and no other activation has the same time.
+    computed_at_us = max(newest_computed_us, sealed_until_us or 0) + 1
+    if sealed_until_us is None:
+        return Activation(valid_from_us=newest_from_us, computed_at_us=computed_at_us)
+    free_us = -(-(sealed_until_us + lead_us) // size_us) * size_us
+    return Activation(valid_from_us=max(free_us, newest_from_us + size_us), computed_at_us=computed_at_us)
 
 
 def _select_models() -> sa.Select[Any]:

@@ -1,4 +1,4 @@
-"""Storage room: the outbox: what has to be told, to whom, and how often it was tried."""
+"""The outbox: pending notifications by channel, with their delivery attempts."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from storage.database.tables import incidents, notifications, streams, transitio
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One notification; `id` is the same at every attempt, `attempt` the number of this one, the first being 1.
+    """One delivery attempt of a notification.
 
-    `test` marks a message that belongs to no incident.
+    `id` is the same in every attempt. `attempt` counts from 1. `test` marks a message that belongs to no incident.
     """
 
     id: str
@@ -38,7 +38,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelCounts:
-    """What became of the messages of one channel; `last_error` is that of the latest one which was not delivered."""
+    """Notifications of one channel by state; `last_error` is the error of the latest one that was not delivered."""
 
     pending: int = 0
     delivered: int = 0
@@ -50,46 +50,46 @@ class ChannelCounts:
 
 
 _MAX_RETRY_WAIT_US = 600_000_000
-"""How far ahead the next attempt of a message from the future may lie: the longest wait that is our own."""
+"""Longest wait between two attempts; a later attempt of a notification from the future is due at once."""
 
 
 class Outbox:
-    """Claims what is due and records what became of it; timed by the database's clock."""
+    """Claims due notifications and records the results of delivery, on the database's clock."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
 
     def claim(self, channel: str, lease_us: int) -> Message | None:
-        """Take the channel's oldest due message for so long, or None; no other daemon takes it meanwhile.
+        """Claim the oldest due notification of a channel for `lease_us` microseconds; return None if none is due.
 
-        Whoever dies with it leaves it to the next, once the time is over. The steps of one incident are told in
-        their order: as long as one is pending, the later ones wait.
+        No other daemon can claim it during the lease. If the claimant crashes, the notification is due again after the
+        lease. The transitions of one incident are delivered in order: while one is pending, later ones are not due.
         """
         with self._db.read() as conn:
             if conn.execute(self._select_due(channel)).first() is None:
                 return None
         with self._db.write() as conn:
-            found = conn.execute(self._select_due(channel).with_for_update(skip_locked=True)).scalar_one_or_none()
-            if found is None:
+            message_id = conn.execute(self._select_due(channel).with_for_update(skip_locked=True)).scalar_one_or_none()
+            if message_id is None:
                 return None
             conn.execute(
                 notifications.update()
-                .where(notifications.c.id == found)
+                .where(notifications.c.id == message_id)
                 .values(attempts=notifications.c.attempts + 1, next_attempt_at_us=self._db.now_us(conn) + lease_us)
             )
-            return _read_message(conn, found)
+            return _read_message(conn, message_id)
 
     def _select_due(self, channel: str) -> sa.Select[Any]:
         earlier = notifications.alias()
-        waits_for_earlier = sa.exists().where(
+        has_earlier_pending = sa.exists().where(
             earlier.c.incident_id == notifications.c.incident_id,
             earlier.c.channel == notifications.c.channel,
             earlier.c.transition_id < notifications.c.transition_id,
             earlier.c.state == "pending",
         )
         now_us = self._db.clock_expression()
-        # Stored before the clock was set back: its time would come only when the clock has caught up.
-        of_the_future = sa.and_(
+        # Created before the clock was set back: it would otherwise wait until the clock has caught up.
+        from_the_future = sa.and_(
             notifications.c.created_at_us > now_us, notifications.c.next_attempt_at_us > now_us + _MAX_RETRY_WAIT_US
         )
         return (
@@ -97,15 +97,15 @@ class Outbox:
             .where(
                 notifications.c.state == "pending",
                 notifications.c.channel == channel,
-                sa.or_(notifications.c.next_attempt_at_us <= now_us, of_the_future),
-                ~waits_for_earlier,
+                sa.or_(notifications.c.next_attempt_at_us <= now_us, from_the_future),
+                ~has_earlier_pending,
             )
             .order_by(notifications.c.transition_id)
             .limit(1)
         )
 
     def mark_delivered(self, message: Message) -> None:
-        """Record a delivery, also one that came after somebody else had given the message up."""
+        """Record a delivery, even if another process has given up the notification in the meantime."""
         with self._db.write() as conn:
             conn.execute(
                 notifications.update()
@@ -119,12 +119,12 @@ class Outbox:
             )
 
     def mark_failed(self, message: Message, error: str, decide: Callable[[int], int | None]) -> int | None:
-        """Record that an attempt failed; return how long until the next one, or None when it is given up.
+        """Record a failed attempt; return the time until the next one in microseconds, or None when given up.
 
         Args:
-            message: As it was claimed; nothing is recorded when another attempt has begun since.
-            error: Why, for people.
-            decide: Returns the time of the next attempt for the present one, or None to give up.
+            message: The message as claimed. Nothing is recorded if another attempt has started since.
+            error: The cause, as text for people.
+            decide: Maps the current time to the time of the next attempt, or to None to give up.
         """
         with self._db.write() as conn:
             now_us = self._db.now_us(conn)
@@ -141,7 +141,7 @@ class Outbox:
         return None if next_us is None else next_us - now_us
 
     def give_up_unknown_channels(self, known: Collection[str], deadline_us: int) -> int:
-        """Give up the messages of channels that are no longer configured, once they are too old; return how many."""
+        """Give up notifications older than `deadline_us` of channels that are not in `known`; return their number."""
         with self._db.write() as conn:
             return conn.execute(
                 notifications.update()
@@ -156,21 +156,21 @@ class Outbox:
             ).rowcount
 
     def count_pending(self) -> int:
-        """Return how many notifications are still to be told."""
+        """Return the number of pending notifications."""
         query = sa.select(sa.func.count()).where(notifications.c.state == "pending")
         with self._db.read() as conn:
             return int(conn.execute(query).scalar_one())
 
     def count_by_channel(self) -> dict[str, ChannelCounts]:
-        """Return what became of the messages of each channel."""
-        of_state = [
+        """Return the counts of notifications by state for each channel."""
+        state_counts = [
             sa.func.sum(sa.case((notifications.c.state == state, 1), else_=0)).label(state)
             for state in ("pending", "delivered", "dead", "skipped")
         ]
         created_us = sa.case((notifications.c.state == "pending", notifications.c.created_at_us))
         grouped = sa.select(
             notifications.c.channel,
-            *of_state,
+            *state_counts,
             sa.func.min(created_us).label("oldest_pending_us"),
             sa.func.max(notifications.c.delivered_at_us).label("last_delivered_us"),
         ).group_by(notifications.c.channel)

@@ -1,4 +1,4 @@
-"""Storage room: the values that go into and come out of sealing and judging."""
+"""Records that sealing and judging read and write."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFacts:
-    """How far a source has come; `idle` on the database's clock. An ended source will never bring anything again."""
+    """Progress of one source.
+
+    `idle` is evaluated on the database's clock. An ended source will never deliver another event.
+    """
 
     watermark_us: int | None
     idle: bool
@@ -18,7 +21,7 @@ class SourceFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealFacts:
-    """What sealing is decided on, with the position rows locked; `now_us` is the database's clock."""
+    """Input of the decision to seal, read with the position rows locked; `now_us` is the database's clock."""
 
     now_us: int
     sources: Sequence[SourceFacts]
@@ -31,7 +34,7 @@ class SealFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredPart:
-    """A part of a window as the ledger wrote it."""
+    """A part of a window as written by the ledger."""
 
     threshold_id: int | None
     events: int
@@ -43,7 +46,10 @@ class StoredPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OffsetRange:
-    """Where a window's events lie in the log of one source: all of them that are not late, and others' among them."""
+    """Range of offsets of one source that contains all events of a window that are not late.
+
+    Events of other windows may lie in the range as well.
+    """
 
     source_id: int
     topic: str
@@ -70,7 +76,7 @@ class StoredIncident:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredGap:
-    """A range of offsets that could not be read and belongs to no incident yet."""
+    """A range of offsets that could not be read and is not assigned to an incident yet."""
 
     id: int
     topic: str
@@ -82,7 +88,10 @@ class StoredGap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowFacts:
-    """What a window is judged on; `state` is what the last judged window handed on, `ranges` ordered by partition."""
+    """Input of the judgement of a window.
+
+    `state` is the judge state that the last judged window stored. `offset_ranges` is ordered by topic and partition.
+    """
 
     window_start_us: int
     window_end_us: int
@@ -96,7 +105,7 @@ class WindowFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenWindow:
-    """The first window that is not sealed, as far as its parts have come."""
+    """The first window that is not sealed, with the counts of the parts committed so far."""
 
     window_start_us: int
     threshold_id: int
@@ -106,7 +115,7 @@ class OpenWindow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowRow:
-    """The window as it is kept; `judged` is False when it holds only late events."""
+    """A window to store; `judged` is False if it holds only late events."""
 
     window_start_us: int
     window_end_us: int
@@ -127,7 +136,10 @@ class WindowRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransitionRow:
-    """One transition and the channels that are told; a channel in `silent` gets a row that is never sent."""
+    """One transition of an incident and the channels that are notified.
+
+    A channel in `skipped_channels` gets a notification row that is never sent.
+    """
 
     transition: str
     window_start_us: int
@@ -140,7 +152,7 @@ class TransitionRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IncidentRow:
-    """An incident after the window. `id` None: a new one."""
+    """An incident to write; `id` is None for a new incident."""
 
     id: int | None
     kind: str
@@ -157,14 +169,17 @@ class IncidentRow:
     transition: TransitionRow | None = None
 
     def with_id(self, incident_id: int) -> StoredIncident:
-        """Return the open incident as it is once it is stored under this id."""
-        kept = {each.name: getattr(self, each.name) for each in fields(StoredIncident) if each.name != "id"}
-        return StoredIncident(id=incident_id, **kept)
+        """Return the open incident as stored under this id."""
+        values = {each.name: getattr(self, each.name) for each in fields(StoredIncident) if each.name != "id"}
+        return StoredIncident(id=incident_id, **values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """All that judging a window writes, the incidents in order; `state` None leaves what is handed on as it was."""
+    """Rows that judging a window writes; the incidents are written in order.
+
+    `state` is the judge state for the next window; None leaves the stored state unchanged.
+    """
 
     window: WindowRow
     incidents: Sequence[IncidentRow] = ()

@@ -1,4 +1,4 @@
-"""Storage room: models in the shadow of the active one: their windows, and what came of them."""
+"""Shadow models: models that score beside the active one, their windows and the verdicts on them."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _CHUNK = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewShadow:
-    """How a model starts in the shadow: with the limit of its reference energies.
+    """Parameters of a new shadow model; its threshold is the percentile of its reference energies.
 
-    `due_after_us` is the event time after which the daemon decides by itself whether to promote it; None leaves it
-    to a person.
+    `due_after_us` is the length of event time after which the daemon decides whether to promote the model. None leaves
+    the decision to a person.
     """
 
     percentile: float
@@ -41,7 +41,7 @@ class NewShadow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShadowModel:
-    """A model in the shadow, as it is stored."""
+    """A stored shadow model."""
 
     model_id: int
     version: int
@@ -64,7 +64,7 @@ class ScheduledShadow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShadowWindow:
-    """A judged window as both models saw it; the payloads are parts."""
+    """A judged window scored by the active model and by the shadow model; the payloads are encoded parts."""
 
     window_start_us: int
     window_end_us: int
@@ -76,7 +76,7 @@ class ShadowWindow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergedWindow:
-    """What the parts of one window of a model add up to."""
+    """The merged parts of one window of a model."""
 
     events: int
     outliers: int
@@ -84,15 +84,15 @@ class MergedWindow:
 
 
 class ShadowStore:
-    """Starts, follows and ends models in the shadow; one at a time in a stream."""
+    """Starts, promotes and ends shadow models; a stream has at most one."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
 
     def start(self, stream_id: int, model: NewModel, shadow: NewShadow) -> ModelInfo:
-        """Store a model and let it score beside the active one from the next free window on.
+        """Store a model as the shadow model that scores beside the active one from the next free window on.
 
-        Another one that was in the shadow ends: it stays a candidate.
+        The shadow run of the previous shadow model ends; that model becomes a candidate.
         """
         with self._db.write() as conn:
             lock_stream(conn, stream_id)
@@ -128,9 +128,9 @@ class ShadowStore:
             return [ScheduledShadow(**row) for row in connection.execute(query).mappings()]
 
     def end(self, stream_id: int, model_id: int, verdict: Mapping[str, Any]) -> bool:
-        """Take a model out of the shadow, with the verdict on it; it stays a candidate, its windows stay.
+        """End the shadow run of a model and store the verdict. The model becomes a candidate; its windows remain.
 
-        False when it is not in the shadow any more: somebody else has decided.
+        Returns False if the model is no longer a shadow model, because another process decided first.
         """
         with self._db.write() as conn:
             lock_stream(conn, stream_id)
@@ -148,9 +148,9 @@ class ShadowStore:
         first_threshold: Callable[[int, Activation], NewThreshold],
         verdict: Mapping[str, Any],
     ) -> ModelInfo | None:
-        """Make a model in the shadow the active one, with the verdict on it, in one transaction.
+        """Activate a shadow model and store the verdict in one transaction.
 
-        None when it is not in the shadow any more: somebody else has decided.
+        Returns None if the model is no longer a shadow model, because another process decided first.
         """
         with self._db.write() as conn:
             lock_stream(conn, stream_id)
@@ -161,7 +161,7 @@ class ShadowStore:
             return read_model_info(conn, model_id)
 
     def current(self, stream_id: int) -> ShadowModel | None:
-        """Return the stream's model in the shadow."""
+        """Return the shadow model of a stream; None if it has none."""
         query = (
             sa.select(
                 shadows.c.model_id,
@@ -182,12 +182,12 @@ class ShadowStore:
         return None if row is None else ShadowModel(**row)
 
     def store_verdict(self, model_id: int, verdict: Mapping[str, Any]) -> None:
-        """Keep the verdict on a model that stays in the shadow, and is asked again when it is due."""
+        """Store a verdict on a model that remains a shadow model until the next verdict is due."""
         with self._db.write() as conn:
             _store_verdict(conn, model_id, verdict)
 
     def verdicts(self, stream_id: int) -> dict[int, Mapping[str, Any]]:
-        """Return the last verdict on each of the stream's models that were in the shadow, by model."""
+        """Return the last verdict on each current or former shadow model of a stream, by model id."""
         query = sa.select(shadows.c.model_id, shadows.c.verdict).where(
             shadows.c.stream_id == stream_id, shadows.c.verdict.is_not(None)
         )
@@ -195,7 +195,7 @@ class ShadowStore:
             return {model_id: json.loads(verdict) for model_id, verdict in conn.execute(query)}
 
     def merge_windows(self, stream_id: int, merge: Callable[[Sequence[bytes]], MergedWindow], limit: int = 200) -> int:
-        """Merge the parts of sealed windows, one transaction for each; return for how many."""
+        """Merge the shadow parts of sealed windows, one transaction per window; return the number of windows."""
         sealed = sa.select(streams.c.sealed_until_us).where(streams.c.id == stream_id).scalar_subquery()
         due = (
             sa.select(shadow_parts.c.model_id, shadow_parts.c.window_start_us)
@@ -205,10 +205,10 @@ class ShadowStore:
             .limit(limit)
         )
         with self._db.read() as conn:
-            found = conn.execute(due).all()
-        for model_id, start_us in found:
+            due_windows = conn.execute(due).all()
+        for model_id, start_us in due_windows:
             self._merge_window(stream_id, model_id, start_us, merge)
-        return len(found)
+        return len(due_windows)
 
     def _merge_window(
         self, stream_id: int, model_id: int, start_us: int, merge: Callable[[Sequence[bytes]], MergedWindow]
@@ -238,9 +238,9 @@ class ShadowStore:
             conn.execute(shadow_parts.delete().where(shadow_parts.c.id.in_([row.id for row in rows])))
 
     def windows(self, stream_id: int, model_id: int, after_us: int = 0) -> list[ShadowWindow]:
-        """Return the judged windows that a model in the shadow scored, in order, beside what the active one saw.
+        """Return the judged windows that a shadow model scored, in order, with the active model's payloads.
 
-        Windows of an earlier active model are left out: its energies cannot be compared with the present one's.
+        Windows of an earlier active model are left out: its energies are not comparable with those of the current one.
         """
         active = (
             sa.select(models.c.id).where(models.c.stream_id == stream_id, models.c.state == "active").scalar_subquery()
@@ -292,5 +292,5 @@ def _store_verdict(conn: sa.Connection, model_id: int, verdict: Mapping[str, Any
 
 
 def _increment_revision(conn: sa.Connection, stream_id: int) -> None:
-    """Make commits under way score again: they do not know which models are in the shadow."""
+    """Increment the revision, so that commits in flight are scored again with the new set of shadow models."""
     conn.execute(streams.update().where(streams.c.id == stream_id).values(revision=streams.c.revision + 1))

@@ -1,4 +1,4 @@
-"""Storage room: when events last came, and the pauses between them, for the detector of silence."""
+"""Arrival times of events and the pauses between windows, for the detection of silence."""
 
 from __future__ import annotations
 
@@ -17,10 +17,15 @@ _MAX_WINDOWS = 100_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArrivalFacts:
-    """What has come of a stream; times on the database's clock but for `last_event_us`, which is event time.
+    """Arrival of the events of a stream.
 
-    `at_end` says that each source has just been seen at its end with nothing left to read; `ended`, that nothing will
-    ever come again. `last_window_us` is the newest judged window with events.
+    Attributes:
+        now_us: Current time on the database's clock.
+        last_arrival_us: Time of the last commit with events, on the database's clock.
+        last_event_us: The largest event time.
+        at_end: Every source has recently been read to its end.
+        ended: Every source has ended; no event will follow.
+        last_window_us: Start of the newest judged window with events.
     """
 
     now_us: int
@@ -33,7 +38,7 @@ class ArrivalFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pause:
-    """A time without events between two windows that have some; half a window of each counts as part of it."""
+    """A time without events between two windows with events; half of each window counts as part of the pause."""
 
     start_us: int
     end_us: int
@@ -41,7 +46,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PauseHistory:
-    """The windows with events of a look-back, and the pauses between those that do not follow each other, in order."""
+    """Number of windows with events in a look-back, and the pauses between those that are not adjacent, in order."""
 
     start_us: int
     end_us: int
@@ -50,19 +55,19 @@ class PauseHistory:
 
 
 class SilenceStore:
-    """Reads; what is found is written by `change_incidents`."""
+    """Reads the input of the silence watch; `change_incidents` writes its incidents."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
 
     def find_stream(self, stream: str) -> int | None:
-        """Return the stream's id, or None before its first run."""
+        """Return the id of a stream; None before its first run."""
         with self._db.read() as conn:
-            found: int | None = conn.scalar(sa.select(streams.c.id).where(streams.c.name == stream))
-            return found
+            stream_id: int | None = conn.scalar(sa.select(streams.c.id).where(streams.c.name == stream))
+            return stream_id
 
     def is_lease_held(self, lease: str, holder: str) -> bool:
-        """Return whether this holder has the lease now."""
+        """Return whether this holder currently holds the lease."""
         query = sa.select(leases.c.name).where(
             leases.c.name == lease, leases.c.holder == holder, leases.c.expires_at_us > self._db.clock_expression()
         )
@@ -70,12 +75,12 @@ class SilenceStore:
             return conn.execute(query).first() is not None
 
     def open_incidents(self, stream_id: int) -> list[StoredIncident]:
-        """Return the stream's open incidents, of every kind."""
+        """Return the open incidents of a stream, of every kind."""
         with self._db.read() as conn:
             return open_incidents(conn, stream_id)
 
     def arrival_facts(self, stream_id: int) -> ArrivalFacts:
-        """Return what has come."""
+        """Return the arrival times of a stream and the state of its sources."""
         with self._db.read() as conn:
             now_us = self._db.now_us(conn)
             rows = conn.execute(
@@ -99,7 +104,7 @@ class SilenceStore:
         )
 
     def pause_history(self, stream_id: int, since_us: int) -> PauseHistory:
-        """Return the pauses between the windows since an event time; of very many windows the latest."""
+        """Return the pauses between windows since an event time, at most those of the latest `_MAX_WINDOWS` windows."""
         latest = (
             sa.select(windows.c.window_start_us, windows.c.window_end_us)
             .where(*_judged_with_events(stream_id), windows.c.window_start_us >= since_us)
@@ -107,21 +112,25 @@ class SilenceStore:
             .limit(_MAX_WINDOWS)
             .subquery()
         )
-        before = sa.func.lag(latest.c.window_end_us).over(order_by=latest.c.window_start_us)
-        pairs = sa.select(
+        previous_end = sa.func.lag(latest.c.window_end_us).over(order_by=latest.c.window_start_us)
+        windows_with_previous = sa.select(
             latest.c.window_start_us,
             (latest.c.window_end_us - latest.c.window_start_us).label("size"),
-            before.label("before"),
+            previous_end.label("previous_end"),
         ).subquery()
-        skipping = sa.select(pairs).where(pairs.c.window_start_us > pairs.c.before).order_by(pairs.c.window_start_us)
-        ends = sa.select(sa.func.count(), sa.func.min(latest.c.window_start_us), sa.func.max(latest.c.window_end_us))
+        after_pause = (
+            sa.select(windows_with_previous)
+            .where(windows_with_previous.c.window_start_us > windows_with_previous.c.previous_end)
+            .order_by(windows_with_previous.c.window_start_us)
+        )
+        extent = sa.select(sa.func.count(), sa.func.min(latest.c.window_start_us), sa.func.max(latest.c.window_end_us))
         with self._db.read() as conn:
-            count, begin_us, end_us = conn.execute(ends).one()
-            found = conn.execute(skipping).all()
+            count, start_us, end_us = conn.execute(extent).one()
+            rows = conn.execute(after_pause).all()
         pauses = [
-            Pause(start_us=row.before - row.size // 2, end_us=row.window_start_us + row.size // 2) for row in found
+            Pause(start_us=row.previous_end - row.size // 2, end_us=row.window_start_us + row.size // 2) for row in rows
         ]
-        return PauseHistory(start_us=begin_us or 0, end_us=end_us or 0, windows=int(count), pauses=pauses)
+        return PauseHistory(start_us=start_us or 0, end_us=end_us or 0, windows=int(count), pauses=pauses)
 
 
 def _judged_with_events(stream_id: int) -> tuple[sa.ColumnElement[bool], ...]:

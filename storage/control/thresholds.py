@@ -1,4 +1,4 @@
-"""Storage room: what a threshold tick reads and writes: the judged windows of the look-back, threshold rows."""
+"""Reads and writes of a threshold tick: judged windows of the look-back, threshold rows and calibration rows."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _CHUNK = 500
 class JudgedWindow:
     """A judged window of one model.
 
-    `fired` when a detector found something in it that nobody has accepted; `since_us` when that began, where it began
-    before the window.
+    `fired` is True when a detector fired in it and the finding has not been accepted. `fired_since_us` is the start of
+    the finding if it began before the window.
     """
 
     window_start_us: int
@@ -49,7 +49,7 @@ class JudgedWindow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewThreshold:
-    """A threshold row with all that it was computed from."""
+    """A threshold row to store, with the inputs of its computation in `details`."""
 
     model_id: int
     computed_at_us: int
@@ -63,21 +63,21 @@ class NewThreshold:
     details: Mapping[str, Any]
 
     def with_id(self, threshold_id: int) -> StoredThreshold:
-        """Return the row as it is once it is stored under this id."""
+        """Return the row as stored under this id."""
         values = {each.name: getattr(self, each.name) for each in fields(NewThreshold)}
         return StoredThreshold(id=threshold_id, **values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredThreshold(NewThreshold):
-    """A threshold row as it is stored."""
+    """A stored threshold row."""
 
     id: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationRow:
-    """Promised against realised at a tick."""
+    """The false-alarm budget and the realised rate of false alarms at a tick."""
 
     at_us: int
     promised_per_week: float
@@ -90,9 +90,10 @@ class CalibrationRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TickFacts:
-    """Where a stream stands with its ticks; `first_part_end_us` is the end of the first window still to be judged.
+    """Input of the decision which tick of a stream is due.
 
-    `acceptances` counts what people have taken for normal: whatever was computed from windows before is out of date.
+    `first_part_end_us` is the end of the first window that is not judged yet. `acceptances` counts the accepted
+    incidents: values that were computed from windows under another count are out of date.
     """
 
     sealed_until_us: int | None
@@ -104,13 +105,13 @@ class TickFacts:
 
 
 class ThresholdStore:
-    """Reads windows and writes thresholds; one tick at a time per stream."""
+    """Reads judged windows and writes thresholds, one tick at a time per stream."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
 
     def tick_facts(self, stream_id: int) -> TickFacts:
-        """Return where the stream stands with its ticks."""
+        """Return the seal, the last tick and the progress of judging of a stream."""
         judged = (
             sa.select(sa.func.max(windows.c.window_end_us))
             .where(windows.c.stream_id == stream_id, windows.c.judged_at_us.is_not(None))
@@ -119,7 +120,7 @@ class ThresholdStore:
         first_part = (
             sa.select(sa.func.min(window_parts.c.window_end_us)).where(*is_unjudged_part(stream_id)).scalar_subquery()
         )
-        # One statement, so that the columns tell of one moment.
+        # One statement, so that all columns are from the same snapshot.
         query = sa.select(
             streams.c.sealed_until_us,
             streams.c.last_tick_us,
@@ -137,7 +138,7 @@ class ThresholdStore:
             return _to_threshold(conn.execute(sa.select(thresholds).where(thresholds.c.id == threshold_id)).one())
 
     def newest_threshold(self, stream_id: int) -> StoredThreshold | None:
-        """Return the row that is valid last; None before the first model."""
+        """Return the threshold row with the latest `valid_from_us`; None before the first model."""
         query = (
             sa.select(thresholds)
             .where(thresholds.c.stream_id == stream_id)
@@ -151,10 +152,11 @@ class ThresholdStore:
     def judged_windows(self, stream_id: int, model_id: int, after_us: int, until_us: int) -> list[JudgedWindow]:
         """Return the judged windows of a model that start at or after `after_us` and end at or before `until_us`.
 
-        What it scored in the shadow of another model counts as well: so a model that takes over has a past. Read in
-        chunks by key, so that no long read holds back SQLite's write-ahead log.
+        Windows that the model scored as a shadow of another model are included, so that a promoted model has a
+        look-back. The windows are read in chunks by key: a long read transaction would keep SQLite's write-ahead log
+        from being truncated.
         """
-        inside = (
+        within_bounds = (
             windows.c.stream_id == stream_id,
             windows.c.window_end_us <= until_us,
             windows.c.judged_at_us.is_not(None),
@@ -162,7 +164,7 @@ class ThresholdStore:
         own = (
             sa.select(windows)
             .join(thresholds, thresholds.c.id == windows.c.threshold_id)
-            .where(*inside, thresholds.c.model_id == model_id)
+            .where(*within_bounds, thresholds.c.model_id == model_id)
         )
         in_shadow = (
             sa.select(
@@ -176,7 +178,7 @@ class ThresholdStore:
             )
             .join(thresholds, thresholds.c.id == windows.c.threshold_id)
             .join(shadow_windows, shadow_windows.c.window_start_us == windows.c.window_start_us)
-            .where(*inside, shadow_windows.c.model_id == model_id, thresholds.c.model_id != model_id)
+            .where(*within_bounds, shadow_windows.c.model_id == model_id, thresholds.c.model_id != model_id)
         )
         found = [*self._read_in_chunks(in_shadow, after_us), *self._read_in_chunks(own, after_us)]
         return sorted(found, key=lambda window: window.window_start_us)
@@ -202,19 +204,27 @@ class ThresholdStore:
         calibration: CalibrationRow | None,
         change: Callable[[Sequence[StoredIncident]], Sequence[IncidentRow]] = lambda _: (),
     ) -> bool:
-        """Store what tick `tick_us` computed; return whether it was ours to store.
+        """Store the results of tick `tick_us` in one transaction.
 
-        The tick is refused when another one was stored since `last_tick_us` was read. `change` says what becomes of
-        the stream's open incidents, in the same transaction.
+        Args:
+            stream_id: The stream.
+            last_tick_us: The last tick as read before the computation.
+            tick_us: The tick.
+            threshold: The new threshold row, if any.
+            calibration: The new calibration row, if any.
+            change: Maps the open incidents of the stream to the incident rows to write.
+
+        Returns:
+            False, with nothing stored, if another tick was stored since `last_tick_us` was read.
         """
         with self._db.write() as conn:
             lock_stream(conn, stream_id)
-            before = streams.c.last_tick_us
-            unmoved = before.is_(None) if last_tick_us is None else before == last_tick_us
-            moved = conn.execute(
-                streams.update().where(streams.c.id == stream_id, unmoved).values(last_tick_us=tick_us)
+            last_tick = streams.c.last_tick_us
+            unchanged = last_tick.is_(None) if last_tick_us is None else last_tick == last_tick_us
+            updated = conn.execute(
+                streams.update().where(streams.c.id == stream_id, unchanged).values(last_tick_us=tick_us)
             )
-            if moved.rowcount != 1:
+            if updated.rowcount != 1:
                 return False
             if threshold is not None:
                 insert_threshold(conn, stream_id, threshold, self._db.now_us(conn))
@@ -237,7 +247,7 @@ class ThresholdStore:
             return True
 
     def accepted_reference(self, model_id: int) -> NDArray[np.float32] | None:
-        """Return the energies that a person last took for normal instead of the model's reference, ascending."""
+        """Return the last accepted reference energies of a model, ascending; None: the model's own reference holds."""
         query = (
             sa.select(accepted_references.c.energies)
             .where(accepted_references.c.model_id == model_id)
@@ -249,7 +259,7 @@ class ThresholdStore:
         return None if stored is None else np.frombuffer(bytes(stored), "<f4").astype(np.float32)
 
     def count_firings(self, stream_id: int, kinds: Sequence[str], after_us: int, until_us: int) -> tuple[int, int]:
-        """Return how many incidents of these kinds opened in (after, until], and over how many judged windows."""
+        """Return the number of incidents of these kinds opened in (after, until] and the number of judged windows."""
         opened = sa.select(sa.func.count()).where(
             incidents.c.stream_id == stream_id,
             incidents.c.kind.in_(kinds),
@@ -306,7 +316,7 @@ def _to_threshold(row: sa.Row[Any]) -> StoredThreshold:
 
 
 def _to_judged_window(row: sa.Row[Any]) -> JudgedWindow:
-    found = {} if row.details is None else json.loads(row.details)
+    details = {} if row.details is None else json.loads(row.details)
     return JudgedWindow(
         window_start_us=row.window_start_us,
         window_end_us=row.window_end_us,
@@ -314,5 +324,5 @@ def _to_judged_window(row: sa.Row[Any]) -> JudgedWindow:
         outliers=row.outliers,
         fired=row.details is not None and row.adopted_at_us is None,
         payload=row.payload,
-        fired_since_us=found.get("since_us"),
+        fired_since_us=details.get("since_us"),
     )

@@ -1,8 +1,8 @@
-"""Storage room: the control plane's transactions: seal a stream, judge a window.
+"""Transactions that seal a stream and judge a window.
 
-Both call back for the decision with what they have read under lock and write what it says, so that the decision stays
-a pure function and what it saw is what holds when it is stored. Each step is idempotent by a unique key: a second
-holder of the lease does no harm.
+Each transaction reads its input under lock, passes it to a pure decision function and writes the result. The input is
+therefore still current when the decision is stored. Each step is idempotent by a unique key, so a second holder of the
+lease does no harm.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ from storage.database.tables import (
 
 
 class WindowStore:
-    """Seals and judges one stream after the other."""
+    """Seals streams and judges windows, one transaction at a time per stream."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
 
     def seal(self, stream_id: int, decide: Callable[[SealFacts], int | None]) -> int | None:
-        """Move `sealed_until` to what `decide` says; return it, or None when nothing moved.
+        """Set `sealed_until_us` to the result of `decide`; return it, or None if the seal did not move.
 
-        The position rows are locked in order, so that no commit of this stream is between its guard and its end
+        The position rows are locked in order. No commit of this stream can therefore be between its guard and its end
         while the watermarks are read.
         """
         with self._db.write() as conn:
@@ -55,12 +55,14 @@ class WindowStore:
             target = decide(facts)
             if target is None:
                 return None
-            before = streams.c.sealed_until_us
-            unmoved = before.is_(None) if facts.sealed_until_us is None else before == facts.sealed_until_us
-            moved = conn.execute(
-                streams.update().where(streams.c.id == stream_id, unmoved).values(sealed_until_us=target)
+            sealed_until = streams.c.sealed_until_us
+            unchanged = (
+                sealed_until.is_(None) if facts.sealed_until_us is None else sealed_until == facts.sealed_until_us
             )
-            return target if moved.rowcount == 1 else None
+            updated = conn.execute(
+                streams.update().where(streams.c.id == stream_id, unchanged).values(sealed_until_us=target)
+            )
+            return target if updated.rowcount == 1 else None
 
     def _read_seal_facts(self, conn: sa.Connection, stream_id: int) -> SealFacts:
         now_us = self._db.now_us(conn)
@@ -71,7 +73,7 @@ class WindowStore:
             .order_by(positions.c.source_id)
             .with_for_update()
         ).all()
-        sealed, ticked = conn.execute(
+        sealed_until_us, last_tick_us = conn.execute(
             sa.select(streams.c.sealed_until_us, streams.c.last_tick_us).where(streams.c.id == stream_id)
         ).one()
         end = window_parts.c.window_end_us
@@ -84,15 +86,15 @@ class WindowStore:
                 SourceFacts(watermark_us=watermark, idle=until > now_us, ended=until == FOREVER_US)
                 for watermark, until in locked
             ],
-            sealed_until_us=sealed,
-            last_tick_us=ticked,
+            sealed_until_us=sealed_until_us,
+            last_tick_us=last_tick_us,
             last_judged_end_us=_read_last_judged_end(conn, stream_id),
             first_part_end_us=first,
             last_part_end_us=last,
         )
 
     def all_ended(self, stream_id: int) -> bool:
-        """Return whether every active source, claimed by whomever, has said that nothing more will come."""
+        """Return whether every active source of the stream has ended, whichever process owns it."""
         active = sa.select(positions.c.idle_until_us).where(positions.c.stream_id == stream_id, positions.c.active)
         with self._db.read() as conn:
             return all(until == FOREVER_US for until in conn.execute(active).scalars())
@@ -113,23 +115,23 @@ class WindowStore:
     def judge(
         self, stream_id: int, stream: str, window_start_us: int, decide: Callable[[WindowFacts], Judgement | None]
     ) -> bool:
-        """Judge a sealed window, or fold what came late into it; return whether this call stored something.
+        """Judge a sealed window, or add late counts to a judged one; return whether this call stored anything.
 
-        One transaction: the window, its incidents, their transitions and notifications appear, and the parts
-        disappear. Parts that arrive meanwhile stay for the next call: they can only be late. Where `decide` says
-        None (it has to look something up first) nothing is stored.
+        One transaction inserts the window, its incidents, their transitions and notifications, and deletes the parts.
+        Parts that are committed in the meantime remain for the next call: they can only hold late events. If `decide`
+        returns None, because it needs evidence first, nothing is stored.
         """
         with self._db.write() as conn:
             lock_stream(conn, stream_id)
             ids, facts = self._read_window_facts(conn, stream_id, window_start_us)
             if not ids:
                 return False
-            known = conn.execute(
+            judged_before = conn.execute(
                 sa.select(windows.c.window_start_us).where(
                     windows.c.stream_id == stream_id, windows.c.window_start_us == window_start_us
                 )
             ).first()
-            if known is not None:
+            if judged_before is not None:
                 self._add_late_counts(conn, stream_id, facts)
             else:
                 judgement = decide(facts)
@@ -140,7 +142,7 @@ class WindowStore:
             return True
 
     def first_open_window(self, stream_id: int) -> OpenWindow | None:
-        """Return the window that begins where the seal ends, if it has events: all before it is sealed."""
+        """Return the window that starts at the seal, if it has events; None otherwise."""
         sealed = sa.select(streams.c.sealed_until_us).where(streams.c.id == stream_id).scalar_subquery()
         query = (
             sa.select(
@@ -151,7 +153,7 @@ class WindowStore:
             )
             .where(
                 window_parts.c.stream_id == stream_id,
-                # The index is by end; no window is longer than what its end and start say.
+                # The index is on the window's end; this condition lets the query use it.
                 window_parts.c.window_end_us > sealed,
                 window_parts.c.window_start_us == sealed,
                 window_parts.c.events > 0,
@@ -174,17 +176,19 @@ class WindowStore:
     ) -> bool:
         """Store the incidents of a window that is not judged yet; return whether there were any.
 
-        Nothing is stored when the window is no longer the first open one, or something before it is still to be
-        judged: what a window opens depends on all before it.
+        Nothing is stored if the window is no longer the first open one, or if an earlier window is not judged yet:
+        the incidents of a window depend on all windows before it.
         """
         with self._db.write() as conn:
             lock_stream(conn, stream_id)
-            sealed = conn.execute(sa.select(streams.c.sealed_until_us).where(streams.c.id == stream_id)).scalar_one()
-            before = window_parts.c.window_start_us < window_start_us
-            waiting = conn.execute(
-                sa.select(window_parts.c.id).where(*is_unjudged_part(stream_id), before).limit(1)
+            sealed_until_us = conn.execute(
+                sa.select(streams.c.sealed_until_us).where(streams.c.id == stream_id)
+            ).scalar_one()
+            is_earlier = window_parts.c.window_start_us < window_start_us
+            earlier = conn.execute(
+                sa.select(window_parts.c.id).where(*is_unjudged_part(stream_id), is_earlier).limit(1)
             ).first()
-            if sealed != window_start_us or waiting is not None:
+            if sealed_until_us != window_start_us or earlier is not None:
                 return False
             _, facts = self._read_window_facts(conn, stream_id, window_start_us)
             rows = decide(facts) if facts.parts else ()
@@ -220,8 +224,8 @@ class WindowStore:
     def _add_late_counts(self, conn: sa.Connection, stream_id: int, facts: WindowFacts) -> None:
         if any(part.events for part in facts.parts):
             raise RuntimeError(
-                f"window {facts.window_start_us} of stream {stream_id} was judged before all its events were there; "
-                "the ledger's seal check must have refused that commit"
+                f"window {facts.window_start_us} of stream {stream_id} was judged before all its events were "
+                "committed; the ledger's seal check should have rejected this commit"
             )
         late, dead = sum(part.late for part in facts.parts), sum(part.dead for part in facts.parts)
         of_window = (windows.c.stream_id == stream_id, windows.c.window_start_us == facts.window_start_us)
@@ -249,20 +253,22 @@ class WindowStore:
                 judged_at_us=self._db.now_us(conn) if row.judged else None,
             )
         )
-        by_kind = {
-            change.kind: write_incident(self._db, conn, stream_id, stream, change) for change in judgement.incidents
+        ids_by_kind = {
+            incident.kind: write_incident(self._db, conn, stream_id, stream, incident)
+            for incident in judgement.incidents
         }
         if judgement.state is not None:
-            handed_on = json.dumps(judgement.state)
-            conn.execute(streams.update().where(streams.c.id == stream_id).values(judge_state=handed_on))
+            state = json.dumps(judgement.state)
+            conn.execute(streams.update().where(streams.c.id == stream_id).values(judge_state=state))
         if judgement.gap_ids:
-            conn.execute(gaps.update().where(gaps.c.id.in_(judgement.gap_ids)).values(incident_id=by_kind["gap"]))
+            conn.execute(gaps.update().where(gaps.c.id.in_(judgement.gap_ids)).values(incident_id=ids_by_kind["gap"]))
 
 
 def is_unjudged_part(stream_id: int) -> tuple[sa.ColumnElement[bool], ...]:
-    """Return what holds for the parts of a stream that are still to be judged, of sealed windows too.
+    """Return the SQL conditions for the parts of a stream that are not judged yet, in open and in sealed windows.
 
-    Parts without events and dead letters decide nothing, nor does what comes late into a judged window.
+    Left out are parts without events and without dead letters, which cannot change a judgement, and late counts of a
+    judged window.
     """
     judged = sa.exists().where(
         windows.c.stream_id == window_parts.c.stream_id,
@@ -283,8 +289,8 @@ def _read_last_judged_end(conn: sa.Connection, stream_id: int) -> int | None:
 
 
 def _read_judge_state(conn: sa.Connection, stream_id: int) -> dict[str, Any]:
-    carried = conn.execute(sa.select(streams.c.judge_state).where(streams.c.id == stream_id)).scalar_one()
-    return {} if carried is None else dict(json.loads(carried))
+    state = conn.execute(sa.select(streams.c.judge_state).where(streams.c.id == stream_id)).scalar_one()
+    return {} if state is None else dict(json.loads(state))
 
 
 def _read_offset_ranges(conn: sa.Connection, of_window: tuple[sa.ColumnElement[bool], ...]) -> list[OffsetRange]:

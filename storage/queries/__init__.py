@@ -1,1 +1,1 @@
-"""TODO."""
+"""Read-only queries for the command line, `History` and the back-test."""

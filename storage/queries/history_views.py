@@ -1,4 +1,4 @@
-"""Storage room: what `History` gives; each view, its order, and how its columns become arrays."""
+"""The views that `History` reads: their columns, their order, and the conversion of rows to arrays."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ ColumnKind = Literal["text", "int", "maybe_int", "float", "energy", "bool", "tim
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryView:
-    """One view as History gives it.
+    """One SQL view as read by `History`.
 
     Attributes:
-        view: The view.
-        columns: Its columns of the contract, each with what it holds.
-        key: Columns that order its rows and name one.
-        time: The column in microseconds that `since` and `until` bound.
+        name: Name of the view.
+        columns: The documented columns of the view with their kinds.
+        key_columns: Columns that order the rows and identify a row.
+        time_column: The column in microseconds that `since` and `until` bound.
     """
 
-    view: str
+    name: str
     columns: Mapping[str, ColumnKind]
     key_columns: tuple[str, ...]
     time_column: str
@@ -51,16 +51,16 @@ _SCORES: Mapping[str, ColumnKind] = {
 }
 
 SCORES = HistoryView(
-    view="score_history", columns=_SCORES, key_columns=("source_id", "source_offset"), time_column="event_time_us"
+    name="score_history", columns=_SCORES, key_columns=("source_id", "source_offset"), time_column="event_time_us"
 )
 OUTLIERS = HistoryView(
-    view="outlier_history",
+    name="outlier_history",
     columns={**_SCORES, "features": "json"},
     key_columns=("source_id", "source_offset"),
     time_column="event_time_us",
 )
 WINDOWS = HistoryView(
-    view="window_history",
+    name="window_history",
     columns={
         "stream": "text",
         "window_start": "time",
@@ -79,7 +79,7 @@ WINDOWS = HistoryView(
     time_column="window_start_us",
 )
 THRESHOLDS = HistoryView(
-    view="threshold_history",
+    name="threshold_history",
     columns={
         "stream": "text",
         "computed_at": "time",
@@ -96,7 +96,7 @@ THRESHOLDS = HistoryView(
     time_column="valid_from_us",
 )
 INCIDENTS = HistoryView(
-    view="incident_history",
+    name="incident_history",
     columns={
         "id": "int",
         "stream": "text",
@@ -113,7 +113,7 @@ INCIDENTS = HistoryView(
     time_column="opened_at_us",
 )
 NOTIFICATIONS = HistoryView(
-    view="notification_history",
+    name="notification_history",
     columns={
         "id": "text",
         "incident_id": "int",
@@ -129,7 +129,7 @@ NOTIFICATIONS = HistoryView(
     time_column="created_at_us",
 )
 DEAD_LETTERS = HistoryView(
-    view="dead_letter_history",
+    name="dead_letter_history",
     columns={
         "stream": "text",
         "topic": "text",
@@ -144,7 +144,7 @@ DEAD_LETTERS = HistoryView(
     time_column="recorded_at_us",
 )
 DRIFT = HistoryView(
-    view="drift_history",
+    name="drift_history",
     columns={
         "stream": "text",
         "horizon": "text",
@@ -163,7 +163,7 @@ DRIFT = HistoryView(
     time_column="window_end_us",
 )
 CALIBRATION = HistoryView(
-    view="calibration_history",
+    name="calibration_history",
     columns={
         "stream": "text",
         "at": "time",
@@ -178,7 +178,7 @@ CALIBRATION = HistoryView(
     time_column="at_us",
 )
 GAPS = HistoryView(
-    view="gap_history",
+    name="gap_history",
     columns={
         "stream": "text",
         "topic": "text",
@@ -193,21 +193,21 @@ GAPS = HistoryView(
 )
 
 
-def to_columns(listing: HistoryView, rows: Sequence[Sequence[Any]]) -> Columns:
-    """Return rows, each with the listing's columns first, as columns; NULL is NaN, NaT or None."""
-    values = list(zip(*rows, strict=True)) if rows else [()] * len(listing.columns)
+def to_columns(view: HistoryView, rows: Sequence[Sequence[Any]]) -> Columns:
+    """Convert rows that begin with the view's columns to columns; NULL becomes NaN, NaT or None."""
+    values = list(zip(*rows, strict=True)) if rows else [()] * len(view.columns)
     return {
-        name: _CONVERSIONS[kind](column) for (name, kind), column in zip(listing.columns.items(), values, strict=False)
+        name: _CONVERSIONS[kind](column) for (name, kind), column in zip(view.columns.items(), values, strict=False)
     }
 
 
 def _to_datetimes(values: Sequence[str | datetime | None]) -> ColumnValues:
-    # Both databases say UTC; numpy's times know no zone and would warn of one.
-    bare = [
+    # Both databases return UTC. numpy times have no time zone, and numpy warns about text with one.
+    without_zone = [
         value[:-1] if isinstance(value, str) else None if value is None else value.replace(tzinfo=None)
         for value in values
     ]
-    return np.array(bare, "datetime64[us]")
+    return np.array(without_zone, "datetime64[us]")
 
 
 def _parse_json(values: Sequence[Any]) -> ColumnValues:

@@ -1,4 +1,4 @@
-"""Storage room: everything that is stored about one incident, for `incidents show`."""
+"""The stored record of one incident, for `outrider incidents show`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MAX_OUTLIERS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportedTransition:
-    """One transition of the incident, and what became of its messages: state by channel."""
+    """One transition of the incident, with the notification state by channel."""
 
     transition: str
     at_us: int
@@ -37,7 +37,7 @@ class ReportedTransition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportedOutlier:
-    """An outlier with its features, and the means of these in training where they are known."""
+    """An outlier with its features and their means in the training data, where known."""
 
     topic: str
     partition: int
@@ -52,7 +52,7 @@ class ReportedOutlier:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IncidentReport:
-    """One incident: what it is, what led to it, what happened, and the strangest events of its first window."""
+    """One incident with its details, transitions and the outliers of its first window with the largest energies."""
 
     id: int
     stream: str
@@ -70,7 +70,7 @@ class IncidentReport:
 
 
 def load_incident_report(db: Database, incident_id: int) -> IncidentReport | None:
-    """Return what is stored about an incident; None where there is no such incident."""
+    """Return the report of an incident; None if the incident does not exist."""
     with db.read() as connection:
         row = connection.execute(
             sa.select(incidents, streams.c.name)
@@ -92,25 +92,25 @@ def load_incident_report(db: Database, incident_id: int) -> IncidentReport | Non
             summary=row.summary,
             details=json.loads(row.details or "{}"),
             transitions=_read_transitions(connection, incident_id),
-            # The opening window ends when the incident opens.
+            # The first window ends when the incident opens.
             top_outliers=_read_top_outliers(connection, row.stream_id, row.window_start_us, row.opened_at_us),
         )
 
 
 def _read_transitions(connection: Connection, incident_id: int) -> list[ReportedTransition]:
-    told: dict[int, dict[str, str]] = {}
+    states: dict[int, dict[str, str]] = {}
     for transition_id, channel, state in connection.execute(
         sa.select(notifications.c.transition_id, notifications.c.channel, notifications.c.state)
         .where(notifications.c.incident_id == incident_id)
         .order_by(notifications.c.channel)
     ):
-        told.setdefault(transition_id, {})[channel] = state
+        states.setdefault(transition_id, {})[channel] = state
     rows = connection.execute(
         sa.select(transitions).where(transitions.c.incident_id == incident_id).order_by(transitions.c.id)
     )
     return [
         ReportedTransition(
-            transition=row.transition, at_us=row.at_us, summary=row.summary, notification_states=told.get(row.id, {})
+            transition=row.transition, at_us=row.at_us, summary=row.summary, notification_states=states.get(row.id, {})
         )
         for row in rows
     ]

@@ -1,4 +1,4 @@
-"""Storage room: the stored windows of a stream, read back for a back-test; read-only, in short transactions."""
+"""The stored windows of a stream as input of a back-test, read in short read-only transactions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CHUNK = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedWindow:
-    """A judged window with its merged statistics, and the model that scored it."""
+    """A judged window with its encoded merged part and the model that scored it."""
 
     window_start_us: int
     window_end_us: int
@@ -27,7 +27,7 @@ class RecordedWindow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedRange:
-    """How many windows there are from `since_us` on, and where the last one ends."""
+    """Time range [since_us, end_us) of the stored windows and their number."""
 
     since_us: int
     end_us: int
@@ -35,7 +35,7 @@ class RecordedRange:
 
 
 class RecordedWindows:
-    """The judged windows of one stream."""
+    """Reads the judged windows of one stream."""
 
     def __init__(self, db: Database, stream_id: int) -> None:
         self._db = db
@@ -47,22 +47,22 @@ class RecordedWindows:
         self._stream_id = stream_id
 
     def find_range(self, since: TimeBound | None) -> RecordedRange | None:
-        """Return what there is since a time, or a duration back from the latest event; None where there is nothing.
+        """Return the range of windows since a time, or since a duration back from the latest event; None if empty.
 
         Raises:
-            ConfigError: The time cannot be read.
+            ConfigError: The bound is neither a time nor a duration.
         """
-        query = sa.select(sa.func.max(positions.c.last_event_us)).where(positions.c.stream_id == self._stream_id)
-        counted = sa.select(
+        latest_event = sa.select(sa.func.max(positions.c.last_event_us)).where(positions.c.stream_id == self._stream_id)
+        extent = sa.select(
             sa.func.min(windows.c.window_start_us), sa.func.max(windows.c.window_end_us), sa.func.count()
         )
         with self._db.read() as conn:
-            since_us = resolve_time_bound(since, conn.execute(query).scalar_one_or_none()) or 0
-            first, end, n = conn.execute(counted.where(*self._judged, windows.c.window_end_us > since_us)).one()
-        return None if not n else RecordedRange(since_us=max(first, since_us), end_us=end, windows=n)
+            since_us = resolve_time_bound(since, conn.execute(latest_event).scalar_one_or_none()) or 0
+            first_us, end_us, n = conn.execute(extent.where(*self._judged, windows.c.window_end_us > since_us)).one()
+        return None if not n else RecordedRange(since_us=max(first_us, since_us), end_us=end_us, windows=n)
 
     def read_windows(self, since_us: int) -> Iterator[RecordedWindow]:
-        """Give the windows that end after a time, in their order."""
+        """Yield the windows that end after `since_us`, by start."""
         after_us = -1
         while True:
             query = (
@@ -81,7 +81,7 @@ class RecordedWindows:
             after_us = rows[-1].window_start_us
 
     def read_shadow_windows(self) -> list[RecordedWindow]:
-        """Return what models saw of judged windows in the shadow of another one, in the order of the windows."""
+        """Return the judged windows as scored by shadow models, by window start."""
         query = (
             sa.select(
                 windows.c.window_start_us,
@@ -94,10 +94,10 @@ class RecordedWindows:
             .order_by(windows.c.window_start_us)
         )
         with self._db.read() as conn:
-            return [RecordedWindow(**row._mapping) for row in conn.execute(query)]  # noqa: SLF001 - its name
+            return [RecordedWindow(**row._mapping) for row in conn.execute(query)]  # noqa: SLF001 - as above
 
     def read_activations(self) -> list[tuple[int, Activation]]:
-        """Return each model with the time at which it became active, in the order of storing; some come twice."""
+        """Return (model id, activation) pairs in the order of storing; a model that was active twice occurs twice."""
         before = sa.func.lag(thresholds.c.model_id).over(order_by=thresholds.c.id)
         rows = (
             sa.select(thresholds, before.label("model_before"))

@@ -1,4 +1,4 @@
-"""Storage room: where the streams stand, read from SQL alone, for `status` and `check`."""
+"""The status of each stream, read from SQL only, for `outrider status` and `outrider check`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _TYPICAL_WINDOWS = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenIncidentSummary:
-    """An open incident in short."""
+    """Summary of an open incident."""
 
     id: int
     kind: str
@@ -46,11 +46,11 @@ class OpenIncidentSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamStatus:
-    """One stream at `now_us` on the database's clock.
+    """Status of one stream at `now_us` on the database's clock.
 
-    `held` says whether a daemon holds the stream's lease; `threshold` is the one in force for the latest
-    event; `events_a_window` is typical of the latest judged windows, None before the first. `drift` is what
-    the watch on drift carries on.
+    `is_lease_held` is True if a daemon holds the stream's lease. `threshold` is in force for the latest event.
+    `events_per_window` is the median over the latest judged windows; None before the first. `drift_state` is the
+    stored state of the drift step.
     """
 
     now_us: int
@@ -73,67 +73,67 @@ class StreamStatus:
 
     @property
     def last_event_us(self) -> int | None:
-        """Return the latest event time that is stored."""
+        """Return the latest stored event time in microseconds."""
         return max((each.last_event_us for each in self.sources if each.last_event_us is not None), default=None)
 
     @property
     def last_commit_us(self) -> int | None:
-        """Return when something was last committed, on the database's clock."""
+        """Return the time of the last commit on the database's clock."""
         times = (each.committed_at_us for each in self.sources if each.committed_at_us is not None)
         return max(times, default=None)
 
 
 def load_stream_ids(db: Database) -> dict[str, int]:
-    """Return the stored streams, name by name."""
+    """Return the ids of the stored streams by name, sorted by name."""
     with db.read() as connection:
         rows = connection.execute(sa.select(streams.c.name, streams.c.id).order_by(streams.c.name))
         return {row.name: row.id for row in rows}
 
 
 def load_stream_status(db: Database, stream_id: int, *, lease: str) -> StreamStatus:
-    """Return where a stream stands.
+    """Return the status of a stream.
 
     Args:
         db: The database.
         stream_id: The stream.
-        lease: The name of the lease that its daemon holds.
+        lease: Name of the lease that its daemon holds.
     """
-    known = Ledger(db).active_sources(stream_id)
+    active_sources = Ledger(db).active_sources(stream_id)
     model = ModelStore(db).active(stream_id)
-    latest_us = max((each.last_event_us for each in known if each.last_event_us is not None), default=None)
+    latest_us = max((each.last_event_us for each in active_sources if each.last_event_us is not None), default=None)
     with db.read() as connection:
         now_us = db.now_us(connection)
         row = connection.execute(sa.select(streams).where(streams.c.id == stream_id)).one()
         threshold_id = _find_threshold_in_force(connection, stream_id, latest_us)
-        held = connection.scalar(
+        lease_holder = connection.scalar(
             sa.select(leases.c.holder).where(leases.c.name == lease, leases.c.expires_at_us > now_us)
         )
-        problems = _read_open_incidents(connection, stream_id)
-        letters = _count_dead_letters(connection, stream_id, now_us - _HOUR_US)
-        told = _count_notifications(connection, stream_id)
+        open_incidents = _read_open_incidents(connection, stream_id)
+        dead_letters_last_hour = _count_dead_letters(connection, stream_id, now_us - _HOUR_US)
+        notification_counts = _count_notifications(connection, stream_id)
         oldest_pending_us = _read_oldest_pending(connection, stream_id)
         last_error = _read_last_notification_error(connection, stream_id)
         jobs = [job for job in read_job_states(connection) if _concerns_stream(job, row.name)]
-        typical = _typical_events_per_window(connection, stream_id)
-        drift = connection.scalar(sa.select(drift_marks.c.state).where(drift_marks.c.stream_id == stream_id))
+        events_per_window = _typical_events_per_window(connection, stream_id)
+        drift_state = connection.scalar(sa.select(drift_marks.c.state).where(drift_marks.c.stream_id == stream_id))
     return StreamStatus(
         now_us=now_us,
         name=row.name,
         window_size_us=row.window_size_us,
         sealed_until_us=row.sealed_until_us,
-        is_lease_held=held is not None,
+        is_lease_held=lease_holder is not None,
         details=json.loads(row.details or "{}"),
-        sources=known,
+        sources=active_sources,
         model=model,
         threshold=None if threshold_id is None else ThresholdStore(db).threshold(threshold_id),
-        events_per_window=typical,
-        open_incidents=problems,
-        dead_letters_last_hour=letters,
-        notification_counts=told,
+        events_per_window=events_per_window,
+        open_incidents=open_incidents,
+        dead_letters_last_hour=dead_letters_last_hour,
+        notification_counts=notification_counts,
         oldest_pending_us=oldest_pending_us,
         last_notification_error=last_error,
         jobs=jobs,
-        drift_state=json.loads(drift or "{}"),
+        drift_state=json.loads(drift_state or "{}"),
     )
 
 
@@ -146,8 +146,8 @@ def _find_threshold_in_force(connection: Connection, stream_id: int, at_us: int 
     )
     if at_us is not None:
         query = query.where(thresholds.c.valid_from_us <= at_us)
-    found: int | None = connection.scalar(query)
-    return found
+    threshold_id: int | None = connection.scalar(query)
+    return threshold_id
 
 
 def _read_open_incidents(connection: Connection, stream_id: int) -> list[OpenIncidentSummary]:
@@ -166,13 +166,13 @@ def _read_open_incidents(connection: Connection, stream_id: int) -> list[OpenInc
 
 
 def _count_dead_letters(connection: Connection, stream_id: int, since_us: int) -> int:
-    mine = sa.select(sources.c.id).where(sources.c.stream_id == stream_id)
-    counted = connection.scalar(
+    source_ids = sa.select(sources.c.id).where(sources.c.stream_id == stream_id)
+    count = connection.scalar(
         sa.select(sa.func.sum(dead_letters.c.count)).where(
-            dead_letters.c.source_id.in_(mine), dead_letters.c.recorded_at_us >= since_us
+            dead_letters.c.source_id.in_(source_ids), dead_letters.c.recorded_at_us >= since_us
         )
     )
-    return int(counted or 0)
+    return int(count or 0)
 
 
 def _count_notifications(connection: Connection, stream_id: int) -> dict[str, int]:
@@ -195,8 +195,8 @@ def _read_oldest_pending(connection: Connection, stream_id: int) -> int | None:
 
 
 def _read_last_notification_error(connection: Connection, stream_id: int) -> str | None:
-    """Return why the latest message that was not delivered was not: the channel first."""
-    found = connection.execute(
+    """Return the error of the latest undelivered notification as `channel: error`."""
+    row = connection.execute(
         sa.select(notifications.c.channel, notifications.c.last_error)
         .where(
             notifications.c.last_error.is_not(None), notifications.c.incident_id.in_(_select_incident_ids(stream_id))
@@ -204,7 +204,7 @@ def _read_last_notification_error(connection: Connection, stream_id: int) -> str
         .order_by(notifications.c.transition_id.desc(), notifications.c.channel)
         .limit(1)
     ).first()
-    return None if found is None else f"{found.channel}: {found.last_error}"
+    return None if row is None else f"{row.channel}: {row.last_error}"
 
 
 def _select_incident_ids(stream_id: int) -> sa.Select[Any]:
@@ -212,9 +212,9 @@ def _select_incident_ids(stream_id: int) -> sa.Select[Any]:
 
 
 def _concerns_stream(job: JobState, stream: str) -> bool:
-    """Return whether a job is of all streams or of this one: a stream's own has its name at the end."""
-    own = job.name.partition(" ")[2]
-    return own in {"", stream}
+    """Return whether a job serves all streams or this one; a job of one stream is named `job stream`."""
+    job_stream = job.name.partition(" ")[2]
+    return job_stream in {"", stream}
 
 
 def _typical_events_per_window(connection: Connection, stream_id: int) -> int | None:

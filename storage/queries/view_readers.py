@@ -1,4 +1,4 @@
-"""Storage room: read tables and views along a key, so that every piece is one short transaction."""
+"""Readers that page through a view by key; every chunk is one short transaction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PAGE_ROWS = 5_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreReader:
-    """The scores or outliers of a stream within bounds of event time, [since, until)."""
+    """Reads the scores or outliers of a stream with event times in [since_us, until_us)."""
 
     db: Database
     view: HistoryView
@@ -29,29 +29,29 @@ class ScoreReader:
     until_us: int | None
 
     def read_all(self) -> Iterator[Columns]:
-        """Give the rows by source and offset."""
+        """Yield the rows by source and offset."""
         for source_id in self._source_ids():
             for day in self._partition_days():
                 for rows in self._read_chunks(source_id, day, backward=False):
                     yield to_columns(self.view, rows)
 
     def read_newest(self, limit: int) -> Iterator[Columns]:
-        """Give the `limit` latest by event time among the last `limit` of each source, oldest first."""
-        kept: list[Sequence[Any]] = []
+        """Yield the `limit` latest rows by event time among the last `limit` of each source, oldest first."""
+        candidates: list[Sequence[Any]] = []
         for source_id in self._source_ids():
-            mine: list[Sequence[Any]] = []
+            source_rows: list[Sequence[Any]] = []
             for day in reversed(self._partition_days()):
                 for rows in self._read_chunks(source_id, day, backward=True):
-                    mine.extend(rows)
-                    if len(mine) >= limit:
+                    source_rows.extend(rows)
+                    if len(source_rows) >= limit:
                         break
-                if len(mine) >= limit:
+                if len(source_rows) >= limit:
                     break
-            kept.extend(mine[:limit])
-        place = list(self.view.columns).index("event_time_us")
-        order = np.argsort(np.array([row[place] for row in kept], np.int64), kind="stable")
-        if kept and limit > 0:
-            yield to_columns(self.view, [kept[i] for i in order[-limit:]])
+            candidates.extend(source_rows[:limit])
+        time_index = list(self.view.columns).index("event_time_us")
+        order = np.argsort(np.array([row[time_index] for row in candidates], np.int64), kind="stable")
+        if candidates and limit > 0:
+            yield to_columns(self.view, [candidates[i] for i in order[-limit:]])
 
     def _source_ids(self) -> list[int]:
         query = (
@@ -63,32 +63,32 @@ class ScoreReader:
             return list(connection.scalars(query))
 
     def _partition_days(self) -> Sequence[int | None]:
-        """Return the partitions to read one after the other, or [None] where there is one table."""
-        if self.db.dialect == "sqlite" or self.view.view != "score_history":
+        """Return the daily partitions in the order of reading, or [None] if the table is not partitioned."""
+        if self.db.dialect == "sqlite" or self.view.name != "score_history":
             return [None]
         with self.db.read() as connection:
             return sorted(list_partition_days(connection))
 
     def _read_chunks(self, source_id: int, day: int | None, *, backward: bool) -> Iterator[Sequence[Sequence[Any]]]:
-        """Give the rows within the bounds of one source, one piece of its log after the other."""
-        table = scores if self.view.view == "score_history" else outliers
+        """Yield the rows of one source within the bounds, one chunk of offsets at a time."""
+        table = scores if self.view.name == "score_history" else outliers
         offset = table.c.source_offset
-        place = [table.c.source_id == source_id]
+        in_partition = [table.c.source_id == source_id]
         if day is not None:
-            place.append(sa.column("stored_day", sa.Integer) == day)
+            in_partition.append(sa.column("stored_day", sa.Integer) == day)
         last: int | None = None
         while True:
-            beyond = [] if last is None else [offset < last if backward else offset > last]
-            piece = (
+            after_last = [] if last is None else [offset < last if backward else offset > last]
+            chunk = (
                 sa.select(offset)
-                .where(*place, *beyond)
+                .where(*in_partition, *after_last)
                 .order_by(offset.desc() if backward else offset)
                 .limit(_CHUNK_ROWS)
                 .subquery()
             )
             with self.db.read() as connection:
                 low, high = connection.execute(
-                    sa.select(sa.func.min(piece.c.source_offset), sa.func.max(piece.c.source_offset))
+                    sa.select(sa.func.min(chunk.c.source_offset), sa.func.max(chunk.c.source_offset))
                 ).one()
                 if low is None:
                     return
@@ -98,8 +98,8 @@ class ScoreReader:
             last = low if backward else high
 
     def _select_rows(self, source_id: int, day: int | None, low: int, high: int, *, backward: bool) -> sa.Select[Any]:
-        extra = ["source_id", *([] if day is None else ["stored_day"])]
-        view = sa.table(self.view.view, *map(sa.column, [*self.view.columns, *extra]))
+        key_names = ["source_id", *([] if day is None else ["stored_day"])]
+        view = sa.table(self.view.name, *map(sa.column, [*self.view.columns, *key_names]))
         query = sa.select(*(view.c[name] for name in self.view.columns)).where(
             view.c.source_id == source_id, view.c.source_offset >= low, view.c.source_offset <= high
         )
@@ -114,7 +114,7 @@ class ScoreReader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewReader:
-    """The rows of one view, of one stream or of all, within bounds of the listing's time."""
+    """Reads the rows of one view, of one stream or all, with times in [since_us, until_us)."""
 
     db: Database
     view: HistoryView
@@ -123,30 +123,30 @@ class ViewReader:
     until_us: int | None
 
     def latest_us(self) -> int | None:
-        """Return the largest of the listing's time."""
+        """Return the largest value of the time column; None without rows."""
         with self.db.read() as connection:
             latest: int | None = connection.scalar(self._select(sa.func.max(_column(self.view.time_column))))
         return latest
 
     def read_all(self) -> Iterator[Columns]:
-        """Give the rows in the order of the listing's key."""
+        """Yield the rows in the order of the key columns."""
         names = self._column_names()
         query = self._select(*map(_column, names)).order_by(*map(_column, self.view.key_columns)).limit(_PAGE_ROWS)
-        following = query
+        page = query
         while True:
             with self.db.read() as connection:
-                rows = connection.execute(following).all()
+                rows = connection.execute(page).all()
             if rows:
                 yield to_columns(self.view, rows)
             if len(rows) < _PAGE_ROWS:
                 return
-            last = [sa.literal(rows[-1][names.index(name)]) for name in self.view.key_columns]
-            following = query.where(sa.tuple_(*map(_column, self.view.key_columns)) > sa.tuple_(*last))
+            last_key = [sa.literal(rows[-1][names.index(name)]) for name in self.view.key_columns]
+            page = query.where(sa.tuple_(*map(_column, self.view.key_columns)) > sa.tuple_(*last_key))
 
     def read_newest(self, limit: int) -> Iterator[Columns]:
-        """Give the last rows in the order of the listing's key."""
-        order = [_column(name).desc() for name in self.view.key_columns]
-        query = self._select(*map(_column, self._column_names())).order_by(*order).limit(limit)
+        """Yield the last `limit` rows in the order of the key columns."""
+        descending = [_column(name).desc() for name in self.view.key_columns]
+        query = self._select(*map(_column, self._column_names())).order_by(*descending).limit(limit)
         with self.db.read() as connection:
             rows = connection.execute(query).all()
         if rows:
@@ -159,7 +159,7 @@ class ViewReader:
         ]
 
     def _select(self, *columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
-        query = sa.select(*columns).select_from(sa.table(self.view.view))
+        query = sa.select(*columns).select_from(sa.table(self.view.name))
         time = _column(self.view.time_column)
         if self.stream is not None:
             query = query.where(_column("stream") == self.stream)

@@ -105,7 +105,7 @@ def test_events_that_come_into_a_judged_window_are_a_fault_that_is_named(
     control.judge(stream_id, "payments", T0, judge_clean)
     seal(db, stream_id, T0)  # nothing of ours moves it back
     source.commit(source.part())
-    with pytest.raises(RuntimeError, match="was judged before all its events were there"):
+    with pytest.raises(RuntimeError, match="was judged before all its events were committed"):
         control.judge(stream_id, "payments", T0, judge_clean)
     assert count_rows(db, "window_parts") == 1
 

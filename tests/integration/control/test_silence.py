@@ -1,4 +1,4 @@
-"""Silence from what is stored: the pauses between windows, what has come, and who may write."""
+"""Silence detection on stored rows: pauses between windows, arrival times, and the lease."""
 
 import pytest
 import sqlalchemy as sa
@@ -53,7 +53,7 @@ def set_positions(db: Database, stream_id: int, **ago_us: int) -> None:
         conn.execute(sa.update(positions).where(positions.c.stream_id == stream_id).values(values))
 
 
-def watch(db: Database, owner: str = "me", rule: SilenceRule | None = RULE) -> SilenceWatch:
+def make_watch(db: Database, owner: str = "me", rule: SilenceRule | None = RULE) -> SilenceWatch:
     return SilenceWatch("payments", db, rule, POLICY, owner=owner)
 
 
@@ -61,7 +61,7 @@ def transitions_of(db: Database) -> list[tuple[object, ...]]:
     return fetch_rows(db, "SELECT transition, channel, state FROM notification_history ORDER BY created_at_us, channel")
 
 
-def test_pauses_lie_between_windows_with_events_that_do_not_follow_each_other(db: Database, stream_id: int) -> None:
+def test_pauses_lie_between_windows_with_events_that_are_not_adjacent(db: Database, stream_id: int) -> None:
     add_windows(db, stream_id, 0, 1, 2, 10, 11, 60)
     add_windows(db, stream_id, 20, events=0)
     half = MINUTE // 2
@@ -74,12 +74,12 @@ def test_pauses_lie_between_windows_with_events_that_do_not_follow_each_other(db
     assert SilenceStore(db).pause_history(stream_id, T0 + 5 * MINUTE).windows == 3
 
 
-def test_a_stream_without_windows_has_no_pauses(db: Database, stream_id: int) -> None:
+def test_stream_without_windows_has_no_pauses(db: Database, stream_id: int) -> None:
     history = SilenceStore(db).pause_history(stream_id, T0)
     assert (history.windows, list(history.pauses)) == (0, [])
 
 
-def test_a_stream_is_at_its_end_only_while_every_source_says_so(
+def test_stream_is_at_its_end_only_while_every_source_is_idle(
     db: Database, stream_id: int, source: CommittingSource
 ) -> None:
     store = SilenceStore(db)
@@ -97,56 +97,56 @@ def test_a_stream_is_at_its_end_only_while_every_source_says_so(
 
 @pytest.fixture
 def silent_stream(db: Database, stream_id: int, source: CommittingSource) -> int:
-    """A stream that stands at its end, its last event a minute ago."""
+    """A stream read to its end, with its last event a minute ago."""
     source.commit(source.part())
     set_positions(db, stream_id, committed_at_us=MINUTE, last_event_us=MINUTE, idle_until_us=-10 * MINUTE)
     return stream_id
 
 
-def test_only_the_holder_of_the_lease_opens_an_incident_and_a_later_holder_ends_it(
+def test_only_the_lease_holder_opens_an_incident_and_a_later_holder_resolves_it(
     db: Database, silent_stream: int
 ) -> None:
-    watch(db).check()
+    make_watch(db).check()
     assert transitions_of(db) == []
     Leases(db).acquire("control:payments", "me", 60)
-    watch(db, "you").check()
+    make_watch(db, "you").check()
     assert transitions_of(db) == []
-    watch(db).check()
-    watch(db).check()
+    make_watch(db).check()
+    make_watch(db).check()
     assert transitions_of(db) == [("opened", "log", "pending"), ("opened", "ops", "pending")]
     Leases(db).release("control:payments", "me")
     Leases(db).acquire("control:payments", "you", 60)
     set_positions(db, silent_stream, committed_at_us=0)
-    watch(db, "you").check()
-    watch(db, "you").check()
-    assert [step[0] for step in transitions_of(db)] == ["opened", "opened", "resolved", "resolved"]
+    make_watch(db, "you").check()
+    make_watch(db, "you").check()
+    assert [row[0] for row in transitions_of(db)] == ["opened", "opened", "resolved", "resolved"]
     ((incident,),) = fetch_rows(db, "SELECT id FROM incidents")
-    dossier = load_incident_report(db, int(str(incident)))
-    assert dossier is not None
-    assert "no event has come for" in format_incident(dossier)
+    report = load_incident_report(db, int(str(incident)))
+    assert report is not None
+    assert "no event has come for" in format_incident(report)
 
 
-def test_where_silence_is_never_one_it_still_ends_what_was_opened_before(db: Database, silent_stream: int) -> None:
+def test_silence_after_never_still_resolves_an_incident_opened_before(db: Database, silent_stream: int) -> None:
     Leases(db).acquire("control:payments", "me", 60)
-    watch(db, rule=None).check()
+    make_watch(db, rule=None).check()
     assert transitions_of(db) == []
-    watch(db).check()
+    make_watch(db).check()
     set_positions(db, silent_stream, committed_at_us=0)
-    watch(db, rule=None).check()
+    make_watch(db, rule=None).check()
     assert fetch_rows(db, "SELECT status FROM incidents") == [("resolved",)]
 
 
-def test_a_second_silence_since_the_same_event_is_told_as_well(db: Database, silent_stream: int) -> None:
-    """What came between them was no event, or had an earlier time: the newest event is still the one before both."""
+def test_second_silence_since_the_same_event_is_notified_again(db: Database, silent_stream: int) -> None:
+    """The records between the two silences hold no event, or an earlier one: the newest event precedes both."""
     Leases(db).acquire("control:payments", "me", 60)
-    watch(db).check()
+    make_watch(db).check()
     set_positions(db, silent_stream, committed_at_us=0)
-    watch(db).check()
+    make_watch(db).check()
     set_positions(db, silent_stream, committed_at_us=MINUTE)
-    watch(db).check()
+    make_watch(db).check()
     assert fetch_rows(db, "SELECT status FROM incidents ORDER BY id") == [("resolved",), ("open",)]
     assert fetch_rows(db, "SELECT count(DISTINCT window_start_us) FROM incidents") == [(1,)]
-    assert [step for step in transitions_of(db) if step[1] == "ops"] == [
+    assert [row for row in transitions_of(db) if row[1] == "ops"] == [
         ("opened", "ops", "pending"),
         ("resolved", "ops", "pending"),
         ("opened", "ops", "pending"),

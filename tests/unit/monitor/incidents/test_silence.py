@@ -1,4 +1,4 @@
-"""Silence by a stream's own pauses: what it calls silence, and how often it is wrong on streams that are well."""
+"""Detection of silence by a stream's pauses, and its false alarms on healthy streams."""
 
 import itertools
 from dataclasses import replace
@@ -39,7 +39,7 @@ Times = NDArray[np.int64]
 
 
 def history_of(times_us: Times, until_us: int | None = None, look_back_us: int = 15 * DAY) -> PauseHistory:
-    """What the store says of events at these times, up to one of them."""
+    """Return the pause history that the store returns for events at these times, up to `until_us`."""
     starts = np.unique(times_us // MINUTE) * MINUTE
     until_us = int(starts[-1]) if until_us is None else until_us
     starts = starts[(starts <= until_us) & (starts >= until_us - look_back_us)]
@@ -51,103 +51,101 @@ def history_of(times_us: Times, until_us: int | None = None, look_back_us: int =
 
 
 def false_alarms(times_us: Times) -> list[float]:
-    """The days on which a stream that is well would have been called silent, were it watched from its first event."""
-    wrong, known = [], (-1, 0)
+    """Return the days on which a healthy stream, watched from its first event, would be called silent."""
+    days, last_estimate = [], (-1, 0)
     for before, after in itertools.pairwise(times_us):
-        gap_us, part = int(after - before), int(before) // (DAY // 4)
-        # A limit hardly moves within six hours: far below it nothing has to be looked up.
-        if gap_us <= MINUTE or (known[0] == part and gap_us < 0.8 * known[1]):
+        gap_us, quarter = int(after - before), int(before) // (DAY // 4)
+        # The allowed silence hardly changes within six hours: a much shorter gap needs no new estimate.
+        if gap_us <= MINUTE or (last_estimate[0] == quarter and gap_us < 0.8 * last_estimate[1]):
             continue
-        limit = estimate_allowed_silence(history_of(times_us[times_us <= before]), int(before), AUTO)
-        if limit is None:
+        allowed = estimate_allowed_silence(history_of(times_us[times_us <= before]), int(before), AUTO)
+        if allowed is None:
             continue
-        known = (part, limit.usual_us)
-        if after > max(before + limit.usual_us, limit.allowed_until_us):
-            wrong.append((int(before) - T0) / DAY)
-    return wrong
+        last_estimate = (quarter, allowed.usual_us)
+        if after > max(before + allowed.usual_us, allowed.allowed_until_us):
+            days.append((int(before) - T0) / DAY)
+    return days
 
 
-def poisson(per_minute: float, days: int, seed: int = 1) -> Times:
+def poisson_times(per_minute: float, days: int, seed: int = 1) -> Times:
     rng = np.random.default_rng(seed)
     count = rng.poisson(per_minute * 1440 * days)
     return T0 + np.sort(rng.uniform(0, days * DAY, count)).astype(np.int64)
 
 
 def with_nights(times_us: Times, *, jitter_min: float = 0, weekends: bool = False, seed: int = 2) -> Times:
-    """Take out what comes from 22:00 to 06:00, give or take, and from Friday evening to Monday."""
+    """Remove the events from 22:00 to 06:00, with jitter, and optionally from Friday evening to Monday."""
     rng = np.random.default_rng(seed)
-    kept = np.ones(len(times_us), bool)
+    remaining = np.ones(len(times_us), bool)
     for day in range(-1, int((times_us[-1] - T0) // DAY) + 1):
         begin = T0 + day * DAY + 22 * HOUR + rng.normal(0, jitter_min) * MINUTE
         end = T0 + (day + 1) * DAY + 6 * HOUR + rng.normal(0, jitter_min) * MINUTE
-        kept &= ~((times_us > begin) & (times_us < end + 2 * DAY * (weekends and day % 7 == 4)))
-    return times_us[kept]
+        remaining &= ~((times_us > begin) & (times_us < end + 2 * DAY * (weekends and day % 7 == 4)))
+    return times_us[remaining]
 
 
 @pytest.mark.parametrize("per_minute", [20, 5, 2, 0.5, 0.1])
-def test_events_that_come_by_chance_are_not_called_silent_in_a_month(per_minute: float) -> None:
-    assert false_alarms(poisson(per_minute, 30)) == []
+def test_poisson_events_cause_no_false_alarm_in_a_month(per_minute: float) -> None:
+    assert false_alarms(poisson_times(per_minute, 30)) == []
 
 
 @pytest.mark.parametrize("per_minute", [5, 0.3])
 @pytest.mark.parametrize("jitter_min", [0, 10])
-def test_a_stream_that_sleeps_at_night_is_called_silent_in_its_first_night_and_in_no_other(
-    per_minute: float, jitter_min: float
-) -> None:
-    wrong = false_alarms(with_nights(poisson(per_minute, 21), jitter_min=jitter_min))
-    assert len(wrong) == 1
-    assert wrong[0] < 1
+def test_nightly_pause_is_silence_only_in_the_first_night(per_minute: float, jitter_min: float) -> None:
+    days = false_alarms(with_nights(poisson_times(per_minute, 21), jitter_min=jitter_min))
+    assert len(days) == 1
+    assert days[0] < 1
 
 
-def test_a_stream_that_rests_at_weekends_is_called_silent_at_its_first_weekend_and_at_no_other() -> None:
-    wrong = false_alarms(with_nights(poisson(2, 35), jitter_min=10, weekends=True))
-    assert [int(day) for day in wrong] == [0, 4]
+def test_weekend_pause_is_silence_only_at_the_first_weekend() -> None:
+    days = false_alarms(with_nights(poisson_times(2, 35), jitter_min=10, weekends=True))
+    assert [int(day) for day in days] == [0, 4]
 
 
-def test_bursts_with_pauses_of_all_lengths_are_called_silent_a_few_times_at_first_and_then_rarely() -> None:
+def test_bursty_stream_has_few_false_alarms_at_first_and_then_hardly_any() -> None:
     rng = np.random.default_rng(3)
     times, at_min = [], 0.0
     while at_min < 40 * 1440:
         length = rng.exponential(60)
         times.append(at_min + np.sort(rng.uniform(0, length, rng.poisson(20 * length))))
         at_min += length + rng.exponential(10)
-    wrong = false_alarms(T0 + (np.concatenate(times) * MINUTE).astype(np.int64))
-    assert len(wrong) < 10
-    assert len([day for day in wrong if day > 14]) <= 2
+    days = false_alarms(T0 + (np.concatenate(times) * MINUTE).astype(np.int64))
+    assert len(days) < 10
+    assert len([day for day in days if day > 14]) <= 2
 
 
-def test_a_batch_each_hour_is_silent_when_two_of_them_are_missing() -> None:
+def test_hourly_batches_are_silent_after_two_missing_batches() -> None:
     times = T0 + np.arange(72, dtype=np.int64) * HOUR
-    limit = usual_allowed_silence_us(history_of(times), AUTO)
-    assert limit is not None
-    assert 2 * HOUR < limit <= 3 * HOUR + 3 * MINUTE
+    allowed = usual_allowed_silence_us(history_of(times), AUTO)
+    assert allowed is not None
+    assert 2 * HOUR < allowed <= 3 * HOUR + 3 * MINUTE
 
 
-def test_a_busy_stream_is_silent_after_three_windows_and_never_before_it_is_idle() -> None:
-    history = history_of(poisson(600, 1))
+def test_busy_stream_is_silent_after_three_windows_but_not_before_the_idle_timeout() -> None:
+    history = history_of(poisson_times(600, 1))
     assert usual_allowed_silence_us(history, AUTO) == 3 * MINUTE
     assert usual_allowed_silence_us(history, replace(AUTO, idle_timeout_us=HOUR)) == HOUR
 
 
-def test_by_day_a_stream_that_sleeps_at_night_is_called_silent_as_soon_as_any_other() -> None:
-    times = with_nights(poisson(20, 10))
+def test_nightly_pause_does_not_extend_the_allowed_silence_by_day() -> None:
+    times = with_nights(poisson_times(20, 10))
     history = history_of(times)
     noon = T0 + 9 * DAY + 12 * HOUR
-    limit = estimate_allowed_silence(history, noon, AUTO)
-    assert limit is not None
-    assert limit.allowed_until_us - noon == limit.usual_us == 3 * MINUTE
+    allowed = estimate_allowed_silence(history, noon, AUTO)
+    assert allowed is not None
+    assert allowed.allowed_until_us - noon == allowed.usual_us == 3 * MINUTE
 
 
 def test_one_outage_explains_no_silence_at_another_time_of_the_day() -> None:
-    times = poisson(20, 10)
+    times = poisson_times(20, 10)
     outage = T0 + 8 * DAY + 14 * HOUR
     history = history_of(times[(times < outage) | (times > outage + 3 * HOUR)])
-    limit = estimate_allowed_silence(history, T0 + 9 * DAY + 9 * HOUR, AUTO)
-    assert limit is not None
-    assert limit.allowed_until_us - (T0 + 9 * DAY + 9 * HOUR) == limit.usual_us == 3 * MINUTE
+    allowed = estimate_allowed_silence(history, T0 + 9 * DAY + 9 * HOUR, AUTO)
+    assert allowed is not None
+    assert allowed.allowed_until_us - (T0 + 9 * DAY + 9 * HOUR) == allowed.usual_us == 3 * MINUTE
 
 
-def test_a_silence_is_explained_by_the_same_time_of_yesterday_and_an_eighth_more() -> None:
+def test_pause_explains_silence_a_day_or_a_week_later_plus_an_eighth_of_its_length() -> None:
     night = Pause(start_us=T0 + 22 * HOUR, end_us=T0 + 30 * HOUR)
     assert explained_until_us(T0 + DAY + 22 * HOUR, MINUTE, [night]) == T0 + DAY + 31 * HOUR
     assert explained_until_us(T0 + 7 * DAY + 23 * HOUR, MINUTE, [night]) == T0 + 7 * DAY + 31 * HOUR
@@ -155,7 +153,7 @@ def test_a_silence_is_explained_by_the_same_time_of_yesterday_and_an_eighth_more
     assert explained_until_us(T0 + 3 * DAY + 22 * HOUR, MINUTE, [night]) == T0 + 3 * DAY + 22 * HOUR + MINUTE
 
 
-def test_few_pauses_say_nothing() -> None:
+def test_allowed_silence_is_unknown_with_fewer_than_20_pauses() -> None:
     assert usual_allowed_silence_us(history_of(T0 + np.arange(20, dtype=np.int64) * MINUTE), AUTO) is None
     assert usual_allowed_silence_us(history_of(T0 + np.arange(21, dtype=np.int64) * MINUTE), AUTO) is not None
 
@@ -178,12 +176,12 @@ def facts(silent_us: int, **changes: object) -> ArrivalFacts:
 
 
 def find_silence_after(
-    facts: ArrivalFacts, rule: SilenceRule = AUTO, limit: AllowedSilence | None = ALLOWED, watched_us: int = DAY
+    facts: ArrivalFacts, rule: SilenceRule = AUTO, allowed: AllowedSilence | None = ALLOWED, watched_us: int = DAY
 ) -> Finding | None:
-    return find_silence(facts, limit, rule, watched_since_us=NOW - watched_us)
+    return find_silence(facts, allowed, rule, watched_since_us=NOW - watched_us)
 
 
-def test_silence_is_found_when_it_is_longer_than_the_limit_and_says_all_numbers() -> None:
+def test_silence_longer_than_allowed_is_found_with_all_numbers() -> None:
     assert find_silence_after(facts(10 * MINUTE)) is None
     finding = find_silence_after(facts(11 * MINUTE))
     assert finding is not None
@@ -203,14 +201,16 @@ def test_silence_is_found_when_it_is_longer_than_the_limit_and_says_all_numbers(
     }
 
 
-def test_a_silence_that_the_night_before_explains_is_none() -> None:
+def test_silence_explained_by_the_night_before_is_not_found() -> None:
     assert (
-        find_silence_after(facts(11 * MINUTE), limit=AllowedSilence(usual_us=10 * MINUTE, allowed_until_us=NOW + HOUR))
+        find_silence_after(
+            facts(11 * MINUTE), allowed=AllowedSilence(usual_us=10 * MINUTE, allowed_until_us=NOW + HOUR)
+        )
         is None
     )
 
 
-def test_a_duration_needs_no_history_and_no_live_events() -> None:
+def test_configured_duration_needs_no_history_and_no_live_events() -> None:
     rule = replace(AUTO, after_us=30 * SECOND)
     assert find_silence_after(facts(29 * SECOND), rule, None) is None
     finding = find_silence_after(facts(31 * SECOND, last_event_us=T0 - 300 * DAY), rule, None)
@@ -227,14 +227,14 @@ def test_a_duration_needs_no_history_and_no_live_events() -> None:
     ],
     ids=["an ended stream", "a stream that warms up", "the end of a backlog"],
 )
-def test_it_is_not_silence(changes: dict[str, object]) -> None:
+def test_no_silence_is_found_for(changes: dict[str, object]) -> None:
     assert find_silence_after(facts(HOUR, **changes)) is None
 
 
-def test_where_the_source_cannot_be_asked_the_text_says_so_and_a_new_process_waits() -> None:
-    unheard = facts(HOUR, at_end=False)
-    assert find_silence_after(unheard, watched_us=9 * MINUTE) is None
-    finding = find_silence_after(unheard, watched_us=11 * MINUTE)
+def test_unreadable_source_is_critical_and_counts_from_the_start_of_the_watch() -> None:
+    unreadable = facts(HOUR, at_end=False)
+    assert find_silence_after(unreadable, watched_us=9 * MINUTE) is None
+    finding = find_silence_after(unreadable, watched_us=11 * MINUTE)
     assert finding is not None
     assert finding.severity == Severity.CRITICAL
     assert "nothing could be read for 60.0 min" in finding.summary
@@ -256,7 +256,7 @@ def open_incident() -> tuple[ArrivalFacts, Finding, StoredIncident]:
     return silent, finding, row.with_id(1)
 
 
-def test_as_long_as_it_lasts_it_is_only_repeated_and_no_row_is_written_in_between() -> None:
+def test_lasting_silence_is_repeated_and_writes_no_row_in_between() -> None:
     silent, finding, incident = open_incident()
     for hours, change in ((1, None), (3.9, None), (4, "repeated")):
         later = replace(silent, now_us=NOW + int(hours * HOUR))
@@ -265,16 +265,16 @@ def test_as_long_as_it_lasts_it_is_only_repeated_and_no_row_is_written_in_betwee
         assert len(rows) == (change is not None)
 
 
-def test_when_the_broker_is_lost_during_a_silence_it_escalates() -> None:
+def test_silence_escalates_when_the_source_becomes_unreadable() -> None:
     silent, _, incident = open_incident()
-    unheard = replace(silent, at_end=False)
-    finding = find_silence_after(unheard)
-    (row,) = update_silence_incident(finding, [incident], unheard, POLICY)
+    unreadable = replace(silent, at_end=False)
+    finding = find_silence_after(unreadable)
+    (row,) = update_silence_incident(finding, [incident], unreadable, POLICY)
     assert row.transition is not None
     assert (row.transition.transition, row.severity) == ("escalated", "critical")
 
 
-def test_it_is_resolved_by_the_first_arrival_after_it_opened_and_by_nothing_else() -> None:
+def test_only_an_arrival_after_the_opening_resolves_the_incident() -> None:
     silent, _, incident = open_incident()
     assert update_silence_incident(None, [incident], silent, POLICY) == []
     again = replace(silent, now_us=NOW + HOUR + SECOND, last_arrival_us=NOW + HOUR)
@@ -284,5 +284,5 @@ def test_it_is_resolved_by_the_first_arrival_after_it_opened_and_by_nothing_else
     assert row.transition.summary == "events come again, 60.0 min after this was opened"
 
 
-def test_without_silence_and_without_an_incident_there_is_nothing_to_write() -> None:
+def test_no_row_is_written_without_silence_and_without_an_incident() -> None:
     assert update_silence_incident(None, [], facts(SECOND), POLICY) == []
