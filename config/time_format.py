@@ -4,9 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 HOUR_US = 3600 * 1_000_000
 
-
 DAY_US = 24 * HOUR_US
-
 
 WEEK_US = 7 * DAY_US
 

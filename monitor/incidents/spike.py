@@ -138,7 +138,6 @@ EARLY_EVENTS_FACTOR = 2
 The limit grows with the events: what exceeds it for so many exceeds it for the whole window, unless that has more.
 """
 
-
 _MAX_LARGEST_ENERGIES = 10
 
 

@@ -1,4 +1,10 @@
-"""The count model: outliers per window, with a learned rate and dispersion. Pure."""
+"""The count model of outliers per window: a rate and a dispersion learned from clean windows. Pure functions.
+
+Counts of outliers vary more than independent events would: events arrive in bursts, and the exceedance of the threshold
+is known only as well as its calibration allows. The predictive variance of the model includes both. Tail probabilities
+are those of a negative binomial with this mean and variance. Moments suffice: in simulations against the exact
+distributions of autocorrelated energies, the approximation gives fewer false alarms than the budget allows.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,36 +17,42 @@ from config.time_format import HOUR_US
 from monitor.statistics.part import Int64
 
 LEARNED_WINDOWS = 300
-"""Windows from which the promise is learned; below it is provisional, and may be off several times."""
+"""Windows from which the model counts as learned.
 
-
-SIGNIFICANT_ERRORS = 2.0
-"""Standard errors above 1 from which a dispersion is more than chance, and is raised for its own error."""
-
-
-MIN_DISPERSION_WINDOWS = 30
-"""Windows from which a dispersion can be told. By chance five show one of 2.5, raised for its error 10: blind."""
-
-
-HALF_LOG_ALPHA = 5.0
-"""Half of ln(1 / alpha) at one alarm a week of windows of 10 s to 1 m: how steeply a tail answers to dispersion.
-
-A tail at alpha is near exp(-ln(1 / alpha) x true / estimated dispersion), so that an estimate with relative
-error s has a mean realised rate of alpha exp(ln(1 / alpha)^2 s^2 / 2): raising it by s^2 ln(1 / alpha) / 2 brings
-the mean back to alpha.
+Below, it is provisional: the false-alarm rate may be several times the budget.
 """
 
+SIGNIFICANT_ERRORS = 2.0
+"""Standard errors above 1 from which a dispersion is significant. It is then raised for its own standard error."""
+
+MIN_DISPERSION_WINDOWS = 30
+"""Windows needed to estimate a dispersion.
+
+By chance, five windows show a dispersion of 2.5. Raised for its standard error it would be 10, which hides every spike.
+"""
+
+HALF_LOG_ALPHA = 5.0
+"""Half of ln(1 / alpha) for one false alarm a week and windows of 10 s to 1 min.
+
+It measures the sensitivity of a tail to the dispersion. A tail probability at alpha is near exp(-ln(1 / alpha) x true /
+estimated dispersion). An estimate with relative error s therefore has a mean realised rate of alpha exp(ln(1 / alpha)^2
+s^2 / 2). Raising the estimate by s^2 ln(1 / alpha) / 2 restores a mean of alpha.
+"""
 
 POISSON_BELOW = 1e-6
-"""Excess of variance over mean below which the Poisson tail stands in for an endless negative binomial."""
+"""Excess of the variance ratio over 1 below which the Poisson tail replaces the negative binomial."""
+
+RATE_BOUND_LEVEL = 0.9
+"""Probability of the one-sided bound of the clean rate. A rate that is too low would look like a slow rise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountModel:
-    """How many outliers a clean window has.
+    """The distribution of the number of outliers in a clean window.
 
-    `rate` is the probability that a clean event is above the limit, known from `calibration_n` events;
-    `dispersion` the variance of counts over their mean, at least 1; `windows` how many it was learned from.
+    `rate` is the probability that a clean event exceeds the threshold, estimated from `calibration_n` events.
+    `dispersion` is the ratio of variance to mean of the counts, at least 1. `windows` is the number of windows that the
+    model was learned from. `state` is `learned` or `provisional`.
     """
 
     rate: float
@@ -62,21 +74,21 @@ def fit_count_model(
     *,
     otherwise: CountModel | None = None,
 ) -> CountModel:
-    """Learn the law of counts at one limit from clean windows.
+    """Learn the count model at one threshold from clean windows.
 
-    Clean are the windows that fired no detector: a single one that did, learned as normal, lifts the dispersion until
-    nothing fires any more.
+    A window is clean if no test fired in it. A single window that fired, learned as normal, would raise the dispersion
+    until no window fires any more.
 
     Args:
-        reference_exceed: Reference energies above the limit; 0 where the limit is the look-back's own
-            percentile, for its windows must not count twice.
-        reference_n: How many reference energies there are; 0 in the same case.
-        outliers: Events above the limit in each window, counted at this limit.
-        events: Events of each window.
-        otherwise: The law that stays where there is neither a reference nor a window with events.
+        reference_exceed: Number of reference energies above the threshold. 0 where the threshold is the percentile of
+            the look-back itself, because its windows must not count twice.
+        reference_n: Number of reference energies. 0 in the same case.
+        outliers: Events above this threshold in each window.
+        events: Events in each window.
+        otherwise: The model to return if there are neither reference energies nor windows with events.
 
     Raises:
-        ValueError: There is nothing of all that.
+        ValueError: There is no data and `otherwise` is None.
     """
     filled = events > 0
     x, n = outliers[filled].astype(np.float64), events[filled].astype(np.float64)
@@ -84,8 +96,8 @@ def fit_count_model(
     if not total:
         if otherwise is not None:
             return otherwise
-        raise ValueError("a law of counts needs reference energies or windows with events")
-    # No exceedance at all says that the rate is small, not that it is zero: half an event bounds it.
+        raise ValueError("a count model needs reference energies or windows with events")
+    # Without any exceedance the rate is small but not zero: half an event bounds it.
     rate = max(reference_exceed + float(x.sum()), 0.5) / total
     windows = len(n)
     return CountModel(
@@ -98,9 +110,9 @@ def fit_count_model(
 
 
 def _estimate_dispersion(x: NDArray[np.float64], n: NDArray[np.float64], rate: float) -> float:
-    """Return the Pearson dispersion, at least 1; a significant one is raised for its own standard error.
+    """Return the Pearson dispersion, at least 1. A significant dispersion is raised for its own standard error.
 
-    Of few windows it is drawn towards 1, where it begins with the first of them.
+    With fewer than `MIN_DISPERSION_WINDOWS` windows it is shrunk towards 1 in proportion.
     """
     windows = len(n)
     if windows < 2 or not x.sum():
@@ -115,27 +127,28 @@ def _estimate_dispersion(x: NDArray[np.float64], n: NDArray[np.float64], rate: f
     return float(dispersion * (1 + HALF_LOG_ALPHA * (2 + dispersion / expected) / windows))
 
 
-def rate_bound(law: CountModel, level: float) -> float:
-    """Return the rate that the true one is below with probability `level`.
+def rate_bound(count_model: CountModel, level: float) -> float:
+    """Return the rate that the true rate is below with probability `level`.
 
-    By the gamma law of an over-dispersed count; for a dispersion of 1 the exact Poisson bound (Garwood 1936).
+    It uses the gamma distribution of an over-dispersed count. For a dispersion of 1 it is the exact Poisson bound
+    (Garwood 1936).
     """
-    effective = law.rate * law.calibration_n / law.dispersion
+    effective = count_model.rate * count_model.calibration_n / count_model.dispersion
     shape = effective + 1 if level > 0.5 else effective
-    return float(special.gammaincinv(shape, level)) * law.dispersion / law.calibration_n
+    return float(special.gammaincinv(shape, level)) * count_model.dispersion / count_model.calibration_n
 
 
-def is_rate_suspect(law: CountModel, nominal: float) -> bool:
-    """Say whether the rate's 90% interval lies outside a third to three times the limit's nominal exceedance.
+def is_rate_suspect(count_model: CountModel, nominal: float) -> bool:
+    """Return True if the 90% interval of the rate lies outside a third to three times the nominal exceedance.
 
-    The learned rate follows a slow attack; the nominal one does not.
+    The learned rate follows a slow attack. The nominal exceedance does not.
     """
-    return rate_bound(law, 0.05) > 3 * nominal or rate_bound(law, 0.95) < nominal / 3
+    return rate_bound(count_model, 0.05) > 3 * nominal or rate_bound(count_model, 0.95) < nominal / 3
 
 
-def exceedance_probability(law: CountModel, n: int, count: float) -> float:
+def exceedance_probability(count_model: CountModel, n: int, count: float) -> float:
     """Return the probability of more than `count` outliers in a clean window of n events."""
-    mean, ratio = n * law.rate, law.variance_ratio(n)
+    mean, ratio = n * count_model.rate, count_model.variance_ratio(n)
     if count < 0:
         return 1.0
     if mean <= 0:
@@ -145,29 +158,26 @@ def exceedance_probability(law: CountModel, n: int, count: float) -> float:
     return float(special.betainc(count + 1, mean / (ratio - 1), 1 - 1 / ratio))
 
 
-def p_value(law: CountModel, n: int, x: int) -> float:
+def p_value(count_model: CountModel, n: int, x: int) -> float:
     """Return the probability of x or more outliers in a clean window of n events."""
-    return exceedance_probability(law, n, x - 1)
+    return exceedance_probability(count_model, n, x - 1)
 
 
-RATE_BOUND_LEVEL = 0.9
-"""The clean rate is taken at this one-sided bound: a rate taken too low would be found to have risen."""
+def highest_clean_rate(count_model: CountModel, starts_us: Int64, outliers: Int64, events: Int64) -> float:
+    """Return the rate of the busiest hour, at a 90% upper bound for the calibration error.
 
-
-def highest_clean_rate(law: CountModel, starts_us: Int64, outliers: Int64, events: Int64) -> float:
-    """Return the rate of the busiest hour, at a 90% bound for what the calibration leaves open.
-
-    A rate with a daily course is above its mean for hours; measured against the mean that would be a rise every day.
-    The busiest of 24 hours is also the luckiest, so each hour is drawn to the mean by the share of the hours' variance
-    that chance explains (James and Stein's shrinkage): without a daily course this is the bound on the mean.
+    A rate with a daily course is above its mean for hours. Compared with the mean, every day would look like a slow
+    rise. The busiest of 24 hours is also the one with the largest positive error, so each hour is shrunk towards the
+    mean by the share of the variance between hours that chance explains (James and Stein). Without a daily course the
+    result is the bound of the mean.
 
     Args:
-        law: Learned from the same windows.
-        starts_us: Starts of the look-back's clean windows.
-        outliers: Events above the limit in each.
-        events: Events of each.
+        count_model: The model learned from the same windows.
+        starts_us: Start times of the clean windows of the look-back.
+        outliers: Events above the threshold in each window.
+        events: Events in each window.
     """
-    bound = rate_bound(law, RATE_BOUND_LEVEL)
+    bound = rate_bound(count_model, RATE_BOUND_LEVEL)
     filled = events > 0
     if not filled.any() or not outliers[filled].any():
         return bound
@@ -175,18 +185,18 @@ def highest_clean_rate(law: CountModel, starts_us: Int64, outliers: Int64, event
     n = np.bincount(hour, weights=events[filled].astype(np.float64))
     rates = np.bincount(hour, weights=outliers[filled].astype(np.float64)) / n
     mean = float((rates * n).sum() / n.sum())
-    by_chance = mean * law.dispersion / n
-    varied = max(float(np.average((rates - mean) ** 2 - by_chance, weights=n)), 0.0)
-    drawn = mean + (rates - mean) * varied / (varied + by_chance)
-    return bound * max(float(drawn.max()) / mean, 1.0)
+    chance_variance = mean * count_model.dispersion / n
+    extra_variance = max(float(np.average((rates - mean) ** 2 - chance_variance, weights=n)), 0.0)
+    shrunk = mean + (rates - mean) * extra_variance / (extra_variance + chance_variance)
+    return bound * max(float(shrunk.max()) / mean, 1.0)
 
 
-def count_model_to_json(law: CountModel) -> dict[str, Any]:
-    """Return a law of counts as the JSON that is stored with a threshold and with an incident."""
+def count_model_to_json(count_model: CountModel) -> dict[str, Any]:
+    """Return the count model as the JSON object that is stored with thresholds and incidents."""
     return {
-        "rate": law.rate,
-        "calibration_n": law.calibration_n,
-        "dispersion": law.dispersion,
-        "windows": law.windows,
-        "state": law.state,
+        "rate": count_model.rate,
+        "calibration_n": count_model.calibration_n,
+        "dispersion": count_model.dispersion,
+        "windows": count_model.windows,
+        "state": count_model.state,
     }

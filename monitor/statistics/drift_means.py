@@ -1,4 +1,4 @@
-"""The statistics of drift: what the sums of a window are the means of, by name and in units. Pure."""
+"""The statistics of the drift test: names, means and units of the sums of a window. Pure functions."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +17,7 @@ _MIN_SHARE = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftStatistic:
-    """One statistic: its name and what it is of; `feature` is empty where it is the whole stream's."""
+    """One statistic: its name and its feature, which is empty for a statistic of the whole stream."""
 
     name: str
     feature: str
@@ -28,11 +28,12 @@ class DriftStatistic:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DriftStatistics:
-    """The J statistics of one model, in the order in which their sums are joined.
+    """The J statistics of one model, in the order of the joined sums.
 
-    `rank` is the mean rank among the training values, `spread` the mean squared distance of the rank from the middle,
-    each of a feature or of the energy; `occupancy` the mean share of a component; `pair` the mean product of two
-    standardised features, near their correlation.
+    `rank` is the mean rank among the training values and `spread` the mean squared distance of the rank from the
+    middle, both for each feature and for the energy. `occupancy` is the mean share of a component. `pair` is the mean
+    product of two standardised features, which is near their correlation. `shape` holds the numbers of ranks,
+    components and pairs.
     """
 
     features: tuple[str, ...]
@@ -41,50 +42,50 @@ class DriftStatistics:
 
     @property
     def n_watched(self) -> int:
-        """Return how many features are watched one by one."""
+        """Return the number of features that are tested one by one."""
         return self.shape[0] - 1
 
     @property
     def energy_rank_index(self) -> int:
-        """Return the place of the energy's mean rank."""
+        """Return the index of the mean rank of the energy."""
         return self.n_watched
 
     def __len__(self) -> int:
         ranks, components, pairs = self.shape
         return 2 * ranks + components + pairs
 
-    def statistic_at(self, place: int) -> DriftStatistic:
-        """Return the statistic at a place."""
+    def statistic_at(self, index: int) -> DriftStatistic:
+        """Return the statistic at an index."""
         ranks, components, _ = self.shape
-        if place < 2 * ranks:
-            name = "rank" if place < ranks else "spread"
-            j = place % ranks
+        if index < 2 * ranks:
+            name = "rank" if index < ranks else "spread"
+            j = index % ranks
             return (
                 DriftStatistic(name=f"energy_{name}", feature="")
                 if j == self.n_watched
                 else DriftStatistic(name=name, feature=self.features[j])
             )
-        place -= 2 * ranks
-        if place < components:
-            return DriftStatistic(name="occupancy", feature=f"component {place + 1}")
-        first, second = feature_pair(place - components, len(self.features))
+        index -= 2 * ranks
+        if index < components:
+            return DriftStatistic(name="occupancy", feature=f"component {index + 1}")
+        first, second = feature_pair(index - components, len(self.features))
         return DriftStatistic(name="pair", feature=f"{self.features[first]} * {self.features[second]}")
 
     def groups(self) -> list[slice]:
-        """Return where the statistics of each name stand, of those that there are."""
+        """Return the index range of each statistic name that occurs."""
         _, components, pairs = self.shape
         sizes = [self.n_watched, 1, self.n_watched, 1, components, pairs]
         ends = np.cumsum(sizes).tolist()
         return [slice(end - size, end) for size, end in zip(sizes, ends, strict=True) if size]
 
     def means(self, sums: Int64, events: int) -> Float64:
-        """Return the means of joined sums over so many events."""
+        """Return the means of joined sums over a number of events, (J,)."""
         means = sums / _unit_scales(self.shape) / events
         means[: self.shape[0]] += 0.5
         return np.asarray(means, np.float64)
 
     def units(self, base_means: Float64) -> Float64:
-        """Return the training deviation of one event in each statistic."""
+        """Return the training deviation of one event in each statistic, (J,)."""
         ranks, components, pairs = self.shape
         profile, d = self.profile.features, self.n_watched
         shares = np.clip(base_means[2 * ranks : 2 * ranks + components], _MIN_SHARE, 1 - _MIN_SHARE)
@@ -97,28 +98,28 @@ class DriftStatistics:
             ]
         )
 
-    def in_feature_units(self, place: int, mean: float) -> float | None:
-        """Return a mean rank as the training value that has this rank; None for other statistics."""
-        if place == self.energy_rank_index:
+    def in_feature_units(self, index: int, mean: float) -> float | None:
+        """Return a mean rank as the training value with this rank. None for other statistics."""
+        if index == self.energy_rank_index:
             return value_at_rank(mean, self.profile.energy_edges)
-        return value_at_rank(mean, self.profile.features.edges[place]) if place < self.n_watched else None
+        return value_at_rank(mean, self.profile.features.edges[index]) if index < self.n_watched else None
 
 
 @lru_cache(maxsize=32)
 def _unit_scales(shape: tuple[int, int, int]) -> Float64:
-    """Return what is one in the sums of each statistic."""
+    """Return the integer that represents 1 in the sums of each statistic."""
     ranks, components, pairs = shape
     return np.repeat([2.0 * N_BINS, (2.0 * N_BINS) ** 2, SHARE_UNIT, SCORE_UNIT**2], [ranks, ranks, components, pairs])
 
 
 def join_sums(sums: DriftSums) -> Int64:
-    """Return all sums in one array."""
+    """Return all sums as one array, (J,)."""
     parts = [sums.ranks, sums.squares, sums.occupancy, sums.pairs]
     return np.concatenate([part for part in parts if part is not None])
 
 
 def is_valid_shape(shape: tuple[int, int, int], n_features: int) -> bool:
-    """Return whether sums of a shape can be a model's with so many features."""
+    """Return True if sums of a shape can belong to a model with this number of features."""
     ranks, _, pairs = shape
     paired = n_features * (n_features - 1) // 2 if n_features <= MAX_PAIRED_FEATURES else 0
     return ranks - 1 in (0, n_features) and pairs in (0, paired)

@@ -1,8 +1,9 @@
-"""What drift adds up over the events of a window: whole numbers only, so that any cuts give the same sums. Pure.
+"""Integer sums over the events of a window for the drift test. Pure functions.
 
-Each event is turned into small integers once (`code_events`): its ranks among the training values, the shares that the
-components have in it, its standardised features. Sums of these, and of products of pairs of the last, are all that is
-kept of a window. They add up without rounding, so drift replays to the bit.
+The sums are the same for any split of the events. `code_events` turns each event into small integers once: its ranks
+among the training values, the shares of the components, and its standardised features. Only the sums of these integers,
+and of the products of pairs of standardised features, are stored for a window. Integer sums have no rounding error, so
+that drift results replay bit for bit.
 """
 
 from dataclasses import dataclass
@@ -21,32 +22,34 @@ Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
 MAX_FEATURES = 200
-"""Features watched one by one; of wider events only energies and components are. Each costs some 5 ns an event, so that
-drift costs no event more than storing its row does."""
+"""Features that are tested one by one. For wider events only energies and components are tested.
+
+Each feature costs about 5 ns an event, so that the drift sums of an event cost no more than storing its row.
+"""
 
 MAX_PAIRED_FEATURES = 32
-"""Features watched in pairs: 32 have 496 pairs, 2 to 4 KB a window; 100 would have 4,950 and 20 to 40 KB."""
+"""Features that are tested in pairs: 32 features have 496 pairs, 2 to 4 KB a window; 100 have 4,950, 20 to 40 KB."""
 
 SHARE_UNIT = 1 << 16
-"""A component's share in an event is counted in 65,536ths."""
+"""The integer that represents a component share of 1."""
 
 SCORE_UNIT = 16
-"""Standardised features are counted in 16ths of a deviation, and cut at 4 deviations: one event decides nothing."""
+"""The integer that represents one standard deviation. Scores are clipped at 4 deviations: no single event dominates."""
 
 _MAX_SCORE = 4 * SCORE_UNIT
 _MAX_RANK = N_BINS - 1
 
 _CHUNK_ROWS = 512
-"""Rows that are summed at once, so that wide ones stay in the processor's cache."""
+"""Rows that are summed at once, so that wide rows stay in the processor cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DriftSums:
     """Sums over the events of a window.
 
-    `ranks` adds up the centred ranks of the watched features and, last, of the energy; `squares` their squares.
-    `occupancy` adds up the components' shares; None where there is one component, or the model has no such shares.
-    `pairs` adds up the products of standardised features i < j, row by row; None where there are too many.
+    `ranks` sums the centred ranks of the tested features and, last, of the energy; `squares` sums their squares.
+    `occupancy` sums the shares of the components; None for a single component or a model without shares. `pairs` sums
+    the products of the standardised features i < j, row by row; None for too many features.
     """
 
     ranks: Int64
@@ -56,33 +59,33 @@ class DriftSums:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Return how many ranks, components and pairs are added up."""
+        """Return the numbers of ranks, components and pairs."""
         return len(self.ranks), _optional_length(self.occupancy), _optional_length(self.pairs)
 
     def is_consistent(self, events: int) -> bool:
-        """Return whether so many events can have these sums."""
-        within = [
+        """Return True if this number of events can have these sums."""
+        checks = [
             len(self.squares) == len(self.ranks) > 0,
             bool((np.abs(self.ranks) <= _MAX_RANK * events).all()),
             bool(((self.squares >= 0) & (self.squares <= _MAX_RANK**2 * events)).all()),
         ]
         if self.occupancy is not None:
-            within.append(bool(((self.occupancy >= 0) & (self.occupancy <= SHARE_UNIT * events)).all()))
+            checks.append(bool(((self.occupancy >= 0) & (self.occupancy <= SHARE_UNIT * events)).all()))
         if self.pairs is not None:
-            within.append(bool((np.abs(self.pairs) <= _MAX_SCORE**2 * events).all()))
-        return all(within)
+            checks.append(bool((np.abs(self.pairs) <= _MAX_SCORE**2 * events).all()))
+        return all(checks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DriftCodes:
-    """Events as the integers that are added up, row by row; None where nothing of the sort is watched."""
+    """Events as integers, one row per event. None for quantities that are not tested."""
 
     ranks: Int8
     shares: Int32 | None
     scores: Int8 | None
 
     def sum_rows(self, rows: NDArray[np.bool_] | Int64 | slice) -> DriftSums:
-        """Return the sums over some of the events."""
+        """Return the sums over the selected events."""
         scores = None if self.scores is None else self.scores[rows]
         ranks, squares = _sum_columns(self.ranks[rows])
         return DriftSums(
@@ -95,57 +98,57 @@ class DriftCodes:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MeasuredEvents:
-    """What one pass over events gives: their energies, and their codes where the model has a yardstick."""
+    """Energies of events, and their drift codes where the model has a training profile."""
 
     energies: Float32
     codes: DriftCodes | None = None
 
 
 def code_events(
-    yardstick: TrainingProfile, features: Float32, energies: Float32, shares: NDArray[np.floating] | None
+    profile: TrainingProfile, features: Float32, energies: Float32, shares: NDArray[np.floating] | None
 ) -> DriftCodes:
-    """Return events as integers.
+    """Return the events as integers.
 
     Args:
-        yardstick: Of the model that gave the energies.
+        profile: Training profile of the model that computed the energies.
         features: Finite features, (n, D).
         energies: Finite energies, (n,).
-        shares: The components' shares in each event, (n, K), or None.
+        shares: Share of each component in each event, (n, K), or None.
     """
-    profile, d = yardstick.features, features.shape[1]
+    feature_profile, d = profile.features, features.shape[1]
     watched = d if d <= MAX_FEATURES else 0
-    ranks = _load_rank_table(yardstick, watched).centred_ranks(features[:, :watched], energies[:, None])
+    ranks = _load_rank_table(profile, watched).centred_ranks(features[:, :watched], energies[:, None])
     scores = None
     if 2 <= d <= MAX_PAIRED_FEATURES:
-        scale = np.divide(SCORE_UNIT, profile.deviation, out=np.zeros(d), where=profile.deviation > 0)
-        away = (features - profile.centre) * scale
-        scores = np.rint(np.clip(away, -_MAX_SCORE, _MAX_SCORE)).astype(np.int8)
-    counted = None
+        scale = np.divide(SCORE_UNIT, feature_profile.deviation, out=np.zeros(d), where=feature_profile.deviation > 0)
+        standardised = (features - feature_profile.centre) * scale
+        scores = np.rint(np.clip(standardised, -_MAX_SCORE, _MAX_SCORE)).astype(np.int8)
+    share_counts = None
     if shares is not None and shares.shape[1] > 1:
-        counted = np.rint(shares * np.float32(SHARE_UNIT)).astype(np.int32)
-    return DriftCodes(ranks=ranks, shares=counted, scores=scores)
+        share_counts = np.rint(shares * np.float32(SHARE_UNIT)).astype(np.int32)
+    return DriftCodes(ranks=ranks, shares=share_counts, scores=scores)
 
 
 @lru_cache(maxsize=8)
-def _load_rank_table(yardstick: TrainingProfile, watched: int) -> RankTable:
-    return RankTable.from_edges(np.concatenate([yardstick.features.edges[:watched], yardstick.energy_edges[None]]))
+def _load_rank_table(profile: TrainingProfile, watched: int) -> RankTable:
+    return RankTable.from_edges(np.concatenate([profile.features.edges[:watched], profile.energy_edges[None]]))
 
 
 def _sum_columns(ranks: Int8) -> tuple[Int64, Int64]:
-    """Return the sums of columns and of their squares; exact in any order, for they stay far below 2^53."""
+    """Return the column sums and the sums of squares. They are exact in any order because they stay far below 2^53."""
     sums, squares = np.zeros((2, ranks.shape[1]))
     for at in range(0, len(ranks), _CHUNK_ROWS):
-        whole = ranks[at : at + _CHUNK_ROWS].astype(np.float64)
-        ones = np.ones(len(whole))
-        sums += ones @ whole
-        squares += ones @ np.square(whole, out=whole)
+        values = ranks[at : at + _CHUNK_ROWS].astype(np.float64)
+        ones = np.ones(len(values))
+        sums += ones @ values
+        squares += ones @ np.square(values, out=values)
     return sums.astype(np.int64), squares.astype(np.int64)
 
 
 def _sum_pair_products(scores: Int8) -> Int64:
-    """Return the sums of products of all pairs of columns; exact as `_totals` are."""
-    wide = scores.astype(np.float64)
-    return (wide.T @ wide)[_pair_indices(wide.shape[1])].astype(np.int64)
+    """Return the sums of the products of all pairs of columns, exact like the sums of `_sum_columns`."""
+    columns = scores.astype(np.float64)
+    return (columns.T @ columns)[_pair_indices(columns.shape[1])].astype(np.int64)
 
 
 @lru_cache(maxsize=MAX_PAIRED_FEATURES)
@@ -154,17 +157,17 @@ def _pair_indices(d: int) -> tuple[Int64, Int64]:
     return first.astype(np.int64), second.astype(np.int64)
 
 
-def feature_pair(place: int, d: int) -> tuple[int, int]:
-    """Return the two features whose products are added up at a place of `DriftSums.pairs`."""
+def feature_pair(index: int, d: int) -> tuple[int, int]:
+    """Return the two features whose products are summed at an index of `DriftSums.pairs`."""
     first, second = _pair_indices(d)
-    return int(first[place]), int(second[place])
+    return int(first[index]), int(second[index])
 
 
 def add_drift_sums(one: DriftSums, other: DriftSums) -> DriftSums:
-    """Return the sums over the events of both.
+    """Return the sums over the events of both arguments.
 
     Raises:
-        ValueError: They are of different models.
+        ValueError: The sums belong to different models.
     """
     if one.shape != other.shape:
         raise ValueError(f"drift sums of different shapes cannot be added: {one.shape} and {other.shape}")
@@ -185,7 +188,7 @@ def _optional_length(sums: Int64 | None) -> int:
 
 
 class DriftSection(msgspec.Struct, forbid_unknown_fields=True):
-    """The sums as bytes: a width each, then little-endian integers in the fewest bytes that hold them all."""
+    """The sums as bytes: a width, then little-endian integers of the smallest sufficient width, for each array."""
 
     ranks: bytes
     squares: bytes
@@ -197,7 +200,7 @@ _WIDTHS = {1: "<i1", 2: "<i2", 4: "<i4", 8: "<i8"}
 
 
 def pack_drift_sums(sums: DriftSums) -> DriftSection:
-    """Return the sums as a section of a part."""
+    """Return the sums as a section of an encoded part."""
     return DriftSection(
         ranks=_pack_integers(sums.ranks),
         squares=_pack_integers(sums.squares),
@@ -207,7 +210,11 @@ def pack_drift_sums(sums: DriftSums) -> DriftSection:
 
 
 def unpack_drift_sums(section: DriftSection) -> DriftSums:
-    """Return the sums that `pack` wrote. Raises ValueError where the bytes are none."""
+    """Return the sums from a section that `pack_drift_sums` wrote.
+
+    Raises:
+        ValueError: The bytes are not drift sums.
+    """
     return DriftSums(
         ranks=_unpack_integers(section.ranks),
         squares=_unpack_integers(section.squares),

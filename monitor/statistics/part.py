@@ -1,8 +1,8 @@
-"""The statistics of a window in mergeable parts: counts, largest energies, a histogram of all. Pure.
+"""Mergeable statistics of a window's events: counts, largest energies and a histogram of all energies. Pure functions.
 
-A part is what one commit adds to one window. Merging is a sum of integers and a choice of the largest values,
-so it is associative and commutative and gives the same bytes whatever the cuts, restarts or order: thresholds
-computed from merged parts replay bit for bit.
+A part is the contribution of one commit to one window. Merging adds integers and selects the largest values, so it is
+associative and commutative and gives the same bytes for any split, restart or order. Thresholds that are computed from
+merged parts therefore replay bit for bit.
 """
 
 import zlib
@@ -24,24 +24,24 @@ Int64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
 MAX_LARGEST = 256
-"""Energies kept exactly: at p99.5 a window of 50,000 events has its own limit inside the list."""
+"""Energies that a part holds exactly. At p99.5 the threshold of a window of 50,000 events lies within the list."""
 
 BIN_WIDTH = 0.02
-"""Width of a bin in asinh((energy - median) / IQR): 0.02 IQR near the median, 2% of the distance far off."""
+"""Width of a bin in asinh((energy - median) / IQR): 0.02 IQR near the median, 2% of the distance far from it."""
 
 LAST_BIN = 500
-"""Bins run from -500 to 500, to 11,000 IQR on either side; what lies beyond falls in the outermost bins."""
+"""Bins run from -500 to 500, up to 11,000 IQR on either side. Energies beyond fall into the outermost bins."""
 
 PART_FORMAT = 1
 
 
 class DamagedPart(OutriderError):  # noqa: N818 - named by what a person finds
-    """A stored part cannot be read: its bytes are damaged, or a newer Outrider wrote them."""
+    """A stored part cannot be read. Its bytes are damaged, or a newer version of Outrider wrote them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """Centre and unit of the histogram, in nats: median and interquartile range of the reference energies."""
+    """Centre and unit of the histogram in nats: median and interquartile range of the reference energies."""
 
     median: float
     iqr: float
@@ -52,10 +52,13 @@ class Scale:
 
     @staticmethod
     def from_energies(reference: Float32) -> "Scale":
-        """Return the scale of a model's reference energies.
+        """Return the scale of the reference energies of a model.
 
-        An IQR below what float32 can tell apart at the median (half of the energies equal) would make bins of
-        no width: it is replaced by one nat, or by that spacing where it is wider.
+        If half of the energies are equal, the IQR is below the float32 spacing at the median and would give bins
+        without width. It is replaced by one nat, or by that spacing where it is larger.
+
+        Raises:
+            ValueError: There are no reference energies.
         """
         if not len(reference):
             raise ValueError("a scale needs at least one reference energy")
@@ -67,12 +70,12 @@ class Scale:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Part:
-    """What some events of one window add up to. Two parts are the same when `encode` gives the same bytes.
+    """The sums over some events of one window. Two parts are equal if `encode_part` gives the same bytes.
 
-    `top` holds the largest energies in descending order, ties kept, all of them where there are no more than
-    256; `bins` the histogram's non-empty bins in ascending order and `counts` the events in each. `late` and
-    `dead` count events and dead letters that belong to the window's time and are in none of the statistics. `drift`
-    is None without events, and where the model was fitted before drift was watched.
+    `top` holds the largest energies in descending order with ties: all of them if there are at most 256. `bins` holds
+    the non-empty bins of the histogram in ascending order and `counts` the number of events in each. `late` and `dead`
+    count the late events and dead letters of the window's time; they are in none of the other statistics. `drift` is
+    None without events and for models that were fitted without a training profile.
     """
 
     events: int
@@ -99,13 +102,13 @@ class Part:
 
     @property
     def complete_above(self) -> float:
-        """Return the energy above which `top` misses nothing: -infinity where it holds every event."""
+        """Return the energy above which `top` is complete: -infinity if it holds every event."""
         return -np.inf if self.events <= len(self.top) else float(self.top[-1])
 
 
 @lru_cache(maxsize=16)
 def bin_edges(scale: Scale) -> Float64:
-    """Return the 1,000 lower edges of bins -499 to 500, in nats; not to be written to."""
+    """Return the 1,000 lower edges of bins -499 to 500, in nats. The array is read-only."""
     warped = BIN_WIDTH * np.arange(1 - LAST_BIN, LAST_BIN + 1)
     edges = np.asarray(scale.median + scale.iqr * np.sinh(warped), np.float64)
     edges.setflags(write=False)
@@ -113,11 +116,10 @@ def bin_edges(scale: Scale) -> Float64:
 
 
 def bin_index(energies: Float32, scale: Scale) -> Int64:
-    """Return each energy's bin: floor(asinh((energy - median) / IQR) / 0.02), clipped to +-500.
+    """Return the bin of each energy: floor(asinh((energy - median) / IQR) / 0.02), clipped to +-500.
 
-    The last bit of an asinh differs between processors. The bin is therefore decided by comparison with the
-    edges, and the asinh only says where to look, so that parts from different machines add up to the same
-    histogram.
+    The last bit of asinh differs between processors. The bin is therefore decided by comparison with the edges, and the
+    asinh only gives a first guess, so that parts from different machines add up to the same histogram.
     """
     edges = bin_edges(scale)
     exact = energies.astype(np.float64)
@@ -130,12 +132,12 @@ def bin_index(energies: Float32, scale: Scale) -> Int64:
 
 
 def summarise(energies: Float32, outlier: Bool, scale: Scale) -> Part:
-    """Return the part of one window's energies.
+    """Return the part of the energies of one window.
 
     Args:
-        energies: Finite energies of the window's events, late ones left out.
-        outlier: Which of them are above the threshold in force.
-        scale: Of the model that gave the energies.
+        energies: Finite energies of the events of the window, without late events.
+        outlier: True for events above the threshold in force.
+        scale: Scale of the model that computed the energies.
 
     Raises:
         ValueError: The arrays differ in length, or an energy is not finite.
@@ -145,13 +147,13 @@ def summarise(energies: Float32, outlier: Bool, scale: Scale) -> Part:
 
 
 def summarise_windows(energies: Float32, outlier: Bool, windows: Int64, scale: Scale) -> tuple[Int64, list[Part]]:
-    """Return the windows that events fall in, ascending, and the part of each, in one pass over a batch.
+    """Return the windows of the events in ascending order and the part of each, in one pass over a batch.
 
     Args:
         energies: Finite energies.
-        outlier: Which of them are above the threshold in force.
-        windows: The window of each event, by any integer, for example its start.
-        scale: Of the model that gave the energies.
+        outlier: True for events above the threshold in force.
+        windows: The window of each event as an integer, for example its start.
+        scale: Scale of the model that computed the energies.
 
     Raises:
         ValueError: The arrays differ in length, or an energy is not finite.
@@ -164,7 +166,7 @@ def summarise_windows(energies: Float32, outlier: Bool, windows: Int64, scale: S
     first[1:] = windows[1:] != windows[:-1]
     begins = np.flatnonzero(first)
     ends = np.append(begins, len(windows))[1:]
-    flagged = np.concatenate([[0], np.cumsum(outlier)])
+    cumulative_outliers = np.concatenate([[0], np.cumsum(outlier)])
     index = bin_index(energies, scale)
     parts = []
     for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
@@ -172,7 +174,7 @@ def summarise_windows(energies: Float32, outlier: Bool, windows: Int64, scale: S
         parts.append(
             Part(
                 events=end - begin,
-                outliers=int(flagged[end] - flagged[begin]),
+                outliers=int(cumulative_outliers[end] - cumulative_outliers[begin]),
                 late=0,
                 dead=0,
                 top=_select_largest(energies[begin:end]),
@@ -187,10 +189,10 @@ def _check_arrays(energies: Float32, outlier: Bool, windows: Int64) -> Float32:
     if not len(energies) == len(outlier) == len(windows):
         raise ValueError(f"{len(energies)} energies, {len(outlier)} flags and {len(windows)} windows do not match")
     if energies.dtype != np.float32:
-        raise ValueError(f"energies are float32, rounded once where they are computed, not {energies.dtype}")
+        raise ValueError(f"energies must be float32, rounded once where they are computed, not {energies.dtype}")
     if not np.isfinite(energies).all():
-        raise ValueError("an energy is not finite: the scorer bounds them by the largest float32")
-    return energies + np.float32(0)  # -0.0 becomes 0.0: equal energies have equal bytes
+        raise ValueError("an energy is not finite: the scorer must clip energies to the float32 range")
+    return energies + np.float32(0)  # -0.0 becomes 0.0, so that equal energies have equal bytes
 
 
 def _count_bins(index: Int64) -> tuple[Int16, Int64]:
@@ -213,9 +215,9 @@ def _select_largest(energies: Float32) -> Float32:
 
 
 def merge_parts(parts: Iterable[Part]) -> Part:
-    """Return the part of all events of the parts: what `summarise` gives for them together.
+    """Return the part of all events of the parts, equal to `summarise` of all their events.
 
-    The parts are of one model: their histograms share a scale.
+    The parts belong to one model: their histograms share a scale.
     """
     parts = list(parts)
     if len(parts) == 1:
@@ -237,13 +239,13 @@ def merge_parts(parts: Iterable[Part]) -> Part:
 
 
 def _merge_drift(parts: Sequence[Part]) -> DriftSums | None:
-    """Return the sums over all events; None where those of some events are missing."""
+    """Return the sums over all events. None if the sums of some events are missing."""
     sums = [part.drift for part in parts if part.drift is not None]
     return reduce(add_drift_sums, sums) if sums and len(sums) == len(parts) else None
 
 
 class _EnergySection(msgspec.Struct, forbid_unknown_fields=True):
-    """Little-endian arrays; counts in the fewest bytes that hold the largest."""
+    """Little-endian arrays. The counts use the smallest sufficient integer width."""
 
     top: bytes
     bins: bytes
@@ -251,7 +253,7 @@ class _EnergySection(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _PartSections(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """The body: a map of sections by name. A later statistic is a further section with a default of None."""
+    """The body: sections by name. A statistic that is added later is a further section with default None."""
 
     counts: tuple[int, int, int, int]
     energies: _EnergySection
@@ -262,7 +264,7 @@ _WIDTHS = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}
 
 
 def encode_part(part: Part) -> bytes:
-    """Return the part as MessagePack: [version, CRC-32 of the body, body], the body a map of sections."""
+    """Return the part as MessagePack: [format version, CRC-32 of the body, body]. The body is a map of sections."""
     largest = int(part.counts.max(initial=0))
     width = next(width for width in _WIDTHS if largest < 1 << 8 * width)
     energies = _EnergySection(
@@ -281,11 +283,11 @@ def encode_part(part: Part) -> bytes:
 
 @lru_cache(maxsize=64)
 def decode_part(payload: bytes) -> Part:
-    """Return the part that `encode` wrote; a window's is asked for by who judges it, by ticks and by drift.
+    """Return the part from the bytes of `encode_part`. Cached: judging, ticks and the drift step decode the same parts.
 
     Raises:
-        DamagedPart: The bytes are not a part, are damaged, or hold a section that this version does not know
-            (it could not be merged, so it is refused and not dropped).
+        DamagedPart: The bytes are not a part, are damaged, or have an unknown section. An unknown section could not be
+            merged, so the part is rejected instead of losing data.
     """
     body = _decode_body(payload)
     try:
@@ -353,8 +355,8 @@ def _decode_drift(section: DriftSection | None) -> DriftSums | None:
 
 
 def _check_consistency(part: Part) -> None:
-    """Refuse a part whose numbers do not fit together: a faulty program wrote it."""
-    whole = (
+    """Raise DamagedPart for contradictory numbers, which only a faulty program can write."""
+    is_consistent = (
         int(part.counts.sum()) == part.events
         and len(part.top) == min(part.events, MAX_LARGEST)
         and 0 <= part.outliers <= part.events
@@ -366,7 +368,7 @@ def _check_consistency(part: Part) -> None:
         and bool((np.diff(part.top) <= 0).all())
         and (part.drift is None or part.drift.is_consistent(part.events))
     )
-    if not whole:
+    if not is_consistent:
         raise DamagedPart(
             f"a stored window part contradicts itself ({part.events} events, {int(part.counts.sum())} in its "
             f"histogram, {len(part.top)} largest energies, {part.outliers} outliers): "

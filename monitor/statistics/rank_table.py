@@ -1,10 +1,10 @@
-"""Ranks of many events at once: looked up in the cells of a grid, to the same integers as by comparing. Pure.
+"""Vectorised ranks by table lookup, with the same integers as a comparison with every edge. Pure functions.
 
-Comparing a value with all 63 edges costs some 20 ns, and wide events have many values. Here the cell of a value says
-which edge it can still lie on either side of, and one comparison decides. Cells are equal steps of the bits of
-value - first edge: as integers positive floats keep their order and grow like logarithms, so that the edges of skewed
-features lie in cells of their own too. The cells only have to rise with the values, which rounding does not change:
-no error of theirs can reach a rank, on any machine.
+Comparing a value with all 63 edges costs about 20 ns, and wide events have many values. Here the cell of a value
+determines the one edge that it may lie on either side of, and one comparison decides. Cells are equal steps of the bit
+pattern of value - first edge: as integers, positive floats keep their order and grow like logarithms, so that the edges
+of skewed features also lie in separate cells. Cells only have to be monotone in the values. Rounding does not change
+that, so that no rounding error changes a rank on any machine.
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from monitor.statistics.training_profile import N_BINS, Float32, Int8, Int64, centred_ranks
 
 _N_CELLS = 512
-"""Cells of a feature. With half as many every other law has two edges in a cell; more leave the processor's cache."""
+"""Cells of a feature. With half as many, every other distribution has two edges in one cell. More exceed the cache."""
 
 _CHUNK_VALUES = 1 << 16
-"""Values of a block of events: what is computed for them stays in the cache, too."""
+"""Values of a block of events, so that intermediate arrays stay in the processor cache."""
 
 _MAX_FLOAT32 = np.finfo(np.float32).max
 
@@ -28,12 +28,12 @@ Intp = NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RankTable:
-    """The edges of D columns, made ready for looking up.
+    """The edges of D columns, prepared for lookup.
 
-    `first` is each column's first edge, `low` and `high` the distances from it that the cells reach over, `shift` how
-    many of their bits a cell leaves out. A cell has one edge or none (infinity), which may be several equal ones:
-    `below` is the rank below it, and `step` how much it is more on it, and again above it. Of the columns in `crowded`
-    different edges share a cell: they are compared.
+    `first` is the first edge of each column. `low` and `high` are the distances from it that the cells cover, and
+    `shift` is the number of low bits that a cell ignores. A cell has one edge or none (infinity); the edge may be
+    several equal ones. `rank_below` is the rank below the edge, and `step` is added to it on the edge and again above
+    it. In `shared_columns` different edges share a cell; these columns are compared with every edge.
     """
 
     edges: Float32
@@ -48,16 +48,18 @@ class RankTable:
 
     @staticmethod
     def from_edges(edges: Float32) -> "RankTable":
-        """Make edges ready, (D, 63), each row ascending and finite."""
+        """Prepare edges of shape (D, 63), each row ascending and finite."""
         first = edges[:, 0].copy()
         with np.errstate(over="ignore"):
-            away = np.minimum(edges - first[:, None], _MAX_FLOAT32)
-        rises = away > 0
-        least = np.where(rises.any(axis=1), away.min(axis=1, where=rises, initial=_MAX_FLOAT32), np.float32(1))
-        high = np.maximum(away[:, -1], least)
-        shift = _compute_shifts(high.view(np.int32) - least.view(np.int32))
-        # One cell below the second edge, so that it does not share the first one's.
-        low = np.maximum(least.view(np.int32) - (np.int32(1) << shift), 1).astype(np.int32).view(np.float32)
+            distance = np.minimum(edges - first[:, None], _MAX_FLOAT32)
+        positive = distance > 0
+        lowest = np.where(
+            positive.any(axis=1), distance.min(axis=1, where=positive, initial=_MAX_FLOAT32), np.float32(1)
+        )
+        high = np.maximum(distance[:, -1], lowest)
+        shift = _compute_shifts(high.view(np.int32) - lowest.view(np.int32))
+        # One cell below the second edge, so that the first two edges do not share a cell.
+        low = np.maximum(lowest.view(np.int32) - (np.int32(1) << shift), 1).astype(np.int32).view(np.float32)
         cell = _find_cells(edges.T, first, low, high, shift).T
         counts = np.bincount(cell.ravel(), minlength=len(edges) * _N_CELLS).reshape(len(edges), _N_CELLS)
         below = 2 * (counts.cumsum(axis=1) - counts) + 1 - N_BINS
@@ -77,41 +79,41 @@ class RankTable:
         )
 
     def centred_ranks(self, *values: Float32) -> Int8:
-        """Return what `yardstick.centred_ranks` returns of the same values, but row by row, (n, D).
+        """Return the ranks of `training_profile.centred_ranks`, row by row, (n, D).
 
         Args:
-            values: Finite values, (n, D); or pieces of them, side by side.
+            values: Finite values, (n, D), or several arrays that are joined side by side.
         """
-        found = np.empty((len(values[0]), len(self.first)), np.int8)
+        ranks = np.empty((len(values[0]), len(self.first)), np.int8)
         rows = max(_CHUNK_VALUES // len(self.first), 1)
-        for at in range(0, len(found), rows):
+        for at in range(0, len(ranks), rows):
             block = np.concatenate([piece[at : at + rows] for piece in values], axis=1)
             cell = _find_cells(block, self.first, self.low, self.high, self.shift)
             edge = self.cell_edges.take(cell)
             steps = (block >= edge).view(np.int8)
             steps += (block > edge).view(np.int8)
             steps *= self.step.take(cell)
-            np.add(steps, self.rank_below.take(cell), out=found[at : at + rows])
+            np.add(steps, self.rank_below.take(cell), out=ranks[at : at + rows])
             if len(self.shared_columns):
                 columns = np.ascontiguousarray(block[:, self.shared_columns].T)
-                found[at : at + rows, self.shared_columns] = centred_ranks(columns, self.edges[self.shared_columns]).T
-        return found
+                ranks[at : at + rows, self.shared_columns] = centred_ranks(columns, self.edges[self.shared_columns]).T
+        return ranks
 
 
 def _compute_shifts(span: Int32) -> Int32:
-    """Return how many bits have to be left out, so that each span has no more cells than there are."""
+    """Return the number of bits to ignore, so that each span has at most `_N_CELLS` cells."""
     shift = np.zeros(len(span), np.int32)
-    while (wide := (span >> shift) + 2 > _N_CELLS).any():
-        shift += wide
+    while (too_wide := (span >> shift) + 2 > _N_CELLS).any():
+        shift += too_wide
     return shift
 
 
 def _find_cells(values: Float32, first: Float32, low: Float32, high: Float32, shift: Int32) -> Intp:
-    """Return the place of each value's cell among those of all columns, (n, D)."""
+    """Return the index of the cell of each value among the cells of all columns, (n, D)."""
     with np.errstate(over="ignore"):
-        away = values - first
-    np.minimum(np.maximum(away, low, out=away), high, out=away)
-    cell = away.view(np.int32)
+        distance = values - first
+    np.minimum(np.maximum(distance, low, out=distance), high, out=distance)
+    cell = distance.view(np.int32)
     cell -= low.view(np.int32)
     cell >>= shift
     cell += np.arange(len(first), dtype=np.int32) * _N_CELLS

@@ -1,8 +1,7 @@
-"""The law of the energies of many windows: ranks and tails, exact where the lists of largest reach. Pure.
+"""The energy distribution of many windows: quantiles and tails, exact where the lists of largest energies reach. Pure.
 
-Ranks follow Weibull's plotting position: the value at fraction p of n energies has descending rank (1 - p)(n
-+ 1), so that a new energy exceeds it with probability 1 - p on average over samples, whatever the
-distribution.
+Ranks follow the plotting position of Weibull: the value at fraction p of n energies has descending rank (1 - p)(n + 1),
+so that a new energy exceeds it with probability 1 - p on average over samples, for any distribution.
 """
 
 from bisect import bisect_left
@@ -16,16 +15,16 @@ from numpy.typing import NDArray
 from monitor.statistics.part import LAST_BIN, Float32, Float64, Int64, Part, Scale, bin_edges
 
 MAX_EXACT_ENERGIES = 2**18
-"""Energies that a sketch of many windows keeps exactly: 1 MiB, and the p99 of 26 million events."""
+"""Energies that a sketch of many windows holds exactly: 1 MiB, and the p99 of 26 million events."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EnergySketch:
-    """How `n` energies are distributed.
+    """The distribution of `n` energies.
 
-    `top` holds the largest in descending order and misses none above `complete_above`, nor has it any below;
-    `counts` the rest of them by bin, from -500 to 500, none of which is above `complete_above`. What bounds the
-    energies of each bin, and how many are in it or above, is kept: a limit asks for some hundred ranks.
+    `top` holds the largest energies in descending order: all of those above `complete_above` and none below it.
+    `counts` holds the remaining energies by bin, from -500 to 500; none of them is above `complete_above`. The bounds
+    of each bin and the cumulative counts from above are cached, because one threshold needs some hundred quantiles.
     """
 
     n: int
@@ -61,13 +60,13 @@ class EnergySketch:
 
     @staticmethod
     def from_sums(ascending: Float32, floor: float, dense: Int64, scale: Scale) -> "EnergySketch":
-        """Return the sketch of windows that are added up already.
+        """Return the sketch of windows whose statistics are already summed.
 
         Args:
-            ascending: The lists of largest of all windows, in order.
-            floor: The energy above which none of the lists misses anything.
-            dense: The sum of their histograms.
-            scale: Of the energies.
+            ascending: The lists of largest energies of all windows, ascending.
+            floor: The energy above which every list is complete.
+            dense: The sum of the histograms.
+            scale: Scale of the energies.
         """
         listed = ascending[np.searchsorted(ascending, _round_up(floor)) :]
         if len(listed) > MAX_EXACT_ENERGIES:
@@ -78,39 +77,51 @@ class EnergySketch:
         return EnergySketch(n=int(dense.sum()), top=top, complete_above=floor, counts=counts, scale=scale)
 
     def count_above(self, energy: float) -> float:
-        """Return how many energies are above: exact from `complete_above` on, within one bin below."""
+        """Return the number of energies above: exact from `complete_above` on, within one bin below it."""
         if energy >= self.complete_above:
             return float(count_listed_above(self.top, energy))
-        at = _find_bin(energy, self.scale)
-        above = len(self.top) + int(self.counts[at + 1 :].sum())
-        lower, upper = float(self._low[at]), float(self._high[at])
-        if energy >= upper or not self.counts[at]:
+        index = _find_bin(energy, self.scale)
+        above = len(self.top) + int(self.counts[index + 1 :].sum())
+        lower, upper = float(self._low[index]), float(self._high[index])
+        if energy >= upper or not self.counts[index]:
             return float(above)
         span = _warp(upper, self.scale) - _warp(lower, self.scale)
         share = (_warp(upper, self.scale) - _warp(max(energy, lower), self.scale)) / span if span > 0 else 1.0
-        return above + float(self.counts[at]) * min(max(share, 0.0), 1.0)
+        return above + float(self.counts[index]) * min(max(share, 0.0), 1.0)
 
     def survival(self, energy: float) -> float:
-        """Return the share of energies above. Raises ValueError for an empty sketch."""
+        """Return the share of energies above.
+
+        Raises:
+            ValueError: The sketch is empty.
+        """
         self._check_not_empty()
         return self.count_above(energy) / self.n
 
     def quantile(self, p: float) -> float:
-        """Return the energy at fraction `p`. Raises ValueError for an empty sketch."""
+        """Return the energy at fraction `p`.
+
+        Raises:
+            ValueError: The sketch is empty.
+        """
         return float(self.quantiles(np.array([p]))[0])
 
     def quantiles(self, p: Float64) -> Float64:
-        """Return the energies at fractions `p`: between two exact ones, else inside the bin of the rank."""
+        """Return the energies at fractions `p`, interpolated between two exact energies or inside the bin of the rank.
+
+        Raises:
+            ValueError: The sketch is empty.
+        """
         self._check_not_empty()
         rank = np.clip((1.0 - p) * (self.n + 1), 1, self.n)
         reached = rank <= len(self.top)
-        found = np.empty(len(rank))
-        found[reached] = self._interpolate_exact(rank[reached])
-        found[~reached] = self._interpolate_in_bin(rank[~reached])
-        return found
+        energies = np.empty(len(rank))
+        energies[reached] = self._interpolate_exact(rank[reached])
+        energies[~reached] = self._interpolate_in_bin(rank[~reached])
+        return energies
 
     def bracket(self, p: float) -> tuple[float, float]:
-        """Return what certainly bounds the energy at fraction `p`: two exact neighbours, or its bin."""
+        """Return certain bounds of the energy at fraction `p`: two exact neighbours, or the edges of its bin."""
         self._check_not_empty()
         rank = float(np.clip((1.0 - p) * (self.n + 1), 1, self.n))
         below, above = np.ceil(rank), np.floor(rank)
@@ -124,23 +135,23 @@ class EnergySketch:
             raise ValueError("a sketch of no events has no quantiles: merge windows with events first")
 
     def _interpolate_exact(self, rank: Float64) -> Float64:
-        """Interpolate between neighbours of the exact list."""
+        """Interpolate between neighbours in the exact list."""
         above, below = np.floor(rank).astype(np.int64) - 1, np.ceil(rank).astype(np.int64) - 1
         high, low = self.top[above].astype(np.float64), self.top[below].astype(np.float64)
         share = rank - np.floor(rank)
         return np.where(high == low, high, high * (1 - share) + low * share)
 
     def _bin_of_rank(self, rank: Float64) -> Int64:
-        """Return the position of the bin where each descending rank falls, between two the nearer."""
-        at = np.searchsorted(self._from_above + 0.5, rank, side="left")
-        return np.maximum(len(self.counts) - 1 - at, 0)
+        """Return the index of the bin of each descending rank, the nearer one between two bins."""
+        index = np.searchsorted(self._from_above + 0.5, rank, side="left")
+        return np.maximum(len(self.counts) - 1 - index, 0)
 
     def _interpolate_in_bin(self, rank: Float64) -> Float64:
-        """Spread the events of a bin evenly in asinh((energy - median) / IQR); take the one of the rank."""
-        at = self._bin_of_rank(rank)
-        low, high = self._low[at], self._high[at]
-        above = self._from_above[len(self.counts) - 1 - at] - self.counts[at]
-        share = np.clip((rank - above - 0.5) / np.maximum(self.counts[at], 1), 0, 1)
+        """Return the energy of each rank, with the events of a bin spread evenly in asinh((energy - median) / IQR)."""
+        index = self._bin_of_rank(rank)
+        low, high = self._low[index], self._high[index]
+        above = self._from_above[len(self.counts) - 1 - index] - self.counts[index]
+        share = np.clip((rank - above - 0.5) / np.maximum(self.counts[index], 1), 0, 1)
         upper = np.arcsinh((high - self.scale.median) / self.scale.iqr)
         lower = np.arcsinh((low - self.scale.median) / self.scale.iqr)
         value = self.scale.median + self.scale.iqr * np.sinh(upper - share * (upper - lower))
@@ -148,9 +159,9 @@ class EnergySketch:
 
 
 def _bin_bounds(scale: Scale, complete_above: float) -> tuple[Float64, Float64]:
-    """Return what bounds the energies of each bin: its edges, and nothing above `complete_above`.
+    """Return the lower and upper bounds of each bin, cut at `complete_above`.
 
-    The lowest bin has no lower edge; it is given a bin's width, for no limit is sought there.
+    The lowest bin has no lower edge. It is given the width of a bin, because no threshold lies there.
     """
     edges = bin_edges(scale)
     lowest = scale.median - scale.iqr * np.sinh(0.02 * LAST_BIN)
@@ -160,19 +171,19 @@ def _bin_bounds(scale: Scale, complete_above: float) -> tuple[Float64, Float64]:
 
 
 def count_listed_above(descending: Float32, energy: float) -> int:
-    """Return how many energies of a list in descending order are above."""
+    """Return the number of energies above in a list in descending order."""
     return bisect_left(descending, -energy, key=lambda listed: -float(listed))
 
 
 def _count_by_bin(ascending: Float32, scale: Scale) -> Int64:
-    """Return how many energies of a list in order fall in each bin, decided by the same comparisons as `bin_index`."""
+    """Return the number of energies of an ascending list in each bin, by the same comparisons as `bin_index`."""
     passed = np.searchsorted(ascending, _float32_edges(scale), side="left")
     return np.diff(np.concatenate([[0], passed, [len(ascending)]])).astype(np.int64)
 
 
 @lru_cache(maxsize=16)
 def _float32_edges(scale: Scale) -> Float32:
-    """Return the smallest float32 that is no smaller, for each edge: a float32 energy is above both or neither."""
+    """Return for each edge the smallest float32 that is not below it: a float32 energy is above both or neither."""
     edges = bin_edges(scale)
     with np.errstate(over="ignore"):  # an edge beyond every float32 is infinite among them
         nearest = edges.astype(np.float32)
@@ -182,7 +193,7 @@ def _float32_edges(scale: Scale) -> Float32:
 
 
 def _round_up(energy: float) -> np.float32:
-    """Return the smallest float32 that is no smaller."""
+    """Return the smallest float32 that is not below the energy."""
     rounded = np.float32(energy)
     return rounded if float(rounded) >= energy else np.nextafter(rounded, np.float32(np.inf))
 
@@ -192,24 +203,24 @@ def _warp(energy: float, scale: Scale) -> float:
 
 
 def _find_bin(energy: float, scale: Scale) -> int:
-    """Return the position of an energy's bin; float64, for it may lie between float32 values."""
+    """Return the index of the bin of an energy in float64, which may lie between float32 values."""
     return int(np.searchsorted(bin_edges(scale), energy, side="right"))
 
 
 def order_statistic_quantiles(ascending: NDArray[np.floating], p: Float64) -> Float64:
-    """Return the energies at fractions `p` of a sorted sample, by the same ranks as an `EnergySketch`."""
+    """Return the energies at fractions `p` of an ascending sample, with the same ranks as an `EnergySketch`."""
     n = len(ascending)
-    at = np.clip(p * (n + 1) - 1, 0, n - 1)
-    below = np.floor(at).astype(np.int64)
+    index = np.clip(p * (n + 1) - 1, 0, n - 1)
+    below = np.floor(index).astype(np.int64)
     above = np.minimum(below + 1, n - 1)
     low, high = ascending[below].astype(np.float64), ascending[above].astype(np.float64)
-    share = at - below
+    share = index - below
     return np.where(low == high, low, low * (1 - share) + high * share)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowEnergies:
-    """The energies of a window that are kept in its row, in nats."""
+    """Energies of a window that are stored in its row, in nats."""
 
     p50: float
     p99: float
@@ -217,7 +228,7 @@ class WindowEnergies:
 
 
 def summarise_energies(part: Part, scale: Scale) -> WindowEnergies | None:
-    """Return median, 99th percentile and maximum of a window's energies; None for one without events."""
+    """Return median, 99th percentile and maximum of the energies of a window. None for a window without events."""
     return _compute_window_energies(
         _PartKey((part.top.tobytes(), part.bins.tobytes(), part.counts.tobytes(), scale), part)
     )
@@ -225,7 +236,7 @@ def summarise_energies(part: Part, scale: Scale) -> WindowEnergies | None:
 
 @dataclass(frozen=True, slots=True)
 class _PartKey:
-    """A part by its energies alone: windows of a back-test's cells differ in what is above whose limit only."""
+    """Cache key of a part by its energies alone: parts in a back-test may differ only in their outlier counts."""
 
     key: tuple[bytes, bytes, bytes, Scale]
     part: Part = field(compare=False)

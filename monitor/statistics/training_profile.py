@@ -1,7 +1,7 @@
-"""What training looked like, as drift is measured by it: quantiles, means and deviations of each feature. Pure.
+"""The training profile for the drift test: quantiles, means and deviations of each feature. Pure functions.
 
-A value's rank among the training values is one of 64 bins between training quantiles; equal quantiles, as discrete
-features have them, share their ranks (mid-ranks), so that a value which training often saw lies in its middle.
+The rank of a value among the training values is one of 64 bins between training quantiles. Equal quantiles, as in
+discrete features, share their ranks (mid-ranks), so that a frequent training value lies in the middle of its ranks.
 """
 
 from dataclasses import dataclass
@@ -15,31 +15,31 @@ Int8 = NDArray[np.int8]
 Int64 = NDArray[np.int64]
 
 N_BINS = 64
-"""Bins at training quantiles: a mean rank loses 0.02% of its precision to them."""
+"""Bins between training quantiles. They cost a mean rank 0.02% of its precision."""
 
 _MAX_ROWS = 100_000
-"""Training rows that quantiles are taken from, evenly spaced: they are off by 0.5% of a rank at most."""
+"""Training rows that quantiles are computed from, evenly spaced. The quantiles are off by at most 0.5% of a rank."""
 
 RANK_UNIT = float(np.sqrt(1 / 12))
-"""Deviation of one event's rank in training, of a continuous feature."""
+"""Standard deviation of the rank of one training event, for a continuous feature."""
 
 SPREAD_UNIT = float(np.sqrt(1 / 180))
-"""Deviation of one event's squared distance of the rank from the middle in training, of a continuous feature."""
+"""Standard deviation of the squared distance of the rank from the middle, for one event of a continuous feature."""
 
 _CHUNK_COLUMNS = 8
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 _MIN_UNIT = 0.1
-"""Share of those below which no feature's own deviation falls: a constant feature has none."""
+"""Smallest deviation of a feature as a share of these units. A constant feature has a deviation of zero."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FeatureProfile:
-    """The training values of D features.
+    """Statistics of the training values of D features.
 
-    `edges` are the 63 quantiles of each between its 64 bins, (D, 63) ascending; `centre` and `deviation` its mean and
-    standard deviation; `rank_deviation` and `spread_deviation` how much one event's rank, and the square of its
-    distance from the middle, vary in training.
+    `edges` are the 63 quantiles between the 64 bins of each feature, (D, 63), ascending. `centre` and `deviation` are
+    mean and standard deviation, (D,). `rank_deviation` and `spread_deviation` are the standard deviations of the rank
+    of one event and of its squared distance from the middle, (D,).
     """
 
     edges: Float32
@@ -51,16 +51,16 @@ class FeatureProfile:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrainingProfile:
-    """All that one model measures drift by; `energy_edges` are the quantiles of its reference energies, (63,)."""
+    """The reference of the drift test. `energy_edges` are the quantiles of the model's reference energies, (63,)."""
 
     features: FeatureProfile
     energy_edges: Float32
 
 
 def build_feature_profile(rows: NDArray[np.floating]) -> FeatureProfile:
-    """Return the profile of training events, (n, D); they are finite."""
-    chosen = rows if len(rows) <= _MAX_ROWS else rows[np.linspace(0, len(rows) - 1, _MAX_ROWS).astype(np.int64)]
-    columns = np.ascontiguousarray(np.clip(chosen.T, -_MAX_FLOAT32, _MAX_FLOAT32), dtype=np.float32)
+    """Return the profile of training events, (n, D). The values must be finite."""
+    sample = rows if len(rows) <= _MAX_ROWS else rows[np.linspace(0, len(rows) - 1, _MAX_ROWS).astype(np.int64)]
+    columns = np.ascontiguousarray(np.clip(sample.T, -_MAX_FLOAT32, _MAX_FLOAT32), dtype=np.float32)
     edges = np.stack([quantile_edges(column) for column in columns])
     ranks = centred_ranks(columns, edges)
     spreads = np.square(ranks, dtype=np.int16)
@@ -74,33 +74,37 @@ def build_feature_profile(rows: NDArray[np.floating]) -> FeatureProfile:
 
 
 def quantile_edges(values: Float32) -> Float32:
-    """Return the 63 values that cut the sorted ones into 64 bins; members of them, so nothing is rounded."""
+    """Return the 63 values that split the sorted ones into 64 bins.
+
+    They are members of the sample, so that nothing is rounded.
+    """
     ordered = np.sort(values)
     return np.ascontiguousarray(ordered[np.arange(1, N_BINS) * len(ordered) // N_BINS])
 
 
 def centred_ranks(columns: Float32, edges: Float32) -> Int8:
-    """Return twice the distance of each value's rank from the middle, in bins: whole numbers from -63 to 63.
+    """Return twice the distance of each value's rank from the middle, in bins: integers from -63 to 63.
 
-    The bin of a value between two edges is b (0 to 63), and 2 b - 63 is returned; for a value that equals edges, the
-    middle of the bins on both sides of them. The mean over the training values is near 0, whatever ties they have.
-    Every edge is compared with every value, which takes a quarter of the time of a binary search: no branch, all lanes.
+    For a value between two edges with bin b (0 to 63) the result is 2 b - 63. For a value equal to edges it is the
+    middle of the bins on both sides. The mean over the training values is near 0, with any ties. Comparing every value
+    with every edge takes a quarter of the time of a binary search: there are no branches, and all vector lanes are
+    used.
 
     Args:
         columns: Finite values, (D, n).
-        edges: Of each column, (D, 63).
+        edges: Edges of each column, (D, 63).
     """
     centred = np.full(columns.shape, 1 - N_BINS, np.int8)
     for at in range(0, len(columns), _CHUNK_COLUMNS):
         block = slice(at, at + _CHUNK_COLUMNS)
-        beyond = np.empty(columns[block].shape, np.bool_)
+        exceeded = np.empty(columns[block].shape, np.bool_)
         for edge in edges[block].T[:, :, None]:
-            for beats in (np.greater, np.greater_equal):
-                beats(columns[block], edge, out=beyond)
-                np.add(centred[block], beyond.view(np.int8), out=centred[block])
+            for exceeds in (np.greater, np.greater_equal):
+                exceeds(columns[block], edge, out=exceeded)
+                np.add(centred[block], exceeded.view(np.int8), out=centred[block])
     return centred
 
 
 def value_at_rank(mean_rank: float, edges: Float32) -> float:
-    """Return the training value at a rank in [0, 1], to read a mean rank in the feature's own unit."""
+    """Return the training value at a rank in [0, 1], to express a mean rank in the unit of the feature."""
     return float(np.interp(mean_rank, np.arange(1, N_BINS) / N_BINS, edges.astype(np.float64)))
