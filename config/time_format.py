@@ -1,4 +1,4 @@
-"""Lengths of time in microseconds and times as text for people."""
+"""Lengths of time in microseconds, and times and durations as text."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +10,7 @@ WEEK_US = 7 * DAY_US
 
 
 def format_rounded_duration(us: float) -> str:
-    """Return a length of time in its own unit, rounded for reading."""
+    """Return a duration in its largest fitting unit, rounded for reading."""
     for unit_us, name in (
         (365.25 * DAY_US, "year"),
         (DAY_US, "day"),
@@ -25,7 +25,8 @@ def format_rounded_duration(us: float) -> str:
     return f"{us / 1e3:.3g} milliseconds"
 
 
-def _format_one_period(us: int) -> str:
+def format_one_period(us: int) -> str:
+    """Return a duration with an article in place of a leading 1, such as "an hour"."""
     text = format_rounded_duration(us)
     if text.startswith("1 "):
         return ("an " if text == "1 hour" else "a ") + text[2:]
@@ -33,6 +34,6 @@ def _format_one_period(us: int) -> str:
 
 
 def format_utc(time_us: int) -> str:
-    """Return a time as RFC 3339 in UTC."""
+    """Return a time as RFC 3339 in UTC, without zero microseconds."""
     at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time_us)
     return at.isoformat().replace("+00:00", "Z")

@@ -49,7 +49,7 @@ class Calibrated:
                 EVENTS,
                 count,
                 window_start_us=i * MINUTE,
-                limit_windows=PROMISED,
+                threshold_windows=PROMISED,
                 clean_rate=self.clean_rate,
             )
             page = max(page + verdict.log_statistic - before, 0.0)

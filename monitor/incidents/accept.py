@@ -1,4 +1,4 @@
-"""What it means that a person takes an incident for normal. Pure."""
+"""The acceptance of an incident as normal by a person. Pure functions."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,10 @@ from monitor.thresholds.percentile import MIN_LOOK_BACK_TAIL, exceedance
 from storage.control.acceptance import Acceptance, AcceptanceFacts, AcceptedReference
 
 ACCEPTABLE_KINDS = (Kind.SPIKE, Kind.SLOW_RISE, Kind.DRIFT, Kind.CALIBRATION)
-"""What can become normal: what was found in the events. Silence, gaps and bad records end by themselves."""
+"""Kinds that can become normal because they were found in the events.
+
+Silence, gaps and dead letters end without acceptance.
+"""
 
 MIN_REFERENCE = 20_000
 _REFERENCE_TAIL = 50
@@ -20,27 +23,28 @@ _REFERENCE_TAIL = 50
 def plan_acceptance(
     facts: AcceptanceFacts, rule: IncidentPolicy, reference: AcceptedReference | None, *, look_back_us: int, now_us: int
 ) -> Acceptance:
-    """Return what accepting an incident writes.
+    """Return the records to write when a person accepts an incident.
 
     Args:
-        facts: The incident, and how far the stream is judged.
-        rule: How incidents live, and who is told.
-        reference: What the guard of the limit goes by from now on; only for incidents of kind calibration.
-        look_back_us: After which the limit and the law of counts have learned what was accepted.
-        now_us: The wall clock, only to tell whom a notification is too old for.
+        facts: The incident and the last judged window of the stream.
+        rule: The settings for incidents.
+        reference: The new reference of the threshold. Only for incidents of kind calibration.
+        look_back_us: Length of the look-back, after which threshold and count model have learned the accepted windows.
+        now_us: Wall-clock time. It only decides which notifications are too old.
 
     Raises:
         ConfigError: The incident cannot be accepted, or not yet.
     """
     incident, judged = facts.incident, facts.last_judged_window
     if Kind(incident.kind) not in ACCEPTABLE_KINDS:
-        named = ", ".join(kind.value for kind in ACCEPTABLE_KINDS)
+        kinds = ", ".join(kind.value for kind in ACCEPTABLE_KINDS)
         raise ConfigError(
-            f"incident {incident.id} is of kind {incident.kind}, which ends by itself: only {named} can be accepted"
+            f"incident {incident.id} is of kind {incident.kind} and cannot be accepted: it resolves without it; "
+            f"incidents of kind {kinds} can be accepted"
         )
     if judged is None or (incident.kind == Kind.SPIKE and judged[1] < incident.opened_at_us):
         raise ConfigError(
-            f"the window that opened incident {incident.id} is still open: accept it when the window has ended"
+            f"the window that opened incident {incident.id} is still open: try again when the window has ended"
         )
     at = Interval(start_us=judged[0], end_us=judged[1])
     row = withdraw_incident(
@@ -58,36 +62,36 @@ def plan_acceptance(
         adopt_since_us=incident.window_start_us if windowed else None,
         accepted_rate_until_us=at.end_us + look_back_us,
         reference=reference,
-        # What has moved is the new normal from where it was first seen.
+        # The changed distribution is the new baseline from its first window on.
         rebase_from_us=incident.window_start_us if incident.kind == Kind.DRIFT else None,
     )
 
 
 def build_accepted_reference(sketch: EnergySketch, percentile: float) -> NDArray[np.float32]:
-    """Return the look-back's energies as a reference of the limit, ascending: as many as the percentile needs.
+    """Return the energies of the look-back as a reference, ascending, with as many values as the percentile needs.
 
     Raises:
-        ConfigError: The look-back has too few events to stand for what is normal.
+        ConfigError: The look-back has too few events for a reference.
     """
     a = exceedance(percentile)
     if sketch.n * a < MIN_LOOK_BACK_TAIL:
         needed = int(np.ceil(MIN_LOOK_BACK_TAIL / a))
         raise ConfigError(
-            f"the look-back has {sketch.n:,} events, too few to be what is normal: "
-            f"the {percentile:g} percentile needs {needed:,}; try again when they have come"
+            f"the look-back has {sketch.n:,} events, too few for a new reference: "
+            f"the {percentile:g} percentile needs {needed:,}; try again when it has as many"
         )
-    m = min(sketch.n, max(MIN_REFERENCE, int(np.ceil(_REFERENCE_TAIL / a))))
-    return np.sort(sketch.quantiles(np.arange(1, m + 1) / (m + 1))).astype(np.float32)
+    n_reference = min(sketch.n, max(MIN_REFERENCE, int(np.ceil(_REFERENCE_TAIL / a))))
+    return np.sort(sketch.quantiles(np.arange(1, n_reference + 1) / (n_reference + 1))).astype(np.float32)
 
 
 def describe_acceptance(kind: str, windows: int, reference: AcceptedReference | None) -> str:
-    """Say what was done, in one sentence."""
+    """Return a sentence that describes the effect of an acceptance."""
     if reference is not None:
         return (
-            f"the {len(reference.energies):,} energies that stand for the look-back are what is normal now; "
-            "the next limit is their percentile"
+            f"the new reference consists of {len(reference.energies):,} energies from the look-back; "
+            "the next threshold is their percentile"
         )
     if kind == Kind.DRIFT:
-        return "drift is measured from the windows where it was first seen"
+        return "the drift baseline starts again at the windows where the drift was first seen"
     counted = "1 window counts" if windows == 1 else f"{windows:,} windows count"
-    return f"{counted} as normal from the next limit on, and so does their rate of outliers from now on"
+    return f"{counted} as normal from the next threshold on; their rate of outliers is normal from now on"

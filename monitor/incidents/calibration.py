@@ -1,8 +1,9 @@
-"""The finding that the calibration is no longer to be trusted: what the promise rests on has moved. Pure.
+"""The finding that the calibration is no longer reliable. Pure functions.
 
-Two things are looked at on each tick. The look-back's percentile and the mapped reference may disagree: outliers and a
-heavier clean tail look the same from there, so when it lasts a person decides (`outrider accept`, or a new fit). And
-the learned rate of clean windows may leave what the percentile says: it follows a slow attack, the percentile does not.
+Each tick checks two conditions. The percentile of the look-back and the mapped reference may disagree: outliers and a
+heavier clean tail look the same there, so that a person decides about a lasting disagreement (`outrider accept`, or a
+new fit). And the learned rate of clean windows may leave the nominal exceedance of the percentile: the learned rate
+follows a slow attack, the percentile does not.
 """
 
 from typing import Any
@@ -16,29 +17,29 @@ from monitor.thresholds.tick import ThresholdRule, load_count_model
 from storage.control.thresholds import NewThreshold
 
 MIN_DISAGREEMENT_SHARE = 0.25
-"""Share of the look-back for which percentile and reference must disagree at every tick, before anybody is told."""
+"""Share of the look-back for which percentile and reference must disagree at every tick before an incident opens."""
 
 
 def find_calibration_problem(
     row: NewThreshold, rule: ThresholdRule, tick_us: int, *, model_version: int, config_hash: str
 ) -> Finding | None:
-    """Return the finding of a tick, None while limit and law can be trusted.
+    """Return the finding of a tick, or None while threshold and count model are reliable.
 
     Args:
         row: The threshold of the tick.
         rule: The settings.
-        tick_us: The tick.
-        model_version: Of the row's model.
-        config_hash: Of the settings.
+        tick_us: Event time of the tick.
+        model_version: Version of the row's model.
+        config_hash: Hash of the settings.
     """
     since_us = row.details.get("disagrees_since_us")
-    limit = row.details["limit"]
+    estimate_details = row.details["limit"]
     if (
         since_us is not None
         and tick_us - since_us >= MIN_DISAGREEMENT_SHARE * rule.look_back_us
-        and is_contested(row.method, limit)
+        and is_contested(row.method, estimate_details)
     ):
-        plain, share = limit.get("t_plain"), limit.get("eps")
+        plain, share = estimate_details.get("t_plain"), estimate_details.get("eps")
         summary = (
             f"since {format_utc(since_us)} the {row.percentile:g} percentile of the energies"
             + (f" ({plain:.5g})" if isinstance(plain, float) else "")
@@ -47,19 +48,23 @@ def find_calibration_problem(
             + ", or a heavier tail; `outrider accept` takes it for normal"
         )
         return _build_finding("disagreement", summary, row, config_hash, model_version, {"since": format_utc(since_us)})
-    law, a = load_count_model(row.details), exceedance(rule.percentile)
-    if law.windows >= LEARNED_WINDOWS and is_rate_suspect(law, a) and not _is_explained_by_ties(row, law.rate, a):
-        low, high = rate_bound(law, 0.05), rate_bound(law, 0.95)
+    count_model, a = load_count_model(row.details), exceedance(rule.percentile)
+    if (
+        count_model.windows >= LEARNED_WINDOWS
+        and is_rate_suspect(count_model, a)
+        and not _is_explained_by_ties(row, count_model.rate, a)
+    ):
+        low, high = rate_bound(count_model, 0.05), rate_bound(count_model, 0.95)
         summary = (
-            f"{law.rate:.3%} of the events of clean windows are above the limit ({low:.3%} to {high:.3%}), where the "
-            f"{row.percentile:g} percentile has {a:.3%}: the limit no longer fits what comes"
+            f"{count_model.rate:.3%} of the events of clean windows are above the limit ({low:.3%} to {high:.3%}), "
+            f"where the {row.percentile:g} percentile has {a:.3%}: the limit no longer fits what comes"
         )
         return _build_finding("rate", summary, row, config_hash, model_version, {"rate_lower": low, "rate_upper": high})
     return None
 
 
 def _is_explained_by_ties(row: NewThreshold, rate: float, a: float) -> bool:
-    """Say whether ties explain the low rate: the percentile is a value that many events share, and few are above."""
+    """Return True if ties explain the low rate: many events share the value of the percentile, and few are above it."""
     return row.method == "plain" and rate < a
 
 
@@ -69,19 +74,19 @@ def _build_finding(
     row: NewThreshold,
     config_hash: str,
     model_version: int,
-    more: dict[str, Any],
+    extra_details: dict[str, Any],
 ) -> Finding:
-    limit = row.details["limit"]
+    estimate_details = row.details["limit"]
     details = {
         "reason": reason,
-        "t_plain": limit.get("t_plain"),
-        "t_anchored": limit.get("t_anchored"),
-        "t_high": limit.get("t_high"),
-        "eps": limit.get("eps"),
+        "t_plain": estimate_details.get("t_plain"),
+        "t_anchored": estimate_details.get("t_anchored"),
+        "t_high": estimate_details.get("t_high"),
+        "eps": estimate_details.get("eps"),
         "n": row.n,
-        "reference_n": limit.get("reference_n"),
+        "reference_n": estimate_details.get("reference_n"),
         "nominal_rate": exceedance(row.percentile),
-        **more,
+        **extra_details,
         "limit": {
             "value": row.threshold,
             "lower": row.lower,

@@ -1,4 +1,4 @@
-"""What is said of a drift: the features or pairs in order, before and after, and what to do. Pure."""
+"""The finding of a drift: the changed features or pairs in order, before and after, and the advice. Pure functions."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -17,37 +17,37 @@ from storage.control.drift import DriftVerdictRow
 _MAX_SUMMARY_STATISTICS = 3
 _MAX_STORED_STATISTICS = 20
 _CRITICAL_EFFECT = 1.0
-"""A mean that moved by a whole training deviation is no longer a matter of the promise."""
+"""A mean that moved by a whole training deviation is critical, for any false-alarm budget."""
 
 
 def build_drift_finding(
-    judged: Sequence[HorizonResult],
+    results: Sequence[HorizonResult],
     statistics: DriftStatistics,
     *,
     model_version: int,
     config_hash: str,
     per_week: float,
 ) -> Finding | None:
-    """Return the finding of the horizons that end at one time; None where none of them drifted.
+    """Return the finding of the horizons that end at one time, or None if none of them drifted.
 
     Args:
-        judged: The judged horizons, short to long.
-        statistics: Of the model.
-        model_version: The model's.
-        config_hash: Of the stream's settings.
-        per_week: The promise.
+        results: The tested horizons, shortest first.
+        statistics: Statistics of the model.
+        model_version: Version of the model.
+        config_hash: Hash of the stream's settings.
+        per_week: False-alarm budget per week.
     """
-    drifted = [each for each in judged if each.verdict.drifted]
+    drifted = [each for each in results if each.verdict.drifted]
     if not drifted:
         return None
-    # The shortest horizon tells best when; the others are in the details.
-    first = drifted[0]
-    advice = _recommend_action(first)
+    # The shortest horizon dates the drift best. The others are in the details.
+    shortest = drifted[0]
+    advice = _recommend_action(shortest)
     largest = max(float(np.abs(each.verdict.effect[list(each.verdict.drifted)]).max()) for each in drifted)
     return Finding(
         kind=Kind.DRIFT,
         severity=Severity.CRITICAL if largest >= _CRITICAL_EFFECT else Severity.WARNING,
-        summary=_describe_drift(first, statistics, advice),
+        summary=_describe_drift(shortest, statistics, advice),
         details={
             "advice": advice,
             "horizons": [_horizon_details(each, statistics) for each in drifted],
@@ -58,93 +58,97 @@ def build_drift_finding(
     )
 
 
-def build_verdict_rows(judged: HorizonResult, statistics: DriftStatistics) -> list[DriftVerdictRow]:
-    """Return what drift_history keeps: all that drifted, to a bound, and the furthest statistic of each name."""
-    z = np.abs(judged.verdict.z)
+def build_verdict_rows(result: HorizonResult, statistics: DriftStatistics) -> list[DriftVerdictRow]:
+    """Return the rows of drift_history: the drifted statistics up to a bound, and the largest |z| of each name."""
+    z = np.abs(result.verdict.z)
     furthest = [group.start + int(np.argmax(z[group])) for group in statistics.groups()]
-    furthest.sort(key=lambda place: -z[place])
-    places = [*judged.verdict.drifted[:_MAX_STORED_STATISTICS], *furthest]
-    end_us = judged.horizon.start_us + judged.horizon_us
+    furthest.sort(key=lambda index: -z[index])
+    indices = [*result.verdict.drifted[:_MAX_STORED_STATISTICS], *furthest]
+    end_us = result.horizon.start_us + result.horizon_us
     return [
         DriftVerdictRow(
-            horizon=format_horizon(judged.horizon_us),
-            window_start_us=judged.horizon.start_us,
+            horizon=format_horizon(result.horizon_us),
+            window_start_us=result.horizon.start_us,
             window_end_us=end_us,
-            statistic=statistics.statistic_at(place).name,
-            feature=statistics.statistic_at(place).feature,
-            before=_baseline_value(judged, place),
-            after=float(judged.after[place]),
-            effect=float(judged.verdict.effect[place]),
-            z=float(judged.verdict.z[place]),
-            limit=judged.verdict.z_threshold,
-            drifted=place in judged.verdict.drifted,
+            statistic=statistics.statistic_at(index).name,
+            feature=statistics.statistic_at(index).feature,
+            before=_baseline_value(result, index),
+            after=float(result.after[index]),
+            effect=float(result.verdict.effect[index]),
+            z=float(result.verdict.z[index]),
+            limit=result.verdict.z_threshold,
+            drifted=index in result.verdict.drifted,
         )
-        for place in dict.fromkeys(places)
+        for index in dict.fromkeys(indices)
     ]
 
 
 def format_horizon(horizon_us: int) -> str:
-    """Return a horizon's length as the configuration writes it."""
+    """Return the length of a horizon as the configuration writes it."""
     return format_duration(timedelta(microseconds=horizon_us))
 
 
-def _baseline_value(judged: HorizonResult, place: int) -> float:
-    """Return what was normal: the days before or the base, with what the base says that differences usually are."""
-    offset = judged.baseline.baseline.mean[place] if judged.baseline.is_seasonal else 0.0
-    return float(judged.before[place] + offset)
+def _baseline_value(result: HorizonResult, index: int) -> float:
+    """Return the normal value of a statistic.
+
+    It is the value of the previous days, plus the usual difference that the seasonal baseline has learned, or the value
+    of the plain baseline.
+    """
+    offset = result.baseline.baseline.mean[index] if result.baseline.is_seasonal else 0.0
+    return float(result.before[index] + offset)
 
 
-def _recommend_action(judged: HorizonResult) -> str:
-    found = recommend_action(judged.body_z, judged.verdict.z_threshold, tail_fires=judged.horizon.has_spike)
-    # Features moved, and neither body nor tail of the energies: the model does not see it, and should.
-    return found or "drift: refit"
+def _recommend_action(result: HorizonResult) -> str:
+    action = recommend_action(result.body_z, result.verdict.z_threshold, tail_fires=result.horizon.has_spike)
+    # Features moved, but neither body nor tail of the energies: the model misses the change and needs a refit.
+    return action or "drift: refit"
 
 
-def _describe_drift(judged: HorizonResult, statistics: DriftStatistics, advice: str) -> str:
-    places = judged.verdict.drifted
-    named = "; ".join(_describe_change(judged, place, statistics) for place in places[:_MAX_SUMMARY_STATISTICS])
-    more = f"; and {len(places) - _MAX_SUMMARY_STATISTICS} more" if len(places) > _MAX_SUMMARY_STATISTICS else ""
-    compared = "the same time on days before" if judged.baseline.is_seasonal else "the first horizons after activation"
+def _describe_drift(result: HorizonResult, statistics: DriftStatistics, advice: str) -> str:
+    indices = result.verdict.drifted
+    named = "; ".join(_describe_change(result, index, statistics) for index in indices[:_MAX_SUMMARY_STATISTICS])
+    more = f"; and {len(indices) - _MAX_SUMMARY_STATISTICS} more" if len(indices) > _MAX_SUMMARY_STATISTICS else ""
+    compared = "the same time on days before" if result.baseline.is_seasonal else "the first horizons after activation"
     return (
-        f"over the {format_horizon(judged.horizon_us)} from {format_utc(judged.horizon.start_us)}: {named}{more} "
-        f"(|z| up to {np.abs(judged.verdict.z[places[0]]):.1f}, limit {judged.verdict.z_threshold:.1f}, against {compared}); "
-        f"{advice}"
+        f"over the {format_horizon(result.horizon_us)} from {format_utc(result.horizon.start_us)}: {named}{more} "
+        f"(|z| up to {np.abs(result.verdict.z[indices[0]]):.1f}, limit {result.verdict.z_threshold:.1f}, "
+        f"against {compared}); {advice}"
     )
 
 
-def _describe_change(judged: HorizonResult, place: int, statistics: DriftStatistics) -> str:
-    """Return one change in words: typical values in the feature's own unit where there are any."""
-    statistic = statistics.statistic_at(place)
-    before, after = _baseline_value(judged, place), float(judged.after[place])
-    own = [statistics.in_feature_units(place, value) for value in (before, after)]
-    effect = f"{judged.verdict.effect[place]:+.2f} deviations"
-    if own[0] is not None and own[1] is not None:
+def _describe_change(result: HorizonResult, index: int, statistics: DriftStatistics) -> str:
+    """Return one change as text, with typical values in the unit of the feature where available."""
+    statistic = statistics.statistic_at(index)
+    before, after = _baseline_value(result, index), float(result.after[index])
+    own_values = [statistics.in_feature_units(index, value) for value in (before, after)]
+    effect = f"{result.verdict.effect[index]:+.2f} deviations"
+    if own_values[0] is not None and own_values[1] is not None:
         subject = statistic.feature or "energy"
-        return f"{subject} is typically {own[1]:.4g}, was {own[0]:.4g} ({effect})"
+        return f"{subject} is typically {own_values[1]:.4g}, was {own_values[0]:.4g} ({effect})"
     return f"{statistic} is {after:.3g}, was {before:.3g} ({effect})"
 
 
-def _horizon_details(judged: HorizonResult, statistics: DriftStatistics) -> dict[str, Any]:
-    base = judged.baseline.baseline
+def _horizon_details(result: HorizonResult, statistics: DriftStatistics) -> dict[str, Any]:
+    base = result.baseline.baseline
     return {
-        "horizon": format_horizon(judged.horizon_us),
+        "horizon": format_horizon(result.horizon_us),
         "window": {
-            "start": format_utc(judged.horizon.start_us),
-            "end": format_utc(judged.horizon.start_us + judged.horizon_us),
+            "start": format_utc(result.horizon.start_us),
+            "end": format_utc(result.horizon.start_us + result.horizon_us),
         },
-        "events": judged.horizon.events,
+        "events": result.horizon.events,
         "drifted": [
-            _statistic_details(judged, place, statistics) for place in judged.verdict.drifted[:_MAX_STORED_STATISTICS]
+            _statistic_details(result, index, statistics) for index in result.verdict.drifted[:_MAX_STORED_STATISTICS]
         ],
-        "n_drifted": len(judged.verdict.drifted),
+        "n_drifted": len(result.verdict.drifted),
         "statistics": len(statistics),
-        "limit": judged.verdict.z_threshold,
-        "alpha": judged.alpha,
-        "energy_body_z": judged.body_z,
-        "spike_in_it": judged.horizon.has_spike,
+        "limit": result.verdict.z_threshold,
+        "alpha": result.alpha,
+        "energy_body_z": result.body_z,
+        "spike_in_it": result.horizon.has_spike,
         "base": {
-            "against": "days before" if judged.baseline.is_seasonal else "base",
-            "frozen_at": format_utc(judged.baseline.frozen_at_us),
+            "against": "days before" if result.baseline.is_seasonal else "base",
+            "frozen_at": format_utc(result.baseline.frozen_at_us),
             "horizons": base.blocks,
             "autocorrelation": base.rho,
             "effective_horizons": base.effective,
@@ -153,16 +157,16 @@ def _horizon_details(judged: HorizonResult, statistics: DriftStatistics) -> dict
     }
 
 
-def _statistic_details(judged: HorizonResult, place: int, statistics: DriftStatistics) -> dict[str, Any]:
-    statistic = statistics.statistic_at(place)
-    before, after = _baseline_value(judged, place), float(judged.after[place])
+def _statistic_details(result: HorizonResult, index: int, statistics: DriftStatistics) -> dict[str, Any]:
+    statistic = statistics.statistic_at(index)
+    before, after = _baseline_value(result, index), float(result.after[index])
     return {
         "statistic": statistic.name,
         "feature": statistic.feature or None,
         "before": before,
         "after": after,
-        "before_value": statistics.in_feature_units(place, before),
-        "after_value": statistics.in_feature_units(place, after),
-        "effect": float(judged.verdict.effect[place]),
-        "z": float(judged.verdict.z[place]),
+        "before_value": statistics.in_feature_units(index, before),
+        "after_value": statistics.in_feature_units(index, after),
+        "effect": float(result.verdict.effect[index]),
+        "z": float(result.verdict.z[index]),
     }

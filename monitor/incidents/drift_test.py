@@ -1,9 +1,10 @@
-"""Drift: a lasting change of bounded statistics of the stream against the stream's own frozen past. Pure.
+"""The statistical test for drift: statistics of the stream compared with a frozen baseline. Pure functions.
 
-A statistic is a running mean that merges over windows: mean ranks among the training values and mean squared distances
-of the ranks from the middle (per feature and for the energy), component occupancies, clipped products of pairs of
-standardised features. Means over one horizon are compared with the base, earlier means over the same horizon: what
-they vary by, slow waves included, is what is normal. The predictive t says how far the next one may lie away.
+A statistic is a mean that merges over windows: mean ranks among the training values and mean squared distances of the
+ranks from the middle (for each feature and for the energy), component occupancies, and clipped products of pairs of
+standardised features. The means over one horizon are compared with the baseline, earlier means over the same horizon.
+The variation of the baseline, slow waves included, is normal. A predictive t distribution gives the range of the next
+mean.
 """
 
 from dataclasses import dataclass
@@ -15,23 +16,27 @@ from config.time_format import DAY_US, WEEK_US
 from monitor.statistics.part import Float64, Int64
 
 MIN_BASELINE_HORIZONS = 30
-"""Horizons in a base before there is a verdict: below it the autocorrelation is not known well enough."""
+"""Horizons in a baseline that a verdict needs. With fewer, the autocorrelation is too uncertain."""
 
 MAX_AUTOCORRELATION = 0.95
-"""Autocorrelation beyond which more blocks tell nothing more; the estimate is cut here."""
+"""Upper bound of the estimated autocorrelation. Beyond it, more horizons carry almost no information."""
 
 MIN_EVENT_SHARE = 0.5
-"""Share of the base's typical number of events that a horizon needs: fewer events make a mean vary more."""
+"""Share of the baseline's typical number of events that a horizon needs. With fewer events a mean varies more."""
 
 SEASON_DAYS = 2
-"""Days before whose same time of day is subtracted; a fixed number, so that all differences vary alike."""
+"""Number of previous days that the same time of day is averaged over and subtracted.
+
+The number is fixed, so that all differences have the same variance.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftBaseline:
-    """What J statistics are and vary by over one horizon; frozen when the model is activated.
+    """Mean and variation of J statistics over one horizon, frozen when the model is activated.
 
-    `effective` is the number of independent blocks in the base's mean, `dof` in its variance.
+    `effective` is the number of independent horizons in the mean of the baseline, `dof` the degrees of freedom of its
+    variance.
     """
 
     mean: Float64
@@ -45,7 +50,10 @@ class DriftBaseline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftVerdict:
-    """The judgement of one horizon: z and effect of each statistic; `drifted` names those beyond, largest |z| first."""
+    """The test result of one horizon: z and effect of each statistic, (J,), and the indices of the drifted ones.
+
+    `drifted` is ordered by |z|, largest first.
+    """
 
     z: Float64
     effect: Float64
@@ -54,13 +62,16 @@ class DriftVerdict:
 
 
 def horizon_false_alarm_probability(per_week: float, horizon_us: int, *, horizons: int, share: float = 0.25) -> float:
-    """Return the probability of a false alarm that one horizon may spend, all statistics of it together.
+    """Return the false-alarm probability of one horizon, for all its statistics together.
 
     Args:
-        per_week: Promised false alarms a week of the whole stream.
+        per_week: False-alarm budget of the whole stream per week.
         horizon_us: Length of the horizon.
         horizons: Number of horizons that share the budget.
-        share: Of the promise that drift may spend.
+        share: Share of the budget for drift.
+
+    Raises:
+        ValueError: An argument is not positive, or the share exceeds 1.
     """
     if not (per_week > 0 and horizon_us > 0 and horizons > 0 and 0 < share <= 1):
         raise ValueError(f"no budget from {per_week} a week, {horizons} horizons and a share of {share}")
@@ -68,14 +79,14 @@ def horizon_false_alarm_probability(per_week: float, horizon_us: int, *, horizon
 
 
 def earliest_verdict_us(horizon_us: int) -> int:
-    """Return how long after a model became active there is a verdict at the earliest."""
+    """Return the shortest time from the activation of a model to its first verdict."""
     return max(DAY_US, MIN_BASELINE_HORIZONS * horizon_us)
 
 
 def baseline_problem(starts_us: Int64, *, horizon_us: int) -> str | None:
-    """Say why a base has no verdict yet; None where it has.
+    """Return the reason why a baseline has no verdict yet, or None if it has.
 
-    A base shorter than a day takes the time of day for a drift, whatever the number of its horizons.
+    With a baseline shorter than a day, the course of the day would look like drift, for any number of horizons.
     """
     blocks = len(starts_us)
     span_us = int(starts_us[-1] - starts_us[0]) + horizon_us if blocks else 0
@@ -87,14 +98,14 @@ def baseline_problem(starts_us: Int64, *, horizon_us: int) -> str | None:
 
 
 def fit_baseline(means: Float64, events: Int64, units: Float64) -> DriftBaseline:
-    """Learn what is normal from the means of consecutive horizons.
+    """Estimate the baseline from the means of consecutive horizons.
 
-    The lag-1 autocorrelation is pooled over the statistics, which steadies it, and corrected for its bias
-    (Kendall 1954); the effective numbers are those of an autoregression of first order (Bayley and Hammersley 1946).
+    The lag-1 autocorrelation is pooled over the statistics, which reduces its variance, and corrected for its bias
+    (Kendall 1954). The effective numbers are those of a first-order autoregression (Bayley and Hammersley 1946).
 
     Args:
-        means: (W, J), in the order of time.
-        events: Events of each horizon.
+        means: Means in order of time, (W, J).
+        events: Events of each horizon, (W,).
         units: Training deviation of one event in each statistic, (J,).
 
     Raises:
@@ -102,16 +113,16 @@ def fit_baseline(means: Float64, events: Int64, units: Float64) -> DriftBaseline
     """
     blocks = len(means)
     if blocks < 10:
-        raise ValueError(f"a base needs ten horizons at least, not {blocks}")
+        raise ValueError(f"a baseline needs at least ten horizons, not {blocks}")
     mean = means.mean(axis=0)
     centred = means - mean
     rho = _pooled_autocorrelation(centred)
     effective = blocks * (1 - rho) / (1 + rho)
-    # With strong autocorrelation the whole base may be worth little more than one block.
+    # With strong autocorrelation the whole baseline may be worth little more than one independent horizon.
     shrink = 1 - 1 / max(effective, 1.5)
     return DriftBaseline(
         mean=mean,
-        # A statistic that never varied (a constant feature) still must not divide by zero.
+        # A statistic that never varied (a constant feature) must not cause a division by zero.
         deviation=np.maximum(np.sqrt((centred**2).mean(axis=0) / shrink), 1e-6 * units),
         blocks=blocks,
         rho=rho,
@@ -127,36 +138,40 @@ def _pooled_autocorrelation(centred: Float64) -> float:
     varies = square > 0
     if not varies.any():
         return 0.0
-    found = float(((centred[1:] * centred[:-1]).sum(axis=0)[varies] / square[varies]).mean())
-    return float(np.clip((blocks * found + 1) / (blocks - 3), 0.0, MAX_AUTOCORRELATION))
+    autocorrelation = float(((centred[1:] * centred[:-1]).sum(axis=0)[varies] / square[varies]).mean())
+    return float(np.clip((blocks * autocorrelation + 1) / (blocks - 3), 0.0, MAX_AUTOCORRELATION))
 
 
 def judge_drift(
-    base: DriftBaseline, current: Float64, events: int, units: Float64, *, alpha: float, min_effect: float
+    baseline: DriftBaseline, current: Float64, events: int, units: Float64, *, alpha: float, min_effect: float
 ) -> DriftVerdict | None:
-    """Judge the means of one horizon; None where it has too few events to be compared.
+    """Test the means of one horizon. None if it has too few events for a comparison.
 
     Args:
-        base: Of the same horizon.
+        baseline: Baseline of the same horizon.
         current: Mean of each statistic, (J,).
         events: Events of the horizon.
         units: Training deviation of one event in each statistic, (J,).
-        alpha: From `horizon_budget`.
-        min_effect: Smallest change worth telling, in those units.
+        alpha: Result of `horizon_false_alarm_probability`.
+        min_effect: Smallest change that counts as drift, in those units.
     """
-    if events < MIN_EVENT_SHARE * base.typical_events:
+    if events < MIN_EVENT_SHARE * baseline.typical_events:
         return None
-    moved = current - base.mean
-    z = moved / (base.deviation * np.sqrt(1 + 1 / base.effective))
-    effect = moved / units
-    limit = float(special.stdtrit(base.dof, 1 - alpha / (2 * len(z))))
-    beyond = np.flatnonzero((np.abs(z) > limit) & (np.abs(effect) >= min_effect))
+    change = current - baseline.mean
+    z = change / (baseline.deviation * np.sqrt(1 + 1 / baseline.effective))
+    effect = change / units
+    threshold = float(special.stdtrit(baseline.dof, 1 - alpha / (2 * len(z))))
+    beyond = np.flatnonzero((np.abs(z) > threshold) & (np.abs(effect) >= min_effect))
     order = beyond[np.argsort(-np.abs(z[beyond]), kind="stable")]
-    return DriftVerdict(z=z, effect=effect, z_threshold=limit, drifted=tuple(order.tolist()))
+    return DriftVerdict(z=z, effect=effect, z_threshold=threshold, drifted=tuple(order.tolist()))
 
 
-def recommend_action(body_z: float, body_limit: float, *, tail_fires: bool) -> str | None:
-    """Say what to do: `refit` where the body of the energies moved, `keep the limit` where only the tail is heavy."""
-    if abs(body_z) > body_limit:
+def recommend_action(body_z: float, z_threshold: float, *, tail_fires: bool) -> str | None:
+    """Return the advice of a test result.
+
+    It is `drift: refit` if the body of the energies moved, `spike: keep the limit` if only the tail is heavy, and
+    otherwise None.
+    """
+    if abs(body_z) > z_threshold:
         return "drift: refit"
     return "spike: keep the limit" if tail_fires else None

@@ -1,4 +1,4 @@
-"""Why a window fired, beyond its counts: its strangest events by feature, and the keys that stand out. Pure."""
+"""Evidence for a window that fired: its most anomalous events by feature, and its suspect keys. Pure functions."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,21 +10,24 @@ from storage.control.records import WindowFacts
 
 FeatureReasons = Sequence[Mapping[str, float | str | None]]
 ExplainEvents = Callable[[int, Sequence[Mapping[str, float]]], Sequence[FeatureReasons]]
-"""Gives, for a model's id and events as features by name, what each feature adds to the energy, costliest first."""
+"""Function of a model id and of events as features by name.
+
+It returns the contribution of each feature to the energy of each event, largest first.
+"""
 
 _MAX_KEYS = 5
 
 
 def build_evidence_details(
-    facts: WindowFacts, found: Evidence, *, model_id: int, clean_rate: float, explain: ExplainEvents | None
+    facts: WindowFacts, evidence: Evidence, *, model_id: int, clean_rate: float, explain: ExplainEvents | None
 ) -> dict[str, Any]:
-    """Return what was looked up about a window as the JSON that is stored with its transitions."""
-    reasons: Sequence[FeatureReasons] = [[] for _ in found.top_outliers]
-    if explain is not None and found.top_outliers:
-        reasons = explain(model_id, [outlier.features for outlier in found.top_outliers])
-    lifts = find_suspect_keys(
-        [(each.key, each.events, each.outliers) for each in found.keys],
-        distinct=found.distinct_keys,
+    """Return the evidence of a window as the JSON object that is stored with its transitions."""
+    reasons: Sequence[FeatureReasons] = [[] for _ in evidence.top_outliers]
+    if explain is not None and evidence.top_outliers:
+        reasons = explain(model_id, [outlier.features for outlier in evidence.top_outliers])
+    suspects = find_suspect_keys(
+        [(each.key, each.events, each.outliers) for each in evidence.keys],
+        distinct=evidence.distinct_keys,
         events=sum(part.events for part in facts.parts),
         outliers=sum(part.outliers for part in facts.parts),
         clean_rate=clean_rate,
@@ -39,19 +42,19 @@ def build_evidence_details(
                 "energy": outlier.energy,
                 "key": outlier.key,
                 "id": outlier.event_id,
-                "reasons": [dict(reason) for reason in why],
+                "reasons": [dict(reason) for reason in event_reasons],
             }
-            for outlier, why in zip(found.top_outliers, reasons, strict=True)
+            for outlier, event_reasons in zip(evidence.top_outliers, reasons, strict=True)
         ],
         "keys": [
             {
-                "key": lift.key,
-                "events": lift.events,
-                "outliers": lift.outliers,
-                "times_the_others": lift.ratio,
-                "p_value": lift.p_value,
+                "key": suspect.key,
+                "events": suspect.events,
+                "outliers": suspect.outliers,
+                "times_the_others": suspect.ratio,
+                "p_value": suspect.p_value,
             }
-            for lift in lifts[:_MAX_KEYS]
+            for suspect in suspects[:_MAX_KEYS]
         ],
-        "keys_looked_at": found.distinct_keys,
+        "keys_looked_at": evidence.distinct_keys,
     }

@@ -1,7 +1,7 @@
-"""Incidents: the life of one problem, as a pure function of findings and event time.
+"""The lifecycle of an incident as a pure function of findings and event time.
 
-At most one incident of a kind is unresolved in a stream. Each judged window brings a finding of a kind, or
-none; `advance` turns that into the transitions opened, escalated, repeated and resolved. Time is event time,
+A stream has at most one unresolved incident of a kind. Each judged window gives a finding of a kind or none;
+`advance_incident` turns that into the transitions opened, escalated, repeated and resolved. All times are event times,
 so that a replay gives the same incidents.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class Kind(StrEnum):
-    """What can be wrong with a stream."""
+    """The kinds of incidents."""
 
     SPIKE = "spike"
     SLOW_RISE = "slow_rise"
@@ -24,7 +24,7 @@ class Kind(StrEnum):
 
 
 class Severity(StrEnum):
-    """How loud an incident is."""
+    """The severity of an incident."""
 
     WARNING = "warning"
     CRITICAL = "critical"
@@ -34,7 +34,7 @@ _SEVERITY_ORDER = {Severity.WARNING: 0, Severity.CRITICAL: 1}
 
 
 class TransitionType(StrEnum):
-    """What a transition does to its incident."""
+    """The types of transitions of an incident."""
 
     OPENED = "opened"
     ESCALATED = "escalated"
@@ -44,7 +44,7 @@ class TransitionType(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What one detector found in one window, with every number that led to it."""
+    """The result of a test that fired, with the numbers that led to it."""
 
     kind: Kind
     severity: Severity
@@ -54,7 +54,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """A window of event time, [start, end) in microseconds."""
+    """An interval of event time, [start, end) in microseconds."""
 
     start_us: int
     end_us: int
@@ -62,7 +62,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LifecyclePolicy:
-    """How an incident lives on: the settings of `alerts` that steer it; `judged` is what is clean or not, in words."""
+    """The settings of `alerts` for the lifecycle. `unit` names the plural of the judged intervals in texts."""
 
     resolve_after: int
     repeat_interval_us: int
@@ -107,14 +107,14 @@ class IncidentStep:
 def apply_quiet_windows(
     incident: OpenIncident, quiet_windows: int, size_us: int, after_us: int, policy: LifecyclePolicy
 ) -> IncidentStep:
-    """Let windows without events pass over an open incident: nothing in them shows that the problem lasts.
+    """Count windows without events as clean windows of an open incident: they give no sign that the problem lasts.
 
     Args:
         incident: The open incident.
-        quiet_windows: How many windows had no event since the last judged one.
-        size_us: The length of a window.
-        after_us: End of the last judged window; the quiet windows follow it.
-        policy: When an incident resolves.
+        quiet_windows: Number of windows without events since the last judged one.
+        size_us: Length of a window.
+        after_us: End of the last judged window, which the quiet windows follow.
+        policy: The settings for resolving an incident.
     """
     needed = policy.resolve_after - incident.clean_windows
     if quiet_windows < needed:
@@ -130,9 +130,10 @@ def advance_incident(
 ) -> IncidentStep:
     """Return the incident of `kind` after `window`, and the transition if there is one.
 
-    An incident opens at the first finding, escalates when a finding is louder than it, is repeated when it still
-    fires after `repeat_interval`, and resolves after `resolve_after` windows in a row without a finding: the
-    closing test is separate from the opening one, so that a flapping count does not page twice.
+    An incident opens at the first finding. It escalates when a finding is more severe, is repeated when it still fires
+    after `repeat_interval`, and resolves after `resolve_after` consecutive windows without a finding. The test for
+    resolving differs from the test for opening, so that a count that oscillates around its threshold does not alert
+    twice.
     """
     if finding is None:
         return (
@@ -165,8 +166,8 @@ def _update_firing(incident: OpenIncident, finding: Finding, window: Interval, p
         louder = replace(again, severity=finding.severity, last_told_us=window.end_us, summary=finding.summary)
         return IncidentStep(incident=louder, transition=_build_transition(TransitionType.ESCALATED, finding, window))
     if window.end_us - incident.last_told_us >= policy.repeat_interval_us:
-        told = replace(again, last_told_us=window.end_us)
-        return IncidentStep(incident=told, transition=_build_transition(TransitionType.REPEATED, finding, window))
+        repeated = replace(again, last_told_us=window.end_us)
+        return IncidentStep(incident=repeated, transition=_build_transition(TransitionType.REPEATED, finding, window))
     return IncidentStep(incident=again, transition=None)
 
 

@@ -1,4 +1,4 @@
-"""The findings about records that became no events: those that could not be read, and lost ranges of the log. Pure."""
+"""Findings about records that became no events: a high share of dead letters, and gaps in the log. Pure functions."""
 
 from config.time_format import format_utc
 from monitor.incidents.lifecycle import Finding, Kind, Severity
@@ -8,7 +8,7 @@ from storage.control.records import WindowFacts
 
 
 def find_dead_letters(facts: WindowFacts, part: Part, rule: JudgeRule) -> Finding | None:
-    """Return the finding of a window where too large a share of the records could not be read."""
+    """Return the finding of a window with too large a share of dead letters, otherwise None."""
     records = part.events + part.dead
     share = part.dead / records
     if part.dead < rule.min_outliers or share <= rule.max_dead_letter_ratio:
@@ -30,7 +30,7 @@ def find_dead_letters(facts: WindowFacts, part: Part, rule: JudgeRule) -> Findin
 
 
 def find_gaps(facts: WindowFacts) -> Finding | None:
-    """Return the finding of ranges that could not be read since the last judged window."""
+    """Return the finding of offset ranges that could not be read since the last judged window, or None."""
     if not facts.gaps:
         return None
     ranges = [

@@ -1,7 +1,7 @@
-"""The lives of a stream's incidents, from what is stored to what is to be stored. Pure.
+"""From stored incidents and findings to the incident rows to store. Pure functions.
 
-`incidents.py` says how one incident lives; here a finding of any detector becomes the rows of its incident, its
-transition and the channels that are told.
+`lifecycle.py` defines the lifecycle of one incident. Here the finding of any test becomes the rows of its incident, its
+transition and the channels to notify.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ from storage.control.records import IncidentRow, StoredIncident, TransitionRow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IncidentPolicy:
-    """The settings by which incidents live; `channels` gives the channels for a kind and a severity."""
+    """The settings for incidents. `channels` returns the channels for a kind and a severity."""
 
     size_us: int
     lifecycle: LifecyclePolicy
@@ -43,16 +43,16 @@ def update_incident(
     now_us: int,
     quiet_since_us: int | None = None,
 ) -> list[IncidentRow]:
-    """Return what a window does to the stream's incident of one kind.
+    """Return the rows that a window writes for the stream's incident of one kind.
 
     Args:
         kind: The kind.
-        finding: What its detector found in the window, or nothing.
-        open_incidents: The stream's open incidents, of all kinds.
+        finding: Finding of the test in the window, or None.
+        open_incidents: Open incidents of the stream, of all kinds.
         window: The window, or another interval that was judged as a whole.
-        rule: How an incident lives on.
-        now_us: The wall clock, only to tell whom a notification is too old for.
-        quiet_since_us: End of the last judged window, where windows without events count as clean.
+        rule: The settings for incidents.
+        now_us: Wall-clock time. It only decides which notifications are too old.
+        quiet_since_us: End of the last judged window, if windows without events count as clean.
     """
     stored = next((incident for incident in open_incidents if incident.kind == kind), None)
     rows = []
@@ -81,27 +81,27 @@ def withdraw_incident(
     now_us: int,
     details: Mapping[str, Any] | None = None,
 ) -> IncidentRow:
-    """Return the end of an incident for another reason than clean windows.
+    """Return the row that ends an incident for another reason than clean windows.
 
     Args:
         stored: The incident.
-        why: In words, beginning with one that says what was done.
-        at: The window or the moment of event time at which it ends.
-        rule: How an incident lives on.
-        now_us: The wall clock, only to tell whom a notification is too old for.
-        details: What is stored with the transition.
+        why: The reason as text. It begins with a past participle, such as "withdrawn".
+        at: The window or the moment of event time at which the incident ends.
+        rule: The settings for incidents.
+        now_us: Wall-clock time. It only decides which notifications are too old.
+        details: Details to store with the transition.
     """
-    life = _load_incident(stored)
+    incident = _load_incident(stored)
     transition = Transition(
         type=TransitionType.RESOLVED,
-        kind=life.kind,
-        severity=life.severity,
+        kind=incident.kind,
+        severity=incident.severity,
         window_start_us=at.start_us,
         at_us=at.end_us,
         summary=why,
-        details={"windows_fired": life.windows_fired, **(details or {})},
+        details={"windows_fired": incident.windows_fired, **(details or {})},
     )
-    return replace(_resolved_row(stored, life, transition, rule, now_us), clean_windows=life.clean_windows)
+    return replace(_resolved_row(stored, incident, transition, rule, now_us), clean_windows=incident.clean_windows)
 
 
 def _load_incident(stored: StoredIncident) -> OpenIncident:
@@ -119,29 +119,29 @@ def _load_incident(stored: StoredIncident) -> OpenIncident:
 
 def _open_row(
     stored: StoredIncident | None,
-    life: OpenIncident,
+    incident: OpenIncident,
     transition: Transition | None,
     rule: IncidentPolicy,
     now_us: int,
 ) -> IncidentRow:
     return IncidentRow(
         id=None if stored is None else stored.id,
-        kind=life.kind.value,
-        severity=life.severity.value,
+        kind=incident.kind.value,
+        severity=incident.severity.value,
         status="open",
-        window_start_us=life.window_start_us,
-        opened_at_us=life.opened_at_us,
-        last_told_us=life.last_told_us,
-        clean_windows=life.clean_windows,
-        windows_fired=life.windows_fired,
-        summary=life.summary,
+        window_start_us=incident.window_start_us,
+        opened_at_us=incident.opened_at_us,
+        last_told_us=incident.last_told_us,
+        clean_windows=incident.clean_windows,
+        windows_fired=incident.windows_fired,
+        summary=incident.summary,
         details=_merge_details(stored, transition),
         transition=None if transition is None else _transition_row(transition, rule, now_us),
     )
 
 
 def _resolved_row(
-    stored: StoredIncident, life: OpenIncident, transition: Transition, rule: IncidentPolicy, now_us: int
+    stored: StoredIncident, incident: OpenIncident, transition: Transition, rule: IncidentPolicy, now_us: int
 ) -> IncidentRow:
     return IncidentRow(
         id=stored.id,
@@ -150,9 +150,9 @@ def _resolved_row(
         status="resolved",
         window_start_us=stored.window_start_us,
         opened_at_us=stored.opened_at_us,
-        last_told_us=life.last_told_us,
+        last_told_us=incident.last_told_us,
         clean_windows=rule.lifecycle.resolve_after,
-        windows_fired=life.windows_fired,
+        windows_fired=incident.windows_fired,
         summary=stored.summary,
         details=_merge_details(stored, transition),
         resolved_at_us=transition.at_us,
@@ -161,7 +161,7 @@ def _resolved_row(
 
 
 def _merge_details(stored: StoredIncident | None, transition: Transition | None) -> Mapping[str, Any]:
-    """Return what led to the incident by transition: the numbers of the last one of each sort."""
+    """Return the details of the incident by transition type, the latest transition of each type."""
     before = {} if stored is None else dict(stored.details)
     return before if transition is None else before | {transition.type.value: transition.details}
 

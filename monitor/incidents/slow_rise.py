@@ -1,9 +1,9 @@
-"""The finding of a slow rise: what is carried from window to window, and when it becomes an incident. Pure.
+"""The finding of a slow rise: the state between windows, and the alarm. Pure functions.
 
-Only windows that no spike explains feed the statistic: neither one that fires as a spike itself, nor any while an
-incident of kind spike is open. The statistic stays on the quiet side by that (the counts that it leaves out are the
-largest, or are left out for what came before them), and a burst with its flanks is told once. What lasts after the
-spike is over is found as usual.
+Only windows without a spike update the statistic: neither a window that fires as a spike itself, nor any while an
+incident of kind spike is open. This makes the test less sensitive, not more (the omitted counts are the largest, or are
+omitted because of earlier ones), and a burst with its flanks is reported once. A rise that continues after the spike is
+found as usual.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ from storage.control.records import StoredIncident
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlowRiseAlarm:
-    """A rise that was found: since when, how sure it was, and the evidence so far that it is over."""
+    """A rise that was found: its onset, the evidence for it, and the evidence so far that it is over."""
 
     since_us: int
     log_statistic: float
@@ -37,10 +37,11 @@ class SlowRiseAlarm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlowRiseState:
-    """What is carried: the statistic of one model's energies at one percentile, what came since the onset, the alarm.
+    """The state between windows: the statistic, the counts since the onset, and the alarm.
 
-    Another threshold of the same model changes nothing: each window is weighed by the law that was known before it,
-    so the martingale goes on. Another model or percentile begins anew.
+    It belongs to one model and percentile. A new threshold of the same model does not reset it: each window is weighted
+    by the count model known before it, so that the statistic remains a martingale. Another model or percentile resets
+    it.
     """
 
     model_id: int
@@ -52,7 +53,7 @@ class SlowRiseState:
     alarm: SlowRiseAlarm | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as what is stored."""
+        """Return the state as the JSON object that is stored."""
         alarm = self.alarm
         return {
             "model_id": self.model_id,
@@ -66,7 +67,7 @@ class SlowRiseState:
 
     @staticmethod
     def from_json(stored: Mapping[str, Any] | None, model_id: int, percentile: float) -> "SlowRiseState":
-        """Return what was stored, or the beginning where it was of another model or percentile."""
+        """Return the stored state, or the initial state for another model or percentile."""
         if stored is None or (stored["model_id"], stored["percentile"]) != (model_id, percentile):
             return SlowRiseState(model_id=model_id, percentile=percentile)
         alarm = stored["alarm"]
@@ -80,54 +81,54 @@ class SlowRiseState:
 def find_slow_rise(
     window: WindowUnderTest, stored: Mapping[str, Any] | None, open_incidents: Sequence[StoredIncident], *, spike: bool
 ) -> tuple[SlowRiseState, Finding | None]:
-    """Return what is handed on after a window, and the finding while the rate is up.
+    """Return the state after a window, and the finding while the rate is raised.
 
     Args:
         window: The window.
-        stored: What the last judged window handed on.
-        open_incidents: The stream's, before the window.
-        spike: Whether the window is a spike, or lies in an open incident of that kind.
+        stored: The stored state of the last judged window.
+        open_incidents: Open incidents of the stream before the window.
+        spike: True if the window is a spike or lies in an open incident of that kind.
     """
     row = window.threshold.row
-    rise = SlowRiseState.from_json(stored, row.model_id, row.percentile)
-    if rise.alarm is not None and not any(each.kind == Kind.SLOW_RISE for each in open_incidents):
-        rise = SlowRiseState(model_id=row.model_id, percentile=row.percentile)  # somebody has accepted it
+    state = SlowRiseState.from_json(stored, row.model_id, row.percentile)
+    if state.alarm is not None and not any(each.kind == Kind.SLOW_RISE for each in open_incidents):
+        state = SlowRiseState(model_id=row.model_id, percentile=row.percentile)  # a person has accepted it
     if window.part.events and not spike:
-        if rise.alarm is not None:
-            # Whatever the law is learned from: a rise that outlasts the look-back leaves it no windows.
-            rise = _update_recovery(rise, rise.alarm, window)
+        if state.alarm is not None:
+            # Without a minimum of learned windows: a rise that outlasts the look-back leaves no clean ones.
+            state = _update_recovery(state, state.alarm, window)
         elif window.threshold.count_model.windows >= MIN_WINDOWS:
-            rise = _update_statistic(rise, window)
-    return rise, None if rise.alarm is None else _build_finding(rise, rise.alarm, window)
+            state = _update_statistic(state, window)
+    return state, None if state.alarm is None else _build_finding(state, state.alarm, window)
 
 
-def _update_statistic(rise: SlowRiseState, window: WindowUnderTest) -> SlowRiseState:
-    """Take in one window; sound the alarm when the evidence reaches its limit."""
+def _update_statistic(state: SlowRiseState, window: WindowUnderTest) -> SlowRiseState:
+    """Take in one window and set the alarm when the evidence reaches its threshold."""
     statistic, verdict = update_slow_rise(
-        rise.statistic,
+        state.statistic,
         window.threshold.count_model,
         window.part.events,
         window.part.outliers,
         window_start_us=window.facts.window_start_us,
-        limit_windows=windows_between_false_alarms(window.rule.per_week, window.rule.size_us, share=BUDGET_SHARE),
+        threshold_windows=windows_between_false_alarms(window.rule.per_week, window.rule.size_us, share=BUDGET_SHARE),
         clean_rate=window.threshold.clean_rate,
     )
     if verdict.onset_us is None:
-        counted = replace(rise, windows=0, events=0, outliers=0)
-    elif verdict.onset_us != rise.statistic.onset_us:
-        counted = _count_window(replace(rise, windows=0, events=0, outliers=0), window)
+        updated = replace(state, windows=0, events=0, outliers=0)
+    elif verdict.onset_us != state.statistic.onset_us:
+        updated = _count_window(replace(state, windows=0, events=0, outliers=0), window)
     else:
-        counted = _count_window(rise, window)
+        updated = _count_window(state, window)
     alarm = None
     if verdict.fires:
-        # Evidence from before the best onset can sound the alarm in a window that speaks against it: then since now.
+        # Evidence from before the best onset can fire in a window that lowers it: the rise then starts at this window.
         since_us = window.facts.window_start_us if verdict.onset_us is None else verdict.onset_us
         alarm = SlowRiseAlarm(since_us=since_us, log_statistic=verdict.log_statistic)
-    return replace(counted, statistic=statistic, alarm=alarm)
+    return replace(updated, statistic=statistic, alarm=alarm)
 
 
-def _update_recovery(rise: SlowRiseState, alarm: SlowRiseAlarm, window: WindowUnderTest) -> SlowRiseState:
-    """Take in one window of a raised rate, until the evidence that it is down again suffices."""
+def _update_recovery(state: SlowRiseState, alarm: SlowRiseAlarm, window: WindowUnderTest) -> SlowRiseState:
+    """Take in one window of a raised rate, until there is enough evidence that the rise is over."""
     recovered = update_recovery(
         alarm.recovered,
         window.threshold.count_model,
@@ -136,34 +137,34 @@ def _update_recovery(rise: SlowRiseState, alarm: SlowRiseAlarm, window: WindowUn
         clean_rate=window.threshold.clean_rate,
     )
     if recovered >= RECOVERY_THRESHOLD:
-        return SlowRiseState(model_id=rise.model_id, percentile=rise.percentile)
-    return replace(_count_window(rise, window), alarm=replace(alarm, recovered=recovered))
+        return SlowRiseState(model_id=state.model_id, percentile=state.percentile)
+    return replace(_count_window(state, window), alarm=replace(alarm, recovered=recovered))
 
 
-def _count_window(rise: SlowRiseState, window: WindowUnderTest) -> SlowRiseState:
+def _count_window(state: SlowRiseState, window: WindowUnderTest) -> SlowRiseState:
     return replace(
-        rise,
-        windows=rise.windows + 1,
-        events=rise.events + window.part.events,
-        outliers=rise.outliers + window.part.outliers,
+        state,
+        windows=state.windows + 1,
+        events=state.events + window.part.events,
+        outliers=state.outliers + window.part.outliers,
     )
 
 
-def _build_finding(rise: SlowRiseState, alarm: SlowRiseAlarm, window: WindowUnderTest) -> Finding:
-    clean, share = window.threshold.clean_rate, rise.outliers / rise.events if rise.events else 0.0
+def _build_finding(state: SlowRiseState, alarm: SlowRiseAlarm, window: WindowUnderTest) -> Finding:
+    clean_rate, share = window.threshold.clean_rate, state.outliers / state.events if state.events else 0.0
     summary = (
-        f"more outliers than usual since about {format_utc(alarm.since_us)}: {rise.outliers:,} of {rise.events:,} events "
-        f"({share:.3%}); a clean stream has at most {clean:.3%}"
+        f"more outliers than usual since about {format_utc(alarm.since_us)}: "
+        f"{state.outliers:,} of {state.events:,} events ({share:.3%}); a clean stream has at most {clean_rate:.3%}"
     )
     details = {
         "window": window_details(window.facts),
         "since": format_utc(alarm.since_us),
-        "windows": rise.windows,
-        "events": rise.events,
-        "outliers": rise.outliers,
+        "windows": state.windows,
+        "events": state.events,
+        "outliers": state.outliers,
         "share": share,
-        "clean_rate": clean,
-        "ratio": share / clean,
+        "clean_rate": clean_rate,
+        "ratio": share / clean_rate,
         "looked_for_ratio": RATE_RATIO,
         "log_statistic": alarm.log_statistic,
         "limit_windows": windows_between_false_alarms(window.rule.per_week, window.rule.size_us, share=BUDGET_SHARE),

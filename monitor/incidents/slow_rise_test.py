@@ -1,9 +1,9 @@
-"""Slow rises: a rate of outliers that stays up a little, found by a Shiryaev-Roberts statistic. Pure.
+"""The statistical test for slow rises: a Shiryaev-Roberts statistic of the outlier rate. Pure functions.
 
-Each window multiplies the evidence by the likelihood ratio of a raised rate; the sum of the evidence over all
-possible onsets, less the number of windows, is a martingale on a clean stream. So the mean time to a false
-alarm at the limit A is at least A windows, whatever the law's details: nothing is simulated or tuned
-(Shiryaev 1963, Roberts 1966).
+Each window multiplies the evidence by the likelihood ratio of a raised rate. The sum of the evidence over all possible
+onsets, less the number of windows, is a martingale on a clean stream. The mean time to a false alarm at the threshold A
+is therefore at least A windows, for any details of the distribution: nothing is simulated or tuned (Shiryaev 1963,
+Roberts 1966).
 """
 
 from dataclasses import dataclass
@@ -14,27 +14,33 @@ from config.time_format import WEEK_US
 from monitor.statistics.counts import CountModel
 
 RATE_RATIO = 1.75
-"""The ratio of rates that the evidence is for: nearly as quick at 1.5 and at 3 as evidence made for those."""
+"""Ratio of raised to clean rate in the likelihood ratio.
+
+Rises by 1.5 or 3 are found almost as fast as with their own ratio.
+"""
 
 
 BUDGET_SHARE = 0.25
-"""Of `false_alarms`, what slow rises may spend; a half is the spikes', a quarter drift's."""
+"""Share of `false_alarms` for slow rises. Spikes have a half and drift a quarter."""
 
 RECOVERY_THRESHOLD = float(np.log(100))
-"""A rise is over when the clean rate explains what came since a hundred times better."""
+"""A rise ends when the clean rate explains the windows since the alarm a hundred times better than the raised rate."""
 
 MIN_WINDOWS = 100
-"""Windows that a law is learned from before a rise is looked for: before, the dispersion is not known well enough."""
+"""Windows that the count model must be learned from before the test starts.
+
+With fewer, the dispersion is too uncertain.
+"""
 
 _POISSON_BELOW = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlowRiseStatistic:
-    """What is carried from window to window; all of it is finite, so that it can be stored as JSON.
+    """The state of the test between windows. All values are finite, so that it can be stored as JSON.
 
-    `evidence` is ln(1 + R), R the Shiryaev-Roberts statistic; `best` the largest log-likelihood ratio of a
-    rise that began at `onset_us`, at least 0.
+    `evidence` is ln(1 + R), with R the Shiryaev-Roberts statistic. `best` is the largest log-likelihood ratio of a rise
+    that began at `onset_us`, at least 0.
     """
 
     evidence: float = 0.0
@@ -44,7 +50,7 @@ class SlowRiseStatistic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlowRiseVerdict:
-    """The judgement after one window: ln R against its limit, and since when the rate is probably up."""
+    """The test result after one window: ln R, its threshold, and the most likely onset of the rise."""
 
     log_statistic: float
     log_threshold: float
@@ -53,7 +59,11 @@ class SlowRiseVerdict:
 
 
 def windows_between_false_alarms(per_week: float, window_us: int, *, share: float = BUDGET_SHARE) -> float:
-    """Return the number of windows in the promised time between two false alarms of slow rises."""
+    """Return the number of windows in the budgeted time between two false alarms of slow rises.
+
+    Raises:
+        ValueError: An argument is not positive, or the share exceeds 1.
+    """
     if not (per_week > 0 and window_us > 0 and 0 < share <= 1):
         raise ValueError(f"no budget from {per_week} a week, windows of {window_us} us and a share of {share}")
     return max(WEEK_US / window_us / (per_week * share), 2.0)
@@ -61,38 +71,38 @@ def windows_between_false_alarms(per_week: float, window_us: int, *, share: floa
 
 def update_slow_rise(
     state: SlowRiseStatistic,
-    law: CountModel,
+    count_model: CountModel,
     n: int,
     x: int,
     *,
     window_start_us: int,
-    limit_windows: float,
+    threshold_windows: float,
     clean_rate: float,
     raised: float = RATE_RATIO,
 ) -> tuple[SlowRiseStatistic, SlowRiseVerdict]:
-    """Take in one window of n events with x outliers; return the new state and the verdict.
+    """Return the state and the test result after one window of n events with x outliers.
 
-    After an alarm the state is the first one again.
+    After an alarm the state is the initial one.
 
     Args:
-        state: After the window before.
-        law: Of counts at the limit in force; its dispersion is used.
+        state: State after the previous window.
+        count_model: Count model at the threshold in force. Its dispersion is used.
         n: Events of the window.
-        x: Outliers of it.
-        window_start_us: Its start.
-        limit_windows: From `alarm_windows`.
-        clean_rate: The highest rate that is still clean, from `highest_clean_rate`.
-        raised: The ratio of rates that the evidence is for.
+        x: Outliers of the window.
+        window_start_us: Start of the window.
+        threshold_windows: Result of `windows_between_false_alarms`.
+        clean_rate: Highest rate that is still clean, from `highest_clean_rate`.
+        raised: Ratio of raised to clean rate.
     """
-    gain = _log_likelihood_ratio(x, n * clean_rate, law.dispersion, raised)
+    gain = _log_likelihood_ratio(x, n * clean_rate, count_model.dispersion, raised)
     log_statistic = state.evidence + gain
     onset_us = state.onset_us if state.best > 0 else window_start_us
     best = max(state.best + gain, 0.0)
-    log_limit = float(np.log(limit_windows))
-    fires = log_statistic >= log_limit
+    log_threshold = float(np.log(threshold_windows))
+    fires = log_statistic >= log_threshold
     verdict = SlowRiseVerdict(
         log_statistic=log_statistic,
-        log_threshold=log_limit,
+        log_threshold=log_threshold,
         onset_us=onset_us if best > 0 else None,
         fires=fires,
     )
@@ -103,26 +113,30 @@ def update_slow_rise(
 
 
 def expected_windows_to_detection(
-    law: CountModel, n: int, *, clean_rate: float, limit_windows: float, ratio: float = 2.0
+    count_model: CountModel, n: int, *, clean_rate: float, threshold_windows: float, ratio: float = 2.0
 ) -> float:
-    """Return after how many windows of n events a rate that has risen by `ratio` is found, about; infinite if never."""
-    gain = _log_likelihood_ratio(ratio * n * law.rate, n * clean_rate, law.dispersion, RATE_RATIO)
-    return float(np.log(limit_windows)) / gain if gain > 0 else float("inf")
+    """Return the approximate number of windows of n events until a rise by `ratio` is found.
+
+    It is infinite for a rise that is never found.
+    """
+    gain = _log_likelihood_ratio(ratio * n * count_model.rate, n * clean_rate, count_model.dispersion, RATE_RATIO)
+    return float(np.log(threshold_windows)) / gain if gain > 0 else float("inf")
 
 
-def update_recovery(recovered: float, law: CountModel, n: int, x: int, *, clean_rate: float) -> float:
+def update_recovery(recovered: float, count_model: CountModel, n: int, x: int, *, clean_rate: float) -> float:
     """Return the evidence that a raised rate is down again, after a window of n events with x outliers.
 
-    A cumulative sum (Page 1954) of the log-likelihood ratio of the clean rate to the raised one, 0 at the alarm: over
-    `RECOVERED` the rise is over. The test that ends a rise is not the one that finds it, so that it does not flap.
+    It is a cumulative sum (Page 1954) of the log-likelihood ratio of the clean rate to the raised one, 0 at the alarm.
+    Above `RECOVERY_THRESHOLD` the rise ends. The test that ends a rise differs from the test that finds it, so that an
+    incident does not oscillate.
     """
-    return max(recovered - _log_likelihood_ratio(x, n * clean_rate, law.dispersion, RATE_RATIO), 0.0)
+    return max(recovered - _log_likelihood_ratio(x, n * clean_rate, count_model.dispersion, RATE_RATIO), 0.0)
 
 
 def _log_likelihood_ratio(x: float, mean: float, dispersion: float, raised: float) -> float:
-    """Return theta x - Lambda: a negative binomial of this mean and dispersion tilted to a raised mean.
+    """Return theta x - Lambda: a negative binomial of this mean and dispersion, tilted to a raised mean.
 
-    Lambda is the logarithm of the moment-generating function at theta, so that the ratio's clean mean is 1.
+    Lambda is the logarithm of the moment-generating function at theta, so that the clean mean of the ratio is 1.
     """
     excess = dispersion - 1
     tilt = raised * dispersion / (1 + raised * excess)

@@ -1,16 +1,14 @@
-"""Spikes: windows with improbably many outliers, judged by a learned law of counts at a promised rate. Pure.
+"""Spikes: windows with improbably many outliers under the count model of clean windows. Pure functions.
 
-Counts of outliers in windows vary more than coin tosses: events come in bursts, and the limit's own
-exceedance is only known as well as its calibration allows. The law learns rate and dispersion from clean
-windows; its predictive variance holds both. The tail is that of a negative binomial with that mean and
-variance (moments suffice: simulated against exact laws of autocorrelated energies it errs to the quiet side).
+The count model learns rate and dispersion from clean windows (`monitor.statistics.counts`). A window fires above the
+smallest count that a clean window exceeds with at most its share of the false-alarm budget.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from config.time_format import WEEK_US, _format_one_period, format_rounded_duration, format_utc
+from config.time_format import WEEK_US, format_one_period, format_rounded_duration, format_utc
 from monitor.incidents.lifecycle import Finding, Kind, Severity
 from monitor.incidents.window import JudgeRule, ThresholdInForce, WindowUnderTest, window_details
 from monitor.statistics.counts import LEARNED_WINDOWS, CountModel, exceedance_probability, p_value
@@ -18,39 +16,48 @@ from monitor.statistics.counts import LEARNED_WINDOWS, CountModel, exceedance_pr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpikeCountThreshold:
-    """More than `count` outliers are a spike; a clean window has `mean`, and exceeds it with `attainable`."""
+    """The largest count that is no spike. A clean window has `mean` outliers and exceeds `count` with `attainable`."""
 
     count: int
     attainable: float
     mean: float
 
 
-def spike_count_threshold(law: CountModel, n: int, alpha: float) -> SpikeCountThreshold:
+def spike_count_threshold(count_model: CountModel, n: int, alpha: float) -> SpikeCountThreshold:
     """Return the smallest count that a clean window of n events exceeds with probability at most `alpha`.
 
-    Counts are integers, so the attainable probability is below alpha: judge promises against it.
+    Counts are integers, so that the attainable probability is below alpha. Compare realised false alarms with the
+    former.
+
+    Raises:
+        ValueError: `alpha` does not lie between 0 and 1.
     """
     if not 0 < alpha < 1:
-        raise ValueError(f"the probability of a false alarm per window lies between 0 and 1, not {alpha}")
-    low, high = -1, 1
-    while exceedance_probability(law, n, high) > alpha:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if exceedance_probability(law, n, middle) > alpha:
-            low = middle
+        raise ValueError(f"the false-alarm probability of a window must lie between 0 and 1, not {alpha}")
+    below, above = -1, 1
+    while exceedance_probability(count_model, n, above) > alpha:
+        below, above = above, 2 * above
+    while above - below > 1:
+        middle = (below + above) // 2
+        if exceedance_probability(count_model, n, middle) > alpha:
+            below = middle
         else:
-            high = middle
-    return SpikeCountThreshold(count=high, attainable=exceedance_probability(law, n, high), mean=n * law.rate)
+            above = middle
+    return SpikeCountThreshold(
+        count=above, attainable=exceedance_probability(count_model, n, above), mean=n * count_model.rate
+    )
 
 
 def false_alarm_probability(per_week: float, window_us: int, *, share: float = 0.5) -> float:
-    """Return the probability of a false alarm that one window may spend.
+    """Return the false-alarm probability of one window.
 
     Args:
-        per_week: Promised false alarms a week of the whole stream.
+        per_week: False-alarm budget of the whole stream per week.
         window_us: Length of a window.
-        share: Of the promise that this detector may spend.
+        share: Share of the budget for this test.
+
+    Raises:
+        ValueError: An argument is not positive, or the share exceeds 1.
     """
     if not (per_week > 0 and window_us > 0 and 0 < share <= 1):
         raise ValueError(f"no budget from {per_week} a week, windows of {window_us} us and a share of {share}")
@@ -59,10 +66,11 @@ def false_alarm_probability(per_week: float, window_us: int, *, share: float = 0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpikeVerdict:
-    """The judgement of one window.
+    """The test result of one window.
 
-    `limit`, `attainable` and `mean` as in `SpikeLimit`; `fires_at` is the smallest count that fires, the
-    floors included; `p_value` the probability of so many outliers or more in a clean window.
+    `count_threshold` and `mean` are those of `SpikeCountThreshold`. `fires_at` is the smallest count that fires, with
+    the floors applied, and `attainable` the probability that a clean window reaches it. `p_value` is the probability of
+    this many outliers or more in a clean window.
     """
 
     count_threshold: int
@@ -74,49 +82,50 @@ class SpikeVerdict:
 
 
 def judge_count(
-    law: CountModel, n: int, x: int, *, alpha: float, min_outliers: int = 0, min_ratio: float = 0.0
+    count_model: CountModel, n: int, x: int, *, alpha: float, min_outliers: int = 0, min_ratio: float = 0.0
 ) -> SpikeVerdict:
-    """Judge a full window of n events with x outliers.
+    """Test a full window of n events with x outliers.
 
-    The floors only make it quieter: `min_outliers` a number, `min_ratio` a share of the events. An open
-    window may be judged early by the limit for all the events that it is expected to have, never by the one
-    for those so far.
+    The floors only make the test less sensitive: `min_outliers` is a number, `min_ratio` a share of the events. An open
+    window may be tested early with the number of events that the full window is expected to have, never with the number
+    so far.
     """
-    limit = spike_count_threshold(law, n, alpha)
-    fires_at = max(limit.count + 1, min_outliers, int(np.ceil(round(min_ratio * n, 9))))
+    threshold = spike_count_threshold(count_model, n, alpha)
+    fires_at = max(threshold.count + 1, min_outliers, int(np.ceil(round(min_ratio * n, 9))))
     return SpikeVerdict(
-        count_threshold=limit.count,
+        count_threshold=threshold.count,
         fires_at=fires_at,
-        mean=limit.mean,
-        attainable=exceedance_probability(law, n, fires_at - 1),
-        p_value=p_value(law, n, x),
+        mean=threshold.mean,
+        attainable=exceedance_probability(count_model, n, fires_at - 1),
+        p_value=p_value(count_model, n, x),
         fires=x >= fires_at,
     )
 
 
-def describe_false_alarms(law: CountModel, n: int, *, alpha: float, window_us: int) -> str:
-    """Say what the promise means now, in one line, for windows of n events.
+def describe_false_alarms(count_model: CountModel, n: int, *, alpha: float, window_us: int) -> str:
+    """Return the meaning of the false-alarm budget for windows of n events, in one line.
 
-    Like "more than 14 of 6,000 in a minute; 1 false alarm in 9 days; learned from 1,240 windows".
+    For example "more than 14 of 6,000 in a minute; 1 false alarm in 9 days; learned from 1,240 windows".
     """
-    limit = spike_count_threshold(law, n, alpha)
+    threshold = spike_count_threshold(count_model, n, alpha)
     lines = [
-        f"more than {limit.count:,} of {n:,} in {_format_one_period(window_us)}",
-        _describe_rate(limit.attainable, window_us),
+        f"more than {threshold.count:,} of {n:,} in {format_one_period(window_us)}",
+        _describe_rate(threshold.attainable, window_us),
     ]
-    if law.state == "learned":
-        lines.append(f"learned from {law.windows:,} windows")
+    if count_model.state == "learned":
+        lines.append(f"learned from {count_model.windows:,} windows")
     else:
-        lines.append(f"provisional: {law.windows:,} of {LEARNED_WINDOWS} windows learned")
+        lines.append(f"provisional: {count_model.windows:,} of {LEARNED_WINDOWS} windows learned")
     return "; ".join(lines)
 
 
-def advise_window_size(law: CountModel, n: int, *, window_us: int) -> str | None:
-    """Say which window size would carry the promise, where fewer than one outlier a window is expected.
+def advise_window_size(count_model: CountModel, n: int, *, window_us: int) -> str | None:
+    """Return advice on the window size if less than one outlier a window is expected, otherwise None.
 
-    With a mean below one the smallest step of a count is many times the promise, and only large spikes show.
+    With a mean below one, the smallest step of a count changes the false-alarm probability many times, and only large
+    spikes are found.
     """
-    mean = n * law.rate
+    mean = n * count_model.rate
     if mean >= 1 or n <= 0:
         return None
     size = format_rounded_duration(int(window_us / mean))
@@ -133,18 +142,19 @@ def _describe_rate(probability: float, window_us: int) -> str:
 
 
 EARLY_EVENTS_FACTOR = 2
-"""An open window is judged as if it had this many times the events of the fullest window of the look-back.
+"""An open window is tested with this many times the events of the fullest window of the look-back.
 
-The limit grows with the events: what exceeds it for so many exceeds it for the whole window, unless that has more.
+The threshold grows with the number of events. A count above the threshold for this number is above that of the full
+window, unless the full window has more events.
 """
 
 _MAX_LARGEST_ENERGIES = 10
 
 
-def judge_spike(known: ThresholdInForce, events: int, outliers: int, rule: JudgeRule) -> SpikeVerdict:
-    """Return the judgement of a window with so many events and outliers."""
+def judge_spike(in_force: ThresholdInForce, events: int, outliers: int, rule: JudgeRule) -> SpikeVerdict:
+    """Return the test result of a window by its numbers of events and outliers."""
     return judge_count(
-        known.count_model,
+        in_force.count_model,
         events,
         outliers,
         alpha=false_alarm_probability(rule.per_week, rule.size_us),
@@ -153,20 +163,22 @@ def judge_spike(known: ThresholdInForce, events: int, outliers: int, rule: Judge
     )
 
 
-def evaluate_open_window(known: ThresholdInForce, events: int, outliers: int, rule: JudgeRule) -> SpikeVerdict | None:
-    """Return the judgement of an open window at the limit of the full one; None where that is not known yet."""
-    if known.most_events is None:
+def evaluate_open_window(
+    in_force: ThresholdInForce, events: int, outliers: int, rule: JudgeRule
+) -> SpikeVerdict | None:
+    """Return the test result of an open window against the threshold of the full one. None before the first tick."""
+    if in_force.most_events is None:
         return None
-    return judge_spike(known, max(events, EARLY_EVENTS_FACTOR * known.most_events), outliers, rule)
+    return judge_spike(in_force, max(events, EARLY_EVENTS_FACTOR * in_force.most_events), outliers, rule)
 
 
 def build_spike_finding(window: WindowUnderTest, verdict: SpikeVerdict, *, early: bool = False) -> Finding | None:
-    """Return the finding of a window that was judged, None for a clean one; `early` for one that is still open."""
+    """Return the finding of a judged window, or None for a clean one. `early` marks a window that is still open."""
     if not verdict.fires:
         return None
     facts, part, rule = window.facts, window.part, window.rule
     alpha = false_alarm_probability(rule.per_week, rule.size_us)
-    # Twice as improbable, in powers of ten, as what opens an incident: no longer a matter of the promise.
+    # Twice as improbable, in powers of ten, as an incident requires: no longer a question of the budget.
     severity = Severity.CRITICAL if verdict.p_value <= alpha**2 else Severity.WARNING
     place, usual = ("of the open window", "one has up to") if early else ("in the window", "window has")
     summary = (

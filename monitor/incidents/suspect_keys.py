@@ -1,9 +1,9 @@
-"""Lift: which keys of a window have more outliers than the others. Pure.
+"""Suspect keys: keys of a window with more outliers than the other keys. Pure functions.
 
-Each key's count is held against a binomial with the rate of the rest of the window (or the stream's clean rate where
-that is higher, so that the one key that is strange alone stands out and a rise of all lifts none). Keys are many and
-their counts depend on one another: Benjamini and Yekutieli's procedure (2001) over all keys of the window bounds the
-false share among those that are named, under any dependence.
+The count of each key is tested against a binomial with the rate of the rest of the window, or with the clean rate of
+the stream where that is higher. A single anomalous key is therefore found, and a rise of all keys makes none suspect.
+There are many keys and their counts depend on one another: the procedure of Benjamini and Yekutieli (2001) over all
+keys of the window bounds the false discovery rate under any dependence.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ import numpy as np
 from scipy import special
 
 FALSE_DISCOVERY_RATE = 0.05
-"""Expected share of keys that are named wrongly."""
+"""Expected share of false positives among the suspect keys."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuspectKey:
-    """A key that stands out: its counts, the times its rate is that of the others, and its p-value."""
+    """A key with significantly many outliers. `ratio` is its rate divided by the rate of the other keys."""
 
     key: str
     events: int
@@ -36,22 +36,22 @@ def find_suspect_keys(
     clean_rate: float,
     level: float = FALSE_DISCOVERY_RATE,
 ) -> list[SuspectKey]:
-    """Return the keys that stand out, the least probable first.
+    """Return the suspect keys, the smallest p-value first.
 
     Args:
-        keys: Key, events and outliers of those with the most outliers.
-        distinct: How many keys the window has: all of them were looked at.
-        events: Of the window.
-        outliers: Of the window.
-        clean_rate: Of outliers in the stream.
-        level: The share of wrongly named keys to expect.
+        keys: Key, events and outliers of the keys with the most outliers.
+        distinct: Number of distinct keys in the window, all of which count as tested.
+        events: Events of the window.
+        outliers: Outliers of the window.
+        clean_rate: Clean rate of outliers in the stream.
+        level: False discovery rate.
     """
-    lifts = [_test_key(key, n, x, events, outliers, clean_rate) for key, n, x in keys if n >= x > 0]
-    lifts.sort(key=lambda lift: (lift.p_value, lift.key))
-    tried = max(distinct, len(lifts))
-    harmonic = float((1 / np.arange(1, tried + 1)).sum())
-    named = [i for i, lift in enumerate(lifts) if lift.p_value <= level * (i + 1) / (tried * harmonic)]
-    return lifts[: named[-1] + 1] if named else []
+    suspects = [_test_key(key, n, x, events, outliers, clean_rate) for key, n, x in keys if n >= x > 0]
+    suspects.sort(key=lambda suspect: (suspect.p_value, suspect.key))
+    n_tests = max(distinct, len(suspects))
+    harmonic = float((1 / np.arange(1, n_tests + 1)).sum())
+    significant = [i for i, suspect in enumerate(suspects) if suspect.p_value <= level * (i + 1) / (n_tests * harmonic)]
+    return suspects[: significant[-1] + 1] if significant else []
 
 
 def _test_key(key: str, n: int, x: int, events: int, outliers: int, clean_rate: float) -> SuspectKey:

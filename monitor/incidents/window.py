@@ -1,4 +1,4 @@
-"""What every detector of a window goes by: the settings, the calibration, and the window itself. Pure."""
+"""The inputs of every test of a window: the settings, the threshold in force, and the window itself. Pure functions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ _MAX_RANGES = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeRule:
-    """The settings that judging depends on."""
+    """The settings for judging a window."""
 
     size_us: int
     per_week: float
@@ -29,9 +29,9 @@ class JudgeRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThresholdInForce:
-    """A threshold row as judging needs it: the learned law of counts and the scale of the energies.
+    """A threshold row with its count model and the scale of its energies.
 
-    `clean_rate` is the highest rate of outliers that is still clean; `most_events` the largest number of events of a
+    `clean_rate` is the highest rate of outliers that is still clean. `most_events` is the largest number of events of a
     window of the look-back, None before the first tick.
     """
 
@@ -45,9 +45,9 @@ class ThresholdInForce:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowUnderTest:
-    """A window that is judged: what is stored of it, merged, with the limit that it was scored by.
+    """A window with its merged part and the threshold that it was scored with.
 
-    `evidence` is what was looked up because something fires: the strangest events and the keys, ready to be stored.
+    `evidence` holds the most anomalous events and the suspect keys of a window that fired, as JSON.
     """
 
     facts: WindowFacts
@@ -57,25 +57,25 @@ class WindowUnderTest:
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
     def shared_details(self) -> dict[str, Any]:
-        """Return what is stored with every finding about outliers, as JSON."""
+        """Return the details that every finding about outliers stores, as JSON."""
         return {
             "law": count_model_to_json(self.threshold.count_model),
             "threshold": threshold_details(self.threshold.row),
             "model_version": self.threshold.model_version,
             "dead_letters": self.part.dead,
             "config_hash": self.rule.config_hash,
-            "offsets": [_range_details(each) for each in self.facts.offset_ranges[:_MAX_RANGES]],
+            "offsets": [_range_details(offset_range) for offset_range in self.facts.offset_ranges[:_MAX_RANGES]],
             **self.evidence,
         }
 
 
 def window_details(facts: WindowFacts) -> dict[str, str]:
-    """Return a window as the JSON that is stored with an incident."""
+    """Return the start and end of a window as the JSON object that is stored with incidents."""
     return {"start": format_utc(facts.window_start_us), "end": format_utc(facts.window_end_us)}
 
 
 def threshold_details(row: StoredThreshold) -> dict[str, Any]:
-    """Return a threshold as the JSON that is stored with an incident."""
+    """Return a threshold as the JSON object that is stored with incidents."""
     return {
         "value": row.threshold,
         "lower": row.lower,
@@ -88,10 +88,10 @@ def threshold_details(row: StoredThreshold) -> dict[str, Any]:
     }
 
 
-def _range_details(each: OffsetRange) -> dict[str, Any]:
+def _range_details(offset_range: OffsetRange) -> dict[str, Any]:
     return {
-        "topic": each.topic,
-        "partition": each.partition,
-        "first": each.first_offset,
-        "last": each.last_offset,
+        "topic": offset_range.topic,
+        "partition": offset_range.partition,
+        "first": offset_range.first_offset,
+        "last": offset_range.last_offset,
     }

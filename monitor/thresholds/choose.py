@@ -1,7 +1,10 @@
-"""The threshold of a stream: which limit it is, when it may move, and what its reference says of it. Pure.
+"""The choice of the threshold of a stream: the method, when it may move, and the counts of its reference.
 
-The percentile of the look-back, anchored on the reference (`monitor.thresholds.percentile`), or with method `pot`
-the generalised Pareto tail where too few energies lie above the percentile (`monitor.thresholds.pot`).
+Pure functions.
+
+The threshold is the percentile of the look-back, anchored on the reference (`monitor.thresholds.percentile`). With
+method `pot` it is a quantile of the generalised Pareto tail where too few energies lie above the percentile
+(`monitor.thresholds.pot`).
 """
 
 from collections.abc import Mapping
@@ -29,32 +32,35 @@ Method = Literal["percentile", "pot"]
 def estimate_first_threshold(
     reference: Float32, percentile: float, *, method: Method = "percentile"
 ) -> ThresholdEstimate:
-    """Return the first limit of a model, at once from its reference energies, ascending.
+    """Return the first threshold of a model from its reference energies, ascending.
 
-    Their percentile; with method `pot` and fewer than 20 of them above it, the one of their tail.
+    It is their percentile. With method `pot` and fewer than 20 energies above it, it is a quantile of their tail.
 
     Raises:
         ValueError: There are no reference energies.
     """
     if method == "pot" and len(reference) * exceedance(percentile) < MIN_REFERENCE_TAIL:
-        found = estimate_reference_pot_threshold(reference, percentile)
-        if found is not None:
-            return found
+        tail_estimate = estimate_reference_pot_threshold(reference, percentile)
+        if tail_estimate is not None:
+            return tail_estimate
     return estimate_reference_threshold(reference, percentile)
 
 
-def count_reference_above(limit: ThresholdEstimate, reference: Float32 | None) -> tuple[int, int]:
-    """Return how many reference energies are above the limit, mapped back to them, and how many there are.
+def count_reference_above(estimate: ThresholdEstimate, reference: Float32 | None) -> tuple[int, int]:
+    """Return the number of reference energies above the threshold, mapped back to them, and their total number.
 
-    Both are 0 where the limit is the look-back's own percentile: its windows must not count twice. A limit that is
-    held is not that any more, so the reference counts for it, and there is a law even after a long silence.
+    Both are 0 where the threshold is the percentile of the look-back itself, because its windows must not count twice.
+    A threshold that is held no longer is that percentile. The reference then counts, so that a count model exists even
+    after a long silence.
     """
-    own_percentile = limit.method == "plain" and ("held" not in limit.details or "location" not in limit.details)
-    if reference is None or own_percentile:
+    is_own_percentile = estimate.method == "plain" and (
+        "held" not in estimate.details or "location" not in estimate.details
+    )
+    if reference is None or is_own_percentile:
         return 0, 0
-    value = limit.value
-    if "location" in limit.details:
-        location, scale = limit.details["location"], limit.details["scale"]
+    value = estimate.value
+    if "location" in estimate.details:
+        location, scale = estimate.details["location"], estimate.details["scale"]
         if not isinstance(location, float) or not isinstance(scale, float) or scale <= 0:
             return 0, 0
         value = (value - location) / scale
@@ -71,46 +77,49 @@ def choose_threshold(
     dispersion: float = 1.0,
     method: Method = "percentile",
 ) -> ThresholdEstimate:
-    """Return the limit of a threshold tick.
+    """Return the threshold estimate of a threshold tick.
 
-    Anchored where the model has reference energies, else the plain percentile. It does not move (`held` in
-    the details says why) while fewer than 20 reference or 50 look-back energies lie above the percentile, or
-    when the energies have moved to where the histogram is too coarse to compare them with the reference. A
-    first limit is then the reference's. With method `pot` the generalised Pareto tail takes over where there are so
-    few of them, and moves as long as 1,000 energies of each show a tail.
+    It is anchored if the model has reference energies, and otherwise the plain percentile. It does not move (`held` in
+    the details has the reason) while fewer than 20 reference or 50 look-back energies lie above the percentile, or if
+    the energies have moved to where the histogram is too coarse to compare them with the reference. A first threshold
+    is then computed from the reference. With method `pot` the generalised Pareto tail is used where there are so few
+    energies. It moves if look-back and reference have at least 1,000 energies each.
 
     Args:
-        previous: The limit in force for this model and percentile, if any.
-        sketch: Of the windows of the look-back that count, all of this model.
-        reference: The model's reference energies, ascending; None where the model has none.
+        previous: The threshold in force for this model and percentile, if any.
+        sketch: Sketch of the selected windows of the look-back, all of this model.
+        reference: Reference energies of the model, ascending. None for a model without them.
         percentile: For example 99.5.
-        dispersion: Of the counts of outliers; at least 1.
-        method: How the limit is drawn.
+        dispersion: Dispersion of the outlier counts, at least 1.
+        method: Method of the estimate.
 
     Raises:
-        ValueError: There is nothing to compute a first limit from.
+        ValueError: There are no energies to compute a first threshold from.
     """
     reason = _explain_shortage(sketch.n, None if reference is None else len(reference), percentile)
-    limit: ThresholdEstimate | None = None
+    estimate: ThresholdEstimate | None = None
     if reason is None:
-        limit = _estimate_live_threshold(sketch, reference, percentile, dispersion)
+        estimate = _estimate_live_threshold(sketch, reference, percentile, dispersion)
     elif method == "pot":
-        limit = estimate_pot_threshold(sketch, reference, percentile, dispersion=dispersion)
-    if limit is not None:
-        if limit.details.get("resolved", True):
-            return limit
+        estimate = estimate_pot_threshold(sketch, reference, percentile, dispersion=dispersion)
+    if estimate is not None:
+        if estimate.details.get("resolved", True):
+            return estimate
         reason = "the energies lie so far from the reference that the bins are too coarse to compare: fit again"
     if previous is not None and previous.percentile == percentile:
         return replace(previous, details=previous.details | {"held": reason})
     if reference is None:
-        limit = estimate_percentile_threshold(sketch, percentile, dispersion=dispersion)
+        estimate = estimate_percentile_threshold(sketch, percentile, dispersion=dispersion)
     else:
-        limit = estimate_first_threshold(reference, percentile, method=method)
-    return replace(limit, details=limit.details | {"held": reason})
+        estimate = estimate_first_threshold(reference, percentile, method=method)
+    return replace(estimate, details=estimate.details | {"held": reason})
 
 
 def is_contested(method: str, details: Mapping[str, object]) -> bool:
-    """Say whether look-back and reference disagree: outliers or a heavier tail lifted the look-back's percentile."""
+    """Return True if look-back and reference disagree.
+
+    Outliers or a heavier tail have then raised the percentile of the look-back.
+    """
     return method == "anchored" or (method == "pot" and details.get("lifted") is True)
 
 

@@ -1,4 +1,4 @@
-"""The largest energies of many windows, kept in order while windows come and go."""
+"""The largest energies of many windows, kept in order while windows are added and evicted."""
 
 from collections.abc import Hashable, Iterable
 
@@ -12,10 +12,11 @@ _INITIAL_COLUMNS = 8
 
 
 class LargestEnergies:
-    """The lists of largest energies of the windows that are in it.
+    """The lists of largest energies of the current windows.
 
-    In two forms: all of them ascending, for ranks over the whole, and a row for each window, for counts by window.
-    Adding and taking away costs what changes, not what is in it; the whole is brought up to date when it is asked for.
+    They are stored in two forms: all energies in ascending order for ranks over all windows, and one row for each
+    window for counts by window. Adding and evicting costs time in proportion to the change. The ascending list is
+    updated when it is read.
     """
 
     def __init__(self) -> None:
@@ -25,27 +26,27 @@ class LargestEnergies:
         self._row_of: dict[Hashable, int] = {}
         self._free = list(range(_INITIAL_ROWS))
         self._ascending = np.empty(0, np.float32)
-        self._came: list[Float32] = []
-        self._gone: list[Float32] = []
+        self._added: list[Float32] = []
+        self._removed: list[Float32] = []
 
     def add(self, window: Hashable, part: Part) -> None:
-        """Add a window that is not in it."""
+        """Add a window that is not contained yet."""
         if not self._free:
             self._grow()
         row = self._row_of[window] = self._free.pop()
         self._rows[row, : len(part.top)] = part.top
         self._events[row] = part.events
         self._floor[row] = part.complete_above
-        self._came.append(part.top)
+        self._added.append(part.top)
 
     def evict(self, window: Hashable, part: Part) -> None:
-        """Take a window out that is in it."""
+        """Remove a window that is contained."""
         row = self._row_of.pop(window)
         self._rows[row] = -np.inf
         self._events[row] = 0
         self._floor[row] = -np.inf
         self._free.append(row)
-        self._gone.append(part.top)
+        self._removed.append(part.top)
 
     def _grow(self) -> None:
         rows = len(self._events)
@@ -56,25 +57,28 @@ class LargestEnergies:
 
     @property
     def complete_above(self) -> float:
-        """Return the energy above which no list misses anything: -infinity where they hold every event."""
+        """Return the energy above which every list is complete: -infinity if all lists hold every event."""
         return float(self._floor.max())
 
     def ascending(self) -> Float32:
-        """Return all that is listed, ascending; not to be written to."""
-        if self._came:
-            came = np.sort(np.concatenate(self._came))
-            self._ascending = np.insert(self._ascending, np.searchsorted(self._ascending, came), came)
-            self._came.clear()
-        if self._gone:
-            gone = np.sort(np.concatenate(self._gone))
-            # Equal energies stand side by side: the second of them to go is the one after the first.
-            again = np.arange(len(gone)) - np.searchsorted(gone, gone)
-            self._ascending = np.delete(self._ascending, np.searchsorted(self._ascending, gone) + again)
-            self._gone.clear()
+        """Return all listed energies in ascending order. The array is read-only."""
+        if self._added:
+            added = np.sort(np.concatenate(self._added))
+            self._ascending = np.insert(self._ascending, np.searchsorted(self._ascending, added), added)
+            self._added.clear()
+        if self._removed:
+            removed = np.sort(np.concatenate(self._removed))
+            # Equal energies are adjacent: the k-th of them to remove is k places after the first.
+            duplicate_rank = np.arange(len(removed)) - np.searchsorted(removed, removed)
+            self._ascending = np.delete(self._ascending, np.searchsorted(self._ascending, removed) + duplicate_rank)
+            self._removed.clear()
         return self._ascending
 
     def row_indices(self, windows: Iterable[Hashable]) -> NDArray[np.intp]:
-        """Return where windows stand, to be asked for by `events` and `above` until one comes or goes."""
+        """Return the row of each window, for `events` and `count_above`.
+
+        They are valid until a window is added or evicted.
+        """
         return np.fromiter(map(self._row_of.__getitem__, windows), np.intp)
 
     def events(self, rows: NDArray[np.intp]) -> Int64:
@@ -82,9 +86,9 @@ class LargestEnergies:
         return self._events[rows]
 
     def count_above(self, rows: NDArray[np.intp], energy: float) -> tuple[Int64, NDArray[np.bool_]]:
-        """Return how many listed energies of each window are above, and for which windows these are all of them."""
+        """Return the number of listed energies above for each row, and whether it counts all energies of the window."""
         bound, width = _round_down(energy), _INITIAL_COLUMNS
-        # Lists descend: where nothing of a column is above, nothing behind it is.
+        # Lists descend: if no energy of a column is above, none of the later columns is.
         while width < MAX_LARGEST and bool((self._rows[:, width - 1] > bound).any()):
             width *= 2
         counts = (self._rows[:, :width] > bound).sum(axis=1)
@@ -92,7 +96,7 @@ class LargestEnergies:
 
 
 def _round_down(energy: float) -> np.float32:
-    """Return the largest float32 that is no larger: what is listed is above both or neither."""
+    """Return the largest float32 that is not above the energy: a listed energy is above both or neither."""
     with np.errstate(over="ignore"):
         rounded = np.float32(energy)
     return rounded if float(rounded) <= energy else np.nextafter(rounded, np.float32(-np.inf))

@@ -1,4 +1,7 @@
-"""The look-back of one model over stored windows, kept from tick to tick. A cache: built anew it is the same."""
+"""The look-back of one model over stored windows, carried from tick to tick.
+
+It is a cache: rebuilt from the stored windows it is identical.
+"""
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -15,7 +18,7 @@ from storage.control.thresholds import JudgedWindow
 
 
 class JudgedWindowReader(Protocol):
-    """Reads judged windows, as `storage.control.thresholds.ThresholdStore` does."""
+    """A source of judged windows, implemented by `storage.control.thresholds.ThresholdStore` and by the back-test."""
 
     def judged_windows(self, stream_id: int, model_id: int, after_us: int, until_us: int) -> list[JudgedWindow]:
         """Return the judged windows of a model that start at or after `after_us` and end at or before `until_us`."""
@@ -24,14 +27,14 @@ class JudgedWindowReader(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LookBackSummary:
-    """The look-back at a tick: the starts of its clean windows, ascending, and the events of its fullest window."""
+    """The look-back at a tick: start times of its clean windows, ascending, and the events of its fullest window."""
 
     clean: list[int]
     most_events: int
 
 
 class LookBackCache:
-    """What a tick added or left out is the only work of the next."""
+    """The look-back of one model. A tick only reads and decodes the windows that changed since the previous one."""
 
     def __init__(
         self,
@@ -51,44 +54,44 @@ class LookBackCache:
         self._ends_us = np.empty(0, np.int64)
         self._events = np.empty(0, np.int64)
         self._fired: list[tuple[int, int, int]] = []
-        self._counted = np.empty(0, np.int64)
+        self._selected = np.empty(0, np.int64)
 
     def refresh(self, store: JudgedWindowReader, tick_us: int, rule: ThresholdRule) -> LookBackSummary:
-        """Bring the look-back to a tick.
+        """Move the look-back to a tick.
 
-        The limit may be drawn from some windows that fired (it survives outliers, and must not starve); the law of
-        counts is learned from those that fired nothing.
+        The threshold may use some windows that fired, because it is robust against outliers and needs enough windows.
+        The count model is learned only from windows that did not fire.
         """
         begin_us = tick_us - rule.look_back_us
         after_us = begin_us if self._read_until_us is None else max(begin_us, self._read_until_us)
-        came = [w for w in store.judged_windows(self._stream_id, self.model_id, after_us, tick_us) if w.events]
-        # A window that reaches over the tick has not been read.
+        new_windows = [w for w in store.judged_windows(self._stream_id, self.model_id, after_us, tick_us) if w.events]
+        # A window that ends after the tick has not been read.
         self._read_until_us = tick_us // rule.size_us * rule.size_us
-        self._move_window_range(came, begin_us)
+        self._move_window_range(new_windows, begin_us)
         fired = [(since_us, end_us) for _, since_us, end_us in self._fired]
-        counted = np.flatnonzero(self._select_windows(fired, tick_us, rule, MAX_EXCLUDED_SHARE))
-        starts = self._starts_us[counted]
-        for gone in np.setdiff1d(self._counted, starts, assume_unique=True).tolist():
-            self.look_back.evict(gone)
-        for came_in in np.flatnonzero(~np.isin(starts, self._counted, assume_unique=True)).tolist():
-            self.look_back.add(int(starts[came_in]), decode_part(self._windows[counted[came_in]].payload))
-        self._counted = starts
+        selected = np.flatnonzero(self._select_windows(fired, tick_us, rule, MAX_EXCLUDED_SHARE))
+        starts = self._starts_us[selected]
+        for window in np.setdiff1d(self._selected, starts, assume_unique=True).tolist():
+            self.look_back.evict(window)
+        for index in np.flatnonzero(~np.isin(starts, self._selected, assume_unique=True)).tolist():
+            self.look_back.add(int(starts[index]), decode_part(self._windows[selected[index]].payload))
+        self._selected = starts
         clean = self._starts_us[self._select_windows(fired, tick_us, rule, 1.0)] if fired else starts
         return LookBackSummary(
             clean=clean.tolist(),
             most_events=int(self._events.max(initial=0)),
         )
 
-    def _move_window_range(self, came: Sequence[JudgedWindow], begin_us: int) -> None:
-        """Take the new windows in, and let go of those that begin before the look-back."""
-        windows = [*self._windows, *came]
+    def _move_window_range(self, new_windows: Sequence[JudgedWindow], begin_us: int) -> None:
+        """Append the new windows and drop those that begin before the look-back."""
+        windows = [*self._windows, *new_windows]
         first = bisect_left(windows, begin_us, key=lambda window: window.window_start_us)
         self._windows = windows[first:]
-        starts = np.array([window.window_start_us for window in came], np.int64)
-        ends = np.array([window.window_end_us for window in came], np.int64)
+        starts = np.array([window.window_start_us for window in new_windows], np.int64)
+        ends = np.array([window.window_end_us for window in new_windows], np.int64)
         self._starts_us = np.concatenate([self._starts_us, starts])[first:]
         self._ends_us = np.concatenate([self._ends_us, ends])[first:]
-        events = np.array([window.events for window in came], np.int64)
+        events = np.array([window.events for window in new_windows], np.int64)
         self._events = np.concatenate([self._events, events])[first:]
         fired = [
             (
@@ -96,13 +99,13 @@ class LookBackCache:
                 each.window_start_us if each.fired_since_us is None else each.fired_since_us,
                 each.window_end_us,
             )
-            for each in came
+            for each in new_windows
             if each.fired
         ]
         self._fired = [each for each in (*self._fired, *fired) if each[0] >= begin_us]
 
     def _select_windows(
-        self, fired: Sequence[tuple[int, int]], tick_us: int, rule: ThresholdRule, largest_left_out: float
+        self, fired: Sequence[tuple[int, int]], tick_us: int, rule: ThresholdRule, max_excluded_share: float
     ) -> NDArray[np.bool_]:
         return select_calibration_windows(
             self._starts_us,
@@ -111,5 +114,5 @@ class LookBackCache:
             tick_us,
             look_back_us=rule.look_back_us,
             adopt_after_us=rule.adopt_after_us,
-            largest_left_out=largest_left_out,
+            max_excluded_share=max_excluded_share,
         )

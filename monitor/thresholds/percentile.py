@@ -1,10 +1,9 @@
-"""The threshold of a stream: a percentile of energies, with an interval, that outliers cannot lift. Pure.
+"""Percentile thresholds of energies, with an interval and a guard against outliers. Pure functions.
 
-A live percentile goes blind when the share of outliers reaches its own exceedance: the limit lands among
-them. Nothing in the look-back alone can tell such outliers from a heavier tail. What can is the reference:
-energies of training events that the model did not see. `anchored_limit` maps the reference onto the body of
-the live energies (a change of location and scale), and lets the live percentile stand only while the mapped
-reference finds it possible.
+A live percentile fails once the share of outliers reaches its own exceedance: the threshold then lies among the
+outliers. The look-back alone cannot distinguish such outliers from a heavier tail. The reference can: energies of
+held-out training events. `estimate_anchored_threshold` maps the reference onto the body of the live energies (a change
+of location and scale), and accepts the live percentile only while the mapped reference makes it plausible.
 """
 
 from dataclasses import dataclass, field, replace
@@ -19,27 +18,27 @@ from monitor.thresholds.anchor import fit_anchor
 DetailValue = float | int | str | bool | None
 
 INTERVAL_LEVEL = 0.9
-"""Probability that an interval holds the energy of the exact percentile."""
+"""Probability that an interval contains the energy of the exact percentile."""
 
 MIN_REFERENCE_TAIL = 20
-"""Reference energies needed above the limit: with fewer the anchor is too coarse to correct anything."""
+"""Reference energies needed above the threshold. With fewer, the anchor is too coarse to correct anything."""
 
 MIN_LOOK_BACK_TAIL = 50
-"""Look-back energies needed above the limit before it may move."""
+"""Look-back energies needed above the threshold before it may move."""
 
 UNBOUNDED = float(np.finfo(np.float32).max)
-"""The upper bound of a percentile that may lie above all energies seen: their order says nothing about it."""
+"""The upper bound of a percentile that may lie above all energies seen: their order gives no bound."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThresholdEstimate:
-    """A threshold with what is known about it; events with more energy than `value` are outliers.
+    """A threshold with its interval and origin. Events with more energy than `value` are outliers.
 
-    `value` is a float32 number: comparing in float32, in float64 or in SQL gives the same flags. `lower` and
-    `upper` hold the energy of the exact percentile with 90% probability, by the order statistic's law widened
-    by the histogram's bin where that decided; `upper` is `OPEN` where the energies are too few for one. `n` is the
-    number of energies that it comes from. `method` is `reference`, `plain`, `anchored` or `pot`; `details` has the
-    numbers that led to it, and under `held` why it did not move.
+    `value` is a float32 number: comparisons in float32, in float64 and in SQL give the same flags. `lower` and `upper`
+    contain the energy of the exact percentile with 90% probability, by the distribution of the order statistic, widened
+    by the bin of the histogram where it decides. `upper` is `UNBOUNDED` where there are too few energies for an upper
+    bound. `n` is the number of energies used. `method` is `reference`, `plain`, `anchored` or `pot`. `details` holds
+    the intermediate results and, as `held`, the reason why the threshold did not move.
     """
 
     value: float
@@ -52,17 +51,21 @@ class ThresholdEstimate:
 
 
 def exceedance(percentile: float) -> float:
-    """Return the nominal share of events above a percentile such as 99.9: 0.001 and not 0.00099999999999."""
+    """Return the nominal share of events above a percentile such as 99.9: 0.001 and not 0.00099999999999.
+
+    Raises:
+        ValueError: The percentile does not lie between 0 and 100.
+    """
     if not 0 < percentile < 100:
         raise ValueError(f"a percentile lies between 0 and 100, not {percentile}")
     return round(1 - percentile / 100, 12)
 
 
 def exceedance_interval(n: int, a: float, dispersion: float) -> tuple[float, float]:
-    """Return the 90% interval of the true exceedance of the n-sample's own percentile.
+    """Return the 90% interval of the true exceedance of the percentile of n samples.
 
-    The k-th largest of n energies is exceeded with probability Beta(k, n + 1 - k). Energies of a burst count
-    as fewer: both parameters are divided by the dispersion of the counts.
+    The k-th largest of n energies is exceeded with probability Beta(k, n + 1 - k). The energies of a burst carry less
+    information: both parameters are divided by the dispersion of the counts.
     """
     k = min(max(a * (n + 1), 1.0), float(n))
     alpha, beta = k / dispersion, (n + 1 - k) / dispersion
@@ -76,16 +79,16 @@ def estimate_reference_threshold(
     """Return the percentile of the reference energies.
 
     Args:
-        reference: Energies of training events that the model did not see, ascending.
+        reference: Energies of held-out training events, ascending.
         percentile: For example 99.5.
-        dispersion: Of the counts of outliers; at least 1.
+        dispersion: Dispersion of the outlier counts, at least 1.
 
     Raises:
         ValueError: There are no reference energies.
     """
     a, m = exceedance(percentile), len(reference)
     if not m:
-        raise ValueError("a reference limit needs reference energies: fit the model on more events")
+        raise ValueError("a reference threshold needs reference energies: fit the model on more events")
     low, high = exceedance_interval(m, a, dispersion)
     upper, value, lower = order_statistic_quantiles(reference, 1 - np.array([low, a, high])).tolist()
     upper = upper if low * (m + 1) >= 1 else UNBOUNDED
@@ -96,7 +99,11 @@ def estimate_reference_threshold(
 def estimate_percentile_threshold(
     sketch: EnergySketch, percentile: float, *, dispersion: float = 1.0
 ) -> ThresholdEstimate:
-    """Return the plain percentile of the look-back. Raises ValueError where the look-back is empty."""
+    """Return the plain percentile of the look-back.
+
+    Raises:
+        ValueError: The look-back is empty.
+    """
     a = exceedance(percentile)
     low, high = exceedance_interval(sketch.n, a, dispersion)
     value = sketch.quantile(1 - a)
@@ -112,39 +119,39 @@ def estimate_percentile_threshold(
 def estimate_anchored_threshold(
     sketch: EnergySketch, reference: Float32, percentile: float, *, dispersion: float = 1.0
 ) -> ThresholdEstimate:
-    """Return the look-back's percentile, or the mapped reference's where outliers have lifted it.
+    """Return the percentile of the look-back, or that of the mapped reference where outliers have raised the former.
 
-    A one-sided guard: high outliers can only raise a percentile, so there is no lower clip.
+    The guard is one-sided: outliers of high energy can only raise a percentile, so that no lower bound is needed.
 
     Args:
-        sketch: Of the look-back.
-        reference: Energies of training events that the model did not see, ascending.
+        sketch: Sketch of the look-back.
+        reference: Energies of held-out training events, ascending.
         percentile: For example 99.5.
-        dispersion: Of the counts of outliers; at least 1.
+        dispersion: Dispersion of the outlier counts, at least 1.
 
     Raises:
         ValueError: The look-back or the reference is empty.
     """
     plain = estimate_percentile_threshold(sketch, percentile, dispersion=dispersion)
-    found = fit_anchor(sketch, reference, exceedance(percentile))
+    fit = fit_anchor(sketch, reference, exceedance(percentile))
     t_plain = plain.details["t_plain"]
     details = plain.details | {
-        "t_anchored": found.t_anchored,
-        "t_high": found.t_high,
-        "eps": found.outlier_share,
-        "location": found.location,
-        "scale": found.scale,
-        "misfit": found.misfit,
-        "resolved": found.resolved,
+        "t_anchored": fit.t_anchored,
+        "t_high": fit.t_high,
+        "eps": fit.outlier_share,
+        "location": fit.location,
+        "scale": fit.scale,
+        "misfit": fit.misfit,
+        "resolved": fit.resolved,
         "reference_n": len(reference),
     }
-    if isinstance(t_plain, float) and t_plain <= found.t_high:
+    if isinstance(t_plain, float) and t_plain <= fit.t_high:
         return replace(plain, details=details)
-    base = estimate_reference_threshold(reference, percentile, dispersion=dispersion)
-    lower, upper = (found.location + found.scale * bound for bound in (base.lower, base.upper))
-    upper = upper if base.upper < UNBOUNDED else UNBOUNDED
+    reference_estimate = estimate_reference_threshold(reference, percentile, dispersion=dispersion)
+    lower, upper = (fit.location + fit.scale * bound for bound in (reference_estimate.lower, reference_estimate.upper))
+    upper = upper if reference_estimate.upper < UNBOUNDED else UNBOUNDED
     return build_estimate(
-        found.t_anchored,
+        fit.t_anchored,
         (lower, upper),
         n=len(reference),
         method="anchored",
@@ -162,10 +169,10 @@ def build_estimate(
     percentile: float,
     details: dict[str, DetailValue],
 ) -> ThresholdEstimate:
-    """Return the limit of a value and its interval, in single precision."""
+    """Return the estimate of a value and its interval, rounded to float32."""
     rounded = _clip_to_float32(value)
     lower, upper = _clip_to_float32(interval[0]), _clip_to_float32(interval[1])
-    # Rounded outwards, so that the interval keeps its probability.
+    # Round outwards, so that the interval keeps its probability.
     lower = lower if lower <= interval[0] else float(np.nextafter(np.float32(lower), np.float32(-np.inf)))
     upper = upper if upper >= interval[1] else float(np.nextafter(np.float32(upper), np.float32(np.inf)))
     return ThresholdEstimate(

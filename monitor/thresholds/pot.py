@@ -1,7 +1,7 @@
-"""Limits beyond what was seen: from the generalised Pareto tail, guarded by the reference's. Pure.
+"""Thresholds beyond the observed energies: quantiles of the generalised Pareto tail, guarded by the reference. Pure.
 
-Used where a percentile is out of reach: with fewer energies above it than an order statistic needs, down to where
-there is none at all. Where there are enough of them the percentile is as good and supposes less.
+They are used where a percentile is out of reach: with fewer energies above it than an order statistic needs, down to
+none. With enough energies above it, the percentile is as accurate and needs fewer assumptions.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ from monitor.thresholds.tail import ParetoTail, fit_tail
 def estimate_reference_pot_threshold(
     reference: Float32, percentile: float, *, dispersion: float = 1.0
 ) -> ThresholdEstimate | None:
-    """Return the limit by the tail of the reference energies, ascending; None where they are too few for a tail."""
+    """Return the threshold from the tail of the reference energies, ascending. None if they are too few for a tail."""
     tail = fit_tail(reference[::-1].astype(np.float64), len(reference))
     if tail is None:
         return None
@@ -35,45 +35,52 @@ def estimate_reference_pot_threshold(
 def estimate_pot_threshold(
     sketch: EnergySketch, reference: Float32 | None, percentile: float, *, dispersion: float = 1.0
 ) -> ThresholdEstimate | None:
-    """Return the limit by the generalised Pareto tail of the look-back; None where a tail has too few energies.
+    """Return the threshold from the generalised Pareto tail of the look-back. None if a tail has too few energies.
 
-    The guard is that of `anchored_limit`: the look-back's tail stands while the reference's, mapped onto the live
-    body, finds it possible. The line between them is fitted at an exceedance that both can count at.
+    The guard is that of `estimate_anchored_threshold`: the tail of the look-back is used while the tail of the
+    reference, mapped onto the live body, makes it plausible. The line between the two is fitted at an exceedance for
+    which both have enough energies.
 
     Args:
-        sketch: Of the look-back.
-        reference: Energies of training events that the model did not see, ascending; None where there are none.
+        sketch: Sketch of the look-back.
+        reference: Energies of held-out training events, ascending. None if there are none.
         percentile: For example 99.99.
-        dispersion: Of the counts of outliers; at least 1.
+        dispersion: Dispersion of the outlier counts, at least 1.
     """
     a = exceedance(percentile)
-    live = fit_tail(sketch.top.astype(np.float64), sketch.n)
-    if live is None:
+    live_tail = fit_tail(sketch.top.astype(np.float64), sketch.n)
+    if live_tail is None:
         return None
-    details: dict[str, DetailValue] = {"t_plain": live.quantile(a), "dispersion": dispersion, "tail_of": "look-back"}
+    details: dict[str, DetailValue] = {
+        "t_plain": live_tail.quantile(a),
+        "dispersion": dispersion,
+        "tail_of": "look-back",
+    }
     if reference is None:
-        return _build_tail_estimate(live, percentile, dispersion, details)
-    base = fit_tail(reference[::-1].astype(np.float64), len(reference))
-    if base is None:
+        return _build_tail_estimate(live_tail, percentile, dispersion, details)
+    reference_tail = fit_tail(reference[::-1].astype(np.float64), len(reference))
+    if reference_tail is None:
         return None
-    counted = max(a, MIN_REFERENCE_TAIL / len(reference), MIN_LOOK_BACK_TAIL / sketch.n)
-    found = fit_anchor(sketch, reference, counted)
-    t_anchored, t_high = (found.location + found.scale * base.quantile(each) for each in (a, a / EXCEEDANCE_SLACK))
+    fit_exceedance = max(a, MIN_REFERENCE_TAIL / len(reference), MIN_LOOK_BACK_TAIL / sketch.n)
+    fit = fit_anchor(sketch, reference, fit_exceedance)
+    t_anchored, t_high = (
+        fit.location + fit.scale * reference_tail.quantile(each) for each in (a, a / EXCEEDANCE_SLACK)
+    )
     details |= {
         "t_anchored": t_anchored,
         "t_high": t_high,
-        "eps": found.outlier_share,
-        "location": found.location,
-        "scale": found.scale,
-        "misfit": found.misfit,
-        "resolved": found.resolved,
+        "eps": fit.outlier_share,
+        "location": fit.location,
+        "scale": fit.scale,
+        "misfit": fit.misfit,
+        "resolved": fit.resolved,
         "reference_n": len(reference),
-        "counted_at": counted,
-        "lifted": sketch.quantile(1 - counted) > found.t_high,
+        "counted_at": fit_exceedance,
+        "lifted": sketch.quantile(1 - fit_exceedance) > fit.t_high,
     }
-    if live.quantile(a) <= t_high and not details["lifted"]:
-        return _build_tail_estimate(live, percentile, dispersion, details)
-    return _build_tail_estimate(base, percentile, dispersion, details | {"tail_of": "reference"}, found)
+    if live_tail.quantile(a) <= t_high and not details["lifted"]:
+        return _build_tail_estimate(live_tail, percentile, dispersion, details)
+    return _build_tail_estimate(reference_tail, percentile, dispersion, details | {"tail_of": "reference"}, fit)
 
 
 def _build_tail_estimate(
@@ -81,11 +88,11 @@ def _build_tail_estimate(
     percentile: float,
     dispersion: float,
     details: dict[str, DetailValue],
-    mapped: Anchor | None = None,
+    mapping: Anchor | None = None,
 ) -> ThresholdEstimate:
-    """Return the limit of a tail, through the line that maps it, if any."""
+    """Return the estimate of a tail, mapped by the line of the anchor if there is one."""
     a = exceedance(percentile)
-    location, scale = (0.0, 1.0) if mapped is None else (mapped.location, mapped.scale)
+    location, scale = (0.0, 1.0) if mapping is None else (mapping.location, mapping.scale)
     lower, upper = tail.interval(a, level=INTERVAL_LEVEL, dispersion=dispersion)
     return build_estimate(
         location + scale * tail.quantile(a),

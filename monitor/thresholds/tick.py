@@ -1,4 +1,4 @@
-"""Calibration: the threshold of a new model and the threshold of a tick, each with its learned law. Pure."""
+"""The threshold of a new model and the threshold of a tick, each with its count model. Pure functions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -48,30 +48,30 @@ class ThresholdRule:
 def build_first_threshold(
     reference: Float32, model_id: int, activation: Activation, percentile: float, method: Method = "percentile"
 ) -> NewThreshold:
-    """Return a model's first threshold, at once from its reference energies: whatever the limit before it was.
+    """Return the first threshold of a model, computed from its reference energies alone.
 
     Args:
-        reference: Energies of training events that the model did not see, ascending.
+        reference: Energies of held-out training events, ascending.
         model_id: The model.
-        activation: From when it is valid.
+        activation: Time of the computation and start of the validity.
         percentile: For example 99.5.
-        method: How the limit is drawn.
+        method: Method of the estimate.
     """
-    limit = estimate_first_threshold(reference, percentile, method=method)
+    estimate = estimate_first_threshold(reference, percentile, method=method)
     warning = describe_heavy_tail(reference, exceedance(percentile))
     if warning is not None:
-        limit = replace(limit, details=limit.details | {"warning": warning})
-    above, m = count_reference_above(limit, reference)
-    nothing = np.empty(0, np.int64)
-    law = fit_count_model(above, m, nothing, nothing)
+        estimate = replace(estimate, details=estimate.details | {"warning": warning})
+    above, reference_n = count_reference_above(estimate, reference)
+    no_windows = np.empty(0, np.int64)
+    count_model = fit_count_model(above, reference_n, no_windows, no_windows)
     return _build_row(
-        limit,
-        law,
+        estimate,
+        count_model,
         Scale.from_energies(reference),
         model_id,
         activation.computed_at_us,
         activation.valid_from_us,
-        {"clean_rate": rate_bound(law, RATE_BOUND_LEVEL)},
+        {"clean_rate": rate_bound(count_model, RATE_BOUND_LEVEL)},
     )
 
 
@@ -86,20 +86,20 @@ def compute_tick_threshold(
     valid_from_us: int,
     most_events: int,
 ) -> tuple[NewThreshold, CountModel, float]:
-    """Return the threshold of a tick, its law of counts, and the exceedance of the clean windows at it.
+    """Return the threshold of a tick, its count model, and the exceedance of the clean windows at the threshold.
 
     Args:
         previous: The newest row of the same model.
-        look_back: The windows that count, all of them and no others.
-        clean: The starts of those in which nothing was found: what the law of counts is learned from.
-        reference: The model's reference energies, ascending, or what a person took for normal instead of them.
+        look_back: Exactly the windows that the threshold uses.
+        clean: Start times of the windows in which nothing fired. The count model is learned from them.
+        reference: Reference energies of the model, ascending, or the energies that a person accepted in their place.
         rule: The settings.
-        tick_us: The tick.
-        valid_from_us: The first window start that it can be valid from.
-        most_events: The largest number of events of a window of the look-back.
+        tick_us: Event time of the tick.
+        valid_from_us: Start of the first window that the threshold can be valid for.
+        most_events: Largest number of events of a window of the look-back.
     """
     sketch = look_back.sketch()
-    limit = choose_threshold(
+    estimate = choose_threshold(
         _load_estimate(previous),
         sketch,
         reference,
@@ -107,71 +107,71 @@ def compute_tick_threshold(
         dispersion=load_count_model(previous.details).dispersion,
         method=rule.method,
     )
-    above, m = count_reference_above(limit, reference)
-    events, outliers = look_back.count_by_window(clean, limit.value)
-    law = fit_count_model(above, m, outliers, events, otherwise=load_count_model(previous.details))
-    seen = int(events.sum())
-    more = {
-        "clean_rate": highest_clean_rate(law, np.array(clean, np.int64), outliers, events),
+    above, reference_n = count_reference_above(estimate, reference)
+    events, outliers = look_back.count_by_window(clean, estimate.value)
+    count_model = fit_count_model(above, reference_n, outliers, events, otherwise=load_count_model(previous.details))
+    n_events = int(events.sum())
+    extra_details = {
+        "clean_rate": highest_clean_rate(count_model, np.array(clean, np.int64), outliers, events),
         "most_events": most_events,
-        "disagrees_since_us": find_disagreement_start(previous.details.get("disagrees_since_us"), limit, tick_us),
+        "disagrees_since_us": find_disagreement_start(previous.details.get("disagrees_since_us"), estimate, tick_us),
     }
-    row = _build_row(limit, law, look_back.scale, previous.model_id, tick_us, valid_from_us, more)
-    return row, law, float(outliers.sum() / seen) if seen else 0.0
+    row = _build_row(estimate, count_model, look_back.scale, previous.model_id, tick_us, valid_from_us, extra_details)
+    return row, count_model, float(outliers.sum() / n_events) if n_events else 0.0
 
 
 def build_calibration_row(
     tick_us: int,
-    limit: NewThreshold,
-    law: CountModel,
-    share: float,
+    threshold: NewThreshold,
+    count_model: CountModel,
+    clean_exceedance: float,
     rule: ThresholdRule,
-    fired: tuple[int, int],
+    firings: tuple[int, int],
 ) -> CalibrationRow:
-    """Return promised against realised at a tick.
+    """Return the comparison of budgeted and realised false alarms at a tick.
 
     Args:
-        tick_us: The tick.
-        limit: Its threshold.
-        law: What was learned.
-        share: The exceedance of the clean windows.
+        tick_us: Event time of the tick.
+        threshold: The threshold of the tick.
+        count_model: The count model learned at the tick.
+        clean_exceedance: Exceedance of the clean windows.
         rule: The settings.
-        fired: How many incidents opened over how many judged windows of the look-back.
+        firings: Number of opened incidents and number of judged windows in the look-back.
     """
     a = exceedance(rule.percentile)
-    weeks = fired[1] * rule.size_us / (7 * 86_400e6)
-    suspect = is_contested(limit.method, limit.details["limit"]) or is_rate_suspect(law, a)
+    weeks = firings[1] * rule.size_us / (7 * 86_400e6)
+    suspect = is_contested(threshold.method, threshold.details["limit"]) or is_rate_suspect(count_model, a)
     return CalibrationRow(
         at_us=tick_us,
         promised_per_week=rule.per_week,
-        realised_per_week=fired[0] / weeks if weeks else None,
-        windows_learned=law.windows,
-        dispersion=law.dispersion,
-        exceedance=share,
-        state="suspect" if suspect and law.windows else law.state,
+        realised_per_week=firings[0] / weeks if weeks else None,
+        windows_learned=count_model.windows,
+        dispersion=count_model.dispersion,
+        exceedance=clean_exceedance,
+        state="suspect" if suspect and count_model.windows else count_model.state,
     )
 
 
-def find_disagreement_start(before_us: int | None, limit: ThresholdEstimate, tick_us: int) -> int | None:
-    """Return the first tick of the unbroken row of those at which the percentile and the reference disagreed.
+def find_disagreement_start(before_us: int | None, estimate: ThresholdEstimate, tick_us: int) -> int | None:
+    """Return the first tick of the current unbroken run of ticks at which percentile and reference disagree.
 
-    A limit that is held says nothing new.
+    A threshold that is held carries no new information.
     """
-    if "held" in limit.details:
+    if "held" in estimate.details:
         return before_us
-    if not is_contested(limit.method, limit.details):
+    if not is_contested(estimate.method, estimate.details):
         return None
     return tick_us if before_us is None else before_us
 
 
 def load_clean_rate(details: Mapping[str, Any]) -> float:
-    """Return the highest clean rate that is stored with a threshold; rows of earlier versions give their law's."""
+    """Return the highest clean rate that is stored with a threshold, or the bound of its count model in older rows."""
     stored = details.get("clean_rate")
     return rate_bound(load_count_model(details), RATE_BOUND_LEVEL) if stored is None else float(stored)
 
 
 def load_count_model(details: Mapping[str, Any]) -> CountModel:
-    """Return the law of counts that is stored with a threshold."""
+    """Return the count model that is stored with a threshold."""
     return CountModel(**details["law"])
 
 
@@ -193,28 +193,28 @@ def _load_estimate(row: StoredThreshold) -> ThresholdEstimate:
 
 
 def _build_row(
-    limit: ThresholdEstimate,
-    law: CountModel,
+    estimate: ThresholdEstimate,
+    count_model: CountModel,
     scale: Scale,
     model_id: int,
     computed_at_us: int,
     valid_from_us: int,
-    more: Mapping[str, Any],
+    extra_details: Mapping[str, Any],
 ) -> NewThreshold:
     return NewThreshold(
         model_id=model_id,
         computed_at_us=computed_at_us,
         valid_from_us=valid_from_us,
-        percentile=limit.percentile,
-        threshold=limit.value,
-        lower=limit.lower,
-        upper=limit.upper,
-        n=limit.n,
-        method=limit.method,
+        percentile=estimate.percentile,
+        threshold=estimate.value,
+        lower=estimate.lower,
+        upper=estimate.upper,
+        n=estimate.n,
+        method=estimate.method,
         details={
-            "limit": limit.details,
-            "law": count_model_to_json(law),
+            "limit": estimate.details,
+            "law": count_model_to_json(count_model),
             "scale": {"median": scale.median, "iqr": scale.iqr},
-            **more,
+            **extra_details,
         },
     )

@@ -55,7 +55,7 @@ def describe_slow_rise_budget(law: CountModel, n: int, settings: StreamSettings,
     said = f"1 false alarm in {format_rounded_duration(windows * window_us)} or more"
     if law.windows < MIN_WINDOWS:
         return f"{said}; not looked for before {MIN_WINDOWS} windows are learned ({law.windows:,} are)"
-    found = expected_windows_to_detection(law, n, clean_rate=clean_rate, limit_windows=windows)
+    found = expected_windows_to_detection(law, n, clean_rate=clean_rate, threshold_windows=windows)
     if not isfinite(found):
         return f"{said}; a doubled rate is within the day's course, and is not found"
     return f"{said}; a doubled rate is found after about {max(ceil(found), 1):,} windows of {n:,} events"

@@ -1,4 +1,4 @@
-"""Windows that are judged one after the other, with what they hand on, as the store would keep it."""
+"""A stream whose windows are judged one after the other, with its state stored as JSON in between."""
 
 import json
 from dataclasses import dataclass, field, replace
@@ -37,7 +37,7 @@ RULE = JudgeRule(
 def learned_threshold(
     *, model_id: int = 1, windows: int = 1440, rate: float = 0.005, most_events: int | None = EVENTS
 ) -> ThresholdInForce:
-    """A learned calibration of one-minute windows with five outliers each."""
+    """Return a learned threshold for one-minute windows with five outliers each."""
     law = {"rate": rate, "calibration_n": 1_440_000, "dispersion": 1.0, "windows": windows, "state": "learned"}
     details: dict[str, Any] = {
         "law": law,
@@ -70,7 +70,7 @@ def learned_threshold(
 
 @dataclass
 class Stream:
-    """One stream: what is open, what is handed on, what was said."""
+    """A stream with its open incidents, its stored state and the transitions so far."""
 
     threshold: ThresholdInForce = field(default_factory=learned_threshold)
     open_incidents: dict[int, StoredIncident] = field(default_factory=dict)
@@ -95,7 +95,7 @@ class Stream:
         )
 
     def judge_early(self, outliers: int, events: int = EVENTS) -> list[IncidentRow]:
-        """Look at the window that is to be judged next while it is open, and store what that opens."""
+        """Test the next window while it is open, and store the opened incidents."""
         rows = judge_open_window(self.facts(outliers, events), lambda _: self.threshold, RULE, T0)
         self._store(rows)
         return rows
@@ -125,7 +125,7 @@ class Stream:
 
     @property
     def kinds(self) -> set[str]:
-        """The kinds of incidents that are open."""
+        """Return the kinds of the open incidents."""
         return {each.kind for each in self.open_incidents.values()}
 
 

@@ -116,7 +116,7 @@ def test_what_ends_by_itself_cannot_be_accepted(outrider: OutriderRunner, paymen
     payments.run_due()
     ran = outrider("accept", 2)
     assert ran.code == 2
-    assert "of kind dead_letters, which ends by itself" in ran.err
+    assert "of kind dead_letters and cannot be accepted" in ran.err
 
 
 def test_an_accepted_calibration_adopts_the_plain_percentile_and_is_not_complained_of_again(

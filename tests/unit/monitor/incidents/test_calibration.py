@@ -1,4 +1,4 @@
-"""When the calibration is no longer to be trusted: a lasting disagreement, or a rate that does not fit the limit."""
+"""Calibration incidents: a lasting disagreement, and a rate that does not fit the threshold."""
 
 from typing import Any
 
@@ -21,8 +21,8 @@ TICK = 1_767_225_600_000_000
 def find_problem(
     *, method: str = "anchored", since_us: int | None = None, rate: float = 0.005, windows: int = 1440
 ) -> Finding | None:
-    limit: dict[str, Any] = {"t_plain": 60.0, "t_high": 50.0, "t_anchored": 45.0, "eps": 0.02, "reference_n": 10_000}
-    law = {"rate": rate, "calibration_n": 1_000_000, "dispersion": 2.0, "windows": windows, "state": "learned"}
+    estimate: dict[str, Any] = {"t_plain": 60.0, "t_high": 50.0, "t_anchored": 45.0, "eps": 0.02, "reference_n": 10_000}
+    count_model = {"rate": rate, "calibration_n": 1_000_000, "dispersion": 2.0, "windows": windows, "state": "learned"}
     row = NewThreshold(
         model_id=1,
         computed_at_us=TICK,
@@ -33,12 +33,12 @@ def find_problem(
         upper=46.0,
         n=10_000,
         method=method,
-        details={"limit": limit, "law": law, "disagrees_since_us": since_us},
+        details={"limit": estimate, "law": count_model, "disagrees_since_us": since_us},
     )
     return find_calibration_problem(row, RULE, TICK, model_version=3, config_hash="hash")
 
 
-def test_a_disagreement_of_a_quarter_of_the_look_back_is_told_with_its_numbers() -> None:
+def test_disagreement_for_a_quarter_of_the_look_back_is_a_finding() -> None:
     finding = find_problem(since_us=TICK - 6 * HOUR)
     assert finding is not None
     assert (finding.details["reason"], finding.details["t_plain"], finding.details["t_anchored"]) == (
@@ -50,47 +50,47 @@ def test_a_disagreement_of_a_quarter_of_the_look_back_is_told_with_its_numbers()
     assert "about 2.00% outliers, or a heavier tail" in finding.summary
 
 
-def test_a_shorter_one_and_one_that_is_over_are_not() -> None:
+def test_short_or_past_disagreement_is_no_finding() -> None:
     assert find_problem(since_us=TICK - 6 * HOUR + 1) is None
     assert find_problem(since_us=None) is None
     assert find_problem(method="plain", since_us=TICK - 6 * HOUR) is None
 
 
 @pytest.mark.parametrize("rate", [0.005 * 3.5, 0.005 / 3.5])
-def test_a_rate_beyond_a_third_or_three_times_is_told(rate: float) -> None:
+def test_rate_outside_a_third_to_three_times_is_a_finding(rate: float) -> None:
     finding = find_problem(rate=rate)
     assert finding is not None
     assert finding.details["reason"] == "rate"
     assert finding.details["rate_lower"] < rate < finding.details["rate_upper"]
 
 
-def test_a_rate_within_them_and_one_of_few_windows_are_not() -> None:
+def test_rate_within_the_range_or_of_few_windows_is_no_finding() -> None:
     assert find_problem(rate=0.012) is None
     assert find_problem(rate=0.002) is None
     assert find_problem(rate=0.005 * 3.5, windows=299) is None
 
 
-def test_ties_at_the_percentile_are_no_alarm() -> None:
+def test_ties_at_the_percentile_are_no_finding() -> None:
     assert find_problem(method="plain", rate=0.0005) is None
 
 
-def limit(method: str, **details: Any) -> ThresholdEstimate:
+def estimate(method: str, **details: Any) -> ThresholdEstimate:
     return ThresholdEstimate(value=1.0, lower=0.0, upper=2.0, n=9, method=method, percentile=99.5, details=details)
 
 
-def test_a_disagreement_counts_from_the_first_tick_of_an_unbroken_row() -> None:
+def test_disagreement_counts_from_the_first_tick_of_an_unbroken_run() -> None:
     since = None
     for tick, method in enumerate(["plain", "anchored", "anchored", "plain", "anchored", "anchored"]):
-        since = find_disagreement_start(since, limit(method), tick)
+        since = find_disagreement_start(since, estimate(method), tick)
         assert since == [None, 1, 1, None, 4, 4][tick]
 
 
-def test_a_limit_that_is_held_neither_ends_nor_begins_one() -> None:
-    assert find_disagreement_start(3, limit("plain", held="few events"), 9) == 3
-    assert find_disagreement_start(None, limit("anchored", held="few events"), 9) is None
+def test_held_threshold_neither_starts_nor_ends_a_disagreement() -> None:
+    assert find_disagreement_start(3, estimate("plain", held="few events"), 9) == 3
+    assert find_disagreement_start(None, estimate("anchored", held="few events"), 9) is None
 
 
-def test_its_numbers_can_be_stored() -> None:
+def test_details_are_finite() -> None:
     finding = find_problem(since_us=TICK - 6 * HOUR)
     assert finding is not None
     assert np.isfinite([value for value in finding.details.values() if isinstance(value, float)]).all()

@@ -1,4 +1,4 @@
-"""Drift of one stream: days before as the measure, drifts that last and end, and what is said of them."""
+"""Drift of one stream: seasonal baselines, open and resolved drifts, and the finding."""
 
 from dataclasses import replace
 
@@ -42,7 +42,7 @@ LOAD, ENERGY = 0, 2
 
 
 def horizon(start_us: int, *, load: float = 0.0, energy: float = 0.0, events: int = EVENTS, **more: int) -> Horizon:
-    """A horizon whose means vary as those of so many events do, moved by so much of a rank."""
+    """Return a horizon with the sampling noise of its number of events, shifted by a part of a rank."""
     rng = np.random.default_rng([start_us // MINUTE, 1])
     noise = rng.standard_normal(7) * [37, 37, 37, 1200, 1200, 1200, 256] / np.sqrt(events)
     moved = np.array([128 * load, 0, 128 * energy, 0, 0, 0, 0])
@@ -53,17 +53,17 @@ def horizon(start_us: int, *, load: float = 0.0, energy: float = 0.0, events: in
 
 
 def stretch(begin_us: int, end_us: int, course: float = 0.0) -> dict[int, Horizon]:
-    """Horizons of an hour each, with a daily course of the load."""
+    """Return horizons of one hour each, with a daily course of the load."""
     return {
         start: horizon(start, load=course * np.sin(2 * np.pi * start / DAY)) for start in range(begin_us, end_us, HOUR)
     }
 
 
-def judged(
+def judge_at(
     horizons: dict[int, Horizon], start_us: int, state: DriftState | None = None, *, season: bool
 ) -> HorizonResult:
     plain, seasonal = bases(horizons)
-    found = judge_horizon(
+    result = judge_horizon(
         horizons,
         start_us,
         plain,
@@ -74,8 +74,8 @@ def judged(
         min_effect=0.1,
         exceedance=0.005,
     )
-    assert found is not None
-    return found
+    assert result is not None
+    return result
 
 
 def bases(horizons: dict[int, Horizon]) -> tuple[FrozenBaseline, FrozenBaseline]:
@@ -88,55 +88,55 @@ def bases(horizons: dict[int, Horizon]) -> tuple[FrozenBaseline, FrozenBaseline]
     return plain, season
 
 
-def test_a_base_waits_for_thirty_horizons_with_enough_events() -> None:
+def test_baseline_needs_thirty_horizons_with_enough_events() -> None:
     first = stretch(0, 30 * HOUR)
     assert learn_baseline(HOUR, list(first.values())[:29], STATISTICS, 0) is None
     assert explain_waiting(HOUR, list(first.values())[:29]) == "the base has 29 of the 30 horizons that a verdict needs"
     first[3 * HOUR] = horizon(3 * HOUR, events=EVENTS // 3)
     assert learn_baseline(HOUR, list(first.values()), STATISTICS, 0) is None
-    found = learn_baseline(HOUR, [*first.values(), horizon(30 * HOUR)], STATISTICS, 0)
-    assert found is not None
-    assert found.baseline.blocks == 30
+    result = learn_baseline(HOUR, [*first.values(), horizon(30 * HOUR)], STATISTICS, 0)
+    assert result is not None
+    assert result.baseline.blocks == 30
 
 
-def test_a_daily_course_is_no_drift_against_the_days_before_and_a_change_is_one() -> None:
+def test_daily_course_is_no_drift_against_previous_days() -> None:
     horizons = stretch(0, 8 * DAY, course=0.2)
-    calm = [judged(horizons, 6 * DAY + i * HOUR, season=True) for i in range(24)]
+    calm = [judge_at(horizons, 6 * DAY + i * HOUR, season=True) for i in range(24)]
     assert not any(each.verdict.drifted for each in calm)
     at = 6 * DAY + 5 * HOUR
     horizons[at] = horizon(at, load=0.2 * np.sin(2 * np.pi * at / DAY) + 0.06)
-    assert judged(horizons, at, season=True).verdict.drifted[0] == LOAD
+    assert judge_at(horizons, at, season=True).verdict.drifted[0] == LOAD
 
 
-def test_a_lasting_drift_stays_one_because_its_days_are_no_examples() -> None:
+def test_days_of_an_open_drift_are_not_used_as_previous_days() -> None:
     horizons = stretch(0, 5 * DAY) | {start: horizon(start, load=0.1) for start in range(5 * DAY, 9 * DAY, HOUR)}
     late = 7 * DAY + 6 * HOUR
-    assert not judged(horizons, late, season=True).verdict.drifted
+    assert not judge_at(horizons, late, season=True).verdict.drifted
     open_since = DriftState(alarms={HOUR: DriftAlarm(since_us=5 * DAY)})
-    assert judged(horizons, late, open_since, season=True).verdict.drifted == (LOAD,)
+    assert judge_at(horizons, late, open_since, season=True).verdict.drifted == (LOAD,)
 
 
-def test_a_drift_that_is_over_leaves_no_ghost_on_the_days_after() -> None:
+def test_days_of_a_past_drift_are_not_used_as_previous_days() -> None:
     horizons = stretch(0, 8 * DAY)
     for start in range(5 * DAY, 5 * DAY + 6 * HOUR, HOUR):
         horizons[start] = horizon(start, load=0.2)
     after = 6 * DAY + 2 * HOUR
-    assert judged(horizons, after, season=True).verdict.drifted == (LOAD,)
+    assert judge_at(horizons, after, season=True).verdict.drifted == (LOAD,)
     past = DriftState(spans={HOUR: [(5 * DAY, 5 * DAY + 6 * HOUR)]})
-    assert not judged(horizons, after, past, season=True).verdict.drifted
+    assert not judge_at(horizons, after, past, season=True).verdict.drifted
 
 
-def test_without_days_to_compare_with_and_with_few_events_nothing_is_said() -> None:
+def test_no_verdict_without_previous_days_or_with_few_events() -> None:
     horizons = stretch(0, 6 * DAY)
     plain, season = bases(horizons)
-    say = {"alpha": 1e-4, "min_effect": 0.1, "exceedance": 0.005}
+    arguments = {"alpha": 1e-4, "min_effect": 0.1, "exceedance": 0.005}
     drifted = DriftState(spans={HOUR: [(0, 5 * DAY)]})
-    assert judge_horizon(horizons, 5 * DAY, plain, season, drifted, STATISTICS, **say) is None
+    assert judge_horizon(horizons, 5 * DAY, plain, season, drifted, STATISTICS, **arguments) is None
     horizons[5 * DAY] = horizon(5 * DAY, events=EVENTS // 3, load=0.4)
-    assert judge_horizon(horizons, 5 * DAY, plain, None, DriftState(), STATISTICS, **say) is None
+    assert judge_horizon(horizons, 5 * DAY, plain, None, DriftState(), STATISTICS, **arguments) is None
 
 
-def test_days_of_a_drift_are_no_part_of_the_base_of_differences() -> None:
+def test_seasonal_baseline_excludes_days_of_a_drift() -> None:
     horizons = stretch(0, 4 * DAY)
     plain, season = bases(horizons)
     assert season.baseline.blocks == 2 * 24
@@ -146,19 +146,19 @@ def test_days_of_a_drift_are_no_part_of_the_base_of_differences() -> None:
     assert fewer.baseline.blocks == (4 - SEASON_DAYS) * 24 - 12
 
 
-def test_a_drift_begins_lasts_and_ends_after_enough_clean_horizons() -> None:
+def test_drift_ends_after_enough_clean_horizons() -> None:
     horizons = stretch(0, 4 * DAY)
     for start in (50, 51, 53):
         horizons[start * HOUR] = horizon(start * HOUR, load=0.2)
     state, lasting = DriftState(), []
     for start in range(49, 58):
-        state = update_drift_state(state, [judged(horizons, start * HOUR, season=False)], resolve_after=3)
+        state = update_drift_state(state, [judge_at(horizons, start * HOUR, season=False)], resolve_after=3)
         lasting.append(HOUR in state.alarms)
     assert lasting == [False, True, True, True, True, True, True, False, False]
     assert state.spans == {HOUR: [(50 * HOUR, 56 * HOUR)]}
 
 
-def test_state_and_bases_come_back_to_the_bit() -> None:
+def test_state_and_baselines_survive_json_bit_for_bit() -> None:
     state = DriftState(
         base_from_us=7, waiting={"1d": "-"}, alarms={HOUR: DriftAlarm(since_us=5, clean=1)}, spans={HOUR: [(1, 2)]}
     )
@@ -171,11 +171,11 @@ def test_state_and_bases_come_back_to_the_bit() -> None:
     assert (again.rho, again.dof, again.effective) == (base.rho, base.dof, base.effective)
 
 
-def test_what_moved_is_said_in_the_feature_s_own_unit() -> None:
+def test_finding_describes_the_change_in_the_unit_of_the_feature() -> None:
     horizons = stretch(0, 4 * DAY)
     horizons[60 * HOUR] = horizon(60 * HOUR, load=0.2)
-    found = judged(horizons, 60 * HOUR, season=False)
-    finding = build_drift_finding([found], STATISTICS, model_version=2, config_hash="c", per_week=1.0)
+    result = judge_at(horizons, 60 * HOUR, season=False)
+    finding = build_drift_finding([result], STATISTICS, model_version=2, config_hash="c", per_week=1.0)
     assert finding is not None
     assert finding.summary.startswith("over the 1h from 1970-01-03T12:00:00Z: load is typically 0.5")
     assert finding.details["advice"] == "drift: refit"
@@ -183,34 +183,34 @@ def test_what_moved_is_said_in_the_feature_s_own_unit() -> None:
     assert (first["statistic"], first["feature"]) == ("rank", "load")
     assert first["after"] == pytest.approx(0.7, abs=0.01)
     assert first["after_value"] == pytest.approx(0.524, abs=0.06)  # the normal quantile of 0.7
-    assert build_drift_finding([judged(horizons, 61 * HOUR, season=False)], STATISTICS,
+    assert build_drift_finding([judge_at(horizons, 61 * HOUR, season=False)], STATISTICS,
                          model_version=2, config_hash="c", per_week=1.0) is None  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("outliers", "advice"), [(200, "spike: keep the limit"), (10, "drift: refit")], ids=["heavy tail", "moved body"]
 )
-def test_a_heavy_tail_on_an_unmoved_body_asks_to_keep_the_limit(outliers: int, advice: str) -> None:
+def test_heavy_tail_on_an_unmoved_body_advises_to_keep_the_threshold(outliers: int, advice: str) -> None:
     """A tenth of the events at the last rank moves the mean rank of the energies by a twentieth."""
     horizons = stretch(0, 4 * DAY)
     horizons[60 * HOUR] = horizon(60 * HOUR, energy=0.05, outliers=outliers, fired=1)
-    found = judged(horizons, 60 * HOUR, season=False)
-    assert found.verdict.drifted == (ENERGY,)
-    finding = build_drift_finding([found], STATISTICS, model_version=1, config_hash="c", per_week=1.0)
+    result = judge_at(horizons, 60 * HOUR, season=False)
+    assert result.verdict.drifted == (ENERGY,)
+    finding = build_drift_finding([result], STATISTICS, model_version=1, config_hash="c", per_week=1.0)
     assert finding is not None
     assert finding.details["advice"] == advice
 
 
-def test_history_keeps_what_drifted_and_the_furthest_of_each_name() -> None:
+def test_history_holds_drifted_statistics_and_the_largest_of_each_name() -> None:
     horizons = stretch(0, 4 * DAY)
     horizons[60 * HOUR] = horizon(60 * HOUR, load=0.2)
-    rows = build_verdict_rows(judged(horizons, 60 * HOUR, season=False), STATISTICS)
+    rows = build_verdict_rows(judge_at(horizons, 60 * HOUR, season=False), STATISTICS)
     assert [(row.statistic, row.feature) for row in rows if row.drifted] == [("rank", "load")]
     assert {row.statistic for row in rows} == {"rank", "spread", "energy_rank", "energy_spread", "pair"}
     assert {row.horizon for row in rows} == {"1h"}
 
 
-def test_statistics_are_named_in_the_order_of_their_sums() -> None:
+def test_statistic_names_follow_the_order_of_the_sums() -> None:
     wide = replace(STATISTICS, shape=(3, 2, 1))
     named = [str(wide.statistic_at(place)) for place in range(len(wide))]
     assert named == [
@@ -220,7 +220,7 @@ def test_statistics_are_named_in_the_order_of_their_sums() -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 2, 1), (3, 0, 1), (1, 4, 0)])
-def test_groups_are_the_names_in_the_order_of_their_sums(shape: tuple[int, int, int]) -> None:
+def test_groups_follow_the_order_of_the_sums(shape: tuple[int, int, int]) -> None:
     statistics = replace(STATISTICS, shape=shape)
     named = [statistics.statistic_at(place).name for place in range(len(statistics))]
     assert [name for group in statistics.groups() for name in dict.fromkeys(named[group])] == list(dict.fromkeys(named))
@@ -229,17 +229,17 @@ def test_groups_are_the_names_in_the_order_of_their_sums(shape: tuple[int, int, 
     )
 
 
-def test_the_furthest_of_each_name_come_in_the_order_of_their_distance() -> None:
+def test_history_rows_are_ordered_by_distance() -> None:
     horizons = stretch(0, 4 * DAY)
-    found = judged(horizons, 61 * HOUR, season=False)
-    rows = build_verdict_rows(found, STATISTICS)
+    result = judge_at(horizons, 61 * HOUR, season=False)
+    rows = build_verdict_rows(result, STATISTICS)
     z = np.abs([row.z for row in rows])
     assert (np.diff(z) <= 0).all()
-    assert z[0] == np.abs(found.verdict.z).max()
+    assert z[0] == np.abs(result.verdict.z).max()
     assert len(rows) == len(STATISTICS.groups())
 
 
-def test_windows_add_up_to_their_horizon() -> None:
+def test_windows_add_up_to_their_horizon_sums() -> None:
     whole = Horizon(start_us=0, events=0, outliers=0, has_spike=False, sums=np.zeros(7, np.int64))
     for events, outliers, fired in ((10, 1, False), (20, 3, True), (5, 0, False)):
         whole = whole.add_window(events, outliers, np.arange(7) * events, fired=fired)
@@ -250,27 +250,27 @@ def test_windows_add_up_to_their_horizon() -> None:
 @pytest.mark.parametrize(
     ("horizon_us", "season"), [(10 * MINUTE, True), (HOUR, True), (7 * HOUR, False), (DAY, False), (7 * DAY, False)]
 )
-def test_only_horizons_that_divide_the_day_have_the_same_time_on_other_days(horizon_us: int, season: bool) -> None:
+def test_only_horizons_that_divide_the_day_have_a_season(horizon_us: int, season: bool) -> None:
     assert has_season(horizon_us) is season
 
 
-def test_differences_wait_until_enough_horizons_have_two_days_before() -> None:
+def test_seasonal_baseline_needs_enough_horizons_with_two_previous_days() -> None:
     horizons = stretch(0, 4 * DAY)
     plain, _ = bases(horizons)
     third = {start: each for start, each in horizons.items() if start < 3 * DAY}
     assert learn_seasonal_baseline(third, plain, DriftState(), STATISTICS, 3 * DAY) is None
     more = third | {3 * DAY + i * HOUR: horizons[3 * DAY + i * HOUR] for i in range(6)}
-    found = learn_seasonal_baseline(more, plain, DriftState(), STATISTICS, 3 * DAY + 6 * HOUR)
-    assert found is not None
-    assert (found.baseline.blocks, found.is_seasonal) == (30, True)
+    result = learn_seasonal_baseline(more, plain, DriftState(), STATISTICS, 3 * DAY + 6 * HOUR)
+    assert result is not None
+    assert (result.baseline.blocks, result.is_seasonal) == (30, True)
 
 
-def test_a_pair_that_moved_is_said_by_its_mean_product() -> None:
+def test_finding_describes_a_moved_pair_by_its_mean_product() -> None:
     horizons = stretch(0, 4 * DAY)
     calm = horizons[60 * HOUR]
     horizons[60 * HOUR] = replace(calm, sums=calm.sums + np.array([0, 0, 0, 0, 0, 0, 77 * EVENTS]))
-    found = judged(horizons, 60 * HOUR, season=False)
-    finding = build_drift_finding([found], STATISTICS, model_version=1, config_hash="c", per_week=1.0)
+    result = judge_at(horizons, 60 * HOUR, season=False)
+    finding = build_drift_finding([result], STATISTICS, model_version=1, config_hash="c", per_week=1.0)
     assert finding is not None
     assert "pair of load * heat is 0.287, was -0.00331 (+0.29 deviations)" in finding.summary
     first = finding.details["horizons"][0]["drifted"][0]

@@ -1,4 +1,4 @@
-"""Drift: quiet as often as promised on a stationary stream, right about what moved, silent where it cannot know."""
+"""The drift test: false alarms on stationary streams, the drifted statistics, and missing verdicts."""
 
 import numpy as np
 import pytest
@@ -26,105 +26,105 @@ def waves(rng: np.random.Generator, blocks: int, rho: float) -> np.ndarray:
     return np.asarray(signal.lfilter([1], [1, -rho], noise, axis=0)[100:])
 
 
-def false_alarms(rho: float, base_blocks: int, draws: int, alpha: float) -> int:
-    rng = np.random.default_rng([int(rho * 10), base_blocks])
+def false_alarms(rho: float, baseline_blocks: int, draws: int, alpha: float) -> int:
+    rng = np.random.default_rng([int(rho * 10), baseline_blocks])
     found = 0
     for _ in range(draws):
-        x = waves(rng, base_blocks + 20, rho)
-        base = fit_baseline(x[:base_blocks], np.full(base_blocks, 100), UNITS)
-        verdict = judge_drift(base, x[-1], 100, UNITS, alpha=alpha, min_effect=0)
+        x = waves(rng, baseline_blocks + 20, rho)
+        baseline = fit_baseline(x[:baseline_blocks], np.full(baseline_blocks, 100), UNITS)
+        verdict = judge_drift(baseline, x[-1], 100, UNITS, alpha=alpha, min_effect=0)
         assert verdict is not None
         found += bool(verdict.drifted)
     return found
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.5])
-@pytest.mark.parametrize("base_blocks", [30, 100])
-def test_a_stationary_stream_alarms_no_more_than_twice_as_often_as_promised(rho: float, base_blocks: int) -> None:
-    found = false_alarms(rho, base_blocks, draws=1500, alpha=0.02)
-    promised = 1500 * 0.02
-    assert promised / 4 <= found <= stats.poisson(2 * promised).ppf(0.99)
+@pytest.mark.parametrize("baseline_blocks", [30, 100])
+def test_false_alarms_on_a_stationary_stream_stay_near_the_budget(rho: float, baseline_blocks: int) -> None:
+    found = false_alarms(rho, baseline_blocks, draws=1500, alpha=0.02)
+    budget = 1500 * 0.02
+    assert budget / 4 <= found <= stats.poisson(2 * budget).ppf(0.99)
 
 
-def test_a_slowly_waving_stream_alarms_seldom() -> None:
+def test_slow_waves_cause_few_false_alarms() -> None:
     assert false_alarms(0.9, 100, draws=500, alpha=0.02) <= stats.poisson(2 * 500 * 0.02).ppf(0.99)
 
 
-def test_the_base_knows_its_autocorrelation_and_what_it_is_worth() -> None:
-    base = fit_baseline(waves(np.random.default_rng(1), 400, 0.5), np.full(400, 100), UNITS)
-    assert base.rho == pytest.approx(0.5, abs=0.05)
-    assert base.effective == pytest.approx(400 / 3, rel=0.15)
-    assert base.dof == pytest.approx(400 * 0.75 / 1.25, rel=0.1)
+def test_baseline_estimates_autocorrelation_and_effective_size() -> None:
+    baseline = fit_baseline(waves(np.random.default_rng(1), 400, 0.5), np.full(400, 100), UNITS)
+    assert baseline.rho == pytest.approx(0.5, abs=0.05)
+    assert baseline.effective == pytest.approx(400 / 3, rel=0.15)
+    assert baseline.dof == pytest.approx(400 * 0.75 / 1.25, rel=0.1)
 
 
-def base_of(blocks: int = 100) -> tuple:
+def make_baseline(blocks: int = 100) -> tuple:
     x = np.random.default_rng(2).standard_normal((blocks, J)) * 0.1
     return fit_baseline(x, np.full(blocks, 100), UNITS), x
 
 
-def test_what_moved_is_named_the_furthest_first() -> None:
-    base, _ = base_of()
+def test_drifted_statistics_are_ordered_by_distance() -> None:
+    baseline, _ = make_baseline()
     current = np.zeros(J)
     current[[3, 7, 9]] = 1.0, -2.0, 0.05
-    verdict = judge_drift(base, current, 100, UNITS, alpha=1e-4, min_effect=0.1)
+    verdict = judge_drift(baseline, current, 100, UNITS, alpha=1e-4, min_effect=0.1)
     assert verdict is not None
     assert verdict.drifted == (7, 3)
     assert verdict.effect[7] == pytest.approx(-2, abs=0.05)
 
 
-def test_a_change_too_small_to_matter_is_no_drift() -> None:
-    base, _ = base_of()
-    current = base.mean + 0.9
-    for least, drifted in ((0.8, J), (1.0, 0)):
-        verdict = judge_drift(base, current, 100, UNITS, alpha=1e-4, min_effect=least)
+def test_change_below_min_effect_is_no_drift() -> None:
+    baseline, _ = make_baseline()
+    current = baseline.mean + 0.9
+    for min_effect, drifted in ((0.8, J), (1.0, 0)):
+        verdict = judge_drift(baseline, current, 100, UNITS, alpha=1e-4, min_effect=min_effect)
         assert verdict is not None
         assert len(verdict.drifted) == drifted
 
 
-def test_a_horizon_of_few_events_has_no_verdict() -> None:
-    base, _ = base_of()
-    assert judge_drift(base, np.full(J, 9.0), 49, UNITS, alpha=1e-4, min_effect=0) is None
+def test_horizon_with_few_events_has_no_verdict() -> None:
+    baseline, _ = make_baseline()
+    assert judge_drift(baseline, np.full(J, 9.0), 49, UNITS, alpha=1e-4, min_effect=0) is None
 
 
-def test_a_statistic_that_never_varied_and_does_not_move_is_no_drift() -> None:
+def test_constant_statistic_drifts_only_when_it_changes() -> None:
     x = np.random.default_rng(3).standard_normal((50, J))
     x[:, 4] = 0.5
-    base = fit_baseline(x, np.full(50, 100), UNITS)
-    still = base.mean.copy()
-    verdict = judge_drift(base, still, 100, UNITS, alpha=1e-4, min_effect=0)
+    baseline = fit_baseline(x, np.full(50, 100), UNITS)
+    current = baseline.mean.copy()
+    verdict = judge_drift(baseline, current, 100, UNITS, alpha=1e-4, min_effect=0)
     assert verdict is not None
     assert verdict.drifted == ()
-    still[4] = 0.9
-    verdict = judge_drift(base, still, 100, UNITS, alpha=1e-4, min_effect=0.1)
+    current[4] = 0.9
+    verdict = judge_drift(baseline, current, 100, UNITS, alpha=1e-4, min_effect=0.1)
     assert verdict is not None
     assert verdict.drifted == (4,)
     assert np.isfinite(verdict.z).all()
 
 
-def test_statistics_that_never_vary_have_a_base_too() -> None:
-    base = fit_baseline(np.ones((30, J)), np.full(30, 100), UNITS)
-    assert base.rho == 0
-    assert np.isfinite(base.deviation).all()
+def test_constant_statistics_have_a_finite_baseline() -> None:
+    baseline = fit_baseline(np.ones((30, J)), np.full(30, 100), UNITS)
+    assert baseline.rho == 0
+    assert np.isfinite(baseline.deviation).all()
 
 
-def test_a_base_of_few_horizons_is_refused() -> None:
+def test_baseline_of_few_horizons_is_rejected() -> None:
     with pytest.raises(ValueError, match="ten horizons"):
         fit_baseline(np.ones((9, J)), np.full(9, 100), UNITS)
 
 
-def test_the_budget_is_shared_by_the_horizons() -> None:
+def test_budget_is_shared_by_the_horizons() -> None:
     assert horizon_false_alarm_probability(1, 10 * MINUTE, horizons=1, share=1) == pytest.approx(1 / 1008)
     assert horizon_false_alarm_probability(1, 10 * MINUTE, horizons=3) == pytest.approx(1 / 1008 / 12)
 
 
 @pytest.mark.parametrize(("per_week", "horizon_us", "horizons", "share"), [(0, 1, 1, 1), (1, 0, 1, 1), (1, 1, 0, 1)])
-def test_a_budget_of_nothing_is_refused(per_week: float, horizon_us: int, horizons: int, share: float) -> None:
+def test_empty_drift_budget_is_rejected(per_week: float, horizon_us: int, horizons: int, share: float) -> None:
     with pytest.raises(ValueError, match="no budget from"):
         horizon_false_alarm_probability(per_week, horizon_us, horizons=horizons, share=share)
 
 
 @pytest.mark.parametrize(("horizon_us", "first_us"), [(10 * MINUTE, DAY), (HOUR, 30 * HOUR), (DAY, 30 * DAY)])
-def test_the_first_verdict_comes_when_a_base_can_be_ready(horizon_us: int, first_us: int) -> None:
+def test_first_verdict_is_possible_once_a_baseline_can_be_complete(horizon_us: int, first_us: int) -> None:
     assert earliest_verdict_us(horizon_us) == first_us
     blocks = first_us // horizon_us
     assert baseline_problem(np.arange(blocks) * horizon_us, horizon_us=horizon_us) is None
@@ -143,18 +143,18 @@ def test_the_first_verdict_comes_when_a_base_can_be_ready(horizon_us: int, first
         (DAY, 30, None),
     ],
 )
-def test_a_base_needs_a_day_and_thirty_horizons(horizon_us: int, blocks: int, reason: str | None) -> None:
+def test_baseline_needs_a_day_and_thirty_horizons(horizon_us: int, blocks: int, reason: str | None) -> None:
     found = baseline_problem(np.arange(blocks) * horizon_us, horizon_us=horizon_us)
     assert found == reason or (reason is not None and found is not None and reason in found)
 
 
-def test_units_are_those_of_uniform_ranks() -> None:
+def test_units_are_the_deviations_of_uniform_ranks() -> None:
     u = np.linspace(0, 1, 100_001)
     assert u.std() == pytest.approx(RANK_UNIT, rel=1e-4)
     assert ((u - 0.5) ** 2).std() == pytest.approx(SPREAD_UNIT, rel=1e-4)
 
 
-def test_a_moved_body_asks_for_a_refit_and_a_heavy_tail_does_not() -> None:
+def test_moved_body_needs_a_refit_and_heavy_tail_does_not() -> None:
     assert recommend_action(7.0, 4.0, tail_fires=True) == "drift: refit"
     assert recommend_action(-7.0, 4.0, tail_fires=False) == "drift: refit"
     assert recommend_action(1.0, 4.0, tail_fires=True) == "spike: keep the limit"

@@ -1,4 +1,4 @@
-"""The life of an incident: whatever comes, one open at a time, opened before resolved, repeated in its own time."""
+"""The lifecycle of an incident: one open at a time, opened before resolved, repeated after an interval."""
 
 from dataclasses import dataclass
 
@@ -65,29 +65,27 @@ POLICIES = st.builds(
 def simulate_incident(
     course: list[tuple[Severity | None, int]], policy: LifecyclePolicy
 ) -> tuple[list[TransitionStep], OpenIncident | None]:
-    """Judge a course of windows, each with a finding or none and so many windows without events before it."""
-    told: list[TransitionStep] = []
+    """Judge windows, each with a finding or None, and a number of windows without events before it."""
+    steps: list[TransitionStep] = []
     incident: OpenIncident | None = None
     n, last_end = 0, 0
     for severity, quiet in course:
         n += quiet
         if incident is not None and last_end:
             passed = apply_quiet_windows(incident, quiet, MINUTE, last_end, policy)
-            told += [TransitionStep(incident, passed.transition)] if passed.transition else []
+            steps += [TransitionStep(incident, passed.transition)] if passed.transition else []
             incident = passed.incident
         after = step(incident, None if severity is None else finding(severity, n), n, policy)
-        told += [TransitionStep(incident, after.transition)] if after.transition else []
+        steps += [TransitionStep(incident, after.transition)] if after.transition else []
         incident, last_end, n = after.incident, (n + 1) * MINUTE, n + 1
-    return told, incident
+    return steps, incident
 
 
 @given(COURSE, POLICIES)
-def test_opened_and_resolved_alternate_and_nothing_happens_between_two_incidents(
-    course: list[tuple[Severity | None, int]], policy: LifecyclePolicy
-) -> None:
-    told, incident = simulate_incident(course, policy)
+def test_opened_and_resolved_alternate(course: list[tuple[Severity | None, int]], policy: LifecyclePolicy) -> None:
+    steps, incident = simulate_incident(course, policy)
     is_open = False
-    for each in told:
+    for each in steps:
         change = each.transition.type
         assert (change is TransitionType.OPENED) is not is_open
         is_open = change is not TransitionType.RESOLVED
@@ -95,18 +93,18 @@ def test_opened_and_resolved_alternate_and_nothing_happens_between_two_incidents
 
 
 @given(COURSE, POLICIES)
-def test_transitions_come_in_the_order_of_event_time_and_never_two_of_a_sort_for_one_window(
+def test_transitions_are_ordered_and_unique_by_type_and_window(
     course: list[tuple[Severity | None, int]], policy: LifecyclePolicy
 ) -> None:
-    told, _ = simulate_incident(course, policy)
-    ends = [each.transition.at_us for each in told]
+    steps, _ = simulate_incident(course, policy)
+    ends = [each.transition.at_us for each in steps]
     assert ends == sorted(ends)
-    keys = [(each.transition.type, each.transition.window_start_us) for each in told]
+    keys = [(each.transition.type, each.transition.window_start_us) for each in steps]
     assert len(keys) == len(set(keys))
 
 
 @given(COURSE, POLICIES)
-def test_an_incident_is_repeated_only_after_the_interval_and_escalates_only_to_louder(
+def test_incident_repeats_after_the_interval_and_escalates_upwards_only(
     course: list[tuple[Severity | None, int]], policy: LifecyclePolicy
 ) -> None:
     for each in simulate_incident(course, policy)[0]:
@@ -120,7 +118,7 @@ def test_an_incident_is_repeated_only_after_the_interval_and_escalates_only_to_l
 
 
 @given(COURSE, POLICIES)
-def test_an_incident_lasts_until_so_many_windows_in_a_row_are_clean(
+def test_incident_resolves_after_consecutive_clean_windows(
     course: list[tuple[Severity | None, int]], policy: LifecyclePolicy
 ) -> None:
     fired_at = {}
@@ -137,7 +135,7 @@ def test_an_incident_lasts_until_so_many_windows_in_a_row_are_clean(
 
 
 @given(COURSE, POLICIES)
-def test_the_severity_of_an_open_incident_never_falls(
+def test_severity_of_an_open_incident_never_decreases(
     course: list[tuple[Severity | None, int]], policy: LifecyclePolicy
 ) -> None:
     before: OpenIncident | None = None
@@ -149,7 +147,7 @@ def test_the_severity_of_an_open_incident_never_falls(
 
 
 @given(st.integers(0, 12), st.integers(0, 2))
-def test_quiet_windows_do_what_so_many_clean_windows_do(quiet: int, clean: int) -> None:
+def test_quiet_windows_count_like_clean_windows(quiet: int, clean: int) -> None:
     incident = opened_incident()
     for n in range(clean):
         following = step(incident, None, n + 1).incident
@@ -163,11 +161,11 @@ def test_quiet_windows_do_what_so_many_clean_windows_do(quiet: int, clean: int) 
     assert apply_quiet_windows(incident, quiet, MINUTE, (clean + 1) * MINUTE, POLICY) == by_one
 
 
-def test_nothing_happens_without_a_finding_and_without_an_incident() -> None:
+def test_no_finding_and_no_incident_changes_nothing() -> None:
     assert step(None, None, 5) == IncidentStep(incident=None, transition=None)
 
 
-def test_an_incident_opens_at_the_first_finding_at_the_end_of_its_window() -> None:
+def test_incident_opens_at_the_end_of_the_first_firing_window() -> None:
     after = step(None, finding(Severity.CRITICAL, 7), 7)
     assert after.transition == Transition(
         type=TransitionType.OPENED,
@@ -182,14 +180,14 @@ def test_an_incident_opens_at_the_first_finding_at_the_end_of_its_window() -> No
     assert (after.incident.opened_at_us, after.incident.windows_fired) == (8 * MINUTE, 1)
 
 
-def test_a_quieter_finding_keeps_the_severity_and_says_nothing() -> None:
+def test_less_severe_finding_keeps_the_severity_without_a_transition() -> None:
     after = step(opened_incident(severity=Severity.CRITICAL), finding(Severity.WARNING), 1)
     assert after.transition is None
     assert after.incident is not None
     assert (after.incident.severity, after.incident.windows_fired) == (Severity.CRITICAL, 2)
 
 
-def test_an_escalation_restarts_the_time_until_the_repetition() -> None:
+def test_escalation_restarts_the_repeat_interval() -> None:
     louder = step(opened_incident(), finding(Severity.CRITICAL), 9)
     assert louder.transition is not None
     assert louder.transition.type is TransitionType.ESCALATED
@@ -199,7 +197,7 @@ def test_an_escalation_restarts_the_time_until_the_repetition() -> None:
     assert again.type is TransitionType.REPEATED
 
 
-def test_one_finding_among_clean_windows_starts_the_count_anew() -> None:
+def test_finding_resets_the_count_of_clean_windows() -> None:
     incident: OpenIncident | None = opened_incident()
     changes = []
     for n, found in enumerate([None, None, finding(), None, None, None], start=1):
@@ -209,7 +207,7 @@ def test_one_finding_among_clean_windows_starts_the_count_anew() -> None:
     assert changes == [None, None, None, None, None, TransitionType.RESOLVED]
 
 
-def test_a_resolution_says_how_long_it_took_and_how_often_it_fired() -> None:
+def test_resolution_contains_duration_and_number_of_firings() -> None:
     incident = step(opened_incident(), finding(), 1).incident
     assert incident is not None
     resolved = apply_quiet_windows(incident, 100, MINUTE, 2 * MINUTE, POLICY).transition
@@ -220,7 +218,7 @@ def test_a_resolution_says_how_long_it_took_and_how_often_it_fired() -> None:
 
 
 @pytest.mark.parametrize("quiet", [0, 1, 2])
-def test_too_few_quiet_windows_only_count(quiet: int) -> None:
+def test_too_few_quiet_windows_do_not_resolve(quiet: int) -> None:
     passed = apply_quiet_windows(opened_incident(), quiet, MINUTE, MINUTE, POLICY)
     assert passed.transition is None
     assert passed.incident is not None

@@ -1,4 +1,4 @@
-"""Spikes: the law of counts, its limit, and what it says to people."""
+"""Spikes: the count model, the count threshold and the texts about them."""
 
 import numpy as np
 import pytest
@@ -17,15 +17,15 @@ from monitor.statistics.counts import CountModel, fit_count_model, is_rate_suspe
 MINUTE = 60_000_000
 
 
-def law(**changes: object) -> CountModel:
+def make_count_model(**changes: object) -> CountModel:
     values = {"rate": 1e-3, "calibration_n": 10**7, "dispersion": 1.0, "windows": 1000, "state": "learned"}
     return CountModel(**(values | changes))  # type: ignore[arg-type]
 
 
 def test_rate_is_pooled_over_the_reference_and_the_windows() -> None:
-    found = fit_count_model(20, 20_000, np.array([1, 0, 5]), np.array([1000, 0, 3000]))
-    assert found.rate == 26 / 24_000
-    assert (found.calibration_n, found.windows) == (24_000, 2)
+    count_model = fit_count_model(20, 20_000, np.array([1, 0, 5]), np.array([1000, 0, 3000]))
+    assert count_model.rate == 26 / 24_000
+    assert (count_model.calibration_n, count_model.windows) == (24_000, 2)
 
 
 def test_independent_counts_have_a_dispersion_near_one() -> None:
@@ -33,7 +33,7 @@ def test_independent_counts_have_a_dispersion_near_one() -> None:
     assert 1 <= fit_count_model(0, 0, counts, np.full(1000, 3000)).dispersion < 1.12
 
 
-def test_a_significant_dispersion_is_raised_for_its_own_error() -> None:
+def test_significant_dispersion_is_raised_for_its_standard_error() -> None:
     counts = stats.nbinom(1, 0.25).rvs(1000, random_state=2)
     n = np.full(1000, 3000)
     plain = counts.var(ddof=1) / counts.mean()
@@ -42,28 +42,28 @@ def test_a_significant_dispersion_is_raised_for_its_own_error() -> None:
     )
 
 
-def test_an_insignificant_dispersion_is_not_raised() -> None:
+def test_insignificant_dispersion_is_not_raised() -> None:
     counts = np.array([3, 4, 2, 5, 1, 3, 6, 2])
     plain = counts.var(ddof=1) / counts.mean()
     assert fit_count_model(0, 0, counts, np.full(8, 3000)).dispersion == max(1, plain)
 
 
 @pytest.mark.parametrize(("windows", "state"), [(0, "provisional"), (299, "provisional"), (300, "learned")])
-def test_a_promise_is_provisional_until_300_windows(windows: int, state: str) -> None:
+def test_count_model_is_provisional_below_300_windows(windows: int, state: str) -> None:
     assert fit_count_model(20, 20_000, np.ones(windows, int), np.full(windows, 1000)).state == state
 
 
-def test_a_law_of_nothing_is_refused() -> None:
+def test_count_model_without_data_is_rejected() -> None:
     with pytest.raises(ValueError, match="needs reference energies or windows"):
         fit_count_model(0, 0, np.zeros(3, int), np.zeros(3, int))
 
 
-def test_a_law_stays_where_there_is_nothing_to_learn_from() -> None:
+def test_count_model_without_data_falls_back_to_the_given_one() -> None:
     none = np.empty(0, np.int64)
-    assert fit_count_model(0, 0, none, none, otherwise=law()) == law()
+    assert fit_count_model(0, 0, none, none, otherwise=make_count_model()) == make_count_model()
 
 
-def test_a_window_that_fired_learned_as_normal_hides_the_next_one() -> None:
+def test_learning_from_fired_windows_hides_the_next_spike() -> None:
     counts, n = np.random.default_rng(8).poisson(1, 300), np.full(300, 200)
     clean = spike_count_threshold(fit_count_model(0, 0, counts, n), 200, 1e-4).count
     counts[::25] = 190
@@ -71,60 +71,63 @@ def test_a_window_that_fired_learned_as_normal_hides_the_next_one() -> None:
     assert spike_count_threshold(fit_count_model(0, 0, counts, n), 200, 1e-4).count > 190
 
 
-def test_no_exceedance_does_not_mean_a_rate_of_zero() -> None:
-    found = fit_count_model(0, 0, np.zeros(10, int), np.full(10, 100))
-    assert found.rate == 0.0005
-    assert spike_count_threshold(found, 100, 1e-4).count >= 1
+def test_rate_without_any_exceedance_is_above_zero() -> None:
+    count_model = fit_count_model(0, 0, np.zeros(10, int), np.full(10, 100))
+    assert count_model.rate == 0.0005
+    assert spike_count_threshold(count_model, 100, 1e-4).count >= 1
 
 
-def test_limits_of_a_known_rate_are_the_binomials() -> None:
-    exact = law(calibration_n=10**12)
-    for n, limit in ((200, 4), (1000, 7), (10_000, 26)):
-        assert spike_count_threshold(exact, n, 1.65e-5).count == limit
+def test_count_thresholds_of_a_known_rate_are_binomial() -> None:
+    exact = make_count_model(calibration_n=10**12)
+    for n, threshold in ((200, 4), (1000, 7), (10_000, 26)):
+        assert spike_count_threshold(exact, n, 1.65e-5).count == threshold
 
 
-def test_calibration_error_raises_the_limit() -> None:
-    counts = [spike_count_threshold(law(calibration_n=m), 10_000, 1.65e-5).count for m in (10**3, 10**4, 10**5, 10**6)]
+def test_calibration_error_raises_the_count_threshold() -> None:
+    counts = [
+        spike_count_threshold(make_count_model(calibration_n=m), 10_000, 1.65e-5).count
+        for m in (10**3, 10**4, 10**5, 10**6)
+    ]
     assert counts == sorted(counts, reverse=True)
     assert counts[0] > 100
     assert counts[-1] == 27 or counts[-1] == 26
 
 
-def test_tails_are_those_of_the_negative_binomial_of_mean_and_variance() -> None:
-    found = law(calibration_n=10**5, dispersion=2.5)
+def test_tails_are_negative_binomial_with_the_same_mean_and_variance() -> None:
+    count_model = make_count_model(calibration_n=10**5, dispersion=2.5)
     ratio = 2.5 * (1 + 4000 / 10**5)
     truth = stats.nbinom(4 / (ratio - 1), 1 / ratio)
     for x in (0, 1, 4, 20, 60):
-        assert p_value(found, 4000, x) == pytest.approx(truth.sf(x - 1), rel=1e-9)
+        assert p_value(count_model, 4000, x) == pytest.approx(truth.sf(x - 1), rel=1e-9)
 
 
-def test_tails_go_over_into_poisson_s_without_a_step() -> None:
-    above = law(calibration_n=10**18, dispersion=1 + 1.1e-6)
-    below = law(calibration_n=10**18, dispersion=1 + 0.9e-6)
+def test_tails_are_continuous_at_the_poisson_limit() -> None:
+    above = make_count_model(calibration_n=10**18, dispersion=1 + 1.1e-6)
+    below = make_count_model(calibration_n=10**18, dispersion=1 + 0.9e-6)
     assert p_value(above, 4000, 15) == pytest.approx(p_value(below, 4000, 15), rel=1e-4)
     assert p_value(below, 4000, 15) == pytest.approx(stats.poisson(4).sf(14), rel=1e-9)
 
 
 @pytest.mark.parametrize("n", [1, 60, 1000, 10**6])
-def test_the_limit_is_the_smallest_count_within_the_budget(n: int) -> None:
-    found = law(dispersion=1.7)
-    limit = spike_count_threshold(found, n, 1e-5)
-    assert limit.attainable == p_value(found, n, limit.count + 1) <= 1e-5
-    assert p_value(found, n, limit.count) > 1e-5
+def test_count_threshold_is_the_smallest_count_within_the_budget(n: int) -> None:
+    count_model = make_count_model(dispersion=1.7)
+    threshold = spike_count_threshold(count_model, n, 1e-5)
+    assert threshold.attainable == p_value(count_model, n, threshold.count + 1) <= 1e-5
+    assert p_value(count_model, n, threshold.count) > 1e-5
 
 
-def test_a_window_without_events_is_no_spike() -> None:
-    verdict = judge_count(law(), 0, 0, alpha=1e-4)
+def test_window_without_events_is_no_spike() -> None:
+    verdict = judge_count(make_count_model(), 0, 0, alpha=1e-4)
     assert (verdict.fires, verdict.mean, verdict.p_value) == (False, 0, 1)
 
 
 @pytest.mark.parametrize("alpha", [0, 1, -0.1, 2])
-def test_a_budget_that_is_no_probability_is_refused(alpha: float) -> None:
+def test_alpha_outside_zero_to_one_is_rejected(alpha: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
-        spike_count_threshold(law(), 100, alpha)
+        spike_count_threshold(make_count_model(), 100, alpha)
 
 
-def test_one_a_week_of_one_minute_windows_is_one_in_ten_thousand() -> None:
+def test_one_false_alarm_a_week_of_minutes_is_one_in_ten_thousand() -> None:
     assert false_alarm_probability(1, MINUTE, share=1) == pytest.approx(9.92e-5, rel=1e-3)
     assert false_alarm_probability(1, MINUTE) == pytest.approx(4.96e-5, rel=1e-3)
 
@@ -132,12 +135,12 @@ def test_one_a_week_of_one_minute_windows_is_one_in_ten_thousand() -> None:
 @pytest.mark.parametrize(
     ("per_week", "window_us", "share"), [(0, MINUTE, 1), (1, 0, 1), (1, MINUTE, 0), (1, MINUTE, 2)]
 )
-def test_a_promise_of_nothing_is_refused(per_week: float, window_us: int, share: float) -> None:
+def test_empty_false_alarm_budget_is_rejected(per_week: float, window_us: int, share: float) -> None:
     with pytest.raises(ValueError, match="no budget from"):
         false_alarm_probability(per_week, window_us, share=share)
 
 
-def test_a_window_as_long_as_its_promise_may_spend_half_of_itself() -> None:
+def test_false_alarm_probability_is_at_most_a_half() -> None:
     assert false_alarm_probability(1000, 7 * 24 * 60 * MINUTE) == 0.5
 
 
@@ -152,84 +155,90 @@ def test_a_window_as_long_as_its_promise_may_spend_half_of_itself() -> None:
         (1000 * 365.25 * 86_400e6, "1,000 years"),
     ],
 )
-def test_a_length_of_time_is_said_in_its_own_unit(us: float, text: str) -> None:
+def test_duration_is_formatted_in_its_largest_unit(us: float, text: str) -> None:
     assert format_rounded_duration(us) == text
 
 
-def test_a_limit_that_no_clean_window_can_exceed_says_so() -> None:
-    text = describe_false_alarms(law(rate=1e-12), 10, alpha=1e-300, window_us=MINUTE)
+def test_threshold_out_of_reach_is_described_as_no_false_alarm() -> None:
+    text = describe_false_alarms(make_count_model(rate=1e-12), 10, alpha=1e-300, window_us=MINUTE)
     assert text.startswith("more than ")
-    assert "no false alarm in practice" in describe_false_alarms(law(rate=1e-30), 1, alpha=1e-320, window_us=MINUTE)
+    assert "no false alarm in practice" in describe_false_alarms(
+        make_count_model(rate=1e-30), 1, alpha=1e-320, window_us=MINUTE
+    )
 
 
-def test_a_window_fires_above_the_limit_and_not_at_it() -> None:
-    limit = spike_count_threshold(law(), 6000, 1e-4).count
-    assert not judge_count(law(), 6000, limit, alpha=1e-4).fires
-    verdict = judge_count(law(), 6000, limit + 1, alpha=1e-4)
-    assert (verdict.fires, verdict.count_threshold, verdict.fires_at) == (True, limit, limit + 1)
+def test_window_fires_above_the_threshold_and_not_at_it() -> None:
+    threshold = spike_count_threshold(make_count_model(), 6000, 1e-4).count
+    assert not judge_count(make_count_model(), 6000, threshold, alpha=1e-4).fires
+    verdict = judge_count(make_count_model(), 6000, threshold + 1, alpha=1e-4)
+    assert (verdict.fires, verdict.count_threshold, verdict.fires_at) == (True, threshold, threshold + 1)
     assert verdict.p_value <= 1e-4
 
 
-def test_the_least_number_of_outliers_holds_a_small_window_back() -> None:
-    assert judge_count(law(), 10, 2, alpha=1e-4).fires
-    verdict = judge_count(law(), 10, 2, alpha=1e-4, min_outliers=5)
+def test_min_outliers_keeps_a_small_window_from_firing() -> None:
+    assert judge_count(make_count_model(), 10, 2, alpha=1e-4).fires
+    verdict = judge_count(make_count_model(), 10, 2, alpha=1e-4, min_outliers=5)
     assert (verdict.fires, verdict.fires_at) == (False, 5)
     assert verdict.attainable < 1e-9
 
 
-def test_the_least_ratio_of_outliers_holds_a_large_window_back() -> None:
-    assert judge_count(law(), 10**6, 2000, alpha=1e-4).fires
-    verdict = judge_count(law(), 10**6, 2000, alpha=1e-4, min_ratio=0.01)
+def test_min_ratio_keeps_a_large_window_from_firing() -> None:
+    assert judge_count(make_count_model(), 10**6, 2000, alpha=1e-4).fires
+    verdict = judge_count(make_count_model(), 10**6, 2000, alpha=1e-4, min_ratio=0.01)
     assert (verdict.fires, verdict.fires_at) == (False, 10_000)
 
 
-def test_the_promise_is_said_in_counts() -> None:
-    text = describe_false_alarms(law(windows=1240), 6000, alpha=false_alarm_probability(1, MINUTE), window_us=MINUTE)
+def test_budget_is_described_in_counts() -> None:
+    text = describe_false_alarms(
+        make_count_model(windows=1240), 6000, alpha=false_alarm_probability(1, MINUTE), window_us=MINUTE
+    )
     assert text == "more than 18 of 6,000 in a minute; 1 false alarm in 39 days; learned from 1,240 windows"
 
 
-def test_a_provisional_promise_says_so() -> None:
-    text = describe_false_alarms(law(windows=12, state="provisional"), 6000, alpha=1e-4, window_us=10 * MINUTE)
+def test_description_of_a_provisional_model_says_provisional() -> None:
+    text = describe_false_alarms(
+        make_count_model(windows=12, state="provisional"), 6000, alpha=1e-4, window_us=10 * MINUTE
+    )
     assert text.startswith("more than 17 of 6,000 in 10 minutes; 1 false alarm in ")
     assert text.endswith("; provisional: 12 of 300 windows learned")
 
 
-def test_a_window_that_expects_less_than_one_outlier_gets_an_advice() -> None:
-    advice = advise_window_size(law(), 100, window_us=MINUTE)
+def test_window_size_advice_below_one_expected_outlier() -> None:
+    advice = advise_window_size(make_count_model(), 100, window_us=MINUTE)
     assert advice == (
         "a window has 0.1 outliers on average; windows of 10 minutes or more would have one, and show smaller spikes"
     )
 
 
-def test_a_window_that_expects_an_outlier_needs_no_advice() -> None:
-    assert advise_window_size(law(), 1000, window_us=MINUTE) is None
+def test_no_window_size_advice_from_one_expected_outlier_on() -> None:
+    assert advise_window_size(make_count_model(), 1000, window_us=MINUTE) is None
 
 
-def test_the_bounds_of_a_rate_are_the_exact_poisson_ones() -> None:
-    found = law(rate=20 / 20_000, calibration_n=20_000)
-    assert stats.poisson(rate_bound(found, 0.95) * 20_000).cdf(20) == pytest.approx(0.05)
-    assert stats.poisson(rate_bound(found, 0.05) * 20_000).sf(19) == pytest.approx(0.05)
+def test_rate_bounds_are_the_exact_poisson_bounds() -> None:
+    count_model = make_count_model(rate=20 / 20_000, calibration_n=20_000)
+    assert stats.poisson(rate_bound(count_model, 0.95) * 20_000).cdf(20) == pytest.approx(0.05)
+    assert stats.poisson(rate_bound(count_model, 0.05) * 20_000).sf(19) == pytest.approx(0.05)
 
 
-def test_a_rate_that_left_the_nominal_one_is_suspect() -> None:
-    assert not is_rate_suspect(law(rate=2.9e-3), 1e-3)
-    assert is_rate_suspect(law(rate=3.1e-3), 1e-3)
-    assert is_rate_suspect(law(rate=0.3e-3), 1e-3)
+def test_rate_far_from_the_nominal_exceedance_is_suspect() -> None:
+    assert not is_rate_suspect(make_count_model(rate=2.9e-3), 1e-3)
+    assert is_rate_suspect(make_count_model(rate=3.1e-3), 1e-3)
+    assert is_rate_suspect(make_count_model(rate=0.3e-3), 1e-3)
 
 
-def test_a_rate_is_suspect_once_its_90_percent_interval_has_left_the_nominal_one() -> None:
+def test_rate_is_suspect_once_its_90_percent_interval_leaves_the_range() -> None:
     """Of 329 events the 5% bound is 299.7, of 330 it is 300.7; of 303 the 95% bound is 333.2, of 304 it is 334.3."""
-    above = [is_rate_suspect(law(rate=k / 1e5, calibration_n=10**5), 1e-3) for k in (329, 330)]
-    below = [is_rate_suspect(law(rate=k / 1e6, calibration_n=10**6), 1e-3) for k in (303, 304)]
+    above = [is_rate_suspect(make_count_model(rate=k / 1e5, calibration_n=10**5), 1e-3) for k in (329, 330)]
+    below = [is_rate_suspect(make_count_model(rate=k / 1e6, calibration_n=10**6), 1e-3) for k in (303, 304)]
     assert (above, below) == ([False, True], [True, False])
 
 
-def test_a_rate_known_from_few_events_is_not_suspect() -> None:
-    assert not is_rate_suspect(law(rate=3.5e-3, calibration_n=2000), 1e-3)
+def test_rate_of_few_events_is_not_suspect() -> None:
+    assert not is_rate_suspect(make_count_model(rate=3.5e-3, calibration_n=2000), 1e-3)
 
 
-def test_a_few_windows_that_vary_by_chance_do_not_blind_the_limit() -> None:
+def test_chance_variation_of_few_windows_does_not_raise_the_threshold() -> None:
     outliers, events = np.array([0, 1, 6, 5, 0]), np.full(5, 500)
-    law = fit_count_model(50, 10_000, outliers, events)
-    assert law.dispersion < 1.5
-    assert spike_count_threshold(law, 500, 5e-5).count < 20
+    make_count_model = fit_count_model(50, 10_000, outliers, events)
+    assert make_count_model.dispersion < 1.5
+    assert spike_count_threshold(make_count_model, 500, 5e-5).count < 20

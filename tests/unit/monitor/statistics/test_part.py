@@ -1,4 +1,4 @@
-"""Parts of windows: edges of the numbers, and what a stored part may not be."""
+"""Parts of windows: edge cases of the numbers, and rejected bytes."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ def part_of(*energies: float, scale: Scale = SCALE) -> Part:
 
 
 def encode_changed_body(version: int = 1, **changes: object) -> bytes:
-    """Encode a part with changed sections and a right checksum."""
+    """Encode a part with changed sections and a valid checksum."""
     _, _, body = msgspec.msgpack.decode(encode_part(part_of(1, 2, 6)))
     sections = msgspec.msgpack.decode(body)
     energies = changes.pop("energies", {})
@@ -39,13 +39,13 @@ def encode_changed_body(version: int = 1, **changes: object) -> bytes:
     return msgspec.msgpack.encode((version, parts.zlib.crc32(body), body))
 
 
-def test_a_part_of_no_events_has_only_counts() -> None:
+def test_part_without_events_has_only_counts() -> None:
     part = part_of()
     assert (part.events, part.outliers, len(part.top), len(part.bins)) == (0, 0, 0, 0)
     assert encode_part(part) == encode_part(Part.without_events()) == encode_part(merge_parts([]))
 
 
-def test_late_events_and_dead_letters_are_counted_beside_the_statistics() -> None:
+def test_late_events_and_dead_letters_are_counted_separately() -> None:
     merged = merge_parts([part_of(1, 6), Part.without_events(late=2, dead=3)])
     assert (merged.events, merged.outliers, merged.late, merged.dead) == (2, 1, 2, 3)
 
@@ -57,65 +57,65 @@ def test_bins_follow_the_formula_of_the_histogram() -> None:
     assert bin_index(energies, scale).tolist() == formula.tolist()
 
 
-def test_energies_beyond_the_histogram_fall_in_its_outermost_bins() -> None:
+def test_energies_beyond_the_histogram_fall_into_the_outermost_bins() -> None:
     part = part_of(-LARGEST, -1e30, 0, 1e30, LARGEST)
     assert part.bins.tolist() == [-500, 0, 500]
     assert part.counts.tolist() == [2, 1, 2]
 
 
-def test_a_thousand_events_fill_some_hundred_bins_and_little_room() -> None:
+def test_part_of_a_thousand_events_is_small() -> None:
     energies = np.random.default_rng(0).gamma(8, 1, 1000).astype(np.float32)
     part = summarise(energies, energies > 18, Scale.from_energies(energies))
     assert 80 < len(part.bins) < 250
     assert len(encode_part(part)) < 2048
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_an_energy_that_is_not_finite_is_refused(bad: float) -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_non_finite_energy_is_rejected(value: float) -> None:
     with pytest.raises(ValueError, match="not finite"):
-        part_of(1, bad)
+        part_of(1, value)
 
 
-def test_energies_of_double_precision_are_refused_for_they_were_not_rounded_once() -> None:
+def test_energies_in_float64_are_rejected() -> None:
     with pytest.raises(ValueError, match="float32"):
         summarise(np.zeros(3), np.zeros(3, bool), SCALE)  # type: ignore[arg-type]
 
 
-def test_flags_of_another_length_are_refused() -> None:
+def test_flags_of_another_length_are_rejected() -> None:
     with pytest.raises(ValueError, match="do not match"):
         summarise(np.zeros(3, np.float32), np.zeros(2, bool), SCALE)
 
 
-def test_negative_zero_is_zero() -> None:
+def test_negative_zero_is_encoded_as_zero() -> None:
     assert encode_part(part_of(-0.0, 0.0)) == encode_part(part_of(0.0, -0.0))
 
 
-def test_a_scale_is_the_median_and_the_interquartile_range() -> None:
+def test_scale_is_median_and_interquartile_range() -> None:
     scale = Scale.from_energies(np.arange(101, dtype=np.float32))
     assert (scale.median, scale.iqr) == (50, 50)
 
 
-def test_a_reference_of_equal_energies_has_a_scale_of_one_nat() -> None:
+def test_equal_reference_energies_have_a_scale_of_one_nat() -> None:
     assert Scale.from_energies(np.full(100, -7, np.float32)) == Scale(median=-7, iqr=1)
 
 
-def test_equal_reference_energies_too_large_for_one_nat_have_the_scale_of_their_precision() -> None:
+def test_large_equal_reference_energies_have_the_scale_of_their_spacing() -> None:
     scale = Scale.from_energies(np.full(100, 1e30, np.float32))
     assert scale.iqr == pytest.approx(float(np.spacing(np.float32(1e30))))
     assert np.isfinite(bin_edges(scale)).all()
 
 
-def test_a_scale_needs_reference_energies() -> None:
+def test_scale_without_reference_energies_is_rejected() -> None:
     with pytest.raises(ValueError, match="at least one"):
         Scale.from_energies(np.empty(0, np.float32))
 
 
-def test_a_scale_of_no_width_is_refused() -> None:
+def test_scale_without_width_is_rejected() -> None:
     with pytest.raises(ValueError, match="positive"):
         Scale(median=0, iqr=0)
 
 
-def test_a_part_is_complete_above_its_smallest_listed_energy_only_where_it_lists_not_all() -> None:
+def test_complete_above_is_the_smallest_listed_energy_of_a_large_part() -> None:
     assert part_of(*range(256)).complete_above == -np.inf
     assert part_of(*range(257)).complete_above == 1
 
@@ -128,12 +128,12 @@ def test_large_counts_survive_the_encoding() -> None:
     assert decode_part(encode_part(part)).counts.tolist() == [300 * 2**30]
 
 
-def test_a_part_of_a_newer_format_says_so() -> None:
+def test_part_of_a_newer_format_is_rejected_with_its_format() -> None:
     with pytest.raises(DamagedPart, match="has format 2, this version of Outrider reads 1"):
         decode_part(encode_changed_body(version=2))
 
 
-def test_an_unknown_section_is_refused_for_merging_would_lose_it() -> None:
+def test_part_with_an_unknown_section_is_rejected() -> None:
     with pytest.raises(DamagedPart, match=r"occupancy.*run the newer version"):
         decode_part(encode_changed_body(occupancy=b"123"))
 
@@ -152,21 +152,21 @@ def test_an_unknown_section_is_refused_for_merging_would_lose_it() -> None:
         {"energies": {"counts": bytes([0, 1, 2])}},
     ],
 )
-def test_a_part_that_contradicts_itself_is_refused(changes: dict[str, object]) -> None:
+def test_contradictory_part_is_rejected(changes: dict[str, object]) -> None:
     with pytest.raises(DamagedPart):
         decode_part(encode_changed_body(**changes))
 
 
-def test_a_cut_payload_says_that_the_row_is_damaged() -> None:
+def test_truncated_part_is_reported_as_damaged() -> None:
     with pytest.raises(DamagedPart, match="damaged; restore it"):
         decode_part(encode_part(part_of(1, 2))[:-1])
 
 
-OLD = bytes.fromhex(
+FIRST_FORMAT = bytes.fromhex(
     "9301ce76e9110fc45082a6636f756e74739405010000a8656e65726769657383a3746f70c414000020420000404000002040000000400000"
     "803fa462696e73c40ae0ff000010001f00c400a6636f756e7473c4050101010101"
 )
-"""A part of five energies as the first version wrote it."""
+"""A part of five energies in the bytes that the first version wrote."""
 
 
 def with_drift(*energies: float) -> Part:
@@ -174,14 +174,14 @@ def with_drift(*energies: float) -> Part:
     return replace(part_of(*energies), drift=DriftCodes(ranks=ones, shares=None, scores=ones).sum_rows(slice(None)))
 
 
-def test_a_part_from_before_drift_was_watched_reads_and_writes_the_same_bytes() -> None:
-    part = decode_part(OLD)
+def test_part_without_drift_sums_keeps_the_bytes_of_the_first_format() -> None:
+    part = decode_part(FIRST_FORMAT)
     assert part.top.tolist() == [40, 3, 2.5, 2, 1]
     assert part.drift is None
-    assert encode_part(part) == OLD == encode_part(part_of(1, 2, 2.5, 3, 40, scale=Scale(median=2.0, iqr=1.5)))
+    assert encode_part(part) == FIRST_FORMAT == encode_part(part_of(1, 2, 2.5, 3, 40, scale=Scale(median=2.0, iqr=1.5)))
 
 
-def test_drift_sums_are_kept_and_added() -> None:
+def test_drift_sums_are_encoded_and_merged() -> None:
     merged = decode_part(encode_part(merge_parts([with_drift(1, 2), with_drift(3), Part.without_events(late=2)])))
     assert merged.drift is not None
     assert merged.drift.ranks.tolist() == [3, 3]
@@ -189,13 +189,13 @@ def test_drift_sums_are_kept_and_added() -> None:
     assert merged.drift.pairs.tolist() == [3]
 
 
-def test_sums_that_miss_events_are_no_sums_in_any_order() -> None:
+def test_merged_drift_sums_are_none_if_any_part_has_none() -> None:
     for parts_ in ([with_drift(1), part_of(2), with_drift(3)], [part_of(2), with_drift(1)]):
         assert merge_parts(parts_).drift is None
     assert merge_parts([merge_parts([with_drift(1), part_of(2)]), with_drift(3)]).drift is None
 
 
-def test_drift_sums_that_no_such_events_can_have_are_refused() -> None:
+def test_impossible_drift_sums_are_rejected() -> None:
     damaged = replace(part_of(1), drift=with_drift(*range(99)).drift)
     with pytest.raises(DamagedPart, match="contradicts itself"):
         decode_part(encode_part(damaged))

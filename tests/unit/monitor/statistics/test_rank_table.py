@@ -1,4 +1,4 @@
-"""Looked-up ranks: the integers that comparing gives, whatever the values, and for wide events in a fraction of it."""
+"""Ranks by table lookup: equal to a comparison with every edge, for any values."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from monitor.statistics.training_profile import centred_ranks, quantile_edges
 
 RNG = np.random.default_rng(11)
 NORMAL = RNG.standard_normal(5_000)
-LAWS = {
+DISTRIBUTIONS = {
     "normal": NORMAL,
     "far from zero": 1.7e9 + 1e5 * NORMAL,
     "skewed": np.exp(3 * NORMAL),
@@ -32,14 +32,14 @@ def ranks_by_comparison(values: np.ndarray, edges: np.ndarray) -> list[list[int]
 
 
 def neighbours_of(edges: np.ndarray) -> np.ndarray:
-    """The edges, what lies next to them on both sides, and the ends of single precision."""
+    """Return the edges, their neighbouring floats, and the largest floats."""
     ends = np.array([-1, 1], np.float32) * np.finfo(np.float32).max
     near = [edges, *(np.nextafter(edges, end) for end in ends)]
     return np.concatenate([*near, np.broadcast_to(ends, (len(edges), 2))], axis=1).T
 
 
-def test_ranks_are_those_of_comparing_with_every_edge() -> None:
-    training = np.array(list(LAWS.values()), np.float32)
+def test_ranks_equal_those_of_comparing_with_every_edge() -> None:
+    training = np.array(list(DISTRIBUTIONS.values()), np.float32)
     edges = np.array([quantile_edges(column) for column in training])
     table = RankTable.from_edges(edges)
     for values in (training.T, neighbours_of(edges)):
@@ -47,20 +47,22 @@ def test_ranks_are_those_of_comparing_with_every_edge() -> None:
 
 
 @given(arrays.arrays(np.float32, st.integers(1, 200), elements=FINITE), st.lists(FINITE, min_size=1, max_size=20))
-def test_any_training_values_rank_any_others(training: np.ndarray, others: list[float]) -> None:
+def test_ranks_are_exact_for_any_training_values(training: np.ndarray, others: list[float]) -> None:
     edges = quantile_edges(training)[None]
     values = np.concatenate([neighbours_of(edges), np.array(others, np.float32)[:, None]])
     assert RankTable.from_edges(edges).centred_ranks(values).tolist() == ranks_by_comparison(values, edges)
 
 
-@pytest.mark.parametrize("law", ["normal", "far from zero", "skewed", "counts", "half zeros", "constant"])
-def test_features_as_they_come_are_looked_up(law: str) -> None:
-    assert not len(RankTable.from_edges(quantile_edges(LAWS[law].astype(np.float32))[None]).shared_columns)
+@pytest.mark.parametrize("distribution", ["normal", "far from zero", "skewed", "counts", "half zeros", "constant"])
+def test_common_distributions_need_no_comparison_with_every_edge(distribution: str) -> None:
+    assert not len(
+        RankTable.from_edges(quantile_edges(DISTRIBUTIONS[distribution].astype(np.float32))[None]).shared_columns
+    )
 
 
-def test_edges_that_crowd_in_a_cell_are_compared() -> None:
+def test_columns_with_edges_in_a_shared_cell_are_compared() -> None:
     assert RankTable.from_edges(
-        quantile_edges(LAWS["skewed to the left"].astype(np.float32))[None]
+        quantile_edges(DISTRIBUTIONS["skewed to the left"].astype(np.float32))[None]
     ).shared_columns.tolist() == [0]
 
 

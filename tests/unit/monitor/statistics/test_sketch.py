@@ -1,4 +1,4 @@
-"""Ranks and tails of merged windows: exact where the lists reach, inside one bin elsewhere."""
+"""Quantiles and tails of merged windows: exact where the lists reach, within one bin elsewhere."""
 
 import numpy as np
 import pytest
@@ -38,11 +38,11 @@ def test_tail_quantiles_of_many_large_windows_are_exact() -> None:
 @pytest.mark.parametrize("p", [0.02, 0.3, 0.5, 0.7, 0.9])
 def test_body_quantiles_are_within_a_fraction_of_a_bin(p: float) -> None:
     windows = np.random.default_rng(3).gamma(8, 1, (20, 3000))
-    found, truth = sketch_of(*windows).quantile(p), weibull(windows.ravel(), p)
-    assert abs(found - truth) < 0.02 * np.hypot(truth - SCALE.median, SCALE.iqr) / 4
+    estimate, truth = sketch_of(*windows).quantile(p), weibull(windows.ravel(), p)
+    assert abs(estimate - truth) < 0.02 * np.hypot(truth - SCALE.median, SCALE.iqr) / 4
 
 
-def test_a_window_of_outliers_hides_the_tail_of_the_others_and_the_histogram_steps_in() -> None:
+def test_histogram_gives_the_tail_that_a_window_of_outliers_hides() -> None:
     windows = np.random.default_rng(4).gamma(8, 1, (20, 3000))
     merged = sketch_of(*windows, np.full(3000, 500.0))
     assert merged.complete_above == 500
@@ -52,7 +52,7 @@ def test_a_window_of_outliers_hides_the_tail_of_the_others_and_the_histogram_ste
     assert low < clean < high
 
 
-def test_equal_energies_have_one_quantile_in_the_tail_and_stay_in_their_bin_below() -> None:
+def test_equal_energies_have_exact_tail_quantiles() -> None:
     merged = sketch_of(*[np.full(1000, 9.25)] * 5)
     assert merged.quantiles(np.array([0.8, 0.99, 0.9999])).tolist() == [9.25] * 3
     assert merged.quantile(0.1) == pytest.approx(9.25, abs=0.02 * 4.2)
@@ -60,26 +60,26 @@ def test_equal_energies_have_one_quantile_in_the_tail_and_stay_in_their_bin_belo
     assert merged.count_above(9.2) == 5000
 
 
-def test_the_sketch_of_one_event_is_that_event() -> None:
+def test_quantile_of_one_event_is_its_energy() -> None:
     assert sketch_of(np.array([-3.5])).quantile(0.995) == -3.5
 
 
-def test_an_empty_sketch_says_what_is_missing() -> None:
+def test_quantile_of_an_empty_sketch_is_rejected() -> None:
     empty = EnergySketch.from_parts([], SCALE)
     assert empty.count_above(0) == 0
-    for ask in (lambda: empty.quantile(0.5), lambda: empty.survival(0.0), lambda: empty.bracket(0.5)):
+    for call in (lambda: empty.quantile(0.5), lambda: empty.survival(0.0), lambda: empty.bracket(0.5)):
         with pytest.raises(ValueError, match="no events"):
-            ask()
+            call()
 
 
-def test_far_energies_keep_their_order_and_their_values() -> None:
+def test_distant_energies_keep_their_order_and_values() -> None:
     energies = np.array([1e30, -1e30, 3e38, 5.0])
     merged = sketch_of(energies)
     assert merged.quantile(0.999) == np.float32(3e38)
     assert merged.count_above(1e29) == 2
 
 
-def test_the_exact_list_is_bounded_and_the_rest_goes_to_the_histogram(
+def test_exact_list_is_bounded_and_the_histogram_holds_the_rest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     windows = np.random.default_rng(5).gamma(8, 1, (40, 250))
@@ -91,14 +91,14 @@ def test_the_exact_list_is_bounded_and_the_rest_goes_to_the_histogram(
     assert bounded.quantile(0.5) == pytest.approx(whole.quantile(0.5), abs=0.02)
 
 
-def test_a_window_keeps_its_median_its_99th_percentile_and_its_maximum() -> None:
+def test_window_summary_has_median_99th_percentile_and_maximum() -> None:
     energies = np.random.default_rng(6).gamma(8, 1, 6000)
-    kept = summarise_energies(part_of(energies), SCALE)
-    assert kept is not None
-    assert kept.p50 == pytest.approx(weibull(energies, 0.5), abs=0.05)
-    assert kept.p99 == pytest.approx(weibull(energies, 0.99), rel=1e-12)
-    assert kept.maximum == np.float32(energies.max())
+    summary = summarise_energies(part_of(energies), SCALE)
+    assert summary is not None
+    assert summary.p50 == pytest.approx(weibull(energies, 0.5), abs=0.05)
+    assert summary.p99 == pytest.approx(weibull(energies, 0.99), rel=1e-12)
+    assert summary.maximum == np.float32(energies.max())
 
 
-def test_a_window_without_events_keeps_no_energies() -> None:
+def test_window_without_events_has_no_energy_summary() -> None:
     assert summarise_energies(Part.without_events(late=3), SCALE) is None

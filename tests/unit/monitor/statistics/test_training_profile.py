@@ -1,4 +1,4 @@
-"""The yardstick of training: ranks that lie where training values lie, ties and constants included."""
+"""The training profile: ranks among the training values, with ties and constants."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def ranks_of(values: np.ndarray, training: np.ndarray) -> np.ndarray:
     return centred_ranks(values[None], quantile_edges(training)[None])[0]
 
 
-def test_ranks_are_the_bins_that_a_search_finds() -> None:
+def test_ranks_equal_those_of_a_binary_search() -> None:
     columns = np.stack([NORMAL[:999], np.round(NORMAL[:999]), *RNG.standard_normal((9, 999))]).astype(np.float32)
     edges = np.stack([quantile_edges(column) for column in columns])
     found = centred_ranks(columns, edges)
@@ -29,13 +29,13 @@ def test_ranks_are_the_bins_that_a_search_finds() -> None:
         assert ranks.tolist() == both.tolist()
 
 
-def test_training_values_are_spread_evenly_over_the_bins() -> None:
+def test_training_values_fill_the_bins_evenly() -> None:
     counts = np.bincount(ranks_of(NORMAL, NORMAL).astype(int) + 63)[::2]
     assert len(counts) == 64
     assert counts == pytest.approx(len(NORMAL) / 64, abs=2)
 
 
-def test_a_value_below_all_and_above_all_has_the_outermost_rank() -> None:
+def test_values_beyond_the_training_range_have_the_outermost_ranks() -> None:
     assert ranks_of(np.array([-99, 99], np.float32), NORMAL).tolist() == [-63, 63]
 
 
@@ -48,17 +48,17 @@ def test_a_value_below_all_and_above_all_has_the_outermost_rank() -> None:
     ],
     ids=["binary", "counts", "half zeros"],
 )
-def test_the_mean_rank_of_discrete_training_values_is_in_the_middle(values: np.ndarray) -> None:
+def test_mean_rank_of_discrete_training_values_is_zero(values: np.ndarray) -> None:
     ranks = ranks_of(values, values) / 128
     assert abs(ranks.mean()) < 0.02
 
 
-def test_a_constant_feature_is_in_the_middle_until_it_changes() -> None:
+def test_constant_feature_has_the_middle_rank_until_it_changes() -> None:
     constant = np.full(500, 3.0, np.float32)
     assert ranks_of(np.array([2.9, 3.0, 3.1], np.float32), constant).tolist() == [-63, 0, 63]
 
 
-def test_units_are_the_feature_s_own_and_never_nothing() -> None:
+def test_units_are_those_of_the_feature_and_above_zero() -> None:
     columns = [NORMAL, np.full(len(NORMAL), 5, np.float32), (NORMAL > 1).astype(np.float32)]
     profile = build_feature_profile(np.stack(columns, axis=1))
     assert profile.rank_deviation[0] == pytest.approx(RANK_UNIT, rel=0.01)
@@ -68,14 +68,14 @@ def test_units_are_the_feature_s_own_and_never_nothing() -> None:
     assert profile.centre[2] == pytest.approx((NORMAL > 1).mean())
 
 
-def test_a_mean_rank_reads_in_the_feature_s_own_unit() -> None:
+def test_value_at_rank_is_in_the_unit_of_the_feature() -> None:
     edges = quantile_edges(NORMAL)
     assert value_at_rank(0.5, edges) == pytest.approx(0, abs=0.03)
     assert value_at_rank(0.841, edges) == pytest.approx(1, abs=0.03)
     assert value_at_rank(0.0, edges) == edges[0]
 
 
-def test_a_short_training_set_has_edges_too() -> None:
+def test_small_training_set_has_ascending_edges() -> None:
     profile = build_feature_profile(np.array([[1.0, 2.0], [3.0, 4.0]], np.float32))
     assert profile.edges.shape == (2, 63)
     assert (np.diff(profile.edges) >= 0).all()

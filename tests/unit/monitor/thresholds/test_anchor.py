@@ -25,59 +25,59 @@ def sketch_of(energies: np.ndarray, windows: int = 100) -> EnergySketch:
 def test_location_scale_and_share_are_found(location: float, scale: float, share: float) -> None:
     energies = location + scale * CLEAN.rvs(50_000, random_state=2)
     energies[: round(share * 50_000)] = location + scale * 300
-    found = fit_anchor(sketch_of(energies), REFERENCE, 0.005)
-    assert found.resolved
-    assert found.location + found.scale * 8 == pytest.approx(location + scale * 8, abs=0.2 * scale)
-    assert found.scale == pytest.approx(scale, rel=0.06)
-    assert found.outlier_share == pytest.approx(share, abs=0.002)
+    anchor = fit_anchor(sketch_of(energies), REFERENCE, 0.005)
+    assert anchor.resolved
+    assert anchor.location + anchor.scale * 8 == pytest.approx(location + scale * 8, abs=0.2 * scale)
+    assert anchor.scale == pytest.approx(scale, rel=0.06)
+    assert anchor.outlier_share == pytest.approx(share, abs=0.002)
 
 
-def test_the_highest_limit_allowed_has_two_thirds_of_the_nominal_exceedance() -> None:
-    found = fit_anchor(sketch_of(CLEAN.rvs(50_000, random_state=3)), REFERENCE, 0.005)
-    assert CLEAN.sf(found.t_high) / CLEAN.sf(found.t_anchored) == pytest.approx(2 / 3, rel=0.1)
+def test_highest_accepted_threshold_has_two_thirds_of_the_exceedance() -> None:
+    anchor = fit_anchor(sketch_of(CLEAN.rvs(50_000, random_state=3)), REFERENCE, 0.005)
+    assert CLEAN.sf(anchor.t_high) / CLEAN.sf(anchor.t_anchored) == pytest.approx(2 / 3, rel=0.1)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.3, 0.4])
 @pytest.mark.parametrize("place", ["far", "near"])
-def test_up_to_two_fifths_of_outliers_are_found(share: float, place: str) -> None:
+def test_up_to_40_percent_of_outliers_are_found(share: float, place: str) -> None:
     rng = np.random.default_rng(4)
     energies = rng.gamma(8, 1, 50_000)
     n = round(share * 50_000)
     energies[:n] = rng.uniform(60, 260, n) if place == "far" else rng.uniform(40, 43, n)
-    found = fit_anchor(sketch_of(energies), REFERENCE, 0.005)
-    assert found.outlier_share == pytest.approx(share, abs=0.005)
-    assert found.misfit < 0.03
-    assert 1 / 2 < CLEAN.sf(found.t_anchored) / 0.005 < 2
+    anchor = fit_anchor(sketch_of(energies), REFERENCE, 0.005)
+    assert anchor.outlier_share == pytest.approx(share, abs=0.005)
+    assert anchor.misfit < 0.03
+    assert 1 / 2 < CLEAN.sf(anchor.t_anchored) / 0.005 < 2
 
 
-def test_a_drift_of_another_shape_is_not_mistaken_for_outliers() -> None:
+def test_drift_of_another_shape_is_not_mistaken_for_outliers() -> None:
     energies = np.random.default_rng(5).gamma(1, 4, 50_000)
-    found = fit_anchor(sketch_of(energies), REFERENCE, 0.005)
-    assert found.misfit > 0.03
-    assert found.outlier_share < 0.05
+    anchor = fit_anchor(sketch_of(energies), REFERENCE, 0.005)
+    assert anchor.misfit > 0.03
+    assert anchor.outlier_share < 0.05
 
 
-def test_live_energies_that_are_all_equal_lie_on_a_line_without_slope() -> None:
-    found = fit_anchor(sketch_of(np.full(50_000, 9.0)), REFERENCE, 0.005)
-    assert found.scale == pytest.approx(0, abs=0.01)
-    assert found.t_anchored == pytest.approx(9, abs=0.1)
+def test_equal_live_energies_give_a_line_without_slope() -> None:
+    anchor = fit_anchor(sketch_of(np.full(50_000, 9.0)), REFERENCE, 0.005)
+    assert anchor.scale == pytest.approx(0, abs=0.01)
+    assert anchor.t_anchored == pytest.approx(9, abs=0.1)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.05])
-def test_outliers_that_sit_just_above_the_limit_do_not_hide(share: float) -> None:
+def test_outliers_just_above_the_threshold_are_found(share: float) -> None:
     rng = np.random.default_rng(6)
     energies = rng.gamma(8, 1, 50_000)
-    limit, n = CLEAN.ppf(0.999), round(share * 50_000)
-    energies[:n] = rng.uniform(limit, limit + 1.9, n)
-    found = fit_anchor(sketch_of(energies), REFERENCE, 0.001)
-    assert found.outlier_share > share / 3
-    assert 1 / 2 < CLEAN.sf(found.t_anchored) / 0.001 < 2
+    threshold, n = CLEAN.ppf(0.999), round(share * 50_000)
+    energies[:n] = rng.uniform(threshold, threshold + 1.9, n)
+    anchor = fit_anchor(sketch_of(energies), REFERENCE, 0.001)
+    assert anchor.outlier_share > share / 3
+    assert 1 / 2 < CLEAN.sf(anchor.t_anchored) / 0.001 < 2
 
 
-def test_a_heavy_tail_that_the_reference_has_too_is_no_share_of_outliers() -> None:
+def test_heavy_tail_of_the_reference_is_no_share_of_outliers() -> None:
     rng = np.random.default_rng(7)
     energies = stats.t(4).rvs(50_000, random_state=rng) ** 2 + 4
     reference = np.sort(stats.t(4).rvs(20_000, random_state=rng).astype(np.float32) ** 2 + np.float32(4))
-    found = fit_anchor(sketch_of(energies), reference, 0.005)
-    assert found.outlier_share < 0.005
-    assert found.misfit < 0.03
+    anchor = fit_anchor(sketch_of(energies), reference, 0.005)
+    assert anchor.outlier_share < 0.005
+    assert anchor.misfit < 0.03

@@ -1,4 +1,4 @@
-"""What the body of energies says of their tail: a warning, never a limit."""
+"""The tail that the body of the energies implies: a warning that moves no threshold."""
 
 import numpy as np
 import pytest
@@ -20,34 +20,34 @@ def energies(shape: float, share: float, n: int = 10_000, seed: int = 1) -> np.n
 
 @pytest.mark.parametrize("shape", [1.0, 8.0, 30.0])
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.05])
-def test_the_share_beyond_the_tail_of_the_body_is_found(shape: float, share: float) -> None:
-    found = fit_body(energies(shape, share), 0.001)
-    assert found.outlier_share == pytest.approx(share, abs=0.0015)
+def test_share_beyond_the_tail_of_the_body_is_found(shape: float, share: float) -> None:
+    body = fit_body(energies(shape, share), 0.001)
+    assert body.outlier_share == pytest.approx(share, abs=0.0015)
     clean = np.quantile(energies(shape, 0.0, 200_000, 2), 0.999)
-    assert found.quantile(0.001) == pytest.approx(float(clean), rel=0.1)
+    assert body.quantile(0.001) == pytest.approx(float(clean), rel=0.1)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.05])
 @pytest.mark.parametrize("a", [0.005, 0.001])
-def test_a_person_is_told_of_a_contaminated_warm_up(share: float, a: float) -> None:
-    said = describe_heavy_tail(energies(8, share), a)
-    assert said is not None
-    assert "model.contamination: 0.0" in said
+def test_contaminated_warm_up_gives_a_warning(share: float, a: float) -> None:
+    warning = describe_heavy_tail(energies(8, share), a)
+    assert warning is not None
+    assert "model.contamination: 0.0" in warning
 
 
 @pytest.mark.parametrize("shape", [1.0, 8.0, 30.0])
 @pytest.mark.parametrize("a", [0.01, 0.005, 0.001])
-def test_clean_energies_are_no_reason_to_warn(shape: float, a: float) -> None:
+def test_clean_energies_give_no_warning(shape: float, a: float) -> None:
     assert [describe_heavy_tail(energies(shape, 0, n, seed), a) for n in (2_000, 10_000) for seed in range(5)] == [
         None
     ] * 10
 
 
-def test_equal_energies_are_no_reason_to_warn() -> None:
+def test_equal_energies_give_no_warning() -> None:
     assert describe_heavy_tail(np.full(1_000, 3, np.float32), 0.005) is None
 
 
-def test_the_warning_is_kept_with_the_first_threshold_and_moves_no_limit() -> None:
+def test_warning_is_stored_with_the_first_threshold_and_does_not_move_it() -> None:
     reference = energies(8, 0.05)
     row = build_first_threshold(reference, 1, NOW, 99.5)
     assert "beyond the tail" in row.details["limit"]["warning"]

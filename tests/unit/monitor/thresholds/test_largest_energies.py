@@ -1,4 +1,4 @@
-"""The largest energies of many windows: windows come and go, and what is left is what they list."""
+"""The largest energies of many windows after windows were added and evicted."""
 
 import numpy as np
 from hypothesis import given
@@ -19,7 +19,7 @@ def part(energies: list[float]) -> Part:
 
 
 @given(st.lists(ENERGIES, max_size=100), st.data())
-def test_what_is_listed_is_what_the_windows_in_it_list(windows: list[list[float]], data: st.DataObject) -> None:
+def test_listed_energies_are_those_of_the_contained_windows(windows: list[list[float]], data: st.DataObject) -> None:
     largest, left = LargestEnergies(), dict(enumerate(map(part, windows)))
     for number, each in left.items():
         largest.add(number, each)
@@ -36,7 +36,7 @@ def test_what_is_listed_is_what_the_windows_in_it_list(windows: list[list[float]
     assert exact.all()
 
 
-def test_a_window_that_lists_only_its_largest_says_so() -> None:
+def test_count_above_marks_windows_with_incomplete_lists() -> None:
     largest = LargestEnergies()
     largest.add("whole", part([1.0] * 200))
     largest.add("cut", part([float(energy) for energy in range(300)]))
@@ -46,7 +46,7 @@ def test_a_window_that_lists_only_its_largest_says_so() -> None:
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=200))
-def test_listed_energies_are_taken_out_of_the_bins_that_they_were_counted_in(energies: list[float]) -> None:
+def test_listed_energies_are_subtracted_from_their_bins(energies: list[float]) -> None:
     x = np.array(energies, np.float32) + np.float32(0)
     dense = np.bincount(bin_index(x, SCALE) + LAST_BIN, minlength=2 * LAST_BIN + 1)
     sketch = EnergySketch.from_sums(np.sort(x), -np.inf, dense, SCALE)
@@ -54,7 +54,7 @@ def test_listed_energies_are_taken_out_of_the_bins_that_they_were_counted_in(ene
     assert sketch.top.tolist() == np.sort(x)[::-1].tolist()
 
 
-def test_hundreds_of_windows_find_room() -> None:
+def test_storage_grows_to_hundreds_of_windows() -> None:
     largest = LargestEnergies()
     for number in range(200):
         largest.add(number, part([float(number), float(number + 1)]))

@@ -1,4 +1,4 @@
-"""The look-back: windows in and out, and which of them count."""
+"""The look-back: adding and evicting windows, and the selection of the windows that count."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ ENDS = STARTS + MINUTE
 DAY = 24 * HOUR
 
 
-def counted(
+def select(
     *incidents: tuple[int, int | None], at_us: int = DAY, look_back_us: int = DAY, adopt_after_us: int = DAY
 ) -> np.ndarray:
     return select_calibration_windows(
@@ -22,7 +22,7 @@ def counted(
     )
 
 
-def test_a_window_is_in_a_look_back_once() -> None:
+def test_window_can_be_added_once() -> None:
     look_back = LookBack(SCALE)
     energies = np.arange(300, dtype=np.float32)
     look_back.add(60, summarise(energies, energies > 20, SCALE))
@@ -34,7 +34,7 @@ def test_a_window_is_in_a_look_back_once() -> None:
         look_back.evict(60)
 
 
-def test_outliers_of_each_window_are_counted_again_at_a_new_limit() -> None:
+def test_outliers_of_each_window_are_counted_at_a_new_threshold() -> None:
     look_back = LookBack(SCALE)
     for window, shift in enumerate((0, 50, 100)):
         energies = np.arange(1000, dtype=np.float32) / 10 - shift
@@ -43,7 +43,7 @@ def test_outliers_of_each_window_are_counted_again_at_a_new_limit() -> None:
     assert look_back.count_by_window([1], 10.0)[1].tolist() == [pytest.approx(399, abs=3)]
 
 
-def test_a_look_back_says_what_is_in_it() -> None:
+def test_look_back_lists_its_windows() -> None:
     look_back = LookBack(SCALE)
     for window in (0, 60, 120):
         energies = np.arange(100 + window, dtype=np.float32)
@@ -54,7 +54,7 @@ def test_a_look_back_says_what_is_in_it() -> None:
     assert look_back.count_by_window([120, 0], 0.0)[0].tolist() == [220, 100]
 
 
-def test_a_window_is_counted_above_an_energy_exactly_where_its_list_reaches() -> None:
+def test_count_above_is_exact_within_the_list_of_largest_energies() -> None:
     energies = np.arange(1000, dtype=np.float32)
     part = summarise(energies, energies > 20, SCALE)
     assert [count_above(part, SCALE, energy) for energy in (744.0, 800.5, 999.0, 5000.0)] == [255, 199, 0, 0]
@@ -62,39 +62,39 @@ def test_a_window_is_counted_above_an_energy_exactly_where_its_list_reaches() ->
     assert count_above(part, SCALE, -1.0) == 1000
 
 
-def test_windows_count_when_they_end_by_the_tick_and_begin_in_the_look_back() -> None:
-    mask = counted(at_us=2 * HOUR + 1, look_back_us=HOUR)
+def test_windows_count_if_they_lie_between_look_back_start_and_tick() -> None:
+    mask = select(at_us=2 * HOUR + 1, look_back_us=HOUR)
     assert (STARTS[mask].min(), ENDS[mask].max(), mask.sum()) == (HOUR + MINUTE, 2 * HOUR, 59)
 
 
-def test_windows_of_an_open_incident_are_left_out() -> None:
-    mask = counted((20 * HOUR, 21 * HOUR))
+def test_windows_of_an_open_incident_are_excluded() -> None:
+    mask = select((20 * HOUR, 21 * HOUR))
     assert mask.sum() == 23 * 60
     assert not mask[(STARTS >= 20 * HOUR) & (STARTS < 21 * HOUR)].any()
 
 
-def test_an_incident_that_is_still_bad_reaches_to_the_tick() -> None:
-    assert counted((23 * HOUR, None)).sum() == 23 * 60
+def test_firing_incident_excludes_windows_up_to_the_tick() -> None:
+    assert select((23 * HOUR, None)).sum() == 23 * 60
 
 
-def test_incidents_keep_at_most_a_quarter_of_the_look_back_out_the_newest_windows_of_them() -> None:
-    mask = counted((4 * HOUR, None))
+def test_incidents_exclude_at_most_the_newest_quarter_of_the_look_back() -> None:
+    mask = select((4 * HOUR, None))
     assert mask.sum() == 18 * 60
     assert mask[: 18 * 60].all()
 
 
-def test_all_windows_of_open_incidents_may_be_left_out_where_nothing_survives_them() -> None:
+def test_count_models_may_exclude_all_windows_of_open_incidents() -> None:
     mask = select_calibration_windows(
-        STARTS, ENDS, [(4 * HOUR, None)], DAY, look_back_us=DAY, adopt_after_us=DAY, largest_left_out=1
+        STARTS, ENDS, [(4 * HOUR, None)], DAY, look_back_us=DAY, adopt_after_us=DAY, max_excluded_share=1
     )
     assert mask.sum() == 4 * 60
 
 
-def test_an_incident_that_lasts_is_adopted() -> None:
-    assert counted((20 * HOUR, None), adopt_after_us=4 * HOUR).all()
-    assert not counted((20 * HOUR, None), adopt_after_us=4 * HOUR + 1).all()
+def test_windows_of_a_lasting_incident_count_again() -> None:
+    assert select((20 * HOUR, None), adopt_after_us=4 * HOUR).all()
+    assert not select((20 * HOUR, None), adopt_after_us=4 * HOUR + 1).all()
 
 
-def test_an_empty_stream_has_no_windows_to_count() -> None:
+def test_empty_stream_has_no_windows_to_count() -> None:
     none = np.empty(0, np.int64)
     assert select_calibration_windows(none, none, [(0, None)], DAY, look_back_us=DAY, adopt_after_us=DAY).sum() == 0

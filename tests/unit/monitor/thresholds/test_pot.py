@@ -1,4 +1,4 @@
-"""Limits beyond what was seen: when they are drawn, what guards them, what they say of themselves."""
+"""Thresholds beyond the observed energies: when they are used, their guard and their details."""
 
 import json
 
@@ -33,23 +33,23 @@ def choose(
     return choose_threshold(previous, sketch_of(energies), REFERENCE, percentile, method="pot")
 
 
-def test_beyond_the_percentile_s_reach_the_limit_is_the_tail_s() -> None:
-    limit = choose(CLEAN.rvs(20_000, random_state=2))
-    assert limit.method == "pot"
-    assert "held" not in limit.details
-    assert 1e-4 / 3 < CLEAN.sf(limit.value) < 3e-4
-    assert limit.lower < CLEAN.isf(1e-4) < limit.upper
-    assert (limit.n, limit.details["tail_of"], limit.details["peaks"]) == (20_000, "look-back", 400)
+def test_threshold_beyond_the_percentile_is_that_of_the_tail() -> None:
+    estimate = choose(CLEAN.rvs(20_000, random_state=2))
+    assert estimate.method == "pot"
+    assert "held" not in estimate.details
+    assert 1e-4 / 3 < CLEAN.sf(estimate.value) < 3e-4
+    assert estimate.lower < CLEAN.isf(1e-4) < estimate.upper
+    assert (estimate.n, estimate.details["tail_of"], estimate.details["peaks"]) == (20_000, "look-back", 400)
 
 
-def test_within_the_percentile_s_reach_it_suffices() -> None:
+def test_percentile_within_reach_needs_no_tail() -> None:
     energies = CLEAN.rvs(20_000, random_state=2)
-    limit = choose(energies, 99.5)
-    assert limit == choose_threshold(None, sketch_of(energies), REFERENCE, 99.5)
-    assert limit.method == "plain"
+    estimate = choose(energies, 99.5)
+    assert estimate == choose_threshold(None, sketch_of(energies), REFERENCE, 99.5)
+    assert estimate.method == "plain"
 
 
-def test_a_tail_moves_where_a_percentile_is_held() -> None:
+def test_tail_moves_where_a_percentile_is_held() -> None:
     previous = estimate_first_threshold(REFERENCE, 99.99, method="pot")
     moved = CLEAN.rvs(20_000, random_state=3) + 40
     held = choose_threshold(previous, sketch_of(moved), REFERENCE, 99.99)
@@ -60,57 +60,57 @@ def test_a_tail_moves_where_a_percentile_is_held() -> None:
 
 @pytest.mark.parametrize("share", [0.0005, 0.005, 0.05])
 @pytest.mark.parametrize("place", [40.0, 400.0])
-def test_outliers_do_not_blind_a_tail(share: float, place: float) -> None:
+def test_outliers_do_not_raise_a_tail_threshold(share: float, place: float) -> None:
     energies = CLEAN.rvs(20_000, random_state=4)
     energies[: round(share * 20_000)] = place
-    limit = choose(energies)
-    assert 1e-4 / 4 < CLEAN.sf(limit.value) < 4e-4
+    estimate = choose(energies)
+    assert 1e-4 / 4 < CLEAN.sf(estimate.value) < 4e-4
 
 
-def test_a_tail_that_outliers_lifted_is_the_reference_s_and_is_contested() -> None:
+def test_tail_raised_by_outliers_is_replaced_and_contested() -> None:
     energies = 2 * CLEAN.rvs(20_000, random_state=5) - 7
     energies[:500] = 400
-    limit = choose(energies)
-    assert (limit.method, limit.details["tail_of"], limit.details["lifted"]) == ("pot", "reference", True)
-    assert is_contested(limit.method, limit.details)
-    assert limit.details["eps"] == pytest.approx(0.025, abs=0.002)
-    assert 1e-4 / 3 < CLEAN.sf((limit.value + 7) / 2) < 3e-4
+    estimate = choose(energies)
+    assert (estimate.method, estimate.details["tail_of"], estimate.details["lifted"]) == ("pot", "reference", True)
+    assert is_contested(estimate.method, estimate.details)
+    assert estimate.details["eps"] == pytest.approx(0.025, abs=0.002)
+    assert 1e-4 / 3 < CLEAN.sf((estimate.value + 7) / 2) < 3e-4
 
 
-def test_a_clean_tail_is_not_contested() -> None:
+def test_clean_tail_is_not_contested() -> None:
     for seed in range(10):
-        limit = choose(CLEAN.rvs(20_000, random_state=seed))
-        assert not is_contested(limit.method, limit.details)
+        estimate = choose(CLEAN.rvs(20_000, random_state=seed))
+        assert not is_contested(estimate.method, estimate.details)
 
 
-def test_without_a_reference_the_tail_is_the_look_back_s() -> None:
-    limit = choose_threshold(None, sketch_of(CLEAN.rvs(20_000, random_state=6)), None, 99.99, method="pot")
-    assert limit.method == "pot"
-    assert count_reference_above(limit, None) == (0, 0)
+def test_tail_without_a_reference_is_that_of_the_look_back() -> None:
+    estimate = choose_threshold(None, sketch_of(CLEAN.rvs(20_000, random_state=6)), None, 99.99, method="pot")
+    assert estimate.method == "pot"
+    assert count_reference_above(estimate, None) == (0, 0)
 
 
-def test_too_few_energies_for_a_tail_do_not_move_the_limit() -> None:
+def test_too_few_energies_for_a_tail_do_not_move_the_threshold() -> None:
     previous = estimate_first_threshold(REFERENCE, 99.99, method="pot")
-    limit = choose(CLEAN.rvs(999, random_state=7) + 50, previous=previous)
-    assert limit.value == previous.value
-    assert "held" in limit.details
+    estimate = choose(CLEAN.rvs(999, random_state=7) + 50, previous=previous)
+    assert estimate.value == previous.value
+    assert "held" in estimate.details
     assert estimate_pot_threshold(sketch_of(CLEAN.rvs(5_000, random_state=7)), REFERENCE[:900], 99.99) is None
 
 
-def test_the_first_limit_is_the_tail_of_the_reference_where_its_percentile_is_out_of_reach() -> None:
-    limit = estimate_first_threshold(REFERENCE, 99.99, method="pot")
-    assert (limit.method, limit.details["tail_of"]) == ("pot", "reference")
-    assert limit == estimate_reference_pot_threshold(REFERENCE, 99.99)
+def test_first_threshold_is_the_tail_of_the_reference_beyond_its_percentile() -> None:
+    estimate = estimate_first_threshold(REFERENCE, 99.99, method="pot")
+    assert (estimate.method, estimate.details["tail_of"]) == ("pot", "reference")
+    assert estimate == estimate_reference_pot_threshold(REFERENCE, 99.99)
     assert estimate_first_threshold(REFERENCE, 99.9, method="pot") == estimate_reference_threshold(REFERENCE, 99.9)
     assert estimate_first_threshold(REFERENCE[:900], 99.99, method="pot").method == "reference"
 
 
-def test_a_percentile_above_all_energies_has_no_upper_bound_and_a_tail_has_one() -> None:
+def test_only_a_tail_has_an_upper_bound_above_all_energies() -> None:
     assert estimate_reference_threshold(REFERENCE[::10], 99.99).upper == UNBOUNDED
     assert estimate_first_threshold(REFERENCE[::10], 99.99, method="pot").upper < 60
 
 
-def test_all_that_led_to_a_tail_can_be_stored_and_has_a_law_of_counts() -> None:
+def test_tail_details_survive_json_and_have_a_count_model() -> None:
     row = build_first_threshold(REFERENCE, 1, NOW, 99.99, "pot")
     assert row.method == "pot"
     assert json.loads(json.dumps(row.details, allow_nan=False)) == row.details
@@ -118,8 +118,8 @@ def test_all_that_led_to_a_tail_can_be_stored_and_has_a_law_of_counts() -> None:
     assert load_scale(row.details) == SCALE
 
 
-def test_the_reference_counts_above_a_mapped_tail() -> None:
-    limit = choose(3 * CLEAN.rvs(20_000, random_state=8) + 10)
-    above, n = count_reference_above(limit, REFERENCE)
+def test_reference_is_counted_above_a_mapped_tail() -> None:
+    estimate = choose(3 * CLEAN.rvs(20_000, random_state=8) + 10)
+    above, n = count_reference_above(estimate, REFERENCE)
     assert n == 20_000
     assert above <= 10

@@ -1,4 +1,4 @@
-"""A tick: the limit, the law that is learned at it, and what was promised beside what was realised."""
+"""A threshold tick: the threshold, its count model, and budgeted against realised false alarms."""
 
 from dataclasses import replace
 
@@ -32,8 +32,8 @@ FIRST = build_first_threshold(REFERENCE, 3, Activation(computed_at_us=5, valid_f
 
 def look_back_of(energies: np.ndarray) -> LookBack:
     look_back = LookBack(SCALE)
-    for window, those in enumerate(energies.astype(np.float32)):
-        look_back.add(window * MINUTE, summarise(those, those > FIRST.threshold, SCALE))
+    for window, values in enumerate(energies.astype(np.float32)):
+        look_back.add(window * MINUTE, summarise(values, values > FIRST.threshold, SCALE))
     return look_back
 
 
@@ -48,38 +48,44 @@ def tick(look_back: LookBack, clean: list[int] | None = None, previous: StoredTh
     )
 
 
-def test_the_first_threshold_is_the_reference_s_with_a_provisional_law() -> None:
+def test_first_threshold_has_a_provisional_count_model() -> None:
     assert (FIRST.method, FIRST.model_id, FIRST.computed_at_us, FIRST.valid_from_us) == ("reference", 3, 5, MINUTE)
-    law = load_count_model(FIRST.details)
-    assert law.rate == pytest.approx(0.01, rel=0.02)
-    assert (law.calibration_n, law.windows, law.state) == (10_000, 0, "provisional")
-    assert load_clean_rate(FIRST.details) == rate_bound(law, RATE_BOUND_LEVEL)
+    count_model = load_count_model(FIRST.details)
+    assert count_model.rate == pytest.approx(0.01, rel=0.02)
+    assert (count_model.calibration_n, count_model.windows, count_model.state) == (10_000, 0, "provisional")
+    assert load_clean_rate(FIRST.details) == rate_bound(count_model, RATE_BOUND_LEVEL)
     assert load_scale(FIRST.details) == SCALE
 
 
-def test_a_tick_learns_its_law_from_the_clean_windows_alone() -> None:
+def test_tick_learns_the_count_model_from_clean_windows_only() -> None:
     x = energies()
     x[10, :200] = 90.0
-    row, law, share = tick(look_back_of(x), [window * MINUTE for window in range(WINDOWS) if window != 10])
+    row, count_model, clean_exceedance = tick(
+        look_back_of(x), [window * MINUTE for window in range(WINDOWS) if window != 10]
+    )
     clean = np.delete(x.astype(np.float32), 10, axis=0)
     above = (clean > np.float32(row.threshold)).sum()
-    assert share == above / clean.size
-    assert (law.windows, law.state, law.dispersion) == (399, "learned", pytest.approx(1, abs=0.2))
+    assert clean_exceedance == above / clean.size
+    assert (count_model.windows, count_model.state, count_model.dispersion) == (
+        399,
+        "learned",
+        pytest.approx(1, abs=0.2),
+    )
     assert tick(look_back_of(x))[1].dispersion > 10
     assert (row.model_id, row.computed_at_us, row.valid_from_us) == (3, DAY, DAY + MINUTE)
-    assert load_count_model(row.details) == law
+    assert load_count_model(row.details) == count_model
     assert row.details["most_events"] == EVENTS
-    assert load_clean_rate(row.details) >= rate_bound(law, RATE_BOUND_LEVEL)
+    assert load_clean_rate(row.details) >= rate_bound(count_model, RATE_BOUND_LEVEL)
 
 
-def test_a_tick_without_clean_windows_keeps_the_law_of_the_reference() -> None:
-    row, law, share = tick(look_back_of(energies()), [])
-    assert (share, law.windows) == (0.0, 0)
+def test_tick_without_clean_windows_uses_the_reference_counts() -> None:
+    row, count_model, clean_exceedance = tick(look_back_of(energies()), [])
+    assert (clean_exceedance, count_model.windows) == (0.0, 0)
     assert row.threshold != FIRST.threshold
-    assert law.rate == pytest.approx(0.01, rel=0.1)
+    assert count_model.rate == pytest.approx(0.01, rel=0.1)
 
 
-def test_a_disagreement_is_counted_from_its_first_tick() -> None:
+def test_disagreement_is_counted_from_its_first_tick() -> None:
     clean, dirty = energies(), energies()
     dirty[:, ::20] = 90.0
     first = tick(look_back_of(dirty))[0]
@@ -90,20 +96,27 @@ def test_a_disagreement_is_counted_from_its_first_tick() -> None:
     assert tick(look_back_of(clean), previous=earlier)[0].details["disagrees_since_us"] is None
 
 
-def test_promised_stands_beside_realised() -> None:
-    row, law, share = tick(look_back_of(energies()))
-    found = build_calibration_row(DAY, row, law, share, RULE, (3, 2 * 7 * 24 * 60))
-    assert (found.promised_per_week, found.realised_per_week) == (1.0, 1.5)
-    assert (found.state, found.windows_learned, found.exceedance) == ("learned", WINDOWS, share)
-    assert build_calibration_row(DAY, row, law, share, RULE, (0, 0)).realised_per_week is None
+def test_calibration_row_has_budgeted_and_realised_false_alarms() -> None:
+    row, count_model, clean_exceedance = tick(look_back_of(energies()))
+    calibration = build_calibration_row(DAY, row, count_model, clean_exceedance, RULE, (3, 2 * 7 * 24 * 60))
+    assert (calibration.promised_per_week, calibration.realised_per_week) == (1.0, 1.5)
+    assert (calibration.state, calibration.windows_learned, calibration.exceedance) == (
+        "learned",
+        WINDOWS,
+        clean_exceedance,
+    )
+    assert build_calibration_row(DAY, row, count_model, clean_exceedance, RULE, (0, 0)).realised_per_week is None
 
 
-def test_a_calibration_that_is_contested_or_has_left_its_rate_is_suspect() -> None:
+def test_contested_threshold_or_changed_rate_is_suspect() -> None:
     dirty = energies()
     dirty[:, ::20] = 90.0
-    row, law, share = tick(look_back_of(dirty))
-    assert build_calibration_row(DAY, row, law, share, RULE, (0, 1)).state == "suspect"
-    row, law, share = tick(look_back_of(energies()))
-    assert build_calibration_row(DAY, row, replace(law, rate=0.04), share, RULE, (0, 1)).state == "suspect"
-    nothing_learned = replace(law, rate=0.04, windows=0, state="provisional")
-    assert build_calibration_row(DAY, row, nothing_learned, share, RULE, (0, 1)).state == "provisional"
+    row, count_model, clean_exceedance = tick(look_back_of(dirty))
+    assert build_calibration_row(DAY, row, count_model, clean_exceedance, RULE, (0, 1)).state == "suspect"
+    row, count_model, clean_exceedance = tick(look_back_of(energies()))
+    assert (
+        build_calibration_row(DAY, row, replace(count_model, rate=0.04), clean_exceedance, RULE, (0, 1)).state
+        == "suspect"
+    )
+    nothing_learned = replace(count_model, rate=0.04, windows=0, state="provisional")
+    assert build_calibration_row(DAY, row, nothing_learned, clean_exceedance, RULE, (0, 1)).state == "provisional"
