@@ -1,4 +1,4 @@
-"""Tests: how tests read a source: poll until something is true, with a bound, and look at what came."""
+"""A test helper that polls a source until a condition holds, with a timeout, and records the results."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -9,7 +9,7 @@ from consumers.source import PollResult, Source
 
 
 class SourceReader:
-    """Polls a source and keeps everything that it said."""
+    """A reader that polls a source and records all polls."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -24,7 +24,7 @@ class SourceReader:
         return self
 
     def poll_for(self, seconds: float) -> "SourceReader":
-        """Poll for a while; for what should not come."""
+        """Poll for a fixed time, to test that something does not happen."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             self.polls.append(self.source.poll(0.1))
@@ -36,56 +36,56 @@ class SourceReader:
         return self.poll_until(lambda r: wanted <= {each for poll in r.polls for each in poll.assigned})
 
     def seek_all(self, positions: dict[Partition, int]) -> "SourceReader":
-        """Wait for the partitions and start each at its offset."""
+        """Wait for the assignment of the partitions, and seek each to its offset."""
         self.wait_until_assigned(positions)
         for partition, offset in positions.items():
             self.source.seek(partition, Position(next_offset=offset))
         return self
 
     def read_to(self, ends: dict[Partition, int], *, within_s: float = 30) -> "SourceReader":
-        """Poll until each partition's position is its end."""
+        """Poll until each partition has reached its end offset."""
         return self.poll_until(lambda r: all(r.end_of(each) == end for each, end in ends.items()), within_s=within_s)
 
     @property
     def batches(self) -> list[RawBatch]:
-        """All batches, in the order of their coming."""
+        """All batches in order of arrival."""
         return [batch for poll in self.polls for batch in poll.batches]
 
     def batches_of(self, partition: Partition) -> list[RawBatch]:
-        """The batches of one partition."""
+        """Return the batches of one partition."""
         return [batch for batch in self.batches if batch.partition == partition]
 
     def end_of(self, partition: Partition) -> int | None:
-        """The end of the partition's last batch."""
+        """Return the end of the partition's last batch."""
         batches = self.batches_of(partition)
         return batches[-1].end if batches else None
 
     def offsets(self, partition: Partition) -> list[int]:
-        """The offsets of all records of one partition."""
+        """Return the offsets of all records of one partition."""
         return [int(offset) for batch in self.batches_of(partition) for offset in batch.offsets]
 
     def values(self, partition: Partition) -> list[bytes | None]:
-        """The values of all records of one partition."""
+        """Return the values of all records of one partition."""
         return [value for batch in self.batches_of(partition) for value in batch.values]
 
     def skipped_ranges(self, partition: Partition) -> list[tuple[int, int, str]]:
-        """The ranges of one partition that were not read, with the reason."""
+        """Return the skipped ranges of one partition as (begin, end, reason)."""
         return [
             (batch.begin, batch.end, batch.skip_reason) for batch in self.batches_of(partition) if batch.skip_reason
         ]
 
     def replaced(self) -> set[Partition]:
-        """All partitions that were reported as replaced."""
+        """Return all partitions reported as replaced."""
         return {each for poll in self.polls for each in poll.replaced}
 
     def clear(self) -> "SourceReader":
-        """Forget what was said so far."""
+        """Discard the recorded polls."""
         self.polls.clear()
         return self
 
 
 def are_contiguous(batches: Sequence[RawBatch]) -> bool:
-    """Tell whether each batch begins where the one before ended and holds its own offsets in order."""
+    """Return True if each batch begins at the end of the one before, and its offsets are inside and in order."""
     joined = all(before.end == after.begin for before, after in pairwise(batches))
     inside = all(
         batch.begin <= batch.end and all(batch.begin <= offset < batch.end for offset in batch.offsets)

@@ -1,1 +1,1 @@
-"""Tests."""
+"""Contract tests that run over all implementations of a protocol."""

@@ -1,4 +1,4 @@
-"""Tests: the contract that every source keeps, run over Kafka, files and the synthetic stream."""
+"""The source contract, tested with Kafka, files, the synthetic stream and the source in memory."""
 
 import json
 import time
@@ -22,12 +22,12 @@ N = 700
 
 @dataclass(frozen=True, kw_only=True)
 class SourceLog:
-    """A log that does not grow, and a way to open another source over it."""
+    """A constant log with a factory of sources over it."""
 
     open: Callable[[], Source]
 
     def found(self) -> dict[Partition, tuple[int, int]]:
-        """Every partition with its begin and end."""
+        """Return the begin and end offsets of every partition."""
         return {each.partition: (each.begin, each.end) for each in self.open().discover()}
 
 
@@ -107,19 +107,19 @@ _OPENERS: dict[str, Callable[[pytest.FixtureRequest, Path], Callable[[], Source]
 }
 
 
-def test_discover_finds_every_partition_in_order_and_the_same_log_twice(log: SourceLog) -> None:
+def test_discover_returns_all_partitions_in_order_with_stable_identities(log: SourceLog) -> None:
     first, second = log.open().discover(), log.open().discover()
     assert [each.partition for each in first] == sorted(each.partition for each in first)
     assert [(each.partition, each.identity) for each in first] == [(each.partition, each.identity) for each in second]
     assert sum(each.end - each.begin for each in first) == N * len(first)
 
 
-def test_an_assigned_partition_delivers_nothing_before_it_is_sought(log: SourceLog) -> None:
+def test_assigned_partition_delivers_nothing_before_seek(log: SourceLog) -> None:
     reader = SourceReader(log.open()).wait_until_assigned(log.found()).poll_for(1)
     assert reader.batches == []
 
 
-def test_everything_arrives_once_in_order_and_without_a_gap(log: SourceLog) -> None:
+def test_all_records_arrive_once_in_order_without_gaps(log: SourceLog) -> None:
     found = log.found()
     reader = SourceReader(log.open()).seek_all({each: begin for each, (begin, _) in found.items()})
     reader.read_to({each: end for each, (_, end) in found.items()})
@@ -129,7 +129,7 @@ def test_everything_arrives_once_in_order_and_without_a_gap(log: SourceLog) -> N
         assert reader.batches_of(partition)[0].begin == begin
 
 
-def test_delivery_starts_at_the_position_that_was_sought(log: SourceLog) -> None:
+def test_delivery_starts_at_the_seek_position(log: SourceLog) -> None:
     found = log.found()
     partition, (begin, end) = next(iter(found.items()))
     whole = SourceReader(log.open()).seek_all({partition: begin}).read_to({partition: end})
@@ -147,14 +147,14 @@ def _cursor_at(reader: SourceReader, offset: int) -> int | None:
     return None
 
 
-def test_a_second_seek_moves_the_delivery_back(log: SourceLog) -> None:
+def test_second_seek_moves_the_delivery_back(log: SourceLog) -> None:
     partition, (begin, end) = next(iter(log.found().items()))
     reader = SourceReader(log.open()).seek_all({partition: begin}).read_to({partition: end})
     reader.clear().source.seek(partition, Position(next_offset=begin))
     assert reader.read_to({partition: end}).offsets(partition) == list(range(begin, end))
 
 
-def test_held_partitions_deliver_nothing_and_lose_nothing(log: SourceLog) -> None:
+def test_paused_partitions_deliver_nothing_and_lose_no_records(log: SourceLog) -> None:
     found = log.found()
     source = log.open()
     reader = SourceReader(source)
@@ -167,7 +167,7 @@ def test_held_partitions_deliver_nothing_and_lose_nothing(log: SourceLog) -> Non
         assert reader.offsets(partition) == list(range(begin, end))
 
 
-def test_holding_and_releasing_between_polls_repeats_and_loses_nothing(log: SourceLog) -> None:
+def test_pausing_and_resuming_between_polls_neither_repeats_nor_loses_records(log: SourceLog) -> None:
     found = log.found()
     source = log.open()
     reader = SourceReader(source).seek_all({each: begin for each, (begin, _) in found.items()})
@@ -175,21 +175,21 @@ def test_holding_and_releasing_between_polls_repeats_and_loses_nothing(log: Sour
     deadline = time.monotonic() + 30
     while any(reader.end_of(each) != end for each, end in ends.items()):
         assert time.monotonic() < deadline
-        for held in (set(found), set()):
-            source.set_paused(held)
+        for paused in (set(found), set()):
+            source.set_paused(paused)
             reader.polls.append(source.poll(0.1))
     for partition, (begin, end) in found.items():
         assert reader.offsets(partition) == list(range(begin, end))
         assert are_contiguous(reader.batches_of(partition))
 
 
-def test_seeking_a_partition_that_is_not_assigned_is_a_key_error(log: SourceLog) -> None:
+def test_seek_of_an_unassigned_partition_is_a_key_error(log: SourceLog) -> None:
     reader = SourceReader(log.open()).wait_until_assigned(log.found())
     with pytest.raises(KeyError):
         reader.source.seek(Partition(topic="nobody-has-this", partition=7), Position(next_offset=0))
 
 
-def test_only_what_was_delivered_to_its_end_is_caught_up(log: SourceLog) -> None:
+def test_only_partitions_delivered_to_their_end_are_caught_up(log: SourceLog) -> None:
     found = log.found()
     everything = frozenset(found)
     reader = SourceReader(log.open()).wait_until_assigned(found)
@@ -214,14 +214,14 @@ def test_earliest_is_the_begin_and_latest_is_the_end(log: SourceLog) -> None:
     }
 
 
-def test_a_poll_with_nothing_to_deliver_keeps_to_its_timeout(log: SourceLog) -> None:
+def test_poll_without_records_returns_after_its_timeout(log: SourceLog) -> None:
     reader = SourceReader(log.open()).wait_until_assigned(log.found())
     began = time.monotonic()
     reader.source.poll(0.5)
     assert time.monotonic() - began < 1.5
 
 
-def test_publishing_never_fails_and_closing_twice_is_closing_once(log: SourceLog) -> None:
+def test_publish_never_fails_and_close_is_idempotent(log: SourceLog) -> None:
     found = log.found()
     reader = SourceReader(log.open()).wait_until_assigned(found)
     reader.source.publish({each: begin for each, (begin, _) in found.items()})

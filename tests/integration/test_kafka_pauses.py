@@ -1,4 +1,4 @@
-"""Integration: partitions that are held back and let go again deliver everything."""
+"""Paused and resumed partitions deliver all their records."""
 
 import time
 from collections.abc import Callable
@@ -15,14 +15,14 @@ RECORDS = 100
 
 
 class PositionTracker:
-    """Reads a source, and knows how far each partition has come."""
+    """A reader that tracks the end of each partition's last batch."""
 
     def __init__(self, source: KafkaSource) -> None:
         self.source = source
         self.ends: dict[Partition, int] = {}
 
     def poll_until(self, condition: Callable[[dict[Partition, int]], bool]) -> None:
-        """Poll until the ends of the partitions fulfil a condition."""
+        """Poll until the ends of the partitions satisfy a condition."""
         begun_s = time.monotonic()
         while not condition(self.ends):
             assert time.monotonic() - begun_s < TIMEOUT_S, self.ends
@@ -36,19 +36,19 @@ class PositionTracker:
 
 
 @pytest.mark.parametrize("join", [False, True])
-def test_a_partition_that_was_held_in_the_midst_of_a_fetch_goes_on_when_the_others_have_nothing_more(
+def test_partition_paused_during_a_fetch_resumes_when_the_others_are_drained(
     join: bool, kafka_server: KafkaServer, kafka_topic: Callable[..., str]
 ) -> None:
     topic = kafka_topic(3)
     produce_records(kafka_server, topic, [b"%d" % i for i in range(3 * RECORDS)], 3)
     source = KafkaSource([topic], [kafka_server.bootstrap], {"max_poll_records": 10}, group_id=topic, join=join)
-    drain = PositionTracker(source)
+    tracker = PositionTracker(source)
     try:
-        drain.poll_until(lambda ends: any(0 < end < RECORDS for end in ends.values()))
-        held = next(partition for partition, end in drain.ends.items() if 0 < end < RECORDS)
-        source.set_paused({held})
-        drain.poll_until(lambda ends: all(end == RECORDS for partition, end in ends.items() if partition != held))
+        tracker.poll_until(lambda ends: any(0 < end < RECORDS for end in ends.values()))
+        paused = next(partition for partition, end in tracker.ends.items() if 0 < end < RECORDS)
+        source.set_paused({paused})
+        tracker.poll_until(lambda ends: all(end == RECORDS for partition, end in ends.items() if partition != paused))
         source.set_paused(set())
-        drain.poll_until(lambda ends: ends[held] == RECORDS)
+        tracker.poll_until(lambda ends: ends[paused] == RECORDS)
     finally:
         source.close()

@@ -1,4 +1,4 @@
-"""Tests: the Kafka source on a real broker: transactions, holes, deletions, damage, rebalances, outages."""
+"""The Kafka source on a real broker: transactions, holes, deletions, damage, rebalances and outages."""
 
 import threading
 import time
@@ -22,7 +22,7 @@ QUICK_GROUP = {"session_timeout_ms": 2000, "heartbeat_interval_ms": 200}
 
 @pytest.fixture
 def open_reader(kafka_server: KafkaServer) -> Iterator[Opener]:
-    """A factory of readers over topics of the server, closed at the end."""
+    """Return a factory of readers over topics of the server. They are closed at the end of the test."""
     opened: list[KafkaSource] = []
 
     def open_one(topic: str, client: dict[str, object] | None = None, **options: str) -> SourceReader:
@@ -47,7 +47,7 @@ def end_of(reader: SourceReader) -> int:
     return reader.source.discover()[0].end
 
 
-def test_aborted_transactions_and_control_batches_are_passed_over_up_to_the_logs_end(
+def test_aborted_transactions_and_control_batches_are_skipped(
     kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
 ) -> None:
     topic = kafka_topic()
@@ -67,7 +67,7 @@ def test_aborted_transactions_and_control_batches_are_passed_over_up_to_the_logs
     assert reader.source.caught_up({first(topic)}) == {first(topic)}
 
 
-def test_only_aborted_records_move_the_position_by_an_empty_batch(
+def test_aborted_records_alone_advance_the_position_by_an_empty_batch(
     kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
 ) -> None:
     topic = kafka_topic()
@@ -81,7 +81,7 @@ def test_only_aborted_records_move_the_position_by_an_empty_batch(
     assert [(batch.begin, batch.end, len(batch), batch.skip_reason) for batch in reader.batches] == [(0, 2, 0, None)]
 
 
-def test_records_of_an_open_transaction_wait_for_its_end_and_the_log_ends_before_them(
+def test_records_of_an_open_transaction_wait_for_its_end(
     kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
 ) -> None:
     topic = kafka_topic()
@@ -97,7 +97,7 @@ def test_records_of_an_open_transaction_wait_for_its_end_and_the_log_ends_before
     assert reader.read_to({first(topic): 7}).values(first(topic))[-1] == b"open"
 
 
-def test_holes_of_compaction_are_passed_over(
+def test_compaction_holes_are_skipped(
     kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
 ) -> None:
     topic = kafka_topic(1, **{"cleanup.policy": "compact", "segment.ms": "100", "min.cleanable.dirty.ratio": "0.001"})
@@ -120,7 +120,7 @@ def test_holes_of_compaction_are_passed_over(
     assert reader.batches_of(first(topic))[0].begin == 0
 
 
-def test_deleted_records_are_one_gap_for_retention_and_reading_goes_on_at_the_logs_start(
+def test_deleted_records_are_one_retention_gap_and_reading_continues(
     kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
 ) -> None:
     topic = kafka_topic()
@@ -132,7 +132,7 @@ def test_deleted_records_are_one_gap_for_retention_and_reading_goes_on_at_the_lo
     assert are_contiguous(reader.batches_of(first(topic)))
 
 
-def test_a_position_beyond_the_logs_end_is_another_log(
+def test_position_beyond_the_logs_end_reports_a_replaced_log(
     kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
 ) -> None:
     topic = kafka_topic()
@@ -144,7 +144,7 @@ def test_a_position_beyond_the_logs_end_is_another_log(
     assert reader.read_to({first(topic): 10}).offsets(first(topic)) == list(range(4, 10))
 
 
-def test_a_topic_created_again_under_a_running_consumer_is_replaced_with_another_identity(
+def test_topic_recreated_under_a_running_consumer_has_another_identity(
     kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
 ) -> None:
     topic = kafka_topic()
@@ -163,9 +163,7 @@ def test_a_topic_created_again_under_a_running_consumer_is_replaced_with_another
     assert reader.read_to({first(topic): 30}).values(first(topic)) == numbered(30, start=1000)
 
 
-def test_a_deleted_topic_is_not_created_by_reading_from_it(
-    kafka_topic: Callable[..., str], open_reader: Opener
-) -> None:
+def test_deleted_topic_is_not_created_by_reading_from_it(kafka_topic: Callable[..., str], open_reader: Opener) -> None:
     with KafkaServer({"auto.create.topics.enable": "true"}) as server:
         server.create_topic("brief")
         reader = SourceReader(KafkaSource(["brief"], [server.bootstrap], {"metadata_max_age_ms": 200}))
@@ -178,7 +176,7 @@ def test_a_deleted_topic_is_not_created_by_reading_from_it(
         reader.source.close()
 
 
-def test_partitions_that_are_added_later_are_assigned(
+def test_partitions_added_later_are_assigned(
     kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
 ) -> None:
     topic = kafka_topic()
@@ -191,7 +189,7 @@ def test_partitions_that_are_added_later_are_assigned(
     assert reader.read_to({second: 3}).offsets(second) == [0, 1, 2]
 
 
-def test_tombstones_have_no_value_and_keep_their_key(
+def test_tombstones_have_a_key_and_no_value(
     kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
 ) -> None:
     topic = kafka_topic()
@@ -202,7 +200,7 @@ def test_tombstones_have_no_value_and_keep_their_key(
 
 
 @pytest.mark.parametrize("codec", ["gzip", "lz4", "zstd"])
-def test_compressed_batches_are_read_from_their_middle(
+def test_compressed_batches_are_read_from_an_offset_inside(
     kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener, codec: str
 ) -> None:
     topic = kafka_topic()
@@ -211,7 +209,7 @@ def test_compressed_batches_are_read_from_their_middle(
     assert reader.values(first(topic)) == numbered(123, start=77)
 
 
-def test_brokers_timestamps_come_in_microseconds(
+def test_broker_timestamps_are_in_microseconds(
     kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
 ) -> None:
     topic = kafka_topic()
@@ -232,7 +230,7 @@ def test_brokers_timestamps_come_in_microseconds(
     assert at == {0: 0, 20_000_000: 1, 20_000_001: 2, 40_000_000: 3}
 
 
-def test_a_message_larger_than_the_fetch_arrives_whole(
+def test_message_larger_than_the_fetch_size_arrives_complete(
     kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
 ) -> None:
     topic = kafka_topic(1, **{"max.message.bytes": "8000000"})
@@ -243,7 +241,7 @@ def test_a_message_larger_than_the_fetch_arrives_whole(
     assert reader.values(first(topic)) == [b"small", large, b"small"]
 
 
-def test_the_bound_on_memory_grows_with_partitions_and_fetch_sizes(
+def test_memory_bound_grows_with_partitions_and_fetch_sizes(
     kafka_topic: Callable[..., str], open_reader: Opener
 ) -> None:
     reader = open_reader(kafka_topic(4), {"max_partition_fetch_bytes": 2**20, "fetch_max_bytes": 2**24})
@@ -252,7 +250,7 @@ def test_the_bound_on_memory_grows_with_partitions_and_fetch_sizes(
     assert reader.source.memory_bound_bytes - before == 2 * 3 * 2**20  # type: ignore[attr-defined]
 
 
-def test_a_batch_damaged_on_disk_is_passed_over_and_what_follows_arrives(
+def test_batch_damaged_on_disk_is_skipped_and_later_records_arrive(
     kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
 ) -> None:
     topic = kafka_topic()
@@ -268,7 +266,7 @@ def test_a_batch_damaged_on_disk_is_passed_over_and_what_follows_arrives(
         assert sorted(set(reader.offsets(first(topic)))) == [*range(200), *range(300, 500)]
 
 
-def test_two_damaged_batches_of_two_partitions_are_passed_over_each(
+def test_damaged_batches_of_two_partitions_are_both_skipped(
     kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
 ) -> None:
     topic = kafka_topic(2)
@@ -287,7 +285,7 @@ def test_two_damaged_batches_of_two_partitions_are_passed_over_each(
         assert are_contiguous(reader.batches_of(partition))
 
 
-def test_a_header_name_that_is_no_text_costs_its_batch_and_nothing_else(
+def test_invalid_header_name_loses_only_its_batch(
     kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
 ) -> None:
     topic = kafka_topic()
@@ -299,7 +297,7 @@ def test_a_header_name_that_is_no_text_costs_its_batch_and_nothing_else(
     def spoil(stored: bytearray) -> None:
         at = stored.index(b"name")
         stored[at] = 0xFF
-        batch = stored.rindex(b"\x02", 0, stored.index(b"odd") - 40) - 16  # the magic byte, behind 16 others
+        batch = stored.rindex(b"\x02", 0, stored.index(b"odd") - 40) - 16  # the magic byte at index 16
         length = int.from_bytes(stored[batch + 8 : batch + 12], "big")
         checked = bytes(stored[batch + 21 : batch + 12 + length])
         stored[batch + 17 : batch + 21] = crc32c.crc32c(checked).to_bytes(4, "big")
@@ -331,7 +329,7 @@ def rewrite(server: KafkaServer, topic: str, change: Callable[[bytearray], None]
 
 
 def read_with_reassignment(reader: SourceReader, partition: Partition, end: int) -> None:
-    """Read to an end as the daemon does: sought again from the last end whenever it was assigned again."""
+    """Read to an end like the daemon: seek to the last end after each new assignment."""
     answered = 0
 
     def there(r: SourceReader) -> bool:
@@ -345,7 +343,7 @@ def read_with_reassignment(reader: SourceReader, partition: Partition, end: int)
     reader.poll_until(there, within_s=60)
 
 
-def test_a_rebalance_reports_what_went_and_what_came_and_delivers_nothing_before_the_seek(
+def test_rebalance_reports_changes_and_delivers_nothing_before_seek(
     kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
 ) -> None:
     topic = kafka_topic(2)
@@ -383,7 +381,7 @@ def revoked(reader: SourceReader) -> set[Partition]:
     return {each for poll in reader.polls for each in poll.revoked}
 
 
-def test_polls_that_end_while_the_group_is_joined_do_not_lose_the_assignment(
+def test_polls_that_end_during_a_join_do_not_lose_the_assignment(
     kafka_topic: Callable[..., str], open_reader: Opener
 ) -> None:
     topic = kafka_topic()
@@ -394,7 +392,7 @@ def test_polls_that_end_while_the_group_is_joined_do_not_lose_the_assignment(
             assert time.monotonic() < deadline
 
 
-def test_a_member_that_leaves_hands_its_partitions_over_at_once(
+def test_leaving_member_releases_its_partitions_immediately(
     kafka_topic: Callable[..., str], open_reader: Opener
 ) -> None:
     topic = kafka_topic()
@@ -406,7 +404,7 @@ def test_a_member_that_leaves_hands_its_partitions_over_at_once(
 
 
 @pytest.mark.parametrize("join", [True, False])
-def test_published_positions_are_seen_by_lag_tools(
+def test_published_positions_are_visible_to_lag_monitors(
     kafka_server: KafkaServer, kafka_topic: Callable[..., str], *, join: bool
 ) -> None:
     topic = kafka_topic()
@@ -425,7 +423,7 @@ def test_published_positions_are_seen_by_lag_tools(
     source.close()
 
 
-def test_a_broker_that_restarts_is_read_on_from_where_it_stood(
+def test_reading_continues_at_the_position_after_a_broker_restart(
     kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
 ) -> None:
     topic = kafka_topic()
@@ -446,7 +444,7 @@ def test_a_broker_that_restarts_is_read_on_from_where_it_stood(
         assert reader.values(first(topic)) == numbered(20)
 
 
-def test_a_frozen_broker_makes_polls_empty_and_closing_short(
+def test_polls_are_empty_and_close_is_short_with_a_frozen_broker(
     kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
 ) -> None:
     topic = kafka_topic()
@@ -467,7 +465,7 @@ def test_a_frozen_broker_makes_polls_empty_and_closing_short(
         kafka_server.resume()
 
 
-def test_a_broker_that_is_away_is_named_and_leaves_no_thread_behind() -> None:
+def test_unavailable_broker_is_named_and_leaves_no_thread() -> None:
     address = f"127.0.0.1:{free_port()}"
     before = threading.active_count()
     source = KafkaSource(["any"], [address], {"bootstrap_timeout_ms": 500})
@@ -477,7 +475,7 @@ def test_a_broker_that_is_away_is_named_and_leaves_no_thread_behind() -> None:
     assert threading.active_count() == before
 
 
-def test_a_topic_that_does_not_exist_is_an_error_that_names_the_nearest(
+def test_missing_topic_is_an_error_that_suggests_the_nearest(
     kafka_server: KafkaServer, kafka_topic: Callable[..., str]
 ) -> None:
     topic = kafka_topic()
@@ -488,7 +486,7 @@ def test_a_topic_that_does_not_exist_is_an_error_that_names_the_nearest(
         assert topic[:-1] not in client.list_topics()
 
 
-def test_a_source_does_not_work_in_a_forked_child(
+def test_source_cannot_be_used_in_a_forked_child(
     kafka_topic: Callable[..., str], open_reader: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = open_reader(kafka_topic())

@@ -1,1 +1,1 @@
-"""Tests."""
+"""Property-based tests of codecs, windows, parts and the fold."""

@@ -1,4 +1,4 @@
-"""Records as they come in bad hours: valid ones, broken ones, and everything between, from a seed."""
+"""A generator of valid, odd and malformed records from a seed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ODD_BYTES = [
 
 
 def malformed_records(rng: random.Random, encoding: str, n: int) -> Iterator[bytes | None]:
-    """Yield `n` records: good, odd, cut, and with bytes changed."""
+    """Yield `n` records: valid, odd, truncated, and with changed bytes."""
     for _ in range(n):
         kind = rng.random()
         if kind < 0.05:
@@ -46,7 +46,7 @@ def malformed_records(rng: random.Random, encoding: str, n: int) -> Iterator[byt
 
 
 def draw_message(rng: random.Random) -> Any:
-    """Return an event, in most of its fields a good one; or a list."""
+    """Draw an event with mostly valid fields, or a list."""
     if rng.random() < 0.1:
         return [rng.choice(ODD_VALUES) if rng.random() < 0.1 else rng.gauss(0, 1) for _ in range(rng.randrange(5))]
     event: dict[str, Any] = {
@@ -68,7 +68,7 @@ def draw_message(rng: random.Random) -> Any:
 
 
 def encode_message(value: Any, encoding: str) -> bytes:
-    """Return the message as Python's json writes it (with NaN), or as MessagePack where that can hold it."""
+    """Encode a message as Python's json does (with NaN), or as MessagePack if it can represent the value."""
     if encoding == "msgpack":
         try:
             return msgspec.msgpack.encode(value)

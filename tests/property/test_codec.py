@@ -1,4 +1,4 @@
-"""Property: whatever the bytes are, every record is an event or a dead letter, and decoding raises nothing."""
+"""Every record becomes an event or a dead letter for arbitrary bytes, and decoding raises no exception."""
 
 import json
 import random
@@ -47,7 +47,7 @@ def is_storable(text, limit):
 
 
 def check(decoded: DecodedBatch, raw: RawBatch, *, mean: bool = False) -> None:
-    """Check what holds of every decoded batch, and that a database would take it."""
+    """Check the invariants of a decoded batch, and that a database can store its texts."""
     events, dead = decoded.events, decoded.dead_letters
     assert sorted([*events.offsets.tolist(), *dead.offsets.tolist()]) == raw.offsets.tolist()
     assert (np.diff(events.offsets) > 0).all()
@@ -67,7 +67,7 @@ def check(decoded: DecodedBatch, raw: RawBatch, *, mean: bool = False) -> None:
 
 
 def fuzz(n_records: int, seed: int) -> int:
-    """Decode so many records in batches of 500, in turn by every codec; return how many became events."""
+    """Decode records in batches of 500 with every codec in turn. Return the number of events."""
     rng = random.Random(seed)
     scored = 0
     for turn in range(-(-n_records // 500)):
@@ -110,7 +110,7 @@ NEARLY = st.fixed_dictionaries(
 
 
 @given(st.lists(NEARLY | st.lists(NUMBER, max_size=4) | JSON, max_size=12), st.booleans())
-def test_the_typed_decoders_read_what_looking_up_reads(messages, mean):
+def test_typed_decoders_agree_with_the_individual_decoder(messages, mean):
     schema = Schema(
         features=FEATURES, time_field=None, key_field="ts", id_field="id", mean_if_missing=mean, max_bytes=10**6
     )
@@ -120,18 +120,18 @@ def test_the_typed_decoders_read_what_looking_up_reads(messages, mean):
     decoded = codec.decode(raw, NOW_US)
     check(decoded, raw, mean=mean)
     found = dict(zip(decoded.events.offsets.tolist(), decoded.events.features, strict=True))
-    refused = dict(zip(decoded.dead_letters.offsets.tolist(), decoded.dead_letters.reasons, strict=True))
+    rejected = dict(zip(decoded.dead_letters.offsets.tolist(), decoded.dead_letters.reasons, strict=True))
     for offset, value in zip(raw.offsets.tolist(), values, strict=True):
         try:
             features, *_ = codec.read_message(value)
         except RejectedRecord as verdict:
-            assert refused[offset] == verdict.reason
+            assert rejected[offset] == verdict.reason
         else:
             np.testing.assert_array_equal(found[offset], np.array(features, np.float32))
 
 
 @given(st.lists(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=3, max_size=3)))
-def test_every_float32_survives_json_msgpack_and_float32_records(rows):
+def test_every_float32_round_trips_through_all_formats(rows):
     x = np.array(rows, np.float32).reshape(-1, 3)
     encoded = {
         "json": [json.dumps(row).encode() for row in x.tolist()],

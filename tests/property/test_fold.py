@@ -1,4 +1,4 @@
-"""The fold: whatever the cuts and the seals, the same flags, thresholds, late marks and windows, each record once."""
+"""The fold gives equal flags, thresholds, late marks and windows for any batch boundaries and seals."""
 
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -30,7 +30,7 @@ SCHEDULE = ThresholdSchedule.from_rows(
 
 @dataclass
 class FeatureEnergies:
-    """Two models whose energy is a feature, or its negative; says what it was asked."""
+    """A scorer with two models: the energy is the feature or its negative. `asked` records the calls."""
 
     asked: list[tuple[int, int]] = field(default_factory=list)
 
@@ -47,7 +47,7 @@ class FeatureEnergies:
 
 @st.composite
 def logs(draw: st.DrawFn, largest_step: int = 12, furthest_back: int = 25) -> DecodedBatch:
-    """A log of one source: times that rise and fall, dead letters and holes between the events."""
+    """Draw a log of one source with rising and falling times, dead letters and offset holes."""
     n = draw(st.integers(0, 25))
     steps = draw(st.lists(st.integers(-furthest_back, largest_step), min_size=n, max_size=n))
     kinds = draw(st.lists(st.sampled_from(["event", "event", "event", "dead", "hole"]), min_size=n, max_size=n))
@@ -97,7 +97,7 @@ def slice_decoded(whole: DecodedBatch, begin: int, end: int) -> DecodedBatch:
 
 @dataclass
 class FoldRun:
-    """Reads a log in pieces, folds and commits them, as far as the stream is sealed."""
+    """A reader that folds and commits a log in pieces, up to the allowed lead over the sealed windows."""
 
     whole: DecodedBatch
     rule: WindowRule = KAFKA
@@ -110,9 +110,9 @@ class FoldRun:
     unsettled: bool = False
 
     def step(self, n: int) -> bool:
-        """Read n more records where nothing is held back, and commit; return whether anything moved."""
+        """Read n more records unless the lead holds some back, and commit. Return True if anything advanced."""
         before = (self.committed, self.watermark_us, self.read)
-        if self.pending is None or self.unsettled:
+        if self.pending is None or self.undecided:
             more = slice_decoded(self.whole, self.read, min(self.whole.end, self.read + n))
             self.pending = more if self.pending is None else join_batches([self.pending, more])
             self.read = more.end
@@ -129,13 +129,13 @@ class FoldRun:
         assert folded.remaining is None or folded.remaining.end == self.pending.end
         assert self.pending.cursor_at(folded.end) == 10 * folded.end
         self.pending = folded.remaining
-        self.unsettled = folded.remaining is not None and not folded.held_by_lead
+        self.undecided = folded.remaining is not None and not folded.held_by_lead
         self.committed, self.watermark_us = folded.end, folded.watermark_us
         self.folded.append(folded)
         return (self.committed, self.watermark_us, self.read) != before
 
     def seal(self, share: float = 1.0) -> bool:
-        """Seal as far as the source's own watermark allows, or less."""
+        """Seal a share of the windows that the source's watermark allows to seal."""
         if self.watermark_us is None:
             return False
         allowed = (self.watermark_us - GRACE) // SIZE
@@ -145,13 +145,13 @@ class FoldRun:
         return self.sealed_until_us != before
 
     def read_to_end(self) -> "FoldRun":
-        """Go on to the end of the log, sealing all that can be."""
+        """Continue to the end of the log, sealing all allowed windows."""
         while self.committed < self.whole.end or self.read < self.whole.end:
-            assert any([self.step(1_000), self.seal()]), "nothing moves any more"
+            assert any([self.step(1_000), self.seal()]), "no progress"
         return self
 
     def rows(self) -> list[tuple[int, int, float, int, bool, bool]]:
-        """Offset, time, energy, threshold, outlier and late of every event that was committed, in their order."""
+        """Return offset, time, energy, threshold, outlier and late of every committed event, in order."""
         return [
             row
             for each in self.folded
@@ -172,7 +172,7 @@ class FoldRun:
         ]
 
     def windows(self) -> dict[tuple[int, int | None], bytes]:
-        """The merged part of every window, by start and threshold row."""
+        """Return the merged part of every window by start and threshold row."""
         parts: dict[tuple[int, int | None], list[Part]] = {}
         for each in self.folded:
             for row in each.parts:
@@ -199,14 +199,14 @@ def read(whole: DecodedBatch, steps: list[tuple[int, float]], rule: WindowRule =
 
 
 def read_in_one_batch(whole: DecodedBatch, rule: WindowRule = KAFKA) -> FoldRun:
-    """Read all in one batch: nothing is too far ahead and nothing is sealed."""
+    """Read the whole log in one batch with an unlimited lead and without seals."""
     reader = FoldRun(whole, replace(rule, ahead_us=10**9))
     reader.step(10**9)
     return reader
 
 
 @given(logs(), STEPS)
-def test_any_cuts_and_seals_give_the_rows_and_windows_of_one_batch(
+def test_any_batches_and_seals_give_the_rows_and_windows_of_one_batch(
     whole: DecodedBatch, steps: list[tuple[int, float]]
 ) -> None:
     reader, one = read(whole, steps), read_in_one_batch(whole)
@@ -222,7 +222,7 @@ def test_gaps_in_time_wider_than_the_lead_change_nothing(whole: DecodedBatch, st
 
 
 @given(logs(largest_step=90, furthest_back=90), STEPS)
-def test_stray_times_of_a_file_are_refused_whatever_the_cuts(
+def test_stray_times_of_a_file_are_rejected_for_any_batches(
     whole: DecodedBatch, steps: list[tuple[int, float]]
 ) -> None:
     reader, one = read(whole, steps, FILE), read_in_one_batch(whole, FILE)
@@ -231,7 +231,7 @@ def test_stray_times_of_a_file_are_refused_whatever_the_cuts(
 
 
 @given(logs(largest_step=90, furthest_back=90), STEPS, st.sampled_from([KAFKA, FILE]))
-def test_every_record_is_an_event_or_a_dead_letter_once_and_counted_in_one_window(
+def test_every_record_is_one_event_or_dead_letter_and_counted_in_one_window(
     whole: DecodedBatch, steps: list[tuple[int, float]], rule: WindowRule
 ) -> None:
     reader = read(whole, steps, rule)
@@ -245,7 +245,7 @@ def test_every_record_is_an_event_or_a_dead_letter_once_and_counted_in_one_windo
 
 
 @given(logs(largest_step=40), STEPS)
-def test_nothing_is_stored_at_or_beyond_the_lead_and_no_event_enters_a_sealed_window(
+def test_no_event_is_stored_beyond_the_lead_or_enters_a_sealed_window(
     whole: DecodedBatch, steps: list[tuple[int, float]]
 ) -> None:
     reader = FoldRun(whole)
@@ -259,7 +259,7 @@ def test_nothing_is_stored_at_or_beyond_the_lead_and_no_event_enters_a_sealed_wi
 
 
 @given(logs(largest_step=90), STEPS)
-def test_the_watermark_is_that_of_what_was_read_and_the_head_that_waits(
+def test_watermark_covers_committed_events_and_the_first_pending_event(
     whole: DecodedBatch, steps: list[tuple[int, float]]
 ) -> None:
     reader = FoldRun(whole)
@@ -273,7 +273,7 @@ def test_the_watermark_is_that_of_what_was_read_and_the_head_that_waits(
 
 
 @given(logs(), st.lists(st.integers(0, 25), max_size=5))
-def test_pieces_that_are_joined_again_are_the_whole(whole: DecodedBatch, cuts: list[int]) -> None:
+def test_joined_slices_equal_the_original_batch(whole: DecodedBatch, cuts: list[int]) -> None:
     places = [0, *sorted(min(place, whole.end) for place in cuts), whole.end]
     pieces = [slice_decoded(whole, begin, end) for begin, end in pairwise(places)]
     joined = join_batches(pieces)

@@ -1,4 +1,4 @@
-"""The algebra of parts: whatever the cuts and the order, the same bytes, and the same limit to the bit."""
+"""Parts merge to identical bytes and thresholds for any split and any order."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -39,7 +39,7 @@ SCALES = st.builds(Scale, median=st.floats(-1e6, 1e6), iqr=st.floats(1e-3, 1e6))
 
 @st.composite
 def drawn_energies(draw: st.DrawFn) -> np.ndarray:
-    """Few energies of any kind, mixed with ordinary ones: none, few, or more than the list holds."""
+    """Draw special and ordinary energies: none, few, or more than the list of largest energies holds."""
     few = draw(FEW)
     n = draw(st.sampled_from([0, 0, 5, MAX_LARGEST - 3, MAX_LARGEST, 3 * MAX_LARGEST]))
     rng = np.random.default_rng(draw(st.integers(0, 10**6)))
@@ -56,12 +56,12 @@ def cut(energies: np.ndarray, cuts: list[int], scale: Scale = SCALE) -> list[Par
 
 
 @given(ENERGIES, st.lists(st.integers(0, 10_000), max_size=6))
-def test_parts_of_any_cuts_merge_to_the_bytes_of_the_whole(energies: np.ndarray, cuts: list[int]) -> None:
+def test_parts_of_any_split_merge_to_identical_bytes(energies: np.ndarray, cuts: list[int]) -> None:
     assert encode_part(merge_parts(cut(energies, cuts))) == encode_part(summarise(energies, energies > 10, SCALE))
 
 
 @given(ENERGIES, st.lists(st.integers(0, 10_000), max_size=6), st.randoms(use_true_random=False))
-def test_the_order_of_merging_does_not_matter(energies: np.ndarray, cuts: list[int], random) -> None:
+def test_merge_order_does_not_matter(energies: np.ndarray, cuts: list[int], random) -> None:
     parts = cut(energies, cuts)
     whole = encode_part(merge_parts(parts))
     random.shuffle(parts)
@@ -72,7 +72,7 @@ def test_the_order_of_merging_does_not_matter(energies: np.ndarray, cuts: list[i
 
 
 @given(ENERGIES, st.data())
-def test_one_pass_over_many_windows_gives_the_parts_of_each(energies: np.ndarray, data: st.DataObject) -> None:
+def test_one_pass_over_many_windows_equals_one_part_per_window(energies: np.ndarray, data: st.DataObject) -> None:
     windows = data.draw(arrays.arrays(np.int64, len(energies), elements=st.integers(-3, 3)))
     found, parts = summarise_windows(energies, energies > 10, windows, SCALE)
     assert found.tolist() == sorted(set(windows.tolist()))
@@ -82,13 +82,13 @@ def test_one_pass_over_many_windows_gives_the_parts_of_each(energies: np.ndarray
 
 
 @given(ENERGIES, SCALES)
-def test_the_bin_of_an_energy_is_the_one_whose_edges_hold_it(energies: np.ndarray, scale: Scale) -> None:
+def test_bin_edges_contain_the_energy(energies: np.ndarray, scale: Scale) -> None:
     expected = np.searchsorted(bin_edges(scale), energies.astype(np.float64), side="right") - LAST_BIN
     assert bin_index(energies, scale).tolist() == expected.tolist()
 
 
 @given(ENERGIES, st.integers(0, 10**6), st.integers(0, 10**6))
-def test_what_is_encoded_is_decoded_again(energies: np.ndarray, late: int, dead: int) -> None:
+def test_encoded_part_round_trips(energies: np.ndarray, late: int, dead: int) -> None:
     part = merge_parts([summarise(energies, energies > 10, SCALE), Part.without_events(late=late, dead=dead)])
     again = decode_part(encode_part(part))
     assert encode_part(again) == encode_part(part)
@@ -96,7 +96,7 @@ def test_what_is_encoded_is_decoded_again(energies: np.ndarray, late: int, dead:
 
 
 @given(ENERGIES, st.integers(0, 10**6), st.integers(1, 255))
-def test_a_changed_byte_is_refused(energies: np.ndarray, at: int, flip: int) -> None:
+def test_changed_byte_is_an_error(energies: np.ndarray, at: int, flip: int) -> None:
     payload = bytearray(encode_part(summarise(energies, energies > 10, SCALE)))
     payload[at % len(payload)] ^= flip
     with pytest.raises(DamagedPart):
@@ -104,13 +104,15 @@ def test_a_changed_byte_is_refused(energies: np.ndarray, at: int, flip: int) -> 
 
 
 @given(st.binary(max_size=300))
-def test_foreign_bytes_are_refused(payload: bytes) -> None:
+def test_arbitrary_bytes_are_an_error(payload: bytes) -> None:
     with pytest.raises(DamagedPart):
         decode_part(payload)
 
 
 @given(st.lists(ENERGIES, min_size=1, max_size=8), st.lists(st.integers(0, 100), max_size=30))
-def test_a_look_back_is_to_the_bit_its_windows_merged_from_nothing(windows: list[np.ndarray], moves: list[int]) -> None:
+def test_look_back_is_bitwise_equal_to_a_fresh_merge_of_its_windows(
+    windows: list[np.ndarray], moves: list[int]
+) -> None:
     parts = [summarise(energies, energies > 10, SCALE) for energies in windows]
     look_back = LookBack(SCALE)
     for move in moves:
@@ -131,9 +133,7 @@ def test_a_look_back_is_to_the_bit_its_windows_merged_from_nothing(windows: list
     st.floats(1, 99.9),
     st.randoms(use_true_random=False),
 )
-def test_a_limit_is_the_same_to_the_bit_in_any_order_of_merging(
-    windows: list[np.ndarray], percentile: float, random
-) -> None:
+def test_threshold_is_bitwise_equal_for_any_merge_order(windows: list[np.ndarray], percentile: float, random) -> None:
     reference = np.sort(np.concatenate(windows))
     parts = [summarise(energies, energies > 10, SCALE) for energies in windows]
     one = choose_threshold(None, EnergySketch.from_parts(parts, SCALE), reference, percentile)
@@ -143,9 +143,7 @@ def test_a_limit_is_the_same_to_the_bit_in_any_order_of_merging(
 
 
 @given(st.lists(ENERGIES, min_size=1, max_size=6), st.floats(0, 1))
-def test_the_bracket_of_a_quantile_holds_the_order_statistics_and_the_quantile(
-    windows: list[np.ndarray], p: float
-) -> None:
+def test_quantile_bracket_contains_order_statistics_and_quantile(windows: list[np.ndarray], p: float) -> None:
     energies = np.sort(np.concatenate(windows))[::-1].astype(np.float64)
     if not len(energies) or energies[-1] < bin_edges(SCALE)[0]:
         return  # the lowest bin has no lower edge
@@ -157,7 +155,7 @@ def test_the_bracket_of_a_quantile_holds_the_order_statistics_and_the_quantile(
 
 
 @given(st.lists(ENERGIES, min_size=1, max_size=6), st.lists(st.floats(0, 1), min_size=2, max_size=20))
-def test_quantiles_rise_with_the_fraction(windows: list[np.ndarray], fractions: list[float]) -> None:
+def test_quantiles_are_monotone_in_the_fraction(windows: list[np.ndarray], fractions: list[float]) -> None:
     sketch = EnergySketch.from_parts([summarise(w, w > 10, SCALE) for w in windows], SCALE)
     if sketch.n:
         found = sketch.quantiles(np.sort(fractions))
@@ -165,9 +163,7 @@ def test_quantiles_rise_with_the_fraction(windows: list[np.ndarray], fractions: 
 
 
 @given(st.lists(ENERGIES, min_size=1, max_size=6), st.lists(FINITE, min_size=2, max_size=20))
-def test_counts_above_fall_with_the_energy_and_are_exact_at_bin_edges(
-    windows: list[np.ndarray], asked: list[float]
-) -> None:
+def test_counts_above_are_monotone_and_exact_at_bin_edges(windows: list[np.ndarray], asked: list[float]) -> None:
     energies = np.concatenate(windows).astype(np.float64)
     sketch = EnergySketch.from_parts([summarise(w, w > 10, SCALE) for w in windows], SCALE)
     counts = [sketch.count_above(e) for e in sorted(asked)]
@@ -180,7 +176,7 @@ def test_counts_above_fall_with_the_energy_and_are_exact_at_bin_edges(
 
 
 @given(ENERGIES)
-def test_the_largest_energies_are_kept_with_their_ties(energies: np.ndarray) -> None:
+def test_largest_energies_are_listed_with_their_ties(energies: np.ndarray) -> None:
     part = summarise(energies, energies > 10, SCALE)
     assert part.top.tolist() == sorted(energies.tolist(), reverse=True)[:MAX_LARGEST]
 
@@ -196,8 +192,8 @@ TRAINING_PROFILE = TrainingProfile(
     st.lists(st.integers(0, 10_000), max_size=6),
     st.randoms(use_true_random=False),
 )
-def test_drift_sums_lose_nothing_under_any_cut_and_order(features: np.ndarray, cuts: list[int], random) -> None:
-    """Events are coded with other neighbours, added up with others, merged in any order, stored in between."""
+def test_drift_sums_are_equal_for_any_split_and_merge_order(features: np.ndarray, cuts: list[int], random) -> None:
+    """Split, sum, merge and store the events in any combination and order."""
     energies = np.ascontiguousarray(features[:, 1])
     shares = np.random.default_rng(len(features)).dirichlet(np.ones(2), len(features)).astype(np.float32)
     whole = code_events(TRAINING_PROFILE, features, energies, shares)

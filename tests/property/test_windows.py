@@ -1,4 +1,4 @@
-"""Property: windows lose and repeat nothing, watermarks and lateness do not depend on how batches are cut."""
+"""Windows neither lose nor repeat events. Watermarks and lateness do not depend on batch boundaries."""
 
 import numpy as np
 from hypothesis import given
@@ -19,14 +19,14 @@ BEFORE = st.none() | st.integers(0, 2_000)
 
 
 @given(TIMES, st.integers(1, 500))
-def test_every_time_lies_in_exactly_the_window_that_starts_at_or_before_it(times, size):
+def test_every_time_is_in_exactly_one_window(times, size):
     start = window_start(times, size)
     assert (start % size == 0).all()
     assert ((start <= times) & (times < start + size)).all()
 
 
 @given(TIMES, BEFORE, st.integers(0, 40))
-def test_the_watermark_does_not_depend_on_where_a_batch_is_cut(times, before, cut):
+def test_watermark_does_not_depend_on_batch_boundaries(times, before, cut):
     whole = watermark_before(times, before)
     first, second = times[:cut], times[cut:]
     marks = [before, *first.tolist()]
@@ -36,14 +36,14 @@ def test_the_watermark_does_not_depend_on_where_a_batch_is_cut(times, before, cu
 
 
 @given(TIMES, BEFORE)
-def test_the_watermark_is_the_largest_time_at_earlier_offsets(times, before):
+def test_watermark_is_the_largest_time_at_earlier_offsets(times, before):
     start = NO_WATERMARK_US if before is None else before
     expected = [max([start, *times[:i].tolist()]) for i in range(len(times))]
     assert watermark_before(times, before).tolist() == expected
 
 
 @given(TIMES, BEFORE, st.integers(1, 500), st.integers(0, 500), BEFORE)
-def test_lateness_is_what_its_definition_says(times, before, size, grace, sealed):
+def test_lateness_follows_its_definition(times, before, size, grace, sealed):
     marks = watermark_before(times, before)
     late = late_mask(times, size, grace, marks, sealed)
     for time, mark, is_late in zip(times.tolist(), marks.tolist(), late.tolist(), strict=True):
@@ -52,7 +52,7 @@ def test_lateness_is_what_its_definition_says(times, before, size, grace, sealed
 
 
 @given(TIMES, st.integers(0, 2_500))
-def test_the_lead_is_cut_at_the_first_event_beyond_the_limit(times, limit):
+def test_lead_is_cut_at_the_first_event_at_the_limit(times, limit):
     cut = count_before_lead_end(times, limit)
     assert (times[:cut] < limit).all()
     assert cut == len(times) or times[cut] >= limit
@@ -70,14 +70,14 @@ def by_definition(times, watermark, max_future):
 
 
 @given(TIMES, BEFORE, st.integers(0, 300))
-def test_stray_times_are_those_that_the_next_two_events_do_not_agree_with(times, watermark, max_future):
+def test_stray_times_are_contradicted_by_the_next_two_events(times, watermark, max_future):
     mask, settled = find_stray_times(times, watermark, max_future, final=True)
     assert settled == len(times)
     assert mask.tolist() == by_definition(times.tolist(), watermark, max_future)
 
 
 @given(SOME_TIMES, BEFORE, st.integers(0, 300), st.lists(st.integers(0, 2_000), max_size=5))
-def test_what_is_settled_does_not_change_with_what_follows(times, watermark, max_future, following):
+def test_decided_events_do_not_depend_on_following_events(times, watermark, max_future, following):
     mask, settled = find_stray_times(times, watermark, max_future, final=False)
     longer = np.concatenate([times, np.array(following, np.int64)])
     whole, _ = find_stray_times(longer, watermark, max_future, final=True)

@@ -1,4 +1,4 @@
-"""A source over lists in memory: several partitions of any length, polled in any order and any amounts."""
+"""A source over lists in memory, with any number of partitions and any number of records per poll."""
 
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -10,12 +10,12 @@ from consumers.source import Layout, PartitionInfo, PollResult, StartPosition
 
 
 class MemorySource:
-    """Keeps the contract of `consumers.source.Source` over values that do not change.
+    """An implementation of `consumers.source.Source` over constant values.
 
     Args:
         logs: The values of each partition.
-        amounts: Says how many records a poll gives of a partition; all by default.
-        ends: Whether a partition that was read to its end has ended, as a file does, or may grow, as a topic.
+        amounts: Return the number of records per poll of a partition. The default is all.
+        ends: True if a partition ends after its last record like a file, False if it may grow like a topic.
     """
 
     def __init__(
@@ -29,9 +29,9 @@ class MemorySource:
         self._amounts = amounts
         self._ends = ends
         self._next: dict[Partition, int] = {}
-        self._held: AbstractSet[Partition] = frozenset()
-        self._told_ended: set[Partition] = set()
-        self._told_assigned = False
+        self._paused: AbstractSet[Partition] = frozenset()
+        self._reported_ended: set[Partition] = set()
+        self._reported_assigned = False
 
     @property
     def layout(self) -> Layout:
@@ -43,32 +43,32 @@ class MemorySource:
             for each in sorted(self._logs)
         ]
 
-    def resolve(self, start: StartPosition, found: Sequence[PartitionInfo]) -> dict[Partition, Position]:
+    def resolve(self, start: StartPosition, partitions: Sequence[PartitionInfo]) -> dict[Partition, Position]:
         at_end = start == "latest"
-        return {each.partition: Position(next_offset=each.end if at_end else each.begin) for each in found}
+        return {each.partition: Position(next_offset=each.end if at_end else each.begin) for each in partitions}
 
     def seek(self, partition: Partition, position: Position) -> None:
         if partition not in self._logs:
             raise KeyError(partition)
         self._next[partition] = position.next_offset
-        self._told_ended.discard(partition)
+        self._reported_ended.discard(partition)
 
     def set_paused(self, partitions: AbstractSet[Partition]) -> None:
-        self._held = frozenset(partitions)
+        self._paused = frozenset(partitions)
 
     def poll(self, timeout_s: float) -> PollResult:
-        del timeout_s  # what is there is there at once
-        assigned = frozenset() if self._told_assigned else frozenset(self._logs)
-        self._told_assigned = True
+        del timeout_s  # all records are available immediately
+        assigned = frozenset() if self._reported_assigned else frozenset(self._logs)
+        self._reported_assigned = True
         batches = [batch for each in sorted(self._next) if (batch := self._batch(each)) is not None]
-        ended = {each for each in self._next if self._ends and self._at_end(each)} - self._told_ended - self._held
-        self._told_ended |= ended
+        ended = {each for each in self._next if self._ends and self._at_end(each)} - self._reported_ended - self._paused
+        self._reported_ended |= ended
         return PollResult(batches=batches, assigned=assigned, ended=frozenset(ended))
 
     def _batch(self, partition: Partition) -> RawBatch | None:
         begin = self._next[partition]
         n = min(self._amounts(partition), len(self._logs[partition]) - begin)
-        if partition in self._held or n <= 0:
+        if partition in self._paused or n <= 0:
             return None
         self._next[partition] = begin + n
         return RawBatch(
@@ -86,7 +86,7 @@ class MemorySource:
         return frozenset(each for each in partitions if each in self._next and self._at_end(each))
 
     def publish(self, positions: Mapping[Partition, int]) -> None:
-        """Nobody looks."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing."""

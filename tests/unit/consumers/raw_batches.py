@@ -1,4 +1,4 @@
-"""Raw batches for the tests of the codecs."""
+"""Raw batches and decoding helpers for the tests of the codecs."""
 
 import json
 
@@ -37,7 +37,7 @@ def decode(values, features=("a", "b"), *, layout="lines", now_us=NOW_US, batch=
 
 
 def rejection_of(value, features=("a", "b"), **event):
-    """Return the reason and the detail of one record that is refused."""
+    """Return the reason and the detail of one rejected record."""
     decoded = decode([value], features, **event)
     assert len(decoded.events) == 0
     return decoded.dead_letters.reasons[0], decoded.dead_letters.details[0]

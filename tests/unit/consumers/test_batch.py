@@ -1,4 +1,4 @@
-"""Columns: cut, chosen, put together."""
+"""Slicing, filtering and concatenation of batches."""
 
 import numpy as np
 
@@ -16,13 +16,13 @@ def events(*offsets, keys=None):
     )
 
 
-def test_partitions_sort_by_topic_and_number_and_serve_as_keys():
+def test_partitions_sort_by_topic_and_number_and_are_hashable():
     a0, a1, b0 = (Partition(topic=t, partition=p) for t, p in (("a", 0), ("a", 1), ("b", 0)))
     assert sorted([b0, a1, a0]) == [a0, a1, b0]
     assert {a0: 1}[Partition(topic="a", partition=0)] == 1
 
 
-def test_cut_events_put_together_are_the_same_events():
+def test_concatenated_slices_of_events_equal_the_original():
     whole = events(1, 2, 5, keys=["x", None, "z"])
     again = Events.concat([whole.slice(0, 1), whole.slice(1, 1), whole.slice(1, 3)])
     assert again.offsets.tolist() == [1, 2, 5]
@@ -30,19 +30,19 @@ def test_cut_events_put_together_are_the_same_events():
     np.testing.assert_array_equal(again.features, whole.features)
 
 
-def test_events_without_keys_beside_events_with_keys_get_none():
+def test_concat_fills_missing_keys_with_none():
     assert Events.concat([events(1), events(2, keys=["y"])]).keys == [None, "y"]
     assert Events.concat([events(1), events(2)]).keys is None
 
 
-def test_a_slice_shares_memory_and_taking_everything_copies_nothing():
+def test_slice_shares_memory_and_filter_of_everything_does_not_copy():
     whole = events(1, 2, 3)
     assert np.shares_memory(whole.slice(1, 3).features, whole.features)
     assert whole.filter(np.array([True, True, True])) is whole
     assert whole.filter(np.array([False, True, False])).offsets.tolist() == [2]
 
 
-def test_dead_letters_can_be_cut_and_put_together():
+def test_concatenated_slices_of_dead_letters_equal_the_original():
     dead = DeadLetters(
         offsets=np.array([1, 2]),
         end_offsets=np.array([2, 9]),
@@ -56,7 +56,7 @@ def test_dead_letters_can_be_cut_and_put_together():
     assert len(DeadLetters.concat([])) == 0
 
 
-def test_records_below_the_position_are_trimmed():
+def test_trim_drops_records_below_the_position():
     batch = raw_batch([b"a", b"b", b"c"], begin=10, keys=[b"1", b"2", b"3"])
     trimmed = batch.trim(12)
     assert (trimmed.begin, trimmed.end, trimmed.values, trimmed.keys) == (12, 13, [b"c"], [b"3"])
@@ -64,7 +64,7 @@ def test_records_below_the_position_are_trimmed():
     assert len(batch.trim(13)) == 0
 
 
-def test_a_table_is_cut_with_its_faults():
+def test_table_slice_keeps_row_errors():
     table = Table(columns={"a": ["1", None, "3"]}, n_rows=3, row_errors={1: ("empty", "")}, row_bytes=[b"1", b"", b"3"])
     cut = table.slice(1, 3)
     assert (len(cut), cut.columns["a"], cut.row_errors, cut.row_bytes) == (
@@ -75,7 +75,7 @@ def test_a_table_is_cut_with_its_faults():
     )
 
 
-def test_the_cursor_of_every_row_is_known_and_that_of_the_end():
+def test_cursor_at_returns_the_cursor_of_every_row_and_of_the_end():
     decoded = DecodedBatch(
         partition=Partition(topic="f", partition=0),
         begin=5,

@@ -1,4 +1,4 @@
-"""Tests: settings become sources."""
+"""Construction of sources from the settings."""
 
 from pathlib import Path
 
@@ -16,13 +16,13 @@ def settings(source: dict[str, object], **event: object) -> Settings:
     return Settings.model_validate({"streams": {"payments": {"source": source, "event": event}}})
 
 
-def test_topics_become_a_kafka_source_without_asking_a_broker() -> None:
+def test_kafka_source_is_built_without_contacting_a_broker() -> None:
     source = open_source("payments", settings({"type": "kafka", "topics": ["a"]}), group=True)
     assert isinstance(source, KafkaSource)
     assert source.layout == "lines"
 
 
-def test_a_path_becomes_a_file_source(tmp_path: Path) -> None:
+def test_file_source_is_built_from_a_path(tmp_path: Path) -> None:
     file = tmp_path / "events.csv"
     file.write_text("x\n1\n")
     source = open_source("payments", settings({"type": "file", "path": str(file)}), group=False)
@@ -31,7 +31,7 @@ def test_a_path_becomes_a_file_source(tmp_path: Path) -> None:
     source.close()
 
 
-def test_a_seed_becomes_the_synthetic_source_that_it_describes() -> None:
+def test_synthetic_source_is_built_from_its_settings() -> None:
     described = {"type": "synthetic", "seed": 7, "rate": 50, "features": 3, "partitions": 2, "burst_share": 0}
     source = open_source("payments", settings(described), group=False)
     assert isinstance(source, SyntheticSource)
@@ -40,13 +40,13 @@ def test_a_seed_becomes_the_synthetic_source_that_it_describes() -> None:
     assert source.plan.planted_anomalies(0, 10**12) == []
 
 
-def test_a_synthetic_stream_goes_on_with_the_start_of_an_earlier_process() -> None:
+def test_synthetic_source_continues_with_the_start_of_an_earlier_process() -> None:
     described = settings({"type": "synthetic", "start": "2026-01-31T08:00:00Z"})
     earlier = open_source("payments", described, group=False).discover()[0].identity
     later = open_source("payments", described, group=False, identity=earlier)
     assert later.discover()[0].identity == earlier
 
 
-def test_an_unknown_stream_names_those_that_exist() -> None:
+def test_unknown_stream_error_lists_the_existing_ones() -> None:
     with pytest.raises(ConfigError, match="payments"):
         open_source("payment", settings({"type": "synthetic"}), group=False)

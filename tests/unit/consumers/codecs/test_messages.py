@@ -1,4 +1,4 @@
-"""JSON and MessagePack records: what is an event, and why the others are not."""
+"""The codec for JSON and MessagePack records, and the reasons for rejections."""
 
 import json
 from dataclasses import replace
@@ -15,27 +15,27 @@ def features_of(decoded):
     return decoded.events.features.tolist()
 
 
-def test_named_features_are_read_in_the_models_order_whatever_their_order_in_the_message():
+def test_named_features_are_in_the_models_order():
     decoded = decode(json_records({"a": 1, "b": 2.5, "other": "x"}, {"b": 4, "a": -3}))
     assert features_of(decoded) == [[1, 2.5], [-3, 4]]
     assert decoded.events.features.dtype == np.float32
 
 
-def test_a_list_of_numbers_gives_the_features_by_place():
+def test_list_of_numbers_gives_the_features_by_position():
     assert features_of(decode(json_records([1, 2], {"a": 3, "b": 4}, [5, 6.5]))) == [[1, 2], [3, 4], [5, 6.5]]
 
 
-def test_a_single_feature_is_a_column_too():
+def test_single_feature_is_a_column():
     assert features_of(decode(json_records({"a": 1}, [2]), ("a",))) == [[1], [2]]
 
 
-def test_an_integer_beyond_2_to_the_53_is_a_number():
+def test_integer_beyond_2_to_the_53_is_a_number():
     assert features_of(decode([b'{"a": 9007199254740993, "b": 123456789012345678901234567890}'])) == [
         [float(np.float32(2**53)), float(np.float32(123456789012345678901234567890))]
     ]
 
 
-def test_a_dotted_name_is_a_path_or_a_key_with_dots():
+def test_dotted_name_is_a_path_or_a_key_with_dots():
     names = ("card.age_days", "card.limits.day", "a")
     nested = {"card": {"age_days": 1, "limits": {"day": 2}}, "a": 3}
     keys = {"card.age_days": 1, "card.limits.day": 2, "a": 3}
@@ -44,7 +44,7 @@ def test_a_dotted_name_is_a_path_or_a_key_with_dots():
         assert features_of(decode(json_records(*batch), names)) == [[1, 2, 3]] * len(batch)
 
 
-def test_a_key_with_dots_goes_before_the_path_in_whatever_company():
+def test_key_with_dots_takes_precedence_over_the_path_for_all_fields():
     both = {"c": {"d": 1}, "c.d": 2, "a": 0}
     path, key = {"c": {"d": 3}, "a": 0}, {"c.d": 4, "a": 0}
     names = ("c.d", "a")
@@ -52,7 +52,7 @@ def test_a_key_with_dots_goes_before_the_path_in_whatever_company():
     assert features_of(decode(json_records(both, key, key, key), names))[0] == [2, 0]
 
 
-def test_a_field_may_be_both_feature_and_key():
+def test_field_can_be_both_feature_and_key():
     decoded = decode(json_records({"a": 7, "b": 1}), key="a")
     assert features_of(decoded) == [[7, 1]]
     assert decoded.events.keys == ["7"]
@@ -90,19 +90,19 @@ def test_a_field_may_be_both_feature_and_key():
         (b" " * 2**20 + b"[1, 2]", "too_large", "more than 1048576 bytes"),
     ],
 )
-def test_a_bad_record_is_refused_by_its_own_name(value, reason, detail):
-    found, said = rejection_of(value)
-    assert found == reason
-    assert detail.lower() in said.lower()
+def test_bad_record_is_rejected_with_its_reason(value, reason, detail):
+    actual_reason, actual_detail = rejection_of(value)
+    assert actual_reason == reason
+    assert detail.lower() in actual_detail.lower()
 
 
-def test_the_largest_float32_is_a_feature():
+def test_largest_float32_is_a_feature():
     assert features_of(decode([b"[3.4028234663852886e38, 3.4028235677973362e38]"])) == [
         [float(np.finfo(np.float32).max)] * 2
     ]
 
 
-def test_one_bad_record_does_not_touch_its_neighbours():
+def test_bad_record_does_not_affect_other_records():
     decoded = decode([b'{"a": 1, "b": 2}', b"?", b'{"a": 3, "b": 1e39}', b'{"a": 5, "b": 6}'])
     assert decoded.events.offsets.tolist() == [0, 3]
     assert decoded.events.features.tolist() == [[1, 2], [5, 6]]
@@ -111,31 +111,31 @@ def test_one_bad_record_does_not_touch_its_neighbours():
     assert decoded.dead_letters.reasons == ["not_json", "not_finite"]
 
 
-def test_a_dead_letter_keeps_the_first_4_kib_of_its_record():
+def test_dead_letter_contains_the_first_4_kib_of_its_record():
     decoded = decode([b"x" * 10_000, None])
     assert decoded.dead_letters.payloads == [b"x" * 4096, None]
 
 
-def test_a_detail_is_cut_and_free_of_nul_and_lone_surrogates():
+def test_detail_is_bounded_and_without_nul_and_lone_surrogates():
     _, detail = rejection_of(json.dumps({"a": 1, "b": "x\0\ud800" * 500}).encode())
     assert len(detail) <= 200
     assert "\0" not in detail
     assert detail.encode()
 
 
-def test_a_missing_feature_is_nan_where_the_mean_stands_in():
+def test_missing_feature_is_nan_with_mean_if_missing():
     decoded = decode(json_records({"a": 1}, {"a": None, "b": 2}, [3, None]), missing="mean")
     assert decoded.dead_letters.reasons == []
     np.testing.assert_array_equal(decoded.events.features, [[1, np.nan], [np.nan, 2], [3, np.nan]])
 
 
-def test_a_missing_nested_object_leaves_its_features_missing():
+def test_features_of_a_missing_nested_object_are_missing():
     decoded = decode(json_records({"a": 1}, {"a": 1, "c": None}, {"c": {"d": 2}}), ("a", "c.d"), missing="mean")
     np.testing.assert_array_equal(decoded.events.features, [[1, np.nan], [1, np.nan], [np.nan, 2]])
 
 
 @pytest.mark.parametrize("value", [b"{}", b'{"c": 1}', b"[null, null]"])
-def test_a_record_without_any_feature_is_refused_even_where_the_mean_stands_in(value):
+def test_record_without_features_is_rejected_even_with_mean_if_missing(value):
     assert rejection_of(value, missing="mean")[0] == "missing_feature"
 
 
@@ -143,11 +143,11 @@ def test_a_record_without_any_feature_is_refused_even_where_the_mean_stands_in(v
     ("value", "reason"),
     [(b'{"a": 1, "b": NaN}', "not_finite"), (b'{"a": 1, "b": "x"}', "not_a_number"), (b"[1]", "wrong_length")],
 )
-def test_the_mean_stands_in_for_nothing_else(value, reason):
+def test_mean_replaces_only_missing_features(value, reason):
     assert rejection_of(value, missing="mean")[0] == reason
 
 
-def test_msgpack_records_are_read_like_json():
+def test_msgpack_records_are_decoded_like_json():
     values = [msgspec.msgpack.encode(each) for each in ({"a": 1, "b": 2.5}, [3, 4])]
     assert features_of(decode(values, format="msgpack")) == [[1, 2.5], [3, 4]]
 
@@ -164,34 +164,34 @@ def test_msgpack_records_are_read_like_json():
         (None, "empty"),
     ],
 )
-def test_bad_msgpack_records_are_refused_by_their_own_names(value, reason):
+def test_bad_msgpack_record_is_rejected_with_its_reason(value, reason):
     assert rejection_of(value, format="msgpack")[0] == reason
 
 
-def test_a_nan_of_msgpack_is_refused_even_where_the_mean_stands_in():
+def test_nan_in_msgpack_is_rejected_even_with_mean_if_missing():
     values = [msgspec.msgpack.encode(each) for each in ([1.0, float("nan")], [1.0, None])]
     decoded = decode(values, format="msgpack", missing="mean")
     assert decoded.dead_letters.reasons == ["not_finite"]
     assert decoded.events.offsets.tolist() == [1]
 
 
-def test_a_timestamp_of_msgpack_is_a_time():
+def test_msgpack_timestamp_is_a_time():
     moment = msgspec.json.decode(b'"2024-05-01T12:34:56.123456Z"', type=__import__("datetime").datetime)
     value = msgspec.msgpack.encode({"a": 1, "b": 2, "ts": moment})
     decoded = decode([value], format="msgpack", time={"field": "ts"})
     assert decoded.events.times_us.tolist() == [STAMP_US + 123_456]
 
 
-def test_without_a_time_field_the_brokers_timestamp_is_the_time():
+def test_broker_timestamp_is_the_time_without_a_time_field():
     assert decode(json_records([1, 2])).events.times_us.tolist() == [STAMP_US]
 
 
-def test_without_a_time_field_an_event_of_a_file_has_the_time_of_reading():
+def test_file_event_without_a_time_field_has_the_time_of_reading():
     decoded = decode(None, batch=raw_batch(json_records([1, 2]), timestamps=False))
     assert decoded.events.times_us.tolist() == [NOW_US]
 
 
-def test_a_record_without_a_brokers_timestamp_has_no_time():
+def test_record_without_a_broker_timestamp_has_no_time():
     batch = raw_batch(json_records([1, 2]))
     batch.timestamps_us[:] = -1_000
     decoded = decode(None, batch=batch)
@@ -209,23 +209,23 @@ def test_a_record_without_a_brokers_timestamp_has_no_time():
         (STAMP_US + 300_000_001, "future_time"),
     ],
 )
-def test_an_event_without_a_good_time_is_refused(ts, reason):
-    found, detail = rejection_of(json_records({"a": 1, "b": 2, "ts": ts})[0], time={"field": "ts"})
-    assert found == reason
+def test_event_without_a_valid_time_is_rejected(ts, reason):
+    actual_reason, detail = rejection_of(json_records({"a": 1, "b": 2, "ts": ts})[0], time={"field": "ts"})
+    assert actual_reason == reason
     assert detail.startswith("ts: ")
 
 
-def test_a_list_has_no_time_where_a_time_field_is_configured():
+def test_list_message_has_no_time_if_a_time_field_is_configured():
     assert rejection_of(b"[1, 2]", time={"field": "ts"})[0] == "no_time"
 
 
-def test_a_time_up_to_max_future_after_the_brokers_is_accepted():
+def test_time_up_to_max_future_after_the_broker_timestamp_is_accepted():
     decoded = decode(json_records({"a": 1, "b": 2, "ts": STAMP_US + 300_000_000}), time={"field": "ts"})
     assert len(decoded.events) == 1
 
 
 @pytest.mark.parametrize("stamp_us", [NOW_US + 1, -1_000])
-def test_a_time_that_no_clock_can_show_yet_is_refused_whatever_the_producer_stamped(stamp_us):
+def test_implausible_future_time_is_rejected_for_any_broker_timestamp(stamp_us):
     values = json_records({"a": 1, "b": 2, "ts": NOW_US + 1}, {"a": 1, "b": 2, "ts": NOW_US})
     decoded = decode(
         None,
@@ -235,7 +235,7 @@ def test_a_time_that_no_clock_can_show_yet_is_refused_whatever_the_producer_stam
     assert (decoded.events.times_us.tolist(), decoded.dead_letters.reasons) == ([NOW_US], ["future_time"])
 
 
-def test_a_timestamp_that_no_clock_can_show_yet_is_refused_where_it_is_the_time():
+def test_implausible_future_broker_timestamp_is_rejected_as_event_time():
     stamps = np.array([NOW_US, NOW_US + 1])
     decoded = decode(
         None, batch=replace(raw_batch(json_records([1, 2], [3, 4])), timestamps_us=stamps, max_event_time_us=NOW_US)
@@ -243,12 +243,12 @@ def test_a_timestamp_that_no_clock_can_show_yet_is_refused_where_it_is_the_time(
     assert (decoded.events.times_us.tolist(), decoded.dead_letters.reasons) == ([NOW_US], ["future_time"])
 
 
-def test_in_a_file_no_time_is_too_far_ahead_here():
+def test_file_codec_accepts_future_times():
     batch = raw_batch(json_records({"a": 1, "b": 2, "ts": "2200-01-01T00:00:00Z"}), timestamps=False)
     assert len(decode(None, batch=batch, time={"field": "ts"}).events) == 1
 
 
-def test_key_and_id_are_fields_of_any_scalar_type():
+def test_key_and_id_can_be_any_scalar():
     values = json_records(
         {"a": 1, "b": 2, "k": "x", "id": 7},
         {"a": 1, "b": 2, "k": 1.5, "id": True},
@@ -261,12 +261,12 @@ def test_key_and_id_are_fields_of_any_scalar_type():
     assert len(events.ids[3]) <= 256
 
 
-def test_without_a_key_field_the_kafka_key_is_the_key():
+def test_kafka_key_is_the_key_without_a_key_field():
     batch = raw_batch(json_records([1, 2], [3, 4], [5, 6]), keys=[b"k1", None, b"\xff\x00"])
     assert decode(None, batch=batch).events.keys == ["k1", None, "��"]
 
 
-def test_without_any_key_there_is_no_column_of_keys():
+def test_events_without_keys_have_no_key_column():
     assert decode(json_records([1, 2])).events.keys is None
     assert decode(None, batch=raw_batch(json_records([1, 2]), keys=[None])).events.keys is None
 
@@ -276,7 +276,7 @@ def test_long_keys_are_cut_and_nul_and_lone_surrogates_replaced():
     assert decode(values, key="k").events.keys == ["x" * 256, "�y�"]
 
 
-def test_an_unreadable_batch_is_one_dead_letter_over_its_range():
+def test_unreadable_batch_is_one_dead_letter_for_its_range():
     batch = raw_batch([], begin=10, skip_reason="unreadable_batch")
     object.__setattr__(batch, "end", 25)
     decoded = decode(None, batch=batch)
@@ -285,6 +285,6 @@ def test_an_unreadable_batch_is_one_dead_letter_over_its_range():
     assert decoded.dead_letters.reasons == ["unreadable_batch"]
 
 
-def test_records_lost_to_retention_are_no_dead_letters():
+def test_records_lost_to_retention_are_not_dead_letters():
     decoded = decode(None, batch=raw_batch([], begin=10, skip_reason="retention"))
     assert (len(decoded.dead_letters), decoded.skip_reason) == (0, "retention")

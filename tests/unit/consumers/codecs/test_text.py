@@ -1,4 +1,4 @@
-"""Text from events, fit for databases and logs."""
+"""Cleaning and description of text from events."""
 
 from datetime import UTC, datetime
 
@@ -26,7 +26,7 @@ def test_clean_text_is_bounded_and_can_be_stored(text, limit):
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=MAX_KEY_CHARS))
-def test_good_text_stays_as_it_is(text):
+def test_valid_text_is_unchanged(text):
     assert text_column([text]) == [text]
 
 
@@ -38,19 +38,19 @@ def test_good_text_stays_as_it_is(text):
         (1 << 5_000, "an integer of 5001 bits"),
     ],
 )  # fmt: skip
-def test_scalars_are_text_and_nothing_else_is(value, text):
+def test_only_scalars_are_converted_to_text(value, text):
     assert scalar_text(value) == text
 
 
-def test_keys_that_are_not_utf_8_are_replaced_and_absent_ones_stay_absent():
+def test_invalid_utf_8_in_keys_is_replaced_and_absent_keys_stay_absent():
     assert key_column([b"a", None, b"\xc3"]) == ["a", None, "�"]
     assert key_column([None, None]) is None
 
 
 @pytest.mark.parametrize("value", ["x" * 10_000, b"x" * 10_000, list(range(10_000)), {"a": 1}, 1e300, None])
-def test_what_is_shown_in_a_detail_is_short(value):
+def test_description_of_a_value_is_short(value):
     assert 0 < len(describe_value(value)) <= MAX_DETAIL_CHARS
 
 
-def test_an_integer_that_python_refuses_to_write_can_be_shown():
+def test_huge_integer_is_described_by_its_size():
     assert describe_value(10**10_000) == "an integer of 33220 bits"

@@ -1,4 +1,4 @@
-"""Which features a stream has."""
+"""Detection of a stream's features."""
 
 import msgspec
 import numpy as np
@@ -15,17 +15,17 @@ def found(values, **event):
     return discover_features(EventSettings(**event), [raw_batch(values)])
 
 
-def test_numeric_fields_are_features_in_the_order_of_their_first_appearance():
+def test_numeric_fields_are_features_in_order_of_first_appearance():
     values = json_records({"z": 1, "name": "x", "a": 2.5, "flag": True}, {"a": 1, "z": 0})
     assert found(values) == ("z", "a")
 
 
-def test_time_key_and_id_are_no_features():
+def test_time_key_and_id_are_not_features():
     values = json_records({"ts": 1, "k": 2, "n": 3, "x": 4})
     assert found(values, time={"field": "ts"}, key="k", id="n") == ("x",)
 
 
-def test_nested_fields_are_dotted():
+def test_nested_fields_have_dotted_names():
     assert found(json_records({"card": {"age": 1, "limits": {"day": 2}}, "x": 3})) == (
         "card.age",
         "card.limits.day",
@@ -33,33 +33,33 @@ def test_nested_fields_are_dotted():
     )
 
 
-def test_a_key_with_dots_and_the_same_path_are_one_feature():
+def test_key_with_dots_and_equal_path_are_one_feature():
     assert found(json_records({"c": {"d": 1}, "c.d": 2})) == ("c.d",)
 
 
-def test_a_field_that_is_a_number_in_nearly_all_events_is_a_feature_and_one_that_is_often_absent_is_not():
+def test_field_is_a_feature_only_if_nearly_all_events_have_it_as_a_number():
     events = [{"x": 1, "often": 1} if i % 50 else {"x": None if i == 0 else 1} for i in range(200)]
     assert found(json_records(*events)) == ("x",)
 
 
-def test_records_that_cannot_be_read_are_passed_over():
+def test_unreadable_records_are_skipped():
     assert found([None, b"?", b"3", *json_records({"x": 1})]) == ("x",)
 
 
-def test_lists_give_numbered_features_by_their_most_frequent_length():
+def test_lists_have_numbered_features_of_the_most_frequent_length():
     assert found(json_records([1, 2, 3], [1, 2, 3], [1], {"a": 1})) == ("x0", "x1", "x2")
 
 
-def test_float32_records_give_numbered_features_by_their_most_frequent_length():
+def test_float32_records_have_numbered_features_of_the_most_frequent_length():
     values = [b"\0" * 8, b"\0" * 7, b"\0" * 8, b"\0" * 12]
     assert found(values, format="float32") == ("x0", "x1")
 
 
-def test_msgpack_records_are_read_too():
+def test_features_of_msgpack_records_are_detected():
     assert found([msgspec.msgpack.encode({"b": 1, "a": 2})], format="msgpack") == ("b", "a")
 
 
-def test_named_features_are_taken_as_they_are():
+def test_configured_features_are_returned_unchanged():
     assert found(json_records({"a": 1}), features=["q", "r"]) == ("q", "r")
 
 
@@ -70,12 +70,12 @@ def test_numeric_columns_of_a_table_are_features():
     assert discover_features(EventSettings(), [table_batch({"p": np.array([1.5]), "q": np.array([True])})]) == ("p",)
 
 
-def test_a_named_column_that_a_table_lacks_is_an_error_that_names_the_nearest():
+def test_configured_column_missing_in_a_table_is_an_error_with_a_suggestion():
     with pytest.raises(ConfigError, match=r"'amout'.*did you mean 'amount'"):
         discover_features(EventSettings(features=["amout"]), [table_batch({"amount": ["1"]})])
 
 
 @pytest.mark.parametrize("values", [[], [b"?"], json_records({"name": "x"})])
-def test_no_numeric_field_at_all_is_an_error_that_says_what_to_do(values):
+def test_no_numeric_field_is_an_error_with_advice(values):
     with pytest.raises(ConfigError, match=r"event\.features: no field is a number"):
         found(values)

@@ -1,4 +1,4 @@
-"""Standard input as it is kept: read once, sought back, let go."""
+"""Spooled standard input: read once, re-read and discarded."""
 
 import os
 import time
@@ -25,7 +25,7 @@ def close_writer(ends):
     ends["w"] = None
 
 
-def test_what_has_come_can_be_read_again_from_any_row(pipe):
+def test_received_bytes_can_be_read_again_from_any_row(pipe):
     reading, ends = pipe
     source = SpooledInput(reading)
     os.write(ends["w"], b"[1]\n[2]\n[3")
@@ -41,7 +41,7 @@ def test_what_has_come_can_be_read_again_from_any_row(pipe):
     source.close()
 
 
-def test_an_idle_pipe_keeps_nobody_longer_than_the_timeout(pipe):
+def test_read_from_an_idle_pipe_returns_after_the_timeout(pipe):
     reading, _ = pipe
     source = SpooledInput(reading)
     began = time.monotonic()
@@ -50,7 +50,7 @@ def test_an_idle_pipe_keeps_nobody_longer_than_the_timeout(pipe):
     assert not source.is_complete()
 
 
-def test_what_is_let_go_is_deleted_by_whole_segments(pipe, monkeypatch):
+def test_discarded_bytes_are_deleted_by_whole_segments(pipe, monkeypatch):
     monkeypatch.setattr(inputs, "SEGMENT_BYTES", 8)
     reading, ends = pipe
     source = SpooledInput(reading)

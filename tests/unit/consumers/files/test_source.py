@@ -1,4 +1,4 @@
-"""Files as sources: rows, cursors, restarts, ends."""
+"""The file source: rows, cursors, restarts and ends."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def opened(path, position=None, **options):
 
 
 def drain(source, timeout_s=0.0):
-    """Return all batches until the source ends or is replaced, and the last poll."""
+    """Poll until the source ends or is replaced. Return all batches and the last poll."""
     batches = []
     while True:
         poll = source.poll(timeout_s)
@@ -53,7 +53,7 @@ def lines(tmp_path):
     return path
 
 
-def test_rows_are_delivered_in_order_and_then_the_file_ends_once(lines):
+def test_rows_are_delivered_in_order_and_the_file_ends_once(lines):
     source = opened(lines, rows_per_poll=300)
     batches, poll = drain(source)
     assert [(batch.begin, batch.end) for batch in batches] == [(0, 300), (300, 600), (600, 900), (900, 1000)]
@@ -69,14 +69,14 @@ def test_nothing_is_delivered_before_seek(lines):
 
 
 @pytest.mark.parametrize("row", [0, 1, 299, 300, 999, 1_000])
-def test_a_restart_goes_on_at_the_cursor_or_without_it_at_the_row(lines, row):
+def test_restart_continues_at_the_cursor_or_else_at_the_row(lines, row):
     batches, _ = drain(opened(lines, rows_per_poll=300))
     cursors = [int(c) for batch in batches for c in batch.cursors[:-1]] + [int(batches[-1].cursors[-1])]
     assert read(lines, Position(next_offset=row, cursor=cursors[row])) == ROWS[row:]
     assert read(lines, Position(next_offset=row)) == ROWS[row:]
 
 
-def test_every_cursor_is_the_byte_at_which_its_row_starts(lines):
+def test_every_cursor_is_the_byte_offset_of_its_row(lines):
     content = lines.read_bytes()
     batches, _ = drain(opened(lines, rows_per_poll=70))
     for batch in batches:
@@ -85,14 +85,14 @@ def test_every_cursor_is_the_byte_at_which_its_row_starts(lines):
         assert len(batch.cursors) == len(batch) + 1
 
 
-def test_a_last_line_without_newline_is_a_row(tmp_path):
+def test_last_line_without_newline_is_a_row(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_bytes(b"[1]\n[2]")
     assert read(path) == [b"[1]", b"[2]"]
     assert FileSource(path).discover()[0].end == 2
 
 
-def test_the_newline_that_follows_later_is_no_row_of_its_own(tmp_path):
+def test_newline_appended_later_is_not_a_row(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_bytes(b"[1]\n[2]")
     batches, _ = drain(opened(path))
@@ -100,7 +100,7 @@ def test_the_newline_that_follows_later_is_no_row_of_its_own(tmp_path):
     assert read(path, Position(next_offset=2, cursor=int(batches[-1].cursors[-1]))) == [b"[3]"]
 
 
-def test_byte_order_mark_and_carriage_returns_are_no_part_of_a_row(tmp_path):
+def test_byte_order_mark_and_carriage_returns_are_not_part_of_a_row(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_bytes(b"\xef\xbb\xbf[1]\r\n[2]\r\n[3]\r")
     batches, _ = drain(opened(path))
@@ -118,16 +118,16 @@ def test_blank_lines_are_rows_and_dead_letters(tmp_path):
 
 
 @pytest.mark.parametrize("n_bytes", [1_023, 1_024, 1_025, 5_000, 3_000_000])
-def test_a_row_longer_than_the_limit_is_cut_and_its_neighbours_are_whole(tmp_path, n_bytes):
+def test_row_longer_than_max_bytes_is_cut_and_other_rows_are_complete(tmp_path, n_bytes):
     path = tmp_path / "x.jsonl"
     path.write_bytes(b"[1]\n" + b"x" * n_bytes + b"\n[2]\n" + b"y" * n_bytes)
     batches, _ = drain(opened(path, max_event_bytes=1_024))
-    kept = min(n_bytes, 1_025)
-    assert rows_of(batches) == [b"[1]", b"x" * kept, b"[2]", b"y" * kept]
+    n_returned = min(n_bytes, 1_025)
+    assert rows_of(batches) == [b"[1]", b"x" * n_returned, b"[2]", b"y" * n_returned]
     assert batches[-1].cursors[-1] == path.stat().st_size
 
 
-def test_a_cut_row_that_ends_like_a_line_is_still_too_large(tmp_path):
+def test_cut_row_that_ends_with_a_carriage_return_is_too_large(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_bytes(b" " * 1_024 + b"\r" + b" " * 3_000_000 + b"\n")
     (batch,), _ = drain(opened(path, max_event_bytes=1_024))
@@ -135,7 +135,7 @@ def test_a_cut_row_that_ends_like_a_line_is_still_too_large(tmp_path):
     assert decoded.dead_letters.reasons == ["too_large"]
 
 
-def test_a_huge_row_takes_no_memory(tmp_path):
+def test_huge_row_takes_bounded_memory(tmp_path):
     path = tmp_path / "x.jsonl"
     with path.open("wb") as file:
         file.truncate(2 << 30)
@@ -150,7 +150,7 @@ def test_a_huge_row_takes_no_memory(tmp_path):
     assert rows_of(drain(source)[0]) == [b"[1]"]
 
 
-def test_a_file_that_grows_stays_the_same_and_one_that_is_replaced_does_not(lines):
+def test_growing_file_keeps_its_identity_and_a_replaced_file_does_not(lines):
     source = FileSource(lines)
     before = source.discover()[0]
     with lines.open("ab") as file:
@@ -164,12 +164,12 @@ def test_a_file_that_grows_stays_the_same_and_one_that_is_replaced_does_not(line
 
 
 @pytest.mark.parametrize("position", [Position(next_offset=2_000), Position(next_offset=2_000, cursor=10**9)])
-def test_a_position_beyond_the_end_means_another_file(lines, position):
+def test_position_beyond_the_end_reports_a_replaced_file(lines, position):
     _, poll = drain(opened(lines, position))
     assert poll.replaced == {Partition(topic=str(lines), partition=0)}
 
 
-def test_a_file_that_shrinks_while_it_is_read_means_another_file(lines):
+def test_file_that_shrinks_while_it_is_read_is_reported_as_replaced(lines):
     source = opened(lines, rows_per_poll=500, bytes_per_poll=1)
     source.poll(0)
     os.truncate(lines, 10)
@@ -177,7 +177,7 @@ def test_a_file_that_shrinks_while_it_is_read_means_another_file(lines):
     assert poll.replaced
 
 
-def test_a_held_file_delivers_nothing_and_then_goes_on(lines):
+def test_paused_file_delivers_nothing_and_continues_after_resume(lines):
     source = opened(lines, rows_per_poll=300)
     source.set_paused({source.partition})
     assert source.poll(0).batches == []
@@ -185,7 +185,7 @@ def test_a_held_file_delivers_nothing_and_then_goes_on(lines):
     assert rows_of(drain(source)[0]) == ROWS
 
 
-def test_caught_up_means_that_every_row_that_is_there_now_was_delivered(lines):
+def test_caught_up_after_all_current_rows_were_delivered(lines):
     source = opened(lines)
     assert source.caught_up({source.partition}) == frozenset()
     source.poll(0)
@@ -196,7 +196,7 @@ def test_caught_up_means_that_every_row_that_is_there_now_was_delivered(lines):
     source.close()
 
 
-def test_latest_is_the_number_of_rows_and_anything_else_the_beginning(lines):
+def test_latest_is_the_number_of_rows_and_other_starts_the_beginning(lines):
     source = FileSource(lines)
     found = source.discover()
     assert source.resolve("latest", found) == {source.partition: Position(next_offset=1_000)}
@@ -204,12 +204,12 @@ def test_latest_is_the_number_of_rows_and_anything_else_the_beginning(lines):
 
 
 @pytest.mark.parametrize(("name", "match"), [("absent.jsonl", "no file"), ("x.txt", "suffix"), (".", "suffix")])
-def test_a_path_that_cannot_be_read_is_an_error_that_says_why(tmp_path, name, match):
+def test_unreadable_path_is_an_error_with_the_cause(tmp_path, name, match):
     with pytest.raises(ConfigError, match=match):
         FileSource(tmp_path / name).discover()
 
 
-def test_a_folder_and_a_pipe_are_no_files(tmp_path):
+def test_folder_and_named_pipe_are_errors(tmp_path):
     (tmp_path / "d.jsonl").mkdir()
     os.mkfifo(tmp_path / "p.jsonl")
     for name in ("d.jsonl", "p.jsonl"):
@@ -217,7 +217,7 @@ def test_a_folder_and_a_pipe_are_no_files(tmp_path):
             FileSource(tmp_path / name).discover()
 
 
-def test_another_partition_cannot_be_sought(lines):
+def test_seek_of_another_partition_is_a_key_error(lines):
     with pytest.raises(KeyError):
         FileSource(lines).seek(Partition(topic="other", partition=0), Position(next_offset=0))
 
@@ -232,7 +232,7 @@ def table_of(path, **options):
     return batch
 
 
-def test_csv_rows_are_columns_by_the_names_of_the_header(tmp_path):
+def test_csv_rows_become_columns_named_by_the_header(tmp_path):
     path = tmp_path / "x.csv"
     path.write_bytes(CSV)
     batch = table_of(path)
@@ -243,7 +243,7 @@ def test_csv_rows_are_columns_by_the_names_of_the_header(tmp_path):
     assert FileSource(path).discover()[0].end == 2
 
 
-def test_a_csv_file_goes_on_at_a_row(tmp_path):
+def test_csv_file_continues_at_a_row(tmp_path):
     path = tmp_path / "x.csv"
     path.write_bytes(CSV)
     for position in (Position(next_offset=1), Position(next_offset=1, cursor=30)):
@@ -251,13 +251,13 @@ def test_a_csv_file_goes_on_at_a_row(tmp_path):
         assert list(batch.values.columns["ts"]) == ["2"]
 
 
-def test_other_delimiters_a_byte_order_mark_and_an_unnamed_index_are_understood(tmp_path):
+def test_csv_delimiters_byte_order_mark_and_unnamed_index_are_accepted(tmp_path):
     path = tmp_path / "x.csv"
     path.write_bytes(b"\xef\xbb\xbf;a;b\n0;1;2\n")
     assert {name: list(cells) for name, cells in table_of(path).values.columns.items()} == {"a": ["1"], "b": ["2"]}
 
 
-def test_csv_rows_that_do_not_fit_the_header_are_refused_alone(tmp_path):
+def test_only_csv_rows_that_do_not_match_the_header_are_rejected(tmp_path):
     path = tmp_path / "x.csv"
     path.write_bytes(b'a,b\n1,2\n1,2,3\n\n1,"2\n\xff,1\n' + b"1," + b"0" * 2_000 + b"\n3,4\n")
     batch = table_of(path, max_event_bytes=1_000)
@@ -268,14 +268,14 @@ def test_csv_rows_that_do_not_fit_the_header_are_refused_alone(tmp_path):
 
 
 @pytest.mark.parametrize(("header", "match"), [(b"a,b,a\n1,2,3\n", "repeats 'a'"), (b"", "no header")])
-def test_a_header_that_cannot_name_columns_is_an_error(tmp_path, header, match):
+def test_invalid_csv_header_is_an_error(tmp_path, header, match):
     path = tmp_path / "x.csv"
     path.write_bytes(header)
     with pytest.raises(ConfigError, match=match):
         FileSource(path).discover()
 
 
-def test_an_empty_file_ends_at_once(tmp_path):
+def test_empty_file_ends_immediately(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_bytes(b"")
     assert read(path) == []
@@ -298,7 +298,7 @@ def parquet_file(path, n=1_000):
 
 
 @pytest.mark.parametrize("row", [0, 1, 299, 300, 650, 999])
-def test_parquet_rows_are_columns_and_a_restart_goes_on_at_any_row(tmp_path, row):
+def test_parquet_rows_become_columns_and_a_restart_continues_at_any_row(tmp_path, row):
     path = parquet_file(tmp_path / "x.parquet")
     batches, poll = drain(opened(path, Position(next_offset=row), rows_per_poll=128))
     assert poll.ended
@@ -316,26 +316,26 @@ def test_parquet_rows_are_columns_and_a_restart_goes_on_at_any_row(tmp_path, row
     assert {reason for each in decoded for reason in each.dead_letters.reasons} <= {"missing_feature"}
 
 
-def test_a_parquet_position_beyond_the_end_means_another_file(tmp_path):
+def test_parquet_position_beyond_the_end_reports_a_replaced_file(tmp_path):
     path = parquet_file(tmp_path / "x.parquet")
     assert drain(opened(path, Position(next_offset=1_001)))[1].replaced
     assert drain(opened(path, Position(next_offset=1_000)))[1].ended
 
 
-def test_without_pyarrow_the_error_names_the_extra(tmp_path, monkeypatch):
+def test_missing_pyarrow_is_an_error_that_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ConfigError, match=r"pip install 'outrider\[parquet\]'"):
         FileSource(tmp_path / "x.parquet").discover()
 
 
-def test_a_file_that_is_no_parquet_file_is_an_error(tmp_path):
+def test_file_without_parquet_content_is_an_error(tmp_path):
     path = tmp_path / "x.parquet"
     path.write_bytes(b"not parquet")
     with pytest.raises(ConfigError, match="not a readable Parquet file"):
         FileSource(path).discover()
 
 
-def test_damaged_pages_of_a_parquet_file_are_unreadable_and_the_next_group_is_read(tmp_path):
+def test_damaged_parquet_pages_are_skipped_and_the_next_row_group_is_read(tmp_path):
     path = parquet_file(tmp_path / "x.parquet")
     parquet = pytest.importorskip("pyarrow.parquet")
     column = parquet.ParquetFile(path).metadata.row_group(1).column(0)

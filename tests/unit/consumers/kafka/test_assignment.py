@@ -1,4 +1,4 @@
-"""Tests: which partitions deliver, as a function of what was assigned, sought and held."""
+"""Delivering partitions as a function of assignments, seeks and pauses."""
 
 import pytest
 from hypothesis import given
@@ -16,7 +16,7 @@ def assigned(*partitions: Partition) -> Assignment:
     return assignment
 
 
-def test_an_assigned_partition_delivers_only_after_it_was_sought() -> None:
+def test_assigned_partition_delivers_only_after_seek() -> None:
     assignment = assigned(A, B)
     assert assignment.delivering == frozenset()
     assignment.seek(A, 5)
@@ -25,7 +25,7 @@ def test_an_assigned_partition_delivers_only_after_it_was_sought() -> None:
     assert assignment.next_offset(B) is None
 
 
-def test_a_held_partition_keeps_its_position() -> None:
+def test_paused_partition_keeps_its_position() -> None:
     assignment = assigned(A)
     assignment.seek(A, 5)
     assignment.set_paused({A})
@@ -35,7 +35,7 @@ def test_a_held_partition_keeps_its_position() -> None:
     assert assignment.next_offset(A) == 5
 
 
-def test_a_partition_can_be_held_before_it_is_assigned() -> None:
+def test_partition_can_be_paused_before_it_is_assigned() -> None:
     assignment = Assignment()
     assignment.set_paused({A})
     assignment.apply_changes([("assigned", frozenset({A}))])
@@ -43,14 +43,14 @@ def test_a_partition_can_be_held_before_it_is_assigned() -> None:
     assert assignment.delivering == frozenset()
 
 
-def test_a_revoked_partition_cannot_be_sought() -> None:
+def test_seek_of_a_revoked_partition_is_a_key_error() -> None:
     assignment = assigned(A)
     assignment.apply_changes([("revoked", frozenset({A}))])
     with pytest.raises(KeyError):
         assignment.seek(A, 0)
 
 
-def test_a_partition_taken_and_given_back_is_both_and_must_be_sought_again() -> None:
+def test_revoked_and_reassigned_partition_is_in_both_sets_and_needs_a_seek() -> None:
     assignment = assigned(A, B)
     assignment.seek(A, 5)
     came, went = assignment.apply_changes([("revoked", frozenset({A, B})), ("assigned", frozenset({A}))])
@@ -58,13 +58,13 @@ def test_a_partition_taken_and_given_back_is_both_and_must_be_sought_again() -> 
     assert assignment.delivering == frozenset()
 
 
-def test_a_partition_given_and_taken_before_anybody_looked_never_came() -> None:
+def test_partition_assigned_and_revoked_between_polls_is_not_reported() -> None:
     came, went = assigned(A).apply_changes([("assigned", frozenset({C})), ("revoked", frozenset({C}))])
     assert C not in came
     assert C in went
 
 
-def test_a_stopped_partition_stays_assigned() -> None:
+def test_stopped_partition_stays_assigned() -> None:
     assignment = assigned(A)
     assignment.seek(A, 5)
     assignment.stop({A})
@@ -76,7 +76,7 @@ changes = st.lists(st.tuples(st.sampled_from(["assigned", "revoked"]), st.frozen
 
 
 @given(changes)
-def test_what_came_and_went_tells_the_caller_all_partitions_that_are_its_own(history: list[AssignmentChange]) -> None:
+def test_reported_changes_add_up_to_the_assignment(history: list[AssignmentChange]) -> None:
     assignment, owned = Assignment(), set()
     for change in history:
         came, went = assignment.apply_changes([change])

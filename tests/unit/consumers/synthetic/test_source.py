@@ -1,4 +1,4 @@
-"""The synthetic stream: the same events whatever the cuts, planted bursts and drift, a pace."""
+"""The synthetic source: reproducible events, planted bursts and drift, and pacing."""
 
 import itertools
 import json
@@ -43,7 +43,7 @@ def decode(plan, batches):
     return [codec.decode(batch, 0) for batch in batches]
 
 
-def test_every_event_is_delivered_once_and_then_every_partition_ends():
+def test_every_event_is_delivered_once_before_every_partition_ends():
     batches = drain(opened(SyntheticPlan(partitions=3), events=10_000))
     for p, n in ((0, 3_334), (1, 3_333), (2, 3_333)):
         offsets = np.concatenate([batch.offsets for batch in batches if batch.partition.partition == p])
@@ -51,18 +51,18 @@ def test_every_event_is_delivered_once_and_then_every_partition_ends():
 
 
 @pytest.mark.parametrize("offset", [0, 1, BLOCK_EVENTS - 1, BLOCK_EVENTS, 5_001])
-def test_a_restart_anywhere_goes_on_with_the_same_bytes(offset):
+def test_restart_at_any_offset_continues_with_identical_bytes(offset):
     plan = SyntheticPlan(seed=7, partitions=2)
     whole = values_of(drain(opened(plan, events=12_000)), 1)
     assert values_of(drain(opened(plan, {1: offset}, events=12_000)), 1) == whole[offset:]
 
 
-def test_another_seed_makes_other_events():
+def test_another_seed_gives_other_events():
     first, second = (values_of(drain(opened(SyntheticPlan(seed=seed), events=10))) for seed in (1, 2))
     assert first != second
 
 
-def test_records_are_read_by_the_codec_and_their_time_is_the_brokers():
+def test_records_are_decoded_with_the_broker_timestamp_as_time():
     plan = SyntheticPlan(n_features=5, partitions=2, rate=100.0)
     batches = drain(opened(plan, events=5_000))
     for batch, decoded in zip(batches, decode(plan, batches), strict=True):
@@ -82,7 +82,7 @@ def test_event_times_rise_over_all_partitions_at_the_rate():
     assert by_number[-1] < START_US + 30_000_000
 
 
-def test_outliers_are_planted_in_the_bursts_only_and_in_their_share():
+def test_outliers_are_planted_only_in_bursts_and_with_their_share():
     plan = SyntheticPlan(
         n_features=6, rate=1_000.0, first_burst_us=5_000_000, burst_every_us=10_000_000, burst_length_us=2_000_000,
         burst_share=0.3,
@@ -112,7 +112,7 @@ def test_outliers_are_planted_in_the_bursts_only_and_in_their_share():
     ]
 
 
-def test_a_drift_moves_some_features_from_its_start_on_by_deviations():
+def test_drift_shifts_some_features_by_deviations_from_its_start():
     plan = SyntheticPlan(n_features=8, rate=1_000.0, burst_share=0.0, drift_after_us=20_000_000, drift_shift=0.8)
     source = opened(plan, events=40_000)
     x = np.concatenate([each.events.features for each in decode(plan, drain(source))])
@@ -122,7 +122,7 @@ def test_a_drift_moves_some_features_from_its_start_on_by_deviations():
     assert source.planted_anomalies(START_US + 30_000_000) == [(START_US + 20_000_000, START_US + 30_000_000, "drift")]
 
 
-def test_without_a_given_start_the_stream_begins_at_the_minute_and_the_identity_keeps_it():
+def test_default_start_is_the_minute_and_is_kept_in_the_identity():
     plan = SyntheticPlan(seed=3)
     found = SyntheticSource(plan).discover()[0]
     later = SyntheticSource(plan, identity=found.identity)
@@ -131,12 +131,12 @@ def test_without_a_given_start_the_stream_begins_at_the_minute_and_the_identity_
     assert str(later.start_us) in found.identity
 
 
-def test_the_identity_of_another_plan_says_nothing():
+def test_identity_of_another_plan_is_ignored():
     identity = SyntheticSource(SyntheticPlan(seed=3), start_us=START_US).discover()[0].identity
     assert SyntheticSource(SyntheticPlan(seed=4), identity=identity).start_us != START_US
 
 
-def test_a_live_stream_delivers_what_fell_due_while_nobody_read_and_no_more():
+def test_live_stream_delivers_exactly_the_due_events():
     plan = SyntheticPlan(rate=100.0)
     identity = f"synthetic:plan={plan.fingerprint}:start={time.time_ns() // 1_000 - 10_000_000}"
     source = SyntheticSource(plan, identity=identity)
@@ -147,7 +147,7 @@ def test_a_live_stream_delivers_what_fell_due_while_nobody_read_and_no_more():
     assert batch.timestamps_us.max() <= time.time_ns() // 1_000
 
 
-def test_a_paced_stream_delivers_event_time_at_its_speed():
+def test_paced_stream_delivers_event_time_at_its_speed():
     source = opened(SyntheticPlan(rate=1_000.0), speed=10.0)
     began = time.monotonic()
     n = 0
@@ -157,7 +157,7 @@ def test_a_paced_stream_delivers_event_time_at_its_speed():
     assert time.monotonic() - began < 2.0
 
 
-def test_caught_up_means_that_nothing_more_is_due():
+def test_caught_up_after_all_due_events_were_delivered():
     source = opened(SyntheticPlan(), events=100)
     partition = Partition(topic="synthetic", partition=0)
     assert source.caught_up({partition}) == frozenset()
@@ -165,13 +165,13 @@ def test_caught_up_means_that_nothing_more_is_due():
     assert source.caught_up({partition}) == {partition}
 
 
-def test_a_held_partition_waits_while_the_others_go_on():
+def test_paused_partition_waits_while_the_others_continue():
     source = opened(SyntheticPlan(partitions=2), events=100)
-    held = Partition(topic="synthetic", partition=0)
-    source.set_paused({held})
+    paused = Partition(topic="synthetic", partition=0)
+    source.set_paused({paused})
     assert {batch.partition.partition for batch in source.poll(0).batches} == {1}
     source.set_paused(set())
-    assert len(values_of(drain_one(source, held))) == 50
+    assert len(values_of(drain_one(source, paused))) == 50
 
 
 def drain_one(source, partition):
@@ -181,7 +181,7 @@ def drain_one(source, partition):
     return [*batches, *poll.batches]
 
 
-def test_a_time_resolves_to_the_first_event_at_or_after_it_within_a_slot():
+def test_time_resolves_to_the_first_event_at_or_after_it_within_a_slot():
     plan = SyntheticPlan(rate=10.0, partitions=2)
     source = SyntheticSource(plan, start_us=START_US, speed=0.0, events=1_000)
     found = source.discover()
@@ -191,13 +191,13 @@ def test_a_time_resolves_to_the_first_event_at_or_after_it_within_a_slot():
     assert {position.next_offset for position in source.resolve("earliest", found).values()} == {0}
 
 
-def test_records_look_like_a_brokers():
+def test_records_have_the_form_of_a_brokers_records():
     (batch,) = opened(SyntheticPlan(n_features=2), events=1).poll(0).batches
     record = json.loads(batch.values[0])
     assert list(record) == ["ts", "id", "x0", "x1"]
     assert record["ts"].endswith("Z")
 
 
-def test_batches_of_a_partition_follow_each_other_without_a_gap():
+def test_batches_of_a_partition_are_contiguous():
     batches = drain(opened(SyntheticPlan(), events=9_000))
     assert all(before.end == after.begin for before, after in itertools.pairwise(batches))

@@ -1,4 +1,4 @@
-"""Tests: what of the Kafka client's options is the user's, and what exactness rests on."""
+"""Options of the Kafka client: user options, defaults and fixed options."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from config.errors import ConfigError
 from consumers.kafka.client import client_options
 
 
-def test_the_users_options_reach_the_client_beside_ours() -> None:
+def test_user_options_are_merged_with_the_defaults() -> None:
     options = client_options(["a:1", "b:2"], {"fetch_max_bytes": 5, "security_protocol": "SSL"}, "group")
     assert options["fetch_max_bytes"] == 5
     assert options["security_protocol"] == "SSL"
@@ -14,7 +14,7 @@ def test_the_users_options_reach_the_client_beside_ours() -> None:
     assert options["group_id"] == "group"
 
 
-def test_nothing_is_committed_reset_or_read_uncommitted_by_the_client_itself() -> None:
+def test_client_never_commits_resets_or_reads_uncommitted_by_itself() -> None:
     options = client_options(["a:1"], {}, None)
     assert options["enable_auto_commit"] is False
     assert options["auto_offset_reset"] == "none"
@@ -28,21 +28,21 @@ def test_nothing_is_committed_reset_or_read_uncommitted_by_the_client_itself() -
     ("option", "value"),
     [("enable_auto_commit", True), ("auto_offset_reset", "latest"), ("isolation_level", "read_uncommitted")],
 )
-def test_an_option_that_exactness_rests_on_cannot_be_changed(option: str, value: object) -> None:
+def test_fixed_option_cannot_be_changed(option: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"kafka.client.{option}"):
         client_options(["a:1"], {option: value}, None)
 
 
-def test_deserializers_are_refused() -> None:
+def test_deserializer_option_is_an_error() -> None:
     with pytest.raises(ConfigError, match="value_deserializer"):
         client_options(["a:1"], {"value_deserializer": bytes}, None)
 
 
-def test_an_unknown_option_names_the_nearest() -> None:
+def test_unknown_option_suggests_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean fetch_max_bytes"):
         client_options(["a:1"], {"fetch_max_byte": 1}, None)
 
 
-def test_a_mistyped_protocol_is_not_taken_for_plaintext() -> None:
+def test_misspelled_protocol_is_not_plaintext() -> None:
     with pytest.raises(ConfigError, match=r"SASL-SSL.*one of PLAINTEXT, SSL"):
         client_options(["a:1"], {"security_protocol": "SASL-SSL"}, None)
