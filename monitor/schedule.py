@@ -1,4 +1,4 @@
-"""The timetable: threshold ticks on event time, jobs on the wall clock. The only door to APScheduler."""
+"""Threshold ticks on event time and periodic jobs on the wall clock. The only module that imports APScheduler."""
 
 import logging
 from collections.abc import Callable
@@ -21,13 +21,13 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def tick_at_or_after(refresh: timedelta | str, event_time_us: int) -> int:
-    """Return the first tick at or after an event time, in microseconds.
+    """Return the first tick at or after an event time, in microseconds since 1970.
 
-    Ticks of a duration are its multiples since 1970; a cron expression is read in UTC. A pure function of event
-    time, so that a replay, a backlog and a back-test meet the same ticks.
+    The ticks of a duration are its multiples since 1970; a cron expression is read in UTC. The result depends on event
+    time alone, so that a replay, a backlog and a back-test have the same ticks.
 
     Raises:
-        ConfigError: A cron line of a date that no calendar has, such as 30 February.
+        ConfigError: The cron expression names a date that no calendar has, such as 30 February.
     """
     if isinstance(refresh, timedelta):
         step = to_us(refresh)
@@ -35,16 +35,16 @@ def tick_at_or_after(refresh: timedelta | str, event_time_us: int) -> int:
     at = _EPOCH + timedelta(microseconds=event_time_us)
     fires: datetime | None = _cron_trigger(refresh).get_next_fire_time(None, at)
     if fires is None:
-        raise ConfigError(f"threshold.refresh: {refresh!r} never comes, there is no such date; try 0 0 * * *")
+        raise ConfigError(f"threshold.refresh: {refresh!r} names a date that does not exist; try 0 0 * * *")
     return (fires - _EPOCH) // timedelta(microseconds=1)
 
 
 @lru_cache(maxsize=64)
 def _cron_trigger(text: str) -> CronTrigger:
-    """Return the trigger of a cron line.
+    """Return the trigger of a cron expression.
 
-    APScheduler counts weekdays from Monday, knows no steps of names and refuses ranges that cron lines may have:
-    it is given every field as a list of its values, the weekdays by name.
+    APScheduler counts weekdays from Monday, has no steps of names and rejects some ranges of the cron syntax. So it is
+    given each field as a list of values, the weekdays by name.
     """
     minute, hour, day, month, weekday = text.split()
     weekdays = _field_values(weekday, 0, 6, _WEEKDAYS, 0)
@@ -59,7 +59,7 @@ def _cron_trigger(text: str) -> CronTrigger:
 
 
 def _field_values(field: str, lowest: int, highest: int, names: tuple[str, ...] = (), first_name: int = 0) -> list[int]:
-    """Return the values of one field of a cron line, ascending; the configuration has checked its form."""
+    """Return the values of one field of a cron expression, ascending; the configuration has checked the syntax."""
 
     def number(text: str) -> int:
         return names.index(text.lower()) + first_name if text.lower() in names else int(text)
@@ -76,15 +76,15 @@ def _field_values(field: str, lowest: int, highest: int, names: tuple[str, ...] 
 
 
 class JobScheduler:
-    """Jobs on the wall clock. A job that fails keeps the old state, says why, and shows as its age.
+    """Periodic jobs on the wall clock.
 
-    Each job runs at most once at a time, missed runs are coalesced into one, and the time of the last success is
-    kept, so that a job that silently stopped succeeding can be seen.
+    Each job runs at most once at a time, and missed runs are coalesced into one. A failed job runs again after its
+    interval. The time of the last success shows a job that no longer succeeds.
 
     Args:
-        clock: Seconds that only go forward.
-        report: Takes the name of a job that ran, and why it failed or None. Successes in a row are reported once a
-            minute.
+        clock: A monotonic clock, in seconds.
+        report: Called with the name of a job that ran, and the error message or None. Successes in a row are reported
+            once a minute.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class JobScheduler:
         self._intervals: dict[str, timedelta] = {}
 
     def add_job(self, seconds: float, name: str, job: Callable[[], object]) -> None:
-        """Run `job` each `seconds`; the first time one interval from now."""
+        """Run `job` every `seconds`; the first run is one interval from now."""
         self._last_success_s[name] = None
         self._intervals[name] = timedelta(seconds=seconds)
 
@@ -113,9 +113,7 @@ class JobScheduler:
             except OutriderError as error:
                 self._report_failure(name, str(error))
             except Exception as error:
-                log.exception(
-                    "The job %s failed; it keeps its old state and runs again.", name, extra={"action": "job"}
-                )
+                log.exception("The job %s failed; it runs again after its interval.", name, extra={"action": "job"})
                 self._report_failure(name, f"{type(error).__name__}: {error}")
             else:
                 self._report_success(name)
@@ -123,10 +121,16 @@ class JobScheduler:
         self._scheduler.add_job(run, "interval", seconds=seconds, id=name, name=name)
 
     def _report_failure(self, name: str, why: str) -> None:
-        """Report a failure; a row of them is said once, since a job may run each second."""
+        """Report a failure; only the first of a row is logged as a warning, since a job may run every second."""
         level = logging.DEBUG if name in self._failing else logging.WARNING
         self._failing.add(name)
-        log.log(level, "The job %s failed: %s; it runs again.", name, why, extra={"action": "job", "job": name})
+        log.log(
+            level,
+            "The job %s failed: %s; it runs again after its interval.",
+            name,
+            why,
+            extra={"action": "job", "job": name},
+        )
         self._reported_s.pop(name, None)
         self._report(name, why)
 
@@ -138,9 +142,9 @@ class JobScheduler:
             self._report(name, None)
 
     def reschedule(self) -> None:
-        """Bring forward what lies further ahead than its interval: the clock was set back since it was planned.
+        """Bring forward the jobs whose next run is more than one interval ahead: the clock was set back.
 
-        Else no job would run until the clock has caught up. To be called now and then.
+        Without it these jobs would not run until the clock has caught up. Call it regularly.
         """
         now = datetime.now(UTC)
         for job in self._scheduler.get_jobs():
@@ -149,15 +153,15 @@ class JobScheduler:
                 job.modify(next_run_time=now + interval)
 
     def start(self) -> None:
-        """Start the jobs' threads."""
+        """Start the threads of the jobs."""
         self._scheduler.start()
 
     def stop(self) -> None:
-        """Stop; a running job ends first."""
+        """Stop the jobs and wait for a running one."""
         if self._scheduler.running:
             self._scheduler.shutdown(wait=True)
 
     def success_ages_s(self) -> dict[str, float | None]:
-        """Return the seconds since each job's last success; None before its first."""
-        now = self._clock()
-        return {name: None if at is None else now - at for name, at in self._last_success_s.items()}
+        """Return the seconds since the last success of each job; None before its first."""
+        now_s = self._clock()
+        return {name: None if at is None else now_s - at for name, at in self._last_success_s.items()}

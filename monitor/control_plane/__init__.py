@@ -1,1 +1,1 @@
-"""What follows from stored windows, in the order of event time: judge, tick, seal, under the stream's row."""
+"""The steps of a stream's control plane in order of event time: judge windows, step drift, tick, seal."""

@@ -1,15 +1,17 @@
-"""The right to run the control plane of a stream, renewed as work goes on."""
+"""The lease on the control plane of a stream, renewed while it runs."""
 
 import time
 
 from storage.database.leases import Leases
 
 LEASE_TTL_S = 10.0
+"""Seconds after which another process may take a lease that was not renewed."""
+
 _RENEW_INTERVAL_S = LEASE_TTL_S / 4
 
 
 class Lease:
-    """One named lease as one thread holds it; asks the database only when a quarter of it has passed."""
+    """A named lease in the hands of one thread; it is renewed when a quarter of its duration has passed."""
 
     def __init__(self, leases: Leases, name: str, holder: str) -> None:
         self._leases = leases
@@ -18,7 +20,7 @@ class Lease:
         self._renewed_s = float("-inf")
 
     def renew(self) -> bool:
-        """Take or keep the lease; return whether it is ours."""
+        """Acquire or renew the lease; return whether this process holds it."""
         now_s = time.monotonic()
         if now_s - self._renewed_s < _RENEW_INTERVAL_S:
             return True
@@ -27,6 +29,6 @@ class Lease:
         return held
 
     def release(self) -> None:
-        """Give it up."""
+        """Release the lease."""
         self._renewed_s = float("-inf")
         self._leases.release(self._name, self._holder)

@@ -1,4 +1,4 @@
-"""Models as the control thread needs them: on the CPU, beside the worker's own; the last one is kept."""
+"""A cache of the last model that the control plane used, on the CPU and apart from the worker's scorer."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ class _CachedModel:
 
 
 class ModelCache:
-    """The models of one stream, by their ids; used by one thread."""
+    """The models of one stream by id, the last one cached; used by one thread."""
 
     def __init__(self, stream: str, models: ModelStore) -> None:
         self._stream = stream
@@ -34,35 +34,40 @@ class ModelCache:
         self._last: _CachedModel | None = None
 
     def monitored(self, model_id: int) -> MonitoredModel:
-        """Return what drift needs of a model."""
-        kept = self._get(model_id)
-        return MonitoredModel(version=kept.version, features=kept.names, training_profile=kept.loaded.training_profile)
+        """Return a model as drift detection uses it."""
+        model = self._get(model_id)
+        return MonitoredModel(
+            version=model.version, features=model.names, training_profile=model.loaded.training_profile
+        )
 
     def reference(self, model_id: int) -> NDArray[np.float32]:
-        """Return a model's reference energies, ascending."""
+        """Return the reference energies of a model, (n,), in ascending order."""
         return self._get(model_id).reference
 
     def explain(self, model_id: int, events: Sequence[Mapping[str, float]]) -> Sequence[FeatureReasons]:
-        """Return what each feature adds to the events' energies. A model that cannot say it must not stop a stream."""
-        kept = self._get(model_id)
+        """Return the contribution of each feature to the energies of events.
+
+        A model that cannot explain its energies must not stop a stream: a warning is logged and the reasons are empty.
+        """
+        model = self._get(model_id)
         try:
-            return explain_events(kept.loaded, kept.names, events)
-        except ModelError as refused:
-            log.warning("Stream %s: %s", self._stream, refused, extra={"action": "explain", "stream": self._stream})
+            return explain_events(model.loaded, model.names, events)
+        except ModelError as error:
+            log.warning("Stream %s: %s", self._stream, error, extra={"action": "explain", "stream": self._stream})
             return [[] for _ in events]
 
     def _get(self, model_id: int) -> _CachedModel:
-        kept = self._last
-        if kept is None or kept.model_id != model_id:
+        model = self._last
+        if model is None or model.model_id != model_id:
             stored = self._models.load(model_id)
             loaded = load_model(stored, "cpu")
             energies = loaded.detector.reference_energies_
-            assert energies is not None, "load_model refuses a model without them"
-            kept = self._last = _CachedModel(
+            assert energies is not None, "load_model rejects a model without reference energies"
+            model = self._last = _CachedModel(
                 model_id=model_id,
                 version=stored.version,
                 loaded=loaded,
                 names=tuple(stored.feature_names),
                 reference=np.sort(energies),
             )
-        return kept
+        return model

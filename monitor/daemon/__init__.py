@@ -1,1 +1,1 @@
-"""TODO."""
+"""The daemon: the composition root of streams, rules, jobs and signals."""

@@ -1,4 +1,7 @@
-"""Signals: how the process is told to end, and that it does. Imports nothing that takes time."""
+"""Signal handling: stop on SIGTERM and SIGINT, with a bound on the shutdown time.
+
+This module imports nothing slow, so that the handlers are installed at once.
+"""
 
 import logging
 import os
@@ -10,43 +13,43 @@ from contextlib import contextmanager
 log = logging.getLogger(__name__)
 
 _SHUTDOWN_TIMEOUT_S = 28.0
-"""The time to drain, the time to tell, and a little: below the 30 s after which supervisors kill."""
+"""The drain timeout, the delivery timeout and a margin: below the 30 s after which supervisors kill."""
 
 
 @contextmanager
 def stop_on_signals(stop: Callable[[], None], *, end_within_s: float = _SHUTDOWN_TIMEOUT_S) -> Iterator[None]:
     """Call `stop` at the first SIGTERM or SIGINT; the second one ends the process at once.
 
-    So does the time, once `end_within_s` have passed since the first: a database that accepts a statement and never
-    answers would hold a thread for ever, and what is committed is kept either way.
+    The process also ends at once when `end_within_s` seconds have passed since the first signal: a database that
+    accepts a statement and never answers would block a thread for ever. Committed data is safe in both cases.
     """
     seen = threading.Event()
-    last = threading.Timer(end_within_s, _exit_now, (end_within_s,))
-    last.daemon = True
+    deadline = threading.Timer(end_within_s, _exit_now, (end_within_s,))
+    deadline.daemon = True
 
     def handle(number: int, _frame: object) -> None:
         if seen.is_set():
             os._exit(128 + number)
         seen.set()
-        last.start()
+        deadline.start()
         stop()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        last.cancel()
+        deadline.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def _exit_now(after_s: float) -> None:
-    waiting = sorted(thread.name for thread in threading.enumerate() if not thread.daemon)
+    running = sorted(thread.name for thread in threading.enumerate() if not thread.daemon)
     log.error(
-        "Told to stop %.0f s ago and still at work (%s): the database may not answer. Ending at once; what is "
-        "committed is kept, and the next run goes on from there.",
+        "The shutdown has taken %.0f s and these threads still run: %s. The database may not answer. Ending the "
+        "process now; committed data is kept, and the next run continues from it.",
         after_s,
-        ", ".join(waiting),
+        ", ".join(running),
         extra={"action": "stop"},
     )
     os._exit(1)

@@ -1,7 +1,7 @@
-"""One stream of the daemon: its threads, from finding the partitions to the last judged window.
+"""One stream of the daemon: its partitions, its first model and its three threads.
 
-Three threads: the intake polls, the worker decodes, scores and commits, the control loop seals, judges and ticks. What
-they share are an inbox, two events and the database.
+The intake polls; the worker decodes, scores and commits; the control loop seals, judges and ticks. The threads share an
+inbox, two events and the database.
 """
 
 import contextlib
@@ -45,12 +45,12 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 DRAIN_TIMEOUT_S = 20.0
-_POLL_S = 1.0
+_CONTROL_INTERVAL_S = 1.0
 _BACKOFF_S = 1.0
 
 
 class StreamRunner:
-    """Runs one stream until it ends or is told to stop; `failure` says why it ended otherwise."""
+    """Runs one stream until it ends or a stop is requested; `failure` is the error that ended it, if any."""
 
     def __init__(self, name: str, settings: Settings, db: Database, *, owner: str, device: str) -> None:
         self.name = name
@@ -66,24 +66,24 @@ class StreamRunner:
         self._wake = threading.Event()
         self._inbox = Inbox()
         self._threads: list[threading.Thread] = []
-        self._piped: Source | None = None
+        self._stdin_source: Source | None = None
         self._layout: Layout = "lines"
         self._topics: frozenset[str] = frozenset()
-        self._kept = ModelCache(name, self._models)
+        self._model_cache = ModelCache(name, self._models)
         self.worker: Worker | None = None
 
     def stop(self) -> None:
-        """Ask for the end: what is decoded is committed first."""
+        """Request the stop; decoded records are committed first."""
         self._stop.set()
         self._wake.set()
 
     @property
     def stopping(self) -> bool:
-        """Return whether the end was asked for."""
+        """Return whether a stop was requested."""
         return self._stop.is_set()
 
     def stuck_s(self) -> float:
-        """Return how long records have been waiting without a commit; 0 while nothing waits."""
+        """Return the seconds that records have waited without a commit; 0 without waiting records."""
         return 0.0 if self.worker is None else self.worker.stuck_s()
 
     def run(self) -> None:
@@ -93,7 +93,7 @@ class StreamRunner:
             model = None if state is None else self._wait_for_model(state)
             if state is not None and model is not None:
                 self._run_threads(state, model)
-        except Exception as failure:  # noqa: BLE001 - the worker loop: whatever ends a stream ends the daemon, with its reason
+        except Exception as failure:  # noqa: BLE001 - the worker loop: every error ends the stream and the daemon, with its reason
             self._fail(failure)
 
     def _fail(self, failure: BaseException) -> None:
@@ -101,50 +101,51 @@ class StreamRunner:
         self.stop()
 
     def _retry_until_answered(self, call: Callable[[], T]) -> T | None:
-        """Call until broker and store answer; None when told to stop."""
+        """Call until broker and database answer and return the result; None when a stop is requested."""
         while not self._stop.is_set():
             try:
                 return call()
-            except (BrokerUnavailable, StorageUnavailable) as away:
+            except (BrokerUnavailable, StorageUnavailable) as error:
                 log.warning(
                     "Stream %s: %s; trying again.",
                     self.name,
-                    away,
+                    error,
                     extra={"action": "start", "stream": self.name},
                 )
                 self._stop.wait(_BACKOFF_S)
         return None
 
     def _open_stream(self) -> StreamState:
-        """Store the stream and the positions of all its partitions, before anything is committed."""
+        """Store the stream and the positions of all its partitions before the first commit."""
         window = self._stream_settings.window
         state = self._ledger.open_stream(
             self.name, window_size_us=to_us(window.size), lead_us=to_us(window.grace) + to_us(window.ahead)
         )
         with self._open_reader(state.id) as source:
-            found = register_sources(self._ledger, self.name, state.id, source, self._stream_settings)
-            self._topics = frozenset(each.partition.topic for each in found)
+            partitions = register_sources(self._ledger, self.name, state.id, source, self._stream_settings)
+            self._topics = frozenset(each.partition.topic for each in partitions)
             self._layout = source.layout
         return state
 
     @contextlib.contextmanager
     def _open_reader(self, stream_id: int) -> Iterator[Source]:
-        """Give a source outside of any group; a pipe can be opened only once and is kept for the intake."""
-        source = self._piped or self._open_source(stream_id, group=False)
+        """Open a source outside of any consumer group; standard input opens only once and stays open for the intake."""
+        source = self._stdin_source or self._open_source(stream_id, group=False)
         if _reads_stdin(self._stream_settings):
-            self._piped = source
+            self._stdin_source = source
         try:
             yield source
         finally:
-            if self._piped is None:
+            if self._stdin_source is None:
                 source.close()
 
     def _open_source(self, stream_id: int, *, group: bool) -> Source:
-        known = self._ledger.active_sources(stream_id)
-        return open_source(self.name, self._settings, group=group, identity=known[0].identity if known else None)
+        sources = self._ledger.active_sources(stream_id)
+        identity = sources[0].identity if sources else None
+        return open_source(self.name, self._settings, group=group, identity=identity)
 
     def _wait_for_model(self, state: StreamState) -> ModelInfo | None:
-        """Return the active model; warm up for the first one, or wait for whoever does."""
+        """Return the active model; without one warm up, or wait for the process that does."""
         lease = Lease(Leases(self._db), f"control:{self.name}", self._owner)
         while not self._stop.is_set():
             model = self._retry_until_answered(lambda: self._models.active(state.id))
@@ -153,7 +154,7 @@ class StreamRunner:
             if self._retry_until_answered(lease.renew):
                 self._retry_until_answered(lambda: self._warm_up(state, lease))
             else:
-                self._stop.wait(_POLL_S)
+                self._stop.wait(_CONTROL_INTERVAL_S)
         return None
 
     def _warm_up(self, state: StreamState, lease: Lease) -> None:
@@ -166,8 +167,8 @@ class StreamRunner:
             renew=lease.renew,
         )
         with self._open_reader(state.id) as source:
-            starts = stored_positions(self._ledger, state.id)
-            warm_up.run(source, starts, assigned=frozenset(starts) if self._piped else frozenset())
+            positions = stored_positions(self._ledger, state.id)
+            warm_up.run(source, positions, assigned=frozenset(positions) if self._stdin_source else frozenset())
 
     def _run_threads(self, state: StreamState, model: ModelInfo) -> None:
         self._warn_of_other_features(model)
@@ -175,8 +176,8 @@ class StreamRunner:
         intake = Intake(
             stream_id=state.id,
             owner=self._owner,
-            open_source=lambda: self._piped or self._open_source(state.id, group=self._db.dialect != "sqlite"),
-            assigned=frozenset(stored_positions(self._ledger, state.id)) if self._piped else frozenset(),
+            open_source=lambda: self._stdin_source or self._open_source(state.id, group=self._db.dialect != "sqlite"),
+            assigned=frozenset(stored_positions(self._ledger, state.id)) if self._stdin_source else frozenset(),
             ledger=self._ledger,
             now_us=self._db.now_us,
             inbox=self._inbox,
@@ -218,12 +219,12 @@ class StreamRunner:
             thread.join()
 
     def _warn_of_other_features(self, model: ModelInfo) -> None:
-        """Say that other features are configured than the model has: they were frozen when it was fitted."""
+        """Warn if the configured features differ from the model's, which were fixed when it was fitted."""
         configured = self._stream_settings.event.features
         if configured != "auto" and set(configured) != set(model.feature_names):
             log.warning(
-                "Stream %s: event.features names others than the %d features of model %d, which goes on with its own; "
-                "`outrider fit %s` makes one for those that are configured.",
+                "Stream %s: event.features differs from the %d features of model %d, which keeps its own; "
+                "`outrider fit %s` fits a model with the configured features.",
                 self.name,
                 len(model.feature_names),
                 model.version,
@@ -235,7 +236,7 @@ class StreamRunner:
         def run() -> None:
             try:
                 work()
-            except Exception as failure:  # noqa: BLE001 - the worker loop: see `run`
+            except Exception as failure:  # noqa: BLE001 - the worker loop, see `run`
                 self._fail(failure)
                 self._inbox.put(ControlChanged())
 
@@ -248,7 +249,7 @@ class StreamRunner:
             drained.set()
 
     def _run_control(self, state: StreamState, worker: Worker) -> None:
-        """Seal, judge and tick while this process holds the lease; end the stream when nothing is left to do."""
+        """Seal, judge and tick while this process holds the lease; stop the stream when no work remains."""
         lease = Lease(Leases(self._db), f"control:{self.name}", self._owner)
         control = WindowStore(self._db)
         plane = ControlPlane(
@@ -256,17 +257,17 @@ class StreamRunner:
             control=control,
             calibration=ThresholdStore(self._db),
             models=self._models,
-            reference=self._kept.reference,
+            reference=self._model_cache.reference,
             now_us=lambda: time.time_ns() // 1_000,
             renew=lease.renew,
             advanced=lambda: self._inbox.put(ControlChanged()),
             early=control,
             evidence=EvidenceStore(self._db),
-            explain=self._kept.explain,
+            explain=self._model_cache.explain,
             drift=DriftMonitor(
                 build_drift_rule(self._settings, self.name, state.id),
                 store=DriftStore(self._db),
-                model=self._kept.monitored,
+                model=self._model_cache.monitored,
                 now_us=lambda: time.time_ns() // 1_000,
             ),
         )
@@ -275,7 +276,7 @@ class StreamRunner:
             shadows=ShadowStore(self._db),
             models=self._models,
             calibration=ThresholdStore(self._db),
-            reference=self._kept.reference,
+            reference=self._model_cache.reference,
         )
         retirement = SourceRetirement(self._ledger, self.name, state.id, self._topics)
         steps = (retirement.run_due, plane.run_due, promoter.run_due)
@@ -283,22 +284,22 @@ class StreamRunner:
             self._wake.clear()
             if self._run_steps(steps, lease, lambda: worker.ended and control.all_ended(state.id)):
                 self.stop()
-            self._wake.wait(_POLL_S)
+            self._wake.wait(_CONTROL_INTERVAL_S)
         self._finish_control(plane, lease)
 
     def _run_steps(self, steps: Sequence[Callable[[], bool]], lease: Lease, all_ended: Callable[[], bool]) -> bool:
-        """Do what is due; return whether all had ended before and nothing was left to do, while the lease was ours."""
+        """Run the due steps; return True when every source has ended, no work remains and the lease is held."""
         try:
             ended = all_ended()
             if not lease.renew():
                 return False
             moved = [step() for step in steps]
             return not any(moved) and lease.renew() and ended
-        except StorageUnavailable as away:
+        except StorageUnavailable as error:
             log.warning(
                 "Stream %s: %s; trying again.",
                 self.name,
-                away,
+                error,
                 extra={"action": "control", "stream": self.name},
             )
             self._stop.wait(_BACKOFF_S)
@@ -310,8 +311,8 @@ class StreamRunner:
         try:
             plane.run_due()
             lease.release()
-        except StorageUnavailable as away:
-            log.warning("Stream %s: %s; the lease runs out by itself.", self.name, away, extra={"action": "stop"})
+        except StorageUnavailable as error:
+            log.warning("Stream %s: %s; the lease will expire.", self.name, error, extra={"action": "stop"})
 
 
 def _reads_stdin(settings: StreamSettings) -> bool:

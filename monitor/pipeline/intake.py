@@ -123,7 +123,7 @@ class Intake:
         try:
             return source.poll(_POLL_TIMEOUT_S)
         except BrokerUnavailable as error:
-            log.warning("%s; polling again.", error, extra={"action": "poll"})
+            log.warning("%s; trying again.", error, extra={"action": "poll"})
             self._stop.wait(_BACKOFF_S)
             return PollResult()
 

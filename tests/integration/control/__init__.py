@@ -1,1 +1,1 @@
-"""Tests: the data plane and the control plane of a stream on real databases."""
+"""The pipeline and the control plane on real databases."""

@@ -1,4 +1,4 @@
-"""An upgraded database of each kind."""
+"""Fixtures: an upgraded database of each kind, with a stream and a source."""
 
 from collections.abc import Iterator
 

@@ -1,7 +1,7 @@
-"""A stream in one process, step by step in any order: commits of several sources, seals, judgements and ticks.
+"""A simulated stream in one process: commits of several sources, seals, judgements and ticks in any order of steps.
 
-The steps are those of the running daemon (`fold`, `Ledger.commit`, `ControlPlane`), with real rows in a real database.
-What they leave behind must not depend on the order in which they came.
+The steps are those of the daemon (`fold`, `Ledger.commit`, `ControlPlane`) on a real database. The stored rows must not
+depend on the order of the steps.
 """
 
 import random
@@ -38,7 +38,10 @@ Rows = list[tuple[Any, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class SimulationSettings:
-    """What happens: the sources' records and the settings; `fires` if there are incidents, some of `kinds`."""
+    """The records of the sources and the settings.
+
+    `fires` is True if the run has incidents; `kinds` are the kinds that must be among them.
+    """
 
     rule: WindowRule
     refresh: timedelta | str
@@ -58,25 +61,25 @@ def make_records(
     n: int,
     span_s: int,
     number: int = 0,
-    strange: tuple[float, float] | None = None,
+    anomalous: tuple[float, float] | None = None,
     share: float = 0.125,
     moved: tuple[float, float] | None = None,
 ) -> DecodedBatch:
-    """Return n records over so many seconds: most in order, some late or far back, some dead letters.
+    """Return n records over `span_s` seconds: most in order, some late or far back, some dead letters.
 
-    Between the two shares of the span that `strange` names, one event in eight (or another share) is an outlier;
-    between those of `moved` the first feature is 1.5 deviations higher.
+    Between the two fractions of the span in `anomalous`, one event in eight (or another `share`) is an outlier; between
+    the fractions in `moved`, the first feature is 1.5 standard deviations higher.
     """
     rng = np.random.default_rng(seed)
     times = np.sort(rng.integers(0, span_s * SECOND, n)) + T0
     back = rng.random(n) < 0.1
     times[back] -= rng.choice([SECOND, 30 * SECOND, 300 * SECOND], int(back.sum()))
     features = rng.normal(size=(n, 2)).astype(np.float32)
-    if strange is not None:
-        low, high = (T0 + share * span_s * SECOND for share in strange)
+    if anomalous is not None:
+        low, high = (T0 + fraction * span_s * SECOND for fraction in anomalous)
         features[(times >= low) & (times < high) & (rng.random(n) < share)] *= 9
     if moved is not None:
-        low, high = (T0 + share * span_s * SECOND for share in moved)
+        low, high = (T0 + fraction * span_s * SECOND for fraction in moved)
         features[(times >= low) & (times < high), 0] += 1.5
     dead = np.flatnonzero(rng.random(n) < 0.03)
     alive = np.setdiff1d(np.arange(n), dead)
@@ -106,7 +109,7 @@ def cut_batch(whole: DecodedBatch, begin: int, end: int) -> DecodedBatch:
 
 
 class SimulatedWriter:
-    """The data plane of one source: what it has read and not committed, and what it believes of the stream."""
+    """The pipeline of one source: its uncommitted records, and the control state as it last read it."""
 
     def __init__(self, db: Database, stream_id: int, scene: SimulationSettings, number: int) -> None:
         self._ledger = Ledger(db)
@@ -122,14 +125,14 @@ class SimulatedWriter:
         self._next = claim.next_offset
         self._watermark_us = claim.watermark_us
         self._pending: DecodedBatch | None = None
-        self._unsettled = False
+        self._undecided = False
         self._control = StreamControl(sealed_until_us=None, revision=-1)
         self._schedule = ThresholdSchedule.from_rows([])
         self._scorer = Scorer(lambda model_id: load_model(ModelStore(db).load(model_id), "cpu"))
         self.ended = False
 
-    def look(self) -> None:
-        """Read how far the stream is sealed, and the schedule after it."""
+    def refresh(self) -> None:
+        """Read the control state, and the schedule after it."""
         self._control = self._ledger.read_control(self._stream_id)
         shadows = tuple(self._shadows.read_scheduled(self._stream_id))
         self._schedule = replace(
@@ -137,14 +140,14 @@ class SimulatedWriter:
         )
 
     def commit(self, n: int) -> bool:
-        """Read up to n records and commit what may be committed; return whether anything moved."""
+        """Read up to n records and commit those before the end of the lead; return whether anything changed."""
         if self.ended:
             return False
         if self._control.revision < 0:
-            self.look()
+            self.refresh()
         if self._read == self._whole.end and self._pending is None:
             return self._end()
-        if self._pending is None or self._unsettled:
+        if self._pending is None or self._undecided:
             end = min(self._read + n, self._whole.end)
             more = cut_batch(self._whole, self._read, end)
             self._pending = more if self._pending is None else join_batches([self._pending, more])
@@ -162,15 +165,15 @@ class SimulatedWriter:
                 rule=self._rule,
                 scorer=self._scorer,
             )
-            self._unsettled = folded.remaining is not None and not folded.held_by_lead
+            self._undecided = folded.remaining is not None and not folded.held_by_lead
             if folded.end == self._next and folded.watermark_us == self._watermark_us:
-                self.look()
+                self.refresh()
                 return False
             outcome = self._ledger.commit(
                 build_commit(self._stream_id, self._claim, piece, folded, self._control, NAMES)
             )
             if isinstance(outcome, Stale):
-                self.look()
+                self.refresh()
                 continue
             assert isinstance(outcome, Committed)
             self._next, self._watermark_us = folded.end, folded.watermark_us
@@ -179,7 +182,7 @@ class SimulatedWriter:
 
     def _end(self) -> bool:
         at = Position(next_offset=self._next)
-        self.look()
+        self.refresh()
         commit = build_position_commit(
             self._stream_id, self._claim, None, at, self._watermark_us, self._control, ended=True
         )
@@ -188,7 +191,7 @@ class SimulatedWriter:
 
 
 def make_control_plane(db: Database, stream_id: int, scene: SimulationSettings) -> ControlPlane:
-    """Return a control plane that believes to hold the lease."""
+    """Return a control plane that always has its lease."""
     size_us = scene.rule.size_us
 
     def reference(model_id: int) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -236,8 +239,8 @@ def make_control_plane(db: Database, stream_id: int, scene: SimulationSettings) 
 def _make_drift_monitor(db: Database, stream_id: int, scene: SimulationSettings) -> DriftMonitor:
     def model(model_id: int) -> MonitoredModel:
         stored = ModelStore(db).load(model_id)
-        yardstick = load_model(stored, "cpu").training_profile
-        return MonitoredModel(version=stored.version, features=tuple(stored.feature_names), training_profile=yardstick)
+        profile = load_model(stored, "cpu").training_profile
+        return MonitoredModel(version=stored.version, features=tuple(stored.feature_names), training_profile=profile)
 
     return DriftMonitor(
         DriftRule(
@@ -269,7 +272,7 @@ def _make_incident_policy(scene: SimulationSettings) -> IncidentPolicy:
 
 
 def run_in_turn(db: Database, scene: SimulationSettings, n: int = 10**9) -> None:
-    """Commit n records of each source in turn, and let the control plane do all that is due in between."""
+    """Commit n records of each source in turn, and run the due steps of the control plane in between."""
     stream_id = open_stream(db, len(scene.sources), scene.rule)
     writers = [SimulatedWriter(db, stream_id, scene, number) for number in range(len(scene.sources))]
     plane = make_control_plane(db, stream_id, scene)
@@ -277,12 +280,12 @@ def run_in_turn(db: Database, scene: SimulationSettings, n: int = 10**9) -> None
     while not all(writer.ended for writer in writers):
         moved = [writer.commit(n) for writer in writers]
         quiet = 0 if plane.run_due() or any(moved) else quiet + 1
-        assert quiet < 3, "nothing moves any more"
+        assert quiet < 3, "the simulation makes no progress"
     plane.run_due()
 
 
 def run_at_random(db: Database, scene: SimulationSettings, seed: int) -> None:
-    """Take single steps in a random order, with two holders of the lease, restarts of both planes and any cuts."""
+    """Run single steps in a random order, with two lease holders, restarts of both planes and any cuts."""
     chance = random.Random(seed)
     stream_id = open_stream(db, len(scene.sources), scene.rule)
     writers = [SimulatedWriter(db, stream_id, scene, number) for number in range(len(scene.sources))]
@@ -310,13 +313,13 @@ def run_at_random(db: Database, scene: SimulationSettings, seed: int) -> None:
                 ]
             )
             quiet = 0 if step() else quiet + 1
-        assert quiet < 2_000, "nothing moves any more"
+        assert quiet < 2_000, "the simulation makes no progress"
     while planes[0].run_due() or planes[1].run_due():
         pass
 
 
 def read_decisions(db: Database) -> dict[str, Rows]:
-    """Return all that a stream's rows say, without the wall clock."""
+    """Return the rows of all tables without the columns of the wall clock."""
     queries = {
         "scores": "SELECT s.source_id, s.source_offset, s.event_time_us, s.energy, t.valid_from_us, t.computed_at_us "
         "FROM scores s JOIN thresholds t ON t.id = s.threshold_id ORDER BY 1, 2",

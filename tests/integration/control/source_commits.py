@@ -1,4 +1,4 @@
-"""Sources that commit parts, and decisions about them as the control plane would take them."""
+"""Sources that commit parts, and judgements of their windows."""
 
 import threading
 from collections.abc import Callable
@@ -65,7 +65,7 @@ class CommittingSource:
         return outcome
 
     def part(self, window: int = 0, *, events: int = 1, late: int = 0, dead: int = 0) -> WindowPartRow:
-        """A part of the window that starts so many minutes after T0."""
+        """Return a part of the window that starts `window` minutes after T0."""
         energies = np.full(events, 2.0, np.float32)
         part: Part = replace(
             summarise(energies, energies > 10, Scale(median=1.0, iqr=1.0)) if events else Part.without_events(),
@@ -99,7 +99,7 @@ def judged_window_row(facts: WindowFacts) -> WindowRow:
 
 def opened_incident(facts: WindowFacts, kind: str = "spike", channels: tuple[str, ...] = ("log",)) -> IncidentRow:
     start, end = facts.window_start_us, facts.window_end_us
-    told = TransitionRow(
+    transition = TransitionRow(
         transition="opened", window_start_us=start, at_us=end, summary="a spike", details={"n": 1}, channels=channels
     )
     return IncidentRow(
@@ -114,7 +114,7 @@ def opened_incident(facts: WindowFacts, kind: str = "spike", channels: tuple[str
         windows_fired=1,
         summary="a spike",
         details={},
-        transition=told,
+        transition=transition,
     )
 
 
@@ -127,7 +127,7 @@ def judge_spike(facts: WindowFacts) -> Judgement:
 
 
 def run_concurrently(*calls: Callable[[], T]) -> list[T]:
-    """Call all at once, each in a thread of its own."""
+    """Call all functions at the same time, each in its own thread."""
     gate = threading.Barrier(len(calls))
 
     def call(each: Callable[[], T]) -> T:

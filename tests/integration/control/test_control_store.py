@@ -1,4 +1,4 @@
-"""The control plane's transactions: once whoever and however often, and nothing lost between two of them."""
+"""The transactions of the control plane: idempotent, safe with several holders, and without lost rows."""
 
 import json
 import threading
@@ -37,7 +37,7 @@ def test_a_window_is_due_when_it_is_sealed_and_has_parts(
     assert control.due_windows(stream_id, limit=1) == [T0]
 
 
-def test_judging_stores_the_window_and_takes_its_parts_away(
+def test_judging_stores_the_window_and_deletes_its_parts(
     db: Database, stream_id: int, source: CommittingSource, control: WindowStore
 ) -> None:
     source.commit(source.part(events=3), source.part(1))
@@ -58,7 +58,7 @@ def test_judging_a_window_again_stores_nothing(
     assert [count_rows(db, table) for table in ("windows", "incidents", "transitions", "notifications")] == [1, 1, 1, 1]
 
 
-def test_many_holders_that_judge_one_window_at_once_store_it_once(
+def test_concurrent_holders_store_the_judgement_of_a_window_once(
     db: Database, stream_id: int, source: CommittingSource, control: WindowStore
 ) -> None:
     source.commit(source.part())
@@ -68,7 +68,7 @@ def test_many_holders_that_judge_one_window_at_once_store_it_once(
     assert [count_rows(db, table) for table in ("windows", "incidents", "transitions", "notifications")] == [1, 1, 1, 1]
 
 
-def test_a_decision_that_fails_leaves_the_parts(
+def test_a_failed_decision_leaves_the_parts(
     db: Database, stream_id: int, source: CommittingSource, control: WindowStore
 ) -> None:
     source.commit(source.part())
@@ -82,7 +82,7 @@ def test_a_decision_that_fails_leaves_the_parts(
     assert (count_rows(db, "windows"), count_rows(db, "window_parts")) == (0, 1)
 
 
-def test_what_comes_late_into_a_judged_window_is_added_once(
+def test_late_counts_of_a_judged_window_are_added_once(
     db: Database, stream_id: int, source: CommittingSource, control: WindowStore
 ) -> None:
     source.commit(source.part(events=3, late=1))
@@ -97,20 +97,20 @@ def test_what_comes_late_into_a_judged_window_is_added_once(
     assert control.due_windows(stream_id) == []
 
 
-def test_events_that_come_into_a_judged_window_are_a_fault_that_is_named(
+def test_events_in_a_judged_window_raise_an_error(
     db: Database, stream_id: int, source: CommittingSource, control: WindowStore
 ) -> None:
     source.commit(source.part())
     seal(db, stream_id, T0 + MINUTE)
     control.judge(stream_id, "payments", T0, judge_clean)
-    seal(db, stream_id, T0)  # nothing of ours moves it back
+    seal(db, stream_id, T0)  # the control plane never moves it back
     source.commit(source.part())
     with pytest.raises(RuntimeError, match="was judged before all its events were committed"):
         control.judge(stream_id, "payments", T0, judge_clean)
     assert count_rows(db, "window_parts") == 1
 
 
-def test_a_part_that_arrives_while_its_window_is_judged_is_not_lost(
+def test_a_part_that_arrives_during_the_judgement_is_not_lost(
     postgres_url: str,
 ) -> None:
     with Database(postgres_url) as db:
@@ -131,7 +131,7 @@ def test_a_part_that_arrives_while_its_window_is_judged_is_not_lost(
         assert fetch_rows(db, "SELECT events, late FROM windows") == [(3, 7)]
 
 
-def test_a_gap_belongs_to_the_first_window_that_ends_after_it_and_to_one_incident(
+def test_a_gap_belongs_to_the_first_window_that_ends_after_it(
     db: Database, stream_id: int, source: CommittingSource, control: WindowStore
 ) -> None:
     source.commit(source.part(0), watermark_us=T0 + 30)
@@ -151,7 +151,7 @@ def test_a_gap_belongs_to_the_first_window_that_ends_after_it_and_to_one_inciden
     assert fetch_rows(db, "SELECT g.incident_id = i.id FROM gaps g, incidents i") in ([(1,)], [(True,)])
 
 
-def test_a_second_open_incident_of_a_kind_is_refused_by_the_table(
+def test_the_table_rejects_a_second_open_incident_of_a_kind(
     db: Database, stream_id: int, source: CommittingSource, control: WindowStore
 ) -> None:
     source.commit(source.part(0), source.part(1))
@@ -162,7 +162,7 @@ def test_a_second_open_incident_of_a_kind_is_refused_by_the_table(
     assert (count_rows(db, "windows"), count_rows(db, "incidents")) == (1, 1)
 
 
-def test_a_seal_sees_every_source_and_moves_only_for_one_of_two(
+def test_the_seal_facts_have_every_source_and_one_of_many_seals_moves(
     db: Database, stream_id: int, source: CommittingSource, control: WindowStore
 ) -> None:
     source.commit(source.part(3), watermark_us=T0 + 4 * MINUTE)
@@ -184,7 +184,7 @@ def test_a_seal_sees_every_source_and_moves_only_for_one_of_two(
     assert (seen[0].first_part_end_us, seen[0].last_part_end_us) == (T0 + 4 * MINUTE, T0 + 4 * MINUTE)
 
 
-def test_sealed_windows_that_nobody_has_judged_still_call_for_their_tick(
+def test_sealed_windows_that_are_not_judged_still_need_their_tick(
     db: Database, stream_id: int, source: CommittingSource, control: WindowStore
 ) -> None:
     source.commit(source.part(0), source.part(7))
@@ -199,7 +199,7 @@ def test_sealed_windows_that_nobody_has_judged_still_call_for_their_tick(
     assert (seen[1].first_part_end_us, seen[1].last_judged_end_us) == (T0 + 8 * MINUTE, T0 + MINUTE)
 
 
-def test_no_commit_slips_events_into_a_window_that_is_sealed_at_the_same_time(db: Database) -> None:
+def test_no_commit_adds_events_to_a_window_that_is_sealed_at_the_same_time(db: Database) -> None:
     stream_id = open_stream(db, partitions=3)
     control, n = WindowStore(db), 60
     done = threading.Event()
@@ -212,10 +212,10 @@ def test_no_commit_slips_events_into_a_window_that_is_sealed_at_the_same_time(db
                 assert isinstance(source.commit(source.part(window, events=0, late=1)), Committed)
 
     def seal_and_judge() -> None:
-        # Seals one window ahead of the slowest source, to make it come too late now and then.
+        # Seals one window ahead of the slowest source, so that some of its commits are late.
         def decide(facts: SealFacts) -> int | None:
-            known = [source.watermark_us for source in facts.sources if source.watermark_us is not None]
-            target = min(known) + MINUTE if len(known) == 3 else None
+            watermarks = [source.watermark_us for source in facts.sources if source.watermark_us is not None]
+            target = min(watermarks) + MINUTE if len(watermarks) == 3 else None
             moves = target is not None and (facts.sealed_until_us is None or target > facts.sealed_until_us)
             return target if moves else None
 
@@ -243,7 +243,7 @@ def test_no_commit_slips_events_into_a_window_that_is_sealed_at_the_same_time(db
     assert count_rows(db, "window_parts") == 0
 
 
-def test_a_stream_has_ended_when_each_of_its_sources_has(db: Database, control: WindowStore) -> None:
+def test_a_stream_has_ended_when_all_its_sources_have_ended(db: Database, control: WindowStore) -> None:
     stream_id = open_stream(db, partitions=2)
     CommittingSource(db, stream_id, 0).commit(ended=True)
     assert not control.all_ended(stream_id)
@@ -254,7 +254,7 @@ def test_a_stream_has_ended_when_each_of_its_sources_has(db: Database, control: 
     assert not control.all_ended(stream_id)
 
 
-def test_a_log_that_was_replaced_no_longer_counts_for_the_seal(
+def test_a_re_created_log_no_longer_counts_for_the_seal(
     db: Database, stream_id: int, source: CommittingSource, control: WindowStore
 ) -> None:
     source.commit(watermark_us=T0)
@@ -264,7 +264,7 @@ def test_a_log_that_was_replaced_no_longer_counts_for_the_seal(
     assert [each.watermark_us for each in seen[0].sources] == [None, None, None]
 
 
-def test_what_names_an_unprintable_feature_is_stored_with_a_replacement(
+def test_unprintable_characters_are_stored_as_replacement_characters(
     db: Database, stream_id: int, source: CommittingSource, control: WindowStore
 ) -> None:
     source.commit(source.part())
@@ -273,9 +273,9 @@ def test_what_names_an_unprintable_feature_is_stored_with_a_replacement(
     def decide(facts: WindowFacts) -> Judgement:
         incident = opened_incident(facts, "drift", ("ops",))
         assert incident.transition is not None
-        told = replace(incident.transition, summary="a\x00b \udcff", details={"feature": "a\x00b \udcff"})
+        transition = replace(incident.transition, summary="a\x00b \udcff", details={"feature": "a\x00b \udcff"})
         return Judgement(
-            window=judged_window_row(facts), incidents=[replace(incident, summary="a\x00b", transition=told)]
+            window=judged_window_row(facts), incidents=[replace(incident, summary="a\x00b", transition=transition)]
         )
 
     assert control.judge(stream_id, "payments", T0, decide)

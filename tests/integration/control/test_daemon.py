@@ -1,4 +1,4 @@
-"""The daemon to the end of its input: every source read, every window judged, every message told."""
+"""The daemon up to the end of its input: every source read, every window judged, every message delivered."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ def run(url: str, source: dict[str, Any], **stream: Any) -> None:
     Daemon(Settings.model_validate(settings)).run()
 
 
-def test_several_partitions_are_all_read_to_their_end(database_url: str) -> None:
+def test_all_partitions_are_read_to_their_end(database_url: str) -> None:
     source = {"type": "synthetic", "seed": 3, "rate": 20, "events": 2_000, "speed": 0, "partitions": 3}
     run(database_url, source | {"start": "2026-01-01T00:00:00Z"})
     with Database(database_url) as db:
@@ -39,14 +39,14 @@ def test_several_partitions_are_all_read_to_their_end(database_url: str) -> None
         assert count_rows(db, "leases") == 0
 
 
-def test_a_spike_in_a_file_is_told_before_the_daemon_ends(
+def test_a_spike_in_a_file_is_notified_before_the_daemon_ends(
     sqlite_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "events.jsonl"
     with file.open("w") as out:
         for i in range(3_000):
-            strange = 2_000 <= i < 2_060
-            x = (900.0 if strange else 1.0) * ((i * 7919) % 1000 - 500)
+            anomalous = 2_000 <= i < 2_060
+            x = (900.0 if anomalous else 1.0) * ((i * 7919) % 1000 - 500)
             out.write(json.dumps({"x": x, "y": (i * 104729) % 997, "ts": T0 / SECOND + i / 10}) + "\n")
     with caplog.at_level(logging.INFO, "outrider.incidents"):
         run(sqlite_url, {"type": "file", "path": str(file)}, event={"time": {"field": "ts", "unit": "s"}})
@@ -57,19 +57,19 @@ def test_a_spike_in_a_file_is_told_before_the_daemon_ends(
         assert count_rows(db, "scores") == 3_000
 
 
-def test_features_that_were_configured_after_the_fit_are_said_to_wait_for_the_next_one(
+def test_features_configured_after_the_fit_are_reported_and_not_used(
     sqlite_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = {"type": "synthetic", "seed": 3, "rate": 20, "events": 600, "speed": 0, "start": "2026-01-01T00:00:00Z"}
     run(sqlite_url, source)
-    assert "event.features names others" not in caplog.text
+    assert "event.features differs" not in caplog.text
     run(sqlite_url, source, event={"features": ["x0"]})
-    assert "event.features names others than the" in caplog.text
+    assert "event.features differs from the" in caplog.text
     with Database(sqlite_url) as db:
         assert count_rows(db, "models") == 1
 
 
-def test_a_source_that_is_no_longer_configured_holds_no_window_open_and_goes_on_when_it_comes_back(
+def test_a_removed_source_blocks_no_window_and_continues_when_it_is_configured_again(
     sqlite_url: str, tmp_path: Path
 ) -> None:
     first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
@@ -79,7 +79,7 @@ def test_a_source_that_is_no_longer_configured_holds_no_window_open_and_goes_on_
     timed = {"time": {"field": "ts", "unit": "s"}}
     run(sqlite_url, {"type": "file", "path": str(first)}, event=timed)
     with Database(sqlite_url) as db:
-        # As a daemon leaves it that was killed within the file: nothing says that it has ended.
+        # The state after a daemon that was killed in the middle of the file: the source has no stored end.
         with db.write() as conn:
             for table in (scores, outliers):
                 conn.execute(sa.delete(table).where(table.c.source_offset >= 1_000))
@@ -98,7 +98,7 @@ def test_a_source_that_is_no_longer_configured_holds_no_window_open_and_goes_on_
         assert fetch_rows(db, "SELECT DISTINCT incarnation FROM sources") == [(1,)]
 
 
-def test_what_ends_a_stream_against_its_will_ends_the_daemon_with_its_reason(sqlite_url: str, tmp_path: Path) -> None:
+def test_a_failed_stream_ends_the_daemon_with_its_error(sqlite_url: str, tmp_path: Path) -> None:
     file = tmp_path / "events.jsonl"
     file.write_text('{"x": 1}\n{"x": 2}\n')
     with pytest.raises(ModelError, match="the input ended after 2 usable events"):

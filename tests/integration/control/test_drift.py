@@ -1,4 +1,4 @@
-"""Drift through the real control plane: found, named, resolved, and the same whatever the order and the restarts."""
+"""Drift through the real control plane: found, explained, resolved, and independent of order and restarts."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -52,33 +52,33 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]
 
 
 def drift_of(db: Database) -> dict[str, Rows]:
-    found = read_decisions(db)
-    return {name: found[name] for name in ("drift_verdicts", "drift_bases", "drift_marks", "calibrations")} | {
-        name: [row for row in found[name] if "drift" in row] for name in ("incidents", "transitions")
+    decisions = read_decisions(db)
+    return {name: decisions[name] for name in ("drift_verdicts", "drift_bases", "drift_marks", "calibrations")} | {
+        name: [row for row in decisions[name] if "drift" in row] for name in ("incidents", "transitions")
     }
 
 
-def test_a_planted_drift_is_found_named_and_resolved_when_it_is_over(finished_run: Database) -> None:
-    (found,) = fetch_rows(finished_run, f"SELECT status, summary, details {OF_DRIFT}")
-    assert found[0] == "resolved"
-    assert str(found[1]).startswith("over the 30m from 2026-01-02T04:")
-    assert "x is typically" in str(found[1])
-    opened = json.loads(str(found[2]))["opened"]
+def test_a_planted_drift_is_found_explained_and_resolved(finished_run: Database) -> None:
+    (incident,) = fetch_rows(finished_run, f"SELECT status, summary, details {OF_DRIFT}")
+    assert incident[0] == "resolved"
+    assert str(incident[1]).startswith("over the 30m from 2026-01-02T04:")
+    assert "x is typically" in str(incident[1])
+    opened = json.loads(str(incident[2]))["opened"]
     assert opened["advice"] == "drift: refit"
     first = opened["horizons"][0]["drifted"][0]
     assert (first["statistic"], first["feature"]) == ("rank", "x")
     assert first["before"] == pytest.approx(0.5, abs=0.05)
     assert first["after_value"] - first["before_value"] == pytest.approx(1.5, abs=0.5)
-    told = fetch_rows(
+    transitions = fetch_rows(
         finished_run,
         "SELECT transition, at_us FROM transitions t JOIN incidents i ON i.id = incident_id "
         "WHERE i.kind = 'drift' ORDER BY t.id",
     )
-    assert [told[0][0], told[-1][0]] == ["opened", "resolved"]
-    assert int(str(told[-1][1])) >= T0 + 34 * 60 * MINUTE
+    assert [transitions[0][0], transitions[-1][0]] == ["opened", "resolved"]
+    assert int(str(transitions[-1][1])) >= T0 + 34 * 60 * MINUTE
 
 
-def test_nothing_is_said_before_a_base_of_a_day_and_of_thirty_horizons(finished_run: Database) -> None:
+def test_no_verdict_before_a_baseline_of_a_day_and_thirty_horizons(finished_run: Database) -> None:
     bases = fetch_rows(finished_run, "SELECT horizon_us / 60000000, until_us FROM drift_bases")
     assert bases == [(30, T0 + 24 * 60 * MINUTE)]  # horizons of 2 h would need 60 hours
     (state,) = fetch_rows(finished_run, "SELECT state FROM drift_marks")
@@ -86,14 +86,14 @@ def test_nothing_is_said_before_a_base_of_a_day_and_of_thirty_horizons(finished_
     assert fetch_rows(finished_run, "SELECT min(window_start_us) FROM drift_verdicts") == [(T0 + 24 * 60 * MINUTE,)]
 
 
-def test_another_database_comes_to_the_same(finished_run: Database, db: Database) -> None:
+def test_every_database_gives_the_same_verdicts(finished_run: Database, db: Database) -> None:
     run_in_turn(db, HALF_HOURS)
     assert drift_of(db) == drift_of(finished_run)
     assert len(drift_of(finished_run)["drift_verdicts"]) > 50
 
 
 @pytest.mark.parametrize("seed", [3, 4])
-def test_any_order_of_steps_and_restarts_leaves_the_same_verdicts(
+def test_any_order_of_steps_and_restarts_gives_the_same_verdicts(
     finished_run: Database, sqlite_db: Database, seed: int
 ) -> None:
     run_at_random(sqlite_db, HALF_HOURS, seed=seed)
@@ -101,7 +101,7 @@ def test_any_order_of_steps_and_restarts_leaves_the_same_verdicts(
 
 
 def test_windows_of_an_open_drift_stay_in_the_look_back(finished_run: Database) -> None:
-    """What keeps a window out is that its count fired, and drift marks no window."""
+    """Only windows with an outlier alarm are left out; drift marks no window."""
     spans = "SELECT window_start_us, resolved_at_us FROM incidents WHERE kind = 'drift'"
     (begin, end) = fetch_rows(finished_run, spans)[0]
     inside = f"FROM windows WHERE window_start_us >= {begin} AND window_end_us <= {end}"
@@ -109,7 +109,7 @@ def test_windows_of_an_open_drift_stay_in_the_look_back(finished_run: Database) 
 
 
 def run_half(db: Database) -> tuple[int, list[SimulatedWriter]]:
-    """Run until the drift is open."""
+    """Run until the drift incident is open."""
     stream_id = open_stream(db, 2, HALF_HOURS.rule)
     writers = [SimulatedWriter(db, stream_id, HALF_HOURS, number) for number in range(2)]
     plane = make_control_plane(db, stream_id, HALF_HOURS)
@@ -120,7 +120,7 @@ def run_half(db: Database) -> tuple[int, list[SimulatedWriter]]:
     return stream_id, writers
 
 
-def test_another_model_gets_a_new_base_and_ends_the_drift(sqlite_db: Database) -> None:
+def test_another_model_gets_a_new_baseline_and_ends_the_drift(sqlite_db: Database) -> None:
     stream_id, writers = run_half(sqlite_db)
     add_model(sqlite_db, stream_id, seed=1)
     finish(sqlite_db, stream_id, writers)
@@ -131,10 +131,10 @@ def test_another_model_gets_a_new_base_and_ends_the_drift(sqlite_db: Database) -
     assert len(ended) == 1
     assert fetch_rows(sqlite_db, "SELECT count(DISTINCT from_us) FROM drift_bases") == [
         (1,)
-    ]  # too few hours for a second
+    ]  # too few hours for a second baseline
 
 
-def test_an_accepted_drift_is_the_new_normal(sqlite_db: Database) -> None:
+def test_an_accepted_drift_is_the_new_baseline(sqlite_db: Database) -> None:
     stream_id, writers = run_half(sqlite_db)
     (mark,) = fetch_rows(sqlite_db, "SELECT until_us FROM drift_marks")
     with sqlite_db.write() as conn:
@@ -154,33 +154,33 @@ def finish(db: Database, stream_id: int, writers: list[SimulatedWriter]) -> None
 
 
 def store_drift_steps(db: Database, stream_id: int, repeat_minutes: int, *steps: tuple[bool, int, int]) -> None:
-    """Let horizons drift or not; each step is that, the horizon's minutes, and the minute at which it ends."""
-    life = IncidentPolicy(
+    """Store drift steps, each as (drifted, length of the horizon in minutes, minute at which it ends)."""
+    policy = IncidentPolicy(
         size_us=MINUTE,
         lifecycle=LifecyclePolicy(resolve_after=2, repeat_interval_us=repeat_minutes * MINUTE),
         channels=lambda _kind, _severity: (),
         max_age_us=2**62,
     )
 
-    def step(found: bool, minutes: int, until: int, known: Sequence[StoredIncident]) -> list[IncidentRow]:
-        finding = Finding(kind=Kind.DRIFT, severity=Severity.WARNING, summary="it moved", details={}) if found else None
+    def step(drifted: bool, minutes: int, until: int, known: Sequence[StoredIncident]) -> list[IncidentRow]:
+        finding = (
+            Finding(kind=Kind.DRIFT, severity=Severity.WARNING, summary="it moved", details={}) if drifted else None
+        )
         at = Interval(start_us=T0 + (until - minutes) * MINUTE, end_us=T0 + until * MINUTE)
-        return update_incident(Kind.DRIFT, finding, known, at, life, now_us=T0 + until * MINUTE)
+        return update_incident(Kind.DRIFT, finding, known, at, policy, now_us=T0 + until * MINUTE)
 
     for each in steps:
         change_incidents(db, stream_id, "payments", partial(step, *each))
 
 
-def test_a_drift_of_an_hour_is_told_beside_one_of_its_first_minutes_that_is_over(db: Database, stream_id: int) -> None:
-    """Both begin at the same time, so that incident and window say nothing of which is which."""
+def test_a_drift_of_an_hour_is_notified_after_a_resolved_one_of_the_same_start(db: Database, stream_id: int) -> None:
+    """Both have the same start, so that kind and window start alone cannot tell the incidents apart."""
     store_drift_steps(db, stream_id, 240, (True, 10, 10), (False, 10, 20), (False, 10, 30), (True, 60, 60))
     assert fetch_rows(db, f"SELECT status, window_start_us {OF_DRIFT}") == [("resolved", T0), ("open", T0)]
     assert fetch_rows(db, "SELECT count(*) FROM notifications") == [(3,)]
 
 
-def test_a_drift_that_is_told_again_for_ten_minutes_and_then_for_their_hour_is_told_twice(
-    db: Database, stream_id: int
-) -> None:
+def test_repeats_for_ten_minutes_and_for_an_hour_are_two_notifications(db: Database, stream_id: int) -> None:
     store_drift_steps(db, stream_id, 30, (True, 10, 10), (True, 10, 70), (True, 60, 120))
     repeated = "SELECT window_start_us, at_us FROM transitions WHERE transition = 'repeated' ORDER BY id"
     assert fetch_rows(db, repeated) == [

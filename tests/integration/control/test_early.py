@@ -1,4 +1,4 @@
-"""Opening a spike before its window is sealed: one incident, the same rows as without looking, on both databases."""
+"""Spikes opened before their window is sealed: one incident with the same rows, on both databases."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,13 +25,13 @@ BURST = SimulationSettings(
     rule=WindowRule(size_us=MINUTE, grace_us=5 * SECOND, ahead_us=2 * MINUTE, max_future_us=None),
     refresh=timedelta(minutes=5),
     look_back=timedelta(minutes=30),
-    sources=[make_records(21, n=1_500, span_s=1_500, strange=(0.6, 0.72), share=0.8)],
+    sources=[make_records(21, n=1_500, span_s=1_500, anomalous=(0.6, 0.72), share=0.8)],
 )
 
 
 @dataclass
 class EarlyRun:
-    """What a run left, and how many incidents it saw opened by a window that was not sealed."""
+    """The rows of a run, and the number of incidents opened by a window before its seal."""
 
     rows: dict[str, Rows]
     early: int
@@ -58,22 +58,22 @@ def run_simulation(db: Database, *, early: bool) -> EarlyRun:
     return EarlyRun(rows=read_decisions(db), early=seen)
 
 
-def test_an_incident_that_opened_early_ends_up_as_if_nobody_had_looked(db: Database, tmp_path: Path) -> None:
-    looked = run_simulation(db, early=True)
-    assert looked.early > 0
-    assert [row[0] for row in looked.rows["incidents"]].count("spike") == 1
-    assert len(looked.rows["notifications"]) == 2 * len(looked.rows["transitions"])
+def test_an_early_incident_has_the_same_rows_as_one_opened_after_the_seal(db: Database, tmp_path: Path) -> None:
+    early_run = run_simulation(db, early=True)
+    assert early_run.early > 0
+    assert [row[0] for row in early_run.rows["incidents"]].count("spike") == 1
+    assert len(early_run.rows["notifications"]) == 2 * len(early_run.rows["transitions"])
     with Database(f"sqlite:///{tmp_path / 'sealed.db'}") as other:
         upgrade(other)
-        sealed = run_simulation(other, early=False)
-    assert sealed.early == 0
-    del looked.rows["scores"]  # whose float32 each database writes in its own way
-    for name, found in looked.rows.items():
-        assert comparable(found) == comparable(sealed.rows[name]), name
+        sealed_run = run_simulation(other, early=False)
+    assert sealed_run.early == 0
+    del early_run.rows["scores"]  # the databases write float32 in different ways
+    for name, found in early_run.rows.items():
+        assert comparable(found) == comparable(sealed_run.rows[name]), name
 
 
 def comparable(found: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
-    """Rows as both databases give them: a flag of SQLite is a number, bytes may be a memory view."""
+    """Return rows in a form that both databases share: bytes in place of memory views."""
     return [tuple(bytes(cell) if isinstance(cell, memoryview) else cell for cell in row) for row in found]
 
 
@@ -86,8 +86,8 @@ def test_the_message_of_an_early_incident_keeps_its_id(db: Database, stream_id: 
     control.seal(stream_id, lambda _: T0 + MINUTE)
 
     def judge(facts: WindowFacts) -> Judgement:
-        (known,) = facts.open_incidents
-        row = replace(opened_incident(facts, channels=("log", "ops")), id=known.id, severity="critical")
+        (incident,) = facts.open_incidents
+        row = replace(opened_incident(facts, channels=("log", "ops")), id=incident.id, severity="critical")
         return Judgement(window=judged_window_row(facts), incidents=[row])
 
     assert control.judge(stream_id, "payments", T0, judge)
@@ -97,7 +97,7 @@ def test_the_message_of_an_early_incident_keeps_its_id(db: Database, stream_id: 
     assert fetch_rows(db, "SELECT severity FROM transitions") == [("critical",)]
 
 
-def test_only_the_first_window_that_is_not_sealed_opens_early(
+def test_only_the_first_unsealed_window_opens_an_incident_early(
     db: Database, stream_id: int, source: CommittingSource
 ) -> None:
     control = WindowStore(db)
@@ -110,4 +110,4 @@ def test_only_the_first_window_that_is_not_sealed_opens_early(
     control.seal(stream_id, lambda _: T0 + MINUTE)
     assert not control.open_incidents_early(
         stream_id, "payments", T0 + MINUTE, lambda facts: [opened_incident(facts)]
-    ), "0 is not judged"
+    ), "the window before it is not judged"

@@ -1,4 +1,4 @@
-"""The intake: it alone claims; it fills the inbox, and always sends the message to finish."""
+"""The intake: claims, messages in the inbox, and the final stop message."""
 
 import threading
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ from tests.unit.consumers.memory_source import MemorySource
 
 @dataclass
 class RunningIntake:
-    """An intake in its thread, and all that it has put into its inbox."""
+    """An intake in its thread, with the messages of its inbox."""
 
     db: Database
     stream_id: int
@@ -59,9 +59,9 @@ class RunningIntake:
         self.drained.set()
         self.thread.join(30)
         assert not self.thread.is_alive()
-        self.saw(StopRequested)
+        self.received(StopRequested)
 
-    def saw(self, *kinds: type, n: int = 1) -> bool:
+    def received(self, *kinds: type, n: int = 1) -> bool:
         while (message := self.inbox.get(0.0)) is not None:
             self.messages.append(message)
         return len(self.of(*kinds)) >= n
@@ -76,14 +76,14 @@ def logs(partitions: int = 2, n: int = 5) -> dict[Partition, list[bytes]]:
 
 @pytest.fixture
 def running(sqlite_db: Database) -> Iterator[RunningIntake]:
-    of = RunningIntake(sqlite_db, open_stream(sqlite_db, partitions=2), MemorySource(logs(), ends=True))
-    of.thread.start()
-    yield of
-    of.end()
+    running = RunningIntake(sqlite_db, open_stream(sqlite_db, partitions=2), MemorySource(logs(), ends=True))
+    running.thread.start()
+    yield running
+    running.end()
 
 
-def test_each_partition_is_claimed_before_anything_of_it_arrives(running: RunningIntake) -> None:
-    wait_until(lambda: running.saw(PartitionEnded, n=2))
+def test_each_partition_is_claimed_before_its_first_records(running: RunningIntake) -> None:
+    wait_until(lambda: running.received(PartitionEnded, n=2))
     for p in range(2):
         mine = [
             message
@@ -95,54 +95,54 @@ def test_each_partition_is_claimed_before_anything_of_it_arrives(running: Runnin
         assert mine[0].claim.epoch == mine[1].epoch == mine[2].epoch
 
 
-def test_a_claim_that_was_lost_is_made_again_from_the_stored_position(running: RunningIntake) -> None:
-    wait_until(lambda: running.saw(PartitionEnded, n=2))
+def test_a_lost_claim_is_renewed_from_the_stored_position(running: RunningIntake) -> None:
+    wait_until(lambda: running.received(PartitionEnded, n=2))
     old = next(message.claim for message in running.of(PartitionClaimed) if message.partition == partition(0))
     running.intake.request_reclaim(ReclaimRequest(partition=partition(0), epoch=old.epoch))
-    wait_until(lambda: running.saw(PartitionClaimed, n=3))
+    wait_until(lambda: running.received(PartitionClaimed, n=3))
     assert running.of(PartitionClaimed)[2].claim.epoch == old.epoch + 1
-    wait_until(lambda: running.saw(RecordsFetched, n=3))
+    wait_until(lambda: running.received(RecordsFetched, n=3))
     assert running.of(RecordsFetched)[2].batch.begin == 0
 
 
-def test_a_request_about_an_older_claim_is_nothing_new(running: RunningIntake) -> None:
-    wait_until(lambda: running.saw(PartitionEnded, n=2))
+def test_a_reclaim_request_for_an_older_claim_is_ignored(running: RunningIntake) -> None:
+    wait_until(lambda: running.received(PartitionEnded, n=2))
     running.intake.request_reclaim(ReclaimRequest(partition=partition(0), epoch=-1))
-    wait_until(lambda: running.saw(PartitionCaughtUp, n=4))
+    wait_until(lambda: running.received(PartitionCaughtUp, n=4))
     assert len(running.of(PartitionClaimed)) == 2
 
 
-def test_a_partition_that_was_added_begins_at_its_beginning(sqlite_db: Database) -> None:
+def test_an_added_partition_is_read_from_its_beginning(sqlite_db: Database) -> None:
     running = RunningIntake(sqlite_db, open_stream(sqlite_db, partitions=1), MemorySource(logs(3), ends=True))
     running.thread.start()
     try:
-        wait_until(lambda: running.saw(PartitionEnded, n=3))
-        known = [(each.topic, each.partition) for each in Ledger(sqlite_db).active_sources(running.stream_id)]
-        assert known == [(TOPIC, 0), (TOPIC, 1), (TOPIC, 2)]
-        of_claims = {message.claim.source_id: message.partition for message in running.of(PartitionClaimed)}
+        wait_until(lambda: running.received(PartitionEnded, n=3))
+        sources = [(each.topic, each.partition) for each in Ledger(sqlite_db).active_sources(running.stream_id)]
+        assert sources == [(TOPIC, 0), (TOPIC, 1), (TOPIC, 2)]
+        claimed = {message.claim.source_id: message.partition for message in running.of(PartitionClaimed)}
         stored = {
             each.source_id: partition(each.partition) for each in Ledger(sqlite_db).active_sources(running.stream_id)
         }
-        assert of_claims == stored
+        assert claimed == stored
     finally:
         running.end()
 
 
-def test_a_log_that_was_replaced_is_begun_anew(sqlite_db: Database) -> None:
+def test_a_re_created_log_starts_a_new_incarnation(sqlite_db: Database) -> None:
     class Replaced(MemorySource):
-        told = False
+        reported = False
 
         def poll(self, timeout_s: float) -> PollResult:
             polled = super().poll(timeout_s)
-            if self.told or partition(0) not in self._next:
+            if self.reported or partition(0) not in self._next:
                 return polled
-            self.told = True
+            self.reported = True
             return PollResult(replaced=frozenset([partition(0)]))
 
     running = RunningIntake(sqlite_db, open_stream(sqlite_db), Replaced(logs(1), ends=True))
     running.thread.start()
     try:
-        wait_until(lambda: running.saw(PartitionClaimed, n=2))
+        wait_until(lambda: running.received(PartitionClaimed, n=2))
         assert len(running.of(PartitionRevoked)) == 1
         (source,) = Ledger(sqlite_db).active_sources(running.stream_id)
         assert source.incarnation == 2
@@ -151,31 +151,31 @@ def test_a_log_that_was_replaced_is_begun_anew(sqlite_db: Database) -> None:
         running.end()
 
 
-def test_a_topic_that_was_made_again_with_fewer_partitions_waits_for_none_that_is_gone(sqlite_db: Database) -> None:
+def test_partitions_missing_from_a_re_created_topic_are_retired(sqlite_db: Database) -> None:
     class Smaller(MemorySource):
-        told = False
+        reported = False
 
         def poll(self, timeout_s: float) -> PollResult:
             polled = super().poll(timeout_s)
-            if self.told or partition(1) not in self._next:
+            if self.reported or partition(1) not in self._next:
                 return polled
-            self.told = True
+            self.reported = True
             return PollResult(replaced=frozenset([partition(0), partition(1)]))
 
         def discover(self) -> list[PartitionInfo]:
-            return [found for found in super().discover() if not (self.told and found.partition == partition(1))]
+            return [found for found in super().discover() if not (self.reported and found.partition == partition(1))]
 
     running = RunningIntake(sqlite_db, open_stream(sqlite_db, partitions=2), Smaller(logs(), ends=True))
     running.thread.start()
     try:
         wait_until(lambda: [each.incarnation for each in Ledger(sqlite_db).active_sources(running.stream_id)] == [2])
-        wait_until(lambda: running.saw(PartitionClaimed, n=3))
+        wait_until(lambda: running.received(PartitionClaimed, n=3))
         assert running.of(PartitionClaimed)[2].partition == partition(0)
     finally:
         running.end()
 
 
-def test_crowded_partitions_are_held_until_they_are_settled(
+def test_partitions_over_the_limit_are_paused_until_records_are_released(
     sqlite_db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("monitor.pipeline.inbox.MAX_PENDING_RECORDS", 3)
@@ -183,24 +183,24 @@ def test_crowded_partitions_are_held_until_they_are_settled(
     running = RunningIntake(sqlite_db, open_stream(sqlite_db), source)
     running.thread.start()
     try:
-        wait_until(lambda: running.saw(RecordsFetched))
+        wait_until(lambda: running.received(RecordsFetched))
         wait_until(lambda: source._held == frozenset([partition(0)]))
         assert len(running.of(RecordsFetched)) == 1
         running.inbox.release(partition(0), 3)
-        wait_until(lambda: running.saw(RecordsFetched, n=2))
+        wait_until(lambda: running.received(RecordsFetched, n=2))
         assert running.of(RecordsFetched)[1].batch.begin == 3
     finally:
         running.end()
 
 
-def test_an_intake_that_cannot_open_its_source_still_tells_the_worker_to_finish(sqlite_db: Database) -> None:
+def test_an_intake_that_fails_to_open_its_source_still_stops_the_worker(sqlite_db: Database) -> None:
     running = RunningIntake(sqlite_db, open_stream(sqlite_db), MemorySource(logs(1)))
 
-    def away() -> Source:
-        raise StorageUnavailable("the store is away")
+    def unavailable() -> Source:
+        raise StorageUnavailable("the database is unavailable")
 
-    running.intake._open_source = away
+    running.intake._open_source = unavailable
     running.drained.set()
     with pytest.raises(StorageUnavailable):
         running.intake.run()
-    assert running.saw(StopRequested)
+    assert running.received(StopRequested)

@@ -1,4 +1,4 @@
-"""Models and ticks: what is valid from when, and that no event can be scored by two of them."""
+"""Models and ticks: the start of their validity, so that one model and one threshold apply to each event."""
 
 import pytest
 
@@ -53,7 +53,7 @@ def threshold(model_id: int, tick_us: int, value: float = 5.0) -> NewThreshold:
     )
 
 
-def test_a_tick_is_stored_once_by_whoever_comes_first(db: Database, stream_id: int) -> None:
+def test_a_tick_is_stored_once_by_the_first_of_concurrent_holders(db: Database, stream_id: int) -> None:
     store = ThresholdStore(db)
     newest = store.newest_threshold(stream_id)
     assert newest is not None
@@ -67,7 +67,7 @@ def test_a_tick_is_stored_once_by_whoever_comes_first(db: Database, stream_id: i
     assert store.tick_facts(stream_id).last_tick_us == T0
 
 
-def test_a_tick_that_was_computed_before_another_one_is_refused(db: Database, stream_id: int) -> None:
+def test_a_tick_computed_before_another_one_is_not_stored(db: Database, stream_id: int) -> None:
     store = ThresholdStore(db)
     newest = store.newest_threshold(stream_id)
     assert newest is not None
@@ -92,16 +92,14 @@ def test_the_first_model_is_valid_from_the_beginning_of_time(db: Database, strea
     assert starts(db) == [(model.id, 0)]
 
 
-def test_of_two_that_warm_up_at_once_one_stores_its_model(db: Database) -> None:
+def test_one_of_several_concurrent_warm_ups_stores_its_model(db: Database) -> None:
     stream = Ledger(db).open_stream("another", MINUTE, LEAD)
     stored = run_concurrently(*[lambda: add_model(db, stream.id, only_first=True)] * 3)
     assert sum(model is not None for model in stored) == 1
     assert len(ModelStore(db).list(stream.id)) == 1
 
 
-def test_a_later_model_is_valid_from_the_first_window_beyond_all_that_may_be_stored(
-    db: Database, stream_id: int
-) -> None:
+def test_a_later_model_is_valid_from_the_first_window_after_the_lead(db: Database, stream_id: int) -> None:
     seal(db, stream_id, T0 + 3 * MINUTE)
     before = revision(db, stream_id)
     model = add_model(db, stream_id, seed=1)
@@ -113,7 +111,7 @@ def test_a_later_model_is_valid_from_the_first_window_beyond_all_that_may_be_sto
     assert [each.state for each in ModelStore(db).list(stream_id)] == ["retired", "active"]
 
 
-def test_a_model_starts_after_the_last_threshold_that_is_known(db: Database, stream_id: int) -> None:
+def test_a_model_is_valid_after_the_start_of_the_newest_threshold(db: Database, stream_id: int) -> None:
     seal(db, stream_id, T0)
     newest = ThresholdStore(db).newest_threshold(stream_id)
     assert newest is not None
@@ -127,7 +125,7 @@ def test_a_model_starts_after_the_last_threshold_that_is_known(db: Database, str
 
 
 @pytest.mark.parametrize("sealed", [None, T0])
-def test_models_can_be_promoted_back_and_forth_while_nothing_moves(
+def test_models_can_be_promoted_back_and_forth_without_new_events(
     db: Database, stream_id: int, sealed: int | None
 ) -> None:
     if sealed is not None:
@@ -147,9 +145,7 @@ def test_models_can_be_promoted_back_and_forth_while_nothing_moves(
     assert sealed is None or len(set(begins)) == len(begins)
 
 
-def test_a_tick_at_the_time_of_an_activation_of_the_same_model_is_stored_beside_it(
-    db: Database, stream_id: int
-) -> None:
+def test_a_tick_at_the_time_of_an_activation_of_the_same_model_is_stored_too(db: Database, stream_id: int) -> None:
     seal(db, stream_id, T0)
     model = add_model(db, stream_id, seed=1)
     assert model is not None
@@ -161,7 +157,7 @@ def test_a_tick_at_the_time_of_an_activation_of_the_same_model_is_stored_beside_
     assert count_rows(db, "thresholds") == 4
 
 
-def test_an_activation_that_fails_changes_nothing(db: Database, stream_id: int) -> None:
+def test_a_failed_activation_changes_nothing(db: Database, stream_id: int) -> None:
     def fail(model_id: int, activation: object) -> NewThreshold:
         raise ValueError("no reference")
 
@@ -172,7 +168,7 @@ def test_an_activation_that_fails_changes_nothing(db: Database, stream_id: int) 
     assert (revision(db, stream_id), count_rows(db, "thresholds")) == (before, 1)
 
 
-def test_a_stored_model_comes_back_to_the_byte(db: Database, stream_id: int) -> None:
+def test_a_stored_model_is_loaded_with_the_same_bytes(db: Database, stream_id: int) -> None:
     model = ModelStore(db).active(stream_id)
     assert model is not None
     assert ModelStore(db).artefact(model.id) == fit_small_model(0).stored.artefact

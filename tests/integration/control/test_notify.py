@@ -1,4 +1,4 @@
-"""Telling people: from the outbox to the channels, each message under one id, in order, and none lost."""
+"""Notifications from the outbox to the channels: one id per message, in order, none lost."""
 
 import logging
 import threading
@@ -41,7 +41,7 @@ NotifyIncidents = Callable[..., None]
 
 @pytest.fixture
 def notify_incidents(db: Database, stream_id: int, source: CommittingSource, control: WindowStore) -> NotifyIncidents:
-    """Open so many incidents of different kinds, told to these channels."""
+    """Return a function that opens incidents of these kinds for these channels."""
 
     def judge(*channels: str, kinds: tuple[str, ...] = ("spike",)) -> None:
         source.commit(source.part())
@@ -72,13 +72,13 @@ def notification_states(db: Database) -> list[tuple[object, ...]]:
 
 
 def make_due(db: Database, *, age_us: int = 0) -> None:
-    """Let the waiting time of all pending messages be over, and make them so much older."""
+    """Make all pending messages due and older by `age_us`."""
     with db.write() as conn:
         older = {"next_attempt_at_us": 0, "created_at_us": notifications.c.created_at_us - age_us}
         conn.execute(sa.update(notifications).where(notifications.c.state == "pending").values(older))
 
 
-def test_a_message_from_before_the_clock_was_set_back_is_told_once_and_not_when_the_clock_has_caught_up(
+def test_a_message_from_before_the_clock_was_set_back_is_delivered_once(
     db: Database, notify_incidents: NotifyIncidents
 ) -> None:
     notify_incidents("ops")
@@ -93,7 +93,7 @@ def test_a_message_from_before_the_clock_was_set_back_is_told_once_and_not_when_
 
 
 class ScriptedChannel(LogChannel):
-    """A channel that answers by a script, then delivers."""
+    """A channel that returns scripted results, then delivers."""
 
     def __init__(self, *answers: DeliveryResult) -> None:
         self.answers = list(answers)
@@ -107,7 +107,7 @@ class ScriptedChannel(LogChannel):
 UNAVAILABLE = DeliveryResult(outcome="retry", reason="answered 503")
 
 
-def test_the_outbox_gives_what_is_due_in_the_order_of_the_transitions(
+def test_the_outbox_returns_due_messages_in_order_of_their_transitions(
     db: Database, notify_incidents: NotifyIncidents
 ) -> None:
     notify_incidents("ops", "log", kinds=("spike", "dead_letters", "gap"))
@@ -127,7 +127,7 @@ def test_the_outbox_gives_what_is_due_in_the_order_of_the_transitions(
     assert outbox.count_pending() == 6
 
 
-def test_a_claimed_message_is_claimed_by_nobody_else_until_its_lease_is_over(
+def test_a_claimed_message_is_not_claimed_again_before_its_lease_expires(
     db: Database, notify_incidents: NotifyIncidents
 ) -> None:
     notify_incidents("ops", kinds=("spike", "gap", "dead_letters"))
@@ -139,7 +139,7 @@ def test_a_claimed_message_is_claimed_by_nobody_else_until_its_lease_is_over(
     assert [each.attempt for each in claim_all(outbox, "ops")] == [2, 2, 2]
 
 
-def test_the_steps_of_an_incident_are_told_in_their_order_though_the_first_one_fails(
+def test_transitions_of_an_incident_are_delivered_in_order_after_a_failure(
     db: Database, stream_id: int, source: CommittingSource, control: WindowStore, notify_incidents: NotifyIncidents
 ) -> None:
     notify_incidents("ops")
@@ -150,8 +150,10 @@ def test_the_steps_of_an_incident_are_told_in_their_order_though_the_first_one_f
     def resolve(facts: WindowFacts) -> Judgement:
         row = opened_incident(facts, channels=("ops",))
         assert row.transition is not None
-        told = replace(row.transition, transition="resolved")
-        ended = replace(row, id=int(str(incident)), status="resolved", resolved_at_us=told.at_us, transition=told)
+        transition = replace(row.transition, transition="resolved")
+        ended = replace(
+            row, id=int(str(incident)), status="resolved", resolved_at_us=transition.at_us, transition=transition
+        )
         return Judgement(window=judged_window_row(facts), incidents=[ended])
 
     control.judge(stream_id, "payments", T0 + MINUTE, resolve)
@@ -164,16 +166,14 @@ def test_the_steps_of_an_incident_are_told_in_their_order_though_the_first_one_f
     assert [each.transition for each in channel.sent] == ["opened", "opened", "resolved"]
 
 
-def test_the_id_of_a_message_is_that_of_its_transition_and_channel_in_every_database(
+def test_the_id_of_a_message_depends_on_its_transition_and_channel_alone(
     db: Database, notify_incidents: NotifyIncidents
 ) -> None:
     notify_incidents("log")
     assert [each.id for each in claim_all(Outbox(db), "log")] == ["8633649b63103a86c14b7bb40a3f6230"]
 
 
-def test_a_failed_message_waits_and_says_why_and_is_delivered_later_under_its_id(
-    db: Database, notify_incidents: NotifyIncidents
-) -> None:
+def test_a_failed_message_is_delivered_later_under_the_same_id(db: Database, notify_incidents: NotifyIncidents) -> None:
     notify_incidents("ops")
     outbox, channel = Outbox(db), ScriptedChannel(UNAVAILABLE)
     assert deliver_next(outbox, "ops", channel, DAY_US)
@@ -185,9 +185,7 @@ def test_a_failed_message_waits_and_says_why_and_is_delivered_later_under_its_id
     assert len({each.id for each in channel.sent}) == 1
 
 
-def test_the_receiver_is_not_asked_again_before_the_time_that_it_asked_for(
-    db: Database, notify_incidents: NotifyIncidents
-) -> None:
+def test_the_next_attempt_respects_retry_after(db: Database, notify_incidents: NotifyIncidents) -> None:
     notify_incidents("ops")
     outbox = Outbox(db)
     deliver_next(outbox, "ops", ScriptedChannel(replace(UNAVAILABLE, retry_after_s=3_600.0)), DAY_US)
@@ -195,7 +193,7 @@ def test_the_receiver_is_not_asked_again_before_the_time_that_it_asked_for(
     assert 3_600 * SECOND <= int(str(waits_us)) < 3_700 * SECOND
 
 
-def test_what_is_refused_is_dead_at_once_and_says_why(
+def test_a_refused_message_is_given_up_at_once_with_the_reason(
     db: Database, notify_incidents: NotifyIncidents, caplog: pytest.LogCaptureFixture
 ) -> None:
     notify_incidents("ops")
@@ -206,7 +204,7 @@ def test_what_is_refused_is_dead_at_once_and_says_why(
     assert "answered 401: who are you?; it is given up" in caplog.text
 
 
-def test_a_message_past_its_deadline_is_tried_once_more_and_then_dead(
+def test_a_message_past_its_deadline_is_tried_once_more_and_then_given_up(
     db: Database, notify_incidents: NotifyIncidents
 ) -> None:
     notify_incidents("ops")
@@ -216,7 +214,7 @@ def test_a_message_past_its_deadline_is_tried_once_more_and_then_dead(
     assert notification_states(db) == [("ops", "dead", 1, "answered 503")]
 
 
-def test_a_channel_that_breaks_is_tried_again(
+def test_a_channel_that_raises_is_tried_again(
     db: Database, notify_incidents: NotifyIncidents, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Broken(LogChannel):
@@ -228,9 +226,7 @@ def test_a_channel_that_breaks_is_tried_again(
     assert notification_states(db) == [("ops", "pending", 1, "unexpected ZeroDivisionError")]
 
 
-def test_a_late_failure_does_not_undo_what_another_attempt_has_recorded(
-    db: Database, notify_incidents: NotifyIncidents
-) -> None:
+def test_a_late_failure_does_not_undo_a_recorded_delivery(db: Database, notify_incidents: NotifyIncidents) -> None:
     notify_incidents("ops")
     outbox = Outbox(db)
     (first,) = claim_all(outbox, "ops")
@@ -245,22 +241,22 @@ def test_a_late_failure_does_not_undo_what_another_attempt_has_recorded(
 
 @dataclass
 class KilledWhileSending(LogChannel):
-    """A log whose process dies once, after a message went out and before that is recorded."""
+    """A log channel that dies once, after sending a message and before recording it."""
 
-    told: list[str] = field(default_factory=list)
+    sent_ids: list[str] = field(default_factory=list)
     dies: bool = True
-    # The claim lasts as long as sending may take, and must not run out while a busy machine holds up the test.
+    # The claim lasts as long as this timeout and must not expire while a busy machine delays the test.
     timeout_s: float = 600.0
 
     def send(self, message: Message) -> DeliveryResult:
-        self.told.append(message.id)
+        self.sent_ids.append(message.id)
         if self.dies:
             self.dies = False
             raise SystemExit
         return super().send(message)
 
 
-def test_a_message_that_went_out_before_the_process_died_is_told_again_under_its_id(
+def test_a_message_sent_before_a_crash_is_sent_again_under_the_same_id(
     db: Database, notify_incidents: NotifyIncidents
 ) -> None:
     notify_incidents("log")
@@ -271,8 +267,8 @@ def test_a_message_that_went_out_before_the_process_died_is_told_again_under_its
     make_due(db)
     assert deliver_next(Outbox(db), "log", channel, DAY_US)
     assert not deliver_next(Outbox(db), "log", channel, DAY_US)
-    assert channel.told[0] == channel.told[1]
-    assert fetch_rows(db, "SELECT id, state, attempts FROM notifications") == [(channel.told[0], "delivered", 2)]
+    assert channel.sent_ids[0] == channel.sent_ids[1]
+    assert fetch_rows(db, "SELECT id, state, attempts FROM notifications") == [(channel.sent_ids[0], "delivered", 2)]
 
 
 def test_a_delivered_message_has_its_time_and_is_not_due_again(db: Database, notify_incidents: NotifyIncidents) -> None:
@@ -282,7 +278,7 @@ def test_a_delivered_message_has_its_time_and_is_not_due_again(db: Database, not
     assert int(str(fetch_rows(db, "SELECT delivered_at_us FROM notifications")[0][0])) > T0
 
 
-def test_the_log_line_of_an_incident_says_stream_kind_transition_and_why(
+def test_the_log_line_of_an_incident_has_stream_kind_transition_and_summary(
     db: Database, notify_incidents: NotifyIncidents, caplog: pytest.LogCaptureFixture
 ) -> None:
     notify_incidents("log")
@@ -302,7 +298,7 @@ def test_the_log_line_of_an_incident_says_stream_kind_transition_and_why(
         ("critical", "resolved", logging.INFO),
     ],
 )
-def test_what_is_critical_is_an_error_and_what_is_over_is_information(
+def test_log_levels_follow_severity_and_transition(
     severity: str, transition: str, level: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     message = Message(
@@ -325,7 +321,7 @@ def test_what_is_critical_is_an_error_and_what_is_over_is_information(
     assert [record.levelno for record in caplog.records] == [level]
 
 
-def test_a_channel_that_is_gone_holds_up_no_others_and_is_given_up_after_the_deadline(
+def test_messages_of_a_removed_channel_are_given_up_after_the_deadline(
     db: Database, notify_incidents: NotifyIncidents
 ) -> None:
     notify_incidents("gone", "log")
@@ -339,7 +335,7 @@ def test_a_channel_that_is_gone_holds_up_no_others_and_is_given_up_after_the_dea
     assert notification_states(db)[0] == ("gone", "dead", 0, "no daemon has a channel of this name any more")
 
 
-def test_channels_have_their_names_beside_the_log() -> None:
+def test_channels_are_built_by_name_together_with_the_log() -> None:
     channels = {"ops": {"type": "log"}, "hook": {"type": "webhook", "url": "http://127.0.0.1/"}}
     made = build_channels(NotifySettings.model_validate({"channels": channels}))
     assert {name: type(channel) for name, channel in made.items()} == {
@@ -349,7 +345,7 @@ def test_channels_have_their_names_beside_the_log() -> None:
     }
 
 
-def test_a_silent_channel_has_a_row_that_is_never_sent(
+def test_a_skipped_channel_has_a_row_that_is_never_sent(
     db: Database, stream_id: int, source: CommittingSource, control: WindowStore
 ) -> None:
     source.commit(source.part())
@@ -358,8 +354,8 @@ def test_a_silent_channel_has_a_row_that_is_never_sent(
     def decide(facts: WindowFacts) -> Judgement:
         incident = opened_incident(facts, channels=("log", "ops"))
         assert incident.transition is not None
-        silent = replace(incident, transition=replace(incident.transition, skipped_channels=("ops",)))
-        return Judgement(window=judged_window_row(facts), incidents=[silent])
+        skipped = replace(incident, transition=replace(incident.transition, skipped_channels=("ops",)))
+        return Judgement(window=judged_window_row(facts), incidents=[skipped])
 
     control.judge(stream_id, "payments", T0, decide)
     assert (len(claim_all(Outbox(db), "log")), len(claim_all(Outbox(db), "ops"))) == (1, 0)
@@ -370,33 +366,33 @@ def test_a_silent_channel_has_a_row_that_is_never_sent(
     assert count_rows(db, "transitions") == 1
 
 
-@pytest.mark.parametrize("opened_is_told", [True, False])
-def test_the_end_of_an_incident_is_told_to_those_who_were_told_of_it_however_old_it_is(
-    db: Database, stream_id: int, source: CommittingSource, control: WindowStore, opened_is_told: bool
+@pytest.mark.parametrize("opened_is_sent", [True, False])
+def test_the_resolution_goes_to_the_channels_that_got_the_opening_at_any_age(
+    db: Database, stream_id: int, source: CommittingSource, control: WindowStore, opened_is_sent: bool
 ) -> None:
     source.commit(source.part(0), source.part(1))
     seal(db, stream_id, T0 + 2 * MINUTE)
 
-    def step(facts: WindowFacts, transition: str, *channels: str, silent: tuple[str, ...]) -> Judgement:
+    def step(facts: WindowFacts, transition: str, *channels: str, skipped: tuple[str, ...]) -> Judgement:
         row = opened_incident(facts, channels=channels)
         assert row.transition is not None
-        told = replace(row.transition, transition=transition, skipped_channels=silent)
-        row = replace(row, transition=told)
+        changed = replace(row.transition, transition=transition, skipped_channels=skipped)
+        row = replace(row, transition=changed)
         if transition == "resolved":
-            row = replace(row, id=facts.open_incidents[0].id, status="resolved", resolved_at_us=told.at_us)
+            row = replace(row, id=facts.open_incidents[0].id, status="resolved", resolved_at_us=changed.at_us)
         return Judgement(window=judged_window_row(facts), incidents=[row])
 
-    silent = () if opened_is_told else ("ops",)
-    control.judge(stream_id, "payments", T0, lambda facts: step(facts, "opened", "log", "ops", silent=silent))
-    last = ("night",) if opened_is_told else ()
+    skipped = () if opened_is_sent else ("ops",)
+    control.judge(stream_id, "payments", T0, lambda facts: step(facts, "opened", "log", "ops", skipped=skipped))
+    last = ("night",) if opened_is_sent else ()
     control.judge(
-        stream_id, "payments", T0 + MINUTE, lambda facts: step(facts, "resolved", "log", "night", silent=last)
+        stream_id, "payments", T0 + MINUTE, lambda facts: step(facts, "resolved", "log", "night", skipped=last)
     )
-    told = fetch_rows(db, "SELECT channel, state FROM notification_history WHERE transition = 'resolved' ORDER BY 1")
-    assert told == [("log", "pending"), ("night", "skipped"), ("ops", "pending" if opened_is_told else "skipped")]
+    states = fetch_rows(db, "SELECT channel, state FROM notification_history WHERE transition = 'resolved' ORDER BY 1")
+    assert states == [("log", "pending"), ("night", "skipped"), ("ops", "pending" if opened_is_sent else "skipped")]
 
 
-def test_it_counts_what_became_of_the_messages_of_each_channel(db: Database, notify_incidents: NotifyIncidents) -> None:
+def test_messages_are_counted_by_channel_and_state(db: Database, notify_incidents: NotifyIncidents) -> None:
     notify_incidents("ops", "log", kinds=("spike", "gap"))
     outbox = Outbox(db)
     deliver_next(outbox, "ops", ScriptedChannel(DeliveryResult(outcome="refused", reason="answered 404")), DAY_US)
@@ -410,12 +406,12 @@ def test_it_counts_what_became_of_the_messages_of_each_channel(db: Database, not
 
 
 def make_sender(db: Database, receiver: WebhookReceiver, **settings: object) -> NotificationSender:
-    """Couriers to a receiver as `ops`, and to a second one that answers at once, the log."""
+    """Return a sender to a receiver as the channel `ops`, besides the log."""
     ops = {"type": "webhook", "url": receiver.url} | settings
     return NotificationSender.from_settings(NotifySettings.model_validate({"channels": {"ops": ops}}), Outbox(db))
 
 
-def test_couriers_tell_what_is_due_and_end_when_it_is_told(
+def test_the_sender_delivers_due_messages_before_it_stops(
     db: Database, notify_incidents: NotifyIncidents, receiver: WebhookReceiver
 ) -> None:
     notify_incidents("ops", "log", kinds=("spike", "gap"))
@@ -426,7 +422,7 @@ def test_couriers_tell_what_is_due_and_end_when_it_is_told(
     assert len(set(receiver.idempotency_keys)) == 2
 
 
-def test_an_endpoint_that_hangs_delays_neither_the_log_nor_the_end(
+def test_a_hanging_endpoint_delays_neither_the_log_nor_the_stop(
     db: Database, notify_incidents: NotifyIncidents, receiver: WebhookReceiver
 ) -> None:
     notify_incidents("ops", "log")
@@ -440,7 +436,7 @@ def test_an_endpoint_that_hangs_delays_neither_the_log_nor_the_end(
     assert [state[:2] for state in notification_states(db)] == [("log", "delivered"), ("ops", "pending")]
 
 
-def test_requests_of_one_channel_are_under_way_at_once_up_to_its_concurrency(
+def test_requests_of_a_channel_run_concurrently_up_to_its_limit(
     db: Database, notify_incidents: NotifyIncidents, receiver: WebhookReceiver
 ) -> None:
     notify_incidents("ops", kinds=("spike", "gap", "dead_letters", "drift"))

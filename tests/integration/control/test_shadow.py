@@ -1,4 +1,4 @@
-"""A model in the shadow: scores beside the active one, passes the gate or does not, and takes over without a gap."""
+"""Shadow models: scoring beside the active model, the gate, and the promotion without a gap."""
 
 from datetime import timedelta
 from functools import partial
@@ -50,7 +50,7 @@ def scene(seed: int = 5) -> SimulationSettings:
 
 
 def shifted_model(centre: float = 0.0, nats: float = APART) -> FittedModel:
-    """Return a mixture whose only component near `centre` has a weight of e^-nats: energies are as much higher."""
+    """Return a mixture with a weight of e^-nats on its component at `centre`: its energies are `nats` higher."""
     mixture = ScikitMixture(2)
     near = min(np.exp(-nats), 1 - 1e-12)
     mixture.weights_ = np.array([1 - near, near])
@@ -64,7 +64,7 @@ def shifted_model(centre: float = 0.0, nats: float = APART) -> FittedModel:
 
 
 def start_stream(db: Database, first: FittedModel, scene: SimulationSettings) -> tuple[int, SimulatedWriter]:
-    """Store a stream whose first model is the given one."""
+    """Store a stream with the given first model."""
     stream = Ledger(db).open_stream("payments", MINUTE, RULE.grace_us + RULE.ahead_us)
     ModelStore(db).add(
         stream.id, first.stored, lambda of, at: build_first_threshold(first.reference, of, at, PERCENTILE)
@@ -74,8 +74,8 @@ def start_stream(db: Database, first: FittedModel, scene: SimulationSettings) ->
 
 
 def put_in_shadow(db: Database, stream_id: int, model: FittedModel, due_after_us: int | None = None) -> int:
-    limit = estimate_reference_threshold(model.reference, PERCENTILE).value
-    new = NewShadow(percentile=PERCENTILE, threshold=limit, due_after_us=due_after_us)
+    threshold = estimate_reference_threshold(model.reference, PERCENTILE).value
+    new = NewShadow(percentile=PERCENTILE, threshold=threshold, due_after_us=due_after_us)
     return ShadowStore(db).start(stream_id, model.stored, new).id
 
 
@@ -108,17 +108,17 @@ def promoter(db: Database, stream_id: int, per_week: float = 1.0) -> Promoter:
 def run_until(
     db: Database, stream_id: int, scene: SimulationSettings, writer: SimulatedWriter, until_us: float
 ) -> None:
-    """Let both planes work until the stream is sealed up to a time, or its source has ended."""
-    plane, keeper = make_control_plane(db, stream_id, scene), promoter(db, stream_id)
+    """Run both planes until the stream is sealed up to a time or its source has ended."""
+    plane, promotions = make_control_plane(db, stream_id, scene), promoter(db, stream_id)
     while not writer.ended and (Ledger(db).read_control(stream_id).sealed_until_us or 0) < until_us:
         writer.commit(400)
         plane.run_due()
-        keeper.run_due()
+        promotions.run_due()
     plane.run_due()
-    keeper.run_due()
+    promotions.run_due()
 
 
-def test_a_refit_whose_energies_lie_50_nats_apart_takes_over_without_a_blind_window_or_a_burst_of_alarms(
+def test_a_refit_with_energies_50_nats_apart_takes_over_without_false_alarms(
     db: Database,
 ) -> None:
     play = scene()
@@ -148,12 +148,12 @@ def test_a_refit_whose_energies_lie_50_nats_apart_takes_over_without_a_blind_win
         assert 0.003 < float(str(share)) < 0.03, per_model
         assert int(str(most)) < 10, per_model
     assert fetch_rows(db, "SELECT kind FROM incidents WHERE kind IN ('spike', 'slow_rise', 'calibration')") == []
-    # The first limit of the new model is drawn from the windows that it scored in the shadow, and so is its law.
+    # The first threshold and count model of the new model come from the windows that it scored in the shadow.
     first = fetch_rows(db, f"SELECT method, n FROM thresholds WHERE model_id = {model_id} ORDER BY id LIMIT 1")
     assert int(str(first[0][1])) > 5_000, first
 
 
-def test_the_shadow_scores_the_events_that_the_active_model_scored_in_whole_windows_only(db: Database) -> None:
+def test_the_shadow_scores_the_same_events_in_whole_windows_alone(db: Database) -> None:
     play = scene()
     stream_id, writer = start_stream(db, fit_small_model(0), play)
     run_until(db, stream_id, play, writer, T0 + 15 * MINUTE)
@@ -167,14 +167,14 @@ def test_the_shadow_scores_the_events_that_the_active_model_scored_in_whole_wind
         f"JOIN windows w ON w.window_start_us = s.window_start_us WHERE s.model_id = {model_id} ORDER BY 1",
     )
     assert len(pairs) > 50
-    assert all(mine == its for _, mine, its, _ in pairs)
+    assert all(shadow_events == events for _, shadow_events, events, _ in pairs)
     assert int(str(pairs[0][0])) == shadow.since_us
     assert fetch_rows(
         db, "SELECT count(*) FROM shadow_parts WHERE window_end_us <= (SELECT sealed_until_us FROM streams)"
     ) == [(0,)]
 
 
-def test_a_model_of_other_events_does_not_pass_and_stays_a_candidate_with_the_reason(db: Database) -> None:
+def test_a_model_of_other_events_fails_the_gate_and_stays_a_candidate(db: Database) -> None:
     play = scene()
     stream_id, writer = start_stream(db, fit_small_model(0), play)
     run_until(db, stream_id, play, writer, T0 + 15 * MINUTE)
@@ -187,7 +187,7 @@ def test_a_model_of_other_events_does_not_pass_and_stays_a_candidate_with_the_re
     assert "nats more than under the active model" in reason
 
 
-def test_the_daemon_promotes_by_itself_when_the_time_has_come_and_the_gate_holds(db: Database) -> None:
+def test_the_daemon_promotes_when_the_time_has_come_and_the_gate_passes(db: Database) -> None:
     play = scene()
     stream_id, writer = start_stream(db, shifted_model(), play)
     run_until(db, stream_id, play, writer, T0 + 15 * MINUTE)
@@ -199,12 +199,12 @@ def test_the_daemon_promotes_by_itself_when_the_time_has_come_and_the_gate_holds
     assert fetch_rows(db, "SELECT kind FROM incidents WHERE kind = 'spike'") == []
 
 
-def test_a_promotion_that_the_store_interrupts_is_made_at_the_next_look(sqlite_db: Database) -> None:
+def test_a_promotion_interrupted_by_the_database_is_made_at_the_next_step(sqlite_db: Database) -> None:
     db, play = sqlite_db, scene()
     stream_id, writer = start_stream(db, shifted_model(), play)
     run_until(db, stream_id, play, writer, T0 + 15 * MINUTE)
     put_in_shadow(db, stream_id, shifted_model(nats=0.0), due_after_us=60 * MINUTE)
-    plane, keeper = make_control_plane(db, stream_id, play), promoter(db, stream_id)
+    plane, promotions = make_control_plane(db, stream_id, play), promoter(db, stream_id)
     broken = interrupted_promoter(db, stream_id)
     with pytest.raises(StorageUnavailable):
         while True:
@@ -214,11 +214,11 @@ def test_a_promotion_that_the_store_interrupts_is_made_at_the_next_look(sqlite_d
     while not writer.ended:
         writer.commit(400)
         plane.run_due()
-        keeper.run_due()
+        promotions.run_due()
     assert [model.state for model in ModelStore(db).list(stream_id)] == ["retired", "active"]
 
 
-def test_the_verdict_is_stored_with_the_promotion_and_asking_too_early_does_not_put_it_off(db: Database) -> None:
+def test_an_early_evaluation_does_not_delay_the_promotion(db: Database) -> None:
     play = scene()
     stream_id, writer = start_stream(db, shifted_model(), play)
     run_until(db, stream_id, play, writer, T0 + 15 * MINUTE)
@@ -229,16 +229,16 @@ def test_the_verdict_is_stored_with_the_promotion_and_asking_too_early_does_not_
     assert ShadowStore(db).verdicts(stream_id)[model_id]["holds"] is True
 
 
-def test_a_verdict_on_a_model_that_has_left_the_shadow_meanwhile_decides_nothing(db: Database) -> None:
+def test_a_verdict_on_a_model_that_has_left_the_shadow_is_ignored(db: Database) -> None:
     play, store = scene(), ShadowStore(db)
     stream_id, writer = start_stream(db, fit_small_model(0), play)
     run_until(db, stream_id, play, writer, T0 + 15 * MINUTE)
     first, second = (put_in_shadow(db, stream_id, fit_small_model(0)) for _ in range(2))
     reference = fit_small_model(0).reference
-    limit = partial(build_first_threshold, reference)
+    build_threshold = partial(build_first_threshold, reference)
     verdict = {"holds": True, "reason": "it held"}
     assert not store.end(stream_id, first, verdict)
-    assert store.promote(stream_id, first, lambda of, at: limit(of, at, PERCENTILE), verdict) is None
+    assert store.promote(stream_id, first, lambda of, at: build_threshold(of, at, PERCENTILE), verdict) is None
     current = store.current(stream_id)
     assert current is not None
     assert current.model_id == second
@@ -247,7 +247,7 @@ def test_a_verdict_on_a_model_that_has_left_the_shadow_meanwhile_decides_nothing
     assert store.verdicts(stream_id) == {}
 
 
-def test_a_promotion_while_another_model_is_in_the_shadow_leaves_that_one_there(db: Database) -> None:
+def test_a_promotion_leaves_another_model_in_the_shadow(db: Database) -> None:
     play = scene()
     stream_id, writer = start_stream(db, fit_small_model(0), play)
     run_until(db, stream_id, play, writer, T0 + 15 * MINUTE)
@@ -257,18 +257,18 @@ def test_a_promotion_while_another_model_is_in_the_shadow_leaves_that_one_there(
     promoter(db, stream_id).promote(candidate)
     assert [model.state for model in ModelStore(db).list(stream_id)] == ["retired", "active", "shadow"]
     run_until(db, stream_id, play, writer, float("inf"))
-    # It is compared with the model that is active now, over the windows of that one alone.
+    # It is compared with the present active model, over the windows of that model alone.
     assert [model.state for model in ModelStore(db).list(stream_id)] == ["retired", "retired", "active"]
     assert fetch_rows(db, "SELECT kind FROM incidents WHERE kind = 'spike'") == []
 
 
-def test_only_whole_windows_of_the_shadow_count_in_the_look_back_of_a_model_that_has_taken_over(db: Database) -> None:
+def test_only_whole_shadow_windows_enter_the_look_back_of_a_promoted_model(db: Database) -> None:
     play = scene()
     stream_id, writer = start_stream(db, shifted_model(), play)
     run_until(db, stream_id, play, writer, T0 + 20 * MINUTE)
     model_id = put_in_shadow(db, stream_id, shifted_model(nats=0.0))
     run_until(db, stream_id, play, writer, T0 + 100 * MINUTE)
-    writer.commit(130)  # a part of a window that is not over
+    writer.commit(130)  # a part of an unfinished window
     assert int(str(fetch_rows(db, "SELECT count(*) FROM shadow_parts")[0][0])) > 0
     promoter(db, stream_id).promote(model_id)
     run_until(db, stream_id, play, writer, float("inf"))
@@ -281,7 +281,7 @@ def test_only_whole_windows_of_the_shadow_count_in_the_look_back_of_a_model_that
     assert fetch_rows(db, "SELECT count(*) FROM shadow_parts") == [(0,)]
 
 
-def test_a_back_test_over_the_stored_windows_goes_through_the_promotion_as_the_daemon_did(
+def test_a_back_test_over_stored_windows_follows_the_promotion(
     sqlite_db: Database,
 ) -> None:
     db, play = sqlite_db, scene()
@@ -302,20 +302,20 @@ def test_a_back_test_over_the_stored_windows_goes_through_the_promotion_as_the_d
     )
     (memory,) = backtest(settings, "payments", percentiles=[PERCENTILE], false_alarms=["1/week"]).memories
     names = ("model_id", "computed_at_us", "valid_from_us", "threshold", "method", "n")
-    drawn = fetch_rows(db, f"SELECT {', '.join(names)} FROM thresholds ORDER BY id")
-    assert {row[0] for row in drawn} == {1, model_id}
-    assert [tuple(getattr(row, name) for name in names) for row in memory.thresholds] == drawn
+    stored = fetch_rows(db, f"SELECT {', '.join(names)} FROM thresholds ORDER BY id")
+    assert {row[0] for row in stored} == {1, model_id}
+    assert [tuple(getattr(row, name) for name in names) for row in memory.thresholds] == stored
 
 
 def interrupted_promoter(db: Database, stream_id: int) -> Promoter:
-    """Return a promoter that reaches its verdict, and loses the store before the model is promoted."""
+    """Return a promoter that loses the database after its verdict and before the promotion."""
     whole = promoter(db, stream_id)
-    asked: list[int] = []
+    calls: list[int] = []
 
     def reference(model_id: int) -> np.ndarray:
-        asked.append(model_id)
-        if len(asked) > 1:
-            raise StorageUnavailable("the store is away")
+        calls.append(model_id)
+        if len(calls) > 1:
+            raise StorageUnavailable("the database is unavailable")
         return whole._reference(model_id)
 
     return Promoter(

@@ -1,4 +1,4 @@
-"""Warm-up: the first model of a stream, without moving a position, stored once, and an end to the waiting."""
+"""Warm-up: the first model of a stream, stored once, without moving a position."""
 
 import threading
 from pathlib import Path
@@ -30,11 +30,11 @@ SETTINGS = StreamSettings.model_validate(
 
 def open_stream_of(db: Database, source: FileSource | SyntheticSource) -> int:
     stream = Ledger(db).open_stream("payments", MINUTE, 10 * MINUTE)
-    found = [
+    new_sources = [
         NewSource(topic=each.partition.topic, partition=each.partition.partition, identity=each.identity, next_offset=0)
         for each in source.discover()
     ]
-    Ledger(db).register_sources(stream.id, found)
+    Ledger(db).register_sources(stream.id, new_sources)
     return stream.id
 
 
@@ -53,7 +53,7 @@ def run(db: Database, stream_id: int, source: FileSource | SyntheticSource, of: 
     return of.run(source, stored_positions(Ledger(db), stream_id))
 
 
-def test_a_warm_up_stores_model_threshold_and_reference_and_moves_no_position(db: Database) -> None:
+def test_a_warm_up_stores_a_model_and_a_threshold_and_moves_no_position(db: Database) -> None:
     stream_id = open_stream_of(db, make_synthetic())
     assert run(db, stream_id, make_synthetic()) is not None
     model = ModelStore(db).active(stream_id)
@@ -64,7 +64,7 @@ def test_a_warm_up_stores_model_threshold_and_reference_and_moves_no_position(db
     assert fetch_rows(db, "SELECT valid_from_us, computed_at_us FROM thresholds") == [(0, 0)]
 
 
-def test_two_warm_ups_fit_the_same_model_and_the_first_is_kept(sqlite_db: Database) -> None:
+def test_two_warm_ups_fit_the_same_model_and_the_first_is_stored(sqlite_db: Database) -> None:
     stream_id = open_stream_of(sqlite_db, make_synthetic())
     assert run(sqlite_db, stream_id, make_synthetic()) is not None
     first = fetch_rows(sqlite_db, "SELECT threshold, lower, upper, details FROM thresholds")
@@ -82,9 +82,7 @@ def test_two_warm_ups_fit_the_same_model_and_the_first_is_kept(sqlite_db: Databa
     assert fetch_rows(sqlite_db, "SELECT threshold, lower, upper, details FROM thresholds ORDER BY id") == first * 2
 
 
-def test_an_input_that_ends_with_too_few_events_is_an_error_that_says_what_to_do(
-    sqlite_db: Database, tmp_path: Path
-) -> None:
+def test_an_input_with_too_few_events_is_an_error_with_advice(sqlite_db: Database, tmp_path: Path) -> None:
     file = tmp_path / "events.jsonl"
     file.write_bytes(b"".join(encode_event(T0 + i) + b"\n" for i in range(30)))
     stream_id = open_stream_of(sqlite_db, FileSource(file))
@@ -95,7 +93,7 @@ def test_an_input_that_ends_with_too_few_events_is_an_error_that_says_what_to_do
     assert count_rows(sqlite_db, "models") == 0
 
 
-def test_a_warm_up_that_is_told_to_stop_or_has_lost_its_lease_stores_nothing(sqlite_db: Database) -> None:
+def test_a_stopped_warm_up_or_one_without_its_lease_stores_nothing(sqlite_db: Database) -> None:
     stream_id = open_stream_of(sqlite_db, make_synthetic())
     stop = threading.Event()
     stop.set()
@@ -106,27 +104,27 @@ def test_a_warm_up_that_is_told_to_stop_or_has_lost_its_lease_stores_nothing(sql
     assert count_rows(sqlite_db, "models") == 0
 
 
-def test_another_attempt_on_the_same_source_reads_the_same_events(sqlite_db: Database) -> None:
+def test_a_second_attempt_on_the_same_source_reads_the_same_events(sqlite_db: Database) -> None:
     source = make_synthetic()
     stream_id = open_stream_of(sqlite_db, source)
-    asked = []
+    calls = []
 
-    def away() -> bool:
-        asked.append(1)
-        if len(asked) == 2:
-            raise StorageUnavailable("the store is away")
+    def renew() -> bool:
+        calls.append(1)
+        if len(calls) == 2:
+            raise StorageUnavailable("the database is unavailable")
         return True
 
     settings = SETTINGS.model_copy(update={"event": SETTINGS.event.model_copy(update={"time": None})})
-    starts = stored_positions(Ledger(sqlite_db), stream_id)
+    positions = stored_positions(Ledger(sqlite_db), stream_id)
     models = ModelStore(sqlite_db)
-    first = WarmUp("payments", stream_id, settings, models, stop=threading.Event(), renew=away)
+    first = WarmUp("payments", stream_id, settings, models, stop=threading.Event(), renew=renew)
     with pytest.raises(StorageUnavailable):
-        first.run(source, starts)
-    second = WarmUp("payments", stream_id, settings, models, stop=threading.Event(), renew=away)
-    assert second.run(source, starts, assigned=frozenset(starts)) is not None
+        first.run(source, positions)
+    second = WarmUp("payments", stream_id, settings, models, stop=threading.Event(), renew=renew)
+    assert second.run(source, positions, assigned=frozenset(positions)) is not None
     threshold = fetch_rows(sqlite_db, "SELECT threshold FROM thresholds")
     other = Ledger(sqlite_db).open_stream("again", MINUTE, 10 * MINUTE).id
     undisturbed = WarmUp("again", other, settings, models, stop=threading.Event(), renew=lambda: True)
-    assert undisturbed.run(make_synthetic(), starts) is not None
+    assert undisturbed.run(make_synthetic(), positions) is not None
     assert fetch_rows(sqlite_db, "SELECT threshold FROM thresholds ORDER BY id") == threshold * 2

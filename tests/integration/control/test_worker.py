@@ -1,4 +1,4 @@
-"""The worker: what it stores, what it waits for, what it drops, and that it ends."""
+"""The worker: stored rows, held and discarded records, idle sources and the stop."""
 
 import logging
 import threading
@@ -44,19 +44,19 @@ FILE = replace(RULE, max_future_us=5 * MINUTE)
 
 @pytest.fixture
 def bench(sqlite_db: Database) -> WorkerBench:
-    """A worker on a stream that is sealed until T0, so that events from there on may be stored."""
+    """A worker on a stream that is sealed up to T0, so that later events may be stored."""
     stream_id = open_stream(sqlite_db)
     seal(sqlite_db, stream_id, T0)
     return WorkerBench(sqlite_db, stream_id)
 
 
-def in_a_file(db: Database, **settings: float) -> WorkerBench:
+def file_bench(db: Database, **settings: float) -> WorkerBench:
     stream_id = open_stream(db, rule=FILE)
     seal(db, stream_id, T0)
     return WorkerBench(db, stream_id, rule=FILE, **settings)
 
 
-def test_what_arrives_is_scored_and_stored_in_the_windows_of_its_times(db: Database) -> None:
+def test_events_are_scored_and_stored_in_the_windows_of_their_times(db: Database) -> None:
     stream_id = open_stream(db)
     seal(db, stream_id, T0)
     bench = WorkerBench(db, stream_id)
@@ -74,7 +74,7 @@ def test_what_arrives_is_scored_and_stored_in_the_windows_of_its_times(db: Datab
     assert bench.published == {partition(): 5}
 
 
-def test_what_was_fetched_under_an_older_claim_is_dropped(bench: WorkerBench) -> None:
+def test_records_of_an_older_claim_are_discarded(bench: WorkerBench) -> None:
     old = bench.claim()
     new = bench.claim()
     bench.feed(old, event_batch([T0, T0 + 1]))
@@ -84,34 +84,34 @@ def test_what_was_fetched_under_an_older_claim_is_dropped(bench: WorkerBench) ->
     assert bench.inbox.over_limit(frozenset([partition()])) == frozenset()
 
 
-def test_what_is_pending_of_a_revoked_partition_is_anothers_to_read(bench: WorkerBench) -> None:
+def test_pending_records_of_a_revoked_partition_are_discarded(bench: WorkerBench) -> None:
     bench.feed(bench.claim(), event_batch([T0]))
     bench.inbox.put(PartitionRevoked(partition=partition()))
     bench.finish()
     assert (count_rows(bench.db, "scores"), bench.position().next_offset) == (0, 0)
 
 
-def test_a_fenced_commit_drops_the_lane_and_asks_for_a_fresh_claim(bench: WorkerBench) -> None:
+def test_a_fenced_commit_discards_the_buffer_and_requests_a_new_claim(bench: WorkerBench) -> None:
     mine = bench.claim()
     bench.feed(mine, event_batch([T0, T0 + 1]))
-    assert bench.ledger.claim_source(mine.source_id, "somebody else") is not None
+    assert bench.ledger.claim_source(mine.source_id, "another owner") is not None
     bench.finish()
     assert bench.reclaims == [ReclaimRequest(partition=partition(), epoch=mine.epoch)]
     assert (count_rows(bench.db, "scores"), bench.position().next_offset) == (0, 0)
 
 
-def test_what_was_dropped_by_fences_no_longer_counts_as_under_way(bench: WorkerBench) -> None:
+def test_records_discarded_by_fencing_are_released_from_the_inbox(bench: WorkerBench) -> None:
     third = MAX_PENDING_RECORDS // 3 + 1
     for _ in range(3):
         claim = bench.claim()
         bench.feed(claim, raw_batch([b"{"] * third))
-        assert bench.ledger.claim_source(claim.source_id, "somebody else") is not None
+        assert bench.ledger.claim_source(claim.source_id, "another owner") is not None
         bench.finish()
     assert len(bench.reclaims) == 3
     assert bench.inbox.over_limit(frozenset([partition()])) == frozenset()
 
 
-def test_what_is_committed_no_longer_counts_as_under_way(bench: WorkerBench) -> None:
+def test_committed_records_are_released_from_the_inbox(bench: WorkerBench) -> None:
     bench.feed(bench.claim(), event_batch([T0] * 100), raw_batch([b"{"] * (MAX_PENDING_RECORDS - 1), begin=100))
     assert bench.inbox.over_limit(frozenset([partition()])) == frozenset([partition()])
     bench.finish()
@@ -119,7 +119,7 @@ def test_what_is_committed_no_longer_counts_as_under_way(bench: WorkerBench) -> 
     assert bench.position().next_offset == MAX_PENDING_RECORDS + 99
 
 
-def test_what_lead_holds_back_waits_and_its_time_becomes_the_watermark(bench: WorkerBench) -> None:
+def test_an_event_held_by_the_lead_waits_and_its_time_becomes_the_watermark(bench: WorkerBench) -> None:
     claim = bench.claim()
     far = T0 + 60 * MINUTE
     bench.feed(claim, event_batch([T0, far, far + 1]))
@@ -128,7 +128,7 @@ def test_what_lead_holds_back_waits_and_its_time_becomes_the_watermark(bench: Wo
     assert (position.next_offset, position.watermark_us, position.last_event_us) == (1, far, T0)
 
 
-def test_what_lead_held_back_is_stored_when_the_stream_is_sealed_further(bench: WorkerBench) -> None:
+def test_held_events_are_stored_when_the_stream_is_sealed_further(bench: WorkerBench) -> None:
     claim = bench.claim()
     far = T0 + 60 * MINUTE
     thread = bench.start()
@@ -141,26 +141,26 @@ def test_what_lead_held_back_is_stored_when_the_stream_is_sealed_further(bench: 
     bench.end(thread)
 
 
-def test_before_the_first_seal_nothing_is_stored_but_the_watermark(sqlite_db: Database) -> None:
+def test_before_the_first_seal_only_the_watermark_is_stored(sqlite_db: Database) -> None:
     bench = WorkerBench(sqlite_db, open_stream(sqlite_db))
     bench.feed(bench.claim(), event_batch([T0, T0 + 1]))
     bench.finish()
     assert (count_rows(sqlite_db, "scores"), bench.position().watermark_us) == (0, T0)
 
 
-def test_a_window_that_was_sealed_meanwhile_makes_its_events_late(bench: WorkerBench) -> None:
+def test_events_of_a_window_sealed_in_the_meantime_are_late(bench: WorkerBench) -> None:
     claim = bench.claim()
     bench.feed(claim, event_batch([T0]))
     thread = bench.start()
     wait_until(lambda: count_rows(bench.db, "scores") == 1)
-    seal(bench.db, bench.stream_id, T0 + MINUTE)  # the worker still believes in the seal before
+    seal(bench.db, bench.stream_id, T0 + MINUTE)  # the worker still has the earlier seal
     bench.feed(claim, event_batch([T0 + 1, T0 + MINUTE], begin=1))
     bench.end(thread)
     parts = fetch_rows(bench.db, "SELECT window_start_us, events, late FROM window_parts ORDER BY id")
     assert parts == [(T0, 1, 0), (T0, 0, 1), (T0 + MINUTE, 1, 0)]
 
 
-def test_a_model_that_was_activated_meanwhile_scores_the_windows_from_its_start_on(bench: WorkerBench) -> None:
+def test_a_new_active_model_scores_the_windows_from_its_start_on(bench: WorkerBench) -> None:
     claim = bench.claim()
     bench.feed(claim, event_batch([T0]))
     thread = bench.start()
@@ -175,7 +175,7 @@ def test_a_model_that_was_activated_meanwhile_scores_the_windows_from_its_start_
     assert of == [(1,), (1,), (model.id,)]
 
 
-def test_a_source_that_ended_says_so_after_its_last_event(bench: WorkerBench) -> None:
+def test_the_end_of_a_source_is_stored_after_its_last_event(bench: WorkerBench) -> None:
     claim = bench.claim()
     bench.feed(claim, event_batch([T0, T0 + 1]))
     bench.inbox.put(PartitionEnded(partition=partition(), epoch=claim.epoch))
@@ -184,7 +184,7 @@ def test_a_source_that_ended_says_so_after_its_last_event(bench: WorkerBench) ->
     assert (bench.position().next_offset, bench.position().idle_until_us) == (2, FOREVER_US)
 
 
-def test_the_end_of_an_older_claim_is_no_end(bench: WorkerBench) -> None:
+def test_the_end_under_an_older_claim_is_ignored(bench: WorkerBench) -> None:
     old = bench.claim()
     bench.claim()
     bench.inbox.put(PartitionEnded(partition=partition(), epoch=old.epoch))
@@ -193,7 +193,7 @@ def test_the_end_of_an_older_claim_is_no_end(bench: WorkerBench) -> None:
     assert bench.position().idle_until_us == 0
 
 
-def test_a_silent_source_at_its_end_is_idle_until_what_was_seen_holds(sqlite_db: Database) -> None:
+def test_a_silent_source_at_its_end_is_idle_for_the_reported_time(sqlite_db: Database) -> None:
     stream_id = open_stream(sqlite_db)
     seal(sqlite_db, stream_id, T0)
     bench = WorkerBench(sqlite_db, stream_id, idle_timeout_s=0.0)
@@ -206,7 +206,7 @@ def test_a_silent_source_at_its_end_is_idle_until_what_was_seen_holds(sqlite_db:
     assert bench.position().idle_until_us == T0 + 77
 
 
-def test_dead_letters_alone_do_not_keep_a_source_from_being_idle(sqlite_db: Database) -> None:
+def test_a_source_with_dead_letters_alone_becomes_idle(sqlite_db: Database) -> None:
     stream_id = open_stream(sqlite_db)
     seal(sqlite_db, stream_id, T0)
     bench = WorkerBench(sqlite_db, stream_id, idle_timeout_s=0.0)
@@ -220,7 +220,7 @@ def test_dead_letters_alone_do_not_keep_a_source_from_being_idle(sqlite_db: Data
     assert (bench.position().next_offset, bench.position().idle_until_us) == (2, T0 + 77)
 
 
-def test_a_source_that_is_told_to_be_at_its_end_before_anything_else_is_no_error(bench: WorkerBench) -> None:
+def test_a_caught_up_message_before_the_first_commit_is_no_error(bench: WorkerBench) -> None:
     bench.feed(bench.claim(), event_batch([T0]))
     bench.finish()
     again = WorkerBench(bench.db, bench.stream_id, idle_timeout_s=0.0)
@@ -230,7 +230,7 @@ def test_a_source_that_is_told_to_be_at_its_end_before_anything_else_is_no_error
     assert again.position().next_offset == 2
 
 
-def test_a_range_that_could_not_be_read_becomes_a_gap_between_the_events_around_it(bench: WorkerBench) -> None:
+def test_an_unreadable_range_becomes_a_gap_between_events(bench: WorkerBench) -> None:
     claim = bench.claim()
     bench.feed(
         claim,
@@ -243,8 +243,8 @@ def test_a_range_that_could_not_be_read_becomes_a_gap_between_the_events_around_
     assert fetch_rows(bench.db, "SELECT source_offset FROM scores ORDER BY 1") == [(0,), (50,)]
 
 
-def test_a_jump_in_a_file_before_a_range_that_cannot_be_read_is_believed(sqlite_db: Database) -> None:
-    bench = in_a_file(sqlite_db, drain_timeout_s=2.0)
+def test_a_jump_in_a_file_before_an_unreadable_range_is_accepted(sqlite_db: Database) -> None:
+    bench = file_bench(sqlite_db, drain_timeout_s=2.0)
     claim = bench.claim()
     jump = event_batch([T0, T0 + 1, T0 + 9 * MINUTE])
     bench.feed(claim, jump, raw_batch([], begin=3, end=9, skip_reason=UNREADABLE_BATCH), event_batch([T0], begin=9))
@@ -253,10 +253,10 @@ def test_a_jump_in_a_file_before_a_range_that_cannot_be_read_is_believed(sqlite_
     assert fetch_rows(sqlite_db, "SELECT source_offset FROM scores ORDER BY 1") == [(0,), (1,), (2,), (9,)]
 
 
-def test_the_first_event_of_a_file_does_not_wait_for_ever_behind_records_that_are_no_events(
+def test_the_first_event_of_a_file_does_not_wait_for_ever_before_dead_letters(
     sqlite_db: Database,
 ) -> None:
-    bench = in_a_file(sqlite_db)
+    bench = file_bench(sqlite_db)
     claim = bench.claim()
     thread = bench.start()
     bench.feed(claim, event_batch([T0]), raw_batch([b"not json"] * worker_module.COMMIT_EVENTS, begin=1))
@@ -265,18 +265,18 @@ def test_the_first_event_of_a_file_does_not_wait_for_ever_behind_records_that_ar
     assert count_rows(sqlite_db, "scores") == 1
 
 
-def test_an_event_that_waits_for_those_after_it_does_not_hold_up_the_end(sqlite_db: Database) -> None:
-    bench = in_a_file(sqlite_db, drain_timeout_s=3600.0)
+def test_an_undecided_event_does_not_delay_the_stop(sqlite_db: Database) -> None:
+    bench = file_bench(sqlite_db, drain_timeout_s=3600.0)
     bench.feed(bench.claim(), event_batch([T0]))
     thread = bench.start()
     bench.end(thread, within_s=20)
-    assert bench.position().next_offset == 0  # the next run reads it again
+    assert bench.position().next_offset == 0  # the next run reads the event again
 
 
-def test_a_stray_time_at_the_end_of_what_was_read_does_not_become_the_watermark(sqlite_db: Database) -> None:
-    bench = in_a_file(sqlite_db)
+def test_a_stray_time_at_the_end_of_the_batch_does_not_become_the_watermark(sqlite_db: Database) -> None:
+    bench = file_bench(sqlite_db)
     claim = bench.claim()
-    stray = T0 + 40 * MINUTE  # beyond lead as well
+    stray = T0 + 40 * MINUTE  # beyond the lead too
     thread = bench.start()
     bench.feed(claim, event_batch([T0, T0 + 1, T0 + 2, stray]))
     wait_until(lambda: count_rows(sqlite_db, "scores") == 3)
@@ -287,21 +287,21 @@ def test_a_stray_time_at_the_end_of_what_was_read_does_not_become_the_watermark(
     assert fetch_rows(sqlite_db, "SELECT source_offset FROM scores ORDER BY 1") == [(0,), (1,), (2,), (4,), (5,)]
 
 
-def test_when_the_first_thousand_records_are_all_refused_it_is_said_loudly(
+def test_an_error_is_logged_when_the_first_thousand_records_are_rejected(
     bench: WorkerBench, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR):
         bench.feed(bench.claim(), raw_batch([b"{"] * 999), raw_batch([b"{"] * 500, begin=999))
         bench.finish()
-    assert [record.getMessage() for record in caplog.records if "were all refused" in record.getMessage()] != []
+    assert [record.getMessage() for record in caplog.records if "were rejected" in record.getMessage()] != []
 
 
-def test_records_are_stuck_since_they_came_and_only_while_nothing_is_committed(
+def test_stuck_time_counts_from_the_first_waiting_record_or_the_last_commit(
     sqlite_db: Database,
 ) -> None:
     bench = WorkerBench(sqlite_db, open_stream(sqlite_db))
     worker, claim = bench.worker, bench.claim()
-    worker.last_commit_s -= 3_600  # a quiet night
+    worker.last_commit_s -= 3_600  # an hour without events
     assert worker.stuck_s() == 0.0
     bench.feed(claim, event_batch([T0]))
     for _ in range(2):
@@ -309,14 +309,14 @@ def test_records_are_stuck_since_they_came_and_only_while_nothing_is_committed(
         assert message is not None
         worker._process_message(message)
     assert worker.stuck_s() < 600
-    (lane,) = worker._lanes.values()
-    lane.records_since_s -= 1_800
+    (buffer,) = worker._buffers.values()
+    buffer.records_since_s -= 1_800
     assert worker.stuck_s() > 600
     worker.last_commit_s += 3_600
     assert worker.stuck_s() < 600
 
 
-def test_a_store_that_is_away_for_a_while_loses_and_repeats_nothing(
+def test_an_unavailable_database_loses_and_repeats_no_events(
     postgres_url: str, postgres_server: PostgresServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Database(postgres_url) as db:
@@ -333,14 +333,14 @@ def test_a_store_that_is_away_for_a_while_loses_and_repeats_nothing(
         wait_until(lambda: any("trying again" in record.getMessage() for record in caplog.records))
         postgres_server.start()
         wait_until(lambda: bool(bench.reclaims) or bench.position().next_offset == 90)
-        if bench.reclaims:  # the outcome was unknown: read again from the stored position, as the intake would
+        if bench.reclaims:  # an unknown outcome: read again from the stored position, as the intake does
             again = bench.claim()
             bench.feed(again, event_batch([T0 + i for i in range(again.next_offset, 90)], begin=again.next_offset))
         bench.end(thread)
         assert fetch_rows(db, "SELECT count(*), count(DISTINCT source_offset) FROM scores") == [(90, 90)]
 
 
-def test_a_worker_that_is_told_to_stop_while_the_store_is_away_gives_up_in_time(
+def test_a_worker_stops_in_time_while_the_database_is_unavailable(
     postgres_url: str, postgres_server: PostgresServer
 ) -> None:
     with Database(postgres_url) as db:
@@ -354,8 +354,8 @@ def test_a_worker_that_is_told_to_stop_while_the_store_is_away_gives_up_in_time(
         def run() -> None:
             try:
                 bench.worker.run()
-            except StorageUnavailable as away:
-                failures.append(away)
+            except StorageUnavailable as error:
+                failures.append(error)
 
         postgres_server.stop("fast")
         try:

@@ -1,4 +1,4 @@
-"""A stream with a model that was really fitted, and a worker on it that a test feeds by hand."""
+"""A stream with a fitted model and a worker that a test feeds with batches."""
 
 import json
 import threading
@@ -61,7 +61,7 @@ def partition(number: int = 0) -> Partition:
 
 
 def open_stream(db: Database, partitions: int = 1, rule: WindowRule = RULE, name: str = "payments") -> int:
-    """Store a stream with a model and so many partitions; return its id."""
+    """Store a stream with a model and partitions; return its id."""
     ledger = Ledger(db)
     stream = ledger.open_stream(name, rule.size_us, rule.grace_us + rule.ahead_us)
     ledger.register_sources(
@@ -72,7 +72,7 @@ def open_stream(db: Database, partitions: int = 1, rule: WindowRule = RULE, name
 
 
 def seal(db: Database, stream_id: int, until_us: int, *, revisions: int = 0) -> None:
-    """Seal a stream as a control plane would."""
+    """Seal a stream as the control plane does."""
     with db.write() as conn:
         moved = {"sealed_until_us": until_us, "revision": streams.c.revision + revisions}
         conn.execute(sa.update(streams).where(streams.c.id == stream_id).values(moved))
@@ -106,7 +106,7 @@ def event_batch(times_us: Iterable[int], begin: int = 0, of: Partition | None = 
 
 @dataclass
 class WorkerBench:
-    """A worker with its inbox, and what it asked for."""
+    """A worker with its inbox, its reclaim requests and its published positions."""
 
     db: Database
     stream_id: int
@@ -144,7 +144,7 @@ class WorkerBench:
         )
 
     def claim(self, number: int = 0, owner: str = "me") -> SourceClaim:
-        """Claim a partition and tell the worker, as the intake does."""
+        """Claim a partition and put the message into the inbox, as the intake does."""
         source = next(each for each in self.ledger.active_sources(self.stream_id) if each.partition == number)
         claim = self.ledger.claim_source(source.source_id, owner)
         assert claim is not None
@@ -156,7 +156,7 @@ class WorkerBench:
             self.inbox.put(RecordsFetched(epoch=claim.epoch, batch=each))
 
     def finish(self) -> None:
-        """Let the worker do what there is, in this thread, and end."""
+        """Run the worker in this thread until it has processed the inbox."""
         self.inbox.put(StopRequested())
         self.worker.run()
 
@@ -168,7 +168,7 @@ class WorkerBench:
     def end(self, thread: threading.Thread, within_s: float = 30) -> None:
         self.inbox.put(StopRequested())
         thread.join(within_s)
-        assert not thread.is_alive(), "the worker did not end"
+        assert not thread.is_alive(), "the worker did not stop"
 
     def position(self, number: int = 0) -> sa.Row[tuple[object, ...]]:
         source = next(each for each in self.ledger.active_sources(self.stream_id) if each.partition == number)
@@ -177,7 +177,7 @@ class WorkerBench:
 
 
 def wait_until(condition: Callable[[], bool], within_s: float = 30) -> None:
-    """Wait for a condition."""
+    """Wait until a condition is true; fail after `within_s` seconds."""
     deadline = time.monotonic() + within_s
     gate = threading.Event()
     while not condition():

@@ -1,4 +1,4 @@
-"""The timetable: ticks against a scan of every minute, jobs that fail."""
+"""Ticks compared with a scan of every minute, and jobs that fail."""
 
 import logging
 import threading
@@ -25,8 +25,8 @@ def us(at: datetime) -> int:
     return (at - EPOCH) // timedelta(microseconds=1)
 
 
-def allowed(field: str, lowest: int, highest: int, names: list[str], base: int) -> set[int]:
-    """The values of a cron field by its definition, weekdays from Sunday with 7 for 0."""
+def field_values(field: str, lowest: int, highest: int, names: list[str], base: int) -> set[int]:
+    """Return the values of a cron field by definition; weekdays count from Sunday, 7 is Sunday too."""
 
     def number(text: str) -> int:
         return names.index(text.lower()) + base if text.lower() in names else int(text)
@@ -44,12 +44,12 @@ def allowed(field: str, lowest: int, highest: int, names: list[str], base: int) 
     return found
 
 
-def scanned(cron: str, after: datetime) -> datetime:
-    """The first minute at or after a time that matches, by trying each of them."""
+def scan_minutes(cron: str, after: datetime) -> datetime:
+    """Return the first matching minute at or after a time, by trying every minute."""
     minute, hour, day, month, weekday = cron.split()
-    minutes, hours = allowed(minute, 0, 59, [], 0), allowed(hour, 0, 23, [], 0)
-    days, months = allowed(day, 1, 31, [], 0), allowed(month, 1, 12, MONTHS, 1)
-    weekdays = {number % 7 for number in allowed(weekday, 0, 6, WEEKDAYS, 0)}
+    minutes, hours = field_values(minute, 0, 59, [], 0), field_values(hour, 0, 23, [], 0)
+    days, months = field_values(day, 1, 31, [], 0), field_values(month, 1, 12, MONTHS, 1)
+    weekdays = {number % 7 for number in field_values(weekday, 0, 6, WEEKDAYS, 0)}
     at = after.replace(second=0, microsecond=0)
     at += timedelta(minutes=1) if at < after else timedelta()
     while True:
@@ -63,7 +63,7 @@ def scanned(cron: str, after: datetime) -> datetime:
             at += timedelta(minutes=1)
 
 
-def test_ticks_of_a_duration_are_its_multiples_and_a_time_on_one_is_its_own_tick() -> None:
+def test_ticks_of_a_duration_are_its_multiples() -> None:
     five = timedelta(minutes=5)
     assert [tick_at_or_after(five, time) for time in (0, 1, 5 * MINUTE, 5 * MINUTE + 1)] == [
         0,
@@ -74,7 +74,7 @@ def test_ticks_of_a_duration_are_its_multiples_and_a_time_on_one_is_its_own_tick
 
 
 @given(st.integers(1, 10**12), st.integers(0, 2**60))
-def test_a_tick_is_the_first_multiple_that_is_not_before_the_time(step: int, at_us: int) -> None:
+def test_a_tick_is_the_first_multiple_at_or_after_the_time(step: int, at_us: int) -> None:
     tick = tick_at_or_after(timedelta(microseconds=step), at_us)
     assert at_us <= tick < at_us + step
     assert tick % step == 0
@@ -108,17 +108,17 @@ def test_a_tick_is_the_first_multiple_that_is_not_before_the_time(step: int, at_
         "0 0 31 * *",
     ],
 )
-def test_a_cron_line_fires_when_a_scan_of_every_minute_says_so(cron: str) -> None:
+def test_a_cron_expression_agrees_with_a_scan_of_every_minute(cron: str) -> None:
     assert check_cron(cron) == cron
     at = T0
     for _ in range(8):
-        expected = scanned(cron, at)
+        expected = scan_minutes(cron, at)
         assert tick_at_or_after(cron, us(at)) == us(expected)
         at = expected + timedelta(microseconds=1)
 
 
-def test_a_date_that_no_calendar_has_is_refused_with_its_line() -> None:
-    with pytest.raises(ConfigError, match="'0 0 30 2 \\*' never comes"):
+def test_a_date_that_does_not_exist_is_rejected_with_the_expression() -> None:
+    with pytest.raises(ConfigError, match="'0 0 30 2 \\*' names a date that does not exist"):
         tick_at_or_after("0 0 30 2 *", us(T0))
 
 
@@ -135,12 +135,10 @@ def cron_field(draw: st.DrawFn, lowest: int, highest: int) -> str:
 
 
 @given(cron_field(0, 59), cron_field(0, 23), cron_field(0, 7), st.integers(0, 400 * 1440))
-def test_any_minute_hour_and_weekday_fire_when_the_scan_says_so(
-    minute: str, hour: str, weekday: str, minutes: int
-) -> None:
+def test_any_minute_hour_and_weekday_agree_with_the_scan(minute: str, hour: str, weekday: str, minutes: int) -> None:
     cron = check_cron(f"{minute} {hour} * * {weekday}")
     at = T0 + timedelta(minutes=minutes, microseconds=minutes % 3)
-    assert tick_at_or_after(cron, us(at)) == us(scanned(cron, at))
+    assert tick_at_or_after(cron, us(at)) == us(scan_minutes(cron, at))
 
 
 def until(condition: Callable[[], bool], within_s: float = 20) -> None:
@@ -151,24 +149,24 @@ def until(condition: Callable[[], bool], within_s: float = 20) -> None:
         gate.wait(0.01)
 
 
-def test_a_job_that_fails_runs_again_and_its_age_shows_that_it_never_succeeded() -> None:
+def test_a_failed_job_runs_again_and_has_no_success_age() -> None:
     runs = []
 
     def fail() -> None:
         runs.append(1)
         raise ValueError("broken")
 
-    timetable = JobScheduler(time.monotonic)
-    timetable.add_job(0.02, "broken", fail)
-    timetable.start()
+    scheduler = JobScheduler(time.monotonic)
+    scheduler.add_job(0.02, "broken", fail)
+    scheduler.start()
     try:
         until(lambda: len(runs) >= 3)
-        assert timetable.success_ages_s() == {"broken": None}
+        assert scheduler.success_ages_s() == {"broken": None}
     finally:
-        timetable.stop()
+        scheduler.stop()
 
 
-def test_the_age_of_a_job_grows_from_its_last_success() -> None:
+def test_the_success_age_of_a_job_grows_from_its_last_success() -> None:
     now = [100.0]
     broken = threading.Event()
     runs = []
@@ -176,23 +174,23 @@ def test_the_age_of_a_job_grows_from_its_last_success() -> None:
     def job() -> None:
         runs.append(broken.is_set())
         if broken.is_set():
-            raise OSError("the disk is away")
+            raise OSError("the disk is unavailable")
 
-    timetable = JobScheduler(lambda: now[0])
-    timetable.add_job(0.02, "job", job)
-    timetable.start()
+    scheduler = JobScheduler(lambda: now[0])
+    scheduler.add_job(0.02, "job", job)
+    scheduler.start()
     try:
-        until(lambda: timetable.success_ages_s()["job"] == 0.0)
+        until(lambda: scheduler.success_ages_s()["job"] == 0.0)
         broken.set()
         until(lambda: True in runs)
         now[0] = 160.0
         until(lambda: runs.count(True) >= 3)
     finally:
-        timetable.stop()
-    assert timetable.success_ages_s() == {"job": 60.0}
+        scheduler.stop()
+    assert scheduler.success_ages_s() == {"job": 60.0}
 
 
-def test_a_job_never_runs_twice_at_once_and_missed_runs_become_one() -> None:
+def test_a_job_never_runs_concurrently_and_missed_runs_coalesce() -> None:
     inside, most, runs = 0, 0, 0
     go_on = threading.Event()
     lock = threading.Lock()
@@ -206,48 +204,55 @@ def test_a_job_never_runs_twice_at_once_and_missed_runs_become_one() -> None:
         with lock:
             inside -= 1
 
-    timetable = JobScheduler(time.monotonic)
-    timetable.add_job(0.01, "slow", job)
-    timetable.start()
+    scheduler = JobScheduler(time.monotonic)
+    scheduler.add_job(0.01, "slow", job)
+    scheduler.start()
     until(lambda: runs >= 2)
     go_on.set()
-    timetable.stop()
+    scheduler.stop()
     assert most == 1
 
 
-def test_a_clock_that_is_set_back_holds_up_no_job() -> None:
+def test_jobs_run_after_the_clock_was_set_back() -> None:
     runs = threading.Event()
-    timetable = JobScheduler(time.monotonic)
-    timetable.add_job(0.02, "job", runs.set)
-    timetable.start()
+    scheduler = JobScheduler(time.monotonic)
+    scheduler.add_job(0.02, "job", runs.set)
+    scheduler.start()
     try:
-        # What the scheduler has planned by a clock that was a day ahead.
-        timetable._scheduler.modify_job("job", next_run_time=datetime.now(UTC) + timedelta(days=1))
+        # The state of the scheduler after it planned with a clock that was a day ahead.
+        scheduler._scheduler.modify_job("job", next_run_time=datetime.now(UTC) + timedelta(days=1))
         runs.clear()
-        timetable.reschedule()
+        scheduler.reschedule()
         assert runs.wait(30)
     finally:
-        timetable.stop()
+        scheduler.stop()
 
 
-def test_tending_leaves_what_is_planned_in_good_time() -> None:
-    timetable = JobScheduler(time.monotonic)
-    timetable.add_job(3600, "job", lambda: None)
-    timetable.start()
+def test_rescheduling_keeps_a_next_run_within_its_interval() -> None:
+    scheduler = JobScheduler(time.monotonic)
+    scheduler.add_job(3600, "job", lambda: None)
+    scheduler.start()
     try:
-        planned = timetable._scheduler.get_job("job").next_run_time
-        timetable.reschedule()
-        assert timetable._scheduler.get_job("job").next_run_time == planned
+        planned = scheduler._scheduler.get_job("job").next_run_time
+        scheduler.reschedule()
+        assert scheduler._scheduler.get_job("job").next_run_time == planned
     finally:
-        timetable.stop()
+        scheduler.stop()
 
 
-def test_stopping_a_timetable_that_never_started_is_no_error() -> None:
+def test_stopping_a_scheduler_that_never_started_is_no_error() -> None:
     JobScheduler(time.monotonic).stop()
 
 
-def test_each_failure_and_the_first_success_after_it_is_reported(caplog: pytest.LogCaptureFixture) -> None:
-    outcomes: list[Exception | None] = [None, None, StorageUnavailable("away"), StorageUnavailable("away"), None, None]
+def test_every_failure_and_the_next_success_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    outcomes: list[Exception | None] = [
+        None,
+        None,
+        StorageUnavailable("unavailable"),
+        StorageUnavailable("unavailable"),
+        None,
+        None,
+    ]
     done = threading.Event()
     reported = []
 
@@ -259,12 +264,12 @@ def test_each_failure_and_the_first_success_after_it_is_reported(caplog: pytest.
         if outcome is not None:
             raise outcome
 
-    timetable = JobScheduler(lambda: 100.0, lambda name, error: reported.append((name, error)))
-    timetable.add_job(0.01, "job", job)
+    scheduler = JobScheduler(lambda: 100.0, lambda name, error: reported.append((name, error)))
+    scheduler.add_job(0.01, "job", job)
     with caplog.at_level(logging.WARNING):
-        timetable.start()
+        scheduler.start()
         assert done.wait(30)
-        timetable.stop()
-    assert reported == [("job", None), ("job", "away"), ("job", "away"), ("job", None)]
-    said = [record.getMessage() for record in caplog.records if "failed" in record.getMessage()]
-    assert said == ["The job job failed: away; it runs again."]
+        scheduler.stop()
+    assert reported == [("job", None), ("job", "unavailable"), ("job", "unavailable"), ("job", None)]
+    messages = [record.getMessage() for record in caplog.records if "failed" in record.getMessage()]
+    assert messages == ["The job job failed: unavailable; it runs again after its interval."]

@@ -1,4 +1,4 @@
-"""Judging a window: what it writes, whom it tells, and that all of it can be stored."""
+"""Judging a window: its row, incidents, transitions and channels, all of which can be stored."""
 
 import json
 from dataclasses import replace
@@ -37,7 +37,7 @@ RULE = JudgeRule(
 )
 
 
-def calibrated(threshold_id: int) -> ThresholdInForce:
+def load_threshold(threshold_id: int) -> ThresholdInForce:
     new = build_first_threshold(REFERENCE, 1, Activation(valid_from_us=0, computed_at_us=0), 99.0)
     details: Any = json.loads(json.dumps(new.details))
     row = StoredThreshold(
@@ -66,8 +66,8 @@ def calibrated(threshold_id: int) -> ThresholdInForce:
 def part(events: int = 100, outliers: int = 0, *, late: int = 0, dead: int = 0) -> Part:
     energies = np.full(events, 8.0, np.float32)
     energies[:outliers] = 90.0
-    known = summarise(energies, energies > 50, Scale.from_energies(REFERENCE)) if events else Part.without_events()
-    return replace(known, late=late, dead=dead)
+    part = summarise(energies, energies > 50, Scale.from_energies(REFERENCE)) if events else Part.without_events()
+    return replace(part, late=late, dead=dead)
 
 
 def facts(*parts: Part, window: int = 0, last: int | None = None, **known: Any) -> WindowFacts:
@@ -92,14 +92,14 @@ def facts(*parts: Part, window: int = 0, last: int | None = None, **known: Any) 
 
 
 def judged(of: WindowFacts, rule: JudgeRule = RULE, now_us: int = T0) -> Judgement:
-    return judge_window(of, calibrated, rule, now_us)
+    return judge_window(of, load_threshold, rule, now_us)
 
 
-def told(of: Judgement) -> list[tuple[str, str]]:
+def transitions_of(of: Judgement) -> list[tuple[str, str]]:
     return [(row.kind, row.transition.transition) for row in of.incidents if row.transition]
 
 
-def test_a_calm_window_is_a_row_with_its_energies_and_what_was_expected() -> None:
+def test_a_clean_window_row_has_its_energies_and_the_expected_outliers() -> None:
     row = judged(facts(part(60), part(40))).window
     assert (row.events, row.outliers, row.judged, row.threshold_id, row.details) == (100, 0, True, 7, None)
     assert row.energy_max == 8.0
@@ -108,14 +108,14 @@ def test_a_calm_window_is_a_row_with_its_energies_and_what_was_expected() -> Non
     assert row.p_value == 1.0
 
 
-def test_a_window_of_late_events_only_is_kept_and_decides_nothing() -> None:
+def test_a_window_of_late_events_alone_is_stored_without_a_judgement() -> None:
     of = judged(facts(part(0, late=9)))
     assert (of.window.late, of.window.judged, of.window.payload, of.incidents) == (9, False, None, ())
 
 
-def test_many_outliers_open_a_spike_with_every_number_that_led_to_it() -> None:
+def test_many_outliers_open_a_spike_with_all_numbers_of_the_decision() -> None:
     of = judged(facts(part(100, 30)))
-    assert told(of) == [("spike", "opened")]
+    assert transitions_of(of) == [("spike", "opened")]
     details = json.loads(json.dumps(of.incidents[0].details))["opened"]
     assert (details["outliers"], details["events"], details["config_hash"]) == (30, 100, "hash")
     assert details["threshold"]["method"] == "reference"
@@ -125,85 +125,85 @@ def test_many_outliers_open_a_spike_with_every_number_that_led_to_it() -> None:
     assert of.incidents[0].severity == "critical"
 
 
-def test_fewer_outliers_than_the_floor_never_open_anything() -> None:
+def test_outliers_below_the_minimum_open_no_incident() -> None:
     assert judged(facts(part(100, 30)), replace(RULE, min_outliers=31)).incidents == []
     assert judged(facts(part(100, 30)), replace(RULE, min_ratio=0.31)).incidents == []
 
 
-def test_too_many_dead_letters_open_an_incident_of_their_own() -> None:
+def test_too_many_dead_letters_open_a_dead_letter_incident() -> None:
     of = judged(facts(part(94, dead=6)))
-    assert told(of) == [("dead_letters", "opened")]
+    assert transitions_of(of) == [("dead_letters", "opened")]
     assert of.incidents[0].severity == "warning"
     assert judged(facts(part(95, dead=5))).incidents == []
     assert judged(facts(part(0, dead=6))).incidents[0].severity == "critical"
 
 
-def test_a_window_of_dead_letters_only_is_judged_without_a_p_value() -> None:
+def test_a_window_of_dead_letters_alone_is_judged_without_a_p_value() -> None:
     row = judged(facts(part(0, dead=6))).window
     assert (row.judged, row.p_value, row.energy_max) == (True, None, None)
 
 
-def test_gaps_are_one_critical_incident_and_belong_to_it() -> None:
+def test_gaps_belong_to_one_critical_incident() -> None:
     gaps = [
         StoredGap(id=4, topic="t", partition=0, from_offset=10, to_offset=60, reason="retention"),
         StoredGap(id=9, topic="t", partition=1, from_offset=5, to_offset=6, reason="retention"),
     ]
     of = judged(facts(part(10), gaps=gaps))
-    assert told(of) == [("gap", "opened")]
+    assert transitions_of(of) == [("gap", "opened")]
     assert of.gap_ids == [4, 9]
     assert of.incidents[0].summary.startswith("51 offsets could not be read")
 
 
-def test_a_spike_that_goes_on_changes_its_row_and_tells_nobody() -> None:
+def test_a_continued_spike_updates_its_row_without_a_transition() -> None:
     first = judged(facts(part(100, 30))).incidents[0]
     of = judged(facts(part(100, 30), window=1, last=1, open_incidents=[first.with_id(1)]))
-    assert told(of) == []
+    assert transitions_of(of) == []
     assert [(row.id, row.windows_fired, row.clean_windows) for row in of.incidents] == [(1, 2, 0)]
 
 
-def test_a_spike_after_enough_quiet_windows_is_a_new_incident_in_one_judgement() -> None:
+def test_a_spike_after_enough_quiet_windows_resolves_one_incident_and_opens_another() -> None:
     first = judged(facts(part(100, 30))).incidents[0]
     of = judged(facts(part(100, 30), window=9, last=1, open_incidents=[first.with_id(1)]))
-    assert told(of) == [("spike", "resolved"), ("spike", "opened")]
+    assert transitions_of(of) == [("spike", "resolved"), ("spike", "opened")]
     resolved, opened = of.incidents
     assert (resolved.id, resolved.status, resolved.resolved_at_us) == (1, "resolved", T0 + 4 * MINUTE)
     assert (opened.id, opened.status, opened.window_start_us) == (None, "open", T0 + 9 * MINUTE)
     assert set(resolved.details) == {"opened", "resolved"}
 
 
-def test_quiet_windows_and_a_clean_one_together_resolve() -> None:
+def test_quiet_and_clean_windows_together_resolve_an_incident() -> None:
     first = judged(facts(part(100, 30))).incidents[0]
     of = judged(facts(part(100), window=3, last=1, open_incidents=[first.with_id(1)]))
-    assert told(of) == [("spike", "resolved")]
+    assert transitions_of(of) == [("spike", "resolved")]
     assert of.incidents[0].resolved_at_us == T0 + 4 * MINUTE
 
 
-def test_the_log_is_told_first_and_each_channel_once() -> None:
+def test_the_log_is_the_first_channel_and_each_channel_is_listed_once() -> None:
     transition = judged(facts(part(100, 30))).incidents[0].transition
     assert transition is not None
     assert transition.channels == ["log", "ops", "critical"]
     assert transition.skipped_channels == []
 
 
-@pytest.mark.parametrize(("age_us", "silent"), [(HOUR, []), (HOUR + 1, ["ops", "critical"])])
-def test_what_is_too_old_is_told_to_the_log_only(age_us: int, silent: list[str]) -> None:
+@pytest.mark.parametrize(("age_us", "skipped"), [(HOUR, []), (HOUR + 1, ["ops", "critical"])])
+def test_an_old_incident_is_sent_to_the_log_alone(age_us: int, skipped: list[str]) -> None:
     transition = judged(facts(part(100, 30)), now_us=T0 + MINUTE + age_us).incidents[0].transition
     assert transition is not None
-    assert transition.skipped_channels == silent
+    assert transition.skipped_channels == skipped
 
 
-def test_the_clock_changes_nothing_else() -> None:
+def test_the_clock_affects_the_transition_alone() -> None:
     one, other = judged(facts(part(100, 30)), now_us=0), judged(facts(part(100, 30)), now_us=2**60)
     assert one.window == other.window
     assert replace(one.incidents[0], transition=None) == replace(other.incidents[0], transition=None)
 
 
-def test_times_are_written_in_utc() -> None:
+def test_times_are_formatted_in_utc() -> None:
     assert format_utc(T0) == "2026-01-01T00:00:00Z"
     assert format_utc(T0 + 1) == "2026-01-01T00:00:00.000001Z"
 
 
-def test_the_first_threshold_is_the_percentile_of_the_reference() -> None:
+def test_the_first_threshold_is_the_percentile_of_the_reference_energies() -> None:
     new = build_first_threshold(REFERENCE, 3, Activation(valid_from_us=5, computed_at_us=4), 99.0)
     assert (new.model_id, new.valid_from_us, new.computed_at_us, new.n) == (3, 5, 4, len(REFERENCE))
     assert np.count_nonzero(new.threshold < REFERENCE) == pytest.approx(40, abs=1)

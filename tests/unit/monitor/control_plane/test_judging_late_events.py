@@ -1,4 +1,4 @@
-"""Judging: how many late events had come by then depends on the speed of reading, so nothing may rest on it."""
+"""Late events and judgements: their number at that time depends on the reading speed, so no decision may use it."""
 
 from collections.abc import Sequence
 
@@ -30,8 +30,8 @@ RULE = JudgeRule(
 )
 
 
-def calibrated(threshold_id: int) -> ThresholdInForce:
-    law = {"rate": 0.01, "calibration_n": 10_000, "dispersion": 1.0, "windows": 100, "state": "learned"}
+def load_threshold(threshold_id: int) -> ThresholdInForce:
+    count_model = {"rate": 0.01, "calibration_n": 10_000, "dispersion": 1.0, "windows": 100, "state": "learned"}
     row = StoredThreshold(
         id=threshold_id,
         model_id=1,
@@ -43,7 +43,7 @@ def calibrated(threshold_id: int) -> ThresholdInForce:
         upper=3.1,
         n=10_000,
         method="percentile",
-        details={"law": law, "scale": {"median": SCALE.median, "iqr": SCALE.iqr}, "limit": {}},
+        details={"law": count_model, "scale": {"median": SCALE.median, "iqr": SCALE.iqr}, "limit": {}},
     )
     return ThresholdInForce(
         row=row,
@@ -75,7 +75,7 @@ def judged(parts: Sequence[Part]) -> Judgement:
         open_incidents=[],
         gaps=[],
     )
-    return judge_window(facts, calibrated, RULE, now_us=0)
+    return judge_window(facts, load_threshold, RULE, now_us=0)
 
 
 def events_of(n: int, outliers: int) -> Part:
@@ -89,7 +89,7 @@ def events_of(n: int, outliers: int) -> Part:
     [events_of(100, 0), events_of(100, 40), Part.without_events(dead=60), events_of(10, 0)],
     ids=["clean", "a spike", "unreadable", "few events"],
 )
-def test_the_verdict_is_the_same_whether_late_events_came_before_or_after_it(part: Part) -> None:
+def test_the_judgement_does_not_depend_on_late_events(part: Part) -> None:
     unreadable = Part.without_events(dead=12)
     before = judged([part, unreadable, Part.without_events(late=70)])
     after = judged([part, unreadable])

@@ -1,4 +1,4 @@
-"""How far a stream may be closed: never past a tick, never before a source that is awaited, never back."""
+"""The seal: never past a due tick, never past an active source, never back."""
 
 from datetime import timedelta
 
@@ -17,13 +17,13 @@ REFRESH = timedelta(minutes=5)
 
 
 def at(minutes: float | None, *, idle: bool = False, ended: bool = False) -> SourceFacts:
-    """A source whose watermark is so many minutes after 1970."""
+    """Return a source with a watermark in minutes after 1970."""
     watermark = None if minutes is None else round(minutes * MINUTE)
     return SourceFacts(watermark_us=watermark, idle=idle or ended, ended=ended)
 
 
 def facts(*sources: SourceFacts, **known: float | None) -> SealFacts:
-    """What is stored, in minutes; without parts or ticks where nothing is said."""
+    """Return seal facts in minutes; the missing ones are None."""
     names = ("sealed_until", "last_tick", "last_judged_end", "first_part_end", "last_part_end")
     values = {f"{name}_us": None if known.get(name) is None else round((known[name] or 0) * MINUTE) for name in names}
     return SealFacts(now_us=round((known.get("now") or 10_000) * MINUTE), sources=sources, **values)
@@ -34,45 +34,45 @@ def sealed(of: SealFacts, size_us: int = MINUTE, grace_us: int = GRACE) -> float
     return None if target is None else target / MINUTE
 
 
-def test_the_slowest_source_says_how_far_and_the_grace_comes_off() -> None:
+def test_the_seal_is_the_smallest_watermark_minus_the_grace() -> None:
     assert sealed(facts(at(7.0), at(4.2))) == 4
     assert sealed(facts(at(7.0), at(4.1))) == 3
 
 
-def test_a_window_is_sealed_exactly_when_the_watermark_reaches_its_end_and_the_grace() -> None:
+def test_a_window_is_sealed_when_the_watermark_reaches_its_end_plus_the_grace() -> None:
     exact = 4 + GRACE / MINUTE
     assert sealed(facts(at(exact))) == 4
     assert sealed(facts(at(exact - 1 / MINUTE))) == 3
 
 
-def test_a_source_without_any_event_holds_everything_back() -> None:
+def test_a_source_without_events_blocks_the_seal() -> None:
     assert sealed(facts(at(7.0), at(None))) is None
 
 
-def test_an_idle_source_holds_nothing_back_with_or_without_events() -> None:
+def test_an_idle_source_does_not_block_the_seal() -> None:
     assert sealed(facts(at(7.2), at(2.0, idle=True), at(None, idle=True))) == 7
 
 
-def test_an_ended_source_holds_nothing_back() -> None:
+def test_an_ended_source_does_not_block_the_seal() -> None:
     assert sealed(facts(at(7.2), at(2.0, ended=True))) == 7
 
 
-def test_when_all_have_ended_everything_with_a_part_is_sealed_whatever_the_clock_says() -> None:
+def test_when_all_sources_have_ended_all_windows_are_sealed_at_any_clock_time() -> None:
     assert sealed(facts(at(3.5, ended=True), first_part_end=3, last_part_end=4, now=0.5)) == 4
 
 
-def test_when_all_are_idle_a_window_that_the_clock_has_not_closed_stays_open() -> None:
+def test_when_all_sources_are_idle_a_window_stays_open_until_the_clock_passes_it() -> None:
     both = (at(3.5, idle=True), at(2.0, idle=True))
     assert sealed(facts(*both, first_part_end=3, last_part_end=4, now=3.9)) == 3
     assert sealed(facts(*both, first_part_end=3, last_part_end=4, now=4.2)) == 4
 
 
-def test_one_that_is_idle_among_ended_ones_may_still_bring_events() -> None:
+def test_an_idle_source_among_ended_ones_may_still_add_events() -> None:
     mixed = (at(3.5, ended=True), at(2.0, idle=True))
     assert sealed(facts(*mixed, first_part_end=3, last_part_end=4, now=3.9)) == 3
 
 
-def test_all_idle_and_no_parts_seal_nothing() -> None:
+def test_idle_sources_without_parts_seal_nothing() -> None:
     assert sealed(facts(at(3.5, idle=True))) is None
     assert sealed(facts(at(3.5, ended=True))) is None
 
@@ -81,7 +81,7 @@ def test_a_stream_without_sources_and_parts_is_not_sealed() -> None:
     assert sealed(facts()) is None
 
 
-def test_nothing_is_sealed_twice_and_never_back() -> None:
+def test_the_seal_never_repeats_or_moves_back() -> None:
     assert sealed(facts(at(7.2), sealed_until=7)) is None
     assert sealed(facts(at(7.2), sealed_until=9)) is None
 
@@ -92,7 +92,7 @@ def test_a_judged_window_stops_the_seal_at_its_tick_until_the_tick_is_stored() -
     assert sealed(facts(at(60.0), sealed_until=5, last_judged_end=2, last_tick=5)) == 59
 
 
-def test_the_first_open_part_stops_the_seal_at_its_tick() -> None:
+def test_the_first_unjudged_part_stops_the_seal_at_its_tick() -> None:
     assert sealed(facts(at(60.0), sealed_until=5, last_judged_end=2, last_tick=5, first_part_end=13)) == 15
 
 
@@ -101,12 +101,12 @@ def test_a_window_that_ends_on_a_tick_belongs_to_that_tick() -> None:
     assert pending_tick_us(facts(at(60.0), sealed_until=5, last_judged_end=5, last_tick=5)) is None
 
 
-def test_the_seal_stops_at_the_last_window_end_before_a_tick_that_no_window_ends_on() -> None:
+def test_the_seal_stops_at_the_last_window_end_before_the_tick() -> None:
     of = facts(at(60.0), first_part_end=7)
     assert sealed(of, size_us=7 * MINUTE) == 7
 
 
-def test_a_first_seal_may_lie_before_1970_without_harm() -> None:
+def test_the_first_seal_may_be_before_1970() -> None:
     assert sealed(facts(at(0.0))) == -1
 
 
@@ -134,7 +134,7 @@ def stored_facts(draw: st.DrawFn) -> SealFacts:
 
 
 @given(stored_facts(), st.sampled_from([7 * SECOND, MINUTE, 3 * MINUTE]))
-def test_a_seal_only_moves_forward_to_a_window_end_and_never_past_what_is_awaited(of: SealFacts, size: int) -> None:
+def test_the_seal_only_moves_forward_and_never_past_an_active_source(of: SealFacts, size: int) -> None:
     target = next_seal_us(of, size, GRACE, lambda time_us: tick_at_or_after(REFRESH, time_us))
     if target is None:
         return
@@ -146,7 +146,7 @@ def test_a_seal_only_moves_forward_to_a_window_end_and_never_past_what_is_awaite
 
 
 @given(stored_facts())
-def test_a_seal_never_passes_the_tick_that_is_called_for(of: SealFacts) -> None:
+def test_the_seal_never_passes_a_due_tick(of: SealFacts) -> None:
     target = next_seal_us(of, MINUTE, GRACE, lambda time_us: tick_at_or_after(REFRESH, time_us))
     pending = pending_tick_us(of)
     if target is not None and pending is not None:
@@ -155,7 +155,7 @@ def test_a_seal_never_passes_the_tick_that_is_called_for(of: SealFacts) -> None:
 
 @pytest.mark.parametrize("state", ["idle", "ended"])
 @given(stored_facts(), WATERMARK)
-def test_a_source_that_is_not_awaited_changes_nothing_about_those_that_are(
+def test_an_idle_or_ended_source_does_not_change_the_seal_of_the_others(
     state: str, of: SealFacts, watermark: int | None
 ) -> None:
     if not any(not source.idle for source in of.sources):

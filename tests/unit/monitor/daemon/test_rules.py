@@ -1,4 +1,4 @@
-"""From the settings to the rules: units, and which stream they are of."""
+"""The rules built from the settings: units, and the settings of the right stream."""
 
 from datetime import timedelta
 from typing import Any
@@ -21,24 +21,24 @@ def settings(**stream: Any) -> Settings:
     return Settings.model_validate({"streams": {"a": own, "b": {"source": {"type": "synthetic"}}}, "notify": notify})
 
 
-def test_windows_are_in_microseconds_and_times_of_the_future_are_the_brokers_business() -> None:
+def test_window_settings_are_converted_to_microseconds_without_a_future_bound_for_kafka() -> None:
     rule = build_window_rule(settings(window={"size": "30s", "grace": "2s", "ahead": "5m", "max_future": "1m"}), "a")
     assert (rule.size_us, rule.grace_us, rule.ahead_us) == (30 * SECOND, 2 * SECOND, 300 * SECOND)
     assert rule.max_future_us is None
 
 
-def test_in_a_file_times_of_the_future_are_told_by_the_events_around_them() -> None:
+def test_a_file_has_a_bound_on_future_event_times() -> None:
     file = {"source": {"type": "file", "path": "x.jsonl"}, "window": {"max_future": "1m"}}
     assert build_window_rule(settings(**file), "a").max_future_us == 60 * SECOND
 
 
 @pytest.mark.parametrize(("sealed", "limit"), [(None, 15), (0, 15), (100, 115), (-10, 5)])
-def test_the_lead_is_grace_and_ahead_beyond_the_seal(sealed: int | None, limit: int) -> None:
+def test_the_lead_ends_at_the_seal_plus_grace_plus_ahead(sealed: int | None, limit: int) -> None:
     rule = build_window_rule(settings(window={"size": "5s", "grace": "5s", "ahead": "10s"}), "a")
     assert rule.lead_end_us(None if sealed is None else sealed * SECOND) == limit * SECOND
 
 
-def test_the_control_plane_goes_by_the_settings_of_its_own_stream() -> None:
+def test_the_control_plane_uses_the_settings_of_its_own_stream() -> None:
     own = build_control_settings(
         settings(
             threshold={"percentile": 99, "refresh": "0 * * * *", "look_back": "12h", "adopt_after": "1h"},
@@ -55,13 +55,13 @@ def test_the_control_plane_goes_by_the_settings_of_its_own_stream() -> None:
     assert build_control_settings(settings(), "b", 5).refresh == timedelta(minutes=5)
 
 
-def test_routes_say_who_is_told() -> None:
+def test_routes_select_the_channels_of_an_incident() -> None:
     channels = build_control_settings(settings(), "a", 4).judge.incident_policy.channels
     assert channels(Kind.SPIKE, Severity.CRITICAL) == ("night",)
     assert channels(Kind.SPIKE, Severity.WARNING) == ()
 
 
-def test_the_hash_is_of_the_streams_own_settings() -> None:
+def test_the_configuration_hash_depends_on_the_stream_settings_alone() -> None:
     plain = config_hash(settings(), "a")
     assert plain == config_hash(settings(), "a")
     assert plain == config_hash(settings(), "b")

@@ -1,4 +1,4 @@
-"""From a folded batch to the ledger's columns."""
+"""The ledger columns of a folded batch."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ CONTROL = StreamControl(sealed_until_us=1, revision=2, last_tick_us=None)
 PARTITION = Partition(topic="t", partition=0)
 
 
-def decoded(passed_over: str | None = None) -> DecodedBatch:
+def decoded(skip_reason: str | None = None) -> DecodedBatch:
     events = Events(
         offsets=np.array([10, 11, 13], np.int64),
         times_us=np.array([1, 2, 3], np.int64),
@@ -27,11 +27,11 @@ def decoded(passed_over: str | None = None) -> DecodedBatch:
         begin=10,
         end=14,
         cursors=np.array([100, 110, 120, 130, 140], np.int64),
-        events=events if passed_over is None else events.slice(0, 0),
+        events=events if skip_reason is None else events.slice(0, 0),
         dead_letters=DeadLetters(
             offsets=np.array([12]), end_offsets=np.array([13]), reasons=["empty"], details=["-"], payloads=[None]
         ),
-        skip_reason=passed_over,
+        skip_reason=skip_reason,
     )
 
 
@@ -56,7 +56,7 @@ def folded(end: int = 14) -> FoldedBatch:
     )
 
 
-def test_every_event_is_a_score_and_every_outlier_has_its_features_too() -> None:
+def test_every_event_has_a_score_row_and_every_outlier_its_features() -> None:
     commit = build_commit(1, CLAIM, decoded(), folded(), CONTROL, ("x", "y"))
     assert (commit.source_id, commit.epoch, commit.begin, commit.end, commit.end_cursor) == (3, 5, 10, 14, 140)
     assert commit.scores.offsets.tolist() == [10, 11, 13]
@@ -68,18 +68,18 @@ def test_every_event_is_a_score_and_every_outlier_has_its_features_too() -> None
     assert (commit.dead.offsets.tolist(), commit.assumed_control, commit.ended) == ([12], CONTROL, False)
 
 
-def test_the_cursor_is_that_of_the_row_after_the_last_one_that_was_taken() -> None:
+def test_the_end_cursor_is_the_cursor_of_the_row_after_the_last_committed_one() -> None:
     assert build_commit(1, CLAIM, decoded(), folded(end=11), CONTROL, ("x", "y")).end_cursor == 110
 
 
-def test_a_range_that_was_passed_over_is_a_gap_of_its_length() -> None:
+def test_a_skipped_range_is_a_gap_of_its_length() -> None:
     at = Position(next_offset=10, cursor=100)
     commit = build_position_commit(1, CLAIM, decoded("retention"), at, 7, CONTROL)
     assert (commit.begin, commit.end, commit.end_cursor, commit.gap_reason) == (10, 14, 140, "retention")
     assert (len(commit.scores), commit.watermark_us, commit.ended) == (0, 7, False)
 
 
-def test_the_end_moves_nothing() -> None:
+def test_the_end_of_a_source_changes_no_position() -> None:
     commit = build_position_commit(1, CLAIM, None, Position(next_offset=10, cursor=100), 7, CONTROL, ended=True)
     assert (commit.begin, commit.end, commit.end_cursor, commit.ended) == (10, 10, 100, True)
     assert (len(commit.scores), len(commit.dead), commit.gap_reason, commit.parts) == (0, 0, None, ())

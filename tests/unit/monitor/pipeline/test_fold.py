@@ -1,4 +1,4 @@
-"""The fold of a batch: which threshold, which window, what waits, what is refused."""
+"""Folding a batch: thresholds, windows, held and undecided events, rejected times."""
 
 from dataclasses import dataclass, field, replace
 
@@ -29,10 +29,10 @@ PROFILE = TrainingProfile(
 class Energies:
     """The energy is the feature plus the model's number."""
 
-    asked: list[tuple[int, int]] = field(default_factory=list)
+    calls: list[tuple[int, int]] = field(default_factory=list)
 
     def energies(self, features: np.ndarray, model_id: int) -> np.ndarray:
-        self.asked.append((model_id, len(features)))
+        self.calls.append((model_id, len(features)))
         return (features[:, 0] + model_id).astype(np.float32)
 
     def measure(self, features: np.ndarray, model_id: int) -> MeasuredEvents:
@@ -42,15 +42,15 @@ class Energies:
         return Scale(median=0.0, iqr=float(model_id))
 
 
-def threshold(number: int, *, valid_from_us: int = 0, model: int = 1, limit: float = 10.0) -> ScheduledThreshold:
-    return ScheduledThreshold(id=number, model_id=model, valid_from_us=valid_from_us, threshold=limit)
+def threshold(number: int, *, valid_from_us: int = 0, model: int = 1, value: float = 10.0) -> ScheduledThreshold:
+    return ScheduledThreshold(id=number, model_id=model, valid_from_us=valid_from_us, threshold=value)
 
 
 def batch(times: list[float], features: list[float] | None = None, dead: tuple[int, ...] = ()) -> DecodedBatch:
-    """Events at so many minutes after T0, at the offsets that the dead letters leave free."""
+    """Return events at these minutes after T0, at the offsets that the dead letters leave free."""
     n = len(times) + len(dead)
     offsets = np.array([offset for offset in range(n) if offset not in dead], np.int64)
-    lost = np.array(dead, np.int64)
+    dead_offsets = np.array(dead, np.int64)
     values = [1.0] * len(times) if features is None else features
     return DecodedBatch(
         partition=Partition(topic="t", partition=0),
@@ -63,8 +63,8 @@ def batch(times: list[float], features: list[float] | None = None, dead: tuple[i
             features=np.array(values, np.float32).reshape(-1, 1),
         ),
         dead_letters=DeadLetters(
-            offsets=lost,
-            end_offsets=lost + 1,
+            offsets=dead_offsets,
+            end_offsets=dead_offsets + 1,
             reasons=["not_json"] * len(dead),
             details=["-"] * len(dead),
             payloads=[b"{"] * len(dead),
@@ -73,43 +73,43 @@ def batch(times: list[float], features: list[float] | None = None, dead: tuple[i
 
 
 def folded(
-    what: DecodedBatch,
+    decoded: DecodedBatch,
     *rows: ScheduledThreshold,
     rule: WindowRule = RULE,
     sealed: float | None = 0,
     watermark: float | None = None,
     final: bool = False,
-    scores: Energies | None = None,
+    scorer: Energies | None = None,
 ) -> FoldedBatch:
     return fold(
-        what,
+        decoded,
         watermark_us=None if watermark is None else T0 + round(watermark * MINUTE),
         final=final,
         control=StreamControl(sealed_until_us=None if sealed is None else T0 + round(sealed * MINUTE), revision=0),
         schedule=ThresholdSchedule.from_rows(rows or [threshold(1)]),
         rule=rule,
-        scorer=scores or Energies(),
+        scorer=scorer or Energies(),
     )
 
 
 def windows(of: FoldedBatch) -> list[tuple[float, int, int, int]]:
-    """Start in minutes, events, late and dead of each part."""
+    """Return start in minutes, events, late events and dead letters of each part."""
     return [((row.window_start_us - T0) / MINUTE, row.events, row.late, row.dead) for row in of.parts]
 
 
-def test_of_rows_that_are_valid_from_one_time_the_later_one_holds() -> None:
+def test_of_rows_valid_from_the_same_time_the_last_one_applies() -> None:
     schedule = ThresholdSchedule.from_rows(
         [threshold(3, valid_from_us=50), threshold(1), threshold(2, valid_from_us=50)]
     )
     assert schedule.threshold_ids[schedule.rows_at(np.array([49, 50, 51]))].tolist() == [1, 3, 3]
 
 
-def test_the_first_row_holds_for_everything_before_it() -> None:
+def test_the_first_row_is_valid_for_all_earlier_windows() -> None:
     schedule = ThresholdSchedule.from_rows([threshold(1, valid_from_us=100), threshold(2, valid_from_us=200)])
     assert schedule.rows_at(np.array([-5, 0, 99, 100, 199, 200])).tolist() == [0, 0, 0, 0, 0, 1]
 
 
-def test_rows_that_were_stored_since_go_where_they_belong() -> None:
+def test_further_rows_are_inserted_in_order_of_validity() -> None:
     schedule = ThresholdSchedule.from_rows([threshold(1), threshold(2, valid_from_us=100)])
     later = schedule.extend([threshold(3, valid_from_us=50)])
     assert later.threshold_ids.tolist() == [1, 3, 2]
@@ -117,53 +117,53 @@ def test_rows_that_were_stored_since_go_where_they_belong() -> None:
     assert schedule.extend([]) is schedule
 
 
-def test_every_event_of_a_window_has_the_threshold_of_its_start() -> None:
+def test_every_event_of_a_window_has_the_threshold_of_the_window_start() -> None:
     rows = (threshold(1), threshold(2, valid_from_us=T0 + MINUTE))
     of = folded(batch([0.99, 1.0, 1.99]), *rows)
     assert of.scored.threshold_ids.tolist() == [1, 2, 2]
     assert [row.threshold_id for row in of.parts] == [1, 2]
 
 
-def test_an_event_at_its_limit_is_no_outlier() -> None:
+def test_an_event_at_its_threshold_is_no_outlier() -> None:
     of = folded(batch([0, 0, 0], [8.5, 9.0, 9.25]))
     assert of.scored.energies.tolist() == [9.5, 10.0, 10.25]
     assert of.scored.is_outlier.tolist() == [False, False, True]
 
 
-def test_each_model_is_asked_once_for_all_its_events() -> None:
+def test_each_model_scores_all_its_events_in_one_call() -> None:
     rows = (threshold(1), threshold(2, valid_from_us=T0 + MINUTE, model=2))
-    scores = Energies()
-    of = folded(batch([0, 1, 0.5, 1.5, 0.7]), *rows, scores=scores)
-    assert scores.asked == [(1, 3), (2, 2)]
+    scorer = Energies()
+    of = folded(batch([0, 1, 0.5, 1.5, 0.7]), *rows, scorer=scorer)
+    assert scorer.calls == [(1, 3), (2, 2)]
     assert of.scored.energies.tolist() == [2, 3, 2, 3, 2]
 
 
-def test_lead_cuts_before_the_first_event_that_is_too_far_ahead_and_publishes_its_time() -> None:
+def test_the_lead_cuts_before_the_first_event_too_far_ahead_and_publishes_its_time() -> None:
     of = folded(batch([0, 1, 11, 2]))
     assert (of.end, of.held_by_lead, of.watermark_us) == (2, True, T0 + 11 * MINUTE)
     assert of.remaining is not None
     assert (of.remaining.begin, of.remaining.end, len(of.remaining.events)) == (2, 4, 2)
 
 
-def test_an_event_just_below_the_lead_is_taken() -> None:
+def test_an_event_just_before_the_end_of_the_lead_is_folded() -> None:
     just_below = 10 + 1 / 6 - 1e-6
     assert folded(batch([just_below])).remaining is None
     assert folded(batch([10 + 1 / 6])).held_by_lead
 
 
-def test_before_the_first_seal_nothing_of_today_is_taken() -> None:
+def test_before_the_first_seal_no_present_event_is_folded() -> None:
     of = folded(batch([0, 1]), sealed=None)
     assert (of.end, of.held_by_lead, of.watermark_us, len(of.scored.events)) == (0, True, T0, 0)
 
 
-def test_dead_letters_before_the_event_that_waits_go_and_those_after_it_wait() -> None:
+def test_dead_letters_before_a_held_event_are_folded_and_later_ones_wait() -> None:
     of = folded(batch([0, 30], dead=(1, 3)))
     assert (of.end, of.dead.offsets.tolist()) == (2, [1])
     assert of.remaining is not None
     assert of.remaining.dead_letters.offsets.tolist() == [3]
 
 
-def test_a_dead_letter_counts_in_the_window_of_the_largest_time_before_it() -> None:
+def test_a_dead_letter_counts_in_the_window_of_the_watermark_before_it() -> None:
     of = folded(batch([3.5, 0.5], dead=(1, 3)))
     assert windows(of) == [(0, 0, 1, 0), (3, 1, 0, 2)]
 
@@ -172,19 +172,19 @@ def test_a_dead_letter_after_a_restart_counts_in_the_window_of_the_stored_waterm
     assert windows(folded(batch([], dead=(0,)), watermark=2.5)) == [(2, 0, 0, 1)]
 
 
-def test_a_dead_letter_before_any_event_is_in_no_window() -> None:
+def test_a_dead_letter_before_the_first_event_is_in_no_window() -> None:
     of = folded(batch([1], dead=(0, 1)))
     assert windows(of) == [(1, 1, 0, 0)]
     assert len(of.dead) == 2
 
 
-def test_an_event_is_late_when_its_window_and_the_grace_are_behind_its_own_source() -> None:
+def test_an_event_is_late_if_its_window_end_plus_grace_is_at_most_the_source_watermark() -> None:
     exact = 1 + 1 / 6
     assert folded(batch([exact, 0.5])).scored.is_late.tolist() == [False, True]
     assert folded(batch([exact - 1e-6, 0.5])).scored.is_late.tolist() == [False, False]
 
 
-def test_an_event_of_a_sealed_window_is_late_and_only_counted() -> None:
+def test_late_event_is_counted_but_in_no_statistics_of_its_part() -> None:
     of = folded(batch([0.5, 1.5], [99.0, 99.0]), sealed=1)
     assert of.scored.is_late.tolist() == [True, False]
     assert of.scored.is_outlier.tolist() == [True, True]
@@ -192,7 +192,7 @@ def test_an_event_of_a_sealed_window_is_late_and_only_counted() -> None:
     assert [row.outliers for row in of.parts] == [0, 1]
 
 
-def test_a_stray_time_in_a_file_is_a_dead_letter_with_its_time() -> None:
+def test_a_stray_time_in_a_file_becomes_a_dead_letter_with_its_time() -> None:
     of = folded(batch([0, 20, 0.1, 0.2]), rule=FILE)
     assert of.scored.events.offsets.tolist() == [0, 2, 3]
     assert (of.dead.offsets.tolist(), of.dead.reasons) == ([1], ["future_time"])
@@ -201,20 +201,20 @@ def test_a_stray_time_in_a_file_is_a_dead_letter_with_its_time() -> None:
     assert windows(of) == [(0, 3, 0, 1)]
 
 
-def test_refused_strays_stand_among_the_dead_letters_in_the_order_of_their_offsets() -> None:
+def test_rejected_stray_times_are_sorted_into_the_dead_letters_by_offset() -> None:
     of = folded(batch([0, 20, 0.1, 0.2, 0.3], dead=(1, 5)), rule=FILE)
     assert of.dead.offsets.tolist() == [1, 2, 5]
     assert of.dead.reasons == ["not_json", "future_time", "not_json"]
     assert of.dead.payloads == [b"{", None, b"{"]
 
 
-def test_a_jump_that_the_next_events_agree_with_is_believed() -> None:
+def test_a_jump_that_the_next_events_confirm_is_accepted() -> None:
     of = folded(batch([0, 20, 20.1, 20.2]), rule=FILE)
     assert of.scored.events.offsets.tolist() == [0, 1, 2, 3]
     assert of.remaining is None
 
 
-def test_a_jump_waits_for_the_events_after_it_until_there_are_none() -> None:
+def test_a_jump_is_undecided_until_events_follow_or_the_source_ends() -> None:
     jump = batch([0, 0.1, 20])
     waits = folded(jump, rule=FILE, watermark=0)
     assert (waits.end, waits.held_by_lead, waits.watermark_us) == (2, False, T0 + round(0.1 * MINUTE))
@@ -222,7 +222,7 @@ def test_a_jump_waits_for_the_events_after_it_until_there_are_none() -> None:
 
 
 @pytest.mark.parametrize("beyond", [20.0, 500.0])
-def test_the_time_of_a_jump_that_is_not_believed_yet_never_becomes_the_watermark(beyond: float) -> None:
+def test_the_time_of_an_undecided_jump_never_becomes_the_watermark(beyond: float) -> None:
     of = folded(batch([0, 0.1, beyond]), rule=FILE, watermark=0)
     assert (of.held_by_lead, of.watermark_us) == (False, T0 + round(0.1 * MINUTE))
 
@@ -249,13 +249,11 @@ class CodedEnergies(Energies):
     dead=st.sets(st.integers(0, 45), max_size=4),
     sealed=st.integers(0, 3),
 )
-def test_parts_of_one_pass_equal_the_parts_of_folding_each_window_alone(
-    times: list[int], dead: set[int], sealed: int
-) -> None:
+def test_parts_of_one_pass_equal_the_parts_of_each_window_alone(times: list[int], dead: set[int], sealed: int) -> None:
     features = [float(11 * time % 13) for time in times]
     whole = batch([time / 4 for time in times], features, tuple(sorted(each for each in dead if each < len(times))))
-    rows = (threshold(1), threshold(2, valid_from_us=T0 + 3 * MINUTE, model=2, limit=12.0))
-    one_pass = folded(whole, *rows, sealed=sealed, scores=CodedEnergies())
+    rows = (threshold(1), threshold(2, valid_from_us=T0 + 3 * MINUTE, model=2, value=12.0))
+    one_pass = folded(whole, *rows, sealed=sealed, scorer=CodedEnergies())
     running = [None, *np.maximum.accumulate(whole.events.times_us).tolist()]
     dead_windows = [running[int(at)] for at in np.searchsorted(whole.events.offsets, whole.dead_letters.offsets)]
     expected = []
