@@ -1,1 +1,1 @@
-"""TODO."""
+"""The life of a model: warm-up, training events, screening, fitting, scoring, shadow and promotion."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Explanations of energies: the contribution of each feature."""

@@ -1,4 +1,4 @@
-"""Detectors: why an event is strange, as columns and as rows."""
+"""Explanations of energies, as columns and as rows."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ F64 = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureReason:
-    """One feature's part in one event's energy."""
+    """Contribution of one feature to the energy of one event; the fields are those of `Explanation`."""
 
     feature: str
     value: float
@@ -24,12 +24,19 @@ class FeatureReason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """For n events and D features: conditional z-score, cost, expected value and likely range.
+    """Explanation of the energies of n events with D features.
 
-    All but `features` are (n, D). `expected` is the value to expect of a feature given the event's other
-    features, `low` to `high` holds it in about 95 of 100 ordinary events (two deviations), both in the
-    feature's own unit; `z` counts deviations from `expected`; `cost` is the energy, in nats, that goes
-    away when the value is replaced by `expected` (negative where the value was likelier than that).
+    All arrays are (n, D).
+
+    Attributes:
+        features: The feature names.
+        value: The observed values.
+        z: Conditional z-score: the distance of the value from `expected`, in deviations.
+        cost: The decrease in energy, in nats, when the value is replaced by `expected`; negative if the
+            value is more likely than `expected`.
+        expected: The expected value of the feature, given the other features of the event, in the feature's unit.
+        low: Lower end of the usual range, two deviations below `expected`.
+        high: Upper end; about 95 of 100 ordinary events lie within the range.
     """
 
     features: tuple[str, ...]
@@ -47,7 +54,7 @@ class Explanation:
         return (self.reasons(event) for event in range(len(self)))
 
     def reasons(self, event: int, top: int | None = None) -> list[FeatureReason]:
-        """Return the features of one event, the costliest first."""
+        """Return the contributions of one event, largest cost first; `top` limits their number."""
         order = np.argsort(-self.cost[event], kind="stable")[:top]
         return [
             FeatureReason(
@@ -63,7 +70,7 @@ class Explanation:
         ]
 
     def rows(self, top: int | None = None) -> list[list[dict[str, float | str]]]:
-        """Return the same as plain dictionaries, for JSON; `top` keeps that many features an event."""
+        """Return the contributions of each event as dictionaries, for JSON; `top` limits their number per event."""
         return [
             [
                 {

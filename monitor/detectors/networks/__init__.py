@@ -1,1 +1,1 @@
-"""TODO."""
+"""Autoencoders with a Gaussian mixture over their latent: VAEGMM and AEGMM."""

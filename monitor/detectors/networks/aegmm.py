@@ -1,4 +1,4 @@
-"""Detectors: an autoencoder whose latent and reconstruction error feed a Gaussian mixture."""
+"""AEGMM: an autoencoder with a Gaussian mixture over its latent and reconstruction error."""
 
 from typing import Any, Self
 
@@ -26,27 +26,27 @@ from monitor.detectors.networks.network_training import (
 
 
 class AEGMM(NetworkDetector):
-    """Outliers by the energy of an autoencoder's latent and of its reconstruction error, under a mixture.
+    """Outlier detector: autoencoder with a Gaussian mixture over latent and reconstruction error.
 
     Args:
-        threshold: The score above which `predict` calls an event an outlier; `infer_threshold` sets it.
-        encoder_net: Turns events into the latent.
-        decoder_net: Turns the latent back into events.
-        gmm_density_net: Turns latent and reconstruction features into n_gmm responsibilities; a softmax is
-            added unless it has its own. Networks left out are built for the number of features.
-        n_gmm: The number of components; left out, 1, or as many as a given gmm_density_net returns.
-        latent_dim: The width of the latent; an encoder that is given decides for itself.
-        recon_features: Turns events and reconstructions into columns beside the latent; left out, the
-            negative cosine similarity and the relative Euclidean distance. It sees standardised events.
-        data_type: Only kept for the description of a prediction.
-        n_features: How many features `fit` has to find; None takes what comes.
-        standardise: Centre and scale the events inside (each column; images as a whole).
-        random_state: Seeds the networks and the order of the batches.
-        device: Where to train and score, a torch device.
+        threshold: The score above which `predict` flags an event; `infer_threshold` sets it.
+        encoder_net: Maps events to the latent.
+        decoder_net: Maps the latent to events.
+        gmm_density_net: Maps latent and reconstruction features to n_gmm responsibilities; a softmax is
+            added unless the network ends in one. Networks left out are built for the number of features.
+        n_gmm: The number of components. Default: the width of `gmm_density_net`, or 1 without one.
+        latent_dim: The width of the latent; ignored with an `encoder_net`.
+        recon_features: Maps standardised events and reconstructions to columns beside the latent. Default:
+            negative cosine similarity and relative Euclidean distance.
+        data_type: Copied into the `meta` of a prediction; has no other effect.
+        n_features: The number of features that `fit` requires; None accepts any number.
+        standardise: Centre and scale events internally (each column; images as a whole).
+        random_state: The seed of the initial weights and the batch order.
+        device: The torch device for training and scoring.
     """
 
     kind = "aegmm"
-    _default_components = 1  # more fit closer and, of 14 trainings on KDD Cup 99, lost the attacks in 4
+    _default_components = 1  # more components fit closer, but in 4 of 14 trainings on KDD Cup 99 missed the attacks
     _stored_settings = ("threshold", "n_gmm", "latent_dim", "data_type", "standardise", "random_state")
 
     def __init__(
@@ -93,22 +93,22 @@ class AEGMM(NetworkDetector):
         reference_fraction: float = 0.0,
         verbose: bool | None = None,
     ) -> Self:
-        """Train, keep the best epoch, and fix the mixture over the whole training set.
+        """Train the networks, restore the best epoch, and estimate the mixture over the whole training set.
 
         Args:
-            x: Events (n, D), or images with more axes; numpy, torch or a frame.
+            x: Events (n, D), or images with more axes; numpy, torch or a DataFrame.
             w_energy: The weight of the mean energy, beside the mean squared error of the reconstruction.
             w_cov_diag: The weight of the sum of inverse variances.
-            epochs: Passes over the data, at most.
-            batch_size: Events a step.
-            learning_rate: Of Adam.
-            optimizer: Makes another optimizer from the parameters; `learning_rate` is then not used.
-            reference_fraction: The share of the events, the last ones, that the training does not see and
-                whose energies become `reference_energies_`.
+            epochs: The maximum number of passes over the data.
+            batch_size: The number of events in a step.
+            learning_rate: The learning rate of Adam.
+            optimizer: Builds another optimizer from the parameters; `learning_rate` is then ignored.
+            reference_fraction: The fraction of events, taken from the end, that is excluded from training;
+                their energies become `reference_energies_`.
             verbose: Show a progress bar; None shows it on a terminal.
 
         Raises:
-            ModelError: `x` or a network cannot be used, or no step of the training could.
+            ModelError: `x` or a network is unusable, or every training step failed.
         """
         weights = LossWeights(
             recon=1.0,

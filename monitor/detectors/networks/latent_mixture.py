@@ -1,4 +1,4 @@
-"""Detectors: the mixture of an autoencoding detector, fixed after training, and its energies far out."""
+"""Mixture over the latent and reconstruction features of an autoencoding detector, estimated after training."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatentMixture:
-    """Weights, means, covariances and Cholesky factors in float64, and the training's radius."""
+    """Mixture parameters in float64, and the largest standardised length of a training row, `radius`."""
 
     weights: F64
     means: F64
@@ -30,17 +30,17 @@ class LatentMixture:
     radius: float
 
     def to_arrays(self) -> dict[str, NDArray[np.float64]]:
-        """Return the arrays by the names that an artefact holds them under."""
+        """Return the arrays by their names in an artefact."""
         return {
             **{f"mixture.{name}": getattr(self, name) for name in _ARRAY_FIELDS},
             "mixture.radius": np.array([self.radius]),
         }
 
     def to_density(self, device: str) -> "LatentDensity":
-        """Return what scoring needs, on the device; components without weight are left out."""
-        live = self.weights > 0
+        """Return the mixture prepared for scoring on a device, without components of weight 0."""
+        has_weight = self.weights > 0
         weights, means, factors = (
-            torch.from_numpy(a[live]).to(device) for a in (self.weights, self.means, self.factors)
+            torch.from_numpy(a[has_weight]).to(device) for a in (self.weights, self.means, self.factors)
         )
         log_det = 2 * factors.diagonal(dim1=1, dim2=2).log().sum(1)
         return LatentDensity(
@@ -52,38 +52,40 @@ class LatentMixture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatentDensity:
-    """A latent mixture on a device, ready to score."""
+    """A latent mixture on a device, prepared for scoring."""
 
     metric: MahalanobisMetric
     log_constant: Tensor
     radius: float
 
     def energies(self, z: Tensor) -> Tensor:
-        """Return the energy of each row of mixture input, in float64; NaN counts as infinitely far."""
+        """Return the energy of each row of mixture input, (n,), in float64; NaN counts as infinitely far."""
         squared = self.metric.squared_distances(z.double().nan_to_num(nan=_MAX_FLOAT32))
         energy = -torch.logsumexp(self.log_constant - 0.5 * squared, dim=1)
         return energy.clamp(-_MAX_FLOAT32, _MAX_FLOAT32)
 
     def distance_penalty(self, rows: F64) -> F64:
-        """Return D (|x| / R - 1) for standardised rows beyond the training's radius R, 0 within."""
-        scale = np.abs(rows).max(axis=1, initial=1e-300, keepdims=True)  # the square of a far value overflows
-        with np.errstate(over="ignore"):  # infinity is as far as a number can say; energies are clipped
+        """Return D (|x| / R - 1) for standardised rows longer than the training radius R, 0 for others."""
+        scale = np.abs(rows).max(
+            axis=1, initial=1e-300, keepdims=True
+        )  # squares of far values would overflow without the scale
+        with np.errstate(over="ignore"):  # infinity is acceptable: energies are clipped
             length = np.sqrt(np.square(rows / scale).sum(axis=1)) * scale[:, 0]
-            excess: F64 = rows.shape[1] * np.maximum(length / self.radius - 1.0, 0.0)
-        return excess
+            penalty: F64 = rows.shape[1] * np.maximum(length / self.radius - 1.0, 0.0)
+        return penalty
 
 
 def estimate_latent_mixture(z: Tensor, gamma: Tensor, radius: float) -> LatentMixture:
-    """Return the mixture that the responsibilities of the whole training set give."""
+    """Return the mixture from the responsibilities `gamma`, (n, K), of the mixture inputs `z` in training."""
     weights, means, covariances, factors, _ = (t.cpu().numpy() for t in gmm_params(z.double(), gamma.double()))
     return LatentMixture(weights=weights, means=means, covariances=covariances, factors=factors, radius=radius)
 
 
 def read_mixture(stored: Artefact, n_gmm: int, width: int) -> LatentMixture:
-    """Return the mixture that an artefact holds.
+    """Read the mixture from an artefact.
 
     Raises:
-        ModelError: Its arrays do not fit together.
+        ModelError: The arrays are inconsistent or not the parameters of a mixture.
     """
     shapes = {"weights": (n_gmm,), "means": (n_gmm, width)}
     arrays = {
@@ -92,8 +94,8 @@ def read_mixture(stored: Artefact, n_gmm: int, width: int) -> LatentMixture:
     }
     radius = float(stored.float64_tensor("mixture.radius", 1)[0])
     weights = arrays["weights"]
-    # Networks of the user's may give shares that add up to one only nearly.
-    shares = (weights >= 0).all() and abs(weights.sum() - 1) < _WEIGHT_SUM_TOLERANCE
-    if not (radius > 0 and shares and are_lower_triangular(arrays["factors"])):
-        raise ModelError(f"the {stored.kind} model's mixture contradicts itself; fit it again")
+    # The responsibilities of a user's network may add up to one only approximately.
+    valid_weights = (weights >= 0).all() and abs(weights.sum() - 1) < _WEIGHT_SUM_TOLERANCE
+    if not (radius > 0 and valid_weights and are_lower_triangular(arrays["factors"])):
+        raise ModelError(f"the {stored.kind} model's mixture parameters are inconsistent; fit it again")
     return LatentMixture(radius=radius, **arrays)

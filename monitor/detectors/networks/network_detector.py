@@ -1,4 +1,4 @@
-"""Detectors: what the two autoencoding mixtures share: fit, scores, prediction, attribution, files."""
+"""Base class of VAEGMM and AEGMM: fit, scores, prediction, explanation, serialisation."""
 
 import copy
 import math
@@ -46,16 +46,17 @@ from monitor.detectors.networks.network_training import (
 from monitor.detectors.score.threads import single_torch_thread
 from monitor.statistics.training_profile import FeatureProfile, build_feature_profile
 
-_SINGLE_THREAD_OPERATIONS = 50_000_000  # multiplications in a pass of one batch below which more threads do not pay
+_SINGLE_THREAD_OPERATIONS = 50_000_000  # multiplications per batch: below it more threads are slower
 _NETWORK_NAMES = ("encoder_net", "decoder_net", "gmm_density_net")
 
 
 class NetworkDetector:
-    """An autoencoder whose latent and reconstruction error are judged by a Gaussian mixture.
+    """Autoencoder with a Gaussian mixture over its latent and reconstruction features.
 
-    The energy is the mixture's at the event's latent and reconstruction features, plus D (|x| / R - 1) for
-    events whose standardised length |x| is beyond R, the largest in training: the reconstruction features
-    are bounded and a network may be flat far out, and yet a far event has to be stranger than a near one.
+    The energy of an event is the mixture's energy, -log p(z), at z = (latent, reconstruction features). For
+    an event whose standardised length |x| exceeds R, the largest length in training, D (|x| / R - 1) is added.
+    The addition keeps far events ordered by distance: the reconstruction features are bounded, and a network
+    may be constant far away from the training data.
     """
 
     kind: ClassVar[str]
@@ -97,40 +98,45 @@ class NetworkDetector:
         self.training_: dict[str, Any] = {}
         self._model: FittedNetworks | None = None
         given = {name: getattr(self, name) for name in _NETWORK_NAMES if getattr(self, name) is not None}
-        for name, net in given.items():
-            if not isinstance(net, nn.Module):
-                raise ModelError(f"{self._class_name}: {name} must be a torch module, not {net!r}")
+        for name, network in given.items():
+            if not isinstance(network, nn.Module):
+                raise ModelError(f"{self._class_name}: {name} must be a torch module, not {network!r}")
         if recon_features is not None and not callable(recon_features):
             raise ModelError(f"{self._class_name}: recon_features must be a function, not {recon_features!r}")
-        self._given_states = {name: copy.deepcopy(net.state_dict()) for name, net in given.items()}
+        self._given_states = {name: copy.deepcopy(network.state_dict()) for name, network in given.items()}
 
     def score(self, x: Any) -> FloatArray:
-        """Return the score of each event, in nats; larger is stranger."""
+        """Return the score of each event, (n,), in nats; larger is more anomalous."""
         return self.energy(x)
 
     def energy(self, x: Any) -> FloatArray:
-        """Return the energy of each event in nats, without any latent noise: what the daemon compares."""
+        """Return the energy of each event, (n,), in nats, without latent noise.
+
+        The daemon compares these energies with the threshold.
+        """
         return self._require_fitted().energies(self._check_events(x))
 
     def energies_and_responsibilities(self, x: Any) -> tuple[FloatArray, None]:
-        """Return the energy of each event; shares of the latent's components are not watched."""
+        """Return the energy of each event, and None: component responsibilities are not monitored for networks."""
         return self.energy(x), None
 
     def infer_threshold(self, x: Any, threshold_perc: float = 95.0) -> float:
-        """Set the threshold to a percentile of the scores of `x`, and return it."""
-        share = self._check_number("threshold_perc", threshold_perc, 0.0, 100.0)
-        self.threshold = float(np.percentile(self.score(x).astype(np.float64), share))
+        """Set the threshold to the given percentile of the scores of `x`, and return the threshold."""
+        percentile = self._check_number("threshold_perc", threshold_perc, 0.0, 100.0)
+        self.threshold = float(np.percentile(self.score(x).astype(np.float64), percentile))
         return self.threshold
 
     def predict(
         self,
         x: Any,
-        return_instance_score: bool = True,  # noqa: FBT001, FBT002 - the signature people know
+        return_instance_score: bool = True,  # noqa: FBT001, FBT002 - the signature of outlier detection libraries
     ) -> dict[str, dict[str, Any]]:
-        """Return `{"meta": {...}, "data": {"is_outlier": 0 or 1 per event, "instance_score": ... or None}}`.
+        """Return a prediction dictionary: `{"meta": {...}, "data": {"is_outlier": ..., "instance_score": ...}}`.
+
+        `is_outlier` holds 0 or 1 for each event; `instance_score` holds the scores, or None.
 
         Raises:
-            ModelError: No threshold is set, or `x` does not fit the model.
+            ModelError: No threshold is set, or `x` does not match the model's features.
         """
         if self.threshold is None:
             raise ModelError(f"{self._class_name}: no threshold is set; call infer_threshold(x) or set .threshold")
@@ -144,10 +150,11 @@ class NetworkDetector:
         }
 
     def explain(self, x: Any) -> Explanation:
-        """Return what makes each event strange: how far each feature is from its reconstruction.
+        """Return the contribution of each feature to the energy of each event, from the reconstruction.
 
-        `expected` is the reconstruction, `z` the distance from it in units of that feature's usual distance
-        in training, `cost` the energy that goes away when the value is replaced by `expected`.
+        `expected` is the reconstruction. `z` is the distance from it, in units of the root mean square
+        distance of that feature in training. `cost` is the decrease in energy when the value is replaced by
+        `expected`.
         """
         model = self._require_fitted()
         return model.explain(
@@ -156,16 +163,19 @@ class NetworkDetector:
 
     @property
     def n_features(self) -> int:
-        """The number of features of an event; of pixels, for an image."""
+        """The number of features of an event; for images, the number of pixels."""
         return math.prod(self._require_fitted().input_transform.shape)
 
     @property
     def feature_means_(self) -> NDArray[np.float64]:
-        """The mean of each feature in training."""
+        """The mean of each feature in the training rows, (D,)."""
         return self._require_fitted().input_transform.scaling.centre
 
     def to_artefact(self) -> Artefact:
-        """Return the fitted model as plain values; of modules that were given, only their state."""
+        """Return the fitted model as plain values.
+
+        Of modules passed by the user only the state is included, not the code.
+        """
         model = self._require_fitted()
         given = [name for name in (*_NETWORK_NAMES, "recon_features") if getattr(self, name) is not None]
         return Artefact(
@@ -191,24 +201,33 @@ class NetworkDetector:
         )
 
     def to_bytes(self) -> bytes:
-        """Return the model as an artefact's bytes."""
+        """Serialise the model to the bytes of an artefact."""
         return files.to_bytes(self.to_artefact())
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to a file, at once."""
+        """Write the model to a file atomically."""
         files.save(self.to_artefact(), path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, device: str = "cpu", **modules: Any) -> Self:
-        """Read a model; networks and recon_features that it was given have to be given again, by name."""
+        """Load a model from a file.
+
+        Networks and `recon_features` that were passed to the constructor must be passed again, by name.
+        """
         return cls.from_artefact(files.load(path, kind=cls.kind), device=device, **modules)
 
     @classmethod
     def from_artefact(cls, stored: Artefact, *, device: str = "cpu", **modules: Any) -> Self:
-        """Return the model that the artefact describes.
+        """Build the detector that the artefact describes.
+
+        Args:
+            stored: The artefact.
+            device: A torch device.
+            modules: The networks and `recon_features` that were passed to the constructor, by name.
 
         Raises:
-            ModelError: Another kind, a module missing or of another shape, or contradictory values.
+            ModelError: The artefact is of another kind, a module is missing or has another shape, or the
+                stored values are inconsistent.
         """
         if stored.kind != cls.kind:
             raise ModelError(f"a {stored.kind} model is not a {cls.kind} model; load it with load_detector")
@@ -222,21 +241,21 @@ class NetworkDetector:
         residuals = stored.float64_tensor("residuals", d)
         if not ((scaling.scale > 0).all() and (residuals > 0).all()):
             raise ModelError(f"the {cls.kind} model's scaling contradicts itself; fit it again")
-        lens = InputTransform(scaling=scaling, shape=read_shape(stored, extra["input_shape"]), device=device)
+        transform = InputTransform(scaling=scaling, shape=read_shape(stored, extra["input_shape"]), device=device)
         check_network_sizes(stored, detector.latent_dim, detector.n_gmm or 1)
-        sample = torch.zeros(2, *lens.shape, device=device)
+        sample = torch.zeros(2, *transform.shape, device=device)
         nets = detector._initialise_networks(sample)
         load_state(nets, stored)
         width, components = check_networks(nets, sample, detector.n_gmm)
         nets.normalise = bool(extra["normalise"])
         mixture = read_mixture(stored, components, width)
-        wide, dtype = to_double_precision(nets, sample)
+        scoring_nets, dtype = to_double_precision(nets, sample)
         detector._model = FittedNetworks(
             nets=nets,
-            scoring_nets=wide,
+            scoring_nets=scoring_nets,
             dtype=dtype,
             keep_transposed=not detector._given_states,
-            input_transform=lens,
+            input_transform=transform,
             mixture=mixture,
             density=mixture.to_density(device),
             residuals=residuals,
@@ -248,15 +267,18 @@ class NetworkDetector:
         return detector
 
     def _make_networks(self, sample: Tensor) -> DensityNets:
-        """Return networks for events like `sample`, fresh where none were given."""
+        """Return the networks for events shaped like `sample`; default networks replace those not passed."""
         raise NotImplementedError
 
     def _fit_networks(
-        self, x: Any, objective: Callable[[Tensor], Objective], plan: TrainingOptions, reference_fraction: float
+        self, x: Any, objective: Callable[[Tensor], Objective], options: TrainingOptions, reference_fraction: float
     ) -> Self:
-        began = time.monotonic()
+        """Train the networks, estimate the mixture, and score the events held out as reference."""
+        started_s = time.monotonic()
         if self._check_number("reference_fraction", reference_fraction, 0.0, 1.0) == 1:
-            raise ModelError(f"{self._class_name}: reference_fraction must be below 1: something has to be trained on")
+            raise ModelError(
+                f"{self._class_name}: reference_fraction must be below 1, or no events are left to train on"
+            )
         shape = _event_shape(x)
         events = check_events(
             _flatten_events(x, shape),
@@ -266,42 +288,44 @@ class NetworkDetector:
             squares=True,
         )
         shape = shape if len(shape) > 1 else (events.values.shape[1],)
-        kept = len(events.values) - round(reference_fraction * len(events.values))
-        rows = events.values[:kept]
-        if kept < max(2, self.n_gmm or 1):
+        n_training = len(events.values) - round(reference_fraction * len(events.values))
+        rows = events.values[:n_training]
+        if n_training < max(2, self.n_gmm or 1):
             raise ModelError(
-                f"{self._class_name}: {kept} rows to train on are fewer than the n_gmm={self.n_gmm} components; "
+                f"{self._class_name}: {n_training} rows to train on are fewer than the n_gmm={self.n_gmm} components; "
                 "give more rows"
             )
-        lens = make_input_transform(rows, shape, self.device, standardise=self.standardise)
-        seen, radius = lens.transform_training_rows(rows)
-        nets = self._initialise_networks(seen[:2])
-        self.n_gmm = check_networks(nets, seen[:8], self.n_gmm)[1]
+        transform = make_input_transform(rows, shape, self.device, standardise=self.standardise)
+        inputs, radius = transform.transform_training_rows(rows)
+        nets = self._initialise_networks(inputs[:2])
+        self.n_gmm = check_networks(nets, inputs[:8], self.n_gmm)[1]
         with single_torch_thread(
-            when=sum(p.numel() for p in nets.parameters()) * plan.batch_size < _SINGLE_THREAD_OPERATIONS
+            when=sum(p.numel() for p in nets.parameters()) * options.batch_size < _SINGLE_THREAD_OPERATIONS
         ):
-            report = train_networks(nets, seen, objective(seen.flatten(1)), plan)
-            noise = draw_latent_noise(nets, seen, self.random_state)
-            self._model = finalise_networks(nets, lens, seen, radius, noise, keep_lanes=not self._given_states)
+            report = train_networks(nets, inputs, objective(inputs.flatten(1)), options)
+            noise = draw_latent_noise(nets, inputs, self.random_state)
+            self._model = finalise_networks(
+                nets, transform, inputs, radius, noise, keep_transposed=not self._given_states
+            )
         self.feature_names_ = events.names
         self.profile_ = build_feature_profile(rows)
         self.training_ = {
-            "rows": kept,
+            "rows": n_training,
             "epochs": report.epochs,
             "best_epoch": report.best_epoch,
             "skipped_steps": report.skipped_steps,
             "stopped": report.stopped,
             "dead_components": int((self._model.mixture.weights <= 0).sum()),
-            "batch_size": plan.batch_size,
-            "learning_rate": plan.learning_rate,
-            "seconds": time.monotonic() - began,
+            "batch_size": options.batch_size,
+            "learning_rate": options.learning_rate,
+            "seconds": time.monotonic() - started_s,
         }
-        unseen = self._model.energies(events.values[kept:]).astype(np.float32)
-        self.reference_energies_ = np.sort(unseen) if len(unseen) else None
+        reference = self._model.energies(events.values[n_training:]).astype(np.float32)
+        self.reference_energies_ = np.sort(reference) if len(reference) else None
         return self
 
     def _initialise_networks(self, sample: Tensor) -> DensityNets:
-        """Return the networks on the device, those given in the state that they were given in."""
+        """Return the networks on the device. Networks passed by the user start from their state at construction."""
         for name, state in self._given_states.items():
             getattr(self, name).to("cpu").load_state_dict(state)
         with torch.random.fork_rng(devices=[]):
@@ -309,15 +333,15 @@ class NetworkDetector:
             return self._make_networks(sample.cpu()).to(self.device)
 
     def _check_events(self, x: Any, *, squares: bool = False) -> FloatArray:
-        fitted = self._require_fitted().input_transform.shape
+        fitted_shape = self._require_fitted().input_transform.shape
         shape = _event_shape(x)
-        if len(shape) > 1 and shape != fitted:
+        if len(shape) > 1 and shape != fitted_shape:
             raise ModelError(
-                f"{self._class_name}: events of shape {shape} were given, and the model was fitted on {fitted}"
+                f"{self._class_name}: got events of shape {shape}, but the model was fitted on {fitted_shape}"
             )
-        flat = _flatten_events(x, shape)
+        rows = _flatten_events(x, shape)
         return check_events(
-            flat, owner=self._class_name, n_features=math.prod(fitted), names=self.feature_names_, squares=squares
+            rows, owner=self._class_name, n_features=math.prod(fitted_shape), names=self.feature_names_, squares=squares
         ).values
 
     def _require_fitted(self) -> FittedNetworks:
@@ -342,10 +366,10 @@ class NetworkDetector:
 
 
 def _event_shape(x: Any) -> tuple[int, ...]:
-    """Return the shape of one event; () for what is no array of images or rows."""
+    """Return the shape of one event; () if `x` is not an array."""
     return tuple(int(size) for size in getattr(x, "shape", ())[1:])
 
 
 def _flatten_events(x: Any, shape: tuple[int, ...]) -> Any:
-    """Return images as rows of pixels, anything else as it is."""
+    """Flatten images into rows of pixels; return anything else unchanged."""
     return x.reshape(len(x), math.prod(shape)) if len(shape) > 1 else x

@@ -1,10 +1,10 @@
-"""Detectors: events through fitted networks to energies, in blocks of one fixed shape.
+"""Scoring with fitted networks: events to energies, in blocks of one fixed shape.
 
-An energy does not depend, to the bit, on what it was computed with: blocks are padded to their shape, linear
-layers are computed with the rows along the fast axis, and the last lanes stay empty. (With the rows along
-the slow axis, or in the last lanes, matrix libraries use other kernels: 1 of 5 shapes tried differed in the
-last bit.) One thread computes them, so that the number of cores does not matter either. The networks are
-trained in float32 and score in float64: an energy is rounded once, at its end.
+The energy of an event is identical to the bit in any batch. Blocks are padded to their shape, linear layers
+are computed with the rows along the fast axis, and the last rows of a block stay empty. (With the rows along
+the slow axis, or in the last rows, matrix libraries use other kernels: 1 of 5 shapes tried differed in the
+last bit.) One thread computes a block, so that the number of cores has no influence. The networks are trained
+in float32 and score in float64; an energy is rounded once, at the end.
 """
 
 import copy
@@ -29,41 +29,41 @@ from monitor.detectors.score.threads import full_precision_matmul, single_torch_
 
 F64 = NDArray[np.float64]
 
-_MAX_DEVIATIONS = 1e6  # the networks see no value beyond this many deviations: float32 sums stay finite
+_MAX_DEVIATIONS = 1e6  # inputs are clipped to this many deviations: float32 sums stay finite
 _BLOCK_ELEMENTS = 1 << 15
-_MAX_LANES = 5 * BLOCK_ROWS
+_MAX_BLOCK_ROWS = 5 * BLOCK_ROWS
 _DRAWS_PER_PASS = 10
 _FINALISE_CHUNK_ROWS = 4096
 _RANGE_DEVIATIONS = 2.0
-_MIN_RESIDUAL = 1e-6  # of a feature's deviation: for a column that is always reconstructed exactly
+_MIN_RESIDUAL = 1e-6  # in deviations of the feature: the floor for columns that are reconstructed exactly
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputTransform:
-    """How the networks see events: standardised, within bounds, in their own shape, on a device."""
+    """Conversion of events to network inputs: standardised, clipped, reshaped, on a device."""
 
     scaling: Scaling
     shape: tuple[int, ...]
     device: str
 
     def to_tensor(self, z: F64, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return standardised rows as the networks take them."""
+        """Return standardised rows, (n, D), as network inputs, (n, *shape)."""
         clipped = torch.from_numpy(np.clip(z, -_MAX_DEVIATIONS, _MAX_DEVIATIONS))
         return clipped.to(self.device, dtype).reshape(len(z), *self.shape)
 
     def transform_training_rows(self, rows: FloatArray) -> tuple[Tensor, float]:
-        """Return all rows as the networks take them, and the largest standardised length among them."""
-        seen = torch.empty(len(rows), *self.shape, device=self.device)
+        """Return all rows as network inputs, and the largest standardised length of a row (1 if it is 0)."""
+        inputs = torch.empty(len(rows), *self.shape, device=self.device)
         radius = 0.0
         for part in row_chunks(*rows.shape):
             z = self.scaling.standardise(rows[part])
             radius = max(radius, float(np.sqrt(np.square(z).sum(axis=1)).max()))
-            seen[part] = self.to_tensor(z)
-        return seen, radius if radius > 0 else 1.0
+            inputs[part] = self.to_tensor(z)
+        return inputs, radius if radius > 0 else 1.0
 
 
 def make_input_transform(rows: FloatArray, shape: tuple[int, ...], device: str, *, standardise: bool) -> InputTransform:
-    """Return the lens for training rows; images get one centre and one deviation for all their pixels."""
+    """Fit the input transform on training rows; images get one centre and one deviation for all pixels."""
     d = rows.shape[1]
     if not standardise:
         return InputTransform(scaling=Scaling(centre=np.zeros(d), scale=np.ones(d)), shape=shape, device=device)
@@ -76,9 +76,18 @@ def make_input_transform(rows: FloatArray, shape: tuple[int, ...], device: str, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FittedNetworks:
-    """Trained networks with their mixture, and each feature's usual distance from its reconstruction.
+    """Trained networks with their mixture.
 
-    `precise` is the copy that scores, of `dtype`; `keep_lanes` holds where no network came from a user.
+    Attributes:
+        nets: The networks as trained, in float32.
+        scoring_nets: The copy that scores, of `dtype`; `nets` itself where no float64 copy can be made.
+        dtype: The precision of `scoring_nets`.
+        keep_transposed: Keep the outputs of linear layers transposed; False if the user passed a network.
+        input_transform: Conversion of events to network inputs.
+        mixture: The mixture over latent and reconstruction features.
+        density: The same mixture on the scoring device.
+        residuals: The root mean square distance of each feature from its reconstruction in training,
+            (D,), standardised.
     """
 
     nets: DensityNets
@@ -92,12 +101,17 @@ class FittedNetworks:
 
     @property
     def block_rows(self) -> int:
-        """How many events a block holds; its last lanes stay empty."""
+        """The number of events in a block; the padding rows behind them stay empty."""
         wanted = _BLOCK_ELEMENTS // math.prod(self.input_transform.shape) // BLOCK_ROWS * BLOCK_ROWS
-        return min(max(wanted, BLOCK_ROWS), _MAX_LANES) - PADDING_ROWS
+        return min(max(wanted, BLOCK_ROWS), _MAX_BLOCK_ROWS) - PADDING_ROWS
 
     def energies(self, rows: FloatArray, noise: Tensor | None = None) -> FloatArray:
-        """Return each row's energy in the rows' precision, the mean over the draws of `noise` if given."""
+        """Return the energy of each row, (n,), in the rows' precision.
+
+        Args:
+            rows: Events (n, D).
+            noise: Draws of the latent noise, (draws, latent); the energy is the mean over them.
+        """
         out = np.empty(len(rows), dtype=rows.dtype)
         largest = float(np.finfo(rows.dtype).max)
         for start in range(0, len(rows), self.block_rows):
@@ -107,42 +121,42 @@ class FittedNetworks:
         return out
 
     def explain(self, rows: FloatArray, features: tuple[str, ...]) -> Explanation:
-        """Return how far each value is from its reconstruction, and what replacing it by that would save."""
+        """Return the distance of each value from its reconstruction, and the energy saved by replacing the value."""
         z = self.input_transform.scaling.standardise(rows)
-        made, energy = np.empty_like(z), np.empty(len(z))
-        for place in self._block_slices(len(z)):
-            made[place], energy[place] = self._score_block(z[place], None)
+        reconstruction, energy = np.empty_like(z), np.empty(len(z))
+        for rows_slice in self._block_slices(len(z)):
+            reconstruction[rows_slice], energy[rows_slice] = self._score_block(z[rows_slice], None)
         cost = np.empty_like(z)
         for j in range(z.shape[1]):
-            replaced = z.copy()
-            replaced[:, j] = made[:, j]
-            for place in self._block_slices(len(z)):
-                cost[place, j] = energy[place] - self._score_block(replaced[place], None)[1]
+            replaced_z = z.copy()
+            replaced_z[:, j] = reconstruction[:, j]
+            for rows_slice in self._block_slices(len(z)):
+                cost[rows_slice, j] = energy[rows_slice] - self._score_block(replaced_z[rows_slice], None)[1]
         scale = self.input_transform.scaling.scale
-        expected = made * scale + self.input_transform.scaling.centre
-        reach = _RANGE_DEVIATIONS * self.residuals * scale
+        expected = reconstruction * scale + self.input_transform.scaling.centre
+        half_range = _RANGE_DEVIATIONS * self.residuals * scale
         return Explanation(
             features=features,
             value=rows.astype(np.float64),
-            z=(z - made) / self.residuals,
+            z=(z - reconstruction) / self.residuals,
             cost=cost,
             expected=expected,
-            low=expected - reach,
-            high=expected + reach,
+            low=expected - half_range,
+            high=expected + half_range,
         )
 
     def _block_slices(self, n: int) -> Iterator[slice]:
         return (slice(start, start + self.block_rows) for start in range(0, n, self.block_rows))
 
     def _score_block(self, z: F64, noise: Tensor | None) -> tuple[F64, F64]:
-        """Return reconstruction and energy of up to one block of standardised rows."""
+        """Return the reconstructions and energies of at most one block of standardised rows."""
         block = np.zeros((self.block_rows + PADDING_ROWS, z.shape[1]))
         block[: len(z)] = z
         with torch.no_grad(), single_torch_thread(), full_precision_matmul(), _TransposedLinear(self.keep_transposed):
             x = self.input_transform.to_tensor(block, self.dtype)
             latent, log_variance = self.scoring_nets.encode(x)
             if noise is None or log_variance is None:
-                made, z_latent = self.scoring_nets.reconstruct(x, latent)
+                reconstruction, z_latent = self.scoring_nets.reconstruct(x, latent)
                 energies = self.density.energies(z_latent)
             else:
                 deviation = torch.exp(0.5 * log_variance)
@@ -150,23 +164,23 @@ class FittedNetworks:
                 for draws in torch.split(noise.to(latent), _DRAWS_PER_PASS):
                     drawn = latent + deviation * draws[:, None, :]
                     repeated = x.repeat(len(draws), *([1] * (x.ndim - 1)))
-                    made, z_latent = self.scoring_nets.reconstruct(repeated, drawn.flatten(0, 1))
+                    reconstruction, z_latent = self.scoring_nets.reconstruct(repeated, drawn.flatten(0, 1))
                     total += self.density.energies(z_latent).view(len(draws), len(x)).sum(0)
                 energies = total / len(noise)
-        reconstruction = made[: len(z)].flatten(1).double().cpu().numpy()
+        reconstruction = reconstruction[: len(z)].flatten(1).double().cpu().numpy()
         return reconstruction, energies[: len(z)].cpu().numpy() + self.density.distance_penalty(z)
 
 
 class _TransposedLinear(TorchFunctionMode):
-    """Computes linear layers, also those of modules that a user gave, as (W x^T)^T.
+    """Torch function mode that computes linear layers as (W x^T)^T, also in modules passed by the user.
 
-    With `keep_lanes` the result stays in that order, which spares the next layer a transposition; modules
-    that a user gave get rows in their usual order.
+    With `keep_transposed` the result keeps that memory order, which saves the next layer a transposition.
+    Modules passed by the user get contiguous rows.
     """
 
-    def __init__(self, keep_lanes: bool) -> None:  # noqa: FBT001 - a private class
+    def __init__(self, keep_transposed: bool) -> None:  # noqa: FBT001 - a private class
         super().__init__()
-        self.keep_transposed = keep_lanes
+        self.keep_transposed = keep_transposed
 
     def __torch_function__(
         self,
@@ -182,55 +196,61 @@ class _TransposedLinear(TorchFunctionMode):
 
 
 def _transposed_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    lanes = weight @ x.reshape(-1, x.shape[-1]).mT.contiguous()
+    transposed = weight @ x.reshape(-1, x.shape[-1]).mT.contiguous()
     if bias is not None:
-        lanes = lanes + bias[:, None]
-    return lanes.mT.reshape(*x.shape[:-1], len(weight))
+        transposed = transposed + bias[:, None]
+    return transposed.mT.reshape(*x.shape[:-1], len(weight))
 
 
 def to_double_precision(nets: DensityNets, sample: Tensor) -> tuple[DensityNets, torch.dtype]:
-    """Return a copy of the networks in float64; the networks themselves where one of them cannot take it."""
+    """Return a float64 copy of the networks; the networks themselves if one of them supports only float32."""
     try:
-        wide = copy.deepcopy(nets).double().eval()
+        scoring_nets = copy.deepcopy(nets).double().eval()
         with torch.no_grad():
-            result = wide(sample.double())
-    except RuntimeError:  # a module of the user's makes float32 of its own, or cannot be copied
+            result = scoring_nets(sample.double())
+    except RuntimeError:  # a module of the user creates float32 tensors or cannot be copied
         return nets, torch.float32
-    return (wide, torch.float64) if result.z.dtype == torch.float64 else (nets, torch.float32)
+    return (scoring_nets, torch.float64) if result.z.dtype == torch.float64 else (nets, torch.float32)
 
 
 def finalise_networks(
-    nets: DensityNets, lens: InputTransform, seen: Tensor, radius: float, noise: Tensor | None, *, keep_lanes: bool
+    nets: DensityNets,
+    transform: InputTransform,
+    inputs: Tensor,
+    radius: float,
+    noise: Tensor | None,
+    *,
+    keep_transposed: bool,
 ) -> FittedNetworks:
-    """Fix the mixture and the usual residuals over the whole training set, a piece at a time.
+    """Estimate the mixture and the residuals over the whole training set, in chunks.
 
     Args:
         nets: The trained networks.
-        lens: How they see events.
-        seen: The training rows as they see them.
-        radius: The largest standardised length among the rows.
-        noise: One draw for each row, as in the training: the latent's own spread belongs to the mixture.
-        keep_lanes: No network came from a user.
+        transform: Conversion of events to network inputs.
+        inputs: The training rows as network inputs.
+        radius: The largest standardised length of a training row.
+        noise: One draw of latent noise for each row, as in training: the mixture includes the latent variance.
+        keep_transposed: No network was passed by the user.
     """
-    wide, dtype = to_double_precision(nets, seen[:2])
+    scoring_nets, dtype = to_double_precision(nets, inputs[:2])
     z, gamma = [], []
-    squares = torch.zeros(seen[0].numel(), dtype=torch.float64)
+    squares = torch.zeros(inputs[0].numel(), dtype=torch.float64)
     with torch.no_grad():
-        for start in range(0, len(seen), _FINALISE_CHUNK_ROWS):
-            place = slice(start, start + _FINALISE_CHUNK_ROWS)
-            part = seen[place].to(dtype)
-            result = wide(part, None if noise is None else noise[place].to(dtype))
+        for start in range(0, len(inputs), _FINALISE_CHUNK_ROWS):
+            rows_slice = slice(start, start + _FINALISE_CHUNK_ROWS)
+            part = inputs[rows_slice].to(dtype)
+            result = scoring_nets(part, None if noise is None else noise[rows_slice].to(dtype))
             z.append(result.z)
             gamma.append(result.gamma)
             squares += (part - result.reconstruction).flatten(1).double().square().sum(0).cpu()
     mixture = estimate_latent_mixture(torch.cat(z), torch.cat(gamma), radius)
     return FittedNetworks(
         nets=nets,
-        scoring_nets=wide,
+        scoring_nets=scoring_nets,
         dtype=dtype,
-        keep_transposed=keep_lanes,
-        input_transform=lens,
+        keep_transposed=keep_transposed,
+        input_transform=transform,
         mixture=mixture,
-        density=mixture.to_density(lens.device),
-        residuals=np.sqrt(squares.numpy() / len(seen)).clip(_MIN_RESIDUAL),
+        density=mixture.to_density(transform.device),
+        residuals=np.sqrt(squares.numpy() / len(inputs)).clip(_MIN_RESIDUAL),
     )

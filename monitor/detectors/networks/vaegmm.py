@@ -1,4 +1,4 @@
-"""Detectors: a variational autoencoder whose latent and reconstruction error feed a Gaussian mixture."""
+"""VAEGMM: a variational autoencoder with a Gaussian mixture over its latent and reconstruction error."""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -29,25 +29,25 @@ from monitor.detectors.networks.network_training import (
 
 
 class VAEGMM(NetworkDetector):
-    """Outliers by the energy of a variational latent and of the reconstruction error, under a mixture.
+    """Outlier detector: variational autoencoder with a Gaussian mixture over latent and reconstruction error.
 
     Args:
-        threshold: The score above which `predict` calls an event an outlier; `infer_threshold` sets it.
-        encoder_net: Turns events into a hidden layer; two linear layers to the latent follow it.
-        decoder_net: Turns the latent, (n, latent_dim), back into events.
-        gmm_density_net: Turns latent and reconstruction features into n_gmm responsibilities; a softmax is
-            added unless it has its own. Networks left out are built for the number of features.
-        n_gmm: The number of components; left out, 1, or as many as a given gmm_density_net returns.
-        samples: How many draws of the latent noise `score` averages over; 0 for none.
-        beta: The weight of the divergence in the loss.
+        threshold: The score above which `predict` flags an event; `infer_threshold` sets it.
+        encoder_net: Maps events to a hidden layer; two linear layers to the latent are added.
+        decoder_net: Maps the latent, (n, latent_dim), to events.
+        gmm_density_net: Maps latent and reconstruction features to n_gmm responsibilities; a softmax is
+            added unless the network ends in one. Networks left out are built for the number of features.
+        n_gmm: The number of components. Default: the width of `gmm_density_net`, or 1 without one.
+        samples: The number of draws of the latent noise that `score` averages; 0 for none.
+        beta: The weight of the KL divergence in the loss.
         latent_dim: The width of the latent.
-        recon_features: Turns events and reconstructions into columns beside the latent; left out, the
-            negative cosine similarity and the relative Euclidean distance. It sees standardised events.
-        data_type: Only kept for the description of a prediction.
-        n_features: How many features `fit` has to find; None takes what comes.
-        standardise: Centre and scale the events inside (each column; images as a whole).
-        random_state: Seeds the networks, the order of the batches and all noise.
-        device: Where to train and score, a torch device.
+        recon_features: Maps standardised events and reconstructions to columns beside the latent. Default:
+            negative cosine similarity and relative Euclidean distance.
+        data_type: Copied into the `meta` of a prediction; has no other effect.
+        n_features: The number of features that `fit` requires; None accepts any number.
+        standardise: Centre and scale events internally (each column; images as a whole).
+        random_state: The seed of the initial weights, the batch order and all noise.
+        device: The torch device for training and scoring.
     """
 
     kind = "vaegmm"
@@ -113,26 +113,26 @@ class VAEGMM(NetworkDetector):
         reference_fraction: float = 0.0,
         verbose: bool | None = None,
     ) -> Self:
-        """Train, keep the best epoch, and fix the mixture over the whole training set.
+        """Train the networks, restore the best epoch, and estimate the mixture over the whole training set.
 
         Args:
-            x: Events (n, D), or images with more axes; numpy, torch or a frame.
+            x: Events (n, D), or images with more axes; numpy, torch or a DataFrame.
             w_recon: The weight of the reconstruction's negative log-likelihood.
             w_energy: The weight of the mean energy.
             w_cov_diag: The weight of the sum of inverse variances.
             cov_elbo: The covariance of that likelihood, in standardised units: {"sim": deviation}
                 (default 0.05), {"cov_diag": deviations or None}, {"cov_full": covariance or None}; None
-                takes the training data's.
-            epochs: Passes over the data, at most.
-            batch_size: Events a step.
-            learning_rate: Of Adam.
-            optimizer: Makes another optimizer from the parameters; `learning_rate` is then not used.
-            reference_fraction: The share of the events, the last ones, that the training does not see and
-                whose energies become `reference_energies_`.
+                stands for that of the training data.
+            epochs: The maximum number of passes over the data.
+            batch_size: The number of events in a step.
+            learning_rate: The learning rate of Adam.
+            optimizer: Builds another optimizer from the parameters; `learning_rate` is then ignored.
+            reference_fraction: The fraction of events, taken from the end, that is excluded from training;
+                their energies become `reference_energies_`.
             verbose: Show a progress bar; None shows it on a terminal.
 
         Raises:
-            ModelError: `x` or a network cannot be used, or no step of the training could.
+            ModelError: `x` or a network is unusable, or every training step failed.
         """
         weights = LossWeights(
             recon=self._check_number("w_recon", w_recon, 0.0),
@@ -157,16 +157,16 @@ class VAEGMM(NetworkDetector):
         )
 
     def score(self, x: Any, samples: int | None = None) -> FloatArray:
-        """Return the energy of each event in nats, the mean over `samples` draws of the latent noise.
+        """Return the energy of each event, (n,), in nats: the mean over `samples` draws of the latent noise.
 
-        Every event meets the same draws, made from `random_state`: a score is reproducible and does not
-        depend on the other events. `samples=0` scores without noise; None takes the constructor's number.
+        All events use the same draws, from `random_state`: a score is reproducible and does not depend on
+        the other events. `samples=0` scores without noise; None stands for the constructor's number.
         """
-        draws = self.samples if samples is None else self._check_integer("samples", samples, 0)
-        if draws == 0:
+        n_draws = self.samples if samples is None else self._check_integer("samples", samples, 0)
+        if n_draws == 0:
             return self.energy(x)
         generator = torch.Generator().manual_seed(self.random_state)
-        noise = torch.randn(draws, self.latent_dim, generator=generator).to(self.device)
+        noise = torch.randn(n_draws, self.latent_dim, generator=generator).to(self.device)
         return self._require_fitted().energies(self._check_events(x), noise)
 
     def _make_networks(self, sample: Tensor) -> DensityNets:

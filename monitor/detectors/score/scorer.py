@@ -1,12 +1,12 @@
-"""Detectors: the scoring path, from rows to energies, the same to the bit however rows are batched.
+"""Scorer of a mixture: rows to energies, identical to the bit in any batch.
 
-With W_k the inverse Cholesky factor of component k and c a common centre, all ||W_k (x - mu_k)||^2 come
-out of one matrix product with x - c, a constant row of ones carrying the offsets W_k (mu_k - c). The
-product always has one fixed shape, the last rows padded, so that no row's sums depend on its neighbours;
-up to 16 rows have a narrower shape where it gives the same bits, which is tried when the scorer is made.
-Rows lie along the fast axis, where everything after the product runs lane by lane. From 32 features on
-the product goes by block rows of the triangle, which leaves out most of its zeros. Where a chunk is work
-enough, as many threads as torch may use take chunks in turn.
+With W_k the inverse Cholesky factor of component k and c a common centre, one matrix product with x - c
+gives all ||W_k (x - mu_k)||^2; a constant row of ones carries the offsets W_k (mu_k - c). The product always
+has one fixed shape, with padding behind the last row, so that the sums of a row do not depend on other rows.
+Up to 16 rows use a narrower shape if it gives the same bits on this machine; a test at construction decides.
+Rows lie along the fast axis, which the operations after the product are vectorised over. From 32 features on
+the product is computed by block rows of the triangle, which skips most of its zeros. If the chunks are large
+enough, as many threads as torch may use process them in parallel.
 """
 
 from collections.abc import Callable
@@ -26,20 +26,32 @@ from monitor.detectors.score.threads import single_blas_thread
 
 F64 = NDArray[np.float64]
 
-# A quarter of the digits that an energy in single precision promises (1e-4) are kept in reserve.
+# A fifth of the guaranteed relative error of an energy in single precision (1e-4), as a reserve.
 _MAX_SINGLE_PRECISION_ERROR = 2e-5
-_SMALL_LANES = 16
+_SMALL_CHUNK_ROWS = 16
 _N_PROBES = 256
-# From so many numbers in the triangles on a chunk takes a third of a millisecond, and threads do not wait for Python.
+# From this many numbers in the triangles a chunk takes a third of a millisecond, and the GIL is no bottleneck.
 _MIN_CELLS_FOR_THREADS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MixtureScorer:
-    """The cached factors of one mixture on one device, for rows of one precision."""
+    """Scorer of one mixture on one device, for rows of one precision.
+
+    Attributes:
+        mixture: The mixture.
+        chunk_rows: The number of rows in a chunk.
+        dtype: The precision of the computation.
+        device: The torch device.
+        make_kernel: Builds a kernel with its buffers.
+        make_small_kernel: Builds a kernel for up to 16 rows; None where it would give other bits.
+        spare_kernels: Kernels that no thread uses at the moment.
+        spare_small_kernels: The same for small kernels.
+        double_scorers: The scorer in double precision, once a row has needed it.
+    """
 
     mixture: GaussianComponents
-    lanes: int
+    chunk_rows: int
     dtype: np.dtype[Any]
     device: str
     make_kernel: Callable[[], ScoreKernel]
@@ -48,93 +60,105 @@ class MixtureScorer:
     spare_small_kernels: list[ScoreKernel] = field(default_factory=list)
     double_scorers: "list[MixtureScorer]" = field(default_factory=list)
 
-    def energies(self, x: FloatArray, shares: FloatArray | None = None) -> FloatArray:
-        """Return the energy of each row, in the rows' own precision, rounded once.
+    def energies(self, x: FloatArray, responsibilities: FloatArray | None = None) -> FloatArray:
+        """Return the energy of each row, (n,), in nats, in the rows' own precision, rounded once.
 
-        Rows must be of the right width. Those that hold NaN or infinity give NaN; those so far away that
-        the square of their distance has no number give the largest number there is.
+        Rows with NaN or infinity give NaN. Rows whose squared distance overflows give the largest number of
+        the precision.
 
         Args:
-            x: The rows.
-            shares: Filled, where it is given, with each component's share in each row, (n, K); with 0 for rows
-                that are as far from all components as numbers go.
+            x: Rows (n, D); the width is not checked.
+            responsibilities: Output array (n, K) for the responsibilities of the components, or None. Rows whose
+                distance overflows get 0.
         """
         out = np.empty(len(x), dtype=x.dtype)
-        if self.make_small_kernel is not None and len(x) <= _SMALL_LANES:
-            _run_kernels(x, out, shares, self.spare_small_kernels, self.make_small_kernel, _SMALL_LANES)
+        if self.make_small_kernel is not None and len(x) <= _SMALL_CHUNK_ROWS:
+            _run_kernels(x, out, responsibilities, self.spare_small_kernels, self.make_small_kernel, _SMALL_CHUNK_ROWS)
         else:
-            _run_kernels(x, out, shares, self.spare_kernels, self.make_kernel, self.lanes, self._helper_threads(len(x)))
+            _run_kernels(
+                x,
+                out,
+                responsibilities,
+                self.spare_kernels,
+                self.make_kernel,
+                self.chunk_rows,
+                self._helper_threads(len(x)),
+            )
         finite = np.isfinite(out)
         if not finite.all():
-            out[~finite], far = self._rescore_in_double(x[~finite])
-            if shares is not None:
-                shares[~finite] = far
+            out[~finite], far_responsibilities = self._rescore_in_double(x[~finite])
+            if responsibilities is not None:
+                responsibilities[~finite] = far_responsibilities
         return out
 
     def _helper_threads(self, n: int) -> int:
-        """Return how many threads beside this one should take chunks: as many as torch may use, where it pays."""
+        """Return the number of additional threads: as many as torch may use if the chunks are large, else 0."""
         k, d = self.mixture.inverse.shape[:2]
         if self.device != "cpu" or self.mixture.inverse.ndim != 3 or k * d * d < _MIN_CELLS_FOR_THREADS:
             return 0
-        return min(torch.get_num_threads(), n // self.lanes) - 1
+        return min(torch.get_num_threads(), n // self.chunk_rows) - 1
 
     def _rescore_in_double(self, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Score again in double precision what had no number in single."""
-        shares = np.zeros((len(rows), len(self.mixture.weights)))
+        """Score rows again in double precision whose energy was not finite in single precision."""
+        responsibilities = np.zeros((len(rows), len(self.mixture.weights)))
         if rows.dtype == np.float64:
             energies: FloatArray = np.where(np.isfinite(rows).all(axis=1), np.inf, np.nan)
         else:
             if not self.double_scorers:
                 self.double_scorers.append(make_scorer(self.mixture, np.float64, self.device))
-            energies = self.double_scorers[0].energies(rows.astype(np.float64), shares)
-        return np.minimum(energies, np.finfo(rows.dtype).max).astype(rows.dtype), shares
+            energies = self.double_scorers[0].energies(rows.astype(np.float64), responsibilities)
+        return np.minimum(energies, np.finfo(rows.dtype).max).astype(rows.dtype), responsibilities
 
 
 def _run_kernels(
     x: FloatArray,
     out: FloatArray,
-    shares: FloatArray | None,
-    spare: list[ScoreKernel],
-    make: Callable[[], ScoreKernel],
-    lanes: int,
+    responsibilities: FloatArray | None,
+    spare_kernels: list[ScoreKernel],
+    make_kernel: Callable[[], ScoreKernel],
+    chunk_rows: int,
     helpers: int = 0,
 ) -> None:
-    chunks = iter(range(0, len(x), lanes))
+    chunks = iter(range(0, len(x), chunk_rows))
 
     def score() -> None:
-        # Taking a kernel with its buffers off the list is atomic, so threads never share one; so is taking a chunk.
-        kernel = spare.pop() if spare else make()
+        # `pop` and `next` are atomic: two threads never share a kernel or a chunk.
+        kernel = spare_kernels.pop() if spare_kernels else make_kernel()
         with np.errstate(over="ignore", invalid="ignore"):
             for at in chunks:
-                part = x[at : at + lanes]
-                kernel(part, out[at : at + len(part)], None if shares is None else shares[at : at + len(part)])
-        spare.append(kernel)
+                part = x[at : at + chunk_rows]
+                kernel(
+                    part,
+                    out[at : at + len(part)],
+                    None if responsibilities is None else responsibilities[at : at + len(part)],
+                )
+        spare_kernels.append(kernel)
 
-    # The narrow shape is too small for a library to share out, and one event should not wait for the switch.
-    with single_blas_thread if lanes > _SMALL_LANES else nullcontext():
+    # Libraries do not split the narrow shape over threads, and switching the thread count would delay one event.
+    with single_blas_thread if chunk_rows > _SMALL_CHUNK_ROWS else nullcontext():
         if helpers <= 0:
             score()
             return
         with ThreadPoolExecutor(helpers) as pool:
-            others = [pool.submit(score) for _ in range(helpers)]
+            futures = [pool.submit(score) for _ in range(helpers)]
             score()
-            for other in others:
-                other.result()
+            for future in futures:
+                future.result()
 
 
 def make_scorer(mixture: GaussianComponents, dtype: type[np.floating[Any]], device: str = "cpu") -> MixtureScorer:
-    """Return the scorer of a mixture for rows of the given precision.
+    """Build the scorer of a mixture for rows of the given precision.
 
-    float32 rows are scored in single precision where a probe with rows of the mixture shows that this
-    keeps the energies within a fifth of the promised 1e-4, and in double precision elsewhere.
+    float32 rows are scored in single precision if the energies of rows drawn from the mixture are within a
+    fifth of the guaranteed relative error of 1e-4, otherwise in double precision.
     """
     double = _build_scorer(mixture, np.float64, np.float64, device)
     if dtype != np.float32:
         return double
     single = _build_scorer(mixture, np.float32, np.float32, device)
     probes = _probe_rows(mixture, np.float32)
-    truth = double.energies(probes.astype(np.float64))
-    error = np.abs(single.energies(probes) - truth) / np.maximum(np.abs(truth), 1.0)
+    exact = double.energies(probes.astype(np.float64))
+    error = np.abs(single.energies(probes) - exact) / np.maximum(np.abs(exact), 1.0)
     return (
         single if error.max() < _MAX_SINGLE_PRECISION_ERROR else _build_scorer(mixture, np.float64, np.float32, device)
     )
@@ -152,7 +176,7 @@ def _build_scorer(
         return CpuKernel(factors, work)
 
     scorer = MixtureScorer(
-        mixture=mixture, lanes=factors.lanes, dtype=np.dtype(work), device=device, make_kernel=make_kernel
+        mixture=mixture, chunk_rows=factors.chunk_rows, dtype=np.dtype(work), device=device, make_kernel=make_kernel
     )
     return scorer if place.type == "cuda" else _with_small_kernel(scorer, factors, work, rows)
 
@@ -160,12 +184,12 @@ def _build_scorer(
 def _with_small_kernel(
     scorer: MixtureScorer, factors: KernelFactors, work: type[np.floating[Any]], rows: type[np.floating[Any]]
 ) -> MixtureScorer:
-    """Return the scorer with a second, narrow shape for a few rows, if this machine gives the same bits.
+    """Return the scorer with a second, narrow shape for up to 16 rows, if it gives the same bits on this machine.
 
-    Kernels of the libraries for the two shapes add in the same order as a rule, not by promise. So it is
-    tried on the probes, and one differing bit keeps the one shape for all.
+    Library kernels for the two shapes usually add in the same order, but without a guarantee. The probe rows
+    test it; a single differing bit keeps the wide shape for all rows.
     """
-    narrow = replace(factors, lanes=_SMALL_LANES)
+    narrow = replace(factors, chunk_rows=_SMALL_CHUNK_ROWS)
     small = replace(
         scorer,
         make_small_kernel=lambda: CpuKernel(narrow, work),
@@ -174,33 +198,34 @@ def _with_small_kernel(
         double_scorers=[],
     )
     probes = _probe_rows(scorer.mixture, rows)
-    shares = np.empty((2, len(probes), len(scorer.mixture.weights)), rows)
-    wide = scorer.energies(probes, shares[0])
-    places = [slice(at, at + _SMALL_LANES) for at in range(0, _N_PROBES, _SMALL_LANES)]
-    pieces = [small.energies(probes[place], shares[1][place]) for place in places]
-    same = np.array_equal(np.concatenate(pieces), wide, equal_nan=True)
-    return small if same and np.array_equal(shares[0], shares[1], equal_nan=True) else scorer
+    responsibilities = np.empty((2, len(probes), len(scorer.mixture.weights)), rows)
+    expected = scorer.energies(probes, responsibilities[0])
+    chunks = [slice(at, at + _SMALL_CHUNK_ROWS) for at in range(0, _N_PROBES, _SMALL_CHUNK_ROWS)]
+    pieces = [small.energies(probes[place], responsibilities[1][place]) for place in chunks]
+    same = np.array_equal(np.concatenate(pieces), expected, equal_nan=True)
+    return small if same and np.array_equal(responsibilities[0], responsibilities[1], equal_nan=True) else scorer
 
 
 def _probe_rows(mixture: GaussianComponents, rows: type[np.floating[Any]]) -> FloatArray:
-    """Return rows drawn from the mixture, and rows some deviations away from it, as far as the precision goes."""
+    """Return rows from the mixture, half of them with four times its deviation, clipped to the precision's range."""
     largest = float(np.finfo(rows).max)
     return _draw_rows(mixture).clip(-largest, largest).astype(rows)
 
 
 def _draw_rows(mixture: GaussianComponents) -> F64:
+    """Draw the probe rows in float64; even rows have four times the deviation of the components."""
     rng = np.random.default_rng(0)
     d = mixture.means.shape[1]
-    alive = mixture.weights > 0
-    place = rng.choice(np.flatnonzero(alive), _N_PROBES)
+    has_weight = mixture.weights > 0
+    place = rng.choice(np.flatnonzero(has_weight), _N_PROBES)
     noise = rng.standard_normal((_N_PROBES, d)) * np.where(np.arange(_N_PROBES) % 2, 1.0, 4.0)[:, None]
     if mixture.inverse.ndim == 2:
         scaled: F64 = mixture.means[place] + noise / mixture.inverse[place]
         return scaled
     shared = len(mixture.inverse) == 1
-    away = np.empty((_N_PROBES, d))
+    offsets = np.empty((_N_PROBES, d))
     for component in np.unique(place):
         rows = place == component
-        away[rows] = np.linalg.solve(mixture.inverse[0 if shared else component], noise[rows].T).T
-    result: F64 = mixture.means[place] + away
+        offsets[rows] = np.linalg.solve(mixture.inverse[0 if shared else component], noise[rows].T).T
+    result: F64 = mixture.means[place] + offsets
     return result
