@@ -1,4 +1,4 @@
-"""Fitting: from training events to a model that can be stored, with its reference energies."""
+"""Fitting: build a model that can be stored, with its reference energies, from training events."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,13 @@ _HELD_OUT_DIVISOR = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FittedModel:
-    """A model ready to be stored, and the energies of events that it did not see, ascending."""
+    """A fitted model.
+
+    Attributes:
+        detector: The detector in memory.
+        reference: Energies of events outside of its training rows, ascending.
+        stored: The row to store.
+    """
 
     detector: Detector
     reference: Float32
@@ -37,23 +43,29 @@ def fit_model(
     labels: NDArray[np.int64] | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> FittedModel:
-    """Fit the detector that the settings name, and score events that it did not see.
+    """Fit the detector of the settings, and compute reference energies on events outside of its training rows.
 
-    Events that are strange beyond doubt, or the share that `contamination` says (`monitor.models.screening`), shape
-    neither the model nor its reference. Mixtures are cross-fitted on five contiguous folds; trained networks keep
-    the last fifth out.
+    Gross outliers, or the fraction given by `contamination`, are excluded from the model and its reference energies
+    (see `monitor.models.screening`). Reference energies of mixtures come from cross-fitting on five contiguous
+    folds. Networks hold out the last fifth of the events; for class-conditional models a second fit does.
+
+    Args:
+        training: The training events.
+        settings: Kind and options of the model.
+        labels: The class of each event, for `class_conditional`.
+        progress: Called during the fit of a mixture with the iteration and the lower bound.
 
     Raises:
-        ModelError: Too few events, or events that the detector cannot be fitted on.
+        ModelError: Too few events, or the detector cannot be fitted on them.
     """
     needed = min_training_events(len(training.names))
     if len(training) < needed:
         raise ModelError(
             f"a fit on {len(training.names)} features needs at least {needed:,} events, there are {len(training):,} "
-            f"({training.rejected:,} records were refused): give more, or name fewer features in event.features"
+            f"({training.rejected:,} records were rejected): give more events, or fewer event.features"
         )
     features, means = _impute_means(training.features)
-    detector, reference, left_out = _fit_detector(features, training.names, settings, labels, progress)
+    detector, reference, n_excluded = _fit_detector(features, training.names, settings, labels, progress)
     reference = np.sort(reference)
     detector.reference_energies_ = reference
     detector.profile_ = build_feature_profile(features)
@@ -73,7 +85,7 @@ def fit_model(
                 "feature_means": [float(mean) for mean in means],
                 "reference_n": len(reference),
                 "contamination": settings.contamination,
-                "left_out": left_out,
+                "left_out": n_excluded,
             }
             | _summarise_fit(detector),
         ),
@@ -81,20 +93,20 @@ def fit_model(
 
 
 def encode_labels(training: TrainingSet, label: str) -> NDArray[np.int64]:
-    """Return the class of each training event: integers as they are, other texts numbered; unknown ones are -1.
+    """Return the class of each training event, (n,): integer labels unchanged, other labels numbered; -1 if missing.
 
     Raises:
-        ModelError: No event carries the field.
+        ModelError: No event has the field.
     """
     texts = training.labels or ()
-    known = sorted({text for text in texts if text})
-    if not known:
-        raise ModelError(f"--label {label}: no event carries this field")
-    numbers = [_parse_integer(text) for text in known]
+    classes = sorted({text for text in texts if text})
+    if not classes:
+        raise ModelError(f"--label {label}: no event has this field")
+    numbers = [_parse_integer(text) for text in classes]
     if all(number is not None for number in numbers):
-        code = {text: number for text, number in zip(known, numbers, strict=True) if number is not None}
+        code = {text: number for text, number in zip(classes, numbers, strict=True) if number is not None}
     else:
-        code = {text: i for i, text in enumerate(known)}
+        code = {text: i for i, text in enumerate(classes)}
     return np.array([-1 if not text else code[text] for text in texts], np.int64)
 
 
@@ -107,25 +119,29 @@ def _parse_integer(text: str) -> int | None:
 
 
 def prepare_imported_model(detector: Detector, names: tuple[str, ...]) -> FittedModel:
-    """Return a detector from a file as a model that can be stored.
+    """Prepare a detector loaded from a file for storing.
+
+    Args:
+        detector: The detector.
+        names: The features of the stream.
 
     Raises:
-        ModelError: It has no reference energies, or other features than the stream.
+        ModelError: The detector has no reference energies, or its features differ from those of the stream.
     """
     if detector.reference_energies_ is None or not len(detector.reference_energies_):
         raise ModelError(
-            "this model has no reference energies, so no limit can be drawn: call calibrate(x) on it before saving"
+            "this model has no reference energies, so no threshold can be estimated: call calibrate(x) before saving"
         )
-    own = detector.feature_names_
-    if own is not None and names and tuple(own) != tuple(names):
-        raise ModelError(f"this model has the features {', '.join(own)}; the stream has {', '.join(names)}")
-    kept = tuple(own or names)
-    if len(kept) != detector.n_features:
+    detector_names = detector.feature_names_
+    if detector_names is not None and names and tuple(detector_names) != tuple(names):
+        raise ModelError(f"this model has the features {', '.join(detector_names)}; the stream has {', '.join(names)}")
+    feature_names = tuple(detector_names or names)
+    if len(feature_names) != detector.n_features:
         raise ModelError(
-            f"this model has {detector.n_features} features without names, the stream names {len(kept)}: "
+            f"this model has {detector.n_features} features without names, the stream names {len(feature_names)}: "
             "fit it on a DataFrame, or set event.features"
         )
-    detector.feature_names_ = kept
+    detector.feature_names_ = feature_names
     artefact = detector.to_bytes()
     return FittedModel(
         detector=detector,
@@ -134,20 +150,20 @@ def prepare_imported_model(detector: Detector, names: tuple[str, ...]) -> Fitted
             kind=detector.kind,
             artefact=artefact,
             checksum=artefact_checksum(artefact),
-            feature_names=kept,
+            feature_names=feature_names,
             summary={"imported": True, "reference_n": len(detector.reference_energies_)},
         ),
     )
 
 
 def _impute_means(features: Float32) -> tuple[Float32, Float32]:
-    """Return the features with the column's mean where one is missing, and the means."""
-    absent = np.isnan(features)
-    if not absent.any():
+    """Replace missing values by the mean of their column; return the features and the means, (D,)."""
+    missing = np.isnan(features)
+    if not missing.any():
         return features, features.mean(axis=0, dtype=np.float64).astype(np.float32)
-    counted = np.maximum((~absent).sum(axis=0), 1)
-    means = (np.where(absent, 0.0, features).sum(axis=0, dtype=np.float64) / counted).astype(np.float32)
-    return np.where(absent, means, features).astype(np.float32), means
+    n_present = np.maximum((~missing).sum(axis=0), 1)
+    means = (np.where(missing, 0.0, features).sum(axis=0, dtype=np.float64) / n_present).astype(np.float32)
+    return np.where(missing, means, features).astype(np.float32), means
 
 
 def _fit_detector(
@@ -157,35 +173,41 @@ def _fit_detector(
     labels: NDArray[np.int64] | None,
     progress: Callable[[int, float], None] | None,
 ) -> tuple[Detector, Float32, int]:
-    """Return the detector, its reference energies, and how many events were left out of both."""
-    build: Any = detector_class(settings.kind)
+    """Return the fitted detector, its reference energies, and the number of events excluded from both."""
+    make_detector: Any = detector_class(settings.kind)
     if settings.kind == "class_conditional":
         if labels is None:
             raise ModelError("model.kind class_conditional needs labels: outrider fit STREAM FILE --label FIELD")
-        detector = build().fit_features(features, labels)
-        held = _n_training_rows(len(features))
-        reference = build().fit_features(features[:held], labels[:held]).energy(features[held:])
+        detector = make_detector().fit_features(features, labels)
+        n_training = _n_training_rows(len(features))
+        reference = (
+            make_detector().fit_features(features[:n_training], labels[:n_training]).energy(features[n_training:])
+        )
         detector.feature_names_ = names
         return detector, _drop_largest(reference, settings.contamination), 0
     screened = screen_events(
         features, settings.contamination, lambda x, k: _make_mixture(settings, k).fit(x, progress=progress)
     )
-    kept = features if screened.all_kept else features[screened.kept]
+    training_rows = features if screened.all_kept else features[screened.kept]
     if settings.kind == "gaussian_mixture":
-        detector = screened.mixture if screened.all_kept else _make_mixture(settings, None).fit(kept, progress=progress)
-        chosen = len(detector.weights_)
-        reference = reference_energies(lambda: _make_mixture(settings, chosen), kept)
+        detector = (
+            screened.mixture
+            if screened.all_kept
+            else _make_mixture(settings, None).fit(training_rows, progress=progress)
+        )
+        n_components = len(detector.weights_)
+        reference = reference_energies(lambda: _make_mixture(settings, n_components), training_rows)
     else:
-        held = _n_training_rows(len(kept))
-        detector = build(n_features=kept.shape[1], random_state=settings.random_state)
-        detector.fit(kept[:held])
-        reference = detector.energy(kept[held:])
+        n_training = _n_training_rows(len(training_rows))
+        detector = make_detector(n_features=training_rows.shape[1], random_state=settings.random_state)
+        detector.fit(training_rows[:n_training])
+        reference = detector.energy(training_rows[n_training:])
     detector.feature_names_ = names
     return detector, np.asarray(reference, np.float32), screened.n_excluded
 
 
 def _make_mixture(settings: ModelSettings, n_components: int | None) -> GaussianMixture:
-    """Return an unfitted mixture of so many components, or as many as the settings say."""
+    """Return an unfitted mixture with `n_components`, by default the number in the settings."""
     return GaussianMixture(
         n_components=n_components or settings.n_components,
         covariance_type=settings.covariance_type,
@@ -198,12 +220,12 @@ def _drop_largest(energies: Float32, share: float) -> Float32:
 
 
 def _n_training_rows(n: int) -> int:
-    """Return how many of the first events are trained on; the last fifth is the reference."""
+    """Return the number of events, counted from the first, to train on; the last fifth is the reference."""
     return n - n // _HELD_OUT_DIVISOR
 
 
 def _summarise_fit(detector: Any) -> dict[str, Any]:
-    """Return what a person wants to know of the fit."""
+    """Return figures of the fit for the model's summary."""
     report = getattr(detector, "report_", None)
     summary: dict[str, Any] = {}
     weights = getattr(detector, "weights_", None)

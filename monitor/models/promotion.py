@@ -1,4 +1,4 @@
-"""Promotion: a model in the shadow takes over, with the limit that its own windows call for, or is kept back."""
+"""Promotion of a model in the shadow: evaluate the gate, and activate the model with a threshold of its own windows."""
 
 import logging
 from collections.abc import Callable
@@ -31,7 +31,7 @@ Float32 = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromotionRule:
-    """The settings of a stream that a promotion depends on."""
+    """Settings of a stream for promotions."""
 
     stream: str
     stream_id: int
@@ -40,7 +40,10 @@ class PromotionRule:
 
 
 class Promoter:
-    """Judges and promotes the model in the shadow of one stream; `reference` gives a model's energies, ascending."""
+    """Evaluates and promotes the model in the shadow of one stream.
+
+    `reference` returns the reference energies of a model, ascending.
+    """
 
     def __init__(
         self,
@@ -58,9 +61,9 @@ class Promoter:
         self._reference = reference
 
     def run_due(self) -> bool:
-        """Merge the shadow's sealed windows, and decide on it when its time has come; return whether anything moved.
+        """Merge the shadow's sealed windows and decide on it when it is due; return whether windows were merged.
 
-        A verdict that there is too little to tell is no verdict: the next windows are waited for.
+        While the evidence is insufficient, the decision waits for further windows.
         """
         if not self._merge_windows():
             return False
@@ -72,21 +75,21 @@ class Promoter:
         return True
 
     def _merge_windows(self) -> bool:
-        folded = False
+        merged = False
         while self._shadows.merge_windows(self._rule.stream_id, merge_shadow_parts):
-            folded = True
-        return folded
+            merged = True
+        return merged
 
     def _apply_verdict(self, shadow: ShadowModel, verdict: GateVerdict) -> None:
         stream_id, model_id = self._rule.stream_id, shadow.model_id
-        kept = {"holds": verdict.holds, "reason": verdict.reason, **verdict.numbers}
+        details = {"holds": verdict.holds, "reason": verdict.reason, **verdict.numbers}
         if verdict.holds:
-            limit = self._make_threshold_factory(model_id)
-            done = self._shadows.promote(stream_id, model_id, limit, kept) is not None
+            make_threshold = self._make_threshold_factory(model_id)
+            done = self._shadows.promote(stream_id, model_id, make_threshold, details) is not None
         else:
-            done = self._shadows.end(stream_id, model_id, kept)
+            done = self._shadows.end(stream_id, model_id, details)
         if not done:
-            return  # a person has promoted it, or put another one into the shadow, meanwhile
+            return  # meanwhile a person promoted it, or put another model into the shadow
         log.log(
             logging.INFO if verdict.holds else logging.WARNING,
             "Stream %s: model %d %s: %s.",
@@ -98,7 +101,7 @@ class Promoter:
         )
 
     def evaluate(self, shadow: ShadowModel) -> GateVerdict:
-        """Return whether the model may take over, by the windows that are stored."""
+        """Evaluate the gate for the model on the stored windows."""
         rule = self._rule
         self._merge_windows()
         active, newest = self._models.active(rule.stream_id), self._calibration.newest_threshold(rule.stream_id)
@@ -111,7 +114,7 @@ class Promoter:
             )
             for window in self._shadows.windows(rule.stream_id, shadow.model_id)
         ]
-        above = int((reference > shadow.threshold).sum())
+        n_above = int((reference > shadow.threshold).sum())
         return evaluate_gate(
             pairs,
             ComparedModel(
@@ -120,25 +123,25 @@ class Promoter:
                 dispersion=load_count_model(newest.details).dispersion,
             ),
             ComparedModel(kind=shadow.kind, scale=Scale.from_energies(reference)),
-            (above, len(reference)),
+            (n_above, len(reference)),
             rule.gate,
         )
 
     def promote(self, model_id: int) -> ModelInfo:
-        """Make a stored model the active one from the next free window on.
+        """Activate a stored model from the next free window on.
 
-        Its limit is drawn as a tick would, from the windows that it scored in the shadow, where it has any: the
-        change of model moves the limit by rank, and there is no window without one that fits.
+        Its threshold is estimated as at a tick from the windows that it scored in the shadow, if there are any.
+        The threshold therefore keeps its rank across the change of model, and no window lacks a valid threshold.
         """
         return self._models.promote(self._rule.stream_id, model_id, self._make_threshold_factory(model_id))
 
     def _make_threshold_factory(self, model_id: int) -> Callable[[int, Activation], NewThreshold]:
         self._merge_windows()
         facts = self._calibration.tick_facts(self._rule.stream_id)
-        kept = LookBackCache(self._rule.stream_id, model_id, Scale.from_energies(self._reference(model_id)))
-        found = kept.refresh(self._calibration, facts.sealed_until_us or 0, self._rule.threshold)
+        cache = LookBackCache(self._rule.stream_id, model_id, Scale.from_energies(self._reference(model_id)))
+        summary = cache.refresh(self._calibration, facts.sealed_until_us or 0, self._rule.threshold)
         return partial(
-            first_threshold_from_history, kept.look_back, found, self._reference(model_id), self._rule.threshold
+            first_threshold_from_history, cache.look_back, summary, self._reference(model_id), self._rule.threshold
         )
 
 
@@ -150,20 +153,20 @@ def first_threshold_from_history(
     model_id: int,
     activation: Activation,
 ) -> NewThreshold:
-    """Return the first threshold of a model that takes over: from what it has scored before, where there is any.
+    """Return the first threshold of a promoted model, from the windows that it has scored before, if there are any.
 
     Args:
-        look_back: The windows that it scored, in the shadow or when it was active before.
-        refreshed: What counts of them.
-        reference: Its reference energies, ascending.
-        rule: The settings.
+        look_back: The windows that the model scored, in the shadow or during an earlier activation.
+        refreshed: The selection of windows that count.
+        reference: The reference energies of the model, ascending.
+        rule: The settings of the threshold.
         model_id: The model.
-        activation: From when it is valid.
+        activation: The time from which the model is valid.
     """
     first = build_first_threshold(reference, model_id, activation, rule.percentile, rule.method)
     if not len(look_back):
         return first
-    row, _, _ = compute_tick_threshold(
+    threshold, _, _ = compute_tick_threshold(
         first.with_id(0),
         look_back,
         refreshed.clean,
@@ -173,7 +176,7 @@ def first_threshold_from_history(
         valid_from_us=activation.valid_from_us,
         most_events=refreshed.most_events,
     )
-    return row
+    return threshold
 
 
 def _is_due(shadow: ShadowModel) -> bool:

@@ -1,6 +1,6 @@
-"""The scoring worker's core: events in, energies out, on one device.
+"""Scoring of events with stored models, on one device.
 
-It holds the models that the schedule still needs (the current and the next one) and nothing else.
+The scorer caches the models that the schedule still needs and drops the others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,30 +18,35 @@ from monitor.statistics.training_profile import TrainingProfile, quantile_edges
 from storage.control.models import StoredModel
 
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
-_MODEL_CACHE_SIZE = 4  # the current model, the next one, the last one for late events, and one in the shadow
+_MODEL_CACHE_SIZE = 4  # the active model, the next, the previous one for late events, and one in the shadow
 
 
 def pick_device(wanted: str) -> str:
-    """Return the device to score on, and prepare torch for it: `auto` is CUDA where there is one.
+    """Return the device for scoring and set torch to one thread; `auto` is CUDA if available, else the CPU.
 
     Raises:
-        ConfigError: CUDA is asked for and there is none.
+        ConfigError: `cuda` is configured but not available.
     """
-    # A stream scores in one thread, streams side by side; threads of their own inside each would only wait for cores.
+    # Streams score in parallel, one thread each; additional threads in each would only compete for cores.
     torch.set_num_threads(1)
     available = torch.cuda.is_available()
     if wanted == "auto":
         return "cuda" if available else "cpu"
     if wanted == "cuda" and not available:
-        raise ConfigError("device: cuda was asked for, but torch finds no CUDA device here; set device: auto or cpu")
+        raise ConfigError("device: cuda is configured, but torch finds no CUDA device here; set device: auto or cpu")
     return wanted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """A stored model on the scoring device, with what stands in for a missing feature and the scale of its energies.
+    """A stored model on the scoring device.
 
-    `yardstick` is what drift is measured by; None for a model that was fitted before drift was watched.
+    Attributes:
+        detector: The detector.
+        feature_means: The training means that replace missing features; None for an imported model.
+        scale: The scale of the energies.
+        training_profile: The reference of the drift statistics; None for a model that was fitted before drift
+            monitoring existed.
     """
 
     detector: Detector
@@ -51,7 +56,7 @@ class LoadedModel:
 
 
 class Scorer:
-    """Scores events with stored models; owns one device and is used by one thread."""
+    """Scores events with stored models on one device. Not thread-safe."""
 
     def __init__(self, load: Callable[[int], LoadedModel]) -> None:
         self._load = load
@@ -69,9 +74,9 @@ class Scorer:
         return self._load_cached(model_id).scale
 
     def energies(self, features: NDArray[np.float32], model_id: int) -> NDArray[np.float32]:
-        """Return the energy of each event in nats, rounded once to float32.
+        """Return the energy of each event, (n,), in nats, rounded once to float32.
 
-        A feature that is NaN (`missing: mean`) takes the model's training mean.
+        NaN features (`missing: mean`) are replaced by the model's training means.
         """
         model = self._load_cached(model_id)
         if not len(features):
@@ -79,53 +84,59 @@ class Scorer:
         return _clip_to_float32(model.detector.energy(_fill_missing(features, model)))
 
     def measure(self, features: NDArray[np.float32], model_id: int) -> MeasuredEvents:
-        """Return the energies, as `energies` does, and what drift adds up of the events."""
+        """Return the energies of the events, and their codes for the drift statistics."""
         model = self._load_cached(model_id)
         if not len(features):
             return MeasuredEvents(energies=np.empty(0, np.float32))
         features = _fill_missing(features, model)
         if model.training_profile is None:
             return MeasuredEvents(energies=_clip_to_float32(model.detector.energy(features)))
-        found, shares = model.detector.energies_and_responsibilities(features)
-        energies = _clip_to_float32(found)
-        return MeasuredEvents(energies=energies, codes=code_events(model.training_profile, features, energies, shares))
+        raw_energies, responsibilities = model.detector.energies_and_responsibilities(features)
+        energies = _clip_to_float32(raw_energies)
+        return MeasuredEvents(
+            energies=energies, codes=code_events(model.training_profile, features, energies, responsibilities)
+        )
 
 
 def _fill_missing(features: NDArray[np.float32], model: LoadedModel) -> NDArray[np.float32]:
-    """Return the features with the training mean where one is missing."""
-    absent = np.isnan(features)
-    if not absent.any():
+    """Replace missing features by the training means.
+
+    Raises:
+        ModelError: A feature is missing and the model has no means.
+    """
+    missing = np.isnan(features)
+    if not missing.any():
         return features
     if model.feature_means is None:
-        raise ModelError("event.missing: mean needs a model that was fitted here; an imported one has no means")
-    return np.where(absent, model.feature_means, features).astype(np.float32)
+        raise ModelError("event.missing: mean needs a model fitted by `outrider`; an imported one has no means")
+    return np.where(missing, model.feature_means, features).astype(np.float32)
 
 
 def _clip_to_float32(energies: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return the energies as float32: tail statistics need finite numbers, the largest is as strange as any."""
+    """Clip the energies to the finite range of float32, which the tail statistics require."""
     return np.clip(np.asarray(energies, np.float64), -_MAX_FLOAT32, _MAX_FLOAT32).astype(np.float32)
 
 
 def load_model(stored: StoredModel, device: str) -> LoadedModel:
-    """Bring a stored model onto the scoring device.
+    """Load a stored model onto the scoring device.
 
     Raises:
-        ModelError: The artefact is damaged, or has no reference energies.
+        ModelError: The artefact is damaged or has no reference energies.
     """
     detector = load_detector(stored.artefact, kind=stored.kind, n_features=len(stored.feature_names), device=device)
     if detector.reference_energies_ is None:
         raise ModelError(f"model {stored.version} has no reference energies: fit it again")
-    means = (stored.summary or {}).get("feature_means")
+    feature_means = (stored.summary or {}).get("feature_means")
     return LoadedModel(
         detector=detector,
-        feature_means=None if means is None else np.asarray(means, np.float32),
+        feature_means=None if feature_means is None else np.asarray(feature_means, np.float32),
         scale=Scale.from_energies(detector.reference_energies_),
         training_profile=training_profile_of(detector),
     )
 
 
 def training_profile_of(detector: Detector) -> TrainingProfile | None:
-    """Return what drift is measured by under a model; None where it does not know its training."""
+    """Return the training profile of a detector; None if it has no feature profile or reference energies."""
     if detector.profile_ is None or detector.reference_energies_ is None:
         return None
     return TrainingProfile(features=detector.profile_, energy_edges=quantile_edges(detector.reference_energies_))
@@ -134,22 +145,22 @@ def training_profile_of(detector: Detector) -> TrainingProfile | None:
 def explain_events(
     model: LoadedModel, names: Sequence[str], events: Sequence[Mapping[str, float]], *, top: int = 3
 ) -> list[list[dict[str, float | str | None]]]:
-    """Return what the costliest features add to each event's energy, as rows for JSON.
+    """Return the features with the largest cost for each event, as rows for JSON.
 
     Args:
-        model: What the events were scored with.
-        names: Its features in order.
-        events: Features by name, as outliers are stored; one that is missing takes the training mean.
-        top: How many features to name.
+        model: The model that scored the events.
+        names: The features of the model, in order.
+        events: Features by name, as outliers are stored; missing ones are replaced by the training mean.
+        top: The number of features for each event.
     """
     x = np.array([[event.get(name, np.nan) for name in names] for event in events], np.float32)
     if model.feature_means is not None:
         x = np.where(np.isnan(x), model.feature_means, x).astype(np.float32)
-    explained = model.detector.explain(x).rows(top)
-    # JSON has no infinity, and PostgreSQL refuses what is no JSON.
+    explanations = model.detector.explain(x).rows(top)
+    # JSON has no infinity, and PostgreSQL rejects invalid JSON.
     return [
         [{name: value if _is_json_value(value) else None for name, value in reason.items()} for reason in reasons]
-        for reasons in explained
+        for reasons in explanations
     ]
 
 

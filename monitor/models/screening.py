@@ -1,13 +1,15 @@
-"""Screening: which training events are strange beyond doubt, so that they do not shape the model. Pure.
+"""Screening: exclude gross outliers from the training events. Pure functions.
 
-Concentration steps as in FAST-MCD (Rousseeuw and Van Driessen 1999), with a mixture for the one Gaussian: a first
-mixture may spend a component on the outliers, but they still have the largest energies; one fitted without the tenth
-of the largest has not seen them, and its energies tell. Down-weighting to zero and fitting again is the reweighting.
+The method uses concentration steps as in FAST-MCD (Rousseeuw and Van Driessen 1999), with a mixture in place of the
+single Gaussian. A first mixture may assign a component to the outliers, but their energies are still the largest. A
+second mixture, fitted without the tenth of the events with the largest energies, has not seen the outliers, and its
+energies separate them. Excluding these events and fitting again corresponds to the reweighting step.
 
-What is beyond doubt lies three times as far from the median as the tail that the body of the energies has reaches in
-so many events (`monitor.thresholds.body`): heavy tails stay. A tight group of like events is a mode of the stream and
-no outlier, unless `contamination` says how many events are strange: then components that are no larger and far from all
-others are strange, and the share is left out in full.
+An event is a gross outlier if its energy lies three times as far from the median as the extrapolated tail of the body
+of the energies reaches in a sample of this size (`monitor.thresholds.body`); events of a heavy tail are kept. A tight
+group of similar events counts as a mode of the stream, not as outliers, unless `contamination` gives the fraction of
+anomalous events. With `contamination`, components that are not larger than this fraction (times
+`CONTAMINATION_TOLERANCE`) and far from all others are anomalous, and exactly the given fraction is excluded.
 """
 
 from collections.abc import Callable
@@ -26,39 +28,39 @@ CORE_FRACTION = 0.9
 TAIL_REACH_FACTOR = 3.0
 MIN_DISTANCE_NATS = 10.0
 CONTAMINATION_TOLERANCE = 1.5
-"""A strange component may be larger than the share that was said: nobody knows it to the event."""
+"""How much larger than `contamination` an anomalous component may be: the configured fraction is an estimate."""
 
 MAX_EXCLUDED_FRACTION = 0.1
-"""More than a tenth is no handful of outliers but a second half of the truth: nothing is left out then."""
+"""More than a tenth cannot be a few outliers and is probably a mode of the stream: nothing is excluded then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScreeningResult:
-    """Which events are kept, and the mixture of all where it was fitted anyway."""
+    """Mask of the events to fit on, `kept`, and the mixture fitted on all events."""
 
     kept: NDArray[np.bool_]
     mixture: GaussianMixture
 
     @property
     def all_kept(self) -> bool:
-        """Say whether no event is left out."""
+        """True if no event is excluded."""
         return bool(self.kept.all())
 
     @property
     def n_excluded(self) -> int:
-        """Return how many events are left out."""
+        """The number of excluded events."""
         return int((~self.kept).sum())
 
 
 def screen_events(
     features: Float32, contamination: float, fit: Callable[[Float32, Any], GaussianMixture]
 ) -> ScreeningResult:
-    """Return which training events to fit on.
+    """Select the training events to fit on.
 
     Args:
-        features: All of them, without missing values.
-        contamination: The share that is taken to be strange; 0 leaves out what is beyond doubt.
-        fit: Fits a mixture on events, with so many components (None for what the settings say).
+        features: The features of all events, (n, D), without missing values.
+        contamination: The fraction of anomalous events; 0 excludes gross outliers only.
+        fit: Fits a mixture on events with a number of components (None for the number in the settings).
     """
     mixture = fit(features, None)
     if contamination > 0:
@@ -74,41 +76,42 @@ def screen_events(
 
 
 def max_clean_energy(energies: NDArray[np.floating[Any]]) -> float:
-    """Return the energy above which no clean event is expected, whatever its tail."""
+    """Return the energy above which no clean event is expected, even with a heavy tail."""
     ascending = np.sort(energies.astype(np.float32))
     median = float(np.median(ascending))
-    reach = fit_body(ascending, 1 / len(ascending)).quantile(1 / len(ascending)) - median
-    return median + max(TAIL_REACH_FACTOR * reach, MIN_DISTANCE_NATS)
+    tail_reach = fit_body(ascending, 1 / len(ascending)).quantile(1 / len(ascending)) - median
+    return median + max(TAIL_REACH_FACTOR * tail_reach, MIN_DISTANCE_NATS)
 
 
-def _mask_largest(energies: NDArray[np.floating[Any]], share: float) -> NDArray[np.bool_]:
+def _mask_largest(energies: NDArray[np.floating[Any]], fraction: float) -> NDArray[np.bool_]:
+    """Return a mask that is False for the given fraction of events with the largest energies."""
     kept = np.ones(len(energies), np.bool_)
-    out = round(share * len(energies))
-    if out:
-        kept[np.argsort(energies, kind="stable")[-out:]] = False
+    n_excluded = round(fraction * len(energies))
+    if n_excluded:
+        kept[np.argsort(energies, kind="stable")[-n_excluded:]] = False
     return kept
 
 
 def _energies_without_anomalous_components(
     mixture: GaussianMixture, features: Float32, contamination: float
 ) -> NDArray[np.floating[Any]]:
-    """Return the energies under the mixture without its strange components: small ones that are far from the rest."""
-    place, energies = mixture.predict(features), mixture.energy(features)
+    """Return the energies under the mixture without its anomalous components: small ones far from all others."""
+    assignment, energies = mixture.predict(features), mixture.energy(features)
     if mixture.covariance_type == "tied":
         return energies
-    alive = np.ones(len(mixture.weights_), np.bool_)
+    active = np.ones(len(mixture.weights_), np.bool_)
     for k in np.argsort(mixture.weights_, kind="stable"):
-        rest = alive.copy()
-        rest[k] = False
-        if mixture.weights_[~rest].sum() > contamination * CONTAMINATION_TOLERANCE or not rest.any():
+        without_k = active.copy()
+        without_k[k] = False
+        if mixture.weights_[~without_k].sum() > contamination * CONTAMINATION_TOLERANCE or not without_k.any():
             break
-        others = GaussianMixture.from_parameters(
-            mixture.weights_[rest] / mixture.weights_[rest].sum(),
-            mixture.means_[rest],
-            mixture.covariances_[rest],
+        rest_energies = GaussianMixture.from_parameters(
+            mixture.weights_[without_k] / mixture.weights_[without_k].sum(),
+            mixture.means_[without_k],
+            mixture.covariances_[without_k],
             covariance_type=mixture.covariance_type,
         ).energy(features)
-        own = place == k
-        if not own.any() or np.median(others[own]) > max_clean_energy(others):
-            alive, energies = rest, others
+        in_component = assignment == k
+        if not in_component.any() or np.median(rest_energies[in_component]) > max_clean_energy(rest_energies):
+            active, energies = without_k, rest_energies
     return energies

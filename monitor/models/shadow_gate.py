@@ -1,15 +1,15 @@
-"""The gate before a promotion: does a model in the shadow hold what the active one holds? Pure.
+"""Gate before a promotion: compare a model in the shadow with the active model. Pure functions.
 
-Two things are compared over windows that both models scored, the clean ones, on which neither was trained:
+Two criteria are evaluated on clean windows that both models scored and neither was trained on:
 
-* **Likelihood.** The mean energy of a clean event, energies beyond a model's own 99th percentile counted as that
-  percentile (a handful of strange events would decide otherwise). The difference of the means, window by window, must
-  not lie above zero by more than two standard errors and `LIKELIHOOD_SLACK` nats; the standard error knows the
-  windows' autocorrelation. Only for kinds whose energy is a log-density of the features themselves: the networks'
-  energies are of their latent space, and nats of different spaces say nothing about each other.
-* **Alert volume.** At its own limit the model flags between a third of the nominal share and three times as many
-  clean events, and of the windows in which the active model found nothing no more would fire than twice the promise
-  allows, and one.
+* **Likelihood.** The mean energy of clean events, with energies above a model's own 99th percentile replaced by that
+  percentile (otherwise a few anomalous events would decide). The mean difference over windows must not exceed zero by
+  more than `LIKELIHOOD_SLACK` nats plus two standard errors; the standard error accounts for the autocorrelation of
+  windows. The criterion applies only to kinds with an energy that is a log-density of the features: the energies of
+  networks refer to their latent space, and densities of different spaces are not comparable.
+* **Alert volume.** At its own threshold the model flags between a third and three times the nominal fraction of clean
+  events. Among the windows in which the active model found nothing, at most 1 plus twice the false-alarm budget would
+  fire.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ Float64 = NDArray[np.float64]
 
 MIN_CLEAN_WINDOWS = 30
 MIN_EXPECTED_OUTLIERS = 50
-"""Expected events above the limit: below it the share flagged is not known to a factor of three."""
+"""The minimum expected outliers: with fewer, the flagged fraction is not known to a factor of three."""
 
 LIKELIHOOD_SLACK = 0.02
 ENERGY_CAP_QUANTILE = 0.99
@@ -41,7 +41,7 @@ DENSITY_KINDS = frozenset({"gaussian_mixture", "class_conditional"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowPair:
-    """A judged window as the active model saw it and as the one in the shadow did."""
+    """A judged window as scored by the active model and by the model in the shadow; `fired`: it raised an alert."""
 
     active: Part
     shadow: Part
@@ -50,7 +50,7 @@ class WindowPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedModel:
-    """A model in a comparison: its kind, the scale of its energies, and the dispersion of its counts."""
+    """One model of the comparison: kind, scale of its energies, dispersion of its outlier counts."""
 
     kind: str
     scale: Scale
@@ -59,7 +59,7 @@ class ComparedModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateRule:
-    """The settings of the stream that the gate depends on."""
+    """Settings of a stream for the gate: percentile, false alarms per week, window size, minimum outliers and ratio."""
 
     percentile: float
     per_week: float
@@ -70,7 +70,13 @@ class GateRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateVerdict:
-    """`holds` is None while there is too little to tell; `reason` says it in a sentence, `numbers` have the rest."""
+    """Result of the gate.
+
+    Attributes:
+        holds: Whether the model may take over; None while the evidence is insufficient.
+        reason: The reason as a sentence.
+        numbers: The figures behind it.
+    """
 
     holds: bool | None
     reason: str
@@ -84,47 +90,50 @@ def evaluate_gate(
     reference_counts: tuple[int, int],
     rule: GateRule,
 ) -> GateVerdict:
-    """Return whether the model in the shadow may take over.
+    """Decide whether the model in the shadow may take over.
 
     Args:
-        pairs: The windows that both scored, in order; a part's outliers are those above its own model's limit.
+        pairs: The windows that both models scored, in order; outliers are counted above each model's own threshold.
         active: The active model.
-        shadow: The one in the shadow.
-        reference_counts: How many of its reference energies are above its limit, and how many there are.
+        shadow: The model in the shadow.
+        reference_counts: The number of the shadow's reference energies above its threshold, and their total number.
         rule: The settings.
     """
     clean = [pair for pair in pairs if not pair.fired and pair.active.events]
     events = np.array([pair.shadow.events for pair in clean], np.int64)
     outliers = np.array([pair.shadow.outliers for pair in clean], np.int64)
-    a = exceedance(rule.percentile)
+    nominal = exceedance(rule.percentile)
     numbers: dict[str, Any] = {"windows": len(pairs), "clean_windows": len(clean), "events": int(events.sum())}
-    waiting = _missing_evidence(len(clean), int(events.sum()), a)
-    if waiting is not None:
-        return GateVerdict(holds=None, reason=waiting, numbers=numbers)
-    refusals = []
+    missing = _missing_evidence(len(clean), int(events.sum()), nominal)
+    if missing is not None:
+        return GateVerdict(holds=None, reason=missing, numbers=numbers)
+    objections = []
     share = float(outliers.sum() / events.sum())
-    numbers |= {"flagged_share": share, "nominal_share": a}
-    if not a / MAX_FLAGGED_RATIO <= share <= a * MAX_FLAGGED_RATIO:
-        refusals.append(f"it flags {share:.3%} of the clean events, {a:.3%} is meant")
+    numbers |= {"flagged_share": share, "nominal_share": nominal}
+    if not nominal / MAX_FLAGGED_RATIO <= share <= nominal * MAX_FLAGGED_RATIO:
+        objections.append(f"it flags {share:.3%} of the clean events, {nominal:.3%} is meant")
     fired, allowed = _count_firings(clean, events, outliers, reference_counts, active.dispersion, rule)
     numbers |= {"would_fire": fired, "may_fire": allowed}
     if fired > allowed:
-        refusals.append(f"{fired} windows would fire in which the active model found nothing, {allowed} may")
+        objections.append(f"{fired} windows would fire in which the active model found nothing, {allowed} may")
     if {active.kind, shadow.kind} <= DENSITY_KINDS:
-        worse, error = _mean_energy_difference(clean, active.scale, shadow.scale)
-        numbers |= {"energy_difference": worse, "standard_error": error}
-        if worse > LIKELIHOOD_SLACK + 2 * error:
-            refusals.append(f"a clean event costs {worse:.3f} nats more than under the active model (+- {error:.3f})")
-    if refusals:
-        return GateVerdict(holds=False, reason="; ".join(refusals), numbers=numbers)
+        difference, error = _mean_energy_difference(clean, active.scale, shadow.scale)
+        numbers |= {"energy_difference": difference, "standard_error": error}
+        if difference > LIKELIHOOD_SLACK + 2 * error:
+            objections.append(
+                f"a clean event costs {difference:.3f} nats more than under the active model (+- {error:.3f})"
+            )
+    if objections:
+        return GateVerdict(holds=False, reason="; ".join(objections), numbers=numbers)
     return GateVerdict(holds=True, reason="likelihood and alert volume hold", numbers=numbers)
 
 
-def _missing_evidence(windows: int, events: int, a: float) -> str | None:
+def _missing_evidence(windows: int, events: int, nominal: float) -> str | None:
     if windows < MIN_CLEAN_WINDOWS:
         return f"it has scored {windows} clean windows of the {MIN_CLEAN_WINDOWS} that a verdict needs"
-    if events * a < MIN_EXPECTED_OUTLIERS:
-        return f"it has scored {events:,} clean events of the {round(MIN_EXPECTED_OUTLIERS / a):,} that a verdict needs"
+    if events * nominal < MIN_EXPECTED_OUTLIERS:
+        needed = round(MIN_EXPECTED_OUTLIERS / nominal)
+        return f"it has scored {events:,} clean events of the {needed:,} that a verdict needs"
     return None
 
 
@@ -136,17 +145,17 @@ def _count_firings(
     dispersion: float,
     rule: GateRule,
 ) -> tuple[int, int]:
-    """Return how many clean windows would fire, judged as the daemon judges, and how many may.
+    """Return the number of clean windows that would fire if judged as in the daemon, and the number allowed.
 
-    How far the counts spread is the stream's own, as the active model has learned it: learned from these windows, the
-    very ones that would fire would hide themselves.
+    The dispersion is bounded by the one fitted under the active model: fitted on these windows alone, the windows
+    that would fire would raise the dispersion and hide themselves.
     """
-    law = fit_count_model(*reference_counts, outliers, events)
-    law = replace(law, dispersion=min(law.dispersion, max(dispersion, 1.0)))
+    count_model = fit_count_model(*reference_counts, outliers, events)
+    count_model = replace(count_model, dispersion=min(count_model.dispersion, max(dispersion, 1.0)))
     alpha = false_alarm_probability(rule.per_week, rule.size_us)
     verdicts = (
         judge_count(
-            law,
+            count_model,
             pair.shadow.events,
             pair.shadow.outliers,
             alpha=alpha,
@@ -155,17 +164,17 @@ def _count_firings(
         )
         for pair in clean
     )
-    promised = rule.per_week * len(clean) * rule.size_us / WEEK_US
-    return sum(verdict.fires for verdict in verdicts), 1 + int(2 * promised)
+    budgeted = rule.per_week * len(clean) * rule.size_us / WEEK_US
+    return sum(verdict.fires for verdict in verdicts), 1 + int(2 * budgeted)
 
 
 def _mean_energy_difference(clean: Sequence[WindowPair], active: Scale, shadow: Scale) -> tuple[float, float]:
-    """Return the mean of the energies' difference, shadow less active, in nats, and its standard error."""
-    before = _capped_means([pair.active for pair in clean], active)
-    after = _capped_means([pair.shadow for pair in clean], shadow)
+    """Return the mean difference of the energies, shadow minus active, in nats, and its standard error."""
+    active_means = _capped_means([pair.active for pair in clean], active)
+    shadow_means = _capped_means([pair.shadow for pair in clean], shadow)
     weight = np.array([pair.active.events for pair in clean], np.float64)
     weight /= weight.sum()
-    difference = after - before
+    difference = shadow_means - active_means
     mean = float((weight * difference).sum())
     centred = difference - mean
     variance = float((weight * centred**2).sum())
@@ -177,10 +186,10 @@ def _mean_energy_difference(clean: Sequence[WindowPair], active: Scale, shadow: 
 
 
 def _capped_means(parts: Sequence[Part], scale: Scale) -> Float64:
-    """Return each window's mean energy, from the middles of the bins; beyond the 99th percentile counts as that."""
+    """Return the mean energy of each window, from bin centres, with energies capped at the 99th percentile."""
     cap = EnergySketch.from_parts(parts, scale).quantile(ENERGY_CAP_QUANTILE)
     means = np.empty(len(parts))
     for i, part in enumerate(parts):
-        middles = scale.median + scale.iqr * np.sinh(BIN_WIDTH * (part.bins.astype(np.float64) + 0.5))
-        means[i] = (np.minimum(middles, cap) * part.counts).sum() / part.counts.sum()
+        centres = scale.median + scale.iqr * np.sinh(BIN_WIDTH * (part.bins.astype(np.float64) + 0.5))
+        means[i] = (np.minimum(centres, cap) * part.counts).sum() / part.counts.sum()
     return means

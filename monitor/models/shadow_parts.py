@@ -1,12 +1,11 @@
-"""What a batch adds to the windows of models that score in the shadow of the active one. Pure."""
+"""Parts of windows scored by models in the shadow. Pure functions."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.statistics.part import Scale, encode_part, merge_parts, summarise_windows
-from monitor.statistics.part import decode_part as decode_part
+from monitor.statistics.part import Scale, decode_part, encode_part, merge_parts, summarise_windows
 from storage.control.shadows import MergedWindow, ScheduledShadow
 from storage.ledger.commit import ShadowPartRow
 
@@ -23,24 +22,24 @@ def build_shadow_parts(
     energies: Callable[[Float32, int], Float32],
     scale: Callable[[int], Scale],
 ) -> list[ShadowPartRow]:
-    """Return one part for each window touched and each model in the shadow.
+    """Build one part for each window of the batch and each model in the shadow.
 
     Args:
-        features: Of the events that are on time, (n, D).
-        windows_us: The start of the window of each.
-        shadows: The models in the shadow, which score whole windows only.
-        size_us: The length of a window.
-        energies: Gives the energies of features under a model.
-        scale: Gives the scale of a model's energies.
+        features: The features of the events that are not late, (n, D).
+        windows_us: The start of the window of each event, (n,).
+        shadows: The models in the shadow; they score only windows that begin after they entered it.
+        size_us: The length of a window, in microseconds.
+        energies: Returns the energies of features under a model.
+        scale: Returns the scale of a model's energies.
     """
     rows = []
     for shadow in shadows:
-        chosen = windows_us >= shadow.since_us
-        if not chosen.any():
+        selected = windows_us >= shadow.since_us
+        if not selected.any():
             continue
-        found = energies(features[chosen], shadow.model_id)
-        outlier = found > shadow.threshold
-        starts, parts = summarise_windows(found, outlier, windows_us[chosen], scale(shadow.model_id))
+        shadow_energies = energies(features[selected], shadow.model_id)
+        is_outlier = shadow_energies > shadow.threshold
+        starts, parts = summarise_windows(shadow_energies, is_outlier, windows_us[selected], scale(shadow.model_id))
         rows += [
             ShadowPartRow(
                 model_id=shadow.model_id,
@@ -54,6 +53,6 @@ def build_shadow_parts(
 
 
 def merge_shadow_parts(payloads: Sequence[bytes]) -> MergedWindow:
-    """Return what the parts of one window of a model add up to."""
+    """Merge the parts of one window of a model."""
     part = merge_parts([decode_part(payload) for payload in payloads])
     return MergedWindow(events=part.events, outliers=part.outliers, payload=encode_part(part))

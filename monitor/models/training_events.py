@@ -1,8 +1,8 @@
-"""Training events: read from a source without moving any position, the same ones at every try.
+"""Reader of training events: reads from a source without moving a position, and selects the same events each time.
 
-Which events are taken depends on the log alone, not on the pace of its partitions: each partition gives its first
-`L` events, `L` being the smallest level at which the partitions together have enough; a process that is killed while it
-reads takes the same ones again.
+The selection depends only on the log, not on the speed of its partitions. Each partition contributes its first `L`
+events, where `L` is the smallest level at which the partitions together have enough. A process that is killed while
+reading selects the same events after a restart.
 """
 
 import time
@@ -21,7 +21,7 @@ from consumers.discovery.features import discover_features
 from consumers.source import Source
 
 SAMPLE_RECORDS = 1_000
-"""Records of each partition that `features: auto` looks at."""
+"""The number of records of each partition that `features: auto` examines."""
 
 _POLL_TIMEOUT_S = 0.25
 _END_CHECK_INTERVAL_S = 0.5
@@ -29,7 +29,15 @@ _END_CHECK_INTERVAL_S = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSet:
-    """Events in the order of their times; `exhausted` when the input held no more of them."""
+    """Training events in order of event time.
+
+    Attributes:
+        features: The features, (n, D).
+        names: The D feature names.
+        rejected: The number of records rejected by the codec.
+        exhausted: True if the input contains no further events.
+        labels: The label field of each event, if one was requested.
+    """
 
     features: NDArray[np.float32]
     names: tuple[str, ...]
@@ -42,13 +50,13 @@ class TrainingSet:
 
 
 def min_training_events(n_features: int) -> int:
-    """Return how many events a fit needs: enough for a covariance, and for a limit to mean anything."""
+    """Return the minimum number of events for a fit: enough for a covariance and for a meaningful threshold."""
     return max(50, 5 * n_features)
 
 
 @dataclass(slots=True, kw_only=True)
 class _PartitionProgress:
-    """What one partition has given so far."""
+    """Records and events read so far from one partition."""
 
     raw: list[RawBatch] = field(default_factory=list)
     records: int = 0
@@ -63,13 +71,13 @@ class TrainingReader:
     """Reads the training events of one stream; owns its source while it reads.
 
     Args:
-        source: A source of its own, outside of any group.
-        settings: Of the stream.
-        starts: Where each partition begins.
-        wanted: How many events; None for all until every partition ends.
-        features: The names, where they are known; None to find them by the stream's settings.
-        label: A field that is kept beside the features and is none of them.
-        assigned: What the source has said to be assigned before, to an earlier reader of it.
+        source: A source used by this reader only, outside of any consumer group.
+        settings: The settings of the stream.
+        starts: The start position of each partition.
+        wanted: The number of events; None for all events until every partition ends.
+        features: The feature names; None to discover them by the stream's settings.
+        label: A field to read beside the features; it is excluded from them.
+        assigned: Partitions that the source has already reported as assigned, to an earlier reader.
     """
 
     def __init__(
@@ -87,7 +95,7 @@ class TrainingReader:
         self._settings = settings
         self._starts = starts
         self._wanted = wanted
-        self._shares = {partition: _PartitionProgress() for partition in sorted(starts)}
+        self._partitions = {partition: _PartitionProgress() for partition in sorted(starts)}
         self._level = None if wanted is None else -(-wanted // len(starts))
         self._codec: Codec | None = None
         self._names = features
@@ -97,54 +105,57 @@ class TrainingReader:
 
     @property
     def n_events(self) -> int:
-        """Return how many usable events were read so far."""
-        return sum(share.n_events for share in self._shares.values())
+        """The number of usable events read so far."""
+        return sum(state.n_events for state in self._partitions.values())
 
     @property
     def n_seen(self) -> int:
-        """Return how many usable events were read so far; before the features are known, how many records."""
-        return self.n_events if self._codec is not None else sum(share.records for share in self._shares.values())
+        """The number of usable events read so far; the number of records until the features are known."""
+        return self.n_events if self._codec is not None else sum(state.records for state in self._partitions.values())
 
     def read(
         self, *, stop: Callable[[], bool], deadline_s: float | None, progress: Callable[[int], None]
     ) -> TrainingSet | None:
-        """Read until there are enough, or the input ends, or the deadline passes; None when told to stop.
+        """Read until there are enough events, the input ends or the deadline passes; None after `stop`.
+
+        May be called again after the deadline, to continue reading.
 
         Args:
-            stop: Says whether to give up.
-            deadline_s: On the monotonic clock; what there is by then is returned. None waits for ever.
-            progress: Called with the number of events read (of records, while too few have come to know the features).
+            stop: Returns True to abort reading.
+            deadline_s: A time of the monotonic clock, after which the events read so far are returned; None
+                for no deadline.
+            progress: Called with the number of events read (records, until the features are known).
 
         Raises:
-            ConfigError: No field is a feature.
+            ConfigError: No field is a feature, or the input is empty and the features are unknown.
         """
         while not self._has_enough():
             if stop():
                 return None
             if deadline_s is not None and time.monotonic() >= deadline_s:
                 break
-            self._source.set_paused(frozenset(p for p in self._shares if self._is_complete(p)))
+            self._source.set_paused(frozenset(p for p in self._partitions if self._is_complete(p)))
             self._poll_records()
             self._decode_records()
             progress(self.n_seen)
         return self._build_training_set()
 
     def _has_enough(self) -> bool:
-        """Return whether every partition has given its share; raise the level where some have no more."""
-        if not all(self._is_complete(partition) for partition in self._shares):
+        """Return whether every partition has reached the level; raise the level if exhausted partitions fall short."""
+        if not all(self._is_complete(partition) for partition in self._partitions):
             return False
         if self._codec is None:
             self._decode_records(final=True)
-            return self._codec is None or self._has_enough()  # without any record there is nothing to wait for
+            return self._codec is None or self._has_enough()  # without any record there is nothing to decode
         if self._wanted is None or self._level is None:
             return True
-        missing = self._wanted - sum(min(s.n_events, self._level) for s in self._shares.values())
-        open_shares = [share for share in self._shares.values() if not share.exhausted]
+        missing = self._wanted - sum(min(s.n_events, self._level) for s in self._partitions.values())
+        open_partitions = [state for state in self._partitions.values() if not state.exhausted]
         if missing <= 0:
             return True
-        if not open_shares:
-            return all(s.n_events <= self._level for s in self._shares.values()) or self._raise_level(missing)
-        return self._raise_level(-(-missing // len(open_shares)))
+        if not open_partitions:
+            return all(s.n_events <= self._level for s in self._partitions.values()) or self._raise_level(missing)
+        return self._raise_level(-(-missing // len(open_partitions)))
 
     def _raise_level(self, by: int) -> bool:
         assert self._level is not None
@@ -152,14 +163,14 @@ class TrainingReader:
         return False
 
     def _is_complete(self, partition: Partition) -> bool:
-        share = self._shares[partition]
-        if share.exhausted:
+        state = self._partitions[partition]
+        if state.exhausted:
             return True
         if self._level is None:
             return False
         if self._codec is None:
-            return share.records >= max(SAMPLE_RECORDS, self._level)
-        return share.n_events >= self._level
+            return state.records >= max(SAMPLE_RECORDS, self._level)
+        return state.n_events >= self._level
 
     def _poll_records(self) -> None:
         try:
@@ -170,69 +181,72 @@ class TrainingReader:
             self._source.seek(partition, self._starts[partition])
             self._sought.add(partition)
         for batch in polled.batches:
-            share = self._shares[batch.partition]
-            share.raw.append(batch)
-            share.records += len(batch)
-            share.end_checked_s = time.monotonic()
+            state = self._partitions[batch.partition]
+            state.raw.append(batch)
+            state.records += len(batch)
+            state.end_checked_s = time.monotonic()
         for partition in polled.ended:
-            self._shares[partition].exhausted = True
+            self._partitions[partition].exhausted = True
         if self._wanted is not None:
             self._check_end_of_log()
 
     def _check_end_of_log(self) -> None:
-        """Mark the partitions that have given all that their log holds now."""
+        """Mark the partitions that have been read to the current end of their log."""
         now_s = time.monotonic()
-        quiet = frozenset(
+        idle = frozenset(
             p
             for p in self._sought
-            if not self._is_complete(p) and now_s - self._shares[p].end_checked_s >= _END_CHECK_INTERVAL_S
+            if not self._is_complete(p) and now_s - self._partitions[p].end_checked_s >= _END_CHECK_INTERVAL_S
         )
-        if not quiet:
+        if not idle:
             return
         try:
-            caught_up = self._source.caught_up(quiet)
+            caught_up = self._source.caught_up(idle)
         except BrokerUnavailable:
             return
-        for partition in quiet:
-            self._shares[partition].end_checked_s = now_s
-            self._shares[partition].exhausted = partition in caught_up
+        for partition in idle:
+            self._partitions[partition].end_checked_s = now_s
+            self._partitions[partition].exhausted = partition in caught_up
         if self._logs_are_short():
-            # All that is there is too little: go on waiting for what is still to be produced.
+            # The logs contain too few events: wait for further records.
             for partition in caught_up:
-                self._shares[partition].exhausted = False
+                self._partitions[partition].exhausted = False
 
     def _logs_are_short(self) -> bool:
-        """Return whether the logs hold too little for now; where they hold less than a sample, that has to do."""
+        """Return whether all logs together contain too few events.
+
+        Logs shorter than the sample of records are decoded as they are.
+        """
         wanted = self._wanted or 0
-        if not all(share.exhausted for share in self._shares.values()):
+        if not all(state.exhausted for state in self._partitions.values()):
             return False
-        if sum(share.records for share in self._shares.values()) >= wanted:
+        if sum(state.records for state in self._partitions.values()) >= wanted:
             self._decode_records(final=True)
         return self.n_events < wanted
 
     def _decode_records(self, *, final: bool = False) -> None:
-        """Decode what was read, once enough is there to know the features."""
+        """Decode the records read, once there are enough to discover the features; with `final`, in any case."""
         if self._codec is None:
-            sampled = all(s.exhausted or s.records >= SAMPLE_RECORDS for s in self._shares.values())
-            if not (sampled or final) or not any(share.raw for share in self._shares.values()):
+            sampled = all(s.exhausted or s.records >= SAMPLE_RECORDS for s in self._partitions.values())
+            if not (sampled or final) or not any(state.raw for state in self._partitions.values()):
                 return
             self._make_codec()
         assert self._codec is not None
-        for share in self._shares.values():
-            for raw in share.raw:
+        for state in self._partitions.values():
+            for raw in state.raw:
                 decoded = self._codec.decode(raw, time.time_ns() // 1_000)
-                share.events.append(decoded.events)
-                share.n_events += len(decoded.events)
-                share.rejected += len(decoded.dead_letters)
-            share.raw.clear()
+                state.events.append(decoded.events)
+                state.n_events += len(decoded.events)
+                state.rejected += len(decoded.dead_letters)
+            state.raw.clear()
 
     def _make_codec(self) -> None:
         event = self._settings.event
-        sample = [raw for share in self._shares.values() for raw in _sample_batches(share.raw)]
+        sample = [raw for state in self._partitions.values() for raw in _sample_batches(state.raw)]
         if self._names is None:
             self._names = tuple(name for name in discover_features(event, sample) if name != self._label)
         else:
-            # A table that lacks one of them is refused by its name, not row by row.
+            # A table without one of the columns fails here with its name, instead of rejecting every row.
             discover_features(event.model_copy(update={"features": self._names}), sample)
         if self._label is not None:
             event = event.model_copy(update={"id": self._label})
@@ -246,39 +260,39 @@ class TrainingReader:
     def _build_training_set(self) -> TrainingSet:
         if self._codec is None:
             self._decode_records(final=True)
-        taken = [
-            Events.concat(share.events).slice(0, share.n_events if self._level is None else self._level)
-            for share in self._shares.values()
-            if share.events
+        selected = [
+            Events.concat(state.events).slice(0, state.n_events if self._level is None else self._level)
+            for state in self._partitions.values()
+            if state.events
         ]
-        refused = sum(share.rejected for share in self._shares.values())
-        exhausted = all(share.exhausted for share in self._shares.values())
-        if not taken or not any(len(events) for events in taken):
+        rejected = sum(state.rejected for state in self._partitions.values())
+        exhausted = all(state.exhausted for state in self._partitions.values())
+        if not selected or not any(len(events) for events in selected):
             if self._names is None and exhausted:
-                raise ConfigError("there is no event to learn the features from; is the input empty?")
+                raise ConfigError("there is no event to discover the features from; is the input empty?")
             names = self._names or ()
             return TrainingSet(
-                features=np.empty((0, len(names)), np.float32), names=names, rejected=refused, exhausted=exhausted
+                features=np.empty((0, len(names)), np.float32), names=names, rejected=rejected, exhausted=exhausted
             )
-        events = Events.concat(taken)
+        events = Events.concat(selected)
         order = np.argsort(events.times_us, kind="stable")[: self._wanted]
         assert self._names is not None
         return TrainingSet(
             features=events.features[order],
             names=self._names,
-            rejected=refused,
+            rejected=rejected,
             exhausted=exhausted,
             labels=None if self._label is None or events.ids is None else tuple(events.ids[i] for i in order),
         )
 
 
 def _sample_batches(batches: list[RawBatch]) -> list[RawBatch]:
-    """Return the batches that hold the first records of a partition, cut to the sample."""
-    first: list[RawBatch] = []
-    left = SAMPLE_RECORDS
+    """Return the first `SAMPLE_RECORDS` records of a partition."""
+    sample: list[RawBatch] = []
+    remaining = SAMPLE_RECORDS
     for batch in batches:
-        if left <= 0:
+        if remaining <= 0:
             break
-        first.append(batch.head(left))
-        left -= len(batch)
-    return first
+        sample.append(batch.head(remaining))
+        remaining -= len(batch)
+    return sample

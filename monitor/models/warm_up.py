@@ -1,7 +1,7 @@
 """Warm-up: fit a stream's first model on its own first events, without moving a position.
 
-Partitions stay paused meanwhile; the holder of the stream's lease reads with a reader of its own from the stored
-positions, and everybody else waits for its model. The events are scored afterwards like all others, once.
+The partitions are paused meanwhile. The process that has the stream's lease reads with a separate source from the
+stored positions; other processes wait for its model. Afterwards the events are scored once, as all others.
 """
 
 import logging
@@ -28,7 +28,7 @@ from storage.control.thresholds import NewThreshold
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 3600.0
-"""How long a warm-up waits for all its events; then it fits on what there is, or as soon as that is enough."""
+"""How long a warm-up waits for all events. Then it fits as soon as there are enough events for a model."""
 
 _REPORT_INTERVAL_S = 1.0
 _LOG_INTERVAL_S = 30.0
@@ -36,7 +36,7 @@ _REMINDER_INTERVAL_S = 600.0
 
 
 class FirstModelStoreProtocol(Protocol):
-    """Stores the model of a warm-up, as `storage.control.models.ModelStore` does."""
+    """Store of the first model; implemented by `storage.control.models.ModelStore` and the back-test."""
 
     def add(
         self,
@@ -46,16 +46,26 @@ class FirstModelStoreProtocol(Protocol):
         *,
         only_first: bool = ...,
     ) -> ModelInfo | None:
-        """Store a model and activate it; None where there is one already."""
+        """Store and activate a model; None if the stream already has one."""
         ...
 
     def report_warm_up(self, stream_id: int, n_events: int, wanted: int, left_s: float | None) -> None:
-        """Keep how far a warm-up is, and how long the rest may take."""
+        """Store the progress of a warm-up and its estimated remaining time."""
         ...
 
 
 class WarmUp:
-    """One attempt to give a stream its first model."""
+    """One attempt to fit the first model of a stream.
+
+    Args:
+        stream: The name of the stream.
+        stream_id: Its number in the database.
+        settings: Its settings.
+        models: The store of the model.
+        stop: Set to abort the warm-up.
+        renew: Renews the lease of the stream; False if it is lost.
+        timeout_s: How long to wait for all events, in seconds.
+    """
 
     def __init__(
         self,
@@ -76,8 +86,8 @@ class WarmUp:
         self._renew = renew
         self._timeout_s = timeout_s
         self._reported_s = float("-inf")
-        self._told_s = float("-inf")
-        self._pace = WarmUpRate()
+        self._logged_s = float("-inf")
+        self._rate = WarmUpRate()
         self._started_s = time.monotonic()
         self._lost_lease = False
 
@@ -88,16 +98,16 @@ class WarmUp:
         *,
         assigned: frozenset[Partition] = frozenset(),
     ) -> ModelInfo | None:
-        """Read, fit and store; None when told to stop, or when another process has a model or the lease.
+        """Read, fit and store; None if stopped, if another process stored a model, or if the lease is lost.
 
         Args:
-            source: A source of its own, outside of any group.
+            source: A source used by the warm-up only, outside of any consumer group.
             starts: The stored positions.
-            assigned: What the source has said to be assigned before, to an earlier attempt.
+            assigned: Partitions that the source has already reported as assigned, to an earlier attempt.
 
         Raises:
-            StorageUnavailable: The store is away; nothing is stored, and another attempt reads the same events.
-            ModelError: The input has ended and does not hold enough events.
+            StorageUnavailable: The database is unavailable. Nothing is stored; another attempt reads the same events.
+            ModelError: The input has ended with too few events.
             ConfigError: No field of the events is a feature.
         """
         wanted = self._settings.model.warm_up
@@ -122,7 +132,7 @@ class WarmUp:
         )
         if stored is not None:
             log.info(
-                "Stream %s: fitted %s on the first %s events; scoring starts from the first event.",
+                "Stream %s: fitted %s on the first %s events; scoring starts with the first event.",
                 self._stream,
                 stored.kind,
                 f"{len(training):,}",
@@ -136,7 +146,7 @@ class WarmUp:
         return stored
 
     def _read_training_set(self, reader: TrainingReader) -> TrainingSet | None:
-        """Return the events to fit on: all that are wanted, and after the time-out as few as carry a model."""
+        """Return the events to fit on: the configured number; after the timeout, any number that is sufficient."""
         deadline_s = self._started_s + self._timeout_s
         reminded_s = float("-inf")
         while True:
@@ -152,7 +162,7 @@ class WarmUp:
         needed = min_training_events(len(training.names))
         log.warning(
             "Stream %s: %s after %s; a model needs at least %s, so %s are missing: waiting for them. "
-            "`outrider fit %s FILE` makes one at once of a file of events.",
+            "`outrider fit %s FILE` fits one immediately on a file of events.",
             self._stream,
             f"{len(training):,} usable events" if len(training) else "no usable event",
             format_duration(timedelta(seconds=round(self._timeout_s))),
@@ -170,17 +180,17 @@ class WarmUp:
         self._lost_lease = self._lost_lease or not self._renew()
 
     def _report_progress(self, n: int) -> None:
-        """Keep how far it is each second, for `status`; log it when it begins, and now and then."""
+        """Store the progress at most each second, for `status`; log it at the start and every 30 seconds."""
         now_s = time.monotonic()
         if now_s - self._reported_s < _REPORT_INTERVAL_S:
             return
         self._reported_s = now_s
         wanted = self._settings.model.warm_up
-        left_s = self._pace.remaining_s(now_s, n, wanted)
+        left_s = self._rate.remaining_s(now_s, n, wanted)
         self._models.report_warm_up(self._stream_id, n, wanted, left_s)
-        if now_s - self._told_s < _LOG_INTERVAL_S:
+        if now_s - self._logged_s < _LOG_INTERVAL_S:
             return
-        self._told_s = now_s
+        self._logged_s = now_s
         log.info(
             "Stream %s is %s.",
             self._stream,

@@ -1,4 +1,4 @@
-"""Integration: training events out of a real broker, where the end of a log is only the end for now."""
+"""Training events from a real broker, where a log may grow after its current end."""
 
 import json
 import time
@@ -18,7 +18,7 @@ TIMEOUT_S = 60.0
 
 
 def read(server: KafkaServer, topic: str, wanted: int, *, features: object = "auto") -> TrainingSet | None:
-    """Read training events; None when there are not enough, and nothing is waited for."""
+    """Read training events; None after the timeout."""
     settings = StreamSettings.model_validate(
         {
             "source": {"type": "kafka", "topics": [topic]},
@@ -29,14 +29,14 @@ def read(server: KafkaServer, topic: str, wanted: int, *, features: object = "au
     try:
         starts = {found.partition: Position(next_offset=found.begin) for found in source.discover()}
         reader = TrainingReader(source, settings, starts, wanted=wanted)
-        give_up_s = time.monotonic() + TIMEOUT_S
-        return reader.read(stop=lambda: time.monotonic() > give_up_s, deadline_s=None, progress=lambda n: None)
+        end_s = time.monotonic() + TIMEOUT_S
+        return reader.read(stop=lambda: time.monotonic() > end_s, deadline_s=None, progress=lambda n: None)
     finally:
         source.close()
 
 
 @pytest.mark.parametrize("features", ["auto", ["x0", "x1", "x2"]])
-def test_a_log_that_holds_enough_events_but_less_than_a_sample_is_enough(
+def test_log_with_enough_events_but_fewer_than_a_sample_is_sufficient(
     features: object, kafka_server: KafkaServer, kafka_topic: Callable[..., str]
 ) -> None:
     topic = kafka_topic(2)
@@ -48,7 +48,7 @@ def test_a_log_that_holds_enough_events_but_less_than_a_sample_is_enough(
     assert training.names == ("x0", "x1", "x2")
 
 
-def test_the_events_taken_are_the_first_of_each_partition_in_the_order_of_their_times(
+def test_first_events_of_each_partition_are_read_in_order_of_event_time(
     kafka_server: KafkaServer, kafka_topic: Callable[..., str]
 ) -> None:
     topic = kafka_topic(2)

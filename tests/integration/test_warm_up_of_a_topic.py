@@ -1,4 +1,4 @@
-"""Integration: the warm-up of a stream whose topic holds less than it wants, on a real broker."""
+"""Warm-up on a real broker, of a topic with fewer events than configured."""
 
 import logging
 import threading
@@ -24,7 +24,7 @@ TIMEOUT_S = 60.0
 
 
 class BackgroundWarmUp:
-    """A warm-up in its own thread, which a test can look at and end."""
+    """A warm-up in a separate thread, which a test can stop."""
 
     def __init__(self, db: Database, server: KafkaServer, topic: str, *, timeout_s: float) -> None:
         settings = StreamSettings.model_validate(
@@ -61,7 +61,7 @@ class BackgroundWarmUp:
         self.thread.start()
 
     def end(self) -> ModelInfo | None:
-        """Return the model, once there is one."""
+        """Wait for the end of the warm-up and return the model."""
         self.thread.join(TIMEOUT_S)
         assert not self.thread.is_alive()
         return self.model
@@ -74,7 +74,7 @@ def db(tmp_path: Path) -> Database:
     return made
 
 
-def test_after_the_time_out_it_fits_on_what_there_is(
+def test_warm_up_fits_on_the_available_events_after_the_timeout(
     db: Database, kafka_server: KafkaServer, kafka_topic: Callable[..., str]
 ) -> None:
     topic = kafka_topic(2)
@@ -84,7 +84,7 @@ def test_after_the_time_out_it_fits_on_what_there_is(
     assert model.summary["events"] == 120
 
 
-def test_where_that_is_too_little_it_says_what_is_missing_and_fits_as_soon_as_it_is_there(
+def test_warm_up_logs_missing_events_and_fits_once_they_arrive(
     db: Database,
     kafka_server: KafkaServer,
     kafka_topic: Callable[..., str],
@@ -92,11 +92,11 @@ def test_where_that_is_too_little_it_says_what_is_missing_and_fits_as_soon_as_it
 ) -> None:
     topic = kafka_topic(1)
     caplog.set_level(logging.WARNING, "monitor.models.warm_up")
-    told = threading.Event()
-    caplog.handler.addFilter(lambda record: told.set() or True if "missing" in record.getMessage() else True)
+    logged = threading.Event()
+    caplog.handler.addFilter(lambda record: logged.set() or True if "missing" in record.getMessage() else True)
     run = BackgroundWarmUp(db, kafka_server, topic, timeout_s=0.5)
     try:
-        assert told.wait(TIMEOUT_S), "an empty topic does not end it"
+        assert logged.wait(TIMEOUT_S), "an empty topic does not end it"
         assert "no usable event after" in caplog.text
         assert "a model needs at least 50, so 50 are missing: waiting for them" in caplog.text
         produce_records(kafka_server, topic, RECORDS[:60], 1)

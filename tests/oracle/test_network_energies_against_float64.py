@@ -1,4 +1,4 @@
-"""Oracle: the energies of VAEGMM and AEGMM against numpy layers and normals by scipy's solver, in float64."""
+"""Energies of VAEGMM and AEGMM against a numpy implementation with scipy's solver, in float64."""
 
 import numpy as np
 import pytest
@@ -33,14 +33,14 @@ def apply_layers(arrays, part, x, activation, *, last):
 
 
 def log_normal(z, mean, factor):
-    """Return the log density by the Cholesky factor; forming the covariance again would cost half the digits."""
-    white = solve_triangular(factor, (z - mean).T, lower=True)
+    """Return the log density from the Cholesky factor; the covariance itself would lose half of the digits."""
+    whitened = solve_triangular(factor, (z - mean).T, lower=True)
     constant = len(mean) * np.log(2 * np.pi) + 2 * np.log(np.diagonal(factor)).sum()
-    return -0.5 * (np.square(white).sum(axis=0) + constant)
+    return -0.5 * (np.square(whitened).sum(axis=0) + constant)
 
 
 def reference_energy(detector, rows, noise=None):
-    """Return the energy by the formulas, from nothing but the arrays of the artefact."""
+    """Return the energy by the formulas, computed only from the arrays of the artefact."""
     arrays = detector.to_artefact().tensors
     variational = isinstance(detector, VAEGMM)
     activation = (lambda t: np.maximum(t, 0.0)) if variational else np.tanh
@@ -55,10 +55,10 @@ def reference_energy(detector, rows, noise=None):
         latent = heads["mean_head"]
         if noise is not None:
             latent = latent + np.exp(0.5 * heads["log_variance_head"]) * noise
-    made = apply_layers(arrays, "decoder", latent, activation, last=False)
-    length, other = np.linalg.norm(x, axis=1), np.linalg.norm(made, axis=1)
-    cosine = (x * made).sum(1) / np.maximum(length * other, 1e-12)
-    distance = np.linalg.norm(made - x, axis=1) / (np.minimum(length, other) + 1e-12)
+    reconstruction = apply_layers(arrays, "decoder", latent, activation, last=False)
+    length, reconstruction_length = np.linalg.norm(x, axis=1), np.linalg.norm(reconstruction, axis=1)
+    cosine = (x * reconstruction).sum(1) / np.maximum(length * reconstruction_length, 1e-12)
+    distance = np.linalg.norm(reconstruction - x, axis=1) / (np.minimum(length, reconstruction_length) + 1e-12)
     z = np.column_stack([latent, -cosine, np.clip(distance, 0, 100)])
     logs = [
         np.log(weight) + log_normal(z, mean, factor)
@@ -66,8 +66,8 @@ def reference_energy(detector, rows, noise=None):
             arrays["mixture.weights"], arrays["mixture.means"], arrays["mixture.factors"], strict=True
         )
     ]
-    beyond = x.shape[1] * np.maximum(length / arrays["mixture.radius"][0] - 1.0, 0.0)
-    return beyond - logsumexp(logs, axis=0)
+    distance_penalty = x.shape[1] * np.maximum(length / arrays["mixture.radius"][0] - 1.0, 0.0)
+    return distance_penalty - logsumexp(logs, axis=0)
 
 
 def fit_quickly(make, rows, **settings):
@@ -79,22 +79,22 @@ def fit_quickly(make, rows, **settings):
 @pytest.mark.parametrize(("D", "n_gmm"), [(1, 1), (6, 2), (33, 4), (512, 2)])
 def test_energies_equal_the_formulas(make, dtype, D, n_gmm):
     detector = fit_quickly(make, make_rows(500, D).astype(dtype), n_gmm=n_gmm)
-    held = make_rows(300, D, seed=1).astype(dtype)
-    np.testing.assert_allclose(detector.energy(held), reference_energy(detector, held), rtol=RELATIVE[dtype])
+    events = make_rows(300, D, seed=1).astype(dtype)
+    np.testing.assert_allclose(detector.energy(events), reference_energy(detector, events), rtol=RELATIVE[dtype])
 
 
 @BOTH
 @DTYPES
 @pytest.mark.parametrize(("offset", "condition"), [(1e4, 1.0), (0.0, 1e6), (0.0, 1e8)])
-def test_offsets_and_unequal_columns_cost_no_digits(make, dtype, offset, condition):
+def test_large_offsets_and_unequal_scales_lose_no_precision(make, dtype, offset, condition):
     detector = fit_quickly(make, make_rows(500, 6, offset=offset, condition=condition).astype(dtype))
-    held = make_rows(300, 6, seed=1, offset=offset, condition=condition).astype(dtype)
-    np.testing.assert_allclose(detector.energy(held), reference_energy(detector, held), rtol=RELATIVE[dtype])
+    events = make_rows(300, 6, seed=1, offset=offset, condition=condition).astype(dtype)
+    np.testing.assert_allclose(detector.energy(events), reference_energy(detector, events), rtol=RELATIVE[dtype])
 
 
 @BOTH
 @DTYPES
-def test_far_events_and_one_alone_equal_the_formulas(make, dtype):
+def test_far_events_and_a_single_event_equal_the_formulas(make, dtype):
     rows = make_rows(500, 6).astype(dtype)
     detector = fit_quickly(make, rows)
     far = (np.geomspace(10, 1e4, 20)[:, None] * rows[0]).astype(dtype)
@@ -102,12 +102,12 @@ def test_far_events_and_one_alone_equal_the_formulas(make, dtype):
     np.testing.assert_allclose(detector.energy(rows[:1]), reference_energy(detector, rows[:1]), rtol=RELATIVE[dtype])
 
 
-def test_the_score_is_the_mean_over_draws_of_standard_noise():
+def test_score_is_the_mean_over_draws_of_standard_noise():
     rows = make_rows(500, 6)
     detector = fit_quickly(VAEGMM, rows)
-    held = make_rows(100, 6, seed=1)
+    events = make_rows(100, 6, seed=1)
     rng = np.random.default_rng(3)
-    draws = np.stack([reference_energy(detector, held, rng.normal(size=2)) for _ in range(500)])
+    draws = np.stack([reference_energy(detector, events, rng.normal(size=2)) for _ in range(500)])
     standard_error = draws.std(axis=0) / np.sqrt(250)
-    found = detector.score(held, samples=500)
+    found = detector.score(events, samples=500)
     assert (np.abs(found - draws.mean(axis=0)) < 5 * standard_error + 1e-9).mean() > 0.98

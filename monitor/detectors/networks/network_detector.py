@@ -54,7 +54,7 @@ class NetworkDetector:
     """Autoencoder with a Gaussian mixture over its latent and reconstruction features.
 
     The energy of an event is the mixture's energy, -log p(z), at z = (latent, reconstruction features). For
-    an event whose standardised length |x| exceeds R, the largest length in training, D (|x| / R - 1) is added.
+    an event with a standardised length |x| above R, the largest length in training, D (|x| / R - 1) is added.
     The addition keeps far events ordered by distance: the reconstruction features are bounded, and a network
     may be constant far away from the training data.
     """

@@ -63,13 +63,13 @@ class MixtureScorer:
     def energies(self, x: FloatArray, responsibilities: FloatArray | None = None) -> FloatArray:
         """Return the energy of each row, (n,), in nats, in the rows' own precision, rounded once.
 
-        Rows with NaN or infinity give NaN. Rows whose squared distance overflows give the largest number of
+        Rows with NaN or infinity give NaN. Rows with an overflowing squared distance give the largest number of
         the precision.
 
         Args:
             x: Rows (n, D); the width is not checked.
-            responsibilities: Output array (n, K) for the responsibilities of the components, or None. Rows whose
-                distance overflows get 0.
+            responsibilities: Output array (n, K) for the responsibilities of the components, or None. Rows with
+                an overflowing distance get 0.
         """
         out = np.empty(len(x), dtype=x.dtype)
         if self.make_small_kernel is not None and len(x) <= _SMALL_CHUNK_ROWS:
@@ -99,7 +99,7 @@ class MixtureScorer:
         return min(torch.get_num_threads(), n // self.chunk_rows) - 1
 
     def _rescore_in_double(self, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Score rows again in double precision whose energy was not finite in single precision."""
+        """Score the rows without a finite energy in single precision again, in double precision."""
         responsibilities = np.zeros((len(rows), len(self.mixture.weights)))
         if rows.dtype == np.float64:
             energies: FloatArray = np.where(np.isfinite(rows).all(axis=1), np.inf, np.nan)

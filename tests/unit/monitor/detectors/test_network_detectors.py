@@ -1,4 +1,4 @@
-"""VAEGMM and AEGMM as people use them: fit, score, predict, explain, files, images, bad input."""
+"""VAEGMM and AEGMM through their public interface: fit, score, predict, explain, files, images, bad input."""
 
 import numpy as np
 import pandas as pd
@@ -37,27 +37,27 @@ def fitted(train):
 
 
 @BOTH
-def test_strange_events_score_higher(make, fitted, train):
-    strange = train[:200] + 8 * train.std(axis=0) * np.array([1, -1, 1, -1, 1])
-    scores = fitted[make].score(np.vstack([events(seed=1), strange]))
+def test_outliers_score_higher(make, fitted, train):
+    outliers = train[:200] + 8 * train.std(axis=0) * np.array([1, -1, 1, -1, 1])
+    scores = fitted[make].score(np.vstack([events(seed=1), outliers]))
     assert roc_auc_score(np.repeat([0, 1], [900, 200]), scores) > 0.95
 
 
 @BOTH
-def test_the_same_seed_and_events_give_the_same_model(make, fitted, train):
+def test_same_seed_and_events_give_the_same_model(make, fitted, train):
     again = make(random_state=3).fit(train, **QUICK)
     np.testing.assert_array_equal(again.score(train), fitted[make].score(train))
 
 
 @BOTH
-def test_a_second_fit_of_the_same_detector_starts_afresh(make, train):
+def test_second_fit_of_a_detector_ignores_the_first(make, train):
     detector = make(random_state=3)
     first = detector.fit(train, **QUICK).energy(train)
     np.testing.assert_array_equal(detector.fit(train, **QUICK).energy(train), first)
 
 
 @BOTH
-def test_a_fit_leaves_the_global_random_state_alone(make, train):
+def test_fit_does_not_change_the_global_random_state(make, train):
     torch.manual_seed(5)
     before = torch.get_rng_state()
     make().fit(train[:100], **QUICK)
@@ -65,7 +65,7 @@ def test_a_fit_leaves_the_global_random_state_alone(make, train):
 
 
 @BOTH
-def test_one_event_alone_scores_as_in_a_crowd_to_the_bit(make, fitted, train):
+def test_score_of_an_event_is_identical_to_the_bit_in_any_batch(make, fitted, train):
     detector = fitted[make]
     for scores in (detector.energy, detector.score):
         together = scores(train)
@@ -81,7 +81,7 @@ def test_energies_have_the_precision_of_the_events(make, dtype, fitted):
 
 
 @BOTH
-def test_far_events_are_finite_and_ordered_by_distance(make, fitted, train):
+def test_energies_of_far_events_are_finite_and_ordered_by_distance(make, fitted, train):
     direction = np.array([1, -1e4, 1e-3, 5, -1.0])
     far = train.mean(axis=0) + np.geomspace(100, 1e12, 60)[:, None] * direction
     energies = fitted[make].energy(far)
@@ -90,14 +90,14 @@ def test_far_events_are_finite_and_ordered_by_distance(make, fitted, train):
 
 
 @BOTH
-def test_the_largest_numbers_of_float32_have_finite_energies(make, fitted):
+def test_largest_float32_values_have_finite_energies(make, fitted):
     extreme = np.full((2, 5), np.finfo(np.float32).max, dtype=np.float32) * np.array([[1], [-1]], np.float32)
     assert np.isfinite(fitted[make].energy(extreme)).all()
     assert np.isfinite(fitted[make].score(extreme)).all()
 
 
 @BOTH
-def test_units_do_not_matter(make, fitted, train):
+def test_energies_do_not_depend_on_the_units_of_the_features(make, fitted, train):
     scale, shift = np.array([1e-6, 1e3, 1, 1e6, 1e-3]), np.array([5, -1e4, 0, 1, 2.0])
     wide = train.astype(np.float64)
     other = make(random_state=3).fit(wide * scale + shift, **QUICK)
@@ -106,7 +106,7 @@ def test_units_do_not_matter(make, fitted, train):
 
 
 @BOTH
-def test_constant_and_collinear_columns_fit_and_a_later_move_is_strange(make, train):
+def test_constant_and_collinear_columns_fit_and_a_later_change_is_an_outlier(make, train):
     rows = np.column_stack([train, np.zeros(900), np.full(900, 7.0), train[:, 0] * 2])
     detector = make().fit(rows, **QUICK)
     moved = rows[:50].copy()
@@ -116,7 +116,7 @@ def test_constant_and_collinear_columns_fit_and_a_later_move_is_strange(make, tr
 
 
 @BOTH
-def test_a_prediction_has_the_known_form(make, fitted, train):
+def test_prediction_has_meta_and_data(make, fitted, train):
     detector = fitted[make]
     detector.infer_threshold(train, threshold_perc=90)
     answer = detector.predict(train)
@@ -128,7 +128,7 @@ def test_a_prediction_has_the_known_form(make, fitted, train):
 
 
 @BOTH
-def test_a_prediction_without_a_threshold_is_an_error(make, train):
+def test_prediction_without_a_threshold_is_an_error(make, train):
     detector = make().fit(train[:100], **QUICK)
     with pytest.raises(ModelError, match="infer_threshold"):
         detector.predict(train)
@@ -142,30 +142,30 @@ def test_scores_average_over_reproducible_draws(fitted, train):
 
 
 @BOTH
-def test_explanations_cost_what_replacing_saves(make, fitted, train):
+def test_cost_in_an_explanation_is_the_energy_saved_by_the_replacement(make, fitted, train):
     detector = fitted[make]
-    strange = train[:40].astype(np.float64)
-    strange[:, 1] += 9 * train[:, 1].std()
-    explanation = detector.explain(strange)
+    outliers = train[:40].astype(np.float64)
+    outliers[:, 1] += 9 * train[:, 1].std()
+    explanation = detector.explain(outliers)
     for j in range(5):
-        replaced = strange.copy()
+        replaced = outliers.copy()
         replaced[:, j] = explanation.expected[:, j]
-        saved = detector.energy(strange) - detector.energy(replaced)
+        saved = detector.energy(outliers) - detector.energy(replaced)
         np.testing.assert_allclose(explanation.cost[:, j], saved, rtol=1e-3, atol=2e-3)
 
 
 @BOTH
-def test_explanations_name_the_feature_that_moved(make, train):
+def test_explanation_ranks_the_changed_feature_first(make, train):
     frame = pd.DataFrame(train, columns=["amount", "volume", "rate", "phase", "gap"])
     detector = make().fit(frame, **{**QUICK, "epochs": 8})
-    strange = frame[:20].copy()
-    strange["volume"] += np.float32(30 * frame["volume"].std())
-    reasons = [row[0].feature for row in detector.explain(strange)]
+    outliers = frame[:20].copy()
+    outliers["volume"] += np.float32(30 * frame["volume"].std())
+    reasons = [row[0].feature for row in detector.explain(outliers)]
     assert reasons.count("volume") >= 15
 
 
 @BOTH
-def test_likely_ranges_hold_most_training_values(make, fitted, train):
+def test_usual_ranges_contain_most_training_values(make, fitted, train):
     explanation = fitted[make].explain(train)
     inside = (explanation.low <= explanation.value) & (explanation.value <= explanation.high)
     assert inside.mean() > 0.85
@@ -173,7 +173,7 @@ def test_likely_ranges_hold_most_training_values(make, fitted, train):
 
 
 @BOTH
-def test_it_is_a_detector_and_comes_back_from_its_bytes(make, fitted, train, tmp_path):
+def test_detector_is_restored_from_its_bytes_and_its_file(make, fitted, train, tmp_path):
     detector = fitted[make]
     assert isinstance(detector, Detector)
     detector.save(tmp_path / "m.safetensors")
@@ -185,7 +185,7 @@ def test_it_is_a_detector_and_comes_back_from_its_bytes(make, fitted, train, tmp
 
 
 @BOTH
-def test_names_threshold_and_reference_come_back_too(make, train):
+def test_names_threshold_and_reference_energies_are_restored(make, train):
     frame = pd.DataFrame(train, columns=list("abcde"))
     detector = make(data_type="tabular").fit(frame, reference_fraction=0.2, **QUICK)
     detector.infer_threshold(frame)
@@ -198,7 +198,7 @@ def test_names_threshold_and_reference_come_back_too(make, train):
 
 
 @BOTH
-def test_reference_energies_are_of_the_last_events_which_the_fit_did_not_see(make, train):
+def test_reference_energies_are_those_of_the_held_out_last_events(make, train):
     detector = make().fit(train, reference_fraction=0.2, **QUICK)
     assert detector.training_["rows"] == 720
     np.testing.assert_array_equal(detector.reference_energies_, np.sort(detector.energy(train[720:])))
@@ -215,7 +215,7 @@ def custom_networks(latent):
 
 
 @pytest.mark.parametrize(("make", "latent"), [(VAEGMM, 6), (AEGMM, 2)])
-def test_given_networks_are_used_and_asked_for_again_at_load(make, latent, train, tmp_path):
+def test_custom_networks_are_used_and_required_again_at_load(make, latent, train, tmp_path):
     detector = make(**custom_networks(latent), n_gmm=3).fit(train, **QUICK)
     detector.save(tmp_path / "m.safetensors")
     with pytest.raises(ModelError, match=r"load\(path, encoder_net=\.\.\., decoder_net"):
@@ -223,12 +223,12 @@ def test_given_networks_are_used_and_asked_for_again_at_load(make, latent, train
     again = make.load(tmp_path / "m.safetensors", **custom_networks(latent))
     np.testing.assert_array_equal(again.score(train), detector.score(train))
     narrow = {**custom_networks(latent), "decoder_net": nn.Linear(2, 5)}
-    with pytest.raises(ModelError, match="networks are not the ones given"):
+    with pytest.raises(ModelError, match="networks passed do not match"):
         make.load(tmp_path / "m.safetensors", **narrow)
 
 
 @pytest.mark.parametrize(("make", "latent"), [(VAEGMM, 6), (AEGMM, 2)])
-def test_a_softmax_inside_the_density_network_is_not_applied_twice(make, latent, train):
+def test_softmax_inside_the_density_network_is_not_applied_twice(make, latent, train):
     with_own = make(**custom_networks(latent), n_gmm=3).fit(train, **QUICK).energy(train)
     bare = custom_networks(latent)
     bare["gmm_density_net"] = bare["gmm_density_net"][:-1]
@@ -236,12 +236,12 @@ def test_a_softmax_inside_the_density_network_is_not_applied_twice(make, latent,
 
 
 @pytest.mark.parametrize(("make", "latent"), [(VAEGMM, 6), (AEGMM, 2)])
-def test_a_given_density_network_decides_how_many_components_there_are(make, latent, train):
+def test_custom_density_network_determines_the_number_of_components(make, latent, train):
     assert make(**custom_networks(latent)).fit(train, **QUICK).n_gmm == 3
 
 
 @BOTH
-def test_other_reconstruction_features_can_be_given(make, train):
+def test_custom_reconstruction_features_are_used(make, train):
     def squared_error(x, reconstruction):
         return (x - reconstruction).square().mean(1, keepdim=True)
 
@@ -262,7 +262,7 @@ WRONG_NETWORKS = [
 
 @pytest.mark.parametrize(("make", "latent"), [(VAEGMM, 6), (AEGMM, 2)])
 @pytest.mark.parametrize(("name", "module", "message"), WRONG_NETWORKS)
-def test_a_network_of_the_wrong_width_is_named(make, latent, name, module, message, train):
+def test_error_names_the_network_of_the_wrong_width(make, latent, name, module, message, train):
     networks = {**custom_networks(latent), name: module}
     with pytest.raises(ModelError, match=message):
         make(**networks, n_gmm=3).fit(train, **QUICK)
@@ -281,7 +281,7 @@ BAD_EVENTS = [
 
 @BOTH
 @pytest.mark.parametrize(("x", "message"), BAD_EVENTS)
-def test_bad_events_are_refused_at_fit_and_at_scoring(make, x, message, fitted):
+def test_bad_events_are_an_error_at_fit_and_at_scoring(make, x, message, fitted):
     with pytest.raises(ModelError, match=message):
         make().fit(x, **QUICK)
     with pytest.raises(ModelError, match=message):
@@ -289,7 +289,7 @@ def test_bad_events_are_refused_at_fit_and_at_scoring(make, x, message, fitted):
 
 
 @BOTH
-def test_another_width_and_a_score_before_the_fit_are_refused(make, fitted, train):
+def test_wrong_number_of_features_and_scoring_before_the_fit_are_errors(make, fitted, train):
     with pytest.raises(ModelError, match="3 features"):
         fitted[make].energy(train[:, :3])
     with pytest.raises(ModelError, match="not fitted yet"):
@@ -297,26 +297,26 @@ def test_another_width_and_a_score_before_the_fit_are_refused(make, fitted, trai
 
 
 @BOTH
-def test_a_number_of_features_that_was_announced_is_checked(make, train):
+def test_fit_checks_the_configured_number_of_features(make, train):
     assert make(n_features=5).fit(train, **QUICK).n_features == 5
     with pytest.raises(ModelError, match="5 features"):
         make(n_features=4).fit(train, **QUICK)
 
 
 @BOTH
-def test_fewer_rows_than_components_are_refused(make, train):
+def test_fewer_rows_than_components_are_an_error(make, train):
     with pytest.raises(ModelError, match="fewer than the n_gmm=5"):
         make(n_gmm=5).fit(train[:4], **QUICK)
 
 
 @pytest.mark.parametrize("settings", [{"n_gmm": 0}, {"latent_dim": 1.5}, {"samples": -1}, {"random_state": "x"}])
-def test_impossible_settings_are_refused(settings):
+def test_invalid_settings_are_errors(settings):
     with pytest.raises(ModelError, match=next(iter(settings))):
         VAEGMM(**settings)
 
 
 @pytest.mark.parametrize("options", [{"epochs": 0}, {"batch_size": 1}, {"reference_fraction": 1.0}])
-def test_impossible_options_of_a_fit_are_refused(options, train):
+def test_invalid_fit_options_are_errors(options, train):
     with pytest.raises(ModelError, match=next(iter(options))):
         AEGMM().fit(train, **{**QUICK, **options})
 
@@ -349,7 +349,7 @@ IMAGES = [(VAEGMM, [nn.ReLU()]), (AEGMM, [nn.ReLU(), nn.Flatten(), nn.Linear(64,
 
 
 @pytest.mark.parametrize(("make", "latent"), IMAGES)
-def test_convolutional_networks_tell_digits_from_the_same_pixels_in_disorder(make, latent, digits, tmp_path):
+def test_convolutional_networks_separate_digits_from_shuffled_pixels(make, latent, digits, tmp_path):
     ordinary, _ = digits
     detector = make(**convolutional(latent), latent_dim=4, data_type="image")
     options = {"w_recon": 1e-3} if make is VAEGMM else {}
@@ -364,7 +364,7 @@ def test_convolutional_networks_tell_digits_from_the_same_pixels_in_disorder(mak
 
 
 @BOTH
-def test_images_work_without_given_networks_too(make, digits):
+def test_images_fit_with_the_default_networks(make, digits):
     ordinary, ones = digits
     detector = make().fit(ordinary[:300], **QUICK)
     assert detector.n_features == 64

@@ -1,4 +1,4 @@
-"""The scoring worker's core: missing features, finite energies, models that are kept."""
+"""Scoring with stored models: missing features, finite energies, model cache."""
 
 from functools import lru_cache
 
@@ -58,69 +58,69 @@ def test_energies_are_those_of_the_detector_rounded_once() -> None:
     np.testing.assert_array_equal(energies, np.asarray(exact, np.float32))
 
 
-def test_a_missing_feature_takes_the_training_mean() -> None:
+def test_missing_feature_is_replaced_by_the_training_mean() -> None:
     means = np.array(fit_small_model().stored.summary["feature_means"], np.float32)
-    holes = np.array([[np.nan, 1.0], [2.0, np.nan], [np.nan, np.nan]], np.float32)
+    incomplete = np.array([[np.nan, 1.0], [2.0, np.nan], [np.nan, np.nan]], np.float32)
     filled = np.array([[means[0], 1.0], [2.0, means[1]], means], np.float32)
-    np.testing.assert_array_equal(make_test_scorer().energies(holes, 1), make_test_scorer().energies(filled, 1))
+    np.testing.assert_array_equal(make_test_scorer().energies(incomplete, 1), make_test_scorer().energies(filled, 1))
 
 
-def test_a_missing_feature_and_a_model_without_means_is_an_error_that_says_so() -> None:
-    of = Scorer(lambda _: loaded_model(summary={"imported": True}))
-    assert len(of.energies(np.zeros((2, 2), np.float32), 1)) == 2
+def test_missing_feature_with_a_model_without_means_is_an_error() -> None:
+    scorer = Scorer(lambda _: loaded_model(summary={"imported": True}))
+    assert len(scorer.energies(np.zeros((2, 2), np.float32), 1)) == 2
     with pytest.raises(ModelError, match="an imported one has no means"):
-        of.energies(np.array([[np.nan, 0]], np.float32), 1)
+        scorer.energies(np.array([[np.nan, 0]], np.float32), 1)
 
 
 @pytest.mark.parametrize("value", [3.4e38, -3.4e38, 1e30, 1e-45, 0.0])
-def test_energies_are_finite_whatever_finite_features_come(value: float) -> None:
+def test_energies_of_finite_features_are_finite(value: float) -> None:
     features = np.array([[value, 0], [0, value], [value, value], [value, -value]], np.float32)
     assert np.isfinite(make_test_scorer().energies(features, 1)).all()
 
 
-def test_no_events_have_no_energies() -> None:
+def test_empty_batch_has_no_energies() -> None:
     energies = make_test_scorer().energies(np.empty((0, 2), np.float32), 1)
     assert (energies.shape, energies.dtype) == ((0,), np.float32)
 
 
-def test_an_energy_does_not_depend_on_what_it_was_scored_with() -> None:
+def test_energy_does_not_depend_on_other_events_in_the_batch() -> None:
     features = np.random.default_rng(2).normal(size=(700, 2)).astype(np.float32)
-    of = make_test_scorer()
-    whole = of.energies(features, 1)
-    pieces = [of.energies(piece, 1) for piece in np.split(features, [1, 2, 9, 500])]
-    np.testing.assert_array_equal(np.concatenate(pieces), whole)
+    scorer = make_test_scorer()
+    all_energies = scorer.energies(features, 1)
+    pieces = [scorer.energies(piece, 1) for piece in np.split(features, [1, 2, 9, 500])]
+    np.testing.assert_array_equal(np.concatenate(pieces), all_energies)
 
 
-def test_the_four_models_that_were_used_last_are_kept() -> None:
+def test_four_most_recently_used_models_are_cached() -> None:
     loads = []
 
     def load(model_id: int) -> LoadedModel:
         loads.append(model_id)
         return loaded_model()
 
-    of = Scorer(load)
+    scorer = Scorer(load)
     for model_id in (1, 2, 3, 4, 1, 2, 3, 4, 5, 2, 3, 4, 5, 1):
-        of.scale(model_id)
+        scorer.scale(model_id)
     assert loads == [1, 2, 3, 4, 5, 1]
 
 
-def test_a_model_without_reference_energies_is_refused() -> None:
+def test_model_without_reference_energies_is_an_error() -> None:
     detector = load_detector(fit_small_model().stored.artefact, kind="gaussian_mixture")
     detector.reference_energies_ = None
     with pytest.raises(ModelError, match="model 4 has no reference energies"):
         loaded_model(artefact=detector.to_bytes())
-    with pytest.raises(ModelError, match="no reference energies, so no limit can be drawn"):
+    with pytest.raises(ModelError, match="no reference energies, so no threshold can be estimated"):
         prepare_imported_model(detector, NAMES)
 
 
-def test_a_model_of_other_features_is_refused() -> None:
+def test_model_with_other_features_is_an_error() -> None:
     detector = load_detector(fit_small_model().stored.artefact, kind="gaussian_mixture")
     with pytest.raises(ModelError, match="has the features x, y; the stream has x, z"):
         prepare_imported_model(detector, ("x", "z"))
     assert prepare_imported_model(detector, NAMES).stored.feature_names == NAMES
 
 
-def test_the_device_is_cuda_only_where_there_is_one() -> None:
+def test_device_is_cuda_only_if_available() -> None:
     assert pick_device("cpu") == "cpu"
     assert pick_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
     if not torch.cuda.is_available():
@@ -128,41 +128,43 @@ def test_the_device_is_cuda_only_where_there_is_one() -> None:
             pick_device("cuda")
 
 
-def test_one_pass_gives_the_same_energies_and_what_drift_adds_up() -> None:
+def test_measure_returns_the_same_energies_and_the_drift_codes() -> None:
     features = np.random.default_rng(2).normal((5.0, -2.0), 1.0, (400, 2)).astype(np.float32)
     measured = make_test_scorer().measure(features, 1)
     np.testing.assert_array_equal(measured.energies, make_test_scorer().energies(features, 1))
     assert measured.codes is not None
-    whole = measured.codes.sum_rows(slice(None))
-    assert whole.is_consistent(400)
-    assert np.abs(whole.ranks / 128 / 400).max() < 0.1  # these events are like the training's
+    all_energies = measured.codes.sum_rows(slice(None))
+    assert all_energies.is_consistent(400)
+    assert np.abs(all_energies.ranks / 128 / 400).max() < 0.1  # these events are like the training's
     parts = [make_test_scorer().measure(features[at : at + 37], 1).codes for at in range(0, 400, 37)]
     sums = np.sum([part.sum_rows(slice(None)).ranks for part in parts if part is not None], axis=0)
-    assert sums.tolist() == whole.ranks.tolist()
+    assert sums.tolist() == all_energies.ranks.tolist()
 
 
-def test_a_missing_feature_has_the_rank_of_the_mean() -> None:
+def test_missing_feature_has_the_rank_of_the_mean() -> None:
     features = np.array([[np.nan, -2.0]], np.float32)
     measured = make_test_scorer().measure(features, 1)
     assert measured.codes is not None
     assert abs(int(measured.codes.ranks[0, 0])) < 8
 
 
-def test_a_model_from_before_drift_was_watched_scores_and_adds_up_nothing() -> None:
-    old = load_detector(fit_small_model().stored.artefact)
-    old.profile_ = None
-    of = Scorer(lambda _: loaded_model(artefact=old.to_bytes()))
-    measured = of.measure(np.zeros((3, 2), np.float32), 1)
+def test_model_without_a_feature_profile_scores_without_drift_codes() -> None:
+    without_profile = load_detector(fit_small_model().stored.artefact)
+    without_profile.profile_ = None
+    scorer = Scorer(lambda _: loaded_model(artefact=without_profile.to_bytes()))
+    measured = scorer.measure(np.zeros((3, 2), np.float32), 1)
     assert measured.codes is None
     np.testing.assert_array_equal(measured.energies, make_test_scorer().energies(np.zeros((3, 2), np.float32), 1))
 
 
 @pytest.mark.parametrize("kind", ["vaegmm", "aegmm"])
-def test_networks_are_watched_for_drift_too(kind: str) -> None:
+def test_network_models_have_drift_codes(kind: str) -> None:
     features = np.random.default_rng(3).normal(size=(300, 3)).astype(np.float32)
     training = TrainingSet(features=features, names=("a", "b", "c"), rejected=0, exhausted=True)
     model = fit_model(training, ModelSettings.model_validate({"kind": kind})).stored
-    of = Scorer(lambda _: loaded_model(kind=kind, artefact=model.artefact, feature_names=("a", "b", "c"), summary={}))
-    measured = of.measure(features, 1)
+    scorer = Scorer(
+        lambda _: loaded_model(kind=kind, artefact=model.artefact, feature_names=("a", "b", "c"), summary={})
+    )
+    measured = scorer.measure(features, 1)
     assert measured.codes is not None
     assert measured.codes.sum_rows(slice(None)).shape == (4, 0, 3)

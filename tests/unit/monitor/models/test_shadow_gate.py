@@ -1,4 +1,4 @@
-"""The gate before a promotion: what it lets through, what it keeps back, and what it says."""
+"""Gate before a promotion: likelihood, alert volume, insufficient evidence and reasons."""
 
 from dataclasses import replace
 
@@ -16,20 +16,20 @@ REFERENCE_COUNTS = (100, 10_000)
 def make_pairs(
     windows: int = 120, *, events: int = 300, shift: float = 0.0, scale: float = 1.0, seed: int = 1, fired: int = 0
 ) -> list[WindowPair]:
-    """Return windows whose energies under the shadow are those of the active one, moved and stretched."""
+    """Return windows with shadow energies that are shifted and scaled energies of the active model."""
     rng = np.random.default_rng(seed)
-    found = []
+    windows_found = []
     for i in range(windows):
         energies = rng.normal(0, 1, events).astype(np.float32)
         other = (energies * scale + shift).astype(np.float32)
-        found.append(
+        windows_found.append(
             WindowPair(
                 active=summarise(energies, energies > THRESHOLD, Scale(median=0.0, iqr=1.35)),
                 shadow=summarise(other, other > THRESHOLD + shift, Scale(median=shift, iqr=1.35)),
                 fired=i < fired,
             )
         )
-    return found
+    return windows_found
 
 
 def evaluate(
@@ -41,49 +41,49 @@ def evaluate(
     )
 
 
-def test_the_same_energies_hold() -> None:
+def test_model_with_the_same_energies_passes() -> None:
     verdict = evaluate(make_pairs())
     assert verdict.holds
     assert verdict.numbers["energy_difference"] == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize("shift", [-50.0, -0.5])
-def test_energies_that_are_lower_by_any_amount_hold(shift: float) -> None:
+def test_model_with_lower_energies_passes(shift: float) -> None:
     verdict = evaluate(make_pairs(shift=shift), shift=shift)
     assert verdict.holds, verdict.reason
     assert verdict.numbers["energy_difference"] == pytest.approx(shift, rel=0.02)
 
 
-def test_a_clean_event_that_costs_more_is_a_reason_to_stay() -> None:
+def test_model_with_a_higher_mean_energy_fails() -> None:
     verdict = evaluate(make_pairs(shift=0.1), shift=0.1)
     assert verdict.holds is False
     assert "costs 0.1" in verdict.reason
 
 
-def test_energies_of_another_space_are_not_compared() -> None:
+def test_energies_of_a_network_are_not_compared() -> None:
     verdict = evaluate(make_pairs(shift=7.0), shift=7.0, kind="vaegmm")
     assert verdict.holds
     assert "energy_difference" not in verdict.numbers
 
 
 @pytest.mark.parametrize("scale", [2.0, 0.5], ids=["too loud", "blind"])
-def test_a_model_that_flags_another_share_than_was_meant_stays(scale: float) -> None:
+def test_model_that_flags_too_many_or_too_few_events_fails(scale: float) -> None:
     verdict = evaluate(make_pairs(scale=scale), kind="vaegmm")
     assert verdict.holds is False
     assert "of the clean events, 1.000% is meant" in verdict.reason
 
 
-def test_windows_that_would_fire_where_the_active_model_found_nothing_are_a_reason_to_stay() -> None:
+def test_model_with_too_many_additional_alerts_fails() -> None:
     windows = make_pairs()
-    loud = np.linspace(3, 4, 300).astype(np.float32)
+    high_energies = np.linspace(3, 4, 300).astype(np.float32)
     for i in (10, 40):
-        part = summarise(loud, np.arange(300) < 60, Scale(median=0.0, iqr=1.35))
+        part = summarise(high_energies, np.arange(300) < 60, Scale(median=0.0, iqr=1.35))
         windows[i] = replace(windows[i], shadow=part)
     verdict = evaluate(windows, kind="vaegmm")
     assert verdict.holds is False
     assert "2 windows would fire in which the active model found nothing, 1 may" in verdict.reason
     fired = [replace(pair, fired=True) if i in (10, 40) else pair for i, pair in enumerate(windows)]
-    assert evaluate(fired, kind="vaegmm").holds, "where the active model fired too, it is no reason"
+    assert evaluate(fired, kind="vaegmm").holds, "windows in which the active model fired do not count"
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_windows_that_would_fire_where_the_active_model_found_nothing_are_a_reas
         ([], "0 clean windows"),
     ],
 )
-def test_too_little_to_tell_is_no_verdict(windows: list[WindowPair], words: str) -> None:
+def test_insufficient_evidence_gives_no_verdict(windows: list[WindowPair], words: str) -> None:
     verdict = evaluate(windows)
     assert verdict.holds is None
     assert words in verdict.reason

@@ -1,4 +1,4 @@
-"""Training events: the same ones at any pace of the partitions, and an end to the waiting."""
+"""Training events: reproducible selection, end of reading, labels, and the fit on them."""
 
 import json
 import random
@@ -46,11 +46,11 @@ def reader(source: Source, wanted: int | None, stream: StreamSettings = NAMED) -
 
 
 def read(source: Source, wanted: int | None, stream: StreamSettings = NAMED, *, within_s: float = 30) -> TrainingSet:
-    found = reader(source, wanted, stream).read(
+    result = reader(source, wanted, stream).read(
         stop=lambda: False, deadline_s=time.monotonic() + within_s, progress=lambda n: None
     )
-    assert found is not None
-    return found
+    assert result is not None
+    return result
 
 
 def rounded_features(training: TrainingSet) -> list[tuple[float, float]]:
@@ -64,61 +64,61 @@ def _no_end_check_interval(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=4), st.integers(1, 150), st.integers(0, 10**6))
-def test_which_events_are_taken_does_not_depend_on_the_pace_of_the_partitions(
+def test_selected_events_do_not_depend_on_the_speed_of_the_partitions(
     lengths: list[int], wanted: int, seed: int
 ) -> None:
     if sum(lengths) < 1:
         return
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     steady = read(MemorySource(logs(*lengths), ends=True), wanted)
-    ragged = read(MemorySource(logs(*lengths), ends=True, amounts=lambda _: chance.choice([0, 1, 3, 20])), wanted)
+    ragged = read(MemorySource(logs(*lengths), ends=True, amounts=lambda _: rng.choice([0, 1, 3, 20])), wanted)
     assert rounded_features(ragged) == rounded_features(steady)
     assert len(steady) == min(wanted, sum(lengths))
 
 
 @settings(deadline=None, max_examples=20)
 @given(st.lists(st.integers(0, 60), min_size=2, max_size=4), st.integers(0, 10**6))
-def test_a_topic_gives_the_events_that_a_file_of_the_same_records_gives(lengths: list[int], seed: int) -> None:
-    chance = random.Random(seed)
+def test_topic_and_file_of_the_same_records_give_the_same_events(lengths: list[int], seed: int) -> None:
+    rng = random.Random(seed)
     wanted = max(1, sum(lengths) * 2 // 3)
     if sum(lengths) < wanted:
         return
-    growing = MemorySource(logs(*lengths), amounts=lambda _: chance.choice([0, 1, 3, 20]))
+    growing = MemorySource(logs(*lengths), amounts=lambda _: rng.choice([0, 1, 3, 20]))
     assert rounded_features(read(growing, wanted)) == rounded_features(
         read(MemorySource(logs(*lengths), ends=True), wanted)
     )
 
 
-def test_each_partition_gives_as_many_first_events_as_the_others() -> None:
-    found = read(MemorySource(logs(1000, 1000, 10), ends=True), 210)
-    by_partition = [sum(int(x) == p for x, _ in rounded_features(found)) for p in range(3)]
+def test_each_partition_contributes_the_same_number_of_first_events() -> None:
+    result = read(MemorySource(logs(1000, 1000, 10), ends=True), 210)
+    by_partition = [sum(int(x) == p for x, _ in rounded_features(result)) for p in range(3)]
     assert by_partition == [100, 100, 10]
 
 
-def test_events_stand_in_the_order_of_their_times() -> None:
-    found = read(MemorySource(logs(40, 40), ends=True), 60)
-    times = [3 * round((x - int(x)) * 1e4) + int(x) for x, _ in rounded_features(found)]
+def test_events_are_in_order_of_event_time() -> None:
+    result = read(MemorySource(logs(40, 40), ends=True), 60)
+    times = [3 * round((x - int(x)) * 1e4) + int(x) for x, _ in rounded_features(result)]
     assert times == sorted(times)
 
 
-def test_without_a_number_all_events_are_read() -> None:
-    found = read(MemorySource(logs(30, 7), ends=True), None)
-    assert (len(found), found.exhausted) == (37, True)
+def test_all_events_are_read_without_a_number() -> None:
+    result = read(MemorySource(logs(30, 7), ends=True), None)
+    assert (len(result), result.exhausted) == (37, True)
 
 
-def test_records_that_are_refused_do_not_count_and_are_told() -> None:
+def test_rejected_records_are_counted_separately() -> None:
     values = [b"{" if i % 3 == 0 else record(0, i) for i in range(300)]
-    found = read(MemorySource({partition(0): values}, ends=True), 100)
-    assert len(found) == 100
-    assert found.rejected >= 50
+    result = read(MemorySource({partition(0): values}, ends=True), 100)
+    assert len(result) == 100
+    assert result.rejected >= 50
 
 
-def test_the_names_of_the_features_are_found_in_the_first_records() -> None:
-    found = read(MemorySource(logs(30, 30), ends=True), 40, STREAM)
-    assert found.names == ("x", "y")
+def test_feature_names_are_discovered_in_the_first_records() -> None:
+    result = read(MemorySource(logs(30, 30), ends=True), 40, STREAM)
+    assert result.names == ("x", "y")
 
 
-def test_an_empty_input_is_refused_by_name(tmp_path: Path) -> None:
+def test_empty_input_is_an_error(tmp_path: Path) -> None:
     empty = tmp_path / "events.jsonl"
     empty.write_text("")
     with pytest.raises(ConfigError, match="is the input empty"):
@@ -127,47 +127,47 @@ def test_an_empty_input_is_refused_by_name(tmp_path: Path) -> None:
         read(MemorySource(logs(0, 0), ends=True), 100, STREAM)
 
 
-def test_an_empty_input_with_known_names_has_no_events() -> None:
+def test_empty_input_with_known_names_has_no_events() -> None:
     starts = {partition(0): Position(next_offset=0)}
-    of = TrainingReader(MemorySource(logs(0), ends=True), NAMED, starts, wanted=100, features=("x", "y"))
-    found = of.read(stop=lambda: False, deadline_s=time.monotonic() + 20, progress=lambda n: None)
-    assert found is not None
-    assert (len(found), found.names, found.exhausted) == (0, ("x", "y"), True)
+    events_reader = TrainingReader(MemorySource(logs(0), ends=True), NAMED, starts, wanted=100, features=("x", "y"))
+    result = events_reader.read(stop=lambda: False, deadline_s=time.monotonic() + 20, progress=lambda n: None)
+    assert result is not None
+    assert (len(result), result.names, result.exhausted) == (0, ("x", "y"), True)
 
 
-def test_reading_stops_when_it_is_told_to() -> None:
-    asked = []
+def test_stop_aborts_reading() -> None:
+    calls = []
 
     def stop() -> bool:
-        asked.append(1)
-        return len(asked) > 3
+        calls.append(1)
+        return len(calls) > 3
 
-    of = reader(MemorySource(logs(5)), 1000)
-    assert of.read(stop=stop, deadline_s=None, progress=lambda n: None) is None
-
-
-def test_what_has_come_is_told_though_it_is_too_little_to_know_the_features() -> None:
-    told: list[int] = []
-    of = reader(MemorySource(logs(5, 0)), 1000, STREAM)
-    of.read(stop=lambda: len(told) > 3, deadline_s=None, progress=told.append)
-    assert told[-1] == 5
+    events_reader = reader(MemorySource(logs(5)), 1000)
+    assert events_reader.read(stop=stop, deadline_s=None, progress=lambda n: None) is None
 
 
-def test_after_the_deadline_there_is_what_was_read_and_the_reading_can_go_on() -> None:
+def test_progress_counts_records_until_the_features_are_known() -> None:
+    counts: list[int] = []
+    events_reader = reader(MemorySource(logs(5, 0)), 1000, STREAM)
+    events_reader.read(stop=lambda: len(counts) > 3, deadline_s=None, progress=counts.append)
+    assert counts[-1] == 5
+
+
+def test_deadline_returns_the_events_read_and_reading_can_continue() -> None:
     log = logs(400, 30)
     open_end = {partition(0): 50, partition(1): 30}
     source = MemorySource({each: log[each][: open_end[each]] for each in log})
-    of = reader(source, 200)
-    early = of.read(stop=lambda: False, deadline_s=time.monotonic() + 0.3, progress=lambda n: None)
+    events_reader = reader(source, 200)
+    early = events_reader.read(stop=lambda: False, deadline_s=time.monotonic() + 0.3, progress=lambda n: None)
     assert early is not None
     assert (len(early), early.exhausted) == (80, False)
-    source._logs[partition(0)] = log[partition(0)]  # what was produced meanwhile
-    late = of.read(stop=lambda: False, deadline_s=time.monotonic() + 20, progress=lambda n: None)
+    source._logs[partition(0)] = log[partition(0)]  # records produced meanwhile
+    late = events_reader.read(stop=lambda: False, deadline_s=time.monotonic() + 20, progress=lambda n: None)
     assert late is not None
     assert rounded_features(late) == rounded_features(read(MemorySource(log, ends=True), 200))
 
 
-def test_a_broker_that_does_not_answer_for_a_while_is_asked_again() -> None:
+def test_unavailable_broker_is_retried() -> None:
     class Shaky(MemorySource):
         refusals = 3
 
@@ -180,8 +180,8 @@ def test_a_broker_that_does_not_answer_for_a_while_is_asked_again() -> None:
             self._refuse()
             return super().caught_up(partitions)  # type: ignore[arg-type]
 
-    found = read(Shaky(logs(5, 60)), 50)
-    assert len(found) == 50
+    result = read(Shaky(logs(5, 60)), 50)
+    assert len(result) == 50
 
 
 def model_settings(**changes: object) -> ModelSettings:
@@ -193,21 +193,21 @@ def training_set(n: int, *, features: np.ndarray | None = None) -> TrainingSet:
     return TrainingSet(features=drawn if features is None else features, names=("x", "y"), rejected=3, exhausted=True)
 
 
-def test_too_few_events_are_refused_with_how_many_it_takes() -> None:
+def test_too_few_events_are_an_error_with_the_minimum() -> None:
     needed = min_training_events(2)
     with pytest.raises(ModelError, match=f"at least {needed} events, there are {needed - 1} \\(3 records"):
         fit_model(training_set(needed - 1), model_settings())
     assert len(fit_model(training_set(needed), model_settings()).reference) == needed
 
 
-def test_the_reference_is_ascending_and_of_every_event() -> None:
+def test_reference_energies_are_ascending_and_cover_every_event() -> None:
     fitted = fit_model(training_set(200), model_settings())
     assert len(fitted.reference) == 200
     assert (np.diff(fitted.reference) >= 0).all()
     assert fitted.stored.summary["reference_n"] == 200
 
 
-def test_contamination_takes_so_many_of_the_largest_out_of_the_reference() -> None:
+def test_contamination_excludes_the_largest_reference_energies() -> None:
     features = np.random.default_rng(0).normal(size=(400, 2)).astype(np.float32)
     features[::20] += 60
     fitted = fit_model(training_set(400, features=features), model_settings(contamination=0.05))
@@ -215,7 +215,7 @@ def test_contamination_takes_so_many_of_the_largest_out_of_the_reference() -> No
     assert fitted.reference.max() < 20
 
 
-def test_a_missing_feature_is_the_mean_of_its_column_in_the_fit() -> None:
+def test_missing_feature_is_replaced_by_the_column_mean_in_the_fit() -> None:
     features = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
     features[::10, 0] = np.nan
     fitted = fit_model(training_set(200, features=features), model_settings())
@@ -231,7 +231,7 @@ def test_a_missing_feature_is_the_mean_of_its_column_in_the_fit() -> None:
         (("2.0", "5", None, "2"), [2, 5, -1, 2]),
     ],
 )
-def test_classes_are_integers_as_they_are_or_numbers_of_their_names(
+def test_integer_labels_are_unchanged_and_other_labels_are_numbered(
     texts: Sequence[str | None], expected: list[int]
 ) -> None:
     labelled = TrainingSet(
@@ -240,6 +240,6 @@ def test_classes_are_integers_as_they_are_or_numbers_of_their_names(
     assert encode_labels(labelled, "kind").tolist() == expected
 
 
-def test_a_label_that_no_event_has_is_named() -> None:
+def test_error_names_a_label_that_no_event_has() -> None:
     with pytest.raises(ModelError, match="--label kind: no event"):
         encode_labels(training_set(4), "kind")

@@ -1,30 +1,30 @@
-"""How far a warm-up is, and how long the rest takes: by the pace of the last minute."""
+"""Progress of a warm-up and its remaining time, from the rate of the last minute."""
 
 import pytest
 
 from monitor.models.warm_up_progress import WarmUpRate, format_progress
 
 
-def test_the_rest_is_reckoned_from_the_pace_of_the_last_minute() -> None:
-    pace = WarmUpRate()
-    assert pace.remaining_s(0.0, 300, 10_000) is None, "one look tells no pace"
-    assert pace.remaining_s(1.0, 304, 10_000) == pytest.approx((10_000 - 304) / 4)
-    # A backlog of 5,000 events in a second, then four a second: after a minute the backlog is forgotten.
-    pace.remaining_s(2.0, 5_304, 10_000)
+def test_remaining_time_follows_the_rate_of_the_last_minute() -> None:
+    rate = WarmUpRate()
+    assert rate.remaining_s(0.0, 300, 10_000) is None, "one observation gives no rate"
+    assert rate.remaining_s(1.0, 304, 10_000) == pytest.approx((10_000 - 304) / 4)
+    # A backlog of 5,000 events in a second, then four a second: after a minute the backlog no longer counts.
+    rate.remaining_s(2.0, 5_304, 10_000)
     for second in range(3, 64):
-        left_s = pace.remaining_s(float(second), 5_304 + 4 * (second - 2), 10_000)
+        left_s = rate.remaining_s(float(second), 5_304 + 4 * (second - 2), 10_000)
     assert left_s == pytest.approx((10_000 - 5_548) / 4)
 
 
-def test_where_nothing_comes_any_more_nothing_tells_how_long_it_takes() -> None:
-    pace = WarmUpRate()
-    pace.remaining_s(0.0, 5, 10)
-    assert pace.remaining_s(30.0, 5, 10) is None
-    assert pace.remaining_s(31.0, 10, 10) == 0.0
+def test_remaining_time_is_unknown_without_new_events() -> None:
+    rate = WarmUpRate()
+    rate.remaining_s(0.0, 5, 10)
+    assert rate.remaining_s(30.0, 5, 10) is None
+    assert rate.remaining_s(31.0, 10, 10) == 0.0
 
 
 @pytest.mark.parametrize(
-    ("n", "left_s", "said"),
+    ("n", "left_s", "text"),
     [
         (312, 2_400.0, "warming up: 312 of 10,000 events, about 40 min left"),
         (312, 9_000.0, "warming up: 312 of 10,000 events, about 2 h left"),
@@ -34,5 +34,5 @@ def test_where_nothing_comes_any_more_nothing_tells_how_long_it_takes() -> None:
         (10_400, 0.0, "warming up: 10,000 of 10,000 events, fitting"),
     ],
 )
-def test_it_is_said_as_a_person_says_it(n: int, left_s: float | None, said: str) -> None:
-    assert format_progress(n, 10_000, left_s) == said
+def test_progress_as_text(n: int, left_s: float | None, text: str) -> None:
+    assert format_progress(n, 10_000, left_s) == text

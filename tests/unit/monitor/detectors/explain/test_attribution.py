@@ -1,4 +1,4 @@
-"""Explanations against brute force: condition by hand, replace, score again."""
+"""Explanations against a direct computation: conditional distribution, replacement, new score."""
 
 import time
 
@@ -23,7 +23,7 @@ def events():
 
 
 def conditional(mixture, event, j):
-    """Return mean and deviation of feature j given the others, by partitioned covariances."""
+    """Return mean and deviation of feature j given the others, from partitioned covariances."""
     others = [i for i in range(len(event)) if i != j]
     logs, means, variances = [], [], []
     for w, m, c in zip(mixture.weights_, mixture.means_, mixture.covariances_, strict=True):
@@ -37,7 +37,7 @@ def conditional(mixture, event, j):
     return mean, np.sqrt(share @ (np.array(variances) + np.square(np.array(means) - mean)))
 
 
-def test_expected_value_score_and_range_are_those_of_the_conditional_mixture(mixture, events):
+def test_expected_value_z_and_range_equal_the_conditional_mixture(mixture, events):
     explanation = mixture.explain(events)
     for i, event in enumerate(events):
         for j in range(4):
@@ -48,7 +48,7 @@ def test_expected_value_score_and_range_are_those_of_the_conditional_mixture(mix
             assert np.isclose(explanation.high[i, j], mean + 2 * deviation)
 
 
-def test_the_cost_is_what_replacing_the_value_saves(mixture, events):
+def test_cost_is_the_energy_saved_by_replacing_the_value(mixture, events):
     explanation = mixture.explain(events)
     for j in range(4):
         replaced = events.copy()
@@ -56,7 +56,7 @@ def test_the_cost_is_what_replacing_the_value_saves(mixture, events):
         assert np.allclose(explanation.cost[:, j], mixture.energy(events) - mixture.energy(replaced))
 
 
-def test_the_changed_feature_of_an_ordinary_event_costs_most():
+def test_changed_feature_of_an_ordinary_event_has_the_largest_cost():
     rng = np.random.default_rng(0)
     x = rng.multivariate_normal([100.0, 5.0], [[4.0, 1.8], [1.8, 1.0]], 3000)
     gm = GaussianMixture(1).fit(x)
@@ -67,7 +67,7 @@ def test_the_changed_feature_of_an_ordinary_event_costs_most():
     assert first.low < 5.0 < first.high < first.value
 
 
-def test_rows_list_the_costliest_feature_first_in_plain_values(mixture, events):
+def test_rows_are_plain_values_with_the_largest_cost_first(mixture, events):
     rows = mixture.explain(events).rows(top=2)
     assert len(rows) == 20
     assert all(len(row) == 2 and row[0]["cost"] >= row[1]["cost"] for row in rows)
@@ -80,9 +80,9 @@ def test_far_events_are_explained_without_overflow(mixture):
         assert np.isfinite(values).all()
 
 
-def test_no_events_are_explained_one_by_one_in_a_burst():
+def test_burst_of_events_is_explained_in_vectorised_chunks():
     rng = np.random.default_rng(0)
     gm = GaussianMixture(8, n_init=1, max_iter=5, shrinkage=0).fit(rng.normal(size=(4000, 32)))
-    began = time.process_time()
+    started_s = time.process_time()
     gm.explain(rng.normal(size=(10_000, 32)))
-    assert time.process_time() - began < 10
+    assert time.process_time() - started_s < 10

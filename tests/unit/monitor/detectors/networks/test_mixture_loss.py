@@ -1,4 +1,4 @@
-"""The loss of a training step equals the free functions, and so does its gradient."""
+"""Loss of a training step and its gradient against the public GMM functions."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def batch(n=40, D=4, K=3, dtype=torch.float64):
     return z, gamma
 
 
-def test_the_values_equal_the_free_functions():
+def test_values_equal_gmm_energy_of_gmm_params():
     z, gamma = batch()
     expected = gmm_energy(z, *gmm_params(z, gamma))
     energy, cov_diag, phi = mixture_loss(z, gamma)
@@ -23,19 +23,19 @@ def test_the_values_equal_the_free_functions():
     torch.testing.assert_close(phi, gmm_params(z, gamma)[0])
 
 
-def test_the_gradient_equals_automatic_differentiation():
+def test_gradient_equals_automatic_differentiation():
     z, gamma = batch()
     found = torch.autograd.grad(sum(mixture_loss(z, gamma)[:2]), (z, gamma))
     expected = torch.autograd.grad(sum(gmm_energy(z, *gmm_params(z, gamma))), (z, gamma))
     torch.testing.assert_close(found, expected)
 
 
-def test_the_gradient_equals_finite_differences():
+def test_gradient_equals_finite_differences():
     assert torch.autograd.gradcheck(lambda z, g: mixture_loss(z, g, 1e-3)[:2], batch(n=8, K=2))
 
 
 @pytest.mark.parametrize("share", [0.0, 1e-300, 1e-12])
-def test_a_dying_component_leaves_finite_values_and_gradients(share):
+def test_vanishing_component_has_finite_values_and_gradients(share):
     z, gamma = batch(dtype=torch.float32)
     faint = torch.cat([gamma[:, :2], torch.full_like(gamma[:, :1], share)], dim=1)
     energy, cov_diag, _ = mixture_loss(z, faint)
@@ -45,7 +45,7 @@ def test_a_dying_component_leaves_finite_values_and_gradients(share):
     assert all(torch.isfinite(g).all() for g in gradients)
 
 
-def test_not_a_number_is_a_model_error():
+def test_nan_in_the_input_is_a_model_error():
     z, gamma = batch()
     with torch.no_grad():
         z[3, 1] = torch.nan

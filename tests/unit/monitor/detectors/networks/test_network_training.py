@@ -1,4 +1,4 @@
-"""The loss terms by their formulas, and a training that bad steps cannot end."""
+"""Loss terms against their formulas, and training with non-finite steps."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def pair():
 
 
 @pytest.mark.parametrize("kind", ["sim", "cov_diag", "cov_full"])
-def test_the_reconstruction_loss_is_the_mean_gaussian_log_likelihood(kind, pair):
+def test_reconstruction_loss_is_the_mean_negative_gaussian_log_likelihood(kind, pair):
     x, r = pair
     training = np.random.default_rng(1).normal(size=(400, 3)) @ np.array([[1, 0.5, 0], [0, 2, 0], [0, 0.3, 1.0]])
     covariance = {
@@ -62,37 +62,37 @@ def test_the_reconstruction_loss_is_the_mean_gaussian_log_likelihood(kind, pair)
 
 
 @pytest.mark.parametrize("given", [{}, {"full": None}, {"sim": 1.0, "cov_diag": None}])
-def test_an_unknown_covariance_of_the_reconstruction_is_refused(given):
+def test_unknown_key_of_cov_elbo_is_an_error(given):
     with pytest.raises(ModelError, match="one key"):
         gaussian_nll(given, torch.zeros(3, 2))
 
 
 @pytest.mark.parametrize("given", [{"sim": 0.0}, {"cov_diag": [-1.0, 1.0]}, {"cov_full": np.eye(3)}])
-def test_an_impossible_covariance_of_the_reconstruction_is_refused(given):
+def test_invalid_value_of_cov_elbo_is_an_error(given):
     with pytest.raises(ModelError, match="cov_elbo"):
         gaussian_nll(given, torch.zeros(3, 2))
 
 
-def test_the_divergence_is_the_mean_over_samples_and_dimensions():
+def test_kl_divergence_is_the_mean_over_samples_and_dimensions():
     mean, log_variance = torch.tensor([[1.0, -2.0]]), torch.tensor([[0.5, 0.0]])
     by_dimension = [0.5 * (np.exp(v) + m * m - 1 - v) for m, v in ((1.0, 0.5), (-2.0, 0.0))]
     assert float(kl_divergence(mean, log_variance)) == pytest.approx(np.mean(by_dimension))
 
 
-def test_the_reconstruction_features_are_the_negative_cosine_and_the_relative_distance():
+def test_reconstruction_features_are_negative_cosine_and_relative_distance():
     x = torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 0.0]])
     r = torch.tensor([[6.0, 8.0], [0.0, 2.0], [1.0, 0.0]])
     expected = torch.tensor([[-1.0, 1.0], [0.0, 5.0**0.5], [0.0, 100.0]])
     torch.testing.assert_close(cosine_and_distance(x, r), expected)
 
 
-def test_a_perfect_reconstruction_has_finite_gradients():
+def test_perfect_reconstruction_has_finite_gradients():
     x = torch.ones(3, 2, requires_grad=True)
     cosine_and_distance(x, x.detach().clone()).sum().backward()
     assert torch.isfinite(x.grad).all()
 
 
-def test_the_networks_end_as_they_were_after_the_best_epoch(rows):
+def test_parameters_of_the_best_epoch_are_restored(rows):
     nets = networks()
     report = train_networks(nets, rows, OBJECTIVE, training_options(epochs=12, learning_rate=0.3))
     losses = [epoch["loss"] for epoch in report.epochs]
@@ -101,10 +101,10 @@ def test_the_networks_end_as_they_were_after_the_best_epoch(rows):
         assert float(OBJECTIVE.loss_terms(nets(rows), rows)["loss"]) == pytest.approx(min(losses), rel=1e-5)
 
 
-def test_a_component_that_dies_does_not_end_the_training(rows):
+def test_dead_component_does_not_stop_the_training(rows):
     density = dense_layers((4, 2), "tanh", last=False)
     with torch.no_grad():
-        density[0].bias.copy_(torch.tensor([200.0, -200.0]))  # exp(-400): no responsibility in any precision
+        density[0].bias.copy_(torch.tensor([200.0, -200.0]))  # exp(-400): responsibility 0 in any precision
     report = train_networks(networks(density), rows, OBJECTIVE, training_options())
     assert report.best_epoch >= 1
     assert [epoch["dead"] for epoch in report.epochs] == [1.0, 1.0, 1.0]
@@ -125,19 +125,19 @@ class FailsAfter(torch.nn.Module):
         return self.inner(z) * (1.0 if self.left >= 0 else torch.nan)
 
 
-def test_a_training_that_breaks_keeps_its_best_epoch_and_says_so(rows):
+def test_training_that_fails_keeps_its_best_epoch_and_reports_it(rows):
     report = train_networks(networks(FailsAfter(14)), rows, OBJECTIVE, training_options(epochs=6))
     assert report.best_epoch in (1, 2)
     assert "epoch 3" in report.stopped
     assert report.skipped_steps == 4
 
 
-def test_a_training_without_any_usable_step_is_an_error(rows):
+def test_training_without_any_usable_step_is_an_error(rows):
     with pytest.raises(ModelError, match="no usable step"):
         train_networks(networks(FailsAfter(0)), rows, OBJECTIVE, training_options())
 
 
-def test_another_optimizer_can_be_given(rows):
+def test_custom_optimizer_is_used(rows):
     made = []
 
     def factory(parameters):
@@ -148,6 +148,6 @@ def test_another_optimizer_can_be_given(rows):
     assert len(made) == 1
 
 
-def test_a_progress_bar_is_shown_when_asked_for(rows, capsys):
+def test_verbose_shows_a_progress_bar(rows, capsys):
     train_networks(networks(), rows, OBJECTIVE, training_options(verbose=True))
     assert "3/3" in capsys.readouterr().err
