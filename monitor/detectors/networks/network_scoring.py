@@ -156,7 +156,7 @@ class FittedNetworks:
             x = self.input_transform.to_tensor(block, self.dtype)
             latent, log_variance = self.scoring_nets.encode(x)
             if noise is None or log_variance is None:
-                reconstruction, z_latent = self.scoring_nets.reconstruct(x, latent)
+                decoded, z_latent = self.scoring_nets.reconstruct(x, latent)
                 energies = self.density.energies(z_latent)
             else:
                 deviation = torch.exp(0.5 * log_variance)
@@ -164,10 +164,10 @@ class FittedNetworks:
                 for draws in torch.split(noise.to(latent), _DRAWS_PER_PASS):
                     drawn = latent + deviation * draws[:, None, :]
                     repeated = x.repeat(len(draws), *([1] * (x.ndim - 1)))
-                    reconstruction, z_latent = self.scoring_nets.reconstruct(repeated, drawn.flatten(0, 1))
+                    decoded, z_latent = self.scoring_nets.reconstruct(repeated, drawn.flatten(0, 1))
                     total += self.density.energies(z_latent).view(len(draws), len(x)).sum(0)
                 energies = total / len(noise)
-        reconstruction = reconstruction[: len(z)].flatten(1).double().cpu().numpy()
+        reconstruction = decoded[: len(z)].flatten(1).double().cpu().numpy()
         return reconstruction, energies[: len(z)].cpu().numpy() + self.density.distance_penalty(z)
 
 
