@@ -1,1 +1,1 @@
-"""What is kept: tables, the ledger, the control store, history."""
+"""Storage of scores, windows, thresholds, models and incidents in SQLite or PostgreSQL."""

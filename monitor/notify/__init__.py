@@ -1,5 +1,5 @@
-"""Notifications: telling people what the control plane has put into the outbox.
+"""Delivery of notifications from the outbox to their channels.
 
-An incident and the rows that say whom to tell are stored in one transaction; telling comes after it. So nothing is
-lost when the process dies in between, and a message that is told twice carries the same id.
+An incident's transition and its notifications are stored in one transaction; sending follows. A process that dies in
+between loses none, and a message that is sent twice has the same id.
 """

@@ -1,4 +1,4 @@
-"""Channels: what a message is sent on, and what can become of it."""
+"""Notification channels: the protocol, the result of an attempt, and the log channel."""
 
 import logging
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ _LOG_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryResult:
-    """What became of one attempt.
+    """The result of one attempt to deliver a message.
 
-    `reason` says in words what was answered, and holds no secret. `wait_s` is how long the receiver asks us to wait
-    before the next attempt, which only `retry` has.
+    `reason` describes the answer and contains no secret. `retry_after_s` is the delay that the receiver requests before
+    the next attempt; only `retry` has one.
     """
 
     outcome: Literal["delivered", "retry", "refused"]
@@ -26,27 +26,27 @@ class DeliveryResult:
 
 
 class Channel(Protocol):
-    """A way to tell people; used by `concurrency` threads at once.
+    """A destination of notifications, used by up to `concurrency` threads at once.
 
-    `send` returns within `timeout_s` and raises nothing: what goes wrong is in its answer.
+    `send` returns within `timeout_s` and raises nothing: a failure is reported in its result.
     """
 
     timeout_s: float
     concurrency: int
 
     def send(self, message: Message) -> DeliveryResult:
-        """Send the message, or say why it was not delivered."""
+        """Send a message; the result gives the reason if it was not delivered."""
         ...
 
 
 class LogChannel:
-    """The channel that is always there: one line of log for each transition."""
+    """The channel that always exists: it writes one log line per transition."""
 
     timeout_s = _LOG_TIMEOUT_S
     concurrency = 1
 
     def send(self, message: Message) -> DeliveryResult:
-        """Log the message."""
+        """Write the message to the log, at a level that depends on its severity."""
         level = logging.INFO if message.transition == "resolved" else _LOG_LEVELS.get(message.severity, logging.ERROR)
         log.log(
             level,
@@ -67,7 +67,7 @@ class LogChannel:
 
 
 def format_message(message: Message) -> str:
-    """Return the message as one line for people."""
+    """Return the message as one line of text."""
     if message.test:
         return f"Test message: {message.summary}"
     return (

@@ -1,4 +1,4 @@
-"""One HTTP POST whose whole duration is bounded: name lookup, connection, request and answer together.
+"""One HTTP POST with a bound on its whole duration: name lookup, connection, request and answer together.
 
 urllib3 bounds each read on its own, so that a server which sends one byte now and then could hold a request for ever.
 Each request therefore runs in a thread of its own; when its time is over, its sockets are shut down and the caller
@@ -217,7 +217,7 @@ class _Exchange:
 
 
 def _build_manager(scheme: str, proxy: str | None, exchange: _Exchange) -> urllib3.PoolManager:
-    """Return a pool manager whose connections the exchange can shut down."""
+    """Return a pool manager; the exchange can shut its connections down."""
 
     class WatchedHTTPConnection(HTTPConnection):
         def _new_conn(self) -> socket.socket:

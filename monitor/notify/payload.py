@@ -1,4 +1,4 @@
-"""The body of a webhook's request: what a receiver can rely on, as a model and its JSON Schema."""
+"""The body of a webhook request, as a pydantic model and its JSON Schema."""
 
 from typing import Any, Literal
 
@@ -11,33 +11,33 @@ from storage.control.outbox import Message
 
 
 class WebhookPayload(BaseModel):
-    """One notification: one step in the life of one incident, told on one channel.
+    """One notification: one transition of one incident, sent on one channel.
 
-    A message that is sent again has the same id, and the same body but for one case: where a window was told before
-    it ended, its final numbers take the place of the first ones. New keys may come; those that are here stay.
+    A repeated message has the same id and the same body, with one exception: if an incident was opened before its
+    window had ended, the final numbers of the window replace the first ones. Keys may be added, but not removed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    version: Literal[1] = Field(description="Of this schema.")
-    id: str = Field(description="Id of the notification, the same at every attempt, as in Idempotency-Key.")
-    test: bool = Field(description="True for a message of `outrider notify test`; then there is no incident.")
+    version: Literal[1] = Field(description="Version of this schema.")
+    id: str = Field(description="Id of the notification; the same at every attempt, and the same as Idempotency-Key.")
+    test: bool = Field(description="True for a message of `outrider notify test`, which belongs to no incident.")
     stream: str = Field(description="Name of the stream.")
     incident_id: int = Field(description="Id of the incident, as in incident_history; 0 in a test.")
     kind: IncidentKind | Literal["test"] = Field(description="Kind of the incident.")
-    severity: Literal["warning", "critical"] = Field(description="Severity at this step.")
+    severity: Literal["warning", "critical"] = Field(description="Severity at this transition.")
     transition: Literal["opened", "escalated", "repeated", "resolved"] = Field(
-        description="What happened to the incident. One incident's steps are sent in this order."
+        description="Transition of the incident. The transitions of one incident are sent in order."
     )
-    window_start: str = Field(description="Start of the window that led to the step; RFC 3339, UTC, event time.")
-    at: str = Field(description="When the step happened; RFC 3339, UTC, event time.")
-    summary: str = Field(description="Why, in one sentence.")
-    text: str = Field(description="All of it in one line, for a chat.")
-    details: dict[str, Any] = Field(description="Every number that led to the step; differs by kind.")
+    window_start: str = Field(description="Start of the window that led to the transition; RFC 3339, UTC, event time.")
+    at: str = Field(description="Time of the transition; RFC 3339, UTC, event time.")
+    summary: str = Field(description="The reason, in one sentence.")
+    text: str = Field(description="The whole notification in one line, for chat messages.")
+    details: dict[str, Any] = Field(description="The numbers that led to the transition; they differ by kind.")
 
 
 def build_body(message: Message) -> bytes:
-    """Return the JSON of a message; numbers that JSON does not have are null."""
+    """Return the JSON body of a message; NaN and infinities become null."""
     payload = WebhookPayload.model_validate(
         {
             "version": 1,

@@ -1,4 +1,4 @@
-"""The webhook: a message as a signed POST, and what its answer means."""
+"""The webhook channel: a message as a signed POST, and the interpretation of the answer."""
 
 import hashlib
 import hmac
@@ -20,7 +20,7 @@ _MIN_SECRET_CHARACTERS = 4
 
 
 class Webhook:
-    """Posts messages to one address."""
+    """A channel that posts messages to one URL."""
 
     def __init__(self, settings: WebhookSettings) -> None:
         self.timeout_s = settings.timeout.total_seconds()
@@ -30,7 +30,7 @@ class Webhook:
         self._agent = f"Outrider/{metadata.version('outrider')}"
 
     def send(self, message: Message) -> DeliveryResult:
-        """Post the message; it has the same key at every attempt."""
+        """Post a message; the idempotency key is the same at every attempt."""
         body = build_body(message)
         headers = {
             "Content-Type": "application/json",
@@ -42,49 +42,56 @@ class Webhook:
         if self._settings.secret:
             headers["Outrider-Signature"] = sign_request(self._settings.secret, timestamp, body)
         try:
-            reply = post(self._target, body, headers | self._settings.headers, self.timeout_s)
+            response = post(self._target, body, headers | self._settings.headers, self.timeout_s)
         except PostError as error:
             return DeliveryResult(outcome="retry", reason=str(error))
-        return interpret_response(reply, now_s=time.time(), quote=self._quote(reply.body_excerpt))
+        return interpret_response(response, now_s=time.time(), quote=self._quote(response.body_excerpt))
 
     def _quote(self, text: str) -> str:
-        """Return what the receiver says, on one line and without our own secrets, which it may repeat."""
+        """Return the receiver's text on one line, with our own secrets masked, which the receiver may repeat."""
         secrets = [self._settings.secret, self._settings.url, self._target.path, *self._settings.headers.values()]
         for secret in sorted((each for each in secrets if len(each) >= _MIN_SECRET_CHARACTERS), key=len, reverse=True):
             text = text.replace(secret, MASK)
-        line = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+        line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
         return line if len(line) <= _MAX_QUOTE_CHARACTERS else line[:_MAX_QUOTE_CHARACTERS] + "..."
 
 
 def sign_request(secret: str, timestamp: int, body: bytes) -> str:
     """Return the signature of a request: HMAC-SHA256, in hex, of the timestamp, a dot and the body.
 
-    The timestamp lets a receiver refuse a request that somebody has recorded and sends again much later.
+    The timestamp allows a receiver to reject a request that was recorded and is replayed much later.
     """
     signed = str(timestamp).encode() + b"." + body
     return "sha256=" + hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
 
 
-def interpret_response(reply: HttpResponse, *, now_s: float, quote: str) -> DeliveryResult:
-    """Return what an answer means.
+def interpret_response(response: HttpResponse, *, now_s: float, quote: str) -> DeliveryResult:
+    """Return the result of an attempt from the HTTP answer.
 
-    What the receiver may overcome by itself (5xx, 408, 425, 429) is tried again; what only a person can mend, a
-    wrong address or a refused secret, is not.
+    Temporary failures (5xx, 408, 425, 429) are retried. All others are refused, because only a person can correct a
+    wrong address or a wrong secret.
+
+    Args:
+        response: The answer.
+        now_s: The time of the answer, in seconds since 1970.
+        quote: The beginning of the body, to be quoted in the reason.
     """
-    said = f"answered {reply.status}" + (f": {quote}" if quote else "")
-    if 200 <= reply.status < 300:
-        return DeliveryResult(outcome="delivered", reason=f"answered {reply.status}")
-    if reply.status >= 500 or reply.status in _RETRYABLE_STATUSES:
+    reason = f"answered {response.status}" + (f": {quote}" if quote else "")
+    if 200 <= response.status < 300:
+        return DeliveryResult(outcome="delivered", reason=f"answered {response.status}")
+    if response.status >= 500 or response.status in _RETRYABLE_STATUSES:
         return DeliveryResult(
-            outcome="retry", reason=said, retry_after_s=parse_retry_after(reply.headers.get("retry-after"), now_s)
+            outcome="retry", reason=reason, retry_after_s=parse_retry_after(response.headers.get("retry-after"), now_s)
         )
-    if 300 <= reply.status < 400:
-        said = f"answered {reply.status}, which leads elsewhere: redirects are not followed, put the address into url"
-    return DeliveryResult(outcome="refused", reason=said)
+    if 300 <= response.status < 400:
+        reason = (
+            f"answered {response.status}, which leads elsewhere: redirects are not followed, put the address into url"
+        )
+    return DeliveryResult(outcome="refused", reason=reason)
 
 
 def parse_retry_after(text: str | None, now_s: float) -> float | None:
-    """Read a Retry-After header, seconds or a date; None where it says nothing that can be read."""
+    """Parse a Retry-After header, seconds or an HTTP date; return the delay in seconds, or None if it is invalid."""
     if text is None:
         return None
     if text.strip().isdecimal():

@@ -1,4 +1,4 @@
-"""Storage room: how a connection to each kind of database is made and kept."""
+"""SQLAlchemy engines for SQLite and PostgreSQL, with the settings of their connections."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Transaction
 
 SQLITE_BUSY_TIMEOUT_S = 5.0
-"""How long a writer waits for a writer of another process (a command beside the daemon)."""
+"""Time that a writer waits for a writer of another process, such as a command beside the daemon."""
 
 _POSTGRESQL_SESSION_SETTINGS = {
-    # A frozen process must not hold the row of a position: its transaction is ended for it.
+    # A frozen process must not hold the lock on a position's row: the server ends its transaction.
     "idle_in_transaction_session_timeout": "10s",
     "statement_timeout": "30s",
     "lock_timeout": "5s",
     "TimeZone": "UTC",
 }
-# The last is for what was sent and never acknowledged: without it a network that swallows packets holds a statement for
-# a quarter of an hour.
+# tcp_user_timeout bounds the wait for acknowledgement of sent data: without it a network that drops packets blocks a
+# statement for a quarter of an hour.
 _TCP_KEEPALIVES = {
     "keepalives": 1,
     "keepalives_idle": 10,
@@ -34,9 +34,14 @@ _TCP_KEEPALIVES = {
 
 
 def create_sqlite_engine(file: Path, role: Literal["writer", "reader", "read-only"]) -> sa.Engine:
-    """Return an engine over one file; a `reader` may create it, `read-only` not even that."""
+    """Create an engine on one file.
+
+    Args:
+        file: The database file.
+        role: A `writer` has one connection; a `reader` may create the file but not write; `read-only` may do neither.
+    """
     mode = "ro" if role == "read-only" else "rwc"
-    # Percent signs, question marks and hashes of a file name would be read as parts of the URI.
+    # `as_uri` escapes percent signs, question marks and hashes, which would be parsed as parts of the URI.
     uri = f"{file.absolute().as_uri()}?mode={mode}"
 
     def connect() -> sqlite3.Connection:
@@ -62,8 +67,8 @@ def create_sqlite_engine(file: Path, role: Literal["writer", "reader", "read-onl
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        # The driver begins nothing by itself (isolation_level=None): a deferred transaction that turns into a
-        # writer fails at once with "locked" instead of waiting, so writers say IMMEDIATE.
+        # With isolation_level=None the driver starts no transaction. A deferred transaction that becomes a writer fails
+        # at once with "locked" instead of waiting, so writers use IMMEDIATE.
         connection.exec_driver_sql(begin)
 
     return engine
@@ -71,7 +76,7 @@ def create_sqlite_engine(file: Path, role: Literal["writer", "reader", "read-onl
 
 def _configure_sqlite_connection(connection: sqlite3.Connection, role: str) -> None:
     if role == "writer":
-        # Takes effect only before the first table, and before the journal mode writes the file's header.
+        # auto_vacuum takes effect only before the first table, and before the journal mode writes the file header.
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
         _enable_wal(connection)
         connection.execute("PRAGMA synchronous=FULL")
@@ -81,7 +86,7 @@ def _configure_sqlite_connection(connection: sqlite3.Connection, role: str) -> N
 
 
 def _enable_wal(connection: sqlite3.Connection) -> None:
-    """Set write-ahead logging; two processes that do it at once get "locked" without SQLite's own waiting."""
+    """Enable write-ahead logging, retrying: SQLite reports "locked" at once when two processes enable it together."""
     deadline = time.monotonic() + SQLITE_BUSY_TIMEOUT_S
     while True:
         try:
@@ -92,14 +97,14 @@ def _enable_wal(connection: sqlite3.Connection) -> None:
             time.sleep(0.02)
             continue
         if mode != "wal":
-            message = f"this file system cannot hold a SQLite write-ahead log (journal mode stays {mode})"
+            message = f"this file system does not support a SQLite write-ahead log (journal mode stays {mode})"
             raise sqlite3.NotSupportedError(message)
         return
 
 
 def create_postgresql_engine(url: URL, *, read_only: bool) -> sa.Engine:
-    """Return an engine whose sessions give up rather than hold a lock for long."""
-    ours = {"application_name": "outrider", "connect_timeout": 10, **_TCP_KEEPALIVES}
+    """Create an engine for sessions with timeouts, so that none holds a lock for long."""
+    arguments = {"application_name": "outrider", "connect_timeout": 10, **_TCP_KEEPALIVES}
     settings = _POSTGRESQL_SESSION_SETTINGS | ({"default_transaction_read_only": "on"} if read_only else {})
     engine = sa.create_engine(
         url,
@@ -109,12 +114,12 @@ def create_postgresql_engine(url: URL, *, read_only: bool) -> sa.Engine:
         pool_pre_ping=True,
         pool_recycle=3600,
         isolation_level="READ COMMITTED",
-        connect_args={name: value for name, value in ours.items() if name not in url.query},
+        connect_args={name: value for name, value in arguments.items() if name not in url.query},
     )
 
     @sa.event.listens_for(engine, "connect")
     def _settings(connection: psycopg.Connection[Any], _record: object) -> None:
-        # By statement and not by `options`: poolers between us and the server refuse the latter.
+        # By statement, because connection poolers reject the `options` parameter.
         try:
             with connection.cursor() as cursor:
                 for name, value in settings.items():
@@ -128,10 +133,10 @@ def create_postgresql_engine(url: URL, *, read_only: bool) -> sa.Engine:
 
 
 def rollback_or_invalidate(connection: Connection, transaction: Transaction) -> None:
-    """Roll back, whatever state the connection is in; one that cannot is closed and not used again."""
+    """Roll back a transaction; invalidate the connection if the rollback fails."""
     try:
         transaction.rollback()
     except (sa.exc.SQLAlchemyError, psycopg.Error, sqlite3.Error):
-        # The transaction ends with its connection. The caller is about to raise what went wrong first.
+        # The transaction ends with its connection. The caller raises the first error.
         with contextlib.suppress(sa.exc.SQLAlchemyError, psycopg.Error, sqlite3.Error):
             connection.invalidate()

@@ -1,7 +1,7 @@
-"""Storage room: one database, SQLite or PostgreSQL, behind `read()` and `write()` transactions.
+"""A SQLite or PostgreSQL database behind `read()` and `write()` transactions.
 
-Every error that a retry can heal leaves here as `StorageUnavailable`; every other database error as it is,
-because repeating a wrong statement does not make it right.
+Database errors that a retry can resolve are raised as `StorageUnavailable`. All others pass unchanged: repeating a
+wrong statement does not make it right.
 """
 
 from __future__ import annotations
@@ -28,23 +28,25 @@ __all__ = ["CommitUnknown", "Database", "StorageDamaged", "StorageFull"]
 
 _URL_FORMS = "sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
 _CLOCK_SQL_US = {
-    # SQLite's clock is the machine's, to the millisecond.
+    # SQLite reads the machine's clock, in milliseconds.
     "sqlite": "CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000",
     "postgresql": "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)",
 }
 
 
 class Database:
-    """The store of one daemon or one reader.
+    """One database, opened by a daemon or by a reader.
 
-    Opening connects to nothing: an absent server shows at the first transaction, as `StorageUnavailable`.
+    The constructor does not connect: an unreachable server is reported by the first transaction, as
+    `StorageUnavailable`.
 
     Args:
         url: `sqlite:///FILE`, `postgresql://...` or `postgres://...`.
-        read_only: Opens an existing SQLite file without the right to change or create it.
+        read_only: Open an existing SQLite file without the right to change or create it, or PostgreSQL sessions that
+            are read-only by default.
 
     Raises:
-        ConfigError: The URL cannot be understood, or the folder of the SQLite file does not exist.
+        ConfigError: The URL is invalid, or the folder of the SQLite file does not exist.
     """
 
     def __init__(self, url: str, *, read_only: bool = False) -> None:
@@ -61,11 +63,11 @@ class Database:
             self.dialect = "postgresql"
             self.file = None
             self._reader = self._writer = dialects.create_postgresql_engine(self._url, read_only=read_only)
-        self._turns = FairLock()
+        self._write_lock = FairLock()
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
-        """Give a connection whose statements see the database without changing it.
+        """Yield a connection in a transaction that only reads.
 
         Raises:
             StorageUnavailable: The database cannot be reached now.
@@ -75,21 +77,21 @@ class Database:
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Connection]:
-        """Give a connection that is one transaction: all of it when the block ends, nothing when it raises.
+        """Yield a connection in a transaction: commit when the block ends, roll back when it raises.
 
-        On SQLite writers of this process take turns in the order in which they came, since SQLite lets one
-        write at a time and does not queue fairly.
+        On SQLite the writers of this process wait in a first-in, first-out queue: SQLite allows one writer at a time
+        and does not queue fairly.
 
         Raises:
             StorageUnavailable: The database cannot be reached now, or it ended the transaction.
-            StorageFull: The SQLite file cannot be written until a person acts.
-            CommitUnknown: The connection broke during COMMIT, so that it may or may not have happened.
+            StorageFull: The SQLite file cannot be written until a person frees space or grants the right.
+            CommitUnknown: The connection broke during COMMIT; the transaction may or may not be committed.
         """
         if self.read_only:
             message = f"{self.address} was opened read-only"
             raise RuntimeError(message)
-        turn = self._turns if self.dialect == "sqlite" else contextlib.nullcontext()
-        with turn, self._transaction(self._writer) as connection:
+        lock = self._write_lock if self.dialect == "sqlite" else contextlib.nullcontext()
+        with lock, self._transaction(self._writer) as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -113,12 +115,12 @@ class Database:
                     raise
 
     def now_us(self, connection: Connection | None = None) -> int:
-        """Return the database's clock in microseconds since 1970.
+        """Return the time of the database's clock, in microseconds since 1970.
 
         The clock advances inside a transaction.
 
         Args:
-            connection: The transaction to ask in; None opens one.
+            connection: The transaction that reads the clock; None opens one.
         """
         if connection is None:
             with self.read() as own:
@@ -126,52 +128,52 @@ class Database:
         return int(connection.scalar(sa.select(self.clock_expression())) or 0)
 
     def clock_expression(self) -> sa.ColumnElement[int]:
-        """Return the database's clock as an SQL expression, for statements that compare or store it."""
+        """Return an SQL expression for the database's clock, for statements that compare or store the time."""
         return sa.literal_column(_CLOCK_SQL_US[self.dialect], sa.BigInteger)
 
     def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
-        """Return an INSERT of this dialect, for its ON CONFLICT clause."""
+        """Return an INSERT of this dialect, which supports ON CONFLICT."""
         return sqlite.insert(table) if self.dialect == "sqlite" else postgresql.insert(table)
 
     def schema_revision(self) -> str | None:
-        """Return the schema's revision, or None where there is no schema of ours."""
+        """Return the revision of the schema, or None if the database has no Outrider tables."""
         with self.read() as connection:
             if not sa.inspect(connection).has_table("alembic_version"):
                 return None
-            found = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
-            return None if found is None else str(found)
+            revision = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+            return None if revision is None else str(revision)
 
     def check_schema(self) -> None:
-        """Refuse to work on a schema of another version.
+        """Check that the schema has the revision of this version.
 
         Raises:
-            SchemaMismatch: The schema is missing, older or newer; says which and what to do.
+            SchemaMismatch: The schema is missing, older or newer; the message names the revisions and the remedy.
         """
-        found, wanted = self.schema_revision(), KNOWN_REVISIONS[-1]
-        if found == wanted:
+        revision, required = self.schema_revision(), KNOWN_REVISIONS[-1]
+        if revision == required:
             return
-        if found is None:
-            message = f"{self.address} has no Outrider tables yet (schema {wanted}): run `outrider db upgrade`"
-        elif found in KNOWN_REVISIONS:
-            message = f"{self.address} has schema {found}, this Outrider needs {wanted}: run `outrider db upgrade`"
+        if revision is None:
+            message = f"{self.address} has no Outrider tables yet (schema {required}): run `outrider db upgrade`"
+        elif revision in KNOWN_REVISIONS:
+            message = f"{self.address} has schema {revision}, this Outrider needs {required}: run `outrider db upgrade`"
         else:
             message = (
-                f"{self.address} has schema {found}, which a newer Outrider wrote; "
-                f"this one knows up to {wanted}: install the newer Outrider"
+                f"{self.address} has schema {revision}, written by a newer Outrider; "
+                f"this one supports schemas up to {required}: install the newer Outrider"
             )
         raise SchemaMismatch(message)
 
     def check_writable(self) -> None:
-        """Find out whether this user may write here, without writing.
+        """Check that this user may write to the database, without writing.
 
         Raises:
-            StorageFull: The SQLite file, or the folder in which it is to be made, cannot be written.
-            ConfigError: The PostgreSQL server does not let this user make tables.
+            StorageFull: The SQLite file, or the folder in which it will be created, cannot be written.
+            ConfigError: The PostgreSQL server does not allow this user to create tables.
             StorageUnavailable: The database cannot be reached or written now.
         """
         if self.file is not None and not self.file.exists():
             if not os.access(self.file.parent, os.W_OK | os.X_OK, effective_ids=True):
-                message = f"the database {self.file} cannot be made: this user may not write in {self.file.parent}"
+                message = f"cannot create the database {self.file}: this user may not write in {self.file.parent}"
                 raise StorageFull(message)
             return
         with self.write() as connection:
@@ -184,26 +186,28 @@ class Database:
             " has_schema_privilege(current_schema(), 'CREATE'), current_user"
         ).one()
         if read_only:
-            message = f"{self.address} is read-only: name the primary server in database.url, or let user {user} write"
+            message = (
+                f"{self.address} is read-only: use the primary server in database.url, or allow user {user} to write"
+            )
             raise StorageUnavailable(message)
         if not may_create:
             message = (
-                f"{self.address} does not let user {user} make tables: run GRANT CREATE ON SCHEMA {schema or 'public'} "
-                f"TO {user}, or name another user in database.url"
+                f"{self.address} does not allow user {user} to create tables: "
+                f"run GRANT CREATE ON SCHEMA {schema or 'public'} TO {user}, or use another user in database.url"
             )
             raise ConfigError(message)
 
     @contextlib.contextmanager
     def lock_for_daemon(self) -> Iterator[None]:
-        """Hold the right to be the one daemon of a SQLite file; on PostgreSQL any number may run.
+        """Hold the lock of the only daemon on a SQLite file; on PostgreSQL any number of daemons may run.
 
         Raises:
-            ConfigError: Another daemon holds the file; names its process id.
+            ConfigError: Another daemon holds the lock; the message gives its process id.
         """
         if self.file is None:
             yield
             return
-        # A file of its own: closing any descriptor of the database file itself would drop SQLite's own locks.
+        # A separate file: closing any descriptor of the database file would release SQLite's own locks.
         lock_file = self.file.with_name(self.file.name + ".daemon-lock")
         descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -223,22 +227,22 @@ class Database:
             os.close(descriptor)
 
     def checkpoint_wal(self) -> None:
-        """Move SQLite's write-ahead log into the file as far as readers allow; nothing on PostgreSQL."""
+        """Copy SQLite's write-ahead log into the file as far as readers allow; do nothing on PostgreSQL."""
         self._run_pragma("PRAGMA wal_checkpoint(PASSIVE)")
 
     def vacuum_pages(self, pages: int) -> None:
-        """Cut up to so many free pages off the SQLite file; nothing on PostgreSQL."""
+        """Remove up to `pages` free pages from the SQLite file; do nothing on PostgreSQL."""
         self._run_pragma(f"PRAGMA incremental_vacuum({pages})")
 
     def _run_pragma(self, pragma: str) -> None:
-        """Run a statement of SQLite that begins and ends its own transaction, in the queue of the writers."""
+        """Run a pragma that manages its own transaction, in the queue of the SQLite writers."""
         if self.dialect != "sqlite":
             return
-        with self._turns, translate_errors(self.address, self.file), self._writer.connect() as connection:
+        with self._write_lock, translate_errors(self.address, self.file), self._writer.connect() as connection:
             driver = connection.connection.driver_connection
             if not isinstance(driver, sqlite3.Connection):
                 raise TypeError(type(driver))
-            # A script runs each statement to its end; `execute` takes one step, which frees a single page.
+            # `executescript` runs the statement to its end; `execute` takes one step, which frees a single page.
             driver.executescript(pragma)
 
     def close(self) -> None:
@@ -257,40 +261,39 @@ def _parse_url(text: str) -> URL:
     try:
         url = make_url(text)
     except sa.exc.ArgumentError:
-        # What stands before an @ may hold a password.
+        # The part before an @ may contain a password.
         shown = text.rsplit("@", maxsplit=1)[-1]
-        message = f"database.url {shown!r} is no URL: write {_URL_FORMS}"
+        message = f"database.url {shown!r} is not a URL: write {_URL_FORMS}"
         raise ConfigError(message) from None
     backend, _, driver = url.drivername.partition("+")
     if backend == "sqlite" and driver in {"", "pysqlite"}:
         return url
     if backend in {"postgresql", "postgres"} and driver in {"", "psycopg"}:
         return url.set(drivername="postgresql+psycopg")
-    message = f"database.url has the unknown kind {url.drivername!r}: write {_URL_FORMS}"
+    message = f"database.url has the unknown scheme {url.drivername!r}: write {_URL_FORMS}"
     raise ConfigError(message)
 
 
 def _sqlite_file(url: URL, *, must_exist: bool) -> Path:
     if url.database in {None, "", ":memory:"} or str(url.database).startswith("file:"):
-        message = "database.url names no SQLite file: write sqlite:///FILE (a database in memory cannot be shared)"
+        message = "database.url names no SQLite file: write sqlite:///FILE (an in-memory database cannot be shared)"
         raise ConfigError(message)
-    file = Path(str(url.database)).expanduser()
     # The real path, so that two names of one file share one lock.
-    file = Path(os.path.realpath(file))
+    file = Path(os.path.realpath(Path(str(url.database)).expanduser()))
     if not file.parent.is_dir():
-        message = f"the folder of the database {file} does not exist: create it or change database.url"
+        message = f"the folder of the database {file} does not exist: create it, or change database.url"
         raise ConfigError(message)
     if file.is_dir():
-        message = f"the database {file} is a folder: name a file in database.url"
+        message = f"the database {file} is a folder: give a file in database.url"
         raise ConfigError(message)
     if must_exist and not file.exists():
-        message = f"there is no database {file}: start the daemon once, or give the right database.url"
+        message = f"the database {file} does not exist: start the daemon once, or correct database.url"
         raise ConfigError(message)
     return file
 
 
 def _displayed_address(url: URL) -> str:
-    """Return the database as a person names it, without user's password or options."""
+    """Return the database's address for messages, without user, password and options."""
     if url.get_backend_name() == "sqlite":
         return str(url.database)
     host = url.host or url.query.get("host") or "localhost"

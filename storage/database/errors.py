@@ -1,4 +1,4 @@
-"""Storage room: which database errors a retry can heal, and what a person reads about the others."""
+"""Storage errors, and the translation of driver errors into errors that name the remedy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from config.errors import ConfigError, OutriderError, StorageUnavailable
 
 
 class CommitUnknown(StorageUnavailable):
-    """The connection broke during COMMIT, so that it may or may not be stored: read the position first."""
+    """The connection broke during COMMIT: the transaction may or may not be committed, so read the position first."""
 
 
 class StorageFull(OutriderError):  # noqa: N818 - names the state, as its siblings do
@@ -23,25 +23,25 @@ class StorageFull(OutriderError):  # noqa: N818 - names the state, as its siblin
 
 
 class StorageDamaged(OutriderError):  # noqa: N818 - names the state, as its siblings do
-    """The file is no SQLite database, or it is damaged."""
+    """The file is not a SQLite database, or it is damaged."""
 
 
-# SQLSTATE classes and codes after which the same transaction may well succeed: connection (08), shutdown and
-# starting up (57P), resources (53), rollback by the server (40), locks and time-outs.
+# SQLSTATE classes and codes after which the same transaction may succeed: connection (08), shutdown and startup (57P),
+# resources (53), rollback by the server (40), locks and timeouts.
 _RETRYABLE_CLASSES = ("08", "53", "40", "57P")
 _RETRYABLE_CODES = frozenset({"55P03", "57014", "25P03", "25006"})
-# What the server says to a connection that it will refuse again: while a connection is made the driver has no
-# SQLSTATE, only the server's words.
+# Messages of the server for connections that it will refuse again. While connecting, the driver has no SQLSTATE, only
+# the server's message.
 _REFUSED_CONNECTION_ADVICE = (
     (
         re.compile(r"password authentication failed"),
-        "does not let user {user} in: the password, or the user, is wrong; correct database.url (or what sets it: "
+        "does not accept user {user}: the user or the password is wrong; correct database.url (or its source: "
         "database.url_file, OUTRIDER_DATABASE__URL)",
     ),
     (
         re.compile(r"no password supplied"),
-        "wants a password of user {user} and got none; write postgresql://{user}:PASSWORD@HOST/NAME, or put the "
-        "address into a file and name it in database.url_file",
+        "requires a password for user {user}; write postgresql://{user}:PASSWORD@HOST/NAME, or put the "
+        "URL into a file and set database.url_file to it",
     ),
     (
         re.compile(r'database "(?P<name>.*)" does not exist'),
@@ -53,19 +53,19 @@ _REFUSED_CONNECTION_ADVICE = (
     ),
     (
         re.compile(r"no pg_hba\.conf entry"),
-        "does not let user {user} in from this machine: its pg_hba.conf has no line for that; add one, or correct "
+        "does not accept user {user} from this machine: its pg_hba.conf has no matching entry; add one, or correct "
         "database.url",
     ),
     (
         re.compile(r'permission denied for database "(?P<name>.*)"|role ".*" is not permitted to log in'),
-        "does not let user {user} in: grant it LOGIN, and CONNECT on the database, or correct database.url",
+        "does not accept user {user}: grant it LOGIN, and CONNECT on the database, or correct database.url",
     ),
 )
 _INSUFFICIENT_PRIVILEGE = "42501"
 _READ_ONLY = "25006"
 _DISK_FULL = "53100"
 
-# The server has answered, so a commit that failed with one of these has certainly not happened.
+# The server has answered with a rollback or a constraint violation: the transaction is certainly not committed.
 _ROLLED_BACK_CLASSES = ("40", "23")
 _SQLITE_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 _SQLITE_DAMAGED = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
@@ -74,18 +74,21 @@ _SQLITE_UNWRITABLE = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL, sq
 
 @contextlib.contextmanager
 def translate_errors(address: str, file: Path | None, *, committing: bool = False) -> Iterator[None]:
-    """Raise the errors of drivers and SQLAlchemy in the words of what the caller can do.
+    """Translate errors of the drivers and of SQLAlchemy, raised in the block, by the action that the caller can take.
+
+    Other errors pass unchanged.
 
     Args:
-        address: The database as a person names it.
+        address: The database's address for messages.
         file: The SQLite file, or None.
-        committing: The block is a COMMIT, so a lost connection leaves the outcome unknown.
+        committing: The block is a COMMIT, so that a lost connection leaves the outcome unknown.
 
     Raises:
         StorageUnavailable: A retry may succeed.
-        StorageFull: The SQLite file cannot be written until a person acts.
-        StorageDamaged: The SQLite file cannot be read as a database.
-        ConfigError: PostgreSQL refuses the user, the database or a statement until a person acts.
+        CommitUnknown: The outcome of a COMMIT is unknown.
+        StorageFull: The SQLite file cannot be written until a person frees space or grants the right.
+        StorageDamaged: The SQLite file is not a database, or it is damaged.
+        ConfigError: PostgreSQL refuses the user, the database or a statement until a person changes its settings.
     """
     try:
         yield
@@ -94,15 +97,15 @@ def translate_errors(address: str, file: Path | None, *, committing: bool = Fals
         raise StorageUnavailable(message) from error
     except sa.exc.DBAPIError as error:
         cause = error.orig if isinstance(error.orig, Exception) else error
-        known = _translate_error(cause, address, file, committing=committing)
-        if known is None:
+        translated = _translate_error(cause, address, file, committing=committing)
+        if translated is None:
             raise
-        raise known from error
+        raise translated from error
     except (psycopg.Error, sqlite3.Error) as error:
-        known = _translate_error(error, address, file, committing=committing)
-        if known is None:
+        translated = _translate_error(error, address, file, committing=committing)
+        if translated is None:
             raise
-        raise known from error
+        raise translated from error
 
 
 def _translate_error(error: Exception, address: str, file: Path | None, *, committing: bool) -> OutriderError | None:
@@ -120,18 +123,18 @@ def _translate_postgresql_error(error: psycopg.Error, address: str, *, committin
         return ConfigError(f"{address} {refused}")
     if state == _INSUFFICIENT_PRIVILEGE:
         return ConfigError(
-            f"{address} does not let this user work ({reason.partition(' LINE ')[0]}): grant it the right (a first run "
-            "needs CREATE on the schema), or name another user in database.url"
+            f"{address} denies this user a privilege ({reason.partition(' LINE ')[0]}): grant it (a first run needs "
+            "CREATE on the schema), or use another user in database.url"
         )
     if state is None:
-        # The driver itself speaks: no connection, or the one we had is gone; other errors of its are misuse.
+        # An error of the driver itself: no connection, or a lost one. Its other error classes are misuse.
         retryable = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
     else:
         retryable = state.startswith(_RETRYABLE_CLASSES) or state in _RETRYABLE_CODES
     if not retryable:
         return None
     if state == _READ_ONLY:
-        reason = f"it is read-only ({reason}): name the primary server in database.url, or let this user write"
+        reason = f"it is read-only ({reason}): use the primary server in database.url, or allow this user to write"
     elif state == _DISK_FULL:
         reason = f"its disk is full ({reason}): free space there, or shorten `retention`"
     if committing and (state is None or state == "40003" or not state.startswith(_ROLLED_BACK_CLASSES)):
@@ -140,17 +143,17 @@ def _translate_postgresql_error(error: psycopg.Error, address: str, *, committin
 
 
 def _shorten_reason(reason: str) -> str:
-    """Return a reason without what the address says already; of a server that does not answer, with what to check."""
-    said = re.sub(
+    """Return a message of the driver without the address, and with advice if the server did not answer."""
+    text = re.sub(
         r'^connection (?:failed|is bad): |connection to server at "[^"]*"(?: \(.*?\))?, port \d+ failed: ', "", reason
     )
-    said, asked, _ = said.partition(" Is the server running")
-    away = asked or "resolve host" in said or "timeout" in said
-    return f"{said}; check database.url and that the server runs" if away else said
+    text, question, _ = text.partition(" Is the server running")
+    unreachable = question or "resolve host" in text or "timeout" in text
+    return f"{text}; check database.url and that the server runs" if unreachable else text
 
 
 def _explain_refused_connection(error: psycopg.Error, reason: str) -> str | None:
-    """Return why the server will not have this connection, whenever it is asked; None where it may later."""
+    """Return why the server will refuse every such connection; None if a later one may succeed."""
     user = getattr(error.pgconn, "user", b"") or b""
     for pattern, advice in _REFUSED_CONNECTION_ADVICE:
         match = pattern.search(reason)
@@ -171,11 +174,11 @@ def _translate_sqlite_error(error: sqlite3.Error, file: Path | None, *, committi
         return kind(f"the database {file} cannot be read or written now: {error}")
     if primary in _SQLITE_UNWRITABLE:
         advice = {
-            sqlite3.SQLITE_READONLY: "give this user the right to write the file and its folder",
+            sqlite3.SQLITE_READONLY: "allow this user to write the file and its folder",
             sqlite3.SQLITE_FULL: "free space on its disk, or shorten `retention`",
             sqlite3.SQLITE_CANTOPEN: "check that the folder exists and that this user may write in it",
         }[primary]
         return StorageFull(f"the database {file} cannot be written ({error}): {advice}")
     if primary in _SQLITE_DAMAGED:
-        return StorageDamaged(f"{file}: {error}; restore it from a backup, or name another file in database.url")
+        return StorageDamaged(f"{file}: {error}; restore it from a backup, or give another file in database.url")
     return None

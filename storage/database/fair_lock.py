@@ -1,4 +1,4 @@
-"""Storage room: a lock that serves waiting threads in the order in which they came."""
+"""A lock that waiting threads acquire in the order in which they asked for it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections import deque
 
 
 class FairLock:
-    """First come, first served; `threading.Lock` promises no order, and one writer could starve others."""
+    """A first-in, first-out lock: `threading.Lock` guarantees no order, so that one writer could starve others.
+
+    A context manager. It is not reentrant: entering it twice in one thread raises `RuntimeError`.
+    """
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
@@ -16,32 +19,32 @@ class FairLock:
 
     @property
     def n_waiting(self) -> int:
-        """Return how many threads stand in the queue now."""
+        """Return the number of threads in the queue."""
         with self._mutex:
             return len(self._waiting)
 
     def __enter__(self) -> None:
-        me = threading.get_ident()
+        thread_id = threading.get_ident()
         with self._mutex:
-            if self._holder == me:
-                message = "a write transaction was begun inside a write transaction of the same thread"
+            if self._holder == thread_id:
+                message = "a write transaction was started inside a write transaction of the same thread"
                 raise RuntimeError(message)
             if self._holder is None and not self._waiting:
-                self._holder = me
+                self._holder = thread_id
                 return
-            called = threading.Event()
-            self._waiting.append(called)
-        mine = False
+            granted = threading.Event()
+            self._waiting.append(granted)
+        acquired = False
         try:
-            called.wait()
-            mine = True
+            granted.wait()
+            acquired = True
         finally:
-            # An interrupt while waiting must leave the queue, or pass on a turn that was given meanwhile.
+            # An interrupt while waiting must leave the queue, or release a lock that was granted in the meantime.
             with self._mutex:
-                if mine:
-                    self._holder = me
-                elif called in self._waiting:
-                    self._waiting.remove(called)
+                if acquired:
+                    self._holder = thread_id
+                elif granted in self._waiting:
+                    self._waiting.remove(granted)
                 else:
                     self._release_to_next()
 
@@ -52,6 +55,6 @@ class FairLock:
     def _release_to_next(self) -> None:
         self._holder = None
         if self._waiting:
-            # Nobody may slip in between this call and the moment at which the called thread runs.
+            # The lock stays taken until the next thread runs, so that no other thread can overtake it.
             self._holder = -1
             self._waiting.popleft().set()

@@ -1,6 +1,7 @@
-"""Storage room: the daily partitions of `scores` on PostgreSQL.
+"""The daily partitions of `scores` on PostgreSQL.
 
-The partition key is the day of *storing*: one event with a stray date must not need a partition of its own.
+The partition key is the day on which a score is *stored*, so that an event with a wrong date needs no partition of its
+own.
 """
 
 from __future__ import annotations
@@ -14,25 +15,25 @@ from storage.database.engine import Database
 
 DAY_US = 86_400_000_000
 _PARTITION_LOCK_KEY = 0x6F757472_73636F72
-"""Any constant that all Outriders share: makers of partitions queue behind it."""
+"""The advisory lock that serialises the creation of partitions; any constant, the same in every version."""
 _PARTITION_NAME = re.compile(r"scores_d(\d+)")
 
 
 def day_number(time_us: int) -> int:
-    """Return the number of the day (UTC, since 1970) of a time."""
+    """Return the day of a time as the number of days since 1970, in UTC."""
     return time_us // DAY_US
 
 
 def partition_name(day: int) -> str:
-    """Return the table that holds the scores stored on a day."""
+    """Return the name of the table with the scores that were stored on a day."""
     return f"scores_d{day}"
 
 
 def ensure_score_partitions(db: Database, day: int | None = None) -> None:
-    """Make the partitions of a day (default: the database's today) and of the day after; nothing on SQLite.
+    """Create the partitions of a day (default: today, by the database's clock) and of the next; nothing on SQLite.
 
-    Safe when several processes call it at once. Readers and committers are not held up: a partition is made
-    beside the table and attached, which needs no exclusive lock on it.
+    Several processes may call it at once. It blocks neither readers nor commits: a partition is created as a separate
+    table and then attached, which needs no exclusive lock on `scores`.
     """
     if db.dialect != "postgresql":
         return
@@ -42,14 +43,14 @@ def ensure_score_partitions(db: Database, day: int | None = None) -> None:
         if {day, day + 1} <= list_partition_days(connection):
             return
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _PARTITION_LOCK_KEY})
-        present = list_partition_days(connection)
+        existing = list_partition_days(connection)
         for each in (day, day + 1):
-            if each not in present:
+            if each not in existing:
                 create_partition(connection, each)
 
 
 def create_partition(connection: Connection, day: int) -> None:
-    """Make and attach the partition of one day; the caller holds the makers' lock."""
+    """Create and attach the partition of one day; the caller holds the advisory lock."""
     name = partition_name(day)
     connection.exec_driver_sql(f"CREATE TABLE {name} (LIKE scores INCLUDING ALL)")
     connection.exec_driver_sql(f"ALTER TABLE scores ATTACH PARTITION {name} FOR VALUES FROM ({day}) TO ({day + 1})")
@@ -67,16 +68,16 @@ def list_partition_days(connection: Connection) -> set[int]:
 
 
 def drop_score_partitions(db: Database, before_day: int) -> list[int]:
-    """Drop the partitions of the days before a day, one transaction each; returns the days dropped.
+    """Drop the partitions of all days before `before_day`, one transaction each; return the dropped days.
 
     Raises:
-        StorageUnavailable: A reader held the table for more than a second; the next call goes on from there.
+        StorageUnavailable: A reader held the table for more than a second; the next call continues with the rest.
     """
     with db.read() as connection:
-        old = sorted(day for day in list_partition_days(connection) if day < before_day)
-    for day in old:
+        expired = sorted(day for day in list_partition_days(connection) if day < before_day)
+    for day in expired:
         with db.write() as connection:
-            # Dropping waits for readers and makes committers wait behind it: so it gives up soon.
+            # DROP waits for readers and blocks commits while it waits, so it has a short timeout.
             connection.exec_driver_sql("SET LOCAL lock_timeout = '1s'")
             connection.exec_driver_sql(f"DROP TABLE IF EXISTS {partition_name(day)}")
-    return old
+    return expired

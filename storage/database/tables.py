@@ -1,8 +1,8 @@
-"""Storage room: every table as SQLAlchemy Core metadata; the migrations create them, the others only read it.
+"""The tables as SQLAlchemy Core metadata; the migrations create them.
 
-Times are BIGINT microseconds since 1970 UTC (`*_us`); JSON is TEXT. Foreign keys bind the tables of the
-control plane; those that a commit fills by the thousand (`scores`, `outliers`, `dead_letters`,
-`window_parts`) carry none, because a look-up per row would slow down the one path that must be fast.
+Times are BIGINT microseconds since 1970 in UTC (`*_us`); JSON is TEXT. The tables of the control plane have foreign
+keys. The tables that a commit fills with thousands of rows (`scores`, `outliers`, `dead_letters`, `window_parts`) have
+none, because a look-up per row would slow down the path of every event.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from storage.database.texts import StorableText
 
 FOREVER_US = 2**63 - 1
-"""`positions.idle_until_us` of a source that has ended: it never again holds a window open."""
+"""`positions.idle_until_us` of a source that has ended: it never holds a window open again."""
 
 metadata = sa.MetaData(
     naming_convention={
@@ -23,7 +23,7 @@ metadata = sa.MetaData(
     }
 )
 
-# SQLite numbers rows by itself only in a column whose type is exactly INTEGER.
+# SQLite generates row ids only for a column whose type is exactly INTEGER.
 _Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _Us = sa.BigInteger
 _Text = StorableText
@@ -40,16 +40,16 @@ streams = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("name", _Text, nullable=False, unique=True),
     sa.Column("window_size_us", _Us, nullable=False),
-    # The largest grace + ahead this stream ever ran with: no stored event lies beyond sealed_until + lead.
+    # The largest grace + ahead that the stream has ever had: no stored event lies beyond sealed_until + lead.
     sa.Column("lead_us", _Us, nullable=False, server_default="0"),
     sa.Column("sealed_until_us", _Us),
     sa.Column("last_tick_us", _Us),
     sa.Column("revision", _Us, nullable=False, server_default="0"),
     sa.Column("created_at_us", _Us, nullable=False),
     sa.Column("details", _Text),
-    # What the detectors carry from one judged window to the next (JSON), moved in the transaction that judges.
+    # State of the window tests between judged windows (JSON), updated in the transaction that judges.
     sa.Column("judge_state", _Text),
-    # How often somebody has accepted an incident: what is computed from windows is computed anew when it moves.
+    # Number of accepted incidents: results that are computed from windows are recomputed when it changes.
     sa.Column("acceptances", sa.Integer, nullable=False, server_default="0"),
 )
 
@@ -119,8 +119,8 @@ thresholds = sa.Table(
     sa.Index("ix_thresholds_valid_from", "stream_id", "valid_from_us", "id"),
 )
 
-# On PostgreSQL `scores` has one more column in front, stored_day (days since 1970): its partition key and the
-# head of its primary key (partitions.py). The columns here are those that both databases share.
+# On PostgreSQL `scores` has one more column in front, stored_day (days since 1970): the partition key and the first
+# column of the primary key (partitions.py). These columns are common to both databases.
 scores = sa.Table(
     "scores",
     metadata,
@@ -180,7 +180,7 @@ window_parts = sa.Table(
     sa.Column("late", _Us, nullable=False),
     sa.Column("dead", _Us, nullable=False),
     sa.Column("payload", sa.LargeBinary),
-    # Of its events that are not late: where the window lies in the log. An event that comes late lies behind.
+    # Offsets of the first and last event that is not late: the range of the window in the log.
     sa.Column("first_offset", _Us),
     sa.Column("last_offset", _Us),
     sa.Index("ix_window_parts_due", "stream_id", "window_end_us", "window_start_us"),
@@ -205,7 +205,7 @@ windows = sa.Table(
     sa.Column("payload", sa.LargeBinary),
     sa.Column("details", _Text),
     sa.Column("judged_at_us", _Us),
-    # When a person took the window back into the calibration, whatever was found in it.
+    # Time at which a person accepted the window into the calibration, despite the incidents in it.
     sa.Column("adopted_at_us", _Us),
     sa.Index("ix_windows_judged", "stream_id", "judged_at_us"),
 )
@@ -226,7 +226,7 @@ incidents = sa.Table(
     sa.Column("windows_fired", _Us, nullable=False),
     sa.Column("summary", _Text, nullable=False),
     sa.Column("details", _Text),
-    # Event time up to which a person took what was found for normal.
+    # Event time up to which a person accepted the incident's windows as normal.
     sa.Column("accepted_at_us", _Us),
 )
 sa.Index(
@@ -251,7 +251,7 @@ transitions = sa.Table(
     sa.Column("summary", _Text, nullable=False),
     sa.Column("details", _Text),
     sa.Column("recorded_at_us", _Us, nullable=False),
-    # The incident's at that time, so that a message is the same at every attempt; the incident may escalate.
+    # Severity of the incident at the transition: it may escalate later, but a message is the same at every attempt.
     sa.Column("severity", _Text),
     sa.UniqueConstraint("incident_id", "transition", "window_start_us"),
 )
@@ -291,7 +291,7 @@ gaps = sa.Table(
     sa.Index("ix_gaps_source_id", "source_id"),
 )
 
-# A model that scores beside the active one, with its own limit: it flags nothing and alarms nobody.
+# A model that scores beside the active one, with its own threshold; it flags no outliers and opens no incidents.
 shadows = sa.Table(
     "shadows",
     metadata,
@@ -300,7 +300,7 @@ shadows = sa.Table(
     sa.Column("percentile", _Double, nullable=False),
     sa.Column("threshold", _Double, nullable=False),
     sa.Column("since_us", _Us, nullable=False),
-    # Event time from which the daemon itself decides whether to promote; NULL leaves it to a person.
+    # Event time from which the daemon decides on the promotion; NULL leaves the decision to a person.
     sa.Column("due_us", _Us),
     sa.Column("ended", sa.Boolean, nullable=False),
     sa.Column("verdict", _Text),
@@ -367,14 +367,14 @@ accepted_references = sa.Table(
     _foreign_key_column("stream_id", "streams.id"),
     _foreign_key_column("model_id", "models.id"),
     _foreign_key_column("incident_id", "incidents.id"),
-    # The live energies that a person took for normal, instead of the model's reference: float32, ascending.
+    # Live energies that a person accepted as normal, replacing the model's reference: float32, ascending.
     sa.Column("energies", sa.LargeBinary, nullable=False),
     sa.Column("at_us", _Us, nullable=False),
     sa.Column("recorded_at_us", _Us, nullable=False),
     sa.Index("ix_accepted_references_model_id", "model_id"),
 )
 
-# How far drift is judged, since when its base counts at the earliest, and what it carries on (JSON).
+# Per stream: the event time up to which drift is judged, the earliest start of its base, and its state (JSON).
 drift_marks = sa.Table(
     "drift_marks",
     metadata,
@@ -384,7 +384,7 @@ drift_marks = sa.Table(
     sa.Column("state", _Text),
 )
 
-# What was normal over one horizon, frozen: a base of the means themselves, or of differences against days before.
+# The frozen base of a horizon: of the means (season false), or of the differences against earlier days (season true).
 drift_bases = sa.Table(
     "drift_bases",
     metadata,
@@ -405,7 +405,7 @@ drift_verdicts = sa.Table(
     sa.Column("window_start_us", _Us, nullable=False),
     sa.Column("window_end_us", _Us, nullable=False),
     sa.Column("statistic", _Text, nullable=False),
-    # '' where the statistic belongs to the whole stream: a NULL would slip past the unique key.
+    # '' if the statistic belongs to the whole stream: a unique key does not cover NULL.
     sa.Column("feature", _Text, nullable=False, server_default=""),
     sa.Column("before", _Double),
     sa.Column("after", _Double),

@@ -1,7 +1,7 @@
-"""Storage room: the ten views that people query, with the same names and columns on both databases.
+"""The ten SQL views for users, with the same names and columns on both databases.
 
-The columns of the contract come first and in its order; what follows them may grow. A view's `*_us` column is
-the stored number: filter on it where an index or a range scan matters. The statements hold no input.
+The documented columns come first and in their documented order; more columns may be added after them. A `*_us` column
+holds the stored number: filter on it where an index or a range scan matters. The statements contain no user input.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def _time_column(column: str, name: str, dialect: Dialect) -> str:
     if dialect == "sqlite":
         seconds = f"strftime('%Y-%m-%dT%H:%M:%S', {column} / 1000000, 'unixepoch')"
         return f"{seconds} || printf('.%06dZ', {column} % 1000000) AS {name}"
-    # Seconds and microseconds apart: an interval times a large number passes through a double.
+    # Seconds and microseconds separately: PostgreSQL multiplies an interval in double precision.
     return (
         f"timestamptz 'epoch' + ({column} / 1000000) * interval '1 second' "
         f"+ ({column} % 1000000) * interval '1 microsecond' AS {name}"
@@ -46,7 +46,7 @@ def _score_joins(table: str) -> str:
 
 
 def view_queries(dialect: Dialect) -> dict[str, str]:
-    """Return the SELECT behind each view, by the view's name."""
+    """Return the SELECT statement of each view, by the view's name."""
 
     def time(column: str, name: str) -> str:
         return _time_column(column, name, dialect)
@@ -54,10 +54,10 @@ def view_queries(dialect: Dialect) -> dict[str, str]:
     def json(column: str, name: str) -> str:
         return _json_column(column, name, dialect)
 
-    # On PostgreSQL the partition key: a query that bounds it reads only the days that it wants.
+    # On PostgreSQL this is the partition key: a query that bounds it reads only the matching partitions.
     stored_day = "s.stored_day" if dialect == "postgresql" else "s.stored_at_us / 86400000000"
-    of_source = "JOIN sources so ON so.id = x.source_id JOIN streams st ON st.id = so.stream_id"
-    of_stream = "JOIN streams st ON st.id = x.stream_id"
+    join_source = "JOIN sources so ON so.id = x.source_id JOIN streams st ON st.id = so.stream_id"
+    join_stream = "JOIN streams st ON st.id = x.stream_id"
     return {
         "score_history": f"""SELECT {_score_columns("s", dialect)},
        s.stored_at_us, s.threshold_id, s.source_id, {stored_day} AS stored_day
@@ -70,18 +70,18 @@ def view_queries(dialect: Dialect) -> dict[str, str]:
        x.p_value, x.energy_p50, x.energy_p99, x.energy_max, m.version AS model_version,
        x.window_start_us, x.window_end_us, x.dead, t.threshold, {json("x.details", "details")},
        {time("x.judged_at_us", "judged_at")}
-  FROM windows x {of_stream}
+  FROM windows x {join_stream}
   LEFT JOIN thresholds t ON t.id = x.threshold_id LEFT JOIN models m ON m.id = t.model_id""",
         "threshold_history": f"""SELECT st.name AS stream, {time("x.computed_at_us", "computed_at")},
        {time("x.valid_from_us", "valid_from")}, x.percentile, x.threshold, x.lower, x.upper, x.n, x.method,
        m.version AS model_version, x.computed_at_us, x.valid_from_us, {json("x.details", "details")},
        {time("x.recorded_at_us", "recorded_at")}, x.id
-  FROM thresholds x {of_stream} JOIN models m ON m.id = x.model_id""",
+  FROM thresholds x {join_stream} JOIN models m ON m.id = x.model_id""",
         "incident_history": f"""SELECT x.id, st.name AS stream, x.kind, x.severity, x.status,
        {time("x.window_start_us", "window_start")}, {time("x.opened_at_us", "opened_at")},
        {time("x.resolved_at_us", "resolved_at")}, x.summary, {json("x.details", "details")},
        x.window_start_us, x.opened_at_us, x.resolved_at_us, x.windows_fired, x.clean_windows
-  FROM incidents x {of_stream}""",
+  FROM incidents x {join_stream}""",
         "notification_history": f"""SELECT x.id, x.incident_id, tr.transition, x.channel, x.state, x.attempts,
        x.last_error, {time("x.created_at_us", "created_at")}, {time("x.delivered_at_us", "delivered_at")},
        st.name AS stream, x.created_at_us, {time("x.next_attempt_at_us", "next_attempt_at")}, tr.summary
@@ -90,32 +90,32 @@ def view_queries(dialect: Dialect) -> dict[str, str]:
         "dead_letter_history": f"""SELECT {_SOURCE_COLUMNS}, x.source_offset, x.reason, x.detail, x.payload,
        {time("x.recorded_at_us", "recorded_at")}, x.end_offset, x.count, so.incarnation,
        x.recorded_at_us, x.id
-  FROM dead_letters x {of_source}""",
+  FROM dead_letters x {join_source}""",
         "drift_history": f"""SELECT st.name AS stream, x.horizon, {time("x.window_start_us", "window_start")},
        {time("x.window_end_us", "window_end")}, x.statistic, NULLIF(x.feature, '') AS feature, x.before,
        x.after, x.effect, x.z, x."limit", x.drifted, x.window_start_us, x.window_end_us, x.id
-  FROM drift_verdicts x {of_stream}""",
+  FROM drift_verdicts x {join_stream}""",
         "calibration_history": f"""SELECT st.name AS stream, {time("x.at_us", "at")}, x.promised_per_week,
        x.realised_per_week, x.windows_learned, x.dispersion, x.exceedance, x.state, x.at_us
-  FROM calibrations x {of_stream}""",
+  FROM calibrations x {join_stream}""",
         "gap_history": f"""SELECT {_SOURCE_COLUMNS}, x.from_offset, x.to_offset, x.reason,
        {time("x.recorded_at_us", "recorded_at")}, so.incarnation, x.recorded_at_us, x.event_time_us,
        x.incident_id, x.id
-  FROM gaps x {of_source}""",
+  FROM gaps x {join_source}""",
     }
 
 
 def drop_views(connection: Connection, dialect: Dialect) -> None:
-    """Drop the views: SQLite refuses to alter a table while a view names it."""
+    """Drop the views on SQLite, which cannot alter a table that a view refers to; do nothing on PostgreSQL."""
     if dialect == "sqlite":
         for name in view_queries(dialect):
             connection.exec_driver_sql(f"DROP VIEW IF EXISTS {name}")
 
 
 def create_views(connection: Connection, dialect: Dialect) -> None:
-    """Create the views, or replace those of the version before: on PostgreSQL others may build on them."""
+    """Create the views, or replace them on PostgreSQL, where views of the user may depend on them."""
     verb = "CREATE VIEW" if dialect == "sqlite" else "CREATE OR REPLACE VIEW"
     for name, select in view_queries(dialect).items():
-        # A percent sign would be taken for a parameter by psycopg.
+        # psycopg would parse a percent sign as a parameter.
         statement = f"{verb} {name} AS {select}"
         connection.exec_driver_sql(statement if dialect == "sqlite" else statement.replace("%", "%%"))

@@ -1,7 +1,7 @@
-"""Storage room: rows by the thousand into a running transaction, through the driver instead of SQLAlchemy.
+"""Bulk insertion into a running transaction, through the driver instead of SQLAlchemy.
 
-SQLAlchemy's executemany costs ten times as much on PostgreSQL and four times as much on SQLite.
-Table and column names in the statements are our own, never input.
+SQLAlchemy's executemany costs ten times as much on PostgreSQL and four times as much on SQLite. Table and column names
+in the statements are constants of this package, never input.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from storage.database.tables import metadata
 from storage.database.texts import TextColumn, make_storable
 from storage.ledger.commit import ScoreColumns
 
-# A client that is frozen inside a COPY holds its transaction for ever: while the server waits for the rest of the data
-# no time-out ends it. So scores are copied into a table of the session's own, before the commit has locked anything;
-# everything after that is one statement at a time, which the session's time-outs end.
+# A client that freezes inside a COPY would keep its transaction open for ever: no timeout applies while the server
+# waits for the rest of the data. Scores are therefore copied into a temporary table, before the commit locks any row.
+# After that the transaction consists of single statements, to which the session's timeouts apply.
 _CREATE_STAGING_TABLE = """CREATE TEMPORARY TABLE IF NOT EXISTS staged_scores (
   source_offset BIGINT, event_time_us BIGINT, energy REAL, threshold_id INTEGER, key TEXT, event_id TEXT
 ) ON COMMIT DELETE ROWS"""
@@ -37,8 +37,8 @@ _COPY_HEADER = b"PGCOPY\n\xff\r\n\x00" + struct.pack(">ii", 0, 0)
 _COPY_TRAILER = struct.pack(">h", -1)
 _ROWS_PER_STATEMENT = 500
 
-# One row in PostgreSQL's binary COPY format up to the two columns of variable length: the number of fields,
-# then each field's length in bytes and its bytes, big-endian.
+# One row in PostgreSQL's binary COPY format up to the two columns of variable length: the number of fields, then the
+# length in bytes and the bytes of each field, big-endian.
 _FIXED_WIDTH_ROW = np.dtype(
     [
         ("fields", ">i2"),
@@ -57,7 +57,7 @@ _COPY_NULL = struct.pack(">i", -1)
 
 
 def stage_scores(connection: Connection, scores: ScoreColumns) -> None:
-    """Bring the rows to the server, where they can be without a lock (PostgreSQL); `insert_scores` follows."""
+    """Copy the scores into a temporary table, without a lock (PostgreSQL only); `insert_scores` must follow."""
     driver = connection.connection.driver_connection
     if not len(scores) or not isinstance(driver, psycopg.Connection):
         return
@@ -68,7 +68,7 @@ def stage_scores(connection: Connection, scores: ScoreColumns) -> None:
 
 
 def insert_scores(connection: Connection, source_id: int, stored_at_us: int, scores: ScoreColumns) -> None:
-    """Insert one row per event, all stored at the same time; on PostgreSQL those that were staged."""
+    """Insert one row per event, all with the same time of storing; on PostgreSQL from the temporary table."""
     if not len(scores):
         return
     driver = connection.connection.driver_connection
@@ -85,9 +85,9 @@ def insert_scores(connection: Connection, source_id: int, stored_at_us: int, sco
 
 
 def pack_scores(scores: ScoreColumns) -> bytes:
-    """Return the rows in PostgreSQL's binary COPY format, without its header and trailer."""
-    plain = scores.keys is None and scores.ids is None
-    rows = np.zeros(len(scores), _ROW_WITHOUT_TEXTS if plain else _FIXED_WIDTH_ROW)
+    """Return the rows in PostgreSQL's binary COPY format, without header and trailer."""
+    without_texts = scores.keys is None and scores.ids is None
+    rows = np.zeros(len(scores), _ROW_WITHOUT_TEXTS if without_texts else _FIXED_WIDTH_ROW)
     rows["fields"] = 6
     for name in ("source_offset", "event_time_us", "energy", "threshold_id"):
         rows[f"{name}_size"] = _FIXED_WIDTH_ROW[name].itemsize
@@ -95,7 +95,7 @@ def pack_scores(scores: ScoreColumns) -> bytes:
     rows["event_time_us"] = scores.times_us
     rows["energy"] = scores.energies
     rows["threshold_id"] = scores.threshold_ids
-    if plain:
+    if without_texts:
         rows["key_size"] = rows["event_id_size"] = -1
         return rows.tobytes()
     pieces: list[bytes] = [b""] * (3 * len(scores))
@@ -126,27 +126,27 @@ def _insert_scores_sqlite(driver: sqlite3.Connection, source_id: int, stored_at_
         columns["event_id"] = make_storable(scores.ids)
     width, n = len(columns), len(scores)
     flat: list[object] = [None] * (width * n)
-    for place, values in enumerate(columns.values()):
-        flat[place::width] = values
+    for index, values in enumerate(columns.values()):
+        flat[index::width] = values
     variables = driver.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
     step = min(_ROWS_PER_STATEMENT, (variables - 2) // width)
     head = f"INSERT INTO scores (source_id, stored_at_us, {', '.join(columns)}) VALUES "
     row = f"(?1, ?2{', ?' * width})"
-    whole = head + ", ".join([row] * step)
+    full_statement = head + ", ".join([row] * step)
     for start in range(0, n, step):
         rows = min(step, n - start)
-        statement = whole if rows == step else head + ", ".join([row] * rows)
+        statement = full_statement if rows == step else head + ", ".join([row] * rows)
         driver.execute(statement, (source_id, stored_at_us, *flat[start * width : (start + rows) * width]))
 
 
 def insert_columns(connection: Connection, table: str, columns: Mapping[str, Sequence[object]]) -> None:
-    """Insert rows given as columns of equal length into one of our tables; texts must be `storable`."""
+    """Insert rows, given as columns of equal length, into a table; texts must be storable (`make_storable`)."""
     names = ", ".join(f'"{name}"' for name in columns)
     driver = connection.connection.driver_connection
     if isinstance(driver, sqlite3.Connection):
         rows = zip(*columns.values(), strict=True)
-        places = ", ".join("?" * len(columns))
-        driver.executemany(f"INSERT INTO {table} ({names}) VALUES ({places})", rows)
+        placeholders = ", ".join("?" * len(columns))
+        driver.executemany(f"INSERT INTO {table} ({names}) VALUES ({placeholders})", rows)
         return
     if not isinstance(driver, psycopg.Connection):
         raise TypeError(type(driver))
@@ -160,5 +160,5 @@ def insert_columns(connection: Connection, table: str, columns: Mapping[str, Seq
 
 
 def shortest_decimals(values: NDArray[np.float32]) -> list[Any]:
-    """Return float32 values as the shortest decimals that give them back; None where JSON has no number."""
+    """Return float32 values as the shortest decimals that round-trip; None for NaN and infinities, which JSON lacks."""
     return [float(str(value)) if np.isfinite(value) else None for value in values]

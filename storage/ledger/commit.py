@@ -1,4 +1,4 @@
-"""Storage room: the values that go into and come out of a commit; columns, never one object per event."""
+"""The input and the outcome of a commit: events as columns, never one object per event."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from storage.database.texts import TextColumn
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamControl:
-    """What the control plane has decided; a commit says under which of it the events were scored.
+    """The state of a stream that the control plane sets; a commit names the state under which it scored its events.
 
-    `revision` moves with every activation of a model. A tick moves only `last_tick_us`: its threshold is valid from
-    beyond anything that may be stored by then, so that no batch under way was scored wrongly for it.
+    `revision` increases with every activation of a model. A tick changes only `last_tick_us`: its threshold is valid
+    from a window after every event that can be stored by then, so that batches in progress are scored correctly.
     """
 
     sealed_until_us: int | None
@@ -26,7 +26,7 @@ class StreamControl:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreColumns:
-    """Every event of the commit, late ones too; `energies` are float32 and stored to the bit."""
+    """All events of a commit, also late ones, as columns of length n; `energies` are stored bit for bit."""
 
     offsets: NDArray[np.int64]
     times_us: NDArray[np.int64]
@@ -40,14 +40,14 @@ class ScoreColumns:
 
     @classmethod
     def empty(cls) -> ScoreColumns:
-        """Return no events."""
-        nothing = np.empty(0, np.int64)
-        return cls(offsets=nothing, times_us=nothing, energies=np.empty(0, np.float32), threshold_ids=nothing)
+        """Return columns of length 0."""
+        none = np.empty(0, np.int64)
+        return cls(offsets=none, times_us=none, energies=np.empty(0, np.float32), threshold_ids=none)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutlierColumns:
-    """The events above their threshold once more, with their features as the model saw them."""
+    """The events above their threshold, with the features that the model scored: (n, D) float32."""
 
     offsets: NDArray[np.int64]
     times_us: NDArray[np.int64]
@@ -63,13 +63,13 @@ class OutlierColumns:
 
     @classmethod
     def empty(cls) -> OutlierColumns:
-        """Return no outliers."""
-        nothing = np.empty(0, np.int64)
+        """Return columns of length 0."""
+        none = np.empty(0, np.int64)
         return cls(
-            offsets=nothing,
-            times_us=nothing,
+            offsets=none,
+            times_us=none,
             energies=np.empty(0, np.float32),
-            threshold_ids=nothing,
+            threshold_ids=none,
             features=np.empty((0, 0), np.float32),
             feature_names=(),
         )
@@ -77,7 +77,7 @@ class OutlierColumns:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetterColumns:
-    """What could not be used; [offset, end_offset) is longer than one only for a range nobody could read."""
+    """Rejected records as columns; [offset, end_offset) is longer than one record only for an unreadable range."""
 
     offsets: NDArray[np.int64]
     end_offsets: NDArray[np.int64]
@@ -90,16 +90,16 @@ class DeadLetterColumns:
 
     @classmethod
     def empty(cls) -> DeadLetterColumns:
-        """Return no dead letters."""
-        nothing = np.empty(0, np.int64)
-        return cls(offsets=nothing, end_offsets=nothing, reasons=(), details=(), payloads=())
+        """Return columns of length 0."""
+        none = np.empty(0, np.int64)
+        return cls(offsets=none, end_offsets=none, reasons=(), details=(), payloads=())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowPartRow:
-    """What a commit adds to one window under one threshold; `events` is 0 for counts of a sealed window.
+    """The part that a commit adds to one window under one threshold; `events` is 0 for counts of a sealed window.
 
-    `first_offset` and `last_offset` are those of its events that are not late, None where it has none.
+    `first_offset` and `last_offset` belong to the events that are not late; None if there are none.
     """
 
     window_start_us: int
@@ -116,7 +116,7 @@ class WindowPartRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShadowPartRow:
-    """What a commit adds to one window of a model that scores in the shadow of the active one."""
+    """The part that a commit adds to one window of a shadow model."""
 
     model_id: int
     window_start_us: int
@@ -126,10 +126,10 @@ class ShadowPartRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """Everything that one stretch [begin, end) of a source becomes.
+    """The result of processing the offsets [begin, end) of a source.
 
-    `watermark_us` is the largest event time so far or the head event's; it never moves back. `gap_reason`
-    says why [begin, end) could not be read. `ended` means that nothing will ever follow.
+    `watermark_us` is the largest event time so far, or the head event's; it never decreases. `gap_reason` is the reason
+    why [begin, end) could not be read, or None. `ended` means that the source has no more records.
     """
 
     stream_id: int
@@ -151,18 +151,18 @@ class Commit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Committed:
-    """The commit is stored; `control` is what held while it was."""
+    """The commit is stored; `control` is the stream's state in its transaction."""
 
     control: StreamControl
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fenced:
-    """Somebody else owns the source, or it stands elsewhere; nothing is stored. Drop what is in flight."""
+    """Nothing is stored: the source has another owner or another position. Discard the records in progress."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stale:
-    """The stream moved on meanwhile; nothing is stored. Refold or score again under `control`."""
+    """Nothing is stored: the stream's state has changed. Fold, or score, again under `control`."""
 
     control: StreamControl

@@ -1,7 +1,7 @@
-"""Storage room: how much of a flood of dead letters is kept.
+"""The quota of dead letters per source, reason and minute.
 
-Per source, reason and minute: the first hundred whole, the first ten thousand as rows, the rest as counted
-ranges, so that a wrong deployment fills neither the disk nor the table.
+The first hundred are stored with their payload, the first ten thousand as rows, and the rest as counted ranges, so that
+a wrong deployment fills neither the disk nor the table.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DETAIL_CHARACTERS = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetterUsage:
-    """What this minute holds already for one source and reason."""
+    """The dead letters that are stored already for one source, reason and minute."""
 
     rows: int = 0
     payloads: int = 0
@@ -39,10 +39,15 @@ class DeadLetterRows:
 
 
 def apply_dead_letter_quota(dead: DeadLetterColumns, stored: Mapping[str, DeadLetterUsage]) -> DeadLetterRows:
-    """Return the rows to store for these dead letters, given what the minute holds already by reason."""
+    """Return the rows to store for dead letters.
+
+    Args:
+        dead: The dead letters of one source.
+        stored: The usage of the current minute, by reason.
+    """
     rows = DeadLetterRows(source_offset=[], end_offset=[], count=[], reason=[], detail=[], payload=[])
-    kept_rows = defaultdict(int, {reason: each.rows for reason, each in stored.items()})
-    kept_payloads = defaultdict(int, {reason: each.payloads for reason, each in stored.items()})
+    used_rows = defaultdict(int, {reason: usage.rows for reason, usage in stored.items()})
+    used_payloads = defaultdict(int, {reason: usage.payloads for reason, usage in stored.items()})
     ranges: dict[str, int] = {}
     for offset, end, reason, detail, payload in zip(
         dead.offsets.tolist(),
@@ -52,22 +57,22 @@ def apply_dead_letter_quota(dead: DeadLetterColumns, stored: Mapping[str, DeadLe
         dead.payloads,
         strict=True,
     ):
-        if kept_rows[reason] >= ROWS_PER_MINUTE and reason in ranges:
-            place = ranges[reason]
-            rows.end_offset[place] = end
-            rows.count[place] += end - offset
+        if used_rows[reason] >= ROWS_PER_MINUTE and reason in ranges:
+            index = ranges[reason]
+            rows.end_offset[index] = end
+            rows.count[index] += end - offset
             continue
-        beyond = kept_rows[reason] >= ROWS_PER_MINUTE
-        if beyond:
+        over_quota = used_rows[reason] >= ROWS_PER_MINUTE
+        if over_quota:
             ranges[reason] = len(rows.count)
-        whole = payload is not None and not beyond and kept_payloads[reason] < PAYLOADS_PER_MINUTE
-        kept_rows[reason] += 1
-        kept_payloads[reason] += whole
+        with_payload = payload is not None and not over_quota and used_payloads[reason] < PAYLOADS_PER_MINUTE
+        used_rows[reason] += 1
+        used_payloads[reason] += with_payload
         rows.source_offset.append(offset)
         rows.end_offset.append(end)
         rows.count.append(end - offset)
         rows.reason.append(reason)
-        said = f"a range, after {ROWS_PER_MINUTE} in a minute; its first: {detail}" if beyond else detail
-        rows.detail.append(said[:_DETAIL_CHARACTERS])
-        rows.payload.append(payload[:PAYLOAD_BYTES] if whole and payload is not None else None)
+        text = f"a range, after {ROWS_PER_MINUTE} in a minute; its first: {detail}" if over_quota else detail
+        rows.detail.append(text[:_DETAIL_CHARACTERS])
+        rows.payload.append(payload[:PAYLOAD_BYTES] if with_payload and payload is not None else None)
     return rows

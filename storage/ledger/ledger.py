@@ -1,7 +1,7 @@
-"""Storage room: the commit of a batch; position, scores, outliers, dead letters and parts, all or nothing.
+"""The transactional commit of a batch: position, scores, outliers, dead letters and parts.
 
-A position moves only for the owner of its epoch and only from where the commit began, so that every event is
-stored exactly once, whoever is killed, frozen or thought dead at whatever moment.
+A position advances only for the owner of its epoch, and only from the offset at which the commit begins. Every event is
+therefore stored exactly once, also if processes are killed, frozen or replaced at any moment.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 from storage.database.engine import Database
 from storage.database.partitions import day_number, ensure_score_partitions, partition_name
 from storage.database.tables import FOREVER_US, positions, streams, thresholds
-from storage.ledger import sources as registry
+from storage.ledger import sources
 from storage.ledger.bulk import insert_scores, stage_scores
 from storage.ledger.commit import (
     Commit,
@@ -37,7 +37,7 @@ from storage.ledger.sources import NewSource, SourceClaim, SourceState, StreamSt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduledThreshold:
-    """A limit and the event time of the first window for which it holds."""
+    """A stored threshold; it applies from the window that begins at `valid_from_us`."""
 
     id: int
     model_id: int
@@ -46,7 +46,7 @@ class ScheduledThreshold:
 
 
 class _CommitRejectedError(Exception):
-    """Ends the transaction without storing anything; carries what `commit` then returns."""
+    """Rolls the transaction back; `outcome` is the result of `commit`."""
 
     def __init__(self, outcome: Fenced | Stale) -> None:
         super().__init__(type(outcome).__name__)
@@ -54,7 +54,7 @@ class _CommitRejectedError(Exception):
 
 
 class _PartitionMissingError(Exception):
-    """Ends the transaction because `scores` has no partition for the day."""
+    """Rolls the transaction back because `scores` has no partition for the day."""
 
     def __init__(self, day: int) -> None:
         super().__init__(f"no partition for day {day}")
@@ -62,62 +62,65 @@ class _PartitionMissingError(Exception):
 
 
 class Ledger:
-    """What the data plane writes. One instance serves all threads of a process."""
+    """The transactions of the pipeline. One instance may be used by all threads of a process."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
         self._known_days: frozenset[int] = frozenset()
 
     def open_stream(self, name: str, window_size_us: int, lead_us: int) -> StreamState:
-        """Return the stream of a name, made on first sight; see `registry.open_stream` for a changed size."""
-        return registry.open_stream(self._db, name, window_size_us, lead_us)
+        """Return the stream with a name, created if it does not exist; see `sources.open_stream`."""
+        return sources.open_stream(self._db, name, window_size_us, lead_us)
 
     def find_stream(self, name: str) -> int | None:
-        """Return a stream's id, or None when it was never opened."""
+        """Return a stream's id, or None if it was never opened."""
         with self._db.read() as connection:
             return connection.scalar(sa.select(streams.c.id).where(streams.c.name == name))
 
-    def register_sources(self, stream_id: int, found: Sequence[NewSource]) -> list[SourceState]:
-        """Store new partitions and new incarnations of replaced ones; returns all active sources."""
-        return registry.register_sources(self._db, stream_id, found)
+    def register_sources(self, stream_id: int, discovered: Sequence[NewSource]) -> list[SourceState]:
+        """Store new partitions and new incarnations of replaced ones; return all active sources."""
+        return sources.register_sources(self._db, stream_id, discovered)
 
-    def retire_sources(self, stream_id: int, gone: Sequence[SourceState]) -> list[SourceState]:
-        """Let windows wait no longer for sources that are not read any more; their positions stay."""
-        return registry.retire_sources(self._db, stream_id, gone)
+    def retire_sources(self, stream_id: int, unread: Sequence[SourceState]) -> list[SourceState]:
+        """Deactivate sources that are no longer read; their positions are retained."""
+        return sources.retire_sources(self._db, stream_id, unread)
 
     def restart_sources(self, stream_id: int, new: Sequence[NewSource]) -> list[SourceState]:
-        """Start partitions anew, whatever their identity: all of them or none."""
-        return registry.restart_sources(self._db, stream_id, new)
+        """Start a new incarnation of each partition, all in one transaction."""
+        return sources.restart_sources(self._db, stream_id, new)
 
     def active_sources(self, stream_id: int) -> list[SourceState]:
-        """Return the active sources by topic and partition."""
-        return registry.active_sources(self._db, stream_id)
+        """Return the active sources, ordered by topic and partition."""
+        return sources.active_sources(self._db, stream_id)
 
     def claim_source(self, source_id: int, owner: str) -> SourceClaim | None:
-        """Take a source over from whoever has it; None when it is no longer active."""
-        return registry.claim_source(self._db, source_id, owner)
+        """Claim a source, replacing its present owner; return None if it is no longer active."""
+        return sources.claim_source(self._db, source_id, owner)
 
     def commit(self, commit: Commit) -> Committed | Fenced | Stale:
-        """Store a stretch of a source, or nothing of it.
+        """Store a commit in one transaction.
+
+        Returns:
+            Whether it is stored (`Committed`), and if not, why.
 
         Raises:
-            StorageUnavailable: Nothing is stored; the same commit may be tried again.
-            CommitUnknown: It may be stored; claim the source again and go on from its position.
+            StorageUnavailable: Nothing is stored; the same commit may be retried.
+            CommitUnknown: The commit may be stored; claim the source again and continue from its position.
         """
         features = features_to_json(commit.outliers)
         while True:
             try:
                 with self._db.write() as connection:
                     return self._store_commit(connection, commit, features)
-            except _CommitRejectedError as refused:
-                return refused.outcome
+            except _CommitRejectedError as rejected:
+                return rejected.outcome
             except _PartitionMissingError as missing:
                 ensure_score_partitions(self._db, missing.day)
 
     def _store_commit(self, connection: Connection, commit: Commit, features: list[str]) -> Committed:
         stage_scores(connection, commit.scores)
         stored_at_us = self._advance_position(connection, commit)
-        # A statement of its own: it must see a seal that ended while the move waited for the position's row.
+        # A separate statement: it must see a seal that was committed while the update waited for the position's row.
         control = _select_control(connection, commit.stream_id)
         if _is_stale(commit, control):
             raise _CommitRejectedError(Stale(control=control))
@@ -137,15 +140,15 @@ class Ledger:
         return Committed(control=control)
 
     def _advance_position(self, connection: Connection, commit: Commit) -> int:
-        """Move the position and return the time of storing; its row stays locked until the commit ends."""
+        """Advance the position and return the time of storing; the row stays locked until the transaction ends."""
         values: dict[str, object] = {
             "next_offset": commit.end,
             "committed_at_us": self._db.clock_expression(),
-            # Whatever moves, or tells of a head event, shows that there is something to wait for.
+            # A commit that advances, or reports a head event, shows that the source is not idle.
             "idle_until_us": FOREVER_US if commit.ended else 0,
         }
         if commit.end != commit.begin:
-            # A commit that only says how time goes on knows no cursor, and must not lose the stored one.
+            # A commit that only advances the watermark has no cursor, and must not overwrite the stored one.
             values["cursor"] = commit.end_cursor
         if commit.watermark_us is not None:
             values["watermark_us"] = _greatest(positions.c.watermark_us, commit.watermark_us)
@@ -174,16 +177,19 @@ class Ledger:
         self._known_days |= {day}
 
     def mark_idle(self, source_id: int, epoch: int, next_offset: int, until_us: int) -> bool:
-        """Say that the source stands at its log's end and holds no window open until then; False when fenced.
+        """Mark a source as idle at the end of its log, so that it holds no window open until a time.
 
         Args:
             source_id: The source.
-            epoch: The claim under which this is said.
-            next_offset: The end that was seen; a source that stands elsewhere is not idle.
-            until_us: On the database's clock (`now_us`), counted from before the log's end was asked for.
+            epoch: The epoch of the caller's claim.
+            next_offset: The end of the log; a source with another position is not idle.
+            until_us: The end of the idle lease by the database's clock, measured from before the log's end was read.
+
+        Returns:
+            False if the claim is fenced or the position differs.
         """
         with self._db.write() as connection:
-            moved = connection.execute(
+            updated = connection.execute(
                 sa.update(positions)
                 .where(
                     positions.c.source_id == source_id,
@@ -193,19 +199,19 @@ class Ledger:
                 )
                 .values(idle_until_us=_greatest(positions.c.idle_until_us, until_us))
             )
-            return moved.rowcount == 1
+            return updated.rowcount == 1
 
     def read_control(self, stream_id: int) -> StreamControl:
-        """Return what the control plane has decided for the stream."""
+        """Return the state of the stream that the control plane sets."""
         with self._db.read() as connection:
             return _select_control(connection, stream_id)
 
     def read_threshold_schedule(self, stream_id: int, after_id: int = 0) -> list[ScheduledThreshold]:
-        """Return the thresholds in the order in which they hold; of equal starts the last one counts.
+        """Return the thresholds ordered by the start of their validity; of equal starts the last one applies.
 
         Args:
             stream_id: The stream.
-            after_id: Leaves out the rows that were stored up to this one.
+            after_id: Return only rows with a larger id.
         """
         order = (thresholds.c.valid_from_us, thresholds.c.id)
         query = (
@@ -218,7 +224,7 @@ class Ledger:
 
 
 def _greatest(column: sa.Column[int], value: int) -> sa.ColumnElement[int]:
-    """Return the larger of a column and a value; the value where the column is NULL."""
+    """Return the larger of a column and a value; the value if the column is NULL."""
     new = sa.literal(value, sa.BigInteger)
     return sa.case((column > new, column), else_=new)
 

@@ -1,4 +1,4 @@
-"""Storage room: the rows of a commit beside its scores: outliers, dead letters, a gap, parts."""
+"""Insertion of a commit's rows other than scores: outliers, dead letters, a gap and parts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MINUTE_US = 60_000_000
 
 
 def features_to_json(outliers: OutlierColumns) -> list[str]:
-    """Return each outlier's features by name, as the shortest decimals that give them back."""
+    """Return each outlier's features as a JSON object, with the shortest decimals that round-trip as float32."""
     names = make_storable(outliers.feature_names)
     return [
         json.dumps(dict(zip(names, shortest_decimals(row), strict=True)), ensure_ascii=False)
@@ -26,7 +26,7 @@ def features_to_json(outliers: OutlierColumns) -> list[str]:
 
 
 def insert_outliers(connection: Connection, commit: Commit, stored_at_us: int, features: list[str]) -> None:
-    """Insert the outliers of a commit, with their `features_as_json`."""
+    """Insert the outliers of a commit, with their features as JSON."""
     columns = commit.outliers
     n = len(columns)
     insert_columns(
@@ -47,34 +47,34 @@ def insert_outliers(connection: Connection, commit: Commit, stored_at_us: int, f
 
 
 def insert_dead_letters(connection: Connection, commit: Commit, recorded_at_us: int) -> None:
-    """Insert what could not be used, as far as this minute's bounds allow."""
+    """Insert the dead letters of a commit within the quota of the current minute."""
     minute = recorded_at_us // _MINUTE_US * _MINUTE_US
-    counted = connection.execute(
+    usage_by_reason = connection.execute(
         sa.select(dead_letters.c.reason, sa.func.count(), sa.func.count(dead_letters.c.payload))
         .where(dead_letters.c.source_id == commit.source_id, dead_letters.c.recorded_at_us >= minute)
         .group_by(dead_letters.c.reason)
     )
-    stored = {reason: DeadLetterUsage(rows=rows, payloads=payloads) for reason, rows, payloads in counted}
-    letters = apply_dead_letter_quota(commit.dead, stored)
-    n = len(letters.count)
+    usage = {reason: DeadLetterUsage(rows=rows, payloads=payloads) for reason, rows, payloads in usage_by_reason}
+    rows = apply_dead_letter_quota(commit.dead, usage)
+    n = len(rows.count)
     insert_columns(
         connection,
         "dead_letters",
         {
             "source_id": [commit.source_id] * n,
-            "source_offset": letters.source_offset,
-            "end_offset": letters.end_offset,
-            "count": letters.count,
-            "reason": make_storable(letters.reason),
-            "detail": make_storable(letters.detail),
-            "payload": letters.payload,
+            "source_offset": rows.source_offset,
+            "end_offset": rows.end_offset,
+            "count": rows.count,
+            "reason": make_storable(rows.reason),
+            "detail": make_storable(rows.detail),
+            "payload": rows.payload,
             "recorded_at_us": [recorded_at_us] * n,
         },
     )
 
 
 def insert_gap(connection: Connection, commit: Commit, recorded_at_us: int) -> None:
-    """Insert the range that could not be read."""
+    """Insert the range of a commit that could not be read."""
     connection.execute(
         sa.insert(gaps).values(
             source_id=commit.source_id,
@@ -88,7 +88,7 @@ def insert_gap(connection: Connection, commit: Commit, recorded_at_us: int) -> N
 
 
 def insert_parts(connection: Connection, commit: Commit) -> None:
-    """Insert what the commit adds to each window."""
+    """Insert the parts of a commit."""
     parts = commit.parts
     n = len(parts)
     insert_columns(
@@ -112,7 +112,7 @@ def insert_parts(connection: Connection, commit: Commit) -> None:
 
 
 def insert_shadow_parts(connection: Connection, commit: Commit) -> None:
-    """Insert what the commit adds to each window of a model in the shadow."""
+    """Insert the parts of a commit for shadow models."""
     parts = commit.shadow_parts
     insert_columns(
         connection,

@@ -1,7 +1,7 @@
-"""Storage room: streams, their sources and incarnations, and who owns a source.
+"""Streams, their sources and incarnations, and the ownership of a source.
 
-Locks are taken in the order of the control plane, the stream's row and then position rows by source id, so
-that nothing here can deadlock with a seal; a commit holds one position row only.
+Locks are taken in the same order as in the control plane, the stream's row and then the rows of `positions` by source
+id, so that no function here can deadlock with a seal. A commit locks one row of `positions` only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamState:
-    """A stream as it is stored."""
+    """A stored stream."""
 
     id: int
     name: str
@@ -33,7 +33,7 @@ class StreamState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewSource:
-    """A partition as it was found, and where it starts if it is new or has become another log."""
+    """A discovered partition; `next_offset` and `cursor` are its start if it is new or has another identity."""
 
     topic: str
     partition: int
@@ -44,7 +44,7 @@ class NewSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceState:
-    """One partition in its current incarnation, and how far it has come."""
+    """A partition in its current incarnation, with its position."""
 
     source_id: int
     topic: str
@@ -63,7 +63,7 @@ class SourceState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceClaim:
-    """The right to commit for a source until somebody else claims it."""
+    """The right to commit for a source, until another owner claims it; `epoch` increases with each claim."""
 
     source_id: int
     epoch: int
@@ -73,16 +73,17 @@ class SourceClaim:
 
 
 def open_stream(db: Database, name: str, window_size_us: int, lead_us: int) -> StreamState:
-    """Return the stream of a name, made on first sight.
+    """Return the stream with a name; create it if it does not exist.
 
-    Another window size than before holds from the first window that begins after everything that is sealed or
-    counted: the windows before it keep the old size, and no two windows overlap.
+    A changed window size holds from the first window that begins after all sealed windows and all windows with parts:
+    earlier windows keep the old size, and no two windows overlap.
 
     Args:
         db: The database.
         name: The stream's name.
         window_size_us: The length of its windows.
-        lead_us: grace + ahead; the largest ever is kept, since events may be stored as far beyond the seal.
+        lead_us: The lead, grace + ahead. The largest value ever used is stored, because events may be stored as far
+            beyond the seal.
     """
     with db.write() as connection:
         row = _select_stream(connection, name)
@@ -102,7 +103,7 @@ def open_stream(db: Database, name: str, window_size_us: int, lead_us: int) -> S
         if row is not None and row.window_size_us != window_size_us:
             _change_window_size(connection, row.id, window_size_us)
             _log.warning(
-                "Stream %s has windows of %d us from now on, no longer of %d us.",
+                "Stream %s: the window size changes to %d us; it was %d us.",
                 name,
                 window_size_us,
                 row.window_size_us,
@@ -112,7 +113,7 @@ def open_stream(db: Database, name: str, window_size_us: int, lead_us: int) -> S
         if row is not None and row.lead_us < lead_us:
             connection.execute(sa.update(streams).where(streams.c.id == row.id).values(lead_us=lead_us))
         if row is None:
-            message = f"stream {name} was deleted while it was opened"
+            message = f"stream {name} was deleted while it was being opened"
             raise LookupError(message)
         return StreamState(
             id=row.id,
@@ -137,10 +138,10 @@ def _change_window_size(connection: Connection, stream_id: int, size_us: int) ->
         .with_for_update()
     ).all()
     sealed = connection.scalar(sa.select(streams.c.sealed_until_us).where(streams.c.id == stream_id))
-    counted = connection.scalar(
+    newest_part_end = connection.scalar(
         sa.select(sa.func.max(window_parts.c.window_end_us)).where(window_parts.c.stream_id == stream_id)
     )
-    ends = [each for each in (sealed, counted) if each is not None]
+    ends = [each for each in (sealed, newest_part_end) if each is not None]
     boundary = -(-max(ends) // size_us) * size_us if ends else None
     connection.execute(
         sa.update(streams)
@@ -149,66 +150,73 @@ def _change_window_size(connection: Connection, stream_id: int, size_us: int) ->
     )
 
 
-def register_sources(db: Database, stream_id: int, found: Sequence[NewSource]) -> list[SourceState]:
-    """Store the partitions that are new, and a new incarnation for those that have become another log.
+def register_sources(db: Database, stream_id: int, discovered: Sequence[NewSource]) -> list[SourceState]:
+    """Store new partitions, and a new incarnation of each partition with a changed identity.
 
-    A partition that is known under the same identity keeps its position, also one that was retired. Returns all
-    active sources.
+    A stored partition with the same identity keeps its position, also if it was retired.
+
+    Returns:
+        All active sources of the stream.
     """
     with db.write() as connection:
         lock_stream(connection, stream_id)
-        known = {(each.topic, each.partition): each for each in _select_active_sources(connection, stream_id)}
+        current = {(each.topic, each.partition): each for each in _select_active_sources(connection, stream_id)}
         replaced = [
             each
-            for each in found
-            if (each.topic, each.partition) in known and known[each.topic, each.partition].identity != each.identity
+            for each in discovered
+            if (each.topic, each.partition) in current and current[each.topic, each.partition].identity != each.identity
         ]
-        _deactivate(connection, [known[each.topic, each.partition].source_id for each in replaced])
-        for each in found:
-            is_active = (each.topic, each.partition) in known and each not in replaced
+        _deactivate(connection, [current[each.topic, each.partition].source_id for each in replaced])
+        for each in discovered:
+            is_active = (each.topic, each.partition) in current and each not in replaced
             if not is_active and not _reactivate_source(connection, stream_id, each):
                 _insert_source(db, connection, stream_id, each)
         return _select_active_sources(connection, stream_id)
 
 
-def retire_sources(db: Database, stream_id: int, gone: Sequence[SourceState]) -> list[SourceState]:
-    """Let windows wait no longer for sources that are not read any more; return those that were active until now.
+def retire_sources(db: Database, stream_id: int, unread: Sequence[SourceState]) -> list[SourceState]:
+    """Deactivate sources that are no longer read, so that windows do not wait for them; return those that were active.
 
-    Their positions stay, and `register` takes them up again. Whoever still commits for one is fenced.
+    Their positions are retained, and `register_sources` reactivates them. A commit by a previous owner is fenced.
     """
-    if not gone:
+    if not unread:
         return []
     with db.write() as connection:
         lock_stream(connection, stream_id)
         active = {each.source_id for each in _select_active_sources(connection, stream_id)}
-        retired = [each for each in gone if each.source_id in active]
+        retired = [each for each in unread if each.source_id in active]
         _deactivate(connection, [each.source_id for each in retired])
         return retired
 
 
 def restart_sources(db: Database, stream_id: int, new: Sequence[NewSource]) -> list[SourceState]:
-    """Start partitions anew, whatever their identity: a log was replaced, or a person sets positions.
+    """Start a new incarnation of each partition, also with the same identity: a replaced log, or a reset position.
 
-    All of them or none. What the old incarnations stored stays; whoever still commits for one is fenced.
+    All are stored in one transaction. The rows of the old incarnations remain; a commit by a previous owner is fenced.
+
+    Returns:
+        The new sources.
     """
     with db.write() as connection:
         lock_stream(connection, stream_id)
-        begun = {(each.topic, each.partition) for each in new}
-        known = _select_active_sources(connection, stream_id)
-        _deactivate(connection, [each.source_id for each in known if (each.topic, each.partition) in begun])
+        restarted = {(each.topic, each.partition) for each in new}
+        current = _select_active_sources(connection, stream_id)
+        _deactivate(connection, [each.source_id for each in current if (each.topic, each.partition) in restarted])
         for each in new:
             _insert_source(db, connection, stream_id, each)
-        return [each for each in _select_active_sources(connection, stream_id) if (each.topic, each.partition) in begun]
+        return [
+            each for each in _select_active_sources(connection, stream_id) if (each.topic, each.partition) in restarted
+        ]
 
 
 def active_sources(db: Database, stream_id: int) -> list[SourceState]:
-    """Return the sources that events come from now, by topic and partition."""
+    """Return the active sources of a stream, ordered by topic and partition."""
     with db.read() as connection:
         return _select_active_sources(connection, stream_id)
 
 
 def claim_source(db: Database, source_id: int, owner: str) -> SourceClaim | None:
-    """Take a source over from whoever has it; None when it is no longer active: read the sources again."""
+    """Claim a source, replacing its present owner; return None if it is no longer active: read the sources again."""
     with db.write() as connection:
         row = connection.execute(
             sa.update(positions)
@@ -259,22 +267,22 @@ def _deactivate(connection: Connection, source_ids: Sequence[int]) -> None:
         )
 
 
-def _reactivate_source(connection: Connection, stream_id: int, found: NewSource) -> bool:
-    """Make the retired source of a partition active again, if its last incarnation is of the log that was found."""
+def _reactivate_source(connection: Connection, stream_id: int, source: NewSource) -> bool:
+    """Reactivate the retired source of a partition if its last incarnation has the same identity; return success."""
     last = connection.execute(
         sa.select(sources.c.id, sources.c.identity)
         .where(
             sources.c.stream_id == stream_id,
-            sources.c.topic == found.topic,
-            sources.c.partition == found.partition,
+            sources.c.topic == source.topic,
+            sources.c.partition == source.partition,
         )
         .order_by(sources.c.incarnation.desc())
         .limit(1)
     ).first()
-    if last is None or last.identity != found.identity:
+    if last is None or last.identity != source.identity:
         return False
-    taken_up = sa.update(positions).where(positions.c.source_id == last.id, ~positions.c.active)
-    return connection.execute(taken_up.values(active=True, idle_until_us=0)).rowcount == 1
+    reactivation = sa.update(positions).where(positions.c.source_id == last.id, ~positions.c.active)
+    return connection.execute(reactivation.values(active=True, idle_until_us=0)).rowcount == 1
 
 
 def _insert_source(db: Database, connection: Connection, stream_id: int, new: NewSource) -> int:

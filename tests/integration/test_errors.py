@@ -206,15 +206,15 @@ SERVER = (
         "a wrong password",
         f"{USER}:wrong@127.0.0.1:{{port}}/{DATABASE}",
         2,
-        f"PostgreSQL {DATABASE} at 127.0.0.1:{{port}} does not let user {USER} in: the password, or the user, is "
-        "wrong; correct database.url (or what sets it: database.url_file, OUTRIDER_DATABASE__URL)",
+        f"PostgreSQL {DATABASE} at 127.0.0.1:{{port}} does not accept user {USER}: the user or the password is "
+        "wrong; correct database.url (or its source: database.url_file, OUTRIDER_DATABASE__URL)",
     ),
     (
         "no password",
         f"{USER}@127.0.0.1:{{port}}/{DATABASE}",
         2,
-        f"PostgreSQL {DATABASE} at 127.0.0.1:{{port}} wants a password of user {USER} and got none; write "
-        f"postgresql://{USER}:PASSWORD@HOST/NAME, or put the address into a file and name it in database.url_file",
+        f"PostgreSQL {DATABASE} at 127.0.0.1:{{port}} requires a password for user {USER}; write "
+        f"postgresql://{USER}:PASSWORD@HOST/NAME, or put the URL into a file and set database.url_file to it",
     ),
     (
         "a mistyped database",
@@ -266,13 +266,13 @@ def test_a_server_that_is_away_is_named_with_what_to_check(
     [
         (
             "check",
-            f"does not let user {GUEST} make tables: run GRANT CREATE ON SCHEMA public TO {GUEST}, or name another "
-            "user in database.url",
+            f"does not allow user {GUEST} to create tables: run GRANT CREATE ON SCHEMA public TO {GUEST}, or use "
+            "another user in database.url",
         ),
         (
             "run",
-            "does not let this user work (permission denied for schema public): grant it the right (a first run needs "
-            "CREATE on the schema), or name another user in database.url",
+            "denies this user a privilege (permission denied for schema public): grant it (a first run needs CREATE on "
+            "the schema), or use another user in database.url",
         ),
     ],
 )
@@ -290,8 +290,8 @@ def test_a_server_that_is_read_only_is_named(told: Callable[..., ErrorOutput], g
         url = f"postgresql://{USER}:right@127.0.0.1:{guarded.port}/{DATABASE}"
         assert told(build_settings(url=url), "check") == ErrorOutput(
             code=1,
-            line=f"outrider: PostgreSQL {DATABASE} at 127.0.0.1:{guarded.port} is read-only: name the primary server "
-            f"in database.url, or let user {USER} write",
+            line=f"outrider: PostgreSQL {DATABASE} at 127.0.0.1:{guarded.port} is read-only: use the primary server "
+            f"in database.url, or allow user {USER} to write",
         )
     finally:
         guarded.execute(f"ALTER ROLE {USER} RESET default_transaction_read_only")
@@ -316,7 +316,7 @@ def nobody() -> Iterator[None]:
     ("exists", "said"),
     [
         (False, r"may not write in \S+|check that the folder exists and that this user may write in it"),
-        (True, r"\(attempt to write a readonly database\): give this user the right to write the file and its folder"),
+        (True, r"\(attempt to write a readonly database\): allow this user to write the file and its folder"),
     ],
 )
 def test_a_file_that_may_not_be_written_is_named(

@@ -1,4 +1,4 @@
-"""Storage room: what Alembic runs for every command; works on the connection that `upgrade` hands over."""
+"""The Alembic environment: runs the migrations on the connection that `upgrade` passes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from alembic import context
 from storage.database import tables
 
 connection = context.config.attributes["connection"]
-# The caller has begun the one transaction in which everything happens, and commits it.
+# The caller has started the transaction that contains all migrations, and commits it.
 context.configure(connection=connection, target_metadata=tables.metadata, transactional_ddl=False)
 context.run_migrations()

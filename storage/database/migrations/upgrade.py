@@ -1,4 +1,4 @@
-"""Storage room: bring a database to the newest revision, once, whoever else tries at the same time."""
+"""Upgrade of a database to the newest revision, safe against concurrent upgrades."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from storage.database.partitions import ensure_score_partitions
 from storage.database.revisions import KNOWN_REVISIONS
 
 _UPGRADE_LOCK_KEY = 0x6F757472_6D696772
-"""Any constant that all Outriders share: the second upgrader waits behind it and finds the work done."""
+"""The advisory lock that serialises upgrades: a second process waits and then has nothing to do. Any constant."""
 
 
 def upgrade(db: Database) -> None:
-    """Apply the missing revisions and recreate the views in one transaction; nothing if nothing is missing.
+    """Apply the missing revisions and recreate the views in one transaction; do nothing if none is missing.
+
+    Then create today's and tomorrow's partitions of `scores`.
 
     Raises:
         SchemaMismatch: The database is newer than this program.
@@ -28,8 +30,8 @@ def upgrade(db: Database) -> None:
         if db.dialect == "postgresql":
             connection.exec_driver_sql("SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = 0")
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK_KEY})
-        found = _read_revision(connection)
-        if found is None or found in KNOWN_REVISIONS[:-1]:
+        revision = _read_revision(connection)
+        if revision is None or revision in KNOWN_REVISIONS[:-1]:
             views.drop_views(connection, db.dialect)
             command.upgrade(_alembic_config(connection), "head")
             views.create_views(connection, db.dialect)
@@ -40,13 +42,13 @@ def upgrade(db: Database) -> None:
 def _read_revision(connection: sa.Connection) -> str | None:
     if not sa.inspect(connection).has_table("alembic_version"):
         return None
-    found = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
-    return None if found is None else str(found)
+    revision = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+    return None if revision is None else str(revision)
 
 
 def _alembic_config(connection: sa.Connection) -> Config:
     config = Config()
-    # Alembic reads % as the start of a variable.
+    # Alembic parses % as the start of a variable.
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config

@@ -260,7 +260,7 @@ def test_a_time_without_a_zone_is_refused(history: History) -> None:
 
 
 def test_a_missing_file_is_named_and_not_made(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no database .*absent\.db"):
+    with pytest.raises(ConfigError, match=r"absent\.db does not exist"):
         History(f"sqlite:///{tmp_path / 'absent.db'}")
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""Storage room: revision 0001, every table of the first release; frozen, later changes are revisions of their own."""
+"""Revision 0001: every table of the first release; frozen, later changes are separate revisions."""
 
 from __future__ import annotations
 
@@ -314,7 +314,7 @@ def upgrade() -> None:
 
 
 def _create_scores() -> None:
-    """One row per event; on PostgreSQL in one partition per day of storing, made ahead by `ensure_score_days`."""
+    """Create `scores`: on PostgreSQL partitioned by the day of storing, by `ensure_score_partitions`."""
     if op.get_bind().dialect.name == "sqlite":
         op.execute(
             """
@@ -355,5 +355,5 @@ def _create_scores() -> None:
 
 
 def downgrade() -> None:
-    """Refuse: going back would drop what was stored; restore a backup instead."""
+    """Refuse to downgrade: it would drop stored data; restore a backup instead."""
     raise NotImplementedError(downgrade.__doc__)

@@ -1,4 +1,4 @@
-"""Storage room: revision 0002, what detectors carry from window to window; additive."""
+"""Revision 0002: the state of the window tests, shadow models, drift and jobs; additive."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def test_without_a_database_it_says_so_and_ends_with_2(outrider: OutriderRunner,
     )
     ran = outrider("status", config=config)
     assert (ran.code, ran.out) == (2, "")
-    assert "there is no database" in ran.err
+    assert "does not exist" in ran.err
     assert not (tmp_path / "absent.db").exists()
 
 

@@ -44,9 +44,9 @@ def test_a_sqlite_file_is_named_by_its_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("mysql://localhost/x", "unknown kind 'mysql'"),
-        ("postgresql+asyncpg://localhost/x", "unknown kind"),
-        ("outrider.db", "no URL"),
+        ("mysql://localhost/x", "unknown scheme 'mysql'"),
+        ("postgresql+asyncpg://localhost/x", "unknown scheme"),
+        ("outrider.db", "not a URL"),
         ("sqlite://", "no SQLite file"),
         ("sqlite:///:memory:", "no SQLite file"),
         ("sqlite:////no/such/folder/x.db", "folder"),
