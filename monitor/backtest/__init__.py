@@ -1,6 +1,6 @@
-"""Back-test: what the daemon would have found in the past, for a grid of percentiles and promises.
+"""Replay of the past through the live code, for a grid of percentiles and false-alarm budgets.
 
-For a notebook: `backtest("outrider.yaml", "payments", since="7d").to_frame()`.
+In a notebook: `backtest("outrider.yaml", "payments", since="7d").to_frame()`.
 """
 
 from monitor.backtest.outcome import Backtest, Outcome

@@ -1,4 +1,4 @@
-"""Back-test: the cells of a grid: one control plane of the daemon each, under one percentile and one promise."""
+"""Cells of the grid: a control plane for each pair of percentile and false-alarm budget."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ STREAM_ID = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSet:
-    """The models that a back-test goes through, with their reference energies (ascending) and more by id."""
+    """Models of a back-test, with their reference energies (ascending) and monitored models by id."""
 
     infos: Sequence[ModelInfo]
     reference: Mapping[int, Float32]
@@ -34,23 +34,23 @@ class ModelSet:
 
 
 class GridCell:
-    """One pair of percentile and promise, judged by the daemon's own control plane over a memory of its own."""
+    """Pair of percentile and false-alarm budget with its own store, judged by the daemon's control plane."""
 
     def __init__(
         self,
         settings: Settings,
         stream: str,
         percentile: float,
-        promise: Rate,
+        budget: Rate,
         models: ModelSet,
         shared: SharedCache | None = None,
     ) -> None:
         shared = shared or SharedCache()
-        own = apply_cell(settings, stream, percentile, promise)
+        own = apply_cell(settings, stream, percentile, budget)
         rules = build_control_settings(own, stream, STREAM_ID)
         lead_us = rules.grace_us + round(own.streams[stream].window.ahead.total_seconds() * 1e6)
         self.percentile = percentile
-        self.false_alarms = promise
+        self.false_alarms = budget
         self.size_us = rules.size_us
         self.grace_us = rules.grace_us
         self.memory = memory = MemoryStore(models.infos, size_us=rules.size_us, lead_us=lead_us)
@@ -76,30 +76,30 @@ class GridCell:
         )
 
     def activate(self, model_id: int, activation: Activation) -> None:
-        """Make a model active, as storing it does."""
+        """Activate a model and insert its first threshold, as the model store does."""
         reference, rule = self._models.reference[model_id], self._threshold
-        kept = LookBackCache(STREAM_ID, model_id, Scale.from_energies(reference))
-        found = kept.refresh(self.memory, self.memory.control.sealed_until_us or 0, rule)
-        row = first_threshold_from_history(kept.look_back, found, reference, rule, model_id, activation)
+        cache = LookBackCache(STREAM_ID, model_id, Scale.from_energies(reference))
+        clean_windows = cache.refresh(self.memory, self.memory.control.sealed_until_us or 0, rule)
+        row = first_threshold_from_history(cache.look_back, clean_windows, reference, rule, model_id, activation)
         self.memory.insert_threshold(row)
 
     def run_due(self) -> None:
-        """Seal, judge and tick until nothing is due."""
+        """Seal, judge and tick until no step is due."""
         self._plane.run_due()
 
 
-def apply_cell(settings: Settings, stream: str, percentile: float, promise: Rate) -> Settings:
-    """Return the settings with a cell's percentile and promise in place of the stream's own."""
+def apply_cell(settings: Settings, stream: str, percentile: float, budget: Rate) -> Settings:
+    """Return the settings with the percentile and false-alarm budget of a cell."""
     own = settings.streams[stream]
     threshold = ThresholdSettings.model_validate(own.threshold.model_dump() | {"percentile": percentile})
-    alerts = own.alerts.model_copy(update={"false_alarms": promise})
+    alerts = own.alerts.model_copy(update={"false_alarms": budget})
     changed = own.model_copy(update={"threshold": threshold, "alerts": alerts})
     return settings.model_copy(update={"streams": {**settings.streams, stream: changed}})
 
 
 def build_cells(
-    settings: Settings, stream: str, percentiles: Iterable[float], promises: Sequence[Rate], models: ModelSet
+    settings: Settings, stream: str, percentiles: Iterable[float], budgets: Sequence[Rate], models: ModelSet
 ) -> list[GridCell]:
-    """Return a cell for each pair of a percentile and a promise."""
+    """Return a cell for each pair of percentile and false-alarm budget."""
     shared = SharedCache()
-    return [GridCell(settings, stream, each, promise, models, shared) for each in percentiles for promise in promises]
+    return [GridCell(settings, stream, each, budget, models, shared) for each in percentiles for budget in budgets]

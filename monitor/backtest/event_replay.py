@@ -1,4 +1,4 @@
-"""Back-test over recorded events: each is decoded and scored once, and folded for every cell of the grid."""
+"""Back-test over recorded events: each event is decoded and scored once and folded for every cell."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,9 @@ Float32 = NDArray[np.float32]
 
 
 class CachedScorer:
-    """The scorer, remembering what it scored of the piece in hand: every cell asks for the same events.
+    """Scorer with a cache for the current batch, since every cell scores the same events.
 
-    Energies do not depend on what an event was batched with, so a piece that a cell cuts elsewhere changes nothing.
+    The energy of an event does not depend on the other events of its batch, so cells may split the batch differently.
     """
 
     def __init__(self, scores: BatchScorer) -> None:
@@ -25,11 +25,11 @@ class CachedScorer:
         self._known: dict[tuple[int, bytes], MeasuredEvents] = {}
 
     def clear(self) -> None:
-        """Forget the piece in hand."""
+        """Clear the cache before the next batch."""
         self._known.clear()
 
     def measure(self, features: Float32, model_id: int) -> MeasuredEvents:
-        """Return the energies of features (n, D) under a model, and what drift adds up of them."""
+        """Return the energies and drift statistics of features (n, D) under a model."""
         key = (model_id, features.tobytes())
         if key not in self._known:
             self._known[key] = self._scorer.measure(features, model_id)
@@ -45,10 +45,10 @@ class CachedScorer:
 
 
 class EventReplay:
-    """The data plane of one cell: what it has taken of the file and not folded yet.
+    """Data plane of one cell, with the events that are not folded yet.
 
-    It goes the worker's way without its clock: whatever can be folded is, and what lead holds back waits until the
-    control plane has sealed and ticked as far as it can.
+    It follows the worker without its clock: it folds every event that can be folded. Events held back by the lead wait
+    until the control plane has sealed and ticked as far as possible.
     """
 
     def __init__(self, cell: GridCell, rule: WindowRule, scores: BatchScorer) -> None:
@@ -60,17 +60,17 @@ class EventReplay:
         self._watermark_us: int | None = None
         self.flagged: list[NDArray[np.int64]] = []
 
-    def add_batch(self, piece: DecodedBatch) -> None:
-        """Fold what a piece allows, and judge what it seals."""
-        if is_unreadable_range(piece):
+    def add_batch(self, batch: DecodedBatch) -> None:
+        """Fold the events that can be folded, then seal and judge."""
+        if is_unreadable_range(batch):
             self._fold_pending(final=True)
-            self._store_gap(piece)
+            self._store_gap(batch)
             return
-        self._pending = piece if self._pending is None else join_batches([self._pending, piece])
+        self._pending = batch if self._pending is None else join_batches([self._pending, batch])
         self._fold_pending(final=False)
 
     def finish(self) -> None:
-        """Fold the rest; nothing follows it."""
+        """Fold the remaining events at the end of the file."""
         self._fold_pending(final=True)
         self._cell.memory.end_source()
         self._cell.run_due()
@@ -78,26 +78,26 @@ class EventReplay:
     def _fold_pending(self, *, final: bool) -> None:
         while self._pending is not None:
             folded = self._fold_batch(self._pending, final=final)
-            crowded = len(self._pending.events) + len(self._pending.dead_letters) >= COMMIT_EVENTS
-            if crowded and not folded.held_by_lead and folded.end == self._pending.begin:
+            is_full = len(self._pending.events) + len(self._pending.dead_letters) >= COMMIT_EVENTS
+            if is_full and not folded.held_by_lead and folded.end == self._pending.begin:
                 folded = self._fold_batch(self._pending, final=True)
             before = self._cell.memory.control
             self._store_folded(folded)
-            stands_still = folded.end == self._pending.begin and self._cell.memory.control == before
+            unchanged = folded.end == self._pending.begin and self._cell.memory.control == before
             self._pending = folded.remaining
             if folded.remaining is not None and not folded.held_by_lead:
-                return  # the events behind it will tell whether its times are stray
-            if folded.remaining is not None and stands_still:
+                return  # later events decide whether its times are stray
+            if folded.remaining is not None and unchanged:
                 raise RuntimeError(
-                    f"offset {folded.end} waits for a seal that never comes: lead, window and ticks differ"
+                    f"offset {folded.end} waits for a seal that cannot happen: lead, window and ticks are inconsistent"
                 )
 
-    def _fold_batch(self, piece: DecodedBatch, *, final: bool) -> FoldedBatch:
+    def _fold_batch(self, batch: DecodedBatch, *, final: bool) -> FoldedBatch:
         memory = self._cell.memory
         if not self._schedule.rows or memory.thresholds[-1].id != self._schedule.newest_id:
             self._schedule = ThresholdSchedule.from_rows(memory.schedule())
         return fold(
-            piece,
+            batch,
             watermark_us=self._watermark_us,
             final=final,
             control=memory.control,
@@ -112,14 +112,14 @@ class EventReplay:
         self._cell.memory.add_parts(folded.parts, folded.watermark_us)
         self._cell.run_due()
 
-    def _store_gap(self, piece: DecodedBatch) -> None:
+    def _store_gap(self, batch: DecodedBatch) -> None:
         self._cell.memory.add_gap(
             StoredGap(
-                id=piece.begin,
-                topic=piece.partition.topic,
-                partition=piece.partition.partition,
-                from_offset=piece.begin,
-                to_offset=piece.end,
-                reason=piece.skip_reason or "",
+                id=batch.begin,
+                topic=batch.partition.topic,
+                partition=batch.partition.partition,
+                from_offset=batch.begin,
+                to_offset=batch.end,
+                reason=batch.skip_reason or "",
             )
         )

@@ -1,8 +1,8 @@
-"""Back-test: what a person knows about recorded events: labels of single events, or intervals of time.
+"""Labels of recorded events: single events or intervals of time.
 
-A labels file is CSV or JSON lines. Either each row is an interval (`start`, `end`: RFC 3339 or numbers since 1970),
-or it names an event (`id` as in `event.id`, or `offset` or `row`, from 0) with a `label`, and where one is known the
-number of the burst that it belongs to (`burst`, 0 for none).
+A labels file is CSV or JSON lines. Each row is an interval (`start`, `end`: RFC 3339 or numbers since 1970), or an
+event (`id` as in `event.id`, or `offset` or `row`, from 0) with a `label` and optionally the number of its burst
+(`burst`, 0 for none).
 """
 
 import csv
@@ -28,7 +28,7 @@ _NORMAL_LABELS = frozenset({"", "0", "0.0", "false", "no", "normal", "none", "nu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Burst:
-    """A stretch of time in which something was wrong; `events` is how many labelled ones, None of an interval."""
+    """Anomalous interval of time; `events` is the number of labelled events, None for a labelled interval."""
 
     start_us: int
     end_us: int
@@ -37,7 +37,7 @@ class Burst:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
-    """Either intervals, or labelled events by id or by place in the file, each with its burst (0: by time)."""
+    """Intervals, or labelled events by id or by offset, each with its burst number (0: group by time)."""
 
     path: Path
     intervals: Sequence[Burst] = ()
@@ -50,20 +50,20 @@ class Labels:
         return self.by_id is not None or self.by_offset is not None
 
     def label_events(self, events: Events) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        """Return which events are labelled, and the burst of each.
+        """Return a mask of the labelled events, and the burst number of each event (0 where not labelled).
 
         Raises:
-            ConfigError: The labels go by id and the stream's events carry none.
+            ConfigError: The labels are by id, but the stream's events have no ids.
         """
         if self.by_offset is not None:
             found = [self.by_offset.get(offset) for offset in events.offsets.tolist()]
         elif events.ids is None and len(events):
             raise ConfigError(
-                f"{self.path} labels events by id, and the stream's events carry none: set event.id to the field "
-                "that holds it, or label them by row"
+                f"{self.path} labels events by id, but the stream's events have no ids: set event.id to the field "
+                "with the id, or label events by row"
             )
         else:
-            assert self.by_id is not None, "intervals label no events"
+            assert self.by_id is not None, "only called for labelled events"
             found = [None if name is None else self.by_id.get(name) for name in events.ids or ()]
         labelled = np.array([burst is not None for burst in found], np.bool_)
         return labelled, np.array([burst or 0 for burst in found], np.int64)
@@ -73,43 +73,43 @@ def read_labels(path: Path) -> Labels:
     """Read a labels file.
 
     Raises:
-        ConfigError: It cannot be read, or says neither when nor which events.
+        ConfigError: The file cannot be read, or its columns name neither intervals nor events.
     """
     rows = list(_read_rows(path))
     if not rows:
-        raise ConfigError(f"{path} holds no labels: give a row for each labelled event or interval")
+        raise ConfigError(f"{path} has no labels: write one row per labelled event or interval")
     columns = {name: None for row in rows for name in row}
     if {"start", "end"} <= columns.keys():
         return Labels(path=path, intervals=_parse_intervals(path, rows))
     label = next((name for name in _LABEL_COLUMNS if name in columns), None)
-    strange = [row for row in rows if label is None or _is_anomalous(row.get(label))]
-    ids = next((name for name in _ID_COLUMNS if name in columns), None)
-    places = next((name for name in _OFFSET_COLUMNS if name in columns), None)
-    if ids is not None:
-        return Labels(path=path, by_id={_to_text(row.get(ids)): _parse_burst(path, row) for row in strange})
-    if places is not None:
+    outliers = [row for row in rows if label is None or _is_anomalous(row.get(label))]
+    id_column = next((name for name in _ID_COLUMNS if name in columns), None)
+    offset_column = next((name for name in _OFFSET_COLUMNS if name in columns), None)
+    if id_column is not None:
+        return Labels(path=path, by_id={_to_text(row.get(id_column)): _parse_burst(path, row) for row in outliers})
+    if offset_column is not None:
         return Labels(
-            path=path, by_offset={_parse_number(path, row, places): _parse_burst(path, row) for row in strange}
+            path=path, by_offset={_parse_number(path, row, offset_column): _parse_burst(path, row) for row in outliers}
         )
     raise ConfigError(
-        f"{path} has the columns {', '.join(columns)}: labels need start and end, or id or row and label "
-        "(and burst, where it is known)"
+        f"{path} has the columns {', '.join(columns)}: labels need start and end, or id or row with label "
+        "(and optionally burst)"
     )
 
 
 def group_bursts(times_us: NDArray[np.int64], bursts: NDArray[np.int64], *, apart_us: int) -> list[Burst]:
-    """Return the bursts that labelled events make, in the order of time.
+    """Group labelled events into bursts, in order of time.
 
     Args:
-        times_us: Of the labelled events.
-        bursts: The burst of each; events of burst 0 make one where they follow one another.
-        apart_us: Events of burst 0 that are further apart belong to different bursts.
+        times_us: Times of the labelled events (n,).
+        bursts: Burst number of each event (n,); events of burst 0 are grouped by time.
+        apart_us: Events of burst 0 further apart than this belong to different bursts.
     """
     numbers = bursts.copy()
-    loose = np.flatnonzero(numbers == 0)
-    loose = loose[np.argsort(times_us[loose], kind="stable")]
-    breaks = np.concatenate([[False], np.diff(times_us[loose]) > apart_us])[: len(loose)]
-    numbers[loose] = -1 - np.cumsum(breaks)
+    ungrouped = np.flatnonzero(numbers == 0)
+    ungrouped = ungrouped[np.argsort(times_us[ungrouped], kind="stable")]
+    breaks = np.concatenate([[False], np.diff(times_us[ungrouped]) > apart_us])[: len(ungrouped)]
+    numbers[ungrouped] = -1 - np.cumsum(breaks)
     found = []
     for number in np.unique(numbers):
         own = times_us[numbers == number]
@@ -137,7 +137,7 @@ def _read_json_rows(path: Path, lines: Iterable[str]) -> Iterator[dict[str, Any]
         except ValueError as error:
             raise ConfigError(f"{path}, line {number}: {error}") from error
         if not isinstance(row, dict):
-            raise ConfigError(f"{path}, line {number}: a label is an object, such as {{'row': 7, 'label': 1}}")
+            raise ConfigError(f"{path}, line {number}: a label is a JSON object, such as {{'row': 7, 'label': 1}}")
         yield row
 
 
@@ -180,4 +180,4 @@ def _parse_number(path: Path, row: Mapping[str, Any], name: str) -> int:
     try:
         return int(float(row[name]))
     except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path}: {row.get(name)!r} is no {name}; it is a whole number") from error
+        raise ConfigError(f"{path}: {row.get(name)!r} is not a valid {name}: write a whole number") from error

@@ -1,4 +1,4 @@
-"""Back-test: what the past is scored with: the stream's stored models, or one that is warmed up on the file."""
+"""Models of a back-test: the stream's stored models, or one fitted on the first events of the file."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ from storage.ledger.ledger import Ledger
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BacktestModels:
-    """Models with their reference energies, the active one's id and features, and what scores with them."""
+    """Models with their reference energies, id and features of the active model, and the scorer."""
 
     models: ModelSet
     model_id: int
@@ -32,7 +32,7 @@ class BacktestModels:
 
 
 def load_stored_models(settings: Settings, stream: str) -> BacktestModels | None:
-    """Return the stream's stored models; None where there is no database yet, or no model in it."""
+    """Load the stream's stored models; return None without a database or an active model."""
     url = settings.database.url
     if not _may_exist(url):
         return None
@@ -48,22 +48,22 @@ def load_stored_models(settings: Settings, stream: str) -> BacktestModels | None
 
 
 def fit_on_file(own: StreamSettings, path: Path, device: str) -> BacktestModels:
-    """Return a model fitted on the file's first events, by the rule of the daemon's warm-up.
+    """Fit a model on the file's first events with the daemon's warm-up.
 
     Raises:
-        ModelError: There are too few.
+        ModelError: The file has too few events.
     """
-    kept = _MemoryModelStore()
+    store = _MemoryModelStore()
     with closing(FileSource(path, max_event_bytes=own.event.max_size)) as source:
         starts = source.resolve("earliest", source.discover())
-        WarmUp(str(path), STREAM_ID, own, kept, stop=threading.Event(), renew=lambda: True).run(source, starts)
-    assert kept.stored is not None, "nobody stops this warm-up"
-    info, model = kept.stored
+        WarmUp(str(path), STREAM_ID, own, store, stop=threading.Event(), renew=lambda: True).run(source, starts)
+    assert store.stored is not None, "the stop event is never set"
+    info, model = store.stored
     return _build_models([(info, model)], info, device)
 
 
 def _may_exist(url: str) -> bool:
-    """Return whether there can be a database: an SQLite file is made by the daemon's first run."""
+    """Return whether the database may exist; an SQLite file is created by the first run of the daemon."""
     path = url.removeprefix("sqlite:///")
     return path == url or Path(path).exists()
 
@@ -71,17 +71,17 @@ def _may_exist(url: str) -> bool:
 def _build_models(models: Sequence[tuple[ModelInfo, StoredModel]], active: ModelInfo, device: str) -> BacktestModels:
     by_id = {info.id: model for info, model in models}
     scorer = Scorer(lambda model_id: load_model(by_id[model_id], pick_device(device)))
-    reference, watched = {}, {}
+    reference, monitored = {}, {}
     for info, model in models:
         loaded = load_model(model, "cpu")
         energies = loaded.detector.reference_energies_
-        assert energies is not None, "load_model refuses a model without them"
+        assert energies is not None, "load_model rejects a model without reference energies"
         reference[info.id] = np.sort(energies)
-        watched[info.id] = MonitoredModel(
+        monitored[info.id] = MonitoredModel(
             version=info.version, features=info.feature_names, training_profile=loaded.training_profile
         )
     return BacktestModels(
-        models=ModelSet(infos=[info for info, _ in models], reference=reference, monitored=watched),
+        models=ModelSet(infos=[info for info, _ in models], reference=reference, monitored=monitored),
         model_id=active.id,
         features=active.feature_names,
         scores=scorer,
@@ -89,7 +89,7 @@ def _build_models(models: Sequence[tuple[ModelInfo, StoredModel]], active: Model
 
 
 class _MemoryModelStore:
-    """Keeps the model of a warm-up, as the store would."""
+    """Model store in memory for the model of a warm-up."""
 
     def __init__(self) -> None:
         self.stored: tuple[ModelInfo, StoredModel] | None = None
@@ -98,11 +98,11 @@ class _MemoryModelStore:
         self,
         stream_id: int,
         model: NewModel,
-        first_threshold: Callable[[int, Activation], NewThreshold],  # noqa: ARG002 - each cell draws its own
+        first_threshold: Callable[[int, Activation], NewThreshold],  # noqa: ARG002 - each cell estimates its own
         *,
-        only_first: bool = False,  # noqa: ARG002 - it is
+        only_first: bool = False,  # noqa: ARG002 - there is only one
     ) -> ModelInfo | None:
-        """Keep the model."""
+        """Store the model."""
         info = ModelInfo(
             id=1,
             version=1,
@@ -130,4 +130,4 @@ class _MemoryModelStore:
         return info
 
     def report_warm_up(self, stream_id: int, n_events: int, wanted: int, left_s: float | None) -> None:
-        """Nobody asks how far it is."""
+        """Do nothing: the progress of this warm-up is not shown."""

@@ -1,4 +1,4 @@
-"""Back-test: what came of each cell: alerts, promised against realised, and against labels. Pure."""
+"""Outcome of each cell: incidents, budgeted and realised false alarms, and comparison with labels. Pure."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,14 +23,27 @@ FiredWindows = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """One cell of the grid.
+    """Outcome of one cell.
 
-    `promised_per_week` is `alerts.false_alarms`, `realised_per_week` the incidents of the kinds that the promise is
-    about (spike, slow_rise, drift), those that answer a burst left out; `alerts_per_day` counts incidents of all kinds.
-    The rest needs labels and is None without: `bursts` with at least `min_outliers` labelled events, the share of them
-    that an incident answers (`recall`; see `against`), the median time from a burst's first event to the end of the
-    window that fired, the incidents that answer no burst, and the share of incidents that answer one (`precision`).
-    `events_found` is the share of the labelled events that were outliers.
+    Attributes:
+        percentile: Percentile of the cell.
+        false_alarms: False-alarm budget of the cell, such as "1/week".
+        windows: Number of judged windows.
+        events: Number of events in them.
+        outliers: Number of outliers in them.
+        incidents: Number of incidents by kind.
+        alerts_per_day: Incidents of all kinds per day.
+        promised_per_week: The false-alarm budget per week.
+        realised_per_week: Incidents per week of the kinds under the budget (spike, slow_rise, drift) that match no
+            burst.
+        bursts: Bursts with at least `min_outliers` labelled events. This and all further values are None without
+            labels.
+        recall: Share of the bursts that an incident matches; see `match_bursts`.
+        delay_s: Median time from a burst's first event to the end of the window that fired.
+        delay_windows: The delay in windows.
+        false_incidents: Incidents under the budget that match no burst.
+        precision: Share of the incidents under the budget that match a burst.
+        events_found: Share of the labelled events that were outliers.
     """
 
     percentile: float
@@ -53,9 +66,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backtest:
-    """The outcome of every cell, over [begin_us, end_us) of event time.
+    """Outcomes of all cells over [begin_us, end_us) of event time.
 
-    `memories` has what each cell decided, in the order of `cells`: its thresholds, windows and incidents.
+    `memories` holds the thresholds, windows and incidents of each cell, in the order of `cells`.
     """
 
     stream: str
@@ -65,12 +78,12 @@ class Backtest:
     memories: Sequence[MemoryStore]
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return the cells as plain values."""
+        """Return the outcomes as dictionaries."""
         return [asdict(cell) for cell in self.cells]
 
     def to_frame(self) -> "pd.DataFrame":
-        """Return the cells as a pandas frame, with a column for each kind of incident."""
-        import pandas as pd  # noqa: PLC0415 - an extra: everything else works without pandas
+        """Return the outcomes as a pandas frame with a column for each kind of incident."""
+        import pandas as pd  # noqa: PLC0415 - pandas is an optional extra
 
         flat = [{**row, **row.pop("incidents")} for row in self.rows()]
         kinds = [kind.value for kind in Kind]
@@ -79,7 +92,7 @@ class Backtest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledBursts:
-    """What the labels say: the bursts, and of single events how many there are."""
+    """Labelled bursts, and the number of labelled events if events are labelled."""
 
     bursts: Sequence[Burst]
     events: int | None = None
@@ -88,53 +101,55 @@ class LabelledBursts:
 def compute_outcome(
     memory: MemoryStore,
     percentile: float,
-    promise: Rate,
-    known: LabelledBursts | None,
+    budget: Rate,
+    labelled: LabelledBursts | None,
     *,
     size_us: int,
     slack_us: int,
     min_outliers: int,
     found_events: int | None = None,
 ) -> Outcome:
-    """Return what came of a cell.
+    """Compute the outcome of a cell.
 
     Args:
-        memory: What it decided.
-        percentile: Its percentile.
-        promise: Its promise.
-        known: What the labels say.
+        memory: The store of the cell.
+        percentile: The percentile of the cell.
+        budget: The false-alarm budget of the cell.
+        labelled: The labelled bursts, None without labels.
         size_us: Length of a window.
-        slack_us: How long before and after a burst an incident may open and still answer it.
-        min_outliers: Labelled events that a burst has at least, to be one that a spike can show.
-        found_events: How many of the labelled events were outliers.
+        slack_us: Longest distance in time between a burst and an incident that matches it.
+        min_outliers: Fewest labelled events of a burst that a spike can detect; smaller bursts are ignored.
+        found_events: Number of labelled events that were outliers.
     """
     judged = [window for window in memory.windows if window.judged]
     span_us = judged[-1].window_end_us - judged[0].window_start_us if judged else size_us
-    promised = [life.fired_windows for life in memory.incidents if life.row.kind in BUDGETED_KINDS]
-    asked = (
-        [] if known is None else [each for each in known.bursts if each.events is None or each.events >= min_outliers]
+    fired_windows = [life.fired_windows for life in memory.incidents if life.row.kind in BUDGETED_KINDS]
+    bursts = (
+        []
+        if labelled is None
+        else [each for each in labelled.bursts if each.events is None or each.events >= min_outliers]
     )
-    answers = match_bursts(promised, asked, slack_us=slack_us, size_us=size_us)
-    labelled = {} if known is None else _label_columns(answers, len(promised), len(asked), size_us)
-    if known is not None and known.events and found_events is not None:
-        labelled["events_found"] = found_events / known.events
+    matches = match_bursts(fired_windows, bursts, slack_us=slack_us, size_us=size_us)
+    comparison = {} if labelled is None else _label_columns(matches, len(fired_windows), len(bursts), size_us)
+    if labelled is not None and labelled.events and found_events is not None:
+        comparison["events_found"] = found_events / labelled.events
     return Outcome(
         percentile=percentile,
-        false_alarms=str(promise),
+        false_alarms=str(budget),
         windows=len(judged),
         events=sum(window.events for window in judged),
         outliers=sum(window.outliers for window in judged),
         incidents=dict(sorted(Counter(life.row.kind for life in memory.incidents).items())),
         alerts_per_day=len(memory.incidents) * DAY_US / span_us,
-        promised_per_week=promise.per_week,
-        realised_per_week=answers.unmatched * WEEK_US / span_us,
-        **labelled,
+        promised_per_week=budget.per_week,
+        realised_per_week=matches.unmatched * WEEK_US / span_us,
+        **comparison,
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BurstMatches:
-    """How many incidents answer no burst, and after which time each burst that is answered was."""
+    """Number of incidents that match no burst, and the delay of each matched burst."""
 
     unmatched: int
     delays_us: Sequence[int]
@@ -143,42 +158,43 @@ class BurstMatches:
 def match_bursts(
     incidents: Sequence[FiredWindows], bursts: Sequence[Burst], *, slack_us: int, size_us: int
 ) -> BurstMatches:
-    """Return what incidents say of bursts.
+    """Match incidents with bursts.
 
-    An incident belongs to a burst where it fired in it, or within the slack after, and had not been open before it by
-    more than the slack: what is open all the time says nothing of what comes.
+    An incident matches a burst if it fired during the burst or within the slack after it, and opened at most the slack
+    before it. An incident that was open long before a burst is no evidence of it.
 
     Args:
-        incidents: The windows in which each fired, as [start, end) pairs in order.
-        bursts: What was strange.
-        slack_us: How long before and after a burst an incident may open and still answer it.
+        incidents: The fired windows of each incident, as [start, end) pairs in order.
+        bursts: The labelled bursts.
+        slack_us: Longest distance in time between a burst and an incident that matches it.
         size_us: Length of a window.
     """
-    true = [fired for fired in incidents if any(_matches_burst(fired, burst, slack_us, size_us) for burst in bursts)]
+    matched = [fired for fired in incidents if any(_matches_burst(fired, burst, slack_us, size_us) for burst in bursts)]
     ends = [
         (
             burst,
             min(
-                (end for fired in true for start, end in fired if _overlaps(start, end, burst, slack_us, size_us)),
+                (end for fired in matched for start, end in fired if _overlaps(start, end, burst, slack_us, size_us)),
                 default=None,
             ),
         )
         for burst in bursts
     ]
     return BurstMatches(
-        unmatched=len(incidents) - len(true), delays_us=[end - burst.start_us for burst, end in ends if end is not None]
+        unmatched=len(incidents) - len(matched),
+        delays_us=[end - burst.start_us for burst, end in ends if end is not None],
     )
 
 
-def _label_columns(answers: BurstMatches, incidents: int, asked: int, size_us: int) -> dict[str, Any]:
-    delay_us = float(np.median(answers.delays_us)) if answers.delays_us else None
+def _label_columns(matches: BurstMatches, incidents: int, bursts: int, size_us: int) -> dict[str, Any]:
+    delay_us = float(np.median(matches.delays_us)) if matches.delays_us else None
     return {
-        "bursts": asked,
-        "recall": len(answers.delays_us) / asked if asked else None,
+        "bursts": bursts,
+        "recall": len(matches.delays_us) / bursts if bursts else None,
         "delay_s": None if delay_us is None else delay_us / 1e6,
         "delay_windows": None if delay_us is None else delay_us / size_us,
-        "false_incidents": answers.unmatched,
-        "precision": 1 - answers.unmatched / incidents if incidents else None,
+        "false_incidents": matches.unmatched,
+        "precision": 1 - matches.unmatched / incidents if incidents else None,
     }
 
 

@@ -1,4 +1,4 @@
-"""Back-test: the live code with event time as the clock, over a file or over stored windows. Nothing is stored."""
+"""Back-test of the live code, with event time as the clock, over a file or over stored windows; stores nothing."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -50,102 +50,110 @@ def backtest(
     labels: str | PathLike[str] | None = None,
     progress: ProgressCallback | None = None,
 ) -> Backtest:
-    """Return what the daemon would have found, for each pair of a percentile and a promise.
+    """Replay the past through the daemon's code, for each pair of percentile and false-alarm budget.
 
-    The daemon's own fold, control plane and rules run over the past, with event time as the clock and its stores in
-    memory. Over a file every event is decoded and scored once, by the stream's active model or, where none is stored,
-    by one fitted on the first `model.warm_up` events. Over stored windows the outliers above each cell's limits are
-    counted from the windows' statistics. Each cell begins with the model's reference percentile, as a daemon does.
+    The daemon's fold, control plane and rules run with event time as the clock and stores in memory. Over a file, every
+    event is decoded and scored once, by the stream's active model or, without a stored model, by one fitted on the
+    first `model.warm_up` events. Over stored windows, the outliers above each cell's thresholds are counted from the
+    windows' statistics. Each cell starts with the model's reference percentile, as a daemon does.
 
         from monitor.backtest import backtest
         backtest("outrider.yaml", "payments", since="7d", percentiles=[99, 99.9]).to_frame()
 
     Args:
         settings: The settings, or the path of the configuration.
-        stream: The stream.
-        file: Recorded events; without it the stored windows are taken.
-        since: From when on: a time, or a duration back from the latest event. Only for stored windows.
-        percentiles: Of the grid; by default 99, 99.5, 99.9 and the stream's own.
-        false_alarms: Promises of the grid, such as "1/week"; by default 1/day, 1/week and the stream's own.
-        labels: A file that says what was strange (see `monitor.backtest.labels`).
-        progress: Is told how many rows or windows are done, of how many.
+        stream: Name of the stream.
+        file: File of recorded events; None replays the stored windows.
+        since: Start: a time, or a duration back from the latest event. Only for stored windows.
+        percentiles: Percentiles of the grid; by default 99, 99.5, 99.9 and the stream's own.
+        false_alarms: False-alarm budgets of the grid, such as "1/week"; by default 1/day, 1/week and the stream's own.
+        labels: File of labels (see `monitor.backtest.labels`).
+        progress: Called with the number of rows or windows done and their total.
+
+    Returns:
+        The outcome of each cell; percentiles vary slowest.
 
     Raises:
-        ConfigError: An argument makes no sense, or there is neither a model nor a file nor a window.
-        ModelError: The file's first events are too few to fit on.
+        ConfigError: An argument is not valid, or there is no model, file or window to replay.
+        ModelError: The file has too few events to fit a model.
     """
     if not isinstance(settings, Settings):
         settings = load(Path(settings), environ)
     if stream not in settings.streams:
         raise ConfigError(f"there is no stream {stream!r}; the streams are {', '.join(settings.streams)}")
     grid = _build_grid(settings, stream, percentiles, false_alarms)
-    known = None if labels is None else read_labels(Path(labels))
-    tell = progress or (lambda _done, _total: None)
+    labelled = None if labels is None else read_labels(Path(labels))
+    report_progress = progress or (lambda _done, _total: None)
     if file is not None:
         if since is not None:
-            raise ConfigError("since is for stored windows; a file is read from its beginning: leave one of them out")
-        return _backtest_file(settings, stream, Path(file), grid, known, tell)
-    return _backtest_windows(settings, stream, since, grid, known, tell)
+            raise ConfigError("since applies to stored windows, but a file is read from its start: omit one of them")
+        return _backtest_file(settings, stream, Path(file), grid, labelled, report_progress)
+    return _backtest_windows(settings, stream, since, grid, labelled, report_progress)
 
 
 BacktestGrid = tuple[Sequence[float], Sequence[Rate]]
 
 
 def _build_grid(
-    settings: Settings, stream: str, percentiles: Sequence[float] | None, promises: Sequence[str | Rate] | None
+    settings: Settings, stream: str, percentiles: Sequence[float] | None, budgets: Sequence[str | Rate] | None
 ) -> BacktestGrid:
     own = settings.streams[stream]
     try:
-        rates = [rate if isinstance(rate, Rate) else parse_rate(rate) for rate in promises or DEFAULT_FALSE_ALARMS]
+        rates = [rate if isinstance(rate, Rate) else parse_rate(rate) for rate in budgets or DEFAULT_FALSE_ALARMS]
     except ValueError as error:
         raise ConfigError(f"false_alarms: {error}") from error
-    if promises is None and own.alerts.false_alarms.per_week not in {rate.per_week for rate in rates}:
+    if budgets is None and own.alerts.false_alarms.per_week not in {rate.per_week for rate in rates}:
         rates.append(own.alerts.false_alarms)
-    asked = list(percentiles) if percentiles else sorted({*DEFAULT_PERCENTILES, own.threshold.percentile})
-    for percentile in asked:
+    wanted_percentiles = list(percentiles) if percentiles else sorted({*DEFAULT_PERCENTILES, own.threshold.percentile})
+    for percentile in wanted_percentiles:
         try:
             own.threshold.__class__.model_validate({"percentile": percentile})
         except ValidationError as error:
             raise ConfigError(f"percentile: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
-    return list(dict.fromkeys(asked)), rates
+    return list(dict.fromkeys(wanted_percentiles)), rates
 
 
 def _backtest_file(
-    settings: Settings, stream: str, path: Path, grid: BacktestGrid, labels: Labels | None, tell: ProgressCallback
+    settings: Settings,
+    stream: str,
+    path: Path,
+    grid: BacktestGrid,
+    labels: Labels | None,
+    report_progress: ProgressCallback,
 ) -> Backtest:
     own = settings.streams[stream]
     source = _file_source(path)
     event = own.event.model_copy(update={"format": "json"})
     if event.time is None:
         raise ConfigError(
-            f"stream {stream} takes the time of reading, which says nothing of the past: "
-            "set event.time to the field of the events that holds their time"
+            f"stream {stream} uses the time of reading as event time, which cannot be replayed: "
+            "set event.time to the field with the time of the event"
         )
     own = own.model_copy(update={"source": source, "event": event})
     settings = settings.model_copy(update={"streams": {**settings.streams, stream: own}})
-    subject = load_stored_models(settings, stream) or fit_on_file(own, path, settings.device)
-    cells = build_cells(settings, stream, *grid, subject.models)
+    models = load_stored_models(settings, stream) or fit_on_file(own, path, settings.device)
+    cells = build_cells(settings, stream, *grid, models.models)
     for cell in cells:
-        cell.activate(subject.model_id, Activation(valid_from_us=0, computed_at_us=0))
-    scores = CachedScorer(subject.scores)
-    readers = [EventReplay(cell, build_window_rule(settings, stream), scores) for cell in cells]
+        cell.activate(models.model_id, Activation(valid_from_us=0, computed_at_us=0))
+    scores = CachedScorer(models.scores)
+    replays = [EventReplay(cell, build_window_rule(settings, stream), scores) for cell in cells]
     found = _LabelledEvents(labels, apart_us=_match_slack_us(settings, stream))
-    for piece, rows in _read_batches(settings, stream, path, subject):
+    for batch, rows in _read_batches(settings, stream, path, models):
         scores.clear()
-        for reader in readers:
-            reader.add_batch(piece)
-        found.add_batch(piece)
-        tell(piece.end, rows)
-    for reader in readers:
-        reader.finish()
+        for replay in replays:
+            replay.add_batch(batch)
+        found.add_batch(batch)
+        report_progress(batch.end, rows)
+    for replay in replays:
+        replay.finish()
     return _build_result(
-        settings, stream, cells, found.labelled_bursts(), [found.count_flagged(reader.flagged) for reader in readers]
+        settings, stream, cells, found.labelled_bursts(), [found.count_flagged(replay.flagged) for replay in replays]
     )
 
 
 def _file_source(path: Path) -> FileSourceSettings:
     if str(path) == "-":
-        raise ConfigError("standard input cannot be read twice, to fit and to test: write the events to a file")
+        raise ConfigError("standard input cannot be read twice, to fit and to replay: write the events to a file first")
     try:
         return FileSourceSettings(type="file", path=path)
     except ValidationError as error:
@@ -153,16 +161,14 @@ def _file_source(path: Path) -> FileSourceSettings:
 
 
 def _read_batches(
-    settings: Settings, stream: str, path: Path, subject: BacktestModels
+    settings: Settings, stream: str, path: Path, models: BacktestModels
 ) -> Iterator[tuple[DecodedBatch, int]]:
-    """Give the file's records, decoded as the daemon decodes them, and the number of its rows."""
+    """Yield the decoded batches of the file, each with the file's total number of rows."""
     own = settings.streams[stream]
     with closing(FileSource(path, max_event_bytes=own.event.max_size)) as source:
         discovered = source.discover()
         starts = source.resolve("earliest", discovered)
-        codec = make_codec(
-            own.event, subject.features, layout=source.layout, max_future_us=to_us(own.window.max_future)
-        )
+        codec = make_codec(own.event, models.features, layout=source.layout, max_future_us=to_us(own.window.max_future))
         ended = False
         while not ended:
             polled = source.poll(0.25)
@@ -179,57 +185,58 @@ def _backtest_windows(
     since: TimeBound | None,
     grid: BacktestGrid,
     labels: Labels | None,
-    tell: ProgressCallback,
+    report_progress: ProgressCallback,
 ) -> Backtest:
     if labels is not None and labels.of_events:
         raise ConfigError(
-            f"{labels.path} labels single events, which stored windows do not hold: give intervals (start, end), "
-            "or the file with the events"
+            f"{labels.path} labels single events, but stored windows do not contain events: label intervals (start, "
+            "end), or give the FILE of events"
         )
     own, size_us = settings.streams[stream], to_us(settings.streams[stream].window.size)
-    subject = load_stored_models(settings, stream)
-    if subject is None:
+    models = load_stored_models(settings, stream)
+    if models is None:
         raise ConfigError(
             f"stream {stream} has no model and no windows yet: run the daemon first, or give a FILE of events"
         )
     with Database(settings.database.url, read_only=True) as db:
         stream_id = Ledger(db).find_stream(stream)
         recorded = None if stream_id is None else RecordedWindows(db, stream_id)
-        extent = None if recorded is None else recorded.find_range(since)
-        if recorded is None or extent is None or stream_id is None:
+        time_range = None if recorded is None else recorded.find_range(since)
+        if recorded is None or time_range is None or stream_id is None:
             when = "" if since is None else f" since {since}"
             raise ConfigError(
                 f"stream {stream} has no judged windows{when}: run the daemon first, or give a FILE of events"
             )
-        cells = build_cells(settings, stream, *grid, subject.models)
-        feeders = [WindowReplay(cell, recorded.read_activations()) for cell in cells]
+        cells = build_cells(settings, stream, *grid, models.models)
+        replays = [WindowReplay(cell, recorded.read_activations()) for cell in cells]
         shadow: dict[int, dict[int, bytes]] = {}
-        for seen in recorded.read_shadow_windows():
-            shadow.setdefault(seen.model_id, {})[seen.window_start_us] = seen.payload
+        for window in recorded.read_shadow_windows():
+            shadow.setdefault(window.model_id, {})[window.window_start_us] = window.payload
         for cell in cells:
             cell.memory.shadow = shadow
-        scales = {model_id: Scale.from_energies(energies) for model_id, energies in subject.models.reference.items()}
-        for done, window in enumerate(recorded.read_windows(extent.since_us), 1):
+        scales = {model_id: Scale.from_energies(energies) for model_id, energies in models.models.reference.items()}
+        for done, window in enumerate(recorded.read_windows(time_range.since_us), 1):
             if window.window_end_us - window.window_start_us != size_us:
                 raise ConfigError(
-                    f"stream {stream}: the stored windows are of "
+                    f"stream {stream}: the stored windows have a length of "
                     f"{format_duration(timedelta(microseconds=window.window_end_us - window.window_start_us))}, "
-                    f"window.size is {format_duration(own.window.size)}: set it to theirs, or give a FILE of events"
+                    f"but window.size is {format_duration(own.window.size)}: set it to their length, or give a FILE "
+                    "of events"
                 )
             part = decode_part(window.payload)
-            for feeder in feeders:
-                feeder.add_window(
+            for replay in replays:
+                replay.add_window(
                     window.window_start_us, window.window_end_us, window.model_id, part, scales[window.model_id]
                 )
-            tell(done, extent.windows)
-        for feeder in feeders:
-            feeder.finish()
-    known = (
+            report_progress(done, time_range.windows)
+        for replay in replays:
+            replay.finish()
+    labelled = (
         None
         if labels is None
-        else LabelledBursts(bursts=_overlapping_bursts(labels.intervals, extent.since_us, extent.end_us))
+        else LabelledBursts(bursts=_overlapping_bursts(labels.intervals, time_range.since_us, time_range.end_us))
     )
-    return _build_result(settings, stream, cells, known, [None] * len(cells))
+    return _build_result(settings, stream, cells, labelled, [None] * len(cells))
 
 
 def _overlapping_bursts(bursts: Sequence[Burst], begin_us: int, end_us: int) -> list[Burst]:
@@ -237,7 +244,7 @@ def _overlapping_bursts(bursts: Sequence[Burst], begin_us: int, end_us: int) -> 
 
 
 class _LabelledEvents:
-    """The labelled events that were met in the file."""
+    """Labelled events found in the file."""
 
     def __init__(self, labels: Labels | None, *, apart_us: int) -> None:
         self._labels = labels
@@ -247,9 +254,9 @@ class _LabelledEvents:
         self._offsets: list[NDArray[np.int64]] = []
         self._span_us: tuple[int, int] = (0, 0)
 
-    def add_batch(self, piece: DecodedBatch) -> None:
-        """Look a piece's events up in the labels."""
-        events = piece.events
+    def add_batch(self, batch: DecodedBatch) -> None:
+        """Add the labelled events of a batch."""
+        events = batch.events
         if self._labels is None or not len(events):
             return
         first, last = int(events.times_us.min()), int(events.times_us.max())
@@ -261,18 +268,22 @@ class _LabelledEvents:
             self._offsets.append(events.offsets[labelled])
 
     def labelled_bursts(self) -> LabelledBursts | None:
-        """Return the bursts that lie in the file."""
+        """Return the labelled bursts within the file, None without labels.
+
+        Raises:
+            ConfigError: No event of the file is labelled.
+        """
         if self._labels is None:
             return None
         if not self._labels.of_events:
             return LabelledBursts(bursts=_overlapping_bursts(self._labels.intervals, *self._span_us))
         times_us, bursts = (np.concatenate([np.empty(0, np.int64), *all_]) for all_ in (self._times_us, self._bursts))
         if not len(times_us):
-            raise ConfigError(f"no labelled event of {self._labels.path} is among the events of the file")
+            raise ConfigError(f"the file has none of the events labelled in {self._labels.path}")
         return LabelledBursts(bursts=group_bursts(times_us, bursts, apart_us=self._apart_us), events=len(times_us))
 
     def count_flagged(self, flagged: Sequence[NDArray[np.int64]]) -> int | None:
-        """Return how many labelled events are among the offsets of the outliers."""
+        """Return the number of labelled events among the outliers' offsets, None if no events are labelled."""
         if self._labels is None or not self._labels.of_events:
             return None
         none = np.empty(0, np.int64)
@@ -280,7 +291,7 @@ class _LabelledEvents:
 
 
 def _match_slack_us(settings: Settings, stream: str) -> int:
-    """Return how long after its last event a burst may still be answered: until an incident would have ended."""
+    """Return the slack for matching bursts: the time after which an incident without outliers is resolved."""
     own = settings.streams[stream]
     return own.alerts.resolve_after * to_us(own.window.size)
 
@@ -289,7 +300,7 @@ def _build_result(
     settings: Settings,
     stream: str,
     cells: Sequence[GridCell],
-    known: LabelledBursts | None,
+    labelled: LabelledBursts | None,
     found: Sequence[int | None],
 ) -> Backtest:
     own = settings.streams[stream]
@@ -298,7 +309,7 @@ def _build_result(
             cell.memory,
             cell.percentile,
             cell.false_alarms,
-            known,
+            labelled,
             size_us=cell.size_us,
             slack_us=_match_slack_us(settings, stream),
             min_outliers=own.alerts.min_outliers,
@@ -308,7 +319,7 @@ def _build_result(
     ]
     judged = [window for window in cells[0].memory.windows if window.judged]
     if not judged:
-        raise ConfigError(f"stream {stream}: there is no window with an event in it to judge")
+        raise ConfigError(f"stream {stream}: no window with events to judge")
     return Backtest(
         stream=stream,
         begin_us=judged[0].window_start_us,

@@ -1,4 +1,4 @@
-"""Back-test: what cells share: where the same windows count they add them up once, and draw the same threshold once."""
+"""Cache of sketches and thresholds that the cells of a grid share."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from monitor.thresholds.tick import ThresholdRule, compute_tick_threshold
 from storage.control.thresholds import NewThreshold, StoredThreshold
 
 _CACHED_TICKS = 8
-"""Cells go from tick to tick together; what the last few ticks added up is all that another cell can want."""
+"""Number of cached ticks. Cells advance tick by tick together, so older results are not used again."""
 
 ThresholdResult = tuple[NewThreshold, CountModel, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ThresholdKey:
-    """All that a threshold is drawn from; the promise, in which cells of one percentile differ, is not among it."""
+    """Inputs of a threshold. The false-alarm budget, in which cells of one percentile differ, is not among them."""
 
     previous: StoredThreshold
     windows: Sequence[Hashable]
@@ -34,18 +34,18 @@ class _ThresholdKey:
 
 
 class SharedCache:
-    """The sketches and thresholds of the last few ticks; of one grid, whose cells all have the same energies."""
+    """Sketches and thresholds of the last few ticks of one grid, whose cells all have the same energies."""
 
     def __init__(self) -> None:
         self._sketches: dict[tuple[Scale, tuple[Hashable, ...]], EnergySketch] = {}
-        self._drawn: list[tuple[_ThresholdKey, ThresholdResult]] = []
+        self._results: list[tuple[_ThresholdKey, ThresholdResult]] = []
 
     def make_look_back(self, scale: Scale) -> LookBack:
-        """Return a look-back that shares its sketches."""
+        """Return a look-back that takes its sketches from this cache."""
         return _CachedLookBack(scale, self)
 
     def get_sketch(self, look_back: "_CachedLookBack") -> EnergySketch:
-        """Return the sketch of a look-back's windows, added up at most once."""
+        """Return the merged sketch of a look-back's windows, computed at most once."""
         key = look_back.scale, tuple(look_back.windows)
         if key not in self._sketches:
             self._sketches[key] = look_back.compute_sketch()
@@ -62,20 +62,20 @@ class SharedCache:
         rule: ThresholdRule,
         **more: Any,
     ) -> ThresholdResult:
-        """Return the threshold of a tick as `tick_threshold` does, drawn at most once."""
-        asked = _ThresholdKey(
+        """Return the threshold of a tick as `compute_tick_threshold` does, computed at most once."""
+        key = _ThresholdKey(
             previous=previous,
             windows=look_back.windows,
             clean=clean,
             rule=(rule.percentile, rule.method),
             **more,
         )
-        for known, drawn in self._drawn:
-            if known == asked:
-                return drawn
-        drawn = compute_tick_threshold(previous, look_back, clean, reference, rule, **more)
-        self._drawn = [*self._drawn, (asked, drawn)][-_CACHED_TICKS:]
-        return drawn
+        for cached, result in self._results:
+            if cached == key:
+                return result
+        result = compute_tick_threshold(previous, look_back, clean, reference, rule, **more)
+        self._results = [*self._results, (key, result)][-_CACHED_TICKS:]
+        return result
 
 
 class _CachedLookBack(LookBack):
@@ -84,9 +84,9 @@ class _CachedLookBack(LookBack):
         self._shared = shared
 
     def sketch(self) -> EnergySketch:
-        """Return the sketch of the windows in it."""
+        """Return the merged sketch of its windows from the cache."""
         return self._shared.get_sketch(self)
 
     def compute_sketch(self) -> EnergySketch:
-        """Return the sketch, added up here."""
+        """Merge the sketches of its windows."""
         return super().sketch()

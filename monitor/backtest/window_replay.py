@@ -1,4 +1,4 @@
-"""Back-test over stored windows: their statistics hold how many energies lie above any limit."""
+"""Back-test over stored windows, whose statistics give the number of energies above any threshold."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +13,7 @@ from storage.ledger.ledger import ScheduledThreshold
 
 
 class WindowReplay:
-    """The data plane of one cell over windows that were folded long ago: only their outliers are counted anew."""
+    """Data plane of one cell over stored windows: only their outliers are counted again."""
 
     def __init__(self, cell: GridCell, activations: Sequence[tuple[int, Activation]]) -> None:
         self._cell = cell
@@ -21,19 +21,19 @@ class WindowReplay:
         self._last_end_us: int | None = None
 
     def add_window(self, start_us: int, end_us: int, model_id: int, part: Part, scale: Scale) -> None:
-        """Take one window of a model, with the scale of its energies, and judge it."""
+        """Add and judge a window of a model with the scale of its energies."""
         cell, memory = self._cell, self._cell.memory
         self._activate_models(end_us)
         if self._last_end_us is not None and start_us > self._last_end_us:
-            # The first event after a gap closes what came before it, before its own limit is known.
+            # The first event after a gap seals earlier windows before the threshold of its own window is known.
             memory.add_parts([], start_us)
             cell.run_due()
-        limit = _threshold_at(memory.schedule(), start_us, model_id)
-        outliers = count_above(part, scale, limit.threshold)
+        threshold = _threshold_at(memory.schedule(), start_us, model_id)
+        outliers = count_above(part, scale, threshold.threshold)
         row = WindowPartRow(
             window_start_us=start_us,
             window_end_us=end_us,
-            threshold_id=limit.id,
+            threshold_id=threshold.id,
             events=part.events,
             outliers=outliers,
             late=0,
@@ -45,12 +45,12 @@ class WindowReplay:
         self._last_end_us = end_us
 
     def finish(self) -> None:
-        """Judge the rest; nothing follows."""
+        """Judge the remaining windows at the end."""
         self._cell.memory.end_source()
         self._cell.run_due()
 
     def _activate_models(self, end_us: int) -> None:
-        """Activate the models that were stored before the window was sealed, and the first one in any case."""
+        """Activate the models stored before the window was sealed, and the first model in any case."""
         while self._activations and (
             self._activations[0][1].computed_at_us < end_us or not self._cell.memory.thresholds
         ):
@@ -59,13 +59,13 @@ class WindowReplay:
 
 @lru_cache(maxsize=16)
 def _encode_with_outliers(part: Part, outliers: int) -> bytes:
-    """Return a part with other outliers as it is stored; cells of one percentile mostly have the same."""
+    """Encode a part with another outlier count; cached since cells of one percentile mostly have equal counts."""
     return encode_part(replace(part, outliers=outliers))
 
 
 def _threshold_at(schedule: Sequence[ScheduledThreshold], start_us: int, model_id: int) -> ScheduledThreshold:
-    """Return the row that is valid for a window of a model; the first one holds for everything before it."""
+    """Return the threshold valid for a window of a model; the first one also applies to earlier windows."""
     own = [row for row in schedule if row.model_id == model_id]
     if not own:
-        raise RuntimeError(f"the window at {start_us} is of model {model_id}, which no threshold row names")
+        raise RuntimeError(f"the window at {start_us} is of model {model_id}, which has no threshold")
     return next((row for row in reversed(own) if row.valid_from_us <= start_us), own[0])

@@ -1,1 +1,1 @@
-"""The command `outrider`."""
+"""Command line `outrider`: one module per command."""

@@ -1,4 +1,4 @@
-"""`outrider accept`: this is normal now."""
+"""`outrider accept`: accept an incident as normal."""
 
 import time
 
@@ -19,51 +19,54 @@ from storage.queries.status import load_stream_ids
 @click.argument("incident", type=int)
 @click.pass_context
 def command(ctx: click.Context, incident: int) -> None:
-    """Say that INCIDENT is normal now: it ends, and its windows count for the limits again.
+    """Accept INCIDENT as normal: resolve it and count its windows in the thresholds again.
 
-    Works while the daemon runs, which goes by it from its next threshold on, and while it does not.
+    Works with and without a running daemon. A running daemon applies the change at its next threshold tick.
     """
     settings = load_settings(ctx)
     with open_database(settings) as db:
-        found = load_incident_report(db, incident)
-    if found is None:
+        report = load_incident_report(db, incident)
+    if report is None:
         raise ConfigError(f"there is no incident {incident}; {format_latest_incidents(settings)}")
-    if found.resolved_at_us is not None:
-        how = "was accepted" if found.details.get("resolved", {}).get("reason") == "accepted" else "ended"
-        raise ConfigError(f"incident {incident} {how} at {format_time(found.resolved_at_us)}; nothing was changed")
-    if found.stream not in settings.streams:
-        raise ConfigError(f"incident {incident} is of stream {found.stream!r}, which is not configured any more")
+    if report.resolved_at_us is not None:
+        how = "was accepted" if report.details.get("resolved", {}).get("reason") == "accepted" else "ended"
+        raise ConfigError(f"incident {incident} {how} at {format_time(report.resolved_at_us)}; nothing was changed")
+    if report.stream not in settings.streams:
+        raise ConfigError(
+            f"incident {incident} belongs to stream {report.stream!r}, which is not in the configuration; "
+            "add the stream again to accept the incident"
+        )
     with Database(settings.database.url) as db:
         db.check_schema()
-        click.echo(_accept_incident(db, settings, found))
+        click.echo(_accept_incident(db, settings, report))
 
 
-def _accept_incident(db: Database, settings: Settings, found: IncidentReport) -> str:
-    """Accept the incident; return what was done."""
+def _accept_incident(db: Database, settings: Settings, report: IncidentReport) -> str:
+    """Accept the incident and return the text to print."""
     from monitor.daemon.rules import build_incident_policy
     from monitor.incidents.accept import describe_acceptance, plan_acceptance
 
-    stream_id = load_stream_ids(db)[found.stream]
-    reference = _load_new_reference(db, settings, found.stream, stream_id) if found.kind == "calibration" else None
-    rule, now_us = build_incident_policy(settings, found.stream), time.time_ns() // 1_000
-    look_back_us = to_us(settings.streams[found.stream].threshold.look_back)
+    stream_id = load_stream_ids(db)[report.stream]
+    reference = _load_new_reference(db, settings, report.stream, stream_id) if report.kind == "calibration" else None
+    rule, now_us = build_incident_policy(settings, report.stream), time.time_ns() // 1_000
+    look_back_us = to_us(settings.streams[report.stream].threshold.look_back)
     windows = accept_incident(
         db,
         stream_id,
-        found.stream,
-        found.id,
+        report.stream,
+        report.id,
         lambda facts: plan_acceptance(facts, rule, reference, look_back_us=look_back_us, now_us=now_us),
     )
     if windows is None:
-        raise ConfigError(f"incident {found.id} has ended meanwhile; nothing was changed")
+        raise ConfigError(f"incident {report.id} was resolved in the meantime; nothing was changed")
     return (
-        f"Incident {found.id} ({found.kind.replace('_', ' ')} on {found.stream}) is accepted: "
-        f"{describe_acceptance(found.kind, windows, reference)}."
+        f"Incident {report.id} ({report.kind.replace('_', ' ')} on {report.stream}) is accepted: "
+        f"{describe_acceptance(report.kind, windows, reference)}."
     )
 
 
 def _load_new_reference(db: Database, settings: Settings, stream: str, stream_id: int) -> AcceptedReference:
-    """Return the energies of the look-back as of the last tick: what is normal from now on."""
+    """Return the look-back's energies at the last tick as the new reference."""
     from monitor.daemon.rules import build_control_settings
     from monitor.incidents.accept import build_accepted_reference
     from monitor.thresholds.look_back_cache import LookBackCache
@@ -73,8 +76,11 @@ def _load_new_reference(db: Database, settings: Settings, stream: str, stream_id
     store, rule = ThresholdStore(db), build_control_settings(settings, stream, stream_id).threshold
     newest, tick_us = store.newest_threshold(stream_id), store.tick_facts(stream_id).last_tick_us
     if newest is None or tick_us is None:
-        raise ConfigError(f"stream {stream} has no threshold tick yet, and so nothing to take for normal")
-    kept = LookBackCache(stream_id, newest.model_id, load_scale(newest.details))
-    kept.refresh(store, tick_us, rule)
-    energies = build_accepted_reference(kept.look_back.sketch(), rule.percentile)
+        raise ConfigError(
+            f"stream {stream} has no threshold tick yet, so there are no energies to accept as normal; "
+            "try again after the next tick (threshold.refresh)"
+        )
+    cache = LookBackCache(stream_id, newest.model_id, load_scale(newest.details))
+    cache.refresh(store, tick_us, rule)
+    energies = build_accepted_reference(cache.look_back.sketch(), rule.percentile)
     return AcceptedReference(model_id=newest.model_id, at_us=tick_us, energies=energies)

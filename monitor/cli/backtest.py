@@ -1,4 +1,4 @@
-"""`outrider backtest`: what the daemon would have found in recorded events or stored windows."""
+"""`outrider backtest`: replay recorded events or stored windows through the live code."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -31,32 +31,34 @@ _VALUE_PATTERNS = {"--percentile": re.compile(r"[0-9.]+"), "--false-alarms": re.
 
 
 class MultiValueCommand(click.Command):
-    """A command whose options `--percentile` and `--false-alarms` take several values behind one another."""
+    """Command whose options `--percentile` and `--false-alarms` take several values in a row."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Name the option again before each further value; what is none of its values is an argument."""
+        """Repeat the option name before each further value; any other word stays an argument."""
         return super().parse_args(ctx, _repeat_options(args))
 
 
 def _repeat_options(args: Sequence[str]) -> list[str]:
-    spread: list[str] = []
-    option, given = "", 0
+    repeated: list[str] = []
+    option, values = "", 0
     for arg in args:
-        if option and given and _VALUE_PATTERNS[option].fullmatch(arg):
-            spread += [option, arg]
+        if option and values and _VALUE_PATTERNS[option].fullmatch(arg):
+            repeated += [option, arg]
             continue
-        if option and not given:
-            given = 1
+        if option and not values:
+            values = 1
         else:
-            option, given = arg if arg in _VALUE_PATTERNS else "", 0
-        spread.append(arg)
-    return spread
+            option, values = arg if arg in _VALUE_PATTERNS else "", 0
+        repeated.append(arg)
+    return repeated
 
 
 @click.command(name="backtest", cls=MultiValueCommand)
 @click.argument("stream")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
-@click.option("--since", help="Stored windows from when on: a time, or a duration back from the latest event (7d).")
+@click.option(
+    "--since", help="Use stored windows from this time on: a time, or a duration back from the latest event (7d)."
+)
 @click.option(
     "--percentile",
     "percentiles",
@@ -66,11 +68,11 @@ def _repeat_options(args: Sequence[str]) -> list[str]:
 )
 @click.option(
     "--false-alarms",
-    "promises",
+    "budgets",
     multiple=True,
-    help="Promises to try, such as 1/day 1/week (default: these and the stream's own).",
+    help="False-alarm budgets to try, such as 1/day 1/week (default: these and the stream's own).",
 )
-@click.option("--labels", type=click.Path(path_type=Path), help="What was strange: events by id or row, or intervals.")
+@click.option("--labels", type=click.Path(path_type=Path), help="Labelled outliers: events by id or row, or intervals.")
 @format_option
 @click.pass_context
 def command(
@@ -79,48 +81,48 @@ def command(
     file: Path | None,
     since: str | None,
     percentiles: tuple[float, ...],
-    promises: tuple[str, ...],
+    budgets: tuple[str, ...],
     labels: Path | None,
     form: str | None,
 ) -> None:
-    """Run the live code over FILE, or over STREAM's stored windows; store nothing.
+    """Run the live code over FILE or over STREAM's stored windows; store nothing.
 
-    A row for each pair of a percentile and a promise: incidents by kind, alerts a day, promised false alarms a week
-    against realised ones, and with --labels the delay, the recall of labelled bursts, false incidents and precision.
+    Prints one row per percentile and false-alarm budget: incidents by kind, alerts per day, budgeted and realised false
+    alarms per week. With --labels it adds the delay, the recall of labelled bursts, false incidents and precision.
     """
     from monitor.backtest import backtest
     from monitor.cli.output.progress import progress_bar
 
     settings, form = load_settings(ctx), resolve_format(form)
     name = require_stream(settings, stream)
-    with progress_bar("back-testing", None) as tell:
-        found = backtest(
+    with progress_bar("back-testing", None) as report_progress:
+        result = backtest(
             settings,
             name,
             file,
             since=since,
             percentiles=percentiles or None,
-            false_alarms=promises or None,
+            false_alarms=budgets or None,
             labels=labels,
-            progress=tell,
+            progress=report_progress,
         )
     shown = (*_TABLE_COLUMNS, *(_TABLE_LABEL_COLUMNS if labels else ()))
     if form == "table":
-        click.echo(_format_period(found))
+        click.echo(_format_period(result))
     columns = (*_COLUMNS, *(_LABEL_COLUMNS if labels else ()))
-    write_rows(map(_build_row, found.rows()), columns, form, shown=shown)
+    write_rows(map(_build_row, result.rows()), columns, form, shown=shown)
 
 
 def _build_row(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**row, "promised": row["promised_per_week"], "realised": row["realised_per_week"]}
 
 
-def _format_period(found: "Backtest") -> str:
+def _format_period(result: "Backtest") -> str:
     from monitor.cli.output.tables import format_short_time
 
-    first = found.cells[0]
-    days = (found.end_us - found.begin_us) / 86_400e6
+    first = result.cells[0]
+    days = (result.end_us - result.begin_us) / 86_400e6
     return (
-        f"{first.windows:,} windows with {first.events:,} events, {format_short_time(found.begin_us)} to "
-        f"{format_short_time(found.end_us)} ({days:.3g} days); promised and realised are false alarms a week"
+        f"{first.windows:,} windows with {first.events:,} events, {format_short_time(result.begin_us)} to "
+        f"{format_short_time(result.end_us)} ({days:.3g} days); promised and realised are false alarms per week"
     )

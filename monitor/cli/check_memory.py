@@ -1,21 +1,23 @@
-"""The command line: the bound on the memory of a stream's events, as a sum of its parts. Pure."""
+"""Upper bound on the memory that a stream's events take, as a sum of its parts. Pure."""
 
 from dataclasses import dataclass
 
 from monitor.pipeline.inbox import MAX_PENDING_RECORDS, MAX_QUEUED_BYTES
 
 _RECORD_BYTES = 64
-"""A decoded event besides its features: offset, time, energy, and references to key and id."""
+"""Bytes of a decoded event besides its features: offset, time, energy, and references to key and id."""
 
 _MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryBound:
-    """What a stream's events can take between the fetch and the commit, in bytes.
+    """Bytes that a stream's events can take between the fetch and the commit.
 
-    `fetch` is what the source holds, None where it reads no further than it is asked to; `features` counts
-    the columns of the model.
+    Attributes:
+        fetch_bytes: Bound on the records that the source buffers; None for a source that does not read ahead.
+        partitions: Number of partitions.
+        features: Number of feature columns of the model.
     """
 
     fetch_bytes: int | None
@@ -24,24 +26,26 @@ class MemoryBound:
 
     @property
     def pending_bytes(self) -> int:
-        """Return what decoded events that wait for their commit can take."""
+        """Return the bound on the bytes of decoded events that wait for their commit."""
         return MAX_PENDING_RECORDS * self.partitions * (4 * self.features + _RECORD_BYTES)
 
     @property
     def total_bytes(self) -> int:
-        """Return the sum."""
+        """Return the bound on all bytes."""
         return (self.fetch_bytes or 0) + MAX_QUEUED_BYTES + self.pending_bytes
 
     def lines(self) -> list[str]:
-        """Return the sum and its parts for reading."""
-        fetch = [] if self.fetch_bytes is None else [f"{_format_mib(self.fetch_bytes)} fetched and not yet taken over"]
+        """Return the sum and its parts as lines of text."""
+        fetch = (
+            [] if self.fetch_bytes is None else [f"{_format_mib(self.fetch_bytes)} fetched and not yet in the inbox"]
+        )
         partitions = f"{self.partitions:,} partition{'' if self.partitions == 1 else 's'}"
         return [
-            f"at most {_format_mib(self.total_bytes)} of events on their way, besides the program and the model:",
+            f"at most {_format_mib(self.total_bytes)} of events in flight, besides the program and the model:",
             *(f"  {part}" for part in fetch),
             f"  {_format_mib(MAX_QUEUED_BYTES)} waiting to be decoded",
-            f"  {_format_mib(self.pending_bytes)} waiting for their commit: {MAX_PENDING_RECORDS:,} events x {partitions} "
-            f"x (4 x {self.features:,} features + {_RECORD_BYTES}) bytes",
+            f"  {_format_mib(self.pending_bytes)} waiting for their commit: {MAX_PENDING_RECORDS:,} events x "
+            f"{partitions} x (4 x {self.features:,} features + {_RECORD_BYTES}) bytes",
         ]
 
 

@@ -1,4 +1,4 @@
-"""The command line: the stored history for reading, and the streams that a command may name."""
+"""Read access to the database and the history of the settings, and checks of stream names against them."""
 
 import difflib
 from collections.abc import Iterator, Sequence
@@ -12,47 +12,47 @@ from storage.history import History
 
 @contextmanager
 def open_history(settings: Settings) -> Iterator[History]:
-    """Open the history that the settings name."""
+    """Open the history in the configured database."""
     with History(settings.database.url) as history:
         yield history
 
 
 @contextmanager
 def open_database(settings: Settings) -> Iterator[Database]:
-    """Open the database that the settings name, for reading, and check its schema."""
+    """Open the configured database read-only and check its schema."""
     with Database(settings.database.url, read_only=True) as db:
         db.check_schema()
         yield db
 
 
 def has_history(settings: Settings, stored: Sequence[str], name: str) -> bool:
-    """Return whether a stream has rows; one that is configured may have none yet.
+    """Return whether a stream has stored rows; a configured stream may have none yet.
 
     Args:
         settings: The settings.
         stored: Names of the stored streams; a stream that is no longer configured keeps its history.
-        name: What was given on the command line.
+        name: Name of the stream on the command line.
 
     Raises:
-        ConfigError: The name is neither configured nor stored; names the nearest one.
+        ConfigError: The name is neither configured nor stored; the message suggests the closest name.
     """
     if name in stored:
         return True
     if name in settings.streams:
         return False
-    known = list(dict.fromkeys([*settings.streams, *stored]))
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"the streams are {', '.join(known)}"
+    known_streams = list(dict.fromkeys([*settings.streams, *stored]))
+    near = difflib.get_close_matches(name, known_streams, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"the streams are {', '.join(known_streams)}"
     raise ConfigError(f"there is no stream {name!r}; {hint}")
 
 
 def format_no_history(name: str) -> str:
-    """Return what to say of a stream that is configured and has never run."""
+    """Return the message for a configured stream that has never run."""
     return f"Stream {name} has no history yet: `outrider run {name}` starts it."
 
 
 def format_latest_incidents(settings: Settings) -> str:
-    """Return which incidents there are, for somebody who named another one."""
+    """Return a text with the ids of the latest incidents, for an error about an unknown id."""
     with open_history(settings) as history:
         ids = [int(each) for batch in history.incidents(limit=5) for each in batch["id"]]
     return f"the latest are {', '.join(map(str, ids))}" if ids else "there are none yet"

@@ -1,4 +1,4 @@
-"""`outrider db`: the schema of the database."""
+"""`outrider db`: upgrade or check the database schema."""
 
 import click
 
@@ -14,7 +14,7 @@ def command() -> None:
 @command.command(name="upgrade")
 @click.pass_context
 def upgrade(ctx: click.Context) -> None:
-    """Bring the schema to this version; creates it where there is none."""
+    """Upgrade the schema to this version; create it in an empty database."""
     from storage.database.migrations.upgrade import upgrade as upgrade_schema
 
     with Database(load_settings(ctx).database.url) as db:
@@ -22,15 +22,15 @@ def upgrade(ctx: click.Context) -> None:
         upgrade_schema(db)
         after = db.schema_revision()
         if before == after:
-            click.echo(f"{db.address} has schema {after} already.")
+            click.echo(f"{db.address} already has schema {after}.")
         else:
-            click.echo(f"{db.address} has schema {after} now (before: {before or 'none'}).")
+            click.echo(f"{db.address} now has schema {after} (before: {before or 'none'}).")
 
 
 @command.command(name="check")
 @click.pass_context
 def check(ctx: click.Context) -> None:
-    """Say whether the schema is this version's; ends with 1 when it is not."""
+    """Check that the schema is of this version; exit with 1 otherwise."""
     with Database(load_settings(ctx).database.url, read_only=True) as db:
         db.check_schema()
-        click.echo(f"{db.address} has schema {db.schema_revision()}, which this Outrider works with.")
+        click.echo(f"{db.address} has schema {db.schema_revision()}, which this version of Outrider supports.")

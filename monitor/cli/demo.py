@@ -1,4 +1,4 @@
-"""`outrider demo`: the daemon on a synthetic stream with planted bursts and a drift, and what it found of them."""
+"""`outrider demo`: run the daemon on a synthetic stream with planted bursts and a drift, and compare the results."""
 
 import logging
 import sys
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
     from storage.history import History
 
 _EVENTS = 432_000
-_EVENT_HOURS = 36  # a verdict on drift needs a base of a whole day
+_EVENT_HOURS = 36  # a drift test needs a baseline of a whole day
 _REFRESH_S = 0.5
 _PLAIN_REFRESH_S = 5.0
 
 
 @click.command(name="demo")
-@click.option("--seconds", default=40.0, show_default=True, type=click.FloatRange(min=5), help="How long it plays.")
-@click.option("--database", "url", help="Where to keep it (default: a new SQLite file in a temporary folder).")
-@click.option("--seed", default=1, show_default=True, help="Of the synthetic events.")
+@click.option("--seconds", default=40.0, show_default=True, type=click.FloatRange(min=5), help="Duration of the demo.")
+@click.option("--database", "url", help="URL of the database (default: a new SQLite file in a temporary folder).")
+@click.option("--seed", default=1, show_default=True, help="Seed of the synthetic events.")
 @click.pass_context
 def command(ctx: click.Context, seconds: float, url: str | None, seed: int) -> None:
-    """Show the main job on a synthetic stream: a day and a half of events in about a minute."""
+    """Run the daemon on a synthetic stream: a day and a half of events in about a minute."""
     refuse_shadowed_packages()
     url = url or f"sqlite:///{Path(tempfile.mkdtemp(prefix='outrider-demo-')) / 'demo.db'}"
     name = f"demo_{datetime.now(UTC):%Y%m%d%H%M%S}"
     settings = build_demo_settings(name, url, seconds, seed)
     logging.getLogger().setLevel(logging.DEBUG if ctx.obj["debug"] else logging.CRITICAL)
-    click.echo(f"A day and a half of synthetic events, played in about {seconds:.0f} s; kept in {mask_url(url)}")
+    click.echo(f"A day and a half of synthetic events in about {seconds:.0f} s; stored in {mask_url(url)}")
     _run_demo(settings, name)
 
 
 def build_demo_settings(name: str, url: str, seconds: float, seed: int) -> "Settings":
-    """Return the configuration of the demo: the same words as in a file."""
+    """Build the settings of the demo from the keys of a configuration file."""
     from config.settings import Settings
 
     hours = timedelta(hours=_EVENT_HOURS)
@@ -78,7 +78,7 @@ def build_demo_settings(name: str, url: str, seconds: float, seed: int) -> "Sett
 
 
 def _run_demo(settings: "Settings", name: str) -> None:
-    """Run the daemon beside the view; Ctrl-C ends both, with the summary so far."""
+    """Run the daemon in a thread beside the view; Ctrl-C stops both and prints the summary so far."""
     from monitor.cli.demo_summary import format_summary, summarise_demo
     from monitor.daemon.daemon import Daemon
     from monitor.daemon.signals import stop_on_signals
@@ -99,12 +99,12 @@ def _run_demo(settings: "Settings", name: str) -> None:
 def _run_daemon(daemon: "Daemon", failure: list[BaseException]) -> None:
     try:
         daemon.run()
-    except Exception as error:  # noqa: BLE001 - carried to the main thread, which shows it like any other
+    except Exception as error:  # noqa: BLE001 - raised again in the main thread
         failure.append(error)
 
 
 def _show_progress(settings: "Settings", name: str, daemon: threading.Thread) -> None:
-    """Show what the database says until the daemon ends."""
+    """Show the state in the database until the daemon ends."""
     history = _wait_for_history(settings, name, daemon)
     if history is None:
         return
@@ -116,7 +116,7 @@ def _show_progress(settings: "Settings", name: str, daemon: threading.Thread) ->
 
 
 def _wait_for_history(settings: "Settings", name: str, daemon: threading.Thread) -> "History | None":
-    """Open the history once the daemon has made the tables and the stream; None when it ended before."""
+    """Open the history once the daemon has created the tables and the stream; None if it ended earlier."""
     from config.errors import OutriderError
     from storage.history import History
 
@@ -138,9 +138,11 @@ def _show_live(settings: "Settings", history: "History", name: str, daemon: thre
     from monitor.cli.demo_screen import CommitReader, read_snapshot, render_screen
 
     with Live(refresh_per_second=4, transient=False) as live, CommitReader(settings, name) as commits:
-        began_s = time.monotonic()
+        started_s = time.monotonic()
         while True:
-            live.update(render_screen(read_snapshot(history, name), time.monotonic() - began_s, *commits.read_newest()))
+            live.update(
+                render_screen(read_snapshot(history, name), time.monotonic() - started_s, *commits.read_newest())
+            )
             if not daemon.is_alive():
                 return
             daemon.join(_REFRESH_S)
@@ -149,13 +151,13 @@ def _show_live(settings: "Settings", history: "History", name: str, daemon: thre
 def _show_plain(history: "History", name: str, daemon: threading.Thread) -> None:
     from monitor.cli.demo_screen import format_plain_line, read_snapshot
 
-    began_s = time.monotonic()
-    told: set[int] = set()
+    started_s = time.monotonic()
+    shown_ids: set[int] = set()
     while True:
-        seen = read_snapshot(history, name)
-        click.echo(format_plain_line(seen, time.monotonic() - began_s))
-        for incident in [each for each in seen.incidents if each.id not in told]:
-            told.add(incident.id)
+        snapshot = read_snapshot(history, name)
+        click.echo(format_plain_line(snapshot, time.monotonic() - started_s))
+        for incident in [each for each in snapshot.incidents if each.id not in shown_ids]:
+            shown_ids.add(incident.id)
             click.echo(f"  {incident.kind} {incident.status}: {incident.summary}")
         if not daemon.is_alive():
             return

@@ -1,4 +1,4 @@
-"""The demo's view: what the database says of the stream, drawn for a terminal or said in a line."""
+"""View of the demo's stream: a panel for a terminal, or a line of text."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,7 +21,7 @@ _BARS = " ▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownIncident:
-    """An incident as a person reads it."""
+    """Row of the incident table."""
 
     id: int
     kind: str
@@ -32,7 +32,7 @@ class ShownIncident:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoSnapshot:
-    """What one look at the database brought; `windows` are the newest, oldest first."""
+    """State of the stream at one read of the database; the lists hold the newest windows, oldest first."""
 
     events: int
     windows: int
@@ -47,7 +47,7 @@ class DemoSnapshot:
 
 
 class CommitReader:
-    """When the demo's stream was last committed, and how far."""
+    """Reader of the stream's commit positions."""
 
     def __init__(self, settings: "Settings", stream: str) -> None:
         from storage.database.engine import Database
@@ -58,11 +58,11 @@ class CommitReader:
         self._stream_id = self._ledger.find_stream(stream)
 
     def read_newest(self) -> tuple[int, float | None]:
-        """Return how many events are stored, and how many seconds ago the last were."""
-        known = [] if self._stream_id is None else self._ledger.active_sources(self._stream_id)
-        times = [each.committed_at_us for each in known if each.committed_at_us is not None]
+        """Return the number of stored records and the age of the last commit in seconds, None before the first."""
+        sources = [] if self._stream_id is None else self._ledger.active_sources(self._stream_id)
+        times = [each.committed_at_us for each in sources if each.committed_at_us is not None]
         age_s = (self._db.now_us() - max(times)) / 1e6 if times else None
-        return sum(each.next_offset for each in known), age_s
+        return sum(each.next_offset for each in sources), age_s
 
     def __enter__(self) -> Self:
         return self
@@ -72,16 +72,16 @@ class CommitReader:
 
 
 def read_snapshot(history: "History", stream: str) -> DemoSnapshot:
-    """Read the newest windows, the limit in force and the incidents."""
+    """Read the newest windows, the threshold in force and the incidents."""
     rows = [batch for batch in history.windows(stream) if len(batch["events"])]
     columns = {
         name: [value for batch in rows for value in batch[name]]
         for name in ("window_start", "events", "outliers", "expected_outliers", "energy_p50", "energy_p99")
     }
-    limits = [
-        (float(limit), str(method))
+    thresholds = [
+        (float(threshold), str(method))
         for batch in history.thresholds(stream)
-        for limit, method in zip(batch["threshold"], batch["method"], strict=True)
+        for threshold, method in zip(batch["threshold"], batch["method"], strict=True)
     ]
     incidents = [
         ShownIncident(id=int(number), kind=str(kind), status=str(status), severity=str(severity), summary=str(summary))
@@ -99,57 +99,65 @@ def read_snapshot(history: "History", stream: str) -> DemoSnapshot:
         expected=[float(value) for value in columns["expected_outliers"][newest]],
         p50=[float(value) for value in columns["energy_p50"][newest]],
         p99=[float(value) for value in columns["energy_p99"][newest]],
-        threshold=limits[-1][0] if limits else None,
-        method=limits[-1][1] if limits else "",
+        threshold=thresholds[-1][0] if thresholds else None,
+        method=thresholds[-1][1] if thresholds else "",
         incidents=incidents,
     )
 
 
-def format_plain_line(seen: DemoSnapshot, elapsed_s: float) -> str:
-    """Return the state in one line, for where there is no terminal."""
-    if not seen.windows:
+def format_plain_line(snapshot: DemoSnapshot, elapsed_s: float) -> str:
+    """Return the state as one line, for output that is not a terminal."""
+    if not snapshot.windows:
         return f"{elapsed_s:5.0f} s  warming up"
-    opened = sum(incident.status == "open" for incident in seen.incidents)
+    opened = sum(incident.status == "open" for incident in snapshot.incidents)
     return (
-        f"{elapsed_s:5.0f} s  {seen.events:>9,} events in {seen.windows:,} windows up to {seen.last_window}  "
-        f"limit {seen.threshold:.2f} ({seen.method})  incidents {len(seen.incidents)} ({opened} open)"
+        f"{elapsed_s:5.0f} s  {snapshot.events:>9,} events in {snapshot.windows:,} windows up to "
+        f"{snapshot.last_window}  "
+        f"threshold {snapshot.threshold:.2f} ({snapshot.method})  incidents {len(snapshot.incidents)} ({opened} open)"
     )
 
 
-def render_screen(seen: DemoSnapshot, elapsed_s: float, stored: int, age_s: float | None) -> RenderableType:
-    """Return the state as a panel; `age_s` is how long ago the last of the `stored` events were committed."""
-    if not seen.windows or seen.threshold is None:
-        return Panel("warming up: the first model is fitted on the stream's own first events", title="outrider demo")
+def render_screen(snapshot: DemoSnapshot, elapsed_s: float, stored: int, age_s: float | None) -> RenderableType:
+    """Return the state as a panel.
+
+    Args:
+        snapshot: The state.
+        elapsed_s: Seconds since the start of the demo.
+        stored: Number of stored records.
+        age_s: Seconds since the last commit, None before the first.
+    """
+    if not snapshot.windows or snapshot.threshold is None:
+        return Panel("warming up: fitting the first model on the stream's first events", title="outrider demo")
     facts = Table.grid(padding=(0, 2))
-    facts.add_row("events", f"{stored:,}", "event time", seen.last_window)
-    facts.add_row("events/s", f"{stored / max(elapsed_s, 1e-9):,.0f}", "windows", f"{seen.windows:,}")
-    committed = "nothing yet" if age_s is None else f"{max(0.0, age_s):.1f} s ago"
+    facts.add_row("events", f"{stored:,}", "event time", snapshot.last_window)
+    facts.add_row("events/s", f"{stored / max(elapsed_s, 1e-9):,.0f}", "windows", f"{snapshot.windows:,}")
+    committed = "none yet" if age_s is None else f"{max(0.0, age_s):.1f} s ago"
     facts.add_row("last commit", committed, "elapsed", str(timedelta(seconds=int(elapsed_s))))
     rows: list[RenderableType] = [
         facts,
         Text(),
-        Text(f"the last {len(seen.outliers)} windows", style="dim"),
-        _render_sparkline("median energy", seen.p50, None),
-        _render_sparkline("p99 energy   ", seen.p99, seen.threshold).append(
-            f", the limit is {seen.threshold:.4g} ({seen.method})"
+        Text(f"the last {len(snapshot.outliers)} windows", style="dim"),
+        _render_sparkline("median energy", snapshot.p50, None),
+        _render_sparkline("p99 energy   ", snapshot.p99, snapshot.threshold).append(
+            f", threshold {snapshot.threshold:.4g} ({snapshot.method})"
         ),
-        _render_sparkline("outliers     ", [float(count) for count in seen.outliers], None).append(
-            f", a clean window has {seen.expected[-1]:.3g}"
+        _render_sparkline("outliers     ", [float(count) for count in snapshot.outliers], None).append(
+            f", expected {snapshot.expected[-1]:.3g}"
         ),
         Text(),
-        _render_incidents(seen.incidents),
+        _render_incidents(snapshot.incidents),
     ]
-    return Panel(Group(*rows), title="outrider demo", subtitle="Ctrl-C ends it with the summary so far")
+    return Panel(Group(*rows), title="outrider demo", subtitle="Ctrl-C stops the demo and prints the summary")
 
 
-def _render_sparkline(title: str, values: list[float], limit: float | None) -> Text:
-    """Return a sparkline, with the latest value behind it; what is above the limit is red."""
+def _render_sparkline(title: str, values: list[float], threshold: float | None) -> Text:
+    """Return a sparkline followed by the latest value; values above the threshold are red."""
     text = Text(f"{title} ")
     finite = np.asarray(values, np.float64)
     low, high = float(finite.min()), float(finite.max())
     for value in finite:
         level = 1 + round((len(_BARS) - 2) * (value - low) / (high - low)) if high > low else 1
-        text.append(_BARS[level], style="bold red" if limit is not None and value > limit else "cyan")
+        text.append(_BARS[level], style="bold red" if threshold is not None and value > threshold else "cyan")
     return text.append(f" {finite[-1]:.4g}")
 
 

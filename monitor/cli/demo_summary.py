@@ -1,4 +1,4 @@
-"""What was planted in the demo's stream against what the daemon found."""
+"""Comparison of the bursts and the drift planted in the demo's stream with the incidents found."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,19 +9,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeSpan:
-    """An interval of event time in microseconds."""
+    """Half-open interval of event time in microseconds."""
 
     start_us: int
     end_us: int
 
     def overlaps(self, other: "TimeSpan", slack_us: int = 0) -> bool:
-        """Return whether the two have time in common."""
+        """Return whether the intervals overlap, or lie less than `slack_us` apart."""
         return self.start_us < other.end_us + slack_us and other.start_us < self.end_us + slack_us
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectedIncident:
-    """An incident: its kind, its first window, and the features that moved, where it is of drift."""
+    """Incident: kind, time from its window to its opening, and for drift the drifted features."""
 
     kind: str
     window: TimeSpan
@@ -30,7 +30,7 @@ class DetectedIncident:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectedDrift:
-    """The incident that told of the planted drift: what it names first, and how long after the drift began."""
+    """Detection of the planted drift: first drifted feature, and delay after the start of the drift."""
 
     feature: str
     delay_s: float
@@ -38,7 +38,7 @@ class DetectedDrift:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoSummary:
-    """Planted against found."""
+    """Counts of planted and found bursts and drifts."""
 
     bursts: int
     bursts_found: int
@@ -51,7 +51,7 @@ class DemoSummary:
 
 
 def summarise_demo(settings: "Settings", stream: str) -> DemoSummary:
-    """Read what was stored and compare it with what the source planted up to there."""
+    """Compare the stored incidents with the anomalies planted up to the last stored window."""
     from consumers.open import open_source
     from storage.database.engine import Database
     from storage.history import History
@@ -85,12 +85,14 @@ def summarise_demo(settings: "Settings", stream: str) -> DemoSummary:
 def compare_with_planted(
     planted: list[tuple[int, int, str]], incidents: list[DetectedIncident], events: int
 ) -> DemoSummary:
-    """Count the bursts in which an incident opened, how late, and the incidents that tell of nothing planted.
+    """Count the detected bursts, their delays, and the incidents that match no planted anomaly.
+
+    A burst is detected by an incident of any kind but drift that overlaps it.
 
     Args:
-        planted: Start, end and kind of each burst and drift.
+        planted: Start and end in microseconds, and kind, of each burst and drift.
         incidents: The incidents in order.
-        events: How many events were in windows.
+        events: Number of events in windows.
     """
     bursts = [TimeSpan(start_us=start, end_us=end) for start, end, kind in planted if kind == "burst"]
     drifts = [TimeSpan(start_us=start, end_us=end) for start, end, kind in planted if kind == "drift"]
@@ -103,27 +105,27 @@ def compare_with_planted(
     outside = [
         each for each in incidents if each.kind == "drift" or not any(each.window.overlaps(burst) for burst in bursts)
     ]
-    told = [each for each in outside if any(each.window.overlaps(drift) for drift in drifts)]
-    named = next((each for each in told if each.kind == "drift"), None)
+    matching = [each for each in outside if any(each.window.overlaps(drift) for drift in drifts)]
+    first_drift = next((each for each in matching if each.kind == "drift"), None)
     return DemoSummary(
         bursts=len(bursts),
         bursts_found=len(delays),
         delays_s=delays,
         drift_planted=bool(drifts),
         drift_found=None
-        if named is None
+        if first_drift is None
         else DetectedDrift(
-            feature=named.features[0] if named.features else "",
-            delay_s=(named.window.end_us - drifts[0].start_us) / 1e6,
+            feature=first_drift.features[0] if first_drift.features else "",
+            delay_s=(first_drift.window.end_us - drifts[0].start_us) / 1e6,
         ),
-        false_incidents=len(outside) - len(told),
+        false_incidents=len(outside) - len(matching),
         incidents=len(incidents),
         events=events,
     )
 
 
 def format_summary(summary: DemoSummary, url: str, stream: str) -> list[str]:
-    """Return the summary and three queries to try, for people."""
+    """Return the summary and three example queries as lines of text."""
     delays = sorted(summary.delays_s)
     late = f", judged {delays[len(delays) // 2]:.0f} s (median) of event time after they began" if delays else ""
     lines = [
@@ -134,7 +136,7 @@ def format_summary(summary: DemoSummary, url: str, stream: str) -> list[str]:
     if summary.drift_planted:
         lines.append(_format_drift(summary.drift_found))
     command = f"sqlite3 {url.removeprefix('sqlite:///')}" if url.startswith("sqlite") else f"psql {url}"
-    # The stream's name is the demo's own.
+    # The stream name was generated by the demo, so quoting it is safe.
     queries = (
         f"select id, kind, status, opened_at, summary from incident_history where stream = '{stream}'",
         f"select window_start, events, outliers, expected_outliers from window_history "
@@ -145,19 +147,21 @@ def format_summary(summary: DemoSummary, url: str, stream: str) -> list[str]:
     return [*lines, "", "try:", *(f'  {command} "{query}"' for query in queries)]
 
 
-def _format_drift(found: DetectedDrift | None) -> str:
-    if found is None:
+def _format_drift(drift: DetectedDrift | None) -> str:
+    if drift is None:
         return "planted 1 drift near the end, found 0"
-    minutes = found.delay_s / 60
-    return f"planted 1 drift near the end, found 1: {found.feature} moved, told {minutes:.0f} min of event time later"
+    minutes = drift.delay_s / 60
+    return (
+        f"planted 1 drift near the end, found 1: {drift.feature} moved, reported {minutes:.0f} min of event time later"
+    )
 
 
 def _drifted_features(details: Any) -> tuple[str, ...]:
-    """Return the features of a drift in order, of an incident's details."""
+    """Return the drifted features of the first horizon in an incident's details, in stored order."""
     horizons = (details or {}).get("opened", {}).get("horizons") or [{}]
     return tuple(each["feature"] for each in horizons[0].get("drifted", ()) if each["feature"])
 
 
 def _to_us(moment: Any) -> int:
-    """Return a stored time, a numpy datetime64, in microseconds."""
+    """Convert a stored time, a NumPy datetime64, to microseconds since 1970."""
     return int(moment.astype("datetime64[us]").astype("int64"))

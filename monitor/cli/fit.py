@@ -1,4 +1,4 @@
-"""`outrider fit`: fit a model on a file, or on the stream's own first events, and store it as the active one."""
+"""`outrider fit`: fit a model on a file or on the stream's first events, and store it as active or shadow model."""
 
 import time
 from dataclasses import dataclass
@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 @click.option("--kind", help="Kind of detector (default: model.kind of the configuration).")
 @click.option("--n-components", help="Components of the mixture: a number, or auto.")
 @click.option("--label", help="Field with the class of each event, for class_conditional.")
-@click.option("--shadow", is_flag=True, help="Let it score beside the active model, flagging nothing, until promoted.")
 @click.option(
-    "--promote-after", help="With --shadow: the daemon promotes it after so much event time (1d) if it holds."
+    "--shadow", is_flag=True, help="Store it as shadow model: it scores beside the active model and flags nothing."
+)
+@click.option(
+    "--promote-after", help="With --shadow: promote it after this much event time (1d) if it passes the gate."
 )
 @click.pass_context
 def command(
@@ -42,7 +44,7 @@ def command(
     shadow: bool,
     promote_after: str | None,
 ) -> None:
-    """Fit on FILE (or on STREAM's own warm-up events) and store the model as STREAM's active one."""
+    """Fit a model on FILE (or on STREAM's warm-up events) and store it as STREAM's active model."""
     settings = load_settings(ctx)
     name = require_stream(settings, stream)
     after_us = _parse_promote_after(promote_after, shadow=shadow)
@@ -63,7 +65,7 @@ def _parse_promote_after(text: str | None, *, shadow: bool) -> int | None:
     if text is None:
         return None
     if not shadow:
-        raise click.UsageError("--promote-after goes with --shadow: any other model is active at once")
+        raise click.UsageError("--promote-after requires --shadow: without it the model is active at once")
     try:
         return to_us(parse_duration(text))
     except ValueError as error:
@@ -71,7 +73,7 @@ def _parse_promote_after(text: str | None, *, shadow: bool) -> int | None:
 
 
 def _apply_model_options(settings: "StreamSettings", kind: str | None, n_components: str | None) -> "StreamSettings":
-    """Return the stream's settings with what the command line says of the model."""
+    """Return the stream's settings with the model options of the command line applied."""
     from pydantic import ValidationError
 
     from config.errors import ConfigError
@@ -93,7 +95,7 @@ def _apply_model_options(settings: "StreamSettings", kind: str | None, n_compone
 def _read_training_events(
     settings: "Settings", name: str, own: "StreamSettings", file: Path | None, label: str | None
 ) -> "tuple[TrainingSet, NDArray[Any] | None]":
-    """Read the training events, with a bar on a terminal."""
+    """Read the training events and their labels; show a progress bar on a terminal."""
     from config.errors import ConfigError
     from consumers.files.source import FileSource
     from consumers.open import open_source
@@ -102,7 +104,7 @@ def _read_training_events(
     from monitor.pipeline.sources import register_sources, stored_positions
 
     if label is not None and file is None:
-        raise ConfigError("--label needs a FILE whose events carry the field")
+        raise ConfigError("--label requires a FILE whose events have the field")
     source: Source
     if file is not None:
         source = FileSource(file, max_event_bytes=own.event.max_size)
@@ -115,7 +117,7 @@ def _read_training_events(
         starts = stored_positions(ledger, stream_id)
         wanted = own.model.warm_up
     try:
-        with _progress_bar("reading events", wanted) as tell:
+        with _progress_bar("reading events", wanted) as report_progress:
             reader = TrainingReader(
                 source,
                 _with_file_format(own, file),
@@ -124,33 +126,37 @@ def _read_training_events(
                 features=_feature_names(own, label),
                 label=label,
             )
-            training = reader.read(stop=lambda: False, deadline_s=None, progress=tell)
+            training = reader.read(stop=lambda: False, deadline_s=None, progress=report_progress)
     finally:
         source.close()
-    assert training is not None, "nobody stops this reader"
+    assert training is not None, "stop() always returns False"
     return training, None if label is None else encode_labels(training, label)
 
 
 def _with_file_format(own: "StreamSettings", file: Path | None) -> "StreamSettings":
-    """Return the settings for reading a file: its suffix says its format, whatever the stream's records are."""
+    """Return the settings for reading a file, whose format follows from its suffix, not from `event.format`."""
     if file is None or own.event.format == "json":
         return own
     return own.model_copy(update={"event": own.event.model_copy(update={"format": "json"})})
 
 
 def _feature_names(own: "StreamSettings", label: str | None) -> tuple[str, ...] | None:
-    """Return the named features; a label among them would give the answer away."""
+    """Return the configured features, None for `auto`.
+
+    Raises:
+        ConfigError: The label is also a feature, so the model would see the answer.
+    """
     from config.errors import ConfigError
 
     if own.event.features == "auto":
         return None
     if label in own.event.features:
-        raise ConfigError(f"--label {label}: this field is also in event.features; take it out there")
+        raise ConfigError(f"--label {label}: this field is also in event.features; remove it there")
     return tuple(own.event.features)
 
 
 def _open_ledger(settings: "Settings", name: str) -> Any:
-    """Open the database and the stream in it."""
+    """Open the ledger and the stream in it; return the ledger and the stream id."""
     from config.units import to_us
     from storage.database.engine import Database
     from storage.database.migrations.upgrade import upgrade
@@ -180,33 +186,36 @@ def _fit_and_store(
     from monitor.thresholds.percentile import exceedance
     from storage.database.engine import Database
 
-    began_s = time.monotonic()
-    with _progress_bar("fitting", None) as tell:
-        fitted = fit_model(training, own.model, labels=labels, progress=lambda step, _: tell(step))
+    started_s = time.monotonic()
+    with _progress_bar("fitting", None) as report_progress:
+        fitted = fit_model(training, own.model, labels=labels, progress=lambda step, _: report_progress(step))
     _, stream_id = _open_ledger(settings, name)
     with Database(settings.database.url) as db:
         stored, since_us = _store_model(db, name, stream_id, own, fitted, shadow)
     summary = stored.summary
-    how = "is active" if shadow is None else "scores in the shadow of the active model and flags nothing"
+    how = "is active" if shadow is None else "is the shadow model: it scores beside the active model and flags nothing"
     click.echo(f"stream {name}: {stored.kind}, version {stored.version}, {how}")
-    click.echo(f"  events      {len(training):,} ({training.rejected:,} records refused)")
+    click.echo(f"  events      {len(training):,} ({training.rejected:,} records rejected)")
     click.echo(f"  features    {len(training.names)}: {', '.join(training.names)}")
     if "n_components" in summary:
         click.echo(f"  components  {summary['n_components']}")
     if "mean_log_likelihood" in summary:
-        click.echo(f"  mean log-likelihood  {summary['mean_log_likelihood']:.4f} nats an event")
+        click.echo(f"  mean log-likelihood  {summary['mean_log_likelihood']:.4f} nats per event")
     if summary.get("left_out"):
-        click.echo(f"  left out    {summary['left_out']:,} events as strange; model.contamination says how many are")
-    click.echo(f"  reference   {len(fitted.reference):,} energies of events that the model did not see")
+        click.echo(f"  left out    {summary['left_out']:,} events as outliers (model.contamination)")
+    click.echo(f"  reference   {len(fitted.reference):,} energies of held-out events")
     since = "the first window" if not since_us else format_utc(since_us)
     click.echo(f"  {'valid from ' if shadow is None else 'scores from'} {since}")
-    click.echo(f"  took        {time.monotonic() - began_s:.1f} s")
+    click.echo(f"  took        {time.monotonic() - started_s:.1f} s")
     warning = describe_heavy_tail(fitted.reference, exceedance(own.threshold.percentile))
     if warning is not None:
         click.echo(f"warning: {warning}", err=True)
     if shadow is not None:
-        click.echo(f"`outrider models gate {name}` says whether it holds, `outrider models promote {name} ", nl=False)
-        click.echo(f"{stored.version}` makes it the active one.")
+        click.echo(
+            f"`outrider models gate {name}` shows whether it passes the gate. `outrider models promote {name} ",
+            nl=False,
+        )
+        click.echo(f"{stored.version}` makes it the active model.")
 
 
 def _store_model(
@@ -217,7 +226,12 @@ def _store_model(
     fitted: "FittedModel",
     shadow: _ShadowOptions | None,
 ) -> "tuple[ModelInfo, int | None]":
-    """Store the model as the active one or in its shadow; return it, and from which window start on it scores."""
+    """Store the model as active or shadow model.
+
+    Returns:
+        The stored model, and the start in microseconds of the first window that it scores (0 for the first event,
+        None if the shadow was already replaced).
+    """
     from config.errors import ModelError
     from monitor.thresholds.choose import estimate_first_threshold
     from monitor.thresholds.tick import build_first_threshold
@@ -229,7 +243,8 @@ def _store_model(
     if active is not None and tuple(active.feature_names) != tuple(fitted.stored.feature_names):
         raise ModelError(
             f"the events have the features {', '.join(fitted.stored.feature_names)}, the active model of stream {name} "
-            f"has {', '.join(active.feature_names)}: a stream keeps its features; set event.features to these"
+            f"has {', '.join(active.feature_names)}: all models of a stream have the same features; set "
+            "event.features to those of the active model"
         )
     if shadow is None:
         stored = ModelStore(db).add(
@@ -239,12 +254,12 @@ def _store_model(
                 reference, model_id, activation, rule.percentile, rule.method
             ),
         )
-        assert stored is not None, "only a warm-up gives way"
+        assert stored is not None, "`add` returns None only with only_first"
         return stored, stored.valid_from_us
     if active is None:
-        raise ModelError(f"stream {name} has no active model to score beside: leave --shadow out")
-    limit = estimate_first_threshold(reference, rule.percentile, method=rule.method).value
-    new = NewShadow(percentile=rule.percentile, threshold=limit, due_after_us=shadow.after_us)
+        raise ModelError(f"stream {name} has no active model to compare with: omit --shadow")
+    threshold = estimate_first_threshold(reference, rule.percentile, method=rule.method).value
+    new = NewShadow(percentile=rule.percentile, threshold=threshold, due_after_us=shadow.after_us)
     shadows = ShadowStore(db)
     stored = shadows.start(stream_id, fitted.stored, new)
     running = shadows.current(stream_id)

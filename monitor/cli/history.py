@@ -1,4 +1,4 @@
-"""`outrider history`: the scores of a stream."""
+"""`outrider history`: list the scores of a stream."""
 
 import click
 
@@ -18,9 +18,9 @@ from storage.queries.history_views import OUTLIERS, SCORES
 
 @click.command(name="history")
 @click.argument("stream")
-@click.option("--since", help="From when on: a time, or a duration back from the latest event (1h).")
-@click.option("--until", help="Before when: a time, or a duration back from the latest event.")
-@click.option("--outliers", is_flag=True, help="Only the outliers, with their features.")
+@click.option("--since", help="Start: a time, or a duration back from the latest event (1h).")
+@click.option("--until", help="End (exclusive): a time, or a duration back from the latest event.")
+@click.option("--outliers", is_flag=True, help="List only outliers, with their features.")
 @limit_option
 @format_option
 @click.pass_context
@@ -42,10 +42,10 @@ def command(
             click.echo(format_no_history(stream), err=True)
             write_rows([], columns, form, nothing="No scores.")
             return
-        kept = resolve_limit(limit, form)
+        row_limit = resolve_limit(limit, form)
         own = settings.streams.get(stream)
         named = ("event_id",) if own is None or own.event.id is not None else ()
-        rows = iterate_rows(history.scores(stream, since=since, until=until, outliers=outliers, limit=kept))
+        rows = iterate_rows(history.scores(stream, since=since, until=until, outliers=outliers, limit=row_limit))
         write_rows(
             (row | {"place": f"{row['topic']}[{row['partition']}] {row['source_offset']}"} for row in rows),
             columns,
@@ -53,5 +53,5 @@ def command(
             shown=("event_time", "place", "key", *named, "energy", "threshold", last),
             nothing="No outliers." if outliers else "No scores.",
         )
-    if kept != limit:
-        click.echo(f"A table has the newest {TABLE_ROWS} rows at most; --limit takes more.", err=True)
+    if row_limit != limit:
+        click.echo(f"The table shows the newest {TABLE_ROWS} rows at most; use --limit for more.", err=True)

@@ -1,4 +1,4 @@
-"""`outrider incidents`: the incidents, and why one fired."""
+"""`outrider incidents`: list the incidents, or show why one opened."""
 
 import json
 from collections.abc import Iterable
@@ -21,16 +21,16 @@ _TABLE_COLUMNS = ("id", "stream", "kind", "severity", "status", "opened_at", "su
 
 @click.group(name="incidents", cls=DefaultVerbGroup)
 def command() -> None:
-    """List incidents, or show why one fired."""
+    """List incidents, or show why one opened."""
 
 
 @command.command(name="list")
-@click.option("--open", "only_open", is_flag=True, help="Only those that are not resolved.")
-@click.option("--stream", help="Only those of one stream.")
+@click.option("--open", "only_open", is_flag=True, help="List only unresolved incidents.")
+@click.option("--stream", help="List only incidents of this stream.")
 @format_option
 @click.pass_context
 def list_incidents(ctx: click.Context, only_open: bool, stream: str | None, form: str | None) -> None:
-    """List the incidents in the order in which they opened."""
+    """List the incidents in order of opening."""
     settings = load_settings(ctx)
     with open_history(settings) as history:
         rows: Iterable[Row] = ()
@@ -46,35 +46,35 @@ def list_incidents(ctx: click.Context, only_open: bool, stream: str | None, form
 
 @command.command(name="show")
 @click.argument("incident", type=int)
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="How to write it.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="Output format.")
 @click.pass_context
 def show(ctx: click.Context, incident: int, form: str) -> None:
-    """Say why INCIDENT fired: in words, then with the numbers that led to it."""
+    """Show why INCIDENT opened: an explanation, then the numbers behind it."""
     settings = load_settings(ctx)
     with open_database(settings) as db:
-        dossier = load_incident_report(db, incident)
-    if dossier is None:
+        report = load_incident_report(db, incident)
+    if report is None:
         raise ConfigError(f"there is no incident {incident}; {format_latest_incidents(settings)}")
     click.echo(
-        json.dumps(_incident_as_dict(dossier), ensure_ascii=False, indent=2)
+        json.dumps(_incident_as_dict(report), ensure_ascii=False, indent=2)
         if form == "json"
-        else format_incident(dossier)
+        else format_incident(report)
     )
 
 
-def _incident_as_dict(dossier: IncidentReport) -> dict[str, Any]:
+def _incident_as_dict(report: IncidentReport) -> dict[str, Any]:
     return {
-        "id": dossier.id,
-        "stream": dossier.stream,
-        "kind": dossier.kind,
-        "severity": dossier.severity,
-        "status": dossier.status,
-        "window_start": format_time(dossier.window_start_us),
-        "opened_at": format_time(dossier.opened_at_us),
-        "resolved_at": None if dossier.resolved_at_us is None else format_time(dossier.resolved_at_us),
-        "windows_fired": dossier.windows_fired,
-        "summary": dossier.summary,
-        "details": dossier.details,
+        "id": report.id,
+        "stream": report.stream,
+        "kind": report.kind,
+        "severity": report.severity,
+        "status": report.status,
+        "window_start": format_time(report.window_start_us),
+        "opened_at": format_time(report.opened_at_us),
+        "resolved_at": None if report.resolved_at_us is None else format_time(report.resolved_at_us),
+        "windows_fired": report.windows_fired,
+        "summary": report.summary,
+        "details": report.details,
         "transitions": [
             {
                 "transition": step.transition,
@@ -82,7 +82,7 @@ def _incident_as_dict(dossier: IncidentReport) -> dict[str, Any]:
                 "summary": step.summary,
                 "notifications": step.notification_states,
             }
-            for step in dossier.transitions
+            for step in report.transitions
         ],
         "strangest_events": [
             {
@@ -96,6 +96,6 @@ def _incident_as_dict(dossier: IncidentReport) -> dict[str, Any]:
                 "features": event.features,
                 "training_means": event.training_means,
             }
-            for event in dossier.top_outliers
+            for event in report.top_outliers
         ],
     }

@@ -1,4 +1,4 @@
-"""`outrider init`: from a topic or file that nobody prepared to a configuration that runs."""
+"""`outrider init`: sample a topic or a file and write a configuration that runs."""
 
 import os
 import re
@@ -27,21 +27,25 @@ _SMALL_SAMPLE = 50
 _DEFAULT_STREAM = "events"
 _SECRET_NAME = re.compile(r"password|secret|token", re.IGNORECASE)
 _USAGE = (
-    "name what to sample: --file events.jsonl, or --bootstrap-servers HOST:PORT --topic NAME "
-    "(without --topic the topics there are listed)"
+    "name the events to sample: --file events.jsonl, or --bootstrap-servers HOST:PORT --topic NAME "
+    "(without --topic it lists the topics)"
 )
 
 
 @click.command(name="init")
-@click.option("--bootstrap-servers", help=f"Brokers as host:port, with commas between (default: {_DEFAULT_SERVERS}).")
+@click.option("--bootstrap-servers", help=f"Comma-separated brokers as host:port (default: {_DEFAULT_SERVERS}).")
 @click.option("--topic", help="The topic to sample.")
 @click.option("--file", "file", type=click.Path(path_type=Path), help="The .jsonl, .csv or .parquet file to sample.")
 @click.option(
     "--client", multiple=True, metavar="KEY=VALUE", help="An option of the Kafka client; ${NAME} for secrets."
 )
-@click.option("--events", default=5_000, show_default=True, type=click.IntRange(1, 100_000), help="How many to sample.")
-@click.option("--wait", default="10s", show_default=True, help="How long to sample, and to wait for first events.")
-@click.option("--force", is_flag=True, help="Write over a configuration that is there.")
+@click.option(
+    "--events", default=5_000, show_default=True, type=click.IntRange(1, 100_000), help="Number of events to sample."
+)
+@click.option(
+    "--wait", default="10s", show_default=True, help="Maximum time to sample and to wait for the first events."
+)
+@click.option("--force", is_flag=True, help="Overwrite an existing configuration.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -53,13 +57,13 @@ def command(
     wait: str,
     force: bool,
 ) -> None:
-    """Sample a topic or a file, say what each field is good for, and write a configuration that runs.
+    """Sample a topic or a file, print the role of each field, and write a configuration that runs.
 
-    The configuration goes where -c says (default: outrider.yaml). Without --topic and --file the topics are listed.
+    Writes to the path of -c (default: outrider.yaml). Without --topic and --file it lists the topics.
     """
     refuse_shadowed_packages()
     if file is not None and (topic or bootstrap_servers or client):
-        raise click.UsageError("--file and a topic exclude each other: name one of them")
+        raise click.UsageError("--file cannot be combined with a topic, brokers or client options: use either")
     if file is None and topic is None and bootstrap_servers is None:
         raise click.UsageError(_USAGE)
     if str(file) == "-":
@@ -70,7 +74,7 @@ def command(
         return
     target: Path = ctx.obj["config"] or Path("outrider.yaml")
     if target.exists() and not force:
-        raise ConfigError(f"{target} is there already: name another file with -c, or write over it with --force")
+        raise ConfigError(f"{target} already exists: name another file with -c, or overwrite it with --force")
     within_s = _parse_wait_s(wait)
     name = _make_stream_name(topic or (file.stem if file else ""))
     values = _build_document(name, servers, options, topic, file)
@@ -83,7 +87,12 @@ def command(
 
 
 def _parse_client_options(given: Sequence[str]) -> dict[str, Any]:
-    """Return the options; a secret has to be a variable, since they are written to the file as they are given."""
+    """Parse the client options.
+
+    Raises:
+        click.UsageError: An option is not KEY=VALUE, or a secret is given literally: the options are written to the
+            configuration unchanged.
+    """
     options: dict[str, Any] = {}
     for each in given:
         name, separator, value = each.partition("=")
@@ -92,8 +101,8 @@ def _parse_client_options(given: Sequence[str]) -> dict[str, Any]:
         if _SECRET_NAME.search(name) and not value.startswith("${") and not name.endswith("_file"):
             variable = f"KAFKA_{name.upper()}"
             raise click.UsageError(
-                f"--client {name}: a secret would stand in the configuration; put it into a variable and write "
-                f"--client '{name}=${{{variable}}}'"
+                f"--client {name}: the secret would be written to the configuration; set an environment variable and "
+                f"write --client '{name}=${{{variable}}}'"
             )
         options[name] = value
     return options
@@ -107,10 +116,12 @@ def _print_topics(servers: Sequence[str], options: Mapping[str, Any]) -> None:
     addresses = ", ".join(kafka.bootstrap_servers)
     found = list_topics(kafka.bootstrap_servers, kafka.client)
     rows = [{"topic": each.topic, "partitions": each.partitions, "records": each.records} for each in found]
-    write_rows(rows, ("topic", "partitions", "records"), "table", nothing=f"Kafka at {addresses} shows no topic.")
+    write_rows(rows, ("topic", "partitions", "records"), "table", nothing=f"Kafka at {addresses} has no topics.")
     if found:
         most = max(found, key=lambda each: each.records).topic
-        click.echo(f"\nName one: outrider init --bootstrap-servers {','.join(kafka.bootstrap_servers)} --topic {most}")
+        click.echo(
+            f"\nChoose one: outrider init --bootstrap-servers {','.join(kafka.bootstrap_servers)} --topic {most}"
+        )
 
 
 def _parse_wait_s(wait: str) -> float:
@@ -121,7 +132,7 @@ def _parse_wait_s(wait: str) -> float:
 
 
 def _make_stream_name(text: str) -> str:
-    """Return a name that a stream may have, as near to the topic's or the file's as it can be."""
+    """Convert the name of a topic or file to a valid stream name."""
     name = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
     return name if re.match(r"[a-z]", name) else f"{_DEFAULT_STREAM}_{name}".rstrip("_")
 
@@ -137,7 +148,7 @@ def _build_document(
 
 
 def _load_settings(values: dict[str, Any]) -> "Settings":
-    """Return the settings as if they stood in a file, with the variables of the environment filled in."""
+    """Build settings from the values as from a configuration file: substitute `${VAR}` from the environment."""
     from config.document import Document
     from config.loading import load_document
 
@@ -145,25 +156,31 @@ def _load_settings(values: dict[str, Any]) -> "Settings":
 
 
 def _read_sample(settings: "Settings", name: str, origin: str, wanted: int, within_s: float) -> "FirstRecords":
-    """Read the first records; progress goes to the terminal."""
+    """Read the first records and show the progress on the terminal.
+
+    Raises:
+        ConfigError: The file has no events.
+        OutriderError: The topic is empty, and no event came within `within_s` seconds.
+    """
     import logging
 
     from consumers.open import open_source
     from monitor.cli.init_sampling import read_first_records
     from monitor.cli.output.progress import progress_bar
 
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # what it says comes as our own error
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # its failures are reported as our own errors
     with (
         closing(open_source(name, settings, group=False)) as source,
-        progress_bar(f"sampling {origin}", wanted) as tell,
+        progress_bar(f"sampling {origin}", wanted) as report_progress,
     ):
-        records = read_first_records(source, wanted=wanted, within_s=within_s, progress=tell)
+        records = read_first_records(source, wanted=wanted, within_s=within_s, progress=report_progress)
     if not len(records):
         where = f"topic {origin} on Kafka at {', '.join(settings.kafka.bootstrap_servers)}"
         if settings.streams[name].source.type == "file":
-            raise ConfigError(f"{origin} has no events: name a file that has some")
+            raise ConfigError(f"{origin} has no events: name another file")
         raise OutriderError(
-            f"{where} is empty: no event came in {records.took_s:.0f} s; produce some, or wait longer (--wait 5m)"
+            f"{where} is empty: no event arrived within {records.took_s:.0f} s; produce events, or wait longer "
+            "(--wait 5m)"
         )
     click.echo(
         f"read {len(records):,} of {records.available:,} records of {origin} in {records.took_s:.1f} s", err=True
@@ -187,12 +204,12 @@ def _classify_fields(
     if look.encoding is None or (is_file and look.encoding != "json"):
         readable = _file_format_hint(records, origin) if is_file else "json, msgpack and float32 (see event.format)"
         raise ConfigError(
-            f"{origin}: the records seem to be {look.description}; Outrider reads {readable}: convert them"
+            f"{origin}: the records seem to be {look.description}; Outrider reads {readable}: convert them first"
         )
     sample = sample_records(records.batches, look.encoding)
     if sample.rejected:
         listed = ", ".join(f"{reason} {n:,}" for reason, n in sample.rejected.items())
-        click.echo(f"{sum(sample.rejected.values()):,} of them are no events ({listed})", err=True)
+        click.echo(f"{sum(sample.rejected.values()):,} of them are not events ({listed})", err=True)
     if not sample.n_events:
         raise ConfigError(
             f"{origin}: none of the {len(records):,} sampled records is an event; they seem to be {look.description}"
@@ -202,15 +219,15 @@ def _classify_fields(
 
 
 def _file_format_hint(records: "FirstRecords", origin: str) -> str:
-    """Return what a file should hold; of JSON that is only laid out otherwise, the command that makes it so."""
+    """Return the expected format of a file, with a `jq` command that converts JSON in another layout."""
     from consumers.batch import Table
 
     values = (value for raw in records.batches if not isinstance(raw.values, Table) for value in raw.values if value)
     first = next(values, b"").lstrip()
     if not first.startswith((b"[", b"{")):
-        return "a JSON object a line"
+        return "one JSON object per line"
     program = ".[]" if first.startswith(b"[") else "."
-    return f"a JSON object a line (jq -c '{program}' {origin} > events.jsonl)"
+    return f"one JSON object per line (jq -c '{program}' {origin} > events.jsonl)"
 
 
 def _print_fields(sample: "RecordSample", fields: "FieldRoles") -> None:
@@ -219,9 +236,10 @@ def _print_fields(sample: "RecordSample", fields: "FieldRoles") -> None:
     rows = [{"field": each.name, "use": each.role, "why": each.reason} for each in fields.roles]
     write_rows(rows, ("field", "use", "why"), "table")
     if sample.n_events < _SMALL_SAMPLE:
+        events = f"{sample.n_events:,} event{'s' if sample.n_events > 1 else ''}"
         click.echo(
-            f"\n{sample.n_events:,} event{'s tell' if sample.n_events > 1 else ' tells'} little: what is constant or different in "
-            "each may not be so later. Run init again when there are more."
+            f"\nThe sample has only {events}: a field that is constant or unique here may not be so later. "
+            "Run init again when there are more events."
         )
 
 
@@ -233,10 +251,10 @@ def _build_starter(
     fields: "FieldRoles",
     records: "FirstRecords",
 ) -> "StarterConfig":
-    """Return what the file will say.
+    """Build the content of the configuration file.
 
     Raises:
-        ConfigError: No field is a feature, or a file holds too few events for a model.
+        ConfigError: No field can be a feature, or the file has too few events for a model.
     """
     from config.sizing import EventVolume, recommend_sizes
     from config.starter_file import StarterConfig
@@ -252,7 +270,7 @@ def _build_starter(
     if path is not None and usable < needed:
         raise ConfigError(
             f"{path}: {usable:,} events are too few, a model of {len(features):,} features needs {needed:,}; "
-            "nothing was written: name a longer file"
+            "nothing was written: name a file with more events"
         )
     rate_s, late_us = estimate_volume(sample, fields)
     volume = EventVolume(available=usable, grows=path is None, rate_s=rate_s, lateness_us=late_us)
@@ -275,7 +293,7 @@ def _build_starter(
 
 
 def _write_config(target: Path, starter: "StarterConfig") -> None:
-    """Write the file, once it has been read back."""
+    """Write the configuration after checking that it loads."""
     from config.document import parse_document
     from config.loading import load_document
     from config.starter_file import render_starter

@@ -1,4 +1,4 @@
-"""Read the first records of a source, in bounded time and without moving any position."""
+"""Sampling of the first records of a source, in bounded time and without committing positions."""
 
 import time
 from collections import Counter
@@ -10,12 +10,12 @@ from consumers.source import Source
 
 _POLL_S = 0.25
 _MIN_RECORDS = 100
-"""With fewer records a topic is waited for, since some may be on their way."""
+"""With fewer records at the end of the log, reading goes on until the time limit: records may be in flight."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirstRecords:
-    """The first records of each partition, how many there are in all, and how long reading took."""
+    """First records of each partition, number of records in the log, and duration of the read in seconds."""
 
     batches: list[RawBatch]
     available: int
@@ -28,15 +28,15 @@ class FirstRecords:
 def read_first_records(
     source: Source, *, wanted: int, within_s: float, progress: Callable[[int], None]
 ) -> FirstRecords:
-    """Read about as many records as are wanted, the same number from each partition.
+    """Read about `wanted` records, the same number from each partition.
 
-    Reading ends with the log as it was when it was asked for; where that holds next to nothing, what comes is waited
-    for until the time is up.
+    Reading stops at the ends of the log at the time of the call. If the log has fewer than 100 records, it waits for
+    new ones until `within_s` seconds have passed.
     """
-    began_s = time.monotonic()
-    found = source.discover()
-    starts, ends = source.resolve("earliest", found), {each.partition: each.end for each in found}
-    quota = -(-wanted // max(1, len(found)))
+    started_s = time.monotonic()
+    partitions = source.discover()
+    starts, ends = source.resolve("earliest", partitions), {each.partition: each.end for each in partitions}
+    quota = -(-wanted // max(1, len(partitions)))
     taken: Counter[Partition] = Counter()
     reached = {partition: position.next_offset for partition, position in starts.items()}
     ended: set[Partition] = set()
@@ -52,11 +52,11 @@ def read_first_records(
             taken[raw.partition] += len(batch)
             reached[raw.partition] = raw.end
         ended |= polled.ended
-        progress(min(taken.total(), wanted))  # every partition gives the same number, rounded up
+        progress(min(taken.total(), wanted))  # the quota per partition is rounded up
         full = {each for each in starts if taken[each] >= quota}
         source.set_paused(full)
         at_end = {each for each in starts if reached[each] >= ends[each]} | full | ended
         enough = taken.total() >= min(wanted, _MIN_RECORDS) or ended == starts.keys()
-        if (enough and at_end == starts.keys()) or time.monotonic() - began_s >= within_s:
-            available = max(sum(each.end - each.begin for each in found), taken.total())
-            return FirstRecords(batches=batches, available=available, took_s=time.monotonic() - began_s)
+        if (enough and at_end == starts.keys()) or time.monotonic() - started_s >= within_s:
+            available = max(sum(each.end - each.begin for each in partitions), taken.total())
+            return FirstRecords(batches=batches, available=available, took_s=time.monotonic() - started_s)

@@ -1,4 +1,4 @@
-"""The command line: one group, whose commands are imported only when they are called."""
+"""Entry point: a group that imports a command only when it is called."""
 
 import difflib
 import importlib
@@ -13,30 +13,30 @@ from config.errors import OutriderError
 
 COMMANDS = {
     "init": ("monitor.cli.init", "Sample a topic or file and write a configuration."),
-    "check": ("monitor.cli.check", "Validate the configuration, connect, and say what the promise means."),
+    "check": ("monitor.cli.check", "Validate the configuration, connect, and print the false-alarm budget."),
     "fit": ("monitor.cli.fit", "Fit a model on a file or on the stream's own first events."),
     "run": ("monitor.cli.run", "Run the daemon."),
     "score": ("monitor.cli.score", "Score a file with the active model; store nothing."),
-    "status": ("monitor.cli.status", "Show where each stream stands."),
+    "status": ("monitor.cli.status", "Show the status of each stream."),
     "history": ("monitor.cli.history", "List scores from the history."),
-    "incidents": ("monitor.cli.incidents", "List incidents, or show why one fired."),
-    "accept": ("monitor.cli.accept", "Say that an incident is normal now."),
+    "incidents": ("monitor.cli.incidents", "List incidents, or show why one opened."),
+    "accept": ("monitor.cli.accept", "Accept an incident as normal."),
     "thresholds": ("monitor.cli.thresholds", "List a stream's thresholds."),
     "models": ("monitor.cli.models", "List, promote or import a stream's models."),
     "backtest": ("monitor.cli.backtest", "Run the live code over recorded events or stored windows."),
-    "offsets": ("monitor.cli.offsets", "Show a stream's positions, or set them anew."),
-    "notify": ("monitor.cli.notify", "List the channels, or try one."),
-    "demo": ("monitor.cli.demo", "Show the main job on a synthetic stream."),
+    "offsets": ("monitor.cli.offsets", "Show or reset a stream's positions."),
+    "notify": ("monitor.cli.notify", "List the notification channels, or test one."),
+    "demo": ("monitor.cli.demo", "Run the daemon on a synthetic stream."),
     "db": ("monitor.cli.db", "Upgrade or check the database."),
     "config": ("monitor.cli.config", "Print the configuration's JSON Schema."),
 }
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands by name and imports one when it runs, so that --help stays fast."""
+    """Group that imports a command when it runs, so that --help stays fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands in the order of their use."""
+        """Return the command names in the order of `COMMANDS`."""
         return [name for name, (module, _) in COMMANDS.items() if _module_exists(module)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -49,14 +49,14 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; a mistyped one is answered with the nearest."""
+        """Find the command; suggest the closest name for an unknown one."""
         near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1) if args else []
         if near and self.get_command(ctx, args[0]) is None:
             ctx.fail(f"there is no command {args[0]!r}; did you mean {near[0]}?")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands with their help, without importing them."""
+        """Write the command names and help texts without importing the commands."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
 
@@ -84,7 +84,7 @@ def outrider(ctx: click.Context, config_path: Path | None, debug: bool) -> None:
 
 
 def main() -> None:
-    """Run the command line: one clear line for what a person can mend, a traceback only with --debug."""
+    """Run the command line and exit with its code; print errors as one line, a traceback only with --debug."""
     debug = "--debug" in sys.argv
     try:
         outrider.main(standalone_mode=False)
@@ -111,7 +111,7 @@ def main() -> None:
             raise
         logging.getLogger(__name__).debug("unexpected", exc_info=True)
         click.echo(
-            f"outrider: unexpected {type(error).__name__}: {error} (run again with --debug to see where)",
+            f"outrider: unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)",
             err=True,
         )
         sys.exit(1)

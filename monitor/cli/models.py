@@ -1,4 +1,4 @@
-"""`outrider models`: the models of a stream; promote one, roll back, ask the gate, or import one from a file."""
+"""`outrider models`: list, promote, roll back or import models of a stream, or evaluate the promotion gate."""
 
 import difflib
 from collections.abc import Callable, Mapping
@@ -45,35 +45,35 @@ def list_models(ctx: click.Context, stream: str, form: str | None) -> None:
     settings = load_settings(ctx)
     with open_database(settings) as db:
         stored = load_stream_ids(db)
-        known: list[ModelInfo] = []
+        models: list[ModelInfo] = []
         verdicts: dict[int, Mapping[str, Any]] = {}
         if has_history(settings, list(stored), stream):
-            known = ModelStore(db).list(stored[stream])
+            models = ModelStore(db).list(stored[stream])
             verdicts = ShadowStore(db).verdicts(stored[stream])
         else:
             click.echo(format_no_history(stream), err=True)
-    rows = [_build_row(stream, model, verdicts.get(model.id)) for model in known]
+    rows = [_build_row(stream, model, verdicts.get(model.id)) for model in models]
     write_rows(rows, COLUMNS, resolve_format(form), shown=_TABLE_COLUMNS, nothing="No models.")
 
 
 @command.command(name="promote")
 @click.argument("stream")
 @click.argument("version", type=int)
-@click.option("--force", is_flag=True, help="Promote it whatever the gate says, or has said.")
+@click.option("--force", is_flag=True, help="Promote it without a passed gate.")
 @click.pass_context
 def promote(ctx: click.Context, stream: str, version: int, force: bool) -> None:
     """Make VERSION the active model of STREAM from the next free window on.
 
-    A model in the shadow has to hold the active one's likelihood and alert volume first (`models gate`); a candidate
-    that did not hold them is refused.
+    A shadow model must first match the active model's likelihood and alert volume (`models gate`). A candidate that
+    failed the gate is rejected.
     """
     settings = load_settings(ctx)
     require_stream(settings, stream)
     with Database(settings.database.url) as db:
         db.check_schema()
-        known = _load_models(db, stream)
-        chosen = _find_version(stream, version, known)
-        _require_same_features(stream, chosen, known)
+        models = _load_models(db, stream)
+        chosen = _find_version(stream, version, models)
+        _require_same_features(stream, chosen, models)
         if not force:
             _require_gate(db, settings, stream, chosen)
         model = _build_promoter(db, settings, stream).promote(chosen.id)
@@ -84,14 +84,14 @@ def promote(ctx: click.Context, stream: str, version: int, force: bool) -> None:
 @click.argument("stream")
 @click.pass_context
 def rollback(ctx: click.Context, stream: str) -> None:
-    """Make the model of STREAM active again that was active before the present one."""
+    """Make STREAM's previously active model active again."""
     settings = load_settings(ctx)
     require_stream(settings, stream)
     with Database(settings.database.url) as db:
         db.check_schema()
         retired = [model for model in _load_models(db, stream) if model.state == "retired"]
         if not retired:
-            raise ConfigError(f"stream {stream} had no other active model before: there is nothing to roll back to")
+            raise ConfigError(f"stream {stream} has no previously active model to roll back to")
         before = max(retired, key=lambda model: (model.valid_from_us or 0, model.version))
         model = _build_promoter(db, settings, stream).promote(before.id)
     click.echo(f"Stream {stream}: model {model.version} ({model.kind}) is active again, {_format_valid_from(model)}.")
@@ -101,16 +101,16 @@ def rollback(ctx: click.Context, stream: str) -> None:
 @click.argument("stream")
 @click.pass_context
 def gate(ctx: click.Context, stream: str) -> None:
-    """Say whether the model in the shadow of STREAM's active one would be promoted, and why."""
+    """Evaluate the promotion gate for STREAM's shadow model and print the reason."""
     settings = load_settings(ctx)
     require_stream(settings, stream)
     with Database(settings.database.url) as db:
         db.check_schema()
         in_shadow = [model for model in _load_models(db, stream) if model.state == "shadow"]
         if not in_shadow:
-            raise ConfigError(f"stream {stream} has no model in the shadow; `outrider fit {stream} --shadow` makes one")
+            raise ConfigError(f"stream {stream} has no shadow model; `outrider fit {stream} --shadow` creates one")
         verdict = _evaluate_shadow(db, settings, stream)
-    word = {None: "has too little to tell", True: "holds", False: "does not hold"}[verdict.holds]
+    word = {None: "is undecided", True: "passes the gate", False: "fails the gate"}[verdict.holds]
     click.echo(f"Stream {stream}: model {in_shadow[-1].version} {word}: {verdict.reason}.")
     for name, number in verdict.numbers.items():
         click.echo(f"  {name.replace('_', ' '):20} {format_value(number)}")
@@ -128,7 +128,7 @@ def _build_promoter(db: Database, settings: Settings, stream: str) -> "Promoter"
 
     def reference(model_id: int) -> NDArray[np.float32]:
         energies = load_model(ModelStore(db).load(model_id), "cpu").detector.reference_energies_
-        assert energies is not None, "load_model refuses a model without them"
+        assert energies is not None, "load_model rejects a model without reference energies"
         return np.sort(energies)
 
     return Promoter(
@@ -142,26 +142,30 @@ def _build_promoter(db: Database, settings: Settings, stream: str) -> "Promoter"
 
 def _evaluate_shadow(db: Database, settings: Settings, stream: str) -> "GateVerdict":
     shadow = ShadowStore(db).current(load_stream_ids(db)[stream])
-    assert shadow is not None, "a model in the state shadow has its row"
+    assert shadow is not None, "a model in the state shadow has a shadow row"
     return _build_promoter(db, settings, stream).evaluate(shadow)
 
 
 def _require_gate(db: Database, settings: Settings, stream: str, chosen: ModelInfo) -> None:
-    """Raise ModelError, and keep the reason with the model, unless it holds or was never in the shadow."""
+    """Check that a shadow model passes the gate, and store the verdict with the model.
+
+    Raises:
+        ModelError: The shadow model does not pass, or the candidate failed the gate earlier.
+    """
     if chosen.state != "shadow":
-        said = ShadowStore(db).verdicts(load_stream_ids(db)[stream]).get(chosen.id)
-        if chosen.state == "candidate" and said is not None and said["holds"] is False:
+        verdict = ShadowStore(db).verdicts(load_stream_ids(db)[stream]).get(chosen.id)
+        if chosen.state == "candidate" and verdict is not None and verdict["holds"] is False:
             raise ModelError(
-                f"model {chosen.version} of stream {stream} stays a candidate: {said['reason']} "
-                "(--force promotes it all the same)"
+                f"model {chosen.version} of stream {stream} stays a candidate: {verdict['reason']} "
+                "(--force promotes it anyway)"
             )
         return
     verdict = _evaluate_shadow(db, settings, stream)
     ShadowStore(db).store_verdict(chosen.id, {"holds": verdict.holds, "reason": verdict.reason, **verdict.numbers})
     if not verdict.holds:
         raise ModelError(
-            f"model {chosen.version} of stream {stream} stays in the shadow: {verdict.reason} "
-            "(--force promotes it all the same)"
+            f"model {chosen.version} of stream {stream} stays the shadow model: {verdict.reason} "
+            "(--force promotes it anyway)"
         )
 
 
@@ -170,7 +174,7 @@ def _require_gate(db: Database, settings: Settings, stream: str, chosen: ModelIn
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.pass_context
 def import_model(ctx: click.Context, stream: str, file: Path) -> None:
-    """Store the model of FILE for STREAM and make it active; the first one needs no warm-up."""
+    """Store the model of FILE for STREAM and make it active; the first model replaces the warm-up."""
     settings = load_settings(ctx)
     own = settings.streams[require_stream(settings, stream)]
     from monitor.detectors import load_detector
@@ -186,7 +190,7 @@ def import_model(ctx: click.Context, stream: str, file: Path) -> None:
         fitted = prepare_imported_model(detector, named if active is None else active.feature_names)
         stream_id = _open_stream(db, stream, own)
         model = store.add(stream_id, fitted.stored, _make_first_threshold(fitted.reference, own))
-    assert model is not None, "only a warm-up stores nothing where there is a model"
+    assert model is not None, "`add` returns None only with only_first"
     click.echo(
         f"Stream {stream}: model {model.version} ({model.kind}) is stored and active, {_format_valid_from(model)}."
     )
@@ -207,24 +211,25 @@ def _build_row(stream: str, model: ModelInfo, verdict: Mapping[str, Any] | None)
     }
 
 
-def _find_version(stream: str, version: int, known: list[ModelInfo]) -> ModelInfo:
-    found = next((model for model in known if model.version == version), None)
-    if found is None:
-        versions = [str(model.version) for model in known]
+def _find_version(stream: str, version: int, models: list[ModelInfo]) -> ModelInfo:
+    model = next((model for model in models if model.version == version), None)
+    if model is None:
+        versions = [str(model.version) for model in models]
         near = difflib.get_close_matches(str(version), versions, n=1)
         hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(versions) or 'none'}"
         raise ConfigError(f"stream {stream} has no model {version}; {hint}")
-    if found.state == "active":
-        raise ModelError(f"model {version} is the active one of stream {stream} already; nothing was changed")
-    return found
+    if model.state == "active":
+        raise ModelError(f"model {version} is already the active model of stream {stream}; nothing was changed")
+    return model
 
 
-def _require_same_features(stream: str, chosen: ModelInfo, known: list[ModelInfo]) -> None:
-    active = next((model for model in known if model.state == "active"), None)
+def _require_same_features(stream: str, chosen: ModelInfo, models: list[ModelInfo]) -> None:
+    active = next((model for model in models if model.state == "active"), None)
     if active is not None and active.feature_names != chosen.feature_names:
         raise ModelError(
-            f"model {chosen.version} has the features {', '.join(chosen.feature_names)}, the active one of stream "
-            f"{stream} has {', '.join(active.feature_names)}: a stream keeps its features; make another stream"
+            f"model {chosen.version} has the features {', '.join(chosen.feature_names)}, the active model of stream "
+            f"{stream} has {', '.join(active.feature_names)}: all models of a stream have the same features; create "
+            "another stream for other features"
         )
 
 
@@ -245,10 +250,10 @@ def _load_active_model(db: Database, stream: str) -> ModelInfo | None:
 
 
 def _open_stream(db: Database, stream: str, own: StreamSettings) -> int:
-    """Return the stream's id; one that was never run gets its row as the daemon would make it."""
-    known = load_stream_ids(db).get(stream)
-    if known is not None:
-        return known
+    """Return the stream's id; create the row of a stream that has never run, as the daemon does."""
+    models = load_stream_ids(db).get(stream)
+    if models is not None:
+        return models
     window = own.window
     state = Ledger(db).open_stream(
         stream, window_size_us=to_us(window.size), lead_us=to_us(window.grace) + to_us(window.ahead)

@@ -1,4 +1,4 @@
-"""`outrider notify`: the channels, what became of their messages, and a test of one."""
+"""`outrider notify`: list the channels with their message counts, test one, or print the webhook schema."""
 
 import json
 import time
@@ -33,14 +33,14 @@ _COLUMNS = (
 
 @click.group(name="notify", cls=DefaultVerbGroup)
 def command() -> None:
-    """List the channels, or try one."""
+    """List the notification channels, or test one."""
 
 
 @command.command(name="list")
 @format_option
 @click.pass_context
 def list_channels(ctx: click.Context, form: str | None) -> None:
-    """List the channels, and how many messages are pending, delivered, dead (given up) or skipped (too old)."""
+    """List the channels with their numbers of pending, delivered, dead (given up) and skipped (too old) messages."""
     settings = load_settings(ctx)
     with open_database(settings) as db:
         counts = Outbox(db).count_by_channel()
@@ -53,7 +53,7 @@ def list_channels(ctx: click.Context, form: str | None) -> None:
 @click.argument("channel")
 @click.pass_context
 def test(ctx: click.Context, channel: str) -> None:
-    """Send a marked test message on CHANNEL, by the way that incidents go; nothing is stored."""
+    """Send a marked test message to CHANNEL, as incidents are sent; nothing is stored."""
     settings = load_settings(ctx)
     if channel != "log" and channel not in settings.notify.channels:
         raise ConfigError(f"there is no channel {channel!r}; {suggest_channel(channel, settings.notify.channels)}")
@@ -61,19 +61,19 @@ def test(ctx: click.Context, channel: str) -> None:
     from monitor.notify.sender import build_channels
 
     set_up_logging(debug=ctx.obj["debug"])
-    begin_s = time.monotonic()
+    started_s = time.monotonic()
     answer = build_channels(settings.notify)[channel].send(_build_test_message(channel))
-    took_ms = (time.monotonic() - begin_s) * 1e3
+    took_ms = (time.monotonic() - started_s) * 1e3
     target = _channel_target(settings.notify, channel)
     if answer.outcome != "delivered":
-        what = "would be tried again" if answer.outcome == "retry" else "would be given up at once"
-        raise OutriderError(f"channel {channel} ({target}) did not take the message: {answer.reason}; it {what}")
+        what = "would be retried" if answer.outcome == "retry" else "would be given up at once"
+        raise OutriderError(f"channel {channel} ({target}) did not accept the message: {answer.reason}; it {what}")
     click.echo(f"{channel} ({target}): {answer.reason} in {took_ms:.0f} ms")
 
 
 @command.command(name="schema")
 def schema() -> None:
-    """Print the JSON Schema of what a webhook receives."""
+    """Print the JSON Schema of a webhook's request body."""
     from monitor.notify.payload import payload_schema
 
     click.echo(json.dumps(payload_schema(), indent=2))

@@ -1,4 +1,4 @@
-"""`outrider offsets`: the positions of a stream, which live in SQL; show them, or set them anew."""
+"""`outrider offsets`: show or reset the positions of a stream, which are stored in SQL."""
 
 import time
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ class _OffsetsGroup(DefaultVerbGroup):
 
 @click.group(name="offsets", cls=_OffsetsGroup)
 def command() -> None:
-    """Show the positions of a stream, or set them anew."""
+    """Show or reset the positions of a stream."""
 
 
 @command.command(name="show")
@@ -53,49 +53,49 @@ def command() -> None:
 @format_option
 @click.pass_context
 def show(ctx: click.Context, stream: str, form: str | None) -> None:
-    """Show the position of every partition of STREAM, and how far the log is ahead where it can be reached."""
+    """Show the position of every partition of STREAM, and its lag where the log can be reached."""
     settings = load_settings(ctx)
-    known: list[SourceState] = []
+    sources: list[SourceState] = []
     with open_database(settings) as db:
         stored = load_stream_ids(db)
         if has_history(settings, list(stored), stream):
-            known = Ledger(db).active_sources(stored[stream])
+            sources = Ledger(db).active_sources(stored[stream])
         else:
             click.echo(format_no_history(stream), err=True)
-    logs = _discover_logs(settings, stream, known)
-    rows = [_build_row(stream, each, logs.get(_to_partition(each))) for each in known]
+    logs = _discover_logs(settings, stream, sources)
+    rows = [_build_row(stream, each, logs.get(_to_partition(each))) for each in sources]
     write_rows(rows, COLUMNS, resolve_format(form), shown=_TABLE_COLUMNS, nothing="No positions.")
 
 
 @command.command(name="reset")
 @click.argument("stream")
 @click.option("--to", "target", required=True, help="earliest, latest, a time (RFC 3339), 24h ago, or an offset.")
-@click.option("--topic", help="Only this topic.")
-@click.option("--partition", type=click.IntRange(min=0), help="Only this partition.")
-@click.option("--dry-run", is_flag=True, help="Say what would be set, and set nothing.")
+@click.option("--topic", help="Reset only this topic.")
+@click.option("--partition", type=click.IntRange(min=0), help="Reset only this partition.")
+@click.option("--dry-run", is_flag=True, help="Print the new positions without setting them.")
 @click.pass_context
 def reset(
     ctx: click.Context, stream: str, target: str, topic: str | None, partition: int | None, dry_run: bool
 ) -> None:
-    """Set the positions of STREAM: a new incarnation of each partition begins, and the old rows stay.
+    """Reset the positions of STREAM: start a new incarnation of each partition and keep the old rows.
 
-    Events that were read before are read again, scored and stored under the new incarnation; in windows that are
-    sealed they count as late. A running daemon goes on from the new position by itself.
+    Events read before are read, scored and stored again under the new incarnation. In sealed windows they count as
+    late. A running daemon continues from the new positions.
     """
     settings = load_settings(ctx)
     require_stream(settings, stream)
     with Database(settings.database.url) as db:
         db.check_schema()
         stream_id = load_stream_ids(db).get(stream)
-        known = [] if stream_id is None else Ledger(db).active_sources(stream_id)
-        if stream_id is None or not known:
-            raise ConfigError(f"stream {stream} has no positions yet; `source.start` says where its first run begins")
-        chosen = _select_positions(stream, known, topic, partition)
-        with closing(_open_stream_source(settings, stream, known)) as source:
-            begun = _resolve_positions(source, chosen, target)
+        sources = [] if stream_id is None else Ledger(db).active_sources(stream_id)
+        if stream_id is None or not sources:
+            raise ConfigError(f"stream {stream} has no positions yet; `source.start` sets the start of its first run")
+        chosen = _select_positions(stream, sources, topic, partition)
+        with closing(_open_stream_source(settings, stream, sources)) as source:
+            new_sources = _resolve_positions(source, chosen, target)
         if not dry_run:
-            Ledger(db).restart_sources(stream_id, begun)
-    for old, new in zip(chosen, begun, strict=True):
+            Ledger(db).restart_sources(stream_id, new_sources)
+    for old, new in zip(chosen, new_sources, strict=True):
         verb = "would go" if dry_run else "goes"
         click.echo(
             f"{_to_partition(new)} {verb} from offset {old.next_offset:,} (incarnation {old.incarnation}) "
@@ -103,23 +103,23 @@ def reset(
         )
 
 
-def _open_stream_source(settings: Settings, stream: str, known: Sequence[SourceState]) -> Source:
-    identity = known[0].identity if known else None
+def _open_stream_source(settings: Settings, stream: str, sources: Sequence[SourceState]) -> Source:
+    identity = sources[0].identity if sources else None
     own = settings.streams[stream].source
     if isinstance(own, FileSourceSettings) and own.is_stdin:
-        raise ConfigError(f"stream {stream} reads standard input, which has no positions to go back to")
+        raise ConfigError(f"stream {stream} reads standard input, which cannot be read again")
     return open_source(stream, settings, group=False, identity=identity)
 
 
-def _discover_logs(settings: Settings, stream: str, known: Sequence[SourceState]) -> dict[Partition, PartitionInfo]:
-    """Return the logs of the stream; what cannot be asked is left out, and said."""
-    if stream not in settings.streams or not known:
+def _discover_logs(settings: Settings, stream: str, sources: Sequence[SourceState]) -> dict[Partition, PartitionInfo]:
+    """Return the log ranges of the stream's partitions; empty with a message when the source is not available."""
+    if stream not in settings.streams or not sources:
         return {}
     try:
-        with closing(_open_stream_source(settings, stream, known)) as source:
+        with closing(_open_stream_source(settings, stream, sources)) as source:
             return {each.partition: each for each in source.discover()}
-    except (BrokerUnavailable, ConfigError) as away:
-        click.echo(f"The ends of the log are not shown: {away}", err=True)
+    except (BrokerUnavailable, ConfigError) as error:
+        click.echo(f"Cannot show the ends of the log: {error}", err=True)
         return {}
 
 
@@ -133,7 +133,7 @@ def _build_row(stream: str, state: SourceState, found: PartitionInfo | None) -> 
         "next_offset": state.next_offset,
         "log_begin": None if found is None else found.begin,
         "log_end": None if found is None else found.end,
-        # Offsets of another log under the same name mean nothing in this one.
+        # The offsets of a re-created log are not comparable.
         "lag": None if found is None or other else max(0, found.end - state.next_offset),
         "watermark": None if state.watermark_us is None else format_time(state.watermark_us),
         "last_commit": None if state.committed_at_us is None else format_time(state.committed_at_us),
@@ -146,24 +146,29 @@ def _to_partition(state: SourceState | NewSource) -> Partition:
 
 
 def _select_positions(
-    stream: str, known: Sequence[SourceState], topic: str | None, partition: int | None
+    stream: str, sources: Sequence[SourceState], topic: str | None, partition: int | None
 ) -> list[SourceState]:
     chosen = [
-        each for each in known if topic in (None, each.topic) and (partition is None or partition == each.partition)
+        each for each in sources if topic in (None, each.topic) and (partition is None or partition == each.partition)
     ]
     if not chosen:
-        there = ", ".join(str(_to_partition(each)) for each in known)
-        raise ConfigError(f"stream {stream} has no such partition; it has {there}")
+        available = ", ".join(str(_to_partition(each)) for each in sources)
+        raise ConfigError(f"stream {stream} has no such partition; it has {available}")
     return chosen
 
 
 def _resolve_positions(source: Source, chosen: Sequence[SourceState], target: str) -> list[NewSource]:
-    """Return the new positions, all of them inside their logs."""
+    """Resolve the target to new positions.
+
+    Raises:
+        ConfigError: A partition does not exist in the source.
+        click.BadParameter: The target is not valid or outside of the log.
+    """
     wanted = {_to_partition(each) for each in chosen}
     found = [each for each in source.discover() if each.partition in wanted]
     missing = wanted - {each.partition for each in found}
     if missing:
-        raise ConfigError(f"{', '.join(sorted(map(str, missing)))} is not there now; nothing was set")
+        raise ConfigError(f"{', '.join(sorted(map(str, missing)))} does not exist in the source; nothing was changed")
     if target.isdecimal():
         positions = {each.partition: _check_offset(each, int(target), len(found)) for each in found}
     else:
@@ -187,12 +192,13 @@ def _resolve_positions(source: Source, chosen: Sequence[SourceState], target: st
 def _check_offset(found: PartitionInfo, offset: int, partitions: int) -> int:
     if partitions > 1:
         raise click.BadParameter(
-            f"an offset is one partition's, and {partitions} are meant; name one by --partition and --topic",
+            f"an offset applies to one partition, but {partitions} are selected; choose one with --partition and "
+            "--topic",
             param_hint="--to",
         )
     if not found.begin <= offset <= found.end:
         raise click.BadParameter(
-            f"{found.partition} has the offsets {found.begin:,} to {found.end:,}; {offset:,} is outside",
+            f"{found.partition} has offsets {found.begin:,} to {found.end:,}; {offset:,} is outside",
             param_hint="--to",
         )
     return offset

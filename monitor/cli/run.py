@@ -1,4 +1,4 @@
-"""`outrider run`: the daemon."""
+"""`outrider run`: run the daemon."""
 
 import logging
 import threading
@@ -20,24 +20,26 @@ log = logging.getLogger(__name__)
 @click.argument("streams", nargs=-1)
 @click.pass_context
 def command(ctx: click.Context, streams: tuple[str, ...]) -> None:
-    """Run the daemon for STREAMS (default: all); ends when every source ends, or on SIGTERM."""
+    """Run the daemon for STREAMS (default: all) until every source ends or SIGTERM."""
     settings = load_settings(ctx)
     names = [require_stream(settings, name) for name in streams] or list(settings.streams)
     with show_status_line(settings, names):
-        set_up_logging(debug=ctx.obj["debug"])  # after the line has taken standard error, so that the log goes above it
+        set_up_logging(
+            debug=ctx.obj["debug"]
+        )  # after the status line redirects standard error, so that the log scrolls above it
         _log_start(settings, names)
         stop = threading.Event()
-        with stop_on_signals(stop.set):  # before torch is loaded: a signal that comes meanwhile counts
+        with stop_on_signals(stop.set):  # before torch is loaded, so that a signal during the import is handled
             from monitor.daemon.daemon import Daemon
 
             Daemon(settings, names, stop=stop).run()
-        log.info("Ended; `outrider status` says how far it came.", extra={"action": "end"})
+        log.info("Stopped; `outrider status` shows the positions.", extra={"action": "end"})
 
 
 def _log_start(settings: Settings, names: Sequence[str]) -> None:
-    """Say what begins, before torch is loaded: that takes seconds."""
+    """Log the start before torch is loaded, which takes seconds."""
     log.info(
-        "Starting %s; results go to %s. Ctrl-C or SIGTERM ends it, and the next run goes on from there.",
+        "Starting %s; results go to %s. Ctrl-C or SIGTERM stops it; the next run resumes from there.",
         f"stream {names[0]}" if len(names) == 1 else f"{len(names)} streams",
         mask_url(settings.database.url),
         extra={"action": "start", "streams": names},

@@ -1,4 +1,4 @@
-"""`outrider run` on a terminal: one line below the log that says how each stream gets on."""
+"""Status line of `outrider run` on a terminal: one line below the log with the state of each stream."""
 
 import sys
 import threading
@@ -22,7 +22,7 @@ _RATE_PERIOD_S = 10.0
 
 @contextmanager
 def show_status_line(settings: Settings, names: Sequence[str]) -> Iterator[None]:
-    """Keep the line while the daemon runs; what is logged scrolls above it. Without a terminal there is none."""
+    """Show the line while the daemon runs; the log scrolls above it. Without a terminal, do nothing."""
     if not sys.stderr.isatty():
         yield
         return
@@ -35,10 +35,12 @@ def show_status_line(settings: Settings, names: Sequence[str]) -> Iterator[None]
 
         def show() -> None:
             rates = RateTracker()
-            with closing(_StatusReader(settings, names)) as look:
+            with closing(_StatusReader(settings, names)) as read_statuses:
                 while not ended.wait(_REFRESH_S):
-                    with suppress(OutriderError):  # no database yet, or away: the log says so
-                        words = [format_status_line(each, rates.update(each, time.monotonic())) for each in look()]
+                    with suppress(OutriderError):  # no database yet, or not available: logged by the daemon
+                        words = [
+                            format_status_line(each, rates.update(each, time.monotonic())) for each in read_statuses()
+                        ]
                         text = Text("   ".join(words), style="dim", no_wrap=True, overflow="ellipsis")
                         live.update(text, refresh=True)
 
@@ -52,43 +54,43 @@ def show_status_line(settings: Settings, names: Sequence[str]) -> Iterator[None]
 
 
 class RateTracker:
-    """Records a second of each stream, of what was committed of late."""
+    """Committed records per second of each stream over the last seconds."""
 
     def __init__(self) -> None:
         self._seen: dict[str, list[tuple[float, int]]] = {}
 
-    def update(self, standing: "StreamStatus", now_s: float) -> float | None:
-        """Return the rate, None before two looks tell it."""
-        seen = self._seen.setdefault(standing.name, [])
-        seen.append((now_s, sum(each.next_offset for each in standing.sources)))
-        while now_s - seen[0][0] > _RATE_PERIOD_S:
-            seen.pop(0)
-        (then_s, before), (_, after) = seen[0], seen[-1]
+    def update(self, status: "StreamStatus", now_s: float) -> float | None:
+        """Add an observation at `now_s` and return the rate, None at the first observation."""
+        observations = self._seen.setdefault(status.name, [])
+        observations.append((now_s, sum(each.next_offset for each in status.sources)))
+        while now_s - observations[0][0] > _RATE_PERIOD_S:
+            observations.pop(0)
+        (then_s, before), (_, after) = observations[0], observations[-1]
         return max(0, after - before) / (now_s - then_s) if now_s > then_s else None
 
 
-def format_status_line(standing: "StreamStatus", rate_s: float | None) -> str:
-    """Return what a stream says of itself: how far its warm-up is, or its pace, latest event, limit and incidents."""
-    if standing.model is None:
-        return f"{standing.name} {_format_warm_up(standing.details.get('warm_up'))}"
+def format_status_line(status: "StreamStatus", rate_s: float | None) -> str:
+    """Return a stream's warm-up progress, or its rate, latest event, threshold and open incidents."""
+    if status.model is None:
+        return f"{status.name} {_format_warm_up(status.details.get('warm_up'))}"
     parts = [] if rate_s is None else [f"{rate_s:,.0f} records/s"]
-    if standing.last_event_us is not None:
-        parts.append(f"last event {format_age((standing.now_us - standing.last_event_us) / 1e6)}")
-    if standing.threshold is not None:
-        parts.append(f"limit {standing.threshold.threshold:.4g}")
-    opened = len(standing.open_incidents)
+    if status.last_event_us is not None:
+        parts.append(f"last event {format_age((status.now_us - status.last_event_us) / 1e6)}")
+    if status.threshold is not None:
+        parts.append(f"threshold {status.threshold.threshold:.4g}")
+    opened = len(status.open_incidents)
     parts.append(f"{opened or 'no'} incident{'' if opened == 1 else 's'} open")
-    return f"{standing.name}: {', '.join(parts)}"
+    return f"{status.name}: {', '.join(parts)}"
 
 
-def _format_warm_up(told: Mapping[str, float] | None) -> str:
-    if told is None:
+def _format_warm_up(progress: Mapping[str, float] | None) -> str:
+    if progress is None:
         return "is starting"
-    return format_progress(int(told["events"]), int(told["wanted"]), told.get("left_s"))
+    return format_progress(int(progress["events"]), int(progress["wanted"]), progress.get("left_s"))
 
 
 class _StatusReader:
-    """Looks at the database over one connection, once there is a database."""
+    """Reader of stream statuses over one connection, opened once the database exists."""
 
     def __init__(self, settings: Settings, names: Sequence[str]) -> None:
         self._url = settings.database.url
@@ -97,14 +99,14 @@ class _StatusReader:
         self._checked = False
 
     def __call__(self) -> "list[StreamStatus]":
-        """Return where the streams stand, as far as they are stored."""
+        """Return the statuses of the stored streams."""
         from storage.database.engine import Database
         from storage.queries.status import load_stream_ids, load_stream_status
 
         if self._db is None:
             self._db = Database(self._url, read_only=True)
         if not self._checked:
-            self._db.check_schema()  # an older schema is about to be upgraded
+            self._db.check_schema()  # the daemon upgrades an older schema
             self._checked = True
         stored = load_stream_ids(self._db)
         return [
@@ -114,6 +116,6 @@ class _StatusReader:
         ]
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         if self._db is not None:
             self._db.close()

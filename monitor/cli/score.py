@@ -1,4 +1,4 @@
-"""`outrider score`: energies of a file's events under the active model; nothing is stored."""
+"""`outrider score`: write the energies of a file's events under the active model; store nothing."""
 
 import csv
 import sys
@@ -30,16 +30,16 @@ def command(ctx: click.Context, stream: str, file: Path, output: Path | None) ->
     settings = load_settings(ctx)
     name = require_stream(settings, stream)
     if output is None:
-        refused = _score_file(settings, name, file, sys.stdout)
+        rejected = _score_file(settings, name, file, sys.stdout)
     else:
         with output.open("w", newline="") as target:
-            refused = _score_file(settings, name, file, target)
-    if refused:
-        click.echo(f"outrider: {refused:,} records of {file} are no events and have no row", err=True)
+            rejected = _score_file(settings, name, file, target)
+    if rejected:
+        click.echo(f"outrider: {rejected:,} records of {file} are not events and have no row", err=True)
 
 
 def _score_file(settings: "Settings", name: str, file: Path, target: IO[str]) -> int:
-    """Score the file batch by batch; return how many records were refused."""
+    """Score the file batch by batch and return the number of rejected records."""
     from config.units import to_us
     from consumers.codec import make_codec
     from consumers.files.source import FileSource
@@ -50,7 +50,7 @@ def _score_file(settings: "Settings", name: str, file: Path, target: IO[str]) ->
     own = settings.streams[name]
     with Database(settings.database.url, read_only=settings.database.url.startswith("sqlite")) as db:
         db.check_schema()
-        model, limit = _load_active_model(db, name)
+        model, threshold = _load_active_model(db, name)
         models = ModelStore(db)
         device = pick_device(settings.device)
         scorer = Scorer(lambda model_id: load_model(models.load(model_id), device))
@@ -59,24 +59,24 @@ def _score_file(settings: "Settings", name: str, file: Path, target: IO[str]) ->
         codec = make_codec(event, model.feature_names, layout=source.layout, max_future_us=to_us(own.window.max_future))
         rows = csv.writer(target, lineterminator="\n")
         rows.writerow(["row", "energy", "is_outlier"])
-        refused = 0
+        rejected = 0
         try:
             for raw in _read_batches(source):
                 _check_columns(file, raw, model.feature_names)
                 decoded = codec.decode(raw, time.time_ns() // 1_000)
                 energies = scorer.energies(decoded.events.features, model.id)
-                outliers = energies > limit
+                outliers = energies > threshold
                 rows.writerows(
                     zip(decoded.events.offsets.tolist(), map(repr, energies.tolist()), map(int, outliers), strict=True)
                 )
-                refused += len(decoded.dead_letters)
+                rejected += len(decoded.dead_letters)
         finally:
             source.close()
-    return refused
+    return rejected
 
 
 def _check_columns(file: Path, raw: "RawBatch", features: "Sequence[str]") -> None:
-    """Refuse a table without the model's columns, in whose place every row would be refused."""
+    """Check that a table has the model's columns; otherwise every row would be rejected."""
     from consumers.batch import Table
     from consumers.codecs.table import check_columns
 
@@ -85,7 +85,7 @@ def _check_columns(file: Path, raw: "RawBatch", features: "Sequence[str]") -> No
 
 
 def _read_batches(source: "FileSource") -> "Iterator[RawBatch]":
-    """Give all batches of a file from its beginning."""
+    """Yield all batches of a file."""
     starts = source.resolve("earliest", source.discover())
     ended = False
     while not ended:
@@ -97,7 +97,7 @@ def _read_batches(source: "FileSource") -> "Iterator[RawBatch]":
 
 
 def _load_active_model(db: "Database", name: str) -> "tuple[ModelInfo, float]":
-    """Return the stream's active model and its newest limit."""
+    """Return the stream's active model and its newest threshold."""
     from config.errors import ConfigError
     from storage.control.models import ModelStore
     from storage.control.thresholds import ThresholdStore

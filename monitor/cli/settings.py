@@ -1,4 +1,4 @@
-"""What every command starts with: the settings of the file named on the command line, and a stream of them."""
+"""Settings of the configuration file, and checks that every command runs first."""
 
 import difflib
 import os
@@ -13,17 +13,17 @@ from config.settings import Settings
 
 
 def load_settings(ctx: click.Context) -> Settings:
-    """Return the settings that the command runs under."""
+    """Load the settings from the file of -c, or from outrider.yaml."""
     refuse_shadowed_packages()
     named: Path | None = ctx.obj["config"]
     return load(named or Path("outrider.yaml"), os.environ)
 
 
 def require_stream(settings: Settings, name: str) -> str:
-    """Return the stream's name.
+    """Return the name of a configured stream.
 
     Raises:
-        ConfigError: There is no such stream; names the nearest one.
+        ConfigError: There is no such stream; the message suggests the closest name.
     """
     if name in settings.streams:
         return name
@@ -33,11 +33,13 @@ def require_stream(settings: Settings, name: str) -> str:
 
 
 def refuse_shadowed_packages() -> None:
-    """Refuse to run when a file of the user's hides one of our packages."""
+    """Check that no file of the user shadows one of our packages.
+
+    Raises:
+        ConfigError: A package was imported from another place.
+    """
     ours = Path(__file__).resolve().parents[2]
     for package in ("config", "consumers", "storage"):
         found = Path(getattr(sys.modules.get(package), "__file__", None) or ours / package / "__init__.py").resolve()
         if ours not in found.parents:
-            raise ConfigError(
-                f"{found} hides Outrider's own package {package!r}: rename it, or run from another folder"
-            )
+            raise ConfigError(f"{found} shadows Outrider's package {package!r}: rename it, or run from another folder")

@@ -1,4 +1,4 @@
-"""`outrider status`: where each stream stands, from SQL alone."""
+"""`outrider status`: show the status of each stream, from SQL alone."""
 
 from typing import Any
 
@@ -52,10 +52,10 @@ COLUMNS = (
 
 
 @click.command(name="status")
-@click.option("--format", "form", type=click.Choice(FORMATS), default="table", help="How to write it.")
+@click.option("--format", "form", type=click.Choice(FORMATS), default="table", help="Output format.")
 @click.pass_context
 def command(ctx: click.Context, form: str) -> None:
-    """Show where each stream stands: warming up or running, last event and commit, limit, incidents."""
+    """Show the status of each stream: state, last event and commit, threshold, open incidents."""
     settings = load_settings(ctx)
     with open_database(settings) as db:
         rows = _read_rows(db, settings)
@@ -91,38 +91,38 @@ def _empty_row(name: str) -> dict[str, Any]:
     }
 
 
-def _build_row(standing: StreamStatus, settings: Settings) -> dict[str, Any]:
-    model, limit = standing.model, standing.threshold
-    warm_up = _warm_up_progress(standing, settings)
+def _build_row(status: StreamStatus, settings: Settings) -> dict[str, Any]:
+    model, threshold = status.model, status.threshold
+    warm_up = _warm_up_progress(status, settings)
     return {
-        "stream": standing.name,
-        "state": _stream_state(standing),
-        "running": standing.is_lease_held,
+        "stream": status.name,
+        "state": _stream_state(status),
+        "running": status.is_lease_held,
         "warm_up_events": None if warm_up is None else warm_up[0],
         "warm_up_wanted": None if warm_up is None else warm_up[1],
-        "warm_up_left_s": None if warm_up is None or not standing.is_lease_held else warm_up[2],
-        "lag": 0 if _at_end(standing) else None,
-        "last_event_time": _format_optional_time(standing.last_event_us),
-        "last_event_age_s": _age_s(standing, standing.last_event_us),
-        "last_commit": _format_optional_time(standing.last_commit_us),
-        "last_commit_age_s": _age_s(standing, standing.last_commit_us),
-        "sealed_until": _format_optional_time(standing.sealed_until_us),
+        "warm_up_left_s": None if warm_up is None or not status.is_lease_held else warm_up[2],
+        "lag": 0 if _at_end(status) else None,
+        "last_event_time": _format_optional_time(status.last_event_us),
+        "last_event_age_s": _age_s(status, status.last_event_us),
+        "last_commit": _format_optional_time(status.last_commit_us),
+        "last_commit_age_s": _age_s(status, status.last_commit_us),
+        "sealed_until": _format_optional_time(status.sealed_until_us),
         "model_version": None if model is None else model.version,
         "model_kind": None if model is None else model.kind,
-        "threshold": None if limit is None else limit.threshold,
-        "threshold_lower": None if limit is None else limit.lower,
-        "threshold_upper": None if limit is None else limit.upper,
-        "threshold_n": None if limit is None else limit.n,
-        "threshold_percentile": None if limit is None else limit.percentile,
-        "threshold_method": None if limit is None else limit.method,
-        "promise": _spike_budget(standing, settings),
-        "drift": _drift_state(standing, settings),
-        "open_incidents": len(standing.open_incidents),
-        "dead_letters_last_hour": standing.dead_letters_last_hour,
-        "notifications_pending": standing.notification_counts.get("pending", 0),
-        "notifications_dead": standing.notification_counts.get("dead", 0),
-        "notifications_oldest_age_s": _age_s(standing, standing.oldest_pending_us),
-        "notifications_last_error": standing.last_notification_error,
+        "threshold": None if threshold is None else threshold.threshold,
+        "threshold_lower": None if threshold is None else threshold.lower,
+        "threshold_upper": None if threshold is None else threshold.upper,
+        "threshold_n": None if threshold is None else threshold.n,
+        "threshold_percentile": None if threshold is None else threshold.percentile,
+        "threshold_method": None if threshold is None else threshold.method,
+        "promise": _spike_budget(status, settings),
+        "drift": _drift_state(status, settings),
+        "open_incidents": len(status.open_incidents),
+        "dead_letters_last_hour": status.dead_letters_last_hour,
+        "notifications_pending": status.notification_counts.get("pending", 0),
+        "notifications_dead": status.notification_counts.get("dead", 0),
+        "notifications_oldest_age_s": _age_s(status, status.oldest_pending_us),
+        "notifications_last_error": status.last_notification_error,
         "incidents": [
             {
                 "id": each.id,
@@ -131,7 +131,7 @@ def _build_row(standing: StreamStatus, settings: Settings) -> dict[str, Any]:
                 "opened_at": format_time(each.opened_at_us),
                 "summary": each.summary,
             }
-            for each in standing.open_incidents
+            for each in status.open_incidents
         ],
         "sources": [
             {
@@ -141,59 +141,59 @@ def _build_row(standing: StreamStatus, settings: Settings) -> dict[str, Any]:
                 "next_offset": each.next_offset,
                 "last_event_time": _format_optional_time(each.last_event_us),
                 "last_commit": _format_optional_time(each.committed_at_us),
-                "at_end": each.idle_until_us > standing.now_us,
+                "at_end": each.idle_until_us > status.now_us,
             }
-            for each in standing.sources
+            for each in status.sources
         ],
         "jobs": [
             {
                 "name": each.name,
-                "last_success_age_s": _age_s(standing, each.succeeded_at_us),
-                "last_failure_age_s": _age_s(standing, each.failed_at_us),
+                "last_success_age_s": _age_s(status, each.succeeded_at_us),
+                "last_failure_age_s": _age_s(status, each.failed_at_us),
                 "last_error": each.last_error,
             }
-            for each in standing.jobs
+            for each in status.jobs
         ],
     }
 
 
-def _stream_state(standing: StreamStatus) -> str:
-    if standing.model is None:
-        return "warming up" if standing.is_lease_held else "warming up, stopped"
-    if standing.sources and all(each.idle_until_us == FOREVER_US for each in standing.sources):
+def _stream_state(status: StreamStatus) -> str:
+    if status.model is None:
+        return "warming up" if status.is_lease_held else "warming up, stopped"
+    if status.sources and all(each.idle_until_us == FOREVER_US for each in status.sources):
         return "ended"
-    return "running" if standing.is_lease_held else "stopped"
+    return "running" if status.is_lease_held else "stopped"
 
 
-def _warm_up_progress(standing: StreamStatus, settings: Settings) -> tuple[int, int, float | None] | None:
-    """Return how many events of how many are there, and how long the rest may take; None when there is a model."""
-    if standing.model is not None:
+def _warm_up_progress(status: StreamStatus, settings: Settings) -> tuple[int, int, float | None] | None:
+    """Return the warm-up's events, its target and the estimated seconds left; None when there is a model."""
+    if status.model is not None:
         return None
-    told = standing.details.get("warm_up", {})
-    own = settings.streams.get(standing.name)
-    wanted = int(told.get("wanted", own.model.warm_up if own else 0))
-    left_s = told.get("left_s")
-    return min(int(told.get("events", 0)), wanted), wanted, None if left_s is None else float(left_s)
+    progress = status.details.get("warm_up", {})
+    own = settings.streams.get(status.name)
+    wanted = int(progress.get("wanted", own.model.warm_up if own else 0))
+    left_s = progress.get("left_s")
+    return min(int(progress.get("events", 0)), wanted), wanted, None if left_s is None else float(left_s)
 
 
-def _at_end(standing: StreamStatus) -> bool:
-    """Return whether the owner has just seen every log's end behind its position; only then is the lag known."""
-    return bool(standing.sources) and all(each.idle_until_us > standing.now_us for each in standing.sources)
+def _at_end(status: StreamStatus) -> bool:
+    """Return whether the owner has just reached the end of every log; only then the lag is known, as 0."""
+    return bool(status.sources) and all(each.idle_until_us > status.now_us for each in status.sources)
 
 
-def _spike_budget(standing: StreamStatus, settings: Settings) -> str | None:
-    own = settings.streams.get(standing.name)
-    if own is None or standing.threshold is None or standing.events_per_window is None:
+def _spike_budget(status: StreamStatus, settings: Settings) -> str | None:
+    own = settings.streams.get(status.name)
+    if own is None or status.threshold is None or status.events_per_window is None:
         return None
-    return describe_spike_budget(load_count_model(standing.threshold.details), standing.events_per_window, own)
+    return describe_spike_budget(load_count_model(status.threshold.details), status.events_per_window, own)
 
 
-def _drift_state(standing: StreamStatus, settings: Settings) -> dict[str, str] | None:
-    """Return by horizon whether drift is watched over it, and if not, why."""
-    own = settings.streams.get(standing.name)
-    if own is None or not standing.drift_state:
+def _drift_state(status: StreamStatus, settings: Settings) -> dict[str, str] | None:
+    """Return for each horizon `watched`, or the reason why drift is not tested yet."""
+    own = settings.streams.get(status.name)
+    if own is None or not status.drift_state:
         return None
-    waiting = standing.drift_state.get("waiting", {})
+    waiting = status.drift_state.get("waiting", {})
     lengths = [format_duration(each) for each in own.alerts.drift.horizons if each >= own.window.size]
     return {length: waiting.get(length, "watched") for length in lengths}
 
@@ -202,12 +202,12 @@ def _format_optional_time(time_us: int | None) -> str | None:
     return None if time_us is None else format_time(time_us)
 
 
-def _age_s(standing: StreamStatus, time_us: int | None) -> float | None:
-    return None if time_us is None else (standing.now_us - time_us) / 1e6
+def _age_s(status: StreamStatus, time_us: int | None) -> float | None:
+    return None if time_us is None else (status.now_us - time_us) / 1e6
 
 
 def _format_stream(row: Row) -> str:
-    """Return one stream as a few lines, the state first."""
+    """Return the status of one stream as lines of text, the state first."""
     state = row["state"]
     if row["warm_up_wanted"] is not None:
         tail = "" if row["running"] else " (stopped)"
@@ -220,7 +220,7 @@ def _format_stream(row: Row) -> str:
     if row["promise"] is not None:
         lines.append(f"  spike          {row['promise']}")
     if row["drift"] is not None:
-        lines.append(f"  drift          {'; '.join(f'{length}: {said}' for length, said in row['drift'].items())}")
+        lines.append(f"  drift          {'; '.join(f'{length}: {state}' for length, state in row['drift'].items())}")
     if state != "never run":
         lines += _problem_lines(row)
     return "\n".join(lines)
@@ -230,25 +230,25 @@ def _events_line(row: Row) -> str:
     if row["last_event_time"] is None:
         return "  events         none stored yet"
     return (
-        f"  events         last of {format_short_time(row['last_event_time'])} ({format_age(row['last_event_age_s'])}), "
-        f"last commit {format_age(row['last_commit_age_s'])}"
+        f"  events         last at {format_short_time(row['last_event_time'])} "
+        f"({format_age(row['last_event_age_s'])}), last commit {format_age(row['last_commit_age_s'])}"
     )
 
 
 def _lag_line(row: Row) -> str:
-    places = ", ".join(
+    offsets = ", ".join(
         f"{escape_unprintable(each['topic'])}[{each['partition']}] {each['next_offset']:,}"
         for each in row["sources"][:4]
     )
     more = f" and {len(row['sources']) - 4} more" if len(row["sources"]) > 4 else ""
-    known = "none, at the end" if row["lag"] == 0 else f"see `outrider offsets {row['stream']}`"
-    return f"  lag            {known}; next offset of {places}{more}"
+    lag = "none, at the end" if row["lag"] == 0 else f"see `outrider offsets {row['stream']}`"
+    return f"  lag            {lag}; next offset of {offsets}{more}"
 
 
 def _threshold_line(row: Row) -> str:
     return (
         f"  threshold      {row['threshold']:.5g} ({row['threshold_lower']:.5g} to {row['threshold_upper']:.5g}), "
-        f"the {row['threshold_percentile']:g} percentile by {row['threshold_method']} of {row['threshold_n']:,} "
+        f"the {row['threshold_percentile']:g} percentile (method {row['threshold_method']}) of {row['threshold_n']:,} "
         f"energies, model {row['model_version']} ({row['model_kind']})"
     )
 
@@ -270,13 +270,11 @@ def _problem_lines(row: Row) -> list[str]:
 def _notifications_line(row: Row) -> str:
     oldest = row["notifications_oldest_age_s"]
     since = "" if oldest is None else f" (the oldest stored {format_age(oldest)})"
-    return (
-        f"  notifications  {row['notifications_pending']:,} to be told{since}, {row['notifications_dead']:,} given up"
-    )
+    return f"  notifications  {row['notifications_pending']:,} pending{since}, {row['notifications_dead']:,} given up"
 
 
 def _job_lines(row: Row) -> list[str]:
-    """Return the ages of the jobs' last successes, and a line for each job whose latest run failed."""
+    """Return the ages of the jobs' last successes, and a line for each job with a failed last run."""
     if not row["jobs"]:
         return []
     ages = ", ".join(
@@ -288,4 +286,4 @@ def _job_lines(row: Row) -> list[str]:
         for each in row["jobs"]
         if each["last_error"] is not None
     ]
-    return [f"  jobs           last done: {ages}", *failed]
+    return [f"  jobs           last success: {ages}", *failed]

@@ -1,4 +1,4 @@
-"""`outrider thresholds`: the limits of a stream, and what the newest means."""
+"""`outrider thresholds`: list the thresholds of a stream and its false-alarm budget in counts."""
 
 import click
 
@@ -28,7 +28,7 @@ _TABLE_COLUMNS = ("valid_from", "threshold", "lower", "upper", "percentile", "n"
 @format_option
 @click.pass_context
 def command(ctx: click.Context, stream: str, limit: int | None, form: str | None) -> None:
-    """List the thresholds of STREAM in the order in which they became valid."""
+    """List the thresholds of STREAM in order of validity."""
     settings, form = load_settings(ctx), resolve_format(form)
     columns = list(THRESHOLDS.columns)
     with open_history(settings) as history:
@@ -36,33 +36,33 @@ def command(ctx: click.Context, stream: str, limit: int | None, form: str | None
             click.echo(format_no_history(stream), err=True)
             write_rows([], columns, form, nothing="No thresholds.")
             return
-        kept = resolve_limit(limit, form)
-        rows = iterate_rows(history.thresholds(stream, limit=kept))
+        row_limit = resolve_limit(limit, form)
+        rows = iterate_rows(history.thresholds(stream, limit=row_limit))
         write_rows(rows, columns, form, shown=_TABLE_COLUMNS, nothing="No thresholds.")
     if form == "table":
         _print_budget(settings, stream)
-    if kept != limit:
-        click.echo(f"A table has the newest {TABLE_ROWS} rows at most; --limit takes more.", err=True)
+    if row_limit != limit:
+        click.echo(f"The table shows the newest {TABLE_ROWS} rows at most; use --limit for more.", err=True)
 
 
 def _print_budget(settings: Settings, stream: str) -> None:
-    """Say below the table what the limit in force means in counts, for windows as they are."""
+    """Print the notes on the threshold in force and its false-alarm budget in counts for the median window."""
     own = settings.streams.get(stream)
     if own is None:
         return
     with open_database(settings) as db:
-        standing = load_stream_status(db, load_stream_ids(db)[stream], lease=f"control:{stream}")
-    limit, typical = standing.threshold, standing.events_per_window
-    if limit is None:
+        status = load_stream_status(db, load_stream_ids(db)[stream], lease=f"control:{stream}")
+    threshold, typical_events = status.threshold, status.events_per_window
+    if threshold is None:
         return
     click.echo()
-    for line in describe_threshold_notes(limit.details["limit"]):
+    for line in describe_threshold_notes(threshold.details["limit"]):
         click.echo(line)
-    if typical is None:
+    if typical_events is None:
         return
-    law = load_count_model(limit.details)
-    for line in describe_budget(law, (typical,), own, load_clean_rate(limit.details)):
+    count_model = load_count_model(threshold.details)
+    for line in describe_budget(count_model, (typical_events,), own, load_clean_rate(threshold.details)):
         click.echo(line)
-    hint = suggest_window_size(law, typical, own)
+    hint = suggest_window_size(count_model, typical_events, own)
     if hint is not None:
         click.echo(f"  {hint}")

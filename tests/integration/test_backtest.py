@@ -1,4 +1,4 @@
-"""The back-test against the daemon: over the same events both decide the same, row by row."""
+"""The back-test and the daemon decide the same over the same events, row by row."""
 
 import json
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from tests.daemon.process import DaemonProcess
 from tests.daemon.settings import STREAM, file_settings
 
 Rows = list[tuple[Any, ...]]
-PERCENTILE, PROMISE = 99.0, "1/week"
+PERCENTILE, BUDGET = 99.0, "1/week"
 
 THRESHOLDS = (
     "SELECT computed_at_us, valid_from_us, percentile, threshold, lower, upper, n, method, details FROM thresholds "
@@ -38,7 +38,7 @@ INCIDENTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class DaemonRun:
-    """A daemon that has read a file to its end, and that file."""
+    """Result of a daemon that has read a file to its end."""
 
     settings: Settings
     file: Path
@@ -53,25 +53,25 @@ class DaemonRun:
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonRun]:
     records = BurstStream(events=9_000, seconds=1_800).records()
     records[4_321] = b"no event"
-    with run_daemon_over(tmp_path_factory.mktemp("backtest"), records) as found:
-        yield found
+    with run_daemon_over(tmp_path_factory.mktemp("backtest"), records) as result:
+        yield result
 
 
 @pytest.fixture(scope="module")
-def ran_a_day_and_more(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonRun]:
-    """A day and more in which everything happens that a daemon finds in events: see `a_day_and_more`."""
+def ran_27_hours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonRun]:
+    """Daemon run over 27 hours with most kinds of incidents: see `events_of_27_hours`."""
     slow = {
         "model": {"n_components": 1, "warm_up": 4_000},
         "window": {"size": "1m", "grace": "10s", "ahead": "10m"},
         "threshold": {"refresh": "30m", "look_back": "8h", "percentile": PERCENTILE},
         "alerts": {"drift": {"horizons": ["10m", "1h"]}},
     }
-    with run_daemon_over(tmp_path_factory.mktemp("days"), a_day_and_more(), **slow) as found:
-        yield found
+    with run_daemon_over(tmp_path_factory.mktemp("days"), events_of_27_hours(), **slow) as result:
+        yield result
 
 
-def a_day_and_more() -> list[bytes]:
-    """Return the events of 27 hours: a burst, unreadable records, three times the outliers, and a lasting shift."""
+def events_of_27_hours() -> list[bytes]:
+    """Build the events of 27 hours: a burst, unreadable records, a tripled outlier rate, and a lasting shift."""
     rng = np.random.default_rng(5)
     n = 27 * 3600 // 2
     hours = np.arange(n) / 1_800
@@ -91,7 +91,7 @@ def a_day_and_more() -> list[bytes]:
 
 @contextmanager
 def run_daemon_over(folder: Path, records: list[bytes], **stream: Any) -> Iterator[DaemonRun]:
-    """Let a daemon read a file to its end."""
+    """Run a daemon over a file to its end."""
     file = folder / "events.jsonl"
     file.write_bytes(b"\n".join(records) + b"\n")
     settings = file_settings(f"sqlite:///{folder / 'outrider.db'}", str(file), **stream)
@@ -106,31 +106,31 @@ def backtest_one_cell(ran: DaemonRun, file: Path | None, database: str | None = 
     settings = ran.settings
     if database is not None:
         settings = settings.model_copy(update={"database": type(settings.database)(url=database)})
-    return backtest(settings, STREAM, file, percentiles=[PERCENTILE], false_alarms=[PROMISE], **more)
+    return backtest(settings, STREAM, file, percentiles=[PERCENTILE], false_alarms=[BUDGET], **more)
 
 
-def thresholds(found: Backtest) -> Rows:
+def thresholds(result: Backtest) -> Rows:
     names = ("computed_at_us", "valid_from_us", "percentile", "threshold", "lower", "upper", "n", "method")
     return [
         (*(getattr(row, name) for name in names), json.loads(json.dumps(row.details)))
-        for row in found.memories[0].thresholds
+        for row in result.memories[0].thresholds
     ]
 
 
-def windows(found: Backtest) -> Rows:
+def windows(result: Backtest) -> Rows:
     names = (
         *("window_start_us", "window_end_us", "events", "outliers", "dead", "expected", "p_value"),
         *("energy_p50", "energy_p99", "energy_max", "payload", "details"),
     )
-    return [tuple(getattr(row, name) for name in names) for row in found.memories[0].windows if row.judged]
+    return [tuple(getattr(row, name) for name in names) for row in result.memories[0].windows if row.judged]
 
 
-def incidents(found: Backtest) -> Rows:
+def incidents(result: Backtest) -> Rows:
     names = (
         *("kind", "severity", "status", "window_start_us", "opened_at_us", "resolved_at_us", "last_told_us"),
         *("clean_windows", "windows_fired", "summary"),
     )
-    rows = [tuple(getattr(life.row, name) for name in names) for life in found.memories[0].incidents]
+    rows = [tuple(getattr(lifetime.row, name) for name in names) for lifetime in result.memories[0].incidents]
     return sorted(rows, key=lambda row: (row[4], row[0]))
 
 
@@ -142,48 +142,50 @@ def expected(ran: DaemonRun) -> tuple[Rows, Rows, Rows]:
     )
 
 
-def test_over_its_file_a_back_test_has_the_thresholds_windows_and_incidents_of_the_daemon(
-    ran: DaemonRun, tmp_path: Path
-) -> None:
-    limits, judged, opened = expected(ran)
-    assert min(len(limits), len(judged), len(opened)) > 3
+def test_backtest_over_the_file_equals_the_daemon(ran: DaemonRun, tmp_path: Path) -> None:
+    expected_thresholds, expected_windows, expected_incidents = expected(ran)
+    assert min(len(expected_thresholds), len(expected_windows), len(expected_incidents)) > 3
     with_its_model = backtest_one_cell(ran, ran.file)
-    assert thresholds(with_its_model) == limits
-    assert windows(with_its_model) == judged
-    assert incidents(with_its_model) == opened
+    assert thresholds(with_its_model) == expected_thresholds
+    assert windows(with_its_model) == expected_windows
+    assert incidents(with_its_model) == expected_incidents
     warmed_up = backtest_one_cell(ran, ran.file, f"sqlite:///{tmp_path / 'none.db'}")
-    assert (thresholds(warmed_up), windows(warmed_up), incidents(warmed_up)) == (limits, judged, opened)
+    assert (thresholds(warmed_up), windows(warmed_up), incidents(warmed_up)) == (
+        expected_thresholds,
+        expected_windows,
+        expected_incidents,
+    )
     assert not (tmp_path / "none.db").exists()
 
 
-def test_over_the_stored_windows_it_has_them_too(ran: DaemonRun) -> None:
-    limits, judged, opened = expected(ran)
-    found = backtest_one_cell(ran, None)
-    assert thresholds(found) == limits
-    assert windows(found) == judged
-    assert incidents(found) == opened
+def test_backtest_over_stored_windows_equals_the_daemon(ran: DaemonRun) -> None:
+    expected_thresholds, expected_windows, expected_incidents = expected(ran)
+    result = backtest_one_cell(ran, None)
+    assert thresholds(result) == expected_thresholds
+    assert windows(result) == expected_windows
+    assert incidents(result) == expected_incidents
 
 
-def test_it_finds_all_that_the_daemon_finds_drift_and_refused_records_among_it(ran_a_day_and_more: DaemonRun) -> None:
-    limits, judged, opened = expected(ran_a_day_and_more)
-    kinds = {row[0] for row in opened}
+def test_backtest_finds_every_kind_of_incident_of_the_daemon(ran_27_hours: DaemonRun) -> None:
+    expected_thresholds, expected_windows, expected_incidents = expected(ran_27_hours)
+    kinds = {row[0] for row in expected_incidents}
     assert kinds >= {"spike", "slow_rise", "drift", "calibration", "dead_letters"}
-    for file in (ran_a_day_and_more.file, None):
-        found = backtest_one_cell(ran_a_day_and_more, file)
-        assert thresholds(found) == limits
-        assert windows(found) == judged
-        assert incidents(found) == opened
-        assert found.cells[0].incidents.keys() == kinds
+    for file in (ran_27_hours.file, None):
+        result = backtest_one_cell(ran_27_hours, file)
+        assert thresholds(result) == expected_thresholds
+        assert windows(result) == expected_windows
+        assert incidents(result) == expected_incidents
+        assert result.cells[0].incidents.keys() == kinds
 
 
-def test_a_cell_is_the_same_alone_and_in_a_grid(ran: DaemonRun) -> None:
-    grid = backtest(ran.settings, STREAM, ran.file, percentiles=[98, PERCENTILE], false_alarms=["1/day", PROMISE])
+def test_cell_is_equal_alone_and_in_a_grid(ran: DaemonRun) -> None:
+    grid = backtest(ran.settings, STREAM, ran.file, percentiles=[98, PERCENTILE], false_alarms=["1/day", BUDGET])
     alone = backtest_one_cell(ran, ran.file)
     assert grid.cells[-1] == alone.cells[0]
     assert len({cell.outliers for cell in grid.cells}) > 1
 
 
-def test_planted_bursts_are_found_by_intervals_and_by_ids(ran: DaemonRun, tmp_path: Path) -> None:
+def test_planted_bursts_are_found_with_labels_by_interval_and_by_id(ran: DaemonRun, tmp_path: Path) -> None:
     feed = BurstStream()
     begin_us = 1_767_225_600_000_000
     bursts = [
@@ -199,16 +201,16 @@ def test_planted_bursts_are_found_by_intervals_and_by_ids(ran: DaemonRun, tmp_pa
         assert 0 < cell.delay_s <= 20
         assert cell.realised_per_week == 0
     events = [json.loads(line) for line in ran.file.read_bytes().splitlines() if line.startswith(b"{")]
-    strange = [event for event in events if event["x0"] > 6]
+    outliers = [event for event in events if event["x0"] > 6]
     by_id = tmp_path / "labels.jsonl"
-    by_id.write_text("".join(json.dumps({"id": event["id"], "label": 1}) + "\n" for event in strange))
+    by_id.write_text("".join(json.dumps({"id": event["id"], "label": 1}) + "\n" for event in outliers))
     cell = backtest_one_cell(ran, ran.file, labels=by_id).cells[0]
     assert (cell.bursts, cell.recall) == (len(bursts), 1.0)
     assert cell.events_found is not None
     assert cell.events_found > 0.9
 
 
-def test_since_takes_the_last_of_the_stored_windows(ran: DaemonRun) -> None:
+def test_since_selects_the_last_stored_windows(ran: DaemonRun) -> None:
     whole, part = backtest_one_cell(ran, None), backtest_one_cell(ran, None, since="10m")
     assert part.end_us == whole.end_us
     assert part.begin_us >= whole.end_us - 620_000_000

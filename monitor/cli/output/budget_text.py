@@ -1,4 +1,4 @@
-"""The command line: what the promise on false alarms means in counts of outliers."""
+"""False-alarm budget in counts of outliers, for people."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -24,72 +24,77 @@ _HELD_OUT_DIVISOR = 5
 _EXAMPLE_EVENT_COUNTS = (100, 1_000, 10_000)
 
 
-def describe_spike_budget(law: CountModel, n: int, settings: StreamSettings) -> str:
-    """Say how many outliers among n events of a window are a spike, how often that errs, and what floor is set."""
+def describe_spike_budget(count_model: CountModel, n: int, settings: StreamSettings) -> str:
+    """Describe the spike threshold for a window of n events, its false-alarm rate, and a higher configured floor."""
     window_us = to_us(settings.window.size)
     alpha = false_alarm_probability(settings.alerts.false_alarms.per_week, window_us)
-    said = describe_false_alarms(law, n, alpha=alpha, window_us=window_us)
+    text = describe_false_alarms(count_model, n, alpha=alpha, window_us=window_us)
     verdict = judge_count(
-        law, n, 0, alpha=alpha, min_outliers=settings.alerts.min_outliers, min_ratio=settings.alerts.min_ratio
+        count_model, n, 0, alpha=alpha, min_outliers=settings.alerts.min_outliers, min_ratio=settings.alerts.min_ratio
     )
     if verdict.fires_at > verdict.count_threshold + 1:
-        said += f"; your floor raises that to {verdict.fires_at:,} or more"
-    return said
+        text += f"; your floor (alerts.min_outliers, alerts.min_ratio) raises that to {verdict.fires_at:,} or more"
+    return text
 
 
 def describe_budget(
-    law: CountModel, counts: Sequence[int], settings: StreamSettings, clean_rate: float
+    count_model: CountModel, counts: Sequence[int], settings: StreamSettings, clean_rate: float
 ) -> Iterator[str]:
-    """Say how `false_alarms` is split over the detectors, and what each share means for windows of so many events."""
-    yield f"promise: {settings.alerts.false_alarms} false alarms, of all kinds together"
+    """Yield lines on the split of `alerts.false_alarms` over the tests, for windows of the given event counts."""
+    yield f"false-alarm budget: {settings.alerts.false_alarms}, all kinds together"
     yield "  spikes, half of it:"
-    yield from (f"    {describe_spike_budget(law, n, settings)}" for n in counts)
-    yield f"  slow rises, a quarter: {describe_slow_rise_budget(law, counts[-1], settings, clean_rate)}"
+    yield from (f"    {describe_spike_budget(count_model, n, settings)}" for n in counts)
+    yield f"  slow rises, a quarter: {describe_slow_rise_budget(count_model, counts[-1], settings, clean_rate)}"
     yield f"  drift, a quarter: {describe_drift_budget(settings)}"
 
 
-def describe_slow_rise_budget(law: CountModel, n: int, settings: StreamSettings, clean_rate: float) -> str:
-    """Say how often slow rises err, and how soon a doubled rate shows."""
+def describe_slow_rise_budget(count_model: CountModel, n: int, settings: StreamSettings, clean_rate: float) -> str:
+    """Describe the false-alarm rate of slow rises and the time to detect a doubled outlier rate."""
     window_us = to_us(settings.window.size)
     windows = windows_between_false_alarms(settings.alerts.false_alarms.per_week, window_us, share=BUDGET_SHARE)
-    said = f"1 false alarm in {format_rounded_duration(windows * window_us)} or more"
-    if law.windows < MIN_WINDOWS:
-        return f"{said}; not looked for before {MIN_WINDOWS} windows are learned ({law.windows:,} are)"
-    found = expected_windows_to_detection(law, n, clean_rate=clean_rate, threshold_windows=windows)
-    if not isfinite(found):
-        return f"{said}; a doubled rate is within the day's course, and is not found"
-    return f"{said}; a doubled rate is found after about {max(ceil(found), 1):,} windows of {n:,} events"
+    text = f"1 false alarm in {format_rounded_duration(windows * window_us)} or more"
+    if count_model.windows < MIN_WINDOWS:
+        return f"{text}; not tested before {MIN_WINDOWS} learned windows ({count_model.windows:,} so far)"
+    windows_to_detection = expected_windows_to_detection(count_model, n, clean_rate=clean_rate, threshold_windows=windows)
+    if not isfinite(windows_to_detection):
+        return f"{text}; a doubled rate is within the daily variation and is not detected"
+    return (
+        f"{text}; a doubled rate is detected after about {max(ceil(windows_to_detection), 1):,} windows of {n:,} events"
+    )
 
 
 def describe_drift_budget(settings: StreamSettings) -> str:
-    """Say how often drift errs, over which horizons."""
+    """Describe the false-alarm rate of drift, its horizons and the waiting time before the first verdict."""
     drift, per_week = settings.alerts.drift, settings.alerts.false_alarms.per_week
-    watched = [horizon for horizon in drift.horizons if horizon >= settings.window.size]
-    if not watched:
-        return f"not looked for: no horizon holds a window of {format_duration(settings.window.size)}"
-    named = ", ".join(format_duration(horizon) for horizon in watched)
-    waits = [format_duration(timedelta(microseconds=earliest_verdict_us(to_us(horizon)))) for horizon in watched]
-    said = f"1 false alarm in {format_rounded_duration(WEEK_US / (per_week * BUDGET_SHARE))} or more, over {named} together"
-    return f"{said}; no calibrated verdict before {', '.join(waits)} of a model"
+    horizons = [horizon for horizon in drift.horizons if horizon >= settings.window.size]
+    if not horizons:
+        return f"not tested: every horizon is shorter than a window of {format_duration(settings.window.size)}"
+    names = ", ".join(format_duration(horizon) for horizon in horizons)
+    first_verdicts = [
+        format_duration(timedelta(microseconds=earliest_verdict_us(to_us(horizon)))) for horizon in horizons
+    ]
+    interval = format_rounded_duration(WEEK_US / (per_week * BUDGET_SHARE))
+    text = f"1 false alarm in {interval} or more, over {names} together"
+    return f"{text}; no calibrated verdict before {', '.join(first_verdicts)} of a model"
 
 
-def suggest_window_size(law: CountModel, n: int, settings: StreamSettings) -> str | None:
-    """Say which window size would carry the promise, where fewer than one outlier a window is expected."""
-    return advise_window_size(law, n, window_us=to_us(settings.window.size))
+def suggest_window_size(count_model: CountModel, n: int, settings: StreamSettings) -> str | None:
+    """Suggest a longer window where fewer than one outlier per window is expected; None otherwise."""
+    return advise_window_size(count_model, n, window_us=to_us(settings.window.size))
 
 
 def describe_threshold_notes(details: Mapping[str, Any]) -> list[str]:
-    """Say in words what a person should know of a limit: that it is held, that its training set was no clean one."""
-    said = []
+    """Return notes on a threshold: why it is held, and a warning about contaminated training events."""
+    text = []
     if details.get("held"):
-        said.append(f"the limit does not move: {details['held']}")
+        text.append(f"the threshold is held: {details['held']}")
     if details.get("warning"):
-        said.append(f"warning: {details['warning']}")
-    return said
+        text.append(f"warning: {details['warning']}")
+    return text
 
 
 def nominal_count_model(settings: StreamSettings) -> CountModel:
-    """Return the law of counts before anything was fitted: the percentile's own rate, known from the warm-up."""
+    """Return the count model before any window was judged: the nominal rate of the percentile."""
     return CountModel(
         rate=exceedance(settings.threshold.percentile),
         calibration_n=_reference_size(settings),
@@ -100,7 +105,7 @@ def nominal_count_model(settings: StreamSettings) -> CountModel:
 
 
 def nominal_event_counts(settings: StreamSettings) -> tuple[int, ...]:
-    """Return how many events a window may have: the synthetic stream says it, for others some round numbers."""
+    """Return event counts per window: that of a synthetic stream, or example counts for other sources."""
     source = settings.source
     if source.type == "synthetic":
         return (max(1, round(source.rate * settings.window.size.total_seconds())),)
@@ -108,19 +113,19 @@ def nominal_event_counts(settings: StreamSettings) -> tuple[int, ...]:
 
 
 def small_reference_warning(settings: StreamSettings) -> str | None:
-    """Say when the warm-up cannot carry the percentile."""
+    """Return a warning when the warm-up is too short for the percentile."""
     n, share = _reference_size(settings), exceedance(settings.threshold.percentile)
     if n * share >= MIN_REFERENCE_TAIL or (settings.threshold.method == "pot" and n >= min_energies()):
         return None
     needed = round(MIN_REFERENCE_TAIL / share * settings.model.warm_up / n)
     return (
         f"{n:,} reference energies have {n * share:.3g} above the {settings.threshold.percentile:g} percentile, "
-        f"too few to hold the limit: set model.warm_up to {needed:,} or more, a lower percentile, "
+        f"too few to estimate the threshold: set model.warm_up to {needed:,} or more, a lower percentile, "
         "or threshold.method to pot"
     )
 
 
 def _reference_size(settings: StreamSettings) -> int:
-    """Return how many training events a model does not see: all by cross-fitting, or the last fifth."""
+    """Return the number of held-out reference events: all with cross-fitting, otherwise the last fifth."""
     warm_up = settings.model.warm_up
     return warm_up if settings.model.kind == "gaussian_mixture" else max(1, warm_up // _HELD_OUT_DIVISOR)

@@ -1,4 +1,4 @@
-"""The command line: an incident told to a person, plain words first and the numbers after them. Pure."""
+"""Text of an incident: an explanation first, then the stored numbers. Pure."""
 
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,30 +13,30 @@ _MAX_SHOWN_FEATURES = 8
 _WIDTH = 100
 
 
-def format_incident(dossier: IncidentReport) -> str:
-    """Return why an incident fired, in about a screenful."""
-    numbers = dossier.details.get("opened", {})
-    words = EXPLANATIONS.get(dossier.kind)
+def format_incident(report: IncidentReport) -> str:
+    """Return why an incident opened, in about a screenful of text."""
+    numbers = report.details.get("opened", {})
+    explain = EXPLANATIONS.get(report.kind)
     sections = [
-        [_format_title(dossier), *_wrap_text(f"{dossier.summary}.")],
+        [_format_title(report), *_wrap_text(f"{report.summary}.")],
         _format_section(
-            "Why it fired", map(escape_unprintable, words(numbers)) if words is not None and numbers else ()
+            "Why it opened", map(escape_unprintable, explain(numbers)) if explain is not None and numbers else ()
         ),
-        _format_section("Keys that stand out", map(_format_suspect_key, numbers.get("keys", ()))),
-        _format_section("The strangest events of its first window", _format_top_events(dossier, numbers)),
-        _format_section("What happened", _format_transitions(dossier)),
-        _format_section("The numbers when it opened", _format_details(numbers)),
+        _format_section("Suspect keys", map(_format_suspect_key, numbers.get("keys", ()))),
+        _format_section("Events of highest energy in its first window", _format_top_events(report, numbers)),
+        _format_section("Transitions", _format_transitions(report)),
+        _format_section("Numbers at opening", _format_details(numbers)),
     ]
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
 
-def _format_title(dossier: IncidentReport) -> str:
-    if dossier.resolved_at_us is None:
-        life = f"open since {format_short_time(dossier.opened_at_us)}"
+def _format_title(report: IncidentReport) -> str:
+    if report.resolved_at_us is None:
+        period = f"open since {format_short_time(report.opened_at_us)}"
     else:
-        life = f"from {format_short_time(dossier.opened_at_us)} to {format_short_time(dossier.resolved_at_us)}"
-    kind = dossier.kind.replace("_", " ")
-    return f"Incident {dossier.id}: {kind} on {dossier.stream}, {dossier.severity}, {life}"
+        period = f"from {format_short_time(report.opened_at_us)} to {format_short_time(report.resolved_at_us)}"
+    kind = report.kind.replace("_", " ")
+    return f"Incident {report.id}: {kind} on {report.stream}, {report.severity}, {period}"
 
 
 def _format_section(title: str, lines: Iterable[str]) -> list[str]:
@@ -48,29 +48,29 @@ def _wrap_text(text: str) -> list[str]:
     return [f"  {line}" for line in textwrap.wrap(escape_unprintable(text), width=_WIDTH)]
 
 
-def _format_suspect_key(lift: Mapping[str, Any]) -> str:
+def _format_suspect_key(suspect: Mapping[str, Any]) -> str:
     return escape_unprintable(
-        f"{lift['key']}: {lift['outliers']:,} of its {lift['events']:,} events, "
-        f"{lift['times_the_others']:.3g} times the others' rate (p {lift['p_value']:.2g})"
+        f"{suspect['key']}: {suspect['outliers']:,} of its {suspect['events']:,} events, "
+        f"{suspect['times_the_others']:.3g} times the rate of the others (p {suspect['p_value']:.2g})"
     )
 
 
-def _format_top_events(dossier: IncidentReport, numbers: Mapping[str, Any]) -> Iterator[str]:
-    """Give the events that were stored with the incident, explained; of older incidents what the tables have."""
+def _format_top_events(report: IncidentReport, numbers: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the explained events stored with the incident; for older incidents the rows of the outlier table."""
     stored = numbers.get("strangest")
     if not stored:
-        yield from map(_format_event, dossier.top_outliers)
+        yield from map(_format_event, report.top_outliers)
         return
-    by_place = {(each.topic, each.partition, each.source_offset): each for each in dossier.top_outliers}
+    by_position = {(each.topic, each.partition, each.source_offset): each for each in report.top_outliers}
     for event in stored[:_MAX_SHOWN_EVENTS]:
-        known = by_place.get((event["topic"], event["partition"], event["offset"]))
-        if not event["reasons"] and known is not None:
-            yield _format_event(known)
+        outlier = by_position.get((event["topic"], event["partition"], event["offset"]))
+        if not event["reasons"] and outlier is not None:
+            yield _format_event(outlier)
             continue
-        called = "".join(f", {what} {event[what]}" for what in ("key", "id") if event[what])
+        names = "".join(f", {field} {event[field]}" for field in ("key", "id") if event[field])
         yield escape_unprintable(
             f"energy {event['energy']:.5g} at {format_short_time(event['time'])}, "
-            f"{event['topic']}[{event['partition']}] {event['offset']}{called}"
+            f"{event['topic']}[{event['partition']}] {event['offset']}{names}"
         )
         yield from (f"  {_format_contribution(each)}" for each in event["reasons"])
 
@@ -78,7 +78,7 @@ def _format_top_events(dossier: IncidentReport, numbers: Mapping[str, Any]) -> I
 def _format_contribution(reason: Mapping[str, Any]) -> str:
     value, expected, low, high = (reason[name] for name in ("value", "expected", "low", "high"))
     if None in (value, expected, low, high, reason["cost"]):
-        return escape_unprintable(f"{reason['feature']} {format_value(value)}: beyond all measure")
+        return escape_unprintable(f"{reason['feature']} {format_value(value)}: no finite explanation")
     return escape_unprintable(
         f"{reason['feature']} {value:.5g} where {expected:.5g} is expected ({low:.5g} to {high:.5g}): "
         f"{reason['cost']:.3g} nats of the energy"
@@ -87,13 +87,14 @@ def _format_contribution(reason: Mapping[str, Any]) -> str:
 
 def _format_event(event: ReportedOutlier) -> str:
     name = f"{event.topic}[{event.partition}] {event.source_offset}"
-    called = "".join(f", {what} {value}" for what, value in (("key", event.key), ("id", event.event_id)) if value)
+    names = "".join(f", {field} {value}" for field, value in (("key", event.key), ("id", event.event_id)) if value)
     features = [_format_feature(event, name) for name in list(event.features)[:_MAX_SHOWN_FEATURES]]
     more = (
         [f"and {len(event.features) - _MAX_SHOWN_FEATURES} more"] if len(event.features) > _MAX_SHOWN_FEATURES else []
     )
     return escape_unprintable(
-        f"energy {event.energy:.5g} at {format_short_time(event.event_time_us)}, {name}{called}: {', '.join(features + more)}"
+        f"energy {event.energy:.5g} at {format_short_time(event.event_time_us)}, {name}{names}: "
+        f"{', '.join(features + more)}"
     )
 
 
@@ -103,20 +104,20 @@ def _format_feature(event: ReportedOutlier, name: str) -> str:
     return f"{name} {format_value(event.features[name])}{usual}"
 
 
-def _format_transitions(dossier: IncidentReport) -> Iterator[str]:
-    for step in dossier.transitions:
-        told = ", ".join(f"{channel} {state}" for channel, state in step.notification_states.items())
+def _format_transitions(report: IncidentReport) -> Iterator[str]:
+    for step in report.transitions:
+        states = ", ".join(f"{channel} {state}" for channel, state in step.notification_states.items())
         yield escape_unprintable(
-            f"{format_short_time(step.at_us)}  {step.transition}: {step.summary}" + (f" [{told}]" if told else "")
+            f"{format_short_time(step.at_us)}  {step.transition}: {step.summary}" + (f" [{states}]" if states else "")
         )
 
 
 def _format_details(numbers: Mapping[str, Any]) -> Iterator[str]:
-    """Give all that was stored: what stands alone as a paragraph, then a line for each group."""
+    """Yield the stored details: single values as a paragraph, then one line per group."""
     shown = {name: value for name, value in numbers.items() if name not in ("strangest", "keys") and value != []}
     groups = {name: value for name, value in shown.items() if isinstance(value, Mapping | list)}
-    alone = {name: value for name, value in shown.items() if name not in groups}
-    yield from textwrap.wrap(_format_pairs(alone), width=_WIDTH)
+    singles = {name: value for name, value in shown.items() if name not in groups}
+    yield from textwrap.wrap(_format_pairs(singles), width=_WIDTH)
     for name, value in groups.items():
         if isinstance(value, Mapping):
             yield f"{name}: {_format_pairs(value)}"

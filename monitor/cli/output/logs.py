@@ -1,4 +1,4 @@
-"""Logging of the commands: sentences on a terminal, JSON lines elsewhere."""
+"""Log output of the commands: text on a terminal, JSON lines elsewhere."""
 
 import json
 import logging
@@ -9,7 +9,7 @@ _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, the sentence, and the fields of the record."""
+    """Formatter that writes one JSON object per line: time, level, logger, message, and the record's extra fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as JSON."""
@@ -26,7 +26,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def set_up_logging(*, debug: bool = False) -> None:
-    """Send the log to standard error, once per process."""
+    """Send the log to standard error; replaces the handlers of the root logger."""
     handler = logging.StreamHandler(sys.stderr)
     if sys.stderr.isatty():
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
@@ -37,5 +37,5 @@ def set_up_logging(*, debug: bool = False) -> None:
     root.setLevel(logging.DEBUG if debug else logging.INFO)
     for noisy in ("apscheduler", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING if not debug else logging.INFO)
-    # Of a broker that is away the client says a dozen lines at every knock; ours is one, with the way out.
+    # The client logs a dozen lines per failed connection. Outrider logs one, with the remedy.
     logging.getLogger("kafka").setLevel(logging.CRITICAL if not debug else logging.INFO)

@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, silence elsewhere."""
+"""Progress bar on a terminal; no output elsewhere."""
 
 import sys
 from collections.abc import Iterator
@@ -7,16 +7,16 @@ from typing import Protocol
 
 
 class ProgressCallback(Protocol):
-    """Says how far the work is, and of how much, once that is known."""
+    """Function that reports progress: work done, and the total once it is known."""
 
     def __call__(self, done: int, total: int | None = None, /) -> None:
-        """Draw the bar anew."""
+        """Redraw the bar."""
         ...
 
 
 @contextmanager
 def progress_bar(title: str, total: int | None) -> Iterator[ProgressCallback]:
-    """Give a function that is told how far the work is; without a terminal it draws nothing."""
+    """Yield a function that reports progress; without a terminal it does nothing."""
     if not sys.stderr.isatty():
         yield lambda _done, _total=None: None
         return

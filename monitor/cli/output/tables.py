@@ -1,4 +1,4 @@
-"""The command line: rows as a table on a terminal, and as CSV, JSON or JSON lines for programs."""
+"""Output of rows as a table, CSV, JSON or JSON lines, and formatting of single values."""
 
 import csv
 import json
@@ -17,44 +17,44 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 FORMATS = ("table", "csv", "json", "jsonl")
 TABLE_ROWS = 50
-"""How many rows a table has where no limit is given."""
+"""Maximum number of rows of a table without --limit."""
 
 _NO_WRAP_WIDTH = 20
 
 
 def format_option(command: Command) -> Command:
-    """Give a command the option --format, under the name `form`."""
+    """Add the option --format to a command, as parameter `form`."""
     option = click.option(
         "--format",
         "form",
         type=click.Choice(FORMATS),
-        help="How to write the rows (default: table on a terminal, csv elsewhere).",
+        help="Output format (default: table on a terminal, csv elsewhere).",
     )
     return option(command)
 
 
 def resolve_format(form: str | None) -> str:
-    """Return the format that was asked for, or the one that fits where the output goes."""
+    """Return the requested format; by default table on a terminal, csv elsewhere."""
     return form or ("table" if sys.stdout.isatty() else "csv")
 
 
 def limit_option(command: Command) -> Command:
-    """Give a command the option --limit."""
+    """Add the option --limit to a command."""
     option = click.option(
         "--limit",
         type=click.IntRange(min=1),
-        help=f"The newest so many (default: {TABLE_ROWS} in a table, all of them elsewhere).",
+        help=f"Number of newest rows (default: {TABLE_ROWS} in a table, otherwise all).",
     )
     return option(command)
 
 
 def resolve_limit(limit: int | None, form: str) -> int | None:
-    """Return the limit that was asked for, or the one of a table."""
+    """Return the requested row limit; by default that of a table, otherwise None."""
     return limit or (TABLE_ROWS if form == "table" else None)
 
 
 def iterate_rows(batches: Iterable[Columns]) -> Iterator[dict[str, Any]]:
-    """Give the rows of batches of columns as plain values: times as RFC 3339, what is missing as None."""
+    """Yield the rows of column batches as Python values: times as RFC 3339, missing values as None."""
     for batch in batches:
         names = list(batch)
         for values in zip(*(_to_python_values(column) for column in batch.values()), strict=True):
@@ -69,14 +69,14 @@ def write_rows(
     shown: Sequence[str] | None = None,
     nothing: str = "Nothing.",
 ) -> None:
-    """Write rows to standard output, as they come except in a table.
+    """Write rows to standard output, streamed except in a table.
 
     Args:
         rows: The rows.
-        columns: Which of their values, in which order.
+        columns: Names of the values to write, in order.
         form: One of `FORMATS`.
-        shown: The columns of a table, where a terminal is too narrow for all.
-        nothing: What a table of no rows says.
+        shown: Columns of a table, where a terminal is too narrow for all.
+        nothing: Text in place of an empty table.
     """
     if form == "table":
         _write_table(list(rows), shown or columns, nothing)
@@ -94,7 +94,7 @@ def write_rows(
 
 
 def format_value(value: Any) -> str:
-    """Return a value as a person reads it in a table: five digits, times to the second, nothing unprintable."""
+    """Format a value for a table: floats with five digits, unprintable characters escaped."""
     match value:
         case None:
             return ""
@@ -111,14 +111,14 @@ def format_value(value: Any) -> str:
 
 
 def escape_unprintable(text: str) -> str:
-    """Return text that cannot steer a terminal: what came with an event may hold escape sequences."""
+    """Escape unprintable characters: text from an event may hold terminal escape sequences."""
     return "".join(
         sign if sign.isprintable() else sign.encode("unicode_escape", "surrogatepass").decode() for sign in text
     )
 
 
 def format_short_time(time: int | str | None) -> str:
-    """Return a time, in microseconds or as RFC 3339, to the second, in UTC."""
+    """Format a time, given in microseconds or as RFC 3339, to the second in UTC."""
     if time is None:
         return ""
     text = time if isinstance(time, str) else format_time(time)
@@ -126,7 +126,7 @@ def format_short_time(time: int | str | None) -> str:
 
 
 def format_age(age_s: float) -> str:
-    """Return an age for reading; the clock of an event may be ahead of the database's."""
+    """Format an age; it is negative when an event's clock is ahead of the database's."""
     if age_s < 0:
         return f"{-age_s:.0f} s ahead of the clock"
     for unit_s, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
@@ -155,16 +155,18 @@ def _write_table(rows: Sequence[Row], columns: Sequence[str], nothing: str) -> N
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    kept = [[row[name] for name in columns] for row in rows]
-    if not kept:
+    values_by_row = [[row[name] for name in columns] for row in rows]
+    if not values_by_row:
         click.echo(nothing)
         return
-    cells = [[_table_cell(name, value) for name, value in zip(columns, values, strict=True)] for values in kept]
+    cells = [
+        [_table_cell(name, value) for name, value in zip(columns, values, strict=True)] for values in values_by_row
+    ]
     needed = 0
     for place, name in enumerate(columns):
-        numeric = all(isinstance(values[place], int | float | None) for values in kept)
+        numeric = all(isinstance(values[place], int | float | None) for values in values_by_row)
         title = name.replace("_", " ")
-        # On a narrow terminal what is long gives way; numbers, times and names stay whole.
+        # On a narrow terminal only long values wrap; numbers, times and names stay whole.
         width = max(len(title), *(len(texts[place]) for texts in cells))
         table.add_column(
             title, justify="right" if numeric else "left", overflow="fold", no_wrap=width <= _NO_WRAP_WIDTH
@@ -172,14 +174,14 @@ def _write_table(rows: Sequence[Row], columns: Sequence[str], nothing: str) -> N
         needed += min(width, _NO_WRAP_WIDTH) + 2
     for texts in cells:
         table.add_row(*map(Text, texts))
-    # Into a file or a pipe a table is as wide as it needs to be; nowhere is a number cut short.
+    # Outside of a terminal the table is as wide as needed; numbers are never cut.
     console = Console(file=sys.stdout)
     console.width = max(console.width, needed) if sys.stdout.isatty() else 10_000
     console.print(table)
 
 
 _OPEN_BOUND = 3.4e38
-"""From here on an upper bound is none: `monitor.thresholds.percentile.OPEN`, whose module takes long to import."""
+"""From this value on a bound is open: `UNBOUNDED` in `monitor.thresholds.percentile`, which is slow to import."""
 
 
 def _table_cell(name: str, value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Labels files: what is strange, by event or by time."""
+"""Label files with labelled events or intervals."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from monitor.backtest.labels import Burst, Labels, group_bursts, read_labels
 SECOND = 1_000_000
 
 
-def written(folder: Path, text: str, name: str = "labels.csv") -> Labels:
+def write_labels(folder: Path, text: str, name: str = "labels.csv") -> Labels:
     path = folder / name
     path.write_text(text)
     return read_labels(path)
@@ -37,19 +37,19 @@ def events(*ids: str, first: int = 0) -> Events:
         ("d.csv", "id,burst\n7,2\n9,0\n"),
     ],
 )
-def test_labelled_events_are_found_by_their_ids_with_their_bursts(tmp_path: Path, name: str, text: str) -> None:
-    labelled, bursts = written(tmp_path, text, name).label_events(events("7", "8", "9", "10"))
+def test_labelled_events_are_matched_by_id_with_their_bursts(tmp_path: Path, name: str, text: str) -> None:
+    labelled, bursts = write_labels(tmp_path, text, name).label_events(events("7", "8", "9", "10"))
     assert labelled.tolist() == [True, False, True, False]
     assert bursts[labelled].tolist() == [2, 0]
 
 
-def test_labelled_events_are_found_by_their_rows(tmp_path: Path) -> None:
-    labels = written(tmp_path, "row,label\n5,1\n6,0\n")
+def test_labelled_events_are_matched_by_row(tmp_path: Path) -> None:
+    labels = write_labels(tmp_path, "row,label\n5,1\n6,0\n")
     assert labels.label_events(events("a", "b", first=5))[0].tolist() == [True, False]
 
 
-def test_intervals_are_read_in_any_form_of_time_and_in_order(tmp_path: Path) -> None:
-    labels = written(tmp_path, "start,end\n2026-01-01T00:01:00Z,2026-01-01T00:02:00Z\n1767225600,1767225630.5\n")
+def test_intervals_are_read_in_every_time_format_and_sorted(tmp_path: Path) -> None:
+    labels = write_labels(tmp_path, "start,end\n2026-01-01T00:01:00Z,2026-01-01T00:02:00Z\n1767225600,1767225630.5\n")
     first = 1_767_225_600 * SECOND
     assert labels.intervals == [
         Burst(start_us=first, end_us=first + 30_500_000),
@@ -59,35 +59,35 @@ def test_intervals_are_read_in_any_form_of_time_and_in_order(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
-        ("", "holds no labels"),
+        ("", "has no labels"),
         ("when,what\n1,2\n", "has the columns when, what"),
         ("start,end\n10,5\n", "interval 1: its end is not after"),
         ("start,end\nyesterday,today\n", "interval 1"),
-        ("row,label\nseven,1\n", "'seven' is no row"),
-        ("row,label,burst\n7,1,big\n", "'big' is no burst"),
+        ("row,label\nseven,1\n", "'seven' is not a valid row"),
+        ("row,label,burst\n7,1,big\n", "'big' is not a valid burst"),
     ],
 )
-def test_a_file_that_says_nothing_of_use_is_refused(tmp_path: Path, text: str, says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
-        written(tmp_path, text)
+def test_file_without_usable_labels_is_rejected(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        write_labels(tmp_path, text)
 
 
-def test_a_file_that_is_not_there_and_lines_that_are_no_objects_are_refused(tmp_path: Path) -> None:
+def test_missing_file_and_lines_that_are_not_objects_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read as labels"):
         read_labels(tmp_path / "none.csv")
     with pytest.raises(ConfigError, match="line 2"):
-        written(tmp_path, '{"row": 1}\n[2]\n', "labels.jsonl")
+        write_labels(tmp_path, '{"row": 1}\n[2]\n', "labels.jsonl")
 
 
-def test_labels_by_id_need_ids(tmp_path: Path) -> None:
+def test_labels_by_id_require_event_ids(tmp_path: Path) -> None:
     without = Events(offsets=np.arange(1), times_us=np.zeros(1, np.int64), features=np.zeros((1, 1), np.float32))
     with pytest.raises(ConfigError, match=r"set event\.id"):
-        written(tmp_path, "id,label\n7,1\n").label_events(without)
+        write_labels(tmp_path, "id,label\n7,1\n").label_events(without)
 
 
-def test_events_of_no_burst_make_one_where_they_follow_one_another() -> None:
+def test_events_without_burst_number_are_grouped_by_time() -> None:
     times = np.array([0, 1, 2, 50, 51, 200]) * SECOND
     numbers = np.array([0, 0, 0, 4, 4, 0])
     found = group_bursts(times, numbers, apart_us=10 * SECOND)

@@ -1,4 +1,4 @@
-"""What comes of a cell: incidents against bursts, promised against realised."""
+"""Outcome of a cell: incidents matched with bursts, budgeted and realised false alarms."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,7 @@ def window(minute: int) -> WindowRow:
     )
 
 
-def life(*minutes: int, kind: str = "spike") -> IncidentLifetime:
+def lifetime(*minutes: int, kind: str = "spike") -> IncidentLifetime:
     row = IncidentRow(
         id=None,
         kind=kind,
@@ -48,16 +48,16 @@ def burst(start_s: int, end_s: int, events: int | None = 20) -> Burst:
     return Burst(start_us=start_s * 1_000_000, end_us=end_s * 1_000_000, events=events)
 
 
-def outcome(lives: Sequence[IncidentLifetime], bursts: Sequence[Burst] | None = None) -> Outcome:
+def outcome(lifetimes: Sequence[IncidentLifetime], bursts: Sequence[Burst] | None = None) -> Outcome:
     memory = MemoryStore([], size_us=MINUTE, lead_us=0)
     memory.windows = [window(minute) for minute in range(DAY)]
-    memory.incidents = list(lives)
-    known = None if bursts is None else LabelledBursts(bursts=bursts, events=40)
+    memory.incidents = list(lifetimes)
+    labelled = None if bursts is None else LabelledBursts(bursts=bursts, events=40)
     return compute_outcome(
         memory,
         99.5,
         Rate(count=1, unit="day"),
-        known,
+        labelled,
         size_us=MINUTE,
         slack_us=3 * MINUTE,
         min_outliers=5,
@@ -65,8 +65,8 @@ def outcome(lives: Sequence[IncidentLifetime], bursts: Sequence[Burst] | None = 
     )
 
 
-def test_without_labels_every_incident_of_the_promised_kinds_counts_against_the_promise() -> None:
-    found = outcome([life(10), life(700), life(900, kind="drift"), life(30, kind="dead_letters")])
+def test_every_incident_under_the_budget_counts_as_realised_without_labels() -> None:
+    found = outcome([lifetime(10), lifetime(700), lifetime(900, kind="drift"), lifetime(30, kind="dead_letters")])
     assert found.alerts_per_day == 4
     assert (found.promised_per_week, found.realised_per_week) == (7, 21)
     assert found.incidents == {"spike": 2, "drift": 1, "dead_letters": 1}
@@ -74,9 +74,9 @@ def test_without_labels_every_incident_of_the_promised_kinds_counts_against_the_
     assert (found.recall, found.delay_s, found.precision) == (None, None, None)
 
 
-def test_an_incident_answers_a_burst_that_it_fired_over_or_shortly_after() -> None:
+def test_incident_matches_a_burst_during_or_shortly_before_it_fires() -> None:
     bursts = [burst(610, 640), burst(3610, 3640), burst(7210, 7240)]
-    found = outcome([life(10, 11), life(62), life(700)], bursts)
+    found = outcome([lifetime(10, 11), lifetime(62), lifetime(700)], bursts)
     assert (found.bursts, found.recall) == (3, pytest.approx(2 / 3))
     assert (found.false_incidents, found.precision) == (1, pytest.approx(2 / 3))
     assert found.realised_per_week == 7
@@ -85,23 +85,23 @@ def test_an_incident_answers_a_burst_that_it_fired_over_or_shortly_after() -> No
     assert found.events_found == 0.75
 
 
-def test_one_incident_may_answer_several_bursts() -> None:
-    found = outcome([life(10, 11, 14)], [burst(610, 640), burst(850, 880)])
+def test_one_incident_may_match_several_bursts() -> None:
+    found = outcome([lifetime(10, 11, 14)], [burst(610, 640), burst(850, 880)])
     assert (found.recall, found.false_incidents) == (1.0, 0)
 
 
-def test_bursts_of_fewer_events_than_a_spike_needs_are_neither_asked_for_nor_an_excuse() -> None:
-    found = outcome([life(10)], [burst(610, 640, events=2)])
+def test_bursts_of_too_few_events_are_ignored() -> None:
+    found = outcome([lifetime(10)], [burst(610, 640, events=2)])
     assert (found.bursts, found.recall, found.false_incidents) == (0, None, 1)
 
 
-def test_an_incident_that_was_open_long_before_a_burst_says_nothing_of_it() -> None:
-    found = outcome([life(*range(5, 20))], [burst(610, 640)])
+def test_incident_open_long_before_a_burst_does_not_match_it() -> None:
+    found = outcome([lifetime(*range(5, 20))], [burst(610, 640)])
     assert (found.recall, found.false_incidents, found.precision) == (0.0, 1, 0.0)
-    opened_just_before = outcome([life(*range(8, 20))], [burst(610, 640)])
+    opened_just_before = outcome([lifetime(*range(8, 20))], [burst(610, 640)])
     assert (opened_just_before.recall, opened_just_before.false_incidents) == (1.0, 0)
 
 
-def test_an_incident_before_a_burst_is_a_false_one() -> None:
-    found = outcome([life(9)], [burst(610, 640)])
+def test_incident_before_a_burst_is_false() -> None:
+    found = outcome([lifetime(9)], [burst(610, 640)])
     assert (found.recall, found.false_incidents, found.precision) == (0.0, 1, 0.0)

@@ -1,4 +1,4 @@
-"""The command line, called in this process as a shell would call it."""
+"""Fixtures that call the command line in this process through its entry point."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from tests.unit.monitor.cli.payments_stream import PaymentsStream, store_spike, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandResult:
-    """What a command left behind."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -26,7 +26,7 @@ OutriderRunner = Callable[..., CommandResult]
 
 @pytest.fixture
 def url(sqlite_url: str) -> str:
-    """The database of a test; test_both_databases.py has it be PostgreSQL too."""
+    """URL of the test's database; test_both_databases.py overrides it with PostgreSQL too."""
     return sqlite_url
 
 
@@ -43,7 +43,7 @@ def db(url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def outrider(config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> OutriderRunner:
-    """`outrider -c CONFIG ARGUMENTS...` through its entry point."""
+    """Run `outrider -c CONFIG ARGUMENTS...` through its entry point."""
 
     def call(*arguments: object, config: Path = config) -> CommandResult:
         monkeypatch.setattr(sys, "argv", ["outrider", "-c", str(config), *map(str, arguments)])
@@ -60,5 +60,5 @@ def outrider(config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
 @pytest.fixture
 def payments(db: Database, config: Path) -> PaymentsStream:
-    """The stream payments with an open spike."""
+    """Stream `payments` with an open spike."""
     return store_spike(db, config)

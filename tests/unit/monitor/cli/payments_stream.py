@@ -1,4 +1,4 @@
-"""A stream as a daemon would store it: a few windows, one of them a spike, through the real stores."""
+"""Stream written through the real stores as a daemon does: a few windows, one of them a spike."""
 
 import json
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ REFERENCE = np.sort(np.random.default_rng(1).normal(0, 1, 10_000)).astype(np.flo
 
 
 def write_config(folder: Path, url: str, more: str = "") -> Path:
-    """Write a configuration with the streams payments and clicks; returns its path."""
+    """Write a configuration with the streams `payments` and `clicks` and return its path."""
     path = folder / "outrider.yaml"
     path.write_text(
         f"""
@@ -54,7 +54,7 @@ streams:
 
 
 class PaymentsStream:
-    """The stream `payments` of one partition with one event a second from T0 on."""
+    """Stream `payments` with one partition and one event per second from T0 on."""
 
     def __init__(self, db: Database, config: Path) -> None:
         self.db = db
@@ -93,17 +93,17 @@ class PaymentsStream:
     def commit_minute(
         self, outliers: int = 0, *, key: str = "alice", keys: Sequence[str] | None = None, dead: int = 0
     ) -> None:
-        """Store the next minute: energy 0.1, but 20 for its first events, the outliers; then what is unreadable."""
+        """Store the next minute: `outliers` events of energy 20, the others of energy 0.1, then `dead` dead letters."""
         assert self.threshold_id is not None
-        keyed = [key] * EVENTS if keys is None else list(keys)
-        places = np.arange(EVENTS, dtype=np.int64)
+        event_keys = [key] * EVENTS if keys is None else list(keys)
+        indices = np.arange(EVENTS, dtype=np.int64)
         start_us = T0 + self.minute * MINUTE
-        offsets, times_us = self.next_offset + places, start_us + places * SECOND
-        strange = places < outliers
-        energies = np.where(strange, 20, 0.1).astype(np.float32)
-        letters = self.next_offset + EVENTS + np.arange(dead, dtype=np.int64)
+        offsets, times_us = self.next_offset + indices, start_us + indices * SECOND
+        is_outlier = indices < outliers
+        energies = np.where(is_outlier, 20, 0.1).astype(np.float32)
+        dead_offsets = self.next_offset + EVENTS + np.arange(dead, dtype=np.int64)
         part = merge_parts(
-            [summarise(energies, strange, Scale.from_energies(REFERENCE)), Part.without_events(dead=dead)]
+            [summarise(energies, is_outlier, Scale.from_energies(REFERENCE)), Part.without_events(dead=dead)]
         )
         self.minute += 1
         self._commit(
@@ -114,20 +114,20 @@ class PaymentsStream:
                 times_us=times_us,
                 energies=energies,
                 threshold_ids=np.full(EVENTS, self.threshold_id, np.int64),
-                keys=keyed,
+                keys=event_keys,
             ),
             outliers=OutlierColumns(
-                offsets=offsets[strange],
-                times_us=times_us[strange],
-                energies=energies[strange],
+                offsets=offsets[is_outlier],
+                times_us=times_us[is_outlier],
+                energies=energies[is_outlier],
                 threshold_ids=np.full(outliers, self.threshold_id, np.int64),
                 features=np.full((outliers, 2), 99.5, np.float32),
                 feature_names=NAMES,
-                keys=keyed[:outliers],
+                keys=event_keys[:outliers],
             ),
             dead=DeadLetterColumns(
-                offsets=letters,
-                end_offsets=letters + 1,
+                offsets=dead_offsets,
+                end_offsets=dead_offsets + 1,
                 reasons=["not_json"] * dead,
                 details=["detail"] * dead,
                 payloads=[b"{"] * dead,
@@ -149,7 +149,7 @@ class PaymentsStream:
         )
 
     def commit_energies(self, energies: NDArray[np.float32]) -> None:
-        """Store the next minute by its energies alone, under the threshold that is valid for it."""
+        """Store the part of the next minute, with outliers above the threshold in force and without score rows."""
         start_us = T0 + self.minute * MINUTE
         rows = sorted(self.ledger.read_threshold_schedule(self.stream.id), key=lambda row: (row.valid_from_us, row.id))
         row = [each for each in rows if each.valid_from_us <= start_us][-1]
@@ -173,7 +173,7 @@ class PaymentsStream:
         )
 
     def commit_gap(self, records: int) -> None:
-        """Pass over a range that the broker no longer has."""
+        """Commit a gap for a range that the broker has deleted."""
         self._commit(end=self.next_offset + records, gap_reason="retention")
 
     def _commit(self, *, end: int, **changes: Any) -> None:
@@ -198,11 +198,11 @@ class PaymentsStream:
         self.next_offset = end
 
     def run_due(self) -> None:
-        """Seal and judge what is due, as the control plane does."""
+        """Run the due steps of the control plane."""
         self.control_plane().run_due()
 
     def control_plane(self) -> ControlPlane:
-        """Return a control plane of the stream."""
+        """Build a control plane of the stream."""
         return ControlPlane(
             build_control_settings(self.settings, "payments", self.stream.id),
             control=WindowStore(self.db),
@@ -219,7 +219,7 @@ class PaymentsStream:
 
 
 def store_spike(db: Database, config: Path) -> PaymentsStream:
-    """Store four minutes, the third with 30 outliers, and judge them but for the last."""
+    """Store four minutes, the third with 30 outliers, and judge the first three."""
     payments = PaymentsStream(db, config)
     payments.add_model()
     for outliers in (0, 1, 30, 0):

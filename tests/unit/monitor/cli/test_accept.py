@@ -1,4 +1,4 @@
-"""`outrider accept` takes an incident for normal: it ends, and the daemon goes by it, running or not."""
+"""`outrider accept` resolves an incident as normal, with and without a running daemon."""
 
 import json
 from pathlib import Path
@@ -26,12 +26,12 @@ def fetch_rows(db: Database, query: str) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in conn.exec_driver_sql(query)]
 
 
-def test_an_accepted_spike_ends_and_its_windows_count_again(
+def test_accepted_spike_is_resolved_and_its_windows_count_again(
     outrider: OutriderRunner, payments: PaymentsStream, db: Database
 ) -> None:
-    ran = outrider("accept", 1)
-    assert (ran.code, ran.err) == (0, "")
-    assert ran.out.startswith("Incident 1 (spike on payments) is accepted: 1 window counts as normal")
+    result = outrider("accept", 1)
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith("Incident 1 (spike on payments) is accepted: 1 window counts as normal")
     assert fetch_rows(db, "SELECT status, accepted_at_us = resolved_at_us FROM incidents") in (
         [("resolved", 1)],
         [("resolved", True)],
@@ -42,7 +42,7 @@ def test_an_accepted_spike_ends_and_its_windows_count_again(
     assert store.tick_facts(payments.stream.id).acceptances == 1
 
 
-def test_the_end_is_told_with_its_reason(outrider: OutriderRunner, payments: PaymentsStream) -> None:
+def test_resolved_transition_names_acceptance_as_reason(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     outrider("accept", 1)
     shown = json.loads(outrider("incidents", "show", 1, "--format", "json").out)
     assert [step["transition"] for step in shown["transitions"]] == ["opened", "resolved"]
@@ -51,7 +51,7 @@ def test_the_end_is_told_with_its_reason(outrider: OutriderRunner, payments: Pay
     assert shown["details"]["resolved"]["reason"] == "accepted"
 
 
-def test_what_was_accepted_does_not_open_again(
+def test_accepted_outlier_rate_opens_no_new_incident(
     outrider: OutriderRunner, payments: PaymentsStream, db: Database
 ) -> None:
     outrider("accept", 1)
@@ -65,7 +65,9 @@ def test_what_was_accepted_does_not_open_again(
     assert fetch_rows(db, "SELECT status FROM incidents WHERE kind = 'spike' ORDER BY id") == [("resolved",), ("open",)]
 
 
-def test_a_running_control_plane_notices_it(outrider: OutriderRunner, payments: PaymentsStream, db: Database) -> None:
+def test_running_control_plane_uses_the_accepted_windows(
+    outrider: OutriderRunner, payments: PaymentsStream, db: Database
+) -> None:
     rule = build_control_settings(payments.settings, "payments", payments.stream.id).threshold
     store = ThresholdStore(db)
     plane = payments.control_plane()
@@ -84,42 +86,44 @@ def test_a_running_control_plane_notices_it(outrider: OutriderRunner, payments: 
     assert newest is not None
     tick_us = store.tick_facts(payments.stream.id).last_tick_us
     assert tick_us is not None
-    anew = LookBackCache(payments.stream.id, newest.model_id, load_scale(newest.details))
-    clean = anew.refresh(store, tick_us, rule).clean
+    cache = LookBackCache(payments.stream.id, newest.model_id, load_scale(newest.details))
+    clean = cache.refresh(store, tick_us, rule).clean
     assert newest.details["law"]["windows"] == len(clean) > before + 5
 
 
-@pytest.mark.parametrize(("which", "said"), [("9", "there is no incident 9; the latest are 1"), ("1", "was accepted")])
-def test_what_cannot_be_accepted_ends_with_2_and_changes_nothing(
-    outrider: OutriderRunner, payments: PaymentsStream, db: Database, which: str, said: str
+@pytest.mark.parametrize(
+    ("which", "message"), [("9", "there is no incident 9; the latest are 1"), ("1", "was accepted")]
+)
+def test_unknown_or_accepted_incident_exits_with_2_and_changes_nothing(
+    outrider: OutriderRunner, payments: PaymentsStream, db: Database, which: str, message: str
 ) -> None:
     outrider("accept", 1)
     before = fetch_rows(db, "SELECT * FROM incidents")
-    ran = outrider("accept", which)
-    assert (ran.code, ran.out) == (2, "")
-    assert said in ran.err
+    result = outrider("accept", which)
+    assert (result.code, result.out) == (2, "")
+    assert message in result.err
     assert fetch_rows(db, "SELECT * FROM incidents") == before
 
 
-def test_one_that_has_ended_is_named_as_such(outrider: OutriderRunner, payments: PaymentsStream) -> None:
+def test_resolved_incident_is_reported_with_its_end(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     for _ in range(4):
         payments.commit_minute()
     payments.run_due()
-    ran = outrider("accept", 1)
-    assert ran.code == 2
-    assert "incident 1 ended at 2026-01-01T00:0" in ran.err
+    result = outrider("accept", 1)
+    assert result.code == 2
+    assert "incident 1 ended at 2026-01-01T00:0" in result.err
 
 
-def test_what_ends_by_itself_cannot_be_accepted(outrider: OutriderRunner, payments: PaymentsStream) -> None:
+def test_incident_that_resolves_itself_cannot_be_accepted(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     payments.commit_minute(dead=20)
     payments.commit_minute()
     payments.run_due()
-    ran = outrider("accept", 2)
-    assert ran.code == 2
-    assert "of kind dead_letters and cannot be accepted" in ran.err
+    result = outrider("accept", 2)
+    assert result.code == 2
+    assert "of kind dead_letters and cannot be accepted" in result.err
 
 
-def test_an_accepted_calibration_adopts_the_plain_percentile_and_is_not_complained_of_again(
+def test_accepted_calibration_uses_the_plain_percentile_and_opens_no_new_incident(
     outrider: OutriderRunner, db: Database, tmp_path: Path, url: str
 ) -> None:
     more = "    threshold: {percentile: 99, look_back: 40m, refresh: 5m}\n    window: {ahead: 1m}\n"
@@ -129,11 +133,11 @@ def test_an_accepted_calibration_adopts_the_plain_percentile_and_is_not_complain
     payments = PaymentsStream(db, config)
     payments.add_model(percentile=99)
     commit_heavy_tail(payments, 60)
-    (found,) = fetch_rows(db, "SELECT id, summary FROM incidents WHERE kind = 'calibration' AND status = 'open'")
-    assert "above what the training events make possible" in found[1]
-    shown = outrider("incidents", "show", found[0]).out
+    (incident,) = fetch_rows(db, "SELECT id, summary FROM incidents WHERE kind = 'calibration' AND status = 'open'")
+    assert "above what the training events make possible" in incident[1]
+    shown = outrider("incidents", "show", incident[0]).out
     assert "Either about" in shown
-    assert outrider("accept", found[0]).code == 0
+    assert outrider("accept", incident[0]).code == 0
     commit_heavy_tail(payments, 40)
     assert fetch_rows(db, "SELECT count(*) FROM incidents WHERE kind = 'calibration'") == [(1,)]
     newest = ThresholdStore(db).newest_threshold(payments.stream.id)
@@ -142,7 +146,7 @@ def test_an_accepted_calibration_adopts_the_plain_percentile_and_is_not_complain
 
 
 def commit_heavy_tail(payments: PaymentsStream, minutes: int) -> None:
-    """Store minutes whose tail is heavier than in training, in every window alike, so that no window is a spike."""
+    """Store minutes with a heavier tail than in training, equal in every window, so that no window is a spike."""
     rng = np.random.default_rng(payments.minute)
     for _ in range(minutes):
         energies = rng.normal(0, 1, 400).astype(np.float32)

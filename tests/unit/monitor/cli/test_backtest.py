@@ -18,18 +18,18 @@ SECONDS = 1_800
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Half an hour of five events a second, with a burst in the twentieth minute, and what is known of it."""
+    """Folder with half an hour of five events per second, a burst in minute 20, and its labels."""
     folder = tmp_path_factory.mktemp("recorded")
     rng = np.random.default_rng(3)
-    at = np.arange(5 * SECONDS)
-    x = rng.normal(size=(len(at), 2))
-    burst = (at // 300 == 20) & (at % 3 == 0)
+    index = np.arange(5 * SECONDS)
+    x = rng.normal(size=(len(index), 2))
+    burst = (index // 300 == 20) & (index % 3 == 0)
     x[burst] += 12
     with (folder / "events.jsonl").open("w") as file:
-        for i, (a, b) in zip(at.tolist(), x.tolist(), strict=True):
+        for i, (a, b) in zip(index.tolist(), x.tolist(), strict=True):
             file.write(json.dumps({"ts": T0_S + i / 5, "a": a, "b": b, "id": i}) + "\n")
     (folder / "labels.csv").write_text(
-        "row,label\n" + "".join(f"{i},{int(is_strange)}\n" for i, is_strange in enumerate(burst))
+        "row,label\n" + "".join(f"{i},{int(is_outlier)}\n" for i, is_outlier in enumerate(burst))
     )
     (folder / "outrider.yaml").write_text(
         f"""
@@ -48,12 +48,12 @@ streams:
     return folder
 
 
-def test_it_lists_a_row_for_each_percentile_and_promise(recorded: Path, outrider: OutriderRunner) -> None:
+def test_one_row_is_listed_per_percentile_and_budget(recorded: Path, outrider: OutriderRunner) -> None:
     arguments = ["backtest", "payments", recorded / "events.jsonl", "--percentile", 99, 99.5]
     arguments += ["--false-alarms", "1/day", "1/week", "--labels", recorded / "labels.csv"]
-    ran = outrider(*arguments, "--format", "jsonl", config=recorded / "outrider.yaml")
-    assert (ran.code, ran.err) == (0, "")
-    rows = [json.loads(line) for line in ran.out.splitlines()]
+    result = outrider(*arguments, "--format", "jsonl", config=recorded / "outrider.yaml")
+    assert (result.code, result.err) == (0, "")
+    rows = [json.loads(line) for line in result.out.splitlines()]
     grid = [(99.0, "1/day"), (99.0, "1/week"), (99.5, "1/day"), (99.5, "1/week")]
     assert [(row["percentile"], row["false_alarms"]) for row in rows] == grid
     for row in rows:
@@ -65,28 +65,28 @@ def test_it_lists_a_row_for_each_percentile_and_promise(recorded: Path, outrider
     assert {path.name for path in recorded.iterdir()} == {"events.jsonl", "labels.csv", "outrider.yaml"}
 
 
-def test_the_grid_holds_the_streams_own_settings_where_none_are_named(recorded: Path, outrider: OutriderRunner) -> None:
-    ran = outrider(
+def test_default_grid_includes_the_settings_of_the_stream(recorded: Path, outrider: OutriderRunner) -> None:
+    result = outrider(
         "backtest", "payments", recorded / "events.jsonl", "--format", "csv", config=recorded / "outrider.yaml"
     )
-    rows = list(csv.DictReader(io.StringIO(ran.out)))
+    rows = list(csv.DictReader(io.StringIO(result.out)))
     assert [(row["percentile"], row["false_alarms"]) for row in rows] == [
-        (percentile, promise) for percentile in ("99.0", "99.2", "99.5", "99.9") for promise in ("1/day", "1/week")
+        (percentile, budget) for percentile in ("99.0", "99.2", "99.5", "99.9") for budget in ("1/day", "1/week")
     ]
     assert "recall" not in rows[0]
     assert json.loads(rows[0]["incidents"]) == {"spike": 1}
 
 
-def test_a_table_says_over_what(recorded: Path, outrider: OutriderRunner) -> None:
-    ran = outrider(
+def test_table_names_the_replayed_period(recorded: Path, outrider: OutriderRunner) -> None:
+    result = outrider(
         *("backtest", "payments", recorded / "events.jsonl", "--percentile", 99, "--format", "table"),
         config=recorded / "outrider.yaml",
     )
-    assert "30 windows with 9,000 events, 2026-01-01T00:00:00Z to 2026-01-01T00:30:00Z" in ran.out
-    assert "spike=1" in ran.out
+    assert "30 windows with 9,000 events, 2026-01-01T00:00:00Z to 2026-01-01T00:30:00Z" in result.out
+    assert "spike=1" in result.out
 
 
-def test_a_notebook_gets_a_frame(recorded: Path) -> None:
+def test_result_converts_to_a_frame(recorded: Path) -> None:
     found = backtest(recorded / "outrider.yaml", "payments", recorded / "events.jsonl", percentiles=[99])
     frame = found.to_frame()
     assert frame["spike"].tolist() == [1, 1]
@@ -94,7 +94,7 @@ def test_a_notebook_gets_a_frame(recorded: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["payments"], "no model and no windows yet: run the daemon first, or give a FILE"),
         (["payment", "FILE"], "did you mean payments"),
@@ -102,23 +102,23 @@ def test_a_notebook_gets_a_frame(recorded: Path) -> None:
         (["payments", "events.txt"], "the suffix of 'events.txt' names no format"),
         (["payments", "-"], "standard input cannot be read twice"),
         (["untimed", "FILE"], "set event.time"),
-        (["payments", "FILE", "--since", "1h"], "leave one of them out"),
+        (["payments", "FILE", "--since", "1h"], "omit one of them"),
         (["payments", "FILE", "--percentile", "0.999"], "did you mean 99.9"),
         (["payments", "FILE", "--false-alarms", "often"], "'often' is not a rate"),
         (["payments", "FILE", "--labels", "none.csv"], "none.csv cannot be read as labels"),
     ],
 )
-def test_what_makes_no_sense_is_one_clear_line(
-    recorded: Path, outrider: OutriderRunner, arguments: list[str], says: str
+def test_invalid_arguments_give_a_one_line_error(
+    recorded: Path, outrider: OutriderRunner, arguments: list[str], message: str
 ) -> None:
-    given = [str(recorded / "events.jsonl") if each == "FILE" else each for each in arguments]
-    ran = outrider("backtest", *given, config=recorded / "outrider.yaml")
-    assert ran.code == 2
-    assert says in ran.err
-    assert len(ran.err.splitlines()) == 1
+    resolved = [str(recorded / "events.jsonl") if each == "FILE" else each for each in arguments]
+    result = outrider("backtest", *resolved, config=recorded / "outrider.yaml")
+    assert result.code == 2
+    assert message in result.err
+    assert len(result.err.splitlines()) == 1
 
 
-def test_values_behind_one_another_belong_to_the_option_and_a_file_does_not() -> None:
+def test_consecutive_values_belong_to_the_option_but_a_file_does_not() -> None:
     assert _repeat_options(
         ["s", "--percentile", "99", "99.5", "f.csv", "--false-alarms", "1/day", "2 / week", "--since"]
     ) == [

@@ -1,4 +1,4 @@
-"""Every reading command says the same of the same rows on SQLite and on PostgreSQL."""
+"""Reading commands print the same for the same rows on SQLite and on PostgreSQL."""
 
 import json
 from pathlib import Path
@@ -15,9 +15,7 @@ def url(database_url: str) -> str:
     return database_url
 
 
-def test_status_history_incidents_thresholds_and_models_read_what_is_stored(
-    outrider: OutriderRunner, payments: PaymentsStream
-) -> None:
+def test_reading_commands_list_the_stored_rows(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     status = json.loads(outrider("status", "--format", "json").out)
     assert [(row["stream"], row["state"], row["open_incidents"]) for row in status] == [
         ("payments", "stopped", 1),
@@ -38,14 +36,14 @@ def test_status_history_incidents_thresholds_and_models_read_what_is_stored(
     assert [(row["version"], row["state"]) for row in models] == [(1, "active")]
 
 
-def test_show_says_why_an_incident_fired(outrider: OutriderRunner, payments: PaymentsStream) -> None:
+def test_show_explains_an_incident(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     out = outrider("incidents", "show", 1).out
     assert "this one has 30" in out
-    assert "alice: 30 of its 60 events, 100 times the others' rate" in out
+    assert "alice: 30 of its 60 events, 100 times the rate of the others" in out
     assert "payments[0] 120, key alice\n    amount 99.5 where 12.5 is expected (10 to 15)" in out
 
 
-def test_the_schema_is_made_and_checked(outrider: OutriderRunner, db: Database, config: Path) -> None:
+def test_upgrade_creates_the_schema_that_check_accepts(outrider: OutriderRunner, db: Database, config: Path) -> None:
     with db.write():
         pass
     assert outrider("db", "check").code == 1
@@ -53,7 +51,7 @@ def test_the_schema_is_made_and_checked(outrider: OutriderRunner, db: Database, 
     assert outrider("db", "check").code == 0
 
 
-def test_check_finds_the_database_and_the_promise_in_it(outrider: OutriderRunner, payments: PaymentsStream) -> None:
+def test_check_prints_schema_and_budget_of_a_stored_stream(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     out = outrider("check").out
     assert "has schema 0002" in out
     assert " of 60 in a minute; 1 false alarm in " in out

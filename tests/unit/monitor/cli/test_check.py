@@ -1,4 +1,4 @@
-"""`outrider check` says whether the settings work, what takes effect, and what the promises mean."""
+"""`outrider check` validates settings, connects, and prints settings, memory bound and false-alarm budget."""
 
 import socket
 from collections.abc import Callable
@@ -15,14 +15,14 @@ from tests.unit.monitor.cli.payments_stream import PaymentsStream
 
 @pytest.fixture
 def dead_port() -> int:
-    """A port that nobody listens on."""
+    """Port without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def parse_settings(out: str) -> dict[str, Any]:
-    """The output is YAML: the settings, then comments."""
+    """Parse the output, which is YAML: the settings, then comments."""
     shown: dict[str, Any] = yaml.safe_load(out)
     return shown
 
@@ -50,69 +50,70 @@ streams: {{a: {{source: {{type: kafka, topics: ["{topic}"]}}}}}}
     )
 
 
-def test_it_prints_the_settings_that_take_effect(outrider: OutriderRunner, config: Path) -> None:
-    ran = outrider("check")
-    assert ran.code == 0, ran.err
-    shown = parse_settings(ran.out)
+def test_effective_settings_are_printed(outrider: OutriderRunner, config: Path) -> None:
+    result = outrider("check")
+    assert result.code == 0, result.err
+    shown = parse_settings(result.out)
     assert list(shown["streams"]) == ["payments", "clicks"]
     assert shown["streams"]["clicks"]["alerts"]["false_alarms"] == "1/week"
 
 
-def test_a_database_that_is_not_there_is_not_made(outrider: OutriderRunner, tmp_path: Path) -> None:
-    ran = outrider("check")
-    assert ran.code == 0
-    assert "is not there yet" in ran.out
+def test_missing_database_is_not_created(outrider: OutriderRunner, tmp_path: Path) -> None:
+    result = outrider("check")
+    assert result.code == 0
+    assert "does not exist yet" in result.out
     assert not list(tmp_path.glob("*.db*"))
 
 
-def test_it_names_the_schema_of_the_database(outrider: OutriderRunner, payments: PaymentsStream) -> None:
+def test_schema_revision_of_the_database_is_printed(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     payments.add_model()
     assert "has schema 0002" in outrider("check").out
 
 
-def test_a_stored_model_that_cannot_be_loaded_ends_with_1(outrider: OutriderRunner, payments: PaymentsStream) -> None:
-    ran = outrider("check")  # the artefact of these tests is no model
-    assert ran.code == 1
-    assert "does not work" in ran.out
-    assert "All of it works" not in ran.out
+def test_unloadable_stored_model_exits_with_1(outrider: OutriderRunner, payments: PaymentsStream) -> None:
+    result = outrider("check")  # the artefact of these tests is not a model
+    assert result.code == 1
+    assert "error: " in result.out
+    assert "All checks passed" not in result.out
 
 
-def test_the_promise_is_told_in_counts_of_the_windows_that_were_judged(
-    outrider: OutriderRunner, payments: PaymentsStream
-) -> None:
+def test_budget_is_printed_in_counts_of_the_judged_windows(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     out = outrider("check").out
     stream = out.split("# stream payments")[1].split("# stream clicks")[0]
     assert " of 60 in a minute; 1 false alarm in " in stream
     assert "provisional: " in stream
 
 
-def test_the_promise_of_a_new_stream_is_told_by_the_nominal_rate(outrider: OutriderRunner) -> None:
+def test_budget_of_a_new_stream_uses_the_nominal_rate(outrider: OutriderRunner) -> None:
     stream = outrider("check", "--offline").out.split("# stream clicks")[1]
     assert "of 60 in a minute" in stream
     assert "provisional: 0 of 300 windows learned" in stream
 
 
-def test_a_window_that_is_too_short_for_the_promise_comes_with_advice(outrider: OutriderRunner) -> None:
-    # 60 events a window, of which 0.5% are outliers: 0.3 a window.
+def test_too_short_window_gets_a_suggested_size(outrider: OutriderRunner) -> None:
+    # 60 events per window and 0.5% outliers: 0.3 outliers per window.
     stream = outrider("check", "--offline").out.split("# stream clicks")[1]
     assert "a window has 0.3 outliers on average" in stream
     assert "windows of " in stream
 
 
-def test_a_floor_above_the_limit_is_named(outrider: OutriderRunner, tmp_path: Path) -> None:
+def test_configured_floor_above_the_count_threshold_is_printed(outrider: OutriderRunner, tmp_path: Path) -> None:
     config = write_config_text(
         tmp_path, "streams: {a: {source: {type: synthetic, rate: 1}, alerts: {min_outliers: 40}}}"
     )
-    assert "your floor raises that to 40 or more" in outrider("check", "--offline", config=config).out
+    assert (
+        "your floor (alerts.min_outliers, alerts.min_ratio) raises that to 40 or more"
+        in outrider("check", "--offline", config=config).out
+    )
 
 
-def test_a_warm_up_too_short_for_the_percentile_is_named(outrider: OutriderRunner, tmp_path: Path) -> None:
+def test_too_short_warm_up_for_the_percentile_is_reported(outrider: OutriderRunner, tmp_path: Path) -> None:
     config = write_config_text(tmp_path, "streams: {a: {source: {type: synthetic}, threshold: {percentile: 99.9}}}")
     out = outrider("check", "--offline", config=config).out
     assert "set model.warm_up to 20,000 or more" in out
 
 
-def test_the_bound_on_memory_is_the_sum_of_its_parts(outrider: OutriderRunner, tmp_path: Path) -> None:
+def test_memory_bound_is_the_sum_of_its_parts(outrider: OutriderRunner, tmp_path: Path) -> None:
     config = write_config_text(tmp_path, "streams: {a: {source: {type: synthetic, features: 16, partitions: 2}}}")
     out = outrider("check", config=config).out
     # 40,000 events x 2 partitions x (4 x 16 + 64) bytes = 9.8 MiB, and 32 MiB of the inbox.
@@ -121,7 +122,7 @@ def test_the_bound_on_memory_is_the_sum_of_its_parts(outrider: OutriderRunner, t
     assert "9.8 MiB waiting for their commit: 40,000 events x 2 partitions x (4 x 16 features + 64) bytes" in out
 
 
-def test_secrets_are_masked_in_what_is_shown(outrider: OutriderRunner, tmp_path: Path) -> None:
+def test_secrets_are_masked(outrider: OutriderRunner, tmp_path: Path) -> None:
     config = write_config_text(
         tmp_path,
         """
@@ -131,12 +132,12 @@ kafka: {client: {security_protocol: SASL_SSL, sasl_mechanism: PLAIN, sasl_plain_
 streams: {a: {source: {type: kafka, topics: [a]}}}
 """,
     )
-    ran = outrider("check", "--offline", config=config)
-    assert ran.code == 0, ran.err
-    assert "hush" not in ran.out + ran.err
+    result = outrider("check", "--offline", config=config)
+    assert result.code == 0, result.err
+    assert "hush" not in result.out + result.err
 
 
-def test_offline_asks_nobody(outrider: OutriderRunner, tmp_path: Path, dead_port: int) -> None:
+def test_offline_makes_no_connection(outrider: OutriderRunner, tmp_path: Path, dead_port: int) -> None:
     config = write_config_text(
         tmp_path,
         f"""
@@ -145,12 +146,12 @@ kafka: {{bootstrap_servers: ["127.0.0.1:{dead_port}"]}}
 streams: {{a: {{source: {{type: kafka, topics: [a]}}}}}}
 """,
     )
-    ran = outrider("check", "--offline", config=config)
-    assert (ran.code, ran.err) == (0, "")
-    assert "20.9 MiB fetched" in ran.out
+    result = outrider("check", "--offline", config=config)
+    assert (result.code, result.err) == (0, "")
+    assert "20.9 MiB fetched" in result.out
 
 
-def test_everything_that_is_away_is_named_and_ends_with_1(
+def test_unavailable_servers_are_named_once_and_exit_with_1(
     outrider: OutriderRunner, tmp_path: Path, dead_port: int
 ) -> None:
     config = write_config_text(
@@ -161,53 +162,53 @@ kafka: {{bootstrap_servers: ["127.0.0.1:{dead_port}"], client: {{bootstrap_timeo
 streams: {{a: {{source: {{type: kafka, topics: [a]}}}}, b: {{source: {{type: kafka, topics: [b]}}}}}}
 """,
     )
-    ran = outrider("check", config=config)
-    assert ran.code == 1
-    assert "PostgreSQL x at 127.0.0.1" in ran.err
-    assert ran.err.count("Kafka at") == 1
+    result = outrider("check", config=config)
+    assert result.code == 1
+    assert "PostgreSQL x at 127.0.0.1" in result.err
+    assert result.err.count("Kafka at") == 1
 
 
-def test_a_file_that_is_not_there_ends_with_2(outrider: OutriderRunner, tmp_path: Path, url: str) -> None:
+def test_missing_file_exits_with_2(outrider: OutriderRunner, tmp_path: Path, url: str) -> None:
     absent = tmp_path / "absent.jsonl"
     config = write_config_text(
         tmp_path, f"database: {{url: '{url}'}}\nstreams: {{a: {{source: {{type: file, path: {absent}}}}}}}"
     )
-    ran = outrider("check", config=config)
-    assert ran.code == 2
-    assert str(absent) in ran.err
+    result = outrider("check", config=config)
+    assert result.code == 2
+    assert str(absent) in result.err
 
 
-def test_standard_input_is_left_alone(outrider: OutriderRunner, tmp_path: Path, url: str) -> None:
+def test_standard_input_is_not_opened(outrider: OutriderRunner, tmp_path: Path, url: str) -> None:
     config = write_config_text(
         tmp_path, f"database: {{url: '{url}'}}\nstreams: {{a: {{source: {{type: file, path: '-'}}}}}}"
     )
-    ran = outrider("check", config=config)
-    assert ran.code == 0, ran.err
-    assert "standard input" in ran.out
+    result = outrider("check", config=config)
+    assert result.code == 0, result.err
+    assert "standard input" in result.out
 
 
-def test_it_names_the_partitions_of_a_topic_and_counts_them_in(
+def test_partitions_of_a_topic_are_listed_and_counted_in_the_bound(
     outrider: OutriderRunner, tmp_path: Path, url: str, kafka_server: KafkaServer, kafka_topic: Callable[..., str]
 ) -> None:
     topic = kafka_topic(3)
-    ran = outrider("check", config=config_for_topic(tmp_path, url, kafka_server, topic))
-    assert ran.code == 0, ran.err
-    assert f"{topic}[2] has the offsets 0 to 0" in ran.out
-    assert "40,000 events x 3 partitions" in ran.out
-    assert "MiB fetched" in ran.out
+    result = outrider("check", config=config_for_topic(tmp_path, url, kafka_server, topic))
+    assert result.code == 0, result.err
+    assert f"{topic}[2] has offsets 0 to 0" in result.out
+    assert "40,000 events x 3 partitions" in result.out
+    assert "MiB fetched" in result.out
 
 
-def test_a_topic_that_does_not_exist_ends_with_2(
+def test_unknown_topic_exits_with_2(
     outrider: OutriderRunner, tmp_path: Path, url: str, kafka_server: KafkaServer, kafka_topic: Callable[..., str]
 ) -> None:
     topic = kafka_topic()
-    ran = outrider("check", config=config_for_topic(tmp_path, url, kafka_server, topic + "x"))
-    assert ran.code == 2
-    assert topic in ran.err
+    result = outrider("check", config=config_for_topic(tmp_path, url, kafka_server, topic + "x"))
+    assert result.code == 2
+    assert topic in result.err
 
 
-def test_a_wrong_key_ends_with_2_and_one_line(outrider: OutriderRunner, tmp_path: Path) -> None:
+def test_unknown_key_exits_with_2_and_one_line(outrider: OutriderRunner, tmp_path: Path) -> None:
     config = write_config_text(tmp_path, "streams: {a: {sorce: {type: synthetic}, source: {type: synthetic}}}")
-    ran = outrider("check", config=config)
-    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
-    assert "sorce" in ran.err
+    result = outrider("check", config=config)
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    assert "sorce" in result.err

@@ -11,33 +11,33 @@ from storage.database.revisions import KNOWN_REVISIONS
 from tests.unit.monitor.cli.conftest import OutriderRunner
 
 
-def test_upgrade_makes_the_schema_and_may_be_repeated(outrider: OutriderRunner, db: Database) -> None:
+def test_upgrade_creates_the_schema_and_can_be_repeated(outrider: OutriderRunner, db: Database) -> None:
     first, again = outrider("db", "upgrade"), outrider("db", "upgrade")
     assert (first.code, again.code) == (0, 0)
-    assert f"schema {KNOWN_REVISIONS[-1]} now (before: none)" in first.out
+    assert f"now has schema {KNOWN_REVISIONS[-1]} (before: none)" in first.out
     assert "already" in again.out
     db.check_schema()
 
 
 def test_check_accepts_the_schema_of_this_version(outrider: OutriderRunner) -> None:
     outrider("db", "upgrade")
-    ran = outrider("db", "check")
-    assert (ran.code, ran.err) == (0, "")
-    assert KNOWN_REVISIONS[-1] in ran.out
+    result = outrider("db", "check")
+    assert (result.code, result.err) == (0, "")
+    assert KNOWN_REVISIONS[-1] in result.out
 
 
-def test_check_ends_with_1_where_there_are_no_tables(outrider: OutriderRunner, db: Database) -> None:
+def test_check_exits_with_1_without_tables(outrider: OutriderRunner, db: Database) -> None:
     with db.write():
         pass
-    ran = outrider("db", "check")
-    assert (ran.code, ran.out) == (1, "")
-    assert "run `outrider db upgrade`" in ran.err
+    result = outrider("db", "check")
+    assert (result.code, result.out) == (1, "")
+    assert "run `outrider db upgrade`" in result.err
 
 
-def test_the_schema_is_printed_without_any_configuration(outrider: OutriderRunner, tmp_path: Path) -> None:
-    ran = outrider("config", "schema", config=tmp_path / "absent.yaml")
-    assert ran.code == 0
-    assert json.loads(ran.out) == config_schema()
+def test_schema_is_printed_without_a_configuration(outrider: OutriderRunner, tmp_path: Path) -> None:
+    result = outrider("config", "schema", config=tmp_path / "absent.yaml")
+    assert result.code == 0
+    assert json.loads(result.out) == config_schema()
 
 
 def test_reading_commands_load_neither_torch_nor_the_kafka_client() -> None:

@@ -1,4 +1,4 @@
-"""The demo's view says the same for a terminal and for a line: how far, how strange, and what is open."""
+"""View of the demo: panel for a terminal, and a plain line."""
 
 from io import StringIO
 
@@ -33,26 +33,26 @@ EMPTY_SNAPSHOT = DemoSnapshot(
 )
 
 
-def render_text(seen: DemoSnapshot) -> str:
+def render_text(snapshot: DemoSnapshot) -> str:
     terminal = Console(file=StringIO(), width=100, force_terminal=False)
-    terminal.print(render_screen(seen, 4.0, 12_400, 0.5))
+    terminal.print(render_screen(snapshot, 4.0, 12_400, 0.5))
     written = terminal.file
     assert isinstance(written, StringIO)
     return written.getvalue()
 
 
-def test_the_view_has_the_pace_the_energies_against_the_limit_and_why_an_incident_is_open() -> None:
+def test_panel_shows_rate_energies_threshold_and_incidents() -> None:
     shown = render_text(SNAPSHOT)
-    for part in ("12,400", "3,100", "0.5 s ago", "19, the limit is 11.75", "69, a clean window has 6", "open", "spike"):
+    for part in ("12,400", "3,100", "0.5 s ago", "19, threshold 11.75", "69, expected 6", "open", "spike"):
         assert part in shown
 
 
-def test_before_the_first_window_it_says_that_it_warms_up() -> None:
+def test_view_shows_warm_up_before_the_first_window() -> None:
     assert "warming up" in render_text(EMPTY_SNAPSHOT)
     assert "warming up" in format_plain_line(EMPTY_SNAPSHOT, 1.0)
 
 
-def test_without_a_terminal_a_line_says_how_far_it_is_and_what_is_open() -> None:
+def test_plain_line_shows_progress_and_open_incidents() -> None:
     line = format_plain_line(SNAPSHOT, 4.0)
     assert "12,000 events in 10 windows up to 2026-01-01T00:54:00" in line
     assert "incidents 1 (1 open)" in line

@@ -1,4 +1,4 @@
-"""`outrider init` on files: the table, the configuration, and what it refuses."""
+"""`outrider init` on files: table of fields, configuration, and rejected input."""
 
 import csv
 import json
@@ -69,15 +69,15 @@ def init(outrider: OutriderRunner, target: Path) -> Callable[..., CommandResult]
 
 
 def field_roles(out: str) -> dict[str, str]:
-    """Return field and use of the table."""
+    """Parse the table into roles by field."""
     rows = (line.split() for line in out.splitlines()[1:] if line and not line.startswith(("Wrote", "Run")))
     return {row[0]: row[1] for row in rows if len(row) > 2}
 
 
-def test_each_field_is_shown_with_its_use_and_why(init: Callable[..., CommandResult], tmp_path: Path) -> None:
-    ran = init("--file", write_jsonl(tmp_path))
-    assert ran.code == 0, ran.err
-    assert field_roles(ran.out) == {
+def test_each_field_is_listed_with_role_and_reason(init: Callable[..., CommandResult], tmp_path: Path) -> None:
+    result = init("--file", write_jsonl(tmp_path))
+    assert result.code == 0, result.err
+    assert field_roles(result.out) == {
         "ts": "time",
         "payment_id": "id",
         "customer_id": "key",
@@ -86,12 +86,12 @@ def test_each_field_is_shown_with_its_use_and_why(init: Callable[..., CommandRes
         "currency": "refused",
         "version": "refused",
     }
-    assert "constant, always 3" in ran.out
-    assert "read 600 of 600 records" in ran.err
+    assert "constant, always 3" in result.out
+    assert "read 600 of 600 records" in result.err
 
 
 @pytest.mark.parametrize("write", [write_jsonl, write_csv, write_parquet])
-def test_the_file_loads_and_names_what_the_table_showed(
+def test_configuration_loads_and_uses_the_listed_roles(
     init: Callable[..., CommandResult], target: Path, tmp_path: Path, write: Callable[[Path], Path]
 ) -> None:
     file = write(tmp_path)
@@ -107,66 +107,64 @@ def test_the_file_loads_and_names_what_the_table_showed(
     assert stream.model.warm_up == N
 
 
-def test_a_configuration_that_is_there_is_kept_unless_forced(
+def test_existing_configuration_is_only_overwritten_with_force(
     init: Callable[..., CommandResult], target: Path, tmp_path: Path
 ) -> None:
     target.write_text("mine")
-    ran = init("--file", write_jsonl(tmp_path))
-    assert (ran.code, target.read_text()) == (2, "mine")
-    assert ran.err == (
-        f"outrider: {target} is there already: name another file with -c, or write over it with --force\n"
+    result = init("--file", write_jsonl(tmp_path))
+    assert (result.code, target.read_text()) == (2, "mine")
+    assert result.err == (
+        f"outrider: {target} already exists: name another file with -c, or overwrite it with --force\n"
     )
     assert init("--file", write_jsonl(tmp_path), "--force").code == 0
     assert "streams" in yaml.safe_load(target.read_text())
 
 
-def test_a_file_with_too_few_events_for_a_model_is_refused(
-    init: Callable[..., CommandResult], target: Path, tmp_path: Path
-) -> None:
-    ran = init("--file", write_jsonl(tmp_path, 20))
-    assert ran.code == 2
-    assert "20 events are too few, a model of 2 features needs 50; nothing was written" in ran.err
+def test_file_with_too_few_events_is_rejected(init: Callable[..., CommandResult], target: Path, tmp_path: Path) -> None:
+    result = init("--file", write_jsonl(tmp_path, 20))
+    assert result.code == 2
+    assert "20 events are too few, a model of 2 features needs 50; nothing was written" in result.err
     assert not target.exists()
 
 
-def test_a_file_without_any_feature_is_refused_with_the_table_shown(
+def test_file_without_features_is_rejected_after_the_table(
     init: Callable[..., CommandResult], target: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "x.jsonl").write_text("".join(json.dumps({"n": i, "name": "a"}) + "\n" for i in range(100)))
-    ran = init("--file", tmp_path / "x.jsonl")
-    assert ran.code == 2
-    assert field_roles(ran.out) == {"n": "refused", "name": "refused"}
-    assert "no field can be a feature (see the table); nothing was written" in ran.err
+    result = init("--file", tmp_path / "x.jsonl")
+    assert result.code == 2
+    assert field_roles(result.out) == {"n": "refused", "name": "refused"}
+    assert "no field can be a feature (see the table); nothing was written" in result.err
     assert not target.exists()
 
 
-def test_an_empty_file_is_refused(init: Callable[..., CommandResult], tmp_path: Path) -> None:
+def test_empty_file_is_rejected(init: Callable[..., CommandResult], tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text("")
-    ran = init("--file", tmp_path / "x.jsonl")
-    assert ran.code == 2
-    assert ran.err.endswith("x.jsonl has no events: name a file that has some\n")
+    result = init("--file", tmp_path / "x.jsonl")
+    assert result.code == 2
+    assert result.err.endswith("x.jsonl has no events: name another file\n")
 
 
-def test_a_file_of_something_else_is_named_by_its_looks(init: Callable[..., CommandResult], tmp_path: Path) -> None:
+def test_file_in_another_format_is_described(init: Callable[..., CommandResult], tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text("2026;12.5;ok\n" * 100)
-    ran = init("--file", tmp_path / "x.jsonl")
-    assert ran.code == 2
-    assert "the records seem to be text that is no JSON: b'2026;12.5;ok'" in ran.err
+    result = init("--file", tmp_path / "x.jsonl")
+    assert result.code == 2
+    assert "the records seem to be text that is no JSON: b'2026;12.5;ok'" in result.err
 
 
-def test_records_that_are_no_events_are_counted(init: Callable[..., CommandResult], tmp_path: Path) -> None:
+def test_records_that_are_not_events_are_counted(init: Callable[..., CommandResult], tmp_path: Path) -> None:
     file = write_jsonl(tmp_path)
     file.write_text(file.read_text() + "?\n" * 3)
-    ran = init("--file", file)
-    assert ran.code == 0
-    assert "3 of them are no events (not_json 3)" in ran.err
+    result = init("--file", file)
+    assert result.code == 0
+    assert "3 of them are not events (not_json 3)" in result.err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        ((), "name what to sample: --file events.jsonl, or --bootstrap-servers HOST:PORT --topic NAME"),
-        (("--file", "x.jsonl", "--topic", "t"), "--file and a topic exclude each other"),
+        ((), "name the events to sample: --file events.jsonl, or --bootstrap-servers HOST:PORT --topic NAME"),
+        (("--file", "x.jsonl", "--topic", "t"), "--file cannot be combined with a topic"),
         (("--file", "-"), "standard input can be read only once"),
         (("--file", "x.txt"), "the suffix of 'x.txt' names no format"),
         (("--file", "no-such.jsonl"), "there is no file 'no-such.jsonl'"),
@@ -181,20 +179,20 @@ def test_records_that_are_no_events_are_counted(init: Callable[..., CommandResul
         (("--topic", "t", "--client", "securty_protocol=SSL"), "did you mean security_protocol?"),
     ],
 )
-def test_a_usage_that_cannot_work_is_refused_with_the_way_out(
-    init: Callable[..., CommandResult], target: Path, arguments: tuple[str, ...], said: str
+def test_invalid_usage_is_rejected_with_a_remedy(
+    init: Callable[..., CommandResult], target: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    ran = init(*arguments)
-    assert ran.code == 2
-    assert said in ran.err
+    result = init(*arguments)
+    assert result.code == 2
+    assert message in result.err
     assert not target.exists()
 
 
-def test_a_secret_is_not_repeated(init: Callable[..., CommandResult]) -> None:
+def test_secret_is_not_echoed(init: Callable[..., CommandResult]) -> None:
     assert "hunter2" not in init("--topic", "t", "--client", "sasl_plain_password=hunter2").err
 
 
-def test_it_imports_no_torch(tmp_path: Path) -> None:
+def test_init_on_a_file_imports_neither_torch_nor_kafka(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path)
     program = (
         "import sys; sys.argv = ['outrider', '-c', 'a.yaml', 'init', '--file', sys.argv[1]]\n"
@@ -206,19 +204,19 @@ def test_it_imports_no_torch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("indent", [None, 2])
-def test_a_file_that_is_one_json_list_is_refused_with_the_command_that_converts_it(
+def test_json_array_is_rejected_with_a_command_that_converts_it(
     init: Callable[..., CommandResult], tmp_path: Path, indent: int | None
 ) -> None:
     (tmp_path / "export.json").write_text(json.dumps(payment_events(100), indent=indent))
-    ran = init("--file", tmp_path / "export.json")
-    assert ran.code == 2
-    assert "(jq -c '.[]' " in ran.err
+    result = init("--file", tmp_path / "export.json")
+    assert result.code == 2
+    assert "(jq -c '.[]' " in result.err
 
 
-def test_a_file_of_objects_over_several_lines_is_refused_with_the_command_that_converts_it(
+def test_multi_line_json_objects_are_rejected_with_a_command_that_converts_them(
     init: Callable[..., CommandResult], tmp_path: Path
 ) -> None:
     (tmp_path / "export.json").write_text("\n".join(json.dumps(event, indent=2) for event in payment_events(100)))
-    ran = init("--file", tmp_path / "export.json")
-    assert ran.code == 2
-    assert "(jq -c '.' " in ran.err
+    result = init("--file", tmp_path / "export.json")
+    assert result.code == 2
+    assert "(jq -c '.' " in result.err

@@ -1,4 +1,4 @@
-"""`outrider models` and `thresholds` list, promote and import."""
+"""`outrider models` lists, promotes and imports models; `thresholds` lists thresholds."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.unit.monitor.cli.payments_stream import MINUTE, NAMES, T0, PaymentsSt
 
 @pytest.fixture(scope="module")
 def mixture() -> GaussianMixture:
-    """A fitted model with reference energies, two features."""
+    """Fitted model of two features with reference energies."""
     x = np.random.default_rng(3).normal(size=(400, 2)).astype(np.float32)
     model = GaussianMixture(n_components=1, random_state=0).fit(x)
     return model.calibrate(x)
@@ -37,7 +37,7 @@ def read_models(outrider: OutriderRunner, stream: str = "payments") -> list[dict
     return rows
 
 
-def test_the_bare_noun_lists_the_models(outrider: OutriderRunner, payments: PaymentsStream) -> None:
+def test_list_is_the_default_subcommand(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     assert outrider("models", "payments") == outrider("models", "list", "payments")
     row = read_models(outrider)[0]
     assert (row["version"], row["kind"], row["state"], row["features"]) == (
@@ -48,16 +48,14 @@ def test_the_bare_noun_lists_the_models(outrider: OutriderRunner, payments: Paym
     )
 
 
-def test_an_unknown_stream_is_answered_with_the_nearest_name(
-    outrider: OutriderRunner, payments: PaymentsStream
-) -> None:
+def test_unknown_stream_gets_a_suggestion(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     for noun in ("models", "thresholds"):
-        ran = outrider(noun, "payment")
-        assert ran.code == 2
-        assert "did you mean payments?" in ran.err
+        result = outrider(noun, "payment")
+        assert result.code == 2
+        assert "did you mean payments?" in result.err
 
 
-def test_a_missing_stream_ends_with_2(outrider: OutriderRunner, payments: PaymentsStream) -> None:
+def test_missing_stream_exits_with_2(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     assert outrider("models").code == 2
     assert outrider("thresholds").code == 2
 
@@ -68,23 +66,23 @@ def test_thresholds_are_listed_with_their_interval(outrider: OutriderRunner, pay
     assert rows[0]["lower"] < rows[0]["threshold"] < rows[0]["upper"]
 
 
-def test_the_first_import_makes_the_stream_and_needs_no_warm_up(
+def test_first_import_creates_the_stream_and_replaces_the_warm_up(
     outrider: OutriderRunner, db: Database, model_file: Path
 ) -> None:
-    ran = outrider("models", "import", "payments", model_file)
-    assert ran.code == 0, ran.err
-    assert "from the first event on" in ran.out
+    result = outrider("models", "import", "payments", model_file)
+    assert result.code == 0, result.err
+    assert "from the first event on" in result.out
     model = ModelStore(db).active(load_stream_ids(db)["payments"])
     assert model is not None
     assert (model.version, model.feature_names) == (1, NAMES)
     assert [each.valid_from_us for each in Ledger(db).read_threshold_schedule(load_stream_ids(db)["payments"])] == [0]
 
 
-def test_an_import_into_a_running_stream_holds_from_a_free_window_on(
+def test_import_into_a_running_stream_is_valid_from_a_free_window(
     outrider: OutriderRunner, payments: PaymentsStream, model_file: Path
 ) -> None:
-    ran = outrider("models", "import", "payments", model_file)
-    assert ran.code == 0, ran.err
+    result = outrider("models", "import", "payments", model_file)
+    assert result.code == 0, result.err
     states = {row["version"]: row["state"] for row in read_models(outrider)}
     assert states == {1: "retired", 2: "active"}
     sealed = payments.ledger.read_control(payments.stream.id).sealed_until_us
@@ -94,73 +92,67 @@ def test_an_import_into_a_running_stream_holds_from_a_free_window_on(
     assert valid_from % MINUTE == 0
 
 
-def test_promote_goes_back_to_an_older_model(
-    outrider: OutriderRunner, payments: PaymentsStream, model_file: Path
-) -> None:
+def test_promote_activates_an_older_model(outrider: OutriderRunner, payments: PaymentsStream, model_file: Path) -> None:
     outrider("models", "import", "payments", model_file)
     outrider("models", "import", "payments", model_file)
-    ran = outrider("models", "promote", "payments", 2)
-    assert ran.code == 0, ran.err
+    result = outrider("models", "promote", "payments", 2)
+    assert result.code == 0, result.err
     assert {row["version"]: row["state"] for row in read_models(outrider)} == {1: "retired", 2: "active", 3: "retired"}
     assert len(payments.ledger.read_threshold_schedule(payments.stream.id)) == 4
 
 
-def test_promoting_the_active_model_is_refused(outrider: OutriderRunner, payments: PaymentsStream) -> None:
-    ran = outrider("models", "promote", "payments", 1)
-    assert ran.code == 1
-    assert "model 1 is the active one of stream payments already" in ran.err
+def test_promoting_the_active_model_is_rejected(outrider: OutriderRunner, payments: PaymentsStream) -> None:
+    result = outrider("models", "promote", "payments", 1)
+    assert result.code == 1
+    assert "model 1 is already the active model of stream payments" in result.err
     assert len(payments.ledger.read_threshold_schedule(payments.stream.id)) == 1
 
 
-def test_promoting_an_unknown_version_names_those_that_exist(
+def test_promoting_an_unknown_version_names_the_existing_ones(
     outrider: OutriderRunner, payments: PaymentsStream
 ) -> None:
-    ran = outrider("models", "promote", "payments", 9)
-    assert ran.code == 2
-    assert "no model 9; it has 1" in ran.err
+    result = outrider("models", "promote", "payments", 9)
+    assert result.code == 2
+    assert "no model 9; it has 1" in result.err
 
 
-def test_promoting_a_damaged_model_is_refused(outrider: OutriderRunner, payments: PaymentsStream) -> None:
+def test_promoting_a_damaged_model_is_rejected(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     payments.add_model(b"not a model")
-    ran = outrider("models", "promote", "payments", 1)
-    assert ran.code == 1
+    result = outrider("models", "promote", "payments", 1)
+    assert result.code == 1
     assert [row["state"] for row in read_models(outrider)] == ["retired", "active"]
 
 
-def test_a_model_with_other_features_is_refused(
+def test_model_with_other_features_is_rejected(
     outrider: OutriderRunner, payments: PaymentsStream, tmp_path: Path, mixture: GaussianMixture
 ) -> None:
     other = tmp_path / "other.safetensors"
     mixture.feature_names_ = ("age", "amount")
     mixture.save(other)
-    ran = outrider("models", "import", "payments", other)
-    assert ran.code == 1
-    assert "age, amount" in ran.err
+    result = outrider("models", "import", "payments", other)
+    assert result.code == 1
+    assert "age, amount" in result.err
     assert len(read_models(outrider)) == 1
 
 
-def test_a_stream_keeps_its_features_when_another_model_is_promoted(
-    outrider: OutriderRunner, payments: PaymentsStream
-) -> None:
+def test_promoting_a_model_with_other_features_is_rejected(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     payments.add_model(names=("age", "amount"))
-    ran = outrider("models", "promote", "payments", 1)
-    assert ran.code == 1
-    assert "a stream keeps its features" in ran.err
+    result = outrider("models", "promote", "payments", 1)
+    assert result.code == 1
+    assert "all models of a stream have the same features" in result.err
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage" * 100])
-def test_a_damaged_file_is_refused_and_nothing_is_stored(
+def test_damaged_file_is_rejected_and_nothing_is_stored(
     outrider: OutriderRunner, payments: PaymentsStream, tmp_path: Path, content: bytes
 ) -> None:
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(content)
-    ran = outrider("models", "import", "payments", damaged)
-    assert ran.code == 1
-    assert str(damaged) in ran.err
+    result = outrider("models", "import", "payments", damaged)
+    assert result.code == 1
+    assert str(damaged) in result.err
     assert len(read_models(outrider)) == 1
 
 
-def test_a_file_that_is_not_there_ends_with_2(
-    outrider: OutriderRunner, payments: PaymentsStream, tmp_path: Path
-) -> None:
+def test_missing_file_exits_with_2(outrider: OutriderRunner, payments: PaymentsStream, tmp_path: Path) -> None:
     assert outrider("models", "import", "payments", tmp_path / "absent").code == 2

@@ -1,4 +1,4 @@
-"""`outrider notify`: a channel is tried by the way that incidents go, and each failure is one line."""
+"""`outrider notify test` uses the channels of the incidents, and each failure is one line."""
 
 import json
 import logging
@@ -21,8 +21,8 @@ def receiver() -> Iterator[WebhookReceiver]:
 
 
 @pytest.fixture(autouse=True)
-def _log_as_before() -> Iterator[None]:
-    """The command sets up the log of its process, which is ours."""
+def _restore_logging() -> Iterator[None]:
+    """Restore the root logger, which the command configures for this process."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield
@@ -35,18 +35,18 @@ Configure = Callable[[str], Path]
 
 @pytest.fixture
 def configure(tmp_path: Path, url: str) -> Configure:
-    """Write a configuration whose channel `ops` is a webhook to an address."""
+    """Return a function that writes a configuration with a webhook channel `ops` to an address."""
     return lambda address: write_config(
         tmp_path, url, f"notify: {{channels: {{ops: {{type: webhook, url: '{address}', secret: hush}}}}}}"
     )
 
 
-def test_a_test_message_is_marked_and_signed_and_its_answer_is_shown(
+def test_test_message_is_marked_and_signed_and_its_answer_is_shown(
     outrider: OutriderRunner, receiver: WebhookReceiver, configure: Configure
 ) -> None:
-    ran = outrider("notify", "test", "ops", config=configure(receiver.url))
-    assert (ran.code, ran.err) == (0, "")
-    assert ran.out.startswith(f"ops (http://127.0.0.1:{receiver.port}/***): answered 204 in ")
+    result = outrider("notify", "test", "ops", config=configure(receiver.url))
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith(f"ops (http://127.0.0.1:{receiver.port}/***): answered 204 in ")
     (request,) = receiver.requests
     body = json.loads(request.body)
     assert (body["test"], body["kind"], body["incident_id"]) == (True, "test", 0)
@@ -54,61 +54,61 @@ def test_a_test_message_is_marked_and_signed_and_its_answer_is_shown(
     assert request.headers["outrider-signature"].startswith("sha256=")
 
 
-@pytest.mark.parametrize(("status", "then"), [(403, "it would be given up at once"), (503, "it would be tried again")])
-def test_a_test_that_fails_says_what_was_answered_and_ends_with_1(
-    outrider: OutriderRunner, receiver: WebhookReceiver, configure: Configure, status: int, then: str
+@pytest.mark.parametrize(("status", "outcome"), [(403, "it would be given up at once"), (503, "it would be retried")])
+def test_failed_test_message_shows_the_answer_and_exits_with_1(
+    outrider: OutriderRunner, receiver: WebhookReceiver, configure: Configure, status: int, outcome: str
 ) -> None:
-    receiver.react = lambda _: RespondReaction(status=status, body=b"no such room")
-    ran = outrider("notify", "test", "ops", config=configure(receiver.url))
-    assert (ran.code, ran.out) == (1, "")
-    assert ran.err == (
-        f"outrider: channel ops (http://127.0.0.1:{receiver.port}/***) did not take the message: "
-        f"answered {status}: no such room; {then}\n"
+    receiver.react = lambda _: RespondReaction(status=status, body=b"no such hook")
+    result = outrider("notify", "test", "ops", config=configure(receiver.url))
+    assert (result.code, result.out) == (1, "")
+    assert result.err == (
+        f"outrider: channel ops (http://127.0.0.1:{receiver.port}/***) did not accept the message: "
+        f"answered {status}: no such hook; {outcome}\n"
     )
 
 
-def test_a_test_of_a_receiver_that_is_away_ends_with_1(outrider: OutriderRunner, configure: Configure) -> None:
+def test_unavailable_receiver_exits_with_1(outrider: OutriderRunner, configure: Configure) -> None:
     with refusing_port() as port:
-        ran = outrider("notify", "test", "ops", config=configure(f"http://127.0.0.1:{port}/secret"))
-    assert ran.code == 1
-    assert "Connection refused" in ran.err
-    assert "secret" not in ran.err
-    assert len(ran.err.splitlines()) == 1
+        result = outrider("notify", "test", "ops", config=configure(f"http://127.0.0.1:{port}/secret"))
+    assert result.code == 1
+    assert "Connection refused" in result.err
+    assert "secret" not in result.err
+    assert len(result.err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
     ("name", "hint"), [("opz", "did you mean ops?"), ("lgo", "did you mean log?"), ("xyzzy", "known channels: ops")]
 )
-def test_an_unknown_channel_ends_with_2_and_the_nearest_one(
+def test_unknown_channel_exits_with_2_and_a_suggestion(
     outrider: OutriderRunner, receiver: WebhookReceiver, configure: Configure, name: str, hint: str
 ) -> None:
-    ran = outrider("notify", "test", name, config=configure(receiver.url))
-    assert (ran.code, ran.err) == (2, f"outrider: there is no channel '{name}'; {hint}\n")
+    result = outrider("notify", "test", name, config=configure(receiver.url))
+    assert (result.code, result.err) == (2, f"outrider: there is no channel '{name}'; {hint}\n")
     assert receiver.requests == []
 
 
-def test_the_log_can_be_tried_too(outrider: OutriderRunner) -> None:
-    ran = outrider("notify", "test", "log")
-    assert (ran.code, ran.out.startswith("log (the log): logged in ")) == (0, True)
-    assert "Test message: this is a test of the channel log" in ran.err
+def test_log_channel_can_be_tested(outrider: OutriderRunner) -> None:
+    result = outrider("notify", "test", "log")
+    assert (result.code, result.out.startswith("log (the log): logged in ")) == (0, True)
+    assert "Test message: this is a test of the channel log" in result.err
 
 
-def test_a_bare_notify_lists_the_channels_and_what_became_of_their_messages(
+def test_channels_are_listed_with_their_message_counts(
     outrider: OutriderRunner, db: Database, payments: PaymentsStream, configure: Configure
 ) -> None:
     outbox = Outbox(db)
     message = outbox.claim("log", 1)
     assert message is not None
     outbox.mark_failed(message, "answered 410", lambda _: None)
-    ran = outrider("notify", "list", "--format", "json", config=configure("https://hooks.example.org/T0/key"))
-    rows = {row["channel"]: row for row in json.loads(ran.out)}
+    result = outrider("notify", "list", "--format", "json", config=configure("https://hooks.example.org/T0/key"))
+    rows = {row["channel"]: row for row in json.loads(result.out)}
     assert rows["ops"]["target"] == "https://hooks.example.org/***"
     assert (rows["ops"]["type"], rows["ops"]["pending"], rows["ops"]["last_error"]) == ("webhook", 0, None)
     assert (rows["log"]["dead"], rows["log"]["last_error"]) == (1, "answered 410")
     assert "hooks.example.org" in outrider("notify", config=configure("https://hooks.example.org/T0/key")).out
 
 
-def test_the_schema_of_the_body_is_printed(outrider: OutriderRunner) -> None:
-    ran = outrider("notify", "schema")
-    assert ran.code == 0
-    assert "transition" in json.loads(ran.out)["properties"]
+def test_schema_of_the_request_body_is_printed(outrider: OutriderRunner) -> None:
+    result = outrider("notify", "schema")
+    assert result.code == 0
+    assert "transition" in json.loads(result.out)["properties"]

@@ -1,4 +1,4 @@
-"""The line below the log of `outrider run`: what a stream says of itself, at which pace, and where it is drawn."""
+"""Status line of `outrider run`: text, rate, and place below the log."""
 
 import os
 import pty
@@ -17,36 +17,37 @@ from storage.queries.status import StreamStatus, load_stream_status
 from tests.unit.monitor.cli.payments_stream import PaymentsStream
 
 
-def standing(payments: PaymentsStream) -> StreamStatus:
+def load_status(payments: PaymentsStream) -> StreamStatus:
     return load_stream_status(payments.db, payments.stream.id, lease="control:payments")
 
 
-def test_a_running_stream_tells_its_pace_limit_and_open_incidents(payments: PaymentsStream) -> None:
-    line = format_status_line(standing(payments), 20.4)
+def test_running_stream_shows_rate_threshold_and_open_incidents(payments: PaymentsStream) -> None:
+    line = format_status_line(load_status(payments), 20.4)
     assert line.startswith("payments: 20 records/s, last event ")
-    assert "limit " in line
+    assert "threshold " in line
     assert line.endswith("1 incident open")
 
 
-def test_a_warm_up_tells_how_far_it_is(db: Database, config: Path) -> None:
+def test_warm_up_shows_its_progress(db: Database, config: Path) -> None:
     payments = PaymentsStream(db, config)
-    assert format_status_line(standing(payments), None) == "payments is starting"
+    assert format_status_line(load_status(payments), None) == "payments is starting"
     ModelStore(db).report_warm_up(payments.stream.id, 1_234, 10_000, 2_400.0)
     assert (
-        format_status_line(standing(payments), 0.0) == "payments warming up: 1,234 of 10,000 events, about 40 min left"
+        format_status_line(load_status(payments), 0.0)
+        == "payments warming up: 1,234 of 10,000 events, about 40 min left"
     )
 
 
-def test_the_pace_is_known_from_the_second_look_on(payments: PaymentsStream) -> None:
+def test_rate_is_known_from_the_second_observation_on(payments: PaymentsStream) -> None:
     rates = RateTracker()
-    before = standing(payments)
+    before = load_status(payments)
     assert rates.update(before, 0.0) is None
     payments.commit_minute()
-    assert rates.update(standing(payments), 6.0) == pytest.approx(10.0)
+    assert rates.update(load_status(payments), 6.0) == pytest.approx(10.0)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a pseudo-terminal")
-def test_on_a_terminal_the_line_stands_below_the_log_until_the_daemon_ends(tmp_path: Path) -> None:
+def test_line_is_below_the_log_on_a_terminal_until_the_daemon_ends(tmp_path: Path) -> None:
     (tmp_path / "outrider.yaml").write_text(
         "streams: {readings: {source: {type: synthetic, rate: 500, burst_share: 0, features: 2}, "
         "event: {time: {field: ts}}, model: {n_components: 1, warm_up: 500}}}"
@@ -57,25 +58,25 @@ def test_on_a_terminal_the_line_stands_below_the_log_until_the_daemon_ends(tmp_p
     environment = {**os.environ, "PYTHONPATH": home, "OMP_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS": "200"}
     with subprocess.Popen(command, cwd=tmp_path, stderr=theirs, stdin=theirs, env=environment) as process:
         os.close(theirs)
-        said = read_until(ours, "no incidents open")
+        output = read_until(ours, "no incidents open")
         process.terminate()
-        said += read_until(ours, None)
-        assert process.wait(30) == 0, said
-    assert "Starting stream readings; results go to sqlite:///outrider.db" in said
-    assert "fitted gaussian_mixture" in said
-    assert "readings: " in said
-    assert "Ended;" in said
+        output += read_until(ours, None)
+        assert process.wait(30) == 0, output
+    assert "Starting stream readings; results go to sqlite:///outrider.db" in output
+    assert "fitted gaussian_mixture" in output
+    assert "readings: " in output
+    assert "Stopped;" in output
 
 
 def read_until(terminal: int, text: str | None) -> str:
-    """Read what comes until the text is in it, or to the end; give up after two minutes."""
-    said = ""
+    """Read until the text appears or the output ends; give up after two minutes."""
+    output = ""
     deadline_s = time.monotonic() + 120
-    while (text is None or text not in said) and time.monotonic() < deadline_s:
+    while (text is None or text not in output) and time.monotonic() < deadline_s:
         if select.select([terminal], [], [], 0.5)[0]:
             try:
-                said += os.read(terminal, 65_536).decode(errors="replace")
-            except OSError:  # the other side has ended
-                return said
-    assert text is None or text in said, said
-    return said
+                output += os.read(terminal, 65_536).decode(errors="replace")
+            except OSError:  # the other side is closed
+                return output
+    assert text is None or text in output, output
+    return output

@@ -1,4 +1,4 @@
-"""`outrider score`: energies of a file under the active model."""
+"""`outrider score` writes the energies of a file under the active model."""
 
 import csv
 import io
@@ -17,17 +17,17 @@ EVENTS = (np.random.default_rng(3).normal(size=(400, 2)) * [1.0, 1000.0]).astype
 
 @pytest.fixture
 def model(tmp_path: Path, outrider: OutriderRunner, db: Database) -> GaussianMixture:
-    """The active model of the stream payments."""
+    """Active model of the stream `payments`."""
     mixture = GaussianMixture(n_components=1, random_state=0).fit(EVENTS).calibrate(EVENTS)
     mixture.feature_names_ = NAMES
     mixture.save(tmp_path / "model.safetensors")
-    ran = outrider("models", "import", "payments", tmp_path / "model.safetensors")
-    assert ran.code == 0, ran.err
+    result = outrider("models", "import", "payments", tmp_path / "model.safetensors")
+    assert result.code == 0, result.err
     return mixture
 
 
 def write_csv(path: Path, order: list[int]) -> Path:
-    """Write the events with a time as CSV, the columns of both names in this order."""
+    """Write the events with a time as CSV, with the feature columns in the given order."""
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["ts", *(NAMES[j] for j in order), "note"])
@@ -36,10 +36,10 @@ def write_csv(path: Path, order: list[int]) -> Path:
 
 
 @pytest.mark.parametrize("order", [[0, 1], [1, 0]])
-def test_the_columns_of_a_table_are_taken_by_name(
+def test_columns_of_a_table_are_matched_by_name(
     tmp_path: Path, outrider: OutriderRunner, model: GaussianMixture, order: list[int]
 ) -> None:
-    ran = outrider("score", "payments", write_csv(tmp_path / "events.csv", order))
-    assert ran.code == 0, ran.err
-    energies = [float(row["energy"]) for row in csv.DictReader(io.StringIO(ran.out))]
+    result = outrider("score", "payments", write_csv(tmp_path / "events.csv", order))
+    assert result.code == 0, result.err
+    energies = [float(row["energy"]) for row in csv.DictReader(io.StringIO(result.out))]
     assert np.allclose(energies, model.energy(EVENTS), rtol=1e-6)

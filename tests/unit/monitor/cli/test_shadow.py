@@ -1,4 +1,4 @@
-"""`outrider fit --shadow`, `models gate`, `promote` and `rollback`: a refit that has to show itself first."""
+"""Shadow models: `outrider fit --shadow`, `models gate`, `promote` and `rollback`."""
 
 import json
 from pathlib import Path
@@ -24,42 +24,42 @@ def model_states(outrider: OutriderRunner) -> list[tuple[int, str]]:
     return [(row["version"], row["state"]) for row in json.loads(outrider("models", "clicks", "--format", "json").out)]
 
 
-def test_a_model_in_the_shadow_is_promoted_by_force_only_while_there_is_too_little_to_tell_and_rolled_back(
+def test_undecided_shadow_is_promoted_only_with_force_and_can_be_rolled_back(
     outrider: OutriderRunner, events: Path
 ) -> None:
     assert outrider("fit", "clicks", events, "--n-components", "1").code == 0
     fitted = outrider("fit", "clicks", events, "--n-components", "2", "--shadow")
     assert fitted.code == 0, fitted.err
-    assert "version 2, scores in the shadow of the active model and flags nothing" in fitted.out
+    assert "version 2, is the shadow model: it scores beside the active model and flags nothing" in fitted.out
     assert "outrider models promote clicks 2" in fitted.out
     assert model_states(outrider) == [(1, "active"), (2, "shadow")]
 
-    told = outrider("models", "gate", "clicks")
-    assert told.code == 0
-    assert "model 2 has too little to tell: it has scored 0 clean windows of the 30" in told.out
-    refused = outrider("models", "promote", "clicks", "2")
-    assert refused.code == 1
-    assert refused.err.count("\n") == 1
-    assert "stays in the shadow: it has scored 0 clean windows" in refused.err
-    assert "--force" in refused.err
-    kept = json.loads(outrider("models", "clicks", "--format", "json").out)[1]
-    assert kept["state"] == "shadow"
-    assert "0 clean windows" in kept["gate"]
+    gate = outrider("models", "gate", "clicks")
+    assert gate.code == 0
+    assert "model 2 is undecided: it has scored 0 clean windows of the 30" in gate.out
+    rejected = outrider("models", "promote", "clicks", "2")
+    assert rejected.code == 1
+    assert rejected.err.count("\n") == 1
+    assert "stays the shadow model: it has scored 0 clean windows" in rejected.err
+    assert "--force" in rejected.err
+    row = json.loads(outrider("models", "clicks", "--format", "json").out)[1]
+    assert row["state"] == "shadow"
+    assert "0 clean windows" in row["gate"]
 
     assert outrider("models", "promote", "clicks", "2", "--force").code == 0
     assert model_states(outrider) == [(1, "retired"), (2, "active")]
-    back = outrider("models", "rollback", "clicks")
-    assert "model 1 (gaussian_mixture) is active again" in back.out
+    rolled_back = outrider("models", "rollback", "clicks")
+    assert "model 1 (gaussian_mixture) is active again" in rolled_back.out
     assert model_states(outrider) == [(1, "active"), (2, "retired")]
 
 
-def test_one_model_at_a_time_is_in_the_shadow(outrider: OutriderRunner, events: Path) -> None:
+def test_new_shadow_replaces_the_previous_one(outrider: OutriderRunner, events: Path) -> None:
     for shadow in ((), ("--shadow",), ("--shadow", "--promote-after", "1d")):
         assert outrider("fit", "clicks", events, "--n-components", "1", *shadow).code == 0
     assert model_states(outrider) == [(1, "active"), (2, "candidate"), (3, "shadow")]
 
 
-def test_a_candidate_that_did_not_hold_is_promoted_by_force_only(
+def test_candidate_that_failed_the_gate_is_promoted_only_with_force(
     outrider: OutriderRunner, events: Path, db: Database
 ) -> None:
     assert outrider("fit", "clicks", events, "--n-components", "1").code == 0
@@ -69,14 +69,14 @@ def test_a_candidate_that_did_not_hold_is_promoted_by_force_only(
     assert shadow is not None
     ShadowStore(db).end(stream_id, shadow.model_id, {"holds": False, "reason": "it flags 9% of the clean events"})
     assert model_states(outrider) == [(1, "active"), (2, "candidate")]
-    refused = outrider("models", "promote", "clicks", "2")
-    assert refused.code == 1
-    assert "model 2 of stream clicks stays a candidate: it flags 9% of the clean events (--force" in refused.err
+    rejected = outrider("models", "promote", "clicks", "2")
+    assert rejected.code == 1
+    assert "model 2 of stream clicks stays a candidate: it flags 9% of the clean events (--force" in rejected.err
     assert outrider("models", "promote", "clicks", "2", "--force").code == 0
     assert model_states(outrider) == [(1, "retired"), (2, "active")]
 
 
-def test_rolling_back_goes_to_the_model_before_even_when_no_event_came_between(
+def test_rollback_activates_the_previous_model_even_without_events_in_between(
     outrider: OutriderRunner, events: Path
 ) -> None:
     for _ in range(3):
@@ -86,38 +86,38 @@ def test_rolling_back_goes_to_the_model_before_even_when_no_event_came_between(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
-        (("models", "rollback", "clicks"), "had no other active model before"),
-        (("models", "gate", "clicks"), "has no model in the shadow; `outrider fit clicks --shadow` makes one"),
+        (("models", "rollback", "clicks"), "has no previously active model to roll back to"),
+        (("models", "gate", "clicks"), "has no shadow model; `outrider fit clicks --shadow` creates one"),
         (("models", "promote", "clicks", "7"), "has no model 7"),
-        (("fit", "clicks", "--promote-after", "1d"), "--promote-after goes with --shadow"),
+        (("fit", "clicks", "--promote-after", "1d"), "--promote-after requires --shadow"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_a_line(
-    outrider: OutriderRunner, events: Path, arguments: tuple[str, ...], words: str
+def test_impossible_command_exits_with_2_and_a_reason(
+    outrider: OutriderRunner, events: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     assert outrider("fit", "clicks", events, "--n-components", "1").code == 0
-    said = outrider(*arguments)
-    assert said.code == 2
-    assert words in said.err
+    result = outrider(*arguments)
+    assert result.code == 2
+    assert message in result.err
 
 
 @pytest.mark.parametrize("shadow", [(), ("--shadow",)])
-def test_a_stream_keeps_its_features_when_another_model_is_fitted(
+def test_fit_with_other_features_is_rejected(
     outrider: OutriderRunner, events: Path, tmp_path: Path, shadow: tuple[str, ...]
 ) -> None:
-    """The events that a daemon has decoded fit no model of others, and it would end at the first of them."""
+    """A daemon that decodes the old features could not score with such a model."""
     assert outrider("fit", "clicks", events, "--n-components", "1").code == 0
     other = tmp_path / "other.jsonl"
     other.write_text(events.read_text().replace('"b"', '"c"'))
-    refused = outrider("fit", "clicks", other, "--n-components", "1", *shadow)
-    assert refused.code == 1
-    assert "the events have the features a, c, the active model of stream clicks has a, b" in refused.err
+    rejected = outrider("fit", "clicks", other, "--n-components", "1", *shadow)
+    assert rejected.code == 1
+    assert "the events have the features a, c, the active model of stream clicks has a, b" in rejected.err
     assert model_states(outrider) == [(1, "active")]
 
 
-def test_a_shadow_needs_an_active_model(outrider: OutriderRunner, events: Path) -> None:
-    alone = outrider("fit", "clicks", events, "--n-components", "1", "--shadow")
-    assert alone.code != 0
-    assert "has no active model to score beside: leave --shadow out" in alone.err
+def test_shadow_requires_an_active_model(outrider: OutriderRunner, events: Path) -> None:
+    result = outrider("fit", "clicks", events, "--n-components", "1", "--shadow")
+    assert result.code != 0
+    assert "has no active model to compare with: omit --shadow" in result.err

@@ -1,4 +1,4 @@
-"""`outrider thresholds` says in words what a person should know of the newest limit."""
+"""`outrider thresholds` prints notes on the newest threshold."""
 
 import numpy as np
 
@@ -22,7 +22,7 @@ def add_threshold(payments: PaymentsStream, row: NewThreshold) -> None:
     assert store.store_tick(payments.stream.id, last_tick_us=None, tick_us=T0, threshold=row, calibration=None)
 
 
-def test_a_limit_that_is_held_says_what_it_lacks(outrider: OutriderRunner, payments: PaymentsStream) -> None:
+def test_held_threshold_shows_the_reason(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     newest = ThresholdStore(payments.db).newest_threshold(payments.stream.id)
     assert newest is not None
     look_back = LookBack(Scale.from_energies(REFERENCE))
@@ -31,11 +31,11 @@ def test_a_limit_that_is_held_says_what_it_lacks(outrider: OutriderRunner, payme
     )
     assert (row.threshold, row.method) == (newest.threshold, newest.method)
     add_threshold(payments, row)
-    said = outrider("thresholds", "payments", "--format", "table").out
-    assert "the limit does not move: p99.5 needs 10,000 events in the look-back, it has 0" in said
+    output = outrider("thresholds", "payments", "--format", "table").out
+    assert "the threshold is held: p99.5 needs 10,000 events in the look-back, it has 0" in output
 
 
-def test_a_contaminated_warm_up_is_told_with_its_limit() -> None:
+def test_contaminated_warm_up_gives_a_warning() -> None:
     rng = np.random.default_rng(1)
     energies = np.concatenate([rng.gamma(8, 1, 9_500), rng.uniform(60, 260, 500)])
     reference = np.sort(energies.astype(np.float32))
@@ -44,7 +44,7 @@ def test_a_contaminated_warm_up_is_told_with_its_limit() -> None:
     assert any("model.contamination: 0.05" in line for line in describe_threshold_notes(row.details["limit"]))
 
 
-def test_an_upper_bound_that_is_none_is_shown_as_open(outrider: OutriderRunner, payments: PaymentsStream) -> None:
+def test_missing_upper_bound_is_shown_as_open(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     newest = ThresholdStore(payments.db).newest_threshold(payments.stream.id)
     assert newest is not None
     few = REFERENCE[-50:]
@@ -54,7 +54,7 @@ def test_an_upper_bound_that_is_none_is_shown_as_open(outrider: OutriderRunner, 
     assert " open " in outrider("thresholds", "payments", "--format", "table").out
 
 
-def test_an_ordinary_limit_needs_no_words() -> None:
+def test_ordinary_threshold_has_no_notes() -> None:
     rng = np.random.default_rng(2)
     row = build_first_threshold(np.sort(rng.gamma(8, 1, 20_000).astype(np.float32)), 1, _NOW, 99.5)
     assert describe_threshold_notes(row.details["limit"]) == []

@@ -1,4 +1,4 @@
-"""Rows look the same to every program, and like a table on a terminal."""
+"""Rows are written as JSON, JSON lines, CSV, or a table on a terminal."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from tests.unit.monitor.cli.payments_stream import store_spike, write_config
 
 
 def run_on_terminal(*arguments: str, columns: int) -> str:
-    """Run the command on a terminal of its own and return what it shows."""
+    """Run the command on a pseudo-terminal and return its output."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm"}
     command = [sys.executable, "-m", "monitor.cli.main", *arguments]
@@ -30,7 +30,7 @@ def run_on_terminal(*arguments: str, columns: int) -> str:
     return shown
 
 
-def test_columns_become_rows_of_plain_values() -> None:
+def test_columns_become_rows_of_python_values() -> None:
     batch: Columns = {
         "at": np.array(["2026-01-01T00:00:00.000001", "NaT"], "datetime64[us]"),
         "energy": np.array([0.1, np.nan], np.float32),
@@ -52,7 +52,7 @@ def test_columns_become_rows_of_plain_values() -> None:
 
 
 @pytest.mark.parametrize("n", [0, 1, 3])
-def test_json_is_one_array_and_jsonl_one_object_a_line(capsys: pytest.CaptureFixture[str], n: int) -> None:
+def test_json_is_one_array_and_jsonl_one_object_per_line(capsys: pytest.CaptureFixture[str], n: int) -> None:
     rows = [{"a": place, "b": "x"} for place in range(n)]
     write_rows(rows, ["a"], "json")
     assert json.loads(capsys.readouterr().out) == [{"a": place} for place in range(n)]
@@ -60,7 +60,7 @@ def test_json_is_one_array_and_jsonl_one_object_a_line(capsys: pytest.CaptureFix
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [{"a": place} for place in range(n)]
 
 
-def test_csv_has_a_header_nested_values_as_json_and_nothing_for_none(capsys: pytest.CaptureFixture[str]) -> None:
+def test_csv_has_a_header_nested_json_and_empty_cells_for_none(capsys: pytest.CaptureFixture[str]) -> None:
     write_rows([{"a": None, "b": True, "c": {"x": 1}}], ["a", "b", "c"], "csv")
     assert capsys.readouterr().out == 'a,b,c\n,true,"{""x"": 1}"\n'
 
@@ -70,7 +70,7 @@ def test_csv_of_no_rows_is_the_header(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out == "a,b\n"
 
 
-def test_a_table_into_a_file_cuts_nothing_off(capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_outside_of_a_terminal_is_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
     write_rows([{"text": "x" * 500}], ["text"], "table")
     assert "x" * 500 in capsys.readouterr().out
 
@@ -86,21 +86,21 @@ def test_a_table_into_a_file_cuts_nothing_off(capsys: pytest.CaptureFixture[str]
         ([1, 2], "1, 2"),
     ],
 )
-def test_values_are_short_in_a_table(value: object, text: str) -> None:
+def test_table_values_are_short(value: object, text: str) -> None:
     assert format_value(value) == text
 
 
-def test_what_an_event_brought_cannot_steer_a_terminal() -> None:
+def test_unprintable_characters_are_escaped() -> None:
     assert escape_unprintable("a\x1b[31m\r\n\x00é") == "a\\x1b[31m\\r\\n\\x00é"
 
 
-def test_the_bound_on_memory_is_the_sum_of_its_parts() -> None:
+def test_memory_bound_is_the_sum_of_its_parts() -> None:
     bound = MemoryBound(fetch_bytes=1_000, partitions=3, features=8)
     assert bound.pending_bytes == 40_000 * 3 * (4 * 8 + 64)
     assert bound.total_bytes == 1_000 + 32 * 1024 * 1024 + bound.pending_bytes
 
 
-def test_a_terminal_gets_a_table(tmp_path: Path, sqlite_url: str) -> None:
+def test_terminal_gets_a_table(tmp_path: Path, sqlite_url: str) -> None:
     config = write_config(tmp_path, sqlite_url)
     with Database(sqlite_url) as db:
         store_spike(db, config)
@@ -109,7 +109,7 @@ def test_a_terminal_gets_a_table(tmp_path: Path, sqlite_url: str) -> None:
     assert "source_offset" not in shown
 
 
-def test_a_narrow_terminal_cuts_no_number_short(tmp_path: Path, sqlite_url: str) -> None:
+def test_narrow_terminal_cuts_no_number(tmp_path: Path, sqlite_url: str) -> None:
     config = write_config(tmp_path, sqlite_url)
     with Database(sqlite_url) as db:
         store_spike(db, config)
