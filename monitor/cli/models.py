@@ -153,10 +153,10 @@ def _require_gate(db: Database, settings: Settings, stream: str, chosen: ModelIn
         ModelError: The shadow model does not pass, or the candidate failed the gate earlier.
     """
     if chosen.state != "shadow":
-        verdict = ShadowStore(db).verdicts(load_stream_ids(db)[stream]).get(chosen.id)
-        if chosen.state == "candidate" and verdict is not None and verdict["holds"] is False:
+        past_verdict = ShadowStore(db).verdicts(load_stream_ids(db)[stream]).get(chosen.id)
+        if chosen.state == "candidate" and past_verdict is not None and past_verdict["holds"] is False:
             raise ModelError(
-                f"model {chosen.version} of stream {stream} stays a candidate: {verdict['reason']} "
+                f"model {chosen.version} of stream {stream} stays a candidate: {past_verdict['reason']} "
                 "(--force promotes it anyway)"
             )
         return

@@ -167,7 +167,8 @@ def test_the_pictures_are_what_the_demo_shows() -> None:
         diagram_labels(line) for line in out.getvalue().splitlines()[:10]
     ]
     summary = DemoSummary(
-        bursts=8, bursts_found=8, delays_s=[120.0], drift_planted=True, drift_found=DetectedDrift(feature="x0", delay_s=840.0), false_incidents=0,
+        bursts=8, bursts_found=8, delays_s=[120.0], drift_planted=True,
+        drift_found=DetectedDrift(feature="x0", delay_s=840.0), false_incidents=0,
         incidents=9, events=432_000,
     )  # fmt: skip
     printed = "\n".join(format_summary(summary, "sqlite:///demo.db", "demo"))

@@ -70,7 +70,7 @@ def test_a_topic_becomes_a_configuration_that_runs_as_it_is(
     assert stream.event.time.field == "ts"
     code, out, err = outrider("check")
     assert (code, err) == (0, "")
-    assert "All of it works." in out
+    assert "All checks passed." in out
     with subprocess.Popen(
         [sys.executable, "-m", "monitor.cli.main", "run"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     ) as daemon:
@@ -116,8 +116,8 @@ def test_an_empty_topic_is_said_with_how_long_it_was_waited_for(
     code, out, err = outrider("init", "--bootstrap-servers", kafka_server.bootstrap, "--topic", topic, "--wait", "1s")
     assert (code, out) == (1, "")
     assert err == (
-        f"outrider: topic {topic} on Kafka at {kafka_server.bootstrap} is empty: no event came in 1 s; "
-        "produce some, or wait longer (--wait 5m)\n"
+        f"outrider: topic {topic} on Kafka at {kafka_server.bootstrap} is empty: no event arrived within 1 s; "
+        "produce events, or wait longer (--wait 5m)\n"
     )
     assert time.monotonic() - began_s < 30
     assert not Path("outrider.yaml").exists()
@@ -161,7 +161,7 @@ def test_records_for_a_schema_registry_are_named(
     assert code == 2
     assert err.splitlines()[-1] == (
         f"outrider: {topic}: the records seem to be framed for a schema registry (0x00, then schema id 42), so Avro, "
-        "Protobuf or JSON Schema; Outrider reads json, msgpack and float32 (see event.format): convert them"
+        "Protobuf or JSON Schema; Outrider reads json, msgpack and float32 (see event.format): convert them first"
     )
 
 

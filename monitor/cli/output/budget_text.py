@@ -55,7 +55,9 @@ def describe_slow_rise_budget(count_model: CountModel, n: int, settings: StreamS
     text = f"1 false alarm in {format_rounded_duration(windows * window_us)} or more"
     if count_model.windows < MIN_WINDOWS:
         return f"{text}; not tested before {MIN_WINDOWS} learned windows ({count_model.windows:,} so far)"
-    windows_to_detection = expected_windows_to_detection(count_model, n, clean_rate=clean_rate, threshold_windows=windows)
+    windows_to_detection = expected_windows_to_detection(
+        count_model, n, clean_rate=clean_rate, threshold_windows=windows
+    )
     if not isfinite(windows_to_detection):
         return f"{text}; a doubled rate is within the daily variation and is not detected"
     return (

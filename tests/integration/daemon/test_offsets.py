@@ -73,7 +73,7 @@ def test_a_position_outside_the_log_or_of_nobody_is_refused_with_the_way_out(
     daemon.wait_until(lambda: stored_in_sqlite.count("positions") == 4, "the partitions are registered")
     assert daemon.terminate() == 0
     beyond = offsets(daemon, "reset", STREAM, "--to", "999999", "--partition", "1", code=2)
-    assert "has the offsets 0 to 2,000; 999,999 is outside" in beyond
+    assert "has offsets 0 to 2,000; 999,999 is outside" in beyond
     assert "name one by --partition" in offsets(daemon, "reset", STREAM, "--to", "3", code=2)
     assert "has no such partition" in offsets(daemon, "reset", STREAM, "--to", "earliest", "--partition", "9", code=2)
     assert "did you mean payments?" in offsets(daemon, "reset", "paymets", "--to", "earliest", code=2)
