@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from consumers.windows import NO_WATERMARK_US
 from storage.control.models import ModelInfo
 from storage.control.records import (
-    IncidentRow,
+    Incident,
     Judgement,
     SealFacts,
     SourceFacts,
     StoredGap,
-    StoredIncident,
     StoredPart,
     WindowFacts,
     WindowRow,
@@ -35,7 +34,7 @@ from storage.ledger.ledger import ScheduledThreshold
 class IncidentLifetime:
     """One incident: as it was last written, and the windows in which it fired as [start, end) pairs."""
 
-    row: IncidentRow
+    row: Incident
     fired_windows: list[tuple[int, int]] = field(default_factory=list)
 
 
@@ -217,7 +216,7 @@ class MemoryStore:
         if judgement.gap_ids:
             self._gaps = [(at, gap) for at, gap in self._gaps if gap.id not in judgement.gap_ids]
 
-    def _write_incident(self, row: IncidentRow, window: tuple[int, int]) -> None:
+    def _write_incident(self, row: Incident, window: tuple[int, int]) -> None:
         if row.id is None:
             self.incidents.append(IncidentLifetime(row=row))
             self._open[row.kind] = len(self.incidents)
@@ -228,7 +227,7 @@ class MemoryStore:
         elif not row.clean_windows:
             life.fired_windows.append(window)
 
-    def _open_incidents(self) -> list[StoredIncident]:
+    def _open_incidents(self) -> list[Incident]:
         return [self.incidents[number - 1].row.with_id(number) for number in sorted(self._open.values())]
 
     def tick_facts(self, stream_id: int) -> TickFacts:
@@ -275,7 +274,7 @@ class MemoryStore:
         tick_us: int,
         threshold: NewThreshold | None,
         calibration: CalibrationRow | None,
-        change: Callable[[Sequence[StoredIncident]], Sequence[IncidentRow]] = lambda _: (),
+        change: Callable[[Sequence[Incident]], Sequence[Incident]] = lambda _: (),
     ) -> bool:
         """Keep what a tick computed, and what it makes of the open incidents."""
         self._last_tick_us = tick_us
@@ -286,7 +285,7 @@ class MemoryStore:
         self.apply_change(change, tick_us)
         return True
 
-    def apply_change(self, change: Callable[[Sequence[StoredIncident]], Sequence[IncidentRow]], at_us: int) -> None:
+    def apply_change(self, change: Callable[[Sequence[Incident]], Sequence[Incident]], at_us: int) -> None:
         """Let `change` say what becomes of the open incidents at a time."""
         for row in change(self._open_incidents()):
             self._write_incident(row, (min(row.window_start_us, at_us - self._size_us), at_us))

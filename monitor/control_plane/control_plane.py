@@ -42,7 +42,7 @@ from monitor.thresholds.tick import (
     load_count_model,
     load_scale,
 )
-from storage.control.records import IncidentRow, Judgement, StoredIncident, WindowFacts
+from storage.control.records import Incident, Judgement, WindowFacts
 from storage.control.thresholds import NewThreshold, StoredThreshold, TickFacts
 
 log = logging.getLogger(__name__)
@@ -160,7 +160,7 @@ class ControlPlane:
         firing: list[WindowFacts] = []
         known: Mapping[str, Any] | None = None
 
-        def decide(facts: WindowFacts) -> list[IncidentRow]:
+        def decide(facts: WindowFacts) -> list[Incident]:
             rows = judge_open_window(facts, self._get_threshold, settings.judge, self._now_us(), known)
             if known is None and self._evidence is not None and rows:
                 firing.append(facts)
@@ -255,7 +255,7 @@ class ControlPlane:
 
     def _build_calibration_change(
         self, newest: StoredThreshold, row: NewThreshold, tick_us: int
-    ) -> Callable[[Sequence[StoredIncident]], Sequence[IncidentRow]]:
+    ) -> Callable[[Sequence[Incident]], Sequence[Incident]]:
         """Return what a tick does to the incident of kind calibration; its life is counted in ticks."""
         rule = self._settings.judge
         finding = find_calibration_problem(

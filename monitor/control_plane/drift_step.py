@@ -37,7 +37,7 @@ from monitor.statistics.drift_means import DriftStatistics, is_valid_shape, join
 from monitor.statistics.part import decode_part
 from monitor.statistics.training_profile import TrainingProfile
 from storage.control.drift import DriftBaseRow, DriftFacts, DriftUpdate, DriftWindow
-from storage.control.records import IncidentRow, StoredIncident
+from storage.control.records import Incident
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ class DriftMonitor:
         until_us: int,
         *,
         renewed: bool,
-    ) -> Callable[[Sequence[StoredIncident]], Sequence[IncidentRow]]:
+    ) -> Callable[[Sequence[Incident]], Sequence[Incident]]:
         """Return the function that updates the drift incident; it ends when no horizon has drifted any more."""
         rule = self._rule
         policy = replace(rule.incident_policy, lifecycle=replace(rule.incident_policy.lifecycle, unit="horizons"))
@@ -177,7 +177,7 @@ class DriftMonitor:
         at = Interval(start_us=until_us - min(lengths, default=0), end_us=end_us)
         ended = bool(before.alarms) and not after.alarms
 
-        def change(incidents: Sequence[StoredIncident]) -> list[IncidentRow]:
+        def change(incidents: Sequence[Incident]) -> list[Incident]:
             rows = []
             if renewed:
                 why = "renewed: drift is measured against a new base, since another model or an accepted change"

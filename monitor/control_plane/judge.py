@@ -13,7 +13,7 @@ from monitor.incidents.window import JudgeRule, ThresholdInForce, WindowUnderTes
 from monitor.statistics.counts import RATE_BOUND_LEVEL, rate_bound
 from monitor.statistics.part import Part, decode_part, encode_part, merge_parts
 from monitor.statistics.sketch import summarise_energies
-from storage.control.records import IncidentRow, Judgement, StoredIncident, WindowFacts, WindowRow
+from storage.control.records import Incident, Judgement, WindowFacts, WindowRow
 
 __all__ = ["JudgeRule", "ThresholdInForce", "judge_open_window", "judge_window", "needs_evidence"]
 
@@ -80,7 +80,7 @@ def judge_open_window(
     rule: JudgeRule,
     now_us: int,
     evidence: Mapping[str, Any] | None = None,
-) -> list[IncidentRow]:
+) -> list[Incident]:
     """Return the incident of a window that is still open and is a spike already, or nothing.
 
     It bears the times that the judgement of the full window will give it, which then replaces its numbers. So nobody
@@ -96,12 +96,10 @@ def judge_open_window(
     return _update_incident(Kind.SPIKE, build_spike_finding(window, verdict, early=True), (), window, now_us)
 
 
-def needs_evidence(rows: Sequence[IncidentRow]) -> bool:
+def needs_evidence(rows: Sequence[Incident]) -> bool:
     """Say whether a transition is written that is to be explained by the strangest events and by keys."""
     return any(
-        row.kind in _EXPLAINED_KINDS
-        and row.transition is not None
-        and row.transition.transition != TransitionType.RESOLVED
+        row.kind in _EXPLAINED_KINDS and row.transition is not None and row.transition.type != TransitionType.RESOLVED
         for row in rows
     )
 
@@ -135,14 +133,14 @@ def _merge_parts(facts: WindowFacts) -> tuple[Part, int | None]:
     return part, next((stored.threshold_id for stored in facts.parts if stored.events), facts.parts[0].threshold_id)
 
 
-def _opened_by_window(incident: StoredIncident, facts: WindowFacts) -> bool:
+def _opened_by_window(incident: Incident, facts: WindowFacts) -> bool:
     """Say whether the incident was opened by this very window, before it was judged."""
     return incident.kind == Kind.SPIKE and incident.window_start_us == facts.window_start_us
 
 
 def _update_incident(
-    kind: Kind, finding: Finding | None, known: list[StoredIncident] | tuple[()], window: WindowUnderTest, now_us: int
-) -> list[IncidentRow]:
+    kind: Kind, finding: Finding | None, known: list[Incident] | tuple[()], window: WindowUnderTest, now_us: int
+) -> list[Incident]:
     facts = window.facts
     return update_incident(
         kind,
@@ -157,8 +155,8 @@ def _update_incident(
 
 
 def _confirm_early_incident(
-    rows: list[IncidentRow], early: StoredIncident | None, window: WindowUnderTest, now_us: int
-) -> list[IncidentRow]:
+    rows: list[Incident], early: Incident | None, window: WindowUnderTest, now_us: int
+) -> list[Incident]:
     """Give what was opened early the numbers of the full window, or take it back."""
     if early is None:
         return rows

@@ -10,12 +10,11 @@ from storage.control.drift import DriftBaseRow, DriftFacts, DriftUpdate, DriftWi
 from storage.control.evidence import Evidence
 from storage.control.models import ModelInfo
 from storage.control.records import (
-    IncidentRow,
+    Incident,
     Judgement,
     OffsetRange,
     OpenWindow,
     SealFacts,
-    StoredIncident,
     WindowFacts,
 )
 from storage.control.thresholds import CalibrationRow, JudgedWindow, NewThreshold, StoredThreshold, TickFacts
@@ -47,7 +46,7 @@ class EarlyStoreProtocol(Protocol):
         ...
 
     def open_incidents_early(
-        self, stream_id: int, stream: str, window_start_us: int, decide: Callable[[WindowFacts], Sequence[IncidentRow]]
+        self, stream_id: int, stream: str, window_start_us: int, decide: Callable[[WindowFacts], Sequence[Incident]]
     ) -> bool:
         """Store the incidents of a window that is not judged yet; return whether there were any."""
         ...
@@ -88,7 +87,7 @@ class ThresholdStoreProtocol(Protocol):
         tick_us: int,
         threshold: NewThreshold | None,
         calibration: CalibrationRow | None,
-        change: Callable[[Sequence[StoredIncident]], Sequence[IncidentRow]] = ...,
+        change: Callable[[Sequence[Incident]], Sequence[Incident]] = ...,
     ) -> bool:
         """Store what a tick computed, and what it makes of the open incidents; return whether it was ours to store."""
         ...

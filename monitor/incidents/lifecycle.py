@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from storage.control.records import Incident, Transition
+
 
 class Kind(StrEnum):
     """The kinds of incidents."""
@@ -69,44 +71,9 @@ class LifecyclePolicy:
     unit: str = "windows"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenIncident:
-    """An unresolved incident as it is stored."""
-
-    kind: Kind
-    severity: Severity
-    window_start_us: int
-    opened_at_us: int
-    last_told_us: int
-    clean_windows: int
-    windows_fired: int
-    summary: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transition:
-    """One step in the life of an incident; `at_us` is event time, the end of the window that caused it."""
-
-    type: TransitionType
-    kind: Kind
-    severity: Severity
-    window_start_us: int
-    at_us: int
-    summary: str
-    details: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IncidentStep:
-    """The incident after a window (None when none is open) and the transition that led there, if any."""
-
-    incident: OpenIncident | None
-    transition: Transition | None
-
-
 def apply_quiet_windows(
-    incident: OpenIncident, quiet_windows: int, size_us: int, after_us: int, policy: LifecyclePolicy
-) -> IncidentStep:
+    incident: Incident, quiet_windows: int, size_us: int, after_us: int, policy: LifecyclePolicy
+) -> Incident:
     """Count windows without events as clean windows of an open incident: they give no sign that the problem lasts.
 
     Args:
@@ -118,17 +85,15 @@ def apply_quiet_windows(
     """
     needed = policy.resolve_after - incident.clean_windows
     if quiet_windows < needed:
-        return IncidentStep(
-            incident=replace(incident, clean_windows=incident.clean_windows + quiet_windows), transition=None
-        )
+        return replace(incident, clean_windows=incident.clean_windows + quiet_windows, transition=None)
     window = Interval(start_us=after_us + (needed - 1) * size_us, end_us=after_us + needed * size_us)
-    return IncidentStep(incident=None, transition=_build_resolution(incident, window, policy))
+    return _resolve(incident, window, policy)
 
 
 def advance_incident(
-    kind: Kind, incident: OpenIncident | None, finding: Finding | None, window: Interval, policy: LifecyclePolicy
-) -> IncidentStep:
-    """Return the incident of `kind` after `window`, and the transition if there is one.
+    incident: Incident | None, finding: Finding | None, window: Interval, policy: LifecyclePolicy
+) -> Incident | None:
+    """Return the incident after `window`, with its transition if there is one. None without incident and finding.
 
     An incident opens at the first finding. It escalates when a finding is more severe, is repeated when it still fires
     after `repeat_interval`, and resolves after `resolve_after` consecutive windows without a finding. The test for
@@ -136,67 +101,83 @@ def advance_incident(
     twice.
     """
     if finding is None:
-        return (
-            IncidentStep(incident=None, transition=None)
-            if incident is None
-            else _count_clean_window(incident, window, policy)
-        )
+        return None if incident is None else _count_clean_window(incident, window, policy)
     if incident is None:
-        return _open(kind, finding, window)
+        return _open(finding, window)
     return _update_firing(incident, finding, window, policy)
 
 
-def _open(kind: Kind, finding: Finding, window: Interval) -> IncidentStep:
-    incident = OpenIncident(
-        kind=kind,
-        severity=finding.severity,
+def end_incident(
+    incident: Incident, window: Interval, *, summary: str, details: Mapping[str, Any], clean_windows: int
+) -> Incident:
+    """Return the incident as resolved at the end of an interval, with its transition."""
+    transition = Transition(
+        type=TransitionType.RESOLVED.value,
+        severity=incident.severity,
+        window_start_us=window.start_us,
+        at_us=window.end_us,
+        summary=summary,
+        details=details,
+    )
+    resolved = replace(incident, status="resolved", resolved_at_us=window.end_us, clean_windows=clean_windows)
+    return _with_transition(resolved, transition)
+
+
+def _open(finding: Finding, window: Interval) -> Incident:
+    incident = Incident(
+        id=None,
+        kind=finding.kind.value,
+        severity=finding.severity.value,
         window_start_us=window.start_us,
         opened_at_us=window.end_us,
         last_told_us=window.end_us,
         clean_windows=0,
         windows_fired=1,
         summary=finding.summary,
+        details={},
     )
-    return IncidentStep(incident=incident, transition=_build_transition(TransitionType.OPENED, finding, window))
+    return _with_transition(incident, _build_transition(TransitionType.OPENED, finding, window))
 
 
-def _update_firing(incident: OpenIncident, finding: Finding, window: Interval, policy: LifecyclePolicy) -> IncidentStep:
-    again = replace(incident, clean_windows=0, windows_fired=incident.windows_fired + 1)
-    if _SEVERITY_ORDER[finding.severity] > _SEVERITY_ORDER[incident.severity]:
-        louder = replace(again, severity=finding.severity, last_told_us=window.end_us, summary=finding.summary)
-        return IncidentStep(incident=louder, transition=_build_transition(TransitionType.ESCALATED, finding, window))
+def _update_firing(incident: Incident, finding: Finding, window: Interval, policy: LifecyclePolicy) -> Incident:
+    fired = replace(incident, clean_windows=0, windows_fired=incident.windows_fired + 1, transition=None)
+    if _SEVERITY_ORDER[finding.severity] > _SEVERITY_ORDER[Severity(incident.severity)]:
+        escalated = replace(fired, severity=finding.severity.value, last_told_us=window.end_us, summary=finding.summary)
+        return _with_transition(escalated, _build_transition(TransitionType.ESCALATED, finding, window))
     if window.end_us - incident.last_told_us >= policy.repeat_interval_us:
-        repeated = replace(again, last_told_us=window.end_us)
-        return IncidentStep(incident=repeated, transition=_build_transition(TransitionType.REPEATED, finding, window))
-    return IncidentStep(incident=again, transition=None)
+        repeated = replace(fired, last_told_us=window.end_us)
+        return _with_transition(repeated, _build_transition(TransitionType.REPEATED, finding, window))
+    return fired
 
 
-def _count_clean_window(incident: OpenIncident, window: Interval, policy: LifecyclePolicy) -> IncidentStep:
+def _count_clean_window(incident: Incident, window: Interval, policy: LifecyclePolicy) -> Incident:
     if incident.clean_windows + 1 < policy.resolve_after:
-        return IncidentStep(incident=replace(incident, clean_windows=incident.clean_windows + 1), transition=None)
-    return IncidentStep(incident=None, transition=_build_resolution(incident, window, policy))
+        return replace(incident, clean_windows=incident.clean_windows + 1, transition=None)
+    return _resolve(incident, window, policy)
 
 
-def _build_resolution(incident: OpenIncident, window: Interval, policy: LifecyclePolicy) -> Transition:
+def _resolve(incident: Incident, window: Interval, policy: LifecyclePolicy) -> Incident:
     minutes = (window.end_us - incident.opened_at_us) / 60e6
-    return Transition(
-        type=TransitionType.RESOLVED,
-        kind=incident.kind,
-        severity=incident.severity,
-        window_start_us=window.start_us,
-        at_us=window.end_us,
+    return end_incident(
+        incident,
+        window,
         summary=f"resolved after {policy.resolve_after} clean {policy.unit}, {minutes:.1f} min after it opened",
         details={"clean_windows": policy.resolve_after, "windows_fired": incident.windows_fired},
+        clean_windows=policy.resolve_after,
     )
 
 
-def _build_transition(change: TransitionType, finding: Finding, window: Interval) -> Transition:
+def _build_transition(transition_type: TransitionType, finding: Finding, window: Interval) -> Transition:
     return Transition(
-        type=change,
-        kind=finding.kind,
-        severity=finding.severity,
+        type=transition_type.value,
+        severity=finding.severity.value,
         window_start_us=window.start_us,
         at_us=window.end_us,
         summary=finding.summary,
         details=finding.details,
     )
+
+
+def _with_transition(incident: Incident, transition: Transition) -> Incident:
+    details = {**incident.details, transition.type: transition.details}
+    return replace(incident, details=details, transition=transition)

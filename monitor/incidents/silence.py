@@ -18,7 +18,7 @@ from typing import Any
 from config.time_format import format_utc
 from monitor.incidents.lifecycle import Finding, Interval, Kind, Severity
 from monitor.incidents.rows import IncidentPolicy, update_incident
-from storage.control.records import IncidentRow, StoredIncident
+from storage.control.records import Incident
 from storage.control.silence import ArrivalFacts, Pause, PauseHistory
 
 _DAY_US = 86_400_000_000
@@ -198,10 +198,10 @@ def _details(
 
 def update_silence_incident(
     finding: Finding | None,
-    open_incidents: Sequence[StoredIncident],
+    open_incidents: Sequence[Incident],
     facts: ArrivalFacts,
     policy: IncidentPolicy,
-) -> list[IncidentRow]:
+) -> list[Incident]:
     """Return the rows that open, escalate, repeat or resolve the stream's silence incident; empty without a change.
 
     The incident follows the wall clock. It is resolved by the first arrival after its opening.
@@ -225,7 +225,7 @@ def update_silence_incident(
     return []
 
 
-def _describe_arrival(row: IncidentRow, facts: ArrivalFacts) -> IncidentRow:
+def _describe_arrival(row: Incident, facts: ArrivalFacts) -> Incident:
     if row.transition is None:
         return row
     silent_us = (facts.last_arrival_us or 0) - row.opened_at_us

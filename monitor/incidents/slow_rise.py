@@ -23,7 +23,7 @@ from monitor.incidents.slow_rise_test import (
     windows_between_false_alarms,
 )
 from monitor.incidents.window import WindowUnderTest, window_details
-from storage.control.records import StoredIncident
+from storage.control.records import Incident
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,7 @@ class SlowRiseState:
 
 
 def find_slow_rise(
-    window: WindowUnderTest, stored: Mapping[str, Any] | None, open_incidents: Sequence[StoredIncident], *, spike: bool
+    window: WindowUnderTest, stored: Mapping[str, Any] | None, open_incidents: Sequence[Incident], *, spike: bool
 ) -> tuple[SlowRiseState, Finding | None]:
     """Return the state after a window, and the finding while the rate is raised.
 

@@ -18,7 +18,7 @@ from sqlalchemy.engine import Connection
 
 from storage.control.drift import rebase_drift
 from storage.control.incidents import open_incidents, write_incident
-from storage.control.records import IncidentRow, StoredIncident
+from storage.control.records import Incident
 from storage.database.engine import Database
 from storage.database.locks import lock_stream
 from storage.database.tables import accepted_references, incidents, streams, thresholds, windows
@@ -33,7 +33,7 @@ class AcceptanceFacts:
     `last_judged_window` is the (start, end) of the last judged window; None before the first.
     """
 
-    incident: StoredIncident
+    incident: Incident
     last_judged_window: tuple[int, int] | None
 
 
@@ -61,7 +61,7 @@ class Acceptance:
         rebase_from_us: Drift is measured against a new base from this time on. None: the base does not change.
     """
 
-    incident_row: IncidentRow
+    incident_row: Incident
     at_us: int
     adopt_since_us: int | None
     accepted_rate_until_us: int

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from storage.control.incidents import open_incidents, write_incident
-from storage.control.records import IncidentRow, StoredIncident
+from storage.control.records import Incident
 from storage.control.windows import is_unjudged_part
 from storage.database.engine import Database
 from storage.database.locks import lock_stream
@@ -89,7 +89,7 @@ class DriftUpdate:
 
     until_us: int
     state: Mapping[str, Any]
-    update_incidents: Callable[[Sequence[StoredIncident]], Sequence[IncidentRow]]
+    update_incidents: Callable[[Sequence[Incident]], Sequence[Incident]]
     bases: Sequence[DriftBaseRow] = ()
     verdicts: Sequence[DriftVerdictRow] = ()
 

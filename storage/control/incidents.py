@@ -15,14 +15,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from storage.control.records import IncidentRow, StoredIncident, TransitionRow
+from storage.control.records import Incident, Transition
 from storage.database.engine import Database
 from storage.database.locks import lock_stream
 from storage.database.tables import incidents, notifications, transitions
 
 
 def change_incidents(
-    db: Database, stream_id: int, stream: str, decide: Callable[[Sequence[StoredIncident]], Sequence[IncidentRow]]
+    db: Database, stream_id: int, stream: str, decide: Callable[[Sequence[Incident]], Sequence[Incident]]
 ) -> list[int]:
     """Pass the open incidents to `decide` and write the returned rows in one transaction; return the incident ids."""
     with db.write() as conn:
@@ -30,7 +30,7 @@ def change_incidents(
         return [write_incident(db, conn, stream_id, stream, row) for row in decide(open_incidents(conn, stream_id))]
 
 
-def open_incidents(conn: sa.Connection, stream_id: int) -> list[StoredIncident]:
+def open_incidents(conn: sa.Connection, stream_id: int) -> list[Incident]:
     """Return the stream's open incidents, oldest first."""
     rows = conn.execute(
         sa.select(incidents)
@@ -38,7 +38,7 @@ def open_incidents(conn: sa.Connection, stream_id: int) -> list[StoredIncident]:
         .order_by(incidents.c.id)
     )
     return [
-        StoredIncident(
+        Incident(
             id=row.id,
             kind=row.kind,
             severity=row.severity,
@@ -54,7 +54,7 @@ def open_incidents(conn: sa.Connection, stream_id: int) -> list[StoredIncident]:
     ]
 
 
-def write_incident(db: Database, conn: sa.Connection, stream_id: int, stream: str, row: IncidentRow) -> int:
+def write_incident(db: Database, conn: sa.Connection, stream_id: int, stream: str, row: Incident) -> int:
     """Write an incident, its transition and a notification for each channel; return the incident id.
 
     The caller holds the lock on the stream's row (`lock_stream`), so that at most one incident of a kind is open.
@@ -89,8 +89,8 @@ def _write_transition(
     stream_id: int,
     stream: str,
     incident_id: int,
-    row: IncidentRow,
-    transition: TransitionRow,
+    row: Incident,
+    transition: Transition,
 ) -> None:
     """Write a transition and its notifications.
 
@@ -109,7 +109,7 @@ def _write_transition(
         "details": json.dumps(transition.details, ensure_ascii=False),
     }
     if early is None:
-        identity = {"incident_id": incident_id, "stream_id": stream_id, "transition": transition.transition}
+        identity = {"incident_id": incident_id, "stream_id": stream_id, "transition": transition.type}
         identity |= {"window_start_us": transition.window_start_us, "recorded_at_us": now_us}
         insert = transitions.insert().values(**identity, **values, severity=row.severity)
         transition_id: int = conn.execute(insert.returning(transitions.c.id)).scalar_one()
@@ -136,17 +136,17 @@ def _write_transition(
         )
 
 
-def _find_early_transition(conn: sa.Connection, incident_id: int, transition: TransitionRow) -> sa.Row[Any, Any] | None:
+def _find_early_transition(conn: sa.Connection, incident_id: int, transition: Transition) -> sa.Row[Any, Any] | None:
     return conn.execute(
         sa.select(transitions.c.id, transitions.c.at_us).where(
             transitions.c.incident_id == incident_id,
-            transitions.c.transition == transition.transition,
+            transitions.c.transition == transition.type,
             transitions.c.window_start_us == transition.window_start_us,
         )
     ).one_or_none()
 
 
-def _find_channels(conn: sa.Connection, incident_id: int, transition: TransitionRow) -> dict[str, bool]:
+def _find_channels(conn: sa.Connection, incident_id: int, transition: Transition) -> dict[str, bool]:
     """Map each channel of a transition to True if it is notified, or to False if its notification is skipped.
 
     A resolution is sent exactly to the channels that were notified of the incident, independently of the current
@@ -154,7 +154,7 @@ def _find_channels(conn: sa.Connection, incident_id: int, transition: Transition
     a page has no meaning.
     """
     routed = {channel: channel not in transition.skipped_channels for channel in transition.channels}
-    if transition.transition != "resolved":
+    if transition.type != "resolved":
         return routed
     states = sa.select(notifications.c.channel, notifications.c.state).where(notifications.c.incident_id == incident_id)
     rows = conn.execute(states.order_by(notifications.c.transition_id, notifications.c.channel)).all()
@@ -165,7 +165,7 @@ def _find_channels(conn: sa.Connection, incident_id: int, transition: Transition
     }
 
 
-def notification_id(stream: str, incident: IncidentRow, transition: TransitionRow, channel: str) -> str:
+def notification_id(stream: str, incident: Incident, transition: Transition, channel: str) -> str:
     """Return a deterministic id for the notification of one transition on one channel.
 
     Repeating the work gives the same id. Two incidents of a kind may start at the same event time, such as a drift of
@@ -173,5 +173,5 @@ def notification_id(stream: str, incident: IncidentRow, transition: TransitionRo
     contains both times.
     """
     incident_key = (stream, incident.kind, incident.window_start_us, incident.opened_at_us)
-    key = (*incident_key, transition.transition, transition.window_start_us, channel)
+    key = (*incident_key, transition.type, transition.window_start_us, channel)
     return hashlib.sha256("|".join(map(str, key)).encode()).hexdigest()[:32]

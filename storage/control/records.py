@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -59,12 +59,35 @@ class OffsetRange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoredIncident:
-    """An open incident."""
+class Transition:
+    """One step in the lifecycle of an incident: `opened`, `escalated`, `repeated` or `resolved`.
 
-    id: int
+    `severity` is that of the finding, and `at_us` is event time, the end of the window that caused the transition.
+    `channels` are notified; a channel in `skipped_channels` gets a notification row that is never sent.
+    """
+
+    type: str
+    severity: str
+    window_start_us: int
+    at_us: int
+    summary: str
+    details: Mapping[str, Any]
+    channels: Sequence[str] = ()
+    skipped_channels: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incident:
+    """An incident of a stream, as read from the database or to be written to it.
+
+    `id` is None for a new incident. `status` is `open` or `resolved`. `details` holds the details of the latest
+    transition of each type. `transition` is the transition to write with the incident, None if there is none.
+    """
+
+    id: int | None
     kind: str
     severity: str
+    status: str = "open"
     window_start_us: int
     opened_at_us: int
     last_told_us: int
@@ -72,6 +95,12 @@ class StoredIncident:
     windows_fired: int
     summary: str
     details: Mapping[str, Any]
+    resolved_at_us: int | None = None
+    transition: Transition | None = None
+
+    def with_id(self, incident_id: int) -> Incident:
+        """Return the incident as read back after it was written under this id."""
+        return replace(self, id=incident_id, transition=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +126,7 @@ class WindowFacts:
     window_end_us: int
     parts: Sequence[StoredPart]
     last_judged_end_us: int | None
-    open_incidents: Sequence[StoredIncident]
+    open_incidents: Sequence[Incident]
     gaps: Sequence[StoredGap]
     state: Mapping[str, Any] = field(default_factory=dict)
     offset_ranges: Sequence[OffsetRange] = ()
@@ -135,46 +164,6 @@ class WindowRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TransitionRow:
-    """One transition of an incident and the channels that are notified.
-
-    A channel in `skipped_channels` gets a notification row that is never sent.
-    """
-
-    transition: str
-    window_start_us: int
-    at_us: int
-    summary: str
-    details: Mapping[str, Any]
-    channels: Sequence[str] = ()
-    skipped_channels: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IncidentRow:
-    """An incident to write; `id` is None for a new incident."""
-
-    id: int | None
-    kind: str
-    severity: str
-    status: str
-    window_start_us: int
-    opened_at_us: int
-    last_told_us: int
-    clean_windows: int
-    windows_fired: int
-    summary: str
-    details: Mapping[str, Any]
-    resolved_at_us: int | None = None
-    transition: TransitionRow | None = None
-
-    def with_id(self, incident_id: int) -> StoredIncident:
-        """Return the open incident as stored under this id."""
-        values = {each.name: getattr(self, each.name) for each in fields(StoredIncident) if each.name != "id"}
-        return StoredIncident(id=incident_id, **values)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
     """Rows that judging a window writes; the incidents are written in order.
 
@@ -182,6 +171,6 @@ class Judgement:
     """
 
     window: WindowRow
-    incidents: Sequence[IncidentRow] = ()
+    incidents: Sequence[Incident] = ()
     gap_ids: Sequence[int] = field(default=())
     state: Mapping[str, Any] | None = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from storage.control.incidents import open_incidents
-from storage.control.records import StoredIncident
+from storage.control.records import Incident
 from storage.database.engine import Database
 from storage.database.tables import FOREVER_US, leases, positions, streams, windows
 
@@ -74,7 +74,7 @@ class SilenceStore:
         with self._db.read() as conn:
             return conn.execute(query).first() is not None
 
-    def open_incidents(self, stream_id: int) -> list[StoredIncident]:
+    def open_incidents(self, stream_id: int) -> list[Incident]:
         """Return the open incidents of a stream, of every kind."""
         with self._db.read() as conn:
             return open_incidents(conn, stream_id)

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from storage.control.incidents import open_incidents, write_incident
-from storage.control.records import IncidentRow, StoredIncident
+from storage.control.records import Incident
 from storage.control.windows import is_unjudged_part
 from storage.database.engine import Database
 from storage.database.locks import lock_stream
@@ -202,7 +202,7 @@ class ThresholdStore:
         tick_us: int,
         threshold: NewThreshold | None,
         calibration: CalibrationRow | None,
-        change: Callable[[Sequence[StoredIncident]], Sequence[IncidentRow]] = lambda _: (),
+        change: Callable[[Sequence[Incident]], Sequence[Incident]] = lambda _: (),
     ) -> bool:
         """Store the results of tick `tick_us` in one transaction.
 

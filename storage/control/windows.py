@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from storage.control.incidents import open_incidents, write_incident
 from storage.control.records import (
-    IncidentRow,
+    Incident,
     Judgement,
     OffsetRange,
     OpenWindow,
@@ -172,7 +172,7 @@ class WindowStore:
         )
 
     def open_incidents_early(
-        self, stream_id: int, stream: str, window_start_us: int, decide: Callable[[WindowFacts], Sequence[IncidentRow]]
+        self, stream_id: int, stream: str, window_start_us: int, decide: Callable[[WindowFacts], Sequence[Incident]]
     ) -> bool:
         """Store the incidents of a window that is not judged yet; return whether there were any.
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from monitor.statistics.part import Part, Scale, encode_part, summarise
-from storage.control.records import IncidentRow, Judgement, TransitionRow, WindowFacts, WindowRow
+from storage.control.records import Incident, Judgement, Transition, WindowFacts, WindowRow
 from storage.database.engine import Database
 from storage.ledger.commit import (
     Commit,
@@ -97,12 +97,18 @@ def judged_window_row(facts: WindowFacts) -> WindowRow:
     )
 
 
-def opened_incident(facts: WindowFacts, kind: str = "spike", channels: tuple[str, ...] = ("log",)) -> IncidentRow:
+def opened_incident(facts: WindowFacts, kind: str = "spike", channels: tuple[str, ...] = ("log",)) -> Incident:
     start, end = facts.window_start_us, facts.window_end_us
-    transition = TransitionRow(
-        transition="opened", window_start_us=start, at_us=end, summary="a spike", details={"n": 1}, channels=channels
+    transition = Transition(
+        type="opened",
+        severity="warning",
+        window_start_us=start,
+        at_us=end,
+        summary="a spike",
+        details={"n": 1},
+        channels=channels,
     )
-    return IncidentRow(
+    return Incident(
         id=None,
         kind=kind,
         severity="warning",

@@ -12,7 +12,7 @@ from monitor.incidents.rows import IncidentPolicy, update_incident
 from monitor.pipeline.fold import WindowRule
 from storage.control.drift import rebase_drift
 from storage.control.incidents import change_incidents
-from storage.control.records import IncidentRow, StoredIncident
+from storage.control.records import Incident
 from storage.database.engine import Database
 from storage.database.locks import lock_stream
 from storage.database.migrations.upgrade import upgrade
@@ -162,7 +162,7 @@ def store_drift_steps(db: Database, stream_id: int, repeat_minutes: int, *steps:
         max_age_us=2**62,
     )
 
-    def step(drifted: bool, minutes: int, until: int, known: Sequence[StoredIncident]) -> list[IncidentRow]:
+    def step(drifted: bool, minutes: int, until: int, known: Sequence[Incident]) -> list[Incident]:
         finding = (
             Finding(kind=Kind.DRIFT, severity=Severity.WARNING, summary="it moved", details={}) if drifted else None
         )

@@ -150,7 +150,7 @@ def test_transitions_of_an_incident_are_delivered_in_order_after_a_failure(
     def resolve(facts: WindowFacts) -> Judgement:
         row = opened_incident(facts, channels=("ops",))
         assert row.transition is not None
-        transition = replace(row.transition, transition="resolved")
+        transition = replace(row.transition, type="resolved")
         ended = replace(
             row, id=int(str(incident)), status="resolved", resolved_at_us=transition.at_us, transition=transition
         )
@@ -376,7 +376,7 @@ def test_the_resolution_goes_to_the_channels_that_got_the_opening_at_any_age(
     def step(facts: WindowFacts, transition: str, *channels: str, skipped: tuple[str, ...]) -> Judgement:
         row = opened_incident(facts, channels=channels)
         assert row.transition is not None
-        changed = replace(row.transition, transition=transition, skipped_channels=skipped)
+        changed = replace(row.transition, type=transition, skipped_channels=skipped)
         row = replace(row, transition=changed)
         if transition == "resolved":
             row = replace(row, id=facts.open_incidents[0].id, status="resolved", resolved_at_us=changed.at_us)

@@ -7,15 +7,15 @@ import sqlalchemy as sa
 
 from storage.control.acceptance import Acceptance, AcceptanceFacts, AcceptedReference, accept_incident
 from storage.control.incidents import change_incidents
-from storage.control.records import IncidentRow
+from storage.control.records import Incident
 from storage.control.thresholds import ThresholdStore
 from storage.database.engine import Database
 from storage.database.tables import windows
 from tests.integration.storage.commits import MINUTE, T0, ClaimedStream, claim_stream, fetch_rows
 
 
-def make_incident(kind: str, *, number: int | None = None, status: str = "open") -> IncidentRow:
-    return IncidentRow(
+def make_incident(kind: str, *, number: int | None = None, status: str = "open") -> Incident:
+    return Incident(
         id=number,
         kind=kind,
         severity="warning",

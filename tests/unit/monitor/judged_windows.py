@@ -11,7 +11,7 @@ from monitor.incidents.lifecycle import LifecyclePolicy
 from monitor.incidents.rows import IncidentPolicy
 from monitor.statistics.part import Scale, encode_part, summarise
 from monitor.thresholds.tick import load_count_model, load_scale
-from storage.control.records import IncidentRow, Judgement, StoredIncident, StoredPart, WindowFacts
+from storage.control.records import Incident, Judgement, StoredPart, WindowFacts
 from storage.control.thresholds import StoredThreshold
 
 MINUTE = 60_000_000
@@ -73,7 +73,7 @@ class Stream:
     """A stream with its open incidents, its stored state and the transitions so far."""
 
     threshold: ThresholdInForce = field(default_factory=learned_threshold)
-    open_incidents: dict[int, StoredIncident] = field(default_factory=dict)
+    open_incidents: dict[int, Incident] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
     transitions: list[tuple[int, str, str]] = field(default_factory=list)
     window: int = 0
@@ -94,7 +94,7 @@ class Stream:
             state=json.loads(json.dumps(self.state)),
         )
 
-    def judge_early(self, outliers: int, events: int = EVENTS) -> list[IncidentRow]:
+    def judge_early(self, outliers: int, events: int = EVENTS) -> list[Incident]:
         """Test the next window while it is open, and store the opened incidents."""
         rows = judge_open_window(self.facts(outliers, events), lambda _: self.threshold, RULE, T0)
         self._store(rows)
@@ -117,7 +117,7 @@ class Stream:
             self.ids += row.id is None
             number = row.id or self.ids
             if row.transition is not None:
-                self.transitions.append((self.window, row.kind, row.transition.transition))
+                self.transitions.append((self.window, row.kind, row.transition.type))
             if row.status == "open":
                 self.open_incidents[number] = row.with_id(number)
             else:

@@ -8,7 +8,7 @@ from config.units import Rate
 from monitor.backtest.labels import Burst
 from monitor.backtest.memory_store import IncidentLifetime, MemoryStore
 from monitor.backtest.outcome import LabelledBursts, Outcome, compute_outcome
-from storage.control.records import IncidentRow, WindowRow
+from storage.control.records import Incident, WindowRow
 
 MINUTE = 60_000_000
 DAY = 1440
@@ -28,7 +28,7 @@ def window(minute: int) -> WindowRow:
 
 
 def lifetime(*minutes: int, kind: str = "spike") -> IncidentLifetime:
-    row = IncidentRow(
+    row = Incident(
         id=None,
         kind=kind,
         severity="warning",

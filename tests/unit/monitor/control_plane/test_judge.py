@@ -96,7 +96,7 @@ def judged(of: WindowFacts, rule: JudgeRule = RULE, now_us: int = T0) -> Judgeme
 
 
 def transitions_of(of: Judgement) -> list[tuple[str, str]]:
-    return [(row.kind, row.transition.transition) for row in of.incidents if row.transition]
+    return [(row.kind, row.transition.type) for row in of.incidents if row.transition]
 
 
 def test_a_clean_window_row_has_its_energies_and_the_expected_outliers() -> None:

@@ -10,7 +10,7 @@ def test_spike_opens_early_with_the_times_of_the_full_window() -> None:
     (row,) = stream.judge_early(60, events=300)
     assert (row.window_start_us, row.opened_at_us) == (T0, T0 + MINUTE)
     assert row.transition is not None
-    assert (row.transition.transition, row.transition.at_us) == ("opened", T0 + MINUTE)
+    assert (row.transition.type, row.transition.at_us) == ("opened", T0 + MINUTE)
     assert row.summary.startswith("60 outliers among 300 events of the open window from 2026-01-01T00:00:00Z")
 
 

@@ -18,7 +18,7 @@ from monitor.incidents.silence import (
     update_silence_incident,
     usual_allowed_silence_us,
 )
-from storage.control.records import StoredIncident
+from storage.control.records import Incident
 from storage.control.silence import ArrivalFacts, Pause, PauseHistory
 
 SECOND = 1_000_000
@@ -241,13 +241,13 @@ def test_unreadable_source_is_critical_and_counts_from_the_start_of_the_watch() 
     assert "look whether the broker can be reached" in finding.summary
 
 
-def open_incident() -> tuple[ArrivalFacts, Finding, StoredIncident]:
+def open_incident() -> tuple[ArrivalFacts, Finding, Incident]:
     silent = facts(11 * MINUTE)
     finding = find_silence_after(silent)
     assert finding is not None
     (row,) = update_silence_incident(finding, [], silent, POLICY)
     assert row.transition is not None
-    assert (row.transition.transition, row.transition.channels, row.transition.skipped_channels) == (
+    assert (row.transition.type, row.transition.channels, row.transition.skipped_channels) == (
         "opened",
         ["log", "ops"],
         [],
@@ -261,7 +261,7 @@ def test_lasting_silence_is_repeated_and_writes_no_row_in_between() -> None:
     for hours, change in ((1, None), (3.9, None), (4, "repeated")):
         later = replace(silent, now_us=NOW + int(hours * HOUR))
         rows = update_silence_incident(finding, [incident], later, POLICY)
-        assert [row.transition.transition for row in rows if row.transition] == ([change] if change else [])
+        assert [row.transition.type for row in rows if row.transition] == ([change] if change else [])
         assert len(rows) == (change is not None)
 
 
@@ -271,7 +271,7 @@ def test_silence_escalates_when_the_source_becomes_unreadable() -> None:
     finding = find_silence_after(unreadable)
     (row,) = update_silence_incident(finding, [incident], unreadable, POLICY)
     assert row.transition is not None
-    assert (row.transition.transition, row.severity) == ("escalated", "critical")
+    assert (row.transition.type, row.severity) == ("escalated", "critical")
 
 
 def test_only_an_arrival_after_the_opening_resolves_the_incident() -> None:
@@ -280,7 +280,7 @@ def test_only_an_arrival_after_the_opening_resolves_the_incident() -> None:
     again = replace(silent, now_us=NOW + HOUR + SECOND, last_arrival_us=NOW + HOUR)
     (row,) = update_silence_incident(None, [incident], again, POLICY)
     assert row.transition is not None
-    assert (row.status, row.transition.transition, row.resolved_at_us) == ("resolved", "resolved", again.now_us)
+    assert (row.status, row.transition.type, row.resolved_at_us) == ("resolved", "resolved", again.now_us)
     assert row.transition.summary == "events come again, 60.0 min after this was opened"
 
 
