@@ -1,1 +1,1 @@
-"""Tests: the daemon as people run it: a process of its own, its configuration, its events, what it stored."""
+"""The daemon as a process for tests: its configuration, its events and its stored rows."""

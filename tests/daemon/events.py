@@ -1,4 +1,4 @@
-"""Tests: a stream of events with planted bursts of outliers, the same for every run, and its topic."""
+"""A reproducible stream of events with planted bursts of outliers, and its topic."""
 
 import json
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ FEATURES = ("x0", "x1", "x2")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BurstStream:
-    """Records in the order of their event times; record i goes to partition i modulo the partitions.
+    """Records in the order of their creation; record i goes to partition i modulo the number of partitions.
 
-    Every `burst_every_s` there is a burst: for `burst_s` a quarter of the events lies far outside. Some events
-    come half a window behind, for which windows wait, and some so far behind that they are late.
+    A burst starts every `burst_every_s` seconds: during `burst_s` seconds a quarter of the events are outliers. Some
+    events are delayed by half a window, which is within the grace, and some are delayed so much that they are late.
     """
 
     events: int = 20_000
@@ -32,10 +32,10 @@ class BurstStream:
         at_s = np.sort(rng.uniform(0, self.seconds, self.events))
         mixing = np.array([[1.0, 0.4, 0.0], [0.0, 1.0, -0.3], [0.2, 0.0, 0.7]])
         x = rng.normal(size=(self.events, len(FEATURES))) @ mixing
-        strange = (at_s % self.burst_every_s > self.burst_every_s - self.burst_s) & (rng.random(self.events) < 0.25)
-        x[strange] += 9.0
-        behind = rng.random(self.events)
-        at_s -= np.select([behind < 0.002, behind < 0.02], [60.0, 5.0], 0.0)
+        anomalous = (at_s % self.burst_every_s > self.burst_every_s - self.burst_s) & (rng.random(self.events) < 0.25)
+        x[anomalous] += 9.0
+        delay_draw = rng.random(self.events)
+        at_s -= np.select([delay_draw < 0.002, delay_draw < 0.02], [60.0, 5.0], 0.0)
         times_us = START_US + np.maximum(0, at_s * 1e6).astype(np.int64)
         return [
             json.dumps({"ts": int(time_us), "id": i, **dict(zip(FEATURES, row, strict=True))}).encode()
@@ -46,11 +46,13 @@ class BurstStream:
 def produce_records(
     server: KafkaServer, topic: str, records: Sequence[bytes | None], partitions: int, *, linger_ms: int = 20
 ) -> None:
-    """Deal records out to the partitions of a topic; within `linger_ms` they share a batch."""
-    from tests.servers.records import open_producer  # the client warns at import, which pytest hears only inside tests
+    """Produce records round-robin to the partitions of a topic; records within `linger_ms` share a batch."""
+    from tests.servers.records import (
+        open_producer,
+    )  # the client warns at import; pytest filters the warning only inside tests
 
     with open_producer(server, linger_ms=linger_ms, batch_size=65_536) as writer:
         for i, record in enumerate(records):
-            # A record without a value, a tombstone, wants a key to delete.
+            # A tombstone, which is a record without a value, needs a key.
             writer.send(topic, record, key=b"gone" if record is None else None, partition=i % partitions)
         writer.flush()

@@ -1,4 +1,4 @@
-"""Tests: fixtures around a daemon; a conftest imports those that its tests ask for."""
+"""Fixtures around a daemon; a conftest imports those that its tests request."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -13,34 +13,34 @@ from tests.daemon.stored import StoredRows
 
 @pytest.fixture
 def stored(database_url: str) -> Iterator[StoredRows]:
-    """What the daemon of this test stores; the test runs once for each kind of database."""
-    with closing(StoredRows(database_url)) as watched:
-        yield watched
+    """Rows stored by the daemon of this test, once for each kind of database."""
+    with closing(StoredRows(database_url)) as rows:
+        yield rows
 
 
 @pytest.fixture
 def stored_in_postgres(postgres_url: str) -> Iterator[StoredRows]:
-    """What the daemon of this test stores in PostgreSQL."""
+    """Rows stored by the daemon of this test in PostgreSQL."""
     with closing(StoredRows(postgres_url)) as watched:
         yield watched
 
 
 @pytest.fixture
 def stored_in_sqlite(sqlite_url: str) -> Iterator[StoredRows]:
-    """What the daemon of this test stores in a file."""
+    """Rows stored by the daemon of this test in an SQLite file."""
     with closing(StoredRows(sqlite_url)) as watched:
         yield watched
 
 
 @pytest.fixture
 def run_daemon(tmp_path: Path) -> Iterator[Callable[..., DaemonProcess]]:
-    """A factory of daemons that are started, and gone when the test is over."""
-    made: list[DaemonProcess] = []
+    """A factory that starts daemons; they are killed at the end of the test."""
+    daemons: list[DaemonProcess] = []
 
     def run(settings: dict[str, Any], name: str = "outrider") -> DaemonProcess:
-        made.append(DaemonProcess(tmp_path, settings, name))
-        return made[-1].start()
+        daemons.append(DaemonProcess(tmp_path, settings, name))
+        return daemons[-1].start()
 
     yield run
-    for daemon in made:
+    for daemon in daemons:
         daemon.close()

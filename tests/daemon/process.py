@@ -1,4 +1,4 @@
-"""Tests: the daemon as a process: started, watched through SQL, killed, frozen and told to stop by its id."""
+"""The daemon as a process: start it, watch its rows, and kill, freeze or stop it by its process id."""
 
 import json
 import os
@@ -14,18 +14,18 @@ from typing import Any, Self
 from tests.servers.process import ServerError, die_with_parent, last_lines
 
 TIMEOUT_S = 120.0
-"""A bound and no expectation: the machine that runs the tests may be busy with others."""
+"""An upper bound, not an expected time: the machine may be busy."""
 
 _POLL_INTERVAL_S = 0.05
 
 
 class DaemonProcess:
-    """`outrider run` under one configuration; may be started again after every end.
+    """`outrider run` with one configuration. It can be started again after every exit.
 
     Args:
-        folder: Where the configuration and the log go.
+        folder: Folder of the configuration file and the log.
         settings: The configuration.
-        name: Tells two daemons of one test apart.
+        name: Name of the files; distinguishes two daemons of one test.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], name: str = "outrider") -> None:
@@ -35,7 +35,7 @@ class DaemonProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
-        """Start it; return at once."""
+        """Start the process and return without waiting."""
         assert not self.is_running, "one process at a time"
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
@@ -44,49 +44,49 @@ class DaemonProcess:
                 stdout=log,
                 stderr=log,
                 preexec_fn=die_with_parent(signal.SIGKILL),  # noqa: PLW1509 -- calls prctl, nothing else
-                # One thread for the matrices: several daemons and two servers share the machine.
+                # One thread for linear algebra: several daemons and two servers share the machine.
                 env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"},
             )
         return self
 
     @property
     def is_running(self) -> bool:
-        """Whether the process lives (frozen counts)."""
+        """Whether the process exists; a frozen process counts as running."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         assert self._process is not None
         return self._process.pid
 
     @property
     def log(self) -> str:
-        """All that it has said, over all its lives."""
+        """The log of all runs of this daemon."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     def send(self, number: signal.Signals) -> None:
-        """Send it a signal."""
+        """Send a signal to the process."""
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End it as a crash does."""
+        """Kill the process, as a crash would."""
         self._signal_and_wait(signal.SIGKILL)
 
     def terminate(self, within_s: float = TIMEOUT_S) -> int:
-        """Tell it to stop in good order; return its exit code."""
+        """Stop the process with SIGTERM; return its exit code."""
         return self._signal_and_wait(signal.SIGTERM, within_s)
 
     def wait(self, within_s: float = TIMEOUT_S) -> int:
-        """Wait for its end; return its exit code."""
+        """Wait for the process to exit; return its exit code."""
         assert self._process is not None
         try:
             return self._process.wait(within_s)
         except subprocess.TimeoutExpired:
-            raise ServerError(f"the daemon did not end within {within_s:g} s\n{self.tail()}") from None
+            raise ServerError(f"the daemon did not exit within {within_s:g} s\n{self.tail()}") from None
 
     def runs_for(self, for_s: float) -> bool:
-        """Let it run for a while; return whether it still does."""
+        """Let the process run for `for_s` seconds; return whether it is still running."""
         assert self._process is not None
         try:
             self._process.wait(for_s)
@@ -95,20 +95,20 @@ class DaemonProcess:
         return False
 
     def wait_until(self, condition: Callable[[], bool], what: str, within_s: float = TIMEOUT_S) -> None:
-        """Wait for what the daemon brings about; raise with the end of its log when it ends or takes too long."""
+        """Wait for a condition; raise with the end of the log if the daemon exits or the time is over."""
         deadline = time.monotonic() + within_s
         while not condition():
             if not self.runs_for(_POLL_INTERVAL_S) and not condition():
-                raise ServerError(f"the daemon ended before {what}\n{self.tail()}")
+                raise ServerError(f"the daemon exited before {what}\n{self.tail()}")
             if time.monotonic() > deadline:
                 raise ServerError(f"waited {within_s:g} s for {what}\n{self._abort_and_tail()}")
 
     def tail(self, lines: int = 40) -> str:
-        """Return the end of its log."""
+        """Return the last lines of the log."""
         return last_lines(self.log_path, lines)
 
     def _abort_and_tail(self) -> str:
-        """End it in a way that makes it say where every thread stands; return the end of its log."""
+        """Abort the process so that it logs the stack of every thread; return the end of the log."""
         self.send(signal.SIGCONT)
         self.send(signal.SIGABRT)
         self.wait()
@@ -128,6 +128,6 @@ class DaemonProcess:
         self.close()
 
     def close(self) -> None:
-        """End it if it still lives, frozen or not."""
+        """Kill the process if it is still running, frozen or not."""
         if self.is_running:
             self.kill()

@@ -1,4 +1,4 @@
-"""Tests: configurations under which a daemon shows in seconds what it else shows in days."""
+"""Configurations that make a daemon judge and alert within seconds instead of days."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ SESSION_MS = 3_000
 def kafka_settings(
     database_url: str, bootstrap: str, topic: str, *, client: dict[str, Any] | None = None, **stream: Any
 ) -> dict[str, Any]:
-    """Return the settings of one stream of a topic: short windows, short looks back, one component.
+    """Return the settings of one stream of a topic, with short windows, a short look-back and one component.
 
     Args:
-        database_url: Where it stores.
-        bootstrap: The broker.
-        topic: The topic; the group has its name.
-        client: Options of the Kafka client on top.
-        stream: Sections of the stream that replace ours.
+        database_url: URL of the database.
+        bootstrap: Address of the broker.
+        topic: The topic; the consumer group has the same name.
+        client: Additional options of the Kafka client.
+        stream: Sections of the stream that replace the default ones.
     """
     source = {"type": "kafka", "topics": [topic], "group_id": topic}
     return {
@@ -36,7 +36,7 @@ def kafka_settings(
 
 
 def file_settings(database_url: str, path: str, **stream: Any) -> dict[str, Any]:
-    """Return the same settings over a file."""
+    """Return the same settings for a stream from a file."""
     source = {"type": "file", "path": path}
     return {
         "database": {"url": database_url},

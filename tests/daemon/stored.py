@@ -1,4 +1,4 @@
-"""Tests: what a daemon has stored, watched while it works and compared when it is done."""
+"""Rows stored by a daemon: counted while it runs, compared after it has finished."""
 
 import itertools
 import json
@@ -13,7 +13,8 @@ from storage.database.engine import Database
 
 TableDump = dict[str, list[tuple[Any, ...]]]
 
-# What differs between two runs over the same events: ids, the wall clock, and how far a message has come.
+# The columns leave out the values that differ between two runs over the same events: ids, times of the wall clock and
+# states of delivery.
 _SELECTS = {
     "scores": """SELECT topic, partition, incarnation, source_offset, event_time_us, energy, threshold,
         is_outlier, model_version, key, event_id FROM score_history ORDER BY 1, 2, 3, 4""",
@@ -41,20 +42,20 @@ _JSON = {"features", "feature_names", "details"}
 
 
 class StoredRows:
-    """Reads the database of a daemon, whether that runs, is frozen or is gone; closed by whoever made it."""
+    """Reads the database of a running, frozen or finished daemon; the creator closes it."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self._db: Database | None = None
 
     def rows(self, select: str, **values: object) -> list[tuple[Any, ...]]:
-        """Return rows."""
+        """Return the rows of a query."""
         self._db = self._db or Database(self.url, read_only=True)
         with self._db.read() as connection:
             return [tuple(row) for row in connection.execute(sa.text(select), values)]
 
     def number(self, select: str, **values: object) -> int:
-        """Return one number; 0 for NULL, while there is no such table yet, and while nobody answers."""
+        """Return one number; 0 for NULL, for a missing table and while the database does not answer."""
         try:
             return int(self.rows(select, **values)[0][0] or 0)
         except (OutriderError, sa.exc.DBAPIError):
@@ -65,21 +66,21 @@ class StoredRows:
         return self.number(f"SELECT count(*) FROM {what}")
 
     def progress(self) -> int:
-        """Return how many offsets of all partitions are committed; all start at 0."""
+        """Return the number of committed offsets of all partitions, each of which starts at 0."""
         return self.number("SELECT sum(next_offset) FROM positions WHERE active")
 
     def is_settled(self, offsets: int) -> bool:
-        """Return whether all offsets are committed, and every window that has parts is judged."""
+        """Return whether all offsets are committed and every window with parts is judged."""
         return self.progress() >= offsets and self.count("window_parts") == 0
 
     def dump(self) -> TableDump:
-        """Return everything that two runs over the same events must have in common."""
+        """Return the rows that two runs over the same events must have in common."""
         self._db = self._db or Database(self.url, read_only=True)
         with self._db.read() as connection:
             return {name: _canonical(connection.execute(sa.text(select))) for name, select in _SELECTS.items()}
 
     def close(self) -> None:
-        """Close its connections."""
+        """Close the database connections."""
         if self._db is not None:
             self._db.close()
             self._db = None
@@ -92,7 +93,7 @@ def _canonical(result: sa.CursorResult[Any]) -> list[tuple[Any, ...]]:
 
 def _canonical_value(name: str, value: Any) -> object:
     if name == "energy":
-        return float(np.float32(value))  # a float4 comes back as its shortest decimal, or widened
+        return float(np.float32(value))  # one database returns a float4 as its shortest decimal, the other widened
     if name in _JSON and isinstance(value, str):
         return json.dumps(json.loads(value), sort_keys=True)
     if name == "is_outlier" or name.startswith("judged_at"):
@@ -101,28 +102,28 @@ def _canonical_value(name: str, value: Any) -> object:
 
 
 def differences(found: TableDump, reference: TableDump) -> dict[str, str]:
-    """Return, for each kind of row that is not the same, how many there are and the first that differs."""
-    told = {}
+    """Describe each table that differs from the reference by its number of rows and its first different row."""
+    texts = {}
     for name, rows in reference.items():
         if found[name] != rows:
             pairs = zip(found[name], rows, strict=False)
-            first = next(((mine, its) for mine, its in pairs if mine != its), ((), ()))
+            first = next(((row, expected) for row, expected in pairs if row != expected), ((), ()))
             values = [f"{a!r} instead of {b!r}" for a, b in zip(*first, strict=True) if a != b]
-            told[name] = f"{len(found[name])} rows, in the reference {len(rows)}; in {first[0][:4]}: {values}"
-    return told
+            texts[name] = f"{len(found[name])} rows, in the reference {len(rows)}; in {first[0][:4]}: {values}"
+    return texts
 
 
 def duplicates_and_missing(dump: TableDump, expected: Mapping[int, int]) -> tuple[list[object], int]:
-    """Return the (partition, offset) pairs that are stored twice, and how many of the expected ones are absent.
+    """Return the (partition, offset) pairs that are stored twice, and the number of expected pairs that are missing.
 
     Args:
-        dump: What was stored.
+        dump: The stored rows.
         expected: The number of records by partition, from offset 0 on.
     """
     seen = [(row[1], row[3]) for row in dump["scores"]]
     seen += [(row[1], offset) for row in dump["dead_letters"] for offset in range(row[2], row[3])]
     unique = set(seen)
-    wanted = {(partition, offset) for partition, n in expected.items() for offset in range(n)}
-    twice = sorted(seen) if len(seen) != len(unique) else []
-    repeated: list[object] = [a for a, b in itertools.pairwise(twice) if a == b]
-    return repeated, len(wanted - unique)
+    expected_pairs = {(partition, offset) for partition, n in expected.items() for offset in range(n)}
+    ordered = sorted(seen) if len(seen) != len(unique) else []
+    repeated: list[object] = [a for a, b in itertools.pairwise(ordered) if a == b]
+    return repeated, len(expected_pairs - unique)

@@ -1,1 +1,1 @@
-"""Tests."""
+"""Fault tests: killed, frozen and replaced daemons, and unavailable servers."""

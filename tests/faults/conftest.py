@@ -1,4 +1,4 @@
-"""One full topic for all fault tests, and what a daemon that nobody disturbs stores of it."""
+"""One full topic for all fault tests, and the rows that an undisturbed daemon stores of it."""
 
 import os
 from contextlib import closing
@@ -21,7 +21,7 @@ PARTITIONS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilledTopic:
-    """A topic whose records are all there."""
+    """A topic with all its records produced."""
 
     name: str
     records: int
@@ -29,17 +29,17 @@ class FilledTopic:
 
     @property
     def expected(self) -> dict[int, int]:
-        """The number of records by partition."""
+        """Number of records by partition."""
         return {i: len(range(i, self.records, PARTITIONS)) for i in range(PARTITIONS)}
 
     def settings(self, database_url: str, **client: Any) -> dict[str, Any]:
-        """Return the settings of a daemon that drains it."""
+        """Return the settings of a daemon that drains the topic."""
         return kafka_settings(database_url, self.bootstrap, self.name, client=client)
 
 
 @pytest.fixture(scope="session")
 def topic(kafka_server: KafkaServer) -> FilledTopic:
-    """The full topic: drained by every test into a database of its own."""
+    """The full topic; every test drains it into its own database."""
     name = f"faults-{os.urandom(4).hex()}"
     kafka_server.create_topic(name, PARTITIONS)
     records = BurstStream().records()
@@ -49,13 +49,13 @@ def topic(kafka_server: KafkaServer) -> FilledTopic:
 
 @pytest.fixture(scope="session")
 def reference(topic: FilledTopic, tmp_path_factory: pytest.TempPathFactory) -> TableDump:
-    """What a daemon on SQLite stores of the topic without any fault."""
+    """Rows that a daemon on SQLite stores of the topic without any fault."""
     folder = tmp_path_factory.mktemp("reference")
     url = f"sqlite:///{folder / 'outrider.db'}"
     with closing(StoredRows(url)) as undisturbed, DaemonProcess(folder, topic.settings(url)).start() as daemon:
         daemon.wait_until(lambda: undisturbed.is_settled(topic.records), "the reference run")
         assert daemon.terminate() == 0
         dump = undisturbed.dump()
-    assert len(dump["incidents"]) >= 3, "the planted bursts make incidents, or there is little to compare"
+    assert len(dump["incidents"]) >= 3, "the planted bursts must open incidents, or there is little to compare"
     assert sum(row[5] for row in dump["windows"]) > 0, "some events are late"
     return dump

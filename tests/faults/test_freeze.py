@@ -1,7 +1,7 @@
-"""Faults: a daemon is frozen between two statements for longer than its session, and wakes up when replaced.
+"""A daemon is frozen between two statements for longer than its session, and resumes after it was replaced.
 
-The test holds a lock that the daemon's next statement waits for, stops the process there, and lets the lock go: the
-server then runs the statement for a client that does not know, inside a transaction that stays open.
+The test holds a lock that the daemon's next statement waits for, stops the process there and releases the lock. The
+server then executes the statement of the frozen client inside a transaction that stays open.
 """
 
 import signal
@@ -18,27 +18,27 @@ from tests.servers.postgres import PostgresServer
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(900)]
 
-# What a frozen client leaves behind is ended by the server: an open transaction after 10 s, a COPY after 30 s.
+# The server ends the open work of a frozen client: a transaction after 10 s, a COPY after 30 s.
 RELEASED_WITHIN_S = 240.0
 
 
 @contextmanager
 def block_writers(url: str, table: str) -> Iterator[psycopg.Connection]:
-    """Hold back every statement that writes to a table; readers go on."""
+    """Block every statement that writes to a table; readers are not blocked."""
     with psycopg.connect(url, autocommit=True) as connection, connection.transaction():
         connection.execute(f'LOCK TABLE "{table}" IN SHARE MODE')
         yield connection
 
 
 def is_writer_waiting(connection: psycopg.Connection, table: str) -> bool:
-    """Tell whether a session waits for the table."""
+    """Return whether a session waits for a lock on the table."""
     query = "SELECT count(*) FROM pg_locks WHERE relation = %s::regclass AND NOT granted"
     row = connection.execute(query, (table,)).fetchone()
     return row is not None and row[0] > 0
 
 
 def is_replaced_by(other: DaemonProcess, stored: StoredRows) -> bool:
-    """Tell whether the other daemon has claimed every partition."""
+    """Return whether the other daemon has claimed every partition."""
     owned = "SELECT count(*) FROM positions WHERE active AND owner LIKE :owner"
     return stored.number(owned, owner=f"%:{other.pid}:%") == PARTITIONS
 
@@ -60,7 +60,7 @@ def is_replaced_by(other: DaemonProcess, stored: StoredRows) -> bool:
         pytest.param("leases", marks=pytest.mark.long),
     ],
 )
-def test_frozen_before_it_writes_to_a_table_and_replaced_it_does_no_harm(
+def test_daemon_frozen_before_a_write_and_replaced_does_no_harm(
     table: str,
     topic: FilledTopic,
     reference: TableDump,
@@ -77,14 +77,14 @@ def test_frozen_before_it_writes_to_a_table_and_replaced_it_does_no_harm(
 
 
 @pytest.mark.long
-def test_frozen_before_it_learns_of_its_commit_and_replaced_it_does_no_harm(
+def test_daemon_frozen_before_the_answer_to_its_commit_and_replaced_does_no_harm(
     topic: FilledTopic,
     reference: TableDump,
     postgres_server: PostgresServer,
     stored_in_postgres: StoredRows,
     run_daemon: Callable[..., DaemonProcess],
 ) -> None:
-    """A commit waits for a standby that does not exist; the client is frozen before it gets the answer."""
+    """A commit waits for a standby that does not exist; the client is frozen before it receives the answer."""
     stored = stored_in_postgres
     name = stored.url.rpartition("/")[2]
     postgres_server.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = on')
@@ -112,7 +112,7 @@ def _replace_and_wake(
 ) -> None:
     other = run_daemon(topic.settings(stored.url), "other")
     other.wait_until(
-        lambda: is_replaced_by(other, stored), "the other one has claimed all partitions", RELEASED_WITHIN_S
+        lambda: is_replaced_by(other, stored), "the other daemon has claimed all partitions", RELEASED_WITHIN_S
     )
     frozen.send(signal.SIGCONT)
     other.wait_until(lambda: stored.is_settled(topic.records), "the topic is drained")

@@ -1,4 +1,4 @@
-"""Faults: the daemon is killed again and again while it warms up, drains a topic and judges."""
+"""The daemon is killed repeatedly while it warms up, drains a topic and judges."""
 
 import itertools
 import random
@@ -15,21 +15,21 @@ pytestmark = pytest.mark.fault
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.long)])
-def test_killed_at_random_instants_it_stores_what_an_undisturbed_run_stores(
+def test_killed_daemon_stores_the_same_rows_as_an_undisturbed_run(
     kills: int, topic: FilledTopic, reference: TableDump, stored: StoredRows, run_daemon: Callable[..., DaemonProcess]
 ) -> None:
-    instants = random.Random(kills)
-    # The first lives end in the warm-up, the others at random progress of draining, sealing and judging.
+    rng = random.Random(kills)
+    # The first runs are killed in the warm-up, the others at random progress of draining, sealing and judging.
     warm_ups = max(1, kills // 5)
-    progress = sorted(instants.uniform(0, 0.95) for _ in range(kills - warm_ups))
+    progress = sorted(rng.uniform(0, 0.95) for _ in range(kills - warm_ups))
     daemon = run_daemon(topic.settings(stored.url))
     for share in itertools.chain([None] * warm_ups, progress):
         if share is None:
             daemon.wait_until(lambda: stored.count("streams") > 0, "the stream is registered")
         else:
-            wanted = share * topic.records
-            daemon.wait_until(lambda wanted=wanted: stored.progress() > wanted, f"{wanted:.0f} offsets")  # type: ignore[misc]
-        assert daemon.runs_for(instants.uniform(0, 0.5)), daemon.tail()
+            target = share * topic.records
+            daemon.wait_until(lambda target=target: stored.progress() > target, f"{target:.0f} offsets")  # type: ignore[misc]
+        assert daemon.runs_for(rng.uniform(0, 0.5)), daemon.tail()
         daemon.kill()
         daemon.start()
     daemon.wait_until(lambda: stored.is_settled(topic.records), "the topic is drained")

@@ -1,4 +1,4 @@
-"""Faults: the broker or the database goes away while the daemon drains a topic, and is away when it starts."""
+"""The broker or the database is unavailable while the daemon drains a topic, or when it starts."""
 
 import sqlite3
 from collections.abc import Callable
@@ -15,9 +15,9 @@ from tests.servers.postgres import PostgresServer
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(900)]
 
 
-def logs_waiting(daemon: DaemonProcess, already: int) -> Callable[[], bool]:
-    """Return a condition: the daemon has said, since `already` characters of its log, that it will try again."""
-    return lambda: "trying again" in daemon.log[already:]
+def logs_waiting(daemon: DaemonProcess, log_start: int) -> Callable[[], bool]:
+    """Return a condition: the log contains a retry message after its first `log_start` characters."""
+    return lambda: "trying again" in daemon.log[log_start:]
 
 
 def assert_equals_reference(stored: StoredRows, topic: FilledTopic, reference: TableDump) -> None:
@@ -26,7 +26,7 @@ def assert_equals_reference(stored: StoredRows, topic: FilledTopic, reference: T
     assert differences(dump, reference) == {}
 
 
-def test_the_broker_goes_away_and_comes_back(
+def test_daemon_survives_a_restart_of_the_broker(
     kafka_server: KafkaServer,
     topic: FilledTopic,
     reference: TableDump,
@@ -42,7 +42,7 @@ def test_the_broker_goes_away_and_comes_back(
 
 
 @pytest.mark.long
-def test_the_broker_is_away_when_the_daemon_starts_again(
+def test_daemon_started_without_the_broker_waits_for_it(
     kafka_server: KafkaServer,
     topic: FilledTopic,
     reference: TableDump,
@@ -62,7 +62,7 @@ def test_the_broker_is_away_when_the_daemon_starts_again(
 
 
 @pytest.mark.parametrize("mode", ["fast", pytest.param("immediate", marks=pytest.mark.long)])
-def test_the_database_server_goes_away_and_comes_back(
+def test_daemon_survives_a_restart_of_the_database_server(
     mode: Literal["fast", "immediate"],
     postgres_server: PostgresServer,
     topic: FilledTopic,
@@ -73,10 +73,10 @@ def test_the_database_server_goes_away_and_comes_back(
     stored = stored_in_postgres
     daemon = run_daemon(topic.settings(stored.url))
     daemon.wait_until(lambda: stored.progress() > 0.2 * topic.records, "a fifth of the topic is drained")
-    said = len(daemon.log)
+    log_start = len(daemon.log)
     postgres_server.stop(mode)
     try:
-        daemon.wait_until(logs_waiting(daemon, said), "it waits for the database")
+        daemon.wait_until(logs_waiting(daemon, log_start), "it waits for the database")
     finally:
         postgres_server.start()
     daemon.wait_until(lambda: stored.is_settled(topic.records), "the topic is drained by the same process")
@@ -85,7 +85,7 @@ def test_the_database_server_goes_away_and_comes_back(
 
 
 @pytest.mark.long
-def test_the_database_server_is_away_when_the_daemon_starts_again(
+def test_daemon_started_without_the_database_server_waits_for_it(
     postgres_server: PostgresServer,
     topic: FilledTopic,
     reference: TableDump,
@@ -106,23 +106,23 @@ def test_the_database_server_is_away_when_the_daemon_starts_again(
 
 
 def _start_and_wait(daemon: DaemonProcess) -> None:
-    """Start it again while a server is away, until it says so."""
+    """Restart the daemon while a server is unavailable; wait until it logs the retry."""
     daemon.kill()
-    said = len(daemon.log)
-    daemon.start().wait_until(logs_waiting(daemon, said), "it waits for the server")
+    log_start = len(daemon.log)
+    daemon.start().wait_until(logs_waiting(daemon, log_start), "it waits for the server")
 
 
-def test_another_process_holds_the_database_file_for_longer_than_one_waits(
+def test_daemon_waits_for_a_process_that_locks_the_database_file_longer_than_the_timeout(
     topic: FilledTopic, reference: TableDump, stored_in_sqlite: StoredRows, run_daemon: Callable[..., DaemonProcess]
 ) -> None:
     stored = stored_in_sqlite
     daemon = run_daemon(topic.settings(stored.url))
     daemon.wait_until(lambda: stored.progress() > 0.2 * topic.records, "a fifth of the topic is drained")
-    said = len(daemon.log)
+    log_start = len(daemon.log)
     holder = sqlite3.connect(stored.url.removeprefix("sqlite:///"), isolation_level=None, timeout=30)
     try:
         holder.execute("BEGIN IMMEDIATE")
-        daemon.wait_until(logs_waiting(daemon, said), "it waits for the file")
+        daemon.wait_until(logs_waiting(daemon, log_start), "it waits for the file")
         holder.execute("ROLLBACK")
     finally:
         holder.close()

@@ -1,1 +1,1 @@
-"""Tests: the daemon as a whole, from records in a real broker to rows in a real database."""
+"""Integration tests of the daemon as a process, against Kafka and both databases."""

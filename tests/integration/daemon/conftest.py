@@ -1,4 +1,4 @@
-"""A topic of plain events for the tests that care for the daemon's life and not for what it reads."""
+"""A topic of plain events for tests of the daemon's lifecycle."""
 
 import os
 
@@ -15,7 +15,7 @@ PLAIN = BurstStream(events=8_000, seconds=1_600)
 
 @pytest.fixture(scope="session")
 def plain_topic(kafka_server: KafkaServer) -> str:
-    """The name of a topic of four partitions that holds the events of `PLAIN`."""
+    """Name of a topic with four partitions that contains the events of `PLAIN`."""
     name = f"plain-{os.urandom(4).hex()}"
     kafka_server.create_topic(name, 4)
     produce_records(kafka_server, name, PLAIN.records(), 4)

@@ -1,6 +1,6 @@
-"""Integration: every record becomes a score or a dead letter with its reason, whatever it is.
+"""Every record becomes a score or a dead letter with its reason.
 
-One daemon with four streams reads topics of bad, transactional and compacted records; the tests look at what it stored.
+One daemon with four streams reads topics with bad, transactional and compacted records; the tests check its rows.
 """
 
 import json
@@ -59,7 +59,7 @@ FLOATS_BAD: dict[str, list[bytes | None]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topics:
-    """Names of topics, with what their readers should find."""
+    """Names of the topics, with the offsets that a reader should find."""
 
     mixed: str
     floats: str
@@ -72,7 +72,7 @@ class Topics:
 
 @pytest.fixture(scope="module")
 def topics(kafka_server: KafkaServer) -> Topics:
-    """Topics of every kind of record, filled once for both databases."""
+    """Topics with every kind of record, filled once for both databases."""
     tag = os.urandom(4).hex()
     mixed, floats, transactions, compacted = (
         f"{kind}-{tag}" for kind in ("mixed", "floats", "transactions", "compact")
@@ -99,7 +99,7 @@ def topics(kafka_server: KafkaServer) -> Topics:
 
 
 def _fill_mixed(server: KafkaServer, topic: str) -> None:
-    """Every kind of bad record among good ones, a flood of one kind, and a batch that is damaged on disk."""
+    """Produce every kind of bad record among good ones, a flood of one kind, and a batch that is damaged on disk."""
     bad = [record for records in BAD.values() for record in records]
     step = len(GOOD) // (2 * len(bad))
     records: list[bytes | None] = []
@@ -108,7 +108,7 @@ def _fill_mixed(server: KafkaServer, topic: str) -> None:
         if i % step == 0 and i // step < len(bad):
             records.append(bad[i // step])
     produce_records(server, topic, [*records, *[b"flood"] * DEAD_LETTER_FLOOD], 2)
-    # Batches of their own, so that the damage costs these records and no others.
+    # Separate batches, so that the damage affects only these records.
     produce_records(server, topic, [b"damaged on disk"] * 10, 1, linger_ms=2_000)
     produce_records(server, topic, [GOOD[-1]] * 10, 1, linger_ms=2_000)
     server.stop()
@@ -127,7 +127,7 @@ def _fill_floats(server: KafkaServer, topic: str) -> None:
 
 
 def _fill_transactions(server: KafkaServer, topic: str) -> list[int]:
-    """Write transactions of 100 events, every third aborted; return the offsets of the committed events."""
+    """Produce transactions of 100 events, every third aborted; return the offsets of the committed events."""
     from tests.servers.records import open_producer
 
     committed: list[int] = []
@@ -146,33 +146,33 @@ def _fill_transactions(server: KafkaServer, topic: str) -> list[int]:
 
 
 def _fill_compacted(server: KafkaServer, topic: str) -> list[int]:
-    """Write events of which most are overwritten by later ones of the same key; return what the cleaner leaves."""
+    """Produce events of which most are overwritten under the same key; return the offsets that compaction leaves."""
     from tests.servers.records import produce
 
     keys = [b"%d" % (i if i % 3 == 0 else 1) for i in range(len(GOOD))]
     produce(server, topic, GOOD, keys=keys)
-    found: list[int] = []
+    remaining: list[int] = []
 
     def cleaned() -> bool:
-        produce(server, topic, [GOOD[-1]], keys=[b"roll"])  # the cleaner leaves the newest segment alone
-        found[:] = _offsets(server, topic)
-        return len(found) < len(GOOD) // 2
+        produce(server, topic, [GOOD[-1]], keys=[b"roll"])  # the cleaner does not touch the newest segment
+        remaining[:] = _offsets(server, topic)
+        return len(remaining) < len(GOOD) // 2
 
     wait_until(cleaned, within_s=120, what="the cleaner")
-    # Nothing more is written, but what is there may still be cleaned: wait until two looks agree.
-    looks: list[list[int]] = []
+    # No more records are produced, but the cleaner may still run: wait until the offsets no longer change.
+    samples: list[list[int]] = []
 
     def is_stable() -> bool:
-        looks.append(_offsets(server, topic))
+        samples.append(_offsets(server, topic))
         time.sleep(0.5)  # several runs of the cleaner, which starts every 0.1 s
-        return len(looks) > 3 and looks[-1] == looks[-4]
+        return len(samples) > 3 and samples[-1] == samples[-4]
 
     wait_until(is_stable, within_s=60, what="the cleaner has nothing to do")
-    return looks[-1]
+    return samples[-1]
 
 
 def _offsets(server: KafkaServer, topic: str) -> list[int]:
-    """Return the offsets that a plain consumer finds."""
+    """Return the offsets that a plain consumer reads."""
     from kafka import KafkaConsumer, TopicPartition
 
     consumer = KafkaConsumer(bootstrap_servers=server.bootstrap, enable_auto_commit=False)
@@ -180,10 +180,10 @@ def _offsets(server: KafkaServer, topic: str) -> list[int]:
         tp = TopicPartition(topic, 0)
         consumer.assign([tp])
         consumer.seek(tp, 0)
-        end, found = consumer.end_offsets([tp])[tp], []
+        end, offsets = consumer.end_offsets([tp])[tp], []
         while consumer.position(tp) < end:
-            found += [record.offset for records in consumer.poll(timeout_ms=500).values() for record in records]
-        return found
+            offsets += [record.offset for records in consumer.poll(timeout_ms=500).values() for record in records]
+        return offsets
     finally:
         consumer.close()
 
@@ -206,7 +206,7 @@ def stored_after_drain(
     topics: Topics,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[StoredRows]:
-    """What a daemon has stored that drained all topics and was alive when it was told to stop."""
+    """Rows of a daemon that drained all topics and then stopped normally."""
     folder: Path = tmp_path_factory.mktemp("bad-input")
     url = f"sqlite:///{folder / 'outrider.db'}"
     server: PostgresServer | None = None
@@ -223,7 +223,7 @@ def stored_after_drain(
 
 
 def _settings(url: str, server: KafkaServer, topics: Topics) -> dict[str, Any]:
-    """Return one configuration of four streams, each with a model of its own first events."""
+    """Return one configuration with four streams, each with a model fitted to its first events."""
     event = {"time": {"field": "ts"}, "id": "id", "features": ["x0", "x1", "x2"], "max_size": "4KiB"}
     floats = {"format": "float32", "features": ["x0", "x1", "x2"]}
     events = {"mixed": event, "floats": floats, "transactions": event, "compacted": event}
@@ -236,18 +236,18 @@ def _settings(url: str, server: KafkaServer, topics: Topics) -> dict[str, Any]:
 
 
 def scored(stored: StoredRows, stream: str) -> list[tuple[int, int]]:
-    """Return partition and offset of what is scored, in order, repetitions included."""
+    """Return the (partition, offset) pairs of the scores in order, including duplicates."""
     select = "SELECT partition, source_offset FROM score_history WHERE stream = :stream ORDER BY 1, 2"
     return [(partition, offset) for partition, offset in stored.rows(select, stream=stream)]
 
 
 def dead_letter_reasons(stored: StoredRows, stream: str) -> Counter[str]:
-    """Return how many records were refused by reason."""
+    """Return the number of dead letters by reason."""
     select = "SELECT reason, sum(end_offset - source_offset) FROM dead_letter_history WHERE stream = :s GROUP BY 1"
     return Counter({reason: int(n) for reason, n in stored.rows(select, s=stream)})
 
 
-def test_every_bad_record_is_a_dead_letter_of_its_reason(stored_after_drain: StoredRows) -> None:
+def test_every_bad_record_is_a_dead_letter_with_its_reason(stored_after_drain: StoredRows) -> None:
     expected = Counter({reason: len(records) for reason, records in BAD.items()})
     expected["not_json"] += DEAD_LETTER_FLOOD
     expected["unreadable_batch"] += 10
@@ -261,7 +261,7 @@ def test_scores_and_dead_letters_add_up_to_the_records(stored_after_drain: Store
                           "WHERE s.name = 'mixed'") == len(GOOD) + 10 + bad  # fmt: skip
 
 
-def test_a_dead_letter_keeps_where_it_was_what_was_wrong_and_its_first_bytes(stored_after_drain: StoredRows) -> None:
+def test_dead_letter_has_its_offset_its_error_and_its_first_bytes(stored_after_drain: StoredRows) -> None:
     select = """SELECT reason, detail, payload FROM dead_letter_history
         WHERE stream = 'mixed' AND reason IN ('not_a_number', 'too_large') ORDER BY reason, source_offset"""
     rows = stored_after_drain.rows(select)
@@ -270,22 +270,22 @@ def test_a_dead_letter_keeps_where_it_was_what_was_wrong_and_its_first_bytes(sto
     assert {len(bytes(row[2])) for row in rows if row[0] == "too_large"} == {4_096}
 
 
-def test_a_flood_of_dead_letters_opens_an_incident_and_keeps_few_payloads(stored_after_drain: StoredRows) -> None:
+def test_dead_letter_flood_opens_an_incident_and_stores_few_payloads(stored_after_drain: StoredRows) -> None:
     kinds = stored_after_drain.rows("SELECT kind FROM incident_history WHERE stream = 'mixed'")
     assert ("dead_letters",) in kinds
-    kept = stored_after_drain.number("SELECT count(payload) FROM dead_letter_history WHERE reason = 'not_json'")
-    # 100 by source and minute; the flood may lie on both sides of one minute's end.
-    assert kept < DEAD_LETTER_FLOOD
+    n_payloads = stored_after_drain.number("SELECT count(payload) FROM dead_letter_history WHERE reason = 'not_json'")
+    # The quota is 100 per source and minute; the flood may span two minutes.
+    assert n_payloads < DEAD_LETTER_FLOOD
 
 
-def test_a_time_in_the_future_does_not_move_the_watermark(stored_after_drain: StoredRows) -> None:
+def test_future_time_does_not_move_the_watermark(stored_after_drain: StoredRows) -> None:
     newest = max(json.loads(record)["ts"] for record in GOOD)
     select = """SELECT max(p.watermark_us) FROM positions p JOIN streams s ON s.id = p.stream_id
         WHERE s.name = 'mixed'"""
     assert stored_after_drain.number(select) == newest
 
 
-def test_raw_floats_of_a_wrong_length_or_value_are_dead_letters_and_the_rest_is_scored(
+def test_bad_raw_floats_are_dead_letters_and_the_others_are_scored(
     stored_after_drain: StoredRows,
 ) -> None:
     assert dead_letter_reasons(stored_after_drain, "floats") == Counter(
@@ -294,14 +294,14 @@ def test_raw_floats_of_a_wrong_length_or_value_are_dead_letters_and_the_rest_is_
     assert len(scored(stored_after_drain, "floats")) == len(GOOD)
 
 
-def test_of_transactions_exactly_the_committed_events_are_scored(
+def test_exactly_the_committed_events_of_transactions_are_scored(
     stored_after_drain: StoredRows, topics: Topics
 ) -> None:
     assert scored(stored_after_drain, "transactions") == [(0, offset) for offset in topics.committed]
     assert dead_letter_reasons(stored_after_drain, "transactions") == Counter()
 
 
-def test_of_a_compacted_topic_exactly_the_remaining_events_are_scored(
+def test_exactly_the_remaining_events_of_a_compacted_topic_are_scored(
     stored_after_drain: StoredRows, topics: Topics
 ) -> None:
     assert scored(stored_after_drain, "compacted") == [(0, offset) for offset in topics.remaining]

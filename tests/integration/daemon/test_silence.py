@@ -1,4 +1,4 @@
-"""Integration: a topic that goes quiet: one incident of silence, over restarts, until events come again."""
+"""A topic without new events opens one silence incident, across restarts, until the next event."""
 
 import json
 import time
@@ -26,7 +26,7 @@ def receiver() -> Iterator[WebhookReceiver]:
 
 
 def produce_events(server: KafkaServer, topic: str, events: int, over_s: float) -> None:
-    """Put so many events into the topic, their times evenly up to now."""
+    """Produce `events` events with evenly spaced times over the last `over_s` seconds."""
     from tests.servers.records import produce
 
     rng = np.random.default_rng(events)
@@ -43,10 +43,10 @@ def produce_events(server: KafkaServer, topic: str, events: int, over_s: float) 
     )
 
 
-def settings(
+def make_settings(
     server: KafkaServer, topic: str, url: str, receiver: WebhookReceiver, silence_after: str
 ) -> dict[str, Any]:
-    made = kafka_settings(
+    settings = kafka_settings(
         url,
         server.bootstrap,
         topic,
@@ -54,7 +54,7 @@ def settings(
         alerts={"silence_after": silence_after},
     )
     routes = [{"match": {"kind": "silence"}, "channels": ["ops"]}]
-    return made | {"notify": {"channels": {"ops": {"type": "webhook", "url": receiver.url}}, "routes": routes}}
+    return settings | {"notify": {"channels": {"ops": {"type": "webhook", "url": receiver.url}}, "routes": routes}}
 
 
 def silence_incidents(stored: StoredRows) -> list[tuple[Any, ...]]:
@@ -66,7 +66,7 @@ def received_transitions(receiver: WebhookReceiver) -> list[str]:
 
 
 @pytest.mark.parametrize("silence_after", ["auto", pytest.param("6s", marks=pytest.mark.long)])
-def test_a_topic_that_goes_quiet_is_one_incident_over_restarts_until_events_come_again(
+def test_silent_topic_is_one_incident_across_restarts_until_the_next_event(
     kafka_server: KafkaServer,
     kafka_topic: Callable[..., str],
     stored_in_sqlite: StoredRows,
@@ -76,8 +76,8 @@ def test_a_topic_that_goes_quiet_is_one_incident_over_restarts_until_events_come
 ) -> None:
     stored, topic = stored_in_sqlite, kafka_topic(1)
     produce_events(kafka_server, topic, 2_000, over_s=300)
-    daemon = run_daemon(settings(kafka_server, topic, stored.url, receiver, silence_after))
-    daemon.wait_until(lambda: received_transitions(receiver) == ["opened"], "silence is told")
+    daemon = run_daemon(make_settings(kafka_server, topic, stored.url, receiver, silence_after))
+    daemon.wait_until(lambda: received_transitions(receiver) == ["opened"], "the opened incident is sent")
     ((status, severity, summary),) = silence_incidents(stored)
     assert (status, severity) == ("open", "warning")
     assert summary.startswith("no event has come for ")
@@ -85,16 +85,16 @@ def test_a_topic_that_goes_quiet_is_one_incident_over_restarts_until_events_come
     daemon.kill()
     daemon.start()
     daemon.wait_until(lambda: stored.number("SELECT count(*) FROM leases") == 1, "the lease is held again")
-    assert daemon.runs_for(4), "time to open a second one"
+    assert daemon.runs_for(4), "the daemon has time to open a second incident"
     assert [row[0] for row in silence_incidents(stored)] == ["open"]
     produce_events(kafka_server, topic, 20, over_s=1)
-    daemon.wait_until(lambda: received_transitions(receiver) == ["opened", "resolved"], "its end is told")
+    daemon.wait_until(lambda: received_transitions(receiver) == ["opened", "resolved"], "the resolution is sent")
     assert daemon.terminate() == 0
     assert [row[0] for row in silence_incidents(stored)] == ["resolved"]
     assert "events come again" in json.loads(receiver.requests[-1].body)["summary"]
 
 
-def test_a_broker_that_cannot_be_asked_is_not_called_a_silent_producer(
+def test_unreachable_broker_is_not_reported_as_a_silent_producer(
     kafka_server: KafkaServer,
     kafka_topic: Callable[..., str],
     stored_in_sqlite: StoredRows,
@@ -103,11 +103,13 @@ def test_a_broker_that_cannot_be_asked_is_not_called_a_silent_producer(
 ) -> None:
     stored, topic = stored_in_sqlite, kafka_topic(1)
     produce_events(kafka_server, topic, 2_000, over_s=300)
-    daemon = run_daemon(settings(kafka_server, topic, stored.url, receiver, "12s"))
+    daemon = run_daemon(make_settings(kafka_server, topic, stored.url, receiver, "12s"))
     daemon.wait_until(lambda: stored.progress() == 2_000, "the topic is drained")
     kafka_server.pause()
     try:
-        daemon.wait_until(lambda: received_transitions(receiver) == ["opened"], "it is told that nothing can be read")
+        daemon.wait_until(
+            lambda: received_transitions(receiver) == ["opened"], "the incident of the unreadable source is sent"
+        )
     finally:
         kafka_server.resume()
     ((status, severity, summary),) = silence_incidents(stored)

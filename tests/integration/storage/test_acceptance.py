@@ -1,4 +1,4 @@
-"""An incident is accepted in one transaction: only while it is open, and with what that means for its kind."""
+"""Acceptance of an incident in one transaction, with the effects of each kind of incident."""
 
 import json
 
@@ -25,7 +25,7 @@ def make_incident(kind: str, *, number: int | None = None, status: str = "open")
         last_told_us=T0 + MINUTE,
         clean_windows=0,
         windows_fired=1,
-        summary="something",
+        summary="an incident",
         details={},
         resolved_at_us=None if status == "open" else T0 + 2 * MINUTE,
     )
@@ -47,14 +47,14 @@ def accept_kind(feed: ClaimedStream, kind: str, reference: AcceptedReference | N
     return number, accept_incident(feed.db, feed.stream_id, "payments", number, decide)
 
 
-def test_an_accepted_drift_is_measured_anew_from_where_it_was_seen(db: Database) -> None:
+def test_accepted_drift_starts_a_new_base_where_it_was_found(db: Database) -> None:
     feed = claim_stream(db)
     assert accept_kind(feed, "drift")[1] == 0
     assert fetch_rows(db, "SELECT rebased_from_us FROM drift_marks") == [(T0,)]
     assert fetch_rows(db, "SELECT status, accepted_at_us FROM incidents") == [("resolved", T0 + 2 * MINUTE)]
 
 
-def test_the_newest_accepted_reference_counts_to_the_bit(db: Database) -> None:
+def test_newest_accepted_reference_is_returned_bit_for_bit(db: Database) -> None:
     feed = claim_stream(db)
     ((model_id,),) = fetch_rows(db, "SELECT id FROM models")
     store = ThresholdStore(db)
@@ -62,9 +62,9 @@ def test_the_newest_accepted_reference_counts_to_the_bit(db: Database) -> None:
     for shift in (0, 1):
         energies = np.linspace(shift, shift + 1, 7).astype(np.float32)
         accept_kind(feed, "calibration", AcceptedReference(model_id=model_id, at_us=T0, energies=energies))
-    found = store.accepted_reference(model_id)
-    assert found is not None
-    assert found.tobytes() == energies.tobytes()
+    reference = store.accepted_reference(model_id)
+    assert reference is not None
+    assert reference.tobytes() == energies.tobytes()
     assert store.tick_facts(feed.stream_id).acceptances == 2
 
 
@@ -86,7 +86,7 @@ def add_fired_window(feed: ClaimedStream, number: int, kind: str, outliers: int)
         )
 
 
-def test_the_windows_of_the_kind_are_taken_back_and_the_higher_rate_stays_normal(db: Database) -> None:
+def test_windows_of_the_kind_are_adopted_and_the_higher_rate_remains_normal(db: Database) -> None:
     feed = claim_stream(db)
     add_fired_window(feed, 0, "spike", 50)
     add_fired_window(feed, 1, "spike", 30)
@@ -98,17 +98,17 @@ def test_the_windows_of_the_kind_are_taken_back_and_the_higher_rate_stays_normal
     )
     assert accept_kind(feed, "slow_rise")[1] == 1
     ((state,),) = fetch_rows(db, "SELECT judge_state FROM streams")
-    held = json.loads(state)["accepted"]
-    assert (held["rate"], held["until_us"]) == (0.4, T0 + 9 * MINUTE)
+    accepted = json.loads(state)["accepted"]
+    assert (accepted["rate"], accepted["until_us"]) == (0.4, T0 + 9 * MINUTE)
 
 
-def test_what_has_ended_meanwhile_is_left_as_it_is(db: Database) -> None:
+def test_incident_resolved_in_the_meantime_is_not_changed(db: Database) -> None:
     feed = claim_stream(db)
     number, _ = accept_kind(feed, "spike")
     before = fetch_rows(db, "SELECT * FROM incidents"), fetch_rows(db, "SELECT acceptances FROM streams")
 
-    def never(_: AcceptanceFacts) -> Acceptance:
+    def decide(_: AcceptanceFacts) -> Acceptance:
         raise AssertionError
 
-    assert accept_incident(db, feed.stream_id, "payments", number, never) is None
+    assert accept_incident(db, feed.stream_id, "payments", number, decide) is None
     assert (fetch_rows(db, "SELECT * FROM incidents"), fetch_rows(db, "SELECT acceptances FROM streams")) == before

@@ -1,4 +1,4 @@
-"""What people read: batches of columns, in order, without holding anything up."""
+"""`History`: batches of columns in order, read without blocking writers."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ from storage.database.engine import Database
 from storage.database.migrations.upgrade import upgrade
 from storage.database.partitions import DAY_US, ensure_score_partitions
 from storage.history import History
-from storage.queries import view_readers as reading
+from storage.queries import view_readers
 from storage.queries.history_views import Columns
 from tests.integration.storage.commits import (
     MINUTE,
@@ -42,7 +42,7 @@ def _offsets(batches: object) -> list[object]:
     return [int(value) for value in _concatenate_column(batches, "source_offset")]  # type: ignore[call-overload]
 
 
-def test_scores_come_as_typed_columns(feed: ClaimedStream, history: History) -> None:
+def test_scores_are_typed_columns(feed: ClaimedStream, history: History) -> None:
     feed.commit(3, outlier_offsets=[1])
     (batch,) = history.scores("payments")
     assert list(batch) == [
@@ -84,24 +84,24 @@ def _dtype_kinds(batch: Columns) -> dict[str, str]:
     return {name: str(column.dtype) for name, column in batch.items() if isinstance(column, np.ndarray)}
 
 
-def test_outliers_come_with_their_features(feed: ClaimedStream, history: History) -> None:
+def test_outliers_include_their_features(feed: ClaimedStream, history: History) -> None:
     feed.commit(30, outlier_offsets=[7, 20])
     (batch,) = history.scores("payments", outliers=True)
     assert _offsets([batch]) == [7, 20]
     assert batch["features"] == [{"amount": 0.1, "age.days": 0.1}] * 2
 
 
-def test_long_histories_come_in_pieces_that_lose_and_repeat_nothing(
+def test_long_history_is_read_in_chunks_without_loss_or_duplicates(
     feed: ClaimedStream, history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "_CHUNK_ROWS", 7)
+    monkeypatch.setattr(view_readers, "_CHUNK_ROWS", 7)
     feed.commit(25)
     batches = list(history.scores("payments"))
     assert [len(batch["energy"]) for batch in batches] == [7, 7, 7, 4]
     assert _offsets(batches) == list(range(25))
 
 
-def test_sources_and_incarnations_come_one_after_the_other(db: Database, upgraded_url: str) -> None:
+def test_scores_are_ordered_by_source(db: Database, upgraded_url: str) -> None:
     feeds = [claim_stream(db, partition=partition) for partition in (1, 0)]
     for feed in feeds:
         feed.commit(3)
@@ -125,19 +125,19 @@ def test_sources_and_incarnations_come_one_after_the_other(db: Database, upgrade
         ({"limit": 99}, list(range(10))),
     ],
 )
-def test_times_and_limit_bound_the_scores(
+def test_bounds_and_limit_select_the_scores(
     feed: ClaimedStream,
     history: History,
     bounds: dict[str, object],
     expected: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(reading, "_CHUNK_ROWS", 4)
+    monkeypatch.setattr(view_readers, "_CHUNK_ROWS", 4)
     feed.commit(10)
     assert _offsets(history.scores("payments", **bounds)) == expected  # type: ignore[arg-type]
 
 
-def test_a_limit_takes_the_latest_of_all_sources_in_the_order_of_event_time(db: Database, upgraded_url: str) -> None:
+def test_limit_selects_the_latest_scores_of_all_sources_by_event_time(db: Database, upgraded_url: str) -> None:
     feeds = [claim_stream(db, partition=partition) for partition in (0, 1)]
     for feed in feeds:
         feed.commit(5)
@@ -146,11 +146,11 @@ def test_a_limit_takes_the_latest_of_all_sources_in_the_order_of_event_time(db: 
     assert np.array(batch["event_time_us"]).tolist() == [T0 + 3 * SECOND, T0 + 4 * SECOND, T0 + 4 * SECOND]
 
 
-def test_since_a_duration_of_a_stream_without_events_is_empty(history: History) -> None:
+def test_duration_bound_of_a_stream_without_events_selects_nothing(history: History) -> None:
     assert list(history.scores("payments", since="1h")) == []
 
 
-def test_iterating_twice_reads_twice(feed: ClaimedStream, history: History) -> None:
+def test_every_iteration_reads_the_database_again(feed: ClaimedStream, history: History) -> None:
     scores = history.scores("payments")
     feed.commit(2)
     assert _offsets(scores) == [0, 1]
@@ -158,19 +158,19 @@ def test_iterating_twice_reads_twice(feed: ClaimedStream, history: History) -> N
     assert _offsets(scores) == [0, 1, 2, 3]
 
 
-def test_a_commit_between_two_pieces_is_not_held_up(
+def test_commit_between_two_chunks_is_not_blocked(
     feed: ClaimedStream, history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "_CHUNK_ROWS", 5)
+    monkeypatch.setattr(view_readers, "_CHUNK_ROWS", 5)
     feed.commit(10)
-    pieces = iter(history.scores("payments"))
-    next(pieces)
+    chunks = iter(history.scores("payments"))
+    next(chunks)
     with feed.db.write() as connection:
         connection.execute(sa.delete(tables.scores).where(tables.scores.c.source_offset >= 8))
-    assert _offsets(pieces) == [5, 6, 7]
+    assert _offsets(chunks) == [5, 6, 7]
 
 
-def test_scores_of_several_days_of_storing_come_together(postgres_url: str) -> None:
+def test_scores_of_several_daily_partitions_are_read_together(postgres_url: str) -> None:
     with Database(postgres_url) as db:
         upgrade(db)
         feed = claim_stream(db)
@@ -186,7 +186,7 @@ def test_scores_of_several_days_of_storing_come_together(postgres_url: str) -> N
             assert _offsets(history.scores("payments", limit=3)) == [1, 2, 3]
 
 
-def test_a_frame_has_times_with_a_zone(feed: ClaimedStream, history: History) -> None:
+def test_frame_has_times_in_utc(feed: ClaimedStream, history: History) -> None:
     feed.commit(3, outlier_offsets=[0])
     frame = history.scores("payments").to_frame()
     assert frame["event_time"].iloc[2] == pd.Timestamp("2026-01-01T00:00:02Z")
@@ -194,35 +194,35 @@ def test_a_frame_has_times_with_a_zone(feed: ClaimedStream, history: History) ->
     assert len(frame) == 3
 
 
-def test_an_empty_frame_has_its_columns(history: History) -> None:
+def test_empty_frame_has_all_columns(history: History) -> None:
     frame = history.windows("payments").to_frame()
     assert frame.empty
     assert list(frame)[:4] == ["stream", "window_start", "window_end", "events"]
 
 
-def test_the_other_listings_read_what_is_stored(feed: ClaimedStream, history: History) -> None:
+def test_other_views_return_the_stored_rows(feed: ClaimedStream, history: History) -> None:
     feed.commit(0, end=3, dead=dead_letter_columns([0, 1, 2]))
     feed.commit(0, end=9, gap_reason="retention")
-    (letters,) = history.dead_letters("payments")
-    assert (letters["reason"], letters["payload"]) == (["not_json"] * 3, [b"{"] * 3)
+    (dead_letters,) = history.dead_letters("payments")
+    assert (dead_letters["reason"], dead_letters["payload"]) == (["not_json"] * 3, [b"{"] * 3)
     (gaps,) = history.gaps()
     assert (list(gaps["from_offset"]), gaps["reason"]) == ([3], ["retention"])
-    (limits,) = history.thresholds("payments")
-    assert (list(limits["threshold"]), np.isnan(np.array(limits["lower"])).tolist()) == ([10.0], [True])
-    for listing in (history.windows, history.incidents, history.notifications, history.drift, history.calibration):
-        assert list(listing("payments")) == []
+    (thresholds,) = history.thresholds("payments")
+    assert (list(thresholds["threshold"]), np.isnan(np.array(thresholds["lower"])).tolist()) == ([10.0], [True])
+    for query in (history.windows, history.incidents, history.notifications, history.drift, history.calibration):
+        assert list(query("payments")) == []
 
 
-def test_a_listing_of_many_pages_loses_and_repeats_nothing(
+def test_view_of_many_pages_is_read_without_loss_or_duplicates(
     feed: ClaimedStream, history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "_PAGE_ROWS", 4)
+    monkeypatch.setattr(view_readers, "_PAGE_ROWS", 4)
     feed.commit(0, end=10, dead=dead_letter_columns(range(10)))
     assert _offsets(history.dead_letters("payments")) == list(range(10))
     assert _offsets(history.dead_letters("payments", limit=3)) == [7, 8, 9]
 
 
-def test_windows_are_bounded_back_from_the_latest_window(feed: ClaimedStream, history: History) -> None:
+def test_duration_bound_of_windows_counts_back_from_the_latest_window(feed: ClaimedStream, history: History) -> None:
     with feed.db.write() as connection:
         for minute in range(5):
             connection.execute(
@@ -241,7 +241,7 @@ def test_windows_are_bounded_back_from_the_latest_window(feed: ClaimedStream, hi
     assert (list(batch["events"]), batch["model_version"]) == ([3, 4], [None, None])
 
 
-def test_an_unknown_stream_is_refused_with_the_known_ones(history: History) -> None:
+def test_unknown_stream_is_an_error_that_names_the_known_streams(history: History) -> None:
     with pytest.raises(ConfigError, match=r"no stream 'other'.*payments"):
         history.scores("other")
     with pytest.raises(ConfigError, match=r"no stream 'other'.*payments"):
@@ -249,23 +249,23 @@ def test_an_unknown_stream_is_refused_with_the_known_ones(history: History) -> N
 
 
 @pytest.mark.parametrize("when", ["yesterday", "5 parsecs", ""])
-def test_a_time_that_cannot_be_read_is_named(history: History, when: str) -> None:
+def test_invalid_time_bound_is_an_error(history: History, when: str) -> None:
     with pytest.raises(ConfigError, match="neither a duration nor a time"):
         list(history.scores("payments", since=when))
 
 
-def test_a_time_without_a_zone_is_refused(history: History) -> None:
+def test_time_without_a_zone_is_an_error(history: History) -> None:
     with pytest.raises(ConfigError, match="no time zone"):
         list(history.scores("payments", since=datetime(2026, 1, 1)))  # noqa: DTZ001
 
 
-def test_a_missing_file_is_named_and_not_made(tmp_path: Path) -> None:
+def test_missing_file_is_an_error_and_is_not_created(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent\.db does not exist"):
         History(f"sqlite:///{tmp_path / 'absent.db'}")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_database_without_our_tables_is_refused(database_url: str) -> None:
+def test_database_without_outrider_tables_is_an_error(database_url: str) -> None:
     with Database(database_url) as db, db.write() as connection:
         connection.exec_driver_sql("CREATE TABLE other (x INTEGER)")
     with pytest.raises(SchemaMismatch, match="outrider db upgrade"):
@@ -277,7 +277,7 @@ def test_history_cannot_write(feed: ClaimedStream, history: History) -> None:
         connection.exec_driver_sql("DELETE FROM streams")
 
 
-def test_a_score_whose_threshold_is_exactly_its_energy_is_no_outlier(feed: ClaimedStream, history: History) -> None:
+def test_score_with_energy_equal_to_its_threshold_is_no_outlier(feed: ClaimedStream, history: History) -> None:
     scores = score_columns(0, 1, feed.threshold_id)
     scores.energies[:] = 10
     feed.commit(1, scores=scores)

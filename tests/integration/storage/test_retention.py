@@ -1,4 +1,4 @@
-"""Retention deletes what was stored long ago, by the chunk, and nothing that is still needed."""
+"""Retention deletes expired rows in chunks, and no row that is still needed."""
 
 from datetime import timedelta
 
@@ -35,7 +35,7 @@ def _now_us(db: Database) -> int:
 
 
 def _make_older(db: Database, table: sa.Table, column: str, days: float, **where: int) -> None:
-    """Let rows look as if they had been stored so many days ago."""
+    """Change the storing time of rows to `days` days earlier."""
     conditions = [table.c[name] == value for name, value in where.items()]
     with db.write() as connection:
         connection.execute(sa.update(table).where(*conditions).values({column: table.c[column] - int(days * DAY_US)}))
@@ -76,7 +76,7 @@ def _open_incident(feed: ClaimedStream, since_us: int) -> None:
         )
 
 
-def test_fresh_rows_stay(feed: ClaimedStream) -> None:
+def test_fresh_rows_are_not_deleted(feed: ClaimedStream) -> None:
     feed.commit(100, outlier_offsets=[5], dead=dead_letter_columns([100]), end=101)
     _add_window(feed, T0, _now_us(feed.db))
     deleted = retention.delete_expired(feed.db, _RETENTION, _now_us(feed.db))
@@ -84,7 +84,7 @@ def test_fresh_rows_stay(feed: ClaimedStream) -> None:
     assert [count_rows(feed.db, table) for table in ("scores", "outliers", "dead_letters", "windows")] == [100, 1, 1, 1]
 
 
-def test_each_table_is_deleted_by_its_own_age(feed: ClaimedStream) -> None:
+def test_each_table_has_its_own_retention(feed: ClaimedStream) -> None:
     feed.commit(10, outlier_offsets=[1, 2], dead=dead_letter_columns([10, 11]), end=12)
     _make_older(feed.db, tables.outliers, "stored_at_us", 91, source_offset=1)
     _make_older(feed.db, tables.dead_letters, "recorded_at_us", 8, source_offset=10)
@@ -97,7 +97,7 @@ def test_each_table_is_deleted_by_its_own_age(feed: ClaimedStream) -> None:
     assert fetch_rows(feed.db, "SELECT window_start_us FROM windows") == [(T0 + MINUTE,)]
 
 
-def test_the_age_of_an_event_does_not_matter_only_that_of_its_storing(feed: ClaimedStream) -> None:
+def test_age_counts_from_storing_and_not_from_the_event_time(feed: ClaimedStream) -> None:
     feed.commit(10)
     assert fetch_rows(feed.db, "SELECT min(event_time_us) FROM scores") == [(T0,)]
     assert _now_us(feed.db) - 7 * DAY_US > T0
@@ -105,7 +105,7 @@ def test_the_age_of_an_event_does_not_matter_only_that_of_its_storing(feed: Clai
     assert count_rows(feed.db, "scores") == 10
 
 
-def test_the_windows_and_outliers_of_an_unresolved_incident_stay_whatever_their_age(feed: ClaimedStream) -> None:
+def test_windows_and_outliers_of_an_unresolved_incident_are_not_deleted(feed: ClaimedStream) -> None:
     feed.commit(200, outlier_offsets=[10, 150])
     _make_older(feed.db, tables.outliers, "stored_at_us", 1000)
     for minute in (0, 1, 2, 3):
@@ -119,7 +119,7 @@ def test_the_windows_and_outliers_of_an_unresolved_incident_stay_whatever_their_
     assert fetch_rows(feed.db, "SELECT event_time_us FROM outliers") == [(T0 + 150 * SECOND,)]
 
 
-def test_what_a_model_saw_in_the_shadow_goes_with_the_windows(feed: ClaimedStream) -> None:
+def test_shadow_windows_are_deleted_with_the_windows(feed: ClaimedStream) -> None:
     for minute, age in ((0, 401), (1, 399)):
         _add_window(feed, T0 + minute * MINUTE, _now_us(feed.db) - age * DAY_US)
     with feed.db.write() as connection:
@@ -138,23 +138,25 @@ def test_what_a_model_saw_in_the_shadow_goes_with_the_windows(feed: ClaimedStrea
             )
     retention.delete_expired(feed.db, _RETENTION, _now_us(feed.db))
     left = fetch_rows(feed.db, "SELECT window_start_us FROM shadow_windows ORDER BY 1")
-    assert left == [(T0 + MINUTE,), (T0 + 2 * MINUTE,)], "one that is not judged yet stays"
+    assert left == [(T0 + MINUTE,), (T0 + 2 * MINUTE,)], "a shadow window that is not judged yet is not deleted"
 
 
-@pytest.mark.parametrize("kept", [0, 1, retention.CHUNK_ROWS])
-def test_sqlite_deletes_many_chunks_of_scores_and_keeps_the_younger_ones(upgraded_sqlite_url: str, kept: int) -> None:
+@pytest.mark.parametrize("n_young", [0, 1, retention.CHUNK_ROWS])
+def test_sqlite_deletes_many_chunks_of_scores_but_not_the_young_ones(upgraded_sqlite_url: str, n_young: int) -> None:
     with Database(upgraded_sqlite_url) as db:
         feed = claim_stream(db)
         old = 2 * retention.CHUNK_ROWS + 17
         feed.commit(old)
         _make_older(db, tables.scores, "stored_at_us", 8)
-        if kept:
-            feed.commit(kept)
+        if n_young:
+            feed.commit(n_young)
         assert retention.delete_expired(db, _RETENTION, _now_us(db)).scores == old
-        assert fetch_rows(db, "SELECT count(*), min(source_offset) FROM scores") == [(kept, old if kept else None)]
+        assert fetch_rows(db, "SELECT count(*), min(source_offset) FROM scores") == [
+            (n_young, old if n_young else None)
+        ]
 
 
-def test_the_sqlite_file_shrinks_and_keeps_a_tenth_of_itself_free(upgraded_sqlite_url: str) -> None:
+def test_sqlite_file_shrinks_to_at_most_a_tenth_of_free_pages(upgraded_sqlite_url: str) -> None:
     with Database(upgraded_sqlite_url) as db:
         feed = claim_stream(db)
         feed.commit(30_000)
@@ -167,7 +169,7 @@ def test_the_sqlite_file_shrinks_and_keeps_a_tenth_of_itself_free(upgraded_sqlit
         assert free <= 0.1 * after
 
 
-def test_postgresql_drops_whole_days_and_only_when_all_of_the_day_is_old(postgres_url: str) -> None:
+def test_postgresql_drops_a_daily_partition_only_when_the_whole_day_is_expired(postgres_url: str) -> None:
     with Database(postgres_url) as db:
         upgrade(db)
         today = _now_us(db) // DAY_US
@@ -179,7 +181,7 @@ def test_postgresql_drops_whole_days_and_only_when_all_of_the_day_is_old(postgre
             assert list_partition_days(connection) == set(range(today - 7, today + 2))
 
 
-def test_verdicts_on_drift_go_with_the_windows_that_they_are_of(feed: ClaimedStream) -> None:
+def test_drift_verdicts_have_the_retention_of_windows(feed: ClaimedStream) -> None:
     now_us = _now_us(feed.db)
     old_us = now_us - to_us(_RETENTION.windows) - 1
     with feed.db.write() as connection:
@@ -200,7 +202,7 @@ def test_verdicts_on_drift_go_with_the_windows_that_they_are_of(feed: ClaimedStr
     assert count_rows(feed.db, "drift_verdicts") == 1
 
 
-def test_what_is_stopped_deletes_no_further_and_the_next_run_does_the_rest(feed: ClaimedStream) -> None:
+def test_stopped_run_deletes_nothing_more_and_the_next_run_continues(feed: ClaimedStream) -> None:
     feed.commit(10)
     _make_older(feed.db, tables.scores, "stored_at_us", 8)
     _make_older(feed.db, tables.outliers, "stored_at_us", 8)
@@ -211,7 +213,7 @@ def test_what_is_stopped_deletes_no_further_and_the_next_run_does_the_rest(feed:
     assert retention.delete_expired(feed.db, _RETENTION, _now_us(feed.db)).dead_letters == 10
 
 
-def test_windows_of_late_events_alone_go_with_the_judged_ones_before_which_they_lie(feed: ClaimedStream) -> None:
+def test_windows_with_only_late_events_are_deleted_before_the_oldest_judged_window(feed: ClaimedStream) -> None:
     now_us = _now_us(feed.db)
     _add_window(feed, T0, now_us - 401 * DAY_US)
     _add_window(feed, T0 + 3 * MINUTE, now_us)
