@@ -1,4 +1,4 @@
-"""Meaning of the columns of the SQL views: one text per column, for the reference and for people who query."""
+"""Meaning of the columns of the SQL views: one text per column, for the SQL reference and for users of the views."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults: the daemon is killed before, while and after it tells somebody, and those it tells hang or are away."""
+"""The daemon is killed before, during and after the delivery of notifications, or the receiver hangs."""
 
 import os
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Run = Callable[..., DaemonProcess]
 
 @pytest.fixture(scope="module")
 def bursts(kafka_server: KafkaServer) -> FilledTopic:
-    """A topic with three bursts, soon drained."""
+    """Return a topic with three bursts, which is drained quickly."""
     name = f"delivery-{os.urandom(4).hex()}"
     kafka_server.create_topic(name, PARTITIONS)
     records = BurstStream(events=6_000, seconds=1_300).records()
@@ -30,7 +30,7 @@ def bursts(kafka_server: KafkaServer) -> FilledTopic:
 
 
 def settings(topic: FilledTopic, url: str, address: str, **channel: Any) -> dict[str, Any]:
-    """The topic's daemon with a webhook, which is told of old events too."""
+    """Return the daemon's settings for a topic, with a webhook that also gets notifications of old events."""
     ops = {"type": "webhook", "url": address, "timeout": "1s"} | channel
     made = topic.settings(url)
     made["streams"]["payments"]["alerts"] = {"silence_after": "never"}
@@ -47,7 +47,7 @@ def all_delivered(stored: StoredRows, topic: FilledTopic) -> bool:
     return stored.is_settled(topic.records) and count_notifications(stored, "pending") == 0
 
 
-def test_killed_after_delivery_and_before_its_record_it_repeats_the_message_under_its_key(
+def test_kill_between_delivery_and_its_record_repeats_the_message_under_its_key(
     bursts: FilledTopic, stored_in_postgres: StoredRows, run_daemon: Run
 ) -> None:
     stored = stored_in_postgres
@@ -63,43 +63,45 @@ def test_killed_after_delivery_and_before_its_record_it_repeats_the_message_unde
 
         receiver.react = react
         daemons.append(run_daemon(settings(bursts, stored.url, receiver.url)))
-        assert daemons[0].wait() < 0, "the receiver kills it"
+        assert daemons[0].wait() < 0, "the receiver kills the daemon"
         assert count_notifications(stored, "delivered") == 0
         daemons[0].start()
-        daemons[0].wait_until(lambda: all_delivered(stored, bursts), "all is told")
+        daemons[0].wait_until(lambda: all_delivered(stored, bursts), "all messages are delivered")
         assert daemons[0].terminate() == 0
     ids = {row[0] for row in stored.rows("SELECT id FROM notifications WHERE channel = 'ops'")}
     first = receiver.idempotency_keys[0]
     assert set(receiver.idempotency_keys) == ids
     assert receiver.idempotency_keys.count(first) == 2
-    assert len(receiver.idempotency_keys) == len(ids) + 1, "all others came once"
+    assert len(receiver.idempotency_keys) == len(ids) + 1, "all other messages arrived once"
     bodies = {request.body for request in receiver.requests if request.headers["idempotency-key"] == first}
     assert len(bodies) == 1
 
 
-def test_killed_between_commit_and_delivery_it_tells_all_of_it_in_its_next_life(
+def test_kill_between_commit_and_delivery_delays_all_messages_to_the_next_run(
     bursts: FilledTopic, stored_in_sqlite: StoredRows, run_daemon: Run
 ) -> None:
     stored, port = stored_in_sqlite, free_port()
     daemon = run_daemon(settings(bursts, stored.url, f"http://127.0.0.1:{port}/hook"))
-    daemon.wait_until(lambda: stored.is_settled(bursts.records), "the topic is drained while nobody listens")
+    daemon.wait_until(lambda: stored.is_settled(bursts.records), "the topic is drained while no receiver listens")
     daemon.kill()
     waiting = count_notifications(stored, "pending")
     assert waiting >= 3
     assert "Connection refused" in stored.rows("SELECT last_error FROM notifications WHERE channel = 'ops'")[0][0]
     with WebhookReceiver(port=port) as receiver:
         daemon.start()
-        daemon.wait_until(lambda: all_delivered(stored, bursts), "all is told")
+        daemon.wait_until(lambda: all_delivered(stored, bursts), "all messages are delivered")
         assert daemon.terminate() == 0
         assert len(receiver.idempotency_keys) == len(set(receiver.idempotency_keys)) == waiting
-    position = {key: place for place, key in enumerate(receiver.idempotency_keys)}
-    of_incident = stored.rows("SELECT incident_id, id FROM notifications WHERE channel = 'ops' ORDER BY transition_id")
-    for incident in {row[0] for row in of_incident}:
-        places = [position[row[1]] for row in of_incident if row[0] == incident]
-        assert places == sorted(places), "the steps of one incident come in their order"
+    position = {key: index for index, key in enumerate(receiver.idempotency_keys)}
+    notifications = stored.rows(
+        "SELECT incident_id, id FROM notifications WHERE channel = 'ops' ORDER BY transition_id"
+    )
+    for incident in {row[0] for row in notifications}:
+        positions = [position[row[1]] for row in notifications if row[0] == incident]
+        assert positions == sorted(positions), "the transitions of an incident arrive in order"
 
 
-def test_an_endpoint_that_hangs_delays_neither_scoring_nor_the_log_nor_the_end(
+def test_hanging_endpoint_delays_neither_scoring_nor_log_nor_shutdown(
     bursts: FilledTopic, stored_in_sqlite: StoredRows, run_daemon: Run
 ) -> None:
     stored = stored_in_sqlite
@@ -107,7 +109,7 @@ def test_an_endpoint_that_hangs_delays_neither_scoring_nor_the_log_nor_the_end(
         receiver.react = lambda _: HangReaction()
         daemon = run_daemon(settings(bursts, stored.url, receiver.url, timeout="5m", concurrency=1))
         daemon.wait_until(lambda: stored.is_settled(bursts.records), "the topic is drained")
-        daemon.wait_until(lambda: count_notifications(stored, "pending", "log") == 0, "the log is told")
+        daemon.wait_until(lambda: count_notifications(stored, "pending", "log") == 0, "the log is written")
         assert count_notifications(stored, "delivered", "log") >= 3
         assert count_notifications(stored, "delivered") == 0
         assert len(receiver.requests) == 1

@@ -1,1 +1,1 @@
-"""Tests: the real servers that the tests start: Apache Kafka and PostgreSQL."""
+"""The real servers that the tests start: Apache Kafka, PostgreSQL and an HTTP receiver."""

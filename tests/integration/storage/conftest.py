@@ -1,4 +1,4 @@
-"""An upgraded database for each test, and a stream ready for commits."""
+"""Fixtures: an upgraded database for each test, and a stream with a claimed source."""
 
 from collections.abc import Iterator
 
@@ -11,18 +11,18 @@ from tests.integration.storage.commits import ClaimedStream, claim_stream
 
 @pytest.fixture
 def db(upgraded_url: str) -> Iterator[Database]:
-    """An upgraded database that only this test has."""
+    """Yield an upgraded database of this test alone."""
     with Database(upgraded_url) as database:
         yield database
 
 
 @pytest.fixture
 def ledger(db: Database) -> Ledger:
-    """The ledger of the test's database."""
+    """Return the ledger of the test's database."""
     return Ledger(db)
 
 
 @pytest.fixture
 def feed(db: Database) -> ClaimedStream:
-    """One stream with a model, a threshold at 10 and one claimed source at offset 0."""
+    """Return a stream with a model, a threshold of 10 and one claimed source at offset 0."""
     return claim_stream(db)

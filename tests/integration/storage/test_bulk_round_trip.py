@@ -1,4 +1,4 @@
-"""What goes in through the drivers comes out of SQL as it was, to the bit."""
+"""Rows inserted through the drivers are read back bit for bit."""
 
 from collections.abc import Iterator
 
@@ -43,7 +43,7 @@ def today(db: Database) -> Iterator[int]:
     with_keys=st.booleans(),
     with_ids=st.booleans(),
 )
-def test_scores_come_back_as_they_were(
+def test_scores_round_trip_unchanged(
     db: Database,
     today: int,
     rows: list[tuple[int, int, float, int, str | None, str | None]],
@@ -67,7 +67,7 @@ def test_scores_come_back_as_they_were(
         found = connection.execute(sa.select(scores).order_by(scores.c.source_offset)).all()
     assert [row.source_offset for row in found] == columns.offsets.tolist()
     assert [row.event_time_us for row in found] == columns.times_us.tolist()
-    # As float32, since psycopg gives the shortest decimal; SQLite keeps no sign of a zero.
+    # Compared as float32: psycopg returns the shortest decimal, and SQLite drops the sign of a zero.
     assert np.array_equal(np.array([row.energy for row in found], np.float32), columns.energies)
     assert [row.threshold_id for row in found] == columns.threshold_ids.tolist()
     assert [row.key for row in found] == (columns.keys or [None] * len(rows))
@@ -76,7 +76,7 @@ def test_scores_come_back_as_they_were(
 
 
 @pytest.mark.parametrize("n", [1, 499, 500, 501, 1503])
-def test_every_row_of_a_batch_is_inserted_whatever_its_size(db: Database, today: int, n: int) -> None:
+def test_all_rows_of_a_batch_of_any_size_are_inserted(db: Database, today: int, n: int) -> None:
     offsets = np.arange(n)
     columns = ScoreColumns(
         offsets=offsets,

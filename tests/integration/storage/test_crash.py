@@ -1,4 +1,4 @@
-"""A process that is killed, or whose connection breaks, in the middle of a commit."""
+"""A process is killed, or loses its connection, during a commit."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ from tests.integration.storage.commits import ClaimedStream, claim_stream, count
 _TABLES = ("scores", "outliers", "dead_letters", "window_parts")
 _ROOT = Path(__file__).parents[3]
 
-# Commits ten events and kills itself before the n-th statement, or just before or after COMMIT reaches the database.
+# Commits ten events and kills itself before the n-th statement, or just before or after COMMIT.
 _CHILD = """
 import os, signal, sys
 import sqlalchemy as sa
@@ -49,7 +49,7 @@ elif when == "after-commit":
 else:
     sa.event.listen(engine, "before_cursor_execute", die_at_statement)
 feed.send(commit)
-raise SystemExit("it should have died")
+raise SystemExit("the process was not killed")
 """
 
 
@@ -62,7 +62,7 @@ def _run_killed_child(url: str, when: str) -> None:
 
 @pytest.mark.fault
 @pytest.mark.parametrize("when", ["2", "3", "before-commit"])
-def test_a_process_killed_inside_the_transaction_leaves_nothing(db: Database, upgraded_url: str, when: str) -> None:
+def test_process_killed_inside_the_transaction_stores_nothing(db: Database, upgraded_url: str, when: str) -> None:
     _run_killed_child(upgraded_url, when)
     assert {table: count_rows(db, table) for table in _TABLES} == dict.fromkeys(_TABLES, 0)
     feed = claim_stream(db)
@@ -72,27 +72,27 @@ def test_a_process_killed_inside_the_transaction_leaves_nothing(db: Database, up
 
 
 @pytest.mark.fault
-def test_a_process_killed_after_the_transaction_leaves_all_of_it_once(db: Database, upgraded_url: str) -> None:
+def test_process_killed_after_the_transaction_has_stored_everything_once(db: Database, upgraded_url: str) -> None:
     _run_killed_child(upgraded_url, "after-commit")
     assert [count_rows(db, table) for table in _TABLES] == [10, 1, 1, 1]
     feed = claim_stream(db)
     assert feed.claim.next_offset == 11
 
 
-def test_a_block_that_raises_stores_nothing(feed: ClaimedStream) -> None:
+def test_transaction_that_raises_stores_nothing(feed: ClaimedStream) -> None:
     with pytest.raises(ZeroDivisionError), feed.db.write() as connection:
         connection.exec_driver_sql("UPDATE positions SET next_offset = 99")
         _ = 1 / 0
     assert feed.position().next_offset == 0
 
 
-def _break_connection_at_commit(db: Database, url: str, *, after_it_happened: bool) -> None:
-    """Let the next COMMIT reach the server and lose its answer, or lose the connection before it gets there."""
+def _break_connection_at_commit(db: Database, url: str, *, after_commit: bool) -> None:
+    """Lose the answer of the next COMMIT, or the connection before COMMIT reaches the server."""
 
     def lose(connection: sa.Connection) -> None:
         driver = connection.connection.driver_connection
         assert isinstance(driver, psycopg.Connection)
-        if after_it_happened:
+        if after_commit:
             driver.commit()
             driver.close()
             return
@@ -103,18 +103,18 @@ def _break_connection_at_commit(db: Database, url: str, *, after_it_happened: bo
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("after_it_happened", [False, True])
-def test_a_commit_of_unknown_outcome_is_stored_exactly_once_after_claiming_again(
-    postgres_url: str, after_it_happened: bool
+@pytest.mark.parametrize("after_commit", [False, True])
+def test_commit_of_unknown_outcome_is_stored_exactly_once_after_a_new_claim(
+    postgres_url: str, after_commit: bool
 ) -> None:
     with Database(postgres_url) as db:
         upgrade(db)
         feed = claim_stream(db)
         commit = feed.build_commit(10, outlier_offsets=[1], dead=dead_letter_columns([0]), parts=[part_row(0)])
-        _break_connection_at_commit(db, postgres_url, after_it_happened=after_it_happened)
+        _break_connection_at_commit(db, postgres_url, after_commit=after_commit)
         with pytest.raises(CommitUnknown, match="outcome"):
             feed.send(commit)
-        if after_it_happened:
+        if after_commit:
             assert feed.send(commit) == Fenced()
         feed.claim = feed.reclaim("me")
         while feed.claim.next_offset < 10:
@@ -123,7 +123,7 @@ def test_a_commit_of_unknown_outcome_is_stored_exactly_once_after_claiming_again
 
 
 @pytest.mark.fault
-def test_a_connection_that_breaks_before_the_commit_is_storage_unavailable_and_the_next_commit_works(
+def test_lost_connection_before_commit_is_unavailable_and_the_next_commit_works(
     postgres_url: str,
 ) -> None:
     with Database(postgres_url) as db:

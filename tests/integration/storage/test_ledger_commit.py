@@ -1,4 +1,4 @@
-"""The commit of a batch: all of it, once, for the owner only."""
+"""The commit of a batch: atomic, exactly once, and by the owner only."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +25,7 @@ from tests.integration.storage.commits import (
 )
 
 
-def test_a_commit_stores_scores_outliers_dead_letters_parts_and_the_position(feed: ClaimedStream) -> None:
+def test_commit_stores_scores_outliers_dead_letters_parts_and_position(feed: ClaimedStream) -> None:
     outcome = feed.commit(
         10,
         end=12,
@@ -47,15 +47,15 @@ def test_a_commit_stores_scores_outliers_dead_letters_parts_and_the_position(fee
     assert position.committed_at_us > T0
 
 
-def test_the_features_of_an_outlier_are_stored_by_name_in_their_shortest_form(feed: ClaimedStream) -> None:
+def test_features_of_an_outlier_are_stored_by_name_as_shortest_decimals(feed: ClaimedStream) -> None:
     feed.commit(5, outlier_offsets=[2])
     ((features,),) = fetch_rows(feed.db, "SELECT features FROM outliers")
     assert features == '{"amount": 0.1, "age.days": 0.1}'
 
 
-def test_a_feature_that_json_has_no_number_for_is_null(feed: ClaimedStream) -> None:
+def test_nan_and_infinite_features_are_stored_as_null(feed: ClaimedStream) -> None:
     plain = feed.build_commit(1)
-    odd = OutlierColumns(
+    outliers = OutlierColumns(
         offsets=plain.scores.offsets,
         times_us=plain.scores.times_us,
         energies=np.array([np.float32(3e38)]),
@@ -63,33 +63,33 @@ def test_a_feature_that_json_has_no_number_for_is_null(feed: ClaimedStream) -> N
         features=np.array([[np.nan, -np.inf]], np.float32),
         feature_names=("a", "b"),
     )
-    feed.commit(1, outliers=odd)
+    feed.commit(1, outliers=outliers)
     ((features,),) = fetch_rows(feed.db, "SELECT features FROM outliers")
     assert json.loads(features) == {"a": None, "b": None}
 
 
-def test_a_commit_without_events_still_moves_the_position(feed: ClaimedStream) -> None:
+def test_commit_without_events_advances_the_position(feed: ClaimedStream) -> None:
     assert isinstance(feed.commit(0, end=25), Committed)
     assert feed.position().next_offset == 25
     assert count_rows(feed.db, "scores") == 0
 
 
-def test_the_watermark_never_goes_back(feed: ClaimedStream) -> None:
+def test_watermark_never_decreases(feed: ClaimedStream) -> None:
     feed.commit(5, watermark_us=T0 + MINUTE)
     feed.commit(5, watermark_us=T0)
     feed.commit(0, end=11, watermark_us=None)
     assert feed.position().watermark_us == T0 + MINUTE
 
 
-def test_an_old_owner_is_fenced_after_another_claim(feed: ClaimedStream) -> None:
-    zombie = feed.build_commit(10)
+def test_previous_owner_is_fenced_after_a_new_claim(feed: ClaimedStream) -> None:
+    old_commit = feed.build_commit(10)
     feed.reclaim("another")
-    assert feed.send(zombie) == Fenced()
+    assert feed.send(old_commit) == Fenced()
     assert count_rows(feed.db, "scores") == 0
     assert feed.position().next_offset == 0
 
 
-def test_each_claim_is_another_epoch_and_tells_where_to_go_on(feed: ClaimedStream) -> None:
+def test_each_claim_increments_the_epoch_and_returns_the_position(feed: ClaimedStream) -> None:
     feed.commit(10, end_cursor=400)
     first, second = feed.reclaim("a"), feed.reclaim("b")
     assert second.epoch == first.epoch + 1
@@ -98,20 +98,20 @@ def test_each_claim_is_another_epoch_and_tells_where_to_go_on(feed: ClaimedStrea
 
 
 @pytest.mark.parametrize("begin", [0, 9, 11])
-def test_a_commit_that_begins_elsewhere_is_fenced(feed: ClaimedStream, begin: int) -> None:
+def test_commit_that_does_not_begin_at_the_position_is_fenced(feed: ClaimedStream, begin: int) -> None:
     feed.commit(10)
     assert feed.send(feed.build_commit(5, begin=begin, end=begin + 5)) == Fenced()
     assert count_rows(feed.db, "scores") == 10
 
 
-def test_the_same_commit_twice_is_stored_once(feed: ClaimedStream) -> None:
+def test_repeated_commit_is_stored_once(feed: ClaimedStream) -> None:
     commit = feed.build_commit(10)
     assert isinstance(feed.send(commit), Committed)
     assert feed.send(commit) == Fenced()
     assert count_rows(feed.db, "scores") == 10
 
 
-def test_a_part_of_a_window_that_was_sealed_meanwhile_makes_the_commit_stale(feed: ClaimedStream) -> None:
+def test_commit_with_a_part_of_a_sealed_window_is_stale(feed: ClaimedStream) -> None:
     commit = feed.build_commit(10, parts=[part_row(T0)])
     seal(feed.db, feed.stream_id, T0 + MINUTE)
     assert feed.send(commit) == Stale(control=StreamControl(sealed_until_us=T0 + MINUTE, revision=0))
@@ -119,25 +119,25 @@ def test_a_part_of_a_window_that_was_sealed_meanwhile_makes_the_commit_stale(fee
     assert feed.position().next_offset == 0
 
 
-def test_late_counts_of_a_sealed_window_are_welcome(feed: ClaimedStream) -> None:
+def test_late_counts_of_a_sealed_window_are_stored(feed: ClaimedStream) -> None:
     seal(feed.db, feed.stream_id, T0 + MINUTE)
     assert isinstance(feed.commit(10, parts=[part_row(T0, events=0, late=10)]), Committed)
     assert fetch_rows(feed.db, "SELECT events, late FROM window_parts") == [(0, 10)]
 
 
-def test_a_part_of_a_window_that_is_still_open_is_welcome(feed: ClaimedStream) -> None:
+def test_part_of_an_open_window_is_stored(feed: ClaimedStream) -> None:
     seal(feed.db, feed.stream_id, T0)
     assert isinstance(feed.commit(10, parts=[part_row(T0)]), Committed)
 
 
-def test_another_revision_of_the_stream_makes_the_commit_stale(feed: ClaimedStream) -> None:
+def test_commit_under_an_old_revision_is_stale(feed: ClaimedStream) -> None:
     commit = feed.build_commit(10)
     seal(feed.db, feed.stream_id, T0, revisions=1)
     assert feed.send(commit) == Stale(control=StreamControl(sealed_until_us=T0, revision=1))
     assert count_rows(feed.db, "scores") == 0
 
 
-def test_a_seal_that_holds_the_position_first_is_seen_by_the_commit_that_waits_for_it(db: Database) -> None:
+def test_commit_that_waits_for_a_seal_sees_the_sealed_state(db: Database) -> None:
     feed = claim_stream(db)
     commit = feed.build_commit(10, parts=[part_row(T0)])
     with ThreadPoolExecutor(1) as pool:
@@ -153,52 +153,52 @@ def test_a_seal_that_holds_the_position_first_is_seen_by_the_commit_that_waits_f
         assert waiting.result(20) == Stale(control=StreamControl(sealed_until_us=T0 + MINUTE, revision=0))
 
 
-def test_any_commit_ends_the_idle_lease(feed: ClaimedStream) -> None:
+def test_commit_ends_the_idle_lease(feed: ClaimedStream) -> None:
     assert feed.mark_idle(T0 + MINUTE)
     assert feed.position().idle_until_us == T0 + MINUTE
     feed.commit(0, end=1, dead=dead_letter_columns([0]))
     assert feed.position().idle_until_us == 0
 
 
-def test_an_idle_lease_is_not_shortened_by_an_older_renewal(feed: ClaimedStream) -> None:
+def test_idle_lease_is_not_shortened_by_an_earlier_end(feed: ClaimedStream) -> None:
     assert feed.mark_idle(T0 + MINUTE)
     assert feed.mark_idle(T0)
     assert feed.position().idle_until_us == T0 + MINUTE
 
 
-def test_a_source_that_stands_elsewhere_cannot_be_called_idle(feed: ClaimedStream, ledger: Ledger) -> None:
+def test_source_at_another_position_is_not_marked_idle(feed: ClaimedStream, ledger: Ledger) -> None:
     feed.commit(5)
     assert not ledger.mark_idle(feed.claim.source_id, feed.claim.epoch, 4, T0 + MINUTE)
     assert feed.position().idle_until_us == 0
 
 
-def test_an_ended_source_is_idle_for_ever(feed: ClaimedStream) -> None:
+def test_ended_source_is_idle_for_ever(feed: ClaimedStream) -> None:
     feed.commit(5, ended=True, end_cursor=90)
     assert feed.position().idle_until_us == FOREVER_US
     assert feed.mark_idle(T0)
     assert feed.position().idle_until_us == FOREVER_US
 
 
-def test_saying_that_a_source_has_ended_keeps_its_cursor(feed: ClaimedStream) -> None:
+def test_commit_of_the_end_of_a_source_keeps_its_cursor(feed: ClaimedStream) -> None:
     feed.commit(5, end_cursor=90)
     feed.commit(0, ended=True)
     assert (feed.position().next_offset, feed.position().cursor) == (5, 90)
 
 
-def test_an_old_owner_cannot_call_a_source_idle(feed: ClaimedStream) -> None:
+def test_previous_owner_cannot_mark_a_source_idle(feed: ClaimedStream) -> None:
     feed.reclaim("another")
     assert not feed.mark_idle(T0)
     assert feed.position().idle_until_us == 0
 
 
-def test_a_range_that_could_not_be_read_is_a_gap(feed: ClaimedStream) -> None:
+def test_unreadable_range_is_stored_as_a_gap(feed: ClaimedStream) -> None:
     feed.commit(0, end=40, gap_reason="retention", watermark_us=T0)
     assert fetch_rows(feed.db, "SELECT from_offset, to_offset, reason, event_time_us FROM gaps") == [
         (0, 40, "retention", T0)
     ]
 
 
-def test_two_sources_commit_side_by_side(db: Database) -> None:
+def test_two_sources_commit_concurrently(db: Database) -> None:
     feeds = [claim_stream(db, partition=partition) for partition in range(2)]
 
     def run(feed: ClaimedStream) -> None:
@@ -212,7 +212,7 @@ def test_two_sources_commit_side_by_side(db: Database) -> None:
     ]
 
 
-def test_commits_never_deadlock_with_somebody_who_locks_all_positions_in_order(db: Database) -> None:
+def test_commits_do_not_deadlock_with_a_transaction_that_locks_all_positions(db: Database) -> None:
     feeds = [claim_stream(db, partition=partition) for partition in range(3)]
 
     def run(feed: ClaimedStream) -> None:
@@ -234,7 +234,7 @@ def test_commits_never_deadlock_with_somebody_who_locks_all_positions_in_order(d
     assert count_rows(db, "scores") == 3 * 15 * 50
 
 
-def test_texts_that_no_database_can_hold_are_stored_with_a_replacement(feed: ClaimedStream) -> None:
+def test_unstorable_characters_are_replaced(feed: ClaimedStream) -> None:
     plain = feed.build_commit(2)
     texts = ScoreColumns(
         offsets=plain.scores.offsets,
@@ -251,7 +251,7 @@ def test_texts_that_no_database_can_hold_are_stored_with_a_replacement(feed: Cla
     ]
 
 
-def test_a_flood_of_dead_letters_keeps_a_hundred_payloads_a_minute_and_then_counts(feed: ClaimedStream) -> None:
+def test_only_a_hundred_payloads_of_dead_letters_per_minute_are_stored(feed: ClaimedStream) -> None:
     feed.commit(0, end=150, dead=dead_letter_columns(range(150)))
     feed.commit(0, end=300, dead=dead_letter_columns(range(150, 300)))
     assert fetch_rows(feed.db, "SELECT count(*), sum(count) FROM dead_letters") == [(300, 300)]

@@ -1,4 +1,4 @@
-"""The schema: migrations, versions, views, partitions."""
+"""The schema: migrations, revisions, views and partitions."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ from storage.database.partitions import DAY_US, ensure_score_partitions, list_pa
 from storage.ledger.commit import Committed
 from tests.integration.storage.commits import T0, ClaimedStream, add_threshold, claim_stream, count_rows, fetch_rows
 
-# The contract's views, in its words: the columns come first and in this order.
+# The documented columns of the views, which come first and in this order.
 _SCORES = (
     "stream, topic, partition, source_offset, incarnation, event_time, event_time_us, stored_at, key, event_id, "
     "energy, threshold, is_outlier, model_version"
@@ -45,14 +45,14 @@ CONTRACT = {
 
 
 @pytest.mark.parametrize("view", CONTRACT)
-def test_a_view_has_the_columns_of_the_contract_first_and_in_order(db: Database, view: str) -> None:
-    promised = CONTRACT[view].split(", ")
+def test_view_begins_with_the_documented_columns_in_order(db: Database, view: str) -> None:
+    documented = CONTRACT[view].split(", ")
     with db.read() as connection:
         found = list(connection.exec_driver_sql(f"SELECT * FROM {view}").keys())
-    assert found[: len(promised)] == promised
+    assert found[: len(documented)] == documented
 
 
-def test_both_databases_have_the_same_views_with_the_same_columns(sqlite_url: str, postgres_url: str) -> None:
+def test_both_databases_have_the_same_views_and_columns(sqlite_url: str, postgres_url: str) -> None:
     found = []
     for url in (sqlite_url, postgres_url):
         with Database(url) as db:
@@ -68,7 +68,7 @@ def test_both_databases_have_the_same_views_with_the_same_columns(sqlite_url: st
     assert set(found[0]) == set(CONTRACT)
 
 
-def test_an_event_reads_the_same_in_the_views_of_both_databases(feed: ClaimedStream) -> None:
+def test_views_of_both_databases_return_the_same_values(feed: ClaimedStream) -> None:
     feed.commit(5, outlier_offsets=[3])
     time = "event_time" if feed.db.dialect == "sqlite" else 'to_char(event_time, \'YYYY-MM-DD"T"HH24:MI:SS.US"Z"\')'
     found = fetch_rows(
@@ -83,9 +83,9 @@ def test_an_event_reads_the_same_in_the_views_of_both_databases(feed: ClaimedStr
     ]
 
 
-def test_an_outlier_shows_its_features_by_name(feed: ClaimedStream) -> None:
+def test_outlier_view_has_features_by_name(feed: ClaimedStream) -> None:
     feed.commit(5, outlier_offsets=[3])
-    # ->> is the same operator on both.
+    # The operator ->> is the same in both databases.
     ((amount, is_outlier),) = fetch_rows(feed.db, "SELECT features ->> 'amount', is_outlier FROM outlier_history")
     assert (float(amount), bool(is_outlier)) == (0.1, True)
 
@@ -100,18 +100,18 @@ def test_times_in_views_are_exact_to_the_microsecond(feed: ClaimedStream, time_u
     assert moment - datetime(1970, 1, 1, tzinfo=UTC) == timedelta(microseconds=time_us)
 
 
-def test_upgrading_twice_changes_nothing(db: Database) -> None:
+def test_second_upgrade_changes_nothing(db: Database) -> None:
     claim_stream(db).commit(5)
     upgrade(db)
     db.check_schema()
     assert count_rows(db, "score_history") == 5
 
 
-def test_the_migrations_make_what_the_tables_say(db: Database) -> None:
+def test_migrations_create_the_tables_of_the_metadata(db: Database) -> None:
     with db.read() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": False, "include_name": _not_a_partition})
         differences = compare_metadata(context, tables.metadata)
-    # The two columns and the index that scores has on PostgreSQL only.
+    # The column and the index that `scores` has only on PostgreSQL.
     found = {str(each[1].name if each[0] == "remove_index" else each[-1].name) for each in differences}
     assert found <= {"stored_day", "ix_scores_event_time_us"}
 
@@ -120,7 +120,7 @@ def _not_a_partition(name: str | None, kind: str, _parents: object) -> bool:
     return kind != "table" or not str(name).startswith("scores_d")
 
 
-def test_eight_upgrades_at_once_make_one_schema(database_url: str) -> None:
+def test_eight_concurrent_upgrades_create_one_schema(database_url: str) -> None:
     start = threading.Barrier(8)
 
     def run(_: int) -> None:
@@ -135,23 +135,23 @@ def test_eight_upgrades_at_once_make_one_schema(database_url: str) -> None:
         assert isinstance(claim_stream(db).commit(3), Committed)
 
 
-def test_a_database_without_tables_is_named_with_what_to_do(database_url: str) -> None:
+def test_error_for_a_database_without_tables_names_the_remedy(database_url: str) -> None:
     with Database(database_url) as db, pytest.raises(SchemaMismatch, match=r"0002.*outrider db upgrade"):
         db.check_schema()
 
 
-def test_a_newer_schema_is_refused_and_left_alone(database_url: str) -> None:
+def test_newer_schema_is_an_error_and_unchanged(database_url: str) -> None:
     with Database(database_url) as db:
         upgrade(db)
         with db.write() as connection:
             connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
-        for refused in (Database.check_schema, upgrade):
+        for call in (Database.check_schema, upgrade):
             with pytest.raises(SchemaMismatch, match=r"9999.*newer.*0002"):
-                refused(db)
+                call(db)
         assert db.schema_revision() == "9999"
 
 
-def test_a_check_imports_no_alembic(sqlite_url: str) -> None:
+def test_schema_check_does_not_import_alembic(sqlite_url: str) -> None:
     with Database(sqlite_url) as db:
         upgrade(db)
     program = (
@@ -168,7 +168,7 @@ def test_a_check_imports_no_alembic(sqlite_url: str) -> None:
     assert child.stdout.strip() == "False"
 
 
-def test_today_and_tomorrow_have_a_partition_after_the_upgrade(postgres_url: str) -> None:
+def test_upgrade_creates_the_partitions_of_today_and_tomorrow(postgres_url: str) -> None:
     with Database(postgres_url) as db:
         upgrade(db)
         with db.read() as connection:
@@ -176,7 +176,7 @@ def test_today_and_tomorrow_have_a_partition_after_the_upgrade(postgres_url: str
             assert list_partition_days(connection) >= {today, today + 1}
 
 
-def test_eight_makers_of_one_partition_do_not_fail(postgres_url: str) -> None:
+def test_concurrent_creation_of_a_partition_does_not_fail(postgres_url: str) -> None:
     with Database(postgres_url) as db:
         upgrade(db)
         with ThreadPoolExecutor(8) as pool:
@@ -185,7 +185,7 @@ def test_eight_makers_of_one_partition_do_not_fail(postgres_url: str) -> None:
             assert list_partition_days(connection) >= {30_000, 30_001}
 
 
-def test_a_commit_on_a_day_without_partition_makes_it(postgres_url: str) -> None:
+def test_commit_creates_a_missing_partition(postgres_url: str) -> None:
     with Database(postgres_url) as db:
         upgrade(db)
         feed = claim_stream(db)
@@ -196,7 +196,7 @@ def test_a_commit_on_a_day_without_partition_makes_it(postgres_url: str) -> None
         assert count_rows(db, "scores") == 5
 
 
-def test_a_partition_is_attached_while_readers_and_committers_go_on(postgres_url: str) -> None:
+def test_attaching_a_partition_does_not_block_readers_and_commits(postgres_url: str) -> None:
     with Database(postgres_url) as db:
         upgrade(db)
         with db.read() as reader:
@@ -205,7 +205,7 @@ def test_a_partition_is_attached_while_readers_and_committers_go_on(postgres_url
             assert isinstance(claim_stream(db).commit(5), Committed)
 
 
-def test_the_sqlite_file_can_give_pages_back_and_has_readers_beside_its_writer(sqlite_url: str) -> None:
+def test_sqlite_file_has_incremental_vacuum_and_write_ahead_log(sqlite_url: str) -> None:
     with Database(sqlite_url) as db:
         upgrade(db)
         add_threshold(db, claim_stream(db).stream_id, valid_from_us=1)
@@ -223,7 +223,7 @@ def test_the_sqlite_file_can_give_pages_back_and_has_readers_beside_its_writer(s
     }
 
 
-def test_postgresql_sessions_give_up_rather_than_hold_a_lock(postgres_url: str) -> None:
+def test_postgresql_sessions_have_timeouts(postgres_url: str) -> None:
     with Database(postgres_url) as db, db.read() as connection:
         found = {
             name: connection.exec_driver_sql(f"SHOW {name}").scalar_one()

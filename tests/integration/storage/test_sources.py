@@ -1,4 +1,4 @@
-"""Streams, sources and their incarnations."""
+"""Streams, and the registration, retirement and incarnations of their sources."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -25,23 +25,25 @@ LEAD = 10 * MINUTE
 
 def _new_sources(*identities: str, next_offset: int = 0) -> list[NewSource]:
     return [
-        NewSource(topic="t", partition=place, identity=identity, next_offset=next_offset)
-        for place, identity in enumerate(identities)
+        NewSource(topic="t", partition=partition, identity=identity, next_offset=next_offset)
+        for partition, identity in enumerate(identities)
     ]
 
 
-def test_a_stream_is_made_once_and_found_again(db: Database, ledger: Ledger) -> None:
+def test_stream_is_created_once(db: Database, ledger: Ledger) -> None:
     assert ledger.open_stream("a", MINUTE, LEAD) == ledger.open_stream("a", MINUTE, LEAD)
     assert count_rows(db, "streams") == 1
 
 
-def test_eight_threads_that_open_one_stream_make_one(db: Database) -> None:
+def test_stream_opened_by_eight_threads_is_created_once(db: Database) -> None:
     with ThreadPoolExecutor(8) as pool:
         opened = list(pool.map(lambda _: Ledger(db).open_stream("a", MINUTE, LEAD).id, range(8)))
     assert len(set(opened)) == count_rows(db, "streams") == 1
 
 
-def test_another_window_size_begins_behind_all_that_is_sealed_or_counted(feed: ClaimedStream, ledger: Ledger) -> None:
+def test_new_window_size_begins_after_sealed_windows_and_windows_with_parts(
+    feed: ClaimedStream, ledger: Ledger
+) -> None:
     seal(feed.db, feed.stream_id, T0 + MINUTE)
     feed.commit(1, parts=[part_row(T0 + 3 * MINUTE)])
     stream = ledger.open_stream("payments", 5 * MINUTE, LEAD)
@@ -50,12 +52,12 @@ def test_another_window_size_begins_behind_all_that_is_sealed_or_counted(feed: C
     assert stream.control.revision == 1
 
 
-def test_another_window_size_of_an_empty_stream_seals_nothing(ledger: Ledger) -> None:
+def test_new_window_size_of_an_empty_stream_seals_nothing(ledger: Ledger) -> None:
     ledger.open_stream("a", MINUTE, LEAD)
     assert ledger.open_stream("a", 5 * MINUTE, LEAD).control.sealed_until_us is None
 
 
-def test_registering_again_keeps_positions(feed: ClaimedStream, ledger: Ledger) -> None:
+def test_registering_a_source_again_keeps_its_position(feed: ClaimedStream, ledger: Ledger) -> None:
     feed.commit(10)
     again = [NewSource(topic="payments", partition=0, identity="log-1", next_offset=0)]
     (source,) = ledger.register_sources(feed.stream_id, again)
@@ -63,16 +65,14 @@ def test_registering_again_keeps_positions(feed: ClaimedStream, ledger: Ledger) 
     assert ledger.active_sources(feed.stream_id) == [source]
 
 
-def test_a_partition_added_later_joins_the_others(ledger: Ledger) -> None:
+def test_partition_added_later_is_registered(ledger: Ledger) -> None:
     stream = ledger.open_stream("a", MINUTE, LEAD)
     ledger.register_sources(stream.id, _new_sources("x"))
     sources = ledger.register_sources(stream.id, _new_sources("x", "y", next_offset=5))
     assert [(each.partition, each.next_offset) for each in sources] == [(0, 0), (1, 5)]
 
 
-def test_a_retired_source_keeps_its_position_fences_its_owner_and_comes_back_where_it_stood(
-    feed: ClaimedStream, ledger: Ledger
-) -> None:
+def test_retired_source_fences_its_owner_and_resumes_at_its_position(feed: ClaimedStream, ledger: Ledger) -> None:
     feed.commit(10)
     (source,) = ledger.active_sources(feed.stream_id)
     assert ledger.retire_sources(feed.stream_id, [source]) == [source]
@@ -83,16 +83,14 @@ def test_a_retired_source_keeps_its_position_fences_its_owner_and_comes_back_whe
     assert (back.source_id, back.next_offset, back.watermark_us) == (source.source_id, 10, source.watermark_us)
 
 
-def test_a_retired_source_whose_log_is_another_one_by_then_is_a_new_incarnation(
-    feed: ClaimedStream, ledger: Ledger
-) -> None:
+def test_retired_source_with_a_new_identity_is_a_new_incarnation(feed: ClaimedStream, ledger: Ledger) -> None:
     ledger.retire_sources(feed.stream_id, ledger.active_sources(feed.stream_id))
     replaced = [NewSource(topic="payments", partition=0, identity="log-2", next_offset=3)]
     (source,) = ledger.register_sources(feed.stream_id, replaced)
     assert (source.incarnation, source.identity, source.next_offset) == (2, "log-2", 3)
 
 
-def test_another_identity_is_a_new_incarnation_and_fences_the_old_one(feed: ClaimedStream, ledger: Ledger) -> None:
+def test_new_identity_is_a_new_incarnation_and_fences_the_old_owner(feed: ClaimedStream, ledger: Ledger) -> None:
     feed.commit(10)
     replaced = [NewSource(topic="payments", partition=0, identity="log-2", next_offset=3, cursor=40)]
     (source,) = ledger.register_sources(feed.stream_id, replaced)
@@ -103,9 +101,7 @@ def test_another_identity_is_a_new_incarnation_and_fences_the_old_one(feed: Clai
     assert count_rows(feed.db, "scores") == 10
 
 
-def test_a_reset_begins_a_new_incarnation_of_the_same_log_and_keeps_the_old_rows(
-    feed: ClaimedStream, ledger: Ledger
-) -> None:
+def test_reset_starts_a_new_incarnation_and_keeps_the_old_rows(feed: ClaimedStream, ledger: Ledger) -> None:
     feed.commit(10)
     ledger.restart_sources(feed.stream_id, [NewSource(topic="payments", partition=0, identity="log-1", next_offset=0)])
     again = claim_stream(feed.db)
@@ -117,7 +113,7 @@ def test_a_reset_begins_a_new_incarnation_of_the_same_log_and_keeps_the_old_rows
     ]
 
 
-def test_processes_that_register_the_same_partitions_at_once_make_each_once(db: Database) -> None:
+def test_partitions_registered_concurrently_are_created_once(db: Database) -> None:
     stream = Ledger(db).open_stream("a", MINUTE, LEAD)
     with ThreadPoolExecutor(6) as pool:
         found = [pool.submit(Ledger(db).register_sources, stream.id, _new_sources("x", "y", "z")) for _ in range(6)]
@@ -126,12 +122,12 @@ def test_processes_that_register_the_same_partitions_at_once_make_each_once(db: 
     assert count_rows(db, "sources") == count_rows(db, "positions") == 3
 
 
-def test_a_model_comes_back_with_its_artefact_and_names(feed: ClaimedStream, ledger: Ledger) -> None:
+def test_model_is_loaded_with_its_artefact_and_feature_names(feed: ClaimedStream, ledger: Ledger) -> None:
     model = ModelStore(feed.db).load(ledger.read_threshold_schedule(feed.stream_id)[0].model_id)
     assert (model.artefact, model.feature_names, model.summary) == (b"an artefact", ("amount", "age.days"), {"n": 3})
 
 
-def test_a_model_whose_artefact_was_damaged_is_refused(feed: ClaimedStream, ledger: Ledger) -> None:
+def test_model_with_a_damaged_artefact_is_an_error(feed: ClaimedStream, ledger: Ledger) -> None:
     with feed.db.write() as connection:
         connection.exec_driver_sql("UPDATE models SET checksum = 'other'")
     with pytest.raises(ValueError, match=r"model 1 of stream .* damaged"):

@@ -1,1 +1,1 @@
-"""Unit tests of the storage room."""
+"""Tests of storage."""

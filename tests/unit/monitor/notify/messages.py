@@ -1,4 +1,4 @@
-"""A message as the outbox gives it."""
+"""A message of the outbox."""
 
 from typing import Any
 

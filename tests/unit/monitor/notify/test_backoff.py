@@ -1,4 +1,4 @@
-"""When a message is tried again: a pure function of its id, the attempt and the clock."""
+"""The delay before the next attempt, as a function of the message id, the attempt and the clock."""
 
 import itertools
 
@@ -18,33 +18,33 @@ def next_attempt(attempt: int = 1, *, age_us: int = 0, wait_us: int | None = Non
 
 
 @pytest.mark.parametrize(("attempt", "full_s"), [(1, 2), (2, 4), (5, 32), (9, 512), (10, 600), (1_000_000, 600)])
-def test_the_wait_doubles_up_to_ten_minutes_and_half_of_it_is_jitter(attempt: int, full_s: int) -> None:
+def test_delay_doubles_up_to_ten_minutes_and_half_of_it_is_jitter(attempt: int, full_s: int) -> None:
     waits = [backoff_us(str(n), attempt) for n in range(500)]
     assert full_s / 2 * SECOND <= min(waits) < 0.55 * full_s * SECOND
     assert 0.95 * full_s * SECOND < max(waits) <= full_s * SECOND
 
 
-def test_the_jitter_is_drawn_from_the_id_and_the_attempt_alone() -> None:
+def test_jitter_depends_only_on_the_id_and_the_attempt() -> None:
     assert backoff_us("a", 3) == backoff_us("a", 3)
     assert len({backoff_us("a", 12), backoff_us("a", 13), backoff_us("b", 12)}) == 3
 
 
-def test_the_receiver_may_ask_for_more_time_but_not_for_less() -> None:
+def test_receiver_may_request_a_longer_delay_but_not_a_shorter_one() -> None:
     assert next_attempt(wait_us=90 * SECOND) == CREATED + 90 * SECOND
     assert next_attempt(wait_us=0) == next_attempt()
 
 
-def test_the_last_attempt_is_at_the_deadline_however_long_the_receiver_asks_to_wait() -> None:
+def test_last_attempt_is_at_the_deadline_for_any_requested_delay() -> None:
     assert next_attempt(wait_us=48 * HOUR) == CREATED + 24 * HOUR
     assert next_attempt(12, age_us=24 * HOUR - 1) == CREATED + 24 * HOUR
 
 
 @pytest.mark.parametrize("age_h", [24, 25])
-def test_from_the_deadline_on_it_is_given_up(age_h: int) -> None:
+def test_message_is_given_up_after_the_deadline(age_h: int) -> None:
     assert next_attempt(age_us=age_h * HOUR) is None
 
 
-def test_an_endpoint_that_is_away_for_a_day_is_asked_some_150_to_300_times() -> None:
+def test_unreachable_endpoint_is_tried_150_to_300_times_a_day() -> None:
     now_us, attempts = CREATED, 0
     for attempt in itertools.count(1):
         attempts = attempt

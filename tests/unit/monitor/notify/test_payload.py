@@ -1,4 +1,4 @@
-"""The body of a webhook: what a receiver can rely on."""
+"""The body of a webhook request and its schema."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from monitor.notify.payload import WebhookPayload, build_body, payload_schema
 from tests.unit.monitor.notify.messages import make_message
 
 
-def test_the_body_says_what_happened_to_which_incident() -> None:
+def test_body_contains_the_incident_and_its_transition() -> None:
     assert json.loads(build_body(make_message())) == {
         "version": 1,
         "id": "0400107b56e45eeef8d8b68cdaf35518",
@@ -28,33 +28,33 @@ def test_the_body_says_what_happened_to_which_incident() -> None:
     }
 
 
-def test_the_body_is_the_same_at_every_attempt() -> None:
+def test_body_is_the_same_at_every_attempt() -> None:
     assert build_body(make_message(attempt=1)) == build_body(make_message(attempt=9))
 
 
-def test_a_number_that_json_does_not_have_is_null() -> None:
-    def refuse(name: str) -> None:
+def test_nan_and_infinities_become_null() -> None:
+    def reject_constant(name: str) -> None:
         raise AssertionError(name)
 
     body = build_body(make_message(details={"z": math.inf, "deep": [{"p": math.nan}]}))
-    assert json.loads(body, parse_constant=refuse)["details"] == {"z": None, "deep": [{"p": None}]}
+    assert json.loads(body, parse_constant=reject_constant)["details"] == {"z": None, "deep": [{"p": None}]}
 
 
-def test_text_in_any_language_passes() -> None:
+def test_body_may_contain_any_unicode_text() -> None:
     assert json.loads(build_body(make_message(summary="größer ≥ 3 🚨")))["summary"] == "größer ≥ 3 🚨"
 
 
-def test_a_test_message_is_marked() -> None:
+def test_test_message_is_marked() -> None:
     body = json.loads(build_body(make_message(test=True, kind="test", incident_id=0)))
     assert (body["test"], body["kind"], body["text"]) == (True, "test", "Test message: 30 outliers among 60 events")
 
 
-def test_the_schema_describes_each_key() -> None:
+def test_schema_describes_each_key() -> None:
     schema = payload_schema()
     assert set(schema["required"]) == set(schema["properties"]) == set(WebhookPayload.model_fields)
     assert all(described["description"] for described in schema["properties"].values())
 
 
-def test_a_kind_that_the_schema_does_not_name_is_not_sent() -> None:
+def test_kind_outside_the_schema_is_an_error() -> None:
     with pytest.raises(ValidationError, match="kind"):
         build_body(make_message(kind="earthquake"))

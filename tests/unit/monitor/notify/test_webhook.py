@@ -1,4 +1,4 @@
-"""The webhook against a real receiver: what it sends, what it makes of the answer, and that nothing holds it."""
+"""The webhook channel against a real HTTP server: requests, interpretation of answers, and timeouts."""
 
 import hashlib
 import hmac
@@ -30,9 +30,9 @@ def make_webhook(url: str, **settings: Any) -> Webhook:
     return Webhook(WebhookChannelSettings.model_validate({"type": "webhook", "url": url} | settings))
 
 
-def test_it_posts_the_message_as_json_with_its_id_as_the_key(receiver: WebhookReceiver) -> None:
-    answer = make_webhook(receiver.url, headers={"X-Team": "ops"}).send(make_message())
-    assert (answer.outcome, answer.reason) == ("delivered", "answered 204")
+def test_message_is_posted_as_json_with_its_id_as_idempotency_key(receiver: WebhookReceiver) -> None:
+    result = make_webhook(receiver.url, headers={"X-Team": "ops"}).send(make_message())
+    assert (result.outcome, result.reason) == ("delivered", "answered 204")
     (request,) = receiver.requests
     assert request.line == "POST /hook?team=ops HTTP/1.1"
     assert json.loads(request.body)["id"] == request.headers["idempotency-key"] == make_message().id
@@ -43,7 +43,7 @@ def test_it_posts_the_message_as_json_with_its_id_as_the_key(receiver: WebhookRe
     assert "outrider-signature" not in request.headers
 
 
-def test_a_receiver_can_check_the_signature_over_timestamp_and_body(receiver: WebhookReceiver) -> None:
+def test_signature_covers_timestamp_and_body(receiver: WebhookReceiver) -> None:
     make_webhook(receiver.url, secret=SECRET).send(make_message())
     (request,) = receiver.requests
     timestamp = request.headers["outrider-timestamp"]
@@ -52,13 +52,13 @@ def test_a_receiver_can_check_the_signature_over_timestamp_and_body(receiver: We
     assert abs(int(timestamp) - time.time()) < 60
 
 
-def test_the_signature_of_a_known_request_is_known() -> None:
+def test_signature_of_a_known_request() -> None:
     # echo -n '1767225600.{}' | openssl dgst -sha256 -hmac key
     expected = "sha256=" + hmac.digest(b"key", b"1767225600.{}", "sha256").hex()
     assert sign_request("key", 1_767_225_600, b"{}") == expected
 
 
-def test_user_and_password_of_the_address_become_basic_authorization(receiver: WebhookReceiver) -> None:
+def test_user_and_password_of_the_url_become_basic_authorization(receiver: WebhookReceiver) -> None:
     url = receiver.url.replace("127.0.0.1", "ann:p%40ss@127.0.0.1")
     make_webhook(url).send(make_message())
     make_webhook(url, headers={"authorization": "Bearer x"}).send(make_message())
@@ -67,97 +67,97 @@ def test_user_and_password_of_the_address_become_basic_authorization(receiver: W
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 408, 425, 429])
-def test_what_the_receiver_may_overcome_is_tried_again(receiver: WebhookReceiver, status: int) -> None:
+def test_temporary_failure_is_retried(receiver: WebhookReceiver, status: int) -> None:
     receiver.react = lambda _: RespondReaction(status=status, headers={"Retry-After": "7"})
-    answer = make_webhook(receiver.url).send(make_message())
-    assert (answer.outcome, answer.retry_after_s) == ("retry", 7.0)
+    result = make_webhook(receiver.url).send(make_message())
+    assert (result.outcome, result.retry_after_s) == ("retry", 7.0)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 413, 422])
-def test_what_only_a_person_can_mend_is_given_up(receiver: WebhookReceiver, status: int) -> None:
+def test_permanent_failure_is_refused(receiver: WebhookReceiver, status: int) -> None:
     receiver.react = lambda _: RespondReaction(status=status, body=b"no such\nroom")
-    answer = make_webhook(receiver.url).send(make_message())
-    assert (answer.outcome, answer.reason) == ("refused", f"answered {status}: no such room")
+    result = make_webhook(receiver.url).send(make_message())
+    assert (result.outcome, result.reason) == ("refused", f"answered {status}: no such room")
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_a_redirect_is_not_followed(receiver: WebhookReceiver, status: int) -> None:
+def test_redirect_is_not_followed(receiver: WebhookReceiver, status: int) -> None:
     receiver.react = lambda _: RespondReaction(
         status=status, headers={"Location": f"http://127.0.0.1:{receiver.port}/other"}
     )
-    answer = make_webhook(receiver.url).send(make_message())
-    assert answer.outcome == "refused"
-    assert "redirects are not followed" in answer.reason
+    result = make_webhook(receiver.url).send(make_message())
+    assert result.outcome == "refused"
+    assert "redirects are not followed" in result.reason
     assert len(receiver.requests) == 1
 
 
-def test_what_the_receiver_repeats_of_our_secrets_is_masked(receiver: WebhookReceiver) -> None:
+def test_secrets_in_the_answer_are_masked(receiver: WebhookReceiver) -> None:
     body = f"no: {SECRET} Bearer abcdef /hook?team=ops {'x' * 1000}".encode()
     receiver.react = lambda _: RespondReaction(status=403, body=body)
-    answer = make_webhook(receiver.url, secret=SECRET, headers={"Authorization": "Bearer abcdef"}).send(make_message())
-    assert answer.reason.startswith("answered 403: no: *** *** *** xxx")
-    assert len(answer.reason) < 250
+    result = make_webhook(receiver.url, secret=SECRET, headers={"Authorization": "Bearer abcdef"}).send(make_message())
+    assert result.reason.startswith("answered 403: no: *** *** *** xxx")
+    assert len(result.reason) < 250
 
 
-def test_a_receiver_that_never_answers_costs_its_time_and_no_more(receiver: WebhookReceiver) -> None:
+def test_request_without_answer_ends_at_the_timeout(receiver: WebhookReceiver) -> None:
     receiver.react = lambda _: HangReaction()
     begin_s = time.monotonic()
-    answer = make_webhook(receiver.url, timeout="300ms").send(make_message())
+    result = make_webhook(receiver.url, timeout="300ms").send(make_message())
     assert time.monotonic() - begin_s < 2
-    assert (answer.outcome, answer.reason) == (
+    assert (result.outcome, result.reason) == (
         "retry",
         f"127.0.0.1:{receiver.port} has not answered within 0.3 s",
     )
 
 
 @pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nX-Slow: "])
-def test_an_answer_that_drips_is_cut_off_at_the_whole_time(receiver: WebhookReceiver, head: bytes) -> None:
+def test_answer_that_drips_is_cut_off_at_the_timeout(receiver: WebhookReceiver, head: bytes) -> None:
     receiver.react = lambda _: DripReaction(head=head, every_s=0.02)
     begin_s = time.monotonic()
-    answer = make_webhook(receiver.url, timeout="500ms").send(make_message())
+    result = make_webhook(receiver.url, timeout="500ms").send(make_message())
     assert time.monotonic() - begin_s < 2
-    assert answer.outcome == "retry"
+    assert result.outcome == "retry"
 
 
-def test_a_body_that_drips_after_a_good_status_changes_nothing(receiver: WebhookReceiver) -> None:
+def test_body_that_drips_after_status_200_does_not_prevent_delivery(receiver: WebhookReceiver) -> None:
     receiver.react = lambda _: DripReaction(head=b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", every_s=0.02)
     begin_s = time.monotonic()
     assert make_webhook(receiver.url).send(make_message()).outcome == "delivered"
     assert time.monotonic() - begin_s < 5
 
 
-def test_an_answer_without_end_is_cut_off(receiver: WebhookReceiver) -> None:
+def test_answer_with_endless_headers_is_cut_off(receiver: WebhookReceiver) -> None:
     receiver.react = lambda _: DripReaction(head=b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 90_000)
     assert make_webhook(receiver.url).send(make_message()).outcome == "retry"
 
 
-def test_an_answer_that_is_no_http_is_tried_again(receiver: WebhookReceiver) -> None:
+def test_answer_that_is_not_http_is_retried(receiver: WebhookReceiver) -> None:
     receiver.react = lambda _: DripReaction(head=b"SSH-2.0-OpenSSH\r\n")
-    answer = make_webhook(receiver.url).send(make_message())
-    assert (answer.outcome, "is not HTTP" in answer.reason) == ("retry", True)
+    result = make_webhook(receiver.url).send(make_message())
+    assert (result.outcome, "is not HTTP" in result.reason) == ("retry", True)
 
 
-def test_a_port_that_refuses_is_tried_again() -> None:
+def test_refused_connection_is_retried() -> None:
     with refusing_port() as port:
-        answer = make_webhook(f"http://127.0.0.1:{port}/").send(make_message())
-    assert (answer.outcome, answer.reason) == ("retry", f"127.0.0.1:{port}: Connection refused")
+        result = make_webhook(f"http://127.0.0.1:{port}/").send(make_message())
+    assert (result.outcome, result.reason) == ("retry", f"127.0.0.1:{port}: Connection refused")
 
 
-def test_a_host_without_an_address_is_named() -> None:
-    answer = make_webhook("https://nowhere.invalid/").send(make_message())
-    assert answer.outcome == "retry"
-    assert answer.reason.startswith("the host nowhere.invalid cannot be found")
+def test_error_for_an_unknown_host_names_it() -> None:
+    result = make_webhook("https://nowhere.invalid/").send(make_message())
+    assert result.outcome == "retry"
+    assert result.reason.startswith("the host nowhere.invalid cannot be found")
 
 
-def test_a_certificate_that_nobody_signed_is_not_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_untrusted_certificate_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     with WebhookReceiver(certificate=CERTIFICATE) as secure:
-        answer = make_webhook(secure.url).send(make_message())
-        assert (answer.outcome, secure.requests) == ("retry", [])
-        assert "the certificate of 127.0.0.1" in answer.reason
+        result = make_webhook(secure.url).send(make_message())
+        assert (result.outcome, secure.requests) == ("retry", [])
+        assert "the certificate of 127.0.0.1" in result.reason
 
 
-def test_an_authority_that_the_environment_names_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_certificate_authority_of_ssl_cert_file_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
     with WebhookReceiver(certificate=CERTIFICATE) as secure:
         assert make_webhook(secure.url).send(make_message()).outcome == "delivered"
@@ -176,10 +176,10 @@ def test_an_authority_that_the_environment_names_is_trusted(monkeypatch: pytest.
         ("Wed, 31 Dec 2025 00:00:00 GMT", 0.0),
     ],
 )
-def test_retry_after_is_read_as_seconds_or_as_a_date(text: str | None, seconds: float | None) -> None:
+def test_retry_after_is_parsed_as_seconds_or_as_a_date(text: str | None, seconds: float | None) -> None:
     assert parse_retry_after(text, 1_767_225_600.0) == seconds
 
 
-def test_an_answer_before_the_answer_is_given_up_like_any_other_that_is_not_known() -> None:
-    answer = interpret_response(HttpResponse(status=101, headers={}, body_excerpt=""), now_s=0.0, quote="")
-    assert (answer.outcome, answer.reason) == ("refused", "answered 101")
+def test_informational_status_is_refused() -> None:
+    result = interpret_response(HttpResponse(status=101, headers={}, body_excerpt=""), now_s=0.0, quote="")
+    assert (result.outcome, result.reason) == ("refused", "answered 101")

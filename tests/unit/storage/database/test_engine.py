@@ -1,4 +1,4 @@
-"""Opening a database: URLs, addresses, the daemon's lock, and errors sorted by what a caller can do."""
+"""Opening a database: URLs, addresses, the daemon lock and the translation of errors."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from storage.database.engine import CommitUnknown, Database, StorageDamaged, Sto
 from storage.database.errors import translate_errors
 from storage.database.migrations.upgrade import upgrade
 
-_ROOT = Path(__file__).parents[3]
+_ROOT = Path(__file__).parents[4]
 
 
 @pytest.mark.parametrize(
@@ -27,13 +27,13 @@ _ROOT = Path(__file__).parents[3]
         ("postgresql+psycopg://u:secret@/outrider?host=/run/pg", "PostgreSQL outrider at /run/pg"),
     ],
 )
-def test_a_postgresql_database_is_named_without_its_password(url: str, address: str) -> None:
+def test_address_of_a_postgresql_database_has_no_password(url: str, address: str) -> None:
     with Database(url) as db:
         assert db.dialect == "postgresql"
         assert db.address == address
 
 
-def test_a_sqlite_file_is_named_by_its_path(tmp_path: Path) -> None:
+def test_sqlite_file_may_have_any_name(tmp_path: Path) -> None:
     with Database(f"sqlite:///{tmp_path}/a b#é.db") as db:
         assert db.dialect == "sqlite"
         with db.write() as connection:
@@ -42,7 +42,7 @@ def test_a_sqlite_file_is_named_by_its_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("mysql://localhost/x", "unknown scheme 'mysql'"),
         ("postgresql+asyncpg://localhost/x", "unknown scheme"),
@@ -53,31 +53,31 @@ def test_a_sqlite_file_is_named_by_its_path(tmp_path: Path) -> None:
         ("sqlite:////tmp", "is a folder"),
     ],
 )
-def test_a_url_that_cannot_be_used_is_refused_in_one_line(url: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said) as caught:
+def test_invalid_url_is_a_one_line_error(url: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
         Database(url)
     assert "\n" not in str(caught.value)
 
 
-def test_a_password_is_not_shown_when_the_url_is_no_url() -> None:
+def test_error_for_an_invalid_url_hides_the_password() -> None:
     with pytest.raises(ConfigError) as caught:
         Database("postgres:/u:secret@host/db")
     assert "secret" not in str(caught.value)
 
 
-def test_a_second_daemon_on_one_file_is_refused_and_told_who_holds_it(sqlite_url: str) -> None:
-    refused = pytest.raises(ConfigError, match=f"process {os.getpid()}")
+def test_second_daemon_on_a_file_is_an_error_that_names_the_first(sqlite_url: str) -> None:
+    error = pytest.raises(ConfigError, match=f"process {os.getpid()}")
     with (
         Database(sqlite_url) as db,
         Database(sqlite_url) as other,
         db.lock_for_daemon(),
-        refused,
+        error,
         other.lock_for_daemon(),
     ):
         pass
 
 
-def test_the_file_is_free_again_when_its_daemon_has_ended(sqlite_url: str) -> None:
+def test_daemon_lock_is_released_when_the_daemon_ends(sqlite_url: str) -> None:
     with Database(sqlite_url) as db:
         with db.lock_for_daemon():
             pass
@@ -86,7 +86,7 @@ def test_the_file_is_free_again_when_its_daemon_has_ended(sqlite_url: str) -> No
 
 
 @pytest.mark.fault
-def test_the_file_is_free_again_when_its_daemon_was_killed(sqlite_url: str) -> None:
+def test_daemon_lock_is_released_when_the_daemon_is_killed(sqlite_url: str) -> None:
     program = (
         "import sys, time\nfrom storage.database.engine import Database\n"
         "with Database(sys.argv[1]).lock_for_daemon():\n    print('held', flush=True)\n    time.sleep(600)"
@@ -112,9 +112,7 @@ def test_two_names_of_one_file_share_one_lock(tmp_path: Path) -> None:
         pass
 
 
-def test_a_file_locked_by_another_process_is_storage_unavailable(
-    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_locked_by_another_process_is_unavailable(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("storage.database.dialects.SQLITE_BUSY_TIMEOUT_S", 0.05)
     with Database(sqlite_url) as db:
         with db.write() as connection:
@@ -130,7 +128,7 @@ def test_a_file_locked_by_another_process_is_storage_unavailable(
             connection.exec_driver_sql("INSERT INTO t VALUES (1)")
 
 
-def test_a_full_disk_is_named_with_the_way_out_and_stores_nothing(sqlite_url: str) -> None:
+def test_full_disk_is_an_error_with_advice_and_stores_nothing(sqlite_url: str) -> None:
     with Database(sqlite_url) as db:
         with db.write() as connection:
             connection.exec_driver_sql("CREATE TABLE t (x)")
@@ -142,33 +140,33 @@ def test_a_full_disk_is_named_with_the_way_out_and_stores_nothing(sqlite_url: st
             assert connection.exec_driver_sql("SELECT count(*) FROM t").scalar_one() == 0
 
 
-def test_a_reader_cannot_write_by_mistake(sqlite_url: str) -> None:
+def test_read_transaction_cannot_write(sqlite_url: str) -> None:
     with Database(sqlite_url) as db:
         upgrade(db)
         with pytest.raises(StorageFull, match="readonly"), db.read() as connection:
             connection.exec_driver_sql("DELETE FROM streams")
 
 
-def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
-    (tmp_path / "notes.db").write_text("this is a text, long enough to be read as a header of a file" * 20)
+def test_error_for_a_file_that_is_not_a_database_names_it(tmp_path: Path) -> None:
+    (tmp_path / "notes.db").write_text("a text that is longer than the header of a database file" * 20)
     db = Database(f"sqlite:///{tmp_path}/notes.db")
     with pytest.raises(StorageDamaged, match=r"notes\.db.*not a database"):
         db.check_schema()
 
 
-def test_a_wrong_statement_is_not_called_unavailable(sqlite_url: str) -> None:
+def test_wrong_statement_is_not_reported_as_unavailable(sqlite_url: str) -> None:
     with Database(sqlite_url) as db, pytest.raises(sa.exc.OperationalError), db.read() as connection:
         connection.exec_driver_sql("SELECT * FROM nowhere")
 
 
-def test_an_absent_server_is_storage_unavailable_at_the_first_use_and_named() -> None:
+def test_unreachable_server_is_unavailable_at_the_first_transaction() -> None:
     with Database("postgresql://u:secret@127.0.0.1:1/x") as db:
         with pytest.raises(StorageUnavailable, match=r"PostgreSQL x at 127\.0\.0\.1:1") as caught, db.read():
             pass
         assert "secret" not in str(caught.value)
 
 
-def test_an_error_of_the_disk_while_committing_leaves_the_outcome_unknown() -> None:
+def test_disk_error_during_commit_leaves_the_outcome_unknown() -> None:
     error = sqlite3.OperationalError("disk I/O error")
     error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
     with pytest.raises(CommitUnknown), translate_errors("a", Path("a.db"), committing=True):
@@ -178,14 +176,14 @@ def test_an_error_of_the_disk_while_committing_leaves_the_outcome_unknown() -> N
     assert not isinstance(caught.value, CommitUnknown)
 
 
-def test_the_clock_of_the_database_is_the_time_of_day(sqlite_url: str) -> None:
+def test_clock_of_the_database_is_the_current_time(sqlite_url: str) -> None:
     with Database(sqlite_url) as db, db.read() as connection:
         before = connection.exec_driver_sql("SELECT CAST(strftime('%s', 'now') AS INTEGER)").scalar_one()
         now_us = db.now_us(connection)
     assert before <= now_us / 1_000_000 <= before + 60
 
 
-def test_maintenance_of_a_sqlite_file_may_run_at_any_time(sqlite_url: str) -> None:
+def test_maintenance_of_a_sqlite_file_works_on_an_open_database(sqlite_url: str) -> None:
     with Database(sqlite_url) as db:
         upgrade(db)
         db.checkpoint_wal()
@@ -193,7 +191,7 @@ def test_maintenance_of_a_sqlite_file_may_run_at_any_time(sqlite_url: str) -> No
         db.check_schema()
 
 
-def test_a_full_disk_of_postgresql_passes_once_somebody_frees_it_and_is_named() -> None:
+def test_full_disk_of_postgresql_is_unavailable_with_advice() -> None:
     full = psycopg.errors.DiskFull('could not extend file "base/1/2": No space left on device')
     with pytest.raises(StorageUnavailable) as caught, translate_errors("PostgreSQL o at h:5432", None):
         raise full

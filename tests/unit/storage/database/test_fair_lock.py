@@ -1,4 +1,4 @@
-"""Writers take turns in the order in which they came."""
+"""The fair lock: order, mutual exclusion and misuse."""
 
 import threading
 import time
@@ -12,55 +12,55 @@ from storage.database.fair_lock import FairLock
 def _wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 10
     while not condition():
-        assert time.monotonic() < deadline, "the condition never came true"
+        assert time.monotonic() < deadline, "the condition did not become true"
 
 
-def test_waiting_threads_are_served_in_the_order_in_which_they_came() -> None:
-    turns = FairLock()
-    served: list[int] = []
+def test_waiting_threads_acquire_the_lock_in_order() -> None:
+    lock = FairLock()
+    acquired: list[int] = []
 
     def work(number: int) -> None:
-        with turns:
-            served.append(number)
+        with lock:
+            acquired.append(number)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(20)]
-    with turns:
+    with lock:
         for number, thread in enumerate(threads):
             thread.start()
-            _wait_for(lambda wanted=number + 1: turns.n_waiting == wanted)  # type: ignore[misc]
+            _wait_for(lambda wanted=number + 1: lock.n_waiting == wanted)  # type: ignore[misc]
     for thread in threads:
         thread.join(10)
-    assert served == list(range(20))
+    assert acquired == list(range(20))
 
 
-def test_a_thread_that_comes_again_and_again_does_not_overtake_one_that_waits() -> None:
-    turns = FairLock()
+def test_thread_that_locks_repeatedly_does_not_overtake_a_waiting_thread() -> None:
+    lock = FairLock()
     order: list[str] = []
 
-    def patient() -> None:
-        with turns:
-            order.append("patient")
+    def wait() -> None:
+        with lock:
+            order.append("waiting")
 
-    waiting = threading.Thread(target=patient)
+    thread = threading.Thread(target=wait)
     for _ in range(3):
-        with turns:
+        with lock:
             order.append("greedy")
-            if not waiting.ident:
-                waiting.start()
-                _wait_for(lambda: turns.n_waiting == 1)
-    waiting.join(10)
-    assert order[:2] == ["greedy", "patient"]
+            if not thread.ident:
+                thread.start()
+                _wait_for(lambda: lock.n_waiting == 1)
+    thread.join(10)
+    assert order[:2] == ["greedy", "waiting"]
 
 
-def test_only_one_thread_is_inside() -> None:
-    turns = FairLock()
+def test_only_one_thread_holds_the_lock() -> None:
+    lock = FairLock()
     inside = 0
     most = 0
 
     def work() -> None:
         nonlocal inside, most
         for _ in range(200):
-            with turns:
+            with lock:
                 inside += 1
                 most = max(most, inside)
                 inside -= 1
@@ -73,17 +73,17 @@ def test_only_one_thread_is_inside() -> None:
     assert most == 1
 
 
-def test_a_block_that_raises_gives_its_turn_back() -> None:
-    turns = FairLock()
-    with pytest.raises(ZeroDivisionError), turns:
+def test_lock_is_released_when_the_block_raises() -> None:
+    lock = FairLock()
+    with pytest.raises(ZeroDivisionError), lock:
         _ = 1 / 0
-    with turns:
+    with lock:
         pass
 
 
-def test_a_turn_inside_a_turn_of_the_same_thread_is_refused_instead_of_waiting_for_ever() -> None:
-    turns = FairLock()
-    with turns, pytest.raises(RuntimeError, match="inside a write"), turns:
+def test_nested_lock_of_one_thread_raises_instead_of_deadlocking() -> None:
+    lock = FairLock()
+    with lock, pytest.raises(RuntimeError, match="inside a write"), lock:
         pass
-    with turns:
+    with lock:
         pass
