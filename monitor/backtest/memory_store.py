@@ -164,18 +164,13 @@ class MemoryStore:
             return []
         return self._waiting[: min(bisect_left(self._waiting, sealed - self._size_us + 1), limit)]
 
-    def judge(
-        self, stream_id: int, stream: str, window_start_us: int, decide: Callable[[WindowFacts], Judgement | None]
-    ) -> bool:
-        """Judge a sealed window; what comes late into a judged one changes nothing that is counted."""
-        parts = self._parts.pop(window_start_us, None)
+    def read_window(self, stream_id: int, window_start_us: int) -> WindowFacts | None:
+        """Return the facts of a window with stored parts; None without parts."""
+        parts = self._parts.get(window_start_us)
         if parts is None:
-            return False
-        self._waiting.remove(window_start_us)
-        if self.windows and self.windows[-1].window_start_us >= window_start_us:
-            return True
+            return None
         end_us = window_start_us + self._size_us
-        facts = WindowFacts(
+        return WindowFacts(
             window_start_us=window_start_us,
             window_end_us=end_us,
             parts=parts,
@@ -183,10 +178,20 @@ class MemoryStore:
             open_incidents=self._open_incidents(),
             gaps=[gap for at, gap in self._gaps if at < end_us],
             state=self._state,
+            is_judged=bool(self.windows) and self.windows[-1].window_start_us >= window_start_us,
         )
-        judgement = decide(facts)
-        assert judgement is not None, "without evidence to look up a window is judged at once"
+
+    def store_judgement(self, stream_id: int, stream: str, facts: WindowFacts, judgement: Judgement) -> bool:
+        """Store a judgement and delete the parts of its window."""
+        self.add_late_parts(stream_id, facts.window_start_us)
         self._store_judgement(judgement)
+        return True
+
+    def add_late_parts(self, stream_id: int, window_start_us: int) -> bool:
+        """Delete the parts of a window without counting them: a back-test reports no late events."""
+        if self._parts.pop(window_start_us, None) is None:
+            return False
+        self._waiting.remove(window_start_us)
         return True
 
     def _store_judgement(self, judgement: Judgement) -> None:

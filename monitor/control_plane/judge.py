@@ -1,4 +1,4 @@
-"""Judging: merge a sealed window's parts and decide what it means. Pure: facts in, rows out."""
+"""Judging a window: merge its parts, detect incidents and build the rows. Pure functions of stored facts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ _EXPLAINED_KINDS = {Kind.SPIKE.value, Kind.SLOW_RISE.value}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _WindowFindings:
-    """What the detectors of outliers found in a window."""
+    """The results of spike and slow-rise detection in a window."""
 
     verdict: SpikeVerdict
     spike: Finding | None
@@ -32,42 +32,44 @@ class _WindowFindings:
 
 def judge_window(
     facts: WindowFacts,
-    calibrated: Callable[[int], ThresholdInForce],
+    get_threshold: Callable[[int], ThresholdInForce],
     rule: JudgeRule,
     now_us: int,
     evidence: Mapping[str, Any] | None = None,
 ) -> Judgement:
-    """Return all that a sealed window leads to.
+    """Return the judgement of a sealed window.
 
-    A window with neither events nor dead letters (only late ones) is kept, and decides nothing: whether such a part
-    came before or after the seal depends on the speed of reading, which no decision may. For the same reason late
-    events are in the window's count alone, which grows as more of them come, and in nothing that is kept for good.
+    A window with late events alone is stored without a judgement: whether such a part comes before or after the seal
+    depends on the reading speed, which no decision may use. For the same reason late events are only in the count of
+    the window, which grows with further late events, and in no other stored number.
 
     Args:
-        facts: The window's parts, the open incidents, gaps that belong to none yet, what the last window handed on.
-        calibrated: Gives a threshold row by its id.
+        facts: The parts of the window, the open incidents, unassigned gaps and the judge state of the last window.
+        get_threshold: Returns a threshold row by its id.
         rule: The settings.
-        now_us: The wall clock, only to tell whom a notification is too old for.
-        evidence: What was looked up since the window fires (`wants_evidence`).
+        now_us: The wall clock; it only decides which channels a notification is too old for.
+        evidence: The evidence of the alarm; looked up if `needs_evidence` holds for the judgement without it.
     """
-    window = _window_under_test(facts, calibrated, rule, evidence)
+    window = _window_under_test(facts, get_threshold, rule, evidence)
     if window is None:
         part, threshold_id = _merge_parts(facts)
         return Judgement(window=_window_row(facts, part, threshold_id, judged=False))
     early = next((each for each in facts.open_incidents if _opened_by_window(each, facts)), None)
-    known = [incident for incident in facts.open_incidents if incident is not early]
+    incidents = [incident for incident in facts.open_incidents if incident is not early]
     verdict = judge_spike(window.threshold, window.part.events, window.part.outliers, rule)
     spike = build_spike_finding(window, verdict)
-    rows = _confirm_early_incident(_update_incident(Kind.SPIKE, spike, known, window, now_us), early, window, now_us)
+    rows = _confirm_early_incident(
+        _update_incident(Kind.SPIKE, spike, incidents, window, now_us), early, window, now_us
+    )
     in_spike = any(row.status == "open" for row in rows)
-    rise, raised = find_slow_rise(window, facts.state.get("slow_rise"), known, spike=in_spike)
-    rows += _update_incident(Kind.SLOW_RISE, raised, known, window, now_us)
-    rows += _update_incident(Kind.DEAD_LETTERS, find_dead_letters(facts, window.part, rule), known, window, now_us)
-    rows += _update_incident(Kind.GAP, find_gaps(facts), known, window, now_us)
+    rise, raised = find_slow_rise(window, facts.state.get("slow_rise"), incidents, spike=in_spike)
+    rows += _update_incident(Kind.SLOW_RISE, raised, incidents, window, now_us)
+    rows += _update_incident(Kind.DEAD_LETTERS, find_dead_letters(facts, window.part, rule), incidents, window, now_us)
+    rows += _update_incident(Kind.GAP, find_gaps(facts), incidents, window, now_us)
     alarmed_us = None if rise.alarm is None else rise.alarm.since_us
-    found = _WindowFindings(verdict=verdict, spike=spike, rise=raised, rise_since_us=alarmed_us)
+    findings = _WindowFindings(verdict=verdict, spike=spike, rise=raised, rise_since_us=alarmed_us)
     return Judgement(
-        window=_judged_window_row(window, found),
+        window=_judged_window_row(window, findings),
         incidents=rows,
         gap_ids=[gap.id for gap in facts.gaps],
         state={**facts.state, "slow_rise": rise.to_json()},
@@ -76,18 +78,19 @@ def judge_window(
 
 def judge_open_window(
     facts: WindowFacts,
-    calibrated: Callable[[int], ThresholdInForce],
+    get_threshold: Callable[[int], ThresholdInForce],
     rule: JudgeRule,
     now_us: int,
     evidence: Mapping[str, Any] | None = None,
 ) -> list[Incident]:
-    """Return the incident of a window that is still open and is a spike already, or nothing.
+    """Return the spike incident of a window that is still open, or an empty list.
 
-    It bears the times that the judgement of the full window will give it, which then replaces its numbers. So nobody
-    can tell from the incidents when somebody looked, except where the window has more events in the end than
-    `EARLY_MARGIN` times the fullest of the look-back and is none: then the incident is withdrawn.
+    The incident has the times of the full window, and the judgement of the full window replaces its numbers. So the
+    stored incidents do not depend on the time of this call, with one exception: if the full window has more than
+    `EARLY_MARGIN` times as many events as the largest window of the look-back and is no spike, the incident is
+    withdrawn.
     """
-    window = _window_under_test(facts, calibrated, rule, evidence)
+    window = _window_under_test(facts, get_threshold, rule, evidence)
     if window is None or any(each.kind == Kind.SPIKE for each in facts.open_incidents):
         return []
     verdict = evaluate_open_window(window.threshold, window.part.events, window.part.outliers, rule)
@@ -97,7 +100,7 @@ def judge_open_window(
 
 
 def needs_evidence(rows: Sequence[Incident]) -> bool:
-    """Say whether a transition is written that is to be explained by the strangest events and by keys."""
+    """Return whether a transition needs evidence: the most anomalous events and the suspect keys."""
     return any(
         row.kind in _EXPLAINED_KINDS and row.transition is not None and row.transition.type != TransitionType.RESOLVED
         for row in rows
@@ -106,7 +109,7 @@ def needs_evidence(rows: Sequence[Incident]) -> bool:
 
 def _window_under_test(
     facts: WindowFacts,
-    calibrated: Callable[[int], ThresholdInForce],
+    get_threshold: Callable[[int], ThresholdInForce],
     rule: JudgeRule,
     evidence: Mapping[str, Any] | None,
 ) -> WindowUnderTest | None:
@@ -114,18 +117,20 @@ def _window_under_test(
     if not part.events and not part.dead:
         return None
     assert threshold_id is not None, "the fold gives every part its threshold"
-    known = _apply_accepted_rate(calibrated(threshold_id), facts)
-    return WindowUnderTest(facts=facts, part=part, threshold=known, rule=rule, evidence=evidence or {})
+    threshold = _apply_accepted_rate(get_threshold(threshold_id), facts)
+    return WindowUnderTest(facts=facts, part=part, threshold=threshold, rule=rule, evidence=evidence or {})
 
 
-def _apply_accepted_rate(known: ThresholdInForce, facts: WindowFacts) -> ThresholdInForce:
-    """Return the calibration with the rate that a person has accepted, until a look-back has had time to learn it."""
+def _apply_accepted_rate(threshold: ThresholdInForce, facts: WindowFacts) -> ThresholdInForce:
+    """Return the threshold with the accepted rate of outliers, until the look-back has learned it."""
     accepted = facts.state.get("accepted")
-    if accepted is None or facts.window_start_us >= accepted["until_us"] or accepted["model_id"] != known.row.model_id:
-        return known
-    rate = accepted["rate"]
-    law = replace(known.count_model, rate=max(known.count_model.rate, rate))
-    return replace(known, count_model=law, clean_rate=max(known.clean_rate, rate_bound(law, RATE_BOUND_LEVEL)))
+    if accepted is None or facts.window_start_us >= accepted["until_us"]:
+        return threshold
+    if accepted["model_id"] != threshold.row.model_id:
+        return threshold
+    count_model = replace(threshold.count_model, rate=max(threshold.count_model.rate, accepted["rate"]))
+    clean_rate = max(threshold.clean_rate, rate_bound(count_model, RATE_BOUND_LEVEL))
+    return replace(threshold, count_model=count_model, clean_rate=clean_rate)
 
 
 def _merge_parts(facts: WindowFacts) -> tuple[Part, int | None]:
@@ -134,22 +139,26 @@ def _merge_parts(facts: WindowFacts) -> tuple[Part, int | None]:
 
 
 def _opened_by_window(incident: Incident, facts: WindowFacts) -> bool:
-    """Say whether the incident was opened by this very window, before it was judged."""
+    """Return whether this window opened the incident before it was judged."""
     return incident.kind == Kind.SPIKE and incident.window_start_us == facts.window_start_us
 
 
 def _update_incident(
-    kind: Kind, finding: Finding | None, known: list[Incident] | tuple[()], window: WindowUnderTest, now_us: int
+    kind: Kind,
+    finding: Finding | None,
+    incidents: list[Incident] | tuple[()],
+    window: WindowUnderTest,
+    now_us: int,
 ) -> list[Incident]:
     facts = window.facts
     return update_incident(
         kind,
         finding,
-        known,
+        incidents,
         Interval(start_us=facts.window_start_us, end_us=facts.window_end_us),
         window.rule.incident_policy,
         now_us=now_us,
-        # A raised rate is over when windows say so; windows without events say nothing of it.
+        # Only windows with events end a slow rise; quiet time does not.
         quiet_since_us=None if kind is Kind.SLOW_RISE else facts.last_judged_end_us,
     )
 
@@ -157,7 +166,7 @@ def _update_incident(
 def _confirm_early_incident(
     rows: list[Incident], early: Incident | None, window: WindowUnderTest, now_us: int
 ) -> list[Incident]:
-    """Give what was opened early the numbers of the full window, or take it back."""
+    """Replace the numbers of an early incident by those of the full window, or withdraw it."""
     if early is None:
         return rows
     if rows:
@@ -184,8 +193,8 @@ def _window_row(facts: WindowFacts, part: Part, threshold_id: int | None, *, jud
     )
 
 
-def _judged_window_row(window: WindowUnderTest, found: _WindowFindings) -> WindowRow:
-    part, verdict = window.part, found.verdict
+def _judged_window_row(window: WindowUnderTest, findings: _WindowFindings) -> WindowRow:
+    part, verdict = window.part, findings.verdict
     energies = summarise_energies(part, window.threshold.scale)
     return replace(
         _window_row(window.facts, part, window.threshold.row.id, judged=True),
@@ -195,22 +204,22 @@ def _judged_window_row(window: WindowUnderTest, found: _WindowFindings) -> Windo
         energy_p99=energies.p99 if energies else None,
         energy_max=energies.maximum if energies else None,
         payload=_payload_without_late(window),
-        details=_fired_details(found),
+        details=_fired_details(findings),
     )
 
 
 def _payload_without_late(window: WindowUnderTest) -> bytes:
-    """Return the window's part as it is kept, without its late events: most often the only one that was stored."""
+    """Return the encoded part of the window without late events; a single stored part is used as it is."""
     part, stored = window.part, window.facts.parts
     if len(stored) == 1 and not part.late:
         return stored[0].payload
     return encode_part(replace(part, late=0))
 
 
-def _fired_details(found: _WindowFindings) -> dict[str, Any] | None:
-    """Return what a window fired, as JSON; a window that fired teaches the law of counts nothing."""
-    if found.spike is not None:
-        return {"fired": Kind.SPIKE.value, "limit": found.verdict.count_threshold}
-    if found.rise is not None:
-        return {"fired": Kind.SLOW_RISE.value, "since_us": found.rise_since_us}
+def _fired_details(findings: _WindowFindings) -> dict[str, Any] | None:
+    """Return the alarm of a window as JSON; windows with an alarm are left out of the count model."""
+    if findings.spike is not None:
+        return {"fired": Kind.SPIKE.value, "limit": findings.verdict.count_threshold}
+    if findings.rise is not None:
+        return {"fired": Kind.SLOW_RISE.value, "since_us": findings.rise_since_us}
     return None

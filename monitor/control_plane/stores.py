@@ -1,4 +1,4 @@
-"""What control plane and warm-up need of their stores: the database has it, and a back-test keeps it in memory."""
+"""Protocols of the stores of the control plane, implemented by the database and by the back-test in memory."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
@@ -21,50 +21,58 @@ from storage.control.thresholds import CalibrationRow, JudgedWindow, NewThreshol
 
 
 class WindowStoreProtocol(Protocol):
-    """Seals and judges, as `storage.control.windows.ControlStore` does."""
+    """Seals and judgements: `storage.control.windows.WindowStore`."""
 
     def seal(self, stream_id: int, decide: Callable[[SealFacts], int | None]) -> int | None:
-        """Move `sealed_until` to what `decide` says; return it, or None when nothing moved."""
+        """Set `sealed_until_us` to the result of `decide`; return it, or None if the seal did not move."""
         ...
 
     def due_windows(self, stream_id: int, limit: int = ...) -> list[int]:
-        """Return the starts of sealed windows that have parts, in order."""
+        """Return the starts of the sealed windows that have parts, in order."""
         ...
 
-    def judge(
-        self, stream_id: int, stream: str, window_start_us: int, decide: Callable[[WindowFacts], Judgement | None]
-    ) -> bool:
-        """Judge a sealed window; return whether this call stored something. `decide` says None to store nothing."""
+    def read_window(self, stream_id: int, window_start_us: int) -> WindowFacts | None:
+        """Return the facts of a window with stored parts; None without parts."""
+        ...
+
+    def store_judgement(self, stream_id: int, stream: str, facts: WindowFacts, judgement: Judgement) -> bool:
+        """Store a judgement if its facts still hold; return whether it was stored."""
+        ...
+
+    def add_late_parts(self, stream_id: int, window_start_us: int) -> bool:
+        """Add the late parts of a judged window to its counts; return whether there were any."""
         ...
 
 
 class EarlyStoreProtocol(Protocol):
-    """Tells and opens what an open window is already, as `storage.control.windows.ControlStore` does."""
+    """Incidents of windows that are not sealed yet: `storage.control.windows.WindowStore`."""
 
     def first_open_window(self, stream_id: int) -> OpenWindow | None:
-        """Return the window that begins where the seal ends, if it has events."""
+        """Return the window that starts at the seal, if it has events."""
         ...
 
-    def open_incidents_early(
-        self, stream_id: int, stream: str, window_start_us: int, decide: Callable[[WindowFacts], Sequence[Incident]]
-    ) -> bool:
-        """Store the incidents of a window that is not judged yet; return whether there were any."""
+    def read_window(self, stream_id: int, window_start_us: int) -> WindowFacts | None:
+        """Return the facts of a window with stored parts; None without parts."""
+        ...
+
+    def open_incidents_early(self, stream_id: int, stream: str, facts: WindowFacts, rows: Sequence[Incident]) -> bool:
+        """Store the incidents of an open window if the facts still hold; return whether they were stored."""
         ...
 
 
 class EvidenceStoreProtocol(Protocol):
-    """Looks up what explains a window, as `storage.control.evidence.EvidenceStore` does."""
+    """Evidence of windows with an alarm: `storage.control.evidence.EvidenceStore`."""
 
     def find_evidence(self, ranges: Sequence[OffsetRange], start_us: int, end_us: int) -> Evidence:
-        """Return the strangest events and the keys of a window."""
+        """Return the most anomalous events of a window and the counts of its keys."""
         ...
 
 
 class ThresholdStoreProtocol(Protocol):
-    """Reads windows and writes thresholds, as `storage.control.thresholds.CalibrationStore` does."""
+    """Thresholds and the windows that they are computed from: `storage.control.thresholds.ThresholdStore`."""
 
     def tick_facts(self, stream_id: int) -> TickFacts:
-        """Return where the stream stands with its ticks."""
+        """Return the facts that decide whether a tick is due."""
         ...
 
     def threshold(self, threshold_id: int) -> StoredThreshold:
@@ -72,7 +80,7 @@ class ThresholdStoreProtocol(Protocol):
         ...
 
     def newest_threshold(self, stream_id: int) -> StoredThreshold | None:
-        """Return the row that is valid last; None before the first model."""
+        """Return the threshold row with the latest start of validity; None before the first model."""
         ...
 
     def judged_windows(self, stream_id: int, model_id: int, after_us: int, until_us: int) -> list[JudgedWindow]:
@@ -89,27 +97,27 @@ class ThresholdStoreProtocol(Protocol):
         calibration: CalibrationRow | None,
         change: Callable[[Sequence[Incident]], Sequence[Incident]] = ...,
     ) -> bool:
-        """Store what a tick computed, and what it makes of the open incidents; return whether it was ours to store."""
+        """Store the rows of a tick and update the open incidents; return False if another tick was stored before."""
         ...
 
     def accepted_reference(self, model_id: int) -> NDArray[np.float32] | None:
-        """Return the energies that a person last took for normal instead of the model's reference, ascending."""
+        """Return the energies that a user last accepted as normal, ascending; None without any."""
         ...
 
     def count_firings(self, stream_id: int, kinds: Sequence[str], after_us: int, until_us: int) -> tuple[int, int]:
-        """Return how many incidents of these kinds opened in (after, until], and over how many judged windows."""
+        """Return the numbers of incidents of these kinds opened in (after, until] and of the judged windows in it."""
         ...
 
 
 class DriftStoreProtocol(Protocol):
-    """Reads windows and writes verdicts on drift, as `storage.control.drift.DriftStore` does."""
+    """Drift verdicts and the windows that they are computed from: `storage.control.drift.DriftStore`."""
 
     def drift_facts(self, stream_id: int, horizons_us: Sequence[int]) -> DriftFacts:
-        """Return how far drift is judged, and what there is to judge."""
+        """Return the time up to which drift is judged and the horizons that follow."""
         ...
 
     def find_model_before(self, stream_id: int, before_us: int) -> tuple[int, int] | None:
-        """Return the model of the last window that starts before a time, and since when it has been the schedule's."""
+        """Return the model of the last window that starts before a time, and the start of its validity."""
         ...
 
     def windows(self, stream_id: int, model_id: int, from_us: int, until_us: int) -> Iterable[DriftWindow]:
@@ -117,16 +125,16 @@ class DriftStoreProtocol(Protocol):
         ...
 
     def bases(self, stream_id: int, from_us: int) -> list[DriftBaseRow]:
-        """Return the frozen bases that count from a time."""
+        """Return the frozen baselines that start at a time."""
         ...
 
     def store_update(self, stream_id: int, stream: str, before_us: int | None, step: DriftUpdate) -> bool:
-        """Store a step; False when another one was stored since `before_us`."""
+        """Store a step; return False if another step was stored since `before_us`."""
         ...
 
 
 class ModelStoreProtocol(Protocol):
-    """Lists models, as `storage.control.models.ModelStore` does."""
+    """The models of a stream: `storage.control.models.ModelStore`."""
 
     def list(self, stream_id: int) -> list[ModelInfo]:
         """Return the models of a stream, oldest first."""

@@ -120,6 +120,7 @@ class WindowFacts:
     """Input of the judgement of a window.
 
     `state` is the judge state that the last judged window stored. `offset_ranges` is ordered by topic and partition.
+    `part_ids` identify the stored parts. `is_judged` is True for parts with late events of a window that was judged.
     """
 
     window_start_us: int
@@ -130,6 +131,8 @@ class WindowFacts:
     gaps: Sequence[StoredGap]
     state: Mapping[str, Any] = field(default_factory=dict)
     offset_ranges: Sequence[OffsetRange] = ()
+    part_ids: Sequence[int] = ()
+    is_judged: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

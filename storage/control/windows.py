@@ -1,8 +1,8 @@
-"""Transactions that seal a stream and judge a window.
+"""Transactions that seal a stream and store the judgements of windows.
 
-Each transaction reads its input under lock, passes it to a pure decision function and writes the result. The input is
-therefore still current when the decision is stored. Each step is idempotent by a unique key, so a second holder of the
-lease does no harm.
+The seal reads its facts under lock, passes them to a pure decision function and writes the result. A judgement is
+decided outside of a transaction and stored if its facts still hold. Each step is idempotent by a unique key, so a
+second holder of the lease does no harm.
 """
 
 from __future__ import annotations
@@ -112,33 +112,41 @@ class WindowStore:
         with self._db.read() as conn:
             return list(conn.execute(query).scalars())
 
-    def judge(
-        self, stream_id: int, stream: str, window_start_us: int, decide: Callable[[WindowFacts], Judgement | None]
-    ) -> bool:
-        """Judge a sealed window, or add late counts to a judged one; return whether this call stored anything.
+    def read_window(self, stream_id: int, window_start_us: int) -> WindowFacts | None:
+        """Return the facts of a window with stored parts; None without parts."""
+        with self._db.read() as conn:
+            facts = self._read_window_facts(conn, stream_id, window_start_us)
+        return facts if facts.parts else None
+
+    def store_judgement(self, stream_id: int, stream: str, facts: WindowFacts, judgement: Judgement) -> bool:
+        """Store a judgement if its facts still hold; return whether it was stored.
 
         One transaction inserts the window, its incidents, their transitions and notifications, and deletes the parts.
-        Parts that are committed in the meantime remain for the next call: they can only hold late events. If `decide`
-        returns None, because it needs evidence first, nothing is stored.
+        It compares and swaps: nothing is stored if the parts were judged, or if the open incidents, the gaps or the
+        judge state have changed since the facts were read. Parts that were committed since then remain for the next
+        call: they can only hold late events.
         """
         with self._db.write() as conn:
             lock_stream(conn, stream_id)
-            ids, facts = self._read_window_facts(conn, stream_id, window_start_us)
-            if not ids:
+            if not self._still_holds(conn, stream_id, facts):
                 return False
-            judged_before = conn.execute(
-                sa.select(windows.c.window_start_us).where(
-                    windows.c.stream_id == stream_id, windows.c.window_start_us == window_start_us
-                )
-            ).first()
-            if judged_before is not None:
-                self._add_late_counts(conn, stream_id, facts)
-            else:
-                judgement = decide(facts)
-                if judgement is None:
-                    return False
-                self._store_judgement(conn, stream_id, stream, judgement)
-            conn.execute(window_parts.delete().where(window_parts.c.id.in_(ids)))
+            self._store_judgement(conn, stream_id, stream, judgement)
+            conn.execute(window_parts.delete().where(window_parts.c.id.in_(facts.part_ids)))
+            return True
+
+    def add_late_parts(self, stream_id: int, window_start_us: int) -> bool:
+        """Add the late events and dead letters of stored parts to their judged window; return whether any were added.
+
+        Raises:
+            RuntimeError: A part has events that are not late.
+        """
+        with self._db.write() as conn:
+            lock_stream(conn, stream_id)
+            facts = self._read_window_facts(conn, stream_id, window_start_us)
+            if not facts.parts or not facts.is_judged:
+                return False
+            self._add_late_counts(conn, stream_id, facts)
+            conn.execute(window_parts.delete().where(window_parts.c.id.in_(facts.part_ids)))
             return True
 
     def first_open_window(self, stream_id: int) -> OpenWindow | None:
@@ -171,37 +179,52 @@ class WindowStore:
             outliers=int(row.outliers),
         )
 
-    def open_incidents_early(
-        self, stream_id: int, stream: str, window_start_us: int, decide: Callable[[WindowFacts], Sequence[Incident]]
-    ) -> bool:
-        """Store the incidents of a window that is not judged yet; return whether there were any.
+    def open_incidents_early(self, stream_id: int, stream: str, facts: WindowFacts, rows: Sequence[Incident]) -> bool:
+        """Store the incidents of a window that is not sealed yet; return whether they were stored.
 
         Nothing is stored if the window is no longer the first open one, or if an earlier window is not judged yet:
-        the incidents of a window depend on all windows before it.
+        the incidents of a window depend on all windows before it. The facts must still hold, as in `store_judgement`;
+        further parts may have been committed, since the judgement of the full window replaces the numbers.
         """
         with self._db.write() as conn:
             lock_stream(conn, stream_id)
             sealed_until_us = conn.execute(
                 sa.select(streams.c.sealed_until_us).where(streams.c.id == stream_id)
             ).scalar_one()
-            is_earlier = window_parts.c.window_start_us < window_start_us
+            is_earlier = window_parts.c.window_start_us < facts.window_start_us
             earlier = conn.execute(
                 sa.select(window_parts.c.id).where(*is_unjudged_part(stream_id), is_earlier).limit(1)
             ).first()
-            if sealed_until_us != window_start_us or earlier is not None:
+            if sealed_until_us != facts.window_start_us or earlier is not None:
                 return False
-            _, facts = self._read_window_facts(conn, stream_id, window_start_us)
-            rows = decide(facts) if facts.parts else ()
+            if not self._still_holds(conn, stream_id, facts):
+                return False
             for row in rows:
                 write_incident(self._db, conn, stream_id, stream, row)
-            return bool(rows)
+            return True
 
-    def _read_window_facts(self, conn: sa.Connection, stream_id: int, start_us: int) -> tuple[list[int], WindowFacts]:
+    def _still_holds(self, conn: sa.Connection, stream_id: int, facts: WindowFacts) -> bool:
+        """Return whether the parts still exist and all other facts are unchanged; further parts are allowed."""
+        of_window = (window_parts.c.stream_id == stream_id, window_parts.c.window_start_us == facts.window_start_us)
+        part_ids = set(conn.execute(sa.select(window_parts.c.id).where(*of_window)).scalars())
+        return (
+            part_ids.issuperset(facts.part_ids)
+            and _read_last_judged_end(conn, stream_id) == facts.last_judged_end_us
+            and open_incidents(conn, stream_id) == facts.open_incidents
+            and _read_unassigned_gaps(conn, stream_id, facts.window_end_us) == facts.gaps
+            and _read_judge_state(conn, stream_id) == facts.state
+        )
+
+    def _read_window_facts(self, conn: sa.Connection, stream_id: int, start_us: int) -> WindowFacts:
         of_window = (window_parts.c.stream_id == stream_id, window_parts.c.window_start_us == start_us)
         rows = conn.execute(sa.select(window_parts).where(*of_window).order_by(window_parts.c.id)).all()
-        facts = WindowFacts(
+        end_us = rows[0].window_end_us if rows else start_us
+        judged = sa.select(windows.c.window_start_us).where(
+            windows.c.stream_id == stream_id, windows.c.window_start_us == start_us
+        )
+        return WindowFacts(
             window_start_us=start_us,
-            window_end_us=rows[0].window_end_us if rows else start_us,
+            window_end_us=end_us,
             parts=[
                 StoredPart(
                     threshold_id=row.threshold_id,
@@ -215,11 +238,12 @@ class WindowStore:
             ],
             last_judged_end_us=_read_last_judged_end(conn, stream_id),
             open_incidents=open_incidents(conn, stream_id),
-            gaps=_read_unassigned_gaps(conn, stream_id, rows[0].window_end_us if rows else start_us),
+            gaps=_read_unassigned_gaps(conn, stream_id, end_us),
             state=_read_judge_state(conn, stream_id),
             offset_ranges=_read_offset_ranges(conn, of_window),
+            part_ids=[row.id for row in rows],
+            is_judged=conn.execute(judged).first() is not None,
         )
-        return [row.id for row in rows], facts
 
     def _add_late_counts(self, conn: sa.Connection, stream_id: int, facts: WindowFacts) -> None:
         if any(part.events for part in facts.parts):

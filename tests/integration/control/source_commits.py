@@ -10,6 +10,7 @@ import numpy as np
 
 from monitor.statistics.part import Part, Scale, encode_part, summarise
 from storage.control.records import Incident, Judgement, Transition, WindowFacts, WindowRow
+from storage.control.windows import WindowStore
 from storage.database.engine import Database
 from storage.ledger.commit import (
     Commit,
@@ -130,6 +131,18 @@ def judge_clean(facts: WindowFacts) -> Judgement:
 
 def judge_spike(facts: WindowFacts) -> Judgement:
     return Judgement(window=judged_window_row(facts), incidents=[opened_incident(facts)])
+
+
+def judge_stored_window(
+    store: WindowStore, stream_id: int, window_start_us: int, decide: Callable[[WindowFacts], Judgement]
+) -> bool:
+    """Read a window, decide and store the judgement, as the control plane does; return whether it was stored."""
+    facts = store.read_window(stream_id, window_start_us)
+    if facts is None:
+        return False
+    if facts.is_judged:
+        return store.add_late_parts(stream_id, window_start_us)
+    return store.store_judgement(stream_id, "payments", facts, decide(facts))
 
 
 def run_concurrently(*calls: Callable[[], T]) -> list[T]:

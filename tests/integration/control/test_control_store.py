@@ -13,6 +13,7 @@ from storage.control.thresholds import ThresholdStore
 from storage.control.windows import WindowStore
 from storage.database.engine import Database
 from storage.database.migrations.upgrade import upgrade
+from storage.database.tables import streams
 from storage.ledger.commit import Committed, Stale
 from storage.ledger.ledger import Ledger
 from storage.ledger.sources import NewSource
@@ -20,6 +21,7 @@ from tests.integration.control.source_commits import (
     CommittingSource,
     judge_clean,
     judge_spike,
+    judge_stored_window,
     judged_window_row,
     opened_incident,
     run_concurrently,
@@ -43,7 +45,7 @@ def test_judging_stores_the_window_and_deletes_its_parts(
     source.commit(source.part(events=3), source.part(1))
     source.commit(source.part(events=2, late=4, dead=1))
     seal(db, stream_id, T0 + MINUTE)
-    assert control.judge(stream_id, "payments", T0, judge_clean)
+    assert judge_stored_window(control, stream_id, T0, judge_clean)
     assert fetch_rows(db, "SELECT window_start_us, events, late, dead FROM windows") == [(T0, 5, 4, 1)]
     assert fetch_rows(db, "SELECT window_start_us FROM window_parts") == [(T0 + MINUTE,)]
 
@@ -53,8 +55,8 @@ def test_judging_a_window_again_stores_nothing(
 ) -> None:
     source.commit(source.part())
     seal(db, stream_id, T0 + MINUTE)
-    assert control.judge(stream_id, "payments", T0, judge_spike)
-    assert not control.judge(stream_id, "payments", T0, judge_spike)
+    assert judge_stored_window(control, stream_id, T0, judge_spike)
+    assert not judge_stored_window(control, stream_id, T0, judge_spike)
     assert [count_rows(db, table) for table in ("windows", "incidents", "transitions", "notifications")] == [1, 1, 1, 1]
 
 
@@ -63,23 +65,44 @@ def test_concurrent_holders_store_the_judgement_of_a_window_once(
 ) -> None:
     source.commit(source.part())
     seal(db, stream_id, T0 + MINUTE)
-    stored = run_concurrently(*[lambda: control.judge(stream_id, "payments", T0, judge_spike)] * 4)
+    stored = run_concurrently(*[lambda: judge_stored_window(control, stream_id, T0, judge_spike)] * 4)
     assert sorted(stored) == [False, False, False, True]
     assert [count_rows(db, table) for table in ("windows", "incidents", "transitions", "notifications")] == [1, 1, 1, 1]
 
 
-def test_a_failed_decision_leaves_the_parts(
+def test_a_judgement_of_changed_facts_is_not_stored(
     db: Database, stream_id: int, source: CommittingSource, control: WindowStore
 ) -> None:
-    source.commit(source.part())
+    source.commit(source.part(0), source.part(1))
+    seal(db, stream_id, T0 + 2 * MINUTE)
+    early, late = control.read_window(stream_id, T0), control.read_window(stream_id, T0 + MINUTE)
+    assert early is not None
+    assert late is not None
+    assert control.store_judgement(stream_id, "payments", early, judge_spike(early))
+    assert not control.store_judgement(stream_id, "payments", late, judge_clean(late)), "the spike has been opened"
+    assert not control.store_judgement(stream_id, "payments", early, judge_spike(early)), "its parts are gone"
+    assert (count_rows(db, "windows"), count_rows(db, "window_parts")) == (1, 1)
+    again = control.read_window(stream_id, T0 + MINUTE)
+    assert again is not None
+    assert control.store_judgement(stream_id, "payments", again, judge_clean(again))
+    assert (count_rows(db, "windows"), count_rows(db, "window_parts")) == (2, 0)
+
+
+def test_a_changed_judge_state_or_gap_invalidates_a_judgement(
+    db: Database, stream_id: int, source: CommittingSource, control: WindowStore
+) -> None:
+    source.commit(source.part(), watermark_us=T0 + 30)
     seal(db, stream_id, T0 + MINUTE)
-
-    def fail(facts: WindowFacts) -> Judgement:
-        raise ValueError("no")
-
-    with pytest.raises(ValueError, match="no"):
-        control.judge(stream_id, "payments", T0, fail)
-    assert (count_rows(db, "windows"), count_rows(db, "window_parts")) == (0, 1)
+    facts = control.read_window(stream_id, T0)
+    assert facts is not None
+    with db.write() as conn:
+        conn.execute(streams.update().where(streams.c.id == stream_id).values(judge_state='{"accepted": {}}'))
+    assert not control.store_judgement(stream_id, "payments", facts, judge_clean(facts))
+    facts = control.read_window(stream_id, T0)
+    assert facts is not None
+    source.commit(watermark_us=T0 + 30, gap="retention")
+    assert not control.store_judgement(stream_id, "payments", facts, judge_clean(facts))
+    assert judge_stored_window(control, stream_id, T0, judge_clean)
 
 
 def test_late_counts_of_a_judged_window_are_added_once(
@@ -87,10 +110,10 @@ def test_late_counts_of_a_judged_window_are_added_once(
 ) -> None:
     source.commit(source.part(events=3, late=1))
     seal(db, stream_id, T0 + MINUTE)
-    control.judge(stream_id, "payments", T0, judge_spike)
+    judge_stored_window(control, stream_id, T0, judge_spike)
     source.commit(source.part(events=0, late=5, dead=2))
     assert control.due_windows(stream_id) == [T0]
-    stored = run_concurrently(*[lambda: control.judge(stream_id, "payments", T0, judge_spike)] * 3)
+    stored = run_concurrently(*[lambda: judge_stored_window(control, stream_id, T0, judge_spike)] * 3)
     assert sorted(stored) == [False, False, True]
     assert fetch_rows(db, "SELECT events, late, dead FROM windows") == [(3, 6, 2)]
     assert count_rows(db, "incidents") == 1
@@ -102,11 +125,11 @@ def test_events_in_a_judged_window_raise_an_error(
 ) -> None:
     source.commit(source.part())
     seal(db, stream_id, T0 + MINUTE)
-    control.judge(stream_id, "payments", T0, judge_clean)
+    judge_stored_window(control, stream_id, T0, judge_clean)
     seal(db, stream_id, T0)  # the control plane never moves it back
     source.commit(source.part())
     with pytest.raises(RuntimeError, match="was judged before all its events were committed"):
-        control.judge(stream_id, "payments", T0, judge_clean)
+        judge_stored_window(control, stream_id, T0, judge_clean)
     assert count_rows(db, "window_parts") == 1
 
 
@@ -124,10 +147,10 @@ def test_a_part_that_arrives_during_the_judgement_is_not_lost(
             assert isinstance(source.commit(source.part(events=0, late=7)), Committed)
             return judge_clean(facts)
 
-        assert control.judge(stream_id, "payments", T0, decide)
+        assert judge_stored_window(control, stream_id, T0, decide)
         assert fetch_rows(db, "SELECT events, late FROM windows") == [(3, 0)]
         assert control.due_windows(stream_id) == [T0]
-        assert control.judge(stream_id, "payments", T0, judge_clean)
+        assert judge_stored_window(control, stream_id, T0, judge_clean)
         assert fetch_rows(db, "SELECT events, late FROM windows") == [(3, 7)]
 
 
@@ -146,7 +169,7 @@ def test_a_gap_belongs_to_the_first_window_that_ends_after_it(
         return Judgement(window=judged_window_row(facts), incidents=incidents, gap_ids=[gap.id for gap in facts.gaps])
 
     for start in control.due_windows(stream_id):
-        control.judge(stream_id, "payments", start, decide)
+        judge_stored_window(control, stream_id, start, decide)
     assert seen == [[], ["retention"]]
     assert fetch_rows(db, "SELECT g.incident_id = i.id FROM gaps g, incidents i") in ([(1,)], [(True,)])
 
@@ -156,9 +179,9 @@ def test_the_table_rejects_a_second_open_incident_of_a_kind(
 ) -> None:
     source.commit(source.part(0), source.part(1))
     seal(db, stream_id, T0 + 2 * MINUTE)
-    control.judge(stream_id, "payments", T0, judge_spike)
+    judge_stored_window(control, stream_id, T0, judge_spike)
     with pytest.raises(Exception, match=r"(?i)unique|uq_incidents_open"):
-        control.judge(stream_id, "payments", T0 + MINUTE, judge_spike)
+        judge_stored_window(control, stream_id, T0 + MINUTE, judge_spike)
     assert (count_rows(db, "windows"), count_rows(db, "incidents")) == (1, 1)
 
 
@@ -193,7 +216,7 @@ def test_sealed_windows_that_are_not_judged_still_need_their_tick(
     control.seal(stream_id, seen.append)  # type: ignore[func-returns-value]
     assert seen[0].first_part_end_us == T0 + MINUTE
     assert ThresholdStore(db).tick_facts(stream_id).first_part_end_us == T0 + MINUTE
-    control.judge(stream_id, "payments", T0, judge_clean)
+    judge_stored_window(control, stream_id, T0, judge_clean)
     source.commit(source.part(0, events=0, late=1), source.part(0, events=0, dead=1))
     control.seal(stream_id, seen.append)  # type: ignore[func-returns-value]
     assert (seen[1].first_part_end_us, seen[1].last_judged_end_us) == (T0 + 8 * MINUTE, T0 + MINUTE)
@@ -222,7 +245,7 @@ def test_no_commit_adds_events_to_a_window_that_is_sealed_at_the_same_time(db: D
         while not done.is_set():
             control.seal(stream_id, decide)
             for start in control.due_windows(stream_id):
-                control.judge(stream_id, "payments", start, judge_clean)
+                judge_stored_window(control, stream_id, start, judge_clean)
 
     holders = [threading.Thread(target=seal_and_judge) for _ in range(2)]
     for holder in holders:
@@ -235,7 +258,7 @@ def test_no_commit_adds_events_to_a_window_that_is_sealed_at_the_same_time(db: D
             holder.join()
     seal(db, stream_id, T0 + 100 * MINUTE)
     for start in control.due_windows(stream_id):
-        control.judge(stream_id, "payments", start, judge_clean)
+        judge_stored_window(control, stream_id, start, judge_clean)
     assert [int(str(cell)) for cell in fetch_rows(db, "SELECT sum(events + late), count(*) FROM windows")[0]] == [
         3 * n,
         10,
@@ -278,7 +301,7 @@ def test_unprintable_characters_are_stored_as_replacement_characters(
             window=judged_window_row(facts), incidents=[replace(incident, summary="a\x00b", transition=transition)]
         )
 
-    assert control.judge(stream_id, "payments", T0, decide)
+    assert judge_stored_window(control, stream_id, T0, decide)
     message = Outbox(db).claim("ops", MINUTE)
     assert message is not None
     assert message.summary == "a\ufffdb \ufffd"

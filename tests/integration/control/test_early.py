@@ -18,7 +18,13 @@ from tests.integration.control.simulation import (
     make_records,
     read_decisions,
 )
-from tests.integration.control.source_commits import CommittingSource, judged_window_row, opened_incident
+from tests.integration.control.source_commits import (
+    CommittingSource,
+    judge_clean,
+    judge_stored_window,
+    judged_window_row,
+    opened_incident,
+)
 from tests.integration.control.worker_bench import MINUTE, SECOND, T0, fetch_rows, open_stream
 
 BURST = SimulationSettings(
@@ -81,7 +87,10 @@ def test_the_message_of_an_early_incident_keeps_its_id(db: Database, stream_id: 
     control = WindowStore(db)
     control.seal(stream_id, lambda _: T0)
     source.commit(source.part(0, events=3))
-    assert control.open_incidents_early(stream_id, "payments", T0, lambda facts: [opened_incident(facts)])
+    facts = control.read_window(stream_id, T0)
+    assert facts is not None
+    source.commit(source.part(0, events=2))  # further parts of an open window do not invalidate its incident
+    assert control.open_incidents_early(stream_id, "payments", facts, [opened_incident(facts)])
     before = fetch_rows(db, "SELECT id, state FROM notifications")
     control.seal(stream_id, lambda _: T0 + MINUTE)
 
@@ -90,7 +99,7 @@ def test_the_message_of_an_early_incident_keeps_its_id(db: Database, stream_id: 
         row = replace(opened_incident(facts, channels=("log", "ops")), id=incident.id, severity="critical")
         return Judgement(window=judged_window_row(facts), incidents=[row])
 
-    assert control.judge(stream_id, "payments", T0, judge)
+    assert judge_stored_window(control, stream_id, T0, judge)
     after = fetch_rows(db, "SELECT id, state FROM notifications")
     assert set(before) < set(after)
     assert len(after) == 2
@@ -106,8 +115,14 @@ def test_only_the_first_unsealed_window_opens_an_incident_early(
     window = control.first_open_window(stream_id)
     assert window is not None
     assert (window.window_start_us, window.events, window.threshold_id) == (T0, 3, source.threshold_id)
-    assert not control.open_incidents_early(stream_id, "payments", T0 + MINUTE, lambda facts: [opened_incident(facts)])
+    facts = control.read_window(stream_id, T0 + MINUTE)
+    assert facts is not None
+    rows = [opened_incident(facts)]
+    assert not control.open_incidents_early(stream_id, "payments", facts, rows)
     control.seal(stream_id, lambda _: T0 + MINUTE)
-    assert not control.open_incidents_early(
-        stream_id, "payments", T0 + MINUTE, lambda facts: [opened_incident(facts)]
-    ), "the window before it is not judged"
+    assert not control.open_incidents_early(stream_id, "payments", facts, rows), "the window before it is not judged"
+    assert judge_stored_window(control, stream_id, T0, judge_clean)
+    assert not control.open_incidents_early(stream_id, "payments", facts, rows), "the facts have changed"
+    facts = control.read_window(stream_id, T0 + MINUTE)
+    assert facts is not None
+    assert control.open_incidents_early(stream_id, "payments", facts, rows)

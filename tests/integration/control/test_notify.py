@@ -19,6 +19,7 @@ from storage.database.engine import Database
 from storage.database.tables import notifications
 from tests.integration.control.source_commits import (
     CommittingSource,
+    judge_stored_window,
     judged_window_row,
     opened_incident,
     run_concurrently,
@@ -52,7 +53,7 @@ def notify_incidents(db: Database, stream_id: int, source: CommittingSource, con
                 window=judged_window_row(facts), incidents=[opened_incident(facts, kind, channels) for kind in kinds]
             )
 
-        assert control.judge(stream_id, "payments", T0, decide)
+        assert judge_stored_window(control, stream_id, T0, decide)
 
     return judge
 
@@ -156,7 +157,7 @@ def test_transitions_of_an_incident_are_delivered_in_order_after_a_failure(
         )
         return Judgement(window=judged_window_row(facts), incidents=[ended])
 
-    control.judge(stream_id, "payments", T0 + MINUTE, resolve)
+    judge_stored_window(control, stream_id, T0 + MINUTE, resolve)
     outbox, channel = Outbox(db), ScriptedChannel(UNAVAILABLE)
     assert deliver_next(outbox, "ops", channel, DAY_US)
     assert not deliver_next(outbox, "ops", channel, DAY_US)
@@ -357,7 +358,7 @@ def test_a_skipped_channel_has_a_row_that_is_never_sent(
         skipped = replace(incident, transition=replace(incident.transition, skipped_channels=("ops",)))
         return Judgement(window=judged_window_row(facts), incidents=[skipped])
 
-    control.judge(stream_id, "payments", T0, decide)
+    judge_stored_window(control, stream_id, T0, decide)
     assert (len(claim_all(Outbox(db), "log")), len(claim_all(Outbox(db), "ops"))) == (1, 0)
     assert fetch_rows(db, "SELECT channel, state FROM notifications ORDER BY 1") == [
         ("log", "pending"),
@@ -383,10 +384,10 @@ def test_the_resolution_goes_to_the_channels_that_got_the_opening_at_any_age(
         return Judgement(window=judged_window_row(facts), incidents=[row])
 
     skipped = () if opened_is_sent else ("ops",)
-    control.judge(stream_id, "payments", T0, lambda facts: step(facts, "opened", "log", "ops", skipped=skipped))
+    judge_stored_window(control, stream_id, T0, lambda facts: step(facts, "opened", "log", "ops", skipped=skipped))
     last = ("night",) if opened_is_sent else ()
-    control.judge(
-        stream_id, "payments", T0 + MINUTE, lambda facts: step(facts, "resolved", "log", "night", skipped=last)
+    judge_stored_window(
+        control, stream_id, T0 + MINUTE, lambda facts: step(facts, "resolved", "log", "night", skipped=last)
     )
     states = fetch_rows(db, "SELECT channel, state FROM notification_history WHERE transition = 'resolved' ORDER BY 1")
     assert states == [("log", "pending"), ("night", "skipped"), ("ops", "pending" if opened_is_sent else "skipped")]
