@@ -1,4 +1,4 @@
-"""Detectors: densities that give every event an energy. Names are imported when first asked for."""
+"""Density models that assign an energy to every event; names are imported on first use."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

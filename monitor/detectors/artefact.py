@@ -1,8 +1,7 @@
-"""Detectors: the file form of a fitted model, safetensors with one JSON document in its metadata.
+"""File format of a fitted model: safetensors with one JSON document in the metadata.
 
-Nothing in it can run code. The checksum covers every byte of the file, so any damage is found before a
-number is used; what is read is bounded by the file's size. Format 1 is what the golden file in the tests
-holds, and stays readable.
+The format cannot contain code. The checksum covers every byte of the file, so that damage is detected before a number
+is used. Memory is bounded by the size of the file. The golden file in the tests has format 1, which stays readable.
 """
 
 import hashlib
@@ -25,7 +24,7 @@ from monitor.statistics.training_profile import N_BINS, FeatureProfile
 
 FORMAT = 1
 MAX_HEADER_BYTES = 4 << 20
-_MAX_VALUE = 1e150  # the square of more has no number in float64
+_MAX_VALUE = 1e150  # squares of larger numbers overflow float64
 _METADATA_KEY = "outrider"
 _REFERENCE_KEY = "reference_energies"
 _PROFILE_PREFIX = "profile."
@@ -36,7 +35,19 @@ _CHECKSUM_MARKER = b'{\\"checksum\\":\\"'
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artefact:
-    """A fitted model as plain values: what it is, how it was fitted, and its arrays."""
+    """Fitted model as plain values.
+
+    Attributes:
+        kind: The kind of the detector.
+        n_features: The number of columns of the training events.
+        feature_names: Their names, or None.
+        tensors: The arrays of parameters by name.
+        settings: The constructor arguments.
+        training: The summary of the fit.
+        reference_energies: Sorted out-of-fold energies of the training events, or None.
+        profile: The training profile of each feature, or None.
+        transforms: Column transforms; empty in this version.
+    """
 
     kind: str
     n_features: int
@@ -49,34 +60,39 @@ class Artefact:
     transforms: Sequence[Mapping[str, Any]] = ()
 
     def tensor(self, name: str, *shape: int | None) -> NDArray[Any]:
-        """Return the finite array `name` after checking its shape; None in `shape` fits any size.
+        """Return the finite array `name` after checking its shape; None in `shape` matches any size.
 
         Raises:
-            ModelError: it is not there, has another shape, or holds NaN or infinity.
+            ModelError: The array is missing, has another shape, or holds NaN or infinity.
         """
         array = self.tensors.get(name)
         if array is None:
             raise ModelError(f"the {self.kind} model holds no array {name!r}; it was not written by Outrider")
-        fits = array.ndim == len(shape) and all(
-            want is None or want == have for want, have in zip(shape, array.shape, strict=True)
+        matches = array.ndim == len(shape) and all(
+            expected is None or expected == size for expected, size in zip(shape, array.shape, strict=True)
         )
-        if not fits:
-            wanted = ", ".join("any" if size is None else str(size) for size in shape)
-            raise ModelError(f"the {self.kind} model's array {name!r} has shape {array.shape}, expected ({wanted})")
+        if not matches:
+            expected_shape = ", ".join("any" if size is None else str(size) for size in shape)
+            raise ModelError(
+                f"the {self.kind} model's array {name!r} has shape {array.shape}, expected ({expected_shape})"
+            )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ModelError(f"the {self.kind} model's array {name!r} holds NaN or infinity; fit the model again")
         return array
 
     def float64_tensor(self, name: str, *shape: int | None) -> NDArray[np.float64]:
-        """Return the array `name` of that shape as float64 whose squares and sums have numbers.
+        """Return the float array `name` as float64, with values whose squares do not overflow.
 
         Raises:
-            ModelError: as `tensor` does, and for integers and numbers beyond 1e150.
+            ModelError: See `tensor`; also for an integer array, and for numbers beyond 1e150.
         """
         array = self.tensor(name, *shape)
         wide: NDArray[np.float64] = array.astype(np.float64)
         if array.dtype.kind != "f" or (wide.size and max(wide.max(), -wide.min()) > _MAX_VALUE):
-            raise ModelError(f"the {self.kind} model's array {name!r} holds unusable numbers; fit the model again")
+            raise ModelError(
+                f"the {self.kind} model's array {name!r} holds integers or numbers beyond {_MAX_VALUE:g}; "
+                "fit the model again"
+            )
         return wide
 
 
@@ -92,13 +108,17 @@ class _ArtefactHeader(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _SafetensorsHeader(msgspec.Struct, frozen=True):
-    """The safetensors header as far as this module reads it; the library checks the rest."""
+    """The metadata in the safetensors header; the safetensors library checks the other fields."""
 
     metadata: dict[str, str] = msgspec.field(name="__metadata__", default_factory=dict)
 
 
 def to_bytes(artefact: Artefact) -> bytes:
-    """Return the artefact as the bytes of a safetensors file; equal artefacts give equal bytes."""
+    """Return the artefact as the bytes of a safetensors file; the bytes are deterministic.
+
+    Raises:
+        ModelError: The JSON document is larger than `MAX_HEADER_BYTES`, or a setting has no JSON form.
+    """
     tensors = {name: np.asarray(array, order="C") for name, array in artefact.tensors.items()}
     if artefact.reference_energies is not None:
         tensors[_REFERENCE_KEY] = np.ascontiguousarray(artefact.reference_energies, dtype=np.float32)
@@ -129,22 +149,22 @@ def to_bytes(artefact: Artefact) -> bytes:
 
 
 def _to_builtin(value: object) -> Any:
-    """Return a number of numpy's as one of Python's."""
+    """Return a numpy scalar as a Python scalar."""
     if isinstance(value, np.generic):
         return value.item()
-    raise ModelError(f"a model cannot be stored with {value!r} among its settings; set a number, a text or None there")
+    raise ModelError(f"a model with {value!r} among its settings cannot be stored; use a number, a string or None")
 
 
 def from_bytes(data: bytes, *, kind: str | None = None, where: str = "the model") -> Artefact:
-    """Read an artefact, refusing anything damaged, foreign or of another kind.
+    """Parse an artefact.
 
     Args:
-        data: The whole file.
-        kind: The kind that the caller can use; None takes any.
-        where: What the data is called in messages (a path, a row of a table).
+        data: The content of the file.
+        kind: The expected kind; None accepts every kind.
+        where: The origin of the data for messages, such as a path or a row of a table.
 
     Raises:
-        ModelError: whatever is wrong with it.
+        ModelError: The data is damaged, is not an Outrider model, or has another kind or a newer format.
     """
     header = _read_header(data, where)
     if header.format != FORMAT:
@@ -154,14 +174,14 @@ def from_bytes(data: bytes, *, kind: str | None = None, where: str = "the model"
     if kind is not None and header.kind != kind:
         raise ModelError(f"{where} is a {header.kind} model, not a {kind} model")
     if header.transforms:
-        raise ModelError(f"{where} has column transforms that this Outrider does not know; upgrade Outrider")
+        raise ModelError(f"{where} has column transforms that this Outrider does not support; upgrade Outrider")
     names = header.feature_names
     if header.n_features < 1 or (names is not None and len(names) != header.n_features):
-        raise ModelError(f"{where} contradicts itself about its features; fit the model again")
+        raise ModelError(f"{where} has an inconsistent number of features; fit the model again")
     try:
         tensors: dict[str, NDArray[Any]] = {n: a.copy() for n, a in load_tensors(data).items()}
-    except (SafetensorError, ValueError, KeyError, OverflowError) as reason:
-        raise ModelError(f"{where} is damaged: {reason}. Copy it again or fit the model again") from reason
+    except (SafetensorError, ValueError, KeyError, OverflowError) as error:
+        raise ModelError(f"{where} is damaged: {error}. Copy it again or fit the model again") from error
     return Artefact(
         kind=header.kind,
         n_features=header.n_features,
@@ -175,12 +195,16 @@ def from_bytes(data: bytes, *, kind: str | None = None, where: str = "the model"
 
 
 def save(artefact: Artefact, path: str | os.PathLike[str]) -> None:
-    """Write the artefact to `path` at once: a reader sees the old file or the whole new one."""
+    """Write the artefact to `path` atomically: a reader sees the old or the complete new file."""
     write_bytes(to_bytes(artefact), path)
 
 
 def write_bytes(data: bytes, path: str | os.PathLike[str]) -> None:
-    """Replace `path` by `data` in one step."""
+    """Replace the content of `path` by `data` atomically.
+
+    Raises:
+        ModelError: The file cannot be written.
+    """
     if not isinstance(path, str | os.PathLike):
         raise ModelError(f"a model is saved to a path, not to {path!r}")
     target = Path(path)
@@ -191,80 +215,85 @@ def write_bytes(data: bytes, path: str | os.PathLike[str]) -> None:
             os.fsync(file.fileno())
         Path(file.name).chmod(0o644)
         Path(file.name).replace(target)
-    except OSError as reason:
+    except OSError as error:
         raise ModelError(
-            f"cannot write the model to {target}: {reason.strerror or reason}; "
+            f"cannot write the model to {target}: {error.strerror or error}; "
             "choose a directory that exists and is writable"
-        ) from reason
+        ) from error
 
 
 def load(path: str | os.PathLike[str], *, kind: str | None = None) -> Artefact:
-    """Read the artefact at `path`; see `from_bytes`."""
+    """Read the artefact at `path`; errors as in `from_bytes`."""
     return from_bytes(read_bytes(path), kind=kind, where=f"the model file {os.fspath(path)}")
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Return the content of the regular file at `path`."""
+    """Return the content of the regular file at `path`.
+
+    Raises:
+        ModelError: There is no such file, or it cannot be read.
+    """
     target = Path(path)
     try:
         if not target.is_file():
             raise ModelError(f"there is no model file {target}; check the path")
         return target.read_bytes()
-    except OSError as reason:
-        raise ModelError(f"cannot read the model file {target}: {reason.strerror or reason}") from reason
+    except OSError as error:
+        raise ModelError(f"cannot read the model file {target}: {error.strerror or error}") from error
 
 
 def read_checksum(data: bytes) -> str:
-    """Return the checksum that the artefact carries, after verifying it."""
+    """Return the verified checksum of an artefact, in hexadecimal digits."""
     return _read_header(data, "the model").checksum
 
 
 def _read_header(data: bytes, where: str) -> _ArtefactHeader:
-    # A header of 1,152 bytes also begins with 80 04, as pickles do; only a safetensors header goes on with a brace.
+    # A header of 1,152 bytes begins with 80 04, as pickles do; a safetensors header has a brace at byte 8.
     if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05") and data[8:9] != b"{":
         raise ModelError(
-            f"{where} is a pickle or a torch checkpoint, which could run code; Outrider reads only its own "
+            f"{where} is a pickle or a torch checkpoint, which can run code; Outrider reads only its own "
             "safetensors files: fit the model again and save it with .save()"
         )
     if len(data) < 8:
-        raise ModelError(f"{where} is cut short ({len(data)} bytes); copy it again")
+        raise ModelError(f"{where} is truncated ({len(data)} bytes); copy it again")
     length = int.from_bytes(data[:8], "little")
     if length > MAX_HEADER_BYTES:
         raise ModelError(
-            f"{where} is damaged or not an Outrider model: its header claims {length} bytes, "
-            f"more than {MAX_HEADER_BYTES}"
+            f"{where} is damaged or not an Outrider model: its header has {length} bytes, more than {MAX_HEADER_BYTES}"
         )
     if length > len(data) - 8:
-        raise ModelError(f"{where} is cut short: the header claims {length} bytes of {len(data) - 8}; copy it again")
+        raise ModelError(
+            f"{where} is truncated: the header has {length} bytes, but only {len(data) - 8} follow; copy it again"
+        )
     try:
         file = msgspec.json.decode(data[8 : 8 + length], type=_SafetensorsHeader)
         document = file.metadata.get(_METADATA_KEY)
         if document is None:
             raise ModelError(f"{where} is a safetensors file, but not an Outrider model")
         header = msgspec.json.decode(document, type=_ArtefactHeader)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as reason:
-        raise ModelError(f"{where} is damaged or not an Outrider model: {reason}") from reason
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ModelError(f"{where} is damaged or not an Outrider model: {error}") from error
     _verify_checksum(data, header.checksum, where)
     return header
 
 
-def _verify_checksum(data: bytes, claimed: str, where: str) -> None:
+def _verify_checksum(data: bytes, expected_digest: str, where: str) -> None:
     start, end = _find_checksum(data)
-    if start < 0 or data[start:end] != claimed.encode():
-        raise ModelError(f"{where} is damaged: its checksum is not where it belongs; copy it again")
+    if start < 0 or data[start:end] != expected_digest.encode():
+        raise ModelError(f"{where} is damaged: its checksum is misplaced; copy it again")
     digest = hashlib.sha256(data[:start])
     digest.update(_CHECKSUM_PLACEHOLDER.encode())
     digest.update(memoryview(data)[end:])
-    if digest.hexdigest() != claimed:
+    if digest.hexdigest() != expected_digest:
         raise ModelError(f"{where} is damaged: the checksum does not match; copy it again or fit the model again")
 
 
 def _find_checksum(data: bytes) -> tuple[int, int]:
-    """Return where the 64 digits stand, at the head of the JSON document; (-1, -1) if nowhere."""
-    found = data.find(_CHECKSUM_MARKER, 8, 8 + 256)
-    if found < 0:
+    """Return start and end of the 64 digits at the head of the JSON document; (-1, -1) if there are none."""
+    position = data.find(_CHECKSUM_MARKER, 8, 8 + 256)
+    if position < 0:
         return -1, -1
-    start = found + len(_CHECKSUM_MARKER)
+    start = position + len(_CHECKSUM_MARKER)
     return start, start + 64
 
 
@@ -272,21 +301,21 @@ def _check_reference_energies(array: NDArray[Any] | None, where: str) -> NDArray
     if array is None:
         return None
     if array.ndim != 1 or array.dtype != np.float32 or not np.isfinite(array).all():
-        raise ModelError(f"{where} has unusable reference energies; fit the model again")
+        raise ModelError(f"{where} has invalid reference energies; fit the model again")
     return np.sort(array)
 
 
 def _pop_profile(tensors: dict[str, NDArray[Any]], d: int, where: str) -> FeatureProfile | None:
-    """Take the training's profile out of the arrays; None in a file from before drift was watched."""
-    found: dict[str, Any] = {name: tensors.pop(_PROFILE_PREFIX + name, None) for name in _PROFILE_FIELDS}
-    if all(array is None for array in found.values()):
+    """Remove the training profile from the arrays; None for files of versions without drift detection."""
+    arrays: dict[str, Any] = {name: tensors.pop(_PROFILE_PREFIX + name, None) for name in _PROFILE_FIELDS}
+    if all(array is None for array in arrays.values()):
         return None
     kinds = {name: np.dtype(np.float32 if name == "edges" else np.float64) for name in _PROFILE_FIELDS}
     shapes = {name: (d, N_BINS - 1) if name == "edges" else (d,) for name in _PROFILE_FIELDS}
-    usable: dict[str, NDArray[Any]] = {}
-    for name, array in found.items():
-        fits = array is not None and array.dtype == kinds[name] and array.shape == shapes[name]
-        if array is None or not fits or not np.isfinite(array).all():
-            raise ModelError(f"{where} has an unusable profile of its training ({name}); fit the model again")
-        usable[name] = array
-    return FeatureProfile(**usable)
+    profile: dict[str, NDArray[Any]] = {}
+    for name, array in arrays.items():
+        matches = array is not None and array.dtype == kinds[name] and array.shape == shapes[name]
+        if array is None or not matches or not np.isfinite(array).all():
+            raise ModelError(f"{where} has an invalid training profile ({name}); fit the model again")
+        profile[name] = array
+    return FeatureProfile(**profile)

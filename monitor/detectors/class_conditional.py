@@ -1,4 +1,4 @@
-"""Detectors: one Gaussian per known class, for features that come with labels."""
+"""Detector with one Gaussian per class, fitted on labelled features."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -34,7 +34,9 @@ F64 = NDArray[np.float64]
 
 KIND = "class_conditional"
 _OWNER = "ClassConditionalGaussian"
-_BLOCK_ROWS = 2 * BLOCK_ROWS  # every block that is scored has so many rows: an energy does not depend on its neighbours
+_BLOCK_ROWS = (
+    2 * BLOCK_ROWS
+)  # every scored block has this many rows, so that an energy does not depend on the other events
 _EVENTS_PER_BLOCK = _BLOCK_ROWS - PADDING_ROWS
 _MAX_FLOAT = {np.dtype(t): np.finfo(t).max for t in (np.float32, np.float64)}
 
@@ -43,15 +45,15 @@ class ClassConditionalGaussian:
     """Score events by the Gaussians of known classes.
 
     `score="likelihood"` is -log sum_c pi_c N(z | mu_c, Sigma_c), in nats; `score="mahalanobis"` is
-    min_c (z - mu_c)^T Sigma_c^-1 (z - mu_c) / D. They rank events differently as soon as the classes
-    have different covariances or weights. Both are larger for stranger events.
+    min_c (z - mu_c)^T Sigma_c^-1 (z - mu_c) / D. The two rank events differently if the classes have different
+    covariances or weights. Both are larger for outliers.
 
     Args:
-        model: Turns what the data loader (and `predict`) holds into features, (n, D). Any callable; a torch
-            module is run in evaluation mode without gradients. Without it, the data are the features.
-        score: Which of the two.
-        reg: Added to every variance, in the features' units squared.
-        device: Where the scores are computed, a torch device.
+        model: Callable that converts the inputs of `fit` and `predict` to features, (n, D). A torch module runs in
+            evaluation mode without gradients. With None, the inputs are the features.
+        score: "likelihood" or "mahalanobis".
+        reg: Added to every variance, in the squared units of the features.
+        device: The torch device that computes the scores.
     """
 
     kind = KIND
@@ -80,7 +82,7 @@ class ClassConditionalGaussian:
         """Fit on a data loader of (batch, labels), or on an array of inputs and its labels.
 
         Raises:
-            ModelError: The loader is empty or yields something else, or see `fit_features`.
+            ModelError: The loader is empty or does not yield pairs; see also `fit_features`.
         """
         if labels is not None:
             return self.fit_features(self._apply_model(data), labels)
@@ -88,39 +90,39 @@ class ClassConditionalGaussian:
             raise ModelError(
                 f"{_OWNER}: labels are needed; call fit(x, labels), or fit(loader) with batches of (x, labels)"
             )
-        features, known = [], []
+        features, known_labels = [], []
         for batch, batch_labels in _iter_labelled_batches(data):
             z = check_events(self._apply_model(batch), owner=_OWNER).values
             features.append(z)
-            known.append(check_labels(batch_labels, len(z), owner=_OWNER))
+            known_labels.append(check_labels(batch_labels, len(z), owner=_OWNER))
         if not features:
-            raise ModelError(f"{_OWNER}: the data loader yields no batch; give at least one labelled batch")
+            raise ModelError(f"{_OWNER}: the data loader yields no batch; pass at least one labelled batch")
         if len({z.shape[1] for z in features}) > 1:
             widths = sorted({z.shape[1] for z in features})
             raise ModelError(f"{_OWNER}: the model returns features of different widths: {widths}")
-        return self.fit_features(np.concatenate(features), np.concatenate(known))
+        return self.fit_features(np.concatenate(features), np.concatenate(known_labels))
 
     def fit_features(self, z: Any, labels: Any) -> Self:
-        """Fit mean, maximum-likelihood covariance and weight of each class; labels < 0 are unknown, left out.
+        """Fit mean, maximum-likelihood covariance and weight of each class; rows with labels < 0 are ignored.
 
         Raises:
-            ModelError: `z` is unusable, the labels do not fit it, or no sample has a known label.
+            ModelError: `z` or the labels are invalid, or all labels are negative.
         """
         events = check_events(z, owner=_OWNER, squares=True)
-        known = check_labels(labels, len(events.values), owner=_OWNER)
-        classes = np.unique(known[known >= 0])
+        known_labels = check_labels(labels, len(events.values), owner=_OWNER)
+        classes = np.unique(known_labels[known_labels >= 0])
         if not len(classes):
             raise ModelError(
-                f"{_OWNER}: no known sample: all {len(known)} labels are negative (unknown); label some events"
+                f"{_OWNER}: no known sample: all {len(known_labels)} labels are negative (unknown); label some events"
             )
         d = events.values.shape[1]
         self.classes_ = classes
-        counts = np.array([int((known == c).sum()) for c in classes])
+        counts = np.array([int((known_labels == c).sum()) for c in classes])
         self.weights_ = counts / counts.sum()
         self.means_ = np.empty((len(classes), d))
         self.covariances_ = np.empty((len(classes), d, d))
         for k, c in enumerate(classes):
-            rows = events.values[known == c].astype(np.float64)
+            rows = events.values[known_labels == c].astype(np.float64)
             self.means_[k] = rows.mean(axis=0)
             rows -= self.means_[k]
             self.covariances_[k] = rows.T @ rows / len(rows)
@@ -129,20 +131,20 @@ class ClassConditionalGaussian:
         self._set_factors(cholesky_with_ridge(torch.from_numpy(self.covariances_), self.reg).numpy())
         self.training_ = {
             "rows": int(counts.sum()),
-            "unknown": int((known < 0).sum()),
+            "unknown": int((known_labels < 0).sum()),
             "classes": counts.tolist(),
         }
         return self
 
     def predict(self, x: Any) -> FloatArray:
-        """Return the score of each input, through the model if there is one."""
+        """Return the score of each input, (n,); the feature model is applied first."""
         return self.predict_features(self._apply_model(x))
 
     def predict_features(self, z: Any) -> FloatArray:
-        """Return the score of each row of features; larger is stranger.
+        """Return the score of each row of features, (n,); larger for outliers.
 
         Raises:
-            ModelError: There is no fit yet, or `z` is not finite numbers in rows of the fitted width.
+            ModelError: The detector is not fitted, or `z` does not hold finite numbers in rows of the fitted width.
         """
         self._check_fitted()
         rows = check_events(z, owner=_OWNER, n_features=self.n_features, names=self.feature_names_).values
@@ -160,17 +162,18 @@ class ClassConditionalGaussian:
             out[start : start + len(part)] = self._score_block(block)[: len(part)]
 
     def energy(self, x: Any) -> FloatArray:
-        """Return the score of each event, under the name that all detectors share."""
+        """Return `predict(x)`, under the name that all detectors have."""
         return self.predict(x)
 
     def energies_and_responsibilities(self, x: Any) -> tuple[FloatArray, None]:
-        """Return the score of each event; shares of classes are not watched."""
+        """Return the score of each event, and None: the responsibilities of classes are not monitored."""
         return self.predict(x), None
 
     def explain(self, x: Any) -> Explanation:
-        """Return what each feature adds to the energy under the classes' mixture, exactly.
+        """Return the exact contribution of each feature to the energy under the mixture of the classes.
 
-        The features are those behind the model, and costs are nats of the likelihood whatever `score` is.
+        The features are the outputs of the feature model. Contributions are nats of the likelihood, for both values
+        of `score`.
         """
         self._check_fitted()
         z = self._apply_model(x)
@@ -181,18 +184,18 @@ class ClassConditionalGaussian:
 
     @property
     def n_features(self) -> int:
-        """The number of features after the model."""
+        """The number of features, after the feature model."""
         self._check_fitted()
         return int(self.means_.shape[1])
 
     @property
     def feature_means_(self) -> F64:
-        """The mean of each feature over the known samples."""
+        """The mean of each feature over the labelled samples, (D,)."""
         self._check_fitted()
         return cast("F64", self.weights_ @ self.means_)
 
     def to_artefact(self) -> Artefact:
-        """Return the fitted classes as plain values; the feature model is not among them."""
+        """Return the fitted classes as an artefact, without the feature model."""
         self._check_fitted()
         return Artefact(
             kind=KIND,
@@ -212,7 +215,7 @@ class ClassConditionalGaussian:
         )
 
     def to_bytes(self) -> bytes:
-        """Return the artefact's bytes."""
+        """Return the bytes of the artefact."""
         return files.to_bytes(self.to_artefact())
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -221,45 +224,45 @@ class ClassConditionalGaussian:
 
     @classmethod
     def from_artefact(cls, stored: Artefact, *, model: Callable[[Any], Any] | None = None, device: str = "cpu") -> Self:
-        """Return the detector that `artefact` described; a feature model has to be given again.
+        """Build the detector from an artefact; the feature model is not stored and must be passed.
 
         Raises:
-            ModelError: The artefact is of another kind or contradicts itself.
+            ModelError: The artefact has another kind or invalid values, or the feature model is missing.
         """
         if stored.kind != KIND:
             raise ModelError(f"a {stored.kind} model is not a {KIND} model; load it with load_detector")
         if stored.settings.get("feature_model") and model is None:
             raise ModelError(
-                f"{_OWNER}: this model was fitted behind a feature model, which is not in the file; "
+                f"{_OWNER}: this model was fitted on the outputs of a feature model, which is not in the file; "
                 "load it with the same callable: ClassConditionalGaussian.load(path, model=...)"
             )
         score, reg = stored.settings.get("score"), stored.settings.get("reg")
         if score not in ("likelihood", "mahalanobis") or not isinstance(reg, int | float):
-            raise ModelError(f"the {KIND} model's settings are unusable: score={score!r}, reg={reg!r}; fit it again")
-        found = cls(model, score=cast("ScoreKind", score), reg=reg, device=device)
+            raise ModelError(f"the {KIND} model's settings are invalid: score={score!r}, reg={reg!r}; fit it again")
+        detector = cls(model, score=cast("ScoreKind", score), reg=reg, device=device)
         d = stored.n_features
         classes = stored.tensor("classes", None)
         if classes.dtype.kind not in "iu":
-            raise ModelError(f"the {KIND} model's classes are no whole numbers; fit it again")
-        found.classes_ = classes.astype(np.int64)
-        k = len(found.classes_)
-        found.weights_ = stored.float64_tensor("weights", k)
-        found.means_ = stored.float64_tensor("means", k, d)
-        found.covariances_ = stored.float64_tensor("covariances", k, d, d)
-        found.feature_names_ = stored.feature_names
-        found.reference_energies_ = stored.reference_energies
-        found.profile_ = stored.profile
-        found.training_ = dict(stored.training)
+            raise ModelError(f"the {KIND} model's classes are not whole numbers; fit it again")
+        detector.classes_ = classes.astype(np.int64)
+        k = len(detector.classes_)
+        detector.weights_ = stored.float64_tensor("weights", k)
+        detector.means_ = stored.float64_tensor("means", k, d)
+        detector.covariances_ = stored.float64_tensor("covariances", k, d, d)
+        detector.feature_names_ = stored.feature_names
+        detector.reference_energies_ = stored.reference_energies
+        detector.profile_ = stored.profile
+        detector.training_ = dict(stored.training)
         factors = stored.float64_tensor("factors", k, d, d)
-        shares = k > 0 and (found.weights_ > 0).all() and abs(found.weights_.sum() - 1) < 1e-6
-        if not shares or not are_lower_triangular(factors):
+        sums_to_one = k > 0 and (detector.weights_ > 0).all() and abs(detector.weights_.sum() - 1) < 1e-6
+        if not sums_to_one or not are_lower_triangular(factors):
             raise ModelError(f"the {KIND} model's weights or Cholesky factors are invalid; fit it again")
-        found._set_factors(factors)
-        return found
+        detector._set_factors(factors)
+        return detector
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, model: Callable[[Any], Any] | None = None) -> Self:
-        """Read the detector at `path`."""
+        """Load the detector at `path`."""
         return cls.from_artefact(files.load(path, kind=KIND), model=model)
 
     def _set_factors(self, factors: F64) -> None:
@@ -280,8 +283,8 @@ class ClassConditionalGaussian:
             values = squared.amin(1) / self.n_features
         else:
             values = -torch.logsumexp(self._log_constant - 0.5 * squared, dim=1)
-        limit = float(_MAX_FLOAT[block.dtype])
-        return cast("FloatArray", values.clamp(-limit, limit).cpu().numpy().astype(block.dtype))
+        largest = float(_MAX_FLOAT[block.dtype])
+        return cast("FloatArray", values.clamp(-largest, largest).cpu().numpy().astype(block.dtype))
 
     def _apply_model(self, batch: Any) -> Any:
         return apply_feature_model(_OWNER, self.model, batch)
@@ -294,8 +297,8 @@ class ClassConditionalGaussian:
 def _iter_labelled_batches(loader: Iterable[Any]) -> Iterable[tuple[Any, Any]]:
     try:
         batches = iter(loader)
-    except TypeError as reason:
-        raise ModelError(f"{_OWNER}: {type(loader).__name__} is no data loader of (batch, labels)") from reason
+    except TypeError as error:
+        raise ModelError(f"{_OWNER}: {type(loader).__name__} is not a data loader of (batch, labels)") from error
     for batch in batches:
         if not isinstance(batch, tuple | list) or len(batch) < 2:
             raise ModelError(

@@ -1,4 +1,4 @@
-"""Detectors: what the daemon may rely on of any of them, and how a stored one is brought back."""
+"""Detector protocol, and loading of stored detectors."""
 
 import os
 from collections.abc import Callable
@@ -25,7 +25,7 @@ KINDS = tuple(_CLASSES)
 
 @runtime_checkable
 class Detector(Protocol):
-    """A model that gives every event an energy: -log p(x) in nats, or what stands in for it."""
+    """Model that assigns every event an energy: -log p(x) in nats, or another score that is larger for outliers."""
 
     kind: str
     feature_names_: tuple[str, ...] | None
@@ -34,44 +34,44 @@ class Detector(Protocol):
 
     @property
     def n_features(self) -> int:
-        """The number of columns that it was fitted on."""
+        """The number of columns of the training events."""
         ...
 
     def fit(self, x: Any) -> Self:
-        """Fit on events; the same seed and events give the same model."""
+        """Fit on events; the result is deterministic for the same seed and events."""
         ...
 
     def energy(self, x: Any) -> NDArray[np.floating[Any]]:
-        """Return the energy of each event; float32 in, float32 out, rounded once."""
+        """Return the energy of each event, (n,); float32 for float32 events, rounded once."""
         ...
 
     def energies_and_responsibilities(
         self, x: Any
     ) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]] | None]:
-        """Return the energies, and each component's share (n, K) in each event where the model has such shares.
+        """Return the energies (n,) and the responsibilities (n, K), or None for models without responsibilities.
 
-        Both are the same to the bit whatever an event is batched with.
+        Both are bit-identical for an event in every batch.
         """
         ...
 
     def explain(self, x: Any) -> Explanation:
-        """Return what makes each event strange, by feature."""
+        """Return the contribution of each feature to the energy of each event."""
         ...
 
     def to_bytes(self) -> bytes:
-        """Return the model as an artefact's bytes."""
+        """Return the model as the bytes of an artefact."""
         ...
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the artefact to a file, at once."""
+        """Write the artefact to a file, atomically."""
         ...
 
 
 def detector_class(kind: str) -> Any:
-    """Return the class of a kind, importing only that one.
+    """Return the class of a kind, and import only the module of that class.
 
     Raises:
-        ModelError: there is no such kind.
+        ModelError: The kind does not exist.
     """
     if kind not in _CLASSES:
         raise ModelError(f"there is no detector of kind {kind!r}; known are {', '.join(KINDS)}")
@@ -86,16 +86,16 @@ def load_detector(
     n_features: int | None = None,
     device: str = "cpu",
 ) -> Detector:
-    """Bring back a detector from its file or its bytes; no code in them is ever run.
+    """Load a detector from a file or from bytes; neither can contain code.
 
     Args:
-        source: A path, or the artefact's bytes.
-        kind: The only kind that will do, if it matters.
-        n_features: The only number of features that will do, if it matters.
-        device: Where to score, a torch device.
+        source: A path, or the bytes of an artefact.
+        kind: The expected kind, or None for every kind.
+        n_features: The expected number of features, or None for every number.
+        device: The torch device that computes energies.
 
     Raises:
-        ModelError: damaged, cut short, of another kind or width, or from a newer Outrider.
+        ModelError: The artefact is damaged, of another kind or number of features, or from a newer Outrider.
     """
     if isinstance(source, bytes | bytearray | memoryview):
         stored = artefact.from_bytes(bytes(source), kind=kind)

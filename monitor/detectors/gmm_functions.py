@@ -1,7 +1,8 @@
-"""Detectors: a Gaussian mixture from responsibilities, and its energy, as differentiable functions.
+"""Gaussian mixture parameters from responsibilities, and energies, as differentiable functions.
 
-Sums, factors and (where float32 would lose digits) distances are float64 inside; results have z's dtype.
-Rows are taken in chunks whose work array holds at most `WORK_ELEMENTS` numbers: nothing grows as n K D D.
+Sums and Cholesky factors are computed in float64, distances too where float32 is not accurate enough. Results have
+the dtype of z. Rows are processed in chunks with at most `WORK_ELEMENTS` numbers in the work array, so memory does
+not grow as n K D D.
 """
 
 import math
@@ -22,31 +23,32 @@ LOG_2PI = math.log(2.0 * math.pi)
 
 ArrayLike: TypeAlias = Tensor | npt.NDArray[Any]
 
-WORK_ELEMENTS = 1 << 17  # 1 MB of float64: the work array of a chunk stays in the second-level cache
-WORK_ELEMENTS_CUDA = 1 << 24  # 128 MB: a GPU wants few and large kernels
-BLOCK_ROWS = 192  # a multiple of the rows that any matrix kernel takes at once: none is treated as a remainder
-PADDING_ROWS = 48  # and so many at the end of a block hold no event, where another library might see a remainder
-MAX_AMPLIFICATION = 32.0  # float32 distances lose up to this factor of their 24 bits before float64 takes over
-TINY_VARIANCE = 1e-30  # 1 / variance stays finite in float32, sums and gradients in float64
+WORK_ELEMENTS = 1 << 17  # 1 MB of float64: the work array of a chunk fits in the second-level cache
+WORK_ELEMENTS_CUDA = 1 << 24  # 128 MB: a GPU is faster with few large kernels
+BLOCK_ROWS = 192  # a multiple of the row block of every matrix kernel, so that no row is a remainder
+PADDING_ROWS = 48  # rows at the end of a block without an event, where another library may have a remainder
+MAX_AMPLIFICATION = 32.0  # up to this loss of precision distances are computed in float32, above it in float64
+TINY_VARIANCE = 1e-30  # 1 / variance stays finite in float32, and sums and gradients in float64
 
 
 def gmm_params(z: ArrayLike, gamma: ArrayLike, eps: float = 1e-6) -> tuple[Any, Any, Any, Any, Any]:
     """Return weights, means, covariances, Cholesky factors and log determinants of a mixture.
 
-    An empty component (no responsibility at all) gets weight 0, the mean of the data, a zero covariance and
-    the factor of `eps` I: finite, and without any part in `gmm_energy`. Numpy in, numpy out; torch, torch.
+    An empty component, with total responsibility 0, gets weight 0, the mean of the data, a zero covariance and the
+    factor of `eps` I. These are finite, and `gmm_energy` ignores the component. Numpy arrays give numpy arrays, and
+    tensors give tensors.
 
     Args:
         z: Samples, (n, D), float32 or float64.
-        gamma: Responsibilities, (n, K), not negative.
-        eps: Added to every variance before the factor is taken, in the units of `z` squared. Data of
-            another scale than 1 wants another value; a factor that fails nevertheless gets a larger one.
+        gamma: Non-negative responsibilities, (n, K).
+        eps: Added to every variance before the factorisation, in the squared units of `z`. Choose another value for
+            data of another scale than 1. If a factorisation fails nevertheless, a larger value is used.
 
     Returns:
-        `(phi, mu, cov, L, log_det_cov)`: (K,), (K, D), (K, D, D), (K, D, D), (K,); `cov` is without `eps`.
+        `(phi, mu, cov, L, log_det_cov)`: (K,), (K, D), (K, D, D), (K, D, D), (K,); `cov` does not include `eps`.
 
     Raises:
-        ModelError: The shapes do not fit, there is no row, or something is NaN or infinite.
+        ModelError: The shapes do not match, there is no row, or a value is NaN or infinite.
     """
     eps = check_number("gmm_params", "eps", eps, low=0.0)
     (rows, resp), numpy_out = _to_tensors(z, gamma)
@@ -55,7 +57,9 @@ def gmm_params(z: ArrayLike, gamma: ArrayLike, eps: float = 1e-6) -> tuple[Any, 
     K = resp.shape[1]
     mass = resp.sum(0, dtype=torch.float64)
     divisor = torch.where(mass > 0, mass, torch.ones_like(mass))
-    centre = rows.detach().mean(0, dtype=torch.float64)  # a constant: it cancels, so the gradient needs no part of it
+    centre = rows.detach().mean(
+        0, dtype=torch.float64
+    )  # the result does not depend on it, so it is detached from the gradient
     shift = rows.new_zeros((K, D), dtype=torch.float64)
     for part in _row_chunks(rows, K * D):
         shift = shift + resp[part].double().mT @ (rows[part].double() - centre)
@@ -71,7 +75,7 @@ def gmm_params(z: ArrayLike, gamma: ArrayLike, eps: float = 1e-6) -> tuple[Any, 
     if not _all_finite(phi, mu, cov.to(rows.dtype)):
         _check_finite_rows("gmm_params", rows, "z")
         _check_finite_rows("gmm_params", resp, "gamma")
-        raise ModelError(f"gmm_params: the variances of z have no number in {rows.dtype}; give z another unit")
+        raise ModelError(f"gmm_params: the variances of z overflow {rows.dtype}; change the unit of z")
     L = cholesky_with_ridge(cov, eps)
     log_det = 2.0 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     return _to_caller_type((phi, mu, cov, L, log_det), rows.dtype, numpy_out)
@@ -88,38 +92,37 @@ def gmm_energy(
 ) -> tuple[Any, Any]:
     """Return the energy of each sample (or their mean), in nats, and the sum of the inverse variances.
 
-    The energy is finite at any distance: what would overflow is the largest number of the dtype. Components
-    of weight 0 take no part. Factors may be more precise than `z`; they are used with all their digits.
+    The energy is finite at any distance: an overflow gives the largest number of the dtype. Components of weight 0
+    are ignored. Factors may have a higher precision than `z`, which is used.
 
     Args:
         z: Samples, (n, D).
         phi: Weights, (K,).
         mu: Means, (K, D).
-        cov: Covariances, (K, D, D): only their diagonals are read, for the second result.
-        L: Cholesky factors of the covariances with their ridge, (K, D, D).
-        log_det_cov: Log determinants of the same, (K,).
-        return_mean: The mean over the samples instead of one energy per sample.
+        cov: Covariances, (K, D, D); only their diagonals are used, for the second result.
+        L: Cholesky factors of the covariances plus the ridge, (K, D, D).
+        log_det_cov: Log determinants of the covariances plus the ridge, (K,).
+        return_mean: Return the mean over the samples instead of one energy per sample.
 
     Raises:
-        ModelError: The shapes do not fit, there is no row, something is NaN or infinite, or no component has
-            any weight.
+        ModelError: The shapes do not match, there is no row, a value is NaN or infinite, or all weights are zero.
     """
     (rows, weights, means, covs, factors, log_dets), numpy_out = _to_tensors(z, phi, mu, cov, L, log_det_cov)
     _check_mixture(rows, weights, means, covs, factors, log_dets)
     _check_finite_rows("gmm_energy", rows, "z")
-    live = weights > 0
-    if not bool(live.all()):
-        weights, means, covs, factors, log_dets = (t[live] for t in (weights, means, covs, factors, log_dets))
+    alive = weights > 0
+    if not bool(alive.all()):
+        weights, means, covs, factors, log_dets = (t[alive] for t in (weights, means, covs, factors, log_dets))
     if not _all_finite(means, covs, factors, log_dets):
         raise ModelError("gmm_energy: mu, cov, L or log_det_cov holds NaN or infinity; estimate them again")
     density = log_densities(rows, means, factors, log_dets)
     energy = -torch.logsumexp(weights.double().log() + density, dim=1)
-    limit = torch.finfo(rows.dtype).max
-    energy = energy.clamp(-limit, limit)
+    largest = torch.finfo(rows.dtype).max
+    energy = energy.clamp(-largest, largest)
     if return_mean:
         energy = (energy / len(rows)).sum()
     variances = covs.double().diagonal(dim1=-2, dim2=-1).clamp_min(TINY_VARIANCE)
-    cov_diag = (1.0 / variances).sum().clamp_max(limit)
+    cov_diag = (1.0 / variances).sum().clamp_max(largest)
     result = _to_caller_type((energy, cov_diag), rows.dtype, numpy_out)
     return result[0], result[1]
 
@@ -137,20 +140,28 @@ def squared_distances(z: Tensor, mu: Tensor, L: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MahalanobisMetric:
-    """What distances to the components of one mixture need: a common centre, offsets and inverse factors."""
+    """Mahalanobis distances to the components of one mixture.
+
+    Attributes:
+        centre: A common centre that is subtracted from the samples, (D,).
+        offsets: The means minus the centre, (K, D).
+        whiten: The inverse Cholesky factors, (K, D, D).
+    """
 
     centre: Tensor
     offsets: Tensor
     whiten: Tensor
 
     def squared_distances(self, z: Tensor) -> Tensor:
-        """Return the squared distance of each row to each component, (n, K), in float64, never infinite."""
+        """Return the finite squared distance of each row to each component, (n, K), in float64."""
         K, D = self.offsets.shape
         work = self.whiten.dtype
-        limit = math.sqrt(torch.finfo(work).max) / 1e6  # beyond it a square could overflow and the order is lost
+        bound = (
+            math.sqrt(torch.finfo(work).max) / 1e6
+        )  # squares of larger values could overflow, and the order of far samples would be lost
         distances = []
         for part in _row_chunks(z, K * D):
-            deviation = ((z[part].to(work) - self.centre).mT - self.offsets[:, :, None]).clamp(-limit, limit)
+            deviation = ((z[part].to(work) - self.centre).mT - self.offsets[:, :, None]).clamp(-bound, bound)
             distances.append((self.whiten @ deviation).square().sum(1).mT)
         return torch.cat(distances).double().clamp_max(torch.finfo(torch.float64).max / 8)
 
@@ -158,8 +169,9 @@ class MahalanobisMetric:
 def make_metric(mu: Tensor, L: Tensor, dtype: torch.dtype, *, exact: bool = False) -> MahalanobisMetric:
     """Return the metric of components with means `mu` and Cholesky factors `L` for samples of `dtype`.
 
-    Float32 samples are measured in float32 where nothing can cancel: well-conditioned factors, and means
-    close together in units of their widths. All else, and all with a gradient (`exact`), takes float64.
+    Distances of float32 samples are computed in float32 if cancellation is small: the factors are well-conditioned,
+    and the means are close together relative to the standard deviations. Otherwise, and with `exact`, they are
+    computed in float64. `exact` is for tensors with gradients.
     """
     D = mu.shape[1]
     L, mu = L.double(), mu.double()
@@ -168,7 +180,7 @@ def make_metric(mu: Tensor, L: Tensor, dtype: torch.dtype, *, exact: bool = Fals
     work = torch.float64
     centre = mu.detach().mean(0)
     if dtype == torch.float32 and not exact:
-        centre = centre.float().double()  # exact in both precisions
+        centre = centre.float().double()  # exactly representable in both precisions
         reach = L.flatten(1).norm(dim=1) + (mu - centre).norm(dim=1)
         if bool((reach * whiten.flatten(1).norm(dim=1) / D).max() <= MAX_AMPLIFICATION):
             work = torch.float32
@@ -176,18 +188,21 @@ def make_metric(mu: Tensor, L: Tensor, dtype: torch.dtype, *, exact: bool = Fals
 
 
 def cholesky_with_ridge(cov: Tensor, eps: float) -> Tensor:
-    """Return the Cholesky factors of cov + eps I; where one fails, of the smallest tried ridge that does not.
+    """Return the Cholesky factors of cov + eps I, with a larger ridge for covariances whose factorisation fails.
 
-    A covariance that is singular at a scale where `eps` is lost in rounding gets a ridge relative to its own
-    largest variance: 1e-13, and ten times more at each further attempt.
+    If `eps` is below the rounding error of a singular covariance, its ridge is relative to its largest variance:
+    1e-13 at first, and ten times more at each further attempt.
+
+    Raises:
+        ModelError: The factorisation fails even with a ridge of the largest variance.
     """
     D = cov.shape[-1]
     eye = torch.eye(D, dtype=cov.dtype, device=cov.device)
     ridge = torch.full(cov.shape[:1], eps, dtype=cov.dtype, device=cov.device)
     largest = cov.detach().diagonal(dim1=-2, dim2=-1).amax(-1).clamp_min(TINY_VARIANCE)
     for relative in (0.0, *(10.0**e for e in range(-13, 1))):
-        tried = cov + torch.maximum(ridge, relative * largest)[:, None, None] * eye
-        L, failed = torch.linalg.cholesky_ex(tried)
+        regularised = cov + torch.maximum(ridge, relative * largest)[:, None, None] * eye
+        L, failed = torch.linalg.cholesky_ex(regularised)
         if not bool(failed.any()):
             return cast("Tensor", L)
         ridge = torch.where(failed > 0, torch.maximum(ridge, 10 * relative * largest), ridge)
@@ -209,8 +224,8 @@ def _to_tensors(*arrays: ArrayLike) -> tuple[list[Tensor], bool]:
     numpy_out = not any(isinstance(a, Tensor) for a in arrays)
     try:
         tensors = [a if isinstance(a, Tensor) else torch.as_tensor(_writable(a)) for a in arrays]
-    except (TypeError, ValueError) as reason:
-        raise ModelError(f"gmm_params and gmm_energy take tensors and arrays of numbers: {reason}") from reason
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"gmm_params and gmm_energy take tensors and arrays of numbers: {error}") from error
     if any(t.is_complex() for t in tensors):
         raise ModelError("gmm_params and gmm_energy take real numbers, not complex ones")
     floats = [t if t.is_floating_point() else t.to(torch.float64) for t in tensors]
@@ -219,7 +234,7 @@ def _to_tensors(*arrays: ArrayLike) -> tuple[list[Tensor], bool]:
 
 
 def _writable(array: ArrayLike) -> npt.NDArray[Any]:
-    """Return the array, copied where it must not be written to: torch warns of sharing such memory."""
+    """Return the array, or a copy if it is read-only; torch warns of sharing read-only memory."""
     given = np.asarray(array)
     return given if given.flags.writeable else given.copy()
 
@@ -236,7 +251,10 @@ def _check_samples(z: Tensor, gamma: Tensor) -> None:
             f"got {tuple(z.shape)} and {tuple(gamma.shape)}"
         )
     if 0 in (*z.shape, *gamma.shape):
-        raise ModelError(f"gmm_params: nothing to estimate from: z is {tuple(z.shape)}, gamma {tuple(gamma.shape)}")
+        raise ModelError(
+            "gmm_params: z and gamma must have at least one row and one column; "
+            f"z is {tuple(z.shape)}, gamma {tuple(gamma.shape)}"
+        )
 
 
 def _all_finite(*tensors: Tensor) -> bool:
@@ -244,7 +262,10 @@ def _all_finite(*tensors: Tensor) -> bool:
 
 
 def _check_finite_rows(owner: str, given: Tensor, name: str) -> None:
-    """Refuse NaN and infinity with their rows and columns; the extremes show both without a copy."""
+    """Raise a ModelError that names the rows and columns of NaN and infinity.
+
+    The minimum and maximum are checked first, because this needs no copy.
+    """
     if not _all_finite(*given.detach().aminmax()):
         check_finite(given.detach().double().cpu().numpy(), owner=owner, what=name)
 
@@ -253,8 +274,8 @@ def _check_mixture(z: Tensor, *mixture: Tensor) -> None:
     if z.ndim != 2 or 0 in z.shape:
         raise ModelError(f"gmm_energy: z must be (n, D) with at least one row; got {tuple(z.shape)}")
     K, D = len(mixture[0]), z.shape[1]
-    wanted = {"phi": (K,), "mu": (K, D), "cov": (K, D, D), "L": (K, D, D), "log_det_cov": (K,)}
-    for (name, shape), given in zip(wanted.items(), mixture, strict=True):
+    expected = {"phi": (K,), "mu": (K, D), "cov": (K, D, D), "L": (K, D, D), "log_det_cov": (K,)}
+    for (name, shape), given in zip(expected.items(), mixture, strict=True):
         if tuple(given.shape) != shape:
             raise ModelError(
                 f"gmm_energy: {name} must have shape {shape} for {K} components of {D} features; "
@@ -263,4 +284,4 @@ def _check_mixture(z: Tensor, *mixture: Tensor) -> None:
     if not _all_finite(mixture[0]):
         raise ModelError("gmm_energy: phi holds NaN or infinity; estimate it again")
     if not bool((mixture[0] > 0).any()):
-        raise ModelError("gmm_energy: no component has any weight; were all responsibilities zero?")
+        raise ModelError("gmm_energy: all weights in phi are zero; check the responsibilities")

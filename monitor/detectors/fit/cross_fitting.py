@@ -1,4 +1,4 @@
-"""Detectors: reference energies, of events that the model did not see."""
+"""Reference energies: the energies of events under models that were not fitted on them."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -18,27 +18,27 @@ class _Fittable(Protocol):
 
 
 def reference_energies(make_detector: Callable[[], _Fittable], x: FloatArray, folds: int = 5) -> NDArray[np.float32]:
-    """Return the energy of every event under a model fitted without its fold, sorted.
+    """Return the sorted out-of-fold energies of the training events, (n,).
 
-    The folds are contiguous: neighbours in time are alike, and a random fold would have seen nearly every
-    event's twin. Scored this way, a limit taken from the energies holds for events to come.
+    The folds are contiguous. Consecutive events are correlated, and with random folds nearly every event would have a
+    similar event in the training rows. A threshold from these energies is valid for future events.
 
     Args:
-        make_detector: Gives a detector with the settings and seed of the one that is to be calibrated.
-        x: The training events in their order.
-        folds: Into how many pieces they are cut.
+        make_detector: Builds a detector with the settings and the seed of the calibrated detector.
+        x: The training events in their order, (n, D).
+        folds: The number of folds.
 
     Raises:
-        ModelError: fewer events than folds, or a fold's rest is too small to fit on.
+        ModelError: There are fewer events than folds, or too few events outside of a fold.
     """
     if folds < 2 or len(x) < folds:
         raise ModelError(
-            f"reference energies by {folds} folds want at least {max(folds, 2)} events and 2 folds; got {len(x)} events"
+            f"reference energies need at least 2 folds and {max(folds, 2)} events; got {folds} folds, {len(x)} events"
         )
     edges = np.linspace(0, len(x), folds + 1).astype(int)
     energies = np.empty(len(x), dtype=np.float32)
-    for begin, end in pairwise(edges):
-        detector = make_detector().fit(np.concatenate([x[:begin], x[end:]]))
-        energies[begin:end] = detector.energy(x[begin:end])
+    for start, end in pairwise(edges):
+        detector = make_detector().fit(np.concatenate([x[:start], x[end:]]))
+        energies[start:end] = detector.energy(x[start:end])
     energies.sort()
     return energies

@@ -1,11 +1,11 @@
-"""Detectors: expectation-maximisation for Gaussian mixtures, as free functions on arrays.
+"""E step, M step and shrinkage of Gaussian mixtures, as functions on arrays of standardised rows.
 
-Everything here works on standardised rows. Parameters and factors are float64; the passes over the rows
-run in the rows' own precision and are added up in float64.
+Parameters and Cholesky factors are float64. Passes over the rows run in the rows' precision, and their sums are
+float64.
 
-The second moments are gathered in each component's own whitened coordinates, v = L^-1 (z - mu): there
-they are near the identity, so that sums keep their digits whatever the condition number, and the E step
-has computed v already.
+Second moments are accumulated in each component's whitened coordinates, v = L^-1 (z - mu), which the E step
+computes anyway. In these coordinates they are close to the identity, so the sums stay accurate for any condition
+number.
 """
 
 import math
@@ -17,21 +17,22 @@ from torch import Tensor
 from monitor.detectors.mixture_values import CovarianceType
 
 LOG_2PI = math.log(2 * math.pi)
-# Responsibilities below this add nothing to a float32 sum, and as subnormals would slow it several times.
+# Smaller responsibilities do not change a float32 sum, and subnormal ones would slow it down several times.
 NEGLIGIBLE_RESPONSIBILITY = 1e-8
-# The log of less than that: exp of anything lower is as small, and many times slower where it is a subnormal.
+# Below log(NEGLIGIBLE_RESPONSIBILITY). exp() of lower values is negligible too, and many times slower if subnormal.
 _MIN_LOG_RESPONSIBILITY = -30.0
 _CHUNK_BYTES = 4 << 20
 _RELATIVE_ROUNDING = 1e-7
 _BLOCKED_PRODUCT_COLUMNS = 64
-# In units of reg_covar, the ridge's greatest share of a column's variance. On KDD Cup 99, protocol B (one draw), one
-# Gaussian has F1 .892 without a limit, .922 at 10^4, .950 at 10^2, and scikit-learn's on standardised columns .951.
+# The ridge is at most this multiple of reg_covar times the column's variance. On KDD Cup 99, protocol B (one draw),
+# a single Gaussian has F1 .892 without a bound, .922 with 10^4 and .950 with 10^2; scikit-learn's Gaussian on
+# standardised columns has .951.
 _MAX_RIDGE_FACTOR = 100.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixture:
-    """Weights (K), means (K, D) and covariances (K, D, D) of a mixture, float64."""
+    """Weights (K,), means (K, D) and covariances (K, D, D) of a mixture, float64."""
 
     weights: Tensor
     means: Tensor
@@ -40,7 +41,14 @@ class Mixture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CholeskyFactors:
-    """What the E step needs of a mixture: lower Cholesky factors, their inverses, and the log constants."""
+    """Cholesky factors of a mixture, as the E step uses them.
+
+    Attributes:
+        lower: The lower Cholesky factors L, (K, D, D).
+        inverse: Their inverses, (K, D, D).
+        offset: The whitened means L^-1 mu, (K, D).
+        log_constant: The log weights plus the log normalising constants, (K,).
+    """
 
     lower: Tensor
     inverse: Tensor
@@ -48,13 +56,20 @@ class CholeskyFactors:
     log_constant: Tensor
 
     def mean_differences(self, means: Tensor) -> Tensor:
-        """Return this mixture's means less others, (K, D)."""
+        """Return the means of this mixture minus `means`, (K, D)."""
         return (self.lower @ self.offset.unsqueeze(2)).squeeze(2) - means
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moments:
-    """Sums over rows that add up over chunks and processes, in whitened coordinates of a mixture."""
+    """Sufficient statistics in the whitened coordinates of a mixture; they add up over chunks and processes.
+
+    Attributes:
+        mass: The sum of the responsibilities, (K,).
+        first: The weighted sum of the whitened rows, (K, D).
+        second: The weighted sum of their outer products, (K, D, D).
+        log_likelihood: The sum of the rows' log-likelihoods, and the sum of their weights.
+    """
 
     mass: Tensor
     first: Tensor
@@ -63,7 +78,7 @@ class Moments:
 
     @staticmethod
     def zeros(k: int, d: int) -> "Moments":
-        """Return the moments of no rows."""
+        """Return moments that are zero."""
         f64 = torch.float64
         return Moments(
             mass=torch.zeros(k, dtype=f64),
@@ -73,11 +88,11 @@ class Moments:
         )
 
     def flatten(self) -> Tensor:
-        """Return all sums as one vector, for one all_reduce."""
+        """Return all sums as one vector, for a single all_reduce."""
         return torch.cat([self.mass, self.first.flatten(), self.second.flatten(), self.log_likelihood])
 
     def unflatten(self, flat: Tensor) -> "Moments":
-        """Return moments of this shape from a vector made by `flat`."""
+        """Return moments of this shape from a vector made by `flatten`."""
         k, d = self.first.shape
         mass, first, second, log_likelihood = torch.split(flat, [k, k * d, k * d * d, 2])
         return Moments(
@@ -89,7 +104,7 @@ class Moments:
 
 
 def factorise(mixture: Mixture) -> CholeskyFactors:
-    """Return the factors of a mixture with positive definite covariances."""
+    """Return the Cholesky factors of a mixture with positive definite covariances."""
     k, d = mixture.means.shape
     lower = torch.linalg.cholesky(mixture.covariances)
     eye = torch.eye(d, dtype=torch.float64).expand(k, d, d)
@@ -104,13 +119,19 @@ def factorise(mixture: Mixture) -> CholeskyFactors:
 
 
 def chunk_rows(k: int, d: int) -> int:
-    """Return how many rows an E step should take at once to stay in the cache."""
+    """Return the number of rows per chunk with which an E step stays in the processor cache."""
     return max(256, min(8192, _CHUNK_BYTES // (4 * k * d)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassFactors:
-    """The factors in the precision of a pass: (D, K * D), their offsets (K * D), and the constants (K, 1)."""
+    """Cholesky factors in the precision of a pass.
+
+    Attributes:
+        product: The transposed inverse factors side by side, (D, K * D).
+        offset: The negated whitened means, (K * D,).
+        log_constant: The log constants, (K, 1).
+    """
 
     product: Tensor
     offset: Tensor
@@ -118,7 +139,7 @@ class PassFactors:
 
 
 def cast_factors(factors: CholeskyFactors, dtype: torch.dtype) -> PassFactors:
-    """Return the factors as one matrix for the E step."""
+    """Return the factors as one matrix of the given precision."""
     k, d = factors.offset.shape
     return PassFactors(
         product=factors.inverse.reshape(k * d, d).to(dtype).T,
@@ -127,23 +148,23 @@ def cast_factors(factors: CholeskyFactors, dtype: torch.dtype) -> PassFactors:
     )
 
 
-def whiten(z: Tensor, prepared: PassFactors) -> tuple[Tensor, Tensor]:
+def whiten(z: Tensor, factors: PassFactors) -> tuple[Tensor, Tensor]:
     """Return v = L_k^-1 (z - mu_k) as (n, K, D), and log(phi_k N(z | k)) as (K, n)."""
     n, d = z.shape
-    v = torch.addmm(prepared.offset, z, prepared.product).view(n, -1, d)
-    return v, prepared.log_constant - 0.5 * v.square().sum(2).T
+    v = torch.addmm(factors.offset, z, factors.product).view(n, -1, d)
+    return v, factors.log_constant - 0.5 * v.square().sum(2).T
 
 
-def accumulate_moments(z: Tensor, prepared: PassFactors, weights: Tensor | None, total: Moments) -> None:
+def accumulate_moments(z: Tensor, factors: PassFactors, weights: Tensor | None, total: Moments) -> None:
     """Add the moments of the rows `z` to `total` (E step).
 
     Args:
-        z: Rows in the precision of the pass.
-        prepared: Of the present mixture.
-        weights: One weight a row, or None.
-        total: Sums that grow in place.
+        z: Rows in the precision of the pass, (n, D).
+        factors: The factors of the current mixture.
+        weights: One weight per row, or None for weight one.
+        total: The sums; updated in place.
     """
-    v, log_joint = whiten(z, prepared)
+    v, log_joint = whiten(z, factors)
     highest = log_joint.amax(0)
     share = log_joint.sub_(highest).clamp_min_(_MIN_LOG_RESPONSIBILITY).exp_()
     sums = share.sum(0)
@@ -152,30 +173,30 @@ def accumulate_moments(z: Tensor, prepared: PassFactors, weights: Tensor | None,
     if weights is not None:
         share *= weights
     _add_products(v, share, total)
-    wide = log_likelihood.double()
-    total.log_likelihood[0] += wide.sum() if weights is None else wide @ weights.double()
+    log_likelihood_f64 = log_likelihood.double()
+    total.log_likelihood[0] += log_likelihood_f64.sum() if weights is None else log_likelihood_f64 @ weights.double()
     total.log_likelihood[1] += len(z) if weights is None else weights.double().sum()
 
 
 def _add_products(v: Tensor, share: Tensor, total: Moments) -> None:
-    """Add the mass and the first and second moments of the whitened rows, weighted by `share`.
+    """Add the mass and the first and second moments of the whitened rows, weighted by `share` (K, n).
 
-    Rows that are not a component's are left out of its product: most events belong to one or two
-    components, and the product costs D^2 a row.
+    Rows with a negligible responsibility are left out of a component's product: most events belong to one or two
+    components, and the product costs D^2 operations per row.
     """
     for component, weight in enumerate(share):
-        own = (weight >= NEGLIGIBLE_RESPONSIBILITY).nonzero().squeeze(1)
-        w = weight.index_select(0, own)
-        part = v[:, component].index_select(0, own)
+        selected = (weight >= NEGLIGIBLE_RESPONSIBILITY).nonzero().squeeze(1)
+        w = weight.index_select(0, selected)
+        part = v[:, component].index_select(0, selected)
         total.mass[component] += w.sum(dtype=torch.float64)
-        root = w.sqrt_()
-        part *= root.unsqueeze(1)
-        total.first[component] += part.T @ root
+        root_weights = w.sqrt_()
+        part *= root_weights.unsqueeze(1)
+        total.first[component] += part.T @ root_weights
         _add_square(part, total.second[component])
 
 
 def _add_square(part: Tensor, total: Tensor) -> None:
-    """Add A^T A to the total; with many columns by halves, one of which need not be computed."""
+    """Add A^T A to `total`; with many columns in four blocks, of which one is the transpose of another."""
     d = part.shape[1]
     if d < _BLOCKED_PRODUCT_COLUMNS:
         total += part.T @ part
@@ -189,7 +210,7 @@ def _add_square(part: Tensor, total: Tensor) -> None:
 
 
 def maximise_likelihood(mixture: Mixture, factors: CholeskyFactors, moments: Moments) -> Mixture:
-    """Return the mixture that fits the moments best, without any shrinkage (M step)."""
+    """Return the maximum-likelihood mixture for the moments, without shrinkage (M step)."""
     mass = moments.mass.clamp_min(torch.finfo(torch.float64).tiny)
     shift = moments.first / mass.unsqueeze(1)
     squares = moments.second / mass.view(-1, 1, 1)
@@ -203,11 +224,11 @@ def maximise_likelihood(mixture: Mixture, factors: CholeskyFactors, moments: Mom
 
 
 def _make_positive_definite(inner: Tensor, squares: Tensor) -> Tensor:
-    """Return covariances of which none is negative in any direction.
+    """Return the covariances with eigenvalues raised to at least the rounding error of their sums.
 
-    Rows that lie far closer together than the mixture before them thought, as after strange ones are left
-    out, have variances below the rounding of their sums. Such a direction gets what that rounding is; the next
-    pass measures it in coordinates of its own size.
+    Rows that are much closer together than under the previous mixture, for example after outliers are left out,
+    have variances below the rounding error of their sums. The next pass measures these directions again, in
+    whitened coordinates of the right scale.
     """
     failed = torch.linalg.cholesky_ex(inner).info > 0
     if not bool(failed.any()):
@@ -222,29 +243,29 @@ def _make_positive_definite(inner: Tensor, squares: Tensor) -> Tensor:
 
 
 def expected_gain(before: CholeskyFactors, moments: Moments, mixture: Mixture, after: CholeskyFactors) -> float:
-    """Return by how much a new mixture raises the mean log-likelihood were each row's shares to stay as they are.
+    """Return the gain in mean log-likelihood of a new mixture for fixed responsibilities, in nats.
 
-    This is the change of Dempster, Laird and Rubin's Q, from the moments alone. The log-likelihood itself rises
-    by at least that, and near the maximum by at most twice that.
+    This is the change of Q of Dempster, Laird and Rubin (1977), computed from the moments alone. The log-likelihood
+    itself rises by at least this gain, and near the maximum by at most twice this gain.
     """
-    turn = after.inverse @ before.lower
+    rotation = after.inverse @ before.lower
     shift = (after.inverse @ before.mean_differences(mixture.means).unsqueeze(2)).squeeze(2)
-    turned = (turn @ moments.first.unsqueeze(2)).squeeze(2)
-    squares = ((turn @ moments.second) * turn).sum() - moments.second.diagonal(dim1=1, dim2=2).sum()
-    squares += 2 * (shift * turned).sum() + moments.mass @ shift.square().sum(1)
+    rotated_first = (rotation @ moments.first.unsqueeze(2)).squeeze(2)
+    squares = ((rotation @ moments.second) * rotation).sum() - moments.second.diagonal(dim1=1, dim2=2).sum()
+    squares += 2 * (shift * rotated_first).sum() + moments.mass @ shift.square().sum(1)
     constants = moments.mass @ (after.log_constant - before.log_constant)
     return float((constants - 0.5 * squares) / moments.mass.sum())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shrinkage:
-    """What keeps covariances sane: made-up rows of two kinds, and a ridge (D).
+    """Regularisation of covariances: two kinds of pseudo-observations per component, and a ridge.
 
     Attributes:
-        rows: How many vary as `target` says, all events together.
-        alike: How many vary as the components do on average.
-        target: The covariance of all events.
-        ridge: Added to each column's variance.
+        prior_rows: The number of pseudo-observations with the covariance `target`.
+        pooled_rows: The number of pseudo-observations with the components' average covariance.
+        target: The covariance of all events, (D, D).
+        ridge: The number added to each column's variance, (D,).
     """
 
     prior_rows: float
@@ -254,24 +275,32 @@ class Shrinkage:
 
 
 def shrink_covariances(mixture: Mixture, mass: Tensor, kind: CovarianceType, shrinkage: Shrinkage) -> Mixture:
-    """Return the mixture with covariances of the wanted form that are safely positive definite.
+    """Return the mixture with regularised, positive definite covariances of the form `kind`.
 
-    The rule: every component is given `alike` made-up rows that vary as the components do on average (as in
-    Friedman's regularised discriminant analysis) and `rows` that vary as the events as a whole do, then the
-    columns' ridge, and a part in 10^7 of its own variance that keeps the factors' rounding harmless, are
-    added to its diagonal. The made-up rows stand for what a component of so many rows may not have seen
-    yet: they keep it from being certain, and being full covariances they widen no direction that is
-    narrow everywhere. The ridge keeps directions without any variance finite.
+    Every component gets `pooled_rows` pseudo-observations with the components' average covariance, as in Friedman's
+    regularised discriminant analysis (1989), and `prior_rows` with the covariance of all events. Then the ridge of
+    the columns is added to the diagonal, and 10^-7 of the component's own variance, which covers the rounding
+    errors of the factors.
+
+    The pseudo-observations stand for variation that a component with few rows has not observed yet. They bound its
+    confidence. Because they have full covariances, they do not widen a direction that is narrow in all components.
+    The ridge keeps the density finite in directions without variance.
+
+    Args:
+        mixture: The result of the M step.
+        mass: The number of rows of each component, (K,).
+        kind: The form of the covariances.
+        shrinkage: The pseudo-observations and the ridge.
     """
-    cov, alike, added = mixture.covariances, shrinkage.pooled_rows, shrinkage.prior_rows
+    cov, pooled_rows, prior_rows = mixture.covariances, shrinkage.pooled_rows, shrinkage.prior_rows
     rows = mass.view(-1, 1, 1)
-    if kind == "tied" or alike > 0:
+    if kind == "tied" or pooled_rows > 0:
         average = torch.einsum("k,kij->ij", mixture.weights, cov).expand_as(cov)
         if kind == "tied":
-            rows, cov, alike = mass.sum().expand_as(rows), average, 0.0
-        cov = (rows * cov + alike * average) / (rows + alike)
-    if added > 0:
-        cov = ((rows + alike) * cov + added * shrinkage.target) / (rows + alike + added)
+            rows, cov, pooled_rows = mass.sum().expand_as(rows), average, 0.0
+        cov = (rows * cov + pooled_rows * average) / (rows + pooled_rows)
+    if prior_rows > 0:
+        cov = ((rows + pooled_rows) * cov + prior_rows * shrinkage.target) / (rows + pooled_rows + prior_rows)
     if kind in ("diag", "spherical"):
         cov = torch.diag_embed(cov.diagonal(dim1=1, dim2=2))
     variance = cov.diagonal(dim1=1, dim2=2).clamp_min(0.0)
@@ -282,21 +311,27 @@ def shrink_covariances(mixture: Mixture, mass: Tensor, kind: CovarianceType, shr
     return Mixture(weights=mixture.weights, means=mixture.means, covariances=cov)
 
 
-def relative_ridge(reg: float, scale: Tensor, reach: Tensor) -> Tensor:
-    """Return what is added to the variance of each standardised column.
+def relative_ridge(reg: float, scale: Tensor, max_abs_deviation: Tensor) -> Tensor:
+    """Return the ridge for the variance of each standardised column, (D,).
 
-    In the columns' own units this is scikit-learn's `reg_covar`, but never more than reg_covar times the
-    square of the column's reach (so that a column of size 1e-8 is not drowned) nor than a hundred times
-    reg_covar of its variance (a column of a few large values varies far less than it reaches), and never less
-    than a hundredth of reg_covar times its variance (so that one of size 1e8 is not left singular).
+    In the units of the columns it is scikit-learn's `reg_covar`, with three bounds. It is at most reg_covar times
+    the squared maximum deviation, so that it does not dominate a column of scale 1e-8. It is at most a hundred times
+    reg_covar times the variance: the variance of a column with a few large values is far below its squared maximum
+    deviation. It is at least a hundredth of reg_covar times the variance, so that a column of scale 1e8 does not
+    become singular.
+
+    Args:
+        reg: The setting `reg_covar`.
+        scale: The standard deviations of the columns, (D,).
+        max_abs_deviation: The maximum absolute deviations of the columns from their centres, (D,).
     """
     least = torch.full_like(scale, 0.01 * reg)
-    most = torch.minimum(reg * (reach / scale).square(), torch.full_like(scale, _MAX_RIDGE_FACTOR * reg))
+    most = torch.minimum(reg * (max_abs_deviation / scale).square(), torch.full_like(scale, _MAX_RIDGE_FACTOR * reg))
     return torch.maximum(torch.minimum(reg / scale.square(), most), least)
 
 
 def keep_components(mixture: Mixture, alive: Tensor) -> Mixture:
-    """Return the mixture of the components marked in `alive`, weights summing to one again."""
+    """Return the mixture of the components marked in `alive`, with weights that sum to one."""
     weights = mixture.weights[alive]
     return Mixture(
         weights=weights / weights.sum(),
@@ -306,5 +341,5 @@ def keep_components(mixture: Mixture, alive: Tensor) -> Mixture:
 
 
 def rounding_amplification(factors: CholeskyFactors) -> float:
-    """Return by how much the factors can enlarge a rounding error of a standardised row, in deviations."""
+    """Return the largest factor by which whitening enlarges the rounding error of a standardised row."""
     return float(factors.inverse.abs().sum(2).max())

@@ -1,4 +1,4 @@
-"""Detectors: the iterations of EM over rows in chunks, on one process or several."""
+"""EM iterations over chunks of rows, on one process or several."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,17 +17,15 @@ from monitor.detectors.fit.settings import FitSettings
 F64 = NDArray[np.float64]
 Progress = Callable[[int, float], None]
 
-# Beyond this a float32 row's rounding, enlarged by the factors, would come near a hundredth of a deviation.
+# With a larger amplification, the rounding error of a float32 row approaches a hundredth of a standard deviation.
 _MAX_FLOAT32_AMPLIFICATION = 3e4
 _MIN_COMPONENT_ROWS = 0.5
-_MIN_LOG_DENSITY = (
-    -1e300
-)  # the log density of rows too far away for any: numbers can still be taken between it and others
+_MIN_LOG_DENSITY = -1e300  # stands for -inf in log densities; differences from other values stay finite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitContext:
-    """What every M step of one fit shares."""
+    """Settings, shrinkage and process group of one fit."""
 
     settings: FitSettings
     shrinkage: em.Shrinkage
@@ -36,7 +34,15 @@ class FitContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EMResult:
-    """Where one run of EM ended."""
+    """Result of one run of EM.
+
+    Attributes:
+        mixture: The last mixture.
+        mass: The number of rows of each component, (K,).
+        log_likelihoods: The mean log-likelihood at every pass.
+        converged: Whether the tolerance was reached.
+        n_trimmed: The number of rows left out of the last pass, over all processes.
+    """
 
     mixture: Mixture
     mass: Tensor
@@ -51,95 +57,108 @@ class EMResult:
 
 
 def expectation_maximisation(
-    rows: StandardisedRows, mixture: Mixture, task: FitContext, progress: Progress | None, passes: int | None = None
+    rows: StandardisedRows, mixture: Mixture, context: FitContext, progress: Progress | None, passes: int | None = None
 ) -> EMResult:
-    """Alternate E and M steps until the mean log-likelihood moves by less than the tolerance.
+    """Alternate E and M steps until the mean log-likelihood changes by less than the tolerance.
 
-    With contamination each step begins with a pass that tells which rows are the strangest under the present
-    mixture (a concentration step): by the energies of an earlier mixture, all rows might be.
+    With contamination, every iteration begins with a concentration step: an additional pass that finds the rows with
+    the largest energies under the current mixture. Energies under the previous mixture could mark all rows.
+
+    Args:
+        rows: The standardised rows of this process.
+        mixture: The initial mixture.
+        context: Settings, shrinkage and process group.
+        progress: Called after every pass with its number and the mean log-likelihood, or None.
+        passes: The maximum number of passes, if below `max_iter`.
     """
-    plan = task.settings
-    trace: list[float] = []
-    trimmed = 0
+    settings = context.settings
+    log_likelihoods: list[float] = []
+    n_trimmed = 0
     converged = False
     mass = mixture.weights
-    most = plan.max_iter if passes is None else min(passes, plan.max_iter)
+    max_passes = settings.max_iter if passes is None else min(passes, settings.max_iter)
     factors = em.factorise(mixture)
-    while len(trace) < most and not converged:
-        kept, trimmed = trim_rows(rows, factors, task)
-        moments = e_step(kept, factors)
-        moments = moments.unflatten(task.processes.sum_tensor(moments.flatten()))
-        trace.append(float(moments.log_likelihood[0] / moments.log_likelihood[1]))
+    while len(log_likelihoods) < max_passes and not converged:
+        included_rows, n_trimmed = trim_rows(rows, factors, context)
+        moments = e_step(included_rows, factors)
+        moments = moments.unflatten(context.processes.sum_tensor(moments.flatten()))
+        log_likelihoods.append(float(moments.log_likelihood[0] / moments.log_likelihood[1]))
         if progress is not None:
-            progress(len(trace), trace[-1])
-        converged = len(trace) >= 2 and abs(trace[-1] - trace[-2]) < plan.tol
-        mixture, mass = m_step(mixture, factors, moments, task)
+            progress(len(log_likelihoods), log_likelihoods[-1])
+        converged = len(log_likelihoods) >= 2 and abs(log_likelihoods[-1] - log_likelihoods[-2]) < settings.tol
+        mixture, mass = m_step(mixture, factors, moments, context)
         before, factors = factors, em.factorise(mixture)
-        if kept is rows and len(mass) == len(moments.mass):
-            # The next pass would find no more than twice this gain: it can be spared.
+        if included_rows is rows and len(mass) == len(moments.mass):
+            # The next pass gains at most twice this. It is unnecessary if that is below the tolerance.
             gain = em.expected_gain(before, moments, mixture, factors)
-            converged = converged or 2 * abs(gain) < plan.tol
-    return EMResult(mixture=mixture, mass=mass, log_likelihoods=tuple(trace), converged=converged, n_trimmed=trimmed)
+            converged = converged or 2 * abs(gain) < settings.tol
+    return EMResult(
+        mixture=mixture, mass=mass, log_likelihoods=tuple(log_likelihoods), converged=converged, n_trimmed=n_trimmed
+    )
 
 
 def e_step(rows: StandardisedRows, factors: CholeskyFactors, dtype: torch.dtype | None = None) -> Moments:
-    """Return the moments of the rows that count."""
+    """Return the moments of the included rows, in the given precision or that of `pass_dtype`."""
     k, d = factors.offset.shape
     if dtype is None:
         dtype = pass_dtype(factors)
     total = Moments.zeros(k, d)
-    prepared = em.cast_factors(factors, dtype)
+    pass_factors = em.cast_factors(factors, dtype)
     for _, z, w in rows.iter_chunks(em.chunk_rows(k, d), dtype):
-        em.accumulate_moments(z, prepared, w, total)
+        em.accumulate_moments(z, pass_factors, w, total)
     return total
 
 
 def log_densities(rows: StandardisedRows, factors: CholeskyFactors) -> F64:
-    """Return the log density of each row, in the precision of a pass; a very low one where it has no number."""
+    """Return the log density of each row; `_MIN_LOG_DENSITY` where it is not finite."""
     k, d = factors.offset.shape
     dtype = pass_dtype(factors)
-    prepared = em.cast_factors(factors, dtype)
-    found = np.empty(len(rows.values))
+    pass_factors = em.cast_factors(factors, dtype)
+    log_density = np.empty(len(rows.values))
     for place, z, _ in rows.iter_chunks(em.chunk_rows(k, d), dtype):
-        found[place] = torch.logsumexp(em.whiten(z, prepared)[1], dim=0).double().numpy()
-    return np.maximum(np.nan_to_num(found, copy=False, nan=_MIN_LOG_DENSITY), _MIN_LOG_DENSITY)
+        log_density[place] = torch.logsumexp(em.whiten(z, pass_factors)[1], dim=0).double().numpy()
+    return np.maximum(np.nan_to_num(log_density, copy=False, nan=_MIN_LOG_DENSITY), _MIN_LOG_DENSITY)
 
 
-def trim_rows(rows: StandardisedRows, factors: CholeskyFactors, task: FitContext) -> tuple[StandardisedRows, int]:
-    """Return the rows of which all but the densest do not count, and how many of all processes those are."""
-    share = task.settings.contamination
-    if share == 0:
+def trim_rows(rows: StandardisedRows, factors: CholeskyFactors, context: FitContext) -> tuple[StandardisedRows, int]:
+    """Exclude the rows with the lowest densities, a fraction of `contamination`.
+
+    Returns:
+        The rows with the mask of the others, and the number of excluded rows over all processes.
+    """
+    contamination = context.settings.contamination
+    if contamination == 0:
         return rows, 0
     density = log_densities(rows, factors)
-    weighed = density if rows.weights is None else density[rows.weights.numpy() > 0]
-    inside = density >= task.processes.quantile(weighed, share)
-    out = task.processes.sum_array(np.array([(~inside).sum()], dtype=np.float64))
-    return rows.with_included(inside), int(out[0])
+    positive_weight_density = density if rows.weights is None else density[rows.weights.numpy() > 0]
+    included = density >= context.processes.quantile(positive_weight_density, contamination)
+    n_excluded = context.processes.sum_array(np.array([(~included).sum()], dtype=np.float64))
+    return rows.with_included(included), int(n_excluded[0])
 
 
 def pass_dtype(factors: CholeskyFactors) -> torch.dtype:
-    """Return the precision that a pass needs."""
+    """Return the precision in which a pass has sufficiently small rounding errors."""
     return torch.float32 if em.rounding_amplification(factors) < _MAX_FLOAT32_AMPLIFICATION else torch.float64
 
 
-def refine_in_float64(rows: StandardisedRows, run: EMResult, task: FitContext) -> EMResult:
-    """Return the run after one more step in double precision, which float64 events deserve."""
-    factors = em.factorise(run.mixture)
-    kept, _ = trim_rows(rows, factors, task)
-    moments = e_step(kept, factors, torch.float64)
-    moments = moments.unflatten(task.processes.sum_tensor(moments.flatten()))
-    mixture, mass = m_step(run.mixture, factors, moments, task)
-    return replace(run, mixture=mixture, mass=mass)
+def refine_in_float64(rows: StandardisedRows, result: EMResult, context: FitContext) -> EMResult:
+    """Return the result after one more EM iteration in float64, for float64 events."""
+    factors = em.factorise(result.mixture)
+    included_rows, _ = trim_rows(rows, factors, context)
+    moments = e_step(included_rows, factors, torch.float64)
+    moments = moments.unflatten(context.processes.sum_tensor(moments.flatten()))
+    mixture, mass = m_step(result.mixture, factors, moments, context)
+    return replace(result, mixture=mixture, mass=mass)
 
 
-def m_step(mixture: Mixture, factors: CholeskyFactors, moments: Moments, task: FitContext) -> tuple[Mixture, Tensor]:
-    """Return the next mixture, without components that have lost their rows, and the rows of each.
+def m_step(mixture: Mixture, factors: CholeskyFactors, moments: Moments, context: FitContext) -> tuple[Mixture, Tensor]:
+    """Return the next mixture without empty components, and the number of rows of each component.
 
-    The one that has most stays, however little all rows weigh.
+    The largest component always stays, even if the total weight of the rows is small.
     """
-    found = em.maximise_likelihood(mixture, factors, moments)
+    updated = em.maximise_likelihood(mixture, factors, moments)
     rows = moments.mass / moments.mass.sum() * moments.log_likelihood[1]
     alive = rows >= rows.max().clamp_max(_MIN_COMPONENT_ROWS)
     if not bool(alive.all()):
-        found, rows = em.keep_components(found, alive), rows[alive]
-    return em.shrink_covariances(found, rows, task.settings.covariance_type, task.shrinkage), rows
+        updated, rows = em.keep_components(updated, alive), rows[alive]
+    return em.shrink_covariances(updated, rows, context.settings.covariance_type, context.shrinkage), rows

@@ -1,7 +1,7 @@
-"""Detectors: the fit of a Gaussian mixture, from rows to parameters and a report.
+"""Fit of a Gaussian mixture, from rows to parameters and a report.
 
-Starts are tried, and components and shrinkage chosen, on a sample of the rows; the passes over all
-rows begin where the sample's EM has ended. Memory is a chunk, the sample and the parameters, whatever the
+A sample of the rows selects the initialisation, the number of components and the shrinkage. The passes over all rows
+start from the EM result on the sample. Memory holds a chunk, the sample and the parameters, independent of the
 number of rows.
 """
 
@@ -36,22 +36,24 @@ F64 = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitReport:
-    """What happened in a fit: what to look at before trusting it.
+    """Diagnostics of a fit.
+
+    The field names are keys of the stored training summary.
 
     Attributes:
-        log_likelihood: The mean log-likelihood of the standardised rows at every pass over all of them.
-        condition_numbers: Of each component's covariance, columns standardised.
-        shrinkage: The share of made-up rows in each component's covariance.
-        prior_rows: For how many rows the covariance of all events counted.
-        alike_rows: For how many rows the average of the components' covariances counted.
-        reg_covar: The ridge that was asked for.
-        components_asked: None for "auto".
-        components_dropped: Those that lost all their rows.
-        criterion: Held-out mean log-likelihood by number of components, where that was to be found.
-        rows: All rows.
-        rows_trimmed: Left out as strange in the last pass.
-        sample_iterations: Passes over the sample that the passes over all rows started from.
-        seconds: Wall time.
+        log_likelihood: The mean log-likelihood of the standardised rows at every pass over all rows.
+        condition_numbers: The condition number of each component's covariance, for standardised columns.
+        shrinkage: The fraction of pseudo-observations in each component's covariance.
+        prior_rows: The number of pseudo-observations with the covariance of all events.
+        alike_rows: The number of pseudo-observations with the components' average covariance.
+        reg_covar: The setting `reg_covar`.
+        components_asked: The setting `n_components`; None for "auto".
+        components_dropped: The number of components that lost all their rows.
+        criterion: The mean held-out log-likelihood by number of components, if the number was selected.
+        rows: The number of all rows.
+        rows_trimmed: The number of rows that the last pass left out as outliers.
+        sample_iterations: The number of passes over the sample.
+        seconds: The elapsed time.
     """
 
     log_likelihood: tuple[float, ...]
@@ -71,7 +73,7 @@ class FitReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitResult:
-    """A mixture of standardised columns, how they were standardised, and the report."""
+    """Mixture of standardised columns, with their scaling and the fit report."""
 
     mixture: Mixture
     scaling: Scaling
@@ -80,7 +82,7 @@ class FitResult:
     report: FitReport
 
     def to_values(self, kind: CovarianceType) -> MixtureValues:
-        """Return the mixture in the columns' own units, its covariances as factors of the form that it has."""
+        """Return the mixture in the units of the columns, with Cholesky factors of the form `kind`."""
         lower: F64 = torch.linalg.cholesky(self.mixture.covariances).numpy() * self.scaling.scale[:, None]
         if kind == "tied":
             lower = lower[:1]
@@ -91,93 +93,108 @@ class FitResult:
 
 
 def fit_mixture(
-    values: FloatArray, weights: F64 | None, plan: FitSettings, processes: ProcessGroup, progress: Progress | None
+    values: FloatArray, weights: F64 | None, settings: FitSettings, processes: ProcessGroup, progress: Progress | None
 ) -> FitResult:
-    """Return the mixture fitted to the rows of all processes.
+    """Fit a mixture to the rows of all processes.
 
     Args:
-        values: This process's events, checked.
-        weights: One weight an event, or None.
-        plan: The settings.
-        processes: Those that share the fit.
-        progress: Called after every pass over all rows with its number and mean log-likelihood.
+        values: The checked events of this process, (n, D).
+        weights: One weight per event, (n,), or None.
+        settings: The settings of the fit.
+        processes: The processes that share the fit.
+        progress: Called after every pass over all rows with its number and the mean log-likelihood.
     """
-    began = time.perf_counter()
-    rng = np.random.default_rng(plan.seed)
+    started_at = time.perf_counter()
+    rng = np.random.default_rng(settings.seed)
     weights = _normalise_weights(weights, processes)
     scaling = fit_column_scaling(values, weights, processes.sum_array, processes.max_array)
-    if plan.covariance_type == "spherical":
+    if settings.covariance_type == "spherical":
         scaling = scaling.with_common_scale()
     sample, total = draw_sample(values, weights, scaling, processes, rng)
     core = None
-    if plan.contamination > 0:
-        sample, core = trimming.select_core(sample, plan, rng)
-    clean = sample.rows if core is None else sample.rows.subset(core)
-    rows = sample.rows if total <= SAMPLE_ROWS else _make_rows(values, weights, sample, plan)
-    alone = ProcessGroup(rank=0, size=1)
-    task = FitContext(
-        settings=replace(plan, contamination=0.0), shrinkage=sample.make_shrinkage(plan, core), processes=alone
+    if settings.contamination > 0:
+        sample, core = trimming.select_core(sample, settings, rng)
+    core_rows = sample.rows if core is None else sample.rows.subset(core)
+    rows = sample.rows if total <= SAMPLE_ROWS else _make_rows(values, weights, sample, settings)
+    single_process = ProcessGroup(rank=0, size=1)
+    context = FitContext(
+        settings=replace(settings, contamination=0.0),
+        shrinkage=sample.make_shrinkage(settings, core),
+        processes=single_process,
     )
-    choice = selection.select_model(clean, task, rng, final=rows is clean)
-    final, prior, alike = choice.em_result, choice.shrinkage.prior_rows, choice.shrinkage.pooled_rows
-    task = FitContext(settings=plan, shrinkage=choice.shrinkage, processes=processes if total > SAMPLE_ROWS else alone)
-    if rows is not clean:
-        final = expectation_maximisation(rows, choice.em_result.mixture, task, progress)
+    selected = selection.select_model(core_rows, context, rng, final=rows is core_rows)
+    result = selected.em_result
+    prior_rows, pooled_rows = selected.shrinkage.prior_rows, selected.shrinkage.pooled_rows
+    context = FitContext(
+        settings=settings, shrinkage=selected.shrinkage, processes=processes if total > SAMPLE_ROWS else single_process
+    )
+    if rows is not core_rows:
+        result = expectation_maximisation(rows, selected.em_result.mixture, context, progress)
     elif progress is not None:
-        progress(len(final.log_likelihoods), final.log_likelihood)
+        progress(len(result.log_likelihoods), result.log_likelihood)
     if values.dtype == np.float64:
-        final = refine_in_float64(rows, final, task)
-    k = len(final.mixture.weights)
+        result = refine_in_float64(rows, result, context)
+    k = len(result.mixture.weights)
     report = FitReport(
-        log_likelihood=final.log_likelihoods,
-        condition_numbers=_condition_numbers(final.mixture),
-        shrinkage=tuple(((prior + alike) / (final.mass + prior + alike)).tolist()),
-        prior_rows=prior,
-        alike_rows=alike,
-        reg_covar=plan.reg_covar,
-        components_asked=plan.n_components,
-        components_dropped=(plan.n_components or k) - k,
-        criterion=choice.held_out_log_likelihoods,
+        log_likelihood=result.log_likelihoods,
+        condition_numbers=_condition_numbers(result.mixture),
+        shrinkage=tuple(((prior_rows + pooled_rows) / (result.mass + prior_rows + pooled_rows)).tolist()),
+        prior_rows=prior_rows,
+        alike_rows=pooled_rows,
+        reg_covar=settings.reg_covar,
+        components_asked=settings.n_components,
+        components_dropped=(settings.n_components or k) - k,
+        criterion=selected.held_out_log_likelihoods,
         rows=total,
-        rows_trimmed=final.n_trimmed,
-        sample_iterations=len(choice.em_result.log_likelihoods),
-        seconds=time.perf_counter() - began,
+        rows_trimmed=result.n_trimmed,
+        sample_iterations=len(selected.em_result.log_likelihoods),
+        seconds=time.perf_counter() - started_at,
     )
     return FitResult(
-        mixture=final.mixture,
+        mixture=result.mixture,
         scaling=sample.scaling,
-        converged=final.converged,
-        n_iter=len(final.log_likelihoods),
+        converged=result.converged,
+        n_iter=len(result.log_likelihoods),
         report=report,
     )
 
 
-def _make_rows(values: FloatArray, weights: F64 | None, sample: TrainingSample, plan: FitSettings) -> StandardisedRows:
-    """Return the rows of this process; each once where many are equal, which would not do to count the strangest."""
+def _make_rows(
+    values: FloatArray, weights: F64 | None, sample: TrainingSample, settings: FitSettings
+) -> StandardisedRows:
+    """Return the standardised rows of this process, without duplicates if there are many.
+
+    With contamination, duplicates stay: the trimmed fraction counts rows.
+    """
     rows = StandardisedRows.from_array(values, weights, sample.scaling)
-    return rows.deduplicated() if plan.contamination == 0 and sample.has_duplicates else rows
+    return rows.deduplicated() if settings.contamination == 0 and sample.has_duplicates else rows
 
 
 def read_report(stored: dict[str, Any]) -> FitReport:
-    """Return the report that an artefact's training summary holds."""
+    """Return the fit report in an artefact's training summary.
+
+    Raises:
+        ModelError: A field is missing or invalid.
+    """
     try:
         return msgspec.convert(stored, FitReport, strict=False)
-    except msgspec.ValidationError as reason:
-        raise ModelError(f"the model's training report cannot be read: {reason}; fit it again") from reason
+    except msgspec.ValidationError as error:
+        raise ModelError(f"the model's training report cannot be read: {error}; fit it again") from error
 
 
 def _normalise_weights(weights: F64 | None, processes: ProcessGroup) -> F64 | None:
-    """Return weights that count as rows do: whole numbers say how often a row came, others only what share it has.
+    """Return weights that count rows.
 
-    Those of the second kind are scaled such that the ones that are not zero have mean one.
+    Whole numbers are counts and stay unchanged. Other weights are relative, and are scaled so that the mean of the
+    nonzero weights is one.
     """
     if weights is None:
         return None
-    fractions = np.count_nonzero(weights != np.floor(weights))
-    total, rows, unequal = processes.sum_array(
-        np.array([weights.sum(), np.count_nonzero(weights), fractions], dtype=float)
+    fractional = np.count_nonzero(weights != np.floor(weights))
+    total, rows, n_fractional = processes.sum_array(
+        np.array([weights.sum(), np.count_nonzero(weights), fractional], dtype=float)
     )
-    if unequal == 0:
+    if n_fractional == 0:
         return weights
     scaled: F64 = weights * (rows / total)
     return scaled

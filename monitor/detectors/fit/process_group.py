@@ -1,4 +1,4 @@
-"""Detectors: sums over the processes of a fit, under torchrun or alone."""
+"""Reductions over the processes of a fit, under torchrun or in a single process."""
 
 from dataclasses import dataclass
 
@@ -16,20 +16,20 @@ _ALL_BITS = (1 << 64) - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessGroup:
-    """The processes that share a fit; each holds its own rows and all end with the same mixture."""
+    """Processes that share a fit. Each has its own rows, and all get the same mixture."""
 
     rank: int
     size: int
 
     @staticmethod
     def current() -> "ProcessGroup":
-        """Return the processes of the initialised torch.distributed group, or this one alone."""
+        """Return the initialised torch.distributed group, or a group of this process only."""
         if dist.is_available() and dist.is_initialized():
             return ProcessGroup(rank=dist.get_rank(), size=dist.get_world_size())
         return ProcessGroup(rank=0, size=1)
 
     def sum_tensor(self, tensor: Tensor) -> Tensor:
-        """Return the sum over all processes; the same to the bit on each."""
+        """Return the sum over all processes; bit-identical on each of them."""
         if self.size == 1:
             return tensor
         total = tensor.clone()
@@ -51,30 +51,32 @@ class ProcessGroup:
         return result
 
     def quantile(self, array: F64, share: float) -> float:
-        """Return the quantile of the values of all processes, as numpy interpolates it; no process sees all."""
+        """Return the quantile of the values of all processes, interpolated as in numpy, without gathering them."""
         if self.size == 1:
             return float(np.quantile(array, share))
-        place = share * (self.row_offset(len(array))[1] - 1)
-        rank = int(place)
+        position = share * (self.row_offset(len(array))[1] - 1)
+        rank = int(position)
         low = self.value_at_rank(array, rank)
-        return low if place == rank else low + (self.value_at_rank(array, rank + 1) - low) * (place - rank)
+        return low if position == rank else low + (self.value_at_rank(array, rank + 1) - low) * (position - rank)
 
     def value_at_rank(self, array: F64, rank: int) -> float:
-        """Return the value of all processes that `rank` others precede: its eight bytes, counted one by one."""
+        """Return the order statistic `rank` (from 0) over all processes, by a radix search over its eight bytes."""
         keys = _order_preserving_keys(array)
-        found = 0
+        key = 0
         for shift in range(56, -1, -8):
             digits = (keys >> np.uint64(shift)) & np.uint64(255)
-            upto = np.cumsum(self.sum_array(np.bincount(digits.astype(np.intp), minlength=256).astype(np.float64)))
-            digit = int(np.searchsorted(upto, rank, side="right"))
-            rank -= int(upto[digit - 1]) if digit else 0
+            cumulative = np.cumsum(
+                self.sum_array(np.bincount(digits.astype(np.intp), minlength=256).astype(np.float64))
+            )
+            digit = int(np.searchsorted(cumulative, rank, side="right"))
+            rank -= int(cumulative[digit - 1]) if digit else 0
             keys = keys[digits == digit]
-            found |= digit << shift
-        bits = found ^ _SIGN_BIT if found & _SIGN_BIT else ~found & _ALL_BITS
+            key |= digit << shift
+        bits = key ^ _SIGN_BIT if key & _SIGN_BIT else ~key & _ALL_BITS
         return float(np.array([bits], dtype=np.uint64).view(np.float64)[0])
 
     def row_offset(self, n: int) -> tuple[int, int]:
-        """Return the number of rows before this process's own, and of all."""
+        """Return the number of rows on the processes of lower rank, and on all processes."""
         counts = np.zeros(self.size)
         counts[self.rank] = n
         counts = self.sum_array(counts)
@@ -82,6 +84,6 @@ class ProcessGroup:
 
 
 def _order_preserving_keys(array: F64) -> NDArray[np.uint64]:
-    """Return the numbers' bits as integers of the same order."""
+    """Return the bits of the numbers as unsigned integers with the same order."""
     bits = np.ascontiguousarray(array, dtype=np.float64).view(np.uint64)
     return np.where(bits >= np.uint64(_SIGN_BIT), ~bits, bits | np.uint64(_SIGN_BIT))

@@ -1,4 +1,4 @@
-"""Detectors: the rows of a fit, standardised in chunks."""
+"""Rows of a fit, standardised in chunks."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,10 +17,15 @@ F64 = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StandardisedRows:
-    """Standardised rows in chunks.
+    """Rows that are standardised chunk by chunk.
 
-    Only a sample is kept in single precision: with all rows that gains nothing measurable on 100,000 x 32.
-    `inside` marks the rows that count, where not all do.
+    Attributes:
+        values: The rows in the units of `scaling`, (n, D).
+        weights: One weight per row, (n,), or None for weight one.
+        scaling: The scaling that standardises the rows.
+        cached_float32: The standardised rows in float32. Only samples have it: for all rows it gains nothing
+            measurable on 100,000 x 32.
+        included: The mask of the rows that a pass uses, (n,); None for all rows.
     """
 
     values: FloatArray
@@ -31,49 +36,49 @@ class StandardisedRows:
 
     @staticmethod
     def from_array(values: FloatArray, weights: F64 | None, scaling: Scaling) -> "StandardisedRows":
-        """Return the rows of an array."""
+        """Return the rows of an array, without a float32 cache."""
         w = None if weights is None else torch.from_numpy(weights)
         return StandardisedRows(values=values, weights=w, scaling=scaling, cached_float32=None)
 
     @staticmethod
     def from_standardised(z: F64, weights: F64) -> "StandardisedRows":
-        """Return rows that are standardised already."""
+        """Return rows of an array that is standardised already, with a float32 cache."""
         d = z.shape[1]
-        same = Scaling(centre=np.zeros(d), scale=np.ones(d), max_abs_deviation=np.ones(d))
+        identity = Scaling(centre=np.zeros(d), scale=np.ones(d), max_abs_deviation=np.ones(d))
         cached = torch.from_numpy(z.astype(np.float32))
-        return StandardisedRows(values=z, weights=torch.from_numpy(weights), scaling=same, cached_float32=cached)
+        return StandardisedRows(values=z, weights=torch.from_numpy(weights), scaling=identity, cached_float32=cached)
 
-    def with_included(self, inside: NDArray[np.bool_]) -> "StandardisedRows":
-        """Return the same rows, of which only those marked count; nothing is copied."""
-        return replace(self, included=inside)
+    def with_included(self, included: NDArray[np.bool_]) -> "StandardisedRows":
+        """Return the same rows with another mask; the arrays are shared."""
+        return replace(self, included=included)
 
     def subset(self, mask: NDArray[np.bool_]) -> "StandardisedRows":
-        """Return some of the rows."""
-        place = torch.from_numpy(mask)
+        """Return a copy of the rows marked in `mask`."""
+        rows = torch.from_numpy(mask)
         return StandardisedRows(
             values=self.values[mask],
-            weights=None if self.weights is None else self.weights[place],
+            weights=None if self.weights is None else self.weights[rows],
             scaling=self.scaling,
-            cached_float32=None if self.cached_float32 is None else self.cached_float32[place],
+            cached_float32=None if self.cached_float32 is None else self.cached_float32[rows],
         )
 
     def deduplicated(self) -> "StandardisedRows":
-        """Return each row once, with the weight of all that equal it; the same rows where few are equal."""
-        found = group_duplicates(self.values)
-        if found is None:
+        """Return each distinct row once, with the total weight of its duplicates; unchanged if there are few."""
+        distinct = group_duplicates(self.values)
+        if distinct is None:
             return self
         weights = np.ones(len(self.values)) if self.weights is None else self.weights.numpy()
         return StandardisedRows(
-            values=self.values[found.first_index],
-            weights=torch.from_numpy(found.sum_weights(weights)),
+            values=self.values[distinct.first_index],
+            weights=torch.from_numpy(distinct.sum_weights(weights)),
             scaling=self.scaling,
             cached_float32=None
             if self.cached_float32 is None
-            else self.cached_float32[torch.from_numpy(found.first_index)],
+            else self.cached_float32[torch.from_numpy(distinct.first_index)],
         )
 
     def to_float32(self) -> tuple[Tensor, Tensor]:
-        """Return all rows and their weights in single precision, for the few that are a sample."""
+        """Return all standardised rows and their weights in float32; intended for samples."""
         z = self.cached_float32
         if z is None:
             z = torch.from_numpy(self.scaling.standardise(self.values)).float()
@@ -81,15 +86,15 @@ class StandardisedRows:
         return z, w
 
     def iter_chunks(self, size: int, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
-        """Yield the place, and the standardised rows that count and their weights, of every chunk."""
-        for at in range(0, len(self.values), size):
-            place = slice(at, min(at + size, len(self.values)))
+        """Yield the slice of every chunk, its included standardised rows, and their weights."""
+        for start in range(0, len(self.values), size):
+            rows = slice(start, min(start + size, len(self.values)))
             if self.cached_float32 is not None and dtype == torch.float32:
-                z = self.cached_float32[place]
+                z = self.cached_float32[rows]
             else:
-                z = torch.from_numpy(self.scaling.standardise(self.values[place])).to(dtype)
-            w = None if self.weights is None else self.weights[place].to(dtype)
+                z = torch.from_numpy(self.scaling.standardise(self.values[rows])).to(dtype)
+            w = None if self.weights is None else self.weights[rows].to(dtype)
             if self.included is not None:
-                counts = torch.from_numpy(self.included[place])
-                z, w = z[counts], None if w is None else w[counts]
-            yield place, z, w
+                mask = torch.from_numpy(self.included[rows])
+                z, w = z[mask], None if w is None else w[mask]
+            yield rows, z, w

@@ -1,4 +1,4 @@
-"""Detectors: the rows that a fit starts on, and how they are standardised."""
+"""Sample of the training rows, for initialisation and model selection."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ _MAX_DISTINCT_SHARE = 0.95
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSample:
-    """Events in their own units with their weights, each as so many rows, and the same standardised."""
+    """Sampled events with weights that count rows, in the units of the columns and standardised."""
 
     events: F64
     weights: F64
@@ -32,56 +32,61 @@ class TrainingSample:
 
     @staticmethod
     def from_events(events: F64, weights: F64, scaling: Scaling) -> "TrainingSample":
-        """Return the sample standardised as the scaling says."""
+        """Return a sample of the events, standardised by `scaling`."""
         rows = StandardisedRows.from_standardised(scaling.standardise(events), weights)
         return TrainingSample(events=events, weights=weights, scaling=scaling, rows=rows)
 
     @property
     def has_duplicates(self) -> bool:
-        """Whether some rows equal others: of all rows, more do."""
+        """Whether more than 5% of the sampled rows are duplicates; the fraction is larger among all rows."""
         return group_duplicates(self.events, _MAX_DISTINCT_SHARE) is not None
 
     def rescaled(self, scaling: Scaling) -> "TrainingSample":
-        """Return the same events standardised otherwise."""
+        """Return the same events, standardised by another scaling."""
         return TrainingSample.from_events(self.events, self.weights, scaling)
 
-    def make_shrinkage(self, plan: FitSettings, core: NDArray[np.bool_] | None = None) -> em.Shrinkage:
-        """Return the made-up rows that the plan wants, which vary as the core does, and the columns' ridge."""
+    def make_shrinkage(self, settings: FitSettings, core: NDArray[np.bool_] | None = None) -> em.Shrinkage:
+        """Return the shrinkage of the settings, before model selection.
+
+        Args:
+            settings: The settings of the fit.
+            core: The mask of the rows that define the covariance of the pseudo-observations; None for all rows.
+        """
         scale, reach = torch.from_numpy(self.scaling.scale), torch.from_numpy(self.scaling.max_abs_deviation)
         return em.Shrinkage(
-            prior_rows=plan.shrinkage or 0.0,
+            prior_rows=settings.shrinkage or 0.0,
             pooled_rows=0.0,
             target=_total_covariance(self.rows if core is None else self.rows.subset(core)),
-            ridge=em.relative_ridge(plan.reg_covar, scale, reach),
+            ridge=em.relative_ridge(settings.reg_covar, scale, reach),
         )
 
 
 def draw_sample(
     values: FloatArray, weights: F64 | None, scaling: Scaling, processes: ProcessGroup, rng: np.random.Generator
 ) -> tuple[TrainingSample, int]:
-    """Return rows drawn from all processes, and the number of all rows."""
-    before, total = processes.row_offset(len(values))
+    """Draw at most `SAMPLE_ROWS` rows from all processes; return them and the number of all rows."""
+    offset, total = processes.row_offset(len(values))
     chosen = np.arange(total)
     if total > SAMPLE_ROWS:
         chosen = np.sort(rng.choice(total, SAMPLE_ROWS, replace=False))
-    mine = (chosen >= before) & (chosen < before + len(values))
+    local = (chosen >= offset) & (chosen < offset + len(values))
     gathered = np.zeros((len(chosen), values.shape[1] + 1))
-    gathered[mine, :-1] = values[chosen[mine] - before]
-    gathered[mine, -1] = 1.0 if weights is None else weights[chosen[mine] - before]
+    gathered[local, :-1] = values[chosen[local] - offset]
+    gathered[local, -1] = 1.0 if weights is None else weights[chosen[local] - offset]
     gathered = processes.sum_array(gathered)
     gathered = gathered[gathered[:, -1] > 0]
-    w = np.ascontiguousarray(gathered[:, -1])
+    sample_weights = np.ascontiguousarray(gathered[:, -1])
     if total > SAMPLE_ROWS:
-        w *= len(w) / w.sum()
-    return TrainingSample.from_events(np.ascontiguousarray(gathered[:, :-1]), w, scaling), total
+        sample_weights *= len(sample_weights) / sample_weights.sum()
+    return TrainingSample.from_events(np.ascontiguousarray(gathered[:, :-1]), sample_weights, scaling), total
 
 
 def _total_covariance(rows: StandardisedRows) -> Tensor:
-    """Return the covariance of all standardised rows; a constant column counts with its scale."""
+    """Return the covariance of the standardised rows, (D, D); a constant column has variance one."""
     assert rows.weights is not None
     z = torch.from_numpy(np.asarray(rows.values, dtype=np.float64))
-    w = rows.weights / rows.weights.sum()
-    away = z - w @ z
-    covariance = (away * w.unsqueeze(1)).T @ away
+    sample_weights = rows.weights / rows.weights.sum()
+    deviation = z - sample_weights @ z
+    covariance = (deviation * sample_weights.unsqueeze(1)).T @ deviation
     constant = covariance.diagonal() <= 0
     return covariance + torch.diag_embed(constant.double())

@@ -1,9 +1,9 @@
-"""Detectors: what of a sample is ordinary, where some of its rows are known to be strange. Pure.
+"""Selection of the core of a contaminated sample: the rows without the outliers.
 
-Strange rows must shape neither how columns are standardised nor where components begin. So a trimmed single
-Gaussian first finds the columns' size, and a trimmed mixture in those units then finds the ordinary rows:
-concentration steps as in FAST-MCD (Rousseeuw and Van Driessen 1999), with a mixture for the Gaussian. A tight
-group of like rows is a mode to a mixture, not strange.
+Outliers must not influence the scaling of the columns or the initialisation. Therefore a trimmed Gaussian estimates
+the scaling first, and a trimmed mixture of the rescaled rows then selects the core. Both use concentration steps as
+in FAST-MCD (Rousseeuw and Van Driessen 1999); the second has a mixture in place of the Gaussian. For a mixture a
+tight group of similar rows is a mode, not a group of outliers.
 """
 
 import numpy as np
@@ -17,26 +17,26 @@ from monitor.detectors.fit.selection import MAX_AUTO_COMPONENTS, best_initialisa
 from monitor.detectors.fit.settings import FitSettings
 from monitor.detectors.inputs.scaling import fit_column_scaling
 
-# A component of fewer rows for each of its columns would hold on to strange ones.
+# A component with fewer rows per column could be fitted to outliers.
 _MIN_ROWS_PER_COLUMN = 20
 
 
 def select_core(
-    sample: TrainingSample, plan: FitSettings, rng: np.random.Generator
+    sample: TrainingSample, settings: FitSettings, rng: np.random.Generator
 ) -> tuple[TrainingSample, NDArray[np.bool_]]:
-    """Return the sample standardised by its ordinary rows, and which those are."""
+    """Return the sample standardised by its core, and the mask of the core."""
     n, d = sample.events.shape
-    room = max(1, min(MAX_AUTO_COMPONENTS, n // (_MIN_ROWS_PER_COLUMN * (d + 1))))
-    inside = np.ones(n, dtype=np.bool_)
-    for k in (1, plan.n_components or room):
-        shrinkage = sample.make_shrinkage(plan, inside)
-        task = FitContext(settings=plan, shrinkage=shrinkage, processes=ProcessGroup(rank=0, size=1))
-        factors = em.factorise(best_initialisation(sample.rows, k, task, rng).mixture)
-        kept, _ = trim_rows(sample.rows, factors, task)
-        assert kept.included is not None
-        inside = kept.included
+    max_components = max(1, min(MAX_AUTO_COMPONENTS, n // (_MIN_ROWS_PER_COLUMN * (d + 1))))
+    core = np.ones(n, dtype=np.bool_)
+    for k in (1, settings.n_components or max_components):
+        shrinkage = sample.make_shrinkage(settings, core)
+        context = FitContext(settings=settings, shrinkage=shrinkage, processes=ProcessGroup(rank=0, size=1))
+        factors = em.factorise(best_initialisation(sample.rows, k, context, rng).mixture)
+        trimmed, _ = trim_rows(sample.rows, factors, context)
+        assert trimmed.included is not None
+        core = trimmed.included
         scaling = fit_column_scaling(
-            sample.events[inside], sample.weights[inside], lambda total: total, lambda most: most
+            sample.events[core], sample.weights[core], lambda total: total, lambda extremes: extremes
         )
-        sample = sample.rescaled(scaling.with_common_scale() if plan.covariance_type == "spherical" else scaling)
-    return sample, inside
+        sample = sample.rescaled(scaling.with_common_scale() if settings.covariance_type == "spherical" else scaling)
+    return sample, core

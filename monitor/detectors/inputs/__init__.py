@@ -1,1 +1,1 @@
-"""TODO."""
+"""Validation and conversion of events and arguments."""

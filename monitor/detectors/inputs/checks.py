@@ -1,7 +1,7 @@
-"""Detectors: what they accept as events, and how they refuse the rest.
+"""Validation of events, sample weights and labels.
 
-Every detector takes numpy arrays, torch tensors and data frames. This module turns them into one
-contiguous float array, or raises a ModelError that says which rows and columns are wrong.
+Every detector accepts numpy arrays, torch tensors and data frames. This module converts them to one contiguous float
+array, or raises a ModelError that names the invalid rows and columns.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ from monitor.detectors.inputs.conversion import FloatArray, column_names, to_flo
 __all__ = ["CheckedEvents", "FloatArray", "check_events", "check_finite", "check_labels", "check_sample_weights"]
 
 _MAX_SHOWN = 5
-# Squares of what is larger, and their sums, have no number in float64.
+# The squares of larger numbers, or their sums, can overflow float64.
 _MAX_VALUE = 1e150
 _MAX_LABEL = (1 << 62) - 1
 _FINITE_CHECK_ROWS = 1 << 18
@@ -26,7 +26,7 @@ _FINITE_CHECK_ROWS = 1 << 18
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedEvents:
-    """Checked events: finite numbers, one row an event, and the column names where there are any."""
+    """Checked events: finite numbers, one row per event, and the column names if `x` had names."""
 
     values: FloatArray
     names: tuple[str, ...] | None
@@ -42,22 +42,22 @@ def check_events(
     finite: bool = True,
     squares: bool = False,
 ) -> CheckedEvents:
-    """Return `x` as contiguous float32 or float64 rows, or say what is wrong with it.
+    """Return `x` as contiguous float32 or float64 rows.
 
-    float32 stays float32; every other number becomes float64. The values of a float array that is
-    contiguous already are not copied.
+    float32 stays float32; every other type becomes float64. A contiguous float array is not copied.
 
     Args:
         x: A numpy array, a torch tensor, a data frame (pandas, polars) or nested lists of numbers.
-        owner: The detector's name, for the message.
-        n_features: The number of columns that the detector was fitted on; None before a fit.
-        names: The names it was fitted on. A frame must have the same; its columns are taken in this order.
-        min_rows: The fewest rows that make sense for the caller.
-        finite: Look for NaN and infinity. The scoring path finds them in the energies instead.
-        squares: Refuse numbers beyond 1e150 too: a fit and an explanation need their squares.
+        owner: The class name of the detector, for error messages.
+        n_features: The number of columns of the training events; None before a fit.
+        names: The column names of the training events. A frame must have the same names, in any order; its columns
+            are reordered.
+        min_rows: The minimum number of rows.
+        finite: Reject NaN and infinity. The scoring path checks the energies instead.
+        squares: Reject numbers beyond 1e150 too; a fit and an explanation square them.
 
     Raises:
-        ModelError: anything else than finite numbers in rows of the expected width.
+        ModelError: `x` does not hold finite numbers in rows of the expected width.
     """
     found_names = column_names(x)
     expected = None if names is None else tuple(names)
@@ -88,7 +88,17 @@ def _check_magnitude(values: FloatArray, owner: str, names: Sequence[str] | None
 
 
 def check_finite(values: FloatArray, *, owner: str, names: Sequence[str] | None = None, what: str = "input X") -> None:
-    """Raise a ModelError that names the rows and columns of `what` holding NaN or infinity, if there are any."""
+    """Check that all values are finite.
+
+    Args:
+        values: The array, (n, D).
+        owner: The class or function that takes the array, for the message.
+        names: The column names, or None.
+        what: The name of the array, for the message.
+
+    Raises:
+        ModelError: Some rows hold NaN or infinity; the message names rows and columns.
+    """
     bad_rows: list[int] = []
     bad_columns: list[int] = []
     total = 0
@@ -110,13 +120,16 @@ def check_finite(values: FloatArray, *, owner: str, names: Sequence[str] | None 
     raise ModelError(
         f"{owner}: {what} contains {found} in {total} of {len(values)} rows "
         f"(rows {_format_rows(bad_rows, total)}; columns {_format_columns(sorted(set(bad_columns)), names)}). "
-        f"{owner} does not accept missing values encoded as NaN, nor infinity; drop those rows or fill them "
-        "before the call"
+        f"{owner} does not accept missing values encoded as NaN, nor infinity; drop these rows or fill them first"
     )
 
 
 def check_sample_weights(weights: object, n: int, *, owner: str) -> NDArray[np.float64]:
-    """Return one finite, non-negative weight per row, not all zero."""
+    """Return one finite, non-negative weight per row, (n,).
+
+    Raises:
+        ModelError: The shape is another, a weight is negative or not finite, or all weights are zero.
+    """
     array = np.asarray(to_numpy(weights))
     if array.dtype.kind not in "biuf" or array.shape != (n,):
         raise ModelError(
@@ -130,14 +143,18 @@ def check_sample_weights(weights: object, n: int, *, owner: str) -> NDArray[np.f
     with np.errstate(over="ignore"):
         total = result.sum()
     if not np.isfinite(total):
-        raise ModelError(f"{owner}: all sample_weight together have no number in float64; divide by the largest")
+        raise ModelError(f"{owner}: the sum of sample_weight overflows float64; divide all weights by the largest")
     if not total > 0:
-        raise ModelError(f"{owner}: every sample_weight is zero, so nothing is left to fit on")
+        raise ModelError(f"{owner}: every sample_weight is zero; give at least one row a positive weight")
     return result
 
 
 def check_labels(labels: object, n: int, *, owner: str) -> NDArray[np.int64]:
-    """Return one whole number per row; what negative labels mean is the caller's business."""
+    """Return one whole number per row, (n,); callers treat negative labels as unknown.
+
+    Raises:
+        ModelError: The labels are not n whole numbers.
+    """
     array = np.asarray(to_numpy(labels))
     if array.shape != (n,):
         raise ModelError(
@@ -155,20 +172,20 @@ def check_labels(labels: object, n: int, *, owner: str) -> NDArray[np.int64]:
 
 
 def _check_names(found: tuple[str, ...], expected: tuple[str, ...] | None, owner: str) -> None:
-    """Refuse names that are there twice, and any other set of names than the expected, if there is one."""
-    twice = [name for name, times in Counter(found).items() if times > 1]
-    if twice:
+    """Raise a ModelError for duplicate names, and for another set of names than the expected."""
+    duplicated = [name for name, times in Counter(found).items() if times > 1]
+    if duplicated:
         raise ModelError(
-            f"{owner}: several columns have the name {_format_names(twice)}; rename them or keep one of each"
+            f"{owner}: several columns have the name {_format_names(duplicated)}; rename them or keep one of each"
         )
     if expected is None:
         return
-    here, wanted = set(found), set(expected)
-    missing = [name for name in expected if name not in here]
+    present, wanted = set(found), set(expected)
+    missing = [name for name in expected if name not in present]
     extra = [name for name in found if name not in wanted]
     parts = [f"missing: {_format_names(missing)}"] if missing else []
     if extra:
-        parts.append(f"not known to the model: {_format_names(extra)}")
+        parts.append(f"not in the training events: {_format_names(extra)}")
     if parts:
         raise ModelError(
             f"{owner}: the feature names should match those that were passed during fit. " + "; ".join(parts)
@@ -177,8 +194,8 @@ def _check_names(found: tuple[str, ...], expected: tuple[str, ...] | None, owner
 
 def _reorder_columns(values: FloatArray, found: tuple[str, ...], expected: tuple[str, ...]) -> FloatArray:
     """Return the columns in the expected order of their names."""
-    place = {name: column for column, name in enumerate(found)}
-    return np.ascontiguousarray(values[:, [place[name] for name in expected]])
+    index = {name: column for column, name in enumerate(found)}
+    return np.ascontiguousarray(values[:, [index[name] for name in expected]])
 
 
 def _check_shape(values: FloatArray, owner: str, n_features: int | None, min_rows: int) -> None:

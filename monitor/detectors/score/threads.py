@@ -1,4 +1,4 @@
-"""Detectors: what torch and numpy may do in the background: how many threads, and no shortened products."""
+"""Control of the threads of torch and numpy, and of the precision of torch's matrix products."""
 
 import threading
 from collections.abc import Iterator
@@ -11,45 +11,46 @@ from threadpoolctl import ThreadpoolController
 
 @contextmanager
 def single_torch_thread(*, when: bool = True) -> Iterator[None]:
-    """Let torch use a single thread inside, if `when`.
+    """Limit torch to a single thread in the context, if `when` is True.
 
-    Two reasons: a matrix product split over another number of threads can differ in the last bit, and
-    threads that wait for a busy core made a fit of small networks 60 times slower.
+    There are two reasons. A matrix product that is split over another number of threads can differ in the last bit.
+    And threads that waited for a busy core made a fit of small networks 60 times slower.
     """
-    before = torch.get_num_threads()
-    if not when or before == 1:
+    previous = torch.get_num_threads()
+    if not when or previous == 1:
         yield
         return
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous)
 
 
 @contextmanager
 def full_precision_matmul() -> Iterator[None]:
-    """Keep float32 matrix products in float32 inside, whatever the process has asked of torch.
+    """Compute float32 matrix products in full float32 precision in the context, for any setting of the process.
 
-    `torch.set_float32_matmul_precision("high")` lets them run in TF32 on a GPU, and "medium" in bfloat16 even
-    on some processors: three digits of seven.
+    `torch.set_float32_matmul_precision("high")` allows TF32 on a GPU, and "medium" allows bfloat16 even on some
+    CPUs. Both have about three of float32's seven digits.
     """
-    before = torch.get_float32_matmul_precision()
-    if before == "highest":
+    previous = torch.get_float32_matmul_precision()
+    if previous == "highest":
         yield
         return
     torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(previous)
 
 
 class _SingleBlasThread:
-    """Keeps numpy's matrix products on one thread while anybody is inside; the last to leave puts back what was.
+    """Context that limits numpy's matrix products to one thread; it may be entered by several threads.
 
-    The products of a chunk take microseconds, and a second thread that waits for a busy core makes them many
-    times slower: 140 times at 32 features, 8 components and batches of 256, with five processes on two cores.
+    The first thread to enter sets the number of BLAS threads, and the last thread to leave restores it. The products
+    of a chunk take microseconds. A second thread that waits for a busy core makes them many times slower: 140 times
+    at 32 features, 8 components and batches of 256, with five processes on two cores.
     """
 
     def __init__(self) -> None:
