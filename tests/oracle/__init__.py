@@ -1,1 +1,1 @@
-"""Tests."""
+"""Tests against independent references in float64."""

@@ -1,4 +1,4 @@
-"""The first format stays readable for ever: files written by it give the energies that they gave then."""
+"""Test of files of format 1: they stay readable and give their original energies."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from monitor.detectors import load_detector
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def test_a_mixture_of_format_one_is_read_and_scores_as_it_did():
+def test_a_mixture_of_format_one_has_its_original_energies():
     expected = json.loads((GOLDEN / "gaussian_mixture.json").read_text())
     detector = load_detector(GOLDEN / "gaussian_mixture.safetensors", kind="gaussian_mixture")
     assert detector.feature_names_ == tuple(expected["feature_names"])

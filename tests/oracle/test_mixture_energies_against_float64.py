@@ -1,4 +1,4 @@
-"""Energies of GaussianMixture against float64 truth, over the whole range that is promised."""
+"""Oracle test: energies of GaussianMixture against float64 over the supported range of shapes."""
 
 import numpy as np
 import pytest
@@ -24,8 +24,8 @@ def make_mixture(d, k, condition=30.0, offset=0.0, seed=0):
     rng = np.random.default_rng(seed)
     covariances = []
     for _ in range(k):
-        turn, _ = np.linalg.qr(rng.normal(size=(d, d)))
-        covariances.append((turn * np.logspace(0, -np.log10(condition), d)) @ turn.T)
+        rotation, _ = np.linalg.qr(rng.normal(size=(d, d)))
+        covariances.append((rotation * np.logspace(0, -np.log10(condition), d)) @ rotation.T)
     covariances = np.array(covariances)
     covariances = (covariances + covariances.swapaxes(1, 2)) / 2
     return rng.dirichlet(np.full(k, 4.0)), rng.normal(size=(k, d)) * 1.5 + offset, covariances
@@ -33,22 +33,22 @@ def make_mixture(d, k, condition=30.0, offset=0.0, seed=0):
 
 def assert_energies_agree(weights, means, covariances, x):
     gm = GaussianMixture.from_parameters(weights, means, covariances)
-    single = x.astype(np.float32)
-    for rows, tolerance in ((x.astype(np.float64), 1e-10), (single, 1e-4)):
+    rows_f32 = x.astype(np.float32)
+    for rows, tolerance in ((x.astype(np.float64), 1e-10), (rows_f32, 1e-4)):
         expected = expected_energies(weights, means, covariances, rows.astype(np.float64))
-        found = gm.energy(rows)
-        assert found.dtype == rows.dtype
-        assert np.allclose(found, expected, rtol=tolerance, atol=tolerance)
+        energies = gm.energy(rows)
+        assert energies.dtype == rows.dtype
+        assert np.allclose(energies, expected, rtol=tolerance, atol=tolerance)
 
 
 def draw_events(weights, means, covariances, n, seed=1):
     rng = np.random.default_rng(seed)
-    place = rng.choice(len(weights), n, p=weights)
+    labels = rng.choice(len(weights), n, p=weights)
     lower = np.linalg.cholesky(covariances)
-    return means[place] + np.einsum("nij,nj->ni", lower[place], rng.normal(size=(n, means.shape[1])))
+    return means[labels] + np.einsum("nij,nj->ni", lower[labels], rng.normal(size=(n, means.shape[1])))
 
 
-def test_the_truth_here_is_that_of_scipy():
+def test_expected_energies_equal_those_of_scipy():
     w, m, c = make_mixture(5, 3)
     x = draw_events(w, m, c, 50)
     logs = [np.log(a) + multivariate_normal(b, s).logpdf(x) for a, b, s in zip(w, m, c, strict=True)]
@@ -57,29 +57,29 @@ def test_the_truth_here_is_that_of_scipy():
 
 @pytest.mark.parametrize("d", [1, 2, 8, 31, 64, 128, 200, 512])
 @pytest.mark.parametrize("k", [1, 4])
-def test_energies_are_right_for_any_number_of_features(d, k):
+def test_energies_are_accurate_for_any_number_of_features(d, k):
     p = make_mixture(d, k)
     assert_energies_agree(*p, draw_events(*p, 100))
 
 
 @pytest.mark.parametrize("k", [2, 16, 64])
-def test_energies_are_right_for_any_number_of_components(k):
+def test_energies_are_accurate_for_any_number_of_components(k):
     p = make_mixture(6, k)
     assert_energies_agree(*p, draw_events(*p, 300))
 
 
-def test_an_offset_of_ten_thousand_deviations_cancels_nothing():
+def test_an_offset_of_ten_thousand_deviations_costs_no_accuracy():
     p = make_mixture(8, 4, condition=4.0, offset=1e4)
     assert_energies_agree(*p, draw_events(*p, 300))
 
 
 @pytest.mark.parametrize("condition", [1e6, 1e8])
-def test_badly_conditioned_covariances_keep_their_digits(condition):
+def test_energies_are_accurate_for_ill_conditioned_covariances(condition):
     p = make_mixture(8, 4, condition=condition)
     assert_energies_agree(*p, draw_events(*p, 300))
 
 
-def test_events_a_thousand_deviations_away_are_finite_right_and_in_order():
+def test_energies_of_far_events_are_finite_accurate_and_ordered():
     w, m, c = make_mixture(8, 4)
     x = m[:1] + np.linalg.cholesky(c[0])[:, 0] * np.linspace(10, 1000, 50)[:, None]
     assert_energies_agree(w, m, c, x)
@@ -87,13 +87,13 @@ def test_events_a_thousand_deviations_away_are_finite_right_and_in_order():
     assert (np.diff(gm.energy(x.astype(np.float32))) > 0).all()
 
 
-def test_one_event_is_enough():
+def test_a_single_event_is_scored_accurately():
     p = make_mixture(3, 2)
     assert_energies_agree(*p, draw_events(*p, 1))
 
 
 @pytest.mark.parametrize("kind", ["tied", "diag", "spherical"])
-def test_the_simpler_covariances_have_the_energies_of_their_full_form(kind):
+def test_restricted_covariances_have_the_energies_of_their_full_form(kind):
     w, m, c = make_mixture(9, 3)
     small = {"tied": c[0], "diag": c.diagonal(axis1=1, axis2=2).copy(), "spherical": c[:, 0, 0].copy()}[kind]
     full = {

@@ -1,4 +1,4 @@
-"""Oracle: `gmm_params` and `gmm_energy` against scipy's multivariate normal in float64."""
+"""Oracle test: gmm_params and gmm_energy against scipy's multivariate normal in float64."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def make_samples(rng, n, D, K, dtype=np.float64):
 
 
 def random_mixture(rng, D, K, condition=10.0, offset=0.0):
-    """Return weights, means, covariances and float64 factors whose covariances have the condition number."""
+    """Return weights, means, covariances of the given condition number, factors and log determinants."""
     phi = rng.dirichlet(np.full(K, 5.0))
     mu = rng.normal(size=(K, D)) + offset
     cov = np.empty((K, D, D))
@@ -54,14 +54,14 @@ def random_mixture(rng, D, K, condition=10.0, offset=0.0):
 
 @DTYPES
 @pytest.mark.parametrize(("n", "D", "K"), [(500, 1, 1), (500, 8, 4), (2000, 32, 8), (3000, 3, 64), (600, 512, 2)])
-def test_parameters_equal_the_definition(dtype, n, D, K):
+def test_parameters_equal_their_definition(dtype, n, D, K):
     z, gamma = make_samples(np.random.default_rng(1), n, D, K, dtype)
     phi, mu, cov, L, log_det = gmm_params(z, gamma)
     expected = expected_params(z, gamma)
     tolerance = {np.float32: 2e-6, np.float64: 1e-11}[dtype]
-    for found, true in zip((phi, mu, cov), expected, strict=True):
-        assert found.dtype == dtype
-        np.testing.assert_allclose(found, true, rtol=tolerance, atol=tolerance)
+    for result, definition in zip((phi, mu, cov), expected, strict=True):
+        assert result.dtype == dtype
+        np.testing.assert_allclose(result, definition, rtol=tolerance, atol=tolerance)
     ridged = expected[2] + 1e-6 * np.eye(D)
     np.testing.assert_allclose(L @ L.swapaxes(1, 2), ridged, rtol=tolerance, atol=5 * tolerance)
     np.testing.assert_allclose(log_det, np.linalg.slogdet(ridged)[1], rtol=tolerance, atol=5 * tolerance)
@@ -84,12 +84,12 @@ def test_energies_equal_the_oracle_through_both_functions(dtype):
     z, gamma = make_samples(rng, 5000, 8, 4, dtype)
     parameters = gmm_params(z, gamma)
     energy, _ = gmm_energy(z, *parameters, return_mean=False)
-    truth = expected_energy(z, *expected_params(z, gamma), eps=1e-6)
-    np.testing.assert_allclose(energy, truth, rtol=RELATIVE[dtype])
+    expected = expected_energy(z, *expected_params(z, gamma), eps=1e-6)
+    np.testing.assert_allclose(energy, expected, rtol=RELATIVE[dtype])
 
 
 @DTYPES
-def test_an_offset_of_ten_thousand_deviations_costs_no_digits(dtype):
+def test_an_offset_of_ten_thousand_deviations_costs_no_accuracy(dtype):
     rng = np.random.default_rng(4)
     phi, mu, cov, L, log_det = random_mixture(rng, 8, 4, offset=1e4)
     z = (rng.normal(size=(400, 8)) + 1e4).astype(dtype)
@@ -98,7 +98,7 @@ def test_an_offset_of_ten_thousand_deviations_costs_no_digits(dtype):
 
 
 @DTYPES
-def test_covariances_survive_an_offset_of_ten_thousand_deviations(dtype):
+def test_covariances_are_accurate_at_an_offset_of_ten_thousand_deviations(dtype):
     rng = np.random.default_rng(5)
     z, gamma = make_samples(rng, 4000, 5, 3)
     z = (z + 1e4).astype(dtype)
@@ -109,17 +109,17 @@ def test_covariances_survive_an_offset_of_ten_thousand_deviations(dtype):
 
 @DTYPES
 @pytest.mark.parametrize("condition", [1e6, 1e8])
-def test_ill_conditioned_covariances_are_exact_with_float64_factors(dtype, condition):
+def test_ill_conditioned_covariances_are_accurate_with_float64_factors(dtype, condition):
     rng = np.random.default_rng(6)
     phi, mu, cov, L, log_det = random_mixture(rng, 16, 3, condition=condition)
     z = (mu[0] + rng.normal(size=(300, 16)) @ L[0].T).astype(dtype)
     energy, _ = gmm_energy(z, phi, mu, cov, L, log_det, return_mean=False)
-    truth = expected_energy(z, phi, mu, L @ L.swapaxes(1, 2))
-    np.testing.assert_allclose(energy, truth, rtol=max(RELATIVE[dtype], 1e-16 * condition))
+    expected = expected_energy(z, phi, mu, L @ L.swapaxes(1, 2))
+    np.testing.assert_allclose(energy, expected, rtol=max(RELATIVE[dtype], 1e-16 * condition))
 
 
 @DTYPES
-def test_points_a_thousand_deviations_away_are_finite_exact_and_ordered(dtype):
+def test_energies_of_far_samples_are_finite_accurate_and_ordered(dtype):
     rng = np.random.default_rng(7)
     phi, mu, cov, L, log_det = random_mixture(rng, 6, 4)
     direction = rng.normal(size=6)
@@ -158,5 +158,5 @@ def test_energies_equal_the_oracle_on_a_gpu(dtype):
     z, gamma = make_samples(rng, 5000, 8, 4, dtype)
     on_device = [torch.as_tensor(a, device="cuda") for a in (z, gamma)]
     energy, _ = gmm_energy(on_device[0], *gmm_params(*on_device), return_mean=False)
-    truth = expected_energy(z, *expected_params(z, gamma), eps=1e-6)
-    np.testing.assert_allclose(energy.cpu(), truth, rtol=RELATIVE[dtype])
+    expected = expected_energy(z, *expected_params(z, gamma), eps=1e-6)
+    np.testing.assert_allclose(energy.cpu(), expected, rtol=RELATIVE[dtype])

@@ -1,4 +1,4 @@
-"""The class-conditional Gaussian: labels, loaders, models, files, errors."""
+"""Tests of ClassConditionalGaussian: labels, loaders, feature models, files and errors."""
 
 import numpy as np
 import pandas as pd
@@ -20,19 +20,21 @@ def labelled_features():
 def test_unknown_labels_are_ignored(labelled_features):
     z, labels = labelled_features
     noise = np.full((50, 4), 1e6)
-    some = ClassConditionalGaussian().fit_features(np.vstack([z, noise]), np.concatenate([labels, np.full(50, -1)]))
+    with_unknown = ClassConditionalGaussian().fit_features(
+        np.vstack([z, noise]), np.concatenate([labels, np.full(50, -1)])
+    )
     without = ClassConditionalGaussian().fit_features(z, labels)
-    np.testing.assert_array_equal(some.predict_features(z), without.predict_features(z))
+    np.testing.assert_array_equal(with_unknown.predict_features(z), without.predict_features(z))
 
 
-def test_weights_are_the_shares_of_the_known_samples():
+def test_weights_are_the_fractions_of_the_labelled_samples():
     z = np.arange(10.0).reshape(-1, 1)
     detector = ClassConditionalGaussian().fit_features(z, [0, 0, 0, 7, -1, -1, -1, 7, 0, 0])
     assert detector.classes_.tolist() == [0, 7]
     np.testing.assert_allclose(detector.weights_, [5 / 7, 2 / 7])
 
 
-def test_the_two_scores_disagree_about_order_when_covariances_differ():
+def test_the_two_scores_rank_differently_for_different_covariances():
     rng = np.random.default_rng(1)
     labels = np.repeat([0, 1], 2000)
     z = rng.normal(size=(4000, 2)) * np.where(labels == 0, 0.1, 3.0)[:, None] + 8 * labels[:, None]
@@ -44,7 +46,7 @@ def test_the_two_scores_disagree_about_order_when_covariances_differ():
     assert order == {"likelihood": 1, "mahalanobis": 0}
 
 
-def test_a_loader_and_a_model_give_what_features_and_labels_give(labelled_features):
+def test_fit_on_a_loader_with_a_model_equals_fit_on_features(labelled_features):
     z, labels = labelled_features
     module = torch.nn.Linear(4, 2).double()
     batches = [(torch.tensor(z[i : i + 64]), torch.tensor(labels[i : i + 64])) for i in range(0, 600, 64)]
@@ -55,7 +57,7 @@ def test_a_loader_and_a_model_give_what_features_and_labels_give(labelled_featur
     np.testing.assert_allclose(by_loader.predict(torch.tensor(z)), by_features.predict(features), rtol=1e-9)
 
 
-def test_a_module_is_evaluated_without_dropout_and_left_as_it_was(labelled_features):
+def test_module_runs_in_evaluation_mode_and_returns_to_training_mode(labelled_features):
     z, labels = labelled_features
     module = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Dropout(0.5)).double().train()
     detector = ClassConditionalGaussian(module).fit(torch.tensor(z), labels)
@@ -64,13 +66,13 @@ def test_a_module_is_evaluated_without_dropout_and_left_as_it_was(labelled_featu
     assert module.training
 
 
-def test_any_callable_will_do_as_a_model(labelled_features):
+def test_model_can_be_any_callable(labelled_features):
     z, labels = labelled_features
     detector = ClassConditionalGaussian(lambda batch: np.asarray(batch)[:, :2]).fit([(z, labels)])
     assert detector.n_features == 2
 
 
-def test_it_fits_on_arrays_with_labels_and_frames_keep_their_names(labelled_features):
+def test_frames_with_labels_are_fitted_and_names_are_stored(labelled_features):
     z, labels = labelled_features
     frame = pd.DataFrame(z, columns=list("abcd"))
     detector = ClassConditionalGaussian().fit(frame, labels)
@@ -84,7 +86,7 @@ def test_a_class_of_one_sample_has_finite_scores():
     assert np.isfinite(detector.predict_features(z)).all()
 
 
-def test_explanations_cost_what_replacing_saves(labelled_features):
+def test_explained_cost_equals_the_energy_saved_by_replacing_the_value(labelled_features):
     z, labels = labelled_features
     detector = ClassConditionalGaussian().fit_features(z, labels)
     events = z[:5] + np.array([0.0, 0.0, 6.0, 0.0])
@@ -96,18 +98,18 @@ def test_explanations_cost_what_replacing_saves(labelled_features):
         np.testing.assert_allclose(explanation.cost[:, j], saved, rtol=1e-8, atol=1e-9)
 
 
-def test_it_is_a_detector_and_comes_back_from_its_bytes(labelled_features, tmp_path):
+def test_it_implements_detector_and_survives_a_round_trip(labelled_features, tmp_path):
     z, labels = labelled_features
     detector = ClassConditionalGaussian(score="mahalanobis").fit(pd.DataFrame(z, columns=list("abcd")), labels)
     assert isinstance(detector, Detector)
     detector.save(tmp_path / "m.safetensors")
     for source in (detector.to_bytes(), tmp_path / "m.safetensors"):
-        again = load_detector(source, kind="class_conditional", n_features=4)
-        np.testing.assert_array_equal(again.energy(z), detector.energy(z))
-        assert again.feature_names_ == detector.feature_names_
+        loaded = load_detector(source, kind="class_conditional", n_features=4)
+        np.testing.assert_array_equal(loaded.energy(z), detector.energy(z))
+        assert loaded.feature_names_ == detector.feature_names_
 
 
-def test_a_feature_model_must_be_given_again_at_load(labelled_features, tmp_path):
+def test_feature_model_must_be_passed_at_load(labelled_features, tmp_path):
     z, labels = labelled_features
 
     def model(batch):
@@ -117,8 +119,8 @@ def test_a_feature_model_must_be_given_again_at_load(labelled_features, tmp_path
     detector.save(tmp_path / "m.safetensors")
     with pytest.raises(ModelError, match="same callable"):
         ClassConditionalGaussian.load(tmp_path / "m.safetensors")
-    again = ClassConditionalGaussian.load(tmp_path / "m.safetensors", model=model)
-    np.testing.assert_array_equal(again.predict(z), detector.predict(z))
+    loaded = ClassConditionalGaussian.load(tmp_path / "m.safetensors", model=model)
+    np.testing.assert_array_equal(loaded.predict(z), detector.predict(z))
 
 
 @pytest.mark.parametrize(
@@ -134,7 +136,7 @@ def test_a_feature_model_must_be_given_again_at_load(labelled_features, tmp_path
         (None, [0], "x is None"),
     ],
 )
-def test_bad_input_is_refused_with_a_reason(z, labels, message):
+def test_invalid_input_raises_an_error_with_the_reason(z, labels, message):
     with pytest.raises(ModelError, match=message):
         ClassConditionalGaussian().fit_features(z, labels)
 
@@ -144,17 +146,17 @@ def test_bad_input_is_refused_with_a_reason(z, labels, message):
     [
         ([], "no batch"),
         (np.zeros((4, 2)), "labels are needed"),
-        (5, "no data loader"),
+        (5, "not a data loader"),
         ([np.zeros((4, 2))], "must yield"),
         ([(np.zeros((4, 2)), [0] * 4), (np.zeros((4, 3)), [0] * 4)], "different widths"),
     ],
 )
-def test_bad_loaders_are_refused_with_a_reason(data, message):
+def test_invalid_loaders_raise_an_error_with_the_reason(data, message):
     with pytest.raises(ModelError, match=message):
         ClassConditionalGaussian().fit(data)
 
 
-def test_scoring_before_a_fit_and_with_another_width_is_refused(labelled_features):
+def test_scoring_before_a_fit_and_with_another_width_raises_an_error(labelled_features):
     z, labels = labelled_features
     with pytest.raises(ModelError, match="not fitted yet"):
         ClassConditionalGaussian().predict(z)
@@ -162,6 +164,6 @@ def test_scoring_before_a_fit_and_with_another_width_is_refused(labelled_feature
         ClassConditionalGaussian().fit(z, labels).predict(z[:, :3])
 
 
-def test_an_unknown_score_is_refused():
+def test_unknown_score_raises_an_error():
     with pytest.raises(ModelError, match="score must be"):
         ClassConditionalGaussian(score="euclid")

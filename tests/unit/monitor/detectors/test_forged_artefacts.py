@@ -1,4 +1,4 @@
-"""Artefacts with a valid checksum and contents that make no model: refused, and never larger than the file."""
+"""Tests of artefacts with a valid checksum and invalid contents."""
 
 import contextlib
 from dataclasses import replace
@@ -30,13 +30,13 @@ def load_forged(forged):
 
 
 def assert_loads_or_raises(forged):
-    """Load and score; anything but finite energies or a ModelError is a failure."""
+    """Load and score; pass if all energies are finite, or if a ModelError is raised."""
     with contextlib.suppress(ModelError):
         assert np.isfinite(load_forged(forged)).all()
 
 
 @pytest.mark.parametrize("change", [lambda a: a.ravel(), lambda a: a[:0], lambda a: np.concatenate([a, a])])
-def test_arrays_of_another_shape_are_refused(stored, change):
+def test_arrays_of_another_shape_raise_an_error(stored, change):
     for name, array in stored.tensors.items():
         forged = replace(stored, tensors={**stored.tensors, name: change(array)})
         if forged.tensors[name].shape != array.shape:
@@ -55,7 +55,7 @@ def test_arrays_of_another_shape_are_refused(stored, change):
         (1, np.float16),
     ],
 )
-def test_arrays_of_other_numbers_never_give_a_broken_model(stored, factor, dtype):
+def test_arrays_of_other_numbers_load_with_finite_energies_or_raise(stored, factor, dtype):
     for name, array in stored.tensors.items():
         with np.errstate(all="ignore"):
             forged = np.nan_to_num(array.astype(np.float64) * factor).clip(-1e307, 1e307).astype(dtype)
@@ -63,7 +63,7 @@ def test_arrays_of_other_numbers_never_give_a_broken_model(stored, factor, dtype
 
 
 @pytest.mark.parametrize("value", [None, -1, "x", {}, 10**30, [10**6, 10**6]])
-def test_settings_and_summaries_of_another_kind_never_give_a_broken_model(stored, value):
+def test_settings_and_summaries_of_another_type_load_or_raise(stored, value):
     for name in stored.settings:
         assert_loads_or_raises(replace(stored, settings={**stored.settings, name: value}))
     for name in stored.training:
@@ -71,13 +71,13 @@ def test_settings_and_summaries_of_another_kind_never_give_a_broken_model(stored
 
 
 @pytest.mark.parametrize("name", ["latent_dim", "n_gmm"])
-def test_settings_that_ask_for_networks_larger_than_the_file_are_refused_before_any_is_built(name):
+def test_networks_larger_than_the_file_are_rejected_before_they_are_built(name):
     stored = artefact_of(VAEGMM)
     with pytest.raises(ModelError, match="ask for networks larger than the"):
         load_forged(replace(stored, settings={**stored.settings, name: 10**9}))
 
 
-def test_missing_arrays_and_settings_are_named(stored):
+def test_missing_arrays_raise_an_error(stored):
     for name in stored.tensors:
         with pytest.raises(ModelError):
             load_forged(replace(stored, tensors={n: a for n, a in stored.tensors.items() if n != name}))
@@ -89,20 +89,20 @@ def with_changed_tensor(stored, name, change):
     return replace(stored, tensors={**stored.tensors, name: array})
 
 
-def test_factors_that_are_no_triangles_are_refused(stored):
+def test_factors_that_are_not_triangular_raise_an_error(stored):
     name = next(n for n in ("cholesky", "factors", "mixture.factors") if n in stored.tensors)
     with pytest.raises(ModelError, match="fit it again"):
         load_forged(with_changed_tensor(stored, name, lambda a: a.__setitem__((0, 0, 1), 0.5)))
 
 
-@pytest.mark.parametrize("share", [-1.0, 3.0])
-def test_weights_that_are_no_shares_are_refused(stored, share):
+@pytest.mark.parametrize("weight", [-1.0, 3.0])
+def test_weights_that_do_not_sum_to_one_raise_an_error(stored, weight):
     name = next(n for n in ("weights", "mixture.weights") if n in stored.tensors)
     with pytest.raises(ModelError, match="fit it again"):
-        load_forged(with_changed_tensor(stored, name, lambda a: a.__setitem__(0, share)))
+        load_forged(with_changed_tensor(stored, name, lambda a: a.__setitem__(0, weight)))
 
 
-def test_whole_numbers_in_place_of_a_networks_weights_are_refused():
+def test_integer_network_weights_raise_an_error():
     stored = artefact_of(AEGMM)
     name = next(n for n in stored.tensors if n.startswith("net."))
     forged = {**stored.tensors, name: np.ones_like(stored.tensors[name], dtype=np.int32)}
@@ -111,16 +111,16 @@ def test_whole_numbers_in_place_of_a_networks_weights_are_refused():
 
 
 @pytest.mark.parametrize("width", [0, 1, 2, 4, 10**9])
-def test_another_number_of_features_is_refused(stored, width):
+def test_another_number_of_features_raises_an_error(stored, width):
     with pytest.raises(ModelError):
         load_forged(replace(stored, n_features=width, feature_names=None))
 
 
-def test_every_kind_is_refused_when_it_is_cut_or_a_bit_is_flipped(stored):
+def test_truncated_or_damaged_artefact_of_every_kind_raises_an_error(stored):
     data = artefact.to_bytes(stored)
-    for place in range(0, len(data), 97):
+    for position in range(0, len(data), 97):
         damaged = bytearray(data)
-        damaged[place] ^= 1 << (place % 8)
-        for found in (data[:place], bytes(damaged)):
+        damaged[position] ^= 1 << (position % 8)
+        for damaged_data in (data[:position], bytes(damaged)):
             with pytest.raises(ModelError):
-                load_detector(found)
+                load_detector(damaged_data)

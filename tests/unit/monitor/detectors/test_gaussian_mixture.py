@@ -1,4 +1,4 @@
-"""GaussianMixture: fit, energies, files, and the ways of scikit-learn."""
+"""Tests of GaussianMixture: fit, energies, files and the scikit-learn interface."""
 
 import pickle
 
@@ -18,11 +18,11 @@ SIX = np.array([[2, 1], [2, 2], [2, 3], [7, 5], [8, 5], [9, 5]], dtype=float)
 
 def make_blobs(n=600, k=3, d=4, seed=0):
     rng = np.random.default_rng(seed)
-    place = rng.integers(0, k, n)
-    return rng.normal(size=(n, d)) + 8.0 * place[:, None]
+    labels = rng.integers(0, k, n)
+    return rng.normal(size=(n, d)) + 8.0 * labels[:, None]
 
 
-def test_six_points_make_the_two_groups_of_the_textbook():
+def test_six_points_give_two_known_components():
     gm = GaussianMixture(2, random_state=0).fit(SIX)
     order = np.argsort(-gm.means_[:, 0])
     assert np.allclose(gm.means_[order], [[8, 5], [2, 2]], atol=1e-6)
@@ -48,7 +48,7 @@ def test_auto_takes_one_component_for_one_gaussian():
     assert len(GaussianMixture("auto").fit(x).weights_) == 1
 
 
-def test_the_same_seed_gives_the_same_model_to_the_bit():
+def test_same_seed_gives_a_bit_identical_model():
     x = make_blobs()
     energies = [GaussianMixture(3, random_state=5).fit(x).energy(x) for _ in range(2)]
     assert np.array_equal(*energies)
@@ -61,77 +61,77 @@ def test_energy_is_float32_for_float32_and_float64_for_float64():
     assert gm.energy(torch.from_numpy(make_blobs()).float()).dtype == np.float32
 
 
-def test_the_log_likelihood_never_falls():
+def test_log_likelihood_is_monotone():
     rng = np.random.default_rng(1)
     x = rng.standard_t(3, size=(3000, 4)) * np.array([1, 5, 0.1, 2])
-    trace = GaussianMixture(4, tol=0, max_iter=60, n_init=1, shrinkage=0).fit(x).report_.log_likelihood
-    assert len(trace) > 10
-    assert np.diff(trace).min() > -1e-5
+    log_likelihoods = GaussianMixture(4, tol=0, max_iter=60, n_init=1, shrinkage=0).fit(x).report_.log_likelihood
+    assert len(log_likelihoods) > 10
+    assert np.diff(log_likelihoods).min() > -1e-5
 
 
 @pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
-def test_one_component_is_the_maximum_likelihood_gaussian(kind):
+def test_one_component_equals_the_maximum_likelihood_gaussian(kind):
     x = np.random.default_rng(0).normal(size=(500, 3)) * [1, 2, 3]
-    ours = GaussianMixture(1, covariance_type=kind).fit(x)
-    theirs = SklearnMixture(1, covariance_type=kind).fit(x)
-    assert np.allclose(ours.means_, theirs.means_)
-    assert np.allclose(ours.covariances_, theirs.covariances_, rtol=1e-4, atol=1e-6)
-    assert np.allclose(ours.score_samples(x), theirs.score_samples(x), atol=1e-4)
+    mixture = GaussianMixture(1, covariance_type=kind).fit(x)
+    sklearn_mixture = SklearnMixture(1, covariance_type=kind).fit(x)
+    assert np.allclose(mixture.means_, sklearn_mixture.means_)
+    assert np.allclose(mixture.covariances_, sklearn_mixture.covariances_, rtol=1e-4, atol=1e-6)
+    assert np.allclose(mixture.score_samples(x), sklearn_mixture.score_samples(x), atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
-def test_a_mixture_goes_to_scikit_learn_and_back(kind):
+def test_conversion_to_scikit_learn_and_back_preserves_energies(kind):
     x = make_blobs()
     gm = GaussianMixture(3, covariance_type=kind).fit(x)
-    theirs = gm.to_sklearn()
-    assert np.allclose(theirs.score_samples(x), -gm.energy(x), rtol=1e-9)
-    assert np.array_equal(theirs.predict(x), gm.predict(x))
-    back = GaussianMixture.from_sklearn(theirs)
-    assert np.allclose(back.energy(x), gm.energy(x), rtol=1e-9)
+    sklearn_mixture = gm.to_sklearn()
+    assert np.allclose(sklearn_mixture.score_samples(x), -gm.energy(x), rtol=1e-9)
+    assert np.array_equal(sklearn_mixture.predict(x), gm.predict(x))
+    loaded = GaussianMixture.from_sklearn(sklearn_mixture)
+    assert np.allclose(loaded.energy(x), gm.energy(x), rtol=1e-9)
 
 
-def test_a_mixture_that_scikit_learn_fitted_is_taken_over_with_its_names():
+def test_conversion_from_scikit_learn_preserves_scores_and_names():
     frame = pd.DataFrame(make_blobs(), columns=list("abcd"))
-    theirs = SklearnMixture(3, random_state=0).fit(frame)
-    gm = GaussianMixture.from_sklearn(theirs)
+    sklearn_mixture = SklearnMixture(3, random_state=0).fit(frame)
+    gm = GaussianMixture.from_sklearn(sklearn_mixture)
     assert gm.feature_names_ == ("a", "b", "c", "d")
-    assert np.allclose(gm.score_samples(frame), theirs.score_samples(frame))
+    assert np.allclose(gm.score_samples(frame), sklearn_mixture.score_samples(frame))
 
 
-def test_an_unfitted_scikit_learn_mixture_is_refused():
+def test_unfitted_scikit_learn_mixture_raises_an_error():
     with pytest.raises(ModelError, match="not fitted"):
         GaussianMixture.from_sklearn(SklearnMixture())
 
 
 @pytest.mark.parametrize("other", [None, BayesianGaussianMixture(n_components=2).fit(make_blobs())])
-def test_another_model_than_scikit_learns_mixture_is_refused(other):
+def test_other_objects_than_a_scikit_learn_mixture_raise_an_error(other):
     with pytest.raises(ModelError, match=f"not {type(other).__name__}"):
         GaussianMixture.from_sklearn(other)
 
 
 @pytest.mark.filterwarnings("ignore:Estimator GaussianMixture does not inherit")
-def test_scikit_learns_checks_pass():
+def test_estimator_checks_of_scikit_learn_pass():
     results = check_estimator(GaussianMixture(n_init=1), on_fail=None, on_skip=None)
     failed = [f"{r['check_name']}: {r['exception']}" for r in results if r["status"] == "failed"]
     assert not failed, "\n".join(failed)
     assert sum(r["status"] == "passed" for r in results) > 30
-    # The one that does not apply: other libraries' arrays are refused or read as numpy's, never passed through.
+    # The array API check does not apply: arrays of other libraries are converted to numpy or rejected.
     assert [r["check_name"] for r in results if r["status"] == "skipped"] in ([], ["check_array_api_input"])
 
 
-def test_a_saved_model_gives_the_same_energies_to_the_bit(tmp_path):
+def test_saved_model_has_bit_identical_energies(tmp_path):
     x = make_blobs().astype(np.float32)
     gm = GaussianMixture(3).fit(pd.DataFrame(x, columns=list("abcd"))).calibrate(x)
     gm.save(tmp_path / "m.safetensors")
-    back = load_detector(tmp_path / "m.safetensors", kind="gaussian_mixture", n_features=4)
-    assert np.array_equal(back.energy(x), gm.energy(x))
-    assert back.feature_names_ == ("a", "b", "c", "d")
-    assert np.array_equal(back.reference_energies_, gm.reference_energies_)
-    assert back.report_ == gm.report_
-    assert back.to_bytes() == gm.to_bytes()
+    loaded = load_detector(tmp_path / "m.safetensors", kind="gaussian_mixture", n_features=4)
+    assert np.array_equal(loaded.energy(x), gm.energy(x))
+    assert loaded.feature_names_ == ("a", "b", "c", "d")
+    assert np.array_equal(loaded.reference_energies_, gm.reference_energies_)
+    assert loaded.report_ == gm.report_
+    assert loaded.to_bytes() == gm.to_bytes()
 
 
-def test_a_pickled_mixture_that_has_scored_gives_the_same_energies():
+def test_pickled_mixture_has_the_same_energies_after_scoring():
     x = make_blobs()
     gm = GaussianMixture(2).fit(x)
     energies = gm.energy(x)
@@ -141,24 +141,24 @@ def test_a_pickled_mixture_that_has_scored_gives_the_same_energies():
 @pytest.mark.parametrize(
     "settings", [{"n_components": np.int64(2), "tol": np.float32(0.01)}, {"random_state": np.random.RandomState(0)}]
 )
-def test_a_mixture_of_numpys_settings_is_stored(settings):
+def test_mixture_with_numpy_settings_is_stored(settings):
     x = make_blobs()
     gm = GaussianMixture(**settings).fit(x)
     assert np.array_equal(load_detector(gm.to_bytes()).energy(x), gm.energy(x))
 
 
-def test_a_model_of_another_width_is_refused_when_the_width_matters():
+def test_loading_with_another_expected_number_of_features_raises_an_error():
     with pytest.raises(ModelError, match="fitted on 4 features and the events have 5"):
         load_detector(GaussianMixture(2).fit(make_blobs()).to_bytes(), n_features=5)
 
 
-def test_a_frame_with_other_names_is_refused():
+def test_frame_with_other_names_raises_an_error():
     gm = GaussianMixture(2).fit(pd.DataFrame(make_blobs(), columns=list("abcd")))
     with pytest.raises(ModelError, match="missing: 'd'"):
         gm.energy(pd.DataFrame(make_blobs(), columns=list("abce")))
 
 
-def test_nan_in_events_to_score_is_refused_with_its_row():
+def test_error_for_nan_in_scored_events_names_the_row():
     gm = GaussianMixture(2).fit(make_blobs())
     x = make_blobs()
     x[17, 2] = np.nan
@@ -166,7 +166,7 @@ def test_nan_in_events_to_score_is_refused_with_its_row():
         gm.energy(x)
 
 
-def test_events_beyond_the_range_of_a_square_still_have_finite_energies():
+def test_events_with_overflowing_squares_have_finite_energies():
     gm = GaussianMixture(2).fit(make_blobs())
     x = np.full((1, 4), 1e30, dtype=np.float32)
     assert np.isfinite(gm.energy(x)).all()
@@ -174,7 +174,7 @@ def test_events_beyond_the_range_of_a_square_still_have_finite_energies():
     assert gm.energy(x.astype(np.float64))[0] > 1e58
 
 
-def test_fewer_rows_than_components_is_refused():
+def test_fewer_rows_than_components_raise_an_error():
     with pytest.raises(ModelError, match="minimum of 5"):
         GaussianMixture(5).fit(make_blobs(n=4))
 
@@ -192,32 +192,32 @@ def test_fewer_rows_than_components_is_refused():
         {"tol": -1},
     ],
 )
-def test_settings_that_make_no_sense_are_refused(settings):
+def test_invalid_settings_raise_an_error(settings):
     with pytest.raises(ModelError):
         GaussianMixture(**settings).fit(make_blobs())
 
 
-def test_energy_before_fit_says_what_to_do():
+def test_error_for_energy_before_fit_advises_a_fit():
     with pytest.raises(ModelError, match="call fit"):
         GaussianMixture().energy(make_blobs())
 
 
-def test_sample_draws_what_the_mixture_says():
+def test_sample_has_the_weights_and_the_mean_of_the_mixture():
     gm = GaussianMixture(3, random_state=1).fit(make_blobs(n=3000))
-    drawn, place = gm.sample(20_000)
+    drawn, labels = gm.sample(20_000)
     assert np.allclose(drawn.mean(axis=0), gm.weights_ @ gm.means_, atol=0.2)
-    assert np.allclose(np.bincount(place) / 20_000, gm.weights_, atol=0.02)
+    assert np.allclose(np.bincount(labels) / 20_000, gm.weights_, atol=0.02)
 
 
-def test_bic_and_aic_are_those_of_scikit_learn():
+def test_bic_and_aic_equal_those_of_scikit_learn():
     x = make_blobs()
     gm = GaussianMixture(3).fit(x)
-    theirs = gm.to_sklearn()
-    assert np.isclose(gm.bic(x), theirs.bic(x))
-    assert np.isclose(gm.aic(x), theirs.aic(x))
+    sklearn_mixture = gm.to_sklearn()
+    assert np.isclose(gm.bic(x), sklearn_mixture.bic(x))
+    assert np.isclose(gm.aic(x), sklearn_mixture.aic(x))
 
 
-def test_a_weight_of_two_is_the_row_twice():
+def test_integer_weights_are_equivalent_to_repeated_rows():
     x = make_blobs(n=300)
     w = np.random.default_rng(0).integers(0, 3, 300)
     weighted = GaussianMixture(1).fit(x, sample_weight=w)
@@ -227,16 +227,16 @@ def test_a_weight_of_two_is_the_row_twice():
 
 
 @pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
-def test_the_lower_bound_is_the_mean_log_likelihood_in_the_columns_own_units(kind):
+def test_lower_bound_is_the_mean_log_likelihood_in_the_units_of_the_columns(kind):
     x = make_blobs() * [1e-3, 1, 50, 1e4] + 7
     gm = GaussianMixture(3, covariance_type=kind).fit(x)
     assert np.isclose(gm.lower_bound_, gm.score(x), rtol=1e-2, atol=1e-2)
 
 
-def test_progress_is_told_every_pass():
-    seen = []
+def test_progress_is_called_after_every_pass():
+    calls = []
     rng = np.random.default_rng(0)
     x = rng.normal(size=(25_000, 2)).astype(np.float32)
-    gm = GaussianMixture(2, n_init=1).fit(x, progress=lambda i, value: seen.append((i, value)))
-    assert [i for i, _ in seen] == list(range(1, gm.n_iter_ + 1))
-    assert tuple(value for _, value in seen) == gm.report_.log_likelihood
+    gm = GaussianMixture(2, n_init=1).fit(x, progress=lambda i, value: calls.append((i, value)))
+    assert [i for i, _ in calls] == list(range(1, gm.n_iter_ + 1))
+    assert tuple(value for _, value in calls) == gm.report_.log_likelihood

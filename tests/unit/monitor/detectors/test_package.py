@@ -1,4 +1,4 @@
-"""The names that users import, and what importing costs."""
+"""Tests of the public names of the package and of the cost of importing it."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from config.errors import ModelError
 from monitor.detectors.artefact import Artefact, to_bytes
 
 
-def test_every_promised_name_can_be_imported():
+def test_every_public_name_can_be_imported():
     for name in monitor.detectors.__all__:
         assert getattr(monitor.detectors, name) is not None
 
@@ -20,12 +20,12 @@ def test_importing_the_package_imports_no_torch():
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-def test_an_unknown_name_is_an_attribute_error():
+def test_unknown_name_raises_an_attribute_error():
     with pytest.raises(AttributeError, match="NoSuchDetector"):
         _ = monitor.detectors.NoSuchDetector
 
 
-def test_a_model_of_a_kind_that_nobody_knows_is_refused_with_the_known_ones():
+def test_error_for_an_unknown_kind_lists_the_known_kinds():
     stored = Artefact(kind="oracle", n_features=1, feature_names=None, tensors={})
     with pytest.raises(ModelError, match="'oracle'; known are gaussian_mixture"):
         monitor.detectors.load_detector(to_bytes(stored))

@@ -1,4 +1,4 @@
-"""The expected gain of an M step, which spares a fit its last pass."""
+"""Tests of the E and M steps, the expected gain and the shrinkage."""
 
 import numpy as np
 import pytest
@@ -18,26 +18,26 @@ def initial_mixture() -> Mixture:
 
 def run_e_step(mixture: Mixture) -> tuple[CholeskyFactors, Moments, torch.Tensor]:
     factors = em.factorise(mixture)
-    prepared = em.cast_factors(factors, torch.float64)
+    pass_factors = em.cast_factors(factors, torch.float64)
     total = Moments.zeros(2, 3)
-    em.accumulate_moments(ROWS, prepared, None, total)
-    return factors, total, em.whiten(ROWS, prepared)[1]
+    em.accumulate_moments(ROWS, pass_factors, None, total)
+    return factors, total, em.whiten(ROWS, pass_factors)[1]
 
 
 def mean_log_likelihood(moments: Moments) -> float:
     return float(moments.log_likelihood[0] / moments.log_likelihood[1])
 
 
-def test_the_expected_gain_is_the_change_of_the_complete_log_likelihood_row_by_row():
+def test_expected_gain_equals_the_change_of_q_computed_row_by_row():
     before, moments, joint_before = run_e_step(initial_mixture())
     mixture = em.maximise_likelihood(initial_mixture(), before, moments)
     after, _, joint_after = run_e_step(mixture)
-    share = joint_before.softmax(0)
-    row_by_row = float((share * (joint_after - joint_before)).sum() / len(ROWS))
+    responsibilities = joint_before.softmax(0)
+    row_by_row = float((responsibilities * (joint_after - joint_before)).sum() / len(ROWS))
     assert em.expected_gain(before, moments, mixture, after) == pytest.approx(row_by_row, abs=1e-7)
 
 
-def test_the_log_likelihood_rises_by_at_least_the_expected_gain():
+def test_log_likelihood_rises_by_at_least_the_expected_gain():
     mixture = initial_mixture()
     for _ in range(6):
         before, moments, _ = run_e_step(mixture)
@@ -48,12 +48,12 @@ def test_the_log_likelihood_rises_by_at_least_the_expected_gain():
         assert mean_log_likelihood(following) - mean_log_likelihood(moments) >= gain - 1e-7
 
 
-def test_a_mixture_that_stays_as_it_is_gains_nothing():
+def test_unchanged_mixture_has_zero_expected_gain():
     factors, moments, _ = run_e_step(initial_mixture())
     assert em.expected_gain(factors, moments, initial_mixture(), factors) == pytest.approx(0.0, abs=1e-12)
 
 
-def test_made_up_rows_like_the_average_draw_components_together_and_keep_their_average():
+def test_pooled_rows_move_covariances_to_their_average_and_preserve_it():
     mixture = Mixture(
         weights=torch.tensor([0.5, 0.5], dtype=torch.float64),
         means=initial_mixture().means,
@@ -66,7 +66,7 @@ def test_made_up_rows_like_the_average_draw_components_together_and_keep_their_a
     assert shrunk[:, 0, 0].tolist() == pytest.approx([1.5, 2.5], rel=1e-6)
 
 
-def test_rows_far_closer_together_than_the_mixture_thought_still_have_a_covariance():
+def test_m_step_is_positive_definite_for_variances_below_rounding_error():
     moments = Moments(
         mass=torch.full((1,), 100.0).double(),
         first=torch.full((1, 2), 100.0).double(),
@@ -76,5 +76,5 @@ def test_rows_far_closer_together_than_the_mixture_thought_still_have_a_covarian
     mixture = Mixture(
         weights=torch.ones(1).double(), means=torch.zeros(1, 2).double(), covariances=torch.eye(2).double()[None]
     )
-    found = em.maximise_likelihood(mixture, em.factorise(mixture), moments)
-    assert torch.linalg.eigvalsh(found.covariances).min() > 0
+    updated = em.maximise_likelihood(mixture, em.factorise(mixture), moments)
+    assert torch.linalg.eigvalsh(updated.covariances).min() > 0

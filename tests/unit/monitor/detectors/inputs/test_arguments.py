@@ -1,4 +1,4 @@
-"""Arguments that make no sense: one clear error each, before anything is computed."""
+"""Tests of invalid arguments: each raises an error that names the argument before the fit."""
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_settings_of_a_mixture_are_named(settings):
+def test_error_names_an_invalid_mixture_setting(settings):
     with pytest.raises(ModelError, match=next(iter(settings))):
         GaussianMixture(**settings).fit(X)
 
@@ -40,7 +40,7 @@ ARGUMENTS = [
 
 @pytest.mark.parametrize("kind", [VAEGMM, AEGMM])
 @pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)
-def test_arguments_of_a_network_are_named(kind, arguments):
+def test_error_names_an_invalid_network_argument(kind, arguments):
     with pytest.raises(ModelError, match=next(iter(arguments))):
         kind(**arguments)
 
@@ -62,13 +62,13 @@ FITS = [
 
 
 @pytest.mark.parametrize("arguments", FITS, ids=str)
-def test_arguments_of_a_training_are_named(arguments):
+def test_error_names_an_invalid_training_argument(arguments):
     with pytest.raises(ModelError, match=next(iter(arguments))):
         VAEGMM().fit(X, **{"epochs": 1, "verbose": False, **arguments})
 
 
 @pytest.mark.parametrize("make", [GaussianMixture, ClassConditionalGaussian, VAEGMM, AEGMM])
-def test_a_device_that_is_not_here_is_named(make):
+def test_error_names_a_missing_device(make):
     with pytest.raises(ModelError, match=r'device .nope. cannot be used here .* try device="cpu"'):
         make(device="nope").fit(X, *([LABELS] if make is ClassConditionalGaussian else []))
 
@@ -86,40 +86,40 @@ BAD_LABELS = {
 
 
 @pytest.mark.parametrize(("labels", "message"), BAD_LABELS.values(), ids=BAD_LABELS)
-def test_labels_that_are_none_are_refused(labels, message):
+def test_invalid_labels_raise_an_error(labels, message):
     with pytest.raises(ModelError, match=message):
         ClassConditionalGaussian().fit(X, labels)
 
 
 @pytest.mark.parametrize("labels", [LABELS.astype(object), LABELS * 1.0, pd.Series(LABELS), torch.from_numpy(LABELS)])
-def test_whole_numbers_are_labels_however_they_are_held(labels):
+def test_whole_numbers_of_every_type_are_valid_labels(labels):
     assert ClassConditionalGaussian().fit(X, labels).classes_.tolist() == [0, 1]
 
 
-def test_a_feature_network_gets_events_of_its_own_precision_and_is_named_when_it_refuses_them():
+def test_feature_network_gets_events_of_its_own_precision():
     assert ClassConditionalGaussian(torch.nn.Linear(3, 2)).fit(X, LABELS).n_features == 2
     with pytest.raises(ModelError, match="the feature model does not accept the events"):
         ClassConditionalGaussian(torch.nn.Linear(5, 2)).fit(X, LABELS)
 
 
 @pytest.mark.parametrize("model", [lambda batch: batch @ batch, torch.nn.Linear(5, 2)])
-def test_a_feature_model_that_does_not_take_the_events_is_named(model):
+def test_feature_model_that_rejects_the_events_raises_an_error(model):
     with pytest.raises(ModelError, match="feature model does not accept"):
         ClassConditionalGaussian(model).fit([(X, LABELS)])
 
 
-def test_a_feature_model_is_a_function():
+def test_feature_model_must_be_a_function():
     with pytest.raises(ModelError, match="model must be a function"):
         ClassConditionalGaussian("resnet")
 
 
-def test_features_of_the_reconstruction_that_fail_are_named():
+def test_error_names_failing_recon_features():
     with pytest.raises(ModelError, match=r"recon_features does not accept events .* of shape \(3,\)"):
         AEGMM(recon_features=lambda x, made: x @ made).fit(X, epochs=1, verbose=False)
 
 
-def test_a_setting_that_no_file_can_hold_is_named():
-    with pytest.raises(ModelError, match=r"cannot be stored with .*float32"):
+def test_error_names_a_setting_that_cannot_be_stored():
+    with pytest.raises(ModelError, match=r"with .*float32.* cannot be stored"):
         AEGMM(data_type=np.float32).fit(X, epochs=1, verbose=False).to_bytes()
 
 
@@ -131,23 +131,23 @@ def test_a_setting_that_no_file_can_hold_is_named():
         ([1.0], [[0.0, 0.0]], [[[np.nan, 0.0], [0.0, 1.0]]], "finite"),
     ],
 )
-def test_parameters_that_make_no_mixture_are_refused(weights, means, covariances, message):
+def test_invalid_mixture_parameters_raise_an_error(weights, means, covariances, message):
     with pytest.raises(ModelError, match=message):
         GaussianMixture.from_parameters(weights, means, covariances)
 
 
-def test_sample_weights_whose_sum_overflows_are_refused():
+def test_sample_weights_with_overflowing_sum_raise_an_error():
     with pytest.raises(ModelError, match="divide by the largest"):
         GaussianMixture().fit(X, sample_weight=np.full(40, 1e308))
 
 
 @pytest.mark.parametrize("source", [5, None, [1]])
-def test_a_model_comes_from_a_path_or_bytes(source):
+def test_source_must_be_a_path_or_bytes(source):
     with pytest.raises(ModelError, match="from a path or from bytes"):
         load_detector(source)
 
 
-@pytest.mark.parametrize("given", [None, "text", X + 0j])
-def test_the_functions_take_real_numbers_only(given):
+@pytest.mark.parametrize("invalid", [None, "text", X + 0j])
+def test_gmm_params_rejects_other_values_than_real_numbers(invalid):
     with pytest.raises(ModelError, match="gmm_params and gmm_energy take"):
-        gmm_params(given, np.ones((40, 2)))
+        gmm_params(invalid, np.ones((40, 2)))

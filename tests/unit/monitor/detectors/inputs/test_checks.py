@@ -1,4 +1,4 @@
-"""What detectors accept as events, and what they say about the rest."""
+"""Tests of the validation of events, sample weights and labels."""
 
 import numpy as np
 import pandas as pd
@@ -23,17 +23,17 @@ def test_other_numbers_become_float64(dtype):
     assert check_test_events(np.ones((3, 2), dtype=dtype)).values.dtype == np.float64
 
 
-def test_a_tensor_that_wants_gradients_is_read():
+def test_tensor_with_gradients_is_read():
     assert check_test_events(torch.ones(3, 2, requires_grad=True)).values.dtype == np.float32
 
 
-def test_a_frame_gives_its_names():
+def test_names_of_a_frame_are_returned():
     events = check_test_events(pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]}))
     assert events.names == ("a", "b")
     assert events.values.tolist() == [[1.0, 3.0], [2.0, 4.0]]
 
 
-def test_a_frame_in_another_order_is_taken_by_name():
+def test_columns_of_a_frame_are_reordered_by_name():
     frame = pd.DataFrame({"b": [1.0], "a": [2.0]})
     events = check_test_events(frame, names=("a", "b"), n_features=2)
     assert events.values.tolist() == [[2.0, 1.0]]
@@ -41,26 +41,26 @@ def test_a_frame_in_another_order_is_taken_by_name():
     assert events.values.flags.c_contiguous
 
 
-def test_bad_columns_of_a_frame_in_another_order_keep_their_names():
+def test_error_names_invalid_columns_of_a_reordered_frame():
     frame = pd.DataFrame({"b": [np.inf], "a": [2.0]})
     with pytest.raises(ModelError, match="columns 'b'"):
         check_test_events(frame, names=("a", "b"), n_features=2)
 
 
 @pytest.mark.parametrize("names", [None, ("a", "b")])
-def test_a_name_that_stands_twice_is_refused(names):
+def test_duplicate_names_raise_an_error(names):
     frame = pd.DataFrame([[1.0, 2.0]], columns=["a", "a"])
     with pytest.raises(ModelError, match="several columns have the name 'a'"):
         check_test_events(frame, names=names)
 
 
-def test_a_frame_with_other_names_is_refused_and_both_sides_are_named():
+def test_error_for_other_names_lists_missing_and_extra_names():
     frame = pd.DataFrame({"a": [1.0], "c": [2.0]})
-    with pytest.raises(ModelError, match="missing: 'b'; not known to the model: 'c'"):
+    with pytest.raises(ModelError, match="missing: 'b'; not in the training events: 'c'"):
         check_test_events(frame, names=("a", "b"), n_features=2)
 
 
-def test_nan_and_infinity_are_refused_with_rows_and_columns():
+def test_error_for_nan_and_infinity_names_rows_and_columns():
     x = np.zeros((100, 3))
     x[7, 1] = np.nan
     x[93, 2] = np.inf
@@ -68,7 +68,7 @@ def test_nan_and_infinity_are_refused_with_rows_and_columns():
         check_test_events(x)
 
 
-def test_bad_columns_are_named_as_the_frame_names_them():
+def test_error_names_invalid_columns_of_a_frame():
     with pytest.raises(ModelError, match="columns 'amount'"):
         check_test_events(pd.DataFrame({"age": [1.0], "amount": [np.nan]}))
 
@@ -90,12 +90,12 @@ def test_bad_columns_are_named_as_the_frame_names_them():
         ([[1.0, 2.0], [3.0]], "rows of equal length"),
     ],
 )
-def test_what_is_no_table_of_numbers_is_refused_by_name(x, message):
+def test_other_objects_than_a_table_of_numbers_raise_an_error(x, message):
     with pytest.raises(ModelError, match=message):
         check_test_events(x, n_features=5 if isinstance(x, np.ndarray) and x.shape[1:] in {(2,), (5,)} else None)
 
 
-def test_every_refusal_is_a_value_error_too():
+def test_model_error_is_a_value_error():
     with pytest.raises(ValueError, match="x is None"):
         check_test_events(None)
 
@@ -104,15 +104,15 @@ def test_every_refusal_is_a_value_error_too():
     ("weights", "message"),
     [([1.0, 2.0], "3 numbers"), ([1.0, -1.0, 0.0], "rows 1"), ([0, 0, 0], "every sample_weight is zero")],
 )
-def test_unusable_weights_are_refused(weights, message):
+def test_invalid_sample_weights_raise_an_error(weights, message):
     with pytest.raises(ModelError, match=message):
         check_sample_weights(weights, 3, owner="GaussianMixture")
 
 
-def test_labels_of_the_wrong_length_are_refused():
+def test_labels_of_the_wrong_length_raise_an_error():
     with pytest.raises(ModelError, match="3 rows"):
         check_labels([0, 1], 3, owner="ClassConditionalGaussian")
 
 
-def test_whole_floats_serve_as_labels():
+def test_whole_floats_are_valid_labels():
     assert check_labels(np.array([0.0, -1.0]), 2, owner="x").tolist() == [0, -1]

@@ -1,4 +1,4 @@
-"""What people hold their events in, and that every detector reads it alike or refuses it with the place."""
+"""Tests of the input types of events: every detector reads them alike or names the invalid element."""
 
 import numpy as np
 import pandas as pd
@@ -36,7 +36,7 @@ EQUIVALENT_FORMS = {
     "read-only": READ_ONLY,
     "big-endian": X.astype(">f8"),
     "long double": X.astype(np.longdouble),
-    "masked, nothing hidden": np.ma.masked_array(X),
+    "masked array without masked elements": np.ma.masked_array(X),
     "tensor": torch.from_numpy(X),
     "tensor with gradient": torch.tensor(X, requires_grad=True),
     "frame of other order": FRAME[["c", "a", "b"]],
@@ -46,20 +46,20 @@ EQUIVALENT_FORMS = {
 }
 
 
-@pytest.mark.parametrize("held", EQUIVALENT_FORMS.values(), ids=EQUIVALENT_FORMS)
-def test_the_same_numbers_have_the_same_energies_however_they_are_held(detector, held):
-    assert np.array_equal(detector.energy(held), detector.energy(X))
+@pytest.mark.parametrize("events", EQUIVALENT_FORMS.values(), ids=EQUIVALENT_FORMS)
+def test_energies_are_the_same_for_every_input_type(detector, events):
+    assert np.array_equal(detector.energy(events), detector.energy(X))
 
 
 @pytest.mark.parametrize("dtype", [">f4", "<f4"])
-def test_single_precision_of_any_byte_order_stays_single(detector, dtype):
+def test_float32_of_any_byte_order_stays_float32(detector, dtype):
     assert detector.energy(X.astype(dtype)).dtype == np.float32
 
 
 INVALID_FORMS = {
     "NA": (WITH_NA, r"NaN in 1 of 60 rows \(rows 4; columns 'c'\)"),
     "NA among objects": (WITH_NA.astype(object), r"NaN in 1 of 60 rows \(rows 4; columns 'c'\)"),
-    "hidden by a mask": (np.ma.masked_array(X, mask=np.eye(60, 3)), r"NaN in 3 of 60 rows \(rows 0, 1, 2;"),
+    "masked elements": (np.ma.masked_array(X, mask=np.eye(60, 3)), r"NaN in 3 of 60 rows \(rows 0, 1, 2;"),
     "infinity": (np.where(np.eye(60, 3, -5) > 0, -np.inf, X), r"inf in 3 of 60 rows \(rows 5, 6, 7;"),
     "beyond float64": (X.astype(np.longdouble) * np.longdouble(10) ** 400, "inf in 60 of 60 rows"),
     "an integer beyond float64": ([[10**400, 1, 2]], "fit in float64"),
@@ -74,13 +74,13 @@ INVALID_FORMS = {
 }
 
 
-@pytest.mark.parametrize(("held", "message"), INVALID_FORMS.values(), ids=INVALID_FORMS)
-def test_what_is_no_table_of_finite_numbers_is_refused_with_the_place(detector, held, message):
+@pytest.mark.parametrize(("events", "message"), INVALID_FORMS.values(), ids=INVALID_FORMS)
+def test_error_names_the_invalid_element(detector, events, message):
     with pytest.raises(ModelError, match=message):
-        detector.energy(held)
+        detector.energy(events)
 
 
-def test_numbers_whose_squares_overflow_are_refused_by_a_fit_and_an_explanation(detector):
+def test_numbers_with_overflowing_squares_raise_an_error_in_fit_and_explain(detector):
     huge = X.copy()
     huge[7, 1] = -1e200
     with pytest.raises(ModelError, match=r"beyond 1e\+150.*rows 7; columns 'b'"):
@@ -91,13 +91,13 @@ def test_numbers_whose_squares_overflow_are_refused_by_a_fit_and_an_explanation(
 
 
 @pytest.mark.parametrize("size", [1e38, 1e150, 1e300])
-def test_events_however_far_have_finite_energies_that_grow(detector, size):
+def test_energies_of_far_events_are_finite_and_grow(detector, size):
     near, far = detector.energy(np.array([[size / 100, 0, 0], [size, 0, 0]]))
     assert np.isfinite([near, far]).all()
     assert far >= near > detector.energy(X).max()
 
 
-def test_constant_and_repeated_rows_can_be_learned(detector):
+def test_constant_and_repeated_rows_can_be_fitted(detector):
     for rows in (np.ones((60, 3)), np.repeat(X[:2], 30, axis=0)):
         if isinstance(detector, ClassConditionalGaussian):
             fitted = ClassConditionalGaussian().fit(rows, np.arange(60) % 2)

@@ -1,4 +1,4 @@
-"""Use before the fit, and frames whose columns moved: the same answers from every detector."""
+"""Tests of detectors before the fit, and of frames with reordered columns."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ FRAME = pd.DataFrame(EVENTS, columns=["a", "b", "c"])
 DETECTORS = [GaussianMixture, ClassConditionalGaussian, VAEGMM, AEGMM]
 
 
-def fitted(kind, x):
+def fit_detector(kind, x):
     if kind is ClassConditionalGaussian:
         return kind().fit(x, np.arange(len(x)) % 2)
     return kind().fit(x) if kind is GaussianMixture else kind().fit(x, epochs=1, verbose=False)
@@ -24,7 +24,7 @@ def fitted(kind, x):
 
 @pytest.mark.parametrize("kind", DETECTORS)
 @pytest.mark.parametrize("use", ["energy", "explain", "predict", "to_bytes"])
-def test_use_before_the_fit_is_scikit_learns_error_and_ours(kind, use):
+def test_use_before_the_fit_raises_the_error_of_scikit_learn_and_ours(kind, use):
     arguments = [] if use == "to_bytes" else [EVENTS]
     detector = kind(threshold=1.0) if kind in {VAEGMM, AEGMM} else kind()
     for error in (NotFittedError, ModelError):
@@ -32,7 +32,7 @@ def test_use_before_the_fit_is_scikit_learns_error_and_ours(kind, use):
             getattr(detector, use)(*arguments)
 
 
-def test_the_error_needs_no_scikit_learn():
+def test_not_fitted_error_does_not_import_scikit_learn():
     program = (
         "import sys; from config.errors import ModelError; from monitor.detectors import GaussianMixture\n"
         "try: GaussianMixture().energy([[1.0]])\n"
@@ -43,18 +43,18 @@ def test_the_error_needs_no_scikit_learn():
 
 
 @pytest.mark.parametrize("kind", DETECTORS)
-def test_columns_of_a_frame_are_taken_by_name_in_any_order(kind):
-    detector = fitted(kind, FRAME)
-    moved = FRAME[["c", "a", "b"]]
-    assert np.array_equal(detector.energy(moved), detector.energy(FRAME))
-    ours, theirs = detector.explain(moved), detector.explain(FRAME)
-    assert ours.features == ("a", "b", "c")
-    assert np.array_equal(ours.cost, theirs.cost)
-    assert np.array_equal(ours.value, theirs.value)
+def test_columns_of_a_frame_are_matched_by_name(kind):
+    detector = fit_detector(kind, FRAME)
+    reordered = FRAME[["c", "a", "b"]]
+    assert np.array_equal(detector.energy(reordered), detector.energy(FRAME))
+    explanation, expected = detector.explain(reordered), detector.explain(FRAME)
+    assert explanation.features == ("a", "b", "c")
+    assert np.array_equal(explanation.cost, expected.cost)
+    assert np.array_equal(explanation.value, expected.value)
 
 
 @pytest.mark.parametrize("kind", DETECTORS)
-def test_a_frame_with_another_set_of_names_is_refused(kind):
-    detector = fitted(kind, FRAME)
-    with pytest.raises(ModelError, match="missing: 'b'; not known to the model: 'd'"):
+def test_frame_with_another_set_of_names_raises_an_error(kind):
+    detector = fit_detector(kind, FRAME)
+    with pytest.raises(ModelError, match="missing: 'b'; not in the training events: 'd'"):
         detector.energy(FRAME.rename(columns={"b": "d"}))

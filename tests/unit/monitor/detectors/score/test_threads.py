@@ -1,4 +1,4 @@
-"""Scoring keeps numpy's matrix products on one thread, and leaves the process as it was."""
+"""Tests of the limit of BLAS threads while scoring."""
 
 from dataclasses import replace
 
@@ -26,23 +26,23 @@ def two_threads():
 
 
 @pytest.mark.parametrize("rows", [1, 1000])
-def test_a_chunk_is_scored_on_one_thread(rows):
-    seen = []
+def test_chunk_is_scored_on_one_thread(rows):
+    thread_counts = []
 
     def kernel(part, out, shares):
-        seen.append(blas_threads())
+        thread_counts.append(blas_threads())
         out[:] = 0
 
     scorer = replace(
         make_scorer(STANDARD_GAUSSIAN, np.float64), make_kernel=lambda: kernel, make_small_kernel=None, spare_kernels=[]
     )
     scorer.energies(np.zeros((rows, 2)))
-    assert seen
-    assert all(threads == {1} for threads in seen)
+    assert thread_counts
+    assert all(threads == {1} for threads in thread_counts)
     assert blas_threads() == {2}
 
 
-def test_who_leaves_first_takes_no_thread_from_the_others():
+def test_leaving_an_inner_context_keeps_the_limit():
     with single_blas_thread:
         with single_blas_thread:
             assert blas_threads() == {1}
