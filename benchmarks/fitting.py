@@ -1,9 +1,9 @@
-"""Benchmark: fitting a mixture, side by side with scikit-learn in one run.
+"""Benchmark of fitting a mixture, compared with scikit-learn in the same run.
 
-Same rows, same number of components, same threads; what counts beside the seconds is the mean
-log-likelihood of rows held out, and the growth of the process's memory. Ours tries four starts, so scikit-learn
-stands beside it with its default of one, which may end in a worse maximum, and with four. `--data` takes the KDD
-Cup 99 array (an .npz with `kdd`); without it only the synthetic rows are fitted. `--quick` takes fewer rows.
+All models have the same rows, number of components and threads. The table has the time, the mean held-out
+log-likelihood and the growth of the process's memory. Outrider tries four initialisations. Therefore scikit-learn is
+listed twice: with its default of one, which can end in a worse maximum, and with four. `--data` is the KDD Cup 99
+array (an .npz file with `kdd`); without it only synthetic rows are fitted. `--quick` uses fewer rows.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import time
 import warnings
 
 
-def arguments() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
@@ -22,11 +22,11 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-OPTIONS = arguments()
+OPTIONS = parse_arguments()
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = str(OPTIONS.threads)
 
-import numpy as np  # noqa: E402 - the libraries read the number of threads when they are imported
+import numpy as np  # noqa: E402 - the libraries read the number of threads at import
 import torch  # noqa: E402
 from sklearn.mixture import GaussianMixture as ScikitLearn  # noqa: E402
 
@@ -35,74 +35,74 @@ from monitor.detectors import GaussianMixture  # noqa: E402
 torch.set_num_threads(OPTIONS.threads)
 
 
-def synthetic(n, d, k, separation):
+def make_synthetic_rows(n, d, k, separation):
     rng = np.random.default_rng(5)
     means = rng.normal(size=(k, d)) * separation
     roots = rng.normal(size=(k, d, d)) / np.sqrt(d) + 0.5 * np.eye(d)
-    place = rng.integers(0, k, n)
+    labels = rng.integers(0, k, n)
     x = np.empty((n, d), dtype=np.float32)
     for component in range(k):
-        rows = place == component
+        rows = labels == component
         x[rows] = means[component] + rng.normal(size=(rows.sum(), d)) @ roots[component].T
     return x
 
 
-def kdd(path, n):
+def load_kdd_rows(path, n):
     rows = np.load(path)["kdd"]
     x = rows[rows[:, -1] == 0][:, :118].astype(np.float32)
     np.random.default_rng(0).shuffle(x)
     return x[:n]
 
 
-def cases():
+def iter_cases():
     n = 20_000 if OPTIONS.quick else 100_000
-    yield "apart, 32 columns", synthetic(n * 6 // 5, 32, 8, 1.5), 8
-    yield "overlapping, 32 columns", synthetic(n * 6 // 5, 32, 8, 0.25), 8
+    yield "separated, 32 columns", make_synthetic_rows(n * 6 // 5, 32, 8, 1.5), 8
+    yield "overlapping, 32 columns", make_synthetic_rows(n * 6 // 5, 32, 8, 0.25), 8
     if OPTIONS.data:
-        yield "KDD attacks, 118 columns", kdd(OPTIONS.data, 24_000 if OPTIONS.quick else 238_000), 4
+        yield "KDD attacks, 118 columns", load_kdd_rows(OPTIONS.data, 24_000 if OPTIONS.quick else 238_000), 4
 
 
-def products_of_a_pass(x, k):
-    """Return the seconds of the matrix products that one pass cannot do without: all K, then one K a row."""
+def time_matrix_products(x, k):
+    """Return the time of the necessary matrix products of one pass, in seconds: K per row, then one per row."""
     d = x.shape[1]
     factors = torch.randn(d, k * d)
     rows = torch.from_numpy(x)
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     for part in rows.split(2048):
         part @ factors
         part.T @ part
-    return time.perf_counter() - began
+    return time.perf_counter() - started_at
 
 
 def main():
     print(f"threads {OPTIONS.threads}, numpy {np.__version__}, torch {torch.__version__}")
-    print(f"{'rows':>26} {'who':>14} {'seconds':>8} {'to ours':>8} {'held out':>10} {'passes':>7} {'+MiB':>6}")
-    GaussianMixture(2).fit(synthetic(500, 4, 2, 1.0))
-    for name, x, k in cases():
+    print(f"{'rows':>26} {'model':>14} {'seconds':>8} {'relative':>8} {'held out':>10} {'passes':>7} {'+MiB':>6}")
+    GaussianMixture(2).fit(make_synthetic_rows(500, 4, 2, 1.0))
+    for name, x, k in iter_cases():
         cut = len(x) * 5 // 6
-        first = 0.0
-        print(f"{name:>26}: the products of one float32 pass alone take {products_of_a_pass(x[:cut], k):.3f} s")
-        for who, model in (
+        outrider_seconds = 0.0
+        print(f"{name:>26}: the matrix products of one float32 pass take {time_matrix_products(x[:cut], k):.3f} s")
+        for label, model in (
             ("outrider", GaussianMixture(k, random_state=0)),
             ("scikit-learn", ScikitLearn(k, random_state=0)),
-            ("same, 4 starts", ScikitLearn(k, random_state=0, n_init=4)),
+            ("same, n_init=4", ScikitLearn(k, random_state=0, n_init=4)),
         ):
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            began = time.perf_counter()
+            memory_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            started_at = time.perf_counter()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 try:
                     model.fit(x[:cut])
-                except ValueError as reason:
-                    print(f"{name:>26} {who:>14} failed: {str(reason)[:60]}")
+                except ValueError as error:
+                    print(f"{name:>26} {label:>14} failed: {str(error)[:60]}")
                     continue
-            seconds = time.perf_counter() - began
-            grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-            first = first or seconds
+            seconds = time.perf_counter() - started_at
+            memory_growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory_before) / 1024
+            outrider_seconds = outrider_seconds or seconds
             held_out = float(np.mean(model.score_samples(x[cut:]), dtype=np.float64))
             print(
-                f"{f'{cut} of {name}':>26} {who:>14} {seconds:>8.2f} {seconds / first:>7.1f}x {held_out:>10.4f} "
-                f"{model.n_iter_:>7} {grown:>6.0f}",
+                f"{f'{cut} of {name}':>26} {label:>14} {seconds:>8.2f} {seconds / outrider_seconds:>7.1f}x "
+                f"{held_out:>10.4f} {model.n_iter_:>7} {memory_growth:>6.0f}",
                 flush=True,
             )
 

@@ -7,7 +7,7 @@ from monitor.detectors import GaussianMixture, load_detector
 
 RNG = np.random.default_rng(0)
 N = 800
-BASE = RNG.normal(constant=(N, 4))
+BASE = RNG.normal(size=(N, 4))
 KINDS = RNG.integers(0, 5, N)
 
 CASES = {
@@ -17,7 +17,7 @@ CASES = {
     "constant": np.c_[BASE, np.full(N, 7.0), np.zeros(N)],
     "all constant": np.full((N, 3), 4.0),
     "duplicated": np.c_[BASE, BASE],
-    "collinear": np.c_[BASE, BASE @ RNG.normal(constant=(4, 3))],
+    "collinear": np.c_[BASE, BASE @ RNG.normal(size=(4, 3))],
     "log-normal": np.exp(3 * BASE),
     "deviations from 1e-8 to 1e8": BASE * 10.0 ** np.array([-8, 8, 0, 3]),
     "offset of 1e6 deviations": BASE + 1e6,
@@ -88,7 +88,7 @@ def test_largest_float32_events_are_scored_without_a_warning():
 
 def test_fit_does_not_depend_on_the_units_of_columns():
     rng = np.random.default_rng(3)
-    x = np.r_[rng.normal(constant=(1000, 3)), rng.normal(constant=(1000, 3)) + 6]
+    x = np.r_[rng.normal(size=(1000, 3)), rng.normal(size=(1000, 3)) + 6]
     unit = np.array([1e-4, 1.0, 1e4])
     plain = GaussianMixture(2, random_state=1).fit(x).energy(x)
     scaled = GaussianMixture(2, random_state=1).fit(x * unit).energy(x * unit)
@@ -112,7 +112,7 @@ def test_empty_components_are_dropped_and_reported():
 
 def test_contaminated_fit_leaves_the_outlier_cluster_out():
     rng = np.random.default_rng(2)
-    x = np.r_[rng.normal(constant=(1900, 3)), rng.normal(constant=(100, 3)) * 0.3 + 9]
+    x = np.r_[rng.normal(size=(1900, 3)), rng.normal(size=(100, 3)) * 0.3 + 9]
     rng.shuffle(x)
     plain = GaussianMixture(1).fit(x)
     robust = GaussianMixture(1, contamination=0.06).fit(x)

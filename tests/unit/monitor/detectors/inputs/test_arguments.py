@@ -137,7 +137,7 @@ def test_invalid_mixture_parameters_raise_an_error(weights, means, covariances, 
 
 
 def test_sample_weights_with_overflowing_sum_raise_an_error():
-    with pytest.raises(ModelError, match="divide by the largest"):
+    with pytest.raises(ModelError, match="divide all weights by the largest"):
         GaussianMixture().fit(X, sample_weight=np.full(40, 1e308))
 
 
