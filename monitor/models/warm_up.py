@@ -132,7 +132,7 @@ class WarmUp:
         )
         if stored is not None:
             log.info(
-                "Stream %s: fitted %s on the first %s events; scoring starts with the first event.",
+                "Stream %s: fitted %s on the first %s events; scoring starts from the first event.",
                 self._stream,
                 stored.kind,
                 f"{len(training):,}",
