@@ -1,9 +1,9 @@
-"""Events per second from Kafka to committed rows, beside what kafka-python alone polls; memory as events go by.
+"""Throughput from Kafka to committed rows, compared with polling by kafka-python alone; memory over time.
 
     python benchmarks/pipeline.py [--events N] [--memory] [--database sqlite|postgresql]
 
-Starts the real broker and the real PostgreSQL of the tests on loopback ports. The clock of the daemon runs from the
-first committed event to the last; `--memory` drains ten times the events and looks at the resident memory on the way.
+Starts a real broker and a real PostgreSQL on loopback ports. The time of the daemon is measured from the first to the
+last committed event. `--memory` processes ten times the events and records the resident memory.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-sys.path[0] = str(Path(__file__).resolve().parent.parent)  # run as a script, this folder would come first
+sys.path[0] = str(Path(__file__).resolve().parent.parent)  # as a script, this folder would be first in the import path
 
 from tests.daemon.process import DaemonProcess  # noqa: E402 -- see above
 from tests.daemon.stored import StoredRows  # noqa: E402 -- see above
@@ -35,8 +35,8 @@ START_US = 1_767_225_600_000_000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--events", type=int, default=200_000, help="events to drain (default: 200,000)")
-    parser.add_argument("--memory", action="store_true", help="drain ten times as many and report the memory")
+    parser.add_argument("--events", type=int, default=200_000, help="number of events (default: 200,000)")
+    parser.add_argument("--memory", action="store_true", help="process ten times as many and report the memory")
     parser.add_argument("--database", choices=("sqlite", "postgresql"), help="only this one")
     options = parser.parse_args()
     n = options.events * (10 if options.memory else 1)
@@ -74,7 +74,7 @@ def _fill(broker: KafkaServer, n: int) -> int:
 
 
 def _polled(broker: KafkaServer) -> tuple[float, float]:
-    """Return the seconds and the CPU seconds in which a bare consumer polls everything."""
+    """Return the seconds and CPU seconds that a plain consumer needs to poll all events."""
     from kafka import KafkaConsumer, TopicPartition
 
     consumer = KafkaConsumer(
@@ -86,11 +86,11 @@ def _polled(broker: KafkaServer) -> tuple[float, float]:
     )
     partitions = [TopicPartition("events", i) for i in range(PARTITIONS)]
     consumer.assign(partitions)
-    left = sum(consumer.end_offsets(partitions).values())
-    begun, cpu = time.perf_counter(), time.process_time()
-    while left:
-        left -= sum(map(len, consumer.poll(timeout_ms=1_000).values()))
-    took = time.perf_counter() - begun, time.process_time() - cpu
+    remaining = sum(consumer.end_offsets(partitions).values())
+    started_s, cpu = time.perf_counter(), time.process_time()
+    while remaining:
+        remaining -= sum(map(len, consumer.poll(timeout_ms=1_000).values()))
+    took = time.perf_counter() - started_s, time.process_time() - cpu
     consumer.close()
     return took
 
@@ -124,17 +124,17 @@ def _drain(kind: str, folder: Path, url: str, broker: KafkaServer, n: int, *, ma
     with _running(folder, url, broker, kind) as (daemon, stored):
         process = psutil.Process(daemon.pid)
         daemon.wait_until(lambda: stored.progress() > 0, "the first events are committed", 120)
-        begun, cpu, done = time.perf_counter(), _cpu_s(process), stored.progress()
+        started_s, cpu, done = time.perf_counter(), _cpu_s(process), stored.progress()
         resident: list[tuple[int, int]] = []
         while (at := stored.progress()) < n:
             daemon.wait_until(lambda at=at: stored.progress() > at, f"more than {at:,} offsets are committed", 60)  # type: ignore[misc]
             resident.append((at, process.memory_info().rss))
-        took, used = time.perf_counter() - begun, _cpu_s(process) - cpu
+        took, used = time.perf_counter() - started_s, _cpu_s(process) - cpu
         _row(f"Kafka to rows in {kind}", n - done, took, used)
         daemon.wait_until(lambda: stored.is_settled(n), "all windows are judged", 120)
         resident.append((n, process.memory_info().rss))
     if mark is not None:
-        # What was resident at the first look behind the mark, and at the end.
+        # Resident memory at the first observation after the mark, and at the end.
         early = next(rss for at, rss in resident if at >= mark)
         print(f"    resident after {mark:,}: {early / 2**20:.0f} MiB; after {n:,}: {resident[-1][1] / 2**20:.0f} MiB; "
               f"most {max(rss for _, rss in resident) / 2**20:.0f} MiB")  # fmt: skip
@@ -145,8 +145,8 @@ def _cpu_s(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def _row(what: str, n: int, seconds: float, cpu_s: float) -> None:
-    print(f"{what:<34}{n / seconds:>10,.0f}{1e6 * seconds / n:>10.1f}{1e6 * cpu_s / n:>8.1f}", flush=True)
+def _row(label: str, n: int, seconds: float, cpu_s: float) -> None:
+    print(f"{label:<34}{n / seconds:>10,.0f}{1e6 * seconds / n:>10.1f}{1e6 * cpu_s / n:>8.1f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Promised against realised: limits, warm-up, spikes, slow rises, drift; tables with their seeds.
+"""Configured against realised false-alarm rates: thresholds, warm-up, spikes, slow rises and drift.
 
-    python benchmarks/statistics.py [--quick] [--only limits|warm_up|spikes|rises|drift] [--seed N]
+    python benchmarks/statistics.py [--quick] [--only thresholds|warm_up|spikes|slow_rises|drift] [--seed N]
 
-Energies and past counts are drawn; the realised rates of false alarms are read off exact laws, never counted.
+Energies and past counts are sampled; realised rates are computed from exact distributions where possible, not counted.
+Each table prints its seed.
 """
 
 import argparse
@@ -12,21 +13,28 @@ from pathlib import Path
 
 
 def main() -> None:
-    # This file's name is also the standard library's: its folder must not be where imports are looked for first.
+    # This file has the name of a standard library module: its folder must not be first in the import path.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
-    from benchmarks.promises import drift, limits, rises, spikes, warm_up
+    from benchmarks.statistical import drift, slow_rises, spikes, thresholds, warm_up
 
-    tables = {"limits": limits, "warm_up": warm_up, "spikes": spikes, "rises": rises, "drift": drift}
+    tables = {
+        "thresholds": thresholds,
+        "warm_up": warm_up,
+        "spikes": spikes,
+        "slow_rises": slow_rises,
+        "drift": drift,
+    }
+    aliases = {"limits": "thresholds", "rises": "slow_rises"}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer draws: under two minutes on two cores")
-    parser.add_argument("--only", choices=tuple(tables))
+    parser.add_argument("--quick", action="store_true", help="fewer samples: less than two minutes on two cores")
+    parser.add_argument("--only", choices=tuple(tables), type=lambda name: aliases.get(name, name))
     parser.add_argument("--seed", type=int, default=20261121)
     options = parser.parse_args()
     for name, part in tables.items():
         if options.only in (None, name):
-            begun = time.perf_counter()
+            started_s = time.perf_counter()
             part.show(quick=options.quick, seed=options.seed)
-            print(f"\n({name}: {time.perf_counter() - begun:.0f} s)\n", flush=True)
+            print(f"\n({name}: {time.perf_counter() - started_s:.0f} s)\n", flush=True)
 
 
 if __name__ == "__main__":

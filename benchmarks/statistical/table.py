@@ -1,10 +1,10 @@
-"""Plain tables on standard output."""
+"""Plain tables for standard output."""
 
 from collections.abc import Sequence
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a title and rows under their columns; numbers to three digits."""
+    """Print a title and right-aligned rows below their columns; numbers with three digits."""
     cells = [[_text(cell) for cell in row] for row in rows]
     widths = [max(len(column), *(len(row[i]) for row in cells)) for i, column in enumerate(columns)]
     print(f"\n{title}\n")
