@@ -11,7 +11,8 @@ import numpy as np
 from scipy import signal, stats
 
 from benchmarks.statistical import table
-from monitor.incidents.drift_horizons import DriftState, Horizon, judge_horizon, learn_baseline, learn_seasonal_baseline
+from monitor.incidents.drift_horizons import Horizon, judge_horizon, learn_baseline, learn_seasonal_baseline
+from monitor.incidents.drift_state import DriftState
 from monitor.incidents.drift_test import fit_baseline, judge_drift
 from monitor.statistics.drift_means import DriftStatistics, join_sums
 from monitor.statistics.drift_sums import code_events, pack_drift_sums

@@ -39,8 +39,6 @@ from monitor.thresholds.tick import (
     ThresholdRule,
     build_calibration_row,
     compute_tick_threshold,
-    load_clean_rate,
-    load_count_model,
     load_scale,
 )
 from storage.control.records import Incident, WindowFacts
@@ -286,14 +284,7 @@ class ControlPlane:
         if threshold is None:
             row = self._calibration.threshold(threshold_id)
             version = next(m.version for m in self._models.list(self._settings.stream_id) if m.id == row.model_id)
-            threshold = ThresholdInForce(
-                row=row,
-                count_model=load_count_model(row.details),
-                scale=load_scale(row.details),
-                model_version=version,
-                clean_rate=load_clean_rate(row.details),
-                most_events=row.details.get("most_events"),
-            )
+            threshold = ThresholdInForce.from_row(row, model_version=version)
             if len(self._thresholds) > _WINDOWS_PER_RENEWAL:
                 self._thresholds.clear()
             self._thresholds[threshold_id] = threshold

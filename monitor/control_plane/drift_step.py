@@ -15,22 +15,18 @@ from monitor.incidents.drift import build_drift_finding, build_verdict_rows, for
 from monitor.incidents.drift_horizons import (
     MAX_BASELINE_SPAN_US,
     SEASON_SEARCH_DAYS,
-    DriftState,
     FrozenBaseline,
     Horizon,
     HorizonResult,
-    baseline_from_json,
-    baseline_to_json,
     explain_waiting,
     has_season,
     judge_horizon,
     learn_baseline,
     learn_seasonal_baseline,
-    state_from_json,
-    state_to_json,
     update_drift_state,
 )
-from monitor.incidents.drift_test import horizon_false_alarm_probability
+from monitor.incidents.drift_state import DriftState
+from monitor.incidents.drift_test import DriftBaseline, horizon_false_alarm_probability
 from monitor.incidents.lifecycle import Finding, Interval, Kind
 from monitor.incidents.rows import IncidentPolicy, update_incident, withdraw_incident
 from monitor.statistics.drift_means import DriftStatistics, is_valid_shape, join_sums
@@ -116,7 +112,7 @@ class DriftMonitor:
         return stored
 
     def _build_step(self, facts: DriftFacts, until_us: int, model_id: int, activated_us: int) -> DriftUpdate:
-        rule, state = self._rule, state_from_json(facts.state)
+        rule, state = self._rule, DriftState.from_json(facts.state)
         model = self._model(model_id)
         rebased_us = facts.rebased_from_us
         base_from_us = activated_us if rebased_us is None or rebased_us >= until_us else max(activated_us, rebased_us)
@@ -152,7 +148,7 @@ class DriftMonitor:
             log.info("Stream %s: %s", rule.stream, finding.summary, extra={"action": "drift", "stream": rule.stream})
         return DriftUpdate(
             until_us=until_us,
-            state=state_to_json(state),
+            state=state.to_json(),
             update_incidents=self._build_incident_change(finding, before, state, results, until_us, renewed=renewed),
             bases=bases,
             verdicts=[row for each in results for row in build_verdict_rows(each, statistics)] if statistics else [],
@@ -241,7 +237,7 @@ class _ModelHorizons:
                 horizon_us=row.horizon_us,
                 is_seasonal=row.season,
                 frozen_at_us=row.until_us,
-                baseline=baseline_from_json(row.base),
+                baseline=DriftBaseline.from_json(row.base),
             )
 
     def statistics(self, model: MonitoredModel) -> DriftStatistics | None:
@@ -326,7 +322,7 @@ class _ModelHorizons:
                 season=new.is_seasonal,
                 from_us=self.base_from_us,
                 until_us=until_us,
-                base=baseline_to_json(new.baseline),
+                base=new.baseline.to_json(),
             )
         ]
 

@@ -94,7 +94,7 @@ def _baseline_value(result: HorizonResult, index: int) -> float:
     It is the value of the previous days, plus the usual difference that the seasonal baseline has learned, or the value
     of the plain baseline.
     """
-    offset = result.baseline.baseline.mean[index] if result.baseline.is_seasonal else 0.0
+    offset = result.frozen.baseline.mean[index] if result.frozen.is_seasonal else 0.0
     return float(result.before[index] + offset)
 
 
@@ -108,7 +108,7 @@ def _describe_drift(result: HorizonResult, statistics: DriftStatistics, advice: 
     indices = result.verdict.drifted
     named = "; ".join(_describe_change(result, index, statistics) for index in indices[:_MAX_SUMMARY_STATISTICS])
     more = f"; and {len(indices) - _MAX_SUMMARY_STATISTICS} more" if len(indices) > _MAX_SUMMARY_STATISTICS else ""
-    compared = "the same time on days before" if result.baseline.is_seasonal else "the first horizons after activation"
+    compared = "the same time on days before" if result.frozen.is_seasonal else "the first horizons after activation"
     return (
         f"over the {format_horizon(result.horizon_us)} from {format_utc(result.horizon.start_us)}: {named}{more} "
         f"(|z| up to {np.abs(result.verdict.z[indices[0]]):.1f}, limit {result.verdict.z_threshold:.1f}, "
@@ -129,7 +129,7 @@ def _describe_change(result: HorizonResult, index: int, statistics: DriftStatist
 
 
 def _horizon_details(result: HorizonResult, statistics: DriftStatistics) -> dict[str, Any]:
-    base = result.baseline.baseline
+    base = result.frozen.baseline
     return {
         "horizon": format_horizon(result.horizon_us),
         "window": {
@@ -147,8 +147,8 @@ def _horizon_details(result: HorizonResult, statistics: DriftStatistics) -> dict
         "energy_body_z": result.body_z,
         "spike_in_it": result.horizon.has_spike,
         "base": {
-            "against": "days before" if result.baseline.is_seasonal else "base",
-            "frozen_at": format_utc(result.baseline.frozen_at_us),
+            "against": "days before" if result.frozen.is_seasonal else "base",
+            "frozen_at": format_utc(result.frozen.frozen_at_us),
             "horizons": base.blocks,
             "autocorrelation": base.rho,
             "effective_horizons": base.effective,

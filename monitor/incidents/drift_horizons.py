@@ -1,4 +1,4 @@
-"""Baselines, verdicts and state of the drift test of one stream, from the means of past horizons. Pure functions.
+"""Baselines and verdicts of the drift test of one stream, from the means of past horizons. Pure functions.
 
 A horizon is an interval of event time of fixed length, aligned to its multiples. Its means are compared with a baseline
 that is frozen once after a model was activated. From the third day on, if the horizon divides the day, the means at the
@@ -8,12 +8,12 @@ days.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from config.time_format import DAY_US
+from monitor.incidents.drift_state import DriftAlarm, DriftState
 from monitor.incidents.drift_test import (
     MIN_EVENT_SHARE,
     SEASON_DAYS,
@@ -57,35 +57,6 @@ class Horizon:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DriftAlarm:
-    """An open drift over one horizon length: its first drifted horizon and the number of clean horizons since."""
-
-    since_us: int
-    clean: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DriftState:
-    """The state between drift steps, by the length of the horizon.
-
-    `alarms` are the open drifts. `spans` are the intervals of earlier ones, which are not used as normal days.
-    `waiting` holds the reason for a missing verdict as text, by the horizon as the configuration writes it.
-    """
-
-    base_from_us: int | None = None
-    waiting: Mapping[str, str] = field(default_factory=dict)
-    alarms: Mapping[int, DriftAlarm] = field(default_factory=dict)
-    spans: Mapping[int, Sequence[tuple[int, int]]] = field(default_factory=dict)
-
-    def is_drifting(self, horizon_us: int, start_us: int) -> bool:
-        """Return True if a horizon lies in a drift."""
-        alarm = self.alarms.get(horizon_us)
-        if alarm is not None and start_us >= alarm.since_us:
-            return True
-        return any(begin <= start_us < end for begin, end in self.spans.get(horizon_us, ()))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FrozenBaseline:
     """The baseline of one horizon length: of the means, or of their differences from previous days (`is_seasonal`)."""
@@ -106,7 +77,7 @@ class HorizonResult:
 
     horizon_us: int
     horizon: Horizon
-    baseline: FrozenBaseline
+    frozen: FrozenBaseline
     before: Float64
     after: Float64
     alpha: float
@@ -200,7 +171,7 @@ def judge_horizon(
         exceedance: Share of normal events above the threshold.
     """
     horizon = horizons[start_us]
-    baseline = season or plain
+    frozen = season or plain
     normal = (
         plain.baseline.mean if season is None else _mean_of_previous_days(horizons, start_us, plain, state, statistics)
     )
@@ -208,17 +179,17 @@ def judge_horizon(
         return None
     after = statistics.means(horizon.sums, horizon.events)
     units = statistics.units(plain.baseline.mean)
-    current = after - normal if baseline.is_seasonal else after
-    verdict = judge_drift(baseline.baseline, current, horizon.events, units, alpha=alpha, min_effect=min_effect)
+    current = after - normal if frozen.is_seasonal else after
+    verdict = judge_drift(frozen.baseline, current, horizon.events, units, alpha=alpha, min_effect=min_effect)
     if verdict is None:
         return None
     index = statistics.energy_rank_index
     shift = _mean_rank_without_outliers(horizon, after[index], exceedance) - after[index]
-    width = baseline.baseline.deviation[index] * np.sqrt(1 + 1 / baseline.baseline.effective)
+    width = frozen.baseline.deviation[index] * np.sqrt(1 + 1 / frozen.baseline.effective)
     return HorizonResult(
         horizon_us=plain.horizon_us,
         horizon=horizon,
-        baseline=baseline,
+        frozen=frozen,
         before=normal,
         after=after,
         alpha=alpha,
@@ -277,36 +248,3 @@ def _mean_of_previous_days(
         if len(examples) == SEASON_DAYS:
             return np.asarray(sum(examples) / SEASON_DAYS, np.float64)
     return None
-
-
-def state_to_json(state: DriftState) -> dict[str, Any]:
-    """Return the state as a JSON object."""
-    return {
-        "base_from_us": state.base_from_us,
-        "waiting": dict(state.waiting),
-        "alarms": {str(length): asdict(alarm) for length, alarm in state.alarms.items()},
-        "spans": {str(length): [list(span) for span in spans] for length, spans in state.spans.items()},
-    }
-
-
-def state_from_json(stored: Mapping[str, Any]) -> DriftState:
-    """Return the state that `state_to_json` wrote, or the initial one."""
-    return DriftState(
-        base_from_us=stored.get("base_from_us"),
-        waiting=stored.get("waiting", {}),
-        alarms={int(length): DriftAlarm(**alarm) for length, alarm in stored.get("alarms", {}).items()},
-        spans={
-            int(length): [(begin, end) for begin, end in spans] for length, spans in stored.get("spans", {}).items()
-        },
-    )
-
-
-def baseline_to_json(base: DriftBaseline) -> dict[str, Any]:
-    """Return a baseline as a JSON object. Floats are written so that they are read back bit for bit."""
-    return asdict(base) | {"mean": base.mean.tolist(), "deviation": base.deviation.tolist()}
-
-
-def baseline_from_json(stored: Mapping[str, Any]) -> DriftBaseline:
-    """Return the baseline that `baseline_to_json` wrote."""
-    arrays = {name: np.array(stored[name], np.float64) for name in ("mean", "deviation")}
-    return DriftBaseline(**{**stored, **arrays})

@@ -7,7 +7,9 @@ The variation of the baseline, slow waves included, is normal. A predictive t di
 mean.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from scipy import special
@@ -46,6 +48,16 @@ class DriftBaseline:
     effective: float
     dof: float
     typical_events: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the baseline as a JSON object. Floats are written so that they are read back bit for bit."""
+        return asdict(self) | {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
+
+    @staticmethod
+    def from_json(stored: Mapping[str, Any]) -> "DriftBaseline":
+        """Return the baseline that `to_json` wrote."""
+        arrays = {name: np.array(stored[name], np.float64) for name in ("mean", "deviation")}
+        return DriftBaseline(**{**stored, **arrays})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

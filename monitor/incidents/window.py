@@ -8,6 +8,7 @@ from config.time_format import format_utc
 from monitor.incidents.rows import IncidentPolicy
 from monitor.statistics.counts import CountModel, count_model_to_json
 from monitor.statistics.part import Part, Scale
+from monitor.thresholds.tick import load_clean_rate, load_count_model, load_scale
 from storage.control.records import OffsetRange, WindowFacts
 from storage.control.thresholds import StoredThreshold
 
@@ -41,6 +42,18 @@ class ThresholdInForce:
     model_version: int
     clean_rate: float
     most_events: int | None
+
+    @staticmethod
+    def from_row(row: StoredThreshold, model_version: int) -> "ThresholdInForce":
+        """Return a stored threshold with the count model and the scale from its details."""
+        return ThresholdInForce(
+            row=row,
+            count_model=load_count_model(row.details),
+            scale=load_scale(row.details),
+            model_version=model_version,
+            clean_rate=load_clean_rate(row.details),
+            most_events=row.details.get("most_events"),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,6 @@ from monitor.control_plane.judge import JudgeRule, ThresholdInForce, judge_open_
 from monitor.incidents.lifecycle import LifecyclePolicy
 from monitor.incidents.rows import IncidentPolicy
 from monitor.statistics.part import Scale, encode_part, summarise
-from monitor.thresholds.tick import load_count_model, load_scale
 from storage.control.records import Incident, Judgement, StoredPart, WindowFacts
 from storage.control.thresholds import StoredThreshold
 
@@ -44,6 +43,7 @@ def learned_threshold(
         "scale": {"median": SCALE.median, "iqr": SCALE.iqr},
         "limit": {},
         "clean_rate": rate * 1.02,
+        "most_events": most_events,
     }
     row = StoredThreshold(
         id=7,
@@ -58,14 +58,7 @@ def learned_threshold(
         method="plain",
         details=details,
     )
-    return ThresholdInForce(
-        row=row,
-        count_model=load_count_model(details),
-        scale=load_scale(details),
-        model_version=2,
-        clean_rate=details["clean_rate"],
-        most_events=most_events,
-    )
+    return ThresholdInForce.from_row(row, model_version=2)
 
 
 @dataclass

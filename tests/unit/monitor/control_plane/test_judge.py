@@ -12,7 +12,7 @@ from monitor.control_plane.judge import JudgeRule, ThresholdInForce, judge_windo
 from monitor.incidents.lifecycle import LifecyclePolicy
 from monitor.incidents.rows import IncidentPolicy
 from monitor.statistics.part import Part, Scale, encode_part, summarise
-from monitor.thresholds.tick import build_first_threshold, load_clean_rate, load_count_model, load_scale
+from monitor.thresholds.tick import build_first_threshold, load_count_model, load_scale
 from storage.control.models import Activation
 from storage.control.records import Judgement, StoredGap, StoredPart, WindowFacts
 from storage.control.thresholds import StoredThreshold
@@ -53,14 +53,7 @@ def load_threshold(threshold_id: int) -> ThresholdInForce:
         method=new.method,
         details=details,
     )
-    return ThresholdInForce(
-        row=row,
-        count_model=load_count_model(details),
-        scale=load_scale(details),
-        model_version=2,
-        clean_rate=load_clean_rate(details),
-        most_events=None,
-    )
+    return ThresholdInForce.from_row(row, model_version=2)
 
 
 def part(events: int = 100, outliers: int = 0, *, late: int = 0, dead: int = 0) -> Part:

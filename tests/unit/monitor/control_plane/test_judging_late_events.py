@@ -9,7 +9,6 @@ from monitor.control_plane.judge import JudgeRule, ThresholdInForce, judge_windo
 from monitor.incidents.lifecycle import LifecyclePolicy
 from monitor.incidents.rows import IncidentPolicy
 from monitor.statistics.part import Part, Scale, encode_part, summarise
-from monitor.thresholds.tick import load_clean_rate, load_count_model, load_scale
 from storage.control.records import Judgement, StoredPart, WindowFacts
 from storage.control.thresholds import StoredThreshold
 
@@ -45,14 +44,7 @@ def load_threshold(threshold_id: int) -> ThresholdInForce:
         method="percentile",
         details={"law": count_model, "scale": {"median": SCALE.median, "iqr": SCALE.iqr}, "limit": {}},
     )
-    return ThresholdInForce(
-        row=row,
-        count_model=load_count_model(row.details),
-        scale=load_scale(row.details),
-        model_version=1,
-        clean_rate=load_clean_rate(row.details),
-        most_events=None,
-    )
+    return ThresholdInForce.from_row(row, model_version=1)
 
 
 def judged(parts: Sequence[Part]) -> Judgement:

@@ -7,23 +7,18 @@ import pytest
 
 from monitor.incidents.drift import build_drift_finding, build_verdict_rows
 from monitor.incidents.drift_horizons import (
-    DriftAlarm,
-    DriftState,
     FrozenBaseline,
     Horizon,
     HorizonResult,
-    baseline_from_json,
-    baseline_to_json,
     explain_waiting,
     has_season,
     judge_horizon,
     learn_baseline,
     learn_seasonal_baseline,
-    state_from_json,
-    state_to_json,
     update_drift_state,
 )
-from monitor.incidents.drift_test import SEASON_DAYS
+from monitor.incidents.drift_state import DriftAlarm, DriftState
+from monitor.incidents.drift_test import SEASON_DAYS, DriftBaseline
 from monitor.statistics.drift_means import DriftStatistics
 from monitor.statistics.training_profile import TrainingProfile, build_feature_profile, quantile_edges
 
@@ -162,10 +157,10 @@ def test_state_and_baselines_survive_json_bit_for_bit() -> None:
     state = DriftState(
         base_from_us=7, waiting={"1d": "-"}, alarms={HOUR: DriftAlarm(since_us=5, clean=1)}, spans={HOUR: [(1, 2)]}
     )
-    assert state_from_json(state_to_json(state)) == state
-    assert state_from_json({}) == DriftState()
+    assert DriftState.from_json(state.to_json()) == state
+    assert DriftState.from_json({}) == DriftState()
     base = bases(stretch(0, 4 * DAY))[0].baseline
-    again = baseline_from_json(baseline_to_json(base))
+    again = DriftBaseline.from_json(base.to_json())
     assert again.mean.tobytes() == base.mean.tobytes()
     assert again.deviation.tobytes() == base.deviation.tobytes()
     assert (again.rho, again.dof, again.effective) == (base.rho, base.dof, base.effective)
