@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from config.errors import StorageUnavailable
-from storage.database.engine import CommitUnknown
+from storage.database.errors import CommitUnknown
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

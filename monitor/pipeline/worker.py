@@ -36,7 +36,7 @@ from monitor.pipeline.partition_buffer import (
 from monitor.pipeline.rejection_warning import AllRejectedWarning
 from monitor.pipeline.retry import StorageRetry
 from storage.control.shadows import ShadowStore
-from storage.database.engine import CommitUnknown
+from storage.database.errors import CommitUnknown
 from storage.ledger.commit import Commit, Committed, Fenced, Stale, StreamControl
 from storage.ledger.ledger import Ledger
 

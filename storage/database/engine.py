@@ -20,11 +20,9 @@ from sqlalchemy.engine import URL, Connection, make_url
 
 from config.errors import ConfigError, SchemaMismatch, StorageUnavailable
 from storage.database import dialects
-from storage.database.errors import CommitUnknown, StorageDamaged, StorageFull, translate_errors
+from storage.database.errors import StorageFull, translate_errors
 from storage.database.fair_lock import FairLock
 from storage.database.revisions import KNOWN_REVISIONS
-
-__all__ = ["CommitUnknown", "Database", "StorageDamaged", "StorageFull"]
 
 _URL_FORMS = "sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
 _CLOCK_SQL_US = {
@@ -173,7 +171,7 @@ class Database:
         """
         if self.file is not None and not self.file.exists():
             if not os.access(self.file.parent, os.W_OK | os.X_OK, effective_ids=True):
-                message = f"cannot create the database {self.file}: this user may not write in {self.file.parent}"
+                message = f"the database {self.file} cannot be created: this user may not write in {self.file.parent}"
                 raise StorageFull(message)
             return
         with self.write() as connection:

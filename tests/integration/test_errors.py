@@ -122,7 +122,7 @@ SETTINGS = (
     (
         "a folder that does not exist",
         build_settings(url="sqlite:////no/such/folder/o.db"),
-        "the folder of the database /no/such/folder/o.db does not exist: create it or change database.url",
+        "the folder of the database /no/such/folder/o.db does not exist: create it, or change database.url",
     ),
     (
         "an address of brokers without a port",

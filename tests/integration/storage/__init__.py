@@ -1,1 +1,1 @@
-"""Integration tests of the storage room, on both databases."""
+"""Integration tests of storage, on both databases."""

@@ -9,7 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from config.errors import StorageUnavailable
-from storage.database.engine import CommitUnknown, Database
+from storage.database.engine import Database
+from storage.database.errors import CommitUnknown
 from storage.database.migrations.upgrade import upgrade
 from storage.ledger.commit import Committed, Fenced
 from storage.ledger.ledger import Ledger

@@ -12,8 +12,8 @@ import pytest
 import sqlalchemy as sa
 
 from config.errors import ConfigError, StorageUnavailable
-from storage.database.engine import CommitUnknown, Database, StorageDamaged, StorageFull
-from storage.database.errors import translate_errors
+from storage.database.engine import Database
+from storage.database.errors import CommitUnknown, StorageDamaged, StorageFull, translate_errors
 from storage.database.migrations.upgrade import upgrade
 
 _ROOT = Path(__file__).parents[4]
