@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, field_validator, model_validator
 
 from config.section import Int, Names, Number, Section, Text, raise_problems
+from config.time_format import format_time
 from config.units import (
     Duration,
     PositiveDuration,
     Time,
     format_duration,
-    format_time,
     parse_duration,
     parse_time,
     to_us,

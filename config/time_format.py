@@ -1,6 +1,10 @@
 """Lengths of time in microseconds, and times and durations as text."""
 
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 HOUR_US = 3600 * 1_000_000
 
@@ -33,7 +37,46 @@ def format_one_period(us: int) -> str:
     return text
 
 
+def format_rough_duration(seconds: float) -> str:
+    """Return a duration as a whole number of its largest unit of which it has at least two: 40 min, 3 h."""
+    for unit_s, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * unit_s:
+            return f"{seconds / unit_s:.0f} {name}"
+    return f"{seconds:.0f} s"
+
+
+def format_age(age_s: float) -> str:
+    """Return an age as text; it is negative when the clock of the event is ahead."""
+    return f"{-age_s:.0f} s ahead of the clock" if age_s < 0 else f"{format_rough_duration(age_s)} ago"
+
+
+def format_time(time_us: int) -> str:
+    """Return a time in microseconds since 1970 as RFC 3339 in UTC, with microseconds."""
+    return _to_datetime(time_us).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
+def format_optional_time(time_us: int | None) -> str | None:
+    """Return a time as RFC 3339 in UTC, None without a time."""
+    return None if time_us is None else format_time(time_us)
+
+
+def format_times(times: "NDArray[Any]") -> list[str | None]:
+    """Return an array of NumPy times (n,) as RFC 3339 in UTC, `NaT` as None."""
+    import numpy as np  # noqa: PLC0415 - reading settings does not need numpy
+
+    texts: list[str] = np.datetime_as_string(times.astype("datetime64[us]"), unit="us").tolist()
+    return [None if text == "NaT" else text + "Z" for text in texts]
+
+
+def format_short_time(time: int | str) -> str:
+    """Return a time, in microseconds since 1970 or as RFC 3339 in UTC, to the second."""
+    return (time if isinstance(time, str) else format_time(time))[:19] + "Z"
+
+
 def format_utc(time_us: int) -> str:
     """Return a time as RFC 3339 in UTC, without zero microseconds."""
-    at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time_us)
-    return at.isoformat().replace("+00:00", "Z")
+    return _to_datetime(time_us).isoformat().replace("+00:00", "Z")
+
+
+def _to_datetime(time_us: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time_us)

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, GetCoreSchemaHandler, PlainSerializer, WithJsonSchema
 from pydantic_core import CoreSchema, core_schema
 
+from config.time_format import format_time
+
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Event times are 64-bit microseconds; two centuries keep every sum of a time and a duration inside.
@@ -206,12 +208,6 @@ def parse_time(text: str) -> int:
     if time_us < 0 or moment.year > _MAX_YEAR:
         raise ValueError(f"{text!r} lies outside the years 1970 to {_MAX_YEAR}; {_TIME_FORMS}")
     return time_us
-
-
-def format_time(time_us: int) -> str:
-    """Write a time in microseconds since 1970 as RFC 3339 in UTC."""
-    text = (_EPOCH + timedelta(microseconds=time_us)).isoformat(timespec="microseconds")
-    return text.removesuffix("+00:00") + "Z"
 
 
 def _reject_other_types(value: object, forms: str) -> ValueError:

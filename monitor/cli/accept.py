@@ -6,7 +6,8 @@ import click
 
 from config.errors import ConfigError
 from config.settings import Settings
-from config.units import format_time, to_us
+from config.time_format import format_time
+from config.units import to_us
 from monitor.cli.database import format_latest_incidents, open_database
 from monitor.cli.settings import load_settings
 from storage.control.acceptance import AcceptedReference, accept_incident

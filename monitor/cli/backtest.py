@@ -118,7 +118,7 @@ def _build_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _format_period(result: "Backtest") -> str:
-    from monitor.cli.output.tables import format_short_time
+    from config.time_format import format_short_time
 
     first = result.cells[0]
     days = (result.end_us - result.begin_us) / 86_400e6

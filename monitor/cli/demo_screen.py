@@ -10,6 +10,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from config.time_format import format_short_time
+
 if TYPE_CHECKING:
     from config.settings import Settings
     from storage.history import History
@@ -94,7 +96,7 @@ def read_snapshot(history: "History", stream: str) -> DemoSnapshot:
     return DemoSnapshot(
         events=int(sum(columns["events"])),
         windows=len(columns["events"]),
-        last_window=str(columns["window_start"][-1])[:19] if columns["window_start"] else "-",
+        last_window=format_short_time(str(columns["window_start"][-1])) if columns["window_start"] else "-",
         outliers=[int(value) for value in columns["outliers"][newest]],
         expected=[float(value) for value in columns["expected_outliers"][newest]],
         p50=[float(value) for value in columns["energy_p50"][newest]],

@@ -180,7 +180,7 @@ def _fit_and_store(
     labels: "NDArray[Any] | None",
     shadow: _ShadowOptions | None,
 ) -> None:
-    from config.time_format import format_utc
+    from config.time_format import format_time
     from monitor.models.fitting import fit_model
     from monitor.thresholds.body import describe_heavy_tail
     from monitor.thresholds.percentile import exceedance
@@ -204,7 +204,7 @@ def _fit_and_store(
     if summary.get("left_out"):
         click.echo(f"  left out    {summary['left_out']:,} events as outliers (model.contamination)")
     click.echo(f"  reference   {len(fitted.reference):,} energies of held-out events")
-    since = "the first window" if not since_us else format_utc(since_us)
+    since = "the first window" if not since_us else format_time(since_us)
     click.echo(f"  {'valid from ' if shadow is None else 'scores from'} {since}")
     click.echo(f"  took        {time.monotonic() - started_s:.1f} s")
     warning = describe_heavy_tail(fitted.reference, exceedance(own.threshold.percentile))

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from config.errors import ConfigError
-from config.units import format_time
+from config.time_format import format_optional_time, format_time
 from monitor.cli.command_group import DefaultVerbGroup
 from monitor.cli.database import format_latest_incidents, format_no_history, has_history, open_database, open_history
 from monitor.cli.output.incident_text import format_incident
@@ -71,7 +71,7 @@ def _incident_as_dict(report: IncidentReport) -> dict[str, Any]:
         "status": report.status,
         "window_start": format_time(report.window_start_us),
         "opened_at": format_time(report.opened_at_us),
-        "resolved_at": None if report.resolved_at_us is None else format_time(report.resolved_at_us),
+        "resolved_at": format_optional_time(report.resolved_at_us),
         "windows_fired": report.windows_fired,
         "summary": report.summary,
         "details": report.details,

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from config.errors import ConfigError, ModelError
 from config.settings import Settings, StreamSettings
-from config.units import format_time, to_us
+from config.time_format import format_optional_time, format_time
+from config.units import to_us
 from monitor.cli.command_group import DefaultVerbGroup
 from monitor.cli.database import format_no_history, has_history, open_database
 from monitor.cli.output.tables import format_option, format_value, resolve_format, write_rows
@@ -203,7 +204,7 @@ def _build_row(stream: str, model: ModelInfo, verdict: Mapping[str, Any] | None)
         "kind": model.kind,
         "state": model.state,
         "created_at": format_time(model.created_at_us),
-        "valid_from": None if model.valid_from_us is None else format_time(model.valid_from_us),
+        "valid_from": format_optional_time(model.valid_from_us),
         "events": model.summary.get("events"),
         "features": list(model.feature_names),
         "gate": None if verdict is None else verdict["reason"],

@@ -10,7 +10,7 @@ import click
 from config.errors import ConfigError, OutriderError
 from config.masking import mask_webhook
 from config.notify import NotifySettings, WebhookChannelSettings, suggest_channel
-from config.units import format_time
+from config.time_format import format_optional_time
 from monitor.cli.command_group import DefaultVerbGroup
 from monitor.cli.database import open_database
 from monitor.cli.output.tables import format_option, resolve_format, write_rows
@@ -88,8 +88,8 @@ def _build_row(name: str, settings: NotifySettings, counts: ChannelCounts) -> di
         "delivered": counts.delivered,
         "dead": counts.dead,
         "skipped": counts.skipped,
-        "oldest_pending": _format_optional_time(counts.oldest_pending_us),
-        "last_delivered": _format_optional_time(counts.last_delivered_us),
+        "oldest_pending": format_optional_time(counts.oldest_pending_us),
+        "last_delivered": format_optional_time(counts.last_delivered_us),
         "last_error": counts.last_error,
     }
 
@@ -103,10 +103,6 @@ def _channel_type(settings: NotifySettings, name: str) -> str:
 def _channel_target(settings: NotifySettings, name: str) -> str:
     channel = settings.channels.get(name)
     return mask_webhook(channel.url) if isinstance(channel, WebhookChannelSettings) else "the log"
-
-
-def _format_optional_time(time_us: int | None) -> str | None:
-    return None if time_us is None else format_time(time_us)
 
 
 def _build_test_message(channel: str) -> Message:

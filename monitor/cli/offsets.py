@@ -10,7 +10,7 @@ import click
 from config.errors import BrokerUnavailable, ConfigError
 from config.settings import Settings
 from config.sources import FileSourceSettings, parse_start_position
-from config.units import format_time
+from config.time_format import format_optional_time
 from consumers.batch import Partition
 from consumers.open import open_source
 from consumers.source import PartitionInfo, Source
@@ -135,8 +135,8 @@ def _build_row(stream: str, state: SourceState, found: PartitionInfo | None) -> 
         "log_end": None if found is None else found.end,
         # The offsets of a re-created log are not comparable.
         "lag": None if found is None or other else max(0, found.end - state.next_offset),
-        "watermark": None if state.watermark_us is None else format_time(state.watermark_us),
-        "last_commit": None if state.committed_at_us is None else format_time(state.committed_at_us),
+        "watermark": format_optional_time(state.watermark_us),
+        "last_commit": format_optional_time(state.committed_at_us),
         "owner": state.owner,
     }
 

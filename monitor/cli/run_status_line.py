@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from config.errors import OutriderError
 from config.settings import Settings
-from monitor.cli.output.tables import format_age
+from config.time_format import format_age
 from monitor.models.warm_up_progress import format_progress
 
 if TYPE_CHECKING:

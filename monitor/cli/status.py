@@ -5,10 +5,11 @@ from typing import Any
 import click
 
 from config.settings import Settings
-from config.units import format_duration, format_time
+from config.time_format import format_age, format_optional_time, format_short_time, format_time
+from config.units import format_duration
 from monitor.cli.database import open_database
 from monitor.cli.output.budget_text import describe_spike_budget
-from monitor.cli.output.tables import FORMATS, Row, escape_unprintable, format_age, format_short_time, write_rows
+from monitor.cli.output.tables import FORMATS, Row, escape_unprintable, write_rows
 from monitor.cli.settings import load_settings
 from monitor.models.warm_up_progress import format_progress
 from monitor.thresholds.tick import load_count_model
@@ -102,11 +103,11 @@ def _build_row(status: StreamStatus, settings: Settings) -> dict[str, Any]:
         "warm_up_wanted": None if warm_up is None else warm_up[1],
         "warm_up_left_s": None if warm_up is None or not status.is_lease_held else warm_up[2],
         "lag": 0 if _at_end(status) else None,
-        "last_event_time": _format_optional_time(status.last_event_us),
+        "last_event_time": format_optional_time(status.last_event_us),
         "last_event_age_s": _age_s(status, status.last_event_us),
-        "last_commit": _format_optional_time(status.last_commit_us),
+        "last_commit": format_optional_time(status.last_commit_us),
         "last_commit_age_s": _age_s(status, status.last_commit_us),
-        "sealed_until": _format_optional_time(status.sealed_until_us),
+        "sealed_until": format_optional_time(status.sealed_until_us),
         "model_version": None if model is None else model.version,
         "model_kind": None if model is None else model.kind,
         "threshold": None if threshold is None else threshold.threshold,
@@ -139,8 +140,8 @@ def _build_row(status: StreamStatus, settings: Settings) -> dict[str, Any]:
                 "partition": each.partition,
                 "incarnation": each.incarnation,
                 "next_offset": each.next_offset,
-                "last_event_time": _format_optional_time(each.last_event_us),
-                "last_commit": _format_optional_time(each.committed_at_us),
+                "last_event_time": format_optional_time(each.last_event_us),
+                "last_commit": format_optional_time(each.committed_at_us),
                 "at_end": each.idle_until_us > status.now_us,
             }
             for each in status.sources
@@ -196,10 +197,6 @@ def _drift_state(status: StreamStatus, settings: Settings) -> dict[str, str] | N
     waiting = status.drift_state.get("waiting", {})
     lengths = [format_duration(each) for each in own.alerts.drift.horizons if each >= own.window.size]
     return {length: waiting.get(length, "watched") for length in lengths}
-
-
-def _format_optional_time(time_us: int | None) -> str | None:
-    return None if time_us is None else format_time(time_us)
 
 
 def _age_s(status: StreamStatus, time_us: int | None) -> float | None:

@@ -2,6 +2,8 @@
 
 from collections import deque
 
+from config.time_format import format_rough_duration
+
 _RATE_WINDOW_S = 60.0
 
 
@@ -32,12 +34,4 @@ def format_progress(n: int, wanted: int, left_s: float | None) -> str:
         return f"{text}, fitting"
     if left_s is None:
         return text if n else f"{text}, waiting for the first"
-    return f"{text}, about {format_rough_duration(left_s)} left"
-
-
-def format_rough_duration(seconds: float) -> str:
-    """Return a rounded duration as text, in its largest unit."""
-    for unit_s, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= 2 * unit_s:
-            return f"{seconds / unit_s:.0f} {name}"
-    return f"{max(1.0, seconds):.0f} s"
+    return f"{text}, about {format_rough_duration(max(1.0, left_s))} left"

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from config.notify import IncidentKind
-from config.units import format_time
+from config.time_format import format_time
 from monitor.notify.channel import format_message
 from storage.control.outbox import Message
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from config.units import format_time
+from config.time_format import format_time
 
 SECOND_US = 1_000_000
 

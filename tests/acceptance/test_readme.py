@@ -20,7 +20,7 @@ import pytest
 from rich.console import Console
 
 from config.loading import load
-from config.units import format_time
+from config.time_format import format_time
 from monitor.cli.demo_screen import DemoSnapshot, ShownIncident, render_screen
 from monitor.cli.demo_summary import DemoSummary, DetectedDrift, format_summary
 from monitor.cli.main import outrider
@@ -158,7 +158,7 @@ def test_the_pictures_are_what_the_demo_shows() -> None:
         "49 outliers among 1,200 events in the window from 2026-11-20T08:42:00Z; a clean window has 6, and 17 or more"
     )
     seen = DemoSnapshot(
-        events=1_200, windows=40, last_window="2026-11-20T08:54:00", outliers=[5] * 40, expected=[6.0] * 40,
+        events=1_200, windows=40, last_window="2026-11-20T08:54:00Z", outliers=[5] * 40, expected=[6.0] * 40,
         p50=[6.0] * 40, p99=[10.0] * 40, threshold=11.85, method="plain",
         incidents=[ShownIncident(id=1, kind="spike", status="open", severity="warning", summary=spike)],
     )  # fmt: skip

@@ -4,8 +4,9 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from config.time_format import format_short_time
 from monitor.cli.output.explanations import EXPLANATIONS, MAX_SHOWN_RANGES
-from monitor.cli.output.tables import escape_unprintable, format_short_time, format_value
+from monitor.cli.output.tables import escape_unprintable, format_value
 from storage.queries.incident_report import IncidentReport, ReportedOutlier
 
 _MAX_SHOWN_EVENTS = 3

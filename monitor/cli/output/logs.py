@@ -3,7 +3,8 @@
 import json
 import logging
 import sys
-from datetime import UTC, datetime
+
+from config.time_format import format_time
 
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -15,7 +16,7 @@ class JsonFormatter(logging.Formatter):
         """Return the record as JSON."""
         fields = {key: value for key, value in vars(record).items() if key not in _STANDARD_FIELDS}
         line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": format_time(round(record.created * 1e6)),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 import numpy as np
 
-from config.units import format_time
+from config.time_format import format_short_time, format_times
 from storage.queries.history_views import Columns, ColumnValues
 
 Row = Mapping[str, Any]
@@ -117,30 +117,11 @@ def escape_unprintable(text: str) -> str:
     )
 
 
-def format_short_time(time: int | str | None) -> str:
-    """Format a time, given in microseconds or as RFC 3339, to the second in UTC."""
-    if time is None:
-        return ""
-    text = time if isinstance(time, str) else format_time(time)
-    return text[:19] + "Z"
-
-
-def format_age(age_s: float) -> str:
-    """Format an age; it is negative when an event's clock is ahead of the database's."""
-    if age_s < 0:
-        return f"{-age_s:.0f} s ahead of the clock"
-    for unit_s, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if age_s >= 2 * unit_s:
-            return f"{age_s / unit_s:.0f} {name} ago"
-    return f"{age_s:.0f} s ago"
-
-
 def _to_python_values(column: ColumnValues) -> list[Any]:
     if isinstance(column, list):
         return column
     if column.dtype.kind == "M":
-        texts = np.datetime_as_string(column.astype("datetime64[us]"), unit="us").tolist()
-        return [None if text == "NaT" else text + "Z" for text in texts]
+        return format_times(column)
     if column.dtype == np.float32:
         # The shortest text that is the same float32: 0.1 instead of 0.10000000149011612.
         return [float(str(value)) if np.isfinite(value) else None for value in column]
@@ -188,7 +169,7 @@ def _table_cell(name: str, value: Any) -> str:
     if name == "upper" and isinstance(value, float) and value >= _OPEN_BOUND:
         return "open"
     is_time = name.endswith(("_at", "_time", "_from", "_delivered", "_pending"))
-    return format_short_time(value) if is_time else format_value(value)
+    return format_short_time(value) if is_time and value is not None else format_value(value)
 
 
 def _write_csv(rows: Iterable[Row], columns: Sequence[str]) -> None:

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config.time_format import format_time
 from config.units import (
     Rate,
     format_duration,
     format_size,
-    format_time,
     parse_duration,
     parse_rate,
     parse_size,

@@ -10,7 +10,7 @@ SPIKE = ShownIncident(id=7, kind="spike", status="open", severity="critical", su
 SNAPSHOT = DemoSnapshot(
     events=12_000,
     windows=10,
-    last_window="2026-01-01T00:54:00",
+    last_window="2026-01-01T00:54:00Z",
     outliers=[6, 5, 69],
     expected=[6.0, 6.0, 6.0],
     p50=[6.1, 6.2, 6.1],
@@ -54,5 +54,5 @@ def test_view_shows_warm_up_before_the_first_window() -> None:
 
 def test_plain_line_shows_progress_and_open_incidents() -> None:
     line = format_plain_line(SNAPSHOT, 4.0)
-    assert "12,000 events in 10 windows up to 2026-01-01T00:54:00" in line
+    assert "12,000 events in 10 windows up to 2026-01-01T00:54:00Z" in line
     assert "incidents 1 (1 open)" in line
