@@ -1,4 +1,4 @@
-"""Acceptance: a person at a terminal: what is typed runs on a pseudo-terminal, and what it shows is kept."""
+"""Commands on a pseudo-terminal, with a record of their output."""
 
 import fcntl
 import os
@@ -19,47 +19,52 @@ _COLUMNS = 120
 
 
 class Terminal:
-    """A command on a terminal of its own, from its start to its end."""
+    """Command on its own pseudo-terminal."""
 
     def __init__(self, line: str, folder: Path) -> None:
-        """Start a line as a shell would; `outrider` and `python` are those of these tests."""
-        ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, _COLUMNS, 0, 0))
+        """Start a shell command; `outrider` and `python` are those of the tests."""
+        own_side, child_side = pty.openpty()
+        fcntl.ioctl(child_side, termios.TIOCSWINSZ, struct.pack("HHHH", 50, _COLUMNS, 0, 0))
         command = re.sub(r"^outrider\b", f"exec {sys.executable} -m monitor.cli.main", line)
         command = re.sub(r"^python\b", f"exec {sys.executable}", command)
         self.line = line
         self.process = subprocess.Popen(
-            ["bash", "-c", command], cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs, env=_environment(folder)
+            ["bash", "-c", command],
+            cwd=folder,
+            stdin=child_side,
+            stdout=child_side,
+            stderr=child_side,
+            env=_environment(folder),
         )
-        os.close(theirs)
+        os.close(child_side)
         self._shown = bytearray()
-        self._reader = threading.Thread(target=self._read, args=(ours,), daemon=True)
+        self._reader = threading.Thread(target=self._read, args=(own_side,), daemon=True)
         self._reader.start()
 
     def _read(self, terminal: int) -> None:
         try:
             while chunk := os.read(terminal, 65_536):
                 self._shown += chunk
-        except OSError:  # the other side has ended
+        except OSError:  # the other side is closed
             pass
         os.close(terminal)
 
     def shown(self) -> str:
-        """Return all that was shown, without colours; what was drawn over stays, as lines of its own."""
+        """Return the output without control sequences; overwritten text is kept as separate lines."""
         return _CONTROL.sub("", bytes(self._shown).decode(errors="replace")).replace("\r", "\n")
 
     def wait_for_success(self, within_s: float = 120) -> str:
-        """Wait for a good end; return what was shown."""
+        """Wait for exit code 0 and return the output."""
         assert self.process.wait(within_s) == 0, f"{self.line}: {self.shown()}"
         self._reader.join(10)
         return self.shown()
 
-    def wait_until(self, condition: Callable[[], bool], what: str, within_s: float = 120) -> None:
-        """Wait for a condition while the command lives."""
+    def wait_until(self, condition: Callable[[], bool], description: str, within_s: float = 120) -> None:
+        """Wait for a condition while the command runs."""
         deadline_s = time.monotonic() + within_s
         while not condition():
             assert self.process.poll() is None, f"{self.line} ended: {self.shown()}"
-            assert time.monotonic() < deadline_s, f"waited {within_s:g} s for: {what}\n{self.shown()}"
+            assert time.monotonic() < deadline_s, f"waited {within_s:g} s for: {description}\n{self.shown()}"
             time.sleep(0.1)
 
     def __enter__(self) -> Self:
@@ -72,13 +77,13 @@ class Terminal:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Return the environment of a child that finds the packages wherever these tests found them."""
+    """Return an environment in which the child imports the same packages as the tests."""
     import monitor
 
     home = str(Path(monitor.__file__).resolve().parents[1])
-    # Where the environment forbids to keep byte-code, each command would compile torch anew: half of its time.
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    # Without a byte-code cache every command would compile torch again, which takes half of its time.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     bytecode = {"PYTHONPYCACHEPREFIX": str(folder.parent / "bytecode")}
     return {
-        **kept, **bytecode, "PYTHONPATH": home, "OMP_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS": str(_COLUMNS)
+        **inherited, **bytecode, "PYTHONPATH": home, "OMP_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS": str(_COLUMNS)
     }  # fmt: skip

@@ -1,6 +1,6 @@
-"""Acceptance: the network log of KDD Cup 99, in its own order, from a real broker to incidents; cut down to a minute.
+"""Network log of KDD Cup 99, in its own order, from a real broker to incidents; shortened to run in a minute.
 
-The log itself is no part of the project: its tool is looked for beside the repository.
+The log is not part of the project: the tests use a tool beside the repository and are skipped without it.
 """
 
 import csv
@@ -32,7 +32,7 @@ pytestmark = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KddLog:
-    """Training and live events in files, and the truth about the live ones."""
+    """Training events, live events, and labels of the live events."""
 
     train: Path
     live: list[bytes]
@@ -42,7 +42,7 @@ class KddLog:
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> KddLog:
-    """Half of the training events and the first sixteen thousand live ones."""
+    """Half of the training events and the first 16,000 live events."""
     folder = tmp_path_factory.mktemp("kdd")
     cut = ["--train", "25000", "--live", "16000", "--out", str(folder)]
     subprocess.run([sys.executable, str(TOOL), *cut], check=True, capture_output=True)
@@ -57,8 +57,8 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> KddLog:
 
 
 @pytest.fixture(scope="module")
-def watched(log: KddLog, kafka_server: KafkaServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoredRows]:
-    """What the daemon made of the live events with one component fitted on the training events."""
+def stored(log: KddLog, kafka_server: KafkaServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoredRows]:
+    """Rows stored by the daemon for the live events, with one component fitted on the training events."""
     folder = tmp_path_factory.mktemp("kdd-daemon")
     topic = "kdd"
     kafka_server.create_topic(topic, PARTITIONS)
@@ -78,29 +78,30 @@ def watched(log: KddLog, kafka_server: KafkaServer, tmp_path_factory: pytest.Tem
     with closing(StoredRows(settings["database"]["url"])) as stored, DaemonProcess(folder, settings) as daemon:
         command = [sys.executable, "-m", "monitor.cli.main", "-c", str(daemon.config), "fit", "kdd", str(log.train)]
         subprocess.run(command, check=True, capture_output=True)
-        daemon.start().wait_until(lambda: stored.is_settled(len(log.live)), "all live events are drained")
+        daemon.start().wait_until(lambda: stored.is_settled(len(log.live)), "all live events")
         assert daemon.terminate() == 0
         yield stored
 
 
-def test_every_live_event_is_scored_exactly_once(watched: StoredRows, log: KddLog) -> None:
+def test_every_live_event_is_scored_exactly_once(stored: StoredRows, log: KddLog) -> None:
     expected = {i: len(log.live[i::PARTITIONS]) for i in range(PARTITIONS)}
-    assert duplicates_and_missing(watched.dump(), expected) == ([], 0)
+    assert duplicates_and_missing(stored.dump(), expected) == ([], 0)
 
 
-def test_energies_tell_attacks_from_normal_traffic_as_well_as_another_gaussian(
-    watched: StoredRows, log: KddLog
-) -> None:
+def test_energies_rank_attacks_as_well_as_a_reference_implementation(stored: StoredRows, log: KddLog) -> None:
     from sklearn.metrics import roc_auc_score
     from sklearn.mixture import GaussianMixture
 
-    rows = watched.rows("SELECT event_id, energy FROM score_history")
-    truth = [log.attacks[int(event)] for event, _ in rows]
+    rows = stored.rows("SELECT event_id, energy FROM score_history")
+    is_attack = [log.attacks[int(event)] for event, _ in rows]
     train = _features(log.train.read_bytes().splitlines())
-    other = GaussianMixture(1, random_state=0).fit(train)
-    by_id = {json.loads(line)["id"]: energy for line, energy in zip(log.live, _energies(other, log.live), strict=True)}
-    theirs = roc_auc_score(truth, [by_id[int(event)] for event, _ in rows])
-    assert roc_auc_score(truth, [energy for _, energy in rows]) > theirs - 0.005
+    reference_model = GaussianMixture(1, random_state=0).fit(train)
+    by_id = {
+        json.loads(line)["id"]: energy
+        for line, energy in zip(log.live, _energies(reference_model, log.live), strict=True)
+    }
+    reference_auc = roc_auc_score(is_attack, [by_id[int(event)] for event, _ in rows])
+    assert roc_auc_score(is_attack, [energy for _, energy in rows]) > reference_auc - 0.005
 
 
 def _energies(model: Any, lines: list[bytes]) -> np.ndarray[Any, Any]:
@@ -113,16 +114,16 @@ def _features(lines: list[bytes]) -> np.ndarray[Any, Any]:
     return np.array([[value for name, value in event.items() if name not in {"ts", "id"}] for event in events])
 
 
-def test_every_burst_that_the_model_can_see_has_an_open_incident(watched: StoredRows, log: KddLog) -> None:
-    """A burst can be seen where many of its attacks have energies above the limit of the training events."""
-    first = watched.rows("SELECT threshold FROM thresholds ORDER BY id")[0][0]
-    rows = watched.rows("SELECT event_id, energy, event_time_us FROM score_history")
-    seen: dict[int, list[int]] = {}
+def test_every_visible_burst_has_an_incident(stored: StoredRows, log: KddLog) -> None:
+    """A burst is visible if at least 50 of its attacks have energies above the first threshold."""
+    first = stored.rows("SELECT threshold FROM thresholds ORDER BY id")[0][0]
+    rows = stored.rows("SELECT event_id, energy, event_time_us FROM score_history")
+    times_above: dict[int, list[int]] = {}
     for event, energy, time_us in rows:
         if log.bursts[int(event)] and energy > first:
-            seen.setdefault(log.bursts[int(event)], []).append(time_us)
-    visible = {burst: times for burst, times in seen.items() if len(times) >= 50}
-    spikes = watched.rows("SELECT window_start_us, coalesce(resolved_at_us, :ever) FROM incident_history",
+            times_above.setdefault(log.bursts[int(event)], []).append(time_us)
+    visible = {burst: times for burst, times in times_above.items() if len(times) >= 50}
+    spikes = stored.rows("SELECT window_start_us, coalesce(resolved_at_us, :ever) FROM incident_history",
                           ever=2**62)  # fmt: skip
     assert visible
     assert all(any(start <= max(times) and min(times) <= end for start, end in spikes) for times in visible.values()), (

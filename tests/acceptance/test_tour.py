@@ -1,7 +1,4 @@
-"""Acceptance: the README by its word: every command on a real broker, in its order, beside the daemon that it starts.
-
-The topic was prepared by nobody for us; the webhook is received by the README's own receiver.
-"""
+"""Every documented command runs in order on a real broker, beside the documented daemon and webhook receiver."""
 
 import sqlite3
 import time
@@ -11,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.documentation import GUIDES, QUICK_START, README, code_blocks, console_commands, contains_line
 from tests.acceptance.payment_events import SECOND_US, payment_events
-from tests.acceptance.readme import GUIDES, QUICK_START, README, code_blocks, console_commands, contains_line
 from tests.acceptance.terminal import Terminal
 from tests.servers.kafka import KafkaServer
 from tests.servers.process import free_port
@@ -20,12 +17,12 @@ from tests.servers.records import open_admin, produce
 
 EVENTS, RATE_S, BURST_AT, BURST = 15_000, 5.0, 13_500, 300
 
-pytestmark = pytest.mark.timeout(900)  # two dozen commands, each an interpreter of its own
+pytestmark = pytest.mark.timeout(900)  # two dozen commands, each in a new interpreter
 
 
 @pytest.fixture
 def topic(kafka_server: KafkaServer) -> Iterator[str]:
-    """The README's topic: 50 minutes of payments up to now, with a minute of stolen cards in the 46th."""
+    """Topic of the documentation: the last 50 minutes of payments, with a minute of stolen cards in minute 46."""
     name = "payments"
     kafka_server.create_topic(name)
     produce(
@@ -37,12 +34,12 @@ def topic(kafka_server: KafkaServer) -> Iterator[str]:
 
 
 def begin_us() -> int:
-    """Return when the payments begin; the burst is one minute by the clock."""
+    """Return the time of the first payment, at a full minute, so that the burst lies in one window."""
     return int((time.time() // 60 * 60 - EVENTS / RATE_S) * SECOND_US)
 
 
 class TourReader:
-    """Somebody who follows the README in an empty folder; addresses are put in as one's own would be."""
+    """Reader who follows the documentation in an empty folder, with the addresses of the test's servers."""
 
     def __init__(self, folder: Path, bootstrap: str) -> None:
         self.folder = folder
@@ -53,8 +50,8 @@ class TourReader:
             file.write(self.with_test_addresses(text))
 
     def with_test_addresses(self, text: str) -> str:
-        for theirs, mine in self.addresses.items():
-            text = text.replace(theirs, mine)
+        for documented, actual in self.addresses.items():
+            text = text.replace(documented, actual)
         return text
 
     def run(self, line: str) -> Terminal:
@@ -70,7 +67,7 @@ class TourReader:
             return connection.execute(query).fetchall()
 
 
-def test_every_command_does_what_the_readme_shows(tmp_path: Path, kafka_server: KafkaServer, topic: str) -> None:
+def test_every_command_prints_the_documented_output(tmp_path: Path, kafka_server: KafkaServer, topic: str) -> None:
     assert topic in code_blocks("console", QUICK_START)[0]
     reader = TourReader(tmp_path, kafka_server.bootstrap)
     reader.save("hook.py", code_blocks("python", QUICK_START)[0])
@@ -85,7 +82,7 @@ def test_every_command_does_what_the_readme_shows(tmp_path: Path, kafka_server: 
         if step.line == "outrider check":
             reader.save("outrider.yaml", code_blocks("yaml", QUICK_START)[0], "a")
     with reader.run_in_background("python hook.py") as hook:
-        hook.wait_until(lambda: is_listening(reader), "the receiver listens")
+        hook.wait_until(lambda: is_listening(reader), "the receiver to listen")
         daemon_step = None
         for step in steps:
             if step.line == "outrider run":
@@ -95,14 +92,14 @@ def test_every_command_does_what_the_readme_shows(tmp_path: Path, kafka_server: 
         assert daemon_step is not None
         assert "Test message" in hook.shown()
         with reader.run_in_background("outrider run") as daemon:
-            daemon.wait_until(lambda: "spike resolved (incident 1)" in hook.shown(), "the webhook came")
-            daemon.wait_until(lambda: count_scores(reader) == EVENTS - 1, "all events are scored")
+            daemon.wait_until(lambda: "spike resolved (incident 1)" in hook.shown(), "the webhook")
+            daemon.wait_until(lambda: count_scores(reader) == EVENTS - 1, "all scores")
             for step in steps:
                 check_output(step.printed, reader.run(step.line).wait_for_success(), step.line)
             daemon.process.terminate()
             check_output(daemon_step.printed, daemon.wait_for_success(), daemon_step.line)
-        told = [line for line in hook.shown().splitlines() if line.startswith("Stream payments: ")]
-        assert "spike opened (incident 1): " in told[0]
+        messages = [line for line in hook.shown().splitlines() if line.startswith("Stream payments: ")]
+        assert "spike opened (incident 1): " in messages[0]
         assert "not from Outrider" not in hook.shown()
     assert anomalous_ids() >= {row[1] for row in reader.query(code_blocks("sql", QUICK_START)[0])}
     assert len(reader.query(code_blocks("sql", QUICK_START)[0])) == 10

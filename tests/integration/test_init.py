@@ -1,4 +1,4 @@
-"""`outrider init` on a real broker: a topic that nobody prepared becomes a configuration that runs as it is."""
+"""`outrider init` on a real broker writes a configuration that runs without edits."""
 
 import json
 import random
@@ -27,7 +27,7 @@ FEED = BurstStream(events=3_000, seconds=600)
 def outrider(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
-    """Run a command in a folder of its own; return its exit code, output and errors."""
+    """Return a function that runs a command in a new folder and returns exit code, output and errors."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: object) -> tuple[int, str, str]:
@@ -45,7 +45,7 @@ def outrider(
 
 @pytest.fixture
 def payments(kafka_server: KafkaServer, kafka_topic: Callable[..., str]) -> str:
-    """A topic with JSON events, as a producer left it."""
+    """Topic with JSON events."""
     topic = kafka_topic(2)
     produce_records(kafka_server, topic, FEED.records(), 2)
     return topic
@@ -53,12 +53,12 @@ def payments(kafka_server: KafkaServer, kafka_topic: Callable[..., str]) -> str:
 
 @pytest.fixture
 def creating_server() -> Iterator[KafkaServer]:
-    """A broker that creates every topic that it is asked for in the wrong way."""
+    """Broker that creates topics on request."""
     with KafkaServer(settings={"auto.create.topics.enable": "true"}) as server:
         yield server
 
 
-def test_a_topic_becomes_a_configuration_that_runs_as_it_is(
+def test_configuration_of_a_topic_runs_without_edits(
     outrider: Callable[..., tuple[int, str, str]], kafka_server: KafkaServer, payments: str, tmp_path: Path
 ) -> None:
     code, out, err = outrider("init", "--bootstrap-servers", kafka_server.bootstrap, "--topic", payments)
@@ -82,7 +82,7 @@ def test_a_topic_becomes_a_configuration_that_runs_as_it_is(
     assert name in warming
 
 
-def test_sampling_moves_no_position_and_joins_no_group(
+def test_sampling_joins_no_consumer_group(
     outrider: Callable[..., tuple[int, str, str]], kafka_server: KafkaServer, payments: str
 ) -> None:
     from kafka import KafkaAdminClient
@@ -92,7 +92,7 @@ def test_sampling_moves_no_position_and_joins_no_group(
         assert not [group for group in admin.list_groups() if payments in str(group)]
 
 
-def test_a_topic_that_does_not_exist_is_answered_with_the_nearest_and_not_created_by_asking(
+def test_unknown_topic_gets_suggestions_and_is_not_created(
     outrider: Callable[..., tuple[int, str, str]], creating_server: KafkaServer
 ) -> None:
     for name in ("payments", "payments-eu", "clicks"):
@@ -108,22 +108,22 @@ def test_a_topic_that_does_not_exist_is_answered_with_the_nearest_and_not_create
     assert there == {"payments", "payments-eu", "clicks"}
 
 
-def test_an_empty_topic_is_said_with_how_long_it_was_waited_for(
+def test_empty_topic_is_reported_with_the_waiting_time(
     outrider: Callable[..., tuple[int, str, str]], kafka_server: KafkaServer, kafka_topic: Callable[..., str]
 ) -> None:
     topic = kafka_topic()
-    began_s = time.monotonic()
+    started_s = time.monotonic()
     code, out, err = outrider("init", "--bootstrap-servers", kafka_server.bootstrap, "--topic", topic, "--wait", "1s")
     assert (code, out) == (1, "")
     assert err == (
         f"outrider: topic {topic} on Kafka at {kafka_server.bootstrap} is empty: no event arrived within 1 s; "
         "produce events, or wait longer (--wait 5m)\n"
     )
-    assert time.monotonic() - began_s < 30
+    assert time.monotonic() - started_s < 30
     assert not Path("outrider.yaml").exists()
 
 
-def test_without_a_topic_those_that_are_there_are_listed(
+def test_topics_are_listed_without_a_topic(
     outrider: Callable[..., tuple[int, str, str]], kafka_server: KafkaServer, payments: str
 ) -> None:
     code, out, _ = outrider("init", "--bootstrap-servers", kafka_server.bootstrap)
@@ -133,7 +133,7 @@ def test_without_a_topic_those_that_are_there_are_listed(
     assert not Path("outrider.yaml").exists()
 
 
-def test_messagepack_and_float32_are_recognised_and_written_down(
+def test_messagepack_and_float32_are_detected_and_configured(
     outrider: Callable[..., tuple[int, str, str]], kafka_server: KafkaServer, kafka_topic: Callable[..., str]
 ) -> None:
     rng = random.Random(1)
@@ -152,7 +152,7 @@ def test_messagepack_and_float32_are_recognised_and_written_down(
         assert outrider("-c", f"{encoding}.yaml", "check")[0] == 0
 
 
-def test_records_for_a_schema_registry_are_named(
+def test_schema_registry_framing_is_reported(
     outrider: Callable[..., tuple[int, str, str]], kafka_server: KafkaServer, kafka_topic: Callable[..., str]
 ) -> None:
     topic = kafka_topic()
@@ -166,7 +166,7 @@ def test_records_for_a_schema_registry_are_named(
 
 
 @pytest.mark.skipif(not TOOL.exists(), reason=f"the tool that makes KDD events is not at {TOOL}")
-def test_the_network_log_runs_from_its_topic_or_file_without_an_edit(
+def test_configurations_of_the_network_log_run_without_edits(
     outrider: Callable[..., tuple[int, str, str]],
     kafka_server: KafkaServer,
     kafka_topic: Callable[..., str],

@@ -1,6 +1,6 @@
-"""Acceptance: what the README says is so: its configuration, SQL and Python run, its tables and pictures are complete.
+"""The documentation is correct: configuration, SQL and Python run, tables and pictures are complete.
 
-Its commands run in test_tour.py.
+The commands run in test_tour.py.
 """
 
 import json
@@ -31,7 +31,7 @@ from storage.database.engine import Database
 from storage.database.migrations.upgrade import upgrade
 from storage.queries import history_views
 from storage.queries.history_views import HistoryView
-from tests.acceptance.readme import PAGES, QUICK_START, README, ROOT, block_languages, code_blocks, contains_line
+from tests.acceptance.documentation import PAGES, QUICK_START, README, ROOT, block_languages, code_blocks, contains_line
 
 HOURS, RATE_S = 28, 0.2
 EVENTS = round(HOURS * 3600 * RATE_S)
@@ -50,12 +50,12 @@ notify: {{max_age: 1d, channels: {{ops: {{type: log}}}}}}
 """
 
 
-def test_every_block_is_of_a_language_that_is_tested() -> None:
-    assert block_languages() == {"console", "python", "sh", "sql", "text", "yaml", "{toctree}"}
+def test_every_code_block_is_in_a_tested_language() -> None:
+    assert block_languages() == {"console", "python", "sh", "sql", "text", "yaml"}
 
 
 def events() -> Iterator[bytes]:
-    """JSON events of three features, every five seconds for 28 hours up to now; a burst, and one that is no number."""
+    """Yield JSON events of three features, every five seconds over the last 28 hours, with a burst and a text value."""
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(EVENTS, 3))
     rows[BURST_AT : BURST_AT + 60] += 12
@@ -75,7 +75,7 @@ def fill_database(folder: Path, url: str) -> None:
     Daemon(load(settings, {})).run()
 
 
-def test_every_query_runs_and_finds_something(tmp_path: Path, database_url: str) -> None:
+def test_every_query_runs_and_returns_rows(tmp_path: Path, database_url: str) -> None:
     fill_database(tmp_path, database_url)
     own_table = [
         "CREATE TABLE orders (payment_id TEXT, merchant TEXT)",
@@ -90,42 +90,41 @@ def test_every_query_runs_and_finds_something(tmp_path: Path, database_url: str)
         for statement in own_table:
             connection.execute(statement)
         for query in sql_queries():
-            assert connection.execute(query).fetchall(), f"nothing found by:\n{query}"
+            assert connection.execute(query).fetchall(), f"no rows for:\n{query}"
 
 
 def sql_queries() -> list[str]:
-    """Return the queries of the README one by one."""
+    """Return the queries of all pages."""
     return [query for block in code_blocks("sql") for query in re.split(r"(?<=;)\n+", block) if query]
 
 
-def test_every_view_has_a_query(tmp_path: Path) -> None:
-    asked = " ".join(code_blocks("sql"))
-    without = {view for view in documented_views(tmp_path) if view not in asked}
-    assert without == {"score_history", "gap_history"}, "these are like outlier_history and dead_letter_history"
+def test_every_view_is_used_in_a_query(tmp_path: Path) -> None:
+    queries = " ".join(code_blocks("sql"))
+    without = {view for view in documented_views(tmp_path) if view not in queries}
+    assert without == {"score_history", "gap_history"}, "these resemble outlier_history and dead_letter_history"
 
 
-def test_the_configuration_loads_behind_what_init_writes(tmp_path: Path) -> None:
+def test_every_configuration_block_loads_after_a_configuration_of_init(tmp_path: Path) -> None:
     (tmp_path / "hook.secret").write_text("open-sesame")
-    for block in code_blocks("yaml", QUICK_START):
+    for block in code_blocks("yaml"):
         path = tmp_path / "outrider.yaml"
         path.write_text(f"streams: {{payments: {{source: {{type: kafka, topics: [payments]}}}}}}\n{block}")
         path.write_text(path.read_text().replace("secret_file: ", f"secret_file: {tmp_path}/"))
         assert load(path, {}).notify.channels["ops"].type == "webhook"
 
 
-def test_the_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     fill_database(tmp_path, "sqlite:///outrider.db")
     (embedding,) = code_blocks("python", "docs/python.md")
+    assert len(code_blocks("python")) == 2, "the other block is the receiver of the quick start"
     scope: dict[str, Any] = {}
     exec(embedding, scope)
     assert (len(scope["windows"]), len(scope["grid"])) == (HOURS * 6 + 1, 1)
     assert len(scope["why"]) > 0
 
 
-def test_the_receiver_knows_our_requests_from_forged_and_stale_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_documented_receiver_rejects_forged_and_stale_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "hook.secret").write_text("open-sesame\n")
     scope: dict[str, Any] = {"__name__": "hook"}
@@ -143,26 +142,26 @@ def test_the_receiver_knows_our_requests_from_forged_and_stale_ones(
     assert not scope["is_ours"]({}, body)
 
 
-def test_the_two_commands_are_targets_of_the_makefile() -> None:
+def test_documented_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     lines = [line.split("#")[0].split() for block in code_blocks("sh", README) for line in block.splitlines()]
     assert lines == [["make", "run"], ["make", "test"]]
     assert all(f"\n{target}: $(READY)\n" in makefile for _, target in lines)
 
 
-def test_the_pictures_are_what_the_demo_shows() -> None:
+def test_pictures_show_the_output_of_the_demo() -> None:
     live, end = code_blocks("text", README)
     out = StringIO()
     console = Console(file=out, width=118, force_terminal=False)
     spike = (
         "49 outliers among 1,200 events in the window from 2026-11-20T08:42:00Z; a clean window has 6, and 17 or more"
     )
-    seen = DemoSnapshot(
+    snapshot = DemoSnapshot(
         events=1_200, windows=40, last_window="2026-11-20T08:54:00Z", outliers=[5] * 40, expected=[6.0] * 40,
         p50=[6.0] * 40, p99=[10.0] * 40, threshold=11.85, method="plain",
         incidents=[ShownIncident(id=1, kind="spike", status="open", severity="warning", summary=spike)],
     )  # fmt: skip
-    console.print(render_screen(seen, 7.0, 59_233, 0.1))
+    console.print(render_screen(snapshot, 7.0, 59_233, 0.1))
     assert [diagram_labels(line) for line in live.splitlines()[:10]] == [
         diagram_labels(line) for line in out.getvalue().splitlines()[:10]
     ]
@@ -176,13 +175,13 @@ def test_the_pictures_are_what_the_demo_shows() -> None:
 
 
 def diagram_labels(line: str) -> list[str]:
-    """Return the words of a line of the live view, without what is drawn and measured."""
+    """Return the words of a line of the live view, without drawings and numbers."""
     return re.findall(r"[A-Za-z][A-Za-z/-]+", line)
 
 
 def test_every_view_starts_with_the_columns_of_the_contract(tmp_path: Path) -> None:
     columns = documented_views(tmp_path)
-    contract = {each.view: list(each.columns) for each in vars(history_views).values() if isinstance(each, HistoryView)}
+    contract = {each.name: list(each.columns) for each in vars(history_views).values() if isinstance(each, HistoryView)}
     assert contract.keys() == columns.keys()
     for view, names in contract.items():
         assert set(names) <= set(columns[view]), view
@@ -191,7 +190,7 @@ def test_every_view_starts_with_the_columns_of_the_contract(tmp_path: Path) -> N
 
 
 def documented_views(folder: Path) -> dict[str, list[str]]:
-    """Return the columns of the views of a new database, by the view."""
+    """Return the columns of each view of a new database."""
     with Database(f"sqlite:///{folder / 'empty.db'}") as db:
         upgrade(db)
     with closing(sqlite3.connect(folder / "empty.db")) as connection:
@@ -199,19 +198,19 @@ def documented_views(folder: Path) -> dict[str, list[str]]:
         return {name: [row[1] for row in connection.execute(f"pragma table_info({name})")] for name in names}
 
 
-def test_the_table_of_commands_is_complete_and_its_options_exist() -> None:
+def test_command_table_is_complete_and_its_options_exist() -> None:
     table = PAGES["docs/commands.md"]
     cells = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
     context = click.Context(outrider)
-    said = {re.split(r"[ `]", cell.strip(" `"))[0] for cell in cells} | {"config"}
-    assert said == set(outrider.list_commands(context))
+    documented = {re.split(r"[ `]", cell.strip(" `"))[0] for cell in cells} | {"config"}
+    assert documented == set(outrider.list_commands(context))
     for cell in cells:
         command = outrider.get_command(context, re.split(r"[ `]", cell.strip(" `"))[0])
         assert set(re.findall(r"--[a-z-]+", cell)) <= option_names(command), cell
 
 
 def option_names(command: click.Command | None) -> set[str]:
-    """Return the options of a command and of those under it."""
+    """Return the options of a command and its subcommands."""
     assert command is not None
     context = click.Context(command)
     own = {option for parameter in command.params for option in parameter.opts}
@@ -220,6 +219,6 @@ def option_names(command: click.Command | None) -> set[str]:
     return own.union(*(option_names(command.get_command(context, name)) for name in command.list_commands(context)))
 
 
-def test_every_kind_of_incident_says_what_to_do() -> None:
+def test_every_kind_of_incident_is_in_the_alert_table() -> None:
     table = PAGES["docs/alerts.md"].partition("| incident | means | do |")[2].partition("\n\n")[0]
     assert set(re.findall(r"^\| `([a-z_]+)` \|", table, flags=re.MULTILINE)) == set(Kind)

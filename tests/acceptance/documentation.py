@@ -8,9 +8,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 README = "README.md"
 QUICK_START = "docs/quick-start.md"
-GUIDES = tuple(dict.fromkeys((QUICK_START, *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md")))))
+GUIDES = tuple(dict.fromkeys((QUICK_START, *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md")))))
 PAGES: dict[str, str] = {page: (ROOT / page).read_text() for page in (README, *GUIDES)}
-"""README and the guides by their path; the generated references and the decisions hold no commands."""
+"""Text of README and of the pages in docs, by path. The quick start is first, so that its commands run first."""
 
 _BLOCK = re.compile(r"^```([\w{}-]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NUMBER = re.compile(r"[-+]?\d[\d.,:+/-]*(?:[TZe][\d:.+-]*)*")
@@ -32,8 +32,11 @@ def code_blocks(language: str, *pages: str) -> list[str]:
 
 
 def block_languages() -> set[str]:
-    """Return the languages of all blocks of all pages; a block without a language has the empty name."""
-    return {name for text in PAGES.values() for name, _ in _BLOCK.findall(text)}
+    """Return the languages of all blocks of all pages; a block without a language has the empty name.
+
+    Sphinx directives, such as `{toctree}`, are not code.
+    """
+    return {name for text in PAGES.values() for name, _ in _BLOCK.findall(text) if not name.startswith("{")}
 
 
 def console_commands(*pages: str) -> Iterator[ConsoleCommand]:
@@ -47,10 +50,10 @@ def console_commands(*pages: str) -> Iterator[ConsoleCommand]:
 
 
 def normalise_line(text: str) -> str:
-    """Return a line as it is whatever its numbers, times and spaces are."""
+    """Return a line with numbers and times replaced by `#` and runs of whitespace by a space."""
     return " ".join(_NUMBER.sub("#", text).split())
 
 
 def contains_line(line: str, screen: str) -> bool:
-    """Return whether a line of the README was printed: numbers aside, and wherever the terminal breaks lines."""
+    """Return whether the screen shows a documented line, apart from numbers and line breaks."""
     return normalise_line(line.removesuffix(" ...")) in normalise_line(screen)
