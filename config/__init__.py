@@ -1,1 +1,1 @@
-"""What can be set: settings, units, loading, errors."""
+"""The configuration: settings, units, loading and errors."""

@@ -1,4 +1,4 @@
-"""Configuration: the YAML file as plain values, with the line that each key stands on."""
+"""Reading of the YAML file as plain values, with the line of each key."""
 
 import re
 from dataclasses import dataclass, field
@@ -14,16 +14,16 @@ KeyPath = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """Nested values, and for each key's path the place where it was set."""
+    """Nested values, and the origin of each key: `places` maps a key path to a file line or another origin."""
 
     values: dict[str, Any]
     places: dict[KeyPath, str] = field(default_factory=dict)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 less its traps: `on` and `no` are texts, 1:30 is no number, and a time stays a text."""
+    """A YAML 1.1 loader without its pitfalls: `on`, `no`, 1:30 and times are texts."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - yaml's own form
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - the form that yaml requires
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
@@ -41,7 +41,7 @@ def read_document(path: Path) -> Document:
     """Read a configuration file.
 
     Raises:
-        ConfigError: The file is missing, unreadable, no YAML, has a key twice, or is no mapping.
+        ConfigError: The file is missing, unreadable, not YAML, has a duplicate key, or is not a mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -57,7 +57,11 @@ def read_document(path: Path) -> Document:
 
 
 def parse_document(text: str, name: str) -> Document:
-    """Read configuration text; `name` is what errors call it."""
+    """Parse configuration text. `name` is the name of the text in errors.
+
+    Raises:
+        ConfigError: As `read_document`.
+    """
     try:
         return _DocumentReader(name).read(_Loader(text))
     except yaml.MarkedYAMLError as error:
@@ -69,7 +73,7 @@ def parse_document(text: str, name: str) -> Document:
 
 
 class _DocumentReader:
-    """One pass over the nodes of a file; it gathers places and problems on the way."""
+    """A reader of the YAML nodes of a file, which collects places and problems in one pass."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -85,29 +89,29 @@ class _DocumentReader:
         if values is None:
             values = {}
         if not isinstance(values, dict):
-            self.problems.append(f"{self.name}: must hold keys and values, such as streams: ...")
+            self.problems.append(f"{self.name}: must contain keys and values, such as streams: ...")
         if self.problems:
             raise ConfigError(*self.problems)
         return Document(values=values, places=self.places)
 
-    def _read_value(self, loader: _Loader, node: yaml.Node, path: KeyPath, around: tuple[yaml.Node, ...]) -> Any:
-        if node in around:
+    def _read_value(self, loader: _Loader, node: yaml.Node, path: KeyPath, ancestors: tuple[yaml.Node, ...]) -> Any:
+        if node in ancestors:
             place = self._place(node)
-            self.problems.append(f"{place}: {format_path(path)}: the anchor holds itself; write the value out")
+            self.problems.append(f"{place}: {format_path(path)}: the anchor refers to itself; write the value out")
             return None
-        inside = (*around, node)
+        nodes = (*ancestors, node)
         if isinstance(node, yaml.MappingNode):
-            return self._read_mapping(loader, node, path, inside)
+            return self._read_mapping(loader, node, path, nodes)
         if isinstance(node, yaml.SequenceNode):
             entries = []
             for index, entry in enumerate(node.value):
                 self.places[*path, index] = self._place(entry)
-                entries.append(self._read_value(loader, entry, (*path, index), inside))
+                entries.append(self._read_value(loader, entry, (*path, index), nodes))
             return entries
         return loader.construct_object(node)
 
     def _read_mapping(
-        self, loader: _Loader, node: yaml.MappingNode, path: KeyPath, inside: tuple[yaml.Node, ...]
+        self, loader: _Loader, node: yaml.MappingNode, path: KeyPath, nodes: tuple[yaml.Node, ...]
     ) -> dict[str, Any]:
         self._check_duplicate_keys(node, path)
         loader.flatten_mapping(node)
@@ -116,13 +120,13 @@ class _DocumentReader:
             place = self._place(key_node)
             key = key_node.value
             if not isinstance(key_node, yaml.ScalarNode) or not isinstance(loader.construct_object(key_node), str):
-                shown = key if isinstance(key_node, yaml.ScalarNode) else "a list or mapping"
+                key_text = key if isinstance(key_node, yaml.ScalarNode) else "a list or mapping"
                 self.problems.append(
-                    f"{place}: {format_path((*path, shown))}: a key must be a text; put it between quotes"
+                    f"{place}: {format_path((*path, key_text))}: a key must be a text; put it between quotes"
                 )
                 continue
             self.places[*path, key] = place
-            values[key] = self._read_value(loader, value_node, (*path, key), inside)
+            values[key] = self._read_value(loader, value_node, (*path, key), nodes)
         return values
 
     def _check_duplicate_keys(self, node: yaml.MappingNode, path: KeyPath) -> None:
@@ -134,7 +138,7 @@ class _DocumentReader:
                 line = first[key_node.value].start_mark.line + 1
                 key = format_path((*path, key_node.value))
                 self.problems.append(
-                    f"{self._place(key_node)}: {key}: stands twice, first on line {line}; leave one out"
+                    f"{self._place(key_node)}: {key}: is a duplicate key, first on line {line}; leave one out"
                 )
             first.setdefault(key_node.value, key_node)
 
@@ -143,6 +147,6 @@ class _DocumentReader:
 
 
 def format_path(path: KeyPath) -> str:
-    """Write a path as people do: streams.payments.window.size, notify.routes[0]."""
+    """Format a key path, such as streams.payments.window.size or notify.routes[0]."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return text.removeprefix(".") or "the configuration"

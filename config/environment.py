@@ -1,4 +1,4 @@
-"""Configuration: what the environment sets over the file, and the variables that texts name."""
+"""Overrides by environment variables, and substitution of ${VARIABLES} in texts."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from config.schema_keys import takes_structure
 
 PREFIX = "OUTRIDER_"
 _IGNORED_VARIABLES = frozenset({"OUTRIDER_CONFIG"})
-# Kubernetes gives every pod such variables for each service; a service may well be called outrider.
+# Kubernetes sets such variables in every pod for each service, and a service may be named outrider.
 _SERVICE_VARIABLE = re.compile(
     r"^OUTRIDER_(?:[A-Z0-9_]+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|"
     r"PORT(?:_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?)$"
@@ -22,7 +22,16 @@ Problems = list[tuple[KeyPath, str]]
 
 
 def apply_environment(document: Document, env: Mapping[str, str], named: frozenset[str]) -> tuple[Document, Problems]:
-    """Return the document with the environment's settings; `named` are variables that its texts refer to."""
+    """Apply the OUTRIDER_* variables to a document.
+
+    Args:
+        document: The configuration file.
+        env: The environment.
+        named: Variables referenced by texts of the document, which are not settings themselves.
+
+    Returns:
+        The document with the overrides, and the problems.
+    """
     values = _copy_value(document.values)
     places = dict(document.places)
     problems: Problems = []
@@ -46,23 +55,23 @@ def apply_environment(document: Document, env: Mapping[str, str], named: frozens
 
 def _variable_path(name: str, values: dict[str, Any]) -> tuple[str, ...]:
     path: list[str] = []
-    here: Any = values
+    node: Any = values
     for part in name.removeprefix(PREFIX).split("__"):
-        keys = list(here) if isinstance(here, dict) else []
-        # The file may spell a name with capitals, which variables cannot tell apart.
-        spelt = next((key for key in keys if key.lower() == part.lower()), part.lower())
-        path.append(spelt)
-        here = here.get(spelt) if isinstance(here, dict) else None
+        keys = list(node) if isinstance(node, dict) else []
+        # A name in the file may have upper-case letters, which are not distinguished in variable names.
+        key = next((key for key in keys if key.lower() == part.lower()), part.lower())
+        path.append(key)
+        node = node.get(key) if isinstance(node, dict) else None
     return tuple(path)
 
 
 def _set_value(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
-    here = values
+    node = values
     for part in path[:-1]:
-        if not isinstance(here.get(part), dict):
-            here[part] = {}
-        here = here[part]
-    here[path[-1]] = value
+        if not isinstance(node.get(part), dict):
+            node[part] = {}
+        node = node[part]
+    node[path[-1]] = value
 
 
 def _copy_value(value: Any) -> Any:
@@ -72,7 +81,7 @@ def _copy_value(value: Any) -> Any:
 
 
 def referenced_variables(value: Any) -> Iterator[str]:
-    """Yield the names of the variables that texts refer to as ${NAME}."""
+    """Yield the names of the variables referenced by texts as ${NAME}."""
     if isinstance(value, dict | list):
         for entry in value.values() if isinstance(value, dict) else value:
             yield from referenced_variables(entry)
@@ -81,7 +90,11 @@ def referenced_variables(value: Any) -> Iterator[str]:
 
 
 def substitute_variables(document: Document, env: Mapping[str, str]) -> tuple[Document, Problems]:
-    """Return the document with each ${NAME} in its texts replaced; $${ stands for a literal ${."""
+    """Replace each ${NAME} in the document's texts. $${ is a literal ${.
+
+    Returns:
+        The document with the values of the variables, and the problems.
+    """
     problems: Problems = []
 
     def walk(value: Any, path: KeyPath) -> Any:
@@ -96,7 +109,9 @@ def substitute_variables(document: Document, env: Mapping[str, str]) -> tuple[Do
             if match[0].startswith("$$"):
                 return match[0][1:]
             if not _NAME.fullmatch(match[1]):
-                problems.append((path, f"{match[0]} names no variable; write ${{NAME}}, or $${{ for a literal ${{"))
+                problems.append(
+                    (path, f"{match[0]} is not a variable reference; write ${{NAME}}, or $${{ for a literal ${{")
+                )
             elif match[1] not in env:
                 problems.append((path, f"the environment variable {match[1]} is not set; set it, or write the value"))
             return env.get(match[1], "")

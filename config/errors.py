@@ -1,14 +1,14 @@
-"""Errors of every room, sorted by what the caller does about them; the message is what a person reads."""
+"""Exceptions of all packages, sorted by the caller's reaction. Their messages are shown to operators."""
 
 
 class OutriderError(Exception):
-    """Something that ends a command, said in one line: what happened, where, and what to try."""
+    """An error that ends a command. The message has one line: the problem, its location and a remedy."""
 
     exit_code = 1
 
 
 class ConfigError(OutriderError):
-    """The configuration cannot be used as it is written."""
+    """The configuration is not valid."""
 
     exit_code = 2
 
@@ -17,17 +17,17 @@ class ConfigError(OutriderError):
         self.problems = problems
 
 
-class SchemaMismatch(OutriderError):  # noqa: N818 - names the finding; every room raises it by this name
-    """The database holds tables of another version than this program works with."""
+class SchemaMismatch(OutriderError):  # noqa: N818 - a public name
+    """The database has tables of another schema version than this program requires."""
 
 
 class ModelError(OutriderError, ValueError):
-    """A model, its file or the data given to it do not fit together."""
+    """A model, its file and its input data are not compatible."""
 
 
-class BrokerUnavailable(OutriderError):  # noqa: N818 - names the state, which passes; the caller retries
-    """The Kafka brokers cannot be reached at present; the caller retries with backoff."""
+class BrokerUnavailable(OutriderError):  # noqa: N818 - a temporary state; the caller retries
+    """The Kafka brokers are temporarily unavailable. The caller retries with backoff."""
 
 
-class StorageUnavailable(OutriderError):  # noqa: N818 - names the state, which passes; the caller retries
-    """The database cannot be reached at present; the caller retries with backoff."""
+class StorageUnavailable(OutriderError):  # noqa: N818 - a temporary state; the caller retries
+    """The database is temporarily unavailable. The caller retries with backoff."""

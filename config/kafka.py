@@ -1,4 +1,4 @@
-"""Configuration: how the Kafka brokers are reached, in the client's own words."""
+"""Settings of the Kafka cluster and the client's options."""
 
 import re
 from difflib import get_close_matches
@@ -10,18 +10,18 @@ from config.section import Section, raise_problems, split_list
 
 _SERVER_PATTERN = re.compile(r"^(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+):([0-9]{1,6})$")
 
-# Options that would break what Outrider promises: each event scored and stored once.
+# Options that would break the guarantee that each event is scored and stored exactly once.
 _REJECTED_OPTIONS = {
     "enable_auto_commit": "positions are committed in the database together with the scores; leave it out",
     "auto_offset_reset": "a silent reset loses or repeats events: use source.start or `offsets reset`",
-    "isolation_level": "only committed events are read, so that no aborted one is scored; leave it out",
-    "value_deserializer": "event.format decodes, so that what cannot be decoded is kept; leave it out",
-    "key_deserializer": "keys are decoded so that a bad one cannot stop the stream; leave it out",
+    "isolation_level": "only committed events are read, so that no aborted event is scored; leave it out",
+    "value_deserializer": "event.format decodes records, and undecodable ones become dead letters; leave it out",
+    "key_deserializer": "keys are decoded by Outrider, so that an invalid one cannot stop the stream; leave it out",
     "allow_auto_create_topics": "a mistyped topic must be an error, not a new topic; leave it out",
-    "group_id": "every stream has a group of its own; set streams.<name>.source.group_id",
+    "group_id": "every stream has its own group; set streams.<name>.source.group_id",
     "bootstrap_servers": "set kafka.bootstrap_servers, one level up",
 }
-# The names only serve to find slips of the pen; what is not near one of them goes to the client as it is.
+# These names serve to detect misspellings. Other names that are not similar are passed to the client.
 _KNOWN_OPTIONS = (
     "api_version",
     "bootstrap_timeout_ms",
@@ -91,7 +91,7 @@ def _check_servers(value: object) -> tuple[str, ...]:
     for server in servers:
         match = _SERVER_PATTERN.fullmatch(server)
         if match is None:
-            raise ValueError(f"{server!r} is no broker address; write host:port, such as {_suggest_address(server)}")
+            raise ValueError(f"{server!r} is not a broker address; write host:port, such as {_suggest_address(server)}")
         if not 1 <= int(match[2]) <= 65_535:
             raise ValueError(f"{server!r} has a port outside 1 to 65535")
     return servers
@@ -118,14 +118,14 @@ def _check_client_options(value: object) -> object:
 def _option_problem(name: str) -> str | None:
     if name in _REJECTED_OPTIONS:
         return f"cannot be set: {_REJECTED_OPTIONS[name]}"
-    near = get_close_matches(name, _KNOWN_OPTIONS, n=1, cutoff=0.85)
-    if name not in _KNOWN_OPTIONS and near:
-        return f"unknown to the Kafka client; did you mean {near[0]}?"
+    matches = get_close_matches(name, _KNOWN_OPTIONS, n=1, cutoff=0.85)
+    if name not in _KNOWN_OPTIONS and matches:
+        return f"unknown to the Kafka client; did you mean {matches[0]}?"
     return None
 
 
 def _convert_option(name: str, option: object) -> object:
-    """Return the option as the type that the client wants; the environment only has texts."""
+    """Convert an option to the type that the client requires. Environment variables are always texts."""
     if not isinstance(option, str):
         return option
     if _NUMERIC_OPTION.search(name):
@@ -140,15 +140,15 @@ def _convert_option(name: str, option: object) -> object:
 
 
 class KafkaSettings(Section):
-    """The Kafka cluster that the streams share."""
+    """The Kafka cluster of all streams."""
 
     bootstrap_servers: Annotated[
         tuple[str, ...],
         BeforeValidator(_check_servers),
         WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}),
-    ] = Field(default=("localhost:9092",), description="Brokers to ask first, each as host:port.")
+    ] = Field(default=("localhost:9092",), description="Addresses of the initial brokers, each as host:port.")
     client: Annotated[dict[str, Any], BeforeValidator(_check_client_options)] = Field(
         default={"security_protocol": "PLAINTEXT"},
         repr=False,
-        description="Options of kafka-python; for a secret, <option>_file names a file that holds it.",
+        description="Options of kafka-python. <option>_file names a file with a secret.",
     )

@@ -1,4 +1,4 @@
-"""Configuration: from a file and the environment to settings: defaults < file < environment."""
+"""Loading of the settings from defaults, file and environment, in ascending precedence."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,16 +16,21 @@ _MIN_REDACTED_LENGTH = 3
 
 
 def load(path: Path | None, env: Mapping[str, str]) -> Settings:
-    """Read the settings from a file, if one is named, and from the environment, which has the last word.
+    """Load the settings from a file, if one is given, and from the environment, which takes precedence.
 
     Raises:
-        ConfigError: Something cannot be used; a line for each problem names its place, key and way out.
+        ConfigError: A setting is not valid. The message has one line per problem: place, key, problem and remedy.
     """
     return load_document(Document(values={}, places={(): "settings"}) if path is None else read_document(path), env)
 
 
 def load_document(written: Document, env: Mapping[str, str], *, over: Mapping[str, str] | None = None) -> Settings:
-    """Return the settings of what is written; `env` fills its variables, `over` (or else `env`) goes over it.
+    """Build settings from a parsed document: substitute `${VAR}` from `env`, then apply environment overrides.
+
+    Args:
+        written: The parsed document.
+        env: The environment for the substitution.
+        over: The environment for the overrides. The default is `env`.
 
     Raises:
         ConfigError: As `load`.
@@ -38,7 +43,7 @@ def load_document(written: Document, env: Mapping[str, str], *, over: Mapping[st
         settings = Settings.model_validate(document.values)
     except ValidationError as error:
         known = {problem[0] for problem in problems}
-        problems += [found for found in describe_errors(error, document) if not _is_consequence(found[0], known)]
+        problems += [item for item in describe_errors(error, document) if not _is_consequence(item[0], known)]
         raise _build_error(problems, document, {name: env[name] for name in named if name in env}) from None
     if problems:
         raise _build_error(problems, document, {name: env[name] for name in named if name in env})
@@ -51,7 +56,7 @@ def example_text() -> str:
 
 
 def _is_consequence(path: KeyPath, known: Iterable[KeyPath]) -> bool:
-    """Return whether a finding is only the echo of a problem that is already named."""
+    """Return True if an error is only a consequence of a problem that is already reported."""
     plain = [(*key[:-1], str(key[-1]).removesuffix("_file")) for key in known if key]
     return any(path == key for key in (*known, *plain))
 
@@ -62,7 +67,7 @@ def _build_error(problems: list[tuple[KeyPath, str]], document: Document, variab
 
 
 def _redact(line: str, variables: Mapping[str, str]) -> str:
-    """Put the names of variables back where their values would be shown: any of them may be a secret."""
+    """Replace the values of variables by their names, because any of them may be a secret."""
     for name, value in sorted(variables.items(), key=lambda item: -len(item[1])):
         if len(value) >= _MIN_REDACTED_LENGTH:
             line = line.replace(value, f"${{{name}}}").replace(repr(value)[1:-1], f"${{{name}}}")

@@ -1,4 +1,4 @@
-"""Configuration: how settings are shown without their secrets."""
+"""Masking of secrets in settings."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ _URL = re.compile(r"^(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<rest>.*)$", re.DO
 
 
 class Secret(str):
-    """A text that was read from a secret file: it works as a text and does not show itself."""
+    """A text from a secret file. It behaves as a text, but its representation is masked."""
 
     __slots__ = ()
 
@@ -20,10 +20,10 @@ class Secret(str):
 
 
 def mask_url(url: str) -> str:
-    """Return the address with its password, and passwords among its parameters, masked.
+    """Return the URL with its password and the secrets among its parameters masked.
 
-    A password may hold any sign, also unescaped ones that split the address wrongly. So everything from
-    the first colon to the last at-sign is taken to be the password: better too much hidden than too little.
+    A password may contain unescaped characters that make parsing ambiguous. Everything from the first colon to
+    the last at-sign is therefore masked: hiding too much is safer than hiding too little.
     """
     match = _URL.match(url)
     if match is None:
@@ -43,13 +43,13 @@ def _mask_parameter(match: re.Match[str]) -> str:
 
 
 def mask_webhook(url: str) -> str:
-    """Return scheme and host of an address whose path is itself the secret."""
+    """Return scheme and host of a webhook URL. Its path is a secret."""
     match = re.match(r"^(https?://)(?:[^/]*@)?([^/?#@]+)", url)
     return f"{match[1]}{match[2]}/{MASK}" if match else MASK
 
 
 def mask_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return client options with the secret ones masked, by name and by where they come from."""
+    """Return client options with secrets masked, which are recognised by name or by origin (a secret file)."""
     return {name: _mask_option(name, value) for name, value in options.items()}
 
 

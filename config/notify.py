@@ -1,4 +1,4 @@
-"""Configuration: whom to tell about incidents, and by which way."""
+"""Settings of notification channels and routes."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -35,31 +35,35 @@ _RESERVED_HEADERS = frozenset(
         "user-agent",
     }
 )
-"""What a request sets by itself: two values of one of these would make it ambiguous."""
+"""Headers set by Outrider. A second value of one of these would make a request ambiguous."""
 
 IncidentKind = Literal["spike", "slow_rise", "drift", "calibration", "silence", "dead_letters", "gap"]
 Severity = Literal["warning", "critical"]
 
 
 class LogChannelSettings(Section):
-    """Writes each notification to the log."""
+    """A channel that writes each notification to the log."""
 
     type: Literal["log"]
 
 
 class WebhookChannelSettings(Section):
-    """Posts each notification to an address, as JSON."""
+    """A channel that posts each notification to a URL as JSON."""
 
     type: Literal["webhook"]
-    url: str = Field(default="", repr=False, description="Where to post; http:// or https://.")
-    url_file: Path | None = Field(default=None, description="A file that holds the address.")
-    secret: str = Field(default="", repr=False, description="Signs each request (HMAC-SHA256); empty signs none.")
-    secret_file: Path | None = Field(default=None, description="A file that holds the secret.")
-    headers: dict[str, str] = Field(
-        default={}, repr=False, description="Headers to add; NAME_file: PATH takes the value of NAME from a file."
+    url: str = Field(default="", repr=False, description="The URL to post to, http:// or https://.")
+    url_file: Path | None = Field(default=None, description="A file with the URL.")
+    secret: str = Field(
+        default="",
+        repr=False,
+        description="The secret that signs each request (HMAC-SHA256). Empty: requests are not signed.",
     )
-    timeout: PositiveDuration = Field(default=timedelta(seconds=10), description="Time for one whole request.")
-    concurrency: Int = Field(default=4, ge=1, le=32, description="Requests under way at once.")
+    secret_file: Path | None = Field(default=None, description="A file with the secret.")
+    headers: dict[str, str] = Field(
+        default={}, repr=False, description="Additional headers. NAME_file: PATH reads the value of NAME from a file."
+    )
+    timeout: PositiveDuration = Field(default=timedelta(seconds=10), description="Timeout of one whole request.")
+    concurrency: Int = Field(default=4, ge=1, le=32, description="The maximum number of simultaneous requests.")
 
     @model_validator(mode="after")
     def _check_request(self) -> "WebhookChannelSettings":
@@ -72,12 +76,12 @@ class WebhookChannelSettings(Section):
 
 
 def _url_problems(url: str) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong with an address; it is itself a secret and is not repeated."""
+    """Yield the problems of a URL. The URL is a secret and is not included in the messages."""
     if not url:
         yield "url", "is missing; a webhook needs url or url_file"
         return
     if not _URL_CHARACTERS.fullmatch(url):
-        yield "url", "holds a space or a sign that is not ASCII; write it percent-encoded"
+        yield "url", "contains a space or a non-ASCII character; write it percent-encoded"
         return
     try:
         parts = urlsplit(url)
@@ -90,59 +94,59 @@ def _url_problems(url: str) -> Iterator[tuple[str, str]]:
 
 
 def _header_problems(headers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong with headers; their values may be secrets and are not repeated."""
+    """Yield the problems of headers. Their values may be secrets and are not included in the messages."""
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name):
-            yield "headers", f"{name!r} is no name of a header; use letters, digits and -"
+            yield "headers", f"{name!r} is not a valid header name; use letters, digits and -"
         elif name.lower() in _RESERVED_HEADERS:
             yield f"headers.{name}", "is set by Outrider itself; leave it out"
         elif not _HEADER_VALUE.fullmatch(value):
-            yield f"headers.{name}", "has a value that no header can have; use one line of ASCII"
+            yield f"headers.{name}", "has an invalid value; use one line of ASCII"
     lower = [name.lower() for name in headers]
-    for twice in sorted({name for name in lower if lower.count(name) > 1}):
-        yield "headers", f"names {twice!r} twice; leave one out"
+    for duplicate in sorted({name for name in lower if lower.count(name) > 1}):
+        yield "headers", f"names {duplicate!r} twice; leave one out"
 
 
 ChannelSettings = Annotated[LogChannelSettings | WebhookChannelSettings, Field(discriminator="type")]
 
 
 class MatchSettings(Section):
-    """What a route takes: each key given must match; a list matches any of its entries."""
+    """The incidents of a route: every given key must match. A list matches any of its entries."""
 
-    stream: Names | None = Field(default=None, description="Streams; null is every one.")
+    stream: Names | None = Field(default=None, description="Streams. null: all.")
     kind: Annotated[tuple[IncidentKind, ...], BeforeValidator(split_list)] | None = Field(
-        default=None, description="Kinds of incident; null is every one."
+        default=None, description="Kinds of incident. null: all."
     )
     severity: Annotated[tuple[Severity, ...], BeforeValidator(split_list)] | None = Field(
-        default=None, description="Severities; null is every one."
+        default=None, description="Severities. null: all."
     )
 
     def matches(self, *, stream: str, kind: str, severity: str) -> bool:
-        """Return whether an incident of this stream, kind and severity matches."""
+        """Return True if an incident of this stream, kind and severity matches."""
         wanted = ((self.stream, stream), (self.kind, kind), (self.severity, severity))
         return all(accepted is None or value in accepted for accepted, value in wanted)
 
 
 class RouteSettings(Section):
-    """Which incidents go to which channels."""
+    """A route of incidents to channels."""
 
-    match: MatchSettings = Field(default=MatchSettings(), description="What the route takes.")
-    channels: Names = Field(description="Channels that are told.")
+    match: MatchSettings = Field(default=MatchSettings(), description="The incidents of the route.")
+    channels: Names = Field(description="The channels of the route.")
 
 
 class NotifySettings(Section):
-    """Whom to tell about incidents."""
+    """Notifications of incidents."""
 
     max_age: PositiveDuration = Field(
         default=timedelta(hours=1),
-        description="An incident of older event time is stored, and nobody is told.",
+        description="Incidents with an older event time are stored without a notification.",
     )
     deadline: PositiveDuration = Field(
-        default=timedelta(hours=24), description="How long a message is tried again before it is given up."
+        default=timedelta(hours=24), description="How long a failed message is retried before it is dropped."
     )
     channels: dict[str, ChannelSettings] = Field(default={}, description="Channels by name.")
     routes: tuple[RouteSettings, ...] = Field(
-        default=(), description="Which incidents go where; none sends everything to every channel."
+        default=(), description="Routes of incidents to channels. Without routes every incident goes to every channel."
     )
 
     @field_validator("channels")
@@ -150,7 +154,7 @@ class NotifySettings(Section):
     def _check_channel_names(cls, channels: dict[str, ChannelSettings]) -> dict[str, ChannelSettings]:
         for name, channel in channels.items():
             if not _CHANNEL_NAME.fullmatch(name):
-                raise ValueError(f"{name!r} is no channel name; use letters, digits, _ and -, a letter first")
+                raise ValueError(f"{name!r} is not a channel name; use letters, digits, _ and -, a letter first")
             if name == "log" and not isinstance(channel, LogChannelSettings):
                 raise ValueError("'log' is always the log; give the webhook another name")
         return channels
@@ -167,14 +171,14 @@ class NotifySettings(Section):
         return self
 
     def channels_for(self, *, stream: str, kind: str, severity: str) -> tuple[str, ...]:
-        """Return the channels that are told of such an incident, each once, in the order of their names."""
+        """Return the channels of an incident, each once, sorted by name."""
         if not self.routes:
             return tuple(sorted(self.channels))
-        taken = (route for route in self.routes if route.match.matches(stream=stream, kind=kind, severity=severity))
-        return tuple(sorted({name for route in taken for name in route.channels}))
+        matching = (route for route in self.routes if route.match.matches(stream=stream, kind=kind, severity=severity))
+        return tuple(sorted({name for route in matching for name in route.channels}))
 
 
 def suggest_channel(name: str, channels: Mapping[str, ChannelSettings]) -> str:
-    """Say which channel was meant by an unknown one."""
-    near = get_close_matches(name, [*channels, "log"], n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else f"known channels: {', '.join(channels) or 'none'}"
+    """Return a hint for an unknown channel: the nearest name, or the known channels."""
+    matches = get_close_matches(name, [*channels, "log"], n=1, cutoff=0.6)
+    return f"did you mean {matches[0]}?" if matches else f"known channels: {', '.join(channels) or 'none'}"

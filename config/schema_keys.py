@@ -1,4 +1,4 @@
-"""Configuration: which keys there are at a path of the settings, found by walking the classes."""
+"""Lookup of the keys at a path of the settings, by walking the settings classes."""
 
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
@@ -11,12 +11,12 @@ from config.settings import Settings
 
 
 def find_sections(path: Sequence[str | int], values: Any) -> list[type[Section]]:
-    """Return the classes that may stand at a path: one, or several where `type` chooses and does not say."""
+    """Return the section classes at a path. There are several if a missing `type` leaves the choice open."""
     return [kind for kind in _find_types(path, values) if _is_section(kind)]
 
 
 def takes_structure(path: Sequence[str | int], values: Any) -> bool:
-    """Return whether a mapping or a list of sections stands at a path, so that a text there is JSON."""
+    """Return True if the value at a path is a mapping or a list of sections, so that a text there is JSON."""
     for kind in _find_types(path, values):
         origin = get_origin(kind)
         if _is_section(kind) or origin is dict:
@@ -27,27 +27,27 @@ def takes_structure(path: Sequence[str | int], values: Any) -> bool:
 
 
 def known_keys(path: Sequence[str | int], values: Any) -> list[str]:
-    """Return the keys that the section at a path has."""
+    """Return the keys of the section at a path."""
     return [name for section in find_sections(path, values) for name in section.model_fields]
 
 
 def suggest_key(path: KeyPath, values: Any) -> str:
-    """Say which key was meant by an unknown one: near in spelling, or the same word elsewhere."""
-    wrong = str(path[-1])
-    here = list(dict.fromkeys(known_keys(path[:-1], values)))
-    joined = next((key for key in _iter_paths(Settings, ()) if len(path) == 1 and "_".join(key) == wrong), None)
+    """Return a hint for an unknown key: a similar key here, the same key elsewhere, or the known keys."""
+    unknown = str(path[-1])
+    known = list(dict.fromkeys(known_keys(path[:-1], values)))
+    joined = next((key for key in _iter_paths(Settings, ()) if len(path) == 1 and "_".join(key) == unknown), None)
     if joined is not None:
         return f"did you mean {'__'.join(joined)} (two underscores), or {format_path(joined)} in the file?"
-    near = get_close_matches(wrong.lower(), here, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean {format_path((*path[:-1], near[0]))}?"
-    # The same word in another part means another thing; only a key at the top may belong anywhere.
+    matches = get_close_matches(unknown.lower(), known, n=1, cutoff=0.6)
+    if matches:
+        return f"did you mean {format_path((*path[:-1], matches[0]))}?"
+    # The same word means something else in another section, so only a top-level key is searched everywhere.
     related = (key for key in _iter_paths(Settings, ()) if len(path) == 1 or key[0] == path[0])
-    elsewhere = next((key for key in related if key[-1] == wrong), None)
+    elsewhere = next((key for key in related if key[-1] == unknown), None)
     if elsewhere is not None:
         name = path[1] if len(path) > 1 and path[0] == "streams" else "<name>"
         return f"it belongs at {format_path(elsewhere).replace('*', str(name))}"
-    return f"known keys here: {', '.join(sorted(here))}" if here else "no keys are known here"
+    return f"known keys here: {', '.join(sorted(known))}" if known else "no keys are known here"
 
 
 def _find_types(path: Sequence[str | int], values: Any) -> list[Any]:

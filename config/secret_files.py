@@ -1,4 +1,4 @@
-"""Configuration: secrets that stand in files of their own, named by a key that ends in _file."""
+"""Reading of secrets from separate files, named by keys that end in _file."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +21,11 @@ class _SecretFileReference:
 
 
 def read_secret_files(document: Document) -> Problems:
-    """Put the content of each secret file where its secret belongs; the document's values change."""
+    """Replace each secret file key by the content of the file. Modifies the document's values.
+
+    Returns:
+        The problems, each with its key path.
+    """
     problems: Problems = []
     for reference in list(_find_references(document.values)):
         problem = _resolve_reference(reference, document)
@@ -43,12 +47,12 @@ def _find_references(values: dict[str, Any]) -> Iterator[_SecretFileReference]:
                 if key + _SUFFIX in channel:
                     yield _SecretFileReference(holder=channel, path=path, key=key, keeps_file_key=True)
             yield from _find_free_references(_get_mapping(channel, "headers"), (*path, "headers"))
-    # The client's own ssl_cafile, ssl_certfile, ssl_keyfile and ssl_crlfile have no such ending.
+    # The client's own options ssl_cafile, ssl_certfile, ssl_keyfile and ssl_crlfile do not end in _file.
     yield from _find_free_references(_get_mapping(values, "kafka", "client"), ("kafka", "client"))
 
 
 def _find_free_references(holder: dict[str, Any], path: KeyPath) -> Iterator[_SecretFileReference]:
-    """Yield the secret files of a section whose keys are the user's own."""
+    """Yield the secret files of a section with arbitrary keys."""
     for name in list(holder):
         if name.endswith(_SUFFIX) and name != _SUFFIX:
             yield _SecretFileReference(holder=holder, path=path, key=name.removesuffix(_SUFFIX), keeps_file_key=False)
@@ -61,7 +65,7 @@ def _get_mapping(values: Any, *path: str) -> dict[str, Any]:
 
 
 def _resolve_reference(reference: _SecretFileReference, document: Document) -> str | None:
-    """Put one secret in its place; return what is wrong, or nothing."""
+    """Read one secret into its key. Return the problem, or None."""
     holder, key = reference.holder, reference.key
     name = holder[key + _SUFFIX]
     if not reference.keeps_file_key:
@@ -95,12 +99,12 @@ def _read_secret(name: str) -> tuple[Secret, str | None]:
 
 
 def _environment_overrides(document: Document, plain: KeyPath, file: KeyPath) -> bool | None:
-    """Return whether the environment sets the plain key over the file key; none when it sets both or none."""
+    """Return True if only the plain key is set by the environment, False if only the file key, otherwise None."""
     plain_set, file_set = (_is_from_environment(document, path) for path in (plain, file))
     return None if plain_set == file_set else plain_set
 
 
 def _is_from_environment(document: Document, path: KeyPath) -> bool:
-    around = (path[:length] for length in range(len(path), -1, -1))
-    places = (document.places[key] for key in around if key in document.places)
+    prefixes = (path[:length] for length in range(len(path), -1, -1))
+    places = (document.places[key] for key in prefixes if key in document.places)
     return next(places, "").startswith("environment variable")

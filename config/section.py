@@ -1,4 +1,4 @@
-"""Configuration: what every section of the settings shares: strictness, plain values, named problems."""
+"""The base class of the settings' sections, and their common value types."""
 
 import json
 from collections.abc import Iterable
@@ -17,20 +17,24 @@ from pydantic_core import PydanticCustomError
 
 
 class Section(BaseModel):
-    """A part of the configuration: it does not change, and it has no keys but its own."""
+    """A section of the configuration. It is immutable and rejects unknown keys."""
 
-    # Built on first use: a command that prints its help pays for no validators.
+    # Validators are built on first use, so that a command that prints its help does not need them.
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True, defer_build=True
     )
 
 
 def raise_problems(problems: Iterable[tuple[str, str]]) -> None:
-    """Raise one error for all problems of a section, each a (dotted) key and a message."""
-    found = list(problems)
-    if found:
-        message = "; ".join(f"{key}: {text}" for key, text in found)
-        raise PydanticCustomError("outrider", "{message}", {"message": message, "problems": found})
+    """Raise one error for all problems of a section, if there are any. Each is a (dotted) key and a message.
+
+    Raises:
+        PydanticCustomError: `problems` is not empty.
+    """
+    listed = list(problems)
+    if listed:
+        message = "; ".join(f"{key}: {text}" for key, text in listed)
+        raise PydanticCustomError("outrider", "{message}", {"message": message, "problems": listed})
 
 
 def _reject_bool(value: object) -> object:
@@ -45,7 +49,11 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 def split_list(value: object) -> tuple[str, ...]:
-    """Read a list of texts, written as a list, as one text with commas, or as JSON in one text."""
+    """Parse a list of texts, given as a list, as comma-separated text, or as JSON text.
+
+    Raises:
+        ValueError: The value is not a list, is empty, or has an entry twice or of another type.
+    """
     if isinstance(value, str):
         if value.startswith("["):
             try:
@@ -59,9 +67,9 @@ def split_list(value: object) -> tuple[str, ...]:
     for entry in value:
         if not isinstance(entry, str) or not entry:
             raise ValueError("every entry of the list must be a text; put a number between quotes")
-    repeated = sorted({entry for entry in value if value.count(entry) > 1})
-    if repeated:
-        raise ValueError(f"names {repeated[0]!r} twice; leave one out")
+    duplicates = sorted({entry for entry in value if value.count(entry) > 1})
+    if duplicates:
+        raise ValueError(f"names {duplicates[0]!r} twice; leave one out")
     return tuple(value)
 
 
@@ -81,7 +89,7 @@ def _parse_auto_or_count(value: object) -> "int | Literal['auto']":
 _LIST_SCHEMA: dict[str, object] = {"type": "array", "items": {"type": "string"}, "minItems": 1}
 _LIST_OR_TEXT: dict[str, object] = {"anyOf": [_LIST_SCHEMA, {"type": "string"}]}
 
-# Without it pydantic compares the value with a type that it no longer knows, and warns.
+# Without it pydantic compares the value with the replaced type, and warns.
 _UnchangedSerializer = PlainSerializer(lambda value: value)
 
 Names = Annotated[tuple[str, ...], BeforeValidator(split_list), WithJsonSchema(_LIST_OR_TEXT)]

@@ -1,4 +1,4 @@
-"""Configuration: all settings together, how they are shown, and their JSON Schema."""
+"""All settings, their masked form, and their JSON Schema."""
 
 import re
 from collections.abc import Iterator
@@ -74,61 +74,63 @@ _SCHEMES = ("sqlite", "postgresql", "postgres", _POSTGRESQL_SCHEME)
 
 
 def _check_database_url(value: object) -> object:
-    """Refuse an address that no database of ours has; the address may hold a password and is not repeated."""
+    """Check the address of a database. It may contain a password and is not included in the messages."""
     if not isinstance(value, str):
         return value
     scheme, separator, rest = value.partition("://")
     forms = "write sqlite:///outrider.db or postgresql://user@host/database"
     if not separator or not re.match(r"^[A-Za-z][A-Za-z0-9+.-]*$", scheme):
-        raise ValueError(f"is no database address; {forms}")
+        raise ValueError(f"is not a database address; {forms}")
     if scheme not in _SCHEMES:
-        near = get_close_matches(scheme.partition("+")[0].lower(), _SCHEMES[:3], n=1, cutoff=0.6)
-        hint = f"did you mean {near[0]}://?" if near else forms
-        raise ValueError(f"names a database that is not known, {scheme}://; {hint}")
+        matches = get_close_matches(scheme.partition("+")[0].lower(), _SCHEMES[:3], n=1, cutoff=0.6)
+        hint = f"did you mean {matches[0]}://?" if matches else forms
+        raise ValueError(f"is an unknown kind of database, {scheme}://; {hint}")
     if scheme == "sqlite":
         path = rest.removeprefix("/").partition("?")[0]
         if not rest.startswith("/"):
             raise ValueError("has two slashes where sqlite has three; did you mean sqlite:///outrider.db?")
         if path in {"", ":memory:"}:
-            raise ValueError("is a database in memory, which ends with the process; name a file: sqlite:///outrider.db")
+            raise ValueError(
+                "is an in-memory database, which is lost when the process ends; name a file: sqlite:///outrider.db"
+            )
     elif not rest.partition("/")[2].partition("?")[0]:
-        raise ValueError("names no database after the host; write postgresql://user@host/database")
+        raise ValueError("has no database name after the host; write postgresql://user@host/database")
     return value
 
 
 class DatabaseSettings(Section):
-    """Where everything that is decided is kept."""
+    """The database of scores, windows, thresholds and incidents."""
 
     url: Annotated[str, BeforeValidator(_check_database_url)] = Field(
-        default="sqlite:///outrider.db", repr=False, description="sqlite:/// and a path, or postgresql://."
+        default="sqlite:///outrider.db", repr=False, description="sqlite:/// with a path, or postgresql://."
     )
-    url_file: Path | None = Field(default=None, description="A file that holds the address.")
+    url_file: Path | None = Field(default=None, description="A file with the address.")
 
     @property
     def sqlalchemy_url(self) -> str:
-        """Return the address in SQLAlchemy's words, with the driver that is installed."""
+        """The address in SQLAlchemy's form, with the installed driver."""
         scheme, separator, rest = self.url.partition("://")
         return (scheme if scheme == "sqlite" else _POSTGRESQL_SCHEME) + separator + rest
 
 
 class RetentionSettings(Section):
-    """How long rows are kept, by the time of storing."""
+    """The retention of rows, by time of storing."""
 
     scores: PositiveDuration = Field(default=timedelta(days=7), description="Scores of all events.")
     outliers: PositiveDuration = Field(default=timedelta(days=90), description="Outliers with their features.")
     windows: PositiveDuration = Field(default=timedelta(days=400), description="Judged windows.")
-    dead_letters: PositiveDuration = Field(default=timedelta(days=7), description="What could not be decoded.")
+    dead_letters: PositiveDuration = Field(default=timedelta(days=7), description="Dead letters.")
 
 
 class Settings(Section):
-    """Everything that can be set."""
+    """All settings."""
 
     database: DatabaseSettings = Field(default_factory=DatabaseSettings, description="The database.")
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where energies are computed.")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="The device that computes energies.")
     kafka: KafkaSettings = Field(default_factory=KafkaSettings, description="The Kafka cluster of the streams.")
     streams: dict[str, StreamSettings] = Field(min_length=1, description="Streams by name.")
-    notify: NotifySettings = Field(default_factory=NotifySettings, description="Whom to tell.")
-    retention: RetentionSettings = Field(default_factory=RetentionSettings, description="What is kept how long.")
+    notify: NotifySettings = Field(default_factory=NotifySettings, description="Notifications of incidents.")
+    retention: RetentionSettings = Field(default_factory=RetentionSettings, description="The retention of rows.")
 
     @model_validator(mode="before")
     @classmethod
@@ -146,11 +148,11 @@ class Settings(Section):
     def _stream_problems(self) -> Iterator[tuple[str, str]]:
         for name, stream in self.streams.items():
             if not _STREAM_NAME.fullmatch(name):
-                yield f"streams.{name}", "is no stream name; use a-z, 0-9 and _, a letter first"
+                yield f"streams.{name}", "is not a stream name; use a-z, 0-9 and _, a letter first"
             look_back = stream.threshold.look_back
             if self.retention.windows < look_back:
                 least = f"streams.{name}.threshold.look_back ({format_duration(look_back)})"
-                yield "retention.windows", f"must be at least {least}: limits are drawn from stored windows"
+                yield "retention.windows", f"must be at least {least}: thresholds are computed from stored windows"
 
     def _shared_group_problems(self) -> Iterator[tuple[str, str]]:
         readers: dict[tuple[str, str], str] = {}
@@ -171,12 +173,12 @@ class Settings(Section):
         for number, route in enumerate(self.notify.routes):
             for stream in route.match.stream or ():
                 if stream not in self.streams:
-                    near = get_close_matches(stream, self.streams, n=1)
-                    hint = f"did you mean {near[0]}?" if near else f"known streams: {', '.join(self.streams)}"
+                    matches = get_close_matches(stream, self.streams, n=1)
+                    hint = f"did you mean {matches[0]}?" if matches else f"known streams: {', '.join(self.streams)}"
                     yield f"notify.routes.{number}.match.stream", f"there is no stream {stream!r}; {hint}"
 
     def masked(self) -> dict[str, Any]:
-        """Return all settings as they take effect, in the words of the file, with secrets masked."""
+        """Return the effective settings in the form of the file, with secrets masked."""
         shown = self.model_dump(mode="json")
         shown["database"]["url"] = mask_url(self.database.url)
         shown["kafka"]["client"] = mask_options(self.kafka.client)
@@ -203,7 +205,7 @@ def config_schema() -> dict[str, Any]:
     written = Settings.model_json_schema(mode="serialization")
     for name, section in schema["$defs"].items():
         for key, described in section["properties"].items():
-            # Where it describes what is read, pydantic has defaults in its own words (PT1M).
+            # The schema for validation has defaults in pydantic's form (PT1M), not in the form of the file.
             if "default" in described:
                 described["default"] = written["$defs"][name]["properties"][key]["default"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema | {"title": "Outrider configuration"}

@@ -1,4 +1,4 @@
-"""Configuration: which warm-up, percentile and window fit a stream, by how much there is and how fast it comes."""
+"""Recommended warm-up, percentile, window and grace of a stream, by the volume of its events."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,11 +18,11 @@ _MIN_WARM_UP = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventVolume:
-    """How much there is, and how fast it comes.
+    """The number and the rate of a stream's events.
 
-    `available` are the records there are now; None for `rate_s` (events in a second of event time) where nothing
-    tells it. `grows` says that more will come: a topic, not a file. `late_us` is by how much the latest in a hundred
-    events comes behind the ones before it.
+    `available` is the current number of records. `grows` is True for a topic and False for a file. `rate_s` is the
+    number of events per second of event time, None if unknown. `lateness_us` is the 99th percentile of the events'
+    lateness in microseconds.
     """
 
     available: int
@@ -33,7 +33,7 @@ class EventVolume:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SizingAdvice:
-    """What fits a stream of this volume, each with its reason."""
+    """The recommended settings of a stream, each with its reason."""
 
     warm_up: int
     percentile: float
@@ -46,16 +46,16 @@ class SizingAdvice:
 
 
 def recommend_sizes(volume: EventVolume, n_features: int) -> SizingAdvice:
-    """Return how many events to warm up on, the percentile that they carry, and the window that shows a spike."""
-    warm_up, warm_up_why = _recommend_warm_up(volume, n_features)
+    """Recommend the warm-up, a percentile supported by it, a window that can show a spike, and the grace."""
+    warm_up, warm_up_reason = _recommend_warm_up(volume, n_features)
     percentile = next(
         (p for p in _PERCENTILE_CHOICES if warm_up * (100 - p) / 100 >= _MIN_TAIL_EVENTS), _PERCENTILE_CHOICES[-1]
     )
     above = round(warm_up * (100 - percentile) / 100)
     events = round(100 / (100 - percentile))
-    window, window_why = _recommend_window(volume, events)
+    window, window_reason = _recommend_window(volume, events)
     grace = max(timedelta(seconds=10), _round_up_duration(timedelta(microseconds=volume.lateness_us)))
-    late = (
+    grace_reason = (
         "more than these events lag"
         if volume.lateness_us <= 10_000_000
         else "what one in a hundred of these events lags"
@@ -65,15 +65,15 @@ def recommend_sizes(volume: EventVolume, n_features: int) -> SizingAdvice:
         percentile=percentile,
         window=window,
         grace=grace,
-        warm_up_reason=warm_up_why,
+        warm_up_reason=warm_up_reason,
         percentile_reason=f"{above:,} of {warm_up:,} warm-up events lie above it",
-        window_reason=window_why,
-        grace_reason=late,
+        window_reason=window_reason,
+        grace_reason=grace_reason,
     )
 
 
 def _recommend_warm_up(volume: EventVolume, n_features: int) -> tuple[int, str]:
-    """Return how many events to fit on: the default where they are there or come within the hour."""
+    """Recommend the number of training events: the default if they are available or arrive within an hour."""
     least = 10 * n_features
     if volume.available >= 2 * DEFAULT_WARM_UP or (volume.grows and volume.available >= DEFAULT_WARM_UP):
         return max(DEFAULT_WARM_UP, least), "the default; they are there already"
@@ -82,14 +82,14 @@ def _recommend_warm_up(volume: EventVolume, n_features: int) -> tuple[int, str]:
         return n, f"of the {volume.available:,} events in the file"
     if volume.rate_s is None:
         return max(DEFAULT_WARM_UP, least), f"the default; {volume.available:,} are there now"
-    within = _round_down(int(volume.available + volume.rate_s * _MAX_WAIT_S))
-    n = max(least, _MIN_WARM_UP, min(DEFAULT_WARM_UP, within))
+    expected = _round_down(int(volume.available + volume.rate_s * _MAX_WAIT_S))
+    n = max(least, _MIN_WARM_UP, min(DEFAULT_WARM_UP, expected))
     wait = max(0.0, n - volume.available) / volume.rate_s
     return n, f"{volume.available:,} are there now, the others come within about {_format_wait(wait)}"
 
 
 def _recommend_window(volume: EventVolume, events: int) -> tuple[timedelta, str]:
-    """Return a window in which at least one outlier is expected: smaller ones show only large spikes."""
+    """Recommend a window with at least one expected outlier. Smaller windows show only large spikes."""
     if volume.rate_s is None:
         return (
             _MINUTE,
@@ -112,7 +112,7 @@ def _round_up_duration(duration: timedelta) -> timedelta:
 
 
 def _round_down(n: int) -> int:
-    """Return a round number just below."""
+    """Round a number down to two significant digits."""
     unit = int("1" + "0" * max(0, len(str(n)) - 2))
     return n // unit * unit
 

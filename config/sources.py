@@ -1,4 +1,4 @@
-"""Configuration: where a stream's events come from, and where a source without a stored position begins."""
+"""Settings of a stream's source, and the start position of a source without a stored position."""
 
 import re
 from dataclasses import dataclass
@@ -32,13 +32,16 @@ _LAYOUTS: dict[str, Literal["jsonl", "csv", "parquet"]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartPosition:
-    """Where reading begins: at an end of the log, a while before now, or at a time."""
+    """A start position: an end of the log, a duration before now, or a time.
+
+    `us` is the duration ("ago") or the time since 1970 ("at") in microseconds.
+    """
 
     kind: Literal["earliest", "latest", "ago", "at"]
     us: int = 0
 
     def resolve(self, now_us: int) -> Literal["earliest", "latest"] | int:
-        """Return the end of the log, or the time in microseconds, that is meant at `now_us`."""
+        """Return the end of the log, or the time in microseconds since 1970, relative to `now_us`."""
         if self.kind == "ago":
             return max(0, now_us - self.us)
         return self.us if self.kind == "at" else self.kind
@@ -53,10 +56,10 @@ EARLIEST = StartPosition(kind="earliest")
 
 
 def parse_start_position(text: str) -> StartPosition:
-    """Read where to begin: earliest, latest, a duration before now, or an RFC 3339 time.
+    """Parse a start position: earliest, latest, a duration before now, or an RFC 3339 time.
 
     Raises:
-        ValueError: The text is none of these.
+        ValueError: The text has none of these forms.
     """
     if text in {"earliest", "latest"}:
         return StartPosition(kind="earliest" if text == "earliest" else "latest")
@@ -66,7 +69,7 @@ def parse_start_position(text: str) -> StartPosition:
             return StartPosition(kind="at", us=parse_time(text))
         return StartPosition(kind="ago", us=to_us(parse_duration(re.sub(r"\s+ago$", "", text))))
     except ValueError as error:
-        raise ValueError(f"{text!r} is no place to start: {forms}") from error
+        raise ValueError(f"{text!r} is not a start position: {forms}") from error
 
 
 def _validate_start(value: object) -> StartPosition:
@@ -88,33 +91,33 @@ def _remove_default(schema: dict[str, Any]) -> None:
 
 
 class KafkaSourceSettings(Section):
-    """Events come from topics of the Kafka cluster named under `kafka`."""
+    """A source of topics of the Kafka cluster in the section `kafka`."""
 
     type: Literal["kafka"]
-    topics: Names = Field(description="Topics that feed this stream.")
+    topics: Names = Field(description="The topics of the stream.")
     group_id: Text = Field(
         default="outrider",
-        description="Consumer group; outrider-<stream> when not given.",
+        description="The consumer group. Default: outrider-<stream>.",
         json_schema_extra=_remove_default,
     )
-    start: StartField = Field(default=EARLIEST, description="Where to begin when no position is stored.")
+    start: StartField = Field(default=EARLIEST, description="The start position if no position is stored.")
 
     @field_validator("topics")
     @classmethod
     def _check_topic_names(cls, topics: tuple[str, ...]) -> tuple[str, ...]:
         for topic in topics:
             if not _TOPIC_NAME.fullmatch(topic) or topic in {".", ".."}:
-                raise ValueError(f"{topic!r} is no topic name; Kafka allows letters, digits, dots, _ and -")
+                raise ValueError(f"{topic!r} is not a topic name; Kafka allows letters, digits, dots, _ and -")
         return topics
 
     @property
     def initial_position(self) -> StartPosition:
-        """Return where a partition without a stored position begins."""
+        """The start position of a partition without a stored position."""
         return self.start
 
 
 class FileSourceSettings(Section):
-    """Events come from one file, whose suffix says its format, or from standard input."""
+    """A source of one file, with the format given by its suffix, or of standard input."""
 
     type: Literal["file"]
     path: Path = Field(description='A .jsonl, .ndjson, .json (one object a line), .csv or .parquet file, or "-".')
@@ -124,46 +127,46 @@ class FileSourceSettings(Section):
     def _check_suffix(cls, path: Path) -> Path:
         if str(path) != "-" and path.suffix.lower() not in _LAYOUTS:
             raise ValueError(
-                f"the suffix of {str(path)!r} names no format; use {', '.join(_LAYOUTS)}, "
+                f"the suffix of {str(path)!r} is not a known format; use {', '.join(_LAYOUTS)}, "
                 "or - for JSON lines on standard input"
             )
         return path
 
     @property
     def file_format(self) -> Literal["jsonl", "csv", "parquet"]:
-        """Return how the file is laid out."""
+        """The format of the file."""
         return "jsonl" if self.is_stdin else _LAYOUTS[self.path.suffix.lower()]
 
     @property
     def is_stdin(self) -> bool:
-        """Return whether the events come from standard input."""
+        """True if the source is standard input."""
         return str(self.path) == "-"
 
     @property
     def initial_position(self) -> StartPosition:
-        """Return where a file without a stored position begins."""
+        """The start position of a file without a stored position."""
         return EARLIEST
 
 
 class SyntheticSourceSettings(Section):
-    """Events are made from a seed, with bursts of outliers and, if asked for, a lasting drift."""
+    """A source of generated events with bursts of outliers and an optional lasting drift."""
 
     type: Literal["synthetic"]
-    seed: Int = Field(default=1, ge=0, description="The same seed makes the same events.")
-    rate: Number = Field(default=500.0, gt=0, description="Events in a second of event time.")
-    events: Int | None = Field(default=None, ge=1, description="How many in all; null is without end.")
-    speed: Number = Field(default=1.0, ge=0, description="Seconds of event time in a second; 0 is unpaced.")
-    start: Time | None = Field(default=None, description="Event time of the first event (RFC 3339); null is now.")
-    features: Int = Field(default=4, ge=1, le=1000, description="Numeric features of an event.")
-    partitions: Int = Field(default=1, ge=1, le=1000, description="Partitions that the events are dealt to.")
-    first_burst: Duration = Field(default=timedelta(minutes=10), description="From the start to the first burst.")
+    seed: Int = Field(default=1, ge=0, description="The seed of the generator. Equal seeds give equal events.")
+    rate: Number = Field(default=500.0, gt=0, description="Events per second of event time.")
+    events: Int | None = Field(default=None, ge=1, description="The total number of events. null: unlimited.")
+    speed: Number = Field(default=1.0, ge=0, description="Seconds of event time per second. 0: unpaced.")
+    start: Time | None = Field(default=None, description="Event time of the first event (RFC 3339). null: now.")
+    features: Int = Field(default=4, ge=1, le=1000, description="The number of features.")
+    partitions: Int = Field(default=1, ge=1, le=1000, description="The number of partitions.")
+    first_burst: Duration = Field(default=timedelta(minutes=10), description="Time from the start to the first burst.")
     burst_every: PositiveDuration = Field(
-        default=timedelta(minutes=30), description="From one burst's begin to the next one's."
+        default=timedelta(minutes=30), description="Time between the starts of consecutive bursts."
     )
-    burst_length: PositiveDuration = Field(default=timedelta(minutes=1), description="How long a burst lasts.")
-    burst_share: Number = Field(default=0.1, ge=0, le=1, description="Share of outliers inside a burst; 0 is none.")
-    drift_after: Duration | None = Field(default=None, description="From the start to the drift; null is never.")
-    drift_shift: Number = Field(default=0.5, description="How far the drift moves, in standard deviations.")
+    burst_length: PositiveDuration = Field(default=timedelta(minutes=1), description="Duration of a burst.")
+    burst_share: Number = Field(default=0.1, ge=0, le=1, description="Share of outliers in a burst. 0: no bursts.")
+    drift_after: Duration | None = Field(default=None, description="Time from the start to the drift. null: no drift.")
+    drift_shift: Number = Field(default=0.5, description="Shift of the drift in standard deviations.")
 
     @model_validator(mode="after")
     def _check_bursts(self) -> "SyntheticSourceSettings":
@@ -173,7 +176,7 @@ class SyntheticSourceSettings(Section):
 
     @property
     def initial_position(self) -> StartPosition:
-        """Return where made events without a stored position begin."""
+        """The start position of generated events without a stored position."""
         return EARLIEST
 
 

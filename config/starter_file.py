@@ -1,4 +1,4 @@
-"""Configuration: a first file for a stream, from what a sample of its events has shown: the text that `init` writes."""
+"""The initial configuration file written by `init`, derived from a sample of a stream's events."""
 
 import json
 import re
@@ -16,10 +16,10 @@ _RESERVED_SCALARS = frozenset({"null", "true", "false", "yes", "no", "on", "off"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StarterConfig:
-    """What the file says.
+    """The content of the initial configuration file.
 
-    `refused` are fields with the reason, `servers` and `topic` (or else `path`) where the events come from, `client`
-    the options of the Kafka client as they were given.
+    `rejected_fields` are pairs of a field and the reason. The source is `topic` on the brokers `servers`, or the
+    file `path`. `client` are the given options of the Kafka client.
     """
 
     stream: str
@@ -39,15 +39,15 @@ class StarterConfig:
 
 
 def render_starter(starter: StarterConfig) -> str:
-    """Return the annotated configuration; it runs as it is."""
+    """Render the annotated configuration, which can be used without changes."""
     advice, origin = starter.advice, _escape_comment(starter.topic or starter.path or "")
     return "\n".join(
         [
             f"# Written by `outrider init` from {starter.sampled_events:,} events of {origin}.",
-            "# What is not here has a default; `outrider check` prints all of it and says whether it works.",
+            "# All other keys have defaults. `outrider check` validates the configuration and prints all settings.",
             "",
             "database:",
-            "  # A file in the folder in which outrider runs. PostgreSQL: postgresql://user@host/name.",
+            "  # A file in the working directory of outrider. PostgreSQL: postgresql://user@host/name.",
             "  url: sqlite:///outrider.db",
             *_kafka_lines(starter),
             "",
@@ -56,24 +56,24 @@ def render_starter(starter: StarterConfig) -> str:
             *_source_lines(starter),
             *_event_lines(starter),
             "    model:",
-            f"      # Events to fit the first model on. Default: {DEFAULT_WARM_UP}. Here: {advice.warm_up_reason}.",
+            f"      # Training events of the first model. Default: {DEFAULT_WARM_UP}. Here: {advice.warm_up_reason}.",
             f"      warm_up: {advice.warm_up}",
             "    window:",
-            f"      # How soon a spike can be judged. Default: 1m. Here: {advice.window_reason}",
-            "      # has an outlier to expect, and shows smaller spikes.",
+            f"      # Length of a window. Default: 1m. Here: {advice.window_reason}",
+            "      # has an expected outlier, and shows smaller spikes.",
             f"      size: {format_duration(advice.window)}",
             *_ahead_lines(advice),
-            f"      # How long a window waits for late events. Default: 10s. Here: {advice.grace_reason}.",
+            f"      # Waiting time of a window for late events. Default: 10s. Here: {advice.grace_reason}.",
             f"      grace: {format_duration(advice.grace)}",
             "    threshold:",
-            f"      # Share of normal events below the limit. Default: 99.5. Here: {advice.percentile_reason}.",
+            f"      # Share of normal events below the threshold. Default: 99.5. Here: {advice.percentile_reason}.",
             f"      percentile: {advice.percentile:g}",
             *_look_back_lines(advice),
             "    alerts:",
-            "      # False alarms that you accept, of all kinds together; limits are derived from it. Default: 1/week.",
+            "      # The false-alarm budget of all kinds of incident together. Default: 1/week.",
             "      false_alarms: 1/week",
             "",
-            "# Whom to tell. Default: the log only. For example:",
+            "# Notification channels. Default: the log only. For example:",
             "# notify:",
             "#   channels:",
             "#     ops: {type: webhook, url: 'https://alerts.example/outrider'}",
@@ -99,8 +99,8 @@ def _source_lines(starter: StarterConfig) -> list[str]:
         "    source:",
         "      type: kafka",
         f"      topics: [{quote_scalar(starter.topic or '')}]",
-        "      # Where to begin without a stored position. Default: earliest, so that what is there already is scored;",
-        "      # latest leaves it out.",
+        "      # Start position if no position is stored. Default: earliest, which includes existing events; latest",
+        "      # excludes them.",
         "      start: earliest",
     ]
 
@@ -110,38 +110,39 @@ def _event_lines(starter: StarterConfig) -> list[str]:
     if starter.encoding != "json":
         lines.append(f"      format: {starter.encoding}")
     if starter.features == "auto":
-        lines += ["      # All numbers of a record, which have no names.", "      features: auto"]
+        lines += ["      # All numbers of a record. They have no names.", "      features: auto"]
     else:
-        lines += ["      # Numbers that say how an event is.", "      features:"]
+        lines += ["      # Numbers that describe an event.", "      features:"]
         lines += [f"        - {quote_scalar(name)}" for name in starter.features]
     if starter.rejected_fields:
-        lines.append("        # Not taken:")
+        lines.append("        # Refused as features:")
         lines += [
-            f"        #   {_escape_comment(name)}: {_escape_comment(why)}" for name, why in starter.rejected_fields
+            f"        #   {_escape_comment(name)}: {_escape_comment(reason)}"
+            for name, reason in starter.rejected_fields
         ]
     if starter.time is not None:
-        lines += ["      # When an event happened.", f"      time: {{field: {quote_scalar(starter.time)}, unit: auto}}"]
+        lines += ["      # The event time.", f"      time: {{field: {quote_scalar(starter.time)}, unit: auto}}"]
     elif starter.encoding != "float32":
-        what = "the time of reading" if starter.path else "the broker's timestamp"
-        lines.append(f"      # No field is the time of an event, so {what} is. To name one: time: {{field: NAME}}")
+        time_source = "the time of reading" if starter.path else "the broker's timestamp"
+        lines.append(f"      # The event time is {time_source}. To use a field: time: {{field: NAME}}")
     if starter.key is not None:
-        lines += ["      # Kept beside each score.", f"      key: {quote_scalar(starter.key)}"]
+        lines += ["      # Stored with each score.", f"      key: {quote_scalar(starter.key)}"]
     if starter.event_id is not None:
-        lines += ["      # Kept for joins with your own tables.", f"      id: {quote_scalar(starter.event_id)}"]
+        lines += ["      # Stored for joins with your own tables.", f"      id: {quote_scalar(starter.event_id)}"]
     if starter.complete_share < 0.99:
         lines += [
-            f"      # Only {100 * starter.complete_share:.3g}% of the events have all features; the mean stands in for",
-            "      # what is missing. Default: reject.",
+            f"      # Only {100 * starter.complete_share:.3g}% of the events have all features. Missing ones are",
+            "      # replaced by the mean. Default: reject.",
             "      missing: mean",
         ]
     return lines
 
 
 def _ahead_lines(advice: SizingAdvice) -> list[str]:
-    least = max(timedelta(minutes=10), 2 * advice.window)
+    lead = max(timedelta(minutes=10), 2 * advice.window)
     return (
-        ["      # How far a partition may run ahead.", f"      ahead: {format_duration(least)}"]
-        if least > timedelta(minutes=10)
+        ["      # The maximum lead of a partition.", f"      ahead: {format_duration(lead)}"]
+        if lead > timedelta(minutes=10)
         else []
     )
 
@@ -151,25 +152,31 @@ def _look_back_lines(advice: SizingAdvice) -> list[str]:
         return []
     look_back = format_duration(10 * advice.window)
     return [
-        "      # Event time that a limit looks back on, ten windows at least. Default: 24h.",
+        "      # Event time that a threshold is computed from, at least ten windows. Default: 24h.",
         f"      look_back: {look_back}",
         f"      adopt_after: {look_back}",
     ]
 
 
 def quote_scalar(text: str) -> str:
-    """Return a text as YAML reads it back, whatever is in it; ${ stands for itself."""
+    """Quote any text so that YAML parses it back unchanged. ${ is escaped."""
     if _PLAIN_SCALAR.fullmatch(text) and text.lower() not in _RESERVED_SCALARS:
         return text
-    signs = text.replace("${", "$${").replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(sign if sign.isprintable() else f"\\U{ord(sign):08x}" for sign in signs) + '"'
+    escaped = text.replace("${", "$${").replace("\\", "\\\\").replace('"', '\\"')
+    return (
+        '"'
+        + "".join(character if character.isprintable() else f"\\U{ord(character):08x}" for character in escaped)
+        + '"'
+    )
 
 
 def _format_option(value: object) -> str:
-    """Return an option; a text of a variable, ${NAME}, stays one."""
+    """Format an option. A reference to a variable, ${NAME}, is not escaped."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else json.dumps(value)
 
 
 def _escape_comment(text: str) -> str:
-    """Return a text that cannot end its comment."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+    """Return the text with non-printable characters escaped, so that it cannot end its comment."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )

@@ -1,4 +1,4 @@
-"""Configuration: one stream: its events, model, windows, threshold and alerts."""
+"""Settings of one stream: events, model, windows, threshold and alerts."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -16,25 +16,29 @@ _MIN_LOOK_BACK_WINDOWS = 10
 
 
 class TimeSettings(Section):
-    """Which field of an event is its time, and in which unit."""
+    """The time field of an event and its unit."""
 
-    field: Text = Field(description="Name of the field, dotted for nested ones.")
+    field: Text = Field(description="Name of the field, dotted for nested fields.")
     unit: Literal["auto", "s", "ms", "us", "ns"] = Field(
         default="auto",
-        description="Unit of a number since 1970; auto tells by its size. RFC 3339 is always read.",
+        description="Unit of a number since 1970. auto: by its magnitude. RFC 3339 is always accepted.",
     )
 
 
 class EventSettings(Section):
-    """How a record becomes an event."""
+    """The decoding of records to events."""
 
-    format: Literal["json", "float32", "msgpack"] = Field(default="json", description="How records are encoded.")
+    format: Literal["json", "float32", "msgpack"] = Field(default="json", description="The encoding of records.")
     features: AutoOrNames = Field(default="auto", description="Names of numeric fields, or auto.")
-    time: TimeSettings | None = Field(default=None, description="The event's time; null is the broker's timestamp.")
-    key: Text | None = Field(default=None, description="Field to keep as the key; null is the Kafka key.")
-    id: Text | None = Field(default=None, description="Field to keep for joins.")
-    missing: Literal["reject", "mean"] = Field(default="reject", description="What to do without a feature.")
-    max_size: Size = Field(default=2**20, ge=1, description="Larger records are dead letters.")
+    time: TimeSettings | None = Field(default=None, description="The event's time. null: the broker's timestamp.")
+    key: Text | None = Field(default=None, description="The field stored as the key. null: the Kafka key.")
+    id: Text | None = Field(default=None, description="The field stored as the event id, for joins.")
+    missing: Literal["reject", "mean"] = Field(
+        default="reject", description="The treatment of events with a missing feature."
+    )
+    max_size: Size = Field(
+        default=2**20, ge=1, description="The maximum size of a record. Larger records are dead letters."
+    )
 
     @field_validator("features")
     @classmethod
@@ -47,26 +51,26 @@ class EventSettings(Section):
     @model_validator(mode="after")
     def _check_float32_fields(self) -> "EventSettings":
         if self.format == "float32":
-            message = "cannot be a field: a float32 record holds features only; leave it out"
+            message = "cannot be a field: a float32 record contains only features; leave it out"
             raise_problems((key, message) for key in ("time", "key", "id") if getattr(self, key) is not None)
         return self
 
 
 class ModelSettings(Section):
-    """The density that energies are measured with."""
+    """The density model that computes energies."""
 
     kind: Literal["gaussian_mixture", "vaegmm", "aegmm", "class_conditional"] = Field(
-        default="gaussian_mixture", description="Kind of detector."
+        default="gaussian_mixture", description="The kind of detector."
     )
     n_components: AutoOrCount = Field(
-        default="auto", description="Components; auto chooses 1 to 8 by held-out likelihood."
+        default="auto", description="The number of components. auto: 1 to 8, chosen by held-out likelihood."
     )
     covariance_type: Literal["full", "tied", "diag", "spherical"] = Field(
-        default="full", description="Shape of the components' covariances."
+        default="full", description="The form of the components' covariances."
     )
-    warm_up: Int = Field(default=10_000, ge=10, description="Events to fit on when no model is stored.")
-    contamination: Number = Field(default=0.0, ge=0, lt=0.5, description="Share of strange training events.")
-    random_state: Int = Field(default=0, ge=0, lt=2**32, description="Seed of everything that is drawn.")
+    warm_up: Int = Field(default=10_000, ge=10, description="The number of training events if no model is stored.")
+    contamination: Number = Field(default=0.0, ge=0, lt=0.5, description="The share of anomalous training events.")
+    random_state: Int = Field(default=0, ge=0, lt=2**32, description="The seed of all random numbers.")
 
 
 def _default_ahead(data: dict[str, Any]) -> timedelta:
@@ -75,17 +79,21 @@ def _default_ahead(data: dict[str, Any]) -> timedelta:
 
 
 class WindowSettings(Section):
-    """How event time is cut into windows, and what a window waits for."""
+    """The windows of event time and their waiting times."""
 
-    size: PositiveDuration = Field(default=timedelta(minutes=1), description="Length of a window.")
-    grace: PositiveDuration = Field(default=timedelta(seconds=10), description="Wait for late events.")
+    size: PositiveDuration = Field(default=timedelta(minutes=1), description="The length of a window.")
+    grace: PositiveDuration = Field(
+        default=timedelta(seconds=10), description="The waiting time of a window for late events."
+    )
     idle_timeout: PositiveDuration = Field(
-        default=timedelta(minutes=1), description="A caught-up partition without events waits no longer."
+        default=timedelta(minutes=1),
+        description="A caught-up partition without events holds windows open no longer than this.",
     )
     ahead: PositiveDuration = Field(
-        default_factory=_default_ahead, description="Lead of a partition; by default 10m or two windows."
+        default_factory=_default_ahead,
+        description="The maximum lead of a partition in event time. Default: 10m or two windows.",
     )
-    max_future: Duration = Field(default=timedelta(minutes=5), description="Clock skew allowed.")
+    max_future: Duration = Field(default=timedelta(minutes=5), description="The accepted clock skew.")
 
     @model_validator(mode="after")
     def _check_ahead(self) -> "WindowSettings":
@@ -102,11 +110,11 @@ def _check_percentile(value: object) -> float:
         number = float("nan")
     if 50 < number < 100:
         return number
-    shown = f"{number:g}" if number == number else "this"  # noqa: PLR0124 - only nan differs from itself
+    number_text = f"{number:g}" if number == number else "this"  # noqa: PLR0124 - only nan differs from itself
     if 0.5 < number < 1:
-        raise ValueError(f"{shown} is a fraction, percentiles go to 100; did you mean {100 * number:.10g}?")
+        raise ValueError(f"{number_text} is a fraction, percentiles go to 100; did you mean {100 * number:.10g}?")
     hint = "; did you mean 99.9?" if number <= 50 else ", such as 99.5"
-    raise ValueError(f"{shown} is no percentile for a limit: it must lie between 50 and 100{hint}")
+    raise ValueError(f"{number_text} is not a percentile for a threshold: it must be between 50 and 100{hint}")
 
 
 def _check_refresh(value: object) -> timedelta | str:
@@ -152,15 +160,24 @@ SilenceAfter = Annotated[
 
 
 class ThresholdSettings(Section):
-    """How the limit of the energy is drawn, and how often."""
+    """The energy threshold and its schedule."""
 
-    method: Literal["percentile", "pot"] = Field(default="percentile", description="How the limit is drawn.")
-    percentile: Percentile = Field(default=99.5, description="Share of normal events below the limit, in percent.")
-    look_back: PositiveDuration = Field(default=timedelta(hours=24), description="Event time that a limit looks at.")
-    refresh: Refresh = Field(default=timedelta(minutes=5), description="A duration or cron in UTC, on event time.")
+    method: Literal["percentile", "pot"] = Field(
+        default="percentile", description="The method that computes the threshold."
+    )
+    percentile: Percentile = Field(
+        default=99.5, description="The share of normal events below the threshold, in percent."
+    )
+    look_back: PositiveDuration = Field(
+        default=timedelta(hours=24), description="The span of event time that a threshold is computed from."
+    )
+    refresh: Refresh = Field(
+        default=timedelta(minutes=5),
+        description="The schedule of thresholds: a duration or cron in UTC, on event time.",
+    )
     adopt_after: PositiveDuration = Field(
         default=timedelta(hours=24),
-        description="An open incident's windows are left out no longer than this.",
+        description="The windows of an open incident are excluded from the look-back no longer than this.",
     )
 
 
@@ -172,14 +189,16 @@ Horizons = Annotated[tuple[PositiveDuration, ...], PlainSerializer(_format_durat
 
 
 class DriftSettings(Section):
-    """Over which lengths of time drift is looked for."""
+    """The detection of drift."""
 
     horizons: Horizons = Field(
         default=(timedelta(minutes=10), timedelta(hours=1), timedelta(days=1)),
         min_length=1,
-        description="Lengths of time, short to long.",
+        description="The horizons of the drift tests, from short to long.",
     )
-    min_effect: Number = Field(default=0.1, ge=0, description="Least effect, in training deviations.")
+    min_effect: Number = Field(
+        default=0.1, ge=0, description="The smallest effect that is a drift, in training standard deviations."
+    )
 
     @field_validator("horizons")
     @classmethod
@@ -190,29 +209,35 @@ class DriftSettings(Section):
 
 
 class AlertSettings(Section):
-    """When a finding becomes an incident, and when it ends."""
+    """The conditions that open, repeat and resolve incidents."""
 
-    false_alarms: Rate = Field(default=Rate(count=1.0, unit="week"), description="False alarms that are acceptable.")
-    min_outliers: Int = Field(default=5, ge=1, description="Fewer outliers in a window are never a spike.")
-    min_ratio: Number = Field(default=0.0, ge=0, le=1, description="Least share of outliers in a spike's window.")
-    max_dead_letter_ratio: Number = Field(
-        default=0.05, ge=0, le=1, description="A larger share of dead letters in a window is an incident."
+    false_alarms: Rate = Field(default=Rate(count=1.0, unit="week"), description="The false-alarm budget.")
+    min_outliers: Int = Field(default=5, ge=1, description="The smallest number of outliers in a spike's window.")
+    min_ratio: Number = Field(
+        default=0.0, ge=0, le=1, description="The smallest share of outliers in a spike's window."
     )
-    resolve_after: Int = Field(default=3, ge=1, description="Clean windows that end an incident.")
-    repeat_interval: PositiveDuration = Field(default=timedelta(hours=4), description="Repeat an open incident.")
-    silence_after: SilenceAfter = Field(default="auto", description="Silence that is an incident: auto, never, 30m.")
-    drift: DriftSettings = Field(default=DriftSettings(), description="Lasting changes.")
+    max_dead_letter_ratio: Number = Field(
+        default=0.05, ge=0, le=1, description="The share of dead letters in a window above which an incident opens."
+    )
+    resolve_after: Int = Field(default=3, ge=1, description="The number of clean windows that resolve an incident.")
+    repeat_interval: PositiveDuration = Field(
+        default=timedelta(hours=4), description="The interval of repeated notifications of an open incident."
+    )
+    silence_after: SilenceAfter = Field(
+        default="auto", description="The allowed silence before an incident opens: auto, never, or a duration."
+    )
+    drift: DriftSettings = Field(default=DriftSettings(), description="The horizons and the smallest effect of drift.")
 
 
 class StreamSettings(Section):
-    """One named feed of events."""
+    """One named stream of events."""
 
-    source: SourceSettings = Field(description="Where the events come from.")
-    event: EventSettings = Field(default_factory=EventSettings, description="How records are read.")
+    source: SourceSettings = Field(description="The source of the events.")
+    event: EventSettings = Field(default_factory=EventSettings, description="The decoding of records.")
     model: ModelSettings = Field(default_factory=ModelSettings, description="The model.")
     window: WindowSettings = Field(default_factory=WindowSettings, description="Windows of event time.")
-    threshold: ThresholdSettings = Field(default_factory=ThresholdSettings, description="The limit.")
-    alerts: AlertSettings = Field(default_factory=AlertSettings, description="Alerts.")
+    threshold: ThresholdSettings = Field(default_factory=ThresholdSettings, description="The energy threshold.")
+    alerts: AlertSettings = Field(default_factory=AlertSettings, description="Incidents and the false-alarm budget.")
 
     @model_validator(mode="after")
     def _check_sections(self) -> "StreamSettings":
@@ -220,10 +245,10 @@ class StreamSettings(Section):
         return self
 
     def _section_problems(self) -> Iterator[tuple[str, str]]:
-        least = _MIN_LOOK_BACK_WINDOWS * self.window.size
-        if self.threshold.look_back < least:
+        minimum = _MIN_LOOK_BACK_WINDOWS * self.window.size
+        if self.threshold.look_back < minimum:
             size = format_duration(self.window.size)
-            message = f"must hold at least {_MIN_LOOK_BACK_WINDOWS} windows of {size}; try {format_duration(least)}"
+            message = f"must hold at least {_MIN_LOOK_BACK_WINDOWS} windows of {size}; try {format_duration(minimum)}"
             yield "threshold.look_back", message
         if isinstance(self.source, FileSourceSettings) and self.event.format != "json":
             message = f"{self.event.format} records come from Kafka; leave it out: a file's suffix says its format"
@@ -231,5 +256,5 @@ class StreamSettings(Section):
 
     @property
     def group_id(self) -> str | None:
-        """Return the consumer group; only Kafka sources have one."""
+        """The consumer group of a Kafka source, None for other sources."""
         return self.source.group_id if isinstance(self.source, KafkaSourceSettings) else None

@@ -1,4 +1,7 @@
-"""Lengths of time in microseconds, and times and durations as text."""
+"""Units of time in microseconds, and the formats of times and durations in output.
+
+`config.units` parses settings, and has the formats of durations and sizes that can be parsed again.
+"""
 
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -6,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-HOUR_US = 3600 * 1_000_000
-
+SECOND_US = 1_000_000
+MINUTE_US = 60 * SECOND_US
+HOUR_US = 60 * MINUTE_US
 DAY_US = 24 * HOUR_US
-
 WEEK_US = 7 * DAY_US
 
 
 def format_rounded_duration(us: float) -> str:
-    """Return a duration in its largest fitting unit, rounded for reading."""
+    """Format a duration in microseconds in its largest fitting unit, rounded, such as "2.5 days"."""
     for unit_us, name in (
         (365.25 * DAY_US, "year"),
         (DAY_US, "day"),
@@ -30,7 +33,7 @@ def format_rounded_duration(us: float) -> str:
 
 
 def format_one_period(us: int) -> str:
-    """Return a duration with an article in place of a leading 1, such as "an hour"."""
+    """Format a duration in microseconds with an article instead of a leading 1, such as "an hour"."""
     text = format_rounded_duration(us)
     if text.startswith("1 "):
         return ("an " if text == "1 hour" else "a ") + text[2:]
@@ -38,7 +41,7 @@ def format_one_period(us: int) -> str:
 
 
 def format_rough_duration(seconds: float) -> str:
-    """Return a duration as a whole number of its largest unit of which it has at least two: 40 min, 3 h."""
+    """Format a duration as an integral number of the largest unit that it contains at least twice: 40 min, 3 h."""
     for unit_s, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= 2 * unit_s:
             return f"{seconds / unit_s:.0f} {name}"
@@ -51,7 +54,7 @@ def format_age(age_s: float) -> str:
 
 
 def format_time(time_us: int) -> str:
-    """Return a time in microseconds since 1970 as RFC 3339 in UTC, with microseconds."""
+    """Format a time in microseconds since 1970 as RFC 3339 in UTC for tables, settings and payloads, with six digits."""
     return _to_datetime(time_us).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
@@ -74,7 +77,7 @@ def format_short_time(time: int | str) -> str:
 
 
 def format_utc(time_us: int) -> str:
-    """Return a time as RFC 3339 in UTC, without zero microseconds."""
+    """Format a time in microseconds since 1970 as RFC 3339 in UTC for prose, without zero microseconds."""
     return _to_datetime(time_us).isoformat().replace("+00:00", "Z")
 
 

@@ -1,4 +1,4 @@
-"""Configuration: units of the settings: durations, sizes, rates and times, as text and as values."""
+"""Durations, sizes, rates and times of the settings: parsing, formatting and pydantic types."""
 
 import re
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from config.time_format import format_time
 
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Event times are 64-bit microseconds; two centuries keep every sum of a time and a duration inside.
+# Event times are 64-bit microseconds. With at most two centuries no sum of a time and a duration overflows.
 _MAX_DURATION = timedelta(days=200 * 365)
 _MAX_YEAR = 2261
 
@@ -47,7 +47,7 @@ _RATE_UNITS = {
     "year": timedelta(days=365),
 }
 
-# A variable stands for any text, so an editor that checks against the JSON Schema must let it pass.
+# Any text may be a ${VARIABLE}, so the JSON Schema must accept it.
 _VARIABLE_PATTERN = r"|^.*\$\{.+\}.*$"
 _DURATION = re.compile("^" + "".join(rf"(?:(?P<{unit}>[0-9]+){unit})?" for unit in _DURATION_UNITS) + "$")
 _DURATION_PATTERN = "^(?=.)" + "".join(f"([0-9]+{unit})?" for unit in _DURATION_UNITS) + "$" + _VARIABLE_PATTERN
@@ -64,25 +64,25 @@ _TIME = re.compile(
 _DURATION_FORMS = "write a duration such as 500ms, 10s, 5m, 1h30m, 7d or 1w (units ms, s, m, h, d, w, y)"
 _SIZE_FORMS = "write a size such as 512B, 4KiB, 1MiB, 1GiB or 1MB"
 _RATE_FORMS = "write a rate such as 1/week, 2/day or 0.5/week (per hour, day, week, month, year)"
-_TIME_FORMS = "write a time as RFC 3339 has it, such as 2026-01-31T08:00:00Z"
+_TIME_FORMS = "write a time in RFC 3339 format, such as 2026-01-31T08:00:00Z"
 
 
 def to_us(duration: timedelta) -> int:
-    """Return the duration in whole microseconds."""
+    """Return the duration in whole microseconds, rounded down."""
     return duration // _MICROSECOND
 
 
 def parse_duration(text: str) -> timedelta:
-    """Read a duration as Prometheus writes it: whole numbers with units, the largest unit first.
+    """Parse a duration in Prometheus' notation: whole numbers with units, the largest unit first.
 
     Raises:
-        ValueError: The text is no duration; the message says which forms exist.
+        ValueError: The text is not a duration. The message gives the accepted forms.
     """
     match = _DURATION.fullmatch(text)
     if not text or match is None:
         problem = "has no unit" if re.fullmatch(r"[0-9.]+", text) else "is not a duration"
-        meant = _INVALID_DURATION.fullmatch(text)
-        hint = f"did you mean {meant[1]}{meant.lastgroup}? " if meant else ""
+        corrected = _INVALID_DURATION.fullmatch(text)
+        hint = f"did you mean {corrected[1]}{corrected.lastgroup}? " if corrected else ""
         raise ValueError(f"{text!r} {problem}; {hint}{_DURATION_FORMS}")
     try:
         total = sum(
@@ -97,7 +97,10 @@ def parse_duration(text: str) -> timedelta:
 
 
 def format_duration(duration: timedelta) -> str:
-    """Write a duration so that `parse_duration` reads it back; the finest unit is the millisecond."""
+    """Format a duration for settings and commands, so that `parse_duration` accepts it. The resolution is 1 ms.
+
+    `config.time_format.format_rounded_duration` formats durations for prose.
+    """
     rest = round(duration / _DURATION_UNITS["ms"])
     sign, rest = ("-", -rest) if rest < 0 else ("", rest)
     parts = []
@@ -109,10 +112,10 @@ def format_duration(duration: timedelta) -> str:
 
 
 def parse_size(text: str) -> int:
-    """Read a size in bytes: KiB, MiB, GiB are powers of 1,024; kB, MB, GB of 1,000.
+    """Parse a size in bytes. KiB, MiB and GiB are powers of 1,024; kB, MB and GB are powers of 1,000.
 
     Raises:
-        ValueError: The text is no size; the message says which forms exist.
+        ValueError: The text is not a size. The message gives the accepted forms.
     """
     match = _SIZE.fullmatch(text)
     if match is None:
@@ -120,9 +123,9 @@ def parse_size(text: str) -> int:
         raise ValueError(f"{text!r} {problem}; {_SIZE_FORMS}")
     count, unit = match.groups()
     if unit not in _SIZE_UNITS:
-        by_lower = {known.lower(): known for known in _SIZE_UNITS}
-        near = get_close_matches(unit.lower(), by_lower, n=1, cutoff=0.5)
-        hint = f" (did you mean {count}{by_lower[near[0]]}?)" if near else ""
+        by_lower = {unit_name.lower(): unit_name for unit_name in _SIZE_UNITS}
+        matches = get_close_matches(unit.lower(), by_lower, n=1, cutoff=0.5)
+        hint = f" (did you mean {count}{by_lower[matches[0]]}?)" if matches else ""
         raise ValueError(f"{text!r} has an unknown unit {unit!r}{hint}; {_SIZE_FORMS}")
     size = Decimal(count) * _SIZE_UNITS[unit]
     if size != int(size):
@@ -131,7 +134,7 @@ def parse_size(text: str) -> int:
 
 
 def format_size(size_bytes: int) -> str:
-    """Write a size in the largest binary unit that divides it."""
+    """Format a size in the largest binary unit that divides it."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):
         if size_bytes and size_bytes % _SIZE_UNITS[unit] == 0:
             return f"{size_bytes // _SIZE_UNITS[unit]}{unit}"
@@ -140,14 +143,14 @@ def format_size(size_bytes: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """How often something may happen: a count per hour, day, week, month (30 days) or year (365 days)."""
+    """A rate: a count per hour, day, week, month (30 days) or year (365 days)."""
 
     count: float
     unit: str = "week"
 
     @property
     def per_week(self) -> float:
-        """Return the expected number in a week."""
+        """The expected count per week."""
         return self.count * (_RATE_UNITS["week"] / _RATE_UNITS[self.unit])
 
     def __str__(self) -> str:
@@ -156,47 +159,47 @@ class Rate:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Let pydantic read a rate from its text and write it as text."""
+        """Return the pydantic schema: a rate is parsed from text and serialised as text."""
         return core_schema.no_info_plain_validator_function(
             _validate_rate, serialization=core_schema.plain_serializer_function_ser_schema(str)
         )
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: Any) -> dict[str, Any]:
-        """Describe the text form."""
+        """Return the JSON Schema of the text."""
         pattern = rf"^[0-9]+(\.[0-9]+)?\s*/\s*({'|'.join(_RATE_UNITS)})$" + _VARIABLE_PATTERN
         return {"type": "string", "pattern": pattern, "examples": ["1/week", "2/day"]}
 
 
 def parse_rate(text: str) -> Rate:
-    """Read a rate: a number above zero, a slash and a unit of time.
+    """Parse a rate: a number greater than zero, a slash and a unit of time.
 
     Raises:
-        ValueError: The text is no rate; the message says which forms exist.
+        ValueError: The text is not a rate. The message gives the accepted forms.
     """
     match = _RATE.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is not a rate; {_RATE_FORMS}")
     count, unit = match.groups()
     if unit not in _RATE_UNITS:
-        near = get_close_matches(unit, _RATE_UNITS, n=1, cutoff=0.5)
-        hint = f" (did you mean {count}/{near[0]}?)" if near else ""
+        matches = get_close_matches(unit, _RATE_UNITS, n=1, cutoff=0.5)
+        hint = f" (did you mean {count}/{matches[0]}?)" if matches else ""
         raise ValueError(f"{text!r} has an unknown unit {unit!r}{hint}; {_RATE_FORMS}")
     if not 0 < float(count) < float("inf"):
-        raise ValueError(f"{text!r} cannot be kept: no detector promises zero false alarms; {_RATE_FORMS}")
+        raise ValueError(f"{text!r} must be greater than zero: no detector achieves zero false alarms; {_RATE_FORMS}")
     return Rate(count=float(count), unit=unit)
 
 
 def parse_time(text: str) -> int:
-    """Read an RFC 3339 time into microseconds since 1970, UTC; finer digits are cut off.
+    """Parse an RFC 3339 time to microseconds since 1970 (UTC). Digits below the microsecond are truncated.
 
     Raises:
-        ValueError: The text is no time, has no offset, or lies outside 1970 to 2261.
+        ValueError: The text is not a time, has no offset, or is outside the years 1970 to 2261.
     """
     match = _TIME.fullmatch(text)
     if match is None:
-        bare = re.fullmatch(r"\d{4}-\d{2}-\d{2}([Tt ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?)?", text)
-        problem = "has no offset from UTC or no seconds" if bare else "is not a time"
+        incomplete = re.fullmatch(r"\d{4}-\d{2}-\d{2}([Tt ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?)?", text)
+        problem = "has no offset from UTC or no seconds" if incomplete else "is not a time"
         raise ValueError(f"{text!r} {problem}; {_TIME_FORMS}")
     date, clock, fraction, zulu, offset = match.groups()
     try:
@@ -206,7 +209,7 @@ def parse_time(text: str) -> int:
         raise ValueError(f"{text!r} is not a time: {error}; {_TIME_FORMS}") from error
     time_us = to_us(since_1970) + int((fraction or "0")[:6].ljust(6, "0"))
     if time_us < 0 or moment.year > _MAX_YEAR:
-        raise ValueError(f"{text!r} lies outside the years 1970 to {_MAX_YEAR}; {_TIME_FORMS}")
+        raise ValueError(f"{text!r} is outside the years 1970 to {_MAX_YEAR}; {_TIME_FORMS}")
     return time_us
 
 

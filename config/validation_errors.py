@@ -1,4 +1,4 @@
-"""Configuration: what pydantic found wrong, one line each: place, key, problem, way out."""
+"""Conversion of pydantic's errors to one line each: place, key, problem and remedy."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -21,9 +21,9 @@ _TYPE_MESSAGES = {
     "float_parsing": "must be a number",
     "finite_number": "must be a finite number",
     "tuple_type": "must be a list, such as [a, b]",
-    "dict_type": "must hold keys and values",
-    "model_type": "must hold keys and values",
-    "model_attributes_type": "must hold keys and values",
+    "dict_type": "must contain keys and values",
+    "model_type": "must contain keys and values",
+    "model_attributes_type": "must contain keys and values",
     "path_type": "must be a path",
     "string_too_short": "must not be empty",
     "missing": "is missing",
@@ -42,7 +42,7 @@ _NO_STREAM_MESSAGE = (
 
 
 def describe_errors(error: ValidationError, document: Document) -> Iterator[tuple[KeyPath, str]]:
-    """Yield the path and the sentence of each thing that is wrong."""
+    """Yield the key path and the message of each error."""
     for detail in error.errors(include_url=False):
         path = _file_path(detail["loc"], document.values)
         context = detail.get("ctx", {})
@@ -59,37 +59,37 @@ def describe_errors(error: ValidationError, document: Document) -> Iterator[tupl
 
 
 def _file_path(location: tuple[str | int, ...], values: Any) -> KeyPath:
-    """Return the path in the file; pydantic adds the chosen `type` to it, which is no key."""
+    """Return the key path in the file. Pydantic's location also contains the chosen `type`, which is not a key."""
     path: list[str | int] = []
-    here = values
+    node = values
     for part in location:
-        if isinstance(here, dict) and part not in here and here.get("type") == part:
+        if isinstance(node, dict) and part not in node and node.get("type") == part:
             continue
         path.append(part)
-        if isinstance(here, dict):
-            here = here.get(part)
+        if isinstance(node, dict):
+            node = node.get(part)
         else:
-            here = here[part] if isinstance(here, list) and isinstance(part, int) and part < len(here) else None
+            node = node[part] if isinstance(node, list) and isinstance(part, int) and part < len(node) else None
     return tuple(path)
 
 
 def _describe(detail: ErrorDetails, context: Mapping[str, Any], path: KeyPath, values: Any) -> str:
     match detail["type"]:
         case "value_error":
-            sentence = str(context["error"])
+            message = str(context["error"])
         case "extra_forbidden":
-            sentence = f"unknown key; {suggest_key(path, values)}"
+            message = f"unknown key; {suggest_key(path, values)}"
         case "literal_error":
-            sentence = _describe_choice(detail["input"], context["expected"])
+            message = _describe_choice(detail["input"], context["expected"])
         case "union_tag_invalid":
-            sentence = _describe_choice(context["tag"], context["expected_tags"])
+            message = _describe_choice(context["tag"], context["expected_tags"])
         case "union_tag_not_found":
-            sentence = f"needs a type: {_known_types(path)}"
+            message = f"needs a type: {_known_types(path)}"
         case "missing" | "too_short" | "dict_type" if path == ("streams",):
-            sentence = _NO_STREAM_MESSAGE
+            message = _NO_STREAM_MESSAGE
         case _:
-            sentence = _describe_plain(detail, context)
-    return sentence
+            message = _describe_plain(detail, context)
+    return message
 
 
 def _describe_plain(detail: ErrorDetails, context: Mapping[str, Any]) -> str:
@@ -111,18 +111,18 @@ def _describe_choice(value: object, listed: str) -> str:
     choices = f"choose {' or '.join(filter(None, (', '.join(expected[:-1]), expected[-1])))}"
     if not isinstance(value, str) or isinstance(value, Secret):
         return f"must be a text; {choices}"
-    meant = _ALIASES.get(value.lower(), value.lower())
-    near = get_close_matches(meant, expected, n=1, cutoff=0.6)
-    return f"{value!r} is not known; " + (f"did you mean {near[0]}? ({choices})" if near else choices)
+    normalized = _ALIASES.get(value.lower(), value.lower())
+    matches = get_close_matches(normalized, expected, n=1, cutoff=0.6)
+    return f"{value!r} is not known; " + (f"did you mean {matches[0]}? ({choices})" if matches else choices)
 
 
 def format_problem(path: KeyPath, message: str, document: Document) -> str:
-    """Return the line that a person reads: where the key was set, the key, what is wrong with it."""
+    """Format a problem as one line: the place of the key, the key and the message."""
     return f"{_find_place(path, document)}: {format_path(path)}: {message}"
 
 
 def _find_place(path: KeyPath, document: Document) -> str:
-    """Return where a key was set; else where something in it was, as a variable does; else what holds it."""
-    inside = (place for key, place in document.places.items() if key[: len(path)] == path)
-    around = (document.places.get(path[:length]) for length in range(len(path), -1, -1))
-    return document.places.get(path) or next(inside, None) or next(filter(None, around), "settings")
+    """Return the place of a key, or of a key inside it (set by a variable), or of a key around it."""
+    inner = (place for key, place in document.places.items() if key[: len(path)] == path)
+    outer = (document.places.get(path[:length]) for length in range(len(path), -1, -1))
+    return document.places.get(path) or next(inner, None) or next(filter(None, outer), "settings")

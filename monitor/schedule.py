@@ -9,12 +9,11 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 
+from config.cron import WEEKDAY_NAMES, parse_cron
 from config.errors import ConfigError, OutriderError
 from config.units import to_us
 
 log = logging.getLogger(__name__)
-_WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _REPORT_INTERVAL_S = 60.0
 _CLOCK_TOLERANCE = timedelta(seconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -27,52 +26,39 @@ def tick_at_or_after(refresh: timedelta | str, event_time_us: int) -> int:
     time alone, so that a replay, a backlog and a back-test have the same ticks.
 
     Raises:
-        ConfigError: The cron expression names a date that no calendar has, such as 30 February.
+        ConfigError: The cron expression is not valid, such as one for 30 February only.
     """
     if isinstance(refresh, timedelta):
         step = to_us(refresh)
         return -(-event_time_us // step) * step
     at = _EPOCH + timedelta(microseconds=event_time_us)
-    fires: datetime | None = _cron_trigger(refresh).get_next_fire_time(None, at)
-    if fires is None:
-        raise ConfigError(f"threshold.refresh: {refresh!r} names a date that does not exist; try 0 0 * * *")
+    try:
+        trigger = _cron_trigger(refresh)
+    except ValueError as error:
+        raise ConfigError(f"threshold.refresh: {error}") from error
+    fires: datetime = trigger.get_next_fire_time(None, at)
     return (fires - _EPOCH) // timedelta(microseconds=1)
 
 
 @lru_cache(maxsize=64)
 def _cron_trigger(text: str) -> CronTrigger:
-    """Return the trigger of a cron expression.
+    """Build the trigger of a cron expression.
 
-    APScheduler counts weekdays from Monday, has no steps of names and rejects some ranges of the cron syntax. So it is
-    given each field as a list of values, the weekdays by name.
+    APScheduler counts weekdays from Monday, does not accept steps of names and rejects some valid ranges. Every
+    field is therefore passed as a list of its values, with weekdays as names.
+
+    Raises:
+        ValueError: As `config.cron.parse_cron`.
     """
-    minute, hour, day, month, weekday = text.split()
-    weekdays = _field_values(weekday, 0, 6, _WEEKDAYS, 0)
+    cron = parse_cron(text)
     return CronTrigger(
-        minute=",".join(map(str, _field_values(minute, 0, 59))),
-        hour=",".join(map(str, _field_values(hour, 0, 23))),
-        day=",".join(map(str, _field_values(day, 1, 31))),
-        month=",".join(map(str, _field_values(month, 1, 12, _MONTHS, 1))),
-        day_of_week=",".join(dict.fromkeys(_WEEKDAYS[number % 7] for number in weekdays)),
+        minute=",".join(map(str, cron.minutes)),
+        hour=",".join(map(str, cron.hours)),
+        day=",".join(map(str, cron.days)),
+        month=",".join(map(str, cron.months)),
+        day_of_week=",".join(WEEKDAY_NAMES[number] for number in cron.weekdays),
         timezone=UTC,
     )
-
-
-def _field_values(field: str, lowest: int, highest: int, names: tuple[str, ...] = (), first_name: int = 0) -> list[int]:
-    """Return the values of one field of a cron expression, ascending; the configuration has checked the syntax."""
-
-    def number(text: str) -> int:
-        return names.index(text.lower()) + first_name if text.lower() in names else int(text)
-
-    values: set[int] = set()
-    for item in field.split(","):
-        span, _, step = item.partition("/")
-        begin, _, end = span.partition("-")
-        first = lowest if span == "*" else number(begin)
-        open_ended = span == "*" or (step and not end)
-        last = highest if open_ended else number(end or begin)
-        values |= set(range(first, max(first, last) + 1, int(step or 1)))
-    return sorted(values)
 
 
 class JobScheduler:

@@ -56,7 +56,7 @@ class FileSource:
         file_format = "jsonl" if self._stdin else FORMATS.get(self._path.suffix.lower())
         if file_format is None:
             known = ", ".join(FORMATS)
-            raise ConfigError(f"source.path: the suffix of {str(path)!r} names no format; use {known}, or -")
+            raise ConfigError(f"source.path: the suffix of {str(path)!r} is not a known format; use {known}, or -")
         self._format = file_format
         self._max_event_bytes = max_event_bytes
         self._rows_per_poll = rows_per_poll

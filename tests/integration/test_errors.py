@@ -101,12 +101,12 @@ SETTINGS = (
         "an impossible date",
         build_settings(threshold={"refresh": "0 0 30 2 *"}),
         "outrider.yaml:11: streams.payments.threshold.refresh: 30 2 as day of month and month of a cron expression is "
-        "a date that never comes: the longest month in it has 29 days; try 0 0 1 * *",
+        "a date that does not exist: the longest month in it has 29 days; try 0 0 1 * *",
     ),
     (
         "a mistyped kind of database",
         build_settings(url="postgress://user:hunter2@host/outrider"),
-        "outrider.yaml:2: database.url: names a database that is not known, postgress://; did you mean postgres://?",
+        "outrider.yaml:2: database.url: is an unknown kind of database, postgress://; did you mean postgres://?",
     ),
     (
         "a slash too few",
@@ -116,7 +116,7 @@ SETTINGS = (
     (
         "no database",
         build_settings(url="postgresql://user:hunter2@host"),
-        "outrider.yaml:2: database.url: names no database after the host; write postgresql://user@host/database",
+        "outrider.yaml:2: database.url: has no database name after the host; write postgresql://user@host/database",
     ),
     (
         "a folder that does not exist",
@@ -126,7 +126,7 @@ SETTINGS = (
     (
         "an address of brokers without a port",
         kafka_source("payments", "localhost"),
-        "outrider.yaml:4: kafka.bootstrap_servers: 'localhost' is no broker address; write host:port, such as "
+        "outrider.yaml:4: kafka.bootstrap_servers: 'localhost' is not a broker address; write host:port, such as "
         "localhost:9092",
     ),
 )

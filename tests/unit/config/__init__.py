@@ -1,1 +1,1 @@
-"""Tests of what can be set."""
+"""Unit tests of the configuration."""

@@ -1,4 +1,4 @@
-"""Ways to load a configuration text, and to see what is said about a wrong one."""
+"""Fixtures that load a configuration text, or return the error lines of an invalid one."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ _EMPTY: Mapping[str, str] = {}
 
 @pytest.fixture
 def load_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Settings]:
-    """Load a text as the file outrider.yaml of the working directory."""
+    """Return a function that loads a text as the file outrider.yaml of the working directory."""
     monkeypatch.chdir(tmp_path)
 
     def read(text: str, env: Mapping[str, str] = _EMPTY) -> Settings:
@@ -27,7 +27,7 @@ def load_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
 @pytest.fixture
 def problems_of(load_text: Callable[..., Settings]) -> Callable[..., tuple[str, ...]]:
-    """Return the lines that are said about a text that cannot be used."""
+    """Return a function that returns the error lines of an invalid text."""
 
     def read(text: str, env: Mapping[str, str] = _EMPTY) -> tuple[str, ...]:
         with pytest.raises(ConfigError) as refused:
@@ -39,7 +39,7 @@ def problems_of(load_text: Callable[..., Settings]) -> Callable[..., tuple[str, 
 
 @pytest.fixture
 def problem_of(problems_of: Callable[..., tuple[str, ...]]) -> Callable[..., str]:
-    """Return the one line that is said about a text that cannot be used."""
+    """Return a function that returns the single error line of an invalid text."""
 
     def read(text: str, env: Mapping[str, str] = _EMPTY) -> str:
         (line,) = problems_of(text, env)
@@ -50,7 +50,7 @@ def problem_of(problems_of: Callable[..., tuple[str, ...]]) -> Callable[..., str
 
 @pytest.fixture
 def stream_problem(problem_of: Callable[..., str]) -> Callable[[str], str]:
-    """Return the one line about a stream `s` that reads the topic `t` and has these further sections."""
+    """Return a function that returns the error line of a stream `s` with topic `t` and further sections."""
 
     def read(sections: str) -> str:
         return problem_of(f"streams:\n  s:\n    source: {{type: kafka, topics: [t]}}\n    {sections}\n")

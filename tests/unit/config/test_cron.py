@@ -1,4 +1,4 @@
-"""Cron expressions are checked for their five fields without a scheduler."""
+"""Parsing of cron expressions."""
 
 import pytest
 
@@ -18,35 +18,35 @@ from config.cron import check_cron
         "0 0 30-31,5 2 *",
     ],
 )
-def test_a_well_formed_expression_is_kept(text: str) -> None:
+def test_valid_expression_is_unchanged(text: str) -> None:
     assert check_cron(text) == text
 
 
-def test_spaces_are_evened_out() -> None:
+def test_spaces_are_normalized() -> None:
     assert check_cron("  0   3 * *\t* ") == "0 3 * * *"
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("* * * *", "has 4 fields; a cron expression has five"),
         ("* * * * * *", "has 6 fields"),
-        ("60 * * * *", "'60' is no minute .* from 0 to 59"),
-        ("* 24 * * *", "'24' is no hour"),
-        ("* * 0 * *", "'0' is no day of month"),
-        ("* * * 13 *", "'13' is no month .* or jan to dec"),
-        ("* * * * 8", "'8' is no day of week"),
-        ("* * * * funday", "'funday' is no day of week"),
-        ("10-5 * * * *", "runs backwards"),
+        ("60 * * * *", "'60' is not a valid minute .* 0 to 59"),
+        ("* 24 * * *", "'24' is not a valid hour"),
+        ("* * 0 * *", "'0' is not a valid day of month"),
+        ("* * * 13 *", "'13' is not a valid month .* or jan to dec"),
+        ("* * * * 8", "'8' is not a valid day of week"),
+        ("* * * * funday", "'funday' is not a valid day of week"),
+        ("10-5 * * * *", "reversed range"),
         ("*/0 * * * *", "step outside"),
         ("*/99 * * * *", "step outside"),
-        ("1,,2 * * * *", "'' is no minute"),
-        ("@ * * * *", "'@' is no minute"),
-        ("0 0 30 2 *", "30 2 as day of month and month .* never comes"),
-        ("0 0 31 apr,jun-jun,9/2 *", "never comes: the longest month in it has 30 days"),
-        ("0 0 30-31 feb 1", "never comes"),
+        ("1,,2 * * * *", "'' is not a valid minute"),
+        ("@ * * * *", "'@' is not a valid minute"),
+        ("0 0 30 2 *", "30 2 as day of month and month .* does not exist"),
+        ("0 0 31 apr,jun-jun,9/2 *", "does not exist: the longest month in it has 30 days"),
+        ("0 0 30-31 feb 1", "does not exist"),
     ],
 )
-def test_a_malformed_expression_is_refused_by_its_field(text: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_invalid_expression_is_an_error_that_names_the_field(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         check_cron(text)

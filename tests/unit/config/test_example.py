@@ -1,4 +1,4 @@
-"""The annotated example is loaded, is the defaults, and says something about each key."""
+"""The annotated example equals the defaults and describes every key."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,17 +11,17 @@ from .conftest import ONE_STREAM
 Load = Callable[..., Settings]
 
 
-def test_the_example_is_the_defaults(load_text: Load) -> None:
+def test_example_equals_the_defaults(load_text: Load) -> None:
     assert load_text(example_text()) == load_text(ONE_STREAM)
 
 
-def test_the_example_writes_out_every_key(load_text: Load) -> None:
+def test_example_contains_every_key(load_text: Load) -> None:
     written = _keys(load_text(example_text()).masked())
     lines = [line.strip() for line in example_text().splitlines()]
     assert [key for key in written if not any(line.startswith(f"{key}:") for line in lines)] == ["security_protocol"]
 
 
-def test_the_comment_above_each_key_of_the_example_tells_its_default() -> None:
+def test_comment_above_each_key_of_the_example_has_the_default() -> None:
     bare, comment = [], ""
     for line in map(str.strip, example_text().splitlines()):
         if line.startswith("#"):
@@ -33,7 +33,7 @@ def test_the_comment_above_each_key_of_the_example_tells_its_default() -> None:
     assert bare == []
 
 
-def test_the_example_names_every_key_of_the_other_sources() -> None:
+def test_example_contains_every_key_of_the_other_sources() -> None:
     definitions = config_schema()["$defs"]
     for name in ("FileSourceSettings", "SyntheticSourceSettings"):
         for key in definitions[name]["properties"]:

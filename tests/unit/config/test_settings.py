@@ -1,4 +1,4 @@
-"""All settings together: the database, what has to fit across streams, how they are shown."""
+"""All settings: the database, checks across streams, the masked form and the JSON Schema."""
 
 import json
 from collections.abc import Callable
@@ -27,80 +27,80 @@ Problems = Callable[..., tuple[str, ...]]
         ("postgresql:///o?host=/run/postgresql", "postgresql+psycopg:///o?host=/run/postgresql"),
     ],
 )
-def test_a_database_address_is_put_into_sqlalchemys_words(load_text: Load, url: str, sqlalchemy_url: str) -> None:
+def test_database_address_is_converted_to_a_sqlalchemy_url(load_text: Load, url: str, sqlalchemy_url: str) -> None:
     assert load_text(f"database: {{url: '{url}'}}\n" + ONE_STREAM).database.sqlalchemy_url == sqlalchemy_url
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("postgrs://db/o", "postgrs://; did you mean postgres://?"),
         ("postgresq://db/o", "did you mean postgresql://?"),
         ("sqllite:///x.db", "did you mean sqlite://?"),
         ("postgresql+psycopg2://db/o", "did you mean postgresql://?"),
         ("mysql://db/o", "mysql://; write sqlite:///outrider.db or postgresql://user@host/database"),
-        ("outrider.db", "is no database address; write sqlite:///outrider.db"),
+        ("outrider.db", "is not a database address; write sqlite:///outrider.db"),
         ("sqlite://outrider.db", "two slashes where sqlite has three"),
         ("sqlite://", "two slashes where sqlite has three"),
-        ("sqlite:///:memory:", "in memory, which ends with the process"),
-        ("postgresql://db", "names no database after the host"),
+        ("sqlite:///:memory:", "in-memory database, which is lost when the process ends"),
+        ("postgresql://db", "has no database name after the host"),
     ],
 )
-def test_a_wrong_database_address_is_refused_with_a_way_out(problem_of: Problem, url: str, said: str) -> None:
+def test_invalid_database_address_is_an_error_with_a_remedy(problem_of: Problem, url: str, message: str) -> None:
     line = problem_of(f"database: {{url: '{url}'}}\n" + ONE_STREAM)
     assert line.startswith("outrider.yaml:1: database.url: ")
-    assert said in line
+    assert message in line
 
 
-def test_a_device_by_another_word_is_recognised(problem_of: Problem) -> None:
+def test_alias_of_a_device_suggests_its_name(problem_of: Problem) -> None:
     assert problem_of("device: gpu\n" + ONE_STREAM).startswith("outrider.yaml:1: device: 'gpu' is not known; did you")
     assert "did you mean cuda?" in problem_of("device: gpu\n" + ONE_STREAM)
 
 
-def test_an_unknown_key_is_named_with_its_line_and_the_nearest_known(problem_of: Problem) -> None:
+def test_unknown_key_is_an_error_with_its_line_and_the_nearest_key(problem_of: Problem) -> None:
     line = problem_of("databse: {}\n" + ONE_STREAM)
     assert line == "outrider.yaml:1: databse: unknown key; did you mean database?"
 
 
-def test_a_key_without_a_near_one_gets_the_list(problem_of: Problem) -> None:
+def test_unknown_key_without_a_near_match_lists_the_known_keys(problem_of: Problem) -> None:
     line = problem_of("zzz: 1\n" + ONE_STREAM)
     assert line.endswith("zzz: unknown key; known keys here: database, device, kafka, notify, retention, streams")
 
 
-def test_a_key_at_the_wrong_place_is_sent_to_its_own(problem_of: Problem) -> None:
+def test_misplaced_key_suggests_its_section(problem_of: Problem) -> None:
     line = problem_of("bootstrap_servers: ['a:1']\n" + ONE_STREAM)
     assert line.endswith("bootstrap_servers: unknown key; it belongs at kafka.bootstrap_servers")
 
 
-def test_a_word_that_means_another_thing_elsewhere_is_not_sent_there(problem_of: Problem) -> None:
+def test_key_of_another_section_is_not_suggested_for_a_nested_key(problem_of: Problem) -> None:
     line = problem_of("notify: {channels: {l: {type: log, path: x}}}\n" + ONE_STREAM)
     assert line.endswith("notify.channels.l.path: unknown key; known keys here: type")
 
 
 @pytest.mark.parametrize("name", ["Payments", "1st", "a-b", "_a", "ä", ""])
-def test_a_stream_has_a_plain_name(problem_of: Problem, name: str) -> None:
+def test_invalid_stream_name_is_an_error(problem_of: Problem, name: str) -> None:
     line = problem_of(f"streams: {{'{name}': {{source: {{type: kafka, topics: [t]}}}}}}\n")
-    assert "is no stream name; use a-z, 0-9 and _, a letter first" in line
+    assert "is not a stream name; use a-z, 0-9 and _, a letter first" in line
 
 
-def test_two_streams_of_one_group_do_not_share_a_topic(problem_of: Problem) -> None:
+def test_two_streams_of_one_group_cannot_share_a_topic(problem_of: Problem) -> None:
     source = "{source: {type: kafka, topics: [t], group_id: g}}"
     line = problem_of(f"streams:\n  a: {source}\n  b: {source}\n")
     assert line.startswith("outrider.yaml:3: streams.b.source.group_id: streams a and b read topic 't' in one group")
 
 
-def test_two_streams_may_read_one_topic_in_groups_of_their_own(load_text: Load) -> None:
+def test_two_streams_can_read_one_topic_in_separate_groups(load_text: Load) -> None:
     source = "{source: {type: kafka, topics: [t]}}"
     settings = load_text(f"streams:\n  a: {source}\n  b: {source}\n")
     assert [stream.group_id for stream in settings.streams.values()] == ["outrider-a", "outrider-b"]
 
 
-def test_windows_are_kept_as_long_as_limits_look_back(problem_of: Problem) -> None:
+def test_window_retention_covers_the_look_back(problem_of: Problem) -> None:
     line = problem_of("retention: {windows: 1h}\n" + ONE_STREAM)
     assert line.startswith("outrider.yaml:1: retention.windows: must be at least streams.payments.threshold.look_back")
 
 
-def test_rows_cannot_be_kept_for_no_time(problem_of: Problem) -> None:
+def test_retention_must_be_positive(problem_of: Problem) -> None:
     assert "retention.scores: must be longer than zero" in problem_of("retention: {scores: 0s}\n" + ONE_STREAM)
 
 
@@ -123,7 +123,7 @@ def test_all_problems_are_reported_at_once(problems_of: Problems) -> None:
     assert all("\n" not in line for line in lines)
 
 
-def test_all_misfits_are_reported_at_once(problems_of: Problems) -> None:
+def test_all_inconsistencies_are_reported_at_once(problems_of: Problems) -> None:
     text = (
         "streams:\n  A: {source: {type: kafka, topics: [t]}}\nretention: {windows: 1h}\n"
         "notify: {channels: {log: {type: log}}, routes: [{match: {stream: b}, channels: [log]}]}\n"
@@ -131,13 +131,13 @@ def test_all_misfits_are_reported_at_once(problems_of: Problems) -> None:
     assert len(problems_of(text)) == 3
 
 
-def test_settings_do_not_change(load_text: Load) -> None:
+def test_settings_are_immutable(load_text: Load) -> None:
     settings = load_text(ONE_STREAM)
     with pytest.raises(ValidationError, match="frozen"):
         settings.device = "cpu"  # type: ignore[misc]
 
 
-def test_shown_settings_are_a_configuration_again(load_text: Load) -> None:
+def test_masked_settings_are_a_valid_configuration(load_text: Load) -> None:
     text = (
         "streams:\n  a:\n    source: {type: kafka, topics: [t], start: 24h ago}\n"
         "    event: {features: [x, y], time: {field: ts, unit: ms}}\n"
@@ -150,12 +150,12 @@ def test_shown_settings_are_a_configuration_again(load_text: Load) -> None:
     assert load_text(json.dumps(settings.masked())) == settings
 
 
-def test_settings_can_come_from_a_mapping() -> None:
+def test_settings_can_be_built_from_a_mapping() -> None:
     settings = Settings.model_validate({"streams": {"s": {"source": {"type": "file", "path": "e.csv"}}}})
     assert settings == load(None, {"OUTRIDER_STREAMS__S__SOURCE": '{"type": "file", "path": "e.csv"}'})
 
 
-def test_the_schema_names_every_key_and_demands_streams() -> None:
+def test_schema_contains_every_key_and_requires_streams() -> None:
     schema = config_schema()
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert schema["required"] == ["streams"]
@@ -167,7 +167,7 @@ def test_the_schema_names_every_key_and_demands_streams() -> None:
     assert window["properties"]["size"]["default"] == "1m"
 
 
-def test_the_defaults_of_the_schema_are_in_the_words_of_the_file() -> None:
+def test_schema_defaults_are_in_the_form_of_the_file() -> None:
     definitions = config_schema()["$defs"]
     assert definitions["DriftSettings"]["properties"]["horizons"]["default"] == ["10m", "1h", "1d"]
     assert definitions["AlertSettings"]["properties"]["false_alarms"]["default"] == "1/week"
@@ -175,11 +175,11 @@ def test_the_defaults_of_the_schema_are_in_the_words_of_the_file() -> None:
     assert '"PT' not in json.dumps(config_schema())
 
 
-def test_the_schema_is_json() -> None:
+def test_schema_is_json() -> None:
     assert json.loads(json.dumps(config_schema())) == config_schema()
 
 
-def test_every_key_of_the_schema_is_described() -> None:
+def test_every_key_of_the_schema_has_a_description() -> None:
     bare = [
         f"{name}.{key}"
         for name, section in config_schema()["$defs"].items()

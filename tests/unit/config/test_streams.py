@@ -1,4 +1,4 @@
-"""The sections of a stream: defaults, ranges, and what has to fit together."""
+"""The sections of a stream: defaults, ranges and consistency."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -21,7 +21,7 @@ def stream(load_text: Load) -> Callable[..., StreamSettings]:
     return read
 
 
-def test_the_defaults_are_the_documented_ones(stream: Callable[..., StreamSettings]) -> None:
+def test_defaults_are_the_documented_ones(stream: Callable[..., StreamSettings]) -> None:
     settings = stream()
     assert (settings.event.format, settings.event.features, settings.event.missing) == (
         "json",
@@ -42,7 +42,9 @@ def test_the_defaults_are_the_documented_ones(stream: Callable[..., StreamSettin
 
 
 @pytest.mark.parametrize(("size", "ahead"), [("1m", "10m"), ("10s", "10m"), ("5m", "10m"), ("1h", "2h")])
-def test_the_lead_is_ten_minutes_or_two_windows(stream: Callable[..., StreamSettings], size: str, ahead: str) -> None:
+def test_default_lead_is_ten_minutes_or_two_windows(
+    stream: Callable[..., StreamSettings], size: str, ahead: str
+) -> None:
     hours = {"10m": timedelta(minutes=10), "2h": timedelta(hours=2)}
     assert stream(f"window: {{size: {size}}}").window.ahead == hours[ahead]
 
@@ -68,20 +70,20 @@ def test_the_lead_is_ten_minutes_or_two_windows(stream: Callable[..., StreamSett
         ("window: {max_future: 0s}", lambda s: s.window.max_future == timedelta()),
     ],
 )
-def test_a_value_is_taken_as_written(
+def test_configured_value_is_used(
     stream: Callable[..., StreamSettings], sections: str, read: Callable[[Any], bool]
 ) -> None:
     assert read(stream(sections))
 
 
 @pytest.mark.parametrize(
-    ("sections", "said"),
+    ("sections", "message"),
     [
         ("event: {format: jsn}", "event.format: 'jsn' is not known; did you mean json?"),
         ("event: {features: []}", "event.features: must be a list with at least one entry"),
         ("event: {features: [a, a]}", "event.features: names 'a' twice"),
         ("event: {features: [card..age]}", "event.features: 'card..age' has an empty part"),
-        ("event: {time: ts}", "event.time: must hold keys and values"),
+        ("event: {time: ts}", "event.time: must contain keys and values"),
         ("event: {time: {unit: s}}", "event.time.field: is missing"),
         ("event: {time: {field: ts, unit: min}}", "event.time.unit: 'min' is not known"),
         ("event: {key: ''}", "event.key: must not be empty"),
@@ -113,19 +115,19 @@ def test_a_value_is_taken_as_written(
         ("threshold: {percentile: 0.95}", "did you mean 95?"),
         (
             "threshold: {percentile: 5}",
-            "5 is no percentile for a limit: .* between 50 and 100; did you mean 99.9?",
+            "5 is not a percentile for a threshold: .* between 50 and 100; did you mean 99.9?",
         ),
-        ("threshold: {percentile: 50}", "50 is no percentile"),
-        ("threshold: {percentile: 100}", "100 is no percentile"),
-        ("threshold: {percentile: high}", "this is no percentile"),
-        ("threshold: {percentile: true}", "this is no percentile"),
-        ("threshold: {percentile: .nan}", "this is no percentile"),
+        ("threshold: {percentile: 50}", "50 is not a percentile"),
+        ("threshold: {percentile: 100}", "100 is not a percentile"),
+        ("threshold: {percentile: high}", "this is not a percentile"),
+        ("threshold: {percentile: true}", "this is not a percentile"),
+        ("threshold: {percentile: .nan}", "this is not a percentile"),
         ("threshold: {look_back: 9m}", "threshold.look_back: must hold at least 10 windows of 1m; try 10m"),
         ("threshold: {refresh: 5}", "threshold.refresh: must be a duration above zero, such as 5m, or cron"),
         ("threshold: {refresh: '5 4 * *'}", "threshold.refresh: '5 4 . .' has 4 fields"),
         ("threshold: {refresh: often}", "threshold.refresh: 'often' is not a duration"),
         ("alerts: {false_alarms: 1}", "alerts.false_alarms: 1 has no unit; write a rate such as 1/week"),
-        ("alerts: {false_alarms: 0/week}", "no detector promises zero false alarms"),
+        ("alerts: {false_alarms: 0/week}", "no detector achieves zero false alarms"),
         ("alerts: {min_outliers: 0}", "alerts.min_outliers: must be at least 1"),
         ("alerts: {min_ratio: 2}", "alerts.min_ratio: must be at most 1"),
         ("alerts: {max_dead_letter_ratio: -1}", "alerts.max_dead_letter_ratio: must be at least 0"),
@@ -136,16 +138,16 @@ def test_a_value_is_taken_as_written(
         ("alerts: {drift: {horizons: [1h, 10m]}}", "alerts.drift.horizons: must go from short to long"),
         ("alerts: {drift: {horizons: []}}", "alerts.drift.horizons: must have at least one entry"),
         ("alerts: {drift: {horizons: [10m, 5]}}", r"alerts.drift.horizons\[1\]: 5 has no unit"),
-        ("model: 5", "model: must hold keys and values"),
+        ("model: 5", "model: must contain keys and values"),
         ("model:", "model: has no value; write one, or leave the key out"),
     ],
 )
-def test_a_wrong_value_is_refused_by_its_key(stream_problem: Said, sections: str, said: str) -> None:
+def test_invalid_value_is_an_error_that_names_the_key(stream_problem: Said, sections: str, message: str) -> None:
     line = stream_problem(sections)
     assert line.startswith("outrider.yaml:4: streams.s.")
-    with pytest.raises(ValueError, match=said.replace("(1m)", r"\(1m\)").replace("?", r"\?")):
+    with pytest.raises(ValueError, match=message.replace("(1m)", r"\(1m\)").replace("?", r"\?")):
         raise ValueError(line)
 
 
-def test_a_stream_without_source_is_refused(problem_of: Callable[..., str]) -> None:
+def test_stream_without_a_source_is_an_error(problem_of: Callable[..., str]) -> None:
     assert problem_of("streams:\n  s: {}\n") == "outrider.yaml:2: streams.s.source: is missing"

@@ -99,7 +99,7 @@ def test_result_converts_to_a_frame(recorded: Path) -> None:
         (["payments"], "no model and no windows yet: run the daemon first, or give a FILE"),
         (["payment", "FILE"], "did you mean payments"),
         (["payments", "none.jsonl"], "none.jsonl"),
-        (["payments", "events.txt"], "the suffix of 'events.txt' names no format"),
+        (["payments", "events.txt"], "the suffix of 'events.txt' is not a known format"),
         (["payments", "-"], "standard input cannot be read twice"),
         (["untimed", "FILE"], "set event.time"),
         (["payments", "FILE", "--since", "1h"], "omit one of them"),
