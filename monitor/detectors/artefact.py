@@ -81,7 +81,7 @@ class Artefact:
         return array
 
     def float64_tensor(self, name: str, *shape: int | None) -> NDArray[np.float64]:
-        """Return the float array `name` as float64, with values whose squares do not overflow.
+        """Return the float array `name` as float64, with values at most 1e150, so that squares do not overflow.
 
         Raises:
             ModelError: See `tensor`; also for an integer array, and for numbers beyond 1e150.

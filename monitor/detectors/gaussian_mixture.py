@@ -115,7 +115,7 @@ class GaussianMixture:
         """Fit on events. Under torchrun every process passes its own rows, and all get the same mixture.
 
         Args:
-            x: Events: a numpy array, a torch tensor or a data frame, whose column names are stored.
+            x: Events: a numpy array, a torch tensor or a data frame. Column names are stored.
             y: Ignored; present for scikit-learn's pipelines.
             sample_weight: One weight per event. Whole numbers are counts of the event; other numbers are relative.
             progress: Called after every pass over all rows with its number and the mean log-likelihood.
@@ -272,7 +272,7 @@ class GaussianMixture:
         return sklearn_bridge.make_tags()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the attributes to pickle, without the scorers, whose kernels depend on the machine."""
+        """Return the attributes to pickle, without the scorers, because their kernels depend on the machine."""
         return {name: {} if name == "_scorers" else value for name, value in vars(self).items()}
 
     def __sklearn_is_fitted__(self) -> bool:

@@ -188,7 +188,7 @@ def make_metric(mu: Tensor, L: Tensor, dtype: torch.dtype, *, exact: bool = Fals
 
 
 def cholesky_with_ridge(cov: Tensor, eps: float) -> Tensor:
-    """Return the Cholesky factors of cov + eps I, with a larger ridge for covariances whose factorisation fails.
+    """Return the Cholesky factors of cov + eps I, with a larger ridge where the factorisation fails.
 
     If `eps` is below the rounding error of a singular covariance, its ridge is relative to its largest variance:
     1e-13 at first, and ten times more at each further attempt.
@@ -235,8 +235,8 @@ def _to_tensors(*arrays: ArrayLike) -> tuple[list[Tensor], bool]:
 
 def _writable(array: ArrayLike) -> npt.NDArray[Any]:
     """Return the array, or a copy if it is read-only; torch warns of sharing read-only memory."""
-    given = np.asarray(array)
-    return given if given.flags.writeable else given.copy()
+    values = np.asarray(array)
+    return values if values.flags.writeable else values.copy()
 
 
 def _to_caller_type(tensors: tuple[Tensor, ...], dtype: torch.dtype, numpy_out: bool) -> tuple[Any, ...]:  # noqa: FBT001
@@ -261,13 +261,13 @@ def _all_finite(*tensors: Tensor) -> bool:
     return bool(torch.stack([torch.isfinite(t).all() for t in tensors]).all())
 
 
-def _check_finite_rows(owner: str, given: Tensor, name: str) -> None:
+def _check_finite_rows(owner: str, array: Tensor, name: str) -> None:
     """Raise a ModelError that names the rows and columns of NaN and infinity.
 
     The minimum and maximum are checked first, because this needs no copy.
     """
-    if not _all_finite(*given.detach().aminmax()):
-        check_finite(given.detach().double().cpu().numpy(), owner=owner, what=name)
+    if not _all_finite(*array.detach().aminmax()):
+        check_finite(array.detach().double().cpu().numpy(), owner=owner, what=name)
 
 
 def _check_mixture(z: Tensor, *mixture: Tensor) -> None:
@@ -275,11 +275,11 @@ def _check_mixture(z: Tensor, *mixture: Tensor) -> None:
         raise ModelError(f"gmm_energy: z must be (n, D) with at least one row; got {tuple(z.shape)}")
     K, D = len(mixture[0]), z.shape[1]
     expected = {"phi": (K,), "mu": (K, D), "cov": (K, D, D), "L": (K, D, D), "log_det_cov": (K,)}
-    for (name, shape), given in zip(expected.items(), mixture, strict=True):
-        if tuple(given.shape) != shape:
+    for (name, shape), array in zip(expected.items(), mixture, strict=True):
+        if tuple(array.shape) != shape:
             raise ModelError(
                 f"gmm_energy: {name} must have shape {shape} for {K} components of {D} features; "
-                f"got {tuple(given.shape)}"
+                f"got {tuple(array.shape)}"
             )
     if not _all_finite(mixture[0]):
         raise ModelError("gmm_energy: phi holds NaN or infinity; estimate it again")

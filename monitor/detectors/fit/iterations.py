@@ -115,8 +115,8 @@ def log_densities(rows: StandardisedRows, factors: CholeskyFactors) -> F64:
     dtype = pass_dtype(factors)
     pass_factors = em.cast_factors(factors, dtype)
     log_density = np.empty(len(rows.values))
-    for place, z, _ in rows.iter_chunks(em.chunk_rows(k, d), dtype):
-        log_density[place] = torch.logsumexp(em.whiten(z, pass_factors)[1], dim=0).double().numpy()
+    for chunk, z, _ in rows.iter_chunks(em.chunk_rows(k, d), dtype):
+        log_density[chunk] = torch.logsumexp(em.whiten(z, pass_factors)[1], dim=0).double().numpy()
     return np.maximum(np.nan_to_num(log_density, copy=False, nan=_MIN_LOG_DENSITY), _MIN_LOG_DENSITY)
 
 

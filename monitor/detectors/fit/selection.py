@@ -260,8 +260,8 @@ def _evaluate_candidate(
         shrinkage, log_density = _first_near_best(candidates, held_out, weights)
         if settings.n_components is not None and k > 1 and shrinkage.pooled_rows > 0:
             candidates = [
-                replace(shrinkage, pooled_rows=alike)
-                for alike in sorted({shrinkage.pooled_rows, 1.0, 0.0}, reverse=True)
+                replace(shrinkage, pooled_rows=pooled_rows)
+                for pooled_rows in sorted({shrinkage.pooled_rows, 1.0, 0.0}, reverse=True)
             ]
             shrinkage, log_density = _first_near_best(candidates, held_out, weights)
     else:

@@ -114,11 +114,11 @@ def check_finite(values: FloatArray, *, owner: str, names: Sequence[str] | None 
     if not total:
         return
     part = values[bad_rows]
-    found = " and ".join(
-        word for word, there in (("NaN", np.isnan(part).any()), ("inf", np.isinf(part).any())) if there
+    kinds = " and ".join(
+        kind for kind, is_present in (("NaN", np.isnan(part).any()), ("inf", np.isinf(part).any())) if is_present
     )
     raise ModelError(
-        f"{owner}: {what} contains {found} in {total} of {len(values)} rows "
+        f"{owner}: {what} contains {kinds} in {total} of {len(values)} rows "
         f"(rows {_format_rows(bad_rows, total)}; columns {_format_columns(sorted(set(bad_columns)), names)}). "
         f"{owner} does not accept missing values encoded as NaN, nor infinity; drop these rows or fill them first"
     )
@@ -180,9 +180,9 @@ def _check_names(found: tuple[str, ...], expected: tuple[str, ...] | None, owner
         )
     if expected is None:
         return
-    present, wanted = set(found), set(expected)
+    present, expected_set = set(found), set(expected)
     missing = [name for name in expected if name not in present]
-    extra = [name for name in found if name not in wanted]
+    extra = [name for name in found if name not in expected_set]
     parts = [f"missing: {_format_names(missing)}"] if missing else []
     if extra:
         parts.append(f"not in the training events: {_format_names(extra)}")
