@@ -71,7 +71,9 @@ class MemoryDriftStore:
         return [base for base in self._bases if base.from_us == from_us]
 
     def store_update(self, stream_id: int, stream: str, before_us: int | None, step: DriftUpdate) -> bool:
-        """Keep a step, with what it makes of the open incidents."""
+        """Store a step; return False if another step was stored since `before_us`."""
+        if before_us != self._until_us:
+            return False
         self._until_us, self._state = step.until_us, step.state
         self._bases += step.bases
         self._memory.apply_change(step.update_incidents, step.until_us)

@@ -173,26 +173,54 @@ class MemoryStore:
         return WindowFacts(
             window_start_us=window_start_us,
             window_end_us=end_us,
-            parts=parts,
+            parts=list(parts),
             last_judged_end_us=self._last_judged_end_us,
             open_incidents=self._open_incidents(),
-            gaps=[gap for at, gap in self._gaps if at < end_us],
+            gaps=self._gaps_before(end_us),
             state=self._state,
-            is_judged=bool(self.windows) and self.windows[-1].window_start_us >= window_start_us,
+            is_judged=self._is_judged(window_start_us),
         )
 
+    def _gaps_before(self, end_us: int) -> list[StoredGap]:
+        return [gap for at, gap in self._gaps if at < end_us]
+
+    def _is_judged(self, window_start_us: int) -> bool:
+        return bool(self.windows) and self.windows[-1].window_start_us >= window_start_us
+
     def store_judgement(self, stream_id: int, stream: str, facts: WindowFacts, judgement: Judgement) -> bool:
-        """Store a judgement and delete the parts of its window."""
-        self.add_late_parts(stream_id, facts.window_start_us)
+        """Store a judgement and delete its parts if its facts still hold; return whether it was stored."""
+        if not self._still_holds(facts):
+            return False
+        self._delete_parts(facts.window_start_us, len(facts.parts))
         self._store_judgement(judgement)
         return True
 
+    def _still_holds(self, facts: WindowFacts) -> bool:
+        """Return whether the parts still exist and all other facts are unchanged; further parts are allowed."""
+        n = len(facts.parts)
+        return (
+            self._parts.get(facts.window_start_us, [])[:n] == facts.parts
+            and self._last_judged_end_us == facts.last_judged_end_us
+            and self._open_incidents() == facts.open_incidents
+            and self._gaps_before(facts.window_end_us) == facts.gaps
+            and self._state == facts.state
+        )
+
     def add_late_parts(self, stream_id: int, window_start_us: int) -> bool:
-        """Delete the parts of a window without counting them: a back-test reports no late events."""
-        if self._parts.pop(window_start_us, None) is None:
+        """Delete the parts of a judged window without counting them: a back-test reports no late events."""
+        parts = self._parts.get(window_start_us)
+        if parts is None or not self._is_judged(window_start_us):
             return False
-        self._waiting.remove(window_start_us)
+        self._delete_parts(window_start_us, len(parts))
         return True
+
+    def _delete_parts(self, window_start_us: int, n: int) -> None:
+        """Delete the first `n` parts of a window."""
+        parts = self._parts[window_start_us]
+        del parts[:n]
+        if not parts:
+            del self._parts[window_start_us]
+            self._waiting.remove(window_start_us)
 
     def _store_judgement(self, judgement: Judgement) -> None:
         row = judgement.window
@@ -281,7 +309,9 @@ class MemoryStore:
         calibration: CalibrationRow | None,
         change: Callable[[Sequence[Incident]], Sequence[Incident]] = lambda _: (),
     ) -> bool:
-        """Keep what a tick computed, and what it makes of the open incidents."""
+        """Store the results of a tick; return False if another tick was stored since `last_tick_us` was read."""
+        if last_tick_us != self._last_tick_us:
+            return False
         self._last_tick_us = tick_us
         if threshold is not None:
             self.insert_threshold(threshold)
