@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from storage.control.incidents import open_incidents, write_incident
 from storage.control.records import Incident
-from storage.control.windows import is_unjudged_part
+from storage.control.window_facts import is_unjudged_part, judged_with_events
 from storage.database.engine import Database
 from storage.database.locks import lock_stream
 from storage.database.tables import drift_bases, drift_marks, drift_verdicts, streams, thresholds, window_parts, windows
@@ -140,7 +140,7 @@ class DriftStore:
         newest = (
             sa.select(thresholds.c.model_id, thresholds.c.valid_from_us)
             .join(windows, windows.c.threshold_id == thresholds.c.id)
-            .where(*_judged_with_events(stream_id), windows.c.window_start_us < before_us)
+            .where(*judged_with_events(stream_id), windows.c.window_start_us < before_us)
             .order_by(windows.c.window_start_us.desc())
             .limit(1)
         )
@@ -178,7 +178,7 @@ class DriftStore:
                 )
                 .join(thresholds, thresholds.c.id == windows.c.threshold_id)
                 .where(
-                    *_judged_with_events(stream_id),
+                    *judged_with_events(stream_id),
                     windows.c.window_start_us >= from_us,
                     windows.c.window_start_us < until_us,
                     windows.c.payload.is_not(None),
@@ -259,14 +259,10 @@ def rebase_drift(conn: sa.Connection, stream_id: int, from_us: int) -> None:
         conn.execute(drift_marks.update().where(drift_marks.c.stream_id == stream_id).values(rebased_from_us=from_us))
 
 
-def _judged_with_events(stream_id: int) -> tuple[sa.ColumnElement[bool], ...]:
-    return (windows.c.stream_id == stream_id, windows.c.judged_at_us.is_not(None), windows.c.events > 0)
-
-
 def _read_first_window(conn: sa.Connection, stream_id: int, until_us: int | None, horizon_us: int) -> int | None:
     query = (
         sa.select(windows.c.window_start_us)
-        .where(*_judged_with_events(stream_id))
+        .where(*judged_with_events(stream_id))
         .order_by(windows.c.window_start_us)
         .limit(1)
     )

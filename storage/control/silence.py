@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from storage.control.incidents import open_incidents
 from storage.control.records import Incident
+from storage.control.window_facts import judged_with_events
 from storage.database.engine import Database
 from storage.database.tables import FOREVER_US, leases, positions, streams, windows
 
@@ -90,7 +91,7 @@ class SilenceStore:
             ).all()
             last_window_us = conn.scalar(
                 sa.select(windows.c.window_start_us)
-                .where(*_judged_with_events(stream_id))
+                .where(*judged_with_events(stream_id))
                 .order_by(windows.c.window_start_us.desc())
                 .limit(1)
             )
@@ -107,7 +108,7 @@ class SilenceStore:
         """Return the pauses between windows since an event time, at most those of the latest `_MAX_WINDOWS` windows."""
         latest = (
             sa.select(windows.c.window_start_us, windows.c.window_end_us)
-            .where(*_judged_with_events(stream_id), windows.c.window_start_us >= since_us)
+            .where(*judged_with_events(stream_id), windows.c.window_start_us >= since_us)
             .order_by(windows.c.window_start_us.desc())
             .limit(_MAX_WINDOWS)
             .subquery()
@@ -131,7 +132,3 @@ class SilenceStore:
             Pause(start_us=row.previous_end - row.size // 2, end_us=row.window_start_us + row.size // 2) for row in rows
         ]
         return PauseHistory(start_us=start_us or 0, end_us=end_us or 0, windows=int(count), pauses=pauses)
-
-
-def _judged_with_events(stream_id: int) -> tuple[sa.ColumnElement[bool], ...]:
-    return (windows.c.stream_id == stream_id, windows.c.events > 0, windows.c.judged_at_us.is_not(None))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from storage.control.incidents import open_incidents, write_incident
 from storage.control.records import Incident
-from storage.control.windows import is_unjudged_part
+from storage.control.window_facts import is_unjudged_part
 from storage.database.engine import Database
 from storage.database.locks import lock_stream
 from storage.database.tables import (

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -17,13 +16,17 @@ from storage.control.incidents import open_incidents, write_incident
 from storage.control.records import (
     Incident,
     Judgement,
-    OffsetRange,
     OpenWindow,
     SealFacts,
     SourceFacts,
-    StoredGap,
-    StoredPart,
     WindowFacts,
+)
+from storage.control.window_facts import (
+    is_unjudged_part,
+    read_judge_state,
+    read_last_judged_end,
+    read_unassigned_gaps,
+    read_window_facts,
 )
 from storage.database.engine import Database
 from storage.database.locks import lock_stream
@@ -31,7 +34,6 @@ from storage.database.tables import (
     FOREVER_US,
     gaps,
     positions,
-    sources,
     streams,
     window_parts,
     windows,
@@ -88,7 +90,7 @@ class WindowStore:
             ],
             sealed_until_us=sealed_until_us,
             last_tick_us=last_tick_us,
-            last_judged_end_us=_read_last_judged_end(conn, stream_id),
+            last_judged_end_us=read_last_judged_end(conn, stream_id),
             first_part_end_us=first,
             last_part_end_us=last,
         )
@@ -115,7 +117,7 @@ class WindowStore:
     def read_window(self, stream_id: int, window_start_us: int) -> WindowFacts | None:
         """Return the facts of a window with stored parts; None without parts."""
         with self._db.read() as conn:
-            facts = self._read_window_facts(conn, stream_id, window_start_us)
+            facts = read_window_facts(conn, stream_id, window_start_us)
         return facts if facts.parts else None
 
     def store_judgement(self, stream_id: int, stream: str, facts: WindowFacts, judgement: Judgement) -> bool:
@@ -142,7 +144,7 @@ class WindowStore:
         """
         with self._db.write() as conn:
             lock_stream(conn, stream_id)
-            facts = self._read_window_facts(conn, stream_id, window_start_us)
+            facts = read_window_facts(conn, stream_id, window_start_us)
             if not facts.parts or not facts.is_judged:
                 return False
             self._add_late_counts(conn, stream_id, facts)
@@ -209,40 +211,10 @@ class WindowStore:
         part_ids = set(conn.execute(sa.select(window_parts.c.id).where(*of_window)).scalars())
         return (
             part_ids.issuperset(facts.part_ids)
-            and _read_last_judged_end(conn, stream_id) == facts.last_judged_end_us
+            and read_last_judged_end(conn, stream_id) == facts.last_judged_end_us
             and open_incidents(conn, stream_id) == facts.open_incidents
-            and _read_unassigned_gaps(conn, stream_id, facts.window_end_us) == facts.gaps
-            and _read_judge_state(conn, stream_id) == facts.state
-        )
-
-    def _read_window_facts(self, conn: sa.Connection, stream_id: int, start_us: int) -> WindowFacts:
-        of_window = (window_parts.c.stream_id == stream_id, window_parts.c.window_start_us == start_us)
-        rows = conn.execute(sa.select(window_parts).where(*of_window).order_by(window_parts.c.id)).all()
-        end_us = rows[0].window_end_us if rows else start_us
-        judged = sa.select(windows.c.window_start_us).where(
-            windows.c.stream_id == stream_id, windows.c.window_start_us == start_us
-        )
-        return WindowFacts(
-            window_start_us=start_us,
-            window_end_us=end_us,
-            parts=[
-                StoredPart(
-                    threshold_id=row.threshold_id,
-                    events=row.events,
-                    outliers=row.outliers,
-                    late=row.late,
-                    dead=row.dead,
-                    payload=row.payload,
-                )
-                for row in rows
-            ],
-            last_judged_end_us=_read_last_judged_end(conn, stream_id),
-            open_incidents=open_incidents(conn, stream_id),
-            gaps=_read_unassigned_gaps(conn, stream_id, end_us),
-            state=_read_judge_state(conn, stream_id),
-            offset_ranges=_read_offset_ranges(conn, of_window),
-            part_ids=[row.id for row in rows],
-            is_judged=conn.execute(judged).first() is not None,
+            and read_unassigned_gaps(conn, stream_id, facts.window_end_us) == facts.gaps
+            and read_judge_state(conn, stream_id) == facts.state
         )
 
     def _add_late_counts(self, conn: sa.Connection, stream_id: int, facts: WindowFacts) -> None:
@@ -286,73 +258,3 @@ class WindowStore:
             conn.execute(streams.update().where(streams.c.id == stream_id).values(judge_state=state))
         if judgement.gap_ids:
             conn.execute(gaps.update().where(gaps.c.id.in_(judgement.gap_ids)).values(incident_id=ids_by_kind["gap"]))
-
-
-def is_unjudged_part(stream_id: int) -> tuple[sa.ColumnElement[bool], ...]:
-    """Return the SQL conditions for the parts of a stream that are not judged yet, in open and in sealed windows.
-
-    Left out are parts without events and without dead letters, which cannot change a judgement, and late counts of a
-    judged window.
-    """
-    judged = sa.exists().where(
-        windows.c.stream_id == window_parts.c.stream_id,
-        windows.c.window_start_us == window_parts.c.window_start_us,
-    )
-    return (window_parts.c.stream_id == stream_id, window_parts.c.events + window_parts.c.dead > 0, ~judged)
-
-
-def _read_last_judged_end(conn: sa.Connection, stream_id: int) -> int | None:
-    judged = windows.c.judged_at_us.is_not(None)
-    query = (
-        sa.select(windows.c.window_end_us)
-        .where(windows.c.stream_id == stream_id, judged)
-        .order_by(windows.c.window_start_us.desc())
-        .limit(1)
-    )
-    return conn.execute(query).scalar_one_or_none()
-
-
-def _read_judge_state(conn: sa.Connection, stream_id: int) -> dict[str, Any]:
-    state = conn.execute(sa.select(streams.c.judge_state).where(streams.c.id == stream_id)).scalar_one()
-    return {} if state is None else dict(json.loads(state))
-
-
-def _read_offset_ranges(conn: sa.Connection, of_window: tuple[sa.ColumnElement[bool], ...]) -> list[OffsetRange]:
-    rows = conn.execute(
-        sa.select(
-            sources.c.id.label("source_id"),
-            sources.c.topic,
-            sources.c.partition,
-            sa.func.min(window_parts.c.first_offset).label("first_offset"),
-            sa.func.max(window_parts.c.last_offset).label("last_offset"),
-        )
-        .join(sources, sources.c.id == window_parts.c.source_id)
-        .where(*of_window, window_parts.c.first_offset.is_not(None))
-        .group_by(sources.c.id, sources.c.topic, sources.c.partition)
-        .order_by(sources.c.topic, sources.c.partition, sources.c.id)
-    )
-    return [OffsetRange(**row) for row in rows.mappings()]
-
-
-def _read_unassigned_gaps(conn: sa.Connection, stream_id: int, before_us: int) -> list[StoredGap]:
-    rows = conn.execute(
-        sa.select(gaps, sources.c.topic, sources.c.partition)
-        .join(sources, sources.c.id == gaps.c.source_id)
-        .where(
-            sources.c.stream_id == stream_id,
-            gaps.c.incident_id.is_(None),
-            sa.or_(gaps.c.event_time_us.is_(None), gaps.c.event_time_us < before_us),
-        )
-        .order_by(gaps.c.event_time_us, sources.c.topic, sources.c.partition, gaps.c.from_offset)
-    )
-    return [
-        StoredGap(
-            id=row.id,
-            topic=row.topic,
-            partition=row.partition,
-            from_offset=row.from_offset,
-            to_offset=row.to_offset,
-            reason=row.reason,
-        )
-        for row in rows
-    ]
