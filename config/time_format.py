@@ -54,7 +54,7 @@ def format_age(age_s: float) -> str:
 
 
 def format_time(time_us: int) -> str:
-    """Format a time in microseconds since 1970 as RFC 3339 in UTC for tables, settings and payloads, with six digits."""
+    """Format a time in microseconds since 1970 as RFC 3339 in UTC for tables and payloads, with six digits."""
     return _to_datetime(time_us).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 

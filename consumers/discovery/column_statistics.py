@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from config.time_format import DAY_US, MINUTE_US
 from consumers.batch import Int64
 from consumers.codecs.message_fields import FLOAT32_LIMIT
 from consumers.codecs.text import describe_value
@@ -22,10 +23,9 @@ from consumers.times import MAGNITUDES, NUMBER, times_us
 MIN_VALUES = 50
 """The minimum number of values for statements about repetition."""
 
-_DAY_US = 86_400_000_000
 _EPOCH_FROM_US = 631_152_000_000_000  # 1990
-_EPOCH_AHEAD_US = 366 * _DAY_US
-_MIN_LATENESS_US = 60_000_000
+_EPOCH_AHEAD_US = 366 * DAY_US
+_MIN_LATENESS_US = MINUTE_US
 _IN_ORDER_SHARE = 0.99
 TIME_NAMES = ("ts", "time", "timestamp", "event_time", "eventtime", "datetime", "date", "occurred_at", "created_at")
 _MAX_EXAMPLE_CHARS = 24

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from config.errors import BrokerUnavailable, ConfigError
+from config.time_format import DAY_US
 from consumers.batch import RETENTION, UNREADABLE_BATCH, Partition, Position, RawBatch
 from consumers.kafka.assignment import Assignment, AssignmentChange
 from consumers.kafka.client import KafkaConnection, Topic, TopicDirectory, client_options
@@ -24,7 +25,7 @@ _CAUGHT_UP_TIMEOUT_S = 3.0
 _WAIT_SLICE_S = 0.25
 # The broker's timestamp is the producer's own by default, and one device with a clock that is years ahead must not
 # seal all windows. One day is the tolerance for the error of this machine's clock.
-_CLOCK_ERROR_US = 86_400_000_000
+_CLOCK_ERROR_US = DAY_US
 # Deleting, re-creating and filling a topic takes longer than this. A lookup takes 1 ms.
 _TOPIC_ID_VALID_S = 0.1
 _RECORD_OBJECT_BYTES = 600

@@ -11,12 +11,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from config.time_format import SECOND_US
 from consumers.batch import Int64
 
 BLOCK_EVENTS = 2_000
 N_COMPONENTS = 3
 DECIMALS = 4
-SECOND_US = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,11 +9,11 @@ from collections.abc import Set as AbstractSet
 
 import numpy as np
 
+from config.time_format import MINUTE_US
 from consumers.batch import Partition, Position, RawBatch
 from consumers.source import Layout, PartitionInfo, PollResult, StartPosition
 from consumers.synthetic.plan import BLOCK_EVENTS, JsonEventEncoder, PlantedAnomaly, SyntheticPlan
 
-MINUTE_US = 60_000_000
 MIN_POLL_WAIT_S = 0.1
 """The longest wait of a paced poll for further events, so that slow streams do not deliver single events."""
 

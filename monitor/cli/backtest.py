@@ -118,10 +118,10 @@ def _build_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _format_period(result: "Backtest") -> str:
-    from config.time_format import format_short_time
+    from config.time_format import DAY_US, format_short_time
 
     first = result.cells[0]
-    days = (result.end_us - result.begin_us) / 86_400e6
+    days = (result.end_us - result.begin_us) / DAY_US
     return (
         f"{first.windows:,} windows with {first.events:,} events, {format_short_time(result.begin_us)} to "
         f"{format_short_time(result.end_us)} ({days:.3g} days); promised and realised are false alarms per week"

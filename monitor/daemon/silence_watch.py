@@ -1,6 +1,7 @@
 """The silence watch: a wall-clock job per stream. It acts only while this process holds the stream's lease."""
 
 from config.settings import Settings
+from config.time_format import DAY_US
 from config.units import to_us
 from monitor.daemon.rules import build_incident_policy
 from monitor.incidents.rows import IncidentPolicy
@@ -15,7 +16,7 @@ from storage.control.incidents import change_incidents
 from storage.control.silence import ArrivalFacts, SilenceStore
 from storage.database.engine import Database
 
-_LOOK_BACK_US = 15 * 86_400_000_000
+_LOOK_BACK_US = 15 * DAY_US
 
 
 def build_silence_rule(settings: Settings, stream: str) -> SilenceRule | None:

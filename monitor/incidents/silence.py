@@ -15,14 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from config.time_format import format_utc
+from config.time_format import DAY_US, WEEK_US, format_utc
 from monitor.incidents.lifecycle import Finding, Interval, Kind, Severity
 from monitor.incidents.rows import IncidentPolicy, update_incident
 from storage.control.records import Incident
 from storage.control.silence import ArrivalFacts, Pause, PauseHistory
 
-_DAY_US = 86_400_000_000
-_WEEK_US = 7 * _DAY_US
 _MIN_PAUSES = 20
 _FACTOR = 3
 _MIN_UNEXPLAINED = 3
@@ -73,7 +71,7 @@ def usual_allowed_silence_us(history: PauseHistory, rule: SilenceRule) -> int | 
     if n_pauses < _MIN_PAUSES:
         return None
     length_us = history.end_us - history.start_us
-    days = -(-length_us // _DAY_US)
+    days = -(-length_us // DAY_US)
     rank = min(1 + 2 * days, n_pauses // 10)
     longest = sorted((pause.end_us - pause.start_us for pause in history.pauses), reverse=True)
     # Between adjacent windows the pause is at most one window long.
@@ -91,7 +89,7 @@ def _unexplained_pauses_us(history: PauseHistory, allowed_us: int) -> list[int]:
     Pauses of the first week, or of the first half of a shorter look-back, are left out: no earlier pauses are known
     that could explain them.
     """
-    from_us = history.start_us + min(_WEEK_US, (history.end_us - history.start_us) // 2)
+    from_us = history.start_us + min(WEEK_US, (history.end_us - history.start_us) // 2)
     long = [pause for pause in history.pauses if pause.end_us - pause.start_us > allowed_us]
     return sorted(
         (
@@ -113,7 +111,7 @@ def explained_until_us(since_us: int, allowed_us: int, pauses: Sequence[Pause]) 
     for pause in pauses:
         length_us = pause.end_us - pause.start_us
         margin_us = max(allowed_us, length_us // 8)
-        for later_us in (_DAY_US, _WEEK_US):
+        for later_us in (DAY_US, WEEK_US):
             start_us, end_us = pause.start_us + later_us, pause.end_us + later_us
             if length_us > allowed_us and start_us - margin_us <= since_us < end_us:
                 until_us = max(until_us, end_us + margin_us)

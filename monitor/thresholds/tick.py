@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from config.time_format import WEEK_US
 from monitor.statistics.counts import (
     RATE_BOUND_LEVEL,
     CountModel,
@@ -139,7 +140,7 @@ def build_calibration_row(
         firings: Number of opened incidents and number of judged windows in the look-back.
     """
     a = exceedance(rule.percentile)
-    weeks = firings[1] * rule.size_us / (7 * 86_400e6)
+    weeks = firings[1] * rule.size_us / WEEK_US
     suspect = is_contested(threshold.method, threshold.details["limit"]) or is_rate_suspect(count_model, a)
     return CalibrationRow(
         at_us=tick_us,

@@ -11,9 +11,9 @@ import re
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from config.time_format import DAY_US
 from storage.database.engine import Database
 
-DAY_US = 86_400_000_000
 _PARTITION_LOCK_KEY = 0x6F757472_73636F72
 """The advisory lock that serialises the creation of partitions; any constant, the same in every version."""
 _PARTITION_NAME = re.compile(r"scores_d(\d+)")

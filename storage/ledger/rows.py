@@ -7,13 +7,12 @@ import json
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from config.time_format import MINUTE_US
 from storage.database.tables import dead_letters, gaps
 from storage.database.texts import make_storable
 from storage.ledger.bulk import insert_columns, shortest_decimals
 from storage.ledger.commit import Commit, OutlierColumns
 from storage.ledger.dead_letter_quota import DeadLetterUsage, apply_dead_letter_quota
-
-_MINUTE_US = 60_000_000
 
 
 def features_to_json(outliers: OutlierColumns) -> list[str]:
@@ -48,7 +47,7 @@ def insert_outliers(connection: Connection, commit: Commit, stored_at_us: int, f
 
 def insert_dead_letters(connection: Connection, commit: Commit, recorded_at_us: int) -> None:
     """Insert the dead letters of a commit within the quota of the current minute."""
-    minute = recorded_at_us // _MINUTE_US * _MINUTE_US
+    minute = recorded_at_us // MINUTE_US * MINUTE_US
     usage_by_reason = connection.execute(
         sa.select(dead_letters.c.reason, sa.func.count(), sa.func.count(dead_letters.c.payload))
         .where(dead_letters.c.source_id == commit.source_id, dead_letters.c.recorded_at_us >= minute)

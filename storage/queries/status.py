@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from config.time_format import HOUR_US
 from storage.control.models import ModelInfo, ModelStore
 from storage.control.thresholds import StoredThreshold, ThresholdStore
 from storage.database.engine import Database
@@ -29,7 +30,6 @@ from storage.database.tables import (
 from storage.ledger.ledger import Ledger
 from storage.ledger.sources import SourceState
 
-_HOUR_US = 3_600_000_000
 _TYPICAL_WINDOWS = 60
 
 
@@ -109,7 +109,7 @@ def load_stream_status(db: Database, stream_id: int, *, lease: str) -> StreamSta
             sa.select(leases.c.holder).where(leases.c.name == lease, leases.c.expires_at_us > now_us)
         )
         open_incidents = _read_open_incidents(connection, stream_id)
-        dead_letters_last_hour = _count_dead_letters(connection, stream_id, now_us - _HOUR_US)
+        dead_letters_last_hour = _count_dead_letters(connection, stream_id, now_us - HOUR_US)
         notification_counts = _count_notifications(connection, stream_id)
         oldest_pending_us = _read_oldest_pending(connection, stream_id)
         last_error = _read_last_notification_error(connection, stream_id)

@@ -10,10 +10,11 @@ import pytest
 import sqlalchemy as sa
 
 from config.errors import ConfigError, OutriderError, SchemaMismatch
+from config.time_format import DAY_US
 from storage.database import tables
 from storage.database.engine import Database
 from storage.database.migrations.upgrade import upgrade
-from storage.database.partitions import DAY_US, ensure_score_partitions
+from storage.database.partitions import ensure_score_partitions
 from storage.history import History
 from storage.queries import view_readers
 from storage.queries.history_views import Columns

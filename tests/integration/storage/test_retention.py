@@ -6,12 +6,13 @@ import pytest
 import sqlalchemy as sa
 
 from config.settings import RetentionSettings
+from config.time_format import DAY_US
 from config.units import to_us
 from storage import retention
 from storage.database import tables
 from storage.database.engine import Database
 from storage.database.migrations.upgrade import upgrade
-from storage.database.partitions import DAY_US, ensure_score_partitions, list_partition_days
+from storage.database.partitions import ensure_score_partitions, list_partition_days
 from tests.integration.storage.commits import (
     MINUTE,
     SECOND,

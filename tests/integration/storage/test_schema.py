@@ -13,10 +13,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from config.errors import SchemaMismatch
+from config.time_format import DAY_US
 from storage.database import tables
 from storage.database.engine import Database
 from storage.database.migrations.upgrade import upgrade
-from storage.database.partitions import DAY_US, ensure_score_partitions, list_partition_days
+from storage.database.partitions import ensure_score_partitions, list_partition_days
 from storage.ledger.commit import Committed
 from tests.integration.storage.commits import T0, ClaimedStream, add_threshold, claim_stream, count_rows, fetch_rows
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from config.streams import EventSettings
+from config.time_format import MINUTE_US
 from consumers.batch import Partition, Position
 from consumers.codec import make_codec
 from consumers.synthetic.plan import BLOCK_EVENTS, SyntheticPlan
-from consumers.synthetic.source import MINUTE_US, SyntheticSource
+from consumers.synthetic.source import SyntheticSource
 
 START_US = 1_700_000_000_000_000
 
