@@ -73,7 +73,7 @@ def test_settings_and_summaries_of_another_type_load_or_raise(stored, value):
 @pytest.mark.parametrize("name", ["latent_dim", "n_gmm"])
 def test_networks_larger_than_the_file_are_rejected_before_they_are_built(name):
     stored = artefact_of(VAEGMM)
-    with pytest.raises(ModelError, match="ask for networks larger than the"):
+    with pytest.raises(ModelError, match="require networks larger than the"):
         load_forged(replace(stored, settings={**stored.settings, name: 10**9}))
 
 
