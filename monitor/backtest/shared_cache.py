@@ -34,7 +34,7 @@ class _ThresholdKey:
 
 
 class SharedCache:
-    """Sketches and thresholds of the last few ticks of one grid, whose cells all have the same energies."""
+    """Sketches and thresholds of the last few ticks of one grid; all its cells have the same energies."""
 
     def __init__(self) -> None:
         self._sketches: dict[tuple[Scale, tuple[Hashable, ...]], EnergySketch] = {}

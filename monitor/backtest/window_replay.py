@@ -1,4 +1,4 @@
-"""Back-test over stored windows, whose statistics give the number of energies above any threshold."""
+"""Back-test over stored windows: their statistics give the number of energies above any threshold."""
 
 from collections.abc import Sequence
 from dataclasses import replace

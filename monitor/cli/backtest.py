@@ -31,7 +31,7 @@ _VALUE_PATTERNS = {"--percentile": re.compile(r"[0-9.]+"), "--false-alarms": re.
 
 
 class MultiValueCommand(click.Command):
-    """Command whose options `--percentile` and `--false-alarms` take several values in a row."""
+    """Command with several values in a row for the options `--percentile` and `--false-alarms`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Repeat the option name before each further value; any other word stays an argument."""

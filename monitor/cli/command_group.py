@@ -4,7 +4,7 @@ import click
 
 
 class DefaultVerbGroup(click.Group):
-    """Group whose subcommand may be omitted: `outrider models payments` is `outrider models list payments`."""
+    """Group with an optional subcommand: `outrider models payments` is `outrider models list payments`."""
 
     default_verb = "list"
 

@@ -134,7 +134,7 @@ def _read_training_events(
 
 
 def _with_file_format(own: "StreamSettings", file: Path | None) -> "StreamSettings":
-    """Return the settings for reading a file, whose format follows from its suffix, not from `event.format`."""
+    """Return the settings for reading a file: its suffix determines the format, not `event.format`."""
     if file is None or own.event.format == "json":
         return own
     return own.model_copy(update={"event": own.event.model_copy(update={"format": "json"})})

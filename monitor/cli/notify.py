@@ -66,8 +66,10 @@ def test(ctx: click.Context, channel: str) -> None:
     took_ms = (time.monotonic() - started_s) * 1e3
     target = _channel_target(settings.notify, channel)
     if answer.outcome != "delivered":
-        what = "would be retried" if answer.outcome == "retry" else "would be given up at once"
-        raise OutriderError(f"channel {channel} ({target}) did not accept the message: {answer.reason}; it {what}")
+        consequence = "would be retried" if answer.outcome == "retry" else "would be given up at once"
+        raise OutriderError(
+            f"channel {channel} ({target}) did not accept the message: {answer.reason}; it {consequence}"
+        )
     click.echo(f"{channel} ({target}): {answer.reason} in {took_ms:.0f} ms")
 
 

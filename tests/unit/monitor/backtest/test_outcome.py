@@ -66,42 +66,42 @@ def outcome(lifetimes: Sequence[IncidentLifetime], bursts: Sequence[Burst] | Non
 
 
 def test_every_incident_under_the_budget_counts_as_realised_without_labels() -> None:
-    found = outcome([lifetime(10), lifetime(700), lifetime(900, kind="drift"), lifetime(30, kind="dead_letters")])
-    assert found.alerts_per_day == 4
-    assert (found.promised_per_week, found.realised_per_week) == (7, 21)
-    assert found.incidents == {"spike": 2, "drift": 1, "dead_letters": 1}
-    assert (found.windows, found.events, found.outliers) == (DAY, 100 * DAY, DAY)
-    assert (found.recall, found.delay_s, found.precision) == (None, None, None)
+    result = outcome([lifetime(10), lifetime(700), lifetime(900, kind="drift"), lifetime(30, kind="dead_letters")])
+    assert result.alerts_per_day == 4
+    assert (result.promised_per_week, result.realised_per_week) == (7, 21)
+    assert result.incidents == {"spike": 2, "drift": 1, "dead_letters": 1}
+    assert (result.windows, result.events, result.outliers) == (DAY, 100 * DAY, DAY)
+    assert (result.recall, result.delay_s, result.precision) == (None, None, None)
 
 
 def test_incident_matches_a_burst_during_or_shortly_before_it_fires() -> None:
     bursts = [burst(610, 640), burst(3610, 3640), burst(7210, 7240)]
-    found = outcome([lifetime(10, 11), lifetime(62), lifetime(700)], bursts)
-    assert (found.bursts, found.recall) == (3, pytest.approx(2 / 3))
-    assert (found.false_incidents, found.precision) == (1, pytest.approx(2 / 3))
-    assert found.realised_per_week == 7
-    assert found.delay_s == pytest.approx(((660 - 610) + (3780 - 3610)) / 2)
-    assert found.delay_windows == pytest.approx(110 / 60)
-    assert found.events_found == 0.75
+    result = outcome([lifetime(10, 11), lifetime(62), lifetime(700)], bursts)
+    assert (result.bursts, result.recall) == (3, pytest.approx(2 / 3))
+    assert (result.false_incidents, result.precision) == (1, pytest.approx(2 / 3))
+    assert result.realised_per_week == 7
+    assert result.delay_s == pytest.approx(((660 - 610) + (3780 - 3610)) / 2)
+    assert result.delay_windows == pytest.approx(110 / 60)
+    assert result.events_found == 0.75
 
 
 def test_one_incident_may_match_several_bursts() -> None:
-    found = outcome([lifetime(10, 11, 14)], [burst(610, 640), burst(850, 880)])
-    assert (found.recall, found.false_incidents) == (1.0, 0)
+    result = outcome([lifetime(10, 11, 14)], [burst(610, 640), burst(850, 880)])
+    assert (result.recall, result.false_incidents) == (1.0, 0)
 
 
 def test_bursts_of_too_few_events_are_ignored() -> None:
-    found = outcome([lifetime(10)], [burst(610, 640, events=2)])
-    assert (found.bursts, found.recall, found.false_incidents) == (0, None, 1)
+    result = outcome([lifetime(10)], [burst(610, 640, events=2)])
+    assert (result.bursts, result.recall, result.false_incidents) == (0, None, 1)
 
 
 def test_incident_open_long_before_a_burst_does_not_match_it() -> None:
-    found = outcome([lifetime(*range(5, 20))], [burst(610, 640)])
-    assert (found.recall, found.false_incidents, found.precision) == (0.0, 1, 0.0)
+    result = outcome([lifetime(*range(5, 20))], [burst(610, 640)])
+    assert (result.recall, result.false_incidents, result.precision) == (0.0, 1, 0.0)
     opened_just_before = outcome([lifetime(*range(8, 20))], [burst(610, 640)])
     assert (opened_just_before.recall, opened_just_before.false_incidents) == (1.0, 0)
 
 
 def test_incident_before_a_burst_is_false() -> None:
-    found = outcome([lifetime(9)], [burst(610, 640)])
-    assert (found.recall, found.false_incidents, found.precision) == (0.0, 1, 0.0)
+    result = outcome([lifetime(9)], [burst(610, 640)])
+    assert (result.recall, result.false_incidents, result.precision) == (0.0, 1, 0.0)

@@ -1,1 +1,1 @@
-"""Tests of the command line's pure parts, and of its commands on stored rows."""
+"""Tests of the commands on stored rows, and of their pure parts."""
