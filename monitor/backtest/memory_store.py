@@ -25,7 +25,7 @@ from storage.control.records import (
     WindowFacts,
     WindowRow,
 )
-from storage.control.thresholds import CalibrationRow, JudgedWindow, NewThreshold, StoredThreshold, TickFacts
+from storage.control.thresholds import CalibrationRow, JudgedWindow, ThresholdRow, TickFacts
 from storage.ledger.commit import StreamControl, WindowPartRow
 from storage.ledger.ledger import ScheduledThreshold
 
@@ -47,7 +47,7 @@ class MemoryStore:
     """
 
     def __init__(self, models: Sequence[ModelInfo], *, size_us: int, lead_us: int) -> None:
-        self.thresholds: list[StoredThreshold] = []
+        self.thresholds: list[ThresholdRow] = []
         self.windows: list[WindowRow] = []
         self.calibrations: list[CalibrationRow] = []
         self.incidents: list[IncidentLifetime] = []
@@ -65,7 +65,7 @@ class MemoryStore:
         self._last_tick_us: int | None = None
         self._last_judged_end_us: int | None = None
         self._ahead: list[ScheduledThreshold] = []
-        self._newest: StoredThreshold | None = None
+        self._newest: ThresholdRow | None = None
         self._parts: dict[int, list[StoredPart]] = {}
         self._waiting: list[int] = []
         self._judged_starts: list[int] = []
@@ -113,16 +113,17 @@ class MemoryStore:
         """Say that nothing will ever follow."""
         self._ended = True
 
-    def insert_threshold(self, row: NewThreshold) -> StoredThreshold:
+    def insert_threshold(self, row: ThresholdRow) -> ThresholdRow:
         """Insert a threshold row."""
-        stored = row.with_id(len(self.thresholds) + 1)
+        threshold_id = len(self.thresholds) + 1
+        stored = row.with_id(threshold_id)
         if not self.thresholds or self.thresholds[-1].model_id != row.model_id:
             self.activations.append((row.model_id, row.valid_from_us))
         self.thresholds.append(stored)
         insort(
             self._ahead,
             ScheduledThreshold(
-                id=stored.id, model_id=row.model_id, valid_from_us=row.valid_from_us, threshold=row.threshold
+                id=threshold_id, model_id=row.model_id, valid_from_us=row.valid_from_us, threshold=row.threshold
             ),
             key=lambda state: (state.valid_from_us, state.id),
         )
@@ -274,15 +275,15 @@ class MemoryStore:
             lead_us=self._lead_us,
         )
 
-    def threshold_at(self, at: int) -> StoredThreshold:
+    def threshold_at(self, at: int) -> ThresholdRow:
         """Return the threshold row of a window that is kept, by its place."""
         return self.thresholds[self._threshold_ids[at] - 1]
 
-    def threshold(self, threshold_id: int) -> StoredThreshold:
+    def threshold(self, threshold_id: int) -> ThresholdRow:
         """Return one threshold row."""
         return self.thresholds[threshold_id - 1]
 
-    def newest_threshold(self, stream_id: int) -> StoredThreshold | None:
+    def newest_threshold(self, stream_id: int) -> ThresholdRow | None:
         """Return the row that is valid last."""
         return self._newest
 
@@ -305,7 +306,7 @@ class MemoryStore:
         *,
         last_tick_us: int | None,
         tick_us: int,
-        threshold: NewThreshold | None,
+        threshold: ThresholdRow | None,
         calibration: CalibrationRow | None,
         change: Callable[[Sequence[Incident]], Sequence[Incident]] = lambda _: (),
     ) -> bool:

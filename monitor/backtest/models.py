@@ -16,7 +16,7 @@ from monitor.models.scoring import Scorer, load_model, pick_device
 from monitor.models.warm_up import WarmUp
 from monitor.pipeline.fold import BatchScorer
 from storage.control.models import Activation, ModelInfo, ModelStore, NewModel, StoredModel
-from storage.control.thresholds import NewThreshold
+from storage.control.thresholds import ThresholdRow
 from storage.database.engine import Database
 from storage.ledger.ledger import Ledger
 
@@ -98,7 +98,7 @@ class _MemoryModelStore:
         self,
         stream_id: int,
         model: NewModel,
-        first_threshold: Callable[[int, Activation], NewThreshold],  # noqa: ARG002 - each cell estimates its own
+        first_threshold: Callable[[int, Activation], ThresholdRow],  # noqa: ARG002 - each cell estimates its own
         *,
         only_first: bool = False,  # noqa: ARG002 - there is only one
     ) -> ModelInfo | None:

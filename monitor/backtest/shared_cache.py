@@ -12,19 +12,19 @@ from monitor.statistics.part import Scale
 from monitor.statistics.sketch import EnergySketch
 from monitor.thresholds.look_back import LookBack
 from monitor.thresholds.tick import ThresholdRule, compute_tick_threshold
-from storage.control.thresholds import NewThreshold, StoredThreshold
+from storage.control.thresholds import ThresholdRow
 
 _CACHED_TICKS = 8
 """Number of cached ticks. Cells advance tick by tick together, so older results are not used again."""
 
-ThresholdResult = tuple[NewThreshold, CountModel, float]
+ThresholdResult = tuple[ThresholdRow, CountModel, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ThresholdKey:
     """Inputs of a threshold. The false-alarm budget, in which cells of one percentile differ, is not among them."""
 
-    previous: StoredThreshold
+    previous: ThresholdRow
     windows: Sequence[Hashable]
     clean: Sequence[int]
     rule: tuple[object, ...]
@@ -55,7 +55,7 @@ class SharedCache:
 
     def compute_threshold(
         self,
-        previous: StoredThreshold,
+        previous: ThresholdRow,
         look_back: LookBack,
         clean: Sequence[int],
         reference: NDArray[np.float32],

@@ -19,7 +19,7 @@ from monitor.cli.output.tables import format_option, format_value, resolve_forma
 from monitor.cli.settings import load_settings, require_stream
 from storage.control.models import Activation, ModelInfo, ModelStore
 from storage.control.shadows import ShadowStore
-from storage.control.thresholds import NewThreshold, ThresholdStore
+from storage.control.thresholds import ThresholdRow, ThresholdStore
 from storage.database.engine import Database
 from storage.ledger.ledger import Ledger
 from storage.queries.status import load_stream_ids
@@ -236,7 +236,7 @@ def _require_same_features(stream: str, chosen: ModelInfo, models: list[ModelInf
 
 def _make_first_threshold(
     reference: NDArray[np.float32], own: StreamSettings
-) -> Callable[[int, Activation], NewThreshold]:
+) -> Callable[[int, Activation], ThresholdRow]:
     from monitor.thresholds.tick import build_first_threshold
 
     rule = own.threshold

@@ -42,7 +42,7 @@ from monitor.thresholds.tick import (
     load_scale,
 )
 from storage.control.records import Incident, WindowFacts
-from storage.control.thresholds import NewThreshold, StoredThreshold, TickFacts
+from storage.control.thresholds import ThresholdRow, TickFacts
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class ControlPlane:
         explain: ExplainEvents | None = None,
         drift: DriftMonitor | None = None,
         make_look_back: Callable[[Scale], LookBack] = LookBack,
-        draw: Callable[..., tuple[NewThreshold, CountModel, float]] = compute_tick_threshold,
+        draw: Callable[..., tuple[ThresholdRow, CountModel, float]] = compute_tick_threshold,
     ) -> None:
         self._settings = settings
         self._control = control
@@ -211,7 +211,7 @@ class ControlPlane:
         newest = self._calibration.newest_threshold(settings.stream_id)
         return newest is not None and self._store_tick(facts, newest, tick_us)
 
-    def _store_tick(self, facts: TickFacts, newest: StoredThreshold, tick_us: int) -> bool:
+    def _store_tick(self, facts: TickFacts, newest: ThresholdRow, tick_us: int) -> bool:
         settings, rule = self._settings, self._settings.threshold
         cache = self._get_look_back(newest, facts.acceptances)
         refreshed = cache.refresh(self._calibration, tick_us, rule)
@@ -250,10 +250,11 @@ class ControlPlane:
         return stored
 
     def _build_calibration_change(
-        self, newest: StoredThreshold, row: NewThreshold, tick_us: int
+        self, newest: ThresholdRow, row: ThresholdRow, tick_us: int
     ) -> Callable[[Sequence[Incident]], Sequence[Incident]]:
         """Return the function that updates the calibration incident; its lifecycle counts ticks."""
         rule = self._settings.judge
+        assert newest.id is not None, "the newest threshold is read from the database"
         finding = find_calibration_problem(
             row,
             self._settings.threshold,
@@ -267,7 +268,7 @@ class ControlPlane:
             Kind.CALIBRATION, finding, incidents, at, policy, now_us=self._now_us()
         )
 
-    def _get_look_back(self, newest: StoredThreshold, acceptances: int) -> LookBackCache:
+    def _get_look_back(self, newest: ThresholdRow, acceptances: int) -> LookBackCache:
         """Return the cached look-back; build it again for another model and after an acceptance."""
         cache = self._look_back
         if cache is None or (cache.model_id, cache.acceptances) != (newest.model_id, acceptances):

@@ -17,7 +17,7 @@ from storage.control.records import (
     SealFacts,
     WindowFacts,
 )
-from storage.control.thresholds import CalibrationRow, JudgedWindow, NewThreshold, StoredThreshold, TickFacts
+from storage.control.thresholds import CalibrationRow, JudgedWindow, ThresholdRow, TickFacts
 
 
 class WindowStoreProtocol(Protocol):
@@ -75,11 +75,11 @@ class ThresholdStoreProtocol(Protocol):
         """Return the facts that decide whether a tick is due."""
         ...
 
-    def threshold(self, threshold_id: int) -> StoredThreshold:
+    def threshold(self, threshold_id: int) -> ThresholdRow:
         """Return one threshold row."""
         ...
 
-    def newest_threshold(self, stream_id: int) -> StoredThreshold | None:
+    def newest_threshold(self, stream_id: int) -> ThresholdRow | None:
         """Return the threshold row with the latest start of validity; None before the first model."""
         ...
 
@@ -93,7 +93,7 @@ class ThresholdStoreProtocol(Protocol):
         *,
         last_tick_us: int | None,
         tick_us: int,
-        threshold: NewThreshold | None,
+        threshold: ThresholdRow | None,
         calibration: CalibrationRow | None,
         change: Callable[[Sequence[Incident]], Sequence[Incident]] = ...,
     ) -> bool:

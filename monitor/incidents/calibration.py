@@ -14,14 +14,14 @@ from monitor.statistics.counts import LEARNED_WINDOWS, count_model_to_json, is_r
 from monitor.thresholds.choose import is_contested
 from monitor.thresholds.percentile import exceedance
 from monitor.thresholds.tick import ThresholdRule, load_count_model
-from storage.control.thresholds import NewThreshold
+from storage.control.thresholds import ThresholdRow
 
 MIN_DISAGREEMENT_SHARE = 0.25
 """Share of the look-back for which percentile and reference must disagree at every tick before an incident opens."""
 
 
 def find_calibration_problem(
-    row: NewThreshold, rule: ThresholdRule, tick_us: int, *, model_version: int, config_hash: str
+    row: ThresholdRow, rule: ThresholdRule, tick_us: int, *, model_version: int, config_hash: str
 ) -> Finding | None:
     """Return the finding of a tick, or None while threshold and count model are reliable.
 
@@ -63,7 +63,7 @@ def find_calibration_problem(
     return None
 
 
-def _is_explained_by_ties(row: NewThreshold, rate: float, a: float) -> bool:
+def _is_explained_by_ties(row: ThresholdRow, rate: float, a: float) -> bool:
     """Return True if ties explain the low rate: many events share the value of the percentile, and few are above it."""
     return row.method == "plain" and rate < a
 
@@ -71,7 +71,7 @@ def _is_explained_by_ties(row: NewThreshold, rate: float, a: float) -> bool:
 def _build_finding(
     reason: str,
     summary: str,
-    row: NewThreshold,
+    row: ThresholdRow,
     config_hash: str,
     model_version: int,
     extra_details: dict[str, Any],

@@ -10,7 +10,7 @@ from monitor.statistics.counts import CountModel, count_model_to_json
 from monitor.statistics.part import Part, Scale
 from monitor.thresholds.tick import load_clean_rate, load_count_model, load_scale
 from storage.control.records import OffsetRange, WindowFacts
-from storage.control.thresholds import StoredThreshold
+from storage.control.thresholds import ThresholdRow
 
 _MAX_RANGES = 64
 
@@ -36,7 +36,7 @@ class ThresholdInForce:
     window of the look-back, None before the first tick.
     """
 
-    row: StoredThreshold
+    row: ThresholdRow
     count_model: CountModel
     scale: Scale
     model_version: int
@@ -44,7 +44,7 @@ class ThresholdInForce:
     most_events: int | None
 
     @staticmethod
-    def from_row(row: StoredThreshold, model_version: int) -> "ThresholdInForce":
+    def from_row(row: ThresholdRow, model_version: int) -> "ThresholdInForce":
         """Return a stored threshold with the count model and the scale from its details."""
         return ThresholdInForce(
             row=row,
@@ -87,7 +87,7 @@ def window_details(facts: WindowFacts) -> dict[str, str]:
     return {"start": format_utc(facts.window_start_us), "end": format_utc(facts.window_end_us)}
 
 
-def threshold_details(row: StoredThreshold) -> dict[str, Any]:
+def threshold_details(row: ThresholdRow) -> dict[str, Any]:
     """Return a threshold as the JSON object that is stored with incidents."""
     return {
         "value": row.threshold,

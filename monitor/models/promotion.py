@@ -22,7 +22,7 @@ from monitor.thresholds.tick import (
 )
 from storage.control.models import Activation, ModelInfo, ModelStore
 from storage.control.shadows import ShadowModel, ShadowStore
-from storage.control.thresholds import NewThreshold, ThresholdStore
+from storage.control.thresholds import ThresholdRow, ThresholdStore
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class Promoter:
         """
         return self._models.promote(self._rule.stream_id, model_id, self._make_threshold_factory(model_id))
 
-    def _make_threshold_factory(self, model_id: int) -> Callable[[int, Activation], NewThreshold]:
+    def _make_threshold_factory(self, model_id: int) -> Callable[[int, Activation], ThresholdRow]:
         self._merge_windows()
         facts = self._calibration.tick_facts(self._rule.stream_id)
         cache = LookBackCache(self._rule.stream_id, model_id, Scale.from_energies(self._reference(model_id)))
@@ -152,7 +152,7 @@ def first_threshold_from_history(
     rule: ThresholdRule,
     model_id: int,
     activation: Activation,
-) -> NewThreshold:
+) -> ThresholdRow:
     """Return the first threshold of a promoted model, from the windows that it has scored before, if there are any.
 
     Args:
@@ -167,7 +167,7 @@ def first_threshold_from_history(
     if not len(look_back):
         return first
     threshold, _, _ = compute_tick_threshold(
-        first.with_id(0),
+        first,
         look_back,
         refreshed.clean,
         reference,

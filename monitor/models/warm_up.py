@@ -23,7 +23,7 @@ from monitor.thresholds.body import describe_heavy_tail
 from monitor.thresholds.percentile import exceedance
 from monitor.thresholds.tick import build_first_threshold
 from storage.control.models import Activation, ModelInfo, NewModel
-from storage.control.thresholds import NewThreshold
+from storage.control.thresholds import ThresholdRow
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class FirstModelStoreProtocol(Protocol):
         self,
         stream_id: int,
         model: NewModel,
-        first_threshold: Callable[[int, Activation], NewThreshold],
+        first_threshold: Callable[[int, Activation], ThresholdRow],
         *,
         only_first: bool = ...,
     ) -> ModelInfo | None:

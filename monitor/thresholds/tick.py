@@ -29,7 +29,7 @@ from monitor.thresholds.choose import (
 from monitor.thresholds.look_back import LookBack
 from monitor.thresholds.percentile import ThresholdEstimate, exceedance
 from storage.control.models import Activation
-from storage.control.thresholds import CalibrationRow, NewThreshold, StoredThreshold
+from storage.control.thresholds import CalibrationRow, ThresholdRow
 
 Float32 = NDArray[np.float32]
 
@@ -48,7 +48,7 @@ class ThresholdRule:
 
 def build_first_threshold(
     reference: Float32, model_id: int, activation: Activation, percentile: float, method: Method = "percentile"
-) -> NewThreshold:
+) -> ThresholdRow:
     """Return the first threshold of a model, computed from its reference energies alone.
 
     Args:
@@ -77,7 +77,7 @@ def build_first_threshold(
 
 
 def compute_tick_threshold(
-    previous: StoredThreshold,
+    previous: ThresholdRow,
     look_back: LookBack,
     clean: Sequence[int],
     reference: Float32,
@@ -86,7 +86,7 @@ def compute_tick_threshold(
     tick_us: int,
     valid_from_us: int,
     most_events: int,
-) -> tuple[NewThreshold, CountModel, float]:
+) -> tuple[ThresholdRow, CountModel, float]:
     """Return the threshold of a tick, its count model, and the exceedance of the clean windows at the threshold.
 
     Args:
@@ -123,7 +123,7 @@ def compute_tick_threshold(
 
 def build_calibration_row(
     tick_us: int,
-    threshold: NewThreshold,
+    threshold: ThresholdRow,
     count_model: CountModel,
     clean_exceedance: float,
     rule: ThresholdRule,
@@ -181,7 +181,7 @@ def load_scale(details: Mapping[str, Any]) -> Scale:
     return Scale(**details["scale"])
 
 
-def _load_estimate(row: StoredThreshold) -> ThresholdEstimate:
+def _load_estimate(row: ThresholdRow) -> ThresholdEstimate:
     return ThresholdEstimate(
         value=row.threshold,
         lower=row.lower,
@@ -201,8 +201,8 @@ def _build_row(
     computed_at_us: int,
     valid_from_us: int,
     extra_details: Mapping[str, Any],
-) -> NewThreshold:
-    return NewThreshold(
+) -> ThresholdRow:
+    return ThresholdRow(
         model_id=model_id,
         computed_at_us=computed_at_us,
         valid_from_us=valid_from_us,

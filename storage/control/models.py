@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from config.errors import ModelError
-from storage.control.thresholds import NewThreshold, insert_threshold
+from storage.control.thresholds import ThresholdRow, insert_threshold
 from storage.database.engine import Database
 from storage.database.locks import lock_stream
 from storage.database.tables import models, shadow_parts, shadows, streams, thresholds
@@ -77,7 +77,7 @@ class ModelStore:
         self,
         stream_id: int,
         model: NewModel,
-        first_threshold: Callable[[int, Activation], NewThreshold],
+        first_threshold: Callable[[int, Activation], ThresholdRow],
         *,
         only_first: bool = False,
     ) -> ModelInfo | None:
@@ -99,7 +99,7 @@ class ModelStore:
             return read_model_info(conn, model_id)
 
     def promote(
-        self, stream_id: int, model_id: int, first_threshold: Callable[[int, Activation], NewThreshold]
+        self, stream_id: int, model_id: int, first_threshold: Callable[[int, Activation], ThresholdRow]
     ) -> ModelInfo:
         """Activate a stored model from the next free window on."""
         with self._db.write() as conn:
@@ -169,7 +169,7 @@ def activate_model(
     conn: sa.Connection,
     stream_id: int,
     model_id: int,
-    first_threshold: Callable[[int, Activation], NewThreshold],
+    first_threshold: Callable[[int, Activation], ThresholdRow],
     now_us: int,
 ) -> None:
     """Activate a model from the next free window on. The caller holds the lock on the stream's row.

@@ -18,7 +18,7 @@ from storage.control.models import (
     insert_model,
     read_model_info,
 )
-from storage.control.thresholds import NewThreshold
+from storage.control.thresholds import ThresholdRow
 from storage.database.engine import Database
 from storage.database.locks import lock_stream
 from storage.database.tables import models, shadow_parts, shadow_windows, shadows, streams, thresholds, windows
@@ -145,7 +145,7 @@ class ShadowStore:
         self,
         stream_id: int,
         model_id: int,
-        first_threshold: Callable[[int, Activation], NewThreshold],
+        first_threshold: Callable[[int, Activation], ThresholdRow],
         verdict: Mapping[str, Any],
     ) -> ModelInfo | None:
         """Activate a shadow model and store the verdict in one transaction.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,9 +48,10 @@ class JudgedWindow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewThreshold:
-    """A threshold row to store, with the inputs of its computation in `details`."""
+class ThresholdRow:
+    """A threshold row, with the inputs of its computation in `details`. `id` is None for a row to insert."""
 
+    id: int | None = None
     model_id: int
     computed_at_us: int
     valid_from_us: int
@@ -62,17 +63,9 @@ class NewThreshold:
     method: str
     details: Mapping[str, Any]
 
-    def with_id(self, threshold_id: int) -> StoredThreshold:
+    def with_id(self, threshold_id: int) -> ThresholdRow:
         """Return the row as stored under this id."""
-        values = {each.name: getattr(self, each.name) for each in fields(NewThreshold)}
-        return StoredThreshold(id=threshold_id, **values)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredThreshold(NewThreshold):
-    """A stored threshold row."""
-
-    id: int
+        return replace(self, id=threshold_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,12 +125,12 @@ class ThresholdStore:
         with self._db.read() as conn:
             return TickFacts(**conn.execute(query).mappings().one())
 
-    def threshold(self, threshold_id: int) -> StoredThreshold:
+    def threshold(self, threshold_id: int) -> ThresholdRow:
         """Return one threshold row."""
         with self._db.read() as conn:
             return _to_threshold(conn.execute(sa.select(thresholds).where(thresholds.c.id == threshold_id)).one())
 
-    def newest_threshold(self, stream_id: int) -> StoredThreshold | None:
+    def newest_threshold(self, stream_id: int) -> ThresholdRow | None:
         """Return the threshold row with the latest `valid_from_us`; None before the first model."""
         query = (
             sa.select(thresholds)
@@ -200,7 +193,7 @@ class ThresholdStore:
         *,
         last_tick_us: int | None,
         tick_us: int,
-        threshold: NewThreshold | None,
+        threshold: ThresholdRow | None,
         calibration: CalibrationRow | None,
         change: Callable[[Sequence[Incident]], Sequence[Incident]] = lambda _: (),
     ) -> bool:
@@ -276,7 +269,7 @@ class ThresholdStore:
             return conn.execute(opened).scalar_one(), conn.execute(judged).scalar_one()
 
 
-def insert_threshold(conn: sa.Connection, stream_id: int, row: NewThreshold, now_us: int) -> int:
+def insert_threshold(conn: sa.Connection, stream_id: int, row: ThresholdRow, now_us: int) -> int:
     """Insert a threshold row; return its id."""
     threshold_id: int = conn.execute(
         thresholds.insert()
@@ -299,8 +292,8 @@ def insert_threshold(conn: sa.Connection, stream_id: int, row: NewThreshold, now
     return threshold_id
 
 
-def _to_threshold(row: sa.Row[Any]) -> StoredThreshold:
-    return StoredThreshold(
+def _to_threshold(row: sa.Row[Any]) -> ThresholdRow:
+    return ThresholdRow(
         id=row.id,
         model_id=row.model_id,
         computed_at_us=row.computed_at_us,

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 
 from config.time_format import HOUR_US
 from storage.control.models import ModelInfo, ModelStore
-from storage.control.thresholds import StoredThreshold, ThresholdStore
+from storage.control.thresholds import ThresholdRow, ThresholdStore
 from storage.database.engine import Database
 from storage.database.jobs import JobState, read_job_states
 from storage.database.tables import (
@@ -61,7 +61,7 @@ class StreamStatus:
     details: Mapping[str, Any]
     sources: Sequence[SourceState]
     model: ModelInfo | None
-    threshold: StoredThreshold | None
+    threshold: ThresholdRow | None
     events_per_window: int | None
     open_incidents: Sequence[OpenIncidentSummary]
     dead_letters_last_hour: int

@@ -4,7 +4,7 @@ import pytest
 
 from monitor.thresholds.tick import build_first_threshold
 from storage.control.models import ModelInfo, ModelStore
-from storage.control.thresholds import NewThreshold, ThresholdStore
+from storage.control.thresholds import ThresholdRow, ThresholdStore
 from storage.database.engine import Database
 from storage.ledger.ledger import Ledger
 from tests.integration.control.source_commits import run_concurrently
@@ -38,8 +38,8 @@ def starts(db: Database) -> list[tuple[object, ...]]:
     return fetch_rows(db, "SELECT model_id, valid_from_us FROM thresholds ORDER BY valid_from_us, id")
 
 
-def threshold(model_id: int, tick_us: int, value: float = 5.0) -> NewThreshold:
-    return NewThreshold(
+def threshold(model_id: int, tick_us: int, value: float = 5.0) -> ThresholdRow:
+    return ThresholdRow(
         model_id=model_id,
         computed_at_us=tick_us,
         valid_from_us=tick_us + 11 * MINUTE,
@@ -158,7 +158,7 @@ def test_a_tick_at_the_time_of_an_activation_of_the_same_model_is_stored_too(db:
 
 
 def test_a_failed_activation_changes_nothing(db: Database, stream_id: int) -> None:
-    def fail(model_id: int, activation: object) -> NewThreshold:
+    def fail(model_id: int, activation: object) -> ThresholdRow:
         raise ValueError("no reference")
 
     before = revision(db, stream_id)

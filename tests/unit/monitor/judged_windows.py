@@ -11,7 +11,7 @@ from monitor.incidents.lifecycle import LifecyclePolicy
 from monitor.incidents.rows import IncidentPolicy
 from monitor.statistics.part import Scale, encode_part, summarise
 from storage.control.records import Incident, Judgement, StoredPart, WindowFacts
-from storage.control.thresholds import StoredThreshold
+from storage.control.thresholds import ThresholdRow
 
 MINUTE = 60_000_000
 T0 = 1_767_225_600_000_000
@@ -45,7 +45,7 @@ def learned_threshold(
         "clean_rate": rate * 1.02,
         "most_events": most_events,
     }
-    row = StoredThreshold(
+    row = ThresholdRow(
         id=7,
         model_id=model_id,
         computed_at_us=0,

@@ -9,7 +9,7 @@ from monitor.thresholds.look_back import LookBack
 from monitor.thresholds.percentile import UNBOUNDED, estimate_reference_threshold
 from monitor.thresholds.tick import ThresholdRule, build_first_threshold, compute_tick_threshold
 from storage.control.models import Activation
-from storage.control.thresholds import NewThreshold, ThresholdStore
+from storage.control.thresholds import ThresholdRow, ThresholdStore
 from tests.unit.monitor.cli.conftest import OutriderRunner
 from tests.unit.monitor.cli.payments_stream import REFERENCE, T0, PaymentsStream
 
@@ -17,7 +17,7 @@ _NOW = Activation(valid_from_us=0, computed_at_us=0)
 RULE = ThresholdRule(percentile=99.5, look_back_us=10**10, adopt_after_us=10**10, size_us=6 * 10**7, per_week=1.0)
 
 
-def add_threshold(payments: PaymentsStream, row: NewThreshold) -> None:
+def add_threshold(payments: PaymentsStream, row: ThresholdRow) -> None:
     store = ThresholdStore(payments.db)
     assert store.store_tick(payments.stream.id, last_tick_us=None, tick_us=T0, threshold=row, calibration=None)
 

@@ -15,7 +15,7 @@ from monitor.statistics.part import Part, Scale, encode_part, summarise
 from monitor.thresholds.tick import build_first_threshold, load_count_model, load_scale
 from storage.control.models import Activation
 from storage.control.records import Judgement, StoredGap, StoredPart, WindowFacts
-from storage.control.thresholds import StoredThreshold
+from storage.control.thresholds import ThresholdRow
 
 MINUTE = 60_000_000
 T0 = 1_767_225_600_000_000
@@ -40,7 +40,7 @@ RULE = JudgeRule(
 def load_threshold(threshold_id: int) -> ThresholdInForce:
     new = build_first_threshold(REFERENCE, 1, Activation(valid_from_us=0, computed_at_us=0), 99.0)
     details: Any = json.loads(json.dumps(new.details))
-    row = StoredThreshold(
+    row = ThresholdRow(
         id=threshold_id,
         model_id=1,
         computed_at_us=0,

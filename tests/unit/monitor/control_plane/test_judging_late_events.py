@@ -10,7 +10,7 @@ from monitor.incidents.lifecycle import LifecyclePolicy
 from monitor.incidents.rows import IncidentPolicy
 from monitor.statistics.part import Part, Scale, encode_part, summarise
 from storage.control.records import Judgement, StoredPart, WindowFacts
-from storage.control.thresholds import StoredThreshold
+from storage.control.thresholds import ThresholdRow
 
 SCALE = Scale(median=0.0, iqr=1.0)
 RULE = JudgeRule(
@@ -31,7 +31,7 @@ RULE = JudgeRule(
 
 def load_threshold(threshold_id: int) -> ThresholdInForce:
     count_model = {"rate": 0.01, "calibration_n": 10_000, "dispersion": 1.0, "windows": 100, "state": "learned"}
-    row = StoredThreshold(
+    row = ThresholdRow(
         id=threshold_id,
         model_id=1,
         computed_at_us=0,

@@ -8,7 +8,7 @@ from monitor.statistics.part import Part, Scale, summarise
 from monitor.thresholds.look_back import LookBack
 from monitor.thresholds.tick import ThresholdRule, build_first_threshold, compute_tick_threshold, load_count_model
 from storage.control.models import Activation
-from storage.control.thresholds import StoredThreshold
+from storage.control.thresholds import ThresholdRow
 
 MINUTE = 60_000_000
 EVENTS = 500
@@ -22,12 +22,12 @@ def energies(rng: np.random.Generator, n: int, moved: float) -> np.ndarray:
     return (rng.gamma(8, 1, n) * (1 + abs(moved) / 25) + moved).astype(np.float32)
 
 
-def windows_of(rng: np.random.Generator, row: StoredThreshold, moved: float, count: int, scale: Scale) -> list[Part]:
+def windows_of(rng: np.random.Generator, row: ThresholdRow, moved: float, count: int, scale: Scale) -> list[Part]:
     samples = [energies(rng, EVENTS, moved) for _ in range(count)]
     return [summarise(each, each > row.threshold, scale) for each in samples]
 
 
-def fired(row: StoredThreshold, part: Part) -> bool:
+def fired(row: ThresholdRow, part: Part) -> bool:
     return judge_count(load_count_model(row.details), part.events, part.outliers, alpha=ALPHA, min_outliers=5).fires
 
 

@@ -9,7 +9,7 @@ from monitor.incidents.calibration import find_calibration_problem
 from monitor.incidents.lifecycle import Finding
 from monitor.thresholds.percentile import ThresholdEstimate
 from monitor.thresholds.tick import ThresholdRule, find_disagreement_start
-from storage.control.thresholds import NewThreshold
+from storage.control.thresholds import ThresholdRow
 
 HOUR = 3_600_000_000
 RULE = ThresholdRule(
@@ -23,7 +23,7 @@ def find_problem(
 ) -> Finding | None:
     estimate: dict[str, Any] = {"t_plain": 60.0, "t_high": 50.0, "t_anchored": 45.0, "eps": 0.02, "reference_n": 10_000}
     count_model = {"rate": rate, "calibration_n": 1_000_000, "dispersion": 2.0, "windows": windows, "state": "learned"}
-    row = NewThreshold(
+    row = ThresholdRow(
         model_id=1,
         computed_at_us=TICK,
         valid_from_us=TICK,

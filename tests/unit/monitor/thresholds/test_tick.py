@@ -19,7 +19,7 @@ from monitor.thresholds.tick import (
     load_scale,
 )
 from storage.control.models import Activation
-from storage.control.thresholds import StoredThreshold
+from storage.control.thresholds import ThresholdRow
 
 MINUTE = 60_000_000
 DAY = 24 * 60 * MINUTE
@@ -41,7 +41,7 @@ def energies(seed: int = 2) -> np.ndarray:
     return stats.gamma(8).rvs((WINDOWS, EVENTS), random_state=seed)
 
 
-def tick(look_back: LookBack, clean: list[int] | None = None, previous: StoredThreshold = FIRST):
+def tick(look_back: LookBack, clean: list[int] | None = None, previous: ThresholdRow = FIRST):
     windows = [window * MINUTE for window in range(WINDOWS)] if clean is None else clean
     return compute_tick_threshold(
         previous, look_back, windows, REFERENCE, RULE, tick_us=DAY, valid_from_us=DAY + MINUTE, most_events=EVENTS
