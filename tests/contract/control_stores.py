@@ -8,7 +8,7 @@ from monitor.backtest.memory_store import MemoryStore
 from monitor.control_plane.stores import DriftStoreProtocol, ThresholdStoreProtocol, WindowStoreProtocol
 from storage.control.drift import DriftStore
 from storage.control.records import Incident, Judgement, StoredGap, Transition, WindowFacts, WindowRow
-from storage.control.thresholds import NewThreshold, ThresholdStore
+from storage.control.thresholds import ThresholdRow, ThresholdStore
 from storage.control.windows import WindowStore
 from storage.database.engine import Database
 from storage.ledger.commit import Committed, WindowPartRow
@@ -193,9 +193,9 @@ def incident(kind: str, opened_at_us: int, incident_id: int | None = None, *, st
     )
 
 
-def new_threshold(model_id: int, valid_from_us: int, threshold: float = 10.0) -> NewThreshold:
+def new_threshold(model_id: int, valid_from_us: int, threshold: float = 10.0) -> ThresholdRow:
     """Return a threshold row that was computed at the start of its validity."""
-    return NewThreshold(
+    return ThresholdRow(
         model_id=model_id,
         computed_at_us=valid_from_us,
         valid_from_us=valid_from_us,
