@@ -25,14 +25,15 @@ from benchmarks.statistical.table import show
 from config.settings import Settings
 from config.time_format import WEEK_US
 from config.units import parse_duration, parse_rate, to_us
-from monitor.backtest.cells import GridCell, ModelSet
+from monitor.backtest.cells import GridCell
 from monitor.backtest.window_replay import WindowReplay
 from monitor.control_plane.control_plane import BUDGETED_KINDS
-from monitor.control_plane.drift_step import MonitoredModel
+from monitor.detectors import GaussianMixture
+from monitor.models.scoring import LoadedModel
 from monitor.statistics.drift_sums import code_events
 from monitor.statistics.part import Part, Scale, summarise_windows
 from monitor.statistics.training_profile import TrainingProfile, build_feature_profile, quantile_edges
-from storage.control.models import Activation, ModelInfo
+from storage.control.models import Activation, ModelRecord
 
 START_US = 1_767_225_600_000_000
 EVENTS = 200
@@ -128,27 +129,28 @@ def make_settings(false_alarms: str, window: str) -> Settings:
     return Settings.model_validate({"streams": {"quiet": stream}})
 
 
-def make_model_set(stream: SimulatedStream) -> tuple[ModelSet, TrainingProfile, Scale]:
-    """Return a model as if fitted on the first events of a stream, with reference energies of the next events."""
+def make_model(stream: SimulatedStream) -> LoadedModel:
+    """Return a standard normal model with profile and reference energies of the first events of a stream."""
     training = stream.events(TRAINING_EVENTS // EVENTS).reshape(-1, FEATURES)
     reference = np.sort(half_squared_length(stream.events(TRAINING_EVENTS // EVENTS).reshape(-1, FEATURES)))
-    training_profile = TrainingProfile(features=build_feature_profile(training), energy_edges=quantile_edges(reference))
-    names = tuple(f"x{i}" for i in range(FEATURES))
-    info = ModelInfo(
-        id=1,
-        version=1,
-        kind="gaussian_mixture",
-        state="active",
-        created_at_us=0,
-        valid_from_us=0,
-        feature_names=names,
-        summary={},
-    )
-    monitored = MonitoredModel(version=1, features=names, training_profile=training_profile)
-    return (
-        ModelSet(infos=[info], reference={1: reference}, monitored={1: monitored}),
-        training_profile,
-        Scale.from_energies(reference),
+    return LoadedModel(
+        record=ModelRecord(
+            id=1,
+            version=1,
+            kind="gaussian_mixture",
+            state="active",
+            created_at_us=0,
+            valid_from_us=0,
+            feature_names=tuple(f"x{i}" for i in range(FEATURES)),
+            summary={},
+        ),
+        detector=GaussianMixture.from_parameters(np.ones(1), np.zeros((1, FEATURES)), np.eye(FEATURES)[None]),
+        reference=reference,
+        feature_means=None,
+        scale=Scale.from_energies(reference),
+        training_profile=TrainingProfile(
+            features=build_feature_profile(training), energy_edges=quantile_edges(reference)
+        ),
     )
 
 
@@ -167,13 +169,14 @@ def run(model: StreamModel, weeks: int, false_alarms: str, window: str, seed: in
     """Simulate and judge a stream for a number of weeks."""
     size_us = to_us(parse_duration(window))
     stream = SimulatedStream(model, np.random.default_rng(seed))
-    models, training_profile, scale = make_model_set(stream)
-    cell = GridCell(make_settings(false_alarms, window), "quiet", PERCENTILE, parse_rate(false_alarms), models)
+    loaded = make_model(stream)
+    assert loaded.training_profile is not None, "make_model sets it"
+    cell = GridCell(make_settings(false_alarms, window), "quiet", PERCENTILE, parse_rate(false_alarms), {1: loaded})
     replay = WindowReplay(cell, [(1, Activation(valid_from_us=0, computed_at_us=0))])
     start_us = START_US
     for _ in range(weeks):
-        for part in make_parts(stream.events(WEEK_US // size_us), training_profile, scale):
-            replay.add_window(start_us, start_us + size_us, 1, part, scale)
+        for part in make_parts(stream.events(WEEK_US // size_us), loaded.training_profile, loaded.scale):
+            replay.add_window(start_us, start_us + size_us, 1, part, loaded.scale)
             start_us += size_us
     replay.finish()
     return count_incidents(cell, weeks, WEEK_US // size_us)

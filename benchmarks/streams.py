@@ -217,8 +217,8 @@ def make_rows(name: str, folder: Path, false_alarms: Sequence[str], seed: int, *
         result = backtest(
             settings, "real", events, percentiles=[PERCENTILE, 99.5], false_alarms=false_alarms, labels=labels
         )
-        subject = fit_on_file(settings.streams["real"], events, "cpu")
-        energies = subject.scores.energies(feed.features, subject.model_id)
+        models = fit_on_file(settings.streams["real"], events, "cpu")
+        energies = models.scorer.energies(feed.features, models.active.id)
     rows: list[list[object]] = [
         [
             name,

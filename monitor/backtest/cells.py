@@ -1,10 +1,6 @@
 """Cells of the grid: a control plane for each pair of percentile and false-alarm budget."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 from config.settings import Settings
 from config.streams import ThresholdSettings
@@ -13,24 +9,15 @@ from monitor.backtest.memory_drift_store import MemoryDriftStore
 from monitor.backtest.memory_store import MemoryStore
 from monitor.backtest.shared_cache import SharedCache
 from monitor.control_plane.control_plane import ControlPlane
-from monitor.control_plane.drift_step import DriftMonitor, MonitoredModel
+from monitor.control_plane.drift_step import DriftMonitor
 from monitor.daemon.rules import build_control_settings, build_drift_rule
 from monitor.models.promotion import first_threshold_from_history
+from monitor.models.scoring import LoadedModel
 from monitor.statistics.part import Scale
 from monitor.thresholds.look_back_cache import LookBackCache
-from storage.control.models import Activation, ModelInfo
+from storage.control.models import Activation
 
-Float32 = NDArray[np.float32]
 STREAM_ID = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSet:
-    """Models of a back-test, with their reference energies (ascending) and monitored models by id."""
-
-    infos: Sequence[ModelInfo]
-    reference: Mapping[int, Float32]
-    monitored: Mapping[int, MonitoredModel]
 
 
 class GridCell:
@@ -42,7 +29,7 @@ class GridCell:
         stream: str,
         percentile: float,
         budget: Rate,
-        models: ModelSet,
+        models: Mapping[int, LoadedModel],
         shared: SharedCache | None = None,
     ) -> None:
         shared = shared or SharedCache()
@@ -53,7 +40,9 @@ class GridCell:
         self.false_alarms = budget
         self.size_us = rules.size_us
         self.grace_us = rules.grace_us
-        self.memory = memory = MemoryStore(models.infos, size_us=rules.size_us, lead_us=lead_us)
+        self.memory = memory = MemoryStore(
+            [model.record for model in models.values()], size_us=rules.size_us, lead_us=lead_us
+        )
         self._models = models
         self._threshold = rules.threshold
         self._plane = ControlPlane(
@@ -61,14 +50,14 @@ class GridCell:
             control=memory,
             calibration=memory,
             models=memory,
-            reference=models.reference.__getitem__,
+            reference=lambda model_id: models[model_id].reference,
             now_us=lambda: memory.now_us,
             renew=lambda: True,
             advanced=lambda: None,
             drift=DriftMonitor(
                 build_drift_rule(own, stream, STREAM_ID),
                 store=MemoryDriftStore(memory),
-                model=models.monitored.__getitem__,
+                model=models.__getitem__,
                 now_us=lambda: memory.now_us,
             ),
             make_look_back=shared.make_look_back,
@@ -77,7 +66,7 @@ class GridCell:
 
     def activate(self, model_id: int, activation: Activation) -> None:
         """Activate a model and insert its first threshold, as the model store does."""
-        reference, rule = self._models.reference[model_id], self._threshold
+        reference, rule = self._models[model_id].reference, self._threshold
         cache = LookBackCache(STREAM_ID, model_id, Scale.from_energies(reference))
         clean_windows = cache.refresh(self.memory, self.memory.control.sealed_until_us or 0, rule)
         row = first_threshold_from_history(cache.look_back, clean_windows, reference, rule, model_id, activation)
@@ -98,7 +87,11 @@ def apply_cell(settings: Settings, stream: str, percentile: float, budget: Rate)
 
 
 def build_cells(
-    settings: Settings, stream: str, percentiles: Iterable[float], budgets: Sequence[Rate], models: ModelSet
+    settings: Settings,
+    stream: str,
+    percentiles: Iterable[float],
+    budgets: Sequence[Rate],
+    models: Mapping[int, LoadedModel],
 ) -> list[GridCell]:
     """Return a cell for each pair of percentile and false-alarm budget."""
     shared = SharedCache()

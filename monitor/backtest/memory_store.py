@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.windows import NO_WATERMARK_US
-from storage.control.models import ModelInfo
+from storage.control.models import ModelRecord
 from storage.control.records import (
     Incident,
     Judgement,
@@ -46,7 +46,7 @@ class MemoryStore:
     and by the start of the window.
     """
 
-    def __init__(self, models: Sequence[ModelInfo], *, size_us: int, lead_us: int) -> None:
+    def __init__(self, models: Sequence[ModelRecord], *, size_us: int, lead_us: int) -> None:
         self.thresholds: list[ThresholdRow] = []
         self.windows: list[WindowRow] = []
         self.calibrations: list[CalibrationRow] = []
@@ -336,6 +336,6 @@ class MemoryStore:
         begin = bisect_left(self._judged_starts, after_us)
         return opened, bisect_right(self._judged_starts, until_us - self._size_us) - begin
 
-    def list(self, stream_id: int) -> list[ModelInfo]:
+    def list(self, stream_id: int) -> list[ModelRecord]:
         """Return the models of the stream."""
         return self._models

@@ -26,7 +26,7 @@ from monitor.backtest.models import BacktestModels, fit_on_file, load_stored_mod
 from monitor.backtest.outcome import Backtest, LabelledBursts, compute_outcome
 from monitor.backtest.window_replay import WindowReplay
 from monitor.daemon.rules import build_window_rule
-from monitor.statistics.part import Scale, decode_part
+from monitor.statistics.part import decode_part
 from storage.control.models import Activation
 from storage.database.engine import Database
 from storage.ledger.ledger import Ledger
@@ -134,8 +134,8 @@ def _backtest_file(
     models = load_stored_models(settings, stream) or fit_on_file(own, path, settings.device)
     cells = build_cells(settings, stream, *grid, models.models)
     for cell in cells:
-        cell.activate(models.model_id, Activation(valid_from_us=0, computed_at_us=0))
-    scores = CachedScorer(models.scores)
+        cell.activate(models.active.id, Activation(valid_from_us=0, computed_at_us=0))
+    scores = CachedScorer(models.scorer)
     replays = [EventReplay(cell, build_window_rule(settings, stream), scores) for cell in cells]
     found = _LabelledEvents(labels, apart_us=_match_slack_us(settings, stream))
     for batch, rows in _read_batches(settings, stream, path, models):
@@ -168,7 +168,9 @@ def _read_batches(
     with closing(FileSource(path, max_event_bytes=own.event.max_size)) as source:
         discovered = source.discover()
         starts = source.resolve("earliest", discovered)
-        codec = make_codec(own.event, models.features, layout=source.layout, max_future_us=to_us(own.window.max_future))
+        codec = make_codec(
+            own.event, models.active.feature_names, layout=source.layout, max_future_us=to_us(own.window.max_future)
+        )
         ended = False
         while not ended:
             polled = source.poll(0.25)
@@ -214,7 +216,7 @@ def _backtest_windows(
             shadow.setdefault(window.model_id, {})[window.window_start_us] = window.payload
         for cell in cells:
             cell.memory.shadow = shadow
-        scales = {model_id: Scale.from_energies(energies) for model_id, energies in models.models.reference.items()}
+        scales = {model_id: model.scale for model_id, model in models.models.items()}
         for done, window in enumerate(recorded.read_windows(time_range.since_us), 1):
             if window.window_end_us - window.window_start_us != size_us:
                 raise ConfigError(

@@ -116,7 +116,7 @@ def _check_model(db: Database, status: StreamStatus, report: _CheckReport) -> No
     from monitor.models.scoring import load_model
 
     try:
-        load_model(ModelStore(db).load(status.model.id), "cpu")
+        load_model(*ModelStore(db).load(status.model.id), "cpu")
         report.print_comment(f"stream {status.name} has model {status.model.version} ({status.model.kind})", indent=1)
     except OutriderError as error:
         report.add_problem(error, indent=1)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from consumers.source import Source
     from monitor.models.fitting import FittedModel
     from monitor.models.training_events import TrainingSet
-    from storage.control.models import ModelInfo
+    from storage.control.models import ModelRecord
     from storage.database.engine import Database
 
 
@@ -225,7 +225,7 @@ def _store_model(
     own: "StreamSettings",
     fitted: "FittedModel",
     shadow: _ShadowOptions | None,
-) -> "tuple[ModelInfo, int | None]":
+) -> "tuple[ModelRecord, int | None]":
     """Store the model as active or shadow model.
 
     Returns:
@@ -240,16 +240,16 @@ def _store_model(
 
     rule, reference = own.threshold, fitted.reference
     active = ModelStore(db).active(stream_id)
-    if active is not None and tuple(active.feature_names) != tuple(fitted.stored.feature_names):
+    if active is not None and tuple(active.feature_names) != tuple(fitted.new_model.feature_names):
         raise ModelError(
-            f"the events have the features {', '.join(fitted.stored.feature_names)}, the active model of stream {name} "
-            f"has {', '.join(active.feature_names)}: all models of a stream have the same features; set "
+            f"the events have the features {', '.join(fitted.new_model.feature_names)}, the active model of stream "
+            f"{name} has {', '.join(active.feature_names)}: all models of a stream have the same features; set "
             "event.features to those of the active model"
         )
     if shadow is None:
         stored = ModelStore(db).add(
             stream_id,
-            fitted.stored,
+            fitted.new_model,
             lambda model_id, activation: build_first_threshold(
                 reference, model_id, activation, rule.percentile, rule.method
             ),
@@ -261,7 +261,7 @@ def _store_model(
     threshold = estimate_first_threshold(reference, rule.percentile, method=rule.method).value
     new = NewShadow(percentile=rule.percentile, threshold=threshold, due_after_us=shadow.after_us)
     shadows = ShadowStore(db)
-    stored = shadows.start(stream_id, fitted.stored, new)
+    stored = shadows.start(stream_id, fitted.new_model, new)
     running = shadows.current(stream_id)
     return stored, None if running is None else running.since_us
 

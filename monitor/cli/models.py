@@ -17,7 +17,7 @@ from monitor.cli.command_group import DefaultVerbGroup
 from monitor.cli.database import format_no_history, has_history, open_database
 from monitor.cli.output.tables import format_option, format_value, resolve_format, write_rows
 from monitor.cli.settings import load_settings, require_stream
-from storage.control.models import Activation, ModelInfo, ModelStore
+from storage.control.models import Activation, ModelRecord, ModelStore
 from storage.control.shadows import ShadowStore
 from storage.control.thresholds import ThresholdRow, ThresholdStore
 from storage.database.engine import Database
@@ -46,7 +46,7 @@ def list_models(ctx: click.Context, stream: str, form: str | None) -> None:
     settings = load_settings(ctx)
     with open_database(settings) as db:
         stored = load_stream_ids(db)
-        models: list[ModelInfo] = []
+        models: list[ModelRecord] = []
         verdicts: dict[int, Mapping[str, Any]] = {}
         if has_history(settings, list(stored), stream):
             models = ModelStore(db).list(stored[stream])
@@ -117,7 +117,7 @@ def gate(ctx: click.Context, stream: str) -> None:
         click.echo(f"  {name.replace('_', ' '):20} {format_value(number)}")
 
 
-def _load_models(db: Database, stream: str) -> list[ModelInfo]:
+def _load_models(db: Database, stream: str) -> list[ModelRecord]:
     stream_id = load_stream_ids(db).get(stream)
     return [] if stream_id is None else ModelStore(db).list(stream_id)
 
@@ -128,9 +128,7 @@ def _build_promoter(db: Database, settings: Settings, stream: str) -> "Promoter"
     from monitor.models.scoring import load_model
 
     def reference(model_id: int) -> NDArray[np.float32]:
-        energies = load_model(ModelStore(db).load(model_id), "cpu").detector.reference_energies_
-        assert energies is not None, "load_model rejects a model without reference energies"
-        return np.sort(energies)
+        return load_model(*ModelStore(db).load(model_id), "cpu").reference
 
     return Promoter(
         build_promotion_rule(settings, stream, load_stream_ids(db)[stream]),
@@ -147,7 +145,7 @@ def _evaluate_shadow(db: Database, settings: Settings, stream: str) -> "GateVerd
     return _build_promoter(db, settings, stream).evaluate(shadow)
 
 
-def _require_gate(db: Database, settings: Settings, stream: str, chosen: ModelInfo) -> None:
+def _require_gate(db: Database, settings: Settings, stream: str, chosen: ModelRecord) -> None:
     """Check that a shadow model passes the gate, and store the verdict with the model.
 
     Raises:
@@ -190,14 +188,14 @@ def import_model(ctx: click.Context, stream: str, file: Path) -> None:
         named = () if own.event.features == "auto" else tuple(own.event.features)
         fitted = prepare_imported_model(detector, named if active is None else active.feature_names)
         stream_id = _open_stream(db, stream, own)
-        model = store.add(stream_id, fitted.stored, _make_first_threshold(fitted.reference, own))
+        model = store.add(stream_id, fitted.new_model, _make_first_threshold(fitted.reference, own))
     assert model is not None, "`add` returns None only with only_first"
     click.echo(
         f"Stream {stream}: model {model.version} ({model.kind}) is stored and active, {_format_valid_from(model)}."
     )
 
 
-def _build_row(stream: str, model: ModelInfo, verdict: Mapping[str, Any] | None) -> dict[str, Any]:
+def _build_row(stream: str, model: ModelRecord, verdict: Mapping[str, Any] | None) -> dict[str, Any]:
     return {
         "stream": stream,
         "version": model.version,
@@ -212,7 +210,7 @@ def _build_row(stream: str, model: ModelInfo, verdict: Mapping[str, Any] | None)
     }
 
 
-def _find_version(stream: str, version: int, models: list[ModelInfo]) -> ModelInfo:
+def _find_version(stream: str, version: int, models: list[ModelRecord]) -> ModelRecord:
     model = next((model for model in models if model.version == version), None)
     if model is None:
         versions = [str(model.version) for model in models]
@@ -224,7 +222,7 @@ def _find_version(stream: str, version: int, models: list[ModelInfo]) -> ModelIn
     return model
 
 
-def _require_same_features(stream: str, chosen: ModelInfo, models: list[ModelInfo]) -> None:
+def _require_same_features(stream: str, chosen: ModelRecord, models: list[ModelRecord]) -> None:
     active = next((model for model in models if model.state == "active"), None)
     if active is not None and active.feature_names != chosen.feature_names:
         raise ModelError(
@@ -245,7 +243,7 @@ def _make_first_threshold(
     )
 
 
-def _load_active_model(db: Database, stream: str) -> ModelInfo | None:
+def _load_active_model(db: Database, stream: str) -> ModelRecord | None:
     stream_id = load_stream_ids(db).get(stream)
     return None if stream_id is None else ModelStore(db).active(stream_id)
 
@@ -262,7 +260,7 @@ def _open_stream(db: Database, stream: str, own: StreamSettings) -> int:
     return state.id
 
 
-def _format_valid_from(model: ModelInfo) -> str:
+def _format_valid_from(model: ModelRecord) -> str:
     if not model.valid_from_us:
         return "from the first event on"
     return f"for windows from {format_time(model.valid_from_us)} on"

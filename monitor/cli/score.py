@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from config.settings import Settings
     from consumers.batch import RawBatch
     from consumers.files.source import FileSource
-    from storage.control.models import ModelInfo
+    from storage.control.models import ModelRecord
     from storage.database.engine import Database
 
 
@@ -53,7 +53,7 @@ def _score_file(settings: "Settings", name: str, file: Path, target: IO[str]) ->
         model, threshold = _load_active_model(db, name)
         models = ModelStore(db)
         device = pick_device(settings.device)
-        scorer = Scorer(lambda model_id: load_model(models.load(model_id), device))
+        scorer = Scorer(lambda model_id: load_model(*models.load(model_id), device))
         source = FileSource(file, max_event_bytes=own.event.max_size)
         event = own.event.model_copy(update={"format": "json"})
         codec = make_codec(event, model.feature_names, layout=source.layout, max_future_us=to_us(own.window.max_future))
@@ -96,7 +96,7 @@ def _read_batches(source: "FileSource") -> "Iterator[RawBatch]":
         ended = bool(polled.ended)
 
 
-def _load_active_model(db: "Database", name: str) -> "tuple[ModelInfo, float]":
+def _load_active_model(db: "Database", name: str) -> "tuple[ModelRecord, float]":
     """Return the stream's active model and its newest threshold."""
     from config.errors import ConfigError
     from storage.control.models import ModelStore

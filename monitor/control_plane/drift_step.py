@@ -29,9 +29,9 @@ from monitor.incidents.drift_state import DriftState
 from monitor.incidents.drift_test import DriftBaseline, horizon_false_alarm_probability
 from monitor.incidents.lifecycle import Finding, Interval, Kind
 from monitor.incidents.rows import IncidentPolicy, update_incident, withdraw_incident
+from monitor.models.scoring import LoadedModel
 from monitor.statistics.drift_means import DriftStatistics, is_valid_shape, join_sums
 from monitor.statistics.part import decode_part
-from monitor.statistics.training_profile import TrainingProfile
 from storage.control.drift import DriftBaseRow, DriftFacts, DriftUpdate, DriftWindow
 from storage.control.records import Incident
 
@@ -62,18 +62,6 @@ class DriftRule:
         return horizon_false_alarm_probability(self.per_week, horizon_us, horizons=len(self.active_horizons_us))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MonitoredModel:
-    """A model as drift detection uses it.
-
-    `training_profile` is None for models that were fitted before Outrider detected drift.
-    """
-
-    version: int
-    features: tuple[str, ...]
-    training_profile: TrainingProfile | None
-
-
 class DriftMonitor:
     """The drift detection of one stream; used by one thread."""
 
@@ -82,7 +70,7 @@ class DriftMonitor:
         rule: DriftRule,
         *,
         store: DriftStoreProtocol,
-        model: Callable[[int], MonitoredModel],
+        model: Callable[[int], LoadedModel],
         now_us: Callable[[], int],
     ) -> None:
         self._rule = rule
@@ -140,7 +128,7 @@ class DriftMonitor:
             finding = build_drift_finding(
                 results,
                 statistics,
-                model_version=model.version,
+                model_version=model.record.version,
                 config_hash=rule.config_hash,
                 per_week=rule.per_week,
             )
@@ -240,15 +228,15 @@ class _ModelHorizons:
                 baseline=DriftBaseline.from_json(row.base),
             )
 
-    def statistics(self, model: MonitoredModel) -> DriftStatistics | None:
+    def statistics(self, model: LoadedModel) -> DriftStatistics | None:
         """Return the drift statistics of the windows; None without a training profile or with unknown sums."""
         if (
             model.training_profile is None
             or self._shape is None
-            or not is_valid_shape(self._shape, len(model.features))
+            or not is_valid_shape(self._shape, len(model.record.feature_names))
         ):
             return None
-        return DriftStatistics(features=model.features, shape=self._shape, profile=model.training_profile)
+        return DriftStatistics(features=model.record.feature_names, shape=self._shape, profile=model.training_profile)
 
     def load_windows(self, store: DriftStoreProtocol, rule: DriftRule, until_us: int) -> None:
         """Add the windows that end before a time and are not in the horizons yet."""
@@ -289,10 +277,10 @@ class _ModelHorizons:
             while (oldest := next(iter(horizons), first_us)) < first_us:
                 del horizons[oldest]
 
-    def waiting_reasons(self, model: MonitoredModel) -> dict[str, str]:
+    def waiting_reasons(self, model: LoadedModel) -> dict[str, str]:
         """Return the reasons why there is no verdict yet, by formatted horizon."""
         if model.training_profile is None:
-            why = f"model {model.version} was fitted before drift was watched: refit to watch for drift"
+            why = f"model {model.record.version} was fitted before drift was watched: refit to watch for drift"
             return {format_horizon(length): why for length in self.by_length}
         reasons = {
             length: explain_waiting(length, [horizons[start] for start in sorted(horizons)])

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from storage.control.drift import DriftBaseRow, DriftFacts, DriftUpdate, DriftWindow
 from storage.control.evidence import Evidence
-from storage.control.models import ModelInfo
+from storage.control.models import ModelRecord
 from storage.control.records import (
     Incident,
     Judgement,
@@ -136,6 +136,6 @@ class DriftStoreProtocol(Protocol):
 class ModelStoreProtocol(Protocol):
     """The models of a stream: `storage.control.models.ModelStore`."""
 
-    def list(self, stream_id: int) -> list[ModelInfo]:
+    def list(self, stream_id: int) -> list[ModelRecord]:
         """Return the models of a stream, oldest first."""
         ...

@@ -31,7 +31,7 @@ from monitor.pipeline.sources import SourceRetirement, register_sources, stored_
 from monitor.pipeline.worker import Worker
 from storage.control.drift import DriftStore
 from storage.control.evidence import EvidenceStore
-from storage.control.models import ModelInfo, ModelStore
+from storage.control.models import ModelRecord, ModelStore
 from storage.control.shadows import ShadowStore
 from storage.control.thresholds import ThresholdStore
 from storage.control.windows import WindowStore
@@ -144,7 +144,7 @@ class StreamRunner:
         identity = sources[0].identity if sources else None
         return open_source(self.name, self._settings, group=group, identity=identity)
 
-    def _wait_for_model(self, state: StreamState) -> ModelInfo | None:
+    def _wait_for_model(self, state: StreamState) -> ModelRecord | None:
         """Return the active model; without one warm up, or wait for the process that does."""
         lease = Lease(Leases(self._db), f"control:{self.name}", self._owner)
         while not self._stop.is_set():
@@ -170,7 +170,7 @@ class StreamRunner:
             positions = stored_positions(self._ledger, state.id)
             warm_up.run(source, positions, assigned=frozenset(positions) if self._stdin_source else frozenset())
 
-    def _run_threads(self, state: StreamState, model: ModelInfo) -> None:
+    def _run_threads(self, state: StreamState, model: ModelRecord) -> None:
         self._warn_of_other_features(model)
         drained = threading.Event()
         intake = Intake(
@@ -200,7 +200,7 @@ class StreamRunner:
             ledger=self._ledger,
             shadows=ShadowStore(self._db),
             inbox=self._inbox,
-            scorer=Scorer(lambda model_id: load_model(self._models.load(model_id), self._device)),
+            scorer=Scorer(lambda model_id: load_model(*self._models.load(model_id), self._device)),
             reclaim=intake.request_reclaim,
             publish=intake.set_positions,
             committed=self._wake.set,
@@ -218,7 +218,7 @@ class StreamRunner:
         for thread in self._threads:
             thread.join()
 
-    def _warn_of_other_features(self, model: ModelInfo) -> None:
+    def _warn_of_other_features(self, model: ModelRecord) -> None:
         """Warn if the configured features differ from the model's, which were fixed when it was fitted."""
         configured = self._stream_settings.event.features
         if configured != "auto" and set(configured) != set(model.feature_names):
@@ -267,7 +267,7 @@ class StreamRunner:
             drift=DriftMonitor(
                 build_drift_rule(self._settings, self.name, state.id),
                 store=DriftStore(self._db),
-                model=self._model_cache.monitored,
+                model=self._model_cache.load,
                 now_us=lambda: time.time_ns() // 1_000,
             ),
         )

@@ -15,7 +15,7 @@ from monitor.detectors.gaussian_mixture import GaussianMixture
 from monitor.models.screening import screen_events
 from monitor.models.training_events import TrainingSet, min_training_events
 from monitor.statistics.training_profile import build_feature_profile
-from storage.control.models import NewModel, artefact_checksum
+from storage.control.models import NewModel
 
 Float32 = NDArray[np.float32]
 _HELD_OUT_DIVISOR = 5
@@ -28,12 +28,12 @@ class FittedModel:
     Attributes:
         detector: The detector in memory.
         reference: Energies of events outside of its training rows, ascending.
-        stored: The row to store.
+        new_model: The row to store.
     """
 
     detector: Detector
     reference: Float32
-    stored: NewModel
+    new_model: NewModel
 
 
 def fit_model(
@@ -69,14 +69,12 @@ def fit_model(
     reference = np.sort(reference)
     detector.reference_energies_ = reference
     detector.profile_ = build_feature_profile(features)
-    artefact = detector.to_bytes()
     return FittedModel(
         detector=detector,
         reference=reference,
-        stored=NewModel(
+        new_model=NewModel(
             kind=settings.kind,
-            artefact=artefact,
-            checksum=artefact_checksum(artefact),
+            artefact=detector.to_bytes(),
             feature_names=training.names,
             summary={
                 "events": len(training),
@@ -142,14 +140,12 @@ def prepare_imported_model(detector: Detector, names: tuple[str, ...]) -> Fitted
             "fit it on a DataFrame, or set event.features"
         )
     detector.feature_names_ = feature_names
-    artefact = detector.to_bytes()
     return FittedModel(
         detector=detector,
         reference=np.sort(detector.reference_energies_),
-        stored=NewModel(
+        new_model=NewModel(
             kind=detector.kind,
-            artefact=artefact,
-            checksum=artefact_checksum(artefact),
+            artefact=detector.to_bytes(),
             feature_names=feature_names,
             summary={"imported": True, "reference_n": len(detector.reference_energies_)},
         ),

@@ -20,7 +20,7 @@ from monitor.thresholds.tick import (
     load_count_model,
     load_scale,
 )
-from storage.control.models import Activation, ModelInfo, ModelStore
+from storage.control.models import Activation, ModelRecord, ModelStore
 from storage.control.shadows import ShadowModel, ShadowStore
 from storage.control.thresholds import ThresholdRow, ThresholdStore
 
@@ -127,7 +127,7 @@ class Promoter:
             rule.gate,
         )
 
-    def promote(self, model_id: int) -> ModelInfo:
+    def promote(self, model_id: int) -> ModelRecord:
         """Activate a stored model from the next free window on.
 
         Its threshold is estimated as at a tick from the windows that it scored in the shadow, if there are any.

@@ -15,7 +15,7 @@ from monitor.detectors.detector import Detector, load_detector
 from monitor.statistics.drift_sums import MeasuredEvents, code_events
 from monitor.statistics.part import Scale
 from monitor.statistics.training_profile import TrainingProfile, quantile_edges
-from storage.control.models import StoredModel
+from storage.control.models import ModelRecord
 
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 _MODEL_CACHE_SIZE = 4  # the active model, the next, the previous one for late events, and one in the shadow
@@ -42,14 +42,18 @@ class LoadedModel:
     """A stored model on the scoring device.
 
     Attributes:
+        record: The row of the models table.
         detector: The detector.
+        reference: Its reference energies, (n,), ascending.
         feature_means: The training means that replace missing features; None for an imported model.
         scale: The scale of the energies.
         training_profile: The reference of the drift statistics; None for a model that was fitted before drift
             monitoring existed.
     """
 
+    record: ModelRecord
     detector: Detector
+    reference: NDArray[np.float32]
     feature_means: NDArray[np.float32] | None
     scale: Scale
     training_profile: TrainingProfile | None = None
@@ -117,18 +121,20 @@ def _clip_to_float32(energies: NDArray[np.floating]) -> NDArray[np.float32]:
     return np.clip(np.asarray(energies, np.float64), -_MAX_FLOAT32, _MAX_FLOAT32).astype(np.float32)
 
 
-def load_model(stored: StoredModel, device: str) -> LoadedModel:
+def load_model(record: ModelRecord, artefact: bytes, device: str) -> LoadedModel:
     """Load a stored model onto the scoring device.
 
     Raises:
         ModelError: The artefact is damaged or has no reference energies.
     """
-    detector = load_detector(stored.artefact, kind=stored.kind, n_features=len(stored.feature_names), device=device)
+    detector = load_detector(artefact, kind=record.kind, n_features=len(record.feature_names), device=device)
     if detector.reference_energies_ is None:
-        raise ModelError(f"model {stored.version} has no reference energies: fit it again")
-    feature_means = (stored.summary or {}).get("feature_means")
+        raise ModelError(f"model {record.version} has no reference energies: fit it again")
+    feature_means = record.summary.get("feature_means")
     return LoadedModel(
+        record=record,
         detector=detector,
+        reference=np.sort(detector.reference_energies_),
         feature_means=None if feature_means is None else np.asarray(feature_means, np.float32),
         scale=Scale.from_energies(detector.reference_energies_),
         training_profile=training_profile_of(detector),
@@ -143,17 +149,16 @@ def training_profile_of(detector: Detector) -> TrainingProfile | None:
 
 
 def explain_events(
-    model: LoadedModel, names: Sequence[str], events: Sequence[Mapping[str, float]], *, top: int = 3
+    model: LoadedModel, events: Sequence[Mapping[str, float]], *, top: int = 3
 ) -> list[list[dict[str, float | str | None]]]:
     """Return the features with the largest cost for each event, as rows for JSON.
 
     Args:
         model: The model that scored the events.
-        names: The features of the model, in order.
         events: Features by name, as outliers are stored; missing ones are replaced by the training mean.
         top: The number of features for each event.
     """
-    x = np.array([[event.get(name, np.nan) for name in names] for event in events], np.float32)
+    x = np.array([[event.get(name, np.nan) for name in model.record.feature_names] for event in events], np.float32)
     if model.feature_means is not None:
         x = np.where(np.isnan(x), model.feature_means, x).astype(np.float32)
     explanations = model.detector.explain(x).rows(top)

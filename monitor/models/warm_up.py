@@ -22,7 +22,7 @@ from monitor.models.warm_up_progress import WarmUpRate, format_progress
 from monitor.thresholds.body import describe_heavy_tail
 from monitor.thresholds.percentile import exceedance
 from monitor.thresholds.tick import build_first_threshold
-from storage.control.models import Activation, ModelInfo, NewModel
+from storage.control.models import Activation, ModelRecord, NewModel
 from storage.control.thresholds import ThresholdRow
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class FirstModelStoreProtocol(Protocol):
         first_threshold: Callable[[int, Activation], ThresholdRow],
         *,
         only_first: bool = ...,
-    ) -> ModelInfo | None:
+    ) -> ModelRecord | None:
         """Store and activate a model; None if the stream already has one."""
         ...
 
@@ -97,7 +97,7 @@ class WarmUp:
         starts: Mapping[Partition, Position],
         *,
         assigned: frozenset[Partition] = frozenset(),
-    ) -> ModelInfo | None:
+    ) -> ModelRecord | None:
         """Read, fit and store; None if stopped, if another process stored a model, or if the lease is lost.
 
         Args:
@@ -124,7 +124,7 @@ class WarmUp:
         rule = self._settings.threshold
         stored = self._models.add(
             self._stream_id,
-            fitted.stored,
+            fitted.new_model,
             lambda model_id, activation: build_first_threshold(
                 fitted.reference, model_id, activation, rule.percentile, rule.method
             ),

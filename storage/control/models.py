@@ -19,18 +19,17 @@ from storage.database.tables import models, shadow_parts, shadows, streams, thre
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewModel:
-    """A model to store; `checksum` is the checksum of the artefact."""
+    """A model to store."""
 
     kind: str
     artefact: bytes
-    checksum: str
     feature_names: Sequence[str]
     summary: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelInfo:
-    """A stored model without its artefact."""
+class ModelRecord:
+    """A row of the models table, without the artefact."""
 
     id: int
     version: int
@@ -40,23 +39,6 @@ class ModelInfo:
     valid_from_us: int | None
     feature_names: tuple[str, ...]
     summary: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredModel:
-    """A model as it was stored; its artefact has been checked against its checksum."""
-
-    id: int
-    stream_id: int
-    version: int
-    kind: str
-    state: str
-    artefact: bytes
-    checksum: str
-    created_at_us: int
-    valid_from_us: int | None
-    feature_names: tuple[str, ...]
-    summary: dict[str, object] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +62,7 @@ class ModelStore:
         first_threshold: Callable[[int, Activation], ThresholdRow],
         *,
         only_first: bool = False,
-    ) -> ModelInfo | None:
+    ) -> ModelRecord | None:
         """Store a model and activate it, in one transaction.
 
         Args:
@@ -96,16 +78,16 @@ class ModelStore:
                 return None
             model_id = insert_model(conn, stream_id, model, "candidate", self._db.now_us(conn))
             activate_model(conn, stream_id, model_id, first_threshold, self._db.now_us(conn))
-            return read_model_info(conn, model_id)
+            return read_model_record(conn, model_id)
 
     def promote(
         self, stream_id: int, model_id: int, first_threshold: Callable[[int, Activation], ThresholdRow]
-    ) -> ModelInfo:
+    ) -> ModelRecord:
         """Activate a stored model from the next free window on."""
         with self._db.write() as conn:
             lock_stream(conn, stream_id)
             activate_model(conn, stream_id, model_id, first_threshold, self._db.now_us(conn))
-            return read_model_info(conn, model_id)
+            return read_model_record(conn, model_id)
 
     def report_warm_up(self, stream_id: int, n_events: int, wanted: int, left_s: float | None = None) -> None:
         """Store the progress of a warm-up and its estimated remaining time, for `outrider status`."""
@@ -113,18 +95,18 @@ class ModelStore:
         with self._db.write() as conn:
             conn.execute(streams.update().where(streams.c.id == stream_id).values(details=details))
 
-    def list(self, stream_id: int) -> list[ModelInfo]:
+    def list(self, stream_id: int) -> list[ModelRecord]:
         """Return the models of a stream, oldest first."""
         query = _select_models().where(models.c.stream_id == stream_id).order_by(models.c.version)
         with self._db.read() as conn:
-            return [_to_model_info(row) for row in conn.execute(query)]
+            return [_to_record(row) for row in conn.execute(query)]
 
-    def active(self, stream_id: int) -> ModelInfo | None:
+    def active(self, stream_id: int) -> ModelRecord | None:
         """Return the active model, or None before the first one."""
         return next((model for model in reversed(self.list(stream_id)) if model.state == "active"), None)
 
-    def load(self, model_id: int) -> StoredModel:
-        """Return a stored model.
+    def load(self, model_id: int) -> tuple[ModelRecord, bytes]:
+        """Return a stored model and its artefact.
 
         Raises:
             ModelError: There is no such model, or its artefact does not match its checksum.
@@ -140,19 +122,7 @@ class ModelStore:
                 f"checksum does not match): promote another version or fit again"
             )
             raise ModelError(message)
-        return StoredModel(
-            id=row.id,
-            stream_id=row.stream_id,
-            version=row.version,
-            kind=row.kind,
-            state=row.state,
-            artefact=row.artefact,
-            checksum=row.checksum,
-            created_at_us=row.created_at_us,
-            valid_from_us=row.valid_from_us,
-            feature_names=tuple(json.loads(row.feature_names)),
-            summary=None if row.summary is None else json.loads(row.summary),
-        )
+        return _to_record(row), bytes(row.artefact)
 
     def artefact(self, model_id: int) -> bytes:
         """Return a model's artefact."""
@@ -199,7 +169,7 @@ def insert_model(conn: sa.Connection, stream_id: int, model: NewModel, state: st
             kind=model.kind,
             state=state,
             artefact=model.artefact,
-            checksum=model.checksum,
+            checksum=artefact_checksum(model.artefact),
             created_at_us=now_us,
             feature_names=json.dumps(list(model.feature_names)),
             summary=json.dumps(model.summary),
@@ -209,9 +179,9 @@ def insert_model(conn: sa.Connection, stream_id: int, model: NewModel, state: st
     return model_id
 
 
-def read_model_info(conn: sa.Connection, model_id: int) -> ModelInfo:
+def read_model_record(conn: sa.Connection, model_id: int) -> ModelRecord:
     """Return a stored model without its artefact."""
-    return _to_model_info(conn.execute(_select_models().where(models.c.id == model_id)).one())
+    return _to_record(conn.execute(_select_models().where(models.c.id == model_id)).one())
 
 
 def _read_newest_version(conn: sa.Connection, stream_id: int) -> int | None:
@@ -250,8 +220,8 @@ def _select_models() -> sa.Select[Any]:
     return sa.select(*(column for column in models.c if column.name != "artefact"))
 
 
-def _to_model_info(row: sa.Row[Any]) -> ModelInfo:
-    return ModelInfo(
+def _to_record(row: sa.Row[Any]) -> ModelRecord:
+    return ModelRecord(
         id=row.id,
         version=row.version,
         kind=row.kind,

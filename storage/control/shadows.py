@@ -11,12 +11,12 @@ import sqlalchemy as sa
 
 from storage.control.models import (
     Activation,
-    ModelInfo,
+    ModelRecord,
     NewModel,
     activate_model,
     find_next_activation,
     insert_model,
-    read_model_info,
+    read_model_record,
 )
 from storage.control.thresholds import ThresholdRow
 from storage.database.engine import Database
@@ -89,7 +89,7 @@ class ShadowStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def start(self, stream_id: int, model: NewModel, shadow: NewShadow) -> ModelInfo:
+    def start(self, stream_id: int, model: NewModel, shadow: NewShadow) -> ModelRecord:
         """Store a model as the shadow model that scores beside the active one from the next free window on.
 
         The shadow run of the previous shadow model ends; that model becomes a candidate.
@@ -111,7 +111,7 @@ class ShadowStore:
                 )
             )
             _increment_revision(conn, stream_id)
-            return read_model_info(conn, model_id)
+            return read_model_record(conn, model_id)
 
     def _end_current(self, conn: sa.Connection, stream_id: int) -> None:
         running = sa.select(shadows.c.model_id).where(shadows.c.stream_id == stream_id, ~shadows.c.ended)
@@ -147,7 +147,7 @@ class ShadowStore:
         model_id: int,
         first_threshold: Callable[[int, Activation], ThresholdRow],
         verdict: Mapping[str, Any],
-    ) -> ModelInfo | None:
+    ) -> ModelRecord | None:
         """Activate a shadow model and store the verdict in one transaction.
 
         Returns None if the model is no longer a shadow model, because another process decided first.
@@ -158,7 +158,7 @@ class ShadowStore:
                 return None
             activate_model(conn, stream_id, model_id, first_threshold, self._db.now_us(conn))
             _store_verdict(conn, model_id, verdict)
-            return read_model_info(conn, model_id)
+            return read_model_record(conn, model_id)
 
     def current(self, stream_id: int) -> ShadowModel | None:
         """Return the shadow model of a stream; None if it has none."""

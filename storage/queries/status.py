@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from config.time_format import HOUR_US
-from storage.control.models import ModelInfo, ModelStore
+from storage.control.models import ModelRecord, ModelStore
 from storage.control.thresholds import ThresholdRow, ThresholdStore
 from storage.database.engine import Database
 from storage.database.jobs import JobState, read_job_states
@@ -60,7 +60,7 @@ class StreamStatus:
     is_lease_held: bool
     details: Mapping[str, Any]
     sources: Sequence[SourceState]
-    model: ModelInfo | None
+    model: ModelRecord | None
     threshold: ThresholdRow | None
     events_per_window: int | None
     open_incidents: Sequence[OpenIncidentSummary]

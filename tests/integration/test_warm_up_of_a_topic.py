@@ -11,7 +11,7 @@ from config.streams import StreamSettings
 from consumers.kafka.source import KafkaSource
 from monitor.models.warm_up import WarmUp
 from monitor.pipeline.sources import register_sources, stored_positions
-from storage.control.models import ModelInfo, ModelStore
+from storage.control.models import ModelRecord, ModelStore
 from storage.database.engine import Database
 from storage.database.migrations.upgrade import upgrade
 from storage.ledger.ledger import Ledger
@@ -37,7 +37,7 @@ class BackgroundWarmUp:
         )
         ledger = Ledger(db)
         stream_id = ledger.open_stream("payments", MINUTE, 10 * MINUTE).id
-        self.model: ModelInfo | None = None
+        self.model: ModelRecord | None = None
         self.stop = threading.Event()
         source = KafkaSource([topic], [server.bootstrap])
 
@@ -60,7 +60,7 @@ class BackgroundWarmUp:
         self.thread = threading.Thread(target=run)
         self.thread.start()
 
-    def end(self) -> ModelInfo | None:
+    def end(self) -> ModelRecord | None:
         """Wait for the end of the warm-up and return the model."""
         self.thread.join(TIMEOUT_S)
         assert not self.thread.is_alive()

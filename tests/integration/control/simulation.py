@@ -14,11 +14,11 @@ import sqlalchemy as sa
 
 from consumers.batch import DeadLetters, DecodedBatch, Events, Position
 from monitor.control_plane.control_plane import ControlPlane, ControlSettings
-from monitor.control_plane.drift_step import DriftMonitor, DriftRule, MonitoredModel
+from monitor.control_plane.drift_step import DriftMonitor, DriftRule
 from monitor.control_plane.judge import JudgeRule
 from monitor.incidents.lifecycle import LifecyclePolicy
 from monitor.incidents.rows import IncidentPolicy
-from monitor.models.scoring import Scorer, load_model
+from monitor.models.scoring import LoadedModel, Scorer, load_model
 from monitor.pipeline.commit import build_commit, build_position_commit
 from monitor.pipeline.fold import ThresholdSchedule, WindowRule, fold, join_batches
 from monitor.thresholds.tick import ThresholdRule
@@ -128,7 +128,7 @@ class SimulatedWriter:
         self._undecided = False
         self._control = StreamControl(sealed_until_us=None, revision=-1)
         self._schedule = ThresholdSchedule.from_rows([])
-        self._scorer = Scorer(lambda model_id: load_model(ModelStore(db).load(model_id), "cpu"))
+        self._scorer = Scorer(lambda model_id: load_model(*ModelStore(db).load(model_id), "cpu"))
         self.ended = False
 
     def refresh(self) -> None:
@@ -195,9 +195,7 @@ def make_control_plane(db: Database, stream_id: int, scene: SimulationSettings) 
     size_us = scene.rule.size_us
 
     def reference(model_id: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-        energies = load_model(ModelStore(db).load(model_id), "cpu").detector.reference_energies_
-        assert energies is not None
-        return np.sort(energies)
+        return load_model(*ModelStore(db).load(model_id), "cpu").reference
 
     return ControlPlane(
         ControlSettings(
@@ -237,10 +235,8 @@ def make_control_plane(db: Database, stream_id: int, scene: SimulationSettings) 
 
 
 def _make_drift_monitor(db: Database, stream_id: int, scene: SimulationSettings) -> DriftMonitor:
-    def model(model_id: int) -> MonitoredModel:
-        stored = ModelStore(db).load(model_id)
-        profile = load_model(stored, "cpu").training_profile
-        return MonitoredModel(version=stored.version, features=tuple(stored.feature_names), training_profile=profile)
+    def model(model_id: int) -> LoadedModel:
+        return load_model(*ModelStore(db).load(model_id), "cpu")
 
     return DriftMonitor(
         DriftRule(

@@ -3,7 +3,7 @@
 import pytest
 
 from monitor.thresholds.tick import build_first_threshold
-from storage.control.models import ModelInfo, ModelStore
+from storage.control.models import ModelRecord, ModelStore
 from storage.control.thresholds import ThresholdRow, ThresholdStore
 from storage.database.engine import Database
 from storage.ledger.ledger import Ledger
@@ -24,7 +24,7 @@ from tests.integration.control.worker_bench import (
 LEAD = RULE.grace_us + RULE.ahead_us
 
 
-def promote(db: Database, stream_id: int, model_id: int) -> ModelInfo:
+def promote(db: Database, stream_id: int, model_id: int) -> ModelRecord:
     return ModelStore(db).promote(
         stream_id, model_id, lambda of, at: build_first_threshold(fit_small_model().reference, of, at, PERCENTILE)
     )
@@ -163,7 +163,7 @@ def test_a_failed_activation_changes_nothing(db: Database, stream_id: int) -> No
 
     before = revision(db, stream_id)
     with pytest.raises(ValueError, match="no reference"):
-        ModelStore(db).add(stream_id, fit_small_model(1).stored, fail)
+        ModelStore(db).add(stream_id, fit_small_model(1).new_model, fail)
     assert [each.state for each in ModelStore(db).list(stream_id)] == ["active"]
     assert (revision(db, stream_id), count_rows(db, "thresholds")) == (before, 1)
 
@@ -171,5 +171,5 @@ def test_a_failed_activation_changes_nothing(db: Database, stream_id: int) -> No
 def test_a_stored_model_is_loaded_with_the_same_bytes(db: Database, stream_id: int) -> None:
     model = ModelStore(db).active(stream_id)
     assert model is not None
-    assert ModelStore(db).artefact(model.id) == fit_small_model(0).stored.artefact
-    assert ModelStore(db).load(model.id).feature_names == NAMES
+    assert ModelStore(db).artefact(model.id) == fit_small_model(0).new_model.artefact
+    assert ModelStore(db).load(model.id)[0].feature_names == NAMES

@@ -67,7 +67,7 @@ def start_stream(db: Database, first: FittedModel, scene: SimulationSettings) ->
     """Store a stream with the given first model."""
     stream = Ledger(db).open_stream("payments", MINUTE, RULE.grace_us + RULE.ahead_us)
     ModelStore(db).add(
-        stream.id, first.stored, lambda of, at: build_first_threshold(first.reference, of, at, PERCENTILE)
+        stream.id, first.new_model, lambda of, at: build_first_threshold(first.reference, of, at, PERCENTILE)
     )
     assert open_stream(db, 1, scene.rule) == stream.id
     return stream.id, SimulatedWriter(db, stream.id, scene, 0)
@@ -76,14 +76,12 @@ def start_stream(db: Database, first: FittedModel, scene: SimulationSettings) ->
 def put_in_shadow(db: Database, stream_id: int, model: FittedModel, due_after_us: int | None = None) -> int:
     threshold = estimate_reference_threshold(model.reference, PERCENTILE).value
     new = NewShadow(percentile=PERCENTILE, threshold=threshold, due_after_us=due_after_us)
-    return ShadowStore(db).start(stream_id, model.stored, new).id
+    return ShadowStore(db).start(stream_id, model.new_model, new).id
 
 
 def promoter(db: Database, stream_id: int, per_week: float = 1.0) -> Promoter:
     def reference(model_id: int) -> np.ndarray:
-        energies = load_model(ModelStore(db).load(model_id), "cpu").detector.reference_energies_
-        assert energies is not None
-        return np.sort(energies)
+        return load_model(*ModelStore(db).load(model_id), "cpu").reference
 
     return Promoter(
         PromotionRule(

@@ -21,7 +21,7 @@ from monitor.pipeline.inbox import Inbox, PartitionClaimed, RecordsFetched, Stop
 from monitor.pipeline.intake import ReclaimRequest
 from monitor.pipeline.worker import Worker
 from monitor.thresholds.tick import build_first_threshold
-from storage.control.models import ModelInfo, ModelStore
+from storage.control.models import ModelRecord, ModelStore
 from storage.control.shadows import ShadowStore
 from storage.database.engine import Database
 from storage.database.tables import positions, streams
@@ -45,12 +45,12 @@ def fit_small_model(seed: int = 0) -> FittedModel:
     return fit_model(training, ModelSettings(n_components=1))
 
 
-def add_model(db: Database, stream_id: int, seed: int = 0, *, only_first: bool = False) -> ModelInfo | None:
+def add_model(db: Database, stream_id: int, seed: int = 0, *, only_first: bool = False) -> ModelRecord | None:
     """Store a fitted model and activate it."""
     model = fit_small_model(seed)
     return ModelStore(db).add(
         stream_id,
-        model.stored,
+        model.new_model,
         lambda model_id, activation: build_first_threshold(model.reference, model_id, activation, PERCENTILE),
         only_first=only_first,
     )
@@ -134,7 +134,7 @@ class WorkerBench:
             ledger=self.ledger,
             shadows=ShadowStore(self.db),
             inbox=self.inbox,
-            scorer=Scorer(lambda model_id: load_model(ModelStore(self.db).load(model_id), "cpu")),
+            scorer=Scorer(lambda model_id: load_model(*ModelStore(self.db).load(model_id), "cpu")),
             reclaim=self.reclaims.append,
             publish=self.published.update,
             committed=lambda: None,

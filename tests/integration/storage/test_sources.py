@@ -123,8 +123,8 @@ def test_partitions_registered_concurrently_are_created_once(db: Database) -> No
 
 
 def test_model_is_loaded_with_its_artefact_and_feature_names(feed: ClaimedStream, ledger: Ledger) -> None:
-    model = ModelStore(feed.db).load(ledger.read_threshold_schedule(feed.stream_id)[0].model_id)
-    assert (model.artefact, model.feature_names, model.summary) == (b"an artefact", ("amount", "age.days"), {"n": 3})
+    model, artefact = ModelStore(feed.db).load(ledger.read_threshold_schedule(feed.stream_id)[0].model_id)
+    assert (artefact, model.feature_names, model.summary) == (b"an artefact", ("amount", "age.days"), {"n": 3})
 
 
 def test_model_with_a_damaged_artefact_is_an_error(feed: ClaimedStream, ledger: Ledger) -> None:

@@ -15,7 +15,7 @@ from monitor.daemon.rules import build_control_settings
 from monitor.statistics.part import Part, Scale, encode_part, merge_parts, summarise
 from monitor.thresholds.tick import build_first_threshold
 from storage.control.evidence import EvidenceStore
-from storage.control.models import ModelStore, NewModel, artefact_checksum
+from storage.control.models import ModelStore, NewModel
 from storage.control.thresholds import ThresholdStore
 from storage.control.windows import WindowStore
 from storage.database.engine import Database
@@ -82,7 +82,6 @@ class PaymentsStream:
             NewModel(
                 kind="gaussian_mixture",
                 artefact=artefact,
-                checksum=artefact_checksum(artefact),
                 feature_names=names,
                 summary={"events": 10_000, "feature_means": [12.5, 300.0]},
             ),

@@ -12,7 +12,7 @@ from monitor.detectors.detector import load_detector
 from monitor.models.fitting import FittedModel, fit_model, prepare_imported_model
 from monitor.models.scoring import LoadedModel, Scorer, load_model, pick_device
 from monitor.models.training_events import TrainingSet
-from storage.control.models import StoredModel
+from storage.control.models import ModelRecord
 
 NAMES = ("x", "y")
 
@@ -24,26 +24,20 @@ def fit_small_model() -> FittedModel:
     return fit_model(training, ModelSettings(n_components=1))
 
 
-def stored_model(**changes: object) -> StoredModel:
-    model = fit_small_model().stored
+def loaded_model(*, artefact: bytes | None = None, **changes: object) -> LoadedModel:
+    model = fit_small_model().new_model
     values = {
         "id": 1,
-        "stream_id": 1,
         "version": 4,
         "kind": model.kind,
         "state": "active",
-        "artefact": model.artefact,
-        "checksum": model.checksum,
         "created_at_us": 0,
         "valid_from_us": 0,
         "feature_names": NAMES,
         "summary": dict(model.summary),
     }
-    return StoredModel(**(values | changes))  # type: ignore[arg-type]
-
-
-def loaded_model(**changes: object) -> LoadedModel:
-    return load_model(stored_model(**changes), "cpu")
+    record = ModelRecord(**(values | changes))  # type: ignore[arg-type]
+    return load_model(record, model.artefact if artefact is None else artefact, "cpu")
 
 
 def make_test_scorer() -> Scorer:
@@ -54,12 +48,12 @@ def test_energies_are_those_of_the_detector_rounded_once() -> None:
     features = np.random.default_rng(1).normal(size=(50, 2)).astype(np.float32)
     energies = make_test_scorer().energies(features, 1)
     assert energies.dtype == np.float32
-    exact = load_detector(fit_small_model().stored.artefact, kind="gaussian_mixture").energy(features)
+    exact = load_detector(fit_small_model().new_model.artefact, kind="gaussian_mixture").energy(features)
     np.testing.assert_array_equal(energies, np.asarray(exact, np.float32))
 
 
 def test_missing_feature_is_replaced_by_the_training_mean() -> None:
-    means = np.array(fit_small_model().stored.summary["feature_means"], np.float32)
+    means = np.array(fit_small_model().new_model.summary["feature_means"], np.float32)
     incomplete = np.array([[np.nan, 1.0], [2.0, np.nan], [np.nan, np.nan]], np.float32)
     filled = np.array([[means[0], 1.0], [2.0, means[1]], means], np.float32)
     np.testing.assert_array_equal(make_test_scorer().energies(incomplete, 1), make_test_scorer().energies(filled, 1))
@@ -105,7 +99,7 @@ def test_four_most_recently_used_models_are_cached() -> None:
 
 
 def test_model_without_reference_energies_is_an_error() -> None:
-    detector = load_detector(fit_small_model().stored.artefact, kind="gaussian_mixture")
+    detector = load_detector(fit_small_model().new_model.artefact, kind="gaussian_mixture")
     detector.reference_energies_ = None
     with pytest.raises(ModelError, match="model 4 has no reference energies"):
         loaded_model(artefact=detector.to_bytes())
@@ -114,10 +108,10 @@ def test_model_without_reference_energies_is_an_error() -> None:
 
 
 def test_model_with_other_features_is_an_error() -> None:
-    detector = load_detector(fit_small_model().stored.artefact, kind="gaussian_mixture")
+    detector = load_detector(fit_small_model().new_model.artefact, kind="gaussian_mixture")
     with pytest.raises(ModelError, match="has the features x, y; the stream has x, z"):
         prepare_imported_model(detector, ("x", "z"))
-    assert prepare_imported_model(detector, NAMES).stored.feature_names == NAMES
+    assert prepare_imported_model(detector, NAMES).new_model.feature_names == NAMES
 
 
 def test_device_is_cuda_only_if_available() -> None:
@@ -149,7 +143,7 @@ def test_missing_feature_has_the_rank_of_the_mean() -> None:
 
 
 def test_model_without_a_feature_profile_scores_without_drift_codes() -> None:
-    without_profile = load_detector(fit_small_model().stored.artefact)
+    without_profile = load_detector(fit_small_model().new_model.artefact)
     without_profile.profile_ = None
     scorer = Scorer(lambda _: loaded_model(artefact=without_profile.to_bytes()))
     measured = scorer.measure(np.zeros((3, 2), np.float32), 1)
@@ -161,7 +155,7 @@ def test_model_without_a_feature_profile_scores_without_drift_codes() -> None:
 def test_network_models_have_drift_codes(kind: str) -> None:
     features = np.random.default_rng(3).normal(size=(300, 3)).astype(np.float32)
     training = TrainingSet(features=features, names=("a", "b", "c"), rejected=0, exhausted=True)
-    model = fit_model(training, ModelSettings.model_validate({"kind": kind})).stored
+    model = fit_model(training, ModelSettings.model_validate({"kind": kind})).new_model
     scorer = Scorer(
         lambda _: loaded_model(kind=kind, artefact=model.artefact, feature_names=("a", "b", "c"), summary={})
     )

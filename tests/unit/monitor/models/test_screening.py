@@ -70,7 +70,7 @@ def test_tight_group_is_a_mode_without_contamination(share: float) -> None:
 
 def test_excluded_events_are_counted_and_not_in_the_reference() -> None:
     model = fit_contaminated("gross", 0.05, 0.0)
-    n_excluded = model.stored.summary["left_out"]
+    n_excluded = model.new_model.summary["left_out"]
     assert n_excluded == pytest.approx(0.05 * N, abs=5)
     assert len(model.reference) == N - n_excluded
 
@@ -79,9 +79,9 @@ def test_clean_events_of_any_tail_are_not_excluded() -> None:
     rng = np.random.default_rng(3)
     for events in (draw_clean_events(rng, N), rng.standard_t(8, (N, 3)), rng.exponential(size=(N, 3))):
         training = TrainingSet(features=events.astype(np.float32), names=("a", "b", "c"), rejected=0, exhausted=True)
-        n_excluded = fit_model(training, ModelSettings(n_components=2)).stored.summary["left_out"]
+        n_excluded = fit_model(training, ModelSettings(n_components=2)).new_model.summary["left_out"]
         assert n_excluded <= 0.002 * N
 
 
 def test_configured_fraction_is_excluded_in_full() -> None:
-    assert fit_contaminated("gross", 0.0, 0.02).stored.summary["left_out"] == 40
+    assert fit_contaminated("gross", 0.0, 0.02).new_model.summary["left_out"] == 40

@@ -204,7 +204,7 @@ def test_reference_energies_are_ascending_and_cover_every_event() -> None:
     fitted = fit_model(training_set(200), model_settings())
     assert len(fitted.reference) == 200
     assert (np.diff(fitted.reference) >= 0).all()
-    assert fitted.stored.summary["reference_n"] == 200
+    assert fitted.new_model.summary["reference_n"] == 200
 
 
 def test_contamination_excludes_the_largest_reference_energies() -> None:
@@ -219,7 +219,7 @@ def test_missing_feature_is_replaced_by_the_column_mean_in_the_fit() -> None:
     features = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
     features[::10, 0] = np.nan
     fitted = fit_model(training_set(200, features=features), model_settings())
-    assert fitted.stored.summary["feature_means"][0] == pytest.approx(np.nanmean(features[:, 0]), abs=1e-6)
+    assert fitted.new_model.summary["feature_means"][0] == pytest.approx(np.nanmean(features[:, 0]), abs=1e-6)
     assert np.isfinite(fitted.reference).all()
 
 
