@@ -104,7 +104,7 @@ def _header_problems(headers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
             yield f"headers.{name}", "has an invalid value; use one line of ASCII"
     lower = [name.lower() for name in headers]
     for duplicate in sorted({name for name in lower if lower.count(name) > 1}):
-        yield "headers", f"names {duplicate!r} twice; leave one out"
+        yield "headers", f"contains {duplicate!r} twice; leave one out"
 
 
 ChannelSettings = Annotated[LogChannelSettings | WebhookChannelSettings, Field(discriminator="type")]

@@ -77,7 +77,7 @@ def _resolve_reference(reference: _SecretFileReference, document: Document) -> s
     if holder.get(key) is not None:
         plain_wins = _environment_overrides(document, (*reference.path, key), (*reference.path, key + _SUFFIX))
         if plain_wins is not False:
-            return None if plain_wins else f"is given beside {key}; leave one of them out"
+            return None if plain_wins else f"is given together with {key}; leave one of them out"
     secret, problem = _read_secret(name)
     if problem is None:
         holder[key] = secret

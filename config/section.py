@@ -69,7 +69,7 @@ def split_list(value: object) -> tuple[str, ...]:
             raise ValueError("every entry of the list must be a text; put a number between quotes")
     duplicates = sorted({entry for entry in value if value.count(entry) > 1})
     if duplicates:
-        raise ValueError(f"names {duplicates[0]!r} twice; leave one out")
+        raise ValueError(f"contains {duplicates[0]!r} twice; leave one out")
     return tuple(value)
 
 

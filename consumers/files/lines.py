@@ -52,12 +52,12 @@ class LineReader:
 
     def __init__(self, source: ByteInput, cursor: int, max_bytes: int) -> None:
         self._input = source
-        self._keep = max_bytes + 1
-        self._head = b""
-        self._cut = 0
-        self._rest = b""
+        self._max_row_bytes = max_bytes + 1
+        self._partial_row = b""
+        self._n_dropped = 0
+        self._block = b""
         self._cursor = cursor
-        self._read = cursor
+        self._read_cursor = cursor
         self._first = True
 
     @property
@@ -73,10 +73,10 @@ class LineReader:
         n_bytes = 0
         start = self._cursor
         while len(rows) < max_rows and n_bytes < max_bytes:
-            if not self._rest:
-                self._rest = self._read_block(max(0.0, deadline - time.monotonic()) if not rows else 0.0)
-            if not self._rest:
-                if self._input.is_complete() and self._read >= self._input.size():
+            if not self._block:
+                self._block = self._read_block(max(0.0, deadline - time.monotonic()) if not rows else 0.0)
+            if not self._block:
+                if self._input.is_complete() and self._read_cursor >= self._input.size():
                     self._finish_last_row(rows, lengths)
                 break
             n_bytes += self._split_block(max_rows - len(rows), rows, lengths)
@@ -90,40 +90,40 @@ class LineReader:
         return LineBatch(rows=rows, cursors=cursors)
 
     def _read_block(self, timeout_s: float) -> bytes:
-        block = self._input.read_at(self._read, BLOCK_BYTES, timeout_s)
-        self._read += len(block)
+        block = self._input.read_at(self._read_cursor, BLOCK_BYTES, timeout_s)
+        self._read_cursor += len(block)
         return block
 
     def _split_block(self, max_rows: int, rows: list[bytes], lengths: list[int]) -> int:
         """Move complete rows from the block to `rows`. Retain the remainder as the rest or as a partial row."""
-        before = len(self._rest)
-        pieces = self._rest.split(b"\n", max_rows)
+        before = len(self._block)
+        pieces = self._block.split(b"\n", max_rows)
         last = pieces.pop()
         if pieces:
-            pieces[0] = self._head + pieces[0]
-            lengths.append(len(pieces[0]) + self._cut + 1)
+            pieces[0] = self._partial_row + pieces[0]
+            lengths.append(len(pieces[0]) + self._n_dropped + 1)
             lengths.extend([len(piece) + 1 for piece in pieces[1:]])
-            rows.append(self._strip_row(pieces[0], complete=not self._cut))
+            rows.append(self._strip_row(pieces[0], complete=not self._n_dropped))
             rows.extend([self._strip_row(piece) for piece in pieces[1:]])
-            self._head, self._cut = b"", 0
+            self._partial_row, self._n_dropped = b"", 0
         if len(pieces) == max_rows:
-            self._rest = last
+            self._block = last
         else:
-            self._rest = b""
+            self._block = b""
             self._keep_partial_row(last)
-        return before - len(self._rest)
+        return before - len(self._block)
 
     def _keep_partial_row(self, tail: bytes) -> None:
         """Retain the start of a row that continues in the next block."""
-        head = self._head + tail
-        self._head = head[: self._keep]
-        self._cut += len(head) - len(self._head)
+        head = self._partial_row + tail
+        self._partial_row = head[: self._max_row_bytes]
+        self._n_dropped += len(head) - len(self._partial_row)
 
     def _finish_last_row(self, rows: list[bytes], lengths: list[int]) -> None:
-        if self._head:
-            rows.append(self._strip_row(self._head, complete=not self._cut))
-            lengths.append(len(self._head) + self._cut)
-            self._head, self._cut = b"", 0
+        if self._partial_row:
+            rows.append(self._strip_row(self._partial_row, complete=not self._n_dropped))
+            lengths.append(len(self._partial_row) + self._n_dropped)
+            self._partial_row, self._n_dropped = b"", 0
 
     def _strip_row(self, piece: bytes, *, complete: bool = True) -> bytes:
         if self._first:
@@ -132,4 +132,4 @@ class LineReader:
                 piece = piece.removeprefix(BOM)
         if complete and piece.endswith(b"\r"):
             piece = piece[:-1]
-        return piece if len(piece) <= self._keep else piece[: self._keep]
+        return piece if len(piece) <= self._max_row_bytes else piece[: self._max_row_bytes]

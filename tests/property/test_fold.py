@@ -107,7 +107,7 @@ class FoldRun:
     committed: int = 0
     read: int = 0
     pending: DecodedBatch | None = None
-    unsettled: bool = False
+    undecided: bool = False
 
     def step(self, n: int) -> bool:
         """Read n more records unless the lead holds some back, and commit. Return True if anything advanced."""

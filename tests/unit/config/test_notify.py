@@ -122,7 +122,7 @@ def test_log_channel_can_be_in_a_route(notify: Notify) -> None:
         ("channels: {ops: {" + WEBHOOK + ", headers: {Host: x}}}", "headers.Host: is set by Outrider itself"),
         ("channels: {ops: {" + WEBHOOK + ", headers: {'a b': x}}}", "'a b' is not a valid header name"),
         ("channels: {ops: {" + WEBHOOK + ', headers: {A: "x\\ny"}}}', "headers.A: has an invalid value"),
-        ("channels: {ops: {" + WEBHOOK + ", headers: {A: x, a: y}}}", "names 'a' twice"),
+        ("channels: {ops: {" + WEBHOOK + ", headers: {A: x, a: y}}}", "contains 'a' twice"),
         ("channels: {ops: {" + WEBHOOK + ", secrte: x}}", "did you mean notify.channels.ops.secret?"),
     ],
 )

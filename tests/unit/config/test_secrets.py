@@ -76,7 +76,7 @@ def test_files_read_by_the_client_stay_paths(load_text: Load, option: str) -> No
 
 def test_secret_with_both_keys_in_one_place_is_an_error(problem_of: Problem, address: Path) -> None:
     line = problem_of(f"database: {{url: 'sqlite:///a.db', url_file: {address}}}\n" + ONE_STREAM)
-    assert line.endswith("database.url_file: is given beside url; leave one of them out")
+    assert line.endswith("database.url_file: is given together with url; leave one of them out")
 
 
 def test_plain_variable_overrides_a_secret_file_of_the_configuration(load_text: Load, address: Path) -> None:

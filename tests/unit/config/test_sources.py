@@ -41,7 +41,7 @@ def test_group_can_be_configured(load_text: Load) -> None:
     [
         ("type: kafka", "s.source.topics: is missing"),
         ("type: kafka, topics: []", "at least one entry"),
-        ("type: kafka, topics: [a, a]", "names 'a' twice"),
+        ("type: kafka, topics: [a, a]", "contains 'a' twice"),
         ("type: kafka, topics: [7]", "put a number between quotes"),
         ("type: kafka, topics: ['a b']", "'a b' is not a topic name"),
         ("type: kafka, topics: ['..']", "'..' is not a topic name"),

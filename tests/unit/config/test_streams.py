@@ -81,7 +81,7 @@ def test_configured_value_is_used(
     [
         ("event: {format: jsn}", "event.format: 'jsn' is not known; did you mean json?"),
         ("event: {features: []}", "event.features: must be a list with at least one entry"),
-        ("event: {features: [a, a]}", "event.features: names 'a' twice"),
+        ("event: {features: [a, a]}", "event.features: contains 'a' twice"),
         ("event: {features: [card..age]}", "event.features: 'card..age' has an empty part"),
         ("event: {time: ts}", "event.time: must contain keys and values"),
         ("event: {time: {unit: s}}", "event.time.field: is missing"),
