@@ -11,11 +11,14 @@ Wanted: 1,000 windows cost at most ten times as much as 10 windows do.
 import argparse
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 
+from config.settings import Settings
 from consumers.batch import DeadLetters, DecodedBatch, Events, Partition
-from monitor.pipeline.fold import Float32, ThresholdSchedule, WindowRule, fold
+from monitor.daemon.rules import build_stream_rules
+from monitor.pipeline.fold import Float32, ThresholdSchedule, fold
 from monitor.statistics.drift_sums import MeasuredEvents, code_events
 from monitor.statistics.part import Scale
 from monitor.statistics.training_profile import TrainingProfile, build_feature_profile, quantile_edges
@@ -25,6 +28,7 @@ from storage.ledger.ledger import ScheduledThreshold
 START_US = 1_767_225_600_000_000
 MINUTE_US = 60_000_000
 WINDOWS = (10, 100, 1_000)
+RULES = build_stream_rules(Settings.model_validate({"streams": {"s": {"source": {"type": "synthetic"}}}}), "s")
 
 
 class MeasuredOnce:
@@ -78,13 +82,13 @@ def best_ms(batch: DecodedBatch, windows: int, repeat: int, *, drift: bool) -> f
     """Return the shortest time of `repeat` folds, in milliseconds."""
     scorer = MeasuredOnce(measure(batch, drift=drift))
     schedule = ThresholdSchedule.from_rows([ScheduledThreshold(id=1, model_id=1, valid_from_us=0, threshold=3.0)])
-    rule = WindowRule(size_us=MINUTE_US, grace_us=10_000_000, ahead_us=(windows + 1) * MINUTE_US, max_future_us=None)
+    rules = replace(RULES, size_us=MINUTE_US, grace_us=10_000_000, ahead_us=(windows + 1) * MINUTE_US)
     control = StreamControl(sealed_until_us=START_US, revision=0)
     times = []
     for _ in range(repeat):
         begun = time.perf_counter()
         folded = fold(
-            batch, watermark_us=None, final=True, control=control, schedule=schedule, rule=rule, scorer=scorer
+            batch, watermark_us=None, final=True, control=control, schedule=schedule, rules=rules, scorer=scorer
         )
         times.append(time.perf_counter() - begun)
         assert len(folded.parts) == windows, f"{len(folded.parts)} parts for {windows} windows"

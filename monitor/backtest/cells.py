@@ -8,9 +8,9 @@ from config.units import Rate
 from monitor.backtest.memory_drift_store import MemoryDriftStore
 from monitor.backtest.memory_store import MemoryStore
 from monitor.backtest.shared_cache import SharedCache
-from monitor.control_plane.control_plane import ControlPlane
-from monitor.control_plane.drift_step import DriftMonitor
-from monitor.daemon.rules import build_control_settings, build_drift_rule
+from monitor.control_plane.control_plane import ControlPlane, ControlPlaneStores
+from monitor.daemon.rules import build_stream_rules
+from monitor.incidents.explain import FeatureReasons
 from monitor.models.promotion import first_threshold_from_history
 from monitor.models.scoring import LoadedModel
 from monitor.statistics.part import Scale
@@ -18,6 +18,29 @@ from monitor.thresholds.look_back_cache import LookBackCache
 from storage.control.models import Activation
 
 STREAM_ID = 1
+
+
+class GridModels:
+    """The loaded models of a back-test, as the control plane uses them."""
+
+    def __init__(self, models: Mapping[int, LoadedModel]) -> None:
+        self._models = models
+
+    def version(self, stream_id: int, model_id: int) -> int:  # noqa: ARG002 - a back-test has one stream
+        """Return the version of a model."""
+        return self._models[model_id].record.version
+
+    def load(self, model_id: int) -> LoadedModel:
+        """Return a model."""
+        return self._models[model_id]
+
+    def explain(
+        self,
+        model_id: int,  # noqa: ARG002 - a back-test explains no events
+        events: Sequence[Mapping[str, float]],
+    ) -> Sequence[FeatureReasons]:
+        """Return no reasons: a back-test has no evidence to explain."""
+        return [[] for _ in events]
 
 
 class GridCell:
@@ -34,42 +57,30 @@ class GridCell:
     ) -> None:
         shared = shared or SharedCache()
         own = apply_cell(settings, stream, percentile, budget)
-        rules = build_control_settings(own, stream, STREAM_ID)
-        lead_us = rules.grace_us + round(own.streams[stream].window.ahead.total_seconds() * 1e6)
+        self.rules = rules = build_stream_rules(own, stream)
         self.percentile = percentile
         self.false_alarms = budget
-        self.size_us = rules.size_us
-        self.grace_us = rules.grace_us
         self.memory = memory = MemoryStore(
-            [model.record for model in models.values()], size_us=rules.size_us, lead_us=lead_us
+            [model.record for model in models.values()], size_us=rules.size_us, lead_us=rules.lead_us
         )
         self._models = models
-        self._threshold = rules.threshold
         self._plane = ControlPlane(
             rules,
-            control=memory,
-            calibration=memory,
-            models=memory,
-            reference=lambda model_id: models[model_id].reference,
+            STREAM_ID,
+            stores=ControlPlaneStores(windows=memory, thresholds=memory, drift=MemoryDriftStore(memory)),
+            models=GridModels(models),
             now_us=lambda: memory.now_us,
             renew=lambda: True,
-            advanced=lambda: None,
-            drift=DriftMonitor(
-                build_drift_rule(own, stream, STREAM_ID),
-                store=MemoryDriftStore(memory),
-                model=models.__getitem__,
-                now_us=lambda: memory.now_us,
-            ),
-            make_look_back=shared.make_look_back,
-            draw=shared.compute_threshold,
+            notify_sealed=lambda: None,
+            calculator=shared,
         )
 
     def activate(self, model_id: int, activation: Activation) -> None:
         """Activate a model and insert its first threshold, as the model store does."""
-        reference, rule = self._models[model_id].reference, self._threshold
+        reference, rules = self._models[model_id].reference, self.rules
         cache = LookBackCache(STREAM_ID, model_id, Scale.from_energies(reference))
-        clean_windows = cache.refresh(self.memory, self.memory.control.sealed_until_us or 0, rule)
-        row = first_threshold_from_history(cache.look_back, clean_windows, reference, rule, model_id, activation)
+        clean_windows = cache.refresh(self.memory, self.memory.control.sealed_until_us or 0, rules)
+        row = first_threshold_from_history(cache.look_back, clean_windows, reference, rules, model_id, activation)
         self.memory.insert_threshold(row)
 
     def run_due(self) -> None:

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from consumers.batch import DecodedBatch
 from monitor.backtest.cells import GridCell
-from monitor.pipeline.fold import BatchScorer, FoldedBatch, ThresholdSchedule, WindowRule, fold, join_batches
+from monitor.pipeline.fold import BatchScorer, FoldedBatch, ThresholdSchedule, fold, join_batches
 from monitor.pipeline.partition_buffer import COMMIT_EVENTS, is_unreadable_range
 from monitor.statistics.drift_sums import MeasuredEvents
 from monitor.statistics.part import Scale
@@ -51,10 +51,9 @@ class EventReplay:
     until the control plane has sealed and ticked as far as possible.
     """
 
-    def __init__(self, cell: GridCell, rule: WindowRule, scores: BatchScorer) -> None:
+    def __init__(self, cell: GridCell, scorer: BatchScorer) -> None:
         self._cell = cell
-        self._rule = rule
-        self._scorer = scores
+        self._scorer = scorer
         self._schedule = ThresholdSchedule.from_rows([])
         self._pending: DecodedBatch | None = None
         self._watermark_us: int | None = None
@@ -102,7 +101,7 @@ class EventReplay:
             final=final,
             control=memory.control,
             schedule=self._schedule,
-            rule=self._rule,
+            rules=self._cell.rules,
             scorer=self._scorer,
         )
 

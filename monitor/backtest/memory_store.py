@@ -18,6 +18,7 @@ from storage.control.models import ModelRecord
 from storage.control.records import (
     Incident,
     Judgement,
+    OpenWindow,
     SealFacts,
     SourceFacts,
     StoredGap,
@@ -187,6 +188,14 @@ class MemoryStore:
 
     def _is_judged(self, window_start_us: int) -> bool:
         return bool(self.windows) and self.windows[-1].window_start_us >= window_start_us
+
+    def first_open_window(self, stream_id: int) -> OpenWindow | None:
+        """Return None: a back-test judges every window at its end."""
+        return None
+
+    def open_incidents_early(self, stream_id: int, stream: str, facts: WindowFacts, rows: Sequence[Incident]) -> bool:
+        """Store nothing: there is no open window."""
+        return False
 
     def store_judgement(self, stream_id: int, stream: str, facts: WindowFacts, judgement: Judgement) -> bool:
         """Store a judgement and delete its parts if its facts still hold; return whether it was stored."""

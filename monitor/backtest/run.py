@@ -25,7 +25,6 @@ from monitor.backtest.labels import Burst, Labels, group_bursts, read_labels
 from monitor.backtest.models import BacktestModels, fit_on_file, load_stored_models
 from monitor.backtest.outcome import Backtest, LabelledBursts, compute_outcome
 from monitor.backtest.window_replay import WindowReplay
-from monitor.daemon.rules import build_window_rule
 from monitor.statistics.part import decode_part
 from storage.control.models import Activation
 from storage.database.engine import Database
@@ -136,7 +135,7 @@ def _backtest_file(
     for cell in cells:
         cell.activate(models.active.id, Activation(valid_from_us=0, computed_at_us=0))
     scores = CachedScorer(models.scorer)
-    replays = [EventReplay(cell, build_window_rule(settings, stream), scores) for cell in cells]
+    replays = [EventReplay(cell, scores) for cell in cells]
     found = _LabelledEvents(labels, apart_us=_match_slack_us(settings, stream))
     for batch, rows in _read_batches(settings, stream, path, models):
         scores.clear()
@@ -312,7 +311,7 @@ def _build_result(
             cell.percentile,
             cell.false_alarms,
             labelled,
-            size_us=cell.size_us,
+            size_us=cell.rules.size_us,
             slack_us=_match_slack_us(settings, stream),
             min_outliers=own.alerts.min_outliers,
             found_events=events,

@@ -2,22 +2,20 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.statistics.counts import CountModel
+from config.stream_rules import StreamRules
+from monitor.control_plane.control_plane import ThresholdCalculator
 from monitor.statistics.part import Scale
 from monitor.statistics.sketch import EnergySketch
 from monitor.thresholds.look_back import LookBack
-from monitor.thresholds.tick import ThresholdRule, compute_tick_threshold
+from monitor.thresholds.tick import ThresholdResult
 from storage.control.thresholds import ThresholdRow
 
 _CACHED_TICKS = 8
 """Number of cached ticks. Cells advance tick by tick together, so older results are not used again."""
-
-ThresholdResult = tuple[ThresholdRow, CountModel, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +31,7 @@ class _ThresholdKey:
     most_events: int
 
 
-class SharedCache:
+class SharedCache(ThresholdCalculator):
     """Sketches and thresholds of the last few ticks of one grid; all its cells have the same energies."""
 
     def __init__(self) -> None:
@@ -59,21 +57,35 @@ class SharedCache:
         look_back: LookBack,
         clean: Sequence[int],
         reference: NDArray[np.float32],
-        rule: ThresholdRule,
-        **more: Any,
+        rules: StreamRules,
+        *,
+        tick_us: int,
+        valid_from_us: int,
+        most_events: int,
     ) -> ThresholdResult:
         """Return the threshold of a tick as `compute_tick_threshold` does, computed at most once."""
         key = _ThresholdKey(
             previous=previous,
             windows=look_back.windows,
             clean=clean,
-            rule=(rule.percentile, rule.method),
-            **more,
+            rule=(rules.percentile, rules.method),
+            tick_us=tick_us,
+            valid_from_us=valid_from_us,
+            most_events=most_events,
         )
         for cached, result in self._results:
             if cached == key:
                 return result
-        result = compute_tick_threshold(previous, look_back, clean, reference, rule, **more)
+        result = super().compute_threshold(
+            previous,
+            look_back,
+            clean,
+            reference,
+            rules,
+            tick_us=tick_us,
+            valid_from_us=valid_from_us,
+            most_events=most_events,
+        )
         self._results = [*self._results, (key, result)][-_CACHED_TICKS:]
         return result
 

@@ -7,7 +7,6 @@ import click
 from config.errors import ConfigError
 from config.settings import Settings
 from config.time_format import format_time
-from config.units import to_us
 from monitor.cli.database import format_latest_incidents, open_database
 from monitor.cli.settings import load_settings
 from storage.control.acceptance import AcceptedReference, accept_incident
@@ -44,19 +43,18 @@ def command(ctx: click.Context, incident: int) -> None:
 
 def _accept_incident(db: Database, settings: Settings, report: IncidentReport) -> str:
     """Accept the incident and return the text to print."""
-    from monitor.daemon.rules import build_incident_policy
+    from monitor.daemon.rules import build_stream_rules
     from monitor.incidents.accept import describe_acceptance, plan_acceptance
 
     stream_id = load_stream_ids(db)[report.stream]
     reference = _load_new_reference(db, settings, report.stream, stream_id) if report.kind == "calibration" else None
-    rule, now_us = build_incident_policy(settings, report.stream), time.time_ns() // 1_000
-    look_back_us = to_us(settings.streams[report.stream].threshold.look_back)
+    rules, now_us = build_stream_rules(settings, report.stream), time.time_ns() // 1_000
     windows = accept_incident(
         db,
         stream_id,
         report.stream,
         report.id,
-        lambda facts: plan_acceptance(facts, rule, reference, look_back_us=look_back_us, now_us=now_us),
+        lambda facts: plan_acceptance(facts, rules, reference, now_us=now_us),
     )
     if windows is None:
         raise ConfigError(f"incident {report.id} was resolved in the meantime; nothing was changed")
@@ -68,13 +66,13 @@ def _accept_incident(db: Database, settings: Settings, report: IncidentReport) -
 
 def _load_new_reference(db: Database, settings: Settings, stream: str, stream_id: int) -> AcceptedReference:
     """Return the look-back's energies at the last tick as the new reference."""
-    from monitor.daemon.rules import build_control_settings
+    from monitor.daemon.rules import build_stream_rules
     from monitor.incidents.accept import build_accepted_reference
     from monitor.thresholds.look_back_cache import LookBackCache
     from monitor.thresholds.tick import load_scale
     from storage.control.thresholds import ThresholdStore
 
-    store, rule = ThresholdStore(db), build_control_settings(settings, stream, stream_id).threshold
+    store, rules = ThresholdStore(db), build_stream_rules(settings, stream)
     newest, tick_us = store.newest_threshold(stream_id), store.tick_facts(stream_id).last_tick_us
     if newest is None or tick_us is None:
         raise ConfigError(
@@ -82,6 +80,6 @@ def _load_new_reference(db: Database, settings: Settings, stream: str, stream_id
             "try again after the next tick (threshold.refresh)"
         )
     cache = LookBackCache(stream_id, newest.model_id, load_scale(newest.details))
-    cache.refresh(store, tick_us, rule)
-    energies = build_accepted_reference(cache.look_back.sketch(), rule.percentile)
+    cache.refresh(store, tick_us, rules)
+    energies = build_accepted_reference(cache.look_back.sketch(), rules.percentile)
     return AcceptedReference(model_id=newest.model_id, at_us=tick_us, energies=energies)

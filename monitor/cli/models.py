@@ -123,7 +123,7 @@ def _load_models(db: Database, stream: str) -> list[ModelRecord]:
 
 
 def _build_promoter(db: Database, settings: Settings, stream: str) -> "Promoter":
-    from monitor.daemon.rules import build_promotion_rule
+    from monitor.daemon.rules import build_stream_rules
     from monitor.models.promotion import Promoter
     from monitor.models.scoring import load_model
 
@@ -131,7 +131,8 @@ def _build_promoter(db: Database, settings: Settings, stream: str) -> "Promoter"
         return load_model(*ModelStore(db).load(model_id), "cpu").reference
 
     return Promoter(
-        build_promotion_rule(settings, stream, load_stream_ids(db)[stream]),
+        build_stream_rules(settings, stream),
+        load_stream_ids(db)[stream],
         shadows=ShadowStore(db),
         models=ModelStore(db),
         calibration=ThresholdStore(db),

@@ -6,9 +6,10 @@ state between steps are stored, so that a restart takes the same decisions.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from config.stream_rules import StreamRules
 from config.time_format import DAY_US
 from monitor.control_plane.stores import DriftStoreProtocol
 from monitor.incidents.drift import build_drift_finding, build_verdict_rows, format_horizon
@@ -28,38 +29,15 @@ from monitor.incidents.drift_horizons import (
 from monitor.incidents.drift_state import DriftState
 from monitor.incidents.drift_test import DriftBaseline, horizon_false_alarm_probability
 from monitor.incidents.lifecycle import Finding, Interval, Kind
-from monitor.incidents.rows import IncidentPolicy, update_incident, withdraw_incident
+from monitor.incidents.rows import update_incident, withdraw_incident
 from monitor.models.scoring import LoadedModel
 from monitor.statistics.drift_means import DriftStatistics, is_valid_shape, join_sums
 from monitor.statistics.part import decode_part
+from monitor.thresholds.percentile import exceedance
 from storage.control.drift import DriftBaseRow, DriftFacts, DriftUpdate, DriftWindow
 from storage.control.records import Incident
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DriftRule:
-    """The settings of drift detection; `exceedance` is the share of normal events above the threshold."""
-
-    stream: str
-    stream_id: int
-    size_us: int
-    horizons_us: tuple[int, ...]
-    min_effect: float
-    per_week: float
-    exceedance: float
-    config_hash: str
-    incident_policy: IncidentPolicy
-
-    @property
-    def active_horizons_us(self) -> tuple[int, ...]:
-        """Return the lengths of the horizons that hold at least one window."""
-        return tuple(length for length in self.horizons_us if length >= self.size_us)
-
-    def alpha_for(self, horizon_us: int) -> float:
-        """Return the false-alarm probability of one horizon of a length, its part of the false-alarm budget."""
-        return horizon_false_alarm_probability(self.per_week, horizon_us, horizons=len(self.active_horizons_us))
 
 
 class DriftMonitor:
@@ -67,13 +45,15 @@ class DriftMonitor:
 
     def __init__(
         self,
-        rule: DriftRule,
+        rules: StreamRules,
+        stream_id: int,
         *,
         store: DriftStoreProtocol,
         model: Callable[[int], LoadedModel],
         now_us: Callable[[], int],
     ) -> None:
-        self._rule = rule
+        self._rules = rules
+        self._stream_id = stream_id
         self._store = store
         self._model = model
         self._now_us = now_us
@@ -81,18 +61,18 @@ class DriftMonitor:
 
     def run_due(self) -> bool:
         """Judge the horizons that end next once all of their windows are judged; return whether any was judged."""
-        rule = self._rule
-        if not rule.active_horizons_us:
+        rules = self._rules
+        if not rules.active_horizons_us:
             return False
-        facts = self._store.drift_facts(rule.stream_id, rule.active_horizons_us)
-        until_us = next_due_us(facts, rule)
+        facts = self._store.drift_facts(self._stream_id, rules.active_horizons_us)
+        until_us = next_due_us(facts, rules)
         if until_us is None:
             return False
-        model = self._store.find_model_before(rule.stream_id, until_us)
+        model = self._store.find_model_before(self._stream_id, until_us)
         assert model is not None, "a horizon is due because it has a window"
         step = self._build_step(facts, until_us, *model)
         horizons, self._horizons = self._horizons, None
-        stored = self._store.store_update(rule.stream_id, rule.stream, facts.until_us, step)
+        stored = self._store.store_update(self._stream_id, rules.stream, facts.until_us, step)
         if stored and horizons is not None:
             # Only stored baselines are used; after a failure or another holder's step everything is read again.
             horizons.add_bases(step.bases)
@@ -100,7 +80,7 @@ class DriftMonitor:
         return stored
 
     def _build_step(self, facts: DriftFacts, until_us: int, model_id: int, activated_us: int) -> DriftUpdate:
-        rule, state = self._rule, DriftState.from_json(facts.state)
+        rules, state = self._rules, DriftState.from_json(facts.state)
         model = self._model(model_id)
         rebased_us = facts.rebased_from_us
         base_from_us = activated_us if rebased_us is None or rebased_us >= until_us else max(activated_us, rebased_us)
@@ -109,17 +89,17 @@ class DriftMonitor:
             state = DriftState(base_from_us=base_from_us)
         horizons = self._get_horizons(model_id, base_from_us, facts.until_us)
         if model.training_profile is not None:
-            horizons.load_windows(self._store, rule, until_us)
+            horizons.load_windows(self._store, self._stream_id, until_us)
         statistics = horizons.statistics(model)
         before, results, bases = state, [], []
-        for length in [length for length in rule.active_horizons_us if until_us % length == 0]:
+        for length in [length for length in rules.active_horizons_us if until_us % length == 0]:
             if statistics is None or until_us - length not in horizons.by_length[length]:
                 continue
             bases += horizons.fit_bases(length, statistics, state, until_us)
-            result = horizons.judge_horizon_at(length, statistics, state, rule, until_us)
+            result = horizons.judge_horizon_at(length, statistics, state, rules, until_us)
             results += [] if result is None else [result]
         state = replace(
-            update_drift_state(state, results, rule.incident_policy.lifecycle.resolve_after),
+            update_drift_state(state, results, rules.resolve_after),
             waiting=horizons.waiting_reasons(model),
         )
         horizons.discard_before(until_us)
@@ -129,11 +109,11 @@ class DriftMonitor:
                 results,
                 statistics,
                 model_version=model.record.version,
-                config_hash=rule.config_hash,
-                per_week=rule.per_week,
+                config_hash=rules.config_hash,
+                per_week=rules.per_week,
             )
         if finding is not None:
-            log.info("Stream %s: %s", rule.stream, finding.summary, extra={"action": "drift", "stream": rule.stream})
+            log.info("Stream %s: %s", rules.stream, finding.summary, extra={"action": "drift", "stream": rules.stream})
         return DriftUpdate(
             until_us=until_us,
             state=state.to_json(),
@@ -153,10 +133,9 @@ class DriftMonitor:
         renewed: bool,
     ) -> Callable[[Sequence[Incident]], Sequence[Incident]]:
         """Return the function that updates the drift incident; it ends when no horizon has drifted any more."""
-        rule = self._rule
-        policy = replace(rule.incident_policy, lifecycle=replace(rule.incident_policy.lifecycle, unit="horizons"))
+        rules = self._rules
         # A window that ends after the horizon belongs to it, so notifications wait until that window is judged.
-        end_us = _covering_window_end_us(until_us, rule.size_us)
+        end_us = _covering_window_end_us(until_us, rules.size_us)
         lengths = [each.horizon_us for each in results if each.verdict.drifted] or [each.horizon_us for each in results]
         at = Interval(start_us=until_us - min(lengths, default=0), end_us=end_us)
         ended = bool(before.alarms) and not after.alarms
@@ -166,7 +145,7 @@ class DriftMonitor:
             if renewed:
                 why = "renewed: drift is measured against a new base, since another model or an accepted change"
                 rows = [
-                    withdraw_incident(each, why, at, policy, now_us=self._now_us())
+                    withdraw_incident(each, why, at, rules, now_us=self._now_us())
                     for each in incidents
                     if each.kind == Kind.DRIFT
                 ]
@@ -174,8 +153,11 @@ class DriftMonitor:
             if finding is None and not ended:
                 return rows
             # The drift state counts the clean horizons of each length; the incident counts only the last of them.
-            counted = [replace(each, clean_windows=policy.lifecycle.resolve_after - 1) for each in incidents]
-            return [*rows, *update_incident(Kind.DRIFT, finding, counted, at, policy, now_us=self._now_us())]
+            counted = [replace(each, clean_windows=rules.resolve_after - 1) for each in incidents]
+            return [
+                *rows,
+                *update_incident(Kind.DRIFT, finding, counted, at, rules, now_us=self._now_us(), unit="horizons"),
+            ]
 
         return change
 
@@ -184,18 +166,18 @@ class DriftMonitor:
         cached = self._horizons
         key = (model_id, base_from_us, judged_us)
         if cached is None or (cached.model_id, cached.base_from_us, cached.loaded_us) != key:
-            cached = self._horizons = _ModelHorizons(model_id, base_from_us, self._rule.active_horizons_us)
-            cached.add_bases(self._store.bases(self._rule.stream_id, base_from_us))
+            cached = self._horizons = _ModelHorizons(model_id, base_from_us, self._rules.active_horizons_us)
+            cached.add_bases(self._store.bases(self._stream_id, base_from_us))
         return cached
 
 
-def next_due_us(facts: DriftFacts, rule: DriftRule) -> int | None:
+def next_due_us(facts: DriftFacts, rules: StreamRules) -> int | None:
     """Return the end of the horizons that are due next; None while a window in them is not judged yet."""
     ends = [first // length * length + length for length, first in facts.first_windows_us.items() if first is not None]
     if not ends or facts.sealed_until_us is None:
         return None
     until_us = min(ends)
-    covered = _covering_window_end_us(until_us, rule.size_us)
+    covered = _covering_window_end_us(until_us, rules.size_us)
     if facts.sealed_until_us < covered:
         return None
     judged = facts.first_part_end_us is None or facts.first_part_end_us > covered
@@ -238,10 +220,10 @@ class _ModelHorizons:
             return None
         return DriftStatistics(features=model.record.feature_names, shape=self._shape, profile=model.training_profile)
 
-    def load_windows(self, store: DriftStoreProtocol, rule: DriftRule, until_us: int) -> None:
+    def load_windows(self, store: DriftStoreProtocol, stream_id: int, until_us: int) -> None:
         """Add the windows that end before a time and are not in the horizons yet."""
         from_us = self._first_needed_us(until_us) if self.loaded_us is None else self.loaded_us
-        for window in store.windows(rule.stream_id, self.model_id, from_us, until_us):
+        for window in store.windows(stream_id, self.model_id, from_us, until_us):
             sums = decode_part(window.payload).drift
             if sums is None or (self._shape is not None and sums.shape != self._shape):
                 continue
@@ -315,7 +297,7 @@ class _ModelHorizons:
         ]
 
     def judge_horizon_at(
-        self, length: int, statistics: DriftStatistics, state: DriftState, rule: DriftRule, until_us: int
+        self, length: int, statistics: DriftStatistics, state: DriftState, rules: StreamRules, until_us: int
     ) -> HorizonResult | None:
         """Judge the horizon of a length that ends at a time; return None before its baseline is frozen."""
         plain, season = self._bases.get((length, False)), self._bases.get((length, True))
@@ -328,7 +310,7 @@ class _ModelHorizons:
             season,
             state,
             statistics,
-            alpha=rule.alpha_for(length),
-            min_effect=rule.min_effect,
-            exceedance=rule.exceedance,
+            alpha=horizon_false_alarm_probability(rules.per_week, length, horizons=len(rules.active_horizons_us)),
+            min_effect=rules.min_effect,
+            exceedance=exceedance(rules.percentile),
         )

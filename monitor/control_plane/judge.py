@@ -4,18 +4,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from config.stream_rules import StreamRules
 from monitor.incidents.lifecycle import Finding, Interval, Kind, TransitionType
 from monitor.incidents.records import find_dead_letters, find_gaps
 from monitor.incidents.rows import update_incident, withdraw_incident
 from monitor.incidents.slow_rise import find_slow_rise
 from monitor.incidents.spike import SpikeVerdict, build_spike_finding, evaluate_open_window, judge_spike
-from monitor.incidents.window import JudgeRule, ThresholdInForce, WindowUnderTest
+from monitor.incidents.window import ThresholdInForce, WindowUnderTest
 from monitor.statistics.counts import RATE_BOUND_LEVEL, rate_bound
 from monitor.statistics.part import Part, decode_part, encode_part, merge_parts
 from monitor.statistics.sketch import summarise_energies
 from storage.control.records import Incident, Judgement, WindowFacts, WindowRow
-
-__all__ = ["JudgeRule", "ThresholdInForce", "judge_open_window", "judge_window", "needs_evidence"]
 
 _EXPLAINED_KINDS = {Kind.SPIKE.value, Kind.SLOW_RISE.value}
 
@@ -33,7 +32,7 @@ class _WindowFindings:
 def judge_window(
     facts: WindowFacts,
     get_threshold: Callable[[int], ThresholdInForce],
-    rule: JudgeRule,
+    rules: StreamRules,
     now_us: int,
     evidence: Mapping[str, Any] | None = None,
 ) -> Judgement:
@@ -46,17 +45,17 @@ def judge_window(
     Args:
         facts: The parts of the window, the open incidents, unassigned gaps and the judge state of the last window.
         get_threshold: Returns a threshold row by its id.
-        rule: The settings.
+        rules: The rules of the stream.
         now_us: The wall clock; it only decides which channels a notification is too old for.
         evidence: The evidence of the alarm; looked up if `needs_evidence` holds for the judgement without it.
     """
-    window = _window_under_test(facts, get_threshold, rule, evidence)
+    window = _window_under_test(facts, get_threshold, rules, evidence)
     if window is None:
         part, threshold_id = _merge_parts(facts)
         return Judgement(window=_window_row(facts, part, threshold_id, judged=False))
     early = next((each for each in facts.open_incidents if _opened_by_window(each, facts)), None)
     incidents = [incident for incident in facts.open_incidents if incident is not early]
-    verdict = judge_spike(window.threshold, window.part.events, window.part.outliers, rule)
+    verdict = judge_spike(window.threshold, window.part.events, window.part.outliers, rules)
     spike = build_spike_finding(window, verdict)
     rows = _confirm_early_incident(
         _update_incident(Kind.SPIKE, spike, incidents, window, now_us), early, window, now_us
@@ -64,7 +63,7 @@ def judge_window(
     in_spike = any(row.status == "open" for row in rows)
     rise, raised = find_slow_rise(window, facts.state.get("slow_rise"), incidents, spike=in_spike)
     rows += _update_incident(Kind.SLOW_RISE, raised, incidents, window, now_us)
-    rows += _update_incident(Kind.DEAD_LETTERS, find_dead_letters(facts, window.part, rule), incidents, window, now_us)
+    rows += _update_incident(Kind.DEAD_LETTERS, find_dead_letters(facts, window.part, rules), incidents, window, now_us)
     rows += _update_incident(Kind.GAP, find_gaps(facts), incidents, window, now_us)
     alarmed_us = None if rise.alarm is None else rise.alarm.since_us
     findings = _WindowFindings(verdict=verdict, spike=spike, rise=raised, rise_since_us=alarmed_us)
@@ -79,7 +78,7 @@ def judge_window(
 def judge_open_window(
     facts: WindowFacts,
     get_threshold: Callable[[int], ThresholdInForce],
-    rule: JudgeRule,
+    rules: StreamRules,
     now_us: int,
     evidence: Mapping[str, Any] | None = None,
 ) -> list[Incident]:
@@ -90,10 +89,10 @@ def judge_open_window(
     `EARLY_MARGIN` times as many events as the largest window of the look-back and is no spike, the incident is
     withdrawn.
     """
-    window = _window_under_test(facts, get_threshold, rule, evidence)
+    window = _window_under_test(facts, get_threshold, rules, evidence)
     if window is None or any(each.kind == Kind.SPIKE for each in facts.open_incidents):
         return []
-    verdict = evaluate_open_window(window.threshold, window.part.events, window.part.outliers, rule)
+    verdict = evaluate_open_window(window.threshold, window.part.events, window.part.outliers, rules)
     if verdict is None or not verdict.fires:
         return []
     return _update_incident(Kind.SPIKE, build_spike_finding(window, verdict, early=True), (), window, now_us)
@@ -110,7 +109,7 @@ def needs_evidence(rows: Sequence[Incident]) -> bool:
 def _window_under_test(
     facts: WindowFacts,
     get_threshold: Callable[[int], ThresholdInForce],
-    rule: JudgeRule,
+    rules: StreamRules,
     evidence: Mapping[str, Any] | None,
 ) -> WindowUnderTest | None:
     part, threshold_id = _merge_parts(facts)
@@ -118,7 +117,7 @@ def _window_under_test(
         return None
     assert threshold_id is not None, "the fold gives every part its threshold"
     threshold = _apply_accepted_rate(get_threshold(threshold_id), facts)
-    return WindowUnderTest(facts=facts, part=part, threshold=threshold, rule=rule, evidence=evidence or {})
+    return WindowUnderTest(facts=facts, part=part, threshold=threshold, rules=rules, evidence=evidence or {})
 
 
 def _apply_accepted_rate(threshold: ThresholdInForce, facts: WindowFacts) -> ThresholdInForce:
@@ -156,7 +155,7 @@ def _update_incident(
         finding,
         incidents,
         Interval(start_us=facts.window_start_us, end_us=facts.window_end_us),
-        window.rule.incident_policy,
+        window.rules,
         now_us=now_us,
         # Only windows with events end a slow rise; quiet time does not.
         quiet_since_us=None if kind is Kind.SLOW_RISE else facts.last_judged_end_us,
@@ -177,7 +176,7 @@ def _confirm_early_incident(
         f"and {window.part.outliers:,} outliers are no spike among them"
     )
     interval = Interval(start_us=facts.window_start_us, end_us=facts.window_end_us)
-    return [withdraw_incident(early, why, interval, window.rule.incident_policy, now_us=now_us)]
+    return [withdraw_incident(early, why, interval, window.rules, now_us=now_us)]
 
 
 def _window_row(facts: WindowFacts, part: Part, threshold_id: int | None, *, judged: bool) -> WindowRow:

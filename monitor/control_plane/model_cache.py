@@ -22,6 +22,10 @@ class ModelCache:
         self._models = models
         self._last: LoadedModel | None = None
 
+    def version(self, stream_id: int, model_id: int) -> int:
+        """Return the version of a model, without loading it."""
+        return next(model.version for model in self._models.list(stream_id) if model.id == model_id)
+
     def load(self, model_id: int) -> LoadedModel:
         """Return a model, on the CPU."""
         model = self._last

@@ -1,14 +1,15 @@
 """Protocols of the stores of the control plane, implemented by the database and by the back-test in memory."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from monitor.incidents.explain import FeatureReasons
+from monitor.models.scoring import LoadedModel
 from storage.control.drift import DriftBaseRow, DriftFacts, DriftUpdate, DriftWindow
 from storage.control.evidence import Evidence
-from storage.control.models import ModelRecord
 from storage.control.records import (
     Incident,
     Judgement,
@@ -43,16 +44,8 @@ class WindowStoreProtocol(Protocol):
         """Add the late parts of a judged window to its counts; return whether there were any."""
         ...
 
-
-class EarlyStoreProtocol(Protocol):
-    """Incidents of windows that are not sealed yet: `storage.control.windows.WindowStore`."""
-
     def first_open_window(self, stream_id: int) -> OpenWindow | None:
         """Return the window that starts at the seal, if it has events."""
-        ...
-
-    def read_window(self, stream_id: int, window_start_us: int) -> WindowFacts | None:
-        """Return the facts of a window with stored parts; None without parts."""
         ...
 
     def open_incidents_early(self, stream_id: int, stream: str, facts: WindowFacts, rows: Sequence[Incident]) -> bool:
@@ -133,9 +126,17 @@ class DriftStoreProtocol(Protocol):
         ...
 
 
-class ModelStoreProtocol(Protocol):
-    """The models of a stream: `storage.control.models.ModelStore`."""
+class ModelsProtocol(Protocol):
+    """The models of a stream: `monitor.control_plane.model_cache.ModelCache`."""
 
-    def list(self, stream_id: int) -> list[ModelRecord]:
-        """Return the models of a stream, oldest first."""
+    def version(self, stream_id: int, model_id: int) -> int:
+        """Return the version of a model, without loading it."""
+        ...
+
+    def load(self, model_id: int) -> LoadedModel:
+        """Return a model, on the CPU."""
+        ...
+
+    def explain(self, model_id: int, events: Sequence[Mapping[str, float]]) -> Sequence[FeatureReasons]:
+        """Return the contribution of each feature to the energies of events."""
         ...

@@ -1,10 +1,10 @@
 """The silence watch: a wall-clock job per stream. It acts only while this process holds the stream's lease."""
 
 from config.settings import Settings
+from config.stream_rules import StreamRules
 from config.time_format import DAY_US
 from config.units import to_us
-from monitor.daemon.rules import build_incident_policy
-from monitor.incidents.rows import IncidentPolicy
+from monitor.daemon.rules import build_stream_rules
 from monitor.incidents.silence import (
     AllowedSilence,
     SilenceRule,
@@ -39,13 +39,10 @@ class SilenceWatch:
     Its only state that is not stored is the time at which it started to watch.
     """
 
-    def __init__(
-        self, stream: str, db: Database, rule: SilenceRule | None, policy: IncidentPolicy, *, owner: str
-    ) -> None:
-        self._stream = stream
+    def __init__(self, rules: StreamRules, db: Database, rule: SilenceRule | None, *, owner: str) -> None:
+        self._rules = rules
         self._db = db
         self._rule = rule
-        self._policy = policy
         self._owner = owner
         self._store = SilenceStore(db)
         self._watched_since_us: int | None = None
@@ -54,14 +51,12 @@ class SilenceWatch:
     @classmethod
     def from_settings(cls, settings: Settings, stream: str, db: Database, *, owner: str) -> "SilenceWatch":
         """Build the watch of a configured stream."""
-        return cls(
-            stream, db, build_silence_rule(settings, stream), build_incident_policy(settings, stream), owner=owner
-        )
+        return cls(build_stream_rules(settings, stream), db, build_silence_rule(settings, stream), owner=owner)
 
     def check(self) -> None:
         """Open, escalate, repeat or resolve the stream's silence incident; does nothing without the lease."""
-        stream_id = self._store.find_stream(self._stream)
-        if stream_id is None or not self._store.is_lease_held(f"control:{self._stream}", self._owner):
+        stream_id = self._store.find_stream(self._rules.stream)
+        if stream_id is None or not self._store.is_lease_held(f"control:{self._rules.stream}", self._owner):
             self._watched_since_us = None
             return
         facts = self._store.arrival_facts(stream_id)
@@ -72,12 +67,12 @@ class SilenceWatch:
             allowed = self._allowed_silence(stream_id, facts, self._rule)
             finding = find_silence(facts, allowed, self._rule, watched_since_us=self._watched_since_us)
         # Checked without a lock first: in nearly all cases there is nothing to write.
-        if update_silence_incident(finding, self._store.open_incidents(stream_id), facts, self._policy):
+        if update_silence_incident(finding, self._store.open_incidents(stream_id), facts, self._rules):
             change_incidents(
                 self._db,
                 stream_id,
-                self._stream,
-                lambda open_incidents: update_silence_incident(finding, open_incidents, facts, self._policy),
+                self._rules.stream,
+                lambda open_incidents: update_silence_incident(finding, open_incidents, facts, self._rules),
             )
 
     def _allowed_silence(self, stream_id: int, facts: ArrivalFacts, rule: SilenceRule) -> AllowedSilence | None:

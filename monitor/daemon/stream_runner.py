@@ -17,16 +17,16 @@ from config.units import to_us
 from consumers.codec import make_codec
 from consumers.open import open_source
 from consumers.source import Layout, Source
-from monitor.control_plane.control_plane import ControlPlane
-from monitor.control_plane.drift_step import DriftMonitor
+from monitor.control_plane.control_plane import ControlPlane, ControlPlaneStores
 from monitor.control_plane.lease import Lease
 from monitor.control_plane.model_cache import ModelCache
-from monitor.daemon.rules import build_control_settings, build_drift_rule, build_promotion_rule, build_window_rule
+from monitor.daemon.rules import build_stream_rules
 from monitor.models.promotion import Promoter
 from monitor.models.scoring import Scorer, load_model
 from monitor.models.warm_up import WarmUp
 from monitor.pipeline.inbox import ControlChanged, Inbox
 from monitor.pipeline.intake import Intake
+from monitor.pipeline.retry import StorageRetry
 from monitor.pipeline.sources import SourceRetirement, register_sources, stored_positions
 from monitor.pipeline.worker import Worker
 from storage.control.drift import DriftStore
@@ -57,6 +57,7 @@ class StreamRunner:
         self.failure: BaseException | None = None
         self._settings = settings
         self._stream_settings = settings.streams[name]
+        self._rules = build_stream_rules(settings, name)
         self._db = db
         self._owner = owner
         self._device = device
@@ -117,10 +118,7 @@ class StreamRunner:
 
     def _open_stream(self) -> StreamState:
         """Store the stream and the positions of all its partitions before the first commit."""
-        window = self._stream_settings.window
-        state = self._ledger.open_stream(
-            self.name, window_size_us=to_us(window.size), lead_us=to_us(window.grace) + to_us(window.ahead)
-        )
+        state = self._ledger.open_stream(self.name, window_size_us=self._rules.size_us, lead_us=self._rules.lead_us)
         with self._open_reader(state.id) as source:
             partitions = register_sources(self._ledger, self.name, state.id, source, self._stream_settings)
             self._topics = frozenset(each.partition.topic for each in partitions)
@@ -185,28 +183,24 @@ class StreamRunner:
             drained=drained,
             drain_timeout_s=DRAIN_TIMEOUT_S,
         )
-        window = self._stream_settings.window
+        max_future_us = to_us(self._stream_settings.window.max_future)
         self.worker = worker = Worker(
-            stream=self.name,
-            stream_id=state.id,
-            rule=build_window_rule(self._settings, self.name),
-            idle_timeout_s=window.idle_timeout.total_seconds(),
+            self._rules,
+            state.id,
             codec=make_codec(
                 self._stream_settings.event,
                 model.feature_names,
                 layout=self._layout,
-                max_future_us=to_us(window.max_future),
+                max_future_us=max_future_us,
             ),
             ledger=self._ledger,
             shadows=ShadowStore(self._db),
             inbox=self._inbox,
             scorer=Scorer(lambda model_id: load_model(*self._models.load(model_id), self._device)),
-            reclaim=intake.request_reclaim,
-            publish=intake.set_positions,
-            committed=self._wake.set,
             features=model.feature_names,
-            stop=self._stop,
-            drain_timeout_s=DRAIN_TIMEOUT_S,
+            intake=intake,
+            notify_committed=self._wake.set,
+            retry=StorageRetry(self._stop, DRAIN_TIMEOUT_S),
         )
         self._threads = [
             self._make_thread("intake", intake.run),
@@ -251,38 +245,34 @@ class StreamRunner:
     def _run_control(self, state: StreamState, worker: Worker) -> None:
         """Seal, judge and tick while this process holds the lease; stop the stream when no work remains."""
         lease = Lease(Leases(self._db), f"control:{self.name}", self._owner)
-        control = WindowStore(self._db)
+        windows, thresholds = WindowStore(self._db), ThresholdStore(self._db)
         plane = ControlPlane(
-            build_control_settings(self._settings, self.name, state.id),
-            control=control,
-            calibration=ThresholdStore(self._db),
-            models=self._models,
-            reference=self._model_cache.reference,
+            self._rules,
+            state.id,
+            stores=ControlPlaneStores(
+                windows=windows,
+                thresholds=thresholds,
+                drift=DriftStore(self._db),
+                evidence=EvidenceStore(self._db),
+            ),
+            models=self._model_cache,
             now_us=lambda: time.time_ns() // 1_000,
             renew=lease.renew,
-            advanced=lambda: self._inbox.put(ControlChanged()),
-            early=control,
-            evidence=EvidenceStore(self._db),
-            explain=self._model_cache.explain,
-            drift=DriftMonitor(
-                build_drift_rule(self._settings, self.name, state.id),
-                store=DriftStore(self._db),
-                model=self._model_cache.load,
-                now_us=lambda: time.time_ns() // 1_000,
-            ),
+            notify_sealed=lambda: self._inbox.put(ControlChanged()),
         )
         promoter = Promoter(
-            build_promotion_rule(self._settings, self.name, state.id),
+            self._rules,
+            state.id,
             shadows=ShadowStore(self._db),
             models=self._models,
-            calibration=ThresholdStore(self._db),
+            calibration=thresholds,
             reference=self._model_cache.reference,
         )
         retirement = SourceRetirement(self._ledger, self.name, state.id, self._topics)
         steps = (retirement.run_due, plane.run_due, promoter.run_due)
         while not self._stop.is_set():
             self._wake.clear()
-            if self._run_steps(steps, lease, lambda: worker.ended and control.all_ended(state.id)):
+            if self._run_steps(steps, lease, lambda: worker.ended and windows.all_ended(state.id)):
                 self.stop()
             self._wake.wait(_CONTROL_INTERVAL_S)
         self._finish_control(plane, lease)

@@ -4,8 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.errors import ConfigError
+from config.stream_rules import StreamRules
 from monitor.incidents.lifecycle import Interval, Kind
-from monitor.incidents.rows import IncidentPolicy, withdraw_incident
+from monitor.incidents.rows import withdraw_incident
 from monitor.statistics.sketch import EnergySketch
 from monitor.thresholds.percentile import MIN_LOOK_BACK_TAIL, exceedance
 from storage.control.acceptance import Acceptance, AcceptanceFacts, AcceptedReference
@@ -21,15 +22,14 @@ _REFERENCE_TAIL = 50
 
 
 def plan_acceptance(
-    facts: AcceptanceFacts, rule: IncidentPolicy, reference: AcceptedReference | None, *, look_back_us: int, now_us: int
+    facts: AcceptanceFacts, rules: StreamRules, reference: AcceptedReference | None, *, now_us: int
 ) -> Acceptance:
     """Return the records to write when a person accepts an incident.
 
     Args:
         facts: The incident and the last judged window of the stream.
-        rule: The settings for incidents.
+        rules: The rules of the stream. After a look-back, threshold and count model have learned the accepted windows.
         reference: The new reference of the threshold. Only for incidents of kind calibration.
-        look_back_us: Length of the look-back, after which threshold and count model have learned the accepted windows.
         now_us: Wall-clock time. It only decides which notifications are too old.
 
     Raises:
@@ -51,7 +51,7 @@ def plan_acceptance(
         incident,
         "accepted: a person says that this is normal now",
         at,
-        rule,
+        rules,
         now_us=now_us,
         details={"reason": "accepted"},
     )
@@ -60,7 +60,7 @@ def plan_acceptance(
         incident_row=row,
         at_us=at.end_us,
         adopt_since_us=incident.window_start_us if windowed else None,
-        accepted_rate_until_us=at.end_us + look_back_us,
+        accepted_rate_until_us=at.end_us + rules.look_back_us,
         reference=reference,
         # The changed distribution is the new baseline from its first window on.
         rebase_from_us=incident.window_start_us if incident.kind == Kind.DRIFT else None,

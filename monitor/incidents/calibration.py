@@ -8,12 +8,13 @@ follows a slow attack, the percentile does not.
 
 from typing import Any
 
+from config.stream_rules import StreamRules
 from config.time_format import format_utc
 from monitor.incidents.lifecycle import Finding, Kind, Severity
 from monitor.statistics.counts import LEARNED_WINDOWS, count_model_to_json, is_rate_suspect, rate_bound
 from monitor.thresholds.choose import is_contested
 from monitor.thresholds.percentile import exceedance
-from monitor.thresholds.tick import ThresholdRule, load_count_model
+from monitor.thresholds.tick import load_count_model
 from storage.control.thresholds import ThresholdRow
 
 MIN_DISAGREEMENT_SHARE = 0.25
@@ -21,22 +22,21 @@ MIN_DISAGREEMENT_SHARE = 0.25
 
 
 def find_calibration_problem(
-    row: ThresholdRow, rule: ThresholdRule, tick_us: int, *, model_version: int, config_hash: str
+    row: ThresholdRow, rules: StreamRules, tick_us: int, *, model_version: int
 ) -> Finding | None:
     """Return the finding of a tick, or None while threshold and count model are reliable.
 
     Args:
         row: The threshold of the tick.
-        rule: The settings.
+        rules: The rules of the stream.
         tick_us: Event time of the tick.
         model_version: Version of the row's model.
-        config_hash: Hash of the settings.
     """
     since_us = row.details.get("disagrees_since_us")
     estimate_details = row.details["limit"]
     if (
         since_us is not None
-        and tick_us - since_us >= MIN_DISAGREEMENT_SHARE * rule.look_back_us
+        and tick_us - since_us >= MIN_DISAGREEMENT_SHARE * rules.look_back_us
         and is_contested(row.method, estimate_details)
     ):
         plain, share = estimate_details.get("t_plain"), estimate_details.get("eps")
@@ -47,8 +47,10 @@ def find_calibration_problem(
             + (f"about {share:.2%} outliers" if isinstance(share, float) else "outliers")
             + ", or a heavier tail; `outrider accept` takes it for normal"
         )
-        return _build_finding("disagreement", summary, row, config_hash, model_version, {"since": format_utc(since_us)})
-    count_model, a = load_count_model(row.details), exceedance(rule.percentile)
+        return _build_finding(
+            "disagreement", summary, row, rules.config_hash, model_version, {"since": format_utc(since_us)}
+        )
+    count_model, a = load_count_model(row.details), exceedance(rules.percentile)
     if (
         count_model.windows >= LEARNED_WINDOWS
         and is_rate_suspect(count_model, a)
@@ -59,7 +61,9 @@ def find_calibration_problem(
             f"{count_model.rate:.3%} of the events of clean windows are above the limit ({low:.3%} to {high:.3%}), "
             f"where the {row.percentile:g} percentile has {a:.3%}: the limit no longer fits what comes"
         )
-        return _build_finding("rate", summary, row, config_hash, model_version, {"rate_lower": low, "rate_upper": high})
+        return _build_finding(
+            "rate", summary, row, rules.config_hash, model_version, {"rate_lower": low, "rate_upper": high}
+        )
     return None
 
 

@@ -1,29 +1,30 @@
 """Findings about records that became no events: a high share of dead letters, and gaps in the log. Pure functions."""
 
+from config.stream_rules import StreamRules
 from config.time_format import format_utc
 from monitor.incidents.lifecycle import Finding, Kind, Severity
-from monitor.incidents.window import JudgeRule, window_details
+from monitor.incidents.window import window_details
 from monitor.statistics.part import Part
 from storage.control.records import WindowFacts
 
 
-def find_dead_letters(facts: WindowFacts, part: Part, rule: JudgeRule) -> Finding | None:
+def find_dead_letters(facts: WindowFacts, part: Part, rules: StreamRules) -> Finding | None:
     """Return the finding of a window with too large a share of dead letters, otherwise None."""
     records = part.events + part.dead
     share = part.dead / records
-    if part.dead < rule.min_outliers or share <= rule.max_dead_letter_ratio:
+    if part.dead < rules.min_outliers or share <= rules.max_dead_letter_ratio:
         return None
     summary = (
         f"{part.dead:,} of {records:,} records could not be read as events around {format_utc(facts.window_start_us)} "
-        f"({share:.1%}, more than {rule.max_dead_letter_ratio:.1%}); dead_letter_history has the reasons"
+        f"({share:.1%}, more than {rules.max_dead_letter_ratio:.1%}); dead_letter_history has the reasons"
     )
     details = {
         "window": window_details(facts),
         "dead_letters": part.dead,
         "records": records,
         "share": share,
-        "limit": rule.max_dead_letter_ratio,
-        "config_hash": rule.config_hash,
+        "limit": rules.max_dead_letter_ratio,
+        "config_hash": rules.config_hash,
     }
     severity = Severity.CRITICAL if share > 0.5 else Severity.WARNING
     return Finding(kind=Kind.DEAD_LETTERS, severity=severity, summary=summary, details=details)

@@ -3,16 +3,16 @@
 `lifecycle.py` defines the lifecycle of one incident. Here it is applied to the open incidents of a stream.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from config.stream_rules import StreamRules
 from monitor.incidents.lifecycle import (
     Finding,
     Interval,
     Kind,
     LifecyclePolicy,
-    Severity,
     advance_incident,
     apply_quiet_windows,
     end_incident,
@@ -20,25 +20,17 @@ from monitor.incidents.lifecycle import (
 from storage.control.records import Incident
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IncidentPolicy:
-    """The settings for incidents. `channels` returns the channels for a kind and a severity."""
-
-    size_us: int
-    lifecycle: LifecyclePolicy
-    channels: Callable[[Kind, Severity], Sequence[str]]
-    max_age_us: int
-
-
 def update_incident(
     kind: Kind,
     finding: Finding | None,
     open_incidents: Sequence[Incident],
     window: Interval,
-    rule: IncidentPolicy,
+    rules: StreamRules,
     *,
     now_us: int,
     quiet_since_us: int | None = None,
+    resolve_after: int | None = None,
+    unit: str = "windows",
 ) -> list[Incident]:
     """Return the incidents of one kind that a window opens or changes.
 
@@ -47,29 +39,36 @@ def update_incident(
         finding: Finding of the test in the window, or None.
         open_incidents: Open incidents of the stream, of all kinds.
         window: The window, or another interval that was judged as a whole.
-        rule: The settings for incidents.
+        rules: The rules of the stream.
         now_us: Wall-clock time. It only decides which notifications are too old.
         quiet_since_us: End of the last judged window, if windows without events count as clean.
+        resolve_after: Clean intervals that resolve the incident, if not those of the rules.
+        unit: Plural of the judged intervals in texts.
     """
     changed = []
+    policy = LifecyclePolicy(
+        resolve_after=rules.resolve_after if resolve_after is None else resolve_after,
+        repeat_interval_us=rules.repeat_interval_us,
+        unit=unit,
+    )
     incident = next((each for each in open_incidents if each.kind == kind), None)
     if incident is not None and quiet_since_us is not None:
-        quiet = (window.start_us - quiet_since_us) // rule.size_us
-        incident = apply_quiet_windows(incident, max(quiet, 0), rule.size_us, quiet_since_us, rule.lifecycle)
+        quiet = (window.start_us - quiet_since_us) // rules.size_us
+        incident = apply_quiet_windows(incident, max(quiet, 0), rules.size_us, quiet_since_us, policy)
         if incident.status != "open":
             changed.append(incident)
             incident = None
-    incident = advance_incident(incident, finding, window, rule.lifecycle)
+    incident = advance_incident(incident, finding, window, policy)
     if incident is not None:
         changed.append(incident)
-    return [_route_transition(each, rule, now_us) for each in changed]
+    return [_route_transition(each, rules, now_us) for each in changed]
 
 
 def withdraw_incident(
     incident: Incident,
     why: str,
     at: Interval,
-    rule: IncidentPolicy,
+    rules: StreamRules,
     *,
     now_us: int,
     details: Mapping[str, Any] | None = None,
@@ -80,7 +79,7 @@ def withdraw_incident(
         incident: The incident.
         why: The reason as text. It begins with a past participle, such as "withdrawn".
         at: The window or the moment of event time at which the incident ends.
-        rule: The settings for incidents.
+        rules: The rules of the stream.
         now_us: Wall-clock time. It only decides which notifications are too old.
         details: Details to store with the transition.
     """
@@ -91,16 +90,16 @@ def withdraw_incident(
         details={"windows_fired": incident.windows_fired, **(details or {})},
         clean_windows=incident.clean_windows,
     )
-    return _route_transition(ended, rule, now_us)
+    return _route_transition(ended, rules, now_us)
 
 
-def _route_transition(incident: Incident, rule: IncidentPolicy, now_us: int) -> Incident:
+def _route_transition(incident: Incident, rules: StreamRules, now_us: int) -> Incident:
     """Return the incident with the channels of its transition. Old transitions are only sent to the log."""
     transition = incident.transition
     if transition is None:
         return incident
-    routed = rule.channels(Kind(incident.kind), Severity(transition.severity))
+    routed = rules.channels(incident.kind, transition.severity)
     channels = ["log", *(channel for channel in routed if channel != "log")]
-    is_old = now_us - transition.at_us > rule.max_age_us
+    is_old = now_us - transition.at_us > rules.max_age_us
     skipped = [channel for channel in channels if channel != "log"] if is_old else []
     return replace(incident, transition=replace(transition, channels=channels, skipped_channels=skipped))

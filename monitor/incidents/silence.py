@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from config.stream_rules import StreamRules
 from config.time_format import DAY_US, WEEK_US, format_utc
 from monitor.incidents.lifecycle import Finding, Interval, Kind, Severity
-from monitor.incidents.rows import IncidentPolicy, update_incident
+from monitor.incidents.rows import update_incident
 from storage.control.records import Incident
 from storage.control.silence import ArrivalFacts, Pause, PauseHistory
 
@@ -198,28 +199,27 @@ def update_silence_incident(
     finding: Finding | None,
     open_incidents: Sequence[Incident],
     facts: ArrivalFacts,
-    policy: IncidentPolicy,
+    rules: StreamRules,
 ) -> list[Incident]:
     """Return the rows that open, escalate, repeat or resolve the stream's silence incident; empty without a change.
 
     The incident follows the wall clock. It is resolved by the first arrival after its opening.
     """
     stored = next((incident for incident in open_incidents if incident.kind == Kind.SILENCE), None)
-    resolving_at_once = replace(policy, lifecycle=replace(policy.lifecycle, resolve_after=1))
     now_us = facts.now_us
     moment = Interval(start_us=now_us, end_us=now_us)
     if stored is None:
         since_us = now_us if facts.last_event_us is None else facts.last_event_us
         opened = Interval(start_us=since_us, end_us=now_us)
-        return update_incident(Kind.SILENCE, finding, open_incidents, opened, resolving_at_once, now_us=now_us)
+        return update_incident(Kind.SILENCE, finding, open_incidents, opened, rules, now_us=now_us, resolve_after=1)
     if finding is None:
         if facts.last_arrival_us is None or facts.last_arrival_us <= stored.opened_at_us:
             return []
-        rows = update_incident(Kind.SILENCE, None, open_incidents, moment, resolving_at_once, now_us=now_us)
+        rows = update_incident(Kind.SILENCE, None, open_incidents, moment, rules, now_us=now_us, resolve_after=1)
         return [_describe_arrival(row, facts) for row in rows]
     escalates = _SEVERITY_RANK[finding.severity] > _SEVERITY_RANK[Severity(stored.severity)]
-    if escalates or now_us - stored.last_told_us >= policy.lifecycle.repeat_interval_us:
-        return update_incident(Kind.SILENCE, finding, open_incidents, moment, resolving_at_once, now_us=now_us)
+    if escalates or now_us - stored.last_told_us >= rules.repeat_interval_us:
+        return update_incident(Kind.SILENCE, finding, open_incidents, moment, rules, now_us=now_us, resolve_after=1)
     return []
 
 

@@ -110,7 +110,7 @@ def _update_statistic(state: SlowRiseState, window: WindowUnderTest) -> SlowRise
         window.part.events,
         window.part.outliers,
         window_start_us=window.facts.window_start_us,
-        threshold_windows=windows_between_false_alarms(window.rule.per_week, window.rule.size_us, share=BUDGET_SHARE),
+        threshold_windows=windows_between_false_alarms(window.rules.per_week, window.rules.size_us, share=BUDGET_SHARE),
         clean_rate=window.threshold.clean_rate,
     )
     if verdict.onset_us is None:
@@ -167,8 +167,8 @@ def _build_finding(state: SlowRiseState, alarm: SlowRiseAlarm, window: WindowUnd
         "ratio": share / clean_rate,
         "looked_for_ratio": RATE_RATIO,
         "log_statistic": alarm.log_statistic,
-        "limit_windows": windows_between_false_alarms(window.rule.per_week, window.rule.size_us, share=BUDGET_SHARE),
-        "promise_per_week": window.rule.per_week,
+        "limit_windows": windows_between_false_alarms(window.rules.per_week, window.rules.size_us, share=BUDGET_SHARE),
+        "promise_per_week": window.rules.per_week,
         **window.shared_details(),
     }
     return Finding(kind=Kind.SLOW_RISE, severity=Severity.WARNING, summary=summary, details=details)

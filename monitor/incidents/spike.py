@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from config.stream_rules import StreamRules
 from config.time_format import WEEK_US, format_one_period, format_rounded_duration, format_utc
 from monitor.incidents.lifecycle import Finding, Kind, Severity
-from monitor.incidents.window import JudgeRule, ThresholdInForce, WindowUnderTest, window_details
+from monitor.incidents.window import ThresholdInForce, WindowUnderTest, window_details
 from monitor.statistics.counts import LEARNED_WINDOWS, CountModel, exceedance_probability, p_value
 
 
@@ -151,33 +152,33 @@ window, unless the full window has more events.
 _MAX_LARGEST_ENERGIES = 10
 
 
-def judge_spike(in_force: ThresholdInForce, events: int, outliers: int, rule: JudgeRule) -> SpikeVerdict:
+def judge_spike(in_force: ThresholdInForce, events: int, outliers: int, rules: StreamRules) -> SpikeVerdict:
     """Return the test result of a window by its numbers of events and outliers."""
     return judge_count(
         in_force.count_model,
         events,
         outliers,
-        alpha=false_alarm_probability(rule.per_week, rule.size_us),
-        min_outliers=rule.min_outliers,
-        min_ratio=rule.min_ratio,
+        alpha=false_alarm_probability(rules.per_week, rules.size_us),
+        min_outliers=rules.min_outliers,
+        min_ratio=rules.min_ratio,
     )
 
 
 def evaluate_open_window(
-    in_force: ThresholdInForce, events: int, outliers: int, rule: JudgeRule
+    in_force: ThresholdInForce, events: int, outliers: int, rules: StreamRules
 ) -> SpikeVerdict | None:
     """Return the test result of an open window against the threshold of the full one. None before the first tick."""
     if in_force.most_events is None:
         return None
-    return judge_spike(in_force, max(events, EARLY_EVENTS_FACTOR * in_force.most_events), outliers, rule)
+    return judge_spike(in_force, max(events, EARLY_EVENTS_FACTOR * in_force.most_events), outliers, rules)
 
 
 def build_spike_finding(window: WindowUnderTest, verdict: SpikeVerdict, *, early: bool = False) -> Finding | None:
     """Return the finding of a judged window, or None for a clean one. `early` marks a window that is still open."""
     if not verdict.fires:
         return None
-    facts, part, rule = window.facts, window.part, window.rule
-    alpha = false_alarm_probability(rule.per_week, rule.size_us)
+    facts, part, rules = window.facts, window.part, window.rules
+    alpha = false_alarm_probability(rules.per_week, rules.size_us)
     # Twice as improbable, in powers of ten, as an incident requires: no longer a question of the budget.
     severity = Severity.CRITICAL if verdict.p_value <= alpha**2 else Severity.WARNING
     place, usual = ("of the open window", "one has up to") if early else ("in the window", "window has")
@@ -195,8 +196,8 @@ def build_spike_finding(window: WindowUnderTest, verdict: SpikeVerdict, *, early
         "p_value": verdict.p_value,
         "alpha": alpha,
         "attainable": verdict.attainable,
-        "promise_per_week": rule.per_week,
-        "floors": {"min_outliers": rule.min_outliers, "min_ratio": rule.min_ratio},
+        "promise_per_week": rules.per_week,
+        "floors": {"min_outliers": rules.min_outliers, "min_ratio": rules.min_ratio},
         "largest_energies": [float(energy) for energy in part.top[:_MAX_LARGEST_ENERGIES]],
         **window.shared_details(),
     }

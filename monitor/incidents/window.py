@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from config.stream_rules import StreamRules
 from config.time_format import format_utc
-from monitor.incidents.rows import IncidentPolicy
 from monitor.statistics.counts import CountModel, count_model_to_json
 from monitor.statistics.part import Part, Scale
 from monitor.thresholds.tick import load_clean_rate, load_count_model, load_scale
@@ -13,19 +13,6 @@ from storage.control.records import OffsetRange, WindowFacts
 from storage.control.thresholds import ThresholdRow
 
 _MAX_RANGES = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JudgeRule:
-    """The settings for judging a window."""
-
-    size_us: int
-    per_week: float
-    min_outliers: int
-    min_ratio: float
-    max_dead_letter_ratio: float
-    config_hash: str
-    incident_policy: IncidentPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +53,7 @@ class WindowUnderTest:
     facts: WindowFacts
     part: Part
     threshold: ThresholdInForce
-    rule: JudgeRule
+    rules: StreamRules
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
     def shared_details(self) -> dict[str, Any]:
@@ -76,7 +63,7 @@ class WindowUnderTest:
             "threshold": threshold_details(self.threshold.row),
             "model_version": self.threshold.model_version,
             "dead_letters": self.part.dead,
-            "config_hash": self.rule.config_hash,
+            "config_hash": self.rules.config_hash,
             "offsets": [_range_details(offset_range) for offset_range in self.facts.offset_ranges[:_MAX_RANGES]],
             **self.evidence,
         }

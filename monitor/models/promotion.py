@@ -2,19 +2,18 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.models.shadow_gate import ComparedModel, GateRule, GateVerdict, WindowPair, evaluate_gate
+from config.stream_rules import StreamRules
+from monitor.models.shadow_gate import ComparedModel, GateVerdict, WindowPair, evaluate_gate
 from monitor.models.shadow_parts import merge_shadow_parts
 from monitor.statistics.part import Scale, decode_part
 from monitor.thresholds.look_back import LookBack
 from monitor.thresholds.look_back_cache import LookBackCache, LookBackSummary
 from monitor.thresholds.tick import (
-    ThresholdRule,
     build_first_threshold,
     compute_tick_threshold,
     load_count_model,
@@ -29,16 +28,6 @@ log = logging.getLogger(__name__)
 Float32 = NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PromotionRule:
-    """Settings of a stream for promotions."""
-
-    stream: str
-    stream_id: int
-    threshold: ThresholdRule
-    gate: GateRule
-
-
 class Promoter:
     """Evaluates and promotes the model in the shadow of one stream.
 
@@ -47,14 +36,16 @@ class Promoter:
 
     def __init__(
         self,
-        rule: PromotionRule,
+        rules: StreamRules,
+        stream_id: int,
         *,
         shadows: ShadowStore,
         models: ModelStore,
         calibration: ThresholdStore,
         reference: Callable[[int], Float32],
     ) -> None:
-        self._rule = rule
+        self._rules = rules
+        self._stream_id = stream_id
         self._shadows = shadows
         self._models = models
         self._calibration = calibration
@@ -67,7 +58,7 @@ class Promoter:
         """
         if not self._merge_windows():
             return False
-        shadow = self._shadows.current(self._rule.stream_id)
+        shadow = self._shadows.current(self._stream_id)
         if shadow is not None and _is_due(shadow):
             verdict = self.evaluate(shadow)
             if verdict.holds is not None:
@@ -76,12 +67,12 @@ class Promoter:
 
     def _merge_windows(self) -> bool:
         merged = False
-        while self._shadows.merge_windows(self._rule.stream_id, merge_shadow_parts):
+        while self._shadows.merge_windows(self._stream_id, merge_shadow_parts):
             merged = True
         return merged
 
     def _apply_verdict(self, shadow: ShadowModel, verdict: GateVerdict) -> None:
-        stream_id, model_id = self._rule.stream_id, shadow.model_id
+        stream_id, model_id = self._stream_id, shadow.model_id
         details = {"holds": verdict.holds, "reason": verdict.reason, **verdict.numbers}
         if verdict.holds:
             make_threshold = self._make_threshold_factory(model_id)
@@ -93,18 +84,17 @@ class Promoter:
         log.log(
             logging.INFO if verdict.holds else logging.WARNING,
             "Stream %s: model %d %s: %s.",
-            self._rule.stream,
+            self._rules.stream,
             shadow.version,
             "takes over" if verdict.holds else "stays a candidate",
             verdict.reason,
-            extra={"action": "promote", "stream": self._rule.stream},
+            extra={"action": "promote", "stream": self._rules.stream},
         )
 
     def evaluate(self, shadow: ShadowModel) -> GateVerdict:
         """Evaluate the gate for the model on the stored windows."""
-        rule = self._rule
         self._merge_windows()
-        active, newest = self._models.active(rule.stream_id), self._calibration.newest_threshold(rule.stream_id)
+        active, newest = self._models.active(self._stream_id), self._calibration.newest_threshold(self._stream_id)
         assert active is not None, "a model is in the shadow of an active one"
         assert newest is not None, "an active model has a threshold"
         reference = self._reference(shadow.model_id)
@@ -112,7 +102,7 @@ class Promoter:
             WindowPair(
                 active=decode_part(window.active_payload), shadow=decode_part(window.shadow_payload), fired=window.fired
             )
-            for window in self._shadows.windows(rule.stream_id, shadow.model_id)
+            for window in self._shadows.windows(self._stream_id, shadow.model_id)
         ]
         n_above = int((reference > shadow.threshold).sum())
         return evaluate_gate(
@@ -124,7 +114,7 @@ class Promoter:
             ),
             ComparedModel(kind=shadow.kind, scale=Scale.from_energies(reference)),
             (n_above, len(reference)),
-            rule.gate,
+            self._rules,
         )
 
     def promote(self, model_id: int) -> ModelRecord:
@@ -133,23 +123,21 @@ class Promoter:
         Its threshold is estimated as at a tick from the windows that it scored in the shadow, if there are any.
         The threshold therefore keeps its rank across the change of model, and no window lacks a valid threshold.
         """
-        return self._models.promote(self._rule.stream_id, model_id, self._make_threshold_factory(model_id))
+        return self._models.promote(self._stream_id, model_id, self._make_threshold_factory(model_id))
 
     def _make_threshold_factory(self, model_id: int) -> Callable[[int, Activation], ThresholdRow]:
         self._merge_windows()
-        facts = self._calibration.tick_facts(self._rule.stream_id)
-        cache = LookBackCache(self._rule.stream_id, model_id, Scale.from_energies(self._reference(model_id)))
-        summary = cache.refresh(self._calibration, facts.sealed_until_us or 0, self._rule.threshold)
-        return partial(
-            first_threshold_from_history, cache.look_back, summary, self._reference(model_id), self._rule.threshold
-        )
+        facts = self._calibration.tick_facts(self._stream_id)
+        cache = LookBackCache(self._stream_id, model_id, Scale.from_energies(self._reference(model_id)))
+        summary = cache.refresh(self._calibration, facts.sealed_until_us or 0, self._rules)
+        return partial(first_threshold_from_history, cache.look_back, summary, self._reference(model_id), self._rules)
 
 
 def first_threshold_from_history(
     look_back: LookBack,
     refreshed: LookBackSummary,
     reference: Float32,
-    rule: ThresholdRule,
+    rules: StreamRules,
     model_id: int,
     activation: Activation,
 ) -> ThresholdRow:
@@ -159,11 +147,11 @@ def first_threshold_from_history(
         look_back: The windows that the model scored, in the shadow or during an earlier activation.
         refreshed: The selection of windows that count.
         reference: The reference energies of the model, ascending.
-        rule: The settings of the threshold.
+        rules: The rules of the stream.
         model_id: The model.
         activation: The time from which the model is valid.
     """
-    first = build_first_threshold(reference, model_id, activation, rule.percentile, rule.method)
+    first = build_first_threshold(reference, model_id, activation, rules.percentile, rules.method)
     if not len(look_back):
         return first
     threshold, _, _ = compute_tick_threshold(
@@ -171,7 +159,7 @@ def first_threshold_from_history(
         look_back,
         refreshed.clean,
         reference,
-        rule,
+        rules,
         tick_us=activation.computed_at_us,
         valid_from_us=activation.valid_from_us,
         most_events=refreshed.most_events,

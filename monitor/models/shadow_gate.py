@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from config.stream_rules import StreamRules
 from config.time_format import WEEK_US
 from monitor.incidents.spike import false_alarm_probability, judge_count
 from monitor.statistics.counts import fit_count_model
@@ -58,17 +59,6 @@ class ComparedModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GateRule:
-    """Settings of a stream for the gate: percentile, false alarms per week, window size, minimum outliers and ratio."""
-
-    percentile: float
-    per_week: float
-    size_us: int
-    min_outliers: int
-    min_ratio: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class GateVerdict:
     """Result of the gate.
 
@@ -88,7 +78,7 @@ def evaluate_gate(
     active: ComparedModel,
     shadow: ComparedModel,
     reference_counts: tuple[int, int],
-    rule: GateRule,
+    rules: StreamRules,
 ) -> GateVerdict:
     """Decide whether the model in the shadow may take over.
 
@@ -97,12 +87,12 @@ def evaluate_gate(
         active: The active model.
         shadow: The model in the shadow.
         reference_counts: The number of the shadow's reference energies above its threshold, and their total number.
-        rule: The settings.
+        rules: The rules of the stream.
     """
     clean = [pair for pair in pairs if not pair.fired and pair.active.events]
     events = np.array([pair.shadow.events for pair in clean], np.int64)
     outliers = np.array([pair.shadow.outliers for pair in clean], np.int64)
-    nominal = exceedance(rule.percentile)
+    nominal = exceedance(rules.percentile)
     numbers: dict[str, Any] = {"windows": len(pairs), "clean_windows": len(clean), "events": int(events.sum())}
     missing = _missing_evidence(len(clean), int(events.sum()), nominal)
     if missing is not None:
@@ -112,7 +102,7 @@ def evaluate_gate(
     numbers |= {"flagged_share": share, "nominal_share": nominal}
     if not nominal / MAX_FLAGGED_RATIO <= share <= nominal * MAX_FLAGGED_RATIO:
         objections.append(f"it flags {share:.3%} of the clean events, {nominal:.3%} is meant")
-    fired, allowed = _count_firings(clean, events, outliers, reference_counts, active.dispersion, rule)
+    fired, allowed = _count_firings(clean, events, outliers, reference_counts, active.dispersion, rules)
     numbers |= {"would_fire": fired, "may_fire": allowed}
     if fired > allowed:
         objections.append(f"{fired} windows would fire in which the active model found nothing, {allowed} may")
@@ -143,7 +133,7 @@ def _count_firings(
     outliers: NDArray[np.int64],
     reference_counts: tuple[int, int],
     dispersion: float,
-    rule: GateRule,
+    rules: StreamRules,
 ) -> tuple[int, int]:
     """Return the number of clean windows that would fire if judged as in the daemon, and the number allowed.
 
@@ -152,19 +142,19 @@ def _count_firings(
     """
     count_model = fit_count_model(*reference_counts, outliers, events)
     count_model = replace(count_model, dispersion=min(count_model.dispersion, max(dispersion, 1.0)))
-    alpha = false_alarm_probability(rule.per_week, rule.size_us)
+    alpha = false_alarm_probability(rules.per_week, rules.size_us)
     verdicts = (
         judge_count(
             count_model,
             pair.shadow.events,
             pair.shadow.outliers,
             alpha=alpha,
-            min_outliers=rule.min_outliers,
-            min_ratio=rule.min_ratio,
+            min_outliers=rules.min_outliers,
+            min_ratio=rules.min_ratio,
         )
         for pair in clean
     )
-    budgeted = rule.per_week * len(clean) * rule.size_us / WEEK_US
+    budgeted = rules.per_week * len(clean) * rules.size_us / WEEK_US
     return sum(verdict.fires for verdict in verdicts), 1 + int(2 * budgeted)
 
 

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from config.stream_rules import StreamRules
 from consumers.batch import DeadLetters, DecodedBatch, Events
 from consumers.windows import (
     NO_WATERMARK_US,
@@ -47,24 +48,6 @@ class BatchScorer(Protocol):
     def scale(self, model_id: int) -> Scale:
         """Return the scale of the energy histogram of a model."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WindowRule:
-    """The `window` settings in microseconds.
-
-    `max_future_us` is None where the codec checks event times against the broker's clock. It has a value for files,
-    whose stray future times are found by the events that follow.
-    """
-
-    size_us: int
-    grace_us: int
-    ahead_us: int
-    max_future_us: int | None
-
-    def lead_end_us(self, sealed_until_us: int | None) -> int:
-        """Return the event time from which on no event may be stored yet."""
-        return (sealed_until_us or 0) + self.grace_us + self.ahead_us
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +146,7 @@ def fold(
     final: bool,
     control: StreamControl,
     schedule: ThresholdSchedule,
-    rule: WindowRule,
+    rules: StreamRules,
     scorer: BatchScorer,
 ) -> FoldedBatch:
     """Fold a batch into the columns of one commit.
@@ -174,13 +157,13 @@ def fold(
         final: No records follow this batch in its source.
         control: The stream's sealed time, as the worker last read it; the ledger checks it when it commits.
         schedule: The threshold rows.
-        rule: The window settings.
+        rules: The rules of the stream.
         scorer: The scorer of the models in the schedule.
     """
-    stray, decided = _find_stray_times(batch.events, watermark_us, rule, final=final)
+    stray, decided = _find_stray_times(batch.events, watermark_us, rules, final=final)
     # The remaining records keep their stray times: the next fold decides them again, by the events that follow.
     within_lead = count_before_lead_end(
-        np.where(stray, NO_WATERMARK_US, batch.events.times_us), rule.lead_end_us(control.sealed_until_us)
+        np.where(stray, NO_WATERMARK_US, batch.events.times_us), rules.lead_end_us(control.sealed_until_us)
     )
     n = min(decided, within_lead)
     ready, remaining = _split_batch(batch, n)
@@ -190,26 +173,26 @@ def fold(
     held = within_lead < decided
     if held:  # an undecided event may have a stray time, which must not become the watermark
         advanced_us = _advance_watermark(advanced_us, batch.events.times_us[n : n + 1])
-    scored = _score_events(ready.events, watermarks_us, control, schedule, rule, scorer)
+    scored = _score_events(ready.events, watermarks_us, control, schedule, rules, scorer)
     return FoldedBatch(
         end=ready.end,
         watermark_us=advanced_us,
         scored=scored,
         dead=ready.dead_letters,
-        parts=_build_parts(scored, ready.dead_letters, watermark_us, schedule, rule, scorer),
-        shadow_parts=_build_shadow_parts(scored, schedule, rule, scorer),
+        parts=_build_parts(scored, ready.dead_letters, watermark_us, schedule, rules, scorer),
+        shadow_parts=_build_shadow_parts(scored, schedule, rules, scorer),
         remaining=remaining,
         held_by_lead=held,
     )
 
 
 def _find_stray_times(
-    events: Events, watermark_us: int | None, rule: WindowRule, *, final: bool
+    events: Events, watermark_us: int | None, rules: StreamRules, *, final: bool
 ) -> tuple[NDArray[np.bool_], int]:
     """Return a mask of the events with stray future times, and the number of leading events that are decided."""
-    if rule.max_future_us is None:
+    if rules.max_future_us is None:
         return np.zeros(len(events), np.bool_), len(events)
-    stray, decided = find_stray_times(events.times_us, watermark_us, rule.max_future_us, final=final)
+    stray, decided = find_stray_times(events.times_us, watermark_us, rules.max_future_us, final=final)
     stray[decided:] = False
     return stray, decided
 
@@ -283,10 +266,10 @@ def _score_events(
     watermarks_us: Int64,
     control: StreamControl,
     schedule: ThresholdSchedule,
-    rule: WindowRule,
+    rules: StreamRules,
     scorer: BatchScorer,
 ) -> ScoredEvents:
-    rows = schedule.rows_at(window_start(events.times_us, rule.size_us))
+    rows = schedule.rows_at(window_start(events.times_us, rules.size_us))
     energies = np.empty(len(events), np.float32)
     model_ids = schedule.model_ids[rows]
     model_rows = np.zeros(len(events), np.int64)
@@ -303,7 +286,7 @@ def _score_events(
         energies=energies,
         threshold_ids=schedule.threshold_ids[rows],
         is_outlier=energies > schedule.thresholds[rows],
-        is_late=late_mask(events.times_us, rule.size_us, rule.grace_us, watermarks_us, control.sealed_until_us),
+        is_late=late_mask(events.times_us, rules.size_us, rules.grace_us, watermarks_us, control.sealed_until_us),
         model_rows=model_rows,
         drift_codes=codes,
     )
@@ -314,12 +297,12 @@ def _build_parts(
     dead_letters: DeadLetters,
     watermark_us: int | None,
     schedule: ThresholdSchedule,
-    rule: WindowRule,
+    rules: StreamRules,
     scorer: BatchScorer,
 ) -> list[WindowPartRow]:
     """Build one part per window in one pass over the batch; late events and dead letters are only counted."""
-    windows = window_start(scored.events.times_us, rule.size_us)
-    dead_windows = _dead_letter_windows(scored.events, dead_letters, watermark_us, rule)
+    windows = window_start(scored.events.times_us, rules.size_us)
+    dead_windows = _dead_letter_windows(scored.events, dead_letters, watermark_us, rules)
     starts = np.unique(np.concatenate([windows, dead_windows]))
     late = _count_by_window(windows[scored.is_late], starts)
     dead = _count_by_window(dead_windows, starts)
@@ -343,7 +326,7 @@ def _build_parts(
         parts.append(
             WindowPartRow(
                 window_start_us=start,
-                window_end_us=start + rule.size_us,
+                window_end_us=start + rules.size_us,
                 threshold_id=threshold_ids[i],
                 events=part.events,
                 outliers=part.outliers,
@@ -379,23 +362,23 @@ def _summarise_by_model(
 
 
 def _build_shadow_parts(
-    scored: ScoredEvents, schedule: ThresholdSchedule, rule: WindowRule, scorer: BatchScorer
+    scored: ScoredEvents, schedule: ThresholdSchedule, rules: StreamRules, scorer: BatchScorer
 ) -> list[ShadowPartRow]:
     if not schedule.shadows:
         return []
     on_time = ~scored.is_late
     return build_shadow_parts(
         scored.events.features[on_time],
-        window_start(scored.events.times_us[on_time], rule.size_us),
+        window_start(scored.events.times_us[on_time], rules.size_us),
         schedule.shadows,
-        size_us=rule.size_us,
+        size_us=rules.size_us,
         energies=scorer.energies,
         scale=scorer.scale,
     )
 
 
 def _dead_letter_windows(
-    events: Events, dead_letters: DeadLetters, watermark_us: int | None, rule: WindowRule
+    events: Events, dead_letters: DeadLetters, watermark_us: int | None, rules: StreamRules
 ) -> Int64:
     """Return the window start of each dead letter, except of those before the first event of the source.
 
@@ -405,4 +388,4 @@ def _dead_letter_windows(
         return np.empty(0, np.int64)
     watermarks_us = watermark_before(np.append(events.times_us, 0), watermark_us)
     times_us = watermarks_us[np.searchsorted(events.offsets, dead_letters.offsets)]
-    return window_start(times_us[times_us >= 0], rule.size_us)
+    return window_start(times_us[times_us >= 0], rules.size_us)

@@ -21,7 +21,7 @@ class StorageRetry:
 
     def __init__(self, stop: threading.Event, drain_timeout_s: float) -> None:
         self._stop = stop
-        self._drain_timeout_s = drain_timeout_s
+        self.drain_timeout_s = drain_timeout_s
         self._stop_seen_s: float | None = None
 
     def retry_until_answered(self, call: Callable[[], T]) -> T:
@@ -54,4 +54,4 @@ class StorageRetry:
         now_s = time.monotonic()
         if self._stop_seen_s is None:
             self._stop_seen_s = now_s
-        return now_s - self._stop_seen_s > self._drain_timeout_s
+        return now_s - self._stop_seen_s > self.drain_timeout_s

@@ -5,15 +5,16 @@ state of the worker can be discarded at any time: records are read again from th
 """
 
 import logging
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Protocol
 
+from config.stream_rules import StreamRules
 from consumers.batch import DecodedBatch, Partition, Position
 from consumers.codec import Codec
 from monitor.pipeline.commit import build_commit, build_position_commit
-from monitor.pipeline.fold import BatchScorer, FoldedBatch, ThresholdSchedule, WindowRule, fold
+from monitor.pipeline.fold import BatchScorer, FoldedBatch, ThresholdSchedule, fold
 from monitor.pipeline.inbox import (
     ControlChanged,
     Inbox,
@@ -53,43 +54,47 @@ def _makes_no_progress(buffer: PartitionBuffer, folded: FoldedBatch) -> bool:
     return folded.end == buffer.next_offset and folded.watermark_us == buffer.watermark_us
 
 
+class ClaimRequests(Protocol):
+    """The intake, as the worker uses it."""
+
+    def request_reclaim(self, request: ReclaimRequest) -> None:
+        """Request a new claim of a partition."""
+        ...
+
+    def set_positions(self, positions: Mapping[Partition, int]) -> None:
+        """Set the committed positions to publish."""
+        ...
+
+
 class Worker:
     """Turns the messages of the inbox into commits until polling has ended."""
 
     def __init__(
         self,
-        *,
-        stream: str,
+        rules: StreamRules,
         stream_id: int,
-        rule: WindowRule,
-        idle_timeout_s: float,
+        *,
         codec: Codec,
+        features: tuple[str, ...],
+        scorer: BatchScorer,
         ledger: Ledger,
         shadows: ShadowStore,
         inbox: Inbox,
-        scorer: BatchScorer,
-        reclaim: Callable[[ReclaimRequest], None],
-        publish: Callable[[dict[Partition, int]], None],
-        committed: Callable[[], None],
-        features: tuple[str, ...],
-        stop: threading.Event,
-        drain_timeout_s: float,
+        intake: ClaimRequests,
+        notify_committed: Callable[[], None],
+        retry: StorageRetry,
     ) -> None:
-        self._stream = stream
+        self._rules = rules
         self._stream_id = stream_id
-        self._rule = rule
-        self._idle_timeout_s = idle_timeout_s
         self._codec = codec
+        self._features = features
+        self._scorer = scorer
         self._ledger = ledger
         self._shadows = shadows
         self._inbox = inbox
-        self._scorer = scorer
-        self._request_reclaim = reclaim
-        self._publish_positions = publish
-        self._notify_committed = committed
-        self._features = features
-        self._drain_timeout_s = drain_timeout_s
-        self._retry = StorageRetry(stop, drain_timeout_s)
+        self._intake = intake
+        self._notify_committed = notify_committed
+        self._retry = retry
         self._buffers: dict[Partition, PartitionBuffer] = {}
         self._control = StreamControl(sealed_until_us=None, revision=-1, last_tick_us=None)
         self._schedule = ThresholdSchedule.from_rows([])
@@ -128,7 +133,7 @@ class Worker:
         waiting = any(
             buffer.pending and buffer.held_under is None and not buffer.undecided for buffer in self._buffers.values()
         )
-        return not waiting or time.monotonic() - (self._stop_requested_s or 0.0) > self._drain_timeout_s
+        return not waiting or time.monotonic() - (self._stop_requested_s or 0.0) > self._retry.drain_timeout_s
 
     def _wait_s(self) -> float:
         """Return the longest wait for a message: until the next commit or read of the control state is due."""
@@ -186,7 +191,7 @@ class Worker:
             extra={"action": "fence"},
         )
         self._discard_buffer(buffer.partition)
-        self._request_reclaim(ReclaimRequest(partition=buffer.partition, epoch=buffer.claim.epoch))
+        self._intake.request_reclaim(ReclaimRequest(partition=buffer.partition, epoch=buffer.claim.epoch))
 
     def _decode(self, message: RecordsFetched) -> None:
         batch = message.batch
@@ -196,7 +201,7 @@ class Worker:
             return
         decoded = self._codec.decode(batch, time.time_ns() // 1_000)
         buffer.add(decoded, time.monotonic())
-        self._rejection_warning.count(self._stream, decoded)
+        self._rejection_warning.count(self._rules.stream, decoded)
 
     def _next_due_buffer(self, now_s: float) -> PartitionBuffer | None:
         """Return the buffer with a due commit that has waited longest; None without a due commit."""
@@ -280,7 +285,7 @@ class Worker:
             final=final,
             control=self._control,
             schedule=self._schedule,
-            rule=self._rule,
+            rules=self._rules,
             scorer=self._scorer,
         )
 
@@ -344,7 +349,7 @@ class Worker:
         self.events_committed += len(commit.scores)
         buffer.record_count -= records
         self._inbox.release(buffer.partition, records)
-        self._publish_positions({each.partition: each.next_offset for each in self._buffers.values()})
+        self._intake.set_positions({each.partition: each.next_offset for each in self._buffers.values()})
         self._notify_committed()
 
     def _send_commit(self, buffer: PartitionBuffer, commit: Commit) -> Committed | Fenced | Stale:
@@ -372,7 +377,7 @@ class Worker:
         `message` follows all records that were polled before it through the inbox. So without pending records all of
         them are committed; the ledger checks the position again.
         """
-        silent = time.monotonic() - buffer.last_event_s >= self._idle_timeout_s
+        silent = time.monotonic() - buffer.last_event_s >= self._rules.idle_timeout_us / 1e6
         control_unread = self._control.revision < 0
         if control_unread or buffer.ended or not silent or any(len(batch.events) for batch in buffer.pending):
             return

@@ -11,9 +11,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from config.stream_rules import StreamRules
 from monitor.statistics.part import Scale, decode_part
 from monitor.thresholds.look_back import MAX_EXCLUDED_SHARE, LookBack, select_calibration_windows
-from monitor.thresholds.tick import ThresholdRule
 from storage.control.thresholds import JudgedWindow
 
 
@@ -56,27 +56,27 @@ class LookBackCache:
         self._fired: list[tuple[int, int, int]] = []
         self._selected = np.empty(0, np.int64)
 
-    def refresh(self, store: JudgedWindowReader, tick_us: int, rule: ThresholdRule) -> LookBackSummary:
+    def refresh(self, store: JudgedWindowReader, tick_us: int, rules: StreamRules) -> LookBackSummary:
         """Move the look-back to a tick.
 
         The threshold may use some windows that fired, because it is robust against outliers and needs enough windows.
         The count model is learned only from windows that did not fire.
         """
-        begin_us = tick_us - rule.look_back_us
+        begin_us = tick_us - rules.look_back_us
         after_us = begin_us if self._read_until_us is None else max(begin_us, self._read_until_us)
         new_windows = [w for w in store.judged_windows(self._stream_id, self.model_id, after_us, tick_us) if w.events]
         # A window that ends after the tick has not been read.
-        self._read_until_us = tick_us // rule.size_us * rule.size_us
+        self._read_until_us = tick_us // rules.size_us * rules.size_us
         self._move_window_range(new_windows, begin_us)
         fired = [(since_us, end_us) for _, since_us, end_us in self._fired]
-        selected = np.flatnonzero(self._select_windows(fired, tick_us, rule, MAX_EXCLUDED_SHARE))
+        selected = np.flatnonzero(self._select_windows(fired, tick_us, rules, MAX_EXCLUDED_SHARE))
         starts = self._starts_us[selected]
         for window in np.setdiff1d(self._selected, starts, assume_unique=True).tolist():
             self.look_back.evict(window)
         for index in np.flatnonzero(~np.isin(starts, self._selected, assume_unique=True)).tolist():
             self.look_back.add(int(starts[index]), decode_part(self._windows[selected[index]].payload))
         self._selected = starts
-        clean = self._starts_us[self._select_windows(fired, tick_us, rule, 1.0)] if fired else starts
+        clean = self._starts_us[self._select_windows(fired, tick_us, rules, 1.0)] if fired else starts
         return LookBackSummary(
             clean=clean.tolist(),
             most_events=int(self._events.max(initial=0)),
@@ -105,14 +105,14 @@ class LookBackCache:
         self._fired = [each for each in (*self._fired, *fired) if each[0] >= begin_us]
 
     def _select_windows(
-        self, fired: Sequence[tuple[int, int]], tick_us: int, rule: ThresholdRule, max_excluded_share: float
+        self, fired: Sequence[tuple[int, int]], tick_us: int, rules: StreamRules, max_excluded_share: float
     ) -> NDArray[np.bool_]:
         return select_calibration_windows(
             self._starts_us,
             self._ends_us,
             fired,
             tick_us,
-            look_back_us=rule.look_back_us,
-            adopt_after_us=rule.adopt_after_us,
+            look_back_us=rules.look_back_us,
+            adopt_after_us=rules.adopt_after_us,
             max_excluded_share=max_excluded_share,
         )

@@ -1,12 +1,13 @@
 """The threshold of a new model and the threshold of a tick, each with its count model. Pure functions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from config.stream_rules import StreamRules
 from config.time_format import WEEK_US
 from monitor.statistics.counts import (
     RATE_BOUND_LEVEL,
@@ -32,18 +33,8 @@ from storage.control.models import Activation
 from storage.control.thresholds import CalibrationRow, ThresholdRow
 
 Float32 = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ThresholdRule:
-    """The settings of `threshold` that a tick depends on."""
-
-    percentile: float
-    method: Method = "percentile"
-    look_back_us: int
-    adopt_after_us: int
-    size_us: int
-    per_week: float
+ThresholdResult = tuple[ThresholdRow, CountModel, float]
+"""The threshold of a tick, its count model, and the exceedance of the clean windows."""
 
 
 def build_first_threshold(
@@ -81,12 +72,12 @@ def compute_tick_threshold(
     look_back: LookBack,
     clean: Sequence[int],
     reference: Float32,
-    rule: ThresholdRule,
+    rules: StreamRules,
     *,
     tick_us: int,
     valid_from_us: int,
     most_events: int,
-) -> tuple[ThresholdRow, CountModel, float]:
+) -> ThresholdResult:
     """Return the threshold of a tick, its count model, and the exceedance of the clean windows at the threshold.
 
     Args:
@@ -94,7 +85,7 @@ def compute_tick_threshold(
         look_back: Exactly the windows that the threshold uses.
         clean: Start times of the windows in which nothing fired. The count model is learned from them.
         reference: Reference energies of the model, ascending, or the energies that a person accepted in their place.
-        rule: The settings.
+        rules: The rules of the stream.
         tick_us: Event time of the tick.
         valid_from_us: Start of the first window that the threshold can be valid for.
         most_events: Largest number of events of a window of the look-back.
@@ -104,9 +95,9 @@ def compute_tick_threshold(
         _load_estimate(previous),
         sketch,
         reference,
-        rule.percentile,
+        rules.percentile,
         dispersion=load_count_model(previous.details).dispersion,
-        method=rule.method,
+        method=rules.method,
     )
     above, reference_n = count_reference_above(estimate, reference)
     events, outliers = look_back.count_by_window(clean, estimate.value)
@@ -126,7 +117,7 @@ def build_calibration_row(
     threshold: ThresholdRow,
     count_model: CountModel,
     clean_exceedance: float,
-    rule: ThresholdRule,
+    rules: StreamRules,
     firings: tuple[int, int],
 ) -> CalibrationRow:
     """Return the comparison of budgeted and realised false alarms at a tick.
@@ -136,15 +127,15 @@ def build_calibration_row(
         threshold: The threshold of the tick.
         count_model: The count model learned at the tick.
         clean_exceedance: Exceedance of the clean windows.
-        rule: The settings.
+        rules: The rules of the stream.
         firings: Number of opened incidents and number of judged windows in the look-back.
     """
-    a = exceedance(rule.percentile)
-    weeks = firings[1] * rule.size_us / WEEK_US
+    a = exceedance(rules.percentile)
+    weeks = firings[1] * rules.size_us / WEEK_US
     suspect = is_contested(threshold.method, threshold.details["limit"]) or is_rate_suspect(count_model, a)
     return CalibrationRow(
         at_us=tick_us,
-        promised_per_week=rule.per_week,
+        promised_per_week=rules.per_week,
         realised_per_week=firings[0] / weeks if weeks else None,
         windows_learned=count_model.windows,
         dispersion=count_model.dispersion,

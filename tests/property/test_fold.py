@@ -7,16 +7,18 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config.stream_rules import StreamRules
 from consumers.batch import DeadLetters, DecodedBatch, Events, Partition
-from monitor.pipeline.fold import FoldedBatch, ThresholdSchedule, WindowRule, fold, join_batches
+from monitor.pipeline.fold import FoldedBatch, ThresholdSchedule, fold, join_batches
 from monitor.statistics.drift_sums import MeasuredEvents
 from monitor.statistics.part import Part, Scale, decode_part, encode_part, merge_parts
 from storage.ledger.commit import StreamControl
 from storage.ledger.ledger import ScheduledThreshold
+from tests.rules import make_rules
 
 PARTITION = Partition(topic="t", partition=0)
 SIZE, GRACE, AHEAD, MAX_FUTURE = 10, 3, 25, 30
-KAFKA = WindowRule(size_us=SIZE, grace_us=GRACE, ahead_us=AHEAD, max_future_us=None)
+KAFKA = make_rules(size_us=SIZE, grace_us=GRACE, ahead_us=AHEAD, max_future_us=None)
 FILE = replace(KAFKA, max_future_us=MAX_FUTURE)
 SCHEDULE = ThresholdSchedule.from_rows(
     [
@@ -100,7 +102,7 @@ class FoldRun:
     """A reader that folds and commits a log in pieces, up to the allowed lead over the sealed windows."""
 
     whole: DecodedBatch
-    rule: WindowRule = KAFKA
+    rules: StreamRules = KAFKA
     folded: list[FoldedBatch] = field(default_factory=list)
     watermark_us: int | None = None
     sealed_until_us: int | None = 0
@@ -122,7 +124,7 @@ class FoldRun:
             final=self.read == self.whole.end,
             control=StreamControl(sealed_until_us=self.sealed_until_us, revision=0),
             schedule=SCHEDULE,
-            rule=self.rule,
+            rules=self.rules,
             scorer=FeatureEnergies(),
         )
         assert folded.end == (folded.remaining.begin if folded.remaining else self.pending.end)
@@ -190,17 +192,17 @@ class FoldRun:
 STEPS = st.lists(st.tuples(st.integers(1, 8), st.floats(0, 1)), max_size=40)
 
 
-def read(whole: DecodedBatch, steps: list[tuple[int, float]], rule: WindowRule = KAFKA) -> FoldRun:
-    reader = FoldRun(whole, rule)
+def read(whole: DecodedBatch, steps: list[tuple[int, float]], rules: StreamRules = KAFKA) -> FoldRun:
+    reader = FoldRun(whole, rules)
     for n, share in steps:
         reader.step(n)
         reader.seal(share)
     return reader.read_to_end()
 
 
-def read_in_one_batch(whole: DecodedBatch, rule: WindowRule = KAFKA) -> FoldRun:
+def read_in_one_batch(whole: DecodedBatch, rules: StreamRules = KAFKA) -> FoldRun:
     """Read the whole log in one batch with an unlimited lead and without seals."""
-    reader = FoldRun(whole, replace(rule, ahead_us=10**9))
+    reader = FoldRun(whole, replace(rules, ahead_us=10**9))
     reader.step(10**9)
     return reader
 
@@ -232,9 +234,9 @@ def test_stray_times_of_a_file_are_rejected_for_any_batches(
 
 @given(logs(largest_step=90, furthest_back=90), STEPS, st.sampled_from([KAFKA, FILE]))
 def test_every_record_is_one_event_or_dead_letter_and_counted_in_one_window(
-    whole: DecodedBatch, steps: list[tuple[int, float]], rule: WindowRule
+    whole: DecodedBatch, steps: list[tuple[int, float]], rules: StreamRules
 ) -> None:
-    reader = read(whole, steps, rule)
+    reader = read(whole, steps, rules)
     offsets = [row[0] for row in reader.rows()]
     dead = [offset for offset, _ in reader.dead_letters()]
     assert sorted(offsets + dead) == sorted([*whole.events.offsets.tolist(), *whole.dead_letters.offsets.tolist()])

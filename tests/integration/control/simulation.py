@@ -5,6 +5,7 @@ depend on the order of the steps.
 """
 
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -12,19 +13,19 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from config.stream_rules import StreamRules
+from config.units import to_us
 from consumers.batch import DeadLetters, DecodedBatch, Events, Position
-from monitor.control_plane.control_plane import ControlPlane, ControlSettings
-from monitor.control_plane.drift_step import DriftMonitor, DriftRule
-from monitor.control_plane.judge import JudgeRule
-from monitor.incidents.lifecycle import LifecyclePolicy
-from monitor.incidents.rows import IncidentPolicy
-from monitor.models.scoring import LoadedModel, Scorer, load_model
+from monitor.control_plane.control_plane import ControlPlane, ControlPlaneStores
+from monitor.control_plane.model_cache import ModelCache
+from monitor.incidents.explain import FeatureReasons
+from monitor.models.scoring import Scorer, load_model
 from monitor.pipeline.commit import build_commit, build_position_commit
-from monitor.pipeline.fold import ThresholdSchedule, WindowRule, fold, join_batches
-from monitor.thresholds.tick import ThresholdRule
+from monitor.pipeline.fold import ThresholdSchedule, fold, join_batches
 from storage.control.drift import DriftStore
 from storage.control.evidence import EvidenceStore
 from storage.control.models import ModelStore
+from storage.control.records import OpenWindow
 from storage.control.shadows import ShadowStore
 from storage.control.thresholds import ThresholdStore
 from storage.control.windows import WindowStore
@@ -43,7 +44,7 @@ class SimulationSettings:
     `fires` is True if the run has incidents; `kinds` are the kinds that must be among them.
     """
 
-    rule: WindowRule
+    rules: StreamRules
     refresh: timedelta | str
     look_back: timedelta
     sources: list[DecodedBatch]
@@ -115,7 +116,7 @@ class SimulatedWriter:
         self._ledger = Ledger(db)
         self._shadows = ShadowStore(db)
         self._stream_id = stream_id
-        self._rule = scene.rule
+        self._rules = scene.rules
         self._whole = scene.sources[number]
         source = next(each for each in self._ledger.active_sources(stream_id) if each.partition == number)
         claim = self._ledger.claim_source(source.source_id, "simulation")
@@ -162,7 +163,7 @@ class SimulatedWriter:
                 final=self._read == self._whole.end,
                 control=self._control,
                 schedule=self._schedule,
-                rule=self._rule,
+                rules=self._rules,
                 scorer=self._scorer,
             )
             self._undecided = folded.remaining is not None and not folded.held_by_lead
@@ -190,86 +191,70 @@ class SimulatedWriter:
         return self.ended
 
 
-def make_control_plane(db: Database, stream_id: int, scene: SimulationSettings) -> ControlPlane:
-    """Return a control plane that always has its lease."""
-    size_us = scene.rule.size_us
-
-    def reference(model_id: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-        return load_model(*ModelStore(db).load(model_id), "cpu").reference
-
+def make_control_plane(db: Database, stream_id: int, scene: SimulationSettings, *, early: bool = True) -> ControlPlane:
+    """Return a control plane that always has its lease; without `early` it opens no incident before a seal."""
     return ControlPlane(
-        ControlSettings(
-            stream="payments",
-            stream_id=stream_id,
-            size_us=size_us,
-            grace_us=scene.rule.grace_us,
-            refresh=scene.refresh,
-            threshold=ThresholdRule(
-                percentile=PERCENTILE,
-                look_back_us=scene.look_back // timedelta(microseconds=1),
-                adopt_after_us=scene.look_back // timedelta(microseconds=1),
-                size_us=size_us,
-                per_week=scene.per_week,
-            ),
-            judge=JudgeRule(
-                size_us=size_us,
-                per_week=scene.per_week,
-                min_outliers=3,
-                min_ratio=0.0,
-                max_dead_letter_ratio=0.05,
-                config_hash="-",
-                incident_policy=_make_incident_policy(scene),
-            ),
+        make_simulation_rules(scene),
+        stream_id,
+        stores=ControlPlaneStores(
+            windows=WindowStore(db) if early else SealedWindowStore(db),
+            thresholds=ThresholdStore(db),
+            drift=DriftStore(db),
+            evidence=EvidenceStore(db),
         ),
-        control=WindowStore(db),
-        calibration=ThresholdStore(db),
-        models=ModelStore(db),
-        reference=reference,
+        models=UnexplainedModels("payments", ModelStore(db)),
         now_us=lambda: 0,
         renew=lambda: True,
-        advanced=lambda: None,
-        early=WindowStore(db),
-        evidence=EvidenceStore(db),
-        drift=_make_drift_monitor(db, stream_id, scene),
+        notify_sealed=lambda: None,
     )
 
 
-def _make_drift_monitor(db: Database, stream_id: int, scene: SimulationSettings) -> DriftMonitor:
-    def model(model_id: int) -> LoadedModel:
-        return load_model(*ModelStore(db).load(model_id), "cpu")
-
-    return DriftMonitor(
-        DriftRule(
-            stream="payments",
-            stream_id=stream_id,
-            size_us=scene.rule.size_us,
-            horizons_us=tuple(each // timedelta(microseconds=1) for each in scene.drift_horizons),
-            min_effect=0.1,
-            per_week=scene.per_week,
-            exceedance=1 - PERCENTILE / 100,
-            config_hash="-",
-            incident_policy=_make_incident_policy(scene),
-        ),
-        store=DriftStore(db),
-        model=model,
-        now_us=lambda: 0,
-    )
-
-
-def _make_incident_policy(scene: SimulationSettings) -> IncidentPolicy:
-    return IncidentPolicy(
-        size_us=scene.rule.size_us,
-        lifecycle=LifecyclePolicy(
-            resolve_after=scene.resolve_after, repeat_interval_us=scene.repeat // timedelta(microseconds=1)
-        ),
-        channels=lambda kind, severity: ("ops",),
+def make_simulation_rules(scene: SimulationSettings) -> StreamRules:
+    """Return the rules of a simulated stream."""
+    look_back_us = to_us(scene.look_back)
+    return replace(
+        scene.rules,
+        config_hash="-",
+        percentile=PERCENTILE,
+        refresh=scene.refresh,
+        look_back_us=look_back_us,
+        adopt_after_us=look_back_us,
+        per_week=scene.per_week,
+        min_outliers=3,
+        min_ratio=0.0,
+        max_dead_letter_ratio=0.05,
+        resolve_after=scene.resolve_after,
+        repeat_interval_us=to_us(scene.repeat),
+        horizons_us=tuple(to_us(horizon) for horizon in scene.drift_horizons),
+        min_effect=0.1,
         max_age_us=2**62,
+        channels=lambda kind, severity: ("ops",),
     )
+
+
+class SealedWindowStore(WindowStore):
+    """A store that shows no open window."""
+
+    def first_open_window(self, stream_id: int) -> OpenWindow | None:
+        """Return None."""
+        return None
+
+
+class UnexplainedModels(ModelCache):
+    """Models that explain no events."""
+
+    def explain(
+        self,
+        model_id: int,
+        events: Sequence[Mapping[str, float]],
+    ) -> Sequence[FeatureReasons]:
+        """Return no reasons."""
+        return [[] for _ in events]
 
 
 def run_in_turn(db: Database, scene: SimulationSettings, n: int = 10**9) -> None:
     """Commit n records of each source in turn, and run the due steps of the control plane in between."""
-    stream_id = open_stream(db, len(scene.sources), scene.rule)
+    stream_id = open_stream(db, len(scene.sources), scene.rules)
     writers = [SimulatedWriter(db, stream_id, scene, number) for number in range(len(scene.sources))]
     plane = make_control_plane(db, stream_id, scene)
     quiet = 0
@@ -283,7 +268,7 @@ def run_in_turn(db: Database, scene: SimulationSettings, n: int = 10**9) -> None
 def run_at_random(db: Database, scene: SimulationSettings, seed: int) -> None:
     """Run single steps in a random order, with two lease holders, restarts of both planes and any cuts."""
     chance = random.Random(seed)
-    stream_id = open_stream(db, len(scene.sources), scene.rule)
+    stream_id = open_stream(db, len(scene.sources), scene.rules)
     writers = [SimulatedWriter(db, stream_id, scene, number) for number in range(len(scene.sources))]
     planes = [make_control_plane(db, stream_id, scene) for _ in range(2)]
     quiet = 0

@@ -7,9 +7,8 @@ from functools import partial
 
 import pytest
 
-from monitor.incidents.lifecycle import Finding, Interval, Kind, LifecyclePolicy, Severity
-from monitor.incidents.rows import IncidentPolicy, update_incident
-from monitor.pipeline.fold import WindowRule
+from monitor.incidents.lifecycle import Finding, Interval, Kind, Severity
+from monitor.incidents.rows import update_incident
 from storage.control.drift import rebase_drift
 from storage.control.incidents import change_incidents
 from storage.control.records import Incident
@@ -27,10 +26,11 @@ from tests.integration.control.simulation import (
     run_in_turn,
 )
 from tests.integration.control.worker_bench import MINUTE, T0, add_model, fetch_rows, open_stream
+from tests.rules import make_rules
 
 SPAN_S = 40 * 3600
 HALF_HOURS = SimulationSettings(
-    rule=WindowRule(size_us=30 * MINUTE, grace_us=MINUTE, ahead_us=60 * MINUTE, max_future_us=None),
+    rules=make_rules(size_us=30 * MINUTE, grace_us=MINUTE, ahead_us=60 * MINUTE, max_future_us=None),
     refresh=timedelta(hours=2),
     look_back=timedelta(hours=6),
     sources=[
@@ -110,7 +110,7 @@ def test_windows_of_an_open_drift_stay_in_the_look_back(finished_run: Database) 
 
 def run_half(db: Database) -> tuple[int, list[SimulatedWriter]]:
     """Run until the drift incident is open."""
-    stream_id = open_stream(db, 2, HALF_HOURS.rule)
+    stream_id = open_stream(db, 2, HALF_HOURS.rules)
     writers = [SimulatedWriter(db, stream_id, HALF_HOURS, number) for number in range(2)]
     plane = make_control_plane(db, stream_id, HALF_HOURS)
     while not fetch_rows(db, f"SELECT id {OF_DRIFT}"):
@@ -155,9 +155,10 @@ def finish(db: Database, stream_id: int, writers: list[SimulatedWriter]) -> None
 
 def store_drift_steps(db: Database, stream_id: int, repeat_minutes: int, *steps: tuple[bool, int, int]) -> None:
     """Store drift steps, each as (drifted, length of the horizon in minutes, minute at which it ends)."""
-    policy = IncidentPolicy(
+    rules = make_rules(
         size_us=MINUTE,
-        lifecycle=LifecyclePolicy(resolve_after=2, repeat_interval_us=repeat_minutes * MINUTE),
+        resolve_after=2,
+        repeat_interval_us=repeat_minutes * MINUTE,
         channels=lambda _kind, _severity: (),
         max_age_us=2**62,
     )
@@ -167,7 +168,7 @@ def store_drift_steps(db: Database, stream_id: int, repeat_minutes: int, *steps:
             Finding(kind=Kind.DRIFT, severity=Severity.WARNING, summary="it moved", details={}) if drifted else None
         )
         at = Interval(start_us=T0 + (until - minutes) * MINUTE, end_us=T0 + until * MINUTE)
-        return update_incident(Kind.DRIFT, finding, known, at, policy, now_us=T0 + until * MINUTE)
+        return update_incident(Kind.DRIFT, finding, known, at, rules, now_us=T0 + until * MINUTE)
 
     for each in steps:
         change_incidents(db, stream_id, "payments", partial(step, *each))

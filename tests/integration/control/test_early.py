@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
-from monitor.pipeline.fold import WindowRule
 from storage.control.records import Judgement, WindowFacts
 from storage.control.windows import WindowStore
 from storage.database.engine import Database
@@ -26,9 +25,10 @@ from tests.integration.control.source_commits import (
     opened_incident,
 )
 from tests.integration.control.worker_bench import MINUTE, SECOND, T0, fetch_rows, open_stream
+from tests.rules import make_rules
 
 BURST = SimulationSettings(
-    rule=WindowRule(size_us=MINUTE, grace_us=5 * SECOND, ahead_us=2 * MINUTE, max_future_us=None),
+    rules=make_rules(size_us=MINUTE, grace_us=5 * SECOND, ahead_us=2 * MINUTE, max_future_us=None),
     refresh=timedelta(minutes=5),
     look_back=timedelta(minutes=30),
     sources=[make_records(21, n=1_500, span_s=1_500, anomalous=(0.6, 0.72), share=0.8)],
@@ -44,10 +44,12 @@ class EarlyRun:
 
 
 def run_simulation(db: Database, *, early: bool) -> EarlyRun:
-    stream_id = open_stream(db, 1, BURST.rule)
-    writer, plane, seen = SimulatedWriter(db, stream_id, BURST, 0), make_control_plane(db, stream_id, BURST), 0
-    if not early:
-        plane._early = None
+    stream_id = open_stream(db, 1, BURST.rules)
+    writer, plane, seen = (
+        SimulatedWriter(db, stream_id, BURST, 0),
+        make_control_plane(db, stream_id, BURST, early=early),
+        0,
+    )
     while not writer.ended:
         writer.commit(10)
         plane.run_due()

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from monitor.pipeline.fold import WindowRule
 from storage.database.engine import Database
 from storage.database.migrations.upgrade import upgrade
 from tests.integration.control.simulation import (
@@ -20,10 +19,11 @@ from tests.integration.control.simulation import (
     run_in_turn,
 )
 from tests.integration.control.worker_bench import MINUTE, SECOND, T0, count_rows, fetch_rows
+from tests.rules import make_rules
 
 SCENES = {
     "minutes": SimulationSettings(
-        rule=WindowRule(size_us=MINUTE, grace_us=10 * SECOND, ahead_us=3 * MINUTE, max_future_us=None),
+        rules=make_rules(size_us=MINUTE, grace_us=10 * SECOND, ahead_us=3 * MINUTE, max_future_us=None),
         refresh=timedelta(minutes=5),
         look_back=timedelta(minutes=10),
         sources=[
@@ -33,7 +33,7 @@ SCENES = {
         ],
     ),
     "windows that no tick ends on": SimulationSettings(
-        rule=WindowRule(size_us=45 * SECOND, grace_us=5 * SECOND, ahead_us=MINUTE, max_future_us=None),
+        rules=make_rules(size_us=45 * SECOND, grace_us=5 * SECOND, ahead_us=MINUTE, max_future_us=None),
         refresh="*/2 * * * *",
         look_back=timedelta(minutes=8),
         sources=[
@@ -42,21 +42,21 @@ SCENES = {
         ],
     ),
     "ticks far apart": SimulationSettings(
-        rule=WindowRule(size_us=SECOND, grace_us=SECOND, ahead_us=20 * SECOND, max_future_us=None),
+        rules=make_rules(size_us=SECOND, grace_us=SECOND, ahead_us=20 * SECOND, max_future_us=None),
         refresh=timedelta(minutes=5),
         look_back=timedelta(minutes=10),
         fires=False,
         sources=[make_records(6, n=550, span_s=420)],
     ),
     "a slow rise": SimulationSettings(
-        rule=WindowRule(size_us=2 * SECOND, grace_us=2 * SECOND, ahead_us=20 * SECOND, max_future_us=None),
+        rules=make_rules(size_us=2 * SECOND, grace_us=2 * SECOND, ahead_us=20 * SECOND, max_future_us=None),
         refresh=timedelta(minutes=1),
         look_back=timedelta(minutes=10),
         kinds=frozenset({"slow_rise"}),
         sources=[make_records(10, n=2400, span_s=480, anomalous=(0.5, 1.0), share=0.05)],
     ),
     "a file": SimulationSettings(
-        rule=WindowRule(size_us=MINUTE, grace_us=10 * SECOND, ahead_us=3 * MINUTE, max_future_us=2 * MINUTE),
+        rules=make_rules(size_us=MINUTE, grace_us=10 * SECOND, ahead_us=3 * MINUTE, max_future_us=2 * MINUTE),
         refresh=timedelta(minutes=5),
         look_back=timedelta(minutes=10),
         fires=False,
@@ -124,9 +124,9 @@ def test_every_record_is_in_one_window_late_or_a_dead_letter(ran: ReplayedRun) -
 
 
 def test_a_threshold_is_valid_only_after_the_lead_at_the_time_of_its_tick(ran: ReplayedRun) -> None:
-    lead = ran.scene.rule.grace_us + ran.scene.rule.ahead_us
+    lead = ran.scene.rules.grace_us + ran.scene.rules.ahead_us
     early = f"SELECT count(*) FROM thresholds WHERE computed_at_us > 0 AND valid_from_us < computed_at_us + {lead}"
-    mixed = f"SELECT count(DISTINCT threshold_id) FROM scores GROUP BY event_time_us / {ran.scene.rule.size_us}"
+    mixed = f"SELECT count(DISTINCT threshold_id) FROM scores GROUP BY event_time_us / {ran.scene.rules.size_us}"
     for db in (ran.in_turn, *ran.at_random):
         assert fetch_number(db, early) == 0
         assert {row[0] for row in fetch_rows(db, mixed)} == {1}

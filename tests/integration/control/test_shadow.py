@@ -12,12 +12,10 @@ from config.settings import Settings
 from monitor.backtest import backtest
 from monitor.detectors import GaussianMixture
 from monitor.models.fitting import FittedModel, prepare_imported_model
-from monitor.models.promotion import Promoter, PromotionRule
+from monitor.models.promotion import Promoter
 from monitor.models.scoring import load_model
-from monitor.models.shadow_gate import GateRule
-from monitor.pipeline.fold import WindowRule
 from monitor.thresholds.choose import estimate_reference_threshold
-from monitor.thresholds.tick import ThresholdRule, build_first_threshold
+from monitor.thresholds.tick import build_first_threshold
 from storage.control.models import ModelStore
 from storage.control.shadows import NewShadow, ShadowStore
 from storage.control.thresholds import ThresholdStore
@@ -35,6 +33,7 @@ from tests.integration.control.worker_bench import (
     fit_small_model,
     open_stream,
 )
+from tests.rules import make_rules
 
 HOURS = 4
 PER_MINUTE = 100
@@ -43,9 +42,9 @@ APART = 50.0
 
 def scene(seed: int = 5) -> SimulationSettings:
     source = make_records(seed, n=HOURS * 60 * PER_MINUTE, span_s=HOURS * 3600)
-    rule = WindowRule(size_us=MINUTE, grace_us=10 * SECOND, ahead_us=10 * MINUTE, max_future_us=None)
+    rules = make_rules(size_us=MINUTE, grace_us=10 * SECOND, ahead_us=10 * MINUTE, max_future_us=None)
     return SimulationSettings(
-        rule=rule, refresh=timedelta(minutes=5), look_back=timedelta(hours=2), sources=[source], per_week=1.0
+        rules=rules, refresh=timedelta(minutes=5), look_back=timedelta(hours=2), sources=[source], per_week=1.0
     )
 
 
@@ -69,7 +68,7 @@ def start_stream(db: Database, first: FittedModel, scene: SimulationSettings) ->
     ModelStore(db).add(
         stream.id, first.new_model, lambda of, at: build_first_threshold(first.reference, of, at, PERCENTILE)
     )
-    assert open_stream(db, 1, scene.rule) == stream.id
+    assert open_stream(db, 1, scene.rules) == stream.id
     return stream.id, SimulatedWriter(db, stream.id, scene, 0)
 
 
@@ -83,19 +82,17 @@ def promoter(db: Database, stream_id: int, per_week: float = 1.0) -> Promoter:
     def reference(model_id: int) -> np.ndarray:
         return load_model(*ModelStore(db).load(model_id), "cpu").reference
 
+    rules = make_rules(
+        percentile=PERCENTILE,
+        look_back_us=120 * MINUTE,
+        adopt_after_us=120 * MINUTE,
+        size_us=MINUTE,
+        per_week=per_week,
+        min_outliers=3,
+    )
     return Promoter(
-        PromotionRule(
-            stream="payments",
-            stream_id=stream_id,
-            threshold=ThresholdRule(
-                percentile=PERCENTILE,
-                look_back_us=120 * MINUTE,
-                adopt_after_us=120 * MINUTE,
-                size_us=MINUTE,
-                per_week=per_week,
-            ),
-            gate=GateRule(percentile=PERCENTILE, per_week=per_week, size_us=MINUTE, min_outliers=3, min_ratio=0.0),
-        ),
+        rules,
+        stream_id,
         shadows=ShadowStore(db),
         models=ModelStore(db),
         calibration=ThresholdStore(db),
@@ -317,7 +314,8 @@ def interrupted_promoter(db: Database, stream_id: int) -> Promoter:
         return whole._reference(model_id)
 
     return Promoter(
-        whole._rule,
+        whole._rules,
+        stream_id,
         shadows=ShadowStore(db),
         models=ModelStore(db),
         calibration=ThresholdStore(db),

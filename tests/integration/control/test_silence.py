@@ -5,8 +5,6 @@ import sqlalchemy as sa
 
 from monitor.cli.output.incident_text import format_incident
 from monitor.daemon.silence_watch import SilenceWatch
-from monitor.incidents.lifecycle import LifecyclePolicy
-from monitor.incidents.rows import IncidentPolicy
 from monitor.incidents.silence import SilenceRule
 from storage.control.silence import Pause, SilenceStore
 from storage.database.engine import Database
@@ -15,11 +13,13 @@ from storage.database.tables import FOREVER_US, positions, windows
 from storage.queries.incident_report import load_incident_report
 from tests.integration.control.source_commits import CommittingSource
 from tests.integration.control.worker_bench import MINUTE, SECOND, T0, fetch_rows
+from tests.rules import make_rules
 
 RULE = SilenceRule(after_us=30 * SECOND, idle_timeout_us=SECOND, size_us=MINUTE, max_event_age_us=60 * MINUTE)
-POLICY = IncidentPolicy(
+RULES = make_rules(
     size_us=MINUTE,
-    lifecycle=LifecyclePolicy(resolve_after=3, repeat_interval_us=240 * MINUTE),
+    resolve_after=3,
+    repeat_interval_us=240 * MINUTE,
     channels=lambda _kind, _severity: ("ops",),
     max_age_us=60 * MINUTE,
 )
@@ -54,7 +54,7 @@ def set_positions(db: Database, stream_id: int, **ago_us: int) -> None:
 
 
 def make_watch(db: Database, owner: str = "me", rule: SilenceRule | None = RULE) -> SilenceWatch:
-    return SilenceWatch("payments", db, rule, POLICY, owner=owner)
+    return SilenceWatch(RULES, db, rule, owner=owner)
 
 
 def transitions_of(db: Database) -> list[tuple[object, ...]]:

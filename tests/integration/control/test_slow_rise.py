@@ -9,7 +9,7 @@ SCENE: SimulationSettings = SCENES["a slow rise"]
 
 
 def test_a_slow_rise_is_found_although_a_new_process_judges_every_window(db: Database) -> None:
-    stream_id = open_stream(db, 1, SCENE.rule)
+    stream_id = open_stream(db, 1, SCENE.rules)
     writer = SimulatedWriter(db, stream_id, SCENE, 0)
     while not writer.ended:
         writer.commit(20)

@@ -16,17 +16,17 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 
-from monitor.pipeline.fold import WindowRule
 from storage.control.outbox import Outbox
 from storage.database.engine import Database
 from storage.database.migrations.upgrade import _alembic_config, upgrade
 from storage.database.partitions import day_number, ensure_score_partitions
 from tests.integration.control.simulation import SimulationSettings, make_records, run_in_turn
 from tests.integration.control.worker_bench import MINUTE, SECOND, fetch_rows
+from tests.rules import make_rules
 
 FIRST = json.loads(gzip.decompress((Path(__file__).parent / "first_version.json.gz").read_bytes()))
 SCENE = SimulationSettings(
-    rule=WindowRule(size_us=MINUTE, grace_us=10 * SECOND, ahead_us=3 * MINUTE, max_future_us=None),
+    rules=make_rules(size_us=MINUTE, grace_us=10 * SECOND, ahead_us=3 * MINUTE, max_future_us=None),
     refresh=timedelta(minutes=5),
     look_back=timedelta(minutes=10),
     sources=[make_records(1, n=500, span_s=1300, anomalous=(0.5, 0.65)), make_records(2, n=300, span_s=1100, number=1)],

@@ -51,9 +51,9 @@ def bench(sqlite_db: Database) -> WorkerBench:
 
 
 def file_bench(db: Database, **settings: float) -> WorkerBench:
-    stream_id = open_stream(db, rule=FILE)
+    stream_id = open_stream(db, rules=FILE)
     seal(db, stream_id, T0)
-    return WorkerBench(db, stream_id, rule=FILE, **settings)
+    return WorkerBench(db, stream_id, rules=FILE, **settings)
 
 
 def test_events_are_scored_and_stored_in_the_windows_of_their_times(db: Database) -> None:

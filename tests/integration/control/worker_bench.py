@@ -3,22 +3,23 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
 import sqlalchemy as sa
 
+from config.stream_rules import StreamRules
 from config.streams import EventSettings, ModelSettings
 from consumers.batch import Partition, RawBatch
 from consumers.codec import make_codec
 from monitor.models.fitting import FittedModel, fit_model
 from monitor.models.scoring import Scorer, load_model
 from monitor.models.training_events import TrainingSet
-from monitor.pipeline.fold import WindowRule
 from monitor.pipeline.inbox import Inbox, PartitionClaimed, RecordsFetched, StopRequested
 from monitor.pipeline.intake import ReclaimRequest
+from monitor.pipeline.retry import StorageRetry
 from monitor.pipeline.worker import Worker
 from monitor.thresholds.tick import build_first_threshold
 from storage.control.models import ModelRecord, ModelStore
@@ -27,13 +28,14 @@ from storage.database.engine import Database
 from storage.database.tables import positions, streams
 from storage.ledger.ledger import Ledger
 from storage.ledger.sources import NewSource, SourceClaim
+from tests.rules import make_rules
 
 T0 = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
 NAMES = ("x", "y")
 TOPIC = "payments"
-RULE = WindowRule(size_us=MINUTE, grace_us=10 * SECOND, ahead_us=10 * MINUTE, max_future_us=None)
+RULE = make_rules(size_us=MINUTE, grace_us=10 * SECOND, ahead_us=10 * MINUTE, max_future_us=None)
 PERCENTILE = 99.0
 
 
@@ -60,10 +62,10 @@ def partition(number: int = 0) -> Partition:
     return Partition(topic=TOPIC, partition=number)
 
 
-def open_stream(db: Database, partitions: int = 1, rule: WindowRule = RULE, name: str = "payments") -> int:
+def open_stream(db: Database, partitions: int = 1, rules: StreamRules = RULE, name: str = "payments") -> int:
     """Store a stream with a model and partitions; return its id."""
     ledger = Ledger(db)
-    stream = ledger.open_stream(name, rule.size_us, rule.grace_us + rule.ahead_us)
+    stream = ledger.open_stream(name, rules.size_us, rules.lead_us)
     ledger.register_sources(
         stream.id, [NewSource(topic=TOPIC, partition=p, identity="log", next_offset=0) for p in range(partitions)]
     )
@@ -110,7 +112,7 @@ class WorkerBench:
 
     db: Database
     stream_id: int
-    rule: WindowRule = RULE
+    rules: StreamRules = RULE
     idle_timeout_s: float = 60.0
     drain_timeout_s: float = 20.0
     reclaims: list[ReclaimRequest] = field(default_factory=list)
@@ -121,27 +123,29 @@ class WorkerBench:
         self.ledger = Ledger(self.db)
         self.inbox = Inbox()
         self.worker = Worker(
-            stream="payments",
-            stream_id=self.stream_id,
-            rule=self.rule,
-            idle_timeout_s=self.idle_timeout_s,
+            replace(self.rules, idle_timeout_us=round(self.idle_timeout_s * SECOND)),
+            self.stream_id,
             codec=make_codec(
                 EventSettings.model_validate({"time": {"field": "ts", "unit": "s"}}),
                 NAMES,
                 layout="lines",
                 max_future_us=5 * MINUTE,
             ),
+            features=NAMES,
+            scorer=Scorer(lambda model_id: load_model(*ModelStore(self.db).load(model_id), "cpu")),
             ledger=self.ledger,
             shadows=ShadowStore(self.db),
             inbox=self.inbox,
-            scorer=Scorer(lambda model_id: load_model(*ModelStore(self.db).load(model_id), "cpu")),
-            reclaim=self.reclaims.append,
-            publish=self.published.update,
-            committed=lambda: None,
-            features=NAMES,
-            stop=self.stop,
-            drain_timeout_s=self.drain_timeout_s,
+            intake=self,
+            notify_committed=lambda: None,
+            retry=StorageRetry(self.stop, self.drain_timeout_s),
         )
+
+    def request_reclaim(self, request: ReclaimRequest) -> None:
+        self.reclaims.append(request)
+
+    def set_positions(self, positions: Mapping[Partition, int]) -> None:
+        self.published.update(positions)
 
     def claim(self, number: int = 0, owner: str = "me") -> SourceClaim:
         """Claim a partition and put the message into the inbox, as the intake does."""

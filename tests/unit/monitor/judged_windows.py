@@ -6,30 +6,28 @@ from typing import Any
 
 import numpy as np
 
-from monitor.control_plane.judge import JudgeRule, ThresholdInForce, judge_open_window, judge_window
-from monitor.incidents.lifecycle import LifecyclePolicy
-from monitor.incidents.rows import IncidentPolicy
+from monitor.control_plane.judge import judge_open_window, judge_window
+from monitor.incidents.window import ThresholdInForce
 from monitor.statistics.part import Scale, encode_part, summarise
 from storage.control.records import Incident, Judgement, StoredPart, WindowFacts
 from storage.control.thresholds import ThresholdRow
+from tests.rules import make_rules
 
 MINUTE = 60_000_000
 T0 = 1_767_225_600_000_000
 EVENTS = 1_000
 SCALE = Scale(median=8.0, iqr=4.0)
-RULE = JudgeRule(
+RULES = make_rules(
+    config_hash="hash",
     size_us=MINUTE,
     per_week=1.0,
     min_outliers=5,
     min_ratio=0.0,
     max_dead_letter_ratio=0.05,
-    config_hash="hash",
-    incident_policy=IncidentPolicy(
-        size_us=MINUTE,
-        lifecycle=LifecyclePolicy(resolve_after=3, repeat_interval_us=240 * MINUTE),
-        channels=lambda kind, severity: [severity.value],
-        max_age_us=2**62,
-    ),
+    resolve_after=3,
+    repeat_interval_us=240 * MINUTE,
+    channels=lambda kind, severity: [severity],
+    max_age_us=2**62,
 )
 
 
@@ -89,13 +87,13 @@ class Stream:
 
     def judge_early(self, outliers: int, events: int = EVENTS) -> list[Incident]:
         """Test the next window while it is open, and store the opened incidents."""
-        rows = judge_open_window(self.facts(outliers, events), lambda _: self.threshold, RULE, T0)
+        rows = judge_open_window(self.facts(outliers, events), lambda _: self.threshold, RULES, T0)
         self._store(rows)
         return rows
 
     def judge(self, outliers: int, events: int = EVENTS) -> Judgement:
         """Judge the next window."""
-        judgement = judge_window(self.facts(outliers, events), lambda _: self.threshold, RULE, T0)
+        judgement = judge_window(self.facts(outliers, events), lambda _: self.threshold, RULES, T0)
         self._store(judgement.incidents)
         assert judgement.state is not None
         self.state = dict(judgement.state)

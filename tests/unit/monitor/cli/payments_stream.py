@@ -1,7 +1,7 @@
 """Stream written through the real stores as a daemon does: a few windows, one of them a spike."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,12 @@ from numpy.typing import NDArray
 
 from config.loading import load
 from config.settings import Settings
-from monitor.control_plane.control_plane import ControlPlane
-from monitor.daemon.rules import build_control_settings
+from monitor.control_plane.control_plane import ControlPlane, ControlPlaneStores
+from monitor.control_plane.model_cache import ModelCache
+from monitor.daemon.rules import build_stream_rules
+from monitor.detectors import GaussianMixture
+from monitor.incidents.explain import FeatureReasons
+from monitor.models.scoring import LoadedModel
 from monitor.statistics.part import Part, Scale, encode_part, merge_parts, summarise
 from monitor.thresholds.tick import build_first_threshold
 from storage.control.evidence import EvidenceStore
@@ -203,18 +207,32 @@ class PaymentsStream:
     def control_plane(self) -> ControlPlane:
         """Build a control plane of the stream."""
         return ControlPlane(
-            build_control_settings(self.settings, "payments", self.stream.id),
-            control=WindowStore(self.db),
-            calibration=ThresholdStore(self.db),
-            models=ModelStore(self.db),
-            reference=lambda _: REFERENCE,
+            build_stream_rules(self.settings, "payments"),
+            self.stream.id,
+            stores=ControlPlaneStores(
+                windows=WindowStore(self.db), thresholds=ThresholdStore(self.db), evidence=EvidenceStore(self.db)
+            ),
+            models=ReferenceModels("payments", ModelStore(self.db)),
             now_us=lambda: T0,
             renew=lambda: True,
-            advanced=lambda: None,
-            early=WindowStore(self.db),
-            evidence=EvidenceStore(self.db),
-            explain=lambda _, events: [_CONTRIBUTIONS for _ in events],
+            notify_sealed=lambda: None,
         )
+
+
+class ReferenceModels(ModelCache):
+    """Models with fixed reference energies and contributions, without loading an artefact."""
+
+    def load(self, model_id: int) -> LoadedModel:
+        return LoadedModel(
+            record=self._models.load(model_id)[0],
+            detector=GaussianMixture.from_parameters(np.ones(1), np.zeros((1, len(NAMES))), np.eye(len(NAMES))[None]),
+            reference=REFERENCE,
+            feature_means=None,
+            scale=Scale.from_energies(REFERENCE),
+        )
+
+    def explain(self, model_id: int, events: Sequence[Mapping[str, float]]) -> Sequence[FeatureReasons]:
+        return [_CONTRIBUTIONS for _ in events]
 
 
 def store_spike(db: Database, config: Path) -> PaymentsStream:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitor.daemon.rules import build_control_settings
+from monitor.daemon.rules import build_stream_rules
 from monitor.thresholds.look_back_cache import LookBackCache
 from monitor.thresholds.tick import load_scale
 from storage.control.thresholds import ThresholdStore
@@ -68,7 +68,7 @@ def test_accepted_outlier_rate_opens_no_new_incident(
 def test_running_control_plane_uses_the_accepted_windows(
     outrider: OutriderRunner, payments: PaymentsStream, db: Database
 ) -> None:
-    rule = build_control_settings(payments.settings, "payments", payments.stream.id).threshold
+    rules = build_stream_rules(payments.settings, "payments")
     store = ThresholdStore(db)
     plane = payments.control_plane()
     for outliers in (0, 0, 30, 30, 0, 0, 0):
@@ -87,7 +87,7 @@ def test_running_control_plane_uses_the_accepted_windows(
     tick_us = store.tick_facts(payments.stream.id).last_tick_us
     assert tick_us is not None
     cache = LookBackCache(payments.stream.id, newest.model_id, load_scale(newest.details))
-    clean = cache.refresh(store, tick_us, rule).clean
+    clean = cache.refresh(store, tick_us, rules).clean
     assert newest.details["law"]["windows"] == len(clean) > before + 5
 
 

@@ -7,14 +7,15 @@ from monitor.statistics.part import Scale
 from monitor.thresholds.body import fit_body
 from monitor.thresholds.look_back import LookBack
 from monitor.thresholds.percentile import UNBOUNDED, estimate_reference_threshold
-from monitor.thresholds.tick import ThresholdRule, build_first_threshold, compute_tick_threshold
+from monitor.thresholds.tick import build_first_threshold, compute_tick_threshold
 from storage.control.models import Activation
 from storage.control.thresholds import ThresholdRow, ThresholdStore
+from tests.rules import make_rules
 from tests.unit.monitor.cli.conftest import OutriderRunner
 from tests.unit.monitor.cli.payments_stream import REFERENCE, T0, PaymentsStream
 
 _NOW = Activation(valid_from_us=0, computed_at_us=0)
-RULE = ThresholdRule(percentile=99.5, look_back_us=10**10, adopt_after_us=10**10, size_us=6 * 10**7, per_week=1.0)
+RULES = make_rules(percentile=99.5, look_back_us=10**10, adopt_after_us=10**10, size_us=6 * 10**7, per_week=1.0)
 
 
 def add_threshold(payments: PaymentsStream, row: ThresholdRow) -> None:
@@ -27,7 +28,7 @@ def test_held_threshold_shows_the_reason(outrider: OutriderRunner, payments: Pay
     assert newest is not None
     look_back = LookBack(Scale.from_energies(REFERENCE))
     row, _, _ = compute_tick_threshold(
-        newest, look_back, [], REFERENCE, RULE, tick_us=T0, valid_from_us=newest.valid_from_us, most_events=0
+        newest, look_back, [], REFERENCE, RULES, tick_us=T0, valid_from_us=newest.valid_from_us, most_events=0
     )
     assert (row.threshold, row.method) == (newest.threshold, newest.method)
     add_threshold(payments, row)

@@ -7,33 +7,32 @@ from typing import Any
 import numpy as np
 import pytest
 
+from config.stream_rules import StreamRules
 from config.time_format import format_utc
-from monitor.control_plane.judge import JudgeRule, ThresholdInForce, judge_window
-from monitor.incidents.lifecycle import LifecyclePolicy
-from monitor.incidents.rows import IncidentPolicy
+from monitor.control_plane.judge import judge_window
+from monitor.incidents.window import ThresholdInForce
 from monitor.statistics.part import Part, Scale, encode_part, summarise
 from monitor.thresholds.tick import build_first_threshold, load_count_model, load_scale
 from storage.control.models import Activation
 from storage.control.records import Judgement, StoredGap, StoredPart, WindowFacts
 from storage.control.thresholds import ThresholdRow
+from tests.rules import make_rules
 
 MINUTE = 60_000_000
 T0 = 1_767_225_600_000_000
 HOUR = 60 * MINUTE
 REFERENCE = np.sort(np.random.default_rng(0).gamma(4, 2, 4000)).astype(np.float32)
-RULE = JudgeRule(
+RULES = make_rules(
+    config_hash="hash",
     size_us=MINUTE,
     per_week=1.0,
     min_outliers=5,
     min_ratio=0.0,
     max_dead_letter_ratio=0.05,
-    config_hash="hash",
-    incident_policy=IncidentPolicy(
-        size_us=MINUTE,
-        lifecycle=LifecyclePolicy(resolve_after=3, repeat_interval_us=4 * HOUR),
-        channels=lambda kind, severity: ["ops", "log", severity.value],
-        max_age_us=HOUR,
-    ),
+    resolve_after=3,
+    repeat_interval_us=4 * HOUR,
+    channels=lambda kind, severity: ["ops", "log", severity],
+    max_age_us=HOUR,
 )
 
 
@@ -84,8 +83,8 @@ def facts(*parts: Part, window: int = 0, last: int | None = None, **known: Any) 
     )
 
 
-def judged(of: WindowFacts, rule: JudgeRule = RULE, now_us: int = T0) -> Judgement:
-    return judge_window(of, load_threshold, rule, now_us)
+def judged(of: WindowFacts, rules: StreamRules = RULES, now_us: int = T0) -> Judgement:
+    return judge_window(of, load_threshold, rules, now_us)
 
 
 def transitions_of(of: Judgement) -> list[tuple[str, str]]:
@@ -119,8 +118,8 @@ def test_many_outliers_open_a_spike_with_all_numbers_of_the_decision() -> None:
 
 
 def test_outliers_below_the_minimum_open_no_incident() -> None:
-    assert judged(facts(part(100, 30)), replace(RULE, min_outliers=31)).incidents == []
-    assert judged(facts(part(100, 30)), replace(RULE, min_ratio=0.31)).incidents == []
+    assert judged(facts(part(100, 30)), replace(RULES, min_outliers=31)).incidents == []
+    assert judged(facts(part(100, 30)), replace(RULES, min_ratio=0.31)).incidents == []
 
 
 def test_too_many_dead_letters_open_a_dead_letter_incident() -> None:

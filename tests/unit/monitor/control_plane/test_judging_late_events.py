@@ -5,27 +5,25 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from monitor.control_plane.judge import JudgeRule, ThresholdInForce, judge_window
-from monitor.incidents.lifecycle import LifecyclePolicy
-from monitor.incidents.rows import IncidentPolicy
+from monitor.control_plane.judge import judge_window
+from monitor.incidents.window import ThresholdInForce
 from monitor.statistics.part import Part, Scale, encode_part, summarise
 from storage.control.records import Judgement, StoredPart, WindowFacts
 from storage.control.thresholds import ThresholdRow
+from tests.rules import make_rules
 
 SCALE = Scale(median=0.0, iqr=1.0)
-RULE = JudgeRule(
+RULES = make_rules(
+    config_hash="hash",
     size_us=10_000_000,
     per_week=1.0,
     min_outliers=5,
     min_ratio=0.0,
     max_dead_letter_ratio=0.5,
-    config_hash="hash",
-    incident_policy=IncidentPolicy(
-        size_us=10_000_000,
-        lifecycle=LifecyclePolicy(resolve_after=3, repeat_interval_us=3_600_000_000),
-        channels=lambda kind, severity: ["log"],
-        max_age_us=3_600_000_000,
-    ),
+    resolve_after=3,
+    repeat_interval_us=3_600_000_000,
+    channels=lambda kind, severity: ["log"],
+    max_age_us=3_600_000_000,
 )
 
 
@@ -61,13 +59,13 @@ def judged(parts: Sequence[Part]) -> Judgement:
     ]
     facts = WindowFacts(
         window_start_us=0,
-        window_end_us=RULE.size_us,
+        window_end_us=RULES.size_us,
         parts=stored,
         last_judged_end_us=None,
         open_incidents=[],
         gaps=[],
     )
-    return judge_window(facts, load_threshold, RULE, now_us=0)
+    return judge_window(facts, load_threshold, RULES, now_us=0)
 
 
 def events_of(n: int, outliers: int) -> Part:

@@ -6,13 +6,14 @@ import pytest
 from monitor.incidents.spike import false_alarm_probability, judge_count
 from monitor.statistics.part import Part, Scale, summarise
 from monitor.thresholds.look_back import LookBack
-from monitor.thresholds.tick import ThresholdRule, build_first_threshold, compute_tick_threshold, load_count_model
+from monitor.thresholds.tick import build_first_threshold, compute_tick_threshold, load_count_model
 from storage.control.models import Activation
 from storage.control.thresholds import ThresholdRow
+from tests.rules import make_rules
 
 MINUTE = 60_000_000
 EVENTS = 500
-RULE = ThresholdRule(
+RULES = make_rules(
     percentile=99.5, look_back_us=1440 * MINUTE, adopt_after_us=1440 * MINUTE, size_us=MINUTE, per_week=1.0
 )
 ALPHA = false_alarm_probability(1.0, MINUTE)
@@ -65,7 +66,7 @@ def test_no_window_after_a_model_change_is_blind_or_a_false_spike(moved: float) 
                 look_back,
                 list(look_back.windows),
                 reference,
-                RULE,
+                RULES,
                 tick_us=(window + 1) * MINUTE,
                 valid_from_us=(window + 1) * MINUTE,
                 most_events=EVENTS,

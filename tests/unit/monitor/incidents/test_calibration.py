@@ -8,13 +8,12 @@ import pytest
 from monitor.incidents.calibration import find_calibration_problem
 from monitor.incidents.lifecycle import Finding
 from monitor.thresholds.percentile import ThresholdEstimate
-from monitor.thresholds.tick import ThresholdRule, find_disagreement_start
+from monitor.thresholds.tick import find_disagreement_start
 from storage.control.thresholds import ThresholdRow
+from tests.rules import make_rules
 
 HOUR = 3_600_000_000
-RULE = ThresholdRule(
-    percentile=99.5, look_back_us=24 * HOUR, adopt_after_us=24 * HOUR, size_us=60_000_000, per_week=1.0
-)
+RULES = make_rules(percentile=99.5, look_back_us=24 * HOUR, adopt_after_us=24 * HOUR, size_us=60_000_000, per_week=1.0)
 TICK = 1_767_225_600_000_000
 
 
@@ -35,7 +34,7 @@ def find_problem(
         method=method,
         details={"limit": estimate, "law": count_model, "disagrees_since_us": since_us},
     )
-    return find_calibration_problem(row, RULE, TICK, model_version=3, config_hash="hash")
+    return find_calibration_problem(row, RULES, TICK, model_version=3)
 
 
 def test_disagreement_for_a_quarter_of_the_look_back_is_a_finding() -> None:

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from monitor.incidents.lifecycle import Finding, Kind, LifecyclePolicy, Severity
-from monitor.incidents.rows import IncidentPolicy
+from monitor.incidents.lifecycle import Finding, Kind, Severity
 from monitor.incidents.silence import (
     AllowedSilence,
     SilenceRule,
@@ -20,6 +19,7 @@ from monitor.incidents.silence import (
 )
 from storage.control.records import Incident
 from storage.control.silence import ArrivalFacts, Pause, PauseHistory
+from tests.rules import make_rules
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
@@ -28,9 +28,10 @@ DAY = 24 * HOUR
 T0 = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
 
 AUTO = SilenceRule(after_us=None, idle_timeout_us=MINUTE, size_us=MINUTE, max_event_age_us=HOUR)
-POLICY = IncidentPolicy(
+RULES = make_rules(
     size_us=MINUTE,
-    lifecycle=LifecyclePolicy(resolve_after=3, repeat_interval_us=4 * HOUR),
+    resolve_after=3,
+    repeat_interval_us=4 * HOUR,
     channels=lambda _kind, _severity: ("ops",),
     max_age_us=HOUR,
 )
@@ -245,7 +246,7 @@ def open_incident() -> tuple[ArrivalFacts, Finding, Incident]:
     silent = facts(11 * MINUTE)
     finding = find_silence_after(silent)
     assert finding is not None
-    (row,) = update_silence_incident(finding, [], silent, POLICY)
+    (row,) = update_silence_incident(finding, [], silent, RULES)
     assert row.transition is not None
     assert (row.transition.type, row.transition.channels, row.transition.skipped_channels) == (
         "opened",
@@ -260,7 +261,7 @@ def test_lasting_silence_is_repeated_and_writes_no_row_in_between() -> None:
     silent, finding, incident = open_incident()
     for hours, change in ((1, None), (3.9, None), (4, "repeated")):
         later = replace(silent, now_us=NOW + int(hours * HOUR))
-        rows = update_silence_incident(finding, [incident], later, POLICY)
+        rows = update_silence_incident(finding, [incident], later, RULES)
         assert [row.transition.type for row in rows if row.transition] == ([change] if change else [])
         assert len(rows) == (change is not None)
 
@@ -269,20 +270,20 @@ def test_silence_escalates_when_the_source_becomes_unreadable() -> None:
     silent, _, incident = open_incident()
     unreadable = replace(silent, at_end=False)
     finding = find_silence_after(unreadable)
-    (row,) = update_silence_incident(finding, [incident], unreadable, POLICY)
+    (row,) = update_silence_incident(finding, [incident], unreadable, RULES)
     assert row.transition is not None
     assert (row.transition.type, row.severity) == ("escalated", "critical")
 
 
 def test_only_an_arrival_after_the_opening_resolves_the_incident() -> None:
     silent, _, incident = open_incident()
-    assert update_silence_incident(None, [incident], silent, POLICY) == []
+    assert update_silence_incident(None, [incident], silent, RULES) == []
     again = replace(silent, now_us=NOW + HOUR + SECOND, last_arrival_us=NOW + HOUR)
-    (row,) = update_silence_incident(None, [incident], again, POLICY)
+    (row,) = update_silence_incident(None, [incident], again, RULES)
     assert row.transition is not None
     assert (row.status, row.transition.type, row.resolved_at_us) == ("resolved", "resolved", again.now_us)
     assert row.transition.summary == "events come again, 60.0 min after this was opened"
 
 
 def test_no_row_is_written_without_silence_and_without_an_incident() -> None:
-    assert update_silence_incident(None, [], facts(SECOND), POLICY) == []
+    assert update_silence_incident(None, [], facts(SECOND), RULES) == []

@@ -5,10 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from monitor.models.shadow_gate import ComparedModel, GateRule, GateVerdict, WindowPair, evaluate_gate
+from config.stream_rules import StreamRules
+from monitor.models.shadow_gate import ComparedModel, GateVerdict, WindowPair, evaluate_gate
 from monitor.statistics.part import Scale, summarise
+from tests.rules import make_rules
 
-RULE = GateRule(percentile=99.0, per_week=1.0, size_us=60_000_000, min_outliers=3, min_ratio=0.0)
+RULES = make_rules(percentile=99.0, per_week=1.0, size_us=60_000_000, min_outliers=3, min_ratio=0.0)
 THRESHOLD = 2.326
 REFERENCE_COUNTS = (100, 10_000)
 
@@ -33,11 +35,11 @@ def make_pairs(
 
 
 def evaluate(
-    windows: list[WindowPair], *, shift: float = 0.0, kind: str = "gaussian_mixture", rule: GateRule = RULE
+    windows: list[WindowPair], *, shift: float = 0.0, kind: str = "gaussian_mixture", rules: StreamRules = RULES
 ) -> GateVerdict:
     active = ComparedModel(kind="gaussian_mixture", scale=Scale(median=0.0, iqr=1.35))
     return evaluate_gate(
-        windows, active, ComparedModel(kind=kind, scale=Scale(median=shift, iqr=1.35)), REFERENCE_COUNTS, rule
+        windows, active, ComparedModel(kind=kind, scale=Scale(median=shift, iqr=1.35)), REFERENCE_COUNTS, rules
     )
 
 

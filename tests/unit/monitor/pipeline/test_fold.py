@@ -7,18 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config.stream_rules import StreamRules
 from consumers.batch import DeadLetters, DecodedBatch, Events, Partition
-from monitor.pipeline.fold import FoldedBatch, ThresholdSchedule, WindowRule, fold
+from monitor.pipeline.fold import FoldedBatch, ThresholdSchedule, fold
 from monitor.statistics.drift_sums import MeasuredEvents, code_events
 from monitor.statistics.part import Scale, encode_part, summarise
 from monitor.statistics.training_profile import TrainingProfile, build_feature_profile, quantile_edges
 from storage.ledger.commit import StreamControl
 from storage.ledger.ledger import ScheduledThreshold
+from tests.rules import make_rules
 
 MINUTE = 60_000_000
 T0 = 1_767_225_600_000_000
-RULE = WindowRule(size_us=MINUTE, grace_us=MINUTE // 6, ahead_us=10 * MINUTE, max_future_us=None)
-FILE = WindowRule(size_us=MINUTE, grace_us=MINUTE // 6, ahead_us=60 * MINUTE, max_future_us=5 * MINUTE)
+RULE = make_rules(size_us=MINUTE, grace_us=MINUTE // 6, ahead_us=10 * MINUTE, max_future_us=None)
+FILE = make_rules(size_us=MINUTE, grace_us=MINUTE // 6, ahead_us=60 * MINUTE, max_future_us=5 * MINUTE)
 PROFILE = TrainingProfile(
     features=build_feature_profile(np.arange(13.0).reshape(-1, 1)),
     energy_edges=quantile_edges(np.arange(14, dtype=np.float32)),
@@ -75,7 +77,7 @@ def batch(times: list[float], features: list[float] | None = None, dead: tuple[i
 def folded(
     decoded: DecodedBatch,
     *rows: ScheduledThreshold,
-    rule: WindowRule = RULE,
+    rules: StreamRules = RULE,
     sealed: float | None = 0,
     watermark: float | None = None,
     final: bool = False,
@@ -87,7 +89,7 @@ def folded(
         final=final,
         control=StreamControl(sealed_until_us=None if sealed is None else T0 + round(sealed * MINUTE), revision=0),
         schedule=ThresholdSchedule.from_rows(rows or [threshold(1)]),
-        rule=rule,
+        rules=rules,
         scorer=scorer or Energies(),
     )
 
@@ -193,7 +195,7 @@ def test_late_event_is_counted_but_in_no_statistics_of_its_part() -> None:
 
 
 def test_a_stray_time_in_a_file_becomes_a_dead_letter_with_its_time() -> None:
-    of = folded(batch([0, 20, 0.1, 0.2]), rule=FILE)
+    of = folded(batch([0, 20, 0.1, 0.2]), rules=FILE)
     assert of.scored.events.offsets.tolist() == [0, 2, 3]
     assert (of.dead.offsets.tolist(), of.dead.reasons) == ([1], ["future_time"])
     assert of.dead.details == [f"{T0 / 1e6 + 1200:.6f} s since 1970; the events after it are earlier"]
@@ -202,28 +204,28 @@ def test_a_stray_time_in_a_file_becomes_a_dead_letter_with_its_time() -> None:
 
 
 def test_rejected_stray_times_are_sorted_into_the_dead_letters_by_offset() -> None:
-    of = folded(batch([0, 20, 0.1, 0.2, 0.3], dead=(1, 5)), rule=FILE)
+    of = folded(batch([0, 20, 0.1, 0.2, 0.3], dead=(1, 5)), rules=FILE)
     assert of.dead.offsets.tolist() == [1, 2, 5]
     assert of.dead.reasons == ["not_json", "future_time", "not_json"]
     assert of.dead.payloads == [b"{", None, b"{"]
 
 
 def test_a_jump_that_the_next_events_confirm_is_accepted() -> None:
-    of = folded(batch([0, 20, 20.1, 20.2]), rule=FILE)
+    of = folded(batch([0, 20, 20.1, 20.2]), rules=FILE)
     assert of.scored.events.offsets.tolist() == [0, 1, 2, 3]
     assert of.remaining is None
 
 
 def test_a_jump_is_undecided_until_events_follow_or_the_source_ends() -> None:
     jump = batch([0, 0.1, 20])
-    waits = folded(jump, rule=FILE, watermark=0)
+    waits = folded(jump, rules=FILE, watermark=0)
     assert (waits.end, waits.held_by_lead, waits.watermark_us) == (2, False, T0 + round(0.1 * MINUTE))
-    assert folded(jump, rule=FILE, watermark=0, final=True).end == 3
+    assert folded(jump, rules=FILE, watermark=0, final=True).end == 3
 
 
 @pytest.mark.parametrize("beyond", [20.0, 500.0])
 def test_the_time_of_an_undecided_jump_never_becomes_the_watermark(beyond: float) -> None:
-    of = folded(batch([0, 0.1, beyond]), rule=FILE, watermark=0)
+    of = folded(batch([0, 0.1, beyond]), rules=FILE, watermark=0)
     assert (of.held_by_lead, of.watermark_us) == (False, T0 + round(0.1 * MINUTE))
 
 

@@ -10,7 +10,6 @@ from monitor.statistics.counts import RATE_BOUND_LEVEL, rate_bound
 from monitor.statistics.part import Scale, summarise
 from monitor.thresholds.look_back import LookBack
 from monitor.thresholds.tick import (
-    ThresholdRule,
     build_calibration_row,
     build_first_threshold,
     compute_tick_threshold,
@@ -20,11 +19,12 @@ from monitor.thresholds.tick import (
 )
 from storage.control.models import Activation
 from storage.control.thresholds import ThresholdRow
+from tests.rules import make_rules
 
 MINUTE = 60_000_000
 DAY = 24 * 60 * MINUTE
 WINDOWS, EVENTS = 400, 500
-RULE = ThresholdRule(percentile=99.0, look_back_us=DAY, adopt_after_us=DAY, size_us=MINUTE, per_week=1.0)
+RULES = make_rules(percentile=99.0, look_back_us=DAY, adopt_after_us=DAY, size_us=MINUTE, per_week=1.0)
 REFERENCE = np.sort(stats.gamma(8).rvs(10_000, random_state=1).astype(np.float32))
 SCALE = Scale.from_energies(REFERENCE)
 FIRST = build_first_threshold(REFERENCE, 3, Activation(computed_at_us=5, valid_from_us=MINUTE), 99.0).with_id(7)
@@ -44,7 +44,7 @@ def energies(seed: int = 2) -> np.ndarray:
 def tick(look_back: LookBack, clean: list[int] | None = None, previous: ThresholdRow = FIRST):
     windows = [window * MINUTE for window in range(WINDOWS)] if clean is None else clean
     return compute_tick_threshold(
-        previous, look_back, windows, REFERENCE, RULE, tick_us=DAY, valid_from_us=DAY + MINUTE, most_events=EVENTS
+        previous, look_back, windows, REFERENCE, RULES, tick_us=DAY, valid_from_us=DAY + MINUTE, most_events=EVENTS
     )
 
 
@@ -98,25 +98,25 @@ def test_disagreement_is_counted_from_its_first_tick() -> None:
 
 def test_calibration_row_has_budgeted_and_realised_false_alarms() -> None:
     row, count_model, clean_exceedance = tick(look_back_of(energies()))
-    calibration = build_calibration_row(DAY, row, count_model, clean_exceedance, RULE, (3, 2 * 7 * 24 * 60))
+    calibration = build_calibration_row(DAY, row, count_model, clean_exceedance, RULES, (3, 2 * 7 * 24 * 60))
     assert (calibration.promised_per_week, calibration.realised_per_week) == (1.0, 1.5)
     assert (calibration.state, calibration.windows_learned, calibration.exceedance) == (
         "learned",
         WINDOWS,
         clean_exceedance,
     )
-    assert build_calibration_row(DAY, row, count_model, clean_exceedance, RULE, (0, 0)).realised_per_week is None
+    assert build_calibration_row(DAY, row, count_model, clean_exceedance, RULES, (0, 0)).realised_per_week is None
 
 
 def test_contested_threshold_or_changed_rate_is_suspect() -> None:
     dirty = energies()
     dirty[:, ::20] = 90.0
     row, count_model, clean_exceedance = tick(look_back_of(dirty))
-    assert build_calibration_row(DAY, row, count_model, clean_exceedance, RULE, (0, 1)).state == "suspect"
+    assert build_calibration_row(DAY, row, count_model, clean_exceedance, RULES, (0, 1)).state == "suspect"
     row, count_model, clean_exceedance = tick(look_back_of(energies()))
     assert (
-        build_calibration_row(DAY, row, replace(count_model, rate=0.04), clean_exceedance, RULE, (0, 1)).state
+        build_calibration_row(DAY, row, replace(count_model, rate=0.04), clean_exceedance, RULES, (0, 1)).state
         == "suspect"
     )
     nothing_learned = replace(count_model, rate=0.04, windows=0, state="provisional")
-    assert build_calibration_row(DAY, row, nothing_learned, clean_exceedance, RULE, (0, 1)).state == "provisional"
+    assert build_calibration_row(DAY, row, nothing_learned, clean_exceedance, RULES, (0, 1)).state == "provisional"

@@ -1,0 +1,74 @@
+"""The settings of one stream as its pure functions use them: plain numbers, times in microseconds."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamRules:
+    """The rules of one stream; `monitor.daemon.rules` builds them from the settings.
+
+    Attributes:
+        stream: Name of the stream.
+        config_hash: Short hash of the settings of the stream, stored with incidents.
+        size_us: `window.size`.
+        grace_us: `window.grace`.
+        ahead_us: `window.ahead`.
+        idle_timeout_us: `window.idle_timeout`.
+        max_future_us: `window.max_future` for a file. None for other sources: the codec checks their event times
+            against the clock of the broker.
+        percentile: `threshold.percentile`.
+        method: `threshold.method`.
+        look_back_us: `threshold.look_back`.
+        refresh: `threshold.refresh`, a duration or a cron expression in UTC.
+        adopt_after_us: `threshold.adopt_after`.
+        per_week: `alerts.false_alarms`, the false-alarm budget per week of all tests together.
+        min_outliers: `alerts.min_outliers`.
+        min_ratio: `alerts.min_ratio`.
+        max_dead_letter_ratio: `alerts.max_dead_letter_ratio`.
+        resolve_after: `alerts.resolve_after`, in windows.
+        repeat_interval_us: `alerts.repeat_interval`.
+        horizons_us: `alerts.drift.horizons`.
+        min_effect: `alerts.drift.min_effect`.
+        max_age_us: `notify.max_age`.
+        channels: Returns the names of the channels for a kind and a severity of an incident.
+    """
+
+    stream: str
+    config_hash: str
+    size_us: int
+    grace_us: int
+    ahead_us: int
+    idle_timeout_us: int
+    max_future_us: int | None
+    percentile: float
+    method: Literal["percentile", "pot"]
+    look_back_us: int
+    refresh: timedelta | str
+    adopt_after_us: int
+    per_week: float
+    min_outliers: int
+    min_ratio: float
+    max_dead_letter_ratio: float
+    resolve_after: int
+    repeat_interval_us: int
+    horizons_us: tuple[int, ...]
+    min_effect: float
+    max_age_us: int
+    channels: Callable[[str, str], Sequence[str]]
+
+    @property
+    def lead_us(self) -> int:
+        """Return how far a source may run ahead of the seal in event time."""
+        return self.grace_us + self.ahead_us
+
+    def lead_end_us(self, sealed_until_us: int | None) -> int:
+        """Return the event time from which on no event may be stored yet."""
+        return (sealed_until_us or 0) + self.lead_us
+
+    @property
+    def active_horizons_us(self) -> tuple[int, ...]:
+        """Return the lengths of the drift horizons that hold at least one window."""
+        return tuple(length for length in self.horizons_us if length >= self.size_us)
