@@ -348,6 +348,7 @@ def convolutional(latent):
 IMAGES = [(VAEGMM, [nn.ReLU()]), (AEGMM, [nn.ReLU(), nn.Flatten(), nn.Linear(64, 4)])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "latent"), IMAGES)
 def test_convolutional_networks_separate_digits_from_shuffled_pixels(make, latent, digits, tmp_path):
     ordinary, _ = digits

@@ -151,6 +151,7 @@ def test_model_without_a_feature_profile_scores_without_drift_codes() -> None:
     np.testing.assert_array_equal(measured.energies, make_test_scorer().energies(np.zeros((3, 2), np.float32), 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["vaegmm", "aegmm"])
 def test_network_models_have_drift_codes(kind: str) -> None:
     features = np.random.default_rng(3).normal(size=(300, 3)).astype(np.float32)

@@ -7,6 +7,8 @@ from config.streams import ModelSettings
 from monitor.models.fitting import FittedModel, fit_model
 from monitor.models.training_events import TrainingSet
 
+pytestmark = pytest.mark.slow
+
 N = 2_000
 OUTLIER_CENTRE = np.array([12.0, -12, 12])
 

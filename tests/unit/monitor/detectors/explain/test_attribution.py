@@ -80,6 +80,7 @@ def test_far_events_are_explained_without_overflow(mixture):
         assert np.isfinite(values).all()
 
 
+@pytest.mark.slow
 def test_burst_of_events_is_explained_in_vectorised_chunks():
     rng = np.random.default_rng(0)
     gm = GaussianMixture(8, n_init=1, max_iter=5, shrinkage=0).fit(rng.normal(size=(4000, 32)))

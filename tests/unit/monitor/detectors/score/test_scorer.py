@@ -26,6 +26,7 @@ def random_components(d, k, seed=0, form="full"):
 SHAPES = [(1, 1), (1, 5), (3, 1), (8, 4), (18, 8), (32, 8), (33, 3), (64, 2), (118, 4), (300, 2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("d", "k"), SHAPES)
 def test_energy_is_identical_to_the_bit_in_any_batch_and_position(d, k, dtype):
@@ -90,6 +91,7 @@ def test_exception_in_an_additional_thread_is_raised(set_torch_threads):
         scorer.energies(np.zeros((2 * scorer.chunk_rows, 64), np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("d", "k"), [(8, 4), (64, 4), (128, 16), (300, 2)])
 def test_energy_is_identical_to_the_bit_for_any_number_of_threads(d, k):
     scorer = make_scorer(random_components(d, k), np.float32)
