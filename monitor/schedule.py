@@ -128,7 +128,7 @@ class JobScheduler:
             self._report(name, None)
 
     def reschedule(self) -> None:
-        """Bring forward the jobs whose next run is more than one interval ahead: the clock was set back.
+        """Bring forward jobs with a next run more than one interval ahead, after the clock was set back.
 
         Without it these jobs would not run until the clock has caught up. Call it regularly.
         """

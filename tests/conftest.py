@@ -1,4 +1,4 @@
-"""Tests: the real servers as fixtures, started when the first test asks, one of each for a pytest process."""
+"""Fixtures: real servers, each started once per pytest process by the first test that needs it."""
 
 import logging
 import os
@@ -19,9 +19,9 @@ _MIN_FREE_BYTES = 2 << 30
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Put the temporary folders into memory where there is enough, and bear with the Kafka client.
+    """Put the temporary folders into memory if it is large enough, and ignore warnings of the Kafka client.
 
-    SQLite waits for the disk at every commit, which is for a loss of power and tests of ours never lose it.
+    SQLite waits for the disk at every commit. This protects against a loss of power, which the tests do not need.
     """
     if (
         _MEMORY_FOLDER.is_dir()
@@ -33,11 +33,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _ignore_client_warnings(config: pytest.Config) -> None:
-    """Bear with two ways of kafka-python, which neither its users nor ours can change.
+    """Ignore two warnings of kafka-python that its users cannot avoid.
 
-    It reads its schemas in a way that Python 3.11 and 3.12 deprecate. And it leaves a socket to the garbage collector:
-    unconnected when it is closed while it still tries to reach a broker that is away, connected when its
-    constructor gives up on a broker that is frozen, which nobody can close then.
+    It reads its schemas with a function that Python 3.11 and 3.12 deprecate. And it leaves a socket to the garbage
+    collector: an unconnected one when it is closed while it tries to reach an unavailable broker, and a connected one
+    when its constructor gives up on a suspended broker.
     """
     config.addinivalue_line("filterwarnings", "ignore:(read|open)_text is deprecated:DeprecationWarning")
     config.addinivalue_line(
@@ -47,7 +47,7 @@ def _ignore_client_warnings(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a server by the fixtures that it asks for: `-m "not kafka"` then needs no Java."""
+    """Mark tests by the servers that their fixtures start: `-m "not kafka"` then needs no Java."""
     for item in items:
         for fixture, mark in _MARK_OF_FIXTURE.items():
             if fixture in getattr(item, "fixturenames", ()):
@@ -56,14 +56,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _reset_log() -> None:
-    """Forget where a command that ran in this process sent the log: to a stream that is closed by now."""
+    """Remove the log handlers of commands that ran in this process: their streams are closed by now."""
     root = logging.getLogger()
     root.handlers[:] = [each for each in root.handlers if type(each) is not logging.StreamHandler]
     root.setLevel(logging.WARNING)
 
 
 def _failed_run_log(request: pytest.FixtureRequest, server: str) -> Path | None:
-    """Return where a server's log goes when a test has failed, else None: then it is thrown away."""
+    """Return the file for the log of a server if a test has failed; None otherwise, to discard the log."""
     if not request.session.testsfailed:
         return None
     return Path(tempfile.gettempdir()) / f"outrider-{server}-{os.getpid()}.log"
@@ -71,7 +71,7 @@ def _failed_run_log(request: pytest.FixtureRequest, server: str) -> Path | None:
 
 @pytest.fixture(scope="session")
 def kafka_server(request: pytest.FixtureRequest) -> Iterator[KafkaServer]:
-    """A running broker, shared by the session: a test that stops it starts it again."""
+    """A running broker, shared by the session. A test that stops it has to start it again."""
     server = KafkaServer()
     try:
         server.start()
@@ -82,7 +82,7 @@ def kafka_server(request: pytest.FixtureRequest) -> Iterator[KafkaServer]:
 
 @pytest.fixture(scope="session")
 def postgres_server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
-    """A running PostgreSQL, shared by the session: a test that stops it starts it again."""
+    """A running PostgreSQL server, shared by the session. A test that stops it has to start it again."""
     server = PostgresServer()
     try:
         server.start()
@@ -93,7 +93,7 @@ def postgres_server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
-    """The URL of an empty PostgreSQL database that only this test has."""
+    """The URL of an empty PostgreSQL database for this test."""
     url = postgres_server.create_database()
     yield url
     postgres_server.drop_database(url)
@@ -107,14 +107,14 @@ def sqlite_url(tmp_path: Path) -> str:
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
 def database_url(request: pytest.FixtureRequest) -> str:
-    """The URL of an empty database that only this test has: the test runs once for each kind."""
+    """The URL of an empty database for this test; the test runs once for each kind of database."""
     fixture = {"sqlite": "sqlite_url", "postgresql": "postgres_url"}[request.param]
     return str(request.getfixturevalue(fixture))
 
 
 @pytest.fixture
 def kafka_topic(request: pytest.FixtureRequest, kafka_server: KafkaServer) -> Callable[..., str]:
-    """A factory of topics that only this test has: `kafka_topic(2, **{"cleanup.policy": "compact"})`."""
+    """A factory of topics for this test: `kafka_topic(2, **{"cleanup.policy": "compact"})`."""
     stem = re.sub(r"[^A-Za-z0-9]+", "-", request.node.name)[:60].strip("-").lower()
 
     def make(partitions: int = 1, **settings: str) -> str:

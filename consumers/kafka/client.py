@@ -30,7 +30,7 @@ from config.errors import BrokerUnavailable, ConfigError
 from consumers.batch import Partition
 from consumers.kafka.assignment import AssignmentChange
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _MIB = 2**20
 
@@ -189,7 +189,7 @@ class KafkaConnection:
         except kafka_errors.NoOffsetForPartitionError as error:
             _pause_at_start(self._consumer, error.args[0])
         except kafka_errors.RetriableError as error:
-            _log.debug("no answer from Kafka: %s", error, extra={"action": "fetch"})
+            log.debug("no answer from Kafka: %s", error, extra={"action": "fetch"})
             time.sleep(min(wait_s, 0.1))
         except _PERMANENT_ERRORS as error:
             raise _client_config_error(self._addresses, error) from error
@@ -479,12 +479,12 @@ def _close_consumer(consumer: KafkaConsumer) -> None:
     try:
         consumer.close(autocommit=False, timeout_ms=_CLOSE_TIMEOUT_S * 1000)
     except (kafka_errors.KafkaError, RuntimeError) as error:
-        _log.debug("closing the consumer failed: %s", error, extra={"action": "close"})
+        log.debug("closing the consumer failed: %s", error, extra={"action": "close"})
 
 
 def _log_commit(offsets: Mapping[TopicPartition, Any], answer: object) -> None:
     if isinstance(answer, Exception):
-        _log.debug("publishing the positions failed: %s", answer, extra={"action": "publish", "n": len(offsets)})
+        log.debug("publishing the positions failed: %s", answer, extra={"action": "publish", "n": len(offsets)})
 
 
 def _to_client(partition: Partition) -> TopicPartition:

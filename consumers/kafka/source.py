@@ -18,7 +18,7 @@ from consumers.kafka.client import KafkaConnection, Topic, TopicDirectory, clien
 from consumers.kafka.unreadable import ReadProbe, find_first_readable
 from consumers.source import Layout, PartitionInfo, PollResult, StartPosition
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _CAUGHT_UP_TIMEOUT_S = 3.0
 # A poll waits in slices of this length. Between them it checks for assignments and for positions without records.
@@ -153,7 +153,7 @@ class KafkaSource:
         try:
             ends = self._connection.end_offsets(asked, timeout_s=_CAUGHT_UP_TIMEOUT_S)
         except BrokerUnavailable as error:
-            _log.debug("cannot read the end offsets: %s", error, extra={"action": "caught_up"})
+            log.debug("cannot read the end offsets: %s", error, extra={"action": "caught_up"})
             return frozenset()
         # Equal, not greater: a position beyond the end belongs to a deleted log.
         return frozenset(each for each in asked if self._assignment.next_offset(each) == ends[each])
@@ -239,7 +239,7 @@ class KafkaSource:
         try:
             found = self._directory.describe(self._topics)
         except (BrokerUnavailable, ConfigError) as error:
-            _log.debug("cannot look up the topics: %s", error, extra={"action": "look_up"})
+            log.debug("cannot look up the topics: %s", error, extra={"action": "look_up"})
             self._discard_fetched(records, frozenset())
             return False
         self._ids_checked_s = time.monotonic()
@@ -314,7 +314,7 @@ class KafkaSource:
         try:
             begins, ends = connection.beginning_offsets(positions), connection.end_offsets(positions)
         except BrokerUnavailable as error:  # the next fetch is out of range again
-            _log.debug("cannot read the log's offsets: %s", error, extra={"action": "leave_range"})
+            log.debug("cannot read the log's offsets: %s", error, extra={"action": "leave_range"})
             return
         for partition, position in positions.items():
             if self._assignment.next_offset(partition) != position:
@@ -327,11 +327,11 @@ class KafkaSource:
     def _skip_unreadable(self, error: Exception) -> None:
         """Find the unreadable ranges and open a new consumer, because the old one would not return from a poll."""
         message = f"{type(error).__name__}: {error}"
-        _log.warning("cannot read a batch (%s); searching for its end", message, extra={"action": "recover"})
+        log.warning("cannot read a batch (%s); searching for its end", message, extra={"action": "recover"})
         try:
             for partition, begin, end in self._unreadable_ranges():
                 self._unreadable.setdefault(partition, {})[begin] = end
-                _log.warning(
+                log.warning(
                     "cannot read %s from offset %d to %d; continuing after the range",
                     partition,
                     begin,

@@ -36,8 +36,8 @@ def pending_tick_us(facts: SealFacts | TickFacts) -> int | None:
 def _seal_target_us(facts: SealFacts, size_us: int, grace_us: int) -> int | None:
     watermarks = [source.watermark_us for source in facts.sources if not source.idle]
     if watermarks:
-        known = [watermark for watermark in watermarks if watermark is not None]
-        return None if len(known) < len(watermarks) else (min(known) - grace_us) // size_us * size_us
+        reported = [watermark for watermark in watermarks if watermark is not None]
+        return None if len(reported) < len(watermarks) else (min(reported) - grace_us) // size_us * size_us
     if facts.last_part_end_us is None or all(source.ended for source in facts.sources):
         return facts.last_part_end_us
     # An idle source has not ended: until the clock passes the end of a window, the source may add events to it.

@@ -217,7 +217,7 @@ class Intake:
         return added.source_id
 
     def _start_incarnation(self, source: Source, partition: Partition) -> None:
-        """Start a new incarnation of a partition whose log was re-created or ends before the stored position."""
+        """Start a new incarnation of a partition: its log was re-created or ends before the stored position."""
         info = _discover_partition(source, partition)
         log.warning(
             "The log of %s was re-created since its position was stored; a new incarnation starts at offset %d.",
@@ -228,7 +228,7 @@ class Intake:
         self._ledger.restart_sources(self._stream_id, [_source_at_beginning(info)])
 
     def _report_caught_up(self, source: Source) -> None:
-        """Report the partitions whose fetch position is the end of the log: only these may become idle.
+        """Report the partitions that are read to the end of their log: only these may become idle.
 
         All claimed partitions are checked, not only the silent ones: a partition with nothing but dead letters is never
         silent and must still be able to become idle.

@@ -95,5 +95,5 @@ class PartitionBuffer:
 
 
 def is_unreadable_range(batch: DecodedBatch) -> bool:
-    """Return whether a batch stands for a range of offsets that could not be read."""
+    """Return whether a batch represents a range of offsets that could not be read."""
     return batch.skip_reason is not None

@@ -311,7 +311,7 @@ class Worker:
         self._send_commit(buffer, self._build_position_commit(buffer, None))
 
     def _store_end(self, buffer: PartitionBuffer) -> None:
-        """Commit the end of a source whose records are all committed."""
+        """Commit the end of a source after all of its records."""
         commit = self._build_position_commit(buffer, None, ended=True)
         if isinstance(self._send_commit(buffer, commit), Committed):
             buffer.end_stored = True

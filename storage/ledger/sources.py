@@ -18,7 +18,7 @@ from storage.database.locks import lock_stream
 from storage.database.tables import positions, sources, streams, window_parts
 from storage.ledger.commit import StreamControl
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +102,7 @@ def open_stream(db: Database, name: str, window_size_us: int, lead_us: int) -> S
             row = _select_stream(connection, name)
         if row is not None and row.window_size_us != window_size_us:
             _change_window_size(connection, row.id, window_size_us)
-            _log.warning(
+            log.warning(
                 "Stream %s: the window size changes to %d us; it was %d us.",
                 name,
                 window_size_us,

@@ -24,7 +24,7 @@ from monitor.detectors.networks.mixture_loss import mixture_loss
 OptimizerFactory = Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]
 ReconstructionLoss = Callable[[Tensor, Tensor], Tensor]
 
-_LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 _EVALUATION_ROWS = 16384
 _MAX_GRADIENT_NORM = 100.0
 _DEAD_WEIGHT = 1e-3
@@ -175,7 +175,7 @@ def train_networks(nets: DensityNets, rows: Tensor, objective: Objective, option
             values = loop.evaluate(evaluation_rows) if n_steps else None
             if values is None:
                 loop.report.stopped = f"epoch {epoch} had no usable step"
-                _LOG.warning("Training stopped: %s.", loop.report.stopped, extra={"action": "training_stopped"})
+                log.warning("Training stopped: %s.", loop.report.stopped, extra={"action": "training_stopped"})
                 break
             loop.report.epochs.append({"epoch": float(epoch), **values})
             if values["loss"] < lowest:
