@@ -1,11 +1,11 @@
 """Time of folding one batch that touches 10, 100 or 1,000 windows.
 
-The scorer is a table look-up, so that the figures are those of the fold: windows, lateness, parts, encoding. Events
-carry the integers that drift adds up, of `--features` features; 0 leaves them out.
+The scorer returns stored energies, so that the figures are those of the fold: windows, lateness, parts and encoding.
+With `--features` above 0 the events have drift codes of as many features.
 
     python -m benchmarks.fold [--events 10000] [--features 0] [--repeat 7]
 
-Wanted: 1,000 windows cost at most ten times as much as 10 windows do.
+Wanted: a further window costs at most 0.3 ms.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from storage.ledger.ledger import ScheduledThreshold
 START_US = 1_767_225_600_000_000
 MINUTE_US = 60_000_000
 WINDOWS = (10, 100, 1_000)
+MAX_MS_PER_WINDOW = 0.3
 RULES = build_stream_rules(Settings.model_validate({"streams": {"s": {"source": {"type": "synthetic"}}}}), "s")
 
 
@@ -96,7 +97,7 @@ def best_ms(batch: DecodedBatch, windows: int, repeat: int, *, drift: bool) -> f
 
 
 def main() -> int:
-    """Print the times; return 1 where many windows cost too much."""
+    """Print the times; return 1 if a further window costs too much."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=10_000)
     parser.add_argument("--features", type=int, default=0)
@@ -108,7 +109,8 @@ def main() -> int:
         batch = make_batch(options.events, windows, options.features, rng)
         found[windows] = best_ms(batch, windows, options.repeat, drift=options.features > 0)
         print(f"{options.events:,} events over {windows:>5,} windows: {found[windows]:7.2f} ms")
-    return 0 if found[WINDOWS[-1]] <= 10 * found[WINDOWS[0]] else 1
+    per_window_ms = (found[WINDOWS[-1]] - found[WINDOWS[0]]) / (WINDOWS[-1] - WINDOWS[0])
+    return 0 if per_window_ms <= MAX_MS_PER_WINDOW else 1
 
 
 if __name__ == "__main__":
