@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import time
 from pathlib import Path
@@ -14,6 +15,9 @@ from sqlalchemy.engine import URL, Connection, Transaction
 
 SQLITE_BUSY_TIMEOUT_S = 5.0
 """Time that a writer waits for a writer of another process, such as a command beside the daemon."""
+
+PRIVATE_MODE = 0o600
+"""Mode of new files: keys and features of events are for the owner only."""
 
 _POSTGRESQL_SESSION_SETTINGS = {
     # A frozen process must not hold the lock on a position's row: the server ends its transaction.
@@ -45,6 +49,8 @@ def create_sqlite_engine(file: Path, role: Literal["writer", "reader", "read-onl
     uri = f"{file.absolute().as_uri()}?mode={mode}"
 
     def connect() -> sqlite3.Connection:
+        if mode == "rwc":
+            _create_private_file(file)
         connection = sqlite3.connect(
             uri, uri=True, timeout=SQLITE_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
@@ -72,6 +78,16 @@ def create_sqlite_engine(file: Path, role: Literal["writer", "reader", "read-onl
         connection.exec_driver_sql(begin)
 
     return engine
+
+
+def _create_private_file(file: Path) -> None:
+    """Create the database file for its owner only, if it does not exist.
+
+    SQLite gives the write-ahead log and the shared memory the mode of the database file.
+    """
+    # An error is left to SQLite, which reports it with its own code. An empty file is a new database.
+    with contextlib.suppress(OSError):
+        os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_MODE))
 
 
 def _configure_sqlite_connection(connection: sqlite3.Connection, role: str) -> None:

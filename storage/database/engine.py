@@ -207,7 +207,7 @@ class Database:
             return
         # A separate file: closing any descriptor of the database file would release SQLite's own locks.
         lock_file = self.file.with_name(self.file.name + ".daemon-lock")
-        descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, dialects.PRIVATE_MODE)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -41,6 +41,36 @@ def test_sqlite_file_may_have_any_name(tmp_path: Path) -> None:
     assert (tmp_path / "a b#é.db").exists()
 
 
+def _modes(folder: Path) -> dict[str, str]:
+    return {each.name: oct(each.stat().st_mode & 0o777) for each in folder.iterdir()}
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+@pytest.mark.parametrize("first", ["write", "read"])
+def test_new_sqlite_files_are_accessible_to_their_owner_only(tmp_path: Path, umask: int, first: str) -> None:
+    before = os.umask(umask)
+    try:
+        with Database(f"sqlite:///{tmp_path}/outrider.db") as db:
+            if first == "read":
+                db.now_us()
+            upgrade(db)
+            with db.lock_for_daemon():
+                modes = _modes(tmp_path)
+    finally:
+        os.umask(before)
+    names = ("outrider.db", "outrider.db-wal", "outrider.db-shm", "outrider.db.daemon-lock")
+    assert modes == dict.fromkeys(names, "0o600")
+
+
+def test_existing_sqlite_file_keeps_its_mode(tmp_path: Path) -> None:
+    file = tmp_path / "outrider.db"
+    file.touch()
+    file.chmod(0o640)
+    with Database(f"sqlite:///{file}") as db:
+        upgrade(db)
+        assert set(_modes(tmp_path).values()) == {"0o640"}
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [
