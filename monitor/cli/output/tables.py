@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -20,6 +21,10 @@ TABLE_ROWS = 50
 """Maximum number of rows of a table without --limit."""
 
 _NO_WRAP_WIDTH = 20
+_FORMULA_START = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""First characters of a formula in a spreadsheet; the last four are their full-width forms."""
+
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
 def format_option(command: Command) -> Command:
@@ -180,9 +185,23 @@ def _write_csv(rows: Iterable[Row], columns: Sequence[str]) -> None:
 
 
 def _csv_cell(value: Any) -> Any:
-    nested = isinstance(value, bool | Mapping | list | tuple)
-    return json.dumps(value, ensure_ascii=False) if nested else value
+    """Return the value of a CSV cell: nested values as JSON, texts without control characters and formulas."""
+    if isinstance(value, bool | Mapping | list | tuple):
+        return _format_json(value)
+    if not isinstance(value, str):
+        return value
+    text = escape_unprintable(value)
+    # A spreadsheet evaluates a text with such a beginning. The apostrophe marks it as text.
+    return f"'{text}" if text.startswith(_FORMULA_START) and not _NUMBER.fullmatch(text) else text
 
 
 def _json_row(row: Row, columns: Sequence[str]) -> str:
-    return json.dumps({name: row[name] for name in columns}, ensure_ascii=False)
+    return _format_json({name: row[name] for name in columns})
+
+
+def _format_json(value: Any) -> str:
+    r"""Format a value as JSON; unprintable characters, which may be terminal escape sequences, as \u escapes."""
+    text = json.dumps(value, ensure_ascii=False)
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else json.dumps(sign)[1:-1] for sign in text)

@@ -1,5 +1,6 @@
 """Rows are written as JSON, JSON lines, CSV, or a table on a terminal."""
 
+import csv
 import json
 import os
 import pty
@@ -63,6 +64,49 @@ def test_json_is_one_array_and_jsonl_one_object_per_line(capsys: pytest.CaptureF
 def test_csv_has_a_header_nested_json_and_empty_cells_for_none(capsys: pytest.CaptureFixture[str]) -> None:
     write_rows([{"a": None, "b": True, "c": {"x": 1}}], ["a", "b", "c"], "csv")
     assert capsys.readouterr().out == 'a,b,c\n,true,"{""x"": 1}"\n'
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [
+        ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
+        ("+1+2", "'+1+2"),
+        ("-2+3", "'-2+3"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\uff1d1", "'\uff1d1"),
+        ("\t=1", "\\t=1"),
+        ("a\x1b[2J\x9b\rb", "a\\x1b[2J\\x9b\\rb"),
+        ("a\u202eb", "a\\u202eb"),
+        ("caf\u00e9 = 1", "caf\u00e9 = 1"),
+        # A number in a text is no formula.
+        ("-12.5", "-12.5"),
+        ("+1e-3", "+1e-3"),
+        ("-", "'-"),
+        # Numbers stay numbers.
+        (-12.5, "-12.5"),
+        (-3, "-3"),
+        (None, ""),
+    ],
+)
+def test_csv_cell_holds_no_formula_and_no_control_character(
+    capsys: pytest.CaptureFixture[str], value: object, cell: str
+) -> None:
+    write_rows([{"key": value, "n": 1}], ["key", "n"], "csv")
+    assert list(csv.reader(capsys.readouterr().out.splitlines())) == [["key", "n"], [cell, "1"]]
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "jsonl"])
+def test_json_values_stay_json_without_control_characters(capsys: pytest.CaptureFixture[str], form: str) -> None:
+    payload = {"=a": "\x1b[2J\x7f\x9b\u202e\U000e0001 caf\u00e9"}
+    write_rows([{"payload": payload}], ["payload"], form)
+    out = capsys.readouterr().out
+    assert out.replace("\n", "").isprintable()
+    assert "caf\u00e9" in out
+    if form == "csv":
+        written = json.loads(next(csv.DictReader(out.splitlines()))["payload"])
+    else:
+        written = (json.loads(out)[0] if form == "json" else json.loads(out))["payload"]
+    assert written == payload
 
 
 def test_csv_of_no_rows_is_the_header(capsys: pytest.CaptureFixture[str]) -> None:
