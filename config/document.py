@@ -1,6 +1,7 @@
 """Reading of the YAML file as plain values, with the line of each key."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,63 @@ class Document:
     places: dict[KeyPath, str] = field(default_factory=dict)
 
 
+_MAX_DEPTH = 32
+_MAX_VALUES = 100_000
+_TOO_DEEP = f"is nested deeper than {_MAX_DEPTH} levels; the settings need fewer than ten"
+_TOO_MANY = f"has more than {_MAX_VALUES:,} values with its anchors written out; write fewer or no anchors"
+
+
 class _Loader(yaml.SafeLoader):
-    """A YAML 1.1 loader without its pitfalls: `on`, `no`, 1:30 and times are texts."""
+    """A YAML 1.1 loader without its pitfalls: `on`, `no`, 1:30 and times are texts. Depth and merges are bounded."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - the form that yaml requires
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = 0
+        self._merged_pairs = 0
+        self._flattening: set[int] = set()
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose a node.
+
+        Raises:
+            ComposerError: The node is nested too deep.
+        """
+        if self._depth > _MAX_DEPTH:
+            raise yaml.composer.ComposerError(None, None, _TOO_DEEP, self.peek_event().start_mark)  # type: ignore[no-untyped-call]  # the stubs leave it untyped
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Replace the merge keys of a mapping by the pairs of the merged mappings.
+
+        Raises:
+            ConstructorError: The mappings are nested or have too many pairs in total.
+        """
+        # A mapping that merges itself, directly or through others, is cut there.
+        if id(node) in self._flattening:
+            return
+        self._flattening.add(id(node))
+        try:
+            for merged in self._merged_mappings(node):
+                self.flatten_mapping(merged)
+                self._merged_pairs += len(merged.value)
+                if self._merged_pairs > _MAX_VALUES:
+                    raise yaml.constructor.ConstructorError(None, None, _TOO_MANY, node.start_mark)
+            super().flatten_mapping(node)
+        finally:
+            self._flattening.discard(id(node))
+
+    @staticmethod
+    def _merged_mappings(node: yaml.MappingNode) -> Iterator[yaml.MappingNode]:
+        for key, value in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                entries = value.value if isinstance(value, yaml.SequenceNode) else [value]
+                yield from (entry for entry in entries if isinstance(entry, yaml.MappingNode))
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
@@ -67,6 +121,8 @@ def parse_document(text: str, name: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        if error.problem in {_TOO_DEEP, _TOO_MANY}:
+            raise ConfigError(f"{place}: {error.problem}") from error
         raise ConfigError(f"{place}: is not YAML: {error.problem or error.context}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{name}: is not YAML: {str(error).splitlines()[0]}") from error
@@ -79,6 +135,7 @@ class _DocumentReader:
         self.name = name
         self.places: dict[KeyPath, str] = {(): name}
         self.problems: list[str] = []
+        self._n_values = 0
 
     def read(self, loader: _Loader) -> Document:
         try:
@@ -99,6 +156,11 @@ class _DocumentReader:
             place = self._place(node)
             self.problems.append(f"{place}: {format_path(path)}: the anchor refers to itself; write the value out")
             return None
+        self._n_values += 1
+        if self._n_values > _MAX_VALUES:
+            raise yaml.constructor.ConstructorError(None, None, _TOO_MANY, node.start_mark)
+        if len(ancestors) > _MAX_DEPTH:
+            raise yaml.constructor.ConstructorError(None, None, _TOO_DEEP, node.start_mark)
         nodes = (*ancestors, node)
         if isinstance(node, yaml.MappingNode):
             return self._read_mapping(loader, node, path, nodes)
@@ -108,7 +170,15 @@ class _DocumentReader:
                 self.places[*path, index] = self._place(entry)
                 entries.append(self._read_value(loader, entry, (*path, index), nodes))
             return entries
-        return loader.construct_object(node)
+        return self._read_scalar(loader, node, path)
+
+    def _read_scalar(self, loader: _Loader, node: yaml.Node, path: KeyPath) -> Any:
+        try:
+            return loader.construct_object(node)
+        except (ValueError, LookupError, AttributeError) as error:  # yaml does not check the text of an explicit tag
+            kind = node.tag.rpartition(":")[2]
+            self.problems.append(f"{self._place(node)}: {format_path(path)}: is not a {kind} of YAML: {error}")
+            return None
 
     def _read_mapping(
         self, loader: _Loader, node: yaml.MappingNode, path: KeyPath, nodes: tuple[yaml.Node, ...]

@@ -49,6 +49,9 @@ def apply_environment(document: Document, env: Mapping[str, str], named: frozens
             except json.JSONDecodeError as error:
                 problems.append((path, f"is not JSON: {error.msg} at column {error.colno}"))
                 continue
+            except (RecursionError, ValueError):
+                problems.append((path, "is nested too deep or has a number with too many digits; write fewer"))
+                continue
         _set_value(values, path, value)
     return Document(values=values, places=places), problems
 

@@ -60,6 +60,8 @@ def split_list(value: object) -> tuple[str, ...]:
                 value = json.loads(value)
             except json.JSONDecodeError as error:
                 raise ValueError(f"must be a list; as JSON it breaks at column {error.colno}: {error.msg}") from error
+            except RecursionError as error:
+                raise ValueError("must be a list of texts; it is nested too deep") from error
         else:
             value = [part.strip() for part in value.split(",")]
     if not isinstance(value, list | tuple) or not value:

@@ -1,5 +1,6 @@
 """Reading of YAML without the pitfalls of YAML 1.1, and errors with line numbers."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -142,3 +143,72 @@ def test_empty_file_is_an_error_about_the_missing_stream(problem_of: Callable[..
 @pytest.mark.parametrize("text", ["streams:\n", "streams: {}\n"])
 def test_empty_streams_section_is_an_error(problem_of: Callable[..., str], text: str) -> None:
     assert problem_of(text).startswith("outrider.yaml:1: streams: there is no stream; add one")
+
+
+def _anchors(levels: int, entry: str, *, width: int = 9) -> str:
+    """Return lists of aliases, each of the list before: the last has width ** levels values."""
+    lines = [f"a0: &a0 {entry}"]
+    for level in range(1, levels + 1):
+        aliases = ", ".join([f"*a{level - 1}"] * width)
+        lines.append(f"a{level}: &a{level} [{aliases}]")
+    return "\n".join(lines)
+
+
+def _merges(levels: int, *, width: int = 9) -> str:
+    """Return mappings that merge the one before several times: the last has width ** levels pairs."""
+    lines = ["a0: &a0 {x: 1}"]
+    for level in range(1, levels + 1):
+        aliases = ", ".join([f"*a{level - 1}"] * width)
+        lines.append(f"a{level}: &a{level} {{<<: [{aliases}], k{level}: 1}}")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [_anchors(9, "[x, x, x]"), _merges(9), _merges(3, width=1_000)],
+    ids=["lists", "merges", "wide merges"],
+)
+@pytest.mark.slow
+@pytest.mark.timeout(10)
+def test_anchors_that_expand_without_bound_are_refused(text: str) -> None:
+    (line,) = refused(text)
+    assert re.match(r"outrider\.yaml:[0-9]+:[0-9]+: ", line)
+    assert line.endswith("has more than 100,000 values with its anchors written out; write fewer or no anchors")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: " + "[" * 5_000,
+        "a: " + "[" * 5_000 + "]" * 5_000,
+        "a: " + "{b: " * 5_000,
+        "\n".join(" " * depth + "b:" for depth in range(1_000)),
+        "- " * 5_000 + "x",
+        "a: " + "[" * 33 + "]" * 33,
+        _anchors(500, "[x]", width=1),
+    ],
+    ids=["open", "closed", "mappings", "block", "dashes", "one too many", "anchors"],
+)
+@pytest.mark.slow
+@pytest.mark.timeout(10)
+def test_deep_nesting_is_refused_with_its_line(text: str) -> None:
+    (line,) = refused(text)
+    assert re.match(r"outrider\.yaml:[0-9]+", line)
+    assert line.endswith("is nested deeper than 32 levels; the settings need fewer than ten")
+
+
+def test_nesting_and_anchors_below_the_bounds_are_read() -> None:
+    assert values("a: " + "[" * 30 + "]" * 30)
+    assert values(_anchors(3, "[x]"))
+    assert values(_merges(3))["a3"] == {"x": 1, "k1": 1, "k2": 1, "k3": 1}  # type: ignore[index]
+
+
+def test_mapping_that_merges_itself_has_its_own_keys_only() -> None:
+    assert values("a: &a\n  <<: *a\n  b: 1\n") == {"a": {"b": 1}}
+
+
+@pytest.mark.parametrize("value", ["9" * 5_000, "!!timestamp x", "!!float x", "!!int x", "!!bool x", "!!binary \u00e9"])
+def test_scalar_that_cannot_be_read_is_named(value: str) -> None:
+    (line,) = refused(f"a:\n  b: {value}\n")
+    assert line.startswith("outrider.yaml:2")
+    assert "a.b" in line or "is not YAML" in line

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from config.errors import ConfigError
 from config.loading import load
 from config.settings import FileSourceSettings, KafkaSourceSettings, Settings
 
@@ -172,3 +173,10 @@ def test_error_does_not_contain_the_value_of_a_variable(problem_of: Callable[...
     line = problem_of("device: ${PASSWORD}\n" + ONE_STREAM, {"PASSWORD": "hunter2'\\x"})
     assert "hunter2" not in line
     assert "${PASSWORD}" in line
+
+
+@pytest.mark.parametrize("name", ["NOTIFY__ROUTES", "KAFKA__BOOTSTRAP_SERVERS"])
+def test_json_of_a_variable_that_is_nested_too_deep_is_refused(load_text: Load, name: str) -> None:
+    with pytest.raises(ConfigError, match="nested too deep") as error:
+        load_text(ONE_STREAM, {f"OUTRIDER_{name}": "[" * 100_000})
+    assert len(error.value.problems) == 1
