@@ -1,4 +1,4 @@
-"""The position of the body of the live energies relative to the reference, and the share of outliers.
+"""Location and scale of the body of the look-back relative to the reference, and the share of outliers.
 
 Pure functions.
 """
@@ -12,7 +12,7 @@ from monitor.statistics.part import BIN_WIDTH, Float32, Float64
 from monitor.statistics.sketch import EnergySketch, order_statistic_quantiles
 
 EXCEEDANCE_SLACK = 1.5
-"""Factor in exceedance by which the live percentile may lie above the mapped percentile of the reference."""
+"""The percentile of the look-back is accepted up to the mapped reference quantile at exceedance a / 1.5."""
 
 ITERATIONS = 8
 INNER_ITERATIONS = 2
@@ -48,11 +48,11 @@ spreads.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anchor:
-    """The line from the reference to the body of the live energies: live = location + scale x reference.
+    """The line from the reference to the body of the look-back: look-back = location + scale x reference.
 
     `outlier_share` is the estimated share of outliers in the look-back. `misfit` is the largest distance of the body
     from the line, relative to its spread. `t_anchored` is the mapped percentile and `t_high` the largest energy that is
-    accepted for the live percentile. `resolved` is True if the histogram is fine enough for the fit.
+    accepted for the percentile of the look-back. `resolved` is True if the histogram is fine enough for the fit.
     """
 
     location: float
@@ -65,17 +65,17 @@ class Anchor:
 
 
 def fit_anchor(sketch: EnergySketch, reference: Float32, a: float) -> Anchor:
-    """Fit location, scale and share of outliers of the live energies against the reference.
+    """Fit location, scale and share of outliers of the look-back against the reference.
 
-    Outliers of high energy shift the ranks of the clean energies: the clean quantile at rank r is the live quantile at
-    r (1 - share). The fit alternates two steps: a least-squares line over the ranks of the body, and a count of the
-    energies above the mapped percentile, beyond its nominal exceedance, as outliers. It does not use the threshold in
-    force, because such feedback makes the threshold ratchet or freeze.
+    Outliers of high energy shift the ranks of the clean energies: the clean quantile at rank r is the look-back
+    quantile at r (1 - share). The fit alternates two steps: a least-squares line over the ranks of the body, and a
+    count of the energies above the mapped percentile, beyond its nominal exceedance, as outliers. It does not use the
+    threshold in force, because of the feedback: the threshold could only grow, or never change.
 
-    Outliers just above the threshold, or very many, can hide from this count: a line through them leaves none above it.
-    Where no line fits, the fit therefore searches the share with the nearest line. It uses that share if its misfit is
-    less than half and the outliers are found above the line. This finds up to 40% of outliers and does not mistake a
-    drift of another shape for outliers.
+    The count misses outliers just above the threshold, and very many outliers, because the fitted line then passes
+    through them. Where the misfit exceeds `MAX_MISFIT`, the share with the smallest misfit is therefore searched. It is
+    used if it halves the misfit and if at least half of that share lies above the line. This finds up to 40% of
+    outliers and does not mistake a drift of another shape for outliers.
 
     Args:
         sketch: Sketch of the look-back.
@@ -146,7 +146,7 @@ def _build_anchor(
 
 
 def _is_resolved(sketch: EnergySketch, reference: Float32, share: float) -> bool:
-    """Return True if the bins of the live body are narrow relative to its spread, or if the reference has ties."""
+    """Return True if the bins of the body are narrow relative to its spread, or if the reference has ties."""
     ends = np.array([BODY_RANKS[0], BODY_RANKS[-1]])
     low, high = sketch.quantiles(ends * (1 - share)).tolist()
     widest = max(top - bottom for bottom, top in map(sketch.bracket, (BODY_RANKS * (1 - share)).tolist()))

@@ -1,4 +1,4 @@
-"""The choice of the threshold of a stream: the method, when it may move, and the counts of its reference.
+"""The choice of the threshold of a stream: its method, the conditions of an update, and the counts of its reference.
 
 Pure functions.
 
@@ -50,8 +50,8 @@ def count_reference_above(estimate: ThresholdEstimate, reference: Float32 | None
     """Return the number of reference energies above the threshold, mapped back to them, and their total number.
 
     Both are 0 where the threshold is the percentile of the look-back itself, because its windows must not count twice.
-    A threshold that is held no longer is that percentile. The reference then counts, so that a count model exists even
-    after a long silence.
+    A threshold that was not updated is not that percentile. The reference then counts, so that a count model exists
+    also after a long silence.
     """
     is_own_percentile = estimate.method == "plain" and (
         "held" not in estimate.details or "location" not in estimate.details
@@ -79,11 +79,11 @@ def choose_threshold(
 ) -> ThresholdEstimate:
     """Return the threshold estimate of a threshold tick.
 
-    It is anchored if the model has reference energies, and otherwise the plain percentile. It does not move (`held` in
-    the details has the reason) while fewer than 20 reference or 50 look-back energies lie above the percentile, or if
-    the energies have moved to where the histogram is too coarse to compare them with the reference. A first threshold
-    is then computed from the reference. With method `pot` the generalised Pareto tail is used where there are so few
-    energies. It moves if look-back and reference have at least 1,000 energies each.
+    It is anchored if the model has reference energies, and otherwise the plain percentile. It is not updated (the
+    detail `held` gives the reason) while fewer than 20 reference or 50 look-back energies lie above the percentile, or
+    if the energies have moved to where the histogram is too coarse to compare them with the reference. A first
+    threshold is then computed from the reference. With method `pot` the generalised Pareto tail is used where there are
+    so few energies. The threshold is then updated if look-back and reference have at least 1,000 energies each.
 
     Args:
         previous: The threshold in force for this model and percentile, if any.
@@ -99,7 +99,7 @@ def choose_threshold(
     reason = _explain_shortage(sketch.n, None if reference is None else len(reference), percentile)
     estimate: ThresholdEstimate | None = None
     if reason is None:
-        estimate = _estimate_live_threshold(sketch, reference, percentile, dispersion)
+        estimate = _estimate_look_back_threshold(sketch, reference, percentile, dispersion)
     elif method == "pot":
         estimate = estimate_pot_threshold(sketch, reference, percentile, dispersion=dispersion)
     if estimate is not None:
@@ -123,7 +123,7 @@ def is_contested(method: str, details: Mapping[str, object]) -> bool:
     return method == "anchored" or (method == "pot" and details.get("lifted") is True)
 
 
-def _estimate_live_threshold(
+def _estimate_look_back_threshold(
     sketch: EnergySketch, reference: Float32 | None, percentile: float, dispersion: float
 ) -> ThresholdEstimate:
     if reference is None:

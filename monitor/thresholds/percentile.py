@@ -1,9 +1,10 @@
 """Percentile thresholds of energies, with an interval and a guard against outliers. Pure functions.
 
-A live percentile fails once the share of outliers reaches its own exceedance: the threshold then lies among the
-outliers. The look-back alone cannot distinguish such outliers from a heavier tail. The reference can: energies of
-held-out training events. `estimate_anchored_threshold` maps the reference onto the body of the live energies (a change
-of location and scale), and accepts the live percentile only while the mapped reference makes it plausible.
+The percentile of the look-back fails when the share of outliers reaches its exceedance: the threshold then lies among
+the outliers. The look-back alone cannot distinguish such outliers from a heavier tail. The reference, the energies of
+held-out training events, can. `estimate_anchored_threshold` maps the reference onto the body of the look-back by
+location and scale. It uses the percentile of the look-back if that is at most the mapped reference quantile at the
+nominal exceedance divided by `EXCEEDANCE_SLACK`, and otherwise the mapped percentile.
 """
 
 from dataclasses import dataclass, field, replace
@@ -21,13 +22,13 @@ INTERVAL_LEVEL = 0.9
 """Probability that an interval contains the energy of the exact percentile."""
 
 MIN_REFERENCE_TAIL = 20
-"""Reference energies needed above the threshold. With fewer, the anchor is too coarse to correct anything."""
+"""Minimum number of reference energies above the threshold. With fewer, the anchor is too inaccurate."""
 
 MIN_LOOK_BACK_TAIL = 50
-"""Look-back energies needed above the threshold before it may move."""
+"""Minimum number of look-back energies above the threshold for a new estimate."""
 
 UNBOUNDED = float(np.finfo(np.float32).max)
-"""The upper bound of a percentile that may lie above all energies seen: their order gives no bound."""
+"""Upper bound of the interval when the order statistics give none: the percentile may exceed all energies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

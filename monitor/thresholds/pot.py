@@ -38,8 +38,8 @@ def estimate_pot_threshold(
     """Return the threshold from the generalised Pareto tail of the look-back. None if a tail has too few energies.
 
     The guard is that of `estimate_anchored_threshold`: the tail of the look-back is used while the tail of the
-    reference, mapped onto the live body, makes it plausible. The line between the two is fitted at an exceedance for
-    which both have enough energies.
+    reference, mapped onto the body of the look-back, makes it plausible. The line between the two is fitted at an
+    exceedance for which both have enough energies.
 
     Args:
         sketch: Sketch of the look-back.
@@ -48,16 +48,16 @@ def estimate_pot_threshold(
         dispersion: Dispersion of the outlier counts, at least 1.
     """
     a = exceedance(percentile)
-    live_tail = fit_tail(sketch.top.astype(np.float64), sketch.n)
-    if live_tail is None:
+    look_back_tail = fit_tail(sketch.top.astype(np.float64), sketch.n)
+    if look_back_tail is None:
         return None
     details: dict[str, DetailValue] = {
-        "t_plain": live_tail.quantile(a),
+        "t_plain": look_back_tail.quantile(a),
         "dispersion": dispersion,
         "tail_of": "look-back",
     }
     if reference is None:
-        return _build_tail_estimate(live_tail, percentile, dispersion, details)
+        return _build_tail_estimate(look_back_tail, percentile, dispersion, details)
     reference_tail = fit_tail(reference[::-1].astype(np.float64), len(reference))
     if reference_tail is None:
         return None
@@ -78,8 +78,8 @@ def estimate_pot_threshold(
         "counted_at": fit_exceedance,
         "lifted": sketch.quantile(1 - fit_exceedance) > fit.t_high,
     }
-    if live_tail.quantile(a) <= t_high and not details["lifted"]:
-        return _build_tail_estimate(live_tail, percentile, dispersion, details)
+    if look_back_tail.quantile(a) <= t_high and not details["lifted"]:
+        return _build_tail_estimate(look_back_tail, percentile, dispersion, details)
     return _build_tail_estimate(reference_tail, percentile, dispersion, details | {"tail_of": "reference"}, fit)
 
 

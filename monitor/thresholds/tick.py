@@ -147,7 +147,7 @@ def build_calibration_row(
 def find_disagreement_start(before_us: int | None, estimate: ThresholdEstimate, tick_us: int) -> int | None:
     """Return the first tick of the current unbroken run of ticks at which percentile and reference disagree.
 
-    A threshold that is held carries no new information.
+    A threshold that was not updated has no new information.
     """
     if "held" in estimate.details:
         return before_us

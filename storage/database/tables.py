@@ -367,14 +367,14 @@ accepted_references = sa.Table(
     _foreign_key_column("stream_id", "streams.id"),
     _foreign_key_column("model_id", "models.id"),
     _foreign_key_column("incident_id", "incidents.id"),
-    # Live energies that a person accepted as normal, replacing the model's reference: float32, ascending.
+    # Energies of the look-back that a user accepted as normal. They replace the model's reference: float32, ascending.
     sa.Column("energies", sa.LargeBinary, nullable=False),
     sa.Column("at_us", _Us, nullable=False),
     sa.Column("recorded_at_us", _Us, nullable=False),
     sa.Index("ix_accepted_references_model_id", "model_id"),
 )
 
-# Per stream: the event time up to which drift is judged, the earliest start of its base, and its state (JSON).
+# Per stream: the event time up to which drift is judged, the earliest start of its baseline, and its state (JSON).
 drift_marks = sa.Table(
     "drift_marks",
     metadata,

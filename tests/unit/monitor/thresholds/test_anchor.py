@@ -1,4 +1,4 @@
-"""The anchor: location, scale and share of outliers of the live energies against the reference."""
+"""The anchor: location, scale and share of outliers of the look-back against the reference."""
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def test_drift_of_another_shape_is_not_mistaken_for_outliers() -> None:
     assert anchor.outlier_share < 0.05
 
 
-def test_equal_live_energies_give_a_line_without_slope() -> None:
+def test_equal_look_back_energies_give_a_line_without_slope() -> None:
     anchor = fit_anchor(sketch_of(np.full(50_000, 9.0)), REFERENCE, 0.005)
     assert anchor.scale == pytest.approx(0, abs=0.01)
     assert anchor.t_anchored == pytest.approx(9, abs=0.1)
