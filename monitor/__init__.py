@@ -1,1 +1,1 @@
-"""What it means: detectors, scoring, statistics, incidents, the daemon."""
+"""Detectors, statistics, thresholds, incidents, the pipeline, the control plane, the daemon and the command line."""

@@ -1,4 +1,4 @@
-"""Replay of the past through the live code, for a grid of percentiles and false-alarm budgets.
+"""Back-test: replay of recorded events or stored windows, for a grid of percentiles and false-alarm budgets.
 
 In a notebook: `backtest("outrider.yaml", "payments", since="7d").to_frame()`.
 """

@@ -1,6 +1,6 @@
-"""Back-test: what the drift step of one control plane reads and leaves, over the same memory as its windows."""
+"""In-memory store of the drift step, for the back-test. It reads the windows of a `MemoryStore`."""
 
-# ruff: noqa: ARG002 - a memory holds one stream and has one caller: it needs less than the protocol tells it
+# ruff: noqa: ARG002 - the store holds one stream with one caller, so some arguments of the protocol are not used
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from storage.control.drift import DriftBaseRow, DriftFacts, DriftUpdate, DriftWi
 
 
 class MemoryDriftStore:
-    """Bases, and how far drift is judged; the incidents go to the stream's memory."""
+    """Baselines and progress of the drift step. Incidents are written to the `MemoryStore` of the stream."""
 
     def __init__(self, memory: MemoryStore) -> None:
         self._memory = memory
@@ -20,14 +20,14 @@ class MemoryDriftStore:
         self._bases: list[DriftBaseRow] = []
 
     def drift_facts(self, stream_id: int, horizons_us: Sequence[int]) -> DriftFacts:
-        """Return how far drift is judged, and what there is to judge."""
-        stands = self._memory.tick_facts(stream_id)
+        """Return the progress of the drift step and the windows that it can process next."""
+        progress = self._memory.tick_facts(stream_id)
         return DriftFacts(
             until_us=self._until_us,
             rebased_from_us=None,
             state=self._state,
-            sealed_until_us=stands.sealed_until_us,
-            first_part_end_us=stands.first_part_end_us,
+            sealed_until_us=progress.sealed_until_us,
+            first_part_end_us=progress.first_part_end_us,
             first_windows_us={length: self._first_window_us(length) for length in horizons_us},
         )
 
@@ -39,12 +39,12 @@ class MemoryDriftStore:
         return starts[at] if at < len(starts) else None
 
     def find_model_before(self, stream_id: int, before_us: int) -> tuple[int, int] | None:
-        """Return the model of the last window that starts before a time, and since when it has been the schedule's."""
+        """Return the model of the last window that starts before a time, and the start of its current activation."""
         at = bisect_left(self._memory.judged_starts_us, before_us) - 1
         if at < 0:
             return None
         row = self._memory.threshold_at(at)
-        # From the newest activation that this row can be of: that of the same model.
+        # The newest activation of the same model that is not later than this row.
         since_us = next(
             valid_from_us
             for model_id, valid_from_us in reversed(self._memory.activations)
@@ -67,7 +67,7 @@ class MemoryDriftStore:
                 )
 
     def bases(self, stream_id: int, from_us: int) -> list[DriftBaseRow]:
-        """Return the frozen bases that count from a time."""
+        """Return the frozen baselines that begin at `from_us`."""
         return [base for base in self._bases if base.from_us == from_us]
 
     def store_update(self, stream_id: int, stream: str, before_us: int | None, step: DriftUpdate) -> bool:

@@ -1,9 +1,9 @@
-"""Back-test: the stores of one control plane, in memory: what the daemon keeps in the database for one stream.
+"""In-memory stores of the control plane of one stream, for the back-test.
 
-They answer the real control plane as the database's stores do (`monitor.control_plane.stores`), and keep
-beside it what a back-test counts: the judged windows and the life of every incident.
+They implement the protocols of `monitor.control_plane.stores`, as the stores of the database do. In addition they
+record the results of a back-test: the judged windows, and the firing windows of each incident.
 """
-# ruff: noqa: ARG002 - a memory holds one stream and has one caller: it needs less than the protocols tell it
+# ruff: noqa: ARG002 - the stores hold one stream with one caller, so some arguments of the protocols are not used
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Mapping, Sequence
@@ -33,18 +33,24 @@ from storage.ledger.ledger import ScheduledThreshold
 
 @dataclass(slots=True, kw_only=True)
 class IncidentLifetime:
-    """One incident: as it was last written, and the windows in which it fired as [start, end) pairs."""
+    """One incident: its last written row, and the windows in which it fired as [start, end) pairs."""
 
     row: Incident
     fired_windows: list[tuple[int, int]] = field(default_factory=list)
 
 
 class MemoryStore:
-    """One stream under one pair of percentile and promise. It has one source, which never idles.
+    """The stores of one stream under one pair of percentile and false-alarm budget. Its only source never becomes idle.
 
-    `kept` holds the judged windows with events and `starts` their starts, both ascending; `activations` models with the
-    time from which each was valid, in order; `shadow` what models saw of windows in the shadow of another one, by model
-    and by the start of the window.
+    Attributes:
+        thresholds: The threshold rows in the order of insertion; the id of a row is its index plus 1.
+        windows: The rows of all judged windows.
+        calibrations: The calibration rows of all ticks.
+        incidents: The incidents in the order of opening.
+        judged: The judged windows with events, by ascending start.
+        judged_starts_us: The starts of the windows in `judged`.
+        activations: Pairs of model id and `valid_from_us`, in order.
+        shadow: Encoded parts of windows that a model scored as shadow model, by model id and window start.
     """
 
     def __init__(self, models: Sequence[ModelRecord], *, size_us: int, lead_us: int) -> None:
@@ -76,23 +82,23 @@ class MemoryStore:
 
     @property
     def control(self) -> StreamControl:
-        """Return how far the stream is sealed, in the words of the data plane."""
+        """Return the sealed time, revision and last tick of the stream, as the data plane reads them."""
         return StreamControl(sealed_until_us=self._sealed_until_us, revision=1, last_tick_us=self._last_tick_us)
 
     @property
     def now_us(self) -> int:
-        """Return the event time that the stream has come to: the clock of a back-test."""
+        """Return the watermark of the stream, which is the clock of a back-test; 0 before the first event."""
         return self._watermark_us or 0
 
     def schedule(self) -> list[ScheduledThreshold]:
-        """Return the threshold rows that windows to come may need, as the fold knows them."""
+        """Return the threshold rows that are valid for windows that are not sealed yet."""
         sealed_us = self._sealed_until_us or 0
         while len(self._ahead) > 1 and self._ahead[1].valid_from_us <= sealed_us:
             del self._ahead[0]
         return self._ahead
 
     def add_parts(self, parts: Sequence[WindowPartRow], watermark_us: int | None) -> None:
-        """Take in what one commit brings."""
+        """Add the parts of one commit and set the watermark."""
         for part in parts:
             start = part.window_start_us
             if start not in self._parts:
@@ -106,12 +112,12 @@ class MemoryStore:
         self._watermark_us = watermark_us
 
     def add_gap(self, gap: StoredGap) -> None:
-        """Take in a range that could not be read, at the watermark before it."""
+        """Add a range that could not be read, at the watermark before it."""
         at = NO_WATERMARK_US if self._watermark_us is None else self._watermark_us
         self._gaps.append((at, gap))
 
     def end_source(self) -> None:
-        """Say that nothing will ever follow."""
+        """Mark the source as ended: no further records follow."""
         self._ended = True
 
     def insert_threshold(self, row: ThresholdRow) -> ThresholdRow:
@@ -133,7 +139,7 @@ class MemoryStore:
         return stored
 
     def seal(self, stream_id: int, decide: Callable[[SealFacts], int | None]) -> int | None:
-        """Move `sealed_until` to what `decide` says; return it, or None when nothing moved."""
+        """Set `sealed_until` to the result of `decide`; return it, or None if the seal did not move."""
         waiting = self._unjudged_starts()
         target = decide(
             SealFacts(
@@ -151,7 +157,7 @@ class MemoryStore:
         return target
 
     def _unjudged_starts(self) -> list[int]:
-        """Return the starts of the windows that are still to be judged: late events alone decide nothing."""
+        """Return the starts of the windows to judge. Parts with late events alone are not judged."""
         judged_until = self.windows[-1].window_start_us if self.windows else -1
         return [
             start
@@ -274,7 +280,7 @@ class MemoryStore:
         return [self.incidents[number - 1].row.with_id(number) for number in sorted(self._open.values())]
 
     def tick_facts(self, stream_id: int) -> TickFacts:
-        """Return where the stream stands with its ticks."""
+        """Return the facts that decide whether a tick is due."""
         waiting = self._unjudged_starts()
         return TickFacts(
             sealed_until_us=self._sealed_until_us,
@@ -284,16 +290,16 @@ class MemoryStore:
             lead_us=self._lead_us,
         )
 
-    def threshold_at(self, at: int) -> ThresholdRow:
-        """Return the threshold row of a window that is kept, by its place."""
-        return self.thresholds[self._threshold_ids[at] - 1]
+    def threshold_at(self, index: int) -> ThresholdRow:
+        """Return the threshold row of a judged window by the index of the window in `judged`."""
+        return self.thresholds[self._threshold_ids[index] - 1]
 
     def threshold(self, threshold_id: int) -> ThresholdRow:
         """Return one threshold row."""
         return self.thresholds[threshold_id - 1]
 
     def newest_threshold(self, stream_id: int) -> ThresholdRow | None:
-        """Return the row that is valid last."""
+        """Return the threshold row with the latest start of validity; None before the first model."""
         return self._newest
 
     def judged_windows(self, stream_id: int, model_id: int, after_us: int, until_us: int) -> list[JudgedWindow]:
@@ -331,16 +337,16 @@ class MemoryStore:
         return True
 
     def apply_change(self, change: Callable[[Sequence[Incident]], Sequence[Incident]], at_us: int) -> None:
-        """Let `change` say what becomes of the open incidents at a time."""
+        """Pass the open incidents to `change` and write the returned rows, at an event time."""
         for row in change(self._open_incidents()):
             self._write_incident(row, (min(row.window_start_us, at_us - self._size_us), at_us))
 
     def accepted_reference(self, model_id: int) -> NDArray[np.float32] | None:
-        """Return None: nobody accepts anything in a back-test."""
+        """Return None: a back-test has no accepted incidents."""
         return None
 
     def count_firings(self, stream_id: int, kinds: Sequence[str], after_us: int, until_us: int) -> tuple[int, int]:
-        """Return how many incidents of these kinds opened in (after, until], and over how many judged windows."""
+        """Return the numbers of incidents of these kinds opened in (after, until] and of the judged windows in it."""
         opened = sum(life.row.kind in kinds and after_us < life.row.opened_at_us <= until_us for life in self.incidents)
         begin = bisect_left(self._judged_starts, after_us)
         return opened, bisect_right(self._judged_starts, until_us - self._size_us) - begin

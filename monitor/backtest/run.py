@@ -1,4 +1,4 @@
-"""Back-test of the live code, with event time as the clock, over a file or over stored windows; stores nothing."""
+"""Back-test: the code of the daemon over a file or stored windows, with event time as the clock. Stores nothing."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -49,7 +49,7 @@ def backtest(
     labels: str | PathLike[str] | None = None,
     progress: ProgressCallback | None = None,
 ) -> Backtest:
-    """Replay the past through the daemon's code, for each pair of percentile and false-alarm budget.
+    """Replay a file or stored windows with the code of the daemon, for each pair of percentile and false-alarm budget.
 
     The daemon's fold, control plane and rules run with event time as the clock and stores in memory. Over a file, every
     event is decoded and scored once, by the stream's active model or, without a stored model, by one fitted on the

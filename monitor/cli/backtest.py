@@ -1,4 +1,4 @@
-"""`outrider backtest`: replay recorded events or stored windows through the live code."""
+"""`outrider backtest`: replay recorded events or stored windows with the code of the daemon."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -85,7 +85,7 @@ def command(
     labels: Path | None,
     form: str | None,
 ) -> None:
-    """Run the live code over FILE or over STREAM's stored windows; store nothing.
+    """Run the code of the daemon over FILE or over STREAM's stored windows; store nothing.
 
     Prints one row per percentile and false-alarm budget: incidents by kind, alerts per day, budgeted and realised false
     alarms per week. With --labels it adds the delay, the recall of labelled bursts, false incidents and precision.

@@ -23,7 +23,7 @@ COMMANDS = {
     "accept": ("monitor.cli.accept", "Accept an incident as normal."),
     "thresholds": ("monitor.cli.thresholds", "List a stream's thresholds."),
     "models": ("monitor.cli.models", "List, promote or import a stream's models."),
-    "backtest": ("monitor.cli.backtest", "Run the live code over recorded events or stored windows."),
+    "backtest": ("monitor.cli.backtest", "Replay recorded events or stored windows with the daemon's code."),
     "offsets": ("monitor.cli.offsets", "Show or reset a stream's positions."),
     "notify": ("monitor.cli.notify", "List the notification channels, or test one."),
     "demo": ("monitor.cli.demo", "Run the daemon on a synthetic stream."),
