@@ -156,7 +156,7 @@ def _require_gate(db: Database, settings: Settings, stream: str, chosen: ModelRe
         past_verdict = ShadowStore(db).verdicts(load_stream_ids(db)[stream]).get(chosen.id)
         if chosen.state == "candidate" and past_verdict is not None and past_verdict["holds"] is False:
             raise ModelError(
-                f"model {chosen.version} of stream {stream} stays a candidate: {past_verdict['reason']} "
+                f"model {chosen.version} of stream {stream} remains a candidate: {past_verdict['reason']} "
                 "(--force promotes it anyway)"
             )
         return

@@ -1,1 +1,1 @@
-"""The life of a model: warm-up, training events, screening, fitting, scoring, shadow and promotion."""
+"""The life cycle of a model: warm-up, training events, screening, fitting, scoring, shadow and promotion."""

@@ -1,4 +1,4 @@
-"""Promotion of a model in the shadow: evaluate the gate, and activate the model with a threshold of its own windows."""
+"""Promotion of a shadow model: evaluate the gate, and activate the model with a threshold from its own windows."""
 
 import logging
 from collections.abc import Callable
@@ -29,7 +29,7 @@ Float32 = NDArray[np.float32]
 
 
 class Promoter:
-    """Evaluates and promotes the model in the shadow of one stream.
+    """Evaluates and promotes the shadow model of one stream.
 
     `reference` returns the reference energies of a model, ascending.
     """
@@ -80,13 +80,13 @@ class Promoter:
         else:
             done = self._shadows.end(stream_id, model_id, details)
         if not done:
-            return  # meanwhile a person promoted it, or put another model into the shadow
+            return  # a user has promoted it or stored another shadow model in the meantime
         log.log(
             logging.INFO if verdict.holds else logging.WARNING,
             "Stream %s: model %d %s: %s.",
             self._rules.stream,
             shadow.version,
-            "takes over" if verdict.holds else "stays a candidate",
+            "is promoted" if verdict.holds else "is not promoted and becomes a candidate",
             verdict.reason,
             extra={"action": "promote", "stream": self._rules.stream},
         )
@@ -95,7 +95,7 @@ class Promoter:
         """Evaluate the gate for the model on the stored windows."""
         self._merge_windows()
         active, newest = self._models.active(self._stream_id), self._calibration.newest_threshold(self._stream_id)
-        assert active is not None, "a model is in the shadow of an active one"
+        assert active is not None, "a shadow model requires an active model"
         assert newest is not None, "an active model has a threshold"
         reference = self._reference(shadow.model_id)
         pairs = [
@@ -120,7 +120,7 @@ class Promoter:
     def promote(self, model_id: int) -> ModelRecord:
         """Activate a stored model from the next free window on.
 
-        Its threshold is estimated as at a tick from the windows that it scored in the shadow, if there are any.
+        Its threshold is estimated as at a tick from the windows that it scored as shadow model, if there are any.
         The threshold therefore keeps its rank across the change of model, and no window lacks a valid threshold.
         """
         return self._models.promote(self._stream_id, model_id, self._make_threshold_factory(model_id))
@@ -144,7 +144,7 @@ def first_threshold_from_history(
     """Return the first threshold of a promoted model, from the windows that it has scored before, if there are any.
 
     Args:
-        look_back: The windows that the model scored, in the shadow or during an earlier activation.
+        look_back: The windows that the model scored as shadow model or during an earlier activation.
         refreshed: The selection of windows that count.
         reference: The reference energies of the model, ascending.
         rules: The rules of the stream.

@@ -18,7 +18,7 @@ from monitor.statistics.training_profile import TrainingProfile, quantile_edges
 from storage.control.models import ModelRecord
 
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
-_MODEL_CACHE_SIZE = 4  # the active model, the next, the previous one for late events, and one in the shadow
+_MODEL_CACHE_SIZE = 4  # the active model, the next, the previous one for late events, and one shadow model
 
 
 def pick_device(wanted: str) -> str:

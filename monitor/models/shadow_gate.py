@@ -1,4 +1,4 @@
-"""Gate before a promotion: compare a model in the shadow with the active model. Pure functions.
+"""Gate before a promotion: compare a shadow model with the active model. Pure functions.
 
 Two criteria are evaluated on clean windows that both models scored and neither was trained on:
 
@@ -42,7 +42,7 @@ DENSITY_KINDS = frozenset({"gaussian_mixture", "class_conditional"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowPair:
-    """A judged window as scored by the active model and by the model in the shadow; `fired`: it raised an alert."""
+    """A judged window as scored by both models. `fired` is True if a test of the active model fired."""
 
     active: Part
     shadow: Part
@@ -63,7 +63,7 @@ class GateVerdict:
     """Result of the gate.
 
     Attributes:
-        holds: Whether the model may take over; None while the evidence is insufficient.
+        holds: Whether the model may be promoted; None while the evidence is insufficient.
         reason: The reason as a sentence.
         numbers: The figures behind it.
     """
@@ -80,12 +80,12 @@ def evaluate_gate(
     reference_counts: tuple[int, int],
     rules: StreamRules,
 ) -> GateVerdict:
-    """Decide whether the model in the shadow may take over.
+    """Decide whether the shadow model may be promoted.
 
     Args:
         pairs: The windows that both models scored, in order; outliers are counted above each model's own threshold.
         active: The active model.
-        shadow: The model in the shadow.
+        shadow: The shadow model.
         reference_counts: The number of the shadow's reference energies above its threshold, and their total number.
         rules: The rules of the stream.
     """

@@ -1,4 +1,4 @@
-"""Parts of windows scored by models in the shadow. Pure functions."""
+"""Parts of windows scored by shadow models. Pure functions."""
 
 from collections.abc import Callable, Sequence
 
@@ -22,12 +22,12 @@ def build_shadow_parts(
     energies: Callable[[Float32, int], Float32],
     scale: Callable[[int], Scale],
 ) -> list[ShadowPartRow]:
-    """Build one part for each window of the batch and each model in the shadow.
+    """Build one part for each window of the batch and each shadow model.
 
     Args:
         features: The features of the events that are not late, (n, D).
         windows_us: The start of the window of each event, (n,).
-        shadows: The models in the shadow; they score only windows that begin after they entered it.
+        shadows: The shadow models; each scores only windows that begin at or after its start.
         size_us: The length of a window, in microseconds.
         energies: Returns the energies of features under a model.
         scale: Returns the scale of a model's energies.

@@ -55,7 +55,7 @@ class ShadowModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduledShadow:
-    """A model that scores beside the active one, its limit, and the start of the first window that it scores whole."""
+    """A shadow model, its threshold, and the start of the first window that it scores completely."""
 
     model_id: int
     threshold: float
@@ -120,7 +120,7 @@ class ShadowStore:
         conn.execute(shadows.update().where(shadows.c.stream_id == stream_id).values(ended=True))
 
     def read_scheduled(self, stream_id: int) -> list[ScheduledShadow]:
-        """Return the models that score in the shadow of the active one; they change with the revision."""
+        """Return the current shadow models of a stream; they change only with the revision."""
         query = sa.select(shadows.c.model_id, shadows.c.threshold, shadows.c.since_us).where(
             shadows.c.stream_id == stream_id, ~shadows.c.ended
         )

@@ -143,7 +143,7 @@ def test_a_refit_with_energies_50_nats_apart_takes_over_without_false_alarms(
         assert 0.003 < float(str(share)) < 0.03, per_model
         assert int(str(most)) < 10, per_model
     assert fetch_rows(db, "SELECT kind FROM incidents WHERE kind IN ('spike', 'slow_rise', 'calibration')") == []
-    # The first threshold and count model of the new model come from the windows that it scored in the shadow.
+    # The first threshold and count model of the new model come from the windows that it scored as shadow model.
     first = fetch_rows(db, f"SELECT method, n FROM thresholds WHERE model_id = {model_id} ORDER BY id LIMIT 1")
     assert int(str(first[0][1])) > 5_000, first
 

@@ -71,7 +71,7 @@ def test_candidate_that_failed_the_gate_is_promoted_only_with_force(
     assert model_states(outrider) == [(1, "active"), (2, "candidate")]
     rejected = outrider("models", "promote", "clicks", "2")
     assert rejected.code == 1
-    assert "model 2 of stream clicks stays a candidate: it flags 9% of the clean events (--force" in rejected.err
+    assert "model 2 of stream clicks remains a candidate: it flags 9% of the clean events (--force" in rejected.err
     assert outrider("models", "promote", "clicks", "2", "--force").code == 0
     assert model_states(outrider) == [(1, "retired"), (2, "active")]
 
