@@ -46,7 +46,7 @@ def judge_window(
         facts: The parts of the window, the open incidents, unassigned gaps and the judge state of the last window.
         get_threshold: Returns a threshold row by its id.
         rules: The rules of the stream.
-        now_us: The wall clock; it only decides which channels a notification is too old for.
+        now_us: The wall clock. It only determines which notifications are too old to be sent.
         evidence: The evidence of the alarm; looked up if `needs_evidence` holds for the judgement without it.
     """
     window = _window_under_test(facts, get_threshold, rules, evidence)
@@ -86,7 +86,7 @@ def judge_open_window(
 
     The incident has the times of the full window, and the judgement of the full window replaces its numbers. So the
     stored incidents do not depend on the time of this call, with one exception: if the full window has more than
-    `EARLY_MARGIN` times as many events as the largest window of the look-back and is no spike, the incident is
+    `EARLY_EVENTS_FACTOR` times as many events as the largest window of the look-back and is no spike, the incident is
     withdrawn.
     """
     window = _window_under_test(facts, get_threshold, rules, evidence)

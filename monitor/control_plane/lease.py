@@ -11,7 +11,7 @@ _RENEW_INTERVAL_S = LEASE_TTL_S / 4
 
 
 class Lease:
-    """A named lease in the hands of one thread; it is renewed when a quarter of its duration has passed."""
+    """A named lease, used by one thread. It is renewed when a quarter of its duration has passed."""
 
     def __init__(self, leases: Leases, name: str, holder: str) -> None:
         self._leases = leases

@@ -1,4 +1,4 @@
-"""The acceptance of an incident as normal by a person. Pure functions."""
+"""The acceptance of an incident as normal by a user. Pure functions."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from storage.control.acceptance import Acceptance, AcceptanceFacts, AcceptedRefe
 ACCEPTABLE_KINDS = (Kind.SPIKE, Kind.SLOW_RISE, Kind.DRIFT, Kind.CALIBRATION)
 """Kinds that can become normal because they were found in the events.
 
-Silence, gaps and dead letters end without acceptance.
+Incidents of silence, gaps and dead letters cannot be accepted; they resolve.
 """
 
 MIN_REFERENCE = 20_000
@@ -24,7 +24,7 @@ _REFERENCE_TAIL = 50
 def plan_acceptance(
     facts: AcceptanceFacts, rules: StreamRules, reference: AcceptedReference | None, *, now_us: int
 ) -> Acceptance:
-    """Return the records to write when a person accepts an incident.
+    """Return the records to write when a user accepts an incident.
 
     Args:
         facts: The incident and the last judged window of the stream.

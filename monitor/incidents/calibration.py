@@ -1,9 +1,11 @@
-"""The finding that the calibration is no longer reliable. Pure functions.
+"""The finding that threshold and count model are no longer reliable. Pure functions.
 
-Each tick checks two conditions. The percentile of the look-back and the mapped reference may disagree: outliers and a
-heavier clean tail look the same there, so that a person decides about a lasting disagreement (`outrider accept`, or a
-new fit). And the learned rate of clean windows may leave the nominal exceedance of the percentile: the learned rate
-follows a slow attack, the percentile does not.
+Each tick checks two conditions:
+
+* The percentile of the look-back and the mapped reference disagree for a quarter of the look-back. Outliers and a
+  heavier clean tail have the same effect, so a user decides between them (`outrider accept`, or a new fit).
+* The learned rate of clean windows differs from the nominal exceedance of the percentile by more than a factor of 3.
+  The learned rate follows a slow increase of outliers; the nominal exceedance does not.
 """
 
 from typing import Any

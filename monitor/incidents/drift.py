@@ -17,7 +17,7 @@ from storage.control.drift import DriftVerdictRow
 _MAX_SUMMARY_STATISTICS = 3
 _MAX_STORED_STATISTICS = 20
 _CRITICAL_EFFECT = 1.0
-"""A mean that moved by a whole training deviation is critical, for any false-alarm budget."""
+"""Effect, in training standard deviations, from which a drift is critical for any false-alarm budget."""
 
 
 def build_drift_finding(
@@ -40,7 +40,7 @@ def build_drift_finding(
     drifted = [each for each in results if each.verdict.drifted]
     if not drifted:
         return None
-    # The shortest horizon dates the drift best. The others are in the details.
+    # The shortest horizon gives the most accurate start of the drift. The others are in the details.
     shortest = drifted[0]
     advice = _recommend_action(shortest)
     largest = max(float(np.abs(each.verdict.effect[list(each.verdict.drifted)]).max()) for each in drifted)

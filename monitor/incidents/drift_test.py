@@ -18,13 +18,13 @@ from config.time_format import DAY_US, WEEK_US
 from monitor.statistics.part import Float64, Int64
 
 MIN_BASELINE_HORIZONS = 30
-"""Horizons in a baseline that a verdict needs. With fewer, the autocorrelation is too uncertain."""
+"""Minimum number of horizons in a baseline. With fewer, the autocorrelation is too uncertain."""
 
 MAX_AUTOCORRELATION = 0.95
 """Upper bound of the estimated autocorrelation. Beyond it, more horizons carry almost no information."""
 
 MIN_EVENT_SHARE = 0.5
-"""Share of the baseline's typical number of events that a horizon needs. With fewer events a mean varies more."""
+"""Minimum number of events of a horizon, as a share of the baseline's typical number. Fewer events vary more."""
 
 SEASON_DAYS = 2
 """Number of previous days that the same time of day is averaged over and subtracted.
@@ -86,7 +86,10 @@ def horizon_false_alarm_probability(per_week: float, horizon_us: int, *, horizon
         ValueError: An argument is not positive, or the share exceeds 1.
     """
     if not (per_week > 0 and horizon_us > 0 and horizons > 0 and 0 < share <= 1):
-        raise ValueError(f"no budget from {per_week} a week, {horizons} horizons and a share of {share}")
+        raise ValueError(
+            "per_week, horizon_us and horizons must be positive and share in (0, 1], "
+            f"not {per_week}, {horizon_us}, {horizons} and {share}"
+        )
     return min(per_week * share * horizon_us / WEEK_US / horizons, 0.5)
 
 

@@ -74,7 +74,7 @@ class LifecyclePolicy:
 def apply_quiet_windows(
     incident: Incident, quiet_windows: int, size_us: int, after_us: int, policy: LifecyclePolicy
 ) -> Incident:
-    """Count windows without events as clean windows of an open incident: they give no sign that the problem lasts.
+    """Count windows without events as clean windows of an open incident: they show no sign of the problem.
 
     Args:
         incident: The open incident.
@@ -96,9 +96,9 @@ def advance_incident(
     """Return the incident after `window`, with its transition if there is one. None without incident and finding.
 
     An incident opens at the first finding. It escalates when a finding is more severe, is repeated when it still fires
-    after `repeat_interval`, and resolves after `resolve_after` consecutive windows without a finding. The test for
-    resolving differs from the test for opening, so that a count that oscillates around its threshold does not alert
-    twice.
+    after `repeat_interval`, and resolves after `resolve_after` consecutive windows without a finding. One
+    finding opens an incident and several clean windows resolve it (hysteresis), so that a count that oscillates around
+    its threshold opens only one incident.
     """
     if finding is None:
         return None if incident is None else _count_clean_window(incident, window, policy)

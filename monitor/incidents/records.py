@@ -1,4 +1,4 @@
-"""Findings about records that became no events: a high share of dead letters, and gaps in the log. Pure functions."""
+"""Findings about records without events: a high share of dead letters, and gaps in the log. Pure functions."""
 
 from config.stream_rules import StreamRules
 from config.time_format import format_utc

@@ -1,7 +1,7 @@
 """The finding of a slow rise: the state between windows, and the alarm. Pure functions.
 
-Only windows without a spike update the statistic: neither a window that fires as a spike itself, nor any while an
-incident of kind spike is open. This makes the test less sensitive, not more (the omitted counts are the largest, or are
+Only windows without a spike update the statistic: windows that fire as a spike, and windows during an open incident of
+kind spike, are skipped. This makes the test less sensitive, not more (the omitted counts are the largest, or are
 omitted because of earlier ones), and a burst with its flanks is reported once. A rise that continues after the spike is
 found as usual.
 """
@@ -103,7 +103,7 @@ def find_slow_rise(
 
 
 def _update_statistic(state: SlowRiseState, window: WindowUnderTest) -> SlowRiseState:
-    """Take in one window and set the alarm when the evidence reaches its threshold."""
+    """Update the statistic with one window, and set the alarm when the evidence reaches its threshold."""
     statistic, verdict = update_slow_rise(
         state.statistic,
         window.threshold.count_model,
@@ -128,7 +128,7 @@ def _update_statistic(state: SlowRiseState, window: WindowUnderTest) -> SlowRise
 
 
 def _update_recovery(state: SlowRiseState, alarm: SlowRiseAlarm, window: WindowUnderTest) -> SlowRiseState:
-    """Take in one window of a raised rate, until there is enough evidence that the rise is over."""
+    """Update the evidence that the rise is over with one window; reset the state when it is sufficient."""
     recovered = update_recovery(
         alarm.recovered,
         window.threshold.count_model,

@@ -65,7 +65,9 @@ def windows_between_false_alarms(per_week: float, window_us: int, *, share: floa
         ValueError: An argument is not positive, or the share exceeds 1.
     """
     if not (per_week > 0 and window_us > 0 and 0 < share <= 1):
-        raise ValueError(f"no budget from {per_week} a week, windows of {window_us} us and a share of {share}")
+        raise ValueError(
+            f"per_week and window_us must be positive and share in (0, 1], not {per_week}, {window_us} and {share}"
+        )
     return max(WEEK_US / window_us / (per_week * share), 2.0)
 
 

@@ -17,7 +17,10 @@ from monitor.statistics.counts import LEARNED_WINDOWS, CountModel, exceedance_pr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpikeCountThreshold:
-    """The largest count that is no spike. A clean window has `mean` outliers and exceeds `count` with `attainable`."""
+    """The largest count that is not a spike.
+
+    A clean window has `mean` outliers on average, and exceeds `count` with the probability `attainable`.
+    """
 
     count: int
     attainable: float
@@ -27,8 +30,8 @@ class SpikeCountThreshold:
 def spike_count_threshold(count_model: CountModel, n: int, alpha: float) -> SpikeCountThreshold:
     """Return the smallest count that a clean window of n events exceeds with probability at most `alpha`.
 
-    Counts are integers, so that the attainable probability is below alpha. Compare realised false alarms with the
-    former.
+    Counts are integers, so the attainable probability is usually below alpha. Compare realised false alarms with the
+    attainable probability, not with alpha.
 
     Raises:
         ValueError: `alpha` does not lie between 0 and 1.
@@ -61,7 +64,9 @@ def false_alarm_probability(per_week: float, window_us: int, *, share: float = 0
         ValueError: An argument is not positive, or the share exceeds 1.
     """
     if not (per_week > 0 and window_us > 0 and 0 < share <= 1):
-        raise ValueError(f"no budget from {per_week} a week, windows of {window_us} us and a share of {share}")
+        raise ValueError(
+            f"per_week and window_us must be positive and share in (0, 1], not {per_week}, {window_us} and {share}"
+        )
     return min(per_week * share * window_us / WEEK_US, 0.5)
 
 
@@ -123,8 +128,8 @@ def describe_false_alarms(count_model: CountModel, n: int, *, alpha: float, wind
 def advise_window_size(count_model: CountModel, n: int, *, window_us: int) -> str | None:
     """Return advice on the window size if less than one outlier a window is expected, otherwise None.
 
-    With a mean below one, the smallest step of a count changes the false-alarm probability many times, and only large
-    spikes are found.
+    With a mean below one, a count that is higher by 1 has a false-alarm probability that is several times lower, and
+    only large spikes are found.
     """
     mean = n * count_model.rate
     if mean >= 1 or n <= 0:
@@ -143,7 +148,7 @@ def _describe_rate(probability: float, window_us: int) -> str:
 
 
 EARLY_EVENTS_FACTOR = 2
-"""An open window is tested with this many times the events of the fullest window of the look-back.
+"""Factor on the events of the fullest window of the look-back, with which an open window is tested.
 
 The threshold grows with the number of events. A count above the threshold for this number is above that of the full
 window, unless the full window has more events.
@@ -179,7 +184,7 @@ def build_spike_finding(window: WindowUnderTest, verdict: SpikeVerdict, *, early
         return None
     facts, part, rules = window.facts, window.part, window.rules
     alpha = false_alarm_probability(rules.per_week, rules.size_us)
-    # Twice as improbable, in powers of ten, as an incident requires: no longer a question of the budget.
+    # The exponent of the p-value is at least twice that of alpha: a spike under any plausible budget.
     severity = Severity.CRITICAL if verdict.p_value <= alpha**2 else Severity.WARNING
     place, usual = ("of the open window", "one has up to") if early else ("in the window", "window has")
     summary = (

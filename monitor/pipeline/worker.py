@@ -44,10 +44,10 @@ from storage.ledger.ledger import Ledger
 log = logging.getLogger(__name__)
 
 _HELD_CHECK_INTERVAL_S = 0.5
-"""How often the control state is read while the lead holds records back."""
+"""Interval at which the control state is read while the lead holds records back."""
 
 _IDLE_WAIT_S = 3.0
-"""Longest wait for a message."""
+"""Maximum wait for a message."""
 
 
 def _makes_no_progress(buffer: PartitionBuffer, folded: FoldedBatch) -> bool:
@@ -119,7 +119,7 @@ class Worker:
         return 0.0 if since_s is None else time.monotonic() - max(since_s, self.last_commit_s)
 
     def run(self) -> None:
-        """Process messages until `StopRequested` has come and the decoded records are committed."""
+        """Process messages until `StopRequested` was received and the decoded records are committed."""
         while True:
             message = self._inbox.get(self._wait_s())
             while message is not None:
@@ -186,7 +186,7 @@ class Worker:
 
     def _give_up_claim(self, buffer: PartitionBuffer) -> None:
         log.info(
-            "Another process has claimed %s; discarding its pending records.",
+            "The claim of %s was lost; discarding its pending records.",
             buffer.partition,
             extra={"action": "fence"},
         )
@@ -268,8 +268,8 @@ class Worker:
     def _fold_batch(self, buffer: PartitionBuffer, batch: DecodedBatch) -> FoldedBatch:
         """Fold a batch as the final one if the source has ended or an unreadable range follows.
 
-        An undecided event does not wait for ever: it is decided when 10,000 records, with too few events among them,
-        follow. Without this bound, its records would fill the memory limit of the partition, which then stays paused.
+        The wait of an undecided event is bounded: it is decided when 10,000 records follow it that hold too few events.
+        Without this bound its records would fill the buffer of the partition, which would stay paused.
         """
         final = is_unreadable_range(buffer.pending[0]) if buffer.pending else buffer.ended
         folded = self._fold_once(buffer, batch, final=final)

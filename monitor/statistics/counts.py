@@ -17,16 +17,16 @@ from config.time_format import HOUR_US
 from monitor.statistics.part import Int64
 
 LEARNED_WINDOWS = 300
-"""Windows from which the model counts as learned.
+"""Minimum number of windows for the state `learned`.
 
-Below, it is provisional: the false-alarm rate may be several times the budget.
+With fewer windows the state is `provisional`: the false-alarm rate may be several times the budget.
 """
 
 SIGNIFICANT_ERRORS = 2.0
-"""Standard errors above 1 from which a dispersion is significant. It is then raised for its own standard error."""
+"""Number of standard errors above 1 from which a dispersion is significant. It is then raised for its error."""
 
 MIN_DISPERSION_WINDOWS = 30
-"""Windows needed to estimate a dispersion.
+"""Minimum number of windows to estimate a dispersion.
 
 By chance, five windows show a dispersion of 2.5. Raised for its standard error it would be 10, which hides every spike.
 """
@@ -43,7 +43,7 @@ POISSON_BELOW = 1e-6
 """Excess of the variance ratio over 1 below which the Poisson tail replaces the negative binomial."""
 
 RATE_BOUND_LEVEL = 0.9
-"""Probability of the one-sided bound of the clean rate. A rate that is too low would look like a slow rise."""
+"""Probability of the one-sided upper bound of the clean rate. A bound that is too low causes false slow rises."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +141,8 @@ def rate_bound(count_model: CountModel, level: float) -> float:
 def is_rate_suspect(count_model: CountModel, nominal: float) -> bool:
     """Return True if the 90% interval of the rate lies outside a third to three times the nominal exceedance.
 
-    The learned rate follows a slow attack. The nominal exceedance does not.
+    A slow increase of the outlier rate raises the learned rate as well. The nominal exceedance is constant, so the
+    comparison with it reveals the increase.
     """
     return rate_bound(count_model, 0.05) > 3 * nominal or rate_bound(count_model, 0.95) < nominal / 3
 

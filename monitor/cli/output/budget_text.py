@@ -1,4 +1,4 @@
-"""False-alarm budget in counts of outliers, for people."""
+"""Texts that express the false-alarm budget in counts of outliers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -25,7 +25,7 @@ _EXAMPLE_EVENT_COUNTS = (100, 1_000, 10_000)
 
 
 def describe_spike_budget(count_model: CountModel, n: int, settings: StreamSettings) -> str:
-    """Describe the spike threshold for a window of n events, its false-alarm rate, and a higher configured floor."""
+    """Describe the spike threshold for a window of n events, its false-alarm rate, and a higher configured minimum."""
     window_us = to_us(settings.window.size)
     alpha = false_alarm_probability(settings.alerts.false_alarms.per_week, window_us)
     text = describe_false_alarms(count_model, n, alpha=alpha, window_us=window_us)
@@ -33,7 +33,7 @@ def describe_spike_budget(count_model: CountModel, n: int, settings: StreamSetti
         count_model, n, 0, alpha=alpha, min_outliers=settings.alerts.min_outliers, min_ratio=settings.alerts.min_ratio
     )
     if verdict.fires_at > verdict.count_threshold + 1:
-        text += f"; your floor (alerts.min_outliers, alerts.min_ratio) raises that to {verdict.fires_at:,} or more"
+        text += f"; alerts.min_outliers or alerts.min_ratio raises that to {verdict.fires_at:,} or more"
     return text
 
 
@@ -86,10 +86,10 @@ def suggest_window_size(count_model: CountModel, n: int, settings: StreamSetting
 
 
 def describe_threshold_notes(details: Mapping[str, Any]) -> list[str]:
-    """Return notes on a threshold: why it is held, and a warning about contaminated training events."""
+    """Return notes on a threshold: the reason if it is not updated, and a warning about training outliers."""
     text = []
     if details.get("held"):
-        text.append(f"the threshold is held: {details['held']}")
+        text.append(f"the threshold is not updated: {details['held']}")
     if details.get("warning"):
         text.append(f"warning: {details['warning']}")
     return text

@@ -92,19 +92,22 @@ def _explain_calibration(numbers: Mapping[str, Any]) -> Iterator[str]:
             f"({numbers['rate_lower']:.3%} to {numbers['rate_upper']:.3%} with 90% confidence); "
             f"the percentile implies {numbers['nominal_rate']:.3%}."
         )
-        yield "A rate outside of a third to three times that rate is not chance: the threshold lags behind the stream."
+        yield "A rate outside of a third to three times that rate is not chance: the threshold does not fit the stream."
     else:
         yield (
             f"The percentile of the look-back energies is {_format_number(numbers['t_plain'])}. Mapped from the "
             f"{_format_number(numbers['reference_n'])} training energies it is "
             f"{_format_number(numbers['t_anchored'])}, "
-            f"and chance explains at most {_format_number(numbers['t_high'])}."
+            f"and clean events explain at most {_format_number(numbers['t_high'])}."
         )
         yield (
             f"Either about {numbers['eps'] or 0:.2%} of the events are outliers, or clean events have a heavier tail "
-            "now: the energies cannot distinguish the two."
+            "now: these two causes cannot be distinguished by the energies."
         )
-        yield f"Until you decide, the threshold is {_format_number(numbers['limit']['value'])}, which assumes outliers."
+        yield (
+            f"Until the incident is accepted or a new model is fitted, the threshold is "
+            f"{_format_number(numbers['limit']['value'])}, which assumes outliers."
+        )
     yield "If this is normal now, run `outrider accept`, or fit a new model with `outrider fit`."
 
 
@@ -140,4 +143,4 @@ EXPLANATIONS: Mapping[str, Callable[[Mapping[str, Any]], Iterator[str]]] = {
     "dead_letters": _explain_dead_letters,
     "gap": _explain_gap,
 }
-"""Explanation of each kind; for any other kind only summary and numbers are shown."""
+"""The explanation by kind of incident. Incidents of other kinds have only a summary and numbers."""

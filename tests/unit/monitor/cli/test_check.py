@@ -102,7 +102,7 @@ def test_configured_floor_above_the_count_threshold_is_printed(outrider: Outride
         tmp_path, "streams: {a: {source: {type: synthetic, rate: 1}, alerts: {min_outliers: 40}}}"
     )
     assert (
-        "your floor (alerts.min_outliers, alerts.min_ratio) raises that to 40 or more"
+        "alerts.min_outliers or alerts.min_ratio raises that to 40 or more"
         in outrider("check", "--offline", config=config).out
     )
 

@@ -119,7 +119,7 @@ def test_budget_is_shared_by_the_horizons() -> None:
 
 @pytest.mark.parametrize(("per_week", "horizon_us", "horizons", "share"), [(0, 1, 1, 1), (1, 0, 1, 1), (1, 1, 0, 1)])
 def test_empty_drift_budget_is_rejected(per_week: float, horizon_us: int, horizons: int, share: float) -> None:
-    with pytest.raises(ValueError, match="no budget from"):
+    with pytest.raises(ValueError, match="must be positive and share in"):
         horizon_false_alarm_probability(per_week, horizon_us, horizons=horizons, share=share)
 
 

@@ -110,7 +110,7 @@ def test_quarter_of_one_alarm_a_week_is_four_weeks_of_windows() -> None:
     ("per_week", "window_us", "share"), [(0, MINUTE, 1), (1, 0, 1), (1, MINUTE, 0), (1, MINUTE, 2)]
 )
 def test_empty_false_alarm_budget_is_rejected(per_week: float, window_us: int, share: float) -> None:
-    with pytest.raises(ValueError, match="no budget from"):
+    with pytest.raises(ValueError, match="must be positive and share in"):
         windows_between_false_alarms(per_week, window_us, share=share)
 
 

@@ -136,7 +136,7 @@ def test_one_false_alarm_a_week_of_minutes_is_one_in_ten_thousand() -> None:
     ("per_week", "window_us", "share"), [(0, MINUTE, 1), (1, 0, 1), (1, MINUTE, 0), (1, MINUTE, 2)]
 )
 def test_empty_false_alarm_budget_is_rejected(per_week: float, window_us: int, share: float) -> None:
-    with pytest.raises(ValueError, match="no budget from"):
+    with pytest.raises(ValueError, match="must be positive and share in"):
         false_alarm_probability(per_week, window_us, share=share)
 
 

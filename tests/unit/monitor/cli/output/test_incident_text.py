@@ -55,7 +55,7 @@ def test_calibration_shows_both_thresholds_or_the_rate(since_us: int | None) -> 
     if since_us is None:
         assert "2.000% are above the threshold" in text
     else:
-        assert "is 60. Mapped from the 10000 training energies it is 45, and chance explains at most 50" in text
+        assert "is 60. Mapped from the 10000 training energies it is 45, and clean events explain at most 50" in text
     assert "If this is normal now, run `outrider accept`" in text
 
 
