@@ -81,6 +81,7 @@ def fuzz(n_records: int, seed: int) -> int:
     return scored
 
 
+@pytest.mark.slow
 def test_twenty_thousand_bad_and_good_records_are_all_events_or_dead_letters():
     assert fuzz(20_000, seed=1) > 4_000
 
@@ -109,6 +110,7 @@ NEARLY = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(NEARLY | st.lists(NUMBER, max_size=4) | JSON, max_size=12), st.booleans())
 def test_typed_decoders_agree_with_the_individual_decoder(messages, mean):
     schema = Schema(
@@ -130,6 +132,7 @@ def test_typed_decoders_agree_with_the_individual_decoder(messages, mean):
             np.testing.assert_array_equal(found[offset], np.array(features, np.float32))
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=3, max_size=3)))
 def test_every_float32_round_trips_through_all_formats(rows):
     x = np.array(rows, np.float32).reshape(-1, 3)
@@ -147,6 +150,7 @@ def test_every_float32_round_trips_through_all_formats(rows):
 CELL = st.none() | st.text(max_size=6) | st.floats().map(str) | st.integers(-(10**40), 10**40).map(str)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(CELL, CELL, CELL, CELL), min_size=1, max_size=10), st.booleans())
 def test_any_cells_of_a_table_are_events_or_dead_letters(rows, mean):
     names = ("a", "b", "c.d", "ts")

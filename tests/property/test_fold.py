@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -207,6 +208,7 @@ def read_in_one_batch(whole: DecodedBatch, rules: StreamRules = KAFKA) -> FoldRu
     return reader
 
 
+@pytest.mark.slow
 @given(logs(), STEPS)
 def test_any_batches_and_seals_give_the_rows_and_windows_of_one_batch(
     whole: DecodedBatch, steps: list[tuple[int, float]]
@@ -217,12 +219,14 @@ def test_any_batches_and_seals_give_the_rows_and_windows_of_one_batch(
     assert reader.windows() == one.windows()
 
 
+@pytest.mark.slow
 @given(logs(largest_step=90), STEPS)
 def test_gaps_in_time_wider_than_the_lead_change_nothing(whole: DecodedBatch, steps: list[tuple[int, float]]) -> None:
     reader, one = read(whole, steps), read_in_one_batch(whole)
     assert (reader.rows(), reader.windows()) == (one.rows(), one.windows())
 
 
+@pytest.mark.slow
 @given(logs(largest_step=90, furthest_back=90), STEPS)
 def test_stray_times_of_a_file_are_rejected_for_any_batches(
     whole: DecodedBatch, steps: list[tuple[int, float]]
@@ -232,6 +236,7 @@ def test_stray_times_of_a_file_are_rejected_for_any_batches(
     assert (reader.rows(), reader.windows()) == (one.rows(), one.windows())
 
 
+@pytest.mark.slow
 @given(logs(largest_step=90, furthest_back=90), STEPS, st.sampled_from([KAFKA, FILE]))
 def test_every_record_is_one_event_or_dead_letter_and_counted_in_one_window(
     whole: DecodedBatch, steps: list[tuple[int, float]], rules: StreamRules
@@ -246,6 +251,7 @@ def test_every_record_is_one_event_or_dead_letter_and_counted_in_one_window(
     assert sum(part.outliers for part in parts) == sum(row[4] and not row[5] for row in reader.rows())
 
 
+@pytest.mark.slow
 @given(logs(largest_step=40), STEPS)
 def test_no_event_is_stored_beyond_the_lead_or_enters_a_sealed_window(
     whole: DecodedBatch, steps: list[tuple[int, float]]
@@ -260,6 +266,7 @@ def test_no_event_is_stored_beyond_the_lead_or_enters_a_sealed_window(
         reader.seal(share)
 
 
+@pytest.mark.slow
 @given(logs(largest_step=90), STEPS)
 def test_watermark_covers_committed_events_and_the_first_pending_event(
     whole: DecodedBatch, steps: list[tuple[int, float]]
@@ -274,6 +281,7 @@ def test_watermark_covers_committed_events_and_the_first_pending_event(
         reader.seal(share)
 
 
+@pytest.mark.slow
 @given(logs(), st.lists(st.integers(0, 25), max_size=5))
 def test_joined_slices_equal_the_original_batch(whole: DecodedBatch, cuts: list[int]) -> None:
     places = [0, *sorted(min(place, whole.end) for place in cuts), whole.end]

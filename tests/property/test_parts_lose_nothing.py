@@ -55,11 +55,13 @@ def cut(energies: np.ndarray, cuts: list[int], scale: Scale = SCALE) -> list[Par
     return [summarise(piece, piece > 10, scale) for piece in pieces]
 
 
+@pytest.mark.slow
 @given(ENERGIES, st.lists(st.integers(0, 10_000), max_size=6))
 def test_parts_of_any_split_merge_to_identical_bytes(energies: np.ndarray, cuts: list[int]) -> None:
     assert encode_part(merge_parts(cut(energies, cuts))) == encode_part(summarise(energies, energies > 10, SCALE))
 
 
+@pytest.mark.slow
 @given(ENERGIES, st.lists(st.integers(0, 10_000), max_size=6), st.randoms(use_true_random=False))
 def test_merge_order_does_not_matter(energies: np.ndarray, cuts: list[int], random) -> None:
     parts = cut(energies, cuts)
@@ -71,6 +73,7 @@ def test_merge_order_does_not_matter(energies: np.ndarray, cuts: list[int], rand
     assert encode_part(parts[0]) == whole
 
 
+@pytest.mark.slow
 @given(ENERGIES, st.data())
 def test_one_pass_over_many_windows_equals_one_part_per_window(energies: np.ndarray, data: st.DataObject) -> None:
     windows = data.draw(arrays.arrays(np.int64, len(energies), elements=st.integers(-3, 3)))
@@ -95,6 +98,7 @@ def test_encoded_part_round_trips(energies: np.ndarray, late: int, dead: int) ->
     assert (again.events, again.late, again.dead) == (len(energies), late, dead)
 
 
+@pytest.mark.slow
 @given(ENERGIES, st.integers(0, 10**6), st.integers(1, 255))
 def test_changed_byte_is_an_error(energies: np.ndarray, at: int, flip: int) -> None:
     payload = bytearray(encode_part(summarise(energies, energies > 10, SCALE)))
@@ -109,6 +113,7 @@ def test_arbitrary_bytes_are_an_error(payload: bytes) -> None:
         decode_part(payload)
 
 
+@pytest.mark.slow
 @given(st.lists(ENERGIES, min_size=1, max_size=8), st.lists(st.integers(0, 100), max_size=30))
 def test_look_back_is_bitwise_equal_to_a_fresh_merge_of_its_windows(
     windows: list[np.ndarray], moves: list[int]
@@ -128,6 +133,7 @@ def test_look_back_is_bitwise_equal_to_a_fresh_merge_of_its_windows(
     assert cached.counts.tobytes() == fresh.counts.tobytes()
 
 
+@pytest.mark.slow
 @given(
     st.lists(ENERGIES, min_size=1, max_size=6).filter(lambda windows: any(len(w) for w in windows)),
     st.floats(1, 99.9),
@@ -142,6 +148,7 @@ def test_threshold_is_bitwise_equal_for_any_merge_order(windows: list[np.ndarray
     assert one == other
 
 
+@pytest.mark.slow
 @given(st.lists(ENERGIES, min_size=1, max_size=6), st.floats(0, 1))
 def test_quantile_bracket_contains_order_statistics_and_quantile(windows: list[np.ndarray], p: float) -> None:
     energies = np.sort(np.concatenate(windows))[::-1].astype(np.float64)
@@ -154,6 +161,7 @@ def test_quantile_bracket_contains_order_statistics_and_quantile(windows: list[n
     assert low <= sketch.quantile(p) <= high
 
 
+@pytest.mark.slow
 @given(st.lists(ENERGIES, min_size=1, max_size=6), st.lists(st.floats(0, 1), min_size=2, max_size=20))
 def test_quantiles_are_monotone_in_the_fraction(windows: list[np.ndarray], fractions: list[float]) -> None:
     sketch = EnergySketch.from_parts([summarise(w, w > 10, SCALE) for w in windows], SCALE)
@@ -162,6 +170,7 @@ def test_quantiles_are_monotone_in_the_fraction(windows: list[np.ndarray], fract
         assert (np.diff(found) >= -1e-12 * np.abs(found[1:])).all()
 
 
+@pytest.mark.slow
 @given(st.lists(ENERGIES, min_size=1, max_size=6), st.lists(FINITE, min_size=2, max_size=20))
 def test_counts_above_are_monotone_and_exact_at_bin_edges(windows: list[np.ndarray], asked: list[float]) -> None:
     energies = np.concatenate(windows).astype(np.float64)
@@ -175,6 +184,7 @@ def test_counts_above_are_monotone_and_exact_at_bin_edges(windows: list[np.ndarr
         assert (energies > edge).sum() <= sketch.count_above(float(edge)) <= (energies >= edge).sum()
 
 
+@pytest.mark.slow
 @given(ENERGIES)
 def test_largest_energies_are_listed_with_their_ties(energies: np.ndarray) -> None:
     part = summarise(energies, energies > 10, SCALE)
@@ -187,6 +197,7 @@ TRAINING_PROFILE = TrainingProfile(
 )
 
 
+@pytest.mark.slow
 @given(
     arrays.arrays(np.float32, st.tuples(st.integers(1, 40), st.just(3)), elements=FINITE),
     st.lists(st.integers(0, 10_000), max_size=6),

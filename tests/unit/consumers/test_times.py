@@ -151,6 +151,7 @@ YEARS = st.datetimes(datetime(1970, 1, 2), datetime(2261, 12, 30))  # noqa: DTZ0
 OFFSETS = st.integers(-23 * 60 - 59, 23 * 60 + 59).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 
 
+@pytest.mark.slow
 @given(st.lists(st.builds(lambda moment, zone: moment.replace(tzinfo=zone), YEARS, OFFSETS), max_size=20))
 def test_every_datetime_round_trips_to_the_microsecond(moments):
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
@@ -159,6 +160,7 @@ def test_every_datetime_round_trips_to_the_microsecond(moments):
     assert times_us(moments, "auto").tolist() == expected
 
 
+@pytest.mark.slow
 @given(st.lists(st.text("0123456789-:TZ+. ", max_size=33) | st.integers() | st.floats(), max_size=10))
 def test_column_is_parsed_like_its_single_values(values):
     assert times_us(values, "auto").tolist() == [time_us(value, "auto") for value in values]

@@ -12,6 +12,7 @@ PACKAGES = ("config", "consumers", "storage", "monitor", "tests", "benchmarks", 
 pytestmark = pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="the wheel is tested without the documentation")
 
 
+@pytest.mark.slow
 def test_the_generated_reference_pages_are_up_to_date() -> None:
     command = [sys.executable, "docs/generate.py", "--check"]
     found = subprocess.run(

@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGES = ("config", "consumers", "storage", "monitor")
 _CLAUSES = re.compile(r"\b(?:what|whatever|who|whoever|whom)\b", re.IGNORECASE)
@@ -36,6 +38,7 @@ def _docstrings() -> Iterator[tuple[Path, str]]:
                     yield path, str(child.value.value)
 
 
+@pytest.mark.slow
 def test_docstrings_name_things_instead_of_paraphrasing_them() -> None:
     words, clauses = 0, []
     for path, text in _docstrings():
@@ -45,6 +48,7 @@ def test_docstrings_name_things_instead_of_paraphrasing_them() -> None:
     assert len(clauses) * _WORDS_PER_CLAUSE < words, clauses
 
 
+@pytest.mark.slow
 def test_no_docstring_starts_with_the_name_of_its_package() -> None:
     prefixed = re.compile(r"^(?:Storage room|Storage|Detectors?|Consumers?|Config(?:uration)?|Monitor|Tests?): ")
     texts = ((path, ast.get_docstring(tree) or "") for path, tree in _modules())

@@ -134,6 +134,7 @@ def cron_field(draw: st.DrawFn, lowest: int, highest: int) -> str:
     return ",".join(item() for _ in range(draw(st.integers(1, 2))))
 
 
+@pytest.mark.slow
 @given(cron_field(0, 59), cron_field(0, 23), cron_field(0, 7), st.integers(0, 400 * 1440))
 def test_any_minute_hour_and_weekday_agree_with_the_scan(minute: str, hour: str, weekday: str, minutes: int) -> None:
     cron = check_cron(f"{minute} {hour} * * {weekday}")

@@ -137,6 +137,7 @@ def test_no_field_is_a_feature_if_all_are_refused() -> None:
     assert found.names("feature") == ()
 
 
+@pytest.mark.slow
 def test_roles_of_500_fields_are_assigned_within_seconds() -> None:
     rng = np.random.default_rng(1)
     rows = rng.normal(size=(1_000, 500)).round(4).tolist()

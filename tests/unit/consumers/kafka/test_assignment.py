@@ -75,6 +75,7 @@ def test_stopped_partition_stays_assigned() -> None:
 changes = st.lists(st.tuples(st.sampled_from(["assigned", "revoked"]), st.frozensets(st.sampled_from([A, B, C]))))
 
 
+@pytest.mark.slow
 @given(changes)
 def test_reported_changes_add_up_to_the_assignment(history: list[AssignmentChange]) -> None:
     assignment, owned = Assignment(), set()

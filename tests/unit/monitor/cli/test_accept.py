@@ -51,6 +51,7 @@ def test_resolved_transition_names_acceptance_as_reason(outrider: OutriderRunner
     assert shown["details"]["resolved"]["reason"] == "accepted"
 
 
+@pytest.mark.slow
 def test_accepted_outlier_rate_opens_no_new_incident(
     outrider: OutriderRunner, payments: PaymentsStream, db: Database
 ) -> None:
@@ -65,6 +66,7 @@ def test_accepted_outlier_rate_opens_no_new_incident(
     assert fetch_rows(db, "SELECT status FROM incidents WHERE kind = 'spike' ORDER BY id") == [("resolved",), ("open",)]
 
 
+@pytest.mark.slow
 def test_running_control_plane_uses_the_accepted_windows(
     outrider: OutriderRunner, payments: PaymentsStream, db: Database
 ) -> None:
@@ -91,6 +93,7 @@ def test_running_control_plane_uses_the_accepted_windows(
     assert newest.details["law"]["windows"] == len(clean) > before + 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("which", "message"), [("9", "there is no incident 9; the latest are 1"), ("1", "was accepted")]
 )
@@ -105,6 +108,7 @@ def test_unknown_or_accepted_incident_exits_with_2_and_changes_nothing(
     assert fetch_rows(db, "SELECT * FROM incidents") == before
 
 
+@pytest.mark.slow
 def test_resolved_incident_is_reported_with_its_end(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     for _ in range(4):
         payments.commit_minute()
@@ -114,6 +118,7 @@ def test_resolved_incident_is_reported_with_its_end(outrider: OutriderRunner, pa
     assert "incident 1 ended at 2026-01-01T00:0" in result.err
 
 
+@pytest.mark.slow
 def test_incident_that_resolves_itself_cannot_be_accepted(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     payments.commit_minute(dead=20)
     payments.commit_minute()
@@ -123,6 +128,7 @@ def test_incident_that_resolves_itself_cannot_be_accepted(outrider: OutriderRunn
     assert "of kind dead_letters and cannot be accepted" in result.err
 
 
+@pytest.mark.slow
 def test_accepted_calibration_uses_the_plain_percentile_and_opens_no_new_incident(
     outrider: OutriderRunner, db: Database, tmp_path: Path, url: str
 ) -> None:

@@ -48,6 +48,7 @@ streams:
     return folder
 
 
+@pytest.mark.slow
 def test_one_row_is_listed_per_percentile_and_budget(recorded: Path, outrider: OutriderRunner) -> None:
     arguments = ["backtest", "payments", recorded / "events.jsonl", "--percentile", 99, 99.5]
     arguments += ["--false-alarms", "1/day", "1/week", "--labels", recorded / "labels.csv"]
@@ -65,6 +66,7 @@ def test_one_row_is_listed_per_percentile_and_budget(recorded: Path, outrider: O
     assert {path.name for path in recorded.iterdir()} == {"events.jsonl", "labels.csv", "outrider.yaml"}
 
 
+@pytest.mark.slow
 def test_default_grid_includes_the_settings_of_the_stream(recorded: Path, outrider: OutriderRunner) -> None:
     result = outrider(
         "backtest", "payments", recorded / "events.jsonl", "--format", "csv", config=recorded / "outrider.yaml"

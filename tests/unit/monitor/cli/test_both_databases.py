@@ -15,6 +15,7 @@ def url(database_url: str) -> str:
     return database_url
 
 
+@pytest.mark.slow
 def test_reading_commands_list_the_stored_rows(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     status = json.loads(outrider("status", "--format", "json").out)
     assert [(row["stream"], row["state"], row["open_incidents"]) for row in status] == [
@@ -36,6 +37,7 @@ def test_reading_commands_list_the_stored_rows(outrider: OutriderRunner, payment
     assert [(row["version"], row["state"]) for row in models] == [(1, "active")]
 
 
+@pytest.mark.slow
 def test_show_explains_an_incident(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     out = outrider("incidents", "show", 1).out
     assert "this one has 30" in out
@@ -51,6 +53,7 @@ def test_upgrade_creates_the_schema_that_check_accepts(outrider: OutriderRunner,
     assert outrider("db", "check").code == 0
 
 
+@pytest.mark.slow
 def test_check_prints_schema_and_budget_of_a_stored_stream(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     out = outrider("check").out
     assert "has schema 0002" in out

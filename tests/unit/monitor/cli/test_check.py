@@ -187,6 +187,7 @@ def test_standard_input_is_not_opened(outrider: OutriderRunner, tmp_path: Path, 
     assert "standard input" in result.out
 
 
+@pytest.mark.slow
 def test_partitions_of_a_topic_are_listed_and_counted_in_the_bound(
     outrider: OutriderRunner, tmp_path: Path, url: str, kafka_server: KafkaServer, kafka_topic: Callable[..., str]
 ) -> None:

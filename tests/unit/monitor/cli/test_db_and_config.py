@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from config.settings import config_schema
 from storage.database.engine import Database
 from storage.database.revisions import KNOWN_REVISIONS
@@ -40,6 +42,7 @@ def test_schema_is_printed_without_a_configuration(outrider: OutriderRunner, tmp
     assert json.loads(result.out) == config_schema()
 
 
+@pytest.mark.slow
 def test_reading_commands_load_neither_torch_nor_the_kafka_client() -> None:
     names = ("status", "history", "incidents", "thresholds", "models", "db", "config", "check")
     program = f"""

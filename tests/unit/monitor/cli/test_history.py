@@ -64,6 +64,7 @@ def test_unknown_stream_gets_a_suggestion(outrider: OutriderRunner) -> None:
     assert "did you mean payments?" in result.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", [("--since", "yesterday"), ("--limit", "0"), ("--format", "xml")])
 def test_invalid_option_exits_with_2(outrider: OutriderRunner, option: tuple[str, str]) -> None:
     result = outrider("history", "payments", *option)

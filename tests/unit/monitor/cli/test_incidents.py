@@ -24,6 +24,7 @@ def test_open_omits_resolved_incidents(outrider: OutriderRunner, payments: Payme
     assert json.loads(outrider("incidents", "--open", "--format", "json").out) == []
 
 
+@pytest.mark.slow
 def test_stream_option_omits_other_streams(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     assert len(json.loads(outrider("incidents", "--stream", "payments", "--format", "json").out)) == 1
     assert json.loads(outrider("incidents", "--stream", "clicks", "--format", "json").out) == []

@@ -192,6 +192,7 @@ def test_secret_is_not_echoed(init: Callable[..., CommandResult]) -> None:
     assert "hunter2" not in init("--topic", "t", "--client", "sasl_plain_password=hunter2").err
 
 
+@pytest.mark.slow
 def test_init_on_a_file_imports_neither_torch_nor_kafka(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path)
     program = (

@@ -108,6 +108,7 @@ def test_promoting_the_active_model_is_rejected(outrider: OutriderRunner, paymen
     assert len(payments.ledger.read_threshold_schedule(payments.stream.id)) == 1
 
 
+@pytest.mark.slow
 def test_promoting_an_unknown_version_names_the_existing_ones(
     outrider: OutriderRunner, payments: PaymentsStream
 ) -> None:

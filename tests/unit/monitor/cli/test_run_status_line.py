@@ -21,6 +21,7 @@ def load_status(payments: PaymentsStream) -> StreamStatus:
     return load_stream_status(payments.db, payments.stream.id, lease="control:payments")
 
 
+@pytest.mark.slow
 def test_running_stream_shows_rate_threshold_and_open_incidents(payments: PaymentsStream) -> None:
     line = format_status_line(load_status(payments), 20.4)
     assert line.startswith("payments: 20 records/s, last event ")
@@ -46,6 +47,7 @@ def test_rate_is_known_from_the_second_observation_on(payments: PaymentsStream) 
     assert rates.update(load_status(payments), 6.0) == pytest.approx(10.0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a pseudo-terminal")
 def test_line_is_below_the_log_on_a_terminal_until_the_daemon_ends(tmp_path: Path) -> None:
     (tmp_path / "outrider.yaml").write_text(

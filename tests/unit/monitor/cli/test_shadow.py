@@ -24,6 +24,7 @@ def model_states(outrider: OutriderRunner) -> list[tuple[int, str]]:
     return [(row["version"], row["state"]) for row in json.loads(outrider("models", "clicks", "--format", "json").out)]
 
 
+@pytest.mark.slow
 def test_undecided_shadow_is_promoted_only_with_force_and_can_be_rolled_back(
     outrider: OutriderRunner, events: Path
 ) -> None:
@@ -53,12 +54,14 @@ def test_undecided_shadow_is_promoted_only_with_force_and_can_be_rolled_back(
     assert model_states(outrider) == [(1, "active"), (2, "retired")]
 
 
+@pytest.mark.slow
 def test_new_shadow_replaces_the_previous_one(outrider: OutriderRunner, events: Path) -> None:
     for shadow in ((), ("--shadow",), ("--shadow", "--promote-after", "1d")):
         assert outrider("fit", "clicks", events, "--n-components", "1", *shadow).code == 0
     assert model_states(outrider) == [(1, "active"), (2, "candidate"), (3, "shadow")]
 
 
+@pytest.mark.slow
 def test_candidate_that_failed_the_gate_is_promoted_only_with_force(
     outrider: OutriderRunner, events: Path, db: Database
 ) -> None:

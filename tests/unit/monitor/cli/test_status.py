@@ -97,6 +97,7 @@ def test_last_notification_error_and_age_of_the_oldest_pending_are_shown(
     assert "0 pending, 1 given up\n    log: answered 410" in outrider("status").out
 
 
+@pytest.mark.slow
 def test_last_success_and_last_error_of_jobs_are_shown(
     outrider: OutriderRunner, db: Database, payments: PaymentsStream
 ) -> None:

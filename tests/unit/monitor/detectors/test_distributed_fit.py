@@ -33,6 +33,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"n_components": 3}, {"n_components": 3, "contamination": 0.02}])
 def test_two_processes_fit_the_same_mixture_as_one(tmp_path, options):
     rng = np.random.default_rng(0)

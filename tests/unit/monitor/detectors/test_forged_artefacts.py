@@ -35,6 +35,7 @@ def assert_loads_or_raises(forged):
         assert np.isfinite(load_forged(forged)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [lambda a: a.ravel(), lambda a: a[:0], lambda a: np.concatenate([a, a])])
 def test_arrays_of_another_shape_raise_an_error(stored, change):
     for name, array in stored.tensors.items():
@@ -44,6 +45,7 @@ def test_arrays_of_another_shape_raise_an_error(stored, change):
                 load_forged(forged)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("factor", "dtype"),
     [
@@ -62,6 +64,7 @@ def test_arrays_of_other_numbers_load_with_finite_energies_or_raise(stored, fact
         assert_loads_or_raises(replace(stored, tensors={**stored.tensors, name: forged}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [None, -1, "x", {}, 10**30, [10**6, 10**6]])
 def test_settings_and_summaries_of_another_type_load_or_raise(stored, value):
     for name in stored.settings:
@@ -77,6 +80,7 @@ def test_networks_larger_than_the_file_are_rejected_before_they_are_built(name):
         load_forged(replace(stored, settings={**stored.settings, name: 10**9}))
 
 
+@pytest.mark.slow
 def test_missing_arrays_raise_an_error(stored):
     for name in stored.tensors:
         with pytest.raises(ModelError):
@@ -95,6 +99,7 @@ def test_factors_that_are_not_triangular_raise_an_error(stored):
         load_forged(with_changed_tensor(stored, name, lambda a: a.__setitem__((0, 0, 1), 0.5)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight", [-1.0, 3.0])
 def test_weights_that_do_not_sum_to_one_raise_an_error(stored, weight):
     name = next(n for n in ("weights", "mixture.weights") if n in stored.tensors)

@@ -39,10 +39,12 @@ def test_known_components_are_recovered():
     assert np.allclose(gm.covariances_, np.eye(4), atol=0.12)
 
 
+@pytest.mark.slow
 def test_auto_finds_the_number_of_separate_groups():
     assert len(GaussianMixture("auto", random_state=0).fit(make_blobs(n=2000)).weights_) == 3
 
 
+@pytest.mark.slow
 def test_auto_takes_one_component_for_one_gaussian():
     x = np.random.default_rng(0).normal(size=(3000, 5))
     assert len(GaussianMixture("auto").fit(x).weights_) == 1
@@ -109,6 +111,7 @@ def test_other_objects_than_a_scikit_learn_mixture_raise_an_error(other):
         GaussianMixture.from_sklearn(other)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Estimator GaussianMixture does not inherit")
 def test_estimator_checks_of_scikit_learn_pass():
     results = check_estimator(GaussianMixture(n_init=1), on_fail=None, on_skip=None)
@@ -119,6 +122,7 @@ def test_estimator_checks_of_scikit_learn_pass():
     assert [r["check_name"] for r in results if r["status"] == "skipped"] in ([], ["check_array_api_input"])
 
 
+@pytest.mark.slow
 def test_saved_model_has_bit_identical_energies(tmp_path):
     x = make_blobs().astype(np.float32)
     gm = GaussianMixture(3).fit(pd.DataFrame(x, columns=list("abcd"))).calibrate(x)

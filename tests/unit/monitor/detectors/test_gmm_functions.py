@@ -121,6 +121,7 @@ def test_a_mixture_of_another_width_raises_an_error():
         gmm_energy(z[:, :2], *gmm_params(z, gamma))
 
 
+@pytest.mark.slow
 def test_largest_allocation_does_not_grow_as_rows_times_components_times_features():
     rng = np.random.default_rng(2)
     z = rng.normal(size=(200_000, 8)).astype(np.float32)

@@ -49,6 +49,7 @@ def test_same_seed_and_events_give_the_same_model(make, fitted, train):
     np.testing.assert_array_equal(again.score(train), fitted[make].score(train))
 
 
+@pytest.mark.slow
 @BOTH
 def test_second_fit_of_a_detector_ignores_the_first(make, train):
     detector = make(random_state=3)
@@ -96,6 +97,7 @@ def test_largest_float32_values_have_finite_energies(make, fitted):
     assert np.isfinite(fitted[make].score(extreme)).all()
 
 
+@pytest.mark.slow
 @BOTH
 def test_energies_do_not_depend_on_the_units_of_the_features(make, fitted, train):
     scale, shift = np.array([1e-6, 1e3, 1, 1e6, 1e-3]), np.array([5, -1e4, 0, 1, 2.0])
@@ -154,6 +156,7 @@ def test_cost_in_an_explanation_is_the_energy_saved_by_the_replacement(make, fit
         np.testing.assert_allclose(explanation.cost[:, j], saved, rtol=1e-3, atol=2e-3)
 
 
+@pytest.mark.slow
 @BOTH
 def test_explanation_ranks_the_changed_feature_first(make, train):
     frame = pd.DataFrame(train, columns=["amount", "volume", "rate", "phase", "gap"])
@@ -197,6 +200,7 @@ def test_names_threshold_and_reference_energies_are_restored(make, train):
         again.energy(frame.rename(columns={"a": "z"}))
 
 
+@pytest.mark.slow
 @BOTH
 def test_reference_energies_are_those_of_the_held_out_last_events(make, train):
     detector = make().fit(train, reference_fraction=0.2, **QUICK)
@@ -214,6 +218,7 @@ def custom_networks(latent):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "latent"), [(VAEGMM, 6), (AEGMM, 2)])
 def test_custom_networks_are_used_and_required_again_at_load(make, latent, train, tmp_path):
     detector = make(**custom_networks(latent), n_gmm=3).fit(train, **QUICK)
@@ -227,6 +232,7 @@ def test_custom_networks_are_used_and_required_again_at_load(make, latent, train
         make.load(tmp_path / "m.safetensors", **narrow)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "latent"), [(VAEGMM, 6), (AEGMM, 2)])
 def test_softmax_inside_the_density_network_is_not_applied_twice(make, latent, train):
     with_own = make(**custom_networks(latent), n_gmm=3).fit(train, **QUICK).energy(train)
@@ -279,6 +285,7 @@ BAD_EVENTS = [
 ]
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize(("x", "message"), BAD_EVENTS)
 def test_bad_events_are_an_error_at_fit_and_at_scoring(make, x, message, fitted):

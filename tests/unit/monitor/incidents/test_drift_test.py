@@ -38,6 +38,7 @@ def false_alarms(rho: float, baseline_blocks: int, draws: int, alpha: float) -> 
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rho", [0.0, 0.5])
 @pytest.mark.parametrize("baseline_blocks", [30, 100])
 def test_false_alarms_on_a_stationary_stream_stay_near_the_budget(rho: float, baseline_blocks: int) -> None:

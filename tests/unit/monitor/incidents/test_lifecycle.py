@@ -105,6 +105,7 @@ def test_transitions_are_ordered_and_unique_by_type_and_window(
     assert len(keys) == len(set(keys))
 
 
+@pytest.mark.slow
 @given(COURSE, POLICIES)
 def test_incident_repeats_after_the_interval_and_escalates_upwards_only(
     course: list[tuple[Severity | None, int]], policy: LifecyclePolicy

@@ -85,11 +85,13 @@ def with_nights(times_us: Times, *, jitter_min: float = 0, weekends: bool = Fals
     return times_us[remaining]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_minute", [20, 5, 2, 0.5, 0.1])
 def test_poisson_events_cause_no_false_alarm_in_a_month(per_minute: float) -> None:
     assert false_alarms(poisson_times(per_minute, 30)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_minute", [5, 0.3])
 @pytest.mark.parametrize("jitter_min", [0, 10])
 def test_nightly_pause_is_silence_only_in_the_first_night(per_minute: float, jitter_min: float) -> None:
@@ -98,11 +100,13 @@ def test_nightly_pause_is_silence_only_in_the_first_night(per_minute: float, jit
     assert days[0] < 1
 
 
+@pytest.mark.slow
 def test_weekend_pause_is_silence_only_at_the_first_weekend() -> None:
     days = false_alarms(with_nights(poisson_times(2, 35), jitter_min=10, weekends=True))
     assert [int(day) for day in days] == [0, 4]
 
 
+@pytest.mark.slow
 def test_bursty_stream_has_few_false_alarms_at_first_and_then_hardly_any() -> None:
     rng = np.random.default_rng(3)
     times, at_min = [], 0.0

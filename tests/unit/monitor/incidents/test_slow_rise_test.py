@@ -53,12 +53,14 @@ def test_mean_likelihood_ratio_of_a_clean_window_is_one(dispersion: float) -> No
     assert float((truth.pmf(x[:400]) * np.exp(gain)).sum()) == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_false_alarms_on_a_clean_stream_stay_within_the_budget() -> None:
     counts = np.random.default_rng(1).poisson(3, 50_000)
     alarms = sum(verdict.fires for verdict in run(counts))
     assert 1 <= alarms <= 50_000 / 500
 
 
+@pytest.mark.slow
 def test_false_alarms_on_clustered_counts_stay_within_the_budget() -> None:
     counts = stats.nbinom(3 / 3, 1 / 4).rvs(50_000, random_state=2)
     assert 1 <= sum(verdict.fires for verdict in run(counts, dispersion=4)) <= 100

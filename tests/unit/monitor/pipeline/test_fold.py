@@ -246,6 +246,7 @@ class CodedEnergies(Energies):
         return MeasuredEvents(energies=energies, codes=code_events(PROFILE, features, energies, None))
 
 
+@pytest.mark.slow
 @given(
     times=st.lists(st.integers(0, 7 * 4), max_size=40),
     dead=st.sets(st.integers(0, 45), max_size=4),

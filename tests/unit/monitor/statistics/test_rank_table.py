@@ -46,6 +46,7 @@ def test_ranks_equal_those_of_comparing_with_every_edge() -> None:
         assert table.centred_ranks(values).tolist() == ranks_by_comparison(values, edges)
 
 
+@pytest.mark.slow
 @given(arrays.arrays(np.float32, st.integers(1, 200), elements=FINITE), st.lists(FINITE, min_size=1, max_size=20))
 def test_ranks_are_exact_for_any_training_values(training: np.ndarray, others: list[float]) -> None:
     edges = quantile_edges(training)[None]

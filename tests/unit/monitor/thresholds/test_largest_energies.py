@@ -1,6 +1,7 @@
 """The largest energies of many windows after windows were added and evicted."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ def part(energies: list[float]) -> Part:
     return summarise(x, np.zeros(len(x), np.bool_), SCALE)
 
 
+@pytest.mark.slow
 @given(st.lists(ENERGIES, max_size=100), st.data())
 def test_listed_energies_are_those_of_the_contained_windows(windows: list[list[float]], data: st.DataObject) -> None:
     largest, left = LargestEnergies(), dict(enumerate(map(part, windows)))

@@ -36,6 +36,7 @@ def test_tail_has_its_share_at_its_level() -> None:
     assert tail.quantile(tail.share) == tail.level
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [2_000, 20_000])
 @pytest.mark.parametrize("distribution", [stats.gamma(8), stats.expon(), stats.pareto(3)])
 def test_interval_contains_the_exact_quantile_about_nine_times_in_ten(distribution: object, n: int) -> None:

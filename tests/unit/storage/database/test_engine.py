@@ -115,6 +115,7 @@ def test_daemon_lock_is_released_when_the_daemon_ends(sqlite_url: str) -> None:
             pass
 
 
+@pytest.mark.slow
 @pytest.mark.fault
 def test_daemon_lock_is_released_when_the_daemon_is_killed(sqlite_url: str) -> None:
     program = (

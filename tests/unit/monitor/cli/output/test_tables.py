@@ -144,6 +144,7 @@ def test_memory_bound_is_the_sum_of_its_parts() -> None:
     assert bound.total_bytes == 1_000 + 32 * 1024 * 1024 + bound.pending_bytes
 
 
+@pytest.mark.slow
 def test_terminal_gets_a_table(tmp_path: Path, sqlite_url: str) -> None:
     config = write_config(tmp_path, sqlite_url)
     with Database(sqlite_url) as db:
@@ -153,6 +154,7 @@ def test_terminal_gets_a_table(tmp_path: Path, sqlite_url: str) -> None:
     assert "source_offset" not in shown
 
 
+@pytest.mark.slow
 def test_narrow_terminal_cuts_no_number(tmp_path: Path, sqlite_url: str) -> None:
     config = write_config(tmp_path, sqlite_url)
     with Database(sqlite_url) as db:

@@ -31,6 +31,7 @@ def test_each_event_is_scored_by_a_model_fitted_without_its_contiguous_fold():
     assert energies.dtype == np.float32
 
 
+@pytest.mark.slow
 def test_reference_energies_exceed_the_energies_of_training_events():
     x = np.random.default_rng(0).normal(size=(400, 12))
     gm = GaussianMixture(2).fit(x).calibrate(x)

@@ -31,6 +31,7 @@ def test_rows_with_few_duplicates_are_not_grouped():
     assert group_duplicates(values[:1]) is None
 
 
+@pytest.mark.slow
 def test_fit_on_all_rows_is_the_same_with_and_without_deduplication():
     rng = np.random.default_rng(3)
     base = np.concatenate([rng.normal(size=(1500, 4)), rng.normal(size=(1500, 4)) @ rng.normal(size=(4, 4)) + 6.0])
@@ -57,6 +58,7 @@ def test_weights_of_duplicates_are_summed():
     np.testing.assert_allclose(deduplicated.covariances_[0], np.cov(repeated.T, aweights=weights, ddof=0), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [{"n_components": 3}, {"n_components": "auto"}, {"n_components": 3, "shrinkage": 0.0}]
 )

@@ -6,6 +6,7 @@ import pytest
 from monitor.detectors import GaussianMixture
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [60, 150])
 def test_auto_does_not_overfit_few_rows_of_many_columns(n):
     rng = np.random.default_rng(0)
@@ -19,6 +20,7 @@ def test_too_few_rows_to_hold_out_give_one_component():
     assert len(GaussianMixture("auto").fit(x).weights_) == 1
 
 
+@pytest.mark.slow
 def test_components_with_a_small_gain_are_not_selected():
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 3, 6000)
@@ -31,6 +33,7 @@ def test_components_with_a_small_gain_are_not_selected():
     assert len(gm.weights_) == 3
 
 
+@pytest.mark.slow
 def test_report_has_the_held_out_likelihood_by_number_of_components():
     x = np.random.default_rng(0).normal(size=(200, 3))
     gm = GaussianMixture("auto").fit(x)
@@ -38,6 +41,7 @@ def test_report_has_the_held_out_likelihood_by_number_of_components():
     assert gm.report_.components_asked is None
 
 
+@pytest.mark.slow
 def test_explicit_n_components_reduces_shrinkage_that_costs_likelihood():
     rng = np.random.default_rng(5)
     means = rng.normal(size=(4, 16)) * 1.5
@@ -58,6 +62,7 @@ def test_explicit_n_components_keeps_shrinkage_that_costs_no_likelihood():
     assert GaussianMixture(2).fit(x).report_.alike_rows == 6.0
 
 
+@pytest.mark.slow
 def test_duplicates_give_fewer_components_for_the_same_gain():
     rng = np.random.default_rng(0)
     x = 3.0 * rng.normal(size=(6, 5))[rng.integers(0, 6, 3000)] + rng.normal(size=(3000, 5))

@@ -39,6 +39,7 @@ def test_gross_outliers_are_trimmed_for_every_kind_of_inliers(kind, k, contamina
     assert energies[is_outlier].min() > np.quantile(energies[~is_outlier], 0.9)
 
 
+@pytest.mark.slow
 def test_auto_finds_the_number_of_components_despite_gross_outliers():
     rng = np.random.default_rng(0)
     x = with_gross_outliers(rng.normal(size=(N, 4)) + 9.0 * rng.integers(0, 2, N)[:, None])

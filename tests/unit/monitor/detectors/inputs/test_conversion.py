@@ -74,6 +74,7 @@ INVALID_FORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("events", "message"), INVALID_FORMS.values(), ids=INVALID_FORMS)
 def test_error_names_the_invalid_element(detector, events, message):
     with pytest.raises(ModelError, match=message):

@@ -32,6 +32,7 @@ def test_use_before_the_fit_raises_the_error_of_scikit_learn_and_ours(kind, use)
             getattr(detector, use)(*arguments)
 
 
+@pytest.mark.slow
 def test_not_fitted_error_does_not_import_scikit_learn():
     program = (
         "import sys; from config.errors import ModelError; from monitor.detectors import GaussianMixture\n"

@@ -92,6 +92,7 @@ def test_perfect_reconstruction_has_finite_gradients():
     assert torch.isfinite(x.grad).all()
 
 
+@pytest.mark.slow
 def test_parameters_of_the_best_epoch_are_restored(rows):
     nets = networks()
     report = train_networks(nets, rows, OBJECTIVE, training_options(epochs=12, learning_rate=0.3))
@@ -101,6 +102,7 @@ def test_parameters_of_the_best_epoch_are_restored(rows):
         assert float(OBJECTIVE.loss_terms(nets(rows), rows)["loss"]) == pytest.approx(min(losses), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_dead_component_does_not_stop_the_training(rows):
     density = dense_layers((4, 2), "tanh", last=False)
     with torch.no_grad():
@@ -125,6 +127,7 @@ class FailsAfter(torch.nn.Module):
         return self.inner(z) * (1.0 if self.left >= 0 else torch.nan)
 
 
+@pytest.mark.slow
 def test_training_that_fails_keeps_its_best_epoch_and_reports_it(rows):
     report = train_networks(networks(FailsAfter(14)), rows, OBJECTIVE, training_options(epochs=6))
     assert report.best_epoch in (1, 2)
@@ -137,6 +140,7 @@ def test_training_without_any_usable_step_is_an_error(rows):
         train_networks(networks(FailsAfter(0)), rows, OBJECTIVE, training_options())
 
 
+@pytest.mark.slow
 def test_custom_optimizer_is_used(rows):
     made = []
 
@@ -148,6 +152,7 @@ def test_custom_optimizer_is_used(rows):
     assert len(made) == 1
 
 
+@pytest.mark.slow
 def test_verbose_shows_a_progress_bar(rows, capsys):
     train_networks(networks(), rows, OBJECTIVE, training_options(verbose=True))
     assert "3/3" in capsys.readouterr().err

@@ -143,6 +143,7 @@ def test_read_only_rows_are_scored():
     assert np.isfinite(make_scorer(random_components(8, 4), np.float32).energies(x)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("d", "k"), SHAPES)
 def test_responsibilities_sum_to_one_and_are_identical_in_any_batch(d, k, dtype):
