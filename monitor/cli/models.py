@@ -135,7 +135,7 @@ def _build_promoter(db: Database, settings: Settings, stream: str) -> "Promoter"
         load_stream_ids(db)[stream],
         shadows=ShadowStore(db),
         models=ModelStore(db),
-        calibration=ThresholdStore(db),
+        thresholds=ThresholdStore(db),
         reference=reference,
     )
 

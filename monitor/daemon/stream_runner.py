@@ -265,7 +265,7 @@ class StreamRunner:
             state.id,
             shadows=ShadowStore(self._db),
             models=self._models,
-            calibration=thresholds,
+            thresholds=thresholds,
             reference=self._model_cache.reference,
         )
         retirement = SourceRetirement(self._ledger, self.name, state.id, self._topics)

@@ -41,14 +41,14 @@ class Promoter:
         *,
         shadows: ShadowStore,
         models: ModelStore,
-        calibration: ThresholdStore,
+        thresholds: ThresholdStore,
         reference: Callable[[int], Float32],
     ) -> None:
         self._rules = rules
         self._stream_id = stream_id
         self._shadows = shadows
         self._models = models
-        self._calibration = calibration
+        self._thresholds = thresholds
         self._reference = reference
 
     def run_due(self) -> bool:
@@ -94,7 +94,7 @@ class Promoter:
     def evaluate(self, shadow: ShadowModel) -> GateVerdict:
         """Evaluate the gate for the model on the stored windows."""
         self._merge_windows()
-        active, newest = self._models.active(self._stream_id), self._calibration.newest_threshold(self._stream_id)
+        active, newest = self._models.active(self._stream_id), self._thresholds.newest_threshold(self._stream_id)
         assert active is not None, "a shadow model requires an active model"
         assert newest is not None, "an active model has a threshold"
         reference = self._reference(shadow.model_id)
@@ -127,9 +127,9 @@ class Promoter:
 
     def _make_threshold_factory(self, model_id: int) -> Callable[[int, Activation], ThresholdRow]:
         self._merge_windows()
-        facts = self._calibration.tick_facts(self._stream_id)
+        facts = self._thresholds.tick_facts(self._stream_id)
         cache = LookBackCache(self._stream_id, model_id, Scale.from_energies(self._reference(model_id)))
-        summary = cache.refresh(self._calibration, facts.sealed_until_us or 0, self._rules)
+        summary = cache.refresh(self._thresholds, facts.sealed_until_us or 0, self._rules)
         return partial(first_threshold_from_history, cache.look_back, summary, self._reference(model_id), self._rules)
 
 

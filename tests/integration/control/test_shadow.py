@@ -95,7 +95,7 @@ def promoter(db: Database, stream_id: int, per_week: float = 1.0) -> Promoter:
         stream_id,
         shadows=ShadowStore(db),
         models=ModelStore(db),
-        calibration=ThresholdStore(db),
+        thresholds=ThresholdStore(db),
         reference=reference,
     )
 
@@ -318,6 +318,6 @@ def interrupted_promoter(db: Database, stream_id: int) -> Promoter:
         stream_id,
         shadows=ShadowStore(db),
         models=ModelStore(db),
-        calibration=ThresholdStore(db),
+        thresholds=ThresholdStore(db),
         reference=reference,
     )
