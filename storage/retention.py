@@ -194,7 +194,7 @@ def _delete_shadow_windows(db: Database) -> None:
 
 
 def _delete_drift_verdicts(db: Database, cut_us: int, stopped: Callable[[], bool]) -> int:
-    """Delete drift verdicts in the order of their ids, which is the order of storing. Drift bases are not deleted."""
+    """Delete drift verdicts in the order of their ids, which is the order of storing. Drift baselines remain."""
     total = 0
     while not stopped():
         first = (

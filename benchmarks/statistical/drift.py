@@ -67,7 +67,7 @@ def _false_alarms(n_draws: int, seed: int) -> None:
 
 
 def _by_base(n_draws: int, seed: int) -> None:
-    """Print the distribution of the false-alarm probability over bases; given a base it is known exactly."""
+    """Print the distribution of the false-alarm probability over baselines. Given a baseline it is known exactly."""
     units = np.ones(STATISTICS)
     rows: list[list[object]] = []
     for blocks in (30, 72, 144, 300):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from monitor.backtest.memory_store import MemoryStore
-from storage.control.drift import DriftBaseRow, DriftFacts, DriftUpdate, DriftWindow
+from storage.control.drift import DriftBaselineRow, DriftFacts, DriftUpdate, DriftWindow
 
 
 class MemoryDriftStore:
@@ -17,7 +17,7 @@ class MemoryDriftStore:
         self._memory = memory
         self._until_us: int | None = None
         self._state: Mapping[str, Any] = {}
-        self._bases: list[DriftBaseRow] = []
+        self._baselines: list[DriftBaselineRow] = []
 
     def drift_facts(self, stream_id: int, horizons_us: Sequence[int]) -> DriftFacts:
         """Return the progress of the drift step and the windows that it can process next."""
@@ -66,15 +66,15 @@ class MemoryDriftStore:
                     payload=window.payload,
                 )
 
-    def bases(self, stream_id: int, from_us: int) -> list[DriftBaseRow]:
+    def baselines(self, stream_id: int, from_us: int) -> list[DriftBaselineRow]:
         """Return the frozen baselines that begin at `from_us`."""
-        return [base for base in self._bases if base.from_us == from_us]
+        return [each for each in self._baselines if each.from_us == from_us]
 
     def store_update(self, stream_id: int, stream: str, before_us: int | None, step: DriftUpdate) -> bool:
         """Store a step; return False if another step was stored since `before_us`."""
         if before_us != self._until_us:
             return False
         self._until_us, self._state = step.until_us, step.state
-        self._bases += step.bases
+        self._baselines += step.baselines
         self._memory.apply_change(step.update_incidents, step.until_us)
         return True

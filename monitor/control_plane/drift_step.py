@@ -34,7 +34,7 @@ from monitor.models.scoring import LoadedModel
 from monitor.statistics.drift_means import DriftStatistics, is_valid_shape, join_sums
 from monitor.statistics.part import decode_part
 from monitor.thresholds.percentile import exceedance
-from storage.control.drift import DriftBaseRow, DriftFacts, DriftUpdate, DriftWindow
+from storage.control.drift import DriftBaselineRow, DriftFacts, DriftUpdate, DriftWindow
 from storage.control.records import Incident
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class DriftMonitor:
         stored = self._store.store_update(self._stream_id, rules.stream, facts.until_us, step)
         if stored and horizons is not None:
             # Only stored baselines are used; after a failure or another holder's step everything is read again.
-            horizons.add_bases(step.bases)
+            horizons.add_baselines(step.baselines)
             self._horizons = horizons
         return stored
 
@@ -91,11 +91,11 @@ class DriftMonitor:
         if model.training_profile is not None:
             horizons.load_windows(self._store, self._stream_id, until_us)
         statistics = horizons.statistics(model)
-        before, results, bases = state, [], []
+        before, results, baselines = state, [], []
         for length in [length for length in rules.active_horizons_us if until_us % length == 0]:
             if statistics is None or until_us - length not in horizons.by_length[length]:
                 continue
-            bases += horizons.fit_bases(length, statistics, state, until_us)
+            baselines += horizons.fit_baselines(length, statistics, state, until_us)
             result = horizons.judge_horizon_at(length, statistics, state, rules, until_us)
             results += [] if result is None else [result]
         state = replace(
@@ -118,7 +118,7 @@ class DriftMonitor:
             until_us=until_us,
             state=state.to_json(),
             update_incidents=self._build_incident_change(finding, before, state, results, until_us, renewed=renewed),
-            bases=bases,
+            baselines=baselines,
             verdicts=[row for each in results for row in build_verdict_rows(each, statistics)] if statistics else [],
         )
 
@@ -167,7 +167,7 @@ class DriftMonitor:
         key = (model_id, base_from_us, judged_us)
         if cached is None or (cached.model_id, cached.base_from_us, cached.loaded_us) != key:
             cached = self._horizons = _ModelHorizons(model_id, base_from_us, self._rules.active_horizons_us)
-            cached.add_bases(self._store.bases(self._stream_id, base_from_us))
+            cached.add_baselines(self._store.baselines(self._stream_id, base_from_us))
         return cached
 
 
@@ -196,18 +196,18 @@ class _ModelHorizons:
         self.model_id = model_id
         self.base_from_us = base_from_us
         self.by_length: dict[int, dict[int, Horizon]] = {length: {} for length in lengths}
-        self._bases: dict[tuple[int, bool], FrozenBaseline] = {}
+        self._baselines: dict[tuple[int, bool], FrozenBaseline] = {}
         self.loaded_us: int | None = None
         self._shape: tuple[int, int, int] | None = None
 
-    def add_bases(self, stored: Sequence[DriftBaseRow]) -> None:
+    def add_baselines(self, stored: Sequence[DriftBaselineRow]) -> None:
         """Add stored baselines."""
         for row in stored:
-            self._bases[row.horizon_us, row.season] = FrozenBaseline(
+            self._baselines[row.horizon_us, row.season] = FrozenBaseline(
                 horizon_us=row.horizon_us,
                 is_seasonal=row.season,
                 frozen_at_us=row.until_us,
-                baseline=DriftBaseline.from_json(row.base),
+                baseline=DriftBaseline.from_json(row.baseline),
             )
 
     def statistics(self, model: LoadedModel) -> DriftStatistics | None:
@@ -247,7 +247,7 @@ class _ModelHorizons:
 
     def _first_needed_horizon_us(self, length: int, until_us: int) -> int:
         """Return the start of the first horizon of one length that is still needed."""
-        if (length, False) not in self._bases or (has_season(length) and (length, True) not in self._bases):
+        if (length, False) not in self._baselines or (has_season(length) and (length, True) not in self._baselines):
             return until_us - MAX_BASELINE_SPAN_US
         return until_us - length - (SEASON_SEARCH_DAYS * DAY_US if has_season(length) else 0)
 
@@ -267,16 +267,16 @@ class _ModelHorizons:
         reasons = {
             length: explain_waiting(length, [horizons[start] for start in sorted(horizons)])
             for length, horizons in self.by_length.items()
-            if (length, False) not in self._bases
+            if (length, False) not in self._baselines
         }
         return {format_horizon(length): why for length, why in reasons.items() if why is not None}
 
-    def fit_bases(
+    def fit_baselines(
         self, length: int, statistics: DriftStatistics, state: DriftState, until_us: int
-    ) -> list[DriftBaseRow]:
+    ) -> list[DriftBaselineRow]:
         """Return the baselines that have enough horizons now, to be stored."""
-        plain, seasonal = self._bases.get((length, False)), has_season(length)
-        if plain is not None and (not seasonal or (length, True) in self._bases):
+        plain, seasonal = self._baselines.get((length, False)), has_season(length)
+        if plain is not None and (not seasonal or (length, True) in self._baselines):
             return []
         first_us = until_us - MAX_BASELINE_SPAN_US
         learning = {start: each for start, each in self.by_length[length].items() if start >= first_us}
@@ -287,12 +287,12 @@ class _ModelHorizons:
         if new is None:
             return []
         return [
-            DriftBaseRow(
+            DriftBaselineRow(
                 horizon_us=length,
                 season=new.is_seasonal,
                 from_us=self.base_from_us,
                 until_us=until_us,
-                base=new.baseline.to_json(),
+                baseline=new.baseline.to_json(),
             )
         ]
 
@@ -300,7 +300,7 @@ class _ModelHorizons:
         self, length: int, statistics: DriftStatistics, state: DriftState, rules: StreamRules, until_us: int
     ) -> HorizonResult | None:
         """Judge the horizon of a length that ends at a time; return None before its baseline is frozen."""
-        plain, season = self._bases.get((length, False)), self._bases.get((length, True))
+        plain, season = self._baselines.get((length, False)), self._baselines.get((length, True))
         if plain is None:
             return None
         return judge_horizon(

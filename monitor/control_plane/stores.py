@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from monitor.incidents.explain import FeatureReasons
 from monitor.models.scoring import LoadedModel
-from storage.control.drift import DriftBaseRow, DriftFacts, DriftUpdate, DriftWindow
+from storage.control.drift import DriftBaselineRow, DriftFacts, DriftUpdate, DriftWindow
 from storage.control.evidence import Evidence
 from storage.control.records import (
     Incident,
@@ -117,7 +117,7 @@ class DriftStoreProtocol(Protocol):
         """Yield the judged windows of a model that start in [from, until), in order."""
         ...
 
-    def bases(self, stream_id: int, from_us: int) -> list[DriftBaseRow]:
+    def baselines(self, stream_id: int, from_us: int) -> list[DriftBaselineRow]:
         """Return the frozen baselines that start at a time."""
         ...
 

@@ -129,7 +129,7 @@ def _describe_change(result: HorizonResult, index: int, statistics: DriftStatist
 
 
 def _horizon_details(result: HorizonResult, statistics: DriftStatistics) -> dict[str, Any]:
-    base = result.frozen.baseline
+    baseline = result.frozen.baseline
     return {
         "horizon": format_horizon(result.horizon_us),
         "window": {
@@ -149,10 +149,10 @@ def _horizon_details(result: HorizonResult, statistics: DriftStatistics) -> dict
         "base": {
             "against": "days before" if result.frozen.is_seasonal else "base",
             "frozen_at": format_utc(result.frozen.frozen_at_us),
-            "horizons": base.blocks,
-            "autocorrelation": base.rho,
-            "effective_horizons": base.effective,
-            "degrees_of_freedom": base.dof,
+            "horizons": baseline.blocks,
+            "autocorrelation": baseline.rho,
+            "effective_horizons": baseline.effective,
+            "degrees_of_freedom": baseline.dof,
         },
     }
 

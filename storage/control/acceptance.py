@@ -58,7 +58,8 @@ class Acceptance:
         accepted_rate_until_us: Until this time the outlier rate of the adopted windows is normal, even if the
             count model has learned a lower one.
         reference: New reference energies for the threshold's anchor. None: the reference does not change.
-        rebase_from_us: Drift is measured against a new base from this time on. None: the base does not change.
+        rebase_from_us: Drift is measured against a new baseline from this time on. None: the baseline does not
+            change.
     """
 
     incident_row: Incident

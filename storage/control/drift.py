@@ -1,4 +1,4 @@
-"""Reads and writes of the drift step: judged windows, frozen bases, verdicts and the progress mark."""
+"""Reads and writes of the drift step: judged windows, frozen baselines, verdicts and the progress mark."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DriftFacts:
 
     Attributes:
         until_us: Drift is judged up to this event time; None before the first step.
-        rebased_from_us: Start of the base that an accepted drift asked for, if any.
+        rebased_from_us: Start of the baseline that follows an accepted drift; None if there was none.
         state: State that the last step stored.
         sealed_until_us: The seal of the stream.
         first_part_end_us: End of the first window that is not judged yet.
@@ -53,14 +53,14 @@ class DriftWindow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DriftBaseRow:
-    """A frozen base of one horizon; `season` is True for a base of differences from the preceding days."""
+class DriftBaselineRow:
+    """A frozen baseline of one horizon; `season` is True for a baseline of differences from the preceding days."""
 
     horizon_us: int
     season: bool
     from_us: int
     until_us: int
-    base: Mapping[str, Any]
+    baseline: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +90,7 @@ class DriftUpdate:
     until_us: int
     state: Mapping[str, Any]
     update_incidents: Callable[[Sequence[Incident]], Sequence[Incident]]
-    bases: Sequence[DriftBaseRow] = ()
+    baselines: Sequence[DriftBaselineRow] = ()
     verdicts: Sequence[DriftVerdictRow] = ()
 
 
@@ -201,17 +201,17 @@ class DriftStore:
                 return
             from_us = rows[-1].window_start_us + 1
 
-    def bases(self, stream_id: int, from_us: int) -> list[DriftBaseRow]:
-        """Return the frozen bases that begin at `from_us`."""
+    def baselines(self, stream_id: int, from_us: int) -> list[DriftBaselineRow]:
+        """Return the frozen baselines that begin at `from_us`."""
         query = sa.select(drift_bases).where(drift_bases.c.stream_id == stream_id, drift_bases.c.from_us == from_us)
         with self._db.read() as conn:
             return [
-                DriftBaseRow(
+                DriftBaselineRow(
                     horizon_us=row.horizon_us,
                     season=row.season,
                     from_us=row.from_us,
                     until_us=row.until_us,
-                    base=json.loads(row.base),
+                    baseline=json.loads(row.base),
                 )
                 for row in conn.execute(query)
             ]
@@ -226,15 +226,15 @@ class DriftStore:
             lock_stream(conn, stream_id)
             if not _advance_mark(conn, stream_id, before_us, update):
                 return False
-            for base in update.bases:
+            for baseline in update.baselines:
                 conn.execute(
                     drift_bases.insert().values(
                         stream_id=stream_id,
-                        horizon_us=base.horizon_us,
-                        season=base.season,
-                        from_us=base.from_us,
-                        until_us=base.until_us,
-                        base=json.dumps(base.base),
+                        horizon_us=baseline.horizon_us,
+                        season=baseline.season,
+                        from_us=baseline.from_us,
+                        until_us=baseline.until_us,
+                        base=json.dumps(baseline.baseline),
                     )
                 )
             if update.verdicts:
@@ -248,7 +248,7 @@ class DriftStore:
 
 
 def rebase_drift(conn: sa.Connection, stream_id: int, from_us: int) -> None:
-    """Start a new base at `from_us`, because a drift was accepted as normal.
+    """Start a new baseline at `from_us`, because a drift was accepted as normal.
 
     The caller holds the lock on the stream's row and runs this in the transaction of the acceptance.
     """

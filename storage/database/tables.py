@@ -384,7 +384,7 @@ drift_marks = sa.Table(
     sa.Column("state", _Text),
 )
 
-# The frozen base of a horizon: of the means (season false), or of the differences against earlier days (season true).
+# The frozen baseline of a horizon: of the means (season false) or of the differences from earlier days (season true).
 drift_bases = sa.Table(
     "drift_bases",
     metadata,

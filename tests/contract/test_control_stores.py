@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from storage.control.drift import DriftBaseRow, DriftUpdate, DriftVerdictRow
+from storage.control.drift import DriftBaselineRow, DriftUpdate, DriftVerdictRow
 from storage.control.records import Incident, SealFacts, WindowFacts
 from storage.control.thresholds import CalibrationRow
 from storage.database.engine import Database
@@ -357,8 +357,10 @@ def test_drift_step_writes_incidents(stores: ControlStores) -> None:
 
 
 def test_drift_bases_are_returned_by_their_start(stores: ControlStores) -> None:
-    bases = [
-        DriftBaseRow(horizon_us=HOUR, season=season, from_us=from_us, until_us=from_us + HOUR, base={"mean": [1.0]})
+    baselines = [
+        DriftBaselineRow(
+            horizon_us=HOUR, season=season, from_us=from_us, until_us=from_us + HOUR, baseline={"mean": [1.0]}
+        )
         for season, from_us in ((False, T0), (True, T0), (False, T0 + HOUR))
     ]
     verdict = DriftVerdictRow(
@@ -374,9 +376,9 @@ def test_drift_bases_are_returned_by_their_start(stores: ControlStores) -> None:
         limit=4.0,
         drifted=True,
     )
-    assert store_drift(stores, T0, None, bases=bases, verdicts=[verdict])
-    assert sorted(stores.drift.bases(stores.stream_id, T0), key=lambda base: base.season) == bases[:2]
-    assert stores.drift.bases(stores.stream_id, T0 + HOUR) == bases[2:]
+    assert store_drift(stores, T0, None, baselines=baselines, verdicts=[verdict])
+    assert sorted(stores.drift.baselines(stores.stream_id, T0), key=lambda row: row.season) == baselines[:2]
+    assert stores.drift.baselines(stores.stream_id, T0 + HOUR) == baselines[2:]
 
 
 def test_drift_windows_are_those_of_the_model_within_the_bounds(stores: ControlStores) -> None:
