@@ -45,9 +45,9 @@ def find_calibration_problem(
         summary = (
             f"since {format_utc(since_us)} the {row.percentile:g} percentile of the energies"
             + (f" ({plain:.5g})" if isinstance(plain, float) else "")
-            + f" lies above what the training events make possible ({row.threshold:.5g} is the limit): "
+            + f" is above the range that the reference energies allow (the threshold is {row.threshold:.5g}): "
             + (f"about {share:.2%} outliers" if isinstance(share, float) else "outliers")
-            + ", or a heavier tail; `outrider accept` takes it for normal"
+            + ", or a heavier tail; `outrider accept` accepts it as normal"
         )
         return _build_finding(
             "disagreement", summary, row, rules.config_hash, model_version, {"since": format_utc(since_us)}
@@ -60,8 +60,8 @@ def find_calibration_problem(
     ):
         low, high = rate_bound(count_model, 0.05), rate_bound(count_model, 0.95)
         summary = (
-            f"{count_model.rate:.3%} of the events of clean windows are above the limit ({low:.3%} to {high:.3%}), "
-            f"where the {row.percentile:g} percentile has {a:.3%}: the limit no longer fits what comes"
+            f"{count_model.rate:.3%} of the events of clean windows are above the threshold ({low:.3%} to {high:.3%}), "
+            f"the {row.percentile:g} percentile implies {a:.3%}: the threshold no longer fits the stream"
         )
         return _build_finding(
             "rate", summary, row, rules.config_hash, model_version, {"rate_lower": low, "rate_upper": high}

@@ -184,9 +184,9 @@ def judge_drift(
 def recommend_action(body_z: float, z_threshold: float, *, tail_fires: bool) -> str | None:
     """Return the advice of a test result.
 
-    It is `drift: refit` if the body of the energies moved, `spike: keep the limit` if only the tail is heavy, and
+    It is `drift: refit` if the body of the energies moved, `spike: keep the threshold` if only the tail is heavy, and
     otherwise None.
     """
     if abs(body_z) > z_threshold:
         return "drift: refit"
-    return "spike: keep the limit" if tail_fires else None
+    return "spike: keep the threshold" if tail_fires else None

@@ -15,8 +15,8 @@ def find_dead_letters(facts: WindowFacts, part: Part, rules: StreamRules) -> Fin
     if part.dead < rules.min_outliers or share <= rules.max_dead_letter_ratio:
         return None
     summary = (
-        f"{part.dead:,} of {records:,} records could not be read as events around {format_utc(facts.window_start_us)} "
-        f"({share:.1%}, more than {rules.max_dead_letter_ratio:.1%}); dead_letter_history has the reasons"
+        f"{part.dead:,} of {records:,} records could not be decoded around {format_utc(facts.window_start_us)} "
+        f"({share:.1%}, more than {rules.max_dead_letter_ratio:.1%}); the view dead_letter_history has the reasons"
     )
     details = {
         "window": window_details(facts),

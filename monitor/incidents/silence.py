@@ -154,10 +154,10 @@ def find_silence(
 def _silence_finding(
     facts: ArrivalFacts, silent_us: int, allowed_us: int, rule: SilenceRule, allowed: AllowedSilence | None
 ) -> Finding:
-    auto = "as its own pauses have it" if rule.after_us is None else "as silence_after says"
+    basis = "from the usual pauses of the stream" if rule.after_us is None else "alerts.silence_after"
     summary = (
-        f"no event has come for {_format_duration(silent_us)}, the last one of {_format_last_event(facts)}; "
-        f"more than {_format_duration(allowed_us)} is silence, {auto}; the input was read to its end"
+        f"no event for {_format_duration(silent_us)}, the last one at {_format_last_event(facts)}; "
+        f"the allowed silence is {_format_duration(allowed_us)} ({basis}); the source was read to its end"
     )
     details = _details(facts, silent_us, allowed_us, rule, allowed)
     return Finding(kind=Kind.SILENCE, severity=Severity.WARNING, summary=summary, details=details)
@@ -167,9 +167,8 @@ def _unreadable_finding(
     facts: ArrivalFacts, silent_us: int, allowed_us: int, rule: SilenceRule, allowed: AllowedSilence | None
 ) -> Finding:
     summary = (
-        f"nothing could be read for {_format_duration(silent_us)}, the last event being of "
-        f"{_format_last_event(facts)}: the source has not said that it has no more, "
-        f"so that events may be waiting; look whether the broker can be reached"
+        f"no record could be read for {_format_duration(silent_us)}, the last event at {_format_last_event(facts)}; "
+        f"the end of the source was not reached, so events may be waiting: check that the broker can be reached"
     )
     details = _details(facts, silent_us, allowed_us, rule, allowed)
     return Finding(kind=Kind.SILENCE, severity=Severity.CRITICAL, summary=summary, details=details)
@@ -227,7 +226,7 @@ def _describe_arrival(row: Incident, facts: ArrivalFacts) -> Incident:
     if row.transition is None:
         return row
     silent_us = (facts.last_arrival_us or 0) - row.opened_at_us
-    summary = f"events come again, {_format_duration(silent_us)} after this was opened"
+    summary = f"events arrive again, {_format_duration(silent_us)} after the incident was opened"
     return replace(row, transition=replace(row.transition, summary=summary, details={"open_s": silent_us / 1e6}))
 
 

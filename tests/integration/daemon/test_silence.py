@@ -80,8 +80,8 @@ def test_silent_topic_is_one_incident_across_restarts_until_the_next_event(
     daemon.wait_until(lambda: received_transitions(receiver) == ["opened"], "the opened incident is sent")
     ((status, severity, summary),) = silence_incidents(stored)
     assert (status, severity) == ("open", "warning")
-    assert summary.startswith("no event has come for ")
-    assert summary.endswith("the input was read to its end")
+    assert summary.startswith("no event for ")
+    assert summary.endswith("the source was read to its end")
     daemon.kill()
     daemon.start()
     daemon.wait_until(lambda: stored.number("SELECT count(*) FROM leases") == 1, "the lease is held again")
@@ -91,7 +91,7 @@ def test_silent_topic_is_one_incident_across_restarts_until_the_next_event(
     daemon.wait_until(lambda: received_transitions(receiver) == ["opened", "resolved"], "the resolution is sent")
     assert daemon.terminate() == 0
     assert [row[0] for row in silence_incidents(stored)] == ["resolved"]
-    assert "events come again" in json.loads(receiver.requests[-1].body)["summary"]
+    assert "events arrive again" in json.loads(receiver.requests[-1].body)["summary"]
 
 
 def test_unreachable_broker_is_not_reported_as_a_silent_producer(
@@ -114,5 +114,5 @@ def test_unreachable_broker_is_not_reported_as_a_silent_producer(
         kafka_server.resume()
     ((status, severity, summary),) = silence_incidents(stored)
     assert (status, severity) == ("open", "critical")
-    assert summary.startswith("nothing could be read for ")
+    assert summary.startswith("no record could be read for ")
     assert "look whether the broker can be reached" in summary

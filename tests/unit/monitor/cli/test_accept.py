@@ -140,7 +140,7 @@ def test_accepted_calibration_uses_the_plain_percentile_and_opens_no_new_inciden
     payments.add_model(percentile=99)
     commit_heavy_tail(payments, 60)
     (incident,) = fetch_rows(db, "SELECT id, summary FROM incidents WHERE kind = 'calibration' AND status = 'open'")
-    assert "above what the training events make possible" in incident[1]
+    assert "above the range that the reference energies allow" in incident[1]
     shown = outrider("incidents", "show", incident[0]).out
     assert "Either about" in shown
     assert outrider("accept", incident[0]).code == 0

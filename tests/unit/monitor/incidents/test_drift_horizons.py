@@ -183,7 +183,7 @@ def test_finding_describes_the_change_in_the_unit_of_the_feature() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outliers", "advice"), [(200, "spike: keep the limit"), (10, "drift: refit")], ids=["heavy tail", "moved body"]
+    ("outliers", "advice"), [(200, "spike: keep the threshold"), (10, "drift: refit")], ids=["heavy tail", "moved body"]
 )
 def test_heavy_tail_on_an_unmoved_body_advises_to_keep_the_threshold(outliers: int, advice: str) -> None:
     """A tenth of the events at the last rank moves the mean rank of the energies by a twentieth."""

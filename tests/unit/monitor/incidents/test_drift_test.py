@@ -158,5 +158,5 @@ def test_units_are_the_deviations_of_uniform_ranks() -> None:
 def test_moved_body_needs_a_refit_and_heavy_tail_does_not() -> None:
     assert recommend_action(7.0, 4.0, tail_fires=True) == "drift: refit"
     assert recommend_action(-7.0, 4.0, tail_fires=False) == "drift: refit"
-    assert recommend_action(1.0, 4.0, tail_fires=True) == "spike: keep the limit"
+    assert recommend_action(1.0, 4.0, tail_fires=True) == "spike: keep the threshold"
     assert recommend_action(1.0, 4.0, tail_fires=False) is None

@@ -192,8 +192,8 @@ def test_silence_longer_than_allowed_is_found_with_all_numbers() -> None:
     assert finding is not None
     assert (finding.kind, finding.severity) == (Kind.SILENCE, Severity.WARNING)
     assert finding.summary == (
-        "no event has come for 11.0 min, the last one of 2026-01-01T23:48:59Z; more than 10.0 min is silence, as its "
-        "own pauses have it; the input was read to its end"
+        "no event for 11.0 min, the last one at 2026-01-01T23:48:59Z; the allowed silence is 10.0 min (from the usual "
+        "pauses of the stream); the source was read to its end"
     )
     assert finding.details == {
         "last_event": "2026-01-01T23:48:59Z",
@@ -220,7 +220,7 @@ def test_configured_duration_needs_no_history_and_no_live_events() -> None:
     assert find_silence_after(facts(29 * SECOND), rule, None) is None
     finding = find_silence_after(facts(31 * SECOND, last_event_us=T0 - 300 * DAY), rule, None)
     assert finding is not None
-    assert "as silence_after says" in finding.summary
+    assert "(alerts.silence_after)" in finding.summary
 
 
 @pytest.mark.parametrize(
@@ -242,8 +242,8 @@ def test_unreadable_source_is_critical_and_counts_from_the_start_of_the_watch() 
     finding = find_silence_after(unreadable, watched_us=11 * MINUTE)
     assert finding is not None
     assert finding.severity == Severity.CRITICAL
-    assert "nothing could be read for 60.0 min" in finding.summary
-    assert "look whether the broker can be reached" in finding.summary
+    assert "no record could be read for 60.0 min" in finding.summary
+    assert "check that the broker can be reached" in finding.summary
 
 
 def open_incident() -> tuple[ArrivalFacts, Finding, Incident]:
@@ -286,7 +286,7 @@ def test_only_an_arrival_after_the_opening_resolves_the_incident() -> None:
     (row,) = update_silence_incident(None, [incident], again, RULES)
     assert row.transition is not None
     assert (row.status, row.transition.type, row.resolved_at_us) == ("resolved", "resolved", again.now_us)
-    assert row.transition.summary == "events come again, 60.0 min after this was opened"
+    assert row.transition.summary == "events arrive again, 60.0 min after the incident was opened"
 
 
 def test_no_row_is_written_without_silence_and_without_an_incident() -> None:
