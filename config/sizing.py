@@ -56,9 +56,9 @@ def recommend_sizes(volume: EventVolume, n_features: int) -> SizingAdvice:
     window, window_reason = _recommend_window(volume, events)
     grace = max(timedelta(seconds=10), _round_up_duration(timedelta(microseconds=volume.lateness_us)))
     grace_reason = (
-        "more than these events lag"
+        "above the lateness of these events"
         if volume.lateness_us <= 10_000_000
-        else "what one in a hundred of these events lags"
+        else "the 99th percentile of the lateness of these events"
     )
     return SizingAdvice(
         warm_up=warm_up,
@@ -76,16 +76,16 @@ def _recommend_warm_up(volume: EventVolume, n_features: int) -> tuple[int, str]:
     """Recommend the number of training events: the default if they are available or arrive within an hour."""
     least = 10 * n_features
     if volume.available >= 2 * DEFAULT_WARM_UP or (volume.grows and volume.available >= DEFAULT_WARM_UP):
-        return max(DEFAULT_WARM_UP, least), "the default; they are there already"
+        return max(DEFAULT_WARM_UP, least), "the default; as many events are available"
     if not volume.grows:
         n = max(10, min(volume.available, max(4_000, volume.available // 2, least)))
         return n, f"of the {volume.available:,} events in the file"
     if volume.rate_s is None:
-        return max(DEFAULT_WARM_UP, least), f"the default; {volume.available:,} are there now"
+        return max(DEFAULT_WARM_UP, least), f"the default; {volume.available:,} events are available"
     expected = _round_down(int(volume.available + volume.rate_s * _MAX_WAIT_S))
     n = max(least, _MIN_WARM_UP, min(DEFAULT_WARM_UP, expected))
     wait = max(0.0, n - volume.available) / volume.rate_s
-    return n, f"{volume.available:,} are there now, the others come within about {_format_wait(wait)}"
+    return n, f"{volume.available:,} events are available, the others arrive within about {_format_wait(wait)}"
 
 
 def _recommend_window(volume: EventVolume, events: int) -> tuple[timedelta, str]:
@@ -93,7 +93,7 @@ def _recommend_window(volume: EventVolume, events: int) -> tuple[timedelta, str]
     if volume.rate_s is None:
         return (
             _MINUTE,
-            f"the default; the sample does not tell how fast events come. One with {events:,} events or more",
+            f"the default; the rate of events is not known from the sample. One with {events:,} events or more",
         )
     needed_s = events / volume.rate_s
     least = timedelta(seconds=10)

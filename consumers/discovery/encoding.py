@@ -109,7 +109,7 @@ def _describe_kind(kind: str, value: bytes) -> str:
     if kind == "objects":
         return f"JSON lists of objects: {describe_value(value[:60])}"
     if kind == "text":
-        return f"text that is no JSON: {describe_value(value[:60])}"
+        return f"text that is not JSON: {describe_value(value[:60])}"
     if kind == "binary":
-        return f"binary of no kind that is known here (Protobuf or Avro, perhaps), beginning {value[:8].hex(' ')}"
+        return f"an unknown binary format (possibly Protobuf or Avro), beginning {value[:8].hex(' ')}"
     return kind

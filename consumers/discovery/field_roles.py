@@ -287,7 +287,7 @@ def _describe_text(stats: ColumnStatistics) -> str:
 def _describe_range(stats: ColumnStatistics) -> str:
     numbers = stats.numbers
     if stats.n_distinct == 1:
-        return f"{format_number(numbers[0])} (one event says nothing about it)"
+        return f"{format_number(numbers[0])} (the same value in every event)"
     low, median, high = (format_number(float(value)) for value in np.quantile(numbers, (0, 0.5, 1)))
     return f"{low} to {high}, median {median}"
 

@@ -30,7 +30,7 @@ def test_short_file_gets_a_short_window() -> None:
 def test_window_without_times_is_the_default() -> None:
     advice = recommend_sizes(EventVolume(available=50_000, grows=True), 3)
     assert advice.window == timedelta(minutes=1)
-    assert "does not tell how fast" in advice.window_reason
+    assert "the rate of events is not known" in advice.window_reason
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_packed_float32_is_detected_with_its_width() -> None:
         (b"\x00" + struct.pack(">I", 42) + b"\x06abc\x12\x34", "framed for a schema registry .* schema id 42"),
         (gzip.compress(b"{}", mtime=0), "gzip"),
         (b"Obj\x01\x04", "Avro container"),
-        (b"2026-01-01;12.5;ok", "text that is no JSON: b'2026-01-01;12.5;ok'"),
+        (b"2026-01-01;12.5;ok", "text that is not JSON: b'2026-01-01;12.5;ok'"),
         (b'"hello"', "neither objects nor lists"),
         (b'[{"amount": 1.5}, {"amount": 2.5}]', "JSON lists of objects: "),
         (b"\x0a\x03\xff\xfe\xfd\x01\x02", "binary .* beginning 0a 03 ff fe"),

@@ -125,7 +125,7 @@ def test_name_that_no_setting_can_express_is_refused() -> None:
 def test_numbers_of_a_single_event_are_features() -> None:
     found = roles_by_name([{"x": 1, "name": "n", "ok": True}])
     assert {name: role for name, (role, _) in found.items()} == {"x": "feature", "name": "refused", "ok": "refused"}
-    assert "one event says nothing" in found["x"][1]
+    assert "the same value in every event" in found["x"][1]
 
 
 def test_empty_sample_has_no_fields() -> None:

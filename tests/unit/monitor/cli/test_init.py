@@ -149,7 +149,7 @@ def test_file_in_another_format_is_described(init: Callable[..., CommandResult],
     (tmp_path / "x.jsonl").write_text("2026;12.5;ok\n" * 100)
     result = init("--file", tmp_path / "x.jsonl")
     assert result.code == 2
-    assert "the records seem to be text that is no JSON: b'2026;12.5;ok'" in result.err
+    assert "the records seem to be text that is not JSON: b'2026;12.5;ok'" in result.err
 
 
 def test_records_that_are_not_events_are_counted(init: Callable[..., CommandResult], tmp_path: Path) -> None:
