@@ -150,8 +150,8 @@ def _find_channels(conn: sa.Connection, incident_id: int, transition: Transition
     """Map each channel of a transition to True if it is notified, or to False if its notification is skipped.
 
     A resolution is sent exactly to the channels that were notified of the incident, independently of the current
-    routes and of the age of the incident. A page without its resolution would stay open for ever; a resolution without
-    a page has no meaning.
+    routes and of the age of the incident. Otherwise an alert could stay open in a receiving
+    system, or a resolution could arrive without its alert.
     """
     routed = {channel: channel not in transition.skipped_channels for channel in transition.channels}
     if transition.type != "resolved":

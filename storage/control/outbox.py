@@ -123,7 +123,7 @@ class Outbox:
 
         Args:
             message: The message as claimed. Nothing is recorded if another attempt has started since.
-            error: The cause, as text for people.
+            error: The cause, as text.
             decide: Maps the current time to the time of the next attempt, or to None to give up.
         """
         with self._db.write() as conn:

@@ -31,7 +31,7 @@ class NewShadow:
     """Parameters of a new shadow model; its threshold is the percentile of its reference energies.
 
     `due_after_us` is the length of event time after which the daemon decides whether to promote the model. None leaves
-    the decision to a person.
+    the decision to the user.
     """
 
     percentile: float

@@ -82,7 +82,7 @@ class Database:
 
         Raises:
             StorageUnavailable: The database cannot be reached now, or it ended the transaction.
-            StorageFull: The SQLite file cannot be written until a person frees space or grants the right.
+            StorageFull: The SQLite file cannot be written until an operator frees space or grants write access.
             CommitUnknown: The connection broke during COMMIT; the transaction may or may not be committed.
         """
         if self.read_only:

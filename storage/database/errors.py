@@ -86,9 +86,9 @@ def translate_errors(address: str, file: Path | None, *, committing: bool = Fals
     Raises:
         StorageUnavailable: A retry may succeed.
         CommitUnknown: The outcome of a COMMIT is unknown.
-        StorageFull: The SQLite file cannot be written until a person frees space or grants the right.
+        StorageFull: The SQLite file cannot be written until an operator frees space or grants write access.
         StorageDamaged: The SQLite file is not a database, or it is damaged.
-        ConfigError: PostgreSQL refuses the user, the database or a statement until a person changes its settings.
+        ConfigError: PostgreSQL refuses the user, the database or a statement until an operator changes its settings.
     """
     try:
         yield

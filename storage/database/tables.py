@@ -205,7 +205,7 @@ windows = sa.Table(
     sa.Column("payload", sa.LargeBinary),
     sa.Column("details", _Text),
     sa.Column("judged_at_us", _Us),
-    # Time at which a person accepted the window into the calibration, despite the incidents in it.
+    # Time at which a user accepted the window as normal: it counts in the look-back despite its incidents.
     sa.Column("adopted_at_us", _Us),
     sa.Index("ix_windows_judged", "stream_id", "judged_at_us"),
 )
@@ -226,7 +226,7 @@ incidents = sa.Table(
     sa.Column("windows_fired", _Us, nullable=False),
     sa.Column("summary", _Text, nullable=False),
     sa.Column("details", _Text),
-    # Event time up to which a person accepted the incident's windows as normal.
+    # Event time up to which a user accepted the incident's windows as normal.
     sa.Column("accepted_at_us", _Us),
 )
 sa.Index(
@@ -300,7 +300,7 @@ shadows = sa.Table(
     sa.Column("percentile", _Double, nullable=False),
     sa.Column("threshold", _Double, nullable=False),
     sa.Column("since_us", _Us, nullable=False),
-    # Event time from which the daemon decides on the promotion; NULL leaves the decision to a person.
+    # Event time from which the daemon decides on the promotion; NULL leaves the decision to the user.
     sa.Column("due_us", _Us),
     sa.Column("ended", sa.Boolean, nullable=False),
     sa.Column("verdict", _Text),

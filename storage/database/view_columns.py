@@ -46,7 +46,7 @@ _SHARED: Mapping[str, str] = {
     "window_end_us": "End of the window, in microseconds since 1970 (UTC).",
     "details": "Every number that led to the row, as a JSON object.",
     "id": "Identifier of the row.",
-    "summary": "One sentence for people.",
+    "summary": "The incident in one sentence.",
     "kind": "Kind of the incident.",
     "reason": "Reason, as a fixed name.",
     "incident_id": "Identifier of the row of `incident_history`.",
@@ -102,7 +102,7 @@ _OWN: Mapping[str, Mapping[str, str]] = {
         "detail": "Explanation of the reason.",
         "payload": "First 4 KiB of the record, or NULL beyond the quota.",
         "end_offset": "First offset after the rejected records.",
-        "count": "Number of rejected records that the row stands for.",
+        "count": "Number of rejected records that the row represents.",
     },
     "drift_history": {
         "horizon": "Length of the horizon, as configured.",

@@ -21,7 +21,7 @@ from storage.database.tables import metadata
 from storage.database.texts import TextColumn, make_storable
 from storage.ledger.commit import ScoreColumns
 
-# A client that freezes inside a COPY would keep its transaction open for ever: no timeout applies while the server
+# A client that freezes inside a COPY would keep its transaction open indefinitely: no timeout applies while the server
 # waits for the rest of the data. Scores are therefore copied into a temporary table, before the commit locks any row.
 # After that the transaction consists of single statements, to which the session's timeouts apply.
 _CREATE_STAGING_TABLE = """CREATE TEMPORARY TABLE IF NOT EXISTS staged_scores (
