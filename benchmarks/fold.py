@@ -5,7 +5,7 @@ With `--features` above 0 the events have drift codes of as many features.
 
     python -m benchmarks.fold [--events 10000] [--features 0] [--repeat 7]
 
-Wanted: a further window costs at most 0.3 ms.
+Target: a further window costs at most 0.3 ms.
 """
 
 import argparse

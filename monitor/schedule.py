@@ -107,7 +107,7 @@ class JobScheduler:
         self._scheduler.add_job(run, "interval", seconds=seconds, id=name, name=name)
 
     def _report_failure(self, name: str, why: str) -> None:
-        """Report a failure; only the first of a row is logged as a warning, since a job may run every second."""
+        """Report a failure. Only the first of consecutive ones is logged as a warning: a job may run every second."""
         level = logging.DEBUG if name in self._failing else logging.WARNING
         self._failing.add(name)
         log.log(

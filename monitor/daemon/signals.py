@@ -20,8 +20,8 @@ _SHUTDOWN_TIMEOUT_S = 28.0
 def stop_on_signals(stop: Callable[[], None], *, end_within_s: float = _SHUTDOWN_TIMEOUT_S) -> Iterator[None]:
     """Call `stop` at the first SIGTERM or SIGINT; the second one ends the process at once.
 
-    The process also ends at once when `end_within_s` seconds have passed since the first signal: a database that
-    accepts a statement and never answers would block a thread for ever. Committed data is safe in both cases.
+    The process also ends at once when `end_within_s` seconds have passed since the first signal: a statement
+    without an answer from the database would block a thread indefinitely. Committed data is safe in both cases.
     """
     seen = threading.Event()
     deadline = threading.Timer(end_within_s, _exit_now, (end_within_s,))

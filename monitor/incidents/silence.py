@@ -36,8 +36,8 @@ class SilenceRule:
         after_us: The configured allowed silence; None for `auto`.
         idle_timeout_us: Lower bound of the allowed silence under `auto`.
         size_us: Window size.
-        max_event_age_us: Under `auto`, a stream counts as live only if its last event was at most this much older than
-            its arrival.
+        max_event_age_us: Under `auto`, silence is detected only if the last event was at most this much older than its
+            arrival. A backlog of older events is not tested.
     """
 
     after_us: int | None

@@ -92,7 +92,7 @@ def find_slow_rise(
     row = window.threshold.row
     state = SlowRiseState.from_json(stored, row.model_id, row.percentile)
     if state.alarm is not None and not any(each.kind == Kind.SLOW_RISE for each in open_incidents):
-        state = SlowRiseState(model_id=row.model_id, percentile=row.percentile)  # a person has accepted it
+        state = SlowRiseState(model_id=row.model_id, percentile=row.percentile)  # a user has accepted the incident
     if window.part.events and not spike:
         if state.alarm is not None:
             # Without a minimum of learned windows: a rise that outlasts the look-back leaves no clean ones.

@@ -1,8 +1,7 @@
-"""One HTTP POST with a bound on its whole duration: name lookup, connection, request and answer together.
+"""One HTTP POST with a timeout for the whole exchange: name lookup, connection, request and response.
 
-urllib3 bounds each read on its own, so that a server which sends one byte now and then could hold a request for ever.
-Each request therefore runs in a thread of its own; when its time is over, its sockets are shut down and the caller
-continues.
+The timeout of urllib3 applies to each read, so a server that sends single bytes could hold a request indefinitely.
+Each request therefore runs in a separate thread. At the timeout its sockets are shut down and the caller continues.
 """
 
 import base64
@@ -131,7 +130,7 @@ class _Exchange:
     """One request and its answer, run in a thread; `abort` ends it from another thread.
 
     `response` is set when the status and the headers have arrived. The status decides the outcome; the body is read
-    only for people, so that a slow body changes nothing.
+    only for error messages, so a slow body does not change the outcome.
     """
 
     def __init__(
@@ -188,7 +187,7 @@ class _Exchange:
             return ""
 
     def watch(self, sock: socket.socket) -> socket.socket:
-        """Have `abort` shut a connection down; return the socket.
+        """Register a connection for `abort`, which shuts it down; return the socket.
 
         The duplicate stays valid when TLS takes the socket over.
         """

@@ -68,8 +68,8 @@ def sign_request(secret: str, timestamp: int, body: bytes) -> str:
 def interpret_response(response: HttpResponse, *, now_s: float, quote: str) -> DeliveryResult:
     """Return the result of an attempt from the HTTP answer.
 
-    Temporary failures (5xx, 408, 425, 429) are retried. All others are refused, because only a person can correct a
-    wrong address or a wrong secret.
+    A 2xx status is a delivery. Temporary failures (5xx, 408, 425, 429) are retried. Any other status is final, because
+    only a user can correct a wrong address or a wrong secret.
 
     Args:
         response: The answer.

@@ -35,7 +35,7 @@ LAST_BIN = 500
 PART_FORMAT = 1
 
 
-class DamagedPart(OutriderError):  # noqa: N818 - named by what a person finds
+class DamagedPart(OutriderError):  # noqa: N818 - names the state, as its siblings do
     """A stored part cannot be read. Its bytes are damaged, or a newer version of Outrider wrote them."""
 
 
@@ -370,7 +370,7 @@ def _check_consistency(part: Part) -> None:
     )
     if not is_consistent:
         raise DamagedPart(
-            f"a stored window part contradicts itself ({part.events} events, {int(part.counts.sum())} in its "
+            f"a stored window part is inconsistent ({part.events} events, {int(part.counts.sum())} in its "
             f"histogram, {len(part.top)} largest energies, {part.outliers} outliers): "
             "restore the database from a backup"
         )

@@ -84,7 +84,7 @@ def compute_tick_threshold(
         previous: The newest row of the same model.
         look_back: Exactly the windows that the threshold uses.
         clean: Start times of the windows in which nothing fired. The count model is learned from them.
-        reference: Reference energies of the model, ascending, or the energies that a person accepted in their place.
+        reference: Reference energies of the model, ascending, or the energies that a user accepted in their place.
         rules: The rules of the stream.
         tick_us: Event time of the tick.
         valid_from_us: Start of the first window that the threshold can be valid for.

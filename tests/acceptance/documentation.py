@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"[-+]?\d[\d.,:+/-]*(?:[TZe][\d:.+-]*)*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsoleCommand:
-    """A command and the output lines that a page shows; `...` stands for omitted lines or the omitted end of a line."""
+    """A command and the output lines that a page shows; `...` represents omitted lines or the omitted end of a line."""
 
     line: str
     printed: tuple[str, ...]

@@ -32,7 +32,7 @@ pytestmark = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KddLog:
-    """Training events, live events, and labels of the live events."""
+    """Training events, streamed events, and labels of the streamed events."""
 
     train: Path
     live: list[bytes]
@@ -42,7 +42,7 @@ class KddLog:
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> KddLog:
-    """Half of the training events and the first 16,000 live events."""
+    """Half of the training events and the first 16,000 streamed events."""
     folder = tmp_path_factory.mktemp("kdd")
     cut = ["--train", "25000", "--live", "16000", "--out", str(folder)]
     subprocess.run([sys.executable, str(TOOL), *cut], check=True, capture_output=True)
@@ -58,7 +58,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> KddLog:
 
 @pytest.fixture(scope="module")
 def stored(log: KddLog, kafka_server: KafkaServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoredRows]:
-    """Rows stored by the daemon for the live events, with one component fitted on the training events."""
+    """Rows stored by the daemon for the streamed events, with one component fitted on the training events."""
     folder = tmp_path_factory.mktemp("kdd-daemon")
     topic = "kdd"
     kafka_server.create_topic(topic, PARTITIONS)

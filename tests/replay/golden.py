@@ -1,6 +1,6 @@
 """The golden dump: the columns of the contract that hold numbers and times, without texts and details.
 
-Write it anew with `python -m tests.replay FOLDER --golden`, and only when rows are meant to change.
+Regenerate it with `python -m tests.replay FOLDER --golden`, and only for an intended change of rows.
 """
 
 import json

@@ -36,7 +36,7 @@ def replay(folder: Path, name: str, url: str) -> list[str]:
 
 
 def replay_on_both(folder: Path) -> dict[str, list[str]]:
-    """Replay into a SQLite file and into a PostgreSQL server that lives only meanwhile."""
+    """Replay into a SQLite file and into a temporary PostgreSQL server."""
     file = folder / "replay.db"
     file.unlink(missing_ok=True)
     dumps = {"sqlite": replay(folder, "sqlite", f"sqlite:///{file}")}

@@ -240,7 +240,7 @@ class NetworkDetector:
         )
         residuals = stored.float64_tensor("residuals", d)
         if not ((scaling.scale > 0).all() and (residuals > 0).all()):
-            raise ModelError(f"the {cls.kind} model's scaling contradicts itself; fit it again")
+            raise ModelError(f"the {cls.kind} model's scaling is inconsistent; fit it again")
         transform = InputTransform(scaling=scaling, shape=read_shape(stored, extra["input_shape"]), device=device)
         check_network_sizes(stored, detector.latent_dim, detector.n_gmm or 1)
         sample = torch.zeros(2, *transform.shape, device=device)

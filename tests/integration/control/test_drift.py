@@ -175,7 +175,7 @@ def store_drift_steps(db: Database, stream_id: int, repeat_minutes: int, *steps:
 
 
 def test_a_drift_of_an_hour_is_notified_after_a_resolved_one_of_the_same_start(db: Database, stream_id: int) -> None:
-    """Both have the same start, so that kind and window start alone cannot tell the incidents apart."""
+    """Both have the same start, so that kind and window start alone do not distinguish the incidents."""
     store_drift_steps(db, stream_id, 240, (True, 10, 10), (False, 10, 20), (False, 10, 30), (True, 60, 60))
     assert fetch_rows(db, f"SELECT status, window_start_us {OF_DRIFT}") == [("resolved", T0), ("open", T0)]
     assert fetch_rows(db, "SELECT count(*) FROM notifications") == [(3,)]

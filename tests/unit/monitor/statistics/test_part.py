@@ -197,5 +197,5 @@ def test_merged_drift_sums_are_none_if_any_part_has_none() -> None:
 
 def test_impossible_drift_sums_are_rejected() -> None:
     damaged = replace(part_of(1), drift=with_drift(*range(99)).drift)
-    with pytest.raises(DamagedPart, match="contradicts itself"):
+    with pytest.raises(DamagedPart, match="is inconsistent"):
         decode_part(encode_part(damaged))
