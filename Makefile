@@ -44,7 +44,7 @@ gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu tests/oracle tests/unit
 	$(BIN)/python benchmarks/scoring.py --device cuda
 
-# uv keeps whatever already satisfies a requirement: a CPU build of torch that stands in $(VENV) stays.
+# uv keeps installed packages that satisfy a requirement, such as a CPU build of torch in $(VENV).
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv

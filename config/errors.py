@@ -1,4 +1,4 @@
-"""Exceptions of all packages, sorted by the caller's reaction. Their messages are shown to operators."""
+"""Exceptions of all packages, grouped by the caller's reaction. Their messages are shown to operators."""
 
 
 class OutriderError(Exception):
