@@ -23,7 +23,7 @@ from monitor.statistics.drift_sums import MeasuredEvents, code_events
 from monitor.statistics.part import Scale
 from monitor.statistics.training_profile import TrainingProfile, build_feature_profile, quantile_edges
 from storage.ledger.commit import StreamControl
-from storage.ledger.ledger import ScheduledThreshold
+from storage.ledger.schedule import ScheduledThreshold
 
 START_US = 1_767_225_600_000_000
 MINUTE_US = 60_000_000

@@ -28,7 +28,7 @@ from storage.control.records import (
 )
 from storage.control.thresholds import CalibrationRow, JudgedWindow, ThresholdRow, TickFacts
 from storage.ledger.commit import StreamControl, WindowPartRow
-from storage.ledger.ledger import ScheduledThreshold
+from storage.ledger.schedule import ScheduledThreshold
 
 
 @dataclass(slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from monitor.statistics.part import Part, Scale, encode_part
 from monitor.thresholds.look_back import count_above
 from storage.control.models import Activation
 from storage.ledger.commit import WindowPartRow
-from storage.ledger.ledger import ScheduledThreshold
+from storage.ledger.schedule import ScheduledThreshold
 
 
 class WindowReplay:

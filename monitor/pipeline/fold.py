@@ -6,6 +6,7 @@ So the fold can be repeated when the stream has changed (a sealed window, a new 
 rows at any speed.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -28,7 +29,7 @@ from monitor.statistics.drift_sums import DriftCodes, DriftSums, MeasuredEvents
 from monitor.statistics.part import Part, Scale, encode_part, summarise_windows
 from storage.control.shadows import ScheduledShadow
 from storage.ledger.commit import ShadowPartRow, StreamControl, WindowPartRow
-from storage.ledger.ledger import ScheduledThreshold
+from storage.ledger.schedule import ScheduledThreshold
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
@@ -52,7 +53,11 @@ class BatchScorer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThresholdSchedule:
-    """The threshold rows of a stream, and with them the models, in the order of the start of their validity."""
+    """Threshold rows of a stream, and with them the models, in the order of the start of their validity.
+
+    The schedule holds every row that is valid at or after `complete_from_us`. Rows that are valid only before that time
+    are missing; a batch with earlier events needs `with_rows`.
+    """
 
     valid_from_us: Int64
     threshold_ids: Int64
@@ -60,10 +65,13 @@ class ThresholdSchedule:
     thresholds: NDArray[np.float64]
     newest_id: int
     rows: tuple[ScheduledThreshold, ...]
+    complete_from_us: int = NO_WATERMARK_US
     shadows: tuple[ScheduledShadow, ...] = ()
 
     @staticmethod
-    def from_rows(rows: Sequence[ScheduledThreshold]) -> "ThresholdSchedule":
+    def from_rows(
+        rows: Sequence[ScheduledThreshold], *, complete_from_us: int = NO_WATERMARK_US
+    ) -> "ThresholdSchedule":
         """Build the schedule of stored rows. Of rows that are valid from the same time the last one applies."""
         ordered = sorted(rows, key=lambda row: (row.valid_from_us, row.id))
         return ThresholdSchedule(
@@ -73,11 +81,26 @@ class ThresholdSchedule:
             thresholds=np.array([row.threshold for row in ordered], np.float64),
             newest_id=max((row.id for row in rows), default=0),
             rows=tuple(ordered),
+            complete_from_us=complete_from_us,
         )
 
-    def extend(self, rows: Sequence[ScheduledThreshold]) -> "ThresholdSchedule":
-        """Return the schedule with further rows."""
-        return replace(ThresholdSchedule.from_rows([*self.rows, *rows]), shadows=self.shadows) if rows else self
+    def extend(self, rows: Sequence[ScheduledThreshold], *, sealed_until_us: int | None = None) -> "ThresholdSchedule":
+        """Return the schedule with further rows, without the rows that are valid only before `sealed_until_us`."""
+        if not rows:
+            return self
+        all_rows = sorted([*self.rows, *rows], key=lambda row: (row.valid_from_us, row.id))
+        first = 0
+        if sealed_until_us is not None:
+            first = max(bisect_right(all_rows, sealed_until_us, key=lambda row: row.valid_from_us) - 1, 0)
+        complete_from_us = all_rows[first].valid_from_us if first else self.complete_from_us
+        extended = ThresholdSchedule.from_rows(all_rows[first:], complete_from_us=complete_from_us)
+        return replace(extended, shadows=self.shadows)
+
+    def with_rows(self, rows: Sequence[ScheduledThreshold]) -> "ThresholdSchedule":
+        """Return the schedule with the rows that are valid at all earlier windows of one batch, for its fold alone."""
+        known = set(self.threshold_ids.tolist())
+        further = [row for row in rows if row.id not in known]
+        return replace(ThresholdSchedule.from_rows([*self.rows, *further]), shadows=self.shadows) if further else self
 
     def rows_at(self, window_starts_us: Int64) -> Int64:
         """Return the index of the row that is valid for each window; the first row is valid for all earlier ones."""

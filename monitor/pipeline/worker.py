@@ -10,9 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
+import numpy as np
+
 from config.stream_rules import StreamRules
 from consumers.batch import DecodedBatch, Partition, Position
 from consumers.codec import Codec
+from consumers.windows import NO_WATERMARK_US, window_start
 from monitor.pipeline.commit import build_commit, build_position_commit
 from monitor.pipeline.fold import BatchScorer, FoldedBatch, ThresholdSchedule, fold
 from monitor.pipeline.inbox import (
@@ -40,6 +43,7 @@ from storage.control.shadows import ShadowStore
 from storage.database.errors import CommitUnknown
 from storage.ledger.commit import Commit, Committed, Fenced, Stale, StreamControl
 from storage.ledger.ledger import Ledger
+from storage.ledger.schedule import ScheduledThreshold
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +52,9 @@ _HELD_CHECK_INTERVAL_S = 0.5
 
 _IDLE_WAIT_S = 3.0
 """Maximum wait for a message."""
+
+_MAX_SINGLE_READS = 20
+"""Late windows of a batch up to this number cost one indexed read of a threshold row each."""
 
 
 def _makes_no_progress(buffer: PartitionBuffer, folded: FoldedBatch) -> bool:
@@ -228,16 +235,43 @@ class Worker:
     def _apply_control(self, control: StreamControl) -> None:
         """Set the control state; read new thresholds after it, so that they are as new or newer."""
         before = self._control
-        if (control.revision, control.last_tick_us) != (before.revision, before.last_tick_us):
-            newest_id = self._schedule.newest_id
-            rows = self._retry.retry_until_answered(
-                lambda: self._ledger.read_threshold_schedule(self._stream_id, after_id=newest_id)
-            )
-            self._schedule = self._schedule.extend(rows)
         if control.revision != before.revision:
+            # The sealed windows need no row, apart from late events. Retention may have deleted rows, so that the
+            # schedule is read anew.
+            rows = self._read_schedule(from_us=control.sealed_until_us)
             shadows = self._retry.retry_until_answered(lambda: self._shadows.read_scheduled(self._stream_id))
-            self._schedule = replace(self._schedule, shadows=tuple(shadows))
+            complete_from_us = NO_WATERMARK_US if control.sealed_until_us is None or not rows else rows[0].valid_from_us
+            schedule = ThresholdSchedule.from_rows(rows, complete_from_us=complete_from_us)
+            self._schedule = replace(schedule, shadows=tuple(shadows))
+        elif control.last_tick_us != before.last_tick_us:
+            # A new row is never valid earlier than the last one; the bound lets the read use the index.
+            last_us = self._schedule.rows[-1].valid_from_us if self._schedule.rows else None
+            rows = self._read_schedule(after_id=self._schedule.newest_id, from_us=last_us)
+            self._schedule = self._schedule.extend(rows, sealed_until_us=control.sealed_until_us)
         self._control = control
+
+    def _read_schedule(self, *, after_id: int = 0, from_us: int | None = None) -> list[ScheduledThreshold]:
+        return self._retry.retry_until_answered(
+            lambda: self._ledger.read_threshold_schedule(self._stream_id, after_id=after_id, from_us=from_us)
+        )
+
+    def _schedule_for(self, batch: DecodedBatch) -> ThresholdSchedule:
+        """Return the schedule with the rows that late events of the batch need in addition.
+
+        Many late windows cost one read of all rows since the earliest of them, which are kept until the next tick.
+        """
+        schedule = self._schedule
+        starts = window_start(batch.events.times_us, self._rules.size_us)
+        late_starts = np.unique(starts[starts < schedule.complete_from_us]).tolist()
+        if not late_starts:
+            return schedule
+        if len(late_starts) > _MAX_SINGLE_READS:
+            rows = self._read_schedule(from_us=late_starts[0])
+            complete = ThresholdSchedule.from_rows(rows, complete_from_us=late_starts[0])
+            self._schedule = replace(complete, shadows=schedule.shadows)
+            return self._schedule
+        rows = self._retry.retry_until_answered(lambda: self._ledger.read_thresholds_at(self._stream_id, late_starts))
+        return schedule.with_rows(rows)
 
     def _commit_next(self, buffer: PartitionBuffer) -> None:
         """Commit the next batch of a buffer."""
@@ -284,7 +318,7 @@ class Worker:
             watermark_us=buffer.watermark_us,
             final=final,
             control=self._control,
-            schedule=self._schedule,
+            schedule=self._schedule_for(batch),
             rules=self._rules,
             scorer=self._scorer,
         )

@@ -14,7 +14,16 @@ from storage.control.records import Incident
 from storage.control.window_facts import is_unjudged_part, judged_with_events
 from storage.database.engine import Database
 from storage.database.locks import lock_stream
-from storage.database.tables import drift_bases, drift_marks, drift_verdicts, streams, thresholds, window_parts, windows
+from storage.database.tables import (
+    drift_bases,
+    drift_marks,
+    drift_verdicts,
+    models,
+    streams,
+    thresholds,
+    window_parts,
+    windows,
+)
 
 _CHUNK = 500
 
@@ -148,17 +157,7 @@ class DriftStore:
             row = conn.execute(newest).first()
             if row is None:
                 return None
-            of_stream = thresholds.c.stream_id == stream_id
-            earlier = thresholds.c.valid_from_us <= row.valid_from_us
-            other_from_us = conn.execute(
-                sa.select(sa.func.max(thresholds.c.valid_from_us)).where(
-                    of_stream, earlier, thresholds.c.model_id != row.model_id
-                )
-            ).scalar_one()
-            own = [of_stream, earlier, thresholds.c.model_id == row.model_id]
-            if other_from_us is not None:
-                own.append(thresholds.c.valid_from_us > other_from_us)
-            since_us = conn.execute(sa.select(sa.func.min(thresholds.c.valid_from_us)).where(*own)).scalar_one()
+            since_us = _read_activation(conn, stream_id, row.model_id, row.valid_from_us)
         return row.model_id, row.valid_from_us if since_us is None else since_us
 
     def windows(self, stream_id: int, model_id: int, from_us: int, until_us: int) -> Iterator[DriftWindow]:
@@ -269,6 +268,34 @@ def _read_first_window(conn: sa.Connection, stream_id: int, until_us: int | None
     if until_us is not None:
         query = query.where(windows.c.window_start_us >= until_us // horizon_us * horizon_us)
     return conn.execute(query).scalar_one_or_none()
+
+
+def _read_activation(conn: sa.Connection, stream_id: int, model_id: int, until_us: int) -> int | None:
+    """Return the start of the activation of a model that is in force at `until_us`.
+
+    Reads one row of each model through an index, whatever the number of threshold rows.
+    """
+    other_ids = conn.scalars(
+        sa.select(models.c.id).where(models.c.stream_id == stream_id, models.c.id != model_id)
+    ).all()
+    starts = []
+    for other_id in other_ids:
+        last = sa.select(sa.func.max(thresholds.c.valid_from_us)).where(
+            thresholds.c.stream_id == stream_id,
+            thresholds.c.model_id == other_id,
+            thresholds.c.valid_from_us <= until_us,
+        )
+        starts.append(conn.execute(last).scalar_one())
+    own = [
+        thresholds.c.stream_id == stream_id,
+        thresholds.c.model_id == model_id,
+        thresholds.c.valid_from_us <= until_us,
+    ]
+    other_from_us = max((start for start in starts if start is not None), default=None)
+    if other_from_us is not None:
+        own.append(thresholds.c.valid_from_us > other_from_us)
+    since_us: int | None = conn.execute(sa.select(sa.func.min(thresholds.c.valid_from_us)).where(*own)).scalar_one()
+    return since_us
 
 
 def _advance_mark(conn: sa.Connection, stream_id: int, before_us: int | None, update: DriftUpdate) -> bool:

@@ -105,9 +105,12 @@ class ThresholdStore:
 
     def tick_facts(self, stream_id: int) -> TickFacts:
         """Return the seal, the last tick and the progress of judging of a stream."""
+        # The windows are disjoint, so the last one by start ends last; max(window_end_us) would read all of them.
         judged = (
-            sa.select(sa.func.max(windows.c.window_end_us))
+            sa.select(windows.c.window_end_us)
             .where(windows.c.stream_id == stream_id, windows.c.judged_at_us.is_not(None))
+            .order_by(windows.c.window_start_us.desc())
+            .limit(1)
             .scalar_subquery()
         )
         first_part = (
@@ -232,6 +235,7 @@ class ThresholdStore:
                         dispersion=calibration.dispersion,
                         exceedance=calibration.exceedance,
                         state=calibration.state,
+                        recorded_at_us=self._db.now_us(conn),
                     )
                 )
             name = conn.execute(sa.select(streams.c.name).where(streams.c.id == stream_id)).scalar_one()

@@ -116,7 +116,11 @@ thresholds = sa.Table(
     sa.Column("method", _Text, nullable=False),
     sa.Column("details", _Text),
     sa.Column("recorded_at_us", _Us, nullable=False),
+    # Time of storing of the newest score under the row, not older than a minute; NULL before the first one. Retention
+    # needs it, because scores have no index on their threshold.
+    sa.Column("used_at_us", _Us),
     sa.Index("ix_thresholds_valid_from", "stream_id", "valid_from_us", "id"),
+    sa.Index("ix_thresholds_model", "stream_id", "model_id", "valid_from_us"),
 )
 
 # On PostgreSQL `scores` has one more column in front, stored_day (days since 1970): the partition key and the first
@@ -208,6 +212,7 @@ windows = sa.Table(
     # Time at which a user accepted the window as normal: it counts in the look-back despite its incidents.
     sa.Column("adopted_at_us", _Us),
     sa.Index("ix_windows_judged", "stream_id", "judged_at_us"),
+    sa.Index("ix_windows_threshold_id", "threshold_id"),
 )
 
 incidents = sa.Table(
@@ -269,6 +274,8 @@ notifications = sa.Table(
     sa.Column("last_error", _Text),
     sa.Column("created_at_us", _Us, nullable=False),
     sa.Column("delivered_at_us", _Us),
+    sa.Index("ix_notifications_incident_id", "incident_id"),
+    sa.Index("ix_notifications_transition_id", "transition_id"),
 )
 sa.Index(
     "ix_notifications_pending",
@@ -289,6 +296,7 @@ gaps = sa.Table(
     sa.Column("event_time_us", _Us),
     _foreign_key_column("incident_id", "incidents.id", nullable=True),
     sa.Index("ix_gaps_source_id", "source_id"),
+    sa.Index("ix_gaps_incident_id", "incident_id"),
 )
 
 # A model that scores beside the active one, with its own threshold; it flags no outliers and opens no incidents.
@@ -358,6 +366,7 @@ calibrations = sa.Table(
     sa.Column("dispersion", _Double),
     sa.Column("exceedance", _Double),
     sa.Column("state", _Text, nullable=False),
+    sa.Column("recorded_at_us", _Us),
 )
 
 accepted_references = sa.Table(
@@ -372,6 +381,7 @@ accepted_references = sa.Table(
     sa.Column("at_us", _Us, nullable=False),
     sa.Column("recorded_at_us", _Us, nullable=False),
     sa.Index("ix_accepted_references_model_id", "model_id"),
+    sa.Index("ix_accepted_references_incident_id", "incident_id"),
 )
 
 # Per stream: the event time up to which drift is judged, the earliest start of its baseline, and its state (JSON).

@@ -7,14 +7,13 @@ therefore stored exactly once, also if processes are killed, frozen or replaced 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from storage.database.engine import Database
 from storage.database.partitions import day_number, ensure_score_partitions, partition_name
-from storage.database.tables import FOREVER_US, positions, streams, thresholds
+from storage.database.tables import FOREVER_US, positions, streams
 from storage.ledger import sources
 from storage.ledger.bulk import insert_scores, stage_scores
 from storage.ledger.commit import (
@@ -32,17 +31,15 @@ from storage.ledger.rows import (
     insert_parts,
     insert_shadow_parts,
 )
+from storage.ledger.schedule import (
+    ScheduledThreshold,
+    ThresholdUse,
+    find_used,
+    read_schedule,
+    read_thresholds_at,
+    record_use,
+)
 from storage.ledger.sources import NewSource, SourceClaim, SourceState, StreamState
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScheduledThreshold:
-    """A stored threshold; it applies from the window that begins at `valid_from_us`."""
-
-    id: int
-    model_id: int
-    valid_from_us: int
-    threshold: float
 
 
 class _CommitRejectedError(Exception):
@@ -67,6 +64,7 @@ class Ledger:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._known_days: frozenset[int] = frozenset()
+        self._threshold_use = ThresholdUse()
 
     def open_stream(self, name: str, window_size_us: int, lead_us: int) -> StreamState:
         """Return the stream with a name, created if it does not exist; see `sources.open_stream`."""
@@ -108,22 +106,32 @@ class Ledger:
             CommitUnknown: The commit may be stored; claim the source again and continue from its position.
         """
         features = features_to_json(commit.outliers)
+        used = find_used(commit.scores.threshold_ids)
         while True:
             try:
                 with self._db.write() as connection:
-                    return self._store_commit(connection, commit, features)
+                    control, recorded, stored_at_us = self._store_commit(connection, commit, features, used)
+                self._threshold_use.mark_recorded(recorded, stored_at_us)
+                return Committed(control=control)
             except _CommitRejectedError as rejected:
                 return rejected.outcome
             except _PartitionMissingError as missing:
                 ensure_score_partitions(self._db, missing.day)
 
-    def _store_commit(self, connection: Connection, commit: Commit, features: list[str]) -> Committed:
+    def _store_commit(
+        self, connection: Connection, commit: Commit, features: list[str], used: Sequence[int]
+    ) -> tuple[StreamControl, Sequence[int], int]:
+        """Store a commit; return the control state, the threshold rows of which the use was recorded, and the time."""
         stage_scores(connection, commit.scores)
         stored_at_us = self._advance_position(connection, commit)
         # A separate statement: it must see a seal that was committed while the update waited for the position's row.
         control = _select_control(connection, commit.stream_id)
         if _is_stale(commit, control):
             raise _CommitRejectedError(Stale(control=control))
+        to_record = self._threshold_use.find_due(used, stored_at_us)
+        if not record_use(connection, to_record, stored_at_us):
+            # Retention deleted the row and increased the revision in one transaction, which is visible now.
+            raise _CommitRejectedError(Stale(control=_select_control(connection, commit.stream_id)))
         if len(commit.scores):
             self._require_partition(connection, day_number(stored_at_us))
             insert_scores(connection, commit.source_id, stored_at_us, commit.scores)
@@ -137,7 +145,7 @@ class Ledger:
             insert_parts(connection, commit)
         if commit.shadow_parts:
             insert_shadow_parts(connection, commit)
-        return Committed(control=control)
+        return control, to_record, stored_at_us
 
     def _advance_position(self, connection: Connection, commit: Commit) -> int:
         """Advance the position and return the time of storing; the row stays locked until the transaction ends."""
@@ -206,21 +214,21 @@ class Ledger:
         with self._db.read() as connection:
             return _select_control(connection, stream_id)
 
-    def read_threshold_schedule(self, stream_id: int, after_id: int = 0) -> list[ScheduledThreshold]:
+    def read_threshold_schedule(
+        self, stream_id: int, after_id: int = 0, from_us: int | None = None
+    ) -> list[ScheduledThreshold]:
         """Return the thresholds ordered by the start of their validity; of equal starts the last one applies.
 
         Args:
             stream_id: The stream.
             after_id: Return only rows with a larger id.
+            from_us: Return only the rows that are valid at or after this event time. None: all rows.
         """
-        order = (thresholds.c.valid_from_us, thresholds.c.id)
-        query = (
-            sa.select(thresholds.c.id, thresholds.c.model_id, thresholds.c.valid_from_us, thresholds.c.threshold)
-            .where(thresholds.c.stream_id == stream_id, thresholds.c.id > after_id)
-            .order_by(*order)
-        )
-        with self._db.read() as connection:
-            return [ScheduledThreshold(**row) for row in connection.execute(query).mappings()]
+        return read_schedule(self._db, stream_id, after_id=after_id, from_us=from_us)
+
+    def read_thresholds_at(self, stream_id: int, times_us: Sequence[int]) -> list[ScheduledThreshold]:
+        """Return the thresholds that are valid at the given event times, ordered by the start of their validity."""
+        return read_thresholds_at(self._db, stream_id, times_us)
 
 
 def _greatest(column: sa.Column[int], value: int) -> sa.ColumnElement[int]:

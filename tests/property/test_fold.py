@@ -14,7 +14,7 @@ from monitor.pipeline.fold import FoldedBatch, ThresholdSchedule, fold, join_bat
 from monitor.statistics.drift_sums import MeasuredEvents
 from monitor.statistics.part import Part, Scale, decode_part, encode_part, merge_parts
 from storage.ledger.commit import StreamControl
-from storage.ledger.ledger import ScheduledThreshold
+from storage.ledger.schedule import ScheduledThreshold
 from tests.rules import make_rules
 
 PARTITION = Partition(topic="t", partition=0)

@@ -5,6 +5,7 @@ import threading
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 
 from config.errors import StorageUnavailable
 from consumers.batch import UNREADABLE_BATCH
@@ -17,9 +18,12 @@ from monitor.pipeline.inbox import (
     PartitionRevoked,
 )
 from monitor.pipeline.intake import ReclaimRequest
+from storage.control.thresholds import ThresholdRow, insert_threshold
 from storage.database.engine import Database
 from storage.database.migrations.upgrade import upgrade
-from storage.database.tables import FOREVER_US
+from storage.database.tables import FOREVER_US, streams, thresholds
+from storage.ledger.ledger import Ledger
+from storage.ledger.schedule import ThresholdUse
 from tests.integration.control.worker_bench import (
     MINUTE,
     RULE,
@@ -368,3 +372,73 @@ def test_a_worker_stops_in_time_while_the_database_is_unavailable(
             assert len(failures) == 1
         finally:
             postgres_server.start()
+
+
+def _store_ticks(db: Database, stream_id: int, n: int) -> list[int]:
+    """Store n threshold rows, valid one minute after another from T0 on; return the ids of all rows of the stream."""
+    first = Ledger(db).read_threshold_schedule(stream_id)[0]
+    with db.write() as conn:
+        for i in range(n):
+            row = ThresholdRow(
+                model_id=first.model_id,
+                computed_at_us=T0 + i * MINUTE,
+                valid_from_us=T0 + i * MINUTE,
+                percentile=99.0,
+                threshold=100.0,
+                lower=90.0,
+                upper=110.0,
+                n=400,
+                method="percentile",
+                details={},
+            )
+            insert_threshold(conn, stream_id, row, T0)
+    return [row.id for row in Ledger(db).read_threshold_schedule(stream_id)]
+
+
+@pytest.mark.parametrize("n_late", [2, worker_module._MAX_SINGLE_READS + 5])
+def test_late_events_have_the_threshold_of_their_window_although_the_worker_holds_only_recent_rows(
+    db: Database, n_late: int
+) -> None:
+    stream_id = open_stream(db)
+    ids = _store_ticks(db, stream_id, 100)
+    seal(db, stream_id, T0 + 90 * MINUTE)
+    bench = WorkerBench(db, stream_id)
+    minutes = [90, *range(10, 10 + n_late), -5]
+    bench.feed(bench.claim(), event_batch([T0 + minute * MINUTE + 1 for minute in minutes]))
+    bench.finish()
+    stored = fetch_rows(db, "SELECT threshold_id FROM scores ORDER BY source_offset")
+    assert [threshold_id for (threshold_id,) in stored] == [ids[max(minute + 1, 0)] for minute in minutes]
+    assert fetch_rows(db, "SELECT sum(late) FROM window_parts") == [(n_late + 1,)]
+
+
+def test_the_worker_holds_only_the_rows_that_windows_after_the_seal_need(bench: WorkerBench) -> None:
+    ids = _store_ticks(bench.db, bench.stream_id, 100)
+    seal(bench.db, bench.stream_id, T0 + 90 * MINUTE)
+    claim = bench.claim()
+    bench.feed(claim, event_batch([T0 + 90 * MINUTE]))
+    bench.finish()
+    assert bench.worker._schedule.threshold_ids.tolist() == ids[91:]
+    _store_ticks(bench.db, bench.stream_id, 1)
+    with bench.db.write() as conn:
+        newest = sa.select(sa.func.max(thresholds.c.id)).scalar_subquery()
+        conn.execute(sa.update(thresholds).where(thresholds.c.id == newest).values(valid_from_us=T0 + 100 * MINUTE))
+        conn.execute(sa.update(streams).values(last_tick_us=T0 + 99 * MINUTE, sealed_until_us=T0 + 98 * MINUTE))
+    bench.feed(claim, event_batch([T0 + 98 * MINUTE], begin=1))
+    bench.finish()
+    assert bench.worker._schedule.threshold_ids.tolist() == [*ids[99:], ids[-1] + 1], "trimmed at the tick"
+
+
+def test_a_commit_under_a_deleted_threshold_row_is_scored_again(bench: WorkerBench) -> None:
+    ids = _store_ticks(bench.db, bench.stream_id, 10)
+    seal(bench.db, bench.stream_id, T0 + 5 * MINUTE)
+    claim = bench.claim()
+    bench.feed(claim, event_batch([T0 + 5 * MINUTE]))
+    bench.finish()
+    with bench.db.write() as conn:
+        conn.execute(sa.delete(thresholds).where(thresholds.c.id == ids[6]))
+        conn.execute(sa.update(thresholds).where(thresholds.c.id == ids[8]).values(valid_from_us=T0 + 5 * MINUTE))
+        conn.execute(sa.update(streams).values(revision=streams.c.revision + 1))
+    bench.ledger._threshold_use = ThresholdUse()
+    bench.feed(claim, event_batch([T0 + 5 * MINUTE + 1], begin=1))
+    bench.finish()
+    assert fetch_rows(bench.db, "SELECT threshold_id FROM scores WHERE source_offset = 1") == [(ids[8],)]

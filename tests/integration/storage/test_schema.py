@@ -18,6 +18,7 @@ from storage.database import tables
 from storage.database.engine import Database
 from storage.database.migrations.upgrade import upgrade
 from storage.database.partitions import ensure_score_partitions, list_partition_days
+from storage.database.revisions import KNOWN_REVISIONS
 from storage.ledger.commit import Committed
 from tests.integration.storage.commits import T0, ClaimedStream, add_threshold, claim_stream, count_rows, fetch_rows
 
@@ -137,7 +138,10 @@ def test_eight_concurrent_upgrades_create_one_schema(database_url: str) -> None:
 
 
 def test_error_for_a_database_without_tables_names_the_remedy(database_url: str) -> None:
-    with Database(database_url) as db, pytest.raises(SchemaMismatch, match=r"0002.*outrider db upgrade"):
+    with (
+        Database(database_url) as db,
+        pytest.raises(SchemaMismatch, match=rf"{KNOWN_REVISIONS[-1]}.*outrider db upgrade"),
+    ):
         db.check_schema()
 
 
@@ -147,7 +151,7 @@ def test_newer_schema_is_an_error_and_unchanged(database_url: str) -> None:
         with db.write() as connection:
             connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
         for call in (Database.check_schema, upgrade):
-            with pytest.raises(SchemaMismatch, match=r"9999.*newer.*0002"):
+            with pytest.raises(SchemaMismatch, match=rf"9999.*newer.*{KNOWN_REVISIONS[-1]}"):
                 call(db)
         assert db.schema_revision() == "9999"
 

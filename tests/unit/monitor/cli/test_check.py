@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from storage.database.revisions import KNOWN_REVISIONS
 from tests.servers.kafka import KafkaServer
 from tests.unit.monitor.cli.conftest import OutriderRunner
 from tests.unit.monitor.cli.payments_stream import PaymentsStream
@@ -67,7 +68,7 @@ def test_missing_database_is_not_created(outrider: OutriderRunner, tmp_path: Pat
 
 def test_schema_revision_of_the_database_is_printed(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     payments.add_model()
-    assert "has schema 0002" in outrider("check").out
+    assert f"has schema {KNOWN_REVISIONS[-1]}" in outrider("check").out
 
 
 def test_unloadable_stored_model_exits_with_1(outrider: OutriderRunner, payments: PaymentsStream) -> None:

@@ -14,7 +14,7 @@ from monitor.statistics.drift_sums import MeasuredEvents, code_events
 from monitor.statistics.part import Scale, encode_part, summarise
 from monitor.statistics.training_profile import TrainingProfile, build_feature_profile, quantile_edges
 from storage.ledger.commit import StreamControl
-from storage.ledger.ledger import ScheduledThreshold
+from storage.ledger.schedule import ScheduledThreshold
 from tests.rules import make_rules
 
 MINUTE = 60_000_000
@@ -289,3 +289,18 @@ def test_parts_of_one_pass_equal_the_parts_of_each_window_alone(times: list[int]
         for row in one_pass.parts
     ]
     assert found == expected
+
+
+def test_an_extended_schedule_drops_the_rows_that_are_valid_only_before_the_seal() -> None:
+    schedule = ThresholdSchedule.from_rows([threshold(i, valid_from_us=100 * i) for i in (1, 2, 3)])
+    later = schedule.extend([threshold(4, valid_from_us=400)], sealed_until_us=250)
+    assert later.threshold_ids.tolist() == [2, 3, 4]
+    assert later.complete_from_us == 200
+    assert schedule.extend([threshold(4, valid_from_us=400)], sealed_until_us=50).threshold_ids.tolist() == [1, 2, 3, 4]
+
+
+def test_rows_of_late_windows_are_added_to_a_trimmed_schedule() -> None:
+    trimmed = ThresholdSchedule.from_rows([threshold(7, valid_from_us=700)], complete_from_us=700)
+    complete = trimmed.with_rows([threshold(2, valid_from_us=200), threshold(7, valid_from_us=700)])
+    assert complete.threshold_ids[complete.rows_at(np.array([250, 699, 700]))].tolist() == [2, 2, 7]
+    assert trimmed.with_rows([threshold(7, valid_from_us=700)]) is trimmed
