@@ -25,7 +25,7 @@ from monitor.backtest.labels import Burst, Labels, group_bursts, read_labels
 from monitor.backtest.models import BacktestModels, fit_on_file, load_stored_models
 from monitor.backtest.outcome import Backtest, LabelledBursts, compute_outcome
 from monitor.backtest.window_replay import WindowReplay
-from monitor.statistics.part import decode_part
+from monitor.statistics.part_codec import decode_part
 from storage.control.models import Activation
 from storage.database.engine import Database
 from storage.ledger.ledger import Ledger

@@ -5,7 +5,8 @@ from dataclasses import replace
 from functools import lru_cache
 
 from monitor.backtest.cells import GridCell
-from monitor.statistics.part import Part, Scale, encode_part
+from monitor.statistics.part import Part, Scale
+from monitor.statistics.part_codec import encode_part
 from monitor.thresholds.look_back import count_above
 from storage.control.models import Activation
 from storage.ledger.commit import WindowPartRow

@@ -32,7 +32,7 @@ from monitor.incidents.lifecycle import Finding, Interval, Kind
 from monitor.incidents.rows import update_incident, withdraw_incident
 from monitor.models.scoring import LoadedModel
 from monitor.statistics.drift_means import DriftStatistics, is_valid_shape, join_sums
-from monitor.statistics.part import decode_part
+from monitor.statistics.part_codec import decode_part
 from monitor.thresholds.percentile import exceedance
 from storage.control.drift import DriftBaselineRow, DriftFacts, DriftUpdate, DriftWindow
 from storage.control.records import Incident

@@ -12,7 +12,8 @@ from monitor.incidents.slow_rise import find_slow_rise
 from monitor.incidents.spike import SpikeVerdict, build_spike_finding, evaluate_open_window, judge_spike
 from monitor.incidents.window import ThresholdInForce, WindowUnderTest
 from monitor.statistics.counts import RATE_BOUND_LEVEL, rate_bound
-from monitor.statistics.part import Part, decode_part, encode_part, merge_parts
+from monitor.statistics.part import Part, merge_parts
+from monitor.statistics.part_codec import decode_part, encode_part
 from monitor.statistics.sketch import summarise_energies
 from storage.control.records import Incident, Judgement, WindowFacts, WindowRow
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from config.stream_rules import StreamRules
 from monitor.models.shadow_gate import ComparedModel, GateVerdict, WindowPair, evaluate_gate
 from monitor.models.shadow_parts import merge_shadow_parts
-from monitor.statistics.part import Scale, decode_part
+from monitor.statistics.part import Scale
+from monitor.statistics.part_codec import decode_part
 from monitor.thresholds.look_back import LookBack
 from monitor.thresholds.look_back_cache import LookBackCache, LookBackSummary
 from monitor.thresholds.tick import (

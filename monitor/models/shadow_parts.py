@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.statistics.part import Scale, decode_part, encode_part, merge_parts, summarise_windows
+from monitor.statistics.part import Scale, merge_parts, summarise_windows
+from monitor.statistics.part_codec import decode_part, encode_part
 from storage.control.shadows import MergedWindow, ScheduledShadow
 from storage.ledger.commit import ShadowPartRow
 

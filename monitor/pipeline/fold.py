@@ -26,7 +26,8 @@ from consumers.windows import (
 )
 from monitor.models.shadow_parts import build_shadow_parts
 from monitor.statistics.drift_sums import DriftCodes, DriftSums, MeasuredEvents
-from monitor.statistics.part import Part, Scale, encode_part, summarise_windows
+from monitor.statistics.part import Part, Scale, summarise_windows
+from monitor.statistics.part_codec import encode_part
 from storage.control.shadows import ScheduledShadow
 from storage.ledger.commit import ShadowPartRow, StreamControl, WindowPartRow
 from storage.ledger.schedule import ScheduledThreshold

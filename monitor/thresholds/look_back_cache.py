@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.stream_rules import StreamRules
-from monitor.statistics.part import Scale, decode_part
+from monitor.statistics.part import Scale
+from monitor.statistics.part_codec import decode_part
 from monitor.thresholds.look_back import MAX_EXCLUDED_SHARE, LookBack, select_calibration_windows
 from storage.control.thresholds import JudgedWindow
 

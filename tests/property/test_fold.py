@@ -12,7 +12,8 @@ from config.stream_rules import StreamRules
 from consumers.batch import DeadLetters, DecodedBatch, Events, Partition
 from monitor.pipeline.fold import FoldedBatch, ThresholdSchedule, fold, join_batches
 from monitor.statistics.drift_sums import MeasuredEvents
-from monitor.statistics.part import Part, Scale, decode_part, encode_part, merge_parts
+from monitor.statistics.part import Part, Scale, merge_parts
+from monitor.statistics.part_codec import decode_part, encode_part
 from storage.ledger.commit import StreamControl
 from storage.ledger.schedule import ScheduledThreshold
 from tests.rules import make_rules

@@ -13,17 +13,15 @@ from monitor.statistics.drift_sums import code_events
 from monitor.statistics.part import (
     LAST_BIN,
     MAX_LARGEST,
-    DamagedPart,
     Part,
     Scale,
     bin_edges,
     bin_index,
-    decode_part,
-    encode_part,
     merge_parts,
     summarise,
     summarise_windows,
 )
+from monitor.statistics.part_codec import DamagedPart, decode_part, encode_part
 from monitor.statistics.sketch import EnergySketch
 from monitor.statistics.training_profile import TrainingProfile, build_feature_profile, quantile_edges
 from monitor.thresholds.choose import choose_threshold

@@ -8,7 +8,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from monitor.statistics.part import Part, Scale, encode_part, summarise
+from monitor.statistics.part import Part, Scale, summarise
+from monitor.statistics.part_codec import encode_part
 from storage.control.records import Incident, Judgement, Transition, WindowFacts, WindowRow
 from storage.control.windows import WindowStore
 from storage.database.engine import Database

@@ -8,7 +8,8 @@ import numpy as np
 
 from monitor.control_plane.judge import judge_open_window, judge_window
 from monitor.incidents.window import ThresholdInForce
-from monitor.statistics.part import Scale, encode_part, summarise
+from monitor.statistics.part import Scale, summarise
+from monitor.statistics.part_codec import encode_part
 from storage.control.records import Incident, Judgement, StoredPart, WindowFacts
 from storage.control.thresholds import ThresholdRow
 from tests.rules import make_rules

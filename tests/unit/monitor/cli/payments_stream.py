@@ -16,7 +16,8 @@ from monitor.daemon.rules import build_stream_rules
 from monitor.detectors import GaussianMixture
 from monitor.incidents.explain import FeatureReasons
 from monitor.models.scoring import LoadedModel
-from monitor.statistics.part import Part, Scale, encode_part, merge_parts, summarise
+from monitor.statistics.part import Part, Scale, merge_parts, summarise
+from monitor.statistics.part_codec import encode_part
 from monitor.thresholds.tick import build_first_threshold
 from storage.control.evidence import EvidenceStore
 from storage.control.models import ModelStore, NewModel

@@ -11,7 +11,8 @@ from config.stream_rules import StreamRules
 from config.time_format import format_utc
 from monitor.control_plane.judge import judge_window
 from monitor.incidents.window import ThresholdInForce
-from monitor.statistics.part import Part, Scale, encode_part, summarise
+from monitor.statistics.part import Part, Scale, summarise
+from monitor.statistics.part_codec import encode_part
 from monitor.thresholds.tick import build_first_threshold, load_count_model, load_scale
 from storage.control.models import Activation
 from storage.control.records import Judgement, StoredGap, StoredPart, WindowFacts

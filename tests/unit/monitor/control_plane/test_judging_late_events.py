@@ -7,7 +7,8 @@ import pytest
 
 from monitor.control_plane.judge import judge_window
 from monitor.incidents.window import ThresholdInForce
-from monitor.statistics.part import Part, Scale, encode_part, summarise
+from monitor.statistics.part import Part, Scale, summarise
+from monitor.statistics.part_codec import encode_part
 from storage.control.records import Judgement, StoredPart, WindowFacts
 from storage.control.thresholds import ThresholdRow
 from tests.rules import make_rules

@@ -11,7 +11,8 @@ from config.stream_rules import StreamRules
 from consumers.batch import DeadLetters, DecodedBatch, Events, Partition
 from monitor.pipeline.fold import FoldedBatch, ThresholdSchedule, fold
 from monitor.statistics.drift_sums import MeasuredEvents, code_events
-from monitor.statistics.part import Scale, encode_part, summarise
+from monitor.statistics.part import Scale, summarise
+from monitor.statistics.part_codec import encode_part
 from monitor.statistics.training_profile import TrainingProfile, build_feature_profile, quantile_edges
 from storage.ledger.commit import StreamControl
 from storage.ledger.schedule import ScheduledThreshold
