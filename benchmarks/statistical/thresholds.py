@@ -16,7 +16,7 @@ from scipy import stats
 from benchmarks.statistical import table
 from monitor.statistics.part import Part, Scale, summarise, summarise_windows
 from monitor.statistics.sketch import EnergySketch
-from monitor.thresholds.choose import choose_threshold, estimate_first_threshold, is_contested
+from monitor.thresholds.choose import choose_threshold, disagrees_with_reference, estimate_first_threshold
 from monitor.thresholds.look_back import LookBack
 from monitor.thresholds.percentile import exceedance
 
@@ -215,28 +215,30 @@ def show(*, quick: bool, seed: int) -> None:
 
 
 def _outside_conditions(seeds: list[int]) -> None:
-    """Print ratios outside of the supported conditions, and the number of windows until the threshold is contested."""
+    """Print ratios outside of the supported conditions, and the windows until percentile and reference disagree."""
     rows: list[list[object]] = []
     for name, change, tail, percentile in _CHANGES:
-        ratios, contested_after = [], []
+        ratios, disagrees_after = [], []
         for seed in seeds:
-            ratio, after = _windows_until_contested(np.random.default_rng([seed, len(name)]), change, tail, percentile)
+            ratio, after = _windows_until_disagreement(
+                np.random.default_rng([seed, len(name)]), change, tail, percentile
+            )
             ratios.append(ratio)
-            contested_after.append(after)
-        within = [after for after in contested_after if after is not None]
+            disagrees_after.append(after)
+        within = [after for after in disagrees_after if after is not None]
         rows.append(
             [
                 name,
                 f"p{percentile:g}",
                 *np.quantile(ratios, (0, 0.5, 1)).tolist(),
-                f"{len(within)} of {len(contested_after)}",
+                f"{len(within)} of {len(disagrees_after)}",
                 float(np.median(within)) if within else "-",
             ]
         )
     table.show(
         f"outside the conditions: other energies than a gamma 8 reference's, for a look-back of {WINDOWS} windows\n"
-        "(contested: look-back and reference disagree; reported as suspect, and as an incident if it lasts)",
-        ("events", "threshold", "least", "median", "most", "contested", "after windows"),
+        "(disagree: look-back and reference disagree; reported as suspect, and as an incident if it lasts)",
+        ("events", "threshold", "least", "median", "most", "disagree", "after windows"),
         rows,
     )
 
@@ -278,18 +280,18 @@ _CHANGES = tuple(
 )
 
 
-def _windows_until_contested(
+def _windows_until_disagreement(
     rng: np.random.Generator,
     change: Callable[[np.random.Generator, int], np.ndarray],
     tail: Callable[[float], float],
     percentile: float,
 ) -> tuple[float, int | None]:
-    """Return the ratio of clean to nominal exceedance after one look-back of the change, and when it was contested."""
+    """Return the ratio of clean to nominal exceedance after the change, and the window of the first disagreement."""
     reference = np.sort(rng.standard_gamma(8, N_REFERENCE).astype(np.float32))
     scale = Scale.from_energies(reference)
     look_back = LookBack(scale)
     threshold = estimate_first_threshold(reference, percentile)
-    contested: int | None = None
+    disagrees_at: int | None = None
     for window in range(2 * WINDOWS):
         energies = (rng.standard_gamma(8, EVENTS) if window < WINDOWS else change(rng, EVENTS)).astype(np.float32)
         look_back.add(window, summarise(energies, energies > threshold.value, scale))
@@ -297,6 +299,6 @@ def _windows_until_contested(
             continue
         look_back.evict(window - WINDOWS)
         threshold = choose_threshold(threshold, look_back.sketch(), reference, percentile)
-        if contested is None and is_contested(threshold.method, threshold.details):
-            contested = window - WINDOWS + 1
-    return tail(threshold.value) / exceedance(percentile), contested
+        if disagrees_at is None and disagrees_with_reference(threshold.method, threshold.details):
+            disagrees_at = window - WINDOWS + 1
+    return tail(threshold.value) / exceedance(percentile), disagrees_at

@@ -19,7 +19,7 @@ from storage.queries.status import load_stream_ids
 @click.argument("incident", type=int)
 @click.pass_context
 def command(ctx: click.Context, incident: int) -> None:
-    """Accept INCIDENT as normal: resolve it and count its windows in the thresholds again.
+    """Accept INCIDENT as normal: resolve it, and treat its windows as normal from now on.
 
     Works with and without a running daemon. A running daemon applies the change at its next threshold tick.
     """

@@ -14,7 +14,7 @@ from config.stream_rules import StreamRules
 from config.time_format import format_utc
 from monitor.incidents.lifecycle import Finding, Kind, Severity
 from monitor.statistics.counts import LEARNED_WINDOWS, count_model_to_json, is_rate_suspect, rate_bound
-from monitor.thresholds.choose import is_contested
+from monitor.thresholds.choose import disagrees_with_reference
 from monitor.thresholds.percentile import exceedance
 from monitor.thresholds.tick import load_count_model
 from storage.control.thresholds import ThresholdRow
@@ -39,7 +39,7 @@ def find_calibration_problem(
     if (
         since_us is not None
         and tick_us - since_us >= MIN_DISAGREEMENT_SHARE * rules.look_back_us
-        and is_contested(row.method, estimate_details)
+        and disagrees_with_reference(row.method, estimate_details)
     ):
         plain, share = estimate_details.get("t_plain"), estimate_details.get("eps")
         summary = (

@@ -1,10 +1,9 @@
 """Baselines and verdicts of the drift test of one stream, from the means of past horizons. Pure functions.
 
 A horizon is an interval of event time of fixed length, aligned to its multiples. Its means are compared with a baseline
-that is frozen once after a model was activated. From the third day on, if the horizon divides the day, the means at the
-same time of previous days without drift are first subtracted, and the baseline is one of such differences. A daily
-course is therefore no drift, and a lasting change remains one, because the days since it began are not used as previous
-days.
+that is frozen once after a model was activated. From the third day on, if the length divides a day, a seasonal baseline
+is used: the means at the same time of previous days without drift are subtracted first. A daily course is therefore not
+a drift. A lasting change remains a drift, because the days since its start are not used as previous days.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,10 +1,15 @@
 """The statistical test for drift: statistics of the stream compared with a frozen baseline. Pure functions.
 
-A statistic is a mean that merges over windows: mean ranks among the training values and mean squared distances of the
-ranks from the middle (for each feature and for the energy), component occupancies, and clipped products of pairs of
-standardised features. The means over one horizon are compared with the baseline, earlier means over the same horizon.
-The variation of the baseline, slow waves included, is normal. A predictive t distribution gives the range of the next
-mean.
+The statistics are means that merge over windows:
+
+* the mean rank among the training values, of each feature and of the energy,
+* the mean squared distance of the rank from the middle, of each feature and of the energy,
+* the component occupancies,
+* the clipped products of pairs of standardised features.
+
+The means over one horizon are compared with the baseline, which consists of earlier means over horizons of this length.
+The variation of the baseline, slow variation included, is normal. A predictive t distribution gives the range of the
+next mean.
 """
 
 from collections.abc import Mapping

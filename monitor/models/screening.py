@@ -1,15 +1,20 @@
 """Screening: exclude gross outliers from the training events. Pure functions.
 
 The method uses concentration steps as in FAST-MCD (Rousseeuw and Van Driessen 1999), with a mixture in place of the
-single Gaussian. A first mixture may assign a component to the outliers, but their energies are still the largest. A
-second mixture, fitted without the tenth of the events with the largest energies, has not seen the outliers, and its
-energies separate them. Excluding these events and fitting again corresponds to the reweighting step.
+single Gaussian:
 
-An event is a gross outlier if its energy lies three times as far from the median as the extrapolated tail of the body
-of the energies reaches in a sample of this size (`monitor.thresholds.body`); events of a heavy tail are kept. A tight
-group of similar events counts as a mode of the stream, not as outliers, unless `contamination` gives the fraction of
-anomalous events. With `contamination`, components that are not larger than this fraction (times
-`CONTAMINATION_TOLERANCE`) and far from all others are anomalous, and exactly the given fraction is excluded.
+1. Fit a mixture. It may assign a component to the outliers, but their energies are still the largest.
+2. Fit a second mixture without the tenth of the events with the largest energies. Outliers have large energies under
+   it, because it was fitted without them.
+3. Exclude the gross outliers by these energies. The caller fits again, which corresponds to the reweighting step.
+
+The tail of the body of the energies, extrapolated to a sample of this size (`monitor.thresholds.body`), gives the
+largest expected distance from the median. A gross outlier has more than `TAIL_REACH_FACTOR` times this distance. Events
+of a heavy tail remain.
+
+A tight group of similar events counts as a mode of the stream, not as outliers, unless `contamination` gives the
+fraction of anomalous events. Components that are far from all others, and not larger than this fraction times
+`CONTAMINATION_TOLERANCE`, are then anomalous, and exactly the given fraction is excluded.
 """
 
 from collections.abc import Callable

@@ -168,9 +168,9 @@ def highest_clean_rate(count_model: CountModel, starts_us: Int64, outliers: Int6
     """Return the rate of the busiest hour, at a 90% upper bound for the calibration error.
 
     A rate with a daily course is above its mean for hours. Compared with the mean, every day would look like a slow
-    rise. The busiest of 24 hours is also the one with the largest positive error, so each hour is shrunk towards the
-    mean by the share of the variance between hours that chance explains (James and Stein). Without a daily course the
-    result is the bound of the mean.
+    rise. The busiest hour of the look-back usually also has the largest positive error. Each hour is therefore shrunk
+    towards the mean, by the share of the variance between hours that chance explains (James and Stein). Without a daily
+    course the result is the bound of the mean.
 
     Args:
         count_model: The model learned from the same windows.

@@ -1,7 +1,7 @@
 """The energy distribution of many windows: quantiles and tails, exact where the lists of largest energies reach. Pure.
 
-Ranks follow the plotting position of Weibull: the value at fraction p of n energies has descending rank (1 - p)(n + 1),
-so that a new energy exceeds it with probability 1 - p on average over samples, for any distribution.
+Ranks follow the plotting position of Weibull: the value at fraction p of n energies has descending rank (1 - p)(n + 1).
+For any distribution, a new energy exceeds this value with probability 1 - p on average over samples.
 """
 
 from bisect import bisect_left

@@ -115,7 +115,7 @@ def choose_threshold(
     return replace(estimate, details=estimate.details | {"held": reason})
 
 
-def is_contested(method: str, details: Mapping[str, object]) -> bool:
+def disagrees_with_reference(method: str, details: Mapping[str, object]) -> bool:
     """Return True if look-back and reference disagree.
 
     Outliers or a heavier tail have then raised the percentile of the look-back.

@@ -24,8 +24,8 @@ from monitor.thresholds.choose import (
     Method,
     choose_threshold,
     count_reference_above,
+    disagrees_with_reference,
     estimate_first_threshold,
-    is_contested,
 )
 from monitor.thresholds.look_back import LookBack
 from monitor.thresholds.percentile import ThresholdEstimate, exceedance
@@ -132,7 +132,7 @@ def build_calibration_row(
     """
     a = exceedance(rules.percentile)
     weeks = firings[1] * rules.size_us / WEEK_US
-    suspect = is_contested(threshold.method, threshold.details["limit"]) or is_rate_suspect(count_model, a)
+    suspect = disagrees_with_reference(threshold.method, threshold.details["limit"]) or is_rate_suspect(count_model, a)
     return CalibrationRow(
         at_us=tick_us,
         promised_per_week=rules.per_week,
@@ -151,7 +151,7 @@ def find_disagreement_start(before_us: int | None, estimate: ThresholdEstimate, 
     """
     if "held" in estimate.details:
         return before_us
-    if not is_contested(estimate.method, estimate.details):
+    if not disagrees_with_reference(estimate.method, estimate.details):
         return None
     return tick_us if before_us is None else before_us
 

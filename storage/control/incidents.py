@@ -168,9 +168,9 @@ def _find_channels(conn: sa.Connection, incident_id: int, transition: Transition
 def notification_id(stream: str, incident: Incident, transition: Transition, channel: str) -> str:
     """Return a deterministic id for the notification of one transition on one channel.
 
-    Repeating the work gives the same id. Two incidents of a kind may start at the same event time, such as a drift of
-    ten minutes and the drift of the hour that contains them, but they do not open at the same time; the id therefore
-    contains both times.
+    A repeated call gives the same id. The id contains the start and the opening time of the incident: two incidents of
+    a kind may start at the same event time, such as a drift of ten minutes and the drift of the hour that contains
+    them, but they do not open at the same time.
     """
     incident_key = (stream, incident.kind, incident.window_start_us, incident.opened_at_us)
     key = (*incident_key, transition.type, transition.window_start_us, channel)

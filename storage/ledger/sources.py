@@ -1,7 +1,7 @@
 """Streams, their sources and incarnations, and the ownership of a source.
 
-Locks are taken in the same order as in the control plane, the stream's row and then the rows of `positions` by source
-id, so that no function here can deadlock with a seal. A commit locks one row of `positions` only.
+Locks are taken in the order of the control plane: the row of the stream, then the rows of `positions` by source id. No
+function here can therefore deadlock with a seal. A commit locks one row of `positions` only.
 """
 
 from __future__ import annotations

@@ -9,7 +9,12 @@ from scipy import stats
 from monitor.incidents.spike import spike_count_threshold
 from monitor.statistics.part import Scale, summarise_windows
 from monitor.statistics.sketch import EnergySketch
-from monitor.thresholds.choose import choose_threshold, count_reference_above, estimate_first_threshold, is_contested
+from monitor.thresholds.choose import (
+    choose_threshold,
+    count_reference_above,
+    disagrees_with_reference,
+    estimate_first_threshold,
+)
 from monitor.thresholds.percentile import UNBOUNDED, ThresholdEstimate, estimate_reference_threshold
 from monitor.thresholds.pot import estimate_pot_threshold, estimate_reference_pot_threshold
 from monitor.thresholds.tick import build_first_threshold, load_count_model, load_scale
@@ -67,20 +72,20 @@ def test_outliers_do_not_raise_a_tail_threshold(share: float, place: float) -> N
     assert 1e-4 / 4 < CLEAN.sf(estimate.value) < 4e-4
 
 
-def test_tail_raised_by_outliers_is_replaced_and_contested() -> None:
+def test_tail_raised_by_outliers_is_replaced_and_disagrees() -> None:
     energies = 2 * CLEAN.rvs(20_000, random_state=5) - 7
     energies[:500] = 400
     estimate = choose(energies)
     assert (estimate.method, estimate.details["tail_of"], estimate.details["lifted"]) == ("pot", "reference", True)
-    assert is_contested(estimate.method, estimate.details)
+    assert disagrees_with_reference(estimate.method, estimate.details)
     assert estimate.details["eps"] == pytest.approx(0.025, abs=0.002)
     assert 1e-4 / 3 < CLEAN.sf((estimate.value + 7) / 2) < 3e-4
 
 
-def test_clean_tail_is_not_contested() -> None:
+def test_clean_tail_does_not_disagree() -> None:
     for seed in range(10):
         estimate = choose(CLEAN.rvs(20_000, random_state=seed))
-        assert not is_contested(estimate.method, estimate.details)
+        assert not disagrees_with_reference(estimate.method, estimate.details)
 
 
 def test_tail_without_a_reference_is_that_of_the_look_back() -> None:

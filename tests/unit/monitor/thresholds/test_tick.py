@@ -108,7 +108,7 @@ def test_calibration_row_has_budgeted_and_realised_false_alarms() -> None:
     assert build_calibration_row(DAY, row, count_model, clean_exceedance, RULES, (0, 0)).realised_per_week is None
 
 
-def test_contested_threshold_or_changed_rate_is_suspect() -> None:
+def test_disagreement_or_changed_rate_is_suspect() -> None:
     dirty = energies()
     dirty[:, ::20] = 90.0
     row, count_model, clean_exceedance = tick(look_back_of(dirty))
