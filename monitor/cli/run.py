@@ -20,7 +20,10 @@ log = logging.getLogger(__name__)
 @click.argument("streams", nargs=-1)
 @click.pass_context
 def command(ctx: click.Context, streams: tuple[str, ...]) -> None:
-    """Run the daemon for STREAMS (default: all) until every source ends or SIGTERM."""
+    """Run the daemon for STREAMS (default: all) until every source ends or SIGTERM.
+
+    SIGHUP reloads notify.channels, notify.routes and notify.deadline from the configuration file.
+    """
     settings = load_settings(ctx)
     names = [require_stream(settings, name) for name in streams] or list(settings.streams)
     with show_status_line(settings, names):
@@ -28,11 +31,12 @@ def command(ctx: click.Context, streams: tuple[str, ...]) -> None:
             debug=ctx.obj["debug"]
         )  # after the status line redirects standard error, so that the log scrolls above it
         _log_start(settings, names)
-        stop = threading.Event()
-        with stop_on_signals(stop.set):  # before torch is loaded, so that a signal during the import is handled
+        stop, reload = threading.Event(), threading.Event()
+        # Before torch is loaded, so that a signal during the import is handled.
+        with stop_on_signals(stop.set, reload=reload.set):
             from monitor.daemon.daemon import Daemon
 
-            Daemon(settings, names, stop=stop).run()
+            Daemon(settings, names, stop=stop, reload=reload, load=lambda: load_settings(ctx)).run()
         log.info("Stopped; `outrider status` shows the positions.", extra={"action": "end"})
 
 

@@ -5,16 +5,15 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 
-from config.errors import OutriderError, StorageUnavailable
+from config.errors import ConfigError, OutriderError, StorageUnavailable
 from config.settings import Settings
-from config.units import to_us
+from monitor.daemon.reload import LiveNotifications, plan_reload
 from monitor.daemon.silence_watch import SilenceWatch
 from monitor.daemon.stream_runner import StreamRunner
 from monitor.models.scoring import pick_device
-from monitor.notify.sender import NotificationSender
 from monitor.schedule import JobScheduler
 from storage.control.outbox import Outbox
 from storage.database.engine import Database
@@ -36,14 +35,30 @@ _POLL_S = 0.2
 
 
 class Daemon:
-    """Runs streams until all of them have ended or a stop is requested, by `stop` or by the given event."""
+    """Runs streams until all of them have ended or a stop is requested, by `stop` or by the given event.
+
+    Args:
+        settings: All settings.
+        streams: The streams to run. None: all.
+        stop: Event that requests the stop.
+        reload: Event that requests a reload of the notification settings.
+        load: Loads the settings again; raises `ConfigError`. None: a reload is not possible.
+    """
 
     def __init__(
-        self, settings: Settings, streams: Sequence[str] | None = None, *, stop: threading.Event | None = None
+        self,
+        settings: Settings,
+        streams: Sequence[str] | None = None,
+        *,
+        stop: threading.Event | None = None,
+        reload: threading.Event | None = None,
+        load: Callable[[], Settings] | None = None,
     ) -> None:
         self._settings = settings
         self._names = list(streams or settings.streams)
         self._stop = stop or threading.Event()
+        self._reload = reload or threading.Event()
+        self._load = load
         self._runners: list[StreamRunner] = []
 
     def stop(self) -> None:
@@ -64,16 +79,21 @@ class Daemon:
             stack.enter_context(db.lock_for_daemon())
             device = pick_device(self._settings.device)
             owner = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
-            self._runners = [StreamRunner(name, self._settings, db, owner=owner, device=device) for name in self._names]
-            jobs = self._build_scheduler(db, owner)
+            notifications = LiveNotifications(self._settings, Outbox(db))
+            self._runners = [
+                StreamRunner(
+                    name, self._settings, db, owner=owner, device=device, channels_for=notifications.channels_for
+                )
+                for name in self._names
+            ]
+            jobs = self._build_scheduler(db, owner, notifications)
             jobs.start()
             stack.callback(jobs.stop)
-            sender = NotificationSender.from_settings(self._settings.notify, Outbox(db))
-            sender.start()
+            notifications.start()
             try:
-                self._run_streams(jobs)
+                self._run_streams(jobs, notifications)
             finally:
-                sender.stop(_DELIVERY_TIMEOUT_S)
+                notifications.stop(_DELIVERY_TIMEOUT_S)
         self._raise_failure()
 
     def _upgrade_schema(self, db: Database) -> None:
@@ -87,7 +107,7 @@ class Daemon:
             else:
                 return
 
-    def _run_streams(self, jobs: JobScheduler) -> None:
+    def _run_streams(self, jobs: JobScheduler, notifications: LiveNotifications) -> None:
         threads = [threading.Thread(target=runner.run, name=runner.name) for runner in self._runners]
         for thread in threads:
             thread.start()
@@ -95,16 +115,33 @@ class Daemon:
             if self._stop.is_set() or any(runner.failure for runner in self._runners):
                 for runner in self._runners:
                     runner.stop()
+            if self._reload.is_set():
+                self._reload.clear()
+                self._reload_notifications(notifications)
             jobs.reschedule()
             self._stop.wait(_POLL_S) if not self._stop.is_set() else time.sleep(_POLL_S)
         for thread in threads:
             thread.join()
 
-    def _build_scheduler(self, db: Database, owner: str) -> JobScheduler:
-        retention, notify = self._settings.retention, self._settings.notify
-        channels, deadline_us = {"log", *notify.channels}, to_us(notify.deadline)
+    def _reload_notifications(self, notifications: LiveNotifications) -> None:
+        """Load the settings again and apply what needs no restart; keep the former ones after an error."""
+        if self._load is None:
+            return
+        try:
+            plan = plan_reload(self._settings, self._load())
+        except ConfigError as error:
+            problems = "; ".join(error.problems)
+            log.error("The configuration was not reloaded: %s.", problems, extra={"action": "reload"})
+            return
+        if plan.applied:
+            notifications.replace(plan.settings)
+        self._settings = plan.settings
+        log.info("%s", plan.describe(), extra={"action": "reload", "applied": plan.applied, "pending": plan.pending})
+
+    def _build_scheduler(self, db: Database, owner: str, notifications: LiveNotifications) -> JobScheduler:
+        retention = self._settings.retention
         jobs = JobScheduler(time.monotonic, lambda name, error: _record_job(db, name, error))
-        jobs.add_job(_EXPIRE_INTERVAL_S, "give_up", lambda: Outbox(db).give_up_unknown_channels(channels, deadline_us))
+        jobs.add_job(_EXPIRE_INTERVAL_S, "give_up", notifications.give_up_unknown)
         jobs.add_job(_CHECKPOINT_INTERVAL_S, "checkpoint", db.checkpoint_wal)
         jobs.add_job(_RETENTION_INTERVAL_S, "score_days", lambda: ensure_score_partitions(db))
         # The clock of the database wrote the rows' times; the clock of this machine may be wrong.
@@ -115,7 +152,9 @@ class Daemon:
         )
         jobs.add_job(_PROGRESS_INTERVAL_S, "progress", self._warn_when_stuck)
         for name in self._names:
-            watch = SilenceWatch.from_settings(self._settings, name, db, owner=owner)
+            watch = SilenceWatch.from_settings(
+                self._settings, name, db, owner=owner, channels_for=notifications.channels_for
+            )
             jobs.add_job(_SILENCE_INTERVAL_S, f"silence {name}", watch.check)
         return jobs
 

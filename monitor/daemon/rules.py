@@ -2,15 +2,25 @@
 
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 
 from config.settings import Settings
 from config.stream_rules import StreamRules
 from config.units import to_us
 
 
-def build_stream_rules(settings: Settings, stream: str) -> StreamRules:
-    """Build the rules of a stream: the settings in microseconds, with the routes of its incidents."""
+def build_stream_rules(
+    settings: Settings, stream: str, *, channels_for: Callable[..., Sequence[str]] | None = None
+) -> StreamRules:
+    """Build the rules of a stream: the settings in microseconds, with the routes of its incidents.
+
+    Args:
+        settings: All settings.
+        stream: Name of the stream.
+        channels_for: The routes, called as `NotifySettings.channels_for`. None: those of the settings.
+    """
     own, notify = settings.streams[stream], settings.notify
+    channels_for = channels_for or notify.channels_for
     window, threshold, alerts = own.window, own.threshold, own.alerts
     return StreamRules(
         stream=stream,
@@ -34,7 +44,7 @@ def build_stream_rules(settings: Settings, stream: str) -> StreamRules:
         horizons_us=tuple(to_us(length) for length in alerts.drift.horizons),
         min_effect=alerts.drift.min_effect,
         max_age_us=to_us(notify.max_age),
-        channels=lambda kind, severity: notify.channels_for(stream=stream, kind=kind, severity=severity),
+        channels=lambda kind, severity: channels_for(stream=stream, kind=kind, severity=severity),
     )
 
 

@@ -1,5 +1,7 @@
 """The silence watch: a wall-clock job per stream. It acts only while this process holds the stream's lease."""
 
+from collections.abc import Callable, Sequence
+
 from config.settings import Settings
 from config.stream_rules import StreamRules
 from config.time_format import DAY_US
@@ -49,9 +51,18 @@ class SilenceWatch:
         self._cache: tuple[int, int | None, AllowedSilence | None] | None = None
 
     @classmethod
-    def from_settings(cls, settings: Settings, stream: str, db: Database, *, owner: str) -> "SilenceWatch":
-        """Build the watch of a configured stream."""
-        return cls(build_stream_rules(settings, stream), db, build_silence_rule(settings, stream), owner=owner)
+    def from_settings(
+        cls,
+        settings: Settings,
+        stream: str,
+        db: Database,
+        *,
+        owner: str,
+        channels_for: Callable[..., Sequence[str]] | None = None,
+    ) -> "SilenceWatch":
+        """Build the watch of a configured stream; `channels_for` as in `build_stream_rules`."""
+        rules = build_stream_rules(settings, stream, channels_for=channels_for)
+        return cls(rules, db, build_silence_rule(settings, stream), owner=owner)
 
     def check(self) -> None:
         """Open, escalate, repeat or resolve the stream's silence incident; does nothing without the lease."""

@@ -52,12 +52,21 @@ _BACKOFF_S = 1.0
 class StreamRunner:
     """Runs one stream until it ends or a stop is requested; `failure` is the error that ended it, if any."""
 
-    def __init__(self, name: str, settings: Settings, db: Database, *, owner: str, device: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        db: Database,
+        *,
+        owner: str,
+        device: str,
+        channels_for: Callable[..., Sequence[str]] | None = None,
+    ) -> None:
         self.name = name
         self.failure: BaseException | None = None
         self._settings = settings
         self._stream_settings = settings.streams[name]
-        self._rules = build_stream_rules(settings, name)
+        self._rules = build_stream_rules(settings, name, channels_for=channels_for)
         self._db = db
         self._owner = owner
         self._device = device
