@@ -62,7 +62,8 @@ class History:
     """The stored history of all streams, read-only.
 
     Every query method takes `since` (inclusive), `until` (exclusive) and `limit` (the newest `limit` rows, oldest
-    first).
+    first). It raises ConfigError if the stream does not exist. A bound that is neither a time nor a duration raises
+    ConfigError when the rows are read.
 
     Raises:
         ConfigError: The database does not exist or the URL is invalid.
@@ -92,7 +93,7 @@ class History:
         Outliers include their features. With `limit` the rows are in the order of event time.
 
         Raises:
-            ConfigError: The stream does not exist, or a bound is neither a time nor a duration.
+            ConfigError: The stream does not exist.
         """
         view = history_views.OUTLIERS if outliers else history_views.SCORES
 

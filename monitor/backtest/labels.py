@@ -1,8 +1,10 @@
 """Labels of recorded events: single events or intervals of time.
 
-A labels file is CSV or JSON lines. Each row is an interval (`start`, `end`: RFC 3339 or numbers since 1970), or an
-event (`id` as in `event.id`, or `offset` or `row`, from 0) with a `label` and optionally the number of its burst
-(`burst`, 0 for none).
+A labels file is CSV or JSON lines. Each row is one of:
+
+* an interval: `start` and `end`, as RFC 3339 or as numbers since 1970;
+* an event: `id` (as in `event.id`), or `offset` or `row` (from 0). `label` and `burst` are optional: `label` is the
+  class, `burst` the number of the burst, 0 for none.
 """
 
 import csv

@@ -166,7 +166,7 @@ class ClassConditionalGaussian:
         return self.predict(x)
 
     def energies_and_responsibilities(self, x: Any) -> tuple[FloatArray, None]:
-        """Return the score of each event, and None: the responsibilities of classes are not monitored."""
+        """Return the score of each event, (n,), and None: the responsibilities of classes are not monitored."""
         return self.predict(x), None
 
     def explain(self, x: Any) -> Explanation:

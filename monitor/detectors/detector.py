@@ -38,7 +38,7 @@ class Detector(Protocol):
         ...
 
     def fit(self, x: Any) -> Self:
-        """Fit on events; the result is deterministic for the same seed and events."""
+        """Fit on events, (n, D). The result is deterministic for the same seed and events."""
         ...
 
     def energy(self, x: Any) -> NDArray[np.floating[Any]]:
@@ -55,7 +55,7 @@ class Detector(Protocol):
         ...
 
     def explain(self, x: Any) -> Explanation:
-        """Return the contribution of each feature to the energy of each event."""
+        """Return the contribution of each feature to the energy of each event; all arrays are (n, D)."""
         ...
 
     def to_bytes(self) -> bytes:

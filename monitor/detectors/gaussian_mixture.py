@@ -44,6 +44,10 @@ _SMALL_FIT_ELEMENTS = 2_000_000
 class GaussianMixture:
     """Mixture of Gaussians; the energy of an event is -log p(x) in nats, and larger for outliers.
 
+    Methods with an argument `x` take events (n, D): a numpy array, a torch tensor or a data frame. After the fit they
+    raise ModelError if the events are not finite numbers or do not have the columns of the training events. Before it
+    they raise NotFittedError, which is a ModelError.
+
     Args:
         n_components: The number of components. "auto" takes the smallest of 1 to 8 that reaches most of the possible
             gain in held-out log-likelihood.
@@ -51,9 +55,9 @@ class GaussianMixture:
         tol: EM stops when the mean log-likelihood changes by less than this.
         max_iter: The maximum number of passes over all rows.
         n_init: The number of initialisations; the best one is used.
-        reg_covar: Added to every variance, but at most this fraction of the column's squared maximum deviation from
-            its mean, at most a hundred times this fraction of its variance, and at least a hundredth of this
-            fraction of its variance.
+        reg_covar: The ridge that is added to every variance, with three bounds per column. It is at most `reg_covar`
+            times the squared maximum deviation from the mean, at most 100 `reg_covar` times the variance, and at
+            least 0.01 `reg_covar` times the variance.
         shrinkage: The number of pseudo-observations with the covariance of all events that each component gets. None
             takes the number with the best held-out log-likelihood (none if that makes no difference). With None,
             several components and full covariances, each component also gets one pseudo-observation per column, at
@@ -153,25 +157,25 @@ class GaussianMixture:
         return self
 
     def energy(self, x: Any) -> FloatArray:
-        """Return the energy of each event, -log p(x) in nats; float32 for float32 events.
+        """Return the energy of each event, -log p(x) in nats, (n,); float32 for float32 events.
 
         An event's energy is bit-identical in every batch.
         """
         return self._score(x, with_responsibilities=False)[0]
 
     def energies_and_responsibilities(self, x: Any) -> tuple[FloatArray, FloatArray]:
-        """Return the energy of each event and the components' responsibilities (n, K), in one pass.
+        """Return the energy of each event, (n,), and the components' responsibilities, (n, K), in one pass.
 
         Both have the precision of the events and are bit-identical in every batch.
         """
         return self._score(x, with_responsibilities=True)
 
     def score_samples(self, x: Any) -> FloatArray:
-        """Return log p(x) of each event."""
+        """Return log p(x) of each event in nats, (n,)."""
         return -self.energy(x)
 
     def score(self, x: Any, y: object = None) -> float:
-        """Return the mean log-likelihood of the events."""
+        """Return the mean log-likelihood of the events, in nats."""
         del y
         return float(self.score_samples(x).mean(dtype=np.float64))
 
@@ -187,22 +191,28 @@ class GaussianMixture:
         return self.responsibilities(x)
 
     def predict(self, x: Any) -> NDArray[np.int64]:
-        """Return the component with the largest responsibility for each event."""
+        """Return the index of the component with the largest responsibility for each event, (n,)."""
         labels: NDArray[np.int64] = self._log_joint(x).argmax(axis=1)
         return labels
 
     def fit_predict(self, x: Any, y: object = None) -> NDArray[np.int64]:
-        """Fit, and return the component of each event."""
+        """Fit, and return `predict(x)`, (n,)."""
         return self.fit(x, y).predict(x)
 
     def explain(self, x: Any) -> Explanation:
-        """Return each feature's contribution to the energy of each event, given the other features."""
+        """Return the contribution of each feature to the energy of each event, given the other features; arrays (n, D)."""
         values = self._check_events(x, squares=True).astype(np.float64)
         names = self.feature_names_ or tuple(f"x{j}" for j in range(self.n_features))
         return attribution.explain_mixture(values, self.weights_, self.means_, self.inverse_cholesky(), names)
 
     def sample(self, n_samples: int = 1) -> tuple[F64, NDArray[np.int64]]:
-        """Draw events from the mixture and return them with their components."""
+        """Draw events from the mixture; return them, (n_samples, D), and the index of the component of each.
+
+        Equal values of `random_state` give equal events.
+
+        Raises:
+            ModelError: `n_samples` is not a positive integer, or the mixture is not fitted.
+        """
         self._check_fitted()
         if not isinstance(n_samples, int | np.integer) or n_samples < 1:
             raise ModelError(f"Invalid value for 'n_samples': {n_samples}; draw at least one event")
@@ -225,7 +235,7 @@ class GaussianMixture:
 
     @property
     def n_features(self) -> int:
-        """The number of columns of the training events."""
+        """The number of columns of the training events, D."""
         self._check_fitted()
         return self.n_features_in_
 
@@ -283,7 +293,11 @@ class GaussianMixture:
         return artefact.to_bytes(self.to_artefact())
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to a file, atomically."""
+        """Write the model to a safetensors file, atomically.
+
+        Raises:
+            ModelError: The mixture is not fitted, or the file cannot be written.
+        """
         artefact.save(self.to_artefact(), path)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002 - scikit-learn's signature

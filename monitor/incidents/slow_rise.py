@@ -1,9 +1,8 @@
 """The finding of a slow rise: the state between windows, and the alarm. Pure functions.
 
-Only windows without a spike update the statistic: windows that fire as a spike, and windows during an open incident of
-kind spike, are skipped. This makes the test less sensitive, not more (the omitted counts are the largest, or are
-omitted because of earlier ones), and a burst with its flanks is reported once. A rise that continues after the spike is
-found as usual.
+Windows that fire as a spike, and windows during an open incident of kind spike, do not update the statistic. A burst
+with its flanks therefore opens one incident. The test becomes less sensitive, because the largest counts are skipped.
+A rise that continues after the spike is found as usual.
 """
 
 from collections.abc import Mapping, Sequence

@@ -79,11 +79,14 @@ def choose_threshold(
 ) -> ThresholdEstimate:
     """Return the threshold estimate of a threshold tick.
 
-    It is anchored if the model has reference energies, and otherwise the plain percentile. It is not updated (the
-    detail `held` gives the reason) while fewer than 20 reference or 50 look-back energies lie above the percentile, or
-    if the energies have moved to where the histogram is too coarse to compare them with the reference. A first
-    threshold is then computed from the reference. With method `pot` the generalised Pareto tail is used where there are
-    so few energies. The threshold is then updated if look-back and reference have at least 1,000 energies each.
+    It is anchored if the model has reference energies, and otherwise the plain percentile. In these cases it is
+    not updated, and the detail `held` gives the reason:
+
+    * Fewer than 20 reference or 50 look-back energies lie above the percentile. With method `pot` the generalised
+      Pareto tail is used instead, if look-back and reference have at least 1,000 energies each.
+    * The energies have moved so far that the histogram is too coarse to compare them with the reference.
+
+    If there is no previous threshold, it is then computed from the reference.
 
     Args:
         previous: The threshold in force for this model and percentile, if any.

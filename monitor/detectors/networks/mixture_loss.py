@@ -1,8 +1,8 @@
 """Mean energy and regulariser of a batch under the mixture estimated from the same batch.
 
-The values equal `gmm_energy(z, *gmm_params(z, gamma))`. The gradient is derived by hand: with batches of 64
-rows the time of a training step depends on the number of operations, and this function has a third of those
-that automatic differentiation records.
+The values equal `gmm_energy(z, *gmm_params(z, gamma))`. The gradient is computed by formulas, not by
+automatic differentiation, which records three times as many operations. With batches of 64 rows the time of a training
+step depends on this number.
 """
 
 from typing import Any, cast

@@ -117,11 +117,11 @@ class NetworkDetector:
         return self._require_fitted().energies(self._check_events(x))
 
     def energies_and_responsibilities(self, x: Any) -> tuple[FloatArray, None]:
-        """Return the energy of each event, and None: component responsibilities are not monitored for networks."""
+        """Return the energy of each event, (n,), and None: component responsibilities are not monitored for networks."""
         return self.energy(x), None
 
     def infer_threshold(self, x: Any, threshold_perc: float = 95.0) -> float:
-        """Set the threshold to the given percentile of the scores of `x`, and return the threshold."""
+        """Set the threshold to the given percentile (0 to 100) of the scores of `x`, and return it, in nats."""
         percentile = self._check_number("threshold_perc", threshold_perc, 0.0, 100.0)
         self.threshold = float(np.percentile(self.score(x).astype(np.float64), percentile))
         return self.threshold
