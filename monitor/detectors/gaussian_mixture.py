@@ -200,7 +200,7 @@ class GaussianMixture:
         return self.fit(x, y).predict(x)
 
     def explain(self, x: Any) -> Explanation:
-        """Return the contribution of each feature to the energy of each event, given the other features; arrays (n, D)."""
+        """Return the contribution of each feature to each energy, given the other features. All arrays are (n, D)."""
         values = self._check_events(x, squares=True).astype(np.float64)
         names = self.feature_names_ or tuple(f"x{j}" for j in range(self.n_features))
         return attribution.explain_mixture(values, self.weights_, self.means_, self.inverse_cholesky(), names)

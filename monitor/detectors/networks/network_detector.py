@@ -117,7 +117,7 @@ class NetworkDetector:
         return self._require_fitted().energies(self._check_events(x))
 
     def energies_and_responsibilities(self, x: Any) -> tuple[FloatArray, None]:
-        """Return the energy of each event, (n,), and None: component responsibilities are not monitored for networks."""
+        """Return the energy of each event, (n,), and None: responsibilities are not monitored for networks."""
         return self.energy(x), None
 
     def infer_threshold(self, x: Any, threshold_perc: float = 95.0) -> float:
