@@ -19,7 +19,7 @@ from config.notify import (
     RouteSettings,
     WebhookChannelSettings,
 )
-from config.section import Section, raise_problems
+from config.section import Int, Section, raise_problems
 from config.sources import (
     FileSourceSettings,
     KafkaSourceSettings,
@@ -114,12 +114,26 @@ class DatabaseSettings(Section):
 
 
 class RetentionSettings(Section):
-    """The retention of rows, by time of storing."""
+    """The retention of rows, by time of storing; of models, by number."""
 
     scores: PositiveDuration = Field(default=timedelta(days=7), description="Scores of all events.")
     outliers: PositiveDuration = Field(default=timedelta(days=90), description="Outliers with their features.")
     windows: PositiveDuration = Field(default=timedelta(days=400), description="Judged windows.")
     dead_letters: PositiveDuration = Field(default=timedelta(days=7), description="Dead letters.")
+    thresholds: PositiveDuration = Field(
+        default=timedelta(days=400),
+        description="Superseded threshold rows that no kept window, score or outlier refers to, and calibrations.",
+    )
+    incidents: PositiveDuration = Field(
+        default=timedelta(days=400), description="Resolved incidents with their transitions and notifications."
+    )
+    notifications: PositiveDuration = Field(
+        default=timedelta(days=90), description="Notifications of resolved incidents."
+    )
+    gaps: PositiveDuration = Field(default=timedelta(days=400), description="Gaps.")
+    models: Int = Field(
+        default=20, ge=1, description="Number of retired models, and of candidates, that are kept for each stream."
+    )
 
 
 class Settings(Section):

@@ -6,13 +6,15 @@ The age of a row counts from its storing, not from its event time: backfilled ol
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
 
 from config.settings import RetentionSettings
+from config.time_format import DAY_US
 from config.units import to_us
+from storage.database.chunks import CHUNK_ROWS, delete_in_chunks
 from storage.database.engine import Database
 from storage.database.partitions import day_number, drop_score_partitions
 from storage.database.tables import (
@@ -27,9 +29,16 @@ from storage.database.tables import (
     streams,
     windows,
 )
+from storage.resolved import delete_gaps, delete_incidents, delete_notifications
+from storage.superseded import (
+    ThresholdCuts,
+    delete_accepted_references,
+    delete_calibrations,
+    delete_drift_bases,
+    delete_models,
+    delete_thresholds,
+)
 
-CHUNK_ROWS = 5_000
-"""Rows deleted in one transaction: under 100 ms on a slow disk, so that commits can run between two chunks."""
 _VACUUM_PAGES = 500
 _SPARE_FRACTION = 0.1
 _AUTO_VACUUM_INCREMENTAL = 2
@@ -48,6 +57,14 @@ class DeletedRows:
     dead_letters: int
     windows: int
     drift_verdicts: int = 0
+    thresholds: int = 0
+    calibrations: int = 0
+    accepted_references: int = 0
+    drift_bases: int = 0
+    models: int = 0
+    incidents: int = 0
+    notifications: int = 0
+    gaps: int = 0
 
 
 def delete_expired(
@@ -73,9 +90,51 @@ def delete_expired(
         drift_verdicts=_delete_drift_verdicts(db, now_us - to_us(retention.windows), stopped),
     )
     _delete_shadow_windows(db)
+    deleted = replace(
+        deleted,
+        **_delete_superseded(db, retention, now_us, stopped),
+        notifications=delete_notifications(db, now_us - to_us(retention.notifications), stopped),
+        gaps=delete_gaps(db, now_us - to_us(retention.gaps), stopped),
+    )
+    deleted = replace(deleted, incidents=_delete_incidents(db, now_us - to_us(retention.incidents), stopped))
     if db.dialect == "sqlite":
         _shrink_file(db, stopped)
     return deleted
+
+
+def _delete_superseded(
+    db: Database, retention: RetentionSettings, now_us: int, stopped: Callable[[], bool]
+) -> dict[str, int]:
+    """Delete expired rows that newer ones supersede; return their numbers by table.
+
+    Runs after the deletion of the scores, outliers and windows that refer to threshold rows.
+    """
+    cut_us = now_us - to_us(retention.thresholds)
+    scores_cut_us = now_us - to_us(retention.scores)
+    if db.dialect == "postgresql":
+        scores_cut_us = scores_cut_us // DAY_US * DAY_US  # scores are deleted by whole days
+    used_us = min(scores_cut_us, now_us - to_us(retention.outliers))
+    deleted = dict.fromkeys(("thresholds", "calibrations", "models"), 0)
+    with db.read() as connection:
+        stream_ids = connection.scalars(sa.select(streams.c.id)).all()
+        protected = {row.stream_id: row.since_us for row in connection.execute(_select_first_unresolved())}
+    for stream_id in stream_ids:
+        protected_us = protected.get(stream_id, FOREVER_US)
+        cuts = ThresholdCuts(recorded_us=cut_us, used_us=used_us, protected_us=protected_us)
+        deleted["thresholds"] += delete_thresholds(db, stream_id, cuts, stopped)
+        deleted["calibrations"] += delete_calibrations(db, stream_id, cut_us, stopped)
+        deleted["models"] += delete_models(db, stream_id, retention.models, stopped)
+    return {
+        **deleted,
+        "accepted_references": delete_accepted_references(db, cut_us, stopped),
+        "drift_bases": delete_drift_bases(db),
+    }
+
+
+def _delete_incidents(db: Database, cut_us: int, stopped: Callable[[], bool]) -> int:
+    with db.read() as connection:
+        stream_ids = connection.scalars(sa.select(streams.c.id)).all()
+    return sum(delete_incidents(db, stream_id, cut_us, stopped) for stream_id in stream_ids)
 
 
 def _delete_in_log_order(db: Database, table: sa.Table, cut_us: int, stopped: Callable[[], bool]) -> int:
@@ -141,7 +200,7 @@ def _delete_dead_letters(db: Database, cut_us: int, stopped: Callable[[], bool])
             .order_by(dead_letters.c.recorded_at_us)
             .limit(CHUNK_ROWS)
         )
-        total += _delete_in_chunks(db, sa.delete(dead_letters).where(dead_letters.c.id.in_(oldest)), stopped)
+        total += delete_in_chunks(db, sa.delete(dead_letters).where(dead_letters.c.id.in_(oldest)), stopped)
     return total
 
 
@@ -162,7 +221,7 @@ def _delete_windows(db: Database, cut_us: int, stopped: Callable[[], bool]) -> i
             .limit(CHUNK_ROWS)
         )
         of_stream = windows.c.stream_id == stream_id
-        total += _delete_in_chunks(
+        total += delete_in_chunks(
             db, sa.delete(windows).where(of_stream, windows.c.window_start_us.in_(oldest)), stopped
         )
     return total + _delete_windows_of_late_events(db)
@@ -212,17 +271,6 @@ def _delete_drift_verdicts(db: Database, cut_us: int, stopped: Callable[[], bool
             total += connection.execute(
                 sa.delete(drift_verdicts).where(drift_verdicts.c.id <= last, drift_verdicts.c.recorded_at_us < cut_us)
             ).rowcount
-    return total
-
-
-def _delete_in_chunks(db: Database, delete: sa.Delete, stopped: Callable[[], bool]) -> int:
-    total = 0
-    while not stopped():
-        with db.write() as connection:
-            deleted = connection.execute(delete).rowcount
-        total += deleted
-        if deleted < CHUNK_ROWS:
-            break
     return total
 
 

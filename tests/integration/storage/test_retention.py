@@ -10,6 +10,7 @@ from config.time_format import DAY_US
 from config.units import to_us
 from storage import retention
 from storage.database import tables
+from storage.database.chunks import CHUNK_ROWS
 from storage.database.engine import Database
 from storage.database.migrations.upgrade import upgrade
 from storage.database.partitions import ensure_score_partitions, list_partition_days
@@ -142,11 +143,11 @@ def test_shadow_windows_are_deleted_with_the_windows(feed: ClaimedStream) -> Non
     assert left == [(T0 + MINUTE,), (T0 + 2 * MINUTE,)], "a shadow window that is not judged yet is not deleted"
 
 
-@pytest.mark.parametrize("n_young", [0, 1, retention.CHUNK_ROWS])
+@pytest.mark.parametrize("n_young", [0, 1, CHUNK_ROWS])
 def test_sqlite_deletes_many_chunks_of_scores_but_not_the_young_ones(upgraded_sqlite_url: str, n_young: int) -> None:
     with Database(upgraded_sqlite_url) as db:
         feed = claim_stream(db)
-        old = 2 * retention.CHUNK_ROWS + 17
+        old = 2 * CHUNK_ROWS + 17
         feed.commit(old)
         _make_older(db, tables.scores, "stored_at_us", 8)
         if n_young:
