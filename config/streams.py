@@ -1,5 +1,6 @@
 """Settings of one stream: events, model, windows, threshold and alerts."""
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import pairwise
@@ -13,6 +14,7 @@ from config.sources import FileSourceSettings, KafkaSourceSettings, SourceSettin
 from config.units import Duration, PositiveDuration, Rate, Size, format_duration, parse_duration
 
 _MIN_LOOK_BACK_WINDOWS = 10
+_UNSTORABLE = re.compile("[\\x00\\ud800-\\udfff]")
 
 
 class TimeSettings(Section):
@@ -46,6 +48,8 @@ class EventSettings(Section):
         for name in () if features == "auto" else features:
             if not all(name.split(".")):
                 raise ValueError(f"{name!r} has an empty part; write nested names as card.age_days")
+            if _UNSTORABLE.search(name):
+                raise ValueError(f"{name!r} has a NUL character or half a surrogate pair; databases cannot store it")
         return features
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
@@ -16,6 +17,8 @@ from consumers.codecs.text import describe_value
 
 FLOAT32_LIMIT = 3.4028235677973366e38
 """Values of this magnitude or larger become infinite as float32."""
+
+_NOT_GENERATED = re.compile(r'[\x00-\x1f\x7f"\\\ud800-\udfff]')
 
 ABSENT: Any = object()
 
@@ -45,13 +48,18 @@ def build_message_types(schema: Schema) -> list[MessageType]:
     others = [name for name in (schema.time_field, schema.key_field, schema.id_field) if name is not None]
     names = [*schema.features, *others]
     parents = {name[:end] for name in names for end, mark in enumerate(name) if mark == "."}
-    if len(set(names)) < len(names) or parents & set(names):
+    if len(set(names)) < len(names) or parents & set(names) or not all(map(_can_be_generated, names)):
         return []
     found = [_build_message_type(schema, nested=True)]
     dotted_features = any("." in name for name in schema.features)
     if dotted_features and not schema.mean_if_missing and not any("." in name for name in others):
         found.append(_build_message_type(schema, nested=False))
     return found
+
+
+def _can_be_generated(name: str) -> bool:
+    """Return True if msgspec accepts the name as a field of a struct: without quotes, backslashes and controls."""
+    return not _NOT_GENERATED.search(name)
 
 
 def _build_message_type(schema: Schema, *, nested: bool) -> MessageType:

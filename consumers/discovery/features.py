@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,7 +18,12 @@ from consumers.codecs.table import check_columns, parse_cell
 NUMERIC_SHARE = 0.99
 """A field is a feature if it is a finite number in at least this share of the events."""
 
+MAX_FEATURES = 1_000
+"""The most features that `features: auto` accepts. Configured names have no such limit."""
+
 MAX_DEPTH = 8
+
+_UNSTORABLE = re.compile("[\\x00\\ud800-\\udfff]")
 
 
 def discover_features(event: EventSettings, raw_batches: Sequence[RawBatch]) -> tuple[str, ...]:
@@ -29,7 +35,7 @@ def discover_features(event: EventSettings, raw_batches: Sequence[RawBatch]) -> 
     deterministic.
 
     Raises:
-        ConfigError: No field is a feature, or a table does not have a configured column.
+        ConfigError: No field is a feature, more than MAX_FEATURES are, or a table lacks a configured column.
     """
     tables = [raw.values for raw in raw_batches if isinstance(raw.values, Table)]
     if tables:
@@ -38,7 +44,8 @@ def discover_features(event: EventSettings, raw_batches: Sequence[RawBatch]) -> 
         return tuple(event.features)
     fields = {event.time.field if event.time else None, event.key, event.id}
     if tables:
-        names = _select_numeric_fields(map(_mark_numeric_cells, _table_rows(tables)), fields)
+        rows = sum(len(table) - len(table.row_errors) for table in tables)
+        names = _select_numeric_fields(map(_mark_numeric_cells, _table_rows(tables)), rows, fields)
     elif event.format == "float32":
         names = _name_by_length(len(value) / 4 for value in _present_values(raw_batches))
     else:
@@ -49,7 +56,26 @@ def discover_features(event: EventSettings, raw_batches: Sequence[RawBatch]) -> 
             f"event.features: no field is a number in 99% of the first {n} events; name them, or check "
             f"event.format ({event.format})"
         )
+    refuse_too_many_features(names)
     return names
+
+
+def refuse_too_many_features(names: Sequence[str]) -> None:
+    """Check that automatically chosen features are at most MAX_FEATURES.
+
+    Raises:
+        ConfigError: There are more.
+    """
+    if len(names) > MAX_FEATURES:
+        raise ConfigError(
+            f"event.features: auto found {len(names):,} numeric fields ({', '.join(names[:3])}, ...), "
+            f"at most {MAX_FEATURES:,} are taken automatically; name the fields that describe an event"
+        )
+
+
+def is_storable_name(name: str) -> bool:
+    """Return True if databases can store the name: without NUL and without lone surrogates."""
+    return not _UNSTORABLE.search(name)
 
 
 def _present_values(raw_batches: Iterable[RawBatch]) -> Iterator[bytes]:
@@ -77,7 +103,7 @@ def _find_message_features(
     if len(lengths) > len(objects):
         return _name_by_length(lengths)
     numbers = ({name: _is_number(value) for name, value in flatten_fields(message)} for message in objects)
-    return _select_numeric_fields(numbers, fields)
+    return _select_numeric_fields(numbers, len(objects), fields)
 
 
 def _name_by_length(lengths: Iterable[float]) -> tuple[str, ...]:
@@ -88,20 +114,28 @@ def _name_by_length(lengths: Iterable[float]) -> tuple[str, ...]:
     return tuple(f"x{i}" for i in range(int(counted.most_common(1)[0][0])))
 
 
-def _select_numeric_fields(events: Iterable[Mapping[str, bool]], fields: set[str | None]) -> tuple[str, ...]:
+def _select_numeric_fields(events: Iterable[Mapping[str, bool]], n: int, fields: set[str | None]) -> tuple[str, ...]:
     """Return the fields that are numeric in at least NUMERIC_SHARE of the events.
+
+    A field that is absent from the first 1% of the events and one more cannot reach that share. Its name is not
+    counted, so that producers that invent a name for each event do not fill the memory.
 
     Args:
         events: For each event a mapping of field name to True if its value is a number.
+        n: The number of events.
         fields: The fields of time, key and id, which are excluded.
     """
     numeric: dict[str, int] = {}
-    n = 0
-    for found in events:
-        n += 1
+    n_first = int((1 - NUMERIC_SHARE) * n) + 2
+    for i, found in enumerate(events):
         for name, is_number in found.items():
-            numeric[name] = numeric.get(name, 0) + is_number
-    return tuple(name for name, k in numeric.items() if name not in fields and k >= NUMERIC_SHARE * n > 0)
+            if i < n_first or name in numeric:
+                numeric[name] = numeric.get(name, 0) + is_number
+    return tuple(
+        name
+        for name, k in numeric.items()
+        if name not in fields and k >= NUMERIC_SHARE * n > 0 and is_storable_name(name)
+    )
 
 
 def flatten_fields(message: Mapping[Any, Any], path: str = "", depth: int = 1) -> Iterator[tuple[str, Any]]:

@@ -28,7 +28,7 @@ from consumers.discovery.column_statistics import (
     time_rank,
     value_kind,
 )
-from consumers.discovery.features import NUMERIC_SHARE
+from consumers.discovery.features import NUMERIC_SHARE, is_storable_name
 from consumers.discovery.sample import RecordSample
 from consumers.times import MAGNITUDES, times_us
 
@@ -132,6 +132,8 @@ def _rejection_reasons(stats: ColumnStatistics, now_us: int) -> Iterator[str]:
         return
     if not all(name.split(".")):
         yield "its name has an empty part, which no setting can name"
+    if not is_storable_name(name):
+        yield "its name has a NUL character or half a surrogate pair, which databases cannot store"
     yield from _identifier_reasons(stats)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ class ParquetReader:
         """Open the file and read its metadata.
 
         Raises:
-            ConfigError: pyarrow is not installed, or the file is not a Parquet file.
+            ConfigError: pyarrow is not installed, the file is not a Parquet file, or two columns have one name.
         """
         try:
             import pyarrow as pa  # noqa: PLC0415 - an extra
@@ -33,11 +34,24 @@ class ParquetReader:
             self._file = parquet.ParquetFile(path)
         except (pa.ArrowException, OSError) as error:
             raise ConfigError(f"source.path: {str(path)!r} is not a readable Parquet file: {error}") from None
+        self._refuse_repeated_names(path)
         metadata = self._file.metadata
         sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
         self._starts = np.concatenate([[0], np.cumsum(np.array(sizes, np.int64))]).astype(np.int64)
         self._batches: Iterator[Any] | None = None
         self._next = 0
+
+    def _refuse_repeated_names(self, path: Path) -> None:
+        """Check that each column has its own name, nested columns by their dotted names."""
+        names = self._flatten(self._file.schema_arrow.empty_table()).column_names
+        repeated = [name for name, n in Counter(names).items() if n > 1]
+        if repeated:
+            self._file.close()
+            listed = ", ".join(map(repr, repeated))
+            raise ConfigError(
+                f"source.path: {str(path)!r} has several columns named {listed}; give every column its own name "
+                "(a field of a nested column is named column.field)"
+            )
 
     @property
     def n_rows(self) -> int:
@@ -73,12 +87,15 @@ class ParquetReader:
 
     def _to_table(self, batch: Any) -> Table:
         """Convert a record batch to a table. Fields of nested columns get dotted names."""
-        table = self._arrow.Table.from_batches([batch])
-        types = self._arrow.types
-        while any(types.is_struct(field.type) for field in table.schema):
-            table = table.flatten()
-        columns = {name: self._to_column(table.column(name)) for name in dict.fromkeys(table.column_names)}
+        table = self._flatten(self._arrow.Table.from_batches([batch]))
+        columns = {name: self._to_column(table.column(name)) for name in table.column_names}
         return Table(columns=columns, n_rows=table.num_rows)
+
+    def _flatten(self, table: Any) -> Any:
+        """Replace each nested column by its fields."""
+        while any(self._arrow.types.is_struct(field.type) for field in table.schema):
+            table = table.flatten()
+        return table
 
     def _to_column(self, column: Any) -> Any:
         """Convert a column: numbers without nulls and times to an array, other values to a list."""

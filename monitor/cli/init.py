@@ -258,6 +258,7 @@ def _build_starter(
     """
     from config.sizing import EventVolume, recommend_sizes
     from config.starter_file import StarterConfig
+    from consumers.discovery.features import refuse_too_many_features
     from consumers.discovery.field_roles import estimate_volume
     from monitor.models.training_events import min_training_events
 
@@ -266,6 +267,7 @@ def _build_starter(
     features, needed = fields.names("feature"), min_training_events(len(fields.names("feature")))
     if not features:
         raise ConfigError(f"{topic or path}: no field can be a feature (see the table); nothing was written")
+    refuse_too_many_features(features)
     usable = records.available * sample.n_events // max(1, len(records))
     if path is not None and usable < needed:
         raise ConfigError(

@@ -199,7 +199,7 @@ def test_tombstones_have_a_key_and_no_value(
     assert [key for batch in reader.batches for key in batch.keys or ()] == [b"a", b"b", None]
 
 
-@pytest.mark.parametrize("codec", ["gzip", "lz4", "zstd"])
+@pytest.mark.parametrize("codec", ["gzip", "lz4", "snappy", "zstd"])
 def test_compressed_batches_are_read_from_an_offset_inside(
     kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener, codec: str
 ) -> None:

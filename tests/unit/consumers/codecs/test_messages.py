@@ -288,3 +288,36 @@ def test_unreadable_batch_is_one_dead_letter_for_its_range():
 def test_records_lost_to_retention_are_not_dead_letters():
     decoded = decode(None, batch=raw_batch([], begin=10, skip_reason="retention"))
     assert (len(decoded.dead_letters), decoded.skip_reason) == (0, "retention")
+
+
+NAMES = (
+    'up{code="200"}',
+    "back\\slash",
+    "tab\t",
+    "line\n",
+    "\x7f",
+    "'",
+    "é",
+    "😀",
+    "${HOME}",
+    " pad ",
+    "a.b",
+    '"',
+    "#",
+)
+
+
+@pytest.mark.parametrize("encoding", ["json", "msgpack"])
+@pytest.mark.parametrize("name", NAMES)
+def test_name_with_any_characters_is_a_feature_a_time_a_key_and_an_id(name, encoding):
+    pack = msgspec.json.encode if encoding == "json" else msgspec.msgpack.encode
+    values = [pack({name: 1_714_566_896, "other": 2}), pack({name: 1_714_566_897, "other": 3})]
+    assert features_of(decode(values, (name, "other"), format=encoding))[0][1] == 2
+    decoded = decode(values, ("other",), format=encoding, time={"field": name}, key=name, id=name)
+    assert features_of(decoded) == [[2], [3]]
+    assert decoded.events.times_us.tolist() == [1_714_566_896_000_000, 1_714_566_897_000_000]
+    assert decoded.events.keys == decoded.events.ids == ["1714566896", "1714566897"]
+
+
+def test_nested_name_with_quotes_is_a_path():
+    assert features_of(decode(json_records({'a"': {"b\\": 1}}), ('a".b\\',))) == [[1]]

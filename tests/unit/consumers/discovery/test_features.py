@@ -79,3 +79,25 @@ def test_configured_column_missing_in_a_table_is_an_error_with_a_suggestion():
 def test_no_numeric_field_is_an_error_with_advice(values):
     with pytest.raises(ConfigError, match=r"event\.features: no field is a number"):
         found(values)
+
+
+def test_more_than_a_thousand_automatic_features_are_refused():
+    values = json_records({f"f{i}": i for i in range(1_000)})
+    assert len(found(values)) == 1_000
+    for wide, event in (
+        (json_records({f"f{i}": i for i in range(1_001)}), {}),
+        (json_records(list(range(1_001))), {}),
+        ([b"\0" * 4_004], {"format": "float32"}),
+    ):
+        with pytest.raises(ConfigError, match=r"auto found 1,001 numeric fields .* at most 1,000"):
+            found(wide, **event)
+    assert found(json_records({"x": 1}), features=[f"f{i}" for i in range(1_001)])
+
+
+def test_names_that_occur_once_are_not_kept():
+    events = [{"x": 1, **{f"{i}-{j}": j for j in range(100)}} for i in range(300)]
+    assert found(json_records(*events)) == ("x",)
+
+
+def test_name_that_no_database_can_store_is_not_a_feature():
+    assert found([b'{"a\\u0000": 1, "b\\ud800": 2, "c\\"": 3}']) == ('c"',)

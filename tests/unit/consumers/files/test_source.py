@@ -316,6 +316,20 @@ def test_parquet_rows_become_columns_and_a_restart_continues_at_any_row(tmp_path
     assert {reason for each in decoded for reason in each.dead_letters.reasons} <= {"missing_feature"}
 
 
+def test_parquet_columns_of_one_name_are_an_error_that_names_them(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    numbers, nested = pa.array([1.0, 2.0]), pa.array([{"b": 1}, {"b": 2}])
+    for arrays, names, repeated in (
+        ([numbers, numbers, numbers], ["ts", "temp", "temp"], "'temp'"),
+        ([numbers, nested], ["a.b", "a"], "'a.b'"),
+    ):
+        path = tmp_path / "x.parquet"
+        parquet.write_table(pa.Table.from_arrays(arrays, names=names), path)
+        with pytest.raises(ConfigError, match=f"several columns named {repeated}; give every column its own name"):
+            FileSource(path).discover()
+
+
 def test_parquet_position_beyond_the_end_reports_a_replaced_file(tmp_path):
     path = parquet_file(tmp_path / "x.parquet")
     assert drain(opened(path, Position(next_offset=1_001)))[1].replaced
