@@ -23,7 +23,7 @@ class TimeSettings(Section):
     field: Text = Field(description="Name of the field, dotted for nested fields.")
     unit: Literal["auto", "s", "ms", "us", "ns"] = Field(
         default="auto",
-        description="Unit of a number since 1970. auto: by its magnitude. RFC 3339 is always accepted.",
+        description="Unit of a number since 1970. auto: by its magnitude. ISO 8601 is always accepted.",
     )
 
 

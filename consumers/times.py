@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.batch import Int64, Mask
+from consumers.time_texts import MAX_TEXT_CHARS, to_iso8601
 
 TimeUnit = Literal["auto", "s", "ms", "us", "ns"]
 
@@ -27,9 +28,24 @@ SCALES = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1, 1_000)}
 MAGNITUDES = ((1e11, "s"), (1e14, "ms"), (1e17, "us"), (math.inf, "ns"))
 """Upper bounds of the magnitude per unit, to guess the unit of an epoch. The guess is right from March 1973 on."""
 
-RFC3339 = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,18}))?\s?([Zz]|[+-]\d\d:?\d\d)?", re.ASCII
+MIN_GUESSED_NS = 720_000_000_000_000_000
+"""The least number that is guessed to be nanoseconds (October 1992). Ticks of .NET (100 ns since the year 1, from 6.2e17
+for 1970) and of Windows files (100 ns since 1601, about 1.3e17) lie below it: read as nanoseconds, they would be times
+of 1990 and of 1974 that run a hundred times too slowly."""
+
+_DATE_EXTENDED = r"(\d{4})([-/])(\d\d)\2(\d\d)"
+_OFFSET = r"\s?([Zz]|[+-]\d\d(?::?\d\d)?)?"
+ISO8601_EXTENDED = re.compile(
+    _DATE_EXTENDED + r"(?:[Tt ](\d\d)(?::(\d\d)(?::(\d\d)(?:[.,](\d{1,18}))?)?)?" + _OFFSET + r")?", re.ASCII
 )
+ISO8601_BASIC = re.compile(
+    r"(\d{4})()(\d\d)(\d\d)[Tt ](\d\d)(?:(\d\d)(?:(\d\d)(?:[.,](\d{1,18}))?)?)?" + _OFFSET, re.ASCII
+)
+YEAR, MONTH, DAY, HOUR, MINUTE, SECOND, FRACTION, OFFSET = 1, 3, 4, 5, 6, 7, 8, 9
+"""The groups of both layouts."""
+
+COMPACT_RANGE = (19_700_101_000_000, 22_611_231_235_959)
+"""The range of numbers of 14 digits that are read as YYYYMMDDhhmmss. As epochs in milliseconds they are after 2261."""
 NUMBER = re.compile(r"\s*[+-]?(\d{1,30})(\.\d{0,30})?([eE][+-]?\d{1,3})?\s*", re.ASCII)
 DAYS_IN_MONTH = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -39,10 +55,11 @@ MICROSECOND = timedelta(microseconds=1)
 def times_us(values: Sequence[object] | NDArray[np.generic], unit: TimeUnit) -> Int64:
     """Return each time in microseconds since 1970, NO_TIME for a missing and BAD_TIME for an invalid time.
 
-    Accepted are RFC 3339 texts, and epochs as integers, floats or numeric strings. An RFC 3339 text without
-    an offset is UTC, and digits below the microsecond are truncated. With the unit "auto", the magnitude of
-    the number determines the unit (see MAGNITUDES). Integers are exact. A float of seconds is exact to the
-    microsecond until 2242. Times outside 1970 to 2261 are invalid.
+    Accepted are ISO 8601 texts and the other forms of `consumers.time_texts`, and epochs as integers, floats or
+    numeric strings. A text without an offset is UTC, a date without a time is its midnight, and digits below the
+    microsecond are truncated. With the unit "auto", the magnitude of the number determines the unit (see MAGNITUDES
+    and MIN_GUESSED_NS), and an integer of 14 digits may be YYYYMMDDhhmmss. Integers are exact. A float of seconds is
+    exact to the microsecond until 2242. Times outside 1970 to 2261 are invalid.
     """
     if isinstance(values, np.ndarray):
         if values.dtype.kind == "M":
@@ -86,6 +103,8 @@ def time_us(value: object, unit: TimeUnit) -> int:
     if isinstance(value, str):
         return _from_string(value, unit)
     if isinstance(value, int) and not isinstance(value, bool):
+        if unit == "auto" and (value >= MAGNITUDES[-2][0] or COMPACT_RANGE[0] <= value <= COMPACT_RANGE[1]):
+            return BAD_TIME if value >= 2**63 else int(_from_integers(np.array([value], np.int64), unit)[0])
         times, over = SCALES[_guess_unit(value) if unit == "auto" else unit]
         return _in_range(value * times // over)
     if isinstance(value, float):
@@ -117,10 +136,23 @@ def _from_integers(numbers: Int64, unit: TimeUnit) -> Int64:
     result = np.full(len(numbers), BAD_TIME)
     low = 0.0
     for below, name in MAGNITUDES:
-        here = (numbers >= low) & (numbers < below)
+        here = (numbers >= (MIN_GUESSED_NS if name == "ns" else low)) & (numbers < below)
         result[here] = _scaled(numbers[here], name)
         low = below
+    compact = (numbers >= COMPACT_RANGE[0]) & (numbers <= COMPACT_RANGE[1])
+    if compact.any():
+        result[compact] = _from_compact(numbers[compact])
     return result
+
+
+def _from_compact(numbers: Int64) -> Int64:
+    """Parse integers of the form YYYYMMDDhhmmss, in UTC."""
+    date, clock = numbers // 1_000_000, numbers % 1_000_000
+    year, month, day = date // 10_000, date // 100 % 100, date % 100
+    hour, minute, second = clock // 10_000, clock // 100 % 100, clock % 100
+    fits = _is_valid_date(year, month, day) & (hour < 24) & (minute < 60) & (second <= 60)
+    seconds = _days_from_civil(year, month, day) * 86_400 + (hour * 60 + minute) * 60 + second
+    return np.where(fits, _check_range(np.where(fits, seconds, 0) * 1_000_000), BAD_TIME)
 
 
 def _scaled(numbers: Int64, unit: str) -> Int64:
@@ -135,7 +167,8 @@ def _from_floats(numbers: NDArray[np.float64], unit: TimeUnit) -> Int64:
     for below, name in MAGNITUDES if unit == "auto" else ((math.inf, unit),):
         times, over = SCALES[name]
         with np.errstate(over="ignore", invalid="ignore"):
-            here = (numbers >= low) & (numbers < below) & (numbers * (times / over) < END_OF_TIME_US)
+            least = MIN_GUESSED_NS if unit == "auto" and name == "ns" else low
+            here = (numbers >= least) & (numbers < below) & (numbers * (times / over) < END_OF_TIME_US)
         result[here] = _check_range(np.rint(numbers[here] * times / over).astype(np.int64))
         low = below
     return result
@@ -154,35 +187,45 @@ def _from_strings(values: Sequence[str], unit: TimeUnit) -> Int64:
 
 def _from_equal_length_strings(values: Sequence[str], length: int, unit: TimeUnit) -> Int64:
     joined = "".join(values)
-    layout = RFC3339.fullmatch(values[0])
+    layout = _match_iso8601(values[0])
     if joined.isascii() and layout is not None:
-        return _from_rfc3339(np.frombuffer(joined.encode(), np.uint8).reshape(-1, length), layout, values, unit)
+        return _from_iso8601(np.frombuffer(joined.encode(), np.uint8).reshape(-1, length), layout, values, unit)
     if joined.isascii() and length <= 18 and joined.isdigit():
         return _from_integers(np.array(list(map(int, values)), np.int64), unit)
     return np.array([time_us(value, unit) for value in values], np.int64)
 
 
-def _from_rfc3339(text: NDArray[np.uint8], layout: re.Match[str], values: Sequence[str], unit: TimeUnit) -> Int64:
+def _match_iso8601(text: str) -> re.Match[str] | None:
+    return ISO8601_EXTENDED.fullmatch(text) or ISO8601_BASIC.fullmatch(text)
+
+
+def _from_iso8601(text: NDArray[np.uint8], layout: re.Match[str], values: Sequence[str], unit: TimeUnit) -> Int64:
     """Parse a matrix of characters, shape (rows, characters), by the layout of its first row.
 
     Rows with another layout are parsed individually.
     """
-    fraction, zone = layout.span(7), layout.span(8)
     digits = text.astype(np.int64) - ord("0")
-    number_spans = [(0, 4), (5, 7), (8, 10), (11, 13), (14, 16), (17, 19)]
     fits = _matches_layout(text, layout)
-    year, month, day, hour, minute, second = (_parse_digits(digits, a, b) for a, b in number_spans)
+
+    def number(group: int) -> Int64:
+        start, stop = layout.span(group)
+        return _parse_digits(digits, start, stop) if start >= 0 else np.zeros(len(text), np.int64)
+
+    year, month, day, hour, minute, second = map(number, (YEAR, MONTH, DAY, HOUR, MINUTE, SECOND))
     micros = np.zeros(len(text), np.int64)
-    if fraction[0] >= 0:
-        stop = min(fraction[1], fraction[0] + 6)
-        micros = _parse_digits(digits, fraction[0], stop) * 10 ** (6 - (stop - fraction[0]))
+    start, stop = layout.span(FRACTION)
+    if start >= 0:
+        stop = min(stop, start + 6)
+        micros = _parse_digits(digits, start, stop) * 10 ** (6 - (stop - start))
     offset = np.zeros(len(text), np.int64)
-    if zone[1] - zone[0] > 1:
-        minutes = _parse_digits(digits, zone[1] - 2, zone[1])
-        hours = _parse_digits(digits, zone[0] + 1, zone[0] + 3)
+    start, stop = layout.span(OFFSET)
+    if stop - start > 1:
+        hours = _parse_digits(digits, start + 1, start + 3)
+        minutes = _parse_digits(digits, stop - 2, stop) if stop - start > 3 else np.zeros(len(text), np.int64)
         fits &= (hours < 24) & (minutes < 60)
-        offset = (hours * 60 + minutes) * np.where(text[:, zone[0]] == ord("-"), -1, 1)
-    fits &= _is_valid_date(year, month, day) & (hour < 24) & (minute < 60) & (second <= 60)
+        offset = (hours * 60 + minutes) * np.where(text[:, start] == ord("-"), -1, 1)
+    fits &= _is_valid_date(year, month, day) & (minute < 60) & (second <= 60)
+    fits &= (hour < 24) | ((hour == 24) & (minute + second + micros == 0))
     days = _days_from_civil(year, month, day)
     seconds = days * 86_400 + (hour * 60 + minute - offset) * 60 + second
     result = _check_range(seconds * 1_000_000 + micros)
@@ -224,12 +267,15 @@ def _days_from_civil(year: Int64, month: Int64, day: Int64) -> Int64:
 
 
 def _from_string(text: str, unit: TimeUnit) -> int:
-    layout = RFC3339.fullmatch(text.strip()) if len(text) <= 64 else None
-    if layout is not None:
-        plain = layout.string
-        characters = np.frombuffer(plain.encode(), np.uint8).reshape(1, -1)
-        return int(_from_rfc3339(characters, layout, [plain], unit)[0])
-    number = NUMBER.fullmatch(text) if len(text) <= 80 else None
-    if number is None:
+    if len(text) > MAX_TEXT_CHARS:
         return BAD_TIME
-    return time_us(int(text) if number[2] is number[3] is None else float(text), unit)
+    layout = _match_iso8601(text.strip())
+    number = None if layout is not None else NUMBER.fullmatch(text)
+    if number is not None:
+        return time_us(int(text) if number[2] is number[3] is None else float(text), unit)
+    plain = text.strip() if layout is not None else to_iso8601(text)
+    layout = layout or (None if plain is None else _match_iso8601(plain))
+    if layout is None or plain is None:
+        return BAD_TIME
+    characters = np.frombuffer(plain.encode(), np.uint8).reshape(1, -1)
+    return int(_from_iso8601(characters, layout, [plain], unit)[0])

@@ -55,7 +55,9 @@ def test_fractions_with_fewer_digits_are_parsed():
         "2024-13-01T00:00:00Z",
         "2024-00-01T00:00:00Z",
         "2024-01-00T00:00:00Z",
-        "2024-01-01T24:00:00Z",
+        "2024-01-01T24:00:01Z",
+        "2024-01-01T24:01Z",
+        "2024-01-01T25:00:00Z",
         "2024-01-01T00:60:00Z",
         "2024-01-01T00:00:61Z",
         "2024-01-01T00:00:00+24:00",
@@ -63,7 +65,16 @@ def test_fractions_with_fewer_digits_are_parsed():
         "2262-01-01T00:00:00Z",
         "1970-01-01T00:00:00+01:00",
         "yesterday",
-        "2024-01-01",
+        "05/01/2024 12:34:56",
+        "01.05.2024 12:34:56",
+        "2024-05/01 12:34:56",
+        "2024-05-01 12:34:56 CEST",
+        "Wed, 31 Apr 2024 12:34:56 GMT",
+        "2024-W54-1",
+        "2023-366",
+        "20240501T",
+        "2024-05",
+        "12:34:56",
         "1_700_000_000",
         "٠١٢٣",
         "nan",
@@ -72,6 +83,81 @@ def test_fractions_with_fewer_digits_are_parsed():
 )
 def test_text_without_a_time_between_1970_and_2261_is_bad(text):
     assert one(text) == BAD_TIME
+
+
+SECOND = "2024-05-01T12:34:56Z"
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("2024-05-01 12:34:56+00", SECOND),  # PostgreSQL
+        ("2024-05-01 14:34:56.000000+02", SECOND),
+        ("2024-05-01T12:34Z", "2024-05-01T12:34:00Z"),
+        ("2024-05-01 12:34", "2024-05-01T12:34:00Z"),
+        ("2024-05-01T14+02", "2024-05-01T12:00:00Z"),
+        ("2024-05-01", "2024-05-01T00:00:00Z"),
+        ("2024-05-01T24:00:00Z", "2024-05-02T00:00:00Z"),
+        ("2024/05/01 12:34:56", SECOND),
+        ("20240501T123456Z", SECOND),
+        ("20240501T143456+0200", SECOND),
+        ("20240501T123456.5Z", "2024-05-01T12:34:56.5Z"),
+        ("20240501T1234Z", "2024-05-01T12:34:00Z"),
+        ("20240501 123456", SECOND),
+        ("20240501123456", SECOND),
+        ("2024-W18-3T12:34:56Z", SECOND),
+        ("2024-122T12:34:56Z", SECOND),
+        ("2024-05-01T10:34:56\u221202:00", SECOND),  # ISO 8601 prefers the minus sign to the hyphen
+        ("2024-05-01T12:34:56+00:00:00", SECOND),
+        ("2024-05-01 12:34:56 UTC", SECOND),
+        ("2024-05-01 14:34:56 +0200", SECOND),  # git
+        ("2024-05-01 12:34:56 +0000 UTC", SECOND),  # Go
+        ("2024-05-01 14:34:56.1 +0200 CEST m=+0.000000001", "2024-05-01T12:34:56.1Z"),
+        ("2024-05-01 15:34:56 +0300 +03", SECOND),
+        ("2024-05-01T12:34:56Z[UTC]", SECOND),  # Java
+        ("2024-05-01T14:34:56+02:00[Europe/Berlin]", SECOND),
+        ("Wed May 01 12:34:56 UTC 2024", SECOND),
+        ("Wed, 01 May 2024 12:34:56 GMT", SECOND),  # RFC 2822 and HTTP
+        ("Wed, 1 May 2024 14:34:56 +0200 (CEST)", SECOND),
+        ("Wednesday, 01-May-24 12:34:56 GMT", SECOND),
+        ("Wed May  1 12:34:56 2024", SECOND),  # ctime
+        ("[01/May/2024:14:34:56 +0200]", SECOND),  # Apache
+        ("/Date(1714566896000)/", SECOND),  # JSON of .NET
+    ],
+)
+def test_common_forms_of_a_time_are_parsed(text, same):
+    assert one(text) == one(same) != BAD_TIME
+    assert times_us([text] * 3, "auto").tolist() == [one(same)] * 3
+
+
+def test_column_of_one_form_is_parsed_together_and_other_forms_one_by_one():
+    column = ["2024-05-01 12:34:56+00", "2024-05-01 12:34:57-01", "2024-05-01T14:34:58Z", "20240501T123459+000000"]
+    expected = [one(SECOND), one(SECOND) + 3_601_000_000, one(SECOND) + 7_202_000_000, BAD_TIME]
+    assert times_us(column, "auto").tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("number", "origin"),
+    [
+        (638_501_636_960_000_000, "ticks of .NET, 100 ns since the year 1"),
+        (638_501_636_960_000_000.0, "the same as a float"),
+        ("638501636960000000", "the same as a text"),
+        (133_590_404_960_000_000, "ticks of Windows files, 100 ns since 1601"),
+        (13_359_040_496_000_000, "microseconds since 1601, of WebKit"),
+    ],
+)
+def test_epoch_of_another_origin_is_not_guessed_to_be_nanoseconds_since_1970(number, origin):
+    assert one(number) == BAD_TIME, origin
+
+
+def test_nanoseconds_of_any_year_are_parsed_when_the_unit_is_given():
+    assert one(638_501_636_960_000_000, "ns") == 638_501_636_960_000
+    assert one(20_240_501_123_456, "ms") == BAD_TIME  # no YYYYMMDDhhmmss, and after 2261
+
+
+def test_integer_of_14_digits_is_a_date_and_a_time_if_it_can_be_one():
+    column = np.array([20_240_501_123_456, 20_241_301_123_456, 20_240_501_126_000, 1_714_566_896])
+    assert times_us(column, "auto").tolist() == [one(SECOND), BAD_TIME, BAD_TIME, one(SECOND)]
 
 
 def test_leap_day_and_leap_second_are_parsed():
@@ -161,7 +247,7 @@ def test_every_datetime_round_trips_to_the_microsecond(moments):
 
 
 @pytest.mark.slow
-@given(st.lists(st.text("0123456789-:TZ+. ", max_size=33) | st.integers() | st.floats(), max_size=10))
+@given(st.lists(st.text("0123456789-:TZ+. W/", max_size=33) | st.integers() | st.floats(), max_size=10))
 def test_column_is_parsed_like_its_single_values(values):
     assert times_us(values, "auto").tolist() == [time_us(value, "auto") for value in values]
 
