@@ -26,6 +26,7 @@ _LAYOUTS: dict[str, Literal["jsonl", "csv", "parquet"]] = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
     ".csv": "csv",
+    ".tsv": "csv",
     ".parquet": "parquet",
 }
 
@@ -120,7 +121,7 @@ class FileSourceSettings(Section):
     """A source of one file, with the format given by its suffix, or of standard input."""
 
     type: Literal["file"]
-    path: Path = Field(description='A .jsonl, .ndjson, .json (one object a line), .csv or .parquet file, or "-".')
+    path: Path = Field(description='A .jsonl, .ndjson, .json (one object a line), .csv, .tsv or .parquet file, or "-".')
 
     @field_validator("path")
     @classmethod

@@ -8,10 +8,10 @@ from datetime import UTC, date, datetime, timedelta
 
 MAX_TEXT_CHARS = 80
 
-_MONTHS = {name: i for i, name in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)}
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _UTC_NAMES = {"utc", "gmt", "z", "ut"}
 _DAY = r"(?:(?:mon|tues?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun)(?:day)?,?\s+)?"
-_MONTH = "(?P<month>jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+_MONTH = f"(?P<month>{'|'.join(_MONTHS)})[a-z]*"
 _CLOCK = r"(?P<clock>\d\d:\d\d(?::\d\d(?:[.,]\d{1,18})?)?)"
 _ZONE = r"(?P<zone>[+-]\d\d:?\d\d|utc?|gmt|z)"
 _FLAGS = re.ASCII | re.IGNORECASE
@@ -76,7 +76,9 @@ def _named_month(text: str) -> str | None:
         year += 2000 if year < 70 else 1900  # POSIX: 69 to 99 are of the last century
     zone = (match["zone"] or "Z").upper()
     offset = "Z" if zone.lower() in _UTC_NAMES else zone
-    return f"{year:04d}-{_MONTHS[match['month'].lower()]:02d}-{int(match['day']):02d}T{match['clock']}{offset}"
+    return (
+        f"{year:04d}-{_MONTHS.index(match['month'].lower()) + 1:02d}-{int(match['day']):02d}T{match['clock']}{offset}"
+    )
 
 
 def _other_calendar(text: str) -> str | None:

@@ -29,9 +29,11 @@ MAGNITUDES = ((1e11, "s"), (1e14, "ms"), (1e17, "us"), (math.inf, "ns"))
 """Upper bounds of the magnitude per unit, to guess the unit of an epoch. The guess is right from March 1973 on."""
 
 MIN_GUESSED_NS = 720_000_000_000_000_000
-"""The least number that is guessed to be nanoseconds (October 1992). Ticks of .NET (100 ns since the year 1, from 6.2e17
-for 1970) and of Windows files (100 ns since 1601, about 1.3e17) lie below it: read as nanoseconds, they would be times
-of 1990 and of 1974 that run a hundred times too slowly."""
+"""The least number that is guessed to be nanoseconds (October 1992).
+
+Ticks of .NET (100 ns since the year 1, from 6.2e17 for 1970) and of Windows files (100 ns since 1601, about 1.3e17) lie
+below it: read as nanoseconds, they would be times of 1990 and of 1974 that run a hundred times too slowly.
+"""
 
 _DATE_EXTENDED = r"(\d{4})([-/])(\d\d)\2(\d\d)"
 _OFFSET = r"\s?([Zz]|[+-]\d\d(?::?\d\d)?)?"
@@ -103,10 +105,7 @@ def time_us(value: object, unit: TimeUnit) -> int:
     if isinstance(value, str):
         return _from_string(value, unit)
     if isinstance(value, int) and not isinstance(value, bool):
-        if unit == "auto" and (value >= MAGNITUDES[-2][0] or COMPACT_RANGE[0] <= value <= COMPACT_RANGE[1]):
-            return BAD_TIME if value >= 2**63 else int(_from_integers(np.array([value], np.int64), unit)[0])
-        times, over = SCALES[_guess_unit(value) if unit == "auto" else unit]
-        return _in_range(value * times // over)
+        return int(_from_integers(np.array([value], np.int64), unit)[0]) if abs(value) < 2**63 else BAD_TIME
     if isinstance(value, float):
         return int(_from_floats(np.array([value]), unit)[0])
     return BAD_TIME
@@ -114,10 +113,6 @@ def time_us(value: object, unit: TimeUnit) -> int:
 
 def _in_range(moment_us: int) -> int:
     return moment_us if 0 <= moment_us < END_OF_TIME_US else BAD_TIME
-
-
-def _guess_unit(number: float) -> str:
-    return next(unit for below, unit in MAGNITUDES if abs(number) < below or below == math.inf)
 
 
 def _from_datetime64(values: NDArray[np.generic]) -> Int64:

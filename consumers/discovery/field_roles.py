@@ -45,6 +45,18 @@ _MIN_SPAN_S = 1.0
 _KEY_NAME = re.compile(
     r"(?:^|[._\- ])(?:key|user|customer|account|device|host|sensor|client|merchant|card)(?:$|[_\-])", re.IGNORECASE
 )
+_NUMBERS_AS_TEXT = (
+    (
+        re.compile(r"\s*[+-]?\d+(\.\d+)?([eE][+-]?\d+)?\s*"),
+        "numbers written as text; have the producer write them as numbers",
+    ),
+    (re.compile(r"\s*[+-]?\d+(,\d+)?\s*"), "numbers with a decimal comma; write them with a point"),
+    (re.compile(r"\s*[+-]?\d{1,3}([, ']\d{3})*(\.\d+)?\s*"), "numbers with thousands separators; write them without"),
+    (
+        re.compile(r"\s*[+-]?\d+([.,]\d+)?(\s*[%°][CF]?|\s+[A-Za-z/%°]{1,8})\s*"),
+        "numbers with a unit; write the number alone",
+    ),
+)
 _PREFERRED_ID_NAME = re.compile(r"(?:^|\.)(?:event[_-]?id|uuid|guid|id)$", re.IGNORECASE)
 
 
@@ -281,8 +293,9 @@ def _describe_text(stats: ColumnStatistics) -> str:
     if stats.n_present < NUMERIC_SHARE * stats.n_events:
         return f"text, present in {format_percent(stats.n_present / stats.n_events)} of the events"
     texts = [value for value in stats.values if isinstance(value, str)]
-    if texts and all(re.fullmatch(r"\s*[+-]?\d+(\.\d+)?([eE][+-]?\d+)?\s*", text) for text in texts):
-        return "numbers written as text; have the producer write them as numbers"
+    for pattern, cause in _NUMBERS_AS_TEXT:
+        if texts and all(map(pattern.fullmatch, texts)):
+            return cause
     return f"text, such as {stats.example}"
 
 

@@ -45,13 +45,14 @@ class LineBatch:
 class LineReader:
     """A reader of rows from a byte offset.
 
-    A row ends with LF or CRLF. The last row may have no line end if the input is complete. Of a row longer
-    than `max_bytes` only the first `max_bytes` + 1 bytes are returned, which is enough to reject it. The rest
-    is skipped block by block, if necessary over several calls.
+    A row ends with LF or CRLF, or with CR if `line_end` is CR. The last row may have no line end if the input is
+    complete. Of a row longer than `max_bytes` only the first `max_bytes` + 1 bytes are returned, which is enough to
+    reject it. The rest is skipped block by block, if necessary over several calls.
     """
 
-    def __init__(self, source: ByteInput, cursor: int, max_bytes: int) -> None:
+    def __init__(self, source: ByteInput, cursor: int, max_bytes: int, line_end: bytes = b"\n") -> None:
         self._input = source
+        self._line_end = line_end
         self._max_row_bytes = max_bytes + 1
         self._partial_row = b""
         self._n_dropped = 0
@@ -97,7 +98,7 @@ class LineReader:
     def _split_block(self, max_rows: int, rows: list[bytes], lengths: list[int]) -> int:
         """Move complete rows from the block to `rows`. Retain the remainder as the rest or as a partial row."""
         before = len(self._block)
-        pieces = self._block.split(b"\n", max_rows)
+        pieces = self._block.split(self._line_end, max_rows)
         last = pieces.pop()
         if pieces:
             pieces[0] = self._partial_row + pieces[0]
@@ -130,6 +131,6 @@ class LineReader:
             self._first = False
             if self._cursor == 0:
                 piece = piece.removeprefix(BOM)
-        if complete and piece.endswith(b"\r"):
+        if complete and piece.endswith(b"\r") and self._line_end == b"\n":
             piece = piece[:-1]
         return piece if len(piece) <= self._max_row_bytes else piece[: self._max_row_bytes]

@@ -14,10 +14,12 @@ import numpy as np
 
 from config.errors import ConfigError
 from consumers.batch import UNREADABLE_BATCH, Partition, Position, RawBatch
-from consumers.files.csv_rows import CsvHeader, parse_csv_header, parse_csv_rows
+from consumers.files.csv_dialect import SAMPLE_LINES, CsvHeader, detect_header
+from consumers.files.csv_rows import QUOTE, CsvBatch, CsvReader
 from consumers.files.inputs import FileInput, SpooledInput
 from consumers.files.lines import BLOCK_BYTES, ByteInput, LineReader
 from consumers.files.parquet_reader import ParquetReader
+from consumers.files.text_files import TranscodedFile, detect_line_end, open_text_file
 from consumers.source import Layout, PartitionInfo, PollResult, StartPosition
 
 FORMATS = {
@@ -25,6 +27,7 @@ FORMATS = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
     ".csv": "csv",
+    ".tsv": "csv",
     ".parquet": "parquet",
 }
 IDENTITY_BYTES = 4_096
@@ -33,6 +36,9 @@ STANDARD_INPUT = 0
 
 class FileSource:
     """A file as one partition. Offsets are row numbers, and cursors are the byte offsets of rows.
+
+    A row of a CSV file is a record, which may have several lines. In a file of UTF-16 or UTF-32, byte offsets are those
+    of the same text in UTF-8.
 
     The identity is the path and a hash of the first line, up to 4 KiB (for CSV the header and the first row).
     A file that grows therefore keeps its identity, and a replaced file has another one. A Parquet file
@@ -65,7 +71,8 @@ class FileSource:
         self._input: ByteInput | None = None
         self._parquet: ParquetReader | None = None
         self._header: CsvHeader | None = None
-        self._reader: LineReader | None = None
+        self._reader: LineReader | CsvReader | None = None
+        self._line_end = b"\n"
         self._row: int | None = None
         self._to_skip = 0
         self._paused = False
@@ -73,6 +80,7 @@ class FileSource:
         self._ended = False
         self._replaced = False
         self._counted = (0, 0, 0)
+        self._counted_records: tuple[int, int, int] | None = None
         self._delivered: deque[tuple[int, int]] = deque()
         self._stdin_identity = f"stdin:{os.getpid()}:{time.time_ns()}"
 
@@ -94,8 +102,6 @@ class FileSource:
                 parquet.close()
             return [PartitionInfo(partition=self.partition, identity=self._identity(), begin=0, end=end)]
         end = self._count_rows()
-        if self._format == "csv":
-            self._read_header()
         return [PartitionInfo(partition=self.partition, identity=self._identity(), begin=0, end=end)]
 
     def _identity(self) -> str:
@@ -114,31 +120,64 @@ class FileSource:
 
     def _count_rows(self) -> int:
         """Count the rows. For a file that has grown, only the new part is read."""
-        source = FileInput(self._path)
+        source = open_text_file(self._path)
         try:
-            size = source.size()
-            inode, cursor, newlines = self._counted
-            if inode != source.inode() or cursor > size:
-                cursor, newlines = 0, 0
-            last = source.read_at(max(0, size - 1), 1, 0.0)
-            while block := source.read_at(cursor, BLOCK_BYTES, 0.0):
-                newlines += block.count(b"\n")
-                cursor += len(block)
-                last = block[-1:]
-            self._counted = (source.inode(), cursor, newlines)
+            if self._format != "csv":
+                line_end = detect_line_end(source, quoted=False)
+                return self._count_lines(source, line_end) or 0
+            header, first = self._read_header(source)
+            n_lines = self._count_lines(source, self._line_end, stop_at=QUOTE)
+            if n_lines is None:
+                return self._count_records(source, header, first)
+            return max(0, n_lines - header.n_lines)
         finally:
             source.close()
-        unfinished = 1 if cursor and last != b"\n" else 0
-        return max(0, newlines + unfinished - (1 if self._format == "csv" else 0))
 
-    def _read_header(self) -> tuple[CsvHeader, int]:
-        source = FileInput(self._path)
-        try:
-            lines = LineReader(source, 0, self._max_event_bytes).read(1, self._bytes_per_poll, 0.0)
-        finally:
-            source.close()
-        header = parse_csv_header(lines.rows[0] if lines.rows else b"", str(self._path))
-        return header, int(lines.cursors[-1])
+    def _count_lines(
+        self, source: FileInput | TranscodedFile, line_end: bytes, stop_at: bytes | None = None
+    ) -> int | None:
+        """Return the number of lines, or None if a byte `stop_at` occurs."""
+        if self._counted_records is not None and self._counted_records[0] == source.inode():
+            return None
+        size = source.size()
+        inode, cursor, newlines = self._counted
+        if inode != source.inode() or cursor > size:
+            cursor, newlines = 0, 0
+        last = source.read_at(max(0, size - 1), 1, 0.0)
+        while block := source.read_at(cursor, BLOCK_BYTES, 0.0):
+            if stop_at is not None and stop_at in block:
+                return None
+            newlines += block.count(line_end)
+            cursor += len(block)
+            last = block[-1:]
+        self._counted = (source.inode(), cursor, newlines)
+        return newlines + (1 if cursor and last != line_end else 0)
+
+    def _count_records(self, source: FileInput | TranscodedFile, header: CsvHeader, first: int) -> int:
+        """Return the number of records of a CSV file with quotes, which may contain line ends."""
+        inode, cursor, records = self._counted_records or (source.inode(), first, 0)
+        if inode != source.inode() or cursor > source.size():
+            cursor, records = first, 0
+        reader = CsvReader(source, cursor, header, self._max_event_bytes, self._line_end)
+        size = source.size()
+        while reader.cursor < size:
+            records += len(reader.read(self._rows_per_poll, self._bytes_per_poll, 0.0).rows)
+        # The last record may be unfinished: it is counted again when the file has grown.
+        self._counted_records = (source.inode(), reader.last_cursor, max(0, records - 1))
+        return records
+
+    def _read_header(self, source: FileInput | TranscodedFile) -> tuple[CsvHeader, int]:
+        """Return the header of a CSV file and the byte offset of the first record."""
+        self._line_end = detect_line_end(source, quoted=True)
+        reader = LineReader(source, 0, self._max_event_bytes, self._line_end)
+        lines: list[bytes] = []
+        cursors = [0]
+        while len(lines) < SAMPLE_LINES and cursors[-1] < min(source.size(), self._bytes_per_poll):
+            batch = reader.read(SAMPLE_LINES - len(lines), self._bytes_per_poll, 0.0)
+            lines += batch.rows
+            cursors += batch.cursors[1:].tolist()
+        header = detect_header(lines, str(self._path))
+        return header, cursors[min(header.n_lines, len(lines))]
 
     def resolve(self, start: StartPosition, partitions: Sequence[PartitionInfo]) -> dict[Partition, Position]:
         """Return the end of the file for "latest", otherwise its beginning."""
@@ -165,15 +204,17 @@ class FileSource:
         self._replaced = row > self._parquet.n_rows
 
     def _seek_line(self, position: Position) -> None:
+        first = 0
         if not self._stdin:
             if self._input is not None:
                 self._input.close()
-            self._input = FileInput(self._path)
+            self._input = file = open_text_file(self._path)
+            if self._format == "csv":
+                self._header, first = self._read_header(file)
+            else:
+                self._line_end = detect_line_end(file, quoted=False)
         elif self._input is None:
             self._input = SpooledInput(STANDARD_INPUT)
-        first = 0
-        if self._format == "csv":
-            self._header, first = self._read_header()
         cursor = position.cursor
         if cursor is None:
             self._to_skip, cursor = position.next_offset, first
@@ -182,13 +223,16 @@ class FileSource:
         else:
             self._replaced = cursor > self._input.size()
             cursor = self._skip_late_newline(cursor, first)
-        self._reader = LineReader(self._input, cursor, self._max_event_bytes)
+        if self._header is not None:
+            self._reader = CsvReader(self._input, cursor, self._header, self._max_event_bytes, self._line_end)
+        else:
+            self._reader = LineReader(self._input, cursor, self._max_event_bytes, self._line_end)
 
     def _skip_late_newline(self, cursor: int, first: int) -> int:
         """Skip a newline that was appended after the last line had been delivered without one."""
         assert self._input is not None
         around = self._input.read_at(cursor - 1, 2, 0.0) if cursor > first else b""
-        return cursor + 1 if around[1:] == b"\n" and around[:1] != b"\n" else cursor
+        return cursor + 1 if around[1:] == self._line_end and around[:1] != self._line_end else cursor
 
     def set_paused(self, partitions: AbstractSet[Partition]) -> None:
         """Pause the file if it is one of these partitions, otherwise resume it."""
@@ -247,9 +291,7 @@ class FileSource:
             return None
         begin, self._row = self._row, self._row + len(lines.rows)
         self._delivered.append((self._row, int(lines.cursors[-1])))
-        table = None
-        if self._header is not None:
-            table = parse_csv_rows(self._header, lines.rows, self._max_event_bytes)
+        table = lines.to_table() if isinstance(lines, CsvBatch) else None
         return RawBatch(
             partition=self.partition,
             begin=begin,
