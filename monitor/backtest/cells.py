@@ -56,8 +56,8 @@ class GridCell:
         shared: SharedCache | None = None,
     ) -> None:
         shared = shared or SharedCache()
-        own = apply_cell(settings, stream, percentile, budget)
-        self.rules = rules = build_stream_rules(own, stream)
+        stream_settings = apply_cell(settings, stream, percentile, budget)
+        self.rules = rules = build_stream_rules(stream_settings, stream)
         self.percentile = percentile
         self.false_alarms = budget
         self.memory = memory = MemoryStore(
@@ -90,10 +90,10 @@ class GridCell:
 
 def apply_cell(settings: Settings, stream: str, percentile: float, budget: Rate) -> Settings:
     """Return the settings with the percentile and false-alarm budget of a cell."""
-    own = settings.streams[stream]
-    threshold = ThresholdSettings.model_validate(own.threshold.model_dump() | {"percentile": percentile})
-    alerts = own.alerts.model_copy(update={"false_alarms": budget})
-    changed = own.model_copy(update={"threshold": threshold, "alerts": alerts})
+    stream_settings = settings.streams[stream]
+    threshold = ThresholdSettings.model_validate(stream_settings.threshold.model_dump() | {"percentile": percentile})
+    alerts = stream_settings.alerts.model_copy(update={"false_alarms": budget})
+    changed = stream_settings.model_copy(update={"threshold": threshold, "alerts": alerts})
     return settings.model_copy(update={"streams": {**settings.streams, stream: changed}})
 
 

@@ -306,14 +306,14 @@ class MemoryStore:
         """Return the judged windows of a model that start at or after `after_us` and end at or before `until_us`."""
         begin = bisect_left(self.judged_starts_us, after_us)
         end = bisect_right(self.judged_starts_us, until_us - self._size_us)
-        own = [self.judged[at] for at in range(begin, end) if self.threshold_at(at).model_id == model_id]
+        of_model = [self.judged[i] for i in range(begin, end) if self.threshold_at(i).model_id == model_id]
         shadow = self.shadow.get(model_id, {})
-        seen = [
-            replace(self.judged[at], payload=shadow[self.judged_starts_us[at]])
-            for at in range(begin, end if shadow else begin)
-            if self.judged_starts_us[at] in shadow and self.threshold_at(at).model_id != model_id
+        as_shadow = [
+            replace(self.judged[i], payload=shadow[self.judged_starts_us[i]])
+            for i in range(begin, end if shadow else begin)
+            if self.judged_starts_us[i] in shadow and self.threshold_at(i).model_id != model_id
         ]
-        return sorted([*own, *seen], key=lambda window: window.window_start_us) if seen else own
+        return sorted([*of_model, *as_shadow], key=lambda window: window.window_start_us) if as_shadow else of_model
 
     def store_tick(
         self,

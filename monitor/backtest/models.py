@@ -42,16 +42,18 @@ def load_stored_models(settings: Settings, stream: str) -> BacktestModels | None
         return _build_models([models.load(each.id) for each in models.list(stream_id)], active, settings.device)
 
 
-def fit_on_file(own: StreamSettings, path: Path, device: str) -> BacktestModels:
+def fit_on_file(stream_settings: StreamSettings, path: Path, device: str) -> BacktestModels:
     """Fit a model on the file's first events with the daemon's warm-up.
 
     Raises:
         ModelError: The file has too few events.
     """
     store = _MemoryModelStore()
-    with closing(FileSource(path, max_event_bytes=own.event.max_size)) as source:
+    with closing(FileSource(path, max_event_bytes=stream_settings.event.max_size)) as source:
         starts = source.resolve("earliest", source.discover())
-        WarmUp(str(path), STREAM_ID, own, store, stop=threading.Event(), renew=lambda: True).run(source, starts)
+        WarmUp(str(path), STREAM_ID, stream_settings, store, stop=threading.Event(), renew=lambda: True).run(
+            source, starts
+        )
     assert store.stored is not None, "the stop event is never set"
     return _build_models([store.stored], store.stored[0], device)
 

@@ -96,17 +96,19 @@ BacktestGrid = tuple[Sequence[float], Sequence[Rate]]
 def _build_grid(
     settings: Settings, stream: str, percentiles: Sequence[float] | None, budgets: Sequence[str | Rate] | None
 ) -> BacktestGrid:
-    own = settings.streams[stream]
+    stream_settings = settings.streams[stream]
     try:
         rates = [rate if isinstance(rate, Rate) else parse_rate(rate) for rate in budgets or DEFAULT_FALSE_ALARMS]
     except ValueError as error:
         raise ConfigError(f"false_alarms: {error}") from error
-    if budgets is None and own.alerts.false_alarms.per_week not in {rate.per_week for rate in rates}:
-        rates.append(own.alerts.false_alarms)
-    wanted_percentiles = list(percentiles) if percentiles else sorted({*DEFAULT_PERCENTILES, own.threshold.percentile})
+    if budgets is None and stream_settings.alerts.false_alarms.per_week not in {rate.per_week for rate in rates}:
+        rates.append(stream_settings.alerts.false_alarms)
+    wanted_percentiles = (
+        list(percentiles) if percentiles else sorted({*DEFAULT_PERCENTILES, stream_settings.threshold.percentile})
+    )
     for percentile in wanted_percentiles:
         try:
-            own.threshold.__class__.model_validate({"percentile": percentile})
+            stream_settings.threshold.__class__.model_validate({"percentile": percentile})
         except ValidationError as error:
             raise ConfigError(f"percentile: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
     return list(dict.fromkeys(wanted_percentiles)), rates
@@ -120,17 +122,17 @@ def _backtest_file(
     labels: Labels | None,
     report_progress: ProgressCallback,
 ) -> Backtest:
-    own = settings.streams[stream]
+    stream_settings = settings.streams[stream]
     source = _file_source(path)
-    event = own.event.model_copy(update={"format": "json"})
+    event = stream_settings.event.model_copy(update={"format": "json"})
     if event.time is None:
         raise ConfigError(
             f"stream {stream} uses the time of reading as event time, which cannot be replayed: "
             "set event.time to the field with the time of the event"
         )
-    own = own.model_copy(update={"source": source, "event": event})
-    settings = settings.model_copy(update={"streams": {**settings.streams, stream: own}})
-    models = load_stored_models(settings, stream) or fit_on_file(own, path, settings.device)
+    stream_settings = stream_settings.model_copy(update={"source": source, "event": event})
+    settings = settings.model_copy(update={"streams": {**settings.streams, stream: stream_settings}})
+    models = load_stored_models(settings, stream) or fit_on_file(stream_settings, path, settings.device)
     cells = build_cells(settings, stream, *grid, models.models)
     for cell in cells:
         cell.activate(models.active.id, Activation(valid_from_us=0, computed_at_us=0))
@@ -163,12 +165,15 @@ def _read_batches(
     settings: Settings, stream: str, path: Path, models: BacktestModels
 ) -> Iterator[tuple[DecodedBatch, int]]:
     """Yield the decoded batches of the file, each with the file's total number of rows."""
-    own = settings.streams[stream]
-    with closing(FileSource(path, max_event_bytes=own.event.max_size)) as source:
+    stream_settings = settings.streams[stream]
+    with closing(FileSource(path, max_event_bytes=stream_settings.event.max_size)) as source:
         discovered = source.discover()
         starts = source.resolve("earliest", discovered)
         codec = make_codec(
-            own.event, models.active.feature_names, layout=source.layout, max_future_us=to_us(own.window.max_future)
+            stream_settings.event,
+            models.active.feature_names,
+            layout=source.layout,
+            max_future_us=to_us(stream_settings.window.max_future),
         )
         ended = False
         while not ended:
@@ -193,7 +198,7 @@ def _backtest_windows(
             f"{labels.path} labels single events, but stored windows do not contain events: label intervals (start, "
             "end), or give the FILE of events"
         )
-    own, size_us = settings.streams[stream], to_us(settings.streams[stream].window.size)
+    stream_settings, size_us = settings.streams[stream], to_us(settings.streams[stream].window.size)
     models = load_stored_models(settings, stream)
     if models is None:
         raise ConfigError(
@@ -221,8 +226,8 @@ def _backtest_windows(
                 raise ConfigError(
                     f"stream {stream}: the stored windows have a length of "
                     f"{format_duration(timedelta(microseconds=window.window_end_us - window.window_start_us))}, "
-                    f"but window.size is {format_duration(own.window.size)}: set it to their length, or give a FILE "
-                    "of events"
+                    f"but window.size is {format_duration(stream_settings.window.size)}: set it to their length, or "
+                    "give a FILE of events"
                 )
             part = decode_part(window.payload)
             for replay in replays:
@@ -293,8 +298,8 @@ class _LabelledEvents:
 
 def _match_slack_us(settings: Settings, stream: str) -> int:
     """Return the slack for matching bursts: the time after which an incident without outliers is resolved."""
-    own = settings.streams[stream]
-    return own.alerts.resolve_after * to_us(own.window.size)
+    stream_settings = settings.streams[stream]
+    return stream_settings.alerts.resolve_after * to_us(stream_settings.window.size)
 
 
 def _build_result(
@@ -304,7 +309,7 @@ def _build_result(
     labelled: LabelledBursts | None,
     found: Sequence[int | None],
 ) -> Backtest:
-    own = settings.streams[stream]
+    stream_settings = settings.streams[stream]
     outcomes = [
         compute_outcome(
             cell.memory,
@@ -313,7 +318,7 @@ def _build_result(
             labelled,
             size_us=cell.rules.size_us,
             slack_us=_match_slack_us(settings, stream),
-            min_outliers=own.alerts.min_outliers,
+            min_outliers=stream_settings.alerts.min_outliers,
             found_events=events,
         )
         for cell, events in zip(cells, found, strict=True)

@@ -73,8 +73,8 @@ def command(ctx: click.Context, offline: bool) -> None:
     if not offline:
         statuses = _check_database(settings, report)
         _check_device(settings, report)
-    for name, own in settings.streams.items():
-        _check_stream(settings, name, own, statuses.get(name), report, offline=offline)
+    for name, stream_settings in settings.streams.items():
+        _check_stream(settings, name, stream_settings, statuses.get(name), report, offline=offline)
     report.raise_problems()
     click.echo("# All checks passed." if not offline else "# The settings are valid; no connection was made.")
 
@@ -137,29 +137,29 @@ def _check_device(settings: Settings, report: _CheckReport) -> None:
 def _check_stream(
     settings: Settings,
     name: str,
-    own: StreamSettings,
+    stream_settings: StreamSettings,
     status: StreamStatus | None,
     report: _CheckReport,
     *,
     offline: bool,
 ) -> None:
     report.print_comment(f"stream {name}")
-    partitions, fetch_bytes = _check_source(settings, name, own, report, offline=offline)
-    for line in _memory_lines(own, status, partitions, fetch_bytes):
+    partitions, fetch_bytes = _check_source(settings, name, stream_settings, report, offline=offline)
+    for line in _memory_lines(stream_settings, status, partitions, fetch_bytes):
         report.print_comment(line, indent=1)
-    for line in _budget_lines(own, status):
+    for line in _budget_lines(stream_settings, status):
         report.print_comment(line, indent=1)
 
 
 def _check_source(
-    settings: Settings, name: str, own: StreamSettings, report: _CheckReport, *, offline: bool
+    settings: Settings, name: str, stream_settings: StreamSettings, report: _CheckReport, *, offline: bool
 ) -> tuple[list[PartitionInfo], int | None]:
     """Connect to the source.
 
     Returns:
         The partitions of the source, empty when it was not connected, and the bound on fetched bytes.
     """
-    if own.source.type == "file" and own.source.is_stdin:
+    if stream_settings.source.type == "file" and stream_settings.source.is_stdin:
         report.print_comment("source: standard input, which can be read only once and was not opened", indent=1)
         return [], None
     from consumers.open import open_source
@@ -169,7 +169,7 @@ def _check_source(
     try:
         with contextlib.closing(open_source(name, settings, group=False)) as source:
             fetch_bytes = getattr(source, "memory_bound_bytes", None)
-            if report.broker_unavailable and own.source.type == "kafka":
+            if report.broker_unavailable and stream_settings.source.type == "kafka":
                 report.print_comment("source: not checked, since the brokers do not answer", indent=1)
             elif not offline:
                 partitions = source.discover()
@@ -186,46 +186,51 @@ def _check_source(
 
 
 def _memory_lines(
-    own: StreamSettings, status: StreamStatus | None, partitions: list[PartitionInfo], fetch_bytes: int | None
+    stream_settings: StreamSettings,
+    status: StreamStatus | None,
+    partitions: list[PartitionInfo],
+    fetch_bytes: int | None,
 ) -> Iterator[str]:
-    features = _feature_count(own, status)
+    features = _feature_count(stream_settings, status)
     bound = MemoryBound(
-        fetch_bytes=fetch_bytes, partitions=_partition_count(own, partitions), features=features or _ASSUMED_FEATURES
+        fetch_bytes=fetch_bytes,
+        partitions=_partition_count(stream_settings, partitions),
+        features=features or _ASSUMED_FEATURES,
     )
     first, *parts = bound.lines()
     yield f"memory: {first}"
     yield from parts
     if features is None:
         yield f"  ({_ASSUMED_FEATURES} features are assumed: event.features is auto and no model is stored)"
-    if not partitions and own.source.type == "kafka":
+    if not partitions and stream_settings.source.type == "kafka":
         yield "  (for one partition: the number of partitions is known only after connecting)"
 
 
-def _partition_count(own: StreamSettings, partitions: list[PartitionInfo]) -> int:
-    return len(partitions) or (own.source.partitions if own.source.type == "synthetic" else 1)
+def _partition_count(stream_settings: StreamSettings, partitions: list[PartitionInfo]) -> int:
+    return len(partitions) or (stream_settings.source.partitions if stream_settings.source.type == "synthetic" else 1)
 
 
-def _feature_count(own: StreamSettings, status: StreamStatus | None) -> int | None:
+def _feature_count(stream_settings: StreamSettings, status: StreamStatus | None) -> int | None:
     if status is not None and status.model is not None:
         return len(status.model.feature_names)
-    if own.event.features != "auto":
-        return len(own.event.features)
-    return own.source.features if own.source.type == "synthetic" else None
+    if stream_settings.event.features != "auto":
+        return len(stream_settings.event.features)
+    return stream_settings.source.features if stream_settings.source.type == "synthetic" else None
 
 
-def _budget_lines(own: StreamSettings, status: StreamStatus | None) -> Iterator[str]:
+def _budget_lines(stream_settings: StreamSettings, status: StreamStatus | None) -> Iterator[str]:
     """Describe the false-alarm budget in counts for the median window, or for example sizes before one was judged."""
     threshold = None if status is None else status.threshold
-    count_model = nominal_count_model(own) if threshold is None else load_count_model(threshold.details)
+    count_model = nominal_count_model(stream_settings) if threshold is None else load_count_model(threshold.details)
     clean_rate = count_model.rate if threshold is None else load_clean_rate(threshold.details)
     typical_events = None if status is None else status.events_per_window
-    counts = nominal_event_counts(own) if typical_events is None else (typical_events,)
-    yield from describe_budget(count_model, counts, own, clean_rate)
-    hint = suggest_window_size(count_model, counts[-1], own)
+    counts = nominal_event_counts(stream_settings) if typical_events is None else (typical_events,)
+    yield from describe_budget(count_model, counts, stream_settings, clean_rate)
+    hint = suggest_window_size(count_model, counts[-1], stream_settings)
     if hint is not None:
         yield f"  {hint}"
-    warning = small_reference_warning(own) if threshold is None else None
+    warning = small_reference_warning(stream_settings) if threshold is None else None
     if warning is not None:
         yield f"  {warning}"
-    if typical_events is None and own.source.type != "synthetic":
+    if typical_events is None and stream_settings.source.type != "synthetic":
         yield "  (no window has been judged yet: these are examples of events per window)"

@@ -49,9 +49,11 @@ def command(
     name = require_stream(settings, stream)
     after_us = _parse_promote_after(promote_after, shadow=shadow)
     set_up_logging(debug=ctx.obj["debug"])
-    own = _apply_model_options(settings.streams[name], kind, n_components)
-    training, labels = _read_training_events(settings, name, own, file, label)
-    _fit_and_store(settings, name, own, training, labels, _ShadowOptions(after_us=after_us) if shadow else None)
+    stream_settings = _apply_model_options(settings.streams[name], kind, n_components)
+    training, labels = _read_training_events(settings, name, stream_settings, file, label)
+    _fit_and_store(
+        settings, name, stream_settings, training, labels, _ShadowOptions(after_us=after_us) if shadow else None
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +95,7 @@ def _apply_model_options(settings: "StreamSettings", kind: str | None, n_compone
 
 
 def _read_training_events(
-    settings: "Settings", name: str, own: "StreamSettings", file: Path | None, label: str | None
+    settings: "Settings", name: str, stream_settings: "StreamSettings", file: Path | None, label: str | None
 ) -> "tuple[TrainingSet, NDArray[Any] | None]":
     """Read the training events and their labels; show a progress bar on a terminal."""
     from config.errors import ConfigError
@@ -107,23 +109,23 @@ def _read_training_events(
         raise ConfigError("--label requires a FILE whose events have the field")
     source: Source
     if file is not None:
-        source = FileSource(file, max_event_bytes=own.event.max_size)
+        source = FileSource(file, max_event_bytes=stream_settings.event.max_size)
         starts = source.resolve("earliest", source.discover())
         wanted = None
     else:
         ledger, stream_id = _open_ledger(settings, name)
         source = open_source(name, settings, group=False)
-        register_sources(ledger, name, stream_id, source, own)
+        register_sources(ledger, name, stream_id, source, stream_settings)
         starts = stored_positions(ledger, stream_id)
-        wanted = own.model.warm_up
+        wanted = stream_settings.model.warm_up
     try:
         with _progress_bar("reading events", wanted) as report_progress:
             reader = TrainingReader(
                 source,
-                _with_file_format(own, file),
+                _with_file_format(stream_settings, file),
                 starts,
                 wanted=wanted,
-                features=_feature_names(own, label),
+                features=_feature_names(stream_settings, label),
                 label=label,
             )
             training = reader.read(stop=lambda: False, deadline_s=None, progress=report_progress)
@@ -133,14 +135,14 @@ def _read_training_events(
     return training, None if label is None else encode_labels(training, label)
 
 
-def _with_file_format(own: "StreamSettings", file: Path | None) -> "StreamSettings":
+def _with_file_format(stream_settings: "StreamSettings", file: Path | None) -> "StreamSettings":
     """Return the settings for reading a file: its suffix determines the format, not `event.format`."""
-    if file is None or own.event.format == "json":
-        return own
-    return own.model_copy(update={"event": own.event.model_copy(update={"format": "json"})})
+    if file is None or stream_settings.event.format == "json":
+        return stream_settings
+    return stream_settings.model_copy(update={"event": stream_settings.event.model_copy(update={"format": "json"})})
 
 
-def _feature_names(own: "StreamSettings", label: str | None) -> tuple[str, ...] | None:
+def _feature_names(stream_settings: "StreamSettings", label: str | None) -> tuple[str, ...] | None:
     """Return the configured features, None for `auto`.
 
     Raises:
@@ -148,11 +150,11 @@ def _feature_names(own: "StreamSettings", label: str | None) -> tuple[str, ...] 
     """
     from config.errors import ConfigError
 
-    if own.event.features == "auto":
+    if stream_settings.event.features == "auto":
         return None
-    if label in own.event.features:
+    if label in stream_settings.event.features:
         raise ConfigError(f"--label {label}: this field is also in event.features; remove it there")
-    return tuple(own.event.features)
+    return tuple(stream_settings.event.features)
 
 
 def _open_ledger(settings: "Settings", name: str) -> Any:
@@ -175,7 +177,7 @@ def _open_ledger(settings: "Settings", name: str) -> Any:
 def _fit_and_store(
     settings: "Settings",
     name: str,
-    own: "StreamSettings",
+    stream_settings: "StreamSettings",
     training: "TrainingSet",
     labels: "NDArray[Any] | None",
     shadow: _ShadowOptions | None,
@@ -188,10 +190,12 @@ def _fit_and_store(
 
     started_s = time.monotonic()
     with _progress_bar("fitting", None) as report_progress:
-        fitted = fit_model(training, own.model, labels=labels, progress=lambda step, _: report_progress(step))
+        fitted = fit_model(
+            training, stream_settings.model, labels=labels, progress=lambda step, _: report_progress(step)
+        )
     _, stream_id = _open_ledger(settings, name)
     with Database(settings.database.url) as db:
-        stored, since_us = _store_model(db, name, stream_id, own, fitted, shadow)
+        stored, since_us = _store_model(db, name, stream_id, stream_settings, fitted, shadow)
     summary = stored.summary
     how = "is active" if shadow is None else "is the shadow model: it scores beside the active model and flags nothing"
     click.echo(f"stream {name}: {stored.kind}, version {stored.version}, {how}")
@@ -207,7 +211,7 @@ def _fit_and_store(
     since = "the first window" if not since_us else format_time(since_us)
     click.echo(f"  {'valid from ' if shadow is None else 'scores from'} {since}")
     click.echo(f"  took        {time.monotonic() - started_s:.1f} s")
-    warning = describe_heavy_tail(fitted.reference, exceedance(own.threshold.percentile))
+    warning = describe_heavy_tail(fitted.reference, exceedance(stream_settings.threshold.percentile))
     if warning is not None:
         click.echo(f"warning: {warning}", err=True)
     if shadow is not None:
@@ -222,7 +226,7 @@ def _store_model(
     db: "Database",
     name: str,
     stream_id: int,
-    own: "StreamSettings",
+    stream_settings: "StreamSettings",
     fitted: "FittedModel",
     shadow: _ShadowOptions | None,
 ) -> "tuple[ModelRecord, int | None]":
@@ -238,7 +242,7 @@ def _store_model(
     from storage.control.models import ModelStore
     from storage.control.shadows import NewShadow, ShadowStore
 
-    rule, reference = own.threshold, fitted.reference
+    rule, reference = stream_settings.threshold, fitted.reference
     active = ModelStore(db).active(stream_id)
     if active is not None and tuple(active.feature_names) != tuple(fitted.new_model.feature_names):
         raise ModelError(

@@ -43,8 +43,8 @@ def command(
             write_rows([], columns, form, nothing="No scores.")
             return
         row_limit = resolve_limit(limit, form)
-        own = settings.streams.get(stream)
-        named = ("event_id",) if own is None or own.event.id is not None else ()
+        stream_settings = settings.streams.get(stream)
+        named = ("event_id",) if stream_settings is None or stream_settings.event.id is not None else ()
         rows = iterate_rows(history.scores(stream, since=since, until=until, outliers=outliers, limit=row_limit))
         write_rows(
             (row | {"place": f"{row['topic']}[{row['partition']}] {row['source_offset']}"} for row in rows),

@@ -176,7 +176,7 @@ def _require_gate(db: Database, settings: Settings, stream: str, chosen: ModelRe
 def import_model(ctx: click.Context, stream: str, file: Path) -> None:
     """Store the model of FILE for STREAM and make it active; the first model replaces the warm-up."""
     settings = load_settings(ctx)
-    own = settings.streams[require_stream(settings, stream)]
+    stream_settings = settings.streams[require_stream(settings, stream)]
     from monitor.detectors import load_detector
     from monitor.models.fitting import prepare_imported_model
     from storage.database.migrations.upgrade import upgrade
@@ -186,10 +186,10 @@ def import_model(ctx: click.Context, stream: str, file: Path) -> None:
         upgrade(db)
         store = ModelStore(db)
         active = _load_active_model(db, stream)
-        named = () if own.event.features == "auto" else tuple(own.event.features)
+        named = () if stream_settings.event.features == "auto" else tuple(stream_settings.event.features)
         fitted = prepare_imported_model(detector, named if active is None else active.feature_names)
-        stream_id = _open_stream(db, stream, own)
-        model = store.add(stream_id, fitted.new_model, _make_first_threshold(fitted.reference, own))
+        stream_id = _open_stream(db, stream, stream_settings)
+        model = store.add(stream_id, fitted.new_model, _make_first_threshold(fitted.reference, stream_settings))
     assert model is not None, "`add` returns None only with only_first"
     click.echo(
         f"Stream {stream}: model {model.version} ({model.kind}) is stored and active, {_format_valid_from(model)}."
@@ -234,11 +234,11 @@ def _require_same_features(stream: str, chosen: ModelRecord, models: list[ModelR
 
 
 def _make_first_threshold(
-    reference: NDArray[np.float32], own: StreamSettings
+    reference: NDArray[np.float32], stream_settings: StreamSettings
 ) -> Callable[[int, Activation], ThresholdRow]:
     from monitor.thresholds.tick import build_first_threshold
 
-    rule = own.threshold
+    rule = stream_settings.threshold
     return lambda model_id, activation: build_first_threshold(
         reference, model_id, activation, rule.percentile, rule.method
     )
@@ -249,12 +249,12 @@ def _load_active_model(db: Database, stream: str) -> ModelRecord | None:
     return None if stream_id is None else ModelStore(db).active(stream_id)
 
 
-def _open_stream(db: Database, stream: str, own: StreamSettings) -> int:
+def _open_stream(db: Database, stream: str, stream_settings: StreamSettings) -> int:
     """Return the stream's id; create the row of a stream that has never run, as the daemon does."""
     models = load_stream_ids(db).get(stream)
     if models is not None:
         return models
-    window = own.window
+    window = stream_settings.window
     state = Ledger(db).open_stream(
         stream, window_size_us=to_us(window.size), lead_us=to_us(window.grace) + to_us(window.ahead)
     )

@@ -105,8 +105,8 @@ def reset(
 
 def _open_stream_source(settings: Settings, stream: str, sources: Sequence[SourceState]) -> Source:
     identity = sources[0].identity if sources else None
-    own = settings.streams[stream].source
-    if isinstance(own, FileSourceSettings) and own.is_stdin:
+    stream_settings = settings.streams[stream].source
+    if isinstance(stream_settings, FileSourceSettings) and stream_settings.is_stdin:
         raise ConfigError(f"stream {stream} reads standard input, which cannot be read again")
     return open_source(stream, settings, group=False, identity=identity)
 

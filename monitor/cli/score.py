@@ -47,16 +47,18 @@ def _score_file(settings: "Settings", name: str, file: Path, target: IO[str]) ->
     from storage.control.models import ModelStore
     from storage.database.engine import Database
 
-    own = settings.streams[name]
+    stream_settings = settings.streams[name]
     with Database(settings.database.url, read_only=settings.database.url.startswith("sqlite")) as db:
         db.check_schema()
         model, threshold = _load_active_model(db, name)
         models = ModelStore(db)
         device = pick_device(settings.device)
         scorer = Scorer(lambda model_id: load_model(*models.load(model_id), device))
-        source = FileSource(file, max_event_bytes=own.event.max_size)
-        event = own.event.model_copy(update={"format": "json"})
-        codec = make_codec(event, model.feature_names, layout=source.layout, max_future_us=to_us(own.window.max_future))
+        source = FileSource(file, max_event_bytes=stream_settings.event.max_size)
+        event = stream_settings.event.model_copy(update={"format": "json"})
+        codec = make_codec(
+            event, model.feature_names, layout=source.layout, max_future_us=to_us(stream_settings.window.max_future)
+        )
         rows = csv.writer(target, lineterminator="\n")
         rows.writerow(["row", "energy", "is_outlier"])
         rejected = 0

@@ -171,8 +171,8 @@ def _warm_up_progress(status: StreamStatus, settings: Settings) -> tuple[int, in
     if status.model is not None:
         return None
     progress = status.details.get("warm_up", {})
-    own = settings.streams.get(status.name)
-    wanted = int(progress.get("wanted", own.model.warm_up if own else 0))
+    stream_settings = settings.streams.get(status.name)
+    wanted = int(progress.get("wanted", stream_settings.model.warm_up if stream_settings else 0))
     left_s = progress.get("left_s")
     return min(int(progress.get("events", 0)), wanted), wanted, None if left_s is None else float(left_s)
 
@@ -183,19 +183,21 @@ def _at_end(status: StreamStatus) -> bool:
 
 
 def _spike_budget(status: StreamStatus, settings: Settings) -> str | None:
-    own = settings.streams.get(status.name)
-    if own is None or status.threshold is None or status.events_per_window is None:
+    stream_settings = settings.streams.get(status.name)
+    if stream_settings is None or status.threshold is None or status.events_per_window is None:
         return None
-    return describe_spike_budget(load_count_model(status.threshold.details), status.events_per_window, own)
+    return describe_spike_budget(load_count_model(status.threshold.details), status.events_per_window, stream_settings)
 
 
 def _drift_state(status: StreamStatus, settings: Settings) -> dict[str, str] | None:
     """Return for each horizon `watched`, or the reason why drift is not tested yet."""
-    own = settings.streams.get(status.name)
-    if own is None or not status.drift_state:
+    stream_settings = settings.streams.get(status.name)
+    if stream_settings is None or not status.drift_state:
         return None
     waiting = status.drift_state.get("waiting", {})
-    lengths = [format_duration(each) for each in own.alerts.drift.horizons if each >= own.window.size]
+    lengths = [
+        format_duration(each) for each in stream_settings.alerts.drift.horizons if each >= stream_settings.window.size
+    ]
     return {length: waiting.get(length, "watched") for length in lengths}
 
 

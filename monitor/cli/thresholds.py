@@ -47,8 +47,8 @@ def command(ctx: click.Context, stream: str, limit: int | None, form: str | None
 
 def _print_budget(settings: Settings, stream: str) -> None:
     """Print the notes on the threshold in force and its false-alarm budget in counts for the median window."""
-    own = settings.streams.get(stream)
-    if own is None:
+    stream_settings = settings.streams.get(stream)
+    if stream_settings is None:
         return
     with open_database(settings) as db:
         status = load_stream_status(db, load_stream_ids(db)[stream], lease=f"control:{stream}")
@@ -61,8 +61,8 @@ def _print_budget(settings: Settings, stream: str) -> None:
     if typical_events is None:
         return
     count_model = load_count_model(threshold.details)
-    for line in describe_budget(count_model, (typical_events,), own, load_clean_rate(threshold.details)):
+    for line in describe_budget(count_model, (typical_events,), stream_settings, load_clean_rate(threshold.details)):
         click.echo(line)
-    hint = suggest_window_size(count_model, typical_events, own)
+    hint = suggest_window_size(count_model, typical_events, stream_settings)
     if hint is not None:
         click.echo(f"  {hint}")

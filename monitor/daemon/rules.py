@@ -19,9 +19,9 @@ def build_stream_rules(
         stream: Name of the stream.
         channels_for: The routes, called as `NotifySettings.channels_for`. None: those of the settings.
     """
-    own, notify = settings.streams[stream], settings.notify
+    stream_settings, notify = settings.streams[stream], settings.notify
     channels_for = channels_for or notify.channels_for
-    window, threshold, alerts = own.window, own.threshold, own.alerts
+    window, threshold, alerts = stream_settings.window, stream_settings.threshold, stream_settings.alerts
     return StreamRules(
         stream=stream,
         config_hash=config_hash(settings, stream),
@@ -29,7 +29,7 @@ def build_stream_rules(
         grace_us=to_us(window.grace),
         ahead_us=to_us(window.ahead),
         idle_timeout_us=to_us(window.idle_timeout),
-        max_future_us=to_us(window.max_future) if own.source.type == "file" else None,
+        max_future_us=to_us(window.max_future) if stream_settings.source.type == "file" else None,
         percentile=threshold.percentile,
         method=threshold.method,
         look_back_us=to_us(threshold.look_back),

@@ -23,14 +23,14 @@ _LOOK_BACK_US = 15 * DAY_US
 
 def build_silence_rule(settings: Settings, stream: str) -> SilenceRule | None:
     """Build the rule for the silence of a stream from the settings; None for `silence_after: never`."""
-    own = settings.streams[stream]
-    after = own.alerts.silence_after
+    stream_settings = settings.streams[stream]
+    after = stream_settings.alerts.silence_after
     if after == "never":
         return None
     return SilenceRule(
         after_us=None if isinstance(after, str) else to_us(after),
-        idle_timeout_us=to_us(own.window.idle_timeout),
-        size_us=to_us(own.window.size),
+        idle_timeout_us=to_us(stream_settings.window.idle_timeout),
+        size_us=to_us(stream_settings.window.size),
         max_event_age_us=to_us(settings.notify.max_age),
     )
 

@@ -175,8 +175,10 @@ def test_a_new_active_model_scores_the_windows_from_its_start_on(bench: WorkerBe
     seal(bench.db, bench.stream_id, T0 + 10 * MINUTE)
     bench.feed(claim, event_batch([T0 + 11 * MINUTE - 1, T0 + 11 * MINUTE], begin=1))
     bench.end(thread)
-    of = fetch_rows(bench.db, "SELECT t.model_id FROM scores s JOIN thresholds t ON t.id = s.threshold_id ORDER BY 1")
-    assert of == [(1,), (1,), (model.id,)]
+    model_ids = fetch_rows(
+        bench.db, "SELECT t.model_id FROM scores s JOIN thresholds t ON t.id = s.threshold_id ORDER BY 1"
+    )
+    assert model_ids == [(1,), (1,), (model.id,)]
 
 
 def test_the_end_of_a_source_is_stored_after_its_last_event(bench: WorkerBench) -> None:

@@ -84,12 +84,12 @@ def facts(*parts: Part, window: int = 0, last: int | None = None, **known: Any) 
     )
 
 
-def judged(of: WindowFacts, rules: StreamRules = RULES, now_us: int = T0) -> Judgement:
-    return judge_window(of, load_threshold, rules, now_us)
+def judged(window_facts: WindowFacts, rules: StreamRules = RULES, now_us: int = T0) -> Judgement:
+    return judge_window(window_facts, load_threshold, rules, now_us)
 
 
-def transitions_of(of: Judgement) -> list[tuple[str, str]]:
-    return [(row.kind, row.transition.type) for row in of.incidents if row.transition]
+def transitions_of(result: Judgement) -> list[tuple[str, str]]:
+    return [(row.kind, row.transition.type) for row in result.incidents if row.transition]
 
 
 def test_a_clean_window_row_has_its_energies_and_the_expected_outliers() -> None:
@@ -102,20 +102,20 @@ def test_a_clean_window_row_has_its_energies_and_the_expected_outliers() -> None
 
 
 def test_a_window_of_late_events_alone_is_stored_without_a_judgement() -> None:
-    of = judged(facts(part(0, late=9)))
-    assert (of.window.late, of.window.judged, of.window.payload, of.incidents) == (9, False, None, ())
+    result = judged(facts(part(0, late=9)))
+    assert (result.window.late, result.window.judged, result.window.payload, result.incidents) == (9, False, None, ())
 
 
 def test_many_outliers_open_a_spike_with_all_numbers_of_the_decision() -> None:
-    of = judged(facts(part(100, 30)))
-    assert transitions_of(of) == [("spike", "opened")]
-    details = json.loads(json.dumps(of.incidents[0].details))["opened"]
+    result = judged(facts(part(100, 30)))
+    assert transitions_of(result) == [("spike", "opened")]
+    details = json.loads(json.dumps(result.incidents[0].details))["opened"]
     assert (details["outliers"], details["events"], details["config_hash"]) == (30, 100, "hash")
     assert details["threshold"]["method"] == "reference"
     assert details["largest_energies"] == [90.0] * 10
     assert details["law"]["windows"] == 0
-    assert of.window.details == {"fired": "spike", "limit": details["outliers_limit"]}
-    assert of.incidents[0].severity == "critical"
+    assert result.window.details == {"fired": "spike", "limit": details["outliers_limit"]}
+    assert result.incidents[0].severity == "critical"
 
 
 def test_outliers_below_the_minimum_open_no_incident() -> None:
@@ -124,9 +124,9 @@ def test_outliers_below_the_minimum_open_no_incident() -> None:
 
 
 def test_too_many_dead_letters_open_a_dead_letter_incident() -> None:
-    of = judged(facts(part(94, dead=6)))
-    assert transitions_of(of) == [("dead_letters", "opened")]
-    assert of.incidents[0].severity == "warning"
+    result = judged(facts(part(94, dead=6)))
+    assert transitions_of(result) == [("dead_letters", "opened")]
+    assert result.incidents[0].severity == "warning"
     assert judged(facts(part(95, dead=5))).incidents == []
     assert judged(facts(part(0, dead=6))).incidents[0].severity == "critical"
 
@@ -141,24 +141,24 @@ def test_gaps_belong_to_one_critical_incident() -> None:
         StoredGap(id=4, topic="t", partition=0, from_offset=10, to_offset=60, reason="retention"),
         StoredGap(id=9, topic="t", partition=1, from_offset=5, to_offset=6, reason="retention"),
     ]
-    of = judged(facts(part(10), gaps=gaps))
-    assert transitions_of(of) == [("gap", "opened")]
-    assert of.gap_ids == [4, 9]
-    assert of.incidents[0].summary.startswith("51 offsets could not be read")
+    result = judged(facts(part(10), gaps=gaps))
+    assert transitions_of(result) == [("gap", "opened")]
+    assert result.gap_ids == [4, 9]
+    assert result.incidents[0].summary.startswith("51 offsets could not be read")
 
 
 def test_a_continued_spike_updates_its_row_without_a_transition() -> None:
     first = judged(facts(part(100, 30))).incidents[0]
-    of = judged(facts(part(100, 30), window=1, last=1, open_incidents=[first.with_id(1)]))
-    assert transitions_of(of) == []
-    assert [(row.id, row.windows_fired, row.clean_windows) for row in of.incidents] == [(1, 2, 0)]
+    result = judged(facts(part(100, 30), window=1, last=1, open_incidents=[first.with_id(1)]))
+    assert transitions_of(result) == []
+    assert [(row.id, row.windows_fired, row.clean_windows) for row in result.incidents] == [(1, 2, 0)]
 
 
 def test_a_spike_after_enough_quiet_windows_resolves_one_incident_and_opens_another() -> None:
     first = judged(facts(part(100, 30))).incidents[0]
-    of = judged(facts(part(100, 30), window=9, last=1, open_incidents=[first.with_id(1)]))
-    assert transitions_of(of) == [("spike", "resolved"), ("spike", "opened")]
-    resolved, opened = of.incidents
+    result = judged(facts(part(100, 30), window=9, last=1, open_incidents=[first.with_id(1)]))
+    assert transitions_of(result) == [("spike", "resolved"), ("spike", "opened")]
+    resolved, opened = result.incidents
     assert (resolved.id, resolved.status, resolved.resolved_at_us) == (1, "resolved", T0 + 4 * MINUTE)
     assert (opened.id, opened.status, opened.window_start_us) == (None, "open", T0 + 9 * MINUTE)
     assert set(resolved.details) == {"opened", "resolved"}
@@ -166,9 +166,9 @@ def test_a_spike_after_enough_quiet_windows_resolves_one_incident_and_opens_anot
 
 def test_quiet_and_clean_windows_together_resolve_an_incident() -> None:
     first = judged(facts(part(100, 30))).incidents[0]
-    of = judged(facts(part(100), window=3, last=1, open_incidents=[first.with_id(1)]))
-    assert transitions_of(of) == [("spike", "resolved")]
-    assert of.incidents[0].resolved_at_us == T0 + 4 * MINUTE
+    result = judged(facts(part(100), window=3, last=1, open_incidents=[first.with_id(1)]))
+    assert transitions_of(result) == [("spike", "resolved")]
+    assert result.incidents[0].resolved_at_us == T0 + 4 * MINUTE
 
 
 def test_the_log_is_the_first_channel_and_each_channel_is_listed_once() -> None:

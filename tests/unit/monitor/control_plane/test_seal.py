@@ -29,8 +29,8 @@ def facts(*sources: SourceFacts, **known: float | None) -> SealFacts:
     return SealFacts(now_us=round((known.get("now") or 10_000) * MINUTE), sources=sources, **values)
 
 
-def sealed(of: SealFacts, size_us: int = MINUTE, grace_us: int = GRACE) -> float | None:
-    target = next_seal_us(of, size_us, grace_us, lambda time_us: tick_at_or_after(REFRESH, time_us))
+def sealed(seal_facts: SealFacts, size_us: int = MINUTE, grace_us: int = GRACE) -> float | None:
+    target = next_seal_us(seal_facts, size_us, grace_us, lambda time_us: tick_at_or_after(REFRESH, time_us))
     return None if target is None else target / MINUTE
 
 
@@ -102,8 +102,8 @@ def test_a_window_that_ends_on_a_tick_belongs_to_that_tick() -> None:
 
 
 def test_the_seal_stops_at_the_last_window_end_before_the_tick() -> None:
-    of = facts(at(60.0), first_part_end=7)
-    assert sealed(of, size_us=7 * MINUTE) == 7
+    seal_facts = facts(at(60.0), first_part_end=7)
+    assert sealed(seal_facts, size_us=7 * MINUTE) == 7
 
 
 def test_the_first_seal_may_be_before_1970() -> None:
@@ -134,21 +134,21 @@ def stored_facts(draw: st.DrawFn) -> SealFacts:
 
 
 @given(stored_facts(), st.sampled_from([7 * SECOND, MINUTE, 3 * MINUTE]))
-def test_the_seal_only_moves_forward_and_never_past_an_active_source(of: SealFacts, size: int) -> None:
-    target = next_seal_us(of, size, GRACE, lambda time_us: tick_at_or_after(REFRESH, time_us))
+def test_the_seal_only_moves_forward_and_never_past_an_active_source(seal_facts: SealFacts, size: int) -> None:
+    target = next_seal_us(seal_facts, size, GRACE, lambda time_us: tick_at_or_after(REFRESH, time_us))
     if target is None:
         return
-    assert of.sealed_until_us is None or target > of.sealed_until_us
-    for source in of.sources:
+    assert seal_facts.sealed_until_us is None or target > seal_facts.sealed_until_us
+    for source in seal_facts.sources:
         if not source.idle:
             assert source.watermark_us is not None
             assert target + GRACE <= source.watermark_us
 
 
 @given(stored_facts())
-def test_the_seal_never_passes_a_due_tick(of: SealFacts) -> None:
-    target = next_seal_us(of, MINUTE, GRACE, lambda time_us: tick_at_or_after(REFRESH, time_us))
-    pending = pending_tick_us(of)
+def test_the_seal_never_passes_a_due_tick(seal_facts: SealFacts) -> None:
+    target = next_seal_us(seal_facts, MINUTE, GRACE, lambda time_us: tick_at_or_after(REFRESH, time_us))
+    pending = pending_tick_us(seal_facts)
     if target is not None and pending is not None:
         assert target <= tick_at_or_after(REFRESH, pending)
 
@@ -156,17 +156,17 @@ def test_the_seal_never_passes_a_due_tick(of: SealFacts) -> None:
 @pytest.mark.parametrize("state", ["idle", "ended"])
 @given(stored_facts(), WATERMARK)
 def test_an_idle_or_ended_source_does_not_change_the_seal_of_the_others(
-    state: str, of: SealFacts, watermark: int | None
+    state: str, seal_facts: SealFacts, watermark: int | None
 ) -> None:
-    if not any(not source.idle for source in of.sources):
+    if not any(not source.idle for source in seal_facts.sources):
         return
     more = SealFacts(
-        now_us=of.now_us,
-        sources=[*of.sources, SourceFacts(watermark_us=watermark, idle=True, ended=state == "ended")],
-        sealed_until_us=of.sealed_until_us,
-        last_tick_us=of.last_tick_us,
-        last_judged_end_us=of.last_judged_end_us,
-        first_part_end_us=of.first_part_end_us,
-        last_part_end_us=of.last_part_end_us,
+        now_us=seal_facts.now_us,
+        sources=[*seal_facts.sources, SourceFacts(watermark_us=watermark, idle=True, ended=state == "ended")],
+        sealed_until_us=seal_facts.sealed_until_us,
+        last_tick_us=seal_facts.last_tick_us,
+        last_judged_end_us=seal_facts.last_judged_end_us,
+        first_part_end_us=seal_facts.first_part_end_us,
+        last_part_end_us=seal_facts.last_part_end_us,
     )
-    assert sealed(more) == sealed(of)
+    assert sealed(more) == sealed(seal_facts)

@@ -95,9 +95,9 @@ def folded(
     )
 
 
-def windows(of: FoldedBatch) -> list[tuple[float, int, int, int]]:
+def windows(result: FoldedBatch) -> list[tuple[float, int, int, int]]:
     """Return start in minutes, events, late events and dead letters of each part."""
-    return [((row.window_start_us - T0) / MINUTE, row.events, row.late, row.dead) for row in of.parts]
+    return [((row.window_start_us - T0) / MINUTE, row.events, row.late, row.dead) for row in result.parts]
 
 
 def test_of_rows_valid_from_the_same_time_the_last_one_applies() -> None:
@@ -122,30 +122,30 @@ def test_further_rows_are_inserted_in_order_of_validity() -> None:
 
 def test_every_event_of_a_window_has_the_threshold_of_the_window_start() -> None:
     rows = (threshold(1), threshold(2, valid_from_us=T0 + MINUTE))
-    of = folded(batch([0.99, 1.0, 1.99]), *rows)
-    assert of.scored.threshold_ids.tolist() == [1, 2, 2]
-    assert [row.threshold_id for row in of.parts] == [1, 2]
+    result = folded(batch([0.99, 1.0, 1.99]), *rows)
+    assert result.scored.threshold_ids.tolist() == [1, 2, 2]
+    assert [row.threshold_id for row in result.parts] == [1, 2]
 
 
 def test_an_event_at_its_threshold_is_no_outlier() -> None:
-    of = folded(batch([0, 0, 0], [8.5, 9.0, 9.25]))
-    assert of.scored.energies.tolist() == [9.5, 10.0, 10.25]
-    assert of.scored.is_outlier.tolist() == [False, False, True]
+    result = folded(batch([0, 0, 0], [8.5, 9.0, 9.25]))
+    assert result.scored.energies.tolist() == [9.5, 10.0, 10.25]
+    assert result.scored.is_outlier.tolist() == [False, False, True]
 
 
 def test_each_model_scores_all_its_events_in_one_call() -> None:
     rows = (threshold(1), threshold(2, valid_from_us=T0 + MINUTE, model=2))
     scorer = Energies()
-    of = folded(batch([0, 1, 0.5, 1.5, 0.7]), *rows, scorer=scorer)
+    result = folded(batch([0, 1, 0.5, 1.5, 0.7]), *rows, scorer=scorer)
     assert scorer.calls == [(1, 3), (2, 2)]
-    assert of.scored.energies.tolist() == [2, 3, 2, 3, 2]
+    assert result.scored.energies.tolist() == [2, 3, 2, 3, 2]
 
 
 def test_the_lead_cuts_before_the_first_event_too_far_ahead_and_publishes_its_time() -> None:
-    of = folded(batch([0, 1, 11, 2]))
-    assert (of.end, of.held_by_lead, of.watermark_us) == (2, True, T0 + 11 * MINUTE)
-    assert of.remaining is not None
-    assert (of.remaining.begin, of.remaining.end, len(of.remaining.events)) == (2, 4, 2)
+    result = folded(batch([0, 1, 11, 2]))
+    assert (result.end, result.held_by_lead, result.watermark_us) == (2, True, T0 + 11 * MINUTE)
+    assert result.remaining is not None
+    assert (result.remaining.begin, result.remaining.end, len(result.remaining.events)) == (2, 4, 2)
 
 
 def test_an_event_just_before_the_end_of_the_lead_is_folded() -> None:
@@ -155,20 +155,20 @@ def test_an_event_just_before_the_end_of_the_lead_is_folded() -> None:
 
 
 def test_before_the_first_seal_no_present_event_is_folded() -> None:
-    of = folded(batch([0, 1]), sealed=None)
-    assert (of.end, of.held_by_lead, of.watermark_us, len(of.scored.events)) == (0, True, T0, 0)
+    result = folded(batch([0, 1]), sealed=None)
+    assert (result.end, result.held_by_lead, result.watermark_us, len(result.scored.events)) == (0, True, T0, 0)
 
 
 def test_dead_letters_before_a_held_event_are_folded_and_later_ones_wait() -> None:
-    of = folded(batch([0, 30], dead=(1, 3)))
-    assert (of.end, of.dead.offsets.tolist()) == (2, [1])
-    assert of.remaining is not None
-    assert of.remaining.dead_letters.offsets.tolist() == [3]
+    result = folded(batch([0, 30], dead=(1, 3)))
+    assert (result.end, result.dead.offsets.tolist()) == (2, [1])
+    assert result.remaining is not None
+    assert result.remaining.dead_letters.offsets.tolist() == [3]
 
 
 def test_a_dead_letter_counts_in_the_window_of_the_watermark_before_it() -> None:
-    of = folded(batch([3.5, 0.5], dead=(1, 3)))
-    assert windows(of) == [(0, 0, 1, 0), (3, 1, 0, 2)]
+    result = folded(batch([3.5, 0.5], dead=(1, 3)))
+    assert windows(result) == [(0, 0, 1, 0), (3, 1, 0, 2)]
 
 
 def test_a_dead_letter_after_a_restart_counts_in_the_window_of_the_stored_watermark() -> None:
@@ -176,9 +176,9 @@ def test_a_dead_letter_after_a_restart_counts_in_the_window_of_the_stored_waterm
 
 
 def test_a_dead_letter_before_the_first_event_is_in_no_window() -> None:
-    of = folded(batch([1], dead=(0, 1)))
-    assert windows(of) == [(1, 1, 0, 0)]
-    assert len(of.dead) == 2
+    result = folded(batch([1], dead=(0, 1)))
+    assert windows(result) == [(1, 1, 0, 0)]
+    assert len(result.dead) == 2
 
 
 def test_an_event_is_late_if_its_window_end_plus_grace_is_at_most_the_source_watermark() -> None:
@@ -188,33 +188,33 @@ def test_an_event_is_late_if_its_window_end_plus_grace_is_at_most_the_source_wat
 
 
 def test_late_event_is_counted_but_in_no_statistics_of_its_part() -> None:
-    of = folded(batch([0.5, 1.5], [99.0, 99.0]), sealed=1)
-    assert of.scored.is_late.tolist() == [True, False]
-    assert of.scored.is_outlier.tolist() == [True, True]
-    assert windows(of) == [(0, 0, 1, 0), (1, 1, 0, 0)]
-    assert [row.outliers for row in of.parts] == [0, 1]
+    result = folded(batch([0.5, 1.5], [99.0, 99.0]), sealed=1)
+    assert result.scored.is_late.tolist() == [True, False]
+    assert result.scored.is_outlier.tolist() == [True, True]
+    assert windows(result) == [(0, 0, 1, 0), (1, 1, 0, 0)]
+    assert [row.outliers for row in result.parts] == [0, 1]
 
 
 def test_a_stray_time_in_a_file_becomes_a_dead_letter_with_its_time() -> None:
-    of = folded(batch([0, 20, 0.1, 0.2]), rules=FILE)
-    assert of.scored.events.offsets.tolist() == [0, 2, 3]
-    assert (of.dead.offsets.tolist(), of.dead.reasons) == ([1], ["future_time"])
-    assert of.dead.details == [f"{T0 / 1e6 + 1200:.6f} s since 1970; the events after it are earlier"]
-    assert of.watermark_us == T0 + round(0.2 * MINUTE)
-    assert windows(of) == [(0, 3, 0, 1)]
+    result = folded(batch([0, 20, 0.1, 0.2]), rules=FILE)
+    assert result.scored.events.offsets.tolist() == [0, 2, 3]
+    assert (result.dead.offsets.tolist(), result.dead.reasons) == ([1], ["future_time"])
+    assert result.dead.details == [f"{T0 / 1e6 + 1200:.6f} s since 1970; the events after it are earlier"]
+    assert result.watermark_us == T0 + round(0.2 * MINUTE)
+    assert windows(result) == [(0, 3, 0, 1)]
 
 
 def test_rejected_stray_times_are_sorted_into_the_dead_letters_by_offset() -> None:
-    of = folded(batch([0, 20, 0.1, 0.2, 0.3], dead=(1, 5)), rules=FILE)
-    assert of.dead.offsets.tolist() == [1, 2, 5]
-    assert of.dead.reasons == ["not_json", "future_time", "not_json"]
-    assert of.dead.payloads == [b"{", None, b"{"]
+    result = folded(batch([0, 20, 0.1, 0.2, 0.3], dead=(1, 5)), rules=FILE)
+    assert result.dead.offsets.tolist() == [1, 2, 5]
+    assert result.dead.reasons == ["not_json", "future_time", "not_json"]
+    assert result.dead.payloads == [b"{", None, b"{"]
 
 
 def test_a_jump_that_the_next_events_confirm_is_accepted() -> None:
-    of = folded(batch([0, 20, 20.1, 20.2]), rules=FILE)
-    assert of.scored.events.offsets.tolist() == [0, 1, 2, 3]
-    assert of.remaining is None
+    result = folded(batch([0, 20, 20.1, 20.2]), rules=FILE)
+    assert result.scored.events.offsets.tolist() == [0, 1, 2, 3]
+    assert result.remaining is None
 
 
 def test_a_jump_is_undecided_until_events_follow_or_the_source_ends() -> None:
@@ -226,8 +226,8 @@ def test_a_jump_is_undecided_until_events_follow_or_the_source_ends() -> None:
 
 @pytest.mark.parametrize("beyond", [20.0, 500.0])
 def test_the_time_of_an_undecided_jump_never_becomes_the_watermark(beyond: float) -> None:
-    of = folded(batch([0, 0.1, beyond]), rules=FILE, watermark=0)
-    assert (of.held_by_lead, of.watermark_us) == (False, T0 + round(0.1 * MINUTE))
+    result = folded(batch([0, 0.1, beyond]), rules=FILE, watermark=0)
+    assert (result.held_by_lead, result.watermark_us) == (False, T0 + round(0.1 * MINUTE))
 
 
 def test_a_batch_without_records_moves_the_position() -> None:
@@ -235,8 +235,8 @@ def test_a_batch_without_records_moves_the_position() -> None:
     moved = DecodedBatch(
         partition=empty.partition, begin=5, end=9, cursors=None, events=empty.events, dead_letters=empty.dead_letters
     )
-    of = folded(moved, watermark=1)
-    assert (of.end, of.watermark_us, of.parts, of.remaining) == (9, T0 + MINUTE, [], None)
+    result = folded(moved, watermark=1)
+    assert (result.end, result.watermark_us, result.parts, result.remaining) == (9, T0 + MINUTE, [], None)
 
 
 class CodedEnergies(Energies):
