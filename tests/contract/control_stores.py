@@ -11,6 +11,7 @@ from storage.control.records import Incident, Judgement, StoredGap, Transition, 
 from storage.control.thresholds import ThresholdRow, ThresholdStore
 from storage.control.windows import WindowStore
 from storage.database.engine import Database
+from storage.database.tables import shadow_windows
 from storage.ledger.commit import Committed, WindowPartRow
 from storage.ledger.ledger import Ledger
 from tests.integration.storage.commits import MINUTE, T0, add_threshold, claim_stream
@@ -40,6 +41,9 @@ class ControlStores(Protocol):
 
     def activate(self, valid_from_us: int) -> tuple[int, int]:
         """Activate a second model from a time on; return its model id and its threshold id."""
+
+    def score_in_shadow(self, model_id: int, window: int) -> None:
+        """Store the window that starts `window` minutes after T0 as a shadow model scored it."""
 
 
 class DatabaseStores:
@@ -74,6 +78,20 @@ class DatabaseStores:
     def activate(self, valid_from_us: int) -> tuple[int, int]:
         threshold_id = add_threshold(self._db, self.stream_id, valid_from_us=valid_from_us)
         return self.thresholds.threshold(threshold_id).model_id, threshold_id
+
+    def score_in_shadow(self, model_id: int, window: int) -> None:
+        with self._db.write() as connection:
+            connection.execute(
+                shadow_windows.insert().values(
+                    model_id=model_id,
+                    window_start_us=T0 + window * MINUTE,
+                    stream_id=self.stream_id,
+                    window_end_us=T0 + (window + 1) * MINUTE,
+                    events=1,
+                    outliers=0,
+                    payload=f"shadow of {window}".encode(),
+                )
+            )
 
 
 class BacktestStores:
@@ -111,6 +129,10 @@ class BacktestStores:
     def activate(self, valid_from_us: int) -> tuple[int, int]:
         stored = self._memory.insert_threshold(new_threshold(self.model_id + 1, valid_from_us))
         return stored.model_id, stored.id
+
+    def score_in_shadow(self, model_id: int, window: int) -> None:
+        seen = {T0 + window * MINUTE: f"shadow of {window}".encode()}
+        self._memory.shadow = {**self._memory.shadow, model_id: {**self._memory.shadow.get(model_id, {}), **seen}}
 
 
 def make_judgement(

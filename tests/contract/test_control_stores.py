@@ -302,6 +302,21 @@ def test_judged_windows_are_those_of_the_model(stores: ControlStores) -> None:
         assert [window.window_start_us for window in found] == [start_us]
 
 
+def test_judged_windows_include_those_that_the_model_scored_in_shadow(stores: ControlStores) -> None:
+    model_id, threshold_id = stores.activate(T0 + 2 * MINUTE)
+    stores.commit(part(stores, 0), part(stores, 1), part(stores, 2, threshold_id=threshold_id))
+    seal_until(stores, 3)
+    judge_due(stores)
+    stores.score_in_shadow(model_id, 1)
+    found = stores.thresholds.judged_windows(stores.stream_id, model_id, T0, T0 + HOUR)
+    assert [(window.window_start_us, window.payload) for window in found] == [
+        (T0 + MINUTE, b"shadow of 1"),
+        (T0 + 2 * MINUTE, b"part of 2"),
+    ]
+    found = stores.thresholds.judged_windows(stores.stream_id, stores.model_id, T0, T0 + HOUR)
+    assert [window.payload for window in found] == [b"part of 0", b"part of 1"]
+
+
 def test_firings_are_counted_by_kind_and_opening_time(stores: ControlStores) -> None:
     judge_windows(stores, 4)
     opened = [
@@ -404,3 +419,16 @@ def test_model_before_is_that_of_the_last_window_with_the_start_of_its_activatio
     assert stores.drift.find_model_before(stores.stream_id, T0) is None
     assert stores.drift.find_model_before(stores.stream_id, T0 + 2 * MINUTE) == (stores.model_id, 0)
     assert stores.drift.find_model_before(stores.stream_id, T0 + HOUR) == (model_id, T0 + MINUTE)
+
+
+def test_model_that_is_activated_again_starts_at_its_last_activation(stores: ControlStores) -> None:
+    _, other_id = stores.activate(T0 + MINUTE)
+    row = new_threshold(stores.model_id, T0 + 3 * MINUTE)
+    stores.thresholds.store_tick(stores.stream_id, last_tick_us=None, tick_us=T0, threshold=row, calibration=None)
+    newest = stores.thresholds.newest_threshold(stores.stream_id)
+    assert newest is not None
+    stores.commit(part(stores, 0), part(stores, 1, threshold_id=other_id), part(stores, 3, threshold_id=newest.id))
+    seal_until(stores, 4)
+    judge_due(stores)
+    assert stores.drift.find_model_before(stores.stream_id, T0 + MINUTE) == (stores.model_id, 0)
+    assert stores.drift.find_model_before(stores.stream_id, T0 + HOUR) == (stores.model_id, T0 + 3 * MINUTE)
