@@ -1,7 +1,9 @@
 """In-memory stores of the control plane of one stream, for the back-test.
 
 They implement the protocols of `monitor.control_plane.stores`, as the stores of the database do. In addition they
-record the results of a back-test: the judged windows, and the firing windows of each incident.
+record the results of a back-test: the judged windows, and the firing windows of each incident. Both kinds of stores
+pass one contract test (`tests/contract/test_control_stores.py`); docs/decisions/0029-back-test-memory-stores.md says
+why the back-test does not use the stores of the database.
 """
 # ruff: noqa: ARG002 - the stores hold one stream with one caller, so some arguments of the protocols are not used
 
@@ -44,8 +46,7 @@ class MemoryStore:
 
     Attributes:
         thresholds: The threshold rows in the order of insertion; the id of a row is its index plus 1.
-        windows: The rows of all judged windows.
-        calibrations: The calibration rows of all ticks.
+        windows: The rows of all windows in the order of storing, those with late events only included.
         incidents: The incidents in the order of opening.
         judged: The judged windows with events, by ascending start.
         judged_starts_us: The starts of the windows in `judged`.
@@ -56,7 +57,6 @@ class MemoryStore:
     def __init__(self, models: Sequence[ModelRecord], *, size_us: int, lead_us: int) -> None:
         self.thresholds: list[ThresholdRow] = []
         self.windows: list[WindowRow] = []
-        self.calibrations: list[CalibrationRow] = []
         self.incidents: list[IncidentLifetime] = []
         self.judged: list[JudgedWindow] = []
         self.judged_starts_us: list[int] = []
@@ -72,7 +72,6 @@ class MemoryStore:
         self._last_tick_us: int | None = None
         self._last_judged_end_us: int | None = None
         self._ahead: list[ScheduledThreshold] = []
-        self._newest: ThresholdRow | None = None
         self._parts: dict[int, list[StoredPart]] = {}
         self._waiting: list[int] = []
         self._judged_starts: list[int] = []
@@ -134,8 +133,6 @@ class MemoryStore:
             ),
             key=lambda state: (state.valid_from_us, state.id),
         )
-        if self._newest is None or stored.valid_from_us >= self._newest.valid_from_us:
-            self._newest = stored
         return stored
 
     def seal(self, stream_id: int, decide: Callable[[SealFacts], int | None]) -> int | None:
@@ -300,7 +297,7 @@ class MemoryStore:
 
     def newest_threshold(self, stream_id: int) -> ThresholdRow | None:
         """Return the threshold row with the latest start of validity; None before the first model."""
-        return self._newest
+        return self.threshold(self._ahead[-1].id) if self._ahead else None
 
     def judged_windows(self, stream_id: int, model_id: int, after_us: int, until_us: int) -> list[JudgedWindow]:
         """Return the judged windows of a model that start at or after `after_us` and end at or before `until_us`."""
@@ -331,8 +328,6 @@ class MemoryStore:
         self._last_tick_us = tick_us
         if threshold is not None:
             self.insert_threshold(threshold)
-        if calibration is not None:
-            self.calibrations.append(calibration)
         self.apply_change(change, tick_us)
         return True
 

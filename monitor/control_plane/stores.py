@@ -121,7 +121,7 @@ class DriftStoreProtocol(Protocol):
         """Return the frozen baselines that start at a time."""
         ...
 
-    def store_update(self, stream_id: int, stream: str, before_us: int | None, step: DriftUpdate) -> bool:
+    def store_update(self, stream_id: int, stream: str, before_us: int | None, update: DriftUpdate) -> bool:
         """Store a step; return False if another step was stored since `before_us`."""
         ...
 
