@@ -2,12 +2,14 @@
 
     python benchmarks/kddcup.py --seeds 10
 
-Protocol A (18 continuous features, from the documentation of the networks): train on normal traffic; the threshold is
-the 95th percentile of the scores of a batch with 5% attacks; test on a batch with 10% attacks. Protocol B (118
-features, from DAGMM): attacks are the majority class and count as inliers; train on the inliers of one half of the
-data; the threshold of the other half is at its known outlier fraction. The table has F1 and the AUROC, which needs no
-threshold. A single Gaussian of scikit-learn is the baseline. The smaller data sets: train on half of the inliers, and
-report the AUROC.
+* Protocol A (18 continuous features, as published with the networks): train on normal traffic. The threshold is the
+  95th percentile of the scores of a batch with 5% attacks. Test on a batch with 10% attacks.
+* Protocol B (118 features, from DAGMM): attacks are the majority class and count as inliers. Train on the inliers of
+  one half of the data. The threshold is the quantile of the other half at its known outlier fraction.
+* Smaller data sets: train on half of the inliers.
+
+The table has F1 and the AUROC, which needs no threshold; for the smaller sets only the AUROC. A single Gaussian of
+scikit-learn is the baseline.
 """
 
 import argparse

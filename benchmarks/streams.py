@@ -1,16 +1,22 @@
 """Real data sets as streams: alarms per day, delay, recall and false alarms, compared with simple rules.
 
-Each set is written to a file: normals in their order (repeated from the beginning if a set is small), 40
-per minute; every 60 minutes a burst of 20 anomalies within one minute, and elsewhere a single anomaly every 200 events.
-The back-test warms up on the first normals, which contain no anomaly, and runs the production code. False alarms are
-incidents that match no burst: a slow rise caused by the single anomalies counts as false, and so does a drift of the
-normals.
+Each set is written to a file:
+
+* the normals in their order, 40 per minute, repeated from the beginning if a set is small;
+* every 60 minutes a burst of 20 anomalies within one minute;
+* outside of the bursts a single anomaly every 200 events.
+
+The back-test warms up on the first normals, which contain no anomaly, and runs the code of the daemon. An incident that
+matches no burst is a false alarm, also a slow rise caused by the single anomalies and a drift of the normals.
 
     python -m benchmarks.streams [--others] [--only kdd shuttle] [--seed N]
 
-Simple rules, over the same minutes and with the same minimum of events (an incident ends after 3 quiet minutes): an
-alarm in every minute, each a separate incident; the plain percentile of the energies of the last day; mean + 3 sigma of
-the counts above it; and with --others river's HalfSpaceTrees with its quantile filter, if river is installed.
+The simple rules use the same minutes and the same minimum of events. Their incidents end after 3 quiet minutes:
+
+* an alarm in every minute, each a separate incident;
+* the plain percentile of the energies of the last day;
+* mean + 3 sigma of the counts above that percentile;
+* with --others, river's HalfSpaceTrees with its quantile filter, if river is installed.
 """
 
 import argparse
@@ -82,9 +88,9 @@ def plant_anomalies(name: str, normals: Float32, anomalies: Float32, rng: np.ran
     order = np.concatenate([np.arange(warm_up), rest])
     times_us = START_US + np.arange(n_events, dtype=np.int64) * (MINUTE_US // EVENTS_PER_MINUTE)
     pieces = [(times_us, normals[order], np.zeros(n_events, np.int64), np.zeros(n_events, np.bool_))]
-    live_us = int(times_us[warm_up]) // MINUTE_US * MINUTE_US + MINUTE_US
+    first_scored_us = int(times_us[warm_up]) // MINUTE_US * MINUTE_US + MINUTE_US
     end_us = int(times_us[-1])
-    starts_us = np.arange(live_us + 30 * MINUTE_US, end_us - MINUTE_US, BURST_EVERY * MINUTE_US)
+    starts_us = np.arange(first_scored_us + 30 * MINUTE_US, end_us - MINUTE_US, BURST_EVERY * MINUTE_US)
     for number, start_us in enumerate(starts_us.tolist(), 1):
         at = int(rng.integers(0, len(anomalies)))
         run = np.arange(at, at + BURST_SIZE) % len(anomalies)

@@ -34,9 +34,9 @@ def stop_on_signals(
 
     A second SIGTERM or SIGINT ends the process at once. The process also ends when `end_within_s` seconds have passed
     since the first one, even after the end of the block: a statement without an answer from the database, or a
-    standard error that nobody reads, would block a thread indefinitely. Committed data is safe in both cases.
+    full pipe on standard error, would block a thread indefinitely. Committed data is safe in both cases.
 
-    The callbacks run in a thread of their own, which waits for signals at the level of the operating system. It does
+    The callbacks run in a separate thread, which waits for signals at the level of the operating system. It does
     not depend on the main thread, which may be blocked.
 
     Args:
