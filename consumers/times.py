@@ -26,13 +26,16 @@ SCALES = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1, 1_000)}
 """Microseconds per unit as a fraction (numerator, denominator)."""
 
 MAGNITUDES = ((1e11, "s"), (1e14, "ms"), (1e17, "us"), (math.inf, "ns"))
-"""Upper bounds of the magnitude per unit, to guess the unit of an epoch. The guess is right from March 1973 on."""
+"""Upper bounds of the magnitude per unit, to guess the unit of an epoch.
+
+The guess is right from March 1973 on, and for nanoseconds from October 1992 on (`MIN_GUESSED_NS`).
+"""
 
 MIN_GUESSED_NS = 720_000_000_000_000_000
-"""The least number that is guessed to be nanoseconds (October 1992).
+"""The smallest number that is guessed to be nanoseconds (October 1992).
 
 Ticks of .NET (100 ns since the year 1, from 6.2e17 for 1970) and of Windows files (100 ns since 1601, about 1.3e17) lie
-below it: read as nanoseconds, they would be times of 1990 and of 1974 that run a hundred times too slowly.
+below it: read as nanoseconds, they would be times of 1990 and of 1974, with differences a hundred times too small.
 """
 
 _DATE_EXTENDED = r"(\d{4})([-/])(\d\d)\2(\d\d)"

@@ -19,7 +19,7 @@ NUMERIC_SHARE = 0.99
 """A field is a feature if it is a finite number in at least this share of the events."""
 
 MAX_FEATURES = 1_000
-"""The most features that `features: auto` accepts. Configured names have no such limit."""
+"""Maximum number of features that `features: auto` selects. Configured names have no such bound."""
 
 MAX_DEPTH = 8
 

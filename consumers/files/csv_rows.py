@@ -72,7 +72,7 @@ class CsvReader:
     """A reader of CSV records from a byte offset.
 
     A record with a quote that is closed wrongly or never is rejected with its first line only: reading continues at the
-    second line, so that a stray quote does not swallow the records after it. A record longer than `max_bytes` is
+    second line, so that a stray quote affects only its own line. A record longer than `max_bytes` is
     rejected as a whole.
     """
 
@@ -112,7 +112,7 @@ class CsvReader:
     def _split_plain(self, max_rows: int) -> list[list[str]] | None:
         """Return the columns of the loaded lines, or None if they need the csv module.
 
-        Without quotes and with the same number of cells in each line, splitting at the delimiter is all there is to do.
+        Without quotes and with the same number of cells in each line, splitting at the delimiter is sufficient.
         """
         rows, header = self._rows, self._header
         joined = b"\n".join(rows)
@@ -189,7 +189,7 @@ class CsvReader:
         return cursor if quotes % 2 == 0 else None
 
     def _forget_lines_before(self, first: int, end: int) -> None:
-        """Remove the lines between `first` and the byte offset `end`, so that line `first` ends there."""
+        """Remove the lines between line `first` and the byte offset `end`. Line `first` then ends at `end`."""
         loaded = next((i for i, start in enumerate(self._starts) if i > first and start >= end), None)
         if loaded is None:
             self._lines = LineReader(self._input, end, self._max_bytes, self._line_end)
