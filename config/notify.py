@@ -142,7 +142,7 @@ class NotifySettings(Section):
         description="Incidents with an older event time are stored without a notification.",
     )
     deadline: PositiveDuration = Field(
-        default=timedelta(hours=24), description="How long a failed message is retried before it is dropped."
+        default=timedelta(hours=24), description="The time after which a failed message is no longer retried."
     )
     channels: dict[str, ChannelSettings] = Field(default={}, description="Channels by name.")
     routes: tuple[RouteSettings, ...] = Field(

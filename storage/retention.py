@@ -228,7 +228,7 @@ def _delete_windows(db: Database, cut_us: int, stopped: Callable[[], bool]) -> i
 
 
 def _delete_windows_of_late_events(db: Database) -> int:
-    """Delete windows with only late events before the oldest judged window; they have no judging time of their own."""
+    """Delete windows with only late events before the oldest judged window; they have no judging time."""
     older = windows.alias()
     first_judged = (
         sa.select(sa.func.min(older.c.window_start_us))

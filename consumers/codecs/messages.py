@@ -145,7 +145,7 @@ class MessageCodec:
         finite = np.isfinite(features)
         good = finite.all(axis=1)
         if self.schema.mean_if_missing and self.schema.format == "json":
-            absent = np.isnan(features)  # JSON has no NaN of its own
+            absent = np.isnan(features)  # JSON has no NaN, so these values are missing
             good = (finite | absent).all(axis=1) & ~absent.all(axis=1)
         index = np.array(rows, np.int64)
         if good.all():

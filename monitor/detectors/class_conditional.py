@@ -162,7 +162,7 @@ class ClassConditionalGaussian:
             out[start : start + len(part)] = self._score_block(block)[: len(part)]
 
     def energy(self, x: Any) -> FloatArray:
-        """Return `predict(x)`, under the name that all detectors have."""
+        """Return `predict(x)`, the energy of each event, (n,): the common method of all detectors."""
         return self.predict(x)
 
     def energies_and_responsibilities(self, x: Any) -> tuple[FloatArray, None]:

@@ -33,7 +33,7 @@ CORE_FRACTION = 0.9
 TAIL_REACH_FACTOR = 3.0
 MIN_DISTANCE_NATS = 10.0
 CONTAMINATION_TOLERANCE = 1.5
-"""How much larger than `contamination` an anomalous component may be: the configured fraction is an estimate."""
+"""Maximum weight of an anomalous component, as a multiple of `contamination`, which is an estimate."""
 
 MAX_EXCLUDED_FRACTION = 0.1
 """More than a tenth cannot be a few outliers and is probably a mode of the stream: nothing is excluded then."""

@@ -28,7 +28,7 @@ from storage.control.thresholds import ThresholdRow
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 3600.0
-"""How long a warm-up waits for all events. Then it fits as soon as there are enough events for a model."""
+"""Maximum wait for all events. After it, the model is fitted as soon as there are enough events for a model."""
 
 _REPORT_INTERVAL_S = 1.0
 _LOG_INTERVAL_S = 30.0
@@ -64,7 +64,7 @@ class WarmUp:
         models: The store of the model.
         stop: Set to abort the warm-up.
         renew: Renews the lease of the stream; False if it is lost.
-        timeout_s: How long to wait for all events, in seconds.
+        timeout_s: Maximum wait for all events, in seconds.
     """
 
     def __init__(

@@ -12,12 +12,14 @@ from storage.ledger.commit import StreamControl
 from storage.ledger.sources import SourceClaim
 
 COMMIT_INTERVAL_S = 1.0
-"""How long events may wait for further events of the same commit: the latency of the history."""
+"""Maximum time that events wait for further events of the same commit. It is the latency of the history."""
 
 WATERMARK_REPEAT_S = 5.0
-"""How often the watermark of a source that the lead holds back is committed again. A database that lost its last
-commits (a promoted replica, a crash without synchronous commit) has lost this watermark and would wait for it for
-ever."""
+"""Interval at which the watermark of a source with held records is committed again.
+
+A database that lost its last commits (a promoted replica, a crash without synchronous commit) has lost this watermark
+and would wait for it indefinitely.
+"""
 
 COMMIT_EVENTS = 10_000
 """Events of one commit: a transaction of 50 to 100 ms, short enough for the writers of other streams."""

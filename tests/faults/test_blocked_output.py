@@ -1,4 +1,4 @@
-"""The shutdown of a daemon with a standard error that nobody reads."""
+"""The shutdown of a daemon with a full pipe on standard error."""
 
 import contextlib
 import json
@@ -17,12 +17,12 @@ from tests.servers.process import die_with_parent, wait_until
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
 
-SUPERVISOR_PATIENCE_S = 30.0
+SUPERVISOR_TIMEOUT_S = 30.0
 
 
 @pytest.fixture
 def unread_pipe() -> Iterator[tuple[int, int]]:
-    """The two ends of a pipe that nobody reads."""
+    """The two ends of a pipe that is not read."""
     reader, writer = os.pipe()
     yield reader, writer
     os.close(reader)
@@ -69,7 +69,7 @@ def test_sigterm_ends_a_daemon_with_a_full_pipe_on_standard_error_in_time(
             begin_s = time.monotonic()
             daemon.send_signal(signal.SIGTERM)
             assert daemon.wait(60) == 1
-            assert time.monotonic() - begin_s < SUPERVISOR_PATIENCE_S
+            assert time.monotonic() - begin_s < SUPERVISOR_TIMEOUT_S
         finally:
             daemon.kill()
     assert stored.count("scores") == stored.progress(), "the positions match the stored scores"

@@ -1,4 +1,4 @@
-"""Run the daemon over the replay file, in a process of its own."""
+"""Run the daemon over the replay file, in a separate process."""
 
 import json
 import os

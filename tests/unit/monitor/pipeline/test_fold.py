@@ -240,7 +240,7 @@ def test_a_batch_without_records_moves_the_position() -> None:
 
 
 class CodedEnergies(Energies):
-    """Energies with drift codes; the two models have scales of their own."""
+    """Energies with drift codes; the two models have different scales."""
 
     def measure(self, features: np.ndarray, model_id: int) -> MeasuredEvents:
         energies = self.energies(features, model_id)
