@@ -24,10 +24,10 @@ BUDGET_SHARE = 0.25
 """Share of `false_alarms` for slow rises. Spikes have a half and drift a quarter."""
 
 RECOVERY_THRESHOLD = float(np.log(100))
-"""A rise ends when the clean rate explains the windows since the alarm a hundred times better than the raised rate."""
+"""Log-likelihood ratio at which a rise ends: the clean rate is a hundred times more likely than the raised rate."""
 
 MIN_WINDOWS = 100
-"""Windows that the count model must be learned from before the test starts.
+"""Minimum number of learned windows of the count model before the test starts.
 
 With fewer, the dispersion is too uncertain.
 """

@@ -22,13 +22,16 @@ Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
 MAX_FEATURES = 200
-"""Features that are tested one by one. For wider events only energies and components are tested.
+"""Maximum number of features that are tested one by one. For wider events only energies and components are tested.
 
 Each feature costs about 5 ns an event, so that the drift sums of an event cost no more than storing its row.
 """
 
 MAX_PAIRED_FEATURES = 32
-"""Features that are tested in pairs: 32 features have 496 pairs, 2 to 4 KB a window; 100 have 4,950, 20 to 40 KB."""
+"""Maximum number of features that are tested in pairs.
+
+A window of 32 features has 496 pairs, 2 to 4 KB. One of 100 features would have 4,950 pairs, 20 to 40 KB.
+"""
 
 SHARE_UNIT = 1 << 16
 """The integer that represents a component share of 1."""
@@ -40,7 +43,7 @@ _MAX_SCORE = 4 * SCORE_UNIT
 _MAX_RANK = N_BINS - 1
 
 _CHUNK_ROWS = 512
-"""Rows that are summed at once, so that wide rows stay in the processor cache."""
+"""Number of rows that are summed at once, so that wide rows stay in the processor cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

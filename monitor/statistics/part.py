@@ -21,7 +21,10 @@ Int64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
 MAX_LARGEST = 256
-"""Energies that a part holds exactly. At p99.5 the threshold of a window of 50,000 events lies within the list."""
+"""Maximum number of energies that a part stores exactly.
+
+For a window of 50,000 events the p99.5 threshold lies within these energies.
+"""
 
 BIN_WIDTH = 0.02
 """Width of a bin in asinh((energy - median) / IQR): 0.02 IQR near the median, 2% of the distance far from it."""

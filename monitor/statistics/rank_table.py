@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from monitor.statistics.training_profile import N_BINS, Float32, Int8, Int64, centred_ranks
 
 _N_CELLS = 512
-"""Cells of a feature. With half as many, every other distribution has two edges in one cell. More exceed the cache."""
+"""Number of cells of a feature.
+
+With half as many, every other distribution has two edges in one cell. More cells exceed the cache.
+"""
 
 _CHUNK_VALUES = 1 << 16
 """Values of a block of events, so that intermediate arrays stay in the processor cache."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from monitor.statistics.part import LAST_BIN, Float32, Float64, Int64, Part, Scale, bin_edges
 
 MAX_EXACT_ENERGIES = 2**18
-"""Energies that a sketch of many windows holds exactly: 1 MiB, and the p99 of 26 million events."""
+"""Maximum number of energies that a sketch stores exactly: 1 MiB, enough for the p99 of 26 million events."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -18,7 +18,7 @@ N_BINS = 64
 """Bins between training quantiles. They cost a mean rank 0.02% of its precision."""
 
 _MAX_ROWS = 100_000
-"""Training rows that quantiles are computed from, evenly spaced. The quantiles are off by at most 0.5% of a rank."""
+"""Maximum number of training rows for the quantiles, evenly spaced. The quantiles are off by at most 0.5% of a rank."""
 
 RANK_UNIT = float(np.sqrt(1 / 12))
 """Standard deviation of the rank of one training event, for a continuous feature."""

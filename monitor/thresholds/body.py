@@ -17,10 +17,10 @@ from monitor.statistics.sketch import order_statistic_quantiles
 BODY_RANKS = np.arange(30, 91, 5) / 100
 MAX_OUTLIER_SHARE = 0.3
 EXCEEDANCE_DIVISOR = 5
-"""Energies are counted beyond the quantile at the nominal exceedance divided by this: few clean ones lie there."""
+"""Energies are counted beyond the quantile at the nominal exceedance divided by this, where few clean ones lie."""
 
 MIN_EXCESS_ENERGIES = 10
-"""Fewer energies beyond the tail may be there by chance."""
+"""Minimum number of energies beyond the tail for a warning. Fewer may occur by chance."""
 
 _ITERATIONS = 8
 _SHAPES = np.exp(np.linspace(np.log(0.1), np.log(200), 60))
