@@ -27,7 +27,7 @@ COMMANDS = {
     "offsets": ("monitor.cli.offsets", "Show or reset a stream's positions."),
     "notify": ("monitor.cli.notify", "List the notification channels, or test one."),
     "demo": ("monitor.cli.demo", "Run the daemon on a synthetic stream."),
-    "db": ("monitor.cli.db", "Upgrade or check the database."),
+    "db": ("monitor.cli.db", "Upgrade, check or copy the database."),
     "config": ("monitor.cli.config", "Print the configuration's JSON Schema."),
 }
 

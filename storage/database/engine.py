@@ -22,7 +22,7 @@ from config.errors import ConfigError, SchemaMismatch, StorageUnavailable
 from storage.database import dialects
 from storage.database.errors import StorageFull, translate_errors
 from storage.database.fair_lock import FairLock
-from storage.database.revisions import KNOWN_REVISIONS
+from storage.database.revisions import INCOMPLETE_COPY, KNOWN_REVISIONS
 
 _URL_FORMS = "sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
 _CLOCK_SQL_US = {
@@ -62,6 +62,13 @@ class Database:
             self.file = None
             self._reader = self._writer = dialects.create_postgresql_engine(self._url, read_only=read_only)
         self._write_lock = FairLock()
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """Return the file, or the server and the name: equal for two addresses of one database."""
+        if self.file is not None:
+            return (self.file,)
+        return (self._url.host, self._url.port or 5432, self._url.database, *sorted(self._url.query.items()))
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
@@ -152,6 +159,11 @@ class Database:
             return
         if revision is None:
             message = f"{self.address} has no Outrider tables yet (schema {required}): run `outrider db upgrade`"
+        elif revision == INCOMPLETE_COPY:
+            message = (
+                f"{self.address} is the target of an incomplete copy: wait until `outrider db copy` has ended, or "
+                "delete this database and copy again"
+            )
         elif revision in KNOWN_REVISIONS:
             message = f"{self.address} has schema {revision}, this Outrider needs {required}: run `outrider db upgrade`"
         else:

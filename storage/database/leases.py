@@ -40,6 +40,13 @@ class Leases:
             )
             return inserted.first() is not None
 
+    def find_holder(self) -> str | None:
+        """Return a process that holds a lease now; None if all leases are released or expired."""
+        query = sa.select(leases.c.holder).where(leases.c.expires_at_us > self._db.clock_expression()).limit(1)
+        with self._db.read() as conn:
+            holder: str | None = conn.scalar(query)
+            return holder
+
     def release(self, name: str, holder: str) -> None:
         """Release a lease if `holder` has it."""
         with self._db.write() as conn:

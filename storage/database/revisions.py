@@ -4,3 +4,6 @@ from __future__ import annotations
 
 KNOWN_REVISIONS: tuple[str, ...] = ("0001", "0002", "0003")
 """Every revision, oldest first; the last is the one that this version needs."""
+
+INCOMPLETE_COPY = "incomplete copy"
+"""The revision of the target of a copy until the copy is complete."""

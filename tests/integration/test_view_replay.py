@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.replay.dump import VIEWS
+from storage.copy import copy_database
+from storage.database.engine import Database
+from tests.replay.dump import VIEWS, dump_views
 from tests.replay.golden import golden_lines, read_golden
 from tests.replay.run import replay
 from tests.servers.postgres import PostgresServer
@@ -15,13 +17,21 @@ pytestmark = [pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def dumps(tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer) -> dict[str, list[str]]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the events and of the SQLite file."""
+    return tmp_path_factory.mktemp("replay")
+
+
+@pytest.fixture(scope="module")
+def urls(folder: Path, postgres_server: PostgresServer) -> dict[str, str]:
+    """The URL of each database."""
+    return {"sqlite": f"sqlite:///{folder / 'replay.db'}", "postgresql": postgres_server.create_database()}
+
+
+@pytest.fixture(scope="module")
+def dumps(folder: Path, urls: dict[str, str]) -> dict[str, list[str]]:
     """The dump of each database."""
-    folder: Path = tmp_path_factory.mktemp("replay")
-    return {
-        "sqlite": replay(folder, "sqlite", f"sqlite:///{folder / 'replay.db'}"),
-        "postgresql": replay(folder, "postgresql", postgres_server.create_database()),
-    }
+    return {name: replay(folder, name, url) for name, url in urls.items()}
 
 
 @pytest.mark.postgres
@@ -51,3 +61,28 @@ def _is_close(found: object, wanted: object) -> bool:
     if isinstance(found, float) and isinstance(wanted, float | int):
         return math.isclose(found, wanted, rel_tol=1e-3, abs_tol=1e-6)
     return found == wanted
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(("first", "second"), [("sqlite", "postgresql"), ("postgresql", "sqlite")])
+def test_every_view_is_equal_after_a_copy_to_the_other_database_and_back(
+    dumps: dict[str, list[str]],
+    urls: dict[str, str],
+    folder: Path,
+    postgres_server: PostgresServer,
+    first: str,
+    second: str,
+) -> None:
+    empty = {
+        name: {
+            "sqlite": f"sqlite:///{folder / f'{name}-of-{first}.db'}",
+            "postgresql": postgres_server.create_database(),
+        }
+        for name in ("copy", "back")
+    }
+    copied, back = empty["copy"][second], empty["back"][first]
+    for source, target in ((urls[first], copied), (copied, back)):
+        with Database(source, read_only=True) as reader, Database(target) as writer:
+            copy_database(reader, writer, lambda _table, _rows: None)
+        found = [line.replace(str(folder / "events.jsonl"), "events.jsonl") for line in dump_views(target)]
+        assert [(a, b) for a, b in zip(found, dumps[first], strict=True) if a != b] == []

@@ -11,6 +11,7 @@ from config.settings import config_schema
 from storage.database.engine import Database
 from storage.database.revisions import KNOWN_REVISIONS
 from tests.unit.monitor.cli.conftest import OutriderRunner
+from tests.unit.monitor.cli.payments_stream import PaymentsStream
 
 
 def test_upgrade_creates_the_schema_and_can_be_repeated(outrider: OutriderRunner, db: Database) -> None:
@@ -53,3 +54,27 @@ print([name for name in ("torch", "kafka", "pandas") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_copy_writes_all_rows_into_another_database(
+    outrider: OutriderRunner, payments: PaymentsStream, url: str, tmp_path: Path
+) -> None:
+    target = f"sqlite:///{tmp_path / 'copy.db'}"
+    result = outrider("db", "copy", url, target)
+    assert (result.code, result.out.startswith("Copied ")) == (0, True)
+    assert "scores: " in result.err
+    again = outrider("db", "copy", url, target)
+    assert again.code == 2
+    assert "is not empty" in again.err
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("oracle://x/y", "FROM_URL has the unknown scheme"), ("sqlite:////nowhere/x.db", "the folder of the database")],
+)
+def test_copy_names_the_argument_that_is_no_database(
+    outrider: OutriderRunner, tmp_path: Path, source: str, message: str
+) -> None:
+    result = outrider("db", "copy", source, f"sqlite:///{tmp_path / 'copy.db'}")
+    assert result.code == 2
+    assert message in result.err
