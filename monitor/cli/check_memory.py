@@ -36,9 +36,7 @@ class MemoryBound:
 
     def lines(self) -> list[str]:
         """Return the sum and its parts as lines of text."""
-        fetch = (
-            [] if self.fetch_bytes is None else [f"{_format_mib(self.fetch_bytes)} fetched and not yet in the inbox"]
-        )
+        fetch = [] if self.fetch_bytes is None else [f"{_format_mib(self.fetch_bytes)} fetched and not yet queued"]
         partitions = f"{self.partitions:,} partition{'' if self.partitions == 1 else 's'}"
         return [
             f"at most {_format_mib(self.total_bytes)} of events in flight, besides the program and the model:",

@@ -77,7 +77,7 @@ def describe_drift_budget(settings: StreamSettings) -> str:
     ]
     interval = format_rounded_duration(WEEK_US / (per_week * BUDGET_SHARE))
     text = f"1 false alarm in {interval} or more, over {names} together"
-    return f"{text}; no calibrated verdict before {', '.join(first_verdicts)} of a model"
+    return f"{text}; no verdict before {', '.join(first_verdicts)} after the activation of a model"
 
 
 def suggest_window_size(count_model: CountModel, n: int, settings: StreamSettings) -> str | None:
