@@ -27,7 +27,14 @@ _EPOCH_FROM_US = 631_152_000_000_000  # 1990
 _EPOCH_AHEAD_US = 366 * DAY_US
 _MIN_LATENESS_US = MINUTE_US
 _IN_ORDER_SHARE = 0.99
+_GROWING_SHARE = 0.9
 TIME_NAMES = ("ts", "time", "timestamp", "event_time", "eventtime", "datetime", "date", "occurred_at", "created_at")
+_LIKE_TIME_NAME = re.compile(
+    r"(?:^|_)(?:time|timestamp|ts|date|datetime|at|when|dt)(?:_(?:utc|s|ms|us|ns|nano|nanos))?$"
+)
+_QUANTITY_NAME = re.compile(
+    r"(?:^|_)(?:bytes?|size|count|counter|total|amount|volume|price|free|used|memory|mem|capacity|length|sum|[kmgt]i?b)(?:_|$)"
+)
 _MAX_EXAMPLE_CHARS = 24
 _IDENTIFIER = re.compile(r"(?:^|[._\- ])(?i:id|uuid|guid)$|[a-z0-9](?:Id|ID|Uuid|UUID|Guid|GUID)$")
 
@@ -114,22 +121,56 @@ def is_identifier(name: str) -> bool:
     return _IDENTIFIER.search(name) is not None
 
 
-def is_time(stats: ColumnStatistics, now_us: int) -> bool:
-    """Return True if a column holds times: time texts, dates, or numbers that are epochs since 1990."""
+def is_time(stats: ColumnStatistics, now_us: int, *, has_reference: bool = False) -> bool:
+    """Return True if a column holds times: time texts, dates, or numbers that are epochs since 1990.
+
+    The magnitude of a number alone does not make it a time (bytes of memory are near 1e9, of a disk near 1e12): its
+    name is that of a time, or it grows with the events.
+
+    Args:
+        stats: The column.
+        now_us: The current time.
+        has_reference: The event time is known from another field or from the broker. Without it, numbers in ms, us or
+            ns are times by their magnitude as well, unless their name is that of a quantity.
+    """
     if not stats.times:
         return False
     is_text = stats.kinds["text"] + stats.kinds["date"] >= NUMERIC_SHARE * stats.n_present
     if is_text and not all(isinstance(value, str) and NUMBER.fullmatch(value) for value in stats.values[:MIN_VALUES]):
         return True
-    if not is_text and not stats.is_numeric:
+    if not (is_text or stats.is_numeric) or not _is_recent(stats, now_us):
         return False
+    if has_time_name(stats.column.name) or _QUANTITY_NAME.search(_split_words(stats.column.name)):
+        return has_time_name(stats.column.name)
+    maybe_seconds = not is_text and float(np.median(stats.numbers)) < MAGNITUDES[0][0]
+    if maybe_seconds:
+        return _share_in_order(stats.times) >= _GROWING_SHARE
+    return not has_reference or grows_with_events(stats)
+
+
+def _is_recent(stats: ColumnStatistics, now_us: int) -> bool:
+    """Return True if all times are between 1990 and a year from now."""
     times = np.concatenate(stats.times)
     times = times[times >= 0]
-    if times.min() < _EPOCH_FROM_US or times.max() > now_us + _EPOCH_AHEAD_US:
-        return False
-    maybe_seconds = not is_text and float(np.median(stats.numbers)) < MAGNITUDES[0][0]
-    # Numbers of this magnitude are ambiguous (bytes of memory). They are times by their name or by their order.
-    return not maybe_seconds or time_rank(stats.column.name) < len(TIME_NAMES) or _share_in_order(stats.times) >= 0.9
+    return bool(times.min() >= _EPOCH_FROM_US and times.max() <= now_us + _EPOCH_AHEAD_US)
+
+
+def has_time_name(name: str) -> bool:
+    """Return True if a field has the name of a time."""
+    return time_rank(name) < len(TIME_NAMES)
+
+
+def grows_with_events(stats: ColumnStatistics) -> bool:
+    """Return True if nine in ten times are not before the one before, or the times grow nearly linearly."""
+    if _share_in_order(stats.times) >= _GROWING_SHARE:
+        return True
+    for piece in stats.times:
+        known = piece[piece >= 0].astype(np.float64)
+        if len(known) < MIN_VALUES or known.std() == 0:
+            return False
+        if np.corrcoef(known, np.arange(len(known)))[0, 1] < _GROWING_SHARE:
+            return False
+    return bool(stats.times)
 
 
 def _share_in_order(pieces: Sequence[Int64]) -> float:
@@ -147,9 +188,10 @@ def lateness_us(pieces: Sequence[Int64]) -> Int64:
 def is_in_order(stats: ColumnStatistics) -> bool:
     """Return True if at most 1% of the times are late by more than a tenth of the time span (at least 60 s)."""
     times = np.concatenate(stats.times)
-    times = times[times >= 0]
-    allowed = max(_MIN_LATENESS_US, int(times.max() - times.min()) // 10)
-    return float((lateness_us(stats.times) <= allowed).mean()) >= _IN_ORDER_SHARE
+    low, high = np.quantile(times[times >= 0], (1 - _IN_ORDER_SHARE, _IN_ORDER_SHARE))
+    pieces = [piece[(piece >= low) & (piece <= high)] for piece in stats.times]  # a stray time makes no other one late
+    allowed = max(_MIN_LATENESS_US, int(high - low) // 10)
+    return float((lateness_us(pieces) <= allowed).mean()) >= _IN_ORDER_SHARE
 
 
 def time_rank(name: str) -> int:
@@ -157,8 +199,13 @@ def time_rank(name: str) -> int:
     last = name.rpartition(".")[2].lower().lstrip("@_").replace("-", "_")
     if last in TIME_NAMES:
         return TIME_NAMES.index(last)
-    like_time = re.search(r"(?:^|_)(?:time|timestamp|ts|date|at)(?:_(?:s|ms|us|ns))?$", last)
-    return len(TIME_NAMES) - 1 if like_time else len(TIME_NAMES)
+    return len(TIME_NAMES) - 1 if _LIKE_TIME_NAME.search(_split_words(name)) else len(TIME_NAMES)
+
+
+def _split_words(name: str) -> str:
+    """Return the last part of a dotted name in lower case, with its words separated by underscores."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[-\s]+", "_", name.rpartition(".")[2])
+    return words.lower().lstrip("@_")
 
 
 def format_number(value: float) -> str:

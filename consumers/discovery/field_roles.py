@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from config.time_format import format_short_time
 from consumers.batch import Int64
 from consumers.codecs.text import text_column
 from consumers.discovery.column_statistics import (
@@ -30,7 +31,8 @@ from consumers.discovery.column_statistics import (
 )
 from consumers.discovery.features import NUMERIC_SHARE, is_storable_name
 from consumers.discovery.sample import RecordSample
-from consumers.times import MAGNITUDES, times_us
+from consumers.discovery.unread_times import find_unread_times
+from consumers.times import COMPACT_RANGE, MAGNITUDES, times_us
 
 Role = Literal["feature", "key", "id", "time", "refused"]
 
@@ -40,7 +42,6 @@ _MAX_DISTINCT_SHARE = 0.5
 _MAX_UNIFORM_DISTANCE = 0.15
 """The largest distance to the uniform distribution function (Kolmogorov-Smirnov) for a column of identifiers."""
 
-_MIN_IDENTIFIER_MEDIAN = 1e9
 _MIN_SPAN_S = 1.0
 _KEY_NAME = re.compile(
     r"(?:^|[._\- ])(?:key|user|customer|account|device|host|sensor|client|merchant|card)(?:$|[_\-])", re.IGNORECASE
@@ -97,6 +98,8 @@ def assign_roles(sample: RecordSample, now_us: int, *, max_future_us: int) -> Fi
     """
     columns = [ColumnStatistics(column=column, n_events=sample.n_events) for column in sample.columns.values()]
     time = None if sample.unnamed else _select_time_field(columns, sample, now_us, max_future_us)
+    unread = {each.name: each.reason for each in find_unread_times(sample, now_us)}
+    has_reference = time is not None or sample.stamps_us is not None
     key = None if sample.unnamed else _select_key_field(columns, sample, time, now_us)
     identity = None if sample.unnamed else _select_id_field(columns, (time, key), now_us)
     roles = []
@@ -111,25 +114,33 @@ def assign_roles(sample: RecordSample, now_us: int, *, max_future_us: int) -> Fi
         elif name == identity:
             roles.append(FieldRole(name=name, role="id", reason=f"different in every event, such as {stats.example}"))
         else:
-            roles.append(_assign_role(stats, now_us))
+            roles.append(_assign_role(stats, now_us, unread.get(name), has_reference=has_reference))
     features = {field_role.name for field_role in roles if field_role.role == "feature"}
     return FieldRoles(roles=tuple(roles), complete_share=_complete_share(columns, features, sample.n_events))
 
 
-def _assign_role(stats: ColumnStatistics, now_us: int) -> FieldRole:
-    reason = next(_rejection_reasons(stats, now_us), None)
+def _assign_role(stats: ColumnStatistics, now_us: int, unread: str | None, *, has_reference: bool) -> FieldRole:
+    reason = next(_rejection_reasons(stats, now_us, unread, has_reference=has_reference), None)
     role: Role = "feature" if reason is None else "refused"
     return FieldRole(name=stats.column.name, role=role, reason=reason or _describe_range(stats))
 
 
-def _rejection_reasons(stats: ColumnStatistics, now_us: int) -> Iterator[str]:
-    """Yield the reasons against a field as a feature, the most obvious one first."""
+def _rejection_reasons(
+    stats: ColumnStatistics, now_us: int, unread: str | None, *, has_reference: bool
+) -> Iterator[str]:
+    """Yield the reasons against a field as a feature, the most obvious one first.
+
+    `unread` is the reason why a field that looks like a time is not read as one. `has_reference` is True if the event
+    time is known.
+    """
     name, n, kinds = stats.column.name, stats.n_events, stats.kinds
     if not stats.n_present:
         yield "null in every event"
         return
-    if is_time(stats, now_us):
+    if is_time(stats, now_us, has_reference=has_reference):
         yield f"a time ({_describe_times(stats)})"
+    if unread is not None:
+        yield f"a time that is not read: {unread}"
     reasons_by_kind = {"list": "a nested list", "object": "an object that is nested too deeply", "bool": "boolean"}
     commonest_kind = kinds.most_common(1)[0][0]
     if commonest_kind in reasons_by_kind:
@@ -172,11 +183,11 @@ def _is_counter(stats: ColumnStatistics) -> bool:
 
 
 def _is_uniform(numbers: np.ndarray[Any, np.dtype[np.float64]]) -> bool:
-    """Return True if integers are nearly uniform over their range, like identifiers and hashes, or huge."""
+    """Return True if integers are nearly uniform over their range, like identifiers and hashes."""
     low, high = float(numbers.min()), float(numbers.max())
     scaled = (np.sort(numbers) - low) / (high - low)
     distance = np.abs(scaled - np.linspace(0, 1, len(numbers))).max()
-    return bool(distance < _MAX_UNIFORM_DISTANCE or abs(np.median(numbers)) > _MIN_IDENTIFIER_MEDIAN)
+    return bool(distance < _MAX_UNIFORM_DISTANCE)
 
 
 def _select_time_field(
@@ -187,7 +198,7 @@ def _select_time_field(
         stats
         for stats in columns
         if stats.n_present >= NUMERIC_SHARE * stats.n_events
-        and is_time(stats, now_us)
+        and is_time(stats, now_us, has_reference=True)
         and all(stats.column.name.split("."))
         and is_in_order(stats)
         and not _is_ahead(stats, sample, max_future_us)
@@ -286,7 +297,12 @@ def _describe_times(stats: ColumnStatistics) -> str:
         return f"as text, such as {stats.example}"
     typical = float(np.median(np.abs(stats.numbers)))
     unit = next(unit for below, unit in MAGNITUDES if typical < below or below == math.inf)
-    return f"epoch in {unit}"
+    moments = np.concatenate(stats.times)
+    moments = moments[moments >= 0]
+    first, last = (format_short_time(int(moment)) for moment in (moments.min(), moments.max()))
+    if COMPACT_RANGE[0] <= typical <= COMPACT_RANGE[1]:
+        return f"YYYYMMDDhhmmss, {first} to {last}"
+    return f"epoch in {unit}, {first} to {last}"
 
 
 def _describe_text(stats: ColumnStatistics) -> str:
@@ -323,9 +339,19 @@ def estimate_volume(sample: RecordSample, fields: FieldRoles) -> tuple[float | N
 
     The rate is None without times, or if all times are nearly equal, as after a bulk load.
     """
-    pieces = [piece[piece >= 0] for piece in event_times_us(sample, fields)]
+    pieces = [_without_stray_times(piece[piece >= 0]) for piece in event_times_us(sample, fields)]
     late = lateness_us(pieces)
     lateness = int(np.quantile(late, 0.99)) if len(late) else 0
     spans = [(len(piece), float(piece.max() - piece.min()) / 1e6) for piece in pieces if len(piece) > 1]
     rates = [(n - 1) / span_s for n, span_s in spans if span_s >= _MIN_SPAN_S]
     return (sum(rates) if rates else None), lateness
+
+
+def _without_stray_times(times: Int64) -> Int64:
+    """Return the times without those far from the others, by ten times the span of 98% of them."""
+    if not len(times):
+        return times
+    low, high = np.quantile(times, (0.01, 0.99))
+    margin = max(10 * (high - low), 3_600e6)
+    near: Int64 = times[(times >= low - margin) & (times <= high + margin)]
+    return near

@@ -82,6 +82,7 @@ def command(
     records = _read_sample(settings, name, topic or str(file), events, within_s)
     look, sample, fields = _classify_fields(records, settings, name, topic or str(file))
     _print_fields(sample, fields)
+    _print_time_warnings(sample, fields, is_file=file is not None)
     starter = _build_starter(name, values, look, sample, fields, records)
     _write_config(target, starter)
 
@@ -241,6 +242,14 @@ def _print_fields(sample: "RecordSample", fields: "FieldRoles") -> None:
             f"\nThe sample has only {events}: a field that is constant or unique here may not be so later. "
             "Run init again when there are more events."
         )
+
+
+def _print_time_warnings(sample: "RecordSample", fields: "FieldRoles", *, is_file: bool) -> None:
+    from consumers.discovery.unread_times import warn_about_times
+    from monitor.cli.output.tables import escape_unprintable
+
+    for warning in warn_about_times(sample, fields.first("time"), time.time_ns() // 1_000, is_file=is_file):
+        click.echo(f"warning: {escape_unprintable(warning)}", err=True)
 
 
 def _build_starter(
