@@ -79,7 +79,7 @@ def _recommend_warm_up(volume: EventVolume, n_features: int) -> tuple[int, str]:
         return max(DEFAULT_WARM_UP, least), "the default; as many events are available"
     if not volume.grows:
         n = max(10, min(volume.available, max(4_000, volume.available // 2, least)))
-        return n, f"of the {volume.available:,} events in the file"
+        return n, f"out of the {volume.available:,} events in the file"
     if volume.rate_s is None:
         return max(DEFAULT_WARM_UP, least), f"the default; {volume.available:,} events are available"
     expected = _round_down(int(volume.available + volume.rate_s * _MAX_WAIT_S))
@@ -93,7 +93,7 @@ def _recommend_window(volume: EventVolume, events: int) -> tuple[timedelta, str]
     if volume.rate_s is None:
         return (
             _MINUTE,
-            f"the default; the rate of events is not known from the sample. One with {events:,} events or more",
+            f"the default; the rate of events is not known from the sample. A window of {events:,} events",
         )
     needed_s = events / volume.rate_s
     least = timedelta(seconds=10)
@@ -103,7 +103,7 @@ def _recommend_window(volume: EventVolume, events: int) -> tuple[timedelta, str]
         (size for size in _WINDOW_SIZES if size >= least and size.total_seconds() >= needed_s), _WINDOW_SIZES[-1]
     )
     n = volume.rate_s * window.total_seconds()
-    return window, f"at {_format_rate(volume.rate_s)} about {n:,.0f} events; one with {events:,} or more"
+    return window, f"at {_format_rate(volume.rate_s)} about {n:,.0f} events. A window of {events:,} events"
 
 
 def _round_up_duration(duration: timedelta) -> timedelta:

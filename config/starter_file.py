@@ -60,7 +60,7 @@ def render_starter(starter: StarterConfig) -> str:
             f"      warm_up: {advice.warm_up}",
             "    window:",
             f"      # Length of a window. Default: 1m. Here: {advice.window_reason}",
-            "      # has an expected outlier, and shows smaller spikes.",
+            "      # has one expected outlier, so that small spikes are detected.",
             f"      size: {format_duration(advice.window)}",
             *_ahead_lines(advice),
             f"      # Waiting time of a window for late events. Default: 10s. Here: {advice.grace_reason}.",

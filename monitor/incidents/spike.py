@@ -137,7 +137,7 @@ def advise_window_size(count_model: CountModel, n: int, *, window_us: int) -> st
     size = format_rounded_duration(int(window_us / mean))
     return (
         f"a window has {mean:.2g} outliers on average; "
-        f"windows of {size} or more would have one, and show smaller spikes"
+        f"in windows of {size} or more, with one or more on average, smaller spikes are detected"
     )
 
 

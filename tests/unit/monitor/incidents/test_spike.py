@@ -206,7 +206,8 @@ def test_description_of_a_provisional_model_says_provisional() -> None:
 def test_window_size_advice_below_one_expected_outlier() -> None:
     advice = advise_window_size(make_count_model(), 100, window_us=MINUTE)
     assert advice == (
-        "a window has 0.1 outliers on average; windows of 10 minutes or more would have one, and show smaller spikes"
+        "a window has 0.1 outliers on average; "
+        "in windows of 10 minutes or more, with one or more on average, smaller spikes are detected"
     )
 
 
