@@ -14,6 +14,7 @@ from monitor.models.warm_up import WarmUp
 from monitor.pipeline.fold import BatchScorer
 from storage.control.models import Activation, ModelRecord, ModelStore, NewModel
 from storage.control.thresholds import ThresholdRow
+from storage.control.warm_up import WarmUpProgress
 from storage.database.engine import Database
 from storage.ledger.ledger import Ledger
 
@@ -101,5 +102,5 @@ class _MemoryModelStore:
         self.stored = record, model.artefact
         return record
 
-    def report_warm_up(self, stream_id: int, n_events: int, wanted: int, left_s: float | None) -> None:
+    def report_warm_up(self, stream_id: int, progress: WarmUpProgress) -> None:
         """Do nothing: the progress of this warm-up is not shown."""

@@ -5,12 +5,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from config.errors import OutriderError
 from config.settings import Settings
 from config.time_format import format_age
+from monitor.cli.output.tables import escape_unprintable
 from monitor.models.warm_up_progress import format_progress
+from storage.control.warm_up import WarmUpProgress
 
 if TYPE_CHECKING:
     from storage.database.engine import Database
@@ -72,7 +74,7 @@ class RateTracker:
 def format_status_line(status: "StreamStatus", rate_s: float | None) -> str:
     """Return a stream's warm-up progress, or its rate, latest event, threshold and open incidents."""
     if status.model is None:
-        return f"{status.name} {_format_warm_up(status.details.get('warm_up'))}"
+        return f"{status.name} {_format_warm_up(status.details)}"
     parts = [] if rate_s is None else [f"{rate_s:,.0f} records/s"]
     if status.last_event_us is not None:
         parts.append(f"last event {format_age((status.now_us - status.last_event_us) / 1e6)}")
@@ -83,10 +85,10 @@ def format_status_line(status: "StreamStatus", rate_s: float | None) -> str:
     return f"{status.name}: {', '.join(parts)}"
 
 
-def _format_warm_up(progress: Mapping[str, float] | None) -> str:
-    if progress is None:
+def _format_warm_up(details: Mapping[str, Any]) -> str:
+    if "warm_up" not in details:
         return "is starting"
-    return format_progress(int(progress["events"]), int(progress["wanted"]), progress.get("left_s"))
+    return escape_unprintable(format_progress(WarmUpProgress.from_details(details)))
 
 
 class _StatusReader:

@@ -1,5 +1,6 @@
 """`outrider status`: show the status of each stream, from SQL alone."""
 
+from dataclasses import asdict, replace
 from typing import Any
 
 import click
@@ -11,8 +12,9 @@ from monitor.cli.database import open_database
 from monitor.cli.output.budget_text import describe_spike_budget
 from monitor.cli.output.tables import FORMATS, Row, escape_unprintable, write_rows
 from monitor.cli.settings import load_settings
-from monitor.models.warm_up_progress import format_progress
+from monitor.models.warm_up_progress import format_progress, format_rejection
 from monitor.thresholds.tick import load_count_model
+from storage.control.warm_up import RejectedRecords, WarmUpProgress
 from storage.database.engine import Database
 from storage.database.tables import FOREVER_US
 from storage.queries.status import StreamStatus, load_stream_ids, load_stream_status
@@ -49,6 +51,12 @@ COLUMNS = (
     "incidents",
     "sources",
     "jobs",
+    "warm_up_records",
+    "warm_up_rejected",
+    "warm_up_rejections",
+    "warm_up_caught_up",
+    "warm_up_events_per_s",
+    "warm_up_fits_early_in_s",
 )
 
 
@@ -99,9 +107,7 @@ def _build_row(status: StreamStatus, settings: Settings) -> dict[str, Any]:
         "stream": status.name,
         "state": _stream_state(status),
         "running": status.is_lease_held,
-        "warm_up_events": None if warm_up is None else warm_up[0],
-        "warm_up_wanted": None if warm_up is None else warm_up[1],
-        "warm_up_left_s": None if warm_up is None or not status.is_lease_held else warm_up[2],
+        **_warm_up_columns(warm_up),
         "lag": 0 if _at_end(status) else None,
         "last_event_time": format_optional_time(status.last_event_us),
         "last_event_age_s": _age_s(status, status.last_event_us),
@@ -166,15 +172,31 @@ def _stream_state(status: StreamStatus) -> str:
     return "running" if status.is_lease_held else "stopped"
 
 
-def _warm_up_progress(status: StreamStatus, settings: Settings) -> tuple[int, int, float | None] | None:
-    """Return the warm-up's events, its target and the estimated seconds left; None when there is a model."""
+def _warm_up_progress(status: StreamStatus, settings: Settings) -> WarmUpProgress | None:
+    """Return the progress of the warm-up; None when there is a model. A stopped warm-up has no remaining time."""
     if status.model is not None:
         return None
-    progress = status.details.get("warm_up", {})
     stream_settings = settings.streams.get(status.name)
-    wanted = int(progress.get("wanted", stream_settings.model.warm_up if stream_settings else 0))
-    left_s = progress.get("left_s")
-    return min(int(progress.get("events", 0)), wanted), wanted, None if left_s is None else float(left_s)
+    progress = WarmUpProgress.from_details(status.details, stream_settings.model.warm_up if stream_settings else 0)
+    if status.is_lease_held:
+        return progress
+    return replace(progress, left_s=None, caught_up=False, events_per_s=None, fits_early_in_s=None)
+
+
+def _warm_up_columns(progress: WarmUpProgress | None) -> dict[str, Any]:
+    if progress is None:
+        return {name: None for name in COLUMNS if name.startswith("warm_up_")}
+    return {
+        "warm_up_events": min(progress.events, progress.wanted),
+        "warm_up_wanted": progress.wanted,
+        "warm_up_left_s": progress.left_s,
+        "warm_up_records": progress.records,
+        "warm_up_rejected": progress.rejected,
+        "warm_up_rejections": [asdict(each) for each in progress.rejections],
+        "warm_up_caught_up": progress.caught_up,
+        "warm_up_events_per_s": progress.events_per_s,
+        "warm_up_fits_early_in_s": progress.fits_early_in_s,
+    }
 
 
 def _at_end(status: StreamStatus) -> bool:
@@ -208,10 +230,13 @@ def _age_s(status: StreamStatus, time_us: int | None) -> float | None:
 def _format_stream(row: Row) -> str:
     """Return the status of one stream as lines of text, the state first."""
     state = row["state"]
+    rejected: list[str] = []
     if row["warm_up_wanted"] is not None:
+        progress = _progress_of_row(row)
         tail = "" if row["running"] else " (stopped)"
-        state = f"{format_progress(row['warm_up_events'], row['warm_up_wanted'], row['warm_up_left_s'])}{tail}"
-    lines = [f"{row['stream']}: {state}"]
+        state = f"{escape_unprintable(format_progress(progress))}{tail}"
+        rejected = [f"  rejected       {escape_unprintable(format_rejection(each))}" for each in progress.rejections]
+    lines = [f"{row['stream']}: {state}", *rejected]
     if row["sources"]:
         lines += [_events_line(row), _lag_line(row)]
     if row["threshold"] is not None:
@@ -223,6 +248,20 @@ def _format_stream(row: Row) -> str:
     if state != "never run":
         lines += _problem_lines(row)
     return "\n".join(lines)
+
+
+def _progress_of_row(row: Row) -> WarmUpProgress:
+    return WarmUpProgress(
+        events=row["warm_up_events"],
+        wanted=row["warm_up_wanted"],
+        left_s=row["warm_up_left_s"],
+        records=row["warm_up_records"],
+        rejected=row["warm_up_rejected"],
+        rejections=tuple(RejectedRecords(**each) for each in row["warm_up_rejections"]),
+        caught_up=row["warm_up_caught_up"],
+        events_per_s=row["warm_up_events_per_s"],
+        fits_early_in_s=row["warm_up_fits_early_in_s"],
+    )
 
 
 def _events_line(row: Row) -> str:

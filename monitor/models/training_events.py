@@ -6,25 +6,28 @@ reading selects the same events after a restart.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from config.errors import BrokerUnavailable, ConfigError
-from config.settings import StreamSettings
+from config.streams import EventSettings, StreamSettings
 from config.units import to_us
 from consumers.batch import Events, Partition, Position, RawBatch
 from consumers.codec import Codec, make_codec
 from consumers.discovery.features import discover_features
-from consumers.source import Source
+from consumers.discovery.rejections import RejectionCounts, RejectionGroup, count_unparsable
+from consumers.source import Layout, Source
 
 SAMPLE_RECORDS = 1_000
 """The number of records of each partition that `features: auto` examines."""
 
 _POLL_TIMEOUT_S = 0.25
 _END_CHECK_INTERVAL_S = 0.5
+_PREVIEW_PAUSE = 20.0
+"""The pause between two previews of rejected records, as a multiple of the duration of one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,7 @@ class TrainingSet:
         rejected: The number of records rejected by the codec.
         exhausted: True if the input contains no further events.
         labels: The label field of each event, if one was requested.
+        rejections: The rejected records by reason and field, the largest group first.
     """
 
     features: NDArray[np.float32]
@@ -44,6 +48,7 @@ class TrainingSet:
     rejected: int
     exhausted: bool
     labels: tuple[str | None, ...] | None = None
+    rejections: tuple[RejectionGroup, ...] = ()
 
     def __len__(self) -> int:
         return len(self.features)
@@ -62,8 +67,8 @@ class _PartitionProgress:
     records: int = 0
     events: list[Events] = field(default_factory=list)
     n_events: int = 0
-    rejected: int = 0
     exhausted: bool = False
+    at_end: bool = False
     end_checked_s: float = float("-inf")
 
 
@@ -77,6 +82,7 @@ class TrainingReader:
         wanted: The number of events; None for all events until every partition ends.
         features: The feature names; None to discover them by the stream's settings.
         label: A field to read beside the features; it is excluded from them.
+        waits: Wait for further records at the end of the logs; False to return the events that they contain.
         assigned: Partitions that the source has already reported as assigned, to an earlier reader.
     """
 
@@ -89,6 +95,7 @@ class TrainingReader:
         wanted: int | None,
         features: tuple[str, ...] | None = None,
         label: str | None = None,
+        waits: bool = True,
         assigned: frozenset[Partition] = frozenset(),
     ) -> None:
         self._source = source
@@ -100,8 +107,13 @@ class TrainingReader:
         self._codec: Codec | None = None
         self._names = features
         self._label = label
+        self._waits = waits
         self._assigned = assigned
         self._sought: set[Partition] = set()
+        self._rejections = RejectionCounts(settings.event, ())
+        self._preview = _RejectionPreview(settings, source.layout, features, label)
+        self._first_record_us: int | None = None
+        self.unavailable: BrokerUnavailable | None = None
 
     @property
     def n_events(self) -> int:
@@ -111,7 +123,43 @@ class TrainingReader:
     @property
     def n_seen(self) -> int:
         """The number of usable events read so far; the number of records until the features are known."""
-        return self.n_events if self._codec is not None else sum(state.records for state in self._partitions.values())
+        return self.n_events if self._codec is not None else self.n_records
+
+    @property
+    def n_records(self) -> int:
+        """The number of records read so far."""
+        return sum(state.records for state in self._partitions.values())
+
+    @property
+    def knows_features(self) -> bool:
+        """Whether the features are known, so that records are decoded as they are read."""
+        return self._codec is not None
+
+    @property
+    def n_features(self) -> int | None:
+        """The number of features; None until they are known."""
+        return None if self._names is None else len(self._names)
+
+    @property
+    def first_record_us(self) -> int | None:
+        """The earliest timestamp of the records read, in microseconds since 1970; None without timestamps."""
+        return self._first_record_us
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether the partitions that need more events were read to the current end of their logs."""
+        incomplete = [state for partition, state in self._partitions.items() if not self._is_complete(partition)]
+        return bool(incomplete) and all(state.at_end for state in incomplete)
+
+    def rejections(self) -> RejectionCounts:
+        """Return the counts of the rejected records read so far.
+
+        Until the features are known, the records are decoded for these counts alone, with the features of the
+        records so far. The counts may therefore change once.
+        """
+        if self._codec is not None:
+            return self._rejections
+        return self._preview.count([raw for state in self._partitions.values() for raw in state.raw])
 
     def read(
         self, *, stop: Callable[[], bool], deadline_s: float | None, progress: Callable[[int], None]
@@ -135,7 +183,10 @@ class TrainingReader:
             if deadline_s is not None and time.monotonic() >= deadline_s:
                 break
             self._source.set_paused(frozenset(p for p in self._partitions if self._is_complete(p)))
-            self._poll_records()
+            try:
+                self._poll_records()
+            except BrokerUnavailable as error:
+                self.unavailable = error
             self._decode_records()
             progress(self.n_seen)
         return self._build_training_set()
@@ -173,10 +224,7 @@ class TrainingReader:
         return state.n_events >= self._level
 
     def _poll_records(self) -> None:
-        try:
-            polled = self._source.poll(_POLL_TIMEOUT_S)
-        except BrokerUnavailable:
-            return
+        polled = self._source.poll(_POLL_TIMEOUT_S)
         for partition in ((polled.assigned | self._assigned) & self._starts.keys()) - self._sought:
             self._source.seek(partition, self._starts[partition])
             self._sought.add(partition)
@@ -184,11 +232,20 @@ class TrainingReader:
             state = self._partitions[batch.partition]
             state.raw.append(batch)
             state.records += len(batch)
+            self._note_first_record(batch)
             state.end_checked_s = time.monotonic()
         for partition in polled.ended:
             self._partitions[partition].exhausted = True
         if self._wanted is not None:
             self._check_end_of_log()
+        self.unavailable = None
+
+    def _note_first_record(self, batch: RawBatch) -> None:
+        stamps = batch.timestamps_us
+        if stamps is None or not (stamps >= 0).any():
+            return
+        first_us = int(stamps[stamps >= 0].min())
+        self._first_record_us = first_us if self._first_record_us is None else min(first_us, self._first_record_us)
 
     def _check_end_of_log(self) -> None:
         """Mark the partitions that have been read to the current end of their log."""
@@ -200,14 +257,11 @@ class TrainingReader:
         )
         if not idle:
             return
-        try:
-            caught_up = self._source.caught_up(idle)
-        except BrokerUnavailable:
-            return
+        caught_up = self._source.caught_up(idle)
         for partition in idle:
             self._partitions[partition].end_checked_s = now_s
-            self._partitions[partition].exhausted = partition in caught_up
-        if self._logs_are_short():
+            self._partitions[partition].exhausted = self._partitions[partition].at_end = partition in caught_up
+        if self._waits and self._logs_are_short():
             # The logs contain too few events: wait for further records.
             for partition in caught_up:
                 self._partitions[partition].exhausted = False
@@ -225,9 +279,15 @@ class TrainingReader:
         return self.n_events < wanted
 
     def _decode_records(self, *, final: bool = False) -> None:
-        """Decode the records read, once there are enough to discover the features; with `final`, in any case."""
+        """Decode the records read, once the features are known.
+
+        Configured features are known from the first record on. Others are discovered in a sample of each partition;
+        with `final`, in the records that were read.
+        """
         if self._codec is None:
-            sampled = all(s.exhausted or s.records >= SAMPLE_RECORDS for s in self._partitions.values())
+            sampled = self._has_configured_features or all(
+                s.exhausted or s.records >= SAMPLE_RECORDS for s in self._partitions.values()
+            )
             if not (sampled or final) or not any(state.raw for state in self._partitions.values()):
                 return
             self._make_codec()
@@ -237,25 +297,18 @@ class TrainingReader:
                 decoded = self._codec.decode(raw, time.time_ns() // 1_000)
                 state.events.append(decoded.events)
                 state.n_events += len(decoded.events)
-                state.rejected += len(decoded.dead_letters)
+                self._rejections.add(raw, decoded.dead_letters)
             state.raw.clear()
 
+    @property
+    def _has_configured_features(self) -> bool:
+        return self._names is not None or self._settings.event.features != "auto"
+
     def _make_codec(self) -> None:
-        event = self._settings.event
         sample = [raw for state in self._partitions.values() for raw in _sample_batches(state.raw)]
-        if self._names is None:
-            self._names = tuple(name for name in discover_features(event, sample) if name != self._label)
-        else:
-            # A table without one of the columns fails here with its name, instead of rejecting every row.
-            discover_features(event.model_copy(update={"features": self._names}), sample)
-        if self._label is not None:
-            event = event.model_copy(update={"id": self._label})
-        self._codec = make_codec(
-            event,
-            self._names,
-            layout=self._source.layout,
-            max_future_us=to_us(self._settings.window.max_future),
-        )
+        self._names = _find_features(self._settings.event, sample, self._names, self._label)
+        self._rejections = RejectionCounts(self._settings.event, self._names)
+        self._codec = _build_codec(self._settings, self._names, self._source.layout, self._label)
 
     def _build_training_set(self) -> TrainingSet:
         if self._codec is None:
@@ -265,14 +318,18 @@ class TrainingReader:
             for state in self._partitions.values()
             if state.events
         ]
-        rejected = sum(state.rejected for state in self._partitions.values())
+        rejections = self.rejections()
         exhausted = all(state.exhausted for state in self._partitions.values())
         if not selected or not any(len(events) for events in selected):
             if self._names is None and exhausted:
                 raise ConfigError("there is no event to discover the features from; is the input empty?")
             names = self._names or ()
             return TrainingSet(
-                features=np.empty((0, len(names)), np.float32), names=names, rejected=rejected, exhausted=exhausted
+                features=np.empty((0, len(names)), np.float32),
+                names=names,
+                rejected=rejections.n_rejected,
+                exhausted=exhausted,
+                rejections=rejections.groups(),
             )
         events = Events.concat(selected)
         order = np.argsort(events.times_us, kind="stable")[: self._wanted]
@@ -280,10 +337,72 @@ class TrainingReader:
         return TrainingSet(
             features=events.features[order],
             names=self._names,
-            rejected=rejected,
+            rejected=rejections.n_rejected,
             exhausted=exhausted,
+            rejections=rejections.groups(),
             labels=None if self._label is None or events.ids is None else tuple(events.ids[i] for i in order),
         )
+
+
+class _RejectionPreview:
+    """Counts of rejected records before the features are known; nothing that is decoded here is used for a fit."""
+
+    def __init__(
+        self, settings: StreamSettings, layout: Layout, features: tuple[str, ...] | None, label: str | None
+    ) -> None:
+        self._settings = settings
+        self._layout = layout
+        self._features = features
+        self._label = label
+        self._n_counted = -1
+        self._next_s = float("-inf")
+        self._counts = RejectionCounts(settings.event, ())
+
+    def count(self, batches: Sequence[RawBatch]) -> RejectionCounts:
+        """Return the counts of these batches; for a short time those of an earlier call, since decoding takes time."""
+        n = sum(map(len, batches))
+        started_s = time.monotonic()
+        if n == self._n_counted or started_s < self._next_s:
+            return self._counts
+        self._counts = self._decode(batches)
+        self._n_counted = n
+        self._next_s = time.monotonic() + _PREVIEW_PAUSE * (time.monotonic() - started_s)
+        return self._counts
+
+    def _decode(self, batches: Sequence[RawBatch]) -> RejectionCounts:
+        event = self._settings.event
+        sample = _sample_batches(list(batches))
+        try:
+            names = _find_features(event, sample, self._features, self._label) if sample else ()
+        except ConfigError:
+            names = ()
+        if not names:
+            return count_unparsable(event, batches)
+        counts = RejectionCounts(event, names)
+        codec = _build_codec(self._settings, names, self._layout, self._label)
+        for raw in batches:
+            counts.add(raw, codec.decode(raw, time.time_ns() // 1_000).dead_letters)
+        return counts
+
+
+def _find_features(
+    event: EventSettings, sample: Sequence[RawBatch], names: tuple[str, ...] | None, label: str | None
+) -> tuple[str, ...]:
+    """Return the names of the features, discovered in the sample if `names` is None.
+
+    Raises:
+        ConfigError: No field is a feature, or a table lacks one of the columns.
+    """
+    if names is None:
+        return tuple(name for name in discover_features(event, sample) if name != label)
+    # A table without one of the columns fails here with its name, instead of rejecting every row.
+    discover_features(event.model_copy(update={"features": names}), sample)
+    return names
+
+
+def _build_codec(settings: StreamSettings, names: tuple[str, ...], layout: Layout, label: str | None) -> Codec:
+    event = settings.event if label is None else settings.event.model_copy(update={"id": label})
+    return make_codec(event, names, layout=layout, max_future_us=to_us(settings.window.max_future))
 
 
 def _sample_batches(batches: list[RawBatch]) -> list[RawBatch]:

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Protocol
 
@@ -18,12 +19,20 @@ from consumers.batch import Partition, Position
 from consumers.source import Source
 from monitor.models.fitting import fit_model
 from monitor.models.training_events import TrainingReader, TrainingSet, min_training_events
-from monitor.models.warm_up_progress import WarmUpRate, format_progress
+from monitor.models.warm_up_progress import (
+    CaughtUpRate,
+    WarmUpRate,
+    format_progress,
+    format_rejection,
+    format_rejections,
+    to_rejected_records,
+)
 from monitor.thresholds.body import describe_heavy_tail
 from monitor.thresholds.percentile import exceedance
 from monitor.thresholds.tick import build_first_threshold
 from storage.control.models import Activation, ModelRecord, NewModel
 from storage.control.thresholds import ThresholdRow
+from storage.control.warm_up import WarmUpProgress
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +42,7 @@ TIMEOUT_S = 3600.0
 _REPORT_INTERVAL_S = 1.0
 _LOG_INTERVAL_S = 30.0
 _REMINDER_INTERVAL_S = 600.0
+_MAX_WARNINGS = 20
 
 
 class FirstModelStoreProtocol(Protocol):
@@ -49,8 +59,8 @@ class FirstModelStoreProtocol(Protocol):
         """Store and activate a model; None if the stream already has one."""
         ...
 
-    def report_warm_up(self, stream_id: int, n_events: int, wanted: int, left_s: float | None) -> None:
-        """Store the progress of a warm-up and its estimated remaining time."""
+    def report_warm_up(self, stream_id: int, progress: WarmUpProgress) -> None:
+        """Store the progress of a warm-up."""
         ...
 
 
@@ -88,6 +98,8 @@ class WarmUp:
         self._reported_s = float("-inf")
         self._logged_s = float("-inf")
         self._rate = WarmUpRate()
+        self._caught_up_rate = CaughtUpRate()
+        self._warned: set[str] = set()
         self._started_s = time.monotonic()
         self._lost_lease = False
 
@@ -119,6 +131,7 @@ class WarmUp:
             raise ModelError(
                 f"stream {self._stream}: the input ended after {len(training):,} usable events, a model needs at least "
                 f"{min_training_events(len(training.names)):,}: fit one with `outrider fit {self._stream} FILE`"
+                f"{_describe_rejected(training)}"
             )
         fitted = fit_model(training, self._settings.model, progress=lambda *_: self._renew_lease())
         rule = self._settings.threshold
@@ -150,7 +163,9 @@ class WarmUp:
         deadline_s = self._started_s + self._timeout_s
         reminded_s = float("-inf")
         while True:
-            training = reader.read(stop=self._should_stop, deadline_s=deadline_s, progress=self._report_progress)
+            training = reader.read(
+                stop=self._should_stop, deadline_s=deadline_s, progress=lambda _: self._report_progress(reader)
+            )
             if training is None or training.exhausted or len(training) >= min_training_events(len(training.names)):
                 return training
             if time.monotonic() - reminded_s >= _REMINDER_INTERVAL_S:
@@ -162,13 +177,14 @@ class WarmUp:
         needed = min_training_events(len(training.names))
         log.warning(
             "Stream %s: %s after %s; a model needs at least %s, so %s are missing: waiting for them. "
-            "`outrider fit %s FILE` fits one immediately on a file of events.",
+            "`outrider fit %s FILE` fits one immediately on a file of events%s.",
             self._stream,
             f"{len(training):,} usable events" if len(training) else "no usable event",
             format_duration(timedelta(seconds=round(self._timeout_s))),
             f"{needed:,}",
             f"{needed - len(training):,}",
             self._stream,
+            _describe_rejected(training),
             extra={"action": "warm_up", "stream": self._stream},
         )
 
@@ -179,21 +195,89 @@ class WarmUp:
     def _renew_lease(self) -> None:
         self._lost_lease = self._lost_lease or not self._renew()
 
-    def _report_progress(self, n: int) -> None:
+    def _report_progress(self, reader: TrainingReader) -> None:
         """Store the progress at most each second, for `status`; log it at the start and every 30 seconds."""
         now_s = time.monotonic()
         if now_s - self._reported_s < _REPORT_INTERVAL_S:
             return
         self._reported_s = now_s
-        wanted = self._settings.model.warm_up
-        left_s = self._rate.remaining_s(now_s, n, wanted)
-        self._models.report_warm_up(self._stream_id, n, wanted, left_s)
+        progress = self._build_progress(reader, now_s)
+        self._models.report_warm_up(self._stream_id, progress)
+        self._warn_of_rejections(progress)
         if now_s - self._logged_s < _LOG_INTERVAL_S:
             return
         self._logged_s = now_s
         log.info(
             "Stream %s is %s.",
             self._stream,
-            format_progress(n, wanted, left_s),
-            extra={"action": "warm_up", "stream": self._stream, "events": n, "wanted": wanted},
+            format_progress(progress),
+            extra={
+                "action": "warm_up",
+                "stream": self._stream,
+                "events": progress.events,
+                "wanted": progress.wanted,
+                "rejected": progress.rejected,
+            },
         )
+        if reader.unavailable is not None:
+            log.warning(
+                "Stream %s: %s.",
+                self._stream,
+                reader.unavailable,
+                extra={"action": "warm_up", "stream": self._stream},
+            )
+
+    def _build_progress(self, reader: TrainingReader, now_s: float) -> WarmUpProgress:
+        rejections = reader.rejections()
+        # Until the features are known the reader counts records, among them those that will be rejected.
+        n = reader.n_events if reader.knows_features else reader.n_records - rejections.n_rejected
+        wanted = self._settings.model.warm_up
+        left_s = self._rate.remaining_s(now_s, n, wanted)
+        progress = WarmUpProgress(
+            events=n,
+            wanted=wanted,
+            left_s=left_s,
+            records=reader.n_records,
+            rejected=rejections.n_rejected,
+            rejections=to_rejected_records(rejections.groups()),
+        )
+        if n >= wanted or not reader.caught_up:
+            return progress
+        first_us = reader.first_record_us
+        rate = self._caught_up_rate.events_per_s(now_s, n, None if first_us is None else time.time() - first_us / 1e6)
+        if rate is None:
+            return replace(progress, caught_up=True, left_s=None)
+        left_s = (wanted - n) / rate
+        needed = min_training_events(reader.n_features or 1)
+        early_s = max(self._started_s + self._timeout_s - now_s, (needed - n) / rate, 0.0)
+        return replace(
+            progress,
+            caught_up=True,
+            left_s=left_s,
+            events_per_s=rate,
+            fits_early_in_s=early_s if early_s < left_s else None,
+        )
+
+    def _warn_of_rejections(self, progress: WarmUpProgress) -> None:
+        """Log each kind of rejected records once, as soon as the first one is read."""
+        for group in progress.rejections:
+            subject = f"{group.reason} {group.hint}" if group.hint else group.reason
+            if subject in self._warned or len(self._warned) >= _MAX_WARNINGS:
+                continue
+            self._warned.add(subject)
+            log.warning(
+                "Stream %s: %s of the first %s records cannot be used: %s. Correct the settings, or have the producer "
+                "correct the records.",
+                self._stream,
+                f"{group.n:,}",
+                f"{progress.records:,}",
+                format_rejection(group),
+                extra={"action": "warm_up", "stream": self._stream, "reason": group.reason, "rejected": group.n},
+            )
+
+
+def _describe_rejected(training: TrainingSet) -> str:
+    """Return the rejected records as the end of a sentence; an empty text without any."""
+    if not training.rejected:
+        return ""
+    return f"; {training.rejected:,} records were rejected: {format_rejections(training.rejections)}"

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from config.errors import ModelError
 from storage.control.thresholds import ThresholdRow, insert_threshold
+from storage.control.warm_up import WarmUpProgress
 from storage.database.engine import Database
 from storage.database.locks import lock_stream
 from storage.database.tables import models, shadow_parts, shadows, streams, thresholds
@@ -89,9 +90,9 @@ class ModelStore:
             activate_model(conn, stream_id, model_id, first_threshold, self._db.now_us(conn))
             return read_model_record(conn, model_id)
 
-    def report_warm_up(self, stream_id: int, n_events: int, wanted: int, left_s: float | None = None) -> None:
-        """Store the progress of a warm-up and its estimated remaining time, for `outrider status`."""
-        details = json.dumps({"warm_up": {"events": n_events, "wanted": wanted, "left_s": left_s}})
+    def report_warm_up(self, stream_id: int, progress: WarmUpProgress) -> None:
+        """Store the progress of a warm-up, for `outrider status`."""
+        details = json.dumps({"warm_up": progress.to_details()})
         with self._db.write() as conn:
             conn.execute(streams.update().where(streams.c.id == stream_id).values(details=details))
 

@@ -12,6 +12,7 @@ import pytest
 
 from monitor.cli.run_status_line import RateTracker, format_status_line
 from storage.control.models import ModelStore
+from storage.control.warm_up import RejectedRecords, WarmUpProgress
 from storage.database.engine import Database
 from storage.queries.status import StreamStatus, load_stream_status
 from tests.unit.monitor.cli.payments_stream import PaymentsStream
@@ -32,11 +33,20 @@ def test_running_stream_shows_rate_threshold_and_open_incidents(payments: Paymen
 def test_warm_up_shows_its_progress(db: Database, config: Path) -> None:
     payments = PaymentsStream(db, config)
     assert format_status_line(load_status(payments), None) == "payments is starting"
-    ModelStore(db).report_warm_up(payments.stream.id, 1_234, 10_000, 2_400.0)
+    ModelStore(db).report_warm_up(payments.stream.id, WarmUpProgress(events=1_234, wanted=10_000, left_s=2_400.0))
     assert (
         format_status_line(load_status(payments), 0.0)
         == "payments warming up: 1,234 of 10,000 events, about 40 min left"
     )
+
+
+def test_warm_up_shows_rejected_records(db: Database, config: Path) -> None:
+    payments = PaymentsStream(db, config)
+    rejected = RejectedRecords(reason="not_json", n=12, detail="a\x1b[31m")
+    progress = WarmUpProgress(events=0, wanted=500, records=12, rejected=12, rejections=(rejected,))
+    ModelStore(db).report_warm_up(payments.stream.id, progress)
+    line = format_status_line(load_status(payments), None)
+    assert line == "payments warming up: 0 of 500 events, all 12 records rejected: not_json 12 (a\\x1b[31m)"
 
 
 def test_rate_is_known_from_the_second_observation_on(payments: PaymentsStream) -> None:

@@ -10,6 +10,7 @@ import pytest
 from monitor.control_plane.lease import LEASE_TTL_S
 from storage.control.models import ModelStore
 from storage.control.outbox import Outbox
+from storage.control.warm_up import RejectedRecords, WarmUpProgress
 from storage.database.engine import Database
 from storage.database.jobs import record_job_result
 from storage.database.leases import Leases
@@ -30,7 +31,7 @@ def test_configured_stream_without_rows_has_never_run(outrider: OutriderRunner, 
 
 def test_warm_up_is_shown_as_n_of_m_events(outrider: OutriderRunner, db: Database, config: Path) -> None:
     payments = PaymentsStream(db, config)
-    ModelStore(db).report_warm_up(payments.stream.id, 1_234, 10_000, 2_400.0)
+    ModelStore(db).report_warm_up(payments.stream.id, WarmUpProgress(events=1_234, wanted=10_000, left_s=2_400.0))
     Leases(db).acquire("control:payments", "another-daemon", LEASE_TTL_S)
     row = read_status(outrider)["payments"]
     assert (row["warm_up_events"], row["warm_up_wanted"], row["running"]) == (1_234, 10_000, True)
@@ -145,3 +146,37 @@ def test_every_format_names_each_stream(outrider: OutriderRunner, payments: Paym
     result = outrider("status", "--format", form)
     assert result.code == 0
     assert {"payments", "clicks"} <= set(result.out.replace('"', " ").replace(",", " ").replace(":", " ").split())
+
+
+def test_rejected_records_of_a_warm_up_are_shown_with_the_nearest_field(
+    outrider: OutriderRunner, db: Database, config: Path
+) -> None:
+    payments = PaymentsStream(db, config)
+    hint = "the field nearest to 'amount' is 'amout'"
+    rejected = RejectedRecords(reason="missing_feature", n=1_200, detail="amount: absent", hint=hint)
+    progress = WarmUpProgress(
+        events=0, wanted=500, records=1_200, rejected=1_200, rejections=(rejected,), caught_up=True
+    )
+    ModelStore(db).report_warm_up(payments.stream.id, progress)
+    Leases(db).acquire("control:payments", "another-daemon", LEASE_TTL_S)
+    text = outrider("status").out
+    assert "payments: warming up: 0 of 500 events, all 1,200 records rejected: missing_feature 1,200" in text
+    assert f"  rejected       missing_feature 1,200 (amount: absent; {hint})" in text
+    row = read_status(outrider)["payments"]
+    assert (row["warm_up_records"], row["warm_up_rejected"], row["warm_up_caught_up"]) == (1_200, 1_200, True)
+    assert row["warm_up_rejections"] == [
+        {"reason": "missing_feature", "n": 1_200, "detail": "amount: absent", "hint": hint}
+    ]
+
+
+def test_estimate_of_a_warm_up_that_has_caught_up_is_shown(
+    outrider: OutriderRunner, db: Database, config: Path
+) -> None:
+    payments = PaymentsStream(db, config)
+    progress = WarmUpProgress(
+        events=172, wanted=5_500, left_s=518_400.0, records=172, caught_up=True, events_per_s=37 / 3_600
+    )
+    ModelStore(db).report_warm_up(payments.stream.id, progress)
+    assert "caught up" not in outrider("status").out, "no daemon reads"
+    Leases(db).acquire("control:payments", "another-daemon", LEASE_TTL_S)
+    assert "172 of 5,500 events, caught up; at 37 events/h this takes 6 days" in outrider("status").out

@@ -243,3 +243,66 @@ def test_integer_labels_are_unchanged_and_other_labels_are_numbered(
 def test_error_names_a_label_that_no_event_has() -> None:
     with pytest.raises(ModelError, match="--label kind: no event"):
         encode_labels(training_set(4), "kind")
+
+
+def misnamed(i: int) -> bytes:
+    return json.dumps({"x": float(i), "Y": i % 7, "ts": T0_S + i}).encode()
+
+
+@pytest.mark.parametrize("stream", [NAMED, STREAM])
+def test_rejected_records_are_counted_by_reason_before_there_are_enough_events(stream: StreamSettings) -> None:
+    good = [] if stream is NAMED else [record(0, i) for i in range(5)]
+    values = [*good, b"{", *(misnamed(i) for i in range(3 if stream is NAMED else 0))]
+    events_reader = reader(MemorySource({partition(0): values, partition(1): []}), 1_000, stream)
+    assert events_reader.read(stop=lambda: events_reader.caught_up, deadline_s=None, progress=lambda n: None) is None
+    counts = events_reader.rejections()
+    found = {(group.reason, group.n, group.hint) for group in counts.groups()}
+    absent = ("missing_feature", 3, "the field nearest to 'y' is 'Y'")
+    assert found == {("not_json", 1, None)} | ({absent} if stream is NAMED else set())
+    assert (counts.n_rejected, events_reader.n_records) == (len(values) - len(good), len(values))
+
+
+def test_records_without_any_feature_are_counted_before_the_features_are_known() -> None:
+    events_reader = reader(MemorySource({partition(0): [b"{", b'{"name": "a"}', b'{"name": "b"}']}), 1_000, STREAM)
+    assert events_reader.read(stop=lambda: events_reader.caught_up, deadline_s=None, progress=lambda n: None) is None
+    assert [(group.reason, group.n) for group in events_reader.rejections().groups()] == [
+        ("missing_feature", 2),
+        ("not_json", 1),
+    ]
+
+
+def test_a_wrong_time_field_is_counted_before_the_features_are_known() -> None:
+    stream = StreamSettings.model_validate({"source": {"type": "synthetic"}, "event": {"time": {"field": "time"}}})
+    events_reader = reader(MemorySource(logs(20)), 1_000, stream)
+    assert events_reader.read(stop=lambda: events_reader.caught_up, deadline_s=None, progress=lambda n: None) is None
+    group = events_reader.rejections().groups()[0]
+    assert (group.reason, group.n, group.detail) == ("no_time", 20, "time: absent")
+
+
+def test_training_set_lists_the_rejected_records() -> None:
+    values = [misnamed(i) if i % 3 == 0 else record(0, i) for i in range(90)]
+    result = read(MemorySource({partition(0): values}, ends=True), 60)
+    assert [(group.reason, group.n) for group in result.rejections] == [("missing_feature", 30)]
+    assert result.rejected == 30
+
+
+def test_reader_that_does_not_wait_returns_the_events_of_the_logs() -> None:
+    source = MemorySource(logs(40, 0, 13))
+    starts = {each.partition: Position(next_offset=0) for each in source.discover()}
+    for stream in (NAMED, STREAM):
+        events_reader = TrainingReader(MemorySource(logs(40, 0, 13)), stream, starts, wanted=1_000, waits=False)
+        result = events_reader.read(stop=lambda: False, deadline_s=time.monotonic() + 20, progress=lambda n: None)
+        assert result is not None
+        assert (len(result), result.exhausted) == (53, True)
+
+
+def test_reader_has_caught_up_once_the_logs_are_read() -> None:
+    seen: list[bool] = []
+    events_reader = reader(MemorySource(logs(5, 5), amounts=lambda _: 1), 1_000)
+    events_reader.read(
+        stop=lambda: seen.append(events_reader.caught_up) or events_reader.caught_up,
+        deadline_s=None,
+        progress=lambda n: None,
+    )
+    assert not seen[0]
+    assert events_reader.n_records == 10
