@@ -11,6 +11,7 @@ from config.errors import BrokerUnavailable, ConfigError, OutriderError
 from config.settings import Settings, StreamSettings
 from consumers.source import PartitionInfo
 from monitor.cli.check_memory import MemoryBound
+from monitor.cli.check_sample import SampleReport, decode_sample
 from monitor.cli.output.budget_text import (
     describe_budget,
     nominal_count_model,
@@ -18,7 +19,9 @@ from monitor.cli.output.budget_text import (
     small_reference_warning,
     suggest_window_size,
 )
+from monitor.cli.output.tables import escape_unprintable
 from monitor.cli.settings import load_settings
+from monitor.models.warm_up_progress import format_rejections
 from monitor.thresholds.tick import load_clean_rate, load_count_model
 from storage.control.models import ModelStore
 from storage.database.engine import Database
@@ -64,7 +67,8 @@ class _CheckReport:
 def command(ctx: click.Context, offline: bool) -> None:
     """Validate the settings, connect, and print the effective settings.
 
-    The settings are printed as YAML without secrets. The results of the checks follow as comments.
+    The settings are printed as YAML without secrets. The results of the checks follow as comments. A sample of the
+    records is decoded: those that would be rejected are shown with the reason. Nothing is stored.
     """
     settings = load_settings(ctx)
     click.echo(yaml.safe_dump(settings.masked(), sort_keys=False, allow_unicode=True))
@@ -144,7 +148,7 @@ def _check_stream(
     offline: bool,
 ) -> None:
     report.print_comment(f"stream {name}")
-    partitions, fetch_bytes = _check_source(settings, name, stream_settings, report, offline=offline)
+    partitions, fetch_bytes = _check_source(settings, name, stream_settings, status, report, offline=offline)
     for line in _memory_lines(stream_settings, status, partitions, fetch_bytes):
         report.print_comment(line, indent=1)
     for line in _budget_lines(stream_settings, status):
@@ -152,9 +156,15 @@ def _check_stream(
 
 
 def _check_source(
-    settings: Settings, name: str, stream_settings: StreamSettings, report: _CheckReport, *, offline: bool
+    settings: Settings,
+    name: str,
+    stream_settings: StreamSettings,
+    status: StreamStatus | None,
+    report: _CheckReport,
+    *,
+    offline: bool,
 ) -> tuple[list[PartitionInfo], int | None]:
-    """Connect to the source.
+    """Connect to the source, and decode a sample of its records.
 
     Returns:
         The partitions of the source, empty when it was not connected, and the bound on fetched bytes.
@@ -166,6 +176,7 @@ def _check_source(
 
     partitions: list[PartitionInfo] = []
     fetch_bytes: int | None = None
+    sample: SampleReport | None = None
     try:
         with contextlib.closing(open_source(name, settings, group=False)) as source:
             fetch_bytes = getattr(source, "memory_bound_bytes", None)
@@ -175,6 +186,9 @@ def _check_source(
                 partitions = source.discover()
                 # Read the bound again: it depends on the partitions, which are known only now.
                 fetch_bytes = getattr(source, "memory_bound_bytes", None)
+                if stream_settings.source.type != "synthetic":
+                    features = None if status is None or status.model is None else status.model.feature_names
+                    sample = decode_sample(source, stream_settings, partitions, features)
     except OutriderError as error:
         report.add_problem(error, indent=1)
         report.broker_unavailable = report.broker_unavailable or isinstance(error, BrokerUnavailable)
@@ -182,7 +196,23 @@ def _check_source(
         report.print_comment(f"source: {each.partition} has offsets {each.begin:,} to {each.end:,}", indent=1)
     if len(partitions) > _MAX_SHOWN_PARTITIONS:
         report.print_comment(f"source: and {len(partitions) - _MAX_SHOWN_PARTITIONS:,} more partitions", indent=1)
+    if sample is not None:
+        _report_sample(name, sample, report)
     return partitions, fetch_bytes
+
+
+def _report_sample(name: str, sample: SampleReport, report: _CheckReport) -> None:
+    """Print the records of the sample that would be rejected; if none is usable, this is an error."""
+    for line in sample.lines():
+        report.print_comment(escape_unprintable(line), indent=1)
+    if sample.is_unusable:
+        report.add_problem(
+            ConfigError(
+                f"stream {name}: all {sample.n_records:,} records of the sample would be rejected: "
+                f"{escape_unprintable(format_rejections(sample.rejections))}"
+            ),
+            indent=1,
+        )
 
 
 def _memory_lines(

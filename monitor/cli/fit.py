@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from monitor.cli.fit_events import ChosenEvents, open_stream, read_training_events
 from monitor.cli.output.logs import set_up_logging
+from monitor.cli.output.progress import progress_bar
 from monitor.cli.settings import load_settings, require_stream
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from numpy.typing import NDArray
 
     from config.settings import Settings, StreamSettings
-    from consumers.source import Source
     from monitor.models.fitting import FittedModel
     from monitor.models.training_events import TrainingSet
     from storage.control.models import ModelRecord
@@ -27,6 +30,15 @@ if TYPE_CHECKING:
 @click.option("--kind", help="Kind of detector (default: model.kind of the configuration).")
 @click.option("--n-components", help="Components of the mixture: a number, or auto.")
 @click.option("--label", help="Field with the class of each event, for class_conditional.")
+@click.option(
+    "--last",
+    type=click.IntRange(min=1),
+    help="Fit on the newest N events that the topic or the file has retained, whatever the stream has scored.",
+)
+@click.option(
+    "--since",
+    help="Fit on the retained events of this duration (14d) before the latest event; with --last the newest of them.",
+)
 @click.option(
     "--shadow", is_flag=True, help="Store it as shadow model: it scores beside the active model and flags nothing."
 )
@@ -41,16 +53,23 @@ def command(
     kind: str | None,
     n_components: str | None,
     label: str | None,
+    last: int | None,
+    since: str | None,
     shadow: bool,
     promote_after: str | None,
 ) -> None:
-    """Fit a model on FILE (or on STREAM's warm-up events) and store it as STREAM's active model."""
+    """Fit a model on FILE, or on STREAM's own events, and store it as STREAM's active model.
+
+    Without FILE and options, the events are the first model.warm_up ones of a stream without a model, and the newest
+    model.warm_up retained ones of a stream with a model. At the end of a topic, the fit takes the events that it has.
+    """
     settings = load_settings(ctx)
     name = require_stream(settings, stream)
     after_us = _parse_promote_after(promote_after, shadow=shadow)
     set_up_logging(debug=ctx.obj["debug"])
     stream_settings = _apply_model_options(settings.streams[name], kind, n_components)
-    training, labels = _read_training_events(settings, name, stream_settings, file, label)
+    chosen = ChosenEvents(file=file, label=label, last=last, since=_parse_since(since))
+    training, labels = read_training_events(settings, name, stream_settings, chosen)
     _fit_and_store(
         settings, name, stream_settings, training, labels, _ShadowOptions(after_us=after_us) if shadow else None
     )
@@ -74,6 +93,15 @@ def _parse_promote_after(text: str | None, *, shadow: bool) -> int | None:
         raise click.BadParameter(str(error), param_hint="--promote-after") from error
 
 
+def _parse_since(text: str | None) -> "timedelta | None":
+    from config.units import parse_duration
+
+    try:
+        return None if text is None else parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--since") from error
+
+
 def _apply_model_options(settings: "StreamSettings", kind: str | None, n_components: str | None) -> "StreamSettings":
     """Return the stream's settings with the model options of the command line applied."""
     from pydantic import ValidationError
@@ -94,86 +122,6 @@ def _apply_model_options(settings: "StreamSettings", kind: str | None, n_compone
         raise ConfigError(f"{option}: {first['msg']}") from None
 
 
-def _read_training_events(
-    settings: "Settings", name: str, stream_settings: "StreamSettings", file: Path | None, label: str | None
-) -> "tuple[TrainingSet, NDArray[Any] | None]":
-    """Read the training events and their labels; show a progress bar on a terminal."""
-    from config.errors import ConfigError
-    from consumers.files.source import FileSource
-    from consumers.open import open_source
-    from monitor.models.fitting import encode_labels
-    from monitor.models.training_events import TrainingReader
-    from monitor.pipeline.sources import register_sources, stored_positions
-
-    if label is not None and file is None:
-        raise ConfigError("--label requires a FILE whose events have the field")
-    source: Source
-    if file is not None:
-        source = FileSource(file, max_event_bytes=stream_settings.event.max_size)
-        starts = source.resolve("earliest", source.discover())
-        wanted = None
-    else:
-        ledger, stream_id = _open_ledger(settings, name)
-        source = open_source(name, settings, group=False)
-        register_sources(ledger, name, stream_id, source, stream_settings)
-        starts = stored_positions(ledger, stream_id)
-        wanted = stream_settings.model.warm_up
-    try:
-        with _progress_bar("reading events", wanted) as report_progress:
-            reader = TrainingReader(
-                source,
-                _with_file_format(stream_settings, file),
-                starts,
-                wanted=wanted,
-                features=_feature_names(stream_settings, label),
-                label=label,
-            )
-            training = reader.read(stop=lambda: False, deadline_s=None, progress=report_progress)
-    finally:
-        source.close()
-    assert training is not None, "stop() always returns False"
-    return training, None if label is None else encode_labels(training, label)
-
-
-def _with_file_format(stream_settings: "StreamSettings", file: Path | None) -> "StreamSettings":
-    """Return the settings for reading a file: its suffix determines the format, not `event.format`."""
-    if file is None or stream_settings.event.format == "json":
-        return stream_settings
-    return stream_settings.model_copy(update={"event": stream_settings.event.model_copy(update={"format": "json"})})
-
-
-def _feature_names(stream_settings: "StreamSettings", label: str | None) -> tuple[str, ...] | None:
-    """Return the configured features, None for `auto`.
-
-    Raises:
-        ConfigError: The label is also a feature, so the model would see the answer.
-    """
-    from config.errors import ConfigError
-
-    if stream_settings.event.features == "auto":
-        return None
-    if label in stream_settings.event.features:
-        raise ConfigError(f"--label {label}: this field is also in event.features; remove it there")
-    return tuple(stream_settings.event.features)
-
-
-def _open_ledger(settings: "Settings", name: str) -> Any:
-    """Open the ledger and the stream in it; return the ledger and the stream id."""
-    from config.units import to_us
-    from storage.database.engine import Database
-    from storage.database.migrations.upgrade import upgrade
-    from storage.ledger.ledger import Ledger
-
-    db = Database(settings.database.url)
-    upgrade(db)
-    window = settings.streams[name].window
-    ledger = Ledger(db)
-    state = ledger.open_stream(
-        name, window_size_us=to_us(window.size), lead_us=to_us(window.grace) + to_us(window.ahead)
-    )
-    return ledger, state.id
-
-
 def _fit_and_store(
     settings: "Settings",
     name: str,
@@ -183,23 +131,27 @@ def _fit_and_store(
     shadow: _ShadowOptions | None,
 ) -> None:
     from config.time_format import format_time
+    from monitor.cli.output.tables import escape_unprintable
     from monitor.models.fitting import fit_model
+    from monitor.models.warm_up_progress import format_rejection
     from monitor.thresholds.body import describe_heavy_tail
     from monitor.thresholds.percentile import exceedance
     from storage.database.engine import Database
 
     started_s = time.monotonic()
-    with _progress_bar("fitting", None) as report_progress:
+    with progress_bar("fitting", None) as report_progress:
         fitted = fit_model(
             training, stream_settings.model, labels=labels, progress=lambda step, _: report_progress(step)
         )
-    _, stream_id = _open_ledger(settings, name)
     with Database(settings.database.url) as db:
+        stream_id = open_stream(db, settings, name)
         stored, since_us = _store_model(db, name, stream_id, stream_settings, fitted, shadow)
     summary = stored.summary
     how = "is active" if shadow is None else "is the shadow model: it scores beside the active model and flags nothing"
     click.echo(f"stream {name}: {stored.kind}, version {stored.version}, {how}")
     click.echo(f"  events      {len(training):,} ({training.rejected:,} records rejected)")
+    for each in training.rejections:
+        click.echo(f"  rejected    {escape_unprintable(format_rejection(each))}")
     click.echo(f"  features    {len(training.names)}: {', '.join(training.names)}")
     if "n_components" in summary:
         click.echo(f"  components  {summary['n_components']}")
@@ -268,9 +220,3 @@ def _store_model(
     stored = shadows.start(stream_id, fitted.new_model, new)
     running = shadows.current(stream_id)
     return stored, None if running is None else running.since_us
-
-
-def _progress_bar(title: str, total: int | None) -> Any:
-    from monitor.cli.output.progress import progress_bar
-
-    return progress_bar(title, total)

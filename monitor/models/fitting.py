@@ -14,6 +14,7 @@ from monitor.detectors.fit.cross_fitting import reference_energies
 from monitor.detectors.gaussian_mixture import GaussianMixture
 from monitor.models.screening import screen_events
 from monitor.models.training_events import TrainingSet, min_training_events
+from monitor.models.warm_up_progress import format_rejections
 from monitor.statistics.training_profile import build_feature_profile
 from storage.control.models import NewModel
 
@@ -62,7 +63,7 @@ def fit_model(
     if len(training) < needed:
         raise ModelError(
             f"a fit on {len(training.names)} features needs at least {needed:,} events, there are {len(training):,} "
-            f"({training.rejected:,} records were rejected): give more events, or fewer event.features"
+            f"({describe_rejected(training)}): give more events, or fewer event.features"
         )
     features, means = _impute_means(training.features)
     detector, reference, n_excluded = _fit_detector(features, training.names, settings, labels, progress)
@@ -88,6 +89,12 @@ def fit_model(
             | _summarise_fit(detector),
         ),
     )
+
+
+def describe_rejected(training: TrainingSet) -> str:
+    """Return the number of rejected records and their reasons as text."""
+    reasons = f": {format_rejections(training.rejections)}" if training.rejections else ""
+    return f"{training.rejected:,} records were rejected{reasons}"
 
 
 def encode_labels(training: TrainingSet, label: str) -> NDArray[np.int64]:

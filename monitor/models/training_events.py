@@ -200,12 +200,13 @@ class TrainingReader:
             return self._codec is None or self._has_enough()  # without any record there is nothing to decode
         if self._wanted is None or self._level is None:
             return True
-        missing = self._wanted - sum(min(s.n_events, self._level) for s in self._partitions.values())
-        open_partitions = [state for state in self._partitions.values() if not state.exhausted]
-        if missing <= 0:
+        level = self._level
+        missing = self._wanted - sum(min(state.n_events, level) for state in self._partitions.values())
+        # A partition that may contribute more counts whether its end is known or not, so that the level depends
+        # on the log alone. A step is the least that can suffice, so that the level is the smallest one.
+        open_partitions = [s for s in self._partitions.values() if not s.exhausted or s.n_events > level]
+        if missing <= 0 or not open_partitions:
             return True
-        if not open_partitions:
-            return all(s.n_events <= self._level for s in self._partitions.values()) or self._raise_level(missing)
         return self._raise_level(-(-missing // len(open_partitions)))
 
     def _raise_level(self, by: int) -> bool:
@@ -305,10 +306,10 @@ class TrainingReader:
         return self._names is not None or self._settings.event.features != "auto"
 
     def _make_codec(self) -> None:
-        sample = [raw for state in self._partitions.values() for raw in _sample_batches(state.raw)]
-        self._names = _find_features(self._settings.event, sample, self._names, self._label)
+        sample = [raw for state in self._partitions.values() for raw in sample_batches(state.raw)]
+        self._names = find_features(self._settings.event, sample, self._names, self._label)
         self._rejections = RejectionCounts(self._settings.event, self._names)
-        self._codec = _build_codec(self._settings, self._names, self._source.layout, self._label)
+        self._codec = build_training_codec(self._settings, self._names, self._source.layout, self._label)
 
     def _build_training_set(self) -> TrainingSet:
         if self._codec is None:
@@ -371,21 +372,21 @@ class _RejectionPreview:
 
     def _decode(self, batches: Sequence[RawBatch]) -> RejectionCounts:
         event = self._settings.event
-        sample = _sample_batches(list(batches))
+        sample = sample_batches(list(batches))
         try:
-            names = _find_features(event, sample, self._features, self._label) if sample else ()
+            names = find_features(event, sample, self._features, self._label) if sample else ()
         except ConfigError:
             names = ()
         if not names:
             return count_unparsable(event, batches)
         counts = RejectionCounts(event, names)
-        codec = _build_codec(self._settings, names, self._layout, self._label)
+        codec = build_training_codec(self._settings, names, self._layout, self._label)
         for raw in batches:
             counts.add(raw, codec.decode(raw, time.time_ns() // 1_000).dead_letters)
         return counts
 
 
-def _find_features(
+def find_features(
     event: EventSettings, sample: Sequence[RawBatch], names: tuple[str, ...] | None, label: str | None
 ) -> tuple[str, ...]:
     """Return the names of the features, discovered in the sample if `names` is None.
@@ -400,12 +401,13 @@ def _find_features(
     return names
 
 
-def _build_codec(settings: StreamSettings, names: tuple[str, ...], layout: Layout, label: str | None) -> Codec:
+def build_training_codec(settings: StreamSettings, names: tuple[str, ...], layout: Layout, label: str | None) -> Codec:
+    """Return the codec of training events; the label, if there is one, takes the place of the event id."""
     event = settings.event if label is None else settings.event.model_copy(update={"id": label})
     return make_codec(event, names, layout=layout, max_future_us=to_us(settings.window.max_future))
 
 
-def _sample_batches(batches: list[RawBatch]) -> list[RawBatch]:
+def sample_batches(batches: list[RawBatch]) -> list[RawBatch]:
     """Return the first `SAMPLE_RECORDS` records of a partition."""
     sample: list[RawBatch] = []
     remaining = SAMPLE_RECORDS

@@ -17,14 +17,13 @@ from config.settings import StreamSettings
 from config.units import format_duration
 from consumers.batch import Partition, Position
 from consumers.source import Source
-from monitor.models.fitting import fit_model
+from monitor.models.fitting import describe_rejected, fit_model
 from monitor.models.training_events import TrainingReader, TrainingSet, min_training_events
 from monitor.models.warm_up_progress import (
     CaughtUpRate,
     WarmUpRate,
     format_progress,
     format_rejection,
-    format_rejections,
     to_rejected_records,
 )
 from monitor.thresholds.body import describe_heavy_tail
@@ -278,6 +277,4 @@ class WarmUp:
 
 def _describe_rejected(training: TrainingSet) -> str:
     """Return the rejected records as the end of a sentence; an empty text without any."""
-    if not training.rejected:
-        return ""
-    return f"; {training.rejected:,} records were rejected: {format_rejections(training.rejections)}"
+    return f"; {describe_rejected(training)}" if training.rejected else ""
