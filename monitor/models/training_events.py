@@ -311,16 +311,25 @@ class TrainingReader:
         self._rejections = RejectionCounts(self._settings.event, self._names)
         self._codec = build_training_codec(self._settings, self._names, self._source.layout, self._label)
 
-    def _build_training_set(self) -> TrainingSet:
-        if self._codec is None:
+    def _discover_features(self, *, is_final: bool) -> None:
+        """Decode the records read so far; without any feature in them, wait for others unless the input has ended."""
+        try:
             self._decode_records(final=True)
+        except ConfigError:
+            if is_final or self._has_configured_features:
+                raise
+
+    def _build_training_set(self) -> TrainingSet:
+        exhausted = all(state.exhausted for state in self._partitions.values())
+        if self._codec is None and (exhausted or self.n_records >= min_training_events(1)):
+            # With fewer records there is no model yet; they would only fix the features too early.
+            self._discover_features(is_final=exhausted)
         selected = [
             Events.concat(state.events).slice(0, state.n_events if self._level is None else self._level)
             for state in self._partitions.values()
             if state.events
         ]
         rejections = self.rejections()
-        exhausted = all(state.exhausted for state in self._partitions.values())
         if not selected or not any(len(events) for events in selected):
             if self._names is None and exhausted:
                 raise ConfigError("there is no event to discover the features from; is the input empty?")

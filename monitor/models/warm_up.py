@@ -168,20 +168,20 @@ class WarmUp:
             if training is None or training.exhausted or len(training) >= min_training_events(len(training.names)):
                 return training
             if time.monotonic() - reminded_s >= _REMINDER_INTERVAL_S:
-                self._log_missing_events(training)
+                self._log_missing_events(training, _count_usable(reader))
                 reminded_s = time.monotonic()
             deadline_s = time.monotonic() + _REPORT_INTERVAL_S
 
-    def _log_missing_events(self, training: TrainingSet) -> None:
+    def _log_missing_events(self, training: TrainingSet, n: int) -> None:
         needed = min_training_events(len(training.names))
         log.warning(
             "Stream %s: %s after %s; a model needs at least %s, so %s are missing: waiting for them. "
             "`outrider fit %s FILE` fits one immediately on a file of events%s.",
             self._stream,
-            f"{len(training):,} usable events" if len(training) else "no usable event",
+            f"{n:,} usable events" if n else "no usable event",
             format_duration(timedelta(seconds=round(self._timeout_s))),
             f"{needed:,}",
-            f"{needed - len(training):,}",
+            f"{max(1, needed - n):,}",
             self._stream,
             _describe_rejected(training),
             extra={"action": "warm_up", "stream": self._stream},
@@ -228,8 +228,7 @@ class WarmUp:
 
     def _build_progress(self, reader: TrainingReader, now_s: float) -> WarmUpProgress:
         rejections = reader.rejections()
-        # Until the features are known the reader counts records, among them those that will be rejected.
-        n = reader.n_events if reader.knows_features else reader.n_records - rejections.n_rejected
+        n = _count_usable(reader)
         wanted = self._settings.model.warm_up
         left_s = self._rate.remaining_s(now_s, n, wanted)
         progress = WarmUpProgress(
@@ -273,6 +272,11 @@ class WarmUp:
                 format_rejection(group),
                 extra={"action": "warm_up", "stream": self._stream, "reason": group.reason, "rejected": group.n},
             )
+
+
+def _count_usable(reader: TrainingReader) -> int:
+    """Return the number of usable events read; until the features are known, of records not known to be rejected."""
+    return reader.n_events if reader.knows_features else reader.n_records - reader.rejections().n_rejected
 
 
 def _describe_rejected(training: TrainingSet) -> str:

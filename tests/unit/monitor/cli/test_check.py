@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from storage.database.revisions import KNOWN_REVISIONS
+from tests.daemon.events import produce_records
 from tests.servers.kafka import KafkaServer
 from tests.unit.monitor.cli.conftest import OutriderRunner
 from tests.unit.monitor.cli.payments_stream import PaymentsStream
@@ -214,3 +215,102 @@ def test_unknown_key_exits_with_2_and_one_line(outrider: OutriderRunner, tmp_pat
     result = outrider("check", config=config)
     assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
     assert "sorce" in result.err
+
+
+def config_for_events(folder: Path, url: str, event: str, name: str = "events.jsonl") -> Path:
+    return write_config_text(
+        folder,
+        f"database: {{url: '{url}'}}\n"
+        f"streams: {{a: {{source: {{type: file, path: '{folder / name}'}}, event: {event}}}}}",
+    )
+
+
+def write_events(folder: Path, *lines: str) -> None:
+    (folder / "events.jsonl").write_text("".join(f"{line}\n" for line in lines))
+
+
+def test_sample_of_a_file_is_decoded(outrider: OutriderRunner, tmp_path: Path, sqlite_url: str) -> None:
+    write_events(tmp_path, *['{"amount": 1, "age": 2}'] * 1_500)
+    result = outrider("check", config=config_for_events(tmp_path, sqlite_url, "{features: [amount, age]}"))
+    assert result.code == 0, result.err
+    assert "sample: 1,000 of the first 1,000 records are events with 2 features" in result.out
+
+
+def test_records_of_the_sample_that_would_be_rejected_are_named(
+    outrider: OutriderRunner, tmp_path: Path, sqlite_url: str
+) -> None:
+    write_events(tmp_path, *['{"amount": 1}'] * 5, *['{"amout": 1}'] * 3, "{")
+    result = outrider("check", config=config_for_events(tmp_path, sqlite_url, "{features: [amount]}"))
+    assert result.code == 0, result.err
+    assert "sample: 5 of the first 9 records are events with 1 features" in result.out
+    assert "missing_feature 3 (amount: absent; the field nearest to 'amount' is 'amout')" in result.out
+    assert "would be rejected: not_json 1" in result.out
+
+
+def test_sample_without_a_usable_record_exits_with_2(outrider: OutriderRunner, tmp_path: Path, sqlite_url: str) -> None:
+    write_events(tmp_path, *['{"amout": 1}'] * 3)
+    result = outrider("check", config=config_for_events(tmp_path, sqlite_url, "{features: [amount]}"))
+    assert result.code == 2
+    assert "stream a: all 3 records of the sample would be rejected: missing_feature 3" in result.err
+    assert "the field nearest to 'amount' is 'amout'" in result.err
+    assert "All checks passed" not in result.out
+
+
+def test_sample_without_a_feature_exits_with_2(outrider: OutriderRunner, tmp_path: Path, sqlite_url: str) -> None:
+    write_events(tmp_path, *['{"name": "a"}'] * 3)
+    result = outrider("check", config=config_for_events(tmp_path, sqlite_url, "{}"))
+    assert result.code == 2
+    assert "no field is a number" in result.err
+
+
+def test_empty_file_has_no_sample(outrider: OutriderRunner, tmp_path: Path, sqlite_url: str) -> None:
+    write_events(tmp_path)
+    result = outrider("check", config=config_for_events(tmp_path, sqlite_url, "{}"))
+    assert result.code == 0, result.err
+    assert "sample: no record to decode yet" in result.out
+
+
+def test_newest_records_of_a_topic_are_decoded(
+    outrider: OutriderRunner,
+    tmp_path: Path,
+    sqlite_url: str,
+    kafka_server: KafkaServer,
+    kafka_topic: Callable[..., str],
+) -> None:
+    topic = kafka_topic(2)
+    old, new = [b'{"other": 1}'] * 1_000, [b'{"amount": 1}'] * 1_900 + [b'{"Amount": 1}'] * 100
+    produce_records(kafka_server, topic, [*old, *new], 2)
+    config = write_config_text(
+        tmp_path,
+        f"""
+database: {{url: '{sqlite_url}'}}
+kafka: {{bootstrap_servers: ["{kafka_server.bootstrap}"]}}
+streams: {{a: {{source: {{type: kafka, topics: ["{topic}"]}}, event: {{features: [amount]}}}}}}
+""",
+    )
+    result = outrider("check", config=config)
+    assert result.code == 0, result.err
+    assert "sample: 900 of the newest 1,000 records are events with 1 features" in result.out
+    assert "missing_feature 100 (amount: absent; the field nearest to 'amount' is 'Amount')" in result.out
+
+
+def test_topic_of_another_encoding_exits_with_2(
+    outrider: OutriderRunner,
+    tmp_path: Path,
+    sqlite_url: str,
+    kafka_server: KafkaServer,
+    kafka_topic: Callable[..., str],
+) -> None:
+    topic = kafka_topic(1)
+    produce_records(kafka_server, topic, [b"\x81\xa6amount\x01"] * 20, 1)
+    config = write_config_text(
+        tmp_path,
+        f"""
+database: {{url: '{sqlite_url}'}}
+kafka: {{bootstrap_servers: ["{kafka_server.bootstrap}"]}}
+streams: {{a: {{source: {{type: kafka, topics: ["{topic}"]}}, event: {{features: [amount]}}}}}}
+""",
+    )
+    result = outrider("check", config=config)
+    assert result.code == 2
+    assert "it looks like MessagePack; set event.format: msgpack" in result.err

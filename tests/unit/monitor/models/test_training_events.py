@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from config.errors import BrokerUnavailable, ConfigError, ModelError
@@ -64,6 +64,8 @@ def _no_end_check_interval(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=4), st.integers(1, 150), st.integers(0, 10**6))
+@example([21, 0, 0, 4], 4, 0)
+@example([2_000, 0, 1_200], 2_700, 1)
 def test_selected_events_do_not_depend_on_the_speed_of_the_partitions(
     lengths: list[int], wanted: int, seed: int
 ) -> None:
@@ -306,3 +308,16 @@ def test_reader_has_caught_up_once_the_logs_are_read() -> None:
     )
     assert not seen[0]
     assert events_reader.n_records == 10
+
+
+def test_records_without_any_feature_do_not_end_the_reading_at_the_deadline() -> None:
+    log = [b"{"] * 70 + [record(0, i) for i in range(100)]
+    source = MemorySource({partition(0): log[:70]})
+    events_reader = reader(source, 80, STREAM)
+    early = events_reader.read(stop=lambda: False, deadline_s=time.monotonic() + 0.1, progress=lambda n: None)
+    assert early is not None
+    assert (len(early), early.rejected, early.exhausted) == (0, 70, False)
+    source._logs[partition(0)] = log  # records produced meanwhile
+    late = events_reader.read(stop=lambda: False, deadline_s=time.monotonic() + 20, progress=lambda n: None)
+    assert late is not None
+    assert (len(late), late.names, late.rejected) == (80, ("x", "y"), 70)
