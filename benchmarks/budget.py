@@ -160,9 +160,10 @@ def make_parts(events: Float32, training_profile: TrainingProfile, scale: Scale)
     energies = half_squared_length(flat)
     codes = code_events(training_profile, flat, energies, None)
     window = np.repeat(np.arange(len(events)), EVENTS)
-    _, parts = summarise_windows(energies, np.zeros(len(flat), np.bool_), window, scale)
-    for at, part in enumerate(parts):
-        yield replace(part, drift=codes.sum_rows(slice(at * EVENTS, (at + 1) * EVENTS)))
+    n_windows = len(events)
+    parts = summarise_windows(energies, np.zeros(len(flat), np.bool_), window, n_windows, scale)
+    parts = replace(parts, drift=codes.sum_windows(np.arange(len(flat)), window, n_windows))
+    yield from map(parts.window, range(n_windows))
 
 
 def run(model: StreamModel, weeks: int, false_alarms: str, window: str, seed: int) -> Tally:

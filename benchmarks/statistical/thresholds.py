@@ -122,11 +122,12 @@ def _draw_pool(
     energies = location + width * distribution.draw(rng, POOL_WINDOWS * EVENTS).reshape(POOL_WINDOWS, EVENTS)
     _contaminate(rng, kind, fraction, energies, location + width * threshold)
     energies32 = energies.astype(np.float32).ravel()
-    _, parts = summarise_windows(energies32, energies32 > threshold, np.repeat(np.arange(POOL_WINDOWS), EVENTS), scale)
+    windows = np.repeat(np.arange(POOL_WINDOWS), EVENTS)
+    pool = summarise_windows(energies32, energies32 > threshold, windows, POOL_WINDOWS, scale)
     return WindowPool(
         location=location,
         width=width,
-        parts=parts,
+        parts=[pool.window(index) for index in range(POOL_WINDOWS)],
         sums=energies.sum(axis=1),
         squares=(energies**2).sum(axis=1),
     )

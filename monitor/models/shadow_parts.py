@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitor.statistics.part import Scale, merge_parts, summarise_windows
-from monitor.statistics.part_codec import decode_part, encode_part
+from monitor.statistics.part_codec import decode_part, encode_part, encode_windows
 from storage.control.shadows import MergedWindow, ScheduledShadow
 from storage.ledger.commit import ShadowPartRow
 
@@ -40,15 +40,16 @@ def build_shadow_parts(
             continue
         shadow_energies = energies(features[selected], shadow.model_id)
         is_outlier = shadow_energies > shadow.threshold
-        starts, parts = summarise_windows(shadow_energies, is_outlier, windows_us[selected], scale(shadow.model_id))
+        starts, windows = np.unique(windows_us[selected], return_inverse=True)
+        parts = summarise_windows(shadow_energies, is_outlier, windows, len(starts), scale(shadow.model_id))
         rows += [
             ShadowPartRow(
                 model_id=shadow.model_id,
                 window_start_us=start,
                 window_end_us=start + size_us,
-                payload=encode_part(part),
+                payload=payload,
             )
-            for start, part in zip(starts.tolist(), parts, strict=True)
+            for start, payload in zip(starts.tolist(), encode_windows(parts), strict=True)
         ]
     return rows
 

@@ -25,9 +25,9 @@ from consumers.windows import (
     window_start,
 )
 from monitor.models.shadow_parts import build_shadow_parts
-from monitor.statistics.drift_sums import DriftCodes, DriftSums, MeasuredEvents
-from monitor.statistics.part import Part, Scale, summarise_windows
-from monitor.statistics.part_codec import encode_part
+from monitor.statistics.drift_sums import DriftCodes, MeasuredEvents, WindowDriftSums
+from monitor.statistics.part import Scale, WindowParts, summarise_windows
+from monitor.statistics.part_codec import encode_windows
 from storage.control.shadows import ScheduledShadow
 from storage.ledger.commit import ShadowPartRow, StreamControl, WindowPartRow
 from storage.ledger.schedule import ScheduledThreshold
@@ -124,10 +124,13 @@ class ScoredEvents:
     model_rows: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
     drift_codes: Mapping[int, DriftCodes] = field(default_factory=dict)
 
-    def drift_sums(self, rows: Int64, model_id: int) -> DriftSums | None:
-        """Return the drift sums of the events at `rows`, all of one model; None without events or codes."""
+    def sum_drift(self, rows: Int64, windows: Int64, n_windows: int, model_id: int) -> WindowDriftSums | None:
+        """Return the drift sums of each window over the events at `rows`, all of one model; None without codes.
+
+        `windows` has the index of the window of each of these events, ascending.
+        """
         codes = self.drift_codes.get(model_id)
-        return codes.sum_rows(self.model_rows[rows]) if codes is not None and len(rows) else None
+        return None if codes is None else codes.sum_windows(self.model_rows[rows], windows, n_windows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -332,57 +335,64 @@ def _build_parts(
     dead = _count_by_window(dead_windows, starts)
     on_time = np.flatnonzero(~scored.is_late)
     on_time = on_time[np.argsort(windows[on_time], kind="stable")]
-    begins = np.searchsorted(windows[on_time], starts, side="left").tolist()
-    ends = np.searchsorted(windows[on_time], starts, side="right").tolist()
-    schedule_rows = schedule.rows_at(starts)
-    model_ids = schedule.model_ids[schedule_rows].tolist()
-    threshold_ids = schedule.threshold_ids[schedule_rows].tolist()
-    summaries = _summarise_by_model(scored, on_time, windows, schedule, scorer)
-    parts = []
-    for i, start in enumerate(starts.tolist()):
-        own = on_time[begins[i] : ends[i]]
-        part = replace(
-            summaries.get(start) or Part.without_events(),
-            drift=scored.drift_sums(own, model_ids[i]),
-            late=late[i],
-            dead=dead[i],
-        )
-        parts.append(
-            WindowPartRow(
-                window_start_us=start,
-                window_end_us=start + rules.size_us,
-                threshold_id=threshold_ids[i],
-                events=part.events,
-                outliers=part.outliers,
-                late=part.late,
-                dead=part.dead,
-                payload=encode_part(part),
-                first_offset=int(scored.events.offsets[own[0]]) if len(own) else None,
-                last_offset=int(scored.events.offsets[own[-1]]) if len(own) else None,
-            )
-        )
-    return parts
-
-
-def _count_by_window(windows: Int64, starts: Int64) -> list[int]:
-    """Return how many of `windows` equal each of the ascending `starts`."""
-    counts: list[int] = np.bincount(np.searchsorted(starts, windows), minlength=len(starts)).tolist()
-    return counts
-
-
-def _summarise_by_model(
-    scored: ScoredEvents, rows: Int64, windows: Int64, schedule: ThresholdSchedule, scorer: BatchScorer
-) -> dict[int, Part]:
-    """Return the energy statistics of the events at `rows`, by window start; each model has its own scale."""
-    model_ids = schedule.model_ids[schedule.rows_at(windows[rows])]
-    summaries: dict[int, Part] = {}
+    model_ids = schedule.model_ids[schedule.rows_at(starts)]
+    event_windows = np.searchsorted(starts, windows[on_time])
+    rows = []
     for model_id in np.unique(model_ids).tolist():
-        own = rows[model_ids == model_id]
-        starts, parts = summarise_windows(
-            scored.energies[own], scored.is_outlier[own], windows[own], scorer.scale(model_id)
+        own = model_ids == model_id
+        events = on_time[own[event_windows]]
+        index = np.searchsorted(starts[own], windows[events])
+        n_windows = int(own.sum())
+        parts = replace(
+            summarise_windows(
+                scored.energies[events], scored.is_outlier[events], index, n_windows, scorer.scale(model_id)
+            ),
+            late=late[own],
+            dead=dead[own],
+            drift=scored.sum_drift(events, index, n_windows, model_id),
         )
-        summaries |= zip(starts.tolist(), parts, strict=True)
-    return summaries
+        rows += _part_rows(parts, starts[own], scored.events.offsets[events], schedule, rules)
+    return sorted(rows, key=lambda row: row.window_start_us)
+
+
+def _count_by_window(windows: Int64, starts: Int64) -> Int64:
+    """Return how many of `windows` equal each of the ascending `starts`."""
+    return np.bincount(np.searchsorted(starts, windows), minlength=len(starts))
+
+
+def _part_rows(
+    parts: WindowParts, starts: Int64, offsets: Int64, schedule: ThresholdSchedule, rules: StreamRules
+) -> list[WindowPartRow]:
+    """Return the rows of the windows of one model; `offsets` are those of its on-time events, sorted by window."""
+    ends = np.cumsum(parts.events)
+    padded = np.append(offsets, 0)
+    columns = (
+        starts,
+        schedule.threshold_ids[schedule.rows_at(starts)],
+        parts.events,
+        parts.outliers,
+        parts.late,
+        parts.dead,
+        padded[ends - parts.events],
+        padded[ends - 1],
+    )
+    return [
+        WindowPartRow(
+            window_start_us=start,
+            window_end_us=start + rules.size_us,
+            threshold_id=threshold_id,
+            events=events,
+            outliers=outliers,
+            late=late,
+            dead=dead,
+            payload=payload,
+            first_offset=first if events else None,
+            last_offset=last if events else None,
+        )
+        for start, threshold_id, events, outliers, late, dead, first, last, payload in zip(
+            *(column.tolist() for column in columns), encode_windows(parts), strict=True
+        )
+    ]
 
 
 def _build_shadow_parts(

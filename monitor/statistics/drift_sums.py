@@ -6,8 +6,10 @@ and of the products of pairs of standardised features, are stored for a window. 
 that drift results replay bit for bit.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import msgspec
 import numpy as np
@@ -17,6 +19,7 @@ from monitor.statistics.rank_table import RankTable
 from monitor.statistics.training_profile import N_BINS, TrainingProfile
 
 Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 Int8 = NDArray[np.int8]
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
@@ -42,8 +45,14 @@ SCORE_UNIT = 16
 _MAX_SCORE = 4 * SCORE_UNIT
 _MAX_RANK = N_BINS - 1
 
-_CHUNK_ROWS = 512
-"""Number of rows that are summed at once, so that wide rows stay in the processor cache."""
+_BLOCK_ROWS = 512
+"""Maximum number of rows that are summed at once, so that wide rows stay in the processor cache."""
+
+_BLOCK_WINDOWS = 16
+"""Mean number of windows that are summed at once.
+
+More windows cost more products with zero, fewer windows cost more calls.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -89,13 +98,43 @@ class DriftCodes:
 
     def sum_rows(self, rows: NDArray[np.bool_] | Int64 | slice) -> DriftSums:
         """Return the sums over the selected events."""
-        scores = None if self.scores is None else self.scores[rows]
-        ranks, squares = _sum_columns(self.ranks[rows])
+        selected = np.arange(len(self.ranks))[rows]
+        return self.sum_windows(selected, np.zeros(len(selected), np.int64), 1).window(0)
+
+    def sum_windows(self, rows: Int64, windows: Int64, n_windows: int) -> "WindowDriftSums":
+        """Return the sums over the events of each window.
+
+        Args:
+            rows: The selected events.
+            windows: Index of the window of each selected event, ascending, below `n_windows`.
+            n_windows: Number of windows; a window without events has sums of 0.
+        """
+        blocks = list(_split_into_blocks(windows, n_windows))
+        ranks = self.ranks[rows]
+        return WindowDriftSums(
+            ranks=_sum_columns(ranks, blocks, n_windows),
+            squares=_sum_columns(ranks, blocks, n_windows, squared=True),
+            occupancy=None if self.shares is None else _sum_columns(self.shares[rows], blocks, n_windows),
+            pairs=None if self.scores is None else _sum_pair_products(self.scores[rows], windows, n_windows),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class WindowDriftSums:
+    """The drift sums of several windows of one model: row i of each array belongs to window i."""
+
+    ranks: Int64
+    squares: Int64
+    occupancy: Int64 | None
+    pairs: Int64 | None
+
+    def window(self, index: int) -> DriftSums:
+        """Return the sums of one window."""
         return DriftSums(
-            ranks=ranks,
-            squares=squares,
-            occupancy=None if self.shares is None else self.shares[rows].sum(axis=0, dtype=np.int64),
-            pairs=None if scores is None else _sum_pair_products(scores),
+            ranks=self.ranks[index],
+            squares=self.squares[index],
+            occupancy=None if self.occupancy is None else self.occupancy[index],
+            pairs=None if self.pairs is None else self.pairs[index],
         )
 
 
@@ -137,21 +176,52 @@ def _load_rank_table(profile: TrainingProfile, watched: int) -> RankTable:
     return RankTable.from_edges(np.concatenate([profile.features.edges[:watched], profile.energy_edges[None]]))
 
 
-def _sum_columns(ranks: Int8) -> tuple[Int64, Int64]:
-    """Return the column sums and the sums of squares. They are exact in any order because they stay far below 2^53."""
-    sums, squares = np.zeros((2, ranks.shape[1]))
-    for at in range(0, len(ranks), _CHUNK_ROWS):
-        values = ranks[at : at + _CHUNK_ROWS].astype(np.float64)
-        ones = np.ones(len(values))
-        sums += ones @ values
-        squares += ones @ np.square(values, out=values)
-    return sums.astype(np.int64), squares.astype(np.int64)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Block:
+    """Consecutive events. `member` has a row per window of the block, with 1 for each of its events, else 0."""
+
+    rows: slice
+    windows: slice
+    member: Float64
 
 
-def _sum_pair_products(scores: Int8) -> Int64:
-    """Return the sums of the products of all pairs of columns, exact like the sums of `_sum_columns`."""
+def _split_into_blocks(windows: Int64, n_windows: int) -> Iterator[_Block]:
+    """Split events that are sorted by window into blocks of some hundred events or some windows."""
+    size = min(max(_BLOCK_WINDOWS * len(windows) // max(n_windows, 1), _BLOCK_WINDOWS), _BLOCK_ROWS)
+    for at in range(0, len(windows), size):
+        own = windows[at : at + size]
+        first, end = int(own[0]), int(own[-1]) + 1
+        member = own == np.arange(first, end)[:, None]
+        yield _Block(rows=slice(at, at + size), windows=slice(first, end), member=member.astype(np.float64))
+
+
+def _sum_columns(
+    columns: NDArray[np.integer], blocks: Sequence[_Block], n_windows: int, *, squared: bool = False
+) -> Int64:
+    """Return the column sums of each window, exact in any order because they stay far below 2^53."""
+    sums = np.zeros((n_windows, columns.shape[1]))
+    for block in blocks:
+        values = columns[block.rows].astype(np.float64)
+        if squared:
+            np.square(values, out=values)
+        sums[block.windows] += block.member @ values
+    return sums.astype(np.int64)
+
+
+def _sum_pair_products(scores: Int8, windows: Int64, n_windows: int) -> Int64:
+    """Return the sums of the products of all pairs of columns by window, exact like the sums of `_sum_columns`."""
     columns = scores.astype(np.float64)
-    return (columns.T @ columns)[_pair_indices(columns.shape[1])].astype(np.int64)
+    d = columns.shape[1]
+    first, second = _pair_indices(d)
+    above_diagonal = first * d + second
+    products = np.empty((d, d))
+    sums = np.empty((n_windows, len(first)))
+    ends = np.searchsorted(windows, np.arange(n_windows), side="right").tolist()
+    for index, (begin, end) in enumerate(pairwise([0, *ends])):
+        own = columns[begin:end]
+        np.matmul(own.T, own, out=products)
+        products.take(above_diagonal, out=sums[index])
+    return sums.astype(np.int64)
 
 
 @lru_cache(maxsize=MAX_PAIRED_FEATURES)
@@ -204,12 +274,25 @@ _WIDTHS = {1: "<i1", 2: "<i2", 4: "<i4", 8: "<i8"}
 
 def pack_drift_sums(sums: DriftSums) -> DriftSection:
     """Return the sums as a section of an encoded part."""
-    return DriftSection(
-        ranks=_pack_integers(sums.ranks),
-        squares=_pack_integers(sums.squares),
-        occupancy=None if sums.occupancy is None else _pack_integers(sums.occupancy),
-        pairs=None if sums.pairs is None else _pack_integers(sums.pairs),
+    stacked = WindowDriftSums(
+        ranks=sums.ranks[None],
+        squares=sums.squares[None],
+        occupancy=None if sums.occupancy is None else sums.occupancy[None],
+        pairs=None if sums.pairs is None else sums.pairs[None],
     )
+    return pack_window_drift_sums(stacked)[0]
+
+
+def pack_window_drift_sums(sums: WindowDriftSums) -> list[DriftSection]:
+    """Return the sums of each window as a section of an encoded part."""
+    none = [None] * len(sums.ranks)
+    columns = (
+        _pack_integers(sums.ranks),
+        _pack_integers(sums.squares),
+        none if sums.occupancy is None else _pack_integers(sums.occupancy),
+        none if sums.pairs is None else _pack_integers(sums.pairs),
+    )
+    return [DriftSection(*arrays) for arrays in zip(*columns, strict=True)]
 
 
 def unpack_drift_sums(section: DriftSection) -> DriftSums:
@@ -226,10 +309,15 @@ def unpack_drift_sums(section: DriftSection) -> DriftSums:
     )
 
 
-def _pack_integers(sums: Int64) -> bytes:
-    largest = int(np.abs(sums).max(initial=0))
-    width = next(width for width in _WIDTHS if largest < 1 << (8 * width - 1))
-    return bytes([width]) + sums.astype(_WIDTHS[width]).tobytes()
+def _pack_integers(sums: Int64) -> list[bytes]:
+    """Return each row as its width and its integers in that width."""
+    largest = np.abs(sums).max(axis=1, initial=0)
+    choices = list(_WIDTHS)
+    widths = [choices[at] for at in np.searchsorted([1 << 7, 1 << 15, 1 << 31], largest, side="right").tolist()]
+    raw = {width: sums.astype(_WIDTHS[width]).tobytes() for width in set(widths)}
+    prefix = {width: bytes([width]) for width in raw}
+    n = sums.shape[1]
+    return [prefix[width] + raw[width][row * n * width : (row + 1) * n * width] for row, width in enumerate(widths)]
 
 
 def _unpack_integers(raw: bytes) -> Int64:

@@ -12,6 +12,7 @@ from monitor.statistics.drift_sums import (
     code_events,
     feature_pair,
     pack_drift_sums,
+    pack_window_drift_sums,
     unpack_drift_sums,
 )
 from monitor.statistics.training_profile import TrainingProfile, build_feature_profile, quantile_edges
@@ -96,6 +97,30 @@ def test_sums_of_a_split_add_up_to_the_whole() -> None:
     whole = codes.sum_rows(slice(None))
     assert join_sums(sums).tolist() == join_sums(whole).tolist()
     assert join_sums(add_drift_sums(codes.sum_rows(~some & some), whole)).tolist() == join_sums(whole).tolist()
+
+
+@pytest.mark.parametrize(("d", "n_windows"), [(2, 1), (6, 40), (6, 2_500), (40, 40)])
+def test_sums_of_many_windows_are_the_sums_of_each_window_alone(d: int, n_windows: int) -> None:
+    profile, x = make_profile(d)
+    shares = RNG.dirichlet(np.ones(3), len(x)).astype(np.float32)
+    codes = code_events(profile, x, np.ascontiguousarray(x[:, 0]), shares)
+    rows = RNG.permutation(len(x))[: len(x) * 2 // 3]
+    windows = np.sort((RNG.random(len(rows)) ** 3 * n_windows).astype(np.int64))  # of very different sizes, some empty
+    sums = codes.sum_windows(rows, windows, n_windows)
+    sections = pack_window_drift_sums(sums)
+    for index in range(n_windows):
+        own = rows[windows == index]
+        ranks = codes.ranks[own].astype(np.int64)
+        assert sums.ranks[index].tolist() == ranks.sum(axis=0).tolist()
+        assert sums.squares[index].tolist() == (ranks**2).sum(axis=0).tolist()
+        assert codes.shares is not None
+        assert sums.occupancy is not None
+        assert sums.occupancy[index].tolist() == codes.shares[own].astype(np.int64).sum(axis=0).tolist()
+        if codes.scores is not None:
+            scores = codes.scores[own].astype(np.int64)
+            assert sums.pairs is not None
+            assert sums.pairs[index].tolist() == (scores.T @ scores)[np.triu_indices(d, 1)].tolist()
+        assert sections[index] == pack_drift_sums(sums.window(index))
 
 
 def test_codes_of_an_event_do_not_depend_on_other_events() -> None:

@@ -16,7 +16,8 @@ SCALE = Scale.from_energies(REFERENCE)
 def sketch_of(energies: np.ndarray, windows: int = 100) -> EnergySketch:
     of_window = np.repeat(np.arange(windows), len(energies) // windows)
     energies = energies.astype(np.float32)
-    return EnergySketch.from_parts(summarise_windows(energies, energies > 20, of_window, SCALE)[1], SCALE)
+    parts = summarise_windows(energies, energies > 20, of_window, windows, SCALE)
+    return EnergySketch.from_parts(map(parts.window, range(windows)), SCALE)
 
 
 @pytest.mark.parametrize("scale", [0.2, 1.0, 10.0])

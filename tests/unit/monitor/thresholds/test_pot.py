@@ -29,7 +29,8 @@ NOW = Activation(valid_from_us=0, computed_at_us=0)
 def sketch_of(energies: np.ndarray, windows: int = 20) -> EnergySketch:
     of_window = np.arange(len(energies)) * windows // len(energies)
     single = energies.astype(np.float32)
-    return EnergySketch.from_parts(summarise_windows(single, single > 20, of_window, SCALE)[1], SCALE)
+    parts = summarise_windows(single, single > 20, of_window, windows, SCALE)
+    return EnergySketch.from_parts(map(parts.window, range(windows)), SCALE)
 
 
 def choose(
