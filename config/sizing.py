@@ -79,7 +79,7 @@ def _recommend_warm_up(volume: EventVolume, n_features: int) -> tuple[int, str]:
         return max(DEFAULT_WARM_UP, least), "the default; as many events are available"
     if not volume.grows:
         n = max(10, min(volume.available, max(4_000, volume.available // 2, least)))
-        return n, f"out of the {volume.available:,} events in the file"
+        return n, f"the file has {volume.available:,} events"
     if volume.rate_s is None:
         return max(DEFAULT_WARM_UP, least), f"the default; {volume.available:,} events are available"
     expected = _round_down(int(volume.available + volume.rate_s * _MAX_WAIT_S))
