@@ -88,8 +88,8 @@ class JobScheduler:
         self._last_success_s: dict[str, float | None] = {}
         self._intervals: dict[str, timedelta] = {}
 
-    def add_job(self, seconds: float, name: str, job: Callable[[], object]) -> None:
-        """Run `job` every `seconds`; the first run is one interval from now."""
+    def add_job(self, seconds: float, name: str, job: Callable[[], object], *, first_s: float | None = None) -> None:
+        """Run `job` every `seconds`; the first run is `first_s` seconds from now, by default one interval."""
         self._last_success_s[name] = None
         self._intervals[name] = timedelta(seconds=seconds)
 
@@ -104,7 +104,8 @@ class JobScheduler:
             else:
                 self._report_success(name)
 
-        self._scheduler.add_job(run, "interval", seconds=seconds, id=name, name=name)
+        first = {} if first_s is None else {"next_run_time": datetime.now(UTC) + timedelta(seconds=first_s)}
+        self._scheduler.add_job(run, "interval", seconds=seconds, id=name, name=name, **first)
 
     def _report_failure(self, name: str, why: str) -> None:
         """Report a failure. Only the first of consecutive ones is logged as a warning: a job may run every second."""

@@ -22,6 +22,7 @@ from storage.database.tables import (
     dead_letters,
     drift_verdicts,
     incidents,
+    models,
     outliers,
     scores,
     shadow_windows,
@@ -89,7 +90,7 @@ def delete_expired(
         windows=_delete_windows(db, now_us - to_us(retention.windows), stopped),
         drift_verdicts=_delete_drift_verdicts(db, now_us - to_us(retention.windows), stopped),
     )
-    _delete_shadow_windows(db)
+    _delete_shadow_windows(db, stopped)
     deleted = replace(
         deleted,
         **_delete_superseded(db, retention, now_us, stopped),
@@ -224,32 +225,37 @@ def _delete_windows(db: Database, cut_us: int, stopped: Callable[[], bool]) -> i
         total += delete_in_chunks(
             db, sa.delete(windows).where(of_stream, windows.c.window_start_us.in_(oldest)), stopped
         )
-    return total + _delete_windows_of_late_events(db)
+    return total + sum(_delete_windows_of_late_events(db, stream_id, stopped) for stream_id in stream_ids)
 
 
-def _delete_windows_of_late_events(db: Database) -> int:
+def _delete_windows_of_late_events(db: Database, stream_id: int, stopped: Callable[[], bool]) -> int:
     """Delete windows with only late events before the oldest judged window; they have no judging time."""
-    older = windows.alias()
-    first_judged = (
-        sa.select(sa.func.min(older.c.window_start_us))
-        .where(older.c.stream_id == windows.c.stream_id, older.c.judged_at_us.is_not(None))
-        .scalar_subquery()
-    )
-    with db.write() as connection:
-        return connection.execute(
-            sa.delete(windows).where(windows.c.judged_at_us.is_(None), windows.c.window_start_us < first_judged)
-        ).rowcount
-
-
-def _delete_shadow_windows(db: Database) -> None:
-    """Delete shadow windows that start before the oldest remaining window."""
+    of_stream, judged_at_us = windows.c.stream_id == stream_id, windows.c.judged_at_us
+    first_judged = sa.select(sa.func.min(windows.c.window_start_us)).where(of_stream, judged_at_us.is_not(None))
     oldest = (
-        sa.select(sa.func.min(windows.c.window_start_us))
-        .where(windows.c.stream_id == shadow_windows.c.stream_id)
-        .scalar_subquery()
+        sa.select(windows.c.window_start_us)
+        .where(of_stream, judged_at_us.is_(None), windows.c.window_start_us < first_judged.scalar_subquery())
+        .order_by(windows.c.window_start_us)
+        .limit(CHUNK_ROWS)
     )
-    with db.write() as connection:
-        connection.execute(sa.delete(shadow_windows).where(shadow_windows.c.window_start_us < oldest))
+    return delete_in_chunks(db, sa.delete(windows).where(of_stream, windows.c.window_start_us.in_(oldest)), stopped)
+
+
+def _delete_shadow_windows(db: Database, stopped: Callable[[], bool]) -> None:
+    """Delete shadow windows that start before the oldest remaining window."""
+    with db.read() as connection:
+        stored = connection.execute(sa.select(models.c.id, models.c.stream_id)).all()
+    for model_id, stream_id in stored:
+        of_model = shadow_windows.c.model_id == model_id
+        first = sa.select(sa.func.min(windows.c.window_start_us)).where(windows.c.stream_id == stream_id)
+        oldest = (
+            sa.select(shadow_windows.c.window_start_us)
+            .where(of_model, shadow_windows.c.window_start_us < first.scalar_subquery())
+            .order_by(shadow_windows.c.window_start_us)
+            .limit(CHUNK_ROWS)
+        )
+        delete = sa.delete(shadow_windows).where(of_model, shadow_windows.c.window_start_us.in_(oldest))
+        delete_in_chunks(db, delete, stopped)
 
 
 def _delete_drift_verdicts(db: Database, cut_us: int, stopped: Callable[[], bool]) -> int:

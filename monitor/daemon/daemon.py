@@ -28,6 +28,8 @@ _DELIVERY_TIMEOUT_S = 5.0
 _EXPIRE_INTERVAL_S = 600.0
 _CHECKPOINT_INTERVAL_S = 60.0
 _RETENTION_INTERVAL_S = 3600.0
+_FIRST_RETENTION_S = 60.0
+"""Retention also runs in a daemon that is restarted more often than once an hour."""
 _PROGRESS_INTERVAL_S = 10.0
 _SILENCE_INTERVAL_S = 2.0
 _STUCK_AFTER_S = 60.0
@@ -149,6 +151,7 @@ class Daemon:
             _RETENTION_INTERVAL_S,
             "retention",
             lambda: apply_retention(db, retention, db.now_us(), self._stop.is_set),
+            first_s=_FIRST_RETENTION_S,
         )
         jobs.add_job(_PROGRESS_INTERVAL_S, "progress", self._warn_when_stuck)
         for name in self._names:

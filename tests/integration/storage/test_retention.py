@@ -9,7 +9,7 @@ from config.settings import RetentionSettings
 from config.time_format import DAY_US
 from config.units import to_us
 from storage import retention
-from storage.database import tables
+from storage.database import chunks, tables
 from storage.database.chunks import CHUNK_ROWS
 from storage.database.engine import Database
 from storage.database.migrations.upgrade import upgrade
@@ -227,3 +227,34 @@ def test_windows_with_only_late_events_are_deleted_before_the_oldest_judged_wind
     assert retention.delete_expired(feed.db, _RETENTION, now_us).windows == 2
     left = fetch_rows(feed.db, "SELECT window_start_us FROM windows ORDER BY 1")
     assert left == [(T0 + 3 * MINUTE,), (T0 + 4 * MINUTE,)]
+
+
+def test_windows_of_late_events_and_of_shadow_models_are_deleted_in_chunks(
+    feed: ClaimedStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 2)
+    now_us = _now_us(feed.db)
+    for minute in range(6):
+        _add_window(feed, T0 + minute * MINUTE, now_us)
+    with feed.db.write() as connection:
+        model_id = connection.scalar(sa.select(tables.models.c.id))
+        late = tables.windows.c.window_start_us < T0 + 5 * MINUTE
+        connection.execute(sa.update(tables.windows).where(late).values(judged_at_us=None))
+        connection.execute(
+            sa.insert(tables.shadow_windows),
+            [
+                {
+                    "model_id": model_id,
+                    "stream_id": feed.stream_id,
+                    "window_start_us": T0 + minute * MINUTE,
+                    "window_end_us": T0 + (minute + 1) * MINUTE,
+                    "events": 1,
+                    "outliers": 0,
+                    "payload": b"",
+                }
+                for minute in range(6)
+            ],
+        )
+    assert retention.delete_expired(feed.db, _RETENTION, now_us).windows == 5
+    assert fetch_rows(feed.db, "SELECT window_start_us FROM shadow_windows") == [(T0 + 5 * MINUTE,)]

@@ -241,6 +241,19 @@ def test_rescheduling_keeps_a_next_run_within_its_interval() -> None:
         scheduler.stop()
 
 
+def test_the_first_run_of_a_job_may_be_before_its_interval() -> None:
+    scheduler = JobScheduler(time.monotonic)
+    ran = threading.Event()
+    scheduler.add_job(3600, "job", ran.set, first_s=0)
+    scheduler.start()
+    try:
+        assert ran.wait(30)
+        later = scheduler._scheduler.get_job("job").next_run_time
+        assert later > datetime.now(UTC) + timedelta(minutes=50)
+    finally:
+        scheduler.stop()
+
+
 def test_stopping_a_scheduler_that_never_started_is_no_error() -> None:
     JobScheduler(time.monotonic).stop()
 
