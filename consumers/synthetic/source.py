@@ -98,7 +98,7 @@ class SyntheticSource:
 
     def _due_offset(self, partition: Partition) -> int:
         """Return the offset after the due events of a partition."""
-        total = UNBOUNDED_OFFSET if self._events is None else self._partition_share(partition, self._events)
+        total = self._total_events(partition)
         if self._speed == 0:
             return total
         return min(total, self._partition_share(partition, self.plan.slots_before(self._now_us() - self.start_us)))

@@ -23,7 +23,7 @@ from monitor.incidents.drift_test import (
     judge_drift,
 )
 from monitor.statistics.drift_means import DriftStatistics
-from monitor.statistics.training_profile import Float64, Int64
+from monitor.statistics.training_profile import N_BINS, Float64, Int64
 
 SEASON_SEARCH_DAYS = 7
 """Number of previous days that are searched for two without drift at the same time."""
@@ -200,7 +200,7 @@ def judge_horizon(
 def _mean_rank_without_outliers(horizon: Horizon, mean_rank: float, exceedance: float) -> float:
     """Return the mean rank of the energies without the excess outliers, each of which has the last rank."""
     excess = max(0.0, horizon.outliers - exceedance * horizon.events)
-    last = 1 - 0.5 / 64
+    last = 1 - 0.5 / N_BINS
     return float((mean_rank * horizon.events - last * excess) / max(horizon.events - excess, 1.0))
 
 

@@ -139,9 +139,14 @@ def _open(finding: Finding, window: Interval) -> Incident:
     return _with_transition(incident, _build_transition(TransitionType.OPENED, finding, window))
 
 
+def escalates(finding: Finding, incident: Incident) -> bool:
+    """Return True if a finding is more severe than the open incident."""
+    return _SEVERITY_ORDER[finding.severity] > _SEVERITY_ORDER[Severity(incident.severity)]
+
+
 def _update_firing(incident: Incident, finding: Finding, window: Interval, policy: LifecyclePolicy) -> Incident:
     fired = replace(incident, clean_windows=0, windows_fired=incident.windows_fired + 1, transition=None)
-    if _SEVERITY_ORDER[finding.severity] > _SEVERITY_ORDER[Severity(incident.severity)]:
+    if escalates(finding, incident):
         escalated = replace(fired, severity=finding.severity.value, last_told_us=window.end_us, summary=finding.summary)
         return _with_transition(escalated, _build_transition(TransitionType.ESCALATED, finding, window))
     if window.end_us - incident.last_told_us >= policy.repeat_interval_us:

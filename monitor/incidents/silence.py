@@ -17,7 +17,7 @@ from typing import Any
 
 from config.stream_rules import StreamRules
 from config.time_format import DAY_US, WEEK_US, format_utc
-from monitor.incidents.lifecycle import Finding, Interval, Kind, Severity
+from monitor.incidents.lifecycle import Finding, Interval, Kind, Severity, escalates
 from monitor.incidents.rows import update_incident
 from storage.control.records import Incident
 from storage.control.silence import ArrivalFacts, Pause, PauseHistory
@@ -25,7 +25,6 @@ from storage.control.silence import ArrivalFacts, Pause, PauseHistory
 _MIN_PAUSES = 20
 _FACTOR = 3
 _MIN_UNEXPLAINED = 3
-_SEVERITY_RANK = {Severity.WARNING: 0, Severity.CRITICAL: 1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,8 +215,7 @@ def update_silence_incident(
             return []
         rows = update_incident(Kind.SILENCE, None, open_incidents, moment, rules, now_us=now_us, resolve_after=1)
         return [_describe_arrival(row, facts) for row in rows]
-    escalates = _SEVERITY_RANK[finding.severity] > _SEVERITY_RANK[Severity(stored.severity)]
-    if escalates or now_us - stored.last_told_us >= rules.repeat_interval_us:
+    if escalates(finding, stored) or now_us - stored.last_told_us >= rules.repeat_interval_us:
         return update_incident(Kind.SILENCE, finding, open_incidents, moment, rules, now_us=now_us, resolve_after=1)
     return []
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.statistics.part import LAST_BIN, Float32, Float64, Int64, Part, Scale, bin_edges
+from monitor.statistics.part import BIN_WIDTH, LAST_BIN, Float32, Float64, Int64, Part, Scale, bin_edges
 
 MAX_EXACT_ENERGIES = 2**18
 """Maximum number of energies that a sketch stores exactly: 1 MiB, enough for the p99 of 26 million events."""
@@ -164,7 +164,7 @@ def _bin_bounds(scale: Scale, complete_above: float) -> tuple[Float64, Float64]:
     The lowest bin has no lower edge. It is given the width of a bin, because no threshold lies there.
     """
     edges = bin_edges(scale)
-    lowest = scale.median - scale.iqr * np.sinh(0.02 * LAST_BIN)
+    lowest = scale.median - scale.iqr * np.sinh(BIN_WIDTH * LAST_BIN)
     low = np.concatenate([[lowest], edges])
     high = np.concatenate([edges, [max(complete_above, float(edges[-1]))]])
     return np.minimum(low, complete_above), np.minimum(high, complete_above)

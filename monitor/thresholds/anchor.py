@@ -18,7 +18,10 @@ ITERATIONS = 8
 INNER_ITERATIONS = 2
 INNER_RANKS = np.arange(30, 71, 5) / 100
 BODY_RANKS = np.arange(30, 91, 5) / 100
+"""Fractions of the energies, ascending, that make up the body of a distribution."""
+
 MAX_OUTLIER_SHARE = 0.3
+"""Maximum share of outliers that a fit to the body assumes."""
 
 MAX_MISFIT = 0.02
 """Largest distance from the fitted line, relative to the spread of the body, that is accepted without a search.

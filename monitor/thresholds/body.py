@@ -13,9 +13,8 @@ from scipy import special
 
 from monitor.statistics.part import Float32, Float64
 from monitor.statistics.sketch import order_statistic_quantiles
+from monitor.thresholds.anchor import BODY_RANKS, MAX_OUTLIER_SHARE
 
-BODY_RANKS = np.arange(30, 91, 5) / 100
-MAX_OUTLIER_SHARE = 0.3
 EXCEEDANCE_DIVISOR = 5
 """Energies are counted beyond the quantile at the nominal exceedance divided by this, where few clean ones lie."""
 

@@ -15,6 +15,7 @@ from scipy import special
 from monitor.statistics.part import Float32
 from monitor.statistics.sketch import EnergySketch, order_statistic_quantiles
 from monitor.thresholds.anchor import fit_anchor
+from monitor.thresholds.bounds import UNBOUNDED
 
 DetailValue = float | int | str | bool | None
 
@@ -26,9 +27,6 @@ MIN_REFERENCE_TAIL = 20
 
 MIN_LOOK_BACK_TAIL = 50
 """Minimum number of look-back energies above the threshold for a new estimate."""
-
-UNBOUNDED = float(np.finfo(np.float32).max)
-"""Upper bound of the interval when the order statistics give none: the percentile may exceed all energies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ import click
 import numpy as np
 
 from config.time_format import format_short_time, format_times
+from monitor.thresholds.bounds import UNBOUNDED
 from storage.queries.history_views import Columns, ColumnValues
 
 Row = Mapping[str, Any]
@@ -166,12 +167,8 @@ def _write_table(rows: Sequence[Row], columns: Sequence[str], nothing: str) -> N
     console.print(table)
 
 
-_OPEN_BOUND = 3.4e38
-"""From this value on a bound is open: `UNBOUNDED` in `monitor.thresholds.percentile`, which is slow to import."""
-
-
 def _table_cell(name: str, value: Any) -> str:
-    if name == "upper" and isinstance(value, float) and value >= _OPEN_BOUND:
+    if name == "upper" and isinstance(value, float) and value >= UNBOUNDED:
         return "open"
     is_time = name.endswith(("_at", "_time", "_from", "_delivered", "_pending"))
     return format_short_time(value) if is_time and value is not None else format_value(value)

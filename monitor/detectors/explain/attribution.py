@@ -12,6 +12,7 @@ from scipy.special import logsumexp
 
 from monitor.detectors.explain.explanation import Explanation
 from monitor.detectors.inputs.checks import FloatArray
+from monitor.detectors.score.factors import log_constants
 from monitor.detectors.score.threads import single_blas_thread
 
 F64 = NDArray[np.float64]
@@ -49,15 +50,6 @@ def explain_mixture(x: F64, weights: F64, means: F64, inverse: F64, features: tu
         low=columns["expected"] - half_range,
         high=columns["expected"] + half_range,
     )
-
-
-def log_constants(weights: F64, inverse: F64) -> F64:
-    """Return log phi_k - (D log 2 pi + log det Sigma_k) / 2 of each component, (K,)."""
-    d = inverse.shape[1]
-    half_log_det = -np.log(np.diagonal(inverse, axis1=1, axis2=2)).sum(1)
-    with np.errstate(divide="ignore"):
-        constants: F64 = np.log(weights) - 0.5 * d * np.log(2 * np.pi) - half_log_det
-    return constants
 
 
 def log_joint(x: FloatArray, weights: F64, means: F64, inverse: F64) -> F64:

@@ -37,10 +37,18 @@ class GaussianComponents:
     @property
     def log_constant(self) -> F64:
         """Return log phi_k - (D log 2 pi + log det Sigma_k) / 2 of each component, (K,)."""
-        diagonal = self.inverse if self.inverse.ndim == 2 else np.diagonal(self.inverse, axis1=1, axis2=2)
-        with np.errstate(divide="ignore"):
-            constants: F64 = np.log(self.weights) - 0.5 * self.means.shape[1] * LOG_2PI + np.log(diagonal).sum(1)
-        return constants
+        return log_constants(self.weights, self.inverse)
+
+
+def log_constants(weights: F64, inverse: F64) -> F64:
+    """Return log phi_k - (D log 2 pi + log det Sigma_k) / 2 of each component, (K,).
+
+    `inverse` has one of the layouts of `GaussianComponents`.
+    """
+    diagonal = inverse if inverse.ndim == 2 else np.diagonal(inverse, axis1=1, axis2=2)
+    with np.errstate(divide="ignore"):
+        constants: F64 = np.log(weights) - 0.5 * inverse.shape[-1] * LOG_2PI + np.log(diagonal).sum(1)
+    return constants
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,9 @@ import numpy as np
 from monitor.cli.output.budget_text import describe_threshold_notes
 from monitor.statistics.part import Scale
 from monitor.thresholds.body import fit_body
+from monitor.thresholds.bounds import UNBOUNDED
 from monitor.thresholds.look_back import LookBack
-from monitor.thresholds.percentile import UNBOUNDED, estimate_reference_threshold
+from monitor.thresholds.percentile import estimate_reference_threshold
 from monitor.thresholds.tick import build_first_threshold, compute_tick_threshold
 from storage.control.models import Activation
 from storage.control.thresholds import ThresholdRow, ThresholdStore

@@ -9,13 +9,14 @@ from scipy import stats
 from monitor.incidents.spike import spike_count_threshold
 from monitor.statistics.part import Scale, summarise_windows
 from monitor.statistics.sketch import EnergySketch
+from monitor.thresholds.bounds import UNBOUNDED
 from monitor.thresholds.choose import (
     choose_threshold,
     count_reference_above,
     disagrees_with_reference,
     estimate_first_threshold,
 )
-from monitor.thresholds.percentile import UNBOUNDED, ThresholdEstimate, estimate_reference_threshold
+from monitor.thresholds.percentile import ThresholdEstimate, estimate_reference_threshold
 from monitor.thresholds.pot import estimate_pot_threshold, estimate_reference_pot_threshold
 from monitor.thresholds.tick import build_first_threshold, load_count_model, load_scale
 from storage.control.models import Activation
