@@ -22,6 +22,9 @@ DECODE_ERRORS = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, Rec
 """Exceptions of the decoders for malformed bytes, invalid UTF-8, None, large integers and deep nesting."""
 
 
+_UTF16_BE_JSON = (b"\0{\0", b"\0[\0")
+
+
 class MessageCodec:
     """Decode each message into a type generated for the schema, and parse the remaining messages individually.
 
@@ -215,7 +218,7 @@ def parse_message(value: bytes | None, encoding: str) -> Any:
         raise RejectedRecord(DeadLetterReason.EMPTY, "a record without a value (a tombstone)")
     if not value.strip():
         raise RejectedRecord(DeadLetterReason.EMPTY, "a record of no bytes" if not value else "a record of white space")
-    if value[0] == 0:
+    if value[0] == 0 and not (encoding == "json" and value.startswith(_UTF16_BE_JSON)):
         schema_id = int.from_bytes(value[1:5], "big")
         detail = f"starts with 0x00, as schema-registry framing does (schema id {schema_id})"
         raise RejectedRecord(DeadLetterReason.SCHEMA_REGISTRY_FRAMING, detail)
@@ -234,7 +237,9 @@ def _parse_json(value: bytes) -> Any:
     try:
         return msgspec.json.decode(value)
     except (msgspec.MsgspecError, ValueError):
-        return json.loads(value.decode("utf-8-sig"), parse_int=_parse_integer)
+        # Records in UTF-8 with a byte order mark, UTF-16 and UTF-32, which msgspec does not read.
+        encoding = json.detect_encoding(value) if len(value) > 4 else "utf-8-sig"
+        return json.loads(value.decode(encoding), parse_int=_parse_integer)
 
 
 def _parse_integer(digits: str) -> int | float:

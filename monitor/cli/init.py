@@ -35,7 +35,9 @@ _USAGE = (
 @click.command(name="init")
 @click.option("--bootstrap-servers", help=f"Comma-separated brokers as host:port (default: {_DEFAULT_SERVERS}).")
 @click.option("--topic", help="The topic to sample.")
-@click.option("--file", "file", type=click.Path(path_type=Path), help="The .jsonl, .csv or .parquet file to sample.")
+@click.option(
+    "--file", "file", type=click.Path(path_type=Path), help="The .jsonl, .csv, .tsv or .parquet file to sample."
+)
 @click.option(
     "--client", multiple=True, metavar="KEY=VALUE", help="An option of the Kafka client; ${NAME} for secrets."
 )

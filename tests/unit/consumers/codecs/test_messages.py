@@ -321,3 +321,9 @@ def test_name_with_any_characters_is_a_feature_a_time_a_key_and_an_id(name, enco
 
 def test_nested_name_with_quotes_is_a_path():
     assert features_of(decode(json_records({'a"': {"b\\": 1}}), ('a".b\\',))) == [[1]]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"])
+def test_json_in_another_unicode_encoding_is_read(encoding):
+    values = ['{"a": 1, "b": 2, "é": "😀"}'.encode(encoding), "[3, 4]".encode(encoding)]
+    assert features_of(decode(values)) == [[1, 2], [3, 4]]
