@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +23,12 @@ from consumers.discovery.column_statistics import (
 )
 from consumers.discovery.features import NUMERIC_SHARE
 from consumers.discovery.sample import RecordSample
-from consumers.times import times_us
+from consumers.times import TimeUnit, times_us
 
 _LOOKS_LIKE_TIME_SHARE = 0.9
 _OLDEST_US = 631_152_000_000_000  # 1990
 _OLD_US = 5 * 365 * DAY_US
+_REMEDY = "write ISO 8601, such as 2024-05-01T12:34:56Z, or an epoch"
 _NAMED_MONTH = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 _LIKE_TIME_TEXT = re.compile(
     r"(?<![\w.:/-])(?:"
@@ -115,7 +115,9 @@ def _are_dates(numbers: NDArray[np.int64]) -> bool:
     return bool(((year >= 1990) & (year < 2100) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)).all())
 
 
-def warn_about_times(sample: RecordSample, time_field: str | None, now_us: int, *, is_file: bool) -> Iterator[str]:
+def warn_about_times(
+    sample: RecordSample, time_field: str | None, now_us: int, *, is_file: bool, unit: TimeUnit = "auto"
+) -> Iterator[str]:
     """Yield warnings about the event time that a stream would have.
 
     Args:
@@ -123,27 +125,30 @@ def warn_about_times(sample: RecordSample, time_field: str | None, now_us: int, 
         time_field: The field of the event time, or None for the broker's timestamp or the time of reading.
         now_us: The current time.
         is_file: The source is a file, so that events without a time field get the time of reading.
+        unit: The unit of the time field.
     """
-    instead = "the time of reading, so that a recorded history shrinks to now" if is_file else "the broker's timestamp"
     best = len(TIME_NAMES) + 1 if time_field is None else time_rank(time_field)
-    unread = [each for each in find_unread_times(sample, now_us) if time_rank(each.name) < best]
+    unread = [
+        each
+        for each in find_unread_times(sample, now_us)
+        if time_rank(each.name) < best or (each.name == time_field and unit == "auto")
+    ]
     for each in unread:
         yield f"{each.name} looks like a time, but {each.reason}; {_REMEDY}"
-    if time_field is None:
-        if is_file and not sample.unnamed:
-            yield f"no field is the event time: events get {instead}"
-        elif unread:
-            yield f"the event time is {instead}"
-        return
+    if time_field is not None:
+        yield from _warn_about_old_times(sample, time_field, now_us, unit)
+    elif is_file and not sample.unnamed:
+        yield "no field is the event time: events get the time of reading, so that a recorded history shrinks to now"
+    elif unread:
+        yield "the event time is the broker's timestamp"
+
+
+def _warn_about_old_times(sample: RecordSample, time_field: str, now_us: int, unit: TimeUnit) -> Iterator[str]:
     column = sample.columns.get(time_field)
-    times: Sequence[Any] = () if column is None else column.values()
-    moments = times_us(times, "auto")
+    moments = times_us([] if column is None else column.values(), unit)
     moments = moments[moments >= 0]
     if len(moments) and now_us - int(moments.max()) > _OLD_US:
         yield (
             f"the newest time of {time_field} is {format_short_time(int(moments.max()))}: if that is wrong, its "
             "numbers have another unit or origin than s, ms, us or ns since 1970"
         )
-
-
-_REMEDY = "write ISO 8601, such as 2024-05-01T12:34:56Z, or an epoch"

@@ -8,6 +8,8 @@ from config.streams import StreamSettings
 from consumers.batch import RawBatch
 from consumers.discovery.ranges import OffsetRange, RangeReader, newest_ranges
 from consumers.discovery.rejections import RejectionCounts, RejectionGroup
+from consumers.discovery.sample import sample_records
+from consumers.discovery.unread_times import warn_about_times
 from consumers.source import PartitionInfo, Source
 from monitor.models.training_events import build_training_codec, find_features
 from monitor.models.warm_up_progress import format_rejection
@@ -28,6 +30,7 @@ class SampleReport:
         n_rejected: The number of records that would be rejected.
         features: The features of the usable events.
         rejections: The rejected records by reason and field, the largest group first.
+        time_warnings: Warnings about the event time.
     """
 
     which: str
@@ -35,6 +38,7 @@ class SampleReport:
     n_rejected: int
     features: tuple[str, ...]
     rejections: tuple[RejectionGroup, ...]
+    time_warnings: tuple[str, ...] = ()
 
     @property
     def is_unusable(self) -> bool:
@@ -53,6 +57,8 @@ class SampleReport:
         )
         for each in self.rejections:
             yield f"  warning: would be rejected: {format_rejection(each)}"
+        for warning in self.time_warnings:
+            yield f"  warning: {warning}"
 
 
 def decode_sample(
@@ -96,4 +102,17 @@ def decode_sample(
         n_rejected=counts.n_rejected,
         features=names,
         rejections=counts.groups(),
+        time_warnings=tuple(_warn_about_times(stream_settings, batches)),
+    )
+
+
+def _warn_about_times(stream_settings: StreamSettings, batches: Sequence[RawBatch]) -> Iterator[str]:
+    event = stream_settings.event
+    time_settings = event.time
+    return warn_about_times(
+        sample_records(batches, event.format),
+        None if time_settings is None else time_settings.field,
+        time.time_ns() // 1_000,
+        is_file=stream_settings.source.type == "file",
+        unit="auto" if time_settings is None else time_settings.unit,
     )

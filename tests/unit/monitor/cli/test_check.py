@@ -314,3 +314,41 @@ streams: {{a: {{source: {{type: kafka, topics: ["{topic}"]}}, event: {{features:
     result = outrider("check", config=config)
     assert result.code == 2
     assert "it looks like MessagePack; set event.format: msgpack" in result.err
+
+
+@pytest.mark.parametrize(
+    ("event", "time", "warnings"),
+    [
+        (
+            "{features: [x]}",
+            '"20.12.2025 08:00:07"',
+            ["ts looks like a time, but its texts cannot be read", "no field is the"],
+        ),
+        ("{features: [x]}", "638501636960000000", ["ts looks like a time, but its numbers seem to be ticks of .NET"]),
+        ("{features: [x]}", '"2025-12-20 08:00:07+00"', ["no field is the event time: events get the time of reading"]),
+        ("{features: [x], time: {field: ts}}", "638501636960000000", ["bad_time", "seem to be ticks of .NET"]),
+        ("{features: [x], time: {field: ts, unit: ns}}", "638501636960000000", ["newest time of ts is 1990-03-27"]),
+    ],
+)
+def test_time_that_cannot_be_read_is_a_warning(
+    outrider: OutriderRunner, tmp_path: Path, sqlite_url: str, event: str, time: str, warnings: list[str]
+) -> None:
+    file = tmp_path / "events.jsonl"
+    numbers = [time.replace("0000000", f"{i:03}0000") if time.isdigit() else time for i in range(200)]
+    file.write_text("".join(f'{{"ts": {number}, "x": {i % 7}}}\n' for i, number in enumerate(numbers)))
+    text = (
+        f"database: {{url: '{sqlite_url}'}}\nstreams: {{a: {{source: {{type: file, path: '{file}'}}, event: {event}}}}}"
+    )
+    result = outrider("check", config=write_config_text(tmp_path, text))
+    for warning in warnings:
+        assert warning in result.out
+
+
+def test_readable_time_gives_no_warning(outrider: OutriderRunner, tmp_path: Path, sqlite_url: str) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_text(
+        "".join(f'{{"ts": "2026-11-30 08:{i // 60:02}:{i % 60:02}+00", "x": {i % 7}}}\n' for i in range(200))
+    )
+    source = f"source: {{type: file, path: '{file}'}}, event: {{features: [x], time: {{field: ts}}}}"
+    text = f"database: {{url: '{sqlite_url}'}}\nstreams: {{a: {{{source}}}}}"
+    assert "warning: " not in outrider("check", config=write_config_text(tmp_path, text)).out

@@ -221,3 +221,25 @@ def test_multi_line_json_objects_are_rejected_with_a_command_that_converts_them(
     result = init("--file", tmp_path / "export.json")
     assert result.code == 2
     assert "(jq -c '.' " in result.err
+
+
+def test_time_that_cannot_be_read_is_a_warning(
+    init: Callable[..., CommandResult], target: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "ticks.jsonl"
+    events = [{**event, "ts": 639_000_000_000_000_000 + i * 10_000_000} for i, event in enumerate(payment_events())]
+    file.write_text("".join(json.dumps(event) + "\n" for event in events))
+    result = init("--file", file)
+    assert result.code == 0
+    assert field_roles(result.out)["ts"] == "refused"
+    assert "warning: ts looks like a time, but its numbers seem to be ticks of .NET" in result.err
+    assert "warning: no field is the event time: events get the time of reading" in result.err
+    assert "ts: a time that is not read" in target.read_text()
+
+
+def test_file_that_names_more_than_a_thousand_features_is_rejected(
+    init: Callable[..., CommandResult], tmp_path: Path
+) -> None:
+    (tmp_path / "wide.jsonl").write_text((json.dumps([float(i % 7) for i in range(1_001)]) + "\n") * 60)
+    result = init("--file", tmp_path / "wide.jsonl")
+    assert result.code == 2
