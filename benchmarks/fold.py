@@ -18,7 +18,8 @@ import numpy as np
 from config.settings import Settings
 from consumers.batch import DeadLetters, DecodedBatch, Events, Partition
 from monitor.daemon.rules import build_stream_rules
-from monitor.pipeline.fold import Float32, ThresholdSchedule, fold
+from monitor.pipeline.fold import Float32, fold
+from monitor.pipeline.threshold_schedule import ThresholdSchedule
 from monitor.statistics.drift_sums import MeasuredEvents, code_events
 from monitor.statistics.part import Scale
 from monitor.statistics.training_profile import TrainingProfile, build_feature_profile, quantile_edges

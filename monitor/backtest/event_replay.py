@@ -5,8 +5,9 @@ from numpy.typing import NDArray
 
 from consumers.batch import DecodedBatch
 from monitor.backtest.cells import GridCell
-from monitor.pipeline.fold import BatchScorer, FoldedBatch, ThresholdSchedule, fold, join_batches
+from monitor.pipeline.fold import BatchScorer, FoldedBatch, fold, join_batches
 from monitor.pipeline.partition_buffer import COMMIT_EVENTS, is_unreadable_range
+from monitor.pipeline.threshold_schedule import ThresholdSchedule
 from monitor.statistics.drift_sums import MeasuredEvents
 from monitor.statistics.part import Scale
 from storage.control.records import StoredGap

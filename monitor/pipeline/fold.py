@@ -6,8 +6,7 @@ So the fold can be repeated when the stream has changed (a sealed window, a new 
 rows at any speed.
 """
 
-from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -19,18 +18,17 @@ from consumers.batch import DeadLetters, DecodedBatch, Events
 from consumers.windows import (
     NO_WATERMARK_US,
     count_before_lead_end,
-    find_stray_times,
     late_mask,
     watermark_before,
     window_start,
 )
 from monitor.models.shadow_parts import build_shadow_parts
+from monitor.pipeline.stray_times import mask_stray_times, reject_stray_times
+from monitor.pipeline.threshold_schedule import ThresholdSchedule
 from monitor.statistics.drift_sums import DriftCodes, MeasuredEvents, WindowDriftSums
 from monitor.statistics.part import Scale, WindowParts, summarise_windows
 from monitor.statistics.part_codec import encode_windows
-from storage.control.shadows import ScheduledShadow
 from storage.ledger.commit import ShadowPartRow, StreamControl, WindowPartRow
-from storage.ledger.schedule import ScheduledThreshold
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
@@ -50,63 +48,6 @@ class BatchScorer(Protocol):
     def scale(self, model_id: int) -> Scale:
         """Return the scale of the energy histogram of a model."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ThresholdSchedule:
-    """Threshold rows of a stream, and with them the models, in the order of the start of their validity.
-
-    The schedule holds every row that is valid at or after `complete_from_us`. Rows that are valid only before that time
-    are missing; a batch with earlier events needs `with_rows`.
-    """
-
-    valid_from_us: Int64
-    threshold_ids: Int64
-    model_ids: Int64
-    thresholds: NDArray[np.float64]
-    newest_id: int
-    rows: tuple[ScheduledThreshold, ...]
-    complete_from_us: int = NO_WATERMARK_US
-    shadows: tuple[ScheduledShadow, ...] = ()
-
-    @staticmethod
-    def from_rows(
-        rows: Sequence[ScheduledThreshold], *, complete_from_us: int = NO_WATERMARK_US
-    ) -> "ThresholdSchedule":
-        """Build the schedule of stored rows. Of rows that are valid from the same time the last one applies."""
-        ordered = sorted(rows, key=lambda row: (row.valid_from_us, row.id))
-        return ThresholdSchedule(
-            valid_from_us=np.array([row.valid_from_us for row in ordered], np.int64),
-            threshold_ids=np.array([row.id for row in ordered], np.int64),
-            model_ids=np.array([row.model_id for row in ordered], np.int64),
-            thresholds=np.array([row.threshold for row in ordered], np.float64),
-            newest_id=max((row.id for row in rows), default=0),
-            rows=tuple(ordered),
-            complete_from_us=complete_from_us,
-        )
-
-    def extend(self, rows: Sequence[ScheduledThreshold], *, sealed_until_us: int | None = None) -> "ThresholdSchedule":
-        """Return the schedule with further rows, without the rows that are valid only before `sealed_until_us`."""
-        if not rows:
-            return self
-        all_rows = sorted([*self.rows, *rows], key=lambda row: (row.valid_from_us, row.id))
-        first = 0
-        if sealed_until_us is not None:
-            first = max(bisect_right(all_rows, sealed_until_us, key=lambda row: row.valid_from_us) - 1, 0)
-        complete_from_us = all_rows[first].valid_from_us if first else self.complete_from_us
-        extended = ThresholdSchedule.from_rows(all_rows[first:], complete_from_us=complete_from_us)
-        return replace(extended, shadows=self.shadows)
-
-    def with_rows(self, rows: Sequence[ScheduledThreshold]) -> "ThresholdSchedule":
-        """Return the schedule with the rows that are valid at all earlier windows of one batch, for its fold alone."""
-        known = set(self.threshold_ids.tolist())
-        further = [row for row in rows if row.id not in known]
-        return replace(ThresholdSchedule.from_rows([*self.rows, *further]), shadows=self.shadows) if further else self
-
-    def rows_at(self, window_starts_us: Int64) -> Int64:
-        """Return the index of the row that is valid for each window; the first row is valid for all earlier ones."""
-        rows = np.searchsorted(self.valid_from_us, window_starts_us, side="right") - 1
-        return np.maximum(rows, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,14 +128,14 @@ def fold(
         rules: The rules of the stream.
         scorer: The scorer of the models in the schedule.
     """
-    stray, decided = _find_stray_times(batch.events, watermark_us, rules, final=final)
+    stray, decided = mask_stray_times(batch.events, watermark_us, rules, final=final)
     # The remaining records keep their stray times: the next fold decides them again, by the events that follow.
     within_lead = count_before_lead_end(
         np.where(stray, NO_WATERMARK_US, batch.events.times_us), rules.lead_end_us(control.sealed_until_us)
     )
     n = min(decided, within_lead)
     ready, remaining = _split_batch(batch, n)
-    ready = _reject_stray_times(ready, stray[:n])
+    ready = reject_stray_times(ready, stray[:n])
     watermarks_us = watermark_before(ready.events.times_us, watermark_us)
     advanced_us = _advance_watermark(watermark_us, ready.events.times_us)
     held = within_lead < decided
@@ -210,50 +151,6 @@ def fold(
         shadow_parts=_build_shadow_parts(scored, schedule, rules, scorer),
         remaining=remaining,
         held_by_lead=held,
-    )
-
-
-def _find_stray_times(
-    events: Events, watermark_us: int | None, rules: StreamRules, *, final: bool
-) -> tuple[NDArray[np.bool_], int]:
-    """Return a mask of the events with stray future times, and the number of leading events that are decided."""
-    if rules.max_future_us is None:
-        return np.zeros(len(events), np.bool_), len(events)
-    stray, decided = find_stray_times(events.times_us, watermark_us, rules.max_future_us, final=final)
-    stray[decided:] = False
-    return stray, decided
-
-
-def _reject_stray_times(batch: DecodedBatch, stray: NDArray[np.bool_]) -> DecodedBatch:
-    """Turn the events with stray times into dead letters."""
-    rows = np.flatnonzero(stray)
-    if not len(rows):
-        return batch
-    rejected = DeadLetters(
-        offsets=batch.events.offsets[rows],
-        end_offsets=batch.events.offsets[rows] + 1,
-        reasons=["future_time"] * len(rows),
-        details=[
-            f"{_format_seconds(batch.events.times_us[i])} s since 1970; the events after it are earlier" for i in rows
-        ],
-        payloads=[None] * len(rows),
-    )
-    dead_letters = _sort_dead_letters(DeadLetters.concat([batch.dead_letters, rejected]))
-    return replace(batch, events=batch.events.filter(~stray), dead_letters=dead_letters)
-
-
-def _format_seconds(time_us: np.int64) -> str:
-    return f"{int(time_us) / 1e6:.6f}"
-
-
-def _sort_dead_letters(dead_letters: DeadLetters) -> DeadLetters:
-    order = np.argsort(dead_letters.offsets, kind="stable")
-    return DeadLetters(
-        offsets=dead_letters.offsets[order],
-        end_offsets=dead_letters.end_offsets[order],
-        reasons=[dead_letters.reasons[i] for i in order],
-        details=[dead_letters.details[i] for i in order],
-        payloads=[dead_letters.payloads[i] for i in order],
     )
 
 

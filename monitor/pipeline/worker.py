@@ -17,7 +17,7 @@ from consumers.batch import DecodedBatch, Partition, Position
 from consumers.codec import Codec
 from consumers.windows import NO_WATERMARK_US, window_start
 from monitor.pipeline.commit import build_commit, build_position_commit
-from monitor.pipeline.fold import BatchScorer, FoldedBatch, ThresholdSchedule, fold
+from monitor.pipeline.fold import BatchScorer, FoldedBatch, fold
 from monitor.pipeline.inbox import (
     ControlChanged,
     Inbox,
@@ -39,6 +39,7 @@ from monitor.pipeline.partition_buffer import (
 )
 from monitor.pipeline.rejection_warning import AllRejectedWarning
 from monitor.pipeline.retry import StorageRetry
+from monitor.pipeline.threshold_schedule import ThresholdSchedule
 from storage.control.shadows import ShadowStore
 from storage.database.errors import CommitUnknown
 from storage.ledger.commit import Commit, Committed, Fenced, Stale, StreamControl

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from config.stream_rules import StreamRules
 from consumers.batch import DeadLetters, DecodedBatch, Events, Partition
-from monitor.pipeline.fold import FoldedBatch, ThresholdSchedule, fold, join_batches
+from monitor.pipeline.fold import FoldedBatch, fold, join_batches
+from monitor.pipeline.threshold_schedule import ThresholdSchedule
 from monitor.statistics.drift_sums import MeasuredEvents
 from monitor.statistics.part import Part, Scale, merge_parts
 from monitor.statistics.part_codec import decode_part, encode_part

@@ -21,7 +21,8 @@ from monitor.control_plane.model_cache import ModelCache
 from monitor.incidents.explain import FeatureReasons
 from monitor.models.scoring import Scorer, load_model
 from monitor.pipeline.commit import build_commit, build_position_commit
-from monitor.pipeline.fold import ThresholdSchedule, fold, join_batches
+from monitor.pipeline.fold import fold, join_batches
+from monitor.pipeline.threshold_schedule import ThresholdSchedule
 from storage.control.drift import DriftStore
 from storage.control.evidence import EvidenceStore
 from storage.control.models import ModelStore
