@@ -22,7 +22,7 @@ _MAX_GROUPS = 50
 _MAX_HINTS = 3
 _MAX_FIELDS = 10
 _MAX_NAME_CHARS = 60
-_MIN_SIMILARITY = 0.6
+_MIN_SIMILARITY = 0.5
 _SEPARATORS = re.compile(r"[\s_\-]+")
 _FIELD_REASONS = {DeadLetterReason.MISSING_FEATURE, DeadLetterReason.NO_TIME}
 _ENCODING_REASONS = {
@@ -152,7 +152,8 @@ def suggest_fields(wanted: Sequence[str], found: Sequence[str]) -> str | None:
     if hints:
         return "; ".join(hints)
     more = f" and {len(found) - _MAX_FIELDS} more" if len(found) > _MAX_FIELDS else ""
-    return f"the fields of the record are {', '.join(map(_quote, found[:_MAX_FIELDS]))}{more}"
+    nearest_first = sorted(found, key=lambda each: -_similarity(absent[0], each))
+    return f"the fields of the record are {', '.join(map(_quote, nearest_first[:_MAX_FIELDS]))}{more}"
 
 
 def find_nearest_name(name: str, names: Sequence[str]) -> str | None:
@@ -167,6 +168,10 @@ def find_nearest_name(name: str, names: Sequence[str]) -> str | None:
     simplified = {_simplify(each): each for each in reversed(names)}
     matches = difflib.get_close_matches(_simplify(name), list(simplified), n=1, cutoff=_MIN_SIMILARITY)
     return simplified[matches[0]] if matches else None
+
+
+def _similarity(left: str, right: str) -> float:
+    return difflib.SequenceMatcher(None, _simplify(left), _simplify(right)).ratio()
 
 
 def _simplify(name: str) -> str:

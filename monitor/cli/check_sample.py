@@ -11,7 +11,7 @@ from consumers.discovery.rejections import RejectionCounts, RejectionGroup
 from consumers.discovery.sample import sample_records
 from consumers.discovery.unread_times import warn_about_times
 from consumers.source import PartitionInfo, Source
-from monitor.models.training_events import build_training_codec, find_features
+from monitor.models.training_events import build_training_codec, describe_features, find_features
 from monitor.models.warm_up_progress import format_rejection
 
 SAMPLE_RECORDS = 1_000
@@ -53,7 +53,7 @@ class SampleReport:
         usable = self.n_records - self.n_rejected
         yield (
             f"sample: {usable:,} of the {self.which} {self.n_records:,} records are events with "
-            f"{len(self.features)} features"
+            f"{describe_features(self.features)}"
         )
         for each in self.rejections:
             yield f"  warning: would be rejected: {format_rejection(each)}"

@@ -223,16 +223,16 @@ def _check_sufficient(name: str, training: "TrainingSet") -> None:
     """
     from config.errors import ConfigError
     from monitor.models.fitting import describe_rejected
-    from monitor.models.training_events import min_training_events
+    from monitor.models.training_events import describe_features, min_training_events
 
     needed = min_training_events(len(training.names))
     if len(training) >= needed:
         return
     rejected = f" ({describe_rejected(training)})" if training.rejected else ""
     raise ConfigError(
-        f"stream {name}: there are {len(training):,} usable events{rejected}; a model of {len(training.names)} "
-        f"features needs at least {needed:,}: wait for more events, choose more with --last or --since, or fit on "
-        f"a file: `outrider fit {name} FILE`"
+        f"stream {name}: there are {len(training):,} usable events{rejected}; a model of "
+        f"{describe_features(training.names)} needs at least {needed:,}: wait for more events, choose more with "
+        f"--last or --since, or fit on a file: `outrider fit {name} FILE`"
     )
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from config.settings import Settings
     from consumers.batch import RawBatch
+    from consumers.discovery.rejections import RejectionCounts
     from consumers.files.source import FileSource
     from storage.control.models import ModelRecord
     from storage.database.engine import Database
@@ -34,14 +35,21 @@ def command(ctx: click.Context, stream: str, file: Path, output: Path | None) ->
     else:
         with output.open("w", newline="") as target:
             rejected = _score_file(settings, name, file, target)
-    if rejected:
-        click.echo(f"outrider: {rejected:,} records of {file} are not events and have no row", err=True)
+    if rejected.n_rejected:
+        from monitor.cli.output.tables import escape_unprintable
+        from monitor.models.warm_up_progress import format_rejections
+
+        reasons = escape_unprintable(format_rejections(rejected.groups()))
+        click.echo(
+            f"outrider: {rejected.n_rejected:,} records of {file} are not events and have no row: {reasons}", err=True
+        )
 
 
-def _score_file(settings: "Settings", name: str, file: Path, target: IO[str]) -> int:
-    """Score the file batch by batch and return the number of rejected records."""
+def _score_file(settings: "Settings", name: str, file: Path, target: IO[str]) -> "RejectionCounts":
+    """Score the file batch by batch and return the counts of rejected records."""
     from config.units import to_us
     from consumers.codec import make_codec
+    from consumers.discovery.rejections import RejectionCounts
     from consumers.files.source import FileSource
     from monitor.models.scoring import Scorer, load_model, pick_device
     from storage.control.models import ModelStore
@@ -61,7 +69,7 @@ def _score_file(settings: "Settings", name: str, file: Path, target: IO[str]) ->
         )
         rows = csv.writer(target, lineterminator="\n")
         rows.writerow(["row", "energy", "is_outlier"])
-        rejected = 0
+        rejected = RejectionCounts(event, model.feature_names)
         try:
             for raw in _read_batches(source):
                 _check_columns(file, raw, model.feature_names)
@@ -71,7 +79,7 @@ def _score_file(settings: "Settings", name: str, file: Path, target: IO[str]) ->
                 rows.writerows(
                     zip(decoded.events.offsets.tolist(), map(repr, energies.tolist()), map(int, outliers), strict=True)
                 )
-                rejected += len(decoded.dead_letters)
+                rejected.add(raw, decoded.dead_letters)
         finally:
             source.close()
     return rejected

@@ -59,6 +59,11 @@ def min_training_events(n_features: int) -> int:
     return max(50, 5 * n_features)
 
 
+def describe_features(names: Sequence[str]) -> str:
+    """Return the number of features as text."""
+    return f"{len(names)} feature{'' if len(names) == 1 else 's'}"
+
+
 @dataclass(slots=True, kw_only=True)
 class _PartitionProgress:
     """Records and events read so far from one partition."""

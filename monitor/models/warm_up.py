@@ -99,6 +99,7 @@ class WarmUp:
         self._rate = WarmUpRate()
         self._caught_up_rate = CaughtUpRate()
         self._warned: set[str] = set()
+        self._logged_caught_up = False
         self._started_s = time.monotonic()
         self._lost_lease = False
 
@@ -195,7 +196,10 @@ class WarmUp:
         self._lost_lease = self._lost_lease or not self._renew()
 
     def _report_progress(self, reader: TrainingReader) -> None:
-        """Store the progress at most each second, for `status`; log it at the start and every 30 seconds."""
+        """Store the progress at most each second, for `status`.
+
+        Log it at the start, when the end of the log is reached, and every 30 seconds.
+        """
         now_s = time.monotonic()
         if now_s - self._reported_s < _REPORT_INTERVAL_S:
             return
@@ -203,9 +207,11 @@ class WarmUp:
         progress = self._build_progress(reader, now_s)
         self._models.report_warm_up(self._stream_id, progress)
         self._warn_of_rejections(progress)
-        if now_s - self._logged_s < _LOG_INTERVAL_S:
+        has_just_caught_up = progress.caught_up and not self._logged_caught_up
+        if now_s - self._logged_s < _LOG_INTERVAL_S and not has_just_caught_up:
             return
         self._logged_s = now_s
+        self._logged_caught_up = self._logged_caught_up or progress.caught_up
         log.info(
             "Stream %s is %s.",
             self._stream,

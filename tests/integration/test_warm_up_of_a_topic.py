@@ -155,9 +155,10 @@ def test_rejected_records_are_counted_and_named_while_no_event_is_usable(
 
 
 def test_progress_of_a_topic_that_was_read_to_its_end_has_an_estimate(
-    db: Database, kafka_server: KafkaServer, kafka_topic: Callable[..., str]
+    db: Database, kafka_server: KafkaServer, kafka_topic: Callable[..., str], caplog: pytest.LogCaptureFixture
 ) -> None:
     topic = kafka_topic(1)
+    caplog.set_level(logging.INFO, "monitor.models.warm_up")
     hour_ago_ms = (time.time_ns() // 1_000_000) - 3_600_000
     with open_producer(kafka_server) as writer:
         for i, record in enumerate(RECORDS[:37]):
@@ -170,6 +171,7 @@ def test_progress_of_a_topic_that_was_read_to_its_end_has_an_estimate(
         run.stop.set()
         run.end()
     assert "37 of 10,000 events, caught up; at 37 events/h this takes 11 days" in format_progress(progress)
+    assert "37 of 10,000 events, caught up; at 37 events/h this takes 11 days" in caplog.text
 
 
 def test_model_does_not_depend_on_rejected_records_that_arrive_while_it_waits(

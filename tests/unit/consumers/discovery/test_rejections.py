@@ -122,5 +122,6 @@ def test_nearest_name(name: str, names: list[str], nearest: str | None) -> None:
 
 def test_fields_are_listed_if_none_is_near() -> None:
     assert suggest_fields(["amount"], ["x", "y"]) == "the fields of the record are 'x', 'y'"
+    assert suggest_fields(["time"], ["x", "ts"]) == "the fields of the record are 'ts', 'x'"
     assert suggest_fields(["amount"], []) == "the record has no fields"
     assert suggest_fields(["x"], ["x", "y"]) is None

@@ -242,7 +242,7 @@ def test_records_of_the_sample_that_would_be_rejected_are_named(
     write_events(tmp_path, *['{"amount": 1}'] * 5, *['{"amout": 1}'] * 3, "{")
     result = outrider("check", config=config_for_events(tmp_path, sqlite_url, "{features: [amount]}"))
     assert result.code == 0, result.err
-    assert "sample: 5 of the first 9 records are events with 1 features" in result.out
+    assert "sample: 5 of the first 9 records are events with 1 feature" in result.out
     assert "missing_feature 3 (amount: absent; the field nearest to 'amount' is 'amout')" in result.out
     assert "would be rejected: not_json 1" in result.out
 
@@ -290,7 +290,7 @@ streams: {{a: {{source: {{type: kafka, topics: ["{topic}"]}}, event: {{features:
     )
     result = outrider("check", config=config)
     assert result.code == 0, result.err
-    assert "sample: 900 of the newest 1,000 records are events with 1 features" in result.out
+    assert "sample: 900 of the newest 1,000 records are events with 1 feature" in result.out
     assert "missing_feature 100 (amount: absent; the field nearest to 'amount' is 'Amount')" in result.out
 
 

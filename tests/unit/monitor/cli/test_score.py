@@ -43,3 +43,13 @@ def test_columns_of_a_table_are_matched_by_name(
     assert result.code == 0, result.err
     energies = [float(row["energy"]) for row in csv.DictReader(io.StringIO(result.out))]
     assert np.allclose(energies, model.energy(EVENTS), rtol=1e-6)
+
+
+@pytest.mark.usefixtures("model")
+def test_rejected_records_are_named_with_their_reasons(tmp_path: Path, outrider: OutriderRunner) -> None:
+    events = write_csv(tmp_path / "events.csv", [0, 1])
+    with events.open("a") as file:
+        file.write("1767225600,many,1.0,x\n" * 3)
+    result = outrider("score", "payments", events)
+    assert result.code == 0, result.err
+    assert f"3 records of {events} are not events and have no row: not_a_number 3 ({NAMES[0]}: " in result.err
