@@ -21,7 +21,7 @@ from config.units import (
 )
 
 _TOPIC_NAME = re.compile(r"^[A-Za-z0-9._-]{1,249}$")
-_LAYOUTS: dict[str, Literal["jsonl", "csv", "parquet"]] = {
+FILE_FORMATS: dict[str, Literal["jsonl", "csv", "parquet"]] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "jsonl",
@@ -29,6 +29,7 @@ _LAYOUTS: dict[str, Literal["jsonl", "csv", "parquet"]] = {
     ".tsv": "csv",
     ".parquet": "parquet",
 }
+"""The format of a file by its suffix in lower case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,9 +127,9 @@ class FileSourceSettings(Section):
     @field_validator("path")
     @classmethod
     def _check_suffix(cls, path: Path) -> Path:
-        if str(path) != "-" and path.suffix.lower() not in _LAYOUTS:
+        if str(path) != "-" and path.suffix.lower() not in FILE_FORMATS:
             raise ValueError(
-                f"the suffix of {str(path)!r} is not a known format; use {', '.join(_LAYOUTS)}, "
+                f"the suffix of {str(path)!r} is not a known format; use {', '.join(FILE_FORMATS)}, "
                 "or - for JSON lines on standard input"
             )
         return path
@@ -136,7 +137,7 @@ class FileSourceSettings(Section):
     @property
     def file_format(self) -> Literal["jsonl", "csv", "parquet"]:
         """The format of the file."""
-        return "jsonl" if self.is_stdin else _LAYOUTS[self.path.suffix.lower()]
+        return "jsonl" if self.is_stdin else FILE_FORMATS[self.path.suffix.lower()]
 
     @property
     def is_stdin(self) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from config.errors import ConfigError
+from config.sources import FILE_FORMATS
 from consumers.batch import UNREADABLE_BATCH, Partition, Position, RawBatch
 from consumers.files.csv_dialect import SAMPLE_LINES, CsvHeader, detect_header
 from consumers.files.csv_rows import QUOTE, CsvBatch, CsvReader
@@ -22,14 +23,6 @@ from consumers.files.parquet_reader import ParquetReader
 from consumers.files.text_files import TranscodedFile, detect_line_end, open_text_file
 from consumers.source import Layout, PartitionInfo, PollResult, StartPosition
 
-FORMATS = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".parquet": "parquet",
-}
 IDENTITY_BYTES = 4_096
 STANDARD_INPUT = 0
 
@@ -59,9 +52,9 @@ class FileSource:
     ) -> None:
         self._path = Path(path)
         self._stdin = str(path) == "-"
-        file_format = "jsonl" if self._stdin else FORMATS.get(self._path.suffix.lower())
+        file_format = "jsonl" if self._stdin else FILE_FORMATS.get(self._path.suffix.lower())
         if file_format is None:
-            known = ", ".join(FORMATS)
+            known = ", ".join(FILE_FORMATS)
             raise ConfigError(f"source.path: the suffix of {str(path)!r} is not a known format; use {known}, or -")
         self._format = file_format
         self._max_event_bytes = max_event_bytes
