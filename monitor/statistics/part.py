@@ -272,10 +272,7 @@ def merge_parts(parts: Iterable[Part]) -> Part:
     parts = list(parts)
     if len(parts) == 1:
         return parts[0]
-    dense = np.zeros(2 * LAST_BIN + 1, np.int64)
-    for part in parts:
-        dense[part.bins.astype(np.int64) + LAST_BIN] += part.counts
-    bins, counts = _to_sparse(dense)
+    bins, counts = _to_sparse(sum_histograms(parts))
     return Part(
         events=sum(part.events for part in parts),
         outliers=sum(part.outliers for part in parts),
@@ -286,6 +283,14 @@ def merge_parts(parts: Iterable[Part]) -> Part:
         counts=counts,
         drift=_merge_drift([part for part in parts if part.events]),
     )
+
+
+def sum_histograms(parts: Iterable[Part]) -> Int64:
+    """Return the number of events of all parts in each bin, from -500 to 500."""
+    dense = np.zeros(2 * LAST_BIN + 1, np.int64)
+    for part in parts:
+        dense[part.bins.astype(np.int64) + LAST_BIN] += part.counts
+    return dense
 
 
 def _merge_drift(parts: Sequence[Part]) -> DriftSums | None:

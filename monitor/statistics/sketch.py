@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.statistics.part import BIN_WIDTH, LAST_BIN, Float32, Float64, Int64, Part, Scale, bin_edges
+from monitor.statistics.part import BIN_WIDTH, LAST_BIN, Float32, Float64, Int64, Part, Scale, bin_edges, sum_histograms
 
 MAX_EXACT_ENERGIES = 2**18
 """Maximum number of energies that a sketch stores exactly: 1 MiB, enough for the p99 of 26 million events."""
@@ -51,12 +51,9 @@ class EnergySketch:
     def from_parts(parts: Iterable[Part], scale: Scale) -> "EnergySketch":
         """Return the sketch of many windows of one model."""
         parts = list(parts)
-        dense = np.zeros(2 * LAST_BIN + 1, np.int64)
-        for part in parts:
-            dense[part.bins.astype(np.int64) + LAST_BIN] += part.counts
         ascending = np.sort(np.concatenate([np.empty(0, np.float32), *(part.top for part in parts)]))
         floor = max((part.complete_above for part in parts), default=-np.inf)
-        return EnergySketch.from_sums(ascending, floor, dense, scale)
+        return EnergySketch.from_sums(ascending, floor, sum_histograms(parts), scale)
 
     @staticmethod
     def from_sums(ascending: Float32, floor: float, dense: Int64, scale: Scale) -> "EnergySketch":
