@@ -146,10 +146,13 @@ def _read_json_rows(path: Path, lines: Iterable[str]) -> Iterator[dict[str, Any]
 def _parse_intervals(path: Path, rows: Sequence[Mapping[str, Any]]) -> list[Burst]:
     found = []
     for number, row in enumerate(rows, 1):
-        try:
-            start_us, end_us = (time_us(_parse_time(row.get(name)), "auto") for name in ("start", "end"))
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"{path}, interval {number}: {error}") from error
+        start_us, end_us = (time_us(_parse_time(row.get(name)), "auto") for name in ("start", "end"))
+        unread = next((name for name, us in (("start", start_us), ("end", end_us)) if us < 0), None)
+        if unread is not None:
+            raise ConfigError(
+                f"{path}, interval {number}: its {unread} {row.get(unread)!r} cannot be read as a time; "
+                "write ISO 8601, such as 2026-01-31T08:00:00Z, or an epoch"
+            )
         if end_us <= start_us:
             raise ConfigError(f"{path}, interval {number}: its end is not after its start")
         found.append(Burst(start_us=start_us, end_us=end_us))

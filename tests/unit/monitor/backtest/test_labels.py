@@ -92,3 +92,11 @@ def test_events_without_burst_number_are_grouped_by_time() -> None:
     numbers = np.array([0, 0, 0, 4, 4, 0])
     found = group_bursts(times, numbers, apart_us=10 * SECOND)
     assert [(burst.start_us // SECOND, burst.events) for burst in found] == [(0, 3), (50, 2), (200, 1)]
+
+
+@pytest.mark.parametrize("row", ["05/01/2024,2024-05-02", "2024-05-01,", "2024-05-01,01.05.2024"])
+def test_interval_with_a_time_that_cannot_be_read_is_rejected(tmp_path: Path, row: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(f"start,end\n2024-04-01,2024-04-02\n{row}\n")
+    with pytest.raises(ConfigError, match=r"interval 2: its (start|end) .* cannot be read as a time"):
+        read_labels(path)
