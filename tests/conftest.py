@@ -37,13 +37,14 @@ def _ignore_client_warnings(config: pytest.Config) -> None:
 
     It reads its schemas with a function that Python 3.11 and 3.12 deprecate. And it leaves a socket to the garbage
     collector: an unconnected one when it is closed while it tries to reach an unavailable broker, and a connected one
-    when its constructor gives up on a suspended broker.
+    when its constructor gives up on a suspended broker. It also leaves a TLS socket when the handshake fails.
     """
     config.addinivalue_line("filterwarnings", "ignore:(read|open)_text is deprecated:DeprecationWarning")
-    config.addinivalue_line(
-        "filterwarnings",
-        r"ignore:unclosed <socket\.socket [^>]*proto=6, laddr=\('(0\.0\.0\.0|127\.0\.0\.1)':ResourceWarning",
-    )
+    for kind in (r"socket\.socket", r"ssl\.SSLSocket"):
+        config.addinivalue_line(
+            "filterwarnings",
+            rf"ignore:unclosed <{kind} [^>]*proto=6, laddr=\('(0\.0\.0\.0|127\.0\.0\.1)':ResourceWarning",
+        )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,14 +3,14 @@
 import importlib.util
 import logging
 import os
-import socket
 import struct
 import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -25,9 +25,11 @@ from kafka import (
     TopicPartition,
 )
 from kafka import errors as kafka_errors
+from kafka.net.sasl import SASL_MECHANISMS
 
 from config.errors import BrokerUnavailable, ConfigError
 from consumers.batch import Partition
+from consumers.kafka.access import SaslMechanism, check_credentials, find_refusal
 from consumers.kafka.assignment import AssignmentChange
 
 log = logging.getLogger(__name__)
@@ -56,7 +58,7 @@ _DEFAULT_OPTIONS: dict[str, Any] = {
 _PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 REQUEST_TIMEOUT_S = 10.0
 _CLOSE_TIMEOUT_S = 3.0
-_PROBE_TIMEOUT_S = 1.0
+_OPEN_MARGIN_S = 5.0
 _MAX_SUGGESTIONS = 3
 
 # Exceptions raised by a damaged or malformed batch: checksum, compression codec, lengths, header names.
@@ -122,9 +124,9 @@ class KafkaConnection:
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._process = os.getpid()
-        self._addresses = _addresses(options)
+        self._options = options
         self._publishes = options["group_id"] is not None
-        with _translate_errors(self._addresses):
+        with _translate_errors(self._options):
             self._consumer, self._cluster = _open_consumer(options)
 
     def assign(self, partitions: Iterable[Partition]) -> None:
@@ -192,7 +194,7 @@ class KafkaConnection:
             log.debug("no answer from Kafka: %s", error, extra={"action": "fetch"})
             time.sleep(min(wait_s, 0.1))
         except _PERMANENT_ERRORS as error:
-            raise _client_config_error(self._addresses, error) from error
+            raise _client_config_error(_addresses(self._options), error) from error
         except (kafka_errors.KafkaError, *_READ_ERRORS) as error:
             return FetchResult(unreadable=error)
         else:
@@ -202,7 +204,7 @@ class KafkaConnection:
     def beginning_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """Return the first offset of each partition's log."""
         client_partitions = [_to_client(each) for each in partitions]
-        with _translate_errors(self._addresses):
+        with _translate_errors(self._options):
             offsets = self._consumer.beginning_offsets(client_partitions, timeout_ms=REQUEST_TIMEOUT_S * 1000)
         return {_from_client(tp): offset for tp, offset in offsets.items()}
 
@@ -211,14 +213,14 @@ class KafkaConnection:
     ) -> dict[Partition, int]:
         """Return the current end of each partition's log: the last stable offset."""
         client_partitions = [_to_client(each) for each in partitions]
-        with _translate_errors(self._addresses):
+        with _translate_errors(self._options):
             offsets = self._consumer.end_offsets(client_partitions, timeout_ms=timeout_s * 1000)
         return {_from_client(tp): offset for tp, offset in offsets.items()}
 
     def offsets_at_time(self, partitions: Iterable[Partition], time_ms: int) -> dict[Partition, int]:
         """Return the offset of the first record at or after a time, for the partitions that have one."""
         client_partitions = dict.fromkeys(map(_to_client, partitions), time_ms)
-        with _translate_errors(self._addresses):
+        with _translate_errors(self._options):
             offsets = self._consumer.offsets_for_times(client_partitions, timeout_ms=REQUEST_TIMEOUT_S * 1000)
         return {_from_client(tp): hit.offset for tp, hit in offsets.items() if hit is not None}
 
@@ -263,16 +265,17 @@ class TopicDirectory:
             ConfigError: A topic does not exist. The message suggests the nearest one.
             BrokerUnavailable: No broker answered.
         """
-        addresses = _addresses(self._options)
         try:
-            with _translate_errors(addresses):
+            with _translate_errors(self._options):
                 if self._admin is None:
                     self._admin = _open_admin(self._options)
                 described = {each["name"]: each for each in self._admin.describe_topics(list(topics))}
                 for topic in topics:
                     error = kafka_errors.for_code(described[topic]["error_code"])
                     if error is kafka_errors.UnknownTopicOrPartitionError:
-                        raise ConfigError(_unknown_topic_message(topic, self._admin.list_topics(), addresses))
+                        raise ConfigError(
+                            _unknown_topic_message(topic, self._admin.list_topics(), _addresses(self._options))
+                        )
                     if error is not kafka_errors.NoError:
                         raise error(topic)
         except (BrokerUnavailable, ConfigError):
@@ -288,7 +291,7 @@ class TopicDirectory:
             BrokerUnavailable: No broker answered.
         """
         try:
-            with _translate_errors(_addresses(self._options)):
+            with _translate_errors(self._options):
                 if self._admin is None:
                     self._admin = _open_admin(self._options)
                 described = self._admin.describe_topics()
@@ -323,7 +326,7 @@ def client_options(bootstrap_servers: Sequence[str], client: Mapping[str, Any], 
     """Build the consumer's options: defaults, then the user's options, then the options that exactness requires.
 
     Raises:
-        ConfigError: An option is unknown or set by Outrider, or a package is missing.
+        ConfigError: An option is unknown, missing or set by Outrider, a package is missing, or a file cannot be read.
     """
     known = set(KafkaConsumer.DEFAULT_CONFIG) - {"kafka_client", "key_deserializer", "value_deserializer"}
     fixed = {**_FIXED_OPTIONS, "bootstrap_servers": list(bootstrap_servers), "group_id": group_id}
@@ -339,6 +342,7 @@ def client_options(bootstrap_servers: Sequence[str], client: Mapping[str, Any], 
         raise ConfigError(f"kafka.client.security_protocol is {protocol!r}; it is one of {', '.join(_PROTOCOLS)}")
     if importlib.util.find_spec("crc32c") is None:
         raise ConfigError("the package crc32c is missing; without it Kafka is read at a quarter of the speed")
+    check_credentials(client, SASL_MECHANISMS)
     return {**_DEFAULT_OPTIONS, **client, **fixed}
 
 
@@ -354,7 +358,7 @@ def _open_consumer(options: Mapping[str, Any]) -> tuple[KafkaConsumer, Any]:
         return client
 
     with _close_on_error(clients):
-        consumer = KafkaConsumer(**options, kafka_client=make_client)
+        consumer = _construct_in_time(lambda: KafkaConsumer(**options, kafka_client=make_client), options)
     return consumer, clients[0].cluster
 
 
@@ -369,7 +373,31 @@ def _open_admin(options: Mapping[str, Any]) -> KafkaAdminClient:
     shared = {name: value for name, value in options.items() if name in KafkaAdminClient.DEFAULT_CONFIG}
     shared["request_timeout_ms"] = min(int(REQUEST_TIMEOUT_S * 1000), shared.get("request_timeout_ms", 10_000))
     with _close_on_error(clients):
-        return KafkaAdminClient(**shared, kafka_client=make_client)
+        return _construct_in_time(lambda: KafkaAdminClient(**shared, kafka_client=make_client), options)
+
+
+def _construct_in_time(construct: Callable[[], Any], options: Mapping[str, Any]) -> Any:
+    """Construct a client, within its time-out and a margin.
+
+    Up to kafka-python 3.0.12 the constructor waits without end for a broker that accepts a connection and does not
+    answer the TLS handshake.
+
+    Raises:
+        KafkaTimeoutError: The time is over.
+    """
+    constructed: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            constructed.set_result(construct())
+        except BaseException as error:  # noqa: BLE001 - raised in the waiting thread
+            constructed.set_exception(error)
+
+    threading.Thread(target=run, name="kafka-open", daemon=True).start()
+    try:
+        return constructed.result(options["bootstrap_timeout_ms"] / 1000 + _OPEN_MARGIN_S)
+    except TimeoutError:
+        raise kafka_errors.KafkaTimeoutError("the broker accepts the connection and does not answer") from None
 
 
 @contextmanager
@@ -386,38 +414,26 @@ def _close_on_error(clients: Sequence[Any]) -> Iterator[None]:
 
 
 @contextmanager
-def _translate_errors(addresses: str) -> Iterator[None]:
+def _translate_errors(options: Mapping[str, Any]) -> Iterator[None]:
     """Translate the client's errors: ConfigError if an operator has to act, otherwise BrokerUnavailable."""
     try:
         yield
     except _PERMANENT_ERRORS as error:
-        raise _client_config_error(addresses, error) from error
+        raise _client_config_error(_addresses(options), error) from error
     except (kafka_errors.KafkaError, OSError) as error:
+        report = find_refusal(options, lambda: _make_sasl_mechanism(options))
+        if report.refusal is not None:
+            raise ConfigError(f"Kafka refuses access: {report.refusal}") from error
         raise BrokerUnavailable(
-            f"Kafka at {addresses} does not answer ({_diagnose_connection(addresses) or error}); "
+            f"Kafka at {_addresses(options)} does not answer ({report.absence or error}); "
             "check kafka.bootstrap_servers and that the broker runs"
         ) from error
 
 
-def _diagnose_connection(addresses: str) -> str | None:
-    """Return the reasons why no broker accepts a connection, or None if one does.
-
-    The client does not report these reasons.
-    """
-    found = []
-    for address in addresses.split(", ")[:_MAX_SUGGESTIONS]:
-        host, _, port = address.rpartition(":")
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_TIMEOUT_S).close()
-        except socket.gaierror:
-            found.append(f"there is no host {host!r}")
-        except ConnectionRefusedError:
-            found.append(f"nothing listens on port {port} of {host}")
-        except OSError as error:
-            found.append(f"{address}: {error}")
-        else:
-            return None
-    return ", ".join(found)
+def _make_sasl_mechanism(options: Mapping[str, Any]) -> SaslMechanism:
+    host = options["bootstrap_servers"][0].rpartition(":")[0]
+    mechanism: SaslMechanism = SASL_MECHANISMS[options["sasl_mechanism"]](host=host, **options)
+    return mechanism
 
 
 def _client_config_error(addresses: str, error: Exception) -> ConfigError:

@@ -6,7 +6,7 @@ import secrets
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -61,20 +61,39 @@ class KafkaServer:
     """A broker on a loopback port; it retains port and data over `stop` and `start`, until `close`.
 
     For one thread. `start` returns when the broker answers; every wait is bounded and raises `ServerError`.
+
+    Args:
+        settings: Additional settings of the broker.
+        heap: Maximum size of the heap.
+        protocols: Security protocols with a listener of their own, beside PLAINTEXT.
+        scram_users: Passwords by user, for SCRAM-SHA-256.
     """
 
-    def __init__(self, settings: Mapping[str, str] | None = None, *, heap: str = "384m") -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, str] | None = None,
+        *,
+        heap: str = "384m",
+        protocols: Sequence[str] = (),
+        scram_users: Mapping[str, str] | None = None,
+    ) -> None:
         self.directory = make_server_directory("kafka")
         self.log_path = self.directory / "server.log"
         self._settings = {**_SETTINGS, **(settings or {})}
         self._heap = heap
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
+        self._ports = dict.fromkeys(protocols, 0)
+        self._scram_users = scram_users or {}
 
     @property
     def bootstrap(self) -> str:
         """Return the address for clients."""
         return f"127.0.0.1:{self._port}"
+
+    def address(self, protocol: str) -> str:
+        """Return the address of the listener of a security protocol."""
+        return f"127.0.0.1:{self._ports[protocol]}"
 
     @property
     def pid(self) -> int:
@@ -156,10 +175,17 @@ class KafkaServer:
 
     def _format(self) -> None:
         self._port, controller = free_port(), free_port()
+        self._ports = {protocol: free_port() for protocol in self._ports}
+        ports = {"PLAINTEXT": self._port} | self._ports
+        listeners = ",".join(f"{protocol}://127.0.0.1:{port}" for protocol, port in ports.items())
         addresses = {
             "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-            "listeners": f"PLAINTEXT://127.0.0.1:{self._port},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self._port}",
+            "listeners": f"{listeners},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": listeners,
+            "listener.security.protocol.map": ",".join(
+                f"{name}:{name}" for name in ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+            )
+            + ",CONTROLLER:PLAINTEXT",
             "log.dirs": str(self.directory / "data"),
         }
         lines = [f"{key}={value}" for key, value in (addresses | self._settings).items()]
@@ -173,6 +199,8 @@ class KafkaServer:
             "-c",
             "server.properties",
         ]
+        for name, password in self._scram_users.items():
+            command += ["--add-scram", f"SCRAM-SHA-256=[name={name},password={password}]"]
         done = subprocess.run(command, cwd=self.directory, capture_output=True, text=True, check=False)
         if done.returncode:
             raise ServerError(f"Kafka's storage could not be formatted: {done.stdout}{done.stderr}")
