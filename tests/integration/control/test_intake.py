@@ -184,7 +184,7 @@ def test_partitions_over_the_limit_are_paused_until_records_are_released(
     running.thread.start()
     try:
         wait_until(lambda: running.received(RecordsFetched))
-        wait_until(lambda: source._held == frozenset([partition(0)]))
+        wait_until(lambda: source._paused == frozenset([partition(0)]))
         assert len(running.of(RecordsFetched)) == 1
         running.inbox.release(partition(0), 3)
         wait_until(lambda: running.received(RecordsFetched, n=2))
