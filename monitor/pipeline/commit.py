@@ -1,11 +1,43 @@
-"""Ledger commits of folded batches and of positions without events. Pure functions."""
+"""Ledger commits of the steps of a buffer: folded batches, and positions without events. Pure functions."""
+
+from typing import assert_never
 
 import numpy as np
 
 from consumers.batch import DeadLetters, DecodedBatch, Position
 from monitor.pipeline.fold import FoldedBatch, ScoredEvents
+from monitor.pipeline.partition_buffer import PartitionBuffer
+from monitor.pipeline.step import CommitBatch, CommitEnd, CommitStep, CommitUnreadableRange, RepeatWatermark
 from storage.ledger.commit import Commit, DeadLetterColumns, OutlierColumns, ScoreColumns, StreamControl
 from storage.ledger.sources import SourceClaim
+
+
+def build_step_commit(
+    step: CommitStep, buffer: PartitionBuffer, *, stream_id: int, features: tuple[str, ...]
+) -> Commit:
+    """Build the ledger commit of a step.
+
+    Args:
+        step: The next step of the buffer.
+        buffer: The buffer, with its claim and stored position.
+        stream_id: The stream.
+        features: The names of the feature columns.
+    """
+    if isinstance(step, CommitBatch):
+        return build_commit(stream_id, buffer.claim, step.batch, step.folded, step.control, features)
+    batch, ended = None, False
+    match step:
+        case CommitUnreadableRange():
+            batch = step.batch
+        case CommitEnd():
+            ended = True
+        case RepeatWatermark():
+            pass
+        case other:
+            assert_never(other)
+    return build_position_commit(
+        stream_id, buffer.claim, batch, buffer.position, buffer.watermark_us, step.control, ended=ended
+    )
 
 
 def build_commit(

@@ -1,12 +1,15 @@
-"""The buffer of one claimed partition between the inbox and the ledger.
+"""The buffer of one claimed partition between the inbox and the ledger, and the transitions of its state.
 
 A buffer can be discarded at any time: its records are read again from the stored position.
 """
 
+import enum
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import assert_never
 
-from consumers.batch import DecodedBatch, Partition
+from consumers.batch import DecodedBatch, Partition, Position
 from monitor.pipeline.fold import join_batches
 from storage.ledger.commit import StreamControl
 from storage.ledger.sources import SourceClaim
@@ -25,57 +28,162 @@ COMMIT_EVENTS = 10_000
 """Events of one commit: a transaction of 50 to 100 ms, short enough for the writers of other streams."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldByLead:
+    """The lead holds the first pending event back until the control state of the stream differs from `control`."""
+
+    control: StreamControl
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undecided:
+    """The first pending event waits for further records, which decide whether its time is stray."""
+
+
+Hold = HeldByLead | Undecided
+
+
+class BufferState(enum.Enum):
+    """State of a partition buffer: whether it has records, and what they wait for."""
+
+    CLAIMED = enum.auto()
+    """No pending records; further records may follow."""
+    PENDING = enum.auto()
+    """Pending records that may be committed."""
+    HELD_BY_LEAD = enum.auto()
+    """Pending records whose first event the lead holds back."""
+    UNDECIDED = enum.auto()
+    """Pending records whose first event waits for further records."""
+    ENDED = enum.auto()
+    """No pending records, and no records follow; the end of the source is not stored."""
+    END_STORED = enum.auto()
+    """As `ENDED`, and the end of the source is stored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BufferAdvance:
+    """Change of a buffer by a stored commit.
+
+    Attributes:
+        n_batches: Number of leading pending batches that the commit takes.
+        n_records: Number of committed events and dead letters.
+        n_events: Number of committed events.
+        position: Stored position of the source after the commit.
+        watermark_us: Stored watermark of the source after the commit.
+        remaining: Records of the taken batches that are not committed; they become the first pending batch.
+        hold: Condition under which the remaining records wait; None if they may be committed.
+    """
+
+    n_batches: int
+    n_records: int
+    n_events: int
+    position: Position
+    watermark_us: int | None
+    remaining: DecodedBatch | None = None
+    hold: Hold | None = None
+
+
 @dataclass(slots=True, kw_only=True)
 class PartitionBuffer:
     """The pending records of one source under one claim.
 
     `record_count` counts the records from the fetch to the commit, as the inbox does; `records_since_s` is the time
-    since which there have been any, `pending_since_s` the time since which some wait for their commit. `held_under` is
-    the stream's control state under which the lead held the pending records back. `undecided` is True when the first
-    pending event has to wait for further events that decide whether its time is stray.
+    since which there have been any, `pending_since_s` the time since which some wait for their commit. `hold` is the
+    condition that the first pending event waits for. Times are on the monotonic clock.
+
+    Only the methods change a buffer.
     """
 
     partition: Partition
     claim: SourceClaim
-    next_offset: int
-    cursor: int | None
+    position: Position
     watermark_us: int | None
     pending: deque[DecodedBatch] = field(default_factory=deque)
+    hold: Hold | None = None
+    ended: bool = False
+    end_stored: bool = False
     record_count: int = 0
     pending_since_s: float = 0.0
     records_since_s: float = 0.0
     last_event_s: float = 0.0
-    ended: bool = False
-    end_stored: bool = False
-    held_under: StreamControl | None = None
     last_announced_s: float = float("-inf")
-    undecided: bool = False
+
+    @classmethod
+    def from_claim(cls, partition: Partition, claim: SourceClaim, now_s: float) -> "PartitionBuffer":
+        """Return the empty buffer of a new claim, at the stored position."""
+        return cls(
+            partition=partition,
+            claim=claim,
+            position=Position(next_offset=claim.next_offset, cursor=claim.cursor),
+            watermark_us=claim.watermark_us,
+            last_event_s=now_s,
+        )
+
+    @property
+    def state(self) -> BufferState:
+        """Return the state of the buffer."""
+        if self.pending:
+            match self.hold:
+                case None:
+                    return BufferState.PENDING
+                case HeldByLead():
+                    return BufferState.HELD_BY_LEAD
+                case Undecided():
+                    return BufferState.UNDECIDED
+                case other:
+                    assert_never(other)
+        if self.ended:
+            return BufferState.END_STORED if self.end_stored else BufferState.ENDED
+        return BufferState.CLAIMED
 
     def add(self, batch: DecodedBatch, now_s: float) -> None:
-        """Append a decoded batch that follows the pending ones without a gap."""
+        """Append a decoded batch that follows the pending ones without a gap; it may decide an undecided event."""
+        if batch.end == batch.begin:
+            return
         if not self.pending:
             self.pending_since_s = now_s
         if not self.record_count:
             self.records_since_s = now_s
         self.pending.append(batch)
-        self.undecided = False
+        self._decide()
         self.record_count += len(batch.events) + len(batch.dead_letters)
         if len(batch.events):
             self.last_event_s = now_s
 
-    def take_batch(self) -> DecodedBatch:
-        """Remove and return the next batch to commit: about `COMMIT_EVENTS` events, or one unreadable range alone."""
-        batches = [self.pending.popleft()]
-        size = len(batches[0].events)
-        while (
-            self.pending
-            and size < COMMIT_EVENTS
-            and not is_unreadable_range(batches[0])
-            and not is_unreadable_range(self.pending[0])
-        ):
-            batches.append(self.pending.popleft())
-            size += len(batches[-1].events)
-        return join_batches(batches)
+    def end(self) -> None:
+        """Record that no further records follow, which decides an undecided event."""
+        self.ended = True
+        self._decide()
+
+    def _decide(self) -> None:
+        if isinstance(self.hold, Undecided):
+            self.hold = None
+
+    def apply_hold(self, hold: Hold, now_s: float) -> None:
+        """Let the pending records wait for a condition, because none of them could be committed."""
+        self.hold = hold
+        self.pending_since_s = now_s
+
+    def apply_commit(self, advance: BufferAdvance, now_s: float) -> None:
+        """Replace the batches of a stored commit by the remaining records, and set the stored position."""
+        for _ in range(advance.n_batches):
+            self.pending.popleft()
+        if advance.remaining is not None:
+            self.pending.appendleft(advance.remaining)
+        self.hold = advance.hold
+        self.position = advance.position
+        self.watermark_us = advance.watermark_us
+        self.record_count -= advance.n_records
+        self.end_stored = False
+        self.pending_since_s = self.last_announced_s = now_s
+
+    def apply_repeated_watermark(self, now_s: float) -> None:
+        """Record that the watermark of the held records is committed again now."""
+        self.last_announced_s = now_s
+
+    def apply_stored_end(self) -> None:
+        """Record that the end of the source is stored."""
+        self.end_stored = True
 
     def is_due(self, control: StreamControl, now_s: float, *, finishing: bool) -> bool:
         """Return whether this buffer needs a commit now.
@@ -85,15 +193,43 @@ class PartitionBuffer:
             now_s: The time on the monotonic clock.
             finishing: Polling has ended, so that waiting for further records is useless.
         """
-        if self.held_under is not None and self.held_under == control:
-            return now_s - self.last_announced_s >= WATERMARK_REPEAT_S
-        if not self.pending:
-            return self.ended and not self.end_stored
-        if self.undecided:
-            return False
-        full = self.record_count >= COMMIT_EVENTS
-        waited = now_s - self.pending_since_s >= COMMIT_INTERVAL_S
-        return full or waited or self.ended or finishing or self.held_under is not None
+        match self.state:
+            case BufferState.CLAIMED | BufferState.UNDECIDED | BufferState.END_STORED:
+                return False
+            case BufferState.ENDED:
+                return True
+            case BufferState.HELD_BY_LEAD:
+                return not self.is_held_under(control) or now_s - self.last_announced_s >= WATERMARK_REPEAT_S
+            case BufferState.PENDING:
+                full = self.record_count >= COMMIT_EVENTS
+                waited = now_s - self.pending_since_s >= COMMIT_INTERVAL_S
+                return full or waited or self.ended or finishing
+            case other:
+                assert_never(other)
+
+    def is_held_under(self, control: StreamControl) -> bool:
+        """Return whether the lead holds the first pending event back under this control state."""
+        return self.hold == HeldByLead(control=control)
+
+
+def next_batch(pending: Sequence[DecodedBatch]) -> tuple[DecodedBatch, int]:
+    """Return the next batch to commit, and the number of leading pending batches that it joins.
+
+    The batch has about `COMMIT_EVENTS` events, or is one unreadable range alone.
+
+    Args:
+        pending: Consecutive batches, at least one.
+    """
+    n, size = 1, len(pending[0].events)
+    while (
+        n < len(pending)
+        and size < COMMIT_EVENTS
+        and not is_unreadable_range(pending[0])
+        and not is_unreadable_range(pending[n])
+    ):
+        size += len(pending[n].events)
+        n += 1
+    return join_batches([pending[i] for i in range(n)]), n
 
 
 def is_unreadable_range(batch: DecodedBatch) -> bool:

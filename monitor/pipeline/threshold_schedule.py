@@ -60,10 +60,13 @@ class ThresholdSchedule:
         return replace(extended, shadows=self.shadows)
 
     def with_rows(self, rows: Sequence[ScheduledThreshold]) -> "ThresholdSchedule":
-        """Return the schedule with the rows that are valid at all earlier windows of one batch, for its fold alone."""
+        """Return the schedule with the rows that are valid at all earlier windows of one batch, for its fold alone.
+
+        It counts as complete even if retention has deleted rows of these windows.
+        """
         known = set(self.threshold_ids.tolist())
         further = [row for row in rows if row.id not in known]
-        return replace(ThresholdSchedule.from_rows([*self.rows, *further]), shadows=self.shadows) if further else self
+        return replace(ThresholdSchedule.from_rows([*self.rows, *further]), shadows=self.shadows)
 
     def rows_at(self, window_starts_us: Int64) -> Int64:
         """Return the index of the row that is valid for each window; the first row is valid for all earlier ones."""

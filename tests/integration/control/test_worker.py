@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from config.errors import StorageUnavailable
 from consumers.batch import UNREADABLE_BATCH
-from monitor.pipeline import worker as worker_module
+from monitor.pipeline.control_reader import _MAX_SINGLE_READS
 from monitor.pipeline.inbox import (
     MAX_PENDING_RECORDS,
     ControlChanged,
@@ -18,6 +18,7 @@ from monitor.pipeline.inbox import (
     PartitionRevoked,
 )
 from monitor.pipeline.intake import ReclaimRequest
+from monitor.pipeline.partition_buffer import COMMIT_EVENTS
 from storage.control.thresholds import ThresholdRow, insert_threshold
 from storage.database.engine import Database
 from storage.database.migrations.upgrade import upgrade
@@ -265,8 +266,8 @@ def test_the_first_event_of_a_file_does_not_wait_for_ever_before_dead_letters(
     bench = file_bench(sqlite_db)
     claim = bench.claim()
     thread = bench.start()
-    bench.feed(claim, event_batch([T0]), raw_batch([b"not json"] * worker_module.COMMIT_EVENTS, begin=1))
-    wait_until(lambda: bench.position().next_offset == worker_module.COMMIT_EVENTS + 1)
+    bench.feed(claim, event_batch([T0]), raw_batch([b"not json"] * COMMIT_EVENTS, begin=1))
+    wait_until(lambda: bench.position().next_offset == COMMIT_EVENTS + 1)
     bench.end(thread)
     assert count_rows(sqlite_db, "scores") == 1
 
@@ -397,7 +398,7 @@ def _store_ticks(db: Database, stream_id: int, n: int) -> list[int]:
     return [row.id for row in Ledger(db).read_threshold_schedule(stream_id)]
 
 
-@pytest.mark.parametrize("n_late", [2, worker_module._MAX_SINGLE_READS + 5])
+@pytest.mark.parametrize("n_late", [2, _MAX_SINGLE_READS + 5])
 def test_late_events_have_the_threshold_of_their_window_although_the_worker_holds_only_recent_rows(
     db: Database, n_late: int
 ) -> None:
@@ -419,7 +420,7 @@ def test_the_worker_holds_only_the_rows_that_windows_after_the_seal_need(bench: 
     claim = bench.claim()
     bench.feed(claim, event_batch([T0 + 90 * MINUTE]))
     bench.finish()
-    assert bench.worker._schedule.threshold_ids.tolist() == ids[91:]
+    assert bench.worker._control.schedule.threshold_ids.tolist() == ids[91:]
     _store_ticks(bench.db, bench.stream_id, 1)
     with bench.db.write() as conn:
         newest = sa.select(sa.func.max(thresholds.c.id)).scalar_subquery()
@@ -427,7 +428,7 @@ def test_the_worker_holds_only_the_rows_that_windows_after_the_seal_need(bench: 
         conn.execute(sa.update(streams).values(last_tick_us=T0 + 99 * MINUTE, sealed_until_us=T0 + 98 * MINUTE))
     bench.feed(claim, event_batch([T0 + 98 * MINUTE], begin=1))
     bench.finish()
-    assert bench.worker._schedule.threshold_ids.tolist() == [*ids[99:], ids[-1] + 1], "trimmed at the tick"
+    assert bench.worker._control.schedule.threshold_ids.tolist() == [*ids[99:], ids[-1] + 1], "trimmed at the tick"
 
 
 def test_a_commit_under_a_deleted_threshold_row_is_scored_again(bench: WorkerBench) -> None:

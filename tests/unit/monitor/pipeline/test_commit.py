@@ -1,10 +1,13 @@
 """The ledger columns of a folded batch."""
 
 import numpy as np
+import pytest
 
 from consumers.batch import DeadLetters, DecodedBatch, Events, Partition, Position
-from monitor.pipeline.commit import build_commit, build_position_commit
+from monitor.pipeline.commit import build_commit, build_position_commit, build_step_commit
 from monitor.pipeline.fold import FoldedBatch, ScoredEvents
+from monitor.pipeline.partition_buffer import BufferAdvance, PartitionBuffer
+from monitor.pipeline.step import CommitBatch, CommitEnd, CommitStep, CommitUnreadableRange, RepeatWatermark
 from storage.ledger.commit import StreamControl
 from storage.ledger.sources import SourceClaim
 
@@ -83,3 +86,32 @@ def test_the_end_of_a_source_changes_no_position() -> None:
     commit = build_position_commit(1, CLAIM, None, Position(next_offset=10, cursor=100), 7, CONTROL, ended=True)
     assert (commit.begin, commit.end, commit.end_cursor, commit.ended) == (10, 10, 100, True)
     assert (len(commit.scores), len(commit.dead), commit.gap_reason, commit.parts) == (0, 0, None, ())
+
+
+ADVANCE = BufferAdvance(n_batches=1, n_records=4, n_events=3, position=Position(next_offset=14), watermark_us=3)
+
+
+@pytest.mark.parametrize(
+    ("step", "end", "n_scores", "gap_reason", "ended"),
+    [
+        (CommitBatch(batch=decoded(), folded=folded(), control=CONTROL, advance=ADVANCE), 14, 3, None, False),
+        (
+            CommitUnreadableRange(batch=decoded("retention"), control=CONTROL, advance=ADVANCE),
+            14,
+            0,
+            "retention",
+            False,
+        ),
+        (CommitEnd(control=CONTROL), 10, 0, None, True),
+        (RepeatWatermark(control=CONTROL), 10, 0, None, False),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, str | int | None) else None,
+)
+def test_every_commit_step_begins_at_the_stored_position_under_its_control_state(
+    step: CommitStep, end: int, n_scores: int, gap_reason: str | None, ended: bool
+) -> None:
+    buffer = PartitionBuffer.from_claim(PARTITION, CLAIM, now_s=0.0)
+    commit = build_step_commit(step, buffer, stream_id=1, features=("x", "y"))
+    assert (commit.source_id, commit.epoch, commit.assumed_control) == (3, 5, CONTROL)
+    assert (commit.begin, commit.end, len(commit.scores)) == (10, end, n_scores)
+    assert (commit.gap_reason, commit.ended) == (gap_reason, ended)

@@ -38,4 +38,10 @@ def test_rows_of_late_windows_are_added_to_a_trimmed_schedule() -> None:
     trimmed = ThresholdSchedule.from_rows([threshold(7, valid_from_us=700)], complete_from_us=700)
     complete = trimmed.with_rows([threshold(2, valid_from_us=200), threshold(7, valid_from_us=700)])
     assert complete.threshold_ids[complete.rows_at(np.array([250, 699, 700]))].tolist() == [2, 2, 7]
-    assert trimmed.with_rows([threshold(7, valid_from_us=700)]) is trimmed
+
+
+def test_a_schedule_is_complete_with_the_rows_that_retention_has_left() -> None:
+    trimmed = ThresholdSchedule.from_rows([threshold(7, valid_from_us=700)], complete_from_us=700)
+    complete = trimmed.with_rows([threshold(7, valid_from_us=700)])
+    assert complete.threshold_ids.tolist() == [7]
+    assert complete.complete_from_us < 0
