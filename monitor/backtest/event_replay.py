@@ -1,16 +1,31 @@
 """Back-test over recorded events: each event is decoded and scored once and folded for every cell."""
 
+from typing import assert_never
+
 import numpy as np
 from numpy.typing import NDArray
 
 from consumers.batch import DecodedBatch
 from monitor.backtest.cells import GridCell
-from monitor.pipeline.fold import BatchScorer, FoldedBatch, fold, join_batches
-from monitor.pipeline.partition_buffer import COMMIT_EVENTS, is_unreadable_range
+from monitor.pipeline.fold import BatchScorer
+from monitor.pipeline.partition_buffer import BufferState, PartitionBuffer
+from monitor.pipeline.step import (
+    CommitBatch,
+    CommitEnd,
+    CommitUnreadableRange,
+    NothingDue,
+    ReadThresholds,
+    RepeatWatermark,
+    Step,
+    WaitForInput,
+    WaitForLead,
+    next_step,
+)
 from monitor.pipeline.threshold_schedule import ThresholdSchedule
 from monitor.statistics.drift_sums import MeasuredEvents
 from monitor.statistics.part import Scale
 from storage.control.records import StoredGap
+from storage.ledger.sources import SourceClaim
 
 Float32 = NDArray[np.float32]
 
@@ -48,78 +63,87 @@ class CachedScorer:
 class EventReplay:
     """Data plane of one cell, with the events that are not folded yet.
 
-    It follows the worker without its clock: it folds every event that can be folded. Events held back by the lead wait
-    until the control plane has sealed and ticked as far as possible.
+    It carries out the steps of the worker without its clock: each step as soon as possible. Events held back by the
+    lead wait until the control plane has sealed and ticked as far as possible.
     """
 
     def __init__(self, cell: GridCell, scorer: BatchScorer) -> None:
         self._cell = cell
         self._scorer = scorer
         self._schedule = ThresholdSchedule.from_rows([])
-        self._pending: DecodedBatch | None = None
-        self._watermark_us: int | None = None
+        self._buffer: PartitionBuffer | None = None
         self.flagged: list[NDArray[np.int64]] = []
 
     def add_batch(self, batch: DecodedBatch) -> None:
         """Fold the events that can be folded, then seal and judge."""
-        if is_unreadable_range(batch):
-            self._fold_pending(final=True)
-            self._store_gap(batch)
-            return
-        self._pending = batch if self._pending is None else join_batches([self._pending, batch])
-        self._fold_pending(final=False)
+        if self._buffer is None:
+            self._buffer = _open_buffer(batch)
+        self._buffer.add(batch, now_s=0.0)
+        self._run_steps(self._buffer)
 
     def finish(self) -> None:
         """Fold the remaining events at the end of the file."""
-        self._fold_pending(final=True)
+        if self._buffer is not None:
+            self._buffer.end()
+            self._run_steps(self._buffer)
         self._cell.memory.end_source()
         self._cell.run_due()
 
-    def _fold_pending(self, *, final: bool) -> None:
-        while self._pending is not None:
-            folded = self._fold_batch(self._pending, final=final)
-            is_full = len(self._pending.events) + len(self._pending.dead_letters) >= COMMIT_EVENTS
-            if is_full and not folded.held_by_lead and folded.end == self._pending.begin:
-                folded = self._fold_batch(self._pending, final=True)
-            before = self._cell.memory.control
-            self._store_folded(folded)
-            unchanged = folded.end == self._pending.begin and self._cell.memory.control == before
-            self._pending = folded.remaining
-            if folded.remaining is not None and not folded.held_by_lead:
-                return  # later events decide whether its times are stray
-            if folded.remaining is not None and unchanged:
-                raise RuntimeError(
-                    f"offset {folded.end} waits for a seal that cannot happen: lead, window and ticks are inconsistent"
-                )
+    def _run_steps(self, buffer: PartitionBuffer) -> None:
+        while True:
+            step = self._next_step(buffer)
+            match step:
+                case CommitBatch():
+                    self.flagged.append(step.folded.scored.events.offsets[step.folded.scored.is_outlier])
+                    self._cell.memory.add_parts(step.folded.parts, step.folded.watermark_us)
+                    self._cell.run_due()
+                    buffer.apply_commit(step.advance, now_s=0.0)
+                case CommitUnreadableRange():
+                    self._cell.memory.add_gap(_build_gap(step.batch))
+                    buffer.apply_commit(step.advance, now_s=0.0)
+                case CommitEnd():
+                    buffer.apply_stored_end()
+                case WaitForLead() | WaitForInput():
+                    buffer.apply_hold(step.hold, now_s=0.0)
+                case RepeatWatermark() | NothingDue():
+                    break
+                case ReadThresholds():
+                    raise RuntimeError("the schedule of a back-test holds every threshold row that it needs")
+                case other:
+                    assert_never(other)
+        if buffer.state is BufferState.HELD_BY_LEAD:
+            raise RuntimeError(
+                f"offset {buffer.position.next_offset} waits for a seal that cannot happen: lead, window and ticks are "
+                "inconsistent"
+            )
 
-    def _fold_batch(self, batch: DecodedBatch, *, final: bool) -> FoldedBatch:
+    def _next_step(self, buffer: PartitionBuffer) -> Step:
         memory = self._cell.memory
         if not self._schedule.rows or memory.thresholds[-1].id != self._schedule.newest_id:
             self._schedule = ThresholdSchedule.from_rows(memory.schedule())
-        return fold(
-            batch,
-            watermark_us=self._watermark_us,
-            final=final,
-            control=memory.control,
-            schedule=self._schedule,
+        return next_step(
+            buffer,
+            memory.control,
+            self._schedule,
+            0.0,
             rules=self._cell.rules,
             scorer=self._scorer,
+            finishing=True,
         )
 
-    def _store_folded(self, folded: FoldedBatch) -> None:
-        self._watermark_us = folded.watermark_us
-        self.flagged.append(folded.scored.events.offsets[folded.scored.is_outlier])
-        self._cell.memory.add_parts(folded.parts, folded.watermark_us)
-        self._cell.run_due()
 
-    def _store_gap(self, batch: DecodedBatch) -> None:
-        self._cell.memory.add_gap(
-            StoredGap(
-                id=batch.begin,
-                topic=batch.partition.topic,
-                partition=batch.partition.partition,
-                from_offset=batch.begin,
-                to_offset=batch.end,
-                reason=batch.skip_reason or "",
-            )
-        )
+def _open_buffer(first: DecodedBatch) -> PartitionBuffer:
+    """Return a buffer that begins at the first batch of a file."""
+    claim = SourceClaim(source_id=0, epoch=0, next_offset=first.begin, cursor=None, watermark_us=None)
+    return PartitionBuffer.from_claim(first.partition, claim, now_s=0.0)
+
+
+def _build_gap(batch: DecodedBatch) -> StoredGap:
+    return StoredGap(
+        id=batch.begin,
+        topic=batch.partition.topic,
+        partition=batch.partition.partition,
+        from_offset=batch.begin,
+        to_offset=batch.end,
+        reason=batch.skip_reason or "",
+    )

@@ -1,7 +1,7 @@
 """A simulated stream in one process: commits of several sources, seals, judgements and ticks in any order of steps.
 
-The steps are those of the daemon (`fold`, `Ledger.commit`, `ControlPlane`) on a real database. The stored rows must not
-depend on the order of the steps.
+The steps are those of the daemon (`next_step`, `Ledger.commit`, `ControlPlane`) on a real database. The stored rows
+must not depend on the order of the steps.
 """
 
 import random
@@ -15,13 +15,26 @@ import sqlalchemy as sa
 
 from config.stream_rules import StreamRules
 from config.units import to_us
-from consumers.batch import DeadLetters, DecodedBatch, Events, Position
+from consumers.batch import DeadLetters, DecodedBatch, Events
 from monitor.control_plane.control_plane import ControlPlane, ControlPlaneStores
 from monitor.control_plane.model_cache import ModelCache
 from monitor.incidents.explain import FeatureReasons
 from monitor.models.scoring import Scorer, load_model
-from monitor.pipeline.commit import build_commit, build_position_commit
-from monitor.pipeline.fold import fold, join_batches
+from monitor.pipeline.commit import build_step_commit
+from monitor.pipeline.partition_buffer import BufferState, PartitionBuffer
+from monitor.pipeline.step import (
+    CommitBatch,
+    CommitEnd,
+    CommitStep,
+    CommitUnreadableRange,
+    NothingDue,
+    ReadThresholds,
+    RepeatWatermark,
+    Step,
+    WaitForInput,
+    WaitForLead,
+    next_step,
+)
 from monitor.pipeline.threshold_schedule import ThresholdSchedule
 from storage.control.drift import DriftStore
 from storage.control.evidence import EvidenceStore
@@ -111,7 +124,7 @@ def cut_batch(whole: DecodedBatch, begin: int, end: int) -> DecodedBatch:
 
 
 class SimulatedWriter:
-    """The pipeline of one source: its uncommitted records, and the control state as it last read it."""
+    """The pipeline of one source: the buffer of its uncommitted records, and the control state as it last read it."""
 
     def __init__(self, db: Database, stream_id: int, scene: SimulationSettings, number: int) -> None:
         self._ledger = Ledger(db)
@@ -122,16 +135,16 @@ class SimulatedWriter:
         source = next(each for each in self._ledger.active_sources(stream_id) if each.partition == number)
         claim = self._ledger.claim_source(source.source_id, "simulation")
         assert claim is not None
-        self._claim = claim
+        self._buffer = PartitionBuffer.from_claim(partition(number), claim, now_s=0.0)
         self._read = claim.next_offset
-        self._next = claim.next_offset
-        self._watermark_us = claim.watermark_us
-        self._pending: DecodedBatch | None = None
-        self._undecided = False
         self._control = StreamControl(sealed_until_us=None, revision=-1)
         self._schedule = ThresholdSchedule.from_rows([])
         self._scorer = Scorer(lambda model_id: load_model(*ModelStore(db).load(model_id), "cpu"))
-        self.ended = False
+
+    @property
+    def ended(self) -> bool:
+        """Return whether all records and the end of the source are stored."""
+        return self._buffer.state is BufferState.END_STORED
 
     def refresh(self) -> None:
         """Read the control state, and the schedule after it."""
@@ -142,54 +155,58 @@ class SimulatedWriter:
         )
 
     def commit(self, n: int) -> bool:
-        """Read up to n records and commit those before the end of the lead; return whether anything changed."""
+        """Read up to n records unless some wait for their commit, and carry out the next step.
+
+        Return whether anything was committed; if not, the control state is read.
+        """
         if self.ended:
             return False
         if self._control.revision < 0:
             self.refresh()
-        if self._read == self._whole.end and self._pending is None:
-            return self._end()
-        if self._pending is None or self._undecided:
+        if self._buffer.state in {BufferState.CLAIMED, BufferState.UNDECIDED}:
             end = min(self._read + n, self._whole.end)
-            more = cut_batch(self._whole, self._read, end)
-            self._pending = more if self._pending is None else join_batches([self._pending, more])
+            self._buffer.add(cut_batch(self._whole, self._read, end), now_s=0.0)
             self._read = end
-        return self._commit(self._pending)
+        if self._read == self._whole.end:
+            self._buffer.end()
+        return self._run_steps()
 
-    def _commit(self, piece: DecodedBatch) -> bool:
-        while True:
-            folded = fold(
-                piece,
-                watermark_us=self._watermark_us,
-                final=self._read == self._whole.end,
-                control=self._control,
-                schedule=self._schedule,
-                rules=self._rules,
-                scorer=self._scorer,
-            )
-            self._undecided = folded.remaining is not None and not folded.held_by_lead
-            if folded.end == self._next and folded.watermark_us == self._watermark_us:
-                self.refresh()
-                return False
-            outcome = self._ledger.commit(
-                build_commit(self._stream_id, self._claim, piece, folded, self._control, NAMES)
-            )
-            if isinstance(outcome, Stale):
-                self.refresh()
-                continue
-            assert isinstance(outcome, Committed)
-            self._next, self._watermark_us = folded.end, folded.watermark_us
-            self._pending = folded.remaining
-            return True
-
-    def _end(self) -> bool:
-        at = Position(next_offset=self._next)
+    def _run_steps(self) -> bool:
+        """Carry out steps until one has committed records or the end, or until none is due."""
+        while not isinstance(step := self._next_step(), NothingDue):
+            match step:
+                case CommitBatch() | CommitUnreadableRange():
+                    if self._commit(step):
+                        self._buffer.apply_commit(step.advance, now_s=0.0)
+                        return True
+                case CommitEnd():
+                    if self._commit(step):
+                        self._buffer.apply_stored_end()
+                        return True
+                case RepeatWatermark():
+                    self._buffer.apply_repeated_watermark(now_s=0.0)
+                    self._commit(step)
+                case WaitForLead() | WaitForInput():
+                    self._buffer.apply_hold(step.hold, now_s=0.0)
+                case ReadThresholds():
+                    raise AssertionError("the simulation reads every threshold row")
         self.refresh()
-        commit = build_position_commit(
-            self._stream_id, self._claim, None, at, self._watermark_us, self._control, ended=True
+        return False
+
+    def _next_step(self) -> Step:
+        return next_step(
+            self._buffer, self._control, self._schedule, 0.0, rules=self._rules, scorer=self._scorer, finishing=True
         )
-        self.ended = isinstance(self._ledger.commit(commit), Committed)
-        return self.ended
+
+    def _commit(self, step: CommitStep) -> bool:
+        """Return whether the commit is stored; if it is stale, the control state is read."""
+        commit = build_step_commit(step, self._buffer, stream_id=self._stream_id, features=NAMES)
+        outcome = self._ledger.commit(commit)
+        if isinstance(outcome, Stale):
+            self.refresh()
+            return False
+        assert isinstance(outcome, Committed)
+        return True
 
 
 def make_control_plane(db: Database, stream_id: int, scene: SimulationSettings, *, early: bool = True) -> ControlPlane:
