@@ -1,12 +1,10 @@
-"""The wrapper of the Kafka client: options, consumer, topic directory, and translation of errors."""
+"""The wrapper of the Kafka client: options, consumer and topic directory."""
 
 import importlib.util
 import logging
 import os
-import struct
 import threading
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -16,7 +14,6 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
-import zstandard
 from kafka import (
     ConsumerRebalanceListener,
     KafkaAdminClient,
@@ -29,8 +26,15 @@ from kafka.net.sasl import SASL_MECHANISMS
 
 from config.errors import BrokerUnavailable, ConfigError
 from consumers.batch import Partition
-from consumers.kafka.access import SaslMechanism, check_credentials, find_refusal
+from consumers.kafka.access import check_credentials
 from consumers.kafka.assignment import AssignmentChange
+from consumers.kafka.client_errors import (
+    PERMANENT_ERRORS,
+    READ_ERRORS,
+    build_config_error,
+    format_addresses,
+    translate_errors,
+)
 
 log = logging.getLogger(__name__)
 
@@ -60,35 +64,6 @@ REQUEST_TIMEOUT_S = 10.0
 _CLOSE_TIMEOUT_S = 3.0
 _OPEN_MARGIN_S = 5.0
 _MAX_SUGGESTIONS = 3
-
-# Exceptions raised by a damaged or malformed batch: checksum, compression codec, lengths, header names.
-_READ_ERRORS = (
-    kafka_errors.CorruptRecordError,
-    zlib.error,
-    zstandard.ZstdError,
-    struct.error,
-    ValueError,
-    LookupError,
-    EOFError,
-    OSError,
-    MemoryError,
-    RuntimeError,
-)
-_PERMANENT_ERRORS = (
-    kafka_errors.AuthorizationError,
-    kafka_errors.SaslAuthenticationFailedError,
-    kafka_errors.UnsupportedSaslMechanismError,
-    kafka_errors.IllegalSaslStateError,
-    kafka_errors.KafkaConfigurationError,
-    kafka_errors.UnsupportedCodecError,
-    kafka_errors.UnsupportedVersionError,
-    kafka_errors.InvalidTopicError,
-    kafka_errors.InvalidGroupIdError,
-    kafka_errors.InvalidSessionTimeoutError,
-    kafka_errors.InconsistentGroupProtocolError,
-    kafka_errors.FencedInstanceIdError,
-    kafka_errors.GroupMaxSizeReachedError,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +101,7 @@ class KafkaConnection:
         self._process = os.getpid()
         self._options = options
         self._publishes = options["group_id"] is not None
-        with _translate_errors(self._options):
+        with translate_errors(self._options):
             self._consumer, self._cluster = _open_consumer(options)
 
     def assign(self, partitions: Iterable[Partition]) -> None:
@@ -193,9 +168,9 @@ class KafkaConnection:
         except kafka_errors.RetriableError as error:
             log.debug("no answer from Kafka: %s", error, extra={"action": "fetch"})
             time.sleep(min(wait_s, 0.1))
-        except _PERMANENT_ERRORS as error:
-            raise _client_config_error(_addresses(self._options), error) from error
-        except (kafka_errors.KafkaError, *_READ_ERRORS) as error:
+        except PERMANENT_ERRORS as error:
+            raise build_config_error(format_addresses(self._options), error) from error
+        except (kafka_errors.KafkaError, *READ_ERRORS) as error:
             return FetchResult(unreadable=error)
         else:
             return FetchResult(records={_from_client(tp): fetched for tp, fetched in records.items()})
@@ -204,7 +179,7 @@ class KafkaConnection:
     def beginning_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """Return the first offset of each partition's log."""
         client_partitions = [_to_client(each) for each in partitions]
-        with _translate_errors(self._options):
+        with translate_errors(self._options):
             offsets = self._consumer.beginning_offsets(client_partitions, timeout_ms=REQUEST_TIMEOUT_S * 1000)
         return {_from_client(tp): offset for tp, offset in offsets.items()}
 
@@ -213,14 +188,14 @@ class KafkaConnection:
     ) -> dict[Partition, int]:
         """Return the current end of each partition's log: the last stable offset."""
         client_partitions = [_to_client(each) for each in partitions]
-        with _translate_errors(self._options):
+        with translate_errors(self._options):
             offsets = self._consumer.end_offsets(client_partitions, timeout_ms=timeout_s * 1000)
         return {_from_client(tp): offset for tp, offset in offsets.items()}
 
     def offsets_at_time(self, partitions: Iterable[Partition], time_ms: int) -> dict[Partition, int]:
         """Return the offset of the first record at or after a time, for the partitions that have one."""
         client_partitions = dict.fromkeys(map(_to_client, partitions), time_ms)
-        with _translate_errors(self._options):
+        with translate_errors(self._options):
             offsets = self._consumer.offsets_for_times(client_partitions, timeout_ms=REQUEST_TIMEOUT_S * 1000)
         return {_from_client(tp): hit.offset for tp, hit in offsets.items() if hit is not None}
 
@@ -266,7 +241,7 @@ class TopicDirectory:
             BrokerUnavailable: No broker answered.
         """
         try:
-            with _translate_errors(self._options):
+            with translate_errors(self._options):
                 if self._admin is None:
                     self._admin = _open_admin(self._options)
                 described = {each["name"]: each for each in self._admin.describe_topics(list(topics))}
@@ -274,7 +249,7 @@ class TopicDirectory:
                     error = kafka_errors.for_code(described[topic]["error_code"])
                     if error is kafka_errors.UnknownTopicOrPartitionError:
                         raise ConfigError(
-                            _unknown_topic_message(topic, self._admin.list_topics(), _addresses(self._options))
+                            _unknown_topic_message(topic, self._admin.list_topics(), format_addresses(self._options))
                         )
                     if error is not kafka_errors.NoError:
                         raise error(topic)
@@ -291,7 +266,7 @@ class TopicDirectory:
             BrokerUnavailable: No broker answered.
         """
         try:
-            with _translate_errors(self._options):
+            with translate_errors(self._options):
                 if self._admin is None:
                     self._admin = _open_admin(self._options)
                 described = self._admin.describe_topics()
@@ -413,33 +388,6 @@ def _close_on_error(clients: Sequence[Any]) -> Iterator[None]:
         raise
 
 
-@contextmanager
-def _translate_errors(options: Mapping[str, Any]) -> Iterator[None]:
-    """Translate the client's errors: ConfigError if an operator has to act, otherwise BrokerUnavailable."""
-    try:
-        yield
-    except _PERMANENT_ERRORS as error:
-        raise _client_config_error(_addresses(options), error) from error
-    except (kafka_errors.KafkaError, OSError) as error:
-        report = find_refusal(options, lambda: _make_sasl_mechanism(options))
-        if report.refusal is not None:
-            raise ConfigError(f"Kafka refuses access: {report.refusal}") from error
-        raise BrokerUnavailable(
-            f"Kafka at {_addresses(options)} does not answer ({report.absence or error}); "
-            "check kafka.bootstrap_servers and that the broker runs"
-        ) from error
-
-
-def _make_sasl_mechanism(options: Mapping[str, Any]) -> SaslMechanism:
-    host = options["bootstrap_servers"][0].rpartition(":")[0]
-    mechanism: SaslMechanism = SASL_MECHANISMS[options["sasl_mechanism"]](host=host, **options)
-    return mechanism
-
-
-def _client_config_error(addresses: str, error: Exception) -> ConfigError:
-    return ConfigError(f"Kafka at {addresses} cannot be used like this: {error}; check kafka.client")
-
-
 def _unknown_topic_message(topic: str, topics: Sequence[str], addresses: str) -> str:
     matches = get_close_matches(topic, topics, n=_MAX_SUGGESTIONS)
     hint = f"did you mean {' or '.join(matches)}?" if matches else "create it, or correct streams.<name>.source.topics"
@@ -452,10 +400,6 @@ def _parse_topic(described: Mapping[str, Any]) -> Topic:
         identity=str(described["topic_id"]),
         partitions=tuple(Partition(topic=described["name"], partition=number) for number in numbers),
     )
-
-
-def _addresses(options: Mapping[str, Any]) -> str:
-    return ", ".join(options["bootstrap_servers"])
 
 
 def _keep_pending_join(consumer: KafkaConsumer) -> None:
