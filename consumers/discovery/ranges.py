@@ -19,7 +19,7 @@ _POLL_TIMEOUT_S = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OffsetRange:
+class RetainedRange:
     """The offsets [begin, end) of one partition."""
 
     begin: int
@@ -41,7 +41,7 @@ class RangeReader:
 
     def read(
         self,
-        ranges: Mapping[Partition, OffsetRange],
+        ranges: Mapping[Partition, RetainedRange],
         take: Callable[[RawBatch], None],
         *,
         deadline_s: float = float("inf"),
@@ -88,7 +88,7 @@ class RangeReader:
                 open_ranges.pop(partition, None)
         return True
 
-    def _seek(self, to_seek: set[Partition], ranges: Mapping[Partition, OffsetRange]) -> None:
+    def _seek(self, to_seek: set[Partition], ranges: Mapping[Partition, RetainedRange]) -> None:
         for partition in sorted(to_seek & self._assigned):
             self._source.seek(partition, Position(next_offset=ranges[partition].begin))
             to_seek.discard(partition)
@@ -97,7 +97,7 @@ class RangeReader:
     def _take_batch(
         self,
         batch: RawBatch,
-        open_ranges: dict[Partition, OffsetRange],
+        open_ranges: dict[Partition, RetainedRange],
         to_seek: set[Partition],
         take: Callable[[RawBatch], None],
     ) -> None:
@@ -111,6 +111,6 @@ class RangeReader:
             del open_ranges[batch.partition]
 
 
-def newest_ranges(partitions: Sequence[PartitionInfo], n: int) -> dict[Partition, OffsetRange]:
+def newest_ranges(partitions: Sequence[PartitionInfo], n: int) -> dict[Partition, RetainedRange]:
     """Return the range of the last `n` offsets of each partition."""
-    return {each.partition: OffsetRange(begin=max(each.begin, each.end - n), end=each.end) for each in partitions}
+    return {each.partition: RetainedRange(begin=max(each.begin, each.end - n), end=each.end) for each in partitions}

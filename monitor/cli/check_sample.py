@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from config.streams import StreamSettings
 from consumers.batch import RawBatch
-from consumers.discovery.ranges import OffsetRange, RangeReader, newest_ranges
+from consumers.discovery.ranges import RangeReader, RetainedRange, newest_ranges
 from consumers.discovery.rejections import RejectionCounts, RejectionGroup
 from consumers.discovery.sample import sample_records
 from consumers.discovery.unread_times import warn_about_times
@@ -84,7 +84,7 @@ def decode_sample(
     per_partition = -(-SAMPLE_RECORDS // max(1, len(partitions)))
     ranges = newest_ranges(partitions, per_partition)
     if not newest:
-        ranges = {each.partition: OffsetRange(begin=0, end=min(each.end, per_partition)) for each in partitions}
+        ranges = {each.partition: RetainedRange(begin=0, end=min(each.end, per_partition)) for each in partitions}
     RangeReader(source).read(ranges, batches.append, deadline_s=time.monotonic() + _TIMEOUT_S)
     batches.sort(key=lambda raw: (raw.partition, raw.begin))
     which = "newest" if newest else "first"

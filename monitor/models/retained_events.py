@@ -16,7 +16,7 @@ from config.streams import StreamSettings
 from config.units import to_us
 from consumers.batch import Events, Partition, RawBatch
 from consumers.codec import Codec
-from consumers.discovery.ranges import OffsetRange, RangeReader, newest_ranges
+from consumers.discovery.ranges import RangeReader, RetainedRange, newest_ranges
 from consumers.discovery.rejections import RejectionCounts
 from consumers.source import PartitionInfo, Source
 from monitor.models.training_events import TrainingSet, build_training_codec, find_features, sample_batches
@@ -95,7 +95,7 @@ class RetainedEventsReader:
                 counts[partition] += len(events)
             size *= 2
             ranges = {
-                partition: OffsetRange(begin=max(begins[partition], done.begin - size), end=done.begin)
+                partition: RetainedRange(begin=max(begins[partition], done.begin - size), end=done.begin)
                 for partition, done in ranges.items()
                 if counts[partition] < last and done.begin > begins[partition]
             }
@@ -106,10 +106,13 @@ class RetainedEventsReader:
         earliest_us = max(0, cutoff_us - to_us(self._settings.window.max_future))
         starts = self._source.resolve(earliest_us, partitions)
         return self._read_ranges(
-            {each.partition: OffsetRange(begin=starts[each.partition].next_offset, end=each.end) for each in partitions}
+            {
+                each.partition: RetainedRange(begin=starts[each.partition].next_offset, end=each.end)
+                for each in partitions
+            }
         )
 
-    def _read_ranges(self, ranges: dict[Partition, OffsetRange]) -> dict[Partition, Events]:
+    def _read_ranges(self, ranges: dict[Partition, RetainedRange]) -> dict[Partition, Events]:
         pending: list[RawBatch] = []
         pieces: dict[Partition, list[Events]] = {}
 

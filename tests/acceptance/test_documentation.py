@@ -200,7 +200,7 @@ def documented_views(folder: Path) -> dict[str, list[str]]:
 
 def test_command_table_is_complete_and_its_options_exist() -> None:
     table = PAGES["docs/commands.md"]
-    cells = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    cells = [row.split("|")[1] for row in table.splitlines() if re.match(r"\| `[a-z]", row)]
     context = click.Context(outrider)
     documented = {re.split(r"[ `]", cell.strip(" `"))[0] for cell in cells} | {"config"}
     assert documented == set(outrider.list_commands(context))

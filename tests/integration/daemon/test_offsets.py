@@ -74,7 +74,7 @@ def test_reset_to_an_invalid_position_is_an_error_that_names_the_remedy(
     assert daemon.terminate() == 0
     beyond = run_offsets(daemon, "reset", STREAM, "--to", "999999", "--partition", "1", code=2)
     assert "has offsets 0 to 2,000; 999,999 is outside" in beyond
-    assert "name one by --partition" in run_offsets(daemon, "reset", STREAM, "--to", "3", code=2)
+    assert "choose one with --partition" in run_offsets(daemon, "reset", STREAM, "--to", "3", code=2)
     assert "has no such partition" in run_offsets(
         daemon, "reset", STREAM, "--to", "earliest", "--partition", "9", code=2
     )
