@@ -36,7 +36,8 @@ _FIELDS = (
 class CronExpression:
     """A parsed cron expression: the values of each field in ascending order.
 
-    `text` is the expression with single spaces. Weekdays are 0 (Sunday) to 6.
+    `text` is the expression with single spaces. Weekdays are 0 (Sunday) to 6. `either_day` is True if neither the day
+    of month nor the day of week starts with `*`: then a day matches if one of the two fields does, as in crontab(5).
     """
 
     text: str
@@ -45,6 +46,7 @@ class CronExpression:
     days: tuple[int, ...]
     months: tuple[int, ...]
     weekdays: tuple[int, ...]
+    either_day: bool
 
 
 def parse_cron(text: str) -> CronExpression:
@@ -64,6 +66,7 @@ def parse_cron(text: str) -> CronExpression:
         {value for item in field.split(",") for value in _parse_item(item, kind)}
         for field, kind in zip(fields, _FIELDS, strict=True)
     )
+    either_day = not fields[2].startswith("*") and not fields[4].startswith("*")
     longest = max(_MONTH_DAYS[month - 1] for month in months)
     if min(days) > longest:
         raise ValueError(
@@ -77,6 +80,7 @@ def parse_cron(text: str) -> CronExpression:
         days=tuple(sorted(days)),
         months=tuple(sorted(months)),
         weekdays=tuple(sorted({weekday % 7 for weekday in weekdays})),
+        either_day=either_day,
     )
 
 

@@ -7,6 +7,8 @@ from functools import lru_cache
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.base import BaseTrigger
+from apscheduler.triggers.combining import OrTrigger
 from apscheduler.triggers.cron import CronTrigger
 
 from config.cron import WEEKDAY_NAMES, parse_cron
@@ -41,24 +43,28 @@ def tick_at_or_after(refresh: timedelta | str, event_time_us: int) -> int:
 
 
 @lru_cache(maxsize=64)
-def _cron_trigger(text: str) -> CronTrigger:
+def _cron_trigger(text: str) -> BaseTrigger:
     """Build the trigger of a cron expression.
 
     APScheduler counts weekdays from Monday, does not accept steps of names and rejects some valid ranges. Every
-    field is therefore passed as a list of its values, with weekdays as names.
+    field is therefore passed as a list of its values, with weekdays as names. APScheduler requires both day fields to
+    match; an expression with two restricted day fields becomes two triggers, of which the earlier one applies.
 
     Raises:
         ValueError: As `config.cron.parse_cron`.
     """
     cron = parse_cron(text)
-    return CronTrigger(
-        minute=",".join(map(str, cron.minutes)),
-        hour=",".join(map(str, cron.hours)),
-        day=",".join(map(str, cron.days)),
-        month=",".join(map(str, cron.months)),
-        day_of_week=",".join(WEEKDAY_NAMES[number] for number in cron.weekdays),
-        timezone=UTC,
-    )
+    times = {
+        "minute": ",".join(map(str, cron.minutes)),
+        "hour": ",".join(map(str, cron.hours)),
+        "month": ",".join(map(str, cron.months)),
+        "timezone": UTC,
+    }
+    days = {"day": ",".join(map(str, cron.days))}
+    weekdays = {"day_of_week": ",".join(WEEKDAY_NAMES[number] for number in cron.weekdays)}
+    if cron.either_day:
+        return OrTrigger([CronTrigger(**times, **days), CronTrigger(**times, **weekdays)])
+    return CronTrigger(**times, **days, **weekdays)
 
 
 class JobScheduler:

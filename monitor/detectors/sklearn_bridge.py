@@ -12,20 +12,23 @@ from monitor.detectors.mixture_values import MixtureState, check_mixture, covari
 
 
 def from_sklearn(mixture: Any) -> MixtureState:
-    """Return the state of a fitted scikit-learn mixture.
+    """Return the state of a scikit-learn mixture that was fitted or whose parameters were set by hand.
 
     Raises:
-        ModelError: It is another class, is not fitted, or has a covariance that is not positive definite.
+        ModelError: It is another class, has no parameters, or has a covariance that is not positive definite.
     """
     if not isinstance(mixture, _import_sklearn("sklearn.mixture").GaussianMixture):
         # A Bayesian mixture scores by its posterior, not by the density of its parameters.
         raise ModelError(f"from_sklearn takes a fitted sklearn.mixture.GaussianMixture, not {type(mixture).__name__}")
-    if not hasattr(mixture, "precisions_cholesky_"):
-        raise ModelError("the scikit-learn mixture is not fitted yet; call its fit(x) first")
+    missing = [name for name in ("weights_", "means_", "covariances_") if not hasattr(mixture, name)]
+    if missing:
+        raise ModelError(
+            f"the scikit-learn mixture has no {', '.join(missing)}; call its fit(x) first, or set the parameters"
+        )
     names = getattr(mixture, "feature_names_in_", None)
     feature_names = None if names is None else tuple(str(name) for name in names)
     values = check_mixture(
-        mixture.weights_ / mixture.weights_.sum(dtype=np.float64),
+        _normalise_weights(mixture.weights_),
         mixture.means_,
         mixture.covariances_,
         mixture.covariance_type,
@@ -35,10 +38,18 @@ def from_sklearn(mixture: Any) -> MixtureState:
         values=values,
         covariance_type=mixture.covariance_type,
         feature_names=feature_names,
-        converged=bool(mixture.converged_),
-        n_iter=int(mixture.n_iter_),
-        lower_bound=float(mixture.lower_bound_),
+        # A mixture whose parameters were set by hand has no report of a fit.
+        converged=bool(getattr(mixture, "converged_", True)),
+        n_iter=int(getattr(mixture, "n_iter_", 0)),
+        lower_bound=float(getattr(mixture, "lower_bound_", 0.0)),
     )
+
+
+def _normalise_weights(weights: Any) -> NDArray[np.float64]:
+    """Return weights that sum to 1; weights without a positive sum are left for the check of the mixture."""
+    values = np.asarray(weights, np.float64)
+    total = values.sum()
+    return values / total if np.isfinite(total) and total > 0 else values
 
 
 def to_sklearn(state: MixtureState, inverse_cholesky: NDArray[np.float64], parameters: Mapping[str, Any]) -> Any:

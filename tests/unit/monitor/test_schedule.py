@@ -50,10 +50,12 @@ def scan_minutes(cron: str, after: datetime) -> datetime:
     minutes, hours = field_values(minute, 0, 59, [], 0), field_values(hour, 0, 23, [], 0)
     days, months = field_values(day, 1, 31, [], 0), field_values(month, 1, 12, MONTHS, 1)
     weekdays = {number % 7 for number in field_values(weekday, 0, 6, WEEKDAYS, 0)}
+    # As in crontab(5): two restricted day fields match if one of them does.
+    match = all if day.startswith("*") or weekday.startswith("*") else any
     at = after.replace(second=0, microsecond=0)
     at += timedelta(minutes=1) if at < after else timedelta()
     while True:
-        if at.month not in months or at.day not in days or at.isoweekday() % 7 not in weekdays:
+        if at.month not in months or not match((at.day in days, at.isoweekday() % 7 in weekdays)):
             at = (at + timedelta(days=1)).replace(hour=0, minute=0)
         elif at.hour not in hours:
             at = (at + timedelta(hours=1)).replace(minute=0)
@@ -106,6 +108,11 @@ def test_a_tick_is_the_first_multiple_at_or_after_the_time(step: int, at_us: int
         "59/59 23 * * *",
         "0 0 29 2 *",
         "0 0 31 * *",
+        "0 0 13 * 5",
+        "0 0 1,15 * MON",
+        "30 6 1 mar,jun sat-sat",
+        "0 12 */2 * 5",
+        "0 12 13 * */2",
     ],
 )
 def test_a_cron_expression_agrees_with_a_scan_of_every_minute(cron: str) -> None:

@@ -24,6 +24,11 @@ def test_client_never_commits_resets_or_reads_uncommitted_by_itself() -> None:
     assert "key_deserializer" not in options
 
 
+def test_session_timeout_is_ten_seconds_unless_configured() -> None:
+    assert client_options(["a:1"], {}, None)["session_timeout_ms"] == 10_000
+    assert client_options(["a:1"], {"session_timeout_ms": 30_000}, None)["session_timeout_ms"] == 30_000
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [("enable_auto_commit", True), ("auto_offset_reset", "latest"), ("isolation_level", "read_uncommitted")],

@@ -101,8 +101,27 @@ def test_conversion_from_scikit_learn_preserves_scores_and_names():
 
 
 def test_unfitted_scikit_learn_mixture_raises_an_error():
-    with pytest.raises(ModelError, match="not fitted"):
+    with pytest.raises(ModelError, match="has no weights_, means_, covariances_; call its fit"):
         GaussianMixture.from_sklearn(SklearnMixture())
+
+
+def test_scikit_learn_mixture_with_parameters_set_by_hand_is_converted():
+    mixture = SklearnMixture(2)
+    mixture.weights_, mixture.means_ = [1, 3], [[0.0, 0.0], [4.0, 4.0]]
+    mixture.covariances_ = np.array([np.eye(2), 2 * np.eye(2)])
+    mixture.precisions_cholesky_ = np.array([np.eye(2), np.eye(2) / np.sqrt(2)])
+    gm = GaussianMixture.from_sklearn(mixture)
+    mixture.weights_, mixture.means_ = np.array([0.25, 0.75]), np.array(mixture.means_)
+    x = make_blobs()[:, :2]
+    assert np.allclose(gm.energy(x), -mixture.score_samples(x), rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["weights_", "means_", "covariances_"])
+def test_scikit_learn_mixture_without_a_parameter_raises_an_error(name):
+    mixture = SklearnMixture(2).fit(make_blobs())
+    delattr(mixture, name)
+    with pytest.raises(ModelError, match=f"has no {name}"):
+        GaussianMixture.from_sklearn(mixture)
 
 
 @pytest.mark.parametrize("other", [None, BayesianGaussianMixture(n_components=2).fit(make_blobs())])
