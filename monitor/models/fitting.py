@@ -1,5 +1,6 @@
 """Fitting: build a model that can be stored, with its reference energies, from training events."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -123,6 +124,13 @@ def _parse_integer(text: str) -> int | None:
     return int(value) if value.is_integer() else None
 
 
+MIN_IMPORTED_REFERENCE = 100
+"""The minimum number of reference energies of an imported model: with fewer, no percentile above 99 is estimated."""
+
+MAX_IMPORTED_COMPONENTS = 1_000
+"""The maximum number of components of an imported model. The time to score an event grows with it."""
+
+
 def prepare_imported_model(detector: Detector, names: tuple[str, ...]) -> FittedModel:
     """Prepare a detector loaded from a file for storing.
 
@@ -131,16 +139,31 @@ def prepare_imported_model(detector: Detector, names: tuple[str, ...]) -> Fitted
         names: The features of the stream.
 
     Raises:
-        ModelError: The detector has no reference energies, or its features differ from those of the stream.
+        ModelError: The detector has too few reference energies or too many components, a name occurs twice, or its
+            features differ from those of the stream.
     """
-    if detector.reference_energies_ is None or not len(detector.reference_energies_):
+    reference = detector.reference_energies_
+    if reference is None or len(reference) < MIN_IMPORTED_REFERENCE:
+        n = len(reference) if reference is not None and len(reference) else "no"
         raise ModelError(
-            "this model has no reference energies, so no threshold can be estimated: call calibrate(x) before saving"
+            f"this model has {n} reference energies, so no threshold can be estimated: call calibrate(x) with at least "
+            f"{MIN_IMPORTED_REFERENCE} events before saving"
+        )
+    n_components = len(getattr(detector, "weights_", ()))
+    if n_components > MAX_IMPORTED_COMPONENTS:
+        raise ModelError(
+            f"this model has {n_components:,} components; at most {MAX_IMPORTED_COMPONENTS:,} are supported: fit it "
+            "with fewer"
         )
     detector_names = detector.feature_names_
     if detector_names is not None and names and tuple(detector_names) != tuple(names):
         raise ModelError(f"this model has the features {', '.join(detector_names)}; the stream has {', '.join(names)}")
     feature_names = tuple(detector_names or names)
+    twice = sorted(name for name, n in Counter(feature_names).items() if n > 1)
+    if twice:
+        raise ModelError(
+            f"this model has several features named {', '.join(twice)}; fit it on a DataFrame with unique column names"
+        )
     if len(feature_names) != detector.n_features:
         raise ModelError(
             f"this model has {detector.n_features} features without names, the stream names {len(feature_names)}: "
@@ -149,12 +172,12 @@ def prepare_imported_model(detector: Detector, names: tuple[str, ...]) -> Fitted
     detector.feature_names_ = feature_names
     return FittedModel(
         detector=detector,
-        reference=np.sort(detector.reference_energies_),
+        reference=np.sort(reference),
         new_model=NewModel(
             kind=detector.kind,
             artefact=detector.to_bytes(),
             feature_names=feature_names,
-            summary={"imported": True, "reference_n": len(detector.reference_energies_)},
+            summary={"imported": True, "reference_n": len(reference)},
         ),
     )
 

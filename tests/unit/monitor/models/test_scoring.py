@@ -5,9 +5,11 @@ from functools import lru_cache
 import numpy as np
 import pytest
 import torch
+from sklearn.mixture import GaussianMixture as SklearnMixture
 
 from config.errors import ConfigError, ModelError
 from config.streams import ModelSettings
+from monitor.detectors import GaussianMixture
 from monitor.detectors.detector import load_detector
 from monitor.models.fitting import FittedModel, fit_model, prepare_imported_model
 from monitor.models.scoring import LoadedModel, Scorer, load_model, pick_device
@@ -104,6 +106,31 @@ def test_model_without_reference_energies_is_an_error() -> None:
     with pytest.raises(ModelError, match="model 4 has no reference energies"):
         loaded_model(artefact=detector.to_bytes())
     with pytest.raises(ModelError, match="no reference energies, so no threshold can be estimated"):
+        prepare_imported_model(detector, NAMES)
+
+
+def test_imported_model_with_few_reference_energies_is_an_error() -> None:
+    detector = load_detector(fit_small_model().new_model.artefact, kind="gaussian_mixture")
+    assert detector.reference_energies_ is not None
+    detector.reference_energies_ = detector.reference_energies_[:1]
+    with pytest.raises(ModelError, match=r"has 1 reference energies, .* at least 100 events"):
+        prepare_imported_model(detector, NAMES)
+
+
+def test_imported_model_with_a_repeated_feature_name_is_an_error() -> None:
+    detector = load_detector(fit_small_model().new_model.artefact, kind="gaussian_mixture")
+    detector.feature_names_ = ("x", "x")
+    with pytest.raises(ModelError, match="several features named x"):
+        prepare_imported_model(detector, ())
+
+
+def test_imported_model_with_too_many_components_is_an_error() -> None:
+    n = 1_001
+    mixture = SklearnMixture(n, covariance_type="spherical")
+    mixture.weights_, mixture.means_, mixture.covariances_ = np.full(n, 1 / n), np.zeros((n, 2)), np.ones(n)
+    detector = GaussianMixture.from_sklearn(mixture)
+    detector.reference_energies_ = np.zeros(1_000, np.float32)
+    with pytest.raises(ModelError, match="has 1,001 components; at most 1,000"):
         prepare_imported_model(detector, NAMES)
 
 
