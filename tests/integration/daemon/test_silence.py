@@ -115,4 +115,4 @@ def test_unreachable_broker_is_not_reported_as_a_silent_producer(
     ((status, severity, summary),) = silence_incidents(stored)
     assert (status, severity) == ("open", "critical")
     assert summary.startswith("no record could be read for ")
-    assert "look whether the broker can be reached" in summary
+    assert "check that the broker can be reached" in summary
