@@ -53,6 +53,7 @@ class DemoSummary:
 def summarise_demo(settings: "Settings", stream: str) -> DemoSummary:
     """Compare the stored incidents with the anomalies planted up to the last stored window."""
     from consumers.open import open_source
+    from consumers.synthetic.source import SyntheticSource
     from storage.database.engine import Database
     from storage.history import History
     from storage.ledger.ledger import Ledger
@@ -61,7 +62,9 @@ def summarise_demo(settings: "Settings", stream: str) -> DemoSummary:
         ledger = Ledger(db)
         stream_id = ledger.find_stream(stream)
         sources = [] if stream_id is None else ledger.active_sources(stream_id)
-    source: Any = open_source(stream, settings, group=False, identity=sources[0].identity if sources else None)
+    source = open_source(stream, settings, group=False, identity=sources[0].identity if sources else None)
+    if not isinstance(source, SyntheticSource):
+        raise TypeError(f"the demo reads a synthetic stream, not a {type(source).__name__}")
     with History(settings.database.url) as history:
         windows = list(history.windows(stream))
         events = sum(int(n) for batch in windows for n in batch["events"])
@@ -77,7 +80,7 @@ def summarise_demo(settings: "Settings", stream: str) -> DemoSummary:
                 batch["kind"], batch["window_start"], batch["opened_at"], batch["details"], strict=True
             )
         ]
-    planted = source.planted(until_us)
+    planted = source.planted_anomalies(until_us)
     source.close()
     return compare_with_planted(planted, incidents, events)
 

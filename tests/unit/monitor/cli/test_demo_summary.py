@@ -1,6 +1,19 @@
 """Summary of the demo: planted and found bursts and drift."""
 
-from monitor.cli.demo_summary import DetectedIncident, TimeSpan, compare_with_planted, format_summary
+from pathlib import Path
+
+from monitor.cli.demo import build_demo_settings
+from monitor.cli.demo_summary import (
+    DetectedIncident,
+    TimeSpan,
+    compare_with_planted,
+    format_summary,
+    summarise_demo,
+)
+from storage.database.engine import Database
+from storage.database.migrations.upgrade import upgrade
+from storage.database.tables import windows
+from storage.ledger.ledger import Ledger
 
 MINUTE = 60_000_000
 PLANTED = [
@@ -37,3 +50,29 @@ def test_drift_incident_in_a_burst_is_false() -> None:
 
 def test_incident_outside_of_planted_anomalies_is_false() -> None:
     assert compare_with_planted(PLANTED, [incident("spike", 20, 21)], 1_000).false_incidents == 1
+
+
+def test_summary_compares_the_stored_windows_with_the_plan_of_the_source(tmp_path: Path) -> None:
+    settings = build_demo_settings("demo", f"sqlite:///{tmp_path / 'demo.db'}", 60.0, 1)
+    source = settings.streams["demo"].source
+    assert source.type == "synthetic"
+    assert source.start is not None
+    five_hours_us = source.start + 5 * 60 * MINUTE
+    with Database(settings.database.url) as db:
+        upgrade(db)
+        stream = Ledger(db).open_stream("demo", 6 * MINUTE, 16 * MINUTE)
+        with db.write() as connection:
+            connection.execute(
+                windows.insert().values(
+                    stream_id=stream.id,
+                    window_start_us=five_hours_us - 6 * MINUTE,
+                    window_end_us=five_hours_us,
+                    events=1_200,
+                    outliers=0,
+                    late=0,
+                    dead=0,
+                )
+            )
+    summary = summarise_demo(settings, "demo")
+    assert (summary.events, summary.bursts, summary.bursts_found) == (1_200, 1, 0)
+    assert not summary.drift_planted
