@@ -2,8 +2,8 @@
 
 A threshold row is deleted only when no kept window, part, score or outlier refers to it. Windows and parts are looked
 up. Scores and outliers have no index on their threshold; `thresholds.used_at_us` bounds the time of storing of the
-newest one instead. Kept in any case are the row in force, and the first row of each activation of a model, from which
-drift is measured.
+newest one instead. Two kinds of rows are never deleted: the row in force, and the first row of each activation of a
+model, from which drift is measured.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ _QUOTED = re.compile(rb'"[^"]*"?')
 def detect_encoding_of_file(head: bytes) -> str | None:
     """Return the encoding of a file that is not in UTF-8, or None.
 
-    It is told by the byte order mark, or without one by two ASCII characters with zero bytes between them (RFC 4627,
-    section 3).
+    The byte order mark gives the encoding. Without one, it follows from two ASCII characters with zero bytes between
+    them (RFC 4627, section 3).
     """
     for mark, encoding in _BYTE_ORDER_MARKS:
         if head.startswith(mark):

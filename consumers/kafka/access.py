@@ -210,7 +210,7 @@ def _start_tls(connection: socket.socket, address: str, options: Mapping[str, An
     """Return the connection with TLS.
 
     Raises:
-        _RefusedError: The broker speaks no TLS, or one of the two sides refuses the certificate of the other.
+        _RefusedError: The broker does not use TLS, or one of the two sides refuses the certificate of the other.
     """
     context, host = build_tls_context(options), address.rpartition(":")[0].strip("[]").rstrip(".")
     try:
@@ -372,7 +372,7 @@ def _speaks_plain_text(address: str) -> bool:
 
 
 def _speaks_tls(address: str) -> bool:
-    """Return whether a listener answers a TLS handshake, whatever its certificate."""
+    """Return whether a listener answers a TLS handshake; its certificate is not checked."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

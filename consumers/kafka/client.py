@@ -52,7 +52,7 @@ _DEFAULT_OPTIONS: dict[str, Any] = {
     "fetch_max_bytes": 16 * _MIB,
     "max_partition_fetch_bytes": _MIB,
     "bootstrap_timeout_ms": 10_000,
-    # A partition of a killed daemon is assigned anew after this time; the client's default is 45 s.
+    # A partition of a killed daemon is reassigned after this time; the client's default is 45 s.
     "session_timeout_ms": 10_000,
     # After a long outage the client reconnects every 3 s, not every 30 s.
     "reconnect_backoff_max_ms": 3_000,

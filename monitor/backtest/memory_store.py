@@ -2,8 +2,8 @@
 
 They implement the protocols of `monitor.control_plane.stores`, as the stores of the database do. In addition they
 record the results of a back-test: the judged windows, and the firing windows of each incident. Both kinds of stores
-pass one contract test (`tests/contract/test_control_stores.py`); docs/decisions/0029-back-test-memory-stores.md says
-why the back-test does not use the stores of the database.
+pass one contract test (`tests/contract/test_control_stores.py`); docs/decisions/0029-back-test-memory-stores.md gives
+the reason why the back-test does not use the stores of the database.
 """
 # ruff: noqa: ARG002 - the stores hold one stream with one caller, so some arguments of the protocols are not used
 

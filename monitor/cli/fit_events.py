@@ -48,7 +48,7 @@ class ChosenEvents:
 def read_training_events(
     settings: "Settings", name: str, stream_settings: "StreamSettings", chosen: ChosenEvents
 ) -> "tuple[TrainingSet, NDArray[Any] | None]":
-    """Read the training events and their labels; say which events are read, and show the progress.
+    """Read the training events and their labels; print which events are read, and show the progress.
 
     Raises:
         ConfigError: The options do not fit the source, or there are too few events for a model.

@@ -126,7 +126,7 @@ class Daemon:
             thread.join()
 
     def _reload_notifications(self, notifications: LiveNotifications) -> None:
-        """Load the settings again and apply what needs no restart; keep the former ones after an error."""
+        """Load the settings again and apply those that need no restart; keep the former ones after an error."""
         if self._load is None:
             return
         try:

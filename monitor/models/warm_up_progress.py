@@ -44,8 +44,8 @@ class WarmUpRate:
 class CaughtUpRate:
     """Rate of new events of a log that has been read to its end.
 
-    A minute with few events says little about a slow stream. The rate is then that of the whole log: its events over
-    the time since its first record.
+    A minute with few events is too short to estimate the rate of a slow stream. The rate is then that of the whole
+    log: its events over the time since its first record.
     """
 
     def __init__(self) -> None:

@@ -60,7 +60,7 @@ class ControlReader:
         before = self.control
         if control.revision != before.revision:
             # The sealed windows need no row, apart from late events. Retention may have deleted rows, so that the
-            # schedule is read anew.
+            # schedule is read again.
             rows = self._read_rows(from_us=control.sealed_until_us)
             shadows = self._retry.retry_until_answered(lambda: self._shadows.read_scheduled(self._stream_id))
             complete_from_us = NO_WATERMARK_US if control.sealed_until_us is None or not rows else rows[0].valid_from_us

@@ -44,7 +44,7 @@ Hold = HeldByLead | Undecided
 
 
 class BufferState(enum.Enum):
-    """State of a partition buffer: whether it has records, and what they wait for."""
+    """State of a partition buffer: whether it has records, and the event that they wait for."""
 
     CLAIMED = enum.auto()
     """No pending records; further records may follow."""

@@ -273,7 +273,7 @@ def _read_first_window(conn: sa.Connection, stream_id: int, until_us: int | None
 def _read_activation(conn: sa.Connection, stream_id: int, model_id: int, until_us: int) -> int | None:
     """Return the start of the activation of a model that is in force at `until_us`.
 
-    Reads one row of each model through an index, whatever the number of threshold rows.
+    Reads one row of each model through an index, independent of the number of threshold rows.
     """
     other_ids = conn.scalars(
         sa.select(models.c.id).where(models.c.stream_id == stream_id, models.c.id != model_id)

@@ -58,7 +58,7 @@ def read_schedule(
 def read_thresholds_at(db: Database, stream_id: int, times_us: Sequence[int]) -> list[ScheduledThreshold]:
     """Return the threshold rows that are valid at the given event times, in the order of their validity.
 
-    One indexed read for each returned row, whatever the number of rows of the stream.
+    One indexed read for each returned row, independent of the number of rows of the stream.
     """
     found: dict[int, ScheduledThreshold] = {}
     valid_from_us: int | None = None
