@@ -31,7 +31,7 @@ check: $(READY) docs
 
 docs: $(READY)
 	$(BIN)/python docs/generate.py --check
-	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 
 bench: $(READY)
 	for b in benchmarks/*.py; do $(BIN)/python $$b || exit 1; done
