@@ -53,6 +53,29 @@ streams = sa.Table(
     sa.Column("acceptances", sa.Integer, nullable=False, server_default="0"),
 )
 
+# The settings of a stream over event time: a row is valid from `valid_from_us` on, the first one from the start.
+settings = sa.Table(
+    "settings",
+    metadata,
+    sa.Column("stream_id", sa.ForeignKey("streams.id"), primary_key=True, autoincrement=False),
+    sa.Column("revision", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("valid_from_us", _Us),
+    sa.Column("hash", _Text, nullable=False),
+    sa.Column("content", _Text, nullable=False),
+    sa.Column("recorded_at_us", _Us, nullable=False),
+)
+
+# The processes that run a stream, with the hash of the settings in the file of each.
+replicas = sa.Table(
+    "replicas",
+    metadata,
+    sa.Column("stream_id", sa.ForeignKey("streams.id"), primary_key=True, autoincrement=False),
+    sa.Column("owner", _Text, primary_key=True),
+    sa.Column("heartbeat_us", _Us, nullable=False),
+    sa.Column("settings_hash", _Text, nullable=False),
+    sa.Column("version", _Text, nullable=False),
+)
+
 sources = sa.Table(
     "sources",
     metadata,
@@ -79,6 +102,8 @@ positions = sa.Table(
     sa.Column("watermark_us", _Us),
     sa.Column("last_event_us", _Us),
     sa.Column("idle_until_us", _Us, nullable=False, server_default="0"),
+    # Time on the database's clock at which the owner last saw the source at the end of its log; NULL before that.
+    sa.Column("idle_seen_us", _Us),
     sa.Column("committed_at_us", _Us),
     sa.Index("ix_positions_stream_id", "stream_id"),
 )
@@ -170,6 +195,34 @@ dead_letters = sa.Table(
     sa.Index("ix_dead_letters_recorded", "source_id", "recorded_at_us"),
 )
 
+# The offsets and event times of consecutive commits of a source: readers of a time range select offsets by it.
+commit_ranges = sa.Table(
+    "commit_ranges",
+    metadata,
+    sa.Column("source_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("first_offset", _Us, primary_key=True, autoincrement=False),
+    sa.Column("last_offset", _Us, nullable=False),
+    sa.Column("events", _Us, nullable=False),
+    # Event times of the events that are not late, and apart from them of the late ones; NULL if there are none.
+    sa.Column("min_time_us", _Us),
+    sa.Column("max_time_us", _Us),
+    sa.Column("min_late_us", _Us),
+    sa.Column("max_late_us", _Us),
+    sa.Column("stored_at_us", _Us, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# The state of the keys of a source up to an offset: all keys (snapshot), or those that one commit changed.
+key_states = sa.Table(
+    "key_states",
+    metadata,
+    sa.Column("source_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("end_offset", _Us, primary_key=True, autoincrement=False),
+    sa.Column("snapshot", sa.Boolean, nullable=False),
+    sa.Column("payload", sa.LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 window_parts = sa.Table(
     "window_parts",
     metadata,
@@ -183,6 +236,8 @@ window_parts = sa.Table(
     sa.Column("outliers", _Us, nullable=False),
     sa.Column("late", _Us, nullable=False),
     sa.Column("dead", _Us, nullable=False),
+    # Records that the stream's filter left out: no events, no dead letters, no rows.
+    sa.Column("filtered", _Us, nullable=False, server_default="0"),
     sa.Column("payload", sa.LargeBinary),
     # Offsets of the first and last event that is not late: the range of the window in the log.
     sa.Column("first_offset", _Us),
@@ -201,6 +256,7 @@ windows = sa.Table(
     sa.Column("outliers", _Us, nullable=False),
     sa.Column("late", _Us, nullable=False),
     sa.Column("dead", _Us, nullable=False),
+    sa.Column("filtered", _Us, nullable=False, server_default="0"),
     sa.Column("expected", _Double),
     sa.Column("p_value", _Double),
     sa.Column("energy_p50", _Double),
