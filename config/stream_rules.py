@@ -13,6 +13,7 @@ class StreamRules:
     Attributes:
         stream: Name of the stream.
         config_hash: Short hash of the settings of the stream, stored with incidents.
+        timezone: `timezone`, an IANA name.
         size_us: `window.size`.
         grace_us: `window.grace`.
         ahead_us: `window.ahead`.
@@ -38,6 +39,7 @@ class StreamRules:
 
     stream: str
     config_hash: str
+    timezone: str
     size_us: int
     grace_us: int
     ahead_us: int

@@ -6,9 +6,18 @@ from datetime import timedelta
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from config.cron import check_cron
+from config.local_time import check_time_zone
 from config.section import AutoOrCount, AutoOrNames, Int, Number, Section, Text, raise_problems
 from config.sources import FileSourceSettings, KafkaSourceSettings, SourceSettings
 from config.units import Duration, PositiveDuration, Rate, Size, format_duration, parse_duration
@@ -185,6 +194,9 @@ class ThresholdSettings(Section):
     )
 
 
+TimeZone = Annotated[Text, BeforeValidator(check_time_zone)]
+
+
 def _format_durations(durations: tuple[timedelta, ...]) -> list[str]:
     return [format_duration(duration) for duration in durations]
 
@@ -237,6 +249,10 @@ class StreamSettings(Section):
     """One named stream of events."""
 
     source: SourceSettings = Field(description="The source of the events.")
+    timezone: TimeZone = Field(
+        default="UTC",
+        description="The IANA time zone of the stream's times of day: pauses of silence, daily course of drift.",
+    )
     event: EventSettings = Field(default_factory=EventSettings, description="The decoding of records.")
     model: ModelSettings = Field(default_factory=ModelSettings, description="The model.")
     window: WindowSettings = Field(default_factory=WindowSettings, description="Windows of event time.")

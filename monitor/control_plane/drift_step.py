@@ -10,12 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 from config.stream_rules import StreamRules
-from config.time_format import DAY_US
 from monitor.control_plane.stores import DriftStoreProtocol
 from monitor.incidents.drift import build_drift_finding, build_verdict_rows, format_horizon
 from monitor.incidents.drift_horizons import (
     MAX_BASELINE_SPAN_US,
-    SEASON_SEARCH_DAYS,
+    SEASON_SEARCH_US,
     FrozenBaseline,
     Horizon,
     HorizonResult,
@@ -95,7 +94,7 @@ class DriftMonitor:
         for length in [length for length in rules.active_horizons_us if until_us % length == 0]:
             if statistics is None or until_us - length not in horizons.by_length[length]:
                 continue
-            baselines += horizons.fit_baselines(length, statistics, state, until_us)
+            baselines += horizons.fit_baselines(length, statistics, state, rules, until_us)
             result = horizons.judge_horizon_at(length, statistics, state, rules, until_us)
             results += [] if result is None else [result]
         state = replace(
@@ -249,7 +248,7 @@ class _ModelHorizons:
         """Return the start of the first horizon of one length that is still needed."""
         if (length, False) not in self._baselines or (has_season(length) and (length, True) not in self._baselines):
             return until_us - MAX_BASELINE_SPAN_US
-        return until_us - length - (SEASON_SEARCH_DAYS * DAY_US if has_season(length) else 0)
+        return until_us - length - (SEASON_SEARCH_US if has_season(length) else 0)
 
     def discard_before(self, until_us: int) -> None:
         """Discard the horizons that are no longer needed."""
@@ -272,7 +271,7 @@ class _ModelHorizons:
         return {format_horizon(length): why for length, why in reasons.items() if why is not None}
 
     def fit_baselines(
-        self, length: int, statistics: DriftStatistics, state: DriftState, until_us: int
+        self, length: int, statistics: DriftStatistics, state: DriftState, rules: StreamRules, until_us: int
     ) -> list[DriftBaselineRow]:
         """Return the baselines that have enough horizons now, to be stored."""
         plain, seasonal = self._baselines.get((length, False)), has_season(length)
@@ -283,7 +282,7 @@ class _ModelHorizons:
         if plain is None:
             new = learn_baseline(length, [learning[start] for start in sorted(learning)], statistics, until_us)
         else:
-            new = learn_seasonal_baseline(learning, plain, state, statistics, until_us)
+            new = learn_seasonal_baseline(learning, plain, state, statistics, until_us, rules.timezone)
         if new is None:
             return []
         return [
@@ -313,4 +312,5 @@ class _ModelHorizons:
             alpha=horizon_false_alarm_probability(rules.per_week, length, horizons=len(rules.active_horizons_us)),
             min_effect=rules.min_effect,
             exceedance=exceedance(rules.percentile),
+            timezone=rules.timezone,
         )

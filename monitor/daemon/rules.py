@@ -25,6 +25,7 @@ def build_stream_rules(
     return StreamRules(
         stream=stream,
         config_hash=config_hash(settings, stream),
+        timezone=stream_settings.timezone,
         size_us=to_us(window.size),
         grace_us=to_us(window.grace),
         ahead_us=to_us(window.ahead),

@@ -32,6 +32,7 @@ def build_silence_rule(settings: Settings, stream: str) -> SilenceRule | None:
         idle_timeout_us=to_us(stream_settings.window.idle_timeout),
         size_us=to_us(stream_settings.window.size),
         max_event_age_us=to_us(settings.notify.max_age),
+        timezone=stream_settings.timezone,
     )
 
 

@@ -2,8 +2,8 @@
 
 A horizon is an interval of event time of fixed length, aligned to its multiples. Its means are compared with a baseline
 that is frozen once after a model was activated. From the third day on, if the length divides a day, a seasonal baseline
-is used: the means at the same time of previous days without drift are subtracted first. A daily course is therefore not
-a drift. A lasting change remains a drift, because the days since its start are not used as previous days.
+is used: the means at the same local time of previous days without drift are subtracted first. A daily course is
+therefore not a drift. A lasting change remains a drift, because the days since its start are not used as previous days.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from config.time_format import DAY_US
+from config.local_time import shift_local_days
+from config.time_format import DAY_US, HOUR_US
 from monitor.incidents.drift_state import DriftAlarm, DriftState
 from monitor.incidents.drift_test import (
     MIN_EVENT_SHARE,
@@ -27,6 +28,9 @@ from monitor.statistics.training_profile import N_BINS, Float64, Int64
 
 SEASON_SEARCH_DAYS = 7
 """Number of previous days that are searched for two without drift at the same time."""
+
+SEASON_SEARCH_US = SEASON_SEARCH_DAYS * DAY_US + 2 * HOUR_US
+"""Time within which these days lie, with a clock change among them."""
 
 MAX_BASELINE_SPAN_US = 40 * DAY_US
 """Time within which the horizons of a baseline must lie. Older horizons are not read."""
@@ -116,10 +120,11 @@ def learn_seasonal_baseline(
     state: DriftState,
     statistics: DriftStatistics,
     until_us: int,
+    timezone: str = "UTC",
 ) -> FrozenBaseline | None:
     """Return the baseline of differences from previous days, or None until enough horizons have such days.
 
-    The arguments are those of `learn_baseline`.
+    The arguments are those of `learn_baseline`, and the time zone of the times of day.
     """
     if not horizons or max(horizons) - min(horizons) + plain.horizon_us < (SEASON_DAYS + 1) * DAY_US:
         return None  # horizons with so many days before them span no day yet
@@ -128,7 +133,7 @@ def learn_seasonal_baseline(
         (each, before)
         for each in comparable
         if not state.is_drifting(plain.horizon_us, each.start_us)
-        and (before := _mean_of_previous_days(horizons, each.start_us, plain, state, statistics)) is not None
+        and (before := _mean_of_previous_days(horizons, each.start_us, plain, state, statistics, timezone)) is not None
     ]
     starts = np.array([each.start_us for each, _ in pairs], np.int64)
     if baseline_problem(starts, horizon_us=plain.horizon_us) is not None:
@@ -155,6 +160,7 @@ def judge_horizon(
     alpha: float,
     min_effect: float,
     exceedance: float,
+    timezone: str = "UTC",
 ) -> HorizonResult | None:
     """Test one horizon. None if it has too few events or no previous day to compare with.
 
@@ -168,12 +174,13 @@ def judge_horizon(
         alpha: False-alarm probability of the horizon.
         min_effect: Smallest change that counts as drift, in training deviations.
         exceedance: Share of normal events above the threshold.
+        timezone: IANA name of the time zone of the times of day.
     """
     horizon = horizons[start_us]
     frozen = season or plain
-    normal = (
-        plain.baseline.mean if season is None else _mean_of_previous_days(horizons, start_us, plain, state, statistics)
-    )
+    normal: Float64 | None = plain.baseline.mean
+    if season is not None:
+        normal = _mean_of_previous_days(horizons, start_us, plain, state, statistics, timezone)
     if normal is None:
         return None
     after = statistics.means(horizon.sums, horizon.events)
@@ -235,11 +242,12 @@ def _mean_of_previous_days(
     plain: FrozenBaseline,
     state: DriftState,
     statistics: DriftStatistics,
+    timezone: str,
 ) -> Float64 | None:
-    """Return the mean over the same time on the last two days without drift, or None if there are none."""
+    """Return the mean over the same local time on the last two days without drift, or None if there are none."""
     examples = []
     for days in range(1, SEASON_SEARCH_DAYS + 1):
-        example = horizons.get(start_us - days * DAY_US)
+        example = horizons.get(_start_on_earlier_day(start_us, days, plain.horizon_us, timezone))
         if example is None or example.events < MIN_EVENT_SHARE * plain.baseline.typical_events:
             continue
         if not state.is_drifting(plain.horizon_us, example.start_us):
@@ -247,3 +255,13 @@ def _mean_of_previous_days(
         if len(examples) == SEASON_DAYS:
             return np.asarray(sum(examples) / SEASON_DAYS, np.float64)
     return None
+
+
+def _start_on_earlier_day(start_us: int, days: int, horizon_us: int, timezone: str) -> int:
+    """Return the start of the horizon at the same local time some days earlier.
+
+    Horizons begin at multiples of their length in UTC. If a clock change shifts the time of day by less than a length,
+    the nearest horizon is returned.
+    """
+    earlier_us, _ = shift_local_days(start_us, -days, timezone)
+    return (earlier_us + horizon_us // 2) // horizon_us * horizon_us

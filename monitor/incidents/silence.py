@@ -5,8 +5,9 @@
 * The usual pause is the k-th longest pause of the look-back, where k is one more than two per day: two pauses per day,
   such as a night and a break, may be exceptional. The allowed silence is three times the usual pause, and at least
   `idle_timeout`.
-* A longer pause at the same time one day or one week earlier explains a silence until the end of that pause plus an
-  eighth of its length. A stream that pauses every night therefore opens one incident in its first night only.
+* A longer pause at the same local time one day or one week earlier explains a silence until the end of that pause plus
+  an eighth of its length. A stream that pauses every night therefore opens one incident in its first night only, also
+  when the clocks of its time zone change.
 * If at least three pauses of the look-back were longer than allowed and unexplained, such pauses are regular for the
   stream. The allowed silence is then at least three times the third longest of them.
 """
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from config.local_time import shift_local_days
 from config.stream_rules import StreamRules
 from config.time_format import DAY_US, WEEK_US, format_utc
 from monitor.incidents.lifecycle import Finding, Interval, Kind, Severity, escalates
@@ -37,12 +39,14 @@ class SilenceRule:
         size_us: Window size.
         max_event_age_us: Under `auto`, silence is detected only if the last event was at most this much older than its
             arrival. A backlog of older events is not tested.
+        timezone: IANA name of the time zone whose times of day are compared.
     """
 
     after_us: int | None
     idle_timeout_us: int
     size_us: int
     max_event_age_us: int
+    timezone: str = "UTC"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +66,8 @@ def estimate_allowed_silence(history: PauseHistory, since_us: int, rule: Silence
     usual_us = usual_allowed_silence_us(history, rule)
     if usual_us is None:
         return None
-    return AllowedSilence(usual_us=usual_us, allowed_until_us=explained_until_us(since_us, usual_us, history.pauses))
+    allowed_until_us = explained_until_us(since_us, usual_us, history.pauses, rule.timezone)
+    return AllowedSilence(usual_us=usual_us, allowed_until_us=allowed_until_us)
 
 
 def usual_allowed_silence_us(history: PauseHistory, rule: SilenceRule) -> int | None:
@@ -77,13 +82,13 @@ def usual_allowed_silence_us(history: PauseHistory, rule: SilenceRule) -> int | 
     # Between adjacent windows the pause is at most one window long.
     usual_us = longest[rank - 1] if rank <= len(longest) else rule.size_us
     allowed_us = max(rule.idle_timeout_us, _FACTOR * usual_us)
-    unexplained_us = _unexplained_pauses_us(history, allowed_us)
+    unexplained_us = _unexplained_pauses_us(history, allowed_us, rule.timezone)
     if len(unexplained_us) >= _MIN_UNEXPLAINED:
         allowed_us = max(allowed_us, _FACTOR * unexplained_us[_MIN_UNEXPLAINED - 1])
     return allowed_us
 
 
-def _unexplained_pauses_us(history: PauseHistory, allowed_us: int) -> list[int]:
+def _unexplained_pauses_us(history: PauseHistory, allowed_us: int, timezone: str) -> list[int]:
     """Return the lengths of the pauses that were longer than allowed and unexplained, in descending order.
 
     Pauses of the first week, or of the first half of a shorter look-back, are left out: no earlier pauses are known
@@ -96,24 +101,28 @@ def _unexplained_pauses_us(history: PauseHistory, allowed_us: int) -> list[int]:
             pause.end_us - pause.start_us
             for number, pause in enumerate(long)
             if pause.start_us >= from_us
-            and pause.end_us > explained_until_us(pause.start_us, allowed_us, long[:number])
+            and pause.end_us > explained_until_us(pause.start_us, allowed_us, long[:number], timezone)
         ),
         reverse=True,
     )
 
 
-def explained_until_us(since_us: int, allowed_us: int, pauses: Sequence[Pause]) -> int:
+def explained_until_us(since_us: int, allowed_us: int, pauses: Sequence[Pause], timezone: str = "UTC") -> int:
     """Return the event time until which a silence since `since_us` is explained.
 
-    It is explained for `allowed_us`, and longer if a pause one day or one week earlier contains its start.
+    It is explained for `allowed_us`, and longer if a pause one day or one week earlier, by the local time of
+    `timezone`, contains its start.
     """
     until_us = since_us + allowed_us
     for pause in pauses:
         length_us = pause.end_us - pause.start_us
+        if length_us <= allowed_us:
+            continue
         margin_us = max(allowed_us, length_us // 8)
-        for later_us in (DAY_US, WEEK_US):
-            start_us, end_us = pause.start_us + later_us, pause.end_us + later_us
-            if length_us > allowed_us and start_us - margin_us <= since_us < end_us:
+        for days in (1, 7):
+            start_us, _ = shift_local_days(pause.start_us, days, timezone)
+            _, end_us = shift_local_days(pause.end_us, days, timezone)
+            if start_us - margin_us <= since_us < end_us:
                 until_us = max(until_us, end_us + margin_us)
     return until_us
 

@@ -1,6 +1,8 @@
 """Drift of one stream: seasonal baselines, open and resolved drifts, and the finding."""
 
 from dataclasses import replace
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -270,3 +272,52 @@ def test_finding_describes_a_moved_pair_by_its_mean_product() -> None:
     assert "pair of load * heat is 0.287, was -0.00331 (+0.29 deviations)" in finding.summary
     first = finding.details["horizons"][0]["drifted"][0]
     assert (first["statistic"], first["feature"], first["after_value"]) == ("pair", "load * heat", None)
+
+
+BERLIN = "Europe/Berlin"
+CLOCK_CHANGES = ["2026-03-29", "2026-10-25"]
+
+
+def local_days(change: str, horizon_us: int) -> tuple[dict[int, Horizon], int]:
+    """Return horizons with more load from 8:00 to 20:00 in Berlin, five days before a clock change and three after."""
+    change_us = int(datetime.fromisoformat(f"{change}T00:00Z").timestamp()) * 1_000_000
+
+    def load_at(start_us: int) -> float:
+        return 0.2 * (8 <= datetime.fromtimestamp(start_us // 1_000_000, ZoneInfo(BERLIN)).hour < 20)
+
+    starts = range(change_us - 5 * DAY, change_us + 3 * DAY, horizon_us)
+    return {start: horizon(start, load=load_at(start)) for start in starts}, change_us
+
+
+@pytest.mark.parametrize("change", CLOCK_CHANGES)
+def test_course_of_the_local_day_is_no_drift_after_a_clock_change(change: str) -> None:
+    horizons, change_us = local_days(change, HOUR)
+    early = {start: each for start, each in horizons.items() if start < change_us}
+    plain = learn_baseline(HOUR, list(early.values()), STATISTICS, change_us)
+    assert plain is not None
+
+    def count_drifts(timezone: str) -> int:
+        season = learn_seasonal_baseline(early, plain, DriftState(), STATISTICS, change_us, timezone)
+        assert season is not None
+        arguments = {"alpha": 1e-4, "min_effect": 0.1, "exceedance": 0.005, "timezone": timezone}
+        found = [
+            judge_horizon(horizons, start, plain, season, DriftState(), STATISTICS, **arguments)
+            for start in horizons
+            if start >= change_us
+        ]
+        return sum(bool(result.verdict.drifted) for result in found if result is not None)
+
+    assert count_drifts("UTC") >= 2
+    assert count_drifts(BERLIN) == 0
+
+
+@pytest.mark.parametrize("change", CLOCK_CHANGES)
+def test_horizons_longer_than_a_clock_change_have_previous_days(change: str) -> None:
+    horizons, change_us = local_days(change, 2 * HOUR)
+    early = [each for start, each in horizons.items() if start < change_us]
+    plain = learn_baseline(2 * HOUR, early, STATISTICS, change_us)
+    assert plain is not None
+    season = replace(plain, is_seasonal=True)
+    arguments = {"alpha": 1e-4, "min_effect": 0.1, "exceedance": 0.005, "timezone": BERLIN}
+    for start in [start for start in horizons if start >= change_us]:
+        assert judge_horizon(horizons, start, plain, season, DriftState(), STATISTICS, **arguments) is not None

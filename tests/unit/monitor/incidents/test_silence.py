@@ -2,11 +2,14 @@
 
 import itertools
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from config.time_format import format_utc
 from monitor.incidents.lifecycle import Finding, Kind, Severity
 from monitor.incidents.silence import (
     AllowedSilence,
@@ -291,3 +294,49 @@ def test_only_an_arrival_after_the_opening_resolves_the_incident() -> None:
 
 def test_no_row_is_written_without_silence_and_without_an_incident() -> None:
     assert update_silence_incident(None, [], facts(SECOND), RULES) == []
+
+
+CLOCK_CHANGES = {"spring": datetime(2026, 3, 29, tzinfo=UTC), "autumn": datetime(2026, 10, 25, tzinfo=UTC)}
+
+
+def times_with_local_nights(change: str, night: tuple[float, float], timezone: str) -> Times:
+    """Return an event each 2 minutes from 16 days before a clock change to 9 days after, but none at night."""
+    begin = CLOCK_CHANGES[change] - timedelta(days=16)
+    times = [begin + timedelta(minutes=2 * number) for number in range(25 * 720)]
+    local = [time.astimezone(ZoneInfo(timezone)) for time in times]
+    open_at = [not night[0] <= each.hour + each.minute / 60 < night[1] for each in local]
+    return np.array([int(time.timestamp()) * SECOND for time, is_open in zip(times, open_at, strict=True) if is_open])
+
+
+def false_alarms_after_a_week(times_us: Times, rule: SilenceRule) -> list[str]:
+    """Return the starts of the nights after the first week that are called silent."""
+    found = []
+    for before in times_us[:-1][np.diff(times_us) > HOUR // 2].tolist():
+        allowed = estimate_allowed_silence(history_of(times_us[times_us <= before]), before, rule)
+        assert allowed is not None
+        after = int(times_us[times_us > before][0])
+        if before > times_us[0] + 7 * DAY and after > max(before + allowed.usual_us, allowed.allowed_until_us):
+            found.append(format_utc(before))
+    return found
+
+
+@pytest.mark.parametrize("change", CLOCK_CHANGES)
+@pytest.mark.parametrize("night", [(1, 3), (1, 4), (2, 3), (2, 5), (0, 2.5), (3, 6), (4, 6)], ids=str)
+def test_short_night_is_no_silence_at_a_clock_change(change: str, night: tuple[float, float]) -> None:
+    times = times_with_local_nights(change, night, "Europe/Berlin")
+    assert false_alarms_after_a_week(times, replace(AUTO, timezone="Europe/Berlin")) == []
+
+
+def test_clock_change_of_another_time_zone_is_silence_once() -> None:
+    times = times_with_local_nights("spring", (3, 6), "Europe/Berlin")
+    # 03:00 to 06:00 in Berlin is an hour earlier in UTC from this day on: the night begins before the learned one.
+    assert false_alarms_after_a_week(times, AUTO) == ["2026-03-29T00:58:00Z"]
+
+
+def test_outage_longer_than_the_night_of_a_clock_change_is_still_silence() -> None:
+    times = times_with_local_nights("autumn", (2, 5), "Europe/Berlin")
+    begin = int(datetime(2026, 10, 25, 0, tzinfo=UTC).timestamp()) * SECOND  # 02:00 in summer time
+    allowed = estimate_allowed_silence(history_of(times[times < begin]), begin, replace(AUTO, timezone="Europe/Berlin"))
+    assert allowed is not None
+    margin = int(3 * HOUR / 8)
+    assert begin + 4 * HOUR < allowed.allowed_until_us <= begin + 4 * HOUR + margin + 3 * MINUTE
