@@ -69,7 +69,9 @@ class Intake:
         drained: threading.Event,
         drain_timeout_s: float,
         assigned: frozenset[Partition] = frozenset(),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self._stream_id = stream_id
         self._owner = owner
         self._open_source = open_source
@@ -85,7 +87,7 @@ class Intake:
         self._lost: dict[Partition, float] = {}
         self._replaced: set[Partition] = set()
         self._positions: Mapping[Partition, int] = {}
-        self.last_poll_s = time.monotonic()
+        self.last_poll_s = self._next_check_s = self._next_publish_s = clock()
 
     def request_reclaim(self, request: ReclaimRequest) -> None:
         """Request a new claim; called by the worker thread."""
@@ -100,24 +102,27 @@ class Intake:
         source: Source | None = None
         try:
             source = self._open_source()
-            next_check_s = next_publish_s = time.monotonic()
             while not self._stop.is_set():
-                self._claim_partitions(source)
-                source.set_paused(self._inbox.over_limit(frozenset(self._claims)))
-                self._process_poll(self._poll(source))
-                now_s = self.last_poll_s = time.monotonic()
-                self._process_reclaims(now_s)
-                if now_s >= next_check_s:
-                    self._report_caught_up(source)
-                    next_check_s = now_s + _END_CHECK_INTERVAL_S
-                if now_s >= next_publish_s and self._positions:
-                    source.publish(self._positions)
-                    next_publish_s = now_s + _PUBLISH_INTERVAL_S
+                self.run_once(source)
         finally:
             self._inbox.put(StopRequested())
             self._drained.wait(self._drain_timeout_s)
             if source is not None:
                 source.close()
+
+    def run_once(self, source: Source) -> None:
+        """Claim partitions, poll once, and report and publish the positions that are due."""
+        self._claim_partitions(source)
+        source.set_paused(self._inbox.over_limit(frozenset(self._claims)))
+        self._process_poll(self._poll(source))
+        now_s = self.last_poll_s = self._clock()
+        self._process_reclaims(now_s)
+        if now_s >= self._next_check_s:
+            self._report_caught_up(source)
+            self._next_check_s = now_s + _END_CHECK_INTERVAL_S
+        if now_s >= self._next_publish_s and self._positions:
+            source.publish(self._positions)
+            self._next_publish_s = now_s + _PUBLISH_INTERVAL_S
 
     def _poll(self, source: Source) -> PollResult:
         try:
@@ -184,7 +189,7 @@ class Intake:
             self._replaced.discard(partition)
             self._unclaimed.discard(partition)
             if claim is None:  # another incarnation has started in the meantime: look it up again
-                self._lost[partition] = time.monotonic()
+                self._lost[partition] = self._clock()
                 continue
             try:
                 source.seek(partition, Position(next_offset=claim.next_offset, cursor=claim.cursor))

@@ -82,7 +82,9 @@ class Worker:
         intake: ClaimRequests,
         notify_committed: Callable[[], None],
         retry: StorageRetry,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self._rules = rules
         self._stream_id = stream_id
         self._codec = codec
@@ -98,7 +100,7 @@ class Worker:
         self._stop_requested_s: float | None = None
         self._rejection_warning = AllRejectedWarning()
         self.events_committed = 0
-        self.last_commit_s = time.monotonic()
+        self.last_commit_s = self._clock()
 
     @property
     def ended(self) -> bool:
@@ -112,18 +114,25 @@ class Worker:
             (buffer.records_since_s for buffer in list(self._buffers.values()) if buffer.pending), default=None
         )
         # The last commit may be hours before the first waiting record.
-        return 0.0 if since_s is None else time.monotonic() - max(since_s, self.last_commit_s)
+        return 0.0 if since_s is None else self._clock() - max(since_s, self.last_commit_s)
 
     def run(self) -> None:
         """Process messages until `StopRequested` was received and the decoded records are committed."""
-        while True:
-            message = self._inbox.get(self._wait_s())
-            while message is not None:
-                self._process_message(message)
-                message = None if self._is_commit_due() else self._inbox.get(0.0)
-            self._commit_due()
-            if self._is_finishing and self._is_drained():
-                return
+        while not self.run_once(self._wait_s()):
+            pass
+
+    def run_once(self, wait_s: float) -> bool:
+        """Process the messages of the inbox and carry out the due steps; return whether the worker has finished.
+
+        Args:
+            wait_s: The longest wait for the first message.
+        """
+        message = self._inbox.get(wait_s)
+        while message is not None:
+            self._process_message(message)
+            message = None if self._is_commit_due() else self._inbox.get(0.0)
+        self._commit_due()
+        return self._is_finishing and self._is_drained()
 
     @property
     def _is_finishing(self) -> bool:
@@ -131,11 +140,11 @@ class Worker:
 
     def _is_drained(self) -> bool:
         waiting = any(buffer.state is BufferState.PENDING for buffer in self._buffers.values())
-        return not waiting or time.monotonic() - (self._stop_requested_s or 0.0) > self._retry.drain_timeout_s
+        return not waiting or self._clock() - (self._stop_requested_s or 0.0) > self._retry.drain_timeout_s
 
     def _wait_s(self) -> float:
         """Return the longest wait for a message: until the next commit or read of the control state is due."""
-        now_s = time.monotonic()
+        now_s = self._clock()
         due = [_IDLE_WAIT_S]
         for buffer in self._buffers.values():
             if buffer.state is BufferState.HELD_BY_LEAD:
@@ -162,13 +171,11 @@ class Worker:
             case ControlChanged():
                 self._control.invalidate()
             case StopRequested():
-                self._stop_requested_s = time.monotonic()
+                self._stop_requested_s = self._clock()
 
     def _open_buffer(self, message: PartitionClaimed) -> None:
         self._discard_buffer(message.partition)
-        self._buffers[message.partition] = PartitionBuffer.from_claim(
-            message.partition, message.claim, time.monotonic()
-        )
+        self._buffers[message.partition] = PartitionBuffer.from_claim(message.partition, message.claim, self._clock())
 
     def _discard_buffer(self, partition: Partition) -> None:
         buffer = self._buffers.pop(partition, None)
@@ -189,11 +196,11 @@ class Worker:
             self._inbox.release(batch.partition, len(batch))
             return
         decoded = self._codec.decode(batch, time.time_ns() // 1_000)
-        buffer.add(decoded, time.monotonic())
+        buffer.add(decoded, self._clock())
         self._rejection_warning.count(self._rules.stream, decoded)
 
     def _is_commit_due(self) -> bool:
-        now_s = time.monotonic()
+        now_s = self._clock()
         return any(
             buffer.is_due(self._control.control, now_s, finishing=self._is_finishing)
             for buffer in self._buffers.values()
@@ -202,7 +209,7 @@ class Worker:
     def _commit_due(self) -> None:
         held = any(buffer.state is BufferState.HELD_BY_LEAD for buffer in self._buffers.values())
         if held or self._control.never_read:
-            self._control.refresh(time.monotonic())
+            self._control.refresh(self._clock())
         for buffer in list(self._buffers.values()):
             self._run_steps(buffer, finishing=self._is_finishing)
 
@@ -217,7 +224,7 @@ class Worker:
                 buffer,
                 self._control.control,
                 schedule,
-                time.monotonic(),
+                self._clock(),
                 rules=self._rules,
                 scorer=self._scorer,
                 finishing=finishing,
@@ -233,9 +240,9 @@ class Worker:
     def _carry_out(self, buffer: PartitionBuffer, step: CommitStep | WaitForLead | WaitForInput) -> None:
         match step:
             case WaitForLead() | WaitForInput():
-                buffer.apply_hold(step.hold, time.monotonic())
+                buffer.apply_hold(step.hold, self._clock())
             case RepeatWatermark():
-                buffer.apply_repeated_watermark(time.monotonic())
+                buffer.apply_repeated_watermark(self._clock())
                 self._send_commit(buffer, step)
             case CommitEnd():
                 if self._send_commit(buffer, step):
@@ -249,7 +256,7 @@ class Worker:
 
     def _advance(self, buffer: PartitionBuffer, advance: BufferAdvance) -> None:
         """Apply a stored commit to its buffer, release its records and publish the position."""
-        self.last_commit_s = time.monotonic()
+        self.last_commit_s = self._clock()
         buffer.apply_commit(advance, self.last_commit_s)
         self.events_committed += advance.n_events
         self._inbox.release(buffer.partition, advance.n_records)
@@ -282,7 +289,7 @@ class Worker:
         `message` follows all records that were polled before it through the inbox. So without pending records all of
         them are committed; the ledger checks the position again.
         """
-        silent = time.monotonic() - buffer.last_event_s >= self._rules.idle_timeout_us / 1e6
+        silent = self._clock() - buffer.last_event_s >= self._rules.idle_timeout_us / 1e6
         has_events = any(len(batch.events) for batch in buffer.pending)
         if self._control.never_read or buffer.ended or not silent or has_events:
             return
