@@ -49,16 +49,20 @@ streams = sa.Table(
     sa.Column("details", _Text),
     # State of the window tests between judged windows (JSON), updated in the transaction that judges.
     sa.Column("judge_state", _Text),
+    # Revision of the newest row of `settings`; 0 before the first one.
+    sa.Column("settings_revision", sa.Integer, nullable=False, server_default="0"),
     # Number of accepted incidents: results that are computed from windows are recomputed when it changes.
     sa.Column("acceptances", sa.Integer, nullable=False, server_default="0"),
 )
 
-# The settings of a stream over event time: a row is valid from `valid_from_us` on, the first one from the start.
+# The settings of a stream over event time. Each class of settings (`scope`) has its own rows: a row is valid from
+# `valid_from_us` on, the first one from the start. The rows of one revision come from one configuration file.
 settings = sa.Table(
     "settings",
     metadata,
     sa.Column("stream_id", sa.ForeignKey("streams.id"), primary_key=True, autoincrement=False),
     sa.Column("revision", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("scope", _Text, primary_key=True),
     sa.Column("valid_from_us", _Us),
     sa.Column("hash", _Text, nullable=False),
     sa.Column("content", _Text, nullable=False),

@@ -15,13 +15,15 @@ from storage.database.texts import TextColumn
 class StreamControl:
     """The state of a stream that the control plane sets; a commit names the state under which it scored its events.
 
-    `revision` increases with every activation of a model. A tick changes only `last_tick_us`: its threshold is valid
-    from a window after every event that can be stored by then, so that batches in progress are scored correctly.
+    `revision` increases with every activation of a model, `settings_revision` with every change of its
+    settings. A tick changes only `last_tick_us`: its threshold is valid from a window after every event that can be
+    stored by then, so that batches in progress are scored correctly.
     """
 
     sealed_until_us: int | None
     revision: int
     last_tick_us: int | None = None
+    settings_revision: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

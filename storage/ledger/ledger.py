@@ -238,16 +238,14 @@ def _greatest(column: sa.Column[int], value: int) -> sa.ColumnElement[int]:
 
 
 def _select_control(connection: Connection, stream_id: int) -> StreamControl:
-    row = connection.execute(
-        sa.select(streams.c.sealed_until_us, streams.c.revision, streams.c.last_tick_us).where(
-            streams.c.id == stream_id
-        )
-    ).one()
-    return StreamControl(sealed_until_us=row.sealed_until_us, revision=row.revision, last_tick_us=row.last_tick_us)
+    columns = (streams.c.sealed_until_us, streams.c.revision, streams.c.last_tick_us, streams.c.settings_revision)
+    row = connection.execute(sa.select(*columns).where(streams.c.id == stream_id))
+    return StreamControl(**row.mappings().one())
 
 
 def _is_stale(commit: Commit, control: StreamControl) -> bool:
-    if control.revision != commit.assumed_control.revision:
+    assumed = commit.assumed_control
+    if (control.revision, control.settings_revision) != (assumed.revision, assumed.settings_revision):
         return True
     sealed = control.sealed_until_us
     return sealed is not None and any(part.events > 0 and part.window_end_us <= sealed for part in commit.parts)

@@ -120,7 +120,10 @@ def open_stream(db: Database, name: str, window_size_us: int, lead_us: int) -> S
             name=row.name,
             window_size_us=row.window_size_us,
             control=StreamControl(
-                sealed_until_us=row.sealed_until_us, revision=row.revision, last_tick_us=row.last_tick_us
+                sealed_until_us=row.sealed_until_us,
+                revision=row.revision,
+                last_tick_us=row.last_tick_us,
+                settings_revision=row.settings_revision,
             ),
         )
 

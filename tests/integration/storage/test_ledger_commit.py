@@ -137,6 +137,16 @@ def test_commit_under_an_old_revision_is_stale(feed: ClaimedStream) -> None:
     assert count_rows(feed.db, "scores") == 0
 
 
+def test_commit_under_other_settings_is_stale(feed: ClaimedStream) -> None:
+    commit = feed.build_commit(10)
+    with feed.db.write() as connection:
+        connection.execute(sa.update(streams).where(streams.c.id == feed.stream_id).values(settings_revision=3))
+    assert feed.send(commit) == Stale(control=StreamControl(sealed_until_us=None, revision=0, settings_revision=3)), (
+        "no row of it is stored"
+    )
+    assert count_rows(feed.db, "scores") == 0
+
+
 def test_commit_that_waits_for_a_seal_sees_the_sealed_state(db: Database) -> None:
     feed = claim_stream(db)
     commit = feed.build_commit(10, parts=[part_row(T0)])

@@ -12,6 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    op.add_column("streams", sa.Column("settings_revision", sa.Integer(), nullable=False, server_default="0"))
     op.add_column("positions", sa.Column("idle_seen_us", sa.BigInteger(), nullable=True))
     for table in ("window_parts", "windows"):
         op.add_column(table, sa.Column("filtered", sa.BigInteger(), nullable=False, server_default="0"))
@@ -24,12 +25,13 @@ def _create_settings() -> None:
         "settings",
         sa.Column("stream_id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("revision", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("scope", sa.Text(), nullable=False),
         sa.Column("valid_from_us", sa.BigInteger(), nullable=True),
         sa.Column("hash", sa.Text(), nullable=False),
         sa.Column("content", sa.Text(), nullable=False),
         sa.Column("recorded_at_us", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["stream_id"], ["streams.id"], name=op.f("fk_settings_stream_id")),
-        sa.PrimaryKeyConstraint("stream_id", "revision", name=op.f("pk_settings")),
+        sa.PrimaryKeyConstraint("stream_id", "revision", "scope", name=op.f("pk_settings")),
     )
     op.create_table(
         "replicas",
