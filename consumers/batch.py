@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+
+_Item = TypeVar("_Item", bound=np.generic)
 
 UNREADABLE_BATCH = "unreadable_batch"
 RETENTION = "retention"
@@ -71,9 +74,11 @@ class RawBatch:
     records also advances the position.
 
     `timestamps_us` are the broker's timestamps, None for files. `max_event_time_us` is the upper bound of a
-    plausible event time, None without a bound. `cursors` holds the byte offset of each row, followed by the
-    byte offset after the last row. `skip_reason` is the reason why the range [begin, end) could not be read
-    ("retention" or "unreadable_batch"). A batch with a skip reason has no records.
+    plausible event time, None without a bound. `batch_offsets` holds the base offset of the record batch of each
+    record, and `has_append_time` is true where that batch has LogAppendTime (the broker's clock has set its
+    timestamps); both are None for sources without record batches. `cursors` holds the byte offset of each row,
+    followed by the byte offset after the last row. `skip_reason` is the reason why the range [begin, end) could not be
+    read ("retention" or "unreadable_batch"). A batch with a skip reason has no records.
     """
 
     partition: Partition
@@ -84,6 +89,8 @@ class RawBatch:
     keys: Sequence[bytes | None] | None = None
     timestamps_us: Int64 | None = None
     max_event_time_us: int | None = None
+    batch_offsets: Int64 | None = None
+    has_append_time: Mask | None = None
     cursors: Int64 | None = None
     skip_reason: str | None = None
 
@@ -104,6 +111,8 @@ class RawBatch:
             else self.values[first:],
             keys=None if self.keys is None else self.keys[first:],
             timestamps_us=None if self.timestamps_us is None else self.timestamps_us[first:],
+            batch_offsets=None if self.batch_offsets is None else self.batch_offsets[first:],
+            has_append_time=None if self.has_append_time is None else self.has_append_time[first:],
             cursors=None if self.cursors is None else self.cursors[first:],
         )
 
@@ -118,19 +127,27 @@ class RawBatch:
             values=self.values.slice(0, n) if isinstance(self.values, Table) else self.values[:n],
             keys=None if self.keys is None else self.keys[:n],
             timestamps_us=None if self.timestamps_us is None else self.timestamps_us[:n],
+            batch_offsets=None if self.batch_offsets is None else self.batch_offsets[:n],
+            has_append_time=None if self.has_append_time is None else self.has_append_time[:n],
             cursors=None if self.cursors is None else self.cursors[: n + 1],
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Events:
-    """Decoded events of one partition as columns, ordered by offset."""
+    """Decoded events of one partition as columns, ordered by offset.
+
+    `batch_offsets` holds the base offset of the record batch of each event, and `has_append_time` is true where that
+    batch has LogAppendTime. Both are None for sources without record batches, such as files.
+    """
 
     offsets: Int64
     times_us: Int64
     features: Float32
     keys: list[str | None] | None = None
     ids: list[str | None] | None = None
+    batch_offsets: Int64 | None = None
+    has_append_time: Mask | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -143,6 +160,8 @@ class Events:
             features=self.features[start:stop],
             keys=None if self.keys is None else self.keys[start:stop],
             ids=None if self.ids is None else self.ids[start:stop],
+            batch_offsets=None if self.batch_offsets is None else self.batch_offsets[start:stop],
+            has_append_time=None if self.has_append_time is None else self.has_append_time[start:stop],
         )
 
     def filter(self, mask: Mask) -> Events:
@@ -156,6 +175,8 @@ class Events:
             features=self.features[selected],
             keys=None if self.keys is None else [self.keys[i] for i in selected],
             ids=None if self.ids is None else [self.ids[i] for i in selected],
+            batch_offsets=None if self.batch_offsets is None else self.batch_offsets[selected],
+            has_append_time=None if self.has_append_time is None else self.has_append_time[selected],
         )
 
     @staticmethod
@@ -175,7 +196,18 @@ class Events:
             features=np.concatenate([piece.features for piece in pieces]),
             keys=_concatenate_columns([piece.keys for piece in pieces], [len(piece) for piece in pieces]),
             ids=_concatenate_columns([piece.ids for piece in pieces], [len(piece) for piece in pieces]),
+            batch_offsets=_concatenate_arrays([(piece.batch_offsets, piece.offsets) for piece in pieces]),
+            has_append_time=_concatenate_arrays(
+                [(piece.has_append_time, np.zeros(len(piece), np.bool_)) for piece in pieces]
+            ),
         )
+
+
+def _concatenate_arrays(arrays: Sequence[tuple[NDArray[_Item] | None, NDArray[_Item]]]) -> NDArray[_Item] | None:
+    """Concatenate optional arrays: missing ones are replaced by their substitutes. Return None if all are missing."""
+    if all(array is None for array, _ in arrays):
+        return None
+    return np.concatenate([substitute if array is None else array for array, substitute in arrays])
 
 
 def _concatenate_columns(columns: Sequence[list[str | None] | None], lengths: Sequence[int]) -> list[str | None] | None:

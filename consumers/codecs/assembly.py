@@ -89,6 +89,8 @@ def assemble_batch(
             features=rows.features,
             keys=_key_column(raw, schema, rows),
             ids=None if rows.ids is None else text_column(_as_sequence(rows.ids)),
+            batch_offsets=None if raw.batch_offsets is None else raw.batch_offsets[rows.index],
+            has_append_time=None if raw.has_append_time is None else raw.has_append_time[rows.index],
         ),
         dead_letters=dead_letters.build(raw),
         skip_reason=raw.skip_reason,

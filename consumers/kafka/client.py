@@ -27,6 +27,7 @@ from kafka.net.sasl import SASL_MECHANISMS
 from config.errors import BrokerUnavailable, ConfigError
 from consumers.batch import Partition
 from consumers.kafka.access import check_credentials
+from consumers.kafka.answers import track_record_batches
 from consumers.kafka.assignment import AssignmentChange
 from consumers.kafka.client_errors import (
     PERMANENT_ERRORS,
@@ -78,7 +79,7 @@ class Topic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchResult:
-    """The result of one fetch: records (offset, timestamp, key, value), or the reason for their absence.
+    """The result of one fetch: records (`FetchedRecord`), or the reason for their absence.
 
     After `unreadable` the client is unusable: close it, and do not fetch from it again.
     """
@@ -336,6 +337,7 @@ def _open_consumer(options: Mapping[str, Any]) -> tuple[KafkaConsumer, Any]:
 
     with _close_on_error(clients):
         consumer = _construct_in_time(lambda: KafkaConsumer(**options, kafka_client=make_client), options)
+    track_record_batches(consumer)
     return consumer, clients[0].cluster
 
 

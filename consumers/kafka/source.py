@@ -370,5 +370,7 @@ def _to_raw_batch(
         keys=[record.key for record in records],
         timestamps_us=np.fromiter((record.timestamp for record in records), np.int64, len(records)) * 1000,
         max_event_time_us=time.time_ns() // 1_000 + _CLOCK_ERROR_US,
+        batch_offsets=np.fromiter((record.batch_offset for record in records), np.int64, len(records)),
+        has_append_time=np.fromiter((record.has_append_time for record in records), np.bool_, len(records)),
         skip_reason=skip_reason,
     )

@@ -230,6 +230,20 @@ def test_broker_timestamps_are_in_microseconds(
     assert at == {0: 0, 20_000_000: 1, 20_000_001: 2, 40_000_000: 3}
 
 
+def test_each_record_names_its_record_batch_and_whose_clock_set_its_time(
+    kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
+) -> None:
+    created, appended = kafka_topic(), kafka_topic(1, **{"message.timestamp.type": "LogAppendTime"})
+    for topic in (created, appended):
+        for start, n in ((0, 3), (3, 1), (4, 4)):
+            produce(kafka_server, topic, numbered(n, start=start))
+        reader = open_reader(topic).seek_all({first(topic): 1}).read_to({first(topic): 8})
+        batches = reader.batches_of(first(topic))
+        offsets = [int(offset) for batch in batches for offset in batch.batch_offsets]  # type: ignore[union-attr]
+        assert offsets == [0, 0, 3, 4, 4, 4, 4]
+        assert {bool(each) for batch in batches for each in batch.has_append_time} == {topic == appended}  # type: ignore[union-attr]
+
+
 def test_message_larger_than_the_fetch_size_arrives_complete(
     kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
 ) -> None:

@@ -1,9 +1,11 @@
 """Slicing, filtering and concatenation of batches."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from consumers.batch import DeadLetters, DecodedBatch, Events, Partition, Table
-from tests.unit.consumers.raw_batches import raw_batch
+from tests.unit.consumers.raw_batches import decode, json_records, raw_batch
 
 
 def events(*offsets, keys=None):
@@ -85,3 +87,24 @@ def test_cursor_at_returns_the_cursor_of_every_row_and_of_the_end():
         dead_letters=DeadLetters.empty(),
     )
     assert [decoded.cursor_at(offset) for offset in (5, 6, 7)] == [100, 110, 130]
+
+
+def test_record_batches_are_kept_by_slices_filters_and_concatenation():
+    whole = replace(events(1, 2, 5), batch_offsets=np.array([1, 1, 4]), has_append_time=np.array([True, True, False]))
+    again = Events.concat([whole.slice(0, 1), whole.slice(1, 3).filter(np.array([False, True])), events(9)])
+    assert again.batch_offsets.tolist() == [1, 4, 9]  # an event without a record batch is a batch of its own
+    assert again.has_append_time.tolist() == [True, False, False]
+    assert Events.concat([events(1), events(2)]).batch_offsets is None
+
+
+def test_record_batches_are_kept_by_trim_head_and_decoding():
+    raw = raw_batch(
+        json_records(*({"a": 1, "b": i} for i in range(3)), "odd", {"a": 1, "b": 4}),
+        begin=10,
+        batch_offsets=np.array([10, 10, 12, 12, 14]),
+        has_append_time=np.array([True, True, False, False, False]),
+    )
+    decoded = decode(None, batch=raw.trim(11)).events
+    assert decoded.batch_offsets.tolist() == [10, 12, 14]
+    assert decoded.has_append_time.tolist() == [True, False, False]
+    assert raw.head(2).batch_offsets.tolist() == [10, 10]
