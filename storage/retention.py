@@ -12,13 +12,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from config.settings import RetentionSettings
-from config.time_format import DAY_US
+from config.time_format import DAY_US, SECOND_US
 from config.units import to_us
 from storage.database.chunks import CHUNK_ROWS, delete_in_chunks
 from storage.database.engine import Database
 from storage.database.partitions import day_number, drop_score_partitions
 from storage.database.tables import (
     FOREVER_US,
+    commit_ranges,
     dead_letters,
     drift_verdicts,
     incidents,
@@ -91,6 +92,7 @@ def delete_expired(
         drift_verdicts=_delete_drift_verdicts(db, now_us - to_us(retention.windows), stopped),
     )
     _delete_shadow_windows(db, stopped)
+    _delete_commit_ranges(db, scores_cut_us, stopped)
     deleted = replace(
         deleted,
         **_delete_superseded(db, retention, now_us, stopped),
@@ -169,6 +171,22 @@ def _delete_in_log_order(db: Database, table: sa.Table, cut_us: int, stopped: Ca
                 ).rowcount
             last = end
     return total
+
+
+def _delete_commit_ranges(db: Database, scores_cut_us: int, stopped: Callable[[], bool]) -> None:
+    """Delete the ranges of expired scores, oldest first."""
+    if db.dialect == "postgresql":
+        scores_cut_us = scores_cut_us // DAY_US * DAY_US  # scores are deleted by whole days
+    table = commit_ranges.c
+    with db.read() as connection:
+        source_ids = connection.scalars(sa.select(sources.c.id)).all()
+    for source_id in source_ids:
+        of_source = table.source_id == source_id
+        oldest = sa.select(table.first_offset, table.stored_at_us).where(of_source).order_by(table.first_offset)
+        chunk = oldest.limit(CHUNK_ROWS).subquery()
+        # The scores of a range are stored within a second of its first commit.
+        expired = sa.select(chunk.c.first_offset).where(chunk.c.stored_at_us < scores_cut_us - SECOND_US)
+        delete_in_chunks(db, sa.delete(commit_ranges).where(of_source, table.first_offset.in_(expired)), stopped)
 
 
 def _find_protected_since(db: Database) -> dict[int, int]:

@@ -126,6 +126,7 @@ def _score_columns(scored: ScoredEvents) -> ScoreColumns:
         threshold_ids=scored.threshold_ids,
         keys=events.keys,
         ids=events.ids,
+        late=scored.is_late,
     )
 
 

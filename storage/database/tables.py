@@ -213,6 +213,8 @@ commit_ranges = sa.Table(
     sa.Column("min_late_us", _Us),
     sa.Column("max_late_us", _Us),
     sa.Column("stored_at_us", _Us, nullable=False),
+    sa.Index("ix_commit_ranges_max_time_us", "source_id", "max_time_us"),
+    sa.Index("ix_commit_ranges_max_late_us", "source_id", "max_late_us"),
     sqlite_with_rowid=False,
 )
 

@@ -28,7 +28,10 @@ class StreamControl:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreColumns:
-    """All events of a commit, also late ones, as columns of length n; `energies` are stored bit for bit."""
+    """All events of a commit, also late ones, as columns of length n; `energies` are stored bit for bit.
+
+    `late` is the mask of the late events, (n,); None if none is late.
+    """
 
     offsets: NDArray[np.int64]
     times_us: NDArray[np.int64]
@@ -36,6 +39,7 @@ class ScoreColumns:
     threshold_ids: NDArray[np.int64]
     keys: TextColumn | None = None
     ids: TextColumn | None = None
+    late: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)

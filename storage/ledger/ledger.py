@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from storage.database.engine import Database
+from storage.database.errors import CommitUnknown
 from storage.database.partitions import day_number, ensure_score_partitions, partition_name
 from storage.database.tables import FOREVER_US, positions, streams
 from storage.ledger import sources
@@ -23,6 +24,7 @@ from storage.ledger.commit import (
     Stale,
     StreamControl,
 )
+from storage.ledger.ranges import RangeTracker
 from storage.ledger.rows import (
     features_to_json,
     insert_dead_letters,
@@ -65,6 +67,7 @@ class Ledger:
         self._db = db
         self._known_days: frozenset[int] = frozenset()
         self._threshold_use = ThresholdUse()
+        self._ranges = RangeTracker(db)
 
     def open_stream(self, name: str, window_size_us: int, lead_us: int) -> StreamState:
         """Return the stream with a name, created if it does not exist; see `sources.open_stream`."""
@@ -111,8 +114,13 @@ class Ledger:
             try:
                 with self._db.write() as connection:
                     control, recorded, stored_at_us = self._store_commit(connection, commit, features, used)
+                    ranges = self._ranges.record(connection, [commit], stored_at_us)
                 self._threshold_use.mark_recorded(recorded, stored_at_us)
+                self._ranges.mark_stored([commit], ranges)
                 return Committed(control=control)
+            except CommitUnknown:
+                self._ranges.forget([commit.source_id])
+                raise
             except _CommitRejectedError as rejected:
                 return rejected.outcome
             except _PartitionMissingError as missing:

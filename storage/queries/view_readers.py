@@ -13,6 +13,7 @@ from storage.database.engine import Database
 from storage.database.partitions import list_partition_days
 from storage.database.tables import outliers, scores, sources
 from storage.queries.history_views import Columns, HistoryView, to_columns
+from storage.queries.offset_spans import OffsetSpan, find_spans
 
 _CHUNK_ROWS = 20_000
 _PAGE_ROWS = 5_000
@@ -31,20 +32,16 @@ class ScoreReader:
     def read_all(self) -> Iterator[Columns]:
         """Yield the rows by source and offset."""
         for source_id in self._source_ids():
-            for day in self._partition_days():
-                for rows in self._read_chunks(source_id, day, backward=False):
-                    yield to_columns(self.view, rows)
+            for rows in self._read_source(source_id, chunk_rows=_CHUNK_ROWS):
+                yield to_columns(self.view, rows)
 
     def read_newest(self, limit: int) -> Iterator[Columns]:
         """Yield the `limit` latest rows by event time among the last `limit` of each source, oldest first."""
         candidates: list[Sequence[Any]] = []
         for source_id in self._source_ids():
             source_rows: list[Sequence[Any]] = []
-            for day in reversed(self._partition_days()):
-                for rows in self._read_chunks(source_id, day, backward=True):
-                    source_rows.extend(rows)
-                    if len(source_rows) >= limit:
-                        break
+            for rows in self._read_source(source_id, chunk_rows=max(1, min(limit, _CHUNK_ROWS)), backward=True):
+                source_rows.extend(rows)
                 if len(source_rows) >= limit:
                     break
             candidates.extend(source_rows[:limit])
@@ -52,6 +49,18 @@ class ScoreReader:
         order = np.argsort(np.array([row[time_index] for row in candidates], np.int64), kind="stable")
         if candidates and limit > 0:
             yield to_columns(self.view, [candidates[i] for i in order[-limit:]])
+
+    def _read_source(
+        self, source_id: int, *, chunk_rows: int, backward: bool = False
+    ) -> Iterator[Sequence[Sequence[Any]]]:
+        """Yield the rows of one source within the bounds, in chunks, by offset or backward."""
+        with self.db.read() as connection:
+            spans = find_spans(connection, source_id, self.since_us, self.until_us, max_offsets=_CHUNK_ROWS)
+        direction = -1 if backward else 1
+        for day in self._partition_days()[::direction]:
+            for span in spans[::direction]:
+                if span.may_be_stored_on(day):
+                    yield from self._read_span(source_id, day, span, chunk_rows=chunk_rows, backward=backward)
 
     def _source_ids(self) -> list[int]:
         query = (
@@ -62,28 +71,30 @@ class ScoreReader:
         with self.db.read() as connection:
             return list(connection.scalars(query))
 
-    def _partition_days(self) -> Sequence[int | None]:
+    def _partition_days(self) -> list[int | None]:
         """Return the daily partitions in the order of reading, or [None] if the table is not partitioned."""
         if self.db.dialect == "sqlite" or self.view.name != "score_history":
             return [None]
         with self.db.read() as connection:
-            return sorted(list_partition_days(connection))
+            return [*sorted(list_partition_days(connection))]
 
-    def _read_chunks(self, source_id: int, day: int | None, *, backward: bool) -> Iterator[Sequence[Sequence[Any]]]:
-        """Yield the rows of one source within the bounds, one chunk of offsets at a time."""
+    def _read_span(
+        self, source_id: int, day: int | None, span: OffsetSpan, *, chunk_rows: int, backward: bool
+    ) -> Iterator[Sequence[Sequence[Any]]]:
+        """Yield the rows of a span within the bounds, `chunk_rows` stored rows at a time."""
         table = scores if self.view.name == "score_history" else outliers
         offset = table.c.source_offset
         in_partition = [table.c.source_id == source_id]
         if day is not None:
             in_partition.append(sa.column("stored_day", sa.Integer) == day)
-        last: int | None = None
-        while True:
-            after_last = [] if last is None else [offset < last if backward else offset > last]
+        first, last = span.first, span.last
+        while last is None or first <= last:
+            in_span = [offset >= first] if last is None else [offset >= first, offset <= last]
             chunk = (
                 sa.select(offset)
-                .where(*in_partition, *after_last)
+                .where(*in_partition, *in_span)
                 .order_by(offset.desc() if backward else offset)
-                .limit(_CHUNK_ROWS)
+                .limit(chunk_rows)
                 .subquery()
             )
             with self.db.read() as connection:
@@ -95,7 +106,10 @@ class ScoreReader:
                 rows = connection.execute(self._select_rows(source_id, day, low, high, backward=backward)).all()
             if rows:
                 yield rows
-            last = low if backward else high
+            if backward:
+                last = low - 1
+            else:
+                first = high + 1
 
     def _select_rows(self, source_id: int, day: int | None, low: int, high: int, *, backward: bool) -> sa.Select[Any]:
         key_names = ["source_id", *([] if day is None else ["stored_day"])]

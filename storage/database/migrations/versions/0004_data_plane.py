@@ -60,6 +60,8 @@ def _create_commit_tables() -> None:
         sa.PrimaryKeyConstraint("source_id", "first_offset", name=op.f("pk_commit_ranges")),
         sqlite_with_rowid=False,
     )
+    for column in ("max_time_us", "max_late_us"):
+        op.create_index(f"ix_commit_ranges_{column}", "commit_ranges", ["source_id", column], unique=False)
     op.create_table(
         "key_states",
         sa.Column("source_id", sa.Integer(), autoincrement=False, nullable=False),

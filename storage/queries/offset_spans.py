@@ -1,0 +1,77 @@
+"""The offsets of a source that may hold events of a time range, from the ranges of its commits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from storage.database.partitions import day_number
+from storage.database.tables import commit_ranges
+
+_MIN_OFFSET = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OffsetSpan:
+    """The offsets [first, last] of one source; None is open. `day` is the day of storing, None if it is unknown."""
+
+    first: int = _MIN_OFFSET
+    last: int | None = None
+    day: int | None = None
+
+    def may_be_stored_on(self, day: int | None) -> bool:
+        """Return whether rows of the span may lie in the partition of a day; None without partitions."""
+        return day is None or self.day is None or self.day == day
+
+
+def find_spans(
+    connection: Connection, source_id: int, since_us: int | None, until_us: int | None, *, max_offsets: int
+) -> list[OffsetSpan]:
+    """Return the spans of a source that hold all of its events with times in [since_us, until_us), in order.
+
+    Events that were stored before ranges were recorded have none: the first span covers all offsets before the first
+    range. Adjacent ranges of one day are joined up to `max_offsets` offsets.
+    """
+    if since_us is None and until_us is None:
+        return [OffsetSpan()]
+    first = connection.scalar(
+        sa.select(sa.func.min(commit_ranges.c.first_offset)).where(commit_ranges.c.source_id == source_id)
+    )
+    if first is None:
+        return [OffsetSpan()]
+    ranges = _read_ranges(connection, source_id, since_us, until_us)
+    return [OffsetSpan(last=first - 1), *_join_adjacent(ranges, max_offsets)]
+
+
+def _read_ranges(
+    connection: Connection, source_id: int, since_us: int | None, until_us: int | None
+) -> Iterable[OffsetSpan]:
+    """Return the ranges whose events, on time or late, may lie within the bounds, by offset."""
+    table = commit_ranges.c
+    selects = []
+    for low, high in ((table.min_time_us, table.max_time_us), (table.min_late_us, table.max_late_us)):
+        query = sa.select(table.first_offset, table.last_offset, table.stored_at_us).where(
+            table.source_id == source_id, high.is_not(None)
+        )
+        if since_us is not None:
+            query = query.where(high >= since_us)
+        if until_us is not None:
+            query = query.where(low < until_us)
+        selects.append(query)
+    rows = connection.execute(sa.union(*selects).order_by(table.first_offset))
+    return [OffsetSpan(first=first, last=last, day=day_number(stored_at_us)) for first, last, stored_at_us in rows]
+
+
+def _join_adjacent(spans: Iterable[OffsetSpan], max_offsets: int) -> list[OffsetSpan]:
+    joined: list[OffsetSpan] = []
+    for span in spans:
+        before = joined[-1] if joined else None
+        assert span.last is not None, "ranges have both ends"
+        if before is not None and before.day == span.day and span.last - before.first < max_offsets:
+            joined[-1] = OffsetSpan(first=before.first, last=span.last, day=span.day)
+        else:
+            joined.append(span)
+    return joined
