@@ -202,11 +202,11 @@ def find_next_activation(conn: sa.Connection, stream_id: int) -> Activation:
             streams.c.id == stream_id
         )
     ).one()
-    newest_from_us, newest_computed_us = conn.execute(
-        sa.select(sa.func.max(thresholds.c.valid_from_us), sa.func.max(thresholds.c.computed_at_us)).where(
-            thresholds.c.stream_id == stream_id
-        )
-    ).one()
+    # One statement for each column: SQLite reads the end of an index only for a single maximum.
+    newest_from_us, newest_computed_us = (
+        conn.execute(sa.select(sa.func.max(column)).where(thresholds.c.stream_id == stream_id)).scalar_one()
+        for column in (thresholds.c.valid_from_us, thresholds.c.computed_at_us)
+    )
     if newest_from_us is None:
         return Activation(valid_from_us=0, computed_at_us=0)
     # One microsecond after every earlier computation, so that no tick and no other activation has the same time.

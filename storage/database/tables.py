@@ -150,6 +150,7 @@ thresholds = sa.Table(
     sa.Column("used_at_us", _Us),
     sa.Index("ix_thresholds_valid_from", "stream_id", "valid_from_us", "id"),
     sa.Index("ix_thresholds_model", "stream_id", "model_id", "valid_from_us"),
+    sa.Index("ix_thresholds_computed", "stream_id", "computed_at_us"),
 )
 
 # On PostgreSQL `scores` has one more column in front, stored_day (days since 1970): the partition key and the first
@@ -338,6 +339,14 @@ notifications = sa.Table(
     sa.Column("delivered_at_us", _Us),
     sa.Index("ix_notifications_incident_id", "incident_id"),
     sa.Index("ix_notifications_transition_id", "transition_id"),
+)
+# A channel's sender reads the oldest pending notification every second.
+sa.Index(
+    "ix_notifications_channel",
+    notifications.c.channel,
+    notifications.c.transition_id,
+    sqlite_where=sa.text("state = 'pending'"),
+    postgresql_where=sa.text("state = 'pending'"),
 )
 sa.Index(
     "ix_notifications_pending",

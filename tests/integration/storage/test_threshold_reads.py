@@ -1,6 +1,5 @@
 """Ticks and commits read the threshold rows that they need, whatever the number of stored rows."""
 
-import sqlite3
 from collections.abc import Iterator
 
 import pytest
@@ -24,33 +23,17 @@ from tests.integration.storage.commits import (
     score_columns,
     seal,
 )
+from tests.integration.storage.step_counter import StepCounter
 from tests.integration.storage.threshold_rows import REFRESH_US, add_threshold_rows
 
 _ROWS = 105_000
-_STEPS_PER_CALL = 100
-
-
-class StepCounter:
-    """Counts the instructions of SQLite's virtual machine, in units of `_STEPS_PER_CALL`."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def attach(self, driver: sqlite3.Connection, _record: object) -> None:
-        driver.set_progress_handler(self._count, _STEPS_PER_CALL)
-
-    def _count(self) -> int:
-        self.calls += 1
-        return 0
 
 
 @pytest.fixture
 def steps() -> Iterator[StepCounter]:
     """A counter of the instructions of every SQLite connection that is opened in the test."""
-    counter = StepCounter()
-    sa.event.listen(sa.pool.QueuePool, "connect", counter.attach)
-    yield counter
-    sa.event.remove(sa.pool.QueuePool, "connect", counter.attach)
+    with StepCounter() as counter:
+        yield counter
 
 
 def _fill(feed: ClaimedStream, n: int) -> int:
