@@ -5,10 +5,30 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
+ALWAYS_US = -(2**63)
+"""The start of the first rules of a stream: they are valid for all earlier event times."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowRules:
+    """The lengths and waiting times of the windows from `valid_from_us` on, a boundary of these and earlier windows."""
+
+    valid_from_us: int = ALWAYS_US
+    size_us: int
+    grace_us: int
+    ahead_us: int
+
+    @property
+    def lead_us(self) -> int:
+        """Return how far a source may run ahead of the seal in event time."""
+        return self.grace_us + self.ahead_us
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamRules:
-    """The rules of one stream; `monitor.daemon.rules` builds them from the settings.
+    """The rules of one stream that are valid at one event time.
+
+    `monitor.daemon.rules` builds them from the settings.
 
     Attributes:
         stream: Name of the stream.
@@ -35,6 +55,7 @@ class StreamRules:
         min_effect: `alerts.drift.min_effect`.
         max_age_us: `notify.max_age`.
         channels: Returns the names of the channels for a kind and a severity of an incident.
+        window_changes: The windows of all event times, by the start of their validity. Empty: those of these rules.
     """
 
     stream: str
@@ -60,15 +81,19 @@ class StreamRules:
     min_effect: float
     max_age_us: int
     channels: Callable[[str, str], Sequence[str]]
+    window_changes: tuple[WindowRules, ...] = ()
+
+    @property
+    def windows(self) -> tuple[WindowRules, ...]:
+        """Return the windows of all event times, by the start of their validity; the first one is always valid."""
+        return self.window_changes or (
+            WindowRules(size_us=self.size_us, grace_us=self.grace_us, ahead_us=self.ahead_us),
+        )
 
     @property
     def lead_us(self) -> int:
         """Return how far a source may run ahead of the seal in event time."""
         return self.grace_us + self.ahead_us
-
-    def lead_end_us(self, sealed_until_us: int | None) -> int:
-        """Return the event time from which on no event may be stored yet."""
-        return (sealed_until_us or 0) + self.lead_us
 
     @property
     def active_horizons_us(self) -> tuple[int, ...]:

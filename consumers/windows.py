@@ -1,4 +1,4 @@
-"""Event-time functions on columns: window starts, watermarks, lateness and stray times."""
+"""Event-time functions on columns: window starts, watermarks and stray times."""
 
 from __future__ import annotations
 
@@ -32,20 +32,6 @@ def watermark_before(times_us: Int64, before_us: int | None) -> Int64:
         np.maximum.accumulate(times_us[:-1], out=running[1:])
         np.maximum(running, running[0], out=running)
     return running
-
-
-def late_mask(times_us: Int64, size_us: int, grace_us: int, watermark_us: Int64, sealed_until_us: int | None) -> Mask:
-    """Return a mask of the late events. `watermark_us` is the watermark before each event.
-
-    An event is late if its window's end plus the grace period is not after its own source's watermark at
-    earlier offsets, or if its window is sealed. Lateness therefore does not depend on the progress of other
-    sources.
-    """
-    window_end = window_start(times_us, size_us) + size_us
-    late = window_end + grace_us <= watermark_us
-    if sealed_until_us is not None:
-        late |= window_end <= sealed_until_us
-    return late
 
 
 def count_before_lead_end(times_us: Int64, limit_us: int) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.stream_rules import StreamRules
+from consumers.window_schedule import make_window_schedule
 from monitor.control_plane.drift_step import DriftMonitor
 from monitor.control_plane.judge import judge_open_window, judge_window, needs_evidence
 from monitor.control_plane.seal import next_seal_us, pending_tick_us
@@ -209,9 +210,9 @@ class ControlPlane:
         return self._drift is not None and self._drift.run_due()
 
     def _seal_windows(self) -> bool:
-        rules = self._rules
+        windows = make_window_schedule(self._rules.windows)
         sealed = self._stores.windows.seal(
-            self._stream_id, lambda facts: next_seal_us(facts, rules.size_us, rules.grace_us, self._tick_at_or_after)
+            self._stream_id, lambda facts: next_seal_us(facts, windows, self._tick_at_or_after)
         )
         if sealed is None:
             return False

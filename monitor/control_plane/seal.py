@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 
+from consumers.window_schedule import WindowSchedule
 from storage.control.records import SealFacts
 from storage.control.thresholds import TickFacts
 
 
-def next_seal_us(facts: SealFacts, size_us: int, grace_us: int, tick_at_or_after: Callable[[int], int]) -> int | None:
+def next_seal_us(facts: SealFacts, windows: WindowSchedule, tick_at_or_after: Callable[[int], int]) -> int | None:
     """Return the new `sealed_until` in microseconds, or None when there is nothing to seal.
 
     The seal never passes a tick that is due. A threshold is computed from the windows that end at or before its tick,
@@ -14,14 +15,14 @@ def next_seal_us(facts: SealFacts, size_us: int, grace_us: int, tick_at_or_after
     flagged before its threshold is known. Ticks without a judged window since the last tick are skipped; the windows
     alone decide which ones these are.
     """
-    target = _seal_target_us(facts, size_us, grace_us)
+    target = _seal_target_us(facts, windows)
     if target is None:
         return None
     ended_us = pending_tick_us(facts)
     if ended_us is None:
         ended_us = facts.first_part_end_us
     if ended_us is not None:
-        target = min(target, tick_at_or_after(ended_us) // size_us * size_us)
+        target = min(target, windows.floor_us(tick_at_or_after(ended_us)))
     return target if facts.sealed_until_us is None or target > facts.sealed_until_us else None
 
 
@@ -33,12 +34,12 @@ def pending_tick_us(facts: SealFacts | TickFacts) -> int | None:
     return ended_us
 
 
-def _seal_target_us(facts: SealFacts, size_us: int, grace_us: int) -> int | None:
+def _seal_target_us(facts: SealFacts, windows: WindowSchedule) -> int | None:
     watermarks = [source.watermark_us for source in facts.sources if not source.idle]
     if watermarks:
         reported = [watermark for watermark in watermarks if watermark is not None]
-        return None if len(reported) < len(watermarks) else (min(reported) - grace_us) // size_us * size_us
+        return None if len(reported) < len(watermarks) else windows.passed_us(min(reported))
     if facts.last_part_end_us is None or all(source.ended for source in facts.sources):
         return facts.last_part_end_us
     # An idle source has not ended: until the clock passes the end of a window, the source may add events to it.
-    return min(facts.last_part_end_us, (facts.now_us - grace_us) // size_us * size_us)
+    return min(facts.last_part_end_us, windows.passed_us(facts.now_us))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from consumers.window_schedule import WindowSchedule
 from monitor.statistics.part import Scale, merge_parts, summarise_windows
 from monitor.statistics.part_codec import decode_part, encode_part, encode_windows
 from storage.control.shadows import MergedWindow, ScheduledShadow
@@ -16,10 +17,10 @@ Int64 = NDArray[np.int64]
 
 def build_shadow_parts(
     features: Float32,
-    windows_us: Int64,
+    times_us: Int64,
     shadows: Sequence[ScheduledShadow],
+    windows: WindowSchedule,
     *,
-    size_us: int,
     energies: Callable[[Float32, int], Float32],
     scale: Callable[[int], Scale],
 ) -> list[ShadowPartRow]:
@@ -27,29 +28,32 @@ def build_shadow_parts(
 
     Args:
         features: The features of the events that are not late, (n, D).
-        windows_us: The start of the window of each event, (n,).
+        times_us: The time of each event, (n,).
         shadows: The shadow models; each scores only windows that begin at or after its start.
-        size_us: The length of a window, in microseconds.
+        windows: The windows of the stream.
         energies: Returns the energies of features under a model.
         scale: Returns the scale of a model's energies.
     """
     rows = []
+    starts_us = windows.starts(times_us)
     for shadow in shadows:
-        selected = windows_us >= shadow.since_us
+        selected = starts_us >= shadow.since_us
         if not selected.any():
             continue
         shadow_energies = energies(features[selected], shadow.model_id)
         is_outlier = shadow_energies > shadow.threshold
-        starts, windows = np.unique(windows_us[selected], return_inverse=True)
-        parts = summarise_windows(shadow_energies, is_outlier, windows, len(starts), scale(shadow.model_id))
+        starts, index = np.unique(starts_us[selected], return_inverse=True)
+        parts = summarise_windows(shadow_energies, is_outlier, index, len(starts), scale(shadow.model_id))
         rows += [
             ShadowPartRow(
                 model_id=shadow.model_id,
                 window_start_us=start,
-                window_end_us=start + size_us,
+                window_end_us=end,
                 payload=payload,
             )
-            for start, payload in zip(starts.tolist(), encode_windows(parts), strict=True)
+            for start, end, payload in zip(
+                starts.tolist(), windows.ends(starts).tolist(), encode_windows(parts), strict=True
+            )
         ]
     return rows
 

@@ -15,13 +15,8 @@ from numpy.typing import NDArray
 
 from config.stream_rules import StreamRules
 from consumers.batch import DeadLetters, DecodedBatch, Events
-from consumers.windows import (
-    NO_WATERMARK_US,
-    count_before_lead_end,
-    late_mask,
-    watermark_before,
-    window_start,
-)
+from consumers.window_schedule import WindowSchedule, make_window_schedule
+from consumers.windows import NO_WATERMARK_US, count_before_lead_end, watermark_before
 from monitor.models.shadow_parts import build_shadow_parts
 from monitor.pipeline.stray_times import mask_stray_times, reject_stray_times
 from monitor.pipeline.threshold_schedule import ThresholdSchedule
@@ -128,10 +123,11 @@ def fold(
         rules: The rules of the stream.
         scorer: The scorer of the models in the schedule.
     """
+    windows = make_window_schedule(rules.windows)
     stray, decided = mask_stray_times(batch.events, watermark_us, rules, final=final)
     # The remaining records keep their stray times: the next fold decides them again, by the events that follow.
     within_lead = count_before_lead_end(
-        np.where(stray, NO_WATERMARK_US, batch.events.times_us), rules.lead_end_us(control.sealed_until_us)
+        np.where(stray, NO_WATERMARK_US, batch.events.times_us), windows.lead_end_us(control.sealed_until_us)
     )
     n = min(decided, within_lead)
     ready, remaining = _split_batch(batch, n)
@@ -141,14 +137,14 @@ def fold(
     held = within_lead < decided
     if held:  # an undecided event may have a stray time, which must not become the watermark
         advanced_us = _advance_watermark(advanced_us, batch.events.times_us[n : n + 1])
-    scored = _score_events(ready.events, watermarks_us, control, schedule, rules, scorer)
+    scored = _score_events(ready.events, watermarks_us, control, schedule, windows, scorer)
     return FoldedBatch(
         end=ready.end,
         watermark_us=advanced_us,
         scored=scored,
         dead=ready.dead_letters,
-        parts=_build_parts(scored, ready.dead_letters, watermark_us, schedule, rules, scorer),
-        shadow_parts=_build_shadow_parts(scored, schedule, rules, scorer),
+        parts=_build_parts(scored, ready.dead_letters, watermark_us, schedule, windows, scorer),
+        shadow_parts=_build_shadow_parts(scored, schedule, windows, scorer),
         remaining=remaining,
         held_by_lead=held,
     )
@@ -190,10 +186,11 @@ def _score_events(
     watermarks_us: Int64,
     control: StreamControl,
     schedule: ThresholdSchedule,
-    rules: StreamRules,
+    windows: WindowSchedule,
     scorer: BatchScorer,
 ) -> ScoredEvents:
-    rows = schedule.rows_at(window_start(events.times_us, rules.size_us))
+    starts_us = windows.starts(events.times_us)
+    rows = schedule.rows_at(starts_us)
     energies = np.empty(len(events), np.float32)
     model_ids = schedule.model_ids[rows]
     model_rows = np.zeros(len(events), np.int64)
@@ -210,7 +207,7 @@ def _score_events(
         energies=energies,
         threshold_ids=schedule.threshold_ids[rows],
         is_outlier=energies > schedule.thresholds[rows],
-        is_late=late_mask(events.times_us, rules.size_us, rules.grace_us, watermarks_us, control.sealed_until_us),
+        is_late=windows.late_mask(starts_us, watermarks_us, control.sealed_until_us),
         model_rows=model_rows,
         drift_codes=codes,
     )
@@ -221,24 +218,24 @@ def _build_parts(
     dead_letters: DeadLetters,
     watermark_us: int | None,
     schedule: ThresholdSchedule,
-    rules: StreamRules,
+    windows: WindowSchedule,
     scorer: BatchScorer,
 ) -> list[WindowPartRow]:
     """Build one part per window in one pass over the batch; late events and dead letters are only counted."""
-    windows = window_start(scored.events.times_us, rules.size_us)
-    dead_windows = _dead_letter_windows(scored.events, dead_letters, watermark_us, rules)
-    starts = np.unique(np.concatenate([windows, dead_windows]))
-    late = _count_by_window(windows[scored.is_late], starts)
+    event_starts = windows.starts(scored.events.times_us)
+    dead_windows = _dead_letter_windows(scored.events, dead_letters, watermark_us, windows)
+    starts = np.unique(np.concatenate([event_starts, dead_windows]))
+    late = _count_by_window(event_starts[scored.is_late], starts)
     dead = _count_by_window(dead_windows, starts)
     on_time = np.flatnonzero(~scored.is_late)
-    on_time = on_time[np.argsort(windows[on_time], kind="stable")]
+    on_time = on_time[np.argsort(event_starts[on_time], kind="stable")]
     model_ids = schedule.model_ids[schedule.rows_at(starts)]
-    event_windows = np.searchsorted(starts, windows[on_time])
+    event_windows = np.searchsorted(starts, event_starts[on_time])
     rows = []
     for model_id in np.unique(model_ids).tolist():
         own = model_ids == model_id
         events = on_time[own[event_windows]]
-        index = np.searchsorted(starts[own], windows[events])
+        index = np.searchsorted(starts[own], event_starts[events])
         n_windows = int(own.sum())
         parts = replace(
             summarise_windows(
@@ -248,7 +245,7 @@ def _build_parts(
             dead=dead[own],
             drift=scored.sum_drift(events, index, n_windows, model_id),
         )
-        rows += _part_rows(parts, starts[own], scored.events.offsets[events], schedule, rules)
+        rows += _part_rows(parts, starts[own], scored.events.offsets[events], schedule, windows)
     return sorted(rows, key=lambda row: row.window_start_us)
 
 
@@ -258,13 +255,14 @@ def _count_by_window(windows: Int64, starts: Int64) -> Int64:
 
 
 def _part_rows(
-    parts: WindowParts, starts: Int64, offsets: Int64, schedule: ThresholdSchedule, rules: StreamRules
+    parts: WindowParts, starts: Int64, offsets: Int64, schedule: ThresholdSchedule, windows: WindowSchedule
 ) -> list[WindowPartRow]:
     """Return the rows of the windows of one model; `offsets` are those of its on-time events, sorted by window."""
     ends = np.cumsum(parts.events)
     padded = np.append(offsets, 0)
     columns = (
         starts,
+        windows.ends(starts),
         schedule.threshold_ids[schedule.rows_at(starts)],
         parts.events,
         parts.outliers,
@@ -276,7 +274,7 @@ def _part_rows(
     return [
         WindowPartRow(
             window_start_us=start,
-            window_end_us=start + rules.size_us,
+            window_end_us=end,
             threshold_id=threshold_id,
             events=events,
             outliers=outliers,
@@ -286,30 +284,30 @@ def _part_rows(
             first_offset=first if events else None,
             last_offset=last if events else None,
         )
-        for start, threshold_id, events, outliers, late, dead, first, last, payload in zip(
+        for start, end, threshold_id, events, outliers, late, dead, first, last, payload in zip(
             *(column.tolist() for column in columns), encode_windows(parts), strict=True
         )
     ]
 
 
 def _build_shadow_parts(
-    scored: ScoredEvents, schedule: ThresholdSchedule, rules: StreamRules, scorer: BatchScorer
+    scored: ScoredEvents, schedule: ThresholdSchedule, windows: WindowSchedule, scorer: BatchScorer
 ) -> list[ShadowPartRow]:
     if not schedule.shadows:
         return []
     on_time = ~scored.is_late
     return build_shadow_parts(
         scored.events.features[on_time],
-        window_start(scored.events.times_us[on_time], rules.size_us),
+        scored.events.times_us[on_time],
         schedule.shadows,
-        size_us=rules.size_us,
+        windows,
         energies=scorer.energies,
         scale=scorer.scale,
     )
 
 
 def _dead_letter_windows(
-    events: Events, dead_letters: DeadLetters, watermark_us: int | None, rules: StreamRules
+    events: Events, dead_letters: DeadLetters, watermark_us: int | None, windows: WindowSchedule
 ) -> Int64:
     """Return the window start of each dead letter, except of those before the first event of the source.
 
@@ -319,4 +317,4 @@ def _dead_letter_windows(
         return np.empty(0, np.int64)
     watermarks_us = watermark_before(np.append(events.times_us, 0), watermark_us)
     times_us = watermarks_us[np.searchsorted(events.offsets, dead_letters.offsets)]
-    return window_start(times_us[times_us >= 0], rules.size_us)
+    return windows.starts(times_us[times_us >= 0])

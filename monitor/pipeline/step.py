@@ -9,7 +9,7 @@ import numpy as np
 
 from config.stream_rules import StreamRules
 from consumers.batch import DecodedBatch, Position
-from consumers.windows import window_start
+from consumers.window_schedule import make_window_schedule
 from monitor.pipeline.fold import BatchScorer, FoldedBatch, fold
 from monitor.pipeline.partition_buffer import (
     COMMIT_EVENTS,
@@ -135,7 +135,7 @@ def next_step(
 
 def _windows_before(schedule: ThresholdSchedule, batch: DecodedBatch, rules: StreamRules) -> tuple[int, ...]:
     """Return the starts of the windows of a batch whose rows the schedule no longer holds, ascending."""
-    starts = window_start(batch.events.times_us, rules.size_us)
+    starts = make_window_schedule(rules.windows).starts(batch.events.times_us)
     return tuple(np.unique(starts[starts < schedule.complete_from_us]).tolist())
 
 

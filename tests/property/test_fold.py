@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.stream_rules import StreamRules
+from config.stream_rules import StreamRules, WindowRules
 from consumers.batch import DeadLetters, DecodedBatch, Events, Partition
+from consumers.window_schedule import make_window_schedule
 from monitor.pipeline.fold import FoldedBatch, fold, join_batches
 from monitor.pipeline.threshold_schedule import ThresholdSchedule
 from monitor.statistics.drift_sums import MeasuredEvents
@@ -22,6 +23,14 @@ from tests.rules import make_rules
 PARTITION = Partition(topic="t", partition=0)
 SIZE, GRACE, AHEAD, MAX_FUTURE = 10, 3, 25, 30
 KAFKA = make_rules(size_us=SIZE, grace_us=GRACE, ahead_us=AHEAD, max_future_us=None)
+CHANGED = replace(
+    KAFKA,
+    window_changes=(
+        WindowRules(size_us=SIZE, grace_us=GRACE, ahead_us=AHEAD),
+        WindowRules(valid_from_us=40, size_us=8, grace_us=0, ahead_us=30),
+        WindowRules(valid_from_us=120, size_us=12, grace_us=9, ahead_us=15),
+    ),
+)
 FILE = replace(KAFKA, max_future_us=MAX_FUTURE)
 SCHEDULE = ThresholdSchedule.from_rows(
     [
@@ -143,10 +152,9 @@ class FoldRun:
         """Seal a share of the windows that the source's watermark allows to seal."""
         if self.watermark_us is None:
             return False
-        allowed = (self.watermark_us - GRACE) // SIZE
-        done = (self.sealed_until_us or 0) // SIZE
-        before = self.sealed_until_us
-        self.sealed_until_us = max(done, done + round(share * (allowed - done))) * SIZE
+        windows = make_window_schedule(self.rules.windows)
+        allowed, before = windows.passed_us(self.watermark_us), self.sealed_until_us or 0
+        self.sealed_until_us = max(before, windows.floor_us(before + round(share * (allowed - before))))
         return self.sealed_until_us != before
 
     def read_to_end(self) -> "FoldRun":
@@ -205,7 +213,8 @@ def read(whole: DecodedBatch, steps: list[tuple[int, float]], rules: StreamRules
 
 def read_in_one_batch(whole: DecodedBatch, rules: StreamRules = KAFKA) -> FoldRun:
     """Read the whole log in one batch with an unlimited lead and without seals."""
-    reader = FoldRun(whole, replace(rules, ahead_us=10**9))
+    unlimited = tuple(replace(each, ahead_us=10**9) for each in rules.windows)
+    reader = FoldRun(whole, replace(rules, window_changes=unlimited))
     reader.step(10**9)
     return reader
 
@@ -219,6 +228,18 @@ def test_any_batches_and_seals_give_the_rows_and_windows_of_one_batch(
     assert reader.rows() == one.rows()
     assert reader.dead_letters() == one.dead_letters()
     assert reader.windows() == one.windows()
+
+
+@pytest.mark.slow
+@given(logs(), STEPS)
+def test_any_batches_and_seals_give_equal_rows_over_changes_of_the_windows(
+    whole: DecodedBatch, steps: list[tuple[int, float]]
+) -> None:
+    reader, one = read(whole, steps, CHANGED), read_in_one_batch(whole, CHANGED)
+    assert reader.rows() == one.rows()
+    assert reader.windows() == one.windows()
+    ends = {row.window_start_us: row.window_end_us for each in reader.folded for row in each.parts}
+    assert all(ends[a] <= b for a, b in pairwise(sorted(ends))), "no two windows overlap"
 
 
 @pytest.mark.slow
@@ -263,7 +284,7 @@ def test_no_event_is_stored_beyond_the_lead_or_enters_a_sealed_window(
         sealed = reader.sealed_until_us or 0
         reader.step(n)
         last = reader.folded[-1]
-        assert (last.scored.events.times_us < KAFKA.lead_end_us(sealed)).all()
+        assert (last.scored.events.times_us < make_window_schedule(KAFKA.windows).lead_end_us(sealed)).all()
         assert all(row.events == 0 for row in last.parts if row.window_end_us <= sealed)
         reader.seal(share)
 

@@ -8,7 +8,6 @@ from consumers.windows import (
     NO_WATERMARK_US,
     count_before_lead_end,
     find_stray_times,
-    late_mask,
     watermark_before,
     window_start,
 )
@@ -40,15 +39,6 @@ def test_watermark_is_the_largest_time_at_earlier_offsets(times, before):
     start = NO_WATERMARK_US if before is None else before
     expected = [max([start, *times[:i].tolist()]) for i in range(len(times))]
     assert watermark_before(times, before).tolist() == expected
-
-
-@given(TIMES, BEFORE, st.integers(1, 500), st.integers(0, 500), BEFORE)
-def test_lateness_follows_its_definition(times, before, size, grace, sealed):
-    marks = watermark_before(times, before)
-    late = late_mask(times, size, grace, marks, sealed)
-    for time, mark, is_late in zip(times.tolist(), marks.tolist(), late.tolist(), strict=True):
-        end = time - time % size + size
-        assert is_late == (end + grace <= mark or (sealed is not None and end <= sealed))
 
 
 @given(TIMES, st.integers(0, 2_500))

@@ -3,11 +3,9 @@
 import numpy as np
 
 from consumers.windows import (
-    ENDED_WATERMARK_US,
     NO_WATERMARK_US,
     count_before_lead_end,
     find_stray_times,
-    late_mask,
     watermark_before,
     window_start,
 )
@@ -30,20 +28,6 @@ def test_watermark_before_the_first_event_is_none():
 
 def test_event_does_not_advance_its_own_watermark():
     assert watermark_before(us(100, 50), 10).tolist() == [10, 100]
-
-
-def test_event_is_late_after_its_window_end_and_grace_pass_the_watermark():
-    watermark = us(69, 70)
-    assert late_mask(us(30, 30), MINUTE, 10, watermark, None).tolist() == [False, True]
-
-
-def test_event_of_a_sealed_window_is_late_for_any_watermark():
-    none = us(NO_WATERMARK_US, NO_WATERMARK_US)
-    assert late_mask(us(59, 60), MINUTE, 10, none, 60).tolist() == [True, False]
-
-
-def test_every_event_is_late_after_the_source_has_ended():
-    assert late_mask(us(10**15), MINUTE, 10, us(ENDED_WATERMARK_US), None).tolist() == [True]
 
 
 def test_lead_is_cut_at_the_limit_even_if_later_events_are_before_it():

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config.stream_rules import WindowRules
+from consumers.window_schedule import WindowSchedule, make_window_schedule
 from monitor.control_plane.seal import next_seal_us, pending_tick_us
 from monitor.schedule import tick_at_or_after
 from storage.control.records import SealFacts, SourceFacts
@@ -29,8 +31,13 @@ def facts(*sources: SourceFacts, **known: float | None) -> SealFacts:
     return SealFacts(now_us=round((known.get("now") or 10_000) * MINUTE), sources=sources, **values)
 
 
+def windows_of(size_us: int, grace_us: int) -> WindowSchedule:
+    return make_window_schedule((WindowRules(size_us=size_us, grace_us=grace_us, ahead_us=0),))
+
+
 def sealed(seal_facts: SealFacts, size_us: int = MINUTE, grace_us: int = GRACE) -> float | None:
-    target = next_seal_us(seal_facts, size_us, grace_us, lambda time_us: tick_at_or_after(REFRESH, time_us))
+    windows = windows_of(size_us, grace_us)
+    target = next_seal_us(seal_facts, windows, lambda time_us: tick_at_or_after(REFRESH, time_us))
     return None if target is None else target / MINUTE
 
 
@@ -135,7 +142,7 @@ def stored_facts(draw: st.DrawFn) -> SealFacts:
 
 @given(stored_facts(), st.sampled_from([7 * SECOND, MINUTE, 3 * MINUTE]))
 def test_the_seal_only_moves_forward_and_never_past_an_active_source(seal_facts: SealFacts, size: int) -> None:
-    target = next_seal_us(seal_facts, size, GRACE, lambda time_us: tick_at_or_after(REFRESH, time_us))
+    target = next_seal_us(seal_facts, windows_of(size, GRACE), lambda time_us: tick_at_or_after(REFRESH, time_us))
     if target is None:
         return
     assert seal_facts.sealed_until_us is None or target > seal_facts.sealed_until_us
@@ -147,7 +154,7 @@ def test_the_seal_only_moves_forward_and_never_past_an_active_source(seal_facts:
 
 @given(stored_facts())
 def test_the_seal_never_passes_a_due_tick(seal_facts: SealFacts) -> None:
-    target = next_seal_us(seal_facts, MINUTE, GRACE, lambda time_us: tick_at_or_after(REFRESH, time_us))
+    target = next_seal_us(seal_facts, windows_of(MINUTE, GRACE), lambda time_us: tick_at_or_after(REFRESH, time_us))
     pending = pending_tick_us(seal_facts)
     if target is not None and pending is not None:
         assert target <= tick_at_or_after(REFRESH, pending)
@@ -170,3 +177,18 @@ def test_an_idle_or_ended_source_does_not_change_the_seal_of_the_others(
         last_part_end_us=seal_facts.last_part_end_us,
     )
     assert sealed(more) == sealed(seal_facts)
+
+
+def test_after_a_change_of_the_windows_the_seal_moves_over_windows_of_both_sizes() -> None:
+    changed = make_window_schedule(
+        (
+            WindowRules(size_us=MINUTE, grace_us=30 * SECOND, ahead_us=0),
+            WindowRules(valid_from_us=6 * MINUTE, size_us=3 * MINUTE, grace_us=0, ahead_us=0),
+        )
+    )
+
+    def seal_at(minutes: float) -> float | None:
+        target = next_seal_us(facts(at(minutes)), changed, lambda _: 10_000 * MINUTE)
+        return None if target is None else target / MINUTE
+
+    assert [seal_at(minutes) for minutes in (5.4, 5.5, 6.4, 6.5, 8.9, 9, 11.9, 12)] == [4, 5, 5, 6, 6, 9, 9, 12]

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from config.settings import Settings
+from consumers.window_schedule import make_window_schedule
 from monitor.daemon.rules import build_stream_rules, config_hash
 from monitor.incidents.lifecycle import Kind, Severity
 
@@ -35,7 +36,9 @@ def test_a_file_has_a_bound_on_future_event_times() -> None:
 @pytest.mark.parametrize(("sealed", "limit"), [(None, 15), (0, 15), (100, 115), (-10, 5)])
 def test_the_lead_ends_at_the_seal_plus_grace_plus_ahead(sealed: int | None, limit: int) -> None:
     rules = build_stream_rules(settings(window={"size": "5s", "grace": "5s", "ahead": "10s"}), "a")
-    assert rules.lead_end_us(None if sealed is None else sealed * SECOND) == limit * SECOND
+    assert (
+        make_window_schedule(rules.windows).lead_end_us(None if sealed is None else sealed * SECOND) == limit * SECOND
+    )
 
 
 def test_the_rules_have_the_settings_of_their_own_stream() -> None:
