@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from consumers.window_schedule import WindowSchedule
-from storage.control.records import SealFacts
+from storage.control.records import SealFacts, SourceFacts
 from storage.control.thresholds import TickFacts
 
 
@@ -35,11 +35,18 @@ def pending_tick_us(facts: SealFacts | TickFacts) -> int | None:
 
 
 def _seal_target_us(facts: SealFacts, windows: WindowSchedule) -> int | None:
+    # Since it was last seen at its end, an idle source may have received events of that time and of later ones.
+    idle_seen_us = [_last_seen_us(source, facts) for source in facts.sources if source.idle and not source.ended]
+    idle_limits_us = [windows.passed_us(min(idle_seen_us))] if idle_seen_us else []
     watermarks = [source.watermark_us for source in facts.sources if not source.idle]
     if watermarks:
         reported = [watermark for watermark in watermarks if watermark is not None]
-        return None if len(reported) < len(watermarks) else windows.passed_us(min(reported))
-    if facts.last_part_end_us is None or all(source.ended for source in facts.sources):
-        return facts.last_part_end_us
-    # An idle source has not ended: until the clock passes the end of a window, the source may add events to it.
-    return min(facts.last_part_end_us, windows.passed_us(facts.now_us))
+        if len(reported) < len(watermarks):
+            return None
+        return min([windows.passed_us(min(reported)), *idle_limits_us])
+    return None if facts.last_part_end_us is None else min([facts.last_part_end_us, *idle_limits_us])
+
+
+def _last_seen_us(source: SourceFacts, facts: SealFacts) -> int:
+    """Return when an idle source was last seen at its end; now for the rows of versions that did not store it."""
+    return facts.now_us if source.idle_seen_us is None else source.idle_seen_us

@@ -45,10 +45,10 @@ class PartitionRevoked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionCaughtUp:
-    """The fetch position was the end of the log. The source may be idle until `until_us` by the database clock."""
+    """The fetch position was the end of the log, at `seen_us` or later by the database clock."""
 
     partition: Partition
-    until_us: int
+    seen_us: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,7 +35,6 @@ _END_CHECK_INTERVAL_S = 1.0
 _PUBLISH_INTERVAL_S = 5.0
 _BACKOFF_S = 1.0
 _RECLAIM_DELAY_S = 1.0
-_IDLE_LEASE_US = 5_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,13 +240,13 @@ class Intake:
         if not self._claims:
             return
         try:
-            # The lease starts before the check, so that a process that is suspended after it reports nothing stale.
-            until_us = self._now_us() + _IDLE_LEASE_US
+            # The time before the check, so that a process that is suspended after it reports nothing stale.
+            seen_us = self._now_us()
             caught_up = source.caught_up(frozenset(self._claims))
         except (BrokerUnavailable, StorageUnavailable):
             return
         for partition in caught_up:
-            self._inbox.put(PartitionCaughtUp(partition=partition, until_us=until_us))
+            self._inbox.put(PartitionCaughtUp(partition=partition, seen_us=seen_us))
 
 
 def _find_source_state(partition: Partition, sources: Sequence[SourceState]) -> SourceState | None:

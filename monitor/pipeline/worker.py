@@ -45,6 +45,7 @@ from monitor.pipeline.step import (
 from storage.control.shadows import ShadowStore
 from storage.database.errors import CommitUnknown
 from storage.ledger.commit import Committed, Fenced, Stale
+from storage.ledger.idle import IdleSource
 from storage.ledger.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -296,10 +297,10 @@ class Worker:
         self._run_steps(buffer, finishing=True)
         if self._buffers.get(buffer.partition) is not buffer:
             return
-        claim, next_offset = buffer.claim, buffer.position.next_offset
-        if self._retry.retry_until_answered(
-            lambda: self._ledger.mark_idle(claim.source_id, claim.epoch, next_offset, message.until_us)
-        ):
+        source = IdleSource(
+            source_id=buffer.claim.source_id, epoch=buffer.claim.epoch, next_offset=buffer.position.next_offset
+        )
+        if self._retry.retry_until_answered(lambda: self._ledger.mark_idle([source], message.seen_us)):
             self._notify_committed()
         else:
             self._give_up_claim(buffer)

@@ -11,12 +11,14 @@ from typing import Any
 class SourceFacts:
     """Progress of one source.
 
-    `idle` is evaluated on the database's clock. An ended source will never deliver another event.
+    `idle` is evaluated on the database's clock, and `idle_seen_us` is the time on it at which the source was last seen
+    at the end of its log. An ended source will never deliver another event.
     """
 
     watermark_us: int | None
     idle: bool
     ended: bool
+    idle_seen_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

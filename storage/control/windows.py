@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -49,10 +50,16 @@ class WindowStore:
     def seal(self, stream_id: int, decide: Callable[[SealFacts], int | None]) -> int | None:
         """Set `sealed_until_us` to the result of `decide`; return it, or None if the seal did not move.
 
-        The position rows are locked in order. No commit of this stream can therefore be between its guard and its end
-        while the watermarks are read.
+        The facts are read once without locks, so that a seal with nothing to move writes nothing, and then decided
+        again with the position rows locked in order. No commit of this stream can therefore be between its guard and
+        its end while the watermarks are read.
         """
+        with self._db.read() as conn:
+            if decide(self._read_seal_facts(conn, stream_id)) is None:
+                return None
         with self._db.write() as conn:
+            lock_stream(conn, stream_id)
+            conn.execute(_select_positions(stream_id).with_for_update()).all()
             facts = self._read_seal_facts(conn, stream_id)
             target = decide(facts)
             if target is None:
@@ -68,13 +75,7 @@ class WindowStore:
 
     def _read_seal_facts(self, conn: sa.Connection, stream_id: int) -> SealFacts:
         now_us = self._db.now_us(conn)
-        lock_stream(conn, stream_id)
-        locked = conn.execute(
-            sa.select(positions.c.watermark_us, positions.c.idle_until_us)
-            .where(positions.c.stream_id == stream_id, positions.c.active)
-            .order_by(positions.c.source_id)
-            .with_for_update()
-        ).all()
+        sources = conn.execute(_select_positions(stream_id)).all()
         sealed_until_us, last_tick_us = conn.execute(
             sa.select(streams.c.sealed_until_us, streams.c.last_tick_us).where(streams.c.id == stream_id)
         ).one()
@@ -85,8 +86,13 @@ class WindowStore:
         return SealFacts(
             now_us=now_us,
             sources=[
-                SourceFacts(watermark_us=watermark, idle=until > now_us, ended=until == FOREVER_US)
-                for watermark, until in locked
+                SourceFacts(
+                    watermark_us=row.watermark_us,
+                    idle=row.idle_until_us > now_us,
+                    ended=row.idle_until_us == FOREVER_US,
+                    idle_seen_us=row.idle_seen_us,
+                )
+                for row in sources
             ],
             sealed_until_us=sealed_until_us,
             last_tick_us=last_tick_us,
@@ -258,3 +264,12 @@ class WindowStore:
             conn.execute(streams.update().where(streams.c.id == stream_id).values(judge_state=state))
         if judgement.gap_ids:
             conn.execute(gaps.update().where(gaps.c.id.in_(judgement.gap_ids)).values(incident_id=ids_by_kind["gap"]))
+
+
+def _select_positions(stream_id: int) -> sa.Select[Any]:
+    """Return the query for the active positions of a stream, in the order in which transactions lock them."""
+    return (
+        sa.select(positions.c.watermark_us, positions.c.idle_until_us, positions.c.idle_seen_us)
+        .where(positions.c.stream_id == stream_id, positions.c.active)
+        .order_by(positions.c.source_id)
+    )

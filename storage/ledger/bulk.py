@@ -25,14 +25,16 @@ from storage.ledger.commit import ScoreColumns
 # waits for the rest of the data. Scores are therefore copied into a temporary table, before the commit locks any row.
 # After that the transaction consists of single statements, to which the session's timeouts apply.
 _CREATE_STAGING_TABLE = """CREATE TEMPORARY TABLE IF NOT EXISTS staged_scores (
-  source_offset BIGINT, event_time_us BIGINT, energy REAL, threshold_id INTEGER, key TEXT, event_id TEXT
+  source_id INTEGER, source_offset BIGINT, event_time_us BIGINT, energy REAL, threshold_id INTEGER, key TEXT,
+  event_id TEXT
 ) ON COMMIT DELETE ROWS"""
-_COPY_SCORES = (
-    "COPY staged_scores (source_offset, event_time_us, energy, threshold_id, key, event_id) FROM STDIN (FORMAT BINARY)"
-)
+_COPY_SCORES = """COPY staged_scores (
+  source_id, source_offset, event_time_us, energy, threshold_id, key, event_id
+) FROM STDIN (FORMAT BINARY)"""
 _INSERT_STAGED_SCORES = """INSERT INTO scores (
-  stored_day, source_id, stored_at_us, source_offset, event_time_us, energy, threshold_id, key, event_id
-) SELECT %s, %s, %s, source_offset, event_time_us, energy, threshold_id, key, event_id FROM staged_scores"""
+  stored_day, stored_at_us, source_id, source_offset, event_time_us, energy, threshold_id, key, event_id
+) SELECT %s, %s, source_id, source_offset, event_time_us, energy, threshold_id, key, event_id FROM staged_scores
+WHERE source_id = ANY(%s)"""
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\x00" + struct.pack(">ii", 0, 0)
 _COPY_TRAILER = struct.pack(">h", -1)
 _ROWS_PER_STATEMENT = 500
@@ -42,6 +44,8 @@ _ROWS_PER_STATEMENT = 500
 _FIXED_WIDTH_ROW = np.dtype(
     [
         ("fields", ">i2"),
+        ("source_id_size", ">i4"),
+        ("source_id", ">i4"),
         ("source_offset_size", ">i4"),
         ("source_offset", ">i8"),
         ("event_time_us_size", ">i4"),
@@ -56,41 +60,47 @@ _ROW_WITHOUT_TEXTS = np.dtype([*_FIXED_WIDTH_ROW.descr, ("key_size", ">i4"), ("e
 _COPY_NULL = struct.pack(">i", -1)
 
 
-def stage_scores(connection: Connection, scores: ScoreColumns) -> None:
-    """Copy the scores into a temporary table, without a lock (PostgreSQL only); `insert_scores` must follow."""
+def stage_scores(connection: Connection, scores: Mapping[int, ScoreColumns]) -> None:
+    """Copy the scores of sources into a temporary table, without a lock (PostgreSQL only); `insert_scores` follows."""
     driver = connection.connection.driver_connection
-    if not len(scores) or not isinstance(driver, psycopg.Connection):
+    if not any(map(len, scores.values())) or not isinstance(driver, psycopg.Connection):
         return
+    rows = (pack_scores(source_id, columns) for source_id, columns in scores.items())
     with driver.cursor() as cursor:
         cursor.execute(_CREATE_STAGING_TABLE)
         with cursor.copy(_COPY_SCORES) as copy:
-            copy.write(b"".join((_COPY_HEADER, pack_scores(scores), _COPY_TRAILER)))
+            copy.write(b"".join((_COPY_HEADER, *rows, _COPY_TRAILER)))
 
 
-def insert_scores(connection: Connection, source_id: int, stored_at_us: int, scores: ScoreColumns) -> None:
-    """Insert one row per event, all with the same time of storing; on PostgreSQL from the temporary table."""
-    if not len(scores):
+def insert_scores(connection: Connection, stored_at_us: int, scores: Mapping[int, ScoreColumns]) -> None:
+    """Insert the scores of sources, one row per event, all with the same time of storing.
+
+    On PostgreSQL the rows are in the temporary table, which may hold further sources.
+    """
+    n = sum(map(len, scores.values()))
+    if not n:
         return
     driver = connection.connection.driver_connection
     if isinstance(driver, sqlite3.Connection):
-        _insert_scores_sqlite(driver, source_id, stored_at_us, scores)
+        _insert_scores_sqlite(driver, stored_at_us, scores)
         return
     if not isinstance(driver, psycopg.Connection):
         raise TypeError(type(driver))
     with driver.cursor() as cursor:
-        cursor.execute(_INSERT_STAGED_SCORES, (day_number(stored_at_us), source_id, stored_at_us))
-        if cursor.rowcount != len(scores):
-            message = f"{len(scores)} scores were staged, {cursor.rowcount} inserted"
+        cursor.execute(_INSERT_STAGED_SCORES, (day_number(stored_at_us), stored_at_us, list(scores)))
+        if cursor.rowcount != n:
+            message = f"{n} scores were staged, {cursor.rowcount} inserted"
             raise RuntimeError(message)
 
 
-def pack_scores(scores: ScoreColumns) -> bytes:
-    """Return the rows in PostgreSQL's binary COPY format, without header and trailer."""
+def pack_scores(source_id: int, scores: ScoreColumns) -> bytes:
+    """Return the rows of a source in PostgreSQL's binary COPY format, without header and trailer."""
     without_texts = scores.keys is None and scores.ids is None
     rows = np.zeros(len(scores), _ROW_WITHOUT_TEXTS if without_texts else _FIXED_WIDTH_ROW)
-    rows["fields"] = 6
-    for name in ("source_offset", "event_time_us", "energy", "threshold_id"):
+    rows["fields"] = 7
+    for name in ("source_id", "source_offset", "event_time_us", "energy", "threshold_id"):
         rows[f"{name}_size"] = _FIXED_WIDTH_ROW[name].itemsize
+    rows["source_id"] = source_id
     rows["source_offset"] = scores.offsets
     rows["event_time_us"] = scores.times_us
     rows["energy"] = scores.energies
@@ -113,30 +123,47 @@ def _pack_texts(texts: TextColumn | None, n: int) -> list[bytes]:
     return [_COPY_NULL if data is None else size(len(data)) + data for data in encoded]
 
 
-def _insert_scores_sqlite(driver: sqlite3.Connection, source_id: int, stored_at_us: int, scores: ScoreColumns) -> None:
-    columns: dict[str, Sequence[object]] = {
-        "source_offset": scores.offsets.tolist(),
-        "event_time_us": scores.times_us.tolist(),
-        "energy": scores.energies.astype(np.float64).tolist(),
-        "threshold_id": scores.threshold_ids.tolist(),
-    }
-    if scores.keys is not None:
-        columns["key"] = make_storable(scores.keys)
-    if scores.ids is not None:
-        columns["event_id"] = make_storable(scores.ids)
-    width, n = len(columns), len(scores)
+def _insert_scores_sqlite(driver: sqlite3.Connection, stored_at_us: int, scores: Mapping[int, ScoreColumns]) -> None:
+    columns = _flatten_scores(scores)
+    width, n = len(columns), len(columns["source_id"])
     flat: list[object] = [None] * (width * n)
     for index, values in enumerate(columns.values()):
         flat[index::width] = values
     variables = driver.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
-    step = min(_ROWS_PER_STATEMENT, (variables - 2) // width)
-    head = f"INSERT INTO scores (source_id, stored_at_us, {', '.join(columns)}) VALUES "
-    row = f"(?1, ?2{', ?' * width})"
+    step = min(_ROWS_PER_STATEMENT, (variables - 1) // width)
+    head = f"INSERT INTO scores (stored_at_us, {', '.join(columns)}) VALUES "
+    row = f"(?1{', ?' * width})"
     full_statement = head + ", ".join([row] * step)
     for start in range(0, n, step):
         rows = min(step, n - start)
         statement = full_statement if rows == step else head + ", ".join([row] * rows)
-        driver.execute(statement, (source_id, stored_at_us, *flat[start * width : (start + rows) * width]))
+        driver.execute(statement, (stored_at_us, *flat[start * width : (start + rows) * width]))
+
+
+def _flatten_scores(scores: Mapping[int, ScoreColumns]) -> dict[str, Sequence[object]]:
+    """Return the rows of all sources as columns of the table `scores`, without the time of storing."""
+    rows = list(scores.values())
+    sizes = [len(each) for each in rows]
+    columns: dict[str, Sequence[object]] = {
+        "source_id": np.repeat(list(scores), sizes).tolist(),
+        "source_offset": np.concatenate([each.offsets for each in rows]).tolist(),
+        "event_time_us": np.concatenate([each.times_us for each in rows]).tolist(),
+        "energy": np.concatenate([each.energies for each in rows]).astype(np.float64).tolist(),
+        "threshold_id": np.concatenate([each.threshold_ids for each in rows]).tolist(),
+    }
+    if any(each.keys is not None for each in rows):
+        columns["key"] = join_texts([each.keys for each in rows], sizes)
+    if any(each.ids is not None for each in rows):
+        columns["event_id"] = join_texts([each.ids for each in rows], sizes)
+    return columns
+
+
+def join_texts(columns: Sequence[TextColumn | None], sizes: Sequence[int]) -> list[str | None]:
+    """Return the storable texts of several columns of known lengths as one column; None stands for NULLs."""
+    joined: list[str | None] = []
+    for texts, n in zip(columns, sizes, strict=True):
+        joined += [None] * n if texts is None else make_storable(texts)
+    return joined
 
 
 def insert_columns(connection: Connection, table: str, columns: Mapping[str, Sequence[object]]) -> None:

@@ -172,3 +172,13 @@ class Stale:
     """Nothing is stored: the stream's state has changed. Fold, or score, again under `control`."""
 
     control: StreamControl
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """Nothing is stored: the database refuses the rows of this commit, however often it is repeated."""
+
+    error: Exception
+
+
+CommitOutcome = Committed | Fenced | Stale | Refused

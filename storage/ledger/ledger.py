@@ -1,4 +1,4 @@
-"""The transactional commit of a batch: position, scores, outliers, dead letters and parts.
+"""The transactional commit of batches: positions, scores, outliers, dead letters and parts of several sources.
 
 A position advances only for the owner of its epoch, and only from the offset at which the commit begins. Every event is
 therefore stored exactly once, also if processes are killed, frozen or replaced at any moment.
@@ -6,25 +6,39 @@ therefore stored exactly once, also if processes are killed, frozen or replaced 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from storage.database.engine import Database
 from storage.database.errors import CommitUnknown
 from storage.database.partitions import day_number, ensure_score_partitions, partition_name
-from storage.database.tables import FOREVER_US, positions, streams
-from storage.ledger import sources
+from storage.database.tables import streams
+from storage.ledger import idle, sources
 from storage.ledger.bulk import insert_scores, stage_scores
 from storage.ledger.commit import (
     Commit,
+    CommitOutcome,
     Committed,
     Fenced,
+    Refused,
     Stale,
     StreamControl,
 )
-from storage.ledger.ranges import RangeTracker
+from storage.ledger.idle import IdleSource
+from storage.ledger.positions import (
+    advance_positions,
+    find_rejection,
+    read_control,
+    read_control_at,
+    select_positions,
+)
+from storage.ledger.ranges import CommitRange, RangeTracker
 from storage.ledger.rows import (
     features_to_json,
     insert_dead_letters,
@@ -43,13 +57,21 @@ from storage.ledger.schedule import (
 )
 from storage.ledger.sources import NewSource, SourceClaim, SourceState, StreamState
 
+log = logging.getLogger(__name__)
 
-class _CommitRejectedError(Exception):
-    """Rolls the transaction back; `outcome` is the result of `commit`."""
+GROUP_ROWS = 20_000
+"""Largest number of events in the commits of one transaction, so that it lasts about 100 ms."""
 
-    def __init__(self, outcome: Fenced | Stale) -> None:
-        super().__init__(type(outcome).__name__)
-        self.outcome = outcome
+# Errors that the rows of one source cause. Those that a retry or an operator can resolve are translated before.
+_ROW_ERRORS = (
+    sa.exc.SQLAlchemyError,
+    psycopg.Error,
+    sqlite3.Error,
+    ArithmeticError,
+    TypeError,
+    ValueError,
+    RuntimeError,
+)
 
 
 class _PartitionMissingError(Exception):
@@ -58,6 +80,16 @@ class _PartitionMissingError(Exception):
     def __init__(self, day: int) -> None:
         super().__init__(f"no partition for day {day}")
         self.day = day
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _StoredGroup:
+    """The outcomes of a group in order, and the rows that its transaction wrote for threshold use and ranges."""
+
+    outcomes: list[CommitOutcome]
+    threshold_ids: Sequence[int]
+    ranges: dict[int, CommitRange]
+    stored_at_us: int
 
 
 class Ledger:
@@ -96,94 +128,121 @@ class Ledger:
 
     def claim_source(self, source_id: int, owner: str) -> SourceClaim | None:
         """Claim a source, replacing its present owner; return None if it is no longer active."""
-        return sources.claim_source(self._db, source_id, owner)
+        return self.claim_sources([source_id], owner).get(source_id)
+
+    def claim_sources(self, source_ids: Sequence[int], owner: str) -> dict[int, SourceClaim]:
+        """Claim sources in one transaction, replacing their present owners; those that are not active are left out."""
+        return sources.claim_sources(self._db, source_ids, owner)
 
     def commit(self, commit: Commit) -> Committed | Fenced | Stale:
-        """Store a commit in one transaction.
+        """Store one commit in a transaction of its own; see `commit_group`. An error of its rows is raised."""
+        (outcome,) = self.commit_group([commit])
+        if isinstance(outcome, Refused):
+            raise outcome.error
+        return outcome
+
+    def commit_group(self, commits: Sequence[Commit]) -> list[CommitOutcome]:
+        """Store commits of one stream, each of another source, in one transaction.
+
+        A commit that is fenced or stale does not prevent the others. If the database refuses the rows of the group,
+        each commit is stored in a transaction of its own, so that one source does not stop the others.
 
         Returns:
-            Whether it is stored (`Committed`), and if not, why.
+            The outcome of each commit, in order.
 
         Raises:
-            StorageUnavailable: Nothing is stored; the same commit may be retried.
-            CommitUnknown: The commit may be stored; claim the source again and continue from its position.
+            StorageUnavailable: Nothing is stored; the same commits may be retried.
+            CommitUnknown: The commits may be stored; `find_outcomes` tells which ones are.
         """
-        features = features_to_json(commit.outliers)
-        used = find_used(commit.scores.threshold_ids)
+        try:
+            return self._commit_together(commits)
+        except _ROW_ERRORS as error:
+            if len(commits) == 1:
+                return [Refused(error=error)]
+            log.warning(
+                "A commit of %d sources failed (%s); storing them one by one.",
+                len(commits),
+                error,
+                extra={"action": "commit"},
+            )
+        return [outcome for commit in commits for outcome in self.commit_group([commit])]
+
+    def find_outcomes(self, commits: Sequence[Commit]) -> list[Committed | Fenced | None]:
+        """Return the outcome of each commit of a group whose COMMIT was not answered; None: it may be repeated.
+
+        A commit is stored if its source has the epoch of the commit and its end as position. It is not stored if the
+        position is its begin. With any other position the claim is lost: another owner, or a database that lost its
+        last commits.
+        """
+        with self._db.read() as connection:
+            stored = select_positions(connection, [commit.source_id for commit in commits], lock=False)
+            control = read_control(connection, commits[0].stream_id)
+        outcomes: list[Committed | Fenced | None] = []
+        for commit in commits:
+            position = stored.get(commit.source_id)
+            if position is None or position.epoch != commit.epoch:
+                outcomes.append(Fenced())
+            elif position.next_offset == commit.begin:
+                outcomes.append(None)
+            else:
+                outcomes.append(Committed(control=control) if position.next_offset == commit.end else Fenced())
+        return outcomes
+
+    def _commit_together(self, commits: Sequence[Commit]) -> list[CommitOutcome]:
+        features = {commit.source_id: features_to_json(commit.outliers) for commit in commits}
         while True:
             try:
                 with self._db.write() as connection:
-                    control, recorded, stored_at_us = self._store_commit(connection, commit, features, used)
-                    ranges = self._ranges.record(connection, [commit], stored_at_us)
-                self._threshold_use.mark_recorded(recorded, stored_at_us)
-                self._ranges.mark_stored([commit], ranges)
-                return Committed(control=control)
+                    stored = self._store_group(connection, commits, features)
             except CommitUnknown:
-                self._ranges.forget([commit.source_id])
+                self._ranges.forget([commit.source_id for commit in commits])
                 raise
-            except _CommitRejectedError as rejected:
-                return rejected.outcome
             except _PartitionMissingError as missing:
                 ensure_score_partitions(self._db, missing.day)
+            else:
+                self._threshold_use.mark_recorded(stored.threshold_ids, stored.stored_at_us)
+                self._ranges.mark_stored(commits, stored.ranges)
+                return stored.outcomes
 
-    def _store_commit(
-        self, connection: Connection, commit: Commit, features: list[str], used: Sequence[int]
-    ) -> tuple[StreamControl, Sequence[int], int]:
-        """Store a commit; return the control state, the threshold rows of which the use was recorded, and the time."""
-        stage_scores(connection, commit.scores)
-        stored_at_us = self._advance_position(connection, commit)
-        # A separate statement: it must see a seal that was committed while the update waited for the position's row.
-        control = _select_control(connection, commit.stream_id)
-        if _is_stale(commit, control):
-            raise _CommitRejectedError(Stale(control=control))
-        to_record = self._threshold_use.find_due(used, stored_at_us)
-        if not record_use(connection, to_record, stored_at_us):
-            # Retention deleted the row and increased the revision in one transaction, which is visible now.
-            raise _CommitRejectedError(Stale(control=_select_control(connection, commit.stream_id)))
-        if len(commit.scores):
+    def _store_group(
+        self, connection: Connection, commits: Sequence[Commit], features: Mapping[int, list[str]]
+    ) -> _StoredGroup:
+        """Store those commits that are neither fenced nor stale."""
+        stage_scores(connection, {commit.source_id: commit.scores for commit in commits})
+        stored = select_positions(connection, [commit.source_id for commit in commits], lock=True)
+        # A separate statement: it must see a seal that was committed while the positions were being locked.
+        control, now_us = read_control_at(connection, commits[0].stream_id, self._db.clock_expression())
+        rejections = [find_rejection(commit, stored.get(commit.source_id), control) for commit in commits]
+        accepted = [commit for commit, rejection in zip(commits, rejections, strict=True) if rejection is None]
+        used = sorted({each for commit in accepted for each in find_used(commit.scores.threshold_ids)})
+        to_record = self._threshold_use.find_due(used, now_us)
+        if not record_use(connection, to_record, now_us):
+            # Retention deleted a row and increased the revision in one transaction, which is visible now.
+            stale = Stale(control=read_control(connection, commits[0].stream_id))
+            return _StoredGroup(outcomes=_fill(rejections, stale), threshold_ids=(), ranges={}, stored_at_us=now_us)
+        ranges = {}
+        if accepted:
+            advance_positions(connection, accepted, stored, now_us)
+            self._insert_rows(connection, accepted, features, now_us)
+            ranges = self._ranges.record(connection, accepted, now_us)
+        outcomes = _fill(rejections, Committed(control=control))
+        return _StoredGroup(outcomes=outcomes, threshold_ids=to_record, ranges=ranges, stored_at_us=now_us)
+
+    def _insert_rows(
+        self, connection: Connection, commits: Sequence[Commit], features: Mapping[int, list[str]], stored_at_us: int
+    ) -> None:
+        """Insert the rows of commits whose positions are advanced."""
+        if any(len(commit.scores) for commit in commits):
             self._require_partition(connection, day_number(stored_at_us))
-            insert_scores(connection, commit.source_id, stored_at_us, commit.scores)
-        if len(commit.outliers):
-            insert_outliers(connection, commit, stored_at_us, features)
-        if len(commit.dead):
-            insert_dead_letters(connection, commit, stored_at_us)
-        if commit.gap_reason is not None:
-            insert_gap(connection, commit, stored_at_us)
-        if commit.parts:
-            insert_parts(connection, commit)
-        if commit.shadow_parts:
-            insert_shadow_parts(connection, commit)
-        return control, to_record, stored_at_us
-
-    def _advance_position(self, connection: Connection, commit: Commit) -> int:
-        """Advance the position and return the time of storing; the row stays locked until the transaction ends."""
-        values: dict[str, object] = {
-            "next_offset": commit.end,
-            "committed_at_us": self._db.clock_expression(),
-            # A commit that advances, or reports a head event, shows that the source is not idle.
-            "idle_until_us": FOREVER_US if commit.ended else 0,
-        }
-        if commit.end != commit.begin:
-            # A commit that only advances the watermark has no cursor, and must not overwrite the stored one.
-            values["cursor"] = commit.end_cursor
-        if commit.watermark_us is not None:
-            values["watermark_us"] = _greatest(positions.c.watermark_us, commit.watermark_us)
-        if len(commit.scores):
-            values["last_event_us"] = _greatest(positions.c.last_event_us, int(commit.scores.times_us.max()))
-        stored_at_us = connection.scalar(
-            sa.update(positions)
-            .where(
-                positions.c.source_id == commit.source_id,
-                positions.c.epoch == commit.epoch,
-                positions.c.next_offset == commit.begin,
-                positions.c.active,
-            )
-            .values(values)
-            .returning(positions.c.committed_at_us)
-        )
-        if stored_at_us is None:
-            raise _CommitRejectedError(Fenced())
-        return int(stored_at_us)
+        insert_scores(connection, stored_at_us, {commit.source_id: commit.scores for commit in commits})
+        insert_outliers(connection, commits, stored_at_us, [features[commit.source_id] for commit in commits])
+        insert_parts(connection, commits)
+        insert_shadow_parts(connection, commits)
+        for commit in commits:
+            if len(commit.dead):
+                insert_dead_letters(connection, commit, stored_at_us)
+            if commit.gap_reason is not None:
+                insert_gap(connection, commit, stored_at_us)
 
     def _require_partition(self, connection: Connection, day: int) -> None:
         if self._db.dialect == "sqlite" or day in self._known_days:
@@ -192,35 +251,14 @@ class Ledger:
             raise _PartitionMissingError(day)
         self._known_days |= {day}
 
-    def mark_idle(self, source_id: int, epoch: int, next_offset: int, until_us: int) -> bool:
-        """Mark a source as idle at the end of its log, so that it holds no window open until a time.
-
-        Args:
-            source_id: The source.
-            epoch: The epoch of the caller's claim.
-            next_offset: The end of the log; a source with another position is not idle.
-            until_us: The end of the idle lease by the database's clock, measured from before the log's end was read.
-
-        Returns:
-            False if the claim is fenced or the position differs.
-        """
-        with self._db.write() as connection:
-            updated = connection.execute(
-                sa.update(positions)
-                .where(
-                    positions.c.source_id == source_id,
-                    positions.c.epoch == epoch,
-                    positions.c.next_offset == next_offset,
-                    positions.c.active,
-                )
-                .values(idle_until_us=_greatest(positions.c.idle_until_us, until_us))
-            )
-            return updated.rowcount == 1
+    def mark_idle(self, idle_sources: Sequence[IdleSource], seen_us: int) -> set[int]:
+        """Mark sources as idle, in one transaction; return the ids of those that are. See `idle.mark_idle`."""
+        return idle.mark_idle(self._db, idle_sources, seen_us)
 
     def read_control(self, stream_id: int) -> StreamControl:
         """Return the state of the stream that the control plane sets."""
         with self._db.read() as connection:
-            return _select_control(connection, stream_id)
+            return read_control(connection, stream_id)
 
     def read_threshold_schedule(
         self, stream_id: int, after_id: int = 0, from_us: int | None = None
@@ -239,21 +277,5 @@ class Ledger:
         return read_thresholds_at(self._db, stream_id, times_us)
 
 
-def _greatest(column: sa.Column[int], value: int) -> sa.ColumnElement[int]:
-    """Return the larger of a column and a value; the value if the column is NULL."""
-    new = sa.literal(value, sa.BigInteger)
-    return sa.case((column > new, column), else_=new)
-
-
-def _select_control(connection: Connection, stream_id: int) -> StreamControl:
-    columns = (streams.c.sealed_until_us, streams.c.revision, streams.c.last_tick_us, streams.c.settings_revision)
-    row = connection.execute(sa.select(*columns).where(streams.c.id == stream_id))
-    return StreamControl(**row.mappings().one())
-
-
-def _is_stale(commit: Commit, control: StreamControl) -> bool:
-    assumed = commit.assumed_control
-    if (control.revision, control.settings_revision) != (assumed.revision, assumed.settings_revision):
-        return True
-    sealed = control.sealed_until_us
-    return sealed is not None and any(part.events > 0 and part.window_end_us <= sealed for part in commit.parts)
+def _fill(rejections: Sequence[CommitOutcome | None], outcome: CommitOutcome) -> list[CommitOutcome]:
+    return [outcome if rejection is None else rejection for rejection in rejections]

@@ -1,16 +1,19 @@
-"""Insertion of a commit's rows other than scores: outliers, dead letters, a gap and parts."""
+"""Insertion of the rows of commits other than scores: outliers, dead letters, gaps and parts."""
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Sequence
 
+import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from config.time_format import MINUTE_US
 from storage.database.tables import dead_letters, gaps
 from storage.database.texts import make_storable
-from storage.ledger.bulk import insert_columns, shortest_decimals
+from storage.ledger.bulk import insert_columns, join_texts, shortest_decimals
 from storage.ledger.commit import Commit, OutlierColumns
 from storage.ledger.dead_letter_quota import DeadLetterUsage, apply_dead_letter_quota
 
@@ -24,23 +27,27 @@ def features_to_json(outliers: OutlierColumns) -> list[str]:
     ]
 
 
-def insert_outliers(connection: Connection, commit: Commit, stored_at_us: int, features: list[str]) -> None:
-    """Insert the outliers of a commit, with their features as JSON."""
-    columns = commit.outliers
-    n = len(columns)
+def insert_outliers(
+    connection: Connection, commits: Sequence[Commit], stored_at_us: int, features: Sequence[Sequence[str]]
+) -> None:
+    """Insert the outliers of commits, with their features as JSON: one list per commit."""
+    outliers = [commit.outliers for commit in commits]
+    sizes = [len(columns) for columns in outliers]
+    if not any(sizes):
+        return
     insert_columns(
         connection,
         "outliers",
         {
-            "source_id": [commit.source_id] * n,
-            "source_offset": columns.offsets.tolist(),
-            "event_time_us": columns.times_us.tolist(),
-            "energy": columns.energies.tolist(),
-            "threshold_id": columns.threshold_ids.tolist(),
-            "stored_at_us": [stored_at_us] * n,
-            "key": [None] * n if columns.keys is None else make_storable(columns.keys),
-            "event_id": [None] * n if columns.ids is None else make_storable(columns.ids),
-            "features": features,
+            "source_id": np.repeat([commit.source_id for commit in commits], sizes).tolist(),
+            "source_offset": np.concatenate([columns.offsets for columns in outliers]).tolist(),
+            "event_time_us": np.concatenate([columns.times_us for columns in outliers]).tolist(),
+            "energy": np.concatenate([columns.energies for columns in outliers]).tolist(),
+            "threshold_id": np.concatenate([columns.threshold_ids for columns in outliers]).tolist(),
+            "stored_at_us": [stored_at_us] * sum(sizes),
+            "key": join_texts([columns.keys for columns in outliers], sizes),
+            "event_id": join_texts([columns.ids for columns in outliers], sizes),
+            "features": list(itertools.chain.from_iterable(features)),
         },
     )
 
@@ -86,41 +93,44 @@ def insert_gap(connection: Connection, commit: Commit, recorded_at_us: int) -> N
     )
 
 
-def insert_parts(connection: Connection, commit: Commit) -> None:
-    """Insert the parts of a commit."""
-    parts = commit.parts
-    n = len(parts)
+def insert_parts(connection: Connection, commits: Sequence[Commit]) -> None:
+    """Insert the parts of commits."""
+    parts = [(commit, part) for commit in commits for part in commit.parts]
+    if not parts:
+        return
     insert_columns(
         connection,
         "window_parts",
         {
-            "stream_id": [commit.stream_id] * n,
-            "source_id": [commit.source_id] * n,
-            "window_start_us": [part.window_start_us for part in parts],
-            "window_end_us": [part.window_end_us for part in parts],
-            "threshold_id": [part.threshold_id for part in parts],
-            "events": [part.events for part in parts],
-            "outliers": [part.outliers for part in parts],
-            "late": [part.late for part in parts],
-            "dead": [part.dead for part in parts],
-            "payload": [part.payload for part in parts],
-            "first_offset": [part.first_offset for part in parts],
-            "last_offset": [part.last_offset for part in parts],
+            "stream_id": [commit.stream_id for commit, _ in parts],
+            "source_id": [commit.source_id for commit, _ in parts],
+            "window_start_us": [part.window_start_us for _, part in parts],
+            "window_end_us": [part.window_end_us for _, part in parts],
+            "threshold_id": [part.threshold_id for _, part in parts],
+            "events": [part.events for _, part in parts],
+            "outliers": [part.outliers for _, part in parts],
+            "late": [part.late for _, part in parts],
+            "dead": [part.dead for _, part in parts],
+            "payload": [part.payload for _, part in parts],
+            "first_offset": [part.first_offset for _, part in parts],
+            "last_offset": [part.last_offset for _, part in parts],
         },
     )
 
 
-def insert_shadow_parts(connection: Connection, commit: Commit) -> None:
-    """Insert the parts of a commit for shadow models."""
-    parts = commit.shadow_parts
+def insert_shadow_parts(connection: Connection, commits: Sequence[Commit]) -> None:
+    """Insert the parts of commits for shadow models."""
+    parts = [(commit.stream_id, part) for commit in commits for part in commit.shadow_parts]
+    if not parts:
+        return
     insert_columns(
         connection,
         "shadow_parts",
         {
-            "stream_id": [commit.stream_id] * len(parts),
-            "model_id": [part.model_id for part in parts],
-            "window_start_us": [part.window_start_us for part in parts],
-            "window_end_us": [part.window_end_us for part in parts],
-            "payload": [part.payload for part in parts],
+            "stream_id": [stream_id for stream_id, _ in parts],
+            "model_id": [part.model_id for _, part in parts],
+            "window_start_us": [part.window_start_us for _, part in parts],
+            "window_end_us": [part.window_end_us for _, part in parts],
+            "payload": [part.payload for _, part in parts],
         },
     )

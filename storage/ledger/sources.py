@@ -1,7 +1,7 @@
 """Streams, their sources and incarnations, and the ownership of a source.
 
 Locks are taken in the order of the control plane: the row of the stream, then the rows of `positions` by source id. No
-function here can therefore deadlock with a seal. A commit locks one row of `positions` only.
+function here can therefore deadlock with a seal, nor with a commit, which locks its positions in the same order.
 """
 
 from __future__ import annotations
@@ -218,12 +218,23 @@ def active_sources(db: Database, stream_id: int) -> list[SourceState]:
         return _select_active_sources(connection, stream_id)
 
 
-def claim_source(db: Database, source_id: int, owner: str) -> SourceClaim | None:
-    """Claim a source, replacing its present owner; return None if it is no longer active: read the sources again."""
+def claim_sources(db: Database, source_ids: Sequence[int], owner: str) -> dict[int, SourceClaim]:
+    """Claim sources, replacing their present owners, in one transaction.
+
+    Returns:
+        The claims by source. A source without a claim is no longer active: read the sources again.
+    """
     with db.write() as connection:
-        row = connection.execute(
+        # In the order of their ids, as a commit locks them.
+        connection.execute(
+            sa.select(positions.c.source_id)
+            .where(positions.c.source_id.in_(source_ids))
+            .order_by(positions.c.source_id)
+            .with_for_update()
+        ).all()
+        rows = connection.execute(
             sa.update(positions)
-            .where(positions.c.source_id == source_id, positions.c.active)
+            .where(positions.c.source_id.in_(source_ids), positions.c.active)
             .values(epoch=positions.c.epoch + 1, owner=owner, idle_until_us=0)
             .returning(
                 positions.c.source_id,
@@ -233,8 +244,7 @@ def claim_source(db: Database, source_id: int, owner: str) -> SourceClaim | None
                 positions.c.watermark_us,
             )
         )
-        mapping = row.mappings().one_or_none()
-        return None if mapping is None else SourceClaim(**mapping)
+        return {row["source_id"]: SourceClaim(**row) for row in rows.mappings()}
 
 
 def _select_active_sources(connection: Connection, stream_id: int) -> list[SourceState]:

@@ -207,6 +207,13 @@ def test_the_seal_facts_have_every_source_and_one_of_many_seals_moves(
     assert (seen[0].first_part_end_us, seen[0].last_part_end_us) == (T0 + 4 * MINUTE, T0 + 4 * MINUTE)
 
 
+def test_a_seal_that_does_not_move_writes_nothing(db: Database, stream_id: int) -> None:
+    with Database(db._url.render_as_string(hide_password=False), read_only=True) as reader:
+        assert WindowStore(reader).seal(stream_id, lambda _: None) is None
+        with pytest.raises(RuntimeError, match="read-only"):
+            WindowStore(reader).seal(stream_id, lambda _: T0)
+
+
 def test_sealed_windows_that_are_not_judged_still_need_their_tick(
     db: Database, stream_id: int, source: CommittingSource, control: WindowStore
 ) -> None:

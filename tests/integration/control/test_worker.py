@@ -23,6 +23,7 @@ from storage.control.thresholds import ThresholdRow, insert_threshold
 from storage.database.engine import Database
 from storage.database.migrations.upgrade import upgrade
 from storage.database.tables import FOREVER_US, streams, thresholds
+from storage.ledger.idle import IDLE_LEASE_US
 from storage.ledger.ledger import Ledger
 from storage.ledger.schedule import ThresholdUse
 from tests.integration.control.worker_bench import (
@@ -208,9 +209,9 @@ def test_a_silent_source_at_its_end_is_idle_for_the_reported_time(sqlite_db: Dat
     claim = bench.claim()
     bench.feed(claim, event_batch([T0]))
     wait_until(lambda: count_rows(sqlite_db, "scores") == 1)
-    bench.inbox.put(PartitionCaughtUp(partition=partition(), until_us=T0 + 77))
+    bench.inbox.put(PartitionCaughtUp(partition=partition(), seen_us=T0 + 77))
     bench.end(thread)
-    assert bench.position().idle_until_us == T0 + 77
+    assert bench.position().idle_until_us == T0 + 77 + IDLE_LEASE_US
 
 
 def test_a_source_with_dead_letters_alone_becomes_idle(sqlite_db: Database) -> None:
@@ -222,9 +223,9 @@ def test_a_source_with_dead_letters_alone_becomes_idle(sqlite_db: Database) -> N
     bench.feed(claim, event_batch([T0]))
     wait_until(lambda: count_rows(sqlite_db, "scores") == 1)
     bench.feed(claim, raw_batch([b"{"], begin=1))
-    bench.inbox.put(PartitionCaughtUp(partition=partition(), until_us=T0 + 77))
+    bench.inbox.put(PartitionCaughtUp(partition=partition(), seen_us=T0 + 77))
     bench.end(thread)
-    assert (bench.position().next_offset, bench.position().idle_until_us) == (2, T0 + 77)
+    assert (bench.position().next_offset, bench.position().idle_until_us) == (2, T0 + 77 + IDLE_LEASE_US)
 
 
 def test_a_caught_up_message_before_the_first_commit_is_no_error(bench: WorkerBench) -> None:
@@ -232,7 +233,7 @@ def test_a_caught_up_message_before_the_first_commit_is_no_error(bench: WorkerBe
     bench.finish()
     again = WorkerBench(bench.db, bench.stream_id, idle_timeout_s=0.0)
     again.feed(again.claim(), raw_batch([b"{"], begin=1))
-    again.inbox.put(PartitionCaughtUp(partition=partition(), until_us=T0 + 77))
+    again.inbox.put(PartitionCaughtUp(partition=partition(), seen_us=T0 + 77))
     again.finish()
     assert again.position().next_offset == 2
 

@@ -21,6 +21,7 @@ from storage.ledger.commit import (
     StreamControl,
     WindowPartRow,
 )
+from storage.ledger.idle import IdleSource
 from storage.ledger.ledger import Ledger
 from storage.ledger.sources import NewSource, SourceClaim
 
@@ -127,8 +128,9 @@ class ClaimedStream:
         assert claim is not None
         return claim
 
-    def mark_idle(self, until_us: int) -> bool:
-        return Ledger(self.db).mark_idle(self.claim.source_id, self.claim.epoch, self.claim.next_offset, until_us)
+    def mark_idle(self, seen_us: int, **changes: int) -> bool:
+        claim = {name: getattr(self.claim, name) for name in ("source_id", "epoch", "next_offset")}
+        return bool(Ledger(self.db).mark_idle([IdleSource(**(claim | changes))], seen_us))
 
     def position(self) -> Any:
         with self.db.read() as connection:

@@ -61,8 +61,8 @@ def test_scores_round_trip_unchanged(
     )
     with db.write() as connection:
         connection.execute(sa.delete(scores))
-        stage_scores(connection, columns)
-        insert_scores(connection, 7, today, columns)
+        stage_scores(connection, {7: columns})
+        insert_scores(connection, today, {7: columns})
     with db.read() as connection:
         found = connection.execute(sa.select(scores).order_by(scores.c.source_offset)).all()
     assert [row.source_offset for row in found] == columns.offsets.tolist()
@@ -86,8 +86,8 @@ def test_all_rows_of_a_batch_of_any_size_are_inserted(db: Database, today: int, 
         keys=[str(i) for i in offsets],
     )
     with db.write() as connection:
-        stage_scores(connection, columns)
-        insert_scores(connection, 1, today, columns)
+        stage_scores(connection, {1: columns})
+        insert_scores(connection, today, {1: columns})
     with db.read() as connection:
         assert connection.execute(
             sa.select(scores.c.source_offset, scores.c.key).order_by(scores.c.source_offset)

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from storage.database.engine import Database
 from storage.database.tables import FOREVER_US, positions, streams
 from storage.ledger.commit import Committed, Fenced, OutlierColumns, ScoreColumns, Stale, StreamControl
+from storage.ledger.idle import IDLE_LEASE_US, IdleSource
 from storage.ledger.ledger import Ledger
 from tests.integration.storage.commits import (
     MINUTE,
@@ -164,22 +165,33 @@ def test_commit_that_waits_for_a_seal_sees_the_sealed_state(db: Database) -> Non
 
 
 def test_commit_ends_the_idle_lease(feed: ClaimedStream) -> None:
-    assert feed.mark_idle(T0 + MINUTE)
-    assert feed.position().idle_until_us == T0 + MINUTE
+    assert feed.mark_idle(T0)
+    assert feed.position().idle_until_us == T0 + IDLE_LEASE_US
     feed.commit(0, end=1, dead=dead_letter_columns([0]))
     assert feed.position().idle_until_us == 0
 
 
-def test_idle_lease_is_not_shortened_by_an_earlier_end(feed: ClaimedStream) -> None:
+def test_idle_source_keeps_its_latest_look_at_the_end_of_its_log(feed: ClaimedStream) -> None:
     assert feed.mark_idle(T0 + MINUTE)
     assert feed.mark_idle(T0)
-    assert feed.position().idle_until_us == T0 + MINUTE
+    position = feed.position()
+    assert (position.idle_seen_us, position.idle_until_us) == (T0 + MINUTE, T0 + MINUTE + IDLE_LEASE_US)
 
 
-def test_source_at_another_position_is_not_marked_idle(feed: ClaimedStream, ledger: Ledger) -> None:
-    feed.commit(5)
-    assert not ledger.mark_idle(feed.claim.source_id, feed.claim.epoch, 4, T0 + MINUTE)
-    assert feed.position().idle_until_us == 0
+def test_only_sources_of_the_caller_at_their_position_are_marked_idle_together(db: Database) -> None:
+    feeds = [claim_stream(db, partition=partition) for partition in range(4)]
+    sources = [
+        IdleSource(source_id=feed.claim.source_id, epoch=feed.claim.epoch, next_offset=feed.claim.next_offset)
+        for feed in feeds
+    ]
+    feeds[1].reclaim("another")
+    feeds[2].commit(5)
+    ids = [each.source_id for each in sources]
+    assert Ledger(db).mark_idle(sources, T0) == {ids[0], ids[3]}
+    assert fetch_rows(db, "SELECT source_id, idle_seen_us, idle_until_us FROM positions ORDER BY 1") == [
+        (source_id, T0 if is_idle else None, T0 + IDLE_LEASE_US if is_idle else 0)
+        for source_id, is_idle in zip(ids, [True, False, False, True], strict=True)
+    ]
 
 
 def test_ended_source_is_idle_for_ever(feed: ClaimedStream) -> None:
@@ -193,12 +205,6 @@ def test_commit_of_the_end_of_a_source_keeps_its_cursor(feed: ClaimedStream) -> 
     feed.commit(5, end_cursor=90)
     feed.commit(0, ended=True)
     assert (feed.position().next_offset, feed.position().cursor) == (5, 90)
-
-
-def test_previous_owner_cannot_mark_a_source_idle(feed: ClaimedStream) -> None:
-    feed.reclaim("another")
-    assert not feed.mark_idle(T0)
-    assert feed.position().idle_until_us == 0
 
 
 def test_unreadable_range_is_stored_as_a_gap(feed: ClaimedStream) -> None:

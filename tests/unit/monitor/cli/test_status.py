@@ -14,6 +14,7 @@ from storage.control.warm_up import RejectedRecords, WarmUpProgress
 from storage.database.engine import Database
 from storage.database.jobs import record_job_result
 from storage.database.leases import Leases
+from storage.ledger.idle import IdleSource
 from tests.unit.monitor.cli.conftest import OutriderRunner
 from tests.unit.monitor.cli.payments_stream import PaymentsStream
 
@@ -60,10 +61,10 @@ def test_last_event_last_commit_and_next_offset_are_shown(outrider: OutriderRunn
 
 def test_lag_is_unknown_until_the_owner_has_seen_the_end(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     assert read_status(outrider)["payments"]["lag"] is None
-    ledger = payments.ledger
-    ledger.mark_idle(
-        payments.claim.source_id, payments.claim.epoch, payments.next_offset, payments.db.now_us() + 60_000_000
+    source = IdleSource(
+        source_id=payments.claim.source_id, epoch=payments.claim.epoch, next_offset=payments.next_offset
     )
+    payments.ledger.mark_idle([source], payments.db.now_us() + 60_000_000)
     assert read_status(outrider)["payments"]["lag"] == 0
 
 

@@ -1,8 +1,8 @@
 """The seal: never past a due tick, never past an active source, never back."""
 
+from dataclasses import replace
 from datetime import timedelta
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,10 +18,13 @@ GRACE = 10 * SECOND
 REFRESH = timedelta(minutes=5)
 
 
-def at(minutes: float | None, *, idle: bool = False, ended: bool = False) -> SourceFacts:
-    """Return a source with a watermark in minutes after 1970."""
+def at(minutes: float | None, *, idle: bool = False, ended: bool = False, seen: float | None = None) -> SourceFacts:
+    """Return a source with a watermark in minutes after 1970, idle if it was last seen at its end at `seen`."""
     watermark = None if minutes is None else round(minutes * MINUTE)
-    return SourceFacts(watermark_us=watermark, idle=idle or ended, ended=ended)
+    seen_us = None if seen is None else round(seen * MINUTE)
+    return SourceFacts(
+        watermark_us=watermark, idle=idle or ended or seen is not None, ended=ended, idle_seen_us=seen_us
+    )
 
 
 def facts(*sources: SourceFacts, **known: float | None) -> SealFacts:
@@ -74,6 +77,19 @@ def test_when_all_sources_are_idle_a_window_stays_open_until_the_clock_passes_it
     assert sealed(facts(*both, first_part_end=3, last_part_end=4, now=4.2)) == 4
 
 
+def test_the_seal_does_not_pass_the_time_at_which_an_idle_source_was_last_seen_at_its_end() -> None:
+    assert sealed(facts(at(7.2), at(2.0, seen=5.3), at(None, seen=9.0))) == 5
+    assert sealed(facts(at(7.2), at(2.0, seen=5.1))) == 4
+    assert sealed(facts(at(7.2), at(2.0, seen=8.0))) == 7
+    assert sealed(facts(at(7.2), at(2.0, ended=True), at(3.0, seen=6.2))) == 6
+
+
+def test_when_all_sources_are_idle_a_window_stays_open_until_every_source_was_seen_after_it() -> None:
+    idle = (at(3.5, seen=4.2), at(2.0, seen=3.9))
+    assert sealed(facts(*idle, first_part_end=3, last_part_end=4)) == 3
+    assert sealed(facts(at(3.5, seen=4.2), at(2.0, seen=4.3), first_part_end=3, last_part_end=4)) == 4
+
+
 def test_an_idle_source_among_ended_ones_may_still_add_events() -> None:
     mixed = (at(3.5, ended=True), at(2.0, idle=True))
     assert sealed(facts(*mixed, first_part_end=3, last_part_end=4, now=3.9)) == 3
@@ -119,9 +135,12 @@ def test_the_first_seal_may_be_before_1970() -> None:
 
 WATERMARK = st.none() | st.integers(0, 40 * 60).map(lambda s: s * SECOND)
 SOURCE = st.builds(
-    lambda watermark, state: SourceFacts(watermark_us=watermark, idle=state > 0, ended=state > 1),
+    lambda watermark, state, seen: SourceFacts(
+        watermark_us=watermark, idle=state > 0, ended=state > 1, idle_seen_us=seen
+    ),
     WATERMARK,
     st.integers(0, 2),
+    WATERMARK,
 )
 WINDOW_END = st.none() | st.integers(1, 40).map(lambda n: n * MINUTE)
 
@@ -150,6 +169,8 @@ def test_the_seal_only_moves_forward_and_never_past_an_active_source(seal_facts:
         if not source.idle:
             assert source.watermark_us is not None
             assert target + GRACE <= source.watermark_us
+        elif not source.ended:
+            assert target + GRACE <= (seal_facts.now_us if source.idle_seen_us is None else source.idle_seen_us)
 
 
 @given(stored_facts())
@@ -160,23 +181,14 @@ def test_the_seal_never_passes_a_due_tick(seal_facts: SealFacts) -> None:
         assert target <= tick_at_or_after(REFRESH, pending)
 
 
-@pytest.mark.parametrize("state", ["idle", "ended"])
-@given(stored_facts(), WATERMARK)
-def test_an_idle_or_ended_source_does_not_change_the_seal_of_the_others(
-    state: str, seal_facts: SealFacts, watermark: int | None
+@given(stored_facts(), WATERMARK, st.none() | st.just(50 * MINUTE))
+def test_an_ended_source_or_an_idle_one_that_was_seen_recently_does_not_change_the_seal_of_the_others(
+    seal_facts: SealFacts, watermark: int | None, seen: int | None
 ) -> None:
     if not any(not source.idle for source in seal_facts.sources):
         return
-    more = SealFacts(
-        now_us=seal_facts.now_us,
-        sources=[*seal_facts.sources, SourceFacts(watermark_us=watermark, idle=True, ended=state == "ended")],
-        sealed_until_us=seal_facts.sealed_until_us,
-        last_tick_us=seal_facts.last_tick_us,
-        last_judged_end_us=seal_facts.last_judged_end_us,
-        first_part_end_us=seal_facts.first_part_end_us,
-        last_part_end_us=seal_facts.last_part_end_us,
-    )
-    assert sealed(more) == sealed(seal_facts)
+    more = SourceFacts(watermark_us=watermark, idle=True, ended=seen is None, idle_seen_us=seen)
+    assert sealed(replace(seal_facts, sources=[*seal_facts.sources, more])) == sealed(seal_facts)
 
 
 def test_after_a_change_of_the_windows_the_seal_moves_over_windows_of_both_sizes() -> None:
