@@ -1,5 +1,6 @@
 """The settings of one stream as its pure functions use them: plain numbers, times in microseconds."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -99,3 +100,45 @@ class StreamRules:
     def active_horizons_us(self) -> tuple[int, ...]:
         """Return the lengths of the drift horizons that hold at least one window."""
         return tuple(length for length in self.horizons_us if length >= self.size_us)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleSchedule:
+    """The rules of a stream over event time.
+
+    Attributes:
+        revision: The revision of the settings that the rules are built from.
+        rows: Pairs of the start of the validity and the rules, at least one, in the order of the starts.
+    """
+
+    revision: int
+    rows: tuple[tuple[int, StreamRules], ...]
+
+    @staticmethod
+    def constant(rules: StreamRules) -> "RuleSchedule":
+        """Return the schedule of rules that never change."""
+        return RuleSchedule(revision=0, rows=((ALWAYS_US, rules),))
+
+    @property
+    def newest(self) -> StreamRules:
+        """Return the rules that are valid for the latest event times."""
+        return self.rows[-1][1]
+
+    def at(self, time_us: int) -> StreamRules:
+        """Return the rules that are valid at an event time."""
+        return self.rows[max(bisect_right(self.rows, time_us, key=lambda row: row[0]) - 1, 0)][1]
+
+    def find_tick(self, event_time_us: int, tick_at_or_after: Callable[[timedelta | str, int], int]) -> int:
+        """Return the first tick at or after an event time; the rules that are valid at a tick define it.
+
+        Args:
+            event_time_us: The event time.
+            tick_at_or_after: Returns the first tick of a `threshold.refresh` at or after a time.
+        """
+        row = max(bisect_right(self.rows, event_time_us, key=lambda row: row[0]) - 1, 0)
+        for (_, rules), following in zip(self.rows[row:], [*self.rows[row + 1 :], None], strict=True):
+            tick_us = tick_at_or_after(rules.refresh, event_time_us)
+            if following is None or tick_us < following[0]:
+                return tick_us
+            event_time_us = following[0]
+        raise AssertionError("a schedule has at least one row")

@@ -2,11 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
+from config.setting_classes import SHARED_CLASSES, Content, SharedClass, apply_shared
 from config.settings import Settings
-from config.stream_rules import StreamRules
+from config.stream_rules import RuleSchedule, StreamRules, WindowRules
 from config.units import to_us
+from monitor.daemon.settings_decision import last_row, start_of
+from storage.control.settings import SettingRow
 
 
 def build_stream_rules(
@@ -47,6 +51,54 @@ def build_stream_rules(
         max_age_us=to_us(notify.max_age),
         channels=lambda kind, severity: channels_for(stream=stream, kind=kind, severity=severity),
     )
+
+
+def build_rule_schedule(
+    settings: Settings,
+    stream: str,
+    rows: Sequence[SettingRow],
+    *,
+    channels_for: Callable[..., Sequence[str]] | None = None,
+) -> RuleSchedule:
+    """Build the rules of a stream over event time from its stored settings; local settings are those of the file.
+
+    Args:
+        settings: All settings of the file.
+        stream: Name of the stream.
+        rows: The stored settings of the stream, at least one of each class.
+        channels_for: As in `build_stream_rules`.
+
+    Raises:
+        ConfigError: A stored setting is not valid in this version.
+    """
+    starts = sorted({start_of(row) for row in rows})
+    scopes = [
+        {scope: last_row([row for row in rows if row.scope == scope], start_us).content for scope in SHARED_CLASSES}
+        for start_us in starts
+    ]
+    rules = [
+        build_stream_rules(with_shared(settings, stream, contents), stream, channels_for=channels_for)
+        for contents in scopes
+    ]
+    fold_starts = {start_of(row) for row in rows if row.scope == "fold"}
+    windows = tuple(
+        WindowRules(valid_from_us=start_us, size_us=each.size_us, grace_us=each.grace_us, ahead_us=each.ahead_us)
+        for start_us, each in zip(starts, rules, strict=True)
+        if start_us in fold_starts
+    )
+    changes = windows if len(windows) > 1 else ()
+    return RuleSchedule(
+        revision=max(row.revision for row in rows),
+        rows=tuple(
+            (start_us, replace(each, window_changes=changes)) for start_us, each in zip(starts, rules, strict=True)
+        ),
+    )
+
+
+def with_shared(settings: Settings, stream: str, contents: Mapping[SharedClass, Content]) -> Settings:
+    """Return the settings with stored values of the shared settings of a stream."""
+    changed = apply_shared(settings.streams[stream], contents)
+    return settings.model_copy(update={"streams": {**settings.streams, stream: changed}})
 
 
 def config_hash(settings: Settings, stream: str) -> str:

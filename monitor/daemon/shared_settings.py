@@ -1,0 +1,187 @@
+"""The settings that the processes of a stream share: this process's file, and the stored settings that it follows."""
+
+import logging
+from collections.abc import Callable, Sequence
+from threading import Lock
+
+from config.setting_classes import SHARED_CLASSES, changed_keys, hash_shared, select_shared
+from config.settings import Settings
+from config.stream_rules import RuleSchedule
+from config.time_format import format_utc
+from monitor.daemon.rules import build_rule_schedule, with_shared
+from monitor.daemon.settings_decision import FileRole, decide_settings, newest_rows
+from monitor.schedule import tick_at_or_after
+from storage.control.settings import NewSettings, Replica, SettingRow, SettingsFacts, SettingsStore
+
+log = logging.getLogger(__name__)
+
+
+class SharedSettings:
+    """The shared settings of one stream in one process, which records its heartbeat with them.
+
+    Used by the thread of the stream, its worker and control threads, and the job of the heartbeats.
+
+    Args:
+        settings: All settings of the file of this process.
+        stream: Name of the stream.
+        store: The stored settings.
+        owner: Name of this process.
+        version: The version of this program.
+        channels_for: The routes, as in `build_stream_rules`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        stream: str,
+        store: SettingsStore,
+        *,
+        owner: str,
+        version: str,
+        channels_for: Callable[..., Sequence[str]] | None = None,
+    ) -> None:
+        self._stream = stream
+        self._store = store
+        self._owner = owner
+        self._version = version
+        self._channels_for = channels_for
+        self._lock = Lock()
+        self._stream_id: int | None = None
+        self._rows: Sequence[SettingRow] = ()
+        self._told: tuple[str, str | None] | None = None
+        self._set_file(settings)
+
+    def _set_file(self, settings: Settings) -> None:
+        self._file = settings
+        self._own = select_shared(settings.streams[self._stream])
+        self._hash = hash_shared(self._own)
+
+    @property
+    def effective(self) -> Settings:
+        """Return the settings that this process follows for the latest event times."""
+        rows = self._rows
+        if not rows:
+            return self._file
+        newest = newest_rows(rows)
+        return with_shared(self._file, self._stream, {scope: newest[scope].content for scope in SHARED_CLASSES})
+
+    def join(self, stream_id: int) -> None:
+        """Record the first heartbeat of this process; propose its file or adopt the stored settings.
+
+        Raises:
+            ConfigError: The file cannot become the settings of the stream, or the stored settings are not valid here.
+            StorageUnavailable: The database cannot be reached now.
+        """
+        with self._lock:
+            self._stream_id = stream_id
+            self._exchange(stream_id)
+
+    def review(self) -> None:
+        """Record a heartbeat. While the file differs from the settings in force, decide again.
+
+        Raises:
+            ConfigError: As `join`.
+            StorageUnavailable: The database cannot be reached now.
+        """
+        with self._lock:
+            if self._stream_id is not None and not self._store.beat(self._stream_id, self._replica()):
+                self._exchange(self._stream_id)
+
+    def change_file(self, settings: Settings) -> None:
+        """Follow another file, which was reloaded: propose it or adopt the stored settings.
+
+        Raises:
+            ConfigError: As `join`.
+            StorageUnavailable: The database cannot be reached now.
+        """
+        with self._lock:
+            self._set_file(settings)
+            if self._stream_id is not None:
+                self._exchange(self._stream_id)
+
+    def leave(self) -> None:
+        """Delete the heartbeat of this process, which ends."""
+        with self._lock:
+            stream_id, self._stream_id = self._stream_id, None
+            if stream_id is not None:
+                self._store.leave(self._owner, stream_id)
+
+    def read_rules(self) -> RuleSchedule:
+        """Read the rules of the stream over event time.
+
+        Raises:
+            ConfigError: A stored setting is not valid in this version.
+            StorageUnavailable: The database cannot be reached now.
+        """
+        with self._lock:
+            if self._stream_id is not None:
+                self._rows = self._store.read_rows(self._stream_id)
+            return self._build_rules(self._rows)
+
+    def _build_rules(self, rows: Sequence[SettingRow]) -> RuleSchedule:
+        return build_rule_schedule(self._file, self._stream, rows, channels_for=self._channels_for)
+
+    def _replica(self) -> Replica:
+        return Replica(owner=self._owner, heartbeat_us=0, settings_hash=self._hash, version=self._version)
+
+    def _exchange(self, stream_id: int) -> None:
+        role = FileRole.IN_FORCE
+        before: Sequence[SettingRow] = ()
+
+        def decide(facts: SettingsFacts) -> NewSettings | None:
+            nonlocal role, before
+            before = facts.rows
+            role, new = decide_settings(facts, self._own, self._hash, self._next_tick)
+            return new
+
+        self._rows = self._store.exchange(stream_id, self._replica(), decide)
+        self._tell(role, before)
+
+    def _next_tick(self, rows: Sequence[SettingRow], time_us: int) -> int:
+        return self._build_rules(rows).find_tick(time_us, tick_at_or_after)
+
+    def _tell(self, role: FileRole, before: Sequence[SettingRow]) -> None:
+        """Log a change of the settings, and once the settings that differ from the file."""
+        told = (self._hash, self._rows[-1].hash)
+        if role is FileRole.PROPOSED and before:
+            changes = describe_changes(before, self._rows)
+            log.info(
+                "Stream %s: the settings of this file are now those of the stream: %s.",
+                self._stream,
+                "; ".join(changes) or "the values are the same",
+                extra={"action": "settings", "stream": self._stream},
+            )
+        if role is FileRole.ADOPTS and told != self._told:
+            newest = newest_rows(self._rows)
+            keys = [key for scope in SHARED_CLASSES for key in changed_keys(newest[scope].content, self._own[scope])]
+            log.warning(
+                "Stream %s: this process follows the stored settings, which another running process has in its file, "
+                "and not its own file, which differs in %s.",
+                self._stream,
+                ", ".join(keys) or "no value",
+                extra={"action": "settings", "stream": self._stream},
+            )
+        self._told = told
+
+
+def describe_changes(before: Sequence[SettingRow], after: Sequence[SettingRow]) -> list[str]:
+    """Return a text for each setting that changes, with the time from which on it is valid."""
+    former, lines = newest_rows(before), []
+    known = {row.revision for row in before}
+    for row in after:
+        if row.revision in known:
+            continue
+        earlier = former[next(scope for scope in SHARED_CLASSES if scope == row.scope)]
+        if row.scope == "model":
+            valid = "with the next model"
+        else:
+            valid = "from the start" if row.valid_from_us is None else f"from {format_utc(row.valid_from_us)}"
+        lines += [
+            f"{key} {_format_value(earlier.content.get(key))} -> {_format_value(row.content.get(key))} {valid}"
+            for key in changed_keys(earlier.content, row.content)
+        ]
+    return lines
+
+
+def _format_value(value: object) -> str:
+    return "none" if value is None else str(value)
