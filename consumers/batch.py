@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Int64 = NDArray[np.int64]
-Float32 = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 
 _Item = TypeVar("_Item", bound=np.generic)
@@ -139,11 +139,14 @@ class Events:
 
     `batch_offsets` holds the base offset of the record batch of each event, and `has_append_time` is true where that
     batch has LogAppendTime. Both are None for sources without record batches, such as files.
+
+    `features`, (n, D), are float64 as they were decoded, or float32 for records of that format. They are finite in
+    float32, or NaN where a value is missing.
     """
 
     offsets: Int64
     times_us: Int64
-    features: Float32
+    features: Floats
     keys: list[str | None] | None = None
     ids: list[str | None] | None = None
     batch_offsets: Int64 | None = None
@@ -183,7 +186,7 @@ class Events:
     def empty(n_features: int) -> Events:
         """Return no events of so many features."""
         none = np.empty(0, np.int64)
-        return Events(offsets=none, times_us=none, features=np.empty((0, n_features), np.float32))
+        return Events(offsets=none, times_us=none, features=np.empty((0, n_features), np.float64))
 
     @staticmethod
     def concat(pieces: Sequence[Events]) -> Events:

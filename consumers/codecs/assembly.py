@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.batch import DecodedBatch, Events, Float32, Int64, Mask, RawBatch
+from consumers.batch import DecodedBatch, Events, Floats, Int64, Mask, RawBatch
 from consumers.codecs.dead_letters import DeadLetterBuilder, DeadLetterReason
 from consumers.codecs.schema import Schema
 from consumers.codecs.text import describe_value, key_column, text_column
@@ -25,7 +25,7 @@ class FeatureRows:
     """
 
     index: Int64
-    features: Float32
+    features: Floats
     times: ColumnValues | None = None
     keys: ColumnValues | None = None
     ids: ColumnValues | None = None
@@ -40,7 +40,7 @@ def merge_rows(pieces: Sequence[FeatureRows], n_features: int) -> FeatureRows:
     if len(pieces) == 1:
         return pieces[0]
     if not pieces:
-        return FeatureRows(index=np.empty(0, np.int64), features=np.empty((0, n_features), np.float32))
+        return FeatureRows(index=np.empty(0, np.int64), features=np.empty((0, n_features), np.float64))
     index = np.concatenate([piece.index for piece in pieces])
     order = np.argsort(index)
     return FeatureRows(

@@ -138,14 +138,13 @@ class MessageCodec:
             ids=empty_column if schema.id_field else None,
         )
 
-    def _finite_rows(self, cells: Any, rows: list[int], remaining: list[int]) -> tuple[Any, Any, Any]:
-        """Cast features to float32. Rows with a non-finite value are added to `remaining`.
+    def _finite_rows(self, features: Any, rows: list[int], remaining: list[int]) -> tuple[Any, Any, Any]:
+        """Return the rows of features that are finite as float32. The other rows are added to `remaining`.
 
         The individual path rejects them and names the field.
         """
         with np.errstate(over="ignore", invalid="ignore"):
-            features = cells.astype(np.float32)
-        finite = np.isfinite(features)
+            finite = np.isfinite(features.astype(np.float32))
         good = finite.all(axis=1)
         if self.schema.mean_if_missing and self.schema.format == "json":
             absent = np.isnan(features)  # JSON has no NaN, so these values are missing
@@ -171,7 +170,7 @@ class MessageCodec:
         features, times, keys, ids = zip(*read, strict=True) if read else ((), (), (), ())
         return FeatureRows(
             index=np.array(index, np.int64),
-            features=np.array(features, np.float32).reshape(len(index), len(schema.features)),
+            features=np.array(features, np.float64).reshape(len(index), len(schema.features)),
             times=times if schema.time_field else None,
             keys=keys if schema.key_field else None,
             ids=ids if schema.id_field else None,

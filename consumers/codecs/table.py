@@ -51,11 +51,9 @@ class TableCodec:
                 )
                 good[row] = False
         index = np.flatnonzero(good)
-        with np.errstate(over="ignore", invalid="ignore"):
-            features = cells[index].astype(np.float32)
         rows = FeatureRows(
             index=index,
-            features=features,
+            features=cells if len(index) == len(cells) else cells[index],
             times=_select_cells(table, schema.time_field, index),
             keys=_select_cells(table, schema.key_field, index),
             ids=_select_cells(table, schema.id_field, index),

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from config.number_format import format_together
 from config.time_format import format_short_time
 from consumers.batch import Int64
 from consumers.codecs.text import text_column
@@ -319,7 +320,11 @@ def _describe_range(stats: ColumnStatistics) -> str:
     numbers = stats.numbers
     if stats.n_distinct == 1:
         return f"{format_number(numbers[0])} (the same value in every event)"
-    low, median, high = (format_number(float(value)) for value in np.quantile(numbers, (0, 0.5, 1)))
+    quantiles = [float(value) for value in np.quantile(numbers, (0, 0.5, 1))]
+    if all(value == round(value) and abs(value) < 1e15 for value in quantiles):
+        low, median, high = map(format_number, quantiles)
+    else:
+        low, median, high = format_together(quantiles, 4)
     return f"{low} to {high}, median {median}"
 
 

@@ -24,6 +24,7 @@ from monitor.pipeline.step import (
 from monitor.pipeline.threshold_schedule import ThresholdSchedule
 from monitor.statistics.drift_sums import MeasuredEvents
 from monitor.statistics.part import Scale
+from monitor.statistics.training_profile import Floats
 from storage.control.records import StoredGap
 from storage.ledger.sources import SourceClaim
 
@@ -44,14 +45,14 @@ class CachedScorer:
         """Clear the cache before the next batch."""
         self._known.clear()
 
-    def measure(self, features: Float32, model_id: int) -> MeasuredEvents:
+    def measure(self, features: Floats, model_id: int) -> MeasuredEvents:
         """Return the energies and drift statistics of features (n, D) under a model."""
         key = (model_id, features.tobytes())
         if key not in self._known:
             self._known[key] = self._scorer.measure(features, model_id)
         return self._known[key]
 
-    def energies(self, features: Float32, model_id: int) -> Float32:
+    def energies(self, features: Floats, model_id: int) -> Float32:
         """Return the energies of features (n, D) under a model."""
         return self.measure(features, model_id).energies
 

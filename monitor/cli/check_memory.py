@@ -27,7 +27,7 @@ class MemoryBound:
     @property
     def pending_bytes(self) -> int:
         """Return the bound on the bytes of decoded events that wait for their commit."""
-        return MAX_PENDING_RECORDS * self.partitions * (4 * self.features + _RECORD_BYTES)
+        return MAX_PENDING_RECORDS * self.partitions * (8 * self.features + _RECORD_BYTES)
 
     @property
     def total_bytes(self) -> int:
@@ -43,7 +43,7 @@ class MemoryBound:
             *(f"  {part}" for part in fetch),
             f"  {_format_mib(MAX_QUEUED_BYTES)} waiting to be decoded",
             f"  {_format_mib(self.pending_bytes)} waiting for their commit: {MAX_PENDING_RECORDS:,} events x "
-            f"{partitions} x (4 x {self.features:,} features + {_RECORD_BYTES}) bytes",
+            f"{partitions} x (8 x {self.features:,} features + {_RECORD_BYTES}) bytes",
         ]
 
 

@@ -310,11 +310,11 @@ def _pop_profile(tensors: dict[str, NDArray[Any]], d: int, where: str) -> Featur
     arrays: dict[str, Any] = {name: tensors.pop(_PROFILE_PREFIX + name, None) for name in _PROFILE_FIELDS}
     if all(array is None for array in arrays.values()):
         return None
-    kinds = {name: np.dtype(np.float32 if name == "edges" else np.float64) for name in _PROFILE_FIELDS}
+    kinds = {name: (np.float32, np.float64) if name == "edges" else (np.float64,) for name in _PROFILE_FIELDS}
     shapes = {name: (d, N_BINS - 1) if name == "edges" else (d,) for name in _PROFILE_FIELDS}
     profile: dict[str, NDArray[Any]] = {}
     for name, array in arrays.items():
-        matches = array is not None and array.dtype == kinds[name] and array.shape == shapes[name]
+        matches = array is not None and array.dtype in kinds[name] and array.shape == shapes[name]
         if array is None or not matches or not np.isfinite(array).all():
             raise ModelError(f"{where} has an invalid training profile ({name}); fit the model again")
         profile[name] = array

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from config.number_format import format_together
 from config.time_format import format_utc
 from config.units import format_duration
 from monitor.incidents.drift_horizons import HorizonResult
@@ -124,7 +125,8 @@ def _describe_change(result: HorizonResult, index: int, statistics: DriftStatist
     effect = f"{result.verdict.effect[index]:+.2f} deviations"
     if own_values[0] is not None and own_values[1] is not None:
         subject = statistic.feature or "energy"
-        return f"{subject} is typically {own_values[1]:.4g}, was {own_values[0]:.4g} ({effect})"
+        was, typical = format_together((own_values[0], own_values[1]), 4)
+        return f"{subject} is typically {typical}, was {was} ({effect})"
     return f"{statistic} is {after:.3g}, was {before:.3g} ({effect})"
 
 

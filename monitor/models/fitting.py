@@ -16,7 +16,8 @@ from monitor.detectors.gaussian_mixture import GaussianMixture
 from monitor.models.screening import screen_events
 from monitor.models.training_events import TrainingSet, min_training_events
 from monitor.models.warm_up_progress import format_rejections
-from monitor.statistics.training_profile import build_feature_profile
+from monitor.statistics.precision import needs_float64
+from monitor.statistics.training_profile import Floats, build_feature_profile
 from storage.control.models import NewModel
 
 Float32 = NDArray[np.float32]
@@ -66,7 +67,7 @@ def fit_model(
             f"a fit on {len(training.names)} features needs at least {needed:,} events, there are {len(training):,} "
             f"({describe_rejected(training)}): give more events, or fewer event.features"
         )
-    features, means = _impute_means(training.features)
+    features, means = _impute_means(_choose_precision(training.features))
     detector, reference, n_excluded = _fit_detector(features, training.names, settings, labels, progress)
     reference = np.sort(reference)
     detector.reference_energies_ = reference
@@ -182,18 +183,23 @@ def prepare_imported_model(detector: Detector, names: tuple[str, ...]) -> Fitted
     )
 
 
-def _impute_means(features: Float32) -> tuple[Float32, Float32]:
+def _choose_precision(features: Floats) -> Floats:
+    """Return the features in float32 unless that would hide differences between events."""
+    return features if needs_float64(features) else features.astype(np.float32, copy=False)
+
+
+def _impute_means(features: Floats) -> tuple[Floats, Floats]:
     """Replace missing values by the mean of their column; return the features and the means, (D,)."""
     missing = np.isnan(features)
     if not missing.any():
-        return features, features.mean(axis=0, dtype=np.float64).astype(np.float32)
+        return features, features.mean(axis=0, dtype=np.float64).astype(features.dtype)
     n_present = np.maximum((~missing).sum(axis=0), 1)
-    means = (np.where(missing, 0.0, features).sum(axis=0, dtype=np.float64) / n_present).astype(np.float32)
-    return np.where(missing, means, features).astype(np.float32), means
+    means = (np.where(missing, 0.0, features).sum(axis=0, dtype=np.float64) / n_present).astype(features.dtype)
+    return np.where(missing, means, features).astype(features.dtype), means
 
 
 def _fit_detector(
-    features: Float32,
+    features: Floats,
     names: tuple[str, ...],
     settings: ModelSettings,
     labels: NDArray[np.int64] | None,

@@ -5,6 +5,7 @@ The scorer caches the models that the schedule still needs and drops the others.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from config.errors import ConfigError, ModelError
 from monitor.detectors.detector import Detector, load_detector
 from monitor.statistics.drift_sums import MeasuredEvents, code_events
 from monitor.statistics.part import Scale
-from monitor.statistics.training_profile import TrainingProfile, quantile_edges
+from monitor.statistics.training_profile import Floats, TrainingProfile, quantile_edges
 from storage.control.models import ModelRecord
 
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
@@ -54,9 +55,14 @@ class LoadedModel:
     record: ModelRecord
     detector: Detector
     reference: NDArray[np.float32]
-    feature_means: NDArray[np.float32] | None
+    feature_means: Floats | None
     scale: Scale
     training_profile: TrainingProfile | None = None
+
+    @property
+    def feature_dtype(self) -> np.dtype[Any]:
+        """The precision in which the model takes features: float64 where float32 would hide differences."""
+        return feature_dtype_of(self.detector)
 
 
 class Scorer:
@@ -77,7 +83,7 @@ class Scorer:
         """Return the scale of a model's energies."""
         return self._load_cached(model_id).scale
 
-    def energies(self, features: NDArray[np.float32], model_id: int) -> NDArray[np.float32]:
+    def energies(self, features: Floats, model_id: int) -> NDArray[np.float32]:
         """Return the energy of each event, (n,), in nats, rounded once to float32.
 
         NaN features (`missing: mean`) are replaced by the model's training means.
@@ -85,35 +91,40 @@ class Scorer:
         model = self._load_cached(model_id)
         if not len(features):
             return np.empty(0, np.float32)
-        return _clip_to_float32(model.detector.energy(_fill_missing(features, model)))
+        return _clip_to_float32(model.detector.energy(_convert_features(features, model)))
 
-    def measure(self, features: NDArray[np.float32], model_id: int) -> MeasuredEvents:
+    def measure(self, features: Floats, model_id: int) -> MeasuredEvents:
         """Return the energies of the events, and their codes for the drift statistics."""
         model = self._load_cached(model_id)
         if not len(features):
-            return MeasuredEvents(energies=np.empty(0, np.float32))
-        features = _fill_missing(features, model)
+            return MeasuredEvents(energies=np.empty(0, np.float32), feature_dtype=model.feature_dtype)
+        features = _convert_features(features, model)
         if model.training_profile is None:
-            return MeasuredEvents(energies=_clip_to_float32(model.detector.energy(features)))
+            return MeasuredEvents(
+                energies=_clip_to_float32(model.detector.energy(features)), feature_dtype=model.feature_dtype
+            )
         raw_energies, responsibilities = model.detector.energies_and_responsibilities(features)
         energies = _clip_to_float32(raw_energies)
         return MeasuredEvents(
-            energies=energies, codes=code_events(model.training_profile, features, energies, responsibilities)
+            energies=energies,
+            codes=code_events(model.training_profile, features, energies, responsibilities),
+            feature_dtype=model.feature_dtype,
         )
 
 
-def _fill_missing(features: NDArray[np.float32], model: LoadedModel) -> NDArray[np.float32]:
-    """Replace missing features by the training means.
+def _convert_features(features: Floats, model: LoadedModel) -> Floats:
+    """Return the features in the precision of the model, with missing ones replaced by the training means.
 
     Raises:
         ModelError: A feature is missing and the model has no means.
     """
+    features = features.astype(model.feature_dtype, copy=False)
     missing = np.isnan(features)
     if not missing.any():
         return features
     if model.feature_means is None:
         raise ModelError("event.missing: mean needs a model fitted by `outrider`; an imported one has no means")
-    return np.where(missing, model.feature_means, features).astype(np.float32)
+    return np.where(missing, model.feature_means, features).astype(model.feature_dtype)
 
 
 def _clip_to_float32(energies: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -135,7 +146,7 @@ def load_model(record: ModelRecord, artefact: bytes, device: str) -> LoadedModel
         record=record,
         detector=detector,
         reference=np.sort(detector.reference_energies_),
-        feature_means=None if feature_means is None else np.asarray(feature_means, np.float32),
+        feature_means=None if feature_means is None else np.asarray(feature_means, feature_dtype_of(detector)),
         scale=Scale.from_energies(detector.reference_energies_),
         training_profile=training_profile_of(detector),
     )
@@ -148,6 +159,11 @@ def training_profile_of(detector: Detector) -> TrainingProfile | None:
     return TrainingProfile(features=detector.profile_, energy_edges=quantile_edges(detector.reference_energies_))
 
 
+def feature_dtype_of(detector: Detector) -> np.dtype[Any]:
+    """Return the precision in which a detector takes the features of a stream."""
+    return np.dtype(np.float32) if detector.profile_ is None else detector.profile_.feature_dtype
+
+
 def explain_events(
     model: LoadedModel, events: Sequence[Mapping[str, float]], *, top: int = 3
 ) -> list[list[dict[str, float | str | None]]]:
@@ -158,9 +174,10 @@ def explain_events(
         events: Features by name, as outliers are stored; missing ones are replaced by the training mean.
         top: The number of features for each event.
     """
-    x = np.array([[event.get(name, np.nan) for name in model.record.feature_names] for event in events], np.float32)
+    dtype = model.feature_dtype
+    x = np.array([[event.get(name, np.nan) for name in model.record.feature_names] for event in events], dtype)
     if model.feature_means is not None:
-        x = np.where(np.isnan(x), model.feature_means, x).astype(np.float32)
+        x = np.where(np.isnan(x), model.feature_means, x).astype(dtype)
     explanations = model.detector.explain(x).rows(top)
     # JSON has no infinity, and PostgreSQL rejects invalid JSON.
     return [

@@ -25,9 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitor.detectors.gaussian_mixture import GaussianMixture
+from monitor.statistics.training_profile import Floats
 from monitor.thresholds.body import fit_body
-
-Float32 = NDArray[np.float32]
 
 CORE_FRACTION = 0.9
 TAIL_REACH_FACTOR = 3.0
@@ -58,7 +57,7 @@ class ScreeningResult:
 
 
 def screen_events(
-    features: Float32, contamination: float, fit: Callable[[Float32, Any], GaussianMixture]
+    features: Floats, contamination: float, fit: Callable[[Floats, Any], GaussianMixture]
 ) -> ScreeningResult:
     """Select the training events to fit on.
 
@@ -98,7 +97,7 @@ def _mask_largest(energies: NDArray[np.floating[Any]], fraction: float) -> NDArr
 
 
 def _energies_without_anomalous_components(
-    mixture: GaussianMixture, features: Float32, contamination: float
+    mixture: GaussianMixture, features: Floats, contamination: float
 ) -> NDArray[np.floating[Any]]:
     """Return the energies under the mixture without its anomalous components: small ones far from all others."""
     assignment, energies = mixture.predict(features), mixture.energy(features)

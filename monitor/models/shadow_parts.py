@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from consumers.window_schedule import WindowSchedule
 from monitor.statistics.part import Scale, merge_parts, summarise_windows
 from monitor.statistics.part_codec import decode_part, encode_part, encode_windows
+from monitor.statistics.training_profile import Floats
 from storage.control.shadows import MergedWindow, ScheduledShadow
 from storage.ledger.commit import ShadowPartRow
 
@@ -16,12 +17,12 @@ Int64 = NDArray[np.int64]
 
 
 def build_shadow_parts(
-    features: Float32,
+    features: Floats,
     times_us: Int64,
     shadows: Sequence[ScheduledShadow],
     windows: WindowSchedule,
     *,
-    energies: Callable[[Float32, int], Float32],
+    energies: Callable[[Floats, int], Float32],
     scale: Callable[[int], Scale],
 ) -> list[ShadowPartRow]:
     """Build one part for each window of the batch and each shadow model.

@@ -10,12 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from config.errors import BrokerUnavailable, ConfigError
 from config.streams import EventSettings, StreamSettings
 from config.units import to_us
-from consumers.batch import Events, Partition, Position, RawBatch
+from consumers.batch import Events, Floats, Partition, Position, RawBatch
 from consumers.codec import Codec, make_codec
 from consumers.discovery.features import discover_features
 from consumers.discovery.rejections import RejectionCounts, RejectionGroup, count_unparsable
@@ -43,7 +42,7 @@ class TrainingSet:
         rejections: The rejected records by reason and field, the largest group first.
     """
 
-    features: NDArray[np.float32]
+    features: Floats
     names: tuple[str, ...]
     rejected: int
     exhausted: bool
@@ -340,7 +339,7 @@ class TrainingReader:
                 raise ConfigError("there is no event to discover the features from; is the input empty?")
             names = self._names or ()
             return TrainingSet(
-                features=np.empty((0, len(names)), np.float32),
+                features=np.empty((0, len(names))),
                 names=names,
                 rejected=rejections.n_rejected,
                 exhausted=exhausted,

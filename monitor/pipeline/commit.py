@@ -1,10 +1,12 @@
 """Ledger commits of the steps of a buffer: folded batches, and positions without events. Pure functions."""
 
+from collections.abc import Sequence
 from typing import assert_never
 
 import numpy as np
+from numpy.typing import NDArray
 
-from consumers.batch import DeadLetters, DecodedBatch, Position
+from consumers.batch import DeadLetters, DecodedBatch, Floats, Position
 from monitor.pipeline.fold import FoldedBatch, ScoredEvents
 from monitor.pipeline.partition_buffer import PartitionBuffer
 from monitor.pipeline.step import CommitBatch, CommitEnd, CommitStep, CommitUnreadableRange, RepeatWatermark
@@ -140,11 +142,21 @@ def _outlier_columns(scored: ScoredEvents, features: tuple[str, ...]) -> Outlier
         times_us=events.times_us[rows],
         energies=scored.energies[rows],
         threshold_ids=scored.threshold_ids[rows],
-        features=events.features[rows],
+        features=_features_as_scored(scored, rows),
         feature_names=features,
         keys=None if events.keys is None else [events.keys[i] for i in rows],
         ids=None if events.ids is None else [events.ids[i] for i in rows],
     )
+
+
+def _features_as_scored(scored: ScoredEvents, rows: NDArray[np.intp]) -> Sequence[Floats]:
+    """Return the features of the events at `rows`, each in the precision in which its model took them."""
+    features = scored.events.features[rows]
+    rounded = features.astype(np.float32)
+    if scored.needs_float64 is None:
+        return list(rounded)
+    exact = scored.needs_float64[rows].tolist()
+    return [features[i] if is_exact else rounded[i] for i, is_exact in enumerate(exact)]
 
 
 def _dead_letter_columns(dead_letters: DeadLetters) -> DeadLetterColumns:

@@ -23,6 +23,7 @@ from monitor.pipeline.threshold_schedule import ThresholdSchedule
 from monitor.statistics.drift_sums import DriftCodes, MeasuredEvents, WindowDriftSums
 from monitor.statistics.part import Scale, WindowParts, summarise_windows
 from monitor.statistics.part_codec import encode_windows
+from monitor.statistics.training_profile import Floats
 from storage.ledger.commit import ShadowPartRow, StreamControl, WindowPartRow
 
 Int64 = NDArray[np.int64]
@@ -32,11 +33,11 @@ Float32 = NDArray[np.float32]
 class BatchScorer(Protocol):
     """The scorer of a batch, as the fold uses it."""
 
-    def measure(self, features: Float32, model_id: int) -> MeasuredEvents:
+    def measure(self, features: Floats, model_id: int) -> MeasuredEvents:
         """Return the energies, (n,), and the drift codes of features, (n, D), under a model, in one pass."""
         ...
 
-    def energies(self, features: Float32, model_id: int) -> Float32:
+    def energies(self, features: Floats, model_id: int) -> Float32:
         """Return the energies, (n,), of features, (n, D), under a model."""
         ...
 
@@ -50,6 +51,7 @@ class ScoredEvents:
     """Events with their energies, thresholds and flags, row by row.
 
     `drift_codes` holds the integer codes of the events by model; event i is row `model_rows[i]` of its model's codes.
+    `needs_float64` marks the events whose model takes features in float64; None if there are none.
     """
 
     events: Events
@@ -58,6 +60,7 @@ class ScoredEvents:
     is_outlier: NDArray[np.bool_]
     is_late: NDArray[np.bool_]
     model_rows: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
+    needs_float64: NDArray[np.bool_] | None = None
     drift_codes: Mapping[int, DriftCodes] = field(default_factory=dict)
 
     def sum_drift(self, rows: Int64, windows: Int64, n_windows: int, model_id: int) -> WindowDriftSums | None:
@@ -194,11 +197,13 @@ def _score_events(
     energies = np.empty(len(events), np.float32)
     model_ids = schedule.model_ids[rows]
     model_rows = np.zeros(len(events), np.int64)
+    needs_float64 = np.zeros(len(events), np.bool_)
     codes = {}
     for model_id in np.unique(model_ids).tolist():
         own = model_ids == model_id
         measured = scorer.measure(events.features[own], model_id)
         energies[own] = measured.energies
+        needs_float64[own] = measured.feature_dtype == np.float64
         model_rows[own] = np.arange(len(measured.energies))
         if measured.codes is not None:
             codes[model_id] = measured.codes
@@ -209,6 +214,7 @@ def _score_events(
         is_outlier=energies > schedule.thresholds[rows],
         is_late=windows.late_mask(starts_us, watermarks_us, control.sealed_until_us),
         model_rows=model_rows,
+        needs_float64=needs_float64 if needs_float64.any() else None,
         drift_codes=codes,
     )
 

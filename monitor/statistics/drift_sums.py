@@ -7,16 +7,17 @@ that drift results replay bit for bit.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from monitor.statistics.rank_table import RankTable
-from monitor.statistics.training_profile import N_BINS, TrainingProfile
+from monitor.statistics.training_profile import N_BINS, Floats, TrainingProfile, centred_ranks
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -140,26 +141,30 @@ class WindowDriftSums:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MeasuredEvents:
-    """Energies of events, and their drift codes where the model has a training profile."""
+    """Energies of events, and their drift codes where the model has a training profile.
+
+    `feature_dtype` is the precision in which the model takes the features.
+    """
 
     energies: Float32
     codes: DriftCodes | None = None
+    feature_dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype(np.float32))
 
 
 def code_events(
-    profile: TrainingProfile, features: Float32, energies: Float32, shares: NDArray[np.floating] | None
+    profile: TrainingProfile, features: Floats, energies: Float32, shares: NDArray[np.floating] | None
 ) -> DriftCodes:
     """Return the events as integers.
 
     Args:
         profile: Training profile of the model that computed the energies.
-        features: Finite features, (n, D).
+        features: Finite features, (n, D), in the precision of the profile.
         energies: Finite energies, (n,).
         shares: Share of each component in each event, (n, K), or None.
     """
     feature_profile, d = profile.features, features.shape[1]
     watched = d if d <= MAX_FEATURES else 0
-    ranks = _load_rank_table(profile, watched).centred_ranks(features[:, :watched], energies[:, None])
+    ranks = _rank(profile, features[:, :watched], energies)
     scores = None
     if 2 <= d <= MAX_PAIRED_FEATURES:
         scale = np.divide(SCORE_UNIT, feature_profile.deviation, out=np.zeros(d), where=feature_profile.deviation > 0)
@@ -169,6 +174,20 @@ def code_events(
     if shares is not None and shares.shape[1] > 1:
         share_counts = np.rint(shares * np.float32(SHARE_UNIT)).astype(np.int32)
     return DriftCodes(ranks=ranks, shares=share_counts, scores=scores)
+
+
+def _rank(profile: TrainingProfile, features: Floats, energies: Float32) -> Int8:
+    """Return the centred ranks of the watched features and, last, of the energy."""
+    watched = features.shape[1]
+    edges = profile.features.edges
+    if edges.dtype == np.float32:
+        return _load_rank_table(profile, watched).centred_ranks(
+            features.astype(np.float32, copy=False), energies[:, None]
+        )
+    ranks = np.empty((len(features), watched + 1), np.int8)
+    ranks[:, :watched] = centred_ranks(np.ascontiguousarray(features.T), edges[:watched]).T
+    ranks[:, watched] = centred_ranks(energies[None], profile.energy_edges[None])[0]
+    return ranks
 
 
 @lru_cache(maxsize=8)

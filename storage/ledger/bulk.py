@@ -186,6 +186,9 @@ def insert_columns(connection: Connection, table: str, columns: Mapping[str, Seq
         )
 
 
-def shortest_decimals(values: NDArray[np.float32]) -> list[Any]:
-    """Return float32 values as the shortest decimals that round-trip; None for NaN and infinities, which JSON lacks."""
+def shortest_decimals(values: NDArray[np.floating[Any]]) -> list[Any]:
+    """Return values as the shortest decimals that round-trip in their precision.
+
+    NaN and infinities, which JSON lacks, become None.
+    """
     return [float(str(value)) if np.isfinite(value) else None for value in values]

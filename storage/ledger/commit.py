@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,13 +54,16 @@ class ScoreColumns:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutlierColumns:
-    """The events above their threshold, with the features that the model scored: (n, D) float32."""
+    """The events above their threshold, with the features that the model scored, (n, D).
+
+    The features of an event are float32 or float64, as its model takes them.
+    """
 
     offsets: NDArray[np.int64]
     times_us: NDArray[np.int64]
     energies: NDArray[np.float32]
     threshold_ids: NDArray[np.int64]
-    features: NDArray[np.float32]
+    features: Sequence[NDArray[np.floating[Any]]]
     feature_names: tuple[str, ...]
     keys: TextColumn | None = None
     ids: TextColumn | None = None
@@ -76,7 +80,7 @@ class OutlierColumns:
             times_us=none,
             energies=np.empty(0, np.float32),
             threshold_ids=none,
-            features=np.empty((0, 0), np.float32),
+            features=(),
             feature_names=(),
         )
 

@@ -19,7 +19,7 @@ from storage.ledger.dead_letter_quota import DeadLetterUsage, apply_dead_letter_
 
 
 def features_to_json(outliers: OutlierColumns) -> list[str]:
-    """Return each outlier's features as a JSON object, with the shortest decimals that round-trip as float32."""
+    """Return each outlier's features as a JSON object, with the shortest decimals that round-trip."""
     names = make_storable(outliers.feature_names)
     return [
         json.dumps(dict(zip(names, shortest_decimals(row), strict=True)), ensure_ascii=False)

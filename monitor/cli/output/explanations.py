@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from config.number_format import format_together
+
 MAX_SHOWN_RANGES = 10
 _MAX_SHOWN_STATISTICS = 5
 
@@ -77,7 +79,10 @@ def _describe_drifted_statistic(statistic: Mapping[str, Any]) -> str:
     before, after = statistic.get("before_value"), statistic.get("after_value")
     if before is None or after is None:
         before, after = statistic["before"], statistic["after"]
-    change = f"{_format_number(before)} before, {_format_number(after)} now"
+    texts = [_format_number(before), _format_number(after)]
+    if isinstance(before, int | float) and isinstance(after, int | float):
+        texts = format_together((before, after), 5)
+    change = f"{texts[0]} before, {texts[1]} now"
     return f"{name}: {change} ({statistic['effect']:+.2f} deviations, z {statistic['z']:+.1f})"
 
 

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from config.number_format import format_together
 from config.time_format import format_short_time
 from monitor.cli.output.explanations import EXPLANATIONS, MAX_SHOWN_RANGES
 from monitor.cli.output.tables import escape_unprintable, format_value
@@ -80,8 +81,9 @@ def _format_contribution(reason: Mapping[str, Any]) -> str:
     value, expected, low, high = (reason[name] for name in ("value", "expected", "low", "high"))
     if None in (value, expected, low, high, reason["cost"]):
         return escape_unprintable(f"{reason['feature']} {format_value(value)}: no finite explanation")
+    value, expected, low, high = format_together((value, expected, low, high), 5)
     return escape_unprintable(
-        f"{reason['feature']} {value:.5g} where {expected:.5g} is expected ({low:.5g} to {high:.5g}): "
+        f"{reason['feature']} {value} where {expected} is expected ({low} to {high}): "
         f"{reason['cost']:.3g} nats of the energy"
     )
 
@@ -101,8 +103,11 @@ def _format_event(event: ReportedOutlier) -> str:
 
 def _format_feature(event: ReportedOutlier, name: str) -> str:
     mean = event.training_means.get(name)
-    usual = "" if mean is None else f" (training mean {mean:.4g})"
-    return f"{name} {format_value(event.features[name])}{usual}"
+    value = event.features[name]
+    if mean is None or not isinstance(value, int | float):
+        return f"{name} {format_value(value)}" + ("" if mean is None else f" (training mean {mean:.4g})")
+    value_text, mean_text = format_together((value, mean), 5)
+    return f"{name} {value_text} (training mean {mean_text})"
 
 
 def _format_transitions(report: IncidentReport) -> Iterator[str]:

@@ -18,7 +18,12 @@ def features_of(decoded):
 def test_named_features_are_in_the_models_order():
     decoded = decode(json_records({"a": 1, "b": 2.5, "other": "x"}, {"b": 4, "a": -3}))
     assert features_of(decoded) == [[1, 2.5], [-3, 4]]
-    assert decoded.events.features.dtype == np.float32
+    assert decoded.events.features.dtype == np.float64
+
+
+def test_features_keep_the_digits_of_the_message():
+    values = [1_000_000_000.25, 0.1]
+    assert features_of(decode(json_records({"a": values[0], "b": values[1]}, values))) == [values, values]
 
 
 def test_list_of_numbers_gives_the_features_by_position():
@@ -31,7 +36,7 @@ def test_single_feature_is_a_column():
 
 def test_integer_beyond_2_to_the_53_is_a_number():
     assert features_of(decode([b'{"a": 9007199254740993, "b": 123456789012345678901234567890}'])) == [
-        [float(np.float32(2**53)), float(np.float32(123456789012345678901234567890))]
+        [float(2**53), 123456789012345678901234567890.0]
     ]
 
 
@@ -97,9 +102,8 @@ def test_bad_record_is_rejected_with_its_reason(value, reason, detail):
 
 
 def test_largest_float32_is_a_feature():
-    assert features_of(decode([b"[3.4028234663852886e38, 3.4028235677973362e38]"])) == [
-        [float(np.finfo(np.float32).max)] * 2
-    ]
+    decoded = decode([b"[3.4028234663852886e38, 3.4028235677973362e38]"])
+    assert np.array(features_of(decoded), np.float32).tolist() == [[float(np.finfo(np.float32).max)] * 2]
 
 
 def test_bad_record_does_not_affect_other_records():

@@ -118,10 +118,10 @@ def test_too_short_warm_up_for_the_percentile_is_reported(outrider: OutriderRunn
 def test_memory_bound_is_the_sum_of_its_parts(outrider: OutriderRunner, tmp_path: Path) -> None:
     config = write_config_text(tmp_path, "streams: {a: {source: {type: synthetic, features: 16, partitions: 2}}}")
     out = outrider("check", config=config).out
-    # 40,000 events x 2 partitions x (4 x 16 + 64) bytes = 9.8 MiB, and 32 MiB of the inbox.
-    assert "at most 41.8 MiB" in out
+    # 40,000 events x 2 partitions x (8 x 16 + 64) bytes = 14.6 MiB, and 32 MiB of the inbox.
+    assert "at most 46.6 MiB" in out
     assert "32.0 MiB waiting to be decoded" in out
-    assert "9.8 MiB waiting for their commit: 40,000 events x 2 partitions x (4 x 16 features + 64) bytes" in out
+    assert "14.6 MiB waiting for their commit: 40,000 events x 2 partitions x (8 x 16 features + 64) bytes" in out
 
 
 def test_secrets_are_masked(outrider: OutriderRunner, tmp_path: Path) -> None:

@@ -145,14 +145,16 @@ def test_checksum_is_in_the_bytes():
     assert artefact.read_checksum(data).encode() in data
 
 
-def make_profiled_artefact(d=2):
-    rows = np.random.default_rng(0).normal(size=(300, d)).astype(np.float32)
+def make_profiled_artefact(d=2, offset=0.0):
+    rows = np.random.default_rng(0).normal(size=(300, d)) + offset
     return make_artefact(n_features=d, feature_names=None, profile=build_feature_profile(rows))
 
 
-def test_training_profile_survives_a_round_trip_bit_identically():
-    before = make_profiled_artefact()
+@pytest.mark.parametrize(("offset", "dtype"), [(0.0, np.float32), (1e9, np.float64)])
+def test_training_profile_survives_a_round_trip_bit_identically(offset, dtype):
+    before = make_profiled_artefact(offset=offset)
     after = artefact.from_bytes(artefact.to_bytes(before))
+    assert after.profile.feature_dtype == dtype
     assert not any(name.startswith("profile") for name in after.tensors)
     for name in ("edges", "centre", "deviation", "rank_deviation", "spread_deviation"):
         assert getattr(after.profile, name).tobytes() == getattr(before.profile, name).tobytes()

@@ -1,5 +1,7 @@
 """The ledger columns of a folded batch."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from monitor.pipeline.commit import build_commit, build_position_commit, build_s
 from monitor.pipeline.fold import FoldedBatch, ScoredEvents
 from monitor.pipeline.partition_buffer import BufferAdvance, PartitionBuffer
 from monitor.pipeline.step import CommitBatch, CommitEnd, CommitStep, CommitUnreadableRange, RepeatWatermark
+from storage.ledger.bulk import shortest_decimals
 from storage.ledger.commit import StreamControl
 from storage.ledger.sources import SourceClaim
 
@@ -65,10 +68,20 @@ def test_every_event_has_a_score_row_and_every_outlier_its_features() -> None:
     assert commit.scores.offsets.tolist() == [10, 11, 13]
     assert commit.scores.keys == ["a", None, "c"]
     assert commit.outliers.offsets.tolist() == [11, 13]
-    assert commit.outliers.features.tolist() == [[3, 4], [5, 6]]
+    assert [row.tolist() for row in commit.outliers.features] == [[3, 4], [5, 6]]
     assert (commit.outliers.keys, commit.outliers.ids) == ([None, "c"], None)
     assert commit.outliers.threshold_ids.tolist() == [7, 8]
     assert (commit.dead.offsets.tolist(), commit.assumed_control, commit.ended) == ([12], CONTROL, False)
+
+
+def test_features_of_an_outlier_have_the_precision_of_its_model() -> None:
+    batch = folded()
+    exact = np.array([[1, 2], [0.1, 4], [0.1, 1e9 + 0.1]])
+    events = replace(batch.scored.events, features=exact)
+    scored = replace(batch.scored, events=events, needs_float64=np.array([False, False, True]))
+    commit = build_commit(1, CLAIM, decoded(), replace(batch, scored=scored), CONTROL, ("x", "y"))
+    assert [row.dtype for row in commit.outliers.features] == [np.float32, np.float64]
+    assert [shortest_decimals(row) for row in commit.outliers.features] == [[0.1, 4.0], [0.1, 1000000000.1]]
 
 
 def test_the_end_cursor_is_the_cursor_of_the_row_after_the_last_committed_one() -> None:
