@@ -68,7 +68,8 @@ class Database:
         """Return the file, or the server and the name: equal for two addresses of one database."""
         if self.file is not None:
             return (self.file,)
-        return (self._url.host, self._url.port or 5432, self._url.database, *sorted(self._url.query.items()))
+        options = sorted((name, value) for name, value in self._url.query.items() if not name.startswith("ssl"))
+        return (self._url.host, self._url.port or 5432, self._url.database, *options)
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:

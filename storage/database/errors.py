@@ -12,6 +12,7 @@ import psycopg
 import sqlalchemy as sa
 
 from config.errors import ConfigError, OutriderError, StorageUnavailable
+from storage.database.refused_connections import explain_refused_connection
 
 
 class CommitUnknown(StorageUnavailable):
@@ -30,37 +31,6 @@ class StorageDamaged(OutriderError):  # noqa: N818 - names the state, as its sib
 # resources (53), rollback by the server (40), locks and timeouts.
 _RETRYABLE_CLASSES = ("08", "53", "40", "57P")
 _RETRYABLE_CODES = frozenset({"55P03", "57014", "25P03", "25006"})
-# Messages of the server for connections that it will refuse again. While connecting, the driver has no SQLSTATE, only
-# the server's message.
-_REFUSED_CONNECTION_ADVICE = (
-    (
-        re.compile(r"password authentication failed"),
-        "does not accept user {user}: the user or the password is wrong; correct database.url (or its source: "
-        "database.url_file, OUTRIDER_DATABASE__URL)",
-    ),
-    (
-        re.compile(r"no password supplied"),
-        "requires a password for user {user}; write postgresql://{user}:PASSWORD@HOST/NAME, or put the "
-        "URL into a file and set database.url_file to it",
-    ),
-    (
-        re.compile(r'database "(?P<name>.*)" does not exist'),
-        "has no database {name!r}; create it (CREATE DATABASE), or correct database.url",
-    ),
-    (
-        re.compile(r'role "(?P<name>.*)" does not exist'),
-        "has no user {name!r}; create it (CREATE ROLE ... LOGIN), or correct database.url",
-    ),
-    (
-        re.compile(r"no pg_hba\.conf entry"),
-        "does not accept user {user} from this machine: its pg_hba.conf has no matching entry; add one, or correct "
-        "database.url",
-    ),
-    (
-        re.compile(r'permission denied for database "(?P<name>.*)"|role ".*" is not permitted to log in'),
-        "does not accept user {user}: grant it LOGIN, and CONNECT on the database, or correct database.url",
-    ),
-)
 _INSUFFICIENT_PRIVILEGE = "42501"
 _READ_ONLY = "25006"
 _DISK_FULL = "53100"
@@ -119,7 +89,7 @@ def _translate_error(error: Exception, address: str, file: Path | None, *, commi
 def _translate_postgresql_error(error: psycopg.Error, address: str, *, committing: bool) -> OutriderError | None:
     state = error.sqlstate
     reason = " ".join(str(error).split())
-    if state is None and (refused := _explain_refused_connection(error, reason)):
+    if state is None and (refused := explain_refused_connection(error, reason)):
         return ConfigError(f"{address} {refused}")
     if state == _INSUFFICIENT_PRIVILEGE:
         return ConfigError(
@@ -150,16 +120,6 @@ def _shorten_reason(reason: str) -> str:
     text, question, _ = text.partition(" Is the server running")
     unreachable = question or "resolve host" in text or "timeout" in text
     return f"{text}; check database.url and that the server runs" if unreachable else text
-
-
-def _explain_refused_connection(error: psycopg.Error, reason: str) -> str | None:
-    """Return why the server will refuse every such connection; None if a later one may succeed."""
-    user = getattr(error.pgconn, "user", b"") or b""
-    for pattern, advice in _REFUSED_CONNECTION_ADVICE:
-        match = pattern.search(reason)
-        if match is not None:
-            return advice.format(user=user.decode(errors="replace") or "?", **match.groupdict())
-    return None
 
 
 def _translate_sqlite_error(error: sqlite3.Error, file: Path | None, *, committing: bool) -> OutriderError | None:

@@ -87,6 +87,18 @@ def postgres_binaries() -> Path:
     return Path(wheel.origin).parent / "pginstall18" / "bin"
 
 
+def postgres_binaries_with_tls() -> Path:
+    """Return the directory of PostgreSQL's programs in Debian's package: those of the wheel are built without TLS.
+
+    Raises:
+        ServerError: The package is not installed and cannot be installed.
+    """
+    installed = Path("/usr/lib/postgresql")
+    if not any(installed.glob("*/bin/initdb")):
+        _installed_file("pg_ctlcluster", package="postgresql")
+    return max((found.parent for found in installed.glob("*/bin/initdb")), key=lambda each: int(each.parent.name))
+
+
 def _installed_file(program: str, *, package: str) -> Path:
     """Install a Debian package as root and return its program.
 
@@ -100,4 +112,4 @@ def _installed_file(program: str, *, package: str) -> Path:
             subprocess.run(["apt-get", *arguments], env=unattended, capture_output=True, check=False)
     if found := shutil.which(program):
         return Path(found)
-    raise ServerError(f"`{program}` is missing and the test broker needs it: install the package `{package}`")
+    raise ServerError(f"`{program}` is missing and the test servers need it: install the package `{package}`")

@@ -36,13 +36,17 @@ class PostgresServer:
     Args:
         durable: Wait for the disk at each commit, as in production; off for speed.
         settings: Additional settings of postgresql.conf.
+        programs: The directory of PostgreSQL's programs; None: those of the wheel.
     """
 
-    def __init__(self, *, durable: bool = False, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, *, durable: bool = False, settings: Mapping[str, str] | None = None, programs: Path | None = None
+    ) -> None:
         self.directory = make_server_directory("postgres")
         self.log_path = self.directory / "server.log"
         self._sync = {} if durable else {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
         self._settings = {"max_connections": "200", "shared_buffers": "64MB"} | self._sync | dict(settings or {})
+        self._programs = programs
         self._process: subprocess.Popen[bytes] | None = None
         self._names = itertools.count(1)
         self._port = 0
@@ -76,6 +80,10 @@ class PostgresServer:
     def drop_database(self, url: str) -> None:
         """Drop a database, also if clients are connected to it."""
         self.execute(f'DROP DATABASE IF EXISTS "{url.rpartition("/")[2]}" WITH (FORCE)')
+
+    def add_settings(self, **settings: str) -> None:
+        """Add settings of postgresql.conf, which take effect at the next start."""
+        self._settings |= settings
 
     def execute(self, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:
         """Run one statement outside a transaction and return its rows."""
@@ -139,7 +147,15 @@ class PostgresServer:
             return
         for account in _find_server_account():
             os.chown(self.directory, account.pw_uid, account.pw_gid)
-        command = [str(_reachable_binaries() / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust"]
+        command = [
+            str((self._programs or _reachable_binaries()) / "initdb"),
+            "-D",
+            str(data),
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+        ]
         command += ["--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"]
         done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False, **_run_as_account())
         if done.returncode:
@@ -151,7 +167,7 @@ class PostgresServer:
             "port": str(self._port),
             "unix_socket_directories": str(self.directory),
         }
-        command = [str(_reachable_binaries() / "postgres"), "-D", str(self.directory / "data")]
+        command = [str((self._programs or _reachable_binaries()) / "postgres"), "-D", str(self.directory / "data")]
         for key, value in (options | self._settings).items():
             command += ["-c", f"{key}={value}"]
         with self.log_path.open("ab") as log:
