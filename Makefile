@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test quick unit check docs bench soak gpu clean
+.PHONY: run test quick unit check docs audit bench soak gpu clean
 
 run: $(READY)
 	$(BIN)/outrider demo
@@ -32,6 +32,9 @@ check: $(READY) docs
 docs: $(READY)
 	$(BIN)/python docs/generate.py --check
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+
+audit: $(READY)
+	.ci/audit
 
 bench: $(READY)
 	for b in benchmarks/*.py; do $(BIN)/python $$b || exit 1; done

@@ -30,6 +30,15 @@ _CLOCK_SQL_US = {
     "sqlite": "CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000",
     "postgresql": "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)",
 }
+# The first table that this user may not write. Partitions are written through their parent, the revision by the owner.
+_DENIED_TABLE_SQL = """
+SELECT c.relname FROM pg_class c
+WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+    AND c.relname <> 'alembic_version'
+    AND NOT (has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
+        AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE'))
+ORDER BY c.relname LIMIT 1
+"""
 
 
 class Database:
@@ -179,7 +188,8 @@ class Database:
 
         Raises:
             StorageFull: The SQLite file, or the folder in which it will be created, cannot be written.
-            ConfigError: The PostgreSQL server does not allow this user to create tables.
+            ConfigError: The PostgreSQL server does not allow this user to create tables and they do not exist, or to
+                write one of them.
             StorageUnavailable: The database cannot be reached or written now.
         """
         if self.file is not None and not self.file.exists():
@@ -187,11 +197,12 @@ class Database:
                 message = f"the database {self.file} cannot be created: this user may not write in {self.file.parent}"
                 raise StorageFull(message)
             return
+        is_current = self.file is None and self.schema_revision() == KNOWN_REVISIONS[-1]
         with self.write() as connection:
             if self.dialect == "postgresql":
-                self._check_privileges(connection)
+                self._check_privileges(connection, is_current=is_current)
 
-    def _check_privileges(self, connection: Connection) -> None:
+    def _check_privileges(self, connection: Connection, *, is_current: bool) -> None:
         read_only, schema, may_create, user = connection.exec_driver_sql(
             "SELECT current_setting('transaction_read_only') = 'on', current_schema(),"
             " has_schema_privilege(current_schema(), 'CREATE'), current_user"
@@ -201,7 +212,15 @@ class Database:
                 f"{self.address} is read-only: use the primary server in database.url, or allow user {user} to write"
             )
             raise StorageUnavailable(message)
-        if not may_create:
+        if is_current:
+            denied = connection.exec_driver_sql(_DENIED_TABLE_SQL).scalar()
+            if denied is not None:
+                message = (
+                    f"{self.address} does not allow user {user} to write {denied}: run GRANT SELECT, INSERT, UPDATE, "
+                    f"DELETE ON ALL TABLES IN SCHEMA {schema} TO {user}, or use another user in database.url"
+                )
+                raise ConfigError(message)
+        elif not may_create:
             message = (
                 f"{self.address} does not allow user {user} to create tables: "
                 f"run GRANT CREATE ON SCHEMA {schema or 'public'} TO {user}, or use another user in database.url"

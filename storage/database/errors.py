@@ -94,7 +94,7 @@ def _translate_postgresql_error(error: psycopg.Error, address: str, *, committin
     if state == _INSUFFICIENT_PRIVILEGE:
         return ConfigError(
             f"{address} denies this user a privilege ({reason.partition(' LINE ')[0]}): grant it (a first run needs "
-            "CREATE on the schema), or use another user in database.url"
+            "CREATE on the schema, an upgrade the owner of the tables), or use another user in database.url"
         )
     if state is None:
         # An error of the driver itself: no connection, or a lost one. Its other error classes are misuse.

@@ -50,10 +50,12 @@ def ensure_score_partitions(db: Database, day: int | None = None) -> None:
 
 
 def create_partition(connection: Connection, day: int) -> None:
-    """Create and attach the partition of one day; the caller holds the advisory lock."""
-    name = partition_name(day)
-    connection.exec_driver_sql(f"CREATE TABLE {name} (LIKE scores INCLUDING ALL)")
-    connection.exec_driver_sql(f"ALTER TABLE scores ATTACH PARTITION {name} FOR VALUES FROM ({day}) TO ({day + 1})")
+    """Create and attach the partition of one day; the caller holds the advisory lock.
+
+    The function of the database runs with the rights of the owner of the tables, so that the daemon needs no right to
+    create tables.
+    """
+    connection.execute(sa.text("SELECT create_score_partition(:day)"), {"day": day})
 
 
 def list_partition_days(connection: Connection) -> set[int]:
@@ -79,5 +81,5 @@ def drop_score_partitions(db: Database, before_day: int) -> list[int]:
         with db.write() as connection:
             # DROP waits for readers and blocks commits while it waits, so it has a short timeout.
             connection.exec_driver_sql("SET LOCAL lock_timeout = '1s'")
-            connection.exec_driver_sql(f"DROP TABLE IF EXISTS {partition_name(day)}")
+            connection.execute(sa.text("SELECT drop_score_partition(:day)"), {"day": day})
     return expired

@@ -271,7 +271,7 @@ def test_unavailable_server_is_reported_with_a_remedy(
         (
             "run",
             "denies this user a privilege (permission denied for schema public): grant it (a first run needs CREATE on "
-            "the schema), or use another user in database.url",
+            "the schema, an upgrade the owner of the tables), or use another user in database.url",
         ),
     ],
 )

@@ -19,7 +19,7 @@ from alembic import command
 from storage.control.outbox import Outbox
 from storage.database.engine import Database
 from storage.database.migrations.upgrade import _alembic_config, upgrade
-from storage.database.partitions import day_number, ensure_score_partitions
+from storage.database.partitions import day_number
 from tests.integration.control.simulation import SimulationSettings, make_records, run_in_turn
 from tests.integration.control.worker_bench import MINUTE, SECOND, fetch_rows
 from tests.rules import make_rules
@@ -51,12 +51,17 @@ def old(database_url: str) -> Iterator[Database]:
             command.upgrade(_alembic_config(conn), "0001")
             for name, select in FIRST["views"][db.dialect].items():
                 conn.exec_driver_sql(f"CREATE VIEW {name} AS {select}".replace("%", _percent(db)))
-        for day in sorted({day_number(row["stored_at_us"]) for row in stored("scores")}):
-            ensure_score_partitions(db, day)
         with db.write() as conn:
+            if db.dialect == "postgresql":
+                _create_partitions(conn)
             for name in FIRST["tables"]:
                 _fill(conn, db, name)
         yield db
+
+
+def _create_partitions(conn: sa.Connection) -> None:
+    for day in {day_number(row["stored_at_us"]) for row in stored("scores")}:
+        conn.exec_driver_sql(f"CREATE TABLE scores_d{day} PARTITION OF scores FOR VALUES FROM ({day}) TO ({day + 1})")
 
 
 def _percent(db: Database) -> str:
