@@ -17,8 +17,9 @@ from storage.database.engine import Database
 from storage.database.tables import positions, streams
 from storage.queries import history_views
 from storage.queries.history_views import Columns, HistoryView, to_columns
+from storage.queries.score_reader import ScoreReader
 from storage.queries.times import TimeBound, resolve_time_bound
-from storage.queries.view_readers import ScoreReader, ViewReader
+from storage.queries.view_readers import ViewReader
 
 if TYPE_CHECKING:
     import pandas as pd

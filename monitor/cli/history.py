@@ -10,6 +10,7 @@ from monitor.cli.output.tables import (
     limit_option,
     resolve_format,
     resolve_limit,
+    write_csv_batches,
     write_rows,
 )
 from monitor.cli.settings import load_settings
@@ -45,7 +46,11 @@ def command(
         row_limit = resolve_limit(limit, form)
         stream_settings = settings.streams.get(stream)
         named = ("event_id",) if stream_settings is None or stream_settings.event.id is not None else ()
-        rows = iterate_rows(history.scores(stream, since=since, until=until, outliers=outliers, limit=row_limit))
+        batches = history.scores(stream, since=since, until=until, outliers=outliers, limit=row_limit)
+        if form == "csv":
+            write_csv_batches(batches, columns)
+            return
+        rows = iterate_rows(batches)
         write_rows(
             (row | {"place": f"{row['topic']}[{row['partition']}] {row['source_offset']}"} for row in rows),
             columns,

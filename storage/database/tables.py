@@ -14,6 +14,12 @@ from storage.database.texts import StorableText
 FOREVER_US = 2**63 - 1
 """`positions.idle_until_us` of a source that has ended: it never holds a window open again."""
 
+WIDE_RANGE_US = 3_600_000_000
+"""A range of commits whose events on time are further apart is a wide one, in an index of its own."""
+
+WIDE_RANGE = f"max_time_us - min_time_us > {WIDE_RANGE_US}"
+"""SQL condition of a wide range of commits, as written in its index."""
+
 metadata = sa.MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -214,9 +220,23 @@ commit_ranges = sa.Table(
     sa.Column("min_late_us", _Us),
     sa.Column("max_late_us", _Us),
     sa.Column("stored_at_us", _Us, nullable=False),
-    sa.Index("ix_commit_ranges_max_time_us", "source_id", "max_time_us"),
-    sa.Index("ix_commit_ranges_max_late_us", "source_id", "max_late_us"),
+    sa.Index("ix_commit_ranges_times", "source_id", "max_time_us", "min_time_us"),
     sqlite_with_rowid=False,
+)
+sa.Index(
+    "ix_commit_ranges_wide",
+    commit_ranges.c.source_id,
+    commit_ranges.c.max_time_us,
+    sqlite_where=sa.text(WIDE_RANGE),
+    postgresql_where=sa.text(WIDE_RANGE),
+)
+sa.Index(
+    "ix_commit_ranges_late",
+    commit_ranges.c.source_id,
+    commit_ranges.c.max_late_us,
+    commit_ranges.c.min_late_us,
+    sqlite_where=sa.text("max_late_us IS NOT NULL"),
+    postgresql_where=sa.text("max_late_us IS NOT NULL"),
 )
 
 # The state of the keys of a source up to an offset: all keys (snapshot), or those that one commit changed.

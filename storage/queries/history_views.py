@@ -196,9 +196,12 @@ GAPS = HistoryView(
 def to_columns(view: HistoryView, rows: Sequence[Sequence[Any]]) -> Columns:
     """Convert rows that begin with the view's columns to columns; NULL becomes NaN, NaT or None."""
     values = list(zip(*rows, strict=True)) if rows else [()] * len(view.columns)
-    return {
-        name: _CONVERSIONS[kind](column) for (name, kind), column in zip(view.columns.items(), values, strict=False)
-    }
+    return {name: to_array(kind, column) for (name, kind), column in zip(view.columns.items(), values, strict=False)}
+
+
+def to_array(kind: ColumnKind, values: Sequence[Any]) -> ColumnValues:
+    """Convert the values of a column of one kind; NULL becomes NaN, NaT or None."""
+    return _CONVERSIONS[kind](values)
 
 
 def _to_datetimes(values: Sequence[str | datetime | None]) -> ColumnValues:

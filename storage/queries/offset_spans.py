@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from storage.database.partitions import day_number
-from storage.database.tables import commit_ranges
+from storage.database.tables import WIDE_RANGE, WIDE_RANGE_US, commit_ranges
 
 _MIN_OFFSET = 0
 
@@ -48,21 +48,34 @@ def find_spans(
 
 def _read_ranges(
     connection: Connection, source_id: int, since_us: int | None, until_us: int | None
-) -> Iterable[OffsetSpan]:
-    """Return the ranges whose events, on time or late, may lie within the bounds, by offset."""
+) -> list[OffsetSpan]:
+    """Return the ranges whose events, on time or late, may lie within the bounds, by offset.
+
+    The statements do not order the rows: for an order by offset SQLite would read all ranges of the source.
+    """
     table = commit_ranges.c
-    selects = []
-    for low, high in ((table.min_time_us, table.max_time_us), (table.min_late_us, table.max_late_us)):
+    spans: dict[int, OffsetSpan] = {}
+    selects: list[tuple[sa.Column[int], sa.Column[int], list[sa.ColumnElement[bool]]]] = [
+        # All but the wide ranges that begin before `until_us` end before `until_us` + `WIDE_RANGE_US`.
+        (
+            table.min_time_us,
+            table.max_time_us,
+            [] if until_us is None else [table.max_time_us < until_us + WIDE_RANGE_US],
+        ),
+        (table.min_time_us, table.max_time_us, [sa.literal_column(WIDE_RANGE, sa.Boolean)]),
+        (table.min_late_us, table.max_late_us, [table.max_late_us.is_not(None)]),
+    ]
+    for low, high, conditions in selects:
         query = sa.select(table.first_offset, table.last_offset, table.stored_at_us).where(
-            table.source_id == source_id, high.is_not(None)
+            table.source_id == source_id, *conditions
         )
         if since_us is not None:
             query = query.where(high >= since_us)
         if until_us is not None:
             query = query.where(low < until_us)
-        selects.append(query)
-    rows = connection.execute(sa.union(*selects).order_by(table.first_offset))
-    return [OffsetSpan(first=first, last=last, day=day_number(stored_at_us)) for first, last, stored_at_us in rows]
+        for first, last, stored_at_us in connection.execute(query):
+            spans[first] = OffsetSpan(first=first, last=last, day=day_number(stored_at_us))
+    return [spans[first] for first in sorted(spans)]
 
 
 def _join_adjacent(spans: Iterable[OffsetSpan], max_offsets: int) -> list[OffsetSpan]:

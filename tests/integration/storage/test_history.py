@@ -16,7 +16,7 @@ from storage.database.engine import Database
 from storage.database.migrations.upgrade import upgrade
 from storage.database.partitions import ensure_score_partitions
 from storage.history import History
-from storage.queries import view_readers
+from storage.queries import score_reader, view_readers
 from storage.queries.history_views import Columns
 from tests.integration.storage.commits import (
     MINUTE,
@@ -95,7 +95,7 @@ def test_outliers_include_their_features(feed: ClaimedStream, history: History) 
 def test_long_history_is_read_in_chunks_without_loss_or_duplicates(
     feed: ClaimedStream, history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(view_readers, "_CHUNK_ROWS", 7)
+    monkeypatch.setattr(score_reader, "_CHUNK_ROWS", 7)
     feed.commit(25)
     batches = list(history.scores("payments"))
     assert [len(batch["energy"]) for batch in batches] == [7, 7, 7, 4]
@@ -133,7 +133,7 @@ def test_bounds_and_limit_select_the_scores(
     expected: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(view_readers, "_CHUNK_ROWS", 4)
+    monkeypatch.setattr(score_reader, "_CHUNK_ROWS", 4)
     feed.commit(10)
     assert _offsets(history.scores("payments", **bounds)) == expected  # type: ignore[arg-type]
 
@@ -162,7 +162,7 @@ def test_every_iteration_reads_the_database_again(feed: ClaimedStream, history: 
 def test_commit_between_two_chunks_is_not_blocked(
     feed: ClaimedStream, history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(view_readers, "_CHUNK_ROWS", 5)
+    monkeypatch.setattr(score_reader, "_CHUNK_ROWS", 5)
     feed.commit(10)
     chunks = iter(history.scores("payments"))
     next(chunks)

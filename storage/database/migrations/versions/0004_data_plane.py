@@ -60,8 +60,9 @@ def _create_commit_tables() -> None:
         sa.PrimaryKeyConstraint("source_id", "first_offset", name=op.f("pk_commit_ranges")),
         sqlite_with_rowid=False,
     )
-    for column in ("max_time_us", "max_late_us"):
-        op.create_index(f"ix_commit_ranges_{column}", "commit_ranges", ["source_id", column], unique=False)
+    _create_range_index("times", ["source_id", "max_time_us", "min_time_us"])
+    _create_range_index("wide", ["source_id", "max_time_us"], "max_time_us - min_time_us > 3600000000")
+    _create_range_index("late", ["source_id", "max_late_us", "min_late_us"], "max_late_us IS NOT NULL")
     op.create_table(
         "key_states",
         sa.Column("source_id", sa.Integer(), autoincrement=False, nullable=False),
@@ -70,4 +71,16 @@ def _create_commit_tables() -> None:
         sa.Column("payload", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("source_id", "end_offset", name=op.f("pk_key_states")),
         sqlite_with_rowid=False,
+    )
+
+
+def _create_range_index(name: str, columns: list[str], condition: str | None = None) -> None:
+    where = None if condition is None else sa.text(condition)
+    op.create_index(
+        f"ix_commit_ranges_{name}",
+        "commit_ranges",
+        columns,
+        unique=False,
+        sqlite_where=where,
+        postgresql_where=where,
     )
