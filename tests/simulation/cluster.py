@@ -1,0 +1,156 @@
+"""Several replicas of one stream over one log, the steps of a simulation, and its end."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import sqlalchemy as sa
+
+from consumers.batch import Partition
+from storage.database.tables import window_parts
+from storage.ledger.ledger import Ledger
+from storage.ledger.sources import NewSource
+from tests.integration.control.worker_bench import add_model
+from tests.simulation.clock import SimulatedClock
+from tests.simulation.database import Fault, SimulatedDatabase
+from tests.simulation.replica import ROLES, Replica, Role, SimulatedStream
+from tests.simulation.scenes import TOPIC, Scene
+
+_DISTURBED_ROUNDS = 100
+_MAX_ROUNDS = 200
+_QUIET_ROUNDS = 10
+_ROUND_S = 0.4
+
+
+class Cluster:
+    """The replicas of one stream; each replica has its own connection to one database."""
+
+    def __init__(self, databases: Sequence[SimulatedDatabase], scene: Scene, name: str, *, complete: bool) -> None:
+        self._databases = databases
+        self._clock: SimulatedClock = databases[0].clock
+        self.group = scene.make_group(complete=complete)
+        rules = replace(scene.rules, stream=name)
+        ledger = Ledger(databases[0])
+        stream = ledger.open_stream(name, rules.size_us, rules.lead_us)
+        self.stream_id = stream.id
+        ledger.register_sources(
+            stream.id,
+            [
+                NewSource(topic=TOPIC, partition=each.partition, identity="log", next_offset=0)
+                for each in self.partitions
+            ],
+        )
+        add_model(databases[0], stream.id, only_first=True)
+        self._stream = SimulatedStream(stream_id=stream.id, rules=rules, group=self.group)
+        self._starts = 0
+        self.replicas: list[Replica] = [self._start(member) for member in range(len(databases))]
+        self.assign([0] * len(self.partitions))
+
+    @property
+    def partitions(self) -> list[Partition]:
+        """Return the partitions in order."""
+        return sorted(self.group.logs)
+
+    def _start(self, member: int) -> Replica:
+        self._starts += 1
+        return Replica(self._databases[member], self._stream, member, f"{self._stream.rules.stream}:{self._starts}")
+
+    def assign(self, members: Sequence[int]) -> None:
+        """Assign each partition to a member; the members notice it at their next polls."""
+        for partition, member in zip(self.partitions, members, strict=False):
+            self.group.assignment[partition] = member % len(self._databases)
+
+    def kill(self, member: int) -> None:
+        """Kill a replica and start it anew."""
+        self._databases[member].fault = None
+        self.replicas[member].kill()
+        self.replicas[member] = self._start(member)
+
+    def break_transaction(self, member: int, fault: Fault) -> None:
+        """Let the next transaction of a replica that writes fail."""
+        self._databases[member].fault = fault
+
+    def poll(self, member: int, n: int) -> None:
+        """Let a replica poll up to n records of each of its partitions."""
+        self.replicas[member].source.poll_records = n
+        self.replicas[member].run_turn("intake")
+
+    def resume(self, member: int, role: Role, steps: int) -> None:
+        """Run one thread of a replica up to its n-th pause."""
+        for _ in range(steps):
+            self.replicas[member].resume(role)
+
+    def pass_time(self, by_s: float) -> None:
+        """Let time pass."""
+        self._clock.advance(by_s)
+
+    def finish(self, chance: random.Random | None = None) -> None:
+        """Produce what is left of the log and run all replicas until everything is stored and judged.
+
+        Args:
+            chance: Selects the steps, and faults between them; None runs whole turns without faults.
+        """
+        if chance is not None:
+            for _ in range(_DISTURBED_ROUNDS):
+                self._disturb(chance)
+                self.pass_time(_ROUND_S)
+        for partition in self.partitions:
+            self.group.produce(partition, 10**9)
+        before, n_quiet = None, 0
+        for _ in range(_MAX_ROUNDS):
+            self._run_round()
+            self.pass_time(_ROUND_S)
+            progress = self._read_progress()
+            is_quiet = progress == before and not any(replica.moved for replica in self.replicas)
+            n_quiet, before = n_quiet + 1 if is_quiet else 0, progress
+            if n_quiet == 1 and self._has_stored_log() and self._count_parts() == 0:
+                return
+            if n_quiet % _QUIET_ROUNDS == 1:
+                self.pass_time(self._stream.rules.idle_timeout_us / 1e6)
+        raise AssertionError(f"the simulation is not settled after {_MAX_ROUNDS} rounds: {self._read_progress()}")
+
+    def _run_round(self) -> None:
+        for member, replica in enumerate(self.replicas):
+            self.poll(member, 10**6)
+            replica.run_turn("worker")
+            replica.run_turn("control")
+
+    def _disturb(self, chance: random.Random) -> None:
+        members = range(len(self.replicas))
+        actions: list[tuple[int, Callable[[], None]]] = [
+            (2, lambda: self.kill(chance.choice(members))),
+            (2, lambda: self.assign([chance.choice(members) for _ in self.partitions])),
+            (1, lambda: self.break_transaction(chance.choice(members), chance.choice(list(Fault)))),
+            (4, lambda: self.group.produce(chance.choice(self.partitions), chance.choice([1, 3, 10]))),
+            (12, lambda: self.poll(chance.choice(members), chance.choice([1, 2, 5, 30]))),
+            (40, lambda: self.resume(chance.choice(members), chance.choice(ROLES), chance.choice([1, 1, 2, 3, 8]))),
+            (12, lambda: self.replicas[chance.choice(members)].run_turn(chance.choice(ROLES))),
+        ]
+        weights = [weight for weight, _ in actions]
+        for _ in range(6):
+            chance.choices(actions, weights)[0][1]()
+
+    def _read_progress(self) -> tuple[object, ...]:
+        """Return the stored positions, the sealed time and the number of parts."""
+        ledger = Ledger(self._databases[0])
+        stored = ledger.active_sources(self.stream_id)
+        return (
+            [(each.partition, each.next_offset, each.watermark_us) for each in stored],
+            ledger.read_control(self.stream_id),
+            self._count_parts(),
+        )
+
+    def _has_stored_log(self) -> bool:
+        ends = {partition.partition: log.end for partition, log in self.group.logs.items()}
+        stored = Ledger(self._databases[0]).active_sources(self.stream_id)
+        return all(each.next_offset == ends[each.partition] for each in stored)
+
+    def _count_parts(self) -> int:
+        query = sa.select(sa.func.count()).where(window_parts.c.stream_id == self.stream_id)
+        with self._databases[0].read() as connection:
+            return int(connection.scalar(query) or 0)
+
+    def close(self) -> None:
+        """End all replicas."""
+        for replica in self.replicas:
+            replica.kill()

@@ -1,0 +1,150 @@
+"""The state machine of the simulation: hypothesis draws a log and the steps of the replicas, and shrinks both."""
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from typing import ClassVar
+
+import sqlalchemy as sa
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from storage.database.engine import Database
+from storage.database.migrations.upgrade import upgrade
+from tests.simulation.clock import SimulatedClock
+from tests.simulation.cluster import Cluster
+from tests.simulation.database import Fault, SimulatedDatabase
+from tests.simulation.replica import ROLES, Role
+from tests.simulation.rows import Rows, read_rows
+from tests.simulation.scenes import T0_US, Scene, scenes
+
+SETTINGS = settings(database=None, deadline=None, suppress_health_check=list(HealthCheck))
+_CLOCK_US = T0_US + 86_400_000_000
+_REPLICAS = 3
+MEMBERS = st.integers(0, _REPLICAS - 1)
+_names = itertools.count(1)
+
+
+class DataPlaneMachine(RuleBasedStateMachine):
+    """Steps of three replicas over one log; at the end the rows must equal those of an undisturbed run.
+
+    A subclass sets the databases: one connection per replica, and one for the undisturbed run.
+    """
+
+    databases: ClassVar[Sequence[SimulatedDatabase]]
+    reference: ClassVar[SimulatedDatabase]
+    steps_taken: ClassVar[int] = 0
+    runs_compared: ClassVar[int] = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cluster: Cluster | None = None
+        self.chance: random.Random | None = None
+
+    @initialize(scene=scenes(), seed=st.one_of(st.none(), st.integers(0, 2**16)))
+    def open(self, scene: Scene, seed: int | None) -> None:
+        self.scene = scene
+        self.chance = None if seed is None else random.Random(seed)
+        self.cluster = Cluster(self.databases, scene, f"run-{next(_names)}", complete=False)
+
+    @rule(partition=MEMBERS, n=st.integers(1, 20))
+    def produce(self, partition: int, n: int) -> None:
+        cluster = self.get_cluster()
+        cluster.group.produce(cluster.partitions[partition % len(cluster.partitions)], n)
+
+    @rule(member=MEMBERS, n=st.sampled_from([1, 2, 5, 30]))
+    def poll(self, member: int, n: int) -> None:
+        self.get_cluster().poll(member, n)
+
+    @rule(member=MEMBERS, role=st.sampled_from(ROLES), steps=st.integers(1, 12))
+    def resume(self, member: int, role: Role, steps: int) -> None:
+        self.get_cluster().resume(member, role, steps)
+
+    @rule(member=MEMBERS, role=st.sampled_from(ROLES))
+    def run_turn(self, member: int, role: Role) -> None:
+        self.get_cluster().replicas[member].run_turn(role)
+
+    @rule(member=MEMBERS)
+    def kill(self, member: int) -> None:
+        self.get_cluster().kill(member)
+
+    @rule(members=st.tuples(MEMBERS, MEMBERS, MEMBERS))
+    def rebalance(self, members: tuple[int, int, int]) -> None:
+        self.get_cluster().assign(members)
+
+    @rule(member=MEMBERS, fault=st.sampled_from(Fault))
+    def break_transaction(self, member: int, fault: Fault) -> None:
+        self.get_cluster().break_transaction(member, fault)
+
+    @rule(by_s=st.sampled_from([0.1, 0.6, 1.1]))
+    def pass_time(self, by_s: float) -> None:
+        self.get_cluster().pass_time(by_s)
+
+    def get_cluster(self) -> Cluster:
+        assert self.cluster is not None, "open is the first step"
+        type(self).steps_taken += 1
+        return self.cluster
+
+    def teardown(self) -> None:
+        """Finish the run and compare its rows with those of the undisturbed run."""
+        if self.cluster is None:
+            return
+        try:
+            self.cluster.finish(self.chance)
+        finally:
+            self.cluster.close()
+        undisturbed = Cluster([self.reference], self.scene, f"run-{next(_names)}", complete=True)
+        try:
+            undisturbed.finish()
+        finally:
+            undisturbed.close()
+        found = read_rows(self.databases[0], self.cluster.stream_id)
+        expected = read_rows(self.reference, undisturbed.stream_id)
+        check_rows(found, expected)
+        check_windows(self.databases[0], self.cluster.stream_id)
+        type(self).runs_compared += 1
+
+
+@contextmanager
+def open_machine(url: str, reference_url: str) -> Iterator[type[DataPlaneMachine]]:
+    """Yield a state machine whose replicas share an empty database; the undisturbed runs have another one."""
+    clock = SimulatedClock(_CLOCK_US)
+    with ExitStack() as stack:
+        databases = [stack.enter_context(closing(SimulatedDatabase(url, clock))) for _ in range(_REPLICAS)]
+        reference = stack.enter_context(closing(SimulatedDatabase(reference_url, SimulatedClock(_CLOCK_US))))
+        upgrade(databases[0])
+        upgrade(reference)
+
+        class Machine(DataPlaneMachine):
+            pass
+
+        Machine.databases, Machine.reference = databases, reference
+        yield Machine
+
+
+def check_rows(found: dict[str, Rows], expected: dict[str, Rows]) -> None:
+    """Compare the rows of two runs, table by table."""
+    for name, rows in expected.items():
+        differences = [(ours, theirs) for ours, theirs in itertools.zip_longest(found[name], rows) if ours != theirs]
+        assert not differences, f"{name}: {len(differences)} rows differ; the first: {differences[0]}"
+
+
+def check_windows(db: Database, stream_id: int) -> None:
+    """Check that windows do not overlap and that their counts add up to the stored rows."""
+    with db.read() as connection:
+        spans = connection.execute(
+            sa.text("SELECT window_start_us, window_end_us FROM windows WHERE stream_id = :id ORDER BY 1"),
+            {"id": stream_id},
+        ).all()
+        counted, stored = (
+            int(connection.scalar(sa.text(query), {"id": stream_id}) or 0)
+            for query in (
+                "SELECT sum(events + late) FROM windows WHERE stream_id = :id",
+                "SELECT count(*) FROM scores WHERE source_id IN (SELECT id FROM sources WHERE stream_id = :id)",
+            )
+        )
+    overlaps = [(a, b) for a, b in itertools.pairwise(spans) if a[1] > b[0]]
+    assert not overlaps, f"windows overlap: {overlaps[0]}"
+    assert counted == stored, f"the windows count {counted} events, {stored} are stored"

@@ -1,0 +1,151 @@
+"""Random logs of several partitions, drawn so that hypothesis can shrink them, and the rules of their stream."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from enum import Enum
+
+import numpy as np
+from hypothesis import strategies as st
+
+from config.stream_rules import StreamRules
+from consumers.batch import Partition
+from tests.rules import make_rules
+from tests.simulation.log import ConsumerGroup, LogRecord, PartitionLog
+
+T0_US = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
+SECOND_US = 1_000_000
+TOPIC = "payments"
+MAX_FUTURE_US = 30 * SECOND_US
+FEATURES = ("x", "y")
+
+_NORMAL = np.random.default_rng(0).normal(size=(997, 2)).round(4).tolist()
+
+
+class Kind(Enum):
+    """The kinds of record batches of a log."""
+
+    EVENTS = "events"
+    BURST = "burst"
+    """Each event is an outlier."""
+    LATE = "late"
+    """Events further back than the grace period."""
+    DEAD = "dead"
+    """Records that no codec can read."""
+    STRAY = "stray"
+    """One event whose clock is ahead, among events with right clocks."""
+    WRONG_CLOCK = "wrong clock"
+    """All events of the batch have the clock of one machine, which is ahead."""
+    HOLE = "hole"
+    """Offsets without records: an aborted transaction, or compaction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchPlan:
+    """One record batch: `n` records, `step_s` after the batch before, in event time; `far_s` for jumps of its kind."""
+
+    kind: Kind
+    n: int
+    step_s: int
+    far_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """The log of a topic and the rules of the stream that reads it.
+
+    `ends` is True if the partitions end like files, False if they become idle at their end.
+    """
+
+    rules: StreamRules
+    partitions: Sequence[Sequence[BatchPlan]]
+    ends: bool
+
+    def make_group(self, *, complete: bool) -> ConsumerGroup:
+        """Return the consumer group of the topic, with all records produced or none."""
+        group = ConsumerGroup(
+            logs={
+                Partition(topic=TOPIC, partition=number): build_log(number, plans)
+                for number, plans in enumerate(self.partitions)
+            },
+            ends=self.ends,
+        )
+        if complete:
+            for partition in group.logs:
+                group.produce(partition, 10**9)
+        return group
+
+
+def build_log(number: int, plans: Sequence[BatchPlan]) -> PartitionLog:
+    """Return the log of one partition."""
+    records: list[LogRecord] = []
+    offset, now_s = 0, 0
+    for plan in plans:
+        now_s += plan.step_s
+        if plan.kind is Kind.HOLE:
+            offset += plan.n
+            continue
+        base = offset
+        for i in range(plan.n):
+            time_s = now_s + i * plan.step_s / (2 * plan.n)
+            stray = plan.kind is Kind.WRONG_CLOCK or (plan.kind is Kind.STRAY and i == 0)
+            if stray:
+                time_s += plan.far_s
+            elif plan.kind is Kind.LATE:
+                time_s -= plan.far_s
+            time_us = T0_US + round(time_s * SECOND_US)
+            value = (
+                b"{" if plan.kind is Kind.DEAD else encode_event(number, offset, time_us, burst=plan.kind is Kind.BURST)
+            )
+            records.append(LogRecord(offset=offset, batch_offset=base, stamp_us=time_us, value=value))
+            offset += 1
+    return PartitionLog(records=records, end=offset)
+
+
+def encode_event(number: int, offset: int, time_us: int, *, burst: bool) -> bytes:
+    """Return an event whose features depend on its place in the log only."""
+    x, y = _NORMAL[(number * 331 + offset) % len(_NORMAL)]
+    scale = 9 if burst else 1
+    return json.dumps({"x": x * scale, "y": y * scale, "ts": time_us}).encode()
+
+
+RULES = replace(
+    make_rules(size_us=10 * SECOND_US, grace_us=5 * SECOND_US, ahead_us=40 * SECOND_US, max_future_us=None),
+    config_hash="-",
+    percentile=95.0,
+    refresh=timedelta(seconds=30),
+    look_back_us=300 * SECOND_US,
+    adopt_after_us=300 * SECOND_US,
+    idle_timeout_us=600 * SECOND_US,
+    per_week=1000.0,
+    min_outliers=2,
+    min_ratio=0.0,
+    max_dead_letter_ratio=0.05,
+    resolve_after=2,
+    repeat_interval_us=60 * SECOND_US,
+    horizons_us=(60 * SECOND_US,),
+    max_age_us=2**62,
+    channels=lambda kind, severity: ("ops",),
+)
+
+_BATCHES = st.builds(
+    BatchPlan,
+    kind=st.sampled_from([Kind.EVENTS, Kind.EVENTS, Kind.EVENTS, Kind.EVENTS, *Kind]),
+    n=st.integers(1, 6),
+    step_s=st.sampled_from([0, 1, 2, 4, 7, 7, 15]),
+    far_s=st.sampled_from([8, 20, 35, 90, 1000]),
+)
+
+
+@st.composite
+def scenes(draw: st.DrawFn) -> Scene:
+    """Draw a scene of one to three partitions."""
+    partitions = draw(st.lists(st.lists(_BATCHES, min_size=1, max_size=14), min_size=1, max_size=3))
+    size_us = draw(st.sampled_from([10, 7])) * SECOND_US
+    max_future_us = draw(st.sampled_from([None, MAX_FUTURE_US]))
+    return Scene(
+        rules=replace(RULES, size_us=size_us, max_future_us=max_future_us),
+        partitions=partitions,
+        ends=max_future_us is not None or draw(st.booleans()),  # a file ends, which decides its last events
+    )
