@@ -113,6 +113,8 @@ _LOCAL_KEYS = (
     "retention.notifications",
     "retention.gaps",
     "retention.models",
+    "logging.level",
+    "logging.format",
 )
 
 SETTING_CLASSES: Mapping[str, SettingClass] = {

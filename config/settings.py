@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from config.kafka import KafkaSettings
+from config.logs import LoggingSettings
 from config.masking import MASK, mask_options, mask_url, mask_webhook
 from config.notify import (
     ChannelSettings,
@@ -50,6 +51,7 @@ __all__ = [
     "KafkaSettings",
     "KafkaSourceSettings",
     "LogChannelSettings",
+    "LoggingSettings",
     "MatchSettings",
     "ModelSettings",
     "NotifySettings",
@@ -145,6 +147,7 @@ class Settings(Section):
     streams: dict[str, StreamSettings] = Field(min_length=1, description="Streams by name.")
     notify: NotifySettings = Field(default_factory=NotifySettings, description="Notifications of incidents.")
     retention: RetentionSettings = Field(default_factory=RetentionSettings, description="The retention of rows.")
+    logging: LoggingSettings = Field(default_factory=LoggingSettings, description="The log.")
 
     @model_validator(mode="before")
     @classmethod

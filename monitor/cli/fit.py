@@ -66,7 +66,7 @@ def command(
     settings = load_settings(ctx)
     name = require_stream(settings, stream)
     after_us = _parse_promote_after(promote_after, shadow=shadow)
-    set_up_logging(debug=ctx.obj["debug"])
+    set_up_logging("debug" if ctx.obj["debug"] else "info")
     stream_settings = _apply_model_options(settings.streams[name], kind, n_components)
     chosen = ChosenEvents(file=file, label=label, last=last, since=_parse_since(since))
     training, labels = read_training_events(settings, name, stream_settings, chosen)

@@ -60,7 +60,7 @@ def test(ctx: click.Context, channel: str) -> None:
     from monitor.cli.output.logs import set_up_logging
     from monitor.notify.sender import build_channels
 
-    set_up_logging(debug=ctx.obj["debug"])
+    set_up_logging("debug" if ctx.obj["debug"] else "info")
     started_s = time.monotonic()
     answer = build_channels(settings.notify)[channel].send(_build_test_message(channel))
     took_ms = (time.monotonic() - started_s) * 1e3

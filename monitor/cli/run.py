@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from config.masking import mask_url
-from config.settings import Settings
+from config.settings import LoggingSettings, Settings
 from monitor.cli.output.logs import set_up_logging
 from monitor.cli.run_status_line import show_status_line
 from monitor.cli.settings import load_settings, require_stream
@@ -22,22 +22,32 @@ log = logging.getLogger(__name__)
 def command(ctx: click.Context, streams: tuple[str, ...]) -> None:
     """Run the daemon for STREAMS (default: all) until every source ends or SIGTERM.
 
-    SIGHUP reloads notify.channels, notify.routes and notify.deadline from the configuration file.
+    SIGHUP reloads the notification channels and routes, the retention and the log from the configuration file.
     """
     settings = load_settings(ctx)
     names = [require_stream(settings, name) for name in streams] or list(settings.streams)
     with show_status_line(settings, names):
-        set_up_logging(
-            debug=ctx.obj["debug"]
-        )  # after the status line redirects standard error, so that the log scrolls above it
+        # After the status line redirects standard error, so that the log scrolls above it.
+        _set_up_logging(ctx, settings.logging)
         _log_start(settings, names)
         stop, reload = threading.Event(), threading.Event()
         # Before torch is loaded, so that a signal during the import is handled.
         with stop_on_signals(stop.set, reload=reload.set):
             from monitor.daemon.daemon import Daemon
 
-            Daemon(settings, names, stop=stop, reload=reload, load=lambda: load_settings(ctx)).run()
+            Daemon(
+                settings,
+                names,
+                stop=stop,
+                reload=reload,
+                load=lambda: load_settings(ctx),
+                set_up_logging=lambda changed: _set_up_logging(ctx, changed),
+            ).run()
         log.info("Stopped; `outrider status` shows the positions.", extra={"action": "end"})
+
+
+def _set_up_logging(ctx: click.Context, settings: LoggingSettings) -> None:
+    set_up_logging("debug" if ctx.obj["debug"] else settings.level, settings.format)
 
 
 def _log_start(settings: Settings, names: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 
 from config.errors import ConfigError, OutriderError, StorageUnavailable
-from config.settings import Settings
+from config.settings import LoggingSettings, Settings
 from monitor.daemon.reload import LiveNotifications, plan_reload
 from monitor.daemon.silence_watch import SilenceWatch
 from monitor.daemon.stream_runner import StreamRunner
@@ -43,8 +43,9 @@ class Daemon:
         settings: All settings.
         streams: The streams to run. None: all.
         stop: Event that requests the stop.
-        reload: Event that requests a reload of the notification settings.
+        reload: Event that requests a reload of the settings.
         load: Loads the settings again; raises `ConfigError`. None: a reload is not possible.
+        set_up_logging: Applies reloaded settings of the log.
     """
 
     def __init__(
@@ -55,12 +56,14 @@ class Daemon:
         stop: threading.Event | None = None,
         reload: threading.Event | None = None,
         load: Callable[[], Settings] | None = None,
+        set_up_logging: Callable[[LoggingSettings], None] = lambda _settings: None,
     ) -> None:
         self._settings = settings
         self._names = list(streams or settings.streams)
         self._stop = stop or threading.Event()
         self._reload = reload or threading.Event()
         self._load = load
+        self._set_up_logging = set_up_logging
         self._runners: list[StreamRunner] = []
 
     def stop(self) -> None:
@@ -119,13 +122,13 @@ class Daemon:
                     runner.stop()
             if self._reload.is_set():
                 self._reload.clear()
-                self._reload_notifications(notifications)
+                self._reload_settings(notifications)
             jobs.reschedule()
             self._stop.wait(_POLL_S) if not self._stop.is_set() else time.sleep(_POLL_S)
         for thread in threads:
             thread.join()
 
-    def _reload_notifications(self, notifications: LiveNotifications) -> None:
+    def _reload_settings(self, notifications: LiveNotifications) -> None:
         """Load the settings again and apply those that need no restart; keep the former ones after an error."""
         if self._load is None:
             return
@@ -135,13 +138,21 @@ class Daemon:
             problems = "; ".join(error.problems)
             log.error("The configuration was not reloaded: %s.", problems, extra={"action": "reload"})
             return
-        if plan.applied:
+        if plan.changes("notify"):
             notifications.replace(plan.settings)
+        if plan.changes("logging"):
+            self._set_up_logging(plan.settings.logging)
         self._settings = plan.settings
-        log.info("%s", plan.describe(), extra={"action": "reload", "applied": plan.applied, "pending": plan.pending})
+        # As a warning if a change waits: it is seen at every level but `error`.
+        log.log(
+            logging.WARNING if plan.scheduled or plan.pending else logging.INFO,
+            "%s",
+            plan.describe(),
+            extra={"action": "reload"}
+            | {"applied": plan.applied, "scheduled": plan.scheduled, "pending": plan.pending},
+        )
 
     def _build_scheduler(self, db: Database, owner: str, notifications: LiveNotifications) -> JobScheduler:
-        retention = self._settings.retention
         jobs = JobScheduler(time.monotonic, lambda name, error: _record_job(db, name, error))
         jobs.add_job(_EXPIRE_INTERVAL_S, "give_up", notifications.give_up_unknown)
         jobs.add_job(_CHECKPOINT_INTERVAL_S, "checkpoint", db.checkpoint_wal)
@@ -150,7 +161,8 @@ class Daemon:
         jobs.add_job(
             _RETENTION_INTERVAL_S,
             "retention",
-            lambda: apply_retention(db, retention, db.now_us(), self._stop.is_set),
+            # A reload changes the settings.
+            lambda: apply_retention(db, self._settings.retention, db.now_us(), self._stop.is_set),
             first_s=_FIRST_RETENTION_S,
         )
         jobs.add_job(_PROGRESS_INTERVAL_S, "progress", self._warn_when_stuck)

@@ -1,15 +1,16 @@
-"""Reload of the notification settings in a running daemon; other settings need a restart."""
+"""Reload of the settings in a running daemon: those of the process itself take effect, the others wait."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from config.setting_classes import SETTING_CLASSES
 from config.settings import Settings
 from config.units import to_us
 from monitor.notify.sender import NotificationSender
 from storage.control.outbox import Outbox
 
-_LIVE_KEYS = ("notify.channels", "notify.routes", "notify.deadline")
+_LIVE_KEYS = ("logging", "notify.channels", "notify.routes", "notify.deadline", "retention")
 _UNCHANGED = "Reloaded the configuration; no setting has changed."
 _ABSENT = object()
 
@@ -21,34 +22,71 @@ class ReloadPlan:
     Attributes:
         settings: The settings in effect after the reload.
         applied: The changed keys that take effect, dotted.
-        pending: The changed keys that take effect after a restart, dotted.
+        scheduled: The changed keys of a stream that all its processes share, dotted. They become valid by the schedule
+            of the stream's settings (windows, ticks, models), which starts with a restart.
+        pending: The other changed keys that take effect after a restart, dotted.
     """
 
     settings: Settings
     applied: tuple[str, ...]
+    scheduled: tuple[str, ...]
     pending: tuple[str, ...]
+
+    def changes(self, section: str) -> bool:
+        """Return whether a change in a section of the settings takes effect."""
+        return any(key.partition(".")[0] == section for key in self.applied)
 
     def describe(self) -> str:
         """Return one line for the log. It contains keys, and no values, which may be secrets."""
-        if not self.applied and not self.pending:
+        groups = (
+            ("in effect now", self.applied),
+            ("in the stream's schedule of settings after a restart", self.scheduled),
+            ("in effect after a restart", self.pending),
+        )
+        changes = [f"{when}: {', '.join(keys)}" for when, keys in groups if keys]
+        if not changes:
             return _UNCHANGED
-        applied = f"in effect now: {', '.join(self.applied)}" if self.applied else "no change takes effect now"
-        pending = f"; in effect after a restart: {', '.join(self.pending)}" if self.pending else ""
-        return f"Reloaded the configuration; {applied}{pending}."
+        if not self.applied:
+            changes.insert(0, "no change takes effect now")
+        return f"Reloaded the configuration; {'; '.join(changes)}."
 
 
 def plan_reload(current: Settings, written: Settings) -> ReloadPlan:
     """Compare the settings in effect with those of the file.
 
-    The channels, the routes and the deadline of `notify` take effect without a restart.
+    The log, the retention, and the channels, the routes and the deadline of `notify` take effect without a restart. The
+    retention waits if it would delete windows of a look-back in effect.
     """
+    live_keys = [key for key in _LIVE_KEYS if key != "retention" or _keeps_look_backs(current, written)]
     changed = sorted(_changed_keys(current.model_dump(mode="json"), written.model_dump(mode="json"), ""))
-    is_live = [any(key == live or key.startswith(f"{live}.") for live in _LIVE_KEYS) for key in changed]
-    notify = written.notify.model_copy(update={"max_age": current.notify.max_age})
+    applied = [key for key in changed if any(key == live or key.startswith(f"{live}.") for live in live_keys)]
+    waiting = [key for key in changed if key not in applied]
+    effective = {
+        "notify": written.notify.model_copy(update={"max_age": current.notify.max_age}),
+        "logging": written.logging,
+        "retention": written.retention if "retention" in live_keys else current.retention,
+    }
     return ReloadPlan(
-        settings=current.model_copy(update={"notify": notify}),
-        applied=tuple(key for key, live in zip(changed, is_live, strict=True) if live),
-        pending=tuple(key for key, live in zip(changed, is_live, strict=True) if not live),
+        settings=current.model_copy(update=effective),
+        applied=tuple(applied),
+        scheduled=tuple(key for key in waiting if _is_shared(key)),
+        pending=tuple(key for key in waiting if not _is_shared(key)),
+    )
+
+
+def _keeps_look_backs(current: Settings, written: Settings) -> bool:
+    longest = max(stream.threshold.look_back for stream in current.streams.values())
+    return written.retention.windows >= longest
+
+
+def _is_shared(key: str) -> bool:
+    """Return whether all processes of a stream share the setting, or the section of such settings."""
+    if key.count(".") < 2:
+        return False  # a whole stream, or no setting of a stream
+    section, _, rest = key.split(".", 2)
+    pattern = f"{section}.*.{rest}"
+    return any(
+        name == pattern or name.startswith(f"{pattern}.") for name, each in SETTING_CLASSES.items() if each != "local"
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from typing import Literal
 
 from config.time_format import format_time
 
@@ -26,16 +27,25 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line | fields, default=str)
 
 
-def set_up_logging(*, debug: bool = False) -> None:
-    """Send the log to standard error; replaces the handlers of the root logger."""
+def set_up_logging(
+    level: Literal["debug", "info", "warning", "error"] = "info",
+    output_format: Literal["auto", "text", "json"] = "auto",
+) -> None:
+    """Send the log to standard error; replaces the handlers of the root logger. May be called again.
+
+    Args:
+        level: The least severe messages that are logged.
+        output_format: `auto` writes text on a terminal and JSON elsewhere.
+    """
+    debug = level == "debug"
     handler = logging.StreamHandler(sys.stderr)
-    if sys.stderr.isatty():
+    if output_format == "text" or (output_format == "auto" and sys.stderr.isatty()):
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
     else:
         handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(logging.DEBUG if debug else logging.INFO)
+    root.setLevel(level.upper())
     for noisy in ("apscheduler", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING if not debug else logging.INFO)
     # The client logs a dozen lines per failed connection. Outrider logs one, with the remedy.

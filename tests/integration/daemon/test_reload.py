@@ -65,9 +65,8 @@ def test_sighup_replaces_the_channels_and_names_what_needs_a_restart(
         received = len(first.requests)
         daemon.wait_until(lambda: len(first.requests) > received, "the first channel still receives incidents")
 
-        _write_and_reload(
-            daemon, _settings(sqlite_url, {"second": second.url}, window={"size": "2m", "idle_timeout": "1s"})
-        )
+        changed = _settings(sqlite_url, {"second": second.url}, window={"size": "2m", "idle_timeout": "1s"})
+        _write_and_reload(daemon, changed | {"logging": {"level": "warning"}})
         daemon.wait_until(lambda: "Reloaded the configuration" in daemon.log, "the valid file is applied")
         daemon.wait_until(lambda: bool(second.requests), "the second channel receives an incident")
         received = len(first.requests)
@@ -76,7 +75,11 @@ def test_sighup_replaces_the_channels_and_names_what_needs_a_restart(
         assert len(first.requests) == received, "the former channel receives nothing more"
 
         (line,) = [line for line in daemon.log.splitlines() if "Reloaded" in line]
-        assert json.loads(line)["applied"] == ["notify.channels.first", "notify.channels.second"]
-        assert json.loads(line)["pending"] == [f"streams.{STREAM}.window.size"]
+        applied = ["logging.level", "notify.channels.first", "notify.channels.second"]
+        assert json.loads(line)["applied"] == applied
+        assert json.loads(line)["scheduled"] == [f"streams.{STREAM}.window.size"]
+        assert json.loads(line)["pending"] == []
         assert first.url not in daemon.log
         assert daemon.terminate() == 0
+        after = daemon.log.partition("Reloaded")[2].splitlines()[1:]
+        assert [each for each in after if '"level": "info"' in each] == []

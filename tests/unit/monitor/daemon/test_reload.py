@@ -1,9 +1,10 @@
 """The comparison of the settings in effect with those of the file."""
 
+from datetime import timedelta
 from typing import Any
 
 from config.settings import Settings
-from monitor.daemon.reload import plan_reload
+from monitor.daemon.reload import ReloadPlan, plan_reload
 
 SECRET = "hunter2-hunter2"
 
@@ -40,12 +41,13 @@ def test_other_settings_are_named_and_keep_their_effective_values() -> None:
     written = settings(window={"size": "2m"}, notify={"max_age": "2h", "channels": {"x": {"type": "log"}}})
     plan = plan_reload(before, written)
     assert plan.applied == ("notify.channels.x",)
-    assert plan.pending == ("notify.max_age", "streams.a.window.size")
+    assert plan.scheduled == ("streams.a.window.size",)
+    assert plan.pending == ("notify.max_age",)
     assert plan.settings.streams == before.streams
     assert plan.settings.notify.max_age == before.notify.max_age
     assert plan.describe() == (
-        "Reloaded the configuration; in effect now: notify.channels.x; in effect after a restart: notify.max_age, "
-        "streams.a.window.size."
+        "Reloaded the configuration; in effect now: notify.channels.x; in the stream's schedule of settings after a "
+        "restart: streams.a.window.size; in effect after a restart: notify.max_age."
     )
     assert plan_reload(plan.settings, written).pending == plan.pending, "they are named again until the restart"
 
@@ -61,3 +63,42 @@ def test_changed_secret_takes_effect_and_is_not_shown() -> None:
 def test_added_and_removed_streams_need_a_restart() -> None:
     other = Settings.model_validate({"streams": {"b": {"source": {"type": "synthetic"}}}})
     assert plan_reload(settings(), other).pending == ("streams.a", "streams.b")
+
+
+def changed(**sections: Any) -> ReloadPlan:
+    before = settings().model_dump(mode="json")
+    return plan_reload(Settings.model_validate(before), Settings.model_validate(before | sections))
+
+
+def test_log_and_retention_take_effect() -> None:
+    plan = changed(logging={"level": "warning"}, retention={"scores": "3d"})
+    assert (plan.applied, plan.scheduled, plan.pending) == (("logging.level", "retention.scores"), (), ())
+    assert plan.settings.logging.level == "warning"
+    assert plan.settings.retention.scores == timedelta(days=3)
+    assert plan.changes("logging")
+    assert not plan.changes("notify")
+
+
+def test_retention_waits_while_a_look_back_needs_the_windows() -> None:
+    stream = {"source": {"type": "synthetic"}, "threshold": {"look_back": "2h"}}
+    plan = changed(streams={"a": stream}, retention={"windows": "3h"})
+    assert (plan.applied, plan.scheduled, plan.pending) == (
+        (),
+        ("streams.a.threshold.look_back",),
+        ("retention.windows",),
+    )
+    assert plan.describe().startswith("Reloaded the configuration; no change takes effect now; in the stream's ")
+
+
+def test_each_waiting_key_is_named_by_what_it_waits_for() -> None:
+    source = {"type": "synthetic", "seed": 2}
+    stream = {
+        "source": source,
+        "timezone": "Europe/Berlin",
+        "event": {"time": {"field": "ts"}},
+        "model": {"warm_up": 20},
+    }
+    plan = changed(streams={"a": stream, "b": {"source": source}}, device="cpu", kafka={"bootstrap_servers": ["x:1"]})
+    assert plan.scheduled == ("streams.a.event.time", "streams.a.model.warm_up", "streams.a.timezone")
+    assert plan.pending == ("device", "kafka.bootstrap_servers", "streams.a.source.seed", "streams.b")
+    assert plan.applied == ()
