@@ -12,6 +12,15 @@ from sqlalchemy.engine import Connection
 
 Dialect = Literal["sqlite", "postgresql"]
 
+POSTGRESQL_TIME = (
+    "((timestamp '2100-01-01' + ({column} - 4102444800000000) * interval '1 microsecond') AT TIME ZONE 'UTC')"
+)
+"""The timestamptz of a number of microseconds since 1970. `scores` has an index on this expression of its event time.
+
+It contains immutable functions only, as an index requires. PostgreSQL multiplies an interval in double precision: the
+difference from the year 2100 is exact for every time from 1970 to 2261.
+"""
+
 _SOURCE_COLUMNS = "st.name AS stream, so.topic, so.partition"
 
 
@@ -19,11 +28,7 @@ def _time_column(column: str, name: str, dialect: Dialect) -> str:
     if dialect == "sqlite":
         seconds = f"strftime('%Y-%m-%dT%H:%M:%S', {column} / 1000000, 'unixepoch')"
         return f"{seconds} || printf('.%06dZ', {column} % 1000000) AS {name}"
-    # Seconds and microseconds separately: PostgreSQL multiplies an interval in double precision.
-    return (
-        f"timestamptz 'epoch' + ({column} / 1000000) * interval '1 second' "
-        f"+ ({column} % 1000000) * interval '1 microsecond' AS {name}"
-    )
+    return f"{POSTGRESQL_TIME.format(column=column)} AS {name}"
 
 
 def _json_column(column: str, name: str, dialect: Dialect) -> str:

@@ -113,9 +113,9 @@ def test_migrations_create_the_tables_of_the_metadata(db: Database) -> None:
     with db.read() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": False, "include_name": _not_a_partition})
         differences = compare_metadata(context, tables.metadata)
-    # The column and the index that `scores` has only on PostgreSQL.
+    # The column and the indexes that `scores` has only on PostgreSQL.
     found = {str(each[1].name if each[0] == "remove_index" else each[-1].name) for each in differences}
-    assert found <= {"stored_day", "ix_scores_event_time_us"}
+    assert found <= {"stored_day", "ix_scores_event_time_us", "ix_scores_event_time"}
 
 
 def _not_a_partition(name: str | None, kind: str, _parents: object) -> bool:
@@ -247,3 +247,14 @@ def test_postgresql_sessions_have_timeouts(postgres_url: str) -> None:
         "transaction_isolation": "read committed",
         "application_name": "outrider",
     }
+
+
+def test_conditions_on_event_time_use_an_index_on_postgresql(postgres_url: str) -> None:
+    with Database(postgres_url) as db:
+        upgrade(db)
+        with db.read() as connection:
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+            statement = "EXPLAIN SELECT energy FROM score_history WHERE event_time >= now() - interval '5 minutes'"
+            plan = "\n".join(connection.exec_driver_sql(statement).scalars())
+    assert "timezone_idx" in plan
+    assert "Index Cond" in plan

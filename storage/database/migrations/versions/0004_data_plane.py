@@ -18,6 +18,7 @@ def upgrade() -> None:
         op.add_column(table, sa.Column("filtered", sa.BigInteger(), nullable=False, server_default="0"))
     _create_settings()
     _create_commit_tables()
+    _create_event_time_index()
 
 
 def _create_settings() -> None:
@@ -84,3 +85,13 @@ def _create_range_index(name: str, columns: list[str], condition: str | None = N
         sqlite_where=where,
         postgresql_where=where,
     )
+
+
+def _create_event_time_index() -> None:
+    """Create an index for `event_time`, which people write in conditions on the views; PostgreSQL only."""
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute(
+            "CREATE INDEX ix_scores_event_time ON scores USING brin "
+            "(((timestamp '2100-01-01' + (event_time_us - 4102444800000000) * interval '1 microsecond') "
+            "AT TIME ZONE 'UTC')) WITH (pages_per_range = 32)"
+        )
