@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.stream_rules import StreamRules
-from consumers.window_schedule import make_window_schedule
+from consumers.window_schedule import WindowSchedule, make_window_schedule
 from monitor.control_plane.drift_step import DriftMonitor
 from monitor.control_plane.judge import judge_open_window, judge_window, needs_evidence
+from monitor.control_plane.rule_reader import RuleReader
 from monitor.control_plane.seal import next_seal_us, pending_tick_us
 from monitor.control_plane.stores import (
     DriftStoreProtocol,
@@ -41,7 +42,7 @@ from monitor.thresholds.tick import (
     compute_tick_threshold,
     load_scale,
 )
-from storage.control.records import Incident, WindowFacts
+from storage.control.records import Incident, SealFacts, WindowFacts
 from storage.control.thresholds import ThresholdRow, TickFacts
 
 log = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ class ControlPlane:
         renew: Renews the lease; returns whether this process holds it.
         notify_sealed: Called after the stream was sealed further.
         calculator: Computes the thresholds of ticks.
+        rule_reader: The rules over event time. None: `rules` are always valid.
     """
 
     def __init__(
@@ -120,8 +122,10 @@ class ControlPlane:
         renew: Callable[[], bool],
         notify_sealed: Callable[[], None],
         calculator: ThresholdCalculator | None = None,
+        rule_reader: RuleReader | None = None,
     ) -> None:
-        self._rules = rules
+        self._stream = rules.stream
+        self._reader = rule_reader or RuleReader.constant(rules)
         self._stream_id = stream_id
         self._stores = stores
         self._models = models
@@ -131,7 +135,7 @@ class ControlPlane:
         self._calculator = calculator or ThresholdCalculator()
         self._drift = None
         if stores.drift is not None:
-            self._drift = DriftMonitor(rules, stream_id, store=stores.drift, model=models.load, now_us=now_us)
+            self._drift = DriftMonitor(self._reader, stream_id, store=stores.drift, model=models.load, now_us=now_us)
         self._thresholds: dict[int, ThresholdInForce] = {}
         self._look_back: LookBackCache | None = None
         self._accepted: Float32 | None = None
@@ -172,11 +176,12 @@ class ControlPlane:
         if facts.is_judged:
             store.add_late_parts(self._stream_id, start_us)
             return True
-        judgement = judge_window(facts, self._get_threshold, self._rules, self._now_us())
+        rules = self._reader.follow(facts.settings_revision).at(start_us)
+        judgement = judge_window(facts, self._get_threshold, rules, self._now_us())
         if self._stores.evidence is not None and needs_evidence(judgement.incidents):
             evidence = self._find_evidence(facts, self._stores.evidence)
-            judgement = judge_window(facts, self._get_threshold, self._rules, self._now_us(), evidence)
-        return store.store_judgement(self._stream_id, self._rules.stream, facts, judgement)
+            judgement = judge_window(facts, self._get_threshold, rules, self._now_us(), evidence)
+        return store.store_judgement(self._stream_id, self._stream, facts, judgement)
 
     def _open_early_incident(self) -> None:
         """Open the incident of the first open window if its counts exceed the threshold of the full window already."""
@@ -185,17 +190,19 @@ class ControlPlane:
         if window is None or window.window_start_us == self._opened_early_us:
             return
         threshold = self._get_threshold(window.threshold_id)
-        verdict = evaluate_open_window(threshold, window.events, window.outliers, self._rules)
+        rules = self._reader.schedule.at(window.window_start_us)
+        verdict = evaluate_open_window(threshold, window.events, window.outliers, rules)
         if verdict is None or not verdict.fires:
             return
         facts = store.read_window(self._stream_id, window.window_start_us)
         if facts is None or facts.is_judged:
             return
-        rows = judge_open_window(facts, self._get_threshold, self._rules, self._now_us())
+        rules = self._reader.follow(facts.settings_revision).at(window.window_start_us)
+        rows = judge_open_window(facts, self._get_threshold, rules, self._now_us())
         if rows and self._stores.evidence is not None:
             evidence = self._find_evidence(facts, self._stores.evidence)
-            rows = judge_open_window(facts, self._get_threshold, self._rules, self._now_us(), evidence)
-        if not rows or store.open_incidents_early(self._stream_id, self._rules.stream, facts, rows):
+            rows = judge_open_window(facts, self._get_threshold, rules, self._now_us(), evidence)
+        if not rows or store.open_incidents_early(self._stream_id, self._stream, facts, rows):
             self._opened_early_us = window.window_start_us
 
     def _find_evidence(self, facts: WindowFacts, store: EvidenceStoreProtocol) -> Mapping[str, Any]:
@@ -210,27 +217,41 @@ class ControlPlane:
         return self._drift is not None and self._drift.run_due()
 
     def _seal_windows(self) -> bool:
-        windows = make_window_schedule(self._rules.windows)
-        sealed = self._stores.windows.seal(
-            self._stream_id, lambda facts: next_seal_us(facts, windows, self._tick_at_or_after)
-        )
+        """Seal the windows that have passed. Other settings are read outside of the transaction that shows them."""
+        revision = 0
+
+        def decide(facts: SealFacts) -> int | None:
+            nonlocal revision
+            revision = facts.settings_revision
+            if not self._reader.is_current(revision):
+                return None
+            return next_seal_us(facts, self._windows(), self._tick_at_or_after)
+
+        sealed = self._stores.windows.seal(self._stream_id, decide)
+        if not self._reader.is_current(revision):
+            self._reader.follow(revision)
+            sealed = self._stores.windows.seal(self._stream_id, decide)
         if sealed is None:
             return False
         self._notify_sealed()
         return True
 
+    def _windows(self) -> WindowSchedule:
+        return make_window_schedule(self._reader.schedule.newest.windows)
+
     def _tick_at_or_after(self, event_time_us: int) -> int:
-        return tick_at_or_after(self._rules.refresh, event_time_us)
+        return self._reader.schedule.find_tick(event_time_us, tick_at_or_after)
 
     def _run_due_tick(self) -> bool:
         """Run the tick after the last judged window, once all windows before the tick are sealed and judged."""
-        store, size_us = self._stores.thresholds, self._rules.size_us
+        store = self._stores.thresholds
         facts = store.tick_facts(self._stream_id)
+        self._reader.follow(facts.settings_revision)
         ended_us = pending_tick_us(facts)
         if ended_us is None or facts.sealed_until_us is None:
             return False
         tick_us = self._tick_at_or_after(ended_us)
-        if facts.sealed_until_us < tick_us // size_us * size_us:
+        if facts.sealed_until_us < self._windows().floor_us(tick_us):
             return False
         if facts.first_part_end_us is not None and facts.first_part_end_us <= tick_us:
             return False  # sealed by another lease holder and not judged yet
@@ -240,10 +261,10 @@ class ControlPlane:
         return newest is not None and self._store_tick(facts, newest, tick_us)
 
     def _store_tick(self, facts: TickFacts, newest: ThresholdRow, tick_us: int) -> bool:
-        rules, store = self._rules, self._stores.thresholds
+        rules, store = self._reader.schedule.at(tick_us), self._stores.thresholds
         cache = self._get_look_back(newest, facts.acceptances)
         refreshed = cache.refresh(store, tick_us, rules)
-        first_us = -(-(tick_us + facts.lead_us) // rules.size_us) * rules.size_us
+        first_us = self._windows().ceil_us(tick_us + facts.lead_us)
         row, count_model, clean_share = self._calculator.compute_threshold(
             newest,
             cache.look_back,
@@ -261,7 +282,7 @@ class ControlPlane:
             tick_us=tick_us,
             threshold=row,
             calibration=build_calibration_row(tick_us, row, count_model, clean_share, rules, firings),
-            change=self._build_calibration_change(newest, row, tick_us),
+            change=self._build_calibration_change(newest, row, tick_us, rules),
         )
         if stored and (row.threshold != newest.threshold or row.method != newest.method):
             log.info(
@@ -276,15 +297,15 @@ class ControlPlane:
         return stored
 
     def _build_calibration_change(
-        self, newest: ThresholdRow, row: ThresholdRow, tick_us: int
+        self, newest: ThresholdRow, row: ThresholdRow, tick_us: int, rules: StreamRules
     ) -> Callable[[Sequence[Incident]], Sequence[Incident]]:
         """Return the function that updates the calibration incident; its lifecycle counts ticks."""
         assert newest.id is not None, "the newest threshold is read from the database"
         model_version = self._get_threshold(newest.id).model_version
-        finding = find_calibration_problem(row, self._rules, tick_us, model_version=model_version)
+        finding = find_calibration_problem(row, rules, tick_us, model_version=model_version)
         at = Interval(start_us=tick_us, end_us=tick_us)
         return lambda incidents: update_incident(
-            Kind.CALIBRATION, finding, incidents, at, self._rules, now_us=self._now_us(), unit="ticks"
+            Kind.CALIBRATION, finding, incidents, at, rules, now_us=self._now_us(), unit="ticks"
         )
 
     def _get_look_back(self, newest: ThresholdRow, acceptances: int) -> LookBackCache:

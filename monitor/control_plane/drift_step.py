@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from config.stream_rules import StreamRules
+from config.stream_rules import ALWAYS_US, RuleSchedule, StreamRules
+from consumers.window_schedule import make_window_schedule
+from monitor.control_plane.rule_reader import RuleReader
 from monitor.control_plane.stores import DriftStoreProtocol
 from monitor.incidents.drift import build_drift_finding, build_verdict_rows, format_horizon
 from monitor.incidents.drift_horizons import (
@@ -44,14 +46,14 @@ class DriftMonitor:
 
     def __init__(
         self,
-        rules: StreamRules,
+        rules: RuleReader,
         stream_id: int,
         *,
         store: DriftStoreProtocol,
         model: Callable[[int], LoadedModel],
         now_us: Callable[[], int],
     ) -> None:
-        self._rules = rules
+        self._reader = rules
         self._stream_id = stream_id
         self._store = store
         self._model = model
@@ -60,16 +62,20 @@ class DriftMonitor:
 
     def run_due(self) -> bool:
         """Judge the horizons that end next once all of their windows are judged; return whether any was judged."""
-        rules = self._rules
-        if not rules.active_horizons_us:
+        lengths_us = {length for _, rules in self._reader.schedule.rows for length in rules.active_horizons_us}
+        if not lengths_us:
             return False
-        facts = self._store.drift_facts(self._stream_id, rules.active_horizons_us)
+        facts = self._store.drift_facts(self._stream_id, sorted(lengths_us))
+        if not self._reader.is_current(facts.settings_revision):
+            self._reader.follow(facts.settings_revision)
+            return self.run_due()
+        rules = rules_after(self._reader.schedule, facts.until_us)
         until_us = next_due_us(facts, rules)
         if until_us is None:
             return False
         model = self._store.find_model_before(self._stream_id, until_us)
         assert model is not None, "a horizon is due because it has a window"
-        step = self._build_step(facts, until_us, *model)
+        step = self._build_step(facts, rules, until_us, *model)
         horizons, self._horizons = self._horizons, None
         stored = self._store.store_update(self._stream_id, rules.stream, facts.until_us, step)
         if stored and horizons is not None:
@@ -78,15 +84,17 @@ class DriftMonitor:
             self._horizons = horizons
         return stored
 
-    def _build_step(self, facts: DriftFacts, until_us: int, model_id: int, activated_us: int) -> DriftUpdate:
-        rules, state = self._rules, DriftState.from_json(facts.state)
+    def _build_step(
+        self, facts: DriftFacts, rules: StreamRules, until_us: int, model_id: int, activated_us: int
+    ) -> DriftUpdate:
+        state = DriftState.from_json(facts.state)
         model = self._model(model_id)
         rebased_us = facts.rebased_from_us
         base_from_us = activated_us if rebased_us is None or rebased_us >= until_us else max(activated_us, rebased_us)
         renewed = state.base_from_us not in (None, base_from_us)
         if state.base_from_us != base_from_us:
             state = DriftState(base_from_us=base_from_us)
-        horizons = self._get_horizons(model_id, base_from_us, facts.until_us)
+        horizons = self._get_horizons(model_id, base_from_us, facts.until_us, rules)
         if model.training_profile is not None:
             horizons.load_windows(self._store, self._stream_id, until_us)
         statistics = horizons.statistics(model)
@@ -116,7 +124,9 @@ class DriftMonitor:
         return DriftUpdate(
             until_us=until_us,
             state=state.to_json(),
-            update_incidents=self._build_incident_change(finding, before, state, results, until_us, renewed=renewed),
+            update_incidents=self._build_incident_change(
+                finding, before, state, results, until_us, rules, renewed=renewed
+            ),
             baselines=baselines,
             verdicts=[row for each in results for row in build_verdict_rows(each, statistics)] if statistics else [],
         )
@@ -128,13 +138,13 @@ class DriftMonitor:
         after: DriftState,
         results: Sequence[HorizonResult],
         until_us: int,
+        rules: StreamRules,
         *,
         renewed: bool,
     ) -> Callable[[Sequence[Incident]], Sequence[Incident]]:
         """Return the function that updates the drift incident; it ends when no horizon has drifted any more."""
-        rules = self._rules
         # A window that ends after the horizon belongs to it, so notifications wait until that window is judged.
-        end_us = _covering_window_end_us(until_us, rules.size_us)
+        end_us = _covering_window_end_us(until_us, rules)
         lengths = [each.horizon_us for each in results if each.verdict.drifted] or [each.horizon_us for each in results]
         at = Interval(start_us=until_us - min(lengths, default=0), end_us=end_us)
         ended = bool(before.alarms) and not after.alarms
@@ -160,32 +170,52 @@ class DriftMonitor:
 
         return change
 
-    def _get_horizons(self, model_id: int, base_from_us: int, judged_us: int | None) -> "_ModelHorizons":
-        """Return the cached horizons; reload them for another model or baseline and after another holder's step."""
-        cached = self._horizons
-        key = (model_id, base_from_us, judged_us)
-        if cached is None or (cached.model_id, cached.base_from_us, cached.loaded_us) != key:
-            cached = self._horizons = _ModelHorizons(model_id, base_from_us, self._rules.active_horizons_us)
+    def _get_horizons(
+        self, model_id: int, base_from_us: int, judged_us: int | None, rules: StreamRules
+    ) -> "_ModelHorizons":
+        """Return the cached horizons.
+
+        They are reloaded for another model, other lengths or another baseline, and after another holder's step.
+        """
+        cached, lengths = self._horizons, rules.active_horizons_us
+        key = (model_id, base_from_us, judged_us, list(lengths))
+        if cached is None or (cached.model_id, cached.base_from_us, cached.loaded_us, list(cached.by_length)) != key:
+            cached = self._horizons = _ModelHorizons(model_id, base_from_us, lengths)
             cached.add_baselines(self._store.baselines(self._stream_id, base_from_us))
         return cached
 
 
+def rules_after(schedule: RuleSchedule, until_us: int | None) -> StreamRules:
+    """Return the rules of the horizons that follow an event time up to which drift is judged; None: of the first ones.
+
+    A change of the horizons takes effect after the end of one. Rules without a horizon are passed over.
+    """
+    begun = schedule.at(ALWAYS_US if until_us is None else until_us)
+    rows = [rules for _, rules in schedule.rows]
+    following = rows[rows.index(begun) :]
+    return next((rules for rules in following if rules.active_horizons_us), begun)
+
+
 def next_due_us(facts: DriftFacts, rules: StreamRules) -> int | None:
     """Return the end of the horizons that are due next; None while a window in them is not judged yet."""
-    ends = [first // length * length + length for length, first in facts.first_windows_us.items() if first is not None]
+    ends = [
+        first // length * length + length
+        for length in rules.active_horizons_us
+        if (first := facts.first_windows_us[length]) is not None
+    ]
     if not ends or facts.sealed_until_us is None:
         return None
     until_us = min(ends)
-    covered = _covering_window_end_us(until_us, rules.size_us)
+    covered = _covering_window_end_us(until_us, rules)
     if facts.sealed_until_us < covered:
         return None
     judged = facts.first_part_end_us is None or facts.first_part_end_us > covered
     return until_us if judged else None
 
 
-def _covering_window_end_us(until_us: int, size_us: int) -> int:
+def _covering_window_end_us(until_us: int, rules: StreamRules) -> int:
     """Return the end of the last window that starts before a time."""
-    return -(-until_us // size_us) * size_us
+    return make_window_schedule(rules.windows).ceil_us(until_us)
 
 
 class _ModelHorizons:

@@ -32,7 +32,8 @@ Float32 = NDArray[np.float32]
 class Promoter:
     """Evaluates and promotes the shadow model of one stream.
 
-    `reference` returns the reference energies of a model, ascending.
+    `reference` returns the reference energies of a model, ascending. `rules_at` returns the rules that are valid at an
+    event time; None: `rules` are always valid.
     """
 
     def __init__(
@@ -44,8 +45,10 @@ class Promoter:
         models: ModelStore,
         thresholds: ThresholdStore,
         reference: Callable[[int], Float32],
+        rules_at: Callable[[int], StreamRules] | None = None,
     ) -> None:
-        self._rules = rules
+        self._stream = rules.stream
+        self._rules_at = rules_at or (lambda _: rules)
         self._stream_id = stream_id
         self._shadows = shadows
         self._models = models
@@ -85,11 +88,11 @@ class Promoter:
         log.log(
             logging.INFO if verdict.holds else logging.WARNING,
             "Stream %s: model %d %s: %s.",
-            self._rules.stream,
+            self._stream,
             shadow.version,
             "is promoted" if verdict.holds else "is not promoted and becomes a candidate",
             verdict.reason,
-            extra={"action": "promote", "stream": self._rules.stream},
+            extra={"action": "promote", "stream": self._stream},
         )
 
     def evaluate(self, shadow: ShadowModel) -> GateVerdict:
@@ -115,7 +118,7 @@ class Promoter:
             ),
             ComparedModel(kind=shadow.kind, scale=Scale.from_energies(reference)),
             (n_above, len(reference)),
-            self._rules,
+            self._rules_at(shadow.sealed_until_us or 0),
         )
 
     def promote(self, model_id: int) -> ModelRecord:
@@ -129,9 +132,11 @@ class Promoter:
     def _make_threshold_factory(self, model_id: int) -> Callable[[int, Activation], ThresholdRow]:
         self._merge_windows()
         facts = self._thresholds.tick_facts(self._stream_id)
+        sealed_us = facts.sealed_until_us or 0
+        rules = self._rules_at(sealed_us)
         cache = LookBackCache(self._stream_id, model_id, Scale.from_energies(self._reference(model_id)))
-        summary = cache.refresh(self._thresholds, facts.sealed_until_us or 0, self._rules)
-        return partial(first_threshold_from_history, cache.look_back, summary, self._reference(model_id), self._rules)
+        summary = cache.refresh(self._thresholds, sealed_us, rules)
+        return partial(first_threshold_from_history, cache.look_back, summary, self._reference(model_id), rules)
 
 
 def first_threshold_from_history(

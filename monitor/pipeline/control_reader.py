@@ -1,8 +1,10 @@
-"""The control state, threshold schedule and scheduled shadow models of a stream, as the worker last read them."""
+"""The control state, settings, threshold schedule and shadow models of a stream, as the worker last read them."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
+from config.stream_rules import StreamRules
+from consumers.codec import Codec
 from consumers.windows import NO_WATERMARK_US
 from monitor.pipeline.retry import StorageRetry
 from monitor.pipeline.threshold_schedule import ThresholdSchedule
@@ -18,20 +20,42 @@ _MAX_SINGLE_READS = 20
 """Late windows of a batch up to this number cost one indexed read of a threshold row each."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """The settings that a worker follows: the rules over event time, and the codec of all records.
+
+    `codec` is the same object as long as the settings of the decoding do not change.
+    """
+
+    rules: StreamRules
+    codec: Codec
+
+
 class ControlReader:
-    """Reads the control state of a stream, and after it the thresholds and shadow models that it names.
+    """Reads the control state of a stream, and after it the settings, thresholds and shadow models that it names.
 
     Attributes:
         control: The control state that was read last; its revision is -1 before the first read.
+        settings: The settings, as new as `control` or newer.
         schedule: The threshold rows, as new as `control` or newer.
     """
 
-    def __init__(self, stream_id: int, ledger: Ledger, shadows: ShadowStore, retry: StorageRetry) -> None:
+    def __init__(
+        self,
+        stream_id: int,
+        ledger: Ledger,
+        shadows: ShadowStore,
+        retry: StorageRetry,
+        settings: WorkerSettings,
+        read_settings: Callable[[], WorkerSettings] | None = None,
+    ) -> None:
         self._stream_id = stream_id
         self._ledger = ledger
         self._shadows = shadows
         self._retry = retry
+        self._read_settings = read_settings
         self._read_s = float("-inf")
+        self.settings = settings
         self.control = StreamControl(sealed_until_us=None, revision=-1, last_tick_us=None)
         self.schedule = ThresholdSchedule.from_rows([])
 
@@ -56,8 +80,10 @@ class ControlReader:
             self._read_s = now_s
 
     def apply(self, control: StreamControl) -> None:
-        """Set the control state; read new thresholds after it, so that they are as new or newer."""
+        """Set the control state; read new settings and thresholds after it, so that they are as new or newer."""
         before = self.control
+        if control.settings_revision != before.settings_revision and self._read_settings is not None:
+            self.settings = self._retry.retry_until_answered(self._read_settings)
         if control.revision != before.revision:
             # The sealed windows need no row, apart from late events. Retention may have deleted rows, so that the
             # schedule is read again.

@@ -13,7 +13,7 @@ from config.stream_rules import StreamRules
 from consumers.batch import Partition
 from consumers.codec import Codec
 from monitor.pipeline.commit import build_step_commit
-from monitor.pipeline.control_reader import ControlReader
+from monitor.pipeline.control_reader import ControlReader, WorkerSettings
 from monitor.pipeline.fold import BatchScorer
 from monitor.pipeline.inbox import (
     ControlChanged,
@@ -84,15 +84,17 @@ class Worker:
         notify_committed: Callable[[], None],
         retry: StorageRetry,
         clock: Callable[[], float] = time.monotonic,
+        read_settings: Callable[[], WorkerSettings] | None = None,
     ) -> None:
         self._clock = clock
-        self._rules = rules
         self._stream_id = stream_id
         self._codec = codec
         self._features = features
         self._scorer = scorer
         self._ledger = ledger
-        self._control = ControlReader(stream_id, ledger, shadows, retry)
+        self._stream = rules.stream
+        settings = WorkerSettings(rules=rules, codec=codec)
+        self._control = ControlReader(stream_id, ledger, shadows, retry, settings, read_settings)
         self._inbox = inbox
         self._intake = intake
         self._notify_committed = notify_committed
@@ -184,11 +186,17 @@ class Worker:
             self._inbox.release(partition, buffer.record_count)
 
     def _give_up_claim(self, buffer: PartitionBuffer) -> None:
-        log.info(
-            "The claim of %s was lost; discarding its pending records.", buffer.partition, extra={"action": "fence"}
-        )
+        log.info("Claiming %s again; its pending records are read again.", buffer.partition, extra={"action": "fence"})
         self._discard_buffer(buffer.partition)
         self._intake.request_reclaim(ReclaimRequest(partition=buffer.partition, epoch=buffer.claim.epoch))
+
+    def _replace_codec(self) -> None:
+        """Decode with the codec of the present settings; read records again that another codec has decoded."""
+        codec = self._control.settings.codec
+        if codec is not self._codec:
+            self._codec = codec
+            for buffer in list(self._buffers.values()):
+                self._give_up_claim(buffer)
 
     def _decode(self, message: RecordsFetched) -> None:
         batch = message.batch
@@ -198,7 +206,7 @@ class Worker:
             return
         decoded = self._codec.decode(batch, time.time_ns() // 1_000)
         buffer.add(decoded, self._clock())
-        self._rejection_warning.count(self._rules.stream, decoded)
+        self._rejection_warning.count(self._stream, decoded)
 
     def _is_commit_due(self) -> bool:
         now_s = self._clock()
@@ -211,6 +219,7 @@ class Worker:
         held = any(buffer.state is BufferState.HELD_BY_LEAD for buffer in self._buffers.values())
         if held or self._control.never_read:
             self._control.refresh(self._clock())
+            self._replace_codec()
         for buffer in list(self._buffers.values()):
             self._run_steps(buffer, finishing=self._is_finishing)
 
@@ -226,7 +235,7 @@ class Worker:
                 self._control.control,
                 schedule,
                 self._clock(),
-                rules=self._rules,
+                rules=self._control.settings.rules,
                 scorer=self._scorer,
                 finishing=finishing,
             )
@@ -280,6 +289,7 @@ class Worker:
         match outcome:
             case Committed() | Stale():
                 self._control.apply(outcome.control)
+                self._replace_codec()
             case Fenced():
                 self._give_up_claim(buffer)
         return isinstance(outcome, Committed)
@@ -290,7 +300,7 @@ class Worker:
         `message` follows all records that were polled before it through the inbox. So without pending records all of
         them are committed; the ledger checks the position again.
         """
-        silent = self._clock() - buffer.last_event_s >= self._rules.idle_timeout_us / 1e6
+        silent = self._clock() - buffer.last_event_s >= self._control.settings.rules.idle_timeout_us / 1e6
         has_events = any(len(batch.events) for batch in buffer.pending)
         if self._control.never_read or buffer.ended or not silent or has_events:
             return

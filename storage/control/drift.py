@@ -48,6 +48,7 @@ class DriftFacts:
     sealed_until_us: int | None
     first_part_end_us: int | None
     first_windows_us: Mapping[int, int | None]
+    settings_revision: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +121,7 @@ class DriftStore:
                 drift_marks.c.rebased_from_us,
                 drift_marks.c.state,
                 streams.c.sealed_until_us,
+                streams.c.settings_revision,
                 first_part.label("first_part_end_us"),
             )
             .select_from(streams.outerjoin(drift_marks, drift_marks.c.stream_id == streams.c.id))
@@ -137,6 +139,7 @@ class DriftStore:
             sealed_until_us=row.sealed_until_us,
             first_part_end_us=row.first_part_end_us,
             first_windows_us=first_windows,
+            settings_revision=row.settings_revision,
         )
 
     def find_model_before(self, stream_id: int, before_us: int) -> tuple[int, int] | None:

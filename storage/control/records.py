@@ -32,6 +32,7 @@ class SealFacts:
     last_judged_end_us: int | None
     first_part_end_us: int | None
     last_part_end_us: int | None
+    settings_revision: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +136,7 @@ class WindowFacts:
     offset_ranges: Sequence[OffsetRange] = ()
     part_ids: Sequence[int] = ()
     is_judged: bool = False
+    settings_revision: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -95,6 +95,7 @@ class TickFacts:
     first_part_end_us: int | None
     lead_us: int
     acceptances: int = 0
+    settings_revision: int = 0
 
 
 class ThresholdStore:
@@ -124,6 +125,7 @@ class ThresholdStore:
             first_part.label("first_part_end_us"),
             streams.c.lead_us,
             streams.c.acceptances,
+            streams.c.settings_revision,
         ).where(streams.c.id == stream_id)
         with self._db.read() as conn:
             return TickFacts(**conn.execute(query).mappings().one())

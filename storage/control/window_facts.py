@@ -20,6 +20,9 @@ def read_window_facts(conn: sa.Connection, stream_id: int, start_us: int) -> Win
     judged = sa.select(windows.c.window_start_us).where(
         windows.c.stream_id == stream_id, windows.c.window_start_us == start_us
     )
+    stream = conn.execute(
+        sa.select(streams.c.judge_state, streams.c.settings_revision).where(streams.c.id == stream_id)
+    ).one()
     return WindowFacts(
         window_start_us=start_us,
         window_end_us=end_us,
@@ -37,7 +40,8 @@ def read_window_facts(conn: sa.Connection, stream_id: int, start_us: int) -> Win
         last_judged_end_us=read_last_judged_end(conn, stream_id),
         open_incidents=open_incidents(conn, stream_id),
         gaps=read_unassigned_gaps(conn, stream_id, end_us),
-        state=read_judge_state(conn, stream_id),
+        state=_decode_state(stream.judge_state),
+        settings_revision=stream.settings_revision,
         offset_ranges=read_offset_ranges(conn, of_window),
         part_ids=[row.id for row in rows],
         is_judged=conn.execute(judged).first() is not None,
@@ -71,7 +75,10 @@ def read_last_judged_end(conn: sa.Connection, stream_id: int) -> int | None:
 
 def read_judge_state(conn: sa.Connection, stream_id: int) -> dict[str, Any]:
     """Return the judge state of a stream; empty before the first judgement."""
-    state = conn.execute(sa.select(streams.c.judge_state).where(streams.c.id == stream_id)).scalar_one()
+    return _decode_state(conn.execute(sa.select(streams.c.judge_state).where(streams.c.id == stream_id)).scalar_one())
+
+
+def _decode_state(state: str | None) -> dict[str, Any]:
     return {} if state is None else dict(json.loads(state))
 
 

@@ -76,9 +76,11 @@ class WindowStore:
     def _read_seal_facts(self, conn: sa.Connection, stream_id: int) -> SealFacts:
         now_us = self._db.now_us(conn)
         sources = conn.execute(_select_positions(stream_id)).all()
-        sealed_until_us, last_tick_us = conn.execute(
-            sa.select(streams.c.sealed_until_us, streams.c.last_tick_us).where(streams.c.id == stream_id)
-        ).one()
+        stream = conn.execute(
+            sa.select(streams.c.sealed_until_us, streams.c.last_tick_us, streams.c.settings_revision).where(
+                streams.c.id == stream_id
+            )
+        )
         end = window_parts.c.window_end_us
         first, last = conn.execute(
             sa.select(sa.func.min(end), sa.func.max(end)).where(*is_unjudged_part(stream_id))
@@ -94,8 +96,7 @@ class WindowStore:
                 )
                 for row in sources
             ],
-            sealed_until_us=sealed_until_us,
-            last_tick_us=last_tick_us,
+            **stream.mappings().one(),
             last_judged_end_us=read_last_judged_end(conn, stream_id),
             first_part_end_us=first,
             last_part_end_us=last,
