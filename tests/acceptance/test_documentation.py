@@ -51,7 +51,7 @@ notify: {{max_age: 1d, channels: {{ops: {{type: log}}}}}}
 
 
 def test_every_code_block_is_in_a_tested_language() -> None:
-    assert block_languages() == {"console", "python", "sh", "sql", "text", "yaml"}
+    assert block_languages() == {"console", "postgresql", "python", "sh", "sql", "text", "yaml"}
 
 
 def events() -> Iterator[bytes]:

@@ -39,7 +39,7 @@ class Roles:
 @pytest.fixture(scope="module")
 def roles(postgres_server: PostgresServer) -> Iterator[Roles]:
     url = postgres_server.create_database()
-    (sql,) = re.findall(r"```sql\n(.*?)```", _PAGE.read_text(), re.DOTALL)
+    (sql,) = re.findall(r"```postgresql\n(.*?)```", _PAGE.read_text(), re.DOTALL)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(sql.replace("DATABASE outrider ", f'DATABASE "{connection.info.dbname}" '))
     urls = {role: url.replace("//postgres@", f"//outrider_{role}@") for role in _ROLES}
