@@ -129,7 +129,6 @@ class EventReplay:
             0.0,
             rules=self._cell.rules,
             scorer=self._scorer,
-            finishing=True,
         )
 
 

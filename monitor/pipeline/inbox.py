@@ -44,10 +44,10 @@ class PartitionRevoked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PartitionCaughtUp:
-    """The fetch position was the end of the log, at `seen_us` or later by the database clock."""
+class PartitionsCaughtUp:
+    """The fetch positions were the ends of the logs, at `seen_us` or later by the database clock."""
 
-    partition: Partition
+    partitions: frozenset[Partition]
     seen_us: int
 
 
@@ -73,7 +73,7 @@ InboxMessage = (
     PartitionClaimed
     | RecordsFetched
     | PartitionRevoked
-    | PartitionCaughtUp
+    | PartitionsCaughtUp
     | PartitionEnded
     | ControlChanged
     | StopRequested

@@ -17,10 +17,10 @@ from consumers.batch import Partition, Position
 from consumers.source import PartitionInfo, PollResult, Source
 from monitor.pipeline.inbox import (
     Inbox,
-    PartitionCaughtUp,
     PartitionClaimed,
     PartitionEnded,
     PartitionRevoked,
+    PartitionsCaughtUp,
     RecordsFetched,
     StopRequested,
 )
@@ -34,18 +34,21 @@ _POLL_TIMEOUT_S = 0.25
 _END_CHECK_INTERVAL_S = 1.0
 _PUBLISH_INTERVAL_S = 5.0
 _BACKOFF_S = 1.0
-_RECLAIM_DELAY_S = 1.0
+RECLAIM_DELAY_S = 1.0
+"""Delay before a lost partition is claimed again: a process that was suspended learns only from its next polls whether
+it still owns the partition, and must not fence the new owner."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReclaimRequest:
     """A claim that the worker lost, by fencing or a commit of unknown outcome.
 
-    The intake claims the partition again if it is still assigned to this process.
+    The intake claims the partition again after `delay_s`, if it is still assigned to this process.
     """
 
     partition: Partition
     epoch: int
+    delay_s: float = RECLAIM_DELAY_S
 
 
 class _PartitionGoneError(Exception):
@@ -155,18 +158,14 @@ class Intake:
         self._lost.pop(partition, None)
 
     def _process_reclaims(self, now_s: float) -> None:
-        """Discard lost claims, and claim partitions that are still assigned again after a delay.
-
-        The delay is needed: a process that was suspended learns only from its next polls whether it still owns the
-        partition. Without the delay it could fence the new owner.
-        """
+        """Discard lost claims, and claim partitions that are still assigned again after their delay."""
         while not self._requests.empty():
             request = self._requests.get()
             claim = self._claims.get(request.partition)
             if claim is not None and claim.epoch == request.epoch:
                 del self._claims[request.partition]
-                self._lost[request.partition] = now_s
-        for partition in [p for p, at_s in self._lost.items() if now_s - at_s >= _RECLAIM_DELAY_S]:
+                self._lost[request.partition] = now_s + request.delay_s
+        for partition in [p for p, from_s in self._lost.items() if now_s >= from_s]:
             del self._lost[partition]
             self._unclaimed.add(partition)
 
@@ -188,7 +187,7 @@ class Intake:
             self._replaced.discard(partition)
             self._unclaimed.discard(partition)
             if claim is None:  # another incarnation has started in the meantime: look it up again
-                self._lost[partition] = self._clock()
+                self._lost[partition] = self._clock() + RECLAIM_DELAY_S
                 continue
             try:
                 source.seek(partition, Position(next_offset=claim.next_offset, cursor=claim.cursor))
@@ -245,8 +244,8 @@ class Intake:
             caught_up = source.caught_up(frozenset(self._claims))
         except (BrokerUnavailable, StorageUnavailable):
             return
-        for partition in caught_up:
-            self._inbox.put(PartitionCaughtUp(partition=partition, seen_us=seen_us))
+        if caught_up:
+            self._inbox.put(PartitionsCaughtUp(partitions=caught_up, seen_us=seen_us))
 
 
 def _find_source_state(partition: Partition, sources: Sequence[SourceState]) -> SourceState | None:

@@ -4,6 +4,7 @@ A buffer can be discarded at any time: its records are read again from the store
 """
 
 import enum
+import itertools
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,9 +14,6 @@ from consumers.batch import DecodedBatch, Partition, Position
 from monitor.pipeline.fold import join_batches
 from storage.ledger.commit import StreamControl
 from storage.ledger.sources import SourceClaim
-
-COMMIT_INTERVAL_S = 1.0
-"""Maximum time that events wait for further events of the same commit. It is the latency of the history."""
 
 WATERMARK_REPEAT_S = 5.0
 """Interval at which the watermark of a source with held records is committed again.
@@ -185,27 +183,33 @@ class PartitionBuffer:
         """Record that the end of the source is stored."""
         self.end_stored = True
 
-    def is_due(self, control: StreamControl, now_s: float, *, finishing: bool) -> bool:
-        """Return whether this buffer needs a commit now.
+    def is_due(self, control: StreamControl, now_s: float) -> bool:
+        """Return whether this buffer has a step to carry out now.
 
         Args:
             control: The stream's control state; records that the lead held back under it wait until it changes.
             now_s: The time on the monotonic clock.
-            finishing: Polling has ended, so that waiting for further records is useless.
         """
         match self.state:
             case BufferState.CLAIMED | BufferState.UNDECIDED | BufferState.END_STORED:
                 return False
-            case BufferState.ENDED:
+            case BufferState.PENDING | BufferState.ENDED:
                 return True
             case BufferState.HELD_BY_LEAD:
                 return not self.is_held_under(control) or now_s - self.last_announced_s >= WATERMARK_REPEAT_S
-            case BufferState.PENDING:
-                full = self.record_count >= COMMIT_EVENTS
-                waited = now_s - self.pending_since_s >= COMMIT_INTERVAL_S
-                return full or waited or self.ended or finishing
             case other:
                 assert_never(other)
+
+    def is_urgent(self, control: StreamControl, now_s: float) -> bool:
+        """Return whether this buffer is due and gains nothing by waiting for further records."""
+        if self.state is BufferState.PENDING:
+            return self.record_count >= COMMIT_EVENTS or self.ended
+        return self.is_due(control, now_s)
+
+    def count_next_events(self) -> int:
+        """Return the number of events of the next commit, before any of them is held back."""
+        pieces = itertools.islice(self.pending, count_joined_batches(self.pending)) if self.pending else ()
+        return sum(len(batch.events) for batch in pieces)
 
     def is_held_under(self, control: StreamControl) -> bool:
         """Return whether the lead holds the first pending event back under this control state."""
@@ -215,10 +219,17 @@ class PartitionBuffer:
 def next_batch(pending: Sequence[DecodedBatch]) -> tuple[DecodedBatch, int]:
     """Return the next batch to commit, and the number of leading pending batches that it joins.
 
-    The batch has about `COMMIT_EVENTS` events, or is one unreadable range alone.
-
     Args:
         pending: Consecutive batches, at least one.
+    """
+    n = count_joined_batches(pending)
+    return join_batches([pending[i] for i in range(n)]), n
+
+
+def count_joined_batches(pending: Sequence[DecodedBatch]) -> int:
+    """Return the number of leading batches, at least one, that one commit takes.
+
+    They have about `COMMIT_EVENTS` events together, or are one unreadable range alone.
     """
     n, size = 1, len(pending[0].events)
     while (
@@ -229,7 +240,7 @@ def next_batch(pending: Sequence[DecodedBatch]) -> tuple[DecodedBatch, int]:
     ):
         size += len(pending[n].events)
         n += 1
-    return join_batches([pending[i] for i in range(n)]), n
+    return n
 
 
 def is_unreadable_range(batch: DecodedBatch) -> bool:

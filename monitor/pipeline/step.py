@@ -1,6 +1,7 @@
 """The next step of a partition buffer: the decision of the batch loop, as a pure function of values and of the time.
 
-The worker, the back-test and the simulation of the tests carry out the same steps, each with its own store.
+The worker collects the commits of all buffers that are due and stores them as a group (`group_commit.py`). The
+back-test and the simulation of the tests carry out the same steps, each with its own store.
 """
 
 from dataclasses import dataclass
@@ -103,7 +104,6 @@ def next_step(
     *,
     rules: StreamRules,
     scorer: BatchScorer,
-    finishing: bool,
 ) -> Step:
     """Return the next step of a buffer. Nothing is changed, stored or read.
 
@@ -115,9 +115,8 @@ def next_step(
         now_s: The time on the monotonic clock.
         rules: The rules of the stream.
         scorer: The scorer of the models in the schedule.
-        finishing: No further records arrive, so that pending records are not collected for a larger commit.
     """
-    if not buffer.is_due(control, now_s, finishing=finishing):
+    if not buffer.is_due(control, now_s):
         return NothingDue()
     if buffer.state is BufferState.ENDED:
         return CommitEnd(control=control)

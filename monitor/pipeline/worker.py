@@ -1,12 +1,14 @@
 """The worker of a stream: one thread that decodes, folds and commits, in order of offsets per source and epoch.
 
 The path of a batch: `Inbox.get` -> `Codec.decode` -> `next_step` (join, cut, score, flag, build parts) ->
-`Ledger.commit`. The state of the worker can be discarded at any time: records are read again from the stored position.
+`Ledger.commit_group`, with the commits of all partitions that are due. The state of the worker can be discarded at any
+time: records are read again from the stored position.
 """
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, assert_never
 
 from config.stream_rules import StreamRules
@@ -15,19 +17,20 @@ from consumers.codec import Codec
 from monitor.pipeline.commit import build_step_commit
 from monitor.pipeline.control_reader import ControlReader, WorkerSettings
 from monitor.pipeline.fold import BatchScorer
+from monitor.pipeline.group_commit import CommitPace, select_due, store_group
 from monitor.pipeline.inbox import (
     ControlChanged,
     Inbox,
     InboxMessage,
-    PartitionCaughtUp,
     PartitionClaimed,
     PartitionEnded,
     PartitionRevoked,
+    PartitionsCaughtUp,
     RecordsFetched,
     StopRequested,
 )
-from monitor.pipeline.intake import ReclaimRequest
-from monitor.pipeline.partition_buffer import COMMIT_INTERVAL_S, BufferAdvance, BufferState, PartitionBuffer
+from monitor.pipeline.intake import RECLAIM_DELAY_S, ReclaimRequest
+from monitor.pipeline.partition_buffer import BufferState, PartitionBuffer
 from monitor.pipeline.rejection_warning import AllRejectedWarning
 from monitor.pipeline.retry import StorageRetry
 from monitor.pipeline.step import (
@@ -43,15 +46,17 @@ from monitor.pipeline.step import (
     next_step,
 )
 from storage.control.shadows import ShadowStore
-from storage.database.errors import CommitUnknown
-from storage.ledger.commit import Committed, Fenced, Stale
+from storage.ledger.commit import Committed, Fenced, Refused, Stale
 from storage.ledger.idle import IdleSource
-from storage.ledger.ledger import Ledger
+from storage.ledger.ledger import GROUP_ROWS, Ledger
 
 log = logging.getLogger(__name__)
 
 _IDLE_WAIT_S = 3.0
 """Maximum wait for a message."""
+
+_MAX_REFUSAL_DELAY_S = 60.0
+"""Maximum delay before a partition whose rows the database refuses is claimed again."""
 
 
 class ClaimRequests(Protocol):
@@ -100,6 +105,8 @@ class Worker:
         self._notify_committed = notify_committed
         self._retry = retry
         self._buffers: dict[Partition, PartitionBuffer] = {}
+        self._refusals: dict[Partition, int] = {}
+        self._pace = CommitPace()
         self._stop_requested_s: float | None = None
         self._rejection_warning = AllRejectedWarning()
         self.events_committed = 0
@@ -133,7 +140,7 @@ class Worker:
         message = self._inbox.get(wait_s)
         while message is not None:
             self._process_message(message)
-            message = None if self._is_commit_due() else self._inbox.get(0.0)
+            message = None if self._is_group_full() else self._inbox.get(0.0)
         self._commit_due()
         return self._is_finishing and self._is_drained()
 
@@ -153,7 +160,7 @@ class Worker:
             if buffer.state is BufferState.HELD_BY_LEAD:
                 due.append(self._control.next_read_s - now_s)
             elif buffer.state is BufferState.PENDING:
-                due.append(buffer.pending_since_s + COMMIT_INTERVAL_S - now_s)
+                due.append(self._pace.next_start_s - now_s)
         return 0.0 if self._is_finishing else max(0.0, min(due))
 
     def _process_message(self, message: InboxMessage) -> None:
@@ -164,9 +171,9 @@ class Worker:
                 self._open_buffer(message)
             case PartitionRevoked():
                 self._discard_buffer(message.partition)
-            case PartitionCaughtUp():
-                if message.partition in self._buffers:
-                    self._renew_idle_lease(self._buffers[message.partition], message)
+                self._refusals.pop(message.partition, None)
+            case PartitionsCaughtUp():
+                self._mark_idle(message)
             case PartitionEnded():
                 buffer = self._buffers.get(message.partition)
                 if buffer is not None and buffer.claim.epoch == message.epoch:
@@ -185,10 +192,13 @@ class Worker:
         if buffer is not None:
             self._inbox.release(partition, buffer.record_count)
 
-    def _give_up_claim(self, buffer: PartitionBuffer) -> None:
+    def _give_up_claim(self, buffer: PartitionBuffer, delay_s: float = RECLAIM_DELAY_S) -> None:
+        """Discard a buffer, and request a new claim of its partition after a delay."""
         log.info("Claiming %s again; its pending records are read again.", buffer.partition, extra={"action": "fence"})
         self._discard_buffer(buffer.partition)
-        self._intake.request_reclaim(ReclaimRequest(partition=buffer.partition, epoch=buffer.claim.epoch))
+        self._intake.request_reclaim(
+            ReclaimRequest(partition=buffer.partition, epoch=buffer.claim.epoch, delay_s=delay_s)
+        )
 
     def _replace_codec(self) -> None:
         """Decode with the codec of the present settings; read records again that another codec has decoded."""
@@ -208,28 +218,69 @@ class Worker:
         buffer.add(decoded, self._clock())
         self._rejection_warning.count(self._stream, decoded)
 
-    def _is_commit_due(self) -> bool:
+    def _is_group_full(self) -> bool:
+        """Return whether the next group is due and further messages would not be part of it."""
         now_s = self._clock()
-        return any(
-            buffer.is_due(self._control.control, now_s, finishing=self._is_finishing)
-            for buffer in self._buffers.values()
-        )
+        buffers = self._buffers.values()
+        if any(buffer.is_urgent(self._control.control, now_s) for buffer in buffers):
+            return True
+        return self._pace.is_open(now_s) and sum(buffer.record_count for buffer in buffers) >= GROUP_ROWS
 
     def _commit_due(self) -> None:
+        """Carry out the due steps of all buffers."""
+        now_s = self._clock()
         held = any(buffer.state is BufferState.HELD_BY_LEAD for buffer in self._buffers.values())
         if held or self._control.never_read:
-            self._control.refresh(self._clock())
+            self._control.refresh(now_s)
             self._replace_codec()
-        for buffer in list(self._buffers.values()):
-            self._run_steps(buffer, finishing=self._is_finishing)
+        is_open = self._is_finishing or self._pace.is_open(now_s)
+        due = select_due(self._buffers.values(), self._control.control, now_s, is_open=is_open)
+        duration_s = self._run_steps(due)
+        if is_open and due:
+            # A full buffer between two groups does not delay the next one, which takes the records of all partitions.
+            self._pace = CommitPace.after(now_s, duration_s)
 
-    def _run_steps(self, buffer: PartitionBuffer, *, finishing: bool) -> None:
-        """Carry out the steps of a buffer until none is due or its claim is lost.
+    def _run_steps(self, buffers: Iterable[PartitionBuffer]) -> float:
+        """Carry out the steps of buffers in groups of commits; return the duration of the groups in seconds.
 
-        After a stale commit the next step is computed under the new control state.
+        Each buffer takes one step. It takes further ones while it is full, and after a stale commit, whose step is
+        computed again under the new control state.
         """
+        duration_s = 0.0
+        waiting = deque(buffers)
+        while waiting:
+            group = self._take_group(waiting)
+            started_s = self._clock()
+            stale = self._send_group(group) if group else []
+            now_s = self._clock()
+            duration_s += now_s - started_s
+            stored = [buffer for buffer, _ in group if buffer not in stale]
+            control = self._control.control
+            waiting += filter(self._is_current, stale)
+            waiting += select_due(filter(self._is_current, stored), control, now_s, is_open=self._is_finishing)
+        return duration_s
+
+    def _is_current(self, buffer: PartitionBuffer) -> bool:
+        return self._buffers.get(buffer.partition) is buffer
+
+    def _take_group(self, waiting: deque[PartitionBuffer]) -> list[tuple[PartitionBuffer, CommitStep]]:
+        """Remove the first buffers, with at most `GROUP_ROWS` events; return those with a commit, and its step."""
+        group: list[tuple[PartitionBuffer, CommitStep]] = []
+        rows = 0
+        while waiting and (not rows or rows + waiting[0].count_next_events() <= GROUP_ROWS):
+            buffer = waiting.popleft()
+            if not self._is_current(buffer):  # its claim was given up since it became due
+                continue
+            rows += buffer.count_next_events()
+            step = self._next_commit_step(buffer)
+            if step is not None:
+                group.append((buffer, step))
+        return group
+
+    def _next_commit_step(self, buffer: PartitionBuffer) -> CommitStep | None:
+        """Return the next step of a buffer that has to be stored, after those that have not; None if none is due."""
         schedule = self._control.schedule
-        while self._buffers.get(buffer.partition) is buffer:
+        while True:
             step = next_step(
                 buffer,
                 self._control.control,
@@ -237,80 +288,105 @@ class Worker:
                 self._clock(),
                 rules=self._control.settings.rules,
                 scorer=self._scorer,
-                finishing=finishing,
             )
-            if isinstance(step, NothingDue):
-                return
-            if isinstance(step, ReadThresholds):
-                schedule = self._control.read_schedule_for(step.window_starts_us)
-            else:
-                self._carry_out(buffer, step)
-                schedule = self._control.schedule
+            match step:
+                case NothingDue():
+                    return None
+                case ReadThresholds():
+                    schedule = self._control.read_schedule_for(step.window_starts_us)
+                case WaitForLead() | WaitForInput():
+                    buffer.apply_hold(step.hold, self._clock())
+                case CommitBatch() | CommitUnreadableRange() | CommitEnd() | RepeatWatermark():
+                    return step
+                case other:
+                    assert_never(other)
 
-    def _carry_out(self, buffer: PartitionBuffer, step: CommitStep | WaitForLead | WaitForInput) -> None:
+    def _send_group(self, group: Sequence[tuple[PartitionBuffer, CommitStep]]) -> list[PartitionBuffer]:
+        """Store the commits of steps as a group and apply their outcomes; return the buffers of stale commits."""
+        commits = [
+            build_step_commit(step, buffer, stream_id=self._stream_id, features=self._features)
+            for buffer, step in group
+        ]
+        stale = []
+        n_stored = 0
+        for (buffer, step), outcome in zip(group, store_group(self._ledger, self._retry, commits), strict=True):
+            match outcome:
+                case Committed():
+                    self._control.apply(outcome.control)
+                    self._apply_stored_step(buffer, step)
+                    n_stored += 1
+                case Stale():
+                    self._control.apply(outcome.control)
+                    stale.append(buffer)
+                case Fenced():
+                    log.info("The claim of %s was lost.", buffer.partition, extra={"action": "fence"})
+                    self._give_up_claim(buffer)
+                case Refused():
+                    self._set_aside(buffer, outcome.error)
+                case other:
+                    assert_never(other)
+        self._replace_codec()
+        if n_stored:
+            self._intake.set_positions({each.partition: each.position.next_offset for each in self._buffers.values()})
+            self._notify_committed()
+        return stale
+
+    def _apply_stored_step(self, buffer: PartitionBuffer, step: CommitStep) -> None:
+        """Apply a stored step to its buffer, and release its records."""
+        now_s = self._clock()
         match step:
-            case WaitForLead() | WaitForInput():
-                buffer.apply_hold(step.hold, self._clock())
             case RepeatWatermark():
-                buffer.apply_repeated_watermark(self._clock())
-                self._send_commit(buffer, step)
+                buffer.apply_repeated_watermark(now_s)
             case CommitEnd():
-                if self._send_commit(buffer, step):
-                    buffer.apply_stored_end()
-                    self._notify_committed()
+                buffer.apply_stored_end()
             case CommitBatch() | CommitUnreadableRange():
-                if self._send_commit(buffer, step):
-                    self._advance(buffer, step.advance)
+                self.last_commit_s = now_s
+                buffer.apply_commit(step.advance, now_s)
+                self.events_committed += step.advance.n_events
+                self._inbox.release(buffer.partition, step.advance.n_records)
+                self._refusals.pop(buffer.partition, None)
             case other:
                 assert_never(other)
 
-    def _advance(self, buffer: PartitionBuffer, advance: BufferAdvance) -> None:
-        """Apply a stored commit to its buffer, release its records and publish the position."""
-        self.last_commit_s = self._clock()
-        buffer.apply_commit(advance, self.last_commit_s)
-        self.events_committed += advance.n_events
-        self._inbox.release(buffer.partition, advance.n_records)
-        self._intake.set_positions({each.partition: each.position.next_offset for each in self._buffers.values()})
-        self._notify_committed()
+    def _set_aside(self, buffer: PartitionBuffer, error: Exception) -> None:
+        """Claim a partition whose rows the database refuses again after a delay, so that the others go on.
 
-    def _send_commit(self, buffer: PartitionBuffer, step: CommitStep) -> bool:
-        """Commit a step and return whether it is stored.
-
-        After a fenced or unknown outcome the buffer is discarded and a new claim requested.
+        Raises:
+            Exception: `error`, if every partition is refused, so that the fault is not one of a single partition.
         """
-        commit = build_step_commit(step, buffer, stream_id=self._stream_id, features=self._features)
-        try:
-            outcome = self._retry.retry_until_answered(lambda: self._ledger.commit(commit))
-        except CommitUnknown as unknown:
-            log.warning(
-                "%s; reading %s again from the stored position.", unknown, buffer.partition, extra={"action": "commit"}
-            )
-            outcome = Fenced()
-        match outcome:
-            case Committed() | Stale():
-                self._control.apply(outcome.control)
-                self._replace_codec()
-            case Fenced():
-                self._give_up_claim(buffer)
-        return isinstance(outcome, Committed)
+        refusals = self._refusals[buffer.partition] = self._refusals.get(buffer.partition, 0) + 1
+        log.error(
+            "The database refuses the rows of %s from offset %d on (%s); trying again in %.0f s.",
+            buffer.partition,
+            buffer.position.next_offset,
+            error,
+            delay_s := min(RECLAIM_DELAY_S * 2**refusals, _MAX_REFUSAL_DELAY_S),
+            extra={"action": "commit"},
+        )
+        self._give_up_claim(buffer, delay_s)
+        if not self._buffers.keys() - self._refusals.keys():
+            raise error
 
-    def _renew_idle_lease(self, buffer: PartitionBuffer, message: PartitionCaughtUp) -> None:
-        """Renew the idle lease of a source that is at the end of its log and has had no event for `idle_timeout`.
+    def _mark_idle(self, message: PartitionsCaughtUp) -> None:
+        """Mark the sources as idle that are at the end of their log and have had no event for `idle_timeout`.
 
         `message` follows all records that were polled before it through the inbox. So without pending records all of
-        them are committed; the ledger checks the position again.
+        them are committed; the ledger checks the positions again.
         """
-        silent = self._clock() - buffer.last_event_s >= self._control.settings.rules.idle_timeout_us / 1e6
-        has_events = any(len(batch.events) for batch in buffer.pending)
-        if self._control.never_read or buffer.ended or not silent or has_events:
-            return
-        self._run_steps(buffer, finishing=True)
-        if self._buffers.get(buffer.partition) is not buffer:
-            return
-        source = IdleSource(
-            source_id=buffer.claim.source_id, epoch=buffer.claim.epoch, next_offset=buffer.position.next_offset
-        )
-        if self._retry.retry_until_answered(lambda: self._ledger.mark_idle([source], message.seen_us)):
+        found = [self._buffers[partition] for partition in message.partitions if partition in self._buffers]
+        silent = [] if self._control.never_read else [buffer for buffer in found if self._is_silent(buffer)]
+        self._run_steps(silent)
+        idle = {buffer.claim.source_id: buffer for buffer in silent if self._is_current(buffer)}
+        sources = [
+            IdleSource(source_id=source_id, epoch=buffer.claim.epoch, next_offset=buffer.position.next_offset)
+            for source_id, buffer in idle.items()
+        ]
+        marked = self._retry.retry_until_answered(lambda: self._ledger.mark_idle(sources, message.seen_us))
+        for source_id in idle.keys() - marked:
+            self._give_up_claim(idle[source_id])
+        if marked:
             self._notify_committed()
-        else:
-            self._give_up_claim(buffer)
+
+    def _is_silent(self, buffer: PartitionBuffer) -> bool:
+        silent = self._clock() - buffer.last_event_s >= self._control.settings.rules.idle_timeout_us / 1e6
+        return silent and not buffer.ended and not any(len(batch.events) for batch in buffer.pending)

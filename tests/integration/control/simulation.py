@@ -194,9 +194,7 @@ class SimulatedWriter:
         return False
 
     def _next_step(self) -> Step:
-        return next_step(
-            self._buffer, self._control, self._schedule, 0.0, rules=self._rules, scorer=self._scorer, finishing=True
-        )
+        return next_step(self._buffer, self._control, self._schedule, 0.0, rules=self._rules, scorer=self._scorer)
 
     def _commit(self, step: CommitStep) -> bool:
         """Return whether the commit is stored; if it is stale, the control state is read."""

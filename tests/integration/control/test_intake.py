@@ -13,10 +13,10 @@ from consumers.source import PartitionInfo, PollResult, Source
 from monitor.pipeline.inbox import (
     Inbox,
     InboxMessage,
-    PartitionCaughtUp,
     PartitionClaimed,
     PartitionEnded,
     PartitionRevoked,
+    PartitionsCaughtUp,
     RecordsFetched,
     StopRequested,
 )
@@ -108,7 +108,7 @@ def test_a_lost_claim_is_renewed_from_the_stored_position(running: RunningIntake
 def test_a_reclaim_request_for_an_older_claim_is_ignored(running: RunningIntake) -> None:
     wait_until(lambda: running.received(PartitionEnded, n=2))
     running.intake.request_reclaim(ReclaimRequest(partition=partition(0), epoch=-1))
-    wait_until(lambda: running.received(PartitionCaughtUp, n=4))
+    wait_until(lambda: running.received(PartitionsCaughtUp, n=2))
     assert len(running.of(PartitionClaimed)) == 2
 
 

@@ -1,7 +1,9 @@
 """The worker: stored rows, held and discarded records, idle sources and the stop."""
 
 import logging
+import sqlite3
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -13,19 +15,22 @@ from monitor.pipeline.control_reader import _MAX_SINGLE_READS
 from monitor.pipeline.inbox import (
     MAX_PENDING_RECORDS,
     ControlChanged,
-    PartitionCaughtUp,
     PartitionEnded,
     PartitionRevoked,
+    PartitionsCaughtUp,
 )
-from monitor.pipeline.intake import ReclaimRequest
+from monitor.pipeline.intake import RECLAIM_DELAY_S, ReclaimRequest
 from monitor.pipeline.partition_buffer import COMMIT_EVENTS
 from storage.control.thresholds import ThresholdRow, insert_threshold
 from storage.database.engine import Database
+from storage.database.errors import CommitUnknown
 from storage.database.migrations.upgrade import upgrade
-from storage.database.tables import FOREVER_US, streams, thresholds
+from storage.database.tables import FOREVER_US, scores, streams, thresholds
+from storage.ledger.commit import Commit, CommitOutcome
 from storage.ledger.idle import IDLE_LEASE_US
-from storage.ledger.ledger import Ledger
+from storage.ledger.ledger import GROUP_ROWS, Ledger
 from storage.ledger.schedule import ThresholdUse
+from storage.ledger.sources import SourceClaim
 from tests.integration.control.worker_bench import (
     MINUTE,
     RULE,
@@ -209,7 +214,7 @@ def test_a_silent_source_at_its_end_is_idle_for_the_reported_time(sqlite_db: Dat
     claim = bench.claim()
     bench.feed(claim, event_batch([T0]))
     wait_until(lambda: count_rows(sqlite_db, "scores") == 1)
-    bench.inbox.put(PartitionCaughtUp(partition=partition(), seen_us=T0 + 77))
+    bench.inbox.put(PartitionsCaughtUp(partitions=frozenset([partition()]), seen_us=T0 + 77))
     bench.end(thread)
     assert bench.position().idle_until_us == T0 + 77 + IDLE_LEASE_US
 
@@ -223,7 +228,7 @@ def test_a_source_with_dead_letters_alone_becomes_idle(sqlite_db: Database) -> N
     bench.feed(claim, event_batch([T0]))
     wait_until(lambda: count_rows(sqlite_db, "scores") == 1)
     bench.feed(claim, raw_batch([b"{"], begin=1))
-    bench.inbox.put(PartitionCaughtUp(partition=partition(), seen_us=T0 + 77))
+    bench.inbox.put(PartitionsCaughtUp(partitions=frozenset([partition()]), seen_us=T0 + 77))
     bench.end(thread)
     assert (bench.position().next_offset, bench.position().idle_until_us) == (2, T0 + 77 + IDLE_LEASE_US)
 
@@ -233,7 +238,7 @@ def test_a_caught_up_message_before_the_first_commit_is_no_error(bench: WorkerBe
     bench.finish()
     again = WorkerBench(bench.db, bench.stream_id, idle_timeout_s=0.0)
     again.feed(again.claim(), raw_batch([b"{"], begin=1))
-    again.inbox.put(PartitionCaughtUp(partition=partition(), seen_us=T0 + 77))
+    again.inbox.put(PartitionsCaughtUp(partitions=frozenset([partition()]), seen_us=T0 + 77))
     again.finish()
     assert again.position().next_offset == 2
 
@@ -295,6 +300,111 @@ def test_a_stray_time_at_the_end_of_the_batch_does_not_become_the_watermark(sqli
     assert fetch_rows(sqlite_db, "SELECT source_offset FROM scores ORDER BY 1") == [(0,), (1,), (2,), (4,), (5,)]
 
 
+def many_partitions(db: Database, n: int) -> tuple[WorkerBench, list[SourceClaim]]:
+    stream_id = open_stream(db, partitions=n)
+    seal(db, stream_id, T0)
+    bench = WorkerBench(db, stream_id)
+    return bench, [bench.claim(number) for number in range(n)]
+
+
+def test_the_records_of_all_partitions_are_committed_in_one_transaction(sqlite_db: Database) -> None:
+    bench, claims = many_partitions(sqlite_db, 8)
+    groups: list[int] = []
+    commit_group = bench.ledger.commit_group
+
+    def count(commits: Sequence[Commit]) -> list[CommitOutcome]:
+        groups.append(len(commits))
+        return commit_group(commits)
+
+    bench.ledger.commit_group = count  # type: ignore[method-assign]
+    for number, claim in enumerate(claims):
+        bench.feed(claim, event_batch([T0, T0 + 1], of=partition(number)))
+    bench.finish()
+    assert groups == [8]
+    assert fetch_rows(sqlite_db, "SELECT count(*), count(DISTINCT source_id) FROM scores") == [(16, 8)]
+    assert bench.published == {partition(number): 2 for number in range(8)}
+
+
+def test_a_group_has_a_limited_number_of_events(sqlite_db: Database) -> None:
+    bench, claims = many_partitions(sqlite_db, 3)
+    groups: list[int] = []
+    commit_group = bench.ledger.commit_group
+
+    def count(commits: Sequence[Commit]) -> list[CommitOutcome]:
+        groups.append(sum(len(commit.scores) for commit in commits))
+        return commit_group(commits)
+
+    bench.ledger.commit_group = count  # type: ignore[method-assign]
+    n = GROUP_ROWS // 2 - 500  # two of three partitions fit into a group
+    for number, claim in enumerate(claims):
+        bench.feed(claim, event_batch([T0] * n, of=partition(number)))
+    bench.finish()
+    assert sorted(groups) == [n, 2 * n]
+
+
+def test_a_partition_whose_rows_are_refused_does_not_stop_the_others(
+    sqlite_db: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench, claims = many_partitions(sqlite_db, 3)
+    with sqlite_db.write() as conn:
+        taken = {"source_id": claims[1].source_id, "source_offset": 1, "event_time_us": T0, "energy": 0.0}
+        conn.execute(sa.insert(scores).values(**taken, threshold_id=1, stored_at_us=T0))
+    for number, claim in enumerate(claims):
+        bench.feed(claim, event_batch([T0, T0 + 1], of=partition(number)))
+    bench.finish()
+    assert [bench.position(number).next_offset for number in range(3)] == [2, 0, 2]
+    (request,) = bench.reclaims
+    assert (request.partition, request.delay_s) == (partition(1), 2 * RECLAIM_DELAY_S)
+    assert any("refuses the rows of payments[1] from offset 0" in record.getMessage() for record in caplog.records)
+
+
+def test_an_error_of_every_partition_is_raised(sqlite_db: Database) -> None:
+    bench, claims = many_partitions(sqlite_db, 2)
+    with sqlite_db.write() as conn:
+        conn.execute(sa.text("DROP TABLE scores"))
+    for number, claim in enumerate(claims):
+        bench.feed(claim, event_batch([T0], of=partition(number)))
+    with pytest.raises(sqlite3.Error, match="scores"):
+        bench.finish()
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_commit_of_unknown_outcome_keeps_the_claim(sqlite_db: Database, stored: bool) -> None:
+    bench, claims = many_partitions(sqlite_db, 2)
+    commit_group = bench.ledger.commit_group
+    answers = iter([False])
+
+    def lose_the_answer(commits: Sequence[Commit]) -> list[CommitOutcome]:
+        if next(answers, True):
+            return commit_group(commits)
+        if stored:
+            commit_group(commits)
+        raise CommitUnknown("the connection broke during COMMIT")
+
+    bench.ledger.commit_group = lose_the_answer  # type: ignore[method-assign]
+    for number, claim in enumerate(claims):
+        bench.feed(claim, event_batch([T0, T0 + 1], of=partition(number)))
+    bench.finish()
+    assert bench.reclaims == []
+    assert bench.published == {partition(0): 2, partition(1): 2}
+    assert fetch_rows(sqlite_db, "SELECT count(*), count(DISTINCT source_id) FROM scores") == [(4, 2)]
+
+
+def test_silent_sources_become_idle_in_one_transaction(sqlite_db: Database) -> None:
+    stream_id = open_stream(sqlite_db, partitions=4)
+    seal(sqlite_db, stream_id, T0)
+    bench = WorkerBench(sqlite_db, stream_id, idle_timeout_s=0.0)
+    claims = [bench.claim(number) for number in range(4)]
+    bench.feed(claims[0], event_batch([T0]))
+    bench.finish()
+    assert bench.ledger.claim_source(claims[1].source_id, "another owner") is not None
+    bench.inbox.put(PartitionsCaughtUp(partitions=frozenset(map(partition, range(4))), seen_us=T0 + 77))
+    bench.finish()
+    seen = [bench.position(number).idle_seen_us for number in range(4)]
+    assert seen == [T0 + 77, None, T0 + 77, T0 + 77]
+    assert [request.partition for request in bench.reclaims] == [partition(1)]
+
+
 def test_an_error_is_logged_when_the_first_thousand_records_are_rejected(
     bench: WorkerBench, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -336,6 +446,8 @@ def test_an_unavailable_database_loses_and_repeats_no_events(
         thread = bench.start()
         bench.feed(claim, event_batch([T0 + i for i in range(50)]))
         wait_until(lambda: count_rows(db, "scores") == 50)
+        with db.write() as conn:  # the test server writes its log to the disk only now and then
+            conn.exec_driver_sql("CHECKPOINT")
         postgres_server.stop("immediate")
         bench.feed(claim, event_batch([T0 + i for i in range(50, 90)], begin=50))
         wait_until(lambda: any("trying again" in record.getMessage() for record in caplog.records))

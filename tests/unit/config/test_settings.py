@@ -64,7 +64,9 @@ def test_unknown_key_is_an_error_with_its_line_and_the_nearest_key(problem_of: P
 
 def test_unknown_key_without_a_near_match_lists_the_known_keys(problem_of: Problem) -> None:
     line = problem_of("zzz: 1\n" + ONE_STREAM)
-    assert line.endswith("zzz: unknown key; known keys here: database, device, kafka, logging, notify, retention, streams")
+    assert line.endswith(
+        "zzz: unknown key; known keys here: database, device, kafka, logging, notify, retention, streams"
+    )
 
 
 def test_misplaced_key_suggests_its_section(problem_of: Problem) -> None:

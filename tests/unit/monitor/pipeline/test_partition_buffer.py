@@ -7,7 +7,6 @@ import pytest
 from consumers.batch import DecodedBatch, Position
 from monitor.pipeline.partition_buffer import (
     COMMIT_EVENTS,
-    COMMIT_INTERVAL_S,
     WATERMARK_REPEAT_S,
     BufferAdvance,
     BufferState,
@@ -153,25 +152,33 @@ def test_waiting_times_count_from_the_first_record() -> None:
     assert (buffer.records_since_s, buffer.pending_since_s) == (3.0, 5.0)
 
 
-def test_pending_records_are_due_after_the_interval_when_full_and_when_nothing_follows() -> None:
+def test_pending_records_are_due_and_urgent_when_full_and_when_nothing_follows() -> None:
     buffer = in_state(BufferState.PENDING)
-    assert not buffer.is_due(control(), 0.9 * COMMIT_INTERVAL_S, finishing=False)
-    assert buffer.is_due(control(), COMMIT_INTERVAL_S, finishing=False)
-    assert buffer.is_due(control(), 0.0, finishing=True)
+    assert buffer.is_due(control(), 0.0)
+    assert not buffer.is_urgent(control(), 1e9)
     buffer.end()
-    assert buffer.is_due(control(), 0.0, finishing=False)
+    assert buffer.is_urgent(control(), 0.0)
     full = in_state(BufferState.PENDING)
     full.add(records(begin=2, dead=COMMIT_EVENTS - 2), now_s=0.0)
-    assert full.is_due(control(), 0.0, finishing=False)
+    assert full.is_urgent(control(), 0.0)
+
+
+def test_the_events_of_the_next_commit_are_those_of_the_batches_that_it_joins() -> None:
+    assert claimed().count_next_events() == 0
+    buffer = claimed()
+    half = records(*[0.0] * (COMMIT_EVENTS // 2))
+    for begin in (0, half.end, 2 * half.end):
+        buffer.add(replace(half, begin=begin, end=begin + half.end), now_s=0.0)
+    assert buffer.count_next_events() == COMMIT_EVENTS
 
 
 def test_held_records_are_due_when_the_control_state_changes_and_to_repeat_their_watermark() -> None:
     buffer = in_state(BufferState.HELD_BY_LEAD)
     buffer.apply_repeated_watermark(10.0)
-    assert not buffer.is_due(control(), 10.0 + 0.9 * WATERMARK_REPEAT_S, finishing=True)
-    assert buffer.is_due(control(), 10.0 + WATERMARK_REPEAT_S, finishing=False)
+    assert not buffer.is_due(control(), 10.0 + 0.9 * WATERMARK_REPEAT_S)
+    assert buffer.is_due(control(), 10.0 + WATERMARK_REPEAT_S)
     for changed in (control(sealed=1), control(revision=1), replace(control(), last_tick_us=1)):
-        assert buffer.is_due(changed, 10.0, finishing=False)
+        assert buffer.is_urgent(changed, 10.0)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +191,8 @@ def test_held_records_are_due_when_the_control_state_changes_and_to_repeat_their
     ],
 )
 def test_without_records_that_can_be_committed_only_the_end_is_due(state: BufferState, due: bool) -> None:
-    assert in_state(state).is_due(control(), 1e9, finishing=True) is due
+    assert in_state(state).is_due(control(), 1e9) is due
+    assert in_state(state).is_urgent(control(), 1e9) is due
 
 
 def test_the_next_batch_joins_pending_batches_up_to_the_size_of_a_commit() -> None:

@@ -12,7 +12,6 @@ from config.stream_rules import StreamRules
 from consumers.batch import DecodedBatch, Position
 from monitor.pipeline.partition_buffer import (
     COMMIT_EVENTS,
-    COMMIT_INTERVAL_S,
     WATERMARK_REPEAT_S,
     BufferState,
     HeldByLead,
@@ -67,11 +66,10 @@ def step_of(
     under: StreamControl = SEALED,
     *,
     rules: StreamRules = KAFKA,
-    now_s: float = COMMIT_INTERVAL_S,
-    finishing: bool = False,
+    now_s: float = 1.0,
 ) -> Step:
     schedule = ThresholdSchedule.from_rows([threshold(1)])
-    return next_step(buffer, under, schedule, now_s, rules=rules, scorer=Energies(), finishing=finishing)
+    return next_step(buffer, under, schedule, now_s, rules=rules, scorer=Energies())
 
 
 def committed(step: Step) -> CommitBatch:
@@ -87,18 +85,8 @@ def held(by: StreamControl = SEALED, announced_s: float = 0.0) -> PartitionBuffe
     return buffer
 
 
-def test_pending_records_wait_for_further_ones_until_the_interval_has_passed() -> None:
-    buffer = pending(records(0, 1))
-    assert step_of(buffer, now_s=0.9 * COMMIT_INTERVAL_S) == NothingDue()
-    assert step_of(buffer, now_s=COMMIT_INTERVAL_S) != NothingDue()
-    assert step_of(buffer, now_s=0.0, finishing=True) != NothingDue()
-
-
-@pytest.mark.parametrize(
-    "buffer", [pending(), pending(records(0), ended=False)], ids=["without records", "before the interval"]
-)
-def test_nothing_is_due(buffer: PartitionBuffer) -> None:
-    assert step_of(buffer, now_s=0.0) == NothingDue()
+def test_nothing_is_due_without_records() -> None:
+    assert step_of(pending(), now_s=1e9) == NothingDue()
 
 
 def test_a_commit_joins_all_pending_batches_and_takes_them() -> None:
@@ -154,8 +142,8 @@ def test_records_wait_for_input_while_their_first_event_is_undecided() -> None:
     buffer = pending(records(0))
     step = step_of(buffer, rules=FILE)
     assert step == WaitForInput(hold=Undecided())
-    buffer.apply_hold(step.hold, now_s=COMMIT_INTERVAL_S)
-    assert step_of(buffer, rules=FILE, now_s=1e9, finishing=True) == NothingDue()
+    buffer.apply_hold(step.hold, now_s=1.0)
+    assert step_of(buffer, rules=FILE, now_s=1e9) == NothingDue()
 
 
 def test_records_wait_for_the_lead_once_the_watermark_covers_the_first_of_them() -> None:
@@ -170,7 +158,7 @@ def test_before_the_first_seal_every_event_waits_for_the_lead() -> None:
 
 
 def test_held_records_repeat_their_watermark_until_the_control_state_changes() -> None:
-    assert step_of(held(), now_s=0.9 * WATERMARK_REPEAT_S, finishing=True) == NothingDue()
+    assert step_of(held(), now_s=0.9 * WATERMARK_REPEAT_S) == NothingDue()
     assert step_of(held(), now_s=WATERMARK_REPEAT_S) == RepeatWatermark(control=SEALED)
     still_held = control(sealed=1)
     assert step_of(held(), still_held, now_s=0.0) == WaitForLead(hold=HeldByLead(control=still_held))
@@ -195,7 +183,7 @@ def test_the_end_is_committed_once_after_all_records() -> None:
     buffer.apply_commit(committed(step_of(buffer)).advance, now_s=0.0)
     assert step_of(buffer, now_s=0.0) == CommitEnd(control=SEALED)
     buffer.apply_stored_end()
-    assert step_of(buffer, now_s=1e9, finishing=True) == NothingDue()
+    assert step_of(buffer, now_s=1e9) == NothingDue()
 
 
 def test_a_step_after_a_stale_commit_is_computed_under_the_new_control_state() -> None:
@@ -213,11 +201,11 @@ def test_a_schedule_without_the_rows_of_late_events_is_read_before_the_fold() ->
         [threshold(7, valid_from_us=T0 + 10 * MINUTE)], complete_from_us=T0 + 10 * MINUTE
     )
     scorer = Energies()
-    step = next_step(buffer, control(sealed=15), trimmed, 0.0, rules=KAFKA, scorer=scorer, finishing=True)
+    step = next_step(buffer, control(sealed=15), trimmed, 0.0, rules=KAFKA, scorer=scorer)
     assert step == ReadThresholds(window_starts_us=(T0 + MINUTE, T0 + 3 * MINUTE))
     assert scorer.calls == []
     complete = trimmed.with_rows([threshold(2, valid_from_us=T0)])
-    step = next_step(buffer, control(sealed=15), complete, 0.0, rules=KAFKA, scorer=scorer, finishing=True)
+    step = next_step(buffer, control(sealed=15), complete, 0.0, rules=KAFKA, scorer=scorer)
     assert committed(step).folded.scored.threshold_ids.tolist() == [7, 2, 2, 2]
 
 
@@ -239,10 +227,7 @@ def test_a_step_changes_no_argument_and_is_the_same_when_computed_again(kind: st
     complete_from_us = T0 + 2 * MINUTE if kind == "ReadThresholds" else 0
     schedule = ThresholdSchedule.from_rows([threshold(1)], complete_from_us=complete_from_us)
     before = pickle.dumps((buffer, SEALED, schedule))
-    steps = [
-        next_step(buffer, SEALED, schedule, COMMIT_INTERVAL_S, rules=FILE, scorer=Energies(), finishing=False)
-        for _ in range(2)
-    ]
+    steps = [next_step(buffer, SEALED, schedule, 1.0, rules=FILE, scorer=Energies()) for _ in range(2)]
     assert [type(step).__name__ for step in steps] == [kind, kind]
     assert pickle.dumps(steps[0]) == pickle.dumps(steps[1])
     assert pickle.dumps((buffer, SEALED, schedule)) == before
@@ -270,9 +255,7 @@ class StepRun:
     def run_steps(self) -> None:
         """Carry out all due steps."""
         while True:
-            step = next_step(
-                self.buffer, self.under, SCHEDULE, 0.0, rules=self.rules, scorer=FeatureEnergies(), finishing=True
-            )
+            step = next_step(self.buffer, self.under, SCHEDULE, 0.0, rules=self.rules, scorer=FeatureEnergies())
             match step:
                 case CommitBatch():
                     assert step.batch.begin == self.buffer.position.next_offset
