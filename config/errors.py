@@ -21,6 +21,10 @@ class SchemaMismatch(OutriderError):  # noqa: N818 - a public name
     """The database has tables of another schema version than this program requires."""
 
 
+class OlderReplicasRunning(OutriderError):  # noqa: N818 - a temporary state; the caller waits
+    """Processes of an earlier version run on a database that has to be upgraded. The daemon waits for their end."""
+
+
 class ModelError(OutriderError, ValueError):
     """A model, its file and its input data are not compatible."""
 

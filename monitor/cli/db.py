@@ -7,6 +7,7 @@ import click
 from config.errors import ConfigError
 from monitor.cli.settings import load_settings
 from storage.database.engine import Database
+from storage.database.revisions import KNOWN_REVISIONS
 
 
 @click.group(name="db")
@@ -22,7 +23,11 @@ def upgrade(ctx: click.Context) -> None:
 
     with Database(load_settings(ctx).database.url) as db:
         before = db.schema_revision()
-        upgrade_schema(db)
+        # The user decides about running processes here. On SQLite the lock excludes them: they would be in the way.
+        with ExitStack() as stack:
+            if before != KNOWN_REVISIONS[-1]:
+                stack.enter_context(db.lock_for_daemon())
+            upgrade_schema(db, beside_older=True)
         after = db.schema_revision()
         if before == after:
             click.echo(f"{db.address} already has schema {after}.")

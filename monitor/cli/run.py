@@ -18,8 +18,11 @@ log = logging.getLogger(__name__)
 
 @click.command(name="run")
 @click.argument("streams", nargs=-1)
+@click.option(
+    "--upgrade", is_flag=True, help="Upgrade the database also while processes of an earlier version run on it."
+)
 @click.pass_context
-def command(ctx: click.Context, streams: tuple[str, ...]) -> None:
+def command(ctx: click.Context, streams: tuple[str, ...], *, upgrade: bool) -> None:
     """Run the daemon for STREAMS (default: all) until every source ends or SIGTERM.
 
     SIGHUP reloads the notification channels and routes, the retention and the log from the configuration file.
@@ -41,6 +44,7 @@ def command(ctx: click.Context, streams: tuple[str, ...]) -> None:
                 stop=stop,
                 reload=reload,
                 load=lambda: load_settings(ctx),
+                beside_older=upgrade,
                 set_up_logging=lambda changed: _set_up_logging(ctx, changed),
             ).run()
         log.info("Stopped; `outrider status` shows the positions.", extra={"action": "end"})

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 
-from config.errors import ConfigError, OutriderError, StorageUnavailable
+from config.errors import ConfigError, OlderReplicasRunning, OutriderError, StorageUnavailable
 from config.settings import LoggingSettings, Settings
 from monitor.daemon.reload import LiveNotifications, plan_reload
 from monitor.daemon.silence_watch import SilenceWatch
@@ -45,6 +45,7 @@ class Daemon:
         stop: Event that requests the stop.
         reload: Event that requests a reload of the settings.
         load: Loads the settings again; raises `ConfigError`. None: a reload is not possible.
+        beside_older: Upgrade the database also while processes of an earlier version run on it.
         set_up_logging: Applies reloaded settings of the log.
     """
 
@@ -56,6 +57,7 @@ class Daemon:
         stop: threading.Event | None = None,
         reload: threading.Event | None = None,
         load: Callable[[], Settings] | None = None,
+        beside_older: bool = False,
         set_up_logging: Callable[[LoggingSettings], None] = lambda _settings: None,
     ) -> None:
         self._settings = settings
@@ -63,6 +65,7 @@ class Daemon:
         self._stop = stop or threading.Event()
         self._reload = reload or threading.Event()
         self._load = load
+        self._beside_older = beside_older
         self._set_up_logging = set_up_logging
         self._runners: list[StreamRunner] = []
 
@@ -78,10 +81,10 @@ class Daemon:
         """
         with ExitStack() as stack:
             db = stack.enter_context(Database(self._settings.database.url))
+            stack.enter_context(db.lock_for_daemon())
             self._upgrade_schema(db)
             if self._stop.is_set():
                 return
-            stack.enter_context(db.lock_for_daemon())
             device = pick_device(self._settings.device)
             owner = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
             notifications = LiveNotifications(self._settings, Outbox(db))
@@ -102,12 +105,15 @@ class Daemon:
         self._raise_failure()
 
     def _upgrade_schema(self, db: Database) -> None:
-        """Upgrade the schema; wait for a database that is not available yet."""
+        """Upgrade the schema; wait for a database that is not available yet, and for the end of earlier versions."""
+        told = ""
         while not self._stop.is_set():
             try:
-                upgrade(db)
-            except StorageUnavailable as error:
-                log.warning("%s; trying again.", error, extra={"action": "start"})
+                upgrade(db, beside_older=self._beside_older)
+            except (StorageUnavailable, OlderReplicasRunning) as error:
+                if isinstance(error, StorageUnavailable) or told != str(error):
+                    log.warning("%s; trying again.", error, extra={"action": "start"})
+                told = str(error)
                 self._stop.wait(1.0)
             else:
                 return
