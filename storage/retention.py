@@ -23,8 +23,10 @@ from storage.database.tables import (
     dead_letters,
     drift_verdicts,
     incidents,
+    key_states,
     models,
     outliers,
+    positions,
     scores,
     shadow_windows,
     sources,
@@ -93,6 +95,7 @@ def delete_expired(
     )
     _delete_shadow_windows(db, stopped)
     _delete_commit_ranges(db, scores_cut_us, stopped)
+    _delete_key_states(db, scores_cut_us, stopped)
     deleted = replace(
         deleted,
         **_delete_superseded(db, retention, now_us, stopped),
@@ -187,6 +190,17 @@ def _delete_commit_ranges(db: Database, scores_cut_us: int, stopped: Callable[[]
         # The scores of a range are stored within a second of its first commit.
         expired = sa.select(chunk.c.first_offset).where(chunk.c.stored_at_us < scores_cut_us - SECOND_US)
         delete_in_chunks(db, sa.delete(commit_ranges).where(of_source, table.first_offset.in_(expired)), stopped)
+
+
+def _delete_key_states(db: Database, scores_cut_us: int, stopped: Callable[[], bool]) -> None:
+    """Delete the states of the keys of sources that are retired and have stored nothing for the retention of scores."""
+    retired = sa.select(positions.c.source_id).where(~positions.c.active, positions.c.committed_at_us < scores_cut_us)
+    with db.read() as connection:
+        source_ids = connection.scalars(retired).all()
+    for source_id in source_ids:
+        of_source = key_states.c.source_id == source_id
+        oldest = sa.select(key_states.c.end_offset).where(of_source).limit(CHUNK_ROWS)
+        delete_in_chunks(db, sa.delete(key_states).where(of_source, key_states.c.end_offset.in_(oldest)), stopped)
 
 
 def _find_protected_since(db: Database) -> dict[int, int]:

@@ -135,6 +135,29 @@ class ShadowPartRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeyStateRows:
+    """States of some keys.
+
+    Attributes:
+        keys: The keys; None is the key of events without one.
+        last_offsets: Offset of the last event of each key, int64 (k,).
+        values: The states, float64 (k, width).
+    """
+
+    keys: tuple[str | None, ...]
+    last_offsets: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyStateChange:
+    """The states that one commit stores: those of the keys that it changed, or, in a snapshot, those of all keys."""
+
+    rows: KeyStateRows
+    is_snapshot: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
     """The result of processing the offsets [begin, end) of a source.
 
@@ -157,6 +180,7 @@ class Commit:
     parts: Sequence[WindowPartRow]
     ended: bool
     shadow_parts: Sequence[ShadowPartRow] = ()
+    key_state: KeyStateChange | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

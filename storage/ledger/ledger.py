@@ -31,6 +31,7 @@ from storage.ledger.commit import (
     StreamControl,
 )
 from storage.ledger.idle import IdleSource
+from storage.ledger.key_states import insert_key_states
 from storage.ledger.positions import (
     advance_positions,
     find_rejection,
@@ -238,6 +239,7 @@ class Ledger:
         insert_outliers(connection, commits, stored_at_us, [features[commit.source_id] for commit in commits])
         insert_parts(connection, commits)
         insert_shadow_parts(connection, commits)
+        insert_key_states(connection, commits)
         for commit in commits:
             if len(commit.dead):
                 insert_dead_letters(connection, commit, stored_at_us)
