@@ -32,9 +32,7 @@ class ProcessGroup:
         """Return the sum over all processes; bit-identical on each of them."""
         if self.size == 1:
             return tensor
-        total = tensor.clone()
-        dist.all_reduce(total)
-        return total
+        return _all_reduce(tensor, dist.ReduceOp.SUM)
 
     def sum_array(self, array: F64) -> F64:
         """Return the sum of an array over all processes."""
@@ -45,10 +43,8 @@ class ProcessGroup:
         """Return the elementwise maximum over all processes."""
         if self.size == 1:
             return array
-        total = torch.from_numpy(array.copy())
-        dist.all_reduce(total, op=dist.ReduceOp.MAX)
-        result: F64 = total.numpy()
-        return result
+        largest: F64 = _all_reduce(torch.from_numpy(array), dist.ReduceOp.MAX).numpy()
+        return largest
 
     def quantile(self, array: F64, share: float) -> float:
         """Return the quantile of the values of all processes, interpolated as in numpy, without gathering them."""
@@ -81,6 +77,17 @@ class ProcessGroup:
         counts[self.rank] = n
         counts = self.sum_array(counts)
         return int(counts[: self.rank].sum()), int(counts.sum())
+
+
+def _all_reduce(tensor: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
+    """Return the reduction over all processes of a tensor on the CPU.
+
+    Some backends, such as NCCL, take tensors on a GPU only: theirs are copied to this process's current GPU and back.
+    """
+    on_cpu = "cpu:" in str(dist.get_backend_config())
+    total = tensor.clone() if on_cpu else tensor.to("cuda")
+    dist.all_reduce(total, op=operation)
+    return total.cpu()
 
 
 def _order_preserving_keys(array: F64) -> NDArray[np.uint64]:

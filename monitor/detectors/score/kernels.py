@@ -138,7 +138,8 @@ class CudaKernel:
         log_density = torch.logsumexp(joint, dim=0)
         out[:] = log_density[:n].neg().to("cpu").numpy()
         if responsibilities is not None:
-            responsibilities[:] = torch.exp(joint - log_density)[:, :n].T.to("cpu").numpy()
+            # Not exp(joint - log_density): far from all components, the rounding of log_density exceeds log K.
+            responsibilities[:] = torch.softmax(joint, dim=0)[:, :n].T.to("cpu").numpy()
 
     def _square_triangles(self) -> Tensor:
         squares = [
