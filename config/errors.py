@@ -33,5 +33,9 @@ class BrokerUnavailable(OutriderError):  # noqa: N818 - a temporary state; the c
     """The Kafka brokers are temporarily unavailable. The caller retries with backoff."""
 
 
+class TopicMissing(BrokerUnavailable):
+    """The brokers answer, and a topic that was read before does not exist. It may be created again."""
+
+
 class StorageUnavailable(OutriderError):  # noqa: N818 - a temporary state; the caller retries
     """The database is temporarily unavailable. The caller retries with backoff."""

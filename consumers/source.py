@@ -7,6 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from config.errors import BrokerUnavailable
 from consumers.batch import Partition, Position, RawBatch
 
 Layout = Literal["lines", "table"]
@@ -114,6 +115,14 @@ class Source(Protocol):
 
         Blocks for one request. All records below that position were delivered. False negatives are allowed,
         false positives are not, because windows are sealed on the result.
+        """
+        ...
+
+    @property
+    def problem(self) -> BrokerUnavailable | None:
+        """Return why nothing can be read at present: no broker answers, or a topic is missing. None if neither is so.
+
+        The result of the last calls; asks nobody.
         """
         ...
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from config.errors import ConfigError
+from config.errors import BrokerUnavailable, ConfigError
 from config.sources import FILE_FORMATS
 from consumers.batch import UNREADABLE_BATCH, Partition, Position, RawBatch
 from consumers.files.csv_dialect import SAMPLE_LINES, CsvHeader, detect_header
@@ -319,6 +319,11 @@ class FileSource:
         if self.partition in partitions and self._row is not None and not self._to_skip and self._is_at_end():
             return frozenset({self.partition})
         return frozenset()
+
+    @property
+    def problem(self) -> BrokerUnavailable | None:
+        """None: there is no broker."""
+        return None
 
     def publish(self, positions: Mapping[Partition, int]) -> None:
         """Discard spooled standard input before the position. For regular files this does nothing."""

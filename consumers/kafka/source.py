@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from config.errors import BrokerUnavailable, ConfigError
+from config.errors import BrokerUnavailable, ConfigError, TopicMissing
 from config.time_format import DAY_US
 from consumers.batch import RETENTION, UNREADABLE_BATCH, Partition, Position, RawBatch
 from consumers.kafka.assignment import Assignment, AssignmentChange
@@ -29,6 +29,7 @@ _CLOCK_ERROR_US = DAY_US
 # Deleting, re-creating and filling a topic takes longer than this. A lookup takes 1 ms.
 _TOPIC_ID_VALID_S = 0.1
 _RECORD_OBJECT_BYTES = 600
+_MISSING_CHECK_INTERVAL_S = 5.0
 
 
 class KafkaSource:
@@ -75,6 +76,14 @@ class KafkaSource:
         self._replaced: set[Partition] = set()
         self._unreadable: dict[Partition, dict[int, int]] = {}
         self._ids_checked_s = 0.0
+        self._unanswered: BrokerUnavailable | None = None
+        self._missing: TopicMissing | None = None
+        self._missing_checked_s = float("-inf")
+
+    @property
+    def problem(self) -> BrokerUnavailable | None:
+        """Return the error of the last question for the logs' ends, or that a topic is missing; None otherwise."""
+        return self._missing or self._unanswered
 
     @property
     def layout(self) -> Layout:
@@ -154,7 +163,9 @@ class KafkaSource:
             ends = self._connection.end_offsets(asked, timeout_s=_CAUGHT_UP_TIMEOUT_S)
         except BrokerUnavailable as error:
             log.debug("cannot read the end offsets: %s", error, extra={"action": "caught_up"})
+            self._unanswered = error
             return frozenset()
+        self._unanswered = None
         # Equal, not greater: a position beyond the end belongs to a deleted log.
         return frozenset(each for each in asked if self._assignment.next_offset(each) == ends[each])
 
@@ -292,6 +303,7 @@ class KafkaSource:
         if self._connection is None:
             return
         ids = {name: self._connection.topic_id(name) for name in self._topics}
+        self._look_for_missing_topics(ids)
         replaced = {name for name in self._topics if ids[name] not in {None, self._topics_by_name[name].identity}}
         if replaced:
             self._discard_fetched((), replaced)
@@ -300,6 +312,23 @@ class KafkaSource:
             now = known.union(*(self._connection.partitions(name) for name in self._topics))
             if now != known:
                 self._assign_without_group(now)
+
+    def _look_for_missing_topics(self, ids: Mapping[str, str | None]) -> None:
+        """Find out whether a topic that the client's metadata do not contain was deleted, at most every 5 s."""
+        if all(ids.values()):
+            self._missing = None
+            return
+        if time.monotonic() - self._missing_checked_s < _MISSING_CHECK_INTERVAL_S:
+            return
+        self._missing_checked_s = time.monotonic()
+        try:
+            self._directory.describe(self._topics)
+        except ConfigError as error:
+            self._missing = TopicMissing(str(error))
+        except BrokerUnavailable as error:
+            log.debug("cannot look up the topics: %s", error, extra={"action": "look_up"})
+        else:
+            self._missing = None
 
     def _stop_replaced(self, partitions: AbstractSet[Partition]) -> None:
         """Stop partitions with a replaced log, and report them with the next poll."""

@@ -9,6 +9,7 @@ from collections.abc import Set as AbstractSet
 
 import numpy as np
 
+from config.errors import BrokerUnavailable
 from config.time_format import MINUTE_US
 from consumers.batch import Partition, Position, RawBatch
 from consumers.source import Layout, PartitionInfo, PollResult, StartPosition
@@ -181,6 +182,11 @@ class SyntheticSource:
     def caught_up(self, partitions: AbstractSet[Partition]) -> frozenset[Partition]:
         """Return the partitions with all due events delivered."""
         return frozenset(each for each in partitions if self._next.get(each, -1) >= self._due_offset(each))
+
+    @property
+    def problem(self) -> BrokerUnavailable | None:
+        """None: there is no broker."""
+        return None
 
     def publish(self, positions: Mapping[Partition, int]) -> None:
         """Do nothing: the synthetic stream has no lag monitors."""

@@ -21,9 +21,13 @@ log = logging.getLogger(__name__)
 @click.option(
     "--upgrade", is_flag=True, help="Upgrade the database also while processes of an earlier version run on it."
 )
+@click.option("--fail-fast", is_flag=True, help="End when one stream fails, instead of starting it again.")
 @click.pass_context
-def command(ctx: click.Context, streams: tuple[str, ...], *, upgrade: bool) -> None:
+def command(ctx: click.Context, streams: tuple[str, ...], *, upgrade: bool, fail_fast: bool) -> None:
     """Run the daemon for STREAMS (default: all) until every source ends or SIGTERM.
+
+    A stream that fails starts again after a back-off, and the other streams go on. The command ends with an error when
+    no stream can go on.
 
     SIGHUP reloads the notification channels and routes, the retention and the log from the configuration file.
     """
@@ -46,6 +50,7 @@ def command(ctx: click.Context, streams: tuple[str, ...], *, upgrade: bool) -> N
                 load=lambda: load_settings(ctx),
                 beside_older=upgrade,
                 set_up_logging=lambda changed: _set_up_logging(ctx, changed),
+                fail_fast=fail_fast,
             ).run()
         log.info("Stopped; `outrider status` shows the positions.", extra={"action": "end"})
 

@@ -1,10 +1,12 @@
 """`outrider status`: show the status of each stream, from SQL alone."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import click
 
+from config.errors import OutriderError
 from config.settings import Settings
 from config.time_format import format_age, format_optional_time, format_short_time, format_time
 from config.units import format_duration
@@ -17,6 +19,7 @@ from monitor.thresholds.tick import load_count_model
 from storage.control.warm_up import RejectedRecords, WarmUpProgress
 from storage.database.engine import Database
 from storage.database.tables import FOREVER_US
+from storage.queries.health import WELL_STATES, HealthRow, read_health
 from storage.queries.status import StreamStatus, load_stream_ids, load_stream_status
 
 COLUMNS = (
@@ -57,14 +60,23 @@ COLUMNS = (
     "warm_up_caught_up",
     "warm_up_events_per_s",
     "warm_up_fits_early_in_s",
+    "health",
+    "health_since",
+    "health_reason",
+    "problems",
 )
 
 
 @click.command(name="status")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="table", help="Output format.")
+@click.option("--check", "checks", is_flag=True, help="Exit with 1 when a stream is not well.")
 @click.pass_context
-def command(ctx: click.Context, form: str) -> None:
-    """Show the status of each stream: state, last event and commit, threshold, open incidents."""
+def command(ctx: click.Context, form: str, checks: bool) -> None:
+    """Show the status of each stream: state, last event and commit, threshold, open incidents.
+
+    With --check the exit code is 1 when a configured stream does not run, is stopped, late or stalled, waits for Kafka,
+    or has another problem. The last line on standard error names the first one.
+    """
     settings = load_settings(ctx)
     with open_database(settings) as db:
         rows = _read_rows(db, settings)
@@ -72,13 +84,37 @@ def command(ctx: click.Context, form: str) -> None:
         click.echo("\n\n".join(_format_stream(row) for row in rows))
     else:
         write_rows(rows, COLUMNS, form)
+    if checks:
+        _raise_problems([row for row in rows if row["stream"] in settings.streams])
+
+
+def _raise_problems(rows: list[Row]) -> None:
+    """Raise the first problem of the streams.
+
+    Raises:
+        OutriderError: A stream is not well.
+    """
+    unwell = [row for row in rows if row["problems"] or row["health"] not in WELL_STATES]
+    if not unwell:
+        return
+    row = unwell[0]
+    problem = row if row["health"] not in WELL_STATES else row["problems"][0]
+    state = row["health"] if problem is row else f"{problem['component']} {problem['state']}"
+    reason = row["health_reason"] if problem is row else problem["reason"]
+    more = f" (and {len(unwell) - 1} more streams)" if len(unwell) > 1 else ""
+    raise OutriderError(
+        f"stream {row['stream']} is not well: {state.replace('_', ' ')}"
+        f"{f': {escape_unprintable(reason)}' if reason else ''}{more}"
+    )
 
 
 def _read_rows(db: Database, settings: Settings) -> list[Row]:
     stored = load_stream_ids(db)
+    health = read_health(db)
     names = list(dict.fromkeys([*settings.streams, *stored]))
     return [
         _build_row(load_stream_status(db, stored[name], lease=f"control:{name}"), settings)
+        | _health_columns([each for each in health if each.stream == name])
         if name in stored
         else dict.fromkeys(COLUMNS) | _empty_row(name)
         for name in names
@@ -97,7 +133,31 @@ def _empty_row(name: str) -> dict[str, Any]:
         "incidents": [],
         "sources": [],
         "jobs": [],
+        "health": "never_run",
+        "problems": [],
     }
+
+
+def _health_columns(health: Sequence[HealthRow]) -> dict[str, Any]:
+    """Return the columns of the view `health` for one stream. A state that is not well is also the `state`."""
+    overall, parts = health[0], health[1:]
+    columns = {
+        "health": overall.state,
+        "health_since": format_optional_time(overall.since_us),
+        "health_reason": overall.reason,
+        "problems": [
+            {
+                "component": each.component,
+                "state": each.state,
+                "since": format_optional_time(each.since_us),
+                "reason": each.reason,
+            }
+            for each in parts
+            if not each.is_well
+        ],
+    }
+    is_shown = not overall.is_well and overall.state != "not_running"
+    return columns | ({"state": overall.state.replace("_", " ")} if is_shown else {})
 
 
 def _build_row(status: StreamStatus, settings: Settings) -> dict[str, Any]:
@@ -231,12 +291,12 @@ def _format_stream(row: Row) -> str:
     """Return the status of one stream as lines of text, the state first."""
     state = row["state"]
     rejected: list[str] = []
-    if row["warm_up_wanted"] is not None:
+    if row["warm_up_wanted"] is not None and row["health"] in {*WELL_STATES, "not_running", "never_run"}:
         progress = _progress_of_row(row)
         tail = "" if row["running"] else " (stopped)"
         state = f"{escape_unprintable(format_progress(progress))}{tail}"
         rejected = [f"  rejected       {escape_unprintable(format_rejection(each))}" for each in progress.rejections]
-    lines = [f"{row['stream']}: {state}", *rejected]
+    lines = [f"{row['stream']}: {state}", *_health_lines(row), *rejected]
     if row["sources"]:
         lines += [_events_line(row), _lag_line(row)]
     if row["threshold"] is not None:
@@ -248,6 +308,22 @@ def _format_stream(row: Row) -> str:
     if state != "never run":
         lines += _problem_lines(row)
     return "\n".join(lines)
+
+
+def _health_lines(row: Row) -> list[str]:
+    """Return the reason of a state that is not well, and the parts with a problem."""
+    lines = []
+    if row["health_reason"]:
+        lines.append(f"  reason         {_since(row['health_since'])}{escape_unprintable(row['health_reason'])}")
+    lines += [
+        f"  {each['component']:<14} {each['state']} {_since(each['since'])}{escape_unprintable(each['reason'] or '')}"
+        for each in row["problems"]
+    ]
+    return lines
+
+
+def _since(time: str | None) -> str:
+    return "" if time is None else f"since {format_short_time(time)}: "
 
 
 def _progress_of_row(row: Row) -> WarmUpProgress:

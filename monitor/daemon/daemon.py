@@ -10,9 +10,13 @@ from contextlib import ExitStack, suppress
 
 from config.errors import ConfigError, OlderReplicasRunning, OutriderError, StorageUnavailable
 from config.settings import LoggingSettings, Settings
+from config.stream_rules import StreamRules
+from monitor.daemon.health_watch import INTERVAL_S, HealthWatch
 from monitor.daemon.reload import LiveNotifications, plan_reload
+from monitor.daemon.rules import build_stream_rules
 from monitor.daemon.silence_watch import SilenceWatch
-from monitor.daemon.stream_runner import StreamRunner
+from monitor.daemon.stream_runner import StreamRunner, reads_stdin
+from monitor.daemon.stream_supervisor import StreamSupervisor
 from monitor.models.scoring import pick_device
 from monitor.schedule import JobScheduler
 from storage.control.outbox import Outbox
@@ -47,6 +51,7 @@ class Daemon:
         load: Loads the settings again; raises `ConfigError`. None: a reload is not possible.
         beside_older: Upgrade the database also while processes of an earlier version run on it.
         set_up_logging: Applies reloaded settings of the log.
+        fail_fast: End when one stream fails. Otherwise a stream that fails starts again while another one can go on.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class Daemon:
         load: Callable[[], Settings] | None = None,
         beside_older: bool = False,
         set_up_logging: Callable[[LoggingSettings], None] = lambda _settings: None,
+        fail_fast: bool = False,
     ) -> None:
         self._settings = settings
         self._names = list(streams or settings.streams)
@@ -67,7 +73,9 @@ class Daemon:
         self._load = load
         self._beside_older = beside_older
         self._set_up_logging = set_up_logging
-        self._runners: list[StreamRunner] = []
+        self._fail_fast = fail_fast
+        self._streams: list[StreamSupervisor] = []
+        self._failures: list[BaseException] = []
 
     def stop(self) -> None:
         """Request the stop; may be called from any thread or a signal handler."""
@@ -77,7 +85,7 @@ class Daemon:
         """Run until all streams have ended or a requested stop is complete.
 
         Raises:
-            OutriderError: A stream failed.
+            OutriderError: No stream can go on, and one of them has failed; with `fail_fast`, a stream has failed.
         """
         with ExitStack() as stack:
             db = stack.enter_context(Database(self._settings.database.url))
@@ -88,21 +96,37 @@ class Daemon:
             device = pick_device(self._settings.device)
             owner = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
             notifications = LiveNotifications(self._settings, Outbox(db))
-            self._runners = [
-                StreamRunner(
-                    name, self._settings, db, owner=owner, device=device, channels_for=notifications.channels_for
-                )
-                for name in self._names
-            ]
-            jobs = self._build_scheduler(db, owner, notifications)
+            self._streams = [self._supervise(name, db, owner, device, notifications) for name in self._names]
+            health = HealthWatch(
+                db, [(each, self._rules_of(each, notifications)) for each in self._streams], replica=owner
+            )
+            jobs = self._build_scheduler(db, notifications, health)
             jobs.start()
             stack.callback(jobs.stop)
             notifications.start()
             try:
                 self._run_streams(jobs, notifications)
+                jobs.stop()
+                health.close()
             finally:
                 notifications.stop(_DELIVERY_TIMEOUT_S)
         self._raise_failure()
+
+    def _supervise(
+        self, name: str, db: Database, owner: str, device: str, notifications: LiveNotifications
+    ) -> StreamSupervisor:
+        """Return the supervisor of a stream. The stream is set up in its own thread, where an error stays in it."""
+        return StreamSupervisor(
+            name,
+            lambda run_owner: StreamRunner(
+                name, self._settings, db, owner=run_owner, device=device, channels_for=notifications.channels_for
+            ),
+            owner=owner,
+            restarts=not reads_stdin(self._settings.streams[name]),
+        )
+
+    def _rules_of(self, stream: StreamSupervisor, notifications: LiveNotifications) -> StreamRules:
+        return build_stream_rules(self._settings, stream.name, channels_for=notifications.channels_for)
 
     def _upgrade_schema(self, db: Database) -> None:
         """Upgrade the schema; wait for a database that is not available yet, and for the end of earlier versions."""
@@ -119,13 +143,15 @@ class Daemon:
                 return
 
     def _run_streams(self, jobs: JobScheduler, notifications: LiveNotifications) -> None:
-        threads = [threading.Thread(target=runner.run, name=runner.name) for runner in self._runners]
+        threads = [threading.Thread(target=each.run, name=each.name) for each in self._streams]
         for thread in threads:
             thread.start()
         while any(thread.is_alive() for thread in threads):
-            if self._stop.is_set() or any(runner.failure for runner in self._runners):
-                for runner in self._runners:
-                    runner.stop()
+            if not self._failures and not self._stop.is_set():
+                self._failures = self._find_decisive_failures()
+            if self._stop.is_set() or self._failures:
+                for each in self._streams:
+                    each.stop()
             if self._reload.is_set():
                 self._reload.clear()
                 self._reload_settings(notifications)
@@ -133,6 +159,14 @@ class Daemon:
             self._stop.wait(_POLL_S) if not self._stop.is_set() else time.sleep(_POLL_S)
         for thread in threads:
             thread.join()
+        if not self._failures and not self._stop.is_set():
+            self._failures = self._find_decisive_failures()
+
+    def _find_decisive_failures(self) -> list[BaseException]:
+        """Return the errors of the streams if no stream can go on, or under `fail_fast`; otherwise none."""
+        if not self._fail_fast and any(each.can_go_on for each in self._streams):
+            return []
+        return [each.failure for each in self._streams if each.failure is not None]
 
     def _reload_settings(self, notifications: LiveNotifications) -> None:
         """Load the settings again and apply those that need no restart; keep the former ones after an error."""
@@ -158,7 +192,7 @@ class Daemon:
             | {"applied": plan.applied, "scheduled": plan.scheduled, "pending": plan.pending},
         )
 
-    def _build_scheduler(self, db: Database, owner: str, notifications: LiveNotifications) -> JobScheduler:
+    def _build_scheduler(self, db: Database, notifications: LiveNotifications, health: HealthWatch) -> JobScheduler:
         jobs = JobScheduler(time.monotonic, lambda name, error: _record_job(db, name, error))
         jobs.add_job(_EXPIRE_INTERVAL_S, "give_up", notifications.give_up_unknown)
         jobs.add_job(_CHECKPOINT_INTERVAL_S, "checkpoint", db.checkpoint_wal)
@@ -172,27 +206,34 @@ class Daemon:
             first_s=_FIRST_RETENTION_S,
         )
         jobs.add_job(_PROGRESS_INTERVAL_S, "progress", self._warn_when_stuck)
-        for name in self._names:
+        jobs.add_job(INTERVAL_S, "health", health.check)
+        for each in self._streams:
             watch = SilenceWatch.from_settings(
-                self._settings, name, db, owner=owner, channels_for=notifications.channels_for
+                self._settings,
+                each.name,
+                db,
+                owner=each.current_owner,
+                channels_for=notifications.channels_for,
             )
-            jobs.add_job(_SILENCE_INTERVAL_S, f"silence {name}", watch.check)
+            jobs.add_job(_SILENCE_INTERVAL_S, f"silence {each.name}", watch.check)
         return jobs
 
     def _warn_when_stuck(self) -> None:
         """Warn of streams that run without progress: the most frequent failure of consumers raises no error."""
-        for runner in self._runners:
-            stuck_s = runner.stuck_s()
+        for each in self._streams:
+            stuck_s = each.stuck_s()
             if stuck_s > _STUCK_AFTER_S:
                 log.warning(
                     "Stream %s has waiting records and has committed nothing for %.0f s.",
-                    runner.name,
+                    each.name,
                     stuck_s,
-                    extra={"action": "watch", "stream": runner.name},
+                    extra={"action": "watch", "stream": each.name},
                 )
 
     def _raise_failure(self) -> None:
-        failures = [runner.failure for runner in self._runners if runner.failure is not None]
+        # A stream that was stopped by an error before a requested stop is no error of the stop.
+        drained = [each.failure for each in self._streams if each.failed_while_stopping and each.failure is not None]
+        failures = [*self._failures, *drained]
         explained = [failure for failure in failures if isinstance(failure, OutriderError)]
         for failure in (*explained, *failures):
             raise failure

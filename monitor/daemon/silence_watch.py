@@ -39,10 +39,11 @@ def build_silence_rule(settings: Settings, stream: str) -> SilenceRule | None:
 class SilenceWatch:
     """Watches one stream for silence; one thread at a time calls `check` every few seconds.
 
-    Its only state that is not stored is the time at which it started to watch.
+    Its only state that is not stored is the time at which it started to watch. `owner` returns the present holder name
+    of this process, which changes when the stream starts again.
     """
 
-    def __init__(self, rules: StreamRules, db: Database, rule: SilenceRule | None, *, owner: str) -> None:
+    def __init__(self, rules: StreamRules, db: Database, rule: SilenceRule | None, *, owner: Callable[[], str]) -> None:
         self._rules = rules
         self._db = db
         self._rule = rule
@@ -58,7 +59,7 @@ class SilenceWatch:
         stream: str,
         db: Database,
         *,
-        owner: str,
+        owner: Callable[[], str],
         channels_for: Callable[..., Sequence[str]] | None = None,
     ) -> "SilenceWatch":
         """Build the watch of a configured stream; `channels_for` as in `build_stream_rules`."""
@@ -68,7 +69,7 @@ class SilenceWatch:
     def check(self) -> None:
         """Open, escalate, repeat or resolve the stream's silence incident; does nothing without the lease."""
         stream_id = self._store.find_stream(self._rules.stream)
-        if stream_id is None or not self._store.is_lease_held(f"control:{self._rules.stream}", self._owner):
+        if stream_id is None or not self._store.is_lease_held(f"control:{self._rules.stream}", self._owner()):
             self._watched_since_us = None
             return
         facts = self._store.arrival_facts(stream_id)

@@ -8,12 +8,13 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal, TypeVar
 
 from config.errors import BrokerUnavailable, StorageUnavailable
 from config.settings import Settings, StreamSettings
 from config.units import to_us
+from consumers.batch import Partition, Position
 from consumers.codec import make_codec
 from consumers.open import open_source
 from consumers.source import Layout, Source
@@ -26,6 +27,7 @@ from monitor.models.scoring import Scorer, load_model
 from monitor.models.warm_up import WarmUp
 from monitor.pipeline.inbox import ControlChanged, Inbox
 from monitor.pipeline.intake import Intake
+from monitor.pipeline.outages import Outage, Outages
 from monitor.pipeline.retry import StorageRetry
 from monitor.pipeline.sources import SourceRetirement, register_sources, stored_positions
 from monitor.pipeline.worker import Worker
@@ -43,6 +45,7 @@ from storage.ledger.sources import StreamState
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Phase = Literal["starting", "warming_up", "running"]
 
 DRAIN_TIMEOUT_S = 20.0
 _CONTROL_INTERVAL_S = 1.0
@@ -50,7 +53,13 @@ _BACKOFF_S = 1.0
 
 
 class StreamRunner:
-    """Runs one stream until it ends or a stop is requested; `failure` is the error that ended it, if any."""
+    """Runs one stream until it ends, fails or a stop is requested. A runner runs once.
+
+    Attributes:
+        failure: The error that ended the stream, if any.
+        phase: The present work of the stream, as in the view `health`.
+        outages: The outages of the source.
+    """
 
     def __init__(
         self,
@@ -64,6 +73,8 @@ class StreamRunner:
     ) -> None:
         self.name = name
         self.failure: BaseException | None = None
+        self.phase: Phase = "starting"
+        self.outages = Outages()
         self._settings = settings
         self._stream_settings = settings.streams[name]
         self._rules = build_stream_rules(settings, name, channels_for=channels_for)
@@ -92,6 +103,11 @@ class StreamRunner:
         """Return whether a stop was requested."""
         return self._stop.is_set()
 
+    @property
+    def current_outages(self) -> tuple[Outage, ...]:
+        """Return the present outages of the source."""
+        return self.outages.current()
+
     def stuck_s(self) -> float:
         """Return the seconds that records have waited without a commit; 0 without waiting records."""
         return 0.0 if self.worker is None else self.worker.stuck_s()
@@ -103,8 +119,26 @@ class StreamRunner:
             model = None if state is None else self._wait_for_model(state)
             if state is not None and model is not None:
                 self._run_threads(state, model)
-        except Exception as failure:  # noqa: BLE001 - the worker loop: every error ends the stream and the daemon, with its reason
+        except Exception as failure:  # noqa: BLE001 - the worker loop: an error ends this run of the stream, with its reason
             self._fail(failure)
+        finally:
+            self._release_all()
+
+    def _release_all(self) -> None:
+        """Join the threads and release the lease, also after an error at any point of the run.
+
+        The lease is released last: another process, or the next run of the stream, then takes over at once.
+        """
+        for thread in self._threads:
+            if thread.is_alive():
+                self.stop()
+                thread.join()
+        if self._stdin_source is not None:
+            self._stdin_source.close()
+        try:
+            Leases(self._db).release(f"control:{self.name}", self._owner)
+        except StorageUnavailable as error:
+            log.warning("Stream %s: %s; the lease will expire.", self.name, error, extra={"action": "stop"})
 
     def _fail(self, failure: BaseException) -> None:
         self.failure = self.failure or failure
@@ -114,8 +148,12 @@ class StreamRunner:
         """Call until broker and database answer and return the result; None when a stop is requested."""
         while not self._stop.is_set():
             try:
-                return call()
+                answer = call()
+                self.outages.update(None)
+                return answer
             except (BrokerUnavailable, StorageUnavailable) as error:
+                if isinstance(error, BrokerUnavailable):
+                    self.outages.update(error)
                 log.warning(
                     "Stream %s: %s; trying again.",
                     self.name,
@@ -138,7 +176,7 @@ class StreamRunner:
     def _open_reader(self, stream_id: int) -> Iterator[Source]:
         """Open a source outside of any consumer group; standard input opens only once and stays open for the intake."""
         source = self._stdin_source or self._open_source(stream_id, group=False)
-        if _reads_stdin(self._stream_settings):
+        if reads_stdin(self._stream_settings):
             self._stdin_source = source
         try:
             yield source
@@ -158,6 +196,7 @@ class StreamRunner:
             model = self._retry_until_answered(lambda: self._models.active(state.id))
             if model is not None or self._stop.is_set():
                 return model
+            self.phase = "warming_up"
             if self._retry_until_answered(lease.renew):
                 self._retry_until_answered(lambda: self._warm_up(state, lease))
             else:
@@ -172,6 +211,7 @@ class StreamRunner:
             self._models,
             stop=self._stop,
             renew=lease.renew,
+            note_problem=self.outages.update,
         )
         with self._open_reader(state.id) as source:
             positions = stored_positions(self._ledger, state.id)
@@ -179,18 +219,25 @@ class StreamRunner:
 
     def _run_threads(self, state: StreamState, model: ModelRecord) -> None:
         self._warn_of_other_features(model)
+        assigned: Mapping[Partition, Position] | None = {}
+        if self._stdin_source is not None:
+            assigned = self._retry_until_answered(lambda: stored_positions(self._ledger, state.id))
+        if assigned is None:
+            return
         drained = threading.Event()
+        retry = StorageRetry(self._stop, DRAIN_TIMEOUT_S)
         intake = Intake(
             stream_id=state.id,
             owner=self._owner,
             open_source=lambda: self._stdin_source or self._open_source(state.id, group=self._db.dialect != "sqlite"),
-            assigned=frozenset(stored_positions(self._ledger, state.id)) if self._stdin_source else frozenset(),
+            assigned=frozenset(assigned),
             ledger=self._ledger,
             now_us=self._db.now_us,
             inbox=self._inbox,
             stop=self._stop,
             drained=drained,
             drain_timeout_s=DRAIN_TIMEOUT_S,
+            outages=self.outages,
         )
         max_future_us = to_us(self._stream_settings.window.max_future)
         self.worker = worker = Worker(
@@ -205,11 +252,15 @@ class StreamRunner:
             ledger=self._ledger,
             shadows=ShadowStore(self._db),
             inbox=self._inbox,
-            scorer=Scorer(lambda model_id: load_model(*self._models.load(model_id), self._device)),
+            scorer=Scorer(
+                lambda model_id: load_model(
+                    *retry.retry_until_answered(lambda: self._models.load(model_id)), self._device
+                )
+            ),
             features=model.feature_names,
             intake=intake,
             notify_committed=self._wake.set,
-            retry=StorageRetry(self._stop, DRAIN_TIMEOUT_S),
+            retry=retry,
         )
         self._threads = [
             self._make_thread("intake", intake.run),
@@ -218,6 +269,7 @@ class StreamRunner:
         ]
         for thread in self._threads:
             thread.start()
+        self.phase = "running"
         for thread in self._threads:
             thread.join()
 
@@ -284,7 +336,7 @@ class StreamRunner:
             if self._run_steps(steps, lease, lambda: worker.ended and windows.all_ended(state.id)):
                 self.stop()
             self._wake.wait(_CONTROL_INTERVAL_S)
-        self._finish_control(plane, lease)
+        self._finish_control(plane)
 
     def _run_steps(self, steps: Sequence[Callable[[], bool]], lease: Lease, all_ended: Callable[[], bool]) -> bool:
         """Run the due steps; return True when every source has ended, no work remains and the lease is held."""
@@ -304,15 +356,15 @@ class StreamRunner:
             self._stop.wait(_BACKOFF_S)
             return False
 
-    def _finish_control(self, plane: ControlPlane, lease: Lease) -> None:
+    def _finish_control(self, plane: ControlPlane) -> None:
         for thread in self._threads[:2]:
             thread.join(DRAIN_TIMEOUT_S)
         try:
             plane.run_due()
-            lease.release()
         except StorageUnavailable as error:
-            log.warning("Stream %s: %s; the lease will expire.", self.name, error, extra={"action": "stop"})
+            log.warning("Stream %s: %s; the next run continues.", self.name, error, extra={"action": "stop"})
 
 
-def _reads_stdin(settings: StreamSettings) -> bool:
+def reads_stdin(settings: StreamSettings) -> bool:
+    """Return whether a stream reads standard input, which can be opened only once."""
     return settings.source.type == "file" and settings.source.is_stdin

@@ -21,6 +21,7 @@ class Kind(StrEnum):
     DRIFT = "drift"
     CALIBRATION = "calibration"
     SILENCE = "silence"
+    STOPPED = "stopped"
     DEAD_LETTERS = "dead_letters"
     GAP = "gap"
 

@@ -243,7 +243,7 @@ class TrainingReader:
             self._partitions[partition].exhausted = True
         if self._wanted is not None:
             self._check_end_of_log()
-        self.unavailable = None
+        self.unavailable = self._source.problem
 
     def _note_first_record(self, batch: RawBatch) -> None:
         stamps = batch.timestamps_us

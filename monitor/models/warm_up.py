@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Protocol
 
-from config.errors import ModelError
+from config.errors import BrokerUnavailable, ModelError
 from config.settings import StreamSettings
 from config.units import format_duration
 from consumers.batch import Partition, Position
@@ -73,6 +73,7 @@ class WarmUp:
         models: The store of the model.
         stop: Set to abort the warm-up.
         renew: Renews the lease of the stream; False if it is lost.
+        note_problem: Called with the reason why the source cannot be read; None when it is read.
         timeout_s: Maximum wait for all events, in seconds.
     """
 
@@ -85,6 +86,7 @@ class WarmUp:
         *,
         stop: threading.Event,
         renew: Callable[[], bool],
+        note_problem: Callable[[BrokerUnavailable | None], None] = lambda _problem: None,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
         self._stream = stream
@@ -93,6 +95,7 @@ class WarmUp:
         self._models = models
         self._stop = stop
         self._renew = renew
+        self._note_problem = note_problem
         self._timeout_s = timeout_s
         self._reported_s = float("-inf")
         self._logged_s = float("-inf")
@@ -200,6 +203,7 @@ class WarmUp:
 
         Log it at the start, when the end of the log is reached, and every 30 seconds.
         """
+        self._note_problem(reader.unavailable)
         now_s = time.monotonic()
         if now_s - self._reported_s < _REPORT_INTERVAL_S:
             return

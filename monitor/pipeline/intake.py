@@ -24,6 +24,7 @@ from monitor.pipeline.inbox import (
     RecordsFetched,
     StopRequested,
 )
+from monitor.pipeline.outages import Outages
 from monitor.pipeline.sources import build_new_source
 from storage.ledger.ledger import Ledger
 from storage.ledger.sources import NewSource, SourceClaim, SourceState
@@ -70,6 +71,7 @@ class Intake:
         stop: threading.Event,
         drained: threading.Event,
         drain_timeout_s: float,
+        outages: Outages,
         assigned: frozenset[Partition] = frozenset(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -83,6 +85,7 @@ class Intake:
         self._stop = stop
         self._drained = drained
         self._drain_timeout_s = drain_timeout_s
+        self._outages = outages
         self._requests: queue.SimpleQueue[ReclaimRequest] = queue.SimpleQueue()
         self._claims: dict[Partition, SourceClaim] = {}
         self._unclaimed = set(assigned)
@@ -103,14 +106,24 @@ class Intake:
         """Poll until the stop event is set; then wait for the worker to drain and close the source."""
         source: Source | None = None
         try:
-            source = self._open_source()
-            while not self._stop.is_set():
+            source = self._open_until_answered()
+            while source is not None and not self._stop.is_set():
                 self.run_once(source)
         finally:
             self._inbox.put(StopRequested())
             self._drained.wait(self._drain_timeout_s)
             if source is not None:
                 source.close()
+
+    def _open_until_answered(self) -> Source | None:
+        """Open the source; try again while the database does not answer. None when a stop is requested."""
+        while not self._stop.is_set():
+            try:
+                return self._open_source()
+            except (StorageUnavailable, BrokerUnavailable) as error:
+                log.warning("%s; trying again.", error, extra={"action": "poll"})
+                self._stop.wait(_BACKOFF_S)
+        return None
 
     def run_once(self, source: Source) -> None:
         """Claim partitions, poll once, and report and publish the positions that are due."""
@@ -128,8 +141,11 @@ class Intake:
 
     def _poll(self, source: Source) -> PollResult:
         try:
-            return source.poll(_POLL_TIMEOUT_S)
+            polled = source.poll(_POLL_TIMEOUT_S)
+            self._outages.update(source.problem)
+            return polled
         except BrokerUnavailable as error:
+            self._outages.update(error)
             log.warning("%s; trying again.", error, extra={"action": "poll"})
             self._stop.wait(_BACKOFF_S)
             return PollResult()

@@ -13,6 +13,13 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Transaction
 
+CLOCK_SQL_US = {
+    # SQLite reads the machine's clock, in milliseconds.
+    "sqlite": "CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000",
+    "postgresql": "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)",
+}
+"""The time of the database's clock in microseconds since 1970, as SQL of each dialect."""
+
 SQLITE_BUSY_TIMEOUT_S = 5.0
 """Time that a writer waits for a writer of another process, such as a command beside the daemon."""
 

@@ -25,11 +25,6 @@ from storage.database.fair_lock import FairLock
 from storage.database.revisions import INCOMPLETE_COPY, KNOWN_REVISIONS
 
 _URL_FORMS = "sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
-_CLOCK_SQL_US = {
-    # SQLite reads the machine's clock, in milliseconds.
-    "sqlite": "CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000",
-    "postgresql": "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)",
-}
 # The first table that this user may not write. Partitions are written through their parent, the revision by the owner.
 _DENIED_TABLE_SQL = """
 SELECT c.relname FROM pg_class c
@@ -144,7 +139,7 @@ class Database:
 
     def clock_expression(self) -> sa.ColumnElement[int]:
         """Return an SQL expression for the database's clock, for statements that compare or store the time."""
-        return sa.literal_column(_CLOCK_SQL_US[self.dialect], sa.BigInteger)
+        return sa.literal_column(dialects.CLOCK_SQL_US[self.dialect], sa.BigInteger)
 
     def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
         """Return an INSERT of this dialect, which supports ON CONFLICT."""

@@ -20,6 +20,9 @@ WIDE_RANGE_US = 3_600_000_000
 WIDE_RANGE = f"max_time_us - min_time_us > {WIDE_RANGE_US}"
 """SQL condition of a wide range of commits, as written in its index."""
 
+HEALTH_REPORT_TTL_S = 30
+"""Seconds after which a row of `health_reports` that was not written again is ignored."""
+
 metadata = sa.MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -84,6 +87,20 @@ replicas = sa.Table(
     sa.Column("heartbeat_us", _Us, nullable=False),
     sa.Column("settings_hash", _Text, nullable=False),
     sa.Column("version", _Text, nullable=False),
+)
+
+# The state of a stream and of what it depends on, as each process that runs the stream reports it. A process that ends
+# in order deletes its rows; those of a process that was killed are ignored after `HEALTH_REPORT_TTL_S`.
+health_reports = sa.Table(
+    "health_reports",
+    metadata,
+    sa.Column("stream_id", sa.ForeignKey("streams.id"), primary_key=True, autoincrement=False),
+    sa.Column("replica", _Text, primary_key=True),
+    sa.Column("component", _Text, primary_key=True),
+    sa.Column("state", _Text, nullable=False),
+    sa.Column("since_us", _Us, nullable=False),
+    sa.Column("reason", _Text),
+    sa.Column("reported_at_us", _Us, nullable=False),
 )
 
 sources = sa.Table(

@@ -15,6 +15,7 @@ VIEWS: Mapping[str, str] = {
     "drift_history": "Drift statistics of the horizons that were tested.",
     "calibration_history": "State of the count model at each tick, with the configured and realised false-alarm rate.",
     "gap_history": "Ranges of offsets that could not be read.",
+    "health": "The present state of each stream, of what it depends on, and of failing jobs.",
 }
 """The meaning of a row of each view."""
 
@@ -124,6 +125,20 @@ _OWN: Mapping[str, Mapping[str, str]] = {
         "dispersion": "Variance of the counts divided by that of a Poisson distribution.",
         "exceedance": "Share of clean events above the threshold.",
         "state": "`provisional` (below 300 windows), `learned` or `suspect`.",
+    },
+    "health": {
+        "stream": "Name of the stream; NULL for a job of all streams.",
+        "component": (
+            "`stream` for the stream as a whole; otherwise the part with a problem: `kafka`, `topic`, `replica NAME`, "
+            "`incident ID` or `job NAME`."
+        ),
+        "state": (
+            "`running`, `warming_up`, `ended`, `starting`, `late`, `stalled`, `stopped`, `waiting_for_kafka` or "
+            "`not_running`; of a part `unavailable`, `missing` or `failing`."
+        ),
+        "since": "Time since which the state holds, or NULL.",
+        "since_us": "Time since which the state holds, in microseconds since 1970 (UTC), or NULL.",
+        "reason": "Reason in words, or NULL.",
     },
     "gap_history": {
         "from_offset": "First missing offset.",

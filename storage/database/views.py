@@ -1,4 +1,4 @@
-"""The ten SQL views for users, with the same names and columns on both databases.
+"""The eleven SQL views for users, with the same names and columns on both databases.
 
 The documented columns come first and in their documented order; more columns may be added after them. A `*_us` column
 holds the stored number: filter on it where an index or a range scan matters. The statements contain no user input.
@@ -9,6 +9,9 @@ from __future__ import annotations
 from typing import Literal
 
 from sqlalchemy.engine import Connection
+
+from storage.database.dialects import CLOCK_SQL_US
+from storage.database.tables import FOREVER_US, HEALTH_REPORT_TTL_S
 
 Dialect = Literal["sqlite", "postgresql"]
 
@@ -107,7 +110,52 @@ def view_queries(dialect: Dialect) -> dict[str, str]:
        {time("x.recorded_at_us", "recorded_at")}, so.incarnation, x.recorded_at_us, x.event_time_us,
        x.incident_id, x.id
   FROM gaps x {join_source}""",
+        "health": f"""WITH {_health_states(dialect)}
+SELECT x.stream, x.component, x.state, {time("x.since_us", "since")}, x.reason, x.since_us
+  FROM (SELECT stream, 'stream' AS component, state, since_us, reason FROM overall
+  UNION ALL SELECT o.stream, r.component, r.state, r.since_us, r.reason
+    FROM reports r JOIN overall o ON o.stream_id = r.stream_id WHERE r.component <> 'stream' AND r.place = 1
+  UNION ALL SELECT o.stream, 'replica ' || r.replica, r.state, r.since_us, r.reason
+    FROM reports r JOIN overall o ON o.stream_id = r.stream_id
+   WHERE r.component = 'stream' AND r.state NOT IN ('running', 'warming_up', 'ended') AND r.state <> o.state
+  UNION ALL SELECT o.stream, 'incident ' || i.id, i.kind, i.opened_at_us, i.summary
+    FROM incidents i JOIN overall o ON o.stream_id = i.stream_id
+   WHERE i.status = 'open' AND i.kind IN ('stopped', 'stalled', 'late') AND i.kind <> o.state
+  UNION ALL SELECT NULL, 'job ' || name, 'failing', failed_at_us, last_error
+    FROM jobs WHERE last_error IS NOT NULL) x""",
     }
+
+
+def _health_states(dialect: Dialect) -> str:
+    """Return the common table expressions of the view `health`: fresh reports, and the state of each stream.
+
+    A stream has the state of the replica that does best: a replica that cannot run it is a row of its own.
+    """
+    return f"""clock AS (SELECT {CLOCK_SQL_US[dialect]} AS now_us),
+  reports AS (SELECT h.stream_id, h.replica, h.component, h.state, h.since_us, h.reason,
+      ROW_NUMBER() OVER (PARTITION BY h.stream_id, h.component ORDER BY h.since_us, h.replica) AS place
+    FROM health_reports h CROSS JOIN clock
+   WHERE h.reported_at_us > clock.now_us - {HEALTH_REPORT_TTL_S * 1_000_000}),
+  candidates AS (
+    SELECT stream_id, 0 AS place, 'ended' AS state, MAX(committed_at_us) AS since_us, NULL AS reason
+      FROM positions WHERE active GROUP BY stream_id HAVING MIN(idle_until_us) = {FOREVER_US}
+    UNION ALL SELECT i.stream_id, CASE i.kind WHEN 'stalled' THEN 1 ELSE 2 END, i.kind, i.opened_at_us, i.summary
+      FROM incidents i JOIN reports r ON r.stream_id = i.stream_id
+     WHERE i.status = 'open' AND i.kind IN ('stalled', 'late') AND r.component = 'stream' AND r.state = 'running'
+    UNION ALL SELECT stream_id, CASE state WHEN 'running' THEN 3 WHEN 'warming_up' THEN 4 ELSE 5 END, state, since_us,
+        reason
+      FROM reports WHERE component = 'stream'
+    UNION ALL SELECT st.id, 6,
+        CASE WHEN EXISTS (SELECT 1 FROM models m WHERE m.stream_id = st.id) THEN 'running' ELSE 'warming_up' END,
+        st.created_at_us, NULL
+      FROM streams st JOIN leases l ON l.name = 'control:' || st.name CROSS JOIN clock
+     WHERE l.expires_at_us > clock.now_us
+    UNION ALL SELECT st.id, 9, 'not_running', MAX(p.committed_at_us), NULL
+      FROM streams st LEFT JOIN positions p ON p.stream_id = st.id GROUP BY st.id),
+  overall AS (SELECT st.id AS stream_id, st.name AS stream, c.state, c.since_us, c.reason
+    FROM (SELECT stream_id, state, since_us, reason,
+        ROW_NUMBER() OVER (PARTITION BY stream_id ORDER BY place, since_us) AS choice FROM candidates) c
+    JOIN streams st ON st.id = c.stream_id WHERE c.choice = 1)"""
 
 
 def drop_views(connection: Connection, dialect: Dialect) -> None:

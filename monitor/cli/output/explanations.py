@@ -124,6 +124,16 @@ def _explain_silence(numbers: Mapping[str, Any]) -> Iterator[str]:
         yield "The source did not report the end of its log: events may be waiting that cannot be read."
 
 
+def _explain_stopped(numbers: Mapping[str, Any]) -> Iterator[str]:
+    yield f"The stream could not go on: {numbers['reason']}."
+    if numbers["failures"]:
+        yield (
+            f"It had failed {numbers['failures']:,} time{'' if numbers['failures'] == 1 else 's'} since it last ran. "
+            "It starts again from the stored positions after a back-off; the other streams are not affected."
+        )
+    yield "`outrider status` shows the present reason."
+
+
 def _explain_dead_letters(numbers: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"{numbers['dead_letters']:,} of {numbers['records']:,} records of the window were rejected, "
@@ -145,6 +155,7 @@ EXPLANATIONS: Mapping[str, Callable[[Mapping[str, Any]], Iterator[str]]] = {
     "drift": _explain_drift,
     "calibration": _explain_calibration,
     "silence": _explain_silence,
+    "stopped": _explain_stopped,
     "dead_letters": _explain_dead_letters,
     "gap": _explain_gap,
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from config.errors import StorageUnavailable
+from config.errors import ConfigError
 from consumers.batch import Partition
 from consumers.source import PartitionInfo, PollResult, Source
 from monitor.pipeline.inbox import (
@@ -21,6 +21,7 @@ from monitor.pipeline.inbox import (
     StopRequested,
 )
 from monitor.pipeline.intake import Intake, ReclaimRequest
+from monitor.pipeline.outages import Outages
 from storage.database.engine import Database
 from storage.ledger.ledger import Ledger
 from tests.integration.control.worker_bench import TOPIC, open_stream, partition, wait_until
@@ -47,6 +48,7 @@ class RunningIntake:
             inbox=self.inbox,
             stop=self.stop,
             drained=self.drained,
+            outages=Outages(),
             drain_timeout_s=20,
         )
         self.thread = threading.Thread(target=self.intake.run, daemon=True)
@@ -196,11 +198,11 @@ def test_partitions_over_the_limit_are_paused_until_records_are_released(
 def test_an_intake_that_fails_to_open_its_source_still_stops_the_worker(sqlite_db: Database) -> None:
     running = RunningIntake(sqlite_db, open_stream(sqlite_db), MemorySource(logs(1)))
 
-    def unavailable() -> Source:
-        raise StorageUnavailable("the database is unavailable")
+    def refused() -> Source:
+        raise ConfigError("there is no such file")
 
-    running.intake._open_source = unavailable
+    running.intake._open_source = refused
     running.drained.set()
-    with pytest.raises(StorageUnavailable):
+    with pytest.raises(ConfigError):
         running.intake.run()
     assert running.received(StopRequested)

@@ -54,7 +54,7 @@ def set_positions(db: Database, stream_id: int, **ago_us: int) -> None:
 
 
 def make_watch(db: Database, owner: str = "me", rule: SilenceRule | None = RULE) -> SilenceWatch:
-    return SilenceWatch(RULES, db, rule, owner=owner)
+    return SilenceWatch(RULES, db, rule, owner=lambda: owner)
 
 
 def transitions_of(db: Database) -> list[tuple[object, ...]]:

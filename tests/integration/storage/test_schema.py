@@ -43,6 +43,7 @@ CONTRACT = {
     "calibration_history": "stream, at, promised_per_week, realised_per_week, windows_learned, dispersion, "
     "exceedance, state",
     "gap_history": "stream, topic, partition, from_offset, to_offset, reason, recorded_at",
+    "health": "stream, component, state, since, reason",
 }
 
 

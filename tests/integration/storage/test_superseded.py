@@ -403,6 +403,7 @@ def test_every_table_has_a_retention_or_a_reason_to_be_bounded() -> None:
         "shadows": "deleted with their model",
         "shadow_windows": "deleted with the windows, and with their model",
         "transitions": "deleted with their incident",
+        "health_reports": "one row for each component of a stream in a process; those of dead processes are deleted",
     }
     counted = set(retention.DeletedRows.__dataclass_fields__) - {"score_days"}
     assert set(tables.metadata.tables) == counted | set(bounded)

@@ -5,6 +5,7 @@ from collections.abc import Set as AbstractSet
 
 import numpy as np
 
+from config.errors import BrokerUnavailable
 from consumers.batch import Partition, Position, RawBatch
 from consumers.source import Layout, PartitionInfo, PollResult, StartPosition
 
@@ -84,6 +85,11 @@ class MemorySource:
 
     def caught_up(self, partitions: AbstractSet[Partition]) -> frozenset[Partition]:
         return frozenset(each for each in partitions if each in self._next and self._at_end(each))
+
+    @property
+    def problem(self) -> BrokerUnavailable | None:
+        """None: there is no broker."""
+        return None
 
     def publish(self, positions: Mapping[Partition, int]) -> None:
         """Do nothing."""

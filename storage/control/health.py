@@ -1,0 +1,99 @@
+"""The states that each process reports of its streams, for the view `health` and the incidents of kind `stopped`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from storage.control.incidents import open_incidents
+from storage.control.records import Incident
+from storage.database.engine import Database
+from storage.database.tables import HEALTH_REPORT_TTL_S, health_reports, streams
+
+STREAM_COMPONENT = "stream"
+"""The component of the row that describes a stream as a whole."""
+
+_TTL_US = HEALTH_REPORT_TTL_S * 1_000_000
+_DELETE_AFTER_US = 3_600_000_000
+"""Age at which the rows of a process that was killed are deleted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthReport:
+    """The state of a component of a stream in one process. Components other than the stream are reported as problems.
+
+    Attributes:
+        component: `stream`, or the part with a problem.
+        state: The state, as in the view `health`.
+        since_us: Time since which the state holds, on the database's clock.
+        reason: The reason in words; None if there is nothing to explain.
+    """
+
+    component: str
+    state: str
+    since_us: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamFacts:
+    """The stored facts that decide on the incident `stopped` of a stream.
+
+    Attributes:
+        open_incidents: The open incidents of the stream, of all kinds.
+        other_states: The states of the stream in other processes, from reports that are not expired.
+    """
+
+    open_incidents: Sequence[Incident]
+    other_states: frozenset[str]
+
+
+class HealthStore:
+    """Writes the reports of one process, and reads the facts for its decisions."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def find_streams(self, names: Collection[str]) -> dict[str, int]:
+        """Return the ids of the streams that are stored, by name."""
+        query = sa.select(streams.c.name, streams.c.id).where(streams.c.name.in_(sorted(names)))
+        with self._db.read() as conn:
+            return {row.name: row.id for row in conn.execute(query)}
+
+    def replace_reports(self, replica: str, reports: Mapping[int, Sequence[HealthReport]]) -> None:
+        """Replace the reports of a process by new ones, by stream id; delete those of processes that are long dead."""
+        with self._db.write() as conn:
+            now_us = self._db.now_us(conn)
+            is_dead = health_reports.c.reported_at_us < now_us - _DELETE_AFTER_US
+            conn.execute(health_reports.delete().where(sa.or_(health_reports.c.replica == replica, is_dead)))
+            rows = [
+                {
+                    "stream_id": stream_id,
+                    "replica": replica,
+                    "component": each.component,
+                    "state": each.state,
+                    "since_us": each.since_us,
+                    "reason": each.reason,
+                    "reported_at_us": now_us,
+                }
+                for stream_id, of_stream in reports.items()
+                for each in of_stream
+            ]
+            if rows:
+                conn.execute(health_reports.insert(), rows)
+
+    def stream_facts(self, stream_id: int, replica: str) -> StreamFacts:
+        """Return the open incidents of a stream, and its states in other processes."""
+        with self._db.read() as conn:
+            fresh = health_reports.c.reported_at_us > self._db.now_us(conn) - _TTL_US
+            states = conn.scalars(
+                sa.select(health_reports.c.state).where(
+                    health_reports.c.stream_id == stream_id,
+                    health_reports.c.component == STREAM_COMPONENT,
+                    health_reports.c.replica != replica,
+                    fresh,
+                )
+            )
+            return StreamFacts(other_states=frozenset(states), open_incidents=open_incidents(conn, stream_id))

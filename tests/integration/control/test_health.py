@@ -1,0 +1,90 @@
+"""The view `health`: the state of each stream from the reports of its processes, its leases, sources and incidents."""
+
+import sqlalchemy as sa
+
+from storage.control.health import HealthReport, HealthStore
+from storage.database.engine import Database
+from storage.database.leases import Leases
+from storage.database.tables import FOREVER_US, health_reports, incidents, positions
+from storage.queries.health import read_health
+from tests.integration.control.worker_bench import SECOND, T0
+
+
+def report(db: Database, stream_id: int, replica: str, *reports: HealthReport) -> None:
+    HealthStore(db).replace_reports(replica, {stream_id: reports})
+
+
+def of(state: str, component: str = "stream", reason: str | None = None, since_us: int = T0) -> HealthReport:
+    return HealthReport(component=component, state=state, since_us=since_us, reason=reason)
+
+
+def states(db: Database) -> list[tuple[str, str, int | None, str | None]]:
+    return [(row.component, row.state, row.since_us, row.reason) for row in read_health(db)]
+
+
+def open_incident(db: Database, stream_id: int, kind: str) -> None:
+    with db.write() as conn:
+        conn.execute(
+            incidents.insert().values(
+                id=5,
+                stream_id=stream_id,
+                kind=kind,
+                severity="warning",
+                status="open",
+                window_start_us=T0,
+                opened_at_us=T0 + SECOND,
+                last_told_us=T0 + SECOND,
+                clean_windows=0,
+                windows_fired=1,
+                summary="why",
+            )
+        )
+
+
+def test_a_stream_without_reports_and_lease_does_not_run(db: Database, stream_id: int) -> None:
+    assert states(db) == [("stream", "not_running", None, None)]
+    Leases(db).acquire("control:payments", "an older version", 60)
+    assert states(db)[0][1] == "running"
+
+
+def test_reports_name_the_state_and_each_part_with_a_problem(db: Database, stream_id: int) -> None:
+    report(
+        db,
+        stream_id,
+        "a",
+        of("waiting_for_kafka", reason="Kafka at b:1 does not answer", since_us=T0 + 7),
+        of("unavailable", "kafka", reason="Kafka at b:1 does not answer", since_us=T0 + 7),
+    )
+    why = "Kafka at b:1 does not answer"
+    assert states(db) == [("stream", "waiting_for_kafka", T0 + 7, why), ("kafka", "unavailable", T0 + 7, why)]
+    report(db, stream_id, "a", of("running"))
+    assert states(db) == [("stream", "running", T0, None)]
+
+
+def test_a_process_that_cannot_run_a_stream_is_a_part_while_another_one_runs_it(db: Database, stream_id: int) -> None:
+    report(db, stream_id, "a", of("stopped", reason="no such model"))
+    assert states(db) == [("stream", "stopped", T0, "no such model")]
+    report(db, stream_id, "b", of("running"))
+    assert states(db) == [("stream", "running", T0, None), ("replica a", "stopped", T0, "no such model")]
+
+
+def test_late_and_stalled_streams_run_and_a_stopped_incident_is_a_part_until_it_resolves(
+    db: Database, stream_id: int
+) -> None:
+    report(db, stream_id, "a", of("running"))
+    open_incident(db, stream_id, "stalled")
+    assert states(db) == [("stream", "stalled", T0 + SECOND, "why")]
+    with db.write() as conn:
+        conn.execute(sa.update(incidents).values(kind="stopped"))
+    assert states(db) == [("stream", "running", T0, None), ("incident 5", "stopped", T0 + SECOND, "why")]
+
+
+def test_expired_reports_are_ignored_and_an_ended_stream_is_well(db: Database, stream_id: int) -> None:
+    report(db, stream_id, "a", of("running"))
+    with db.write() as conn:
+        conn.execute(sa.update(health_reports).values(reported_at_us=db.now_us(conn) - 31 * SECOND))
+    assert states(db)[0][1] == "not_running"
+    with db.write() as conn:
+        conn.execute(sa.update(positions).values(idle_until_us=FOREVER_US))
+    assert states(db)[0][1] == "ended"
+    assert read_health(db)[0].is_well
