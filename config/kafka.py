@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from config.section import Section, raise_problems, split_list
+from config.units import Size
 
 _SERVER_PATTERN = re.compile(r"^(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+):([0-9]{1,6})$")
 
@@ -151,4 +152,9 @@ class KafkaSettings(Section):
         default={"security_protocol": "PLAINTEXT"},
         repr=False,
         description="Options of kafka-python. <option>_file names a file with a secret.",
+    )
+    max_decompressed_size: Size = Field(
+        default=64 * 2**20,
+        ge=1,
+        description="The maximum size of a decompressed record batch. Larger batches are dead letters.",
     )

@@ -73,6 +73,7 @@ _LOCAL_KEYS = (
     "device",
     "kafka.bootstrap_servers",
     "kafka.client",
+    "kafka.max_decompressed_size",
     "streams.*.source.type",
     "streams.*.source.topics",
     "streams.*.source.group_id",

@@ -9,11 +9,17 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from consumers.byte_slices import ByteSlices
+
 Int64 = NDArray[np.int64]
 Floats = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 
 _Item = TypeVar("_Item", bound=np.generic)
+
+_ESTIMATED_ROW_BYTES = 256
+_OBJECT_BYTES = 40
+"""Bytes of a bytes object and its reference, besides its content."""
 
 UNREADABLE_BATCH = "unreadable_batch"
 RETENTION = "retention"
@@ -78,7 +84,7 @@ class RawBatch:
     record, and `has_append_time` is true where that batch has LogAppendTime (the broker's clock has set its
     timestamps); both are None for sources without record batches. `cursors` holds the byte offset of each row,
     followed by the byte offset after the last row. `skip_reason` is the reason why the range [begin, end) could not be
-    read ("retention" or "unreadable_batch"). A batch with a skip reason has no records.
+    read ("retention" or "unreadable_batch"), and `skip_detail` says more. A batch with a skip reason has no records.
     """
 
     partition: Partition
@@ -93,9 +99,19 @@ class RawBatch:
     has_append_time: Mask | None = None
     cursors: Int64 | None = None
     skip_reason: str | None = None
+    skip_detail: str | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)
+
+    @property
+    def size_bytes(self) -> int:
+        """An estimate of the memory of the values and keys in bytes. One bytes object of many records counts whole."""
+        if isinstance(self.values, Table):
+            return len(self) * _ESTIMATED_ROW_BYTES
+        if isinstance(self.values, ByteSlices):
+            return self.values.size_bytes
+        return sum(len(value) for value in self.values if value is not None) + len(self) * _OBJECT_BYTES
 
     def trim(self, begin: int) -> RawBatch:
         """Return the batch without the records below offset `begin`, or the batch itself if there are none."""

@@ -33,6 +33,7 @@ def open_source(stream_name: str, settings: Settings, *, group: bool, identity: 
     match source:
         case KafkaSourceSettings():
             # Imported here, so that file streams start without loading the Kafka client (0.3 s).
+            from consumers.kafka.client import ReadLimits  # noqa: PLC0415
             from consumers.kafka.source import KafkaSource  # noqa: PLC0415
 
             return KafkaSource(
@@ -41,6 +42,7 @@ def open_source(stream_name: str, settings: Settings, *, group: bool, identity: 
                 settings.kafka.client,
                 group_id=source.group_id,
                 join=group,
+                limits=ReadLimits(max_decompressed_bytes=settings.kafka.max_decompressed_size),
             )
         case FileSourceSettings():
             return FileSource(source.path, max_event_bytes=stream.event.max_size)

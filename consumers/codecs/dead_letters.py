@@ -59,7 +59,7 @@ class DeadLetterBuilder:
                 offsets=np.array([raw.begin], np.int64),
                 end_offsets=np.array([raw.end], np.int64),
                 reasons=[DeadLetterReason.UNREADABLE_BATCH.value],
-                details=[f"offsets {raw.begin} to {raw.end - 1} of {raw.partition} could not be read"],
+                details=[_describe_range(raw)],
                 payloads=[None],
             )
         if not self.rows:
@@ -73,6 +73,12 @@ class DeadLetterBuilder:
             details=[clean_text(detail, MAX_DETAIL_CHARS) for _, _, detail in self.rows],
             payloads=[_stored_payload(raw, row) for row, _, _ in self.rows],
         )
+
+
+def _describe_range(raw: RawBatch) -> str:
+    reason = "" if raw.skip_detail is None else f": {raw.skip_detail}"
+    text = f"offsets {raw.begin} to {raw.end - 1} of {raw.partition} could not be read{reason}"
+    return clean_text(text, MAX_DETAIL_CHARS)
 
 
 def _stored_payload(raw: RawBatch, row: int) -> bytes | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from consumers.batch import DecodedBatch, RawBatch, Table
+from consumers.byte_slices import ByteSlices
 from consumers.codecs.assembly import FeatureRows, assemble_batch
 from consumers.codecs.dead_letters import DeadLetterBuilder, DeadLetterReason
 from consumers.codecs.schema import Schema
@@ -24,7 +25,7 @@ class Float32Codec:
         dead_letters = DeadLetterBuilder()
         feature_names = self.schema.features
         expected = 4 * len(feature_names)
-        values = raw.values
+        values = raw.values.tolist() if isinstance(raw.values, ByteSlices) else raw.values
         present = values if None not in values else [value or b"" for value in values]
         lengths = np.fromiter(map(len, present), np.int64, len(values))  # type: ignore[arg-type]
         index = np.flatnonzero(lengths == expected)

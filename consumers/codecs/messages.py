@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from consumers.batch import DecodedBatch, RawBatch, Table
+from consumers.byte_slices import ByteSlices
 from consumers.codecs.assembly import FeatureRows, assemble_batch, merge_rows
 from consumers.codecs.dead_letters import DeadLetterBuilder, DeadLetterReason, RejectedRecord
 from consumers.codecs.message_fields import ABSENT, MessageType, build_message_types, look_up_field, parse_number
@@ -45,7 +46,7 @@ class MessageCodec:
         """Decode a batch: every record becomes an event or a dead letter."""
         assert not isinstance(raw.values, Table), "messages come one by one"
         dead_letters = DeadLetterBuilder()
-        values = raw.values
+        values = raw.values.tolist() if isinstance(raw.values, ByteSlices) else raw.values
         rows = self._reject_oversized(values, dead_letters)
         pieces: list[FeatureRows] = []
         for type_index in range(len(self._types)):

@@ -27,8 +27,9 @@ from kafka.net.sasl import SASL_MECHANISMS
 from config.errors import BrokerUnavailable, ConfigError
 from consumers.batch import Partition
 from consumers.kafka.access import check_credentials
-from consumers.kafka.answers import track_record_batches
+from consumers.kafka.answers import Way, pack_client_records, read_chunks
 from consumers.kafka.assignment import AssignmentChange
+from consumers.kafka.chunks import RecordChunk, pack_records
 from consumers.kafka.client_errors import (
     PERMANENT_ERRORS,
     READ_ERRORS,
@@ -79,15 +80,28 @@ class Topic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchResult:
-    """The result of one fetch: records (`FetchedRecord`), or the reason for their absence.
+    """The result of one fetch: chunks of records, or the reason for their absence.
 
     After `unreadable` the client is unusable: close it, and do not fetch from it again.
     """
 
-    records: Mapping[Partition, Sequence[Any]] = field(default_factory=dict)
+    chunks: Mapping[Partition, Sequence[RecordChunk]] = field(default_factory=dict)
     out_of_range: Mapping[Partition, int] = field(default_factory=dict)
     truncated: frozenset[Partition] = frozenset()
     unreadable: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadLimits:
+    """How the record batches of a consumer are read.
+
+    Attributes:
+        max_decompressed_bytes: Largest accepted size of a decompressed record batch, in bytes.
+        way: Decode record batches as columns, or by the client's own parser.
+    """
+
+    max_decompressed_bytes: int = 64 * _MIB
+    way: Way = "columns"
 
 
 class KafkaConnection:
@@ -95,17 +109,28 @@ class KafkaConnection:
 
     All calls except `close` must be made by one thread, in the process that opened the connection.
 
+    Args:
+        options: The options of the client.
+        limits: How records are read.
+
     Raises:
         BrokerUnavailable: No broker answered within `bootstrap_timeout_ms`.
         ConfigError: The brokers denied access, or the client rejected an option.
     """
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(self, options: Mapping[str, Any], limits: ReadLimits | None = None) -> None:
+        limits = limits or ReadLimits()
         self._process = os.getpid()
         self._options = options
         self._publishes = options["group_id"] is not None
         with translate_errors(self._options):
             self._consumer, self._cluster = _open_consumer(options)
+        self._returns_chunks = read_chunks(
+            self._consumer,
+            limit_bytes=limits.max_decompressed_bytes,
+            max_records=options["max_poll_records"],
+            way=limits.way,
+        )
 
     def assign(self, partitions: Iterable[Partition]) -> None:
         """Assign these partitions without a group. New partitions are paused at an arbitrary position."""
@@ -176,8 +201,19 @@ class KafkaConnection:
         except (kafka_errors.KafkaError, *READ_ERRORS) as error:
             return FetchResult(unreadable=error)
         else:
-            return FetchResult(records={_from_client(tp): fetched for tp, fetched in records.items()})
+            return FetchResult(chunks={_from_client(tp): chunks for tp, chunks in self._to_chunks(records).items()})
         return FetchResult()
+
+    def _to_chunks(self, records: Mapping[TopicPartition, Sequence[Any]]) -> Mapping[TopicPartition, Sequence[Any]]:
+        """Return fetched records as chunks, up to the position of each partition."""
+        if self._returns_chunks:
+            return records
+        chunks = {tp: [pack_client_records(fetched)] for tp, fetched in records.items()}
+        for tp in self._consumer.assignment() - self._consumer.paused():
+            end = self.position(_from_client(tp))
+            if end is not None:
+                chunks.setdefault(tp, []).append(pack_records([], end))
+        return chunks
 
     def beginning_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """Return the first offset of each partition's log."""
@@ -337,7 +373,6 @@ def _open_consumer(options: Mapping[str, Any]) -> tuple[KafkaConsumer, Any]:
 
     with _close_on_error(clients):
         consumer = _construct_in_time(lambda: KafkaConsumer(**options, kafka_client=make_client), options)
-    track_record_batches(consumer)
     return consumer, clients[0].cluster
 
 

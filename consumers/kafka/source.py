@@ -5,16 +5,16 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from functools import partial
 from typing import Any
-
-import numpy as np
 
 from config.errors import BrokerUnavailable, ConfigError, TopicMissing
 from config.time_format import DAY_US
 from consumers.batch import RETENTION, UNREADABLE_BATCH, Partition, Position, RawBatch
 from consumers.kafka.assignment import Assignment, AssignmentChange
-from consumers.kafka.client import KafkaConnection, Topic, TopicDirectory, client_options
+from consumers.kafka.chunks import MAX_CHUNK_BYTES, RecordChunk, merge_empty, pack_records
+from consumers.kafka.client import KafkaConnection, ReadLimits, Topic, TopicDirectory, client_options
 from consumers.kafka.unreadable import ReadProbe, find_first_readable
 from consumers.source import Layout, PartitionInfo, PollResult, StartPosition
 
@@ -28,7 +28,8 @@ _WAIT_SLICE_S = 0.25
 _CLOCK_ERROR_US = DAY_US
 # Deleting, re-creating and filling a topic takes longer than this. A lookup takes 1 ms.
 _TOPIC_ID_VALID_S = 0.1
-_RECORD_OBJECT_BYTES = 600
+# Bytes of a record in the arrays of a chunk: offset, time, bounds of value and key, record batch.
+_RECORD_ARRAY_BYTES = 64
 _MISSING_CHECK_INTERVAL_S = 5.0
 
 
@@ -49,6 +50,7 @@ class KafkaSource:
         client: The options of kafka-python under their names there.
         group_id: The consumer group.
         join: Share the partitions with the other members of the group.
+        limits: How record batches are read.
 
     Raises:
         ConfigError: An option is unknown to the client, or is set by Outrider.
@@ -62,9 +64,11 @@ class KafkaSource:
         *,
         group_id: str | None = None,
         join: bool = True,
+        limits: ReadLimits | None = None,
     ) -> None:
         self._topics = tuple(topics)
         self._options = client_options(bootstrap_servers, client or {}, group_id)
+        self._limits = limits or ReadLimits()
         self._joins = join and group_id is not None
         self._directory = TopicDirectory(self._options)
         self._connection: KafkaConnection | None = None
@@ -92,16 +96,18 @@ class KafkaSource:
 
     @property
     def memory_bound_bytes(self) -> int:
-        """The upper bound of the memory for fetched records before delivery, in bytes, without decompression.
+        """The upper bound of the memory for fetched records before delivery, in bytes.
 
-        It consists of one response in flight, one undelivered fetch of every partition, and the records of one
-        poll as objects. A single record larger than `max_partition_fetch_bytes` is not included.
+        It consists of one response in flight, one undelivered fetch of every partition, one decompressed record batch
+        with a copy of its largest record, and the records of one poll. A single uncompressed record larger than
+        `max_partition_fetch_bytes` is not included.
         """
         per_partition = int(self._options["max_partition_fetch_bytes"])
         in_flight = int(self._options["fetch_max_bytes"])
         n_partitions = max(1, sum(len(topic.partitions) for topic in self._topics_by_name.values()))
-        record_objects = _RECORD_OBJECT_BYTES * int(self._options["max_poll_records"])
-        return in_flight + 2 * n_partitions * per_partition + record_objects
+        decompressed = 2 * self._limits.max_decompressed_bytes
+        poll = 2 * MAX_CHUNK_BYTES + _RECORD_ARRAY_BYTES * int(self._options["max_poll_records"])
+        return in_flight + 2 * n_partitions * per_partition + decompressed + poll
 
     def discover(self) -> list[PartitionInfo]:
         """Return all partitions of the topics with the topic's id, the log's start and the last stable offset."""
@@ -149,8 +155,8 @@ class KafkaSource:
         while True:
             connection = self._connect()
             remaining_s = 0.0 if self._skipped or self._changes else deadline - time.monotonic()
-            records = self._fetch(connection, max(0.0, min(remaining_s, _WAIT_SLICE_S)))
-            poll = self._collect(records if self._are_from_known_topics(records) else {})
+            chunks = self._fetch(connection, max(0.0, min(remaining_s, _WAIT_SLICE_S)))
+            poll = self._collect(chunks if self._are_from_known_topics(chunks) else {})
             if poll.batches or poll.assigned or poll.revoked or poll.replaced or time.monotonic() >= deadline:
                 return poll
 
@@ -189,7 +195,7 @@ class KafkaSource:
         """Return the connection of this process. Open it if there is none."""
         if self._connection is None:
             found = self._directory.describe(self._topics)
-            self._connection = KafkaConnection(self._options)
+            self._connection = KafkaConnection(self._options, self._limits)
             self._topics_by_name = found
             if self._joins:
                 self._connection.subscribe(self._topics, self._changes)
@@ -223,11 +229,12 @@ class KafkaSource:
 
     def _skip_range(self, partition: Partition, begin: int, end: int, reason: str) -> None:
         """Queue a batch without records for a range, and continue after it."""
-        self._skipped.append(_to_raw_batch(partition, begin, end, [], skip_reason=reason))
+        gap = _to_raw_batch(partition, begin, pack_records([], end))
+        self._skipped.append(replace(gap, skip_reason=reason))
         self._assignment.advance(partition, end)
         self._seek_client(partition, end)
 
-    def _fetch(self, connection: KafkaConnection, wait_s: float) -> Mapping[Partition, Sequence[Any]]:
+    def _fetch(self, connection: KafkaConnection, wait_s: float) -> Mapping[Partition, Sequence[RecordChunk]]:
         """Return the fetched records. Handle out-of-range positions, truncation and unreadable batches."""
         fetched = connection.fetch(wait_s)
         if fetched.out_of_range:
@@ -236,27 +243,27 @@ class KafkaSource:
             self._stop_replaced(fetched.truncated)
         if fetched.unreadable is not None:
             self._skip_unreadable(fetched.unreadable)
-        return fetched.records
+        return fetched.chunks
 
-    def _are_from_known_topics(self, records: Mapping[Partition, Sequence[Any]]) -> bool:
+    def _are_from_known_topics(self, chunks: Mapping[Partition, Sequence[RecordChunk]]) -> bool:
         """Return True if fetched records are from the known logs, and not from re-created topics.
 
         The client fetches by topic name. If a topic was deleted, re-created and filled beyond the position,
         the client continues without an error. Records are therefore accepted only if the topic ids were looked
         up after the fetch, or so shortly before it that the topic cannot have been re-created meanwhile.
         """
-        if not records or time.monotonic() - self._ids_checked_s < _TOPIC_ID_VALID_S:
+        if not chunks or time.monotonic() - self._ids_checked_s < _TOPIC_ID_VALID_S:
             return True
         try:
             found = self._directory.describe(self._topics)
         except (BrokerUnavailable, ConfigError) as error:
             log.debug("cannot look up the topics: %s", error, extra={"action": "look_up"})
-            self._discard_fetched(records, frozenset())
+            self._discard_fetched(chunks, frozenset())
             return False
         self._ids_checked_s = time.monotonic()
         replaced = {topic for topic in found if found[topic].identity != self._topics_by_name[topic].identity}
         if replaced:
-            self._discard_fetched(records, replaced)
+            self._discard_fetched(chunks, replaced)
         return not replaced
 
     def _discard_fetched(self, partitions: Iterable[Partition], replaced: AbstractSet[str]) -> None:
@@ -268,7 +275,7 @@ class KafkaSource:
             # The client may still buffer records of the old log, and cache its leader epochs.
             self._reconnect()
 
-    def _collect(self, records: Mapping[Partition, Sequence[Any]]) -> PollResult:
+    def _collect(self, chunks: Mapping[Partition, Sequence[RecordChunk]]) -> PollResult:
         """Build the batches of fetched records, and collect all changes since the last poll."""
         self._check_topics()
         changes = [self._changes.popleft() for _ in range(len(self._changes))]
@@ -278,25 +285,27 @@ class KafkaSource:
         kept = self._assignment.positioned - delivering
         self._skipped = [batch for batch in self._skipped if batch.partition in kept]
         for partition in sorted(delivering):
-            batch = self._build_batch(partition, records.get(partition, []))
-            if batch is not None:
-                batches.append(batch)
+            batches.extend(self._build_batches(partition, chunks.get(partition, [])))
         replaced, self._replaced = self._replaced, set()
         if changes:
             self._apply_pauses()
         return PollResult(batches=batches, assigned=assigned, revoked=revoked, replaced=frozenset(replaced))
 
-    def _build_batch(self, partition: Partition, records: Sequence[Any]) -> RawBatch | None:
-        """Build a batch of one partition's records and its new position. Return None if neither changed."""
+    def _build_batches(self, partition: Partition, chunks: Sequence[RecordChunk]) -> Iterator[RawBatch]:
+        """Yield the batches of one partition's chunks, up to its new position."""
         begin = self._assignment.next_offset(partition)
-        end = self._connection.position(partition) if self._connection is not None else None
-        if begin is None or end is None or end <= begin:
-            return None
-        batch = _to_raw_batch(partition, begin, end, [record for record in records if record.offset >= begin])
-        self._assignment.advance(partition, end)
-        if end in self._unreadable.get(partition, {}):
-            self._seek_client(partition, end)
-        return batch
+        if begin is None:
+            return
+        for chunk in merge_empty(chunks):
+            if chunk.end <= begin:
+                continue
+            if chunk.unreadable is not None:
+                _warn_of_range(partition, begin, chunk.end, chunk.unreadable)
+            yield _to_raw_batch(partition, begin, chunk.trim(begin))
+            begin = chunk.end
+            self._assignment.advance(partition, begin)
+        if begin in self._unreadable.get(partition, {}):
+            self._seek_client(partition, begin)
 
     def _check_topics(self) -> None:
         """Detect re-created topics and, without a group, added partitions."""
@@ -360,19 +369,13 @@ class KafkaSource:
         try:
             for partition, begin, end in self._unreadable_ranges():
                 self._unreadable.setdefault(partition, {})[begin] = end
-                log.warning(
-                    "cannot read %s from offset %d to %d; continuing after the range",
-                    partition,
-                    begin,
-                    end,
-                    extra={"action": "pass_over"},
-                )
+                _warn_of_range(partition, begin, end, message)
         finally:
             self._reconnect()
 
     def _unreadable_ranges(self) -> Iterator[tuple[Partition, int, int]]:
         """Yield the unreadable range at the position of each partition that has one."""
-        with ReadProbe(self._options) as probe:
+        with ReadProbe(self._options, self._limits) as probe:
             for partition in sorted(self._assignment.delivering):
                 begin, end = self._assignment.next_offset(partition) or 0, probe.end_offset(partition)
                 if begin < end and not probe.is_readable(partition, begin):
@@ -386,20 +389,30 @@ class KafkaSource:
             self._changes = deque([("revoked", self._assignment.partitions)])
 
 
-def _to_raw_batch(
-    partition: Partition, begin: int, end: int, records: Sequence[Any], *, skip_reason: str | None = None
-) -> RawBatch:
-    """Convert the client's records to a batch."""
+def _to_raw_batch(partition: Partition, begin: int, chunk: RecordChunk) -> RawBatch:
+    """Return a chunk as the batch of the offsets from `begin` to its end."""
     return RawBatch(
         partition=partition,
         begin=begin,
-        end=end,
-        offsets=np.fromiter((record.offset for record in records), np.int64, len(records)),
-        values=[record.value for record in records],
-        keys=[record.key for record in records],
-        timestamps_us=np.fromiter((record.timestamp for record in records), np.int64, len(records)) * 1000,
+        end=chunk.end,
+        offsets=chunk.offsets,
+        values=chunk.values,
+        keys=chunk.keys,
+        timestamps_us=chunk.timestamps_us,
         max_event_time_us=time.time_ns() // 1_000 + _CLOCK_ERROR_US,
-        batch_offsets=np.fromiter((record.batch_offset for record in records), np.int64, len(records)),
-        has_append_time=np.fromiter((record.has_append_time for record in records), np.bool_, len(records)),
-        skip_reason=skip_reason,
+        batch_offsets=chunk.batch_offsets,
+        has_append_time=chunk.has_append_time,
+        skip_reason=None if chunk.unreadable is None else UNREADABLE_BATCH,
+        skip_detail=chunk.unreadable,
+    )
+
+
+def _warn_of_range(partition: Partition, begin: int, end: int, reason: str) -> None:
+    log.warning(
+        "cannot read %s from offset %d to %d (%s); continuing after the range",
+        partition,
+        begin,
+        end,
+        reason,
+        extra={"action": "pass_over"},
     )

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from config.errors import BrokerUnavailable
 from consumers.batch import Partition
-from consumers.kafka.client import REQUEST_TIMEOUT_S, KafkaConnection
+from consumers.kafka.client import REQUEST_TIMEOUT_S, KafkaConnection, ReadLimits
 
 
 def find_first_readable(is_readable: Callable[[int], bool], begin: int, end: int) -> int:
@@ -36,9 +36,13 @@ def find_first_readable(is_readable: Callable[[int], bool], begin: int, end: int
 
 
 class ReadProbe:
-    """A reader of single offsets with its own consumers. A consumer is closed after a failed read."""
+    """A reader of single offsets with its own consumers. A consumer is closed after a failed read.
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    A batch that only cannot be decompressed or parsed is readable: its header gives its end.
+    """
+
+    def __init__(self, options: Mapping[str, Any], limits: ReadLimits) -> None:
+        self._limits = limits
         one_batch = {"max_poll_records": 1, "max_partition_fetch_bytes": 1, "fetch_max_wait_ms": 50}
         self._options = {**options, **one_batch, "group_id": None, "group_instance_id": None}
         self._connection: KafkaConnection | None = None
@@ -71,11 +75,11 @@ class ReadProbe:
             if fetched.unreadable is not None:
                 self.__exit__()
                 return False
-            if fetched.records or fetched.out_of_range or connection.position(partition) != offset:
+            if fetched.chunks or fetched.out_of_range or connection.position(partition) != offset:
                 return True
         raise BrokerUnavailable(f"no answer about offset {offset} of {partition}")
 
     def _connect(self) -> KafkaConnection:
         if self._connection is None:
-            self._connection = KafkaConnection(self._options)
+            self._connection = KafkaConnection(self._options, self._limits)
         return self._connection

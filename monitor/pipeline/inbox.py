@@ -8,7 +8,7 @@ import queue
 import threading
 from dataclasses import dataclass
 
-from consumers.batch import Partition, RawBatch, Table
+from consumers.batch import Partition, RawBatch
 from storage.ledger.sources import SourceClaim
 
 MAX_QUEUED_BYTES = 32 * 1024 * 1024
@@ -16,8 +16,6 @@ MAX_QUEUED_BYTES = 32 * 1024 * 1024
 
 MAX_PENDING_RECORDS = 40_000
 """Records of one partition between the fetch and the commit, above which the partition is paused."""
-
-_ESTIMATED_ROW_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +91,7 @@ class Inbox:
         """Add a message without blocking."""
         if isinstance(message, RecordsFetched):
             with self._lock:
-                self._queued_bytes += estimate_size_bytes(message.batch)
+                self._queued_bytes += message.batch.size_bytes
                 partition = message.batch.partition
                 self._pending[partition] = self._pending.get(partition, 0) + len(message.batch)
         self._messages.put(message)
@@ -106,7 +104,7 @@ class Inbox:
             return None
         if isinstance(message, RecordsFetched):
             with self._lock:
-                self._queued_bytes -= estimate_size_bytes(message.batch)
+                self._queued_bytes -= message.batch.size_bytes
         return message
 
     def release(self, partition: Partition, records: int) -> None:
@@ -120,10 +118,3 @@ class Inbox:
             if self._queued_bytes >= MAX_QUEUED_BYTES:
                 return partitions
             return frozenset(p for p in partitions if self._pending.get(p, 0) >= MAX_PENDING_RECORDS)
-
-
-def estimate_size_bytes(batch: RawBatch) -> int:
-    """Return an estimate of the memory that the values of a batch take, in bytes."""
-    if isinstance(batch.values, Table):
-        return len(batch) * _ESTIMATED_ROW_BYTES
-    return sum(len(value) for value in batch.values if value is not None)

@@ -4,12 +4,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import crc32c
 import pytest
 
 from config.errors import BrokerUnavailable, ConfigError
 from consumers.batch import Partition, Position
+from consumers.kafka.answers import Way
+from consumers.kafka.client import ReadLimits
 from consumers.kafka.source import KafkaSource
 from tests.servers.kafka import KafkaServer
 from tests.servers.process import free_port, wait_until
@@ -25,7 +28,7 @@ def open_reader(kafka_server: KafkaServer) -> Iterator[Opener]:
     """Return a factory of readers over topics of the server. They are closed at the end of the test."""
     opened: list[KafkaSource] = []
 
-    def open_one(topic: str, client: dict[str, object] | None = None, **options: str) -> SourceReader:
+    def open_one(topic: str, client: dict[str, object] | None = None, **options: Any) -> SourceReader:
         source = KafkaSource([topic], [kafka_server.bootstrap], client, **options)
         opened.append(source)
         return SourceReader(source)
@@ -262,6 +265,57 @@ def test_memory_bound_grows_with_partitions_and_fetch_sizes(
     before = reader.source.memory_bound_bytes  # type: ignore[attr-defined]
     reader.source.discover()
     assert reader.source.memory_bound_bytes - before == 2 * 3 * 2**20  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("way", ["columns", "records"])
+def test_batches_above_the_limit_are_ranges_and_the_events_after_them_are_read(
+    kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener, way: Way
+) -> None:
+    topic = kafka_topic()
+    for codec in ("gzip", "lz4", "snappy", "zstd"):
+        produce(kafka_server, topic, [b"0" * 2**21], compression_type=codec, max_request_size=2**22)
+        produce(kafka_server, topic, numbered(3), compression_type=codec)
+    limits = ReadLimits(max_decompressed_bytes=2**20, way=way)
+    reader = open_reader(topic, limits=limits).seek_all({first(topic): 0}).read_to({first(topic): 16})
+    assert reader.skipped_ranges(first(topic)) == [(at, at + 1, "unreadable_batch") for at in (0, 4, 8, 12)]
+    assert all("1 MiB" in str(batch.skip_detail) for batch in reader.batches if batch.skip_reason)
+    assert reader.values(first(topic)) == numbered(3) * 4
+    assert are_contiguous(reader.batches_of(first(topic)))
+
+
+def test_records_are_the_same_as_columns_and_by_the_clients_parser(
+    kafka_server: KafkaServer, kafka_topic: Callable[..., str], open_reader: Opener
+) -> None:
+    topic = kafka_topic()
+    for codec in (None, "gzip", "lz4", "snappy", "zstd"):
+        keys = [None, b"", b"key" * 100] * 40
+        produce(kafka_server, topic, [*numbered(119), None], keys=keys, compression_type=codec)
+    with open_producer(kafka_server, transactional_id=topic) as writer:
+        writer.init_transactions()
+        for commit in (False, True, False):
+            writer.begin_transaction()
+            writer.send(topic, b"in a transaction", headers=[("trace", b"\x00\xff"), ("größe", b"")], partition=0)
+            writer.flush()
+            writer.commit_transaction() if commit else writer.abort_transaction()
+    read = {}
+    for way in ("columns", "records"):
+        reader = open_reader(topic, limits=ReadLimits(way=way)).seek_all({first(topic): 5})
+        batches = reader.read_to({first(topic): end_of(reader)}).batches
+        read[way] = [
+            row
+            for batch in batches
+            for row in zip(
+                batch.offsets.tolist(),
+                batch.values,
+                batch.keys or [None] * len(batch),
+                batch.timestamps_us.tolist(),  # type: ignore[union-attr]
+                batch.batch_offsets.tolist(),  # type: ignore[union-attr]
+                strict=True,
+            )
+        ]
+        assert are_contiguous(batches)
+    assert read["columns"] == read["records"]
+    assert len(read["columns"]) == 5 * 120 - 5 + 1
 
 
 def test_batch_damaged_on_disk_is_skipped_and_later_records_arrive(

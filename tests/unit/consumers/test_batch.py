@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from consumers.batch import DeadLetters, DecodedBatch, Events, Partition, Table
+from consumers.byte_slices import ByteSlices
 from tests.unit.consumers.raw_batches import decode, json_records, raw_batch
 
 
@@ -108,3 +109,20 @@ def test_record_batches_are_kept_by_trim_head_and_decoding():
     assert decoded.batch_offsets.tolist() == [10, 12, 14]
     assert decoded.has_append_time.tolist() == [True, False, False]
     assert raw.head(2).batch_offsets.tolist() == [10, 10]
+
+
+def test_size_of_a_batch_counts_a_shared_bytes_object_whole():
+    blob = ByteSlices(b"x" * 1_000, np.array([0, 10, 0]), np.array([10, 5, -1]))
+    batch = raw_batch(blob)
+    assert batch.size_bytes == 1_000 + 2 * 3 * 8
+    assert batch.trim(2).size_bytes == 1_000 + 2 * 8
+    assert raw_batch([b"abc", None, b""]).size_bytes > 3
+    assert raw_batch(Table(columns={"x": ["1", "2"]}, n_rows=2)).size_bytes > 0
+
+
+def test_slices_of_one_bytes_object_are_a_sequence_of_byte_strings():
+    slices = ByteSlices(b"abcdef", np.array([0, 2, 0, 3]), np.array([2, 0, -1, 3]))
+    assert list(slices) == [slices[i] for i in range(4)] == [b"ab", b"", None, b"def"]
+    assert list(slices[1:3]) == [b"", None]
+    assert list(ByteSlices(b"", np.empty(0, np.int64), np.empty(0, np.int64))) == []
+    assert None in slices
