@@ -21,10 +21,12 @@ from consumers.source import Layout, Source
 from monitor.control_plane.control_plane import ControlPlane, ControlPlaneStores
 from monitor.control_plane.lease import Lease
 from monitor.control_plane.model_cache import ModelCache
+from monitor.control_plane.wakeup import ControlWakeup
 from monitor.daemon.rules import build_stream_rules
 from monitor.models.promotion import Promoter
 from monitor.models.scoring import Scorer, load_model
 from monitor.models.warm_up import WarmUp
+from monitor.pipeline.control_need import ControlNeed
 from monitor.pipeline.inbox import ControlChanged, Inbox
 from monitor.pipeline.intake import Intake
 from monitor.pipeline.outages import Outage, Outages
@@ -48,7 +50,7 @@ T = TypeVar("T")
 Phase = Literal["starting", "warming_up", "running"]
 
 DRAIN_TIMEOUT_S = 20.0
-_CONTROL_INTERVAL_S = 1.0
+_MODEL_CHECK_INTERVAL_S = 1.0
 _BACKOFF_S = 1.0
 
 
@@ -84,7 +86,7 @@ class StreamRunner:
         self._ledger = Ledger(db)
         self._models = ModelStore(db)
         self._stop = threading.Event()
-        self._wake = threading.Event()
+        self._wakeup = ControlWakeup()
         self._inbox = Inbox()
         self._threads: list[threading.Thread] = []
         self._stdin_source: Source | None = None
@@ -96,7 +98,7 @@ class StreamRunner:
     def stop(self) -> None:
         """Request the stop; decoded records are committed first."""
         self._stop.set()
-        self._wake.set()
+        self._wakeup.ask(urgent=True)
 
     @property
     def stopping(self) -> bool:
@@ -200,7 +202,7 @@ class StreamRunner:
             if self._retry_until_answered(lease.renew):
                 self._retry_until_answered(lambda: self._warm_up(state, lease))
             else:
-                self._stop.wait(_CONTROL_INTERVAL_S)
+                self._stop.wait(_MODEL_CHECK_INTERVAL_S)
         return None
 
     def _warm_up(self, state: StreamState, lease: Lease) -> None:
@@ -259,7 +261,7 @@ class StreamRunner:
             ),
             features=model.feature_names,
             intake=intake,
-            notify_committed=self._wake.set,
+            ask_control=lambda need: self._wakeup.ask(urgent=need is ControlNeed.NOW),
             retry=retry,
         )
         self._threads = [
@@ -331,11 +333,11 @@ class StreamRunner:
         )
         retirement = SourceRetirement(self._ledger, self.name, state.id, self._topics)
         steps = (retirement.run_due, plane.run_due, promoter.run_due)
+        self._wakeup.wait()
         while not self._stop.is_set():
-            self._wake.clear()
             if self._run_steps(steps, lease, lambda: worker.ended and windows.all_ended(state.id)):
                 self.stop()
-            self._wake.wait(_CONTROL_INTERVAL_S)
+            self._wakeup.wait()
         self._finish_control(plane)
 
     def _run_steps(self, steps: Sequence[Callable[[], bool]], lease: Lease, all_ended: Callable[[], bool]) -> bool:
@@ -345,7 +347,10 @@ class StreamRunner:
             if not lease.renew():
                 return False
             moved = [step() for step in steps]
-            return not any(moved) and lease.renew() and ended
+            if any(moved):
+                self._wakeup.ask(urgent=False)
+                return False
+            return lease.renew() and ended
         except StorageUnavailable as error:
             log.warning(
                 "Stream %s: %s; trying again.",

@@ -87,7 +87,8 @@ class PartitionBuffer:
 
     `record_count` counts the records from the fetch to the commit, as the inbox does; `records_since_s` is the time
     since which there have been any, `pending_since_s` the time since which some wait for their commit. `hold` is the
-    condition that the first pending event waits for. Times are on the monotonic clock.
+    condition that the first pending event waits for. `idle` is true from the storing of the idle source to its next
+    commit. Times are on the monotonic clock.
 
     Only the methods change a buffer.
     """
@@ -105,6 +106,7 @@ class PartitionBuffer:
     records_since_s: float = 0.0
     last_event_s: float = 0.0
     last_announced_s: float = float("-inf")
+    idle: bool = False
 
     @classmethod
     def from_claim(cls, partition: Partition, claim: SourceClaim, now_s: float) -> "PartitionBuffer":
@@ -172,12 +174,17 @@ class PartitionBuffer:
         self.position = advance.position
         self.watermark_us = advance.watermark_us
         self.record_count -= advance.n_records
-        self.end_stored = False
+        self.end_stored = self.idle = False
         self.pending_since_s = self.last_announced_s = now_s
 
     def apply_repeated_watermark(self, now_s: float) -> None:
         """Record that the watermark of the held records is committed again now."""
         self.last_announced_s = now_s
+        self.idle = False
+
+    def apply_idle(self) -> None:
+        """Record that the source is stored as idle; the next commit ends this."""
+        self.idle = True
 
     def apply_stored_end(self) -> None:
         """Record that the end of the source is stored."""

@@ -14,7 +14,9 @@ from typing import Protocol, assert_never
 from config.stream_rules import StreamRules
 from consumers.batch import Partition
 from consumers.codec import Codec
+from consumers.window_schedule import make_window_schedule
 from monitor.pipeline.commit import build_step_commit
+from monitor.pipeline.control_need import ControlNeed, KnownProgress, advance_progress, find_need
 from monitor.pipeline.control_reader import ControlReader, WorkerSettings
 from monitor.pipeline.fold import BatchScorer
 from monitor.pipeline.group_commit import CommitPace, select_due, store_group
@@ -46,7 +48,7 @@ from monitor.pipeline.step import (
     next_step,
 )
 from storage.control.shadows import ShadowStore
-from storage.ledger.commit import Committed, Fenced, Refused, Stale
+from storage.ledger.commit import Commit, Committed, Fenced, Refused, Stale
 from storage.ledger.idle import IdleSource
 from storage.ledger.ledger import GROUP_ROWS, Ledger
 
@@ -86,7 +88,7 @@ class Worker:
         shadows: ShadowStore,
         inbox: Inbox,
         intake: ClaimRequests,
-        notify_committed: Callable[[], None],
+        ask_control: Callable[[ControlNeed], None],
         retry: StorageRetry,
         clock: Callable[[], float] = time.monotonic,
         read_settings: Callable[[], WorkerSettings] | None = None,
@@ -102,7 +104,8 @@ class Worker:
         self._control = ControlReader(stream_id, ledger, shadows, retry, settings, read_settings)
         self._inbox = inbox
         self._intake = intake
-        self._notify_committed = notify_committed
+        self._ask_control = ask_control
+        self._progress = self._asked_at = KnownProgress()
         self._retry = retry
         self._buffers: dict[Partition, PartitionBuffer] = {}
         self._refusals: dict[Partition, int] = {}
@@ -307,14 +310,15 @@ class Worker:
             build_step_commit(step, buffer, stream_id=self._stream_id, features=self._features)
             for buffer, step in group
         ]
-        stale = []
-        n_stored = 0
-        for (buffer, step), outcome in zip(group, store_group(self._ledger, self._retry, commits), strict=True):
+        stale: list[PartitionBuffer] = []
+        stored: list[Commit] = []
+        outcomes = store_group(self._ledger, self._retry, commits)
+        for (buffer, step), commit, outcome in zip(group, commits, outcomes, strict=True):
             match outcome:
                 case Committed():
                     self._control.apply(outcome.control)
                     self._apply_stored_step(buffer, step)
-                    n_stored += 1
+                    stored.append(commit)
                 case Stale():
                     self._control.apply(outcome.control)
                     stale.append(buffer)
@@ -326,10 +330,22 @@ class Worker:
                 case other:
                     assert_never(other)
         self._replace_codec()
-        if n_stored:
+        if stored:
             self._intake.set_positions({each.partition: each.position.next_offset for each in self._buffers.values()})
-            self._notify_committed()
+            self._note_progress(stored)
         return stale
+
+    def _note_progress(self, commits: Iterable[Commit]) -> None:
+        """Ask for a step of the control plane if stored commits, or sources that became idle, need one."""
+        control, rules = self._control.control, self._control.settings.rules
+        windows = make_window_schedule(rules.windows)
+        parts = (part for commit in commits for part in commit.parts)
+        progress = advance_progress(self._progress, self._buffers.values(), parts, control, windows)
+        need = find_need(self._asked_at, progress, control, rules)
+        self._progress = progress
+        if need is not ControlNeed.NONE:
+            self._asked_at = progress
+            self._ask_control(need)
 
     def _apply_stored_step(self, buffer: PartitionBuffer, step: CommitStep) -> None:
         """Apply a stored step to its buffer, and release its records."""
@@ -382,10 +398,12 @@ class Worker:
             for source_id, buffer in idle.items()
         ]
         marked = self._retry.retry_until_answered(lambda: self._ledger.mark_idle(sources, message.seen_us))
-        for source_id in idle.keys() - marked:
-            self._give_up_claim(idle[source_id])
-        if marked:
-            self._notify_committed()
+        for source_id, buffer in idle.items():
+            if source_id in marked:
+                buffer.apply_idle()
+            else:
+                self._give_up_claim(buffer)
+        self._note_progress(())
 
     def _is_silent(self, buffer: PartitionBuffer) -> bool:
         silent = self._clock() - buffer.last_event_s >= self._control.settings.rules.idle_timeout_us / 1e6

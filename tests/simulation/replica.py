@@ -77,7 +77,7 @@ class Replica:
             shadows=ShadowStore(db),
             inbox=inbox,
             intake=self.intake,
-            notify_committed=lambda: None,
+            ask_control=lambda _: None,
             retry=StorageRetry(stop, 0.0),
             clock=db.clock.monotonic_s,
         )

@@ -137,7 +137,7 @@ class WorkerBench:
             shadows=ShadowStore(self.db),
             inbox=self.inbox,
             intake=self,
-            notify_committed=lambda: None,
+            ask_control=lambda _: None,
             retry=StorageRetry(self.stop, self.drain_timeout_s),
         )
 
