@@ -28,6 +28,10 @@ class RuleReader:
         """Return whether the rules are those of a revision of the settings, or of a later one."""
         return revision <= self.schedule.revision or self._read is None
 
+    def at(self, time_us: int) -> StreamRules:
+        """Return the rules that are valid at an event time, as last read."""
+        return self.schedule.at(time_us)
+
     def follow(self, revision: int) -> RuleSchedule:
         """Return the rules of a revision of the settings, which facts of the database name, or of a later one.
 

@@ -12,14 +12,16 @@ from config.errors import ConfigError, OlderReplicasRunning, OutriderError, Stor
 from config.settings import LoggingSettings, Settings
 from config.stream_rules import StreamRules
 from monitor.daemon.health_watch import INTERVAL_S, HealthWatch
-from monitor.daemon.reload import LiveNotifications, plan_reload
+from monitor.daemon.reload import LiveNotifications, ReloadPlan, plan_reload
 from monitor.daemon.rules import build_stream_rules
+from monitor.daemon.shared_settings import SharedSettings
 from monitor.daemon.silence_watch import SilenceWatch
 from monitor.daemon.stream_runner import StreamRunner, reads_stdin
 from monitor.daemon.stream_supervisor import StreamSupervisor
 from monitor.models.scoring import pick_device
 from monitor.schedule import JobScheduler
 from storage.control.outbox import Outbox
+from storage.control.settings import SettingsStore
 from storage.database.engine import Database
 from storage.database.jobs import record_job_result
 from storage.database.migrations.upgrade import upgrade
@@ -34,6 +36,8 @@ _CHECKPOINT_INTERVAL_S = 60.0
 _RETENTION_INTERVAL_S = 3600.0
 _FIRST_RETENTION_S = 60.0
 """Retention also runs in a daemon that is restarted more often than once an hour."""
+_HEARTBEAT_INTERVAL_S = 3.0
+"""A fifth of the time after which a process without a heartbeat does not count as running."""
 _PROGRESS_INTERVAL_S = 10.0
 _SILENCE_INTERVAL_S = 2.0
 _STUCK_AFTER_S = 60.0
@@ -74,6 +78,7 @@ class Daemon:
         self._beside_older = beside_older
         self._set_up_logging = set_up_logging
         self._fail_fast = fail_fast
+        self._shared: dict[str, SharedSettings] = {}
         self._streams: list[StreamSupervisor] = []
         self._failures: list[BaseException] = []
 
@@ -96,6 +101,12 @@ class Daemon:
             device = pick_device(self._settings.device)
             owner = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
             notifications = LiveNotifications(self._settings, Outbox(db))
+            self._shared = {
+                name: SharedSettings(
+                    self._settings, name, SettingsStore(db), owner=owner, channels_for=notifications.channels_for
+                )
+                for name in self._names
+            }
             self._streams = [self._supervise(name, db, owner, device, notifications) for name in self._names]
             health = HealthWatch(
                 db, [(each, self._rules_of(each, notifications)) for each in self._streams], replica=owner
@@ -119,7 +130,13 @@ class Daemon:
         return StreamSupervisor(
             name,
             lambda run_owner: StreamRunner(
-                name, self._settings, db, owner=run_owner, device=device, channels_for=notifications.channels_for
+                name,
+                self._settings,
+                db,
+                owner=run_owner,
+                device=device,
+                channels_for=notifications.channels_for,
+                shared=self._shared[name],
             ),
             owner=owner,
             restarts=not reads_stdin(self._settings.streams[name]),
@@ -134,6 +151,8 @@ class Daemon:
         while not self._stop.is_set():
             try:
                 upgrade(db, beside_older=self._beside_older)
+                if db.dialect == "sqlite":  # the lock of the daemon shows that no other process runs
+                    SettingsStore(db).delete_replicas()
             except (StorageUnavailable, OlderReplicasRunning) as error:
                 if isinstance(error, StorageUnavailable) or told != str(error):
                     log.warning("%s; trying again.", error, extra={"action": "start"})
@@ -183,6 +202,7 @@ class Daemon:
         if plan.changes("logging"):
             self._set_up_logging(plan.settings.logging)
         self._settings = plan.settings
+        self._propose_settings(plan)
         # As a warning if a change waits: it is seen at every level but `error`.
         log.log(
             logging.WARNING if plan.scheduled or plan.pending else logging.INFO,
@@ -191,6 +211,16 @@ class Daemon:
             extra={"action": "reload"}
             | {"applied": plan.applied, "scheduled": plan.scheduled, "pending": plan.pending},
         )
+
+    def _propose_settings(self, plan: ReloadPlan) -> None:
+        """Follow the reloaded settings that the processes of a stream share; a problem stays with its stream."""
+        for name, shared in self._shared.items():
+            if not plan.schedules(name):
+                continue
+            try:
+                shared.change_file(plan.settings)
+            except (ConfigError, StorageUnavailable) as error:  # the job of the heartbeats decides again
+                log.warning("Stream %s: %s", name, error, extra={"action": "reload", "stream": name})
 
     def _build_scheduler(self, db: Database, notifications: LiveNotifications, health: HealthWatch) -> JobScheduler:
         jobs = JobScheduler(time.monotonic, lambda name, error: _record_job(db, name, error))
@@ -205,6 +235,7 @@ class Daemon:
             lambda: apply_retention(db, self._settings.retention, db.now_us(), self._stop.is_set),
             first_s=_FIRST_RETENTION_S,
         )
+        jobs.add_job(_HEARTBEAT_INTERVAL_S, "settings", self._review_settings)
         jobs.add_job(_PROGRESS_INTERVAL_S, "progress", self._warn_when_stuck)
         jobs.add_job(INTERVAL_S, "health", health.check)
         for each in self._streams:
@@ -217,6 +248,17 @@ class Daemon:
             )
             jobs.add_job(_SILENCE_INTERVAL_S, f"silence {each.name}", watch.check)
         return jobs
+
+    def _review_settings(self) -> None:
+        """Record the heartbeats of this process, and review whether its file becomes the settings of each stream."""
+        problems: list[str] = []
+        for shared in self._shared.values():
+            try:
+                shared.review()
+            except ConfigError as error:
+                problems += error.problems
+        if problems:
+            raise ConfigError(*problems)
 
     def _warn_when_stuck(self) -> None:
         """Warn of streams that run without progress: the most frequent failure of consumers raises no error."""

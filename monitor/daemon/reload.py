@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from config.setting_classes import SETTING_CLASSES
+from config.setting_classes import SETTING_CLASSES, apply_shared, select_shared
 from config.settings import Settings
 from config.units import to_us
 from monitor.notify.sender import NotificationSender
@@ -22,8 +22,8 @@ class ReloadPlan:
     Attributes:
         settings: The settings in effect after the reload.
         applied: The changed keys that take effect, dotted.
-        scheduled: The changed keys of a stream that all its processes share, dotted. They become valid by the schedule
-            of the stream's settings (windows, ticks, models), which starts with a restart.
+        scheduled: The changed keys of a stream that all its processes share, dotted. They are proposed as the settings
+            of the stream and become valid by its schedule (windows, ticks, models).
         pending: The other changed keys that take effect after a restart, dotted.
     """
 
@@ -36,11 +36,15 @@ class ReloadPlan:
         """Return whether a change in a section of the settings takes effect."""
         return any(key.partition(".")[0] == section for key in self.applied)
 
+    def schedules(self, stream: str) -> bool:
+        """Return whether a setting of a stream that its processes share has changed."""
+        return any(key.startswith(f"streams.{stream}.") for key in self.scheduled)
+
     def describe(self) -> str:
         """Return one line for the log. It contains keys, and no values, which may be secrets."""
         groups = (
             ("in effect now", self.applied),
-            ("in the stream's schedule of settings after a restart", self.scheduled),
+            ("proposed to the schedule of the stream's settings", self.scheduled),
             ("in effect after a restart", self.pending),
         )
         changes = [f"{when}: {', '.join(keys)}" for when, keys in groups if keys]
@@ -66,8 +70,12 @@ def plan_reload(current: Settings, written: Settings) -> ReloadPlan:
         "logging": written.logging,
         "retention": written.retention if "retention" in live_keys else current.retention,
     }
+    streams = {
+        name: apply_shared(stream, select_shared(written.streams[name])) if name in written.streams else stream
+        for name, stream in current.streams.items()
+    }
     return ReloadPlan(
-        settings=current.model_copy(update=effective),
+        settings=current.model_copy(update={**effective, "streams": streams}),
         applied=tuple(applied),
         scheduled=tuple(key for key in waiting if _is_shared(key)),
         pending=tuple(key for key in waiting if not _is_shared(key)),

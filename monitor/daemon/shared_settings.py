@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from threading import Lock
 
 from config.setting_classes import SHARED_CLASSES, changed_keys, hash_shared, select_shared
@@ -26,7 +27,6 @@ class SharedSettings:
         stream: Name of the stream.
         store: The stored settings.
         owner: Name of this process.
-        version: The version of this program.
         channels_for: The routes, as in `build_stream_rules`.
     """
 
@@ -37,33 +37,35 @@ class SharedSettings:
         store: SettingsStore,
         *,
         owner: str,
-        version: str,
         channels_for: Callable[..., Sequence[str]] | None = None,
     ) -> None:
         self._stream = stream
         self._store = store
         self._owner = owner
-        self._version = version
+        self._version = metadata.version("outrider")
         self._channels_for = channels_for
         self._lock = Lock()
         self._stream_id: int | None = None
-        self._rows: Sequence[SettingRow] = ()
         self._told: tuple[str, str | None] | None = None
         self._set_file(settings)
 
     def _set_file(self, settings: Settings) -> None:
-        self._file = settings
+        self._file = self._effective = settings
+        self._rows: Sequence[SettingRow] = ()
         self._own = select_shared(settings.streams[self._stream])
         self._hash = hash_shared(self._own)
 
     @property
     def effective(self) -> Settings:
-        """Return the settings that this process follows for the latest event times."""
-        rows = self._rows
-        if not rows:
-            return self._file
-        newest = newest_rows(rows)
-        return with_shared(self._file, self._stream, {scope: newest[scope].content for scope in SHARED_CLASSES})
+        """Return the settings that this process follows for the latest event times, as last read."""
+        return self._effective
+
+    def _set_rows(self, rows: Sequence[SettingRow]) -> None:
+        if rows != self._rows:
+            newest = newest_rows(rows)
+            contents = {scope: newest[scope].content for scope in SHARED_CLASSES}
+            self._effective = with_shared(self._file, self._stream, contents)
+            self._rows = rows
 
     def join(self, stream_id: int) -> None:
         """Record the first heartbeat of this process; propose its file or adopt the stored settings.
@@ -115,7 +117,7 @@ class SharedSettings:
         """
         with self._lock:
             if self._stream_id is not None:
-                self._rows = self._store.read_rows(self._stream_id)
+                self._set_rows(self._store.read_rows(self._stream_id))
             return self._build_rules(self._rows)
 
     def _build_rules(self, rows: Sequence[SettingRow]) -> RuleSchedule:
@@ -134,7 +136,7 @@ class SharedSettings:
             role, new = decide_settings(facts, self._own, self._hash, self._next_tick)
             return new
 
-        self._rows = self._store.exchange(stream_id, self._replica(), decide)
+        self._set_rows(self._store.exchange(stream_id, self._replica(), decide))
         self._tell(role, before)
 
     def _next_tick(self, rows: Sequence[SettingRow], time_us: int) -> int:

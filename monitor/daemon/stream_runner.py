@@ -9,24 +9,29 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Literal, TypeVar
 
 from config.errors import BrokerUnavailable, StorageUnavailable
-from config.settings import Settings, StreamSettings
+from config.settings import EventSettings, Settings, StreamSettings
+from config.stream_rules import RuleSchedule
 from config.units import to_us
 from consumers.batch import Partition, Position
-from consumers.codec import make_codec
+from consumers.codec import Codec, make_codec
 from consumers.open import open_source
 from consumers.source import Layout, Source
 from monitor.control_plane.control_plane import ControlPlane, ControlPlaneStores
 from monitor.control_plane.lease import Lease
 from monitor.control_plane.model_cache import ModelCache
+from monitor.control_plane.rule_reader import RuleReader
 from monitor.control_plane.wakeup import ControlWakeup
 from monitor.daemon.rules import build_stream_rules
+from monitor.daemon.shared_settings import SharedSettings
 from monitor.models.promotion import Promoter
 from monitor.models.scoring import Scorer, load_model
 from monitor.models.warm_up import WarmUp
 from monitor.pipeline.control_need import ControlNeed
+from monitor.pipeline.control_reader import WorkerSettings
 from monitor.pipeline.inbox import ControlChanged, Inbox
 from monitor.pipeline.intake import Intake
 from monitor.pipeline.outages import Outage, Outages
@@ -36,6 +41,7 @@ from monitor.pipeline.worker import Worker
 from storage.control.drift import DriftStore
 from storage.control.evidence import EvidenceStore
 from storage.control.models import ModelRecord, ModelStore
+from storage.control.settings import SettingsStore
 from storage.control.shadows import ShadowStore
 from storage.control.thresholds import ThresholdStore
 from storage.control.windows import WindowStore
@@ -47,6 +53,8 @@ from storage.ledger.sources import StreamState
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Decoding = tuple[EventSettings, timedelta]
+"""The settings of a stream that its codec depends on, apart from the features, which are those of the model."""
 Phase = Literal["starting", "warming_up", "running"]
 
 DRAIN_TIMEOUT_S = 20.0
@@ -72,6 +80,7 @@ class StreamRunner:
         owner: str,
         device: str,
         channels_for: Callable[..., Sequence[str]] | None = None,
+        shared: SharedSettings | None = None,
     ) -> None:
         self.name = name
         self.failure: BaseException | None = None
@@ -80,6 +89,11 @@ class StreamRunner:
         self._settings = settings
         self._stream_settings = settings.streams[name]
         self._rules = build_stream_rules(settings, name, channels_for=channels_for)
+        self._schedule = RuleSchedule.constant(self._rules)
+        self._shared = shared or SharedSettings(
+            settings, name, SettingsStore(db), owner=owner, channels_for=channels_for
+        )
+        self._decoding: tuple[Decoding, Codec] | None = None
         self._db = db
         self._owner = owner
         self._device = device
@@ -138,6 +152,7 @@ class StreamRunner:
         if self._stdin_source is not None:
             self._stdin_source.close()
         try:
+            self._shared.leave()
             Leases(self._db).release(f"control:{self.name}", self._owner)
         except StorageUnavailable as error:
             log.warning("Stream %s: %s; the lease will expire.", self.name, error, extra={"action": "stop"})
@@ -166,8 +181,12 @@ class StreamRunner:
         return None
 
     def _open_stream(self) -> StreamState:
-        """Store the stream and the positions of all its partitions before the first commit."""
+        """Store the stream, its settings and the positions of all its partitions before the first commit."""
         state = self._ledger.open_stream(self.name, window_size_us=self._rules.size_us, lead_us=self._rules.lead_us)
+        self._shared.join(state.id)
+        self._schedule = self._shared.read_rules()
+        self._rules = self._schedule.newest
+        self._stream_settings = self._shared.effective.streams[self.name]
         with self._open_reader(state.id) as source:
             partitions = register_sources(self._ledger, self.name, state.id, source, self._stream_settings)
             self._topics = frozenset(each.partition.topic for each in partitions)
@@ -241,16 +260,11 @@ class StreamRunner:
             drain_timeout_s=DRAIN_TIMEOUT_S,
             outages=self.outages,
         )
-        max_future_us = to_us(self._stream_settings.window.max_future)
         self.worker = worker = Worker(
             self._rules,
             state.id,
-            codec=make_codec(
-                self._stream_settings.event,
-                model.feature_names,
-                layout=self._layout,
-                max_future_us=max_future_us,
-            ),
+            codec=self._get_codec(model),
+            read_settings=lambda: self._read_worker_settings(model),
             ledger=self._ledger,
             shadows=ShadowStore(self._db),
             inbox=self._inbox,
@@ -274,6 +288,25 @@ class StreamRunner:
         self.phase = "running"
         for thread in self._threads:
             thread.join()
+
+    def _read_worker_settings(self, model: ModelRecord) -> WorkerSettings:
+        rules = self._shared.read_rules().newest
+        self._stream_settings = self._shared.effective.streams[self.name]
+        return WorkerSettings(rules=rules, codec=self._get_codec(model))
+
+    def _get_codec(self, model: ModelRecord) -> Codec:
+        """Return the codec of the present settings, the same object until a setting of the decoding changes."""
+        settings = self._stream_settings
+        decoding = (settings.event.model_copy(update={"features": "auto"}), settings.window.max_future)
+        if self._decoding is None or self._decoding[0] != decoding:
+            codec = make_codec(
+                settings.event,
+                model.feature_names,
+                layout=self._layout,
+                max_future_us=to_us(settings.window.max_future),
+            )
+            self._decoding = (decoding, codec)
+        return self._decoding[1]
 
     def _warn_of_other_features(self, model: ModelRecord) -> None:
         """Warn if the configured features differ from the model's, which were fixed when it was fitted."""
@@ -309,6 +342,7 @@ class StreamRunner:
         """Seal, judge and tick while this process holds the lease; stop the stream when no work remains."""
         lease = Lease(Leases(self._db), f"control:{self.name}", self._owner)
         windows, thresholds = WindowStore(self._db), ThresholdStore(self._db)
+        reader = RuleReader(self._schedule, self._shared.read_rules)
         plane = ControlPlane(
             self._rules,
             state.id,
@@ -322,6 +356,7 @@ class StreamRunner:
             now_us=lambda: time.time_ns() // 1_000,
             renew=lease.renew,
             notify_sealed=lambda: self._inbox.put(ControlChanged()),
+            rule_reader=reader,
         )
         promoter = Promoter(
             self._rules,
@@ -330,6 +365,7 @@ class StreamRunner:
             models=self._models,
             thresholds=thresholds,
             reference=self._model_cache.reference,
+            rules_at=reader.at,
         )
         retirement = SourceRetirement(self._ledger, self.name, state.id, self._topics)
         steps = (retirement.run_due, plane.run_due, promoter.run_due)

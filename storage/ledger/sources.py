@@ -6,7 +6,6 @@ function here can therefore deadlock with a seal, nor with a commit, which locks
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,10 +14,8 @@ from sqlalchemy.engine import Connection
 
 from storage.database.engine import Database
 from storage.database.locks import lock_stream
-from storage.database.tables import positions, sources, streams, window_parts
+from storage.database.tables import positions, sources, streams
 from storage.ledger.commit import StreamControl
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,15 +72,13 @@ class SourceClaim:
 def open_stream(db: Database, name: str, window_size_us: int, lead_us: int) -> StreamState:
     """Return the stream with a name; create it if it does not exist.
 
-    A changed window size holds from the first window that begins after all sealed windows and all windows with parts:
-    earlier windows keep the old size, and no two windows overlap.
+    An existing stream is not changed: its settings change by `storage.control.settings`.
 
     Args:
         db: The database.
         name: The stream's name.
-        window_size_us: The length of its windows.
-        lead_us: The lead, grace + ahead. The largest value ever used is stored, because events may be stored as far
-            beyond the seal.
+        window_size_us: The length of the first windows of a new stream.
+        lead_us: The lead of a new stream, grace + ahead.
     """
     with db.write() as connection:
         row = _select_stream(connection, name)
@@ -100,18 +95,6 @@ def open_stream(db: Database, name: str, window_size_us: int, lead_us: int) -> S
                 .on_conflict_do_nothing()
             )
             row = _select_stream(connection, name)
-        if row is not None and row.window_size_us != window_size_us:
-            _change_window_size(connection, row.id, window_size_us)
-            log.warning(
-                "Stream %s: the window size changes to %d us; it was %d us.",
-                name,
-                window_size_us,
-                row.window_size_us,
-                extra={"action": "window_size_changed", "stream": name},
-            )
-            row = _select_stream(connection, name)
-        if row is not None and row.lead_us < lead_us:
-            connection.execute(sa.update(streams).where(streams.c.id == row.id).values(lead_us=lead_us))
         if row is None:
             message = f"stream {name} was deleted while it was being opened"
             raise LookupError(message)
@@ -130,27 +113,6 @@ def open_stream(db: Database, name: str, window_size_us: int, lead_us: int) -> S
 
 def _select_stream(connection: Connection, name: str) -> sa.Row[tuple[object, ...]] | None:
     return connection.execute(sa.select(streams).where(streams.c.name == name)).one_or_none()
-
-
-def _change_window_size(connection: Connection, stream_id: int, size_us: int) -> None:
-    lock_stream(connection, stream_id)
-    connection.execute(
-        sa.select(positions.c.source_id)
-        .where(positions.c.stream_id == stream_id)
-        .order_by(positions.c.source_id)
-        .with_for_update()
-    ).all()
-    sealed = connection.scalar(sa.select(streams.c.sealed_until_us).where(streams.c.id == stream_id))
-    newest_part_end = connection.scalar(
-        sa.select(sa.func.max(window_parts.c.window_end_us)).where(window_parts.c.stream_id == stream_id)
-    )
-    ends = [each for each in (sealed, newest_part_end) if each is not None]
-    boundary = -(-max(ends) // size_us) * size_us if ends else None
-    connection.execute(
-        sa.update(streams)
-        .where(streams.c.id == stream_id)
-        .values(window_size_us=size_us, sealed_until_us=boundary, revision=streams.c.revision + 1)
-    )
 
 
 def register_sources(db: Database, stream_id: int, discovered: Sequence[NewSource]) -> list[SourceState]:

@@ -11,13 +11,10 @@ from storage.ledger.ledger import Ledger
 from storage.ledger.sources import NewSource
 from tests.integration.storage.commits import (
     MINUTE,
-    T0,
     ClaimedStream,
     claim_stream,
     count_rows,
     fetch_rows,
-    part_row,
-    seal,
 )
 
 LEAD = 10 * MINUTE
@@ -41,20 +38,9 @@ def test_stream_opened_by_eight_threads_is_created_once(db: Database) -> None:
     assert len(set(opened)) == count_rows(db, "streams") == 1
 
 
-def test_new_window_size_begins_after_sealed_windows_and_windows_with_parts(
-    feed: ClaimedStream, ledger: Ledger
-) -> None:
-    seal(feed.db, feed.stream_id, T0 + MINUTE)
-    feed.commit(1, parts=[part_row(T0 + 3 * MINUTE)])
-    stream = ledger.open_stream("payments", 5 * MINUTE, LEAD)
-    assert stream.window_size_us == 5 * MINUTE
-    assert stream.control.sealed_until_us == T0 + 5 * MINUTE
-    assert stream.control.revision == 1
-
-
-def test_new_window_size_of_an_empty_stream_seals_nothing(ledger: Ledger) -> None:
-    ledger.open_stream("a", MINUTE, LEAD)
-    assert ledger.open_stream("a", 5 * MINUTE, LEAD).control.sealed_until_us is None
+def test_opening_a_stream_with_other_windows_does_not_change_it(ledger: Ledger) -> None:
+    stream = ledger.open_stream("a", MINUTE, LEAD)
+    assert ledger.open_stream("a", 5 * MINUTE, 2 * LEAD) == stream
 
 
 def test_registering_a_source_again_keeps_its_position(feed: ClaimedStream, ledger: Ledger) -> None:

@@ -43,11 +43,11 @@ def test_other_settings_are_named_and_keep_their_effective_values() -> None:
     assert plan.applied == ("notify.channels.x",)
     assert plan.scheduled == ("streams.a.window.size",)
     assert plan.pending == ("notify.max_age",)
-    assert plan.settings.streams == before.streams
+    assert plan.settings.streams == written.streams, "the shared settings are proposed"
     assert plan.settings.notify.max_age == before.notify.max_age
     assert plan.describe() == (
-        "Reloaded the configuration; in effect now: notify.channels.x; in the stream's schedule of settings after a "
-        "restart: streams.a.window.size; in effect after a restart: notify.max_age."
+        "Reloaded the configuration; in effect now: notify.channels.x; proposed to the schedule of the stream's "
+        "settings: streams.a.window.size; in effect after a restart: notify.max_age."
     )
     assert plan_reload(plan.settings, written).pending == plan.pending, "they are named again until the restart"
 
@@ -87,7 +87,7 @@ def test_retention_waits_while_a_look_back_needs_the_windows() -> None:
         ("streams.a.threshold.look_back",),
         ("retention.windows",),
     )
-    assert plan.describe().startswith("Reloaded the configuration; no change takes effect now; in the stream's ")
+    assert plan.describe().startswith("Reloaded the configuration; no change takes effect now; proposed to ")
 
 
 def test_each_waiting_key_is_named_by_what_it_waits_for() -> None:
