@@ -39,8 +39,7 @@ class StreamRules:
         grace_us: `window.grace`.
         ahead_us: `window.ahead`.
         idle_timeout_us: `window.idle_timeout`.
-        max_future_us: `window.max_future` for a file. None for other sources: the codec checks their event times
-            against the clock of the broker.
+        max_future_us: `window.max_future`. None for the synthetic stream, which has no wrong clock.
         percentile: `threshold.percentile`.
         method: `threshold.method`.
         look_back_us: `threshold.look_back`.

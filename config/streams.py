@@ -106,7 +106,10 @@ class WindowSettings(Section):
         default_factory=_default_ahead,
         description="The maximum lead of a partition in event time. Default: 10m or two windows.",
     )
-    max_future: Duration = Field(default=timedelta(minutes=5), description="The accepted clock skew.")
+    max_future: Duration = Field(
+        default=timedelta(minutes=5),
+        description="The accepted clock skew: the unconfirmed lead of an event time over watermark and timestamp.",
+    )
 
     @model_validator(mode="after")
     def _check_ahead(self) -> "WindowSettings":

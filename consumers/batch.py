@@ -287,12 +287,65 @@ class DeadLetters:
         )
 
 
+NO_TIME_US = -1
+"""The event time of a filtered record without a valid one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilteredRecords:
+    """Records that the stream's filter leaves out, as columns in the order of offsets.
+
+    `times_us` is `NO_TIME_US` for a record without a valid event time. `batch_offsets` and `has_append_time` are those
+    of `Events`.
+    """
+
+    offsets: Int64
+    times_us: Int64
+    batch_offsets: Int64 | None = None
+    has_append_time: Mask | None = None
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def slice(self, start: int, stop: int) -> FilteredRecords:
+        """Return the records [start, stop). The arrays are views."""
+        return FilteredRecords(
+            offsets=self.offsets[start:stop],
+            times_us=self.times_us[start:stop],
+            batch_offsets=None if self.batch_offsets is None else self.batch_offsets[start:stop],
+            has_append_time=None if self.has_append_time is None else self.has_append_time[start:stop],
+        )
+
+    @staticmethod
+    def empty() -> FilteredRecords:
+        """Return no records."""
+        none = np.empty(0, np.int64)
+        return FilteredRecords(offsets=none, times_us=none)
+
+    @staticmethod
+    def concat(pieces: Sequence[FilteredRecords]) -> FilteredRecords:
+        """Concatenate batches of filtered records."""
+        pieces = [piece for piece in pieces if len(piece)]
+        if not pieces:
+            return FilteredRecords.empty()
+        if len(pieces) == 1:
+            return pieces[0]
+        return FilteredRecords(
+            offsets=np.concatenate([piece.offsets for piece in pieces]),
+            times_us=np.concatenate([piece.times_us for piece in pieces]),
+            batch_offsets=_concatenate_arrays([(piece.batch_offsets, piece.offsets) for piece in pieces]),
+            has_append_time=_concatenate_arrays(
+                [(piece.has_append_time, np.zeros(len(piece), np.bool_)) for piece in pieces]
+            ),
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodedBatch:
-    """The events and dead letters of one raw batch, with the batch's range of offsets.
+    """The events, dead letters and filtered records of one raw batch, with the batch's range of offsets.
 
-    `skip_reason` is copied from the raw batch. The caller stores such a range as a gap, which opens an incident.
-    An unreadable batch is also a dead letter.
+    Every record is one of the three. `skip_reason` is copied from the raw batch. The caller stores such a range as a
+    gap, which opens an incident. An unreadable batch is also a dead letter.
     """
 
     partition: Partition
@@ -302,6 +355,12 @@ class DecodedBatch:
     events: Events
     dead_letters: DeadLetters
     skip_reason: str | None = None
+    filtered: FilteredRecords = field(default_factory=FilteredRecords.empty)
+
+    @property
+    def n_records(self) -> int:
+        """Return the number of records, whatever became of them; an unreadable range counts as one."""
+        return len(self.events) + len(self.dead_letters) + len(self.filtered)
 
     def cursor_at(self, offset: int) -> int | None:
         """Return the byte offset of row `offset`, begin <= offset <= end. None without cursors."""

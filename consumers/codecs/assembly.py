@@ -90,11 +90,18 @@ def assemble_batch(
             keys=_key_column(raw, schema, rows),
             ids=None if rows.ids is None else text_column(_as_sequence(rows.ids)),
             batch_offsets=None if raw.batch_offsets is None else raw.batch_offsets[rows.index],
-            has_append_time=None if raw.has_append_time is None else raw.has_append_time[rows.index],
+            has_append_time=_trusted_times(raw, schema, rows.index),
         ),
         dead_letters=dead_letters.build(raw),
         skip_reason=raw.skip_reason,
     )
+
+
+def _trusted_times(raw: RawBatch, schema: Schema, index: Int64) -> Mask | None:
+    """Return a mask of the times that a trusted clock has set: that of the broker, or of this machine for a file."""
+    if schema.time_field is None and raw.timestamps_us is None:
+        return np.ones(len(index), np.bool_)
+    return None if raw.has_append_time is None else raw.has_append_time[index]
 
 
 def _event_times(raw: RawBatch, schema: Schema, rows: FeatureRows, now_us: int) -> Int64:

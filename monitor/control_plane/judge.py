@@ -189,6 +189,7 @@ def _window_row(facts: WindowFacts, part: Part, threshold_id: int | None, *, jud
         outliers=part.outliers,
         late=part.late,
         dead=part.dead,
+        filtered=sum(stored.filtered for stored in facts.parts),
         judged=judged,
     )
 

@@ -34,7 +34,7 @@ def build_stream_rules(
         grace_us=to_us(window.grace),
         ahead_us=to_us(window.ahead),
         idle_timeout_us=to_us(window.idle_timeout),
-        max_future_us=to_us(window.max_future) if stream_settings.source.type == "file" else None,
+        max_future_us=None if stream_settings.source.type == "synthetic" else to_us(window.max_future),
         percentile=threshold.percentile,
         method=threshold.method,
         look_back_us=to_us(threshold.look_back),

@@ -6,7 +6,7 @@ So the fold can be repeated when the stream has changed (a sealed window, a new 
 rows at any speed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.stream_rules import StreamRules
-from consumers.batch import DeadLetters, DecodedBatch, Events
+from consumers.batch import DeadLetters, DecodedBatch, Events, FilteredRecords
+from consumers.clock_vote import ReadExtent
 from consumers.window_schedule import WindowSchedule, make_window_schedule
-from consumers.windows import NO_WATERMARK_US, count_before_lead_end, watermark_before
+from consumers.windows import NO_WATERMARK_US, SourceWatermarks, count_before_lead_end
 from monitor.models.shadow_parts import build_shadow_parts
-from monitor.pipeline.stray_times import mask_stray_times, reject_stray_times
+from monitor.pipeline.stray_times import find_timed_records, mask_stray_times, reject_stray_times
 from monitor.pipeline.threshold_schedule import ThresholdSchedule
 from monitor.statistics.drift_sums import DriftCodes, MeasuredEvents, WindowDriftSums
 from monitor.statistics.part import Scale, WindowParts, summarise_windows
@@ -76,12 +77,14 @@ class ScoredEvents:
 class FoldedBatch:
     """The content of one commit, and the records that have to wait.
 
-    `end` is the position after the commit. `watermark_us` includes the first event that the lead holds back, so that a
+    `end` is the position after the commit, and `n_records` the number of records before it, whatever became of them.
+    `watermark_us` includes the first event that the lead holds back, so that a
     gap in event time cannot block the stream. `held_by_lead` is True when the lead cut the batch.
     """
 
     end: int
     watermark_us: int | None
+    n_records: int
     scored: ScoredEvents
     dead: DeadLetters
     parts: list[WindowPartRow]
@@ -102,6 +105,7 @@ def join_batches(pieces: list[DecodedBatch]) -> DecodedBatch:
         cursors=np.concatenate([*(c[:-1] for c in cursors[:-1]), cursors[-1]]) if cursors else None,
         events=Events.concat([piece.events for piece in pieces]),
         dead_letters=DeadLetters.concat([piece.dead_letters for piece in pieces]),
+        filtered=FilteredRecords.concat([piece.filtered for piece in pieces]),
     )
 
 
@@ -109,79 +113,82 @@ def fold(
     batch: DecodedBatch,
     *,
     watermark_us: int | None,
-    final: bool,
     control: StreamControl,
     schedule: ThresholdSchedule,
     rules: StreamRules,
     scorer: BatchScorer,
+    following: Sequence[DecodedBatch] = (),
+    extent: ReadExtent | None = None,
 ) -> FoldedBatch:
     """Fold a batch into the columns of one commit.
 
     Args:
         batch: Consecutive records of one source, from its stored position on.
         watermark_us: The source's stored watermark; None before its first event.
-        final: No records follow this batch in its source.
         control: The stream's sealed time, as the worker last read it; the ledger checks it when it commits.
         schedule: The threshold rows.
         rules: The rules of the stream.
         scorer: The scorer of the models in the schedule.
+        following: The batches of the source after it that are read already; they vote on future times.
+        extent: How far the log was read; None: to the end of these batches, which is not known to be the log's end.
     """
     windows = make_window_schedule(rules.windows)
-    stray, decided = mask_stray_times(batch.events, watermark_us, rules, final=final)
-    # The remaining records keep their stray times: the next fold decides them again, by the events that follow.
+    timed = find_timed_records(batch)
+    extent = extent or ReadExtent(read_until=following[-1].end if following else batch.end)
+    stray, decided = mask_stray_times(timed, watermark_us, rules, following=following, extent=extent)
+    # The remaining records keep their stray times: the next fold decides them again, by the records that follow.
     within_lead = count_before_lead_end(
-        np.where(stray, NO_WATERMARK_US, batch.events.times_us), windows.lead_end_us(control.sealed_until_us)
+        np.where(stray, NO_WATERMARK_US, timed.times_us), windows.lead_end_us(control.sealed_until_us)
     )
     n = min(decided, within_lead)
-    ready, remaining = _split_batch(batch, n)
-    ready = reject_stray_times(ready, stray[:n])
-    watermarks_us = watermark_before(ready.events.times_us, watermark_us)
-    advanced_us = _advance_watermark(watermark_us, ready.events.times_us)
+    ready, remaining = _split_batch(batch, int(timed.offsets[n]) if n < len(timed) else batch.end)
+    ready = reject_stray_times(ready, timed.offsets[:n][stray[:n]])
+    believed = ~stray[:n]
+    watermarks = SourceWatermarks.of(timed.offsets[:n][believed], timed.times_us[:n][believed], watermark_us)
+    advanced_us = watermarks.newest_us
     held = within_lead < decided
     if held:  # an undecided event may have a stray time, which must not become the watermark
-        advanced_us = _advance_watermark(advanced_us, batch.events.times_us[n : n + 1])
-    scored = _score_events(ready.events, watermarks_us, control, schedule, windows, scorer)
+        head_us = int(timed.times_us[n])
+        advanced_us = head_us if advanced_us is None else max(advanced_us, head_us)
+    scored = _score_events(ready.events, watermarks.before(ready.events.offsets), control, schedule, windows, scorer)
     return FoldedBatch(
         end=ready.end,
         watermark_us=advanced_us,
+        n_records=ready.n_records,
         scored=scored,
         dead=ready.dead_letters,
-        parts=_build_parts(scored, ready.dead_letters, watermark_us, schedule, windows, scorer),
+        parts=_build_parts(ready, scored, watermarks, control, schedule, windows, scorer),
         shadow_parts=_build_shadow_parts(scored, schedule, windows, scorer),
         remaining=remaining,
         held_by_lead=held,
     )
 
 
-def _split_batch(batch: DecodedBatch, n: int) -> tuple[DecodedBatch, DecodedBatch | None]:
-    """Split a batch before event `n`; the dead letters before that event belong to the first piece."""
-    if n >= len(batch.events):
+def _split_batch(batch: DecodedBatch, offset: int) -> tuple[DecodedBatch, DecodedBatch | None]:
+    """Split a batch at an offset; the second piece is None at the end of the batch."""
+    if offset >= batch.end:
         return batch, None
-    offset = int(batch.events.offsets[n])
-    n_dead = int(np.searchsorted(batch.dead_letters.offsets, offset))
+    n_events, n_dead, n_filtered = (
+        int(np.searchsorted(piece.offsets, offset)) for piece in (batch.events, batch.dead_letters, batch.filtered)
+    )
     row = offset - batch.begin
     first = replace(
         batch,
         end=offset,
         cursors=None if batch.cursors is None else batch.cursors[: row + 1],
-        events=batch.events.slice(0, n),
+        events=batch.events.slice(0, n_events),
         dead_letters=batch.dead_letters.slice(0, n_dead),
+        filtered=batch.filtered.slice(0, n_filtered),
     )
     remaining = replace(
         batch,
         begin=offset,
         cursors=None if batch.cursors is None else batch.cursors[row:],
-        events=batch.events.slice(n, len(batch.events)),
+        events=batch.events.slice(n_events, len(batch.events)),
         dead_letters=batch.dead_letters.slice(n_dead, len(batch.dead_letters)),
+        filtered=batch.filtered.slice(n_filtered, len(batch.filtered)),
     )
     return first, remaining
-
-
-def _advance_watermark(watermark_us: int | None, times_us: Int64) -> int | None:
-    if not len(times_us):
-        return watermark_us
-    newest = int(times_us.max())
-    return newest if watermark_us is None else max(watermark_us, newest)
 
 
 def _score_events(
@@ -220,21 +227,25 @@ def _score_events(
 
 
 def _build_parts(
+    ready: DecodedBatch,
     scored: ScoredEvents,
-    dead_letters: DeadLetters,
-    watermark_us: int | None,
+    watermarks: SourceWatermarks,
+    control: StreamControl,
     schedule: ThresholdSchedule,
     windows: WindowSchedule,
     scorer: BatchScorer,
 ) -> list[WindowPartRow]:
-    """Build one part per window in one pass over the batch; late events and dead letters are only counted."""
+    """Build one part per window in one pass over the batch; only events that are not late are in its statistics."""
     event_starts = windows.starts(scored.events.times_us)
-    dead_windows = _dead_letter_windows(scored.events, dead_letters, watermark_us, windows)
-    starts = np.unique(np.concatenate([event_starts, dead_windows]))
-    late = _count_by_window(event_starts[scored.is_late], starts)
-    dead = _count_by_window(dead_windows, starts)
+    late_starts = _late_windows(scored, event_starts, watermarks, control, windows)
+    dead_starts = _windows_of_marks(watermarks.before(ready.dead_letters.offsets), windows)
+    filtered_starts = _windows_of_marks(watermarks.after(ready.filtered.offsets), windows)
     on_time = np.flatnonzero(~scored.is_late)
     on_time = on_time[np.argsort(event_starts[on_time], kind="stable")]
+    starts = np.unique(np.concatenate([event_starts[on_time], late_starts, dead_starts, filtered_starts]))
+    late, dead, filtered = (
+        _count_by_window(counted, starts) for counted in (late_starts, dead_starts, filtered_starts)
+    )
     model_ids = schedule.model_ids[schedule.rows_at(starts)]
     event_windows = np.searchsorted(starts, event_starts[on_time])
     rows = []
@@ -251,8 +262,34 @@ def _build_parts(
             dead=dead[own],
             drift=scored.sum_drift(events, index, n_windows, model_id),
         )
-        rows += _part_rows(parts, starts[own], scored.events.offsets[events], schedule, windows)
+        rows += _part_rows(parts, starts[own], filtered[own], scored.events.offsets[events], schedule, windows)
     return sorted(rows, key=lambda row: row.window_start_us)
+
+
+def _late_windows(
+    scored: ScoredEvents,
+    event_starts: Int64,
+    watermarks: SourceWatermarks,
+    control: StreamControl,
+    windows: WindowSchedule,
+) -> Int64:
+    """Return the window that each late event is counted in: that of its source's watermark before it.
+
+    Its own window is judged before it comes. Old times that are scattered over many windows therefore cost no part
+    each. Without a watermark, or where that window is sealed because the source was idle, it is the window of its own
+    time or the first open one, whichever is later.
+    """
+    late = scored.is_late
+    if not late.any():
+        return np.empty(0, np.int64)
+    marks_us = watermarks.before(scored.events.offsets[late])
+    starts = np.where(marks_us >= 0, windows.starts(np.maximum(marks_us, 0)), event_starts[late])
+    return starts if control.sealed_until_us is None else np.maximum(starts, control.sealed_until_us)
+
+
+def _windows_of_marks(marks_us: Int64, windows: WindowSchedule) -> Int64:
+    """Return the windows that records other than events are counted in, without those before the first event."""
+    return windows.starts(marks_us[marks_us >= 0])
 
 
 def _count_by_window(windows: Int64, starts: Int64) -> Int64:
@@ -261,7 +298,12 @@ def _count_by_window(windows: Int64, starts: Int64) -> Int64:
 
 
 def _part_rows(
-    parts: WindowParts, starts: Int64, offsets: Int64, schedule: ThresholdSchedule, windows: WindowSchedule
+    parts: WindowParts,
+    starts: Int64,
+    filtered: Int64,
+    offsets: Int64,
+    schedule: ThresholdSchedule,
+    windows: WindowSchedule,
 ) -> list[WindowPartRow]:
     """Return the rows of the windows of one model; `offsets` are those of its on-time events, sorted by window."""
     ends = np.cumsum(parts.events)
@@ -274,6 +316,7 @@ def _part_rows(
         parts.outliers,
         parts.late,
         parts.dead,
+        filtered,
         padded[ends - parts.events],
         padded[ends - 1],
     )
@@ -286,11 +329,12 @@ def _part_rows(
             outliers=outliers,
             late=late,
             dead=dead,
+            filtered=filtered_records,
             payload=payload,
             first_offset=first if events else None,
             last_offset=last if events else None,
         )
-        for start, end, threshold_id, events, outliers, late, dead, first, last, payload in zip(
+        for start, end, threshold_id, events, outliers, late, dead, filtered_records, first, last, payload in zip(
             *(column.tolist() for column in columns), encode_windows(parts), strict=True
         )
     ]
@@ -310,17 +354,3 @@ def _build_shadow_parts(
         energies=scorer.energies,
         scale=scorer.scale,
     )
-
-
-def _dead_letter_windows(
-    events: Events, dead_letters: DeadLetters, watermark_us: int | None, windows: WindowSchedule
-) -> Int64:
-    """Return the window start of each dead letter, except of those before the first event of the source.
-
-    A dead letter counts in the window of the source's watermark before it.
-    """
-    if not len(dead_letters):
-        return np.empty(0, np.int64)
-    watermarks_us = watermark_before(np.append(events.times_us, 0), watermark_us)
-    times_us = watermarks_us[np.searchsorted(events.offsets, dead_letters.offsets)]
-    return windows.starts(times_us[times_us >= 0])

@@ -51,10 +51,11 @@ class PartitionsCaughtUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionEnded:
-    """The partition has ended: no further records follow."""
+    """The partition has ended: no further records follow. `seen_us` is the time by the database clock."""
 
     partition: Partition
     epoch: int
+    seen_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

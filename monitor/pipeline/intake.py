@@ -165,7 +165,15 @@ class Intake:
                 self._inbox.put(RecordsFetched(epoch=claim.epoch, batch=batch))
         for partition in polled.ended:
             if partition in self._claims:
-                self._inbox.put(PartitionEnded(partition=partition, epoch=self._claims[partition].epoch))
+                epoch = self._claims[partition].epoch
+                self._inbox.put(PartitionEnded(partition=partition, epoch=epoch, seen_us=self._read_clock()))
+
+    def _read_clock(self) -> int | None:
+        """Return the time of the database's clock; None while the database is unavailable."""
+        try:
+            return self._now_us()
+        except StorageUnavailable:
+            return None
 
     def _discard_claim(self, partition: Partition) -> None:
         self._claims.pop(partition, None)

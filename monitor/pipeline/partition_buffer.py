@@ -35,7 +35,7 @@ class HeldByLead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Undecided:
-    """The first pending event waits for further records, which decide whether its time is stray."""
+    """The first pending event waits for further records or for the clock, which decide whether its time is stray."""
 
 
 Hold = HeldByLead | Undecided
@@ -51,7 +51,7 @@ class BufferState(enum.Enum):
     HELD_BY_LEAD = enum.auto()
     """Pending records whose first event the lead holds back."""
     UNDECIDED = enum.auto()
-    """Pending records whose first event waits for further records."""
+    """Pending records whose first event waits for further records or for the clock."""
     ENDED = enum.auto()
     """No pending records, and no records follow; the end of the source is not stored."""
     END_STORED = enum.auto()
@@ -64,7 +64,7 @@ class BufferAdvance:
 
     Attributes:
         n_batches: Number of leading pending batches that the commit takes.
-        n_records: Number of committed events and dead letters.
+        n_records: Number of committed records: events, dead letters and filtered records.
         n_events: Number of committed events.
         position: Stored position of the source after the commit.
         watermark_us: Stored watermark of the source after the commit.
@@ -87,8 +87,9 @@ class PartitionBuffer:
 
     `record_count` counts the records from the fetch to the commit, as the inbox does; `records_since_s` is the time
     since which there have been any, `pending_since_s` the time since which some wait for their commit. `hold` is the
-    condition that the first pending event waits for. `idle` is true from the storing of the idle source to its next
-    commit. Times are on the monotonic clock.
+    condition that the first pending event waits for. `log_end_us` is the database's clock when the last pending record
+    was the last one of the log; None if it was not seen there. `idle` is true from the storing of the idle source to
+    its next commit. Other times are on the monotonic clock.
 
     Only the methods change a buffer.
     """
@@ -99,6 +100,7 @@ class PartitionBuffer:
     watermark_us: int | None
     pending: deque[DecodedBatch] = field(default_factory=deque)
     hold: Hold | None = None
+    log_end_us: int | None = None
     ended: bool = False
     end_stored: bool = False
     record_count: int = 0
@@ -145,14 +147,24 @@ class PartitionBuffer:
         if not self.record_count:
             self.records_since_s = now_s
         self.pending.append(batch)
+        self.log_end_us = None
         self._decide()
-        self.record_count += len(batch.events) + len(batch.dead_letters)
+        self.record_count += batch.n_records
         if len(batch.events):
             self.last_event_s = now_s
 
-    def end(self) -> None:
-        """Record that no further records follow, which decides an undecided event."""
+    def reach_log_end(self, clock_us: int) -> None:
+        """Record that the pending records end the log at a time of the database's clock, which may decide an event."""
+        self.log_end_us = clock_us
+        self._decide()
+
+    def end(self, clock_us: int | None = None) -> None:
+        """Record that no further records follow, which decides an undecided event.
+
+        `clock_us` is the time of the database's clock; None for a back-test.
+        """
         self.ended = True
+        self.log_end_us = clock_us
         self._decide()
 
     def _decide(self) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 
 from config.stream_rules import StreamRules
 from consumers.batch import DecodedBatch, Position
+from consumers.clock_vote import ReadExtent
 from consumers.window_schedule import make_window_schedule
 from monitor.pipeline.fold import BatchScorer, FoldedBatch, fold
 from monitor.pipeline.partition_buffer import (
-    COMMIT_EVENTS,
     BufferAdvance,
     BufferState,
     HeldByLead,
@@ -72,7 +72,7 @@ class WaitForLead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitForInput:
-    """Apply `hold` to the buffer: further records have to decide whether the first pending time is stray."""
+    """Apply `hold` to the buffer: further records or the clock decide whether the first pending time is stray."""
 
     hold: Undecided
 
@@ -145,12 +145,12 @@ def _commit_or_wait(
         return WaitForLead(hold=HeldByLead(control=control)) if folded.held_by_lead else WaitForInput(hold=Undecided())
     advance = BufferAdvance(
         n_batches=n_batches,
-        n_records=len(folded.scored.events) + len(folded.dead),
+        n_records=folded.n_records,
         n_events=len(folded.scored.events),
         position=Position(next_offset=folded.end, cursor=batch.cursor_at(folded.end)),
         watermark_us=folded.watermark_us,
         remaining=folded.remaining,
-        hold=_hold_of_remaining(folded, control, is_last=n_batches == len(buffer.pending)),
+        hold=_hold_of_remaining(folded, control),
     )
     return CommitBatch(batch=batch, folded=folded, control=control, advance=advance)
 
@@ -177,43 +177,29 @@ def _fold_batch(
     rules: StreamRules,
     scorer: BatchScorer,
 ) -> FoldedBatch:
-    """Fold a batch as the final one if the source has ended or an unreadable range follows.
-
-    The wait of an undecided event is bounded: it is decided when 10,000 records follow it that hold too few events.
-    Without this bound its records would fill the buffer of the partition, which would stay paused.
-    """
-
-    def fold_once(*, final: bool) -> FoldedBatch:
-        return fold(
-            batch,
-            watermark_us=buffer.watermark_us,
-            final=final,
-            control=control,
-            schedule=schedule,
-            rules=rules,
-            scorer=scorer,
-        )
-
-    is_last = n_batches == len(buffer.pending)
-    folded = fold_once(final=buffer.ended if is_last else is_unreadable_range(buffer.pending[n_batches]))
-    full = len(batch.events) + len(batch.dead_letters) >= COMMIT_EVENTS
-    if full and not folded.held_by_lead and not _makes_progress(buffer, folded):
-        return fold_once(final=True)
-    return folded
+    """Fold a batch; the pending batches after it vote on its future times, also those after an unreadable range."""
+    return fold(
+        batch,
+        watermark_us=buffer.watermark_us,
+        control=control,
+        schedule=schedule,
+        rules=rules,
+        scorer=scorer,
+        following=list(buffer.pending)[n_batches:],
+        extent=ReadExtent(read_until=buffer.pending[-1].end, log_end_us=buffer.log_end_us, ended=buffer.ended),
+    )
 
 
 def _makes_progress(buffer: PartitionBuffer, folded: FoldedBatch) -> bool:
     return folded.end != buffer.position.next_offset or folded.watermark_us != buffer.watermark_us
 
 
-def _hold_of_remaining(folded: FoldedBatch, control: StreamControl, *, is_last: bool) -> Hold | None:
+def _hold_of_remaining(folded: FoldedBatch, control: StreamControl) -> Hold | None:
     """Return the hold of the remaining records.
 
     Records that the lead holds wait until the control state differs from the one of this fold; the commit may have
-    changed it already. Without further pending records, only further input decides the others.
+    changed it already. Only further input decides the others, since all pending records have voted.
     """
     if folded.remaining is None:
         return None
-    if folded.held_by_lead:
-        return HeldByLead(control=control)
-    return Undecided() if is_last else None
+    return HeldByLead(control=control) if folded.held_by_lead else Undecided()

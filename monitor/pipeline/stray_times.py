@@ -1,28 +1,65 @@
-"""Stray future times of events: found by the events that follow, and turned into dead letters. Pure functions."""
+"""Stray future times: found by the vote of the log, and turned into dead letters. Pure functions."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from config.stream_rules import StreamRules
-from consumers.batch import DeadLetters, DecodedBatch, Events
-from consumers.windows import find_stray_times
+from config.time_format import format_utc
+from consumers.batch import NO_TIME_US, DeadLetters, DecodedBatch
+from consumers.clock_vote import ReadExtent, TimedRecords, find_stray_times, has_jumps
+
+Int64 = NDArray[np.int64]
+
+
+def find_timed_records(batch: DecodedBatch) -> TimedRecords:
+    """Return the records of a batch that have an event time: its events, and the filtered records with a valid time."""
+    events, filtered = batch.events, batch.filtered
+    pieces = [TimedRecords.of(events.offsets, events.times_us, events.batch_offsets, events.has_append_time)]
+    if len(filtered):
+        timed = filtered.times_us != NO_TIME_US
+        pieces.append(
+            TimedRecords.of(
+                filtered.offsets[timed],
+                filtered.times_us[timed],
+                None if filtered.batch_offsets is None else filtered.batch_offsets[timed],
+                None if filtered.has_append_time is None else filtered.has_append_time[timed],
+            )
+        )
+    return TimedRecords.merge(pieces)
 
 
 def mask_stray_times(
-    events: Events, watermark_us: int | None, rules: StreamRules, *, final: bool
+    records: TimedRecords,
+    watermark_us: int | None,
+    rules: StreamRules,
+    *,
+    following: Sequence[DecodedBatch],
+    extent: ReadExtent,
 ) -> tuple[NDArray[np.bool_], int]:
-    """Return a mask of the events with stray future times, and the number of leading events that are decided."""
-    if rules.max_future_us is None:
-        return np.zeros(len(events), np.bool_), len(events)
-    stray, decided = find_stray_times(events.times_us, watermark_us, rules.max_future_us, final=final)
+    """Return a mask of the records with stray future times, and the number of leading records that are decided.
+
+    Args:
+        records: The records of a batch that have an event time.
+        watermark_us: The source's watermark before them.
+        rules: The rules of the stream.
+        following: The batches after it that are read already, which vote too.
+        extent: How far the log was read.
+    """
+    n = len(records)
+    if rules.max_future_us is None or not has_jumps(records, watermark_us, rules.max_future_us):
+        return np.zeros(n, np.bool_), n
+    known = TimedRecords.merge([records, *(find_timed_records(batch) for batch in following)])
+    stray, decided = find_stray_times(known, n, watermark_us, rules.max_future_us, extent)
     stray[decided:] = False
     return stray, decided
 
 
-def reject_stray_times(batch: DecodedBatch, stray: NDArray[np.bool_]) -> DecodedBatch:
-    """Turn the events with stray times into dead letters."""
+def reject_stray_times(batch: DecodedBatch, stray_offsets: Int64) -> DecodedBatch:
+    """Turn the events at these offsets into dead letters."""
+    stray = np.isin(batch.events.offsets, stray_offsets)
     rows = np.flatnonzero(stray)
     if not len(rows):
         return batch
@@ -31,16 +68,12 @@ def reject_stray_times(batch: DecodedBatch, stray: NDArray[np.bool_]) -> Decoded
         end_offsets=batch.events.offsets[rows] + 1,
         reasons=["future_time"] * len(rows),
         details=[
-            f"{_format_seconds(batch.events.times_us[i])} s since 1970; the events after it are earlier" for i in rows
+            f"{format_utc(int(batch.events.times_us[i]))}; the record batches after it have earlier times" for i in rows
         ],
         payloads=[None] * len(rows),
     )
     dead_letters = _sort_dead_letters(DeadLetters.concat([batch.dead_letters, rejected]))
     return replace(batch, events=batch.events.filter(~stray), dead_letters=dead_letters)
-
-
-def _format_seconds(time_us: np.int64) -> str:
-    return f"{int(time_us) / 1e6:.6f}"
 
 
 def _sort_dead_letters(dead_letters: DeadLetters) -> DeadLetters:

@@ -176,11 +176,11 @@ class Worker:
                 self._discard_buffer(message.partition)
                 self._refusals.pop(message.partition, None)
             case PartitionsCaughtUp():
-                self._mark_idle(message)
+                self._reach_log_end(message)
             case PartitionEnded():
                 buffer = self._buffers.get(message.partition)
                 if buffer is not None and buffer.claim.epoch == message.epoch:
-                    buffer.end()
+                    buffer.end(message.seen_us)
             case ControlChanged():
                 self._control.invalidate()
             case StopRequested():
@@ -383,16 +383,27 @@ class Worker:
         if not self._buffers.keys() - self._refusals.keys():
             raise error
 
-    def _mark_idle(self, message: PartitionsCaughtUp) -> None:
-        """Mark the sources as idle that are at the end of their log and have had no event for `idle_timeout`.
+    def _reach_log_end(self, message: PartitionsCaughtUp) -> None:
+        """Decide pending times by the clock, and mark sources as idle that have had no event for `idle_timeout`.
 
         `message` follows all records that were polled before it through the inbox. So without pending records all of
-        them are committed; the ledger checks the positions again.
+        them are committed; the ledger checks the positions again. A source that waits for the decision on a future time
+        may be idle: its position is before that event.
         """
         found = [self._buffers[partition] for partition in message.partitions if partition in self._buffers]
-        silent = [] if self._control.never_read else [buffer for buffer in found if self._is_silent(buffer)]
-        self._run_steps(silent)
-        idle = {buffer.claim.source_id: buffer for buffer in silent if self._is_current(buffer)}
+        found = [buffer for buffer in found if not buffer.ended]
+        undecided = [buffer for buffer in found if buffer.state is BufferState.UNDECIDED]
+        for buffer in found:
+            buffer.reach_log_end(message.seen_us)
+        if self._control.never_read:
+            return
+        silent = [buffer for buffer in found if self._is_silent(buffer)]
+        self._run_steps([*undecided, *(buffer for buffer in silent if not any(buffer is each for each in undecided))])
+        idle = {
+            buffer.claim.source_id: buffer
+            for buffer in silent
+            if self._is_current(buffer) and buffer.state in {BufferState.CLAIMED, BufferState.UNDECIDED}
+        }
         sources = [
             IdleSource(source_id=source_id, epoch=buffer.claim.epoch, next_offset=buffer.position.next_offset)
             for source_id, buffer in idle.items()
@@ -406,5 +417,4 @@ class Worker:
         self._note_progress(())
 
     def _is_silent(self, buffer: PartitionBuffer) -> bool:
-        silent = self._clock() - buffer.last_event_s >= self._control.settings.rules.idle_timeout_us / 1e6
-        return silent and not buffer.ended and not any(len(batch.events) for batch in buffer.pending)
+        return self._clock() - buffer.last_event_s >= self._control.settings.rules.idle_timeout_us / 1e6

@@ -45,6 +45,7 @@ class StoredPart:
     late: int
     dead: int
     payload: bytes
+    filtered: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +152,7 @@ class OpenWindow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowRow:
-    """A window to store; `judged` is False if it holds only late events."""
+    """A window to store; `judged` is False if it has neither events nor dead letters."""
 
     window_start_us: int
     window_end_us: int
@@ -161,6 +162,7 @@ class WindowRow:
     late: int
     dead: int
     judged: bool
+    filtered: int = 0
     expected: float | None = None
     p_value: float | None = None
     energy_p50: float | None = None

@@ -34,6 +34,7 @@ def read_window_facts(conn: sa.Connection, stream_id: int, start_us: int) -> Win
                 late=row.late,
                 dead=row.dead,
                 payload=row.payload,
+                filtered=row.filtered,
             )
             for row in rows
         ],

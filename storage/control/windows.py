@@ -144,7 +144,9 @@ class WindowStore:
             return True
 
     def add_late_parts(self, stream_id: int, window_start_us: int) -> bool:
-        """Add the late events and dead letters of stored parts to their judged window; return whether any were added.
+        """Add the late events, dead letters and filtered records of stored parts to their judged window.
+
+        Return whether any were added.
 
         Raises:
             RuntimeError: A part has events that are not late.
@@ -230,9 +232,12 @@ class WindowStore:
                 f"window {facts.window_start_us} of stream {stream_id} was judged before all its events were "
                 "committed; the ledger's seal check should have rejected this commit"
             )
-        late, dead = sum(part.late for part in facts.parts), sum(part.dead for part in facts.parts)
         of_window = (windows.c.stream_id == stream_id, windows.c.window_start_us == facts.window_start_us)
-        conn.execute(windows.update().where(*of_window).values(late=windows.c.late + late, dead=windows.c.dead + dead))
+        added = {
+            column.name: column + sum(getattr(part, column.name) for part in facts.parts)
+            for column in (windows.c.late, windows.c.dead, windows.c.filtered)
+        }
+        conn.execute(windows.update().where(*of_window).values(added))
 
     def _store_judgement(self, conn: sa.Connection, stream_id: int, stream: str, judgement: Judgement) -> None:
         row = judgement.window
@@ -246,6 +251,7 @@ class WindowStore:
                 outliers=row.outliers,
                 late=row.late,
                 dead=row.dead,
+                filtered=row.filtered,
                 expected=row.expected,
                 p_value=row.p_value,
                 energy_p50=row.energy_p50,

@@ -77,7 +77,7 @@ def view_queries(dialect: Dialect) -> dict[str, str]:
        {time("x.window_end_us", "window_end")}, x.events, x.outliers, x.expected AS expected_outliers, x.late,
        x.p_value, x.energy_p50, x.energy_p99, x.energy_max, m.version AS model_version,
        x.window_start_us, x.window_end_us, x.dead, t.threshold, {json("x.details", "details")},
-       {time("x.judged_at_us", "judged_at")}
+       {time("x.judged_at_us", "judged_at")}, x.filtered
   FROM windows x {join_stream}
   LEFT JOIN thresholds t ON t.id = x.threshold_id LEFT JOIN models m ON m.id = t.model_id""",
         "threshold_history": f"""SELECT st.name AS stream, {time("x.computed_at_us", "computed_at")},

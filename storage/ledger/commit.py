@@ -120,6 +120,7 @@ class WindowPartRow:
     late: int
     dead: int
     payload: bytes | None
+    filtered: int = 0
     first_offset: int | None = None
     last_offset: int | None = None
 

@@ -111,6 +111,7 @@ def insert_parts(connection: Connection, commits: Sequence[Commit]) -> None:
             "outliers": [part.outliers for _, part in parts],
             "late": [part.late for _, part in parts],
             "dead": [part.dead for _, part in parts],
+            "filtered": [part.filtered for _, part in parts],
             "payload": [part.payload for _, part in parts],
             "first_offset": [part.first_offset for _, part in parts],
             "last_offset": [part.last_offset for _, part in parts],

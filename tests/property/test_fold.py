@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.stream_rules import StreamRules, WindowRules
-from consumers.batch import DeadLetters, DecodedBatch, Events, Partition
+from consumers.batch import NO_TIME_US, DeadLetters, DecodedBatch, Events, FilteredRecords, Partition
+from consumers.clock_vote import ReadExtent
 from consumers.window_schedule import make_window_schedule
 from monitor.pipeline.fold import FoldedBatch, fold, join_batches
+from monitor.pipeline.stray_times import find_timed_records
 from monitor.pipeline.threshold_schedule import ThresholdSchedule
 from monitor.statistics.drift_sums import MeasuredEvents
 from monitor.statistics.part import Part, Scale, merge_parts
@@ -61,12 +63,20 @@ class FeatureEnergies:
 
 @st.composite
 def logs(draw: st.DrawFn, largest_step: int = 12, furthest_back: int = 25) -> DecodedBatch:
-    """Draw a log of one source with rising and falling times, dead letters and offset holes."""
+    """Draw a log of one source with rising and falling times, dead letters, filtered records and offset holes.
+
+    Its record batches begin at any offsets.
+    """
     n = draw(st.integers(0, 25))
     steps = draw(st.lists(st.integers(-furthest_back, largest_step), min_size=n, max_size=n))
-    kinds = draw(st.lists(st.sampled_from(["event", "event", "event", "dead", "hole"]), min_size=n, max_size=n))
+    kinds = draw(
+        st.lists(
+            st.sampled_from(["event", "event", "event", "dead", "hole", "filtered", "no time"]), min_size=n, max_size=n
+        )
+    )
     at = 0
     times, places, dead = [], [], []
+    filtered: list[tuple[int, int]] = []
     for offset, (step, kind) in enumerate(zip(steps, kinds, strict=True)):
         if kind == "event":
             at = max(0, at + step)
@@ -74,6 +84,10 @@ def logs(draw: st.DrawFn, largest_step: int = 12, furthest_back: int = 25) -> De
             places.append(offset)
         elif kind == "dead":
             dead.append(offset)
+        elif kind != "hole":
+            at = max(0, at + step)
+            filtered.append((offset, at if kind == "filtered" else NO_TIME_US))
+    begins = np.array(sorted(draw(st.sets(st.integers(0, 25), max_size=12)) | {0}), np.int64)
     energy = [((offset * 7919) % 100) / 50 - 1 for offset in places]
     return DecodedBatch(
         partition=PARTITION,
@@ -84,6 +98,8 @@ def logs(draw: st.DrawFn, largest_step: int = 12, furthest_back: int = 25) -> De
             offsets=np.array(places, np.int64),
             times_us=np.array(times, np.int64),
             features=np.array(energy, np.float32).reshape(-1, 1),
+            batch_offsets=_find_batches(places, begins),
+            has_append_time=np.zeros(len(places), np.bool_),
         ),
         dead_letters=DeadLetters(
             offsets=np.array(dead, np.int64),
@@ -92,13 +108,25 @@ def logs(draw: st.DrawFn, largest_step: int = 12, furthest_back: int = 25) -> De
             details=["-"] * len(dead),
             payloads=[None] * len(dead),
         ),
+        filtered=FilteredRecords(
+            offsets=np.array([offset for offset, _ in filtered], np.int64),
+            times_us=np.array([time for _, time in filtered], np.int64),
+            batch_offsets=_find_batches([offset for offset, _ in filtered], begins),
+            has_append_time=np.zeros(len(filtered), np.bool_),
+        ),
     )
+
+
+def _find_batches(offsets: list[int], begins: np.ndarray) -> np.ndarray:
+    """Return the base offset of the record batch of each offset."""
+    return begins[np.searchsorted(begins, np.array(offsets, np.int64), side="right") - 1]
 
 
 def slice_decoded(whole: DecodedBatch, begin: int, end: int) -> DecodedBatch:
     assert whole.cursors is not None
     a, b = np.searchsorted(whole.events.offsets, [begin, end])
     c, d = np.searchsorted(whole.dead_letters.offsets, [begin, end])
+    e, f = np.searchsorted(whole.filtered.offsets, [begin, end])
     return replace(
         whole,
         begin=begin,
@@ -106,6 +134,7 @@ def slice_decoded(whole: DecodedBatch, begin: int, end: int) -> DecodedBatch:
         cursors=whole.cursors[begin : end + 1],
         events=whole.events.slice(a, b),
         dead_letters=whole.dead_letters.slice(c, d),
+        filtered=whole.filtered.slice(e, f),
     )
 
 
@@ -133,7 +162,7 @@ class FoldRun:
         folded = fold(
             self.pending,
             watermark_us=self.watermark_us,
-            final=self.read == self.whole.end,
+            extent=ReadExtent(read_until=self.read, ended=self.read == self.whole.end),
             control=StreamControl(sealed_until_us=self.sealed_until_us, revision=0),
             schedule=SCHEDULE,
             rules=self.rules,
@@ -298,8 +327,9 @@ def test_watermark_covers_committed_events_and_the_first_pending_event(
     for n, share in steps:
         reader.step(n)
         last = reader.folded[-1]
-        seen = whole.events.times_us[whole.events.offsets < reader.committed]
-        head = whole.events.times_us[whole.events.offsets >= reader.committed][:1] if last.held_by_lead else []
+        timed = find_timed_records(whole)
+        seen = timed.times_us[timed.offsets < reader.committed]
+        head = timed.times_us[timed.offsets >= reader.committed][:1] if last.held_by_lead else []
         assert reader.watermark_us == max([*seen, *head], default=None)
         reader.seal(share)
 

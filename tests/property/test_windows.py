@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from consumers.windows import (
     NO_WATERMARK_US,
     count_before_lead_end,
-    find_stray_times,
     watermark_before,
     window_start,
 )
@@ -46,30 +45,3 @@ def test_lead_is_cut_at_the_first_event_at_the_limit(times, limit):
     cut = count_before_lead_end(times, limit)
     assert (times[:cut] < limit).all()
     assert cut == len(times) or times[cut] >= limit
-
-
-def by_definition(times, watermark, max_future):
-    mark, strays = watermark, []
-    for i, time in enumerate(times):
-        jumps = mark is None or time > mark + max_future
-        stray = jumps and any(other < time - max_future for other in times[i + 1 : i + 3])
-        strays.append(stray)
-        if not stray:
-            mark = time if mark is None else max(mark, time)
-    return strays
-
-
-@given(TIMES, BEFORE, st.integers(0, 300))
-def test_stray_times_are_contradicted_by_the_next_two_events(times, watermark, max_future):
-    mask, settled = find_stray_times(times, watermark, max_future, final=True)
-    assert settled == len(times)
-    assert mask.tolist() == by_definition(times.tolist(), watermark, max_future)
-
-
-@given(SOME_TIMES, BEFORE, st.integers(0, 300), st.lists(st.integers(0, 2_000), max_size=5))
-def test_decided_events_do_not_depend_on_following_events(times, watermark, max_future, following):
-    mask, settled = find_stray_times(times, watermark, max_future, final=False)
-    longer = np.concatenate([times, np.array(following, np.int64)])
-    whole, _ = find_stray_times(longer, watermark, max_future, final=True)
-    np.testing.assert_array_equal(mask[:settled], whole[:settled])
-    assert settled >= len(times) - 2

@@ -157,10 +157,11 @@ class SimulatedWriter:
     def commit(self, n: int) -> bool:
         """Read up to n records unless some wait for their commit, and carry out the next step.
 
-        Return whether anything was committed; if not, the control state is read.
+        Return whether anything was read or committed; if nothing was committed, the control state is read.
         """
         if self.ended:
             return False
+        read_before = self._read
         if self._control.revision < 0:
             self.refresh()
         if self._buffer.state in {BufferState.CLAIMED, BufferState.UNDECIDED}:
@@ -169,7 +170,7 @@ class SimulatedWriter:
             self._read = end
         if self._read == self._whole.end:
             self._buffer.end()
-        return self._run_steps()
+        return self._run_steps() or self._read > read_before
 
     def _run_steps(self) -> bool:
         """Carry out steps until one has committed records or the end, or until none is due."""

@@ -20,7 +20,6 @@ from monitor.pipeline.inbox import (
     PartitionsCaughtUp,
 )
 from monitor.pipeline.intake import RECLAIM_DELAY_S, ReclaimRequest
-from monitor.pipeline.partition_buffer import COMMIT_EVENTS
 from storage.control.thresholds import ThresholdRow, insert_threshold
 from storage.database.engine import Database
 from storage.database.errors import CommitUnknown
@@ -168,7 +167,7 @@ def test_events_of_a_window_sealed_in_the_meantime_are_late(bench: WorkerBench) 
     bench.feed(claim, event_batch([T0 + 1, T0 + MINUTE], begin=1))
     bench.end(thread)
     parts = fetch_rows(bench.db, "SELECT window_start_us, events, late FROM window_parts ORDER BY id")
-    assert parts == [(T0, 1, 0), (T0, 0, 1), (T0 + MINUTE, 1, 0)]
+    assert parts == [(T0, 1, 0), (T0 + MINUTE, 1, 1)]
 
 
 def test_a_new_active_model_scores_the_windows_from_its_start_on(bench: WorkerBench) -> None:
@@ -256,24 +255,24 @@ def test_an_unreadable_range_becomes_a_gap_between_events(bench: WorkerBench) ->
     assert fetch_rows(bench.db, "SELECT source_offset FROM scores ORDER BY 1") == [(0,), (50,)]
 
 
-def test_a_jump_in_a_file_before_an_unreadable_range_is_accepted(sqlite_db: Database) -> None:
+def test_the_records_after_an_unreadable_range_vote_on_a_jump_before_it(sqlite_db: Database) -> None:
     bench = file_bench(sqlite_db, drain_timeout_s=2.0)
     claim = bench.claim()
     jump = event_batch([T0, T0 + 1, T0 + 9 * MINUTE])
     bench.feed(claim, jump, raw_batch([], begin=3, end=9, skip_reason=UNREADABLE_BATCH), event_batch([T0], begin=9))
     bench.inbox.put(PartitionEnded(partition=partition(), epoch=claim.epoch))
     bench.finish()
-    assert fetch_rows(sqlite_db, "SELECT source_offset FROM scores ORDER BY 1") == [(0,), (1,), (2,), (9,)]
+    assert fetch_rows(sqlite_db, "SELECT source_offset FROM scores ORDER BY 1") == [(0,), (1,), (9,)]
+    assert fetch_rows(sqlite_db, "SELECT source_offset FROM dead_letters WHERE reason = 'future_time'") == [(2,)]
 
 
-def test_the_first_event_of_a_file_does_not_wait_for_ever_before_dead_letters(
-    sqlite_db: Database,
-) -> None:
+def test_the_first_event_before_dead_letters_is_decided_at_the_end_of_the_log(sqlite_db: Database) -> None:
     bench = file_bench(sqlite_db)
     claim = bench.claim()
     thread = bench.start()
-    bench.feed(claim, event_batch([T0]), raw_batch([b"not json"] * COMMIT_EVENTS, begin=1))
-    wait_until(lambda: bench.position().next_offset == COMMIT_EVENTS + 1)
+    bench.feed(claim, event_batch([T0]), raw_batch([b"not json"] * 9, begin=1))
+    bench.inbox.put(PartitionsCaughtUp(partitions=frozenset({partition()}), seen_us=T0))
+    wait_until(lambda: bench.position().next_offset == 10)
     bench.end(thread)
     assert count_rows(sqlite_db, "scores") == 1
 
@@ -292,12 +291,28 @@ def test_a_stray_time_at_the_end_of_the_batch_does_not_become_the_watermark(sqli
     stray = T0 + 40 * MINUTE  # beyond the lead too
     thread = bench.start()
     bench.feed(claim, event_batch([T0, T0 + 1, T0 + 2, stray]))
+    bench.inbox.put(PartitionsCaughtUp(partitions=frozenset({partition()}), seen_us=T0 + 3))
     wait_until(lambda: count_rows(sqlite_db, "scores") == 3)
     assert bench.position().watermark_us == T0 + 2
-    bench.feed(claim, event_batch([T0 + 3, T0 + 4], begin=4))
+    bench.feed(claim, event_batch([T0 + 4 + i for i in range(700)], begin=4))
     bench.end(thread)
     assert fetch_rows(sqlite_db, "SELECT source_offset, reason FROM dead_letters") == [(3, "future_time")]
-    assert fetch_rows(sqlite_db, "SELECT source_offset FROM scores ORDER BY 1") == [(0,), (1,), (2,), (4,), (5,)]
+    assert count_rows(sqlite_db, "scores") == 703
+
+
+def test_a_source_that_waits_for_the_decision_on_a_time_may_be_idle(sqlite_db: Database) -> None:
+    bench = file_bench(sqlite_db, idle_timeout_s=0.0)
+    claim = bench.claim()
+    thread = bench.start()
+    bench.feed(claim, event_batch([T0, T0 + 40 * MINUTE]))
+    bench.inbox.put(PartitionsCaughtUp(partitions=frozenset({partition()}), seen_us=T0))
+    wait_until(lambda: bench.position().next_offset == 1)
+    bench.inbox.put(PartitionsCaughtUp(partitions=frozenset({partition()}), seen_us=T0 + 1))
+    wait_until(lambda: bench.position().idle_until_us == T0 + 1 + IDLE_LEASE_US)
+    assert bench.position().next_offset == 1
+    bench.inbox.put(PartitionsCaughtUp(partitions=frozenset({partition()}), seen_us=T0 + 35 * MINUTE))
+    wait_until(lambda: bench.position().watermark_us == T0 + 40 * MINUTE)
+    bench.end(thread)
 
 
 def many_partitions(db: Database, n: int) -> tuple[WorkerBench, list[SourceClaim]]:

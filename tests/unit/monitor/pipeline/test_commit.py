@@ -51,6 +51,7 @@ def folded(end: int = 14) -> FoldedBatch:
         is_late=np.array([False, False, True]),
     )
     return FoldedBatch(
+        n_records=4,
         end=end,
         watermark_us=3,
         scored=scored,

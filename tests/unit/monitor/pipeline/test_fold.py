@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.stream_rules import StreamRules
-from consumers.batch import DeadLetters, DecodedBatch, Events, Partition
+from consumers.batch import NO_TIME_US, DeadLetters, DecodedBatch, Events, FilteredRecords, Partition
+from consumers.clock_vote import ReadExtent
 from monitor.pipeline.fold import FoldedBatch, fold
 from monitor.pipeline.threshold_schedule import ThresholdSchedule
 from monitor.statistics.drift_sums import MeasuredEvents, code_events
@@ -82,13 +83,14 @@ def folded(
     rules: StreamRules = RULE,
     sealed: float | None = 0,
     watermark: float | None = None,
-    final: bool = False,
+    ended: bool = False,
+    log_end_us: int | None = None,
     scorer: Energies | None = None,
 ) -> FoldedBatch:
     return fold(
         decoded,
         watermark_us=None if watermark is None else T0 + round(watermark * MINUTE),
-        final=final,
+        extent=ReadExtent(read_until=decoded.end, ended=ended, log_end_us=log_end_us),
         control=StreamControl(sealed_until_us=None if sealed is None else T0 + round(sealed * MINUTE), revision=0),
         schedule=ThresholdSchedule.from_rows(rows or [threshold(1)]),
         rules=rules,
@@ -149,7 +151,7 @@ def test_dead_letters_before_a_held_event_are_folded_and_later_ones_wait() -> No
 
 def test_a_dead_letter_counts_in_the_window_of_the_watermark_before_it() -> None:
     result = folded(batch([3.5, 0.5], dead=(1, 3)))
-    assert windows(result) == [(0, 0, 1, 0), (3, 1, 0, 2)]
+    assert windows(result) == [(3, 1, 1, 2)]
 
 
 def test_a_dead_letter_after_a_restart_counts_in_the_window_of_the_stored_watermark() -> None:
@@ -168,32 +170,85 @@ def test_an_event_is_late_if_its_window_end_plus_grace_is_at_most_the_source_wat
     assert folded(batch([exact - 1e-6, 0.5])).scored.is_late.tolist() == [False, False]
 
 
-def test_late_event_is_counted_but_in_no_statistics_of_its_part() -> None:
+def test_late_event_is_counted_but_in_no_statistics_of_a_part() -> None:
     result = folded(batch([0.5, 1.5], [99.0, 99.0]), sealed=1)
     assert result.scored.is_late.tolist() == [True, False]
     assert result.scored.is_outlier.tolist() == [True, True]
-    assert windows(result) == [(0, 0, 1, 0), (1, 1, 0, 0)]
-    assert [row.outliers for row in result.parts] == [0, 1]
+    assert windows(result) == [(1, 1, 1, 0)]
+    assert [row.outliers for row in result.parts] == [1]
+
+
+def test_a_late_event_counts_in_the_window_of_the_watermark_before_it() -> None:
+    assert windows(folded(batch([3.5, 0.5, 5.2, 1.5]))) == [(3, 1, 1, 0), (5, 1, 1, 0)]
+    assert windows(folded(batch([0.5]), watermark=7.5)) == [(7, 0, 1, 0)]
+
+
+def test_a_late_event_of_a_source_behind_the_seal_counts_in_the_first_open_window() -> None:
+    assert windows(folded(batch([2.5]), watermark=2.1, sealed=6)) == [(6, 0, 1, 0)]
+
+
+def test_scattered_old_times_cost_no_part_each() -> None:
+    result = folded(batch([900.5, *range(0, 800, 3)]), rules=replace(RULE, ahead_us=1_000 * MINUTE))
+    assert windows(result) == [(900, 1, 267, 0)]
+
+
+def filtered(*offsets_and_minutes: tuple[int, float | None]) -> FilteredRecords:
+    return FilteredRecords(
+        offsets=np.array([offset for offset, _ in offsets_and_minutes], np.int64),
+        times_us=np.array([NO_TIME_US if at is None else T0 + round(at * MINUTE) for _, at in offsets_and_minutes]),
+    )
+
+
+def test_filtered_records_move_the_watermark_and_count_in_its_window() -> None:
+    whole = replace(batch([0.5, 9.0, 9.0, 0.6], dead=(2,)), filtered=filtered((1, 4.5)))
+    whole = replace(whole, events=whole.events.filter(np.array([True, False, False, True])))
+    result = folded(whole)
+    assert result.scored.is_late.tolist() == [False, True]
+    assert result.watermark_us == T0 + round(4.5 * MINUTE)
+    assert windows(result) == [(0, 1, 0, 0), (4, 0, 1, 1)]
+    assert [row.filtered for row in result.parts] == [0, 1]
+    assert result.n_records == 4
+
+
+def test_a_filtered_record_without_a_time_counts_in_the_window_of_the_watermark() -> None:
+    result = folded(replace(batch([]), end=2, filtered=filtered((0, None), (1, None))), watermark=3)
+    assert [(row.window_start_us, row.filtered) for row in result.parts] == [(T0 + 3 * MINUTE, 2)]
+    assert result.watermark_us == T0 + 3 * MINUTE
+
+
+def test_the_lead_holds_filtered_records_back() -> None:
+    whole = replace(batch([0]), end=3, filtered=filtered((1, 30), (2, 31)))
+    result = folded(whole)
+    assert (result.end, result.held_by_lead, result.watermark_us) == (1, True, T0 + 30 * MINUTE)
+    assert result.remaining is not None
+    assert result.remaining.filtered.offsets.tolist() == [1, 2]
+
+
+def test_filtered_records_vote_and_their_own_stray_times_move_nothing() -> None:
+    whole = replace(batch([0, 20]), end=40, filtered=filtered(*((2 + i, 0.1) for i in range(37)), (39, 50)))
+    result = folded(whole, rules=FILE, ended=True, watermark=0, log_end_us=T0)
+    assert (result.dead.offsets.tolist(), result.watermark_us) == ([1], T0 + round(0.1 * MINUTE))
+    assert [row.filtered for row in result.parts] == [38]
 
 
 def test_a_stray_time_in_a_file_becomes_a_dead_letter_with_its_time() -> None:
-    result = folded(batch([0, 20, 0.1, 0.2]), rules=FILE)
+    result = folded(batch([0, 20, 0.1, 0.2]), rules=FILE, ended=True)
     assert result.scored.events.offsets.tolist() == [0, 2, 3]
     assert (result.dead.offsets.tolist(), result.dead.reasons) == ([1], ["future_time"])
-    assert result.dead.details == [f"{T0 / 1e6 + 1200:.6f} s since 1970; the events after it are earlier"]
+    assert result.dead.details == ["2026-01-01T00:20:00Z; the record batches after it have earlier times"]
     assert result.watermark_us == T0 + round(0.2 * MINUTE)
     assert windows(result) == [(0, 3, 0, 1)]
 
 
 def test_rejected_stray_times_are_sorted_into_the_dead_letters_by_offset() -> None:
-    result = folded(batch([0, 20, 0.1, 0.2, 0.3], dead=(1, 5)), rules=FILE)
+    result = folded(batch([0, 20, 0.1, 0.2, 0.3], dead=(1, 5)), rules=FILE, ended=True)
     assert result.dead.offsets.tolist() == [1, 2, 5]
     assert result.dead.reasons == ["not_json", "future_time", "not_json"]
     assert result.dead.payloads == [b"{", None, b"{"]
 
 
 def test_a_jump_that_the_next_events_confirm_is_accepted() -> None:
-    result = folded(batch([0, 20, 20.1, 20.2]), rules=FILE)
+    result = folded(batch([0, 20, 20.1, 20.2]), rules=FILE, ended=True)
     assert result.scored.events.offsets.tolist() == [0, 1, 2, 3]
     assert result.remaining is None
 
@@ -202,7 +257,9 @@ def test_a_jump_is_undecided_until_events_follow_or_the_source_ends() -> None:
     jump = batch([0, 0.1, 20])
     waits = folded(jump, rules=FILE, watermark=0)
     assert (waits.end, waits.held_by_lead, waits.watermark_us) == (2, False, T0 + round(0.1 * MINUTE))
-    assert folded(jump, rules=FILE, watermark=0, final=True).end == 3
+    assert folded(jump, rules=FILE, watermark=0, ended=True).end == 3
+    assert folded(jump, rules=FILE, watermark=0, log_end_us=T0 + 14 * MINUTE).end == 2
+    assert folded(jump, rules=FILE, watermark=0, log_end_us=T0 + 15 * MINUTE).end == 3
 
 
 @pytest.mark.parametrize("beyond", [20.0, 500.0])
@@ -242,20 +299,25 @@ def test_parts_of_one_pass_equal_the_parts_of_each_window_alone(times: list[int]
     running = [None, *np.maximum.accumulate(whole.events.times_us).tolist()]
     dead_windows = [running[int(at)] for at in np.searchsorted(whole.events.offsets, whole.dead_letters.offsets)]
     expected = []
+    late_windows = [
+        max(T0 + sealed * MINUTE, time if mark is None else mark)
+        for time, mark, late in zip(whole.events.times_us.tolist(), running, one_pass.scored.is_late, strict=False)
+        if late
+    ]
     for start in range(T0, T0 + 8 * MINUTE, MINUTE):
         own = (whole.events.times_us >= start) & (whole.events.times_us < start + MINUTE)
-        late = own & one_pass.scored.is_late
+        n_late = sum(start <= each < start + MINUTE for each in late_windows)
         n_dead = sum(each is not None and start <= each < start + MINUTE for each in dead_windows)
-        if not own.any() and not n_dead:
-            continue
         on_time = own & ~one_pass.scored.is_late
+        if not on_time.any() and not n_dead and not n_late:
+            continue
         model_id, number = (2, 2) if start >= T0 + 3 * MINUTE else (1, 1)
         energies = one_pass.scored.energies[on_time]
         codes = code_events(PROFILE, whole.events.features[on_time], energies, None)
         part = replace(
             summarise(energies, one_pass.scored.is_outlier[on_time], Scale(median=0.0, iqr=float(model_id))),
             drift=codes.sum_rows(slice(None)) if len(energies) else None,
-            late=int(late.sum()),
+            late=n_late,
             dead=n_dead,
         )
         offsets = whole.events.offsets[on_time].tolist()

@@ -4,12 +4,15 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from config.stream_rules import StreamRules
-from consumers.batch import DecodedBatch, Position
+from consumers.batch import DecodedBatch, FilteredRecords, Position
+from consumers.clock_vote import MAX_OWN_OFFSETS, MAX_VOTE_OFFSETS
+from monitor.pipeline.inbox import MAX_PENDING_RECORDS
 from monitor.pipeline.partition_buffer import (
     COMMIT_EVENTS,
     WATERMARK_REPEAT_S,
@@ -112,30 +115,71 @@ def test_a_commit_stops_before_the_lead_and_holds_the_remaining_records() -> Non
 
 
 def test_a_commit_before_an_undecided_event_leaves_it_undecided() -> None:
-    step = committed(step_of(pending(records(0, 1, 2, 40)), control(sealed=60), rules=FILE))
+    step = committed(step_of(pending(records(0, 1, 2, 40), watermark=0), control(sealed=60), rules=FILE))
     assert step.advance.position == Position(next_offset=3, cursor=30)
     assert step.advance.hold == Undecided()
 
 
-def test_an_undecided_event_before_further_batches_is_pending() -> None:
+def test_an_undecided_event_before_further_batches_waits_for_input() -> None:
     full = records(*[0.0] * (COMMIT_EVENTS - 1), 40)
-    step = committed(step_of(pending(full, records(1, begin=COMMIT_EVENTS)), control(sealed=60), rules=FILE))
+    buffer = pending(full, records(1, begin=COMMIT_EVENTS), watermark=0)
+    step = committed(step_of(buffer, control(sealed=60), rules=FILE))
     assert step.advance.n_batches == 1
     assert step.advance.position.next_offset == COMMIT_EVENTS - 1
-    assert step.advance.hold is None
+    assert step.advance.hold == Undecided()
 
 
-@pytest.mark.parametrize("follows", ["the end", "an unreadable range"])
-def test_the_last_event_before_the_end_or_an_unreadable_range_is_decided(follows: str) -> None:
-    last = records(0, 1, 2, 40)
-    buffer = pending(last, ended=True) if follows == "the end" else pending(last, unreadable(4, 9))
-    step = committed(step_of(buffer, control(sealed=60), rules=FILE))
+@pytest.mark.parametrize("between", ["nothing", "an unreadable range"])
+def test_all_pending_records_vote_also_those_after_an_unreadable_range(between: str) -> None:
+    later = [records(*[3.0] * 700, begin=4)]
+    if between == "an unreadable range":
+        later = [unreadable(4, 100), records(*[3.0] * 700, begin=100)]
+    step = committed(step_of(pending(records(0, 1, 2, 40), *later, watermark=0), control(sealed=60), rules=FILE))
+    assert step.folded.dead.offsets.tolist()[:1] == [3]
+    assert step.folded.dead.reasons[0] == "future_time"
+
+
+def test_the_last_event_before_the_end_is_decided() -> None:
+    step = committed(step_of(pending(records(0, 1, 2, 40), ended=True), control(sealed=60), rules=FILE))
     assert step.advance.position.next_offset == 4
 
 
-def test_an_undecided_event_is_decided_when_the_records_of_a_commit_follow_it() -> None:
-    buffer = pending(records(0, dead=COMMIT_EVENTS - 1))
-    assert committed(step_of(buffer, rules=FILE)).advance.position.next_offset == COMMIT_EVENTS
+def test_the_end_of_the_log_decides_an_event_by_the_clock() -> None:
+    buffer = pending(records(40), watermark=0)
+    buffer.apply_hold(Undecided(), now_s=0.0)
+    buffer.reach_log_end(T0 + 34 * MINUTE)
+    assert step_of(buffer, control(sealed=60), rules=FILE) == WaitForInput(hold=Undecided())
+    buffer.reach_log_end(T0 + 35 * MINUTE)
+    assert committed(step_of(buffer, control(sealed=60), rules=FILE)).advance.position.next_offset == 1
+
+
+def test_further_records_withdraw_the_end_of_the_log() -> None:
+    buffer = pending(records(40), watermark=0)
+    buffer.reach_log_end(T0 + 35 * MINUTE)
+    buffer.add(records(41, begin=1), now_s=0.0)
+    assert step_of(buffer, control(sealed=60), rules=FILE) == WaitForInput(hold=Undecided())
+
+
+def test_dead_letters_do_not_hold_a_source_for_ever() -> None:
+    buffer = pending(records(0, dead=MAX_PENDING_RECORDS - 1))
+    assert committed(step_of(buffer, rules=FILE)).advance.n_records == MAX_PENDING_RECORDS
+    assert MAX_OWN_OFFSETS + MAX_VOTE_OFFSETS < MAX_PENDING_RECORDS, "a paused partition is decided"
+
+
+def test_filtered_records_are_settled_by_their_commit() -> None:
+    offsets = np.arange(MAX_PENDING_RECORDS, dtype=np.int64)
+    only_filtered = replace(
+        records(),
+        end=MAX_PENDING_RECORDS,
+        cursors=None,
+        filtered=FilteredRecords(offsets=offsets, times_us=np.full(len(offsets), T0)),
+    )
+    buffer = pending(only_filtered)
+    assert buffer.record_count == MAX_PENDING_RECORDS
+    step = committed(step_of(buffer))
+    buffer.apply_commit(step.advance, now_s=0.0)
+    assert buffer.record_count == 0
+    assert buffer.watermark_us == T0
 
 
 def test_records_wait_for_input_while_their_first_event_is_undecided() -> None:
@@ -211,7 +255,7 @@ def test_a_schedule_without_the_rows_of_late_events_is_read_before_the_fold() ->
 
 BUFFERS: dict[str, Callable[[], PartitionBuffer]] = {
     "NothingDue": pending,
-    "CommitBatch": lambda: pending(records(0, 1), records(2, 40, begin=2)),
+    "CommitBatch": lambda: pending(records(0, 1), records(2, 40, begin=2), watermark=0),
     "CommitUnreadableRange": lambda: pending(unreadable(0, 3), records(1, begin=3)),
     "CommitEnd": lambda: pending(ended=True),
     "RepeatWatermark": lambda: held(announced_s=float("-inf")),
@@ -279,7 +323,7 @@ class StepRun:
 
     def read_to_end(self) -> "StepRun":
         self.add(self.whole.end)
-        for _ in range(len(self.whole.events) + 2):
+        for _ in range(len(self.whole.events) + len(self.whole.filtered) + 2):
             self.run_steps()
             self.seal(1.0)
         assert self.buffer.state is BufferState.END_STORED
