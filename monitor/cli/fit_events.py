@@ -90,6 +90,7 @@ def _read_file(name: str, stream_settings: "StreamSettings", chosen: ChosenEvent
             if str(file) == "-":
                 raise ConfigError("--last and --since require a file with an end; standard input has none")
             return _read_retained(source, name, stream_settings, chosen, features)
+        _say(f"stream {name}: reading all events of {'standard input' if str(file) == '-' else file}, up to its end")
         starts = source.resolve("earliest", source.discover())
         with _show_progress(name, None) as report_progress:
             reader = TrainingReader(source, stream_settings, starts, wanted=None, features=features, label=chosen.label)

@@ -66,9 +66,12 @@ def test_newest_events_of_another_file(
     outrider: OutriderRunner, db: Database, own_config: Path, tmp_path: Path
 ) -> None:
     events = write_events(tmp_path / "other.jsonl", 1_000)
+    whole = outrider("fit", "readings", events, config=own_config)
+    assert whole.code == 0
+    assert f"reading all events of {events}, up to its end" in whole.err
     assert outrider("fit", "readings", events, "--last", "80", config=own_config).code == 0
     assert outrider("fit", "readings", events, "--since", "149s", config=own_config).code == 0
-    assert fitted_events(db) == [80, 150]
+    assert fitted_events(db) == [1_000, 80, 150]
 
 
 def test_a_file_with_fewer_events_than_the_warm_up_is_fitted_on_all(
