@@ -50,5 +50,10 @@ def find_gaps(facts: WindowFacts) -> Finding | None:
         f"{missed:,} offsets could not be read, the first range {first.from_offset:,} to {first.to_offset:,} of "
         f"{first.topic}[{first.partition}] ({first.reason}); their events are in no score and no window"
     )
+    if not missed:
+        summary = (
+            f"the log of {first.topic}[{first.partition}] was replaced before it was read to its end: its records from "
+            f"offset {first.from_offset:,} on, if there were any, are in no score and no window"
+        )
     details = {"window": window_details(facts), "ranges": ranges, "offsets": missed}
     return Finding(kind=Kind.GAP, severity=Severity.CRITICAL, summary=summary, details=details)

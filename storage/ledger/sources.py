@@ -16,6 +16,7 @@ from storage.database.engine import Database
 from storage.database.locks import lock_stream
 from storage.database.tables import positions, sources, streams
 from storage.ledger.commit import StreamControl
+from storage.ledger.unread_logs import record_unread_logs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +132,9 @@ def register_sources(db: Database, stream_id: int, discovered: Sequence[NewSourc
             for each in discovered
             if (each.topic, each.partition) in current and current[each.topic, each.partition].identity != each.identity
         ]
-        _deactivate(connection, [current[each.topic, each.partition].source_id for each in replaced])
+        replaced_ids = [current[each.topic, each.partition].source_id for each in replaced]
+        record_unread_logs(db, connection, replaced_ids)
+        _deactivate(connection, replaced_ids)
         for each in discovered:
             is_active = (each.topic, each.partition) in current and each not in replaced
             if not is_active and not _reactivate_source(connection, stream_id, each):
@@ -164,9 +167,12 @@ def restart_sources(db: Database, stream_id: int, new: Sequence[NewSource]) -> l
     """
     with db.write() as connection:
         lock_stream(connection, stream_id)
-        restarted = {(each.topic, each.partition) for each in new}
+        restarted = {(each.topic, each.partition): each.identity for each in new}
         current = _select_active_sources(connection, stream_id)
-        _deactivate(connection, [each.source_id for each in current if (each.topic, each.partition) in restarted])
+        former = [each for each in current if (each.topic, each.partition) in restarted]
+        replaced = [each for each in former if restarted[each.topic, each.partition] != each.identity]
+        record_unread_logs(db, connection, [each.source_id for each in replaced])
+        _deactivate(connection, [each.source_id for each in former])
         for each in new:
             _insert_source(db, connection, stream_id, each)
         return [

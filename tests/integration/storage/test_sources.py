@@ -3,9 +3,11 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import sqlalchemy as sa
 
 from storage.control.models import ModelStore
 from storage.database.engine import Database
+from storage.database.tables import positions
 from storage.ledger.commit import Committed, Fenced
 from storage.ledger.ledger import Ledger
 from storage.ledger.sources import NewSource
@@ -118,3 +120,28 @@ def test_model_with_a_damaged_artefact_is_an_error(feed: ClaimedStream, ledger: 
         connection.exec_driver_sql("UPDATE models SET checksum = 'other'")
     with pytest.raises(ValueError, match=r"model 1 of stream .* damaged"):
         ModelStore(feed.db).load(ledger.read_threshold_schedule(feed.stream_id)[0].model_id)
+
+
+@pytest.mark.parametrize("register", [True, False], ids=["at the start", "while it is read"])
+def test_a_replaced_log_that_was_not_read_to_its_end_is_a_gap(
+    feed: ClaimedStream, ledger: Ledger, register: bool
+) -> None:
+    assert isinstance(feed.commit(5), Committed)
+    new = [NewSource(topic="payments", partition=0, identity="log-2", next_offset=0)]
+    change = ledger.register_sources if register else ledger.restart_sources
+    change(feed.stream_id, new)
+    assert fetch_rows(feed.db, "SELECT topic, partition, from_offset, to_offset, reason FROM gap_history") == [
+        ("payments", 0, 5, 5, "log_replaced")
+    ]
+
+
+@pytest.mark.parametrize(("identity", "seen_at_its_end"), [("log-1", False), ("log-2", True)])
+def test_a_reset_position_and_a_log_that_was_read_to_its_end_are_no_gap(
+    feed: ClaimedStream, ledger: Ledger, identity: str, seen_at_its_end: bool
+) -> None:
+    assert isinstance(feed.commit(5), Committed)
+    if seen_at_its_end:
+        with feed.db.write() as connection:
+            connection.execute(sa.update(positions).values(idle_seen_us=feed.db.now_us(connection)))
+    ledger.restart_sources(feed.stream_id, [NewSource(topic="payments", partition=0, identity=identity, next_offset=0)])
+    assert fetch_rows(feed.db, "SELECT reason FROM gap_history") == []
