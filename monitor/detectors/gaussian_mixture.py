@@ -57,7 +57,8 @@ class GaussianMixture:
         n_init: The number of initialisations; the best one is used.
         reg_covar: The ridge that is added to every variance, with three bounds per column. It is at most `reg_covar`
             times the squared maximum deviation from the mean, at most 100 `reg_covar` times the variance, and at
-            least 0.01 `reg_covar` times the variance.
+            least 0.01 `reg_covar` times the variance, or 0.01 times that of its groups in a column of tight groups far
+            apart.
         shrinkage: The number of pseudo-observations with the covariance of all events that each component gets. None
             takes the number with the best held-out log-likelihood (none if that makes no difference). With None,
             several components and full covariances, each component also gets one pseudo-observation per column, at

@@ -311,21 +311,22 @@ def shrink_covariances(mixture: Mixture, mass: Tensor, kind: CovarianceType, shr
     return Mixture(weights=mixture.weights, means=mixture.means, covariances=cov)
 
 
-def relative_ridge(reg: float, scale: Tensor, max_abs_deviation: Tensor) -> Tensor:
+def relative_ridge(reg: float, scale: Tensor, max_abs_deviation: Tensor, group_variance: Tensor) -> Tensor:
     """Return the ridge for the variance of each standardised column, (D,).
 
     In the units of the columns it is scikit-learn's `reg_covar`, with three bounds. It is at most reg_covar times
     the squared maximum deviation, so that it does not dominate a column of scale 1e-8. It is at most a hundred times
     reg_covar times the variance: the variance of a column with a few large values is far below its squared maximum
     deviation. It is at least a hundredth of reg_covar times the variance, so that a column of scale 1e8 does not
-    become singular.
+    become singular, or a hundredth of the variance of its groups where the column consists of tight groups far apart.
 
     Args:
         reg: The setting `reg_covar`.
         scale: The standard deviations of the columns, (D,).
         max_abs_deviation: The maximum absolute deviations of the columns from their centres, (D,).
+        group_variance: The variance of the tightest group of each standardised column, (D,); infinite without groups.
     """
-    least = torch.full_like(scale, 0.01 * reg)
+    least = (0.01 * group_variance).clamp_max(0.01 * reg)
     most = torch.minimum(reg * (max_abs_deviation / scale).square(), torch.full_like(scale, _MAX_RIDGE_FACTOR * reg))
     return torch.maximum(torch.minimum(reg / scale.square(), most), least)
 

@@ -12,6 +12,7 @@ from monitor.detectors.fit.duplicates import group_duplicates
 from monitor.detectors.fit.process_group import ProcessGroup
 from monitor.detectors.fit.rows import StandardisedRows
 from monitor.detectors.fit.settings import FitSettings
+from monitor.detectors.fit.tight_groups import group_variances
 from monitor.detectors.inputs.checks import FloatArray
 from monitor.detectors.inputs.scaling import Scaling
 
@@ -57,7 +58,9 @@ class TrainingSample:
             prior_rows=settings.shrinkage or 0.0,
             pooled_rows=0.0,
             target=_total_covariance(self.rows if core is None else self.rows.subset(core)),
-            ridge=em.relative_ridge(settings.reg_covar, scale, reach),
+            ridge=em.relative_ridge(
+                settings.reg_covar, scale, reach, torch.from_numpy(group_variances(self.rows.values))
+            ),
         )
 
 
