@@ -60,6 +60,7 @@ COLUMNS = (
     "warm_up_caught_up",
     "warm_up_events_per_s",
     "warm_up_fits_early_in_s",
+    "replicas",
     "health",
     "health_since",
     "health_reason",
@@ -132,6 +133,7 @@ def _empty_row(name: str) -> dict[str, Any]:
         "notifications_dead": 0,
         "incidents": [],
         "sources": [],
+        "replicas": [],
         "jobs": [],
         "health": "never_run",
         "problems": [],
@@ -211,6 +213,15 @@ def _build_row(status: StreamStatus, settings: Settings) -> dict[str, Any]:
                 "at_end": each.idle_until_us > status.now_us,
             }
             for each in status.sources
+        ],
+        "replicas": [
+            {
+                "owner": each.owner,
+                "version": each.version,
+                "settings": each.settings_hash,
+                "has_other_settings": each.settings_hash != status.settings_hash,
+            }
+            for each in status.replicas
         ],
         "jobs": [
             {
@@ -378,7 +389,17 @@ def _problem_lines(row: Row) -> list[str]:
     lines.append(_notifications_line(row))
     if row["notifications_last_error"] is not None:
         lines.append(f"    {escape_unprintable(row['notifications_last_error'])}")
-    return lines + _job_lines(row)
+    return lines + _replica_lines(row) + _job_lines(row)
+
+
+def _replica_lines(row: Row) -> list[str]:
+    """Return a line for each process with a file that differs from the stored settings, which it follows."""
+    return [
+        f"  settings       process {escape_unprintable(each['owner'])} follows the stored settings; those of its file "
+        "differ"
+        for each in row["replicas"]
+        if each["has_other_settings"]
+    ]
 
 
 def _notifications_line(row: Row) -> str:

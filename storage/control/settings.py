@@ -135,6 +135,11 @@ class SettingsStore:
         with self._db.read() as connection:
             return _read_rows(connection, stream_id)
 
+    def active_hash(self, stream_id: int) -> str | None:
+        """Return the hash of the file that the newest settings of a stream come from; None without stored settings."""
+        with self._db.read() as connection:
+            return _read_active_hash(connection, stream_id)
+
     def live_replicas(self, stream_id: int) -> list[Replica]:
         """Return the processes that run a stream now, by owner."""
         with self._db.read() as connection:

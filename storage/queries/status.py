@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection
 
 from config.time_format import HOUR_US
 from storage.control.models import ModelRecord, ModelStore
+from storage.control.settings import Replica, SettingsStore
 from storage.control.thresholds import ThresholdRow, ThresholdStore
 from storage.database.engine import Database
 from storage.database.jobs import JobState, read_job_states
@@ -49,6 +50,7 @@ class StreamStatus:
     """Status of one stream at `now_us` on the database's clock.
 
     `is_lease_held` is True if a daemon holds the stream's lease. `threshold` is in force for the latest event.
+    `replicas` are the processes that run the stream, and `settings_hash` is that of the file of its settings.
     `events_per_window` is the median over the latest judged windows; None before the first. `drift_state` is the
     stored state of the drift step.
     """
@@ -70,6 +72,8 @@ class StreamStatus:
     last_notification_error: str | None
     jobs: Sequence[JobState]
     drift_state: Mapping[str, Any]
+    replicas: Sequence[Replica] = ()
+    settings_hash: str | None = None
 
     @property
     def last_event_us(self) -> int | None:
@@ -100,6 +104,8 @@ def load_stream_status(db: Database, stream_id: int, *, lease: str) -> StreamSta
     """
     active_sources = Ledger(db).active_sources(stream_id)
     model = ModelStore(db).active(stream_id)
+    store = SettingsStore(db)
+    replicas, settings_hash = store.live_replicas(stream_id), store.active_hash(stream_id)
     latest_us = max((each.last_event_us for each in active_sources if each.last_event_us is not None), default=None)
     with db.read() as connection:
         now_us = db.now_us(connection)
@@ -133,6 +139,8 @@ def load_stream_status(db: Database, stream_id: int, *, lease: str) -> StreamSta
         oldest_pending_us=oldest_pending_us,
         last_notification_error=last_error,
         jobs=jobs,
+        replicas=replicas,
+        settings_hash=settings_hash,
         drift_state=json.loads(drift_state or "{}"),
     )
 
