@@ -1,6 +1,7 @@
 """Ledger commits of the steps of a buffer: folded batches, and positions without events. Pure functions."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import assert_never
 
 import numpy as np
@@ -26,7 +27,10 @@ def build_step_commit(
         features: The names of the feature columns.
     """
     if isinstance(step, CommitBatch):
-        return build_commit(stream_id, buffer.claim, step.batch, step.folded, step.control, features)
+        commit = build_commit(stream_id, buffer.claim, step.batch, step.folded, step.control, features)
+        if buffer.keyed is None or step.folded.key_states is None:
+            return commit
+        return replace(commit, key_state=buffer.keyed.describe_change(step.folded.key_states))
     batch, ended = None, False
     match step:
         case CommitUnreadableRange():

@@ -19,13 +19,14 @@ from consumers.clock_vote import ReadExtent
 from consumers.window_schedule import WindowSchedule, make_window_schedule
 from consumers.windows import NO_WATERMARK_US, SourceWatermarks, count_before_lead_end
 from monitor.models.shadow_parts import build_shadow_parts
+from monitor.pipeline.key_states import KeyedSource
 from monitor.pipeline.stray_times import find_timed_records, mask_stray_times, reject_stray_times
 from monitor.pipeline.threshold_schedule import ThresholdSchedule
 from monitor.statistics.drift_sums import DriftCodes, MeasuredEvents, WindowDriftSums
 from monitor.statistics.part import Scale, WindowParts, summarise_windows
 from monitor.statistics.part_codec import encode_windows
 from monitor.statistics.training_profile import Floats
-from storage.ledger.commit import ShadowPartRow, StreamControl, WindowPartRow
+from storage.ledger.commit import KeyStateRows, ShadowPartRow, StreamControl, WindowPartRow
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
@@ -78,8 +79,9 @@ class FoldedBatch:
     """The content of one commit, and the records that have to wait.
 
     `end` is the position after the commit, and `n_records` the number of records before it, whatever became of them.
-    `watermark_us` includes the first event that the lead holds back, so that a
-    gap in event time cannot block the stream. `held_by_lead` is True when the lead cut the batch.
+    `watermark_us` includes the first event that the lead holds back, so that a gap in event time cannot block the
+    stream. `held_by_lead` is True when the lead cut the batch. `key_states` are the states of the keys of its events
+    after it; None if the stream derives no features.
     """
 
     end: int
@@ -91,6 +93,7 @@ class FoldedBatch:
     shadow_parts: list[ShadowPartRow]
     remaining: DecodedBatch | None
     held_by_lead: bool
+    key_states: KeyStateRows | None = None
 
 
 def join_batches(pieces: list[DecodedBatch]) -> DecodedBatch:
@@ -119,6 +122,7 @@ def fold(
     scorer: BatchScorer,
     following: Sequence[DecodedBatch] = (),
     extent: ReadExtent | None = None,
+    keyed: KeyedSource | None = None,
 ) -> FoldedBatch:
     """Fold a batch into the columns of one commit.
 
@@ -131,6 +135,7 @@ def fold(
         scorer: The scorer of the models in the schedule.
         following: The batches of the source after it that are read already; they vote on future times.
         extent: How far the log was read; None: to the end of these batches, which is not known to be the log's end.
+        keyed: The states of the source's keys before the batch; None if the stream derives no features.
     """
     windows = make_window_schedule(rules.windows)
     timed = find_timed_records(batch)
@@ -150,6 +155,7 @@ def fold(
     if held:  # an undecided event may have a stray time, which must not become the watermark
         head_us = int(timed.times_us[n])
         advanced_us = head_us if advanced_us is None else max(advanced_us, head_us)
+    ready, key_states = _derive_features(ready, keyed)
     scored = _score_events(ready.events, watermarks.before(ready.events.offsets), control, schedule, windows, scorer)
     return FoldedBatch(
         end=ready.end,
@@ -161,7 +167,16 @@ def fold(
         shadow_parts=_build_shadow_parts(scored, schedule, windows, scorer),
         remaining=remaining,
         held_by_lead=held,
+        key_states=key_states,
     )
+
+
+def _derive_features(batch: DecodedBatch, keyed: KeyedSource | None) -> tuple[DecodedBatch, KeyStateRows | None]:
+    """Add the features that are derived from earlier events of the same key, late events included."""
+    if keyed is None or not len(batch.events):
+        return batch, None
+    events, changed = keyed.derive(batch.events)
+    return replace(batch, events=events), changed
 
 
 def _split_batch(batch: DecodedBatch, offset: int) -> tuple[DecodedBatch, DecodedBatch | None]:

@@ -13,16 +13,20 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.ledger.commit import KeyStateRows
+from consumers.batch import Events
+from storage.ledger.commit import KeyStateChange, KeyStateRows
 
 MAX_KEYS = 10_000
 """Keys of one source that have a state."""
+
+SNAPSHOT_EVERY = 64
+"""Stored changes from one snapshot to the next: a take-over reads at most as many rows."""
 
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
@@ -168,6 +172,41 @@ class KeyStates:
             if len(by_age) > self.capacity:
                 by_age.popitem(last=False)
         return is_first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyedSource:
+    """The states of the keys of one source under one claim, and the step that advances them.
+
+    `n_changes` counts the stored changes since the last snapshot.
+    """
+
+    step: KeyStep
+    states: KeyStates
+    n_changes: int = 0
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[KeyStateRows], step: KeyStep) -> KeyedSource:
+        """Return the states that are stored for a source: a snapshot and the changes after it."""
+        return cls(step=step, states=KeyStates.from_rows(rows, step.width), n_changes=len(rows))
+
+    def derive(self, events: Events) -> tuple[Events, KeyStateRows]:
+        """Return events with their derived features after their own, and the states of their keys after them."""
+        keys = [None] * len(events) if events.keys is None else events.keys
+        derived, changed = self.states.advance(keys, events.offsets, events.times_us, events.features, self.step)
+        features = np.concatenate([events.features, derived.astype(events.features.dtype)], axis=1)
+        return replace(events, features=features), changed
+
+    def describe_change(self, changed: KeyStateRows) -> KeyStateChange:
+        """Return the states to store with a commit: the changed ones, or all of them every `SNAPSHOT_EVERY` changes."""
+        if self.n_changes + 1 < SNAPSHOT_EVERY:
+            return KeyStateChange(rows=changed, is_snapshot=False)
+        return KeyStateChange(rows=self.states.replace(changed).snapshot(), is_snapshot=True)
+
+    def after(self, changed: KeyStateRows) -> KeyedSource:
+        """Return the states after a stored commit."""
+        n_changes = (self.n_changes + 1) % SNAPSHOT_EVERY
+        return KeyedSource(step=self.step, states=self.states.replace(changed), n_changes=n_changes)
 
 
 def _index_keys(keys: Sequence[str | None]) -> tuple[tuple[str | None, ...], Int64]:

@@ -12,6 +12,7 @@ from typing import assert_never
 
 from consumers.batch import DecodedBatch, Partition, Position
 from monitor.pipeline.fold import join_batches
+from monitor.pipeline.key_states import KeyedSource
 from storage.ledger.commit import StreamControl
 from storage.ledger.sources import SourceClaim
 
@@ -70,6 +71,7 @@ class BufferAdvance:
         watermark_us: Stored watermark of the source after the commit.
         remaining: Records of the taken batches that are not committed; they become the first pending batch.
         hold: Condition under which the remaining records wait; None if they may be committed.
+        keyed: The states of the source's keys after the commit; None if the stream derives no features.
     """
 
     n_batches: int
@@ -79,6 +81,7 @@ class BufferAdvance:
     watermark_us: int | None
     remaining: DecodedBatch | None = None
     hold: Hold | None = None
+    keyed: KeyedSource | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,7 +92,8 @@ class PartitionBuffer:
     since which there have been any, `pending_since_s` the time since which some wait for their commit. `hold` is the
     condition that the first pending event waits for. `log_end_us` is the database's clock when the last pending record
     was the last one of the log; None if it was not seen there. `idle` is true from the storing of the idle source to
-    its next commit. Other times are on the monotonic clock.
+    its next commit. `keyed` holds the stored states of the source's keys; None if the stream derives no features.
+    Other times are on the monotonic clock.
 
     Only the methods change a buffer.
     """
@@ -109,16 +113,20 @@ class PartitionBuffer:
     last_event_s: float = 0.0
     last_announced_s: float = float("-inf")
     idle: bool = False
+    keyed: KeyedSource | None = None
 
     @classmethod
-    def from_claim(cls, partition: Partition, claim: SourceClaim, now_s: float) -> "PartitionBuffer":
-        """Return the empty buffer of a new claim, at the stored position."""
+    def from_claim(
+        cls, partition: Partition, claim: SourceClaim, now_s: float, keyed: KeyedSource | None = None
+    ) -> "PartitionBuffer":
+        """Return the empty buffer of a new claim, at the stored position, with the stored states of its keys."""
         return cls(
             partition=partition,
             claim=claim,
             position=Position(next_offset=claim.next_offset, cursor=claim.cursor),
             watermark_us=claim.watermark_us,
             last_event_s=now_s,
+            keyed=keyed,
         )
 
     @property
@@ -185,6 +193,7 @@ class PartitionBuffer:
         self.hold = advance.hold
         self.position = advance.position
         self.watermark_us = advance.watermark_us
+        self.keyed = advance.keyed
         self.record_count -= advance.n_records
         self.end_stored = self.idle = False
         self.pending_since_s = self.last_announced_s = now_s

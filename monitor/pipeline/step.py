@@ -13,6 +13,7 @@ from consumers.batch import DecodedBatch, Position
 from consumers.clock_vote import ReadExtent
 from consumers.window_schedule import make_window_schedule
 from monitor.pipeline.fold import BatchScorer, FoldedBatch, fold
+from monitor.pipeline.key_states import KeyedSource
 from monitor.pipeline.partition_buffer import (
     BufferAdvance,
     BufferState,
@@ -151,6 +152,7 @@ def _commit_or_wait(
         watermark_us=folded.watermark_us,
         remaining=folded.remaining,
         hold=_hold_of_remaining(folded, control),
+        keyed=_advance_keys(buffer.keyed, folded),
     )
     return CommitBatch(batch=batch, folded=folded, control=control, advance=advance)
 
@@ -164,6 +166,7 @@ def _commit_unreadable_range(
         n_events=0,
         position=Position(next_offset=batch.end, cursor=batch.cursor_at(batch.end)),
         watermark_us=buffer.watermark_us,
+        keyed=buffer.keyed,
     )
     return CommitUnreadableRange(batch=batch, control=control, advance=advance)
 
@@ -187,11 +190,16 @@ def _fold_batch(
         scorer=scorer,
         following=list(buffer.pending)[n_batches:],
         extent=ReadExtent(read_until=buffer.pending[-1].end, log_end_us=buffer.log_end_us, ended=buffer.ended),
+        keyed=buffer.keyed,
     )
 
 
 def _makes_progress(buffer: PartitionBuffer, folded: FoldedBatch) -> bool:
     return folded.end != buffer.position.next_offset or folded.watermark_us != buffer.watermark_us
+
+
+def _advance_keys(keyed: KeyedSource | None, folded: FoldedBatch) -> KeyedSource | None:
+    return keyed if keyed is None or folded.key_states is None else keyed.after(folded.key_states)
 
 
 def _hold_of_remaining(folded: FoldedBatch, control: StreamControl) -> Hold | None:

@@ -32,6 +32,7 @@ from monitor.pipeline.inbox import (
     StopRequested,
 )
 from monitor.pipeline.intake import RECLAIM_DELAY_S, ReclaimRequest
+from monitor.pipeline.key_states import KeyedSource, KeyStep
 from monitor.pipeline.partition_buffer import BufferState, PartitionBuffer
 from monitor.pipeline.rejection_warning import AllRejectedWarning
 from monitor.pipeline.retry import StorageRetry
@@ -51,6 +52,7 @@ from storage.control.shadows import ShadowStore
 from storage.ledger.commit import Commit, Committed, Fenced, Refused, Stale
 from storage.ledger.idle import IdleSource
 from storage.ledger.ledger import GROUP_ROWS, Ledger
+from storage.ledger.sources import SourceClaim
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +94,7 @@ class Worker:
         retry: StorageRetry,
         clock: Callable[[], float] = time.monotonic,
         read_settings: Callable[[], WorkerSettings] | None = None,
+        key_step: KeyStep | None = None,
     ) -> None:
         self._clock = clock
         self._stream_id = stream_id
@@ -107,6 +110,7 @@ class Worker:
         self._ask_control = ask_control
         self._progress = self._asked_at = KnownProgress()
         self._retry = retry
+        self._key_step = key_step
         self._buffers: dict[Partition, PartitionBuffer] = {}
         self._refusals: dict[Partition, int] = {}
         self._pace = CommitPace()
@@ -188,7 +192,19 @@ class Worker:
 
     def _open_buffer(self, message: PartitionClaimed) -> None:
         self._discard_buffer(message.partition)
-        self._buffers[message.partition] = PartitionBuffer.from_claim(message.partition, message.claim, self._clock())
+        keyed = self._read_key_states(message.claim)
+        self._buffers[message.partition] = PartitionBuffer.from_claim(
+            message.partition, message.claim, self._clock(), keyed
+        )
+
+    def _read_key_states(self, claim: SourceClaim) -> KeyedSource | None:
+        """Return the stored states of the keys of a claimed source; None if the stream derives no features."""
+        if self._key_step is None:
+            return None
+        rows = self._retry.retry_until_answered(
+            lambda: self._ledger.read_key_states(claim.source_id, claim.next_offset)
+        )
+        return KeyedSource.from_rows(rows, self._key_step)
 
     def _discard_buffer(self, partition: Partition) -> None:
         buffer = self._buffers.pop(partition, None)

@@ -1,4 +1,4 @@
-"""Storage of the states of keys: one row per source and commit that changed some, and a snapshot every 64th.
+"""Storage of the states of keys: one row per source and commit that changed some, and from time to time a snapshot.
 
 A take-over reads the newest snapshot of a source and the changes after it. The numbers are stored bit for bit.
 """
@@ -16,9 +16,6 @@ from storage.database.engine import Database
 from storage.database.tables import key_states
 from storage.ledger.bulk import insert_columns
 from storage.ledger.commit import Commit, KeyStateRows
-
-SNAPSHOT_EVERY = 64
-"""Commits with changed states from one snapshot to the next: a take-over reads at most as many rows."""
 
 _HEADER = struct.Struct("<BII")  # version, number of keys, numbers per state
 _VERSION = 1

@@ -26,12 +26,13 @@ from storage.ledger.commit import (
     CommitOutcome,
     Committed,
     Fenced,
+    KeyStateRows,
     Refused,
     Stale,
     StreamControl,
 )
 from storage.ledger.idle import IdleSource
-from storage.ledger.key_states import insert_key_states
+from storage.ledger.key_states import insert_key_states, read_key_states
 from storage.ledger.positions import (
     advance_positions,
     find_rejection,
@@ -256,6 +257,10 @@ class Ledger:
     def mark_idle(self, idle_sources: Sequence[IdleSource], seen_us: int) -> set[int]:
         """Mark sources as idle, in one transaction; return the ids of those that are. See `idle.mark_idle`."""
         return idle.mark_idle(self._db, idle_sources, seen_us)
+
+    def read_key_states(self, source_id: int, next_offset: int) -> Sequence[KeyStateRows]:
+        """Return the states of the keys of a source at its position: a snapshot, if any, and the changes after it."""
+        return read_key_states(self._db, source_id, next_offset)
 
     def read_control(self, stream_id: int) -> StreamControl:
         """Return the state of the stream that the control plane sets."""

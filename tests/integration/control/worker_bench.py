@@ -19,6 +19,7 @@ from monitor.models.scoring import Scorer, load_model
 from monitor.models.training_events import TrainingSet
 from monitor.pipeline.inbox import Inbox, PartitionClaimed, RecordsFetched, StopRequested
 from monitor.pipeline.intake import ReclaimRequest
+from monitor.pipeline.key_states import KeyStep
 from monitor.pipeline.retry import StorageRetry
 from monitor.pipeline.worker import Worker
 from monitor.thresholds.tick import build_first_threshold
@@ -115,6 +116,8 @@ class WorkerBench:
     rules: StreamRules = RULE
     idle_timeout_s: float = 60.0
     drain_timeout_s: float = 20.0
+    fields: tuple[str, ...] = NAMES
+    key_step: KeyStep | None = None
     reclaims: list[ReclaimRequest] = field(default_factory=list)
     published: dict[Partition, int] = field(default_factory=dict)
     stop: threading.Event = field(default_factory=threading.Event)
@@ -126,8 +129,8 @@ class WorkerBench:
             replace(self.rules, idle_timeout_us=round(self.idle_timeout_s * SECOND)),
             self.stream_id,
             codec=make_codec(
-                EventSettings.model_validate({"time": {"field": "ts", "unit": "s"}}),
-                NAMES,
+                EventSettings.model_validate({"time": {"field": "ts", "unit": "s"}, "key": "k"}),
+                self.fields,
                 layout="lines",
                 max_future_us=5 * MINUTE,
             ),
@@ -139,6 +142,7 @@ class WorkerBench:
             intake=self,
             ask_control=lambda _: None,
             retry=StorageRetry(self.stop, self.drain_timeout_s),
+            key_step=self.key_step,
         )
 
     def request_reclaim(self, request: ReclaimRequest) -> None:

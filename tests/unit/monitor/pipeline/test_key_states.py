@@ -8,27 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from monitor.pipeline.key_states import KeyedEvents, KeyStates
+from monitor.pipeline.key_states import KeyStates
 from storage.ledger.commit import KeyStateRows
 from storage.ledger.key_states import decode_key_states, encode_key_states
-
-_GAIN = 2 / 13
-
-
-class Level:
-    """The distance of a value from the moving level of its key, which starts at the first value."""
-
-    width = 2
-
-    def advance(self, events: KeyedEvents) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        states = events.states.copy()
-        derived = np.empty((len(events.key_rows), 1))
-        rows = zip(events.key_rows.tolist(), events.is_first.tolist(), events.features[:, 0].tolist(), strict=True)
-        for event, (row, is_first, value) in enumerate(rows):
-            level, count = (value, 0.0) if is_first else states[row]
-            derived[event] = value - level
-            states[row] = level + _GAIN * (value - level), count + 1
-        return derived, states
+from tests.key_level import GAIN, Level
 
 
 def _reference(
@@ -39,7 +22,7 @@ def _reference(
     for key, value in zip(keys, values.tolist(), strict=True):
         level, count = states.get(key, (value, 0.0))
         derived.append(value - level)
-        states[key] = (level + _GAIN * (value - level), count + 1)
+        states[key] = (level + GAIN * (value - level), count + 1)
         states.move_to_end(key)
         if len(states) > capacity:
             states.popitem(last=False)
