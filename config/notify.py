@@ -37,7 +37,9 @@ _RESERVED_HEADERS = frozenset(
 )
 """Headers set by Outrider. A second value of one of these would make a request ambiguous."""
 
-IncidentKind = Literal["spike", "slow_rise", "drift", "calibration", "silence", "stopped", "dead_letters", "gap"]
+IncidentKind = Literal[
+    "spike", "slow_rise", "drift", "calibration", "silence", "stopped", "dead_letters", "late", "stalled", "gap"
+]
 Severity = Literal["warning", "critical"]
 
 

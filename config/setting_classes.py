@@ -51,6 +51,8 @@ _STREAM_KEYS: Mapping[SharedClass, tuple[str, ...]] = {
         "alerts.min_outliers",
         "alerts.min_ratio",
         "alerts.max_dead_letter_ratio",
+        "alerts.max_late_ratio",
+        "alerts.stalled_after",
         "alerts.resolve_after",
         "alerts.repeat_interval",
         "alerts.silence_after",

@@ -49,6 +49,7 @@ class StreamRules:
         min_outliers: `alerts.min_outliers`.
         min_ratio: `alerts.min_ratio`.
         max_dead_letter_ratio: `alerts.max_dead_letter_ratio`.
+        max_late_ratio: `alerts.max_late_ratio`.
         resolve_after: `alerts.resolve_after`, in windows.
         repeat_interval_us: `alerts.repeat_interval`.
         horizons_us: `alerts.drift.horizons`.
@@ -75,6 +76,7 @@ class StreamRules:
     min_outliers: int
     min_ratio: float
     max_dead_letter_ratio: float
+    max_late_ratio: float
     resolve_after: int
     repeat_interval_us: int
     horizons_us: tuple[int, ...]

@@ -238,6 +238,13 @@ class AlertSettings(Section):
     max_dead_letter_ratio: Number = Field(
         default=0.05, ge=0, le=1, description="The share of dead letters in a window above which an incident opens."
     )
+    max_late_ratio: Number = Field(
+        default=0.05, ge=0, le=1, description="The share of late events in a window above which an incident opens."
+    )
+    stalled_after: PositiveDuration = Field(
+        default=timedelta(minutes=5),
+        description="The time without progress of a partition with records after which an incident opens.",
+    )
     resolve_after: Int = Field(default=3, ge=1, description="The number of clean windows that resolve an incident.")
     repeat_interval: PositiveDuration = Field(
         default=timedelta(hours=4), description="The interval of repeated notifications of an open incident."

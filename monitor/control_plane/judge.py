@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from config.stream_rules import StreamRules
+from monitor.incidents.late import find_late
 from monitor.incidents.lifecycle import Finding, Interval, Kind, TransitionType
 from monitor.incidents.records import find_dead_letters, find_gaps
 from monitor.incidents.rows import update_incident, withdraw_incident
@@ -39,9 +40,10 @@ def judge_window(
 ) -> Judgement:
     """Return the judgement of a sealed window.
 
-    A window with late events alone is stored without a judgement: whether such a part comes before or after the seal
-    depends on the reading speed, which no decision may use. For the same reason late events are only in the count of
-    the window, which grows with further late events, and in no other stored number.
+    A window with late events alone is stored without a judgement. Late events are in the count of the window, which
+    grows with further late events after the judgement, and in the incident `late`, but in no other stored number. As
+    long as no source is idle, they are counted in windows that are not sealed yet, so that the reading speed has no
+    influence on that incident.
 
     Args:
         facts: The parts of the window, the open incidents, unassigned gaps and the judge state of the last window.
@@ -65,6 +67,7 @@ def judge_window(
     rise, raised = find_slow_rise(window, facts.state.get("slow_rise"), incidents, spike=in_spike)
     rows += _update_incident(Kind.SLOW_RISE, raised, incidents, window, now_us)
     rows += _update_incident(Kind.DEAD_LETTERS, find_dead_letters(facts, window.part, rules), incidents, window, now_us)
+    rows += _update_incident(Kind.LATE, find_late(facts, window.part, rules), incidents, window, now_us)
     rows += _update_incident(Kind.GAP, find_gaps(facts), incidents, window, now_us)
     alarmed_us = None if rise.alarm is None else rise.alarm.since_us
     findings = _WindowFindings(verdict=verdict, spike=spike, rise=raised, rise_since_us=alarmed_us)

@@ -44,6 +44,7 @@ def build_stream_rules(
         min_outliers=alerts.min_outliers,
         min_ratio=alerts.min_ratio,
         max_dead_letter_ratio=alerts.max_dead_letter_ratio,
+        max_late_ratio=alerts.max_late_ratio,
         resolve_after=alerts.resolve_after,
         repeat_interval_us=to_us(alerts.repeat_interval),
         horizons_us=tuple(to_us(length) for length in alerts.drift.horizons),

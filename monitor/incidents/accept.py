@@ -14,7 +14,8 @@ from storage.control.acceptance import Acceptance, AcceptanceFacts, AcceptedRefe
 ACCEPTABLE_KINDS = (Kind.SPIKE, Kind.SLOW_RISE, Kind.DRIFT, Kind.CALIBRATION)
 """Kinds that can become normal because they were found in the events.
 
-Incidents of silence, stopped streams, gaps and dead letters cannot be accepted; they resolve.
+Incidents of silence, stopped streams, stalled partitions, late events, gaps and dead letters cannot be accepted; they
+resolve.
 """
 
 MIN_REFERENCE = 20_000

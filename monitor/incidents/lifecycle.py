@@ -22,7 +22,9 @@ class Kind(StrEnum):
     CALIBRATION = "calibration"
     SILENCE = "silence"
     STOPPED = "stopped"
+    STALLED = "stalled"
     DEAD_LETTERS = "dead_letters"
+    LATE = "late"
     GAP = "gap"
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.stream_rules import StreamRules
+from config.time_format import SECOND_US
 from consumers.batch import DeadLetters, DecodedBatch, Events, FilteredRecords
 from consumers.clock_vote import ReadExtent
 from consumers.window_schedule import WindowSchedule, make_window_schedule
@@ -252,7 +253,7 @@ def _build_parts(
 ) -> list[WindowPartRow]:
     """Build one part per window in one pass over the batch; only events that are not late are in its statistics."""
     event_starts = windows.starts(scored.events.times_us)
-    late_starts = _late_windows(scored, event_starts, watermarks, control, windows)
+    late_starts, late_s = _find_late(scored, event_starts, watermarks, control, windows)
     dead_starts = _windows_of_marks(watermarks.before(ready.dead_letters.offsets), windows)
     filtered_starts = _windows_of_marks(watermarks.after(ready.filtered.offsets), windows)
     on_time = np.flatnonzero(~scored.is_late)
@@ -278,28 +279,45 @@ def _build_parts(
             drift=scored.sum_drift(events, index, n_windows, model_id),
         )
         rows += _part_rows(parts, starts[own], filtered[own], scored.events.offsets[events], schedule, windows)
+    rows = _add_lateness(rows, late_starts, late_s)
     return sorted(rows, key=lambda row: row.window_start_us)
 
 
-def _late_windows(
+def _add_lateness(rows: list[WindowPartRow], late_starts: Int64, late_s: Int64) -> list[WindowPartRow]:
+    """Add to each row how late the late events are that it counts."""
+    if not len(late_starts):
+        return rows
+    own = {start: late_s[late_starts == start] for start in np.unique(late_starts).tolist()}
+    return [
+        replace(row, late_sum_s=int(own[start].sum()), late_max_s=int(own[start].max()))
+        if (start := row.window_start_us) in own
+        else row
+        for row in rows
+    ]
+
+
+def _find_late(
     scored: ScoredEvents,
     event_starts: Int64,
     watermarks: SourceWatermarks,
     control: StreamControl,
     windows: WindowSchedule,
-) -> Int64:
-    """Return the window that each late event is counted in: that of its source's watermark before it.
+) -> tuple[Int64, Int64]:
+    """Return the window that each late event is counted in, and how late it is in seconds.
 
-    Its own window is judged before it comes. Old times that are scattered over many windows therefore cost no part
-    each. Without a watermark, or where that window is sealed because the source was idle, it is the window of its own
-    time or the first open one, whichever is later.
+    It is counted in the window of its source's watermark before it, since its own window is judged before it comes. Old
+    times that are scattered over many windows therefore cost no part each. Without a watermark, or where that window
+    is sealed because the source was idle, it is the window of its own time or the first open one, whichever is later.
     """
     late = scored.is_late
     if not late.any():
-        return np.empty(0, np.int64)
+        return np.empty(0, np.int64), np.empty(0, np.int64)
     marks_us = watermarks.before(scored.events.offsets[late])
     starts = np.where(marks_us >= 0, windows.starts(np.maximum(marks_us, 0)), event_starts[late])
-    return starts if control.sealed_until_us is None else np.maximum(starts, control.sealed_until_us)
+    if control.sealed_until_us is not None:
+        starts, marks_us = np.maximum(starts, control.sealed_until_us), np.maximum(marks_us, control.sealed_until_us)
+    times_us = scored.events.times_us[late]
+    return starts, (np.maximum(marks_us, times_us) - times_us) // SECOND_US
 
 
 def _windows_of_marks(marks_us: Int64, windows: WindowSchedule) -> Int64:

@@ -37,7 +37,7 @@ class SealFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredPart:
-    """A part of a window as written by the ledger."""
+    """A part of a window as written by the ledger; `late_sum_s` and `late_max_s` tell how late its late events are."""
 
     threshold_id: int | None
     events: int
@@ -46,6 +46,8 @@ class StoredPart:
     dead: int
     payload: bytes
     filtered: int = 0
+    late_sum_s: int = 0
+    late_max_s: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,8 @@ def read_window_facts(conn: sa.Connection, stream_id: int, start_us: int) -> Win
                 dead=row.dead,
                 payload=row.payload,
                 filtered=row.filtered,
+                late_sum_s=row.late_sum_s,
+                late_max_s=row.late_max_s,
             )
             for row in rows
         ],

@@ -282,6 +282,9 @@ window_parts = sa.Table(
     sa.Column("dead", _Us, nullable=False),
     # Records that the stream's filter left out: no events, no dead letters, no rows.
     sa.Column("filtered", _Us, nullable=False, server_default="0"),
+    # How late the late events are in seconds: the sum, and the largest.
+    sa.Column("late_sum_s", _Us, nullable=False, server_default="0"),
+    sa.Column("late_max_s", _Us, nullable=False, server_default="0"),
     sa.Column("payload", sa.LargeBinary),
     # Offsets of the first and last event that is not late: the range of the window in the log.
     sa.Column("first_offset", _Us),

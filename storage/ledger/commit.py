@@ -121,6 +121,8 @@ class WindowPartRow:
     dead: int
     payload: bytes | None
     filtered: int = 0
+    late_sum_s: int = 0
+    late_max_s: int = 0
     first_offset: int | None = None
     last_offset: int | None = None
 

@@ -112,6 +112,8 @@ def insert_parts(connection: Connection, commits: Sequence[Commit]) -> None:
             "late": [part.late for _, part in parts],
             "dead": [part.dead for _, part in parts],
             "filtered": [part.filtered for _, part in parts],
+            "late_sum_s": [part.late_sum_s for _, part in parts],
+            "late_max_s": [part.late_max_s for _, part in parts],
             "payload": [part.payload for _, part in parts],
             "first_offset": [part.first_offset for _, part in parts],
             "last_offset": [part.last_offset for _, part in parts],

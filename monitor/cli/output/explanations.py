@@ -142,6 +142,29 @@ def _explain_dead_letters(numbers: Mapping[str, Any]) -> Iterator[str]:
     yield "The view dead_letter_history lists each with its reason, offset and first bytes."
 
 
+def _explain_late(numbers: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        f"Of {numbers['arrivals']:,} events that arrived during the window {numbers['late']:,} were late, "
+        f"{numbers['share']:.1%}; more than {numbers['limit']:.1%} (alerts.max_late_ratio) is an incident."
+    )
+    yield (
+        f"They were {numbers['mean_lag_s']:,.0f} s behind the watermark of their partition on average and "
+        f"{numbers['max_lag_s']:,.0f} s at most; window.grace is {numbers['grace_s']:,.0f} s."
+    )
+    yield f"Cause: {numbers['cause']}."
+    yield "Late events are scored and stored, but no window counts them for spikes, thresholds and drift."
+
+
+def _explain_stalled(numbers: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        f"{len(numbers['partitions']):,} partitions have records and have not moved for more than "
+        f"{numbers['stalled_after_s']:,.0f} s (alerts.stalled_after):"
+    )
+    yield from (
+        f"  {each['partition']} for {each['waited_s']:,.0f} s: {each['reason']}" for each in numbers["partitions"]
+    )
+
+
 def _explain_gap(numbers: Mapping[str, Any]) -> Iterator[str]:
     yield f"{numbers['offsets']:,} offsets could not be read; their events are neither scored nor in any window."
     more = len(numbers["ranges"]) - MAX_SHOWN_RANGES
@@ -156,7 +179,9 @@ EXPLANATIONS: Mapping[str, Callable[[Mapping[str, Any]], Iterator[str]]] = {
     "calibration": _explain_calibration,
     "silence": _explain_silence,
     "stopped": _explain_stopped,
+    "stalled": _explain_stalled,
     "dead_letters": _explain_dead_letters,
+    "late": _explain_late,
     "gap": _explain_gap,
 }
 """The explanation by kind of incident. Incidents of other kinds have only a summary and numbers."""

@@ -16,6 +16,8 @@ def upgrade() -> None:
     op.add_column("positions", sa.Column("idle_seen_us", sa.BigInteger(), nullable=True))
     for table in ("window_parts", "windows"):
         op.add_column(table, sa.Column("filtered", sa.BigInteger(), nullable=False, server_default="0"))
+    for column in ("late_sum_s", "late_max_s"):
+        op.add_column("window_parts", sa.Column(column, sa.BigInteger(), nullable=False, server_default="0"))
     _create_settings()
     _create_commit_tables()
     _create_event_time_index()

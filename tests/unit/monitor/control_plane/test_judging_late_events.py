@@ -1,4 +1,4 @@
-"""Late events and judgements: their number at that time depends on the reading speed, so no decision may use it."""
+"""Late events have no influence on any judgement but the incident `late`."""
 
 from collections.abc import Sequence
 
@@ -21,6 +21,7 @@ RULES = make_rules(
     min_outliers=5,
     min_ratio=0.0,
     max_dead_letter_ratio=0.5,
+    max_late_ratio=1.0,
     resolve_after=3,
     repeat_interval_us=3_600_000_000,
     channels=lambda kind, severity: ["log"],
