@@ -10,7 +10,7 @@ import yaml
 from config.errors import BrokerUnavailable, ConfigError, OutriderError
 from config.settings import Settings, StreamSettings
 from consumers.source import PartitionInfo
-from monitor.cli.check_memory import MemoryBound
+from monitor.cli.check_memory import MemoryBound, describe_process
 from monitor.cli.check_sample import SampleReport, decode_sample
 from monitor.cli.output.budget_text import (
     describe_budget,
@@ -34,9 +34,10 @@ _MAX_SHOWN_PARTITIONS = 4
 
 @dataclass(slots=True, kw_only=True)
 class _CheckReport:
-    """Comments printed below the settings, and the errors found so far."""
+    """Comments printed below the settings, the errors found so far, and the bytes of events of each stream."""
 
     problems: list[OutriderError] = field(default_factory=list)
+    event_bytes: list[int] = field(default_factory=list)
     broker_unavailable: bool = False
 
     def print_comment(self, line: str, *, indent: int = 0) -> None:
@@ -79,6 +80,7 @@ def command(ctx: click.Context, offline: bool) -> None:
         _check_device(settings, report)
     for name, stream_settings in settings.streams.items():
         _check_stream(settings, name, stream_settings, statuses.get(name), report, offline=offline)
+    report.print_comment(describe_process(report.event_bytes))
     report.raise_problems()
     click.echo("# All checks passed." if not offline else "# The settings are valid; no connection was made.")
 
@@ -149,7 +151,9 @@ def _check_stream(
 ) -> None:
     report.print_comment(f"stream {name}")
     partitions, fetch_bytes = _check_source(settings, name, stream_settings, status, report, offline=offline)
-    for line in _memory_lines(stream_settings, status, partitions, fetch_bytes):
+    bound = _bound_memory(stream_settings, status, partitions, fetch_bytes)
+    report.event_bytes.append(bound.total_bytes)
+    for line in _memory_lines(bound, stream_settings, status, partitions):
         report.print_comment(line, indent=1)
     for line in _budget_lines(stream_settings, status):
         report.print_comment(line, indent=1)
@@ -215,22 +219,26 @@ def _report_sample(name: str, sample: SampleReport, report: _CheckReport) -> Non
         )
 
 
-def _memory_lines(
+def _bound_memory(
     stream_settings: StreamSettings,
     status: StreamStatus | None,
     partitions: list[PartitionInfo],
     fetch_bytes: int | None,
-) -> Iterator[str]:
-    features = _feature_count(stream_settings, status)
-    bound = MemoryBound(
+) -> MemoryBound:
+    return MemoryBound(
         fetch_bytes=fetch_bytes,
         partitions=_partition_count(stream_settings, partitions),
-        features=features or _ASSUMED_FEATURES,
+        features=_feature_count(stream_settings, status) or _ASSUMED_FEATURES,
     )
+
+
+def _memory_lines(
+    bound: MemoryBound, stream_settings: StreamSettings, status: StreamStatus | None, partitions: list[PartitionInfo]
+) -> Iterator[str]:
     first, *parts = bound.lines()
     yield f"memory: {first}"
     yield from parts
-    if features is None:
+    if _feature_count(stream_settings, status) is None:
         yield f"  ({_ASSUMED_FEATURES} features are assumed: event.features is auto and no model is stored)"
     if not partitions and stream_settings.source.type == "kafka":
         yield "  (for one partition: the number of partitions is known only after connecting)"

@@ -4,8 +4,15 @@ from dataclasses import dataclass
 
 from monitor.pipeline.inbox import MAX_PENDING_RECORDS, MAX_QUEUED_BYTES
 
-_RECORD_BYTES = 64
-"""Bytes of a decoded event besides its features: offset, time, energy, and references to key and id."""
+_RECORD_BYTES = 192
+"""Bytes of a decoded event besides its features: offset, time, record batch, and key and id as text objects."""
+
+PROGRAM_BYTES = 768 * 1024 * 1024
+"""Resident memory of a daemon with one stream, without events: the interpreter, PyTorch, SciPy, SQLAlchemy, and the
+transaction that is being written. Measured: 630 to 740 MiB (benchmarks/hostile.py)."""
+
+STREAM_BYTES = 16 * 1024 * 1024
+"""Resident memory of each further stream, without events. Measured: 16 MiB."""
 
 _MIB = 1024 * 1024
 
@@ -39,12 +46,23 @@ class MemoryBound:
         fetch = [] if self.fetch_bytes is None else [f"{_format_mib(self.fetch_bytes)} fetched and not yet queued"]
         partitions = f"{self.partitions:,} partition{'' if self.partitions == 1 else 's'}"
         return [
-            f"at most {_format_mib(self.total_bytes)} of events in flight, besides the program and the model:",
+            f"at most {_format_mib(self.total_bytes)} of events in flight, besides the program:",
             *(f"  {part}" for part in fetch),
             f"  {_format_mib(MAX_QUEUED_BYTES)} waiting to be decoded",
             f"  {_format_mib(self.pending_bytes)} waiting for their commit: {MAX_PENDING_RECORDS:,} events x "
             f"{partitions} x (8 x {self.features:,} features + {_RECORD_BYTES}) bytes",
         ]
+
+
+def describe_process(event_bytes: list[int]) -> str:
+    """Describe the bound on the memory of a daemon with these bounds on the events of its streams."""
+    further = STREAM_BYTES * max(0, len(event_bytes) - 1)
+    total = PROGRAM_BYTES + further + sum(event_bytes)
+    streams = f", {_format_mib(further)} for further streams" if further else ""
+    return (
+        f"memory of the daemon: at most {_format_mib(total)}: {_format_mib(PROGRAM_BYTES)} for the program{streams}, "
+        f"{_format_mib(sum(event_bytes))} for events; model files and fits on more than the warm-up come on top"
+    )
 
 
 def _format_mib(size_bytes: int) -> str:

@@ -1,11 +1,16 @@
 """Production and deletion of records in a topic."""
 
+import socket
+import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
 from tests.servers.kafka import KafkaServer
+
+_PRODUCE = 0
+_PRODUCE_VERSION = 7
 
 
 @contextmanager
@@ -50,3 +55,25 @@ def open_admin(server: KafkaServer) -> Iterator[KafkaAdminClient]:
         yield client
     finally:
         client.close()
+
+
+def produce_batches(server: KafkaServer, topic: str, batches: Iterable[bytes], *, partition: int = 0) -> None:
+    """Write record batches as they are, each with one request, and check the broker's answers.
+
+    The broker replaces the base offset of each batch.
+    """
+    host, port = server.bootstrap.split(":")
+    with socket.create_connection((host, int(port)), timeout=120) as connection, connection.makefile("rb") as answers:
+        for batch in batches:
+            records = struct.pack(">iii", 1, partition, len(batch)) + batch
+            body = struct.pack(">hhii", -1, -1, 120_000, 1) + _pack_text(topic) + records
+            request = struct.pack(">hhi", _PRODUCE, _PRODUCE_VERSION, 1) + _pack_text("tests") + body
+            connection.sendall(struct.pack(">i", len(request)) + request)
+            (size,) = struct.unpack(">i", answers.read(4))
+            answer = answers.read(size)
+            (error,) = struct.unpack_from(">h", answer, 4 + 4 + len(_pack_text(topic)) + 4 + 4)
+            assert error == 0, f"the broker refuses a batch with error {error}"
+
+
+def _pack_text(text: str) -> bytes:
+    return struct.pack(">h", len(text)) + text.encode()

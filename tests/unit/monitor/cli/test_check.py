@@ -118,10 +118,25 @@ def test_too_short_warm_up_for_the_percentile_is_reported(outrider: OutriderRunn
 def test_memory_bound_is_the_sum_of_its_parts(outrider: OutriderRunner, tmp_path: Path) -> None:
     config = write_config_text(tmp_path, "streams: {a: {source: {type: synthetic, features: 16, partitions: 2}}}")
     out = outrider("check", config=config).out
-    # 40,000 events x 2 partitions x (8 x 16 + 64) bytes = 14.6 MiB, and 32 MiB of the inbox.
-    assert "at most 46.6 MiB" in out
+    # 40,000 events x 2 partitions x (8 x 16 + 192) bytes = 24.4 MiB, and 32 MiB of the inbox.
+    assert "at most 56.4 MiB" in out
     assert "32.0 MiB waiting to be decoded" in out
-    assert "14.6 MiB waiting for their commit: 40,000 events x 2 partitions x (8 x 16 features + 64) bytes" in out
+    assert "24.4 MiB waiting for their commit: 40,000 events x 2 partitions x (8 x 16 features + 192) bytes" in out
+    assert "memory of the daemon: at most 824.4 MiB: 768.0 MiB for the program, 56.4 MiB for events" in out
+
+
+def test_memory_of_the_daemon_counts_each_stream_and_the_largest_decompressed_batch(
+    outrider: OutriderRunner, tmp_path: Path
+) -> None:
+    source = "{source: {type: kafka, topics: [a]}}"
+    fetched = {}
+    for size in ("1MiB", "65MiB"):
+        text = f"kafka: {{max_decompressed_size: {size}}}\nstreams: {{a: {source}, b: {source}}}"
+        out = outrider("check", "--offline", config=write_config_text(tmp_path, text)).out
+        line = next(line for line in out.splitlines() if "memory of the daemon" in line)
+        assert "16.0 MiB for further streams" in line
+        fetched[size] = float(line.split("at most ")[1].split(" MiB")[0].replace(",", ""))
+    assert fetched["65MiB"] - fetched["1MiB"] == pytest.approx(2 * 2 * 64)
 
 
 def test_secrets_are_masked(outrider: OutriderRunner, tmp_path: Path) -> None:
@@ -150,7 +165,7 @@ streams: {{a: {{source: {{type: kafka, topics: [a]}}}}}}
     )
     result = outrider("check", "--offline", config=config)
     assert (result.code, result.err) == (0, "")
-    assert "20.9 MiB fetched" in result.out
+    assert "178.3 MiB fetched" in result.out
 
 
 def test_unavailable_servers_are_named_once_and_exit_with_1(

@@ -140,7 +140,7 @@ def test_unprintable_characters_are_escaped() -> None:
 
 def test_memory_bound_is_the_sum_of_its_parts() -> None:
     bound = MemoryBound(fetch_bytes=1_000, partitions=3, features=8)
-    assert bound.pending_bytes == 40_000 * 3 * (8 * 8 + 64)
+    assert bound.pending_bytes == 40_000 * 3 * (8 * 8 + 192)
     assert bound.total_bytes == 1_000 + 32 * 1024 * 1024 + bound.pending_bytes
 
 
