@@ -186,7 +186,15 @@ def judge_horizon(
     after = statistics.means(horizon.sums, horizon.events)
     units = statistics.units(plain.baseline.mean)
     current = after - normal if frozen.is_seasonal else after
-    verdict = judge_drift(frozen.baseline, current, horizon.events, units, alpha=alpha, min_effect=min_effect)
+    verdict = judge_drift(
+        frozen.baseline,
+        current,
+        horizon.events,
+        units,
+        alpha=alpha,
+        min_effect=min_effect,
+        least_deviation=_sampling_deviations(statistics, frozen, normal, after, horizon.events),
+    )
     if verdict is None:
         return None
     index = statistics.energy_rank_index
@@ -202,6 +210,15 @@ def judge_horizon(
         verdict=verdict,
         body_z=float(verdict.z[index] + shift / width),
     )
+
+
+def _sampling_deviations(
+    statistics: DriftStatistics, frozen: FrozenBaseline, before: Float64, after: Float64, events: int
+) -> Float64:
+    """Return the deviation that independent events give each change, with the shares of both samples together."""
+    samples = SEASON_DAYS if frozen.is_seasonal else frozen.baseline.blocks
+    shares = (samples * before + after) / (samples + 1)
+    return statistics.sampling_deviations(shares, (1 + 1 / samples) / events)
 
 
 def _mean_rank_without_outliers(horizon: Horizon, mean_rank: float, exceedance: float) -> float:

@@ -163,7 +163,14 @@ def _pooled_autocorrelation(centred: Float64) -> float:
 
 
 def judge_drift(
-    baseline: DriftBaseline, current: Float64, events: int, units: Float64, *, alpha: float, min_effect: float
+    baseline: DriftBaseline,
+    current: Float64,
+    events: int,
+    units: Float64,
+    *,
+    alpha: float,
+    min_effect: float,
+    least_deviation: Float64 | None = None,
 ) -> DriftVerdict | None:
     """Test the means of one horizon. None if it has too few events for a comparison.
 
@@ -174,11 +181,14 @@ def judge_drift(
         units: Training deviation of one event in each statistic, (J,).
         alpha: Result of `horizon_false_alarm_probability`.
         min_effect: Smallest change that counts as drift, in those units.
+        least_deviation: Smallest deviation of the change of each statistic, (J,): that of independent events. The
+            baseline's deviation is a mean over all times of day, and is too small for the busiest of them.
     """
     if events < MIN_EVENT_SHARE * baseline.typical_events:
         return None
     change = current - baseline.mean
-    z = change / (baseline.deviation * np.sqrt(1 + 1 / baseline.effective))
+    deviation = baseline.deviation * np.sqrt(1 + 1 / baseline.effective)
+    z = change / (deviation if least_deviation is None else np.maximum(deviation, least_deviation))
     effect = change / units
     threshold = float(special.stdtrit(baseline.dof, 1 - alpha / (2 * len(z))))
     beyond = np.flatnonzero((np.abs(z) > threshold) & (np.abs(effect) >= min_effect))

@@ -98,6 +98,20 @@ class DriftStatistics:
             ]
         )
 
+    def sampling_deviations(self, means: Float64, variance_factor: float) -> Float64:
+        """Return the deviation of each occupancy with independent events, (J,), and 0 for the other statistics.
+
+        Args:
+            means: Expected means, (J,).
+            variance_factor: Variance of the change as a multiple of the variance of one event.
+        """
+        ranks, components, _ = self.shape
+        own = slice(2 * ranks, 2 * ranks + components)
+        shares = np.clip(means[own], 0.0, 1.0)
+        deviations = np.zeros(len(self))
+        deviations[own] = np.sqrt(shares * (1 - shares) * variance_factor)
+        return deviations
+
     def in_feature_units(self, index: int, mean: float) -> float | None:
         """Return a mean rank as the training value with this rank. None for other statistics."""
         if index == self.energy_rank_index:

@@ -321,3 +321,35 @@ def test_horizons_longer_than_a_clock_change_have_previous_days(change: str) -> 
     arguments = {"alpha": 1e-4, "min_effect": 0.1, "exceedance": 0.005, "timezone": BERLIN}
     for start in [start for start in horizons if start >= change_us]:
         assert judge_horizon(horizons, start, plain, season, DriftState(), STATISTICS, **arguments) is not None
+
+
+def test_share_that_varies_at_one_time_of_day_only_has_the_deviation_of_its_events() -> None:
+    """Occupancies are 0 or 1 at most hours. At the hours between, the baseline's deviation is far too small."""
+    statistics = DriftStatistics(features=STATISTICS.features, shape=(3, 2, 1), profile=STATISTICS.profile)
+    rng = np.random.default_rng(2)
+
+    def day_with_transitions(start: int, at_noon: float = 0.5) -> Horizon:
+        each = horizon(start, events=60)
+        hour = start // HOUR % 24
+        share = at_noon if hour == 12 else float(hour > 12)
+        count = 65_536 * rng.binomial(60, share)
+        return replace(each, sums=np.insert(each.sums, 6, [count, 60 * 65_536 - count]))
+
+    horizons = {start: day_with_transitions(start) for start in range(0, 60 * DAY, HOUR)}
+    plain = learn_baseline(HOUR, [horizons[hour * HOUR] for hour in range(30)], statistics, 30 * HOUR)
+    assert plain is not None
+    early = {start: each for start, each in horizons.items() if start < 5 * DAY}
+    season = learn_seasonal_baseline(early, plain, DriftState(), statistics, 5 * DAY)
+    assert season is not None
+
+    def drifted_at(start: int) -> tuple[int, ...]:
+        result = judge_horizon(
+            horizons, start, plain, season, DriftState(), statistics, alpha=1e-4, min_effect=0.1, exceedance=0.005
+        )
+        assert result is not None
+        return tuple(index for index in result.verdict.drifted if index in (6, 7))
+
+    noons = [day * DAY + 12 * HOUR for day in range(8, 60)]
+    assert not any(map(drifted_at, noons))
+    horizons[noons[0]] = day_with_transitions(noons[0], at_noon=1.0)
+    assert set(drifted_at(noons[0])) == {6, 7}
