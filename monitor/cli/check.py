@@ -21,6 +21,7 @@ from monitor.cli.output.budget_text import (
 )
 from monitor.cli.output.tables import escape_unprintable
 from monitor.cli.settings import load_settings
+from monitor.daemon.connections import describe_connections
 from monitor.models.warm_up_progress import format_rejections
 from monitor.thresholds.tick import load_clean_rate, load_count_model
 from storage.control.models import ModelStore
@@ -94,6 +95,10 @@ def _check_database(settings: Settings, report: _CheckReport) -> dict[str, Strea
             if db.file is not None and not db.file.exists():
                 report.print_comment(f"{db.address} does not exist yet: the first run creates it", indent=1)
                 return {}
+            counts = db.count_connections()
+            if counts is not None:
+                for line in describe_connections(*counts):
+                    report.print_comment(line, indent=1)
             revision = db.schema_revision()
             if revision is None or revision in KNOWN_REVISIONS[:-1]:
                 missing = "has no tables yet: the first run creates them"

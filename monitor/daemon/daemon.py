@@ -11,6 +11,8 @@ from contextlib import ExitStack, suppress
 from config.errors import ConfigError, OlderReplicasRunning, OutriderError, StorageUnavailable
 from config.settings import LoggingSettings, Settings
 from config.stream_rules import StreamRules
+from monitor.daemon.connections import COMMIT_CONNECTIONS, CONTROL_CONNECTIONS
+from monitor.daemon.garbage import COLLECT_INTERVAL_S, collect_young_garbage, tuned_garbage_collection
 from monitor.daemon.health_watch import INTERVAL_S, HealthWatch
 from monitor.daemon.reload import LiveNotifications, ReloadPlan, plan_reload
 from monitor.daemon.rules import build_stream_rules
@@ -93,11 +95,12 @@ class Daemon:
             OutriderError: No stream can go on, and one of them has failed; with `fail_fast`, a stream has failed.
         """
         with ExitStack() as stack:
-            db = stack.enter_context(Database(self._settings.database.url))
+            db = stack.enter_context(Database(self._settings.database.url, connections=CONTROL_CONNECTIONS))
             stack.enter_context(db.lock_for_daemon())
             self._upgrade_schema(db)
             if self._stop.is_set():
                 return
+            commits = stack.enter_context(db.with_own_connections(COMMIT_CONNECTIONS))
             device = pick_device(self._settings.device)
             owner = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
             notifications = LiveNotifications(self._settings, Outbox(db))
@@ -107,11 +110,12 @@ class Daemon:
                 )
                 for name in self._names
             }
-            self._streams = [self._supervise(name, db, owner, device, notifications) for name in self._names]
+            self._streams = [self._supervise(name, db, commits, owner, device, notifications) for name in self._names]
             health = HealthWatch(
                 db, [(each, self._rules_of(each, notifications)) for each in self._streams], replica=owner
             )
             jobs = self._build_scheduler(db, notifications, health)
+            stack.enter_context(tuned_garbage_collection())
             jobs.start()
             stack.callback(jobs.stop)
             notifications.start()
@@ -124,7 +128,7 @@ class Daemon:
         self._raise_failure()
 
     def _supervise(
-        self, name: str, db: Database, owner: str, device: str, notifications: LiveNotifications
+        self, name: str, db: Database, commits: Database, owner: str, device: str, notifications: LiveNotifications
     ) -> StreamSupervisor:
         """Return the supervisor of a stream. The stream is set up in its own thread, where an error stays in it."""
         return StreamSupervisor(
@@ -133,6 +137,7 @@ class Daemon:
                 name,
                 self._settings,
                 db,
+                commits=commits,
                 owner=run_owner,
                 device=device,
                 channels_for=notifications.channels_for,
@@ -238,6 +243,7 @@ class Daemon:
         jobs.add_job(_HEARTBEAT_INTERVAL_S, "settings", self._review_settings)
         jobs.add_job(_PROGRESS_INTERVAL_S, "progress", self._warn_when_stuck)
         jobs.add_job(INTERVAL_S, "health", health.check)
+        jobs.add_job(COLLECT_INTERVAL_S, "garbage", collect_young_garbage)
         for each in self._streams:
             watch = SilenceWatch.from_settings(
                 self._settings,

@@ -77,6 +77,7 @@ class StreamRunner:
         settings: Settings,
         db: Database,
         *,
+        commits: Database,
         owner: str,
         device: str,
         channels_for: Callable[..., Sequence[str]] | None = None,
@@ -95,9 +96,10 @@ class StreamRunner:
         )
         self._decoding: tuple[Decoding, Codec] | None = None
         self._db = db
+        self._commits = commits
         self._owner = owner
         self._device = device
-        self._ledger = Ledger(db)
+        self._ledger = Ledger(commits)
         self._models = ModelStore(db)
         self._stop = threading.Event()
         self._wakeup = ControlWakeup()
@@ -253,7 +255,7 @@ class StreamRunner:
             open_source=lambda: self._stdin_source or self._open_source(state.id, group=self._db.dialect != "sqlite"),
             assigned=frozenset(assigned),
             ledger=self._ledger,
-            now_us=self._db.now_us,
+            now_us=self._commits.now_us,
             inbox=self._inbox,
             stop=self._stop,
             drained=drained,
@@ -266,7 +268,7 @@ class StreamRunner:
             codec=self._get_codec(model),
             read_settings=lambda: self._read_worker_settings(model),
             ledger=self._ledger,
-            shadows=ShadowStore(self._db),
+            shadows=ShadowStore(self._commits),
             inbox=self._inbox,
             scorer=Scorer(
                 lambda model_id: load_model(

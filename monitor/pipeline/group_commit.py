@@ -78,7 +78,7 @@ def store_group(ledger: Ledger, retry: StorageRetry, commits: Sequence[Commit]) 
 def _send_once(ledger: Ledger, retry: StorageRetry, commits: Sequence[Commit]) -> Sequence[CommitOutcome | None]:
     """Send a group once; return the outcomes, None for commits that are not stored and have to be repeated."""
     try:
-        return retry.retry_until_answered(lambda: ledger.commit_group(commits))
+        return retry.retry_until_answered(lambda: ledger.commit_group(commits), repeatable=False)
     except CommitUnknown as unknown:
         log.warning(
             "%s; comparing the stored positions of %d sources.", unknown, len(commits), extra={"action": "commit"}

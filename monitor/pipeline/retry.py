@@ -24,21 +24,25 @@ class StorageRetry:
         self.drain_timeout_s = drain_timeout_s
         self._stop_seen_s: float | None = None
 
-    def retry_until_answered(self, call: Callable[[], T]) -> T:
+    def retry_until_answered(self, call: Callable[[], T], *, repeatable: bool = True) -> T:
         """Call until the database answers and return the result; only `StorageUnavailable` is retried.
 
+        Args:
+            call: The call.
+            repeatable: Whether the call may be repeated after a transaction of unknown outcome.
+
         Raises:
-            CommitUnknown: The outcome of a commit is unknown; the caller has to read the stored position first.
+            CommitUnknown: The call is not repeatable, and the outcome of its commit is unknown; the caller has to read
+                the stored position first.
             StorageUnavailable: The stop event is set and the drain timeout has passed.
         """
         pause_s = _INITIAL_BACKOFF_S
         while True:
             try:
                 return call()
-            except CommitUnknown:
-                raise
             except StorageUnavailable as error:
-                if self._drain_time_elapsed():
+                is_unknown = isinstance(error, CommitUnknown) and not repeatable
+                if is_unknown or self._drain_time_elapsed():
                     raise
                 log.warning("%s; trying again in %.1f s.", error, pause_s, extra={"action": "store"})
                 self._stop.wait(pause_s) if not self._stop.is_set() else time.sleep(pause_s)

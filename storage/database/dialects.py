@@ -44,12 +44,13 @@ _TCP_KEEPALIVES = {
 }
 
 
-def create_sqlite_engine(file: Path, role: Literal["writer", "reader", "read-only"]) -> sa.Engine:
+def create_sqlite_engine(file: Path, role: Literal["writer", "reader", "read-only"], connections: int) -> sa.Engine:
     """Create an engine on one file.
 
     Args:
         file: The database file.
         role: A `writer` has one connection; a `reader` may create the file but not write; `read-only` may do neither.
+        connections: The number of connections.
     """
     mode = "ro" if role == "read-only" else "rwc"
     # `as_uri` escapes percent signs, question marks and hashes, which would be parsed as parts of the URI.
@@ -72,8 +73,8 @@ def create_sqlite_engine(file: Path, role: Literal["writer", "reader", "read-onl
         "sqlite://",
         creator=connect,
         poolclass=sa.pool.QueuePool,
-        pool_size=1 if role == "writer" else 4,
-        max_overflow=0 if role == "writer" else 8,
+        pool_size=connections,
+        max_overflow=0 if role == "writer" else connections,
         pool_timeout=30,
     )
     begin = "BEGIN IMMEDIATE" if role == "writer" else "BEGIN"
@@ -125,14 +126,15 @@ def _enable_wal(connection: sqlite3.Connection) -> None:
         return
 
 
-def create_postgresql_engine(url: URL, *, read_only: bool) -> sa.Engine:
+def create_postgresql_engine(url: URL, *, read_only: bool, connections: int) -> sa.Engine:
     """Create an engine for sessions with timeouts, so that none holds a lock for long."""
     arguments = {"application_name": "outrider", "connect_timeout": 10, **_TCP_KEEPALIVES}
     settings = _POSTGRESQL_SESSION_SETTINGS | ({"default_transaction_read_only": "on"} if read_only else {})
     engine = sa.create_engine(
         url,
-        pool_size=4,
-        max_overflow=8,
+        pool_size=connections,
+        # For a thread that reads inside a transaction; the number of threads is bounded by the caller.
+        max_overflow=connections,
         pool_timeout=30,
         pool_pre_ping=True,
         pool_recycle=3600,

@@ -22,6 +22,7 @@ from config.errors import ConfigError, SchemaMismatch, StorageUnavailable
 from storage.database import dialects
 from storage.database.errors import StorageFull, translate_errors
 from storage.database.fair_lock import FairLock
+from storage.database.fair_slots import FairSlots
 from storage.database.revisions import INCOMPLETE_COPY, KNOWN_REVISIONS
 
 _URL_FORMS = "sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
@@ -46,12 +47,15 @@ class Database:
         url: `sqlite:///FILE`, `postgresql://...` or `postgres://...`.
         read_only: Open an existing SQLite file without the right to change or create it, or PostgreSQL sessions that
             are read-only by default.
+        connections: The number of connections to PostgreSQL; on SQLite, of readers beside the one writer. Threads
+            wait for a connection in the order in which they asked.
 
     Raises:
         ConfigError: The URL is invalid, or the folder of the SQLite file does not exist.
     """
 
-    def __init__(self, url: str, *, read_only: bool = False) -> None:
+    def __init__(self, url: str, *, read_only: bool = False, connections: int = 4) -> None:
+        self._slots = FairSlots(connections)
         self._url = _parse_url(url)
         self.read_only = read_only
         self.address = _displayed_address(self._url)
@@ -59,12 +63,14 @@ class Database:
         if self._url.get_backend_name() == "sqlite":
             self.dialect = "sqlite"
             self.file: Path | None = _sqlite_file(self._url, must_exist=read_only)
-            self._reader = dialects.create_sqlite_engine(self.file, "read-only" if read_only else "reader")
-            self._writer = self._reader if read_only else dialects.create_sqlite_engine(self.file, "writer")
+            self._reader = dialects.create_sqlite_engine(self.file, "read-only" if read_only else "reader", connections)
+            self._writer = self._reader if read_only else dialects.create_sqlite_engine(self.file, "writer", 1)
         else:
             self.dialect = "postgresql"
             self.file = None
-            self._reader = self._writer = dialects.create_postgresql_engine(self._url, read_only=read_only)
+            self._reader = self._writer = dialects.create_postgresql_engine(
+                self._url, read_only=read_only, connections=connections
+            )
         self._write_lock = FairLock()
 
     @property
@@ -75,6 +81,17 @@ class Database:
         options = sorted((name, value) for name, value in self._url.query.items() if not name.startswith("ssl"))
         return (self._url.host, self._url.port or 5432, self._url.database, *options)
 
+    def with_own_connections(self, connections: int) -> Database:
+        """Return the same database with other connections, so that the threads of two tasks do not wait for each other.
+
+        On SQLite it is this object: all writers of the process share one queue.
+        """
+        if self.dialect == "sqlite":
+            return self
+        return Database(
+            self._url.render_as_string(hide_password=False), read_only=self.read_only, connections=connections
+        )
+
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
         """Yield a connection in a transaction that only reads.
@@ -82,7 +99,7 @@ class Database:
         Raises:
             StorageUnavailable: The database cannot be reached now.
         """
-        with self._transaction(self._reader) as connection:
+        with self._slots.hold(), self._transaction(self._reader, writes=False) as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -100,12 +117,13 @@ class Database:
         if self.read_only:
             message = f"{self.address} was opened read-only"
             raise RuntimeError(message)
-        lock = self._write_lock if self.dialect == "sqlite" else contextlib.nullcontext()
-        with lock, self._transaction(self._writer) as connection:
+        queue = self._write_lock if self.dialect == "sqlite" else self._slots.hold()
+        with queue, self._transaction(self._writer, writes=True) as connection:
             yield connection
 
     @contextlib.contextmanager
-    def _transaction(self, engine: sa.Engine) -> Iterator[Connection]:
+    def _transaction(self, engine: sa.Engine, *, writes: bool) -> Iterator[Connection]:
+        """Yield a connection in a transaction. The outcome of a lost COMMIT is unknown only if it writes."""
         with translate_errors(self.address, self.file):
             connection = engine.connect()
         with connection:
@@ -117,7 +135,7 @@ class Database:
             except BaseException:
                 dialects.rollback_or_invalidate(connection, transaction)
                 raise
-            with translate_errors(self.address, self.file, committing=True):
+            with translate_errors(self.address, self.file, committing=writes):
                 try:
                     transaction.commit()
                 except BaseException:
@@ -177,6 +195,21 @@ class Database:
                 f"this one supports schemas up to {required}: install the newer Outrider"
             )
         raise SchemaMismatch(message)
+
+    def count_connections(self) -> tuple[int, int] | None:
+        """Return the connections that the server allows to users without special rights, and those that are open now.
+
+        None on SQLite, which has no limit.
+        """
+        if self.dialect == "sqlite":
+            return None
+        with self.read() as connection:
+            allowed, used = connection.exec_driver_sql(
+                "SELECT current_setting('max_connections')::int"
+                " - current_setting('superuser_reserved_connections')::int,"
+                " (SELECT sum(numbackends) FROM pg_stat_database)::int"
+            ).one()
+            return int(allowed), int(used)
 
     def check_writable(self) -> None:
         """Check that this user may write to the database, without writing.
