@@ -22,7 +22,7 @@ from storage.database.leases import Leases
 from storage.database.migrations.upgrade import upgrade
 from storage.database.partitions import day_number, ensure_score_partitions
 from storage.database.revisions import INCOMPLETE_COPY, KNOWN_REVISIONS
-from storage.database.tables import leases, metadata, scores
+from storage.database.tables import leases, metadata, replicas, scores
 
 _CHUNK_ROWS = 5_000
 _CHUNK_ROWS_WITH_PAYLOAD = 500
@@ -75,7 +75,7 @@ def copy_database(source: Database, target: Database, report: Callable[[str, int
 
 def _copied_tables() -> list[sa.Table]:
     """Return the tables in an order in which every row follows the rows that it refers to."""
-    return [table for table in metadata.sorted_tables if table is not leases]
+    return [table for table in metadata.sorted_tables if table not in (leases, replicas)]
 
 
 def _refuse_running_daemon(db: Database) -> None:

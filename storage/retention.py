@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from config.settings import RetentionSettings
 from config.time_format import DAY_US, SECOND_US
 from config.units import to_us
+from storage.control.settings import delete_replicas, delete_settings
 from storage.database.chunks import CHUNK_ROWS, delete_in_chunks
 from storage.database.engine import Database
 from storage.database.partitions import day_number, drop_score_partitions
@@ -69,6 +70,8 @@ class DeletedRows:
     incidents: int = 0
     notifications: int = 0
     gaps: int = 0
+    settings: int = 0
+    replicas: int = 0
 
 
 def delete_expired(
@@ -134,6 +137,9 @@ def _delete_superseded(
         **deleted,
         "accepted_references": delete_accepted_references(db, cut_us, stopped),
         "drift_bases": delete_drift_bases(db),
+        # A late event belongs to a window of the size of its time as long as such windows are kept.
+        "settings": delete_settings(db, min(cut_us, now_us - to_us(retention.windows))),
+        "replicas": delete_replicas(db, now_us - DAY_US),
     }
 
 

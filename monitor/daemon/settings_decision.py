@@ -14,7 +14,7 @@ from config.errors import ConfigError
 from config.setting_classes import SHARED_CLASSES, Content, SharedClass, changed_keys
 from config.stream_rules import ALWAYS_US
 from config.units import format_duration, parse_duration, to_us
-from storage.control.settings import NewSettings, SettingRow, SettingsFacts
+from storage.control.settings import RESOLVED, NewSettings, SettingRow, SettingsFacts
 
 LAST_BOUNDARY_US = 9_183_110_400_000_000
 """The start of the year 2261: later times cannot be stored."""
@@ -94,7 +94,8 @@ def propose_settings(
     """
     rows = list(facts.rows) or _first_rows(facts, own, own_hash)
     newest = newest_rows(rows)
-    wanted = {**own, "model": _keep_resolved(own["model"], newest["model"].content)}
+    resolved = {key: value for key, value in newest["model"].content.items() if key.startswith(RESOLVED)}
+    wanted = {**own, "model": {**own["model"], **resolved}}
     changed: list[SharedClass] = [
         scope for scope in SHARED_CLASSES if changed_keys(newest[scope].content, wanted[scope])
     ]
@@ -112,11 +113,6 @@ def propose_settings(
     ]
     new = new if facts.rows else [*rows, *new]
     return NewSettings(rows=new, window_size_us=window_size_us(wanted["fold"]), lead_us=_lead_us(wanted["fold"]))
-
-
-def _keep_resolved(own: Content, stored: Content) -> Content:
-    """Return settings of a model with the stored values in place of `auto`, which the first model has resolved."""
-    return {key: stored.get(key, value) if value == "auto" else value for key, value in own.items()}
 
 
 def newest_rows(rows: Sequence[SettingRow]) -> dict[SharedClass, SettingRow]:

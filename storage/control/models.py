@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from config.errors import ModelError
+from storage.control.settings import record_resolved
 from storage.control.thresholds import ThresholdRow, insert_threshold
 from storage.control.warm_up import WarmUpProgress
 from storage.database.engine import Database
@@ -75,8 +76,15 @@ class ModelStore:
         """
         with self._db.write() as conn:
             lock_stream(conn, stream_id)
-            if only_first and _read_newest_version(conn, stream_id) is not None:
+            is_first = _read_newest_version(conn, stream_id) is None
+            if only_first and not is_first:
                 return None
+            if is_first:
+                found = {
+                    "event.features": list(model.feature_names),
+                    "model.n_components": model.summary.get("n_components"),
+                }
+                record_resolved(conn, stream_id, found, self._db.now_us(conn))
             model_id = insert_model(conn, stream_id, model, "candidate", self._db.now_us(conn))
             activate_model(conn, stream_id, model_id, first_threshold, self._db.now_us(conn))
             return read_model_record(conn, model_id)

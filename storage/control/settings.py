@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,6 +16,9 @@ import sqlalchemy as sa
 from storage.database.engine import Database
 from storage.database.locks import lock_stream
 from storage.database.tables import replicas, settings, streams
+
+RESOLVED = "resolved."
+"""Prefix of the keys with the values that the first model found for settings that are `auto`."""
 
 REPLICA_TTL_S = 15.0
 """Seconds after its last heartbeat in which a process counts as running."""
@@ -212,3 +215,59 @@ def _insert_settings(connection: sa.Connection, stream_id: int, new: NewSettings
             lead_us=sa.case((streams.c.lead_us > new.lead_us, streams.c.lead_us), else_=new.lead_us),
         )
     )
+
+
+def record_resolved(connection: sa.Connection, stream_id: int, resolved: Mapping[str, object], now_us: int) -> None:
+    """Store the values that the first model found for settings that are `auto`, as a new revision of the settings.
+
+    The file's values stay `auto`; the found ones have the prefix `resolved.`. Does nothing without stored settings. The
+    caller holds the lock on the stream's row.
+    """
+    rows = [row for row in _read_rows(connection, stream_id) if row.scope == "model"]
+    if not rows:
+        return
+    found = {f"{RESOLVED}{key}": value for key, value in resolved.items() if rows[-1].content.get(key) == "auto"}
+    stream = connection.execute(
+        sa.select(streams.c.window_size_us, streams.c.lead_us, streams.c.settings_revision).where(
+            streams.c.id == stream_id
+        )
+    ).one()
+    if found:
+        active = _read_active_hash(connection, stream_id) or rows[-1].hash
+        row = replace(
+            rows[-1],
+            revision=stream.settings_revision + 1,
+            hash=active,
+            content={**rows[-1].content, **found},
+        )
+        new = NewSettings(rows=[row], window_size_us=stream.window_size_us, lead_us=stream.lead_us)
+        _insert_settings(connection, stream_id, new, now_us)
+
+
+def delete_settings(db: Database, cut_us: int) -> int:
+    """Delete settings that later ones of their class have superseded; return their number.
+
+    A row is superseded if a later one was stored before `cut_us` and is valid for all windows that are not sealed.
+    """
+    later = settings.alias("later")
+    superseding = (
+        sa.select(later.c.revision)
+        .join(streams, streams.c.id == later.c.stream_id)
+        .where(
+            later.c.stream_id == settings.c.stream_id,
+            later.c.scope == settings.c.scope,
+            later.c.revision > settings.c.revision,
+            later.c.recorded_at_us < cut_us,
+            sa.or_(later.c.valid_from_us.is_(None), later.c.valid_from_us <= streams.c.sealed_until_us),
+        )
+        .correlate(settings)
+        .exists()
+    )
+    with db.write() as connection:
+        return connection.execute(sa.delete(settings).where(superseding)).rowcount
+
+
+def delete_replicas(db: Database, cut_us: int) -> int:
+    """Delete the heartbeats of processes that have had none since a time; return their number."""
+    with db.write() as connection:
+        return connection.execute(sa.delete(replicas).where(replicas.c.heartbeat_us < cut_us)).rowcount

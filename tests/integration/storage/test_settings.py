@@ -5,10 +5,21 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from storage.control.settings import REPLICA_TTL_S, NewSettings, Replica, SettingRow, SettingsFacts, SettingsStore
+from storage.control.settings import (
+    REPLICA_TTL_S,
+    NewSettings,
+    Replica,
+    SettingRow,
+    SettingsFacts,
+    SettingsStore,
+    delete_replicas,
+    delete_settings,
+)
 from storage.database.engine import Database
 from storage.database.tables import replicas
 from storage.ledger.ledger import Ledger
+from tests.integration.control.worker_bench import add_model
+from tests.integration.storage.commits import seal
 
 MINUTE = 60_000_000
 FOLD = SettingRow(revision=1, scope="fold", valid_from_us=None, hash="A", content={"window.size": "1m"})
@@ -77,6 +88,35 @@ def test_a_process_without_a_recent_heartbeat_is_not_running(db: Database, strea
                 .values(heartbeat_us=replicas.c.heartbeat_us - round(age_s * 1e6))
             )
     assert [each.owner for each in store.live_replicas(stream_id)] == ["here"]
+
+
+def test_the_first_model_stores_the_values_of_automatic_settings(db: Database, stream_id: int) -> None:
+    model = replace(FOLD, scope="model", content={"event.features": "auto", "model.n_components": 3})
+    propose(db, stream_id, FOLD, JUDGE, model)
+    propose(db, stream_id, SECOND_FOLD)
+    for number in (1, 2):
+        add_model(db, stream_id, number)
+    resolved = replace(model, revision=3, hash="B")
+    (row,) = [row for row in SettingsStore(db).read_rows(stream_id) if row.revision == 3]
+    assert row == replace(resolved, content={**model.content, "resolved.event.features": ["x", "y"]})
+    assert Ledger(db).read_control(stream_id).settings_revision == 3
+
+
+def test_superseded_settings_are_deleted_once_no_open_window_needs_them(db: Database, stream_id: int) -> None:
+    propose(db, stream_id, FOLD, JUDGE)
+    propose(db, stream_id, SECOND_FOLD)
+    now_us = db.now_us() + MINUTE
+    assert delete_settings(db, now_us) == 0, "windows of the first size are not sealed"
+    seal(db, stream_id, 7 * MINUTE)
+    assert delete_settings(db, now_us - 2 * MINUTE) == 0, "the second size is younger than the retention"
+    assert delete_settings(db, now_us) == 1
+    assert SettingsStore(db).read_rows(stream_id) == [JUDGE, SECOND_FOLD]
+
+
+def test_heartbeats_of_former_processes_are_deleted(db: Database, stream_id: int) -> None:
+    SettingsStore(db).beat(stream_id, replica("a"))
+    assert delete_replicas(db, db.now_us() - MINUTE) == 0
+    assert delete_replicas(db, db.now_us() + MINUTE) == 1
 
 
 def test_a_process_that_ends_is_not_running(db: Database, stream_id: int) -> None:

@@ -403,6 +403,8 @@ def test_every_table_has_a_retention_or_a_reason_to_be_bounded() -> None:
         "shadows": "deleted with their model",
         "shadow_windows": "deleted with the windows, and with their model",
         "transitions": "deleted with their incident",
+        "commit_ranges": "deleted with the scores of the range",
+        "key_states": "superseded by snapshots, and deleted with the scores of a retired source",
         "health_reports": "one row for each component of a stream in a process; those of dead processes are deleted",
     }
     counted = set(retention.DeletedRows.__dataclass_fields__) - {"score_days"}

@@ -119,10 +119,12 @@ def test_settings_of_the_model_wait_for_the_next_model() -> None:
     assert valid_from(propose(facts(FIRST, sealed=100), contents(model={"warm_up": 99}))) == {"model": None}
 
 
-def test_a_file_that_leaves_a_resolved_setting_automatic_keeps_the_stored_value() -> None:
-    resolved = FIRST[-1].content | {"event.features": ["a", "b"]}
-    rows = [*FIRST, SettingRow(revision=2, scope="model", valid_from_us=None, hash="old", content=resolved)]
+def test_the_values_that_the_first_model_found_are_kept() -> None:
+    found = {**FIRST[-1].content, "resolved.event.features": ["a", "b"]}
+    rows = [*FIRST, SettingRow(revision=2, scope="model", valid_from_us=None, hash="old", content=found)]
     assert valid_from(propose(facts(rows, sealed=100), contents(timezone="Europe/Berlin"))) == {"judge": 105}
+    (row,) = propose(facts(rows, sealed=100), contents(model={"warm_up": 99})).rows
+    assert row.content["resolved.event.features"] == ["a", "b"]
 
 
 def test_a_file_with_equal_values_becomes_the_active_one() -> None:
