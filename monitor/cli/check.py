@@ -22,9 +22,11 @@ from monitor.cli.output.budget_text import (
 from monitor.cli.output.tables import escape_unprintable
 from monitor.cli.settings import load_settings
 from monitor.daemon.connections import describe_connections
+from monitor.daemon.shared_settings import preview_settings
 from monitor.models.warm_up_progress import format_rejections
 from monitor.thresholds.tick import load_clean_rate, load_count_model
 from storage.control.models import ModelStore
+from storage.control.settings import SettingsStore
 from storage.database.engine import Database
 from storage.database.revisions import KNOWN_REVISIONS
 from storage.queries.status import StreamStatus, load_stream_ids, load_stream_status
@@ -114,6 +116,7 @@ def _check_database(settings: Settings, report: _CheckReport) -> dict[str, Strea
             }
             for status in statuses.values():
                 _check_model(db, status, report)
+                _check_shared_settings(db, settings, status, report)
             return statuses
     except OutriderError as error:
         report.add_problem(error, indent=1)
@@ -130,6 +133,16 @@ def _check_model(db: Database, status: StreamStatus, report: _CheckReport) -> No
         load_model(*ModelStore(db).load(status.model.id), "cpu")
         report.print_comment(f"stream {status.name} has model {status.model.version} ({status.model.kind})", indent=1)
     except OutriderError as error:
+        report.add_problem(error, indent=1)
+
+
+def _check_shared_settings(db: Database, settings: Settings, status: StreamStatus, report: _CheckReport) -> None:
+    """Print the changes of the stream's settings that a start with this file would make now."""
+    facts = SettingsStore(db).read_facts(load_stream_ids(db)[status.name], owner="")
+    try:
+        for line in preview_settings(settings, status.name, facts):
+            report.print_comment(f"stream {status.name}: {line}", indent=1)
+    except ConfigError as error:
         report.add_problem(error, indent=1)
 
 

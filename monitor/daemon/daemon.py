@@ -16,7 +16,7 @@ from monitor.daemon.garbage import COLLECT_INTERVAL_S, collect_young_garbage, tu
 from monitor.daemon.health_watch import INTERVAL_S, HealthWatch
 from monitor.daemon.reload import LiveNotifications, ReloadPlan, plan_reload
 from monitor.daemon.rules import build_stream_rules
-from monitor.daemon.shared_settings import SharedSettings
+from monitor.daemon.shared_settings import SharedSettings, review_settings
 from monitor.daemon.silence_watch import SilenceWatch
 from monitor.daemon.stream_runner import StreamRunner, reads_stdin
 from monitor.daemon.stream_supervisor import StreamSupervisor
@@ -240,7 +240,9 @@ class Daemon:
             lambda: apply_retention(db, self._settings.retention, db.now_us(), self._stop.is_set),
             first_s=_FIRST_RETENTION_S,
         )
-        jobs.add_job(_HEARTBEAT_INTERVAL_S, "settings", self._review_settings)
+        jobs.add_job(
+            _HEARTBEAT_INTERVAL_S, "settings", lambda: review_settings(SettingsStore(db), self._shared.values())
+        )
         jobs.add_job(_PROGRESS_INTERVAL_S, "progress", self._warn_when_stuck)
         jobs.add_job(INTERVAL_S, "health", health.check)
         jobs.add_job(COLLECT_INTERVAL_S, "garbage", collect_young_garbage)
@@ -254,17 +256,6 @@ class Daemon:
             )
             jobs.add_job(_SILENCE_INTERVAL_S, f"silence {each.name}", watch.check)
         return jobs
-
-    def _review_settings(self) -> None:
-        """Record the heartbeats of this process, and review whether its file becomes the settings of each stream."""
-        problems: list[str] = []
-        for shared in self._shared.values():
-            try:
-                shared.review()
-            except ConfigError as error:
-                problems += error.problems
-        if problems:
-            raise ConfigError(*problems)
 
     def _warn_when_stuck(self) -> None:
         """Warn of streams that run without progress: the most frequent failure of consumers raises no error."""

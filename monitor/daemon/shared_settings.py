@@ -1,18 +1,26 @@
 """The settings that the processes of a stream share: this process's file, and the stored settings that it follows."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from threading import Lock
 
-from config.setting_classes import SHARED_CLASSES, changed_keys, hash_shared, select_shared
+from config.errors import ConfigError
+from config.setting_classes import (
+    SHARED_CLASSES,
+    Content,
+    SharedClass,
+    changed_keys,
+    hash_shared,
+    select_shared,
+)
 from config.settings import Settings
 from config.stream_rules import RuleSchedule
 from config.time_format import format_utc
 from monitor.daemon.rules import build_rule_schedule, with_shared
 from monitor.daemon.settings_decision import FileRole, decide_settings, newest_rows
 from monitor.schedule import tick_at_or_after
-from storage.control.settings import NewSettings, Replica, SettingRow, SettingsFacts, SettingsStore
+from storage.control.settings import RESOLVED, NewSettings, Replica, SettingRow, SettingsFacts, SettingsStore
 
 log = logging.getLogger(__name__)
 
@@ -78,15 +86,21 @@ class SharedSettings:
             self._stream_id = stream_id
             self._exchange(stream_id)
 
-    def review(self) -> None:
-        """Record a heartbeat. While the file differs from the settings in force, decide again.
+    @property
+    def heartbeat(self) -> tuple[int, Replica] | None:
+        """Return the stream and the heartbeat to record; None while this process does not run the stream."""
+        with self._lock:
+            return None if self._stream_id is None else (self._stream_id, self._replica())
+
+    def decide_again(self) -> None:
+        """Decide again whether the file becomes the settings of the stream, while it differs from them.
 
         Raises:
             ConfigError: As `join`.
             StorageUnavailable: The database cannot be reached now.
         """
         with self._lock:
-            if self._stream_id is not None and not self._store.beat(self._stream_id, self._replica()):
+            if self._stream_id is not None:
                 self._exchange(self._stream_id)
 
     def change_file(self, settings: Settings) -> None:
@@ -133,14 +147,11 @@ class SharedSettings:
         def decide(facts: SettingsFacts) -> NewSettings | None:
             nonlocal role, before
             before = facts.rows
-            role, new = decide_settings(facts, self._own, self._hash, self._next_tick)
+            role, new = decide_settings(facts, self._own, self._hash, _tick_finder(self._file, self._stream))
             return new
 
         self._set_rows(self._store.exchange(stream_id, self._replica(), decide))
         self._tell(role, before)
-
-    def _next_tick(self, rows: Sequence[SettingRow], time_us: int) -> int:
-        return self._build_rules(rows).find_tick(time_us, tick_at_or_after)
 
     def _tell(self, role: FileRole, before: Sequence[SettingRow]) -> None:
         """Log a change of the settings, and once the settings that differ from the file."""
@@ -154,16 +165,71 @@ class SharedSettings:
                 extra={"action": "settings", "stream": self._stream},
             )
         if role is FileRole.ADOPTS and told != self._told:
-            newest = newest_rows(self._rows)
-            keys = [key for scope in SHARED_CLASSES for key in changed_keys(newest[scope].content, self._own[scope])]
             log.warning(
                 "Stream %s: this process follows the stored settings, which another running process has in its file, "
                 "and not its own file, which differs in %s.",
                 self._stream,
-                ", ".join(keys) or "no value",
+                ", ".join(_differing_keys(self._rows, self._own)) or "no value",
                 extra={"action": "settings", "stream": self._stream},
             )
         self._told = told
+
+
+def review_settings(store: SettingsStore, streams: Iterable[SharedSettings]) -> None:
+    """Record the heartbeats of a process in one transaction, and decide again on the files that differ.
+
+    Raises:
+        ConfigError: The files of some streams cannot become their settings; the other streams are reviewed.
+        StorageUnavailable: The database cannot be reached now.
+    """
+    own = {found[0]: (each, found[1]) for each in streams if (found := each.heartbeat) is not None}
+    problems: list[str] = []
+    for stream_id in store.beat({stream_id: replica for stream_id, (_, replica) in own.items()}) if own else ():
+        try:
+            own[stream_id][0].decide_again()
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(*problems)
+
+
+def preview_settings(settings: Settings, stream: str, facts: SettingsFacts) -> list[str]:
+    """Return what a start with a file would change now, and from which time on, as lines of text; empty if nothing.
+
+    Args:
+        settings: All settings of the file.
+        stream: Name of the stream.
+        facts: The facts of the stream.
+
+    Raises:
+        ConfigError: The file cannot become the settings of the stream.
+    """
+    own = select_shared(settings.streams[stream])
+    role, new = decide_settings(facts, own, hash_shared(own), _tick_finder(settings, stream))
+    if role is FileRole.ADOPTS:
+        return [
+            f"a start follows the stored settings, which a running process has in its file, instead of this file's "
+            f"{', '.join(_differing_keys(facts.rows, own)) or 'settings'}"
+        ]
+    if new is None:
+        return []
+    rows = facts.rows or [row for row in new.rows if row.revision == 1]
+    return [f"a start changes {line}" for line in describe_changes(rows, [*rows, *new.rows])]
+
+
+def _differing_keys(rows: Sequence[SettingRow], own: Mapping[SharedClass, Content]) -> list[str]:
+    newest = newest_rows(rows)
+    differing = [key for scope in SHARED_CLASSES for key in changed_keys(newest[scope].content, own[scope])]
+    return [key for key in differing if not key.startswith(RESOLVED)]
+
+
+def _tick_finder(settings: Settings, stream: str) -> Callable[[Sequence[SettingRow], int], int]:
+    """Return the function that finds the first tick at or after a time under stored settings."""
+
+    def find(rows: Sequence[SettingRow], time_us: int) -> int:
+        return build_rule_schedule(settings, stream, rows).find_tick(time_us, tick_at_or_after)
+
+    return find
 
 
 def describe_changes(before: Sequence[SettingRow], after: Sequence[SettingRow]) -> list[str]:
@@ -181,6 +247,7 @@ def describe_changes(before: Sequence[SettingRow], after: Sequence[SettingRow]) 
         lines += [
             f"{key} {_format_value(earlier.content.get(key))} -> {_format_value(row.content.get(key))} {valid}"
             for key in changed_keys(earlier.content, row.content)
+            if not key.startswith(RESOLVED)
         ]
     return lines
 

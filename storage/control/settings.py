@@ -106,11 +106,21 @@ class SettingsStore:
             _insert_settings(connection, stream_id, new, now_us)
             return [*facts.rows, *new.rows]
 
-    def beat(self, stream_id: int, own: Replica) -> bool:
-        """Record a heartbeat of this process; return whether its file has the hash of the stream's settings."""
+    def beat(self, own: Mapping[int, Replica]) -> list[int]:
+        """Record the heartbeats of this process for its streams, by their ids, in one transaction.
+
+        Returns:
+            The streams with settings of another hash than that of the process's file.
+        """
         with self._db.write() as connection:
-            self._record_heartbeat(connection, stream_id, own, self._db.now_us(connection))
-            return _read_active_hash(connection, stream_id) == own.settings_hash
+            now_us = self._db.now_us(connection)
+            for stream_id, replica in sorted(own.items()):
+                self._record_heartbeat(connection, stream_id, replica, now_us)
+            return [
+                stream_id
+                for stream_id, replica in own.items()
+                if _read_active_hash(connection, stream_id) != replica.settings_hash
+            ]
 
     def _record_heartbeat(self, connection: sa.Connection, stream_id: int, own: Replica, now_us: int) -> None:
         values = {"heartbeat_us": now_us, "settings_hash": own.settings_hash, "version": own.version}

@@ -105,7 +105,7 @@ def test_a_process_is_seen_by_its_lease_its_commits_and_its_idle_partitions(old:
 
 def test_a_process_of_a_later_version_is_seen_by_its_heartbeat(db: Database) -> None:
     Ledger(db).open_stream("payments", MINUTE, MINUTE)
-    SettingsStore(db).beat(1, Replica(owner="pod", heartbeat_us=0, settings_hash="A", version="1"))
+    SettingsStore(db).beat({1: Replica(owner="pod", heartbeat_us=0, settings_hash="A", version="1")})
     assert running(db) == ["pod"]
     with db.write() as conn:
         conn.execute(sa.text("UPDATE replicas SET heartbeat_us = heartbeat_us - 60000000"))

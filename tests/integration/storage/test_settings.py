@@ -72,15 +72,16 @@ def test_without_a_decision_only_the_heartbeat_is_stored(db: Database, stream_id
 def test_a_heartbeat_tells_whether_the_file_is_the_active_one(db: Database, stream_id: int) -> None:
     propose(db, stream_id, FOLD, JUDGE)
     store = SettingsStore(db)
-    assert store.beat(stream_id, replica("b", "A"))
-    assert not store.beat(stream_id, replica("b", "B"))
+    other_id = Ledger(db).open_stream("other", window_size_us=MINUTE, lead_us=MINUTE).id
+    assert store.beat({stream_id: replica("b", "A"), other_id: replica("b", "A")}) == [other_id]
+    assert store.beat({stream_id: replica("b", "B")}) == [stream_id]
     assert [(each.owner, each.settings_hash) for each in store.live_replicas(stream_id)] == [("a", "A"), ("b", "B")]
 
 
 def test_a_process_without_a_recent_heartbeat_is_not_running(db: Database, stream_id: int) -> None:
     store = SettingsStore(db)
     for owner, age_s in (("old", REPLICA_TTL_S + 5), ("ahead", -REPLICA_TTL_S - 5), ("here", 2)):
-        store.beat(stream_id, replica(owner))
+        store.beat({stream_id: replica(owner)})
         with db.write() as connection:
             connection.execute(
                 sa.update(replicas)
@@ -114,7 +115,7 @@ def test_superseded_settings_are_deleted_once_no_open_window_needs_them(db: Data
 
 
 def test_heartbeats_of_former_processes_are_deleted(db: Database, stream_id: int) -> None:
-    SettingsStore(db).beat(stream_id, replica("a"))
+    SettingsStore(db).beat({stream_id: replica("a")})
     assert delete_replicas(db, db.now_us() - MINUTE) == 0
     assert delete_replicas(db, db.now_us() + MINUTE) == 1
 
@@ -122,7 +123,7 @@ def test_heartbeats_of_former_processes_are_deleted(db: Database, stream_id: int
 def test_a_process_that_ends_is_not_running(db: Database, stream_id: int) -> None:
     store = SettingsStore(db)
     for owner in ("a", "b", "c"):
-        store.beat(stream_id, replica(owner))
+        store.beat({stream_id: replica(owner)})
     store.leave("a")
     store.leave("b", stream_id)
     assert [each.owner for each in store.live_replicas(stream_id)] == ["c"]
