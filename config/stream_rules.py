@@ -50,6 +50,7 @@ class StreamRules:
         min_ratio: `alerts.min_ratio`.
         max_dead_letter_ratio: `alerts.max_dead_letter_ratio`.
         max_late_ratio: `alerts.max_late_ratio`.
+        stalled_after_us: `alerts.stalled_after`.
         resolve_after: `alerts.resolve_after`, in windows.
         repeat_interval_us: `alerts.repeat_interval`.
         horizons_us: `alerts.drift.horizons`.
@@ -77,6 +78,7 @@ class StreamRules:
     min_ratio: float
     max_dead_letter_ratio: float
     max_late_ratio: float
+    stalled_after_us: int
     resolve_after: int
     repeat_interval_us: int
     horizons_us: tuple[int, ...]

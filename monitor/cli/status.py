@@ -16,6 +16,7 @@ from monitor.cli.output.tables import FORMATS, Row, escape_unprintable, write_ro
 from monitor.cli.settings import load_settings
 from monitor.models.warm_up_progress import format_progress, format_rejection
 from monitor.thresholds.tick import load_count_model
+from storage.control.health import HELD_STATE
 from storage.control.warm_up import RejectedRecords, WarmUpProgress
 from storage.database.engine import Database
 from storage.database.tables import FOREVER_US
@@ -64,6 +65,8 @@ COLUMNS = (
     "health",
     "health_since",
     "health_reason",
+    "held",
+    "late_share_last_hour",
     "problems",
 )
 
@@ -129,6 +132,7 @@ def _empty_row(name: str) -> dict[str, Any]:
         "running": False,
         "open_incidents": 0,
         "dead_letters_last_hour": 0,
+        "late_share_last_hour": None,
         "notifications_pending": 0,
         "notifications_dead": 0,
         "incidents": [],
@@ -137,6 +141,7 @@ def _empty_row(name: str) -> dict[str, Any]:
         "jobs": [],
         "health": "never_run",
         "problems": [],
+        "held": [],
     }
 
 
@@ -156,6 +161,15 @@ def _health_columns(health: Sequence[HealthRow]) -> dict[str, Any]:
             }
             for each in parts
             if not each.is_well
+        ],
+        "held": [
+            {
+                "partition": each.component.removeprefix("partition "),
+                "since": format_optional_time(each.since_us),
+                "reason": each.reason,
+            }
+            for each in parts
+            if each.state == HELD_STATE
         ],
     }
     is_shown = not overall.is_well and overall.state != "not_running"
@@ -188,6 +202,7 @@ def _build_row(status: StreamStatus, settings: Settings) -> dict[str, Any]:
         "drift": _drift_state(status, settings),
         "open_incidents": len(status.open_incidents),
         "dead_letters_last_hour": status.dead_letters_last_hour,
+        "late_share_last_hour": status.late_share_last_hour,
         "notifications_pending": status.notification_counts.get("pending", 0),
         "notifications_dead": status.notification_counts.get("dead", 0),
         "notifications_oldest_age_s": _age_s(status, status.oldest_pending_us),
@@ -330,6 +345,11 @@ def _health_lines(row: Row) -> list[str]:
         f"  {each['component']:<14} {each['state']} {_since(each['since'])}{escape_unprintable(each['reason'] or '')}"
         for each in row["problems"]
     ]
+    lines += [
+        f"  held           {escape_unprintable(each['partition'])} {_since(each['since'])}"
+        f"{escape_unprintable(each['reason'] or '')}"
+        for each in row["held"]
+    ]
     return lines
 
 
@@ -386,6 +406,8 @@ def _problem_lines(row: Row) -> list[str]:
         for each in row["incidents"]
     ]
     lines.append(f"  dead letters   {row['dead_letters_last_hour']:,} in the last hour")
+    if row["late_share_last_hour"]:
+        lines.append(f"  late           {row['late_share_last_hour']:.1%} of the events of the last hour")
     lines.append(_notifications_line(row))
     if row["notifications_last_error"] is not None:
         lines.append(f"    {escape_unprintable(row['notifications_last_error'])}")

@@ -10,9 +10,10 @@ from config.errors import StorageUnavailable
 from config.stream_rules import StreamRules
 from config.time_format import format_rough_duration, format_short_time
 from monitor.daemon.stream_supervisor import StreamCondition, StreamSupervisor
+from monitor.incidents.stalled import HeldPartition, find_stalled, update_stalled_incident
 from monitor.incidents.stopped import StreamStop, update_stopped_incident
 from monitor.pipeline.outages import KAFKA
-from storage.control.health import STREAM_COMPONENT, HealthReport, HealthStore
+from storage.control.health import HELD_STATE, STREAM_COMPONENT, HealthReport, HealthStore
 from storage.control.incidents import change_incidents
 from storage.control.records import Incident
 from storage.database.engine import Database
@@ -22,6 +23,9 @@ log = logging.getLogger(__name__)
 INTERVAL_S = 1.0
 _REPORT_INTERVAL_S = 10.0
 """Reports that do not change are written again after this time, well before they expire."""
+
+_STALLED_CHECK_S = 30.0
+"""Interval at which a process without stalled partitions reads whether the incident `stalled` has to be resolved."""
 
 _SINCE_TOLERANCE_US = 2_000_000
 
@@ -54,6 +58,8 @@ class HealthWatch:
         self._stored_s = float("-inf")
         # An incident may be open since an earlier process.
         self._watched = {supervisor.name for supervisor, _ in streams}
+        self._stalled: set[str] = set()
+        self._stalled_checked_s: dict[str, float] = {}
         self._unavailable_since: tuple[float, int] | None = None
 
     def check(self) -> None:
@@ -90,6 +96,7 @@ class HealthWatch:
             since_us = functools.partial(_to_database_time, now_us=now_us, now_s=now_s)
             reports[stream_id] = keep_times(build_reports(condition, since_us), self._stored.get(stream_id, ()))
             self._update_incident(stream_id, condition, since_us, rules, now_us)
+            self._update_stalled(stream_id, reports[stream_id], rules, now_us)
         if reports != self._stored or now_s - self._stored_s >= _REPORT_INTERVAL_S:
             self._store.replace_reports(self._replica, reports)
             self._stored, self._stored_s = reports, now_s
@@ -120,6 +127,37 @@ class HealthWatch:
             change_incidents(self._db, stream_id, rules.stream, decide)
         if condition.has_recovered:
             self._watched.discard(rules.stream)
+
+    def _update_stalled(self, stream_id: int, reports: Sequence[HealthReport], rules: StreamRules, now_us: int) -> None:
+        """Update the incident `stalled` of a stream, from the held partitions of all processes.
+
+        The facts are read while a partition of this process has waited for long enough or the incident is open, and
+        from time to time, since the process that has opened it may be gone.
+        """
+        own = [each for each in reports if each.state == HELD_STATE]
+        is_stalled = any(now_us - each.since_us >= rules.stalled_after_us for each in own)
+        now_s = self._clock()
+        checked_s = self._stalled_checked_s.get(rules.stream, float("-inf"))
+        if not (is_stalled or rules.stream in self._stalled or now_s - checked_s >= _STALLED_CHECK_S):
+            return
+        self._stalled_checked_s[rules.stream] = now_s
+        others = self._store.held_partitions(stream_id, self._replica)
+        held = [
+            HeldPartition(
+                partition=each.component.removeprefix("partition "), since_us=each.since_us, reason=each.reason or ""
+            )
+            for each in [*own, *others]
+        ]
+        incidents = self._store.stream_facts(stream_id, self._replica).open_incidents
+        if update_stalled_incident(held, incidents, rules, now_us=now_us):
+            change_incidents(
+                self._db,
+                stream_id,
+                rules.stream,
+                lambda open_incidents: update_stalled_incident(held, open_incidents, rules, now_us=now_us),
+            )
+        is_open = find_stalled(held, rules, now_us) is not None
+        (self._stalled.add if is_open else self._stalled.discard)(rules.stream)
 
     def _note_unavailable(self, error: StorageUnavailable) -> None:
         """Log the beginning of an outage of the database once."""
@@ -167,7 +205,16 @@ def build_reports(condition: StreamCondition, since_us: Callable[[float], int]) 
                 component=outage.component, state=state, since_us=since_us(outage.since_s), reason=outage.reason
             )
         )
-    return reports
+    held = [
+        HealthReport(
+            component=f"partition {each.partition}",
+            state=HELD_STATE,
+            since_us=since_us(each.since_s),
+            reason=each.reason,
+        )
+        for each in condition.waiting
+    ]
+    return [*reports, *held]
 
 
 def keep_times(reports: Sequence[HealthReport], stored: Sequence[HealthReport]) -> list[HealthReport]:

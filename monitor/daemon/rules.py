@@ -45,6 +45,7 @@ def build_stream_rules(
         min_ratio=alerts.min_ratio,
         max_dead_letter_ratio=alerts.max_dead_letter_ratio,
         max_late_ratio=alerts.max_late_ratio,
+        stalled_after_us=to_us(alerts.stalled_after),
         resolve_after=alerts.resolve_after,
         repeat_interval_us=to_us(alerts.repeat_interval),
         horizons_us=tuple(to_us(length) for length in alerts.drift.horizons),

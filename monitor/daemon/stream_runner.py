@@ -37,6 +37,7 @@ from monitor.pipeline.intake import Intake
 from monitor.pipeline.outages import Outage, Outages
 from monitor.pipeline.retry import StorageRetry
 from monitor.pipeline.sources import SourceRetirement, register_sources, stored_positions
+from monitor.pipeline.waiting import WaitingPartition
 from monitor.pipeline.worker import Worker
 from storage.control.drift import DriftStore
 from storage.control.evidence import EvidenceStore
@@ -125,6 +126,11 @@ class StreamRunner:
     def current_outages(self) -> tuple[Outage, ...]:
         """Return the present outages of the source."""
         return self.outages.current()
+
+    @property
+    def waiting_partitions(self) -> tuple[WaitingPartition, ...]:
+        """Return the partitions that have records and have not moved for some time."""
+        return () if self.worker is None else self.worker.find_waiting()
 
     def stuck_s(self) -> float:
         """Return the seconds that records have waited without a commit; 0 without waiting records."""

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from config.errors import OutriderError
 from monitor.pipeline.outages import TOPIC, Outage
+from monitor.pipeline.waiting import WaitingPartition
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,11 @@ class SupervisedRunner(Protocol):
         """Return the present outages of the source."""
         ...
 
+    @property
+    def waiting_partitions(self) -> tuple[WaitingPartition, ...]:
+        """Return the partitions that have records and have not moved for some time."""
+        ...
+
     def run(self) -> None:
         """Run the stream until it ends, fails or is stopped."""
         ...
@@ -64,6 +70,7 @@ class StreamCondition:
         failed_since_s: Time of the first failure since the stream was last well; None without one.
         failures: The number of failures since then.
         has_recovered: Whether the stream has run long enough to be well.
+        waiting: The partitions that have records and have not moved for some time.
     """
 
     state: str
@@ -73,6 +80,7 @@ class StreamCondition:
     failed_since_s: float | None = None
     failures: int = 0
     has_recovered: bool = False
+    waiting: tuple[WaitingPartition, ...] = ()
 
     @property
     def is_stopped(self) -> bool:
@@ -231,11 +239,14 @@ class StreamSupervisor:
             )
         if runner is None:
             return condition
+        condition = replace(condition, waiting=runner.waiting_partitions)
         outages, phase = runner.current_outages, runner.phase
         if outages:
             return _add_outages(condition, outages, now_s)
         if is_over or (is_long and phase in RUNNING_PHASES):
-            return StreamCondition(state=phase, since_s=condition.since_s, has_recovered=True)
+            return StreamCondition(
+                state=phase, since_s=condition.since_s, has_recovered=True, waiting=condition.waiting
+            )
         return replace(condition, state=phase)
 
 

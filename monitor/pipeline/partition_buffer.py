@@ -89,7 +89,9 @@ class PartitionBuffer:
     """The pending records of one source under one claim.
 
     `record_count` counts the records from the fetch to the commit, as the inbox does; `records_since_s` is the time
-    since which there have been any, `pending_since_s` the time since which some wait for their commit. `hold` is the
+    since which there have been any, `pending_since_s` the time since which some wait for their commit, and
+    `waiting_since_s` the time since which the position has not moved although there are pending records; `last_hold` is
+    the last condition that the first of them has waited for, also while it is decided again. `hold` is the
     condition that the first pending event waits for. `log_end_us` is the database's clock when the last pending record
     was the last one of the log; None if it was not seen there. `idle` is true from the storing of the idle source to
     its next commit. `keyed` holds the stored states of the source's keys; None if the stream derives no features.
@@ -110,6 +112,8 @@ class PartitionBuffer:
     record_count: int = 0
     pending_since_s: float = 0.0
     records_since_s: float = 0.0
+    waiting_since_s: float = 0.0
+    last_hold: Hold | None = None
     last_event_s: float = 0.0
     last_announced_s: float = float("-inf")
     idle: bool = False
@@ -151,7 +155,7 @@ class PartitionBuffer:
         if batch.end == batch.begin:
             return
         if not self.pending:
-            self.pending_since_s = now_s
+            self.pending_since_s = self.waiting_since_s = now_s
         if not self.record_count:
             self.records_since_s = now_s
         self.pending.append(batch)
@@ -181,7 +185,7 @@ class PartitionBuffer:
 
     def apply_hold(self, hold: Hold, now_s: float) -> None:
         """Let the pending records wait for a condition, because none of them could be committed."""
-        self.hold = hold
+        self.hold = self.last_hold = hold
         self.pending_since_s = now_s
 
     def apply_commit(self, advance: BufferAdvance, now_s: float) -> None:
@@ -190,7 +194,9 @@ class PartitionBuffer:
             self.pending.popleft()
         if advance.remaining is not None:
             self.pending.appendleft(advance.remaining)
-        self.hold = advance.hold
+        self.hold = self.last_hold = advance.hold
+        if advance.position != self.position:
+            self.waiting_since_s = now_s
         self.position = advance.position
         self.watermark_us = advance.watermark_us
         self.keyed = advance.keyed

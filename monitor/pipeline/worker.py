@@ -48,6 +48,7 @@ from monitor.pipeline.step import (
     WaitForLead,
     next_step,
 )
+from monitor.pipeline.waiting import WaitingPartition, find_waiting
 from storage.control.shadows import ShadowStore
 from storage.ledger.commit import Commit, Committed, Fenced, Refused, Stale
 from storage.ledger.idle import IdleSource
@@ -132,6 +133,10 @@ class Worker:
         )
         # The last commit may be hours before the first waiting record.
         return 0.0 if since_s is None else self._clock() - max(since_s, self.last_commit_s)
+
+    def find_waiting(self) -> tuple[WaitingPartition, ...]:
+        """Return the partitions that have records and have not moved for some time; for any thread."""
+        return find_waiting(list(self._buffers.values()), self._clock())
 
     def run(self) -> None:
         """Process messages until `StopRequested` was received and the decoded records are committed."""

@@ -15,6 +15,9 @@ from storage.database.tables import HEALTH_REPORT_TTL_S, health_reports, streams
 STREAM_COMPONENT = "stream"
 """The component of the row that describes a stream as a whole."""
 
+HELD_STATE = "held"
+"""The state of a partition that has records and does not move."""
+
 _TTL_US = HEALTH_REPORT_TTL_S * 1_000_000
 _DELETE_AFTER_US = 3_600_000_000
 """Age at which the rows of a process that was killed are deleted."""
@@ -83,6 +86,20 @@ class HealthStore:
             ]
             if rows:
                 conn.execute(health_reports.insert(), rows)
+
+    def held_partitions(self, stream_id: int, replica: str) -> list[HealthReport]:
+        """Return the reports of held partitions by other processes, of reports that are not expired."""
+        table = health_reports.c
+        with self._db.read() as conn:
+            rows = conn.execute(
+                sa.select(table.component, table.state, table.since_us, table.reason).where(
+                    table.stream_id == stream_id,
+                    table.state == HELD_STATE,
+                    table.replica != replica,
+                    table.reported_at_us > self._db.now_us(conn) - _TTL_US,
+                )
+            )
+            return [HealthReport(**row) for row in rows.mappings()]
 
     def stream_facts(self, stream_id: int, replica: str) -> StreamFacts:
         """Return the open incidents of a stream, and its states in other processes."""

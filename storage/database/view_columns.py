@@ -131,11 +131,12 @@ _OWN: Mapping[str, Mapping[str, str]] = {
         "stream": "Name of the stream; NULL for a job of all streams.",
         "component": (
             "`stream` for the stream as a whole; otherwise the part with a problem: `kafka`, `topic`, `replica NAME`, "
-            "`incident ID` or `job NAME`."
+            "`incident ID`, `partition TOPIC[NUMBER]` or `job NAME`."
         ),
         "state": (
             "`running`, `warming_up`, `ended`, `starting`, `late`, `stalled`, `stopped`, `waiting_for_kafka` or "
-            "`not_running`; of a part `unavailable`, `missing` or `failing`."
+            "`not_running`; of a part `unavailable`, `missing`, `failing`, or `held` (a partition that has records and "
+            "does not move)."
         ),
         "since": "Time since which the state holds, or NULL.",
         "since_us": "Time since which the state holds, in microseconds since 1970 (UTC), or NULL.",

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from storage.control.health import HELD_STATE
 from storage.database.engine import Database
 
-WELL_STATES = frozenset({"running", "warming_up", "ended", "starting"})
+WELL_STATES = frozenset({"running", "warming_up", "ended", "starting", HELD_STATE})
 """The states of a component that need nobody's action."""
 
 

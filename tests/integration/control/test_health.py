@@ -2,12 +2,15 @@
 
 import sqlalchemy as sa
 
+from monitor.daemon.health_watch import HealthWatch
+from monitor.daemon.stream_supervisor import StreamCondition
+from monitor.pipeline.waiting import WaitingPartition
 from storage.control.health import HealthReport, HealthStore
 from storage.database.engine import Database
 from storage.database.leases import Leases
 from storage.database.tables import FOREVER_US, health_reports, incidents, positions
 from storage.queries.health import read_health
-from tests.integration.control.worker_bench import SECOND, T0
+from tests.integration.control.worker_bench import RULE, SECOND, T0, partition
 
 
 def report(db: Database, stream_id: int, replica: str, *reports: HealthReport) -> None:
@@ -88,3 +91,35 @@ def test_expired_reports_are_ignored_and_an_ended_stream_is_well(db: Database, s
         conn.execute(sa.update(positions).values(idle_until_us=FOREVER_US))
     assert states(db)[0][1] == "ended"
     assert read_health(db)[0].is_well
+
+
+def test_held_partitions_are_parts_without_a_problem_and_open_the_incident_when_they_are_stalled(
+    db: Database, stream_id: int
+) -> None:
+    held_us = db.now_us() - 400 * SECOND
+    supervisor = _Supervisor(WaitingPartition(partition=partition(), since_s=-400.0, reason="lead: it is ahead"))
+    watch = HealthWatch(db, [(supervisor, RULE)], replica="a", clock=lambda: 0.0)  # type: ignore[list-item]
+    watch.check()
+    parts = {row.component: row for row in read_health(db)}
+    assert parts["stream"].state == "stalled"
+    held = parts[f"partition {partition()}"]
+    assert (held.state, held.is_well, held.reason) == ("held", True, "lead: it is ahead")
+    assert held.since_us is not None
+    assert abs(held.since_us - held_us) < 60 * SECOND
+    supervisor.waiting = ()
+    HealthWatch(db, [(supervisor, RULE)], replica="b", clock=lambda: 0.0).check()  # type: ignore[list-item]
+    assert parts["stream"].state == "stalled", "the process a still reports the partition"
+    watch.check()
+    assert states(db)[0][1] == "running"
+
+
+class _Supervisor:
+    """A running stream with waiting partitions."""
+
+    name = "payments"
+
+    def __init__(self, *waiting: WaitingPartition) -> None:
+        self.waiting = waiting
+
+    def condition(self) -> StreamCondition:
+        return StreamCondition(state="running", since_s=-1000.0, has_recovered=True, waiting=self.waiting)

@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from monitor.control_plane.lease import LEASE_TTL_S
+from storage.control.health import HealthReport, HealthStore
 from storage.control.models import ModelStore
 from storage.control.outbox import Outbox
 from storage.control.warm_up import RejectedRecords, WarmUpProgress
 from storage.database.engine import Database
 from storage.database.jobs import record_job_result
 from storage.database.leases import Leases
+from storage.database.tables import window_parts, windows
 from storage.ledger.idle import IdleSource
 from tests.unit.monitor.cli.conftest import OutriderRunner
 from tests.unit.monitor.cli.payments_stream import PaymentsStream
@@ -121,6 +124,24 @@ def test_last_success_and_last_error_of_jobs_are_shown(
 def test_dead_letters_of_the_last_hour_are_counted(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     payments.commit_minute(dead=7)
     assert read_status(outrider)["payments"]["dead_letters_last_hour"] == 7
+
+
+def test_held_partitions_and_the_share_of_late_events_are_shown(
+    outrider: OutriderRunner, db: Database, payments: PaymentsStream
+) -> None:
+    with db.write() as conn:
+        conn.execute(sa.update(window_parts).values(late=10, events=90))
+        conn.execute(sa.update(windows).values(late=10, events=90))
+    held = HealthReport(component="partition t[1]", state="held", since_us=db.now_us(), reason="lead: it is ahead")
+    running = HealthReport(component="stream", state="running", since_us=db.now_us())
+    HealthStore(db).replace_reports("a", {payments.stream.id: [running, held]})
+    row = read_status(outrider)["payments"]
+    assert row["late_share_last_hour"] == 0.1
+    assert [(each["partition"], each["reason"]) for each in row["held"]] == [("t[1]", "lead: it is ahead")]
+    assert row["problems"] == []
+    out = outrider("status").out
+    assert re.search(r"held +t\[1\] since .*lead: it is ahead", out)
+    assert "10.0% of the events of the last hour" in out
 
 
 def test_missing_database_exits_with_2(outrider: OutriderRunner, tmp_path: Path) -> None:

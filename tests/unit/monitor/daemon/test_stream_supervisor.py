@@ -8,6 +8,7 @@ import pytest
 from config.errors import BrokerUnavailable, ConfigError, TopicMissing
 from monitor.daemon.stream_supervisor import StreamSupervisor, backoff_s, is_well
 from monitor.pipeline.outages import Outage, Outages
+from monitor.pipeline.waiting import WaitingPartition
 
 NO_TOPIC = ConfigError("there is no topic 'orders'")
 
@@ -32,6 +33,10 @@ class Runner:
     @property
     def current_outages(self) -> tuple[Outage, ...]:
         return self.outages.current()
+
+    @property
+    def waiting_partitions(self) -> tuple[WaitingPartition, ...]:
+        return ()
 
     def run(self) -> None:
         self._clock.now_s += self._run_s
