@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from config.stream_rules import StreamRules
+from config.stream_rules import ALWAYS_US, RuleSchedule, StreamRules
 from config.units import to_us
 from consumers.batch import DeadLetters, DecodedBatch, Events
 from monitor.control_plane.control_plane import ControlPlane, ControlPlaneStores
 from monitor.control_plane.model_cache import ModelCache
+from monitor.control_plane.rule_reader import RuleReader
 from monitor.incidents.explain import FeatureReasons
 from monitor.models.scoring import Scorer, load_model
 from monitor.pipeline.commit import build_step_commit
@@ -68,6 +69,8 @@ class SimulationSettings:
     repeat: timedelta = timedelta(minutes=3)
     per_week: float = 1000.0
     drift_horizons: tuple[timedelta, ...] = (timedelta(minutes=10),)
+    changes: tuple[tuple[int, Mapping[str, Any]], ...] = ()
+    """Event times from which on some fields of the rules have other values, in order."""
 
 
 def make_records(
@@ -130,7 +133,7 @@ class SimulatedWriter:
         self._ledger = Ledger(db)
         self._shadows = ShadowStore(db)
         self._stream_id = stream_id
-        self._rules = scene.rules
+        self._rules = make_rule_schedule(scene).newest
         self._whole = scene.sources[number]
         source = next(each for each in self._ledger.active_sources(stream_id) if each.partition == number)
         claim = self._ledger.claim_source(source.source_id, "simulation")
@@ -223,6 +226,7 @@ def make_control_plane(db: Database, stream_id: int, scene: SimulationSettings, 
         now_us=lambda: 0,
         renew=lambda: True,
         notify_sealed=lambda: None,
+        rule_reader=RuleReader(make_rule_schedule(scene)),
     )
 
 
@@ -246,6 +250,17 @@ def make_simulation_rules(scene: SimulationSettings) -> StreamRules:
         min_effect=0.1,
         max_age_us=2**62,
         channels=lambda kind, severity: ("ops",),
+    )
+
+
+def make_rule_schedule(scene: SimulationSettings) -> RuleSchedule:
+    """Return the rules of a simulated stream over event time."""
+    rows = [(ALWAYS_US, make_simulation_rules(scene))]
+    for start_us, changed in scene.changes:
+        rows.append((start_us, replace(rows[-1][1], **changed)))
+    windows = tuple(replace(rules.windows[0], valid_from_us=start_us) for start_us, rules in rows)
+    return RuleSchedule(
+        revision=0, rows=tuple((start_us, replace(rules, window_changes=windows)) for start_us, rules in rows)
     )
 
 
