@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=20, help="number of seeds")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--examples", type=int, default=50, help="runs per seed")
-    parser.add_argument("--steps", type=int, default=50, help="steps of a run before its random end")
+    parser.add_argument("--steps", type=int, default=25, help="steps of a run before its random end")
     parser.add_argument("--no-shrink", action="store_true", help="print the failing run as it was found")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)

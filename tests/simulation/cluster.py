@@ -16,9 +16,9 @@ from tests.simulation.database import Fault, SimulatedDatabase
 from tests.simulation.replica import ROLES, Replica, Role, SimulatedStream
 from tests.simulation.scenes import TOPIC, Scene
 
-_DISTURBED_ROUNDS = 100
+_DISTURBED_STEPS = 2_000
 _MAX_ROUNDS = 200
-_QUIET_ROUNDS = 10
+_QUIET_ROUNDS = 4
 _ROUND_S = 0.4
 
 
@@ -27,6 +27,8 @@ class Cluster:
 
     def __init__(self, databases: Sequence[SimulatedDatabase], scene: Scene, name: str, *, complete: bool) -> None:
         self._databases = databases
+        for each in databases:
+            each.fault = None
         self._clock: SimulatedClock = databases[0].clock
         self.group = scene.make_group(complete=complete)
         rules = replace(scene.rules, stream=name)
@@ -42,7 +44,7 @@ class Cluster:
         )
         add_model(databases[0], stream.id, only_first=True)
         self._stream = SimulatedStream(stream_id=stream.id, rules=rules, group=self.group)
-        self._starts = 0
+        self._starts = self._rounds = 0
         self.replicas: list[Replica] = [self._start(member) for member in range(len(databases))]
         self.assign([0] * len(self.partitions))
 
@@ -59,6 +61,10 @@ class Cluster:
         """Assign each partition to a member; the members notice it at their next polls."""
         for partition, member in zip(self.partitions, members, strict=False):
             self.group.assignment[partition] = member % len(self._databases)
+
+    def move(self, partition: Partition, member: int) -> None:
+        """Assign one partition to another member."""
+        self.group.assignment[partition] = member
 
     def kill(self, member: int) -> None:
         """Kill a replica and start it anew."""
@@ -91,44 +97,64 @@ class Cluster:
             chance: Selects the steps, and faults between them; None runs whole turns without faults.
         """
         if chance is not None:
-            for _ in range(_DISTURBED_ROUNDS):
-                self._disturb(chance)
-                self.pass_time(_ROUND_S)
+            self._run_disturbed(chance)
         for partition in self.partitions:
             self.group.produce(partition, 10**9)
         before, n_quiet = None, 0
         for _ in range(_MAX_ROUNDS):
-            self._run_round()
+            self.run_round()
             self.pass_time(_ROUND_S)
             progress = self._read_progress()
             is_quiet = progress == before and not any(replica.moved for replica in self.replicas)
             n_quiet, before = n_quiet + 1 if is_quiet else 0, progress
-            if n_quiet == 1 and self._has_stored_log() and self._count_parts() == 0:
+            if n_quiet >= len(self.replicas) and self._has_stored_log() and self._count_parts() == 0:
                 return
-            if n_quiet % _QUIET_ROUNDS == 1:
+            if n_quiet % _QUIET_ROUNDS == _QUIET_ROUNDS - 1:
                 self.pass_time(self._stream.rules.idle_timeout_us / 1e6)
         raise AssertionError(f"the simulation is not settled after {_MAX_ROUNDS} rounds: {self._read_progress()}")
 
-    def _run_round(self) -> None:
-        for member, replica in enumerate(self.replicas):
+    def run_round(self, frozen: int | None = None) -> None:
+        """Let each replica poll and work, and one of them, in turn, run the control plane; a frozen one does nothing."""
+        running = [member for member in range(len(self.replicas)) if member != frozen]
+        for member in running:
             self.poll(member, 10**6)
-            replica.run_turn("worker")
-            replica.run_turn("control")
+            self.replicas[member].run_turn("worker")
+        self._rounds += 1
+        self.replicas[running[self._rounds % len(running)]].run_turn("control")
+
+    def freeze(self, member: int, successor: int, rounds: int) -> None:
+        """Run the other replicas, one of which takes the partitions over; then the frozen one goes on."""
+        for partition in self.partitions:
+            if self.group.assignment[partition] == member:
+                self.move(partition, successor)
+        for _ in range(rounds):
+            self.run_round(frozen=member)
+            self.pass_time(_ROUND_S)
+        for role in ROLES[1:]:
+            self.replicas[member].run_turn(role)
+
+    def _run_disturbed(self, chance: random.Random) -> None:
+        """Run steps and faults in a random order until the log is stored."""
+        for number in range(_DISTURBED_STEPS):
+            self._disturb(chance)
+            self.pass_time(chance.choice([0.0, 0.01, 0.3]))
+            if number % 50 == 0 and self.group.complete and self._has_stored_log():
+                return
 
     def _disturb(self, chance: random.Random) -> None:
         members = range(len(self.replicas))
+        member = chance.choice(members)
         actions: list[tuple[int, Callable[[], None]]] = [
-            (2, lambda: self.kill(chance.choice(members))),
-            (2, lambda: self.assign([chance.choice(members) for _ in self.partitions])),
-            (1, lambda: self.break_transaction(chance.choice(members), chance.choice(list(Fault)))),
-            (4, lambda: self.group.produce(chance.choice(self.partitions), chance.choice([1, 3, 10]))),
-            (12, lambda: self.poll(chance.choice(members), chance.choice([1, 2, 5, 30]))),
-            (40, lambda: self.resume(chance.choice(members), chance.choice(ROLES), chance.choice([1, 1, 2, 3, 8]))),
-            (12, lambda: self.replicas[chance.choice(members)].run_turn(chance.choice(ROLES))),
+            (3, lambda: self.kill(member)),
+            (5, lambda: self.move(chance.choice(self.partitions), member)),
+            (8, lambda: self.freeze(member, (member + chance.choice([1, 2])) % len(members), chance.randint(1, 6))),
+            (4, lambda: self.break_transaction(member, chance.choice(list(Fault)))),
+            (60, lambda: self.group.produce(chance.choice(self.partitions), chance.choice([1, 3, 10]))),
+            (150, lambda: self.poll(member, chance.choice([1, 2, 5, 30]))),
+            (400, lambda: self.resume(member, _choose_role(chance), chance.choice([1, 1, 2, 3, 8]))),
+            (250, lambda: self.replicas[member].run_turn(_choose_role(chance))),
         ]
-        weights = [weight for weight, _ in actions]
-        for _ in range(6):
-            chance.choices(actions, weights)[0][1]()
+        chance.choices([run for _, run in actions], [weight for weight, _ in actions])[0]()
 
     def _read_progress(self) -> tuple[object, ...]:
         """Return the stored positions, the sealed time and the number of parts."""
@@ -154,3 +180,7 @@ class Cluster:
         """End all replicas."""
         for replica in self.replicas:
             replica.kill()
+
+
+def _choose_role(chance: random.Random) -> Role:
+    return chance.choices(ROLES, [2, 3, 1])[0]

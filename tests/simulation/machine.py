@@ -20,7 +20,7 @@ from tests.simulation.replica import ROLES, Role
 from tests.simulation.rows import Rows, read_rows
 from tests.simulation.scenes import T0_US, Scene, scenes
 
-SETTINGS = settings(database=None, deadline=None, suppress_health_check=list(HealthCheck))
+SETTINGS = settings(stateful_step_count=25, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 _CLOCK_US = T0_US + 86_400_000_000
 _REPLICAS = 3
 MEMBERS = st.integers(0, _REPLICAS - 1)
@@ -43,10 +43,10 @@ class DataPlaneMachine(RuleBasedStateMachine):
         self.cluster: Cluster | None = None
         self.chance: random.Random | None = None
 
-    @initialize(scene=scenes(), seed=st.one_of(st.none(), st.integers(0, 2**16)))
-    def open(self, scene: Scene, seed: int | None) -> None:
+    @initialize(scene=scenes(), seed=st.integers(0, 2**16))
+    def open(self, scene: Scene, seed: int) -> None:
         self.scene = scene
-        self.chance = None if seed is None else random.Random(seed)
+        self.chance = random.Random(seed) if seed else None
         self.cluster = Cluster(self.databases, scene, f"run-{next(_names)}", complete=False)
 
     @rule(partition=MEMBERS, n=st.integers(1, 20))
@@ -62,6 +62,12 @@ class DataPlaneMachine(RuleBasedStateMachine):
     def resume(self, member: int, role: Role, steps: int) -> None:
         self.get_cluster().resume(member, role, steps)
 
+    @rule(n=st.integers(1, 5))
+    def run_rounds(self, n: int) -> None:
+        for _ in range(n):
+            self.get_cluster().run_round()
+            self.get_cluster().pass_time(0.6)
+
     @rule(member=MEMBERS, role=st.sampled_from(ROLES))
     def run_turn(self, member: int, role: Role) -> None:
         self.get_cluster().replicas[member].run_turn(role)
@@ -69,6 +75,10 @@ class DataPlaneMachine(RuleBasedStateMachine):
     @rule(member=MEMBERS)
     def kill(self, member: int) -> None:
         self.get_cluster().kill(member)
+
+    @rule(member=MEMBERS, distance=st.integers(1, 2), rounds=st.integers(1, 6))
+    def freeze(self, member: int, distance: int, rounds: int) -> None:
+        self.get_cluster().freeze(member, (member + distance) % _REPLICAS, rounds)
 
     @rule(members=st.tuples(MEMBERS, MEMBERS, MEMBERS))
     def rebalance(self, members: tuple[int, int, int]) -> None:

@@ -141,7 +141,8 @@ _BATCHES = st.builds(
 @st.composite
 def scenes(draw: st.DrawFn) -> Scene:
     """Draw a scene of one to three partitions."""
-    partitions = draw(st.lists(st.lists(_BATCHES, min_size=1, max_size=14), min_size=1, max_size=3))
+    sizes = draw(st.lists(st.integers(1, 40), min_size=1, max_size=3))
+    partitions = [draw(st.lists(_BATCHES, min_size=n, max_size=n)) for n in sizes]
     size_us = draw(st.sampled_from([10, 7])) * SECOND_US
     max_future_us = draw(st.sampled_from([None, MAX_FUTURE_US]))
     return Scene(
