@@ -14,7 +14,7 @@ from tests.integration.control.worker_bench import add_model
 from tests.simulation.clock import SimulatedClock
 from tests.simulation.database import Fault, SimulatedDatabase
 from tests.simulation.replica import ROLES, Replica, Role, SimulatedStream
-from tests.simulation.scenes import TOPIC, Scene
+from tests.simulation.scenes import END_US, START_US, TOPIC, Scene
 
 _DISTURBED_STEPS = 2_000
 _MAX_ROUNDS = 200
@@ -27,9 +27,10 @@ class Cluster:
 
     def __init__(self, databases: Sequence[SimulatedDatabase], scene: Scene, name: str, *, complete: bool) -> None:
         self._databases = databases
+        self._clock: SimulatedClock = databases[0].clock
+        self._clock.now_us = START_US
         for each in databases:
             each.fault = None
-        self._clock: SimulatedClock = databases[0].clock
         self.group = scene.make_group(complete=complete)
         rules = replace(scene.rules, stream=name)
         ledger = Ledger(databases[0])
@@ -110,11 +111,12 @@ class Cluster:
             if n_quiet >= len(self.replicas) and self._has_stored_log() and self._count_parts() == 0:
                 return
             if n_quiet % _QUIET_ROUNDS == _QUIET_ROUNDS - 1:
+                self._clock.now_us = max(self._clock.now_us, END_US)
                 self.pass_time(self._stream.rules.idle_timeout_us / 1e6)
         raise AssertionError(f"the simulation is not settled after {_MAX_ROUNDS} rounds: {self._read_progress()}")
 
     def run_round(self, frozen: int | None = None) -> None:
-        """Let each replica poll and work, and one of them, in turn, run the control plane; a frozen one does nothing."""
+        """Let all replicas but a frozen one poll and work, and one of them, in turn, run the control plane."""
         running = [member for member in range(len(self.replicas)) if member != frozen]
         for member in running:
             self.poll(member, 10**6)

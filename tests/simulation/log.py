@@ -12,11 +12,15 @@ from consumers.source import Layout, PartitionInfo, PollResult, StartPosition
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogRecord:
-    """A record of the log; `batch_offset` is the base offset of its record batch, `stamp_us` its CreateTime."""
+    """A record of the log; `batch_offset` is the base offset of its record batch.
+
+    `stamp_us` is its LogAppendTime if `has_append_time`, else its CreateTime.
+    """
 
     offset: int
     batch_offset: int
     stamp_us: int
+    has_append_time: bool
     value: bytes
 
 
@@ -61,6 +65,8 @@ class PartitionLog:
             offsets=np.array([each.offset for each in taken], np.int64),
             values=[each.value for each in taken],
             timestamps_us=np.array([each.stamp_us for each in taken], np.int64),
+            batch_offsets=np.array([each.batch_offset for each in taken], np.int64),
+            has_append_time=np.array([each.has_append_time for each in taken], np.bool_),
         )
 
 
@@ -81,9 +87,14 @@ class ConsumerGroup:
         return all(log.n_visible == len(log.records) for log in self.logs.values())
 
     def produce(self, partition: Partition, n: int) -> None:
-        """Make n further records of a partition visible."""
+        """Make n further record batches of a partition visible."""
         log = self.logs[partition]
-        log.n_visible = min(log.n_visible + n, len(log.records))
+        for _ in range(n):
+            if log.n_visible == len(log.records):
+                return
+            batch_offset = log.records[log.n_visible].batch_offset
+            while log.n_visible < len(log.records) and log.records[log.n_visible].batch_offset == batch_offset:
+                log.n_visible += 1
 
 
 class GroupSource:
@@ -104,6 +115,10 @@ class GroupSource:
     @property
     def layout(self) -> Layout:
         return "lines"
+
+    @property
+    def problem(self) -> None:
+        return None
 
     def discover(self) -> list[PartitionInfo]:
         return [

@@ -18,10 +18,9 @@ from tests.simulation.cluster import Cluster
 from tests.simulation.database import Fault, SimulatedDatabase
 from tests.simulation.replica import ROLES, Role
 from tests.simulation.rows import Rows, read_rows
-from tests.simulation.scenes import T0_US, Scene, scenes
+from tests.simulation.scenes import START_US, Scene, scenes
 
 SETTINGS = settings(stateful_step_count=25, database=None, deadline=None, suppress_health_check=list(HealthCheck))
-_CLOCK_US = T0_US + 86_400_000_000
 _REPLICAS = 3
 MEMBERS = st.integers(0, _REPLICAS - 1)
 _names = itertools.count(1)
@@ -49,7 +48,7 @@ class DataPlaneMachine(RuleBasedStateMachine):
         self.chance = random.Random(seed) if seed else None
         self.cluster = Cluster(self.databases, scene, f"run-{next(_names)}", complete=False)
 
-    @rule(partition=MEMBERS, n=st.integers(1, 20))
+    @rule(partition=MEMBERS, n=st.integers(1, 10))
     def produce(self, partition: int, n: int) -> None:
         cluster = self.get_cluster()
         cluster.group.produce(cluster.partitions[partition % len(cluster.partitions)], n)
@@ -120,10 +119,10 @@ class DataPlaneMachine(RuleBasedStateMachine):
 @contextmanager
 def open_machine(url: str, reference_url: str) -> Iterator[type[DataPlaneMachine]]:
     """Yield a state machine whose replicas share an empty database; the undisturbed runs have another one."""
-    clock = SimulatedClock(_CLOCK_US)
+    clock = SimulatedClock(START_US)
     with ExitStack() as stack:
         databases = [stack.enter_context(closing(SimulatedDatabase(url, clock))) for _ in range(_REPLICAS)]
-        reference = stack.enter_context(closing(SimulatedDatabase(reference_url, SimulatedClock(_CLOCK_US))))
+        reference = stack.enter_context(closing(SimulatedDatabase(reference_url, SimulatedClock(START_US))))
         upgrade(databases[0])
         upgrade(reference)
 

@@ -13,6 +13,7 @@ from monitor.control_plane.model_cache import ModelCache
 from monitor.models.scoring import Scorer, load_model
 from monitor.pipeline.inbox import ControlChanged, Inbox
 from monitor.pipeline.intake import Intake
+from monitor.pipeline.outages import Outages
 from monitor.pipeline.retry import StorageRetry
 from monitor.pipeline.worker import Worker
 from storage.control.drift import DriftStore
@@ -29,7 +30,6 @@ from tests.simulation.log import ConsumerGroup, GroupSource
 
 FEATURES = ("x", "y")
 EVENT = EventSettings.model_validate({"time": {"field": "ts", "unit": "us"}})
-MAX_FUTURE_US = 30_000_000
 
 Role = Literal["intake", "worker", "control"]
 ROLES: tuple[Role, ...] = ("intake", "worker", "control")
@@ -54,7 +54,7 @@ class Replica:
         self.moved = True
         self._stream = stream
         stop = SimulatedEvent(db.clock)
-        inbox, ledger, models = Inbox(), Ledger(db), ModelStore(db)
+        inbox, ledger, models, retry = Inbox(), Ledger(db), ModelStore(db), StorageRetry(stop, 0.0)
         self.intake = Intake(
             stream_id=stream.stream_id,
             owner=owner,
@@ -65,20 +65,23 @@ class Replica:
             stop=stop,
             drained=stop,
             drain_timeout_s=0.0,
+            outages=Outages(db.clock.monotonic_s),
             clock=db.clock.monotonic_s,
         )
         self.worker = Worker(
             stream.rules,
             stream.stream_id,
-            codec=make_codec(EVENT, FEATURES, layout="lines", max_future_us=MAX_FUTURE_US),
+            codec=make_codec(EVENT, FEATURES, layout="lines", max_future_us=stream.rules.max_future_us or 0),
             features=FEATURES,
-            scorer=Scorer(lambda model_id: load_model(*models.load(model_id), "cpu")),
+            scorer=Scorer(
+                lambda model_id: load_model(*retry.retry_until_answered(lambda: models.load(model_id)), "cpu")
+            ),
             ledger=ledger,
             shadows=ShadowStore(db),
             inbox=inbox,
             intake=self.intake,
             ask_control=lambda _: None,
-            retry=StorageRetry(stop, 0.0),
+            retry=retry,
             clock=db.clock.monotonic_s,
         )
         self.plane = ControlPlane(

@@ -16,6 +16,10 @@ from tests.simulation.log import ConsumerGroup, LogRecord, PartitionLog
 
 T0_US = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
 SECOND_US = 1_000_000
+DAY_US = 86_400 * SECOND_US
+START_US = T0_US - DAY_US
+"""The clock before the log is complete: earlier than every event, so that it decides on no future time."""
+END_US = T0_US + DAY_US
 TOPIC = "payments"
 MAX_FUTURE_US = 30 * SECOND_US
 FEATURES = ("x", "y")
@@ -55,18 +59,20 @@ class BatchPlan:
 class Scene:
     """The log of a topic and the rules of the stream that reads it.
 
-    `ends` is True if the partitions end like files, False if they become idle at their end.
+    `ends` is True if the partitions end like files, False if they become idle at their end. `append_time` is True if
+    the broker's clock sets the timestamps of the records.
     """
 
     rules: StreamRules
     partitions: Sequence[Sequence[BatchPlan]]
     ends: bool
+    append_time: bool = False
 
     def make_group(self, *, complete: bool) -> ConsumerGroup:
         """Return the consumer group of the topic, with all records produced or none."""
         group = ConsumerGroup(
             logs={
-                Partition(topic=TOPIC, partition=number): build_log(number, plans)
+                Partition(topic=TOPIC, partition=number): build_log(number, plans, append_time=self.append_time)
                 for number, plans in enumerate(self.partitions)
             },
             ends=self.ends,
@@ -77,7 +83,7 @@ class Scene:
         return group
 
 
-def build_log(number: int, plans: Sequence[BatchPlan]) -> PartitionLog:
+def build_log(number: int, plans: Sequence[BatchPlan], *, append_time: bool) -> PartitionLog:
     """Return the log of one partition."""
     records: list[LogRecord] = []
     offset, now_s = 0, 0
@@ -98,7 +104,15 @@ def build_log(number: int, plans: Sequence[BatchPlan]) -> PartitionLog:
             value = (
                 b"{" if plan.kind is Kind.DEAD else encode_event(number, offset, time_us, burst=plan.kind is Kind.BURST)
             )
-            records.append(LogRecord(offset=offset, batch_offset=base, stamp_us=time_us, value=value))
+            records.append(
+                LogRecord(
+                    offset=offset,
+                    batch_offset=base,
+                    stamp_us=T0_US + now_s * SECOND_US if append_time else time_us,
+                    has_append_time=append_time,
+                    value=value,
+                )
+            )
             offset += 1
     return PartitionLog(records=records, end=offset)
 
@@ -111,7 +125,7 @@ def encode_event(number: int, offset: int, time_us: int, *, burst: bool) -> byte
 
 
 RULES = replace(
-    make_rules(size_us=10 * SECOND_US, grace_us=5 * SECOND_US, ahead_us=40 * SECOND_US, max_future_us=None),
+    make_rules(size_us=10 * SECOND_US, grace_us=5 * SECOND_US, ahead_us=40 * SECOND_US, max_future_us=MAX_FUTURE_US),
     config_hash="-",
     percentile=95.0,
     refresh=timedelta(seconds=30),
@@ -144,9 +158,9 @@ def scenes(draw: st.DrawFn) -> Scene:
     sizes = draw(st.lists(st.integers(1, 40), min_size=1, max_size=3))
     partitions = [draw(st.lists(_BATCHES, min_size=n, max_size=n)) for n in sizes]
     size_us = draw(st.sampled_from([10, 7])) * SECOND_US
-    max_future_us = draw(st.sampled_from([None, MAX_FUTURE_US]))
     return Scene(
-        rules=replace(RULES, size_us=size_us, max_future_us=max_future_us),
+        rules=replace(RULES, size_us=size_us),
         partitions=partitions,
-        ends=max_future_us is not None or draw(st.booleans()),  # a file ends, which decides its last events
+        ends=draw(st.booleans()),
+        append_time=draw(st.booleans()),
     )
