@@ -15,8 +15,8 @@ The methods:
 * max-z, hour-z, isolation-forest: the largest |z| of an event, the same per hour of the day, scikit-learn's
   isolation forest; a window fires if 3 or more of its events exceed the 99th percentile of the scores of the head.
 
-The columns: series, segments, recall, false incidents per week, share of the series with at most one false incident a week,
-covered (share of the normal time after the head within fired windows), median delay in events, AUROC and average
+The columns: series, segments, recall, false incidents per week, share of the series with at most one false incident a
+week, covered (share of the normal time after the head within fired windows), median delay in events, AUROC and average
 precision of the scores of single events, CPU microseconds per event (of the whole method, the fit included).
 """
 
