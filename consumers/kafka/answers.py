@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import kafka
 from kafka import KafkaConsumer
@@ -90,10 +91,26 @@ class AnswerReader:
         self.is_compared = False
         self.damaged: dict[Any, int] = {}
         """The base offset of the batch of each partition whose checksum was wrong once."""
+        self._held_bytes: WeakKeyDictionary[Answer, int] = WeakKeyDictionary()
 
     def __call__(self, fetch_offset: int, tp: Any, records: Any, **options: Any) -> "Answer":
         """Return the reader of one answer, as the client's class does."""
         return Answer(self, fetch_offset, tp, records, **options)
+
+    def hold(self, answer: "Answer", size_bytes: int) -> None:
+        """Record the decompressed bytes that an answer holds between two polls.
+
+        The answers of paused partitions hold the rest of a batch each. When all together hold more than the limit of
+        one batch, the oldest ones are dropped: the client fetches their rest again from the position.
+        """
+        self.release(answer)
+        self._held_bytes[answer] = size_bytes
+        while len(self._held_bytes) > 1 and sum(self._held_bytes.values()) > self.decompressor.limit_bytes:
+            next(iter(self._held_bytes)).drain()
+
+    def release(self, answer: "Answer") -> None:
+        """Record that an answer holds nothing."""
+        self._held_bytes.pop(answer, None)
 
     def has_wrong_columns(self, batch: "_Batch") -> bool:
         """Return whether the first records of a batch as columns differ from those of the client's parser."""
@@ -135,6 +152,11 @@ class Answer(Fetcher.PartitionRecords):  # type: ignore[misc]  # the client has 
                 raise
             self._next_inline_exception = error
         return taken
+
+    def drain(self) -> None:
+        """End the answer, and free its memory."""
+        self._reader.release(self)
+        super().drain()
 
     def _unpack_records(self, tp: Any, records: Any, *_: Any) -> Iterator[RecordChunk]:
         """Yield the chunks. The client's deserializers are not used."""
@@ -265,6 +287,10 @@ class _Batches:
     def batch_offset(self) -> int:
         """The base offset of the last batch, or the offset of its first record in the old formats."""
         return self._last.batch_offset if self._last is not None else 0
+
+    def hold(self, size_bytes: int) -> None:
+        """Record the decompressed bytes of the last batch."""
+        self._reader.hold(self._answer, size_bytes)
 
     def put_back(self, batch: "_Batch") -> None:
         """Return this batch again with the next call."""
@@ -405,6 +431,7 @@ class _Batch:
                 except UndecodableError as error:
                     raise self._skipped(str(error)) from None
                 batch._pos = 0  # noqa: SLF001
+                self._batches.hold(len(batch._buffer))  # noqa: SLF001
             batch._decompressed = True  # noqa: SLF001
             self._begin = batch._pos  # noqa: SLF001
         batch._pos = self._begin  # noqa: SLF001

@@ -78,16 +78,16 @@ class Decompressor:
 
     def _read_gzip(self, data: memoryview) -> Iterator[bytes]:
         """Yield the output of all members. Zero bytes after the last one are padding."""
-        rest, left = bytes(data), self.limit_bytes + 1
+        rest = bytes(data)
         while rest:
             member = zlib.decompressobj(_GZIP_OR_ZLIB)
-            piece = member.decompress(rest, left)
-            left -= len(piece)
+            piece = member.decompress(rest, _STEP_BYTES)
+            while not member.eof:
+                if not piece and not member.unconsumed_tail:
+                    raise EOFError("it ends before its end marker")
+                yield piece
+                piece = member.decompress(member.unconsumed_tail, _STEP_BYTES)
             yield piece
-            if not left:
-                return
-            if not member.eof:
-                raise EOFError("it ends before its end marker")
             rest = member.unused_data.lstrip(b"\0")
 
     def _read_lz4(self, data: memoryview) -> Iterator[bytes]:

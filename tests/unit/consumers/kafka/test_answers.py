@@ -207,6 +207,20 @@ def test_poll_ends_after_one_chunk_of_large_records(way):
     assert len(taken) >= 4_990
 
 
+def test_answers_of_several_partitions_hold_no_more_than_the_limit_together(way):
+    large = Batch(base_offset=0, values=(b"0" * (MAX_CHUNK_BYTES // 4),) * 9, codec=ZSTD)
+    reader = AnswerReader(Decompressor(3 * MAX_CHUNK_BYTES), 5_000, way)
+    first, second = (reader(0, PARTITION, MemoryRecords(large.encode())) for _ in range(2))
+    (chunk,) = list(first.take(1))
+    assert first
+    list(second.take(1))
+    assert not first, "its batch is dropped"
+    assert first.next_fetch_offset == chunk.end == 4
+    assert second
+    rest, position, _ = read(large.encode(), way, reader=reader, begin=first.next_fetch_offset)
+    assert ([len(chunk) for chunk in rest], position) == ([4, 1], 9)
+
+
 def test_values_of_columns_are_slices_of_one_object():
     (chunk,), _, _ = read(join(*(Batch(base_offset=40 * i, values=VALUES) for i in range(5))), "columns")
     assert isinstance(chunk.values, ByteSlices)
