@@ -248,7 +248,7 @@ class Daemon:
         jobs.add_job(COLLECT_INTERVAL_S, "garbage", collect_young_garbage)
         for each in self._streams:
             watch = SilenceWatch.from_settings(
-                self._settings,
+                self._shared[each.name].effective,
                 each.name,
                 db,
                 owner=each.current_owner,

@@ -63,9 +63,11 @@ class SharedSettings:
         self._own = select_shared(settings.streams[self._stream])
         self._hash = hash_shared(self._own)
 
-    @property
     def effective(self) -> Settings:
-        """Return the settings that this process follows for the latest event times, as last read."""
+        """Return the settings that this process follows for the latest event times, as last read.
+
+        They are the same object until they change.
+        """
         return self._effective
 
     def _set_rows(self, rows: Sequence[SettingRow]) -> None:

@@ -51,23 +51,47 @@ class SilenceWatch:
         self._store = SilenceStore(db)
         self._watched_since_us: int | None = None
         self._cache: tuple[int, int | None, AllowedSilence | None] | None = None
+        self._read_settings: Callable[[], Settings] | None = None
+        self._settings: Settings | None = None
+        self._channels_for: Callable[..., Sequence[str]] | None = None
 
     @classmethod
     def from_settings(
         cls,
-        settings: Settings,
+        read_settings: Callable[[], Settings],
         stream: str,
         db: Database,
         *,
         owner: Callable[[], str],
         channels_for: Callable[..., Sequence[str]] | None = None,
     ) -> "SilenceWatch":
-        """Build the watch of a configured stream; `channels_for` as in `build_stream_rules`."""
+        """Build the watch of a stream.
+
+        Args:
+            read_settings: Returns the present settings, the same object until they change.
+            stream: Name of the stream.
+            db: The database.
+            owner: As in the constructor.
+            channels_for: As in `build_stream_rules`.
+        """
+        settings = read_settings()
         rules = build_stream_rules(settings, stream, channels_for=channels_for)
-        return cls(rules, db, build_silence_rule(settings, stream), owner=owner)
+        watch = cls(rules, db, build_silence_rule(settings, stream), owner=owner)
+        watch._read_settings, watch._settings, watch._channels_for = read_settings, settings, channels_for
+        return watch
+
+    def _follow_settings(self) -> None:
+        """Watch under the present settings of the stream, which another process may have changed."""
+        settings = None if self._read_settings is None else self._read_settings()
+        if settings is not None and settings is not self._settings:
+            stream = self._rules.stream
+            self._rules = build_stream_rules(settings, stream, channels_for=self._channels_for)
+            self._rule = build_silence_rule(settings, stream)
+            self._settings, self._cache = settings, None
 
     def check(self) -> None:
         """Open, escalate, repeat or resolve the stream's silence incident; does nothing without the lease."""
+        self._follow_settings()
         stream_id = self._store.find_stream(self._rules.stream)
         if stream_id is None or not self._store.is_lease_held(f"control:{self._rules.stream}", self._owner()):
             self._watched_since_us = None

@@ -194,7 +194,7 @@ class StreamRunner:
         self._shared.join(state.id)
         self._schedule = self._shared.read_rules()
         self._rules = self._schedule.newest
-        self._stream_settings = self._shared.effective.streams[self.name]
+        self._stream_settings = self._shared.effective().streams[self.name]
         with self._open_reader(state.id) as source:
             partitions = register_sources(self._ledger, self.name, state.id, source, self._stream_settings)
             self._topics = frozenset(each.partition.topic for each in partitions)
@@ -299,7 +299,7 @@ class StreamRunner:
 
     def _read_worker_settings(self, model: ModelRecord) -> WorkerSettings:
         rules = self._shared.read_rules().newest
-        self._stream_settings = self._shared.effective.streams[self.name]
+        self._stream_settings = self._shared.effective().streams[self.name]
         return WorkerSettings(rules=rules, codec=self._get_codec(model))
 
     def _get_codec(self, model: ModelRecord) -> Codec:

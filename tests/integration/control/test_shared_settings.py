@@ -38,7 +38,7 @@ def process(db: Database, owner: str, file: Settings) -> SharedSettings:
 
 
 def size_of(shared: SharedSettings) -> int:
-    return round(shared.effective.streams[NAME].window.size.total_seconds() / 60)
+    return round(shared.effective().streams[NAME].window.size.total_seconds() / 60)
 
 
 def test_a_new_file_is_followed_and_an_old_one_is_not_followed_again(

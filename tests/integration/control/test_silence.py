@@ -3,6 +3,7 @@
 import pytest
 import sqlalchemy as sa
 
+from config.settings import Settings
 from monitor.cli.output.incident_text import format_incident
 from monitor.daemon.silence_watch import SilenceWatch
 from monitor.incidents.silence import SilenceRule
@@ -57,6 +58,11 @@ def make_watch(db: Database, owner: str = "me", rule: SilenceRule | None = RULE)
     return SilenceWatch(RULES, db, rule, owner=lambda: owner)
 
 
+def settings(silence_after: str) -> Settings:
+    stream = {"source": {"type": "synthetic"}, "alerts": {"silence_after": silence_after}}
+    return Settings.model_validate({"streams": {"payments": stream}})
+
+
 def transitions_of(db: Database) -> list[tuple[object, ...]]:
     return fetch_rows(db, "SELECT transition, channel, state FROM notification_history ORDER BY created_at_us, channel")
 
@@ -93,6 +99,17 @@ def test_stream_is_at_its_end_only_while_every_source_is_idle(
     assert 0 <= facts.now_us - facts.last_arrival_us < MINUTE
     set_positions(db, stream_id, idle_until_us=FOREVER_US)
     assert store.arrival_facts(stream_id).ended
+
+
+def test_a_watch_follows_settings_that_another_process_has_changed(db: Database, silent_stream: int) -> None:
+    present = settings("never")
+    watch = SilenceWatch.from_settings(lambda: present, "payments", db, owner=lambda: "me")
+    Leases(db).acquire("control:payments", "me", 60)
+    watch.check()
+    assert transitions_of(db) == []
+    present = settings("30s")
+    watch.check()
+    assert [transition for transition, *_ in transitions_of(db)] == ["opened"]
 
 
 @pytest.fixture
