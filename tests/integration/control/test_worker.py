@@ -1,5 +1,6 @@
 """The worker: stored rows, held and discarded records, idle sources and the stop."""
 
+import json
 import logging
 import sqlite3
 import threading
@@ -10,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from config.errors import StorageUnavailable
+from config.stream_rules import WindowRules
 from consumers.batch import UNREADABLE_BATCH
 from monitor.pipeline.control_reader import _MAX_SINGLE_READS
 from monitor.pipeline.inbox import (
@@ -573,3 +575,35 @@ def test_a_commit_under_a_deleted_threshold_row_is_scored_again(bench: WorkerBen
     bench.feed(claim, event_batch([T0 + 5 * MINUTE + 1], begin=1))
     bench.finish()
     assert fetch_rows(bench.db, "SELECT threshold_id FROM scores WHERE source_offset = 1") == [(ids[8],)]
+
+
+def test_a_commit_under_former_settings_is_folded_again_under_the_new_windows(bench: WorkerBench) -> None:
+    claim = bench.claim()
+    bench.feed(claim, event_batch([T0 + 1]))
+    thread = bench.start()
+    wait_until(lambda: count_rows(bench.db, "scores") == 1)
+    first = WindowRules(size_us=MINUTE, grace_us=RULE.grace_us, ahead_us=RULE.ahead_us)
+    second = replace(first, valid_from_us=T0 + 3 * MINUTE, size_us=3 * MINUTE)
+    bench.change_settings(replace(RULE, window_changes=(first, second)))
+    bench.feed(claim, event_batch([T0 + 2 * MINUTE, T0 + 4 * MINUTE], begin=1))
+    bench.end(thread)
+    parts = fetch_rows(bench.db, "SELECT window_start_us, window_end_us, events FROM window_parts ORDER BY 1")
+    assert parts == [
+        (T0, T0 + MINUTE, 1),
+        (T0 + 2 * MINUTE, T0 + 3 * MINUTE, 1),
+        (T0 + 3 * MINUTE, T0 + 6 * MINUTE, 1),
+    ]
+    assert not bench.reclaims
+
+
+def test_records_that_a_former_codec_decoded_are_read_again(bench: WorkerBench) -> None:
+    record = json.dumps({"x": 1, "y": 2, "ts": T0 / SECOND, "k": "former", "card": "present"}).encode()
+    claim = bench.claim()
+    bench.change_settings(RULE, bench.make_codec(key="card"))
+    bench.feed(claim, raw_batch([record]))
+    thread = bench.start()
+    wait_until(lambda: len(bench.reclaims) == 1)
+    assert count_rows(bench.db, "scores") == 0
+    bench.feed(bench.claim(), raw_batch([record]))
+    bench.end(thread)
+    assert fetch_rows(bench.db, "SELECT key FROM scores") == [("present",)]

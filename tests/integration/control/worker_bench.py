@@ -13,10 +13,11 @@ import sqlalchemy as sa
 from config.stream_rules import StreamRules
 from config.streams import EventSettings, ModelSettings
 from consumers.batch import Partition, RawBatch
-from consumers.codec import make_codec
+from consumers.codec import Codec, make_codec
 from monitor.models.fitting import FittedModel, fit_model
 from monitor.models.scoring import Scorer, load_model
 from monitor.models.training_events import TrainingSet
+from monitor.pipeline.control_reader import WorkerSettings
 from monitor.pipeline.inbox import Inbox, PartitionClaimed, RecordsFetched, StopRequested
 from monitor.pipeline.intake import ReclaimRequest
 from monitor.pipeline.key_states import KeyStep
@@ -118,6 +119,7 @@ class WorkerBench:
     drain_timeout_s: float = 20.0
     fields: tuple[str, ...] = NAMES
     key_step: KeyStep | None = None
+    changed: WorkerSettings | None = None
     reclaims: list[ReclaimRequest] = field(default_factory=list)
     published: dict[Partition, int] = field(default_factory=dict)
     stop: threading.Event = field(default_factory=threading.Event)
@@ -125,15 +127,11 @@ class WorkerBench:
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.db)
         self.inbox = Inbox()
+        self.codec = self.make_codec()
         self.worker = Worker(
             replace(self.rules, idle_timeout_us=round(self.idle_timeout_s * SECOND)),
             self.stream_id,
-            codec=make_codec(
-                EventSettings.model_validate({"time": {"field": "ts", "unit": "s"}, "key": "k"}),
-                self.fields,
-                layout="lines",
-                max_future_us=5 * MINUTE,
-            ),
+            codec=self.codec,
             features=NAMES,
             scorer=Scorer(lambda model_id: load_model(*ModelStore(self.db).load(model_id), "cpu")),
             ledger=self.ledger,
@@ -143,7 +141,23 @@ class WorkerBench:
             ask_control=lambda _: None,
             retry=StorageRetry(self.stop, self.drain_timeout_s),
             key_step=self.key_step,
+            read_settings=self._read_changed_settings,
         )
+
+    def change_settings(self, rules: StreamRules, codec: Codec | None = None) -> None:
+        """Give the stream other settings; without a codec the decoding stays the same."""
+        self.changed = WorkerSettings(rules=rules, codec=codec or self.codec)
+        with self.db.write() as conn:
+            conn.execute(sa.update(streams).values(settings_revision=streams.c.settings_revision + 1))
+
+    def _read_changed_settings(self) -> WorkerSettings:
+        assert self.changed is not None
+        return self.changed
+
+    def make_codec(self, *, key: str = "k") -> Codec:
+        """Return a codec of JSON records."""
+        event = EventSettings.model_validate({"time": {"field": "ts", "unit": "s"}, "key": key})
+        return make_codec(event, self.fields, layout="lines", max_future_us=5 * MINUTE)
 
     def request_reclaim(self, request: ReclaimRequest) -> None:
         self.reclaims.append(request)
