@@ -56,6 +56,8 @@ _DEFAULT_OPTIONS: dict[str, Any] = {
     "bootstrap_timeout_ms": 10_000,
     # A partition of a killed daemon is reassigned after this time; the client's default is 45 s.
     "session_timeout_ms": 10_000,
+    # The remaining members learn of the reassignment with their next heartbeat; the client's default is 3 s.
+    "heartbeat_interval_ms": 1_000,
     # After a long outage the client reconnects every 3 s, not every 30 s.
     "reconnect_backoff_max_ms": 3_000,
     # New partitions and re-created topics are detected by fresh metadata.

@@ -29,6 +29,11 @@ def test_session_timeout_is_ten_seconds_unless_configured() -> None:
     assert client_options(["a:1"], {"session_timeout_ms": 30_000}, None)["session_timeout_ms"] == 30_000
 
 
+def test_a_member_learns_of_a_reassignment_within_a_second_so_that_a_take_over_ends_in_12_s() -> None:
+    assert client_options(["a:1"], {}, None)["heartbeat_interval_ms"] == 1_000
+    assert client_options(["a:1"], {"heartbeat_interval_ms": 300}, None)["heartbeat_interval_ms"] == 300
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [("enable_auto_commit", True), ("auto_offset_reset", "latest"), ("isolation_level", "read_uncommitted")],
