@@ -70,6 +70,22 @@ class Table:
             row_errors={row - start: fault for row, fault in self.row_errors.items() if start <= row < stop},
         )
 
+    def select(self, rows: Int64) -> Table:
+        """Return the rows at ascending indices."""
+        chosen = rows.tolist()
+        return Table(
+            columns={name: _select_items(column, rows) for name, column in self.columns.items()},
+            n_rows=len(chosen),
+            row_bytes=None if self.row_bytes is None else [self.row_bytes[row] for row in chosen],
+            row_errors={i: self.row_errors[row] for i, row in enumerate(chosen) if row in self.row_errors},
+        )
+
+
+def _select_items(
+    column: Sequence[object] | NDArray[np.generic], rows: Int64
+) -> Sequence[object] | NDArray[np.generic]:
+    return column[rows] if isinstance(column, np.ndarray) else [column[row] for row in rows.tolist()]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawBatch:
@@ -130,6 +146,25 @@ class RawBatch:
             batch_offsets=None if self.batch_offsets is None else self.batch_offsets[first:],
             has_append_time=None if self.has_append_time is None else self.has_append_time[first:],
             cursors=None if self.cursors is None else self.cursors[first:],
+        )
+
+    def select(self, rows: Int64) -> RawBatch:
+        """Return the batch with the records at ascending indices; its range of offsets and its cursors stay."""
+        values = self.values
+        selected: Sequence[bytes | None] | Table
+        if isinstance(values, Table | ByteSlices):
+            selected = values.select(rows)
+        else:
+            selected = [values[row] for row in rows.tolist()]
+        keys = self.keys
+        return replace(
+            self,
+            offsets=self.offsets[rows],
+            values=selected,
+            keys=None if keys is None else [keys[row] for row in rows.tolist()],
+            timestamps_us=None if self.timestamps_us is None else self.timestamps_us[rows],
+            batch_offsets=None if self.batch_offsets is None else self.batch_offsets[rows],
+            has_append_time=None if self.has_append_time is None else self.has_append_time[rows],
         )
 
     def head(self, n: int) -> RawBatch:

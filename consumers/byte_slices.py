@@ -47,6 +47,10 @@ class ByteSlices(Sequence[bytes | None]):
             return [None if end < start else blob[start:end] for start, end in bounds]
         return [blob[start:end] for start, end in bounds]
 
+    def select(self, rows: NDArray[np.int64]) -> ByteSlices:
+        """Return the byte strings at these indices, as slices of the same bytes object."""
+        return ByteSlices(self.blob, self.starts[rows], self.lengths[rows])
+
     @property
     def size_bytes(self) -> int:
         """The memory of the whole bytes object and of the two arrays, in bytes."""

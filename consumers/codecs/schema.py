@@ -45,7 +45,7 @@ class Codec(Protocol):
     """A decoder of raw batches."""
 
     def decode(self, raw: RawBatch, now_us: int) -> DecodedBatch:
-        """Decode a batch: every record becomes an event or a dead letter.
+        """Decode a batch: every record becomes an event, a dead letter or a filtered record.
 
         `now_us` is the time of file events without a time field. With `mean_if_missing`, missing features are
         NaN. All other features are finite. No input raises an exception.

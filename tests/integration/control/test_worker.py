@@ -7,12 +7,13 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 
 from config.errors import StorageUnavailable
 from config.stream_rules import WindowRules
-from consumers.batch import UNREADABLE_BATCH
+from consumers.batch import UNREADABLE_BATCH, Mask, RawBatch
 from monitor.pipeline.control_reader import _MAX_SINGLE_READS
 from monitor.pipeline.inbox import (
     MAX_PENDING_RECORDS,
@@ -300,6 +301,31 @@ def test_a_stray_time_at_the_end_of_the_batch_does_not_become_the_watermark(sqli
     bench.end(thread)
     assert fetch_rows(sqlite_db, "SELECT source_offset, reason FROM dead_letters") == [(3, "future_time")]
     assert count_rows(sqlite_db, "scores") == 703
+
+
+class AllFiltered:
+    """A filter that keeps nothing."""
+
+    def keep(self, raw: RawBatch) -> Mask:
+        return np.zeros(len(raw), np.bool_)
+
+
+def test_filtered_records_pause_no_partition_and_count_in_the_window_of_the_watermark(db: Database) -> None:
+    stream_id = open_stream(db)
+    seal(db, stream_id, T0)
+    bench = WorkerBench(db, stream_id, record_filter=AllFiltered())
+    claim = bench.claim()
+    thread = bench.start()
+    for begin in (0, 20_000):
+        bench.feed(claim, event_batch([T0 + MINUTE] * 20_000, begin=begin))
+    wait_until(lambda: bench.position().next_offset == MAX_PENDING_RECORDS)
+    bench.end(thread)
+    assert bench.inbox.over_limit(frozenset({partition()})) == frozenset()
+    assert bench.position().watermark_us == T0 + MINUTE
+    rows = fetch_rows(db, "SELECT DISTINCT window_start_us, events, dead FROM window_parts")
+    assert rows == [(T0 + MINUTE, 0, 0)]
+    assert fetch_rows(db, "SELECT sum(filtered) FROM window_parts") == [(MAX_PENDING_RECORDS,)]
+    assert count_rows(db, "scores") == count_rows(db, "dead_letters") == 0
 
 
 def test_a_source_that_waits_for_the_decision_on_a_time_may_be_idle(sqlite_db: Database) -> None:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from config.stream_rules import StreamRules
 from config.streams import EventSettings, ModelSettings
 from consumers.batch import Partition, RawBatch
-from consumers.codec import Codec, make_codec
+from consumers.codec import Codec, RecordFilter, make_codec
 from monitor.models.fitting import FittedModel, fit_model
 from monitor.models.scoring import Scorer, load_model
 from monitor.models.training_events import TrainingSet
@@ -117,6 +117,7 @@ class WorkerBench:
     rules: StreamRules = RULE
     idle_timeout_s: float = 60.0
     drain_timeout_s: float = 20.0
+    record_filter: RecordFilter | None = None
     fields: tuple[str, ...] = NAMES
     key_step: KeyStep | None = None
     changed: WorkerSettings | None = None
@@ -157,7 +158,9 @@ class WorkerBench:
     def make_codec(self, *, key: str = "k") -> Codec:
         """Return a codec of JSON records."""
         event = EventSettings.model_validate({"time": {"field": "ts", "unit": "s"}, "key": key})
-        return make_codec(event, self.fields, layout="lines", max_future_us=5 * MINUTE)
+        return make_codec(
+            event, self.fields, layout="lines", max_future_us=5 * MINUTE, record_filter=self.record_filter
+        )
 
     def request_reclaim(self, request: ReclaimRequest) -> None:
         self.reclaims.append(request)
