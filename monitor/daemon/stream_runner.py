@@ -392,7 +392,8 @@ class StreamRunner:
                 return False
             moved = [step() for step in steps]
             if any(moved):
-                self._wakeup.ask(urgent=False)
+                if ended:
+                    self._wakeup.ask(urgent=False)
                 return False
             return lease.renew() and ended
         except StorageUnavailable as error:

@@ -21,9 +21,9 @@ from sqlalchemy.engine import URL, Connection, make_url
 from config.errors import ConfigError, SchemaMismatch, StorageUnavailable
 from storage.database import dialects
 from storage.database.errors import StorageFull, translate_errors
-from storage.database.fair_lock import FairLock
 from storage.database.fair_slots import FairSlots
 from storage.database.revisions import INCOMPLETE_COPY, KNOWN_REVISIONS
+from storage.database.shared_writes import SharedWrites
 
 _URL_FORMS = "sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
 # The first table that this user may not write. Partitions are written through their parent, the revision by the owner.
@@ -71,7 +71,7 @@ class Database:
             self._reader = self._writer = dialects.create_postgresql_engine(
                 self._url, read_only=read_only, connections=connections
             )
-        self._write_lock = FairLock()
+        self._shared_writes = SharedWrites(self._writer, self._translate_errors)
 
     @property
     def identity(self) -> tuple[object, ...]:
@@ -106,8 +106,8 @@ class Database:
     def write(self) -> Iterator[Connection]:
         """Yield a connection in a transaction: commit when the block ends, roll back when it raises.
 
-        On SQLite the writers of this process wait in a first-in, first-out queue: SQLite allows one writer at a time
-        and does not queue fairly.
+        On SQLite the writers of this process wait in a first-in, first-out queue, since SQLite allows one writer at a
+        time and does not queue fairly; those that wait share one COMMIT.
 
         Raises:
             StorageUnavailable: The database cannot be reached now, or it ended the transaction.
@@ -117,30 +117,36 @@ class Database:
         if self.read_only:
             message = f"{self.address} was opened read-only"
             raise RuntimeError(message)
-        queue = self._write_lock if self.dialect == "sqlite" else self._slots.hold()
-        with queue, self._transaction(self._writer, writes=True) as connection:
+        if self.dialect == "sqlite":
+            with self._shared_writes.block() as connection:
+                yield connection
+            return
+        with self._slots.hold(), self._transaction(self._writer, writes=True) as connection:
             yield connection
 
     @contextlib.contextmanager
     def _transaction(self, engine: sa.Engine, *, writes: bool) -> Iterator[Connection]:
         """Yield a connection in a transaction. The outcome of a lost COMMIT is unknown only if it writes."""
-        with translate_errors(self.address, self.file):
+        with self._translate_errors():
             connection = engine.connect()
         with connection:
-            with translate_errors(self.address, self.file):
+            with self._translate_errors():
                 transaction = connection.begin()
             try:
-                with translate_errors(self.address, self.file):
+                with self._translate_errors():
                     yield connection
             except BaseException:
                 dialects.rollback_or_invalidate(connection, transaction)
                 raise
-            with translate_errors(self.address, self.file, committing=writes):
+            with self._translate_errors(committing=writes):
                 try:
                     transaction.commit()
                 except BaseException:
                     dialects.rollback_or_invalidate(connection, transaction)
                     raise
+
+    def _translate_errors(self, *, committing: bool = False) -> contextlib.AbstractContextManager[None]:
+        return translate_errors(self.address, self.file, committing=committing)
 
     def now_us(self, connection: Connection | None = None) -> int:
         """Return the time of the database's clock, in microseconds since 1970.
@@ -296,7 +302,7 @@ class Database:
         """Run a pragma that manages its own transaction, in the queue of the SQLite writers."""
         if self.dialect != "sqlite":
             return
-        with self._write_lock, translate_errors(self.address, self.file), self._writer.connect() as connection:
+        with self._shared_writes.exclusive(), self._translate_errors(), self._writer.connect() as connection:
             driver = connection.connection.driver_connection
             if not isinstance(driver, sqlite3.Connection):
                 raise TypeError(type(driver))
