@@ -1,14 +1,18 @@
 """Cells of the grid: a control plane for each pair of percentile and false-alarm budget."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from config.settings import Settings
+from config.stream_rules import RuleSchedule, StreamRules, WindowRules
 from config.streams import ThresholdSettings
 from config.units import Rate
+from consumers.window_schedule import make_window_schedule
 from monitor.backtest.memory_drift_store import MemoryDriftStore
 from monitor.backtest.memory_store import MemoryStore
 from monitor.backtest.shared_cache import SharedCache
 from monitor.control_plane.control_plane import ControlPlane, ControlPlaneStores
+from monitor.control_plane.rule_reader import RuleReader
 from monitor.daemon.rules import build_stream_rules
 from monitor.incidents.explain import FeatureReasons
 from monitor.models.promotion import first_threshold_from_history
@@ -54,14 +58,19 @@ class GridCell:
         budget: Rate,
         models: Mapping[int, LoadedModel],
         shared: SharedCache | None = None,
+        windows: tuple[WindowRules, ...] = (),
     ) -> None:
         shared = shared or SharedCache()
         stream_settings = apply_cell(settings, stream, percentile, budget)
-        self.rules = rules = build_stream_rules(stream_settings, stream)
+        rules = build_stream_rules(stream_settings, stream)
+        self.schedule = schedule = change_windows(rules, windows) if windows else RuleSchedule.constant(rules)
+        self.rules = schedule.newest
         self.percentile = percentile
         self.false_alarms = budget
         self.memory = memory = MemoryStore(
-            [model.record for model in models.values()], size_us=rules.size_us, lead_us=rules.lead_us
+            [model.record for model in models.values()],
+            windows=make_window_schedule(self.rules.windows),
+            lead_us=max(each.lead_us for each in self.rules.windows),
         )
         self._models = models
         self._plane = ControlPlane(
@@ -73,6 +82,7 @@ class GridCell:
             renew=lambda: True,
             notify_sealed=lambda: None,
             calculator=shared,
+            rule_reader=RuleReader(schedule),
         )
 
     def activate(self, model_id: int, activation: Activation) -> None:
@@ -103,7 +113,33 @@ def build_cells(
     percentiles: Iterable[float],
     budgets: Sequence[Rate],
     models: Mapping[int, LoadedModel],
+    windows: tuple[WindowRules, ...] = (),
 ) -> list[GridCell]:
-    """Return a cell for each pair of percentile and false-alarm budget."""
+    """Return a cell for each pair of percentile and false-alarm budget.
+
+    `windows` are the windows over event time; without them the settings define the windows of all times.
+    """
     shared = SharedCache()
-    return [GridCell(settings, stream, each, budget, models, shared) for each in percentiles for budget in budgets]
+    return [
+        GridCell(settings, stream, each, budget, models, shared, windows) for each in percentiles for budget in budgets
+    ]
+
+
+def change_windows(rules: StreamRules, windows: tuple[WindowRules, ...]) -> RuleSchedule:
+    """Return rules that differ over event time in their windows only."""
+    return RuleSchedule(
+        revision=0,
+        rows=tuple(
+            (
+                each.valid_from_us,
+                replace(
+                    rules,
+                    size_us=each.size_us,
+                    grace_us=each.grace_us,
+                    ahead_us=each.ahead_us,
+                    window_changes=windows,
+                ),
+            )
+            for each in windows
+        ),
+    )

@@ -7,7 +7,7 @@ the reason why the back-test does not use the stores of the database.
 """
 # ruff: noqa: ARG002 - the stores hold one stream with one caller, so some arguments of the protocols are not used
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, insort
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from consumers.window_schedule import WindowSchedule
 from consumers.windows import NO_WATERMARK_US
 from storage.control.models import ModelRecord
 from storage.control.records import (
@@ -54,7 +55,7 @@ class MemoryStore:
         shadow: Encoded parts of windows that a model scored as shadow model, by model id and window start.
     """
 
-    def __init__(self, models: Sequence[ModelRecord], *, size_us: int, lead_us: int) -> None:
+    def __init__(self, models: Sequence[ModelRecord], *, windows: WindowSchedule, lead_us: int) -> None:
         self.thresholds: list[ThresholdRow] = []
         self.windows: list[WindowRow] = []
         self.incidents: list[IncidentLifetime] = []
@@ -64,7 +65,7 @@ class MemoryStore:
         self.shadow: Mapping[int, Mapping[int, bytes]] = {}
         self._threshold_ids: list[int] = []
         self._models = list(models)
-        self._size_us = size_us
+        self._schedule = windows
         self._lead_us = lead_us
         self._watermark_us: int | None = None
         self._ended = False
@@ -145,8 +146,8 @@ class MemoryStore:
                 sealed_until_us=self._sealed_until_us,
                 last_tick_us=self._last_tick_us,
                 last_judged_end_us=self._last_judged_end_us,
-                first_part_end_us=waiting[0] + self._size_us if waiting else None,
-                last_part_end_us=waiting[-1] + self._size_us if waiting else None,
+                first_part_end_us=self._schedule.end_us(waiting[0]) if waiting else None,
+                last_part_end_us=self._schedule.end_us(waiting[-1]) if waiting else None,
             )
         )
         if target is not None:
@@ -167,14 +168,14 @@ class MemoryStore:
         sealed = self._sealed_until_us
         if sealed is None:
             return []
-        return self._waiting[: min(bisect_left(self._waiting, sealed - self._size_us + 1), limit)]
+        return self._waiting[: min(bisect_left(self._waiting, sealed), limit)]
 
     def read_window(self, stream_id: int, window_start_us: int) -> WindowFacts | None:
         """Return the facts of a window with stored parts; None without parts."""
         parts = self._parts.get(window_start_us)
         if parts is None:
             return None
-        end_us = window_start_us + self._size_us
+        end_us = self._schedule.end_us(window_start_us)
         return WindowFacts(
             window_start_us=window_start_us,
             window_end_us=end_us,
@@ -283,7 +284,7 @@ class MemoryStore:
             sealed_until_us=self._sealed_until_us,
             last_tick_us=self._last_tick_us,
             last_judged_end_us=self._last_judged_end_us,
-            first_part_end_us=waiting[0] + self._size_us if waiting else None,
+            first_part_end_us=self._schedule.end_us(waiting[0]) if waiting else None,
             lead_us=self._lead_us,
         )
 
@@ -302,7 +303,7 @@ class MemoryStore:
     def judged_windows(self, stream_id: int, model_id: int, after_us: int, until_us: int) -> list[JudgedWindow]:
         """Return the judged windows of a model that start at or after `after_us` and end at or before `until_us`."""
         begin = bisect_left(self.judged_starts_us, after_us)
-        end = bisect_right(self.judged_starts_us, until_us - self._size_us)
+        end = bisect_left(self.judged_starts_us, self._schedule.floor_us(until_us))
         of_model = [self.judged[i] for i in range(begin, end) if self.threshold_at(i).model_id == model_id]
         shadow = self.shadow.get(model_id, {})
         as_shadow = [
@@ -334,7 +335,7 @@ class MemoryStore:
     def apply_change(self, change: Callable[[Sequence[Incident]], Sequence[Incident]], at_us: int) -> None:
         """Pass the open incidents to `change` and write the returned rows, at an event time."""
         for row in change(self._open_incidents()):
-            self._write_incident(row, (min(row.window_start_us, at_us - self._size_us), at_us))
+            self._write_incident(row, (min(row.window_start_us, at_us - self._schedule.rules_at(at_us).size_us), at_us))
 
     def accepted_reference(self, model_id: int) -> NDArray[np.float32] | None:
         """Return None: a back-test has no accepted incidents."""
@@ -344,7 +345,7 @@ class MemoryStore:
         """Return the numbers of incidents of these kinds opened in (after, until] and of the judged windows in it."""
         opened = sum(life.row.kind in kinds and after_us < life.row.opened_at_us <= until_us for life in self.incidents)
         begin = bisect_left(self._judged_starts, after_us)
-        return opened, bisect_right(self._judged_starts, until_us - self._size_us) - begin
+        return opened, bisect_left(self._judged_starts, self._schedule.floor_us(until_us)) - begin
 
     def list(self, stream_id: int) -> list[ModelRecord]:
         """Return the models of the stream."""

@@ -15,18 +15,22 @@ from config.errors import ConfigError
 from config.loading import load
 from config.settings import Settings
 from config.sources import FileSourceSettings
+from config.stream_rules import WindowRules
 from config.units import Rate, format_duration, parse_rate, to_us
 from consumers.batch import DecodedBatch
 from consumers.codec import make_codec
 from consumers.files.source import FileSource
+from consumers.window_schedule import make_window_schedule
 from monitor.backtest.cells import GridCell, build_cells
 from monitor.backtest.event_replay import CachedScorer, EventReplay
 from monitor.backtest.labels import Burst, Labels, group_bursts, read_labels
 from monitor.backtest.models import BacktestModels, fit_on_file, load_stored_models
 from monitor.backtest.outcome import Backtest, LabelledBursts, compute_outcome
 from monitor.backtest.window_replay import WindowReplay
+from monitor.daemon.rules import build_rule_schedule
 from monitor.statistics.part_codec import decode_part
 from storage.control.models import Activation
+from storage.control.settings import SettingsStore
 from storage.database.engine import Database
 from storage.ledger.ledger import Ledger
 from storage.queries.recorded_windows import RecordedWindows
@@ -198,7 +202,7 @@ def _backtest_windows(
             f"{labels.path} labels single events, but stored windows do not contain events: label intervals (start, "
             "end), or give the FILE of events"
         )
-    stream_settings, size_us = settings.streams[stream], to_us(settings.streams[stream].window.size)
+    stream_settings = settings.streams[stream]
     models = load_stored_models(settings, stream)
     if models is None:
         raise ConfigError(
@@ -213,7 +217,9 @@ def _backtest_windows(
             raise ConfigError(
                 f"stream {stream} has no judged windows{when}: run the daemon first, or give a FILE of events"
             )
-        cells = build_cells(settings, stream, *grid, models.models)
+        windows = _read_stored_windows(db, stream_id, settings, stream)
+        cells = build_cells(settings, stream, *grid, models.models, windows)
+        ends = make_window_schedule(cells[0].rules.windows)
         replays = [WindowReplay(cell, recorded.read_activations()) for cell in cells]
         shadow: dict[int, dict[int, bytes]] = {}
         for window in recorded.read_shadow_windows():
@@ -222,7 +228,7 @@ def _backtest_windows(
             cell.memory.shadow = shadow
         scales = {model_id: model.scale for model_id, model in models.models.items()}
         for done, window in enumerate(recorded.read_windows(time_range.since_us), 1):
-            if window.window_end_us - window.window_start_us != size_us:
+            if window.window_end_us != ends.end_us(window.window_start_us):
                 raise ConfigError(
                     f"stream {stream}: the stored windows have a length of "
                     f"{format_duration(timedelta(microseconds=window.window_end_us - window.window_start_us))}, "
@@ -243,6 +249,16 @@ def _backtest_windows(
         else LabelledBursts(bursts=_overlapping_bursts(labels.intervals, time_range.since_us, time_range.end_us))
     )
     return _build_result(settings, stream, cells, labelled, [None] * len(cells))
+
+
+def _read_stored_windows(db: Database, stream_id: int, settings: Settings, stream: str) -> tuple[WindowRules, ...]:
+    """Return the windows over event time if they have changed, and if the newest ones are those of the settings."""
+    rows = SettingsStore(db).read_rows(stream_id)
+    if not rows:
+        return ()
+    windows = build_rule_schedule(settings, stream, rows).newest.windows
+    is_present = windows[-1].size_us == to_us(settings.streams[stream].window.size)
+    return windows if is_present and len(windows) > 1 else ()
 
 
 def _overlapping_bursts(bursts: Sequence[Burst], begin_us: int, end_us: int) -> list[Burst]:

@@ -41,7 +41,7 @@ class WindowReplay:
             dead=part.dead,
             payload=_encode_with_outliers(part, outliers),
         )
-        memory.add_parts([row], end_us + cell.rules.grace_us)
+        memory.add_parts([row], end_us + cell.schedule.at(start_us).grace_us)
         cell.run_due()
         self._last_end_us = end_us
 

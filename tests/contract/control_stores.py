@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from config.stream_rules import WindowRules
+from consumers.window_schedule import make_window_schedule
 from monitor.backtest.memory_drift_store import MemoryDriftStore
 from monitor.backtest.memory_store import MemoryStore
 from monitor.control_plane.stores import DriftStoreProtocol, ThresholdStoreProtocol, WindowStoreProtocol
@@ -17,6 +19,7 @@ from storage.ledger.ledger import Ledger
 from tests.integration.storage.commits import MINUTE, T0, add_threshold, claim_stream
 
 STREAM_LEAD_US = 10 * MINUTE
+WINDOWS = make_window_schedule((WindowRules(size_us=MINUTE, grace_us=0, ahead_us=STREAM_LEAD_US),))
 
 
 class ControlStores(Protocol):
@@ -98,7 +101,7 @@ class BacktestStores:
     """The stores that a back-test holds in memory."""
 
     def __init__(self, name: str) -> None:
-        self._memory = memory = MemoryStore([], size_us=MINUTE, lead_us=STREAM_LEAD_US)
+        self._memory = memory = MemoryStore([], windows=WINDOWS, lead_us=STREAM_LEAD_US)
         self.windows: WindowStoreProtocol = memory
         self.thresholds: ThresholdStoreProtocol = memory
         self.drift: DriftStoreProtocol = MemoryDriftStore(memory)

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from config.stream_rules import WindowRules
 from config.units import Rate
+from consumers.window_schedule import make_window_schedule
 from monitor.backtest.labels import Burst
 from monitor.backtest.memory_store import IncidentLifetime, MemoryStore
 from monitor.backtest.outcome import LabelledBursts, Outcome, compute_outcome
@@ -49,7 +51,9 @@ def burst(start_s: int, end_s: int, events: int | None = 20) -> Burst:
 
 
 def outcome(lifetimes: Sequence[IncidentLifetime], bursts: Sequence[Burst] | None = None) -> Outcome:
-    memory = MemoryStore([], size_us=MINUTE, lead_us=0)
+    memory = MemoryStore(
+        [], windows=make_window_schedule((WindowRules(size_us=MINUTE, grace_us=0, ahead_us=0),)), lead_us=0
+    )
     memory.windows = [window(minute) for minute in range(DAY)]
     memory.incidents = list(lifetimes)
     labelled = None if bursts is None else LabelledBursts(bursts=bursts, events=40)
