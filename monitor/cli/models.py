@@ -18,6 +18,7 @@ from monitor.cli.database import format_no_history, has_history, open_database
 from monitor.cli.output.tables import format_option, format_value, resolve_format, write_rows
 from monitor.cli.settings import load_settings, require_stream
 from storage.control.models import Activation, ModelRecord, ModelStore
+from storage.control.settings import SettingsStore
 from storage.control.shadows import ShadowStore
 from storage.control.thresholds import ThresholdRow, ThresholdStore
 from storage.database.engine import Database
@@ -123,20 +124,23 @@ def _load_models(db: Database, stream: str) -> list[ModelRecord]:
 
 
 def _build_promoter(db: Database, settings: Settings, stream: str) -> "Promoter":
-    from monitor.daemon.rules import build_stream_rules
+    from monitor.daemon.rules import build_rule_schedule, build_stream_rules
     from monitor.models.promotion import Promoter
     from monitor.models.scoring import load_model
 
     def reference(model_id: int) -> NDArray[np.float32]:
         return load_model(*ModelStore(db).load(model_id), "cpu").reference
 
+    stream_id = load_stream_ids(db)[stream]
+    rows = SettingsStore(db).read_rows(stream_id)
     return Promoter(
         build_stream_rules(settings, stream),
-        load_stream_ids(db)[stream],
+        stream_id,
         shadows=ShadowStore(db),
         models=ModelStore(db),
         thresholds=ThresholdStore(db),
         reference=reference,
+        rules_at=build_rule_schedule(settings, stream, rows).at if rows else None,
     )
 
 

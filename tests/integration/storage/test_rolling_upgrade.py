@@ -1,12 +1,15 @@
 """A database of the version before is upgraded in place, and not while a process of that version runs on it."""
 
+import threading
 from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
 from alembic import command
 
-from config.errors import OlderReplicasRunning
+from config.errors import ConfigError, OlderReplicasRunning
+from config.settings import Settings
+from monitor.daemon.daemon import Daemon
 from storage.control.settings import Replica, SettingsStore
 from storage.database import views
 from storage.database.engine import Database
@@ -15,6 +18,7 @@ from storage.database.older_replicas import find_running_replicas
 from storage.database.revisions import KNOWN_REVISIONS
 from storage.database.tables import FOREVER_US
 from storage.ledger.ledger import Ledger
+from tests.integration.control.worker_bench import wait_until
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
@@ -120,3 +124,28 @@ def test_an_upgrade_waits_for_running_processes_of_the_version_before(old: Datab
         assert old.schema_revision() == "0003", "nothing was changed"
     upgrade(old, beside_older=True)
     assert old.schema_revision() == KNOWN_REVISIONS[-1]
+
+
+def test_a_daemon_waits_for_processes_of_the_version_before_and_logs_them_once(
+    old: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    daemon = Daemon(Settings.model_validate({"streams": {"payments": {"source": {"type": "synthetic"}}}}))
+    hold_lease(old, seconds=60)
+    waiting = threading.Thread(target=daemon._upgrade_schema, args=(old,))
+    waiting.start()
+    if old.dialect == "postgresql":
+        wait_until(lambda: "old-pod" in caplog.text)
+        assert old.schema_revision() == "0003"
+        with old.write() as conn:
+            conn.exec_driver_sql("DELETE FROM leases")
+    waiting.join(60)
+    assert old.schema_revision() == KNOWN_REVISIONS[-1]
+    assert caplog.text.count("old-pod") == (1 if old.dialect == "postgresql" else 0)
+
+
+def test_a_daemon_does_not_upgrade_a_file_that_another_one_uses(sqlite_url: str) -> None:
+    settings = {"database": {"url": sqlite_url}, "streams": {"payments": {"source": {"type": "synthetic"}}}}
+    with Database(sqlite_url) as db, db.lock_for_daemon():
+        with pytest.raises(ConfigError, match="in use by another Outrider daemon"):
+            Daemon(Settings.model_validate(settings)).run()
+        assert db.schema_revision() is None
