@@ -11,6 +11,7 @@ import pytest
 
 from consumers.batch import Partition, Position
 from consumers.files.source import FileSource
+from consumers.kafka.answers import Way
 from consumers.source import Source
 from consumers.synthetic.plan import SyntheticPlan
 from consumers.synthetic.source import SyntheticSource
@@ -31,7 +32,9 @@ class SourceLog:
         return {each.partition: (each.begin, each.end) for each in self.open().discover()}
 
 
-@pytest.fixture(params=["kafka", "kafka_group", "jsonl", "csv", "parquet", "synthetic", "memory"])
+@pytest.fixture(
+    params=["kafka", "kafka_group", "kafka_clients_parser", "jsonl", "csv", "parquet", "synthetic", "memory"]
+)
 def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SourceLog]:
     with ExitStack() as cleanups:
         opener = _OPENERS[request.param](request, tmp_path)
@@ -44,7 +47,10 @@ def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SourceLog]:
         yield SourceLog(open=open_one)
 
 
-def _kafka(request: pytest.FixtureRequest, _: Path, *, group: bool = False) -> Callable[[], Source]:
+def _kafka(
+    request: pytest.FixtureRequest, _: Path, *, group: bool = False, way: Way = "columns"
+) -> Callable[[], Source]:
+    from consumers.kafka.client import ReadLimits
     from consumers.kafka.source import KafkaSource
     from tests.servers.records import produce
 
@@ -55,13 +61,17 @@ def _kafka(request: pytest.FixtureRequest, _: Path, *, group: bool = False) -> C
 
     def open_one() -> Source:
         group_id = f"{topic}-{time.time_ns()}" if group else None
-        return KafkaSource([topic], [server.bootstrap], group_id=group_id)
+        return KafkaSource([topic], [server.bootstrap], group_id=group_id, limits=ReadLimits(way=way))
 
     return open_one
 
 
 def _kafka_group(request: pytest.FixtureRequest, path: Path) -> Callable[[], Source]:
     return _kafka(request, path, group=True)
+
+
+def _kafka_clients_parser(request: pytest.FixtureRequest, path: Path) -> Callable[[], Source]:
+    return _kafka(request, path, way="records")
 
 
 def _jsonl(_: pytest.FixtureRequest, path: Path) -> Callable[[], Source]:
@@ -99,6 +109,7 @@ def _memory(_: pytest.FixtureRequest, __: Path) -> Callable[[], Source]:
 _OPENERS: dict[str, Callable[[pytest.FixtureRequest, Path], Callable[[], Source]]] = {
     "kafka": _kafka,
     "kafka_group": _kafka_group,
+    "kafka_clients_parser": _kafka_clients_parser,
     "jsonl": _jsonl,
     "csv": _csv,
     "parquet": _parquet,

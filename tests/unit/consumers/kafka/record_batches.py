@@ -51,15 +51,15 @@ class Batch:
         """Return the encoded records."""
         if self.data is not None:
             return self.data
-        encoded = b""
+        encoded = []
         for i, value in enumerate(self.values):
             delta = i if self.deltas is None else self.deltas[i]
             time_delta = 10 * i if self.time_deltas is None else self.time_deltas[i]
             key = None if self.keys is None else self.keys[i]
             body = b"\0" + varint(time_delta) + varint(delta) + sized(key) + sized(value) + varint(len(self.headers))
             body += b"".join(sized(name) + sized(content) for name, content in self.headers)
-            encoded += varint(len(body)) + body
-        return encoded + self.extra
+            encoded.append(varint(len(body)) + body)
+        return b"".join(encoded) + self.extra
 
     def encode(self) -> bytes:
         """Return the bytes of the batch with its checksum."""
