@@ -75,7 +75,17 @@ class Actor:
 
 
 def pause_current_actor() -> None:
-    """Let the actor of this thread wait for its next `resume`; do nothing in other threads."""
+    """Let the actor of this thread wait for its next `resume`; do nothing in other threads, and inside of a lock."""
     actor: Actor | None = getattr(_current, "actor", None)
-    if actor is not None:
+    if actor is not None and not getattr(_current, "locks", 0):
         actor.pause()
+
+
+class ActorLock:
+    """A lock of several actors: its holder does not wait, so that no other actor can find it locked."""
+
+    def __enter__(self) -> None:
+        _current.locks = getattr(_current, "locks", 0) + 1
+
+    def __exit__(self, *_: object) -> None:
+        _current.locks -= 1

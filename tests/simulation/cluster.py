@@ -2,11 +2,14 @@
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import sqlalchemy as sa
 
+from config.setting_classes import hash_shared, select_shared
 from consumers.batch import Partition
+from monitor.daemon.rules import build_stream_rules
+from storage.control.settings import NewSettings, SettingRow, SettingsStore
+from storage.control.settings import Replica as StoredReplica
 from storage.database.tables import window_parts
 from storage.ledger.ledger import Ledger
 from storage.ledger.sources import NewSource
@@ -14,7 +17,7 @@ from tests.integration.control.worker_bench import add_model
 from tests.simulation.clock import SimulatedClock
 from tests.simulation.database import Fault, SimulatedDatabase
 from tests.simulation.replica import ROLES, Replica, Role, SimulatedStream
-from tests.simulation.scenes import END_US, START_US, TOPIC, Scene
+from tests.simulation.scenes import END_US, IDLE_TIMEOUT_S, START_US, TOPIC, Scene
 
 _DISTURBED_STEPS = 2_000
 _MAX_ROUNDS = 200
@@ -25,17 +28,51 @@ _ROUND_S = 0.4
 class Cluster:
     """The replicas of one stream; each replica has its own connection to one database."""
 
-    def __init__(self, databases: Sequence[SimulatedDatabase], scene: Scene, name: str, *, complete: bool) -> None:
+    def __init__(
+        self,
+        databases: Sequence[SimulatedDatabase],
+        scene: Scene,
+        name: str,
+        *,
+        complete: bool,
+        stored: Sequence[SettingRow] = (),
+    ) -> None:
+        """Store the stream, its model and its settings, and start the replicas.
+
+        Args:
+            databases: The connection of each replica.
+            scene: The log and the files.
+            name: The name of the stream.
+            complete: Whether the whole log is produced at once.
+            stored: The settings that another run has stored, with which this one begins.
+        """
         self._databases = databases
         self._clock: SimulatedClock = databases[0].clock
         self._clock.now_us = START_US
         for each in databases:
             each.fault = None
         self.group = scene.make_group(complete=complete)
-        rules = replace(scene.rules, stream=name)
-        ledger = Ledger(databases[0])
+        self._files = [file.make_settings(name) for file in scene.files]
+        self._deployed = [0] * len(databases)
+        self._stream = SimulatedStream(stream_id=self._store_stream(name, stored), name=name, group=self.group)
+        self._starts = self._rounds = 0
+        self.replicas: list[Replica] = [self._start(member) for member in range(len(databases))]
+        self.assign([0] * len(self.partitions))
+
+    @property
+    def stream_id(self) -> int:
+        """Return the id of the stream."""
+        return self._stream.stream_id
+
+    @property
+    def name(self) -> str:
+        """Return the name of the stream."""
+        return self._stream.name
+
+    def _store_stream(self, name: str, stored: Sequence[SettingRow]) -> int:
+        db, ledger = self._databases[0], Ledger(self._databases[0])
+        rules = build_stream_rules(self._files[0], name)
         stream = ledger.open_stream(name, rules.size_us, rules.lead_us)
-        self.stream_id = stream.id
         ledger.register_sources(
             stream.id,
             [
@@ -43,11 +80,15 @@ class Cluster:
                 for each in self.partitions
             ],
         )
-        add_model(databases[0], stream.id, only_first=True)
-        self._stream = SimulatedStream(stream_id=stream.id, rules=rules, group=self.group)
-        self._starts = self._rounds = 0
-        self.replicas: list[Replica] = [self._start(member) for member in range(len(databases))]
-        self.assign([0] * len(self.partitions))
+        add_model(db, stream.id, only_first=True)
+        if stored:
+            own = [hash_shared(select_shared(file.streams[name])) for file in self._files]
+            self._deployed = [own.index(stored[-1].hash)] * len(self._databases)
+            size_us = build_stream_rules(self._files[self._deployed[0]], name).size_us
+            replica = StoredReplica(owner="before", heartbeat_us=0, settings_hash=stored[-1].hash, version="-")
+            new = NewSettings(rows=stored, window_size_us=size_us, lead_us=rules.lead_us)
+            SettingsStore(db).exchange(stream.id, replica, lambda _: new)
+        return stream.id
 
     @property
     def partitions(self) -> list[Partition]:
@@ -56,7 +97,17 @@ class Cluster:
 
     def _start(self, member: int) -> Replica:
         self._starts += 1
-        return Replica(self._databases[member], self._stream, member, f"{self._stream.rules.stream}:{self._starts}")
+        owner = f"{self._stream.name}:{self._starts}"
+        return Replica(self._databases[member], self._stream, member, owner, self._files[self._deployed[member]])
+
+    def deploy(self, member: int, file: int) -> None:
+        """Kill a replica and start it anew with one of the two files."""
+        self._deployed[member] = file
+        self.kill(member)
+
+    def read_settings(self) -> list[SettingRow]:
+        """Return the stored settings of the stream."""
+        return SettingsStore(self._databases[0]).read_rows(self.stream_id)
 
     def assign(self, members: Sequence[int]) -> None:
         """Assign each partition to a member; the members notice it at their next polls."""
@@ -112,7 +163,7 @@ class Cluster:
                 return
             if n_quiet % _QUIET_ROUNDS == _QUIET_ROUNDS - 1:
                 self._clock.now_us = max(self._clock.now_us, END_US)
-                self.pass_time(self._stream.rules.idle_timeout_us / 1e6)
+                self.pass_time(IDLE_TIMEOUT_S)
         raise AssertionError(f"the simulation is not settled after {_MAX_ROUNDS} rounds: {self._read_progress()}")
 
     def run_round(self, frozen: int | None = None) -> None:
@@ -148,6 +199,7 @@ class Cluster:
         member = chance.choice(members)
         actions: list[tuple[int, Callable[[], None]]] = [
             (3, lambda: self.kill(member)),
+            (2, lambda: self.deploy(member, chance.choice([0, 1]))),
             (5, lambda: self.move(chance.choice(self.partitions), member)),
             (8, lambda: self.freeze(member, (member + chance.choice([1, 2])) % len(members), chance.randint(1, 6))),
             (4, lambda: self.break_transaction(member, chance.choice(list(Fault)))),
@@ -174,7 +226,9 @@ class Cluster:
         return all(each.next_offset == ends[each.partition] for each in stored)
 
     def _count_parts(self) -> int:
-        query = sa.select(sa.func.count()).where(window_parts.c.stream_id == self.stream_id)
+        """Return the number of parts that wait for a judgement; late and filtered records alone wait for an event."""
+        is_judged = window_parts.c.events + window_parts.c.dead > 0
+        query = sa.select(sa.func.count()).where(window_parts.c.stream_id == self.stream_id, is_judged)
         with self._databases[0].read() as connection:
             return int(connection.scalar(query) or 0)
 

@@ -11,6 +11,8 @@ from storage.database.engine import Database
 Rows = list[tuple[Any, ...]]
 
 _OF = ":stream_id"
+# An incident that opened before the end of its window may be withdrawn at the end: it depends on the order of commits.
+_WITHDRAWN = "SELECT incident_id FROM transitions WHERE summary LIKE 'withdrawn:%'"
 _QUERIES = {
     "scores": f"""SELECT so.partition, s.source_offset, s.event_time_us, s.energy, t.valid_from_us, t.computed_at_us,
         s.key, s.event_id FROM scores s JOIN sources so ON so.id = s.source_id
@@ -20,20 +22,21 @@ _QUERIES = {
         JOIN sources so ON so.id = o.source_id WHERE so.stream_id = {_OF} ORDER BY 1, 2""",
     "dead_letters": f"""SELECT so.partition, d.source_offset, d.end_offset, d.count, d.reason, d.detail
         FROM dead_letters d JOIN sources so ON so.id = d.source_id WHERE so.stream_id = {_OF} ORDER BY 1, 2""",
-    "windows": f"""SELECT w.window_start_us, w.window_end_us, w.events, w.outliers, w.late, w.dead, w.expected,
-        w.p_value, w.energy_p50, w.energy_p99, w.energy_max, w.payload, w.details, w.judged_at_us IS NULL,
-        t.computed_at_us FROM windows w JOIN thresholds t ON t.id = w.threshold_id
+    "windows": f"""SELECT w.window_start_us, w.window_end_us, w.events, w.outliers, w.late, w.dead, w.filtered,
+        w.expected, w.p_value, w.energy_p50, w.energy_p99, w.energy_max, w.payload, w.details, w.judged_at_us IS NULL,
+        t.computed_at_us FROM windows w LEFT JOIN thresholds t ON t.id = w.threshold_id
         WHERE w.stream_id = {_OF} ORDER BY 1""",
     "thresholds": f"""SELECT computed_at_us, valid_from_us, percentile, threshold, lower, upper, n, method, details
         FROM thresholds WHERE stream_id = {_OF} ORDER BY 1, 2""",
-    "calibrations": f"""SELECT at_us, promised_per_week, realised_per_week, windows_learned, dispersion, exceedance,
-        state FROM calibrations WHERE stream_id = {_OF} ORDER BY 1""",
+    "calibrations": f"""SELECT at_us, promised_per_week, windows_learned, dispersion, exceedance, state
+        FROM calibrations WHERE stream_id = {_OF} ORDER BY 1""",
     "incidents": f"""SELECT kind, severity, status, window_start_us, opened_at_us, resolved_at_us, last_told_us,
         clean_windows, windows_fired, summary, details FROM incidents WHERE stream_id = {_OF}
-        ORDER BY opened_at_us, kind""",
+        AND id NOT IN ({_WITHDRAWN}) ORDER BY opened_at_us, kind""",
     "transitions": f"""SELECT i.kind, i.window_start_us, t.transition, t.window_start_us, t.at_us, t.summary, t.details,
         (SELECT count(*) FROM notifications n WHERE n.transition_id = t.id) FROM transitions t
-        JOIN incidents i ON i.id = t.incident_id WHERE t.stream_id = {_OF} ORDER BY t.at_us, 1, 2, 3""",
+        JOIN incidents i ON i.id = t.incident_id WHERE t.stream_id = {_OF}
+        AND i.id NOT IN ({_WITHDRAWN}) ORDER BY t.at_us, 1, 2, 3""",
     "drift_verdicts": f"""SELECT horizon, window_start_us, window_end_us, statistic, feature, before, after, effect, z,
         "limit", drifted FROM drift_verdicts WHERE stream_id = {_OF} ORDER BY 1, 2, 4, 5""",
     "drift_bases": f"SELECT horizon_us, season, from_us, until_us, base FROM drift_bases WHERE stream_id = {_OF} "
@@ -41,7 +44,8 @@ _QUERIES = {
     "drift_marks": f"SELECT until_us, rebased_from_us, state FROM drift_marks WHERE stream_id = {_OF}",
     "positions": f"""SELECT so.partition, p.next_offset, p.watermark_us, p.last_event_us FROM positions p
         JOIN sources so ON so.id = p.source_id WHERE p.stream_id = {_OF} AND p.active ORDER BY 1""",
-    "window_parts": f"SELECT window_start_us, events, late, dead FROM window_parts WHERE stream_id = {_OF} ORDER BY 1",
+    "window_parts": f"""SELECT window_start_us, sum(events), sum(late), sum(dead), sum(filtered) FROM window_parts
+        WHERE stream_id = {_OF} GROUP BY 1 ORDER BY 1""",
 }
 _JSON = {"details", "features", "state", "base"}
 

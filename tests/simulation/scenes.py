@@ -2,16 +2,15 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
-from config.stream_rules import StreamRules
+from config.settings import Settings
 from consumers.batch import Partition
-from tests.rules import make_rules
 from tests.simulation.log import ConsumerGroup, LogRecord, PartitionLog
 
 T0_US = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
@@ -22,7 +21,10 @@ START_US = T0_US - DAY_US
 END_US = T0_US + DAY_US
 TOPIC = "payments"
 MAX_FUTURE_US = 30 * SECOND_US
+IDLE_TIMEOUT_S = 600
 FEATURES = ("x", "y")
+FILTERED_X = 777.0
+"""The feature of records that the filter leaves out."""
 
 _NORMAL = np.random.default_rng(0).normal(size=(997, 2)).round(4).tolist()
 
@@ -41,6 +43,8 @@ class Kind(Enum):
     """One event whose clock is ahead, among events with right clocks."""
     WRONG_CLOCK = "wrong clock"
     """All events of the batch have the clock of one machine, which is ahead."""
+    FILTERED = "filtered"
+    """Records that the filter of the stream leaves out; the times of some are not valid."""
     HOLE = "hole"
     """Offsets without records: an aborted transaction, or compaction."""
 
@@ -56,14 +60,48 @@ class BatchPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StreamFile:
+    """The settings in the configuration file of a replica that differ between the files of one stream."""
+
+    size_s: int
+    percentile: float
+
+    def make_settings(self, stream: str) -> Settings:
+        """Return all settings of the file."""
+        source = {"type": "kafka", "topics": [TOPIC]}
+        streams = {stream: {"source": source, **self._stream()}}
+        return Settings.model_validate({"streams": streams, "notify": {"max_age": "10y"}})
+
+    def _stream(self) -> dict[str, Any]:
+        return {
+            "event": {"time": {"field": "ts", "unit": "us"}, "features": list(FEATURES)},
+            "window": {
+                "size": f"{self.size_s}s",
+                "grace": "5s",
+                "ahead": "40s",
+                "max_future": f"{MAX_FUTURE_US // SECOND_US}s",
+                "idle_timeout": f"{IDLE_TIMEOUT_S}s",
+            },
+            "threshold": {"percentile": self.percentile, "refresh": "30s", "look_back": "5m", "adopt_after": "5m"},
+            "alerts": {
+                "false_alarms": "1000/week",
+                "min_outliers": 2,
+                "resolve_after": 2,
+                "repeat_interval": "1m",
+                "drift": {"horizons": ["1m"]},
+            },
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """The log of a topic and the rules of the stream that reads it.
+    """The log of a topic, and the files of the replicas that read it: all run with the first one until a deployment.
 
     `ends` is True if the partitions end like files, False if they become idle at their end. `append_time` is True if
     the broker's clock sets the timestamps of the records.
     """
 
-    rules: StreamRules
+    files: tuple[StreamFile, StreamFile]
     partitions: Sequence[Sequence[BatchPlan]]
     ends: bool
     append_time: bool = False
@@ -101,9 +139,7 @@ def build_log(number: int, plans: Sequence[BatchPlan], *, append_time: bool) -> 
             elif plan.kind is Kind.LATE:
                 time_s -= plan.far_s
             time_us = T0_US + round(time_s * SECOND_US)
-            value = (
-                b"{" if plan.kind is Kind.DEAD else encode_event(number, offset, time_us, burst=plan.kind is Kind.BURST)
-            )
+            value = b"{" if plan.kind is Kind.DEAD else encode_event(number, offset, time_us, plan.kind)
             records.append(
                 LogRecord(
                     offset=offset,
@@ -117,31 +153,14 @@ def build_log(number: int, plans: Sequence[BatchPlan], *, append_time: bool) -> 
     return PartitionLog(records=records, end=offset)
 
 
-def encode_event(number: int, offset: int, time_us: int, *, burst: bool) -> bytes:
-    """Return an event whose features depend on its place in the log only."""
+def encode_event(number: int, offset: int, time_us: int, kind: Kind) -> bytes:
+    """Return an event whose features depend on its kind and its place in the log only."""
+    if kind is Kind.FILTERED:
+        return json.dumps({"x": FILTERED_X, "y": offset % 3, "ts": time_us}).encode()
     x, y = _NORMAL[(number * 331 + offset) % len(_NORMAL)]
-    scale = 9 if burst else 1
+    scale = 9 if kind is Kind.BURST else 1
     return json.dumps({"x": x * scale, "y": y * scale, "ts": time_us}).encode()
 
-
-RULES = replace(
-    make_rules(size_us=10 * SECOND_US, grace_us=5 * SECOND_US, ahead_us=40 * SECOND_US, max_future_us=MAX_FUTURE_US),
-    config_hash="-",
-    percentile=95.0,
-    refresh=timedelta(seconds=30),
-    look_back_us=300 * SECOND_US,
-    adopt_after_us=300 * SECOND_US,
-    idle_timeout_us=600 * SECOND_US,
-    per_week=1000.0,
-    min_outliers=2,
-    min_ratio=0.0,
-    max_dead_letter_ratio=0.05,
-    resolve_after=2,
-    repeat_interval_us=60 * SECOND_US,
-    horizons_us=(60 * SECOND_US,),
-    max_age_us=2**62,
-    channels=lambda kind, severity: ("ops",),
-)
 
 _BATCHES = st.builds(
     BatchPlan,
@@ -152,14 +171,16 @@ _BATCHES = st.builds(
 )
 
 
+_FILES = st.builds(StreamFile, size_s=st.sampled_from([10, 7, 15]), percentile=st.sampled_from([95.0, 90.0]))
+
+
 @st.composite
 def scenes(draw: st.DrawFn) -> Scene:
     """Draw a scene of one to three partitions."""
     sizes = draw(st.lists(st.integers(1, 40), min_size=1, max_size=3))
     partitions = [draw(st.lists(_BATCHES, min_size=n, max_size=n)) for n in sizes]
-    size_us = draw(st.sampled_from([10, 7])) * SECOND_US
     return Scene(
-        rules=replace(RULES, size_us=size_us),
+        files=(draw(_FILES), draw(_FILES)),
         partitions=partitions,
         ends=draw(st.booleans()),
         append_time=draw(st.booleans()),

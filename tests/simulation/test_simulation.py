@@ -7,7 +7,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.simulation.machine import SETTINGS, open_machine
 
-PROFILE = settings(SETTINGS, max_examples=10, derandomize=True)
+PROFILE = settings(SETTINGS, max_examples=6, derandomize=True)
 
 
 def test_a_disturbed_run_stores_the_rows_of_an_undisturbed_one(database_url: str, tmp_path: Path) -> None:
