@@ -58,14 +58,14 @@ class FailingOnce:
             self.failed.add((name, role))
             return True
 
-    def wrap(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    def wrap(self, original: Callable[..., Any], *, writes: bool) -> Callable[..., Any]:
         @contextmanager
-        def transaction(db: Database, engine: Any, *, writes: bool) -> Iterator[Any]:
+        def transaction(db: Database) -> Iterator[Any]:
             call = _find_call()
             fails = call is not None and self.is_first(call, _find_role())
             if fails and not (self._after_commit and writes):
                 raise StorageUnavailable("the connection was lost")
-            with original(db, engine, writes=writes) as connection:
+            with original(db) as connection:
                 yield connection
             if fails:
                 raise CommitUnknown("the outcome of a commit is unknown")
@@ -118,7 +118,8 @@ def test_each_call_fails_once_on_each_thread_and_the_rows_are_those_of_an_undist
     undisturbed = sqlite_url.replace("outrider.db", "undisturbed.db")
     run_daemon(undisturbed)
     failing = FailingOnce(after_commit=after_commit)
-    monkeypatch.setattr(Database, "_transaction", failing.wrap(Database._transaction))
+    monkeypatch.setattr(Database, "read", failing.wrap(Database.read, writes=False))
+    monkeypatch.setattr(Database, "write", failing.wrap(Database.write, writes=True))
     run_daemon(sqlite_url)
     monkeypatch.undo()
     assert not [each for each in caplog.records if getattr(each, "action", "") == "stopped"], "the stream restarted"
