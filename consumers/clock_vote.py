@@ -84,7 +84,8 @@ class ReadExtent:
 
     Attributes:
         read_until: The offset after the last record that was read.
-        log_end_us: The database's clock when `read_until` was the end of the log; None if it was not seen there.
+        log_end_us: The database's clock when `read_until` was the end of the log and had been for some time; None if
+            it was not.
         ended: No records follow, as at the end of a file.
     """
 
@@ -195,24 +196,22 @@ class _Vote:
         return _lower_median(self._records.times_us[first : first + n])
 
     def _decide_at_end(self, row: int, earliest_us: int, lead: int) -> bool | None:
-        """Decide by fewer votes: at the end of a file by the rows that follow, at the end of a log by its clock.
+        """Decide by fewer votes, at the end of a file, or at the end of a log once its clock has reached the time.
 
-        In a log the clock stands for the missing votes. Records that are appended later have later times, so that they
-        agree as soon as the clock has reached the time.
+        The clock stands for the missing votes: records that are appended later have later times, so that they agree as
+        soon as the clock has reached the time. If the batches that follow are divided or there are none, the records
+        that follow vote in groups, those of the record's own batch too.
         """
         extent = self._extent
-        if extent.ended:
-            following = self._records.times_us[row + 1 :]
-            if not lead and len(following):
-                groups = np.array_split(following, min(VOTE_LEAD, len(following)))
-                lead = sum(1 if _lower_median(group) >= earliest_us else -1 for group in groups)
-                return lead > 0
-            if lead:
-                return lead > 0
-            return extent.log_end_us is None or earliest_us <= extent.log_end_us
-        if extent.log_end_us is not None and earliest_us <= extent.log_end_us:
-            return True
-        return None
+        is_reached = extent.log_end_us is None or earliest_us <= extent.log_end_us
+        if not extent.ended and (extent.log_end_us is None or not is_reached):
+            return None
+        following = self._records.times_us[row + 1 :]
+        if not lead and len(following):
+            groups = np.array_split(following, min(VOTE_LEAD, len(following)))
+            lead = sum(1 if _lower_median(group) >= earliest_us else -1 for group in groups)
+            return lead > 0
+        return lead > 0 if lead else is_reached
 
 
 def _lower_median(times_us: Int64) -> int:

@@ -16,6 +16,9 @@ from monitor.pipeline.key_states import KeyedSource
 from storage.ledger.commit import StreamControl
 from storage.ledger.sources import SourceClaim
 
+QUIET_US = 1_500_000
+"""Time without further records at the end of a log after which the clock decides on future times."""
+
 WATERMARK_REPEAT_S = 5.0
 """Interval at which the watermark of a source with held records is committed again.
 
@@ -92,10 +95,10 @@ class PartitionBuffer:
     since which there have been any, `pending_since_s` the time since which some wait for their commit, and
     `waiting_since_s` the time since which the position has not moved although there are pending records; `last_hold` is
     the last condition that the first of them has waited for, also while it is decided again. `hold` is the
-    condition that the first pending event waits for. `log_end_us` is the database's clock when the last pending record
-    was the last one of the log; None if it was not seen there. `idle` is true from the storing of the idle source to
-    its next commit. `keyed` holds the stored states of the source's keys; None if the stream derives no features.
-    Other times are on the monotonic clock.
+    condition that the first pending event waits for. Since `log_end_since_us`, by the database's clock, the last
+    pending record is known to be the last one of the log; `log_end_us` is the time until which it was, once that has
+    lasted `QUIET_US`. `idle` is true from the storing of the idle source to its next commit. `keyed` holds the stored
+    states of the source's keys; None if the stream derives no features. Other times are on the monotonic clock.
 
     Only the methods change a buffer.
     """
@@ -106,6 +109,7 @@ class PartitionBuffer:
     watermark_us: int | None
     pending: deque[DecodedBatch] = field(default_factory=deque)
     hold: Hold | None = None
+    log_end_since_us: int | None = None
     log_end_us: int | None = None
     ended: bool = False
     end_stored: bool = False
@@ -159,16 +163,22 @@ class PartitionBuffer:
         if not self.record_count:
             self.records_since_s = now_s
         self.pending.append(batch)
-        self.log_end_us = None
+        self.log_end_since_us = self.log_end_us = None
         self._decide()
         self.record_count += batch.n_records
         if len(batch.events):
             self.last_event_s = now_s
 
     def reach_log_end(self, clock_us: int) -> None:
-        """Record that the pending records end the log at a time of the database's clock, which may decide an event."""
-        self.log_end_us = clock_us
-        self._decide()
+        """Record that the pending records end the log at a time of the database's clock.
+
+        It decides an event once no record has followed for `QUIET_US`: in a stream that goes on, record batches decide.
+        """
+        if self.log_end_since_us is None:
+            self.log_end_since_us = clock_us
+        if clock_us - self.log_end_since_us >= QUIET_US:
+            self.log_end_us = clock_us
+            self._decide()
 
     def end(self, clock_us: int | None = None) -> None:
         """Record that no further records follow, which decides an undecided event.

@@ -63,6 +63,12 @@ def bench(sqlite_db: Database) -> WorkerBench:
     return WorkerBench(sqlite_db, stream_id)
 
 
+def catch_up(bench: WorkerBench, seen_us: int) -> None:
+    """Report the end of the log twice, without records in between."""
+    for clock_us in (seen_us - 2 * SECOND, seen_us):
+        bench.inbox.put(PartitionsCaughtUp(partitions=frozenset({partition()}), seen_us=clock_us))
+
+
 def file_bench(db: Database, **settings: float) -> WorkerBench:
     stream_id = open_stream(db, rules=FILE)
     seal(db, stream_id, T0)
@@ -274,7 +280,7 @@ def test_the_first_event_before_dead_letters_is_decided_at_the_end_of_the_log(sq
     claim = bench.claim()
     thread = bench.start()
     bench.feed(claim, event_batch([T0]), raw_batch([b"not json"] * 9, begin=1))
-    bench.inbox.put(PartitionsCaughtUp(partitions=frozenset({partition()}), seen_us=T0))
+    catch_up(bench, T0)
     wait_until(lambda: bench.position().next_offset == 10)
     bench.end(thread)
     assert count_rows(sqlite_db, "scores") == 1
@@ -294,7 +300,7 @@ def test_a_stray_time_at_the_end_of_the_batch_does_not_become_the_watermark(sqli
     stray = T0 + 40 * MINUTE  # beyond the lead too
     thread = bench.start()
     bench.feed(claim, event_batch([T0, T0 + 1, T0 + 2, stray]))
-    bench.inbox.put(PartitionsCaughtUp(partitions=frozenset({partition()}), seen_us=T0 + 3))
+    catch_up(bench, T0 + 3)
     wait_until(lambda: count_rows(sqlite_db, "scores") == 3)
     assert bench.position().watermark_us == T0 + 2
     bench.feed(claim, event_batch([T0 + 4 + i for i in range(700)], begin=4))
@@ -333,12 +339,12 @@ def test_a_source_that_waits_for_the_decision_on_a_time_may_be_idle(sqlite_db: D
     claim = bench.claim()
     thread = bench.start()
     bench.feed(claim, event_batch([T0, T0 + 40 * MINUTE]))
-    bench.inbox.put(PartitionsCaughtUp(partitions=frozenset({partition()}), seen_us=T0))
+    catch_up(bench, T0)
     wait_until(lambda: bench.position().next_offset == 1)
     bench.inbox.put(PartitionsCaughtUp(partitions=frozenset({partition()}), seen_us=T0 + 1))
     wait_until(lambda: bench.position().idle_until_us == T0 + 1 + IDLE_LEASE_US)
     assert bench.position().next_offset == 1
-    bench.inbox.put(PartitionsCaughtUp(partitions=frozenset({partition()}), seen_us=T0 + 35 * MINUTE))
+    catch_up(bench, T0 + 35 * MINUTE)
     wait_until(lambda: bench.position().watermark_us == T0 + 40 * MINUTE)
     bench.end(thread)
 

@@ -90,6 +90,12 @@ def test_at_the_end_of_the_log_a_jump_is_believed_once_the_clock_has_reached_it(
     assert decide(log, clock=AHEAD - MAX_FUTURE) == ([False, False], 2)
 
 
+def test_at_the_end_of_the_log_fewer_votes_or_the_records_of_its_own_batch_may_contradict_a_time():
+    assert decide(log_of(*singles(0, AHEAD, 1, 2)), clock=10 * AHEAD)[0] == [False, True, False, False]
+    assert decide(log_of([0, AHEAD, 1, 2]), clock=10 * AHEAD)[0] == [False, True, False, False]
+    assert decide(log_of([0, AHEAD, AHEAD + 1, AHEAD + 2]), clock=10 * AHEAD)[0] == [False] * 4
+
+
 def test_votes_against_it_are_not_overruled_by_the_clock():
     log = log_of(*singles(0, AHEAD, 1, 2, 3, 4, 5))
     assert decide(log, clock=10 * AHEAD)[0][:2] == [False, True]

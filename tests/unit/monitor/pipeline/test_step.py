@@ -147,6 +147,8 @@ def test_the_last_event_before_the_end_is_decided() -> None:
 def test_the_end_of_the_log_decides_an_event_by_the_clock() -> None:
     buffer = pending(records(40), watermark=0)
     buffer.apply_hold(Undecided(), now_s=0.0)
+    buffer.reach_log_end(T0 + 33 * MINUTE)
+    assert step_of(buffer, control(sealed=60), rules=FILE) == NothingDue(), "records may follow at once"
     buffer.reach_log_end(T0 + 34 * MINUTE)
     assert step_of(buffer, control(sealed=60), rules=FILE) == WaitForInput(hold=Undecided())
     buffer.reach_log_end(T0 + 35 * MINUTE)
@@ -155,6 +157,7 @@ def test_the_end_of_the_log_decides_an_event_by_the_clock() -> None:
 
 def test_further_records_withdraw_the_end_of_the_log() -> None:
     buffer = pending(records(40), watermark=0)
+    buffer.reach_log_end(T0)
     buffer.reach_log_end(T0 + 35 * MINUTE)
     buffer.add(records(41, begin=1), now_s=0.0)
     assert step_of(buffer, control(sealed=60), rules=FILE) == WaitForInput(hold=Undecided())
