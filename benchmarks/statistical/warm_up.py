@@ -9,7 +9,7 @@ from benchmarks.statistical import table
 from config.streams import ModelSettings
 from monitor.detectors.gaussian_mixture import GaussianMixture
 from monitor.models.fitting import fit_model
-from monitor.models.training_events import TrainingSet
+from monitor.models.training_set import TrainingSet
 
 N = 2_000
 LIVE = 20_000

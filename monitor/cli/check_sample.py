@@ -11,7 +11,8 @@ from consumers.discovery.rejections import RejectionCounts, RejectionGroup
 from consumers.discovery.sample import sample_records
 from consumers.discovery.unread_times import warn_about_times
 from consumers.source import PartitionInfo, Source
-from monitor.models.training_events import build_training_codec, describe_features, find_features
+from monitor.models.training_codec import build_training_codec, find_features
+from monitor.models.training_set import describe_features
 from monitor.models.warm_up_progress import format_rejection
 
 SAMPLE_RECORDS = 1_000

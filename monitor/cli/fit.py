@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from config.settings import Settings, StreamSettings
     from monitor.models.fitting import FittedModel
-    from monitor.models.training_events import TrainingSet
+    from monitor.models.training_set import TrainingSet
     from storage.control.models import ModelRecord
     from storage.database.engine import Database
 

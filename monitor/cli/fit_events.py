@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from config.settings import Settings, StreamSettings
     from consumers.batch import Partition, Position
     from consumers.source import PartitionInfo, Source
-    from monitor.models.training_events import TrainingReader, TrainingSet
+    from monitor.models.training_events import TrainingReader
+    from monitor.models.training_set import TrainingSet
     from storage.database.engine import Database
 
 log = logging.getLogger(__name__)
@@ -154,7 +155,7 @@ def _has_log(stream_settings: "StreamSettings") -> bool:
 
 def _are_sufficient(partitions: "Sequence[PartitionInfo]", starts: "dict[Partition, Position]") -> bool:
     """Return whether the log may have enough records for a model behind the start positions."""
-    from monitor.models.training_events import min_training_events
+    from monitor.models.training_set import min_training_events
 
     known = [each for each in partitions if each.partition in starts]
     return sum(each.end - starts[each.partition].next_offset for each in known) >= min_training_events(1)
@@ -224,7 +225,7 @@ def _check_sufficient(name: str, training: "TrainingSet") -> None:
     """
     from config.errors import ConfigError
     from monitor.models.fitting import describe_rejected
-    from monitor.models.training_events import describe_features, min_training_events
+    from monitor.models.training_set import describe_features, min_training_events
 
     needed = min_training_events(len(training.names))
     if len(training) >= needed:

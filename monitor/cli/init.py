@@ -271,7 +271,7 @@ def _build_starter(
     from config.starter_file import StarterConfig
     from consumers.discovery.features import refuse_too_many_features
     from consumers.discovery.field_roles import estimate_volume
-    from monitor.models.training_events import min_training_events
+    from monitor.models.training_set import min_training_events
 
     source = values["streams"][name]["source"]
     topic, path = source.get("topics", [None])[0], source.get("path")

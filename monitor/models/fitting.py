@@ -14,7 +14,7 @@ from monitor.detectors.detector import Detector, detector_class
 from monitor.detectors.fit.cross_fitting import reference_energies
 from monitor.detectors.gaussian_mixture import GaussianMixture
 from monitor.models.screening import screen_events
-from monitor.models.training_events import TrainingSet, min_training_events
+from monitor.models.training_set import TrainingSet, min_training_events
 from monitor.models.warm_up_progress import format_rejections
 from monitor.statistics.precision import needs_float64
 from monitor.statistics.training_profile import Floats, build_feature_profile

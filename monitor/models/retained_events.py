@@ -19,7 +19,8 @@ from consumers.codec import Codec
 from consumers.discovery.ranges import RangeReader, RetainedRange, newest_ranges
 from consumers.discovery.rejections import RejectionCounts
 from consumers.source import PartitionInfo, Source
-from monitor.models.training_events import TrainingSet, build_training_codec, find_features, sample_batches
+from monitor.models.training_codec import build_training_codec, find_features, sample_batches
+from monitor.models.training_set import TrainingSet
 
 _MIN_BLOCK = 100
 

@@ -6,61 +6,28 @@ reading selects the same events after a restart.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from config.errors import BrokerUnavailable, ConfigError
-from config.streams import EventSettings, StreamSettings
-from config.units import to_us
-from consumers.batch import Events, Floats, Partition, Position, RawBatch
-from consumers.codec import Codec, make_codec
-from consumers.discovery.features import discover_features
-from consumers.discovery.rejections import RejectionCounts, RejectionGroup, count_unparsable
-from consumers.source import Layout, Source
-
-SAMPLE_RECORDS = 1_000
-"""The number of records of each partition that `features: auto` examines."""
+from config.streams import StreamSettings
+from consumers.batch import Events, Partition, Position, RawBatch
+from consumers.codec import Codec
+from consumers.discovery.rejections import RejectionCounts
+from consumers.source import Source
+from monitor.models.training_codec import (
+    SAMPLE_RECORDS,
+    RejectionPreview,
+    build_training_codec,
+    find_features,
+    sample_batches,
+)
+from monitor.models.training_set import TrainingSet, min_training_events
 
 _POLL_TIMEOUT_S = 0.25
 _END_CHECK_INTERVAL_S = 0.5
-_PREVIEW_PAUSE = 20.0
-"""The pause between two previews of rejected records, as a multiple of the duration of one."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingSet:
-    """Training events in order of event time.
-
-    Attributes:
-        features: The features, (n, D).
-        names: The D feature names.
-        rejected: The number of records rejected by the codec.
-        exhausted: True if the input contains no further events.
-        labels: The label field of each event, if one was requested.
-        rejections: The rejected records by reason and field, the largest group first.
-    """
-
-    features: Floats
-    names: tuple[str, ...]
-    rejected: int
-    exhausted: bool
-    labels: tuple[str | None, ...] | None = None
-    rejections: tuple[RejectionGroup, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-
-def min_training_events(n_features: int) -> int:
-    """Return the minimum number of events for a fit: enough for a covariance and for a meaningful threshold."""
-    return max(50, 5 * n_features)
-
-
-def describe_features(names: Sequence[str]) -> str:
-    """Return the number of features as text."""
-    return f"{len(names)} feature{'' if len(names) == 1 else 's'}"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -115,7 +82,7 @@ class TrainingReader:
         self._assigned = assigned
         self._sought: set[Partition] = set()
         self._rejections = RejectionCounts(settings.event, ())
-        self._preview = _RejectionPreview(settings, source.layout, features, label)
+        self._preview = RejectionPreview(settings, source.layout, features, label)
         self._first_record_us: int | None = None
         self.unavailable: BrokerUnavailable | None = None
 
@@ -356,77 +323,3 @@ class TrainingReader:
             rejections=rejections.groups(),
             labels=None if self._label is None or events.ids is None else tuple(events.ids[i] for i in order),
         )
-
-
-class _RejectionPreview:
-    """Counts of rejected records before the features are known; nothing that is decoded here is used for a fit."""
-
-    def __init__(
-        self, settings: StreamSettings, layout: Layout, features: tuple[str, ...] | None, label: str | None
-    ) -> None:
-        self._settings = settings
-        self._layout = layout
-        self._features = features
-        self._label = label
-        self._n_counted = -1
-        self._next_s = float("-inf")
-        self._counts = RejectionCounts(settings.event, ())
-
-    def count(self, batches: Sequence[RawBatch]) -> RejectionCounts:
-        """Return the counts of these batches; for a short time those of an earlier call, since decoding takes time."""
-        n = sum(map(len, batches))
-        started_s = time.monotonic()
-        if n == self._n_counted or started_s < self._next_s:
-            return self._counts
-        self._counts = self._decode(batches)
-        self._n_counted = n
-        self._next_s = time.monotonic() + _PREVIEW_PAUSE * (time.monotonic() - started_s)
-        return self._counts
-
-    def _decode(self, batches: Sequence[RawBatch]) -> RejectionCounts:
-        event = self._settings.event
-        sample = sample_batches(list(batches))
-        try:
-            names = find_features(event, sample, self._features, self._label) if sample else ()
-        except ConfigError:
-            names = ()
-        if not names:
-            return count_unparsable(event, batches)
-        counts = RejectionCounts(event, names)
-        codec = build_training_codec(self._settings, names, self._layout, self._label)
-        for raw in batches:
-            counts.add(raw, codec.decode(raw, time.time_ns() // 1_000).dead_letters)
-        return counts
-
-
-def find_features(
-    event: EventSettings, sample: Sequence[RawBatch], names: tuple[str, ...] | None, label: str | None
-) -> tuple[str, ...]:
-    """Return the names of the features, discovered in the sample if `names` is None.
-
-    Raises:
-        ConfigError: No field is a feature, or a table lacks one of the columns.
-    """
-    if names is None:
-        return tuple(name for name in discover_features(event, sample) if name != label)
-    # A table without one of the columns fails here with its name, instead of rejecting every row.
-    discover_features(event.model_copy(update={"features": names}), sample)
-    return names
-
-
-def build_training_codec(settings: StreamSettings, names: tuple[str, ...], layout: Layout, label: str | None) -> Codec:
-    """Return the codec of training events; the label, if there is one, takes the place of the event id."""
-    event = settings.event if label is None else settings.event.model_copy(update={"id": label})
-    return make_codec(event, names, layout=layout, max_future_us=to_us(settings.window.max_future))
-
-
-def sample_batches(batches: list[RawBatch]) -> list[RawBatch]:
-    """Return the first `SAMPLE_RECORDS` records of a partition."""
-    sample: list[RawBatch] = []
-    remaining = SAMPLE_RECORDS
-    for batch in batches:
-        if remaining <= 0:
-            break
-        sample.append(batch.head(remaining))
-        remaining -= len(batch)
-    return sample

@@ -18,7 +18,8 @@ from config.units import format_duration
 from consumers.batch import Partition, Position
 from consumers.source import Source
 from monitor.models.fitting import describe_rejected, fit_model
-from monitor.models.training_events import TrainingReader, TrainingSet, min_training_events
+from monitor.models.training_events import TrainingReader
+from monitor.models.training_set import TrainingSet, min_training_events
 from monitor.models.warm_up_progress import (
     CaughtUpRate,
     WarmUpRate,

@@ -9,7 +9,9 @@ import pytest
 from config.streams import StreamSettings
 from consumers.batch import Position
 from consumers.kafka.source import KafkaSource
-from monitor.models.training_events import SAMPLE_RECORDS, TrainingReader, TrainingSet
+from monitor.models.training_codec import SAMPLE_RECORDS
+from monitor.models.training_events import TrainingReader
+from monitor.models.training_set import TrainingSet
 from tests.daemon.events import BurstStream, produce_records
 from tests.servers.kafka import KafkaServer
 

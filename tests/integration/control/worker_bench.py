@@ -16,7 +16,7 @@ from consumers.batch import Partition, RawBatch
 from consumers.codec import Codec, RecordFilter, make_codec
 from monitor.models.fitting import FittedModel, fit_model
 from monitor.models.scoring import Scorer, load_model
-from monitor.models.training_events import TrainingSet
+from monitor.models.training_set import TrainingSet
 from monitor.pipeline.control_reader import WorkerSettings
 from monitor.pipeline.inbox import Inbox, PartitionClaimed, RecordsFetched, StopRequested
 from monitor.pipeline.intake import ReclaimRequest

@@ -20,7 +20,7 @@ from monitor.detectors.gmm_functions import gmm_energy, gmm_params
 from monitor.detectors.mixture_values import CovarianceType
 from monitor.models.fitting import fit_model
 from monitor.models.scoring import Scorer, load_model
-from monitor.models.training_events import TrainingSet
+from monitor.models.training_set import TrainingSet
 from storage.control.models import ModelRecord
 from tests.emulated_cuda import CudaTensor, emulated_cuda
 

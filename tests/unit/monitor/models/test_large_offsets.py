@@ -9,7 +9,7 @@ from config.streams import ModelSettings
 from monitor.detectors.detector import load_detector
 from monitor.models.fitting import FittedModel, encode_labels, fit_model
 from monitor.models.scoring import LoadedModel, Scorer, explain_events, load_model
-from monitor.models.training_events import TrainingSet
+from monitor.models.training_set import TrainingSet
 from monitor.statistics.training_profile import N_BINS
 from storage.control.models import ModelRecord
 

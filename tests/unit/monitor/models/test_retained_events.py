@@ -12,7 +12,7 @@ from config.errors import ConfigError
 from config.streams import StreamSettings
 from consumers.batch import Partition
 from monitor.models.retained_events import RetainedEventsReader
-from monitor.models.training_events import TrainingSet
+from monitor.models.training_set import TrainingSet
 from tests.unit.consumers.memory_source import MemorySource
 
 T0_S = 1_767_225_600

@@ -13,7 +13,7 @@ from monitor.detectors import GaussianMixture
 from monitor.detectors.detector import load_detector
 from monitor.models.fitting import FittedModel, fit_model, prepare_imported_model
 from monitor.models.scoring import LoadedModel, Scorer, load_model, pick_device
-from monitor.models.training_events import TrainingSet
+from monitor.models.training_set import TrainingSet
 from storage.control.models import ModelRecord
 
 NAMES = ("x", "y")

@@ -5,7 +5,7 @@ import pytest
 
 from config.streams import ModelSettings
 from monitor.models.fitting import FittedModel, fit_model
-from monitor.models.training_events import TrainingSet
+from monitor.models.training_set import TrainingSet
 
 pytestmark = pytest.mark.slow
 

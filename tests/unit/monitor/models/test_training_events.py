@@ -18,7 +18,8 @@ from consumers.files.source import FileSource
 from consumers.source import Source
 from monitor.models import training_events as training_module
 from monitor.models.fitting import encode_labels, fit_model
-from monitor.models.training_events import TrainingReader, TrainingSet, min_training_events
+from monitor.models.training_events import TrainingReader
+from monitor.models.training_set import TrainingSet, min_training_events
 from tests.unit.consumers.memory_source import MemorySource
 
 T0_S = 1_767_225_600
