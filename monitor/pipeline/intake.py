@@ -194,31 +194,49 @@ class Intake:
             self._unclaimed.add(partition)
 
     def _claim_partitions(self, source: Source) -> None:
-        """Claim the assigned partitions; start a new incarnation of re-created ones first. Retry later on failure."""
-        for partition in sorted(self._replaced | self._unclaimed):
+        """Claim the assigned partitions, all in one transaction; retry later on failure.
+
+        Re-created partitions start a new incarnation first.
+        """
+        wanted = sorted(self._replaced | self._unclaimed)
+        if not wanted:
+            return
+        try:
+            ids = self._find_source_ids(source, wanted)
+            claims = self._ledger.claim_sources(list(ids.values()), self._owner) if ids else {}
+        except (StorageUnavailable, BrokerUnavailable) as error:
+            log.warning(
+                "Cannot claim %s: %s; trying again.", _list_partitions(wanted), error, extra={"action": "claim"}
+            )
+            self._stop.wait(_BACKOFF_S)
+            return
+        for partition, source_id in ids.items():
+            self._start_claim(source, partition, claims.get(source_id))
+
+    def _start_claim(self, source: Source, partition: Partition, claim: SourceClaim | None) -> None:
+        """Read a partition from the position of its claim on; None if its source was replaced meanwhile."""
+        self._replaced.discard(partition)
+        self._unclaimed.discard(partition)
+        if claim is None:  # another incarnation has started in the meantime: look it up again
+            self._lost[partition] = self._clock() + RECLAIM_DELAY_S
+            return
+        with contextlib.suppress(KeyError):  # no longer assigned
+            source.seek(partition, Position(next_offset=claim.next_offset, cursor=claim.cursor))
+            self._claims[partition] = claim
+            self._inbox.put(PartitionClaimed(partition=partition, claim=claim))
+
+    def _find_source_ids(self, source: Source, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        """Return the ids of the stored sources of partitions; those that their topic no longer has are left out."""
+        active = self._ledger.active_sources(self._stream_id)
+        ids = {}
+        for partition in partitions:
+            state = None if partition in self._replaced else _find_source_state(partition, active)
             try:
-                if partition in self._replaced:
-                    self._start_incarnation(source, partition)
-                claim = self._ledger.claim_source(self._find_or_register_source(source, partition), self._owner)
+                ids[partition] = self._register_source(source, partition) if state is None else state.source_id
             except _PartitionGoneError:
                 with contextlib.suppress(StorageUnavailable):  # the next round tries again
                     self._retire_partition(partition)
-                continue
-            except (StorageUnavailable, BrokerUnavailable) as error:
-                log.warning("Cannot claim %s: %s; trying again.", partition, error, extra={"action": "claim"})
-                self._stop.wait(_BACKOFF_S)
-                return
-            self._replaced.discard(partition)
-            self._unclaimed.discard(partition)
-            if claim is None:  # another incarnation has started in the meantime: look it up again
-                self._lost[partition] = self._clock() + RECLAIM_DELAY_S
-                continue
-            try:
-                source.seek(partition, Position(next_offset=claim.next_offset, cursor=claim.cursor))
-            except KeyError:
-                continue
-            self._claims[partition] = claim
-            self._inbox.put(PartitionClaimed(partition=partition, claim=claim))
+        return ids
 
     def _retire_partition(self, partition: Partition) -> None:
         """Retire a partition that its topic no longer has: the topic was re-created with fewer partitions."""
@@ -227,11 +245,15 @@ class Intake:
         self._discard_claim(partition)
         log.warning("Retired %s: its topic now has fewer partitions.", partition, extra={"action": "retire"})
 
-    def _find_or_register_source(self, source: Source, partition: Partition) -> int:
-        """Return the id of the stored source of a partition; register the partition if it has none.
+    def _register_source(self, source: Source, partition: Partition) -> int:
+        """Register a partition without a source, or a re-created one; return the id of its source.
 
         A partition that was added after the start is read from its beginning, a retired one from its stored position.
         """
+        if partition in self._replaced:
+            self._start_incarnation(source, partition)
+            self._replaced.discard(partition)  # another failure must not start a further incarnation
+            self._unclaimed.add(partition)
         state = _find_source_state(partition, self._ledger.active_sources(self._stream_id))
         if state is not None:
             return state.source_id
@@ -270,6 +292,11 @@ class Intake:
             return
         if caught_up:
             self._inbox.put(PartitionsCaughtUp(partitions=caught_up, seen_us=seen_us))
+
+
+def _list_partitions(partitions: Sequence[Partition]) -> str:
+    further = len(partitions) - 1
+    return f"{partitions[0]} and {further} further partitions" if further else str(partitions[0])
 
 
 def _find_source_state(partition: Partition, sources: Sequence[SourceState]) -> SourceState | None:

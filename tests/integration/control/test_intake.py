@@ -1,7 +1,7 @@
 """The intake: claims, messages in the inbox, and the final stop message."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from monitor.pipeline.intake import Intake, ReclaimRequest
 from monitor.pipeline.outages import Outages
 from storage.database.engine import Database
 from storage.ledger.ledger import Ledger
+from storage.ledger.sources import SourceClaim
 from tests.integration.control.worker_bench import TOPIC, open_stream, partition, wait_until
 from tests.unit.consumers.memory_source import MemorySource
 
@@ -95,6 +96,24 @@ def test_each_partition_is_claimed_before_its_first_records(running: RunningInta
         ]
         assert [type(message) for message in mine] == [PartitionClaimed, RecordsFetched, PartitionEnded]
         assert mine[0].claim.epoch == mine[1].epoch == mine[2].epoch
+
+
+def test_the_partitions_of_an_assignment_are_claimed_in_one_transaction(sqlite_db: Database) -> None:
+    running = RunningIntake(sqlite_db, open_stream(sqlite_db, partitions=8), MemorySource(logs(8), ends=True))
+    claimed: list[int] = []
+    claim_sources = running.intake._ledger.claim_sources
+
+    def count(source_ids: Sequence[int], owner: str) -> dict[int, SourceClaim]:
+        claimed.append(len(source_ids))
+        return claim_sources(source_ids, owner)
+
+    running.intake._ledger.claim_sources = count  # type: ignore[method-assign]
+    running.thread.start()
+    try:
+        wait_until(lambda: running.received(PartitionEnded, n=8))
+        assert claimed == [8]
+    finally:
+        running.end()
 
 
 def test_a_lost_claim_is_renewed_from_the_stored_position(running: RunningIntake) -> None:
