@@ -42,6 +42,10 @@ bench: $(READY)
 soak: $(READY)
 	$(BIN)/python -m tests.servers
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "long or not long" --timeout=3600
+	$(BIN)/python -m tests.simulation --database sqlite --seeds 20
+	$(BIN)/python -m tests.simulation --database postgresql --seeds 20
+	$(BIN)/python -m tests.faults.soak --database sqlite --kills 100 --freezes 0
+	$(BIN)/python -m tests.faults.soak --database postgresql --kills 100 --freezes 30
 
 gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu tests/oracle tests/unit
