@@ -8,10 +8,9 @@ that cannot be read into a range of offsets, which ends where the batch's header
 
 import inspect
 import logging
-import struct
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -19,7 +18,6 @@ from weakref import WeakKeyDictionary
 import kafka
 from kafka import KafkaConsumer
 from kafka.consumer.fetcher import Fetcher, IsolationLevel
-from kafka.errors import CorruptRecordError
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.legacy_records import LegacyRecordBatch
 
@@ -31,8 +29,17 @@ from consumers.kafka.chunks import (
     pack_records,
     unreadable_range,
 )
-from consumers.kafka.decompression import Decompressor, UndecodableError
-from consumers.kafka.record_columns import MALFORMED, ChunkBuilder, RecordBatch
+from consumers.kafka.client_batches import (
+    CURRENT_MAGIC,
+    RECORD_ERRORS,
+    ClientBatch,
+    ClientBatches,
+    ReadAgainError,
+    SkippedBatchError,
+    to_fetched,
+)
+from consumers.kafka.decompression import Decompressor
+from consumers.kafka.record_columns import ChunkBuilder
 
 log = logging.getLogger(__name__)
 
@@ -52,24 +59,8 @@ _PARAMETERS = [
 ]
 _METHODS = ("_unpack_records", "_consume_aborted_transactions_up_to", "_contains_abort_marker", "_is_batch_aborted")
 _ATTRIBUTES = ("_buffer", "_pos", "_decompressed", "_next_record_index", "records_count")
-_CURRENT_MAGIC = 2
-_INT32 = struct.Struct(">i")
-_LOG_APPEND_TIME = 1
-_RECORD_ERRORS = (CorruptRecordError, struct.error, ValueError, LookupError, AssertionError)
 
 Way = Literal["columns", "records"]
-
-
-class _SkippedBatchError(Exception):
-    """A record batch cannot be read. Its header gives the range of offsets."""
-
-    def __init__(self, begin: int, end: int, reason: str) -> None:
-        super().__init__(begin, end, reason)
-        self.range = (begin, end, reason)
-
-
-class _ReadAgainError(Exception):
-    """A checksum is wrong for the first time. The batch is fetched again: it may have been damaged on its way."""
 
 
 class AnswerReader:
@@ -112,17 +103,17 @@ class AnswerReader:
         """Record that an answer holds nothing."""
         self._held_bytes.pop(answer, None)
 
-    def has_wrong_columns(self, batch: "_Batch") -> bool:
+    def has_wrong_columns(self, batch: ClientBatch) -> bool:
         """Return whether the first records of a batch as columns differ from those of the client's parser."""
         builder = ChunkBuilder(self.max_records, min_vector_records=0)
         columns = batch.to_columns()
         chunks = (chunk for found in (builder.add(columns), builder.flush()) for chunk in found)
         expected: list[FetchedRecord] = []
-        with suppress(*_RECORD_ERRORS):  # both ways pass over the damage
+        with suppress(*RECORD_ERRORS):  # both ways pass over the damage
             for record in islice(batch.parse(), self.max_records):
                 if not (expected[-1].offset if expected else batch.base_offset - 1) < record.offset < batch.next_offset:
                     break
-                expected.append(_to_fetched(record, batch.base_offset))
+                expected.append(to_fetched(record, batch.base_offset))
         found: list[FetchedRecord] = []
         while len(found) < len(expected) and (chunk := next(chunks, None)) is not None:
             found += chunk.records()
@@ -161,7 +152,13 @@ class Answer(Fetcher.PartitionRecords):  # type: ignore[misc]  # the client has 
     def _unpack_records(self, tp: Any, records: Any, *_: Any) -> Iterator[RecordChunk]:
         """Yield the chunks. The client's deserializers are not used."""
         del tp
-        batches = _Batches(records, self, self._reader)
+        batches = ClientBatches(
+            records,
+            self,
+            self._reader.decompressor,
+            self._reader.damaged,
+            partial(self._reader.hold, self),
+        )
         end = self.fetch_offset
         read = self._read_columns if self._reader.way == "columns" else self._read_records
         try:
@@ -172,14 +169,14 @@ class Answer(Fetcher.PartitionRecords):  # type: ignore[misc]  # the client has 
         finally:
             self.next_fetch_offset = end  # the client's parser moves it to records that are not delivered
 
-    def _read_columns(self, batches: "_Batches") -> Iterator[RecordChunk]:
+    def _read_columns(self, batches: ClientBatches) -> Iterator[RecordChunk]:
         builder = ChunkBuilder(self._reader.max_records)
         while True:
             try:
                 batch = batches.next_batch()
                 if batch is None:
                     break
-                if batch.magic < _CURRENT_MAGIC:
+                if batch.magic < CURRENT_MAGIC:
                     yield from builder.flush()
                     yield self._read_message_set(batch)
                 elif self._is_invisible(batch):
@@ -194,10 +191,10 @@ class Answer(Fetcher.PartitionRecords):  # type: ignore[misc]  # the client has 
                     yield from builder.add(batch.to_columns())
                     self.records_read += batch.records_count
                     self.bytes_read += batch.size_in_bytes
-            except _SkippedBatchError as skipped:
+            except SkippedBatchError as skipped:
                 yield from _read_to_end(builder)
                 yield from unreadable_range(*skipped.range)
-            except _ReadAgainError:
+            except ReadAgainError:
                 break
             except Exception:
                 yield from _read_to_end(builder)
@@ -214,7 +211,7 @@ class Answer(Fetcher.PartitionRecords):  # type: ignore[misc]  # the client has 
             extra={"action": "compare"},
         )
 
-    def _is_invisible(self, batch: "_Batch") -> bool:
+    def _is_invisible(self, batch: ClientBatch) -> bool:
         """Return whether a batch is a control batch or of an aborted transaction, by the client's rules."""
         self.leader_epoch = batch.leader_epoch
         if self.isolation_level == IsolationLevel.READ_COMMITTED and batch.has_producer_id():
@@ -225,29 +222,29 @@ class Answer(Fetcher.PartitionRecords):  # type: ignore[misc]  # the client has 
                 return True
         return bool(batch.is_control_batch)
 
-    def _read_message_set(self, batch: "_Batch") -> RecordChunk:
+    def _read_message_set(self, batch: ClientBatch) -> RecordChunk:
         """Return the records of a batch of the old formats."""
-        records = [_to_fetched(record, batch.batch_offset) for record in batch]
+        records = [to_fetched(record, batch.batch_offset) for record in batch]
         self.records_read += len(records)
         self.bytes_read += batch.size_in_bytes
         return pack_records(records, batch.next_offset)
 
-    def _read_records(self, batches: "_Batches") -> Iterator[RecordChunk]:
+    def _read_records(self, batches: ClientBatches) -> Iterator[RecordChunk]:
         """Yield the records that the client's parser returns."""
         fetched: list[FetchedRecord] = []
         size_bytes = 0
         while True:
             try:
                 for record in super()._unpack_records(self.topic_partition, batches, None, None):
-                    fetched.append(_to_fetched(record, batches.batch_offset))
+                    fetched.append(to_fetched(record, batches.batch_offset))
                     size_bytes += len(record.value or b"")
                     if len(fetched) >= self._reader.max_records or size_bytes >= MAX_CHUNK_BYTES:
                         yield pack_records(fetched, record.offset + 1)
                         fetched, size_bytes = [], 0
-            except (_SkippedBatchError, _ReadAgainError) as error:
+            except (SkippedBatchError, ReadAgainError) as error:
                 yield _pack_until(fetched, batches.passed_end)
                 fetched, size_bytes = [], 0
-                if isinstance(error, _ReadAgainError):
+                if isinstance(error, ReadAgainError):
                     self.drain()
                     return
                 yield from unreadable_range(*error.range)
@@ -268,200 +265,6 @@ class _Chunks(list[RecordChunk]):
         return self.cost
 
 
-class _Batches:
-    """The record batches of an answer with valid checksums."""
-
-    def __init__(self, records: Any, answer: Answer, reader: AnswerReader) -> None:
-        self._records = records
-        self._answer = answer
-        self._reader = reader
-        self._put_back: deque[Any] = deque()
-        self._end = answer.fetch_offset
-        self._last: _Batch | None = None
-        self.passed_end = answer.fetch_offset
-        """The offset after the batches before the last one that was asked for."""
-        self.last_offset = -1
-        """The offset of the last record that the client's parser returned."""
-
-    @property
-    def batch_offset(self) -> int:
-        """The base offset of the last batch, or the offset of its first record in the old formats."""
-        return self._last.batch_offset if self._last is not None else 0
-
-    def hold(self, size_bytes: int) -> None:
-        """Record the decompressed bytes of the last batch."""
-        self._reader.hold(self._answer, size_bytes)
-
-    def put_back(self, batch: "_Batch") -> None:
-        """Return this batch again with the next call."""
-        self._put_back.append(batch)
-        self._end = self.passed_end
-
-    def next_batch(self) -> "_Batch | None":
-        """Return the next batch, or None after the last one.
-
-        Raises:
-            _SkippedBatchError: Its checksum is wrong.
-            _ReadAgainError: The same, for the first time.
-            CorruptRecordError: Its checksum is wrong, and its header may be wrong too.
-        """
-        self.passed_end = self._end
-        found = self._put_back.popleft() if self._put_back else self._records.next_batch()
-        if found is None:
-            return None
-        if isinstance(found, _Batch):
-            batch = found  # its checksum has been verified
-        else:
-            batch = _Batch(found, self, self._reader.decompressor)
-            if self._answer.check_crcs and not batch.has_valid_checksum():
-                self._skip(batch)
-        self._end, self._last = batch.next_offset, batch
-        return batch
-
-    def _skip(self, batch: "_Batch") -> None:
-        """Raise the error of a batch with a wrong checksum. Its header is trusted if the next batch confirms it."""
-        following = self._records.next_batch()
-        if (
-            following is None
-            or batch.magic != _CURRENT_MAGIC
-            or not self._end < batch.next_offset <= following.base_offset
-        ):
-            raise CorruptRecordError(
-                f"the record batch of {self._answer.topic_partition} at offset {batch.base_offset} has a wrong checksum"
-            )
-        partition, base_offset = self._answer.topic_partition, batch.base_offset
-        if self._reader.damaged.get(partition) != base_offset:
-            self._reader.damaged[partition] = base_offset
-            raise _ReadAgainError
-        del self._reader.damaged[partition]
-        self._put_back.append(following)
-        self._end = batch.next_offset
-        raise _SkippedBatchError(base_offset, batch.next_offset, "the checksum of the record batch is wrong")
-
-
-class _Batch:
-    """A record batch of the client, which decompresses it under the limit. Other attributes are those of the client."""
-
-    def __init__(self, batch: Any, batches: _Batches, decompressor: Decompressor) -> None:
-        self._is_current = batch.magic == _CURRENT_MAGIC
-        self._batch = batch if self._is_current else _MessageSet(batch, decompressor)
-        self._batches = batches
-        self._decompressor = decompressor
-        self._begin: int | None = None
-        self.batch_offset: int = batch.base_offset
-        # A message set of the old formats has the offset of its last message.
-        self.next_offset: int = batch.next_offset if self._is_current else batch.base_offset + 1
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._batch, name)
-
-    def __next__(self) -> Any:
-        return next(self._batch)
-
-    def __iter__(self) -> Iterator[Any]:
-        """Yield the parsed records, with ascending offsets inside the batch.
-
-        Raises:
-            _SkippedBatchError: The batch is too large or damaged. Records before the damage have been yielded.
-        """
-        is_first = True
-        try:
-            for record in self.parse():
-                if not self._follows(record.offset) or not record.validate_crc():
-                    raise CorruptRecordError
-                if is_first and not self._is_current:
-                    self.batch_offset = record.offset
-                is_first = False
-                self._batches.last_offset = record.offset
-                yield record
-        except UndecodableError as error:
-            raise self._skipped(str(error)) from None
-        except _RECORD_ERRORS as error:
-            raise self._skipped(MALFORMED) from error
-
-    def parse(self) -> Iterator[Any]:
-        """Yield the records that the client's parser returns, from the first on.
-
-        Raises:
-            _SkippedBatchError: The batch is too large or damaged.
-        """
-        if self._is_current:
-            self._decompress()
-        yield from self._batch
-
-    def _follows(self, offset: int) -> bool:
-        """Return whether an offset is inside the batch and after the record before."""
-        first = self.base_offset if self._is_current else 0
-        return max(self._batches.last_offset + 1, first) <= offset < self.next_offset
-
-    def has_valid_checksum(self) -> bool:
-        """Return whether the checksum of the batch is right."""
-        return bool(self._batch.validate_crc())
-
-    def validate_crc(self) -> bool:
-        """Return True: the checksum was verified before the decompression."""
-        return True
-
-    def to_columns(self) -> RecordBatch:
-        """Return the decompressed batch.
-
-        Raises:
-            _SkippedBatchError: The batch is too large or damaged.
-        """
-        self._decompress()
-        batch, buffer = self._batch, self._batch._buffer  # noqa: SLF001 -- there is no public equivalent
-        has_append_time = batch.timestamp_type == _LOG_APPEND_TIME
-        return RecordBatch(
-            base_offset=batch.base_offset,
-            next_offset=batch.next_offset,
-            timestamp_ms=batch.max_timestamp if has_append_time else batch.first_timestamp,
-            has_append_time=has_append_time,
-            n_records=batch.records_count,
-            data=bytes(memoryview(buffer)[self._begin :]) if self._begin else buffer,
-        )
-
-    def _decompress(self) -> None:
-        """Decompress the records at the first call, and set the client's parser to the first record."""
-        batch = self._batch
-        if self._begin is None:
-            if batch.compression_type:
-                data = memoryview(batch._buffer)[batch._pos :]  # noqa: SLF001 -- there is no public equivalent
-                try:
-                    batch._buffer = self._decompressor.decompress(batch.compression_type, data)  # noqa: SLF001
-                except UndecodableError as error:
-                    raise self._skipped(str(error)) from None
-                batch._pos = 0  # noqa: SLF001
-                self._batches.hold(len(batch._buffer))  # noqa: SLF001
-            batch._decompressed = True  # noqa: SLF001
-            self._begin = batch._pos  # noqa: SLF001
-        batch._pos = self._begin  # noqa: SLF001
-        batch._next_record_index = 0  # noqa: SLF001
-
-    def _skipped(self, reason: str) -> _SkippedBatchError:
-        begin = max(self.base_offset, self._batches.last_offset + 1) if self._is_current else 0
-        return _SkippedBatchError(begin, self.next_offset, reason)
-
-
-class _MessageSet(LegacyRecordBatch):  # type: ignore[misc]  # the client has no types
-    """A batch of the old formats (magic 0 and 1), decompressed under the limit."""
-
-    __slots__ = ("_decompressor",)
-
-    def __init__(self, batch: Any, decompressor: Decompressor) -> None:
-        super().__init__(batch._buffer, batch.magic)  # noqa: SLF001 -- there is no public equivalent
-        self._decompressor = decompressor
-
-    def _decompress(self, key_offset: int) -> bytearray:
-        """Return the messages in the value of the batch's own message."""
-        (key_length,) = _INT32.unpack_from(self._buffer, key_offset)
-        begin = key_offset + _INT32.size + max(0, key_length)
-        (length,) = _INT32.unpack_from(self._buffer, begin)
-        begin += _INT32.size
-        if not 0 <= length <= len(self._buffer) - begin:
-            raise CorruptRecordError
-        return self._decompressor.decompress(self.compression_type, self._buffer[begin : begin + length])
-
-
 def _read_to_end(builder: ChunkBuilder) -> Iterator[RecordChunk]:
     """Yield the collected records, and a chunk up to the end of the last batch."""
     yield from builder.flush()
@@ -472,15 +275,9 @@ def _pack_until(records: Sequence[FetchedRecord], end: int) -> RecordChunk:
     return pack_records(records, max(end, records[-1].offset + 1) if records else end)
 
 
-def _to_fetched(record: Any, batch_offset: int) -> FetchedRecord:
-    timestamp_ms = -1 if record.timestamp is None else record.timestamp
-    has_append_time = record.timestamp_type == _LOG_APPEND_TIME
-    return FetchedRecord(record.offset, timestamp_ms, record.key, record.value, batch_offset, has_append_time)
-
-
 def pack_client_records(records: Sequence[Any]) -> RecordChunk:
     """Return records of the client's own reader as columns. Each is a record batch of its own."""
-    return pack_records([_to_fetched(record, record.offset) for record in records], records[-1].offset + 1)
+    return pack_records([to_fetched(record, record.offset) for record in records], records[-1].offset + 1)
 
 
 def read_chunks(consumer: KafkaConsumer, *, limit_bytes: int, max_records: int, way: Way = "columns") -> bool:
