@@ -1,32 +1,19 @@
-"""The wrapper of the Kafka client: options, consumer and topic directory."""
+"""The wrapper of one consumer of the Kafka client: positions, fetches, errors, and repairs of its faults."""
 
-import importlib.util
 import logging
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
-from kafka import (
-    ConsumerRebalanceListener,
-    KafkaAdminClient,
-    KafkaConsumer,
-    OffsetAndMetadata,
-    TopicPartition,
-)
+from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
-from kafka.net.sasl import SASL_MECHANISMS
 
-from config.errors import BrokerUnavailable, ConfigError
 from consumers.batch import Partition
-from consumers.kafka.access import check_credentials
 from consumers.kafka.answers import Way, pack_client_records, read_chunks
 from consumers.kafka.assignment import AssignmentChange
 from consumers.kafka.chunks import RecordChunk, pack_records
@@ -37,47 +24,13 @@ from consumers.kafka.client_errors import (
     format_addresses,
     translate_errors,
 )
+from consumers.kafka.client_options import REQUEST_TIMEOUT_S, open_consumer
 
 log = logging.getLogger(__name__)
 
 _MIB = 2**20
 
-_FIXED_OPTIONS: dict[str, Any] = {
-    "enable_auto_commit": False,
-    "auto_offset_reset": "none",
-    "isolation_level": "read_committed",
-    "allow_auto_create_topics": False,
-}
-_DEFAULT_OPTIONS: dict[str, Any] = {
-    "client_id": "outrider",
-    "max_poll_records": 5000,
-    "fetch_max_bytes": 16 * _MIB,
-    "max_partition_fetch_bytes": _MIB,
-    "bootstrap_timeout_ms": 10_000,
-    # A partition of a killed daemon is reassigned after this time; the client's default is 45 s.
-    "session_timeout_ms": 10_000,
-    # The remaining members learn of the reassignment with their next heartbeat; the client's default is 3 s.
-    "heartbeat_interval_ms": 1_000,
-    # After a long outage the client reconnects every 3 s, not every 30 s.
-    "reconnect_backoff_max_ms": 3_000,
-    # New partitions and re-created topics are detected by fresh metadata.
-    "metadata_max_age_ms": 5_000,
-    # The daemon has its own measurements. The client's metrics take 5% of its time.
-    "metrics_enabled": False,
-}
-_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
-REQUEST_TIMEOUT_S = 10.0
 _CLOSE_TIMEOUT_S = 3.0
-_OPEN_MARGIN_S = 5.0
-_MAX_SUGGESTIONS = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Topic:
-    """A topic as described by the brokers. A topic that is deleted and re-created gets a new id."""
-
-    identity: str
-    partitions: tuple[Partition, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +79,7 @@ class KafkaConnection:
         self._options = options
         self._publishes = options["group_id"] is not None
         with translate_errors(self._options):
-            self._consumer, self._cluster = _open_consumer(options)
+            self._consumer, self._cluster = open_consumer(options)
         self._returns_chunks = read_chunks(
             self._consumer,
             limit_bytes=limits.max_decompressed_bytes,
@@ -267,62 +220,6 @@ class KafkaConnection:
         closing.join(2 * _CLOSE_TIMEOUT_S)
 
 
-class TopicDirectory:
-    """A lookup of topics over one reused connection, which is replaced after an error."""
-
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        self._options = options
-        self._admin: KafkaAdminClient | None = None
-
-    def describe(self, topics: Sequence[str]) -> dict[str, Topic]:
-        """Return the topics by name. Not cached, and does not create topics.
-
-        Raises:
-            ConfigError: A topic does not exist. The message suggests the nearest one.
-            BrokerUnavailable: No broker answered.
-        """
-        try:
-            with translate_errors(self._options):
-                if self._admin is None:
-                    self._admin = _open_admin(self._options)
-                described = {each["name"]: each for each in self._admin.describe_topics(list(topics))}
-                for topic in topics:
-                    error = kafka_errors.for_code(described[topic]["error_code"])
-                    if error is kafka_errors.UnknownTopicOrPartitionError:
-                        raise ConfigError(
-                            _unknown_topic_message(topic, self._admin.list_topics(), format_addresses(self._options))
-                        )
-                    if error is not kafka_errors.NoError:
-                        raise error(topic)
-        except (BrokerUnavailable, ConfigError):
-            self.close()
-            raise
-        return {topic: _parse_topic(described[topic]) for topic in topics}
-
-    def list_names(self) -> list[str]:
-        """Return the sorted names of all topics except internal ones.
-
-        Raises:
-            ConfigError: The brokers denied access.
-            BrokerUnavailable: No broker answered.
-        """
-        try:
-            with translate_errors(self._options):
-                if self._admin is None:
-                    self._admin = _open_admin(self._options)
-                described = self._admin.describe_topics()
-        except (BrokerUnavailable, ConfigError):
-            self.close()
-            raise
-        return sorted(each["name"] for each in described if not each["is_internal"])
-
-    def close(self) -> None:
-        """Close the connection. The next lookup opens another one."""
-        admin, self._admin = self._admin, None
-        if admin is not None:
-            admin.close()
-
-
 class _RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]  # the client has no types
     """A listener that records rebalances. It runs on the client's IO thread and must not block."""
 
@@ -336,111 +233,6 @@ class _RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]  # th
 
     def on_partitions_revoked(self, revoked: AbstractSet[TopicPartition]) -> None:
         self._changes.append(("revoked", frozenset(map(_from_client, revoked))))
-
-
-def client_options(bootstrap_servers: Sequence[str], client: Mapping[str, Any], group_id: str | None) -> dict[str, Any]:
-    """Build the consumer's options: defaults, then the user's options, then the options that exactness requires.
-
-    Raises:
-        ConfigError: An option is unknown, missing or set by Outrider, a package is missing, or a file cannot be read.
-    """
-    known = set(KafkaConsumer.DEFAULT_CONFIG) - {"kafka_client", "key_deserializer", "value_deserializer"}
-    fixed = {**_FIXED_OPTIONS, "bootstrap_servers": list(bootstrap_servers), "group_id": group_id}
-    for name, value in client.items():
-        if name in fixed and value != fixed[name]:
-            raise ConfigError(f"kafka.client.{name} cannot be set to {value!r}: Outrider needs {fixed[name]!r}")
-        if name not in known:
-            matches = get_close_matches(name, known, n=1)
-            hint = f"; did you mean {matches[0]}?" if matches else ""
-            raise ConfigError(f"kafka.client.{name} is not an option of kafka-python's consumer{hint}")
-    protocol = client.get("security_protocol", "PLAINTEXT")
-    if protocol not in _PROTOCOLS:  # the client treats any other value as PLAINTEXT
-        raise ConfigError(f"kafka.client.security_protocol is {protocol!r}; it is one of {', '.join(_PROTOCOLS)}")
-    if importlib.util.find_spec("crc32c") is None:
-        raise ConfigError("the package crc32c is missing; without it Kafka is read at a quarter of the speed")
-    check_credentials(client, SASL_MECHANISMS)
-    return {**_DEFAULT_OPTIONS, **client, **fixed}
-
-
-def _open_consumer(options: Mapping[str, Any]) -> tuple[KafkaConsumer, Any]:
-    """Open a consumer. Return it with its cluster metadata."""
-    clients: list[Any] = []
-
-    def make_client(**configs: Any) -> Any:
-        client = KafkaConsumer.DEFAULT_CONFIG["kafka_client"](**configs)
-        # Up to kafka-python 3.0.12 the option does not reach the metadata requests.
-        client.cluster.config["allow_auto_create_topics"] = False
-        clients.append(client)
-        return client
-
-    with _close_on_error(clients):
-        consumer = _construct_in_time(lambda: KafkaConsumer(**options, kafka_client=make_client), options)
-    return consumer, clients[0].cluster
-
-
-def _open_admin(options: Mapping[str, Any]) -> KafkaAdminClient:
-    """Open an admin client."""
-    clients: list[Any] = []
-
-    def make_client(**configs: Any) -> Any:
-        clients.append(KafkaAdminClient.DEFAULT_CONFIG["kafka_client"](**configs))
-        return clients[0]
-
-    shared = {name: value for name, value in options.items() if name in KafkaAdminClient.DEFAULT_CONFIG}
-    shared["request_timeout_ms"] = min(int(REQUEST_TIMEOUT_S * 1000), shared.get("request_timeout_ms", 10_000))
-    with _close_on_error(clients):
-        return _construct_in_time(lambda: KafkaAdminClient(**shared, kafka_client=make_client), options)
-
-
-def _construct_in_time(construct: Callable[[], Any], options: Mapping[str, Any]) -> Any:
-    """Construct a client, within its time-out and a margin.
-
-    Up to kafka-python 3.0.12 the constructor waits without end for a broker that accepts a connection and does not
-    answer the TLS handshake.
-
-    Raises:
-        KafkaTimeoutError: The time is over.
-    """
-    constructed: Future[Any] = Future()
-
-    def run() -> None:
-        try:
-            constructed.set_result(construct())
-        except BaseException as error:  # noqa: BLE001 - raised in the waiting thread
-            constructed.set_exception(error)
-
-    threading.Thread(target=run, name="kafka-open", daemon=True).start()
-    try:
-        return constructed.result(options["bootstrap_timeout_ms"] / 1000 + _OPEN_MARGIN_S)
-    except TimeoutError:
-        raise kafka_errors.KafkaTimeoutError("the broker accepts the connection and does not answer") from None
-
-
-@contextmanager
-def _close_on_error(clients: Sequence[Any]) -> Iterator[None]:
-    """Close clients after a failed construction. Otherwise their IO threads reconnect to the broker forever."""
-    try:
-        yield
-    except BaseException as error:
-        for client in clients:
-            client.close()
-        if isinstance(error, TypeError | ValueError | AssertionError):
-            raise ConfigError(f"kafka.client has an option that kafka-python rejects: {error}") from error
-        raise
-
-
-def _unknown_topic_message(topic: str, topics: Sequence[str], addresses: str) -> str:
-    matches = get_close_matches(topic, topics, n=_MAX_SUGGESTIONS)
-    hint = f"did you mean {' or '.join(matches)}?" if matches else "create it, or correct streams.<name>.source.topics"
-    return f"there is no topic {topic!r} on Kafka at {addresses}; {hint}"
-
-
-def _parse_topic(described: Mapping[str, Any]) -> Topic:
-    numbers = sorted(each["partition_index"] for each in described["partitions"])
-    return Topic(
-        identity=str(described["topic_id"]),
-        partitions=tuple(Partition(topic=described["name"], partition=number) for number in numbers),
-    )
 
 
 def _keep_pending_join(consumer: KafkaConsumer) -> None:

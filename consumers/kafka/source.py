@@ -14,7 +14,9 @@ from config.time_format import DAY_US
 from consumers.batch import RETENTION, UNREADABLE_BATCH, Partition, Position, RawBatch
 from consumers.kafka.assignment import Assignment, AssignmentChange
 from consumers.kafka.chunks import MAX_CHUNK_BYTES, RecordChunk, merge_empty, pack_records
-from consumers.kafka.client import KafkaConnection, ReadLimits, Topic, TopicDirectory, client_options
+from consumers.kafka.client import KafkaConnection, ReadLimits
+from consumers.kafka.client_options import client_options
+from consumers.kafka.topic_directory import Topic, TopicDirectory
 from consumers.kafka.unreadable import ReadProbe, find_first_readable
 from consumers.source import Layout, PartitionInfo, PollResult, StartPosition
 

@@ -5,7 +5,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from consumers.kafka.client import KafkaConnection, TopicDirectory, client_options
+from consumers.kafka.client import KafkaConnection
+from consumers.kafka.client_options import client_options
+from consumers.kafka.topic_directory import TopicDirectory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,8 @@ from typing import Any, Self
 
 from config.errors import BrokerUnavailable
 from consumers.batch import Partition
-from consumers.kafka.client import REQUEST_TIMEOUT_S, KafkaConnection, ReadLimits
+from consumers.kafka.client import KafkaConnection, ReadLimits
+from consumers.kafka.client_options import REQUEST_TIMEOUT_S
 
 
 def find_first_readable(is_readable: Callable[[int], bool], begin: int, end: int) -> int:

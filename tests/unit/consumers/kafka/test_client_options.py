@@ -3,7 +3,7 @@
 import pytest
 
 from config.errors import ConfigError
-from consumers.kafka.client import client_options
+from consumers.kafka.client_options import client_options
 
 
 def test_user_options_are_merged_with_the_defaults() -> None:
