@@ -16,7 +16,8 @@ from dataclasses import replace
 import numpy as np
 
 from config.settings import Settings
-from consumers.batch import DeadLetters, DecodedBatch, Events, Partition
+from consumers.batch import Partition
+from consumers.decoded_batch import DeadLetters, DecodedBatch, Events
 from monitor.daemon.rules import build_stream_rules
 from monitor.pipeline.fold import Float32, fold
 from monitor.pipeline.threshold_schedule import ThresholdSchedule

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.batch import DecodedBatch, Events, Floats, Int64, Mask, RawBatch
+from consumers.batch import Floats, Int64, Mask, RawBatch
 from consumers.codecs.dead_letters import DeadLetterBuilder, DeadLetterReason
 from consumers.codecs.schema import Schema
 from consumers.codecs.text import describe_value, key_column, text_column
+from consumers.decoded_batch import DecodedBatch, Events
 from consumers.times import BAD_TIME, END_OF_TIME_US, NO_TIME, times_us
 
 ColumnValues = Sequence[object] | NDArray[np.generic]

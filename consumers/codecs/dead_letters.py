@@ -8,8 +8,9 @@ from enum import StrEnum
 import msgspec
 import numpy as np
 
-from consumers.batch import DeadLetters, RawBatch, Table
+from consumers.batch import RawBatch, Table
 from consumers.codecs.text import MAX_DETAIL_CHARS, clean_text, scalar_text
+from consumers.decoded_batch import DeadLetters
 
 MAX_PAYLOAD_BYTES = 4_096
 

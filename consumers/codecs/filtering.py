@@ -7,12 +7,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from consumers.batch import NO_TIME_US, DecodedBatch, FilteredRecords, Int64, Mask, RawBatch, Table
+from consumers.batch import Int64, Mask, RawBatch, Table
 from consumers.codecs.assembly import ColumnValues, FeatureRows, assemble_batch
 from consumers.codecs.dead_letters import DeadLetterBuilder, RejectedRecord
 from consumers.codecs.message_fields import ABSENT, look_up_field
 from consumers.codecs.messages import parse_message
 from consumers.codecs.schema import Codec, Schema
+from consumers.decoded_batch import NO_TIME_US, DecodedBatch, FilteredRecords
 
 
 class RecordFilter(Protocol):

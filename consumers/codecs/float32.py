@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from consumers.batch import DecodedBatch, RawBatch, Table
+from consumers.batch import RawBatch, Table
 from consumers.byte_slices import ByteSlices
 from consumers.codecs.assembly import FeatureRows, assemble_batch
 from consumers.codecs.dead_letters import DeadLetterBuilder, DeadLetterReason
 from consumers.codecs.schema import Schema
+from consumers.decoded_batch import DecodedBatch
 
 
 @dataclass(frozen=True, slots=True)

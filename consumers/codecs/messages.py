@@ -11,13 +11,14 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from consumers.batch import DecodedBatch, RawBatch, Table
+from consumers.batch import RawBatch, Table
 from consumers.byte_slices import ByteSlices
 from consumers.codecs.assembly import FeatureRows, assemble_batch, merge_rows
 from consumers.codecs.dead_letters import DeadLetterBuilder, DeadLetterReason, RejectedRecord
 from consumers.codecs.message_fields import ABSENT, MessageType, build_message_types, look_up_field, parse_number
 from consumers.codecs.schema import Schema
 from consumers.codecs.text import describe_value
+from consumers.decoded_batch import DecodedBatch
 
 DECODE_ERRORS = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
 """Exceptions of the decoders for malformed bytes, invalid UTF-8, None, large integers and deep nesting."""

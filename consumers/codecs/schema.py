@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from config.streams import EventSettings
-from consumers.batch import DecodedBatch, RawBatch
+from consumers.batch import RawBatch
+from consumers.decoded_batch import DecodedBatch
 from consumers.times import TimeUnit
 
 

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.errors import ConfigError
-from consumers.batch import DecodedBatch, Mask, RawBatch, Table
+from consumers.batch import Mask, RawBatch, Table
 from consumers.codecs.assembly import ColumnValues, FeatureRows, assemble_batch
 from consumers.codecs.dead_letters import DeadLetterBuilder, DeadLetterReason, RejectedRecord
 from consumers.codecs.message_fields import parse_number
 from consumers.codecs.schema import Schema
 from consumers.codecs.text import describe_value
+from consumers.decoded_batch import DecodedBatch
 
 NUMERAL = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 NON_FINITE = re.compile(r"\s*[+-]?(nan|inf|infinity)\s*", re.ASCII | re.IGNORECASE)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from config.streams import EventSettings
-from consumers.batch import DeadLetters, RawBatch, Table
+from consumers.batch import RawBatch, Table
 from consumers.codecs.dead_letters import DeadLetterBuilder, DeadLetterReason, RejectedRecord
 from consumers.codecs.messages import parse_message
 from consumers.codecs.text import clean_text
+from consumers.decoded_batch import DeadLetters
 from consumers.discovery.encoding import detect_encoding
 from consumers.discovery.features import flatten_fields
 

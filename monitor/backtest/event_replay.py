@@ -5,7 +5,7 @@ from typing import assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.batch import DecodedBatch
+from consumers.decoded_batch import DecodedBatch
 from monitor.backtest.cells import GridCell
 from monitor.pipeline.fold import BatchScorer
 from monitor.pipeline.partition_buffer import BufferState, PartitionBuffer

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.errors import ConfigError
-from consumers.batch import Events
+from consumers.decoded_batch import Events
 from consumers.times import time_us
 
 _ID_COLUMNS = ("id", "event_id")

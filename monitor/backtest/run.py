@@ -17,8 +17,8 @@ from config.settings import Settings
 from config.sources import FileSourceSettings
 from config.stream_rules import WindowRules
 from config.units import Rate, format_duration, parse_rate, to_us
-from consumers.batch import DecodedBatch
 from consumers.codec import make_codec
+from consumers.decoded_batch import DecodedBatch
 from consumers.files.source import FileSource
 from consumers.window_schedule import make_window_schedule
 from monitor.backtest.cells import GridCell, build_cells

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from config.errors import ConfigError
 from config.streams import StreamSettings
 from config.units import to_us
-from consumers.batch import Events, Partition, RawBatch
+from consumers.batch import Partition, RawBatch
 from consumers.codec import Codec
+from consumers.decoded_batch import Events
 from consumers.discovery.ranges import RangeReader, RetainedRange, newest_ranges
 from consumers.discovery.rejections import RejectionCounts
 from consumers.source import PartitionInfo, Source

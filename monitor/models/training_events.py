@@ -13,8 +13,9 @@ import numpy as np
 
 from config.errors import BrokerUnavailable, ConfigError
 from config.streams import StreamSettings
-from consumers.batch import Events, Partition, Position, RawBatch
+from consumers.batch import Partition, Position, RawBatch
 from consumers.codec import Codec
+from consumers.decoded_batch import Events
 from consumers.discovery.rejections import RejectionCounts
 from consumers.source import Source
 from monitor.models.training_codec import (

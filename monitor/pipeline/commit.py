@@ -7,7 +7,8 @@ from typing import assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.batch import DeadLetters, DecodedBatch, Floats, Position
+from consumers.batch import Floats, Position
+from consumers.decoded_batch import DeadLetters, DecodedBatch
 from monitor.pipeline.fold import FoldedBatch, ScoredEvents
 from monitor.pipeline.partition_buffer import PartitionBuffer
 from monitor.pipeline.step import CommitBatch, CommitEnd, CommitStep, CommitUnreadableRange, RepeatWatermark

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from config.stream_rules import StreamRules
 from config.time_format import SECOND_US
-from consumers.batch import DeadLetters, DecodedBatch, Events, FilteredRecords
 from consumers.clock_vote import ReadExtent
+from consumers.decoded_batch import DeadLetters, DecodedBatch, Events, FilteredRecords
 from consumers.window_schedule import WindowSchedule, make_window_schedule
 from consumers.windows import NO_WATERMARK_US, SourceWatermarks, count_before_lead_end
 from monitor.models.shadow_parts import build_shadow_parts

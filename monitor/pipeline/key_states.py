@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.batch import Events
+from consumers.decoded_batch import Events
 from storage.ledger.commit import KeyStateChange, KeyStateRows
 
 MAX_KEYS = 10_000

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from consumers.batch import DecodedBatch, Partition, Position
+from consumers.batch import Partition, Position
+from consumers.decoded_batch import DecodedBatch
 from monitor.pipeline.fold import join_batches
 from monitor.pipeline.key_states import KeyedSource
 from storage.ledger.commit import StreamControl

@@ -2,7 +2,7 @@
 
 import logging
 
-from consumers.batch import DecodedBatch
+from consumers.decoded_batch import DecodedBatch
 
 log = logging.getLogger(__name__)
 

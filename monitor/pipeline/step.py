@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from config.stream_rules import StreamRules
-from consumers.batch import DecodedBatch, Position
+from consumers.batch import Position
 from consumers.clock_vote import ReadExtent
+from consumers.decoded_batch import DecodedBatch
 from consumers.window_schedule import make_window_schedule
 from monitor.pipeline.fold import BatchScorer, FoldedBatch, fold
 from monitor.pipeline.key_states import KeyedSource

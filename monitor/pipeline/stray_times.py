@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from config.stream_rules import StreamRules
 from config.time_format import format_utc
-from consumers.batch import NO_TIME_US, DeadLetters, DecodedBatch
 from consumers.clock_vote import ReadExtent, TimedRecords, find_stray_times, has_jumps
+from consumers.decoded_batch import NO_TIME_US, DeadLetters, DecodedBatch
 
 Int64 = NDArray[np.int64]
 

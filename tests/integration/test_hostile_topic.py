@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from config.streams import EventSettings
-from consumers.batch import DeadLetters, DecodedBatch, Events, Partition
+from consumers.batch import Partition
 from consumers.codec import make_codec
+from consumers.decoded_batch import DeadLetters, DecodedBatch, Events
 from consumers.kafka.answers import Way
 from consumers.kafka.client import ReadLimits
 from consumers.kafka.decompression import GZIP, LZ4, SNAPPY, ZSTD

@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.streams import EventSettings
-from consumers.batch import DecodedBatch, Partition, RawBatch, Table
+from consumers.batch import Partition, RawBatch, Table
 from consumers.codec import make_codec
 from consumers.codecs.dead_letters import DeadLetterReason, RejectedRecord
 from consumers.codecs.messages import MessageCodec
 from consumers.codecs.schema import Schema
 from consumers.codecs.text import MAX_DETAIL_CHARS, MAX_KEY_CHARS
+from consumers.decoded_batch import DecodedBatch
 from consumers.times import END_OF_TIME_US
 from tests.property.malformed_records import malformed_records
 

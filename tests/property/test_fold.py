@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.stream_rules import StreamRules, WindowRules
-from consumers.batch import NO_TIME_US, DeadLetters, DecodedBatch, Events, FilteredRecords, Partition
+from consumers.batch import Partition
 from consumers.clock_vote import ReadExtent
+from consumers.decoded_batch import NO_TIME_US, DeadLetters, DecodedBatch, Events, FilteredRecords
 from consumers.window_schedule import make_window_schedule
 from monitor.pipeline.fold import FoldedBatch, fold, join_batches
 from monitor.pipeline.stray_times import find_timed_records

@@ -8,8 +8,9 @@ import numpy as np
 
 from config.errors import StorageUnavailable
 from config.settings import Settings
-from consumers.batch import NO_TIME_US, DecodedBatch, FilteredRecords, RawBatch
+from consumers.batch import RawBatch
 from consumers.codec import Codec, make_codec
+from consumers.decoded_batch import NO_TIME_US, DecodedBatch, FilteredRecords
 from monitor.control_plane.control_plane import ControlPlane, ControlPlaneStores
 from monitor.control_plane.model_cache import ModelCache
 from monitor.control_plane.rule_reader import RuleReader

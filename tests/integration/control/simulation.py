@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from config.stream_rules import ALWAYS_US, RuleSchedule, StreamRules
 from config.units import to_us
-from consumers.batch import DeadLetters, DecodedBatch, Events
+from consumers.decoded_batch import DeadLetters, DecodedBatch, Events
 from monitor.control_plane.control_plane import ControlPlane, ControlPlaneStores
 from monitor.control_plane.model_cache import ModelCache
 from monitor.control_plane.rule_reader import RuleReader

@@ -6,7 +6,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from consumers.batch import DeadLetters, DecodedBatch, Events
+from consumers.decoded_batch import DeadLetters, DecodedBatch, Events
 from storage.database.engine import Database
 from tests.integration.control.simulation import SimulationSettings, run_in_turn
 from tests.integration.control.worker_bench import MINUTE, SECOND, T0, count_rows, fetch_rows, partition

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from consumers.batch import DeadLetters, DecodedBatch, Events, Partition, Table
+from consumers.batch import Partition, Table
 from consumers.byte_slices import ByteSlices
+from consumers.decoded_batch import DeadLetters, DecodedBatch, Events
 from tests.unit.consumers.raw_batches import decode, json_records, raw_batch
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from config.streams import EventSettings
-from consumers.batch import NO_TIME_US, Mask, RawBatch, Table
+from consumers.batch import Mask, RawBatch, Table
 from consumers.byte_slices import ByteSlices
 from consumers.codec import make_codec
+from consumers.decoded_batch import NO_TIME_US
 from tests.unit.consumers.raw_batches import MAX_FUTURE_US, NOW_US, STAMP_US, json_records, raw_batch
 
 

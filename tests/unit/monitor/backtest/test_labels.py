@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from config.errors import ConfigError
-from consumers.batch import Events
+from consumers.decoded_batch import Events
 from monitor.backtest.labels import Burst, Labels, group_bursts, read_labels
 
 SECOND = 1_000_000

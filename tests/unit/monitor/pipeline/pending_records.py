@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from consumers.batch import UNREADABLE_BATCH, DeadLetters, DecodedBatch, Events, Partition
+from consumers.batch import UNREADABLE_BATCH, Partition
+from consumers.decoded_batch import DeadLetters, DecodedBatch, Events
 from monitor.pipeline.partition_buffer import PartitionBuffer
 from storage.ledger.commit import StreamControl
 from storage.ledger.sources import SourceClaim

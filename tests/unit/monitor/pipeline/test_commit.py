@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from consumers.batch import DeadLetters, DecodedBatch, Events, Partition, Position
+from consumers.batch import Partition, Position
+from consumers.decoded_batch import DeadLetters, DecodedBatch, Events
 from monitor.pipeline.commit import build_commit, build_position_commit, build_step_commit
 from monitor.pipeline.fold import FoldedBatch, ScoredEvents
 from monitor.pipeline.partition_buffer import BufferAdvance, PartitionBuffer

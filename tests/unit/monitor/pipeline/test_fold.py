@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.stream_rules import StreamRules
-from consumers.batch import NO_TIME_US, DeadLetters, DecodedBatch, Events, FilteredRecords, Partition
+from consumers.batch import Partition
 from consumers.clock_vote import ReadExtent
+from consumers.decoded_batch import NO_TIME_US, DeadLetters, DecodedBatch, Events, FilteredRecords
 from monitor.pipeline.fold import FoldedBatch, fold
 from monitor.pipeline.threshold_schedule import ThresholdSchedule
 from monitor.statistics.drift_sums import MeasuredEvents, code_events

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from consumers.batch import DecodedBatch, Position
+from consumers.batch import Position
+from consumers.decoded_batch import DecodedBatch
 from monitor.pipeline.partition_buffer import (
     COMMIT_EVENTS,
     WATERMARK_REPEAT_S,

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.stream_rules import StreamRules
-from consumers.batch import DecodedBatch, FilteredRecords, Position
+from consumers.batch import Position
 from consumers.clock_vote import MAX_OWN_OFFSETS, MAX_VOTE_OFFSETS
+from consumers.decoded_batch import DecodedBatch, FilteredRecords
 from monitor.pipeline.inbox import MAX_PENDING_RECORDS
 from monitor.pipeline.partition_buffer import (
     COMMIT_EVENTS,
