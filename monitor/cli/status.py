@@ -8,16 +8,16 @@ import click
 
 from config.errors import OutriderError
 from config.settings import Settings
-from config.time_format import format_age, format_optional_time, format_short_time, format_time
+from config.time_format import format_optional_time, format_time
 from config.units import format_duration
 from monitor.cli.database import open_database
 from monitor.cli.output.budget_text import describe_spike_budget
+from monitor.cli.output.status_text import format_stream
 from monitor.cli.output.tables import FORMATS, Row, escape_unprintable, write_rows
 from monitor.cli.settings import load_settings
-from monitor.models.warm_up_progress import format_progress, format_rejection
 from monitor.thresholds.tick import load_count_model
 from storage.control.health import HELD_STATE
-from storage.control.warm_up import RejectedRecords, WarmUpProgress
+from storage.control.warm_up import WarmUpProgress
 from storage.database.engine import Database
 from storage.database.tables import FOREVER_US
 from storage.queries.health import WELL_STATES, HealthRow, read_health
@@ -85,7 +85,7 @@ def command(ctx: click.Context, form: str, checks: bool) -> None:
     with open_database(settings) as db:
         rows = _read_rows(db, settings)
     if form == "table":
-        click.echo("\n\n".join(_format_stream(row) for row in rows))
+        click.echo("\n\n".join(format_stream(row) for row in rows))
     else:
         write_rows(rows, COLUMNS, form)
     if checks:
@@ -311,136 +311,3 @@ def _drift_state(status: StreamStatus, settings: Settings) -> dict[str, str] | N
 
 def _age_s(status: StreamStatus, time_us: int | None) -> float | None:
     return None if time_us is None else (status.now_us - time_us) / 1e6
-
-
-def _format_stream(row: Row) -> str:
-    """Return the status of one stream as lines of text, the state first."""
-    state = row["state"]
-    rejected: list[str] = []
-    if row["warm_up_wanted"] is not None and row["health"] in {*WELL_STATES, "not_running", "never_run"}:
-        progress = _progress_of_row(row)
-        tail = "" if row["running"] else " (stopped)"
-        state = f"{escape_unprintable(format_progress(progress))}{tail}"
-        rejected = [f"  rejected       {escape_unprintable(format_rejection(each))}" for each in progress.rejections]
-    lines = [f"{row['stream']}: {state}", *_health_lines(row), *rejected]
-    if row["sources"]:
-        lines += [_events_line(row), _lag_line(row)]
-    if row["threshold"] is not None:
-        lines.append(_threshold_line(row))
-    if row["promise"] is not None:
-        lines.append(f"  spike          {row['promise']}")
-    if row["drift"] is not None:
-        lines.append(f"  drift          {'; '.join(f'{length}: {state}' for length, state in row['drift'].items())}")
-    if state != "never run":
-        lines += _problem_lines(row)
-    return "\n".join(lines)
-
-
-def _health_lines(row: Row) -> list[str]:
-    """Return the reason of a state that is not well, and the parts with a problem."""
-    lines = []
-    if row["health_reason"]:
-        lines.append(f"  reason         {_since(row['health_since'])}{escape_unprintable(row['health_reason'])}")
-    lines += [
-        f"  {each['component']:<14} {each['state']} {_since(each['since'])}{escape_unprintable(each['reason'] or '')}"
-        for each in row["problems"]
-    ]
-    lines += [
-        f"  held           {escape_unprintable(each['partition'])} {_since(each['since'])}"
-        f"{escape_unprintable(each['reason'] or '')}"
-        for each in row["held"]
-    ]
-    return lines
-
-
-def _since(time: str | None) -> str:
-    return "" if time is None else f"since {format_short_time(time)}: "
-
-
-def _progress_of_row(row: Row) -> WarmUpProgress:
-    return WarmUpProgress(
-        events=row["warm_up_events"],
-        wanted=row["warm_up_wanted"],
-        left_s=row["warm_up_left_s"],
-        records=row["warm_up_records"],
-        rejected=row["warm_up_rejected"],
-        rejections=tuple(RejectedRecords(**each) for each in row["warm_up_rejections"]),
-        caught_up=row["warm_up_caught_up"],
-        events_per_s=row["warm_up_events_per_s"],
-        fits_early_in_s=row["warm_up_fits_early_in_s"],
-    )
-
-
-def _events_line(row: Row) -> str:
-    if row["last_event_time"] is None:
-        return "  events         none stored yet"
-    return (
-        f"  events         last at {format_short_time(row['last_event_time'])} "
-        f"({format_age(row['last_event_age_s'])}), last commit {format_age(row['last_commit_age_s'])}"
-    )
-
-
-def _lag_line(row: Row) -> str:
-    offsets = ", ".join(
-        f"{escape_unprintable(each['topic'])}[{each['partition']}] {each['next_offset']:,}"
-        for each in row["sources"][:4]
-    )
-    more = f" and {len(row['sources']) - 4} more" if len(row["sources"]) > 4 else ""
-    lag = "none, at the end" if row["lag"] == 0 else f"see `outrider offsets {row['stream']}`"
-    return f"  lag            {lag}; next offset of {offsets}{more}"
-
-
-def _threshold_line(row: Row) -> str:
-    return (
-        f"  threshold      {row['threshold']:.5g} ({row['threshold_lower']:.5g} to {row['threshold_upper']:.5g}), "
-        f"the {row['threshold_percentile']:g} percentile (method {row['threshold_method']}) of {row['threshold_n']:,} "
-        f"energies, model {row['model_version']} ({row['model_kind']})"
-    )
-
-
-def _problem_lines(row: Row) -> list[str]:
-    lines = [f"  incidents      {row['open_incidents']} open"]
-    lines += [
-        f"    #{each['id']} {each['kind']}, {each['severity']}, since {format_short_time(each['opened_at'])}: "
-        f"{escape_unprintable(each['summary'])}"
-        for each in row["incidents"]
-    ]
-    lines.append(f"  dead letters   {row['dead_letters_last_hour']:,} in the last hour")
-    if row["late_share_last_hour"]:
-        lines.append(f"  late           {row['late_share_last_hour']:.1%} of the events of the last hour")
-    lines.append(_notifications_line(row))
-    if row["notifications_last_error"] is not None:
-        lines.append(f"    {escape_unprintable(row['notifications_last_error'])}")
-    return lines + _replica_lines(row) + _job_lines(row)
-
-
-def _replica_lines(row: Row) -> list[str]:
-    """Return a line for each process with a file that differs from the stored settings, which it follows."""
-    return [
-        f"  settings       process {escape_unprintable(each['owner'])} follows the stored settings; those of its file "
-        "differ"
-        for each in row["replicas"]
-        if each["has_other_settings"]
-    ]
-
-
-def _notifications_line(row: Row) -> str:
-    oldest = row["notifications_oldest_age_s"]
-    since = "" if oldest is None else f" (the oldest stored {format_age(oldest)})"
-    return f"  notifications  {row['notifications_pending']:,} pending{since}, {row['notifications_dead']:,} given up"
-
-
-def _job_lines(row: Row) -> list[str]:
-    """Return the ages of the jobs' last successes, and a line for each job with a failed last run."""
-    if not row["jobs"]:
-        return []
-    ages = ", ".join(
-        f"{each['name']} {'never' if each['last_success_age_s'] is None else format_age(each['last_success_age_s'])}"
-        for each in row["jobs"]
-    )
-    failed = [
-        f"    {each['name']} failed {format_age(each['last_failure_age_s'])}: {escape_unprintable(each['last_error'])}"
-        for each in row["jobs"]
-        if each["last_error"] is not None
-    ]
-    return [f"  jobs           last success: {ages}", *failed]
