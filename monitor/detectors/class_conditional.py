@@ -12,8 +12,8 @@ from scipy.linalg import solve_triangular
 from config.errors import ModelError
 from monitor.detectors import artefact as files
 from monitor.detectors.artefact import Artefact
-from monitor.detectors.explain.attribution import explain_mixture
 from monitor.detectors.explain.explanation import Explanation
+from monitor.detectors.explain.mixture_explainer import MixtureExplainer, make_explainer
 from monitor.detectors.gmm_functions import (
     BLOCK_ROWS,
     LOG_2PI,
@@ -77,6 +77,7 @@ class ClassConditionalGaussian:
         self.reference_energies_: NDArray[np.float32] | None = None
         self.profile_: FeatureProfile | None = None
         self._metrics: dict[torch.dtype, MahalanobisMetric] = {}
+        self._explainer: MixtureExplainer | None = None
 
     def fit(self, data: Any, labels: Any = None) -> Self:
         """Fit on a data loader of (batch, labels), or on an array of inputs and its labels.
@@ -170,17 +171,25 @@ class ClassConditionalGaussian:
         return self.predict(x), None
 
     def explain(self, x: Any) -> Explanation:
-        """Return the exact contribution of each feature to the energy under the mixture of the classes.
+        """Return the contribution of each feature to the energy under the mixture of the classes.
 
         The features are the outputs of the feature model. Contributions are nats of the likelihood, for both values
-        of `score`.
+        of `score`. They are in comparison with a typical event drawn from that mixture.
         """
         self._check_fitted()
         z = self._apply_model(x)
         rows = check_events(z, owner=_OWNER, n_features=self.n_features, names=self.feature_names_, squares=True).values
-        names = self.feature_names_ or tuple(f"x{j}" for j in range(self.n_features))
-        inverse = np.stack([solve_triangular(f, np.eye(len(f)), lower=True) for f in self.factors_])
-        return explain_mixture(rows.astype(np.float64), self.weights_, self.means_, inverse, names)
+        if self._explainer is None:
+            self._explainer = make_explainer(
+                self.weights_,
+                self.means_,
+                self.factors_,
+                np.stack([solve_triangular(f, np.eye(len(f)), lower=True) for f in self.factors_]),
+                features=self.feature_names_ or tuple(f"x{j}" for j in range(self.n_features)),
+                profile=self.profile_,
+                typical=None,
+            )
+        return self._explainer.explain(rows.astype(np.float64))
 
     @property
     def n_features(self) -> int:
@@ -271,6 +280,7 @@ class ClassConditionalGaussian:
         constant = np.log(self.weights_) - 0.5 * (len(self.means_[0]) * LOG_2PI + log_det)
         self._log_constant = torch.from_numpy(constant).to(self.device)
         self._metrics = {}
+        self._explainer = None
 
     def _score_block(self, block: FloatArray) -> FloatArray:
         rows = torch.from_numpy(block).to(self.device)

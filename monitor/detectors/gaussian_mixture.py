@@ -14,6 +14,8 @@ from monitor.detectors import artefact, mixture_artefact, sklearn_bridge
 from monitor.detectors.artefact import Artefact
 from monitor.detectors.explain import attribution
 from monitor.detectors.explain.explanation import Explanation
+from monitor.detectors.explain.mixture_explainer import MixtureExplainer, make_explainer, typical_contributions
+from monitor.detectors.explain.prefixes import make_prefix_factors
 from monitor.detectors.fit import selection
 from monitor.detectors.fit.cross_fitting import reference_energies
 from monitor.detectors.fit.mixture_fit import FitReport, fit_mixture
@@ -78,12 +80,16 @@ class GaussianMixture:
         lower_bound_: The last mean log-likelihood, in the units of the columns.
         report_: The fit report, or None if the parameters were not fitted here.
         reference_energies_: Sorted out-of-fold energies of the training events, set by `calibrate`.
+        typical_contributions_: The mean contribution of each feature to the energy of a typical training event, (D,),
+            set by `calibrate`.
         profile_: The training profile of each feature for drift detection, set by `calibrate`.
     """
 
     kind = mixture_artefact.KIND
     reference_energies_: NDArray[np.float32] | None
     profile_: FeatureProfile | None
+    typical_contributions_: F64 | None
+    _explainer: MixtureExplainer | None
 
     def __init__(
         self,
@@ -148,13 +154,15 @@ class GaussianMixture:
         return self
 
     def calibrate(self, x: Any, folds: int = 5) -> Self:
-        """Set the reference energies and the training profile from the training events.
+        """Set the reference energies, the training profile and the typical contributions from the training events.
 
         Each event's reference energy is that under a model fitted without the event's fold.
         """
         values = self._check_events(x)
         self.reference_energies_ = reference_energies(lambda: type(self)(**self.get_params()), values, folds)
         self.profile_ = build_feature_profile(values)
+        self.typical_contributions_ = typical_contributions(values, make_prefix_factors(*self._components()))
+        self._explainer = None
         return self
 
     def energy(self, x: Any) -> FloatArray:
@@ -201,10 +209,19 @@ class GaussianMixture:
         return self.fit(x, y).predict(x)
 
     def explain(self, x: Any) -> Explanation:
-        """Return the contribution of each feature to each energy, given the other features. All arrays are (n, D)."""
+        """Return the contribution of each feature to each energy. All arrays are (n, D).
+
+        The contributions of an event sum to its energy minus that of a typical event. They are computed in float64.
+        """
         values = self._check_events(x, squares=True).astype(np.float64)
-        names = self.feature_names_ or tuple(f"x{j}" for j in range(self.n_features))
-        return attribution.explain_mixture(values, self.weights_, self.means_, self.inverse_cholesky(), names)
+        if self._explainer is None:
+            self._explainer = make_explainer(
+                *self._components(),
+                features=self.feature_names_ or tuple(f"x{j}" for j in range(self.n_features)),
+                profile=self.profile_,
+                typical=self.typical_contributions_,
+            )
+        return self._explainer.explain(values)
 
     def sample(self, n_samples: int = 1) -> tuple[F64, NDArray[np.int64]]:
         """Draw events from the mixture; return them, (n_samples, D), and the index of the component of each.
@@ -248,6 +265,7 @@ class GaussianMixture:
             report=self.report_,
             reference_energies=self.reference_energies_,
             profile=self.profile_,
+            typical_contributions=self.typical_contributions_,
         )
 
     @classmethod
@@ -264,6 +282,7 @@ class GaussianMixture:
         model._set_state(*mixture_artefact.mixture_from_artefact(stored, model.covariance_type))
         model.reference_energies_ = stored.reference_energies
         model.profile_ = stored.profile
+        model.typical_contributions_ = mixture_artefact.read_typical_contributions(stored)
         return model
 
     @classmethod
@@ -284,7 +303,7 @@ class GaussianMixture:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes to pickle, without the scorers, because their kernels depend on the machine."""
-        return {name: {} if name == "_scorers" else value for name, value in vars(self).items()}
+        return vars(self) | ({"_scorers": {}, "_explainer": None} if hasattr(self, "weights_") else {})
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "weights_")
@@ -361,8 +380,10 @@ class GaussianMixture:
         self.converged_, self.n_iter_, self.lower_bound_ = state.converged, state.n_iter, state.lower_bound
         self.report_ = report
         self._scorers: dict[np.dtype[Any], MixtureScorer] = {}
+        self._explainer = None
         self.reference_energies_ = None
         self.profile_ = None
+        self.typical_contributions_ = None
         self.n_features_in_: int = values.means.shape[1]
         self.feature_names_: tuple[str, ...] | None = names
         if names is not None:
@@ -375,6 +396,15 @@ class GaussianMixture:
         with single_torch_thread():
             inverse: F64 = torch.linalg.solve_triangular(lower, eye, upper=False).numpy()
         return inverse
+
+    def _components(self) -> tuple[F64, F64, F64, F64]:
+        """Return weights (K,), means (K, D), lower Cholesky factors and their inverses, (K, D, D)."""
+        return (
+            self.weights_,
+            self.means_,
+            expand_cholesky(self._cholesky, len(self.weights_)),
+            self.inverse_cholesky(),
+        )
 
     def _score(self, x: Any, *, with_responsibilities: bool) -> tuple[FloatArray, FloatArray]:
         """Return energies (n,) and responsibilities (n, K); the second array is empty unless asked for."""

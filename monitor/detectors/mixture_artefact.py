@@ -16,6 +16,7 @@ from monitor.detectors.mixture_values import CovarianceType, MixtureState, Mixtu
 from monitor.statistics.training_profile import FeatureProfile
 
 KIND = "gaussian_mixture"
+_TYPICAL_KEY = "typical_contributions"
 _MIN_DEVIATION = 1e-150  # the square of a smaller number underflows in float64
 
 
@@ -26,12 +27,16 @@ def mixture_to_artefact(
     report: FitReport | None,
     reference_energies: NDArray[np.float32] | None,
     profile: FeatureProfile | None,
+    typical_contributions: NDArray[np.float64] | None,
 ) -> Artefact:
     """Return the artefact of a fitted mixture; `parameters` are its constructor arguments."""
     settings = {name: value for name, value in parameters.items() if name != "device"}
     if not isinstance(settings["random_state"], Integral):
         settings["random_state"] = None  # a random generator cannot be stored
     values = state.values
+    tensors = {"weights": values.weights, "means": values.means, "cholesky": values.cholesky}
+    if typical_contributions is not None:
+        tensors[_TYPICAL_KEY] = typical_contributions
     return Artefact(
         kind=KIND,
         n_features=values.means.shape[1],
@@ -43,7 +48,7 @@ def mixture_to_artefact(
             "lower_bound": state.lower_bound,
             "report": None if report is None else asdict(report),
         },
-        tensors={"weights": values.weights, "means": values.means, "cholesky": values.cholesky},
+        tensors=tensors,
         reference_energies=reference_energies,
         profile=profile,
     )
@@ -67,6 +72,15 @@ def mixture_from_artefact(stored: Artefact, covariance_type: CovarianceType) -> 
     )
     report = training.get("report")
     return state, None if report is None else read_report(report)
+
+
+def read_typical_contributions(stored: Artefact) -> NDArray[np.float64] | None:
+    """Return the mean contributions of a typical event, (D,); None if the model was stored without them.
+
+    Raises:
+        ModelError: The array has another shape or is not finite.
+    """
+    return stored.float64_tensor(_TYPICAL_KEY, stored.n_features) if _TYPICAL_KEY in stored.tensors else None
 
 
 def _read_values(stored: Artefact, covariance_type: CovarianceType) -> MixtureValues:

@@ -12,7 +12,7 @@ FeatureReasons = Sequence[Mapping[str, float | str | None]]
 ExplainEvents = Callable[[int, Sequence[Mapping[str, float]]], Sequence[FeatureReasons]]
 """Function of a model id and of events as features by name.
 
-It returns the contribution of each feature to the energy of each event, largest first.
+It returns the features of each event with their contributions to its energy, the largest line of features first.
 """
 
 _MAX_KEYS = 5

@@ -167,18 +167,18 @@ def feature_dtype_of(detector: Detector) -> np.dtype[Any]:
 def explain_events(
     model: LoadedModel, events: Sequence[Mapping[str, float]], *, top: int = 3
 ) -> list[list[dict[str, float | str | None]]]:
-    """Return the features with the largest cost for each event, as rows for JSON.
+    """Return the lines with the largest contributions for each event, as rows for JSON (`Explanation.line_rows`).
 
     Args:
         model: The model that scored the events.
         events: Features by name, as outliers are stored; missing ones are replaced by the training mean.
-        top: The number of features for each event.
+        top: The number of lines for each event; features that move together are on one line.
     """
     dtype = model.feature_dtype
     x = np.array([[event.get(name, np.nan) for name in model.record.feature_names] for event in events], dtype)
     if model.feature_means is not None:
         x = np.where(np.isnan(x), model.feature_means, x).astype(dtype)
-    explanations = model.detector.explain(x).rows(top)
+    explanations = model.detector.explain(x).line_rows(top)
     # JSON has no infinity, and PostgreSQL rejects invalid JSON.
     return [
         [{name: value if _is_json_value(value) else None for name, value in reason.items()} for reason in reasons]

@@ -1,7 +1,9 @@
 """Text of an incident: an explanation first, then the stored numbers. Pure."""
 
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from config.number_format import format_together
@@ -12,6 +14,7 @@ from storage.queries.incident_report import IncidentReport, ReportedOutlier
 
 _MAX_SHOWN_EVENTS = 3
 _MAX_SHOWN_FEATURES = 8
+_MIN_DEPARTURE_DEVIATIONS = 3.0
 _WIDTH = 100
 
 
@@ -74,10 +77,71 @@ def _format_top_events(report: IncidentReport, numbers: Mapping[str, Any]) -> It
             f"energy {event['energy']:.5g} at {format_short_time(event['time'])}, "
             f"{event['topic']}[{event['partition']}] {event['offset']}{names}"
         )
-        yield from (f"  {_format_contribution(each)}" for each in event["reasons"])
+        yield from (f"  {line}" for line in _format_reasons(event["reasons"]))
 
 
-def _format_contribution(reason: Mapping[str, Any]) -> str:
+def _format_reasons(reasons: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the text of each line of features; incidents of older versions have features without contributions."""
+    if reasons and "line_contribution" not in reasons[0]:
+        yield from map(_format_cost, reasons)
+        return
+    for _, line in groupby(reasons, key=itemgetter("line")):
+        yield _format_line(list(line))
+
+
+def _format_line(features: Sequence[Mapping[str, Any]]) -> str:
+    """Return values, usual ranges, expected value and share of features that move together."""
+    first = features[0]
+    names = [str(each["feature"]) for each in features]
+    if first["line_features"] > len(features):
+        names.append(f"{first['line_features'] - len(features):,} more")
+    texts = [_format_usual(each) for each in features]
+    return escape_unprintable(
+        f"{_join_words(names)}: {', '.join(value for value, _ in texts)}; "
+        f"usually {_join_words([usual for _, usual in texts])}{_format_expected(features)}; {_format_share(first)}"
+    )
+
+
+def _format_expected(features: Sequence[Mapping[str, Any]]) -> str:
+    """Return the value that the other features lead to.
+
+    Features that move together are expected from each other, and are often unusual together. The one that departs most
+    from the others is named, if it departs by more than three deviations.
+    """
+    finite = [each for each in features if None not in (each["z"], each["expected"], each["value"])]
+    if not finite:
+        return ""
+    most = max(finite, key=lambda each: abs(each["z"]))
+    several = most["line_features"] > 1
+    if several and abs(most["z"]) <= _MIN_DEPARTURE_DEVIATIONS:
+        return ""
+    expected = format_together((most["expected"], most["value"]), 5)[0]
+    name = f" for {most['feature']}" if several else ""
+    return f", {expected} expected{name} from the other features"
+
+
+def _join_words(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _format_usual(feature: Mapping[str, Any]) -> tuple[str, str]:
+    """Return a value and its usual range as text."""
+    value, low, high = (feature[name] for name in ("value", "low", "high"))
+    if None in (value, low, high):
+        return format_value(value), "unknown"
+    value, low, high = format_together((value, low, high), 5)
+    return value, f"{low} to {high}"
+
+
+def _format_share(line: Mapping[str, Any]) -> str:
+    contribution, share = line["line_contribution"], line["line_share"]
+    if contribution is None:
+        return "no finite contribution"
+    size = f"{abs(contribution):.3g} nats" if share is None else f"{abs(share):.0%} of the excess energy"
+    return f"makes the event likelier by {size}" if contribution < 0 else size
+
+
+def _format_cost(reason: Mapping[str, Any]) -> str:
     value, expected, low, high = (reason[name] for name in ("value", "expected", "low", "high"))
     if None in (value, expected, low, high, reason["cost"]):
         return escape_unprintable(f"{reason['feature']} {format_value(value)}: no finite explanation")

@@ -16,6 +16,7 @@ from config.errors import ModelError
 from monitor.detectors import artefact as files
 from monitor.detectors.artefact import Artefact
 from monitor.detectors.explain.explanation import Explanation
+from monitor.detectors.explain.typical import mean_typical_energy, usual_range
 from monitor.detectors.inputs.arguments import check_device, check_int, check_number, make_not_fitted_error
 from monitor.detectors.inputs.checks import FloatArray, check_events
 from monitor.detectors.inputs.scaling import Scaling
@@ -47,6 +48,7 @@ from monitor.detectors.score.threads import single_torch_thread
 from monitor.statistics.training_profile import FeatureProfile, build_feature_profile
 
 _SINGLE_THREAD_OPERATIONS = 50_000_000  # multiplications per batch: below it more threads are slower
+_MAX_TYPICAL_ROWS = 1000
 _NETWORK_NAMES = ("encoder_net", "decoder_net", "gmm_density_net")
 
 
@@ -154,11 +156,15 @@ class NetworkDetector:
 
         `expected` is the reconstruction. `z` is the distance from it, in units of the root mean square
         distance of that feature in training. `cost` is the decrease in energy when the value is replaced by
-        `expected`.
+        `expected`. The energy above the typical energy is divided among the features in proportion to their positive
+        costs; these contributions sum to it.
         """
         model = self._require_fitted()
         return model.explain(
-            self._check_events(x, squares=True), self.feature_names_ or tuple(f"x{j}" for j in range(self.n_features))
+            self._check_events(x, squares=True),
+            self.feature_names_ or tuple(f"x{j}" for j in range(self.n_features)),
+            typical_energy=self._typical_energy(),
+            usual=None if self.profile_ is None else usual_range(self.profile_),
         )
 
     @property
@@ -309,6 +315,7 @@ class NetworkDetector:
             )
         self.feature_names_ = events.names
         self.profile_ = build_feature_profile(rows)
+        sample = rows[np.linspace(0, len(rows) - 1, min(len(rows), _MAX_TYPICAL_ROWS)).astype(np.int64)]
         self.training_ = {
             "rows": n_training,
             "epochs": report.epochs,
@@ -318,11 +325,19 @@ class NetworkDetector:
             "dead_components": int((self._model.mixture.weights <= 0).sum()),
             "batch_size": options.batch_size,
             "learning_rate": options.learning_rate,
+            "typical_energy": mean_typical_energy(self._model.energies(sample)),
             "seconds": time.monotonic() - started_s,
         }
         reference = self._model.energies(events.values[n_training:]).astype(np.float32)
         self.reference_energies_ = np.sort(reference) if len(reference) else None
         return self
+
+    def _typical_energy(self) -> float:
+        """Return the energy of a typical training event; 0 for a stored model without it and without references."""
+        stored = self.training_.get("typical_energy")
+        if stored is not None:
+            return self._check_number("typical_energy", stored)
+        return 0.0 if self.reference_energies_ is None else mean_typical_energy(self.reference_energies_)
 
     def _initialise_networks(self, sample: Tensor) -> DensityNets:
         """Return the networks on the device. Networks passed by the user start from their state at construction."""

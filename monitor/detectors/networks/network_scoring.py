@@ -120,8 +120,22 @@ class FittedNetworks:
             out[start : start + len(z)] = energies.clip(-largest, largest)
         return out
 
-    def explain(self, rows: FloatArray, features: tuple[str, ...]) -> Explanation:
-        """Return the distance of each value from its reconstruction, and the energy saved by replacing the value."""
+    def explain(
+        self, rows: FloatArray, features: tuple[str, ...], *, typical_energy: float, usual: F64 | None
+    ) -> Explanation:
+        """Return the distance of each value from its reconstruction, and the energy saved by replacing the value.
+
+        The energy above the typical energy is divided among the features in proportion to the energy saved. The
+        distances themselves are no measure: an unusual value can leave its own reconstruction right, and spoil those
+        of the others.
+
+        Args:
+            rows: Events (n, D).
+            features: The D feature names.
+            typical_energy: The energy of a typical event, in nats.
+            usual: The ends of the usual range of each feature, (2, D). None takes two root mean square distances
+                around the reconstruction.
+        """
         z = self.input_transform.scaling.standardise(rows)
         reconstruction, energy = np.empty_like(z), np.empty(len(z))
         for rows_slice in self._block_slices(len(z)):
@@ -135,14 +149,18 @@ class FittedNetworks:
         scale = self.input_transform.scaling.scale
         expected = reconstruction * scale + self.input_transform.scaling.centre
         half_range = _RANGE_DEVIATIONS * self.residuals * scale
+        shares = _positive_shares(cost, np.square((z - reconstruction) / self.residuals))
         return Explanation(
             features=features,
             value=rows.astype(np.float64),
+            contribution=(energy - typical_energy)[:, None] * shares,
+            typical_energy=typical_energy,
             z=(z - reconstruction) / self.residuals,
             cost=cost,
             expected=expected,
-            low=expected - half_range,
-            high=expected + half_range,
+            low=expected - half_range if usual is None else np.broadcast_to(usual[0], z.shape),
+            high=expected + half_range if usual is None else np.broadcast_to(usual[1], z.shape),
+            line=np.broadcast_to(np.arange(z.shape[1]), z.shape),
         )
 
     def _block_slices(self, n: int) -> Iterator[slice]:
@@ -169,6 +187,19 @@ class FittedNetworks:
                 energies = total / len(noise)
         reconstruction = decoded[: len(z)].flatten(1).double().cpu().numpy()
         return reconstruction, energies[: len(z)].cpu().numpy() + self.density.distance_penalty(z)
+
+
+def _positive_shares(cost: F64, squares: F64) -> F64:
+    """Return the share of each positive cost in their sum, (n, D).
+
+    Rows without a positive cost have the shares of `squares`, and rows of zeros equal shares.
+    """
+    parts = np.maximum(cost, 0.0)
+    for fallback in (squares, np.ones_like(parts)):
+        parts = np.where(parts.any(axis=1, keepdims=True), parts, fallback)
+    parts /= parts.max(axis=1, keepdims=True)
+    shares: F64 = parts / parts.sum(axis=1, keepdims=True)
+    return shares
 
 
 class _TransposedLinear(TorchFunctionMode):

@@ -98,6 +98,15 @@ def test_explained_cost_equals_the_energy_saved_by_replacing_the_value(labelled_
         np.testing.assert_allclose(explanation.cost[:, j], saved, rtol=1e-8, atol=1e-9)
 
 
+def test_contributions_sum_to_the_energy_above_the_typical_energy(labelled_features):
+    z, labels = labelled_features
+    detector = ClassConditionalGaussian().fit_features(z, labels)
+    events = z[:5].astype(np.float64) + np.array([0.0, 0.0, 6.0, 0.0])
+    explanation = detector.explain(events)
+    sums = explanation.contribution.sum(axis=1) + explanation.typical_energy
+    np.testing.assert_allclose(sums, detector.energy(events), rtol=1e-9)
+
+
 def test_it_implements_detector_and_survives_a_round_trip(labelled_features, tmp_path):
     z, labels = labelled_features
     detector = ClassConditionalGaussian(score="mahalanobis").fit(pd.DataFrame(z, columns=list("abcd")), labels)

@@ -156,6 +156,16 @@ def test_cost_in_an_explanation_is_the_energy_saved_by_the_replacement(make, fit
         np.testing.assert_allclose(explanation.cost[:, j], saved, rtol=1e-3, atol=2e-3)
 
 
+@BOTH
+def test_contributions_sum_to_the_energy_above_the_typical_energy(make, fitted, train):
+    detector = fitted[make]
+    events = train[:20].astype(np.float64)
+    events[:10, 1] += 9 * train[:, 1].std()
+    explanation = detector.explain(events)
+    sums = explanation.contribution.sum(axis=1) + explanation.typical_energy
+    np.testing.assert_allclose(sums, detector.energy(events), rtol=1e-9)
+
+
 @pytest.mark.slow
 @BOTH
 def test_explanation_ranks_the_changed_feature_first(make, train):

@@ -1,5 +1,6 @@
 """Each kind of incident is explained from the numbers stored with it."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,3 +85,57 @@ def test_silence_shows_its_duration_and_the_allowed_one() -> None:
 
 def test_kind_without_explanation_shows_its_numbers() -> None:
     assert "anything 7" in format_text("another", {"anything": 7})
+
+
+def strange_event(reasons: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return an event as it is stored with an incident."""
+    place = {"topic": "payments", "partition": 0, "offset": 7, "time": "2026-01-31T08:00:00.000000Z"}
+    return {**place, "energy": 853.2, "key": "alice", "id": None, "reasons": reasons}
+
+
+def reason(feature: str, value: float, contribution: float, **line: Any) -> dict[str, Any]:
+    """Return one feature of an event as it is stored with an incident."""
+    usual = {"z": 2.0, "cost": 8.0, "expected": 12.5, "low": -15.0, "high": 64.0}
+    return {"feature": feature, "value": value, **usual, "contribution": contribution} | line
+
+
+def test_features_that_move_together_are_on_one_line() -> None:
+    together = {"line": 0, "line_contribution": 820.0, "line_share": 0.97, "line_features": 2}
+    alone = {"line": 1, "line_contribution": 25.0, "line_share": 0.03, "line_features": 1}
+    reasons = [
+        reason("delays.dep_min", 853.0, 420.0, **together),
+        reason("delays.arr_min", 851.0, 400.0, **together),
+        reason("air_time_min", 300.0, 25.0, **alone),
+    ]
+    text = format_text("other", {"strangest": [strange_event(reasons)], "keys": []})
+    assert (
+        "delays.dep_min and delays.arr_min: 853, 851; usually -15 to 64 and -15 to 64; 97% of the excess energy"
+    ) in text
+    assert (
+        "air_time_min: 300; usually -15 to 64, 12.5 expected from the other features; 3% of the excess energy"
+    ) in text
+
+
+def test_a_feature_that_departs_from_those_of_its_line_has_its_expected_value() -> None:
+    line = {"line": 0, "line_contribution": 820.0, "line_share": 0.97, "line_features": 2}
+    reasons = [reason("arrival", 84.0, 9.0, **{**line, "z": 6.6}), reason("departure", 5.0, 5.0, **line)]
+    text = format_text("other", {"strangest": [strange_event(reasons)], "keys": []})
+    assert "usually -15 to 64 and -15 to 64, 12.5 expected for arrival from the other features; 97%" in text
+
+
+def test_a_negative_contribution_makes_the_event_likelier() -> None:
+    line = {"line": 0, "line_contribution": -40.0, "line_share": -0.05, "line_features": 7}
+    text = format_text("other", {"strangest": [strange_event([reason("amount", 3.0, -40.0, **line)])], "keys": []})
+    assert "amount and 6 more: 3; usually -15 to 64; makes the event likelier by 5% of the excess energy" in text
+
+
+def test_a_contribution_that_is_not_finite_is_said() -> None:
+    line = {"line": 0, "line_contribution": None, "line_share": None, "line_features": 1}
+    text = format_text("other", {"strangest": [strange_event([reason("amount", 1e300, 1.0, **line)])], "keys": []})
+    assert "no finite contribution" in text
+
+
+def test_events_of_older_versions_have_costs() -> None:
+    old = {"feature": "amount", "value": 99.5, "z": 9.0, "cost": 17.5, "expected": 12.5, "low": 10.0, "high": 15.0}
+    text = format_text("other", {"strangest": [strange_event([old])], "keys": []})
+    assert "amount 99.5 where 12.5 is expected (10 to 15): 17.5 nats of the energy" in text
