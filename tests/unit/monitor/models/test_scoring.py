@@ -1,5 +1,6 @@
 """Scoring with stored models: missing features, finite energies, model cache."""
 
+import json
 from functools import lru_cache
 
 import numpy as np
@@ -12,7 +13,7 @@ from config.streams import ModelSettings
 from monitor.detectors import GaussianMixture
 from monitor.detectors.detector import load_detector
 from monitor.models.fitting import FittedModel, fit_model, prepare_imported_model
-from monitor.models.scoring import LoadedModel, Scorer, load_model, pick_device
+from monitor.models.scoring import LoadedModel, Scorer, explain_events, load_model, pick_device
 from monitor.models.training_set import TrainingSet
 from storage.control.models import ModelRecord
 
@@ -190,3 +191,15 @@ def test_network_models_have_drift_codes(kind: str) -> None:
     measured = scorer.measure(features, 1)
     assert measured.codes is not None
     assert measured.codes.sum_rows(slice(None)).shape == (4, 0, 3)
+
+
+def test_explained_events_have_contributions_by_line_and_valid_json() -> None:
+    model = loaded_model()
+    reasons = explain_events(model, [{"x": 15.0, "y": -2.0}, {"x": 5.0}])
+    first = reasons[0][0]
+    assert (first["feature"], first["line"], first["line_features"]) == ("x", 0, 1)
+    assert first["contribution"] == first["line_contribution"]
+    assert first["line_share"] == pytest.approx(1, abs=0.2)
+    # The second event is at the training means: its energy is below the typical one, and has no shares.
+    assert [reason["line_share"] for reason in reasons[1]] == [None, None]
+    assert json.loads(json.dumps(reasons, allow_nan=False)) == reasons

@@ -1,5 +1,7 @@
 """Explanations as rows and as lines."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -75,3 +77,15 @@ def test_a_new_fit_discards_the_typical_contributions():
     mixture.fit(train * 10)
     assert mixture.typical_contributions_ is None
     assert mixture.explain(train[:1]).typical_energy > before.typical_energy + 4
+
+
+def test_a_model_stored_without_typical_contributions_draws_typical_events():
+    train = np.random.default_rng(0).normal(size=(300, 3))
+    mixture = GaussianMixture(1).fit(train).calibrate(train)
+    stored = mixture.to_artefact()
+    tensors = {name: array for name, array in stored.tensors.items() if name != "typical_contributions"}
+    older = GaussianMixture.from_artefact(replace(stored, tensors=tensors))
+    events = train[:5] + 4
+    np.testing.assert_allclose(older.explain(events).contribution, mixture.explain(events).contribution, atol=0.3)
+    sums = older.explain(events).contribution.sum(axis=1) + older.explain(events).typical_energy
+    np.testing.assert_allclose(sums, older.energy(events), rtol=1e-9)
