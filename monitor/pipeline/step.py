@@ -1,7 +1,7 @@
 """The next step of a partition buffer: the decision of the batch loop, as a pure function of values and of the time.
 
 The worker collects the commits of all buffers that are due and stores them as a group (`group_commit.py`). The
-back-test and the simulation of the tests carry out the same steps, each with its own store.
+back-test carries out the same steps with its own store.
 """
 
 from dataclasses import dataclass

@@ -1,10 +1,11 @@
 """A simulated stream in one process: commits of several sources, seals, judgements and ticks in any order of steps.
 
-The steps are those of the daemon (`next_step`, `Ledger.commit`, `ControlPlane`) on a real database. The stored rows
-must not depend on the order of the steps.
+The steps are those of the daemon (`Worker`, `ControlPlane`) on a real database. The scenes plant incidents; kills, lost
+answers and other replicas between two transactions are those of `tests.simulation`.
 """
 
 import random
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -15,28 +16,18 @@ import sqlalchemy as sa
 
 from config.stream_rules import ALWAYS_US, RuleSchedule, StreamRules
 from config.units import to_us
+from consumers.batch import Partition, RawBatch
 from consumers.decoded_batch import DeadLetters, DecodedBatch, Events
 from monitor.control_plane.control_plane import ControlPlane, ControlPlaneStores
 from monitor.control_plane.model_cache import ModelCache
 from monitor.control_plane.rule_reader import RuleReader
 from monitor.incidents.explain import FeatureReasons
 from monitor.models.scoring import Scorer, load_model
-from monitor.pipeline.commit import build_step_commit
-from monitor.pipeline.partition_buffer import BufferState, PartitionBuffer
-from monitor.pipeline.step import (
-    CommitBatch,
-    CommitEnd,
-    CommitStep,
-    CommitUnreadableRange,
-    NothingDue,
-    ReadThresholds,
-    RepeatWatermark,
-    Step,
-    WaitForInput,
-    WaitForLead,
-    next_step,
-)
-from monitor.pipeline.threshold_schedule import ThresholdSchedule
+from monitor.pipeline.inbox import Inbox, PartitionClaimed, PartitionEnded, RecordsFetched
+from monitor.pipeline.intake import ReclaimRequest
+from monitor.pipeline.partition_buffer import BufferState
+from monitor.pipeline.retry import StorageRetry
+from monitor.pipeline.worker import Worker
 from storage.control.drift import DriftStore
 from storage.control.evidence import EvidenceStore
 from storage.control.models import ModelStore
@@ -45,7 +36,6 @@ from storage.control.shadows import ShadowStore
 from storage.control.thresholds import ThresholdStore
 from storage.control.windows import WindowStore
 from storage.database.engine import Database
-from storage.ledger.commit import Committed, Stale, StreamControl
 from storage.ledger.ledger import Ledger
 from tests.integration.control.worker_bench import NAMES, PERCENTILE, SECOND, T0, open_stream, partition
 
@@ -127,88 +117,79 @@ def cut_batch(whole: DecodedBatch, begin: int, end: int) -> DecodedBatch:
 
 
 class SimulatedWriter:
-    """The pipeline of one source: the buffer of its uncommitted records, and the control state as it last read it."""
+    """The worker of one source, which reads the records of a scene; 10 s pass between its steps."""
 
     def __init__(self, db: Database, stream_id: int, scene: SimulationSettings, number: int) -> None:
-        self._ledger = Ledger(db)
-        self._shadows = ShadowStore(db)
-        self._stream_id = stream_id
-        self._rules = make_rule_schedule(scene).newest
+        ledger = Ledger(db)
         self._whole = scene.sources[number]
-        source = next(each for each in self._ledger.active_sources(stream_id) if each.partition == number)
-        claim = self._ledger.claim_source(source.source_id, "simulation")
+        source = next(each for each in ledger.active_sources(stream_id) if each.partition == number)
+        claim = ledger.claim_source(source.source_id, "simulation")
         assert claim is not None
-        self._buffer = PartitionBuffer.from_claim(partition(number), claim, now_s=0.0)
-        self._read = claim.next_offset
-        self._control = StreamControl(sealed_until_us=None, revision=-1)
-        self._schedule = ThresholdSchedule.from_rows([])
-        self._scorer = Scorer(lambda model_id: load_model(*ModelStore(db).load(model_id), "cpu"))
+        self._epoch, self._read = claim.epoch, claim.next_offset
+        self._now_s = 0.0
+        self._positions = {partition(number): claim.next_offset}
+        self._inbox = Inbox()
+        self._worker = Worker(
+            make_rule_schedule(scene).newest,
+            stream_id,
+            codec=self,
+            features=NAMES,
+            scorer=Scorer(lambda model_id: load_model(*ModelStore(db).load(model_id), "cpu")),
+            ledger=ledger,
+            shadows=ShadowStore(db),
+            inbox=self._inbox,
+            intake=self,
+            ask_control=lambda _: None,
+            retry=StorageRetry(threading.Event(), 0.0),
+            clock=lambda: self._now_s,
+        )
+        self._inbox.put(PartitionClaimed(partition=partition(number), claim=claim))
+        self._worker.run_once(0.0)
 
     @property
     def ended(self) -> bool:
         """Return whether all records and the end of the source are stored."""
-        return self._buffer.state is BufferState.END_STORED
-
-    def refresh(self) -> None:
-        """Read the control state, and the schedule after it."""
-        self._control = self._ledger.read_control(self._stream_id)
-        shadows = tuple(self._shadows.read_scheduled(self._stream_id))
-        self._schedule = replace(
-            ThresholdSchedule.from_rows(self._ledger.read_threshold_schedule(self._stream_id)), shadows=shadows
-        )
+        return self._worker.ended
 
     def commit(self, n: int) -> bool:
-        """Read up to n records unless some wait for their commit, and carry out the next step.
+        """Read up to n records unless some wait for their commit, and let the worker carry out its due steps.
 
-        Return whether anything was read or committed; if nothing was committed, the control state is read.
+        Return whether anything was read or committed.
         """
         if self.ended:
             return False
-        read_before = self._read
-        if self._control.revision < 0:
-            self.refresh()
-        if self._buffer.state in {BufferState.CLAIMED, BufferState.UNDECIDED}:
-            end = min(self._read + n, self._whole.end)
-            self._buffer.add(cut_batch(self._whole, self._read, end), now_s=0.0)
-            self._read = end
-        if self._read == self._whole.end:
-            self._buffer.end()
-        return self._run_steps() or self._read > read_before
+        self._now_s += 10.0
+        before = (self._read, dict(self._positions))
+        (buffer,) = self._worker._buffers.values()
+        if buffer.state in {BufferState.CLAIMED, BufferState.UNDECIDED} and self._read < self._whole.end:
+            self._fetch(min(self._read + n, self._whole.end))
+        if self._read == self._whole.end and not buffer.ended:
+            self._inbox.put(PartitionEnded(partition=buffer.partition, epoch=self._epoch, seen_us=0))
+        self._worker.run_once(0.0)
+        return self.ended or before != (self._read, self._positions)
 
-    def _run_steps(self) -> bool:
-        """Carry out steps until one has committed records or the end, or until none is due."""
-        while not isinstance(step := self._next_step(), NothingDue):
-            match step:
-                case CommitBatch() | CommitUnreadableRange():
-                    if self._commit(step):
-                        self._buffer.apply_commit(step.advance, now_s=0.0)
-                        return True
-                case CommitEnd():
-                    if self._commit(step):
-                        self._buffer.apply_stored_end()
-                        return True
-                case RepeatWatermark():
-                    self._buffer.apply_repeated_watermark(now_s=0.0)
-                    self._commit(step)
-                case WaitForLead() | WaitForInput():
-                    self._buffer.apply_hold(step.hold, now_s=0.0)
-                case ReadThresholds():
-                    raise AssertionError("the simulation reads every threshold row")
-        self.refresh()
-        return False
+    def _fetch(self, end: int) -> None:
+        batch = RawBatch(
+            partition=self._whole.partition,
+            begin=self._read,
+            end=end,
+            offsets=np.arange(self._read, end),
+            values=[None] * (end - self._read),
+        )
+        self._inbox.put(RecordsFetched(epoch=self._epoch, batch=batch))
+        self._read = end
 
-    def _next_step(self) -> Step:
-        return next_step(self._buffer, self._control, self._schedule, 0.0, rules=self._rules, scorer=self._scorer)
+    def decode(self, batch: RawBatch, now_us: int) -> DecodedBatch:
+        """Return the records of the scene, as the codec of the worker."""
+        return cut_batch(self._whole, batch.begin, batch.end)
 
-    def _commit(self, step: CommitStep) -> bool:
-        """Return whether the commit is stored; if it is stale, the control state is read."""
-        commit = build_step_commit(step, self._buffer, stream_id=self._stream_id, features=NAMES)
-        outcome = self._ledger.commit(commit)
-        if isinstance(outcome, Stale):
-            self.refresh()
-            return False
-        assert isinstance(outcome, Committed)
-        return True
+    def set_positions(self, positions: Mapping[Partition, int]) -> None:
+        """Note the stored positions, as the intake of the worker."""
+        self._positions.update(positions)
+
+    def request_reclaim(self, request: ReclaimRequest) -> None:
+        """Fail: a writer is replaced, and does not lose its claim."""
+        raise AssertionError(request)
 
 
 def make_control_plane(db: Database, stream_id: int, scene: SimulationSettings, *, early: bool = True) -> ControlPlane:

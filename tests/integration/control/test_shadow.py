@@ -314,7 +314,7 @@ def interrupted_promoter(db: Database, stream_id: int) -> Promoter:
         return whole._reference(model_id)
 
     return Promoter(
-        whole._rules,
+        whole._rules_at(T0),
         stream_id,
         shadows=ShadowStore(db),
         models=ModelStore(db),
