@@ -106,18 +106,25 @@ def _format_expected(features: Sequence[Mapping[str, Any]]) -> str:
     """Return the value that the other features lead to.
 
     Features that move together are expected from each other, and are often unusual together. The one that departs most
-    from the others is named, if it departs by more than three deviations.
+    from the others is named, if it departs by more than three deviations. An expected value far outside of the usual
+    range is not shown: it is extrapolated from other features that are unusual themselves.
     """
-    finite = [each for each in features if None not in (each["z"], each["expected"], each["value"])]
-    if not finite:
+    expectable = [each for each in features if _is_expected_near_usual(each)]
+    if not expectable:
         return ""
-    most = max(finite, key=lambda each: abs(each["z"]))
+    most = max(expectable, key=lambda each: abs(each["z"]))
     several = most["line_features"] > 1
     if several and abs(most["z"]) <= _MIN_DEPARTURE_DEVIATIONS:
         return ""
     expected = format_together((most["expected"], most["value"]), 5)[0]
     name = f" for {most['feature']}" if several else ""
     return f", {expected} expected{name} from the other features"
+
+
+def _is_expected_near_usual(feature: Mapping[str, Any]) -> bool:
+    """Return True if the expected value is outside of the usual range by at most the width of the range."""
+    z, value, expected, low, high = (feature[name] for name in ("z", "value", "expected", "low", "high"))
+    return None not in (z, value, expected, low, high) and 2 * low - high <= expected <= 2 * high - low
 
 
 def _join_words(words: Sequence[str]) -> str:

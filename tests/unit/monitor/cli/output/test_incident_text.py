@@ -123,6 +123,13 @@ def test_a_feature_that_departs_from_those_of_its_line_has_its_expected_value() 
     assert "usually -15 to 64 and -15 to 64, 12.5 expected for arrival from the other features; 97%" in text
 
 
+def test_an_expected_value_far_outside_of_the_usual_range_is_not_shown() -> None:
+    line = {"line": 0, "line_contribution": 9.0, "line_share": 0.02, "line_features": 1}
+    event = strange_event([reason("age", 0.5, 9.0, **{**line, "expected": -3446.8})])
+    text = format_text("other", {"strangest": [event], "keys": []})
+    assert "age: 0.5; usually -15 to 64; 2% of the excess energy" in text
+
+
 def test_a_negative_contribution_makes_the_event_likelier() -> None:
     line = {"line": 0, "line_contribution": -40.0, "line_share": -0.05, "line_features": 7}
     text = format_text("other", {"strangest": [strange_event([reason("amount", 3.0, -40.0, **line)])], "keys": []})
