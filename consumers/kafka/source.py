@@ -6,18 +6,18 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
-from config.errors import BrokerUnavailable, ConfigError, TopicMissing
+from config.errors import BrokerUnavailable, ConfigError
 from config.time_format import DAY_US
 from consumers.batch import RETENTION, UNREADABLE_BATCH, Partition, Position, RawBatch
 from consumers.kafka.assignment import Assignment, AssignmentChange
 from consumers.kafka.chunks import MAX_CHUNK_BYTES, RecordChunk, merge_empty, pack_records
 from consumers.kafka.client import KafkaConnection, ReadLimits
 from consumers.kafka.client_options import client_options
-from consumers.kafka.topic_directory import Topic, TopicDirectory
-from consumers.kafka.unreadable import ReadProbe, find_first_readable
+from consumers.kafka.topic_directory import TopicDirectory
+from consumers.kafka.topic_watch import TopicWatch
+from consumers.kafka.unreadable import find_unreadable_ranges
 from consumers.source import Layout, PartitionInfo, PollResult, StartPosition
 
 log = logging.getLogger(__name__)
@@ -28,11 +28,8 @@ _WAIT_SLICE_S = 0.25
 # The broker's timestamp is the producer's own by default, and one device with a clock that is years ahead must not
 # seal all windows. One day is the tolerance for the error of this machine's clock.
 _CLOCK_ERROR_US = DAY_US
-# Deleting, re-creating and filling a topic takes longer than this. A lookup takes 1 ms.
-_TOPIC_ID_VALID_S = 0.1
 # Bytes of a record in the arrays of a chunk: offset, time, bounds of value and key, record batch.
 _RECORD_ARRAY_BYTES = 64
-_MISSING_CHECK_INTERVAL_S = 5.0
 
 
 class KafkaSource:
@@ -73,23 +70,20 @@ class KafkaSource:
         self._limits = limits or ReadLimits()
         self._joins = join and group_id is not None
         self._directory = TopicDirectory(self._options)
+        self._watch = TopicWatch(self._directory, self._topics)
         self._connection: KafkaConnection | None = None
-        self._topics_by_name: dict[str, Topic] = {}
         self._assignment = Assignment()
         # Appended by the client's IO thread, popped from the left by `poll`.
         self._changes: deque[AssignmentChange] = deque()
         self._skipped: list[RawBatch] = []
         self._replaced: set[Partition] = set()
         self._unreadable: dict[Partition, dict[int, int]] = {}
-        self._ids_checked_s = 0.0
         self._unanswered: BrokerUnavailable | None = None
-        self._missing: TopicMissing | None = None
-        self._missing_checked_s = float("-inf")
 
     @property
     def problem(self) -> BrokerUnavailable | None:
         """Return the error of the last question for the logs' ends, or that a topic is missing; None otherwise."""
-        return self._missing or self._unanswered
+        return self._watch.missing or self._unanswered
 
     @property
     def layout(self) -> Layout:
@@ -106,7 +100,7 @@ class KafkaSource:
         """
         per_partition = int(self._options["max_partition_fetch_bytes"])
         in_flight = int(self._options["fetch_max_bytes"])
-        n_partitions = max(1, sum(len(topic.partitions) for topic in self._topics_by_name.values()))
+        n_partitions = max(1, sum(len(topic.partitions) for topic in self._watch.topics_by_name.values()))
         decompressed = 2 * self._limits.max_decompressed_bytes
         poll = 2 * MAX_CHUNK_BYTES + _RECORD_ARRAY_BYTES * int(self._options["max_poll_records"])
         return in_flight + 2 * n_partitions * per_partition + decompressed + poll
@@ -189,7 +183,7 @@ class KafkaSource:
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
-        self._ids_checked_s = 0.0
+        self._watch.forget_check()
         if connection is not None:
             connection.close()
 
@@ -198,7 +192,7 @@ class KafkaSource:
         if self._connection is None:
             found = self._directory.describe(self._topics)
             self._connection = KafkaConnection(self._options, self._limits)
-            self._topics_by_name = found
+            self._watch.topics_by_name = found
             if self._joins:
                 self._connection.subscribe(self._topics, self._changes)
             else:
@@ -248,22 +242,15 @@ class KafkaSource:
         return fetched.chunks
 
     def _are_from_known_topics(self, chunks: Mapping[Partition, Sequence[RecordChunk]]) -> bool:
-        """Return True if fetched records are from the known logs, and not from re-created topics.
-
-        The client fetches by topic name. If a topic was deleted, re-created and filled beyond the position,
-        the client continues without an error. Records are therefore accepted only if the topic ids were looked
-        up after the fetch, or so shortly before it that the topic cannot have been re-created meanwhile.
-        """
-        if not chunks or time.monotonic() - self._ids_checked_s < _TOPIC_ID_VALID_S:
+        """Return True if fetched records are from the known logs. Discard them if not, or if that cannot be checked."""
+        if not chunks:
             return True
         try:
-            found = self._directory.describe(self._topics)
+            replaced = self._watch.find_replaced()
         except (BrokerUnavailable, ConfigError) as error:
             log.debug("cannot look up the topics: %s", error, extra={"action": "look_up"})
             self._discard_fetched(chunks, frozenset())
             return False
-        self._ids_checked_s = time.monotonic()
-        replaced = {topic for topic in found if found[topic].identity != self._topics_by_name[topic].identity}
         if replaced:
             self._discard_fetched(chunks, replaced)
         return not replaced
@@ -314,8 +301,8 @@ class KafkaSource:
         if self._connection is None:
             return
         ids = {name: self._connection.topic_id(name) for name in self._topics}
-        self._look_for_missing_topics(ids)
-        replaced = {name for name in self._topics if ids[name] not in {None, self._topics_by_name[name].identity}}
+        self._watch.look_for_missing(ids)
+        replaced = self._watch.replaced_by(ids)
         if replaced:
             self._discard_fetched((), replaced)
         elif not self._joins:
@@ -323,23 +310,6 @@ class KafkaSource:
             now = known.union(*(self._connection.partitions(name) for name in self._topics))
             if now != known:
                 self._assign_without_group(now)
-
-    def _look_for_missing_topics(self, ids: Mapping[str, str | None]) -> None:
-        """Find out whether a topic that the client's metadata do not contain was deleted, at most every 5 s."""
-        if all(ids.values()):
-            self._missing = None
-            return
-        if time.monotonic() - self._missing_checked_s < _MISSING_CHECK_INTERVAL_S:
-            return
-        self._missing_checked_s = time.monotonic()
-        try:
-            self._directory.describe(self._topics)
-        except ConfigError as error:
-            self._missing = TopicMissing(str(error))
-        except BrokerUnavailable as error:
-            log.debug("cannot look up the topics: %s", error, extra={"action": "look_up"})
-        else:
-            self._missing = None
 
     def _stop_replaced(self, partitions: AbstractSet[Partition]) -> None:
         """Stop partitions with a replaced log, and report them with the next poll."""
@@ -368,21 +338,13 @@ class KafkaSource:
         """Find the unreadable ranges and open a new consumer, because the old one would not return from a poll."""
         message = f"{type(error).__name__}: {error}"
         log.warning("cannot read a batch (%s); searching for its end", message, extra={"action": "recover"})
+        positions = {each: self._assignment.next_offset(each) or 0 for each in self._assignment.delivering}
         try:
-            for partition, begin, end in self._unreadable_ranges():
+            for partition, begin, end in find_unreadable_ranges(self._options, self._limits, positions):
                 self._unreadable.setdefault(partition, {})[begin] = end
                 _warn_of_range(partition, begin, end, message)
         finally:
             self._reconnect()
-
-    def _unreadable_ranges(self) -> Iterator[tuple[Partition, int, int]]:
-        """Yield the unreadable range at the position of each partition that has one."""
-        with ReadProbe(self._options, self._limits) as probe:
-            for partition in sorted(self._assignment.delivering):
-                begin, end = self._assignment.next_offset(partition) or 0, probe.end_offset(partition)
-                if begin < end and not probe.is_readable(partition, begin):
-                    is_readable = partial(probe.is_readable, partition)
-                    yield partition, begin, find_first_readable(is_readable, begin, end)
 
     def _reconnect(self) -> None:
         """Close the consumer. The next call opens another one. Partitions assigned by the group are revoked."""

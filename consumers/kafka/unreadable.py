@@ -1,7 +1,8 @@
-"""Search for the end of an unreadable range of a Kafka log."""
+"""Search for the ends of unreadable ranges of a Kafka log."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Self
 
 from config.errors import BrokerUnavailable
@@ -84,3 +85,23 @@ class ReadProbe:
         if self._connection is None:
             self._connection = KafkaConnection(self._options, self._limits)
         return self._connection
+
+
+def find_unreadable_ranges(
+    options: Mapping[str, Any], limits: ReadLimits, positions: Mapping[Partition, int]
+) -> Iterator[tuple[Partition, int, int]]:
+    """Yield partition, begin and end of the unreadable range at each position that has one.
+
+    Args:
+        options: The options of the client.
+        limits: How records are read.
+        positions: The next offset of each partition.
+
+    Raises:
+        BrokerUnavailable: No broker answered in time.
+    """
+    with ReadProbe(options, limits) as probe:
+        for partition, begin in sorted(positions.items()):
+            end = probe.end_offset(partition)
+            if begin < end and not probe.is_readable(partition, begin):
+                yield partition, begin, find_first_readable(partial(probe.is_readable, partition), begin, end)
