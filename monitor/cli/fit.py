@@ -133,6 +133,7 @@ def _fit_and_store(
     from config.time_format import format_time
     from monitor.cli.output.tables import escape_unprintable
     from monitor.models.fitting import fit_model
+    from monitor.models.screening_text import describe_screening
     from monitor.models.warm_up_progress import format_rejection
     from monitor.thresholds.body import describe_heavy_tail
     from monitor.thresholds.percentile import exceedance
@@ -157,8 +158,9 @@ def _fit_and_store(
         click.echo(f"  components  {summary['n_components']}")
     if "mean_log_likelihood" in summary:
         click.echo(f"  mean log-likelihood  {summary['mean_log_likelihood']:.4f} nats per event")
-    if summary.get("left_out"):
-        click.echo(f"  left out    {summary['left_out']:,} events as outliers (model.contamination)")
+    screening = describe_screening(fitted, stream_settings.threshold.percentile, stream_settings.threshold.method)
+    if screening is not None:
+        click.echo(f"  screening   {screening}")
     click.echo(f"  reference   {len(fitted.reference):,} energies of held-out events")
     since = "the first window" if not since_us else format_time(since_us)
     click.echo(f"  {'valid from ' if shadow is None else 'scores from'} {since}")

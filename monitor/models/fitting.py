@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from config.errors import ModelError
 from config.streams import ModelSettings
 from monitor.detectors.detector import Detector, detector_class
-from monitor.detectors.fit.cross_fitting import reference_energies
+from monitor.detectors.fit.cross_fitting import out_of_fold_energies
 from monitor.detectors.gaussian_mixture import GaussianMixture
-from monitor.models.screening import screen_events
+from monitor.models.screening import ScreeningResult, screen_events
 from monitor.models.training_set import TrainingSet, min_training_events
 from monitor.models.warm_up_progress import format_rejections
 from monitor.statistics.precision import needs_float64
@@ -31,11 +31,13 @@ class FittedModel:
     Attributes:
         detector: The detector in memory.
         reference: Energies of events outside of its training rows, ascending.
+        all_energies: The reference energies together with those of the excluded outliers, ascending.
         new_model: The row to store.
     """
 
     detector: Detector
     reference: Float32
+    all_energies: Float32
     new_model: NewModel
 
 
@@ -48,9 +50,10 @@ def fit_model(
 ) -> FittedModel:
     """Fit the detector of the settings, and compute reference energies on events outside of its training rows.
 
-    Gross outliers, or the fraction given by `contamination`, are excluded from the model and its reference energies
-    (see `monitor.models.screening`). Reference energies of mixtures come from cross-fitting on five contiguous
-    folds. Networks hold out the last fifth of the events; for class-conditional models a second fit does.
+    Gross outliers, or the fraction given by `contamination`, are excluded from the model and its reference energies;
+    events of usual episodes from the model only (see `monitor.models.screening`). Reference energies of mixtures come
+    from cross-fitting on five contiguous folds. Networks hold out the last fifth of the events; for class-conditional
+    models a second fit does.
 
     Args:
         training: The training events.
@@ -68,13 +71,14 @@ def fit_model(
             f"({describe_rejected(training)}): give more events, or fewer event.features"
         )
     features, means = _impute_means(_choose_precision(training.features))
-    detector, reference, n_excluded = _fit_detector(features, training.names, settings, labels, progress)
-    reference = np.sort(reference)
+    fit = _fit_detector(features, training.names, settings, labels, progress)
+    detector, reference = fit.detector, np.sort(fit.energies[fit.in_reference])
     detector.reference_energies_ = reference
     detector.profile_ = build_feature_profile(features)
     return FittedModel(
         detector=detector,
         reference=reference,
+        all_energies=np.sort(fit.energies),
         new_model=NewModel(
             kind=settings.kind,
             artefact=detector.to_bytes(),
@@ -86,8 +90,8 @@ def fit_model(
                 "feature_means": [float(mean) for mean in means],
                 "reference_n": len(reference),
                 "contamination": settings.contamination,
-                "left_out": n_excluded,
             }
+            | _summarise_screening(fit.screened)
             | _summarise_fit(detector),
         ),
     )
@@ -174,6 +178,7 @@ def prepare_imported_model(detector: Detector, names: tuple[str, ...]) -> Fitted
     return FittedModel(
         detector=detector,
         reference=np.sort(reference),
+        all_energies=np.sort(reference),
         new_model=NewModel(
             kind=detector.kind,
             artefact=detector.to_bytes(),
@@ -198,25 +203,27 @@ def _impute_means(features: Floats) -> tuple[Floats, Floats]:
     return np.where(missing, means, features).astype(features.dtype), means
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fit:
+    """A fitted detector, the energies of held-out events, and the mask of those in the reference, both (n,)."""
+
+    detector: Detector
+    energies: Float32
+    in_reference: NDArray[np.bool_]
+    screened: ScreeningResult | None
+
+
 def _fit_detector(
     features: Floats,
     names: tuple[str, ...],
     settings: ModelSettings,
     labels: NDArray[np.int64] | None,
     progress: Callable[[int, float], None] | None,
-) -> tuple[Detector, Float32, int]:
-    """Return the fitted detector, its reference energies, and the number of events excluded from both."""
-    make_detector: Any = detector_class(settings.kind)
+) -> _Fit:
+    """Fit the detector on the events that screening keeps, and compute the energies of held-out events."""
     if settings.kind == "class_conditional":
-        if labels is None:
-            raise ModelError("model.kind class_conditional needs labels: outrider fit STREAM FILE --label FIELD")
-        detector = make_detector().fit_features(features, labels)
-        n_training = _n_training_rows(len(features))
-        reference = (
-            make_detector().fit_features(features[:n_training], labels[:n_training]).energy(features[n_training:])
-        )
-        detector.feature_names_ = names
-        return detector, _drop_largest(reference, settings.contamination), 0
+        return _fit_class_conditional(features, names, settings, labels)
+    make_detector: Any = detector_class(settings.kind)
     screened = screen_events(
         features, settings.contamination, lambda x, k: _make_mixture(settings, k).fit(x, progress=progress)
     )
@@ -228,14 +235,44 @@ def _fit_detector(
             else _make_mixture(settings, None).fit(training_rows, progress=progress)
         )
         n_components = len(detector.weights_)
-        reference = reference_energies(lambda: _make_mixture(settings, n_components), training_rows)
+        energies = out_of_fold_energies(lambda: _make_mixture(settings, n_components), features, kept=screened.kept)
+        in_reference = screened.in_reference
     else:
         n_training = _n_training_rows(len(training_rows))
         detector = make_detector(n_features=training_rows.shape[1], random_state=settings.random_state)
         detector.fit(training_rows[:n_training])
-        reference = detector.energy(training_rows[n_training:])
+        first = int(np.flatnonzero(screened.kept)[n_training])
+        energies, in_reference = detector.energy(features[first:]), screened.in_reference[first:]
     detector.feature_names_ = names
-    return detector, np.asarray(reference, np.float32), screened.n_excluded
+    energies = np.asarray(energies, np.float32)
+    return _Fit(detector=detector, energies=energies, in_reference=in_reference, screened=screened)
+
+
+def _fit_class_conditional(
+    features: Floats, names: tuple[str, ...], settings: ModelSettings, labels: NDArray[np.int64] | None
+) -> _Fit:
+    """Fit a class-conditional model; its reference comes from a second fit on the first four fifths."""
+    if labels is None:
+        raise ModelError("model.kind class_conditional needs labels: outrider fit STREAM FILE --label FIELD")
+    make_detector: Any = detector_class(settings.kind)
+    detector = make_detector().fit_features(features, labels)
+    n_training = _n_training_rows(len(features))
+    energies = make_detector().fit_features(features[:n_training], labels[:n_training]).energy(features[n_training:])
+    detector.feature_names_ = names
+    energies = np.sort(np.asarray(energies, np.float32))
+    in_reference = np.arange(len(energies)) < len(energies) - round(settings.contamination * len(energies))
+    return _Fit(detector=detector, energies=energies, in_reference=in_reference, screened=None)
+
+
+def _summarise_screening(screened: ScreeningResult | None) -> dict[str, int]:
+    """Return the numbers of events that screening left out of the model, returned, and has in the reference only."""
+    if screened is None:
+        return {"left_out": 0}
+    return {
+        "left_out": screened.n_excluded,
+        "recurring": screened.n_recurring,
+        "in_reference_only": screened.n_episodic,
+    }
 
 
 def _make_mixture(settings: ModelSettings, n_components: int | None) -> GaussianMixture:
@@ -245,10 +282,6 @@ def _make_mixture(settings: ModelSettings, n_components: int | None) -> Gaussian
         covariance_type=settings.covariance_type,
         random_state=settings.random_state,
     )
-
-
-def _drop_largest(energies: Float32, share: float) -> Float32:
-    return np.sort(np.asarray(energies, np.float32))[: len(energies) - round(share * len(energies))]
 
 
 def _n_training_rows(n: int) -> int:

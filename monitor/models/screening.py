@@ -6,7 +6,9 @@ single Gaussian:
 1. Fit a mixture. It may assign a component to the outliers, but their energies are still the largest.
 2. Fit a second mixture without the tenth of the events with the largest energies. Outliers have large energies under
    it, because it was fitted without them.
-3. Exclude the gross outliers by these energies. The caller fits again, which corresponds to the reweighting step.
+3. Propose to exclude the gross outliers by these energies.
+4. Return proposed events that recur in the stream (`monitor.models.recurrence`): they are of a mode that the second
+   mixture does not know. The caller fits again, which corresponds to the reweighting step.
 
 The tail of the body of the energies, extrapolated to a sample of this size (`monitor.thresholds.body`), gives the
 largest expected distance from the median. A gross outlier has more than `TAIL_REACH_FACTOR` times this distance. Events
@@ -25,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitor.detectors.gaussian_mixture import GaussianMixture
+from monitor.models.recurrence import find_recurring
 from monitor.statistics.training_profile import Floats
 from monitor.thresholds.body import fit_body
 
@@ -35,14 +38,23 @@ CONTAMINATION_TOLERANCE = 1.5
 """Maximum weight of an anomalous component, as a multiple of `contamination`, which is an estimate."""
 
 MAX_EXCLUDED_FRACTION = 0.1
-"""More than a tenth cannot be a few outliers and is probably a mode of the stream: nothing is excluded then."""
+"""More than a tenth cannot be a few outliers and is probably a mode of the stream: nothing is proposed then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScreeningResult:
-    """Mask of the events to fit on, `kept`, and the mixture fitted on all events."""
+    """The result of screening: masks over all events, (n,), and the mixture fitted on all events.
+
+    Attributes:
+        kept: The events to fit on.
+        in_reference: The events with reference energies: those to fit on, and those of usual episodes.
+        n_recurring: The number of proposed events that recur and are therefore kept.
+        mixture: The mixture fitted on all events.
+    """
 
     kept: NDArray[np.bool_]
+    in_reference: NDArray[np.bool_]
+    n_recurring: int
     mixture: GaussianMixture
 
     @property
@@ -54,6 +66,11 @@ class ScreeningResult:
     def n_excluded(self) -> int:
         """The number of excluded events."""
         return int((~self.kept).sum())
+
+    @property
+    def n_episodic(self) -> int:
+        """The number of excluded events that are in the reference."""
+        return int((self.in_reference & ~self.kept).sum())
 
 
 def screen_events(
@@ -70,13 +87,20 @@ def screen_events(
     if contamination > 0:
         core = _mask_largest(_energies_without_anomalous_components(mixture, features, contamination), contamination)
         kept = _mask_largest(fit(features[core], None).energy(features), contamination)
-        return ScreeningResult(kept=kept, mixture=mixture)
+        return ScreeningResult(kept=kept, in_reference=kept, n_recurring=0, mixture=mixture)
     core = _mask_largest(mixture.energy(features), 1 - CORE_FRACTION)
     energies = fit(features[core], len(mixture.weights_)).energy(features)
-    kept = energies <= max_clean_energy(energies)
-    if (~kept).mean() > MAX_EXCLUDED_FRACTION:
-        kept = np.ones(len(features), np.bool_)
-    return ScreeningResult(kept=kept, mixture=mixture)
+    proposed = energies > max_clean_energy(energies)
+    if proposed.mean() > MAX_EXCLUDED_FRACTION:
+        proposed = np.zeros(len(features), np.bool_)
+    recurrence = find_recurring(features, proposed)
+    kept = ~proposed | recurrence.recurring
+    return ScreeningResult(
+        kept=kept,
+        in_reference=kept | recurrence.episodic,
+        n_recurring=int(recurrence.recurring.sum()),
+        mixture=mixture,
+    )
 
 
 def max_clean_energy(energies: NDArray[np.floating[Any]]) -> float:

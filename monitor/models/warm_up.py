@@ -18,6 +18,7 @@ from config.units import format_duration
 from consumers.batch import Partition, Position
 from consumers.source import Source
 from monitor.models.fitting import describe_rejected, fit_model
+from monitor.models.screening_text import describe_screening
 from monitor.models.training_events import TrainingReader
 from monitor.models.training_set import TrainingSet, min_training_events
 from monitor.models.warm_up_progress import (
@@ -155,6 +156,9 @@ class WarmUp:
                 f"{len(training):,}",
                 extra={"action": "warm_up", "stream": self._stream},
             )
+            screening = describe_screening(fitted, rule.percentile, rule.method)
+            if screening is not None:
+                log.info("Stream %s: %s.", self._stream, screening, extra={"action": "warm_up", "stream": self._stream})
             warning = describe_heavy_tail(fitted.reference, exceedance(rule.percentile))
             if warning is not None:
                 log.warning(

@@ -77,6 +77,18 @@ def test_excluded_events_are_counted_and_not_in_the_reference() -> None:
     assert len(model.reference) == N - n_excluded
 
 
+def test_rare_mode_recurs_and_is_not_an_outlier() -> None:
+    """The core has no event of a mode of 3%: the energies alone would exclude it."""
+    rng = np.random.default_rng(0)
+    events = rng.normal(size=(N, 8))
+    events[np.arange(20, N, 34)] = 30 + rng.normal(size=(len(range(20, N, 34)), 8))
+    training = TrainingSet(features=events.astype(np.float32), names=tuple("abcdefgh"), rejected=0, exhausted=True)
+    model = fit_model(training, ModelSettings(n_components=1))
+    assert model.new_model.summary["recurring"] == pytest.approx(59, abs=5)
+    assert model.new_model.summary["left_out"] <= 5
+    assert len(model.all_energies) == N
+
+
 def test_clean_events_of_any_tail_are_not_excluded() -> None:
     rng = np.random.default_rng(3)
     for events in (draw_clean_events(rng, N), rng.standard_t(8, (N, 3)), rng.exponential(size=(N, 3))):
