@@ -104,6 +104,32 @@ class DriftUpdate:
     verdicts: Sequence[DriftVerdictRow] = ()
 
 
+# Built once, because the control plane runs these statements for each judged window.
+_STREAM_ID = sa.bindparam("stream_id", type_=sa.Integer)
+_FIRST_UNJUDGED_END = sa.select(sa.func.min(window_parts.c.window_end_us)).where(*is_unjudged_part(_STREAM_ID))
+_DRIFT_FACTS = (
+    sa.select(
+        drift_marks.c.until_us,
+        drift_marks.c.rebased_from_us,
+        drift_marks.c.state,
+        streams.c.sealed_until_us,
+        streams.c.settings_revision,
+        _FIRST_UNJUDGED_END.scalar_subquery().label("first_part_end_us"),
+    )
+    .select_from(streams.outerjoin(drift_marks, drift_marks.c.stream_id == streams.c.id))
+    .where(streams.c.id == _STREAM_ID)
+)
+_FIRST_WINDOW = (
+    sa.select(windows.c.window_start_us)
+    .where(
+        *judged_with_events(_STREAM_ID),
+        windows.c.window_start_us >= sa.bindparam("from_us", type_=sa.BigInteger),
+    )
+    .order_by(windows.c.window_start_us)
+    .limit(1)
+)
+
+
 class DriftStore:
     """Reads judged windows and writes drift verdicts, one step at a time per stream."""
 
@@ -112,23 +138,8 @@ class DriftStore:
 
     def drift_facts(self, stream_id: int, horizons_us: Sequence[int]) -> DriftFacts:
         """Return the progress of the drift step and the windows that it can process next."""
-        first_part = (
-            sa.select(sa.func.min(window_parts.c.window_end_us)).where(*is_unjudged_part(stream_id)).scalar_subquery()
-        )
-        query = (
-            sa.select(
-                drift_marks.c.until_us,
-                drift_marks.c.rebased_from_us,
-                drift_marks.c.state,
-                streams.c.sealed_until_us,
-                streams.c.settings_revision,
-                first_part.label("first_part_end_us"),
-            )
-            .select_from(streams.outerjoin(drift_marks, drift_marks.c.stream_id == streams.c.id))
-            .where(streams.c.id == stream_id)
-        )
         with self._db.read() as conn:
-            row = conn.execute(query).one()
+            row = conn.execute(_DRIFT_FACTS, {"stream_id": stream_id}).one()
             first_windows = {
                 horizon: _read_first_window(conn, stream_id, row.until_us, horizon) for horizon in horizons_us
             }
@@ -262,15 +273,8 @@ def rebase_drift(conn: sa.Connection, stream_id: int, from_us: int) -> None:
 
 
 def _read_first_window(conn: sa.Connection, stream_id: int, until_us: int | None, horizon_us: int) -> int | None:
-    query = (
-        sa.select(windows.c.window_start_us)
-        .where(*judged_with_events(stream_id))
-        .order_by(windows.c.window_start_us)
-        .limit(1)
-    )
-    if until_us is not None:
-        query = query.where(windows.c.window_start_us >= until_us // horizon_us * horizon_us)
-    return conn.execute(query).scalar_one_or_none()
+    from_us = 0 if until_us is None else until_us // horizon_us * horizon_us
+    return conn.execute(_FIRST_WINDOW, {"stream_id": stream_id, "from_us": from_us}).scalar_one_or_none()
 
 
 def _read_activation(conn: sa.Connection, stream_id: int, model_id: int, until_us: int) -> int | None:

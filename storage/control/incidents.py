@@ -20,6 +20,12 @@ from storage.database.engine import Database
 from storage.database.locks import lock_stream
 from storage.database.tables import incidents, notifications, transitions
 
+_OPEN_INCIDENTS = (
+    sa.select(incidents)
+    .where(incidents.c.stream_id == sa.bindparam("stream_id"), incidents.c.status == "open")
+    .order_by(incidents.c.id)
+)
+
 
 def change_incidents(
     db: Database, stream_id: int, stream: str, decide: Callable[[Sequence[Incident]], Sequence[Incident]]
@@ -32,11 +38,7 @@ def change_incidents(
 
 def open_incidents(conn: sa.Connection, stream_id: int) -> list[Incident]:
     """Return the stream's open incidents, oldest first."""
-    rows = conn.execute(
-        sa.select(incidents)
-        .where(incidents.c.stream_id == stream_id, incidents.c.status == "open")
-        .order_by(incidents.c.id)
-    )
+    rows = conn.execute(_OPEN_INCIDENTS, {"stream_id": stream_id})
     return [
         Incident(
             id=row.id,

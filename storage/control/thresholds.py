@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from storage.control.incidents import open_incidents, write_incident
 from storage.control.records import Incident
-from storage.control.window_facts import is_unjudged_part
+from storage.control.window_facts import is_unjudged_part, select_last_judged_end
 from storage.database.engine import Database
 from storage.database.locks import lock_stream
 from storage.database.tables import (
@@ -98,6 +98,21 @@ class TickFacts:
     settings_revision: int = 0
 
 
+_STREAM_ID = sa.bindparam("stream_id", type_=sa.Integer)
+_FIRST_UNJUDGED_END = sa.select(sa.func.min(window_parts.c.window_end_us)).where(*is_unjudged_part(_STREAM_ID))
+
+# One statement, so that all columns are from the same snapshot. Built once: the control plane runs it per window.
+_TICK_FACTS = sa.select(
+    streams.c.sealed_until_us,
+    streams.c.last_tick_us,
+    select_last_judged_end().scalar_subquery().label("last_judged_end_us"),
+    _FIRST_UNJUDGED_END.scalar_subquery().label("first_part_end_us"),
+    streams.c.lead_us,
+    streams.c.acceptances,
+    streams.c.settings_revision,
+).where(streams.c.id == _STREAM_ID)
+
+
 class ThresholdStore:
     """Reads judged windows and writes thresholds, one tick at a time per stream."""
 
@@ -106,29 +121,8 @@ class ThresholdStore:
 
     def tick_facts(self, stream_id: int) -> TickFacts:
         """Return the seal, the last tick and the progress of judging of a stream."""
-        # The windows are disjoint, so the last one by start ends last; max(window_end_us) would read all of them.
-        judged = (
-            sa.select(windows.c.window_end_us)
-            .where(windows.c.stream_id == stream_id, windows.c.judged_at_us.is_not(None))
-            .order_by(windows.c.window_start_us.desc())
-            .limit(1)
-            .scalar_subquery()
-        )
-        first_part = (
-            sa.select(sa.func.min(window_parts.c.window_end_us)).where(*is_unjudged_part(stream_id)).scalar_subquery()
-        )
-        # One statement, so that all columns are from the same snapshot.
-        query = sa.select(
-            streams.c.sealed_until_us,
-            streams.c.last_tick_us,
-            judged.label("last_judged_end_us"),
-            first_part.label("first_part_end_us"),
-            streams.c.lead_us,
-            streams.c.acceptances,
-            streams.c.settings_revision,
-        ).where(streams.c.id == stream_id)
         with self._db.read() as conn:
-            return TickFacts(**conn.execute(query).mappings().one())
+            return TickFacts(**conn.execute(_TICK_FACTS, {"stream_id": stream_id}).mappings().one())
 
     def threshold(self, threshold_id: int) -> ThresholdRow:
         """Return one threshold row."""

@@ -28,6 +28,7 @@ from storage.control.window_facts import (
     read_last_judged_end,
     read_unassigned_gaps,
     read_window_facts,
+    select_last_judged_end,
 )
 from storage.database.engine import Database
 from storage.database.locks import lock_stream
@@ -40,12 +41,67 @@ from storage.database.tables import (
     windows,
 )
 
+# The statements are built once: building one takes as long as running it, and the control plane runs them per window.
+_STREAM_ID = sa.bindparam("stream_id", type_=sa.Integer)
+_SEALED_UNTIL = sa.select(streams.c.sealed_until_us).where(streams.c.id == _STREAM_ID).scalar_subquery()
+
+# In the order in which transactions lock the positions.
+_POSITIONS = (
+    sa.select(positions.c.watermark_us, positions.c.idle_until_us, positions.c.idle_seen_us)
+    .where(positions.c.stream_id == _STREAM_ID, positions.c.active)
+    .order_by(positions.c.source_id)
+)
+_LOCK_POSITIONS = _POSITIONS.with_for_update()
+_DUE_WINDOWS = (
+    sa.select(window_parts.c.window_start_us)
+    .where(window_parts.c.stream_id == _STREAM_ID, window_parts.c.window_end_us <= _SEALED_UNTIL)
+    .distinct()
+    .order_by(window_parts.c.window_start_us)
+    .limit(sa.bindparam("row_limit", type_=sa.Integer))
+)
+_FIRST_OPEN_WINDOW = (
+    sa.select(
+        window_parts.c.window_start_us,
+        window_parts.c.threshold_id,
+        sa.func.sum(window_parts.c.events).label("events"),
+        sa.func.sum(window_parts.c.outliers).label("outliers"),
+    )
+    .where(
+        window_parts.c.stream_id == _STREAM_ID,
+        # The index is on the window's end; this condition lets the query use it.
+        window_parts.c.window_end_us > _SEALED_UNTIL,
+        window_parts.c.window_start_us == _SEALED_UNTIL,
+        window_parts.c.events > 0,
+    )
+    .group_by(window_parts.c.window_start_us, window_parts.c.threshold_id)
+)
+_PART_IDS = sa.select(window_parts.c.id).where(
+    window_parts.c.stream_id == _STREAM_ID,
+    window_parts.c.window_start_us == sa.bindparam("start_us", type_=sa.BigInteger),
+)
+
+
+def _select_stream_facts(clock: sa.ColumnElement[int]) -> sa.Select[Any]:
+    """Return the query for the facts of a seal other than the positions, in one statement and so of one snapshot."""
+    end = window_parts.c.window_end_us
+    unjudged = is_unjudged_part(_STREAM_ID)
+    return sa.select(
+        clock.label("now_us"),
+        streams.c.sealed_until_us,
+        streams.c.last_tick_us,
+        streams.c.settings_revision,
+        select_last_judged_end().scalar_subquery().label("last_judged_end_us"),
+        sa.select(sa.func.min(end)).where(*unjudged).scalar_subquery().label("first_part_end_us"),
+        sa.select(sa.func.max(end)).where(*unjudged).scalar_subquery().label("last_part_end_us"),
+    ).where(streams.c.id == _STREAM_ID)
+
 
 class WindowStore:
     """Seals streams and judges windows, one transaction at a time per stream."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        self._stream_facts = _select_stream_facts(db.clock_expression())
 
     def seal(self, stream_id: int, decide: Callable[[SealFacts], int | None]) -> int | None:
         """Set `sealed_until_us` to the result of `decide`; return it, or None if the seal did not move.
@@ -59,7 +115,7 @@ class WindowStore:
                 return None
         with self._db.write() as conn:
             lock_stream(conn, stream_id)
-            conn.execute(_select_positions(stream_id).with_for_update()).all()
+            conn.execute(_LOCK_POSITIONS, {"stream_id": stream_id}).all()
             facts = self._read_seal_facts(conn, stream_id)
             target = decide(facts)
             if target is None:
@@ -74,32 +130,25 @@ class WindowStore:
             return target if updated.rowcount == 1 else None
 
     def _read_seal_facts(self, conn: sa.Connection, stream_id: int) -> SealFacts:
-        now_us = self._db.now_us(conn)
-        sources = conn.execute(_select_positions(stream_id)).all()
-        stream = conn.execute(
-            sa.select(streams.c.sealed_until_us, streams.c.last_tick_us, streams.c.settings_revision).where(
-                streams.c.id == stream_id
-            )
-        )
-        end = window_parts.c.window_end_us
-        first, last = conn.execute(
-            sa.select(sa.func.min(end), sa.func.max(end)).where(*is_unjudged_part(stream_id))
-        ).one()
+        sources = conn.execute(_POSITIONS, {"stream_id": stream_id}).all()
+        stream = conn.execute(self._stream_facts, {"stream_id": stream_id}).one()
         return SealFacts(
-            now_us=now_us,
+            now_us=stream.now_us,
             sources=[
                 SourceFacts(
                     watermark_us=row.watermark_us,
-                    idle=row.idle_until_us > now_us,
+                    idle=row.idle_until_us > stream.now_us,
                     ended=row.idle_until_us == FOREVER_US,
                     idle_seen_us=row.idle_seen_us,
                 )
                 for row in sources
             ],
-            **stream.mappings().one(),
-            last_judged_end_us=read_last_judged_end(conn, stream_id),
-            first_part_end_us=first,
-            last_part_end_us=last,
+            sealed_until_us=stream.sealed_until_us,
+            last_tick_us=stream.last_tick_us,
+            settings_revision=stream.settings_revision,
+            last_judged_end_us=stream.last_judged_end_us,
+            first_part_end_us=stream.first_part_end_us,
+            last_part_end_us=stream.last_part_end_us,
         )
 
     def all_ended(self, stream_id: int) -> bool:
@@ -110,16 +159,8 @@ class WindowStore:
 
     def due_windows(self, stream_id: int, limit: int = 1_000) -> list[int]:
         """Return the starts of sealed windows that have parts, in order."""
-        sealed = sa.select(streams.c.sealed_until_us).where(streams.c.id == stream_id).scalar_subquery()
-        query = (
-            sa.select(window_parts.c.window_start_us)
-            .where(window_parts.c.stream_id == stream_id, window_parts.c.window_end_us <= sealed)
-            .distinct()
-            .order_by(window_parts.c.window_start_us)
-            .limit(limit)
-        )
         with self._db.read() as conn:
-            return list(conn.execute(query).scalars())
+            return list(conn.execute(_DUE_WINDOWS, {"stream_id": stream_id, "row_limit": limit}).scalars())
 
     def read_window(self, stream_id: int, window_start_us: int) -> WindowFacts | None:
         """Return the facts of a window with stored parts; None without parts."""
@@ -162,25 +203,8 @@ class WindowStore:
 
     def first_open_window(self, stream_id: int) -> OpenWindow | None:
         """Return the window that starts at the seal, if it has events; None otherwise."""
-        sealed = sa.select(streams.c.sealed_until_us).where(streams.c.id == stream_id).scalar_subquery()
-        query = (
-            sa.select(
-                window_parts.c.window_start_us,
-                window_parts.c.threshold_id,
-                sa.func.sum(window_parts.c.events).label("events"),
-                sa.func.sum(window_parts.c.outliers).label("outliers"),
-            )
-            .where(
-                window_parts.c.stream_id == stream_id,
-                # The index is on the window's end; this condition lets the query use it.
-                window_parts.c.window_end_us > sealed,
-                window_parts.c.window_start_us == sealed,
-                window_parts.c.events > 0,
-            )
-            .group_by(window_parts.c.window_start_us, window_parts.c.threshold_id)
-        )
         with self._db.read() as conn:
-            row = conn.execute(query).first()
+            row = conn.execute(_FIRST_OPEN_WINDOW, {"stream_id": stream_id}).first()
         if row is None:
             return None
         return OpenWindow(
@@ -216,8 +240,8 @@ class WindowStore:
 
     def _still_holds(self, conn: sa.Connection, stream_id: int, facts: WindowFacts) -> bool:
         """Return whether the parts still exist and all other facts are unchanged; further parts are allowed."""
-        of_window = (window_parts.c.stream_id == stream_id, window_parts.c.window_start_us == facts.window_start_us)
-        part_ids = set(conn.execute(sa.select(window_parts.c.id).where(*of_window)).scalars())
+        of_window = {"stream_id": stream_id, "start_us": facts.window_start_us}
+        part_ids = set(conn.execute(_PART_IDS, of_window).scalars())
         return (
             part_ids.issuperset(facts.part_ids)
             and read_last_judged_end(conn, stream_id) == facts.last_judged_end_us
@@ -271,12 +295,3 @@ class WindowStore:
             conn.execute(streams.update().where(streams.c.id == stream_id).values(judge_state=state))
         if judgement.gap_ids:
             conn.execute(gaps.update().where(gaps.c.id.in_(judgement.gap_ids)).values(incident_id=ids_by_kind["gap"]))
-
-
-def _select_positions(stream_id: int) -> sa.Select[Any]:
-    """Return the query for the active positions of a stream, in the order in which transactions lock them."""
-    return (
-        sa.select(positions.c.watermark_us, positions.c.idle_until_us, positions.c.idle_seen_us)
-        .where(positions.c.stream_id == stream_id, positions.c.active)
-        .order_by(positions.c.source_id)
-    )

@@ -55,7 +55,7 @@ class RangeTracker:
     """
 
     def __init__(self, db: Database) -> None:
-        self._db = db
+        self._upsert = _make_upsert(db)
         self._newest: dict[int, tuple[int, CommitRange]] = {}
 
     def record(self, connection: Connection, commits: Sequence[Commit], stored_at_us: int) -> dict[int, CommitRange]:
@@ -68,7 +68,7 @@ class RangeTracker:
             commit.source_id: self._extend_newest(commit, stored_at_us) for commit in commits if len(commit.scores)
         }
         if ranges:
-            connection.execute(self._upsert(), [asdict(each) for each in ranges.values()])
+            connection.execute(self._upsert, [asdict(each) for each in ranges.values()])
         return ranges
 
     def mark_stored(self, commits: Iterable[Commit], ranges: dict[int, CommitRange]) -> None:
@@ -97,12 +97,13 @@ class RangeTracker:
             max_late_us=_combine(max, newest.max_late_us, own.max_late_us),
         )
 
-    def _upsert(self) -> sa.Insert:
-        insert = self._db.insert(commit_ranges)
-        names = ("last_offset", "events", "min_time_us", "max_time_us", "min_late_us", "max_late_us")
-        return insert.on_conflict_do_update(
-            index_elements=list(commit_ranges.primary_key.columns), set_={name: insert.excluded[name] for name in names}
-        )
+
+def _make_upsert(db: Database) -> sa.Insert:
+    insert = db.insert(commit_ranges)
+    names = ("last_offset", "events", "min_time_us", "max_time_us", "min_late_us", "max_late_us")
+    return insert.on_conflict_do_update(
+        index_elements=list(commit_ranges.primary_key.columns), set_={name: insert.excluded[name] for name in names}
+    )
 
 
 def describe_range(source_id: int, scores: ScoreColumns, stored_at_us: int) -> CommitRange:
