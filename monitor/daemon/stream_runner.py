@@ -285,6 +285,7 @@ class StreamRunner:
             intake=intake,
             ask_control=lambda need: self._wakeup.ask(urgent=need is ControlNeed.NOW),
             retry=retry,
+            n_streams=len(self._settings.streams),
         )
         self._threads = [
             self._make_thread("intake", intake.run),

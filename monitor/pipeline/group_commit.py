@@ -13,10 +13,13 @@ from storage.ledger.ledger import Ledger
 log = logging.getLogger(__name__)
 
 MIN_INTERVAL_S = 0.05
-"""Shortest time from the start of one group to the start of the next: at most 20 transactions a second."""
+"""Shortest time from the start of one group to the start of the next: at most 20 transactions a second and stream."""
 
 MAX_INTERVAL_S = 1.0
 """Longest such time, however slow the database is. It bounds the latency of the history while the database answers."""
+
+_INTERVAL_PER_STREAM_S = 0.01
+"""The shortest time grows with the streams of the process: all together send at most 100 transactions a second."""
 
 _INTERVAL_PER_DURATION = 10
 """A group starts after this many durations of the last one, so that commits take at most a tenth of the time."""
@@ -33,9 +36,10 @@ class CommitPace:
         return now_s >= self.next_start_s
 
     @classmethod
-    def after(cls, started_s: float, duration_s: float) -> "CommitPace":
-        """Return the pace after a group whose transactions took `duration_s`."""
-        interval_s = min(max(MIN_INTERVAL_S, _INTERVAL_PER_DURATION * duration_s), MAX_INTERVAL_S)
+    def after(cls, started_s: float, duration_s: float, n_streams: int = 1) -> "CommitPace":
+        """Return the pace after a group whose transactions took `duration_s`, in a process of `n_streams` streams."""
+        shortest_s = max(MIN_INTERVAL_S, _INTERVAL_PER_STREAM_S * n_streams)
+        interval_s = min(max(shortest_s, _INTERVAL_PER_DURATION * duration_s), MAX_INTERVAL_S)
         return cls(next_start_s=started_s + interval_s)
 
 

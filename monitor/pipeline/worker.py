@@ -96,6 +96,7 @@ class Worker:
         clock: Callable[[], float] = time.monotonic,
         read_settings: Callable[[], WorkerSettings] | None = None,
         key_step: KeyStep | None = None,
+        n_streams: int = 1,
     ) -> None:
         self._clock = clock
         self._stream_id = stream_id
@@ -115,6 +116,7 @@ class Worker:
         self._buffers: dict[Partition, PartitionBuffer] = {}
         self._refusals: dict[Partition, int] = {}
         self._pace = CommitPace()
+        self._n_streams = n_streams
         self._stop_requested_s: float | None = None
         self._rejection_warning = AllRejectedWarning()
         self.events_committed = 0
@@ -262,7 +264,7 @@ class Worker:
         duration_s = self._run_steps(due)
         if is_open and due:
             # A full buffer between two groups does not delay the next one, which takes the records of all partitions.
-            self._pace = CommitPace.after(now_s, duration_s)
+            self._pace = CommitPace.after(now_s, duration_s, self._n_streams)
 
     def _run_steps(self, buffers: Iterable[PartitionBuffer]) -> float:
         """Carry out the steps of buffers in groups of commits; return the duration of the groups in seconds.

@@ -28,6 +28,11 @@ def test_the_next_group_starts_after_ten_durations_of_the_last_one_within_bounds
     assert pace.is_open(7.0 + interval_s)
 
 
+def test_many_streams_of_a_process_commit_less_often() -> None:
+    assert CommitPace.after(7.0, 0.001, n_streams=50).next_start_s == pytest.approx(7.5)
+    assert CommitPace.after(7.0, 0.001, n_streams=500).next_start_s == pytest.approx(7.0 + MAX_INTERVAL_S)
+
+
 def test_the_first_group_starts_at_once() -> None:
     assert CommitPace().is_open(0.0)
 
