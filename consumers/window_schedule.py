@@ -87,6 +87,8 @@ class WindowSchedule:
         for row, rules in enumerate(self.rules):
             passed_us = (time_us - rules.grace_us) // rules.size_us * rules.size_us
             is_last = row + 1 == len(self.rules)
+            if not is_last and self.rules[row + 1].valid_from_us == rules.valid_from_us:
+                continue  # replaced before its first window
             if is_last or passed_us < self.rules[row + 1].valid_from_us:
                 return max(passed_us, rules.valid_from_us)
         raise AssertionError("a schedule has at least one row")

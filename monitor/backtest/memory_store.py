@@ -147,7 +147,7 @@ class MemoryStore:
                 last_tick_us=self._last_tick_us,
                 last_judged_end_us=self._last_judged_end_us,
                 first_part_end_us=self._schedule.end_us(waiting[0]) if waiting else None,
-                last_part_end_us=self._schedule.end_us(waiting[-1]) if waiting else None,
+                last_part_end_us=self._schedule.end_us(self._waiting[-1]) if self._waiting else None,
             )
         )
         if target is not None:

@@ -23,7 +23,11 @@ class SourceFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealFacts:
-    """Input of the decision to seal, read with the position rows locked; `now_us` is the database's clock."""
+    """Input of the decision to seal, read with the position rows locked; `now_us` is the database's clock.
+
+    `first_part_end_us` is the end of the first window with parts to judge, `last_part_end_us` the end of the last
+    window with any parts: late events alone are not judged, but counted once all sources are idle.
+    """
 
     now_us: int
     sources: Sequence[SourceFacts]

@@ -95,11 +95,16 @@ def is_unjudged_part(stream_id: int | sa.BindParameter[int]) -> tuple[sa.ColumnE
     Left out are parts without events and without dead letters, which cannot change a judgement, and late counts of a
     judged window.
     """
+    return (*is_waiting_part(stream_id), window_parts.c.events + window_parts.c.dead > 0)
+
+
+def is_waiting_part(stream_id: int | sa.BindParameter[int]) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return the SQL conditions for the parts of a stream whose window has no row yet, whatever they count."""
     judged = sa.exists().where(
         windows.c.stream_id == window_parts.c.stream_id,
         windows.c.window_start_us == window_parts.c.window_start_us,
     )
-    return (window_parts.c.stream_id == stream_id, window_parts.c.events + window_parts.c.dead > 0, ~judged)
+    return (window_parts.c.stream_id == stream_id, ~judged)
 
 
 def select_last_judged_end() -> sa.Select[tuple[int]]:

@@ -24,6 +24,7 @@ from storage.control.records import (
 )
 from storage.control.window_facts import (
     is_unjudged_part,
+    is_waiting_part,
     read_judge_state,
     read_last_judged_end,
     read_unassigned_gaps,
@@ -84,15 +85,16 @@ _PART_IDS = sa.select(window_parts.c.id).where(
 def _select_stream_facts(clock: sa.ColumnElement[int]) -> sa.Select[Any]:
     """Return the query for the facts of a seal other than the positions, in one statement and so of one snapshot."""
     end = window_parts.c.window_end_us
-    unjudged = is_unjudged_part(_STREAM_ID)
+    first_part = sa.select(sa.func.min(end)).where(*is_unjudged_part(_STREAM_ID))
+    last_part = sa.select(sa.func.max(end)).where(*is_waiting_part(_STREAM_ID))
     return sa.select(
         clock.label("now_us"),
         streams.c.sealed_until_us,
         streams.c.last_tick_us,
         streams.c.settings_revision,
         select_last_judged_end().scalar_subquery().label("last_judged_end_us"),
-        sa.select(sa.func.min(end)).where(*unjudged).scalar_subquery().label("first_part_end_us"),
-        sa.select(sa.func.max(end)).where(*unjudged).scalar_subquery().label("last_part_end_us"),
+        first_part.scalar_subquery().label("first_part_end_us"),
+        last_part.scalar_subquery().label("last_part_end_us"),
     ).where(streams.c.id == _STREAM_ID)
 
 

@@ -267,13 +267,21 @@ class Database:
 
         Raises:
             ConfigError: Another daemon holds the lock; the message gives its process id.
+            StorageFull: This user may not write the lock, which lies beside the file.
         """
         if self.file is None:
             yield
             return
         # A separate file: closing any descriptor of the database file would release SQLite's own locks.
         lock_file = self.file.with_name(self.file.name + ".daemon-lock")
-        descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, dialects.PRIVATE_MODE)
+        try:
+            descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, dialects.PRIVATE_MODE)
+        except PermissionError as error:
+            message = (
+                f"the database {self.file} cannot be opened: its lock {lock_file} cannot be written; "
+                "allow this user to write the file and its folder"
+            )
+            raise StorageFull(message) from error
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -132,6 +132,7 @@ def test_reader_is_no_writer_and_the_error_names_the_grant(roles: Roles) -> None
 def test_upgrade_keeps_the_privileges_and_needs_the_owner(roles: Roles) -> None:
     execute_as(roles.owner, "UPDATE alembic_version SET version_num = '0005'")
     execute_as(roles.owner, "DROP FUNCTION create_score_partition, drop_score_partition")
+    execute_as(roles.owner, "DROP VIEW health; DROP TABLE health_reports")
     with Database(roles.writer) as db, pytest.raises(ConfigError, match="an upgrade the owner of the tables"):
         upgrade(db)
     with Database(roles.owner) as db:

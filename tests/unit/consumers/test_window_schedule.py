@@ -87,7 +87,7 @@ def test_rules_without_a_window_between_them_have_no_effect():
     assert [replaced.passed_us(time) for time in (74, 75, 85, 86)] == [60, 70, 70, 84]
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(TIMES, BEFORE, st.integers(1, 500), st.integers(0, 500), BEFORE)
 def test_lateness_follows_its_definition(times, before, size, grace, sealed):
     marks, windows = watermark_before(times, before), constant(size, grace)
@@ -97,7 +97,7 @@ def test_lateness_follows_its_definition(times, before, size, grace, sealed):
         assert is_late == (end + grace <= mark or (sealed is not None and end <= sealed))
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(schedules())
 def test_windows_are_disjoint_and_cover_all_times(windows):
     start, end = 0, windows.rules[-1].valid_from_us + 100
@@ -110,7 +110,7 @@ def test_windows_are_disjoint_and_cover_all_times(windows):
         start = following
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(schedules())
 def test_the_passed_windows_are_those_of_which_every_grace_has_passed(windows):
     last = windows.rules[-1].valid_from_us + 100
