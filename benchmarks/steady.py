@@ -219,7 +219,7 @@ def _cpu_s(process: psutil.Process) -> float:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one measurement."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("measure", choices=("idle", "latency", "streams"))
+    parser.add_argument("measure", nargs="?", choices=("idle", "latency", "streams"), default="idle")
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     parser.add_argument("--partitions", type=int, help="partitions of a topic (default: 64, 4, 1)")
     parser.add_argument("--streams", type=int, default=50)
