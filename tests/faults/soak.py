@@ -83,6 +83,8 @@ class Soak:
         faults = [*["kill"] * kills, *["freeze"] * freezes]
         self.chance.shuffle(faults)
         for number, fault in enumerate(faults):
+            if len(self.frozen) == len(self.daemons) - 1 and fault == "freeze":
+                self._wake(min(self.frozen.values()))  # one daemon has to run
             self._await_commit()
             self._wake(number)
             daemon = self.chance.choice([each for each in self.daemons if each not in self.frozen])
