@@ -140,12 +140,13 @@ def run_with_init(series: Series, folder: Path) -> Detection:
 
 def run_by_hand(series: Series, folder: Path) -> Detection:
     """Run the back-test with settings that fit the series."""
+    window_s = series.window_us // SECOND_US
     stream = {
         "source": {"type": "file", "path": str(folder / "all.csv")},
         "event": {"time": {"field": "ts", "unit": "us"}, "features": _feature_names(series)},
         "model": {"warm_up": series.head},
-        "window": {"size": f"{series.window_us // SECOND_US}s"},
-        "threshold": {"percentile": PERCENTILE},
+        "window": {"size": f"{window_s}s"},
+        "threshold": {"percentile": PERCENTILE, "look_back": f"{max(24 * 3600, 300 * window_s)}s"},
         "alerts": {"min_outliers": MIN_OUTLIERS, "resolve_after": RESOLVE_AFTER, "false_alarms": "1/week"},
     }
     return run_backtest(series, Settings.model_validate({"streams": {STREAM: stream}}), folder)
