@@ -57,7 +57,7 @@ class KeyStep(Protocol):
 
     @property
     def width(self) -> int:
-        """Return the number of numbers of a state."""
+        """Return the number of values in the state of a key."""
         ...
 
     def advance(self, events: KeyedEvents) -> tuple[Float64, Float64]:

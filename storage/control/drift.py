@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from storage.control.incidents import open_incidents, write_incident
 from storage.control.records import Incident
-from storage.control.window_facts import is_unjudged_part, judged_with_events
+from storage.control.window_facts import FIRST_UNJUDGED_END, STREAM_ID, judged_with_events
 from storage.database.engine import Database
 from storage.database.locks import lock_stream
 from storage.database.tables import (
@@ -21,7 +21,6 @@ from storage.database.tables import (
     models,
     streams,
     thresholds,
-    window_parts,
     windows,
 )
 
@@ -105,8 +104,6 @@ class DriftUpdate:
 
 
 # Built once, because the control plane runs these statements for each judged window.
-_STREAM_ID = sa.bindparam("stream_id", type_=sa.Integer)
-_FIRST_UNJUDGED_END = sa.select(sa.func.min(window_parts.c.window_end_us)).where(*is_unjudged_part(_STREAM_ID))
 _DRIFT_FACTS = (
     sa.select(
         drift_marks.c.until_us,
@@ -114,15 +111,15 @@ _DRIFT_FACTS = (
         drift_marks.c.state,
         streams.c.sealed_until_us,
         streams.c.settings_revision,
-        _FIRST_UNJUDGED_END.scalar_subquery().label("first_part_end_us"),
+        FIRST_UNJUDGED_END.scalar_subquery().label("first_part_end_us"),
     )
     .select_from(streams.outerjoin(drift_marks, drift_marks.c.stream_id == streams.c.id))
-    .where(streams.c.id == _STREAM_ID)
+    .where(streams.c.id == STREAM_ID)
 )
 _FIRST_WINDOW = (
     sa.select(windows.c.window_start_us)
     .where(
-        *judged_with_events(_STREAM_ID),
+        *judged_with_events(STREAM_ID),
         windows.c.window_start_us >= sa.bindparam("from_us", type_=sa.BigInteger),
     )
     .order_by(windows.c.window_start_us)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from storage.control.incidents import open_incidents, write_incident
 from storage.control.records import Incident
-from storage.control.window_facts import is_unjudged_part, select_last_judged_end
+from storage.control.window_facts import FIRST_UNJUDGED_END, LAST_JUDGED_END, STREAM_ID
 from storage.database.engine import Database
 from storage.database.locks import lock_stream
 from storage.database.tables import (
@@ -23,7 +23,6 @@ from storage.database.tables import (
     shadow_windows,
     streams,
     thresholds,
-    window_parts,
     windows,
 )
 
@@ -98,19 +97,16 @@ class TickFacts:
     settings_revision: int = 0
 
 
-_STREAM_ID = sa.bindparam("stream_id", type_=sa.Integer)
-_FIRST_UNJUDGED_END = sa.select(sa.func.min(window_parts.c.window_end_us)).where(*is_unjudged_part(_STREAM_ID))
-
 # One statement, so that all columns are from the same snapshot. Built once: the control plane runs it per window.
 _TICK_FACTS = sa.select(
     streams.c.sealed_until_us,
     streams.c.last_tick_us,
-    select_last_judged_end().scalar_subquery().label("last_judged_end_us"),
-    _FIRST_UNJUDGED_END.scalar_subquery().label("first_part_end_us"),
+    LAST_JUDGED_END.scalar_subquery().label("last_judged_end_us"),
+    FIRST_UNJUDGED_END.scalar_subquery().label("first_part_end_us"),
     streams.c.lead_us,
     streams.c.acceptances,
     streams.c.settings_revision,
-).where(streams.c.id == _STREAM_ID)
+).where(streams.c.id == STREAM_ID)
 
 
 class ThresholdStore:

@@ -12,24 +12,24 @@ from storage.control.records import OffsetRange, StoredGap, StoredPart, WindowFa
 from storage.database.tables import gaps, sources, streams, window_parts, windows
 
 # The statements are built once: building one takes as long as running it, and the control plane runs them per window.
-_STREAM_ID = sa.bindparam("stream_id", type_=sa.Integer)
+STREAM_ID = sa.bindparam("stream_id", type_=sa.Integer)
 _START_US = sa.bindparam("start_us", type_=sa.BigInteger)
 
-_LAST_JUDGED_END = (
+LAST_JUDGED_END = (
     sa.select(windows.c.window_end_us)
-    .where(windows.c.stream_id == _STREAM_ID, windows.c.judged_at_us.is_not(None))
+    .where(windows.c.stream_id == STREAM_ID, windows.c.judged_at_us.is_not(None))
     .order_by(windows.c.window_start_us.desc())
     .limit(1)
 )
-_JUDGE_STATE = sa.select(streams.c.judge_state).where(streams.c.id == _STREAM_ID)
-_OF_WINDOW = (window_parts.c.stream_id == _STREAM_ID, window_parts.c.window_start_us == _START_US)
+_JUDGE_STATE = sa.select(streams.c.judge_state).where(streams.c.id == STREAM_ID)
+_OF_WINDOW = (window_parts.c.stream_id == STREAM_ID, window_parts.c.window_start_us == _START_US)
 _PARTS_OF_WINDOW = sa.select(window_parts).where(*_OF_WINDOW).order_by(window_parts.c.id)
 _STREAM_OF_WINDOW = sa.select(
     streams.c.judge_state,
     streams.c.settings_revision,
-    _LAST_JUDGED_END.scalar_subquery().label("last_judged_end_us"),
-    sa.exists().where(windows.c.stream_id == _STREAM_ID, windows.c.window_start_us == _START_US).label("is_judged"),
-).where(streams.c.id == _STREAM_ID)
+    LAST_JUDGED_END.scalar_subquery().label("last_judged_end_us"),
+    sa.exists().where(windows.c.stream_id == STREAM_ID, windows.c.window_start_us == _START_US).label("is_judged"),
+).where(streams.c.id == STREAM_ID)
 _RANGES_OF_WINDOW = (
     sa.select(
         sources.c.id.label("source_id"),
@@ -47,7 +47,7 @@ _UNASSIGNED_GAPS = (
     sa.select(gaps, sources.c.topic, sources.c.partition)
     .join(sources, sources.c.id == gaps.c.source_id)
     .where(
-        sources.c.stream_id == _STREAM_ID,
+        sources.c.stream_id == STREAM_ID,
         gaps.c.incident_id.is_(None),
         sa.or_(gaps.c.event_time_us.is_(None), gaps.c.event_time_us < sa.bindparam("before_us", type_=sa.BigInteger)),
     )
@@ -107,14 +107,13 @@ def is_waiting_part(stream_id: int | sa.BindParameter[int]) -> tuple[sa.ColumnEl
     return (window_parts.c.stream_id == stream_id, ~judged)
 
 
-def select_last_judged_end() -> sa.Select[tuple[int]]:
-    """Return the query for the end of the last judged window of the stream `:stream_id`."""
-    return _LAST_JUDGED_END
+FIRST_UNJUDGED_END = sa.select(sa.func.min(window_parts.c.window_end_us)).where(*is_unjudged_part(STREAM_ID))
+"""The end of the first window with parts to judge of the stream `:stream_id`."""
 
 
 def read_last_judged_end(conn: sa.Connection, stream_id: int) -> int | None:
     """Return the end of the last judged window of a stream; None before the first."""
-    return conn.execute(_LAST_JUDGED_END, {"stream_id": stream_id}).scalar_one_or_none()
+    return conn.execute(LAST_JUDGED_END, {"stream_id": stream_id}).scalar_one_or_none()
 
 
 def read_judge_state(conn: sa.Connection, stream_id: int) -> dict[str, Any]:

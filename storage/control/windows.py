@@ -23,13 +23,15 @@ from storage.control.records import (
     WindowFacts,
 )
 from storage.control.window_facts import (
+    FIRST_UNJUDGED_END,
+    LAST_JUDGED_END,
+    STREAM_ID,
     is_unjudged_part,
     is_waiting_part,
     read_judge_state,
     read_last_judged_end,
     read_unassigned_gaps,
     read_window_facts,
-    select_last_judged_end,
 )
 from storage.database.engine import Database
 from storage.database.locks import lock_stream
@@ -43,19 +45,18 @@ from storage.database.tables import (
 )
 
 # The statements are built once: building one takes as long as running it, and the control plane runs them per window.
-_STREAM_ID = sa.bindparam("stream_id", type_=sa.Integer)
-_SEALED_UNTIL = sa.select(streams.c.sealed_until_us).where(streams.c.id == _STREAM_ID).scalar_subquery()
+_SEALED_UNTIL = sa.select(streams.c.sealed_until_us).where(streams.c.id == STREAM_ID).scalar_subquery()
 
 # In the order in which transactions lock the positions.
 _POSITIONS = (
     sa.select(positions.c.watermark_us, positions.c.idle_until_us, positions.c.idle_seen_us)
-    .where(positions.c.stream_id == _STREAM_ID, positions.c.active)
+    .where(positions.c.stream_id == STREAM_ID, positions.c.active)
     .order_by(positions.c.source_id)
 )
 _LOCK_POSITIONS = _POSITIONS.with_for_update()
 _DUE_WINDOWS = (
     sa.select(window_parts.c.window_start_us)
-    .where(window_parts.c.stream_id == _STREAM_ID, window_parts.c.window_end_us <= _SEALED_UNTIL)
+    .where(window_parts.c.stream_id == STREAM_ID, window_parts.c.window_end_us <= _SEALED_UNTIL)
     .distinct()
     .order_by(window_parts.c.window_start_us)
     .limit(sa.bindparam("row_limit", type_=sa.Integer))
@@ -68,7 +69,7 @@ _FIRST_OPEN_WINDOW = (
         sa.func.sum(window_parts.c.outliers).label("outliers"),
     )
     .where(
-        window_parts.c.stream_id == _STREAM_ID,
+        window_parts.c.stream_id == STREAM_ID,
         # The index is on the window's end; this condition lets the query use it.
         window_parts.c.window_end_us > _SEALED_UNTIL,
         window_parts.c.window_start_us == _SEALED_UNTIL,
@@ -77,7 +78,7 @@ _FIRST_OPEN_WINDOW = (
     .group_by(window_parts.c.window_start_us, window_parts.c.threshold_id)
 )
 _PART_IDS = sa.select(window_parts.c.id).where(
-    window_parts.c.stream_id == _STREAM_ID,
+    window_parts.c.stream_id == STREAM_ID,
     window_parts.c.window_start_us == sa.bindparam("start_us", type_=sa.BigInteger),
 )
 
@@ -85,17 +86,16 @@ _PART_IDS = sa.select(window_parts.c.id).where(
 def _select_stream_facts(clock: sa.ColumnElement[int]) -> sa.Select[Any]:
     """Return the query for the facts of a seal other than the positions, in one statement and so of one snapshot."""
     end = window_parts.c.window_end_us
-    first_part = sa.select(sa.func.min(end)).where(*is_unjudged_part(_STREAM_ID))
-    last_part = sa.select(sa.func.max(end)).where(*is_waiting_part(_STREAM_ID))
+    last_part = sa.select(sa.func.max(end)).where(*is_waiting_part(STREAM_ID))
     return sa.select(
         clock.label("now_us"),
         streams.c.sealed_until_us,
         streams.c.last_tick_us,
         streams.c.settings_revision,
-        select_last_judged_end().scalar_subquery().label("last_judged_end_us"),
-        first_part.scalar_subquery().label("first_part_end_us"),
+        LAST_JUDGED_END.scalar_subquery().label("last_judged_end_us"),
+        FIRST_UNJUDGED_END.scalar_subquery().label("first_part_end_us"),
         last_part.scalar_subquery().label("last_part_end_us"),
-    ).where(streams.c.id == _STREAM_ID)
+    ).where(streams.c.id == STREAM_ID)
 
 
 class WindowStore:

@@ -125,9 +125,7 @@ class FittedNetworks:
     ) -> Explanation:
         """Return the distance of each value from its reconstruction, and the energy saved by replacing the value.
 
-        The energy above the typical energy is divided among the features in proportion to the energy saved. The
-        distances themselves are no measure: an unusual value can leave its own reconstruction right, and spoil those
-        of the others.
+        The energy above the typical energy is divided among the features in proportion to the energy saved.
 
         Args:
             rows: Events (n, D).
