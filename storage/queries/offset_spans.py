@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from storage.database.partitions import day_number
-from storage.database.tables import WIDE_RANGE, WIDE_RANGE_US, commit_ranges
+from storage.database.tables import WIDE_RANGE_US, commit_ranges
 
 _MIN_OFFSET = 0
 
@@ -55,6 +55,8 @@ def _read_ranges(
     """
     table = commit_ranges.c
     spans: dict[int, OffsetSpan] = {}
+    # A number in the statement, not a parameter: SQLite uses the index of wide ranges only for its own condition.
+    is_wide = table.max_time_us - table.min_time_us > sa.literal_column(str(WIDE_RANGE_US), sa.BigInteger)
     selects: list[tuple[sa.Column[int], sa.Column[int], list[sa.ColumnElement[bool]]]] = [
         # All but the wide ranges that begin before `until_us` end before `until_us` + `WIDE_RANGE_US`.
         (
@@ -62,7 +64,7 @@ def _read_ranges(
             table.max_time_us,
             [] if until_us is None else [table.max_time_us < until_us + WIDE_RANGE_US],
         ),
-        (table.min_time_us, table.max_time_us, [sa.literal_column(WIDE_RANGE, sa.Boolean)]),
+        (table.min_time_us, table.max_time_us, [is_wide]),
         (table.min_late_us, table.max_late_us, [table.max_late_us.is_not(None)]),
     ]
     for low, high, conditions in selects:
