@@ -10,10 +10,11 @@ Each tick checks two conditions:
 
 from typing import Any
 
+from config.budget import LEARNED_WINDOWS
 from config.stream_rules import StreamRules
 from config.time_format import format_utc
 from monitor.incidents.lifecycle import Finding, Kind, Severity
-from monitor.statistics.counts import LEARNED_WINDOWS, count_model_to_json, is_rate_suspect, rate_bound
+from monitor.statistics.counts import count_model_to_json, is_rate_suspect, rate_bound
 from monitor.thresholds.choose import disagrees_with_reference
 from monitor.thresholds.percentile import exceedance
 from monitor.thresholds.tick import load_count_model

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from config.budget import false_alarm_probability, windows_to_learn
 from config.stream_rules import StreamRules
-from config.time_format import WEEK_US, format_one_period, format_rounded_duration, format_utc
+from config.time_format import format_one_period, format_rounded_duration, format_utc
 from monitor.incidents.lifecycle import Finding, Kind, Severity
 from monitor.incidents.window import ThresholdInForce, WindowUnderTest, window_details
-from monitor.statistics.counts import LEARNED_WINDOWS, CountModel, exceedance_probability, p_value
+from monitor.statistics.counts import CountModel, exceedance_probability, p_value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,24 +51,6 @@ def spike_count_threshold(count_model: CountModel, n: int, alpha: float) -> Spik
     return SpikeCountThreshold(
         count=above, attainable=exceedance_probability(count_model, n, above), mean=n * count_model.rate
     )
-
-
-def false_alarm_probability(per_week: float, window_us: int, *, share: float = 0.5) -> float:
-    """Return the false-alarm probability of one window.
-
-    Args:
-        per_week: False-alarm budget of the whole stream per week.
-        window_us: Length of a window.
-        share: Share of the budget for this test.
-
-    Raises:
-        ValueError: An argument is not positive, or the share exceeds 1.
-    """
-    if not (per_week > 0 and window_us > 0 and 0 < share <= 1):
-        raise ValueError(
-            f"per_week and window_us must be positive and share in (0, 1], not {per_week}, {window_us} and {share}"
-        )
-    return min(per_week * share * window_us / WEEK_US, 0.5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +104,8 @@ def describe_false_alarms(count_model: CountModel, n: int, *, alpha: float, wind
     if count_model.state == "learned":
         lines.append(f"learned from {count_model.windows:,} windows")
     else:
-        lines.append(f"provisional: {count_model.windows:,} of {LEARNED_WINDOWS} windows learned")
+        needed = windows_to_learn(alpha, threshold.mean)
+        lines.append(f"provisional: {count_model.windows:,} of {needed} windows learned")
     return "; ".join(lines)
 
 

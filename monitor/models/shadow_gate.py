@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from config.budget import false_alarm_probability
 from config.stream_rules import StreamRules
 from config.time_format import WEEK_US
-from monitor.incidents.spike import false_alarm_probability, judge_count
+from monitor.incidents.spike import judge_count
 from monitor.statistics.counts import fit_count_model
 from monitor.statistics.part import BIN_WIDTH, Part, Scale
 from monitor.statistics.sketch import EnergySketch

@@ -13,14 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from config.budget import windows_to_learn
 from config.time_format import HOUR_US
 from monitor.statistics.part import Int64
-
-LEARNED_WINDOWS = 300
-"""Minimum number of windows for the state `learned`.
-
-With fewer windows the state is `provisional`: the false-alarm rate may be several times the budget.
-"""
 
 SIGNIFICANT_ERRORS = 2.0
 """Number of standard errors above 1 from which a dispersion is significant. It is then raised for its error."""
@@ -72,6 +67,7 @@ def fit_count_model(
     outliers: Int64,
     events: Int64,
     *,
+    alpha: float = 0.0,
     otherwise: CountModel | None = None,
 ) -> CountModel:
     """Learn the count model at one threshold from clean windows.
@@ -85,6 +81,7 @@ def fit_count_model(
         reference_n: Number of reference energies. 0 in the same case.
         outliers: Events above this threshold in each window.
         events: Events in each window.
+        alpha: False-alarm probability of one window, on which the number of windows for `learned` depends.
         otherwise: The model to return if there are neither reference energies nor windows with events.
 
     Raises:
@@ -100,12 +97,13 @@ def fit_count_model(
     # Without any exceedance the rate is small but not zero: half an event bounds it.
     rate = max(reference_exceed + float(x.sum()), 0.5) / total
     windows = len(n)
+    needed = windows_to_learn(alpha, rate * float(n.sum()) / max(windows, 1))
     return CountModel(
         rate=rate,
         calibration_n=total,
         dispersion=_estimate_dispersion(x, n, rate),
         windows=windows,
-        state="learned" if windows >= LEARNED_WINDOWS else "provisional",
+        state="learned" if windows >= needed else "provisional",
     )
 
 

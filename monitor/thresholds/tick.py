@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from config.budget import false_alarm_probability
 from config.stream_rules import StreamRules
 from config.time_format import WEEK_US
 from monitor.statistics.counts import (
@@ -101,7 +102,14 @@ def compute_tick_threshold(
     )
     above, reference_n = count_reference_above(estimate, reference)
     events, outliers = look_back.count_by_window(clean, estimate.value)
-    count_model = fit_count_model(above, reference_n, outliers, events, otherwise=load_count_model(previous.details))
+    count_model = fit_count_model(
+        above,
+        reference_n,
+        outliers,
+        events,
+        alpha=false_alarm_probability(rules.per_week, rules.size_us),
+        otherwise=load_count_model(previous.details),
+    )
     n_events = int(events.sum())
     extra_details = {
         "clean_rate": highest_clean_rate(count_model, np.array(clean, np.int64), outliers, events),

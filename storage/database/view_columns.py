@@ -125,7 +125,7 @@ _OWN: Mapping[str, Mapping[str, str]] = {
         "windows_learned": "Clean windows that the count model was learned from.",
         "dispersion": "Variance of the counts divided by that of a Poisson distribution.",
         "exceedance": "Share of clean events above the threshold.",
-        "state": "`provisional` (below 300 windows), `learned` or `suspect`.",
+        "state": "`provisional` (below 300 windows, or 100 long ones), `learned` or `suspect`.",
     },
     "health": {
         "stream": "Name of the stream; NULL for a job of all streams.",

@@ -5,6 +5,7 @@ from datetime import timedelta
 from math import ceil, isfinite
 from typing import Any
 
+from config.budget import false_alarm_probability
 from config.streams import StreamSettings
 from config.time_format import WEEK_US, format_rounded_duration
 from config.units import format_duration, to_us
@@ -15,7 +16,7 @@ from monitor.incidents.slow_rise_test import (
     expected_windows_to_detection,
     windows_between_false_alarms,
 )
-from monitor.incidents.spike import advise_window_size, describe_false_alarms, false_alarm_probability, judge_count
+from monitor.incidents.spike import advise_window_size, describe_false_alarms, judge_count
 from monitor.statistics.counts import CountModel
 from monitor.thresholds.percentile import MIN_REFERENCE_TAIL, exceedance
 from monitor.thresholds.tail import min_energies

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from monitor.incidents.spike import false_alarm_probability, judge_count
+from config.budget import false_alarm_probability
+from monitor.incidents.spike import judge_count
 from monitor.statistics.part import Part, Scale, summarise
 from monitor.thresholds.look_back import LookBack
 from monitor.thresholds.tick import build_first_threshold, compute_tick_threshold, load_count_model

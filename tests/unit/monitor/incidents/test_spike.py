@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from config.budget import false_alarm_probability
 from config.time_format import format_rounded_duration
 from monitor.incidents.spike import (
     advise_window_size,
     describe_false_alarms,
-    false_alarm_probability,
     judge_count,
     spike_count_threshold,
 )
@@ -48,9 +48,22 @@ def test_insignificant_dispersion_is_not_raised() -> None:
     assert fit_count_model(0, 0, counts, np.full(8, 3000)).dispersion == max(1, plain)
 
 
-@pytest.mark.parametrize(("windows", "state"), [(0, "provisional"), (299, "provisional"), (300, "learned")])
-def test_count_model_is_provisional_below_300_windows(windows: int, state: str) -> None:
-    assert fit_count_model(20, 20_000, np.ones(windows, int), np.full(windows, 1000)).state == state
+@pytest.mark.parametrize(
+    ("windows", "alpha", "events", "state"),
+    [
+        (299, 9e-4, 5000, "provisional"),
+        (300, 0.0, 1000, "learned"),
+        (99, 1e-3, 1000, "provisional"),
+        (100, 1e-3, 1000, "learned"),
+        (99, 0.0, 6100, "provisional"),
+        (100, 0.0, 6100, "learned"),
+    ],
+)
+def test_count_model_is_learned_from_100_windows_if_its_tail_is_well_determined(
+    windows: int, alpha: float, events: int, state: str
+) -> None:
+    outliers = np.full(windows, events // 1000)
+    assert fit_count_model(0, 0, outliers, np.full(windows, events), alpha=alpha).state == state
 
 
 def test_count_model_without_data_is_rejected() -> None:
@@ -127,23 +140,6 @@ def test_alpha_outside_zero_to_one_is_rejected(alpha: float) -> None:
         spike_count_threshold(make_count_model(), 100, alpha)
 
 
-def test_one_false_alarm_a_week_of_minutes_is_one_in_ten_thousand() -> None:
-    assert false_alarm_probability(1, MINUTE, share=1) == pytest.approx(9.92e-5, rel=1e-3)
-    assert false_alarm_probability(1, MINUTE) == pytest.approx(4.96e-5, rel=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("per_week", "window_us", "share"), [(0, MINUTE, 1), (1, 0, 1), (1, MINUTE, 0), (1, MINUTE, 2)]
-)
-def test_empty_false_alarm_budget_is_rejected(per_week: float, window_us: int, share: float) -> None:
-    with pytest.raises(ValueError, match="must be positive and share in"):
-        false_alarm_probability(per_week, window_us, share=share)
-
-
-def test_false_alarm_probability_is_at_most_a_half() -> None:
-    assert false_alarm_probability(1000, 7 * 24 * 60 * MINUTE) == 0.5
-
-
 @pytest.mark.parametrize(
     ("us", "text"),
     [
@@ -200,7 +196,7 @@ def test_description_of_a_provisional_model_says_provisional() -> None:
         make_count_model(windows=12, state="provisional"), 6000, alpha=1e-4, window_us=10 * MINUTE
     )
     assert text.startswith("more than 17 of 6,000 in 10 minutes; 1 false alarm in ")
-    assert text.endswith("; provisional: 12 of 300 windows learned")
+    assert text.endswith("; provisional: 12 of 100 windows learned")
 
 
 def test_window_size_advice_below_one_expected_outlier() -> None:
