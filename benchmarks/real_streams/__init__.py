@@ -1,0 +1,1 @@
+"""Labelled real streams, and the methods that are compared on them."""
