@@ -43,12 +43,11 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmarks.real_streams.methods import METHODS
-from benchmarks.real_streams.series import LOADERS, Series, load_flights
+from benchmarks.real_streams.series import DATA, LOADERS, Series, load_flights
 from benchmarks.statistical.table import show
 from config.time_format import WEEK_US
 from monitor.backtest.outcome import match_bursts
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
 NEEDED_PACKAGES = {"ecod": "pyod", "hbos": "pyod", "half-space-trees": "river"}
 
 

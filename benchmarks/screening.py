@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.detection import DATA, load_series
+from benchmarks.real_streams.series import DATA, load_stored
 from benchmarks.statistical.table import show
 from config.streams import ModelSettings
 from monitor.models.fitting import fit_model
@@ -73,7 +73,7 @@ def kdd_case(folder: Path, n: int) -> Case:
 
 def planted_cases(name: str, folder: Path, n_series: int) -> Iterator[Case]:
     """Yield the heads of a set, each clean and with planted outliers."""
-    for number, series in enumerate(load_series(name, folder)):
+    for number, series in enumerate(load_stored(name, folder)):
         if number >= n_series:
             return
         features = series.features.astype(np.float32)

@@ -54,7 +54,7 @@ def score_by_lagged_pca(series: Series) -> Float64:
 
 def score_by_ecod(series: Series) -> Float64:
     """Return the scores of PyOD's ECOD."""
-    from pyod.models.ecod import ECOD  # type: ignore[import-not-found]
+    from pyod.models.ecod import ECOD
 
     features = fill_missing(series)
     return np.asarray(ECOD().fit(features[: series.head]).decision_function(features), np.float64)
@@ -62,7 +62,7 @@ def score_by_ecod(series: Series) -> Float64:
 
 def score_by_hbos(series: Series) -> Float64:
     """Return the scores of PyOD's HBOS."""
-    from pyod.models.hbos import HBOS  # type: ignore[import-not-found]
+    from pyod.models.hbos import HBOS
 
     features = fill_missing(series)
     return np.asarray(HBOS().fit(features[: series.head]).decision_function(features), np.float64)
@@ -70,7 +70,7 @@ def score_by_hbos(series: Series) -> Float64:
 
 def score_by_half_space_trees(series: Series) -> Float64:
     """Return the scores of river's half-space trees, which learn each event after scoring it."""
-    from river import anomaly  # type: ignore[import-not-found]
+    from river import anomaly
 
     features = fill_missing(series)
     low, high = features[: series.head].min(axis=0), features[: series.head].max(axis=0)

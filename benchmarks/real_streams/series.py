@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from config.time_format import DAY_US, SECOND_US
 from monitor.backtest.labels import Burst
 
+DATA = Path(__file__).parents[3] / "shared" / "data"
 MINUTE_US = 60 * SECOND_US
 KDD_FEATURES = slice(100, 118)
 KDD_HEAD = 50_000
