@@ -115,6 +115,7 @@ _LOCAL_KEYS = (
     "retention.incidents",
     "retention.notifications",
     "retention.gaps",
+    "retention.samples",
     "retention.models",
     "logging.level",
     "logging.format",

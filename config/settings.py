@@ -133,6 +133,10 @@ class RetentionSettings(Section):
         default=timedelta(days=90), description="Notifications of resolved incidents."
     )
     gaps: PositiveDuration = Field(default=timedelta(days=400), description="Gaps.")
+    samples: PositiveDuration = Field(
+        default=timedelta(days=28),
+        description="Samples of the events of windows, for fits; by event time before the last judged window.",
+    )
     models: Int = Field(
         default=20, ge=1, description="Number of retired models, and of candidates, that are kept for each stream."
     )

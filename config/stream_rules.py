@@ -12,12 +12,16 @@ ALWAYS_US = -(2**63)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowRules:
-    """The lengths and waiting times of the windows from `valid_from_us` on, a boundary of these and earlier windows."""
+    """The lengths and waiting times of the windows from `valid_from_us` on, a boundary of these and earlier windows.
+
+    `sample_size` is the number of events of each window that are sampled; 0: no samples.
+    """
 
     valid_from_us: int = ALWAYS_US
     size_us: int
     grace_us: int
     ahead_us: int
+    sample_size: int = 0
 
     @property
     def lead_us(self) -> int:
@@ -57,6 +61,7 @@ class StreamRules:
         min_effect: `alerts.drift.min_effect`.
         max_age_us: `notify.max_age`.
         channels: Returns the names of the channels for a kind and a severity of an incident.
+        sample_size: Number of events of each window that are sampled for later fits; 0: no samples.
         window_changes: The windows of all event times, by the start of their validity. Empty: those of these rules.
     """
 
@@ -85,13 +90,16 @@ class StreamRules:
     min_effect: float
     max_age_us: int
     channels: Callable[[str, str], Sequence[str]]
+    sample_size: int = 0
     window_changes: tuple[WindowRules, ...] = ()
 
     @property
     def windows(self) -> tuple[WindowRules, ...]:
         """Return the windows of all event times, by the start of their validity; the first one is always valid."""
         return self.window_changes or (
-            WindowRules(size_us=self.size_us, grace_us=self.grace_us, ahead_us=self.ahead_us),
+            WindowRules(
+                size_us=self.size_us, grace_us=self.grace_us, ahead_us=self.ahead_us, sample_size=self.sample_size
+            ),
         )
 
     @property

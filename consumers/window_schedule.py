@@ -26,6 +26,7 @@ class WindowSchedule:
     valid_from_us: Int64
     sizes_us: Int64
     graces_us: Int64
+    sample_sizes: Int64
 
     def starts(self, times_us: Int64) -> Int64:
         """Return the start of the window of each time."""
@@ -38,6 +39,10 @@ class WindowSchedule:
         if len(self.rules) == 1:
             return starts_us + self.rules[0].size_us
         return starts_us + self.sizes_us[self._rows(starts_us)]
+
+    def sample_sizes_at(self, starts_us: Int64) -> Int64:
+        """Return the number of events to sample of each window, given its start."""
+        return self.sample_sizes[self._rows(starts_us)]
 
     def late_mask(self, starts_us: Int64, watermarks_us: Int64, sealed_until_us: int | None) -> Mask:
         """Return a mask of the late events.
@@ -108,6 +113,7 @@ def make_window_schedule(rules: tuple[WindowRules, ...]) -> WindowSchedule:
         valid_from_us=_column([each.valid_from_us for each in rules]),
         sizes_us=_column([each.size_us for each in rules]),
         graces_us=_column([each.grace_us for each in rules]),
+        sample_sizes=_column([each.sample_size for each in rules]),
     )
 
 

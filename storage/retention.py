@@ -32,6 +32,7 @@ from storage.database.tables import (
     shadow_windows,
     sources,
     streams,
+    window_samples,
     windows,
 )
 from storage.resolved import delete_gaps, delete_incidents, delete_notifications
@@ -72,6 +73,7 @@ class DeletedRows:
     gaps: int = 0
     settings: int = 0
     replicas: int = 0
+    samples: int = 0
 
 
 def delete_expired(
@@ -96,6 +98,7 @@ def delete_expired(
         windows=_delete_windows(db, now_us - to_us(retention.windows), stopped),
         drift_verdicts=_delete_drift_verdicts(db, now_us - to_us(retention.windows), stopped),
     )
+    deleted = replace(deleted, samples=_delete_samples(db, to_us(retention.samples), stopped))
     _delete_shadow_windows(db, stopped)
     _delete_commit_ranges(db, scores_cut_us, stopped)
     _delete_key_states(db, scores_cut_us, stopped)
@@ -264,6 +267,31 @@ def _delete_windows(db: Database, cut_us: int, stopped: Callable[[], bool]) -> i
             db, sa.delete(windows).where(of_stream, windows.c.window_start_us.in_(oldest)), stopped
         )
     return total + sum(_delete_windows_of_late_events(db, stream_id, stopped) for stream_id in stream_ids)
+
+
+def _delete_samples(db: Database, kept_us: int, stopped: Callable[[], bool]) -> int:
+    """Delete the samples of windows that end more than `kept_us` of event time before the last one of the stream.
+
+    Event time bounds their number also while a stream reads a long log, and a fit at an event time finds the same
+    samples in a replay.
+    """
+    table = window_samples.c
+    with db.read() as connection:
+        stream_ids = connection.scalars(sa.select(streams.c.id)).all()
+    total = 0
+    for stream_id in stream_ids:
+        of_stream = table.stream_id == stream_id
+        last = sa.select(sa.func.max(table.window_start_us)).where(of_stream).scalar_subquery()
+        oldest = (
+            sa.select(table.window_start_us)
+            .where(of_stream, table.window_end_us < last - kept_us)
+            .order_by(table.window_start_us)
+            .limit(CHUNK_ROWS)
+        )
+        total += delete_in_chunks(
+            db, sa.delete(window_samples).where(of_stream, table.window_start_us.in_(oldest)), stopped
+        )
+    return total
 
 
 def _delete_windows_of_late_events(db: Database, stream_id: int, stopped: Callable[[], bool]) -> int:

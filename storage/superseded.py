@@ -30,6 +30,7 @@ from storage.database.tables import (
     streams,
     thresholds,
     window_parts,
+    window_samples,
     windows,
 )
 
@@ -202,7 +203,7 @@ def delete_drift_bases(db: Database) -> int:
 def delete_models(db: Database, stream_id: int, keep: int, stopped: Callable[[], bool]) -> int:
     """Delete retired models and candidates of a stream, apart from the newest `keep` of each; return their number.
 
-    Never deleted are the active model, a shadow model, and a model that a threshold row refers to.
+    Never deleted are the active model, a shadow model, and a model that a threshold row or a sample refers to.
     """
     total = 0
     with db.read() as connection:
@@ -230,6 +231,7 @@ def _select_surplus_models(stream_id: int, state: str, keep: int) -> sa.Select[t
             models.c.state == state,
             models.c.id.not_in(kept),
             ~sa.exists().where(thresholds.c.stream_id == stream_id, thresholds.c.model_id == models.c.id),
+            ~sa.exists().where(window_samples.c.model_id == models.c.id),
         )
         .order_by(models.c.version)
     )
@@ -266,6 +268,7 @@ def _is_out_of_use(connection: Connection, stream_id: int, model_id: int) -> boo
         models.c.id == model_id,
         models.c.state.in_(("retired", "candidate")),
         ~sa.exists().where(thresholds.c.stream_id == stream_id, thresholds.c.model_id == model_id),
+        ~sa.exists().where(window_samples.c.model_id == model_id),
         ~sa.exists().where(shadows.c.model_id == model_id, ~shadows.c.ended),
         ~sa.exists().where(shadow_parts.c.stream_id == stream_id, shadow_parts.c.model_id == model_id),
     )

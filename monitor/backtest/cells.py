@@ -62,7 +62,8 @@ class GridCell:
     ) -> None:
         shared = shared or SharedCache()
         stream_settings = apply_cell(settings, stream, percentile, budget)
-        rules = build_stream_rules(stream_settings, stream)
+        # No model is fitted on samples in a back-test.
+        rules = replace(build_stream_rules(stream_settings, stream), sample_size=0)
         self.schedule = schedule = change_windows(rules, windows) if windows else RuleSchedule.constant(rules)
         self.rules = schedule.newest
         self.percentile = percentile

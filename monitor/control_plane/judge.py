@@ -13,10 +13,11 @@ from monitor.incidents.slow_rise import find_slow_rise
 from monitor.incidents.spike import SpikeVerdict, build_spike_finding, evaluate_open_window, judge_spike
 from monitor.incidents.window import ThresholdInForce, WindowUnderTest
 from monitor.statistics.counts import RATE_BOUND_LEVEL, rate_bound
+from monitor.statistics.event_sample import merge_encoded_samples
 from monitor.statistics.part import Part, merge_parts
 from monitor.statistics.part_codec import decode_part, encode_part
 from monitor.statistics.sketch import summarise_energies
-from storage.control.records import Incident, Judgement, WindowFacts, WindowRow
+from storage.control.records import Incident, Judgement, WindowFacts, WindowRow, WindowSample
 
 _EXPLAINED_KINDS = {Kind.SPIKE.value, Kind.SLOW_RISE.value}
 
@@ -76,6 +77,7 @@ def judge_window(
         incidents=rows,
         gap_ids=[gap.id for gap in facts.gaps],
         state={**facts.state, "slow_rise": rise.to_json()},
+        sample=_merge_samples(window),
     )
 
 
@@ -218,6 +220,12 @@ def _payload_without_late(window: WindowUnderTest) -> bytes:
     if len(stored) == 1 and not part.late:
         return stored[0].payload
     return encode_part(replace(part, late=0))
+
+
+def _merge_samples(window: WindowUnderTest) -> WindowSample | None:
+    """Return the sample of the window's events. None without events, and if an older version wrote a part of them."""
+    payload = merge_encoded_samples([stored.sample for stored in window.facts.parts if stored.events])
+    return None if payload is None else WindowSample(model_id=window.threshold.row.model_id, payload=payload)
 
 
 def _fired_details(findings: _WindowFindings) -> dict[str, Any] | None:

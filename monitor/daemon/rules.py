@@ -10,6 +10,7 @@ from config.settings import Settings
 from config.stream_rules import RuleSchedule, StreamRules, WindowRules
 from config.units import to_us
 from monitor.daemon.settings_decision import last_row, start_of
+from monitor.statistics.event_sample import DEFAULT_PERIOD_US, find_sample_size
 from storage.control.settings import SettingRow
 
 
@@ -52,6 +53,7 @@ def build_stream_rules(
         min_effect=alerts.drift.min_effect,
         max_age_us=to_us(notify.max_age),
         channels=lambda kind, severity: channels_for(stream=stream, kind=kind, severity=severity),
+        sample_size=find_sample_size(to_us(window.size), DEFAULT_PERIOD_US),
     )
 
 
@@ -84,7 +86,13 @@ def build_rule_schedule(
     ]
     fold_starts = {start_of(row) for row in rows if row.scope == "fold"}
     windows = tuple(
-        WindowRules(valid_from_us=start_us, size_us=each.size_us, grace_us=each.grace_us, ahead_us=each.ahead_us)
+        WindowRules(
+            valid_from_us=start_us,
+            size_us=each.size_us,
+            grace_us=each.grace_us,
+            ahead_us=each.ahead_us,
+            sample_size=each.sample_size,
+        )
         for start_us, each in zip(starts, rules, strict=True)
         if start_us in fold_starts
     )

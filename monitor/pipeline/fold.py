@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from config.stream_rules import StreamRules
 from config.time_format import SECOND_US
+from consumers.batch import Partition
 from consumers.clock_vote import ReadExtent
 from consumers.decoded_batch import DeadLetters, DecodedBatch, Events, FilteredRecords
 from consumers.window_schedule import WindowSchedule, make_window_schedule
@@ -24,6 +25,7 @@ from monitor.pipeline.key_states import KeyedSource
 from monitor.pipeline.stray_times import find_timed_records, mask_stray_times, reject_stray_times
 from monitor.pipeline.threshold_schedule import ThresholdSchedule
 from monitor.statistics.drift_sums import DriftCodes, MeasuredEvents, WindowDriftSums
+from monitor.statistics.event_sample import encode_sample, hash_offsets, sample_windows
 from monitor.statistics.part import Scale, WindowParts, summarise_windows
 from monitor.statistics.part_codec import encode_windows
 from monitor.statistics.training_profile import Floats
@@ -278,7 +280,8 @@ def _build_parts(
             dead=dead[own],
             drift=scored.sum_drift(events, index, n_windows, model_id),
         )
-        rows += _part_rows(parts, starts[own], filtered[own], scored.events.offsets[events], schedule, windows)
+        samples = _encode_samples(ready.partition, scored.events, events, index, starts[own], windows)
+        rows += _part_rows(parts, samples, starts[own], filtered[own], scored.events.offsets[events], schedule, windows)
     rows = _add_lateness(rows, late_starts, late_s)
     return sorted(rows, key=lambda row: row.window_start_us)
 
@@ -294,6 +297,21 @@ def _add_lateness(rows: list[WindowPartRow], late_starts: Int64, late_s: Int64) 
         else row
         for row in rows
     ]
+
+
+def _encode_samples(
+    partition: Partition, events: Events, rows: NDArray[np.intp], index: Int64, starts: Int64, windows: WindowSchedule
+) -> list[bytes | None]:
+    """Return a sample of the events at `rows` for each window; `index` is the window of each event, ascending.
+
+    The features are those that the model saw, the derived ones included.
+    """
+    sizes = windows.sample_sizes_at(starts)
+    if not sizes.any():
+        return [None] * len(starts)
+    hashes = hash_offsets(partition.topic, partition.partition, events.offsets[rows])
+    samples = sample_windows(hashes, index, sizes, rows=rows, times_us=events.times_us, features=events.features)
+    return [None if sample is None else encode_sample(sample) for sample in samples]
 
 
 def _find_late(
@@ -332,6 +350,7 @@ def _count_by_window(windows: Int64, starts: Int64) -> Int64:
 
 def _part_rows(
     parts: WindowParts,
+    samples: Sequence[bytes | None],
     starts: Int64,
     filtered: Int64,
     offsets: Int64,
@@ -362,13 +381,14 @@ def _part_rows(
             outliers=outliers,
             late=late,
             dead=dead,
-            filtered=filtered_records,
+            filtered=filtered_,
             payload=payload,
             first_offset=first if events else None,
             last_offset=last if events else None,
+            sample=sample,
         )
-        for start, end, threshold_id, events, outliers, late, dead, filtered_records, first, last, payload in zip(
-            *(column.tolist() for column in columns), encode_windows(parts), strict=True
+        for start, end, threshold_id, events, outliers, late, dead, filtered_, first, last, payload, sample in zip(
+            *(column.tolist() for column in columns), encode_windows(parts), samples, strict=True
         )
     ]
 

@@ -41,7 +41,10 @@ class SealFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredPart:
-    """A part of a window as written by the ledger; `late_sum_s` and `late_max_s` tell how late its late events are."""
+    """A part of a window as written by the ledger; `late_sum_s` and `late_max_s` tell how late its late events are.
+
+    `sample` is the encoded sample of its events.
+    """
 
     threshold_id: int | None
     events: int
@@ -52,6 +55,7 @@ class StoredPart:
     filtered: int = 0
     late_sum_s: int = 0
     late_max_s: int = 0
+    sample: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +183,14 @@ class WindowRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WindowSample:
+    """The encoded sample of the events of a window, and the model that scored them."""
+
+    model_id: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
     """Rows that judging a window writes; the incidents are written in order.
 
@@ -189,3 +201,4 @@ class Judgement:
     incidents: Sequence[Incident] = ()
     gap_ids: Sequence[int] = field(default=())
     state: Mapping[str, Any] | None = None
+    sample: WindowSample | None = None

@@ -75,6 +75,7 @@ def read_window_facts(conn: sa.Connection, stream_id: int, start_us: int) -> Win
                 filtered=row.filtered,
                 late_sum_s=row.late_sum_s,
                 late_max_s=row.late_max_s,
+                sample=row.sample,
             )
             for row in rows
         ],

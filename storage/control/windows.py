@@ -22,6 +22,7 @@ from storage.control.records import (
     SourceFacts,
     WindowFacts,
 )
+from storage.control.samples import insert_sample
 from storage.control.window_facts import (
     FIRST_UNJUDGED_END,
     LAST_JUDGED_END,
@@ -288,6 +289,8 @@ class WindowStore:
                 judged_at_us=self._db.now_us(conn) if row.judged else None,
             )
         )
+        if judgement.sample is not None:
+            insert_sample(conn, stream_id, row, judgement.sample)
         ids_by_kind = {
             incident.kind: write_incident(self._db, conn, stream_id, stream, incident)
             for incident in judgement.incidents

@@ -289,6 +289,8 @@ window_parts = sa.Table(
     # Offsets of the first and last event that is not late: the range of the window in the log.
     sa.Column("first_offset", _Us),
     sa.Column("last_offset", _Us),
+    # A sample of the events that are not late, with their features; it moves to `window_samples` at judging.
+    sa.Column("sample", sa.LargeBinary),
     sa.Index("ix_window_parts_due", "stream_id", "window_end_us", "window_start_us"),
 )
 
@@ -316,6 +318,21 @@ windows = sa.Table(
     sa.Column("adopted_at_us", _Us),
     sa.Index("ix_windows_judged", "stream_id", "judged_at_us"),
     sa.Index("ix_windows_threshold_id", "threshold_id"),
+)
+
+# Samples of the events of judged windows, with their features: what a model is fitted on later.
+window_samples = sa.Table(
+    "window_samples",
+    metadata,
+    sa.Column("stream_id", sa.ForeignKey("streams.id"), primary_key=True, autoincrement=False),
+    sa.Column("window_start_us", _Us, primary_key=True, autoincrement=False),
+    sa.Column("window_end_us", _Us, nullable=False),
+    # The model that scored the window: its features are the columns of the sample.
+    sa.Column("model_id", sa.ForeignKey("models.id"), nullable=False),
+    # Number of events that the sample stands for.
+    sa.Column("events", _Us, nullable=False),
+    sa.Column("payload", sa.LargeBinary, nullable=False),
+    sa.Index("ix_window_samples_model_id", "model_id"),
 )
 
 incidents = sa.Table(

@@ -109,7 +109,8 @@ class DeadLetterColumns:
 class WindowPartRow:
     """The part that a commit adds to one window under one threshold; `events` is 0 for counts of a sealed window.
 
-    `first_offset` and `last_offset` belong to the events that are not late; None if there are none.
+    `first_offset` and `last_offset` belong to the events that are not late; None if there are none. `sample` is an
+    encoded sample of these events; None without events, or if the stream is not sampled.
     """
 
     window_start_us: int
@@ -125,6 +126,7 @@ class WindowPartRow:
     late_max_s: int = 0
     first_offset: int | None = None
     last_offset: int | None = None
+    sample: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

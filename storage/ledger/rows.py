@@ -117,6 +117,7 @@ def insert_parts(connection: Connection, commits: Sequence[Commit]) -> None:
             "payload": [part.payload for _, part in parts],
             "first_offset": [part.first_offset for _, part in parts],
             "last_offset": [part.last_offset for _, part in parts],
+            "sample": [part.sample for _, part in parts],
         },
     )
 

@@ -17,6 +17,7 @@ from monitor.pipeline.fold import FoldedBatch, fold, join_batches
 from monitor.pipeline.stray_times import find_timed_records
 from monitor.pipeline.threshold_schedule import ThresholdSchedule
 from monitor.statistics.drift_sums import MeasuredEvents
+from monitor.statistics.event_sample import merge_encoded_samples
 from monitor.statistics.part import Part, Scale, merge_parts
 from monitor.statistics.part_codec import decode_part, encode_part
 from storage.ledger.commit import StreamControl
@@ -25,13 +26,13 @@ from tests.rules import make_rules
 
 PARTITION = Partition(topic="t", partition=0)
 SIZE, GRACE, AHEAD, MAX_FUTURE = 10, 3, 25, 30
-KAFKA = make_rules(size_us=SIZE, grace_us=GRACE, ahead_us=AHEAD, max_future_us=None)
+KAFKA = make_rules(size_us=SIZE, grace_us=GRACE, ahead_us=AHEAD, max_future_us=None, sample_size=3)
 CHANGED = replace(
     KAFKA,
     window_changes=(
-        WindowRules(size_us=SIZE, grace_us=GRACE, ahead_us=AHEAD),
-        WindowRules(valid_from_us=40, size_us=8, grace_us=0, ahead_us=30),
-        WindowRules(valid_from_us=120, size_us=12, grace_us=9, ahead_us=15),
+        WindowRules(size_us=SIZE, grace_us=GRACE, ahead_us=AHEAD, sample_size=2),
+        WindowRules(valid_from_us=40, size_us=8, grace_us=0, ahead_us=30, sample_size=1),
+        WindowRules(valid_from_us=120, size_us=12, grace_us=9, ahead_us=15, sample_size=5),
     ),
 )
 FILE = replace(KAFKA, max_future_us=MAX_FUTURE)
@@ -229,6 +230,16 @@ class FoldRun:
                 parts.setdefault((row.window_start_us, row.threshold_id), []).append(part)
         return {window: encode_part(merge_parts(found)) for window, found in parts.items()}
 
+    def samples(self) -> dict[int, bytes | None]:
+        """Return the merged sample of every window with events that are not late."""
+        samples: dict[int, list[bytes | None]] = {}
+        for each in self.folded:
+            for row in each.parts:
+                assert (row.sample is None) == (row.events == 0)
+                if row.events:
+                    samples.setdefault(row.window_start_us, []).append(row.sample)
+        return {start: merge_encoded_samples(found) for start, found in samples.items()}
+
 
 STEPS = st.lists(st.tuples(st.integers(1, 8), st.floats(0, 1)), max_size=40)
 
@@ -258,6 +269,7 @@ def test_any_batches_and_seals_give_the_rows_and_windows_of_one_batch(
     assert reader.rows() == one.rows()
     assert reader.dead_letters() == one.dead_letters()
     assert reader.windows() == one.windows()
+    assert reader.samples() == one.samples()
 
 
 @pytest.mark.slow
@@ -268,6 +280,7 @@ def test_any_batches_and_seals_give_equal_rows_over_changes_of_the_windows(
     reader, one = read(whole, steps, CHANGED), read_in_one_batch(whole, CHANGED)
     assert reader.rows() == one.rows()
     assert reader.windows() == one.windows()
+    assert reader.samples() == one.samples()
     ends = {row.window_start_us: row.window_end_us for each in reader.folded for row in each.parts}
     assert all(ends[a] <= b for a, b in pairwise(sorted(ends))), "no two windows overlap"
 

@@ -320,6 +320,7 @@ def read_decisions(db: Database) -> dict[str, Rows]:
         "windows": "SELECT w.window_start_us, w.window_end_us, w.events, w.outliers, w.late, w.dead, w.expected, "
         "w.p_value, w.energy_p50, w.energy_p99, w.energy_max, w.payload, w.details, w.judged_at_us IS NULL, "
         "t.computed_at_us FROM windows w JOIN thresholds t ON t.id = w.threshold_id ORDER BY 1",
+        "samples": "SELECT window_start_us, window_end_us, model_id, events, payload FROM window_samples ORDER BY 1",
         "thresholds": "SELECT model_id, computed_at_us, valid_from_us, percentile, threshold, lower, upper, n, method, "
         "details FROM thresholds ORDER BY computed_at_us, id",
         "calibrations": "SELECT at_us, promised_per_week, realised_per_week, windows_learned, dispersion, exceedance, "

@@ -116,6 +116,7 @@ def test_any_order_of_the_same_steps_gives_the_same_rows(ran: ReplayedRun) -> No
         for name, found in read_decisions(db).items():
             assert found == expected[name], name
     assert len(expected["thresholds"]) > 1
+    assert {row[0] for row in expected["samples"]} == {row[0] for row in expected["windows"] if row[2]}
     assert any(kind != "late" for kind, *_ in expected["incidents"]) == ran.scene.fires
     assert ran.scene.kinds <= {row[0] for row in expected["incidents"]}
 

@@ -8,6 +8,9 @@ import numpy as np
 import sqlalchemy as sa
 
 from storage.control.models import artefact_checksum
+from storage.control.records import WindowRow, WindowSample
+from storage.control.samples import insert_sample
+from storage.control.thresholds import ThresholdStore
 from storage.database.engine import Database
 from storage.database.tables import models, positions, streams, thresholds
 from storage.ledger.commit import (
@@ -207,3 +210,20 @@ def count_rows(db: Database, table: str) -> int:
 def fetch_rows(db: Database, query: str) -> list[tuple[Any, ...]]:
     with db.read() as connection:
         return [tuple(row) for row in connection.exec_driver_sql(query)]
+
+
+def store_sample(feed: ClaimedStream, start_us: int, payload: bytes = b"sample") -> None:
+    """Store the sample of the window of a minute that starts at a time, as its judgement does."""
+    row = WindowRow(
+        window_start_us=start_us,
+        window_end_us=start_us + MINUTE,
+        threshold_id=feed.threshold_id,
+        events=1,
+        outliers=0,
+        late=0,
+        dead=0,
+        judged=True,
+    )
+    model_id = ThresholdStore(feed.db).threshold(feed.threshold_id).model_id
+    with feed.db.write() as connection:
+        insert_sample(connection, feed.stream_id, row, WindowSample(model_id=model_id, payload=payload))

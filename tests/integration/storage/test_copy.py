@@ -1,6 +1,7 @@
 """The copy of a database: every row in both directions, and the refusals."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from tests.integration.storage.commits import (
     fetch_rows,
     part_row,
     score_columns,
+    store_sample,
 )
 from tests.servers.postgres import PostgresServer
 
@@ -64,9 +66,10 @@ def _fill(feed: ClaimedStream) -> None:
         outlier_offsets=[5, 6],
         dead=dead_letter_columns([7_000], payload=bytes(range(256))),
         end=7_001,
-        parts=[part_row(T0, threshold_id=feed.threshold_id)],
+        parts=[replace(part_row(T0, threshold_id=feed.threshold_id), sample=bytes(range(256)))],
     )
     feed.commit(0, end=7_010, gap_reason="retention")
+    store_sample(feed, T0)
     with db.write() as connection:
         thresholds = tables.thresholds
         connection.execute(sa.update(thresholds).values(lower=float("-inf"), upper=float("inf"), threshold=0.1))
