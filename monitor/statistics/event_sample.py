@@ -2,8 +2,8 @@
 
 The sample holds the events with the k smallest hashes (bottom-k sampling, Cohen and Kaplan 2007). The hash is a
 function of topic, partition and offset, so that the sample depends on the log alone: not on the cuts of its batches,
-nor on the database. The smallest hashes of all events are among the smallest hashes of any part of them, hence the samples of
-parts merge without a loss.
+nor on the database. The smallest hashes of all events are among the smallest hashes of any part of them, hence the
+samples of parts merge without a loss.
 """
 
 import hashlib
