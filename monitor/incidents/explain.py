@@ -8,7 +8,7 @@ from monitor.incidents.suspect_keys import find_suspect_keys
 from storage.control.evidence import Evidence
 from storage.control.records import WindowFacts
 
-FeatureReasons = Sequence[Mapping[str, float | str | None]]
+FeatureReasons = Sequence[Mapping[str, Any]]
 ExplainEvents = Callable[[int, Sequence[Mapping[str, float]]], Sequence[FeatureReasons]]
 """Function of a model id and of events as features by name.
 

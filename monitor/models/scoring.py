@@ -166,7 +166,7 @@ def feature_dtype_of(detector: Detector) -> np.dtype[Any]:
 
 def explain_events(
     model: LoadedModel, events: Sequence[Mapping[str, float]], *, top: int = 3
-) -> list[list[dict[str, float | str | None]]]:
+) -> list[list[dict[str, Any]]]:
     """Return the lines with the largest contributions for each event, as rows for JSON (`Explanation.line_rows`).
 
     Args:
@@ -181,10 +181,13 @@ def explain_events(
     explanations = model.detector.explain(x).line_rows(top)
     # JSON has no infinity, and PostgreSQL rejects invalid JSON.
     return [
-        [{name: value if _is_json_value(value) else None for name, value in reason.items()} for reason in reasons]
+        [{name: _to_json_value(value) for name, value in reason.items()} for reason in reasons]
         for reasons in explanations
     ]
 
 
-def _is_json_value(value: float | str) -> bool:
-    return isinstance(value, str) or bool(np.isfinite(value))
+def _to_json_value(value: float | str | tuple[float, ...]) -> float | str | list[float] | None:
+    """Return a value of JSON: None for a number that is not finite; of several numbers the finite ones."""
+    if isinstance(value, tuple):
+        return [each for each in value if np.isfinite(each)]
+    return value if isinstance(value, str) or np.isfinite(value) else None

@@ -1,20 +1,18 @@
 """Text of an incident: an explanation first, then the stored numbers. Pure."""
 
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
-from operator import itemgetter
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from config.number_format import format_together
 from config.time_format import format_short_time
 from monitor.cli.output.explanations import EXPLANATIONS, MAX_SHOWN_RANGES
+from monitor.cli.output.reason_text import format_reasons
 from monitor.cli.output.tables import escape_unprintable, format_value
 from storage.queries.incident_report import IncidentReport, ReportedOutlier
 
 _MAX_SHOWN_EVENTS = 3
 _MAX_SHOWN_FEATURES = 8
-_MIN_DEPARTURE_DEVIATIONS = 3.0
 _WIDTH = 100
 
 
@@ -77,86 +75,7 @@ def _format_top_events(report: IncidentReport, numbers: Mapping[str, Any]) -> It
             f"energy {event['energy']:.5g} at {format_short_time(event['time'])}, "
             f"{event['topic']}[{event['partition']}] {event['offset']}{names}"
         )
-        yield from (f"  {line}" for line in _format_reasons(event["reasons"]))
-
-
-def _format_reasons(reasons: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the text of each line of features; incidents of older versions have features without contributions."""
-    if reasons and "line_contribution" not in reasons[0]:
-        yield from map(_format_cost, reasons)
-        return
-    for _, line in groupby(reasons, key=itemgetter("line")):
-        yield _format_line(list(line))
-
-
-def _format_line(features: Sequence[Mapping[str, Any]]) -> str:
-    """Return values, usual ranges, expected value and share of features that move together."""
-    first = features[0]
-    names = [str(each["feature"]) for each in features]
-    if first["line_features"] > len(features):
-        names.append(f"{first['line_features'] - len(features):,} more")
-    texts = [_format_usual(each) for each in features]
-    return escape_unprintable(
-        f"{_join_words(names)}: {', '.join(value for value, _ in texts)}; "
-        f"usually {_join_words([usual for _, usual in texts])}{_format_expected(features)}; {_format_share(first)}"
-    )
-
-
-def _format_expected(features: Sequence[Mapping[str, Any]]) -> str:
-    """Return the value that the other features lead to.
-
-    Features that move together are expected from each other, and are often unusual together. The one that departs most
-    from the others is named, if it departs by more than three deviations. An expected value far outside of the usual
-    range is not shown: it is extrapolated from other features that are unusual themselves.
-    """
-    expectable = [each for each in features if _is_expected_near_usual(each)]
-    if not expectable:
-        return ""
-    most = max(expectable, key=lambda each: abs(each["z"]))
-    several = most["line_features"] > 1
-    if several and abs(most["z"]) <= _MIN_DEPARTURE_DEVIATIONS:
-        return ""
-    expected = format_together((most["expected"], most["value"]), 5)[0]
-    name = f" for {most['feature']}" if several else ""
-    return f", {expected} expected{name} from the other features"
-
-
-def _is_expected_near_usual(feature: Mapping[str, Any]) -> bool:
-    """Return True if the expected value is outside of the usual range by at most the width of the range."""
-    z, value, expected, low, high = (feature[name] for name in ("z", "value", "expected", "low", "high"))
-    return None not in (z, value, expected, low, high) and 2 * low - high <= expected <= 2 * high - low
-
-
-def _join_words(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
-def _format_usual(feature: Mapping[str, Any]) -> tuple[str, str]:
-    """Return a value and its usual range as text."""
-    value, low, high = (feature[name] for name in ("value", "low", "high"))
-    if None in (value, low, high):
-        return format_value(value), "unknown"
-    value, low, high = format_together((value, low, high), 5)
-    return value, f"{low} to {high}"
-
-
-def _format_share(line: Mapping[str, Any]) -> str:
-    contribution, share = line["line_contribution"], line["line_share"]
-    if contribution is None:
-        return "no finite contribution"
-    size = f"{abs(contribution):.3g} nats" if share is None else f"{abs(share):.0%} of the excess energy"
-    return f"makes the event likelier by {size}" if contribution < 0 else size
-
-
-def _format_cost(reason: Mapping[str, Any]) -> str:
-    value, expected, low, high = (reason[name] for name in ("value", "expected", "low", "high"))
-    if None in (value, expected, low, high, reason["cost"]):
-        return escape_unprintable(f"{reason['feature']} {format_value(value)}: no finite explanation")
-    value, expected, low, high = format_together((value, expected, low, high), 5)
-    return escape_unprintable(
-        f"{reason['feature']} {value} where {expected} is expected ({low} to {high}): "
-        f"{reason['cost']:.3g} nats of the energy"
-    )
+        yield from (f"  {line}" for line in format_reasons(event["reasons"]))
 
 
 def _format_event(event: ReportedOutlier) -> str:

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from monitor.detectors.explain.derived import FeatureSource
 
 F64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
@@ -14,21 +17,28 @@ _MAX_FEATURES_OF_A_LINE = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureReason:
-    """Contribution of one feature to the energy of one event; the fields are those of `Explanation`."""
+    """Contribution of one feature to the energy of one event; the fields are those of `Explanation`.
+
+    `alternatives` are the further expected values, if any. `field` and `role` name the field of the event that the
+    feature is or is derived from.
+    """
 
     feature: str
     value: float
     z: float
     cost: float
     expected: float
+    alternatives: tuple[float, ...]
     low: float
     high: float
     contribution: float
+    field: str
+    role: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReasonLine:
-    """Features of one event that move together, and the sum of their contributions.
+    """Features of one event that have one cause, and the sum of their contributions.
 
     Attributes:
         reasons: The features, largest contribution in absolute value first.
@@ -58,10 +68,16 @@ class Explanation:
         z: Conditional z-score: the distance of the value from `expected`, in deviations.
         cost: The decrease in energy, in nats, when the value alone is replaced by `expected`; negative if the
             value is more likely than `expected`.
-        expected: The expected value of the feature, given the other features of the event, in the feature's unit.
+        expected: The expected value of the feature in its unit, given the other features of the event, without
+            those that move together with it. Of several components, it is that of the component with the highest
+            responsibility given them.
+        alternatives: Further expected values, (n, D, 3): of other components with a responsibility above 0.2. NaN
+            where there are fewer.
         low: Lower end of the usual range: the 5% quantile of the training values.
         high: Upper end: the 95% quantile.
-        line: The features that move together have equal numbers: the smallest index of the features on the line.
+        line: Features that move together, that are strange as a pair and not alone, or that are derived from one field
+            have equal numbers: the smallest index of the features on the line.
+        sources: The field of the event that each feature is or is derived from, (D,).
     """
 
     features: tuple[str, ...]
@@ -71,9 +87,11 @@ class Explanation:
     z: F64
     cost: F64
     expected: F64
+    alternatives: F64
     low: F64
     high: F64
     line: Int64
+    sources: tuple[FeatureSource, ...]
 
     def __len__(self) -> int:
         return len(self.z)
@@ -109,11 +127,11 @@ class Explanation:
             )
         return result
 
-    def rows(self, top: int | None = None) -> list[list[dict[str, float | str]]]:
+    def rows(self, top: int | None = None) -> list[list[dict[str, Any]]]:
         """Return the features of each event as dictionaries, for JSON; `top` limits their number per event."""
         return [[asdict(reason) for reason in self.reasons(event, top)] for event in range(len(self))]
 
-    def line_rows(self, top: int | None = None) -> list[list[dict[str, float | str]]]:
+    def line_rows(self, top: int | None = None) -> list[list[dict[str, Any]]]:
         """Return the features of each event as dictionaries, for JSON, the features of one line in sequence.
 
         A dictionary has the fields of `FeatureReason`; `line`, the number of its line from 0; `line_contribution` and
@@ -142,7 +160,10 @@ class Explanation:
             z=float(self.z[event, j]),
             cost=float(self.cost[event, j]),
             expected=float(self.expected[event, j]),
+            alternatives=tuple(each for each in self.alternatives[event, j].tolist() if not np.isnan(each)),
             low=float(self.low[event, j]),
             high=float(self.high[event, j]),
             contribution=float(self.contribution[event, j]),
+            field=self.sources[j].field,
+            role=self.sources[j].role.value,
         )

@@ -1,13 +1,16 @@
 """Explainer of the energies of one mixture: factors, a typical event, usual ranges and lines, computed once."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.detectors.explain.attribution import compare_with_others, log_joint
+from monitor.detectors.explain.attribution import MAX_EXPECTED, log_joint
+from monitor.detectors.explain.derived import FeatureSource, find_sources
+from monitor.detectors.explain.expected import compare_with_other_lines
 from monitor.detectors.explain.explanation import Explanation
-from monitor.detectors.explain.lines import find_lines
+from monitor.detectors.explain.lines import find_lines, join_unusual_pairs
 from monitor.detectors.explain.prefixes import (
     PrefixFactors,
     additive_contributions,
@@ -22,6 +25,7 @@ F64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
 _SEED = 0
+_CHUNK_ROWS = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -34,6 +38,7 @@ class MixtureExplainer:
         usual: The ends of the usual range of each feature, (2, D).
         lines: The line of each feature within each component, (K, D).
         features: The D feature names.
+        sources: The field that each feature is or is derived from, (D,).
     """
 
     factors: PrefixFactors
@@ -41,23 +46,35 @@ class MixtureExplainer:
     usual: F64
     lines: Int64
     features: tuple[str, ...]
+    sources: tuple[FeatureSource, ...]
 
     def explain(self, x: F64) -> Explanation:
         """Explain the energies of events (n, D)."""
         factors = self.factors
-        given_others = compare_with_others(x, factors.weights, factors.means, factors.inverse)
         component = log_joint(x, factors.weights, factors.means, factors.inverse).argmax(axis=1)
+        contribution = additive_contributions(x, factors) - self.typical
+        moving_together = self.lines[component]
+        z, cost, expected = (np.empty(x.shape) for _ in range(3))
+        alternatives = np.empty((*x.shape, MAX_EXPECTED - 1))
+        for at in range(0, len(x), _CHUNK_ROWS):
+            rows = slice(at, at + _CHUNK_ROWS)
+            given_others = compare_with_other_lines(x[rows], moving_together[rows], factors)
+            z[rows], cost[rows], expected[rows] = given_others.z, given_others.cost, given_others.expected
+            alternatives[rows] = given_others.alternatives()
         return Explanation(
             features=self.features,
             value=x,
-            contribution=additive_contributions(x, factors) - self.typical,
+            contribution=contribution,
             typical_energy=float(self.typical.sum()),
-            z=given_others.z,
-            cost=given_others.cost,
-            expected=given_others.expected,
+            z=z,
+            cost=cost,
+            expected=expected,
+            alternatives=alternatives,
             low=np.broadcast_to(self.usual[0], x.shape),
             high=np.broadcast_to(self.usual[1], x.shape),
-            line=self.lines[component],
+            # Features that are strange as a pair do predict each other, those that move together do not.
+            line=join_unusual_pairs(x, moving_together, contribution, factors),
+            sources=self.sources,
         )
 
 
@@ -70,6 +87,7 @@ def make_explainer(
     features: tuple[str, ...],
     profile: FeatureProfile | None,
     typical: F64 | None,
+    derived: Mapping[str, FeatureSource] | None = None,
 ) -> MixtureExplainer:
     """Build the explainer of a mixture.
 
@@ -81,6 +99,7 @@ def make_explainer(
         features: The D feature names.
         profile: The training profile with the usual ranges. Without one they come from events drawn from the mixture.
         typical: See `MixtureExplainer`. With None it comes from events drawn from the mixture.
+        derived: The source of each feature that is derived from a field.
     """
     factors = make_prefix_factors(weights, means, lower, inverse)
     if typical is None:
@@ -89,7 +108,15 @@ def make_explainer(
         usual: F64 = np.quantile(_draw(weights, means, lower), USUAL_RANKS, axis=0)
     else:
         usual = usual_range(profile)
-    return MixtureExplainer(factors=factors, typical=typical, usual=usual, lines=find_lines(lower), features=features)
+    sources = find_sources(features, derived)
+    return MixtureExplainer(
+        factors=factors,
+        typical=typical,
+        usual=usual,
+        lines=find_lines(lower, [source.field for source in sources]),
+        features=features,
+        sources=sources,
+    )
 
 
 def typical_contributions(rows: FloatArray, factors: PrefixFactors) -> F64:

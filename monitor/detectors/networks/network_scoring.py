@@ -9,7 +9,7 @@ in float32 and score in float64; an energy is rounded once, at the end.
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from monitor.detectors.explain.derived import FeatureSource, find_sources
 from monitor.detectors.explain.explanation import Explanation
+from monitor.detectors.explain.lines import lines_of_fields
 from monitor.detectors.gmm_functions import BLOCK_ROWS, PADDING_ROWS
 from monitor.detectors.inputs.checks import FloatArray
 from monitor.detectors.inputs.scaling import Scaling, fit_column_scaling, row_chunks
@@ -121,7 +123,13 @@ class FittedNetworks:
         return out
 
     def explain(
-        self, rows: FloatArray, features: tuple[str, ...], *, typical_energy: float, usual: F64 | None
+        self,
+        rows: FloatArray,
+        features: tuple[str, ...],
+        *,
+        typical_energy: float,
+        usual: F64 | None,
+        derived: Mapping[str, FeatureSource] | None = None,
     ) -> Explanation:
         """Return the distance of each value from its reconstruction, and the energy saved by replacing the value.
 
@@ -133,7 +141,9 @@ class FittedNetworks:
             typical_energy: The energy of a typical event, in nats.
             usual: The ends of the usual range of each feature, (2, D). None takes two root mean square distances
                 around the reconstruction.
+            derived: The source of each feature that is derived from a field.
         """
+        sources = find_sources(features, derived)
         z = self.input_transform.scaling.standardise(rows)
         reconstruction, energy = np.empty_like(z), np.empty(len(z))
         for rows_slice in self._block_slices(len(z)):
@@ -156,9 +166,11 @@ class FittedNetworks:
             z=(z - reconstruction) / self.residuals,
             cost=cost,
             expected=expected,
+            alternatives=np.full((*z.shape, 0), np.nan),
             low=expected - half_range if usual is None else np.broadcast_to(usual[0], z.shape),
             high=expected + half_range if usual is None else np.broadcast_to(usual[1], z.shape),
-            line=np.broadcast_to(np.arange(z.shape[1]), z.shape),
+            line=lines_of_fields([source.field for source in sources], len(z)),
+            sources=sources,
         )
 
     def _block_slices(self, n: int) -> Iterator[slice]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from monitor.detectors import GaussianMixture, load_detector
+from monitor.detectors.explain.derived import find_sources
 from monitor.detectors.explain.explanation import Explanation
 from monitor.detectors.explain.lines import find_lines
 
@@ -21,9 +22,11 @@ def make_explanation(contribution, line):
         z=zeros,
         cost=zeros,
         expected=zeros,
+        alternatives=np.full((*zeros.shape, 3), np.nan),
         low=zeros,
         high=zeros,
         line=np.array([line]),
+        sources=find_sources("abcdefgh"[: contribution.shape[1]], None),
     )
 
 

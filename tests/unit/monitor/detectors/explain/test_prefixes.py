@@ -1,6 +1,8 @@
 """Additive contributions against a direct computation over all orders of the features, and their sum."""
 
 import itertools
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,14 +43,16 @@ def energy_of(event, features, weights, means, covariances):
     return -logsumexp(logs)
 
 
+def marginal_energies(event, weights, means, covariances):
+    """Return the marginal energy of every set of features of an event."""
+    sets = [s for r in range(len(event) + 1) for s in itertools.combinations(range(len(event)), r)]
+    return {frozenset(s): energy_of(event, s, weights, means, covariances) for s in sets}
+
+
 def brute_force(event, weights, means, covariances):
     """Return the mean change in energy over all orders, with the energy of each set computed once."""
     d = len(event)
-    marginal = {
-        frozenset(s): energy_of(event, s, weights, means, covariances)
-        for r in range(d + 1)
-        for s in itertools.combinations(range(d), r)
-    }
+    marginal = marginal_energies(event, weights, means, covariances)
     orders = list(itertools.permutations(range(d)))
     total = np.zeros(d)
     for order in orders:
@@ -57,7 +61,18 @@ def brute_force(event, weights, means, covariances):
     return total / len(orders)
 
 
-@pytest.mark.parametrize(("k", "d"), [(1, 1), (3, 1), (1, 3), (2, 4), (3, 5)])
+def shapley_values(event, weights, means, covariances):
+    """Return the weighted mean change in energy over all sets without the feature (Shapley 1953)."""
+    d = len(event)
+    marginal = marginal_energies(event, weights, means, covariances)
+    values = np.zeros(d)
+    for members, before in marginal.items():
+        for j in set(range(d)) - members:
+            values[j] += (marginal[members | {j}] - before) / (d * math.comb(d - 1, len(members)))
+    return values
+
+
+@pytest.mark.parametrize(("k", "d"), [(1, 1), (3, 1), (1, 3), (2, 4), (3, 5), (2, 6)])
 def test_contributions_equal_the_mean_over_all_orders(k, d):
     weights, means, lower = random_mixture(k, d)
     events = np.random.default_rng(1).normal(size=(3, d)) * 5
@@ -67,17 +82,24 @@ def test_contributions_equal_the_mean_over_all_orders(k, d):
     np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-8)
 
 
-def test_contributions_of_six_features_are_near_the_mean_over_all_orders():
-    weights, means, lower = random_mixture(3, 6)
-    events = np.random.default_rng(1).normal(size=(3, 6)) * 5
-    factors = make_factors(weights, means, lower)
-    found = additive_contributions(events, factors)
+def test_prefixes_of_the_orders_are_all_sets_up_to_seven_features():
+    for d in range(1, 8):
+        orders = choose_orders(1, d)
+        assert len(orders) == math.comb(d, d // 2)
+        sets = {frozenset(order[:size]) for order in orders.tolist() for size in range(1, d + 1)}
+        assert len(sets) == 2**d - 1
+
+
+def test_contributions_of_eight_features_are_near_the_mean_over_all_orders():
+    weights, means, lower = random_mixture(3, 8)
+    events = np.random.default_rng(1).normal(size=(3, 8)) * 5
+    found = additive_contributions(events, make_factors(weights, means, lower))
     covariances = lower @ np.swapaxes(lower, 1, 2)
-    expected = np.array([brute_force(event, weights, means, covariances) for event in events])
-    assert np.abs(found - expected).max() < 0.1 * expected.sum(axis=1).max()
+    expected = np.array([shapley_values(event, weights, means, covariances) for event in events])
+    assert np.abs(found - expected).max() < 0.12 * expected.sum(axis=1).max()
 
 
-@pytest.mark.parametrize(("k", "d"), [(1, 2), (4, 5), (4, 6), (8, 32)])
+@pytest.mark.parametrize(("k", "d"), [(1, 2), (4, 5), (4, 7), (4, 8), (8, 32)])
 def test_contributions_sum_to_the_energy_above_the_typical_energy(k, d):
     weights, means, lower = random_mixture(k, d)
     mixture = GaussianMixture.from_parameters(weights, means, lower @ np.swapaxes(lower, 1, 2))
@@ -135,11 +157,6 @@ def test_a_gross_training_event_does_not_move_the_typical_energy():
     np.testing.assert_allclose(typical_contributions(gross, factors), typical_contributions(train, factors), atol=0.02)
 
 
-def test_all_orders_are_used_up_to_five_features():
-    assert choose_orders(8, 5).shape == (120, 5)
-    assert choose_orders(8, 6).shape == (32, 6)
-
-
 def test_random_orders_are_reproducible_and_antithetic():
     orders = choose_orders(4, 9)
     np.testing.assert_array_equal(orders, choose_orders(4, 9))
@@ -156,10 +173,10 @@ def test_large_mixtures_have_fewer_orders_within_the_bound_on_memory():
 
 
 def test_orders_computed_one_at_a_time_give_the_same_contributions():
-    weights, means, lower = random_mixture(3, 6)
+    weights, means, lower = random_mixture(3, 8)
     kept = make_factors(weights, means, lower)
-    events = np.random.default_rng(1).normal(size=(4, 6)) * 5
-    alone = type(kept)(weights=weights, means=means, lower=lower, inverse=kept.inverse, orders=kept.orders, kept=None)
+    events = np.random.default_rng(1).normal(size=(4, 8)) * 5
+    alone = replace(kept, kept=None)
     np.testing.assert_allclose(
         additive_contributions(events, alone), additive_contributions(events, kept), rtol=1e-12, atol=1e-12
     )
